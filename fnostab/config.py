@@ -1,0 +1,306 @@
+"""The configuration of a trial: typed, validated once, immutable after.
+
+The same dotted names (``model.fno_blocks``) are used in YAML, on the command line, by
+``mlflow run -P``, as MLflow params and here. Unknown keys, wrong types and impossible combinations
+are refused with a `ConfigError` before anything starts.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from fnostab.errors import ConfigError
+from fnostab.seeding import stream_seed
+
+__all__ = [
+    "ARCHITECTURES",
+    "DataConfig",
+    "ExecutionConfig",
+    "ModelConfig",
+    "MonitorConfig",
+    "ProbeConfig",
+    "TrainingConfig",
+    "TrialConfig",
+    "flatten",
+    "nest",
+]
+
+ARCHITECTURES = {  # the residuals that each accepts; the first is its default
+    "fno": ("plain", "zero_gamma", "layerscale"),
+    "hybrid": ("plain",),
+    "stable_hybrid": ("zero_gamma", "layerscale"),
+}
+EPOCH_CAP = 20
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_explain(error, type(self))) from None
+
+
+class ProbeConfig(_Frozen):
+    """The illumination: an idealised one, or a measured one from a file.
+
+    Without phase curvature a flat symmetric disk cannot tell the object from its twin image.
+    """
+
+    path: str | None = None  # NPZ file with a complex array `probe` of (N, N); the rest is then unused
+    sha256: str | None = None  # of that file; filled in when a study is resolved
+    radius: Annotated[float, Field(gt=0, le=0.5)] = 0.25  # of the disk, as a share of N
+    curvature_rad: Annotated[float, Field(ge=0)] = 3.0  # phase at the disk's edge
+
+
+class DataConfig(_Frozen):
+    """The grid-lines problem. Training, validation and test use independent objects."""
+
+    N: Annotated[int, Field(ge=4)] = 64  # pixels along a side of a diffraction pattern
+    object_size: PositiveInt = 392  # pixels along a side
+    n_lines: PositiveInt = 400
+    set_phi: bool = False  # without it the phase is zero and phase metrics mean nothing
+    nimgs_train: PositiveInt = 1  # objects
+    nimgs_test: PositiveInt = 1  # objects, for validation and for test each
+    scan_stride_train: PositiveInt = 4  # pixels
+    scan_stride_test: PositiveInt = 10  # pixels, for validation and test
+    nphotons: PositiveFloat = 1e9  # mean photon count of a training pattern
+    probe: ProbeConfig = ProbeConfig()
+    seed: Annotated[int, Field(ge=0)] = 0  # of objects and photon noise
+
+    @model_validator(mode="after")
+    def _scan_fits(self) -> Self:
+        if self.object_size < self.N + self.scan_stride_test:
+            raise ValueError(
+                f"object_size={self.object_size} leaves no room to scan: "
+                f"at least N + scan_stride_test = {self.N + self.scan_stride_test} is needed"
+            )
+        if max(self.scan_stride_train, self.scan_stride_test) > self.N // 2:
+            raise ValueError(f"scan strides must not exceed N / 2 = {self.N // 2}, or stitching leaves gaps")
+        return self
+
+
+class ModelConfig(_Frozen):
+    """A generator: measured amplitudes in, complex object patches out."""
+
+    architecture: str = "hybrid"  # a built-in name, or package.module.Class of your own
+    N: Annotated[int, Field(ge=4)] = 64  # follows data.N
+    hidden_channels: PositiveInt = 32  # at full resolution
+    fno_blocks: PositiveInt = 4
+    fno_modes: PositiveInt = 12  # Fourier modes kept along each axis, each sign of the rows
+    max_hidden_channels: PositiveInt | None = None  # cap on the doubling; null is none
+    min_resolution: Annotated[int, Field(ge=2)] = 4  # blocks below it go on at constant size
+    residual: Literal["plain", "zero_gamma", "layerscale"] = "plain"  # default follows architecture
+    layerscale_init: PositiveFloat = 1e-3
+    options: dict[str, int | float | str | bool | None] = {}  # for a network of your own
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_residual(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("residual") is None:
+            architecture = values.get("architecture", "hybrid")
+            return {**values, "residual": ARCHITECTURES.get(architecture, ("plain",))[0]}
+        return values
+
+    @field_validator("architecture")
+    @classmethod
+    def _known_architecture(cls, name: str) -> str:
+        if name not in ARCHITECTURES and "." not in name:
+            raise ValueError(
+                f"{name!r} is not known{_suggestion(name, ARCHITECTURES)}; "
+                f"accepted: {', '.join(ARCHITECTURES)}, or package.module.Class of your own"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        accepted = ARCHITECTURES.get(self.architecture)
+        if accepted and self.residual not in accepted:
+            raise ValueError(f"residual={self.residual} with {self.architecture}: accepted {', '.join(accepted)}")
+        if accepted and self.options:
+            raise ValueError(f"options are for a network of your own, {self.architecture} takes none")
+        if self.max_hidden_channels is not None and self.max_hidden_channels < self.hidden_channels:
+            raise ValueError(
+                f"max_hidden_channels={self.max_hidden_channels} is below hidden_channels={self.hidden_channels}"
+            )
+        if self.min_resolution > self.N:
+            raise ValueError(f"min_resolution={self.min_resolution} is above N={self.N}")
+        return self
+
+
+class TrainingConfig(_Frozen):
+    """How a network learns."""
+
+    epochs: PositiveInt = 20
+    stress_test: bool = False  # needed for more than 20 epochs
+    batch_size: PositiveInt = 16
+    loss: Literal["mae", "poisson"] = "mae"
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD
+    schedule: Literal["none", "warmup_cosine"] = "none"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0  # optimiser steps of linear warm-up
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.epochs > EPOCH_CAP and not self.stress_test:
+            raise ValueError(
+                f"epochs={self.epochs} is above {EPOCH_CAP}: comparison runs stay at or below it; "
+                "set training.stress_test=true if this is a stress test"
+            )
+        if self.warmup_steps and self.schedule == "none":
+            raise ValueError("warmup_steps has no effect with schedule=none: set schedule=warmup_cosine")
+        return self
+
+    @property
+    def val_loss_name(self) -> str:
+        """Name of the monitored validation loss: loss, ``val``, and the quantity it compares."""
+        return f"{self.loss}_val_Amp_loss"
+
+
+class ExecutionConfig(_Frozen):
+    """How training is carried out: never a part of the model's identity."""
+
+    gradient_clip_algorithm: Literal["norm", "value", "agc"] = "norm"
+    gradient_clip_val: PositiveFloat | None = None  # null: no clipping; with agc the factor lambda
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class MonitorConfig(_Frozen):
+    """What counts as a failure, and what happens then. docs/outcomes.md has the reasons."""
+
+    block_steps: PositiveInt = 32  # steps between two reads of the device
+    after_failure: Literal["stop", "continue"] = "stop"
+    collapsed_spread: PositiveFloat = 0.1  # of the stitched amplitude, as a share of the truth's
+    collapsed_patch_variation: PositiveFloat = 0.005
+    exploded_vs_constant: PositiveFloat = 2.0  # times the constant output's loss
+    exploded_vs_best: PositiveFloat = 3.0  # times the trial's own best
+    stagnated_vs_constant: PositiveFloat = 0.95
+
+
+class TrialConfig(_Frozen):
+    """Everything that determines a trial, but for its seed."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+    monitor: MonitorConfig = MonitorConfig()
+    vary: tuple[Literal["initialisation", "data_order", "data"], ...] = ("initialisation", "data_order")
+
+    @classmethod
+    def from_dotted(cls, settings: Mapping[str, Any]) -> Self:
+        """Build from dotted names, as in ``{"model.fno_blocks": 8}``."""
+        return cls(**nest(settings))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_follows_data(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        data, model = values.get("data", {}), values.get("model", {})
+        if isinstance(data, Mapping) and isinstance(model, Mapping) and "N" in data and "N" not in model:
+            return {**values, "model": {**model, "N": data["N"]}}
+        return values
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Self:
+        if self.model.N != self.data.N:
+            raise ValueError(f"model.N={self.model.N} but data.N={self.data.N}: set data.N alone, model.N follows")
+        return self
+
+    def stream(self, seed: int, what: Literal["initialisation", "data_order", "data"]) -> int:
+        """Seed of one random stream of the trial with this ``seed``."""
+        return stream_seed(seed if what in self.vary else 0, what)
+
+    def data_seed(self, seed: int) -> int:
+        """Seed of objects and noise: the study's own, unless ``vary`` names the data."""
+        return self.stream(seed, "data") if "data" in self.vary else self.data.seed
+
+    def identity(self) -> dict[str, Any]:
+        """The dotted settings that change the trial's numbers: all but paths and the device."""
+        omitted = {"execution.device", "data.probe.path"}
+        return {key: value for key, value in flatten(self).items() if key not in omitted}
+
+    @property
+    def config_hash(self) -> str:
+        """16 hexadecimal digits that name `identity`."""
+        return digest(self.identity())
+
+
+def digest(values: Any) -> str:
+    """16 hexadecimal digits of the SHA-256 of ``values`` as canonical JSON."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flatten(config: BaseModel | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as ``{"model.fno_blocks": 4, ...}``."""
+    values = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted settings as nested ones; the inverse of `flatten`.
+
+    Raises:
+        ConfigError: a name is used both as a setting and as a group of settings.
+    """
+    nested: dict[str, Any] = {}
+    for name, value in settings.items():
+        *groups, key = name.split(".")
+        group = nested
+        for part in groups:
+            group = group.setdefault(part, {})
+            if not isinstance(group, dict):
+                raise ConfigError(f"{name}: {part} is a setting, not a group of settings")
+        group[key] = value
+    return nested
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """One line for the first thing that is wrong, with the value and what is accepted."""
+    first = error.errors(include_url=False)[0]
+    location = [str(part) for part in first["loc"]]
+    name = ".".join(location)
+    if first["type"] == "extra_forbidden":
+        known = _fields(model, location[:-1])
+        return f"unknown setting {name!r}{_suggestion(location[-1], known)}; accepted: {', '.join(known)}"
+    if first["type"] == "value_error":
+        return f"{name}: {first['ctx']['error']}" if name else str(first["ctx"]["error"])
+    return f"{name}={first['input']!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _fields(model: type[BaseModel], location: Iterable[str]) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,57 @@
+"""Every error that fnostab raises on purpose.
+
+    FnostabError
+    ├── ConfigError      a setting is unknown, of the wrong type, or impossible beside another
+    ├── DataError        a probe, a data set or its cache is missing, corrupt or of the wrong shape
+    ├── ModelError       a network can't be found, built, or breaks the generator's contract
+    ├── JournalError     a trial's journal is damaged, locked by another process, or can't be written
+    ├── TrackingError    the tracking server or an experiment, study or run on it can't be reached
+    ├── DecisionError    a table of trials can't be judged
+    └── LaunchError      a study or trial can't be started
+
+A message is one line: the offending value, what is accepted, and what to do next. The command line
+prints it after ``error:`` and exits with status 2; it never shows a traceback for one of these.
+"""
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "DecisionError",
+    "FnostabError",
+    "JournalError",
+    "LaunchError",
+    "ModelError",
+    "TrackingError",
+]
+
+
+class FnostabError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class ConfigError(FnostabError):
+    """A setting is unknown, of the wrong type, or impossible beside another."""
+
+
+class DataError(FnostabError):
+    """A probe, a data set or its cache is missing, corrupt or of the wrong shape."""
+
+
+class ModelError(FnostabError):
+    """A network can't be found or built, or does not keep the generator's contract."""
+
+
+class JournalError(FnostabError):
+    """A trial's journal is damaged, locked by another process, or can't be written."""
+
+
+class TrackingError(FnostabError):
+    """The tracking server, or an experiment, study or run on it, can't be reached."""
+
+
+class DecisionError(FnostabError):
+    """A table of trials can't be judged."""
+
+
+class LaunchError(FnostabError):
+    """A study or a trial can't be started."""

@@ -1,0 +1,82 @@
+"""Names under which a run's tags, metrics and artifacts are recorded.
+
+They are the contract between what a trial writes, what the MLflow UI shows and what ``decide``
+reads. A change of meaning raises ``SCHEMA``.
+"""
+
+SCHEMA = "1"
+
+# Tags
+KIND = "fnostab.kind"  # "study", "trial" or "verdict"
+TRIAL_ID = "fnostab.trial_id"
+OWNER = "fnostab.owner"  # "pid@host" of the process that writes the journal
+STUDY = "fnostab.study"
+STUDY_HASH = "fnostab.study_hash"
+ARM = "fnostab.arm"
+SEED = "fnostab.seed"
+OUTCOME = "fnostab.outcome"
+FAILURE_STEP = "fnostab.failure_step"
+FAILURE_AFTER = "fnostab.failure_after_step"  # last step at which it was known not to have failed
+RULES_HELD = "fnostab.rules_held"  # every outcome rule that held, not only the one that named it
+NOT_JUDGED = "fnostab.not_judged"  # rules that could not be judged, and why
+REASON = "fnostab.reason"  # of an outcome that is no training outcome
+PROFILE = "fnostab.profile"
+CONFIG_HASH = "fnostab.config_hash"
+SCHEMA_TAG = "fnostab.schema"
+VERSION = "fnostab.version"
+GIT_COMMIT = "fnostab.git_commit"
+DEVICE = "fnostab.device"
+DATASET_DIGEST = "fnostab.dataset_digest"
+SHORT_ARM = "arm"  # short copies, for the UI's grouping
+SHORT_SEED = "seed"
+
+# Metrics at every optimiser step
+TRAIN_LOSS = "train/loss"
+GRAD_NORM = "grad_norm/total"  # before clipping
+GRAD_NORM_CLIPPED = "grad_norm/clipped"  # after clipping
+CLIP_FRACTION = "clip/fraction"  # share of units clipped
+LEARNING_RATE = "lr"
+
+# At most WINDOWS points a run: the UI samples long curves and would hide a single spike
+GRAD_NORM_WINDOW_MAX = "grad_norm/window_max"
+WINDOWS = 300
+
+# At every validation
+VAL_PREFIX = "val/"
+AMPLITUDE_SPREAD = "val/amplitude_spread"  # of the stitched prediction, over the truth's
+PATCH_VARIATION = "val/patch_variation"  # from patch to patch, over the mean amplitude
+ACTIVATION_MEAN = "activation_mean/"  # + block name
+ACTIVATION_STD = "activation_std/"
+RESIDUAL_GAIN = "residual_gain/"
+BLOCK_GRAD_NORM = "block_grad_norm/"
+
+# Once, at the end
+VAL_LOSS_BEST = "val_loss_best"  # decides
+VAL_LOSS_LAST = "val_loss_last"
+CONSTANT_LOSS = "constant_output_loss"
+SSIM_AMP = "test/ssim_amp"
+SSIM_PHASE = "test/ssim_phase"
+MAE_AMP = "test/mae_amp"
+MAE_PHASE = "test/mae_phase"
+CONSTANT_SSIM_AMP = "test/ssim_amp_constant"
+CONSTANT_SSIM_PHASE = "test/ssim_phase_constant"
+VAL_SSIM_AMP = "val/ssim_amp"
+NAN_EVENTS = "nan_events"
+INF_EVENTS = "inf_events"
+TIME_TO_FAILURE = "time_to_failure_steps"  # of a trial that did not fail: its last step (censored)
+LAST_STEP = "last_step"
+GRAD_P99_LAST_HALF = "grad_norm/p99_last_half"
+GRAD_MEDIAN_LAST_HALF = "grad_norm/median_last_half"
+SAMPLES_PER_S = "samples_per_s"
+PEAK_MEMORY = "peak_memory_bytes"
+PARAMETERS = "params_real"  # real numbers; a complex weight counts as two
+
+PHASE_METRICS = (SSIM_PHASE, MAE_PHASE)
+
+# Events in a journal
+PARAMS_EVENT = "params"
+TAGS_EVENT = "tags"
+ARTIFACT_EVENT = "artifact"
+DATASET_EVENT = "dataset"
+NONFINITE_EVENT = "nonfinite"
+OUTCOME_EVENT = "outcome"
