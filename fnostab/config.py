@@ -2,7 +2,7 @@
 
 The same dotted names (``model.fno_blocks``) are used in YAML, on the command line, by
 ``mlflow run -P``, as MLflow params and here. Unknown keys, wrong types and impossible combinations
-are refused with a `ConfigError` before anything starts.
+are refused before anything starts: `TrialConfig.from_dotted` raises a `ConfigError` of one line.
 """
 
 import difflib
@@ -42,12 +42,6 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
-
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise ConfigError(_explain(error, type(self))) from None
 
 
 class ProbeConfig(_Frozen):
@@ -200,8 +194,15 @@ class TrialConfig(_Frozen):
 
     @classmethod
     def from_dotted(cls, settings: Mapping[str, Any]) -> Self:
-        """Build from dotted names, as in ``{"model.fno_blocks": 8}``."""
-        return cls(**nest(settings))
+        """Build from dotted names, as in ``{"model.fno_blocks": 8}``.
+
+        Raises:
+            ConfigError: an unknown name, or a value that is not accepted, alone or beside another.
+        """
+        try:
+            return cls.model_validate(nest(settings))
+        except ValidationError as error:
+            raise ConfigError(explain(error, cls)) from None
 
     @model_validator(mode="before")
     @classmethod
@@ -279,7 +280,7 @@ def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """One line for the first thing that is wrong, with the value and what is accepted."""
     first = error.errors(include_url=False)[0]
     location = [str(part) for part in first["loc"]]
