@@ -78,5 +78,17 @@ PARAMS_EVENT = "params"
 TAGS_EVENT = "tags"
 ARTIFACT_EVENT = "artifact"
 DATASET_EVENT = "dataset"
+STARTED_EVENT = "started"  # of training: scheduled_steps, guard
 NONFINITE_EVENT = "nonfinite"
 OUTCOME_EVENT = "outcome"
+
+# What a run is: the values of KIND
+KIND_STUDY = "study"
+KIND_TRIAL = "trial"
+KIND_VERDICT = "verdict"
+KIND_LIVE = "live"  # a script of the user's own, part of no study
+
+# Tags by which runs point at each other
+STUDY_RUN = "fnostab.study_run"  # run ids of the studies that a verdict or an `mlflow run` belongs to
+PROJECT_RUN = "fnostab.project_run"  # the run that `mlflow run` made for itself
+VERDICT = "fnostab.verdict"

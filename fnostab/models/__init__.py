@@ -1,0 +1,22 @@
+"""Networks that learn: measured amplitudes in, complex object patches out."""
+
+from fnostab.models.blocks import ResidualBlock, residual_blocks
+from fnostab.models.fno import FNO
+from fnostab.models.hybrid import HybridUNO
+from fnostab.models.initialisation import build_initialised, initialise_
+from fnostab.models.registry import build_generator, check_generator
+from fnostab.models.size import parameter_count
+from fnostab.models.spectral import SpectralConv2d
+
+__all__ = [
+    "FNO",
+    "HybridUNO",
+    "ResidualBlock",
+    "SpectralConv2d",
+    "build_generator",
+    "build_initialised",
+    "check_generator",
+    "initialise_",
+    "parameter_count",
+    "residual_blocks",
+]

@@ -1,0 +1,1 @@
+"""What MLproject starts."""

@@ -1,0 +1,68 @@
+"""The command line. Each command lives in a module of its own, imported when it is called.
+
+The table below is all that ``fnostab --help`` needs, so that it answers at once.
+"""
+
+import importlib
+import sys
+
+import click
+
+from fnostab import __version__
+from fnostab.errors import FnostabError
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "run": "Run a study: arms over seeds, recorded in MLflow.",
+    "train": "Train one trial.",
+    "decide": "Turn the records of a study into a verdict.",
+    "activations": "Show the drift of the activations against depth.",
+    "studies": "List the built-in studies.",
+    "sync": "Send journals on disk to MLflow.",
+    "ui": "Open the records in the MLflow UI.",
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"fnostab.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fnostab")
+def group() -> None:
+    """Does this change make training stable?
+
+    Runs the arms of a question over many seeds, records every step in MLflow, and turns the records
+    into a verdict.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; what a user can mend ends in one line and exit status 2."""
+    try:
+        status = group(args=arguments, prog_name="fnostab", standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        status = leave.exit_code
+    except click.Abort:
+        status = 130
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except FnostabError as error:
+        click.echo(f"error: {error}", err=True)
+        status = 2
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,80 @@
+"""Options that several commands share, and how their values are read."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from fnostab.errors import ConfigError
+
+__all__ = ["OUTPUT", "TRACKING_URI", "parse_names", "parse_seeds", "parse_settings", "positive"]
+
+TRACKING_URI = click.option(
+    "--tracking-uri", metavar="URI", help="MLflow server or database.  [default: MLFLOW_TRACKING_URI, or ./mlflow.db]"
+)
+OUTPUT = click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("outputs"),
+    show_default=True,
+    help="Folder of journals and data sets.",
+)
+
+
+def parse_seeds(text: str | None) -> list[int]:
+    """``"10"`` is the seeds 0 to 9; ``"0,3,5"`` those three; empty the study's own.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if not text:
+        return []
+    try:
+        numbers = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        numbers = []
+    seeds = list(range(numbers[0])) if "," not in text and numbers else numbers
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds={text!r} is not accepted: give a count from 1 (as in 10), or a list (as in 0,3,5)")
+    return seeds
+
+
+def parse_names(text: str | None) -> list[str]:
+    """``"control,arch_fix"`` as a list; empty for all."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def parse_settings(assignments: tuple[str, ...]) -> dict[str, Any]:
+    """``("model.fno_blocks=8",)`` as a dict; values are read as in YAML.
+
+    Raises:
+        ConfigError: one has no ``=``, or a value that is not YAML.
+    """
+    settings = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {assignment!r} is not accepted: write it as name=value, as in model.fno_blocks=8")
+        settings[name] = _value(name, text)
+    return settings
+
+
+def positive(name: str, text: str | None) -> int | None:
+    """``text`` as a whole number from 1; None if it is empty, as a parameter of MLproject may be.
+
+    Raises:
+        ConfigError: it is anything else.
+    """
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"{name}={text!r} is not accepted: give a whole number from 1")
+    return int(text)
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}={text!r} can't be read: {' '.join(str(error).split())}") from None

@@ -1,0 +1,97 @@
+"""Figures, one function each, one style for all: used by a trial's artifacts, reports and docs alike.
+
+Colours are Okabe and Ito's, told apart by colour-blind readers and in grey.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+__all__ = ["activation_figure", "history_figure", "reconstruction_figure"]
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STYLE = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "font.size": 9,
+    "figure.dpi": 120,
+}
+
+
+def reconstruction_figure(predicted: NDArray[np.complex64], truth: NDArray[np.complex64], phase: bool) -> Figure:
+    """Predicted and true amplitude, and phase if asked, with their errors; both aligned, shape (h, w)."""
+    rows = [("amplitude", np.abs(predicted), np.abs(truth))]
+    if phase:
+        rows.append(("phase / rad", np.angle(predicted), np.angle(truth)))
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(9, 2.9 * len(rows)), layout="constrained")
+        axes = figure.subplots(len(rows), 3, squeeze=False)
+        for line, (name, ours, theirs) in zip(axes, rows, strict=True):
+            error = np.angle(np.exp(1j * (ours - theirs))) if "phase" in name else ours - theirs
+            bounds = {"vmin": theirs.min(), "vmax": theirs.max()}
+            limit = np.abs(error).max() or 1.0
+            panels = (("predicted", ours, bounds), ("true", theirs, bounds), ("error", error, {}))
+            for ax, (title, image, limits) in zip(line, panels, strict=True):
+                style = {"cmap": "RdBu", "vmin": -limit, "vmax": limit} if title == "error" else {"cmap": "viridis"}
+                shown = ax.imshow(image, **{**style, **limits})
+                ax.set(title=f"{title} {name}", xticks=[], yticks=[])
+                figure.colorbar(shown, ax=ax, shrink=0.8)
+    return figure
+
+
+def history_figure(
+    steps: Sequence[int],
+    values: Mapping[str, Sequence[float]],
+    *,
+    ylabel: str,
+    nonfinite_steps: Sequence[int] = (),
+    failure_step: int | None = None,
+) -> Figure:
+    """Curves over optimiser steps on a log axis, every step drawn, so that no spike is lost.
+
+    Args:
+        steps: of every value, shape (n,).
+        values: curve by its name; values that are not finite leave a gap.
+        ylabel: of the axis.
+        nonfinite_steps: marked at the foot.
+        failure_step: marked by a vertical line.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7, 3), layout="constrained")
+        ax = figure.subplots()
+        for colour, (name, curve) in zip(COLOURS, values.items(), strict=False):
+            ax.plot(steps, curve, color=colour, linewidth=0.9, label=name)
+        if nonfinite_steps:
+            height = [0.02] * len(nonfinite_steps)
+            ax.plot(nonfinite_steps, height, "x", color="black", transform=ax.get_xaxis_transform(), label="not finite")
+        if failure_step is not None:
+            ax.axvline(failure_step, color="black", linestyle="--", linewidth=0.9, label="failure")
+        ax.set(xlabel="optimiser step", ylabel=ylabel, yscale="log")
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(fontsize=8)
+    return figure
+
+
+def activation_figure(arms: Mapping[str, Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]]) -> Figure:
+    """Mean and standard deviation of every block's output against its depth.
+
+    Args:
+        arms: for each arm, for each moment ("initialisation", "after training"), the means and the
+            standard deviations, each of shape (n_blocks,).
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 3.4), layout="constrained")
+        for ax, (what, index) in zip(figure.subplots(1, 2), (("mean", 0), ("standard deviation", 1)), strict=True):
+            for colour, (arm, moments) in zip(COLOURS, arms.items(), strict=False):
+                for line, (moment, statistics) in zip(("--", "-"), moments.items(), strict=False):
+                    values = statistics[index]
+                    ax.plot(range(1, len(values) + 1), values, line, marker="o", markersize=3, color=colour)
+                    ax.lines[-1].set_label(f"{arm}, {moment}")
+            ax.set(xlabel="block", ylabel=f"{what} of the output", yscale="symlog" if index == 0 else "log")
+        ax.legend(fontsize=7)
+    return figure

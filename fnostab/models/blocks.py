@@ -1,0 +1,113 @@
+"""The residual block of all built-in networks, and the two convolutions around the blocks."""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from fnostab.errors import ModelError
+from fnostab.models.spectral import SpectralConv2d
+
+__all__ = ["LayerScale", "ResidualBlock", "ZeroGammaInstanceNorm2d", "conv_gelu_conv", "residual_blocks"]
+
+
+class ZeroGammaInstanceNorm2d(nn.InstanceNorm2d):
+    """Affine instance norm that starts, and is reset, at weight 0 and bias 0: its output is 0.
+
+    Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 5.1, for batch norm.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=True)
+
+    def reset_parameters(self) -> None:
+        """Set weight and bias to 0."""
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel, small at first: (B, C, H, W) -> (B, C, H, W).
+
+    Touvron et al. 2021, "Going deeper with Image Transformers", eq. 4.
+    """
+
+    def __init__(self, channels: int, init: float) -> None:
+        super().__init__()
+        self.init = init
+        self.gamma = nn.Parameter(torch.empty(channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set all factors to ``init``."""
+        nn.init.constant_(self.gamma, self.init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale each channel."""
+        return x * self.gamma[:, None, None]
+
+
+class ResidualBlock(nn.Module):
+    """y = x + gain(GELU(SpectralConv(x) + Conv3x3(x))).
+
+    Args:
+        channels: of input and output.
+        modes: Fourier modes kept along each axis.
+        resolution: pixels along a side.
+        residual: the gain. ``plain``: none. ``zero_gamma``: instance norm with weight and bias 0 at
+            first, so that the block starts as the identity. ``layerscale``: instance norm, then a
+            LayerScale that starts at ``layerscale_init``.
+        layerscale_init: first factor of the LayerScale; unused by the others.
+
+    Shapes: (B, channels, resolution, resolution) -> the same, float32.
+    """
+
+    def __init__(
+        self, channels: int, modes: int, resolution: int, residual: str = "plain", layerscale_init: float = 1e-3
+    ) -> None:
+        super().__init__()
+        self.spectral = SpectralConv2d(channels, channels, modes, resolution)
+        self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.act = nn.GELU()
+        self.gain = _gain(channels, residual, layerscale_init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the gained branch to ``x``."""
+        return x + self.gain(self.act(self.spectral(x) + self.conv(x)))
+
+    def gain_magnitude(self) -> Tensor | None:
+        """Mean absolute gain of the branch, a 0-d tensor on the block's device; None if it has no gain.
+
+        Norm weight of ``zero_gamma``, LayerScale factor of ``layerscale``.
+        """
+        for module in self.gain.modules():
+            if isinstance(module, ZeroGammaInstanceNorm2d):
+                return module.weight.detach().abs().mean()
+            if isinstance(module, LayerScale):
+                return module.gamma.detach().abs().mean()
+        return None
+
+
+def _gain(channels: int, residual: str, layerscale_init: float) -> nn.Module:
+    if residual == "plain":
+        return nn.Identity()
+    if residual == "zero_gamma":
+        return ZeroGammaInstanceNorm2d(channels)
+    if residual == "layerscale":
+        norm = nn.InstanceNorm2d(channels, affine=True)
+        return nn.Sequential(OrderedDict(norm=norm, layerscale=LayerScale(channels, layerscale_init)))
+    raise ModelError(f"residual={residual!r} is not known; accepted: plain, zero_gamma, layerscale")
+
+
+def conv_gelu_conv(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Two 3x3 convolutions with a GELU between: (B, in_channels, H, W) -> (B, out_channels, H, W)."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
+        nn.GELU(),
+        nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1),
+    )
+
+
+def residual_blocks(module: nn.Module) -> dict[str, ResidualBlock]:
+    """All residual blocks of a network, by qualified name, in the order in which they were registered."""
+    return {name: block for name, block in module.named_modules() if isinstance(block, ResidualBlock)}

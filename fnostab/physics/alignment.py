@@ -1,0 +1,87 @@
+"""What diffraction cannot tell, taken out of a reconstruction before it is compared with the truth.
+
+A reconstruction is known only up to a global phase and, as the probe's tilt is, up to a phase ramp;
+its mean amplitude is matched too.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fnostab.errors import DataError
+
+__all__ = ["Aligned", "align", "without_plane"]
+
+Image = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A reconstruction and the truth, comparable pixel by pixel. All are float64 of shape (H, W).
+
+    Attributes:
+        amplitude: of the reconstruction, with the truth's mean.
+        phase: of the reconstruction, in radians, without global phase and plane; of all values that
+            differ by 2 pi the one nearest to the truth.
+        true_amplitude: of the truth.
+        true_phase: of the truth, in radians.
+    """
+
+    amplitude: Image
+    phase: Image
+    true_amplitude: Image
+    true_phase: Image
+
+
+def align(prediction: Tensor, truth: Tensor) -> Aligned:
+    """Match the mean amplitude, remove the global phase, then a plane fitted to the phase difference.
+
+    A prediction with any value that is not finite is taken as zero everywhere. A zero pixel has the
+    phase of the constant 1.
+
+    Args:
+        prediction: complex, shape (H, W).
+        truth: complex, same shape.
+
+    Raises:
+        DataError: the shapes differ or are not 2-D.
+    """
+    if prediction.shape != truth.shape or truth.ndim != 2:
+        raise DataError(
+            f"can't compare shapes {tuple(prediction.shape)} and {tuple(truth.shape)}: expected equal (H, W)"
+        )
+    predicted, true = (image.detach().cpu().numpy().astype(np.complex128) for image in (prediction, truth))
+    if not np.isfinite(predicted).all():
+        predicted = np.zeros_like(predicted)
+    mean = np.abs(predicted).mean()
+    if mean > 0:
+        predicted *= np.abs(true).mean() / mean
+
+    difference = _flatten(np.where(predicted == 0, 1, predicted) * true.conj())
+    true_phase = np.angle(true)
+    return Aligned(np.abs(predicted), true_phase + np.angle(difference), np.abs(true), true_phase)
+
+
+def without_plane(phase: Image) -> Image:
+    """``phase`` of shape (H, W) less the plane that fits it best by least squares."""
+    height, width = phase.shape
+    rows, columns = np.indices(phase.shape) - np.array([height - 1, width - 1]).reshape(2, 1, 1) / 2
+    # On a whole, centred grid the three terms of a plane are orthogonal.
+    slopes = [(phase * axis).sum() / max((axis**2).sum(), 1) * axis for axis in (rows, columns)]
+    return np.asarray(phase - phase.mean() - slopes[0] - slopes[1])
+
+
+def _flatten(difference: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """Remove the global phase and the phase plane of ``difference`` = prediction * conj(truth)."""
+    # A steep ramp wraps. Products of neighbours do not, and give its slopes to start from.
+    rows, columns = np.indices(difference.shape)
+    down = np.angle((difference[1:] * difference[:-1].conj()).sum())
+    across = np.angle((difference[:, 1:] * difference[:, :-1].conj()).sum())
+    difference = difference * np.exp(-1j * (down * rows + across * columns))
+    difference = difference * np.exp(-1j * np.angle(difference.sum()))
+    for _ in range(2):  # the second time, pixels that the first fit brought back into (-pi, pi]
+        phase = np.angle(difference)
+        difference = np.abs(difference) * np.exp(1j * without_plane(phase))
+    return difference

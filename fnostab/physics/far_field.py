@@ -1,0 +1,22 @@
+"""Propagation from the object to the detector."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["far_field"]
+
+
+def far_field(exit_wave: Tensor) -> Tensor:
+    """Wave at a distant detector: the centred, unitary 2-D Fourier transform (Fraunhofer).
+
+    Args:
+        exit_wave: complex, shape (..., N, N), with the optical axis at pixel (N // 2, N // 2).
+
+    Returns:
+        Complex, same shape, zero frequency at pixel (N // 2, N // 2). Its energy, the sum of the squared
+        modulus, is the exit wave's.
+    """
+    axes = (-2, -1)
+    spectrum = torch.fft.fft2(torch.fft.ifftshift(exit_wave, dim=axes), dim=axes, norm="ortho")
+    wave: Tensor = torch.fft.fftshift(spectrum, dim=axes)
+    return wave

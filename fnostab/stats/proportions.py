@@ -1,0 +1,116 @@
+"""Failure rates: a test that the arm's is lower, intervals, and Holm's correction.
+
+A rate is ``failed`` out of ``n`` trials. No function needs the trials themselves. ``n = 0`` is data without
+information: tests return 1.0, intervals None.
+
+Sources: Boschloo, Statistica Neerlandica 24 (1970) 1; Wilson, JASA 22 (1927) 209; Clopper and Pearson,
+Biometrika 26 (1934) 404; Newcombe, Statistics in Medicine 17 (1998) 873, method 10; Holm, Scandinavian
+Journal of Statistics 6 (1979) 65.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import scipy
+
+from fnostab.errors import DecisionError
+from fnostab.stats.checks import check_counts
+from fnostab.stats.interval import Interval
+
+__all__ = ["clopper_pearson_upper", "fewer_failures_p", "holm", "newcombe_difference", "wilson"]
+
+
+@lru_cache(maxsize=4096)
+def fewer_failures_p(control_failed: int, control_n: int, arm_failed: int, arm_n: int) -> float:
+    """One-sided Boschloo test that the arm's failure rate is lower than control's.
+
+    Unconditional and exact: the p-value is the largest over the common failure rate, and is never above
+    Fisher's. 3/10 against 0/10 gives 0.058. SciPy takes about 5 ms at 10 trials an arm and 0.1 s at 200.
+
+    Returns:
+        The p-value; 1.0 when nothing failed, when everything failed, or when an arm has no trials.
+
+    Raises:
+        DecisionError: failures below 0 or above the number of trials.
+    """
+    check_counts(control_failed, control_n)
+    check_counts(arm_failed, arm_n)
+    if control_n == 0 or arm_n == 0 or control_failed + arm_failed in (0, control_n + arm_n):
+        return 1.0
+    table = [[control_failed, arm_failed], [control_n - control_failed, arm_n - arm_failed]]
+    return float(scipy.stats.boschloo_exact(table, alternative="greater").pvalue)
+
+
+def wilson(failed: int, n: int, *, level: float = 0.95) -> Interval | None:
+    """Wilson's score interval for one failure rate; None without trials.
+
+    Raises:
+        DecisionError: failures below 0 or above the number of trials.
+    """
+    check_counts(failed, n)
+    if n == 0:
+        return None
+    low, high = scipy.stats.binomtest(failed, n).proportion_ci(level, method="wilson")
+    return Interval(float(low), float(high))
+
+
+def clopper_pearson_upper(n: int, *, level: float = 0.95) -> float | None:
+    """Exact one-sided upper bound on the failure rate when none of n trials failed; None without trials.
+
+    It is 1 - (1 - level)^(1/n), near 3/n at 95 %.
+
+    Raises:
+        DecisionError: a negative number of trials.
+    """
+    check_counts(0, n)
+    if n == 0:
+        return None
+    return float(scipy.stats.binomtest(0, n, alternative="less").proportion_ci(level, method="exact").high)
+
+
+def newcombe_difference(
+    control_failed: int, control_n: int, arm_failed: int, arm_n: int, *, level: float = 0.95
+) -> Interval | None:
+    """Newcombe's hybrid-score interval for the reduction, control's failure rate minus the arm's.
+
+    Positive is better. It stays within [-1, 1] and keeps a width when nothing failed.
+
+    Returns:
+        The interval; None when either has no trials.
+
+    Raises:
+        DecisionError: failures below 0 or above the number of trials.
+    """
+    control, arm = wilson(control_failed, control_n, level=level), wilson(arm_failed, arm_n, level=level)
+    if control is None or arm is None:
+        return None
+    control_rate, arm_rate = control_failed / control_n, arm_failed / arm_n
+    reduction = control_rate - arm_rate
+    return Interval(
+        reduction - math.hypot(control_rate - control.low, arm.high - arm_rate),
+        reduction + math.hypot(control.high - control_rate, arm_rate - arm.low),
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment for testing several candidates against one control.
+
+    Args:
+        p_values: (candidates,), in any order; may be empty.
+
+    Returns:
+        Adjusted p-values in the same order; those at most alpha are rejected with a family-wise error
+        of at most alpha, whatever their dependence.
+
+    Raises:
+        DecisionError: a p-value outside [0, 1], or NaN.
+    """
+    p = np.asarray(p_values, dtype=float)
+    if not np.all((p >= 0) & (p <= 1)):
+        raise DecisionError(f"p-values {list(p_values)}: each must lie between 0 and 1")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)))
+    return [float(value) for value in adjusted]

@@ -1,0 +1,69 @@
+"""The exact null distribution of a rank sum, ties included.
+
+SciPy's exact Mann-Whitney test knows no ties, and its normal approximation is too bold at a few seeds: three
+tied values below three others give 0.023 where no arrangement of six values is rarer than 0.05. Failures at
+the same step tie often, so the conditional distribution given the ties is computed here, by the shift
+algorithm of Streitberg and Röhmel, Statistical Software Newsletter 12 (1986) 10.
+"""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+
+__all__ = ["interval_depth", "smaller_p"]
+
+EXACT_LIMIT = 100  # values in both samples, 0.05 s; above it the normal approximation errs by less than 0.001
+
+
+def _subset_sums(scores: NDArray[np.int64], size: int) -> NDArray[np.float64]:
+    """Number of subsets with ``size`` of the scores (n,) for each sum 0..total: (total + 1,)."""
+    total = int(scores.sum())
+    counts = np.zeros((size + 1, total + 1))
+    counts[0, 0] = 1.0
+    for score in scores:
+        counts[1:, score:] += counts[:-1, : total + 1 - score]
+    return np.asarray(counts[size])
+
+
+def smaller_p(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """One-sided Mann-Whitney test that the first sample tends to be smaller.
+
+    Args:
+        first: (m,), finite.
+        second: (n,), finite.
+
+    Returns:
+        The p-value, exact given the ties up to m + n = 100, by SciPy's normal approximation with tie and
+        continuity correction above. 1.0 if a sample is empty or all values are equal.
+    """
+    pooled = np.concatenate([first, second])
+    if first.size == 0 or second.size == 0 or pooled.min() == pooled.max():
+        return 1.0
+    if pooled.size > EXACT_LIMIT:
+        return float(scipy.stats.mannwhitneyu(first, second, alternative="less", method="asymptotic").pvalue)
+    midranks = scipy.stats.rankdata(pooled)
+    doubled = np.rint(2 * midranks).astype(np.int64)  # midranks are halves
+    counts = _subset_sums(doubled, first.size)
+    return float(counts[: doubled[: first.size].sum() + 1].sum() / counts.sum())
+
+
+@lru_cache(maxsize=256)
+def interval_depth(m: int, n: int, level: float) -> int:
+    """How many of the m n sorted pairwise differences to leave out at each end, plus one.
+
+    The interval from the k-th smallest to the k-th largest difference covers the shift with at least
+    ``level`` (Moses; Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, section 4.3).
+
+    Returns:
+        k, or 0 where even the whole range covers less, as for three against three at 95 %.
+    """
+    tail = (1 - level) / 2
+    if m + n > EXACT_LIMIT:
+        spread = math.sqrt(m * n * (m + n + 1) / 12)
+        return math.floor(m * n / 2 + float(scipy.special.ndtri(tail)) * spread)
+    counts = _subset_sums(np.arange(1, m + n + 1), m)
+    u_distribution = np.cumsum(counts[m * (m + 1) // 2 :]) / counts.sum()
+    return int(np.searchsorted(u_distribution, tail, side="right"))

@@ -1,0 +1,131 @@
+"""Time to failure in optimiser steps; trials that did not fail are right-censored at their last step.
+
+A failure seen only at a validation happened somewhere since the one before; its given failure step is used.
+
+Sources: Kaplan and Meier, JASA 53 (1958) 457; log-log band: Kalbfleisch and Prentice, The Statistical Analysis
+of Failure Time Data, section 1.4; log-rank: Mantel, Cancer Chemotherapy Reports 50 (1966) 163.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy
+from numpy.typing import ArrayLike, NDArray
+
+from fnostab.errors import DecisionError
+
+__all__ = ["KaplanMeier", "LogRank", "kaplan_meier", "log_rank"]
+
+
+@dataclass(frozen=True, eq=False)
+class KaplanMeier:
+    """A survival curve: right-continuous steps, all arrays (times,), starting at step 0 with survival 1.
+
+    Attributes:
+        steps: 0, then each distinct step at which a trial failed or was censored, rising.
+        survival: share of trials not failed up to and including the step.
+        low: lower end of the pointwise band.
+        high: upper end.
+        at_risk: trials that had neither failed nor been censored just before the step.
+        failures: trials that failed at the step.
+    """
+
+    steps: NDArray[np.float64]
+    survival: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    at_risk: NDArray[np.int64]
+    failures: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LogRank:
+    """z is positive where the arm fails less or later than control; p is two-sided."""
+
+    z: float
+    p: float
+
+
+def _censored(steps: ArrayLike, failed: ArrayLike) -> Any:
+    """As SciPy's CensoredData, both (trials,)."""
+    times, events = np.asarray(steps, dtype=float), np.asarray(failed, dtype=bool)
+    if times.ndim != 1 or times.shape != events.shape:
+        raise DecisionError(f"expected steps and failed of one shape (trials,), got {times.shape} and {events.shape}")
+    bad = ~(np.isfinite(times) & (times >= 0))
+    if bad.any():
+        raise DecisionError(f"step {times[bad][0]}: steps must be finite and at least 0")
+    return scipy.stats.CensoredData(uncensored=times[events], right=times[~events])
+
+
+def kaplan_meier(steps: ArrayLike, failed: ArrayLike, *, level: float = 0.95) -> KaplanMeier | None:
+    """Kaplan-Meier estimate with Greenwood's variance on the log-log scale.
+
+    The band is undefined where survival is 1 or 0. Before the first failure it is [1, 1], as in R's survfit;
+    once all have failed it runs from 0 to the last upper end before (1 if there is none), since survival
+    can't rise again.
+
+    Args:
+        steps: failure step, or last step if the trial did not fail, (trials,).
+        failed: whether it failed, (trials,).
+        level: pointwise coverage of the band.
+
+    Returns:
+        None without trials.
+
+    Raises:
+        DecisionError: a step that is negative or not finite, or shapes that differ.
+    """
+    data = _censored(steps, failed)
+    if len(data) == 0:
+        return None
+    times, events = np.asarray(steps, dtype=float), np.asarray(failed, dtype=bool)
+    curve = scipy.stats.ecdf(data).sf
+    distinct = curve.quantiles
+    at_risk = (times[:, None] >= distinct).sum(axis=0)
+    failures = ((times[:, None] == distinct) & events[:, None]).sum(axis=0)
+
+    survival = np.concatenate([[1.0], curve.probabilities])
+    low, high = np.where(survival == 1, 1.0, 0.0), np.ones_like(survival)
+    inside = (survival > 0) & (survival < 1)
+    hazard = np.concatenate([[0.0], failures / np.maximum(at_risk * (at_risk - failures), 1)])
+    log_survival = np.log(survival[inside])
+    deviation = np.sqrt(np.cumsum(hazard)[inside]) / -log_survival  # of log(-log(survival))
+    stretch = np.exp(scipy.special.ndtri((1 + level) / 2) * deviation)
+    low[inside], high[inside] = np.exp(log_survival * stretch), np.exp(log_survival / stretch)
+    high[survival == 0] = high[survival > 0][-1]
+    return KaplanMeier(
+        steps=np.concatenate([[0.0], distinct]),
+        survival=survival,
+        low=low,
+        high=high,
+        at_risk=np.concatenate([[times.size], at_risk]),
+        failures=np.concatenate([[0], failures]),
+    )
+
+
+def log_rank(
+    control_steps: ArrayLike, control_failed: ArrayLike, arm_steps: ArrayLike, arm_failed: ArrayLike
+) -> LogRank:
+    """Two-sided log-rank test of equal hazards.
+
+    Args:
+        control_steps: failure step or last step of control's trials, (n,).
+        control_failed: whether they failed, (n,).
+        arm_steps: the arm's, (m,).
+        arm_failed: the arm's, (m,).
+
+    Returns:
+        z 0 and p 1 where the data say nothing: no failure, or none at which both still had a trial at risk.
+
+    Raises:
+        DecisionError: a step that is negative or not finite, or shapes that differ.
+    """
+    control, arm = _censored(control_steps, control_failed), _censored(arm_steps, arm_failed)
+    if len(control) == 0 or len(arm) == 0:
+        return LogRank(z=0.0, p=1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result = scipy.stats.logrank(control, arm)
+    if not np.isfinite(result.statistic):
+        return LogRank(z=0.0, p=1.0)
+    return LogRank(z=float(result.statistic), p=float(result.pvalue))

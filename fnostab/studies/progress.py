@@ -1,0 +1,94 @@
+"""How far a trial is, read from its journal as it grows."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fnostab import names
+from fnostab.errors import JournalError
+from fnostab.journal import FILE_NAME, Event, read_journal
+from fnostab.outcomes import EXCLUDED, Outcome
+from fnostab.trial import TrialSpec
+
+__all__ = ["TrialProgress", "is_being_written"]
+
+
+@dataclass
+class TrialProgress:
+    """One trial of a study, and what its journal has said so far."""
+
+    spec: TrialSpec
+    directory: Path
+    outcome: Outcome | None = None  # None until it is known
+    failure_step: int | None = None
+    reason: str | None = None
+    step: int | None = None
+    scheduled_steps: int | None = None
+    loss: float | None = None
+    grad_norm: float | None = None
+    started_s: float | None = None  # of the attempt that is under way, Unix time
+    ended_s: float | None = None
+    _offset: int = field(default=0, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Arm and seed, as the trial's folder is called."""
+        return f"{self.spec.arm}-{self.spec.seed}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has an outcome that is not tried again: all but ``killed`` and ``infra_error``."""
+        return self.outcome is not None and self.outcome not in (Outcome.KILLED, Outcome.INFRA_ERROR)
+
+    @property
+    def excluded(self) -> bool:
+        """Whether it ended without a training outcome."""
+        return self.outcome in EXCLUDED
+
+    def update(self) -> None:
+        """Read what has been written since the last call."""
+        path = self.directory / FILE_NAME
+        if not path.exists():
+            return
+        for record, self._offset in read_journal(path, self._offset):
+            if isinstance(record, Event):
+                self._take_event(record)
+            elif names.GRAD_NORM in record.values or names.GRAD_NORM in record.nonfinite:
+                self.step = record.step
+                self.loss = record.values.get(names.TRAIN_LOSS)
+                self.grad_norm = record.values.get(names.GRAD_NORM)
+
+    def _take_event(self, event: Event) -> None:
+        if event.name == names.PARAMS_EVENT:  # an attempt begins
+            self.outcome = self.failure_step = self.reason = self.ended_s = None
+            self.started_s = event.time_ms / 1000
+        elif event.name == names.STARTED_EVENT:
+            self.scheduled_steps = event.payload.get("scheduled_steps")
+        elif event.name == names.OUTCOME_EVENT:
+            self.outcome = Outcome(event.payload["outcome"])
+            self.failure_step = event.payload.get("failure_step")
+            self.reason = event.payload.get("reason")
+            self.ended_s = event.time_ms / 1000
+
+    def seconds(self) -> float | None:
+        """Duration of the last attempt, so far."""
+        if self.started_s is None:
+            return None
+        return (self.ended_s or time.time()) - self.started_s
+
+
+def is_being_written(directory: Path) -> bool:
+    """Whether a process has the trial's journal open, on this machine or another that shares the disk."""
+    if not (directory / FILE_NAME).exists():
+        return False
+    lock = FileLock(directory / "journal.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError as error:
+        raise JournalError(f"can't lock {directory}: {error.strerror or error}") from error
+    lock.release()
+    return False

@@ -1,0 +1,218 @@
+"""A study file, and what it becomes: resolved arms, and a trial for each arm and seed.
+
+Settings are laid over one another in this order, the later one winning: the program's defaults, the
+profile, the study's defaults, the study's settings for that profile, the arm, and what the command
+line sets.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fnostab import names
+from fnostab.config import TrialConfig, digest, explain, file_sha256, flatten
+from fnostab.errors import ConfigError, DataError
+from fnostab.trial import Name, StudySpec, TrialSpec
+
+__all__ = ["PROFILES", "Study", "built_in_studies", "load_study", "resolve_profile"]
+
+PROFILES = ("auto", "full", "small")
+METRICS = (names.VAL_LOSS_BEST, names.VAL_LOSS_LAST, names.MAE_AMP, names.MAE_PHASE, names.SSIM_AMP, names.SSIM_PHASE)
+HIGHER_IS_BETTER = (names.SSIM_AMP, names.SSIM_PHASE)
+Settings = dict[str, Any]  # by dotted name
+
+
+class StudyFile(BaseModel):
+    """A study as it is written in YAML."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    description: str
+    control: str
+    arms: dict[Name, Settings] = Field(min_length=1)
+    roles: dict[Literal["architecture", "clipping"], str] = {}
+    primary_metric: str = names.VAL_LOSS_BEST
+    seeds: int | list[Annotated[int, Field(ge=0)]] = 10
+    defaults: Settings = {}
+    profiles: dict[Literal["small", "full"], Settings] = {}
+
+    @model_validator(mode="after")
+    def _arms_exist(self) -> Self:
+        for what, arm in {"control": self.control, **self.roles}.items():
+            if arm not in self.arms:
+                raise ValueError(f"{what}: there is no arm {arm!r}; arms: {', '.join(self.arms)}")
+        if self.primary_metric not in METRICS:
+            raise ValueError(f"primary_metric={self.primary_metric!r} is not known; accepted: {', '.join(METRICS)}")
+        return self
+
+
+class Study:
+    """A study whose settings are all resolved and checked.
+
+    Args:
+        file: the study as written.
+        profile: "small" or "full".
+        overrides: dotted settings that win over everything else.
+
+    Raises:
+        ConfigError: an arm's settings are unknown, of the wrong type, or impossible together.
+        DataError: the probe file is missing.
+    """
+
+    def __init__(self, file: StudyFile, profile: str, overrides: Mapping[str, Any] | None = None) -> None:
+        self.file = file
+        self.profile = profile
+        self.arms = {arm: self._resolve(arm, overrides or {}) for arm in file.arms}
+        for arm, config in self.arms.items():
+            if file.primary_metric in names.PHASE_METRICS and not config.data.set_phi:
+                raise ConfigError(
+                    f"{file.name} decides on {file.primary_metric}, but arm {arm} has data.set_phi=false, so that the "
+                    "object has no phase: set data.set_phi=true, or decide on another metric"
+                )
+
+    @property
+    def hash(self) -> str:
+        """Name of the resolved arms: the same study, started again, resumes; more seeds extend it."""
+        return digest({arm: config.identity() for arm, config in self.arms.items()})
+
+    def spec(self, experiment: str) -> StudySpec:
+        """The record of this study in ``experiment``."""
+        depths = {config.model.fno_blocks for config in self.arms.values()}
+        return StudySpec(
+            name=self.file.name,
+            hash=self.hash,
+            experiment=experiment,
+            profile=self.profile,
+            description=self.file.description,
+            control=self.file.control,
+            arms={arm: flatten(config) for arm, config in self.arms.items()},
+            roles=self.file.roles,
+            primary_metric=self.file.primary_metric,
+            depth=depths.pop() if len(depths) == 1 else None,
+        )
+
+    def trials(
+        self, experiment: str, data_dir: str | Path, *, arms: Sequence[str] = (), seeds: Sequence[int] = ()
+    ) -> list[TrialSpec]:
+        """One trial for each seed and arm, seed by seed, so that a study cut short is still balanced.
+
+        Args:
+            experiment: MLflow experiment.
+            data_dir: where data sets are cached.
+            arms: only these; empty for all.
+            seeds: empty for the study's own.
+        """
+        unknown = [arm for arm in arms if arm not in self.arms]
+        if unknown:
+            raise ConfigError(f"{self.file.name} has no arm {unknown[0]!r}; arms: {', '.join(self.arms)}")
+        own = self.file.seeds
+        return [
+            TrialSpec(
+                experiment=experiment,
+                study=self.file.name,
+                study_hash=self.hash,
+                profile=self.profile,
+                arm=arm,
+                seed=seed,
+                config=self.arms[arm],
+                data_dir=str(data_dir),
+            )
+            for seed in (seeds or (range(own) if isinstance(own, int) else own))
+            for arm in (arms or self.arms)
+        ]
+
+    def _resolve(self, arm: str, overrides: Mapping[str, Any]) -> TrialConfig:
+        layers = [
+            _profile_settings(self.profile),
+            self.file.defaults,
+            self.file.profiles.get(self.profile, {}),  # type: ignore[call-overload]
+            self.file.arms[arm],
+            overrides,
+        ]
+        settings: Settings = {}
+        for layer in layers:
+            settings |= flatten(layer)
+        if path := settings.get("data.probe.path"):
+            settings["data.probe.path"] = str(Path(path).absolute())
+            try:
+                settings["data.probe.sha256"] = file_sha256(path)
+            except OSError as error:
+                raise DataError(f"can't read the probe {path}: {error.strerror}; check data.probe.path") from error
+        try:
+            return TrialConfig.from_dotted(settings)
+        except ConfigError as error:
+            raise ConfigError(f"arm {arm}: {error}") from None
+
+
+def load_study(name: str, profile: str = "auto", overrides: Mapping[str, Any] | None = None) -> Study:
+    """Load a built-in study by name, or one of your own by its path.
+
+    Raises:
+        ConfigError: there is no such study or profile, or it is not accepted.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        try:
+            text = path.read_text()
+        except OSError as error:
+            raise ConfigError(f"can't read the study {name}: {error.strerror}") from error
+    elif name in built_in_studies():
+        text = (_built_in() / f"{name}.yaml").read_text()
+    else:
+        raise ConfigError(
+            f"no study {name!r}; built in: {', '.join(built_in_studies())}; or give the path of a .yaml file"
+        )
+    return Study(_parse(text, name), resolve_profile(profile), overrides)
+
+
+def built_in_studies() -> list[str]:
+    """Names of the studies that fnostab comes with."""
+    return sorted(p.name.removesuffix(".yaml") for p in _built_in().iterdir() if p.name.endswith(".yaml"))
+
+
+def resolve_profile(profile: str) -> str:
+    """``auto`` as ``full`` where there is an NVIDIA GPU, as ``small`` elsewhere."""
+    if profile not in PROFILES:
+        raise ConfigError(f"profile={profile!r} is not known; accepted: {', '.join(PROFILES)}")
+    if profile == "auto":
+        return "full" if count_gpus() else "small"
+    return profile
+
+
+@cache
+def count_gpus() -> int:
+    """NVIDIA GPUs of this machine. Asks the driver, so that torch need not be imported."""
+    if not shutil.which("nvidia-smi"):
+        return 0
+    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return listing.stdout.count("GPU ") if listing.returncode == 0 else 0
+
+
+def _built_in() -> Any:
+    return resources.files("fnostab.studies")
+
+
+def _profile_settings(profile: str) -> Settings:
+    text = (_built_in() / "profiles" / f"{profile}.yaml").read_text()
+    return yaml.safe_load(text) or {}
+
+
+def _parse(text: str, name: str) -> StudyFile:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{name} is not a study: expected a mapping with name, description, control and arms")
+    try:
+        return StudyFile.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{name}: {explain(error, StudyFile)}") from None

@@ -1,0 +1,143 @@
+"""Carry one journal into one run: every record once, whatever dies in between.
+
+How far a store has a journal is kept beside the journal, and moves only after the store has taken a
+batch. A crash in between sends that batch again, which changes nothing: MLflow keeps one point for
+the same metric, step, time and value, and the time is the one in the journal.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from fnostab import names
+from fnostab.errors import JournalError
+from fnostab.journal import FILE_NAME, Event, Point, read_journal
+from fnostab.tracking.batch import Batch
+from fnostab.tracking.identity import run_identity
+from fnostab.tracking.run import TrialRun
+from fnostab.tracking.store import Store
+
+__all__ = ["Follower"]
+
+PROGRESS_FILE = "upload.json"
+LOCK_FILE = "upload.lock"
+SENT_ALONE = (names.ARTIFACT_EVENT, names.DATASET_EVENT, names.OUTCOME_EVENT)
+
+
+class Follower:
+    """Sends what is new in one trial's journal; only one process at a time does so.
+
+    Args:
+        store: where to.
+        directory: of the trial.
+        study_run_id: the parent run, None if it has none.
+        lock_timeout_s: how long to wait for another process that sends the same journal.
+    """
+
+    def __init__(
+        self, store: Store, directory: Path, study_run_id: str | None = None, *, lock_timeout_s: float = 0
+    ) -> None:
+        self.directory = directory
+        self._store = store
+        self._study_run_id = study_run_id
+        self._lock_timeout_s = lock_timeout_s
+        self._journal = directory / FILE_NAME
+        self._progress = directory / PROGRESS_FILE
+        self._sent_at: tuple[int, int] | None = None
+        self._run: TrialRun | None = None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the journal changed since it was last sent."""
+        return self._state() != self._sent_at
+
+    def send(self) -> int:
+        """Send everything that is new; return how many points that was.
+
+        Raises:
+            JournalError: the journal is damaged, or another process is sending it.
+            Exception: what MLflow raises if the store does not take it. What it took is kept in
+                mind, and the next call goes on from there.
+        """
+        state = self._state()
+        if state == self._sent_at:
+            return 0
+        try:
+            with FileLock(self.directory / LOCK_FILE, timeout=self._lock_timeout_s):
+                points = self._send_new()
+        except Timeout:
+            raise JournalError(f"{self.directory} is being sent by another process: wait for it to end") from None
+        except Exception:
+            self._run = None  # it may be gone: look it up again
+            raise
+        self._sent_at = state
+        return points
+
+    def _state(self) -> tuple[int, int] | None:
+        """Size and time of change of the journal; the size alone may be the same after a torn line was cut off."""
+        try:
+            stat = self._journal.stat()
+        except FileNotFoundError:
+            return None
+        return stat.st_size, stat.st_mtime_ns
+
+    def _send_new(self) -> int:
+        if self._run is None:
+            first = next(read_journal(self._journal), None)
+            if first is None:
+                return 0
+            identity = run_identity(self.directory, self._study_run_id)
+            self._run = TrialRun.find_or_make(self._store, identity, start_ms=first[0].time_ms)
+        run, offset = self._run, self._offset(self._run)
+        points, batch = 0, Batch()
+        for record, end in read_journal(self._journal, offset):
+            if run.goes_on_with(record):
+                run.reopen()
+            alone = isinstance(record, Event) and record.name in SENT_ALONE
+            if alone or not batch.has_room_for(record):
+                run.send(batch)
+                self._keep_offset(run, offset)
+                batch = Batch()
+            if isinstance(record, Event) and alone:
+                self._send_alone(run, record)
+            else:
+                batch.add(record)
+            points += isinstance(record, Point) and bool(record.values)
+            offset = end
+        run.send(batch)
+        self._keep_offset(run, offset)
+        return points
+
+    def _send_alone(self, run: TrialRun, event: Event) -> None:
+        if event.name == names.ARTIFACT_EVENT:
+            run.add_artifact(self.directory, event.payload)
+        elif event.name == names.DATASET_EVENT:
+            run.add_dataset(event.payload)
+        else:
+            run.end(event)
+
+    def _offset(self, run: TrialRun) -> int:
+        """How far this store has the journal; from the start if its run was lost and made anew."""
+        progress = self._read_progress().get(self._store.address, {})
+        offset: int = progress.get("offset", 0) if progress.get("run_id") == run.id else 0
+        if offset > self._journal.stat().st_size:
+            raise JournalError(
+                f"{self._journal} is shorter than what was sent of it: "
+                f"restore it from a copy, or delete {PROGRESS_FILE} beside it"
+            )
+        return offset
+
+    def _keep_offset(self, run: TrialRun, offset: int) -> None:
+        progress = self._read_progress() | {self._store.address: {"run_id": run.id, "offset": offset}}
+        partial = self._progress.with_suffix(".partial")
+        partial.write_text(json.dumps(progress, indent=2) + "\n")
+        partial.replace(self._progress)
+
+    def _read_progress(self) -> dict[str, Any]:
+        try:
+            progress = json.loads(self._progress.read_text())
+        except (FileNotFoundError, ValueError):  # a torn file: sending again changes nothing
+            return {}
+        return progress if isinstance(progress, dict) else {}

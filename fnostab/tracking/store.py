@@ -1,0 +1,179 @@
+"""The place where runs are recorded: an MLflow server, or a database without one."""
+
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+import sqlalchemy
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException, RestException
+
+from fnostab.errors import TrackingError
+
+__all__ = ["Store", "describe", "experiment_id", "is_refusal", "open_store", "reported"]
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql")
+PROBE_TIMEOUT_S = 4
+LONGEST_MESSAGE = 240
+_PASSWORD = re.compile(r"(//[^/@\s:]*):[^/@\s]*@")
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open tracking store. ``uri`` may hold a password; ``address`` is what may be shown."""
+
+    uri: str
+    client: MlflowClient
+
+    @property
+    def address(self) -> str:
+        """The URI with its password masked."""
+        return masked(self.uri)
+
+
+def open_store(uri: str | None = None) -> Store:
+    """Open a tracking store, or say within seconds why it can't be opened.
+
+    Args:
+        uri: of an MLflow server or database; None takes MLFLOW_TRACKING_URI, and without that
+            ``sqlite:///mlflow.db`` in the working directory.
+
+    Raises:
+        TrackingError: nothing answers there, what answers is no MLflow, or the database can't be used.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    scheme = uri.partition("://")[0].partition("+")[0] if "://" in uri else ""
+    if scheme not in SCHEMES:
+        raise TrackingError(
+            f"tracking store {masked(uri)!r} is not supported: accepted are {', '.join(SCHEMES)}, as in {DEFAULT_URI}"
+        )
+    if scheme == "sqlite":
+        uri = _usable_sqlite(uri)
+    elif not scheme.startswith("http"):
+        _check_database(uri)
+    with _impatient():
+        try:
+            client = MlflowClient(uri.rstrip("/"))
+            client.search_experiments(max_results=1)
+        except Exception as error:  # MLflow lets those of its database and HTTP libraries through
+            raise TrackingError(describe(error, uri)) from error
+    return Store(uri.rstrip("/"), client)
+
+
+def experiment_id(store: Store, name: str) -> str:
+    """Id of the experiment called ``name``, which is made if there is none.
+
+    Raises:
+        TrackingError: it was deleted.
+    """
+    experiment = store.client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(store.client.create_experiment(name))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            experiment = store.client.get_experiment_by_name(name)  # made by another process just now
+    if experiment.lifecycle_stage != "active":
+        restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        raise TrackingError(f"experiment {name!r} in {store.address} was deleted: `{restore}`, or take another name")
+    return str(experiment.experiment_id)
+
+
+@contextmanager
+def reported(store: Store) -> Iterator[None]:
+    """Turn what MLflow raises into a `TrackingError` of one line."""
+    try:
+        yield
+    except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+        raise TrackingError(describe(error, store.uri)) from error
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the store answered and said no, so that trying again is of no use."""
+    return isinstance(error, MlflowException) and 400 <= error.get_http_status_code() < 500
+
+
+def describe(error: Exception, uri: str) -> str:
+    """What went wrong with the store at ``uri``, in one line and without its password."""
+    address = masked(uri)
+    first_line = masked(next(iter(str(error).splitlines()), "") or type(error).__name__)[:LONGEST_MESSAGE]
+    if not uri.startswith("http"):
+        return f"tracking database {address}: {first_line}"
+    if isinstance(error, RestException):
+        return f"the MLflow server at {address} refuses: {first_line}"
+    if "failed with exception" in str(error) or isinstance(error, requests.ConnectionError | requests.Timeout):
+        return f"no tracking server answers at {address}: start it, or set MLFLOW_TRACKING_URI to one that runs"
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()
+        if status in (401, 403):
+            return (
+                f"the server at {address} refuses these credentials: "
+                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            )
+        return f"what answers at {address} is no MLflow server (HTTP {status}): check MLFLOW_TRACKING_URI"
+    return f"tracking server {address}: {first_line}"
+
+
+def masked(text: str) -> str:
+    """``text`` without the passwords of the URLs in it."""
+    return _PASSWORD.sub(r"\1:***@", text)
+
+
+def _usable_sqlite(uri: str) -> str:
+    """``uri`` with an absolute path, once it is known that SQLite can write there.
+
+    MLflow itself would make missing directories and try a broken path for 100 s.
+    """
+    name, question_mark, query = uri.partition(":///")[2].partition("?")
+    if name in ("", ":memory:"):
+        raise TrackingError(f"tracking database {uri} is in memory: name a file, as in {DEFAULT_URI}")
+    path = Path(name).absolute()
+    if not path.parent.is_dir():
+        raise TrackingError(f"tracking database {path}: there is no directory {path.parent}; make it, or name another")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise TrackingError(f"tracking database {path} can't be written: give yourself the right, or name another")
+    if path.exists():
+        try:
+            with closing(sqlite3.connect(path, timeout=PROBE_TIMEOUT_S)) as connection:
+                connection.execute("SELECT count(*) FROM sqlite_master")
+        except sqlite3.Error as error:
+            raise TrackingError(f"tracking database {path}: {error}; name another file, or restore it") from error
+    return f"sqlite:///{path}{question_mark}{query}"
+
+
+def _check_database(uri: str) -> None:
+    """Try once to connect: MLflow would try for 100 s."""
+    try:
+        engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": PROBE_TIMEOUT_S})
+        engine.connect().close()
+        engine.dispose()
+    except ModuleNotFoundError as error:
+        raise TrackingError(
+            f"tracking database {masked(uri)} needs the driver {error.name!r}: "
+            "for PostgreSQL `pip install 'psycopg[binary]'`, for MySQL name one, as in mysql+pymysql://"
+        ) from error
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise TrackingError(describe(error, uri)) from error
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Let MLflow try a request once and briefly."""
+    hurry = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PROBE_TIMEOUT_S)}
+    before = {name: os.environ.get(name) for name in hurry}
+    os.environ.update(hurry)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

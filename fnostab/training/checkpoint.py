@@ -1,0 +1,36 @@
+"""The weights of the best epoch, as safetensors: no code is run when they are loaded."""
+
+import math
+from pathlib import Path
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+from safetensors.torch import save_file
+
+from fnostab.trial import TrialSpec
+
+__all__ = ["BestCheckpoint"]
+
+
+class BestCheckpoint(Callback):
+    """Keep the generator's weights of the validation with the lowest loss.
+
+    Args:
+        path: of the file. Its metadata hold the trial's specification as JSON, and the loss.
+        spec: of the trial.
+    """
+
+    def __init__(self, path: Path, spec: TrialSpec) -> None:
+        self.path = path
+        self.spec = spec
+        self._best = math.inf
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        loss = float(trainer.callback_metrics[self.spec.config.training.val_loss_name])
+        if loss >= self._best or not math.isfinite(loss):
+            return
+        self._best = loss
+        weights = {name: tensor.contiguous().cpu() for name, tensor in pl_module.generator.state_dict().items()}
+        partial = self.path.with_suffix(".partial")
+        save_file(weights, partial, metadata={"trial": self.spec.model_dump_json(), "val_loss": repr(loss)})
+        partial.replace(self.path)

@@ -1,0 +1,121 @@
+"""The LightningModule: predicted object patch, physics, loss.
+
+Self-supervised: the network sees a measured diffraction amplitude and predicts the complex object
+patch; the patch is sent through the physics, and the loss compares the amplitude that it would have
+given with the one that was measured. The true object is only used to judge the reconstruction.
+"""
+
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from fnostab import names
+from fnostab.config import TrialConfig
+from fnostab.data.grid_lines import GridLines
+from fnostab.physics.evaluation import amplitude_spread, evaluate, patch_variation
+from fnostab.physics.far_field import far_field
+from fnostab.physics.losses import constant_output_loss, mae_loss, poisson_loss
+from fnostab.training.clipping import clip_gradients_, mark_units_
+from fnostab.training.reconstruction import reconstruct
+from fnostab.training.schedules import warmup_cosine
+
+__all__ = ["PtychoModule"]
+
+
+class PtychoModule(lightning.LightningModule):
+    """Trains a generator on diffraction amplitudes alone.
+
+    Logs at each validation the loss under ``training.val_loss_name`` and, of the reconstructed
+    validation objects, amplitude spread, patch variation and amplitude SSIM.
+
+    Args:
+        generator: measured amplitudes (B, 1, N, N) float32 to object patches (B, 1, N, N) complex64.
+        data: patterns, probe and true objects.
+        config: of the trial.
+
+    Attributes:
+        clip_fraction: share of units that the last step clipped, a 0-d tensor; None without clipping.
+        gradient_clip_val: as configured; None is no clipping at all.
+    """
+
+    def __init__(self, generator: nn.Module, data: GridLines, config: TrialConfig) -> None:
+        super().__init__()
+        self.generator = generator
+        self.data = data
+        self.config = config
+        self.gradient_clip_val = config.execution.gradient_clip_val
+        self.clip_fraction: Tensor | None = None
+        self.register_buffer("probe", data.probe, persistent=False)
+        self._patches: list[Tensor] = []
+        self._losses: list[Tensor] = []
+        self._sizes: list[int] = []
+
+    def forward(self, amplitudes: Tensor) -> Tensor:
+        """Complex object patches (B, 1, N, N) of measured amplitudes (B, 1, N, N)."""
+        return self.generator(amplitudes)
+
+    def loss(self, predicted_amplitude: Tensor, measured_amplitude: Tensor) -> Tensor:
+        """The configured loss, a scalar."""
+        if self.config.training.loss == "mae":
+            return mae_loss(predicted_amplitude, measured_amplitude, self.data.mean_amplitude)
+        return poisson_loss(predicted_amplitude, measured_amplitude, self.data.photon_scale, self.data.mean_count)
+
+    def constant_loss(self) -> float:
+        """Validation loss of the best constant output."""
+        return constant_output_loss(self.loss, self.data.probe, self.data.validation.amplitudes)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        measured, _ = batch
+        return self.loss(far_field(self.probe * self(measured)).abs(), measured)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        measured, _ = batch
+        patches = self(measured)
+        self._patches.append(patches)
+        self._losses.append(self.loss(far_field(self.probe * patches).abs(), measured))
+        self._sizes.append(len(measured))
+
+    def on_validation_epoch_end(self) -> None:
+        patches = torch.cat(self._patches)
+        weights = torch.tensor(self._sizes, dtype=torch.float32, device=patches.device) / len(patches)
+        loss = (torch.stack(self._losses) * weights).sum()
+        self._patches, self._losses, self._sizes = [], [], []
+        pairs = reconstruct(patches.cpu(), self.data.validation, self.config.data)
+        scores = [evaluate(*pair, set_phi=False) for pair in pairs]
+        self.log(self.config.training.val_loss_name, loss)
+        self.log(names.AMPLITUDE_SPREAD, float(np.mean([amplitude_spread(*pair) for pair in pairs])))
+        self.log(names.PATCH_VARIATION, patch_variation(patches))
+        self.log(names.VAL_SSIM_AMP, float(np.mean([score.ssim_amp for score in scores])))
+
+    def configure_optimizers(self) -> Any:
+        training = self.config.training
+        mark_units_(self.generator)
+        parameters = [p for p in self.generator.parameters() if p.requires_grad]
+        # Fused ones take found_inf, by which the monitor keeps a non-finite step from the weights.
+        shared = {"lr": training.learning_rate, "weight_decay": training.weight_decay, "fused": True}
+        optimizer: torch.optim.Optimizer
+        if training.optimizer == "adam":
+            optimizer = torch.optim.Adam(parameters, **shared)
+        elif training.optimizer == "adamw":
+            optimizer = torch.optim.AdamW(parameters, **shared)
+        else:
+            optimizer = torch.optim.SGD(parameters, momentum=training.momentum, **shared)
+        if training.schedule == "none":
+            return optimizer
+        factor = warmup_cosine(training.warmup_steps, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # The Trainer knows neither AGC nor its lambda, so clipping is the module's own setting.
+        if self.gradient_clip_val is not None:
+            algorithm = self.config.execution.gradient_clip_algorithm
+            self.clip_fraction = clip_gradients_(self.generator.parameters(), self.gradient_clip_val, algorithm)

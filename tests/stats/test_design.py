@@ -1,0 +1,188 @@
+import math
+
+import numpy as np
+import pytest
+import scipy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fnostab.errors import ConfigError, DecisionError
+from fnostab.stats.boschloo import RATES, binomial_pmf, rejection_region, supremum
+from fnostab.stats.design import (
+    boschloo_power,
+    predictive_power,
+    predictive_power_limit,
+    seeds_for_loss_ratio,
+    seeds_for_predictive_power,
+    seeds_for_rates,
+)
+from fnostab.stats.proportions import fewer_failures_p
+from fnostab.stats.ranks import smaller_p
+
+rate = st.floats(0, 1)
+
+
+@pytest.mark.parametrize(("control_n", "arm_n"), [(1, 1), (3, 3), (5, 8), (10, 10), (12, 7), (20, 20)])
+@pytest.mark.parametrize("alpha", [0.05, 0.025])
+def test_region_holds_the_tables_that_scipy_rejects(control_n, arm_n, alpha):
+    rejected = [
+        [fewer_failures_p(a, control_n, b, arm_n) <= alpha for b in range(arm_n + 1)] for a in range(control_n + 1)
+    ]
+    np.testing.assert_array_equal(rejection_region(control_n, arm_n, alpha), rejected)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.01, 0.025, 0.05, 0.1]))
+def test_region_keeps_alpha_at_every_common_rate_and_contains_fishers(control_n, arm_n, alpha):
+    region = rejection_region(control_n, arm_n, alpha)
+    rates = np.linspace(0, 1, 2001)
+    size = ((binomial_pmf(control_n, rates) @ region) * binomial_pmf(arm_n, rates)).sum(axis=1)
+    assert size.max() <= alpha * (1 + 1e-6)
+    a, b = np.indices(region.shape)
+    fisher = scipy.stats.hypergeom.cdf(b, control_n + arm_n, a + b, arm_n)
+    assert region[fisher <= alpha * (1 - 1e-9)].all()
+
+
+def test_binomial_pmf_is_scipys():
+    np.testing.assert_allclose(
+        binomial_pmf(30, [0.0, 0.3, 1.0]), scipy.stats.binom.pmf(np.arange(31), 30, [[0.0], [0.3], [1.0]]), atol=1e-14
+    )
+
+
+def test_supremum_lies_between_grid_points():
+    assert supremum(3 - (RATES - 0.2345) ** 2) == pytest.approx(3, abs=1e-9)
+
+
+def test_power_against_an_arm_that_never_fails_by_hand():
+    # against 0/10 four failures of ten are needed (3/10 has p = 0.058), and P(X >= 4) = 0.3504
+    assert boschloo_power(0.3, 0.0, 10) == pytest.approx(scipy.stats.binom.sf(3, 10, 0.3))
+    assert boschloo_power(0.3, 0.0, 10) == pytest.approx(0.3504, abs=5e-5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(rate, rate, st.integers(1, 25))
+def test_power_is_a_probability_and_at_equal_rates_within_alpha(control_rate, arm_rate, n):
+    assert -1e-12 <= boschloo_power(control_rate, arm_rate, n) <= 1 + 1e-12
+    assert boschloo_power(control_rate, control_rate, n) <= 0.05 * (1 + 1e-6)
+
+
+@settings(deadline=None, max_examples=40)
+@given(rate, rate, rate, st.integers(1, 25))
+def test_power_falls_as_the_arm_gets_worse(control_rate, arm_rate, worse, n):
+    low, high = sorted((arm_rate, worse))
+    assert boschloo_power(control_rate, high, n) <= boschloo_power(control_rate, low, n) + 1e-12
+
+
+def test_seeds_for_a_failure_in_three_against_none():
+    assert seeds_for_rates(0.3, 0.0) == 18
+    assert boschloo_power(0.3, 0.0, 17) == pytest.approx(0.7981, abs=5e-5)
+    assert boschloo_power(0.3, 0.0, 18) == pytest.approx(0.8354, abs=5e-5)
+
+
+def test_seeds_with_two_candidates_under_holm():
+    # five failures against none are significant at 0.025 from 12 seeds on, and P(X >= 5 of 21) = 0.8016
+    assert seeds_for_rates(0.3, 0.0, candidates=2) == 21
+    assert boschloo_power(0.3, 0.0, 21, 0.025) == pytest.approx(scipy.stats.binom.sf(4, 21, 0.3))
+    assert boschloo_power(0.3, 0.0, 20, 0.025) < 0.8
+
+
+def test_no_number_of_seeds_shows_an_arm_better_that_is_not():
+    assert seeds_for_rates(0.3, 0.3) is None
+    assert seeds_for_rates(0.0, 0.3) is None
+    assert seeds_for_rates(0.3, 0.25, limit=30) is None
+
+
+def test_noethers_number_gives_the_power_it_promises():
+    n = seeds_for_loss_ratio(0.3, 0.8)
+    assert n == 26
+    rng = np.random.default_rng(0)
+    significant = [smaller_p(rng.normal(math.log(0.8), 0.3, n), rng.normal(0, 0.3, n)) <= 0.05 for _ in range(1500)]
+    assert np.mean(significant) == pytest.approx(0.8, abs=0.04)
+
+
+def test_noethers_formula_by_hand():
+    # q = Phi(1) = 0.8413 at log ratio = sqrt(2) sd; (1.6449 + 0.8416)^2 / (6 * 0.3413^2) = 8.85
+    assert seeds_for_loss_ratio(0.5, math.exp(-0.5 * math.sqrt(2))) == 9
+
+
+def test_non_inferiority_needs_as_many_as_a_gain_of_the_margin():
+    assert seeds_for_loss_ratio(0.2, 1.0, margin=1.1) == seeds_for_loss_ratio(0.2, 1 / 1.1)
+    assert seeds_for_loss_ratio(0.2, 1.1, margin=1.1) is None
+    assert seeds_for_loss_ratio(0.2, 1.0) is None
+
+
+def test_losses_that_never_overlap_still_need_enough_seeds_for_the_exact_test():
+    # 1 / C(12, 6) = 0.00108 is above 0.001, 1 / C(14, 7) = 0.0003 is not
+    assert seeds_for_loss_ratio(1e-3, 0.5, alpha=0.001, power=0.5) == 7
+
+
+def test_predictive_power_is_the_sum_over_possible_futures():
+    control_failed, control_n, arm_failed, arm_n, extra = 3, 6, 0, 5, 4
+    further = np.arange(extra + 1)
+    control = scipy.stats.betabinom.pmf(further, extra, control_failed + 0.5, control_n - control_failed + 0.5)
+    arm = scipy.stats.betabinom.pmf(further, extra, arm_failed + 0.5, arm_n - arm_failed + 0.5)
+    expected = sum(
+        control[i] * arm[j]
+        for i in further
+        for j in further
+        if fewer_failures_p(control_failed + i, control_n + extra, arm_failed + j, arm_n + extra) <= 0.05
+    )
+    assert predictive_power(control_failed, control_n, arm_failed, arm_n, extra) == pytest.approx(expected)
+
+
+def test_predictive_power_of_no_more_seeds_is_the_verdict_so_far():
+    assert predictive_power(3, 10, 0, 10, 0) == 0.0
+    assert predictive_power(4, 10, 0, 10, 0) == 1.0
+    assert predictive_power(0, 0, 0, 0, 0) == 0.0
+
+
+def test_predictive_power_rises_to_its_limit():
+    limit = predictive_power_limit(3, 10, 0, 10)
+    rising = [predictive_power(3, 10, 0, 10, extra) for extra in (5, 20, 80, 190)]
+    assert rising == sorted(rising)
+    assert limit - 0.05 < rising[-1] < limit
+
+
+@given(st.integers(0, 8), st.integers(0, 8))
+def test_limits_of_the_two_directions_add_to_one(control_failed, arm_failed):
+    forward = predictive_power_limit(control_failed, 8, arm_failed, 8)
+    backward = predictive_power_limit(arm_failed, 8, control_failed, 8)
+    assert forward + backward == pytest.approx(1.0, abs=1e-4)
+
+
+def test_seeds_for_predictive_power():
+    extra = seeds_for_predictive_power(3, 10, 0, 10)
+    assert predictive_power(3, 10, 0, 10, extra) >= 0.8
+    assert all(predictive_power(3, 10, 0, 10, fewer) < 0.8 for fewer in range(extra))
+    assert seeds_for_predictive_power(3, 10, 0, 10, alpha=0.025) > extra
+    assert seeds_for_predictive_power(4, 10, 0, 10) == 0
+
+
+@pytest.mark.parametrize("counts", [(0, 10, 0, 10), (10, 10, 10, 10), (2, 10, 1, 10), (0, 10, 3, 10), (0, 0, 0, 0)])
+def test_no_number_of_seeds_where_predictive_power_levels_off_below(counts):
+    assert predictive_power_limit(*counts) < 0.8
+    assert seeds_for_predictive_power(*counts) is None
+
+
+def test_none_within_the_limit_although_it_would_rise_above():
+    assert predictive_power_limit(1, 5, 0, 5) > 0.8
+    assert seeds_for_predictive_power(1, 5, 0, 5, limit=40) is None
+
+
+def test_settings_out_of_range_are_named():
+    for name, call in {
+        "control_rate 1.5": lambda: boschloo_power(1.5, 0, 10),
+        "arm_rate -0.1": lambda: boschloo_power(0.3, -0.1, 10),
+        "arm_rate 2": lambda: seeds_for_rates(0.3, 2),
+        "alpha 0": lambda: boschloo_power(0.3, 0, 10, alpha=0),
+        "n 0": lambda: boschloo_power(0.3, 0, 0),
+        "power 1": lambda: seeds_for_rates(0.3, 0, power=1),
+        "candidates 0": lambda: seeds_for_rates(0.3, 0, candidates=0),
+        "log_sd 0": lambda: seeds_for_loss_ratio(0, 0.8),
+        "ratio nan": lambda: seeds_for_loss_ratio(0.3, math.nan),
+        "extra -1": lambda: predictive_power(1, 3, 0, 3, -1),
+    }.items():
+        with pytest.raises(ConfigError, match=name):
+            call()
+    with pytest.raises(DecisionError, match="4 failures of 3 trials"):
+        predictive_power(4, 3, 0, 3, 1)
