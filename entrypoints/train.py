@@ -4,4 +4,4 @@ import sys
 
 from fnostab.cli import main
 
-main(["trial", *sys.argv[1:]])
+main(["train", *sys.argv[1:]])

@@ -196,9 +196,9 @@ def _stage_criteria(stage: Stage, roles: Roles) -> list[Criterion]:
         arm = stage.arm(name)
         for criterion, judge in _JUDGES.items():
             state, detail = judge(control, arm)
-            few = [f"{who} {n}" for who, n in ((roles.control, _n(control)), (name, _n(arm))) if n < LEAST_TRIALS]
-            if few:
-                state, detail = State.UNTESTABLE, f"fewer than {LEAST_TRIALS} training outcomes: {', '.join(few)}"
+            if min(_n(control), _n(arm)) < LEAST_TRIALS:
+                counts = f"{roles.control} {_n(control)}, {name} {_n(arm)}"
+                state, detail = State.UNTESTABLE, f"needs {LEAST_TRIALS} training outcomes each, has {counts}"
             elif state is not judge(_as_successes(control), _as_failures(arm))[0]:
                 state, detail = State.UNTESTABLE, f"{detail}; the excluded trials could change it (exclusions)"
             found.append(Criterion(stage.name, name, criterion, state, detail))
@@ -269,9 +269,7 @@ def _deep_reports(stage_a: Stage, stage_b: Stage) -> Iterable[Criterion]:
 _States = Mapping[tuple[str, str, str], State]
 
 
-def _conclude(
-    roles: Roles, stage_a: Stage, stage_b: Stage | None, states: _States
-) -> tuple[VerdictName, str, str]:
+def _conclude(roles: Roles, stage_a: Stage, stage_b: Stage | None, states: _States) -> tuple[VerdictName, str, str]:
     architecture, clipping = roles.architecture, roles.clipping
     if architecture is None and clipping is None:
         return VerdictName.INCONCLUSIVE, "the study names no candidates (roles), so there is nothing to decide", ""
@@ -280,7 +278,9 @@ def _conclude(
         return [arm is not None and states.get((stage, arm, name)) is state for name in criteria]
 
     if all(are(State.MET, "a", architecture, ARCHITECTURE_A) + are(State.MET, "b", architecture, ARCHITECTURE_B)):
-        reason = f"{architecture} fails less than control at both depths, reaches a lower loss, and never went nonfinite"
+        reason = (
+            f"{architecture} fails less than control at both depths, reaches a lower loss, and never went nonfinite"
+        )
         return VerdictName.GOLD, reason, f"make {architecture} the default architecture"
 
     architecture_failed = any(
@@ -324,14 +324,16 @@ def _blocking(roles: Roles, states: _States) -> str:
         needed = [("a", name) for name in _criteria_a(roles, arm)]
         if any(stage == "b" for stage, _, _ in states):
             needed += [("b", name) for name in deep]
-        missing = [
-            f"{name} {states[stage, arm, name]} in Stage {stage.upper()}"
-            if (stage, arm, name) in states
-            else f"not run in Stage {stage.upper()}"
-            for stage, name in needed
-            if states.get((stage, arm, name)) is not State.MET
+        missing: dict[tuple[str, str], list[str]] = {}
+        for stage, name in needed:
+            state = states.get((stage, arm, name))
+            if state is not State.MET:
+                missing.setdefault((stage, "not run" if state is None else str(state)), []).append(name)
+        blocks = [
+            f"{state} in Stage {stage.upper()}" + (f" ({', '.join(names)})" if state != "not run" else "")
+            for (stage, state), names in missing.items()
         ]
-        lines.append(f"{arm}: {', '.join(dict.fromkeys(missing)) or 'passes Stage A, Stage B not run'}")
+        lines.append(f"{arm} {', '.join(blocks) or 'passes Stage A, and Stage B was not run'}")
     return "; ".join(lines)
 
 
@@ -348,7 +350,9 @@ def _next_step(roles: Roles, stage_a: Stage, stage_b: Stage | None, states: _Sta
     control = [*stage_a.arm(roles.control), *(stage_b.arm(roles.control) if stage_b else [])]
     if not _failures(control):
         return f"{roles.control} failed nowhere, so there is nothing to cure at this depth: go deeper"
-    untestable = sorted({f"{arm} in Stage {stage.upper()}" for (stage, arm, _), s in states.items() if s is State.UNTESTABLE})
+    untestable = sorted(
+        {f"{arm} in Stage {stage.upper()}" for (stage, arm, _), s in states.items() if s is State.UNTESTABLE}
+    )
     if untestable:
         return f"run more seeds: {', '.join(untestable)} can't be tested yet"
     if stage_b is not None and roles.architecture in passing and not stage_b.arm(roles.architecture):
@@ -414,9 +418,7 @@ def _best(stage: str, summaries: Iterable[ArmSummary]) -> str:
 
 def _excluded(summary: ArmSummary) -> str:
     counts = ", ".join(
-        f"{n} {outcome}"
-        for outcome, n in summary.outcomes.items()
-        if outcome in (*EXCLUDED, Outcome.RUNNING)
+        f"{n} {outcome}" for outcome, n in summary.outcomes.items() if outcome in (*EXCLUDED, Outcome.RUNNING)
     )
     prefix = "" if summary.n else "no training outcome: "
     total = sum(summary.outcomes.values())

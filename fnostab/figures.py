@@ -4,6 +4,7 @@ Colours are Okabe and Ito's, told apart by colour-blind readers and in grey.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 __all__ = ["activation_figure", "history_figure", "reconstruction_figure"]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-STYLE = {
+STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -33,12 +34,12 @@ def reconstruction_figure(predicted: NDArray[np.complex64], truth: NDArray[np.co
         axes = figure.subplots(len(rows), 3, squeeze=False)
         for line, (name, ours, theirs) in zip(axes, rows, strict=True):
             error = np.angle(np.exp(1j * (ours - theirs))) if "phase" in name else ours - theirs
-            bounds = {"vmin": theirs.min(), "vmax": theirs.max()}
             limit = np.abs(error).max() or 1.0
-            panels = (("predicted", ours, bounds), ("true", theirs, bounds), ("error", error, {}))
-            for ax, (title, image, limits) in zip(line, panels, strict=True):
-                style = {"cmap": "RdBu", "vmin": -limit, "vmax": limit} if title == "error" else {"cmap": "viridis"}
-                shown = ax.imshow(image, **{**style, **limits})
+            same: dict[str, Any] = {"cmap": "viridis", "vmin": theirs.min(), "vmax": theirs.max()}
+            signed: dict[str, Any] = {"cmap": "RdBu", "vmin": -limit, "vmax": limit}
+            panels = [("predicted", ours, same), ("true", theirs, same), ("error of", error, signed)]
+            for ax, (title, image, style) in zip(line, panels, strict=True):
+                shown = ax.imshow(image, **style)
                 ax.set(title=f"{title} {name}", xticks=[], yticks=[])
                 figure.colorbar(shown, ax=ax, shrink=0.8)
     return figure
@@ -77,21 +78,26 @@ def history_figure(
     return figure
 
 
-def activation_figure(arms: Mapping[str, Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]]) -> Figure:
+def activation_figure(arms: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]]) -> Figure:
     """Mean and standard deviation of every block's output against its depth.
 
     Args:
-        arms: for each arm, for each moment ("initialisation", "after training"), the means and the
-            standard deviations, each of shape (n_blocks,).
+        arms: for each arm, for each moment ("initialisation", "after training"), (mean, standard
+            deviation) of every block's output, in the order of depth.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 3.4), layout="constrained")
-        for ax, (what, index) in zip(figure.subplots(1, 2), (("mean", 0), ("standard deviation", 1)), strict=True):
-            for colour, (arm, moments) in zip(COLOURS, arms.items(), strict=False):
-                for line, (moment, statistics) in zip(("--", "-"), moments.items(), strict=False):
-                    values = statistics[index]
-                    ax.plot(range(1, len(values) + 1), values, line, marker="o", markersize=3, color=colour)
-                    ax.lines[-1].set_label(f"{arm}, {moment}")
-            ax.set(xlabel="block", ylabel=f"{what} of the output", yscale="symlog" if index == 0 else "log")
-        ax.legend(fontsize=7)
+        means, stds = figure.subplots(1, 2)
+        for colour, (arm, moments) in zip(COLOURS, arms.items(), strict=False):
+            for line, (moment, blocks) in zip(("--", "-"), moments.items(), strict=False):
+                depth = range(1, len(blocks) + 1)
+                style = {"linestyle": line, "marker": "o", "markersize": 3, "color": colour}
+                means.plot(depth, [mean for mean, _ in blocks.values()], label=f"{arm}, {moment}", **style)
+                stds.plot(depth, [std for _, std in blocks.values()], **style)
+        means.set(xlabel="block", ylabel="mean of the output")
+        means.axhline(0, color="black", linewidth=0.6)
+        stds.set(xlabel="block", ylabel="standard deviation of the output", yscale="log")
+        for ax in (means, stds):
+            ax.xaxis.get_major_locator().set_params(integer=True)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     return figure

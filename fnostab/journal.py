@@ -84,7 +84,7 @@ class Journal:
             self._lock = FileLock(self.directory / "journal.lock")
             self._lock.acquire(timeout=0)
             self._continue()
-            self._file = open(self.path, "ab", buffering=0)
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
         except Timeout:
             raise JournalError(f"{self.directory} is being written by another process: wait for it to end") from None
         except OSError as error:
@@ -125,7 +125,8 @@ class Journal:
         if not self.path.exists():
             return
         end = 0
-        for record, end in read_journal(self.path):
+        for record, offset in read_journal(self.path):
+            end = offset
             if isinstance(record, Point):
                 self._latest.update(dict.fromkeys([*record.values, *record.nonfinite], record.step))
         if end < self.path.stat().st_size:

@@ -140,9 +140,7 @@ def patches_alike_at(validations: Sequence[Validation], rules: MonitorConfig) ->
     return [now and before for now, before in zip(below, [False, *below[:-1]], strict=True)]
 
 
-def exploded_at(
-    validations: Sequence[Validation], constant_loss: float | None, rules: MonitorConfig
-) -> list[bool]:
+def exploded_at(validations: Sequence[Validation], constant_loss: float | None, rules: MonitorConfig) -> list[bool]:
     """Whether the loss is far above the constant output's, or above the trial's own best so far."""
     limit = math.inf if constant_loss is None else rules.exploded_vs_constant * constant_loss
     finite = (v.loss if math.isfinite(v.loss) else math.inf for v in validations)

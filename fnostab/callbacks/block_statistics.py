@@ -5,9 +5,8 @@ whether it does, beside each block's residual gain and gradient norm.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from collections.abc import Iterator
 from typing import Any
 
 import lightning

@@ -102,7 +102,9 @@ class StabilityMonitor(Callback):
         self.guard = " ".join(sorted({_guard(optimizer) for optimizer in trainer.optimizers}))
         self._event(names.STARTED_EVENT, {"scheduled_steps": _finite(total), "guard": self.guard})
 
-    def on_before_backward(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor) -> None:
+    def on_before_backward(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
+    ) -> None:
         loss = loss.detach()
         self._loss = loss if self._loss is None else self._loss + loss  # micro-batches of one step
 
@@ -185,7 +187,8 @@ class StabilityMonitor(Callback):
             return
         rows = torch.stack(self._block).tolist()
         for row, (learning_rate, loss_seen) in zip(rows, self._on_host, strict=False):
-            self._take(self.steps_read, *row, learning_rate, loss_seen)
+            loss, norm, clipped, fraction = row
+            self._take(self.steps_read, loss, norm, clipped, fraction, learning_rate, loss_seen)
             self.steps_read += 1
         self._block.clear()
         del self._on_host[: len(rows)]

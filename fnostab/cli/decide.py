@@ -64,7 +64,7 @@ def decide_and_print(
         FnostabError: an experiment, study or control arm is missing, or the store does not answer.
     """
     from fnostab.decision import Roles, Stage, decide
-    from fnostab.report.verdict import headline, print_verdict, to_json, to_markdown
+    from fnostab.report.verdict import print_verdict, to_json, to_markdown
     from fnostab.tracking import find_experiment, log_verdict, newest_study, trial_rows
 
     wanted = {"a": (experiment, study_run)}
@@ -93,4 +93,4 @@ def decide_and_print(
     for stage, record in records.items():
         console.print(f"Stage {stage.upper()}: study run {record.run_id}, the one judged", highlight=False)
     print_verdict(console, verdict, stages, studies)
-    console.print(f"recorded as run {verdict_run}: {headline(verdict)}", highlight=False, style="dim")
+    console.print(f"recorded as run {verdict_run}", highlight=False, style="dim")

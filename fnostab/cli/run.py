@@ -1,12 +1,19 @@
 """``fnostab run``: run a study."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
 from fnostab.cli.options import OUTPUT, TRACKING_URI, parse_names, parse_seeds, parse_settings, positive
-from fnostab.errors import ConfigError
+from fnostab.errors import ConfigError, TrackingError
+
+if TYPE_CHECKING:
+    from fnostab.studies.run import StudyRun
+    from fnostab.studies.spec import Study
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -19,62 +26,90 @@ from fnostab.errors import ConfigError
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as model.fno_blocks=8.")
 @click.option("--experiment", help="MLflow experiment.  [default: the study's name]")
 @click.option("--retry-oom", is_flag=True, help="Try trials again that ran out of memory.")
-@click.option("--decide/--no-decide", "decide_too", default=False, help="Print the verdict at the end.")
+@click.option("--decide", is_flag=True, help="Print the verdict at the end.")
 @OUTPUT
 @TRACKING_URI
 @click.pass_context
-def command(
-    context: click.Context,
-    study: str,
-    seeds: str | None,
-    arms: str | None,
-    profile: str,
-    epochs: str | None,
-    jobs: str | None,
-    settings: tuple[str, ...],
-    experiment: str | None,
-    retry_oom: bool,
-    decide_too: bool,
-    output: Path,
-    tracking_uri: str | None,
-) -> None:
+def command(context: click.Context, /, seeds: str | None, arms: str | None, jobs: str | None, **options: Any) -> None:
     """Run STUDY: a built-in one (see `fnostab studies`) or the path of a YAML file.
 
     Started again, it finishes what is missing and repeats nothing; more seeds extend it. Any other
     --NAME VALUE is a setting, as with --set.
     """
+    run_and_report(
+        extra=context.args, seeds=parse_seeds(seeds), arms=parse_names(arms), jobs=positive("jobs", jobs), **options
+    )
+
+
+def run_and_report(*, decide: bool = False, **options: Any) -> None:
+    """Run a study or a part of it, print the verdict if asked, and say where to look.
+
+    Args:
+        decide: print the verdict.
+        options: of `execute`.
+
+    Raises:
+        FnostabError: it could not be started, or not all of it could be recorded.
+    """
+    console = Console()
+    _, result = execute(console=console, **options)
+    if decide:
+        from fnostab.cli.decide import decide_and_print
+
+        decide_and_print(result.store, result.experiment, study_run=result.run_id, console=console)
+    tracking_uri = options.get("tracking_uri")
+    at = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
+    commands = {"fnostab ui": "grad-norm curves of every trial in the MLflow UI"}
+    commands[f"fnostab decide --experiment {result.experiment}"] = "the verdict"
+    console.print("\nnext:")
+    for line, meaning in commands.items():
+        console.print(f"  {line}{at}    # {meaning}", highlight=False, soft_wrap=True)
+
+
+def execute(
+    *,
+    study: str,
+    extra: list[str],
+    settings: tuple[str, ...],
+    seeds: list[int],
+    arms: list[str],
+    profile: str,
+    epochs: str | None,
+    experiment: str | None,
+    output: Path,
+    tracking_uri: str | None,
+    console: Console,
+    jobs: int | None = None,
+    retry_oom: bool = False,
+) -> tuple[Study, StudyRun]:
+    """Load a study as the command line names it, and run what is missing of it.
+
+    Raises:
+        FnostabError: it could not be started, or not all of it could be recorded.
+    """
     from fnostab.studies.run import run_study
     from fnostab.studies.spec import load_study
 
-    overrides = parse_settings((*_as_assignments(context.args), *settings))
+    overrides = parse_settings((*_as_assignments(extra), *settings))
     if (n_epochs := positive("epochs", epochs)) is not None:
         overrides["training.epochs"] = n_epochs
-    console = Console()
-    loaded = load_study(study, profile or "auto", overrides)
-    if (profile or "auto") == "auto":
-        console.print(f"profile: {loaded.profile} ({'a' if loaded.profile == 'full' else 'no'} GPU was found)")
+    loaded = load_study(study, profile, overrides)
+    if profile == "auto":
+        console.print(f"profile {loaded.profile}: {'a' if loaded.profile == 'full' else 'no'} GPU was found")
     result = run_study(
         loaded,
         experiment=experiment or loaded.file.name,
         output=output,
-        seeds=parse_seeds(seeds),
-        arms=parse_names(arms),
-        jobs=positive("jobs", jobs),
+        seeds=seeds,
+        arms=arms,
+        jobs=jobs,
         retry_oom=retry_oom,
         tracking_uri=tracking_uri,
         console=console,
     )
-    name = experiment or loaded.file.name
-    uri = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
     if result.unsent:
-        raise ConfigError(result.unsent)
-    if decide_too:
-        from fnostab.cli.decide import decide_and_print
-
-        decide_and_print(result.store, name, study_run=result.run_id, console=console)
-    console.print("\nnext:")
-    console.print(f"  fnostab ui{uri}    # grad-norm curves of every trial in the MLflow UI", highlight=False)
-    console.print(f"  fnostab decide --experiment {name}{uri}    # the verdict", highlight=False)
+        raise TrackingError(result.unsent)
+    return loaded, result
 
 
 def _as_assignments(extra: list[str]) -> list[str]:
@@ -84,7 +119,9 @@ def _as_assignments(extra: list[str]) -> list[str]:
     for option in rest:
         name, equals, value = option.removeprefix("--").partition("=")
         if not option.startswith("--") or "." not in name:
-            raise ConfigError(f"unknown argument {option!r}; settings have dots, as in --model.fno_blocks 8; see --help")
+            raise ConfigError(
+                f"unknown argument {option!r}; settings have dots, as in --model.fno_blocks 8; see --help"
+            )
         if not equals:
             try:
                 value = next(rest)

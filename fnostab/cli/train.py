@@ -7,28 +7,72 @@ from pathlib import Path
 
 import click
 
+from fnostab.cli.options import OUTPUT, TRACKING_URI
+from fnostab.cli.run import run_and_report
+from fnostab.errors import ConfigError
 
 
-@click.command("train")
-@click.option(
-    "--trial", "trial_file", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Its trial.json."
-)
-def command(trial_file: Path) -> None:
-    """Train the trial that FILE describes; its journal and artifacts are written beside it.
+@click.command("train", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.argument("study", required=False)
+@click.option("--arm", default="control", show_default=True)
+@click.option("--seed", default="0", show_default=True)
+@click.option("--profile", default="auto", show_default=True, help="Size: full, small, or auto (full on a GPU).")
+@click.option("--epochs", metavar="N", help="Epochs.  [default: the profile's]")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as model.fno_blocks=8.")
+@click.option("--experiment", help="MLflow experiment.  [default: the study's name]")
+@click.option("--trial", "trial_file", type=click.Path(dir_okay=False, path_type=Path), help="A trial.json instead.")
+@OUTPUT
+@TRACKING_URI
+@click.pass_context
+def command(
+    context: click.Context,
+    study: str | None,
+    arm: str,
+    seed: str,
+    profile: str,
+    epochs: str | None,
+    settings: tuple[str, ...],
+    experiment: str | None,
+    trial_file: Path | None,
+    output: Path,
+    tracking_uri: str | None,
+) -> None:
+    """Train one arm of STUDY at one seed, recorded as the whole study would be.
 
-    Needs no MLflow: `fnostab sync` sends the journal. To run one trial of a study and record it at
-    once: `fnostab run STUDY --arms ARM --seeds SEED,`.
+    With --trial FILE, as launchers call it: train what trial.json describes and write journal and
+    artifacts beside it. That needs no MLflow; `fnostab sync` sends the journal.
     """
+    if trial_file is not None:
+        _train_file(trial_file)
+    if study is None:
+        raise ConfigError("which trial? Name a study (see `fnostab studies`), or a file with --trial")
+    if not seed.isdecimal():
+        raise ConfigError(f"seed={seed!r} is not accepted: give a whole number from 0")
+    run_and_report(
+        study=study,
+        extra=context.args,
+        settings=settings,
+        seeds=[int(seed)],
+        arms=[arm],
+        profile=profile,
+        epochs=epochs,
+        experiment=experiment,
+        output=output,
+        tracking_uri=tracking_uri,
+    )
+
+
+def _train_file(path: Path) -> None:
     from fnostab.trial import TrialSpec
 
     signal.signal(signal.SIGTERM, _terminate)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    spec = TrialSpec.read(trial_file)
+    spec = TrialSpec.read(path)
 
     from fnostab.outcomes import TRAINING_OUTCOMES
     from fnostab.training.trial import run_trial
 
-    outcome = run_trial(spec, trial_file.parent)
+    outcome = run_trial(spec, path.parent)
     click.echo(f"{spec.arm}-{spec.seed}: {outcome}")
     sys.exit(0 if outcome in TRAINING_OUTCOMES else 1)
 

@@ -17,7 +17,9 @@ READY_S = 90.0
 
 
 @click.command("ui")
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="The next free one from it.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="The next free one from it."
+)
 @TRACKING_URI
 def command(port: int, tracking_uri: str | None) -> None:
     """Start the MLflow UI on this machine's records, on loopback, until Ctrl-C.
@@ -54,6 +56,8 @@ def command(port: int, tracking_uri: str | None) -> None:
 def _print_addresses(store: Store, url: str) -> None:
     click.echo(f"MLflow UI: {url}")
     for experiment in store.client.search_experiments():
-        page = f"{url}/#/experiments/{experiment.experiment_id}/runs?compareRunsMode=CHART&workflowType=machine_learning"
+        page = (
+            f"{url}/#/experiments/{experiment.experiment_id}/runs?compareRunsMode=CHART&workflowType=machine_learning"
+        )
         if experiment.name != "Default":
             click.echo(f"  {experiment.name}: {page}")

@@ -1,0 +1,1 @@
+"""What shows a study: verdicts for people, programs and web pages."""

@@ -1,7 +1,8 @@
 """A verdict as a person, a program and a web page read it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -11,7 +12,7 @@ from rich.text import Text
 from fnostab.decision import ArmSummary, Criterion, Stage, State, Verdict, VerdictName
 from fnostab.trial import StudySpec
 
-__all__ = ["conditions", "headline", "render", "to_json", "to_markdown"]
+__all__ = ["conditions", "headline", "print_verdict", "render", "to_json", "to_markdown"]
 
 COLOURS = {
     VerdictName.GOLD: "bold yellow",
@@ -22,6 +23,7 @@ COLOURS = {
     State.NOT_MET: "red",
     State.UNTESTABLE: "yellow",
 }
+LOSSES = "median loss [IQR] (n_ok/N)"
 OF_CONTROL = {  # what a verdict holds for, as the control arm has it
     "learning rate": "training.learning_rate",
     "blocks": "model.fno_blocks",
@@ -48,10 +50,11 @@ def headline(verdict: Verdict) -> str:
 
 def render(verdict: Verdict, stages: Sequence[Stage], studies: Mapping[str, StudySpec]) -> RenderableType:
     """Tables for a terminal, every number with the runs that it came from."""
-    parts: list[RenderableType] = [_arm_table(verdict.arms), _criterion_table(verdict.criteria)]
-    parts += [Text(line) for line in (*verdict.best, *(f"no part in rates: {line}" for line in verdict.excluded))]
-    parts += [_run_table(stages), Text(conditions(studies), style="dim")]
-    parts += [Text(headline(verdict), style=COLOURS[verdict.name]), Text(f"next: {verdict.next_step}")]
+    parts = [table for stage in stages for table in _stage_tables(stage, verdict)]
+    parts.append(Text("\n".join([*verdict.best, *(f"no part in rates: {line}" for line in verdict.excluded)])))
+    parts.append(Text(conditions(studies), style="dim"))
+    conclusion = Text.assemble((str(verdict.name), COLOURS[verdict.name]), f": {verdict.reason}")
+    parts.append(Group(conclusion, Text(f"next: {verdict.next_step}")))
     return Group(*(part for each in parts for part in (each, Text())))
 
 
@@ -90,39 +93,40 @@ def print_verdict(
     console.print(render(verdict, stages, studies), highlight=False)
 
 
-def _arm_table(arms: Sequence[ArmSummary]) -> Table:
-    table = Table(title="What became of each arm", title_justify="left", box=None, pad_edge=False)
-    for column in ("stage", "arm", "failed", "95 % interval", "median loss of successes", "SSIM", "outcomes"):
-        table.add_column(column, no_wrap=column != "outcomes")
-    for s in arms:
+def _stage_tables(stage: Stage, verdict: Verdict) -> Iterable[RenderableType]:
+    title = f"Stage {stage.name.upper()}"
+    arms = _table(f"{title}: what became of each arm", ("arm", "failed", "95 % interval", LOSSES), "outcomes")
+    for s in (summary for summary in verdict.arms if summary.stage == stage.name):
         outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(s.outcomes.items()))
-        ssim = "-" if s.median_ssim_amp is None else f"{s.median_ssim_amp:.3f}"
-        failed = f"{s.n_failed}/{s.n}"
-        table.add_row(s.stage.upper(), s.arm, failed, _interval(s.failure_rate_ci), _median(s), ssim, outcomes)
+        arms.add_row(s.arm, f"{s.n_failed}/{s.n}", _interval(s.failure_rate_ci), _median(s), outcomes)
+    yield arms
+
+    criteria = _table(f"{title}: criteria, arm against control", ("arm", "criterion", "state"), "evidence")
+    for arm, names, state, detail in _alike(c for c in verdict.criteria if c.stage == stage.name):
+        criteria.add_row(arm, "\n".join(names), Text(state, style=COLOURS[state]), detail)
+    yield criteria
+
+    trials = _table(f"{title}: trials and their runs", ("arm", "seed", "outcome", "loss", "failed at", "MLflow run"))
+    for t in stage.trials:
+        loss = "-" if t.loss is None else f"{t.loss:.4g}"
+        failed_at = "-" if t.failure_step is None else f"step {t.failure_step}"
+        trials.add_row(t.arm, str(t.seed), str(t.outcome), loss, failed_at, t.run_id or "-")
+    yield trials
+
+
+def _table(title: str, columns: Sequence[str], wrapped: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    if wrapped:
+        table.add_column(wrapped)
     return table
 
 
-def _criterion_table(criteria: Sequence[Criterion]) -> Table:
-    table = Table(title="Criteria, arm against control", title_justify="left", box=None, pad_edge=False)
-    for column in ("stage", "arm", "criterion", "state", "evidence"):
-        table.add_column(column, no_wrap=column != "evidence")
-    for c in criteria:
-        name = c.name if c.decides else f"({c.name})"
-        table.add_row(c.stage.upper(), c.arm, name, Text(str(c.state), style=COLOURS[c.state]), c.detail)
-    return table
-
-
-def _run_table(stages: Sequence[Stage]) -> Table:
-    table = Table(title="Trials and their runs", title_justify="left", box=None, pad_edge=False)
-    for column in ("stage", "arm", "seed", "outcome", "loss", "failed at", "MLflow run"):
-        table.add_column(column, no_wrap=True, justify="right" if column in ("seed", "loss", "failed at") else "left")
-    for stage in stages:
-        for t in stage.trials:
-            loss = "-" if t.loss is None else f"{t.loss:.4g}"
-            failed_at = "-" if t.failure_step is None else f"step {t.failure_step}"
-            run_id = t.run_id or "-"
-            table.add_row(stage.name.upper(), t.arm, str(t.seed), str(t.outcome), loss, failed_at, run_id)
-    return table
+def _alike(criteria: Iterable[Criterion]) -> Iterable[tuple[str, list[str], State, str]]:
+    """Neighbouring criteria of an arm with the same state for the same reason, as one line."""
+    for (arm, state, detail), group in groupby(criteria, lambda c: (c.arm, c.state, c.detail)):
+        yield arm, [c.name if c.decides else f"({c.name})" for c in group], state, detail
 
 
 def _interval(interval: tuple[float, float] | None) -> str:

@@ -3,7 +3,7 @@
 SciPy's `boschloo_exact` gives the p-value of one table. A region at n trials an arm holds (n + 1)^2 tables, and
 a search over n needs hundreds of regions. Boschloo's test orders tables by Fisher's p-value, so that its region
 at alpha is {Fisher's p <= c} for the largest c that keeps the error within alpha at every common failure rate;
-c is found here by bisection, in 1 ms at 20 trials an arm and 15 ms at 200. Both agree on every table.
+c is found here by bisection, in 1 ms at 20 trials an arm and 25 ms at 200. Both agree on every table.
 
 Source: Boschloo, Statistica Neerlandica 24 (1970) 1.
 """
@@ -66,11 +66,12 @@ def rejection_region(control_n: int, arm_n: int, alpha: float) -> NDArray[np.boo
     """
     fisher = _fisher_p(control_n, arm_n)
     criticals = np.unique(fisher[fisher < 1 / TIE]) * TIE
-    control_pmf, arm_pmf = binomial_pmf(control_n, RATES), binomial_pmf(arm_n, RATES)
+    control_pmf = binomial_pmf(control_n, RATES)
+    arm_cdf = np.cumsum(np.pad(binomial_pmf(arm_n, RATES), ((0, 0), (1, 0))), axis=1)  # of fewer than 0..n+1
 
     def error(index: int) -> float:
-        region = (fisher <= criticals[index]).astype(float)
-        return supremum(((control_pmf @ region) * arm_pmf).sum(axis=1))
+        rejected_below = (fisher <= criticals[index]).sum(axis=1)  # Fisher's p rises with the arm's failures
+        return supremum((control_pmf * arm_cdf[:, rejected_below]).sum(axis=1))
 
     kept = bisect_right(range(criticals.size), alpha, key=error)
     region = fisher <= (criticals[kept - 1] if kept else -1.0)

@@ -98,8 +98,9 @@ def seeds_for_loss_ratio(
     """Successful trials an arm for the one-sided Mann-Whitney test of losses, by Noether's formula.
 
     n = (z_alpha + z_power)^2 / (6 (q - 1/2)^2), q being the chance that the arm's loss is below ``margin``
-    times control's, for log-normal losses Phi(log(margin / ratio) / (sqrt(2) log_sd)). It is an approximation
-    for effects that are not large, and never less than the least n at which the exact test can reach alpha.
+    times control's, for log-normal losses Phi(log(margin / ratio) / (sqrt(2) log_sd)). It asks for a
+    seed or two too many where that effect is large (q above 0.75), and never for less than the least n at
+    which the exact test can reach alpha.
     Only successes count: at a failure rate f, plan n / (1 - f) seeds.
 
     Args:

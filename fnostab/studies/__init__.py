@@ -1,0 +1,1 @@
+"""What runs many trials: study files, launchers, progress."""

@@ -52,7 +52,8 @@ class TrialProgress:
         path = self.directory / FILE_NAME
         if not path.exists():
             return
-        for record, self._offset in read_journal(path, self._offset):
+        for record, offset in read_journal(path, self._offset):
+            self._offset = offset
             if isinstance(record, Event):
                 self._take_event(record)
             elif names.GRAD_NORM in record.values or names.GRAD_NORM in record.nonfinite:

@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -23,14 +24,25 @@ POLL_S = 0.25
 DRAIN_S = 60.0
 
 
+@dataclass(frozen=True)
 class StudyRun:
-    """What `run_study` did: the study's run in MLflow, and its trials with their outcomes."""
+    """What `run_study` did.
 
-    def __init__(self, store: Store, run_id: str, trials: Sequence[TrialProgress], unsent: str | None) -> None:
-        self.store = store
-        self.run_id = run_id
-        self.trials = trials
-        self.unsent = unsent  # why some records are only on disk; None if all were sent
+    Attributes:
+        store: where it is recorded.
+        experiment: name of the MLflow experiment.
+        run_id: of the study's run.
+        folder: of the study's journals.
+        trials: those that were asked for, with their outcomes.
+        unsent: why some records are only on disk; None if all were sent.
+    """
+
+    store: Store
+    experiment: str
+    run_id: str
+    folder: Path
+    trials: Sequence[TrialProgress]
+    unsent: str | None
 
 
 def run_study(
@@ -97,7 +109,7 @@ def run_study(
         unsent = _drain(uploader)
         if unsent is None:
             finish_study(store, study_run_id, status)
-    return StudyRun(store, study_run_id, trials, unsent)
+    return StudyRun(store, experiment, study_run_id, folder, trials, unsent)
 
 
 def _work_off(

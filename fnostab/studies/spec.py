@@ -46,7 +46,7 @@ class StudyFile(BaseModel):
 
     @model_validator(mode="after")
     def _arms_exist(self) -> Self:
-        for what, arm in {"control": self.control, **self.roles}.items():
+        for what, arm in [("control", self.control), *self.roles.items()]:
             if arm not in self.arms:
                 raise ValueError(f"{what}: there is no arm {arm!r}; arms: {', '.join(self.arms)}")
         if self.primary_metric not in METRICS:
@@ -94,7 +94,7 @@ class Study:
             description=self.file.description,
             control=self.file.control,
             arms={arm: flatten(config) for arm, config in self.arms.items()},
-            roles=self.file.roles,
+            roles={part: arm for part, arm in self.file.roles.items()},  # noqa: C416 - widens the keys to str
             primary_metric=self.file.primary_metric,
             depth=depths.pop() if len(depths) == 1 else None,
         )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fnostab.tracking.ui import free_port, ui_command, wait_until_ready
     from fnostab.tracking.uploader import Uploader
     from fnostab.tracking.verdicts import log_verdict
-    from fnostab.tracking.writer import ensure_study, finish_study, link_project_run
+    from fnostab.tracking.writer import ensure_study, finish_study, link_project_run, log_study_artifact
 
 __all__ = [
     "Store",
@@ -30,6 +30,7 @@ __all__ = [
     "free_port",
     "link_project_run",
     "live_sink",
+    "log_study_artifact",
     "log_verdict",
     "newest_study",
     "open_store",
@@ -56,6 +57,7 @@ _MODULE_OF = {
     "ensure_study": "writer",
     "finish_study": "writer",
     "link_project_run": "writer",
+    "log_study_artifact": "writer",
 }
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

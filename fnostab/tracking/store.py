@@ -137,14 +137,12 @@ def _usable_sqlite(uri: str) -> str:
     path = Path(name).absolute()
     if not path.parent.is_dir():
         raise TrackingError(f"tracking database {path}: there is no directory {path.parent}; make it, or name another")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise TrackingError(f"tracking database {path} can't be written: give yourself the right, or name another")
-    if path.exists():
-        try:
-            with closing(sqlite3.connect(path, timeout=PROBE_TIMEOUT_S)) as connection:
-                connection.execute("SELECT count(*) FROM sqlite_master")
-        except sqlite3.Error as error:
-            raise TrackingError(f"tracking database {path}: {error}; name another file, or restore it") from error
+    try:
+        with closing(sqlite3.connect(path, timeout=PROBE_TIMEOUT_S)) as connection:
+            connection.execute("BEGIN IMMEDIATE")  # fails where writing would, and changes nothing
+            connection.rollback()
+    except sqlite3.Error as error:
+        raise TrackingError(f"tracking database {path}: {error}; mend it, or name another file") from error
     return f"sqlite:///{path}{question_mark}{query}"
 
 

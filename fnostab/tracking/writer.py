@@ -1,6 +1,7 @@
 """The parent run of a study, and its link with the run that `mlflow run` made for itself."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -11,7 +12,15 @@ from fnostab.tracking.batch import as_text
 from fnostab.tracking.store import Store, experiment_id, reported
 from fnostab.trial import StudySpec
 
-__all__ = ["NOTE", "STUDY_FILE", "ensure_study", "find_or_make_study", "finish_study", "link_project_run"]
+__all__ = [
+    "NOTE",
+    "STUDY_FILE",
+    "ensure_study",
+    "find_or_make_study",
+    "finish_study",
+    "link_project_run",
+    "log_study_artifact",
+]
 
 STUDY_FILE = "study.json"
 NOTE = "mlflow.note.content"  # shown as Markdown on the run's page
@@ -52,6 +61,16 @@ def finish_study(store: Store, run_id: str, status: str = "FINISHED") -> None:
     """
     with reported(store):
         store.client.set_terminated(run_id, status)
+
+
+def log_study_artifact(store: Store, run_id: str, path: Path) -> None:
+    """Copy a file to the artifacts of a study's run.
+
+    Raises:
+        TrackingError: the store does not take it.
+    """
+    with reported(store):
+        store.client.log_artifact(run_id, str(path))
 
 
 def link_project_run(store: Store, study_run_id: str) -> bool:

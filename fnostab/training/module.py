@@ -96,7 +96,7 @@ class PtychoModule(lightning.LightningModule):
         mark_units_(self.generator)
         parameters = [p for p in self.generator.parameters() if p.requires_grad]
         # Fused ones take found_inf, by which the monitor keeps a non-finite step from the weights.
-        shared = {"lr": training.learning_rate, "weight_decay": training.weight_decay, "fused": True}
+        shared: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay, "fused": True}
         optimizer: torch.optim.Optimizer
         if training.optimizer == "adam":
             optimizer = torch.optim.Adam(parameters, **shared)

@@ -31,7 +31,7 @@ from fnostab.training.reconstruction import predict, reconstruct, score
 from fnostab.training.trial_figures import draw_history, draw_reconstructions
 from fnostab.trial import TrialSpec
 
-__all__ = ["run_trial"]
+__all__ = ["run_trial", "watched_blocks"]
 
 
 def run_trial(spec: TrialSpec, directory: Path) -> Outcome:
@@ -75,7 +75,8 @@ def _run(spec: TrialSpec, directory: Path, journal: Journal) -> Outcome:
     data = prepare(config.data, data_seed, spec.data_dir)
     digest = dataset_digest(config.data, data_seed)
     journal.event(
-        names.DATASET_EVENT, {"name": "grid_lines", "digest": digest, "source": f"fnostab simulation, data seed {data_seed}"}
+        names.DATASET_EVENT,
+        {"name": "grid_lines", "digest": digest, "source": f"fnostab simulation, data seed {data_seed}"},
     )
 
     generator = build_initialised(config.model, config.stream(spec.seed, "initialisation"))
@@ -98,7 +99,7 @@ def _run(spec: TrialSpec, directory: Path, journal: Journal) -> Outcome:
         callbacks=[
             monitor,
             BestCheckpoint(checkpoint, spec),
-            BlockStatistics(journal, _blocks(generator)),
+            BlockStatistics(journal, watched_blocks(generator)),
             ResourceSampler(journal),
         ],
         plugins=[LightningEnvironment()],  # under Slurm, Lightning would requeue the job by itself
@@ -146,7 +147,7 @@ def _device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _blocks(generator: nn.Module) -> Mapping[str, nn.Module]:
+def watched_blocks(generator: nn.Module) -> Mapping[str, nn.Module]:
     """What to watch the activations of: residual blocks, or the parts of a network of the user's own."""
     return residual_blocks(generator) or dict(generator.named_children())
 

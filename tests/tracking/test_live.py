@@ -1,0 +1,60 @@
+import pytest
+from tracking_helpers import journal_points, only_trial, stored_points
+
+from fnostab import names
+from fnostab.tracking import live_sink, sync
+
+
+@pytest.fixture
+def live(store, monkeypatch):
+    """The store, once it is the one that a script would find."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    monkeypatch.setattr(names, "KIND_TRIAL", names.KIND_LIVE)
+    return store
+
+
+def test_a_script_of_the_users_own(live):
+    with live_sink("mine", "first try") as sink:
+        sink.event(names.PARAMS_EVENT, {"width": 64})
+        for step in range(100):
+            sink.record(step, {"train/loss": 1 / (step + 1)})
+    run = only_trial(live, "mine")
+    assert (run.info.run_name, run.info.status, run.data.params) == ("first try", "FINISHED", {"width": "64"})
+    assert names.OUTCOME not in run.data.tags  # nobody judged it
+    assert stored_points(live, run) == journal_points(sink.directory)
+
+
+def test_the_outcome_that_a_monitor_announced_ends_the_run(live):
+    with live_sink("mine") as sink:
+        sink.record(0, {"train/loss": 1.0})
+        sink.event(names.TAGS_EVENT, {names.OUTCOME: "collapsed", names.FAILURE_STEP: "0"})
+    run = only_trial(live, "mine")
+    assert (run.info.status, run.data.tags[names.OUTCOME]) == ("FINISHED", "collapsed")
+
+
+def test_a_script_that_raises(live):
+    def script():
+        with live_sink("mine") as sink:
+            sink.record(0, {"train/loss": 1.0})
+            raise ValueError("no such layer")
+
+    with pytest.raises(ValueError, match="no such layer"):
+        script()
+    run = only_trial(live, "mine")
+    assert (run.info.status, run.data.tags[names.REASON]) == ("FAILED", "ValueError: no such layer")
+
+
+def test_a_directory_that_exists_continues_its_run(live, tmp_path):
+    for steps in (range(10), range(20)):
+        with live_sink("mine", directory=tmp_path / "run") as sink:
+            for step in steps:
+                sink.record(step, {"lr": 0.1})
+    assert [step for step, *_ in stored_points(live, only_trial(live, "mine"))["lr"]] == list(range(20))
+
+
+def test_its_journal_can_be_sent_to_another_store(live, make_store):
+    with live_sink("mine") as sink:
+        sink.record(0, {"train/loss": 1.0})
+    other = make_store("other")
+    assert sync(sink.directory, other).points_sent == 1
+    assert stored_points(other, only_trial(other, "mine")) == journal_points(sink.directory)

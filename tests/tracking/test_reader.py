@@ -1,0 +1,123 @@
+import pytest
+from tracking_helpers import write_trial
+
+from fnostab import names
+from fnostab.errors import TrackingError
+from fnostab.outcomes import Outcome
+from fnostab.table import TrialRow
+from fnostab.tracking import (
+    ensure_study,
+    find_experiment,
+    finish_study,
+    link_project_run,
+    log_verdict,
+    newest_study,
+    sync,
+    trial_rows,
+)
+
+LAST = {
+    names.VAL_LOSS_BEST: 0.0138,
+    names.LAST_STEP: 29.0,
+    names.VAL_SSIM_AMP: 0.9,
+    names.GRAD_P99_LAST_HALF: 8.0,
+    names.GRAD_MEDIAN_LAST_HALF: 2.0,
+}
+
+
+def test_the_table_of_a_study(store, study):
+    write_trial(study.trial("agc", 0), outcome="killed")
+    write_trial(study.trial("control", 10), outcome="converged", **LAST)
+    write_trial(study.trial("control", 2), outcome="collapsed", **{names.VAL_LOSS_BEST: 0.18})
+    sync(study.folder, store)
+    experiment = find_experiment(store, "stage_a")
+    record = newest_study(store, experiment)
+    assert record.spec == study.spec
+    table = trial_rows(store, experiment, record)
+    assert [(row.arm, row.seed, row.outcome, row.loss) for row in table] == [
+        ("control", 2, Outcome.COLLAPSED, 0.18),
+        ("control", 10, Outcome.CONVERGED, 0.0138),
+        ("agc", 0, Outcome.KILLED, None),
+    ]
+    assert table[1] == TrialRow("control", 10, Outcome.CONVERGED, 0.0138, None, 29, 0.9, 4.0, table[1].run_id)
+    assert store.client.get_run(table[1].run_id).data.metrics[names.VAL_LOSS_BEST] == 0.0138
+
+
+def test_the_newest_study_and_one_that_is_named(store, make_study):
+    runs = [ensure_study(store, make_study(hash=hash).spec) for hash in ("0ld", "new")]
+    experiment = find_experiment(store, "stage_a")
+    assert newest_study(store, experiment).spec.hash == "new"
+    assert newest_study(store, experiment, runs[0]).spec.hash == "0ld"
+    with pytest.raises(TrackingError, match=f"no study with the run 'nope'.*{runs[0]}"):
+        newest_study(store, experiment, "nope")
+
+
+def test_trials_of_another_study_are_not_in_the_table(store, make_study, tmp_path):
+    for hash in ("0ld", "new"):
+        write_trial(make_study(hash=hash).trial("control", 0))
+    sync(tmp_path / "out", store)
+    experiment = find_experiment(store, "stage_a")
+    assert len(trial_rows(store, experiment, newest_study(store, experiment))) == 1
+
+
+def test_more_trials_than_fit_one_answer(store, study, monkeypatch):
+    for seed in range(5):
+        write_trial(study.trial("control", seed), range(2))
+    sync(study.folder, store)
+    monkeypatch.setattr("fnostab.tracking.reader.PAGE", 2)
+    experiment = find_experiment(store, "stage_a")
+    assert [row.seed for row in trial_rows(store, experiment, newest_study(store, experiment))] == [0, 1, 2, 3, 4]
+
+
+def test_a_missing_experiment_is_answered_with_those_that_there_are(store, study):
+    ensure_study(store, study.spec)
+    with pytest.raises(TrackingError, match=r"no experiment 'stage_z'.*there are: Default, stage_a"):
+        find_experiment(store, "stage_z")
+
+
+def test_an_experiment_without_a_study(store):
+    with pytest.raises(TrackingError, match="has no study"):
+        newest_study(store, find_experiment(store, "Default"))
+
+
+def test_runs_of_another_schema_are_not_read(store, study):
+    run_id = ensure_study(store, study.spec)
+    store.client.set_tag(run_id, names.SCHEMA_TAG, "99")
+    with pytest.raises(TrackingError, match="schema '99'"):
+        newest_study(store, find_experiment(store, "stage_a"))
+
+
+def test_a_study_that_is_started_again_keeps_its_run(store, study):
+    first = ensure_study(store, study.spec)
+    finish_study(store, first, "KILLED")
+    assert ensure_study(store, study.spec) == first
+    run = store.client.get_run(first)
+    assert run.info.status == "RUNNING"
+    assert run.data.params["control"] == "control"
+    assert run.data.tags["mlflow.note.content"] == study.spec.description
+
+
+def test_mlflow_runs_own_run_and_the_study_point_at_each_other(store, study, monkeypatch):
+    project_run = store.client.create_run("0").info.run_id
+    study_run = ensure_study(store, study.spec)
+    assert not link_project_run(store, study_run)
+    monkeypatch.setenv("MLFLOW_RUN_ID", project_run)
+    assert link_project_run(store, study_run)
+    tags = store.client.get_run(project_run).data.tags
+    assert tags[names.STUDY_RUN] == study_run
+    assert study_run in tags["mlflow.note.content"]
+    assert store.client.get_run(study_run).data.tags[names.PROJECT_RUN] == project_run
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    assert not link_project_run(store, study_run)  # it is in another store
+
+
+def test_a_verdict_is_a_run_with_its_evidence(store, study, tmp_path):
+    study_run = ensure_study(store, study.spec)
+    experiment = find_experiment(store, "stage_a")
+    table = "| arm | failed |\n|---|---|\n" + "| control | 3/10 |\n" * 1000
+    run_id = log_verdict(store, experiment, [study_run], "GOLD (unsupported)", {"alpha": 0.05}, table)
+    run = store.client.get_run(run_id)
+    assert (run.data.tags[names.KIND], run.data.tags[names.VERDICT]) == ("verdict", "GOLD (unsupported)")
+    assert run.data.tags[names.STUDY_RUN] == study_run
+    assert run.data.tags["mlflow.note.content"].startswith("# GOLD (unsupported)\n\n| arm |")
+    assert {a.path for a in store.client.list_artifacts(run_id)} == {"verdict.json", "verdict.md"}

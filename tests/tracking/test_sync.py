@@ -1,0 +1,126 @@
+import os
+import shutil
+import time
+
+import pytest
+from tracking_helpers import DEAD, journal_points, only_trial, runs_of_kind, stored_points, write_trial
+
+from fnostab import names
+from fnostab.errors import JournalError
+from fnostab.journal import read_journal
+from fnostab.tracking import Uploader, ensure_study, finish_study, sync
+from fnostab.tracking.attempt import is_alive, this_process
+
+
+def rows(store):
+    """All that a store says of trials, but for the ids that it chose itself."""
+    runs = runs_of_kind(store, names.KIND_TRIAL)
+    return sorted(
+        (
+            run.info.run_name,
+            run.info.status,
+            run.info.start_time,
+            run.info.end_time,
+            sorted((key, value) for key, value in run.data.tags.items() if key != "mlflow.parentRunId"),
+            sorted(run.data.params.items()),
+            sorted(stored_points(store, run).items()),
+        )
+        for run in runs
+    )
+
+
+def test_a_new_store_equals_the_one_that_was_followed_live(make_store, study):
+    live, fresh = make_store("live"), make_store("fresh")
+    parent = ensure_study(live, study.spec)
+    uploader = Uploader(live, parent)
+    for arm, outcome in (("control", "collapsed"), ("agc", "converged")):
+        directory = study.trial(arm)
+        uploader.follow(directory)
+        write_trial(directory, outcome=outcome, val_loss_best=0.1)
+        uploader.poll()
+    finish_study(live, parent)
+
+    report = sync(study.folder.parent, fresh)
+    assert (report.trials, report.points_sent, report.refused) == (2, 62, ())
+    assert rows(fresh) == rows(live)
+    (made,) = runs_of_kind(fresh, names.KIND_STUDY)
+    (first,) = runs_of_kind(live, names.KIND_STUDY)
+    assert made.data.params == first.data.params
+    assert (made.info.status, made.data.tags[names.STUDY_HASH]) == ("FINISHED", "5eed")
+
+
+def test_a_second_call_sends_nothing(store, study):
+    write_trial(study.trial())
+    assert sync(study.folder, store).points_sent == 30
+    assert sync(study.folder, store).points_sent == 0
+    assert len(runs_of_kind(store, names.KIND_TRIAL)) == len(runs_of_kind(store, names.KIND_STUDY)) == 1
+
+
+def test_a_store_that_was_lost_is_made_again_under_the_same_name(make_store, study, tmp_path):
+    directory = study.trial()
+    write_trial(directory)
+    sync(study.folder, make_store())
+    shutil.move(tmp_path / "mlflow.db", tmp_path / "lost.db")
+    again = make_store("renamed")
+    progress = directory / "upload.json"
+    progress.write_text(progress.read_text().replace("/mlflow.db", "/renamed.db"))
+    assert sync(study.folder, again).points_sent == 30
+    assert stored_points(again, only_trial(again)) == journal_points(directory)
+
+
+def test_a_damaged_journal_is_named_and_the_others_are_sent(store, study):
+    damaged, _ = study.trial("agc"), write_trial(study.trial("control"))
+    write_trial(damaged)
+    content = (damaged / "journal.jsonl").read_bytes()
+    (damaged / "journal.jsonl").write_bytes(content.replace(b'"s":0', b'"s":1'))
+    report = sync(study.folder, store)
+    assert (report.trials, report.points_sent) == (1, 30)
+    (line,) = report.refused
+    assert "agc-0" in line
+    assert "damaged" in line
+
+
+def test_a_trial_whose_process_died_is_closed_as_killed(store, study):
+    directory = study.trial()
+    write_trial(directory, outcome=None, owner=DEAD)
+    sync(study.folder, store)
+    run = only_trial(store)
+    assert (run.info.status, run.data.tags[names.OUTCOME]) == ("KILLED", "killed")
+    assert DEAD in run.data.tags[names.REASON]
+    *_, (last, _) = read_journal(directory / "journal.jsonl")
+    assert last.payload["outcome"] == "killed"  # the journal knows it too, for other stores and for a retry
+
+
+def test_a_failure_that_was_announced_before_the_process_died_stays_one(store, study):
+    directory = study.trial()
+    write_trial(directory, outcome=None)
+    from fnostab.journal import Journal
+
+    with Journal(directory) as journal:
+        journal.event(names.TAGS_EVENT, {names.OUTCOME: "nonfinite", names.FAILURE_STEP: "29"})
+    sync(study.folder, store)
+    run = only_trial(store)
+    assert (run.info.status, run.data.tags[names.OUTCOME]) == ("FINISHED", "nonfinite")
+    assert run.data.tags[names.FAILURE_STEP] == "29"
+
+
+def test_a_trial_that_is_at_work_is_left_running(store, study):
+    write_trial(study.trial(), outcome=None, owner=this_process())
+    sync(study.folder, store)
+    assert only_trial(store).info.status == "RUNNING"
+    assert runs_of_kind(store, names.KIND_STUDY)[0].info.status == "RUNNING"
+
+
+def test_whether_an_owner_is_alive():
+    now_ms = int(time.time() * 1000)
+    assert is_alive(this_process(), now_ms)
+    assert not is_alive(this_process(), since_ms=1000)  # its number went to a later process
+    assert not is_alive(DEAD, now_ms)
+    assert not is_alive(None)
+    assert is_alive(f"{os.getpid()}@another-host", last_sign_s=time.time() - 60)
+    assert not is_alive(f"{os.getpid()}@another-host", last_sign_s=time.time() - 3600)
+
+
+def test_a_path_without_trials_is_an_error(store, tmp_path):
+    with pytest.raises(JournalError, match="no trial under"):
+        sync(tmp_path, store)
