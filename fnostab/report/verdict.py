@@ -51,7 +51,7 @@ def headline(verdict: Verdict) -> str:
 def render(verdict: Verdict, stages: Sequence[Stage], studies: Mapping[str, StudySpec]) -> RenderableType:
     """Tables for a terminal, every number with the runs that it came from."""
     parts = [table for stage in stages for table in _stage_tables(stage, verdict)]
-    parts.append(Text("\n".join([*verdict.best, *(f"no part in rates: {line}" for line in verdict.excluded)])))
+    parts.append(Text("\n".join([*verdict.best, *(f"no part in rates: {line}" for line in verdict.arms if line.excluded_line)])))
     parts.append(Text(conditions(studies), style="dim"))
     conclusion = Text.assemble((str(verdict.name), COLOURS[verdict.name]), f": {verdict.reason}")
     parts.append(Group(conclusion, Text(f"next: {verdict.next_step}")))

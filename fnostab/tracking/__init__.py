@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fnostab.tracking.live import live_sink
     from fnostab.tracking.reader import StudyRecord, find_experiment, newest_study, trial_rows
+    from fnostab.tracking.reconcile import SyncReport, sync
     from fnostab.tracking.store import Store, open_store
-    from fnostab.tracking.sync import SyncReport, sync
     from fnostab.tracking.ui import free_port, ui_command, wait_until_ready
     from fnostab.tracking.uploader import Uploader
     from fnostab.tracking.verdicts import log_verdict
@@ -48,7 +48,8 @@ _MODULE_OF = {
     "trial_rows": "reader",
     "Store": "store",
     "open_store": "store",
-    "SyncReport": "sync",
+    "SyncReport": "reconcile",
+    "sync": "reconcile",
     "free_port": "ui",
     "ui_command": "ui",
     "wait_until_ready": "ui",

@@ -23,6 +23,8 @@ PROBE_TIMEOUT_S = 4
 LONGEST_MESSAGE = 240
 _PASSWORD = re.compile(r"(//[^/@\s:]*):[^/@\s]*@")
 
+_CAUSE = re.compile(r"Caused by (\w+)")
+
 
 @dataclass(frozen=True)
 class Store:
@@ -96,8 +98,10 @@ def reported(store: Store) -> Iterator[None]:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether the store answered and said no, so that trying again is of no use."""
-    return isinstance(error, MlflowException) and 400 <= error.get_http_status_code() < 500
+    """Whether an error concerns one run alone: the store said no to it, or a file of its can't be read or written."""
+    if isinstance(error, MlflowException):
+        return int(error.get_http_status_code()) // 100 == 4
+    return isinstance(error, OSError) and not isinstance(error, requests.RequestException | ConnectionError)
 
 
 def describe(error: Exception, uri: str) -> str:
@@ -109,7 +113,9 @@ def describe(error: Exception, uri: str) -> str:
     if isinstance(error, RestException):
         return f"the MLflow server at {address} refuses: {first_line}"
     if "failed with exception" in str(error) or isinstance(error, requests.ConnectionError | requests.Timeout):
-        return f"no tracking server answers at {address}: start it, or set MLFLOW_TRACKING_URI to one that runs"
+        cause = _CAUSE.search(str(error))
+        why = f" ({cause[1]})" if cause else ""
+        return f"no tracking server answers at {address}{why}: start it, or set MLFLOW_TRACKING_URI to one that runs"
     if isinstance(error, MlflowException):
         status = error.get_http_status_code()
         if status in (401, 403):

@@ -68,6 +68,8 @@ class Uploader:
                 break
             time.sleep(PAUSE_S)
         behind = [directory for directory, follower in self._followers.items() if follower.is_behind]
+        if not behind:
+            return
         where = behind[0] if len(behind) == 1 else behind[0].parent
         raise TrackingError(
             f"{len(behind)} of {len(self._followers)} trials are not wholly sent "
@@ -100,5 +102,7 @@ class Uploader:
             except Exception as error:  # artifact stores raise errors of their own libraries
                 self._troubles[directory] = f"{directory.name}: {describe(error, self._store.uri)}"
                 if not is_refusal(error):
-                    break  # the store is away: the other trials would only wait for it in turn
+                    # The store is away: the others would only wait for it too. They go first next time.
+                    self._followers[directory] = self._followers.pop(directory)
+                    break
         return points

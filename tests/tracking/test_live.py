@@ -1,5 +1,6 @@
 import pytest
-from tracking_helpers import journal_points, only_trial, stored_points
+from filelock import FileLock
+from tracking_helpers import journal_points, runs_of_kind, stored_points
 
 from fnostab import names
 from fnostab.tracking import live_sink, sync
@@ -9,8 +10,12 @@ from fnostab.tracking import live_sink, sync
 def live(store, monkeypatch):
     """The store, once it is the one that a script would find."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
-    monkeypatch.setattr(names, "KIND_TRIAL", names.KIND_LIVE)
     return store
+
+
+def only_live(store):
+    (run,) = runs_of_kind(store, names.KIND_LIVE, "mine")
+    return run
 
 
 def test_a_script_of_the_users_own(live):
@@ -18,7 +23,7 @@ def test_a_script_of_the_users_own(live):
         sink.event(names.PARAMS_EVENT, {"width": 64})
         for step in range(100):
             sink.record(step, {"train/loss": 1 / (step + 1)})
-    run = only_trial(live, "mine")
+    run = only_live(live)
     assert (run.info.run_name, run.info.status, run.data.params) == ("first try", "FINISHED", {"width": "64"})
     assert names.OUTCOME not in run.data.tags  # nobody judged it
     assert stored_points(live, run) == journal_points(sink.directory)
@@ -28,7 +33,7 @@ def test_the_outcome_that_a_monitor_announced_ends_the_run(live):
     with live_sink("mine") as sink:
         sink.record(0, {"train/loss": 1.0})
         sink.event(names.TAGS_EVENT, {names.OUTCOME: "collapsed", names.FAILURE_STEP: "0"})
-    run = only_trial(live, "mine")
+    run = only_live(live)
     assert (run.info.status, run.data.tags[names.OUTCOME]) == ("FINISHED", "collapsed")
 
 
@@ -40,7 +45,7 @@ def test_a_script_that_raises(live):
 
     with pytest.raises(ValueError, match="no such layer"):
         script()
-    run = only_trial(live, "mine")
+    run = only_live(live)
     assert (run.info.status, run.data.tags[names.REASON]) == ("FAILED", "ValueError: no such layer")
 
 
@@ -49,7 +54,7 @@ def test_a_directory_that_exists_continues_its_run(live, tmp_path):
         with live_sink("mine", directory=tmp_path / "run") as sink:
             for step in steps:
                 sink.record(step, {"lr": 0.1})
-    assert [step for step, *_ in stored_points(live, only_trial(live, "mine"))["lr"]] == list(range(20))
+    assert [step for step, *_ in stored_points(live, only_live(live))["lr"]] == list(range(20))
 
 
 def test_its_journal_can_be_sent_to_another_store(live, make_store):
@@ -57,4 +62,17 @@ def test_its_journal_can_be_sent_to_another_store(live, make_store):
         sink.record(0, {"train/loss": 1.0})
     other = make_store("other")
     assert sync(sink.directory, other).points_sent == 1
-    assert stored_points(other, only_trial(other, "mine")) == journal_points(sink.directory)
+    assert stored_points(other, only_live(other)) == journal_points(sink.directory)
+
+
+def test_what_could_not_be_sent_is_said_at_the_end(live, tmp_path, monkeypatch):
+    monkeypatch.setattr("fnostab.tracking.live.DRAIN_TIMEOUT_S", 0.1)
+    (tmp_path / "run").mkdir()
+    with (
+        FileLock(tmp_path / "run" / "upload.lock"),
+        pytest.warns(UserWarning, match="fnostab sync .*/run` sends the rest later") as warned,
+        live_sink("mine", directory=tmp_path / "run") as sink,
+    ):
+        sink.record(0, {"lr": 0.1})
+    assert warned[0].filename == __file__  # it points at the script, not at this library
+    assert sync(tmp_path / "run", live).points_sent == 1

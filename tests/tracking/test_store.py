@@ -1,4 +1,5 @@
 import http.server
+import inspect
 import socket
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 
 import pytest
 
+from fnostab import tracking
 from fnostab.errors import TrackingError
 from fnostab.tracking import open_store
 
@@ -45,6 +47,12 @@ def answer():
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+def test_every_public_name_is_there_however_it_is_reached():
+    for name in tracking.__all__:
+        getattr(tracking, name)
+        assert not inspect.ismodule(getattr(tracking, name)), f"{name} is hidden by a module of the same name"
 
 
 def test_by_default_a_database_in_the_working_directory(make_store, tmp_path):
@@ -92,6 +100,12 @@ def test_a_file_that_is_no_database(tmp_path):
 
 def test_a_database_that_cannot_be_written():
     assert "/proc" in refused("sqlite:////proc/mlflow.db")
+
+
+def test_a_database_server_that_is_not_there():
+    message = refused("postgresql://ada:s3cret@127.0.0.1:1/mlflow")
+    assert "postgresql://ada:***@127.0.0.1:1" in message
+    assert "s3cret" not in message
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", "databricks", "ftp://somewhere"])

@@ -1,5 +1,8 @@
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -7,7 +10,7 @@ from tracking_helpers import DEAD, journal_points, only_trial, runs_of_kind, sto
 
 from fnostab import names
 from fnostab.errors import JournalError
-from fnostab.journal import read_journal
+from fnostab.journal import Journal, read_journal
 from fnostab.tracking import Uploader, ensure_study, finish_study, sync
 from fnostab.tracking.attempt import is_alive, this_process
 
@@ -56,6 +59,19 @@ def test_a_second_call_sends_nothing(store, study):
     assert len(runs_of_kind(store, names.KIND_TRIAL)) == len(runs_of_kind(store, names.KIND_STUDY)) == 1
 
 
+def test_a_call_that_is_killed_in_the_middle_loses_and_doubles_nothing(store, study):
+    directory = study.trial()
+    write_trial(directory, range(4000))
+    program = f"from fnostab.tracking import open_store, sync; sync({str(study.folder)!r}, open_store({store.uri!r}))"
+    process = subprocess.Popen([sys.executable, "-c", program])
+    while not (directory / "upload.json").exists():
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert 0 < sync(study.folder, store).points_sent < 4000
+    assert stored_points(store, only_trial(store)) == journal_points(directory)
+
+
 def test_a_store_that_was_lost_is_made_again_under_the_same_name(make_store, study, tmp_path):
     directory = study.trial()
     write_trial(directory)
@@ -94,8 +110,6 @@ def test_a_trial_whose_process_died_is_closed_as_killed(store, study):
 def test_a_failure_that_was_announced_before_the_process_died_stays_one(store, study):
     directory = study.trial()
     write_trial(directory, outcome=None)
-    from fnostab.journal import Journal
-
     with Journal(directory) as journal:
         journal.event(names.TAGS_EVENT, {names.OUTCOME: "nonfinite", names.FAILURE_STEP: "29"})
     sync(study.folder, store)

@@ -248,6 +248,18 @@ def test_one_damaged_journal_does_not_hold_up_the_others(store, study, uploader)
     assert "control-0 converged" in {run.info.run_name for run in runs_of_kind(store, names.KIND_TRIAL)}
 
 
+def test_a_trial_that_cannot_be_sent_does_not_starve_the_others(store, study, uploader):
+    first, second = study.trial("agc", 0), study.trial("control", 0)
+    (first / "upload.partial").mkdir(parents=True)  # in the way of the file of that name
+    for directory in (first, second):
+        write_trial(directory)
+        uploader.follow(directory)
+    uploader.poll()
+    uploader.poll()
+    assert "agc-0" in uploader.trouble
+    assert "control-0 converged" in {run.info.run_name for run in runs_of_kind(store, names.KIND_TRIAL)}
+
+
 def test_only_one_process_sends_a_journal(store, study, uploader):
     directory = study.trial()
     write_trial(directory)

@@ -1,0 +1,13 @@
+"""What compares arms: from the trials of one or two stages to a verdict.
+
+Pure: no torch, no MLflow. Each arm is compared with control within its stage by a few named
+criteria, on the observed numbers; beside each stands whether its statistical test supports it. What
+the criteria say together is the verdict. docs/verdict.md has the rules in words.
+"""
+
+from fnostab.decision.criteria import Criterion, State
+from fnostab.decision.rules import Roles, Rules
+from fnostab.decision.tally import ArmSummary, Stage
+from fnostab.decision.verdict import Verdict, VerdictName, decide
+
+__all__ = ["ArmSummary", "Criterion", "Roles", "Rules", "Stage", "State", "Verdict", "VerdictName", "decide"]
