@@ -60,6 +60,9 @@ class StudySpec(_Record):
     arms: Mapping[str, Mapping[str, Any]]  # name -> resolved settings, dotted
     roles: Mapping[str, str]  # "architecture" and "clipping" -> arm
     primary_metric: str
+    higher_is_better: bool = False
+    loss_margin: float = 1.10  # how many times control's loss counts as no worse
+    alpha: float = 0.05  # of the tests
     depth: int | None = None  # fno_blocks, if all arms share it
 
 

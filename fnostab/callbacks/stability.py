@@ -331,7 +331,7 @@ def _one_line(exception: BaseException) -> str:
 def _tags(judgement: Judgement) -> dict[str, str]:
     tags = {
         names.OUTCOME: str(judgement.outcome),
-        names.RULES_HELD: ", ".join(judgement.rules_held),
+        names.RULES_HELD: "; ".join(judgement.rules_held),
         names.NOT_JUDGED: "; ".join(judgement.not_judged),
         names.FAILURE_STEP: "" if judgement.failure_step is None else str(judgement.failure_step),
         names.FAILURE_AFTER: "" if judgement.known_good_step is None else str(judgement.known_good_step),

@@ -17,6 +17,7 @@ COMMANDS = {
     "run": "Run a study: arms over seeds, recorded in MLflow.",
     "train": "Train one trial.",
     "decide": "Turn the records of a study into a verdict.",
+    "export": "Write the trials of a study as a CSV table.",
     "activations": "Show the drift of the activations against depth.",
     "studies": "List the built-in studies.",
     "sync": "Send journals on disk to MLflow.",

@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 import json
-import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
 from fnostab.cli.options import TRACKING_URI
+from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
+    from fnostab.decision import Stage
+    from fnostab.report.verdict import Case
+    from fnostab.studies.spec import StudyFile
     from fnostab.tracking import Store
+    from fnostab.trial import StudySpec
+
+EXIT_CODES = {"GOLD": 0, "SILVER": 10, "PIVOT": 20, "INCONCLUSIVE": 30}
 
 
 @click.command("decide")
-@click.option("--experiment", required=True, help="MLflow experiment of Stage A.")
+@click.option("--experiment", help="MLflow experiment of Stage A.")
 @click.option("--deep-experiment", help="MLflow experiment of Stage B, the deep stress test.")
 @click.option("--study-run", help="Run id of the study to judge.  [default: the newest of the experiment]")
 @click.option("--deep-study-run", help="The same for Stage B.")
+@click.option("--table", type=click.Path(path_type=Path), help="A CSV file of trials instead of MLflow.")
+@click.option("--study", help="With --table: the study (name or file) whose arms and rules apply.  [default: stage_a]")
+@click.option("--require-support", is_flag=True, help="INCONCLUSIVE unless its tests support the verdict.")
+@click.option("--exit-code", is_flag=True, help="Exit with 0 GOLD, 10 SILVER, 20 PIVOT, 30 INCONCLUSIVE.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @TRACKING_URI
+@click.pass_context
 def command(
-    experiment: str,
+    context: click.Context,
+    /,
+    experiment: str | None,
     deep_experiment: str | None,
     study_run: str | None,
     deep_study_run: str | None,
+    table: Path | None,
+    study: str | None,
+    require_support: bool,
+    exit_code: bool,
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
@@ -34,18 +52,30 @@ def command(
 
     GOLD: the architecture is the cure. SILVER: it failed, but clipping helps. PIVOT: neither helps at
     depth. INCONCLUSIVE: which criterion blocks, and what to run next.
-    """
-    from fnostab.tracking import open_store
 
-    decide_and_print(
-        open_store(tracking_uri),
-        experiment,
-        deep_experiment=deep_experiment or None,
-        study_run=study_run,
-        deep_study_run=deep_study_run,
-        as_json=as_json,
-        console=Console(),
-    )
+    A table has the columns stage (a or b), arm, seed, outcome, val_loss, failure_step, last_step.
+    """
+    if (table is None) == (experiment is None):
+        raise ConfigError("say what to judge: --experiment NAME, or --table FILE.csv")
+    console = Console()
+    if table is not None:
+        case = _case_of_table(table, study or "stage_a", require_support)
+        show(case, console, as_json=as_json)
+    else:
+        from fnostab.tracking import open_store
+
+        case = decide_and_print(
+            open_store(tracking_uri),
+            experiment or "",
+            deep_experiment=deep_experiment or None,
+            study_run=study_run,
+            deep_study_run=deep_study_run,
+            require_support=require_support,
+            as_json=as_json,
+            console=console,
+        )
+    if exit_code:
+        context.exit(EXIT_CODES[case.verdict.name])
 
 
 def decide_and_print(
@@ -55,16 +85,17 @@ def decide_and_print(
     deep_experiment: str | None = None,
     study_run: str | None = None,
     deep_study_run: str | None = None,
+    require_support: bool = False,
     as_json: bool = False,
     console: Console,
-) -> None:
+) -> Case:
     """Judge, record and print; see `command` for the arguments.
 
     Raises:
         FnostabError: an experiment, study or control arm is missing, or the store does not answer.
     """
-    from fnostab.decision import Roles, Stage, decide
-    from fnostab.report.verdict import print_verdict, to_json, to_markdown
+    from fnostab.decision import Stage
+    from fnostab.report.verdict import headline, to_json, to_markdown
     from fnostab.tracking import find_experiment, log_verdict, newest_study, trial_rows
 
     wanted = {"a": (experiment, study_run)}
@@ -72,25 +103,49 @@ def decide_and_print(
         wanted["b"] = (deep_experiment, deep_study_run)
     experiment_ids = {stage: find_experiment(store, name) for stage, (name, _) in wanted.items()}
     records = {stage: newest_study(store, experiment_ids[stage], run) for stage, (_, run) in wanted.items()}
-    stages = [
-        Stage(stage, tuple(trial_rows(store, experiment_ids[stage], record))) for stage, record in records.items()
-    ]
+    stages = {s: Stage(s, tuple(trial_rows(store, experiment_ids[s], record))) for s, record in records.items()}
     studies = {stage: record.spec for stage, record in records.items()}
-    first = studies["a"]
-    roles = Roles(first.control, first.roles.get("architecture"), first.roles.get("clipping"))
-    verdict = decide(roles, *stages)
+    case = _judge(stages, studies["a"], studies, require_support)
+    study_runs = {stage: record.run_id for stage, record in records.items()}
+    payload = {**to_json(case), "study_runs": study_runs}
+    verdict_run = log_verdict(
+        store, experiment_ids["a"], list(study_runs.values()), headline(case.verdict), payload, to_markdown(case)
+    )
+    if not as_json:
+        for stage, run_id in study_runs.items():
+            console.print(f"Stage {stage.upper()}: judging study run {run_id}", highlight=False)
+    show(case, console, as_json=as_json, extra={"study_runs": study_runs, "verdict_run": verdict_run})
+    if not as_json:
+        console.print(f"recorded as run {verdict_run}", highlight=False, style="dim")
+    return case
 
-    payload = to_json(verdict, stages, studies)
-    payload["study_runs"] = {stage: record.run_id for stage, record in records.items()}
-    markdown = to_markdown(verdict, stages, studies)
-    runs = [record.run_id for record in records.values()]
-    verdict_run = log_verdict(store, experiment_ids["a"], runs, str(verdict.name), payload, markdown)
-    payload["verdict_run"] = verdict_run
+
+def show(case: Case, console: Console, *, as_json: bool, extra: dict[str, object] | None = None) -> None:
+    """Print a case as tables or as JSON."""
+    from fnostab.report.verdict import render, to_json
+
     if as_json:
-        json.dump(payload, sys.stdout, indent=2)
-        click.echo()
-        return
-    for stage, record in records.items():
-        console.print(f"Stage {stage.upper()}: study run {record.run_id}, the one judged", highlight=False)
-    print_verdict(console, verdict, stages, studies)
-    console.print(f"recorded as run {verdict_run}", highlight=False, style="dim")
+        click.echo(json.dumps({**to_json(case), **(extra or {})}, indent=2))
+    else:
+        console.print(render(case), highlight=False)
+
+
+def _case_of_table(path: Path, study_name: str, require_support: bool) -> Case:
+    from fnostab.decision import Stage
+    from fnostab.studies.spec import read_study_file
+    from fnostab.table import read_table
+
+    stages = {name: Stage(name, tuple(rows)) for name, rows in sorted(read_table(path).items())}
+    return _judge(stages, read_study_file(study_name), {}, require_support)
+
+
+def _judge(
+    stages: dict[str, Stage], study: StudyFile | StudySpec, studies: dict[str, StudySpec], require_support: bool
+) -> Case:
+    from fnostab.decision import Roles, Rules, assess, decide
+    from fnostab.report.verdict import Case
+
+    roles = Roles(study.control, study.roles.get("architecture"), study.roles.get("clipping"))
+    rules = Rules(alpha=study.alpha, loss_margin=study.loss_margin, higher_is_better=study.higher_is_better)
+    verdict = decide(roles, stages["a"], stages.get("b"), rules=rules, require_support=require_support)
+    return Case(verdict, assess(roles, stages, rules), tuple(stages.values()), studies)

@@ -100,7 +100,10 @@ CRITERIA: Mapping[str, Callable[[Tally, Tally, Rules], State]] = {
 def observed(name: str, control: Tally, arm: Tally, rules: Rules) -> tuple[State, str]:
     """State of a criterion, and why it can't be tested if it can't; else the reason is empty."""
     if min(control.n, arm.n) < rules.least_trials:
-        return State.UNTESTABLE, f"needs {rules.least_trials} training outcomes each, has control {control.n}, arm {arm.n}"
+        return (
+            State.UNTESTABLE,
+            f"needs {rules.least_trials} training outcomes each, has control {control.n}, arm {arm.n}",
+        )
     judge = CRITERIA[name]
     state = judge(control, arm, rules)
     if (control.excluded or arm.excluded) and state is not judge(
@@ -113,9 +116,7 @@ def observed(name: str, control: Tally, arm: Tally, rules: Rules) -> tuple[State
 # With their tests
 
 
-def stage_criteria(
-    stage: Stage, roles: Roles, rules: Rules, summaries: Mapping[str, ArmSummary]
-) -> list[Criterion]:
+def stage_criteria(stage: Stage, roles: Roles, rules: Rules, summaries: Mapping[str, ArmSummary]) -> list[Criterion]:
     """Every criterion for every arm of a stage but control; ``summaries`` are those of its arms."""
     control = Tally.of(stage.arm(roles.control))
     arms = [arm for arm in stage.arms if arm != roles.control]

@@ -139,7 +139,9 @@ def conclude(roles: Roles, tallies: Tallies, rules: Rules) -> Conclusion:
 
     of_architecture = keys(architecture, "ab")
     if of_architecture and all(states.get(key) is State.MET for key in of_architecture):
-        reason = f"{architecture} fails less than control at both depths, reaches a lower loss, and never went nonfinite"
+        reason = (
+            f"{architecture} fails less than control at both depths, reaches a lower loss, and never went nonfinite"
+        )
         next_step = f"make {architecture} the default architecture"
         return Conclusion(VerdictName.GOLD, reason, next_step, tuple(of_architecture))
 
@@ -148,7 +150,9 @@ def conclude(roles: Roles, tallies: Tallies, rules: Rules) -> Conclusion:
     clipping_fails_deep = any(states.get(key) is State.NOT_MET for key in keys(clipping, "b"))
     if clipping and architecture_failed and clipping_helps and not clipping_fails_deep:
         reason = f"{architecture} failed, while {clipping} fails less than control at a loss within the margin"
-        return Conclusion(VerdictName.SILVER, reason, f"make {clipping} the training policy", tuple(keys(clipping, "a")))
+        return Conclusion(
+            VerdictName.SILVER, reason, f"make {clipping} the training policy", tuple(keys(clipping, "a"))
+        )
 
     if _nothing_helps_deep(roles, tallies, states, rules):
         reason = f"control fails in Stage B, and no candidate cures it ({', '.join(roles.candidates)})"
@@ -193,7 +197,9 @@ def _blocking(roles: Roles, states: States) -> str:
                 state = states.get((stage, arm, name))
                 if state is not State.MET:
                     missing.setdefault(f"{state or 'not run'} in Stage {stage.upper()}", []).append(name)
-        blocks = [f"{', '.join(names)} {where}" if "not run" not in where else where for where, names in missing.items()]
+        blocks = [
+            f"{', '.join(names)} {where}" if "not run" not in where else where for where, names in missing.items()
+        ]
         lines.append(f"{arm}: {', '.join(blocks) or 'passes Stage A, and Stage B was not run'}")
     return "; ".join(lines)
 
@@ -211,7 +217,9 @@ def _next_step(roles: Roles, tallies: Tallies, states: States) -> str:
     if roles.architecture in passing and (deep is None or roles.architecture not in deep):
         return f"run Stage B with {roles.architecture}, and {control} to compare it with"
     if not any(arms[control].failed for arms in tallies.values()):
-        return f"{control} failed in no stage, so there is nothing to cure at this depth: crash_hunt, or a greater depth"
+        return (
+            f"{control} failed in no stage, so there is nothing to cure at this depth: crash_hunt, or a greater depth"
+        )
     untestable = {f"{arm} in Stage {stage.upper()}" for (stage, arm, _), s in states.items() if s is State.UNTESTABLE}
     if untestable:
         return f"run more seeds: {', '.join(sorted(untestable))} can't be tested yet"

@@ -1,18 +1,19 @@
 """A verdict as a person, a program and a web page read it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fnostab.decision import ArmSummary, Criterion, Stage, State, Verdict, VerdictName
+from fnostab.decision import ArmSummary, Criterion, Robustness, Stage, State, Verdict, VerdictName
+from fnostab.outcomes import Outcome
 from fnostab.trial import StudySpec
 
-__all__ = ["conditions", "headline", "print_verdict", "render", "to_json", "to_markdown"]
+__all__ = ["Case", "conditions", "headline", "render", "to_json", "to_markdown"]
 
 COLOURS = {
     VerdictName.GOLD: "bold yellow",
@@ -23,7 +24,7 @@ COLOURS = {
     State.NOT_MET: "red",
     State.UNTESTABLE: "yellow",
 }
-LOSSES = "median loss [IQR] (n_ok/N)"
+MOST_TRIALS = 60  # listed in a terminal
 OF_CONTROL = {  # what a verdict holds for, as the control arm has it
     "learning rate": "training.learning_rate",
     "blocks": "model.fno_blocks",
@@ -31,7 +32,22 @@ OF_CONTROL = {  # what a verdict holds for, as the control arm has it
 }
 
 
-def conditions(studies: Mapping[str, StudySpec]) -> str:
+@dataclass(frozen=True)
+class Case:
+    """A verdict with all that it was made from. ``studies`` is empty for a table from a file."""
+
+    verdict: Verdict
+    robustness: Robustness
+    stages: Sequence[Stage]
+    studies: Mapping[str, StudySpec]
+
+
+def headline(verdict: Verdict) -> str:
+    """The verdict's name, marked where its tests do not support it."""
+    return f"{verdict.name}{' (unsupported)' if verdict.supported is False else ''}"
+
+
+def conditions(studies: Mapping[str, StudySpec]) -> list[str]:
     """What the verdict holds for: profile, learning rate, depth and horizon of each stage's control."""
     lines = []
     for stage, study in studies.items():
@@ -40,78 +56,123 @@ def conditions(studies: Mapping[str, StudySpec]) -> str:
         lines.append(f"Stage {stage.upper()}: {study.name}, {study.profile} profile, {values}")
     if any(study.profile == "small" for study in studies.values()):
         lines.append("The small profile is a scale model: a demonstration, not a basis for policy.")
-    return "\n".join(lines)
+    return lines
 
 
-def headline(verdict: Verdict) -> str:
-    """The verdict in one sentence."""
-    return f"{verdict.name}: {verdict.reason}"
-
-
-def render(verdict: Verdict, stages: Sequence[Stage], studies: Mapping[str, StudySpec]) -> RenderableType:
+def render(case: Case) -> RenderableType:
     """Tables for a terminal, every number with the runs that it came from."""
-    parts = [table for stage in stages for table in _stage_tables(stage, verdict)]
-    parts.append(Text("\n".join([*verdict.best, *(f"no part in rates: {line}" for line in verdict.arms if line.excluded_line)])))
-    parts.append(Text(conditions(studies), style="dim"))
-    conclusion = Text.assemble((str(verdict.name), COLOURS[verdict.name]), f": {verdict.reason}")
-    parts.append(Group(conclusion, Text(f"next: {verdict.next_step}")))
+    verdict = case.verdict
+    parts = [table for stage in case.stages for table in _trial_table(stage)]
+    parts += [table for stage in case.stages for table in _stage_tables(stage, verdict)]
+    parts.append(Text("\n".join(_remarks(case))))
+    if case.studies:
+        parts.append(Text("\n".join(conditions(case.studies)), style="dim"))
+    parts.append(
+        Group(
+            Text.assemble((headline(verdict), COLOURS[verdict.name]), f": {verdict.reason}"),
+            Text(f"next: {verdict.next_step}"),
+        )
+    )
     return Group(*(part for each in parts for part in (each, Text())))
 
 
-def to_json(verdict: Verdict, stages: Sequence[Stage], studies: Mapping[str, StudySpec]) -> dict[str, Any]:
+def to_json(case: Case) -> dict[str, Any]:
     """Everything that `render` shows, JSON-ready."""
-    trials = [{"stage": s.name, **asdict(t), "outcome": str(t.outcome)} for s in stages for t in s.trials]
+    verdict, robustness = case.verdict, case.robustness
     return {
         "verdict": str(verdict.name),
+        "supported": verdict.supported,
         "reason": verdict.reason,
         "next_step": verdict.next_step,
-        "conditions": conditions(studies),
-        "studies": {stage: {"name": s.name, "hash": s.hash, "profile": s.profile} for stage, s in studies.items()},
+        "winner": verdict.winner,
+        "conditions": conditions(case.studies),
+        "studies": {s: {"name": x.name, "hash": x.hash, "profile": x.profile} for s, x in case.studies.items()},
         "arms": [asdict(summary) for summary in verdict.arms],
         "criteria": [{**asdict(criterion), "state": str(criterion.state)} for criterion in verdict.criteria],
-        "trials": trials,
+        "robustness": {
+            "changed_outcomes_to_flip": robustness.to_flip,
+            "at_collapse_thresholds": {str(k): str(v) for k, v in robustness.at_thresholds.items()},
+            "more_seeds": [asdict(each) for each in robustness.more_seeds],
+        },
+        "trials": [
+            {"stage": s.name, **asdict(t), "outcome": str(t.outcome), "rules_held": [str(r) for r in t.rules_held]}
+            for s in case.stages
+            for t in s.trials
+        ],
     }
 
 
-def to_markdown(verdict: Verdict, stages: Sequence[Stage], studies: Mapping[str, StudySpec]) -> str:
+def to_markdown(case: Case) -> str:
     """The same as Markdown, for the verdict's page in MLflow."""
-    lines = [f"**{headline(verdict)}**", "", f"Next: {verdict.next_step}", "", conditions(studies), ""]
-    lines += ["| stage | arm | failed | 95 % interval | median loss (n_ok/N) |", "|---|---|---|---|---|"]
+    verdict = case.verdict
+    lines = [f"**{headline(verdict)}**: {verdict.reason}", "", f"Next: {verdict.next_step}", ""]
+    lines += [f"- {line}" for line in (*_remarks(case), *conditions(case.studies))]
     lines += [
-        f"| {s.stage} | {s.arm} | {s.n_failed}/{s.n} | {_interval(s.failure_rate_ci)} | {_median(s)} |"
+        "",
+        "| stage | arm | failed | 95 % interval | median of successes [IQR] (n_ok/N) |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {s.stage} | {s.arm} | {s.n_failed}/{s.n} | {_percent(s.failure_rate_ci)} | {_median(s)} |"
         for s in verdict.arms
     ]
-    lines += ["", "| stage | arm | criterion | state | evidence |", "|---|---|---|---|---|"]
-    lines += [f"| {c.stage} | {c.arm} | {c.name} | {c.state} | {c.detail} |" for c in verdict.criteria]
+    lines += ["", "| stage | arm | criterion | state | evidence | test |", "|---|---|---|---|---|---|"]
+    lines += [f"| {c.stage} | {c.arm} | {c.name} | {c.state} | {c.detail} | {_test(c)} |" for c in verdict.criteria]
     return "\n".join(lines) + "\n"
 
 
-def print_verdict(
-    console: Console, verdict: Verdict, stages: Sequence[Stage], studies: Mapping[str, StudySpec]
-) -> None:
-    """Write `render` to a terminal."""
-    console.print(render(verdict, stages, studies), highlight=False)
+def _remarks(case: Case) -> list[str]:
+    """What stands beside the tables, a line each."""
+    verdict, robustness = case.verdict, case.robustness
+    lines = [*verdict.best, *(s.excluded_line for s in verdict.arms if s.excluded_line)]
+    for s in verdict.arms:
+        if s.matched_ratio is not None:
+            pairs = f"{s.matched_pairs} matched seed{'s' if s.matched_pairs != 1 else ''}"
+            lines.append(
+                f"Stage {s.stage.upper()}, {s.arm} to control: loss ratio {s.matched_ratio:.3f} over {pairs}; "
+                f"failures ranked below every success, p = {s.worst_rank_p:.3f}"
+            )
+    changed = [f"{name} at {threshold:g}" for threshold, name in robustness.at_thresholds.items()]
+    if any(name is not verdict.name for name in robustness.at_thresholds.values()) and verdict.supported is not None:
+        lines.append(f"the verdict depends on the collapse threshold: {', '.join(changed)}")
+    if case.studies or robustness.more_seeds:
+        flip = robustness.to_flip
+        lines.append(f"changed outcomes that would flip the verdict: {'more than 3' if flip is None else flip}")
+    lines += [f"seeds for {each}" for each in robustness.more_seeds]
+    return lines
 
 
 def _stage_tables(stage: Stage, verdict: Verdict) -> Iterable[RenderableType]:
     title = f"Stage {stage.name.upper()}"
-    arms = _table(f"{title}: what became of each arm", ("arm", "failed", "95 % interval", LOSSES), "outcomes")
+    arms = _table(
+        f"{title}: what became of each arm", ("arm", "failed", "95 % CI", "median [IQR] (n_ok/N)"), "outcomes"
+    )
     for s in (summary for summary in verdict.arms if summary.stage == stage.name):
         outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(s.outcomes.items()))
-        arms.add_row(s.arm, f"{s.n_failed}/{s.n}", _interval(s.failure_rate_ci), _median(s), outcomes)
+        arms.add_row(s.arm, f"{s.n_failed}/{s.n}", _percent(s.failure_rate_ci), _median(s), outcomes)
     yield arms
 
     criteria = _table(f"{title}: criteria, arm against control", ("arm", "criterion", "state"), "evidence")
-    for arm, names, state, detail in _alike(c for c in verdict.criteria if c.stage == stage.name):
-        criteria.add_row(arm, "\n".join(names), Text(state, style=COLOURS[state]), detail)
+    for arm, names, state, evidence in _alike(c for c in verdict.criteria if c.stage == stage.name):
+        criteria.add_row(arm, "\n".join(names), Text(state, style=COLOURS[state]), evidence)
     yield criteria
 
-    trials = _table(f"{title}: trials and their runs", ("arm", "seed", "outcome", "loss", "failed at", "MLflow run"))
-    for t in stage.trials:
+
+def _trial_table(stage: Stage) -> Iterable[RenderableType]:
+    """Trials with their runs: all of them, or only those that did not converge where they are many."""
+    recorded = [t for t in stage.trials if t.run_id is not None]
+    shown = recorded if len(recorded) <= MOST_TRIALS else [t for t in recorded if t.outcome is not Outcome.CONVERGED]
+    if not shown:
+        return
+    title = f"Stage {stage.name.upper()}: {len(shown)} of {len(recorded)} trials and their runs"
+    table = _table(title, ("arm", "seed", "outcome", "loss", "failed at", "MLflow run"))
+    for t in shown[:MOST_TRIALS]:
         loss = "-" if t.loss is None else f"{t.loss:.4g}"
         failed_at = "-" if t.failure_step is None else f"step {t.failure_step}"
-        trials.add_row(t.arm, str(t.seed), str(t.outcome), loss, failed_at, t.run_id or "-")
-    yield trials
+        table.add_row(t.arm, str(t.seed), str(t.outcome), loss, failed_at, t.run_id)
+    yield table
+    if len(shown) > MOST_TRIALS:
+        yield Text(f"... and {len(shown) - MOST_TRIALS} more; --json lists all of them")
 
 
 def _table(title: str, columns: Sequence[str], wrapped: str | None = None) -> Table:
@@ -125,12 +186,32 @@ def _table(title: str, columns: Sequence[str], wrapped: str | None = None) -> Ta
 
 def _alike(criteria: Iterable[Criterion]) -> Iterable[tuple[str, list[str], State, str]]:
     """Neighbouring criteria of an arm with the same state for the same reason, as one line."""
-    for (arm, state, detail), group in groupby(criteria, lambda c: (c.arm, c.state, c.detail)):
-        yield arm, [c.name if c.decides else f"({c.name})" for c in group], state, detail
+    for (arm, state, evidence), group in groupby(criteria, lambda c: (c.arm, c.state, _evidence(c))):
+        yield arm, [c.name if c.decides else f"({c.name})" for c in group], state, evidence
 
 
-def _interval(interval: tuple[float, float] | None) -> str:
-    return "-" if interval is None else f"{interval[0]:.0%} to {interval[1]:.0%}"
+def _evidence(criterion: Criterion) -> str:
+    test = _test(criterion)
+    return f"{criterion.detail}; {test}" if test else criterion.detail
+
+
+def _test(c: Criterion) -> str:
+    """Effect, interval, test, p and what they say, in words; empty where no test was made."""
+    if c.supported is None or c.state is State.UNTESTABLE:
+        return ""
+    support = "supported" if c.supported else "unsupported"
+    if c.test is None or c.p is None:
+        return support
+    effect = ""
+    if c.effect is not None:
+        what = "reduction" if c.name == "fewer_failures" else "ratio"
+        interval = f" [{c.ci[0]:.3g}, {c.ci[1]:.3g}]" if c.ci else ""
+        effect = f"{what} {c.effect:.3g}{interval}, "
+    return f"{effect}{c.test} p = {c.p:.3g}, {support}"
+
+
+def _percent(interval: tuple[float, float] | None) -> str:
+    return "-" if interval is None else f"{interval[0]:.0%}-{interval[1]:.0%}"
 
 
 def _median(summary: ArmSummary) -> str:

@@ -21,7 +21,7 @@ from fnostab.config import TrialConfig, digest, explain, file_sha256, flatten
 from fnostab.errors import ConfigError, DataError
 from fnostab.trial import Name, StudySpec, TrialSpec
 
-__all__ = ["PROFILES", "Study", "built_in_studies", "load_study", "resolve_profile"]
+__all__ = ["PROFILES", "Study", "built_in_studies", "load_study", "read_study_file", "resolve_profile"]
 
 PROFILES = ("auto", "full", "small")
 METRICS = (names.VAL_LOSS_BEST, names.VAL_LOSS_LAST, names.MAE_AMP, names.MAE_PHASE, names.SSIM_AMP, names.SSIM_PHASE)
@@ -40,6 +40,8 @@ class StudyFile(BaseModel):
     arms: dict[Name, Settings] = Field(min_length=1)
     roles: dict[Literal["architecture", "clipping"], str] = {}
     primary_metric: str = names.VAL_LOSS_BEST
+    loss_margin: Annotated[float, Field(ge=1)] = 1.10  # how many times control's loss counts as no worse
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of the tests, one-sided
     seeds: int | list[Annotated[int, Field(ge=0)]] = 10
     defaults: Settings = {}
     profiles: dict[Literal["small", "full"], Settings] = {}
@@ -52,6 +54,11 @@ class StudyFile(BaseModel):
         if self.primary_metric not in METRICS:
             raise ValueError(f"primary_metric={self.primary_metric!r} is not known; accepted: {', '.join(METRICS)}")
         return self
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of the primary metric."""
+        return self.primary_metric in HIGHER_IS_BETTER
 
 
 class Study:
@@ -96,6 +103,9 @@ class Study:
             arms={arm: flatten(config) for arm, config in self.arms.items()},
             roles={part: arm for part, arm in self.file.roles.items()},  # noqa: C416 - widens the keys to str
             primary_metric=self.file.primary_metric,
+            higher_is_better=self.file.higher_is_better,
+            loss_margin=self.file.loss_margin,
+            alpha=self.file.alpha,
             depth=depths.pop() if len(depths) == 1 else None,
         )
 
@@ -158,6 +168,11 @@ def load_study(name: str, profile: str = "auto", overrides: Mapping[str, Any] | 
     Raises:
         ConfigError: there is no such study or profile, or it is not accepted.
     """
+    return Study(read_study_file(name), resolve_profile(profile), overrides)
+
+
+def read_study_file(name: str) -> StudyFile:
+    """Read a study as it is written, without resolving its settings; see `load_study`."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         try:
@@ -170,7 +185,7 @@ def load_study(name: str, profile: str = "auto", overrides: Mapping[str, Any] | 
         raise ConfigError(
             f"no study {name!r}; built in: {', '.join(built_in_studies())}; or give the path of a .yaml file"
         )
-    return Study(_parse(text, name), resolve_profile(profile), overrides)
+    return _parse(text, name)
 
 
 def built_in_studies() -> list[str]:

@@ -108,6 +108,8 @@ def _row(run: Any, primary_metric: str) -> TrialRow:
         failure_step=None if failure_step is None else int(failure_step),
         last_step=None if last_step is None else int(last_step),
         ssim_amp=metrics.get(names.VAL_SSIM_AMP),
+        amplitude_spread=metrics.get(names.AMPLITUDE_SPREAD),
+        rules_held=tuple(Outcome(rule.strip()) for rule in tags.get(names.RULES_HELD, "").split(";") if rule.strip()),
         grad_ratio=p99 / median if p99 is not None and median else None,
         run_id=run.info.run_id,
     )
