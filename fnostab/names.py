@@ -7,7 +7,7 @@ reads. A change of meaning raises ``SCHEMA``.
 SCHEMA = "1"
 
 # Tags
-KIND = "fnostab.kind"  # "study", "trial" or "verdict"
+KIND = "fnostab.kind"  # what a run is: one of the KIND_ values below
 TRIAL_ID = "fnostab.trial_id"
 OWNER = "fnostab.owner"  # "pid@host" of the process that writes the journal
 STUDY = "fnostab.study"
@@ -86,6 +86,7 @@ OUTCOME_EVENT = "outcome"
 KIND_STUDY = "study"
 KIND_TRIAL = "trial"
 KIND_VERDICT = "verdict"
+KIND_SET_ASIDE = "set_aside"  # a trial's run whose journal was lost, and which was made again
 KIND_LIVE = "live"  # a script of the user's own, part of no study
 
 # Tags by which runs point at each other

@@ -17,6 +17,7 @@ COMMANDS = {
     "run": "Run a study: arms over seeds, recorded in MLflow.",
     "train": "Train one trial.",
     "decide": "Turn the records of a study into a verdict.",
+    "report": "Write a verdict with its figures as one HTML file.",
     "export": "Write the trials of a study as a CSV table.",
     "activations": "Show the drift of the activations against depth.",
     "studies": "List the built-in studies.",
@@ -40,14 +41,21 @@ class _Lazy(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Lazy,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="fnostab")
-def group() -> None:
+@click.pass_context
+def group(context: click.Context) -> None:
     """Does this change make training stable?
 
     Runs the arms of a question over many seeds, records every step in MLflow, and turns the records
     into a verdict.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -58,8 +66,12 @@ def main(arguments: list[str] | None = None) -> None:
         status = leave.exit_code
     except click.Abort:
         status = 130
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "fnostab"
+        click.echo(f"error: {error.format_message().rstrip('.')}; see `{command} --help`", err=True)
+        status = error.exit_code
     except click.ClickException as error:
-        error.show()
+        click.echo(f"error: {error.format_message()}", err=True)
         status = error.exit_code
     except FnostabError as error:
         click.echo(f"error: {error}", err=True)

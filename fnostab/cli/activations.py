@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fnostab.cli.options import OUTPUT, TRACKING_URI, parse_names
 from fnostab.cli.run import execute
+from fnostab.errors import LaunchError
 
 if TYPE_CHECKING:
     from fnostab.training.activations import BlockMoments
@@ -41,6 +42,12 @@ def command(context: click.Context, /, arms: str | None, seed: int, **options: A
     _, result = execute(
         extra=context.args, seeds=[seed], arms=parse_names(arms), console=console, retry_oom=False, **options
     )
+    for trial in result.trials:
+        if trial.run_elsewhere is not None:
+            raise LaunchError(
+                f"the journal of {trial.name} is not in {result.folder}, only its MLflow run {trial.run_elsewhere} "
+                "is left: give the folder that holds it with --output, or another --experiment to train it again"
+            )
     moments = {
         trial.spec.arm: {
             "initialisation": at_initialisation(trial.spec),

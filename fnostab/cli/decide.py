@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,6 +95,48 @@ def decide_and_print(
     Raises:
         FnostabError: an experiment, study or control arm is missing, or the store does not answer.
     """
+    judged = judge_and_record(
+        store,
+        experiment,
+        deep_experiment=deep_experiment,
+        study_run=study_run,
+        deep_study_run=deep_study_run,
+        require_support=require_support,
+    )
+    case, study_runs, verdict_run = judged.case, judged.study_runs, judged.verdict_run
+    if not as_json:
+        for stage, run_id in study_runs.items():
+            console.print(f"Stage {stage.upper()}: judging study run {run_id}", highlight=False)
+    show(case, console, as_json=as_json, extra={"study_runs": study_runs, "verdict_run": verdict_run})
+    if not as_json:
+        console.print(f"recorded as run {verdict_run}", highlight=False, style="dim")
+    return case
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict that is recorded: experiment ids and study runs by stage, and the verdict's own run."""
+
+    case: Case
+    experiment_ids: dict[str, str]
+    study_runs: dict[str, str]
+    verdict_run: str
+
+
+def judge_and_record(
+    store: Store,
+    experiment: str,
+    *,
+    deep_experiment: str | None = None,
+    study_run: str | None = None,
+    deep_study_run: str | None = None,
+    require_support: bool = False,
+) -> Judged:
+    """Judge and record; see `command` for the arguments.
+
+    Raises:
+        FnostabError: an experiment, study or control arm is missing, or the store does not answer.
+    """
     from fnostab.decision import Stage
     from fnostab.report.verdict import headline, to_json, to_markdown
     from fnostab.tracking import find_experiment, log_verdict, newest_study, trial_rows
@@ -111,13 +154,7 @@ def decide_and_print(
     verdict_run = log_verdict(
         store, experiment_ids["a"], list(study_runs.values()), headline(case.verdict), payload, to_markdown(case)
     )
-    if not as_json:
-        for stage, run_id in study_runs.items():
-            console.print(f"Stage {stage.upper()}: judging study run {run_id}", highlight=False)
-    show(case, console, as_json=as_json, extra={"study_runs": study_runs, "verdict_run": verdict_run})
-    if not as_json:
-        console.print(f"recorded as run {verdict_run}", highlight=False, style="dim")
-    return case
+    return Judged(case, experiment_ids, study_runs, verdict_run)
 
 
 def show(case: Case, console: Console, *, as_json: bool, extra: dict[str, object] | None = None) -> None:

@@ -10,6 +10,8 @@ from fnostab.errors import ConfigError
 
 __all__ = ["OUTPUT", "TRACKING_URI", "parse_names", "parse_seeds", "parse_settings", "positive"]
 
+MOST_SEEDS = 10_000
+
 TRACKING_URI = click.option(
     "--tracking-uri", metavar="URI", help="MLflow server or database.  [default: MLFLOW_TRACKING_URI, or ./mlflow.db]"
 )
@@ -30,19 +32,22 @@ def parse_seeds(text: str | None) -> list[int]:
     """
     if not text:
         return []
-    try:
-        numbers = [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        numbers = []
-    seeds = list(range(numbers[0])) if "," not in text and numbers else numbers
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"seeds={text!r} is not accepted: give a count from 1 (as in 10), or a list (as in 0,3,5)")
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    seeds = [int(part) for part in parts if part.isdecimal()]
+    if "," not in text and seeds:
+        seeds = list(range(min(seeds[0], MOST_SEEDS + 1)))
+    accepted = all(part.isdecimal() for part in parts) and 0 < len(seeds) <= MOST_SEEDS
+    if not accepted or len(set(seeds)) < len(seeds):
+        raise ConfigError(
+            f"seeds={text!r} is not accepted: give a count from 1 to {MOST_SEEDS} (as in 10), "
+            "or a list without repetition (as in 0,3,5)"
+        )
     return seeds
 
 
 def parse_names(text: str | None) -> list[str]:
-    """``"control,arch_fix"`` as a list; empty for all."""
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
+    """``"control,arch_fix"`` as a list, each once; empty for all."""
+    return list(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
 
 
 def parse_settings(assignments: tuple[str, ...]) -> dict[str, Any]:

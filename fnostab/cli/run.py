@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from fnostab.cli.options import OUTPUT, TRACKING_URI, parse_names, parse_seeds, parse_settings, positive
-from fnostab.errors import ConfigError, TrackingError
+from fnostab.errors import ConfigError, DecisionError, LaunchError, TrackingError
 
 if TYPE_CHECKING:
     from fnostab.studies.run import StudyRun
@@ -49,14 +49,17 @@ def run_and_report(*, decide: bool = False, **options: Any) -> None:
         options: of `execute`.
 
     Raises:
-        FnostabError: it could not be started, or not all of it could be recorded.
+        FnostabError: it could not be started, not all of it could be recorded, or a trial came to no result.
     """
     console = Console()
     _, result = execute(console=console, **options)
     if decide:
         from fnostab.cli.decide import decide_and_print
 
-        decide_and_print(result.store, result.experiment, study_run=result.run_id, console=console)
+        try:
+            decide_and_print(result.store, result.experiment, study_run=result.run_id, console=console)
+        except DecisionError as error:  # only some arms were asked for: what was to be run has run
+            console.print(f"no verdict yet: {error}", highlight=False, soft_wrap=True)
     tracking_uri = options.get("tracking_uri")
     at = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
     commands = {"fnostab ui": "grad-norm curves of every trial in the MLflow UI"}
@@ -64,6 +67,7 @@ def run_and_report(*, decide: bool = False, **options: Any) -> None:
     console.print("\nnext:")
     for line, meaning in commands.items():
         console.print(f"  {line}{at}    # {meaning}", highlight=False, soft_wrap=True)
+    _insist_on_results(result)
 
 
 def execute(
@@ -110,6 +114,16 @@ def execute(
     if result.unsent:
         raise TrackingError(result.unsent)
     return loaded, result
+
+
+def _insist_on_results(result: StudyRun) -> None:
+    missing = [trial for trial in result.trials if not trial.finished]
+    if missing:
+        first = missing[0]
+        raise LaunchError(
+            f"{len(missing)} of {len(result.trials)} trials came to no result, as {first.name}: {first.outcome} "
+            f"({first.reason}); mend that, and the same command tries them again"
+        )
 
 
 def _as_assignments(extra: list[str]) -> list[str]:

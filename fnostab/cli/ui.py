@@ -54,10 +54,10 @@ def command(port: int, tracking_uri: str | None) -> None:
 
 
 def _print_addresses(store: Store, url: str) -> None:
+    from fnostab.tracking import install_view, view_address
+
     click.echo(f"MLflow UI: {url}")
     for experiment in store.client.search_experiments():
-        page = (
-            f"{url}/#/experiments/{experiment.experiment_id}/runs?compareRunsMode=CHART&workflowType=machine_learning"
-        )
         if experiment.name != "Default":
-            click.echo(f"  {experiment.name}: {page}")
+            with_charts = install_view(store, experiment.experiment_id)
+            click.echo(f"  {experiment.name}: {view_address(url, experiment.experiment_id, with_charts=with_charts)}")

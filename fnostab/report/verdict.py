@@ -13,7 +13,7 @@ from fnostab.decision import ArmSummary, Criterion, Robustness, Stage, State, Ve
 from fnostab.outcomes import Outcome
 from fnostab.trial import StudySpec
 
-__all__ = ["Case", "conditions", "headline", "render", "to_json", "to_markdown"]
+__all__ = ["Case", "conditions", "headline", "remarks", "render", "to_json", "to_markdown"]
 
 COLOURS = {
     VerdictName.GOLD: "bold yellow",
@@ -64,7 +64,7 @@ def render(case: Case) -> RenderableType:
     verdict = case.verdict
     parts = [table for stage in case.stages for table in _trial_table(stage)]
     parts += [table for stage in case.stages for table in _stage_tables(stage, verdict)]
-    parts.append(Text("\n".join(_remarks(case))))
+    parts.append(Text("\n".join(remarks(case))))
     if case.studies:
         parts.append(Text("\n".join(conditions(case.studies)), style="dim"))
     parts.append(
@@ -106,7 +106,7 @@ def to_markdown(case: Case) -> str:
     """The same as Markdown, for the verdict's page in MLflow."""
     verdict = case.verdict
     lines = [f"**{headline(verdict)}**: {verdict.reason}", "", f"Next: {verdict.next_step}", ""]
-    lines += [f"- {line}" for line in (*_remarks(case), *conditions(case.studies))]
+    lines += [f"- {line}" for line in (*remarks(case), *conditions(case.studies))]
     lines += [
         "",
         "| stage | arm | failed | 95 % interval | median of successes [IQR] (n_ok/N) |",
@@ -121,7 +121,7 @@ def to_markdown(case: Case) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _remarks(case: Case) -> list[str]:
+def remarks(case: Case) -> list[str]:
     """What stands beside the tables, a line each."""
     verdict, robustness = case.verdict, case.robustness
     lines = [*verdict.best, *(s.excluded_line for s in verdict.arms if s.excluded_line)]

@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 from fnostab import names
 from fnostab.errors import JournalError
 from fnostab.journal import FILE_NAME, Event, read_journal
-from fnostab.outcomes import EXCLUDED, Outcome
+from fnostab.outcomes import EXCLUDED, FAILURES, Outcome
 from fnostab.trial import TrialSpec
 
 __all__ = ["TrialProgress", "is_being_written"]
@@ -28,7 +28,13 @@ class TrialProgress:
     scheduled_steps: int | None = None
     loss: float | None = None
     grad_norm: float | None = None
+    held_step: int | None = None  # that an earlier attempt came to: its points are not recorded again
+    announced: Outcome | None = None  # failure that the trial saw before it ended
+    run_elsewhere: str | None = None  # MLflow run that holds the outcome, if not this folder's journal
+    unwritten: bool = False  # whether the outcome is not in the journal: its disk is full, say
+    first_ms: int | None = None  # time of the journal's first record, Unix milliseconds
     started_s: float | None = None  # of the attempt that is under way, Unix time
+    training_since_s: float | None = None  # the same without its start
     ended_s: float | None = None
     _offset: int = field(default=0, repr=False)
 
@@ -54,6 +60,8 @@ class TrialProgress:
             return
         for record, offset in read_journal(path, self._offset):
             self._offset = offset
+            if self.first_ms is None:
+                self.first_ms = record.time_ms
             if isinstance(record, Event):
                 self._take_event(record)
             elif names.GRAD_NORM in record.values or names.GRAD_NORM in record.nonfinite:
@@ -63,10 +71,16 @@ class TrialProgress:
 
     def _take_event(self, event: Event) -> None:
         if event.name == names.PARAMS_EVENT:  # an attempt begins
-            self.outcome = self.failure_step = self.reason = self.ended_s = None
+            self.held_step = self.held_step if self.step is None else self.step
+            self.outcome = self.announced = self.failure_step = self.reason = self.ended_s = None
+            self.step = self.loss = self.grad_norm = self.training_since_s = None
             self.started_s = event.time_ms / 1000
         elif event.name == names.STARTED_EVENT:
             self.scheduled_steps = event.payload.get("scheduled_steps")
+            self.training_since_s = event.time_ms / 1000
+        elif event.name == names.TAGS_EVENT and event.payload.get(names.OUTCOME) in FAILURES:
+            self.announced = Outcome(event.payload[names.OUTCOME])
+            self.failure_step = int(event.payload[names.FAILURE_STEP])
         elif event.name == names.OUTCOME_EVENT:
             self.outcome = Outcome(event.payload["outcome"])
             self.failure_step = event.payload.get("failure_step")
@@ -78,6 +92,13 @@ class TrialProgress:
         if self.started_s is None:
             return None
         return (self.ended_s or time.time()) - self.started_s
+
+    def seconds_left(self) -> float | None:
+        """How long training goes on at its present pace; None if that can't be told."""
+        if self.ended_s or self.step is None or not self.scheduled_steps or self.training_since_s is None:
+            return None
+        per_step = (time.time() - self.training_since_s) / (self.step + 1)
+        return per_step * (self.scheduled_steps - self.step - 1)
 
 
 def is_being_written(directory: Path) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from fnostab import names
 from fnostab.config import TrialConfig, digest, explain, file_sha256, flatten
@@ -42,7 +42,7 @@ class StudyFile(BaseModel):
     primary_metric: str = names.VAL_LOSS_BEST
     loss_margin: Annotated[float, Field(ge=1)] = 1.10  # how many times control's loss counts as no worse
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of the tests, one-sided
-    seeds: int | list[Annotated[int, Field(ge=0)]] = 10
+    seeds: Annotated[int, Field(gt=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = 10
     defaults: Settings = {}
     profiles: dict[Literal["small", "full"], Settings] = {}
 
@@ -91,7 +91,18 @@ class Study:
         return digest({arm: config.identity() for arm, config in self.arms.items()})
 
     def spec(self, experiment: str) -> StudySpec:
-        """The record of this study in ``experiment``."""
+        """The record of this study in ``experiment``.
+
+        Raises:
+            ConfigError: the experiment's name is not accepted.
+        """
+        try:
+            TypeAdapter(Name).validate_python(experiment)
+        except ValidationError:
+            raise ConfigError(
+                f"experiment={experiment!r} is not accepted: it names a folder too, so start it with a letter or digit "
+                "and use only these, dots, hyphens and underscores"
+            ) from None
         depths = {config.model.fno_blocks for config in self.arms.values()}
         return StudySpec(
             name=self.file.name,
@@ -150,7 +161,8 @@ class Study:
         settings: Settings = {}
         for layer in layers:
             settings |= flatten(layer)
-        if path := settings.get("data.probe.path"):
+        path = settings.get("data.probe.path")
+        if isinstance(path, str) and path:
             settings["data.probe.path"] = str(Path(path).absolute())
             try:
                 settings["data.probe.sha256"] = file_sha256(path)
@@ -179,6 +191,8 @@ def read_study_file(name: str) -> StudyFile:
             text = path.read_text()
         except OSError as error:
             raise ConfigError(f"can't read the study {name}: {error.strerror}") from error
+        except UnicodeDecodeError:
+            raise ConfigError(f"can't read the study {name}: it is not text in UTF-8") from None
     elif name in built_in_studies():
         text = (_built_in() / f"{name}.yaml").read_text()
     else:

@@ -15,7 +15,8 @@ from fnostab.studies.progress import TrialProgress
 
 __all__ = ["StudyView"]
 
-SYMBOLS = {
+RUNNING, WAITING = "running", "waiting"  # of a trial without an outcome
+SYMBOLS: dict[str, tuple[str, str]] = {
     Outcome.CONVERGED: ("●", "green"),
     Outcome.COLLAPSED: ("C", "bold red"),
     Outcome.EXPLODED: ("E", "bold red"),
@@ -24,6 +25,8 @@ SYMBOLS = {
     Outcome.OOM: ("M", "yellow"),
     Outcome.KILLED: ("K", "yellow"),
     Outcome.INFRA_ERROR: ("!", "yellow"),
+    RUNNING: ("▸", "cyan"),
+    WAITING: ("·", "dim"),
 }
 LINE_EVERY_S = 10.0  # of plain progress, so that it is never silent for long
 
@@ -52,6 +55,8 @@ class StudyView:
         if self._live is not None:
             self._live.update(self._table([]))
             self._live.stop()
+        else:
+            self.console.print(self._table([]))
 
     def update(self, running: Sequence[TrialProgress], trouble: str | None) -> None:
         """Show the state of all trials, those under way, and what keeps the records from the store."""
@@ -75,8 +80,10 @@ class StudyView:
             failed = sum(t.outcome in FAILURES for t in trials)
             judged = sum(t.outcome is not None and not t.excluded for t in trials)
             table.add_row(arm, cells, f"{failed}/{judged}")
-        seen = dict.fromkeys(t.outcome for t in self.trials if t.outcome in SYMBOLS)
-        legend = Text("  ").join(Text.assemble(SYMBOLS[o], f" {o}") for o in seen if o is not None)
+        states = {*(t.outcome or (RUNNING if t.name in names else WAITING) for t in self.trials)}
+        legend = Text("  ").join(
+            Text.assemble(symbol, f"\N{NO-BREAK SPACE}{state}") for state, symbol in SYMBOLS.items() if state in states
+        )
         return Group(table, legend)
 
     def _running(self, running: Sequence[TrialProgress]) -> RenderableType:
@@ -92,12 +99,17 @@ class StudyView:
         return f"{done} of {len(self.trials)} trials{self._study_time_left()}"
 
     def _study_time_left(self) -> str:
-        durations = [s for t in self.trials if t.ended_s and (s := t.seconds()) is not None]
-        if not durations:
+        ended = [t.seconds() or 0.0 for t in self.trials if t.ended_s and not t.excluded]
+        running = [(t.seconds() or 0.0) + left for t in self.trials if (left := t.seconds_left()) is not None]
+        if not (expected := ended or running):
             return ""
-        mean = sum(durations) / len(durations)
-        remaining = sum(mean - min(mean, t.seconds() or 0.0) for t in self.trials if t.outcome is None)
+        mean = sum(expected) / len(expected)
+        remaining = sum(max(0.0, mean - self._seconds_done(t)) for t in self.trials if t.outcome is None)
         return f", about {_duration(remaining / self.jobs)} left" if remaining else ""
+
+    @staticmethod
+    def _seconds_done(trial: TrialProgress) -> float:
+        return 0.0 if trial.ended_s else trial.seconds() or 0.0
 
     def _print_lines(self, running: Sequence[TrialProgress], trouble: str | None) -> None:
         for trial in self.trials:
@@ -117,15 +129,15 @@ class StudyView:
 
 
 def _cell(trial: TrialProgress, running: bool) -> Text:
-    if trial.outcome is not None:
-        return Text.assemble(SYMBOLS.get(trial.outcome, ("?", "yellow")))
-    return Text("▸", style="cyan") if running else Text("·", style="dim")
+    return Text.assemble(SYMBOLS[trial.outcome or (RUNNING if running else WAITING)])
 
 
 def _step(trial: TrialProgress) -> str:
-    if trial.step is None:
-        return "starting"
-    return f"{trial.step + 1}/{trial.scheduled_steps or '?'}"
+    if trial.step is not None:
+        return f"{trial.step + 1}/{trial.scheduled_steps or '?'}"
+    if trial.training_since_s is not None and trial.held_step is not None:
+        return f"repeats {trial.held_step + 1}"
+    return "starting"
 
 
 def _number(value: float | None) -> str:
@@ -133,10 +145,8 @@ def _number(value: float | None) -> str:
 
 
 def _time_left(trial: TrialProgress) -> str:
-    seconds = trial.seconds()
-    if trial.step is None or not trial.scheduled_steps or seconds is None:
-        return "-"
-    return _duration(seconds / (trial.step + 1) * (trial.scheduled_steps - trial.step - 1))
+    seconds = trial.seconds_left()
+    return "-" if seconds is None else _duration(seconds)
 
 
 def _duration(seconds: float) -> str:

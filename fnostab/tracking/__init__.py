@@ -10,47 +10,62 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fnostab.tracking.elsewhere import RunElsewhere, runs_elsewhere, set_aside
     from fnostab.tracking.live import live_sink
     from fnostab.tracking.reader import StudyRecord, find_experiment, newest_study, trial_rows
     from fnostab.tracking.reconcile import SyncReport, sync
+    from fnostab.tracking.run import end_unwritten
     from fnostab.tracking.store import Store, open_store
     from fnostab.tracking.ui import free_port, ui_command, wait_until_ready
     from fnostab.tracking.uploader import Uploader
     from fnostab.tracking.verdicts import log_verdict
+    from fnostab.tracking.views import install_view, view_address
     from fnostab.tracking.writer import ensure_study, finish_study, link_project_run, log_study_artifact
 
 __all__ = [
+    "RunElsewhere",
     "Store",
     "StudyRecord",
     "SyncReport",
     "Uploader",
+    "end_unwritten",
     "ensure_study",
     "find_experiment",
     "finish_study",
     "free_port",
+    "install_view",
     "link_project_run",
     "live_sink",
     "log_study_artifact",
     "log_verdict",
     "newest_study",
     "open_store",
+    "runs_elsewhere",
+    "set_aside",
     "sync",
     "trial_rows",
     "ui_command",
+    "view_address",
     "wait_until_ready",
 ]
 
 _MODULE_OF = {
+    "RunElsewhere": "elsewhere",
+    "runs_elsewhere": "elsewhere",
+    "set_aside": "elsewhere",
     "live_sink": "live",
     "StudyRecord": "reader",
     "find_experiment": "reader",
     "newest_study": "reader",
     "trial_rows": "reader",
+    "end_unwritten": "run",
     "Store": "store",
     "open_store": "store",
     "SyncReport": "reconcile",
     "sync": "reconcile",
     "free_port": "ui",
+    "install_view": "views",
+    "view_address": "views",
     "ui_command": "ui",
     "wait_until_ready": "ui",
     "Uploader": "uploader",

@@ -16,7 +16,7 @@ from fnostab.tracking.store import Store, reported
 from fnostab.tracking.writer import STUDY_FILE
 from fnostab.trial import StudySpec
 
-__all__ = ["StudyRecord", "find_experiment", "newest_study", "trial_rows"]
+__all__ = ["StudyRecord", "find_experiment", "newest_study", "search_trials", "trial_rows"]
 
 PAGE = 1000  # runs in one answer
 
@@ -75,20 +75,21 @@ def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialR
         TrackingError: the store does not answer, or a trial was recorded by a version that gave
             names other meanings.
     """
-    of_study = f"tags.`{names.KIND}` = '{names.KIND_TRIAL}' AND tags.`{names.STUDY_HASH}` = '{study.spec.hash}'"
     rows = []
     with reported(store):
-        for run in _search(store, experiment, of_study):
+        for run in search_trials(store, experiment, study.spec.hash):
             _check_schema(run)
             rows.append(_row(run, study.spec.primary_metric))
     order = list(study.spec.arms)
     return sorted(rows, key=lambda row: (order.index(row.arm) if row.arm in order else len(order), row.seed))
 
 
-def _search(store: Store, experiment: str, filter_string: str) -> Iterator[Any]:
+def search_trials(store: Store, experiment: str, study_hash: str) -> Iterator[Any]:
+    """MLflow's runs of the trials of a study, in no order; what was set aside is not among them."""
+    of_study = f"tags.`{names.KIND}` = '{names.KIND_TRIAL}' AND tags.`{names.STUDY_HASH}` = '{study_hash}'"
     token = None
     while True:
-        page = store.client.search_runs([experiment], filter_string, max_results=PAGE, page_token=token)
+        page = store.client.search_runs([experiment], of_study, max_results=PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:

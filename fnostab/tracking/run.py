@@ -1,6 +1,7 @@
 """One trial's run in MLflow."""
 
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -14,9 +15,10 @@ from fnostab.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.tracking.attempt import starts_attempt
 from fnostab.tracking.batch import Batch
 from fnostab.tracking.identity import RunIdentity
-from fnostab.tracking.store import Store, experiment_id
+from fnostab.tracking.store import Store, experiment_id, reported
+from fnostab.trial import TrialSpec
 
-__all__ = ["TrialRun"]
+__all__ = ["TrialRun", "end_unwritten"]
 
 STATUS: Mapping[str | None, str] = {  # of every other outcome: FINISHED
     Outcome.OOM: "FAILED",
@@ -127,3 +129,18 @@ class TrialRun:
         dataset = Dataset(payload["name"], payload["digest"][:LONGEST_DIGEST], "local", payload["source"])
         context = InputTag("mlflow.data.context", payload.get("context", "train"))
         self._client.log_inputs(self.id, [DatasetInput(dataset, [context])])
+
+
+def end_unwritten(store: Store, trial: TrialSpec, outcome: Outcome, reason: str) -> None:
+    """End the run of a trial, if it has one, whose journal could not take its outcome: its disk is full, say.
+
+    Raises:
+        TrackingError: the store does not take it.
+    """
+    with reported(store):
+        experiment = experiment_id(store, trial.experiment)
+        same_trial = f"tags.`{names.TRIAL_ID}` = '{trial.trial_id}'"
+        for run in store.client.search_runs([experiment], same_trial, max_results=1):
+            payload = {"outcome": str(outcome), "reason": reason}
+            event = Event(time.time_ns() // 1_000_000, names.OUTCOME_EVENT, payload)
+            TrialRun(store, run, f"{trial.arm}-{trial.seed}").end(event)

@@ -1,7 +1,4 @@
-"""Figures, one function each, one style for all: used by a trial's artifacts, reports and docs alike.
-
-Colours are Okabe and Ito's, told apart by colour-blind readers and in grey.
-"""
+"""What one trial keeps: its reconstruction beside the truth, its history, and its activations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,17 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-__all__ = ["activation_figure", "history_figure", "reconstruction_figure"]
+from fnostab.figures.style import COLOURS, INK, STYLE
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-STYLE: Any = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "font.size": 9,
-    "figure.dpi": 120,
-}
+__all__ = ["activation_figure", "history_figure", "reconstruction_figure"]
 
 
 def reconstruction_figure(predicted: NDArray[np.complex64], truth: NDArray[np.complex64], phase: bool) -> Figure:
@@ -69,9 +58,9 @@ def history_figure(
             ax.plot(steps, curve, color=colour, linewidth=0.9, label=name)
         if nonfinite_steps:
             height = [0.02] * len(nonfinite_steps)
-            ax.plot(nonfinite_steps, height, "x", color="black", transform=ax.get_xaxis_transform(), label="not finite")
+            ax.plot(nonfinite_steps, height, "x", color=INK, transform=ax.get_xaxis_transform(), label="not finite")
         if failure_step is not None:
-            ax.axvline(failure_step, color="black", linestyle="--", linewidth=0.9, label="failure")
+            ax.axvline(failure_step, color=INK, linestyle="--", linewidth=0.9, label="failure")
         ax.set(xlabel="optimiser step", ylabel=ylabel, yscale="log")
         if ax.get_legend_handles_labels()[0]:
             ax.legend(fontsize=8)
@@ -95,7 +84,7 @@ def activation_figure(arms: Mapping[str, Mapping[str, Mapping[str, tuple[float, 
                 means.plot(depth, [mean for mean, _ in blocks.values()], label=f"{arm}, {moment}", **style)
                 stds.plot(depth, [std for _, std in blocks.values()], **style)
         means.set(xlabel="block", ylabel="mean of the output")
-        means.axhline(0, color="black", linewidth=0.6)
+        means.axhline(0, color=INK, linewidth=0.6)
         stds.set(xlabel="block", ylabel="standard deviation of the output", yscale="log")
         for ax in (means, stds):
             ax.xaxis.get_major_locator().set_params(integer=True)

@@ -1,0 +1,1 @@
+"""Charts of the MLflow UI, as data."""

@@ -1,0 +1,24 @@
+"""Figures, one function each, one style for all: used by a trial's artifacts, reports and docs alike.
+
+What one trial keeps is drawn in `fnostab.figures.trial`; arms side by side in `fnostab.figures.arms`;
+gradient norms of many seeds in `fnostab.figures.fan`.
+"""
+
+from fnostab.figures.arms import failure_rate_forest, kaplan_meier_figure, loss_strip
+from fnostab.figures.fan import Fan, grad_norm_fan, make_fan
+from fnostab.figures.style import COLOURS, INK
+from fnostab.figures.trial import activation_figure, history_figure, reconstruction_figure
+
+__all__ = [
+    "COLOURS",
+    "INK",
+    "Fan",
+    "activation_figure",
+    "failure_rate_forest",
+    "grad_norm_fan",
+    "history_figure",
+    "kaplan_meier_figure",
+    "loss_strip",
+    "make_fan",
+    "reconstruction_figure",
+]

@@ -1,0 +1,118 @@
+"""A report as one HTML file that needs nothing beside it, and as Markdown with its pictures beside it."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fnostab.decision import Criterion
+from fnostab.errors import ConfigError
+from fnostab.report.content import Report
+
+__all__ = ["HTML", "MARKDOWN", "to_html", "to_markdown", "write"]
+
+HTML = "report.html"
+MARKDOWN = "report.md"
+PICTURES = "pictures"
+
+MEANINGS = {  # of criteria, for readers who have not seen the program
+    "fewer_failures": "fails less often than control",
+    "better_loss": "lower median loss than control, over successful trials",
+    "loss_within_10pct": "median loss within the margin of control's, over successful trials",
+    "no_nonfinite": "no trial gave NaN or infinity",
+    "grad_bounded": "gradients stayed bounded in the last half",
+    "matches_stage_a": "as good as the same arm in Stage A",
+}
+
+
+def to_html(report: Report) -> str:
+    """One page: its style and pictures are part of it; no script, nothing to load."""
+    return _environment().get_template("report.html.j2").render(report=report)
+
+
+def to_markdown(report: Report) -> str:
+    """The same in Markdown; pictures are files in the folder ``pictures``."""
+    return _environment().get_template("report.md.j2").render(report=report, folder=PICTURES)
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """Write both into ``folder``, which is made; return all files, the HTML first.
+
+    Raises:
+        ConfigError: it can't be written.
+    """
+    files: dict[Path, bytes] = {
+        folder / HTML: to_html(report).encode(),
+        folder / MARKDOWN: to_markdown(report).encode(),
+        **{folder / PICTURES / picture.file_name: picture.content for picture in report.pictures},
+    }
+    try:
+        (folder / PICTURES).mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            path.write_bytes(content)
+    except OSError as error:
+        raise ConfigError(f"can't write the report to {folder}: {error.strerror}; name another with -o") from error
+    return list(files)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("fnostab.report"),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    filters: dict[str, Callable[..., str]] = {
+        "number": _number,
+        "percent": _percent,
+        "p_value": _p_value,
+        "setting": _setting,
+        "effect": _effect,
+        "words_of_states": lambda text: text.replace("not_met", "not met"),
+        "words": lambda text: str(text).replace("_", " "),
+        "md": _markdown_text,
+    }
+    environment.filters.update(filters)
+    environment.globals["MEANINGS"] = MEANINGS
+    return environment
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.4g}"
+
+
+def _percent(interval: tuple[float, float] | None) -> str:
+    return "–" if interval is None else f"{100 * interval[0]:.0f} to {100 * interval[1]:.0f} %"
+
+
+def _p_value(p: float | None) -> str:
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _setting(value: Any) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _effect(criterion: Criterion) -> str:
+    """With its interval: percentage points off the failure rate, or the loss as a multiple of control's."""
+    if criterion.effect is None:
+        return "–"
+    if criterion.name == "fewer_failures":
+        interval = f" [{100 * criterion.ci[0]:+.0f}, {100 * criterion.ci[1]:+.0f}]" if criterion.ci else ""
+        return f"{100 * criterion.effect:+.0f} points{interval}"
+    interval = f" [{criterion.ci[0]:.2f}, {criterion.ci[1]:.2f}]" if criterion.ci else ""
+    return f"× {criterion.effect:.2f}{interval}"
+
+
+def _markdown_text(text: Any) -> str:
+    """Text that neither ends a table's cell nor starts an element."""
+    escaped = str(text).replace("\\", "\\\\").replace("<", "&lt;")
+    for mark in "|*`[":
+        escaped = escaped.replace(mark, f"\\{mark}")
+    return " ".join(escaped.split())

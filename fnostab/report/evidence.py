@@ -1,0 +1,130 @@
+"""What a report shows beside the verdict, read from the runs themselves: gradient norms, pictures, addresses.
+
+A verdict is made from one number a trial. This reads histories, and so keeps to what its figures need.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fnostab import names
+from fnostab.decision import Stage
+from fnostab.figures.fan import Curve
+from fnostab.outcomes import Outcome
+from fnostab.report.verdict import Case
+from fnostab.table import TrialRow
+from fnostab.tracking import Store
+from fnostab.tracking.histories import metric_history, read_artifact, run_page
+
+__all__ = ["Evidence", "exemplars", "gather"]
+
+RECONSTRUCTION = "figures/reconstruction_0.png"
+MOST_POINTS = 300_000  # of gradient norms at every step; reading them takes about 40 s
+MOST_CURVES = 300  # of trials of a stage; above, the first seeds of each arm
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """By run id.
+
+    Attributes:
+        curves: gradient norms.
+        pictures: reconstruction beside the truth, as PNG, of the best, median and worst trials.
+        pages: addresses of the runs.
+        source: which gradient norms these are, in a sentence.
+    """
+
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    pages: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
+
+
+def exemplars(trials: Sequence[TrialRow], *, higher_is_better: bool = False) -> list[tuple[str, TrialRow]]:
+    """The best, median and worst of an arm's trials, each once; failures rank below every success.
+
+    With an even number the median is the better of the two in the middle. Trials without a training
+    outcome take no part.
+    """
+    ranked = sorted((t for t in trials if t.counts), key=lambda t: _rank(t, higher_is_better))
+    if not ranked:
+        return []
+    places = {"best": 0, "median": (len(ranked) - 1) // 2, "worst": len(ranked) - 1}
+    by_place: dict[int, list[str]] = {}
+    for label, place in places.items():
+        by_place.setdefault(place, []).append(label)
+    if len(ranked) == 1:
+        return [("only", ranked[0])]
+    return [(" and ".join(labels), ranked[place]) for place, labels in by_place.items()]
+
+
+def gather(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> Evidence:
+    """Read what a report on ``case`` shows.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    stages = {stage.name: [t for t in stage.trials if t.run_id is not None] for stage in case.stages}
+    curves, source = _read_curves(store, stages)
+    shown = [
+        trial
+        for stage in case.stages
+        for arm in stage.arms
+        for _, trial in exemplars(stage.arm(arm), higher_is_better=case.studies[stage.name].higher_is_better)
+    ]
+    pictures = {t.run_id: read_artifact(store, t.run_id, RECONSTRUCTION) for t in shown if t.run_id is not None}
+    return Evidence(
+        curves=curves,
+        pictures={run_id: picture for run_id, picture in pictures.items() if picture is not None},
+        pages={
+            t.run_id: run_page(store, experiment_ids[s], t.run_id) for s, ts in stages.items() for t in ts if t.run_id
+        },
+        source=source,
+    )
+
+
+def _read_curves(store: Store, stages: Mapping[str, Sequence[TrialRow]]) -> tuple[dict[str, Curve], str]:
+    everything = [t for trials in stages.values() for t in trials]
+    every_step = sum(t.last_step or 0 for t in everything) <= MOST_POINTS
+    chosen = [t for name, trials in stages.items() for t in _first_seeds(Stage(name, tuple(trials)))]
+    metric = names.GRAD_NORM if every_step else names.GRAD_NORM_WINDOW_MAX
+    curves = {}
+    for trial in chosen:
+        if trial.run_id is not None:
+            steps, values = metric_history(store, trial.run_id, metric)
+            lost = _nonfinite_steps(trial, steps, every_step)
+            curves[trial.run_id] = Curve(trial.seed, steps, values, lost)
+    what = "every step" if every_step else "the largest of each window of steps, as recorded"
+    of = (
+        f"all {len(everything)} trials"
+        if len(chosen) == len(everything)
+        else (f"{len(chosen)} of {len(everything)} trials, the first seeds of each arm")
+    )
+    return curves, f"Gradient norms before clipping: {what}, of {of}."
+
+
+def _first_seeds(stage: Stage) -> list[TrialRow]:
+    if len(stage.trials) <= MOST_CURVES:
+        return list(stage.trials)
+    each = max(1, MOST_CURVES // len(stage.arms))
+    return [trial for arm in stage.arms for trial in stage.arm(arm)[:each]]
+
+
+def _nonfinite_steps(trial: TrialRow, steps: np.ndarray, every_step: bool) -> np.ndarray:  # type: ignore[type-arg]
+    """Steps without a norm: values that are not finite are never sent to MLflow, so they are gaps."""
+    found = set[int]()
+    if every_step and steps.size:
+        found.update(range(max(int(steps[-1]), trial.last_step or 0) + 1))
+        found.difference_update(steps.tolist())
+    if trial.outcome is Outcome.NONFINITE and trial.failure_step is not None:
+        found.add(trial.failure_step)
+    return np.array(sorted(found), dtype=np.int64)
+
+
+def _rank(trial: TrialRow, higher_is_better: bool) -> tuple[bool, float]:
+    if trial.failed:
+        return True, -float(trial.failure_step or 0)  # an earlier failure is worse
+    if trial.loss is None:
+        return False, np.inf
+    return False, -trial.loss if higher_is_better else trial.loss

@@ -1,0 +1,74 @@
+"""Pictures as a web page and a Markdown file take them: drawn once, kept in both forms."""
+
+import base64
+import io
+import re
+from dataclasses import dataclass
+
+import matplotlib
+import matplotlib.image
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from fnostab.figures import INK
+
+__all__ = ["Picture", "drawing", "photograph"]
+
+QUALITY = 80  # of WebP: a tenth of the PNG that a run keeps
+DOTS_PER_INCH = 160  # of drawings beside a Markdown file
+
+_PROLOGUE = re.compile(r"^.*?(?=<svg)", re.DOTALL)
+_METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
+_FONTS = re.compile(r"(font: [^;\"']*?)'[^;\"]*?sans-serif")
+_SIZE = re.compile(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"')
+_ID = re.compile(r'(\bid="|url\(#|href="#)')
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture.
+
+    Attributes:
+        file_name: of the file beside the Markdown.
+        alt: what it shows, for those who do not see it.
+        caption: plain text under it.
+        content: of the file.
+        html: the same as an element that needs no file.
+    """
+
+    file_name: str
+    alt: str
+    caption: str
+    content: bytes
+    html: Markup
+
+
+def drawing(figure: Figure, name: str, *, alt: str, caption: str = "") -> Picture:
+    """A figure as inline SVG, whose ink takes the colour of the page's text, and as PNG on white."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=DOTS_PER_INCH)
+    svg = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fnostab"}):
+        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+    return Picture(f"{name}.png", alt, caption, png.getvalue(), _inline(svg.getvalue(), name, alt))
+
+
+def photograph(png: bytes, name: str, *, alt: str, caption: str = "") -> Picture:
+    """A picture in PNG, packed."""
+    pixels = matplotlib.image.imread(io.BytesIO(png), format="png")[..., :3].copy()
+    packed = io.BytesIO()
+    matplotlib.image.imsave(packed, pixels, format="webp", pil_kwargs={"quality": QUALITY})
+    data = base64.b64encode(packed.getvalue()).decode()
+    height, width = pixels.shape[:2]
+    element = Markup('<img src="data:image/webp;base64,{}" alt="{}" width="{}" height="{}" loading="lazy">')
+    return Picture(f"{name}.webp", alt, caption, packed.getvalue(), element.format(data, alt, width, height))
+
+
+def _inline(svg: str, name: str, alt: str) -> Markup:
+    """An SVG document as an element of a page that holds others: ids of its own, the page's font and ink."""
+    svg = _METADATA.sub("", _PROLOGUE.sub("", svg))
+    svg = _SIZE.sub(r"\1", svg, count=1).replace(INK, "currentColor")
+    svg = _FONTS.sub(r"\1var(--font)", svg)
+    svg = _ID.sub(rf"\g<1>{name}-", svg)
+    opening = Markup('<svg role="img" aria-label="{}"').format(alt)
+    return Markup(svg.replace("<svg", opening, 1))  # noqa: S704 - text in it was escaped by matplotlib
