@@ -16,8 +16,10 @@ __all__ = ["main"]
 COMMANDS = {
     "run": "Run a study: arms over seeds, recorded in MLflow.",
     "train": "Train one trial.",
+    "plan": "Say how many seeds a study takes.",
     "decide": "Turn the records of a study into a verdict.",
     "report": "Write a verdict with its figures as one HTML file.",
+    "policy": "Show what verdicts made the default.",
     "export": "Write the trials of a study as a CSV table.",
     "activations": "Show the drift of the activations against depth.",
     "studies": "List the built-in studies.",

@@ -33,6 +33,8 @@ EXIT_CODES = {"GOLD": 0, "SILVER": 10, "PIVOT": 20, "INCONCLUSIVE": 30}
 @click.option("--require-support", is_flag=True, help="INCONCLUSIVE unless its tests support the verdict.")
 @click.option("--exit-code", is_flag=True, help="Exit with 0 GOLD, 10 SILVER, 20 PIVOT, 30 INCONCLUSIVE.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@click.option("--apply", is_flag=True, help="Make what GOLD or SILVER chose the default; see `fnostab policy`.")
+@click.option("--force", is_flag=True, help="With --apply: even if it is unsupported, or of the small profile.")
 @TRACKING_URI
 @click.pass_context
 def command(
@@ -47,6 +49,8 @@ def command(
     require_support: bool,
     exit_code: bool,
     as_json: bool,
+    apply: bool,
+    force: bool,
     tracking_uri: str | None,
 ) -> None:
     """Judge the trials of an experiment, and record the verdict in MLflow as a run.
@@ -58,6 +62,8 @@ def command(
     """
     if (table is None) == (experiment is None):
         raise ConfigError("say what to judge: --experiment NAME, or --table FILE.csv")
+    if apply and table is not None:
+        raise ConfigError("--apply needs --experiment: a table holds no settings and no networks")
     console = Console()
     if table is not None:
         case = _case_of_table(table, study or "stage_a", require_support)
@@ -73,6 +79,8 @@ def command(
             deep_study_run=deep_study_run,
             require_support=require_support,
             as_json=as_json,
+            apply=apply,
+            force=force,
             console=console,
         )
     if exit_code:
@@ -88,13 +96,18 @@ def decide_and_print(
     deep_study_run: str | None = None,
     require_support: bool = False,
     as_json: bool = False,
+    apply: bool = False,
+    force: bool = False,
     console: Console,
 ) -> Case:
-    """Judge, record and print; see `command` for the arguments.
+    """Judge, record, print, and act if asked; see `command` for the arguments.
 
     Raises:
-        FnostabError: an experiment, study or control arm is missing, or the store does not answer.
+        FnostabError: an experiment, study or control arm is missing, the store does not answer, or
+            the verdict is not to be applied.
     """
+    from fnostab.cli.policy import act_on
+
     judged = judge_and_record(
         store,
         experiment,
@@ -110,6 +123,7 @@ def decide_and_print(
     show(case, console, as_json=as_json, extra={"study_runs": study_runs, "verdict_run": verdict_run})
     if not as_json:
         console.print(f"recorded as run {verdict_run}", highlight=False, style="dim")
+    act_on(judged, store, apply=apply, force=force, console=Console(stderr=True) if as_json else console)
     return case
 
 

@@ -1,10 +1,11 @@
 """A study file, and what it becomes: resolved arms, and a trial for each arm and seed.
 
 Settings are laid over one another in this order, the later one winning: the program's defaults, the
-profile, the study's defaults, the study's settings for that profile, the arm, and what the command
-line sets.
+profile, the policy that a verdict left (`fnostab.policy`), the study's defaults, the study's settings
+for that profile, the arm, and what the command line sets.
 """
 
+import logging
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from fnostab import names
 from fnostab.config import TrialConfig, digest, explain, file_sha256, flatten
 from fnostab.errors import ConfigError, DataError
+from fnostab.policy import Policy, policy_path, read_policy
 from fnostab.trial import Name, StudySpec, TrialSpec
 
 __all__ = ["PROFILES", "Study", "built_in_studies", "load_study", "read_study_file", "resolve_profile"]
@@ -68,15 +70,23 @@ class Study:
         file: the study as written.
         profile: "small" or "full".
         overrides: dotted settings that win over everything else.
+        policy: defaults that a verdict chose.
 
     Raises:
         ConfigError: an arm's settings are unknown, of the wrong type, or impossible together.
         DataError: the probe file is missing.
     """
 
-    def __init__(self, file: StudyFile, profile: str, overrides: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        file: StudyFile,
+        profile: str,
+        overrides: Mapping[str, Any] | None = None,
+        policy: Policy | None = None,
+    ) -> None:
         self.file = file
         self.profile = profile
+        self.policy = policy
         self.arms = {arm: self._resolve(arm, overrides or {}) for arm in file.arms}
         for arm, config in self.arms.items():
             if file.primary_metric in names.PHASE_METRICS and not config.data.set_phi:
@@ -130,10 +140,14 @@ class Study:
             data_dir: where data sets are cached.
             arms: only these; empty for all.
             seeds: empty for the study's own.
+
+        A policy, and arms that go against it, are reported as warnings of the log.
         """
         unknown = [arm for arm in arms if arm not in self.arms]
         if unknown:
             raise ConfigError(f"{self.file.name} has no arm {unknown[0]!r}; arms: {', '.join(self.arms)}")
+        for line in self._policy_notices(arms or list(self.arms)):
+            logging.getLogger(__name__).warning("%s", line)
         own = self.file.seeds
         return [
             TrialSpec(
@@ -150,17 +164,28 @@ class Study:
             for arm in (arms or self.arms)
         ]
 
+    def _policy_notices(self, arms: Sequence[str]) -> list[str]:
+        """What to know of the policy before ``arms`` are run, a line each."""
+        if self.policy is None:
+            return []
+        lines = [f"policy {policy_path()} in force where an arm says nothing else: {self.policy.summary}"]
+        for arm in arms:
+            architecture = self.arms[arm].model.architecture
+            if arm != self.file.control and architecture in self.policy.deprecated:
+                lines.append(f"arm {arm} uses {architecture}, which that verdict deprecated: see `fnostab policy`")
+        return lines
+
     def _resolve(self, arm: str, overrides: Mapping[str, Any]) -> TrialConfig:
-        layers = [
-            _profile_settings(self.profile),
+        own: Settings = {}
+        for layer in (
             self.file.defaults,
             self.file.profiles.get(self.profile, {}),  # type: ignore[call-overload]
             self.file.arms[arm],
             overrides,
-        ]
-        settings: Settings = {}
-        for layer in layers:
-            settings |= flatten(layer)
+        ):
+            own |= flatten(layer)
+        of_policy = self.policy.settings_beside(own) if self.policy else {}
+        settings = flatten(_profile_settings(self.profile)) | of_policy | own
         path = settings.get("data.probe.path")
         if isinstance(path, str) and path:
             settings["data.probe.path"] = str(Path(path).absolute())
@@ -175,12 +200,12 @@ class Study:
 
 
 def load_study(name: str, profile: str = "auto", overrides: Mapping[str, Any] | None = None) -> Study:
-    """Load a built-in study by name, or one of your own by its path.
+    """Load a built-in study by name, or one of your own by its path, under the policy in force.
 
     Raises:
-        ConfigError: there is no such study or profile, or it is not accepted.
+        ConfigError: there is no such study or profile, it is not accepted, or the policy is damaged.
     """
-    return Study(read_study_file(name), resolve_profile(profile), overrides)
+    return Study(read_study_file(name), resolve_profile(profile), overrides, read_policy())
 
 
 def read_study_file(name: str) -> StudyFile:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fnostab.tracking.live import live_sink
     from fnostab.tracking.reader import StudyRecord, find_experiment, newest_study, trial_rows
     from fnostab.tracking.reconcile import SyncReport, sync
+    from fnostab.tracking.registry import fetch_checkpoint, register_generator
     from fnostab.tracking.run import end_unwritten
     from fnostab.tracking.store import Store, open_store
     from fnostab.tracking.ui import free_port, ui_command, wait_until_ready
@@ -30,6 +31,7 @@ __all__ = [
     "Uploader",
     "end_unwritten",
     "ensure_study",
+    "fetch_checkpoint",
     "find_experiment",
     "finish_study",
     "free_port",
@@ -40,6 +42,7 @@ __all__ = [
     "log_verdict",
     "newest_study",
     "open_store",
+    "register_generator",
     "runs_elsewhere",
     "set_aside",
     "sync",
@@ -58,6 +61,8 @@ _MODULE_OF = {
     "find_experiment": "reader",
     "newest_study": "reader",
     "trial_rows": "reader",
+    "fetch_checkpoint": "registry",
+    "register_generator": "registry",
     "end_unwritten": "run",
     "Store": "store",
     "open_store": "store",

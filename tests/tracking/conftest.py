@@ -11,14 +11,6 @@ from tracking_helpers import Server, StudyFolder
 from fnostab.tracking import ensure_study, open_store
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    """MLflow takes seconds to make its tables: do it once, and copy the file."""
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    open_store(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
 def make_store(empty_database, tmp_path, monkeypatch):
     """A function that opens a new SQLite store called ``name`` in a directory of the test's own."""
