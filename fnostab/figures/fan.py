@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fnostab.figures.style import COLOURS, INK, STYLE, plain_powers
@@ -116,6 +117,7 @@ def grad_norm_fan(fan: Fan, *, colour: str = COLOURS[0], limits: tuple[float, fl
                 label="not finite",
             )
         plain_powers(ax.yaxis)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         figure.legend(loc="outside upper center", ncols=4, fontsize=8, handlelength=1.4, columnspacing=1.2)
     return figure
 

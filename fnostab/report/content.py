@@ -7,21 +7,12 @@ from typing import Any
 
 from fnostab import __version__
 from fnostab.decision import ArmSummary, Criterion, Stage, Verdict, VerdictName
-from fnostab.figures import (
-    COLOURS,
-    failure_rate_forest,
-    grad_norm_fan,
-    kaplan_meier_figure,
-    loss_strip,
-    make_fan,
-)
+from fnostab.figures import failure_rate_forest, loss_strip
 from fnostab.figures.arms import FailureRate
-from fnostab.figures.fan import Fan
-from fnostab.figures.style import cycled
-from fnostab.report.evidence import Evidence, exemplars
-from fnostab.report.pictures import Picture, drawing, photograph
+from fnostab.report import panels
+from fnostab.report.evidence import Evidence
+from fnostab.report.pictures import Picture, drawing
 from fnostab.report.verdict import Case, conditions, headline, remarks
-from fnostab.stats.survival import kaplan_meier, log_rank
 from fnostab.table import TrialRow
 from fnostab.trial import StudySpec
 
@@ -40,6 +31,7 @@ class StageSection:
     """One stage of a report.
 
     Attributes:
+        parts: of arms in the decision; empty for one without a part.
         settings: what differs between arms: setting -> value by arm.
         reconstructions: arm -> pictures of its best, median and worst trial.
         missing: trials among these that kept no picture.
@@ -49,6 +41,7 @@ class StageSection:
     name: str
     study: StudySpec
     trials: Sequence[TrialRow]
+    parts: Mapping[str, str]
     settings: Mapping[str, Mapping[str, Any]]
     arms: Sequence[ArmSummary]
     criteria: Sequence[Criterion]
@@ -144,11 +137,12 @@ def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
     arms = [arm for arm in study.arms if arm in stage.arms] + [arm for arm in stage.arms if arm not in study.arms]
     trials = {arm: stage.arm(arm) for arm in arms}
     summaries = {s.arm: s for s in case.verdict.arms if s.stage == stage.name}
-    reconstructions, missing = _reconstructions(stage.name, trials, study, evidence)
+    reconstructions, missing = panels.reconstructions(stage.name, trials, study, evidence)
     return StageSection(
         name=stage.name,
         study=study,
         trials=stage.trials,
+        parts={arm: _part(arm, study) for arm in arms},
         settings=_differences(study, arms),
         arms=[summaries[arm] for arm in arms],
         criteria=[c for c in case.verdict.criteria if c.stage == stage.name],
@@ -163,14 +157,19 @@ def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
             loss_strip(trials, metric=study.primary_metric),
             f"stage-{stage.name}-losses",
             alt="Loss of every seed of each arm, failures as crosses",
-            caption="Every seed is a point, at the same place from left to right in each arm.",
+            caption="Every seed is a point, at the same place from top to bottom in each arm.",
         ),
-        survival=_survival(stage.name, trials, study.control, evidence),
-        fans=_fans(stage.name, trials, evidence),
+        survival=panels.survival(stage.name, trials, study.control, evidence),
+        fans=panels.fans(stage.name, trials, evidence),
         reconstructions=reconstructions,
         missing=missing,
         excluded=[t for t in stage.trials if not t.counts],
     )
+
+
+def _part(arm: str, study: StudySpec) -> str:
+    parts = ["control"] if arm == study.control else [part for part, name in study.roles.items() if name == arm]
+    return ", ".join(part for part in parts if part != arm)
 
 
 def _differences(study: StudySpec, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -178,94 +177,3 @@ def _differences(study: StudySpec, arms: Sequence[str]) -> dict[str, dict[str, A
     names = dict.fromkeys(name for values in settings.values() for name in values)
     table = {name: {arm: values.get(name) for arm, values in settings.items()} for name in names}
     return {name: values for name, values in table.items() if any(v != values[study.control] for v in values.values())}
-
-
-def _survival(stage: str, trials: Mapping[str, Sequence[TrialRow]], control: str, evidence: Evidence) -> Picture:
-    times = {
-        arm: [(end, t.failed) for t in of_arm if (end := _end(t, evidence)) is not None]
-        for arm, of_arm in trials.items()
-    }
-    steps = {arm: ([end for end, _ in pairs], [failed for _, failed in pairs]) for arm, pairs in times.items()}
-    curves = {arm: kaplan_meier(*each) for arm, each in steps.items()}
-    tests = [
-        f"{arm} p = {log_rank(*steps[control], *each).p:.2g}"
-        for arm, each in steps.items()
-        if arm != control and each[0] and any((*each[1], *steps[control][1]))
-    ]
-    against = f" Log-rank test against {control}, two-sided: {', '.join(tests)}." if tests else ""
-    return drawing(
-        kaplan_meier_figure(curves),
-        f"stage-{stage}-survival",
-        alt="Kaplan-Meier curves: share of trials of each arm without a failure, over optimiser steps",
-        caption=f"Kaplan-Meier estimate with 95 % band; a tick is where trials ended without a failure.{against}",
-    )
-
-
-def _end(trial: TrialRow, evidence: Evidence) -> int | None:
-    """The step of its failure or, if it did not fail, the last one that is known."""
-    if trial.failed and trial.failure_step is not None:
-        return trial.failure_step
-    if trial.last_step is not None:
-        return trial.last_step
-    curve = evidence.curves.get(trial.run_id or "")
-    return int(curve.steps[-1]) if curve is not None and curve.steps.size else None
-
-
-def _fans(stage: str, trials: Mapping[str, Sequence[TrialRow]], evidence: Evidence) -> list[Picture]:
-    curves = {
-        arm: [evidence.curves[t.run_id] for t in of_arm if t.counts and t.run_id in evidence.curves]
-        for arm, of_arm in trials.items()
-    }
-    fans = {arm: make_fan(of_arm) for arm, of_arm in curves.items()}
-    limits = _limits(fans.values())
-    pictures = []
-    for number, ((arm, fan), colour) in enumerate(zip(fans.items(), cycled(COLOURS, len(fans)), strict=True)):
-        figure = grad_norm_fan(fan, colour=colour, limits=limits)
-        pictures.append(
-            drawing(
-                figure,
-                f"stage-{stage}-gradients-{number}",
-                alt=f"Gradient norm of {arm} over optimiser steps: median, quartiles and maximum over its seeds",
-                caption=f"{arm}: {_fan_in_words(fan)}",
-            )
-        )
-    return pictures
-
-
-def _limits(fans: Any) -> tuple[float, float] | None:
-    """One axis for all arms."""
-    values = [v for fan in fans for each in (fan.low, fan.maximum) for v in each.tolist() if v > 0]
-    return (min(values) / 1.6, max(values) * 1.6) if values else None
-
-
-def _fan_in_words(fan: Fan) -> str:
-    if fan.peak is None:
-        return "no gradient norm recorded."
-    step, seed, norm = fan.peak
-    words = (
-        f"{fan.n_seeds} seed{'s' if fan.n_seeds != 1 else ''}, largest norm {norm:.3g} at step {step:,} (seed {seed})"
-    )
-    if fan.window_steps > 1:
-        words += f"; the largest norm of each seed in every {fan.window_steps} steps"
-    if fan.nonfinite.any():
-        words += f"; not finite from step {int(fan.steps[fan.nonfinite > 0][0]):,} in at least one seed"
-    return words + "."
-
-
-def _reconstructions(
-    stage: str, trials: Mapping[str, Sequence[TrialRow]], study: StudySpec, evidence: Evidence
-) -> tuple[dict[str, list[Picture]], list[str]]:
-    shown: dict[str, list[Picture]] = {}
-    missing = []
-    for number, (arm, of_arm) in enumerate(trials.items()):
-        for label, trial in exemplars(of_arm, higher_is_better=study.higher_is_better):
-            picture = evidence.pictures.get(trial.run_id or "")
-            if picture is None:
-                missing.append(f"{arm}, {label} (seed {trial.seed}, {trial.outcome})")
-                continue
-            loss = "" if trial.loss is None else f", loss {trial.loss:.4g}"
-            caption = f"{label}: seed {trial.seed}, {trial.outcome}{loss}"
-            name = f"stage-{stage}-reconstruction-{number}-seed-{trial.seed}"
-            alt = f"Reconstruction of {arm}, {label} seed, beside the truth"
-            shown.setdefault(arm, []).append(photograph(picture, name, alt=alt, caption=caption))
-    return shown, missing

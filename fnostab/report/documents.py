@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fnostab.decision import Criterion
+from fnostab.decision import Criterion, State
 from fnostab.errors import ConfigError
 from fnostab.report.content import Report
 
@@ -72,7 +72,8 @@ def _environment() -> Environment:
         "p_value": _p_value,
         "setting": _setting,
         "effect": _effect,
-        "words_of_states": lambda text: text.replace("not_met", "not met"),
+        "in_plain_words": _in_plain_words,
+        "support": _support,
         "words": lambda text: str(text).replace("_", " "),
         "md": _markdown_text,
     }
@@ -82,16 +83,16 @@ def _environment() -> Environment:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.4g}"
+    return "" if value is None or not math.isfinite(value) else f"{value:.4g}"
 
 
 def _percent(interval: tuple[float, float] | None) -> str:
-    return "–" if interval is None else f"{100 * interval[0]:.0f} to {100 * interval[1]:.0f} %"
+    return "" if interval is None else f"{100 * interval[0]:.0f} to {100 * interval[1]:.0f} %"
 
 
 def _p_value(p: float | None) -> str:
     if p is None:
-        return "–"
+        return ""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -102,12 +103,31 @@ def _setting(value: Any) -> str:
 def _effect(criterion: Criterion) -> str:
     """With its interval: percentage points off the failure rate, or the loss as a multiple of control's."""
     if criterion.effect is None:
-        return "–"
+        return ""
     if criterion.name == "fewer_failures":
-        interval = f" [{100 * criterion.ci[0]:+.0f}, {100 * criterion.ci[1]:+.0f}]" if criterion.ci else ""
-        return f"{100 * criterion.effect:+.0f} points{interval}"
+        interval = f" [{_points(criterion.ci[0])}, {_points(criterion.ci[1])}]" if criterion.ci else ""
+        return f"{_points(criterion.effect)} points{interval}"
     interval = f" [{criterion.ci[0]:.2f}, {criterion.ci[1]:.2f}]" if criterion.ci else ""
-    return f"× {criterion.effect:.2f}{interval}"
+    return f"\N{MULTIPLICATION SIGN} {criterion.effect:.2f}{interval}"
+
+
+def _points(share: float) -> str:
+    points = round(100 * share)
+    return f"{points:+d}" if points else "0"
+
+
+def _support(criterion: Criterion) -> str:
+    """Of a criterion that is met; one that is not has nothing to support."""
+    if criterion.supported is None or criterion.state is not State.MET:
+        return ""
+    return "supported" if criterion.supported else "unsupported"
+
+
+def _in_plain_words(text: str) -> str:
+    """A reason with the names of states and criteria as the tables write them."""
+    for name in (*State, *MEANINGS):
+        text = text.replace(name, name.replace("_", " "))
+    return text
 
 
 def _markdown_text(text: Any) -> str:

@@ -78,7 +78,10 @@ def gather(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> Evide
         curves=curves,
         pictures={run_id: picture for run_id, picture in pictures.items() if picture is not None},
         pages={
-            t.run_id: run_page(store, experiment_ids[s], t.run_id) for s, ts in stages.items() for t in ts if t.run_id
+            t.run_id: run_page(store, experiment_ids[name], t.run_id)
+            for name, trials in stages.items()
+            for t in trials
+            if t.run_id is not None
         },
         source=source,
     )

@@ -1,13 +1,13 @@
 """Pictures as a web page and a Markdown file take them: drawn once, kept in both forms."""
 
 import base64
+import html
 import io
 import re
 from dataclasses import dataclass
 
 import matplotlib
 import matplotlib.image
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from fnostab.figures import INK
@@ -33,14 +33,14 @@ class Picture:
         alt: what it shows, for those who do not see it.
         caption: plain text under it.
         content: of the file.
-        html: the same as an element that needs no file.
+        element: the same as HTML that needs no file, its text escaped.
     """
 
     file_name: str
     alt: str
     caption: str
     content: bytes
-    html: Markup
+    element: str
 
 
 def drawing(figure: Figure, name: str, *, alt: str, caption: str = "") -> Picture:
@@ -60,15 +60,15 @@ def photograph(png: bytes, name: str, *, alt: str, caption: str = "") -> Picture
     matplotlib.image.imsave(packed, pixels, format="webp", pil_kwargs={"quality": QUALITY})
     data = base64.b64encode(packed.getvalue()).decode()
     height, width = pixels.shape[:2]
-    element = Markup('<img src="data:image/webp;base64,{}" alt="{}" width="{}" height="{}" loading="lazy">')
-    return Picture(f"{name}.webp", alt, caption, packed.getvalue(), element.format(data, alt, width, height))
+    size = f'width="{width}" height="{height}"'
+    element = f'<img src="data:image/webp;base64,{data}" alt="{html.escape(alt)}" {size}>'
+    return Picture(f"{name}.webp", alt, caption, packed.getvalue(), element)
 
 
-def _inline(svg: str, name: str, alt: str) -> Markup:
+def _inline(svg: str, name: str, alt: str) -> str:
     """An SVG document as an element of a page that holds others: ids of its own, the page's font and ink."""
     svg = _METADATA.sub("", _PROLOGUE.sub("", svg))
     svg = _SIZE.sub(r"\1", svg, count=1).replace(INK, "currentColor")
     svg = _FONTS.sub(r"\1var(--font)", svg)
     svg = _ID.sub(rf"\g<1>{name}-", svg)
-    opening = Markup('<svg role="img" aria-label="{}"').format(alt)
-    return Markup(svg.replace("<svg", opening, 1))  # noqa: S704 - text in it was escaped by matplotlib
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"', 1)

@@ -1,0 +1,108 @@
+"""The pictures of a stage with their captions: when trials failed, gradient norms, reconstructions."""
+
+from collections.abc import Mapping, Sequence
+
+from fnostab.figures import COLOURS, grad_norm_fan, kaplan_meier_figure, make_fan
+from fnostab.figures.fan import Fan
+from fnostab.figures.style import cycled
+from fnostab.report.evidence import Evidence, exemplars
+from fnostab.report.pictures import Picture, drawing, photograph
+from fnostab.stats.survival import kaplan_meier, log_rank
+from fnostab.table import TrialRow
+from fnostab.trial import StudySpec
+
+__all__ = ["fans", "reconstructions", "survival"]
+
+
+def survival(stage: str, trials: Mapping[str, Sequence[TrialRow]], control: str, evidence: Evidence) -> Picture:
+    """Kaplan-Meier curves of all arms, with a log-rank test of each against ``control``."""
+    times = {
+        arm: [(end, t.failed) for t in of_arm if (end := _end(t, evidence)) is not None]
+        for arm, of_arm in trials.items()
+    }
+    steps = {arm: ([end for end, _ in pairs], [failed for _, failed in pairs]) for arm, pairs in times.items()}
+    curves = {arm: kaplan_meier(*each) for arm, each in steps.items()}
+    tests = [
+        f"{arm} p = {log_rank(*steps[control], *each).p:.2g}"
+        for arm, each in steps.items()
+        if arm != control and each[0] and any((*each[1], *steps[control][1]))
+    ]
+    against = f" Log-rank test against {control}, two-sided: {', '.join(tests)}." if tests else ""
+    return drawing(
+        kaplan_meier_figure(curves),
+        f"stage-{stage}-survival",
+        alt="Kaplan-Meier curves: share of trials of each arm without a failure, over optimiser steps",
+        caption=f"Kaplan-Meier estimate with 95 % band; a tick is where trials ended without a failure.{against}",
+    )
+
+
+def _end(trial: TrialRow, evidence: Evidence) -> int | None:
+    """The step of its failure or, if it did not fail, the last one that is known."""
+    if trial.failed and trial.failure_step is not None:
+        return trial.failure_step
+    if trial.last_step is not None:
+        return trial.last_step
+    curve = evidence.curves.get(trial.run_id or "")
+    return int(curve.steps[-1]) if curve is not None and curve.steps.size else None
+
+
+def fans(stage: str, trials: Mapping[str, Sequence[TrialRow]], evidence: Evidence) -> list[Picture]:
+    """Gradient norms of each arm, all on one axis."""
+    curves = {
+        arm: [c for t in of_arm if t.counts and (c := evidence.curves.get(t.run_id or "")) is not None]
+        for arm, of_arm in trials.items()
+    }
+    by_arm = {arm: make_fan(of_arm) for arm, of_arm in curves.items()}
+    limits = _limits(list(by_arm.values()))
+    pictures = []
+    for number, ((arm, fan), colour) in enumerate(zip(by_arm.items(), cycled(COLOURS, len(by_arm)), strict=True)):
+        figure = grad_norm_fan(fan, colour=colour, limits=limits)
+        pictures.append(
+            drawing(
+                figure,
+                f"stage-{stage}-gradients-{number}",
+                alt=f"Gradient norm of {arm} over optimiser steps: median, quartiles and maximum over its seeds",
+                caption=f"{arm}: {_fan_in_words(fan)}",
+            )
+        )
+    return pictures
+
+
+def _limits(fans: Sequence[Fan]) -> tuple[float, float] | None:
+    """One axis for all arms."""
+    values = [v for fan in fans for each in (fan.low, fan.maximum) for v in each.tolist() if v > 0]
+    return (min(values) / 1.6, max(values) * 1.6) if values else None
+
+
+def _fan_in_words(fan: Fan) -> str:
+    if fan.peak is None:
+        return "no gradient norm recorded."
+    step, seed, norm = fan.peak
+    words = (
+        f"{fan.n_seeds} seed{'s' if fan.n_seeds != 1 else ''}, largest norm {norm:.3g} at step {step:,} (seed {seed})"
+    )
+    if fan.window_steps > 1:
+        words += f"; the largest norm of each seed in every {fan.window_steps} steps"
+    if fan.nonfinite.any():
+        words += f"; first not finite at step {int(fan.steps[fan.nonfinite > 0][0]):,}"
+    return words + "."
+
+
+def reconstructions(
+    stage: str, trials: Mapping[str, Sequence[TrialRow]], study: StudySpec, evidence: Evidence
+) -> tuple[dict[str, list[Picture]], list[str]]:
+    """Pictures of the best, median and worst trial of each arm, and which of these trials kept none."""
+    shown: dict[str, list[Picture]] = {}
+    missing = []
+    for number, (arm, of_arm) in enumerate(trials.items()):
+        for label, trial in exemplars(of_arm, higher_is_better=study.higher_is_better):
+            picture = evidence.pictures.get(trial.run_id or "")
+            if picture is None:
+                missing.append(f"{arm}, {label} (seed {trial.seed}, {trial.outcome})")
+                continue
+            loss = "" if trial.loss is None else f", loss {trial.loss:.4g}"
+            caption = f"{label}: seed {trial.seed}, {trial.outcome}{loss}"
+            name = f"stage-{stage}-reconstruction-{number}-seed-{trial.seed}"
+            alt = f"Reconstruction of {arm}, {label} seed, beside the truth"
+            shown.setdefault(arm, []).append(photograph(picture, name, alt=alt, caption=caption))
+    return shown, missing
