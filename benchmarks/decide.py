@@ -6,7 +6,7 @@ copied: `decide` does not read them, and 10,000 trials have a hundred million po
 """
 
 import argparse
-import resource
+import os
 import sqlite3
 import subprocess
 import sys
@@ -39,17 +39,22 @@ def main() -> None:
             run(folder, "run", "stage_a", "--profile", "small", "--seeds", "1", "--epochs", "1", "--tracking-uri", uri)
             copy_trials(folder / "mlflow.db", options.trials)
         start = time.perf_counter()
-        output = run(folder, "decide", "--experiment", "stage_a", "--tracking-uri", uri)
-        seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        output, peak_bytes = run(folder, "decide", "--experiment", "stage_a", "--tracking-uri", uri)
         print(output)
-        print(f"{options.trials} trials: {seconds:.1f} s", end="")
-        print("" if not options.keep else f", peak {peak / 1e6:.0f} MB (run again: the first figure is of the study)")
+        seconds = time.perf_counter() - start
+        print(f"fnostab decide of {options.trials} trials: {seconds:.1f} s, peak memory {peak_bytes / 1e6:.0f} MB")
 
 
-def run(folder: Path, *arguments: str) -> str:
+def run(folder: Path, *arguments: str) -> tuple[str, int]:
+    """What ``fnostab ARGUMENTS`` prints, and the most memory that it took."""
     command = [sys.executable, "-m", "fnostab", *arguments]
-    return subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        output = process.stdout.read() if process.stdout else ""
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(output)
+    return output, usage.ru_maxrss * 1024  # Linux counts in KiB
 
 
 def copy_trials(database: Path, n_trials: int) -> None:
@@ -74,12 +79,18 @@ def copy_trials(database: Path, n_trials: int) -> None:
             losses = np.exp(rng.normal(np.log(MEDIANS[arm]), LOG_SD, len(copies)))
             tags, metrics = [], []
             for (seed, run_id), fails, loss in zip(copies, failed, losses, strict=True):
-                changed = {SEED: seed, SHORT_SEED: seed, TRIAL_ID: f"copy-{arm}-{seed}", "mlflow.runName": f"{arm}-{seed}"}
+                changed = {
+                    SEED: seed,
+                    SHORT_SEED: seed,
+                    TRIAL_ID: f"copy-{arm}-{seed}",
+                    "mlflow.runName": f"{arm}-{seed}",
+                }
                 changed |= {OUTCOME: "collapsed", RULES_HELD: "collapsed", FAILURE_STEP: 20} if fails else {}
                 changed |= {} if fails else {OUTCOME: "converged", RULES_HELD: ""}
                 tags += [(str(value), run_id, name) for name, value in changed.items()]
                 metrics += [(0.18 if fails else loss, run_id, VAL_LOSS_BEST)]
                 metrics += [(0.02 if fails else 0.9, run_id, names.AMPLITUDE_SPREAD)]
+                metrics += [(0.9, run_id, names.VAL_SSIM_AMP)]
             connection.executemany("UPDATE tags SET value = ? WHERE run_uuid = ? AND key = ?", tags)
             connection.executemany("UPDATE latest_metrics SET value = ? WHERE run_uuid = ? AND key = ?", metrics)
             steps = [(run_id, FAILURE_STEP) for (_, run_id), fails in zip(copies, failed, strict=True) if not fails]

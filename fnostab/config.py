@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from fnostab.errors import ConfigError
 from fnostab.seeding import stream_seed
@@ -42,6 +42,14 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name] if info.field_name else None
+        if isinstance(value, bool) and field is not None and field.annotation is not bool:
+            raise ValueError(f"{value} is not accepted: it is neither a number nor a name")
+        return value
 
 
 class ProbeConfig(_Frozen):
@@ -102,7 +110,8 @@ class ModelConfig(_Frozen):
     def _default_residual(cls, values: Any) -> Any:
         if isinstance(values, Mapping) and values.get("residual") is None:
             architecture = values.get("architecture", "hybrid")
-            return {**values, "residual": ARCHITECTURES.get(architecture, ("plain",))[0]}
+            accepted = ARCHITECTURES.get(architecture) if isinstance(architecture, str) else None
+            return {**values, "residual": accepted[0] if accepted else "plain"}
         return values
 
     @field_validator("architecture")
@@ -210,6 +219,10 @@ class TrialConfig(_Frozen):
         if not isinstance(values, Mapping):
             return values
         data, model = values.get("data", {}), values.get("model", {})
+        if isinstance(data, DataConfig):
+            data = {"N": data.N}
+        if isinstance(model, ModelConfig):
+            model = model.model_dump(exclude_unset=True)
         if isinstance(data, Mapping) and isinstance(model, Mapping) and "N" in data and "N" not in model:
             return {**values, "model": {**model, "N": data["N"]}}
         return values
@@ -276,6 +289,12 @@ def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
             group = group.setdefault(part, {})
             if not isinstance(group, dict):
                 raise ConfigError(f"{name}: {part} is a setting, not a group of settings")
+        if isinstance(value, Mapping):
+            value = nest(value)  # a copy: what is put into the group must not reach the caller's
+        if isinstance(group.get(key), dict):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{name}={value!r} is not accepted: {key} is a group of settings")
+            value = {**group[key], **value}
         group[key] = value
     return nested
 

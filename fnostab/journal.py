@@ -83,12 +83,18 @@ class Journal:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.directory / "journal.lock")
             self._lock.acquire(timeout=0)
-            self._continue()
-            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
         except Timeout:
             raise JournalError(f"{self.directory} is being written by another process: wait for it to end") from None
         except OSError as error:
             raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
+        try:
+            self._continue()
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+        except BaseException as error:
+            self._lock.release()
+            if isinstance(error, OSError):
+                raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
+            raise
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Append metrics of one step, but for those that the journal already holds."""
@@ -96,7 +102,7 @@ class Journal:
         if not fresh:
             return
         line: dict[str, Any] = {"t": time.time_ns() // 1_000_000, "s": step}
-        line["v"] = {name: value for name, value in fresh.items() if math.isfinite(value)}
+        line["v"] = {name: float(value) for name, value in fresh.items() if math.isfinite(value)}
         if len(line["v"]) < len(fresh):
             line["x"] = {name: repr(float(value)) for name, value in fresh.items() if not math.isfinite(value)}
         self._append(line)
@@ -136,7 +142,7 @@ class Journal:
         text = json.dumps(line, separators=(",", ":"), allow_nan=False).encode()
         data = b"%08x %s\n" % (zlib.crc32(text), text)
         try:
-            before = self._file.tell()
+            before = os.fstat(self._file.fileno()).st_size  # tell() is wrong once something was cut off
             if self._file.write(data) != len(data):
                 self._file.truncate(before)  # half a line must not stand before the next one
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -100,9 +100,8 @@ def judge(
     held: dict[Outcome, tuple[int, int | None]] = {}
     not_judged = []
 
-    nonfinite_step = _first_nonfinite(validations, first_nonfinite_step)
-    if nonfinite_step is not None:
-        held[Outcome.NONFINITE] = (nonfinite_step, nonfinite_step - 1 if nonfinite_step else None)
+    if first := _first_nonfinite(validations, first_nonfinite_step):
+        held[Outcome.NONFINITE] = first
     if not any(v.amplitude_spread is not None or v.patch_variation is not None for v in validations):
         not_judged.append("collapsed: no reconstruction was compared with a truth")
     elif stretch := _final_stretch(validations, collapsed_at(validations, rules)):
@@ -112,7 +111,8 @@ def judge(
     elif stretch := _final_stretch(validations, exploded_at(validations, constant_loss, rules), least=2):
         held[Outcome.EXPLODED] = stretch
     if constant_loss is None or not validations:
-        not_judged.append("stagnated: the constant output's loss is unknown")
+        missing = "the constant output's loss is unknown" if constant_loss is None else "needs a validation"
+        not_judged.append(f"stagnated: {missing}")
     elif not _best(validations) <= rules.stagnated_vs_constant * constant_loss:
         held[Outcome.STAGNATED] = (last_step, None)
 
@@ -154,9 +154,17 @@ def _best(validations: Sequence[Validation]) -> float:
     return min((v.loss for v in validations if math.isfinite(v.loss)), default=math.inf)
 
 
-def _first_nonfinite(validations: Sequence[Validation], first_step: int | None) -> int | None:
-    steps = [v.step for v in validations if not math.isfinite(v.loss)]
-    return min(steps if first_step is None else [*steps, first_step], default=None)
+def _first_nonfinite(validations: Sequence[Validation], first_step: int | None) -> tuple[int, int | None] | None:
+    """(step, last step known to be good) of the first non-finite value; None if there was none.
+
+    A value of training is known to the step, one that shows only at a validation is not.
+    """
+    for before, now in itertools.pairwise([None, *validations]):
+        if now is not None and not math.isfinite(now.loss) and (first_step is None or now.step < first_step):
+            return now.step, None if before is None else before.step
+    if first_step is None:
+        return None
+    return first_step, first_step - 1 if first_step else None
 
 
 def _final_stretch(

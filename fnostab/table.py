@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,21 +59,23 @@ class TrialRow:
 
 
 def read_table(path: str | Path) -> dict[str, list[TrialRow]]:
-    """Trials by stage from a CSV file with at least the columns `COLUMNS`; others are ignored.
+    """Trials by stage from a CSV file with the columns `COLUMNS`, in any order.
+
+    A column ``run_id``, as `write_table` makes it, is read too; others are ignored.
 
     Raises:
         DecisionError: it can't be read, or a row is not accepted; the message names the row.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file, strict=True)
-            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-            if missing:
-                raise DecisionError(f"{path} has no column {missing[0]!r}; needed: {', '.join(COLUMNS)}")
+        with open(path, newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
+            reader = csv.DictReader(file, strict=True, skipinitialspace=True)
+            _check_header(reader.fieldnames or (), path)
             stages: dict[str, list[TrialRow]] = {}
             seen: dict[tuple[str, str, int], int] = {}
             for fields in reader:
                 where = f"{path}, line {reader.line_num}"
+                if None in fields:
+                    raise DecisionError(f"{where}: more values than columns; decimals are written with a point")
                 stage, row = _parse(fields, where)
                 key = (stage, row.arm, row.seed)
                 if key in seen:
@@ -111,6 +113,13 @@ def write_table(path: str | Path, stages: Mapping[str, Iterable[TrialRow]]) -> N
         raise DecisionError(f"can't write {path}: {error.strerror}") from error
 
 
+def _check_header(columns: Sequence[str], path: str | Path) -> None:
+    for column in COLUMNS:
+        if columns.count(column) != 1:
+            has = "has no column" if column not in columns else "has twice the column"
+            raise DecisionError(f"{path}, line 1, {has} {column!r}; needed: {', '.join(COLUMNS)}")
+
+
 def _parse(fields: Mapping[str, str | None], where: str) -> tuple[str, TrialRow]:
     text = {column: (fields[column] or "").strip() for column in COLUMNS}
     if text["stage"] not in STAGES:
@@ -127,7 +136,8 @@ def _parse(fields: Mapping[str, str | None], where: str) -> tuple[str, TrialRow]
     if seed is None:
         raise DecisionError(f"{where}: the seed is missing")
     failure_step, last_step = (_whole(name, text[name], where) for name in ("failure_step", "last_step"))
-    return text["stage"], TrialRow(text["arm"], seed, outcome, loss, failure_step, last_step)
+    run_id = (fields.get("run_id") or "").strip() or None
+    return text["stage"], TrialRow(text["arm"], seed, outcome, loss, failure_step, last_step, run_id=run_id)
 
 
 def _loss(text: str, where: str) -> float | None:

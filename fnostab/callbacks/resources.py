@@ -9,6 +9,7 @@ import lightning
 import psutil
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.data import extract_batch_size
 
 from fnostab import names
 from fnostab.journal import Sink
@@ -40,10 +41,10 @@ class ResourceSampler(Callback):
     ) -> None:
         now_s = time.perf_counter()
         self._trained_s += now_s - self._started_s
-        self._trained_samples += len(batch[0])
+        self._trained_samples += extract_batch_size(batch)
         if now_s - self._last_sample_s >= self.interval_s:
             self._last_sample_s = now_s
-            self._sample()
+            self._sample(on_gpu=pl_module.device.type == "cuda")
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         values = {names.PEAK_MEMORY: float(peak_memory_bytes())}
@@ -51,12 +52,12 @@ class ResourceSampler(Callback):
             values[names.SAMPLES_PER_S] = self._trained_samples / self._trained_s
         self.sink.record(max(trainer.global_step - 1, 0), values)
 
-    def _sample(self) -> None:
+    def _sample(self, *, on_gpu: bool) -> None:
         values = {
             "system/cpu_utilization_percentage": self._process.cpu_percent(),
             "system/system_memory_usage_megabytes": self._process.memory_info().rss / 1e6,
         }
-        if torch.cuda.is_available():
+        if on_gpu:  # else asking would start the GPU
             free, total = torch.cuda.mem_get_info()
             values["system/gpu_0_memory_usage_megabytes"] = (total - free) / 1e6
         self.sink.record(self._samples, values)

@@ -6,12 +6,13 @@ rate of every step.
 
 The device is never waited for at a step. What a step gave stays on the device until a block of steps
 is read at once; the step of the first non-finite value is exact all the same. A non-finite loss or
-gradient never reaches the weights: fused optimisers are told by ``found_inf`` to leave that step
-out, on the device; for any other the gradients are set to zero.
+gradient never reaches the weights (`nonfinite_guard`).
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning
@@ -23,12 +24,40 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from fnostab import names
+from fnostab.callbacks.exceptions import one_line, outcome_of
+from fnostab.callbacks.nonfinite_guard import describe_guard, guard_step, release
 from fnostab.config import MonitorConfig
 from fnostab.errors import ConfigError
 from fnostab.journal import Sink
 from fnostab.outcomes import Judgement, Outcome, Validation, judge, patches_alike_at
 
 __all__ = ["StabilityMonitor"]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One optimiser step as it was seen: 0-d tensors on the device, until its block is read.
+
+    Attributes:
+        loss: mean over the step's micro-batches; None if it was not seen.
+        norm: of the gradient before clipping.
+        clipped: of the gradient after clipping.
+        fraction: share of units that were clipped, None if the module does not say.
+        learning_rate: of the first parameter group.
+    """
+
+    loss: Tensor | None
+    norm: Tensor
+    clipped: Tensor
+    fraction: Tensor | None
+    learning_rate: float | Tensor
+
+    def numbers(self) -> Tensor:
+        """Norm, clipped norm, loss and fraction; 0 for what was not seen."""
+        unseen = torch.zeros_like(self.norm)
+        loss = unseen if self.loss is None else self.loss
+        fraction = unseen if self.fraction is None else self.fraction.to(self.norm)
+        return torch.stack((self.norm, self.clipped, loss, fraction))
 
 
 class StabilityMonitor(Callback):
@@ -38,7 +67,11 @@ class StabilityMonitor(Callback):
     a gradient do too.
 
     Under automatic optimisation the norm is taken before clipping and again after it. Under manual
-    optimisation Lightning shows gradients only once the module has clipped them, so both are equal.
+    optimisation Lightning shows gradients only once the module has clipped them, so both are equal,
+    and the steps of all optimisers are counted together, as Lightning does.
+
+    One monitor watches one training. A training that goes on from a checkpoint is counted on from its
+    step, and judged by what was seen since.
 
     Args:
         sink: gets points and events; None keeps only the outcome.
@@ -81,9 +114,10 @@ class StabilityMonitor(Callback):
         self.inf_events = 0
         self.first_nonfinite_step: int | None = None
         self._loss: Tensor | None = None
-        self._block: list[Tensor] = []  # per step: loss, norm before clipping, after, clipped fraction
-        self._on_host: list[tuple[float, bool]] = []  # per step: learning rate, whether a loss was seen
-        self._unclipped: tuple[Tensor, Tensor, list[Tensor]] | None = None
+        self._micro_batches = 0
+        self._step: _Step | None = None  # the one that is under way
+        self._block: list[_Step] = []
+        self._undo = ExitStack()  # of what was changed in the module and its optimisers
         self._grad_norms: list[float] = []
         self._window: list[float] = []
         self._window_steps = 1
@@ -97,52 +131,56 @@ class StabilityMonitor(Callback):
             raise ConfigError(
                 "precision='16-mixed' overflows by design, which can't be told from a failure: use 'bf16-mixed' or '32'"
             )
+        self.outcome = Outcome.RUNNING
         total = trainer.estimated_stepping_batches
+        if not pl_module.automatic_optimization:
+            total *= len(trainer.optimizers)
         self._window_steps = max(1, math.ceil(total / names.WINDOWS)) if math.isfinite(total) else 100
-        self.guard = " ".join(sorted({_guard(optimizer) for optimizer in trainer.optimizers}))
+        self.guard = " ".join(sorted({describe_guard(optimizer) for optimizer in trainer.optimizers}))
         self._event(names.STARTED_EVENT, {"scheduled_steps": _finite(total), "guard": self.guard})
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.steps_read = trainer.global_step  # more than 0 after a checkpoint
+        self._watch_clipping(trainer, pl_module)
 
     def on_before_backward(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
     ) -> None:
-        loss = loss.detach()
+        loss = loss.detach().reshape(())
         self._loss = loss if self._loss is None else self._loss + loss  # micro-batches of one step
+        self._micro_batches += 1
 
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
     ) -> None:
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = _gradients(optimizer)
         norm = get_total_norm(gradients)
-        loss_seen = self._loss is not None  # not if a module calls loss.backward() by itself
-        loss = self._loss.to(norm) if self._loss is not None else torch.zeros_like(norm)
-        self._loss = None
-        bad = ~(torch.isfinite(loss) & torch.isfinite(norm))
-        if _takes_found_inf(optimizer):
-            optimizer.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]
-        else:
-            for gradient in gradients:
-                gradient.masked_fill_(bad, 0)
-        self._on_host.append((float(optimizer.param_groups[0]["lr"]), loss_seen))
-        if pl_module.automatic_optimization:
-            self._unclipped = (loss, norm, gradients)
-        else:
-            self._block.append(torch.stack((loss, norm, norm, norm.new_full((), math.nan))))
+        loss = None
+        if self._loss is not None:  # it is if a module calls loss.backward() by itself
+            # Lightning divides each micro-batch's loss by their usual number; an epoch's last step may have fewer.
+            loss = self._loss.to(norm) * (trainer.accumulate_grad_batches / self._micro_batches)
+        self._loss, self._micro_batches = None, 0
+        finite = torch.isfinite(norm) if loss is None else torch.isfinite(norm) & torch.isfinite(loss)
+        guard_step(optimizer, gradients, ~finite)
+        learning_rate = optimizer.param_groups[0]["lr"]
+        if isinstance(learning_rate, Tensor):
+            learning_rate = learning_rate.detach().clone()  # read with the block; a schedule changes it in place
+        self._step = _Step(loss, norm, norm, None, learning_rate)
+        if not pl_module.automatic_optimization:
+            self._block.append(self._step)
+            self._step = None
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._unclipped is not None:
-            loss, norm, gradients = self._unclipped
-            clipped = get_total_norm(gradients) if _clips(trainer, pl_module) else norm
-            fraction = getattr(pl_module, "clip_fraction", None)
-            fraction = norm.new_full((), math.nan) if fraction is None else fraction.to(norm)
-            self._block.append(torch.stack((loss, norm, clipped, fraction)))
-            self._unclipped = None
+        if self._step is not None:  # here, since an optimiser like LBFGS evaluates one step several times
+            self._block.append(self._step)
+            self._step = None
         if len(self._block) >= self.rules.block_steps:
             self._read_block(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._read_block(trainer)
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -154,7 +192,7 @@ class StabilityMonitor(Callback):
         self.validations.append(Validation(step, loss, spread, variation))
         points = {name: value for name, value in logged.items() if name.startswith(names.VAL_PREFIX)}
         self._record(step, {**points, f"{names.VAL_PREFIX}{self.val_loss_name}": loss})
-        self._end_early_if_constant(trainer)
+        self._end_early(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._read_block(trainer)
@@ -163,6 +201,7 @@ class StabilityMonitor(Callback):
             self._epoch_losses = []
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._undo.close()
         self._read_block(trainer)
         self._close_window()
         scheduled = trainer.estimated_stepping_batches
@@ -174,10 +213,34 @@ class StabilityMonitor(Callback):
     ) -> None:
         if self.outcome is not Outcome.RUNNING:
             return
-        if not isinstance(exception, RuntimeError):  # after a device error the block can't be read
+        self.outcome = outcome_of(exception)
+        self._undo.close()
+        with suppress(RuntimeError):  # after a device error the block can't be read
             self._read_block(trainer)
-        self.outcome = _outcome_of(exception)
-        self._event(names.TAGS_EVENT, {names.OUTCOME: str(self.outcome), names.REASON: _one_line(exception)})
+        self._event(names.TAGS_EVENT, {names.OUTCOME: str(self.outcome), names.REASON: one_line(exception)})
+
+    # Reaching into the training
+
+    def _watch_clipping(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Take the norm between clipping and the step, where Lightning has no hook.
+
+        After the step is too late: SGD with Nesterov momentum adds it to the gradients in place.
+        """
+        clip = pl_module.configure_gradient_clipping
+        clips = _clips(trainer, pl_module)
+
+        def clip_and_measure(optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
+            clip(optimizer, *args, **kwargs)
+            if clips and self._step is not None:
+                fraction = getattr(pl_module, "clip_fraction", None)
+                self._step = replace(self._step, clipped=get_total_norm(_gradients(optimizer)), fraction=fraction)
+
+        own = vars(pl_module).get("configure_gradient_clipping")  # most modules define it in their class
+        clip_and_measure.replaced = getattr(own, "replaced", own)  # type: ignore[attr-defined]
+        pl_module.configure_gradient_clipping = clip_and_measure
+        self._undo.callback(_unwatch_clipping, pl_module)
+        for optimizer in trainer.optimizers:
+            self._undo.callback(release, optimizer)
 
     # Reading and judging
 
@@ -185,31 +248,22 @@ class StabilityMonitor(Callback):
         """Bring a block of steps to the host: the only place that waits for the device."""
         if not self._block:
             return
-        rows = torch.stack(self._block).tolist()
-        for row, (learning_rate, loss_seen) in zip(rows, self._on_host, strict=False):
-            loss, norm, clipped, fraction = row
-            self._take(self.steps_read, loss, norm, clipped, fraction, learning_rate, loss_seen)
-            self.steps_read += 1
+        steps = self._block.copy()
+        rows = torch.stack([step.numbers() for step in steps]).tolist()
         self._block.clear()
-        del self._on_host[: len(rows)]
+        for step, row in zip(steps, rows, strict=True):
+            self._take(self.steps_read, step, *row)
+            self.steps_read += 1
         if self.first_nonfinite_step is not None and self.rules.after_failure == "stop":
             trainer.should_stop = True
 
-    def _take(
-        self,
-        step: int,
-        loss: float,
-        norm: float,
-        clipped: float,
-        fraction: float,
-        learning_rate: float,
-        loss_seen: bool,
-    ) -> None:
-        point = {names.GRAD_NORM: norm, names.GRAD_NORM_CLIPPED: clipped, names.LEARNING_RATE: learning_rate}
-        if loss_seen:
+    def _take(self, step: int, seen: "_Step", norm: float, clipped: float, loss: float, fraction: float) -> None:
+        point = {names.GRAD_NORM: norm, names.GRAD_NORM_CLIPPED: clipped}
+        point[names.LEARNING_RATE] = float(seen.learning_rate)
+        if seen.loss is not None:
             point[names.TRAIN_LOSS] = loss
             self._epoch_losses.append(loss)
-        if not math.isnan(fraction):
+        if seen.fraction is not None:
             point[names.CLIP_FRACTION] = fraction
         self._record(step, point)
         if math.isfinite(norm):
@@ -236,9 +290,12 @@ class StabilityMonitor(Callback):
             self._record(self.steps_read - 1 if step is None else step, {names.GRAD_NORM_WINDOW_MAX: max(self._window)})
             self._window.clear()
 
-    def _end_early_if_constant(self, trainer: lightning.Trainer) -> None:
-        quarter = trainer.estimated_stepping_batches / 4
-        if self.rules.after_failure == "stop" and self.steps_read > max(self.warmup_steps, quarter):
+    def _end_early(self, trainer: lightning.Trainer) -> None:
+        if self.rules.after_failure == "continue":
+            return
+        if not math.isfinite(self.validations[-1].loss):
+            trainer.should_stop = True
+        if self.steps_read > max(self.warmup_steps, trainer.estimated_stepping_batches / 4):
             trainer.should_stop |= patches_alike_at(self.validations, self.rules)[-1]
 
     def _conclude(self, last_scheduled_step: int) -> None:
@@ -252,13 +309,7 @@ class StabilityMonitor(Callback):
         )
         if not self.validations and len(validations) >= 2:
             note = f"exploded: on the training loss of each epoch, no {self.val_loss_name!r} was logged"
-            judgement = Judgement(
-                judgement.outcome,
-                judgement.failure_step,
-                judgement.known_good_step,
-                judgement.rules_held,
-                (*judgement.not_judged, note),
-            )
+            judgement = replace(judgement, not_judged=(*judgement.not_judged, note))
         self.judgement, self.outcome, self.failure_step = judgement, judgement.outcome, judgement.failure_step
         self._record(max(self.steps_read - 1, 0), self.summary())
         self._event(names.TAGS_EVENT, _tags(judgement))
@@ -293,19 +344,17 @@ def _finite(steps: float) -> int | None:
     return int(steps) if math.isfinite(steps) else None
 
 
-def _takes_found_inf(optimizer: Optimizer) -> bool:
-    fused: Iterable[bool] = (bool(group.get("fused")) for group in optimizer.param_groups)
-    return all(fused) and getattr(optimizer, "_step_supports_amp_scaling", False)
+def _gradients(optimizer: Optimizer) -> list[Tensor]:
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
-def _guard(optimizer: Optimizer) -> str:
-    name = type(optimizer).__name__
-    if _takes_found_inf(optimizer):
-        return f"{name}: fused, leaves out a step whose loss or gradient is not finite."
-    return (
-        f"{name}: not fused, so the gradients of a step that is not finite are set to zero; "
-        "momentum and weight decay still move the weights."
-    )
+def _unwatch_clipping(pl_module: lightning.LightningModule) -> None:
+    watched = vars(pl_module).get("configure_gradient_clipping")
+    if not hasattr(watched, "replaced"):  # another monitor has been here
+        return
+    del pl_module.configure_gradient_clipping
+    if watched.replaced is not None:
+        pl_module.configure_gradient_clipping = watched.replaced
 
 
 def _clips(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> bool:
@@ -314,18 +363,6 @@ def _clips(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> 
     default = lightning.LightningModule.configure_gradient_clipping
     overridden = type(pl_module).configure_gradient_clipping is not default
     return overridden and getattr(pl_module, "gradient_clip_val", True) is not None
-
-
-def _outcome_of(exception: BaseException) -> Outcome:
-    if isinstance(exception, torch.OutOfMemoryError | MemoryError):
-        return Outcome.OOM
-    if isinstance(exception, KeyboardInterrupt | SystemExit):
-        return Outcome.KILLED
-    return Outcome.INFRA_ERROR
-
-
-def _one_line(exception: BaseException) -> str:
-    return " ".join(f"{type(exception).__name__}: {exception}".split())[:500]
 
 
 def _tags(judgement: Judgement) -> dict[str, str]:

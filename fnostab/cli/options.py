@@ -8,7 +8,7 @@ import yaml
 
 from fnostab.errors import ConfigError
 
-__all__ = ["OUTPUT", "TRACKING_URI", "parse_names", "parse_seeds", "parse_settings", "positive"]
+__all__ = ["OUTPUT", "TRACKING_URI", "parse_looks", "parse_names", "parse_seeds", "parse_settings", "positive"]
 
 MOST_SEEDS = 10_000
 
@@ -43,6 +43,19 @@ def parse_seeds(text: str | None) -> list[int]:
             "or a list without repetition (as in 0,3,5)"
         )
     return seeds
+
+
+def parse_looks(text: str) -> list[int]:
+    """``"10,20"`` as rising numbers of seeds.
+
+    Raises:
+        ConfigError: it is anything else.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    looks = [int(part) for part in parts if part.isascii() and part.isdecimal()]
+    if len(looks) < len(parts) or looks != sorted(set(looks)) or looks[0] < 1:
+        raise ConfigError(f"looks={text!r} is not accepted: give rising numbers of seeds per arm, as in 10,20")
+    return looks
 
 
 def parse_names(text: str | None) -> list[str]:

@@ -68,5 +68,5 @@ def command(
     click.echo(f"{report.headline}: {judged.case.verdict.reason}")
     click.echo(f"next: {judged.case.verdict.next_step}")
     for path in files[:2]:
-        click.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+        click.echo(f"{path} ({path.stat().st_size / 1e3:,.0f} kB)")
     click.echo(f"recorded with run {judged.verdict_run}")

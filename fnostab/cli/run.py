@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from fnostab.cli.options import OUTPUT, TRACKING_URI, parse_names, parse_seeds, parse_settings, positive
+from fnostab.cli.options import OUTPUT, TRACKING_URI, parse_looks, parse_names, parse_seeds, parse_settings, positive
 from fnostab.errors import ConfigError, DecisionError, LaunchError, TrackingError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as model.fno_blocks=8.")
 @click.option("--experiment", help="MLflow experiment.  [default: the study's name]")
 @click.option("--retry-oom", is_flag=True, help="Try trials again that ran out of memory.")
+@click.option("--sequential", metavar="LIST", help="Look after so many seeds, as 10,20: stop arms that are decided.")
 @click.option("--decide", is_flag=True, help="Print the verdict at the end.")
 @OUTPUT
 @TRACKING_URI
@@ -41,18 +42,24 @@ def command(context: click.Context, /, seeds: str | None, arms: str | None, jobs
     )
 
 
-def run_and_report(*, decide: bool = False, **options: Any) -> None:
+def run_and_report(*, decide: bool = False, sequential: str | None = None, **options: Any) -> None:
     """Run a study or a part of it, print the verdict if asked, and say where to look.
 
     Args:
         decide: print the verdict.
+        sequential: seeds per arm at which to look, as in "10,20".
         options: of `execute`.
 
     Raises:
         FnostabError: it could not be started, not all of it could be recorded, or a trial came to no result.
     """
     console = Console()
-    _, result = execute(console=console, **options)
+    if sequential:
+        from fnostab.cli.looks import run_in_looks
+
+        result = run_in_looks(parse_looks(sequential), console=console, **options)
+    else:
+        _, result = execute(console=console, **options)
     if decide:
         from fnostab.cli.decide import decide_and_print
 
@@ -67,7 +74,7 @@ def run_and_report(*, decide: bool = False, **options: Any) -> None:
     console.print("\nnext:")
     for line, meaning in commands.items():
         console.print(f"  {line}{at}    # {meaning}", highlight=False, soft_wrap=True)
-    _insist_on_results(result)
+    insist_on_results(result)
 
 
 def execute(
@@ -85,6 +92,7 @@ def execute(
     console: Console,
     jobs: int | None = None,
     retry_oom: bool = False,
+    alpha: float | None = None,
 ) -> tuple[Study, StudyRun]:
     """Load a study as the command line names it, and run what is missing of it.
 
@@ -98,6 +106,8 @@ def execute(
     if (n_epochs := positive("epochs", epochs)) is not None:
         overrides["training.epochs"] = n_epochs
     loaded = load_study(study, profile, overrides)
+    if alpha is not None:
+        loaded.file = loaded.file.model_copy(update={"alpha": alpha})
     if profile == "auto":
         console.print(f"profile {loaded.profile}: {'a' if loaded.profile == 'full' else 'no'} GPU was found")
     result = run_study(
@@ -116,7 +126,8 @@ def execute(
     return loaded, result
 
 
-def _insist_on_results(result: StudyRun) -> None:
+def insist_on_results(result: StudyRun) -> None:
+    """Raise LaunchError if a trial has no outcome, or one that is tried again."""
     missing = [trial for trial in result.trials if not trial.finished]
     if missing:
         first = missing[0]

@@ -65,12 +65,12 @@ def command(
 def _train_file(path: Path) -> None:
     from fnostab.trial import TrialSpec
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     spec = TrialSpec.read(path)
 
     from fnostab.outcomes import TRAINING_OUTCOMES
     from fnostab.training.trial import run_trial
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # Lightning sets it when it is imported
     signal.signal(signal.SIGTERM, _terminate)  # from here on there is a journal to write the end into
     outcome = run_trial(spec, path.parent)
     click.echo(f"{spec.arm}-{spec.seed}: {outcome}")

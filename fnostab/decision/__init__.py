@@ -6,7 +6,8 @@ the criteria say together is the verdict. docs/verdict.md has the rules in words
 """
 
 from fnostab.decision.criteria import Criterion, State
-from fnostab.decision.robustness import MoreSeeds, Robustness, assess
+from fnostab.decision.more_seeds import MoreSeeds
+from fnostab.decision.robustness import Robustness, assess
 from fnostab.decision.rules import Roles, Rules
 from fnostab.decision.tally import ArmSummary, Stage
 from fnostab.decision.verdict import Verdict, VerdictName, decide

@@ -5,7 +5,7 @@ be luck is the test's to say: Boschloo's for failure rates, Mann-Whitney's for l
 and with Holm's correction over the candidates that can be tested.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -13,9 +13,19 @@ from functools import lru_cache
 from fnostab.decision.rules import Roles, Rules
 from fnostab.decision.tally import ArmSummary, Stage, Tally
 from fnostab.stats.losses import hodges_lehmann_ratio, lower_loss_p
-from fnostab.stats.proportions import fewer_failures_p, holm, newcombe_difference
+from fnostab.stats.proportions import clopper_pearson_upper, fewer_failures_p, holm, newcombe_difference
 
-__all__ = ["CRITERIA", "Criterion", "State", "deep_reports", "observed", "stage_criteria"]
+__all__ = [
+    "CRITERIA",
+    "Criterion",
+    "State",
+    "States",
+    "Tallies",
+    "stage_criteria",
+    "state_of",
+    "states_of",
+    "why_untestable",
+]
 
 
 class State(StrEnum):
@@ -24,6 +34,15 @@ class State(StrEnum):
     MET = "met"
     NOT_MET = "not_met"
     UNTESTABLE = "untestable"
+
+    @classmethod
+    def of(cls, holds: bool) -> "State":
+        """Met if it holds."""
+        return cls.MET if holds else cls.NOT_MET
+
+
+Tallies = Mapping[str, Mapping[str, Tally]]  # stage -> arm -> tally
+States = Mapping[tuple[str, str, str], State]  # (stage, arm, criterion) -> state
 
 
 @dataclass(frozen=True)
@@ -60,33 +79,30 @@ class Criterion:
 def _fewer_failures(control: Tally, arm: Tally, rules: Rules) -> State:
     if not arm.failed and not control.failed:
         return State.UNTESTABLE
-    return _met(arm.failed * control.n < control.failed * arm.n)
+    return State.of(arm.failed * control.n < control.failed * arm.n)
 
 
 def _no_nonfinite(control: Tally, arm: Tally, rules: Rules) -> State:
-    return _met(not arm.nonfinite)
+    return State.of(not arm.nonfinite)
 
 
 def _better_loss(control: Tally, arm: Tally, rules: Rules) -> State:
-    return _compare_losses(control, arm, rules, margin=1.0)
+    return _compare_losses(control, arm, rules, lambda better, worse: better < worse)
 
 
 def _loss_within(control: Tally, arm: Tally, rules: Rules) -> State:
-    return _compare_losses(control, arm, rules, margin=rules.loss_margin)
+    return _compare_losses(control, arm, rules, lambda better, worse: better <= max(worse, rules.loss_margin * worse))
 
 
-def _compare_losses(control: Tally, arm: Tally, rules: Rules, margin: float) -> State:
+def _compare_losses(control: Tally, arm: Tally, rules: Rules, holds: Callable[[float, float], bool]) -> State:
     ours, theirs = arm.median, control.median
-    if ours is None:
+    if not arm.ok:
         return State.NOT_MET
-    if theirs is None:  # without a success control is the worse one; with one of unknown loss, who knows
-        return State.UNTESTABLE if control.ok else State.MET
-    better, worse = (theirs, ours) if rules.higher_is_better else (ours, theirs)
-    return _met(better < worse if margin == 1.0 else better <= margin * worse)
-
-
-def _met(holds: bool) -> State:
-    return State.MET if holds else State.NOT_MET
+    if not control.ok:  # by worst rank
+        return State.MET
+    if ours is None or theirs is None:
+        return State.UNTESTABLE
+    return State.of(holds(theirs, ours) if rules.higher_is_better else holds(ours, theirs))
 
 
 CRITERIA: Mapping[str, Callable[[Tally, Tally, Rules], State]] = {
@@ -97,20 +113,43 @@ CRITERIA: Mapping[str, Callable[[Tally, Tally, Rules], State]] = {
 }
 
 
-def observed(name: str, control: Tally, arm: Tally, rules: Rules) -> tuple[State, str]:
-    """State of a criterion, and why it can't be tested if it can't; else the reason is empty."""
+def state_of(name: str, control: Tally, arm: Tally, rules: Rules) -> State:
+    """State of a criterion."""
     if min(control.n, arm.n) < rules.least_trials:
-        return (
-            State.UNTESTABLE,
-            f"needs {rules.least_trials} training outcomes each, has control {control.n}, arm {arm.n}",
-        )
+        return State.UNTESTABLE
+    state = CRITERIA[name](control, arm, rules)
+    return State.UNTESTABLE if state is not _were_all_to_end(name, control, arm, rules) else state
+
+
+def states_of(roles: Roles, tallies: Tallies, rules: Rules) -> States:
+    """State of every criterion of the candidates that were run."""
+    return {
+        (stage, arm, name): state_of(name, arms[roles.control], arms[arm], rules)
+        for stage, arms in tallies.items()
+        for arm in roles.candidates
+        if arm in arms
+        for name in roles.criteria(arm, stage)
+    }
+
+
+def why_untestable(name: str, control: Tally, arm: Tally, rules: Rules) -> str:
+    """Why a criterion can't be tested, in words; empty if it can."""
+    if state_of(name, control, arm, rules) is not State.UNTESTABLE:
+        return ""
+    if min(control.n, arm.n) < rules.least_trials:
+        return f"needs {rules.least_trials} training outcomes each, has control {control.n}, arm {arm.n}"
+    if CRITERIA[name](control, arm, rules) is not _were_all_to_end(name, control, arm, rules):
+        excluded = control.excluded + arm.excluded
+        return f"{excluded} excluded trial{'s' if excluded > 1 else ''} could change it (exclusions)"
+    return "neither failed" if name == "fewer_failures" else "the losses of the successes are not known"
+
+
+def _were_all_to_end(name: str, control: Tally, arm: Tally, rules: Rules) -> State:
+    """The state, had the arm's excluded trials failed and control's succeeded."""
     judge = CRITERIA[name]
-    state = judge(control, arm, rules)
-    if (control.excluded or arm.excluded) and state is not judge(
-        control.excluded_as_successes(), arm.excluded_as_failures(), rules
-    ):
-        return State.UNTESTABLE, f"{control.excluded + arm.excluded} excluded trials could change it (exclusions)"
-    return state, "neither failed" if state is State.UNTESTABLE else ""
+    if not (control.excluded or arm.excluded):
+        return judge(control, arm, rules)
+    return judge(control.excluded_as_successes(), arm.excluded_as_failures(), rules)
 
 
 # With their tests
@@ -124,7 +163,7 @@ def stage_criteria(stage: Stage, roles: Roles, rules: Rules, summaries: Mapping[
     for arm in arms:
         tally = Tally.of(stage.arm(arm))
         for name in CRITERIA:
-            state, problem = observed(name, control, tally, rules)
+            state, problem = state_of(name, control, tally, rules), why_untestable(name, control, tally, rules)
             if min(control.n, tally.n) < rules.least_trials:
                 found.append(Criterion(stage.name, arm, name, state, problem))
                 continue
@@ -145,14 +184,15 @@ def _tested(name: str, theirs: Tally, ours: Tally, arm: ArmSummary, rules: Rules
         reduction = theirs.failed / theirs.n - ours.failed / ours.n
         ci = newcombe_difference(*counts)
         return replace(bare, test="Boschloo", p=fewer_failures_p(*counts), effect=reduction, ci=ci)
-    if not theirs.losses:
+    if not theirs.ok:
         return replace(bare, test="worst rank", p=arm.worst_rank_p)
     margin = 1.0 if name == "better_loss" else rules.loss_margin
     low, high = (ours.losses, theirs.losses) if rules.higher_is_better else (theirs.losses, ours.losses)
-    ratio = _loss_ratio(theirs.losses, ours.losses)
+    has_ratio = all(loss > 0 for loss in (*theirs.losses[:1], *ours.losses[:1]))  # the least of each
+    ratio = _loss_ratio(theirs.losses, ours.losses) if has_ratio else None
     return replace(
         bare,
-        test="Mann-Whitney" if margin == 1.0 else f"Mann-Whitney, margin {margin:g}",
+        test="Mann-Whitney" if name == "better_loss" else f"Mann-Whitney, margin {margin:g}",
         p=lower_loss_p(low, high, margin),
         effect=ratio.ratio if ratio else None,
         ci=ratio.interval if ratio else None,
@@ -193,34 +233,19 @@ def _is_poor(arm: ArmSummary, control: ArmSummary, rules: Rules) -> bool:
     return ours is not None and theirs is not None and ours < theirs - rules.least_quality
 
 
+def _failed(tally: Tally) -> str:
+    upper = None if tally.failed else clopper_pearson_upper(tally.n)
+    return f"{tally.failed}/{tally.n} failed" + ("" if upper is None else f" (below {upper:.0%} at 95 %)")
+
+
 def _detail(name: str, control: Tally, arm: Tally) -> str:
     if name == "fewer_failures":
-        return f"{arm.failed}/{arm.n} failed, control {control.failed}/{control.n}"
+        return f"{_failed(arm)}, control {_failed(control)}"
     if name == "no_nonfinite":
         return f"{arm.nonfinite} of {arm.n} nonfinite"
     counts = f"n_ok {arm.ok}/{arm.n}, control {control.ok}/{control.n}"
+    if not (arm.ok and control.ok):
+        return f"{'the arm' if not arm.ok else 'control'} has no success ({counts})"
     if arm.median is None or control.median is None:
-        return f"{'the arm' if arm.median is None else 'control'} has no success ({counts})"
+        return counts
     return f"medians {arm.median:.4g}, control {control.median:.4g} ({counts})"
-
-
-def deep_reports(
-    stage_b: Stage, in_a: Mapping[str, ArmSummary], in_b: Mapping[str, ArmSummary], rules: Rules
-) -> Iterable[Criterion]:
-    """What Stage B reports of each arm beside its criteria: bounded gradients, and Stage A's quality."""
-    for name, b in in_b.items():
-        ratios = [t.grad_ratio for t in stage_b.arm(name) if t.counts and t.grad_ratio is not None]
-        bounded = sum(ratio <= rules.grad_bound for ratio in ratios)
-        state = _met(bounded == len(ratios)) if ratios else State.UNTESTABLE
-        detail = f"gradient p99 at most {rules.grad_bound:g} times its median in {bounded} of {len(ratios)} trials"
-        yield Criterion("b", name, "grad_bounded", state, detail, decides=False)
-
-        a = in_a.get(name)
-        state, detail = State.UNTESTABLE, "no success to compare in both stages"
-        if a and a.median is not None and b.median is not None:
-            better = b.median >= a.median if rules.higher_is_better else b.median <= a.median
-            detail = f"medians {b.median:.4g}, Stage A {a.median:.4g}"
-            if a.median_ssim_amp is not None and b.median_ssim_amp is not None:
-                state = _met(better and b.median_ssim_amp >= a.median_ssim_amp)
-                detail += f"; amplitude SSIM {b.median_ssim_amp:.3f}, Stage A {a.median_ssim_amp:.3f}"
-        yield Criterion("b", name, "matches_stage_a", state, detail, decides=False)

@@ -4,45 +4,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 
+from fnostab.decision.criteria import Tallies
+from fnostab.decision.more_seeds import MoreSeeds, more_seeds
 from fnostab.decision.rules import Roles, Rules
 from fnostab.decision.tally import Stage, Tally
-from fnostab.decision.verdict import Tallies, VerdictName, conclude
+from fnostab.decision.verdict import VerdictName, conclude
 from fnostab.outcomes import FAILURES, Outcome
-from fnostab.stats.design import predictive_power_limit, seeds_for_predictive_power
 from fnostab.table import TrialRow
 
-__all__ = ["MoreSeeds", "Robustness", "assess", "changed_outcomes_to_flip", "more_seeds", "verdicts_at_thresholds"]
+__all__ = ["Robustness", "assess", "changed_outcomes_to_flip", "verdicts_at_thresholds"]
 
 OTHER_THRESHOLDS = (0.05, 0.3)  # of the amplitude spread below which an output is constant
 MOST_CHANGES = 3
-POWER = 0.8
-MOST_SEEDS = 200
-
-
-@dataclass(frozen=True)
-class MoreSeeds:
-    """How many further seeds an arm would make `fewer_failures` significant, most likely.
-
-    Attributes:
-        extra: smallest number with predictive power of at least 0.8; 0 if it is significant now, None
-            if there is none up to 200.
-        ceiling: the predictive power that no number of seeds exceeds.
-    """
-
-    stage: str
-    arm: str
-    extra: int | None
-    ceiling: float
-
-    def __str__(self) -> str:
-        where = f"{self.arm} in Stage {self.stage.upper()}"
-        if self.extra == 0:
-            return f"{where}: none, its lower failure rate is significant"
-        if self.extra is not None:
-            return f"{where}: {self.extra} more seeds per arm (predictive power {POWER:g} for fewer failures)"
-        if self.ceiling < POWER:
-            return f"{where}: no number of seeds, predictive power levels off at {self.ceiling:.2f}"
-        return f"{where}: more than {MOST_SEEDS} seeds per arm"
 
 
 @dataclass(frozen=True)
@@ -71,29 +44,12 @@ def assess(roles: Roles, stages: Mapping[str, Stage], rules: Rules | None = None
     )
 
 
-def more_seeds(roles: Roles, tallies: Tallies, rules: Rules) -> list[MoreSeeds]:
-    """For every candidate that was run, in each stage: seeds that `fewer_failures` still takes.
-
-    Jeffreys priors on both rates; alpha is that of Holm's first step over the candidates.
-    """
-    alpha = rules.alpha / max(len(roles.candidates), 1)
-    found = []
-    for stage, arms in tallies.items():
-        control = arms[roles.control]
-        for name in roles.candidates:
-            if name not in arms:
-                continue
-            counts = (control.failed, control.n, arms[name].failed, arms[name].n)
-            extra = seeds_for_predictive_power(*counts, alpha=alpha, power=POWER, limit=MOST_SEEDS)
-            found.append(MoreSeeds(stage, name, extra, predictive_power_limit(*counts)))
-    return found
-
-
 def changed_outcomes_to_flip(roles: Roles, tallies: Tallies, rules: Rules) -> int | None:
     """Smallest number of trials that, had they ended otherwise, would give another verdict.
 
-    A success may become a failure (the best or the worst of them), a failure a success (with the
-    median loss of its arm). None if `MOST_CHANGES` do not suffice.
+    A success may become a failure that is not nonfinite (the best or the worst of them), a failure a success
+    with the median loss of its arm. That one nonfinite trial of the architecture arm ends GOLD goes without
+    saying, and is not counted. None if `MOST_CHANGES` do not suffice.
     """
     now = conclude(roles, tallies, rules).name
     arms = (roles.control, *roles.candidates)
@@ -102,7 +58,7 @@ def changed_outcomes_to_flip(roles: Roles, tallies: Tallies, rules: Rules) -> in
         for stage, of_stage in tallies.items()
         for arm in arms
         if arm in of_stage
-        for change in (_fail_best, _fail_worst, _succeed)
+        for change in (_fail_best, _fail_worst, _succeed, _succeed_nonfinite)
     ]
     for n_changes in range(1, MOST_CHANGES + 1):
         for changes in combinations_with_replacement(single, n_changes):
@@ -115,22 +71,29 @@ def changed_outcomes_to_flip(roles: Roles, tallies: Tallies, rules: Rules) -> in
 def verdicts_at_thresholds(
     roles: Roles, stages: Mapping[str, Stage], rules: Rules
 ) -> Iterator[tuple[float, VerdictName]]:
-    """(threshold of the collapse rule, verdict) where trials that recorded their spread are judged by it."""
-    if not all(t.amplitude_spread is not None for s in stages.values() for t in s.trials if t.counts):
+    """(threshold of the collapse rule, verdict); nothing where a trial that it could change has no known spread."""
+    trials = [t for stage in stages.values() for t in stage.trials if t.counts and t.outcome is not Outcome.NONFINITE]
+    if not trials or any(t.amplitude_spread is None for t in trials):
         return
     for threshold in OTHER_THRESHOLDS:
         tallies = {
-            name: {arm: Tally.of([_rejudged(t, threshold) for t in stage.arm(arm)]) for arm in stage.arms}
+            name: {arm: Tally.of([_rejudged(t, threshold, rules) for t in stage.arm(arm)]) for arm in stage.arms}
             for name, stage in stages.items()
         }
         yield threshold, conclude(roles, tallies, rules).name
 
 
-def _rejudged(trial: TrialRow, threshold: float) -> TrialRow:
-    """The trial as it would have been called had the collapse rule used another threshold."""
+def _rejudged(trial: TrialRow, threshold: float, rules: Rules) -> TrialRow:
+    """The trial as it would have been called had the collapse rule used another threshold.
+
+    One that was called collapsed although its spread is above the usual threshold has patches that are all alike,
+    and stays so.
+    """
     if trial.amplitude_spread is None or not trial.counts or trial.outcome is Outcome.NONFINITE:
         return trial
-    held = set(trial.rules_held) - {Outcome.COLLAPSED}
+    held = {trial.outcome, *trial.rules_held}
+    if trial.amplitude_spread < rules.collapse_threshold:
+        held.discard(Outcome.COLLAPSED)
     if trial.amplitude_spread < threshold:
         held.add(Outcome.COLLAPSED)
     return replace(trial, outcome=next((rule for rule in FAILURES if rule in held), Outcome.CONVERGED))
@@ -152,22 +115,24 @@ def _fail_worst(tally: Tally) -> Tally | None:
 
 
 def _succeed(tally: Tally) -> Tally | None:
-    if not tally.failed:
+    if tally.failed == tally.nonfinite:
         return None
+    middle = len(tally.losses) // 2
     extra = () if tally.median is None else (tally.median,)
-    losses = tuple(sorted((*tally.losses, *extra)))
-    return replace(
-        tally,
-        ok=tally.ok + 1,
-        failed=tally.failed - 1,
-        nonfinite=min(tally.nonfinite, tally.failed - 1),
-        losses=losses,
-    )
+    losses = (*tally.losses[:middle], *extra, *tally.losses[middle:])
+    return replace(tally, ok=tally.ok + 1, failed=tally.failed - 1, losses=losses)
+
+
+def _succeed_nonfinite(tally: Tally) -> Tally | None:
+    return _succeed(replace(tally, nonfinite=tally.nonfinite - 1)) if tally.nonfinite else None
 
 
 def _apply(tallies: Tallies, changes: tuple[tuple[str, str, _Change], ...]) -> Tallies | None:
+    worsened = {(stage, arm) for stage, arm, change in changes if change in (_fail_best, _fail_worst)}
     changed = {stage: dict(arms) for stage, arms in tallies.items()}
     for stage, arm, change in changes:
+        if (stage, arm) in worsened and change in (_succeed, _succeed_nonfinite):
+            return None  # one that fails and one that succeeds in its place change nothing but losses
         tally = change(changed[stage][arm])
         if tally is None:
             return None

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from fnostab.config import MonitorConfig
+from fnostab.errors import DecisionError
+
 __all__ = ["ARCHITECTURE_A", "ARCHITECTURE_B", "CLIPPING", "Roles", "Rules"]
 
 ARCHITECTURE_A = ("fewer_failures", "better_loss", "no_nonfinite")
@@ -11,11 +14,20 @@ CLIPPING = ("fewer_failures", "loss_within_10pct")
 
 @dataclass(frozen=True)
 class Roles:
-    """Which arms play which part. A candidate that a study does not have is None."""
+    """Which arms play which part. A candidate that a study does not have is None.
+
+    Raises:
+        DecisionError: one arm is given two parts.
+    """
 
     control: str
     architecture: str | None = None
     clipping: str | None = None
+
+    def __post_init__(self) -> None:
+        parts = (self.control, *self.candidates)
+        if len(set(parts)) < len(parts):
+            raise DecisionError(f"roles: {', '.join(parts)}: each part needs an arm of its own")
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -40,6 +52,7 @@ class Rules:
         least_trials: training outcomes of control and of an arm below which nothing is tested.
         least_quality: how far an arm's median amplitude SSIM may lie below control's.
         grad_bound: p99 over median of the gradient norm in the last half of a run.
+        collapse_threshold: amplitude spread below which trials were called collapsed.
         pivot_reduction: a verdict that nothing helps is supported only if every candidate's
             failure reduction is below this with 95 % confidence.
     """
@@ -50,4 +63,5 @@ class Rules:
     least_trials: int = 3
     least_quality: float = 0.02
     grad_bound: float = 10.0
+    collapse_threshold: float = MonitorConfig().collapsed_spread
     pivot_reduction: float = 0.2

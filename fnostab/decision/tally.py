@@ -8,10 +8,12 @@ import numpy as np
 
 from fnostab.outcomes import EXCLUDED, Outcome
 from fnostab.stats.losses import matched_ratio, worst_rank
-from fnostab.stats.proportions import wilson
+from fnostab.stats.proportions import clopper_pearson_upper, wilson
 from fnostab.table import TrialRow
 
 __all__ = ["ArmSummary", "Stage", "Tally", "median", "summarise"]
+
+MOST_NAMED = 8  # seeds in a line
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,9 @@ class Tally:
 
     @property
     def median(self) -> float | None:
-        """Of the losses."""
-        return median(self.losses)
+        """Of the losses, which are sorted: `changed_outcomes_to_flip` asks thousands of times."""
+        n = len(self.losses)
+        return (self.losses[(n - 1) // 2] + self.losses[n // 2]) / 2 if n else None
 
     def excluded_as_failures(self) -> "Tally":
         """The same, had the excluded trials failed."""
@@ -86,9 +89,11 @@ class ArmSummary:
     Attributes:
         n: trials with a training outcome; ``failure_rate`` is over these.
         failure_rate_ci: Wilson, 95 %.
+        failure_rate_upper: Clopper-Pearson's one-sided 95 % bound, where none failed; None elsewhere.
         median: of the primary metric over the ``n_ok`` successes only, as is ``iqr``.
         matched_ratio: median ratio to control over the ``matched_pairs`` seeds at which both succeeded.
         worst_rank_p: that the arm is better when failures rank below every success; one-sided.
+        left_out: seeds of the trials without a training outcome, by outcome.
     """
 
     stage: str
@@ -100,6 +105,7 @@ class ArmSummary:
     n_running: int
     failure_rate: float | None
     failure_rate_ci: tuple[float, float] | None
+    failure_rate_upper: float | None
     median: float | None
     iqr: tuple[float, float] | None
     matched_ratio: float | None
@@ -108,22 +114,21 @@ class ArmSummary:
     median_ssim_amp: float | None
     median_failure_step: float | None
     outcomes: Mapping[str, int]
+    left_out: Mapping[str, tuple[int, ...]]
 
     @property
     def excluded_line(self) -> str | None:
         """The trials that took no part, with the failure rate that counts them in; None if all did."""
-        if not (self.n_excluded or self.n_running):
+        if not self.left_out:
             return None
-        counts = ", ".join(
-            f"{n} {outcome}" for outcome, n in self.outcomes.items() if outcome in (*EXCLUDED, Outcome.RUNNING)
-        )
+        counts = ", ".join(f"{len(seeds)} {outcome} ({_named(seeds)})" for outcome, seeds in self.left_out.items())
         if not self.n:
             return f"Stage {self.stage.upper()}, {self.arm}: no training outcome: {counts}"
+        line = f"Stage {self.stage.upper()}, {self.arm}: {counts} take no part in the rate of {self.n_failed}/{self.n}"
+        if not self.n_excluded:
+            return line
         as_failures = f"{self.n_failed + self.n_excluded}/{self.n + self.n_excluded}"
-        return (
-            f"Stage {self.stage.upper()}, {self.arm}: {counts} take no part in the rate of "
-            f"{self.n_failed}/{self.n}; counted as failures it would be {as_failures}"
-        )
+        return f"{line}; with those that ended counted as failures it would be {as_failures}"
 
 
 def summarise(stage: Stage, arm: str, control: str, *, higher_is_better: bool = False) -> ArmSummary:
@@ -131,7 +136,9 @@ def summarise(stage: Stage, arm: str, control: str, *, higher_is_better: bool = 
     trials, of_control = stage.arm(arm), stage.arm(control)
     tally = Tally.of(trials)
     successes = [t for t in trials if t.outcome is Outcome.CONVERGED]
-    matched = matched_ratio(_by_seed(of_control), _by_seed(trials)) if arm != control else None
+    pairs = {"control_by_seed": _by_seed(of_control), "arm_by_seed": _by_seed(trials)}
+    has_ratio = arm != control and all(loss > 0 for losses in pairs.values() for loss in losses.values())
+    matched = matched_ratio(**pairs) if has_ratio else None
     ranked = [_ranked(each, higher_is_better) for each in (of_control, trials)]
     return ArmSummary(
         stage=stage.name,
@@ -143,6 +150,7 @@ def summarise(stage: Stage, arm: str, control: str, *, higher_is_better: bool = 
         n_running=sum(t.outcome is Outcome.RUNNING for t in trials),
         failure_rate=tally.failed / tally.n if tally.n else None,
         failure_rate_ci=wilson(tally.failed, tally.n),
+        failure_rate_upper=None if tally.failed else clopper_pearson_upper(tally.n),
         median=tally.median,
         iqr=(float(np.quantile(tally.losses, 0.25)), float(np.quantile(tally.losses, 0.75))) if tally.losses else None,
         matched_ratio=matched.ratio if matched else None,
@@ -151,12 +159,23 @@ def summarise(stage: Stage, arm: str, control: str, *, higher_is_better: bool = 
         median_ssim_amp=median([t.ssim_amp for t in successes if t.ssim_amp is not None]),
         median_failure_step=median([t.failure_step for t in trials if t.failed and t.failure_step is not None]),
         outcomes=dict(Counter(str(t.outcome) for t in trials)),
+        left_out={
+            str(outcome): seeds
+            for outcome in (*EXCLUDED, Outcome.RUNNING)
+            if (seeds := tuple(t.seed for t in trials if t.outcome is outcome))
+        },
     )
 
 
 def median(values: Sequence[float]) -> float | None:
     """Median; None of nothing."""
     return float(np.median(values)) if values else None
+
+
+def _named(seeds: Sequence[int]) -> str:
+    """``seed 3``, or as many of them as a line bears."""
+    shown = ", ".join(map(str, seeds[:MOST_NAMED]))
+    return f"seed{'s' if len(seeds) > 1 else ''} {shown}{', ...' if len(seeds) > MOST_NAMED else ''}"
 
 
 def _by_seed(trials: Sequence[TrialRow]) -> dict[int, float]:

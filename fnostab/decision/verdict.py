@@ -6,19 +6,18 @@ INCONCLUSIVE otherwise, with what blocks and what to do next.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from fnostab.decision.criteria import CRITERIA, Criterion, State, deep_reports, observed, stage_criteria
+from fnostab.decision.advice import blocking, next_step, seeds_step
+from fnostab.decision.criteria import Criterion, State, States, Tallies, stage_criteria, states_of
+from fnostab.decision.deep import deep_reports
 from fnostab.decision.rules import Roles, Rules
 from fnostab.decision.tally import ArmSummary, Stage, Tally, summarise
 from fnostab.errors import DecisionError
 
-__all__ = ["Conclusion", "States", "Tallies", "Verdict", "VerdictName", "conclude", "decide", "states_of"]
-
-Tallies = Mapping[str, Mapping[str, Tally]]  # stage -> arm -> tally
-States = Mapping[tuple[str, str, str], State]  # (stage, arm, criterion) -> state
+__all__ = ["Conclusion", "Verdict", "VerdictName", "conclude", "decide"]
 
 
 class VerdictName(StrEnum):
@@ -32,11 +31,14 @@ class VerdictName(StrEnum):
 
 @dataclass(frozen=True)
 class Conclusion:
-    """A verdict's name, why, and the criteria (stage, arm, name) that it rests on."""
+    """A verdict's name, why, what to do, and the criteria (stage, arm, name) that it rests on.
+
+    Of an INCONCLUSIVE one, why and what to do are left to `blocking` and `next_step`, which take their time.
+    """
 
     name: VerdictName
-    reason: str
-    next_step: str
+    reason: str = ""
+    next_step: str = ""
     rests_on: tuple[tuple[str, str, str], ...] = ()
 
 
@@ -94,12 +96,14 @@ def decide(
     tallies = {name: {arm: Tally.of(stage.arm(arm)) for arm in stage.arms} for name, stage in stages.items()}
     conclusion = conclude(roles, tallies, rules)
     supported = _supported(conclusion, roles, criteria, rules)
-    if require_support and supported is False:
-        conclusion = replace(
-            conclusion,
-            name=VerdictName.INCONCLUSIVE,
-            reason=f"{conclusion.name} on the observed numbers, but not supported by its tests",
-            next_step="run more seeds",
+    if conclusion.name is VerdictName.INCONCLUSIVE:
+        step = next_step(roles, tallies, rules)
+        conclusion = replace(conclusion, reason=blocking(roles, tallies, rules), next_step=step)
+    elif require_support and not supported:
+        conclusion = Conclusion(
+            VerdictName.INCONCLUSIVE,
+            f"{conclusion.name} on the observed numbers, but unsupported: {_unsupported(conclusion, criteria, rules)}",
+            seeds_step(roles, tallies, rules),
         )
         supported = None
     winners = {VerdictName.GOLD: roles.architecture, VerdictName.SILVER: roles.clipping}
@@ -115,22 +119,10 @@ def decide(
     )
 
 
-def states_of(roles: Roles, tallies: Tallies, rules: Rules) -> States:
-    """State of every criterion of every arm but control, on observed numbers."""
-    return {
-        (stage, arm, name): observed(name, arms[roles.control], tally, rules)[0]
-        for stage, arms in tallies.items()
-        for arm, tally in arms.items()
-        if arm != roles.control
-        for name in CRITERIA
-    }
-
-
 def conclude(roles: Roles, tallies: Tallies, rules: Rules) -> Conclusion:
     """The verdict on observed numbers alone."""
     if not roles.candidates:
-        reason = "the study gives no arm a part in the decision (roles), so its criteria stand for themselves"
-        return Conclusion(VerdictName.INCONCLUSIVE, reason, "name roles in the study to have a verdict")
+        return Conclusion(VerdictName.INCONCLUSIVE)
     states = states_of(roles, tallies, rules)
     architecture, clipping = roles.architecture, roles.clipping
 
@@ -157,7 +149,7 @@ def conclude(roles: Roles, tallies: Tallies, rules: Rules) -> Conclusion:
     if _nothing_helps_deep(roles, tallies, states, rules):
         reason = f"control fails in Stage B, and no candidate cures it ({', '.join(roles.candidates)})"
         return Conclusion(VerdictName.PIVOT, reason, "investigate LayerScale (explicit depth damping)")
-    return Conclusion(VerdictName.INCONCLUSIVE, _blocking(roles, states), _next_step(roles, tallies, states))
+    return Conclusion(VerdictName.INCONCLUSIVE)
 
 
 def _nothing_helps_deep(roles: Roles, tallies: Tallies, states: States, rules: Rules) -> bool:
@@ -186,44 +178,15 @@ def _supported(conclusion: Conclusion, roles: Roles, criteria: Iterable[Criterio
     return all(by_key[key].supported for key in conclusion.rests_on)
 
 
-def _blocking(roles: Roles, states: States) -> str:
-    """Which criteria stand in the way of each candidate."""
-    deep = any(stage == "b" for stage, _, _ in states)
-    lines = []
-    for arm in roles.candidates:
-        missing: dict[str, list[str]] = {}
-        for stage in "ab" if deep else "a":
-            for name in roles.criteria(arm, stage):
-                state = states.get((stage, arm, name))
-                if state is not State.MET:
-                    missing.setdefault(f"{state or 'not run'} in Stage {stage.upper()}", []).append(name)
-        blocks = [
-            f"{', '.join(names)} {where}" if "not run" not in where else where for where, names in missing.items()
-        ]
-        lines.append(f"{arm}: {', '.join(blocks) or 'passes Stage A, and Stage B was not run'}")
-    return "; ".join(lines)
-
-
-def _next_step(roles: Roles, tallies: Tallies, states: States) -> str:
-    control = roles.control
-    passing = [
-        arm
-        for arm in roles.candidates
-        if all(states.get(("a", arm, name)) is State.MET for name in roles.criteria(arm, "a"))
-    ]
-    deep = tallies.get("b")
-    if deep is None and not passing:
-        return f"run Stage B with {control}"
-    if roles.architecture in passing and (deep is None or roles.architecture not in deep):
-        return f"run Stage B with {roles.architecture}, and {control} to compare it with"
-    if not any(arms[control].failed for arms in tallies.values()):
-        return (
-            f"{control} failed in no stage, so there is nothing to cure at this depth: crash_hunt, or a greater depth"
-        )
-    untestable = {f"{arm} in Stage {stage.upper()}" for (stage, arm, _), s in states.items() if s is State.UNTESTABLE}
-    if untestable:
-        return f"run more seeds: {', '.join(sorted(untestable))} can't be tested yet"
-    return "run more seeds, or try another candidate: none meets every criterion"
+def _unsupported(conclusion: Conclusion, criteria: Iterable[Criterion], rules: Rules) -> str:
+    """The criteria for which a verdict is not supported."""
+    if conclusion.name is VerdictName.PIVOT:
+        return f"a failure rate lower by {rules.pivot_reduction:g} is not ruled out for every candidate"
+    return ", ".join(
+        f"{c.name} of {c.arm} in Stage {c.stage.upper()}" + ("" if c.p is None else f" (p = {c.p:.3g})")
+        for c in criteria
+        if (c.stage, c.arm, c.name) in conclusion.rests_on and not c.supported
+    )
 
 
 def _check(stage: Stage, roles: Roles) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["RATES", "binomial_pmf", "rejection_region", "supremum"]
+__all__ = ["RATES", "binomial_pmf", "boschloo_p", "rejection_region", "supremum"]
 
 RATES = np.sin(np.linspace(0, np.pi / 2, 513)) ** 2  # binomials change evenly along the arcsine of the root
 TIE = 1 + 1e-9  # Fisher's p of mirrored tables differs by rounding, other tables' by more
@@ -50,6 +50,27 @@ def _fisher_p(control_n: int, arm_n: int) -> NDArray[np.float64]:
     for arm_failed in range(1, arm_n + 1):  # the next more extreme table has one failure moved to control
         p[:-1, arm_failed] += p[1:, arm_failed - 1]
     return p
+
+
+def boschloo_p(control_failed: int, control_n: int, arm_failed: int, arm_n: int) -> float:
+    """P-value of one table, as SciPy's `boschloo_exact` gives it, for thousands of trials.
+
+    Of the tables it needs only how far those that are no less extreme reach in each row, found there by bisection:
+    0.5 s at 3000 trials an arm, where SciPy would ask Fisher's test for nine million tables.
+    """
+    total = control_n + arm_n
+    critical = TIE * float(scipy.stats.hypergeom.cdf(arm_failed, total, control_failed + arm_failed, arm_n))
+    rows = np.arange(control_n + 1)
+    counted, beyond = np.zeros_like(rows), np.full_like(rows, arm_n + 1)  # tables in each row: at least, fewer than
+    beyond += 1
+    while (open_rows := beyond - counted > 1).any():
+        middle = (counted + beyond) // 2
+        fisher = scipy.stats.hypergeom.cdf(middle - 1, total, rows + middle - 1, arm_n)
+        extreme = fisher <= critical
+        counted = np.where(open_rows & extreme, middle, counted)
+        beyond = np.where(open_rows & ~extreme, middle, beyond)
+    arm_cdf = np.cumsum(np.pad(binomial_pmf(arm_n, RATES), ((0, 0), (1, 0))), axis=1)  # of fewer than 0..n+1
+    return min(1.0, supremum((binomial_pmf(control_n, RATES) * arm_cdf[:, counted]).sum(axis=1)))
 
 
 @lru_cache(maxsize=1024)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fnostab.errors import ConfigError
 from fnostab.stats.boschloo import binomial_pmf, rejection_region
 from fnostab.stats.checks import check_counts, check_open_unit, check_rate
+from fnostab.stats.proportions import fewer_failures_p
 
 __all__ = [
     "boschloo_power",
@@ -30,6 +31,7 @@ __all__ = [
     "seeds_for_rates",
 ]
 
+EXACT_LIMIT = 400  # trials in both arms, 25 ms
 JEFFREYS = 0.5  # both parameters of the prior Beta distribution of a failure rate
 
 
@@ -136,13 +138,28 @@ def _future_failures(failed: int, n: int, extra: int) -> NDArray[np.float64]:
     return np.asarray(scipy.stats.betabinom.pmf(np.arange(extra + 1), extra, failed + JEFFREYS, n - failed + JEFFREYS))
 
 
+def _significant(
+    control_failed: int, control_n: int, arm_failed: int, arm_n: int, extra: int, alpha: float
+) -> NDArray[np.bool_]:
+    """Whether each table with 0..extra more failures is significant: (extra + 1, extra + 1), control's first."""
+    if control_n + arm_n <= EXACT_LIMIT:
+        region = rejection_region(control_n, arm_n, alpha)
+        return region[control_failed : control_failed + extra + 1, arm_failed : arm_failed + extra + 1]
+    control = (control_failed + np.arange(extra + 1))[:, None]
+    arm = (arm_failed + np.arange(extra + 1))[None, :]
+    pooled = (control + arm) / (control_n + arm_n)
+    standard_error = np.sqrt(pooled * (1 - pooled) * (1 / control_n + 1 / arm_n))
+    reduction = control / control_n - arm / arm_n
+    return np.asarray((reduction > 0) & (reduction >= scipy.special.ndtri(1 - alpha) * standard_error))
+
+
 def predictive_power(
     control_failed: int, control_n: int, arm_failed: int, arm_n: int, extra: int, alpha: float = 0.05
 ) -> float:
     """Probability that one-sided Boschloo on all data is significant after ``extra`` more seeds an arm.
 
     Both failure rates have Jeffreys' prior, updated with what was seen. With several candidates give the alpha
-    that Holm leaves for this one.
+    that Holm leaves for this one. Above 400 trials in both arms the pooled z-test stands in for Boschloo's.
 
     Returns:
         0 or 1 at ``extra`` 0: whether it is significant now.
@@ -158,8 +175,7 @@ def predictive_power(
         raise ConfigError(f"extra {extra}: expected at least 0 more seeds an arm")
     if control_n + extra == 0 or arm_n + extra == 0:
         return 0.0
-    region = rejection_region(control_n + extra, arm_n + extra, alpha)
-    reachable = region[control_failed : control_failed + extra + 1, arm_failed : arm_failed + extra + 1]
+    reachable = _significant(control_failed, control_n + extra, arm_failed, arm_n + extra, extra, alpha)
     control_pmf = _future_failures(control_failed, control_n, extra)
     arm_pmf = _future_failures(arm_failed, arm_n, extra)
     return float(np.clip(control_pmf @ reachable @ arm_pmf, 0, 1))
@@ -203,8 +219,9 @@ def seeds_for_predictive_power(
         ConfigError: alpha or power outside (0, 1).
     """
     check_open_unit("power", power)
+    check_open_unit("alpha", alpha)
     counts = (control_failed, control_n, arm_failed, arm_n)
-    if predictive_power(*counts, 0, alpha) >= power:
+    if fewer_failures_p(*counts) <= alpha:
         return 0
     if predictive_power_limit(*counts) < power:
         return None

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fnostab.errors import ConfigError, DecisionError
 from fnostab.stats.interval import Interval
-from fnostab.stats.ranks import interval_depth, smaller_p
+from fnostab.stats.ranks import interval_depth, smaller_p, sorted_differences
 
 __all__ = [
     "MatchedRatio",
@@ -93,12 +93,13 @@ def hodges_lehmann_ratio(control: ArrayLike, arm: ArrayLike, *, level: float = 0
     log_control, log_arm = _logs(control), _logs(arm)
     if log_control.size == 0 or log_arm.size == 0:
         return None
-    differences = np.sort(np.subtract.outer(log_arm, log_control), axis=None)
+    pairs = log_arm.size * log_control.size
     depth = interval_depth(log_arm.size, log_control.size, level)
-    low, high = np.exp(differences[[depth - 1, -depth]])
+    ranks = [(pairs - 1) // 2, pairs // 2, depth - 1 if depth else 0, pairs - depth if depth else 0]
+    below, above, low, high = sorted_differences(log_arm, log_control, ranks)
     return RatioEstimate(
-        ratio=float(np.exp(np.median(differences))),
-        interval=Interval(float(low), float(high)) if depth else None,
+        ratio=math.exp((below + above) / 2),
+        interval=Interval(math.exp(low), math.exp(high)) if depth else None,
     )
 
 
@@ -164,8 +165,9 @@ def worst_rank(control: Sequence[tuple[bool, float]], arm: Sequence[tuple[bool, 
     control_places, arm_places = places[: len(control)], places[len(control) :]
     if control_places.size == 0 or arm_places.size == 0:
         return WorstRank(p=1.0, superiority=None)
-    lead = np.sign(np.subtract.outer(control_places, arm_places))  # +1 where the arm's trial is better
-    return WorstRank(p=smaller_p(arm_places, control_places), superiority=float((1 + lead.mean()) / 2))
+    m, n = control_places.size, arm_places.size
+    worse = float(scipy.stats.rankdata(places)[:m].sum()) - m * (m + 1) / 2  # pairs in which control's trial is
+    return WorstRank(p=smaller_p(arm_places, control_places), superiority=worse / (m * n))
 
 
 def median_interval(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Interval | None:

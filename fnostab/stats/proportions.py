@@ -16,10 +16,13 @@ import numpy as np
 import scipy
 
 from fnostab.errors import DecisionError
+from fnostab.stats.boschloo import boschloo_p
 from fnostab.stats.checks import check_counts
 from fnostab.stats.interval import Interval
 
 __all__ = ["clopper_pearson_upper", "fewer_failures_p", "holm", "newcombe_difference", "wilson"]
+
+SCIPY_LIMIT = 400  # trials in both arms; SciPy's time and memory rise with their product
 
 
 @lru_cache(maxsize=4096)
@@ -27,7 +30,7 @@ def fewer_failures_p(control_failed: int, control_n: int, arm_failed: int, arm_n
     """One-sided Boschloo test that the arm's failure rate is lower than control's.
 
     Unconditional and exact: the p-value is the largest over the common failure rate, and is never above
-    Fisher's. 3/10 against 0/10 gives 0.058. SciPy takes about 5 ms at 10 trials an arm and 0.1 s at 200.
+    Fisher's. 3/10 against 0/10 gives 0.058. It is SciPy's up to 200 trials an arm (0.1 s), and `boschloo_p` above.
 
     Returns:
         The p-value; 1.0 when nothing failed, when everything failed, or when an arm has no trials.
@@ -39,6 +42,8 @@ def fewer_failures_p(control_failed: int, control_n: int, arm_failed: int, arm_n
     check_counts(arm_failed, arm_n)
     if control_n == 0 or arm_n == 0 or control_failed + arm_failed in (0, control_n + arm_n):
         return 1.0
+    if control_n + arm_n > SCIPY_LIMIT:
+        return boschloo_p(control_failed, control_n, arm_failed, arm_n)
     table = [[control_failed, arm_failed], [control_n - control_failed, arm_n - arm_failed]]
     return float(scipy.stats.boschloo_exact(table, alternative="greater").pvalue)
 

@@ -7,15 +7,17 @@ algorithm of Streitberg and Röhmel, Statistical Software Newsletter 12 (1986) 1
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-__all__ = ["interval_depth", "smaller_p"]
+__all__ = ["interval_depth", "smaller_p", "sorted_differences"]
 
 EXACT_LIMIT = 100  # values in both samples, 0.05 s; above it the normal approximation errs by less than 0.001
+PAIRS_LIMIT = 1_000_000  # pairs of values that are held in memory at once
 
 
 def _subset_sums(scores: NDArray[np.int64], size: int) -> NDArray[np.float64]:
@@ -67,3 +69,31 @@ def interval_depth(m: int, n: int, level: float) -> int:
     counts = _subset_sums(np.arange(1, m + n + 1), m)
     u_distribution = np.cumsum(counts[m * (m + 1) // 2 :]) / counts.sum()
     return int(np.searchsorted(u_distribution, tail, side="right"))
+
+
+def sorted_differences(first: NDArray[np.float64], second: NDArray[np.float64], ranks: Sequence[int]) -> list[float]:
+    """Chosen values of the sorted pairwise differences first - second.
+
+    Above a million pairs, each is found by bisection on its value, to rounding, in memory for one value of
+    ``first`` and ``second`` each.
+
+    Args:
+        first: (m,), finite.
+        second: (n,), finite.
+        ranks: places in the sorted differences, 0 to m n - 1.
+    """
+    if first.size * second.size <= PAIRS_LIMIT:
+        differences = np.sort(np.subtract.outer(first, second), axis=None)
+        return [float(differences[rank]) for rank in ranks]
+    first, second = np.sort(first), np.sort(second)
+    return [_difference_at(first, second, rank) for rank in ranks]
+
+
+def _difference_at(first: NDArray[np.float64], second: NDArray[np.float64], rank: int) -> float:
+    low, high = float(first[0] - second[-1]), float(first[-1] - second[0])
+    while low < (middle := low + (high - low) / 2) < high:
+        if int(np.searchsorted(first, second + middle, side="right").sum()) > rank:
+            high = middle
+        else:
+            low = middle
+    return high

@@ -2,12 +2,14 @@
 
 One alpha is used at every look, as in Pocock's design (Biometrika 64 (1977) 191), but found for the counts
 themselves rather than for their normal limit: the probability that one-sided Boschloo rejects at any look is
-summed over all paths of failure counts, at its largest over the common failure rate. Stopping for futility
-only lowers that error, and needs no allowance. It holds for failure rates, not for losses.
+summed over all paths of failure counts, at its largest over the common failure rate. Stopping for futility,
+where predictive power is below 10 %, only lowers that error, and needs no allowance; it costs power, which is
+given with it. All this holds for failure rates, not for losses.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -16,9 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 from fnostab.errors import ConfigError
 from fnostab.stats.boschloo import RATES, binomial_pmf, rejection_region, supremum
 from fnostab.stats.checks import check_open_unit, check_rate
+from fnostab.stats.design import predictive_power
 
-__all__ = ["SequentialDesign", "sequential_alpha", "sequential_error_and_power"]
+__all__ = ["FUTILE_POWER", "SequentialDesign", "sequential_alpha", "sequential_error_and_power"]
 
+FUTILE_POWER = 0.1  # predictive power of the last look below which more seeds are not worth their time
 STEPS = 1000  # the per-look alpha is a whole multiple of overall / STEPS
 
 
@@ -31,13 +35,15 @@ class SequentialDesign:
         error_rate: the common failure rate at which it is that large.
         power: probability of a rejection at any look.
         rejected_at_look: probability that the first rejection comes at each look; sums to ``power``.
-        expected_seeds: seeds an arm until the first rejection, or the last look, on average.
+        futile_at_look: probability that the study is given up at each look.
+        expected_seeds: seeds an arm until it stops, on average.
     """
 
     error: float
     error_rate: float
     power: float
     rejected_at_look: tuple[float, ...]
+    futile_at_look: tuple[float, ...]
     expected_seeds: float
 
 
@@ -53,25 +59,35 @@ def _transition(before: int, after: int, rate: NDArray[np.float64]) -> NDArray[n
     return np.where(possible, binomial_pmf(after - before, rate)[:, np.where(possible, further, 0)], 0.0)
 
 
-def _first_rejections(
-    looks: Sequence[int], alpha: float, control_rate: ArrayLike, arm_rate: ArrayLike
-) -> NDArray[np.float64]:
-    """Probability that the first rejection comes at each look, for rates (rates,): (rates, looks)."""
+@lru_cache(maxsize=32)
+def _futile(n: int, last: int, alpha: float) -> NDArray[np.bool_]:
+    """Tables after n seeds an arm that promise too little for the last look: (control failures, arm failures)."""
+    counts = range(n + 1)
+    powers = [[predictive_power(control, n, arm, n, last - n, alpha) for arm in counts] for control in counts]
+    return np.asarray(powers) < FUTILE_POWER
+
+
+def _stops(
+    looks: Sequence[int], alpha: float, control_rate: ArrayLike, arm_rate: ArrayLike, *, futility: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Probabilities of the first rejection and of giving up at each look, for rates (rates,): (rates, looks) each."""
     control_rate, arm_rate = np.atleast_1d(control_rate).astype(float), np.atleast_1d(arm_rate).astype(float)
-    going_on = np.ones((control_rate.size, 1, 1))  # (rates, control failures, arm failures), not yet rejected
-    rejections = []
+    going_on = np.ones((control_rate.size, 1, 1))  # (rates, control failures, arm failures), not yet stopped
+    rejections, futile = [], []
     for before, n in zip([0, *looks], looks, strict=False):
         control, arm = _transition(before, n, control_rate), _transition(before, n, arm_rate)
         reached = control @ going_on @ arm.swapaxes(1, 2)
         region = rejection_region(n, n, alpha)
+        given_up = _futile(n, looks[-1], alpha) & ~region if futility and n < looks[-1] else np.zeros_like(region)
         rejections.append(reached[:, region].sum(axis=1))
-        going_on = np.where(region, 0.0, reached)
-    return np.stack(rejections, axis=1)
+        futile.append(reached[:, given_up].sum(axis=1))
+        going_on = np.where(region | given_up, 0.0, reached)
+    return np.stack(rejections, axis=1), np.stack(futile, axis=1)
 
 
 def _errors(looks: Sequence[int], alpha: float) -> NDArray[np.float64]:
     """Type I error over all looks at each of RATES."""
-    return np.asarray(_first_rejections(looks, alpha, RATES, RATES).sum(axis=1))
+    return np.asarray(_stops(looks, alpha, RATES, RATES, futility=False)[0].sum(axis=1))
 
 
 def sequential_alpha(looks: Sequence[int], overall: float = 0.05) -> float:
@@ -100,7 +116,7 @@ def sequential_alpha(looks: Sequence[int], overall: float = 0.05) -> float:
 
 
 def sequential_error_and_power(
-    looks: Sequence[int], alpha: float, control_rate: float, arm_rate: float
+    looks: Sequence[int], alpha: float, control_rate: float, arm_rate: float, *, futility: bool = False
 ) -> SequentialDesign:
     """Type I error, power and expected size of a study that stops at the first look that rejects.
 
@@ -109,6 +125,8 @@ def sequential_error_and_power(
         alpha: level of one-sided Boschloo at every look, as from `sequential_alpha`.
         control_rate: control's failure rate, for power and size.
         arm_rate: the arm's.
+        futility: give up where predictive power is below `FUTILE_POWER`. The error is given without it, so that
+            nothing is lost by going on all the same.
 
     Raises:
         ConfigError: looks that do not rise from 1 or more, alpha outside (0, 1), or a rate outside [0, 1].
@@ -118,12 +136,13 @@ def sequential_error_and_power(
     check_rate("control_rate", control_rate)
     check_rate("arm_rate", arm_rate)
     errors = _errors(looks, alpha)
-    rejected = _first_rejections(looks, alpha, control_rate, arm_rate)[0]
-    power = float(rejected.sum())
+    rejected, futile = (each[0] for each in _stops(looks, alpha, control_rate, arm_rate, futility=futility))
+    power, stopped = float(rejected.sum()), rejected + futile
     return SequentialDesign(
         error=supremum(errors),
         error_rate=float(RATES[np.argmax(errors)]),
         power=power,
         rejected_at_look=tuple(float(share) for share in rejected),
-        expected_seeds=float(rejected @ np.asarray(looks)) + (1 - power) * looks[-1],
+        futile_at_look=tuple(float(share) for share in futile),
+        expected_seeds=float(stopped @ np.asarray(looks) + (1 - stopped.sum()) * looks[-1]),
     )

@@ -94,7 +94,11 @@ def run_study(
     device = next(iter(study.arms.values())).execution.device
     launcher = LocalLauncher(default_jobs(device) if jobs is None else jobs, device)
     store = open_store(tracking_uri)
-    console.print(f"study {study.hash} ({study.profile} profile) in experiment {experiment} at {store.address}")
+    console.print(
+        f"study {study.hash} ({study.profile} profile) in experiment {experiment} at {store.address}",
+        highlight=False,
+        soft_wrap=True,
+    )
     _prepare(study, specs, console)
     folder = output / experiment / study.hash
     trials = _on_disk(record, specs, folder)
@@ -109,7 +113,9 @@ def run_study(
                 if trial.run_elsewhere is None:
                     uploader.follow(trial.directory)
             uploader.start()
-            _work_off(trials, launcher, uploader, retry_oom, console, title=f"{study.file.name} in {experiment}")
+            _work_off(
+                trials, launcher, uploader, retry_oom, console, title=f"{study.file.name} ({study.profile} profile)"
+            )
         except BaseException as error:
             status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             if unsent := _finish(store, study_run_id, status, uploader, trials):

@@ -105,7 +105,7 @@ class StudyView:
             return ""
         mean = sum(expected) / len(expected)
         remaining = sum(max(0.0, mean - self._seconds_done(t)) for t in self.trials if t.outcome is None)
-        return f", about {_duration(remaining / self.jobs)} left" if remaining else ""
+        return f", about {_duration(remaining / self.jobs)} left" if remaining >= 1 else ""
 
     @staticmethod
     def _seconds_done(trial: TrialProgress) -> float:
@@ -150,4 +150,6 @@ def _time_left(trial: TrialProgress) -> str:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 120 * 60 else f"{seconds / 3600:.0f} h"

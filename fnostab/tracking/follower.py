@@ -5,6 +5,7 @@ batch. A crash in between sends that batch again, which changes nothing: MLflow 
 the same metric, step, time and value, and the time is the one in the journal.
 """
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ class Follower:
         self._progress = directory / PROGRESS_FILE
         self._sent_at: tuple[int, int] | None = None
         self._run: TrialRun | None = None
+        self._unsaved: tuple[str, int] | None = None
 
     @property
     def is_behind(self) -> bool:
@@ -120,6 +122,8 @@ class Follower:
 
     def _offset(self, run: TrialRun) -> int:
         """How far this store has the journal; from the start if its run was lost and made anew."""
+        if self._unsaved is not None and self._unsaved[0] == run.id:
+            return self._unsaved[1]
         progress = self._read_progress().get(self._store.address, {})
         offset: int = progress.get("offset", 0) if progress.get("run_id") == run.id else 0
         if offset > self._journal.stat().st_size:
@@ -132,8 +136,15 @@ class Follower:
     def _keep_offset(self, run: TrialRun, offset: int) -> None:
         progress = self._read_progress() | {self._store.address: {"run_id": run.id, "offset": offset}}
         partial = self._progress.with_suffix(".partial")
-        partial.write_text(json.dumps(progress, indent=2) + "\n")
-        partial.replace(self._progress)
+        try:
+            partial.write_text(json.dumps(progress, indent=2) + "\n")
+            partial.replace(self._progress)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._unsaved = run.id, offset  # a full disk must not keep records from the store
+        else:
+            self._unsaved = None
 
     def _read_progress(self) -> dict[str, Any]:
         try:

@@ -13,12 +13,21 @@ from fnostab.errors import LaunchError, TrackingError
 from fnostab.outcomes import Outcome
 from fnostab.table import TrialRow
 from fnostab.tracking.store import Store, reported
+from fnostab.tracking.summaries import Summary, read_summaries
 from fnostab.tracking.writer import STUDY_FILE
 from fnostab.trial import StudySpec
 
 __all__ = ["StudyRecord", "find_experiment", "newest_study", "search_trials", "trial_rows"]
 
 PAGE = 1000  # runs in one answer
+TAGS_OF_ROW = (names.ARM, names.SEED, names.OUTCOME, names.FAILURE_STEP, names.RULES_HELD, names.SCHEMA_TAG)
+METRICS_OF_ROW = (
+    names.LAST_STEP,
+    names.VAL_SSIM_AMP,
+    names.AMPLITUDE_SPREAD,
+    names.GRAD_P99_LAST_HALF,
+    names.GRAD_MEDIAN_LAST_HALF,
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ def newest_study(store: Store, experiment: str, study_run: str | None = None) ->
             what = "study" if study_run is None else f"study with the run {study_run!r}"
             raise TrackingError(f"experiment {experiment} in {store.address} has no {what}; there are: {there_are}")
         run = runs[0]
-        _check_schema(run)
+        _check_schema(run.info.run_id, run.data.tags)
         return StudyRecord(run.info.run_id, _read_spec(store, run.info.run_id), run.info.start_time)
 
 
@@ -77,9 +86,9 @@ def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialR
     """
     rows = []
     with reported(store):
-        for run in search_trials(store, experiment, study.spec.hash):
-            _check_schema(run)
-            rows.append(_row(run, study.spec.primary_metric))
+        for run_id, tags, metrics in _summaries(store, experiment, study.spec):
+            _check_schema(run_id, tags)
+            rows.append(_row(run_id, tags, metrics, study.spec.primary_metric))
     order = list(study.spec.arms)
     return sorted(rows, key=lambda row: (order.index(row.arm) if row.arm in order else len(order), row.seed))
 
@@ -96,9 +105,17 @@ def search_trials(store: Store, experiment: str, study_hash: str) -> Iterator[An
             return
 
 
-def _row(run: Any, primary_metric: str) -> TrialRow:
-    tags: Mapping[str, str] = run.data.tags
-    metrics: Mapping[str, float] = run.data.metrics
+def _summaries(store: Store, experiment: str, study: StudySpec) -> Iterator[Summary]:
+    if not store.uri.startswith("http"):
+        yield from read_summaries(
+            store, experiment, study.hash, tags=TAGS_OF_ROW, metrics=(study.primary_metric, *METRICS_OF_ROW)
+        )
+        return
+    for run in search_trials(store, experiment, study.hash):
+        yield run.info.run_id, run.data.tags, run.data.metrics
+
+
+def _row(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], primary_metric: str) -> TrialRow:
     failure_step, last_step = tags.get(names.FAILURE_STEP), metrics.get(names.LAST_STEP)
     p99, median = metrics.get(names.GRAD_P99_LAST_HALF), metrics.get(names.GRAD_MEDIAN_LAST_HALF)
     return TrialRow(
@@ -112,7 +129,7 @@ def _row(run: Any, primary_metric: str) -> TrialRow:
         amplitude_spread=metrics.get(names.AMPLITUDE_SPREAD),
         rules_held=tuple(Outcome(rule.strip()) for rule in tags.get(names.RULES_HELD, "").split(";") if rule.strip()),
         grad_ratio=p99 / median if p99 is not None and median else None,
-        run_id=run.info.run_id,
+        run_id=run_id,
     )
 
 
@@ -126,10 +143,10 @@ def _read_spec(store: Store, run_id: str) -> StudySpec:
             ) from error
 
 
-def _check_schema(run: Any) -> None:
-    schema = run.data.tags.get(names.SCHEMA_TAG)
+def _check_schema(run_id: str, tags: Mapping[str, str]) -> None:
+    schema = tags.get(names.SCHEMA_TAG)
     if schema != names.SCHEMA:
         raise TrackingError(
-            f"run {run.info.run_id} was recorded with schema {schema!r}, this version of fnostab reads "
+            f"run {run_id} was recorded with schema {schema!r}, this version of fnostab reads "
             f"{names.SCHEMA!r}: use the version in its tag {names.VERSION}"
         )

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save_file
 
@@ -26,11 +27,16 @@ class BestCheckpoint(Callback):
         self._best = math.inf
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
         loss = float(trainer.callback_metrics[self.spec.config.training.val_loss_name])
         if loss >= self._best or not math.isfinite(loss):
             return
         self._best = loss
-        weights = {name: tensor.contiguous().cpu() for name, tensor in pl_module.generator.state_dict().items()}
+        weights = {  # copies, since the format refuses tensors that share memory, as tied weights do
+            name: tensor.cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in pl_module.generator.state_dict().items()
+        }
         partial = self.path.with_suffix(".partial")
         save_file(weights, partial, metadata={"trial": self.spec.model_dump_json(), "val_loss": repr(loss)})
         partial.replace(self.path)

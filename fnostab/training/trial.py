@@ -18,12 +18,14 @@ from torch import nn
 import fnostab
 from fnostab import names
 from fnostab.callbacks import BlockStatistics, ResourceSampler, StabilityMonitor
+from fnostab.callbacks.exceptions import one_line, outcome_of
 from fnostab.config import flatten
 from fnostab.data import GridLinesData, dataset_digest, prepare
 from fnostab.errors import LaunchError
 from fnostab.journal import Journal
 from fnostab.models import build_initialised, parameter_count, residual_blocks
 from fnostab.outcomes import Outcome
+from fnostab.seeding import stream_seed
 from fnostab.training.checkpoint import BestCheckpoint
 from fnostab.training.environment import describe_environment, git_state, owner
 from fnostab.training.module import PtychoModule
@@ -47,13 +49,12 @@ def run_trial(spec: TrialSpec, directory: Path) -> Outcome:
     with Journal(directory) as journal:
         try:
             return _run(spec, directory, journal)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            return _end(journal, Outcome.OOM, error)
-        except (KeyboardInterrupt, SystemExit) as error:
-            return _end(journal, Outcome.KILLED, error)
         except BaseException as error:
-            _end(journal, Outcome.INFRA_ERROR, error)
-            raise
+            outcome = outcome_of(error)
+            _end(journal, outcome, error)
+            if outcome is Outcome.INFRA_ERROR:
+                raise
+            return outcome
 
 
 def _run(spec: TrialSpec, directory: Path, journal: Journal) -> Outcome:
@@ -111,6 +112,7 @@ def _run(spec: TrialSpec, directory: Path, journal: Journal) -> Outcome:
         enable_model_summary=False,
     )
     order_seed = config.stream(spec.seed, "data_order")
+    torch.manual_seed(stream_seed(order_seed, "layers"))  # of dropout and the like, in a network of the user's own
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # advice on worker processes, of no use here
         trainer.fit(module, GridLinesData(data, config.training.batch_size, order_seed))
@@ -157,8 +159,6 @@ def _announce(journal: Journal, path: Path, folder: str) -> None:
     journal.event(names.ARTIFACT_EVENT, {"path": relative, "artifact_path": folder})
 
 
-def _end(journal: Journal, outcome: Outcome, error: BaseException) -> Outcome:
-    payload: dict[str, Any] = {"failure_step": None, "known_good_step": None, "rules_held": [], "not_judged": []}
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-    journal.event(names.OUTCOME_EVENT, {"outcome": str(outcome), "reason": reason, **payload})
-    return outcome
+def _end(journal: Journal, outcome: Outcome, error: BaseException) -> None:
+    evidence: dict[str, Any] = {"failure_step": None, "known_good_step": None, "rules_held": [], "not_judged": []}
+    journal.event(names.OUTCOME_EVENT, {"outcome": str(outcome), "reason": one_line(error), **evidence})

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fnostab.errors import ConfigError, DecisionError
-from fnostab.stats.boschloo import RATES, binomial_pmf, rejection_region, supremum
+from fnostab.stats.boschloo import RATES, binomial_pmf, boschloo_p, rejection_region, supremum
 from fnostab.stats.design import (
     boschloo_power,
     predictive_power,
@@ -41,6 +41,19 @@ def test_region_keeps_alpha_at_every_common_rate_and_contains_fishers(control_n,
     a, b = np.indices(region.shape)
     fisher = scipy.stats.hypergeom.cdf(b, control_n + arm_n, a + b, arm_n)
     assert region[fisher <= alpha * (1 - 1e-9)].all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 40), st.integers(1, 40), st.data())
+def test_p_value_is_scipys(control_n, arm_n, data):
+    counts = (data.draw(st.integers(0, control_n)), control_n, data.draw(st.integers(0, arm_n)), arm_n)
+    if counts[0] + counts[2] not in (0, control_n + arm_n):
+        assert boschloo_p(*counts) == pytest.approx(fewer_failures_p(*counts), rel=1e-4)
+
+
+@pytest.mark.parametrize("counts", [(120, 200, 100, 200), (70, 200, 40, 190), (3, 210, 0, 190)])
+def test_p_value_is_scipys_where_it_takes_over(counts):
+    assert boschloo_p(*counts) == pytest.approx(fewer_failures_p(*counts), rel=1e-5)
 
 
 def test_binomial_pmf_is_scipys():
@@ -134,6 +147,17 @@ def test_predictive_power_of_no_more_seeds_is_the_verdict_so_far():
     assert predictive_power(3, 10, 0, 10, 0) == 0.0
     assert predictive_power(4, 10, 0, 10, 0) == 1.0
     assert predictive_power(0, 0, 0, 0, 0) == 0.0
+
+
+def test_many_trials_are_predicted_by_the_z_test(monkeypatch):
+    exact = predictive_power(40, 150, 28, 150, 50)
+    monkeypatch.setattr("fnostab.stats.design.EXACT_LIMIT", 0)
+    assert predictive_power(40, 150, 28, 150, 50) == pytest.approx(exact, abs=0.03)
+
+
+def test_thousands_of_trials_take_seconds():
+    assert seeds_for_predictive_power(1000, 3333, 150, 3333) == 0
+    assert seeds_for_predictive_power(1000, 3333, 970, 3333) is None
 
 
 def test_predictive_power_rises_to_its_limit():

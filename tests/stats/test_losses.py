@@ -234,3 +234,13 @@ def test_ratios_need_losses_above_zero_and_margins_too():
         lower_loss_p([0.1], [0.1], margin=0)
     with pytest.raises(DecisionError, match=r"\(n,\)"):
         median_interval([[0.1]])
+
+
+def test_many_pairs_give_the_same_ratio_without_holding_them(monkeypatch):
+    rng = np.random.default_rng(0)
+    control, arm = rng.lognormal(size=150).round(2) + 0.01, rng.lognormal(0.1, size=120)
+    held = hodges_lehmann_ratio(control, arm)
+    monkeypatch.setattr("fnostab.stats.ranks.PAIRS_LIMIT", 0)
+    found = hodges_lehmann_ratio(control, arm)
+    assert found.ratio == pytest.approx(held.ratio, rel=1e-12)
+    assert found.interval == pytest.approx(held.interval, rel=1e-12)

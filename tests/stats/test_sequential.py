@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from fnostab.errors import ConfigError
 from fnostab.stats.boschloo import rejection_region
-from fnostab.stats.design import boschloo_power
+from fnostab.stats.design import boschloo_power, predictive_power
 from fnostab.stats.sequential import sequential_alpha, sequential_error_and_power
 
 
@@ -67,3 +67,29 @@ def test_looks_must_rise(looks):
         sequential_alpha(looks)
     with pytest.raises(ConfigError, match="looks"):
         sequential_error_and_power(looks, 0.05, 0.3, 0.0)
+
+
+def test_giving_up_saves_seeds_and_costs_power_but_no_error():
+    looks, alpha = [10, 20], sequential_alpha([10, 20])
+    on, off = (sequential_error_and_power(looks, alpha, 0.3, 0.3, futility=futility) for futility in (True, False))
+    assert on.error == off.error
+    assert on.expected_seeds < off.expected_seeds
+    assert on.power <= off.power
+    assert off.futile_at_look == (0.0, 0.0)
+    assert on.futile_at_look[0] > 0.4
+    better = sequential_error_and_power(looks, alpha, 0.3, 0.0, futility=True)
+    assert better.futile_at_look[0] == pytest.approx(0.7**10, abs=1e-9)  # only where control has not failed at all
+
+
+def test_giving_up_agrees_with_simulation():
+    looks, alpha, rates, studies = [5, 10], 0.03, (0.5, 0.3), 20_000
+    rng = np.random.default_rng(0)
+    control, arm = ((rng.random((studies, 10)) < rate).cumsum(axis=1) for rate in rates)
+    early, late = ((control[:, n - 1], arm[:, n - 1]) for n in looks)
+    found = rejection_region(5, 5, alpha)[early]
+    power = np.array([[predictive_power(a, 5, b, 5, 5, alpha) for b in range(6)] for a in range(6)])
+    given_up = (power < 0.1)[early] & ~found
+    design = sequential_error_and_power(looks, alpha, *rates, futility=True)
+    assert given_up.mean() == pytest.approx(design.futile_at_look[0], abs=0.01)
+    later = rejection_region(10, 10, alpha)[late] & ~found & ~given_up
+    assert later.mean() == pytest.approx(design.rejected_at_look[1], abs=0.01)

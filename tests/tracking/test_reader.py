@@ -12,6 +12,7 @@ from fnostab.tracking import (
     link_project_run,
     log_verdict,
     newest_study,
+    open_store,
     sync,
     trial_rows,
 )
@@ -39,8 +40,33 @@ def test_the_table_of_a_study(store, study):
         ("control", 10, Outcome.CONVERGED, 0.0138),
         ("agc", 0, Outcome.KILLED, None),
     ]
-    assert table[1] == TrialRow("control", 10, Outcome.CONVERGED, 0.0138, None, 29, 0.9, 4.0, table[1].run_id)
+    assert table[1] == TrialRow(
+        "control", 10, Outcome.CONVERGED, 0.0138, None, 29, ssim_amp=0.9, grad_ratio=4.0, run_id=table[1].run_id
+    )
     assert store.client.get_run(table[1].run_id).data.metrics[names.VAL_LOSS_BEST] == 0.0138
+
+
+def test_a_server_and_its_database_give_the_same_table(store, study, server):
+    write_trial(study.trial("control", 0), **LAST, **{names.AMPLITUDE_SPREAD: 0.7})
+    write_trial(study.trial("control", 1), outcome="collapsed")
+    write_trial(study.trial("agc", 0), outcome=None)
+    sync(study.folder, store)
+    tables = []
+    for each in (store, open_store(server.url)):
+        experiment = find_experiment(each, "stage_a")
+        tables.append(trial_rows(each, experiment, newest_study(each, experiment)))
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 3
+
+
+def test_deleted_runs_are_not_in_the_table(store, study):
+    for seed in range(2):
+        write_trial(study.trial("control", seed))
+    sync(study.folder, store)
+    experiment = find_experiment(store, "stage_a")
+    record = newest_study(store, experiment)
+    store.client.delete_run(trial_rows(store, experiment, record)[0].run_id)
+    assert [row.seed for row in trial_rows(store, experiment, record)] == [1]
 
 
 def test_the_newest_study_and_one_that_is_named(store, make_study):

@@ -1,0 +1,58 @@
+"""Keep a step whose loss or gradient is not finite from the weights, without asking the device.
+
+Fused optimisers take a flag, ``found_inf``, that was made for loss scaling: a step with it set
+changes neither weights nor state. Any other optimiser gets gradients of zero instead.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+__all__ = ["describe_guard", "guard_step", "release"]
+
+
+def guard_step(optimizer: Optimizer, gradients: Sequence[Tensor], bad: Tensor) -> None:
+    """Make the optimiser's next step harmless if ``bad``, a 0-d boolean tensor on the device, is true."""
+    if takes_found_inf(optimizer):
+        _fill_momentum(optimizer)
+        optimizer.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]
+    else:
+        for gradient in gradients:
+            gradient.masked_fill_(bad, 0)
+
+
+def release(optimizer: Optimizer) -> None:
+    """Take the flag off again: it would hold for every later step."""
+    vars(optimizer).pop("found_inf", None)
+
+
+def describe_guard(optimizer: Optimizer) -> str:
+    """One sentence that says which of the two it is, and what may still move the weights."""
+    name = type(optimizer).__name__
+    if takes_found_inf(optimizer):
+        return f"{name}: fused, leaves out a step whose loss or gradient is not finite."
+    return (
+        f"{name}: not fused, so the gradients of a step that is not finite are set to zero; "
+        "momentum and weight decay still move the weights."
+    )
+
+
+def takes_found_inf(optimizer: Optimizer) -> bool:
+    """Whether the optimiser heeds ``found_inf``; SGD with dampening does not from its first step on."""
+    fused = all(bool(group.get("fused")) for group in optimizer.param_groups)
+    damped = any(group.get("momentum") and group.get("dampening") for group in optimizer.param_groups)
+    return fused and not damped and getattr(optimizer, "_step_supports_amp_scaling", False)
+
+
+def _fill_momentum(optimizer: Optimizer) -> None:
+    """Let SGD's momentum start from 0, which changes no step of it.
+
+    Torch allocates it at the first step and, if that step is left out, takes what was in the memory.
+    """
+    if isinstance(optimizer, torch.optim.SGD):
+        for group in optimizer.param_groups:
+            for p in group["params"] if group["momentum"] else ():
+                if p.grad is not None and optimizer.state[p].get("momentum_buffer") is None:
+                    optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)

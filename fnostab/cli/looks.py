@@ -1,0 +1,72 @@
+"""``fnostab run --sequential``: a study that is looked at before all its seeds have run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from fnostab.cli.run import execute, insist_on_results
+from fnostab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from fnostab.studies.run import StudyRun
+
+__all__ = ["run_in_looks"]
+
+
+def run_in_looks(looks: Sequence[int], *, console: Console, **options: Any) -> StudyRun:
+    """Run a study up to each look, and go on with control and the arms that are still open.
+
+    The study is recorded with the alpha of a look, so that `fnostab decide` keeps the error over all looks too.
+
+    Args:
+        looks: seeds per arm, rising.
+        console: to show progress on.
+        options: of `execute`.
+
+    Raises:
+        FnostabError: it could not be started, not all of it could be recorded, or a trial came to no result.
+    """
+    from fnostab.decision import Roles, Rules, Stage
+    from fnostab.decision.sequential import Standing, judge_look, look_alpha
+    from fnostab.studies.spec import read_study_file
+    from fnostab.tracking import find_experiment, log_verdict, newest_study, trial_rows
+
+    file = read_study_file(options["study"])
+    roles = Roles(file.control, file.roles.get("architecture"), file.roles.get("clipping"))
+    arms = options["arms"] or list(file.arms)
+    candidates = [arm for arm in arms if arm in (roles.candidates or file.arms) and arm != roles.control]
+    if options["seeds"]:
+        raise ConfigError("--sequential says how many seeds there are: leave out --seeds")
+    if roles.control not in arms or not candidates:
+        raise ConfigError(f"--sequential compares arms with control: --arms needs {roles.control!r} and a candidate")
+    alpha = look_alpha(looks, file.alpha, len(roles.candidates) or len(file.arms) - 1)
+
+    open_arms = candidates
+    for number, seeds in enumerate(looks, start=1):
+        going_on = [arm for arm in arms if arm in open_arms or arm not in candidates]
+        chosen = {**options, "arms": going_on, "seeds": list(range(seeds)), "alpha": alpha}
+        _, result = execute(console=console, **chosen)
+        insist_on_results(result)
+        experiment = find_experiment(result.store, result.experiment)
+        trials = trial_rows(result.store, experiment, newest_study(result.store, experiment, result.run_id))
+        found = judge_look(roles, Stage("a", tuple(trials)), Rules(alpha=alpha), seeds=seeds, last=looks[-1])
+        found = [each for each in found if each.arm in open_arms]
+
+        name = f"look {number} of {len(looks)} ({seeds} seeds)"
+        lines = [f"{each}" for each in found]
+        payload = {"look": number, "looks": list(looks), "alpha": alpha, "arms": [asdict(each) for each in found]}
+        text = "\n".join(f"- {line}" for line in lines)
+        log_verdict(result.store, experiment, [result.run_id], name, payload, f"alpha {alpha:.5f}\n\n{text}")
+        console.print(f"\n{name}, alpha {alpha:.5f}:", highlight=False)
+        for line in lines:
+            console.print(f"  {line}", highlight=False, soft_wrap=True)
+
+        open_arms = [each.arm for each in found if each.standing is Standing.OPEN]
+        if not open_arms:
+            break
+    return result

@@ -1,0 +1,198 @@
+"""Whatever is wrong ends in one line that names it and the remedy, and leaves nothing half made."""
+
+import contextlib
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fnostab import names
+from fnostab.data import prepare
+from fnostab.studies import run as run_module
+from fnostab.studies.spec import load_study
+from fnostab.tracking import open_store
+
+RUN = ("run", "stage_a", "--profile", "small", "--arms", "control", "--seeds", "1")
+
+
+def statuses():
+    """Of all runs in the database."""
+    with contextlib.closing(sqlite3.connect("mlflow.db")) as connection:
+        return [status for (status,) in connection.execute("SELECT status FROM runs")]
+
+
+def assert_refused(answer, pattern):
+    status, _, err = answer
+    assert status == 2
+    assert err.startswith("error: "), err
+    assert err.count("\n") == 1, err
+    assert re.search(pattern, err), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pattern"),
+    [
+        (("run", "stage_z"), r"no study 'stage_z'; built in: .*stage_a"),
+        (("run", "absent.yaml"), r"can't read the study absent.yaml: No such file"),
+        (("run",), r"Missing argument 'STUDY'; see `fnostab run --help`"),
+        ((*RUN, "--arms", "nobody"), r"stage_a has no arm 'nobody'; arms: control, arch_fix, opt_fix"),
+        ((*RUN, "--profile", "tiny"), r"profile='tiny' is not known; accepted: auto, full, small"),
+        ((*RUN, "--experiment", "a/b"), r"experiment='a/b' is not accepted"),
+        ((*RUN, "--seeds", "-1"), r"seeds='-1' is not accepted: give a count from 1"),
+        ((*RUN, "--seeds", "banana"), r"seeds='banana' is not accepted"),
+        ((*RUN, "--jobs", "0"), r"jobs='0' is not accepted: give a whole number from 1"),
+        ((*RUN, "--jobs", "-2"), r"jobs='-2' is not accepted"),
+        ((*RUN, "--epochs", "x"), r"epochs='x' is not accepted"),
+        ((*RUN, "--epochs", "21"), r"epochs=21 is above 20.*training.stress_test=true"),
+        ((*RUN, "--training.learning_rate", "banana"), r"training.learning_rate='banana' is not accepted.*number"),
+        ((*RUN, "--training.learning_rate", "-1"), r"training.learning_rate=-1 is not accepted.*greater than 0"),
+        (
+            (*RUN, "--set", "training.learning_rate"),
+            r"'training.learning_rate' is not accepted: write it as name=value",
+        ),
+        ((*RUN, "--set", "model.fno_blocs=4"), r"unknown setting 'model.fno_blocs' \(did you mean 'fno_blocks'\?\)"),
+        ((*RUN, "--set", "model.architecture=hybird"), r"'hybird' is not known \(did you mean 'hybrid'\?\)"),
+        ((*RUN, "--set", "model.architecture=no.such.Net"), r"can't import no.such .*PYTHONPATH"),
+        ((*RUN, "--set", "data.object_size=20"), r"object_size=20 leaves no room to scan: at least .* is needed"),
+        ((*RUN, "--clip", "3"), r"unknown argument '--clip'; settings have dots"),
+        ((*RUN, "--model.fno_blocks"), r"--model.fno_blocks has no value"),
+        ((*RUN, "--set", "data.probe.path=absent.npz"), r"can't read the probe absent.npz.*check data.probe.path"),
+        ((*RUN, "--tracking-uri", "http://127.0.0.1:1"), r"no tracking server answers at http://127.0.0.1:1"),
+        ((*RUN, "--tracking-uri", "sqlite:///absent/mlflow.db"), r"there is no directory .*absent; make it"),
+        ((*RUN, "--tracking-uri", "ftp://host"), r"'ftp://host' is not supported: accepted are http"),
+        (("train",), r"which trial\? Name a study"),
+        (("train", "stage_a", "--seed", "-1"), r"seed='-1' is not accepted: give a whole number from 0"),
+        (("train", "stage_a", "--arm", "nobody"), r"no arm 'nobody'"),
+        (("train", "--trial", "absent.json"), r"can't read absent.json: No such file"),
+        (("activations", "stage_z"), r"no study 'stage_z'"),
+        (("activations", "--seed", "x"), r"'--seed': 'x' is not a valid integer range; see `fnostab activations"),
+        (("decide", "--experiment", "nothing"), r"there is no experiment 'nothing' in sqlite:.*; there are: Default"),
+        (("decide", "--experiment", "Default"), r"has no study"),
+        (("decide", "--experment", "stage_a"), r"No such option.*--experment.*see `fnostab decide --help`"),
+        (("export", "table.csv", "--experiment", "nothing"), r"there is no experiment 'nothing'"),
+        (("sync", "absent"), r"Path 'absent' does not exist"),
+        (("sync", "."), r"there is no trial under \.: name a trial's directory"),
+        (("rnu",), r"No such command 'rnu'"),
+    ],
+)
+def test_one_line_says_what_is_wrong(call, workplace, arguments, pattern):
+    assert_refused(call(*arguments), pattern)
+    assert statuses() == []
+    assert not list(workplace.glob("outputs/stage_a"))
+
+
+def test_the_process_ends_with_that_status_too(fnostab, workplace):
+    ended = fnostab(workplace, *RUN, "--seeds", "banana")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert_refused((ended.returncode, ended.stdout, ended.stderr), "seeds='banana'")
+
+
+def test_a_study_that_decides_on_the_phase_needs_one(call, workplace):
+    (workplace / "mine.yaml").write_text(
+        "{name: mine, description: d, control: c, arms: {c: {}}, primary_metric: test/ssim_phase}"
+    )
+    assert_refused(call("run", "mine.yaml"), r"mine decides on test/ssim_phase, but arm c has data.set_phi=false")
+
+
+@pytest.mark.parametrize("vary", ["[initialisation]", "[data]"])
+def test_a_probe_file_that_is_none_is_refused(call, workplace, tiny, vary):
+    Path("probe.npz").write_bytes(b"PK not really")
+    given = ("--set", "data.probe.path=probe.npz", "--set", f"vary={vary}")
+    assert_refused(call(*RUN, *tiny, *given), r"probe file .*probe.npz is not a readable NPZ archive.*numpy.savez")
+    np.savez("probe.npz", probe=np.ones((9, 9), complex))
+    assert_refused(call(*RUN, *tiny, *given), r"probe in .*probe.npz has shape \(9, 9\), expected \(16, 16\)")
+    assert statuses() == []
+
+
+def test_a_damaged_data_set_is_named_with_the_remedy(call, workplace, tiny):
+    overrides = dict(assignment.split("=") for assignment in tiny[1::2])
+    config = load_study("stage_a", "small", overrides).arms["control"]
+    prepare(config.data, config.data_seed(0), "outputs/datasets")
+    (damaged,) = workplace.glob("outputs/datasets/*/train_amplitudes.npy")
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    assert_refused(call(*RUN, *tiny), rf"{damaged} is damaged.*delete {damaged.parent} to have it made again")
+    assert statuses() == []
+
+
+def test_a_folder_in_place_of_a_file_and_the_other_way_round(call, workplace, tiny):
+    Path("outputs").write_text("a file")
+    assert_refused(call(*RUN, *tiny), r"'outputs' is a file")
+    Path("outputs").unlink()
+    Path("outputs/stage_a").mkdir(parents=True)
+    Path("outputs/stage_a", load_hash(tiny)).write_text("a file")
+    assert_refused(call(*RUN, *tiny), r"can't write .*stage_a.*choose another --output")
+    assert statuses() == []
+
+
+def load_hash(tiny):
+    return load_study("stage_a", "small", dict(assignment.split("=") for assignment in tiny[1::2])).hash
+
+
+@pytest.fixture
+def small_disk(workplace):
+    """A function that mounts a disk of so many KiB; only root can."""
+    mounted = []
+
+    def mount(size_kib):
+        folder = workplace / "disk"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size_kib}k", "tmpfs", str(folder)]
+        if os.geteuid() or not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("a disk of its own can't be mounted here")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_too_small_for_the_data_set(call, small_disk, tiny):
+    disk = small_disk(64)
+    answer = call(*RUN, *tiny, "--output", str(disk / "outputs"))
+    assert_refused(answer, r"can't write data set .*: No space left on device: free space")
+    assert statuses() == []
+
+
+def test_a_disk_that_cannot_be_written(call, small_disk, tiny):
+    disk = small_disk(64)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    assert_refused(call(*RUN, *tiny, "--output", str(disk / "outputs")), r"can't write .*: Read-only file system")
+    assert statuses() == []
+
+
+def test_a_disk_that_fills_up_while_a_trial_runs_loses_nothing(call, small_disk, tiny, monkeypatch):
+    monkeypatch.setattr(run_module, "DRAIN_S", 1.0)
+    disk = small_disk(4096)
+    command = (*RUN, *tiny, "--output", str(disk / "outputs"))
+    overrides = dict(assignment.split("=") for assignment in tiny[1::2])
+    config = load_study("stage_a", "small", overrides).arms["control"]
+    prepare(config.data, config.data_seed(0), disk / "outputs" / "datasets")
+    ballast = disk / "ballast"
+    with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    os.truncate(ballast, ballast.stat().st_size - 7 * 4096)  # a page for each file that a start needs
+
+    status, _, err = call(*command)
+    assert status == 2
+    assert "Traceback" not in err
+    assert re.fullmatch(r"error: .*No space left on device.*\n", err), err
+    assert statuses()
+    assert "RUNNING" not in statuses()
+
+    ballast.unlink()
+    assert call(*command)[0] == 0
+    assert statuses() == ["FINISHED", "FINISHED"]
+    store = open_store()
+    experiment = store.client.get_experiment_by_name("stage_a").experiment_id
+    (trial,) = store.client.search_runs([experiment], f"tags.`{names.KIND}` = '{names.KIND_TRIAL}'")
+    steps = [m.step for m in store.client.get_metric_history(trial.info.run_id, names.GRAD_NORM)]
+    assert steps == list(range(len(steps)))

@@ -1,0 +1,88 @@
+"""What tests of several folders use: an empty MLflow database, and the command line as a user calls it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TINY = {  # settings with which a trial trains in a second
+    "data.N": 16,
+    "data.object_size": 40,
+    "data.n_lines": 20,
+    "data.scan_stride_test": 4,
+    "model.hidden_channels": 4,
+    "model.fno_blocks": 2,
+    "model.fno_modes": 4,
+    "training.epochs": 2,
+    "training.learning_rate": 0.001,
+}
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """MLflow takes seconds to make its tables: do it once, and copy the file."""
+    from fnostab.tracking import open_store
+
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    open_store(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The same settings as arguments: ``--set data.N=16 ...``."""
+    return [part for name, value in TINY.items() for part in ("--set", f"{name}={value}")]
+
+
+@pytest.fixture
+def workplace(empty_database, tmp_path, monkeypatch):
+    """An empty directory to work in, but for MLflow's database."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def environment():
+    """Of a process that a user starts: this Python comes first on PATH, and MLflow is not configured."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"
+    return clean | {"PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true", "COLUMNS": "100", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="session")
+def fnostab(environment):
+    """``fnostab ARGUMENTS`` in a process of its own: a function of the directory and the arguments."""
+
+    def run(directory, *arguments, **more):
+        return subprocess.run(
+            [sys.executable, "-m", "fnostab", *arguments],
+            cwd=directory,
+            env=environment | more,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+@pytest.fixture
+def call(capfd):
+    """The same in this process, which need not import torch and MLflow again: (status, stdout, stderr)."""
+    from fnostab.cli import main
+
+    def run(*arguments):
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main(list(arguments))
+        out, err = capfd.readouterr()
+        return end.value.code, out, err
+
+    return run

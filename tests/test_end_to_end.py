@@ -1,0 +1,307 @@
+"""The shootout as a new user starts it: `mlflow run`, real trials, real interruptions."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from fnostab import names
+from fnostab.config import flatten
+from fnostab.journal import Event, Point, read_journal
+from fnostab.tracking import find_experiment, newest_study, open_store, trial_rows
+from fnostab.trial import TrialSpec
+
+ROOT = Path(__file__).parent.parent
+TRIALS = ["arch_fix-0", "arch_fix-1", "control-0", "control-1"]
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
+    return subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory, empty_database):
+    """A fresh clone of the project, with an empty database in it."""
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        pytest.skip("not a git repository")
+    folder = tmp_path_factory.mktemp("project") / "fnostab"
+    for name in git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0"):
+        if name and (ROOT / name).is_file():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target)
+    git(folder, "init", "--quiet")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "as it is")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mlflow_run(project, environment, tiny):
+    """``mlflow run . -e ENTRY -P ...`` in the project, with tiny networks."""
+
+    def run(entry_point, *parameters, small=True):
+        settings = [s for s in tiny[1::2] if not s.startswith("training.epochs")] if small else []
+        given = [part for p in (*parameters, *settings) for part in ("-P", p)]
+        command = ["mlflow", "run", ".", "-e", entry_point, "--env-manager", "local", *given]
+        clean = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+        return subprocess.run(command, cwd=project, env=clean, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shootout(mlflow_run):
+    given = ("seeds=2", "arms=control,arch_fix", "profile=small", "epochs=2", "jobs=2")
+    return mlflow_run("shootout", *given)
+
+
+@pytest.fixture
+def store(project, shootout, monkeypatch):
+    monkeypatch.chdir(project)
+    return open_store(f"sqlite:///{project}/mlflow.db")
+
+
+@pytest.fixture
+def experiment(store):
+    return find_experiment(store, "stage_a")
+
+
+@pytest.fixture
+def trials(store, experiment):
+    """Runs of the trials, by arm and seed."""
+    found = store.client.search_runs([experiment], f"tags.`{names.KIND}` = '{names.KIND_TRIAL}'")
+    return {run.info.run_name.split()[0]: run for run in found}
+
+
+def journal_of(project, trial):
+    (path,) = project.glob(f"outputs/stage_a/*/{trial}/journal.jsonl")
+    return path
+
+
+def points_of(journal):
+    """{metric: [(step, value, time)]}"""
+    points = {}
+    for record, _ in read_journal(journal):
+        if isinstance(record, Point):
+            for name, value in record.values.items():
+                points.setdefault(name, []).append((record.step, value, record.time_ms))
+    return {name: sorted(values) for name, values in points.items()}
+
+
+class TestShootout:
+    def test_it_shows_progress_the_outcomes_the_verdict_and_what_to_do_next(self, shootout):
+        assert shootout.returncode == 0, shootout.stderr
+        assert "Traceback" not in shootout.stdout + shootout.stderr
+        for expected in (
+            "preparing the data set",
+            "control-0: ",
+            "arch_fix-1: ",
+            "Stage A",
+            "INCONCLUSIVE",
+            "fnostab ui",
+            "fnostab decide --experiment stage_a",
+        ):
+            assert expected in shootout.stdout
+
+    def test_mlflow_holds_a_study_with_its_trials_nested(self, store, experiment, trials):
+        study = newest_study(store, experiment)
+        run = store.client.get_run(study.run_id)
+        assert (run.info.status, study.spec.profile) == ("FINISHED", "small")
+        assert list(study.spec.arms) == ["control", "arch_fix", "opt_fix"]
+        assert sorted(trials) == TRIALS
+        for trial in trials.values():
+            assert trial.info.status == "FINISHED"
+            assert trial.data.tags["mlflow.parentRunId"] == study.run_id
+        assert [row.counts for row in trial_rows(store, experiment, study)] == [True] * 4
+        every = store.client.search_runs([experiment])
+        assert {run.info.status for run in every} == {"FINISHED"}
+
+    def test_the_run_that_mlflow_made_for_itself_links_to_the_study(self, store, experiment):
+        (made,) = store.client.search_runs(["0"], "tags.mlflow.project.entryPoint = 'shootout'")
+        study = newest_study(store, experiment).run_id
+        assert (made.info.status, made.data.tags[names.STUDY_RUN]) == ("FINISHED", study)
+        assert store.client.get_run(study).data.tags[names.PROJECT_RUN] == made.info.run_id
+        assert study in made.data.tags["mlflow.note.content"]
+
+    def test_mlflow_holds_exactly_the_points_of_the_journals(self, store, project, trials):
+        for name, run in trials.items():
+            recorded = points_of(journal_of(project, name))
+            stored = {
+                metric: sorted(
+                    (m.step, m.value, m.timestamp) for m in store.client.get_metric_history(run.info.run_id, metric)
+                )
+                for metric in run.data.metrics
+            }
+            assert stored == recorded
+
+    def test_every_step_is_there(self, project):
+        for name in TRIALS:
+            points = points_of(journal_of(project, name))
+            last = int(points[names.LAST_STEP][0][1])
+            for metric in (names.TRAIN_LOSS, names.GRAD_NORM, names.GRAD_NORM_CLIPPED, names.LEARNING_RATE):
+                assert [step for step, *_ in points[metric]] == list(range(last + 1)), (name, metric)
+
+    def test_a_trial_says_what_it_was_made_of(self, project, trials):
+        for name, run in trials.items():
+            spec = TrialSpec.read(journal_of(project, name).parent / "trial.json")
+            settings = flatten(spec.config)
+            assert run.data.params.keys() == settings.keys() | {"arm", "seed"}
+            assert run.data.params["model.hidden_channels"] == "4"
+            assert run.data.params["training.epochs"] == "2"
+            tags = run.data.tags
+            assert (tags[names.ARM], tags[names.SEED], tags[names.PROFILE]) == (spec.arm, str(spec.seed), "small")
+            assert tags[names.CONFIG_HASH] == spec.config.config_hash
+            assert tags[names.GIT_COMMIT] == git(project, "rev-parse", "HEAD").strip()
+            assert tags[names.DEVICE] in ("cpu", "cuda")
+            (data_set,) = run.inputs.dataset_inputs
+            assert spec.config.data.set_phi
+            assert data_set.dataset.digest in {path.name for path in project.glob("outputs/datasets/*")}
+
+    def test_pictures_the_best_weights_and_the_environment_are_there(self, store, trials):
+        for run in trials.values():
+
+            def inside(folder, run_id=run.info.run_id):
+                return {Path(artifact.path).name for artifact in store.client.list_artifacts(run_id, folder)}
+
+            assert "environment.json" in inside(None)
+            assert "best.safetensors" in inside("checkpoint")
+            assert len([name for name in inside("figures") if name.endswith(".png")]) >= 2
+
+    def test_arms_share_one_data_set(self, project):
+        assert len(list(project.glob("outputs/datasets/*/manifest.json"))) == 1
+
+    def test_git_sees_nothing_of_what_was_written(self, shootout, project):
+        assert git(project, "status", "--porcelain") == ""
+
+
+@pytest.fixture(scope="session")
+def others(shootout, mlflow_run):
+    """The other entry points and bad values, two at a time."""
+    small = ("profile=small", "epochs=2")
+    calls = {
+        "train": ("train", "seed=1", "arm=arch_fix", *small),
+        "activations": ("activations", "profile=small", "epochs=2", "arms=control,arch_fix"),
+        "decide": ("decide", "experiment=stage_a"),
+        "seeds": ("shootout", "seeds=-1", *small),
+        "setting": ("shootout", "training.momentum=banana", *small),
+    }
+    with ThreadPoolExecutor(2) as pool:
+        ended = {what: pool.submit(mlflow_run, *call, small=call[0] != "decide") for what, call in calls.items()}
+        return {what: future.result() for what, future in ended.items()}
+
+
+class TestOtherEntryPoints:
+    def test_train_repeats_nothing_that_the_study_has(self, others, trials):
+        assert others["train"].returncode == 0, others["train"].stderr
+        assert "1 of 1 trials are finished already" in others["train"].stdout
+        assert sorted(trials) == TRIALS
+
+    def test_decide_tells_the_verdict(self, others, store, experiment):
+        assert others["decide"].returncode == 0, others["decide"].stderr
+        assert "INCONCLUSIVE" in others["decide"].stdout
+        verdicts = store.client.search_runs([experiment], f"tags.`{names.KIND}` = '{names.KIND_VERDICT}'")
+        assert len(verdicts) == 2  # the shootout's and this one
+
+    def test_activations_have_a_figure_and_numbers(self, others, store, experiment, project):
+        assert others["activations"].returncode == 0, others["activations"].stderr
+        (numbers,) = project.glob("outputs/stage_a/*/activations.json")
+        moments = json.loads(numbers.read_text())
+        assert moments.keys() == {"control", "arch_fix"}
+        for of_arm in moments.values():
+            before, after = of_arm["initialisation"], of_arm["after training"]
+            assert before.keys() == after.keys()
+            assert all(std > 0 for _, std in before.values())
+        study = newest_study(store, experiment).run_id
+        kept = {artifact.path for artifact in store.client.list_artifacts(study)}
+        assert {"activations.png", "activations.json"} <= kept
+
+    @pytest.mark.parametrize(
+        ("what", "line"),
+        [
+            ("seeds", "error: seeds='-1' is not accepted"),
+            ("setting", "error: arm control: training.momentum='banana' is not accepted"),
+        ],
+    )
+    def test_a_bad_value_ends_mlflow_run_with_one_line(self, others, store, what, line):
+        ended = others[what]
+        assert ended.returncode != 0
+        assert "Traceback" not in ended.stdout + ended.stderr
+        (error,) = [printed for printed in ended.stderr.splitlines() if printed.startswith("error: ")]
+        assert error.startswith(line)
+        failed = store.client.search_runs(["0"], "attributes.status = 'FAILED'")
+        assert len(failed) == 2
+        assert not store.client.search_runs(["0"], "attributes.status = 'RUNNING'")
+
+
+def test_a_trial_needs_no_mlflow(project, shootout, tmp_path, environment):
+    """It starts faster without, and runs on machines that do not have it."""
+    shutil.copy(journal_of(project, "control-0").parent / "trial.json", tmp_path)
+    one_thread = environment | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # as launchers set it
+    command = [sys.executable, "-X", "importtime", "-m", "fnostab", "train", "--trial", str(tmp_path / "trial.json")]
+    ended = subprocess.run(command, cwd=tmp_path, env=one_thread, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in ended.stderr.splitlines() if "|" in line}
+    assert "torch" in imported
+    assert not {"mlflow", "sqlalchemy", "requests"} & imported
+    assert "Traceback" not in ended.stderr
+    # The same trial in another process gives the same numbers
+    first, second = points_of(journal_of(project, "control-0")), points_of(tmp_path / "journal.jsonl")
+    for metric in (names.TRAIN_LOSS, names.GRAD_NORM, names.VAL_LOSS_BEST):
+        assert [point[:2] for point in first[metric]] == [point[:2] for point in second[metric]]
+
+
+def test_ctrl_c_ends_trials_and_their_runs(workplace, environment, tiny):
+    """Real trials, which Lightning watches over; tests/studies/test_run.py goes on with such a study."""
+    longer = ["--set", "training.epochs=20", "--set", "data.scan_stride_train=1", "--set", "training.batch_size=2"]
+    shared = ["run", "stage_a", "--profile", "small", "--arms", "control,opt_fix", "--seeds", "1", *tiny]
+    command = [sys.executable, "-m", "fnostab", *shared, *longer]
+    with open("out.txt", "w") as out:
+        driver = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
+    started = time.monotonic()
+    while len(sent := list(workplace.glob("outputs/stage_a/*/*/upload.json"))) < 2:
+        assert driver.poll() is None, Path("out.txt").read_text()
+        assert time.monotonic() - started < 120
+        time.sleep(0.1)
+    owners = [owner(path.parent) for path in sent]
+    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
+    assert driver.wait(60) == 130
+    text = Path("out.txt").read_text()
+    assert "the same command goes on where this one stopped" in text
+    assert "Traceback" not in text
+    assert not [pid for pid in owners if Path(f"/proc/{pid}").exists()]
+
+    client = open_store().client
+    experiment = client.get_experiment_by_name("stage_a").experiment_id
+    killed = {run.data.tags.get(names.ARM, "study"): run for run in client.search_runs([experiment])}
+    assert {arm: run.info.status for arm, run in killed.items()} == dict.fromkeys(
+        ("study", "control", "opt_fix"), "KILLED"
+    )
+    assert {run.data.tags.get(names.OUTCOME) for run in killed.values()} == {None, "killed"}
+    assert "SIGTERM" in killed["control"].data.tags[names.REASON]
+
+
+def owner(directory):
+    """Process that writes a journal."""
+    for record, _ in read_journal(directory / "journal.jsonl"):
+        if isinstance(record, Event) and names.OWNER in record.payload:
+            return int(record.payload[names.OWNER].split("@")[0])
+    raise AssertionError(f"{directory} has no owner")
+
+
+@pytest.mark.skipif("FNOSTAB_TEST_PYENV" not in os.environ, reason="takes minutes: set FNOSTAB_TEST_PYENV=1 to run it")
+@pytest.mark.skipif(not (shutil.which("pyenv") and shutil.which("virtualenv")), reason="needs pyenv and virtualenv")
+def test_mlflow_run_makes_an_environment_by_itself(project, environment):
+    clean = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+    command = ["mlflow", "run", ".", "-e", "shootout", "-P", "seeds=2", "-P", "profile=small"]
+    ended = subprocess.run([*command, "-P", "experiment=pyenv"], cwd=project, env=clean, timeout=1800)
+    assert ended.returncode == 0

@@ -1,0 +1,224 @@
+"""What holds for the project as a whole: who imports whom, what is installed, what is started."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections import defaultdict
+from fnmatch import fnmatch
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+WORDS = {"__version__", "errors", "names", "seeding", "config", "outcomes", "journal", "trial", "table", "policy"}
+MAY_IMPORT = {  # besides the words; docs/architecture.md draws it
+    **{word: set() for word in WORDS},
+    "stats": set(),
+    "decision": {"stats"},
+    "figures": {"stats"},
+    "physics": set(),
+    "data": {"physics"},
+    "models": {"physics"},
+    "callbacks": set(),
+    "training": {"callbacks", "data", "models", "physics", "figures"},
+    "tracking": set(),
+    "studies": {"training", "tracking", "data", "models", "physics"},
+    "report": {"decision", "stats", "tracking", "figures"},
+}
+ONLY_IN = {  # libraries that are heavy, or that another one could replace
+    "mlflow": {"tracking"},
+    "sqlalchemy": {"tracking"},
+    "requests": {"tracking"},
+    "lightning": {"callbacks", "data", "training"},
+    "torch": {"callbacks", "cli", "data", "models", "physics", "studies", "tracking", "training"},
+    "matplotlib": {"figures", "report", "training"},
+    "skimage": {"physics"},
+    "jinja2": {"report"},
+    "click": {"cli"},
+}
+COMES_WITH = {"requests": "mlflow", "sqlalchemy": "mlflow"}
+MODULE_OF = {"scikit-image": "skimage", "pyyaml": "yaml"}
+
+
+def imports():
+    """{part of fnostab: modules that its files import}, as in {"stats": {"numpy", "fnostab.errors"}}."""
+    found = defaultdict(set)
+    for path in ROOT.joinpath("fnostab").rglob("*.py"):
+        part = path.relative_to(ROOT / "fnostab").parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found[part] |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: a relative import"
+                names = [f"fnostab.{alias.name}" for alias in node.names] if node.module == "fnostab" else [node.module]
+                found[part] |= set(names)
+    return found
+
+
+@pytest.fixture(scope="module")
+def pyproject():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def requirements(name):
+    lines = (ROOT / name).read_text().splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
+
+
+class TestWalls:
+    def test_each_part_imports_only_what_stands_below_it(self):
+        parts = imports()
+        known = MAY_IMPORT.keys() | {"__init__", "__main__", "cli", "dashboards"}
+        assert parts.keys() <= known, "a new part: say in MAY_IMPORT what it may import"
+        for part, allowed in MAY_IMPORT.items():
+            others = {m.split(".")[1] for m in parts[part] if m.startswith("fnostab.")} - {part}
+            assert others <= allowed | WORDS, f"{part} imports {others - allowed - WORDS}"
+
+    def test_only_the_ways_in_import_the_command_line(self):
+        users = {part for part, modules in imports().items() if any(m.startswith("fnostab.cli") for m in modules)}
+        assert users == {"__main__", "cli"}
+        assert not any(m.startswith("entrypoints") for modules in imports().values() for m in modules)
+
+    @pytest.mark.parametrize(("library", "parts"), ONLY_IN.items())
+    def test_a_library_stays_where_it_belongs(self, library, parts):
+        users = {part for part, modules in imports().items() if library in {m.split(".")[0] for m in modules}}
+        assert users <= parts
+
+    def test_a_verdict_needs_neither_torch_nor_mlflow(self):
+        code = (
+            "import sys, fnostab.stats.proportions, fnostab.decision, fnostab.table\n"
+            "print(*({'torch', 'mlflow', 'lightning', 'matplotlib', 'rich', 'click'} & sys.modules.keys()))"
+        )
+        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+        assert answer.stdout.split() == []
+
+    def test_telemetry_is_off_before_mlflow_is_imported(self):
+        code = (
+            "import os, sys; os.environ.pop('MLFLOW_DISABLE_TELEMETRY', None); import fnostab.tracking\n"
+            "print(os.environ['MLFLOW_DISABLE_TELEMETRY'], 'mlflow' in sys.modules)"
+        )
+        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+        assert answer.stdout.split() == ["true", "False"]
+
+
+class TestDependencies:
+    def test_what_is_imported_is_what_is_declared(self, pyproject):
+        declared = {canonicalize_name(Requirement(line).name) for line in pyproject["project"]["dependencies"]}
+        modules = {m.split(".")[0] for found in imports().values() for m in found}
+        foreign = modules - sys.stdlib_module_names - {"fnostab"}
+        assert {COMES_WITH.get(name, name) for name in foreign} == {MODULE_OF.get(name, name) for name in declared}
+
+    def test_a_project_environment_holds_what_the_package_needs(self, pyproject):
+        needed = sorted(canonicalize_name(Requirement(line).name) for line in pyproject["project"]["dependencies"])
+        assert sorted(canonicalize_name(r.name) for r in requirements("requirements.txt")) == needed
+        assert "-c constraints.txt" in (ROOT / "requirements.txt").read_text().splitlines()
+        assert not any(r.specifier for r in requirements("requirements.txt"))  # pyproject.toml has the versions
+
+    def test_each_dependency_has_one_tested_version_that_is_accepted(self, pyproject):
+        project = pyproject["project"]
+        pins = {canonicalize_name(r.name): r.specifier for r in requirements("constraints.txt")}
+        extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+        for line in [*project["dependencies"], *extras]:
+            needed = Requirement(line)
+            (pin,) = pins.pop(canonicalize_name(needed.name))
+            assert pin.operator == "=="
+            assert needed.specifier.contains(pin.version), f"{line}, but constraints.txt has {pin.version}"
+        assert pins == {}, "constraints.txt holds what nothing needs"
+
+    def test_conda_and_pyenv_install_the_same_list(self, pyproject):
+        conda = yaml.safe_load((ROOT / "conda.yaml").read_text())["dependencies"]
+        (pip,) = [entry["pip"] for entry in conda if isinstance(entry, dict)]
+        assert pip == ["-r requirements.txt", "-e ."]
+        assert f"python{pyproject['project']['requires-python']}" in conda
+        assert yaml.safe_load((ROOT / "python_env.yaml").read_text()) == {"dependencies": ["-r requirements.txt"]}
+
+    def test_files_that_are_no_modules_are_installed_too(self, pyproject):
+        patterns = pyproject["tool"]["setuptools"]["package-data"]["fnostab"]
+        package = ROOT / "fnostab"
+        data = [p.relative_to(package).as_posix() for p in package.rglob("*") if p.is_file()]
+        for name in data:
+            if not name.endswith((".py", ".pyc")):
+                assert any(fnmatch(name, pattern) for pattern in patterns), name
+
+
+class TestMLproject:
+    @pytest.fixture(scope="class")
+    def project(self):
+        return yaml.safe_load((ROOT / "MLproject").read_text())
+
+    def test_it_has_the_entry_points_of_the_documentation(self, project):
+        assert project["python_env"] == "python_env.yaml"
+        assert {"shootout", "train", "decide", "activations", "main"} == project["entry_points"].keys()
+
+    @pytest.mark.parametrize("name", ["shootout", "train", "decide", "activations"])
+    def test_an_entry_point_starts_a_command_with_options_that_it_has(self, project, name):
+        entry = project["entry_points"][name]
+        python, flag, module, *arguments = entry["command"].split()
+        assert (python, flag, module) == ("python", "-m", f"entrypoints.{name}")
+        source = ROOT / "entrypoints" / f"{name}.py"
+        (called,) = re.findall(r'main\(\["(\w+)"', source.read_text())
+        command = import_module(f"fnostab.cli.{called}").command
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {argument for argument in arguments if argument.startswith("--")} <= options
+        assert set(re.findall(r"{(\w+)}", entry["command"])) == entry["parameters"].keys()
+
+    def test_the_shootout_takes_what_its_users_are_told_to_pass(self, project):
+        parameters = project["entry_points"]["shootout"]["parameters"]
+        assert {"study", "seeds", "arms", "profile", "epochs", "jobs"} == parameters.keys()
+        assert parameters["study"]["default"] == "stage_a"
+
+
+@pytest.fixture(scope="module")
+def tracked():
+    """Files that git holds, or would."""
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        pytest.skip("not a git repository")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in listing.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_no_file_says_where_packages_come_from(tracked):
+    """That is the machine's to say: a mirror works without a change here."""
+    hosts = [
+        ".".join(parts)
+        for parts in (
+            ("pypi", "org"),
+            ("pythonhosted", "org"),
+            ("anaconda", "org"),
+            ("anaconda", "com"),
+            ("download", "pytorch", "org"),
+            ("npmjs", "org"),
+        )
+    ]
+    for path in tracked:
+        text = path.read_text(errors="ignore")
+        assert not [host for host in hosts if host in text], path
+        if path.name != Path(__file__).name:
+            assert "index-url" not in text, path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "outputs/stage_a/5eed/control-0/journal.jsonl",
+        "mlflow.db",
+        "mlflow.db-journal",
+        "mlflow.db-wal",
+        "mlruns/1/abc/artifacts/best.safetensors",
+        "mlartifacts/1/x",
+        ".venv/bin/python",
+        "fnostab.egg-info/PKG-INFO",
+        "fnostab/__pycache__/errors.cpython-311.pyc",
+    ],
+)
+def test_git_leaves_out_what_a_run_writes(tracked, path):
+    answer = subprocess.run(["git", "check-ignore", "--no-index", "--quiet", path], cwd=ROOT, check=False)
+    assert answer.returncode == 0
