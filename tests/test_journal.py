@@ -143,9 +143,11 @@ def test_a_damaged_line_in_the_middle_is_an_error(tmp_path, where):
     path.write_bytes(data)
     with pytest.raises(JournalError, match="damaged at byte 0"):
         records(path)
-    for _ in range(2):  # and the refusal leaves neither a lock nor a change behind
-        with pytest.raises(JournalError, match="damaged at byte 0"):
+    kept = []  # a traceback that someone holds on to must not hold the lock too
+    for _ in range(2):
+        with pytest.raises(JournalError, match="damaged at byte 0") as refusal:
             Journal(tmp_path)
+        kept.append(refusal)
     assert path.read_bytes() == data
 
 

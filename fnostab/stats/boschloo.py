@@ -15,7 +15,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["RATES", "binomial_pmf", "boschloo_p", "rejection_region", "supremum"]
+__all__ = ["RATES", "binomial_pmf", "boschloo_p", "rejection_region", "supremum", "tables_up_to"]
 
 RATES = np.sin(np.linspace(0, np.pi / 2, 513)) ** 2  # binomials change evenly along the arcsine of the root
 TIE = 1 + 1e-9  # Fisher's p of mirrored tables differs by rounding, other tables' by more
@@ -55,22 +55,36 @@ def _fisher_p(control_n: int, arm_n: int) -> NDArray[np.float64]:
 def boschloo_p(control_failed: int, control_n: int, arm_failed: int, arm_n: int) -> float:
     """P-value of one table, as SciPy's `boschloo_exact` gives it, for thousands of trials.
 
-    Of the tables it needs only how far those that are no less extreme reach in each row, found there by bisection:
-    0.5 s at 3000 trials an arm, where SciPy would ask Fisher's test for nine million tables.
+    0.3 s at 3000 trials an arm, where SciPy would ask Fisher's test for nine million tables.
     """
-    total = control_n + arm_n
-    critical = TIE * float(scipy.stats.hypergeom.cdf(arm_failed, total, control_failed + arm_failed, arm_n))
-    rows = np.arange(control_n + 1)
-    counted, beyond = np.zeros_like(rows), np.full_like(rows, arm_n + 1)  # tables in each row: at least, fewer than
-    beyond += 1
-    while (open_rows := beyond - counted > 1).any():
-        middle = (counted + beyond) // 2
-        fisher = scipy.stats.hypergeom.cdf(middle - 1, total, rows + middle - 1, arm_n)
-        extreme = fisher <= critical
-        counted = np.where(open_rows & extreme, middle, counted)
-        beyond = np.where(open_rows & ~extreme, middle, beyond)
+    fisher = scipy.stats.hypergeom.cdf(arm_failed, control_n + arm_n, control_failed + arm_failed, arm_n)
+    extreme = tables_up_to(TIE * float(fisher), control_n, arm_n)
     arm_cdf = np.cumsum(np.pad(binomial_pmf(arm_n, RATES), ((0, 0), (1, 0))), axis=1)  # of fewer than 0..n+1
-    return min(1.0, supremum((binomial_pmf(control_n, RATES) * arm_cdf[:, counted]).sum(axis=1)))
+    return min(1.0, supremum((binomial_pmf(control_n, RATES) * arm_cdf[:, extreme]).sum(axis=1)))
+
+
+def tables_up_to(critical: float, control_n: int, arm_n: int) -> NDArray[np.int64]:
+    """In how many tables Fisher's p is at most critical, for each count of control's failures: (control_n + 1,).
+
+    Those are the tables with the fewest failures of the arm, so that the last is found by bisection. The count
+    rises with control's failures, so that every second row is searched between its neighbours, then the rows
+    between those.
+    """
+    counts = np.zeros(control_n + 1, dtype=np.int64)
+    stride = 1 << control_n.bit_length()
+    while stride:
+        rows = np.arange(stride - 1, control_n + 1, 2 * stride)
+        before, after = rows - stride, rows + stride
+        low = np.where(before >= 0, counts[np.maximum(before, 0)], 0)  # known to be this many
+        high = np.where(after <= control_n, counts[np.minimum(after, control_n)], arm_n + 1)  # and no more
+        while (searched := low < high).any():
+            middle = (low + high + 1) // 2
+            p = scipy.stats.hypergeom.cdf(middle - 1, control_n + arm_n, rows + middle - 1, arm_n)
+            low = np.where(searched & (p <= critical), middle, low)
+            high = np.where(searched & (p > critical), middle - 1, high)
+        counts[rows] = low
+        stride //= 2
+    return counts
 
 
 @lru_cache(maxsize=1024)

@@ -191,7 +191,10 @@ def _take_from_store(
         LaunchError: a trial is at work in another folder.
     """
     of_key = {(trial.spec.arm, trial.spec.seed): trial for trial in trials}
-    elsewhere = runs_elsewhere(store, record, {key: trial.first_ms for key, trial in of_key.items()})
+    found = runs_elsewhere(store, record, {key: trial.first_ms for key, trial in of_key.items()})
+    for run in found:
+        of_key[run.arm, run.seed].update()  # another launcher may have started it here just now
+    elsewhere = [run for run in found if of_key[run.arm, run.seed].first_ms != run.start_ms]
     for run in elsewhere:
         if run.at_work:
             raise LaunchError(

@@ -23,6 +23,7 @@ class RunElsewhere:
     """A trial's run whose journal is not at hand.
 
     Attributes:
+        start_ms: time of its journal's first record, in Unix milliseconds.
         outcome: ``running`` if the run has none.
         owner: 'pid@host' of the process that made it, None if that is not known.
         at_work: whether that process can still be alive.
@@ -31,6 +32,7 @@ class RunElsewhere:
     run_id: str
     arm: str
     seed: int
+    start_ms: int
     outcome: Outcome
     failure_step: int | None
     owner: str | None
@@ -87,6 +89,7 @@ def _describe(store: Store, run: Any) -> RunElsewhere:
         run_id=run.info.run_id,
         arm=tags[names.ARM],
         seed=int(tags[names.SEED]),
+        start_ms=run.info.start_time,
         outcome=Outcome(tags.get(names.OUTCOME, Outcome.RUNNING)) if ended else Outcome.RUNNING,
         failure_step=None if failure_step is None else int(failure_step),
         owner=tags.get(names.OWNER),

@@ -52,7 +52,7 @@ def test_settings_are_read_as_in_yaml():
 
 @pytest.mark.parametrize("assignment", ["a.b", "=3", "a.b=[", "a.b=@"])
 def test_other_settings_are_refused(assignment):
-    with pytest.raises(ConfigError, match="a.b|=3"):
+    with pytest.raises(ConfigError, match=r"a\.b|=3"):
         parse_settings((assignment,))
 
 

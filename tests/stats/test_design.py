@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fnostab.errors import ConfigError, DecisionError
-from fnostab.stats.boschloo import RATES, binomial_pmf, boschloo_p, rejection_region, supremum
+from fnostab.stats.boschloo import RATES, binomial_pmf, boschloo_p, rejection_region, supremum, tables_up_to
 from fnostab.stats.design import (
     boschloo_power,
     predictive_power,
@@ -49,6 +49,14 @@ def test_p_value_is_scipys(control_n, arm_n, data):
     counts = (data.draw(st.integers(0, control_n)), control_n, data.draw(st.integers(0, arm_n)), arm_n)
     if counts[0] + counts[2] not in (0, control_n + arm_n):
         assert boschloo_p(*counts) == pytest.approx(fewer_failures_p(*counts), rel=1e-4)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1))
+def test_tables_up_to_a_p_value_are_those_that_fishers_test_counts(control_n, arm_n, critical):
+    failures = np.indices((control_n + 1, arm_n + 1))
+    fisher = scipy.stats.hypergeom.cdf(failures[1], control_n + arm_n, failures.sum(axis=0), arm_n)
+    np.testing.assert_array_equal(tables_up_to(critical, control_n, arm_n), (fisher <= critical).sum(axis=1))
 
 
 @pytest.mark.parametrize("counts", [(120, 200, 100, 200), (70, 200, 40, 190), (3, 210, 0, 190)])

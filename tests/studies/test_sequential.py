@@ -26,16 +26,16 @@ def verdict_runs(store):
 
 def test_decided_and_futile_arms_take_no_more_seeds(run):
     bad, good = "collapsed", "converged"
-    outcomes = {"control": [bad] * 3 + [good], "arch_fix": [good] * 3, "opt_fix": [good, good, bad, good]}
-    code, out, err = run(outcomes, "--sequential", "3,4")
+    outcomes = {"control": [bad] * 3 + [good] * 3, "arch_fix": [good] * 3, "opt_fix": [good, good, bad, *[good] * 3]}
+    code, out, err = run(outcomes, "--sequential", "3,6")
     assert (code, err) == (0, "")
     store = open_store()
     experiment = find_experiment(store, "stage_a")
     study = newest_study(store, experiment)
     seeds = {arm: [r.seed for r in trial_rows(store, experiment, study) if r.arm == arm] for arm in outcomes}
-    assert seeds == {"control": [0, 1, 2, 3], "arch_fix": [0, 1, 2], "opt_fix": [0, 1, 2, 3]}
+    assert seeds == {"control": list(range(6)), "arch_fix": [0, 1, 2], "opt_fix": list(range(6))}
     assert "arch_fix: 0/3 failed, control 3/3, p = 0.0313: decided" in out
-    assert verdict_runs(store) == ["look 1 of 2 (3 seeds)", "look 2 of 2 (4 seeds)"]
+    assert verdict_runs(store) == ["look 1 of 2 (3 seeds)", "look 2 of 2 (6 seeds)"]
     assert study.spec.alpha <= 0.05
 
 
