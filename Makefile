@@ -9,6 +9,7 @@ STAMP := $(VENV)/.installed
 run: $(STAMP)  ## a small but real shootout, and its verdict
 	PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true \
 	$(BIN)/mlflow run . -e shootout -P seeds=6 -P profile=small --env-manager local
+	@echo 'to type those commands as they stand: source $(BIN)/activate'
 
 test: $(STAMP)  ## all tests
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,10 @@ TINY = {  # settings with which a trial trains in a second
     "training.epochs": 2,
     "training.learning_rate": 0.001,
 }
+
+
+# A shell that starts pytest in the background has Ctrl-C ignored, here and in every process started from here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Mean and spread of every block's output, once an epoch.
 
-The strategy's hypothesis is that the mean of the activations grows from block to block. This shows
+The drift hypothesis is that the mean of the activations grows from block to block. This shows
 whether it does, beside each block's residual gain and gradient norm.
 """
 

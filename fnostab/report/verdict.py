@@ -199,7 +199,7 @@ def _test(c: Criterion) -> str:
     """Effect, interval, test, p and what they say, in words; empty where no test was made."""
     if c.supported is None or c.state is State.UNTESTABLE:
         return ""
-    support = "supported" if c.supported else "unsupported"
+    support = ("supported" if c.supported else "unsupported") if c.state is State.MET else ""
     if c.test is None or c.p is None:
         return support
     effect = ""
@@ -207,7 +207,7 @@ def _test(c: Criterion) -> str:
         what = "reduction" if c.name == "fewer_failures" else "ratio"
         interval = f" [{c.ci[0]:.3g}, {c.ci[1]:.3g}]" if c.ci else ""
         effect = f"{what} {c.effect:.3g}{interval}, "
-    return f"{effect}{c.test} p = {c.p:.3g}, {support}"
+    return f"{effect}{c.test} p = {c.p:.3g}{', ' if support else ''}{support}"
 
 
 def _percent(interval: tuple[float, float] | None) -> str:

@@ -1,6 +1,6 @@
 """Mean and spread of every block's output, before and after training.
 
-The strategy supposes that y = x + GELU(...) adds a positive mean at every block, so that the mean
+The drift hypothesis is that y = x + GELU(...) adds a positive mean at every block, so that the mean
 grows with depth. Here it is measured: at initialisation by running the network, after training from
 what the trial recorded at its last validation.
 """

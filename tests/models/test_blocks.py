@@ -38,7 +38,7 @@ def test_a_plain_block_adds_gelu_of_both_convolutions(x: torch.Tensor) -> None:
     plain = block("plain")
     branch = nn.functional.gelu(plain.spectral(x) + plain.conv(x))
     torch.testing.assert_close(plain(x), x + branch)
-    assert branch.mean() > 0.1  # the drift of the strategy's hypothesis
+    assert branch.mean() > 0.1  # the drift hypothesis
 
 
 @pytest.mark.parametrize("residual", ["zero_gamma", "layerscale"])
