@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -22,6 +23,12 @@ TINY = {  # settings with which a trial trains in a second
     "training.learning_rate": 0.001,
 }
 
+
+# Machines are shared: how long an example takes is no property of the code. The same examples every time.
+hypothesis.settings.register_profile(
+    "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], derandomize=True
+)
+hypothesis.settings.load_profile("shared")
 
 # A shell that starts pytest in the background has Ctrl-C ignored, here and in every process started from here.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -51,7 +51,7 @@ def test_what_is_written_is_read_again_in_order(tmp_path, clock):
 
 
 @given(values=st.dictionaries(st.text(max_size=8), st.floats(allow_nan=False, allow_infinity=False), min_size=1))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_digit_of_a_number_is_lost(tmp_path_factory, values):
     with Journal(tmp_path_factory.mktemp("journal")) as journal:
         journal.record(3, values)
@@ -171,7 +171,7 @@ CHANGES = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_si
 @given(changes=CHANGES, cut=st.none() | st.integers(0, 10**6), added=st.binary(max_size=20))
 @example(changes=[], cut=None, added=b"\n")
 @example(changes=[], cut=None, added=b"\n\n")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_damage_gives_an_error_or_fewer_records_never_wrong_ones(tmp_path_factory, intact, changes, cut, added):
     data, written = bytearray(intact[0]), intact[1]
     for position, byte in changes:

@@ -165,7 +165,7 @@ def tables(draw):
     return found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(tables(), st.booleans(), st.sampled_from([ROLES, ONE, Roles("control")]), st.booleans())
 def test_every_table_has_a_verdict_without_a_warning(table, higher_is_better, roles, require_support):
     rules = Rules(higher_is_better=higher_is_better)
@@ -184,7 +184,7 @@ def test_every_table_has_a_verdict_without_a_warning(table, higher_is_better, ro
     assert all(name in (GOLD, SILVER, PIVOT, INCONCLUSIVE) for name in robustness.at_thresholds.values())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(tables())
 def test_one_more_failure_of_the_arm_never_helps_it(table):
     def state(extra):

@@ -31,7 +31,7 @@ def test_region_holds_the_tables_that_scipy_rejects(control_n, arm_n, alpha):
     np.testing.assert_array_equal(rejection_region(control_n, arm_n, alpha), rejected)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.01, 0.025, 0.05, 0.1]))
 def test_region_keeps_alpha_at_every_common_rate_and_contains_fishers(control_n, arm_n, alpha):
     region = rejection_region(control_n, arm_n, alpha)
@@ -43,7 +43,7 @@ def test_region_keeps_alpha_at_every_common_rate_and_contains_fishers(control_n,
     assert region[fisher <= alpha * (1 - 1e-9)].all()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 40), st.data())
 def test_p_value_is_scipys(control_n, arm_n, data):
     counts = (data.draw(st.integers(0, control_n)), control_n, data.draw(st.integers(0, arm_n)), arm_n)
@@ -51,7 +51,7 @@ def test_p_value_is_scipys(control_n, arm_n, data):
         assert boschloo_p(*counts) == pytest.approx(fewer_failures_p(*counts), rel=1e-4)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1))
 def test_tables_up_to_a_p_value_are_those_that_fishers_test_counts(control_n, arm_n, critical):
     failures = np.indices((control_n + 1, arm_n + 1))
@@ -80,14 +80,14 @@ def test_power_against_an_arm_that_never_fails_by_hand():
     assert boschloo_power(0.3, 0.0, 10) == pytest.approx(0.3504, abs=5e-5)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(rate, rate, st.integers(1, 25))
 def test_power_is_a_probability_and_at_equal_rates_within_alpha(control_rate, arm_rate, n):
     assert -1e-12 <= boschloo_power(control_rate, arm_rate, n) <= 1 + 1e-12
     assert boschloo_power(control_rate, control_rate, n) <= 0.05 * (1 + 1e-6)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(rate, rate, rate, st.integers(1, 25))
 def test_power_falls_as_the_arm_gets_worse(control_rate, arm_rate, worse, n):
     low, high = sorted((arm_rate, worse))

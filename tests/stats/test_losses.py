@@ -38,13 +38,12 @@ def test_hollander_and_wolfes_example():
     assert np.log(effect.interval) == pytest.approx([-0.76, 0.15])
 
 
-@settings(deadline=None)
 @given(few_losses, few_losses)
 def test_p_with_ties_counts_all_rearrangements(first, second):
     assert smaller_p(np.array(first), np.array(second)) == pytest.approx(brute_force_p(first, second))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 1000))
 def test_p_without_ties_is_scipys_exact(m, n, seed):
     values = np.random.default_rng(seed).permutation(m + n).astype(float)
@@ -88,7 +87,7 @@ def test_margin_shows_non_inferiority_that_equality_does_not():
     assert lower_loss_p(control, arm, margin=1.1) == smaller_p(shifted, np.log(control))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(few_losses, few_losses)
 def test_a_wider_margin_never_raises_p(control, arm):
     assert lower_loss_p(control, arm, margin=1.3) <= lower_loss_p(control, arm, margin=1.1) + 1e-12
@@ -100,7 +99,7 @@ def test_depth_of_the_interval_is_the_tables_critical_value_plus_one(m, n, depth
     assert interval_depth(m, n, 0.95) == depth
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 10_000))
 def test_interval_holds_the_ratios_that_the_test_does_not_reject(m, n, seed):
     rng = np.random.default_rng(seed)
@@ -186,7 +185,7 @@ def test_worst_rank_at_its_ends(control, arm, p, superiority):
 trials = st.lists(st.tuples(st.booleans(), st.sampled_from([1.0, 2.0, 3.0])), min_size=1, max_size=6)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(trials, trials)
 def test_superiority_of_one_is_inferiority_of_the_other(control, arm):
     forward, backward = worst_rank(control, arm), worst_rank(arm, control)

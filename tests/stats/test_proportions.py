@@ -35,14 +35,14 @@ def test_data_without_information_give_p_one(counts):
     assert fewer_failures_p(*counts) == 1.0
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(rates(), rates())
 def test_boschloo_is_symmetric_when_failures_and_successes_and_arms_trade_places(control, arm):
     (a, n), (b, m) = control, arm
     assert fewer_failures_p(a, n, b, m) == pytest.approx(fewer_failures_p(m - b, m, n - a, n), rel=1e-6)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(rates(), rates())
 def test_one_more_failure_of_the_arm_never_lowers_p(control, arm):
     if arm[0] < arm[1]:

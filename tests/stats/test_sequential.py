@@ -31,7 +31,7 @@ def test_paths_agree_with_simulation():
     assert np.asarray(looks)[first].mean() == pytest.approx(design.expected_seeds, abs=0.1)  # -1: the last look
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 25), st.floats(0, 1), st.floats(0, 1))
 def test_one_look_is_the_fixed_design(n, control_rate, arm_rate):
     design = sequential_error_and_power([n], 0.05, control_rate, arm_rate)

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fnostab.errors import DecisionError
@@ -74,7 +74,6 @@ def test_after_the_last_failure_the_band_keeps_its_upper_end():
 trials = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=12)
 
 
-@settings(deadline=None)
 @given(trials)
 def test_survival_never_rises_and_stays_in_its_band(observed):
     curve = kaplan_meier(*zip(*observed, strict=True))
@@ -84,7 +83,6 @@ def test_survival_never_rises_and_stays_in_its_band(observed):
     assert np.isfinite([curve.low, curve.high]).all()
 
 
-@settings(deadline=None)
 @given(trials)
 def test_without_censoring_survival_is_the_share_still_running(observed):
     steps = np.array([step for step, _ in observed])
@@ -92,7 +90,6 @@ def test_without_censoring_survival_is_the_share_still_running(observed):
     assert curve.survival[1:] == pytest.approx([(steps > step).mean() for step in curve.steps[1:]])
 
 
-@settings(deadline=None)
 @given(trials, trials)
 def test_log_rank_is_always_a_number_and_changes_sign_with_the_arms(control, arm):
     control, arm = list(zip(*control, strict=True)), list(zip(*arm, strict=True))
