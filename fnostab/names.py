@@ -41,6 +41,9 @@ LEARNING_RATE = "lr"
 GRAD_NORM_WINDOW_MAX = "grad_norm/window_max"
 WINDOWS = 300
 
+# Only at the steps of gradient spikes: the norm before clipping
+SPIKE = "grad_norm/spike"
+
 # At every validation
 VAL_PREFIX = "val/"
 AMPLITUDE_SPREAD = "val/amplitude_spread"  # of the stitched prediction, over the truth's
@@ -63,6 +66,8 @@ CONSTANT_SSIM_PHASE = "test/ssim_phase_constant"
 VAL_SSIM_AMP = "val/ssim_amp"
 NAN_EVENTS = "nan_events"
 INF_EVENTS = "inf_events"
+SPIKES = "spike_events"
+SPIKES_UNRECOVERED = "spike_events_unrecovered"
 TIME_TO_FAILURE = "time_to_failure_steps"  # of a trial that did not fail: its last step (censored)
 LAST_STEP = "last_step"
 GRAD_P99_LAST_HALF = "grad_norm/p99_last_half"
@@ -80,7 +85,12 @@ ARTIFACT_EVENT = "artifact"
 DATASET_EVENT = "dataset"
 STARTED_EVENT = "started"  # of training: scheduled_steps, guard
 NONFINITE_EVENT = "nonfinite"
+SPIKE_EVENT = "spike"  # step, norm, z_score, recovered_step (None if it did not)
+RESUMED_EVENT = "resumed"  # from a checkpoint: step
 OUTCOME_EVENT = "outcome"
+
+# Folders of a trial's artifacts
+BLACK_BOX = "black_box"  # the state from before the failing step
 
 # What a run is: the values of KIND
 KIND_STUDY = "study"
