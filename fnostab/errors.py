@@ -5,6 +5,7 @@
     ├── DataError        a probe, a data set or its cache is missing, corrupt or of the wrong shape
     ├── ModelError       a network can't be found, built, or breaks the generator's contract
     ├── JournalError     a trial's journal is damaged, locked by another process, or can't be written
+    ├── CheckpointError  a training's state or a black box is damaged, or does not fit the network
     ├── TrackingError    the tracking server or an experiment, study or run on it can't be reached
     ├── DecisionError    a table of trials can't be judged
     └── LaunchError      a study or trial can't be started
@@ -14,6 +15,7 @@ prints it after ``error:`` and exits with status 2; it never shows a traceback f
 """
 
 __all__ = [
+    "CheckpointError",
     "ConfigError",
     "DataError",
     "DecisionError",
@@ -43,6 +45,10 @@ class ModelError(FnostabError):
 
 class JournalError(FnostabError):
     """A trial's journal is damaged, locked by another process, or can't be written."""
+
+
+class CheckpointError(FnostabError):
+    """A training's state or a black box is damaged, can't be written, or does not fit the network."""
 
 
 class TrackingError(FnostabError):

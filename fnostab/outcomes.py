@@ -14,7 +14,16 @@ from enum import StrEnum
 
 from fnostab.config import MonitorConfig
 
-__all__ = ["EXCLUDED", "FAILURES", "TRAINING_OUTCOMES", "Judgement", "Outcome", "Validation", "judge"]
+__all__ = [
+    "EXCLUDED",
+    "FAILURES",
+    "TRAINING_OUTCOMES",
+    "Judgement",
+    "Outcome",
+    "Validation",
+    "judge",
+    "looks_failed",
+]
 
 
 class Outcome(StrEnum):
@@ -148,6 +157,17 @@ def exploded_at(validations: Sequence[Validation], constant_loss: float | None, 
         not v.loss <= min(limit, rules.exploded_vs_best * best_so_far)
         for v, best_so_far in zip(validations, itertools.accumulate(finite, min), strict=True)
     ]
+
+
+def looks_failed(validations: Sequence[Validation], constant_loss: float | None, rules: MonitorConfig) -> bool:
+    """Whether the last validation may turn out to be where a failure began, if it goes on like this."""
+    last = validations[-1:]  # of the patches one suffices here
+    return any(
+        not math.isfinite(v.loss)
+        or (v.amplitude_spread is not None and v.amplitude_spread < rules.collapsed_spread)
+        or (v.patch_variation is not None and v.patch_variation < rules.collapsed_patch_variation)
+        for v in last
+    ) or any(exploded_at(validations, constant_loss, rules)[-1:])
 
 
 def _best(validations: Sequence[Validation]) -> float:

@@ -9,10 +9,11 @@ is read at once; the step of the first non-finite value is exact all the same. A
 gradient never reaches the weights (`nonfinite_guard`).
 """
 
+import copy
 import math
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import lightning
@@ -26,12 +27,24 @@ from torch.optim import Optimizer
 from fnostab import names
 from fnostab.callbacks.exceptions import one_line, outcome_of
 from fnostab.callbacks.nonfinite_guard import describe_guard, guard_step, release
+from fnostab.callbacks.spikes import Spike, SpikeDetector
 from fnostab.config import MonitorConfig
 from fnostab.errors import ConfigError
 from fnostab.journal import Sink
 from fnostab.outcomes import Judgement, Outcome, Validation, judge, patches_alike_at
 
 __all__ = ["StabilityMonitor"]
+
+KEPT = (  # in a checkpoint, of what was seen so far
+    "nan_events",
+    "inf_events",
+    "first_nonfinite_step",
+    "failure_step",
+    "_grad_norms",
+    "_window",
+    "_epoch_losses",
+)
+KEPT_VALIDATIONS = ("validations", "_epochs")
 
 
 @dataclass(frozen=True)
@@ -70,8 +83,8 @@ class StabilityMonitor(Callback):
     optimisation Lightning shows gradients only once the module has clipped them, so both are equal,
     and the steps of all optimisers are counted together, as Lightning does.
 
-    One monitor watches one training. A training that goes on from a checkpoint is counted on from its
-    step, and judged by what was seen since.
+    One monitor watches one training. A training that goes on from a Lightning checkpoint is counted on
+    from its step, and judged by what was seen before it too.
 
     Args:
         sink: gets points and events; None keeps only the outcome.
@@ -88,6 +101,7 @@ class StabilityMonitor(Callback):
         failure_step: 0-based optimiser step of the failure, None if it did not fail.
         judgement: the outcome with its evidence; None until the training has ended.
         guard: how a non-finite gradient is kept from the weights.
+        latest: loss and norms of the last step, on the device.
     """
 
     def __init__(
@@ -113,6 +127,8 @@ class StabilityMonitor(Callback):
         self.nan_events = 0
         self.inf_events = 0
         self.first_nonfinite_step: int | None = None
+        self.latest: _Step | None = None
+        self._spikes = SpikeDetector()
         self._loss: Tensor | None = None
         self._micro_batches = 0
         self._step: _Step | None = None  # the one that is under way
@@ -165,7 +181,7 @@ class StabilityMonitor(Callback):
         learning_rate = optimizer.param_groups[0]["lr"]
         if isinstance(learning_rate, Tensor):
             learning_rate = learning_rate.detach().clone()  # read with the block; a schedule changes it in place
-        self._step = _Step(loss, norm, norm, None, learning_rate)
+        self._step = self.latest = _Step(loss, norm, norm, None, learning_rate)
         if not pl_module.automatic_optimization:
             self._block.append(self._step)
             self._step = None
@@ -204,6 +220,7 @@ class StabilityMonitor(Callback):
         self._undo.close()
         self._read_block(trainer)
         self._close_window()
+        self._note_spikes(self._spikes.finish())
         scheduled = trainer.estimated_stepping_batches
         last_step = (int(scheduled) if math.isfinite(scheduled) else self.steps_read) - 1
         self._conclude(max(last_step, self.steps_read - 1, 0))
@@ -218,6 +235,32 @@ class StabilityMonitor(Callback):
         with suppress(RuntimeError):  # after a device error the block can't be read
             self._read_block(trainer)
         self._event(names.TAGS_EVENT, {names.OUTCOME: str(self.outcome), names.REASON: one_line(exception)})
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._flush()
+        kept = {name: copy.copy(getattr(self, name)) for name in KEPT}
+        kept |= {name: [astuple(v) for v in getattr(self, name)] for name in KEPT_VALIDATIONS}
+        # By place: Lightning's own way takes only one callback of a kind
+        checkpoint.setdefault("fnostab.monitors", {})[self._place(trainer)] = kept | {
+            "spikes": self._spikes.state_dict()
+        }
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        kept = checkpoint.get("fnostab.monitors", {}).get(self._place(trainer))
+        if kept is None:  # a checkpoint from before there was a monitor
+            return
+        for name in KEPT:
+            setattr(self, name, copy.copy(kept[name]))
+        for name in KEPT_VALIDATIONS:
+            setattr(self, name, [Validation(*v) for v in kept[name]])
+        self._spikes.load_state_dict(kept["spikes"])
+
+    def _place(self, trainer: lightning.Trainer) -> int:
+        return [c for c in trainer.callbacks if isinstance(c, StabilityMonitor)].index(self)
 
     # Reaching into the training
 
@@ -245,6 +288,11 @@ class StabilityMonitor(Callback):
     # Reading and judging
 
     def _read_block(self, trainer: lightning.Trainer) -> None:
+        self._flush()
+        if self.first_nonfinite_step is not None and self.rules.after_failure == "stop":
+            trainer.should_stop = True
+
+    def _flush(self) -> None:
         """Bring a block of steps to the host: the only place that waits for the device."""
         if not self._block:
             return
@@ -254,8 +302,6 @@ class StabilityMonitor(Callback):
         for step, row in zip(steps, rows, strict=True):
             self._take(self.steps_read, step, *row)
             self.steps_read += 1
-        if self.first_nonfinite_step is not None and self.rules.after_failure == "stop":
-            trainer.should_stop = True
 
     def _take(self, step: int, seen: "_Step", norm: float, clipped: float, loss: float, fraction: float) -> None:
         point = {names.GRAD_NORM: norm, names.GRAD_NORM_CLIPPED: clipped}
@@ -271,6 +317,7 @@ class StabilityMonitor(Callback):
             self._window.append(norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._take_nonfinite(step, loss, norm)
+        self._note_spikes(self._spikes.take(step, norm, None if seen.loss is None else loss))
         if (step + 1) % self._window_steps == 0:
             self._close_window(step)
 
@@ -284,6 +331,11 @@ class StabilityMonitor(Callback):
             self._event(
                 names.TAGS_EVENT, {names.OUTCOME: str(Outcome.NONFINITE), names.FAILURE_STEP: str(step)}
             )  # at once: the process may die of it
+
+    def _note_spikes(self, spikes: list[Spike]) -> None:
+        for spike in spikes:
+            self._event(names.SPIKE_EVENT, spike.payload())
+            self._record(spike.peak_step, {names.SPIKE: spike.norm})
 
     def _close_window(self, step: int | None = None) -> None:
         if self._window:
@@ -322,6 +374,7 @@ class StabilityMonitor(Callback):
         values = {
             names.NAN_EVENTS: self.nan_events,
             names.INF_EVENTS: self.inf_events,
+            **self._spikes.summary(),
             names.LAST_STEP: last_step,
             names.TIME_TO_FAILURE: last_step if self.failure_step is None else self.failure_step,
             names.GRAD_P99_LAST_HALF: np.quantile(late, 0.99),

@@ -78,4 +78,5 @@ def _train_file(path: Path) -> None:
 
 
 def _terminate(signum: int, frame: object) -> None:
+    signal.signal(signum, signal.SIG_IGN)  # once is enough: the end must be written
     raise SystemExit(f"ended by {signal.Signals(signum).name}")

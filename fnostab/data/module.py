@@ -55,14 +55,20 @@ class PatternLoader:
         self.batch_size = batch_size
         self.sampler = sampler
         self.batch_sampler = None  # Lightning reads it of whatever has a sampler
+        self._first_batch = 0
 
     def __len__(self) -> int:
         return math.ceil(len(self.amplitudes) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         order = torch.arange(len(self.amplitudes)) if self.sampler is None else self.sampler.order()
-        for indices in order.to(self.amplitudes.device).split(self.batch_size):
+        first, self._first_batch = self._first_batch, 0
+        for indices in order.to(self.amplitudes.device).split(self.batch_size)[first:]:
             yield self.amplitudes[indices], indices
+
+    def start_at(self, batch: int) -> None:
+        """Leave out the first batches of the next epoch, once."""
+        self._first_batch = batch
 
 
 class GridLinesData(lightning.LightningDataModule):
@@ -95,6 +101,11 @@ class GridLinesData(lightning.LightningDataModule):
     def epoch_order(self, epoch: int) -> Tensor:
         """Indices of the training patterns in the order of that epoch, counted from 0: int64 of shape (n,)."""
         return self._order.order(epoch)
+
+    def batch_indices(self, step: int) -> Tensor:
+        """Indices of the training patterns in the batch of an optimiser step, counted from 0: int64 of shape (B,)."""
+        epoch, number = divmod(step, math.ceil(self._order.n_patterns / self.batch_size))
+        return self.epoch_order(epoch).split(self.batch_size)[number]
 
     def train_dataloader(self) -> PatternLoader:
         """All training patterns, shuffled anew in every epoch."""

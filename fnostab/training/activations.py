@@ -15,7 +15,7 @@ from fnostab.callbacks.block_statistics import block_outputs
 from fnostab.data import prepare
 from fnostab.journal import FILE_NAME, Point, read_journal
 from fnostab.models import build_initialised
-from fnostab.training.trial import watched_blocks
+from fnostab.training.setup import watched_blocks
 from fnostab.trial import TrialSpec
 
 __all__ = ["BlockMoments", "at_initialisation", "recorded_last"]

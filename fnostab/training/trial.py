@@ -6,34 +6,28 @@ last, so that what is on disk is right whenever the process dies. No MLflow here
 
 import json
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import lightning
-import torch
-from lightning.pytorch.plugins.environments import LightningEnvironment
-from torch import nn
-
 import fnostab
 from fnostab import names
-from fnostab.callbacks import BlockStatistics, ResourceSampler, StabilityMonitor
+from fnostab.callbacks import BlackBox, BlockStatistics, ResourceSampler, Snapshots
 from fnostab.callbacks.exceptions import one_line, outcome_of
+from fnostab.callbacks.state import read_state
 from fnostab.config import flatten
-from fnostab.data import GridLinesData, dataset_digest, prepare
-from fnostab.errors import LaunchError
+from fnostab.data import dataset_digest
+from fnostab.errors import CheckpointError
 from fnostab.journal import Journal
-from fnostab.models import build_initialised, parameter_count, residual_blocks
+from fnostab.models import parameter_count
 from fnostab.outcomes import Outcome
-from fnostab.seeding import stream_seed
 from fnostab.training.checkpoint import BestCheckpoint
 from fnostab.training.environment import describe_environment, git_state, owner
-from fnostab.training.module import PtychoModule
 from fnostab.training.reconstruction import predict, reconstruct, score
+from fnostab.training.setup import choose_device, set_up, watched_blocks
 from fnostab.training.trial_figures import draw_history, draw_reconstructions
 from fnostab.trial import TrialSpec
 
-__all__ = ["run_trial", "watched_blocks"]
+__all__ = ["run_trial"]
 
 
 def run_trial(spec: TrialSpec, directory: Path) -> Outcome:
@@ -59,7 +53,7 @@ def run_trial(spec: TrialSpec, directory: Path) -> Outcome:
 
 def _run(spec: TrialSpec, directory: Path, journal: Journal) -> Outcome:
     config = spec.config
-    device = _device(config.execution.device)
+    device = choose_device(config.execution.device)
     journal.event(names.PARAMS_EVENT, {**flatten(config), "seed": spec.seed, "arm": spec.arm})
     commit = git_state()["commit"]
     journal.event(
@@ -73,50 +67,40 @@ def _run(spec: TrialSpec, directory: Path, journal: Journal) -> Outcome:
     _announce(journal, environment, "")
 
     data_seed = config.data_seed(spec.seed)
-    data = prepare(config.data, data_seed, spec.data_dir)
     digest = dataset_digest(config.data, data_seed)
     journal.event(
         names.DATASET_EVENT,
         {"name": "grid_lines", "digest": digest, "source": f"fnostab simulation, data seed {data_seed}"},
     )
+    training = set_up(spec)
+    generator = training.module.generator
+    journal.record(0, {names.CONSTANT_LOSS: training.constant_loss, names.PARAMETERS: parameter_count(generator)})
 
-    generator = build_initialised(config.model, config.stream(spec.seed, "initialisation"))
-    module = PtychoModule(generator, data, config)
-    constant_loss = module.constant_loss()
-    journal.record(0, {names.CONSTANT_LOSS: constant_loss, names.PARAMETERS: parameter_count(generator)})
-
-    monitor = StabilityMonitor(
-        journal,
-        rules=config.monitor,
-        val_loss_name=config.training.val_loss_name,
-        constant_loss=constant_loss,
-        warmup_steps=config.training.warmup_steps,
+    monitor = training.monitor(journal)
+    snapshots = Snapshots(monitor, directory)
+    black_box = BlackBox(
+        monitor,
+        snapshots,
+        directory / "artifacts" / names.BLACK_BOX,
+        about={"trial": spec.model_dump(mode="json"), "environment": describe_environment(device)},
+        announce=lambda folder: _announce(journal, folder, names.BLACK_BOX),
     )
     checkpoint = directory / "artifacts" / "best.safetensors"
-    trainer = lightning.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
-        max_epochs=config.training.epochs,
-        callbacks=[
+    training.fit(
+        [
             monitor,
+            snapshots,
+            black_box,
             BestCheckpoint(checkpoint, spec),
             BlockStatistics(journal, watched_blocks(generator)),
             ResourceSampler(journal),
         ],
-        plugins=[LightningEnvironment()],  # under Slurm, Lightning would requeue the job by itself
-        default_root_dir=directory,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        device,
+        directory,
+        _resume_point(snapshots.resume, journal),
     )
-    order_seed = config.stream(spec.seed, "data_order")
-    torch.manual_seed(stream_seed(order_seed, "layers"))  # of dropout and the like, in a network of the user's own
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")  # advice on worker processes, of no use here
-        trainer.fit(module, GridLinesData(data, config.training.batch_size, order_seed))
 
+    data = training.data
     pairs = reconstruct(predict(generator.to(device), data.test, device), data.test, config.data)
     journal.record(max(monitor.steps_read - 1, 0), score(pairs, config.data))
     drawn = draw_reconstructions(directory / "artifacts", pairs, phase=config.data.set_phi)
@@ -140,18 +124,22 @@ def _run(spec: TrialSpec, directory: Path, journal: Journal) -> Outcome:
             "reason": None,
         },
     )
+    snapshots.remove_files()
     return judgement.outcome
 
 
-def _device(wanted: str) -> torch.device:
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise LaunchError("execution.device=cuda, but torch sees no GPU here: use auto or cpu, or mend the driver")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def watched_blocks(generator: nn.Module) -> Mapping[str, nn.Module]:
-    """What to watch the activations of: residual blocks, or the parts of a network of the user's own."""
-    return residual_blocks(generator) or dict(generator.named_children())
+def _resume_point(path: Path, journal: Journal) -> Path | None:
+    """The state that an earlier attempt left, if it left one that is whole."""
+    if not path.exists():
+        return None
+    try:
+        step = read_state(path)["global_step"]
+    except CheckpointError as error:
+        warnings.warn(f"{error}; the trial starts anew", stacklevel=2)
+        path.unlink()
+        return None
+    journal.event(names.RESUMED_EVENT, {"step": step})
+    return path
 
 
 def _announce(journal: Journal, path: Path, folder: str) -> None:
@@ -161,4 +149,5 @@ def _announce(journal: Journal, path: Path, folder: str) -> None:
 
 def _end(journal: Journal, outcome: Outcome, error: BaseException) -> None:
     evidence: dict[str, Any] = {"failure_step": None, "known_good_step": None, "rules_held": [], "not_judged": []}
+    evidence |= {"requested": True} if outcome is Outcome.KILLED else {}  # to end: it is no fault of the trial's
     journal.event(names.OUTCOME_EVENT, {"outcome": str(outcome), "reason": one_line(error), **evidence})

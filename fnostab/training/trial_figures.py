@@ -1,6 +1,7 @@
 """The figures that a trial keeps: reconstructions beside the truth, and its history."""
 
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +9,30 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fnostab import names
-from fnostab.figures import history_figure, reconstruction_figure
+from fnostab.figures import Panel, history_figure, reconstruction_figure
+from fnostab.figures.trial import Series
 from fnostab.journal import Point, read_journal
 from fnostab.physics.alignment import align
 
-__all__ = ["draw_history", "draw_reconstructions"]
+__all__ = ["History", "draw_history", "draw_reconstructions", "read_history"]
 
-LOSS = {names.TRAIN_LOSS: "training loss"}
+LOSSES = {names.TRAIN_LOSS: "training loss"}
 GRADIENTS = {names.GRAD_NORM: "before clipping", names.GRAD_NORM_CLIPPED: "after clipping"}
+VALIDATION = "validation loss"
+SPIKE = "spike"
+
+
+@dataclass(frozen=True)
+class History:
+    """What `fnostab.figures.history_figure` draws of a trial.
+
+    Attributes:
+        panels: by the name of their file: "loss" with validations, "grad_norm" with spikes.
+        nonfinite_steps: at which a loss or a gradient norm was not finite, rising.
+    """
+
+    panels: dict[str, Panel] = field(default_factory=dict)
+    nonfinite_steps: list[int] = field(default_factory=list)
 
 
 def draw_reconstructions(folder: Path, pairs: list[tuple[Tensor, Tensor]], *, phase: bool) -> list[Path]:
@@ -31,22 +48,60 @@ def draw_reconstructions(folder: Path, pairs: list[tuple[Tensor, Tensor]], *, ph
 
 def draw_history(folder: Path, journal: Path, failure_step: int | None) -> list[Path]:
     """Loss and gradient norm at every step, from the journal; returns the files."""
-    paths = []
-    for stem, ylabel, curves in (("loss", "loss", LOSS), ("grad_norm", "gradient norm", GRADIENTS)):
-        rows: dict[int, dict[str, float]] = {}
-        nonfinite = set()
-        for record, _ in read_journal(journal):
-            if isinstance(record, Point):
-                rows.setdefault(record.step, {}).update(record.values)
-                if record.nonfinite.keys() & curves.keys():
-                    nonfinite.add(record.step)
-        steps = [step for step in sorted(rows) if rows[step].keys() & curves.keys() or step in nonfinite]
-        values = {label: [rows[s].get(name, math.nan) for s in steps] for name, label in curves.items()}
-        figure = history_figure(
-            steps, values, ylabel=ylabel, nonfinite_steps=sorted(nonfinite), failure_step=failure_step
-        )
-        paths.append(_save(figure, folder / f"{stem}.png"))
-    return paths
+    history = read_history(journal)
+    lost = history.nonfinite_steps
+    return [
+        _save(history_figure([panel], nonfinite_steps=lost, failure_step=failure_step), folder / f"{stem}.png")
+        for stem, panel in history.panels.items()
+    ]
+
+
+def read_history(journal: Path) -> History:
+    """Loss, validations, gradient norms, spikes and steps that were not finite, from a trial's journal."""
+    curves: dict[str, dict[int, float]] = {}
+    nonfinite = set[int]()
+    for record, _ in read_journal(journal):
+        if isinstance(record, Point):
+            lost = dict.fromkeys(record.nonfinite, math.nan)
+            for name, value in {**record.values, **lost}.items():
+                if label := _label(name):
+                    curves.setdefault(label, {})[record.step] = value
+            if any(_label(name) for name in lost):
+                nonfinite.add(record.step)
+    series = {label: _series(curves[label]) for label in curves}
+    marks = {label: series[label] for label in (VALIDATION, SPIKE) if label in series}
+    if _same(series, *GRADIENTS.values()):  # nothing was clipped: the second would hide the first
+        series["gradient norm"] = series.pop(GRADIENTS[names.GRAD_NORM])
+        series.pop(GRADIENTS[names.GRAD_NORM_CLIPPED])
+    return History(
+        {
+            "loss": _panel("loss", series, marks, [*LOSSES.values()], VALIDATION),
+            "grad_norm": _panel("gradient norm", series, marks, ["gradient norm", *GRADIENTS.values()], SPIKE),
+        },
+        sorted(nonfinite),
+    )
+
+
+def _label(name: str) -> str | None:
+    if name.startswith(names.VAL_PREFIX) and name.endswith("_loss"):
+        return VALIDATION
+    return {**LOSSES, **GRADIENTS, names.SPIKE: SPIKE}.get(name)
+
+
+def _series(points: dict[int, float]) -> Series:
+    steps = sorted(points)
+    return np.array(steps, dtype=np.int64), np.array([points[step] for step in steps], dtype=np.float64)
+
+
+def _same(series: dict[str, Series], one: str, other: str) -> bool:
+    if one not in series or other not in series:
+        return False
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(series[one], series[other], strict=True))
+
+
+def _panel(ylabel: str, series: dict[str, Series], marks: dict[str, Series], labels: list[str], mark: str) -> Panel:
+    curves = {label: series[label] for label in labels if label in series}
+    return Panel(ylabel, curves, {mark: marks[mark]} if mark in marks else {})
 
 
 def _save(figure: Figure, path: Path) -> Path:

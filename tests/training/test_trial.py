@@ -18,7 +18,7 @@ from fnostab.errors import JournalError, LaunchError, ModelError
 from fnostab.journal import Event, Journal, Point, read_journal
 from fnostab.models import build_initialised
 from fnostab.outcomes import Outcome
-from fnostab.training import trial as trial_file
+from fnostab.training import setup as setup_file
 from fnostab.training.activations import at_initialisation, recorded_last
 from fnostab.training.module import PtychoModule
 from fnostab.training.trial import run_trial
@@ -249,7 +249,7 @@ def test_the_test_set_is_looked_at_once_and_never_learnt_from(trained, spec, tmp
         spoilt = dataclasses.replace(data.test, amplitudes=data.test.amplitudes.flip(0))
         return dataclasses.replace(data, test=spoilt)
 
-    monkeypatch.setattr(trial_file, "prepare", prepare_without_test)
+    monkeypatch.setattr(setup_file, "prepare", prepare_without_test)
     spoilt, whole = Trained(run_trial(spec(), tmp_path), tmp_path), trained()
     of_test = {name for name in trial_metrics(whole) if name.startswith("test/")}
     assert of_test >= {names.SSIM_AMP, names.SSIM_PHASE, names.MAE_AMP, names.CONSTANT_SSIM_AMP}

@@ -1,0 +1,118 @@
+"""What every module of a network does at every step: for the replay of a failure, too slow for training."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+__all__ = ["ModuleProbe", "ModuleState"]
+
+DEAD_SPREAD = 1e-6  # of a unit, over batch and pixels, relative to 1 + |mean|
+
+
+@dataclass(frozen=True)
+class ModuleState:
+    """One module at one step; a non-finite number is kept as it is, None is what there is none of.
+
+    Attributes:
+        output_rms: root mean square of its output.
+        output_max: largest absolute value of its output.
+        dead: share of its output's channels that are the same for the whole batch and in every pixel.
+        gradient: norm of the gradient with respect to its output.
+        weight: norm of its own parameters before the step.
+        weight_gradient: norm of their gradient, before clipping.
+        update: norm of what the step changed in them.
+    """
+
+    output_rms: float | None = None
+    output_max: float | None = None
+    dead: float | None = None
+    gradient: float | None = None
+    weight: float | None = None
+    weight_gradient: float | None = None
+    update: float | None = None
+
+    @property
+    def update_ratio(self) -> float | None:
+        """The update's size against the weights; None without weights."""
+        return self.update / self.weight if self.update is not None and self.weight else None
+
+    @property
+    def finite(self) -> bool:
+        """Whether output and gradient are."""
+        return all(math.isfinite(v) for v in (self.output_max, self.gradient) if v is not None)
+
+
+class ModuleProbe(Callback):
+    """Collects a `ModuleState` of every innermost module with an output, step by step.
+
+    Attributes:
+        steps: by optimiser step, the modules by name in the order in which they ran.
+    """
+
+    def __init__(self) -> None:
+        self.steps: dict[int, dict[str, ModuleState]] = {}
+        self._seen: dict[str, dict[str, Tensor]] = {}
+        self._before: dict[str, list[Tensor]] = {}
+        self._modules: dict[str, nn.Module] = {}
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        network = getattr(pl_module, "generator", pl_module)
+        self._modules = {name: m for name, m in network.named_modules() if name and not list(m.children())}
+        for name, module in self._modules.items():
+            module.register_forward_hook(self._hook(name))
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._seen = {}
+
+    def on_before_optimizer_step(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
+    ) -> None:
+        for name, module in self._modules.items():
+            own = [p for p in module.parameters(recurse=False) if p.grad is not None]
+            if own and name in self._seen:
+                self._before[name] = [p.detach().clone() for p in own]
+                self._seen[name]["weight"] = _norm(self._before[name])
+                self._seen[name]["weight_gradient"] = _norm([p.grad for p in own if p.grad is not None])
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        for name, before in self._before.items():
+            after = [p.detach() for p in self._modules[name].parameters(recurse=False) if p.grad is not None]
+            self._seen[name]["update"] = _norm([b - a for a, b in zip(after, before, strict=True)])
+        self._before = {}
+        self.steps[trainer.global_step - 1] = {
+            name: ModuleState(**{key: float(value) for key, value in seen.items()}) for name, seen in self._seen.items()
+        }
+
+    def _hook(self, name: str) -> Any:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            first = output[0] if isinstance(output, tuple | list) and output else output
+            if not module.training or not isinstance(first, Tensor):
+                return
+            seen = self._seen[name] = _of_output(first.detach())
+            if first.requires_grad:
+                first.register_hook(lambda gradient: seen.update(gradient=_norm([gradient])))
+
+        return keep
+
+
+def _of_output(output: Tensor) -> dict[str, Tensor]:
+    values = (torch.view_as_real(output) if output.is_complex() else output).float()
+    found = {"output_rms": values.square().mean().sqrt(), "output_max": values.abs().max()}
+    if values.ndim > 1:
+        std, mean = torch.std_mean(values.transpose(0, 1).flatten(1), dim=1, correction=0)
+        found["dead"] = (std <= DEAD_SPREAD * (1 + mean.abs())).float().mean()
+    return found
+
+
+def _norm(tensors: list[Tensor]) -> Tensor:
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))

@@ -1,0 +1,122 @@
+"""The whole state of a training, as one file from which it goes on: safetensors with JSON, no pickle.
+
+What Lightning keeps in a checkpoint (weights, optimiser, schedule, loops, callbacks) is a tree of
+dicts, lists, tuples, numbers and tensors. The tensors are stored as safetensors and the tree as JSON
+in the same file's metadata, so that a file is there as a whole or not at all, and reading one runs
+no code.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fnostab.errors import CheckpointError
+
+__all__ = ["StateFiles", "read_state", "take_state", "write_state"]
+
+TREE = "tree"
+
+
+class StateFiles(CheckpointIO):
+    """Lightning plugin: checkpoints are kept in memory by `take_state`, and resumed from `write_state`'s files."""
+
+    taken: dict[str, Any] | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        self.taken = _copied(checkpoint)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_state(path)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def take_state(trainer: lightning.Trainer) -> dict[str, Any]:
+    """A copy of the training's state in memory, on the device that it is on; nothing is waited for."""
+    files = trainer.strategy.checkpoint_io
+    trainer.save_checkpoint("memory")
+    state, files.taken = files.taken, None
+    return state
+
+
+def write_state(state: Mapping[str, Any], path: Path) -> None:
+    """Write a state to ``path``, atomically.
+
+    Raises:
+        CheckpointError: it holds what is neither a tensor nor plain data, or can't be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = json.dumps(_pack(state, tensors))
+    partial = path.with_suffix(".partial")
+    try:
+        save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, partial, metadata={TREE: tree})
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(f"can't write {path}: {error}; free some space") from error
+
+
+def read_state(path: str | Path) -> dict[str, Any]:
+    """Read what `write_state` wrote; tensors are on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of another kind.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tree = json.loads(file.metadata()[TREE])
+            return _unpack(tree, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - no dict
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is not the state of a training: {error}") from error
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(item) for item in value)
+    return value
+
+
+def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """``value`` as JSON; its tensors are put into ``tensors``."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Tensor | np.ndarray):
+        name = str(len(tensors))
+        tensors[name] = torch.as_tensor(value)
+        return {"tensor" if isinstance(value, Tensor) else "array": name}
+    if isinstance(value, Mapping):  # pairs, since keys may be whole numbers
+        return {"dict": [[key, _pack(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, tuple):
+        return {"tuple": [_pack(item, tensors) for item in value]}
+    if isinstance(value, list):
+        return [_pack(item, tensors) for item in value]
+    raise CheckpointError(f"a training's state holds a {type(value).__name__}, which can't be kept: use plain data")
+
+
+def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "array":
+        return tensors[content].numpy()
+    if kind == "tuple":
+        return tuple(_unpack(item, tensors) for item in content)
+    return {key: _unpack(item, tensors) for key, item in content}
