@@ -12,18 +12,35 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fnostab.figures.style import COLOURS, INK, LINES, STYLE, cycled, plain_powers
+from fnostab.figures.style import (
+    ALERT,
+    FAILED,
+    INK,
+    LOG_FROM,
+    NAMED,
+    NONFINITE,
+    ArmStyle,
+    arm_styles,
+    legend_below,
+    plain_powers,
+)
+from fnostab.outcomes import Outcome
 from fnostab.stats.survival import KaplanMeier
 from fnostab.table import TrialRow
 
 __all__ = ["FailureRate", "failure_rate_forest", "kaplan_meier_figure", "loss_strip"]
 
 SPREAD = 0.3  # of an arm's seeds to either side of its place, in places
-LOG_FROM = 5.0  # ratio of the losses above which their axis is logarithmic
 RASTER_FROM = 2000  # points that are drawn as pixels even in vector formats
-_STYLE = {**STYLE, "text.parse_math": False}  # the names of arms are names
+BAND_EDGE: Any = {"linewidth": 0.6, "alpha": 0.45}
+KINDS: Any = {  # of trials in a strip: how they are drawn
+    "success": {"marker": "o", "markersize": 5},
+    "failure": FAILED,
+    NONFINITE: {"marker": "x", "markersize": 6.5, "markeredgewidth": 1.8, "color": ALERT},
+}
 
 
 @dataclass(frozen=True)
@@ -36,16 +53,25 @@ class FailureRate:
 
 
 def failure_rate_forest(arms: Mapping[str, FailureRate]) -> Figure:
-    """Failure rate of each arm with its interval, from top to bottom."""
-    with matplotlib.rc_context({**_STYLE, "axes.spines.left": False}):
+    """Failure rate of each arm: who fails less often, and is it more than luck?
+
+    A mark is the share of trials that failed, its bar the 95 % interval; the counts stand at the right.
+    The dotted line goes through the first arm, the control: an arm whose bar lies wholly to its left fails
+    less often than control did. Bars that overlap much say that the study is too small to tell.
+    """
+    with matplotlib.rc_context({**NAMED, "axes.spines.left": False}):
         figure = Figure(figsize=(5.4, 0.75 + 0.33 * len(arms)), layout="constrained")
         ax = figure.subplots()
-        for place, (rate, colour) in enumerate(zip(arms.values(), cycled(COLOURS, len(arms)), strict=True)):
+        control = next(iter(arms.values()), None)
+        if control is not None and control.n and len(arms) > 1:
+            ax.axvline(control.failed / control.n, color=INK, linestyle=":", linewidth=1, zorder=1)
+        for place, (arm, style) in enumerate(arm_styles(arms).items()):
+            rate = arms[arm]
             counts = f"{rate.failed}/{rate.n}" if rate.n else "no outcome"
             ax.text(1.03, place, counts, va="center", transform=ax.get_yaxis_transform())
             if rate.n and rate.interval:
-                ax.plot(rate.interval, (place, place), color=colour, linewidth=2.2, solid_capstyle="butt")
-                ax.plot(rate.failed / rate.n, place, "s", color=colour, markersize=7)
+                ax.plot(rate.interval, (place, place), color=style.colour, linewidth=2.2, solid_capstyle="butt")
+                ax.plot(rate.failed / rate.n, place, style.marker, color=style.colour, markersize=7)
         ax.set(xlim=(-0.02, 1.02), ylim=(len(arms) - 0.4, -0.6), yticks=range(len(arms)), yticklabels=list(arms))
         ax.set_xlabel("trials that failed, with 95 % interval")
         ax.tick_params(axis="y", length=0)
@@ -54,59 +80,88 @@ def failure_rate_forest(arms: Mapping[str, FailureRate]) -> Figure:
     return figure
 
 
-def kaplan_meier_figure(arms: Mapping[str, KaplanMeier | None]) -> Figure:
-    """Share of trials without a failure up to each optimiser step, with its pointwise band.
+def kaplan_meier_figure(
+    arms: Mapping[str, KaplanMeier | None], nonfinite_steps: Mapping[str, Sequence[int]] | None = None
+) -> Figure:
+    """Share of trials without a failure up to each optimiser step: when do they fail?
 
-    Ticks mark trials that ended without a failure (censored). Arms without a trial are left out.
+    A curve falls where a trial of its arm fails; a red cross on it says that this was a value that was
+    not finite. Ticks mark trials that ended without a failure (censored). Bands are pointwise 95 %
+    intervals. An early drop speaks of initialisation, a late one of slow growth. Arms without a trial
+    are left out.
+
+    Args:
+        arms: estimate of each arm.
+        nonfinite_steps: of each arm, failures whose values were not finite.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(NAMED):
         figure = Figure(figsize=(4.9, 3.4), layout="constrained")
         ax = figure.subplots()
         end = max((float(curve.steps[-1]) for curve in arms.values() if curve is not None), default=1.0)
-        styles = zip(cycled(COLOURS, len(arms)), cycled(LINES, len(arms)), strict=True)
-        for (arm, curve), (colour, line) in zip(arms.items(), styles, strict=True):
-            if curve is None:
-                continue
-            ax.step(curve.steps, curve.survival, where="post", color=colour, linestyle=line, linewidth=2, label=arm)
-            ax.fill_between(curve.steps, curve.low, curve.high, step="post", color=colour, alpha=0.1, linewidth=0)
-            left = np.append(curve.at_risk[1:], 0)  # at risk just before the next step
-            censored = curve.at_risk - curve.failures > left
-            ax.plot(curve.steps[censored], curve.survival[censored], "|", color=colour, markersize=9, markeredgewidth=2)
+        for place, (arm, style) in enumerate(arm_styles(arms).items()):
+            curve = arms[arm]
+            if curve is not None:
+                width = max(1.4, 2.8 - 0.6 * place)  # where curves coincide, those below are wider
+                _survival(ax, arm, curve, style, width, (nonfinite_steps or {}).get(arm, ()))
         ax.set(xlabel="optimiser step", ylabel="trials without failure", xlim=(0, end * 1.02 or 1), ylim=(0, 1.04))
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        _legend(figure, ax)
+        legend_below(figure, _marks_last(ax.get_legend_handles_labels()[0]))
     return figure
 
 
-def loss_strip(arms: Mapping[str, Sequence[TrialRow]], *, metric: str) -> Figure:
-    """Every trial with a training outcome as a point, a bar at the median of each arm's successes.
+def _survival(
+    ax: Axes, arm: str, curve: KaplanMeier, style: ArmStyle, width: float, nonfinite_steps: Sequence[int]
+) -> None:
+    look: Any = {"color": style.colour, "linestyle": style.line, "where": "post"}
+    ax.step(curve.steps, curve.survival, linewidth=width, label=arm, **look)
+    ax.fill_between(curve.steps, curve.low, curve.high, step="post", color=style.colour, alpha=0.1, linewidth=0)
+    for edge in (curve.low, curve.high):
+        ax.step(curve.steps, edge, **look, **BAND_EDGE)
+    left = np.append(curve.at_risk[1:], 0)  # at risk just before the next step
+    censored = curve.at_risk - curve.failures > left
+    ticks: Any = {"color": style.colour, "markersize": 9, "markeredgewidth": 2}
+    ax.plot(curve.steps[censored], curve.survival[censored], "|", clip_on=False, **ticks)
+    if nonfinite_steps:
+        at = np.searchsorted(curve.steps, nonfinite_steps)
+        crosses = {key: value for key, value in KINDS[NONFINITE].items() if key != "marker"}
+        ax.plot(curve.steps[at], curve.survival[at], "x", label=NONFINITE, clip_on=False, zorder=5, **crosses)
 
-    Failures are crosses; those without a finite loss stand in a strip of their own beside the axis.
-    The trials of one seed have the same place from top to bottom in all arms.
+
+def _marks_last(handles: Sequence[Any]) -> list[Any]:
+    return sorted(handles, key=lambda handle: handle.get_label() == NONFINITE)
+
+
+def loss_strip(arms: Mapping[str, Sequence[TrialRow]], *, metric: str) -> Figure:
+    """Loss of every trial with a training outcome: how good are the successes, and what did failures reach?
+
+    A dot is a success, an open triangle a failure, a red cross a failure whose values were not finite; a
+    bar is at the median of each arm's successes, so read it beside how many there were. Failures without
+    a finite loss stand beside the axis. The trials of one seed are at the same height in all arms.
     """
     counted = {arm: [t for t in trials if t.counts] for arm, trials in arms.items()}
     seeds = sorted({t.seed for trials in counted.values() for t in trials})
     places = np.zeros(1) if len(seeds) == 1 else np.linspace(-SPREAD, SPREAD, len(seeds))
     offsets = dict(zip(seeds, places.tolist(), strict=True))
     losses = [t.loss for trials in counted.values() for t in trials if t.loss is not None and _has_loss(t)]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(NAMED):
         figure = Figure(figsize=(4.9, 1.3 + 0.7 * len(arms)), layout="constrained")
         ax = figure.subplots()
         if losses and min(losses) > 0 and max(losses) > LOG_FROM * min(losses):
             ax.set_xscale("log")
-        for place, (trials, colour) in enumerate(zip(counted.values(), cycled(COLOURS, len(arms)), strict=True)):
-            _strip(ax, place, trials, offsets, colour)
+        for place, (arm, style) in enumerate(arm_styles(arms).items()):
+            _strip(ax, place, counted[arm], offsets, style.colour)
         labels = [f"{arm}\n{sum(not t.failed for t in trials)}/{len(trials)} ok" for arm, trials in counted.items()]
         ax.set(ylim=(len(arms) - 0.45, -0.55), yticks=range(len(arms)), yticklabels=labels, xlabel=metric)
         ax.tick_params(axis="y", length=0)
         ax.grid(False, axis="y")
         if ax.get_xscale() == "log":
             plain_powers(ax.xaxis)
-        for marker, label in (("o", "success"), ("x", "failure")):
-            ax.plot([], [], marker, color=INK, label=label)
-        ax.plot([], [], color=INK, linewidth=2.2, label="median of successes")
-        _legend(figure, ax)
+        kinds = {_kind(t) for trials in counted.values() for t in trials}
+        handles = [Line2D([], [], label=k, linestyle="", **{"color": INK, **KINDS[k]}) for k in KINDS if k in kinds]
+        if "success" in kinds:
+            handles.append(Line2D([], [], color=INK, linewidth=1.8, label="median of successes"))
+        legend_below(figure, handles)
     return figure
 
 
@@ -114,23 +169,24 @@ def _has_loss(trial: TrialRow) -> bool:
     return trial.loss is not None and math.isfinite(trial.loss)
 
 
+def _kind(trial: TrialRow) -> str:
+    if trial.outcome is Outcome.NONFINITE:
+        return NONFINITE
+    return "failure" if trial.failed else "success"
+
+
 def _strip(ax: Axes, place: int, trials: Sequence[TrialRow], offsets: Mapping[int, float], colour: str) -> None:
-    raster = len(trials) > RASTER_FROM
-    for failed, marker, size in ((False, "o", 5), (True, "x", 6.5)):
-        shown = [t for t in trials if t.failed is failed and _has_loss(t)]
-        style: Any = {"color": colour, "markersize": size, "rasterized": raster, "alpha": 0.85}
-        ax.plot([t.loss or 0.0 for t in shown], [place + offsets[t.seed] for t in shown], marker, **style)
-    without = [t for t in trials if not _has_loss(t)]
-    if without:
-        transform = ax.get_yaxis_transform()
-        heights = [place + offsets[t.seed] for t in without]
-        ax.plot([1.05] * len(without), heights, "x", color=colour, markersize=6.5, transform=transform, clip_on=False)
-        ax.text(1.09, place, "no finite\nloss", va="center", fontsize=7.5, transform=transform)
+    common: Any = {"linestyle": "", "rasterized": len(trials) > RASTER_FROM, "alpha": 0.85, "color": colour}
+    for kind, look in KINDS.items():
+        of_kind = [t for t in trials if _kind(t) == kind]
+        for inside in (True, False):  # the axis, or beside it
+            shown = [t for t in of_kind if _has_loss(t) is inside]
+            if shown:
+                losses = [(t.loss or 0.0) if inside else 1.05 for t in shown]
+                beside = {} if inside else {"transform": ax.get_yaxis_transform(), "clip_on": False}
+                ax.plot(losses, [place + offsets[t.seed] for t in shown], **{**common, **look, **beside})
+    if not all(map(_has_loss, trials)):
+        ax.text(1.09, place, "no finite\nloss", va="center", fontsize=7.5, transform=ax.get_yaxis_transform())
     successes = [t.loss for t in trials if not t.failed and t.loss is not None and _has_loss(t)]
     if successes:
-        ax.vlines(float(np.median(successes)), place - 0.42, place + 0.42, color=INK, linewidth=2.2, zorder=1)
-
-
-def _legend(figure: Figure, ax: Axes) -> None:
-    if ax.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside lower center", ncols=3, fontsize=8, handlelength=2.6)
+        ax.vlines(float(np.median(successes)), place - 0.42, place + 0.42, color=INK, linewidth=1.8, zorder=3)

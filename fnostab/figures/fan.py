@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fnostab.figures.style import COLOURS, INK, STYLE, plain_powers
+from fnostab.figures.decimation import alone
+from fnostab.figures.style import COLOURS, INK, STYLE, legend_below, mark_nonfinite, plain_powers
 
 __all__ = ["Curve", "Fan", "grad_norm_fan", "make_fan"]
 
@@ -69,9 +70,14 @@ class Fan:
 
 
 def make_fan(curves: Sequence[Curve], windows: int = WINDOWS) -> Fan:
-    """Reduce curves to at most ``windows`` windows; with fewer steps than that, each step is its own."""
+    """Reduce curves to at most ``windows`` windows; with fewer steps than that, each step is its own.
+
+    Of curves that hold only the largest norm in every so many steps, windows are multiples of these.
+    """
     last = max((int(each.max()) for c in curves for each in (c.steps, c.nonfinite_steps) if each.size), default=-1)
-    width = max(1, math.ceil((last + 1) / windows))
+    seen_at = [np.union1d(c.steps, c.nonfinite_steps) for c in curves]
+    spacing = max((int(np.median(np.diff(steps))) for steps in seen_at if steps.size > 1), default=1)
+    width = spacing * max(1, math.ceil((last + 1) / (windows * spacing)))
     steps = np.arange(0, last + 1, width)
     largest = np.full((len(curves), steps.size), np.nan)
     nonfinite = np.zeros(steps.size, dtype=np.int64)
@@ -87,7 +93,12 @@ def make_fan(curves: Sequence[Curve], windows: int = WINDOWS) -> Fan:
 
 
 def grad_norm_fan(fan: Fan, *, colour: str = COLOURS[0], limits: tuple[float, float] | None = None) -> Figure:
-    """Median, quartiles and maximum over seeds on a log axis; windows with non-finite norms marked at the foot.
+    """Gradient norms of one arm over the training: does any seed spike, and do most of them?
+
+    The thick line is the median over the seeds, the band their quartiles, the thin line the largest of
+    all; a dot marks the largest norm of the whole training. A thin line far above a flat band is one
+    seed's spike; a band that rises is the arm's habit. Red crosses on the top edge are windows in which
+    a norm was not finite. The axis of norms is logarithmic.
 
     Args:
         fan: of one arm.
@@ -95,30 +106,27 @@ def grad_norm_fan(fan: Fan, *, colour: str = COLOURS[0], limits: tuple[float, fl
         limits: of the axis of norms, so that arms can be compared; None fits this one.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.5, 3), layout="constrained")
+        figure = Figure(figsize=(3.8, 2.8), layout="constrained")
         ax = figure.subplots()
-        ax.set(xlabel="optimiser step", ylabel="gradient norm", yscale="log", ylim=limits)
+        ax.set(xlabel="optimiser step", ylabel="gradient norm before clipping", yscale="log")
         low, median, high, maximum = (
             np.where(each > 0, each, np.nan) for each in (fan.low, fan.median, fan.high, fan.maximum)
         )
         ax.plot(fan.steps, maximum, color=INK, linewidth=0.7, alpha=0.75, label="maximum")
+        lone = alone(maximum)
+        ax.plot(fan.steps[lone], maximum[lone], ".", color=INK, markersize=3)
         ax.fill_between(fan.steps, low, high, color=colour, alpha=0.35, linewidth=0, label="quartiles")
-        ax.plot(fan.steps, median, color=colour, linewidth=1.4, label="median")
+        ax.plot(fan.steps, median, color=colour, linewidth=1.3, label="median")
         if fan.peak is not None and fan.peak[2] > 0:
             ax.plot(fan.peak[0] // fan.window_steps * fan.window_steps, fan.peak[2], "o", color=INK, markersize=3.5)
-        if fan.nonfinite.any():
-            where = fan.steps[fan.nonfinite > 0]
-            ax.plot(
-                *(where, np.full(where.size, 0.03)),
-                "x",
-                color=INK,
-                markersize=5,
-                transform=ax.get_xaxis_transform(),
-                label="not finite",
-            )
+        mark_nonfinite(ax, fan.steps[fan.nonfinite > 0])
+        if limits is not None:
+            ax.set_ylim(limits)
+        if fan.steps.size:
+            ax.set_xlim(0, max(1, fan.steps[-1]) * 1.02)
         plain_powers(ax.yaxis)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        figure.legend(loc="outside upper center", ncols=4, fontsize=8, handlelength=1.4, columnspacing=1.2)
+        legend_below(figure, ax.get_legend_handles_labels()[0], handle_length=1.4)
     return figure
 
 

@@ -10,7 +10,7 @@ from fnostab.decision import ArmSummary, Criterion, Stage, Verdict, VerdictName
 from fnostab.figures import failure_rate_forest, loss_strip
 from fnostab.figures.arms import FailureRate
 from fnostab.report import panels
-from fnostab.report.evidence import Evidence
+from fnostab.report.evidence import Evidence, Spikes
 from fnostab.report.pictures import Picture, drawing
 from fnostab.report.verdict import Case, conditions, headline, remarks
 from fnostab.table import TrialRow
@@ -48,6 +48,7 @@ class StageSection:
     rates: Picture
     losses: Picture
     survival: Picture
+    curves: Picture
     fans: Sequence[Picture]
     reconstructions: Mapping[str, Sequence[Picture]]
     missing: Sequence[str]
@@ -72,6 +73,7 @@ class Report:
     remarks: Sequence[str]
     sections: Sequence[StageSection]
     pages: Mapping[str, str]
+    spikes: Mapping[str, Spikes]
     source: str
     store: str
     on_server: bool
@@ -84,7 +86,7 @@ class Report:
         """All of them, in the order in which they are shown."""
         found = []
         for each in self.sections:
-            found += [each.rates, each.losses, each.survival, *each.fans]
+            found += [each.rates, each.survival, each.losses, each.curves, *each.fans]
             found += [picture for pictures in each.reconstructions.values() for picture in pictures]
         return found
 
@@ -112,6 +114,7 @@ def compose(
         remarks=remarks(case),
         sections=[_section(stage, case, evidence) for stage in case.stages],
         pages=evidence.pages,
+        spikes=evidence.spikes,
         source=evidence.source,
         store=store,
         on_server=store.startswith("http"),
@@ -156,10 +159,11 @@ def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
         losses=drawing(
             loss_strip(trials, metric=study.primary_metric),
             f"stage-{stage.name}-losses",
-            alt="Loss of every seed of each arm, failures as crosses",
+            alt="Loss of every seed of each arm, successes as dots, failures as triangles",
             caption="Every seed is a point, at the same place from top to bottom in each arm.",
         ),
         survival=panels.survival(stage.name, trials, study.control, evidence),
+        curves=panels.validation_losses(stage.name, trials, study, evidence),
         fans=panels.fans(stage.name, trials, evidence),
         reconstructions=reconstructions,
         missing=missing,

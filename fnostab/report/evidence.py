@@ -1,4 +1,4 @@
-"""What a report shows beside the verdict, read from the runs themselves: gradient norms, pictures, addresses.
+"""What a report shows beside the verdict, read from the runs themselves: curves, spikes, pictures, addresses.
 
 A verdict is made from one number a trial. This reads histories, and so keeps to what its figures need.
 """
@@ -9,19 +9,31 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fnostab import names
+from fnostab.config import TrainingConfig
 from fnostab.decision import Stage
 from fnostab.figures.fan import Curve
+from fnostab.figures.trial import Series
 from fnostab.outcomes import Outcome
 from fnostab.report.verdict import Case
 from fnostab.table import TrialRow
 from fnostab.tracking import Store
-from fnostab.tracking.histories import metric_history, read_artifact, run_page
+from fnostab.tracking.histories import latest_metrics, metric_history, read_artifact, run_page
+from fnostab.trial import StudySpec
 
-__all__ = ["Evidence", "exemplars", "gather"]
+__all__ = ["Evidence", "Spikes", "exemplars", "gather", "val_loss"]
 
 RECONSTRUCTION = "figures/reconstruction_0.png"
 MOST_POINTS = 300_000  # of gradient norms at every step; reading them takes about 40 s
 MOST_CURVES = 300  # of trials of a stage; above, the first seeds of each arm
+LOSS = "training.loss"  # the setting that names the validation loss
+
+
+@dataclass(frozen=True)
+class Spikes:
+    """How many gradient spikes a trial had, and how many of them it did not recover from."""
+
+    n: int
+    unrecovered: int
 
 
 @dataclass(frozen=True)
@@ -30,12 +42,16 @@ class Evidence:
 
     Attributes:
         curves: gradient norms.
+        val_losses: steps and finite validation losses, both (n,).
+        spikes: of trials that counted them.
         pictures: reconstruction beside the truth, as PNG, of the best, median and worst trials.
         pages: addresses of the runs.
         source: which gradient norms these are, in a sentence.
     """
 
     curves: Mapping[str, Curve] = field(default_factory=dict)
+    val_losses: Mapping[str, Series] = field(default_factory=dict)
+    spikes: Mapping[str, Spikes] = field(default_factory=dict)
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     pages: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
@@ -67,6 +83,8 @@ def gather(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> Evide
     """
     stages = {stage.name: [t for t in stage.trials if t.run_id is not None] for stage in case.stages}
     curves, source = _read_curves(store, stages)
+    everything = [t.run_id for trials in stages.values() for t in trials if t.run_id is not None]
+    spikes = {run_id: counted for run_id in everything if (counted := _spikes(store, run_id)) is not None}
     shown = [
         trial
         for stage in case.stages
@@ -76,6 +94,8 @@ def gather(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> Evide
     pictures = {t.run_id: read_artifact(store, t.run_id, RECONSTRUCTION) for t in shown if t.run_id is not None}
     return Evidence(
         curves=curves,
+        val_losses=_read_val_losses(store, case, stages),
+        spikes=spikes,
         pictures={run_id: picture for run_id, picture in pictures.items() if picture is not None},
         pages={
             t.run_id: run_page(store, experiment_ids[name], t.run_id)
@@ -105,6 +125,30 @@ def _read_curves(store: Store, stages: Mapping[str, Sequence[TrialRow]]) -> tupl
         else (f"{len(chosen)} of {len(everything)} trials, the first seeds of each arm")
     )
     return curves, f"Gradient norms before clipping: {what}, of {of}."
+
+
+def _read_val_losses(store: Store, case: Case, stages: Mapping[str, Sequence[TrialRow]]) -> dict[str, Series]:
+    """Of the trials that count, by run id."""
+    losses = {}
+    for name, trials in stages.items():
+        for trial in _first_seeds(Stage(name, tuple(trials))):
+            if trial.run_id is not None and trial.counts:
+                losses[trial.run_id] = metric_history(store, trial.run_id, val_loss(case.studies[name], trial.arm))
+    return losses
+
+
+def val_loss(study: StudySpec, arm: str) -> str:
+    """Name under which an arm's trials record their validation loss."""
+    settings = study.arms.get(arm, {})
+    loss = {"loss": settings[LOSS]} if LOSS in settings else {}
+    return names.VAL_PREFIX + TrainingConfig(**loss).val_loss_name
+
+
+def _spikes(store: Store, run_id: str) -> Spikes | None:
+    metrics = latest_metrics(store, run_id)
+    if names.SPIKES not in metrics:
+        return None
+    return Spikes(int(metrics[names.SPIKES]), int(metrics.get(names.SPIKES_UNRECOVERED, 0)))
 
 
 def _first_seeds(stage: Stage) -> list[TrialRow]:

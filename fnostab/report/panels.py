@@ -1,17 +1,20 @@
-"""The pictures of a stage with their captions: when trials failed, gradient norms, reconstructions."""
+"""The pictures of a stage with their captions: when trials failed, losses, gradient norms, reconstructions."""
 
 from collections.abc import Mapping, Sequence
 
-from fnostab.figures import COLOURS, grad_norm_fan, kaplan_meier_figure, make_fan
+import numpy as np
+
+from fnostab.figures import COLOURS, LossCurve, grad_norm_fan, kaplan_meier_figure, loss_curves, make_fan
 from fnostab.figures.fan import Fan
 from fnostab.figures.style import cycled
-from fnostab.report.evidence import Evidence, exemplars
+from fnostab.outcomes import Outcome
+from fnostab.report.evidence import Evidence, exemplars, val_loss
 from fnostab.report.pictures import Picture, drawing, photograph
 from fnostab.stats.survival import kaplan_meier, log_rank
 from fnostab.table import TrialRow
 from fnostab.trial import StudySpec
 
-__all__ = ["fans", "reconstructions", "survival"]
+__all__ = ["fans", "reconstructions", "survival", "validation_losses"]
 
 
 def survival(stage: str, trials: Mapping[str, Sequence[TrialRow]], control: str, evidence: Evidence) -> Picture:
@@ -28,12 +31,17 @@ def survival(stage: str, trials: Mapping[str, Sequence[TrialRow]], control: str,
         if arm != control and each[0] and any((*each[1], *steps[control][1]))
     ]
     against = f" Log-rank test against {control}, two-sided: {', '.join(tests)}." if tests else ""
+    lost = {arm: [t.failure_step for t in of_arm if _lost(t)] for arm, of_arm in trials.items()}
     return drawing(
-        kaplan_meier_figure(curves),
+        kaplan_meier_figure(curves, {arm: [s for s in steps if s is not None] for arm, steps in lost.items()}),
         f"stage-{stage}-survival",
         alt="Kaplan-Meier curves: share of trials of each arm without a failure, over optimiser steps",
         caption=f"Kaplan-Meier estimate with 95 % band; a tick is where trials ended without a failure.{against}",
     )
+
+
+def _lost(trial: TrialRow) -> bool:
+    return trial.outcome is Outcome.NONFINITE and trial.failure_step is not None
 
 
 def _end(trial: TrialRow, evidence: Evidence) -> int | None:
@@ -44,6 +52,39 @@ def _end(trial: TrialRow, evidence: Evidence) -> int | None:
         return trial.last_step
     curve = evidence.curves.get(trial.run_id or "")
     return int(curve.steps[-1]) if curve is not None and curve.steps.size else None
+
+
+def validation_losses(
+    stage: str, trials: Mapping[str, Sequence[TrialRow]], study: StudySpec, evidence: Evidence
+) -> Picture:
+    """Validation losses of all seeds over the epochs, a panel an arm."""
+    curves = {arm: _loss_curves([t for t in of_arm if t.counts], evidence) for arm, of_arm in trials.items()}
+    metrics = list(dict.fromkeys(val_loss(study, arm) for arm in trials))
+    return drawing(
+        loss_curves(curves, metric=metrics[0] if len(metrics) == 1 else "validation loss"),
+        f"stage-{stage}-validation-losses",
+        alt="Validation loss of every seed over the epochs, with their median, a panel for each arm",
+        caption="A thin line is a seed; one that failed ends in a triangle, and counts from there on in the median "
+        "as worse than all others.",
+    )
+
+
+def _loss_curves(trials: Sequence[TrialRow], evidence: Evidence) -> list[LossCurve]:
+    """Of one arm. Epochs follow from the validations: most are one epoch after the one before."""
+    found = ((t, evidence.val_losses.get(t.run_id or "")) for t in trials)
+    histories = [(trial, *history) for trial, history in found if history is not None]
+    gaps = np.concatenate([np.diff(steps, prepend=-1) for _, steps, _ in histories] or [np.array([], dtype=np.int64)])
+    epoch_steps = float(np.median(gaps)) if gaps.size else 1.0
+    return [
+        LossCurve(
+            trial.seed,
+            (steps + 1) / epoch_steps,
+            losses,
+            trial.failed,
+            [(trial.failure_step + 1) / epoch_steps] if _lost(trial) and trial.failure_step is not None else (),
+        )
+        for trial, steps, losses in histories
+    ]
 
 
 def fans(stage: str, trials: Mapping[str, Sequence[TrialRow]], evidence: Evidence) -> list[Picture]:
@@ -62,7 +103,7 @@ def fans(stage: str, trials: Mapping[str, Sequence[TrialRow]], evidence: Evidenc
                 figure,
                 f"stage-{stage}-gradients-{number}",
                 alt=f"Gradient norm of {arm} over optimiser steps: median, quartiles and maximum over its seeds",
-                caption=f"{arm}: {_fan_in_words(fan)}",
+                caption=f"{arm}: {_fan_in_words(fan)}{_spikes_in_words(trials[arm], evidence)}",
             )
         )
     return pictures
@@ -86,6 +127,17 @@ def _fan_in_words(fan: Fan) -> str:
     if fan.nonfinite.any():
         words += f"; first not finite at step {int(fan.steps[fan.nonfinite > 0][0]):,}"
     return words + "."
+
+
+def _spikes_in_words(trials: Sequence[TrialRow], evidence: Evidence) -> str:
+    counted = [s for t in trials if t.counts and (s := evidence.spikes.get(t.run_id or "")) is not None]
+    if not counted:
+        return ""
+    spikes, unrecovered = sum(s.n for s in counted), sum(s.unrecovered for s in counted)
+    if not spikes:
+        return " No gradient spikes."
+    words = f" {spikes:,} gradient spike{'s' if spikes != 1 else ''} in {sum(s.n > 0 for s in counted)}"
+    return f"{words} of {len(counted)} trials, {unrecovered:,} without recovery."
 
 
 def reconstructions(

@@ -14,10 +14,20 @@ from numpy.typing import NDArray
 
 from fnostab.tracking.store import Store, reported
 
-__all__ = ["LOCAL_UI", "log_files", "metric_history", "read_artifact", "run_page"]
+__all__ = ["LOCAL_UI", "latest_metrics", "log_files", "metric_history", "read_artifact", "run_page"]
 
 LOCAL_UI = "http://127.0.0.1:5000"  # where `fnostab ui` shows a database
 _USER = re.compile(r"//[^/@]*@")
+
+
+def latest_metrics(store: Store, run_id: str) -> dict[str, float]:
+    """The last value of each of a run's metrics.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    with reported(store):
+        return dict(store.client.get_run(run_id).data.metrics)
 
 
 def metric_history(store: Store, run_id: str, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

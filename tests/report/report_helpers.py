@@ -16,6 +16,8 @@ SETTINGS = {
     "training.learning_rate": 1e-3,
     "training.epochs": 6,
 }
+EPOCH_STEPS = 10
+VAL_LOSS = "val/mae_val_Amp_loss"
 
 
 def study_spec(arms=("control", "arch_fix"), description="Does it train?", **values):
@@ -72,8 +74,11 @@ class StoredStudy:
                 norm = spike if spike and step == 17 else 1.0 + seed
                 lost = outcome == "nonfinite" and step == failure_step
                 journal.record(step, {names.GRAD_NORM: float("nan") if lost else norm})
+                if (step + 1) % EPOCH_STEPS == 0:
+                    journal.record(step, {VAL_LOSS: float("nan") if outcome == "nonfinite" else 1 / (step + 1)})
             if outcome != "killed":
                 journal.record(steps - 1, {names.LAST_STEP: steps - 1})
+                journal.record(steps - 1, {names.SPIKES: int(bool(spike)), names.SPIKES_UNRECOVERED: 0})
             if loss is not None:
                 journal.record(steps - 1, {names.VAL_LOSS_BEST: loss})
             if picture is not None:

@@ -10,12 +10,14 @@ from report_helpers import case_of, study_spec
 from fnostab import names
 from fnostab.cli.report import command
 from fnostab.errors import ConfigError
+from fnostab.figures import loss_curves
 from fnostab.figures.fan import Curve
 from fnostab.outcomes import Outcome
 from fnostab.report import evidence as evidence_module
+from fnostab.report import panels
 from fnostab.report.content import compose
 from fnostab.report.documents import to_html, to_markdown, write
-from fnostab.report.evidence import Evidence, exemplars, gather
+from fnostab.report.evidence import Evidence, Spikes, exemplars, gather
 from fnostab.table import TrialRow
 from fnostab.tracking import find_experiment, newest_study, trial_rows
 from fnostab.tracking.histories import metric_history, read_artifact, run_page
@@ -25,6 +27,7 @@ SECTIONS = [
     "What differs between the arms",
     "What became of each arm",
     "Criteria: each arm against control",
+    "Validation losses",
     "Gradient norms",
     "Reconstructions of the test object",
     "Trials that take no part",
@@ -210,11 +213,49 @@ def test_what_is_read_from_the_runs(stored, stored_report):
     assert lost.nonfinite_steps.tolist() == [20]
     assert set(found.pictures) == {of["control", 0], of["control", 1], of["control", 2], of["arch_fix", 0]}
     assert "every step, of all 6 trials" in found.source
+    steps, losses = found.val_losses[of["control", 0]]
+    assert steps.tolist() == [9, 19, 29]
+    np.testing.assert_allclose(losses, [1 / 10, 1 / 20, 1 / 30])
+    assert found.val_losses[of["arch_fix", 1]][0].size == 0  # none of its losses was finite
+    assert of["arch_fix", 2] not in found.val_losses  # killed
+    assert found.spikes[of["arch_fix", 0]] == Spikes(1, 0)
+    assert of["arch_fix", 2] not in found.spikes
     text = to_html(stored_report)
     assert "largest norm 4e+04 at step 17 (seed 0)" in text
     assert "first not finite at step 20" in text
     assert "arch_fix, worst (seed 1, nonfinite)" in text  # kept no picture
     assert all(f"http://127.0.0.1:5000/#/experiments/{experiment}/runs/{run_id}" in text for run_id in of.values())
+
+
+def test_the_report_says_how_many_spikes_there_were(stored_report):
+    control, arch_fix = (picture.caption for picture in stored_report.sections[0].fans)
+    assert control.endswith("No gradient spikes.")
+    assert arch_fix.endswith("1 gradient spike in 1 of 2 trials, 0 without recovery.")
+
+
+def test_runs_that_counted_no_spikes_say_nothing_of_them():
+    curve = Curve(0, np.arange(9), np.ones(9), np.array([], dtype=np.int64))
+    trials = [TrialRow("control", 0, OK, 0.1, None, 9, run_id="old")]
+    report = report_of(case_of(trials), Evidence(curves={"old": curve}))
+    assert "gradient spike" not in to_markdown(report)
+
+
+def test_losses_are_drawn_over_epochs(monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(panels, "loss_curves", lambda arms, **kw: drawn.update(arms) or loss_curves(arms, **kw))
+    trials = [
+        TrialRow("control", 0, OK, 0.1, None, 29, run_id="whole"),
+        TrialRow("control", 1, NONFINITE, None, 14, 14, run_id="lost"),
+        TrialRow("control", 2, OOM, run_id="aside"),
+    ]
+    losses = {
+        run_id: (np.array(steps), np.ones(len(steps)))
+        for run_id, steps in {"whole": [9, 19, 29], "lost": [9, 14], "aside": [9]}.items()
+    }
+    report_of(case_of(trials), Evidence(val_losses=losses))
+    whole, lost = drawn["control"]
+    assert (whole.epochs.tolist(), whole.failed, list(whole.nonfinite_epochs)) == ([1, 2, 3], False, [])
+    assert (lost.epochs.tolist(), lost.failed, list(lost.nonfinite_epochs)) == ([1, 1.5], True, [1.5])
 
 
 def test_a_killed_trial_is_censored_where_its_history_ends():

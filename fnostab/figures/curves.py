@@ -1,0 +1,133 @@
+"""Validation losses of all seeds over the training, arm beside arm."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from fnostab.figures.decimation import decimate
+from fnostab.figures.style import (
+    FAILED,
+    INK,
+    NAMED,
+    ArmStyle,
+    arm_styles,
+    legend_below,
+    mark_nonfinite,
+    plain_powers,
+)
+
+__all__ = ["LossCurve", "loss_curves", "median_curve"]
+
+PANELS_IN_A_ROW = 3
+RASTER_FROM = 4000  # points in one panel that are drawn as pixels even in vector formats
+FAILED_LINE: Any = (0, (3, 1.2))
+
+
+@dataclass(frozen=True, eq=False)
+class LossCurve:
+    """Validation losses of one trial.
+
+    Attributes:
+        seed: of the trial.
+        epochs: that had passed at each validation, rising, shape (n,).
+        values: finite losses at these, shape (n,).
+        failed: whether its training failed.
+        nonfinite_epochs: at which loss or gradient were not finite, shape (m,).
+    """
+
+    seed: int
+    epochs: NDArray[np.float64]
+    values: NDArray[np.float64]
+    failed: bool = False
+    nonfinite_epochs: Sequence[float] = ()
+
+
+def loss_curves(arms: Mapping[str, Sequence[LossCurve]], *, metric: str) -> Figure:
+    """Validation loss of every seed over the epochs, a panel an arm: how does it train, and how surely?
+
+    A thin line is a seed; if its training failed it is dashed and ends in an open triangle. The thick
+    line is their median. A seed whose curve has ended counts in the median as worse than all others, so
+    that failures that leave do not flatter their arm; where half have ended, so does the median. The
+    dotted line in the other panels is the median of the first arm, the control. Red crosses on the top
+    edge are epochs in which a value was not finite. Both axes are the same in all panels; that of losses
+    is logarithmic.
+
+    Args:
+        arms: curves of each arm, control first.
+        metric: what the losses are, for the axis.
+    """
+    columns = max(1, min(PANELS_IN_A_ROW, len(arms)))
+    rows = max(1, -(-len(arms) // columns))
+    with matplotlib.rc_context(NAMED):
+        figure = Figure(figsize=(max(3.6, 2.75 * columns), 0.7 + 2.3 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        panels = list(axes.flat)
+        reference = median_curve(next(iter(arms.values()), ()))
+        for place, (ax, (arm, style)) in enumerate(zip(panels, arm_styles(arms).items(), strict=False)):
+            _panel(ax, arm, arms[arm], style, reference if place else None)
+        for ax in panels[len(arms) :]:
+            ax.set_visible(False)
+        panels[0].set_yscale("log")
+        panels[0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        plain_powers(panels[0].yaxis)
+        for place, ax in enumerate(panels[: len(arms)]):
+            below = place + columns >= len(arms)
+            ax.tick_params(labelbottom=below)
+            ax.set(xlabel="epoch" if below else "", ylabel="" if place % columns else metric)
+        legend_below(figure, _handles(arms, panels), columns=2 * columns - 1 if columns > 1 else 2)
+    return figure
+
+
+def median_curve(curves: Sequence[LossCurve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Median over seeds at each whole epoch at which any of them has a loss: epochs and medians, both (n,).
+
+    A seed without a loss at an epoch counts as worse than all others; where that leaves no finite
+    median it is NaN.
+    """
+    epochs = np.unique(np.concatenate([c.epochs for c in curves])) if curves else np.array([])
+    epochs = epochs[epochs == np.round(epochs)]  # training that is ended early validates within an epoch
+    losses = np.full((len(curves), epochs.size), np.inf)
+    for row, curve in zip(losses, curves, strict=True):
+        _, here, there = np.intersect1d(epochs, curve.epochs, return_indices=True)
+        row[here] = curve.values[there]
+    medians = np.median(losses, axis=0) if losses.size else np.array([])
+    return epochs[: medians.size], np.where(np.isfinite(medians), medians, np.nan)
+
+
+def _panel(ax: Axes, arm: str, curves: Sequence[LossCurve], style: ArmStyle, reference: Any) -> None:
+    raster = sum(c.epochs.size for c in curves) > RASTER_FROM
+    thin: Any = {"color": style.colour, "linewidth": 0.8, "rasterized": raster, "zorder": 1.8}
+    for curve in curves:
+        epochs, values = decimate(curve.epochs, curve.values)
+        line = FAILED_LINE if curve.failed else "-"
+        ax.plot(epochs, values, linestyle=line, alpha=0.9 if len(curves) < 30 else 0.4, **thin)
+    ended = [(c.epochs[-1], c.values[-1]) for c in curves if c.failed and c.epochs.size]
+    if ended:
+        ax.plot(*zip(*ended, strict=True), linestyle="", color=style.colour, zorder=4, **FAILED)
+    if reference is not None:
+        ax.plot(*reference, color=INK, linewidth=1.4, linestyle=":", zorder=3)
+    ax.plot(*median_curve(curves), color=INK, linewidth=2, zorder=2.5)
+    mark_nonfinite(ax, [epoch for curve in curves for epoch in curve.nonfinite_epochs])
+    failed = sum(c.failed for c in curves)
+    ax.set_title(f"{arm}: {failed} of {len(curves)} failed" if curves else f"{arm}: no loss", fontsize=9, pad=9)
+
+
+def _handles(arms: Mapping[str, Sequence[LossCurve]], panels: Sequence[Axes]) -> list[Any]:
+    curves = [curve for of_arm in arms.values() for curve in of_arm]
+    handles = [Line2D([], [], color=INK, linewidth=0.8, label="a seed")]
+    if any(curve.failed for curve in curves):
+        failed: Any = {"linewidth": 0.8, "linestyle": FAILED_LINE, **FAILED}
+        handles.append(Line2D([], [], color=INK, label="a seed that failed", **failed))
+    handles.append(Line2D([], [], color=INK, linewidth=2, label="median"))
+    if len(arms) > 1:
+        handles.append(Line2D([], [], color=INK, linewidth=1.4, linestyle=":", label=f"median of {next(iter(arms))}"))
+    marks = [h for ax in panels for h in ax.get_legend_handles_labels()[0]]
+    return handles + marks[:1]
