@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from fnostab.errors import ConfigError
@@ -28,6 +29,8 @@ __all__ = [
     "TrialConfig",
     "flatten",
     "nest",
+    "read_yaml",
+    "text_of",
 ]
 
 ARCHITECTURES = {  # the residuals that each accepts; the first is its default
@@ -36,6 +39,9 @@ ARCHITECTURES = {  # the residuals that each accepts; the first is its default
     "stable_hybrid": ("zero_gamma", "layerscale"),
 }
 EPOCH_CAP = 20
+LARGEST_BYTES = 1_000_000  # of a file of settings
+MOST_VALUES = 20_000  # in one, once what it repeats by reference is written out
+LONGEST_SHOWN = 200  # characters of a value in an error
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 
@@ -263,6 +269,64 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def text_of(path: str | Path) -> str:
+    """Text of a file of settings.
+
+    Raises:
+        OSError: it can't be read.
+        ConfigError: it is not text in UTF-8, or far too large.
+    """
+    with open(path, "rb") as file:
+        data = file.read(LARGEST_BYTES + 1)
+    if len(data) > LARGEST_BYTES:
+        raise ConfigError(f"it is larger than {LARGEST_BYTES // 1_000_000} MB, as no file of settings is")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError("it is not text in UTF-8") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose names are text and stand in a mapping once: the last of two would win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key.tag != "tag:yaml.org,2002:str":
+                raise yaml.YAMLError(f"the name {key.value!r} in line {key.start_mark.line + 1} is no text: quote it")
+            if key.value in seen:
+                raise yaml.YAMLError(f"{key.value!r} is given twice, in line {key.start_mark.line + 1} again")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(text: str) -> Any:
+    """Values of a YAML text, of YAML's own kinds only.
+
+    Raises:
+        ConfigError: it is no YAML, gives a name twice, or is endless or immense once its references are written out.
+    """
+    try:
+        values = yaml.load(text, _Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    except (ValueError, OverflowError, RecursionError) as error:  # a date that is none, 5000 digits, 5000 brackets
+        raise ConfigError(f"a value in it can't be read: {' '.join(str(error).split())}") from None
+    waiting, count = [values], 0
+    while waiting:
+        value = waiting.pop()
+        count += 1
+        if count > MOST_VALUES:
+            raise ConfigError(f"it holds more than {MOST_VALUES} values")
+        if isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list | tuple | set):
+            waiting += value
+    return values
+
+
 def flatten(config: BaseModel | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as ``{"model.fno_blocks": 4, ...}``."""
     values = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
@@ -309,7 +373,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown setting {name!r}{_suggestion(location[-1], known)}; accepted: {', '.join(known)}"
     if first["type"] == "value_error":
         return f"{name}: {first['ctx']['error']}" if name else str(first["ctx"]["error"])
-    return f"{name}={first['input']!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}"
+    given = repr(first["input"])
+    given = given if len(given) <= LONGEST_SHOWN else f"{given[:LONGEST_SHOWN]}..."
+    return f"{name}={given} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def _fields(model: type[BaseModel], location: Iterable[str]) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from fnostab.config import TrialConfig, explain
+from fnostab.config import TrialConfig, explain, read_yaml, text_of
 from fnostab.errors import ConfigError
 
 __all__ = [
@@ -150,13 +150,15 @@ def read_policy() -> Policy | None:
     """
     path = policy_path()
     try:
-        return _parse(path.read_text(encoding="utf-8"))
+        values = read_yaml(text_of(path))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ConfigError(f"can't read the policy {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"the policy {path} is not YAML: {' '.join(str(error).split())}; {_way_out()}") from error
+    except ConfigError as error:
+        raise ConfigError(f"the policy {path} is not YAML: {error}; {_way_out()}") from error
+    try:
+        return _parse(values)
     except ConfigError as error:
         raise ConfigError(f"the policy {path}: {error}; {_way_out()}") from None
 
@@ -177,8 +179,7 @@ def clear_policy() -> bool:
     return True
 
 
-def _parse(text: str) -> Policy:
-    values = yaml.safe_load(text)
+def _parse(values: Any) -> Policy:
     if not isinstance(values, dict):
         raise ConfigError("expected a mapping with settings, deprecated and verdict")
     try:

@@ -3,49 +3,91 @@
     <output>/<experiment>/<study hash>/study.json
     <output>/<experiment>/<study hash>/<arm>-<seed>/trial.json, journal.jsonl, artifacts/, stderr.log
 
-Together with the journals they are all that is needed to make the records in MLflow again.
+Together with the journals they are all that is needed to make the records in MLflow again. Both hold
+the CRC-32 of their values: what is read is what was written, or is refused. One without it, as MLflow
+keeps it beside the study's run, is only checked for what can be such a record.
 """
 
-from collections.abc import Mapping
+import json
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fnostab.config import TrialConfig
-from fnostab.errors import LaunchError
+from fnostab.config import TrialConfig, explain, text_of
+from fnostab.errors import ConfigError, LaunchError
 
 __all__ = ["StudySpec", "TrialSpec"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # safe as a folder's name
 
 
+CHECK = "crc32"
+
+
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
         """Read the JSON file at ``path``.
 
         Raises:
-            LaunchError: it is missing or is not such a record.
+            LaunchError: it is missing, is not such a record, or was changed.
         """
         try:
-            return cls.model_validate_json(Path(path).read_text())
+            values = _parse(text_of(path))
+            check = values.pop(CHECK, None)
+            if check is not None and check != _check(values):
+                raise ConfigError(f"it was changed since it was written; restore it, or delete its {CHECK} to take it")
+            return cls.model_validate_json(json.dumps(values))
         except OSError as error:
             raise LaunchError(f"can't read {path}: {error.strerror or error}") from error
         except ValidationError as error:
-            detail = error.errors()[0]
-            place = ".".join(map(str, detail["loc"]))
-            raise LaunchError(f"{path} is not a {cls.__name__}: {place} {detail['msg'].lower()}") from error
+            raise LaunchError(f"{path} is not a {cls.__name__}: {_what_is_wrong(error, cls)}") from error
+        except ConfigError as error:
+            raise LaunchError(f"{path} is not a {cls.__name__}: {error}") from error
 
     def write(self, path: str | Path) -> None:
         """Write as JSON, atomically."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        partial.write_text(self.model_dump_json(indent=2) + "\n")
+        values = self.model_dump(mode="json")
+        partial.write_text(json.dumps(values | {CHECK: _check(values)}, indent=2) + "\n", encoding="utf-8")
         partial.replace(path)
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """A JSON object of finite numbers, in which no name stands twice: the last one would win in silence."""
+
+    def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            raise ConfigError(f"one of {', '.join(values)} is given twice")
+        return values
+
+    def refuse(number: str) -> None:
+        raise ConfigError(f"{number} is no finite number")
+
+    try:
+        values = json.loads(text, object_pairs_hook=once, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"it is no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError("expected a JSON object")
+    return values
+
+
+def _check(values: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(values, sort_keys=True).encode()):08x}"
+
+
+def _what_is_wrong(error: ValidationError, model: type[BaseModel]) -> str:
+    first = error.errors(include_url=False)[0]
+    return explain(error, model) if first["type"] != "missing" else f"{first['loc'][-1]} field required"
 
 
 class StudySpec(_Record):

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
+from fnostab.config import read_yaml
 from fnostab.errors import ConfigError
 
 __all__ = ["OUTPUT", "TRACKING_URI", "parse_looks", "parse_names", "parse_seeds", "parse_settings", "positive"]
@@ -93,6 +93,6 @@ def positive(name: str, text: str | None) -> int | None:
 
 def _value(name: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name}={text!r} can't be read: {' '.join(str(error).split())}") from None
+        return read_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{name}={text!r} can't be read: {error}") from None

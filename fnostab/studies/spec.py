@@ -14,11 +14,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from fnostab import names
-from fnostab.config import TrialConfig, digest, explain, file_sha256, flatten
+from fnostab.config import TrialConfig, digest, explain, file_sha256, flatten, read_yaml, text_of
 from fnostab.errors import ConfigError, DataError
 from fnostab.policy import Policy, policy_path, read_policy
 from fnostab.trial import Name, StudySpec, TrialSpec
@@ -34,7 +33,7 @@ Settings = dict[str, Any]  # by dotted name
 class StudyFile(BaseModel):
     """A study as it is written in YAML."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Name
     description: str
@@ -193,6 +192,8 @@ class Study:
                 settings["data.probe.sha256"] = file_sha256(path)
             except OSError as error:
                 raise DataError(f"can't read the probe {path}: {error.strerror}; check data.probe.path") from error
+            except ValueError as error:
+                raise DataError(f"can't read the probe {path!r}: {error}; check data.probe.path") from None
         try:
             return TrialConfig.from_dotted(settings)
         except ConfigError as error:
@@ -213,11 +214,11 @@ def read_study_file(name: str) -> StudyFile:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         try:
-            text = path.read_text()
+            text = text_of(path)
         except OSError as error:
             raise ConfigError(f"can't read the study {name}: {error.strerror}") from error
-        except UnicodeDecodeError:
-            raise ConfigError(f"can't read the study {name}: it is not text in UTF-8") from None
+        except ConfigError as error:
+            raise ConfigError(f"can't read the study {name}: {error}") from None
     elif name in built_in_studies():
         text = (_built_in() / f"{name}.yaml").read_text()
     else:
@@ -256,14 +257,14 @@ def _built_in() -> Any:
 
 def _profile_settings(profile: str) -> Settings:
     text = (_built_in() / "profiles" / f"{profile}.yaml").read_text()
-    return yaml.safe_load(text) or {}
+    return read_yaml(text) or {}
 
 
 def _parse(text: str, name: str) -> StudyFile:
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
+        values = read_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{name} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{name} is not a study: expected a mapping with name, description, control and arms")
     try:

@@ -7,6 +7,7 @@ the same metric, step, time and value, and the time is the one in the journal.
 
 import errno
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,7 @@ class Follower:
         """How far this store has the journal; from the start if its run was lost and made anew."""
         if self._unsaved is not None and self._unsaved[0] == run.id:
             return self._unsaved[1]
-        progress = self._read_progress().get(self._store.address, {})
-        offset: int = progress.get("offset", 0) if progress.get("run_id") == run.id else 0
+        offset = _trusted_offset(self._read_progress().get(self._store.address), run.id)
         if offset > self._journal.stat().st_size:
             raise JournalError(
                 f"{self._journal} is shorter than what was sent of it: "
@@ -134,7 +134,8 @@ class Follower:
         return offset
 
     def _keep_offset(self, run: TrialRun, offset: int) -> None:
-        progress = self._read_progress() | {self._store.address: {"run_id": run.id, "offset": offset}}
+        kept = {"run_id": run.id, "offset": offset, "check": _check(run.id, offset)}
+        progress = self._read_progress() | {self._store.address: kept}
         partial = self._progress.with_suffix(".partial")
         try:
             partial.write_text(json.dumps(progress, indent=2) + "\n")
@@ -149,6 +150,18 @@ class Follower:
     def _read_progress(self) -> dict[str, Any]:
         try:
             progress = json.loads(self._progress.read_text())
-        except (FileNotFoundError, ValueError):  # a torn file: sending again changes nothing
+        except (FileNotFoundError, ValueError, RecursionError):  # a torn file: sending again changes nothing
             return {}
         return progress if isinstance(progress, dict) else {}
+
+
+def _trusted_offset(kept: Any, run_id: str) -> int:
+    """Of what was kept for one store; 0 where it is for another run, or was damaged: nothing may be left out."""
+    if not isinstance(kept, dict) or kept.get("run_id") != run_id:
+        return 0
+    offset = kept.get("offset")
+    return offset if isinstance(offset, int) and kept.get("check") == _check(run_id, offset) else 0
+
+
+def _check(run_id: str, offset: int) -> int:
+    return zlib.crc32(f"{run_id} {offset}".encode())

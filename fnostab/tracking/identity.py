@@ -54,8 +54,11 @@ def run_identity(directory: Path, study_run_id: str | None) -> RunIdentity:
     if (directory / TRIAL_FILE).exists():
         return _of_trial(TrialSpec.read(directory / TRIAL_FILE), study_run_id)
     try:
-        live = LiveRun(**json.loads((directory / LIVE_FILE).read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        values = json.loads((directory / LIVE_FILE).read_text())
+        live = LiveRun(**values)
+        if not all(isinstance(value, str) for value in values.values()):
+            raise TypeError("a value is no text")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise JournalError(f"{directory} holds neither a {TRIAL_FILE} nor a {LIVE_FILE} that can be read") from error
     return RunIdentity(live.experiment, live.trial_id, live.run_name, _tags(names.KIND_LIVE, live.trial_id))
 

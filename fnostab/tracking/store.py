@@ -3,10 +3,11 @@
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import requests
 import sqlalchemy
@@ -15,20 +16,23 @@ from mlflow.exceptions import MlflowException, RestException
 
 from fnostab.errors import TrackingError
 
-__all__ = ["Store", "describe", "experiment_id", "is_refusal", "open_store", "reported"]
+__all__ = ["Store", "checked_address", "describe", "experiment_id", "is_refusal", "masked", "open_store", "reported"]
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql")
 PROBE_TIMEOUT_S = 4
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PROBE_TIMEOUT_S)}
 LONGEST_MESSAGE = 240
-_PASSWORD = re.compile(r"(//[^/@\s:]*):[^/@\s]*@")
-
+_PASSWORD = re.compile(r"((?:^(?!\S*//)|//)[^/@\s:]*):\S*@")  # to the last @: a password may hold one, or a slash
+_TOKEN = re.compile(r"(https?://)[^/@\s:]+@")
+_PARAMETER = re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token)[^=&\s]*=)[^&\s]+", re.IGNORECASE)
+_USER_INFO = re.compile(r"(https?://)([^/@\s:]*):([^/\s]*)@")
 _CAUSE = re.compile(r"Caused by (\w+)")
 
 
 @dataclass(frozen=True)
 class Store:
-    """An open tracking store. ``uri`` may hold a password; ``address`` is what may be shown."""
+    """An open tracking store. The ``uri`` of a database may hold a password; ``address`` is what may be shown."""
 
     uri: str
     client: MlflowClient
@@ -49,23 +53,34 @@ def open_store(uri: str | None = None) -> Store:
     Raises:
         TrackingError: nothing answers there, what answers is no MLflow, or the database can't be used.
     """
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    given = checked_address(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    uri, credentials = _apart(given.rstrip("/"))
+    with _environment(IMPATIENT | credentials):
+        try:
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)
+        except Exception as error:  # MLflow lets those of its database and HTTP libraries through
+            raise TrackingError(describe(error, given)) from error
+    os.environ.update(credentials)
+    return Store(uri, client)
+
+
+def checked_address(uri: str) -> str:
+    """``uri`` of a store that MLflow can use; a database is tried, and SQLite's path made absolute.
+
+    Raises:
+        TrackingError: it is of another kind, or the database can't be used.
+    """
     scheme = uri.partition("://")[0].partition("+")[0] if "://" in uri else ""
     if scheme not in SCHEMES:
         raise TrackingError(
             f"tracking store {masked(uri)!r} is not supported: accepted are {', '.join(SCHEMES)}, as in {DEFAULT_URI}"
         )
     if scheme == "sqlite":
-        uri = _usable_sqlite(uri)
-    elif not scheme.startswith("http"):
+        return _usable_sqlite(uri)
+    if not scheme.startswith("http"):
         _check_database(uri)
-    with _impatient():
-        try:
-            client = MlflowClient(uri.rstrip("/"))
-            client.search_experiments(max_results=1)
-        except Exception as error:  # MLflow lets those of its database and HTTP libraries through
-            raise TrackingError(describe(error, uri)) from error
-    return Store(uri.rstrip("/"), client)
+    return uri
 
 
 def experiment_id(store: Store, name: str) -> str:
@@ -128,8 +143,22 @@ def describe(error: Exception, uri: str) -> str:
 
 
 def masked(text: str) -> str:
-    """``text`` without the passwords of the URLs in it."""
-    return _PASSWORD.sub(r"\1:***@", text)
+    """``text`` without the passwords and tokens of the URLs in it."""
+    for secret, shown in ((_PASSWORD, r"\1:***@"), (_TOKEN, r"\1***@"), (_PARAMETER, r"\1***")):
+        text = secret.sub(shown, text)
+    return text
+
+
+def _apart(uri: str) -> tuple[str, dict[str, str]]:
+    """Address of a server without user and password, and these as MLflow reads them from the environment.
+
+    What libraries and tracebacks say of the address can then tell nobody the password.
+    """
+    found = _USER_INFO.match(uri)
+    if not found:
+        return uri, {}
+    bare = found[1] + uri[found.end() :]
+    return bare, {"MLFLOW_TRACKING_USERNAME": unquote(found[2]), "MLFLOW_TRACKING_PASSWORD": unquote(found[3])}
 
 
 def _usable_sqlite(uri: str) -> str:
@@ -158,21 +187,25 @@ def _check_database(uri: str) -> None:
         engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": PROBE_TIMEOUT_S})
         engine.connect().close()
         engine.dispose()
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise TrackingError(
-            f"tracking database {masked(uri)} needs the driver {error.name!r}: "
-            "for PostgreSQL `pip install 'psycopg[binary]'`, for MySQL name one, as in mysql+pymysql://"
+            f"tracking database {masked(uri)} needs the driver {error.name or 'psycopg'!r}: "
+            "for PostgreSQL `pip install 'fnostab[postgresql]'`, for MySQL name one, as in mysql+pymysql://"
         ) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise TrackingError(describe(error, uri)) from error
+    except ValueError:  # its text, as that of a port that is no number, may be a part of the password
+        raise TrackingError(
+            f"tracking database {masked(uri)} is no address: write special characters of a password as %40 for @, "
+            "%2F for / and %3A for a colon"
+        ) from None
 
 
 @contextmanager
-def _impatient() -> Iterator[None]:
-    """Let MLflow try a request once and briefly."""
-    hurry = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PROBE_TIMEOUT_S)}
-    before = {name: os.environ.get(name) for name in hurry}
-    os.environ.update(hurry)
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:

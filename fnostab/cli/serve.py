@@ -1,0 +1,146 @@
+"""``fnostab serve``: a tracking server for a group."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fnostab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fnostab.tracking import ServerSettings, TrackingServer
+
+PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"
+USERNAME = "MLFLOW_AUTH_ADMIN_USERNAME"
+
+
+@click.command("serve")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("mlflow-server"),
+    show_default=True,
+    help="Folder of the server: its database, artifacts, users and log.",
+)
+@click.option(
+    "--backend",
+    metavar="URI",
+    envvar="MLFLOW_BACKEND_STORE_URI",
+    help="Database, as in postgresql://...; with a password, set MLFLOW_BACKEND_STORE_URI instead.  "
+    "[default: SQLite in the folder]",
+)
+@click.option("--artifacts-destination", metavar="URI", help="Where artifacts are kept.  [default: in the folder]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is every one.")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port to listen on.")
+@click.option("--allowed-hosts", metavar="NAMES", help="Further names that it is opened by, as those of a proxy.")
+@click.option("--auth", is_flag=True, help=f"Ask users for a password. The administrator's first one: {PASSWORD}.")
+@click.option("--workers", type=click.IntRange(1, 64), default=4, show_default=True, help="Processes that answer.")
+def command(
+    folder: Path,
+    backend: str | None,
+    artifacts_destination: str | None,
+    host: str,
+    port: int,
+    allowed_hosts: str | None,
+    auth: bool,
+    workers: int,
+) -> None:
+    """Start MLflow's tracking server for a group, until Ctrl-C.
+
+    Only this machine reaches it unless --host says otherwise. Artifacts go through the server, so
+    that users need no access to where they are kept.
+    """
+    from fnostab.tracking import ServerSettings, TrackingServer
+
+    settings = ServerSettings(
+        folder=folder,
+        backend=backend,
+        artifacts=artifacts_destination,
+        host=host,
+        port=port,
+        names=_names(allowed_hosts),
+        auth=auth,
+        workers=workers,
+    )
+    server = TrackingServer(settings)
+    _warn(settings)
+    if auth:
+        _ensure_admin(folder)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    try:
+        click.echo(f"starting MLflow's server, log in {server.log} ...")
+        with server:
+            _print_instructions(server)
+            server.wait()
+    except KeyboardInterrupt:
+        click.echo("ended")
+
+
+def _end(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in (text or "").split(",") if name.strip())
+    for name in names:
+        if any(mark in name for mark in "*/@ "):
+            raise ConfigError(
+                f"--allowed-hosts {name!r} is not accepted: give names as in a browser's address, "
+                "without http:// and without wildcards, as in mlflow.example.org"
+            )
+    return names
+
+
+def _warn(settings: ServerSettings) -> None:
+    from fnostab.tracking import is_loopback
+
+    if is_loopback(settings.host):
+        return
+    danger = (
+        "passwords and records cross the network unencrypted: put a proxy with TLS before it, and give its name "
+        "with --allowed-hosts"
+        if settings.auth
+        else f"everyone who reaches {settings.host} port {settings.port} can read, change and delete all records: "
+        "add --auth, or listen on 127.0.0.1 and let users come through ssh -L"
+    )
+    click.secho(f"warning: {danger}", fg="yellow", err=True)
+
+
+def _ensure_admin(folder: Path) -> None:
+    """Make the administrator if there is none; the password comes from the environment or a prompt.
+
+    Raises:
+        ConfigError: there is neither, nor anybody to ask.
+        TrackingError: the password is not accepted.
+    """
+    from fnostab.tracking import create_admin, needs_admin
+
+    if not needs_admin(folder):
+        return
+    name = os.environ.get(USERNAME) or "admin"
+    password = os.environ.get(PASSWORD)
+    if password is None:
+        if not sys.stdin.isatty():
+            raise ConfigError(f"--auth needs a first password for the administrator {name!r}: set {PASSWORD}")
+        question = f"new password for the administrator {name!r}"
+        password = click.prompt(question, hide_input=True, confirmation_prompt=True)
+    create_admin(folder, name, password)
+
+
+def _print_instructions(server: TrackingServer) -> None:
+    settings, store = server.settings, server.address
+    click.echo(f"tracking server: {settings.url}")
+    click.echo(f"  records in {store}, artifacts in {server.artifacts}")
+    click.echo("on each machine that uses it:")
+    click.echo(f"  export MLFLOW_TRACKING_URI={settings.url}")
+    if settings.auth:
+        click.echo("  export MLFLOW_TRACKING_USERNAME=...")
+        click.echo("  read -rs MLFLOW_TRACKING_PASSWORD && export MLFLOW_TRACKING_PASSWORD")
+        click.echo(f"the administrator adds users at {settings.url}/signup")
+    click.echo("Ctrl-C ends it")
