@@ -15,6 +15,7 @@ __all__ = ["main"]
 
 COMMANDS = {
     "run": "Run a study: arms over seeds, recorded in MLflow.",
+    "watch": "Show a study while it runs.",
     "train": "Train one trial.",
     "plan": "Say how many seeds a study takes.",
     "decide": "Turn the records of a study into a verdict.",
@@ -24,6 +25,8 @@ COMMANDS = {
     "activations": "Show the drift of the activations against depth.",
     "studies": "List the built-in studies.",
     "sync": "Send journals on disk to MLflow.",
+    "reconcile": "Close runs whose process is gone.",
+    "serve": "Start a tracking server for a group.",
     "ui": "Open the records in the MLflow UI.",
 }
 

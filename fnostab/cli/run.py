@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from fnostab.cli.options import OUTPUT, TRACKING_URI, parse_looks, parse_names, 
 from fnostab.errors import ConfigError, DecisionError, LaunchError, TrackingError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fnostab.studies.run import StudyRun
     from fnostab.studies.spec import Study
 
@@ -26,19 +29,33 @@ if TYPE_CHECKING:
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as model.fno_blocks=8.")
 @click.option("--experiment", help="MLflow experiment.  [default: the study's name]")
 @click.option("--retry-oom", is_flag=True, help="Try trials again that ran out of memory.")
+@click.option("--attempts", metavar="N", help="Give a trial up after N attempts that came no further.  [default: 3]")
 @click.option("--sequential", metavar="LIST", help="Look after so many seeds, as 10,20: stop arms that are decided.")
 @click.option("--decide", is_flag=True, help="Print the verdict at the end.")
 @OUTPUT
 @TRACKING_URI
 @click.pass_context
-def command(context: click.Context, /, seeds: str | None, arms: str | None, jobs: str | None, **options: Any) -> None:
+def command(
+    context: click.Context,
+    /,
+    seeds: str | None,
+    arms: str | None,
+    jobs: str | None,
+    attempts: str | None,
+    **options: Any,
+) -> None:
     """Run STUDY: a built-in one (see `fnostab studies`) or the path of a YAML file.
 
     Started again, it finishes what is missing and repeats nothing; more seeds extend it. Any other
     --NAME VALUE is a setting, as with --set.
     """
     run_and_report(
-        extra=context.args, seeds=parse_seeds(seeds), arms=parse_names(arms), jobs=positive("jobs", jobs), **options
+        extra=context.args,
+        seeds=parse_seeds(seeds),
+        arms=parse_names(arms),
+        jobs=positive("jobs", jobs),
+        attempts=positive("attempts", attempts),
+        **options,
     )
 
 
@@ -92,6 +109,7 @@ def execute(
     console: Console,
     jobs: int | None = None,
     retry_oom: bool = False,
+    attempts: int | None = None,
     alpha: float | None = None,
 ) -> tuple[Study, StudyRun]:
     """Load a study as the command line names it, and run what is missing of it.
@@ -99,7 +117,7 @@ def execute(
     Raises:
         FnostabError: it could not be started, or not all of it could be recorded.
     """
-    from fnostab.studies.run import run_study
+    from fnostab.studies.retries import ATTEMPTS
     from fnostab.studies.spec import load_study
 
     overrides = parse_settings((*_as_assignments(extra), *settings))
@@ -110,6 +128,7 @@ def execute(
         loaded.file = loaded.file.model_copy(update={"alpha": alpha})
     if profile == "auto":
         console.print(f"profile {loaded.profile}: {'a' if loaded.profile == 'full' else 'no'} GPU was found")
+    run_study = _load(console)
     result = run_study(
         loaded,
         experiment=experiment or loaded.file.name,
@@ -118,6 +137,7 @@ def execute(
         arms=arms,
         jobs=jobs,
         retry_oom=retry_oom,
+        attempts=ATTEMPTS if attempts is None else attempts,
         tracking_uri=tracking_uri,
         console=console,
     )
@@ -126,15 +146,34 @@ def execute(
     return loaded, result
 
 
+def _load(console: Console) -> Callable[..., StudyRun]:
+    """`run_study`, with all that it needs imported: that takes seconds, in which something should be said."""
+    console.print("loading torch and MLflow ...", end=" ")
+    started = time.monotonic()
+    import fnostab.data
+    import fnostab.models  # noqa: F401 - both import torch, which would be silent later
+    from fnostab.studies.run import run_study
+
+    console.print(f"{time.monotonic() - started:.1f} s", highlight=False)
+    return run_study
+
+
 def insist_on_results(result: StudyRun) -> None:
     """Raise LaunchError if a trial has no outcome, or one that is tried again."""
+    from fnostab.studies.retries import ATTEMPTS
+
     missing = [trial for trial in result.trials if not trial.finished]
-    if missing:
-        first = missing[0]
-        raise LaunchError(
-            f"{len(missing)} of {len(result.trials)} trials came to no result, as {first.name}: {first.outcome} "
-            f"({first.reason}); mend that, and the same command tries them again"
-        )
+    if not missing:
+        return
+    first = next(iter(result.given_up), missing[0])
+    again = "the same command tries them again"
+    if result.given_up:
+        most = max(trial.fruitless for trial in result.given_up)
+        again = f"`fnostab run` with --attempts {most + ATTEMPTS} tries {len(result.given_up)} given up again"
+    raise LaunchError(
+        f"{len(missing)} of {len(result.trials)} trials came to no result, as {first.name}: {first.outcome} "
+        f"({first.reason}); mend that, and {again}"
+    )
 
 
 def _as_assignments(extra: list[str]) -> list[str]:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
+import tempfile
+import webbrowser
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,50 +19,88 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
 
 READY_S = 90.0
+STOP_S = 10.0
 
 
 @click.command("ui")
+@click.argument("experiment", required=False)
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="The next free one from it."
 )
+@click.option("--open", "open_page", is_flag=True, help="Open the shootout's charts in the browser.")
 @TRACKING_URI
-def command(port: int, tracking_uri: str | None) -> None:
-    """Start the MLflow UI on this machine's records, on loopback, until Ctrl-C.
+def command(experiment: str | None, port: int, open_page: bool, tracking_uri: str | None) -> None:
+    """Show the records in the MLflow UI, with charts that are already there.
 
-    Points at the server instead if the records are on one.
+    Starts it on this machine's records, on loopback, until Ctrl-C; points at the server if the
+    records are on one. Prints the address of every view of every EXPERIMENT with trials.
     """
-    from fnostab.tracking import free_port, open_store, ui_command, wait_until_ready
+    from fnostab.tracking import experiments_with_runs, open_store, wait_until_ready
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server ends with this, however this ends
     store = open_store(tracking_uri)
+    experiments = experiments_with_runs(store, experiment)
     if store.uri.startswith("http"):
-        _print_addresses(store, store.address)
+        wait_until_ready(store.uri, READY_S)
+        _show(store, store.address, experiments, open_page)
         return
+    with _served(store, port) as (url, server):
+        _show(store, url, experiments, open_page)
+        click.echo("Ctrl-C ends it")
+        with contextlib.suppress(KeyboardInterrupt):
+            server.wait()
+    click.echo("ended")
+
+
+@contextlib.contextmanager
+def _served(store: Store, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """MLflow's server on a store, once it answers, with its address."""
+    from fnostab.tracking import free_port, ui_command, wait_until_ready
+
     chosen = free_port(port)
     if chosen != port:
         click.echo(f"port {port} is taken, using {chosen}")
     url = f"http://127.0.0.1:{chosen}"
     click.echo(f"starting the MLflow UI on {store.address} ...")
-    server = subprocess.Popen(ui_command(store, chosen), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_until_ready(url, READY_S, server)
-        _print_addresses(store, url)
-        click.echo("Ctrl-C ends it")
-        server.wait()
-    except KeyboardInterrupt:
-        click.echo("ended")
-    finally:
-        server.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(10)
-        if server.poll() is None:
-            server.kill()
+    with tempfile.NamedTemporaryFile(prefix="fnostab-ui-", suffix=".log") as log:
+        server = subprocess.Popen(ui_command(store, chosen), stdout=log, stderr=log)
+        try:
+            wait_until_ready(url, READY_S, server, Path(log.name))
+            yield url, server
+        finally:
+            server.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(STOP_S)
+            if server.poll() is None:
+                server.kill()
 
 
-def _print_addresses(store: Store, url: str) -> None:
-    from fnostab.tracking import install_view, view_address
+def _show(store: Store, url: str, experiments: dict[str, str], open_page: bool) -> None:
+    from fnostab.tracking import install_views, view_addresses
 
     click.echo(f"MLflow UI: {url}")
-    for experiment in store.client.search_experiments():
-        if experiment.name != "Default":
-            with_charts = install_view(store, experiment.experiment_id)
-            click.echo(f"  {experiment.name}: {view_address(url, experiment.experiment_id, with_charts=with_charts)}")
+    pages = []
+    for name, identifier in experiments.items():
+        views = install_views(store, identifier)
+        addresses = view_addresses(url, identifier, views)
+        click.echo(f"\n{name}")
+        width = max(map(len, addresses))
+        for view, address in addresses.items():
+            click.echo(f"  {view:<{width}}  {address}")
+            pages.append(address)
+        for remark in views.remarks:
+            click.echo(f"  note: {remark}")
+    if not experiments:
+        click.echo("no experiment with trials yet: `fnostab run stage_a` makes one")
+    click.echo()
+    if open_page:
+        _open(pages[0] if pages else url)
+
+
+def _open(address: str) -> None:
+    """Open a page; without a browser say so, the addresses are printed anyway."""
+    try:
+        opened = webbrowser.open(address)
+    except webbrowser.Error:
+        opened = False
+    click.echo(f"opened {address}" if opened else "no browser can be started here: open an address above in one")

@@ -13,8 +13,9 @@ from fnostab import names
 from fnostab.errors import FnostabError, LaunchError
 from fnostab.journal import Journal
 from fnostab.outcomes import Outcome
-from fnostab.studies.progress import TrialProgress, is_being_written
+from fnostab.studies.progress import TrialProgress
 from fnostab.studies.spec import count_gpus
+from fnostab.tracking.attempt import STDERR_FILE, is_being_written
 
 __all__ = ["LocalLauncher", "default_jobs"]
 
@@ -37,11 +38,12 @@ class _Job:
     trial: TrialProgress
     slot: int
     process: subprocess.Popen[bytes] | None
+    asked_to_end: bool = False
     log_start: int = 0  # where this attempt's output begins in stderr.log
 
     @property
     def log(self) -> Path:
-        return self.trial.directory / "stderr.log"
+        return self.trial.directory / STDERR_FILE
 
     def has_ended(self) -> bool:
         if self.process is not None and self.process.poll() is None:
@@ -93,7 +95,8 @@ class LocalLauncher:
             self._running.remove(job)
             job.trial.update()
             if job.trial.outcome is None:
-                _write_outcome(job.trial, *_post_mortem(job))
+                outcome, reason = _post_mortem(job)
+                _write_outcome(job.trial, outcome, reason, requested=_was_asked_to_end(job))
         return [job.trial for job in ended]
 
     def cancel(self) -> None:
@@ -101,9 +104,12 @@ class LocalLauncher:
 
         Ctrl-C while it waits for them ends them at once.
         """
-        started = [job.process for job in self._running if job.process is not None]
-        for process in started:
-            process.terminate()
+        started = []
+        for job in self._running:
+            if job.process is not None:
+                started.append(job.process)
+                job.asked_to_end = True
+                job.process.terminate()
         deadline = time.monotonic() + GRACE_S
         try:
             for process in started:
@@ -139,6 +145,8 @@ def _post_mortem(job: _Job) -> tuple[Outcome, str]:
     lines = job.log.read_bytes()[job.log_start :].decode(errors="replace").splitlines() if job.log.exists() else []
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it left no message")
     return_code = job.process.returncode
+    if job.asked_to_end and return_code >= 0:  # before it had a journal to say so in
+        return Outcome.KILLED, f"asked to end: {last}"[:LONGEST_REASON]
     if return_code < 0:
         name = signal.Signals(-return_code).name
         hint = " (perhaps by the kernel, for want of memory)" if name == "SIGKILL" else ""
@@ -146,9 +154,16 @@ def _post_mortem(job: _Job) -> tuple[Outcome, str]:
     return Outcome.INFRA_ERROR, f"exit status {return_code}: {last}"[:LONGEST_REASON]
 
 
-def _write_outcome(trial: TrialProgress, outcome: Outcome, reason: str) -> None:
+def _was_asked_to_end(job: _Job) -> bool:
+    """Whether a process that wrote no outcome got a signal that asks, perhaps before it could take it."""
+    asked = job.process is not None and -job.process.returncode in (signal.SIGTERM, signal.SIGINT)
+    return job.asked_to_end or asked
+
+
+def _write_outcome(trial: TrialProgress, outcome: Outcome, reason: str, *, requested: bool) -> None:
     """Write the outcome of a trial that did not; a failure of training that it announced before stands."""
     payload: dict[str, Any] = {"outcome": str(outcome), "failure_step": None, "rules_held": []}
+    payload |= {"requested": True} if requested else {}
     if trial.announced is not None:
         announced = str(trial.announced)
         payload = {"outcome": announced, "failure_step": trial.failure_step, "rules_held": [announced]}

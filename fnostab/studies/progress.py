@@ -1,15 +1,15 @@
 """How far a trial is, read from its journal as it grows."""
 
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from fnostab import names
-from fnostab.errors import JournalError
 from fnostab.journal import FILE_NAME, Event, read_journal
 from fnostab.outcomes import EXCLUDED, FAILURES, Outcome
+from fnostab.studies.sparkline import NormCurve
+from fnostab.tracking.attempt import is_being_written
 from fnostab.trial import TrialSpec
 
 __all__ = ["TrialProgress", "is_being_written"]
@@ -31,12 +31,19 @@ class TrialProgress:
     held_step: int | None = None  # that an earlier attempt came to: its points are not recorded again
     announced: Outcome | None = None  # failure that the trial saw before it ended
     run_elsewhere: str | None = None  # MLflow run that holds the outcome, if not this folder's journal
+    fruitless: int = 0  # attempts in a row that came no further, but for those that were asked to end
+    came_further: bool = False  # whether the last attempt recorded a new step
     unwritten: bool = False  # whether the outcome is not in the journal: its disk is full, say
     first_ms: int | None = None  # time of the journal's first record, Unix milliseconds
     started_s: float | None = None  # of the attempt that is under way, Unix time
     training_since_s: float | None = None  # the same without its start
     ended_s: float | None = None
+    spikes: int = 0  # of the gradient norm
+    owner: str | None = None  # "pid@host" of the process that wrote last
+    curve: NormCurve = field(default_factory=NormCurve, repr=False, compare=False)
     _offset: int = field(default=0, repr=False)
+    _open: bool = field(default=False, repr=False)  # whether an attempt began that has no outcome
+    _new_steps: bool = field(default=False, repr=False)  # since the last outcome
 
     @property
     def name(self) -> str:
@@ -53,6 +60,10 @@ class TrialProgress:
         """Whether it ended without a training outcome."""
         return self.outcome in EXCLUDED
 
+    def begin_again(self) -> None:
+        """Forget how the last attempt ended, for another one."""
+        self.outcome = self.announced = self.failure_step = self.reason = self.ended_s = None
+
     def update(self) -> None:
         """Read what has been written since the last call."""
         path = self.directory / FILE_NAME
@@ -64,15 +75,24 @@ class TrialProgress:
                 self.first_ms = record.time_ms
             if isinstance(record, Event):
                 self._take_event(record)
-            elif names.GRAD_NORM in record.values or names.GRAD_NORM in record.nonfinite:
+                continue
+            self.spikes += names.SPIKE in record.values
+            if names.GRAD_NORM in record.values or names.GRAD_NORM in record.nonfinite:
                 self.step = record.step
+                self._open = self._new_steps = True
                 self.loss = record.values.get(names.TRAIN_LOSS)
                 self.grad_norm = record.values.get(names.GRAD_NORM)
+                self.curve.add(math.inf if self.grad_norm is None else self.grad_norm, record.step)
 
     def _take_event(self, event: Event) -> None:
+        if event.name == names.TAGS_EVENT:
+            self.owner = event.payload.get(names.OWNER, self.owner)
         if event.name == names.PARAMS_EVENT:  # an attempt begins
+            if self._open:  # the one before was cut off
+                self._count_attempt(counts=True)
+            self._open = True
             self.held_step = self.held_step if self.step is None else self.step
-            self.outcome = self.announced = self.failure_step = self.reason = self.ended_s = None
+            self.begin_again()
             self.step = self.loss = self.grad_norm = self.training_since_s = None
             self.started_s = event.time_ms / 1000
         elif event.name == names.STARTED_EVENT:
@@ -86,6 +106,12 @@ class TrialProgress:
             self.failure_step = event.payload.get("failure_step")
             self.reason = event.payload.get("reason")
             self.ended_s = event.time_ms / 1000
+            self._count_attempt(counts=not self.finished and not event.payload.get("requested"))
+
+    def _count_attempt(self, *, counts: bool) -> None:
+        """An attempt is over: see whether it came further, or else whether it counts as fruitless."""
+        self.came_further, self._new_steps, self._open = self._new_steps, False, False
+        self.fruitless = 0 if self.came_further else self.fruitless + counts
 
     def seconds(self) -> float | None:
         """Duration of the last attempt, so far."""
@@ -99,18 +125,3 @@ class TrialProgress:
             return None
         per_step = (time.time() - self.training_since_s) / (self.step + 1)
         return per_step * (self.scheduled_steps - self.step - 1)
-
-
-def is_being_written(directory: Path) -> bool:
-    """Whether a process has the trial's journal open, on this machine or another that shares the disk."""
-    if not (directory / FILE_NAME).exists():
-        return False
-    lock = FileLock(directory / "journal.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    except OSError as error:
-        raise JournalError(f"can't lock {directory}: {error.strerror or error}") from error
-    lock.release()
-    return False

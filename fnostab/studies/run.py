@@ -10,9 +10,10 @@ from pathlib import Path
 from rich.console import Console
 
 from fnostab.errors import LaunchError, TrackingError
-from fnostab.outcomes import TRAINING_OUTCOMES, Outcome
+from fnostab.studies.known import close_abandoned, read_journals, take_from_store
 from fnostab.studies.local import LocalLauncher, default_jobs
 from fnostab.studies.progress import TrialProgress
+from fnostab.studies.retries import ATTEMPTS, Retries
 from fnostab.studies.spec import Study
 from fnostab.studies.view import StudyView
 from fnostab.tracking import (
@@ -23,10 +24,8 @@ from fnostab.tracking import (
     finish_study,
     link_project_run,
     open_store,
-    runs_elsewhere,
-    set_aside,
 )
-from fnostab.trial import StudySpec, TrialSpec
+from fnostab.trial import TrialSpec
 
 __all__ = ["StudyRun", "run_study"]
 
@@ -44,6 +43,7 @@ class StudyRun:
         run_id: of the study's run.
         folder: of the study's journals.
         trials: those that were asked for, with their outcomes.
+        given_up: those of them that are not tried again, unless more attempts are allowed.
         unsent: why some records are only on disk; None if all were sent.
     """
 
@@ -52,6 +52,7 @@ class StudyRun:
     run_id: str
     folder: Path
     trials: Sequence[TrialProgress]
+    given_up: Sequence[TrialProgress]
     unsent: str | None
 
 
@@ -64,14 +65,16 @@ def run_study(
     arms: Sequence[str] = (),
     jobs: int | None = None,
     retry_oom: bool = False,
+    attempts: int = ATTEMPTS,
     tracking_uri: str | None = None,
     console: Console,
 ) -> StudyRun:
     """Run the trials of a study that have no outcome yet.
 
-    Trials that were ``killed`` or ended in an ``infra_error`` are tried again, those that ran out of
-    memory only if asked; finished ones never, also where only MLflow remembers them. A trial that
-    fails stops no other.
+    Trials that were ``killed`` or ended in an ``infra_error`` are tried again, at once and at later
+    starts, until ``attempts`` in a row came no further; those that ran out of memory only if asked;
+    finished ones never, also where only MLflow remembers them. A trial that fails stops no other.
+    Runs of the experiment whose process is gone are closed before.
 
     Args:
         study: resolved and checked.
@@ -81,6 +84,7 @@ def run_study(
         arms: only these; empty for all.
         jobs: trials side by side; None chooses for this machine.
         retry_oom: try trials again that ran out of memory.
+        attempts: how many in a row may come no further before a trial is given up.
         tracking_uri: of MLflow; None takes MLFLOW_TRACKING_URI or ./mlflow.db.
         console: to show progress on.
 
@@ -101,8 +105,10 @@ def run_study(
     )
     _prepare(study, specs, console)
     folder = output / experiment / study.hash
-    trials = _on_disk(record, specs, folder)
-    _take_from_store(store, record, trials, retry_oom, console)
+    close_abandoned(store, experiment, output, console)
+    trials = read_journals(record, specs, folder)
+    take_from_store(store, record, trials, retry_oom, console)
+    retries = Retries(attempts, retry_oom)
 
     with _terminable():
         study_run_id = ensure_study(store, record)
@@ -113,9 +119,8 @@ def run_study(
                 if trial.run_elsewhere is None:
                     uploader.follow(trial.directory)
             uploader.start()
-            _work_off(
-                trials, launcher, uploader, retry_oom, console, title=f"{study.file.name} ({study.profile} profile)"
-            )
+            title = f"{study.file.name} ({study.profile} profile)"
+            _work_off(trials, launcher, uploader, retries, console, title)
         except BaseException as error:
             status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             if unsent := _finish(store, study_run_id, status, uploader, trials):
@@ -123,23 +128,19 @@ def run_study(
             raise
         status = "FINISHED" if all(trial.finished for trial in trials) else "FAILED"
         unsent = _finish(store, study_run_id, status, uploader, trials)
-    return StudyRun(store, experiment, study_run_id, folder, trials, unsent)
+    given_up = [trial for trial in trials if retries.gave_up(trial)]
+    return StudyRun(store, experiment, study_run_id, folder, trials, given_up, unsent)
 
 
 def _work_off(
     trials: Sequence[TrialProgress],
     launcher: LocalLauncher,
     uploader: Uploader,
-    retry_oom: bool,
+    retries: Retries,
     console: Console,
     title: str,
 ) -> None:
-    again = [t for t in trials if not t.finished or (retry_oom and t.outcome is Outcome.OOM)]
-    for trial in again:
-        trial.outcome = None
-    if len(again) < len(trials):
-        console.print(f"{len(trials) - len(again)} of {len(trials)} trials are finished already")
-    waiting, running = list(again), list[TrialProgress]()
+    waiting, running = _to_run(trials, retries, console), list[TrialProgress]()
     with StudyView(title, trials, launcher.jobs, console) as view:
         try:
             while waiting or running:
@@ -148,6 +149,10 @@ def _work_off(
                     launcher.submit(running[-1])
                 for ended in launcher.poll():
                     running.remove(ended)
+                    if retries.wants_again(ended):
+                        _say(console, f"{ended.name}: {ended.outcome} ({ended.reason}); it is tried again")
+                        ended.begin_again()
+                        waiting.append(ended)
                 for trial in running:
                     trial.update()
                 view.update(running, uploader.trouble)
@@ -161,56 +166,20 @@ def _work_off(
         view.update([], uploader.trouble)
 
 
-def _on_disk(record: StudySpec, specs: Sequence[TrialSpec], folder: Path) -> list[TrialProgress]:
-    """Write what is to be run beside the journals, and read those that there are.
-
-    Raises:
-        LaunchError: the folder can't be written.
-        JournalError: a journal is damaged.
-    """
-    trials = [TrialProgress(spec, folder / f"{spec.arm}-{spec.seed}") for spec in specs]
-    try:
-        record.write(folder / "study.json")
-        for trial in trials:
-            trial.spec.write(trial.directory / "trial.json")
-    except OSError as error:
-        raise LaunchError(
-            f"can't write {error.filename or folder}: {error.strerror}; mend that, or choose another --output"
-        ) from error
-    for trial in trials:
-        trial.update()
-    return trials
+def _to_run(trials: Sequence[TrialProgress], retries: Retries, console: Console) -> list[TrialProgress]:
+    """The trials that are to be started, ready for it."""
+    wanted = [trial for trial in trials if retries.wants(trial)]
+    for trial in wanted:
+        trial.begin_again()
+    if finished := sum(trial.finished for trial in trials):
+        console.print(f"{finished} of {len(trials)} trials are finished already")
+    if given_up := [trial for trial in trials if retries.gave_up(trial)]:
+        _say(console, f"{len(given_up)} of {len(trials)} trials were given up before, as {given_up[0].name}")
+    return wanted
 
 
-def _take_from_store(
-    store: Store, record: StudySpec, trials: Sequence[TrialProgress], retry_oom: bool, console: Console
-) -> None:
-    """Take outcomes that only MLflow knows, and set aside its runs that came to none.
-
-    Raises:
-        LaunchError: a trial is at work in another folder.
-    """
-    of_key = {(trial.spec.arm, trial.spec.seed): trial for trial in trials}
-    found = runs_elsewhere(store, record, {key: trial.first_ms for key, trial in of_key.items()})
-    for run in found:
-        of_key[run.arm, run.seed].update()  # another launcher may have started it here just now
-    elsewhere = [run for run in found if of_key[run.arm, run.seed].first_ms != run.start_ms]
-    for run in elsewhere:
-        if run.at_work:
-            raise LaunchError(
-                f"{run.arm}-{run.seed} is at work in another folder as {run.owner} (MLflow run {run.run_id}): "
-                "wait for it to end, or give that folder with --output"
-            )
-    n_aside = 0
-    for run in elsewhere:
-        trial = of_key[run.arm, run.seed]
-        if run.outcome in TRAINING_OUTCOMES or (run.outcome is Outcome.OOM and not retry_oom):
-            trial.outcome, trial.failure_step, trial.run_elsewhere = run.outcome, run.failure_step, run.run_id
-        else:
-            set_aside(store, run.run_id)
-            n_aside += 1
-    if n_aside:
-        console.print(f"{n_aside} runs without a result, whose journals are not here, are set aside in MLflow")
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _prepare(study: Study, specs: Sequence[TrialSpec], console: Console) -> None:

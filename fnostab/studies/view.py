@@ -1,5 +1,6 @@
 """A study while it runs: a live table in a terminal, plain lines elsewhere."""
 
+import math
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -7,32 +8,85 @@ from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from fnostab.outcomes import FAILURES, Outcome
 from fnostab.studies.progress import TrialProgress
+from fnostab.studies.rendering import arms_table, line_of_end, line_of_progress, summary, trials_table
+from fnostab.studies.state import StudyState, TrialState, of_progress
 
-__all__ = ["StudyView"]
+__all__ = ["Display", "StudyView", "snapshot"]
 
-RUNNING, WAITING = "running", "waiting"  # of a trial without an outcome
-SYMBOLS: dict[str, tuple[str, str]] = {
-    Outcome.CONVERGED: ("●", "green"),
-    Outcome.COLLAPSED: ("C", "bold red"),
-    Outcome.EXPLODED: ("E", "bold red"),
-    Outcome.NONFINITE: ("N", "bold red"),
-    Outcome.STAGNATED: ("S", "bold red"),
-    Outcome.OOM: ("M", "yellow"),
-    Outcome.KILLED: ("K", "yellow"),
-    Outcome.INFRA_ERROR: ("!", "yellow"),
-    RUNNING: ("▸", "cyan"),
-    WAITING: ("·", "dim"),
-}
 LINE_EVERY_S = 10.0  # of plain progress, so that it is never silent for long
+SHOWN_ENDED = 3  # of the trials that ended last, below those under way
+LINES_AROUND = 8  # title, headings, legend, summary, and two to spare
+IN_ONE_LINE = 4  # trials whose progress a plain line holds
+
+
+class Display:
+    """Shows states of a study one after the other. Use as a context manager.
+
+    Args:
+        console: to show it on.
+        known: names of trials whose end is no news.
+
+    Attributes:
+        study: what is left on the screen at the end.
+    """
+
+    def __init__(self, console: Console, known: set[str] | None = None) -> None:
+        self.console = console
+        self._reported = known or set()
+        self.study: StudyState | None = None
+        self._line_s = -math.inf  # the first line is due at once
+        drawable = console.is_terminal and not console.is_dumb_terminal
+        self._live = Live(console=console, refresh_per_second=2, transient=False) if drawable else None
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        last = Text("") if self.study is None else arms_table(self.study, self.console.width)
+        if self._live is not None:
+            self._live.update(last)
+            self._live.stop()
+        elif self.study is not None:
+            self.console.print(last, highlight=False)
+
+    def update(self, study: StudyState) -> None:
+        """Show how the study stands now."""
+        self.study = study
+        if self._live is not None:
+            self._live.update(self._drawn(study))
+        else:
+            self._print_lines(study)
+
+    def _drawn(self, study: StudyState) -> RenderableType:
+        n_arms = len({trial.arm for trial in study.trials})
+        room = max(SHOWN_ENDED, self.console.height - n_arms - LINES_AROUND)
+        return _picture(study, self.console.width, room, SHOWN_ENDED)
+
+    def _print_lines(self, study: StudyState) -> None:
+        for trial in study.trials:
+            if trial.outcome is not None and trial.name not in self._reported:
+                self._reported.add(trial.name)
+                self._print(f"{line_of_end(trial)}  [{summary(study)}]")
+            elif trial.outcome is None:
+                self._reported.discard(trial.name)  # it is tried again
+        if time.monotonic() - self._line_s > LINE_EVERY_S:
+            parts = [line_of_progress(trial) for trial in study.running[:IN_ONE_LINE]] or [summary(study)]
+            if more := len(study.running) - IN_ONE_LINE:
+                parts += [f"and {more} more"] if more > 0 else []
+            self._print("  ".join(parts) + (f"  {study.trouble}" if study.trouble else ""))
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        self._line_s = time.monotonic()
 
 
 class StudyView:
-    """Shows arms x seeds, what each trial became, and how far the running ones are.
+    """Shows what `run_study` runs: arms x seeds, what each trial became, and how far the running ones are.
 
     Use as a context manager and call `update` often; it draws at most a few times a second.
     """
@@ -41,115 +95,46 @@ class StudyView:
         self.title = title
         self.trials = trials
         self.jobs = jobs
-        self.console = console
-        self._live = Live(console=console, refresh_per_second=2) if console.is_terminal else None
-        self._reported = {t.name for t in trials if t.finished}
-        self._last_line_s = time.monotonic()
+        self._display = Display(console, {t.name for t in trials if t.finished})
 
     def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
+        self._display.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._live is not None:
-            self._live.update(self._table([]))
-            self._live.stop()
-        else:
-            self.console.print(self._table([]))
+        self._display.study = self._state([], None)  # none is running any more
+        self._display.__exit__(kind, error, tb)
 
     def update(self, running: Sequence[TrialProgress], trouble: str | None) -> None:
         """Show the state of all trials, those under way, and what keeps the records from the store."""
-        if self._live is not None:
-            lines = [self._table(running), self._running(running)]
-            if trouble:
-                lines.append(Text(f"records wait on disk: {trouble}", style="yellow"))
-            self._live.update(Group(*lines))
-        else:
-            self._print_lines(running, trouble)
+        self._display.update(self._state(running, f"records wait on disk: {trouble}" if trouble else None))
 
-    def _table(self, running: Sequence[TrialProgress]) -> RenderableType:
+    def _state(self, running: Sequence[TrialProgress], trouble: str | None) -> StudyState:
         names = {t.name for t in running}
-        table = Table(title=self.title, title_justify="left", box=None, pad_edge=False)
-        table.add_column("arm", no_wrap=True)
-        table.add_column("seeds")
-        table.add_column("failed", justify="right")
-        for arm in dict.fromkeys(t.spec.arm for t in self.trials):
-            trials = [t for t in self.trials if t.spec.arm == arm]
-            cells = Text(" ").join(_cell(t, t.name in names) for t in trials)
-            failed = sum(t.outcome in FAILURES for t in trials)
-            judged = sum(t.outcome is not None and not t.excluded for t in trials)
-            table.add_row(arm, cells, f"{failed}/{judged}")
-        states = {*(t.outcome or (RUNNING if t.name in names else WAITING) for t in self.trials)}
-        legend = Text("  ").join(
-            Text.assemble(symbol, f"\N{NO-BREAK SPACE}{state}") for state, symbol in SYMBOLS.items() if state in states
-        )
-        return Group(table, legend)
-
-    def _running(self, running: Sequence[TrialProgress]) -> RenderableType:
-        table = Table(box=None, pad_edge=False)
-        for column in ("running", "step", "loss", "grad norm", "time left"):
-            table.add_column(column, justify="left" if column == "running" else "right", no_wrap=True)
-        for trial in running:
-            table.add_row(trial.name, _step(trial), _number(trial.loss), _number(trial.grad_norm), _time_left(trial))
-        return Group(table, Text(self._summary(), style="dim"))
-
-    def _summary(self) -> str:
-        done = sum(t.outcome is not None for t in self.trials)
-        return f"{done} of {len(self.trials)} trials{self._study_time_left()}"
-
-    def _study_time_left(self) -> str:
-        ended = [t.seconds() or 0.0 for t in self.trials if t.ended_s and not t.excluded]
-        running = [(t.seconds() or 0.0) + left for t in self.trials if (left := t.seconds_left()) is not None]
-        if not (expected := ended or running):
-            return ""
-        mean = sum(expected) / len(expected)
-        remaining = sum(max(0.0, mean - self._seconds_done(t)) for t in self.trials if t.outcome is None)
-        return f", about {_duration(remaining / self.jobs)} left" if remaining >= 1 else ""
-
-    @staticmethod
-    def _seconds_done(trial: TrialProgress) -> float:
-        return 0.0 if trial.ended_s else trial.seconds() or 0.0
-
-    def _print_lines(self, running: Sequence[TrialProgress], trouble: str | None) -> None:
-        for trial in self.trials:
-            if trial.outcome is not None and trial.name not in self._reported:
-                self._reported.add(trial.name)
-                where = f" at step {trial.failure_step}" if trial.failure_step is not None else ""
-                why = f" ({trial.reason})" if trial.reason else ""
-                took = _duration(trial.seconds() or 0.0)
-                self._print(f"{trial.name}: {trial.outcome}{where}{why}, {took}  [{self._summary()}]")
-        if time.monotonic() - self._last_line_s > LINE_EVERY_S:
-            states = [f"{t.name} {_step(t)} loss {_number(t.loss)} grad norm {_number(t.grad_norm)}" for t in running]
-            self._print("  ".join(states) + (f"  records wait on disk: {trouble}" if trouble else ""))
-
-    def _print(self, line: str) -> None:
-        self.console.print(line, highlight=False, soft_wrap=True)
-        self._last_line_s = time.monotonic()
+        states = tuple(of_progress(t, t.name in names) for t in self.trials)
+        return StudyState(self.title, states, self.jobs, trouble=trouble)
 
 
-def _cell(trial: TrialProgress, running: bool) -> Text:
-    return Text.assemble(SYMBOLS[trial.outcome or (RUNNING if running else WAITING)])
+def snapshot(study: StudyState, console: Console, most: int = 40) -> None:
+    """Print one picture of a study, with at most ``most`` single trials."""
+    console.print(_picture(study, console.width, most, most), highlight=False)
 
 
-def _step(trial: TrialProgress) -> str:
-    if trial.step is not None:
-        return f"{trial.step + 1}/{trial.scheduled_steps or '?'}"
-    if trial.training_since_s is not None and trial.held_step is not None:
-        return f"repeats {trial.held_step + 1}"
-    return "starting"
+def _picture(study: StudyState, width: int, room: int, most_ended: int) -> RenderableType:
+    """Arms, the trials under way, those that ended last, and a summary."""
+    running = study.running
+    ended = sorted((t for t in study.trials if t.ended_s is not None), key=_ended, reverse=True)[:most_ended]
+    rows = (running + ended)[:room]
+    lines: list[RenderableType] = [arms_table(study, width)]
+    if rows:
+        lines += [Text(""), trials_table(rows, width)]
+    if len(running) > room:
+        lines.append(Text(f"and {len(running) - room} more running", style="dim"))
+    lines.append(Text(summary(study), style="dim"))
+    if study.trouble:
+        lines.append(Text(study.trouble, style="yellow"))
+    return Group(*lines)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
-
-
-def _time_left(trial: TrialProgress) -> str:
-    seconds = trial.seconds_left()
-    return "-" if seconds is None else _duration(seconds)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 120 * 60 else f"{seconds / 3600:.0f} h"
+def _ended(trial: TrialState) -> float:
+    return trial.ended_s or 0.0

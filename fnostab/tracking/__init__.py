@@ -10,45 +10,66 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fnostab.tracking.attempt import is_alive
     from fnostab.tracking.elsewhere import RunElsewhere, runs_elsewhere, set_aside
     from fnostab.tracking.live import live_sink
     from fnostab.tracking.reader import StudyRecord, find_experiment, newest_study, trial_rows
-    from fnostab.tracking.reconcile import SyncReport, sync
+    from fnostab.tracking.closing import ClosedRun, Reconciliation, reconcile
     from fnostab.tracking.registry import fetch_checkpoint, register_generator
     from fnostab.tracking.run import end_unwritten
+    from fnostab.tracking.server import ServerSettings, TrackingServer, create_admin, is_loopback, needs_admin
     from fnostab.tracking.store import Store, open_store
-    from fnostab.tracking.ui import free_port, ui_command, wait_until_ready
+    from fnostab.tracking.catching_up import SyncReport, sync
+    from fnostab.tracking.ui import experiments_with_runs, free_port, ui_command, wait_until_ready
     from fnostab.tracking.uploader import Uploader
     from fnostab.tracking.verdicts import log_verdict
-    from fnostab.tracking.views import install_view, view_address
+    from fnostab.tracking.views import InstalledViews, install_views, plain_address, view_addresses
+    from fnostab.tracking.watching import StudyWatch, WatchedTrial, existing_store, find_study, newest_experiment
     from fnostab.tracking.writer import ensure_study, finish_study, link_project_run, log_study_artifact
 
 __all__ = [
+    "ClosedRun",
+    "InstalledViews",
+    "Reconciliation",
     "RunElsewhere",
+    "ServerSettings",
     "Store",
     "StudyRecord",
+    "StudyWatch",
     "SyncReport",
+    "TrackingServer",
     "Uploader",
+    "WatchedTrial",
+    "create_admin",
     "end_unwritten",
     "ensure_study",
+    "existing_store",
+    "experiments_with_runs",
     "fetch_checkpoint",
     "find_experiment",
+    "find_study",
     "finish_study",
     "free_port",
-    "install_view",
+    "install_views",
+    "is_alive",
+    "is_loopback",
     "link_project_run",
     "live_sink",
     "log_study_artifact",
     "log_verdict",
+    "needs_admin",
+    "newest_experiment",
     "newest_study",
     "open_store",
+    "plain_address",
+    "reconcile",
     "register_generator",
     "runs_elsewhere",
     "set_aside",
     "sync",
     "trial_rows",
     "ui_command",
-    "view_address",
+    "view_addresses",
     "wait_until_ready",
 ]
 
@@ -61,20 +82,37 @@ _MODULE_OF = {
     "find_experiment": "reader",
     "newest_study": "reader",
     "trial_rows": "reader",
+    "ClosedRun": "closing",
+    "Reconciliation": "closing",
+    "reconcile": "closing",
     "fetch_checkpoint": "registry",
     "register_generator": "registry",
     "end_unwritten": "run",
+    "ServerSettings": "server",
+    "TrackingServer": "server",
+    "create_admin": "server",
+    "is_loopback": "server",
+    "needs_admin": "server",
     "Store": "store",
     "open_store": "store",
-    "SyncReport": "reconcile",
-    "sync": "reconcile",
+    "SyncReport": "catching_up",
+    "sync": "catching_up",
+    "experiments_with_runs": "ui",
     "free_port": "ui",
-    "install_view": "views",
-    "view_address": "views",
+    "InstalledViews": "views",
+    "install_views": "views",
+    "plain_address": "views",
+    "view_addresses": "views",
     "ui_command": "ui",
     "wait_until_ready": "ui",
     "Uploader": "uploader",
     "log_verdict": "verdicts",
+    "is_alive": "attempt",
+    "StudyWatch": "watching",
+    "WatchedTrial": "watching",
+    "existing_store": "watching",
+    "find_study": "watching",
+    "newest_experiment": "watching",
     "ensure_study": "writer",
     "finish_study": "writer",
     "link_project_run": "writer",

@@ -10,8 +10,9 @@ from typing import Any
 
 from fnostab import names
 from fnostab.outcomes import Outcome
-from fnostab.tracking.attempt import is_alive
+from fnostab.tracking.attempt import may_be_at_work
 from fnostab.tracking.reader import search_trials
+from fnostab.tracking.run import last_sign_ms
 from fnostab.tracking.store import Store, reported
 from fnostab.trial import StudySpec
 
@@ -59,7 +60,7 @@ def runs_elsewhere(
         runs = list(search_trials(store, experiment.experiment_id, study.hash))
         keys = [(run.data.tags[names.ARM], int(run.data.tags[names.SEED])) for run in runs]
         return [
-            _describe(store, run)
+            _describe(run)
             for key, run in zip(keys, runs, strict=True)
             if key in starts_ms and run.info.start_time != starts_ms[key]
         ]
@@ -81,7 +82,7 @@ def set_aside(store: Store, run_id: str) -> None:
         store.client.set_tag(run_id, names.KIND, names.KIND_SET_ASIDE)  # last: a crash before it changes nothing
 
 
-def _describe(store: Store, run: Any) -> RunElsewhere:
+def _describe(run: Any) -> RunElsewhere:
     tags: Mapping[str, str] = run.data.tags
     failure_step = tags.get(names.FAILURE_STEP)
     ended = run.info.status != "RUNNING"
@@ -93,11 +94,5 @@ def _describe(store: Store, run: Any) -> RunElsewhere:
         outcome=Outcome(tags.get(names.OUTCOME, Outcome.RUNNING)) if ended else Outcome.RUNNING,
         failure_step=None if failure_step is None else int(failure_step),
         owner=tags.get(names.OWNER),
-        at_work=not ended and _is_at_work(store, run),
+        at_work=not ended and may_be_at_work(tags.get(names.OWNER), last_sign_ms(run) / 1000),
     )
-
-
-def _is_at_work(store: Store, run: Any) -> bool:
-    points = store.client.get_metric_history(run.info.run_id, names.GRAD_NORM)
-    last_sign_ms = max((point.timestamp for point in points), default=run.info.start_time)
-    return is_alive(run.data.tags.get(names.OWNER), last_sign_ms, last_sign_ms / 1000)

@@ -15,10 +15,12 @@ from fnostab.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.tracking.attempt import starts_attempt
 from fnostab.tracking.batch import Batch
 from fnostab.tracking.identity import RunIdentity
+from fnostab.tracking.notes import withdraw_note
 from fnostab.tracking.store import Store, experiment_id, reported
+from fnostab.tracking.writer import note_trial
 from fnostab.trial import TrialSpec
 
-__all__ = ["TrialRun", "end_unwritten"]
+__all__ = ["TrialRun", "end_unwritten", "last_sign_ms"]
 
 STATUS: Mapping[str | None, str] = {  # of every other outcome: FINISHED
     Outcome.OOM: "FAILED",
@@ -91,6 +93,7 @@ class TrialRun:
         stale = self._client.get_run(self.id).data.tags.keys() & OUTCOME_TAGS.values()
         for tag in sorted(stale):
             self._client.delete_tag(self.id, tag)
+        withdraw_note(self._client, self.id)
         if names.OUTCOME in stale:
             self._client.set_tag(self.id, names.OUTCOME, str(Outcome.RUNNING))
         self._client.update_run(self.id, status="RUNNING", name=self._name)
@@ -105,6 +108,7 @@ class TrialRun:
                 self._client.set_tag(self.id, tag, "; ".join(value) if isinstance(value, list) else str(value))
         if outcome is not None:
             self._client.update_run(self.id, name=f"{self._name} {outcome}")
+        note_trial(self._client, self.id, event.payload)
         self._client.set_terminated(self.id, STATUS.get(outcome, "FINISHED"), end_time=event.time_ms)
         self._ended, self._outcome = True, outcome
 
@@ -129,6 +133,16 @@ class TrialRun:
         dataset = Dataset(payload["name"], payload["digest"][:LONGEST_DIGEST], "local", payload["source"])
         context = InputTag("mlflow.data.context", payload.get("context", "train"))
         self._client.log_inputs(self.id, [DatasetInput(dataset, [context])])
+
+
+def last_sign_ms(run: Any) -> int:
+    """When a run's trial was last heard of: the time of its newest metric, or of its start (Unix milliseconds).
+
+    It is in what `search_runs` gives, so that no history need be read.
+    """
+    signs: list[int] = [metric.timestamp for metric in run.data.to_proto().metrics]
+    newest: int = max([run.info.start_time, *signs])
+    return newest
 
 
 def end_unwritten(store: Store, trial: TrialSpec, outcome: Outcome, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Start MLflow's own web page on a store, on loopback only."""
+"""Start MLflow's own web page on a store, on loopback only, and say what there is to see on it."""
 
 import socket
 import subprocess
@@ -6,14 +6,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
+from fnostab import names
 from fnostab.errors import TrackingError
-from fnostab.tracking.store import Store
+from fnostab.tracking.store import Store, masked, reported
 
-__all__ = ["free_port", "ui_command", "wait_until_ready"]
+__all__ = ["experiments_with_runs", "free_port", "ui_command", "wait_until_ready"]
 
 HOST = "127.0.0.1"
 PORTS_TRIED = 50
+LONGEST_REASON = 200  # characters
 
 
 def ui_command(store: Store, port: int) -> list[str]:
@@ -45,13 +48,43 @@ def free_port(preferred: int = 5000) -> int:
     raise TrackingError(f"no port from {preferred} to {preferred + PORTS_TRIED - 1} is free: name another one")
 
 
-def wait_until_ready(url: str, timeout_s: float, process: "subprocess.Popen[bytes] | None" = None) -> None:
+def experiments_with_runs(store: Store, name: str | None = None) -> dict[str, str]:
+    """Names and ids of the experiments that hold trials, newest first.
+
+    Args:
+        store: where to look.
+        name: look at this experiment alone.
+
+    Raises:
+        TrackingError: the store does not answer, or the experiment called ``name`` is missing or has no trials.
+    """
+    are_trials = f"tags.`{names.KIND}` = '{names.KIND_TRIAL}'"
+    with reported(store):
+        there_are = store.client.search_experiments(order_by=["creation_time DESC"])
+        found = {
+            experiment.name: str(experiment.experiment_id)
+            for experiment in there_are
+            if name in (None, experiment.name)
+            and store.client.search_runs([experiment.experiment_id], are_trials, max_results=1)
+        }
+    if name is None or found:
+        return found
+    if name in {experiment.name for experiment in there_are}:
+        raise TrackingError(f"experiment {name!r} in {store.address} holds no trials yet: `fnostab run` fills one")
+    others = ", ".join(sorted(experiment.name for experiment in there_are)) or "none"
+    raise TrackingError(f"there is no experiment {name!r} in {store.address}; there are: {others}")
+
+
+def wait_until_ready(
+    url: str, timeout_s: float, process: "subprocess.Popen[bytes] | None" = None, log: Path | None = None
+) -> None:
     """Wait until the MLflow server at ``url`` answers.
 
     Args:
         url: of the server.
         timeout_s: how long; a start takes 5 to 30 s.
         process: the server, so that its early end is noticed.
+        log: file that takes its output, whose last line then says why.
 
     Raises:
         TrackingError: it ended, or does not answer in time.
@@ -59,10 +92,16 @@ def wait_until_ready(url: str, timeout_s: float, process: "subprocess.Popen[byte
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if process is not None and process.poll() is not None:
-            raise TrackingError(f"the MLflow server for {url} ended at once with status {process.returncode}")
+            why = f": {_last_line(log)}" if log is not None and _last_line(log) else ""
+            raise TrackingError(f"the MLflow server for {url} ended at once with status {process.returncode}{why}")
         try:
             with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=2):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
     raise TrackingError(f"nothing answers at {url} after {timeout_s:.0f} s: look at the output of the server")
+
+
+def _last_line(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return masked(lines[-1])[:LONGEST_REASON] if lines else ""

@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fnostab import __version__, names
+from fnostab.tracking.notes import as_tags, bounded, put_note, run_link
 from fnostab.tracking.store import Store, reported
-from fnostab.tracking.writer import NOTE
+from fnostab.tracking.writer import note_study
 
 __all__ = ["log_verdict"]
 
-LONGEST_NOTE = 7900  # characters; MLflow refuses a tag above 8000
+PARAMS = ("reason", "next_step")  # of the payload, shown as columns in the UI
+LONGEST_PARAM = 500
+MORE = "… the rest is in verdict.md"
 
 
 def log_verdict(
@@ -40,11 +43,28 @@ def log_verdict(
         names.STUDY_RUN: " ".join(study_run_ids),
         names.SCHEMA_TAG: names.SCHEMA,
         names.VERSION: __version__,
-        NOTE: note if len(note) <= LONGEST_NOTE else f"{note[:LONGEST_NOTE]}\n\n… the rest is in verdict.md",
+        **as_tags(bounded(note, more=MORE)),
     }
     with reported(store):
         run_id: str = store.client.create_run(experiment, tags=tags, run_name=f"verdict: {verdict}").info.run_id
         store.client.log_dict(run_id, dict(payload), "verdict.json")
         store.client.log_text(run_id, note, "verdict.md")
+        for name in PARAMS:
+            if payload.get(name):
+                store.client.log_param(run_id, name, str(payload[name])[:LONGEST_PARAM])
+        put_note(store.client, run_id, bounded(note, _links(experiment, run_id, study_run_ids), MORE))
         store.client.set_terminated(run_id, "FINISHED")
+        for study in study_run_ids:
+            note_study(store.client, study)
     return run_id
+
+
+def _links(experiment: str, run_id: str, study_run_ids: Sequence[str]) -> str:
+    """To what was judged and to the evidence; `fnostab report` adds the report to the same run."""
+    studies = [run_link(f"study {study[:8]}", experiment, study) for study in study_run_ids]
+    evidence = [
+        run_link("the whole verdict", experiment, run_id, "verdict.md"),
+        run_link("its numbers", experiment, run_id, "verdict.json"),
+        run_link("report, if `fnostab report` made one", experiment, run_id, "report/report.html"),
+    ]
+    return f"\n{' · '.join([*studies, *evidence])}\n"

@@ -1,29 +1,49 @@
-"""The parent run of a study, and its link with the run that `mlflow run` made for itself."""
+"""The parent run of a study, its link with the run that `mlflow run` made for itself, and their notes."""
 
+import logging
 import os
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from fnostab import __version__, names
+from fnostab.errors import LaunchError
 from fnostab.tracking.attempt import this_process
 from fnostab.tracking.batch import as_text
+from fnostab.tracking.notes import (
+    PARENT_RUN,
+    as_tags,
+    bounded,
+    code,
+    escaped,
+    put_note,
+    run_link,
+    study_note,
+    trial_note,
+)
 from fnostab.tracking.store import Store, experiment_id, reported
 from fnostab.trial import StudySpec
 
 __all__ = [
-    "NOTE",
     "STUDY_FILE",
     "ensure_study",
     "find_or_make_study",
     "finish_study",
     "link_project_run",
     "log_study_artifact",
+    "note_study",
+    "note_trial",
 ]
 
 STUDY_FILE = "study.json"
-NOTE = "mlflow.note.content"  # shown as Markdown on the run's page
+PAGE = 1000  # runs in one answer
+FOLDERS = ("figures",)  # of a trial, whose files its note shows
+_log = logging.getLogger(__name__)
 
 
 def ensure_study(store: Store, spec: StudySpec) -> str:
@@ -35,6 +55,7 @@ def ensure_study(store: Store, spec: StudySpec) -> str:
     with reported(store):
         run_id: str = find_or_make_study(store, spec).info.run_id
         store.client.set_tag(run_id, names.OWNER, this_process())
+        put_note(store.client, run_id, bounded(spec.description))  # what came of it is said at its end
         store.client.update_run(run_id, status="RUNNING")
         return run_id
 
@@ -60,6 +81,7 @@ def finish_study(store: Store, run_id: str, status: str = "FINISHED") -> None:
         TrackingError: the store does not take it.
     """
     with reported(store):
+        note_study(store.client, run_id)
         store.client.set_terminated(run_id, status)
 
 
@@ -95,15 +117,75 @@ def link_project_run(store: Store, study_run_id: str) -> bool:
         study = store.client.get_run(study_run_id)
         experiment = store.client.get_experiment(study.info.experiment_id)
         store.client.set_tag(study_run_id, names.PROJECT_RUN, project_run_id)
-        store.client.set_tag(
+        page = run_link(escaped(study.info.run_name), experiment.experiment_id, study_run_id)
+        put_note(
+            store.client,
             project_run_id,
-            NOTE,
-            f"This run only started the study **{study.info.run_name}**. Its trials are in the experiment "
-            f"[{experiment.name}](#/experiments/{experiment.experiment_id}), under the run "
-            f"[{study.info.run_name}](#/experiments/{experiment.experiment_id}/runs/{study_run_id}).\n\n"
-            f"    fnostab ui\n    fnostab decide --experiment {experiment.name}\n",
+            f"This run only started the study {page}. Its trials are in the experiment "
+            f"[{escaped(experiment.name)}](#/experiments/{experiment.experiment_id}), under that run.\n\n"
+            f"{code('fnostab ui')} shows them with their charts, "
+            f"{code(f'fnostab decide --experiment {experiment.name}')} judges them.\n",
         )
     return True
+
+
+def note_trial(client: MlflowClient, run_id: str, outcome: Mapping[str, Any]) -> None:
+    """Say on a trial's page what it is and what became of it: ``outcome`` is the payload of its outcome event.
+
+    Never raises: an outcome must not be lost with the note on it.
+    """
+    try:
+        run = client.get_run(run_id)
+        study = run.data.tags.get(PARENT_RUN)
+        spec = _read_spec(client, study) if study else None
+        arms, control = (spec.arms, spec.control) if spec else ({}, "control")
+        found = {artifact.path for artifact in client.list_artifacts(run_id)}
+        for folder in found.intersection(FOLDERS):
+            found |= {artifact.path for artifact in client.list_artifacts(run_id, folder)}
+        put_note(client, run_id, trial_note(run, outcome, arms, control, found))
+    except Exception as error:  # artifact stores raise errors of their own libraries
+        _log.warning("run %s has no note: %s", run_id, error)
+
+
+def note_study(client: MlflowClient, run_id: str) -> None:
+    """Say on a study's page what its arms are and what became of their trials, and link its newest verdict.
+
+    Never raises, as `note_trial`.
+    """
+    try:
+        spec = _read_spec(client, run_id)
+        if spec is None:
+            return
+        experiment = client.get_run(run_id).info.experiment_id
+        judges = f"tags.`{names.KIND}` = '{names.KIND_VERDICT}' AND tags.`{names.STUDY_RUN}` LIKE '%{run_id}%'"
+        newest = client.search_runs([experiment], judges, max_results=1, order_by=["attributes.start_time DESC"])
+        outcomes = _outcomes(client, experiment, spec)
+        put_note(client, run_id, study_note(spec, experiment, outcomes, newest[0] if newest else None))
+    except Exception as error:  # artifact stores raise errors of their own libraries
+        _log.warning("study run %s has no note: %s", run_id, error)
+
+
+def _read_spec(client: MlflowClient, study_run_id: str) -> StudySpec | None:
+    """The study that a parent run belongs to; None if it has no readable record."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return StudySpec.read(Path(client.download_artifacts(study_run_id, STUDY_FILE, folder)))
+        except (MlflowException, OSError, LaunchError):
+            return None
+
+
+def _outcomes(client: MlflowClient, experiment: str, spec: StudySpec) -> dict[str, Counter[str]]:
+    """How often each outcome, by arm in the study's order."""
+    of_study = f"tags.`{names.KIND}` = '{names.KIND_TRIAL}' AND tags.`{names.STUDY_HASH}` = '{spec.hash}'"
+    counts: dict[str, Counter[str]] = {arm: Counter() for arm in spec.arms}
+    token = None
+    while True:
+        page = client.search_runs([experiment], of_study, max_results=PAGE, page_token=token)
+        for run in page:
+            counts.setdefault(run.data.tags.get(names.ARM, "?"), Counter())[run.data.tags.get(names.OUTCOME, "?")] += 1
+        token = page.token
+        if not token:
+            return {arm: each for arm, each in counts.items() if each}
 
 
 def _tags(spec: StudySpec) -> dict[str, str]:
@@ -114,7 +196,7 @@ def _tags(spec: StudySpec) -> dict[str, str]:
         names.PROFILE: spec.profile,
         names.SCHEMA_TAG: names.SCHEMA,
         names.VERSION: __version__,
-        NOTE: spec.description,
+        **as_tags(bounded(spec.description)),
     }
 
 

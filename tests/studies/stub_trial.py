@@ -2,7 +2,7 @@
 
 Called as ``stub_trial.py --trial FILE``. What to do is in the file that STUB_SCRIPT names, one entry for each
 attempt: an outcome, "exit N", "signal N", "announce N" (a failure, then the end by signal N), "silent N",
-"hang" until SIGTERM, or "deaf" to it. STUB_SCRIPT.log gets a line for each start and end.
+"hang" until SIGTERM, "deaf" to it, or "quit" as if it had come. STUB_SCRIPT.log gets a line for each start and end.
 """
 
 import json
@@ -33,7 +33,7 @@ def main(trial: Path) -> int:
         os._exit(int(number))
 
     def end(signum, frame):
-        outcome(journal, "killed", "asked to end")
+        outcome(journal, "killed", "asked to end", requested=True)
         log(script, f"end {name}")
         os._exit(1)
 
@@ -41,6 +41,8 @@ def main(trial: Path) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN if what == "deaf" else end)
         journal.event(names.PARAMS_EVENT, {"arm": name.rpartition("-")[0]})
         journal.event(names.TAGS_EVENT, {names.OWNER: f"{os.getpid()}@{os.uname().nodename}"})
+        if what == "quit":
+            end(None, None)
         journal.event(names.STARTED_EVENT, {"scheduled_steps": STEPS})
         for step in range(STEPS):
             journal.record(step, {names.TRAIN_LOSS: 1 / (step + 1), names.GRAD_NORM: float(step)})
@@ -56,9 +58,9 @@ def main(trial: Path) -> int:
     return 0 if what == "converged" else 1
 
 
-def outcome(journal, what, reason=None):
+def outcome(journal, what, reason=None, **more):
     empty = {"failure_step": None, "known_good_step": None, "rules_held": [], "not_judged": []}
-    journal.event(names.OUTCOME_EVENT, {"outcome": what, "reason": reason, **empty})
+    journal.event(names.OUTCOME_EVENT, {"outcome": what, "reason": reason, **empty, **more})
 
 
 def log(script, line):

@@ -15,13 +15,14 @@ def trial(tmp_path):
     return TrialProgress(spec, tmp_path / "opt_fix-4")
 
 
-def attempt(journal, steps, outcome=None):
+def attempt(journal, steps, outcome=None, requested=False):
     journal.event(names.PARAMS_EVENT, {})
     journal.event(names.STARTED_EVENT, {"scheduled_steps": 40})
     for step in range(steps):
         journal.record(step, {names.TRAIN_LOSS: 0.5, names.GRAD_NORM: 2.0})
     if outcome:
-        journal.event(names.OUTCOME_EVENT, {"outcome": outcome, "reason": "why", "failure_step": None})
+        payload = {"outcome": outcome, "reason": "why", "failure_step": None}
+        journal.event(names.OUTCOME_EVENT, payload | ({"requested": True} if requested else {}))
 
 
 def test_a_trial_that_never_started_has_nothing_to_say(trial):
@@ -76,3 +77,29 @@ def test_a_new_attempt_forgets_the_end_of_the_last_one_but_not_how_far_it_came(t
         journal.record(10, {names.GRAD_NORM: 1.0})
         trial.update()
         assert trial.step == 10
+
+
+@pytest.mark.parametrize(
+    ("attempts", "fruitless"),
+    [
+        ([(3, "killed")], 0),
+        ([(0, "infra_error")] * 3, 3),
+        ([(5, "killed"), (5, "killed"), (2, "infra_error")], 2),  # they came by steps that the journal holds
+        ([(0, "killed"), (0, "killed"), (1, "killed")], 0),
+        ([(0, "killed"), (0, "killed", True), (0, "killed")], 2),
+        ([(0, "killed", True)] * 4, 0),
+        ([(0, None), (0, None), (0, "killed")], 3),  # cut off without an outcome
+        ([(2, None), (2, None)], 0),  # the last one goes on
+        ([(2, None), (2, None), (2, None)], 1),
+        ([(0, "oom"), (0, "killed")], 1),
+    ],
+)
+def test_attempts_in_a_row_that_came_no_further_are_counted(trial, attempts, fruitless):
+    with Journal(trial.directory) as journal:
+        for each in attempts:
+            attempt(journal, *each)
+            trial.update()
+    assert trial.fruitless == fruitless
+    again = TrialProgress(trial.spec, trial.directory)  # after a restart
+    again.update()
+    assert again.fruitless == fruitless

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from fnostab import names
+from fnostab.cli.run import insist_on_results
 from fnostab.errors import JournalError, LaunchError, TrackingError
-from fnostab.journal import Journal, Point, read_journal
+from fnostab.journal import Event, Journal, Point, read_journal
 from fnostab.outcomes import Outcome
 from fnostab.studies import run as run_module
 from fnostab.tracking import find_experiment, newest_study, open_store, sync, trial_rows
@@ -80,25 +81,77 @@ def test_what_kept_a_trial_from_a_result_is_tried_again_and_only_that(study, scr
         }
     )
     seeds = range(4)
-    study.start(seeds=seeds)
-    assert statuses() == {"control-1": "KILLED", "control-2": "FINISHED", "control-3": "FAILED", "control-0": "FAILED"}
-    assert statuses(names.KIND_STUDY) == {"stage_a": "FAILED"}
-    killed = runs()["control-1"].info.run_id
-
-    study.start(seeds=seeds)
-    assert sorted(started(study)[4:]) == ["control-0", "control-1"]
+    study.start(seeds=seeds, jobs=1)
+    assert started(study) == ["control-0", "control-1", "control-2", "control-3", "control-0", "control-1"]
+    assert "control-0: infra_error (exit status 3: RuntimeError: the disk melted); it is tried again" in study.output
     assert {name: row.outcome for name, row in rows().items()} == {
         "control-0": Outcome.CONVERGED,
         "control-1": Outcome.COLLAPSED,
         "control-2": Outcome.COLLAPSED,
         "control-3": Outcome.OOM,
     }
-    assert runs()["control-1"].info.run_id == killed  # the same run goes on
+    assert len(runs()) == 4  # the same run goes on
     assert statuses(names.KIND_STUDY) == {"stage_a": "FINISHED"}
+    study.start(seeds=seeds)
+    assert len(started(study)) == 6
 
     study.start(seeds=seeds, retry_oom=True)
     assert started(study)[6:] == ["control-3"]
     assert statuses()["control-3"] == "FINISHED"
+
+
+def test_what_ends_every_attempt_at_once_is_given_up_also_across_starts(study, script):
+    script({"control-0": ["exit 3"] * 5 + ["converged"]})
+    result = study.start(seeds=range(2))
+    assert sorted(started(study)) == ["control-0"] * 3 + ["control-1"]
+    (given_up,) = result.given_up
+    assert (given_up.name, given_up.outcome, given_up.fruitless) == ("control-0", Outcome.INFRA_ERROR, 3)
+    assert given_up.reason == "exit status 3: RuntimeError: the disk melted"
+    with pytest.raises(LaunchError, match=r"1 of 2 .* control-0: infra_error .*the disk melted.* --attempts 6 tries"):
+        insist_on_results(result)
+    assert statuses() == {"control-0": "FAILED", "control-1": "FINISHED"}
+
+    assert study.start(seeds=range(2)).given_up
+    assert len(started(study)) == 4
+    assert "1 of 2 trials were given up before" in study.output
+    assert not study.start(seeds=range(2), attempts=6).given_up
+    assert started(study)[4:] == ["control-0"] * 3
+    assert rows()["control-0"].outcome is Outcome.CONVERGED
+    assert len(runs()) == 2
+
+
+def test_an_attempt_that_came_further_is_not_held_against_a_trial(study, script):
+    script({"control-0": ["silent 4", "silent 4", "signal 9", "signal 9", "signal 9", "converged"]})
+    (trial,) = study.start().trials  # the third attempt records steps, the fourth and fifth none that are new
+    assert (trial.outcome, len(started(study))) == (Outcome.CONVERGED, 6)
+
+
+def test_a_trial_that_somebody_asks_to_end_is_tried_again_and_that_does_not_count(study, script, when):
+    script({"control-0": ["exit 3", "exit 3", "hang", "hang", "converged"]})
+    ended = []
+
+    def end_it():
+        for _ in range(2):
+            while len(owners := owners_of(study, "control-0")) <= len(ended):
+                time.sleep(0.02)
+            ended.append(owners[-1])
+            os.kill(ended[-1], signal.SIGTERM)
+
+    when(lambda: list(study.folder.glob("outputs/stage_a/*/control-0/journal.jsonl")), end_it)
+    (trial,) = study.start().trials
+    assert (trial.outcome, len(started(study)), len(ended)) == (Outcome.CONVERGED, 5, 2)
+
+
+def test_a_network_that_always_asks_to_end_does_not_run_for_ever(study, script):
+    script({"control-0": ["quit"] * 9})
+    (trial,) = study.start().trials
+    assert (trial.outcome, trial.fruitless, len(started(study))) == (Outcome.KILLED, 0, 3)
+
+
+def owners_of(study, trial):
+    """Processes that wrote a journal, one after the other."""
+    events = [record for record, _ in read_journal(journal_of(study, trial)) if isinstance(record, Event)]
+    return [int(event.payload[names.OWNER].split("@")[0]) for event in events if names.OWNER in event.payload]
 
 
 def test_a_resumed_trial_holds_no_point_twice(study, script):
@@ -177,9 +230,10 @@ def test_when_the_launcher_is_killed_its_trials_go_on_and_the_next_one_adopts_th
     log = study.folder / "script.log"
     when(lambda: "RUNNING" in statuses(names.KIND_STUDY).values(), lambda: (time.sleep(1), end_trial()))
     (trial,) = study.start().trials
-    assert (trial.outcome, trial.reason) == (Outcome.KILLED, "asked to end")
-    assert log.read_text().split() == ["start", "control-0", "end", "control-0"]
-    assert statuses() == {"control-0": "KILLED"}
+    assert trial.outcome is Outcome.CONVERGED
+    assert log.read_text().split() == ["start", "control-0", "end", "control-0"] * 2
+    assert statuses() == {"control-0": "FINISHED"}
+    assert "closed runs whose process is gone: stage_a: KILLED\n" in study.output
 
 
 class TestWithoutTheJournals:
@@ -205,8 +259,8 @@ class TestWithoutTheJournals:
         assert rows()["control-2"].outcome is Outcome.CONVERGED
 
     def test_what_has_none_is_run_again_in_a_run_of_its_own(self, study, script):
-        script({"control-0": ["signal 9"], "control-1": ["exit 3"]})
-        study.start(seeds=range(2))
+        script({"control-0": ["silent 4"], "control-1": ["exit 3"]})
+        study.start(seeds=range(2), attempts=1)
         before = {run.info.run_id for run in runs().values()}
         shutil.rmtree("outputs")
         script({})
@@ -242,8 +296,8 @@ class TestWithoutTheJournals:
         assert statuses(names.KIND_STUDY) == {"stage_a": "FINISHED"}  # nothing was set running
 
     def test_another_folders_journal_does_not_stand_in_the_way(self, study, script):
-        script({"control-0": ["signal 9"]})
-        study.start(output=study.folder / "a")
+        script({"control-0": ["exit 3"]})
+        study.start(output=study.folder / "a", attempts=1)
         script({"control-0": ["converged"]})
         study.start(output=study.folder / "b")
         assert study.start(output=study.folder / "a").unsent is None

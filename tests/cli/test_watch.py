@@ -1,0 +1,96 @@
+"""``fnostab watch`` as a user calls it."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--interval", "soon"), "interval='soon' is not accepted: give seconds from 0.2 to 3600"),
+        (("--interval", "nan"), "interval='nan' is not accepted"),
+        (("a/b",), "experiment='a/b' is not accepted: give a name, as in `fnostab watch stage_a`"),
+        (("absent",), "there is no experiment 'absent' in sqlite:///"),
+        ((), "no study is recorded in sqlite:///"),
+        (("--tracking-uri", "http://127.0.0.1:9"), "no tracking server answers at http://127.0.0.1:9"),
+        (("--tracking-uri", "sqlite:///absent.db"), "there is no tracking database"),
+    ],
+)
+def test_what_can_not_be_watched_is_said_in_one_line(workplace, call, arguments, message):
+    status, out, err = call("watch", *arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+
+
+def test_ctrl_c_in_a_terminal_of_60_columns_leaves_at_once_and_the_study_goes_on(workplace, tiny, environment):
+    """A real study, and a real terminal, which is narrow and has no colour."""
+    command = [sys.executable, "-m", "fnostab"]
+    study = subprocess.Popen(
+        [
+            *command,
+            "run",
+            "stage_a",
+            "--profile=small",
+            "--arms=control",
+            "--seeds=1",
+            *tiny,
+            "--set=training.epochs=20",
+        ],
+        cwd=workplace,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        _wait_for(lambda: list(workplace.glob("outputs/stage_a/*/control-0/journal.jsonl")), study)
+        ours, theirs = pty.openpty()
+        narrow = environment | {"COLUMNS": "60", "LINES": "24", "NO_COLOR": "1", "TERM": "xterm"}
+        watch = subprocess.Popen(
+            [*command, "watch"], cwd=workplace, env=narrow, stdin=theirs, stdout=theirs, stderr=theirs
+        )
+        os.close(theirs)
+        text = b""
+        while b"control-0" not in text:
+            text += os.read(ours, 65536)
+        was_running = study.poll() is None
+        watch.send_signal(signal.SIGINT)
+        before = time.monotonic()
+        while chunk := _read(ours):
+            text += chunk
+        assert watch.wait(30) == 0
+        assert time.monotonic() - before < 10
+        assert study.wait(120) == 0
+    finally:
+        study.kill()
+        study.wait()
+    shown = text.decode()
+    assert "\x1b[3" not in shown.replace("\x1b[3m", "")  # no colour; italics are none
+    assert max(len(line.strip("\r")) for line in _without_escapes(shown).split("\n")[1:]) <= 60  # below the first line
+    if was_running:
+        assert "watched no longer; the study goes on" in shown
+
+
+def _wait_for(condition, process):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _read(terminal):
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # how Linux says that nobody has the other end open any more
+        return b""
+
+
+def _without_escapes(text):
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).replace("\r\n", "\n").replace("\r", "\n")

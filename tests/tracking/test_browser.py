@@ -1,0 +1,171 @@
+"""The MLflow UI in a real browser: what a user of `fnostab ui` sees. Screenshots are kept for looking at.
+
+They go to outputs/screenshots, or to the folder that FNOSTAB_SCREENSHOTS names.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tracking_helpers import StudyFolder, write_outcome, write_trial
+
+from fnostab import names
+from fnostab.journal import Journal
+from fnostab.tracking import find_experiment, free_port, open_store, sync
+from fnostab.tracking.views import VIEWS
+
+ROOT = Path(__file__).parent.parent.parent
+CHROMIUM = shutil.which("chromium")
+PATIENCE_MS = 60_000  # machines are shared
+NASTY = "<b>bold</b> *star* [link](http://x.invalid) | `code` @mlflow"
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: install Debian's package `chromium`")
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory, empty_database, fnostab, tiny):
+    """A folder with a real study that was judged, and one whose trial failed with a nasty message."""
+    folder = tmp_path_factory.mktemp("browser")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    shared = ["--arms", "control,arch_fix", "--seeds", "2", "--profile", "small", *tiny]
+    for arguments in (["run", "stage_a", *shared], ["report", "--experiment", "stage_a"]):
+        ended = fnostab(folder, *arguments)
+        assert ended.returncode == 0, ended.stderr
+    failed = StudyFolder(folder / "made_up", experiment="failing").trial("agc")
+    write_trial(failed, outcome=None, **{names.SPIKE: 40.0, names.SPIKES: 3.0})
+    with Journal(failed) as journal:
+        write_outcome(journal, "nonfinite", failure_step=17, known_good_step=16, reason=NASTY)
+    before = Path.cwd()
+    os.chdir(folder)  # where artifacts go
+    try:
+        sync(folder / "made_up", open_store(f"sqlite:///{folder}/mlflow.db"))
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def addresses(records, environment):
+    """What `fnostab ui` prints: {(experiment, view): address}."""
+    command = [sys.executable, "-m", "fnostab", "ui", "--port", str(free_port(5700))]
+    with open(records / "ui.txt", "w") as out:
+        server = subprocess.Popen(command, cwd=records, env=environment, stdout=out, stderr=out, start_new_session=True)
+    started = time.monotonic()
+    while "Ctrl-C ends it" not in (records / "ui.txt").read_text():
+        assert server.poll() is None, (records / "ui.txt").read_text()
+        assert time.monotonic() - started < 90
+        time.sleep(0.1)
+    found, experiment = {}, ""
+    for line in (records / "ui.txt").read_text().splitlines():
+        if shown := re.fullmatch(r"  (\w+) +(http\S+)", line):
+            found[experiment, shown[1]] = shown[2]
+        experiment = line or experiment
+        experiment = line if re.fullmatch(r"[\w.-]+", line) else experiment
+    yield found
+    os.killpg(server.pid, signal.SIGINT)
+    assert server.wait(30) == 0, (records / "ui.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is part of the dev extra")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser, request):
+    """Open an address in a fresh profile; its screenshot is taken when the test ends."""
+    pages = []
+
+    def open_page(address):
+        context = browser.new_context(viewport={"width": 1600, "height": 1300})
+        context.set_default_timeout(PATIENCE_MS)
+        page = context.new_page()
+        page.goto(address)
+        pages.append(page)
+        return page
+
+    yield open_page
+    folder = Path(os.environ.get("FNOSTAB_SCREENSHOTS") or ROOT / "outputs" / "screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    for page in pages:
+        page.screenshot(path=folder / f"{re.sub(r'\W+', '_', request.node.name).strip('_')}.png")
+        page.context.close()
+
+
+def run_page(addresses, records, experiment, found):
+    """Address of the newest run of an experiment that a filter finds."""
+    store = open_store(f"sqlite:///{records}/mlflow.db")
+    identifier = find_experiment(store, experiment)
+    run = store.client.search_runs([identifier], found, max_results=1)[0]
+    url = addresses["stage_a", "shootout"].partition("/#/")[0]
+    return f"{url}/#/experiments/{identifier}/runs/{run.info.run_id}"
+
+
+def test_every_view_of_every_experiment_with_trials_has_an_address(addresses):
+    assert {key for key in addresses if key[0] == "stage_a"} == {("stage_a", view) for view in VIEWS}
+    assert {experiment for experiment, _ in addresses} == {"stage_a", "failing"}
+
+
+@pytest.mark.parametrize(
+    ("view", "groups", "metrics"),
+    [
+        ("shootout", ["Group: control", "Group: arch_fix"], ["grad_norm/total", "grad_norm/window_max", "train/loss"]),
+        ("depth", ["Group: 2"], ["grad_norm/window_max", "val/mae_val_Amp_loss"]),
+        ("one_arm", ["Group: 0", "Group: 1"], ["grad_norm/total", "train/loss"]),
+    ],
+)
+def test_a_view_shows_its_charts_with_data(addresses, visit, view, groups, metrics):
+    page = visit(addresses["stage_a", view])
+    for text in (*groups, *metrics):
+        page.get_by_text(text, exact=True).first.wait_for()
+    curves = page.locator(".scatterlayer path.js-line")
+    curves.first.wait_for(state="attached")
+    page.wait_for_function(
+        "n => document.querySelectorAll('.scatterlayer path.js-line').length >= n", arg=len(groups) * 2
+    )
+    assert page.get_by_text("Step by step").count() == 1
+    assert page.get_by_text("No charts in this section").count() == 0
+
+
+def test_verdicts_are_a_table_with_their_reasons(addresses, visit):
+    page = visit(addresses["stage_a", "verdicts"])
+    page.get_by_text("verdict: INCONCLUSIVE").first.wait_for()
+    for column in ("fnostab.verdict", "reason", "next_step"):
+        page.get_by_text(column, exact=True).first.wait_for()
+
+
+def test_a_trials_note_links_to_its_study_and_artifacts(addresses, visit, records):
+    page = visit(run_page(addresses, records, "stage_a", "tags.arm = 'arch_fix'"))
+    page.get_by_text("Show more").first.click()
+    page.get_by_text("It differs from").first.wait_for()
+    page.locator("img[src^='get-artifact']").first.wait_for()
+    assert page.evaluate("document.querySelector(\"img[src^='get-artifact']\").complete")
+    link = page.get_by_role("link", name="figures", exact=True).get_attribute("href")
+    shown = visit(page.url.partition("#")[0] + link)
+    shown.get_by_text(re.compile(r"\w+\.png")).first.wait_for()
+
+
+def test_what_a_message_says_is_shown_as_it_is(addresses, visit, records):
+    page = visit(run_page(addresses, records, "failing", f"tags.`{names.OUTCOME}` = 'nonfinite'"))
+    page.get_by_text("Show more").first.click()
+    page.get_by_text(f"Reason: {NASTY}").first.wait_for()
+    page.get_by_text("It failed at step 17; the last step known to be good is 16.").first.wait_for()
+    assert page.locator("a[href*='x.invalid'], a[href*='github.com/mlflow']").count() == 0
+
+
+def test_a_verdicts_report_is_shown(addresses, visit, records):
+    page = visit(run_page(addresses, records, "stage_a", f"tags.`{names.KIND}` = 'verdict'"))
+    page.get_by_text("Show more").first.click()
+    link = page.get_by_role("link", name=re.compile("^report")).get_attribute("href")
+    shown = visit(page.url.partition("#")[0] + link)
+    shown.frame_locator("iframe").get_by_text("INCONCLUSIVE").first.wait_for()
