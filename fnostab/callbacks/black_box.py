@@ -71,19 +71,17 @@ class BlackBox(Callback):
         self._history: deque[tuple[int, Tensor, Tensor, Tensor]] = deque(maxlen=HISTORY_STEPS)
         self._suspect_history: History = []
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._parameters = {name: p for name, p in pl_module.named_parameters() if p.requires_grad}
-
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
     ) -> None:
         seen = self.monitor.latest
         if self.folder.exists() or seen is None:
             return
-        weights = [p.detach() for p in self._parameters.values()]
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters.values()]
-        norms = [torch.stack(torch._foreach_norm(tensors)) for tensors in (gradients, weights)]
-        self._history.append((trainer.global_step, seen.numbers(), *norms))
+        if not self._parameters:
+            self._parameters = {name: p for name, p in pl_module.named_parameters() if p.grad is not None}
+        weights = torch.stack(torch._foreach_norm([p.detach() for p in self._parameters.values()]))
+        gradients = torch.stack(seen.tensor_norms) if seen.tensor_norms else torch.full_like(weights, torch.nan)
+        self._history.append((trainer.global_step, seen.numbers(), gradients, weights))
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int

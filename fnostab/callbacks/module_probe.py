@@ -63,7 +63,7 @@ class ModuleProbe(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         network = getattr(pl_module, "generator", pl_module)
-        self._modules = {name: m for name, m in network.named_modules() if name and not list(m.children())}
+        self._modules = {name: m for name, m in network.named_modules() if _is_watched(name, m)}
         for name, module in self._modules.items():
             module.register_forward_hook(self._hook(name))
 
@@ -103,6 +103,11 @@ class ModuleProbe(Callback):
                 first.register_hook(lambda gradient: seen.update(gradient=_norm([gradient])))
 
         return keep
+
+
+def _is_watched(name: str, module: nn.Module) -> bool:
+    """Innermost modules that do something."""
+    return bool(name) and not list(module.children()) and not isinstance(module, nn.Identity)
 
 
 def _of_output(output: Tensor) -> dict[str, Tensor]:

@@ -57,6 +57,8 @@ class _Step:
         clipped: of the gradient after clipping.
         fraction: share of units that were clipped, None if the module does not say.
         learning_rate: of the first parameter group.
+        tensor_norms: of the gradient of each parameter that has one, before clipping; () if they are of
+            several kinds.
     """
 
     loss: Tensor | None
@@ -64,6 +66,7 @@ class _Step:
     clipped: Tensor
     fraction: Tensor | None
     learning_rate: float | Tensor
+    tensor_norms: tuple[Tensor, ...] = ()
 
     def numbers(self) -> Tensor:
         """Norm, clipped norm, loss and fraction; 0 for what was not seen."""
@@ -170,7 +173,8 @@ class StabilityMonitor(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
     ) -> None:
         gradients = _gradients(optimizer)
-        norm = get_total_norm(gradients)
+        tensor_norms = _tensor_norms(gradients)
+        norm = torch.linalg.vector_norm(torch.stack(tensor_norms)) if tensor_norms else get_total_norm(gradients)
         loss = None
         if self._loss is not None:  # it is if a module calls loss.backward() by itself
             # Lightning divides each micro-batch's loss by their usual number; an epoch's last step may have fewer.
@@ -181,7 +185,7 @@ class StabilityMonitor(Callback):
         learning_rate = optimizer.param_groups[0]["lr"]
         if isinstance(learning_rate, Tensor):
             learning_rate = learning_rate.detach().clone()  # read with the block; a schedule changes it in place
-        self._step = self.latest = _Step(loss, norm, norm, None, learning_rate)
+        self._step = self.latest = _Step(loss, norm, norm, None, learning_rate, tensor_norms)
         if not pl_module.automatic_optimization:
             self._block.append(self._step)
             self._step = None
@@ -399,6 +403,12 @@ def _finite(steps: float) -> int | None:
 
 def _gradients(optimizer: Optimizer) -> list[Tensor]:
     return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
+def _tensor_norms(gradients: list[Tensor]) -> tuple[Tensor, ...]:
+    """As `get_total_norm` takes them, so that nobody has to take them again; () if it would have to group them."""
+    kinds = {(gradient.device, gradient.dtype, gradient.is_sparse) for gradient in gradients}
+    return () if len(kinds) != 1 or kinds.pop()[2] else tuple(torch._foreach_norm(gradients))
 
 
 def _unwatch_clipping(pl_module: lightning.LightningModule) -> None:
