@@ -39,14 +39,15 @@ LONGEST_TEXT = 1500  # of one message
 MOST_LINES = 30  # of one list
 PICTURES = 2
 PARENT_RUN = "mlflow.parentRunId"
-_MARKS = re.compile(r"([\\`*_{}\[\]()#+.!|~=:@-])")
+_MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~@-])")
 
 
 def escaped(text: object) -> str:
     """``text`` as one line of Markdown that shows it as it is: no markup, HTML, link or mention."""
     line = " ".join(str(text).split())[:LONGEST_TEXT]
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(_MARKS, r"\\\1", line)
+    line = _MARKS.sub(r"\\\1", line)
+    return re.sub(r":(?=\S)", "&#58;", line)  # else an address would become a link, and :+1: a thumb
 
 
 def code(text: object) -> str:
@@ -148,7 +149,11 @@ def _what_happened(outcome: Mapping[str, Any]) -> list[str]:
     step, good = outcome.get("failure_step"), outcome.get("known_good_step")
     lines = []
     if step is not None:
-        since = f"; the last step known to be good is {good}" if good is not None else ", from the start"
+        since = (
+            f"; the last step known to be good is {good}"
+            if good is not None
+            else "; no earlier one is known to be good"
+        )
         lines.append(f"It failed at step {step}{since}.")
     if held := outcome.get("rules_held"):
         lines.append(f"Rules that held: {', '.join(map(escaped, held))}.")

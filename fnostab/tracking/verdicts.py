@@ -36,7 +36,8 @@ def log_verdict(
     Raises:
         TrackingError: the store does not take it.
     """
-    note = f"# {verdict}\n\n{table_text}\n"
+    # MLflow would take "[0.1, 0.2] (3/4)" for a link
+    note = f"# {verdict}\n\n{table_text}\n".replace("] (", "] \\(")
     tags = {
         names.KIND: names.KIND_VERDICT,
         names.VERDICT: verdict,

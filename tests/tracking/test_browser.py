@@ -65,7 +65,6 @@ def addresses(records, environment):
     for line in (records / "ui.txt").read_text().splitlines():
         if shown := re.fullmatch(r"  (\w+) +(http\S+)", line):
             found[experiment, shown[1]] = shown[2]
-        experiment = line or experiment
         experiment = line if re.fullmatch(r"[\w.-]+", line) else experiment
     yield found
     os.killpg(server.pid, signal.SIGINT)
@@ -97,8 +96,9 @@ def visit(browser, request):
     yield open_page
     folder = Path(os.environ.get("FNOSTAB_SCREENSHOTS") or ROOT / "outputs" / "screenshots")
     folder.mkdir(parents=True, exist_ok=True)
-    for page in pages:
-        page.screenshot(path=folder / f"{re.sub(r'\W+', '_', request.node.name).strip('_')}.png")
+    name = re.sub(r"\W+", "_", request.node.name).strip("_")
+    for number, page in enumerate(pages):
+        page.screenshot(path=folder / f"{name}_{number}.png")
         page.context.close()
 
 
@@ -158,7 +158,7 @@ def test_a_trials_note_links_to_its_study_and_artifacts(addresses, visit, record
 def test_what_a_message_says_is_shown_as_it_is(addresses, visit, records):
     page = visit(run_page(addresses, records, "failing", f"tags.`{names.OUTCOME}` = 'nonfinite'"))
     page.get_by_text("Show more").first.click()
-    page.get_by_text(f"Reason: {NASTY}").first.wait_for()
+    page.get_by_text(f"Reason: {NASTY}", exact=True).first.wait_for()
     page.get_by_text("It failed at step 17; the last step known to be good is 16.").first.wait_for()
     assert page.locator("a[href*='x.invalid'], a[href*='github.com/mlflow']").count() == 0
 

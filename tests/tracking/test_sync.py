@@ -14,6 +14,8 @@ from fnostab.journal import Journal, read_journal
 from fnostab.tracking import Uploader, ensure_study, finish_study, sync
 from fnostab.tracking.attempt import is_alive, this_process
 
+OWN_TAGS = ("mlflow.parentRunId", "mlflow.note.content", "fnostab.note")  # they name other runs
+
 
 def rows(store):
     """All that a store says of trials, but for the ids that it chose itself."""
@@ -24,7 +26,7 @@ def rows(store):
             run.info.status,
             run.info.start_time,
             run.info.end_time,
-            sorted((key, value) for key, value in run.data.tags.items() if key != "mlflow.parentRunId"),
+            sorted((key, value) for key, value in run.data.tags.items() if key not in OWN_TAGS),
             sorted(run.data.params.items()),
             sorted(stored_points(store, run).items()),
         )

@@ -1,0 +1,97 @@
+"""`fnostab ui`: what it prints and how it ends, with a stand-in for the browser and the server's start."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import webbrowser
+
+import pytest
+
+from fnostab import names
+from fnostab.tracking import experiments_with_runs, open_store
+from fnostab.tracking.views import VIEWS
+
+
+@pytest.fixture
+def store(workplace):
+    store = open_store()
+    filled, _ = (store.client.create_experiment(name) for name in ("stage_a", "empty"))
+    store.client.create_run(filled, tags={names.KIND: names.KIND_TRIAL})
+    return store
+
+
+@pytest.fixture
+def ui(store, workplace, environment):
+    """Start it as a user does; what it printed until it said how it ends."""
+    started = []
+
+    def start(*arguments, **more):
+        command = [sys.executable, "-m", "fnostab", "ui", *arguments]
+        out = open(workplace / "ui.txt", "w")  # noqa: SIM115
+        process = subprocess.Popen(command, cwd=workplace, env=environment | more, stdout=out, stderr=out)
+        started.append((process, out))
+        deadline = time.monotonic() + 90
+        while "Ctrl-C ends it" not in (text := (workplace / "ui.txt").read_text()) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        return process, text
+
+    yield start
+    for process, out in started:
+        process.terminate()
+        process.wait(30)
+        out.close()
+
+
+def taken_port():
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    return listener, listener.getsockname()[1]
+
+
+def test_it_prints_every_view_says_which_port_and_leaves_no_server(ui, store, call, monkeypatch):
+    listener, port = taken_port()
+    with listener:
+        process, text = ui("--port", str(port), "--open", BROWSER="no-such-browser-%s")
+    assert f"port {port} is taken, using " in text
+    url = next(line for line in text.splitlines() if line.startswith("MLflow UI: ")).split()[-1]
+    for view in VIEWS:
+        assert f"&viewStateShareKey=fnostab-{view}" in text
+    assert "empty" not in text
+    assert "no browser can be started here" in text
+
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or True)
+    status, out, _ = call("ui", "stage_a", "--open", "--tracking-uri", url)  # it is a running server
+    assert status == 0
+    assert [address for address in opened if "fnostab-shootout" in address] == opened
+    assert f"opened {url}/#/experiments/" in out
+
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) != 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stage_z"], r"there is no experiment 'stage_z' in sqlite.*; there are: Default, empty, stage_a"),
+        (["empty"], r"experiment 'empty' in sqlite.* holds no trials yet: `fnostab run`"),
+        (["--tracking-uri", "http://127.0.0.1:9"], r"no tracking server answers at http://127.0.0.1:9"),
+    ],
+)
+def test_what_is_not_there_is_said_in_one_line(store, call, arguments, message):
+    status, _, err = call("ui", *arguments)
+    assert status == 2
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    assert re.search(message, line)
+
+
+def test_experiments_without_trials_are_left_alone(store):
+    assert list(experiments_with_runs(store)) == ["stage_a"]

@@ -1,0 +1,127 @@
+"""Saved views of the MLflow UI: what is written on an experiment, and what is left alone."""
+
+import json
+import re
+from importlib import resources
+
+import pytest
+
+from fnostab import names
+from fnostab.errors import TrackingError
+from fnostab.tracking import ensure_study, install_views, view_addresses, views
+from fnostab.tracking.views import VIEWS
+
+SHOOTOUT = "mlflow.sharedViewState.fnostab-shootout"
+
+
+@pytest.fixture
+def experiment(store, study):
+    return store.client.get_run(ensure_study(store, study.spec)).info.experiment_id
+
+
+@pytest.fixture
+def tags(store, experiment):
+    return lambda: dict(store.client.get_experiment(experiment).tags)
+
+
+def state_of(tags, name):
+    return json.loads(json.loads(tags[f"mlflow.sharedViewState.fnostab-{name}"])["state"])
+
+
+def test_all_views_are_installed_and_a_second_time_writes_nothing(store, experiment, tags):
+    first = install_views(store, experiment)
+    assert (first.there, first.written, first.remarks) == (VIEWS, VIEWS, ())
+    before = tags()
+    again = install_views(store, experiment)
+    assert (again.there, again.written, again.remarks) == (VIEWS, (), ())
+    assert tags() == before
+
+
+def test_the_shootout_shows_the_grad_norm_and_its_window_maximum_on_log_axes_by_arm(store, experiment, tags):
+    install_views(store, experiment)
+    state = state_of(tags(), "shootout")
+    scales = {chart["metricKey"]: chart.get("scaleType") for chart in state["compareRunCharts"]}
+    assert (scales[names.GRAD_NORM], scales[names.GRAD_NORM_WINDOW_MAX]) == ("log", "log")
+    assert {names.TIME_TO_FAILURE, names.NAN_EVENTS, names.SPIKES, names.CLIP_FRACTION} <= scales.keys()
+    assert state["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "arm"}]
+
+
+def test_one_arm_is_the_control_of_the_newest_study(store, make_study, tags, experiment):
+    install_views(store, experiment)
+    other = make_study(hash="cafe")
+    spec = other.spec.model_copy(update={"control": "agc"})
+    ensure_study(store, spec)
+    found = install_views(store, experiment)
+    assert found.written == ("one_arm",)
+    assert "`fnostab.study_hash` = 'cafe' AND tags.arm = 'agc'" in state_of(tags(), "one_arm")["searchFilter"]
+
+
+def test_a_view_that_was_changed_stays_and_is_named(store, experiment, tags):
+    install_views(store, experiment)
+    store.client.set_experiment_tag(experiment, SHOOTOUT, '{"name": "mine"}')
+    found = install_views(store, experiment)
+    assert tags()[SHOOTOUT] == '{"name": "mine"}'
+    assert found.written == ()
+    assert found.there == VIEWS
+    assert re.search("view shootout was changed by hand and stays so; delete it", found.remarks[0])
+    store.client.delete_experiment_tag(experiment, SHOOTOUT)
+    assert install_views(store, experiment).written == ("shootout",)
+
+
+def test_a_newer_version_replaces_our_own_older_one(store, experiment, tags, monkeypatch):
+    install_views(store, experiment)
+    old = tags()[SHOOTOUT]
+    monkeypatch.setattr(views, "NEWEST_MS", views.NEWEST_MS + 1)
+    assert install_views(store, experiment).written == VIEWS
+    assert tags()[SHOOTOUT] != old
+    assert install_views(store, experiment).written == ()
+
+
+def test_a_crash_between_the_two_tags_does_not_make_a_view_look_changed(store, experiment, monkeypatch):
+    install_views(store, experiment)
+    monkeypatch.setattr(views, "NEWEST_MS", views.NEWEST_MS + 1)
+    write = store.client.set_experiment_tag
+
+    def dies_at_the_view(experiment, key, value):
+        if key.startswith(views.VIEW_TAG):
+            raise ConnectionError
+        write(experiment, key, value)
+
+    monkeypatch.setattr(store.client, "set_experiment_tag", dies_at_the_view)
+    with pytest.raises(TrackingError):
+        install_views(store, experiment)
+    monkeypatch.setattr(store.client, "set_experiment_tag", write)
+    assert install_views(store, experiment).remarks == ()
+
+
+def test_an_unknown_version_of_mlflow_gets_the_plain_page(store, experiment, tags, monkeypatch):
+    monkeypatch.setattr(views.mlflow, "__version__", "4.0.1")
+    before = tags()
+    found = install_views(store, experiment)
+    assert tags() == before
+    assert (found.there, found.written) == ((), ())
+    assert "MLflow 4.0.1 is not 3.17" in found.remarks[0]
+    addresses = view_addresses("http://host", experiment, found)
+    assert addresses == {
+        "charts": f"http://host/#/experiments/{experiment}/runs?compareRunsMode=CHART&workflowType=machine_learning"
+    }
+
+
+def test_the_version_is_that_of_the_server(server, experiment):
+    from fnostab.tracking import open_store
+
+    assert install_views(open_store(server.url), experiment).written == VIEWS
+
+
+def test_a_missing_experiment_is_an_error(store):
+    with pytest.raises(TrackingError, match="12345"):
+        install_views(store, "12345")
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_view_names_only_what_is_recorded(name):
+    text = (resources.files("fnostab.dashboards") / f"{name}.json").read_text()
+    known = {value for value in vars(names).values() if isinstance(value, str)}
+    metrics = {chart["metricKey"] for section in json.loads(text)["sections"] for chart in section["charts"]}
+    columns = set(re.findall(r"(?:metrics|tags)\.`([^`]+)`", text))
+    assert {metric for metric in metrics | columns if metric not in known} <= {"val/mae_val_Amp_loss"}
