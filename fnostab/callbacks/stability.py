@@ -13,7 +13,7 @@ import copy
 import math
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import lightning
@@ -28,6 +28,7 @@ from fnostab import names
 from fnostab.callbacks.exceptions import one_line, outcome_of
 from fnostab.callbacks.nonfinite_guard import describe_guard, guard_step, release
 from fnostab.callbacks.spikes import Spike, SpikeDetector
+from fnostab.callbacks.steps import Step, gradients_of, tensor_norms_of
 from fnostab.config import MonitorConfig
 from fnostab.errors import ConfigError
 from fnostab.journal import Sink
@@ -45,35 +46,6 @@ KEPT = (  # in a checkpoint, of what was seen so far
     "_epoch_losses",
 )
 KEPT_VALIDATIONS = ("validations", "_epochs")
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One optimiser step as it was seen: 0-d tensors on the device, until its block is read.
-
-    Attributes:
-        loss: mean over the step's micro-batches; None if it was not seen.
-        norm: of the gradient before clipping.
-        clipped: of the gradient after clipping.
-        fraction: share of units that were clipped, None if the module does not say.
-        learning_rate: of the first parameter group.
-        tensor_norms: of the gradient of each parameter that has one, before clipping; () if they are of
-            several kinds.
-    """
-
-    loss: Tensor | None
-    norm: Tensor
-    clipped: Tensor
-    fraction: Tensor | None
-    learning_rate: float | Tensor
-    tensor_norms: tuple[Tensor, ...] = ()
-
-    def numbers(self) -> Tensor:
-        """Norm, clipped norm, loss and fraction; 0 for what was not seen."""
-        unseen = torch.zeros_like(self.norm)
-        loss = unseen if self.loss is None else self.loss
-        fraction = unseen if self.fraction is None else self.fraction.to(self.norm)
-        return torch.stack((self.norm, self.clipped, loss, fraction))
 
 
 class StabilityMonitor(Callback):
@@ -130,12 +102,12 @@ class StabilityMonitor(Callback):
         self.nan_events = 0
         self.inf_events = 0
         self.first_nonfinite_step: int | None = None
-        self.latest: _Step | None = None
+        self.latest: Step | None = None
         self._spikes = SpikeDetector()
         self._loss: Tensor | None = None
         self._micro_batches = 0
-        self._step: _Step | None = None  # the one that is under way
-        self._block: list[_Step] = []
+        self._step: Step | None = None  # the one that is under way
+        self._block: list[Step] = []
         self._undo = ExitStack()  # of what was changed in the module and its optimisers
         self._grad_norms: list[float] = []
         self._window: list[float] = []
@@ -172,8 +144,8 @@ class StabilityMonitor(Callback):
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
     ) -> None:
-        gradients = _gradients(optimizer)
-        tensor_norms = _tensor_norms(gradients)
+        gradients = gradients_of(optimizer)
+        tensor_norms = tensor_norms_of(gradients)
         norm = torch.linalg.vector_norm(torch.stack(tensor_norms)) if tensor_norms else get_total_norm(gradients)
         loss = None
         if self._loss is not None:  # it is if a module calls loss.backward() by itself
@@ -185,7 +157,7 @@ class StabilityMonitor(Callback):
         learning_rate = optimizer.param_groups[0]["lr"]
         if isinstance(learning_rate, Tensor):
             learning_rate = learning_rate.detach().clone()  # read with the block; a schedule changes it in place
-        self._step = self.latest = _Step(loss, norm, norm, None, learning_rate, tensor_norms)
+        self._step = self.latest = Step(loss, norm, norm, None, learning_rate, tensor_norms)
         if not pl_module.automatic_optimization:
             self._block.append(self._step)
             self._step = None
@@ -280,7 +252,7 @@ class StabilityMonitor(Callback):
             clip(optimizer, *args, **kwargs)
             if clips and self._step is not None:
                 fraction = getattr(pl_module, "clip_fraction", None)
-                self._step = replace(self._step, clipped=get_total_norm(_gradients(optimizer)), fraction=fraction)
+                self._step = replace(self._step, clipped=get_total_norm(gradients_of(optimizer)), fraction=fraction)
 
         own = vars(pl_module).get("configure_gradient_clipping")  # most modules define it in their class
         clip_and_measure.replaced = getattr(own, "replaced", own)  # type: ignore[attr-defined]
@@ -307,7 +279,7 @@ class StabilityMonitor(Callback):
             self._take(self.steps_read, step, *row)
             self.steps_read += 1
 
-    def _take(self, step: int, seen: "_Step", norm: float, clipped: float, loss: float, fraction: float) -> None:
+    def _take(self, step: int, seen: Step, norm: float, clipped: float, loss: float, fraction: float) -> None:
         point = {names.GRAD_NORM: norm, names.GRAD_NORM_CLIPPED: clipped}
         point[names.LEARNING_RATE] = float(seen.learning_rate)
         if seen.loss is not None:
@@ -399,16 +371,6 @@ class StabilityMonitor(Callback):
 
 def _finite(steps: float) -> int | None:
     return int(steps) if math.isfinite(steps) else None
-
-
-def _gradients(optimizer: Optimizer) -> list[Tensor]:
-    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-
-
-def _tensor_norms(gradients: list[Tensor]) -> tuple[Tensor, ...]:
-    """As `get_total_norm` takes them, so that nobody has to take them again; () if it would have to group them."""
-    kinds = {(gradient.device, gradient.dtype, gradient.is_sparse) for gradient in gradients}
-    return () if len(kinds) != 1 or kinds.pop()[2] else tuple(torch._foreach_norm(gradients))
 
 
 def _unwatch_clipping(pl_module: lightning.LightningModule) -> None:
