@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test clean
+.PHONY: run test docs clean
 
 run: $(STAMP)  ## a small but real shootout, and its verdict
 	PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true \
@@ -17,6 +17,10 @@ test: $(STAMP)  ## all tests
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest
 
+docs: $(STAMP)  ## the documentation, in site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'open site/index.html in a browser'
+
 $(STAMP): pyproject.toml constraints.txt
 	@echo "making $(VENV): this takes a minute or two"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -26,4 +30,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:  ## everything but the environment: records, journals, caches
-	rm -rf outputs mlflow.db mlruns mlartifacts .mypy_cache .ruff_cache .pytest_cache
+	rm -rf site outputs mlflow.db mlruns mlartifacts .mypy_cache .ruff_cache .pytest_cache

@@ -70,6 +70,7 @@ class BlackBox(Callback):
         self._parameters: dict[str, Tensor] = {}
         self._history: deque[tuple[int, Tensor, Tensor, Tensor]] = deque(maxlen=HISTORY_STEPS)
         self._suspect_history: History = []
+        self._tried = False  # once is enough, on a full disk too
 
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
@@ -102,30 +103,27 @@ class BlackBox(Callback):
         judgement = self.monitor.judgement
         if judgement is None or judgement.outcome not in FAILURES:
             return
-        suspect = self.snapshots.suspect
-        state = suspect if suspect.exists() else self.snapshots.before(judgement.failure_step or 0)[1]
         history = self._suspect_history or list(self._history)
-        self._keep(trainer, state, history, judgement.outcome, judgement.failure_step)
+        self._keep(trainer, history, judgement.outcome, judgement.failure_step or 0)
 
     def _keep_nonfinite(self, trainer: lightning.Trainer) -> None:
         step = self.monitor.first_nonfinite_step
         if step is not None:
-            _, state = self.snapshots.before(step)
-            self._keep(trainer, state, list(self._history), Outcome.NONFINITE, step)
+            self._keep(trainer, list(self._history), Outcome.NONFINITE, step)
 
-    def _keep(
-        self,
-        trainer: lightning.Trainer,
-        state: Mapping[str, Any] | Path,
-        history: History,
-        outcome: Outcome,
-        failure_step: int | None,
-    ) -> None:
-        if self.folder.exists():
+    def _state(self, failure_step: int) -> Mapping[str, Any] | Path:
+        suspect = self.snapshots.suspect
+        at_step = self.monitor.first_nonfinite_step is not None
+        return suspect if suspect.exists() and not at_step else self.snapshots.before(failure_step)[1]
+
+    def _keep(self, trainer: lightning.Trainer, history: History, outcome: Outcome, failure_step: int) -> None:
+        if self._tried or self.folder.exists():
             return
+        self._tried = True
         partial = self.folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
         try:
+            state = self._state(failure_step)
             partial.mkdir(parents=True)
             if isinstance(state, Path):
                 shutil.copyfile(state, partial / STATE_FILE)

@@ -58,10 +58,16 @@ class Snapshots(Callback):
         self._cost_s = 0.0
 
     def before(self, step: int) -> tuple[int, dict[str, Any] | Path]:
-        """The latest state that lies some steps before ``step``, or else the earliest, with the step it goes on at."""
+        """The latest state that lies some steps before ``step``, or else the earliest, with the step it goes on at.
+
+        Raises:
+            CheckpointError: none was kept.
+        """
         kept: list[tuple[int, dict[str, Any] | Path]] = [*self.recent]
         if self._resume_step is not None and self._resume_step <= step:
             kept.append((self._resume_step, self.resume))
+        if not kept:
+            raise CheckpointError(f"no state from before step {step} could be kept")
         kept.sort(key=lambda one: one[0])
         early = [one for one in kept if one[0] <= step - LEAD_STEPS]
         return early[-1] if early else kept[0]
@@ -106,7 +112,10 @@ class Snapshots(Callback):
         if not looks_failed(monitor.validations, monitor.constant_loss, monitor.rules):
             self.suspect.unlink(missing_ok=True)
         elif not self.suspect.exists() and self.resume.exists():
-            os.link(self.resume, self.suspect)  # the file stays when another takes its name
+            try:
+                os.link(self.resume, self.suspect)  # the file stays when another takes its name
+            except OSError as error:
+                warnings.warn(f"{self.suspect} could not be kept: {error}", stacklevel=2)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs

@@ -22,6 +22,7 @@ COMMANDS = {
     "report": "Write a verdict with its figures as one HTML file.",
     "policy": "Show what verdicts made the default.",
     "export": "Write the trials of a study as a CSV table.",
+    "replay": "Run a failure again from its black box.",
     "activations": "Show the drift of the activations against depth.",
     "studies": "List the built-in studies.",
     "sync": "Send journals on disk to MLflow.",

@@ -8,6 +8,7 @@ In all of them spikes stay in view, and a red cross is a value that was not fini
 from fnostab.figures.arms import failure_rate_forest, kaplan_meier_figure, loss_strip
 from fnostab.figures.curves import LossCurve, loss_curves
 from fnostab.figures.fan import Fan, grad_norm_fan, make_fan
+from fnostab.figures.replay import ReplayedSteps, replay_figure
 from fnostab.figures.style import COLOURS, INK
 from fnostab.figures.trial import Panel, activation_figure, history_figure, reconstruction_figure
 
@@ -17,6 +18,7 @@ __all__ = [
     "Fan",
     "LossCurve",
     "Panel",
+    "ReplayedSteps",
     "activation_figure",
     "failure_rate_forest",
     "grad_norm_fan",
@@ -26,4 +28,5 @@ __all__ = [
     "loss_strip",
     "make_fan",
     "reconstruction_figure",
+    "replay_figure",
 ]

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fnostab.tracking.attempt import is_alive
+    from fnostab.tracking.black_box import fetch_black_box
+    from fnostab.tracking.catching_up import SyncReport, sync
+    from fnostab.tracking.closing import ClosedRun, Reconciliation, reconcile
     from fnostab.tracking.elsewhere import RunElsewhere, runs_elsewhere, set_aside
     from fnostab.tracking.live import live_sink
     from fnostab.tracking.reader import StudyRecord, find_experiment, newest_study, trial_rows
-    from fnostab.tracking.closing import ClosedRun, Reconciliation, reconcile
     from fnostab.tracking.registry import fetch_checkpoint, register_generator
     from fnostab.tracking.run import end_unwritten
     from fnostab.tracking.server import ServerSettings, TrackingServer, create_admin, is_loopback, needs_admin
     from fnostab.tracking.store import Store, open_store
-    from fnostab.tracking.catching_up import SyncReport, sync
     from fnostab.tracking.ui import experiments_with_runs, free_port, ui_command, wait_until_ready
     from fnostab.tracking.uploader import Uploader
     from fnostab.tracking.verdicts import log_verdict
@@ -45,6 +46,7 @@ __all__ = [
     "ensure_study",
     "existing_store",
     "experiments_with_runs",
+    "fetch_black_box",
     "fetch_checkpoint",
     "find_experiment",
     "find_study",
@@ -74,6 +76,7 @@ __all__ = [
 ]
 
 _MODULE_OF = {
+    "fetch_black_box": "black_box",
     "RunElsewhere": "elsewhere",
     "runs_elsewhere": "elsewhere",
     "set_aside": "elsewhere",

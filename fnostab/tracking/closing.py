@@ -35,7 +35,7 @@ class ClosedRun:
     """A run that was RUNNING although its process is gone.
 
     Attributes:
-        what: "trial", "live run", "study" or "mlflow run".
+        what: "trial", "live run", "study", "verdict" or "mlflow run".
         outcome: of a trial; the status of another run.
         points_sent: that only its journal held.
         reason: of the outcome, None if there is nothing to say.
@@ -81,6 +81,7 @@ def reconcile(store: Store, output: str | Path, experiment: str | None = None) -
     """
     folders = _Folders((Path(output), Path(LIVE_FOLDER)))
     of_kind = f"tags.`{names.KIND}` = "
+    of_mlflow_run = f"tags.`{MADE_BY_MLFLOW_RUN}` LIKE '%'"
     with reported(store):
         every = {e.experiment_id: e.name for e in _pages(store.client.search_experiments)}
     chosen = [key for key, name in every.items() if experiment in (None, name)]
@@ -88,7 +89,8 @@ def reconcile(store: Store, output: str | Path, experiment: str | None = None) -
         (_close_trial, chosen, f"{of_kind}'{names.KIND_TRIAL}'"),
         (_close_trial, chosen, f"{of_kind}'{names.KIND_LIVE}'"),
         (_close_study, chosen, f"{of_kind}'{names.KIND_STUDY}'"),
-        (_close_project_run(chosen), list(every), f"tags.`{names.STUDY_RUN}` LIKE '%'"),
+        (_close_verdict, chosen, f"{of_kind}'{names.KIND_VERDICT}'"),
+        (_close_project_run(chosen), list(every), f"{of_mlflow_run} AND tags.`{names.STUDY_RUN}` LIKE '%'"),
     ]
     closed: list[ClosedRun] = []
     refused: list[str] = []
@@ -173,13 +175,22 @@ def _close_study(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
     return ClosedRun(run.info.run_id, run.info.run_name, "study", "KILLED", reason=_gone(owner))
 
 
+def _close_verdict(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
+    """Whoever wants that verdict judges again: what is there of it may lack its evidence."""
+    owner = run.data.tags.get(names.OWNER)
+    if may_be_at_work(owner, run.info.start_time / 1000):
+        return None
+    store.client.set_terminated(run.info.run_id, "KILLED", end_time=run.info.start_time)
+    return ClosedRun(run.info.run_id, run.info.run_name, "verdict", "KILLED", reason=_gone(owner))
+
+
 def _close_project_run(experiments: Sequence[str]) -> Close:
     """Closes runs of `mlflow run` that started a study in one of the ``experiments``."""
 
     def close(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
         tags = run.data.tags
         mine = run.info.run_id == os.environ.get("MLFLOW_RUN_ID")  # it is at work, whatever became of a study of its
-        if mine or names.KIND in tags or MADE_BY_MLFLOW_RUN not in tags:
+        if mine or names.KIND in tags:
             return None
         study = store.client.get_run(tags[names.STUDY_RUN])
         owner, sign_ms = study.data.tags.get(names.OWNER), _last_sign_of_study(store, study)

@@ -16,7 +16,7 @@ from fnostab.tracking.attempt import starts_attempt
 from fnostab.tracking.batch import Batch
 from fnostab.tracking.identity import RunIdentity
 from fnostab.tracking.notes import withdraw_note
-from fnostab.tracking.store import Store, experiment_id, reported
+from fnostab.tracking.store import Store, experiment_id, find_or_make_run, reported
 from fnostab.tracking.writer import note_trial
 from fnostab.trial import TrialSpec
 
@@ -65,11 +65,11 @@ class TrialRun:
         """
         experiment = experiment_id(store, identity.experiment)
         same_trial = f"tags.`{names.TRIAL_ID}` = '{identity.trial_id}'"
-        found = store.client.search_runs([experiment], same_trial, max_results=1)
-        run = (
-            found[0]
-            if found
-            else store.client.create_run(experiment, start_ms, dict(identity.tags), run_name=identity.run_name)
+        run = find_or_make_run(
+            store,
+            experiment,
+            same_trial,
+            lambda: store.client.create_run(experiment, start_ms, dict(identity.tags), run_name=identity.run_name),
         )
         if run.info.start_time != start_ms:
             raise TrackingError(

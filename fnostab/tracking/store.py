@@ -3,10 +3,11 @@
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import requests
@@ -16,13 +17,24 @@ from mlflow.exceptions import MlflowException, RestException
 
 from fnostab.errors import TrackingError
 
-__all__ = ["Store", "checked_address", "describe", "experiment_id", "is_refusal", "masked", "open_store", "reported"]
+__all__ = [
+    "Store",
+    "checked_address",
+    "describe",
+    "experiment_id",
+    "find_or_make_run",
+    "is_refusal",
+    "masked",
+    "open_store",
+    "reported",
+]
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql")
 PROBE_TIMEOUT_S = 4
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PROBE_TIMEOUT_S)}
 LONGEST_MESSAGE = 240
+MOST_TWINS = 10
 _PASSWORD = re.compile(r"((?:^(?!\S*//)|//)[^/@\s:]*):\S*@")  # to the last @: a password may hold one, or a slash
 _TOKEN = re.compile(r"(https?://)[^/@\s:]+@")
 _PARAMETER = re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token)[^=&\s]*=)[^&\s]+", re.IGNORECASE)
@@ -101,6 +113,29 @@ def experiment_id(store: Store, name: str) -> str:
         restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         raise TrackingError(f"experiment {name!r} in {store.address} was deleted: `{restore}`, or take another name")
     return str(experiment.experiment_id)
+
+
+def find_or_make_run(store: Store, experiment: str, which: str, make: Callable[[], object]) -> Any:
+    """The run that the filter ``which`` finds in an experiment; there is never more than one in use.
+
+    A server that dies while it answers may have made the run: MLflow's client asks again, and there are two.
+    The one that every later search finds first is kept.
+
+    Args:
+        store: where to look.
+        experiment: id.
+        which: MLflow's filter, which finds this run alone.
+        make: makes the run if there is none.
+    """
+    found = store.client.search_runs([experiment], which, max_results=MOST_TWINS)
+    if not found:
+        make()
+        found = store.client.search_runs([experiment], which, max_results=MOST_TWINS)
+    first, *others = found
+    for other in others:
+        if other.info.start_time == first.info.start_time and not (other.data.metrics or other.data.params):
+            store.client.delete_run(other.info.run_id)
+    return first
 
 
 @contextmanager

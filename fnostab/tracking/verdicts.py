@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fnostab import __version__, names
+from fnostab.tracking.attempt import this_process
 from fnostab.tracking.notes import as_tags, bounded, put_note, run_link
 from fnostab.tracking.store import Store, reported
 from fnostab.tracking.writer import note_study
@@ -42,6 +43,7 @@ def log_verdict(
         names.KIND: names.KIND_VERDICT,
         names.VERDICT: verdict,
         names.STUDY_RUN: " ".join(study_run_ids),
+        names.OWNER: this_process(),
         names.SCHEMA_TAG: names.SCHEMA,
         names.VERSION: __version__,
         **as_tags(bounded(note, more=MORE)),

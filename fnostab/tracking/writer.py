@@ -26,7 +26,7 @@ from fnostab.tracking.notes import (
     study_note,
     trial_note,
 )
-from fnostab.tracking.store import Store, experiment_id, reported
+from fnostab.tracking.store import Store, experiment_id, find_or_make_run, reported
 from fnostab.trial import StudySpec
 
 __all__ = [
@@ -65,8 +65,12 @@ def find_or_make_study(store: Store, spec: StudySpec, start_ms: int | None = Non
     client = store.client
     experiment = experiment_id(store, spec.experiment)
     same_study = f"tags.`{names.STUDY_HASH}` = '{spec.hash}' AND tags.`{names.KIND}` = '{names.KIND_STUDY}'"
-    found = client.search_runs([experiment], same_study, max_results=1)
-    run = found[0] if found else client.create_run(experiment, start_ms, _tags(spec), run_name=spec.name)
+    run = find_or_make_run(
+        store,
+        experiment,
+        same_study,
+        lambda: client.create_run(experiment, start_ms, _tags(spec), run_name=spec.name),
+    )
     for name, value in _params(spec).items():
         if name not in run.data.params:
             client.log_param(run.info.run_id, name, value)
@@ -157,7 +161,10 @@ def note_study(client: MlflowClient, run_id: str) -> None:
         if spec is None:
             return
         experiment = client.get_run(run_id).info.experiment_id
-        judges = f"tags.`{names.KIND}` = '{names.KIND_VERDICT}' AND tags.`{names.STUDY_RUN}` LIKE '%{run_id}%'"
+        judges = (
+            f"tags.`{names.KIND}` = '{names.KIND_VERDICT}' AND tags.`{names.STUDY_RUN}` LIKE '%{run_id}%' "
+            "AND attributes.status = 'FINISHED'"  # else its process died before it was whole
+        )
         newest = client.search_runs([experiment], judges, max_results=1, order_by=["attributes.start_time DESC"])
         outcomes = _outcomes(client, experiment, spec)
         put_note(client, run_id, study_note(spec, experiment, outcomes, newest[0] if newest else None))

@@ -61,8 +61,6 @@ def test_the_resumed_curve_equals_the_uninterrupted_one(spec, uninterrupted, tmp
     assert resumed.outcome is uninterrupted.outcome is Outcome.CONVERGED
     (step,) = resumed_at(tmp_path)
     assert step > 0
-    a,b=set(resumed.points),set(uninterrupted.points)
-    print(step, sorted((x[1],x[0],x[2]) for x in a-b)[:8], sorted((x[1],x[0],x[2]) for x in b-a)[:8])
     assert sorted(resumed.points) == sorted(uninterrupted.points)  # every point, none twice
 
 

@@ -1,0 +1,122 @@
+"""What has to be true of a study after whatever befell it: journals and database agree, and nothing runs.
+
+The database is read as it is, row by row, so that what MLflow hides is seen too.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+
+from fnostab import names
+from fnostab.journal import Point, read_journal
+from fnostab.outcomes import TRAINING_OUTCOMES
+from fnostab.tracking.batch import metric_name
+
+PointKey = tuple[str, int]  # metric, step
+TIMED = (names.SAMPLES_PER_S, names.PEAK_MEMORY, "system/")  # metrics that differ from run to run
+
+
+@dataclass
+class Run:
+    """A run as its database has it, with every row of its histories."""
+
+    run_id: str
+    name: str
+    status: str
+    tags: dict[str, str] = field(default_factory=dict)
+    points: list[tuple[PointKey, float]] = field(default_factory=list)
+
+    @property
+    def trial(self) -> str:
+        """Arm and seed, as its folder is called."""
+        return f"{self.tags.get(names.ARM)}-{self.tags.get(names.SEED)}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of one trial.
+
+    Attributes:
+        recorded: points in its journal.
+        stored: of them in the store.
+        doubled: points that journal or store has twice, or that only the store has.
+        outcome: of its run; "" without one.
+        problems: what is wrong.
+        curve: its points but for those of time and memory.
+    """
+
+    recorded: int
+    stored: int
+    doubled: int
+    outcome: str
+    problems: tuple[str, ...]
+    curve: Mapping[PointKey, float]
+
+
+def read_runs(database: str, experiment: str) -> list[Run]:
+    """The runs of an experiment that are not deleted."""
+    engine = sqlalchemy.create_engine(database)
+    of_experiment = (
+        "FROM runs r JOIN experiments e ON e.experiment_id = r.experiment_id {} "
+        "WHERE e.name = :name AND r.lifecycle_stage = 'active'"
+    )
+    with engine.connect() as connection:
+
+        def rows(columns: str, join: str) -> Sequence[Any]:
+            query = sqlalchemy.text(f"SELECT {columns} {of_experiment.format(join)}")
+            return connection.execute(query, {"name": experiment}).fetchall()
+
+        runs = {row[0]: Run(*row) for row in rows("r.run_uuid, r.name, r.status", "")}
+        for run_id, key, value in rows("r.run_uuid, t.key, t.value", "JOIN tags t ON t.run_uuid = r.run_uuid"):
+            runs[run_id].tags[key] = value
+        for run_id, key, step, value in rows(
+            "r.run_uuid, m.key, m.step, m.value", "JOIN metrics m ON m.run_uuid = r.run_uuid"
+        ):
+            runs[run_id].points.append(((key, step), value))
+    engine.dispose()
+    return list(runs.values())
+
+
+def journal_points(directory: Path) -> list[tuple[PointKey, float]]:
+    """Every finite point of a journal, under the names that MLflow knows."""
+    return [
+        ((metric_name(name), record.step), value)
+        for record, _ in read_journal(directory / "journal.jsonl")
+        if isinstance(record, Point)
+        for name, value in record.values.items()
+    ]
+
+
+def check_trial(directory: Path, runs: Sequence[Run]) -> Found:
+    """Compare a trial's journal with its runs, of which there should be one."""
+    recorded = journal_points(directory)
+    mine = [r for r in runs if r.tags.get(names.KIND) == names.KIND_TRIAL and r.trial == directory.name]
+    stored = [point for run in mine for point in run.points]
+    counts = [Counter(key for key, _ in points) for points in (recorded, stored)]
+    doubled = sum(sum(c.values()) - len(c) for c in counts) + len(set(stored) - set(recorded))
+    outcome = mine[0].tags.get(names.OUTCOME, "") if mine else ""
+    problems = []
+    if len(mine) != 1:
+        problems.append(f"{len(mine)} runs of the trial")
+    if lost := len(set(recorded) - set(stored)):
+        problems.append(f"{lost} points lost")
+    if doubled:
+        problems.append(f"{doubled} points doubled")
+    if outcome not in TRAINING_OUTCOMES or any(run.status != "FINISHED" for run in mine):
+        problems.append(f"{outcome or 'no outcome'}, {[run.status for run in mine]}")
+    curve = {key: value for key, value in recorded if not key[0].startswith(TIMED)}
+    return Found(len(recorded), len(set(recorded) & set(stored)), doubled, outcome, tuple(problems), curve)
+
+
+def count_running(runs: Sequence[Run]) -> int:
+    """Runs of any kind that are RUNNING."""
+    return sum(run.status == "RUNNING" for run in runs)
+
+
+def differences(curve: Mapping[PointKey, float], whole: Mapping[PointKey, float]) -> list[str]:
+    """Metrics in which a trial's curve is not that of its twin that nothing befell."""
+    return sorted({key[0] for key in curve.keys() | whole.keys() if curve.get(key) != whole.get(key)})

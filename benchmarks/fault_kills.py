@@ -1,0 +1,224 @@
+"""SIGKILL at random moments of a running study, again and again: of trials, of the launcher, of both."""
+
+import random
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from benchmarks.fault_checks import check_trial, count_running, differences, read_runs
+from benchmarks.fault_places import Place
+from fnostab import names
+from fnostab.journal import Event, read_journal
+
+EXPERIMENT = "kills"
+ARMS = {"control": {}, "other": {"training.weight_decay": 0.001}}
+PAUSE_S = (1.0, 12.0)  # between two volleys
+TARGETS = {"trials": 8, "launcher": 1, "both": 1}  # with their weights
+MOST_STARTS_AT_THE_END = 5
+ATTEMPTS = "1000"  # many kills hit a process that has come no further yet
+
+
+@dataclass
+class KillsReport:
+    """What was done, and what became of it."""
+
+    kills: Counter[str] = field(default_factory=Counter)  # by what the process was doing
+    starts: int = 0
+    seconds: float = 0.0
+    trials: int = 0
+    attempts: int = 0
+    resumed: int = 0
+    recorded: int = 0
+    stored: int = 0
+    doubled: int = 0
+    running: int = 0
+    compared: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every trial is there once, whole, with an outcome, and nothing is RUNNING."""
+        return not self.problems and not self.running and self.recorded == self.stored
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What is shown of it."""
+        by_what = ", ".join(f"{count} {what}" for what, count in sorted(self.kills.items()))
+        return [
+            ("kills", f"{self.kills.total()} ({by_what})"),
+            ("time", f"{self.seconds:.0f} s, {self.starts} starts of `fnostab run`"),
+            ("trials", f"{self.trials}, each once with its outcome; {self.attempts} attempts, {self.resumed} resumed"),
+            ("points found/recorded", f"{self.stored}/{self.recorded}"),
+            ("points doubled", str(self.doubled)),
+            ("RUNNING left after `fnostab reconcile`", str(self.running)),
+            ("curves equal to uninterrupted twins", f"{self.compared - self._differing} of {self.compared} compared"),
+            ("result", "OK" if self.ok else "; ".join(self.problems)),
+        ]
+
+    @property
+    def _differing(self) -> int:
+        return sum("curve" in problem for problem in self.problems)
+
+
+class Shootout:
+    """A study that goes on whenever its launcher is started."""
+
+    def __init__(self, folder: Path, seeds: int, jobs: int, epochs: int) -> None:
+        self.place = Place(folder / "killed")
+        self.seeds, self.jobs, self.epochs = seeds, jobs, epochs
+        self.study = self.place.write_study(EXPERIMENT, ARMS, **{"training.epochs": epochs})
+        self.launcher: subprocess.Popen[bytes] | None = None
+        self.starts = 0
+
+    def command(self) -> list[str]:
+        """Of the launcher."""
+        seeds = ["--seeds", str(self.seeds), "--profile", "small", "--jobs", str(self.jobs)]
+        return ["run", str(self.study), *seeds, "--attempts", ATTEMPTS]
+
+    def keep_running(self) -> None:
+        """Start the launcher again if it has ended; with more seeds if the study has."""
+        if self.launcher is not None and self.launcher.poll() is None:
+            return
+        if self.launcher is not None and self.launcher.returncode == 0:
+            self.seeds += self.jobs // len(ARMS) or 1
+        self.launcher = self.place.start(*self.command())
+        self.starts += 1
+
+    def trials(self) -> list[tuple[psutil.Process, Path]]:
+        """Trials' processes, whoever started them, with their directories."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            line = process.info["cmdline"] or []
+            if "--trial" in line and line[-1].startswith(str(self.place.output)):
+                found.append((process, Path(line[-1]).parent))
+        return found
+
+    def finish(self) -> int:
+        """Let it run until it is done: the launcher's last exit status."""
+        status = None
+        for _ in range(MOST_STARTS_AT_THE_END):
+            if self.launcher is None or self.launcher.poll() is not None:
+                self.launcher = self.place.start(*self.command())
+                self.starts += 1
+            status = self.launcher.wait()
+            if status == 0:
+                break
+        return -1 if status is None else status
+
+
+def kill_at_random(
+    folder: Path,
+    n_kills: int,
+    seed: int,
+    *,
+    seeds: int = 6,
+    jobs: int = 4,
+    epochs: int = 20,
+    pause_s: tuple[float, float] = PAUSE_S,
+    twins: int = 5,
+) -> KillsReport:
+    """Kill processes of a study at moments drawn from ``seed``, finish it, and compare it with its journals.
+
+    Args:
+        folder: to work in.
+        n_kills: in all.
+        seed: of the moments and victims.
+        seeds: of the study, at first; more if it is finished too soon.
+        jobs: trials side by side.
+        epochs: of a trial.
+        pause_s: shortest and longest, between two volleys.
+        twins: seeds of which the trials are run once more without a kill, to compare their curves.
+    """
+    rng, report, started = random.Random(seed), KillsReport(), time.monotonic()
+    shootout = Shootout(folder, seeds, jobs, epochs)
+    while report.kills.total() < n_kills:
+        shootout.keep_running()
+        time.sleep(rng.uniform(*pause_s))
+        _volley(shootout, rng, report, n_kills - report.kills.total())
+    if status := shootout.finish():
+        report.problems.append(f"the study ends with {status}")
+    shootout.place.call("reconcile")
+    report.seconds, report.starts = time.monotonic() - started, shootout.starts
+    _check(shootout, report)
+    _compare(folder, shootout, report, min(twins, shootout.seeds))
+    return report
+
+
+def _volley(shootout: Shootout, rng: random.Random, report: KillsReport, most: int) -> None:
+    """Kill some trials, the launcher, or the launcher and all trials."""
+    target = rng.choices(list(TARGETS), list(TARGETS.values()))[0]
+    victims = shootout.trials()
+    if target == "trials" and victims:
+        victims = rng.sample(victims, rng.randint(1, len(victims)))
+    if target != "trials" and shootout.launcher is not None and shootout.launcher.poll() is None:
+        shootout.launcher.kill()
+        shootout.launcher.wait()
+        report.kills["of the launcher"] += 1
+        most -= 1
+    for process, directory in [] if target == "launcher" else victims[:most]:
+        what = _doing(directory, process.pid)
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+        report.kills[f"of trials that were {what}"] += 1
+    print(f"{report.kills.total()} kills, {time.strftime('%H:%M:%S')}: {dict(report.kills)}", flush=True)
+
+
+def _doing(directory: Path, pid: int) -> str:
+    """What a trial's process is at, as far as its journal says."""
+    journal, doing, mine = directory / "journal.jsonl", "starting", False
+    if not journal.exists():
+        return doing
+    for record, _ in read_journal(journal):
+        if not isinstance(record, Event):
+            continue
+        if record.name == names.TAGS_EVENT and names.OWNER in record.payload:
+            mine, doing = record.payload[names.OWNER].startswith(f"{pid}@"), "starting"
+        elif record.name == names.STARTED_EVENT and mine:
+            doing = "training"
+        elif record.name == names.ARTIFACT_EVENT and doing == "training":
+            doing = "ending"
+        elif record.name == names.OUTCOME_EVENT:
+            doing = "starting"
+    return doing
+
+
+def _check(shootout: Shootout, report: KillsReport) -> None:
+    """Every trial is there once, and the store has what its journal has."""
+    runs = read_runs(shootout.place.database, EXPERIMENT)
+    wanted = {f"{arm}-{seed}" for arm in ARMS for seed in range(shootout.seeds)}
+    counts = Counter(run.trial for run in runs if run.tags.get(names.KIND) == names.KIND_TRIAL)
+    if wanted != set(counts) or max(counts.values()) > 1:
+        report.problems.append(f"{len(wanted)} trials are wanted, found are {dict(counts)}")
+    report.trials, report.running = len(counts), count_running(runs)
+    for directory in _directories(shootout.place):
+        found = check_trial(directory, runs)
+        report.recorded += found.recorded
+        report.stored += found.stored
+        report.doubled += found.doubled
+        report.problems += [f"{directory.name}: {problem}" for problem in found.problems]
+        events = Counter(r.name for r, _ in read_journal(directory / "journal.jsonl") if isinstance(r, Event))
+        report.attempts += events[names.PARAMS_EVENT]
+        report.resumed += events[names.RESUMED_EVENT]
+
+
+def _compare(folder: Path, shootout: Shootout, report: KillsReport, seeds: int) -> None:
+    """Run some of the trials once more, where nothing is killed, and compare the curves."""
+    place = Place(folder / "whole")
+    study = place.write_study(EXPERIMENT, ARMS, **{"training.epochs": shootout.epochs})
+    place.call("run", str(study), "--seeds", str(seeds), "--profile", "small", "--jobs", "2")
+    killed = {path.name: path for path in _directories(shootout.place)}
+    for directory in _directories(place):
+        curves = [check_trial(path, []).curve for path in (killed[directory.name], directory)]
+        report.compared += 1
+        if metrics := differences(*curves):
+            report.problems.append(f"{directory.name}: curve differs in {len(metrics)} metrics, as {metrics[0]}")
+
+
+def _directories(place: Place) -> Sequence[Path]:
+    return sorted(path.parent for path in place.output.glob("*/*/*/journal.jsonl"))
