@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TINY = {  # settings with which a trial trains in a second
+TINY = {
     "data.N": 16,
     "data.object_size": 40,
     "data.n_lines": 20,
@@ -42,6 +42,12 @@ def empty_database(tmp_path_factory):
     path = tmp_path_factory.mktemp("template") / "mlflow.db"
     open_store(f"sqlite:///{path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_settings():
+    """Settings with which a trial trains in a second."""
+    return TINY
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import json
 import shutil
 
 import pytest
-from conftest import TINY
 
 from fnostab import names
 from fnostab.config import TrialConfig
@@ -16,7 +15,7 @@ from fnostab.trial import TrialSpec
 
 
 @pytest.fixture(scope="module")
-def trial(tmp_path_factory):
+def trial(tmp_path_factory, tiny_settings):
     """Folder of a trial whose learning rate makes its weights overflow."""
     from fnostab.training.trial import run_trial
 
@@ -28,7 +27,7 @@ def trial(tmp_path_factory):
         profile="small",
         arm="control",
         seed=3,
-        config=TrialConfig.from_dotted(TINY | {"training.learning_rate": 1e20, "execution.device": "cpu"}),
+        config=TrialConfig.from_dotted(tiny_settings | {"training.learning_rate": 1e20, "execution.device": "cpu"}),
         data_dir=str(folder / "datasets"),
     )
     assert run_trial(spec, folder / "trial") == "nonfinite"
