@@ -111,7 +111,7 @@ class Server:
         self.port = free_port(port)
         self.url = f"http://127.0.0.1:{self.port}"
         self.starts = 0
-        self._command = ui_command(open_store(database), self.port)
+        self._command, self._environment = ui_command(open_store(database), self.port)
         self._leaving = threading.Event()
         self._process = self._start()
         self._keeper = threading.Thread(target=self._keep, daemon=True)
@@ -134,7 +134,7 @@ class Server:
             process = subprocess.Popen(
                 self._command,
                 cwd=self.folder,
-                env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+                env=self._environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

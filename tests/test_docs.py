@@ -317,7 +317,8 @@ class Reader:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             command = command.replace("--port 0", f"--port {free.getsockname()[1]}")
-        server = self._start(f"exec {command}")
+        *before, last = command.splitlines()
+        server = self._start("\n".join([*before, f"exec {last}"]))
         limit = threading.Timer(TIMEOUT_S, server.kill)
         limit.start()
         try:

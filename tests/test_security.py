@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from fnostab import names
-from fnostab.cli.ui import command as ui_command
+from fnostab.cli.ui import command as ui
 from fnostab.errors import ConfigError, DecisionError, JournalError
 from fnostab.journal import Journal
 from fnostab.outcomes import Outcome
 from fnostab.report.documents import _environment as documents
 from fnostab.studies.spec import load_study
 from fnostab.table import TrialRow, write_table
-from fnostab.tracking import open_store, server
+from fnostab.tracking import Store, open_store, server, ui_command
 from fnostab.tracking.follower import Follower
 from fnostab.tracking.identity import LiveRun
 from fnostab.tracking.store import masked
@@ -100,12 +100,14 @@ def journal_of(directory, path, artifact_path=None):
     return directory
 
 
-@pytest.mark.parametrize("path", ["../secret.txt", "/etc/hostname", "link", "artifacts/../../secret.txt"])
+@pytest.mark.parametrize("path", ["../secret.txt", "/etc/hostname", "link", "folder", "artifacts/../../secret.txt"])
 def test_an_artifact_from_outside_its_trial_is_not_sent(workplace, path):
     directory = workplace / "trial"
     (workplace / "secret.txt").write_text("secret")
     journal_of(directory, path)
     (directory / "link").symlink_to(workplace / "secret.txt")
+    (directory / "folder" / "below").mkdir(parents=True)
+    (directory / "folder" / "below" / "link").symlink_to(workplace / "secret.txt")
     with pytest.raises(JournalError, match="lies outside the trial's directory"):
         Follower(open_store(), directory).send()
     assert not list(workplace.rglob("mlruns/**/secret.txt"))
@@ -140,4 +142,11 @@ def test_names_in_a_report_are_text():
 
 def test_servers_listen_on_loopback_unless_told():
     assert server.ServerSettings(Path("s")).host == "127.0.0.1"
-    assert "host" not in {parameter.name for parameter in ui_command.params}
+    assert "host" not in {parameter.name for parameter in ui.params}
+
+
+def test_the_page_of_a_store_hides_its_password():
+    store = Store("postgresql://me:s3cret@db/runs", None)
+    command, environment = ui_command(store, 5000)
+    assert "s3cret" not in " ".join(command)
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == store.uri

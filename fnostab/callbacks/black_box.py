@@ -20,13 +20,12 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
 from fnostab.callbacks.snapshots import Snapshots
 from fnostab.callbacks.stability import StabilityMonitor
-from fnostab.callbacks.state import write_state
+from fnostab.callbacks.state import write_state, write_tensors
 from fnostab.errors import CheckpointError
 from fnostab.outcomes import FAILURES, Outcome
 
@@ -151,4 +150,4 @@ class BlackBox(Callback):
             "gradient_norms": torch.stack(gradients).cpu(),
             "weight_norms": torch.stack(weights).cpu(),
         }
-        save_file(tensors, path, metadata={"parameters": json.dumps(list(self._parameters))})
+        write_tensors(tensors, path, {"parameters": json.dumps(list(self._parameters))})

@@ -112,7 +112,7 @@ def _is_watched(name: str, module: nn.Module) -> bool:
 
 def _of_output(output: Tensor) -> dict[str, Tensor]:
     values = (torch.view_as_real(output) if output.is_complex() else output).float()
-    found = {"output_rms": values.square().mean().sqrt(), "output_max": values.abs().max()}
+    found = {"output_rms": values.double().square().mean().sqrt(), "output_max": values.abs().max()}
     if values.ndim > 1:
         std, mean = torch.std_mean(values.transpose(0, 1).flatten(1), dim=1, correction=0)
         found["dead"] = (std <= DEAD_SPREAD * (1 + mean.abs())).float().mean()
@@ -120,4 +120,5 @@ def _of_output(output: Tensor) -> dict[str, Tensor]:
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))
+    """Of all of them together, in float64: the squares of what is just finite are not, in float32."""
+    return torch.stack([torch.linalg.vector_norm(torch.abs(t), dtype=torch.float64) for t in tensors]).norm()

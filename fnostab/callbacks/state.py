@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fnostab.errors import CheckpointError
 
-__all__ = ["StateFiles", "read_state", "take_state", "write_state"]
+__all__ = ["StateFiles", "read_state", "take_state", "write_state", "write_tensors"]
 
 TREE = "tree"
 
@@ -57,9 +57,21 @@ def write_state(state: Mapping[str, Any], path: Path) -> None:
     """
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_pack(state, tensors))
+    write_tensors({name: t.cpu().contiguous() for name, t in tensors.items()}, path, {TREE: tree})
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write tensors as a safetensors file, atomically, readable by whom the umask lets: the format's own is private.
+
+    Raises:
+        CheckpointError: it can't be written.
+    """
     partial = path.with_suffix(".partial")
     try:
-        save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, partial, metadata={TREE: tree})
+        partial.touch()
+        mode = partial.stat().st_mode
+        save_file(tensors, partial, metadata=metadata)
+        partial.chmod(mode)
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)

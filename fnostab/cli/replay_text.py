@@ -22,12 +22,13 @@ __all__ = ["render"]
 MOST_MODULES = 8
 MUCH_DEAD = 0.5  # of the channels of an output
 MOST_INDICES = 8  # of a batch
+LONGEST_NAME = 40
 HAPPENED = {
     Outcome.COLLAPSED: "the output is constant",
     Outcome.EXPLODED: "the validation loss has exploded",
     Outcome.STAGNATED: "the loss is no better than a constant output's",
 }
-COLUMNS = ("module", "step", "output rms", "gradient", "dead", "update/weight")
+COLUMNS = ("step", "output\nrms", "gradient", "dead", "update/\nweight")
 
 
 def render(replay: Replay) -> RenderableType:
@@ -146,9 +147,10 @@ def _change(states: list[ModuleState]) -> float:
 
 
 def _table(replay: Replay, names: list[str]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
+    table.add_column("module", overflow="ellipsis", max_width=LONGEST_NAME, no_wrap=False)  # gives way to the numbers
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "module" else "right", overflow="ellipsis", no_wrap=True)
+        table.add_column(column, justify="right", no_wrap=True)
     steps = _steps(replay)
     for name in names:
         of_module = {step: replay.modules[step][name] for step in steps.values() if name in replay.modules[step]}

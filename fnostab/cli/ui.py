@@ -63,7 +63,8 @@ def _served(store: Store, port: int) -> Iterator[tuple[str, subprocess.Popen[byt
     url = f"http://127.0.0.1:{chosen}"
     click.echo(f"starting the MLflow UI on {store.address} ...")
     with tempfile.NamedTemporaryFile(prefix="fnostab-ui-", suffix=".log") as log:
-        server = subprocess.Popen(ui_command(store, chosen), stdout=log, stderr=log)
+        line, environment = ui_command(store, chosen)
+        server = subprocess.Popen(line, env=environment, stdout=log, stderr=log)
         try:
             wait_until_ready(url, READY_S, server, Path(log.name))
             yield url, server

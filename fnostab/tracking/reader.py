@@ -88,7 +88,12 @@ def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialR
     with reported(store):
         for run_id, tags, metrics in _summaries(store, experiment, study.spec):
             _check_schema(run_id, tags)
-            rows.append(_row(run_id, tags, metrics, study.spec.primary_metric))
+            try:
+                rows.append(_row(run_id, tags, metrics, study.spec.primary_metric))
+            except (KeyError, ValueError) as error:
+                raise TrackingError(
+                    f"run {run_id} has damaged tags ({error}): correct it, or delete it to leave it out"
+                ) from None
     order = list(study.spec.arms)
     return sorted(rows, key=lambda row: (order.index(row.arm) if row.arm in order else len(order), row.seed))
 

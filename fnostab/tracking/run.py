@@ -116,11 +116,15 @@ class TrialRun:
         """Copy a file or folder of the trial's directory.
 
         Raises:
-            JournalError: the path leads out of that directory.
+            JournalError: there is no path, or it, or a link in the folder that it names, leads out of that directory.
         """
-        path = (directory / payload["path"]).resolve()
-        if not path.is_relative_to(directory.resolve()):
-            raise JournalError(f"{directory}: artifact {payload['path']!r} lies outside the trial's directory")
+        name = payload.get("path")
+        if not isinstance(name, str):
+            raise JournalError(f"{directory}: an artifact without a path")
+        path, home = (directory / name).resolve(), directory.resolve()
+        for each in (path, *path.rglob("*")):
+            if not each.resolve().is_relative_to(home):
+                raise JournalError(f"{directory}: artifact {name!r} lies outside the trial's directory")
         if path.is_dir():
             self._client.log_artifacts(self.id, str(path), payload.get("artifact_path"))
         elif path.exists():

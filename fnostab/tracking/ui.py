@@ -1,5 +1,6 @@
 """Start MLflow's own web page on a store, on loopback only, and say what there is to see on it."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -19,16 +20,18 @@ PORTS_TRIED = 50
 LONGEST_REASON = 200  # characters
 
 
-def ui_command(store: Store, port: int) -> list[str]:
-    """Command that serves the store's web page at ``http://127.0.0.1:<port>``.
+def ui_command(store: Store, port: int) -> tuple[list[str], dict[str, str]]:
+    """Command and environment that serve the store's web page at ``http://127.0.0.1:<port>``.
+
+    The store's address, which may hold a password, is in the environment: a command line is seen by everyone.
 
     Raises:
         TrackingError: the store is a server, and so serves that page itself.
     """
     if store.uri.startswith("http"):
         raise TrackingError(f"{store.address} is a server and shows the page itself: open it in a browser")
-    server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
-    return [*server, "--host", HOST, "--port", str(port), "--workers", "1"]
+    server = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    return server, {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri}
 
 
 def free_port(preferred: int = 5000) -> int:

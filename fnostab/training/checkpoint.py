@@ -6,8 +6,8 @@ from pathlib import Path
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
-from safetensors.torch import save_file
 
+from fnostab.callbacks.state import write_tensors
 from fnostab.trial import TrialSpec
 
 __all__ = ["BestCheckpoint"]
@@ -43,6 +43,4 @@ class BestCheckpoint(Callback):
             name: tensor.cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in pl_module.generator.state_dict().items()
         }
-        partial = self.path.with_suffix(".partial")
-        save_file(weights, partial, metadata={"trial": self.spec.model_dump_json(), "val_loss": repr(loss)})
-        partial.replace(self.path)
+        write_tensors(weights, self.path, {"trial": self.spec.model_dump_json(), "val_loss": repr(loss)})

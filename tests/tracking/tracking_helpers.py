@@ -103,12 +103,17 @@ class Server:
     def __init__(self, store, folder):
         self.port = free_port(5600)
         self.url = f"http://127.0.0.1:{self.port}"
-        self._command, self._folder = ui_command(store, self.port), folder
+        (self._command, self._environment), self._folder = ui_command(store, self.port), folder
 
     def start(self):
         with open(self._folder / "server.log", "ab") as log:
             self._process = subprocess.Popen(
-                self._command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True
+                self._command,
+                cwd=self._folder,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         wait_until_ready(self.url, 60, self._process)
 
