@@ -38,9 +38,9 @@ def fetch_black_box(store: Store, run_id: str, into: Path) -> Path:
         for path in paths:
             if not _is_plain(path):
                 raise TrackingError(f"run {run_id} has an artifact {path!r}, which is no plain file of its black box")
-        into.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for path in paths:
-            file = Path(store.client.download_artifacts(run_id, path, str(into)))
+            file = Path(store.client.download_artifacts(run_id, path, str(folder)))  # without its folder in the run
             if file.resolve().parent != folder.resolve():
                 raise TrackingError(f"artifact {path!r} of run {run_id} would lie outside {folder}")
     return folder
