@@ -157,8 +157,9 @@ class TrainingConfig(_Frozen):
     learning_rate: PositiveFloat = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD
-    schedule: Literal["none", "warmup_cosine"] = "none"
+    schedule: Literal["none", "warmup", "cosine", "warmup_cosine"] = "none"
     warmup_steps: Annotated[int, Field(ge=0)] = 0  # optimiser steps of linear warm-up
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # the same in epochs, or parts of one
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -167,9 +168,20 @@ class TrainingConfig(_Frozen):
                 f"epochs={self.epochs} is above {EPOCH_CAP}: comparison runs stay at or below it; "
                 "set training.stress_test=true if this is a stress test"
             )
-        if self.warmup_steps and self.schedule == "none":
-            raise ValueError("warmup_steps has no effect with schedule=none: set schedule=warmup_cosine")
+        if self.warmup_steps and self.warmup_epochs:
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps} and warmup_epochs={self.warmup_epochs:g} say the same twice: set one"
+            )
+        given = next((name for name in ("warmup_steps", "warmup_epochs") if getattr(self, name)), None)
+        if given and self.schedule in ("none", "cosine"):
+            raise ValueError(f"{given} has no effect with schedule={self.schedule}: set warmup or warmup_cosine")
+        if self.schedule == "warmup" and not given:
+            raise ValueError("schedule=warmup needs warmup_steps or warmup_epochs")
         return self
+
+    def warmup(self, steps_per_epoch: int) -> int:
+        """Optimiser steps of linear warm-up."""
+        return self.warmup_steps or round(self.warmup_epochs * steps_per_epoch)
 
     @property
     def val_loss_name(self) -> str:
@@ -217,7 +229,8 @@ class TrialConfig(_Frozen):
         try:
             return cls.model_validate(nest(settings))
         except ValidationError as error:
-            raise ConfigError(explain(error, cls)) from None
+            location = error.errors(include_url=False)[0]["loc"]
+            raise ConfigError(explain(error, cls), ".".join(map(str, location))) from None
 
     @model_validator(mode="before")
     @classmethod

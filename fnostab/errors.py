@@ -32,7 +32,15 @@ class FnostabError(Exception):
 
 
 class ConfigError(FnostabError):
-    """A setting is unknown, of the wrong type, or impossible beside another."""
+    """A setting is unknown, of the wrong type, or impossible beside another.
+
+    Attributes:
+        setting: its dotted name, or that of its group; empty if it concerns none.
+    """
+
+    def __init__(self, message: str, setting: str = "") -> None:
+        super().__init__(message)
+        self.setting = setting
 
 
 class DataError(FnostabError):

@@ -1,19 +1,123 @@
-"""``fnostab studies``: what can be run."""
+"""``fnostab studies``: what can be run, and a study of one's own to begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from fnostab.errors import ConfigError
 
-@click.command("studies")
-def command() -> None:
-    """List the built-in studies with their arms."""
-    from fnostab.studies.spec import built_in_studies, load_study
+if TYPE_CHECKING:
+    from fnostab.studies.spec import Study
+
+TEMPLATE = """\
+# A study: one question, asked of several arms over many seeds. Run it with: fnostab run {name}.yaml
+name: {name}
+description: Does a smaller learning rate, or clipping, make the network fail less often?
+
+control: control        # the arm that the others are compared with
+primary_metric: val_loss_best
+seeds: 5                # a count, or a list: [0, 3, 5]
+
+defaults:               # of all arms, over those of the profile
+  data.set_phi: true    # the object has a phase, so that phase metrics mean something
+  model.architecture: hybrid
+
+arms:                   # each is a set of differences from the defaults
+  control: {{execution.gradient_clip_val: null}}
+  slow:                 # one arm for each value: slow_0.001, slow_0.003
+    grid: {{training.learning_rate: [1.0e-3, 3.0e-3]}}
+  clipped:
+    inherits: control   # settings (and the grid) of another arm; what stands here wins
+    execution.gradient_clip_val: 1.0
+
+# roles: {{architecture: ..., clipping: ...}} names the arms that GOLD and SILVER would be about.
+# profiles: {{small: {{...}}, full: {{...}}}} has settings for one size alone.
+"""
+
+
+@click.group("studies", invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context) -> None:
+    """List the built-in studies, explain one, or write a new one."""
+    if context.invoked_subcommand is None:
+        _list(Console())
+
+
+@command.command("show")
+@click.argument("study")
+@click.option("--profile", default="auto", show_default=True, help="Size: full, small, or auto (full on a GPU).")
+def show(study: str, profile: str) -> None:
+    """Explain STUDY: a built-in one, or the path of a YAML file."""
+    from fnostab.studies.spec import load_study
+
+    _explain(load_study(study, profile), Console())
+
+
+@command.command("new")
+@click.argument("file", type=click.Path(path_type=Path))
+def new(file: Path) -> None:
+    """Write a study to begin with into FILE, as my_study.yaml; it runs as it is."""
+    from fnostab.studies.spec import read_study_file
+
+    if file.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"{file} is no name of a study: it ends in .yaml")
+    try:
+        with open(file, "x") as written:
+            written.write(TEMPLATE.format(name=file.stem))
+    except FileExistsError:
+        raise ConfigError(f"{file} is there already: name another file") from None
+    except OSError as error:
+        raise ConfigError(f"can't write {file}: {error.strerror}") from error
+    try:
+        read_study_file(str(file))
+    except ConfigError:
+        file.unlink()
+        raise ConfigError(f"{file.stem!r} can't be the name of a study: letters, digits, dots, hyphens, _") from None
+    click.echo(f"wrote {file}: `fnostab studies show {file}`, `fnostab run {file}`")
+
+
+def _list(console: Console) -> None:
+    from fnostab.studies.spec import built_in_studies, read_study_file
 
     table = Table(box=None, pad_edge=False)
-    for column in ("study", "arms", "what it asks"):
-        table.add_column(column)
+    table.add_column("study", no_wrap=True)
+    table.add_column("arms", justify="right")
+    table.add_column("what it asks")
     for name in built_in_studies():
-        study = load_study(name, "small")
-        table.add_row(name, "\n".join(study.arms), study.file.description)
-    Console().print(table)
+        file = read_study_file(name)
+        table.add_row(name, str(len(file.arms)), file.description)
+    console.print(table, highlight=False)
+    console.print("\n`fnostab studies show NAME` has the arms of one.", highlight=False)
+
+
+def _explain(study: Study, console: Console) -> None:
+    from fnostab.config import flatten
+
+    file = study.file
+    console.print(f"[bold]{file.name}[/]: {file.description}\n", highlight=False)
+    control = flatten(study.arms[file.control])
+    table = Table(box=None, pad_edge=False)
+    table.add_column("arm", no_wrap=True)
+    table.add_column("role", no_wrap=True)
+    table.add_column("what it changes")
+    roles = {file.control: "control"} | {arm: role for role, arm in file.roles.items()}
+    for arm, config in study.arms.items():
+        changed = {name: value for name, value in flatten(config).items() if value != control[name]}
+        what = "\n".join(f"{name} = {_shown(value)}" for name, value in changed.items())
+        table.add_row(arm, roles.get(arm, ""), what)
+    console.print(table, highlight=False)
+    seeds = f"{file.seeds} seeds" if isinstance(file.seeds, int) else f"seeds {', '.join(map(str, file.seeds))}"
+    console.print(f"\n{seeds}; decides on failures and {file.primary_metric}", highlight=False)
+    size = {"blocks": "model.fno_blocks", "channels": "model.hidden_channels", "epochs": "training.epochs"}
+    size |= {"learning rate": "training.learning_rate", "N": "data.N"}
+    shown = ", ".join(f"{what} {_shown(control[name])}" for what, name in size.items())
+    console.print(f"control in the {study.profile} profile: {shown}", highlight=False)
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

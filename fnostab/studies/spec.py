@@ -12,54 +12,29 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import TypeAdapter, ValidationError
 
 from fnostab import names
-from fnostab.config import TrialConfig, digest, explain, file_sha256, flatten, read_yaml, text_of
+from fnostab.config import TrialConfig, digest, file_sha256, flatten, read_yaml
 from fnostab.errors import ConfigError, DataError
 from fnostab.policy import Policy, policy_path, read_policy
+from fnostab.studies.file import Settings, StudyFile, built_in_studies, read_study_file
 from fnostab.trial import Name, StudySpec, TrialSpec
 
-__all__ = ["PROFILES", "Study", "built_in_studies", "load_study", "read_study_file", "resolve_profile"]
+__all__ = [
+    "PROFILES",
+    "Study",
+    "StudyFile",
+    "built_in_studies",
+    "load_study",
+    "profile_settings",
+    "read_study_file",
+    "resolve_profile",
+]
 
 PROFILES = ("auto", "full", "small")
-METRICS = (names.VAL_LOSS_BEST, names.VAL_LOSS_LAST, names.MAE_AMP, names.MAE_PHASE, names.SSIM_AMP, names.SSIM_PHASE)
-HIGHER_IS_BETTER = (names.SSIM_AMP, names.SSIM_PHASE)
-Settings = dict[str, Any]  # by dotted name
-
-
-class StudyFile(BaseModel):
-    """A study as it is written in YAML."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    name: Name
-    description: str
-    control: str
-    arms: dict[Name, Settings] = Field(min_length=1)
-    roles: dict[Literal["architecture", "clipping"], str] = {}
-    primary_metric: str = names.VAL_LOSS_BEST
-    loss_margin: Annotated[float, Field(ge=1)] = 1.10  # how many times control's loss counts as no worse
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of the tests, one-sided
-    seeds: Annotated[int, Field(gt=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = 10
-    defaults: Settings = {}
-    profiles: dict[Literal["small", "full"], Settings] = {}
-
-    @model_validator(mode="after")
-    def _arms_exist(self) -> Self:
-        for what, arm in [("control", self.control), *self.roles.items()]:
-            if arm not in self.arms:
-                raise ValueError(f"{what}: there is no arm {arm!r}; arms: {', '.join(self.arms)}")
-        if self.primary_metric not in METRICS:
-            raise ValueError(f"primary_metric={self.primary_metric!r} is not known; accepted: {', '.join(METRICS)}")
-        return self
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Direction of the primary metric."""
-        return self.primary_metric in HIGHER_IS_BETTER
 
 
 class Study:
@@ -176,15 +151,10 @@ class Study:
 
     def _resolve(self, arm: str, overrides: Mapping[str, Any]) -> TrialConfig:
         own: Settings = {}
-        for layer in (
-            self.file.defaults,
-            self.file.profiles.get(self.profile, {}),  # type: ignore[call-overload]
-            self.file.arms[arm],
-            overrides,
-        ):
+        for layer in (*self.file.layers(arm, self.profile), overrides):
             own |= flatten(layer)
         of_policy = self.policy.settings_beside(own) if self.policy else {}
-        settings = flatten(_profile_settings(self.profile)) | of_policy | own
+        settings = flatten(profile_settings(self.profile)) | of_policy | own
         path = settings.get("data.probe.path")
         if isinstance(path, str) and path:
             settings["data.probe.path"] = str(Path(path).absolute())
@@ -197,7 +167,9 @@ class Study:
         try:
             return TrialConfig.from_dotted(settings)
         except ConfigError as error:
-            raise ConfigError(f"arm {arm}: {error}") from None
+            given = any(f"{name}.".startswith(f"{error.setting}.") for name in flatten(overrides) if error.setting)
+            place = "" if given else self.file.place(arm, self.profile, error.setting)
+            raise ConfigError(f"{place}arm {arm}: {error}") from None
 
 
 def load_study(name: str, profile: str = "auto", overrides: Mapping[str, Any] | None = None) -> Study:
@@ -207,30 +179,6 @@ def load_study(name: str, profile: str = "auto", overrides: Mapping[str, Any] | 
         ConfigError: there is no such study or profile, it is not accepted, or the policy is damaged.
     """
     return Study(read_study_file(name), resolve_profile(profile), overrides, read_policy())
-
-
-def read_study_file(name: str) -> StudyFile:
-    """Read a study as it is written, without resolving its settings; see `load_study`."""
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        try:
-            text = text_of(path)
-        except OSError as error:
-            raise ConfigError(f"can't read the study {name}: {error.strerror}") from error
-        except ConfigError as error:
-            raise ConfigError(f"can't read the study {name}: {error}") from None
-    elif name in built_in_studies():
-        text = (_built_in() / f"{name}.yaml").read_text()
-    else:
-        raise ConfigError(
-            f"no study {name!r}; built in: {', '.join(built_in_studies())}; or give the path of a .yaml file"
-        )
-    return _parse(text, name)
-
-
-def built_in_studies() -> list[str]:
-    """Names of the studies that fnostab comes with."""
-    return sorted(p.name.removesuffix(".yaml") for p in _built_in().iterdir() if p.name.endswith(".yaml"))
 
 
 def resolve_profile(profile: str) -> str:
@@ -251,23 +199,7 @@ def count_gpus() -> int:
     return listing.stdout.count("GPU ") if listing.returncode == 0 else 0
 
 
-def _built_in() -> Any:
-    return resources.files("fnostab.studies")
-
-
-def _profile_settings(profile: str) -> Settings:
-    text = (_built_in() / "profiles" / f"{profile}.yaml").read_text()
+def profile_settings(profile: str) -> Settings:
+    """What a profile sets."""
+    text = (resources.files("fnostab.studies") / "profiles" / f"{profile}.yaml").read_text()
     return read_yaml(text) or {}
-
-
-def _parse(text: str, name: str) -> StudyFile:
-    try:
-        values = read_yaml(text)
-    except ConfigError as error:
-        raise ConfigError(f"{name} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{name} is not a study: expected a mapping with name, description, control and arms")
-    try:
-        return StudyFile.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{name}: {explain(error, StudyFile)}") from None

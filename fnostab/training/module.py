@@ -21,7 +21,7 @@ from fnostab.physics.far_field import far_field
 from fnostab.physics.losses import constant_output_loss, mae_loss, poisson_loss
 from fnostab.training.clipping import clip_gradients_, mark_units_
 from fnostab.training.reconstruction import reconstruct
-from fnostab.training.schedules import warmup_cosine
+from fnostab.training.schedules import rate_factor
 
 __all__ = ["PtychoModule"]
 
@@ -106,7 +106,9 @@ class PtychoModule(lightning.LightningModule):
             optimizer = torch.optim.SGD(parameters, momentum=training.momentum, **shared)
         if training.schedule == "none":
             return optimizer
-        factor = warmup_cosine(training.warmup_steps, int(self.trainer.estimated_stepping_batches))
+        steps = int(self.trainer.estimated_stepping_batches)
+        warmup = training.warmup(steps // training.epochs)
+        factor = rate_factor(warmup, steps, cosine=training.schedule.endswith("cosine"))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
     def configure_gradient_clipping(

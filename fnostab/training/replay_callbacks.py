@@ -16,6 +16,7 @@ __all__ = ["ChangedSettings", "Curves", "ReplayEnd"]
 
 STEPS_AFTER = 2  # a non-finite one, so that what came of it is seen
 STEPS_AFTER_CHANGE = 64  # the failing one with a setting changed: the failure may only be put off
+RATE = {f"training.{name}" for name in ("learning_rate", "schedule", "warmup_steps", "warmup_epochs")}
 PER_GROUP = ("weight_decay", "momentum")  # settings of which every group of the optimiser has a copy
 
 
@@ -48,7 +49,7 @@ class ChangedSettings(Callback):
                 for group in optimizer.param_groups:
                     if name in group:
                         group[name] = getattr(self.training, name)
-        if not self.changed.keys() & {"training.learning_rate", "training.schedule", "training.warmup_steps"}:
+        if not self.changed.keys() & RATE:
             return
         rate = self.training.learning_rate
         factor = 1.0

@@ -51,7 +51,7 @@ class Training:
             rules=self.config.monitor,
             val_loss_name=self.config.training.val_loss_name,
             constant_loss=self.constant_loss,
-            warmup_steps=self.config.training.warmup_steps,
+            warmup_steps=self.config.training.warmup(len(self.batches.train_dataloader())),
         )
 
     def fit(

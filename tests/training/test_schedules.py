@@ -2,7 +2,11 @@ import math
 
 import pytest
 
-from fnostab.training.schedules import warmup_cosine
+from fnostab.training.schedules import rate_factor
+
+
+def warmup_cosine(warmup_steps, total_steps):
+    return rate_factor(warmup_steps, total_steps, cosine=True)
 
 
 def test_by_hand():
@@ -31,3 +35,8 @@ def test_no_step_is_wasted_on_a_rate_of_zero():
 def test_a_warm_up_that_outlasts_the_training():
     factor = warmup_cosine(100, 50)
     assert [factor(step) for step in (0, 49, 99, 100)] == [1 / 101, 50 / 101, 100 / 101, 1]
+
+
+def test_warm_up_alone_stays_at_the_top():
+    factor = rate_factor(3, 11, cosine=False)
+    assert [factor(step) for step in (0, 2, 3, 10, 100)] == [0.25, 0.75, 1, 1, 1]
