@@ -18,13 +18,14 @@ from fnostab.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fnostab.decision import FollowUp
+    from fnostab.decision import FollowUp, Verdict
     from fnostab.report.story import Chapter, Decision, Ran
     from fnostab.studies.run import StudyRun
     from fnostab.tracking import Store
 
 __all__ = ["run_strategy"]
 
+PIVOT = "layerscale"
 DEPTH = "model.fno_blocks="
 DEEP = ("model.fno_blocks", "model.max_hidden_channels")  # of Stage B, at which its pivot is run too
 QUESTIONS = {
@@ -95,13 +96,13 @@ def run_strategy(
     judged = chain.decide("Stage A, before anything deep is run")
     roles_of = judged.case.studies["a"]
     roles = Roles(roles_of.control, roles_of.roles.get("architecture"), roles_of.roles.get("clipping"))
-    while (following := follow_up(judged.case.verdict, roles)) is not None:
-        if following.study != "stage_b":
-            chain.last(following)
-            break
+    following = follow_up(judged.case.verdict, roles)
+    while following is not None and following.study == "stage_b":
         chain.study("stage_b", following.why, from_verdict=True)
         judged = chain.decide("Stage A and Stage B together")
-    chain.report(judged, output)
+        following = follow_up(judged.case.verdict, roles)
+    next_step = chain.last(following) if following is not None else judged.case.verdict.next_step
+    chain.report(judged, next_step, output)
 
 
 @dataclass
@@ -180,18 +181,21 @@ class _Chain:
         self.heading("decision", why)
         return self._judge("stage_a", "stage_b" if "stage_b" in self.runs else None)
 
-    def last(self, following: FollowUp) -> None:
-        """Run the study that ends the chain, and say what came of it."""
+    def last(self, following: FollowUp) -> str:
+        """Run the study that ends the chain, and say what came of it; return what is left to do."""
         more: tuple[str, ...] = ()
-        if following.study == "layerscale":  # where nothing helped: at Stage B's depth
+        if following.study == PIVOT:  # where nothing helped: at Stage B's depth
             deep = self.ran["stage_b"].study
             settings = deep.arms[deep.control]
             more = tuple(f"{name}={json.dumps(settings[name])}" for name in DEEP)
         self.study(following.study, following.why, more=more)
         self.heading("decision", f"{following.study} for itself")
-        self._judge(following.study)
+        verdict = self._judge(following.study).case.verdict
+        if following.study == PIVOT:
+            return f"LayerScale has been run at the depth of Stage B: {_best_of(verdict)}"
+        return verdict.next_step
 
-    def report(self, judged: Judged, output: Path) -> None:
+    def report(self, judged: Judged, next_step: str, output: Path) -> None:
         """Write the report, add it to the verdict's run, and say where it is."""
         from fnostab.report.documents import write_story
         from fnostab.report.story import compose_story
@@ -205,6 +209,7 @@ class _Chain:
             judged.case,
             [self._chapter(name) for name in self.ran],
             json.loads((first.folder / "activations.json").read_text()),
+            next_step=next_step,
             commands=[shlex.join(whole), *self.commands],
             verdict_page=page,
             store=store.address,
@@ -214,14 +219,14 @@ class _Chain:
         files = write_story(story, folder)
         log_files(store, judged.verdict_run, files, folder, STRATEGY)
         self._say(f"{story.headline}: {judged.case.verdict.reason}")
-        self._say(f"next: {judged.case.verdict.next_step}")
+        self._say(f"next: {next_step}")
         for path in files[:2]:
             self._say(f"{path} ({path.stat().st_size / 1e3:,.0f} kB)")
         self._say(f"recorded with the verdict's run {judged.verdict_run}: {page}")
 
     def _judge(self, name: str, deep: str | None = None) -> Judged:
         from fnostab.report.story import Decision
-        from fnostab.report.verdict import headline, render_briefly
+        from fnostab.report.verdict import arms_table, headline, render_briefly
         from fnostab.tracking.histories import run_page
 
         store: Store = self.runs[name].store
@@ -232,17 +237,25 @@ class _Chain:
             study_run=self.runs[name].run_id,
             deep_study_run=self.runs[deep].run_id if deep else None,
         )
-        if judged.case.depths is None:
-            self.console.print(render_briefly(judged.case), highlight=False)
+        case, verdict = judged.case, judged.case.verdict
+        what, reason, next_step = headline(verdict), verdict.reason, verdict.next_step
+        if name == PIVOT:  # at Stage B's depth already, which its verdict, that of a Stage A, can't know
+            self.console.print(arms_table(case.stages[0], verdict, "LayerScale at the depth of Stage B"))
+            what, reason, next_step = "Found", _best_of(verdict), ""
+            self._say(reason)
+        elif case.depths is not None:
+            show(case, self.console, as_json=False)
+            what = "Found"
         else:
-            show(judged.case, self.console, as_json=False)
+            self.console.print(render_briefly(case), highlight=False)
         self._say(f"recorded as run {judged.verdict_run}")
-        deep_experiment = ["--deep-experiment", f"{self.prefix}{deep}"] if deep else []
-        self._keep("decide", "--experiment", f"{self.prefix}{name}", *deep_experiment)
-        verdict = judged.case.verdict
-        what = headline(verdict) if judged.case.depths is None else "Found"
+        self._keep(
+            "decide",
+            *("--experiment", f"{self.prefix}{name}"),
+            *(("--deep-experiment", f"{self.prefix}{deep}") if deep else ()),
+        )
         page = run_page(store, judged.experiment_ids["a"], judged.verdict_run)
-        decision = Decision(what, verdict.reason, verdict.next_step, judged.verdict_run, page)
+        decision = Decision(what, reason, next_step, judged.verdict_run, page)
         self.decisions.setdefault(deep or name, []).append(decision)
         return judged
 
@@ -257,7 +270,7 @@ class _Chain:
     def _settings_of(self, name: str) -> tuple[str, ...]:
         """Those of the command line, but for the depth where the study has its own: Stage B takes twice Stage A's."""
         others = tuple(each for each in self.settings if not each.startswith(DEPTH))
-        if name in ("crash_hunt", "layerscale"):
+        if name in ("crash_hunt", PIVOT):
             return others
         if name == "stage_b":
             depths = [each.removeprefix(DEPTH) for each in self.settings if each.startswith(DEPTH)]
@@ -281,3 +294,8 @@ class _Chain:
 
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _best_of(verdict: Verdict) -> str:
+    """Which arm of a study did best, where it is no Stage A."""
+    return verdict.best[0].removeprefix("Stage A: ")

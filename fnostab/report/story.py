@@ -39,7 +39,10 @@ class Drift:
 
 @dataclass(frozen=True)
 class Decision:
-    """A verdict within the chain. ``page`` is the address of its run."""
+    """A verdict within the chain, or what a study at its end found; ``page`` is the address of its run.
+
+    ``next_step`` is empty where the chain has taken it.
+    """
 
     headline: str
     reason: str
@@ -87,6 +90,7 @@ class Story:
     headline: str
     verdict: Verdict
     in_words: str
+    next_step: str
     conditions: Sequence[str]
     remarks: Sequence[str]
     criteria: Sequence[Criterion]
@@ -151,6 +155,7 @@ def compose_story(
     chapters: Sequence[Chapter],
     moments: Moments,
     *,
+    next_step: str,
     commands: Sequence[str],
     verdict_page: str,
     store: str,
@@ -162,6 +167,7 @@ def compose_story(
         case: its last verdict on the stages.
         chapters: its studies, in the order in which they were run.
         moments: of the activations of each arm's blocks.
+        next_step: what is left to do after the last study.
         commands: that repeat it.
         verdict_page: address of the verdict's run.
         store: address that may be shown.
@@ -172,6 +178,7 @@ def compose_story(
         headline=headline(case.verdict),
         verdict=case.verdict,
         in_words=IN_WORDS[case.verdict.name],
+        next_step=next_step,
         conditions=conditions(case.studies),
         remarks=remarks(case),
         criteria=[c for c in case.verdict.criteria if c.decides and _is_asked(c, study)],

@@ -37,12 +37,15 @@ def steps(out):
 
 def test_it_is_stopped_goes_on_and_ends_with_a_report(store, chain, call, record_study, environment, workplace):
     arguments = chain(1, "--experiment", "mine", "--set", "training.epochs=1")
-    record_study(store, "mine_clip_sweep", CLIPS, study="clip_sweep", seeds=1, **{DEPTH: 2, "training.epochs": 1})
+    recorded = {"seeds": 1, "training.epochs": 1}  # all but control, so that little is left to train
+    record_study(store, "mine_stage_a", {"arch_fix": 1, "opt_fix": 0}, **recorded, **{DEPTH: 2})
+    record_study(store, "mine_clip_sweep", CLIPS, study="clip_sweep", **recorded, **{DEPTH: 2})
+    record_study(store, "mine_stage_b", {"arch_fix": 1, "opt_fix": 0}, study="stage_b", **recorded, **{DEPTH: 4})
     first = subprocess.Popen(
         [sys.executable, "-m", "fnostab", *arguments], cwd=workplace, env=environment, stdout=subprocess.PIPE, text=True
     )
     for line in first.stdout:
-        if re.match(r"\w+-0: ", line):  # the first trial has ended
+        if line.startswith("control-0: "):  # a trial has ended
             first.send_signal(signal.SIGINT)
             break
     first.stdout.read()
@@ -51,7 +54,7 @@ def test_it_is_stopped_goes_on_and_ends_with_a_report(store, chain, call, record
     status, out, err = call(*arguments)
     assert status == 0, err
     assert steps(out) == ["activations", "stage_a", "clip_sweep", "decision", "stage_b", "decision", "report"]
-    assert "of 3 trials are finished already" in out  # what had ended before it was stopped
+    assert "3 of 3 trials are finished already" in out.partition("step 2")[0]  # also what ended before it was stopped
     assert re.search(r"arms control, arch_fix, opt_fix of mine_stage_a, by its verdict INCONCLUSIVE", out)
 
     stage_a, stage_b = (find_experiment(store, f"mine_stage_{stage}") for stage in "ab")
@@ -97,9 +100,8 @@ def test_nothing_that_helps_at_depth_leads_to_layerscale(store, chain, call, rec
 
     status, out, err = call(*chain(3))
     assert status == 0, err
-    assert steps(out)[4:] == ["stage_b", "decision", "stage_b", "decision", "layerscale", "decision", "report"]
+    assert steps(out)[4:] == ["stage_b", "decision", "layerscale", "decision", "report"]
     assert "arms control of stage_a, by its verdict INCONCLUSIVE" in out  # both candidates are out
-    assert "arms control, arch_fix, opt_fix of stage_a, by its verdict INCONCLUSIVE" in out
     assert "\nPIVOT" in out
     spec = newest_study(store, find_experiment(store, "layerscale")).spec
     assert spec.arms["control"][DEPTH] == 4
@@ -122,7 +124,7 @@ def test_nothing_to_cure_leads_to_the_depth_at_which_training_fails(store, chain
     assert "training begins to fail at 6 blocks: 1/3 failed" in out
     text = Path("outputs/strategy/strategy.md").read_text()
     assert "**Found** ([run " in text
-    assert "fnostab run stage_a --profile small --set model.fno_blocks=6" in text
+    assert re.search(r"Next: fnostab run stage_a --profile small .*--set model.fno_blocks=6 ", text)
     assert "depth_8: no training outcome: 3 oom" in text
 
 
