@@ -284,7 +284,7 @@ class Reader:
                 instead = instead.format(failed=self.failed())
             command = re.sub(pattern, instead, command, count=1)
         given = {name: value for name, value in TINY.items() if f"{name}=" not in command}
-        if re.search(r"mlflow run .*-e (shootout|train|activations)", command, re.DOTALL):
+        if re.search(r"mlflow run .*-e (shootout|strategy|train|activations)", command, re.DOTALL):
             return [self._append(command, "".join(f" -P {name}={value}" for name, value in given.items()))]
         if re.search(r"(fnostab|python -m fnostab) (run|activations|train (?!--trial))", command):
             return [self._append(command, "".join(f" --set {name}={value}" for name, value in given.items()))]

@@ -159,9 +159,9 @@ class TestMLproject:
 
     def test_it_has_the_entry_points_of_the_documentation(self, project):
         assert project["python_env"] == "python_env.yaml"
-        assert {"shootout", "train", "decide", "activations", "main"} == project["entry_points"].keys()
+        assert {"shootout", "strategy", "train", "decide", "activations", "main"} == project["entry_points"].keys()
 
-    @pytest.mark.parametrize("name", ["shootout", "train", "decide", "activations"])
+    @pytest.mark.parametrize("name", ["shootout", "strategy", "train", "decide", "activations"])
     def test_an_entry_point_starts_a_command_with_options_that_it_has(self, project, name):
         entry = project["entry_points"][name]
         python, flag, module, *arguments = entry["command"].split()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from fnostab.cli.depths import with_depths
 from fnostab.cli.options import TRACKING_URI
 from fnostab.errors import ConfigError
 
@@ -56,7 +57,8 @@ def command(
     """Judge the trials of an experiment, and record the verdict in MLflow as a run.
 
     GOLD: the architecture is the cure. SILVER: it failed, but clipping helps. PIVOT: neither helps at
-    depth. INCONCLUSIVE: which criterion blocks, and what to run next.
+    depth. INCONCLUSIVE: which criterion blocks, and what to run next. Of crash_hunt, or another study whose
+    arms differ only in depth: the failure rate at each depth, and the lowest depth that fails.
 
     A table has the columns stage (a or b), arm, seed, outcome, val_loss, failure_step, last_step.
     """
@@ -173,12 +175,14 @@ def judge_and_record(
 
 def show(case: Case, console: Console, *, as_json: bool, extra: dict[str, object] | None = None) -> None:
     """Print a case as tables or as JSON."""
+    from fnostab.report.depths import render_depths
     from fnostab.report.verdict import render, to_json
 
     if as_json:
         click.echo(json.dumps({**to_json(case), **(extra or {})}, indent=2))
     else:
-        console.print(render(case), highlight=False)
+        rendered = render(case) if case.depths is None else render_depths(case, case.depths)
+        console.print(rendered, highlight=False, soft_wrap=case.depths is not None)
 
 
 def _case_of_table(path: Path, study_name: str, require_support: bool) -> Case:
@@ -199,4 +203,5 @@ def _judge(
     roles = Roles(study.control, study.roles.get("architecture"), study.roles.get("clipping"))
     rules = Rules(alpha=study.alpha, loss_margin=study.loss_margin, higher_is_better=study.higher_is_better)
     verdict = decide(roles, stages["a"], stages.get("b"), rules=rules, require_support=require_support)
-    return Case(verdict, assess(roles, stages, rules), tuple(stages.values()), studies)
+    case = Case(verdict, assess(roles, stages, rules), tuple(stages.values()), studies)
+    return with_depths(case)

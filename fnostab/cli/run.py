@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from fnostab.studies.spec import Study
 
 
+STRATEGY = "strategy"  # in place of a study's name
+
+
 @click.command("run", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("study")
 @click.option("--seeds", metavar="N|LIST", help="How many seeds, or which: 10, or 0,3,5.  [default: the study's]")
@@ -28,6 +31,12 @@ if TYPE_CHECKING:
 @click.option("--jobs", metavar="N", help="Trials side by side.  [default: one a GPU, or one a core]")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as model.fno_blocks=8.")
 @click.option("--experiment", help="MLflow experiment.  [default: the study's name]")
+@click.option(
+    "--from",
+    "from_experiment",
+    metavar="EXPERIMENT",
+    help="The arms that the newest verdict on EXPERIMENT asks for, with the settings that they had there.",
+)
 @click.option("--retry-oom", is_flag=True, help="Try trials again that ran out of memory.")
 @click.option("--attempts", metavar="N", help="Give a trial up after N attempts that came no further.  [default: 3]")
 @click.option("--sequential", metavar="LIST", help="Look after so many seeds, as 10,20: stop arms that are decided.")
@@ -48,15 +57,23 @@ def command(
 
     Started again, it finishes what is missing and repeats nothing; more seeds extend it. Any other
     --NAME VALUE is a setting, as with --set.
+
+    STUDY strategy is the whole chain: activations, stage_a, clip_sweep, verdict, stage_b with the arms that
+    deserve it, verdict, and layerscale or crash_hunt if it comes to that. It ends with a report.
     """
-    run_and_report(
-        extra=context.args,
-        seeds=parse_seeds(seeds),
-        arms=parse_names(arms),
-        jobs=positive("jobs", jobs),
-        attempts=positive("attempts", attempts),
-        **options,
-    )
+    given: dict[str, Any] = {
+        "extra": context.args,
+        "seeds": parse_seeds(seeds),
+        "arms": parse_names(arms),
+        "jobs": positive("jobs", jobs),
+        "attempts": positive("attempts", attempts),
+    }
+    if options["study"] == STRATEGY:
+        from fnostab.cli.strategy import run_strategy
+
+        run_strategy(**given, **options)
+    else:
+        run_and_report(**given, **options)
 
 
 def run_and_report(*, decide: bool = False, sequential: str | None = None, **options: Any) -> None:
@@ -74,6 +91,8 @@ def run_and_report(*, decide: bool = False, sequential: str | None = None, **opt
     if sequential:
         from fnostab.cli.looks import run_in_looks
 
+        if options["from_experiment"]:
+            raise ConfigError("--sequential decides by itself which arms go on: leave out --from")
         result = run_in_looks(parse_looks(sequential), console=console, **options)
     else:
         _, result = execute(console=console, **options)
@@ -111,6 +130,7 @@ def execute(
     retry_oom: bool = False,
     attempts: int | None = None,
     alpha: float | None = None,
+    from_experiment: str | None = None,
 ) -> tuple[Study, StudyRun]:
     """Load a study as the command line names it, and run what is missing of it.
 
@@ -120,13 +140,19 @@ def execute(
     from fnostab.studies.retries import ATTEMPTS
     from fnostab.studies.spec import load_study
 
-    overrides = parse_settings((*_as_assignments(extra), *settings))
+    overrides = parse_settings((*as_assignments(extra), *settings))
     if (n_epochs := positive("epochs", epochs)) is not None:
         overrides["training.epochs"] = n_epochs
-    loaded = load_study(study, profile, overrides)
+    if from_experiment:
+        from fnostab.cli.after import load_after
+
+        loaded, deserving = load_after(from_experiment, study, profile, overrides, tracking_uri, console)
+        arms = arms or deserving
+    else:
+        loaded = load_study(study, profile, overrides)
     if alpha is not None:
         loaded.file = loaded.file.model_copy(update={"alpha": alpha})
-    if profile == "auto":
+    if profile == "auto" and not from_experiment:
         console.print(f"profile {loaded.profile}: {'a' if loaded.profile == 'full' else 'no'} GPU was found")
     run_study = _load(console)
     result = run_study(
@@ -176,7 +202,7 @@ def insist_on_results(result: StudyRun) -> None:
     )
 
 
-def _as_assignments(extra: list[str]) -> list[str]:
+def as_assignments(extra: list[str]) -> list[str]:
     """``--model.fno_blocks 8``, as `mlflow run -P` hands on what MLproject does not declare."""
     assignments = []
     rest = iter(extra)

@@ -6,6 +6,8 @@ the criteria say together is the verdict. docs/verdict.md has the rules in words
 """
 
 from fnostab.decision.criteria import Criterion, State
+from fnostab.decision.depths import Depth, Depths, compare_depths
+from fnostab.decision.follow_up import FollowUp, follow_up
 from fnostab.decision.more_seeds import MoreSeeds
 from fnostab.decision.robustness import Robustness, assess
 from fnostab.decision.rules import Roles, Rules
@@ -15,6 +17,9 @@ from fnostab.decision.verdict import Verdict, VerdictName, decide
 __all__ = [
     "ArmSummary",
     "Criterion",
+    "Depth",
+    "Depths",
+    "FollowUp",
     "MoreSeeds",
     "Robustness",
     "Roles",
@@ -24,5 +29,7 @@ __all__ = [
     "Verdict",
     "VerdictName",
     "assess",
+    "compare_depths",
     "decide",
+    "follow_up",
 ]

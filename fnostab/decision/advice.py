@@ -1,10 +1,20 @@
 """What stands in the way of a verdict, and what to run next."""
 
+from dataclasses import dataclass
+
 from fnostab.decision.criteria import State, States, Tallies, state_of, states_of, why_untestable
 from fnostab.decision.more_seeds import more_seeds
 from fnostab.decision.rules import Roles, Rules
 
-__all__ = ["blocking", "next_step", "seeds_step"]
+__all__ = ["NextStep", "blocking", "next_step", "not_out", "seeds_step"]
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """What to run next, in words; and the arms of Stage B if that is what is to be run."""
+
+    text: str
+    stage_b: tuple[str, ...] = ()
 
 
 def blocking(roles: Roles, tallies: Tallies, rules: Rules) -> str:
@@ -38,28 +48,36 @@ def _of_candidate(arm: str, roles: Roles, tallies: Tallies, rules: Rules) -> str
     return ", ".join(passed + blocks)
 
 
-def next_step(roles: Roles, tallies: Tallies, rules: Rules) -> str:
+def next_step(roles: Roles, tallies: Tallies, rules: Rules) -> NextStep:
     """What to run where the verdict is INCONCLUSIVE."""
     if not roles.candidates:
-        return "name roles in the study to have a verdict"
+        return NextStep("name roles in the study to have a verdict")
     control, states = roles.control, states_of(roles, tallies, rules)
     deep = tallies.get("b", {})
     passing = [arm for arm in roles.candidates if _passes(arm, "a", roles, states)]
     if not deep and not passing:
-        return f"run Stage B with {control}"
+        return NextStep(f"run Stage B with {control}", not_out(roles, tallies, rules))
     if roles.architecture in passing and roles.architecture not in deep:
-        return f"run Stage B with {roles.architecture}, and {control} to compare it with"
+        text = f"run Stage B with {roles.architecture}, and {control} to compare it with"
+        return NextStep(text, not_out(roles, tallies, rules))
     if not any(arms[control].failed for arms in tallies.values()):
-        return (
+        return NextStep(
             f"{control} failed in no stage, so there is nothing to cure at this depth: crash_hunt, or a greater depth"
         )
     if absent := [arm for arm in roles.candidates if arm not in tallies["a"]]:
-        return f"run Stage A with {', '.join(absent)}"
+        return NextStep(f"run Stage A with {', '.join(absent)}")
     if deep and deep[control].failed and not any(arm in deep for arm in roles.candidates):
-        return f"run Stage B with {', '.join(roles.candidates)}"
+        return NextStep(f"run Stage B with {', '.join(roles.candidates)}", (control, *roles.candidates))
     if State.UNTESTABLE in states.values():
-        return seeds_step(roles, tallies, rules)
-    return f"try another candidate, or {seeds_step(roles, tallies, rules)}"
+        return NextStep(seeds_step(roles, tallies, rules))
+    return NextStep(f"try another candidate, or {seeds_step(roles, tallies, rules)}")
+
+
+def not_out(roles: Roles, tallies: Tallies, rules: Rules) -> tuple[str, ...]:
+    """Control, and the candidates that were run in Stage A and do not fail a criterion of it."""
+    states = states_of(roles, {"a": tallies["a"]}, rules)
+    out = {arm for (_, arm, _), state in states.items() if state is State.NOT_MET}
+    return (roles.control, *(arm for arm in roles.candidates if arm in tallies["a"] and arm not in out))
 
 
 def seeds_step(roles: Roles, tallies: Tallies, rules: Rules) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from fnostab.decision.advice import blocking, next_step, seeds_step
+from fnostab.decision.advice import blocking, next_step, not_out, seeds_step
 from fnostab.decision.criteria import Criterion, State, States, Tallies, stage_criteria, states_of
 from fnostab.decision.deep import deep_reports
 from fnostab.decision.rules import Roles, Rules
@@ -49,6 +49,8 @@ class Verdict:
     Attributes:
         supported: whether every criterion that it rests on is; None if it is INCONCLUSIVE.
         winner: the arm that it chooses; None if it chooses none.
+        stage_b: control and the arms that deserve the deep test: what a chosen one is to be tested with, or what
+            an INCONCLUSIVE one asks for; empty if something else comes next.
         best: a line for each stage: fewest failures, lowest loss.
     """
 
@@ -57,6 +59,7 @@ class Verdict:
     reason: str
     next_step: str
     winner: str | None
+    stage_b: tuple[str, ...]
     arms: tuple[ArmSummary, ...]
     criteria: tuple[Criterion, ...]
     best: tuple[str, ...]
@@ -96,23 +99,28 @@ def decide(
     tallies = {name: {arm: Tally.of(stage.arm(arm)) for arm in stage.arms} for name, stage in stages.items()}
     conclusion = conclude(roles, tallies, rules)
     supported = _supported(conclusion, roles, criteria, rules)
+    winners = {VerdictName.GOLD: roles.architecture, VerdictName.SILVER: roles.clipping}
+    winner = winners.get(conclusion.name)
+    deserving = not_out(roles, tallies, rules) if winner else ()
     if conclusion.name is VerdictName.INCONCLUSIVE:
         step = next_step(roles, tallies, rules)
-        conclusion = replace(conclusion, reason=blocking(roles, tallies, rules), next_step=step)
+        conclusion = replace(conclusion, reason=blocking(roles, tallies, rules), next_step=step.text)
+        deserving = step.stage_b
     elif require_support and not supported:
         conclusion = Conclusion(
             VerdictName.INCONCLUSIVE,
             f"{conclusion.name} on the observed numbers, but unsupported: {_unsupported(conclusion, criteria, rules)}",
             seeds_step(roles, tallies, rules),
         )
-        supported = None
-    winners = {VerdictName.GOLD: roles.architecture, VerdictName.SILVER: roles.clipping}
+        supported = winner = None
+        deserving = ()
     return Verdict(
         name=conclusion.name,
         supported=supported,
         reason=conclusion.reason,
         next_step=conclusion.next_step,
-        winner=winners.get(conclusion.name),
+        winner=winner,
+        stage_b=deserving,
         arms=tuple(summary for of_stage in summaries.values() for summary in of_stage.values()),
         criteria=tuple(criteria),
         best=tuple(_best(name, list(of_stage.values()), rules) for name, of_stage in summaries.items()),

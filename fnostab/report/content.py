@@ -16,7 +16,7 @@ from fnostab.report.verdict import Case, conditions, headline, remarks
 from fnostab.table import TrialRow
 from fnostab.trial import StudySpec
 
-__all__ = ["Report", "StageSection", "compose"]
+__all__ = ["Report", "StageSection", "compose", "differences"]
 
 IN_WORDS = {
     VerdictName.GOLD: "The change of architecture is the cure.",
@@ -146,7 +146,7 @@ def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
         study=study,
         trials=stage.trials,
         parts={arm: _part(arm, study) for arm in arms},
-        settings=_differences(study, arms),
+        settings=differences(study, arms),
         arms=[summaries[arm] for arm in arms],
         criteria=[c for c in case.verdict.criteria if c.stage == stage.name],
         rates=drawing(
@@ -176,7 +176,8 @@ def _part(arm: str, study: StudySpec) -> str:
     return ", ".join(part for part in parts if part != arm)
 
 
-def _differences(study: StudySpec, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
+def differences(study: StudySpec, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Settings in which ``arms`` differ from one another: setting -> value by arm."""
     settings = {arm: study.arms[arm] for arm in arms if arm in study.arms}
     names = dict.fromkeys(name for values in settings.values() for name in values)
     table = {name: {arm: values.get(name) for arm, values in settings.items()} for name in names}

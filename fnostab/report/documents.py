@@ -1,7 +1,7 @@
 """A report as one HTML file that needs nothing beside it, and as Markdown with its pictures beside it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fnostab.decision import Criterion, State
 from fnostab.errors import ConfigError
 from fnostab.report.content import Report
+from fnostab.report.pictures import Picture
+from fnostab.report.story import Story
 
-__all__ = ["HTML", "MARKDOWN", "to_html", "to_markdown", "write"]
+__all__ = ["HTML", "MARKDOWN", "to_html", "to_markdown", "write", "write_story"]
 
 HTML = "report.html"
 MARKDOWN = "report.md"
@@ -43,10 +45,27 @@ def write(report: Report, folder: Path) -> list[Path]:
     Raises:
         ConfigError: it can't be written.
     """
-    files: dict[Path, bytes] = {
-        folder / HTML: to_html(report).encode(),
-        folder / MARKDOWN: to_markdown(report).encode(),
-        **{folder / PICTURES / picture.file_name: picture.content for picture in report.pictures},
+    return _write(folder, {HTML: to_html(report), MARKDOWN: to_markdown(report)}, report.pictures)
+
+
+def write_story(story: Story, folder: Path) -> list[Path]:
+    """Write ``strategy.html`` and ``strategy.md`` into ``folder``; return all files, the HTML first.
+
+    Raises:
+        ConfigError: it can't be written.
+    """
+    environment = _environment()
+    texts = {
+        name: environment.get_template(f"{name}.j2").render(story=story, folder=PICTURES)
+        for name in ("strategy.html", "strategy.md")
+    }
+    return _write(folder, texts, story.pictures)
+
+
+def _write(folder: Path, texts: Mapping[str, str], pictures: Sequence[Picture]) -> list[Path]:
+    files = {
+        **{folder / name: text.encode() for name, text in texts.items()},
+        **{folder / PICTURES / picture.file_name: picture.content for picture in pictures},
     }
     try:
         (folder / PICTURES).mkdir(parents=True, exist_ok=True)

@@ -9,11 +9,25 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fnostab.decision import ArmSummary, Criterion, Robustness, Stage, State, Verdict, VerdictName
+from fnostab.decision import ArmSummary, Criterion, Depths, Robustness, Stage, State, Verdict, VerdictName
 from fnostab.outcomes import Outcome
 from fnostab.trial import StudySpec
 
-__all__ = ["Case", "conditions", "headline", "remarks", "render", "to_json", "to_markdown"]
+__all__ = [
+    "Case",
+    "arms_table",
+    "conditions",
+    "headline",
+    "median_and_iqr",
+    "percent",
+    "plain_table",
+    "remarks",
+    "render",
+    "render_briefly",
+    "to_json",
+    "to_markdown",
+    "trial_table",
+]
 
 COLOURS = {
     VerdictName.GOLD: "bold yellow",
@@ -34,12 +48,18 @@ OF_CONTROL = {  # what a verdict holds for, as the control arm has it
 
 @dataclass(frozen=True)
 class Case:
-    """A verdict with all that it was made from. ``studies`` is empty for a table from a file."""
+    """A verdict with all that it was made from.
+
+    Attributes:
+        studies: by stage; empty for a table from a file.
+        depths: of a study that compares nothing but depths; None of any other.
+    """
 
     verdict: Verdict
     robustness: Robustness
     stages: Sequence[Stage]
     studies: Mapping[str, StudySpec]
+    depths: Depths | None = None
 
 
 def headline(verdict: Verdict) -> str:
@@ -62,18 +82,26 @@ def conditions(studies: Mapping[str, StudySpec]) -> list[str]:
 def render(case: Case) -> RenderableType:
     """Tables for a terminal, every number with the runs that it came from."""
     verdict = case.verdict
-    parts = [table for stage in case.stages for table in _trial_table(stage)]
-    parts += [table for stage in case.stages for table in _stage_tables(stage, verdict)]
+    parts = [table for stage in case.stages for table in trial_table(stage)]
+    for stage in case.stages:
+        parts += [arms_table(stage, verdict), _criteria_table(stage, verdict)]
     parts.append(Text("\n".join(remarks(case))))
     if case.studies:
         parts.append(Text("\n".join(conditions(case.studies)), style="dim"))
-    parts.append(
-        Group(
-            Text.assemble((headline(verdict), COLOURS[verdict.name]), f": {verdict.reason}"),
-            Text(f"next: {verdict.next_step}"),
-        )
+    return Group(*(part for each in (*parts, _conclusion(verdict)) for part in (each, Text())))
+
+
+def render_briefly(case: Case) -> RenderableType:
+    """What became of each arm, and the verdict: for a terminal that has shown the trials already."""
+    tables = [arms_table(stage, case.verdict) for stage in case.stages]
+    return Group(*(part for each in tables for part in (each, Text())), _conclusion(case.verdict))
+
+
+def _conclusion(verdict: Verdict) -> RenderableType:
+    return Group(
+        Text.assemble((headline(verdict), COLOURS[verdict.name]), f": {verdict.reason}"),
+        Text(f"next: {verdict.next_step}"),
     )
-    return Group(*(part for each in parts for part in (each, Text())))
 
 
 def to_json(case: Case) -> dict[str, Any]:
@@ -85,10 +113,12 @@ def to_json(case: Case) -> dict[str, Any]:
         "reason": verdict.reason,
         "next_step": verdict.next_step,
         "winner": verdict.winner,
+        "stage_b": list(verdict.stage_b),
         "conditions": conditions(case.studies),
         "studies": {s: {"name": x.name, "hash": x.hash, "profile": x.profile} for s, x in case.studies.items()},
         "arms": [asdict(summary) for summary in verdict.arms],
         "criteria": [{**asdict(criterion), "state": str(criterion.state)} for criterion in verdict.criteria],
+        "lowest_failing_depth": case.depths.lowest.blocks if case.depths and case.depths.lowest else None,
         "robustness": {
             "changed_outcomes_to_flip": robustness.to_flip,
             "at_collapse_thresholds": {str(k): str(v) for k, v in robustness.at_thresholds.items()},
@@ -113,7 +143,7 @@ def to_markdown(case: Case) -> str:
         "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {s.stage} | {s.arm} | {s.n_failed}/{s.n} | {_percent(s.failure_rate_ci)} | {_median(s)} |"
+        f"| {s.stage} | {s.arm} | {s.n_failed}/{s.n} | {percent(s.failure_rate_ci)} | {median_and_iqr(s)} |"
         for s in verdict.arms
     ]
     lines += ["", "| stage | arm | criterion | state | evidence | test |", "|---|---|---|---|---|---|"]
@@ -142,30 +172,32 @@ def remarks(case: Case) -> list[str]:
     return lines
 
 
-def _stage_tables(stage: Stage, verdict: Verdict) -> Iterable[RenderableType]:
-    title = f"Stage {stage.name.upper()}"
-    arms = _table(
-        f"{title}: what became of each arm", ("arm", "failed", "95 % CI", "median [IQR] (n_ok/N)"), "outcomes"
-    )
+def arms_table(stage: Stage, verdict: Verdict, title: str = "") -> Table:
+    """What became of each arm of a stage."""
+    title = title or f"Stage {stage.name.upper()}: what became of each arm"
+    arms = plain_table(title, ("arm", "failed", "95 % CI", "median [IQR] (n_ok/N)"), "outcomes")
     for s in (summary for summary in verdict.arms if summary.stage == stage.name):
         outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(s.outcomes.items()))
-        arms.add_row(s.arm, f"{s.n_failed}/{s.n}", _percent(s.failure_rate_ci), _median(s), outcomes)
-    yield arms
+        arms.add_row(s.arm, f"{s.n_failed}/{s.n}", percent(s.failure_rate_ci), median_and_iqr(s), outcomes)
+    return arms
 
-    criteria = _table(f"{title}: criteria, arm against control", ("arm", "criterion", "state"), "evidence")
+
+def _criteria_table(stage: Stage, verdict: Verdict) -> Table:
+    title = f"Stage {stage.name.upper()}: criteria, arm against control"
+    criteria = plain_table(title, ("arm", "criterion", "state"), "evidence")
     for arm, names, state, evidence in _alike(c for c in verdict.criteria if c.stage == stage.name):
         criteria.add_row(arm, "\n".join(names), Text(state, style=COLOURS[state]), evidence)
-    yield criteria
+    return criteria
 
 
-def _trial_table(stage: Stage) -> Iterable[RenderableType]:
+def trial_table(stage: Stage) -> Iterable[RenderableType]:
     """Trials with their runs: all of them, or only those that did not converge where they are many."""
     recorded = [t for t in stage.trials if t.run_id is not None]
     shown = recorded if len(recorded) <= MOST_TRIALS else [t for t in recorded if t.outcome is not Outcome.CONVERGED]
     if not shown:
         return
     title = f"Stage {stage.name.upper()}: {len(shown)} of {len(recorded)} trials and their runs"
-    table = _table(title, ("arm", "seed", "outcome", "loss", "failed at", "MLflow run"))
+    table = plain_table(title, ("arm", "seed", "outcome", "loss", "failed at", "MLflow run"))
     for t in shown[:MOST_TRIALS]:
         loss = "-" if t.loss is None else f"{t.loss:.4g}"
         failed_at = "-" if t.failure_step is None else f"step {t.failure_step}"
@@ -175,7 +207,8 @@ def _trial_table(stage: Stage) -> Iterable[RenderableType]:
         yield Text(f"... and {len(shown) - MOST_TRIALS} more; --json lists all of them")
 
 
-def _table(title: str, columns: Sequence[str], wrapped: str | None = None) -> Table:
+def plain_table(title: str, columns: Sequence[str], wrapped: str | None = None) -> Table:
+    """A table without lines, whose last column ``wrapped`` takes what room is left."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, no_wrap=True)
@@ -210,11 +243,13 @@ def _test(c: Criterion) -> str:
     return f"{effect}{c.test} p = {c.p:.3g}{', ' if support else ''}{support}"
 
 
-def _percent(interval: tuple[float, float] | None) -> str:
+def percent(interval: tuple[float, float] | None) -> str:
+    """An interval of rates, as in ``5%-51%``."""
     return "-" if interval is None else f"{interval[0]:.0%}-{interval[1]:.0%}"
 
 
-def _median(summary: ArmSummary) -> str:
+def median_and_iqr(summary: ArmSummary) -> str:
+    """Of the successes, beside how many they are."""
     if summary.median is None or summary.iqr is None:
         return f"none (0/{summary.n})"
     low, high = summary.iqr

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fnostab.tracking.store import Store, open_store
     from fnostab.tracking.ui import experiments_with_runs, free_port, ui_command, wait_until_ready
     from fnostab.tracking.uploader import Uploader
-    from fnostab.tracking.verdicts import log_verdict
+    from fnostab.tracking.verdicts import VerdictRecord, log_verdict, newest_verdict
     from fnostab.tracking.views import InstalledViews, install_views, plain_address, view_addresses
     from fnostab.tracking.watching import StudyWatch, WatchedTrial, existing_store, find_study, newest_experiment
     from fnostab.tracking.writer import ensure_study, finish_study, link_project_run, log_study_artifact
@@ -40,6 +40,7 @@ __all__ = [
     "SyncReport",
     "TrackingServer",
     "Uploader",
+    "VerdictRecord",
     "WatchedTrial",
     "create_admin",
     "end_unwritten",
@@ -62,6 +63,7 @@ __all__ = [
     "needs_admin",
     "newest_experiment",
     "newest_study",
+    "newest_verdict",
     "open_store",
     "plain_address",
     "reconcile",
@@ -109,7 +111,9 @@ _MODULE_OF = {
     "view_addresses": "views",
     "wait_until_ready": "ui",
     "Uploader": "uploader",
+    "VerdictRecord": "verdicts",
     "log_verdict": "verdicts",
+    "newest_verdict": "verdicts",
     "is_alive": "attempt",
     "StudyWatch": "watching",
     "WatchedTrial": "watching",

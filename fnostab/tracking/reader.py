@@ -17,7 +17,7 @@ from fnostab.tracking.summaries import Summary, read_summaries
 from fnostab.tracking.writer import STUDY_FILE
 from fnostab.trial import StudySpec
 
-__all__ = ["StudyRecord", "find_experiment", "newest_study", "search_trials", "trial_rows"]
+__all__ = ["StudyRecord", "check_schema", "find_experiment", "newest_study", "search_trials", "trial_rows"]
 
 PAGE = 1000  # runs in one answer
 TAGS_OF_ROW = (names.ARM, names.SEED, names.OUTCOME, names.FAILURE_STEP, names.RULES_HELD, names.SCHEMA_TAG)
@@ -73,7 +73,7 @@ def newest_study(store: Store, experiment: str, study_run: str | None = None) ->
             what = "study" if study_run is None else f"study with the run {study_run!r}"
             raise TrackingError(f"experiment {experiment} in {store.address} has no {what}; there are: {there_are}")
         run = runs[0]
-        _check_schema(run.info.run_id, run.data.tags)
+        check_schema(run.info.run_id, run.data.tags)
         return StudyRecord(run.info.run_id, _read_spec(store, run.info.run_id), run.info.start_time)
 
 
@@ -87,7 +87,7 @@ def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialR
     rows = []
     with reported(store):
         for run_id, tags, metrics in _summaries(store, experiment, study.spec):
-            _check_schema(run_id, tags)
+            check_schema(run_id, tags)
             try:
                 rows.append(_row(run_id, tags, metrics, study.spec.primary_metric))
             except (KeyError, ValueError) as error:
@@ -148,7 +148,8 @@ def _read_spec(store: Store, run_id: str) -> StudySpec:
             ) from error
 
 
-def _check_schema(run_id: str, tags: Mapping[str, str]) -> None:
+def check_schema(run_id: str, tags: Mapping[str, str]) -> None:
+    """Raise TrackingError unless a run was recorded with the names that this version knows."""
     schema = tags.get(names.SCHEMA_TAG)
     if schema != names.SCHEMA:
         raise TrackingError(

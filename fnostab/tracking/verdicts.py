@@ -1,19 +1,92 @@
 """A verdict as a run of its own, beside the studies that it judges."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from fnostab import __version__, names
+from fnostab.errors import TrackingError
 from fnostab.tracking.attempt import this_process
+from fnostab.tracking.histories import read_artifact
 from fnostab.tracking.notes import as_tags, bounded, put_note, run_link
+from fnostab.tracking.reader import check_schema
 from fnostab.tracking.store import Store, reported
 from fnostab.tracking.writer import note_study
 
-__all__ = ["log_verdict"]
+__all__ = ["VerdictRecord", "log_verdict", "newest_verdict"]
 
+VERDICT_FILE = "verdict.json"
 PARAMS = ("reason", "next_step")  # of the payload, shown as columns in the UI
 LONGEST_PARAM = 500
 MORE = "… the rest is in verdict.md"
+
+
+class JudgedStudies(BaseModel):
+    """Parent runs of the studies that a verdict judged, by stage."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    a: str
+    b: str | None = None
+
+
+class VerdictRecord(BaseModel):
+    """What a later study needs of a verdict: a part of its ``verdict.json``, and the run that holds it."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    run_id: str
+    verdict: str
+    next_step: str
+    stage_b: list[str]  # control and the arms that deserve the deep test; empty if something else comes next
+    study_runs: JudgedStudies
+
+
+def newest_verdict(store: Store, experiment: str) -> VerdictRecord:
+    """The verdict that was last recorded in an experiment; looks at a study under way are none.
+
+    Args:
+        store: where from.
+        experiment: id, of `find_experiment`.
+
+    Raises:
+        TrackingError: there is none, it is damaged, or was recorded by a version that gave names other meanings.
+    """
+    are_verdicts = f"tags.`{names.KIND}` = '{names.KIND_VERDICT}' AND attributes.status = 'FINISHED'"
+    with reported(store):
+        newest_first = ["attributes.start_time DESC"]
+        found = list(store.client.search_runs([experiment], are_verdicts, order_by=newest_first))
+        name = store.client.get_experiment(experiment).name
+    for run in found:
+        check_schema(run.info.run_id, run.data.tags)
+        payload = _payload(store, run.info.run_id)
+        if "look" not in payload:
+            return _record(run.info.run_id, payload, name)
+    raise TrackingError(
+        f"experiment {name!r} in {store.address} has no verdict: `fnostab decide --experiment {name}` makes one"
+    )
+
+
+def _payload(store: Store, run_id: str) -> Mapping[str, Any]:
+    content = read_artifact(store, run_id, VERDICT_FILE)
+    try:
+        payload = json.loads(content) if content is not None else None
+    except ValueError:
+        payload = None
+    return payload if isinstance(payload, dict) else {}
+
+
+def _record(run_id: str, payload: Mapping[str, Any], experiment: str) -> VerdictRecord:
+    try:
+        return VerdictRecord.model_validate({**payload, "run_id": run_id})
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
+        raise TrackingError(
+            f"{VERDICT_FILE} of the verdict's run {run_id} is damaged or of an older version, in {where!r}: "
+            f"`fnostab decide --experiment {experiment}` makes it anew"
+        ) from None
 
 
 def log_verdict(
@@ -50,7 +123,7 @@ def log_verdict(
     }
     with reported(store):
         run_id: str = store.client.create_run(experiment, tags=tags, run_name=f"verdict: {verdict}").info.run_id
-        store.client.log_dict(run_id, dict(payload), "verdict.json")
+        store.client.log_dict(run_id, dict(payload), VERDICT_FILE)
         store.client.log_text(run_id, note, "verdict.md")
         for name in PARAMS:
             if payload.get(name):

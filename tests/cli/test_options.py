@@ -3,7 +3,7 @@
 import pytest
 
 from fnostab.cli.options import parse_names, parse_seeds, parse_settings, positive
-from fnostab.cli.run import _as_assignments
+from fnostab.cli.run import as_assignments
 from fnostab.errors import ConfigError
 
 
@@ -57,12 +57,12 @@ def test_other_settings_are_refused(assignment):
 
 
 def test_what_mlproject_does_not_declare_becomes_a_setting():
-    assert _as_assignments(["--model.fno_blocks", "8", "--a.b=c", "--training.momentum", "-0.5"]) == [
+    assert as_assignments(["--model.fno_blocks", "8", "--a.b=c", "--training.momentum", "-0.5"]) == [
         "model.fno_blocks=8",
         "a.b=c",
         "training.momentum=-0.5",
     ]
     with pytest.raises(ConfigError, match=r"unknown argument '--clip'; settings have dots"):
-        _as_assignments(["--clip", "0.1"])
+        as_assignments(["--clip", "0.1"])
     with pytest.raises(ConfigError, match=r"--model.fno_blocks has no value"):
-        _as_assignments(["--model.fno_blocks"])
+        as_assignments(["--model.fno_blocks"])

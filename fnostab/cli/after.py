@@ -1,0 +1,66 @@
+"""``fnostab run --from``: a study with the arms that an earlier verdict asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fnostab.errors import LaunchError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+
+    from fnostab.studies.spec import Study
+
+__all__ = ["load_after"]
+
+
+def load_after(
+    experiment: str,
+    study: str,
+    profile: str,
+    overrides: Mapping[str, Any],
+    tracking_uri: str | None,
+    console: Console,
+) -> tuple[Study, list[str]]:
+    """The study that the newest verdict on an experiment leads to, and the arms of it that deserve to be run.
+
+    Args:
+        experiment: name of Stage A's experiment.
+        study: name or file of the deep study.
+        profile: "auto" or that of Stage A.
+        overrides: dotted settings that win over everything else.
+        tracking_uri: of MLflow.
+        console: to say on which verdict the study rests.
+
+    Raises:
+        LaunchError: the verdict asks for something else first.
+        FnostabError: there is no such experiment, no verdict that can be read, or a setting is not accepted.
+    """
+    from fnostab.studies.deep import deep_study
+    from fnostab.studies.spec import read_study_file
+    from fnostab.tracking import find_experiment, newest_study, newest_verdict, open_store
+
+    if Path(experiment).suffix in (".csv", ".json"):
+        raise LaunchError(
+            f"--from {experiment}: a file holds no settings to go on with: give the name of an MLflow experiment that "
+            "`fnostab decide --experiment` judged"
+        )
+    file = read_study_file(study)
+    store = open_store(tracking_uri)
+    experiment_id = find_experiment(store, experiment)
+    verdict = newest_verdict(store, experiment_id)
+    if not verdict.stage_b:
+        raise LaunchError(
+            f"--from {experiment}: its newest verdict, {verdict.verdict} (run {verdict.run_id}), asks for no deep "
+            f"test; its next step: {verdict.next_step}"
+        )
+    earlier = newest_study(store, experiment_id, verdict.study_runs.a).spec
+    console.print(
+        f"arms {', '.join(verdict.stage_b)} of {experiment}, by its verdict {verdict.verdict} (run {verdict.run_id})",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return deep_study(file, earlier, profile, overrides), verdict.stage_b

@@ -1,0 +1,40 @@
+import pytest
+
+from fnostab import names
+from fnostab.journal import Journal
+from fnostab.studies.spec import Study, read_study_file
+from fnostab.tracking import Uploader, ensure_study
+
+LOSS = {"control": 0.030, "arch_fix": 0.010, "opt_fix": 0.029}
+
+
+@pytest.fixture
+def record_study(tiny_settings, tmp_path):
+    """A function that records a study as its trials would have: how many of an arm's seeds failed, and how.
+
+    Nothing is trained. Of ``failures`` the values are counts of collapsed trials, or outcomes of all seeds.
+    """
+
+    def record(store, experiment, failures, *, study="stage_a", seeds=3, loss=None, **settings):
+        overrides = {name: v for name, v in tiny_settings.items() if name != "model.fno_blocks"} | settings
+        resolved = Study(read_study_file(study), "small", overrides)
+        run_id = ensure_study(store, resolved.spec(experiment))
+        uploader = Uploader(store, run_id)
+        for spec in resolved.trials(experiment, tmp_path / "data", arms=list(failures), seeds=range(seeds)):
+            directory = tmp_path / "outputs" / experiment / resolved.hash / f"{spec.arm}-{spec.seed}"
+            spec.write(directory / "trial.json")
+            of_arm = failures[spec.arm]
+            outcome = of_arm if isinstance(of_arm, str) else "collapsed" if spec.seed < of_arm else "converged"
+            best = (loss or LOSS).get(spec.arm, 0.03) * (1 + 0.001 * spec.seed)
+            with Journal(directory) as journal:
+                if outcome != "oom":
+                    journal.record(9, {names.VAL_LOSS_BEST: best, names.LAST_STEP: 9.0, names.VAL_SSIM_AMP: 0.9})
+                ended = {"outcome": outcome, "failure_step": 5 if outcome == "collapsed" else None}
+                evidence = {"known_good_step": None, "rules_held": [], "not_judged": [], "reason": None}
+                journal.event(names.OUTCOME_EVENT, ended | evidence)
+            uploader.follow(directory)
+        uploader.drain(60)
+        resolved.spec(experiment).write(tmp_path / "outputs" / experiment / resolved.hash / "study.json")
+        return run_id
+
+    return record
