@@ -23,7 +23,7 @@ VARIANTS = {  # at N = 64 and floor 4 the width ends at 512 by itself
     "cap 512, floor 4": {"model.max_hidden_channels": 512},
     "no cap, floor 2": {"model.min_resolution": 2},
 }
-UNCAPPED_FROM = 8  # blocks; with fewer the two differ little
+UNCAPPED = 8  # blocks, of the network that is shown without a cap too
 ROUNDS = 2
 
 
@@ -57,7 +57,7 @@ def table(depths):
     ]
     for name, settings in VARIANTS.items():
         for blocks in depths:
-            if blocks < UNCAPPED_FROM and "model.max_hidden_channels" not in settings:
+            if blocks != UNCAPPED and "model.max_hidden_channels" not in settings:
                 continue
             plain, checkpointed = (
                 child(settings | {"model.fno_blocks": blocks, "model.checkpoint_blocks": flag})

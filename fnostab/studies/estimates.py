@@ -19,7 +19,7 @@ from fnostab.training.module import PtychoModule
 
 __all__ = ["Estimate", "bare_trial", "network_key", "step_seconds", "trace"]
 
-PROCESS_BYTES = 700_000_000  # of a trial's process without its network: Python, torch, Lightning; or CUDA's own
+PROCESS_BYTES = 500_000_000  # of a trial's process without its network: Python, torch, Lightning; or CUDA's own
 COPIES = GENERATIONS + 1  # of weights and optimiser: the snapshots, and the next one while it is made
 FORWARD_SHARE = 1 / 3  # of a step's time: the backward pass takes twice as long
 START_AND_END_S = 8.0  # of a trial: imports, scores, figures

@@ -98,7 +98,7 @@ class Preflight:
     def table(self) -> Table:
         """A row for each arm; "unknown" where a network of one's own can't be traced."""
         table = Table(box=None, pad_edge=False)
-        columns = ("blocks", "parameters", "weights, gradients,\noptimiser", "activations", "together", "step", "trial")
+        columns = ("blocks", "parameters", "weights, gradients,\noptimiser", "activations", "in all", "step", "trial")
         table.add_column("arm", no_wrap=True)
         for column in columns:
             table.add_column(column, justify="right")
@@ -149,7 +149,7 @@ class Preflight:
             found = [self._first_that_fits(estimate.config, [{**least, **change} for change in smaller or [{}]])]
         yield from filter(None, found)
 
-    def _first_that_fits(self, config: TrialConfig, changes: Sequence[Mapping[str, Any]]) -> str | None:
+    def _first_that_fits(self, config: TrialConfig, changes: Sequence[dict[str, Any]]) -> str | None:
         for change in changes:
             try:
                 changed = TrialConfig.from_dotted(flatten(config) | change)

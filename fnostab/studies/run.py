@@ -112,15 +112,14 @@ def run_study(
         soft_wrap=True,
     )
     folder = output / experiment / study.hash
+    retries = Retries(attempts, retry_oom)
+    estimates = _insist_on_fit(specs, folder, retries, launcher)
+    _prepare(study, specs, console)
     close_abandoned(store, experiment, output, console)
     trials = read_journals(record, specs, folder)
     take_from_store(store, record, trials, retry_oom, console)
-    retries = Retries(attempts, retry_oom)
-    to_run = [trial.spec for trial in trials if retries.wants(trial)]
-    estimates = _insist_on_fit(to_run, launcher) if to_run else None
-    _prepare(study, specs, console)
-    if estimates is not None:
-        _show(estimates, to_run, console)
+    if wanted := [trial.spec for trial in trials if retries.wants(trial)]:
+        _show_estimates(estimates, wanted, console)
 
     with _terminable():
         study_run_id = ensure_study(store, record)
@@ -215,17 +214,21 @@ def _prepare(study: Study, specs: Sequence[TrialSpec], console: Console) -> None
         console.print(f"{time.monotonic() - started:.1f} s")
 
 
-def _insist_on_fit(specs: Sequence[TrialSpec], launcher: LocalLauncher) -> Preflight:
-    """Refuse arms for which there is too little memory, before anything of them is built."""
+def _insist_on_fit(specs: Sequence[TrialSpec], folder: Path, retries: Retries, launcher: LocalLauncher) -> Preflight:
+    """Refuse arms for which there is too little memory, before anything of them is built or written."""
     from fnostab.studies.preflight import Preflight  # here: it imports torch
 
-    arms = {spec.arm: spec.config for spec in specs}
-    estimates = Preflight(arms, min(launcher.jobs, len(specs)), launcher.gpus)
+    known = [TrialProgress(spec, folder / f"{spec.arm}-{spec.seed}") for spec in specs]
+    for trial in known:
+        trial.update()
+    wanted = [trial.spec for trial in known if retries.wants(trial)]
+    jobs = max(min(launcher.jobs, len(wanted)), 1)
+    estimates = Preflight({spec.arm: spec.config for spec in wanted}, jobs, launcher.gpus)
     estimates.insist_on_fit()
     return estimates
 
 
-def _show(estimates: Preflight, specs: Sequence[TrialSpec], console: Console) -> None:
+def _show_estimates(estimates: Preflight, specs: Sequence[TrialSpec], console: Console) -> None:
     started = time.monotonic()
     console.print(f"measuring a step of {estimates.described} ...", end=" ", highlight=False)
     estimates.measure()
