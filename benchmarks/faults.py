@@ -396,9 +396,9 @@ def kills_table(report: KillsReport) -> str:
     return "\n".join(["| what | result |", "|---|---|", *[f"| {name} | {value} |" for name, value in rows]])
 
 
-def write_section(path: Path, section: str, text: str) -> None:
+def write_section(path: Path, section: str, text: str, maker: str = "benchmarks/faults.py") -> None:
     """Replace what stands between the section's two marks."""
-    begin, end = f"<!-- {section}: made by benchmarks/faults.py -->", f"<!-- end of {section} -->"
+    begin, end = f"<!-- {section}: made by {maker} -->", f"<!-- end of {section} -->"
     old = path.read_text()
     before, _, rest = old.partition(begin)
     _, found, after = rest.partition(end)

@@ -106,7 +106,8 @@ class ModelConfig(_Frozen):
     fno_blocks: PositiveInt = 4
     fno_modes: PositiveInt = 12  # Fourier modes kept along each axis, each sign of the rows
     max_hidden_channels: PositiveInt | None = None  # cap on the doubling; null is none
-    min_resolution: Annotated[int, Field(ge=2)] = 4  # blocks below it go on at constant size
+    min_resolution: Annotated[int, Field(ge=2)] = 4  # floor of the halving; further blocks keep their size
+    checkpoint_blocks: bool = False  # keep less for the backward pass, and compute blocks twice; same numbers
     residual: Literal["plain", "zero_gamma", "layerscale"] = "plain"  # default follows architecture
     layerscale_init: PositiveFloat = 1e-3
     options: dict[str, int | float | str | bool | None] = {}  # for a network of your own
@@ -139,10 +140,17 @@ class ModelConfig(_Frozen):
             raise ValueError(f"options are for a network of your own, {self.architecture} takes none")
         if self.max_hidden_channels is not None and self.max_hidden_channels < self.hidden_channels:
             raise ValueError(
-                f"max_hidden_channels={self.max_hidden_channels} is below hidden_channels={self.hidden_channels}"
+                f"max_hidden_channels={self.max_hidden_channels} is below hidden_channels={self.hidden_channels}: "
+                "raise it, lower hidden_channels, or set null for no cap"
             )
-        if self.min_resolution > self.N:
-            raise ValueError(f"min_resolution={self.min_resolution} is above N={self.N}")
+        met = [self.N]
+        while met[-1] % 2 == 0 and met[-1] > 2:
+            met.append(met[-1] // 2)
+        if self.min_resolution not in {*met, type(self).model_fields["min_resolution"].default}:
+            raise ValueError(
+                f"min_resolution={self.min_resolution} is never met: "
+                f"halving N={self.N} gives {', '.join(map(str, met))}; set one of these"
+            )
         return self
 
 
@@ -261,8 +269,8 @@ class TrialConfig(_Frozen):
         return self.stream(seed, "data") if "data" in self.vary else self.data.seed
 
     def identity(self) -> dict[str, Any]:
-        """The dotted settings that change the trial's numbers: all but paths and the device."""
-        omitted = {"execution.device", "data.probe.path"}
+        """The dotted settings that change the trial's numbers: all but paths, the device and checkpointing."""
+        omitted = {"execution.device", "data.probe.path", "model.checkpoint_blocks"}
         return {key: value for key, value in flatten(self).items() if key not in omitted}
 
     @property

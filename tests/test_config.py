@@ -115,6 +115,31 @@ def test_impossible_combinations_are_refused(settings):
     assert message.split(":")[0] in ("model", "data", "training")
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"data__N": 2}, ["data.N=2", "greater than or equal to 4"]),
+        ({"model__fno_modes": 0}, ["model.fno_modes=0", "greater than 0"]),
+        ({"model__fno_blocks": 0}, ["model.fno_blocks=0", "greater than 0"]),
+        ({"model__min_resolution": 1}, ["model.min_resolution=1", "greater than or equal to 2"]),
+        ({"model__min_resolution": 5}, ["min_resolution=5 is never met", "64, 32, 16, 8, 4, 2; set one of these"]),
+        ({"model__min_resolution": 128}, ["min_resolution=128 is never met", "halving N=64"]),
+        ({"data__N": 20, "model__min_resolution": 8}, ["halving N=20 gives 20, 10, 5; set"]),
+        ({"model__max_hidden_channels": 16}, ["max_hidden_channels=16 is below hidden_channels=32", "null for no cap"]),
+        ({"model__max_hidden_channels": 0}, ["model.max_hidden_channels=0"]),
+    ],
+)
+def test_a_depth_or_size_that_can_not_be_is_refused_with_what_can(settings, said):
+    message = refusal(**settings)
+    assert all(text in message for text in said)
+
+
+def test_the_default_floor_is_as_far_as_halving_goes():
+    for N in (4, 7, 12, 20, 64, 96):
+        assert ModelConfig(N=N).min_resolution == 4
+    assert ModelConfig(N=20, min_resolution=5).min_resolution == 5
+
+
 def test_the_networks_size_follows_the_data():
     assert TrialConfig.from_dotted({"data.N": 32}).model.N == 32
     assert TrialConfig.from_dotted({"data.N": 32, "model.N": 32}).model.N == 32
@@ -186,7 +211,12 @@ def test_the_hash_covers_what_changes_the_numbers():
 def test_the_hash_does_not_cover_where_and_on_what():
     base = TrialConfig.from_dotted({"data.probe.sha256": "0" * 64})
     elsewhere = TrialConfig.from_dotted(
-        {"data.probe.sha256": "0" * 64, "data.probe.path": "/elsewhere/probe.npz", "execution.device": "cpu"}
+        {
+            "data.probe.sha256": "0" * 64,
+            "data.probe.path": "/elsewhere/probe.npz",
+            "execution.device": "cpu",
+            "model.checkpoint_blocks": True,
+        }
     )
     assert elsewhere != base
     assert elsewhere.config_hash == base.config_hash

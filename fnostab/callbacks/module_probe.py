@@ -51,6 +51,8 @@ class ModuleState:
 class ModuleProbe(Callback):
     """Collects a `ModuleState` of every innermost module with an output, step by step.
 
+    Modules that run again in the backward pass, as checkpointed ones do, are seen in the forward pass.
+
     Attributes:
         steps: by optimiser step, the modules by name in the order in which they ran.
     """
@@ -60,6 +62,7 @@ class ModuleProbe(Callback):
         self._seen: dict[str, dict[str, Tensor]] = {}
         self._before: dict[str, list[Tensor]] = {}
         self._modules: dict[str, nn.Module] = {}
+        self._in_backward = False
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         network = getattr(pl_module, "generator", pl_module)
@@ -71,6 +74,12 @@ class ModuleProbe(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         self._seen = {}
+        self._in_backward = False
+
+    def on_before_backward(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
+    ) -> None:
+        self._in_backward = True
 
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
@@ -96,7 +105,7 @@ class ModuleProbe(Callback):
     def _hook(self, name: str) -> Any:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
             first = output[0] if isinstance(output, tuple | list) and output else output
-            if not module.training or not isinstance(first, Tensor):
+            if self._in_backward or not module.training or not isinstance(first, Tensor):
                 return
             seen = self._seen[name] = _of_output(first.detach())
             if first.requires_grad:

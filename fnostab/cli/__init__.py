@@ -18,6 +18,7 @@ COMMANDS = {
     "watch": "Show a study while it runs.",
     "train": "Train one trial.",
     "plan": "Say how many seeds a study takes.",
+    "estimate": "Say what memory and time a study takes.",
     "decide": "Turn the records of a study into a verdict.",
     "report": "Write a verdict with its figures as one HTML file.",
     "policy": "Show what verdicts made the default.",

@@ -5,7 +5,7 @@ from fnostab.models.fno import FNO
 from fnostab.models.hybrid import HybridUNO
 from fnostab.models.initialisation import build_initialised, initialise_
 from fnostab.models.registry import build_generator, check_generator
-from fnostab.models.size import parameter_count
+from fnostab.models.size import TrainingSize, parameter_count, training_size
 from fnostab.models.spectral import SpectralConv2d
 
 __all__ = [
@@ -13,10 +13,12 @@ __all__ = [
     "HybridUNO",
     "ResidualBlock",
     "SpectralConv2d",
+    "TrainingSize",
     "build_generator",
     "build_initialised",
     "check_generator",
     "initialise_",
     "parameter_count",
     "residual_blocks",
+    "training_size",
 ]

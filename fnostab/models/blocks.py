@@ -1,10 +1,13 @@
 """The residual block of all built-in networks, and the two convolutions around the blocks."""
 
 from collections import OrderedDict
+from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from fnostab.config import ModelConfig
 from fnostab.errors import ModelError
 from fnostab.models.spectral import SpectralConv2d
 
@@ -58,14 +61,23 @@ class ResidualBlock(nn.Module):
             first, so that the block starts as the identity. ``layerscale``: instance norm, then a
             LayerScale that starts at ``layerscale_init``.
         layerscale_init: first factor of the LayerScale; unused by the others.
+        checkpoint: keep only the input for the backward pass, which then computes the block a second
+            time: less memory, the same gradients. Hooks of the block still run once, those of its parts twice.
 
     Shapes: (B, channels, resolution, resolution) -> the same, float32.
     """
 
     def __init__(
-        self, channels: int, modes: int, resolution: int, residual: str = "plain", layerscale_init: float = 1e-3
+        self,
+        channels: int,
+        modes: int,
+        resolution: int,
+        residual: str = "plain",
+        layerscale_init: float = 1e-3,
+        checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpoint = checkpoint
         self.spectral = SpectralConv2d(channels, channels, modes, resolution)
         self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
         self.act = nn.GELU()
@@ -73,7 +85,18 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the gained branch to ``x``."""
+        if not (self.checkpoint and torch.is_grad_enabled()):
+            return self._add_branch(x)
+        y: Tensor = checkpoint(self._add_branch, x, use_reentrant=False, preserve_rng_state=False)
+        return y
+
+    def _add_branch(self, x: Tensor) -> Tensor:
         return x + self.gain(self.act(self.spectral(x) + self.conv(x)))
+
+    @classmethod
+    def of(cls, config: ModelConfig, channels: int, modes: int, resolution: int) -> Self:
+        """A block of that size, otherwise as ``config`` says."""
+        return cls(channels, modes, resolution, config.residual, config.layerscale_init, config.checkpoint_blocks)
 
     def gain_magnitude(self) -> Tensor | None:
         """Mean absolute gain of the branch, a 0-d tensor on the block's device; None if it has no gain.

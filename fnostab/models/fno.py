@@ -20,10 +20,7 @@ class FNO(nn.Module):
         channels = config.hidden_channels
         self.lifter = conv_gelu_conv(1, channels)
         self.blocks = nn.Sequential(
-            *(
-                ResidualBlock(channels, config.fno_modes, config.N, config.residual, config.layerscale_init)
-                for _ in range(config.fno_blocks)
-            )
+            *(ResidualBlock.of(config, channels, config.fno_modes, config.N) for _ in range(config.fno_blocks))
         )
         self.refiner = nn.Sequential(conv_gelu_conv(channels, channels), nn.GELU())
         self.head = nn.Conv2d(channels, 2, kernel_size=1)

@@ -28,7 +28,7 @@ class HybridUNO(nn.Module):
         channels = [width for width, _ in levels]
 
         def block(level: int, modes: int) -> ResidualBlock:
-            return ResidualBlock(levels[level][0], modes, levels[level][1], config.residual, config.layerscale_init)
+            return ResidualBlock.of(config, levels[level][0], modes, levels[level][1])
 
         deepest = len(levels) - 1
         self.lifter = conv_gelu_conv(1, channels[0])

@@ -12,6 +12,7 @@ from torch import nn
 
 from fnostab.config import ModelConfig
 from fnostab.errors import FnostabError, ModelError
+from fnostab.models.blocks import residual_blocks
 from fnostab.models.fno import FNO
 from fnostab.models.hybrid import HybridUNO
 
@@ -32,7 +33,8 @@ def build_generator(config: ModelConfig) -> nn.Module:
     A network of your own is called with ``config``; its own settings are in ``config.options``.
 
     Raises:
-        ModelError: it can't be imported or built, or is not an ``nn.Module``.
+        ModelError: it can't be imported or built, is not an ``nn.Module``, or has no blocks to checkpoint
+            though ``config.checkpoint_blocks`` asks for it.
     """
     builder = GENERATORS.get(config.architecture)
     if builder is not None:
@@ -46,6 +48,11 @@ def build_generator(config: ModelConfig) -> nn.Module:
         raise ModelError(f"{name}(config) raised {_one_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise ModelError(f"{name}(config): expected a torch.nn.Module, got {type(module).__name__}")
+    if config.checkpoint_blocks and not any(block.checkpoint for block in residual_blocks(module).values()):
+        raise ModelError(
+            f"model.checkpoint_blocks=true has no effect on {name}: build its blocks as "
+            "fnostab.models.ResidualBlock.of(config, ...), or leave it false"
+        )
     return module
 
 

@@ -1,11 +1,15 @@
 """Run a study: what is missing of it, on this machine, recorded as it happens."""
 
+from __future__ import annotations
+
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -26,6 +30,9 @@ from fnostab.tracking import (
     open_store,
 )
 from fnostab.trial import TrialSpec
+
+if TYPE_CHECKING:
+    from fnostab.studies.preflight import Preflight
 
 __all__ = ["StudyRun", "run_study"]
 
@@ -74,7 +81,8 @@ def run_study(
     Trials that were ``killed`` or ended in an ``infra_error`` are tried again, at once and at later
     starts, until ``attempts`` in a row came no further; those that ran out of memory only if asked;
     finished ones never, also where only MLflow remembers them. A trial that fails stops no other.
-    Runs of the experiment whose process is gone are closed before.
+    Runs of the experiment whose process is gone are closed before. What each arm takes is shown, and an
+    arm that can't fit into memory is refused, before anything of it is started.
 
     Args:
         study: resolved and checked.
@@ -103,12 +111,15 @@ def run_study(
         highlight=False,
         soft_wrap=True,
     )
-    _prepare(study, specs, console)
     folder = output / experiment / study.hash
+    retries = Retries(attempts, retry_oom)
+    estimates = _insist_on_fit(specs, folder, retries, launcher)
+    _prepare(study, specs, console)
     close_abandoned(store, experiment, output, console)
     trials = read_journals(record, specs, folder)
     take_from_store(store, record, trials, retry_oom, console)
-    retries = Retries(attempts, retry_oom)
+    if wanted := [trial.spec for trial in trials if retries.wants(trial)]:
+        _show_estimates(estimates, wanted, console)
 
     with _terminable():
         study_run_id = ensure_study(store, record)
@@ -201,6 +212,29 @@ def _prepare(study: Study, specs: Sequence[TrialSpec], console: Console) -> None
         console.print("preparing the data set ...", end=" ")
         prepare(spec.config.data, spec.config.data_seed(spec.seed), spec.data_dir)
         console.print(f"{time.monotonic() - started:.1f} s")
+
+
+def _insist_on_fit(specs: Sequence[TrialSpec], folder: Path, retries: Retries, launcher: LocalLauncher) -> Preflight:
+    """Refuse arms for which there is too little memory, before anything of them is built or written."""
+    from fnostab.studies.preflight import Preflight  # here: it imports torch
+
+    known = [TrialProgress(spec, folder / f"{spec.arm}-{spec.seed}") for spec in specs]
+    for trial in known:
+        trial.update()
+    wanted = [trial.spec for trial in known if retries.wants(trial)]
+    jobs = max(min(launcher.jobs, len(wanted)), 1)
+    estimates = Preflight({spec.arm: spec.config for spec in wanted}, jobs, launcher.gpus)
+    estimates.insist_on_fit()
+    return estimates
+
+
+def _show_estimates(estimates: Preflight, specs: Sequence[TrialSpec], console: Console) -> None:
+    started = time.monotonic()
+    console.print(f"measuring a step of {estimates.described} ...", end=" ", highlight=False)
+    estimates.measure()
+    console.print(f"{time.monotonic() - started:.1f} s", highlight=False)
+    console.print(estimates.table())
+    _say(console, estimates.summary(Counter(spec.arm for spec in specs)))
 
 
 def _finish(

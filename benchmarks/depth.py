@@ -1,0 +1,183 @@
+"""What depth costs: parameters, memory and step time of 4 to 16 blocks, beside the reference's layout.
+
+    python -m benchmarks.depth [--blocks 4,6,8,12,16] [--markdown docs/depth.md]      # about fifteen minutes
+    python -m benchmarks.depth --trial                                                # a whole trial of 8 blocks
+
+Each network trains in processes of its own, on one thread, at full size: N = 64, 32 channels, 12 modes, batch 16.
+Times are processor seconds; with and without checkpointing they come from one process, step by step in turns.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.faults import write_section
+
+DEPTHS = (4, 6, 8, 12, 16)
+VARIANTS = {  # at N = 64 and floor 4 the width ends at 512 by itself
+    "cap 512, floor 4": {"model.max_hidden_channels": 512},
+    "no cap, floor 2": {"model.min_resolution": 2},
+}
+UNCAPPED = 8  # blocks, of the network that is shown without a cap too
+ROUNDS = 2
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--blocks", default=",".join(map(str, DEPTHS)), help="Depths.  [default: %(default)s]")
+    parser.add_argument("--trial", action="store_true", help="Run a whole trial of 8 blocks and say what it took.")
+    parser.add_argument("--markdown", type=Path, help="Put the result into this file.")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(measure(json.loads(options.child))))
+        return
+    section = "trial" if options.trial else "depth"
+    text = whole_trial() if options.trial else table([int(n) for n in options.blocks.split(",")])
+    print(text)
+    if options.markdown:
+        write_section(options.markdown, section, text, "benchmarks/depth.py")
+
+
+def table(depths):
+    """Markdown, a row for each depth and variant."""
+    from benchmarks.reference import complex_as_one, reference_hybrid, training_bytes
+
+    rows = [
+        "| blocks | | parameters | weights, gradients, Adam "
+        "| activations: computed / measured | checkpointed "
+        "| resident: computed / measured | checkpointed | step, s | checkpointed "
+        "| reference: parameters, complex as one | weights, gradients, Adam |",
+        "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, settings in VARIANTS.items():
+        for blocks in depths:
+            if blocks != UNCAPPED and "model.max_hidden_channels" not in settings:
+                continue
+            plain, checkpointed = (
+                child(settings | {"model.fno_blocks": blocks, "model.checkpoint_blocks": flag})
+                for flag in (False, True)
+            )
+            reference = reference_hybrid(blocks)
+            cells = [
+                blocks,
+                name,
+                f"{plain['parameters'] / 1e6:.1f} M",
+                gb(plain["state"]),
+                *(f"{mb(one['computed'])} / {mb(one['counted'])}" for one in (plain, checkpointed)),
+                *(f"{gb(one['state'] + one['computed'])} / {gb(one['rise'])}" for one in (plain, checkpointed)),
+                f"{plain['step_s']:.2f}",
+                f"x {plain['checkpointed_s'] / plain['step_s']:.2f}",
+                f"{complex_as_one(reference) / 1e6:,.1f} M",
+                f"{training_bytes(reference) / 1e9:,.1f} GB",
+            ]
+            rows.append("| " + " | ".join(map(str, cells)) + " |")
+            print(rows[-1], file=sys.stderr, flush=True)
+    return "\n".join(rows)
+
+
+def child(settings):
+    """`measure` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.depth", "--child", json.dumps(settings)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    answer = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(answer.stdout)
+
+
+def measure(settings):
+    """Train a few steps, and say what they took."""
+    import time
+
+    import torch
+
+    from fnostab.config import TrialConfig
+    from fnostab.models import residual_blocks, training_size
+    from fnostab.studies.estimates import bare_trial, step_seconds, trace
+
+    config = TrialConfig.from_dotted(settings)
+    computed = trace(config)
+    step_seconds(TrialConfig.from_dotted({"data.N": 16, "data.object_size": 40, "data.scan_stride_test": 4}), "cpu")
+    before = resident("VmRSS")  # with all code loaded that a step needs
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+
+    torch.manual_seed(0)
+    module, batch = bare_trial(config, "cpu")
+    optimizer = module.configure_optimizers()
+    patterns = batch()
+
+    def step():
+        started = time.process_time()
+        loss = module.training_step(patterns, 0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return time.process_time() - started
+
+    for _ in range(2):
+        step()
+    found = {"rise": resident("VmHWM") - before, "state": computed.state_bytes, "parameters": computed.parameters}
+    if not config.model.checkpoint_blocks:
+        times = {False: [], True: []}
+        for _ in range(ROUNDS):
+            for flag, of_flag in times.items():
+                for block in residual_blocks(module).values():
+                    block.checkpoint = flag
+                of_flag.append(step())
+        for block in residual_blocks(module).values():
+            block.checkpoint = False
+        found |= {"step_s": statistics.median(times[False]), "checkpointed_s": statistics.median(times[True])}
+    counted = training_size(module, lambda: module.training_step(patterns, 0), 2)
+    return found | {"computed": computed.activation_bytes, "counted": counted.activation_bytes}
+
+
+def whole_trial():
+    """A trial of 8 blocks as a study starts it, with all that watches it, on an object small enough for 68 steps."""
+    from fnostab import names
+    from fnostab.config import TrialConfig
+    from fnostab.journal import Point, read_journal
+    from fnostab.studies.estimates import Estimate, trace
+    from fnostab.trial import TrialSpec
+
+    settings = {"model.fno_blocks": 8, "model.max_hidden_channels": 512, "data.set_phi": True, "training.epochs": 2}
+    settings |= {"data.object_size": 152, "data.n_lines": 150, "execution.device": "cpu"}
+    config = TrialConfig.from_dotted(settings)
+    about = {"experiment": "depth", "study": "depth", "study_hash": "0" * 16, "profile": "full", "arm": "control"}
+    with tempfile.TemporaryDirectory(prefix="depth-") as scratch:
+        path = Path(scratch) / "trial" / "trial.json"
+        TrialSpec(**about, seed=0, config=config, data_dir=f"{scratch}/data").write(path)
+        command = [sys.executable, "-m", "fnostab", "train", "--trial", str(path)]
+        process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit(f"the trial ended with {os.waitstatus_to_exitcode(status)}")
+        records = [record for record, _ in read_journal(path.parent / "journal.jsonl")]
+    losses = [r.values[names.TRAIN_LOSS] for r in records if isinstance(r, Point) and names.TRAIN_LOSS in r.values]
+    needed = Estimate(config, trace(config)).needed_bytes
+    return (
+        f"A trial of 8 blocks (cap 512, floor 4, batch 16) made {len(losses)} steps on one CPU thread, from a loss of "
+        f"{losses[0]:.2f} to {losses[-1]:.2f}, and held at most {gb(usage.ru_maxrss * 1024)} resident; "
+        f"`fnostab estimate` says {gb(needed)}."
+    )
+
+
+def resident(field):
+    """Bytes of this process's memory: VmRSS now, VmHWM at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def gb(n_bytes):
+    return f"{n_bytes / 1e9:.2f} GB"
+
+
+def mb(n_bytes):
+    return f"{n_bytes / 1e6:.0f} MB"
+
+
+if __name__ == "__main__":
+    main()
