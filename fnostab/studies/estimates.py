@@ -91,7 +91,9 @@ def trace(config: TrialConfig) -> TrainingSize | None:
 
 
 def step_seconds(config: TrialConfig, device: str) -> float | None:
-    """Seconds of a training step on ``device``, of random patterns; None if a network of one's own fails.
+    """Seconds of a training step on ``device``, of random patterns.
+
+    None if a network of one's own fails, or others leave too little of a GPU's memory.
 
     One thread is used, as in a trial. One step warms up; the shortest of those that follow counts.
     """
@@ -100,6 +102,8 @@ def step_seconds(config: TrialConfig, device: str) -> float | None:
     try:
         with torch.random.fork_rng(devices=[]):
             return _shortest_step(config, device)
+    except torch.OutOfMemoryError:  # others use the GPU
+        return None
     except (Exception, SystemExit):
         if config.model.architecture in ARCHITECTURES:
             raise

@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import torch
 from rich.table import Table
 
 from fnostab.config import TrialConfig, flatten
@@ -77,7 +78,7 @@ class Preflight:
         On the CPU in this process; on a GPU in one of its own, so that this one takes none of its memory.
         """
         networks = self.measurable
-        if self.gpus:
+        if self.gpus and torch.cuda.is_available():
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                 waiting = [pool.submit(step_seconds, config, "cuda") for config in networks.values()]
                 times = [future.result() for future in waiting]
