@@ -41,10 +41,3 @@ def test_the_version(call):
     import fnostab
 
     assert call("--version") == (0, f"fnostab, version {fnostab.__version__}\n", "")
-
-
-def test_the_built_in_studies_are_listed(call):
-    status, out, _ = call("studies")
-    assert status == 0
-    for word in ("stage_a", "stage_b", "control", "arch_fix", "opt_fix"):
-        assert word in out

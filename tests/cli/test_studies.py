@@ -1,0 +1,56 @@
+"""`fnostab studies`: the list, one explained, one to begin with."""
+
+import pytest
+
+from fnostab.studies.spec import built_in_studies, load_study
+
+
+def test_the_built_in_studies_are_listed(call):
+    status, out, err = call("studies")
+    assert (status, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()[1:] if line[:1].strip(" `")] == built_in_studies()
+    assert "clip_sweep           14" in out
+
+
+def test_one_is_explained_by_what_its_arms_change(call):
+    status, out, _ = call("studies", "show", "stage_a", "--profile", "small")
+    assert status == 0
+    lines = [line.split() for line in out.splitlines()]
+    assert ["control", "control"] in lines
+    assert ["arch_fix", "architecture", "model.architecture", "=", "stable_hybrid"] in lines
+    assert ["execution.gradient_clip_val", "=", "0.01"] in lines
+    assert "10 seeds; decides on failures and val_loss_best" in out
+    assert "control in the small profile: blocks 3, channels 8, epochs 6, learning rate" in out
+
+
+def test_a_new_one_can_be_run_as_it_is(call, workplace):
+    status, out, _ = call("studies", "new", "mine.yaml")
+    assert (status, out.split(":")[0]) == (0, "wrote mine.yaml")
+    study = load_study("mine.yaml", "small")
+    assert study.file.name == "mine"
+    assert list(study.arms) == ["control", "slow_0.001", "slow_0.003", "clipped"]
+    assert len(study.trials("mine", "data")) == 20
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("taken.yaml", "taken.yaml is there already: name another file"),
+        ("mine.txt", "mine.txt is no name of a study: it ends in .yaml"),
+        ("absent/mine.yaml", "can't write absent/mine.yaml: No such file or directory"),
+        ("a b.yaml", "'a b' can't be the name of a study"),
+    ],
+)
+def test_what_can_not_be_written(call, workplace, file, message):
+    (workplace / "taken.yaml").write_text("kept")
+    status, _, err = call("studies", "new", file)
+    assert (status, err.count("\n")) == (2, 1)
+    assert message in err
+    assert sorted(path.name for path in workplace.glob("*.yaml")) == ["taken.yaml"]
+    assert (workplace / "taken.yaml").read_text() == "kept"
+
+
+def test_a_study_that_does_not_exist(call):
+    status, _, err = call("studies", "show", "stage_z")
+    assert status == 2
+    assert "no study 'stage_z'; built in: clip_sweep" in err
