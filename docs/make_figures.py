@@ -14,7 +14,6 @@ from PIL import Image
 from fnostab import names
 from fnostab.figures import (
     LossCurve,
-    activation_figure,
     failure_rate_forest,
     grad_norm_fan,
     history_figure,
@@ -30,7 +29,6 @@ from fnostab.outcomes import Outcome
 from fnostab.stats.proportions import wilson
 from fnostab.stats.survival import kaplan_meier
 from fnostab.table import TrialRow
-from fnostab.training.activations import at_initialisation, recorded_last
 from fnostab.training.trial_figures import VALIDATION, History, read_history
 from fnostab.trial import StudySpec, TrialSpec
 
@@ -97,16 +95,9 @@ def _of_arms(trials: Trials, study: StudySpec) -> dict[str, Figure]:
 def _of_trials(trials: Trials) -> dict[str, Figure]:
     everything = [each for of_arm in trials.values() for each in of_arm]
     row, history, _ = next((each for each in everything if each[0].failed), everything[0])
-    moments = {}
-    for arm, of_arm in trials.items():
-        directory = of_arm[0][2]
-        first = at_initialisation(TrialSpec.read(directory / "trial.json"))
-        moments[arm] = {"initialisation": first, "after training": recorded_last(directory)}
     panels = list(history.panels.values())
-    return {
-        "history": history_figure(panels, nonfinite_steps=history.nonfinite_steps, failure_step=row.failure_step),
-        "drift": activation_figure(moments),
-    }
+    of_one = history_figure(panels, nonfinite_steps=history.nonfinite_steps, failure_step=row.failure_step)
+    return {"history": of_one}
 
 
 def _norms(row: TrialRow, history: History) -> Curve:

@@ -50,6 +50,10 @@ AMPLITUDE_SPREAD = "val/amplitude_spread"  # of the stitched prediction, over th
 PATCH_VARIATION = "val/patch_variation"  # from patch to patch, over the mean amplitude
 ACTIVATION_MEAN = "activation_mean/"  # + block name
 ACTIVATION_STD = "activation_std/"
+DEAD_UNITS = "dead_units/"  # share of the channels of the block's GELU
+SPECTRAL_TO_LOCAL = "spectral_to_local/"  # root mean square of the spectral branch over the 3x3 convolution's
+LOW_FREQUENCIES = "low_frequencies/"  # share of the output's power
+BLOCK_QUANTITIES = (ACTIVATION_MEAN, ACTIVATION_STD, DEAD_UNITS, SPECTRAL_TO_LOCAL, LOW_FREQUENCIES)
 RESIDUAL_GAIN = "residual_gain/"
 BLOCK_GRAD_NORM = "block_grad_norm/"
 

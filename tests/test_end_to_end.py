@@ -218,9 +218,9 @@ class TestOtherEntryPoints:
         moments = json.loads(numbers.read_text())
         assert moments.keys() == {"control", "arch_fix"}
         for of_arm in moments.values():
-            before, after = of_arm["initialisation"], of_arm["after training"]
+            before, after = (of_arm[moment]["seeds"]["0"] for moment in ("initialisation", "after training"))
             assert before.keys() == after.keys()
-            assert all(std > 0 for _, std in before.values())
+            assert all(state["activation_std"] > 0 for state in before.values())
         study = newest_study(store, experiment).run_id
         kept = {artifact.path for artifact in store.client.list_artifacts(study)}
         assert {"activations.png", "activations.json"} <= kept

@@ -6,7 +6,6 @@ from fnostab.figures import (
     COLOURS,
     LossCurve,
     Panel,
-    activation_figure,
     failure_rate_forest,
     grad_norm_fan,
     history_figure,
@@ -291,16 +290,6 @@ def test_error_maps_are_the_difference_of_amplitudes_and_the_wrapped_one_of_phas
 def test_the_sign_of_an_error_is_seen_in_grey():
     lightness = lightness_of(matplotlib.colormaps[ERRORS](np.linspace(0, 1, 64))[:, :3])
     assert (np.diff(lightness) > 0).all()
-
-
-def test_drift_shows_each_block_of_each_arm_at_its_depth():
-    moments = {"initialisation": {"b1": (0.0, 1.0), "b2": (0.5, 2.0)}, "after training": {"b1": (1.0, 3.0)}}
-    figure = activation_figure({"control": moments, "arm": moments})
-    means, stds = figure.axes
-    drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in means.lines[:2]]
-    assert drawn == [([1, 2], [0.0, 0.5]), ([1], [1.0])]
-    assert [list(line.get_ydata()) for line in stds.lines[:2]] == [[1.0, 2.0], [3.0]]
-    assert legend(figure) == ["control", "arm", "initialisation", "after training"]
 
 
 def test_arms_differ_in_more_than_colour():

@@ -10,9 +10,9 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["ModuleProbe", "ModuleState"]
+from fnostab.callbacks.measures import dead_share, real_values, rms
 
-DEAD_SPREAD = 1e-6  # of a unit, over batch and pixels, relative to 1 + |mean|
+__all__ = ["ModuleProbe", "ModuleState"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ModuleState:
     Attributes:
         output_rms: root mean square of its output.
         output_max: largest absolute value of its output.
-        dead: share of its output's channels that are the same for the whole batch and in every pixel.
+        dead: share of its output's channels that are dead, as `fnostab.callbacks.measures.dead_share` says.
         gradient: norm of the gradient with respect to its output.
         weight: norm of its own parameters before the step.
         weight_gradient: norm of their gradient, before clipping.
@@ -107,7 +107,7 @@ class ModuleProbe(Callback):
             first = output[0] if isinstance(output, tuple | list) and output else output
             if self._in_backward or not module.training or not isinstance(first, Tensor):
                 return
-            seen = self._seen[name] = _of_output(first.detach())
+            seen = self._seen[name] = _of_output(first)
             if first.requires_grad:
                 first.register_hook(lambda gradient: seen.update(gradient=_norm([gradient])))
 
@@ -120,11 +120,10 @@ def _is_watched(name: str, module: nn.Module) -> bool:
 
 
 def _of_output(output: Tensor) -> dict[str, Tensor]:
-    values = (torch.view_as_real(output) if output.is_complex() else output).float()
-    found = {"output_rms": values.double().square().mean().sqrt(), "output_max": values.abs().max()}
-    if values.ndim > 1:
-        std, mean = torch.std_mean(values.transpose(0, 1).flatten(1), dim=1, correction=0)
-        found["dead"] = (std <= DEAD_SPREAD * (1 + mean.abs())).float().mean()
+    values = real_values(output)
+    found = {"output_rms": rms(values.double()), "output_max": values.abs().max()}
+    if (dead := dead_share(values)) is not None:
+        found["dead"] = dead
     return found
 
 

@@ -27,13 +27,10 @@ from fnostab.policy import (
 )
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from fnostab.cli.decide import Judged
     from fnostab.report.verdict import Case
     from fnostab.table import TrialRow
     from fnostab.tracking import Store
-    from fnostab.trial import TrialSpec
 
 
 @click.command("policy")
@@ -175,10 +172,11 @@ def _plan(action: Action) -> list[str]:
 def _register(store: Store, judged: Judged, stage: str, trial: TrialRow) -> str:
     from fnostab.report.verdict import headline
     from fnostab.tracking import fetch_checkpoint, register_generator
+    from fnostab.training.checkpoint import load_checkpoint
 
     study, run_id = judged.case.studies[stage], trial.run_id or ""
     with tempfile.TemporaryDirectory() as folder:
-        generator, spec = _load_generator(fetch_checkpoint(store, run_id, Path(folder)))
+        generator, spec = load_checkpoint(fetch_checkpoint(store, run_id, Path(folder)))
     if (spec.study_hash, spec.arm, spec.seed) != (study.hash, trial.arm, trial.seed):
         raise ModelError(f"the checkpoint of run {run_id} is that of the trial {spec.trial_id}, not of this run's")
     tags = {
@@ -192,23 +190,3 @@ def _register(store: Store, judged: Judged, stage: str, trial: TrialRow) -> str:
     return register_generator(
         store, generator, spec.config.data.N, verdict_run=judged.verdict_run, trial_run=run_id, tags=tags
     )
-
-
-def _load_generator(path: Path) -> tuple[nn.Module, TrialSpec]:
-    """Build the network of a checkpoint, with its weights."""
-    from pydantic import ValidationError
-    from safetensors import SafetensorError, safe_open
-
-    from fnostab.models import build_generator
-    from fnostab.trial import TrialSpec
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            spec = TrialSpec.model_validate_json((file.metadata() or {})["trial"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-        generator = build_generator(spec.config.model)
-        generator.load_state_dict(weights)
-    except (SafetensorError, KeyError, ValidationError, RuntimeError) as error:
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ModelError(f"{path.name} is not a checkpoint that this version can load: {what}") from error
-    return generator, spec

@@ -28,6 +28,7 @@ __all__ = ["run_strategy"]
 PIVOT = "layerscale"
 DEPTH = "model.fno_blocks="
 DEEP = ("model.fno_blocks", "model.max_hidden_channels")  # of Stage B, at which its pivot is run too
+SEEDS_OF_ACTIVATIONS = 3  # the fewest with which an interval says something
 QUESTIONS = {
     "activations": "does the mean of the activations grow with depth?",
     "stage_a": "does a candidate train more stably than control?",
@@ -136,16 +137,18 @@ class _Chain:
         self.console.print(f"  {why}", highlight=False, markup=False, soft_wrap=True)
 
     def activations(self) -> None:
-        """Train one seed of each arm of Stage A, and show the moments of its blocks."""
+        """Train a few seeds of each arm of Stage A, and show what its blocks do."""
         from fnostab.cli.activations import command
 
-        self.heading("activations", "one seed of each arm, whose trials count for Stage A")
-        seed = self.common["seeds"][0] if self.common["seeds"] else 0
-        arguments = ["stage_a", "--seed", str(seed), *self._arguments("stage_a", self.settings, with_seeds=False)]
+        seeds = self.common["seeds"][:SEEDS_OF_ACTIVATIONS] or list(range(SEEDS_OF_ACTIVATIONS))
+        self.heading("activations", f"seeds {', '.join(map(str, seeds))} of each arm, whose trials count for Stage A")
+        arguments = ["stage_a", *self._arguments("stage_a", self.settings, seeds)]
         self._keep("activations", *arguments)
         arguments += ["--output", str(self.common["output"])]
         if self.common["tracking_uri"]:
             arguments += ["--tracking-uri", self.common["tracking_uri"]]
+        if self.common["jobs"]:
+            arguments += ["--jobs", str(self.common["jobs"])]
         command.main(arguments, prog_name="fnostab activations", standalone_mode=False)
 
     def study(self, name: str, why: str, *, from_verdict: bool = False, more: tuple[str, ...] = ()) -> None:
@@ -277,11 +280,11 @@ class _Chain:
             return (*others, *(f"{DEPTH}{2 * int(depth)}" for depth in depths[-1:] if depth.isdecimal()))
         return self.settings
 
-    def _arguments(self, name: str | None, settings: Sequence[str], *, with_seeds: bool = True) -> list[str]:
-        """Of a command that repeats a study, or the whole chain."""
-        seeds, epochs, profile = self.common["seeds"], self.common["epochs"], self.common["profile"]
+    def _arguments(self, name: str | None, settings: Sequence[str], seeds: Sequence[int] = ()) -> list[str]:
+        """Of a command that repeats a study, or the whole chain; with the chain's seeds, or others."""
+        seeds, epochs, profile = list(seeds or self.common["seeds"]), self.common["epochs"], self.common["profile"]
         arguments = ["--profile", profile] if name != "stage_b" else []
-        if with_seeds and seeds:
+        if seeds:
             counted = seeds == list(range(len(seeds)))
             listed = ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")
             arguments += ["--seeds", str(len(seeds)) if counted else listed]

@@ -1,4 +1,4 @@
-"""What one trial keeps: its reconstruction beside the truth, its history, and its activations."""
+"""What one trial keeps: its reconstruction beside the truth, and its history."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,14 +8,13 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fnostab.figures.decimation import alone, decimate
-from fnostab.figures.style import COLOURS, INK, NAMED, STYLE, arm_styles, legend_below, mark_nonfinite, plain_powers
+from fnostab.figures.style import COLOURS, INK, STYLE, legend_below, mark_nonfinite, plain_powers
 
-__all__ = ["Panel", "Series", "activation_figure", "history_figure", "reconstruction_figure"]
+__all__ = ["Panel", "Series", "history_figure", "reconstruction_figure"]
 
 ERRORS = "cividis"  # its lightness rises all the way, so that the sign of an error is seen in grey too
 LINE_COLOURS = (COLOURS[0], COLOURS[4])  # dark under light: both are seen in grey
@@ -123,46 +122,3 @@ def _history(ax: Axes, panel: Panel) -> None:
         look: Any = {"color": INK, "markersize": 5, "markerfacecolor": "none"}
         ax.plot(*marks, "o", zorder=3, label=name, **look)
     plain_powers(ax.yaxis)
-
-
-def activation_figure(arms: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]]) -> Figure:
-    """Mean and standard deviation of every block's output against its depth: do activations drift?
-
-    At the left a mean that grows from block to block is the drift that y = x + GELU(...) is suspected
-    of; a flat line at 0 is none. At the right, on a log axis, a straight rise is a spread that grows by
-    a factor in each block. Dashed with open marks: at initialisation. Solid: after training.
-
-    Args:
-        arms: for each arm, for each moment ("initialisation", "after training"), (mean, standard
-            deviation) of every block's output, in the order of depth.
-    """
-    with matplotlib.rc_context(NAMED):
-        figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-        means, stds = figure.subplots(1, 2)
-        for place, (arm, style) in enumerate(arm_styles(arms).items()):
-            size = max(4.0, 8 - 1.5 * place)  # where arms coincide, those below are larger
-            for (line, face), blocks in zip((("--", "white"), ("-", style.colour)), arms[arm].values(), strict=False):
-                depth = range(1, len(blocks) + 1)
-                look: Any = {"linestyle": line, "marker": style.marker, "markersize": size, "color": style.colour}
-                means.plot(depth, [mean for mean, _ in blocks.values()], markerfacecolor=face, **look)
-                stds.plot(depth, [std for _, std in blocks.values()], markerfacecolor=face, **look)
-        means.set(xlabel="block", ylabel="mean of the output")
-        means.axhline(0, color=INK, linewidth=0.6)
-        stds.set(xlabel="block", ylabel="standard deviation of the output", yscale="log")
-        plain_powers(stds.yaxis)
-        for ax in (means, stds):
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        legend_below(figure, _activation_handles(arms), columns=5)
-    return figure
-
-
-def _activation_handles(arms: Mapping[str, Mapping[str, Any]]) -> list[Any]:
-    handles = [
-        Line2D([], [], color=style.colour, marker=style.marker, markersize=5, linestyle="", label=arm)
-        for arm, style in arm_styles(arms).items()
-    ]
-    moments = list(dict.fromkeys(moment for of_arm in arms.values() for moment in of_arm))
-    for line, face, moment in zip(("--", "-"), ("white", INK), moments, strict=False):
-        look: Any = {"linestyle": line, "marker": "o", "markersize": 5, "markerfacecolor": face, "color": INK}
-        handles.append(Line2D([], [], label=moment, **look))
-    return handles

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from statistics import median
 from typing import Any
 
-from fnostab import __version__
+from fnostab import __version__, names
 from fnostab.decision import ArmSummary, Criterion, Roles, Rules, Stage, Verdict, decide
 from fnostab.figures import failure_rate_forest
 from fnostab.figures.arms import FailureRate
@@ -17,24 +18,29 @@ from fnostab.trial import StudySpec
 
 __all__ = ["Chapter", "Decision", "Drift", "Moments", "Ran", "Story", "chapter", "compose_story", "drifts"]
 
-Moments = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]  # arm -> when -> block -> (mean, deviation)
+Moments = Mapping[str, Mapping[str, Mapping[str, Any]]]  # arm -> when -> what `fnostab activations` writes of it
 
 
 @dataclass(frozen=True)
 class Drift:
-    """Means of the output of an arm's first and last block, with the standard deviation of the last one's.
+    """Means of the outputs of an arm's first and last block, as medians over seeds, and whether they grow.
 
     Attributes:
         when: "initialisation" or "after training".
-        blocks: how many were watched.
+        seeds: how many.
+        slope: change of the mean from one block to the next.
+        interval: of the slope, 95 %; None with one seed.
+        growth: "grows", "does not grow" or "can't tell".
     """
 
     arm: str
     when: str
-    blocks: int
+    seeds: int
     first_mean: float
     last_mean: float
-    last_std: float
+    slope: float
+    interval: tuple[float, float] | None
+    growth: str
 
 
 @dataclass(frozen=True)
@@ -112,13 +118,16 @@ class Story:
 
 def drifts(moments: Moments) -> list[Drift]:
     """First against last block of every arm, at initialisation and after training."""
+    mean = names.ACTIVATION_MEAN.rstrip("/")
     found = []
     for arm, of_arm in moments.items():
-        for when, blocks in of_arm.items():
-            if blocks:
-                moments_of_blocks = list(blocks.values())
-                first, last = moments_of_blocks[0], moments_of_blocks[-1]
-                found.append(Drift(arm, when, len(blocks), first[0], last[0], last[1]))
+        for when, measured in of_arm.items():
+            if drift := measured["drift"]:
+                means = [[block[mean] for block in blocks.values()] for blocks in measured["seeds"].values() if blocks]
+                first, last = (median(of_seed[which] for of_seed in means) for which in (0, -1))
+                slope = drift["mean_slope"]
+                interval = tuple(slope["interval"]) if slope["interval"] else None
+                found.append(Drift(arm, when, slope["n"], first, last, slope["estimate"], interval, drift["mean"]))
     return found
 
 

@@ -37,14 +37,24 @@ def fetch_checkpoint(store: Store, trial_run: str, folder: Path) -> Path:
     """Download a trial's best weights into ``folder``; return their path.
 
     Raises:
-        TrackingError: the trial has none, or the store does not answer.
+        TrackingError: there is no such run, it has none, or the store does not answer.
     """
     with reported(store):
+        _find_run(store, trial_run)
         if all(artifact.path != CHECKPOINT for artifact in store.client.list_artifacts(trial_run, CHECKPOINT_FOLDER)):
             raise TrackingError(
                 f"run {trial_run} has no {CHECKPOINT}: `fnostab sync` on its output directory sends it, if it is there"
             )
         return Path(store.client.download_artifacts(trial_run, CHECKPOINT, str(folder)))
+
+
+def _find_run(store: Store, run_id: str) -> None:
+    try:
+        store.client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise TrackingError(f"there is no run {run_id} in {store.address}: check the id, or --tracking-uri") from None
 
 
 def register_generator(

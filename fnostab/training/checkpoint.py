@@ -6,11 +6,16 @@ from pathlib import Path
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from fnostab.callbacks.state import write_tensors
+from fnostab.errors import CheckpointError
+from fnostab.models import build_generator
 from fnostab.trial import TrialSpec
 
-__all__ = ["BestCheckpoint"]
+__all__ = ["BestCheckpoint", "load_checkpoint"]
 
 
 class BestCheckpoint(Callback):
@@ -44,3 +49,24 @@ class BestCheckpoint(Callback):
             for name, tensor in pl_module.generator.state_dict().items()
         }
         write_tensors(weights, self.path, {"trial": self.spec.model_dump_json(), "val_loss": repr(loss)})
+
+
+def load_checkpoint(path: Path) -> tuple[nn.Module, TrialSpec]:
+    """Build the network of a checkpoint that `BestCheckpoint` wrote, with its weights.
+
+    Raises:
+        CheckpointError: it can't be read, is no such file, or its weights are not those of its network.
+        ModelError: its network can't be built.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            spec = TrialSpec.model_validate_json((file.metadata() or {})["trial"])
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        generator = build_generator(spec.config.model)
+        generator.load_state_dict(weights)
+    except OSError as error:
+        raise CheckpointError(f"can't read the checkpoint {path}: {error.strerror or error}") from error
+    except (SafetensorError, KeyError, ValidationError, RuntimeError) as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise CheckpointError(f"{path} is not a checkpoint that this version can load: {what}") from error
+    return generator, spec

@@ -5,7 +5,8 @@ from torch import nn
 
 from fnostab import names
 from fnostab.callbacks import BlockStatistics
-from fnostab.callbacks.block_statistics import block_outputs
+from fnostab.callbacks.block_statistics import block_states
+from fnostab.models.blocks import ResidualBlock
 
 
 class Affine(nn.Module):
@@ -31,9 +32,9 @@ class Affine(nn.Module):
 )
 def test_mean_and_spread_by_hand(output, expected):
     block = Affine(output)
-    with block_outputs({"block": block}) as seen:
+    with block_states({"block": block}) as seen:
         block(None)
-    assert tuple(map(float, seen["block"])) == expected
+    assert (float(seen["block"][names.ACTIVATION_MEAN]), float(seen["block"][names.ACTIVATION_STD])) == expected
 
 
 def test_what_is_no_tensor_is_left_out_and_the_hooks_are_taken_off():
@@ -43,11 +44,57 @@ def test_what_is_no_tensor_is_left_out_and_the_hooks_are_taken_off():
         "empty": Affine(()),
         "never called": Affine(torch.ones(2)),
     }
-    with block_outputs(blocks) as seen:
+    with block_states(blocks) as seen:
         for name in ("none", "dict", "empty"):
             blocks[name](None)
     blocks["never called"](None)
     assert seen == {}
+
+
+class Residual(nn.Module):
+    """A residual block whose parts give what is asked for."""
+
+    def __init__(self, spectral, conv):
+        super().__init__()
+        self.spectral, self.conv, self.act = Affine(spectral), Affine(conv), nn.GELU()
+
+    def forward(self, x):
+        return x + self.act(self.spectral(x) + self.conv(x))
+
+
+def test_a_residual_block_gives_all_quantities():
+    x = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    conv = 4 * torch.ones(2, 2, 8, 8)
+    conv[:, 1] = -4
+    block = Residual(3 * x / x.square().mean().sqrt(), conv - torch.tensor([0, 1e3])[:, None, None])
+    with block_states({"block": block}) as seen:
+        y = block(x)
+    state = {quantity: float(value) for quantity, value in seen["block"].items()}
+    assert tuple(state) == names.BLOCK_QUANTITIES
+    assert state[names.ACTIVATION_MEAN] == pytest.approx(float(y.mean()), rel=1e-5)
+    assert state[names.DEAD_UNITS] == 0.5  # the second channel lies at about -1000
+    assert state[names.SPECTRAL_TO_LOCAL] == pytest.approx(3 / ((4**2 + 1004**2) / 2) ** 0.5, rel=1e-5)
+    assert 0 < state[names.LOW_FREQUENCIES] < 1
+
+
+@pytest.mark.parametrize("residual", ["plain", "zero_gamma", "layerscale"])
+def test_the_blocks_of_built_in_networks_give_all_quantities(residual):
+    block = ResidualBlock(3, modes=2, resolution=8, residual=residual)
+    with block_states({"block": block}) as seen:
+        block(torch.randn(2, 3, 8, 8))
+    assert tuple(seen["block"]) == names.BLOCK_QUANTITIES
+
+
+def test_other_blocks_give_what_they_can_in_the_order_in_which_they_run():
+    blocks = {"last": nn.Flatten(), "first": nn.Conv2d(1, 2, 3)}
+    with block_states(blocks) as seen:
+        blocks["last"](blocks["first"](torch.randn(2, 1, 8, 8)))
+    moments = [names.ACTIVATION_MEAN, names.ACTIVATION_STD]
+    assert {name: list(state) for name, state in seen.items()} == {
+        "first": [*moments, names.LOW_FREQUENCIES],
+        "last": moments,
+    }
+    assert list(seen) == ["first", "last"]
 
 
 class Validated(Small):

@@ -12,10 +12,15 @@ from fnostab.report.documents import write_story
 from fnostab.report.story import Decision, Drift, Ran, chapter, compose_story, drifts
 from fnostab.table import TrialRow
 
+SEEDS = {
+    str(seed): {"encoder.0": {"activation_mean": 0.1}, "bottleneck": {"activation_mean": last}}
+    for seed, last in enumerate((0.4, 0.3, 0.8))
+}
+SLOPE = {"estimate": 0.4, "interval": [0.1, 0.7], "n": 3}
 MOMENTS = {
     "control": {
-        "initialisation": {"encoder.0": [0.1, 1.0], "encoder.1": [0.2, 1.1], "bottleneck": [0.4, 1.2]},
-        "after training": {},
+        "initialisation": {"drift": {"mean_slope": SLOPE, "mean": "grows"}, "seeds": SEEDS},
+        "after training": {"drift": None, "seeds": {}},
     }
 }
 TRIALS = [
@@ -43,8 +48,16 @@ def story_of(*chapters):
     )
 
 
+def test_drift_of_one_seed_has_no_interval():
+    seeds = {"0": SEEDS["0"], "1": {}}  # the other's numbers were not finite
+    one = {"drift": {"mean_slope": SLOPE | {"interval": None, "n": 1}, "mean": "can't tell"}, "seeds": seeds}
+    assert drifts({"control": {"initialisation": one}}) == [
+        Drift("control", "initialisation", 1, 0.1, 0.4, 0.4, None, "can't tell")
+    ]
+
+
 def test_drift_compares_the_first_block_with_the_last():
-    assert drifts(MOMENTS) == [Drift("control", "initialisation", 3, 0.1, 0.4, 1.2)]
+    assert drifts(MOMENTS) == [Drift("control", "initialisation", 3, 0.1, 0.4, 0.4, (0.1, 0.7), "grows")]
 
 
 def test_a_chapter_says_what_became_of_each_arm_and_what_it_changes():
@@ -74,6 +87,7 @@ def test_both_documents_tell_it_and_text_stays_text(tmp_path):
         assert "<b>it" not in document
         assert "fnostab run strategy" in document
         assert "3/3" in document
+        assert "0.4 [0.1, 0.7]" in document
         assert "http://127.0.0.1:5000/#/found" in document
         assert "Links to runs open where" in document
 

@@ -19,7 +19,6 @@ from fnostab.journal import Event, Journal, Point, read_journal
 from fnostab.models import build_initialised
 from fnostab.outcomes import Outcome
 from fnostab.training import setup as setup_file
-from fnostab.training.activations import at_initialisation, recorded_last
 from fnostab.training.module import PtychoModule
 from fnostab.training.trial import run_trial
 from fnostab.trial import TrialSpec
@@ -122,15 +121,6 @@ def test_the_checkpoint_is_that_of_the_best_validation(trained, spec, data):
         amplitudes = data.validation.amplitudes
         loss = float(module.training_step((amplitudes, torch.arange(len(amplitudes))), 0))
     assert loss == pytest.approx(trial.value(names.VAL_LOSS_BEST), rel=1e-5)
-
-
-def test_activations_before_and_after_training_are_of_the_same_blocks(trained, spec):
-    before, after = at_initialisation(spec()), recorded_last(trained().directory)
-    assert list(before) == list(after)
-    assert len(before) == 3
-    assert before != after
-    last = {name: trained().curve(names.ACTIVATION_STD + name)[STEPS - 1] for name in after}
-    assert last == {name: std for name, (_, std) in after.items()}
 
 
 # Learning
