@@ -110,7 +110,8 @@ def _at_checkpoint(
         spec, then = at_checkpoint(path, output / "datasets")
     console.print(f"checkpoint of {spec.arm}-{spec.seed}, {spec.profile} profile", highlight=False)
     moments = {INITIALISATION: {spec.seed: at_initialisation(spec)}, CHECKPOINT: {spec.seed: then}}
-    return {spec.arm: moments}, output / "activations" / spec.trial_id, run
+    name = f"{spec.config.config_hash}-{spec.arm}-{spec.seed}"  # safe, whatever the file says
+    return {spec.arm: moments}, output / "activations" / name, run
 
 
 def _find_checkpoint(path: Path) -> Path:

@@ -57,7 +57,7 @@ def _cell(quantity: str, value: float | None) -> str:
 def drift_table(drifts: Mapping[str, Mapping[str, Drift | None]]) -> Table:
     """For each arm and moment: by how much the mean changes from block to block, and what that says."""
     table = Table(title="Mean against depth", title_justify="left", box=None)
-    table.add_column("arm")
+    table.add_column("arm", overflow="fold")
     table.add_column("when", no_wrap=True)
     table.add_column("change per block [95 %]", no_wrap=True)
     table.add_column("rms", no_wrap=True)

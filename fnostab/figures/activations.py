@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, SymmetricalLogLocator
 from numpy.typing import NDArray
 
 from fnostab import names
@@ -102,18 +102,18 @@ def _scale(ax: Axes, quantity: str, values: Sequence[float]) -> None:
         ax.axhline(0, color=INK, linewidth=0.6)
         sizes = np.abs([value for value in values if value])
         if sizes.size and sizes.max() > LOG_FROM**2 * np.median(sizes):
-            ax.set_yscale("symlog", linthresh=10 ** np.floor(np.log10(np.median(sizes))), linscale=0.6)
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _signed(value)))
+            linear = float(10 ** np.ceil(np.log10(np.median(sizes))))
+            ax.set_yscale("symlog", linthresh=linear, linscale=0.6)
+            ticks = SymmetricalLogLocator(base=10, linthresh=linear)
+            ticks.set_params(numticks=7)
+            ax.yaxis.set_major_locator(ticks)
+            plain_powers(ax.yaxis)
     elif quantity in SHARES:
         ax.set_ylim(-0.04, 1.04)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     elif positive and max(positive) > LOG_FROM * min(positive):
         ax.set_yscale("log")
         plain_powers(ax.yaxis)
-
-
-def _signed(value: float) -> str:
-    return f"{value:g}".replace("-", "\N{MINUS SIGN}").replace("e+0", "e")
 
 
 def _handles(arms: Mapping[str, Mapping[str, Any]]) -> list[Any]:

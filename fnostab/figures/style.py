@@ -138,6 +138,8 @@ def _digit(value: float) -> int:
 
 
 def _power(value: float) -> str:
+    if value <= 0:
+        return f"\N{MINUS SIGN}{_power(-value)}" if value else "0"
     if 1e-3 < value < 1e4:
         return f"{value:g}"
     exponent = f"{value:e}".partition("e")[2]
