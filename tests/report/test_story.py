@@ -83,6 +83,7 @@ def test_both_documents_tell_it_and_text_stays_text(tmp_path):
     assert "Is &lt;b&gt;it&lt;/b&gt; | stable?" in page
     assert "it is &lt;better&gt;" in page
     assert "Is &lt;b>it&lt;/b> \\| stable?" in text
+    assert "\n- **Found** ([run 5eed5eed](http://127.0.0.1:5000/#/found)): it is &lt;better>\n- [The study" in text
     for document in (page, text):
         assert "<b>it" not in document
         assert "fnostab run strategy" in document
