@@ -93,7 +93,7 @@ def run_strategy(
     chain = _Chain(Console(), f"{experiment}_" if experiment else "", (*as_assignments(list(extra)), *settings), common)
     chain.activations()
     chain.study("stage_a", "the arms side by side at standard depth, over the same seeds")
-    chain.study("clip_sweep", "control, its gradients clipped by norm, by value and adaptively, from hard to hardly at all")
+    chain.study("clip_sweep", "control clipped by norm, by value and adaptively, from hard to hardly at all")
     judged = chain.decide("Stage A, before anything deep is run")
     roles_of = judged.case.studies["a"]
     roles = Roles(roles_of.control, roles_of.roles.get("architecture"), roles_of.roles.get("clipping"))
