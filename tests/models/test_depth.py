@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fnostab.callbacks.block_statistics import block_outputs
+from fnostab.callbacks.block_statistics import block_states
 from fnostab.config import ARCHITECTURES, ModelConfig
 from fnostab.errors import ModelError
 from fnostab.models import ResidualBlock, build_generator, parameter_count, residual_blocks, training_size
@@ -98,10 +98,10 @@ def test_hooks_of_a_checkpointed_block_run_once_and_its_statistics_are_the_same(
         calls: Counter[str] = Counter()
         for name, block in residual_blocks(generator).items():
             block.register_forward_hook(lambda *_, name=name, calls=calls: calls.update([name]))
-        with block_outputs(residual_blocks(generator)) as outputs:
+        with block_states(residual_blocks(generator)) as states:
             gradients(generator, 16)
         assert set(calls.values()) == {1}
-        seen.append(outputs)
+        seen.append(states)
     assert seen[0] == seen[1]
     assert list(seen[0]) == ["encoder.0", "encoder.1", "encoder.2", "bottleneck"]
 
