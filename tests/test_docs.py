@@ -275,7 +275,8 @@ class Reader:
     def smaller(self, command):
         """A command as it is run here; several for one of make."""
         if target := re.match(r"make (\w+)", command):
-            recipe = self.run(f"make --just-print --old-file .venv/.installed {target[1]}", command)
+            dry_run = "make --no-print-directory --just-print --old-file .venv/.installed"
+            recipe = self.run(f"{dry_run} {target[1]}", command)
             if target[1] not in MAKES:
                 return []
             return [self.smaller(line)[0] for line in commands(Block(command, "bash", None, recipe.splitlines(), None))]
