@@ -74,6 +74,7 @@ SMALLER = [  # what a command is run as: (pattern, what takes its place)
     (r"fnostab serve", r"\g<0> --port 0"),
 ]
 SMALLER_FILES = [('profile="small")', f'profile="small", overrides={TINY})'), ("seeds=range(10)", "seeds=range(1)")]
+LONG = re.compile(r"\b(run|train|activations|ui|serve|replay)\b")  # not again on the other pages that show it
 MAKES = {"run"}  # targets whose recipe is run; of the others it is only seen that make knows them
 
 
@@ -268,7 +269,7 @@ class Reader:
             expected = STATUS.search(command)
             for smaller in self.smaller(command):
                 line = state + smaller.partition(" #")[0].rstrip()
-                if line not in self.done:  # several pages show some commands
+                if line not in self.done or not LONG.search(line):
                     self.run(line, block.where, status=int(expected[1]) if expected else 0)
                     self.done.add(line)
 
