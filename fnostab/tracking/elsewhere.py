@@ -11,9 +11,9 @@ from typing import Any
 from fnostab import names
 from fnostab.outcomes import Outcome
 from fnostab.tracking.attempt import may_be_at_work
-from fnostab.tracking.reader import search_trials
 from fnostab.tracking.run import last_sign_ms
 from fnostab.tracking.store import Store, reported
+from fnostab.tracking.summaries import search_trials
 from fnostab.trial import StudySpec
 
 __all__ = ["RunElsewhere", "runs_elsewhere", "set_aside"]

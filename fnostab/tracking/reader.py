@@ -1,10 +1,9 @@
 """Read studies back as tables, from each run's tags and latest metrics, never from histories."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlflow.exceptions import MlflowException
 
@@ -13,13 +12,12 @@ from fnostab.errors import LaunchError, TrackingError
 from fnostab.outcomes import Outcome
 from fnostab.table import TrialRow
 from fnostab.tracking.store import Store, reported
-from fnostab.tracking.summaries import Summary, read_summaries
+from fnostab.tracking.summaries import read_summaries
 from fnostab.tracking.writer import STUDY_FILE
 from fnostab.trial import StudySpec
 
-__all__ = ["StudyRecord", "check_schema", "find_experiment", "newest_study", "search_trials", "trial_rows"]
+__all__ = ["StudyRecord", "check_schema", "find_experiment", "newest_study", "trial_rows"]
 
-PAGE = 1000  # runs in one answer
 TAGS_OF_ROW = (names.ARM, names.SEED, names.OUTCOME, names.FAILURE_STEP, names.RULES_HELD, names.SCHEMA_TAG)
 METRICS_OF_ROW = (
     names.LAST_STEP,
@@ -85,8 +83,10 @@ def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialR
             names other meanings.
     """
     rows = []
+    wanted = (study.spec.primary_metric, *METRICS_OF_ROW)
     with reported(store):
-        for run_id, tags, metrics in _summaries(store, experiment, study.spec):
+        found = read_summaries(store, experiment, study.spec.hash, tags=TAGS_OF_ROW, metrics=wanted)
+        for run_id, tags, metrics in found:
             check_schema(run_id, tags)
             try:
                 rows.append(_row(run_id, tags, metrics, study.spec.primary_metric))
@@ -96,28 +96,6 @@ def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialR
                 ) from None
     order = list(study.spec.arms)
     return sorted(rows, key=lambda row: (order.index(row.arm) if row.arm in order else len(order), row.seed))
-
-
-def search_trials(store: Store, experiment: str, study_hash: str) -> Iterator[Any]:
-    """MLflow's runs of the trials of a study, in no order; what was set aside is not among them."""
-    of_study = f"tags.`{names.KIND}` = '{names.KIND_TRIAL}' AND tags.`{names.STUDY_HASH}` = '{study_hash}'"
-    token = None
-    while True:
-        page = store.client.search_runs([experiment], of_study, max_results=PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def _summaries(store: Store, experiment: str, study: StudySpec) -> Iterator[Summary]:
-    if not store.uri.startswith("http"):
-        yield from read_summaries(
-            store, experiment, study.hash, tags=TAGS_OF_ROW, metrics=(study.primary_metric, *METRICS_OF_ROW)
-        )
-        return
-    for run in search_trials(store, experiment, study.hash):
-        yield run.info.run_id, run.data.tags, run.data.metrics
 
 
 def _row(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], primary_metric: str) -> TrialRow:

@@ -6,6 +6,7 @@ that MLflow itself maps. A server can only be asked for whole runs.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import sqlalchemy
 from mlflow.entities import LifecycleStage
@@ -15,8 +16,9 @@ from sqlalchemy.orm import aliased
 from fnostab import names
 from fnostab.tracking.store import Store
 
-__all__ = ["Summary", "read_summaries"]
+__all__ = ["PAGE", "Summary", "read_summaries", "search_trials"]
 
+PAGE = 1000  # runs in one answer
 Summary = tuple[str, dict[str, str], dict[str, float]]  # run id, tags, metrics
 
 
@@ -26,12 +28,34 @@ def read_summaries(
     """Trials of a study, in no order, with those of the named tags and metrics that they have.
 
     Args:
-        store: that is a database, not a server.
+        store: where to look. A server's answer holds all other tags and metrics too.
         experiment: id.
         study_hash: of the study.
         tags: names.
         metrics: names; values that are not a number are left out.
     """
+    if store.uri.startswith("http"):
+        for run in search_trials(store, experiment, study_hash):
+            yield run.info.run_id, run.data.tags, run.data.metrics
+        return
+    yield from _in_database(store, experiment, study_hash, tags, metrics).values()
+
+
+def search_trials(store: Store, experiment: str, study_hash: str) -> Iterator[Any]:
+    """MLflow's runs of the trials of a study, in no order; what was set aside is not among them."""
+    of_study = f"tags.`{names.KIND}` = '{names.KIND_TRIAL}' AND tags.`{names.STUDY_HASH}` = '{study_hash}'"
+    token = None
+    while True:
+        page = store.client.search_runs([experiment], of_study, max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _in_database(
+    store: Store, experiment: str, study_hash: str, tags: Sequence[str], metrics: Sequence[str]
+) -> dict[str, Summary]:
     kind, study = aliased(SqlTag), aliased(SqlTag)
     trials = (
         sqlalchemy.select(SqlRun.run_uuid)
@@ -58,4 +82,4 @@ def read_summaries(
                     found[run_id][2][key] = value
     finally:
         engine.dispose()
-    yield from found.values()
+    return found

@@ -131,7 +131,7 @@ def log_verdict(
         put_note(store.client, run_id, bounded(note, _links(experiment, run_id, study_run_ids), MORE))
         store.client.set_terminated(run_id, "FINISHED")
         for study in study_run_ids:
-            note_study(store.client, study)
+            note_study(store, study)
     return run_id
 
 

@@ -17,10 +17,9 @@ from fnostab.errors import TrackingError
 from fnostab.outcomes import Outcome
 from fnostab.tracking.attempt import is_alive, is_foreign, may_be_at_work
 from fnostab.tracking.histories import metric_history
-from fnostab.tracking.reader import PAGE, search_trials
 from fnostab.tracking.run import last_sign_ms
 from fnostab.tracking.store import DEFAULT_URI, Store, open_store, reported
-from fnostab.tracking.summaries import read_summaries
+from fnostab.tracking.summaries import PAGE, read_summaries, search_trials
 
 __all__ = ["StudyWatch", "WatchedTrial", "existing_store", "find_study", "newest_experiment"]
 

@@ -27,6 +27,7 @@ from fnostab.tracking.notes import (
     trial_note,
 )
 from fnostab.tracking.store import Store, experiment_id, find_or_make_run, reported
+from fnostab.tracking.summaries import read_summaries
 from fnostab.trial import StudySpec
 
 __all__ = [
@@ -41,7 +42,6 @@ __all__ = [
 ]
 
 STUDY_FILE = "study.json"
-PAGE = 1000  # runs in one answer
 FOLDERS = ("figures",)  # of a trial, whose files its note shows
 _log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def finish_study(store: Store, run_id: str, status: str = "FINISHED") -> None:
         TrackingError: the store does not take it.
     """
     with reported(store):
-        note_study(store.client, run_id)
+        note_study(store, run_id)
         store.client.set_terminated(run_id, status)
 
 
@@ -151,23 +151,23 @@ def note_trial(client: MlflowClient, run_id: str, outcome: Mapping[str, Any]) ->
         _log.warning("run %s has no note: %s", run_id, error)
 
 
-def note_study(client: MlflowClient, run_id: str) -> None:
+def note_study(store: Store, run_id: str) -> None:
     """Say on a study's page what its arms are and what became of their trials, and link its newest verdict.
 
     Never raises, as `note_trial`.
     """
     try:
-        spec = _read_spec(client, run_id)
+        spec = _read_spec(store.client, run_id)
         if spec is None:
             return
-        experiment = client.get_run(run_id).info.experiment_id
+        experiment = store.client.get_run(run_id).info.experiment_id
         judges = (
             f"tags.`{names.KIND}` = '{names.KIND_VERDICT}' AND tags.`{names.STUDY_RUN}` LIKE '%{run_id}%' "
             "AND attributes.status = 'FINISHED'"  # else its process died before it was whole
         )
-        newest = client.search_runs([experiment], judges, max_results=1, order_by=["attributes.start_time DESC"])
-        outcomes = _outcomes(client, experiment, spec)
-        put_note(client, run_id, study_note(spec, experiment, outcomes, newest[0] if newest else None))
+        newest = store.client.search_runs([experiment], judges, max_results=1, order_by=["attributes.start_time DESC"])
+        outcomes = _outcomes(store, experiment, spec)
+        put_note(store.client, run_id, study_note(spec, experiment, outcomes, newest[0] if newest else None))
     except Exception as error:  # artifact stores raise errors of their own libraries
         _log.warning("study run %s has no note: %s", run_id, error)
 
@@ -181,18 +181,12 @@ def _read_spec(client: MlflowClient, study_run_id: str) -> StudySpec | None:
             return None
 
 
-def _outcomes(client: MlflowClient, experiment: str, spec: StudySpec) -> dict[str, Counter[str]]:
+def _outcomes(store: Store, experiment: str, spec: StudySpec) -> dict[str, Counter[str]]:
     """How often each outcome, by arm in the study's order."""
-    of_study = f"tags.`{names.KIND}` = '{names.KIND_TRIAL}' AND tags.`{names.STUDY_HASH}` = '{spec.hash}'"
     counts: dict[str, Counter[str]] = {arm: Counter() for arm in spec.arms}
-    token = None
-    while True:
-        page = client.search_runs([experiment], of_study, max_results=PAGE, page_token=token)
-        for run in page:
-            counts.setdefault(run.data.tags.get(names.ARM, "?"), Counter())[run.data.tags.get(names.OUTCOME, "?")] += 1
-        token = page.token
-        if not token:
-            return {arm: each for arm, each in counts.items() if each}
+    for _, tags, _ in read_summaries(store, experiment, spec.hash, tags=(names.ARM, names.OUTCOME), metrics=()):
+        counts.setdefault(tags.get(names.ARM, "?"), Counter())[tags.get(names.OUTCOME, "?")] += 1
+    return {arm: each for arm, each in counts.items() if each}
 
 
 def _tags(spec: StudySpec) -> dict[str, str]:

@@ -90,7 +90,7 @@ def test_more_trials_than_fit_one_answer(store, study, monkeypatch):
     for seed in range(5):
         write_trial(study.trial("control", seed), range(2))
     sync(study.folder, store)
-    monkeypatch.setattr("fnostab.tracking.reader.PAGE", 2)
+    monkeypatch.setattr("fnostab.tracking.summaries.PAGE", 2)
     experiment = find_experiment(store, "stage_a")
     assert [row.seed for row in trial_rows(store, experiment, newest_study(store, experiment))] == [0, 1, 2, 3, 4]
 
