@@ -69,19 +69,16 @@ def test_trials_that_ended_and_one_under_way(store, study, running):
     assert watch.ended() is None
 
 
-def test_a_server_tells_the_same_as_its_database(store, study, running, server):
+def test_a_server_tells_the_same_as_its_database(store, study, running, server, monkeypatch):
     expected = by_name(watch_of(store, study, running[2]))
     remote = open_store(server.url)
     watch = watch_of(remote, study, running[2])
     assert by_name(watch) == expected
     assert by_name(watch) == expected  # nothing is lost between two full readings
     server.kill()
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"], before = "0", os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]
-    try:
-        with pytest.raises(TrackingError, match="no tracking server answers"):
-            watch.poll()
-    finally:
-        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = before
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(TrackingError, match="no tracking server answers"):
+        watch.poll()
 
 
 def test_the_next_poll_sees_what_happened_and_asks_little(store, study, running, monkeypatch):
