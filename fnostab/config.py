@@ -20,6 +20,7 @@ from fnostab.seeding import stream_seed
 
 __all__ = [
     "ARCHITECTURES",
+    "PRESETS",
     "DataConfig",
     "ExecutionConfig",
     "ModelConfig",
@@ -34,9 +35,22 @@ __all__ = [
 ]
 
 ARCHITECTURES = {  # the residuals that each accepts; the first is its default
-    "fno": ("plain", "zero_gamma", "layerscale"),
-    "hybrid": ("plain",),
+    "fno": ("plain", "zero_gamma", "layerscale", "depth", "skipinit"),
+    "hybrid": ("plain", "depth", "skipinit"),
     "stable_hybrid": ("zero_gamma", "layerscale"),
+    "bounded_hybrid": ("plain", "depth", "skipinit"),
+}
+PRESETS = {  # settings of the model whose default follows the architecture
+    "bounded_hybrid": {"pre_norm": "rms", "limiter": "both"},
+}
+LATER = {  # settings that the first trials did not have, with the value that changes nothing
+    "model.pre_norm": "none",
+    "model.limiter": "none",
+    "model.limiter_tau": 3.0,
+    "model.decoder_norm": "none",
+    "model.leaky": "none",
+    "model.stabiliser": "none",
+    "model.head": "real_imaginary",
 }
 EPOCH_CAP = 20
 LARGEST_BYTES = 1_000_000  # of a file of settings
@@ -108,18 +122,26 @@ class ModelConfig(_Frozen):
     max_hidden_channels: PositiveInt | None = None  # cap on the doubling; null is none
     min_resolution: Annotated[int, Field(ge=2)] = 4  # floor of the halving; further blocks keep their size
     checkpoint_blocks: bool = False  # keep less for the backward pass, and compute blocks twice; same numbers
-    residual: Literal["plain", "zero_gamma", "layerscale"] = "plain"  # default follows architecture
+    residual: Literal["plain", "zero_gamma", "layerscale", "depth", "skipinit"] = "plain"  # follows architecture
     layerscale_init: PositiveFloat = 1e-3
+    pre_norm: Literal["none", "rms"] = "none"  # before each block's branch; default follows architecture
+    limiter: Literal["none", "blocks", "decoder", "both"] = "none"  # before activations; follows architecture
+    limiter_tau: PositiveFloat = 3.0  # bound of their inputs' root mean square
+    decoder_norm: Literal["none", "group"] = "none"  # before the decoder's activation
+    leaky: Literal["none", "blocks", "decoder", "both"] = "none"  # whose GELU leaks
+    stabiliser: Literal["none", "tanh"] = "none"  # before the spectral convolution
+    head: Literal["real_imaginary", "polar"] = "real_imaginary"  # what the last layer gives
     options: dict[str, int | float | str | bool | None] = {}  # for a network of your own
 
     @model_validator(mode="before")
     @classmethod
-    def _default_residual(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("residual") is None:
-            architecture = values.get("architecture", "hybrid")
-            accepted = ARCHITECTURES.get(architecture) if isinstance(architecture, str) else None
-            return {**values, "residual": accepted[0] if accepted else "plain"}
-        return values
+    def _defaults_of_architecture(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        architecture = values.get("architecture", "hybrid")
+        known = architecture if isinstance(architecture, str) else ""
+        follow = {"residual": ARCHITECTURES.get(known, ("plain",))[0], **PRESETS.get(known, {})}
+        return {**values, **{name: default for name, default in follow.items() if values.get(name) is None}}
 
     @field_validator("architecture")
     @classmethod
@@ -269,9 +291,13 @@ class TrialConfig(_Frozen):
         return self.stream(seed, "data") if "data" in self.vary else self.data.seed
 
     def identity(self) -> dict[str, Any]:
-        """The dotted settings that change the trial's numbers: all but paths, the device and checkpointing."""
+        """The dotted settings that change the trial's numbers: all but paths, the device and checkpointing.
+
+        Settings that came later count only where they are used, so that trials from before keep their names.
+        """
         omitted = {"execution.device", "data.probe.path", "model.checkpoint_blocks"}
-        return {key: value for key, value in flatten(self).items() if key not in omitted}
+        settings = {key: value for key, value in flatten(self).items() if key not in omitted}
+        return {key: value for key, value in settings.items() if key not in LATER or value != LATER[key]}
 
     @property
     def config_hash(self) -> str:
