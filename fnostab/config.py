@@ -20,6 +20,7 @@ from fnostab.seeding import stream_seed
 
 __all__ = [
     "ARCHITECTURES",
+    "LATER",
     "PRESETS",
     "DataConfig",
     "ExecutionConfig",
@@ -51,6 +52,8 @@ LATER = {  # settings that the first trials did not have, with the value that ch
     "model.leaky": "none",
     "model.stabiliser": "none",
     "model.head": "real_imaginary",
+    "training.adam_beta2": 0.999,
+    "execution.agc_exempt": "head",
 }
 EPOCH_CAP = 20
 LARGEST_BYTES = 1_000_000  # of a file of settings
@@ -183,10 +186,11 @@ class TrainingConfig(_Frozen):
     stress_test: bool = False  # needed for more than 20 epochs
     batch_size: PositiveInt = 16
     loss: Literal["mae", "poisson"] = "mae"
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd", "stable_adamw"] = "adam"  # the last: AdamW with update clipping
     learning_rate: PositiveFloat = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999  # of the squares' moving average, of all but SGD
     schedule: Literal["none", "warmup", "cosine", "warmup_cosine"] = "none"
     warmup_steps: Annotated[int, Field(ge=0)] = 0  # optimiser steps of linear warm-up
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # the same in epochs, or parts of one
@@ -202,6 +206,8 @@ class TrainingConfig(_Frozen):
             raise ValueError(
                 f"warmup_steps={self.warmup_steps} and warmup_epochs={self.warmup_epochs:g} say the same twice: set one"
             )
+        if self.adam_beta2 != type(self).model_fields["adam_beta2"].default and self.optimizer == "sgd":
+            raise ValueError(f"adam_beta2={self.adam_beta2:g} has no effect with optimizer=sgd: leave it out")
         given = next((name for name in ("warmup_steps", "warmup_epochs") if getattr(self, name)), None)
         if given and self.schedule in ("none", "cosine"):
             raise ValueError(f"{given} has no effect with schedule={self.schedule}: set warmup or warmup_cosine")
@@ -222,8 +228,9 @@ class TrainingConfig(_Frozen):
 class ExecutionConfig(_Frozen):
     """How training is carried out: never a part of the model's identity."""
 
-    gradient_clip_algorithm: Literal["norm", "value", "agc"] = "norm"
-    gradient_clip_val: PositiveFloat | None = None  # null: no clipping; with agc the factor lambda
+    gradient_clip_algorithm: Literal["norm", "value", "agc", "zclip"] = "norm"
+    gradient_clip_val: PositiveFloat | None = None  # null: no clipping; of agc the factor lambda, of zclip the z-score
+    agc_exempt: Literal["head", "decoder"] = "head"  # what agc leaves out; decoder: of hybrids, the head too
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
@@ -275,6 +282,15 @@ class TrialConfig(_Frozen):
         if isinstance(data, Mapping) and isinstance(model, Mapping) and "N" in data and "N" not in model:
             return {**values, "model": {**model, "N": data["N"]}}
         return values
+
+    @model_validator(mode="after")
+    def _decoder_is_there(self) -> Self:
+        hybrid = self.model.architecture.endswith("hybrid")
+        if self.execution.agc_exempt == "decoder" and not hybrid:
+            raise ValueError(
+                f"execution.agc_exempt=decoder: {self.model.architecture} has no part of that name; set head"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:

@@ -60,8 +60,7 @@ class Limiter(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Limit each sample."""
-        root = z / self.tau  # first, so that the squares of what float32 can hold overflow later
-        return z * (1 + root.square().mean(dim=(1, 2, 3), keepdim=True)).rsqrt()
+        return z * (1 + z.square().mean(dim=(1, 2, 3), keepdim=True) / self.tau**2).rsqrt()
 
     def extra_repr(self) -> str:
         """The bound, for print(network)."""

@@ -19,11 +19,15 @@ from fnostab.data.grid_lines import GridLines
 from fnostab.physics.evaluation import amplitude_spread, evaluate, patch_variation
 from fnostab.physics.far_field import far_field
 from fnostab.physics.losses import constant_output_loss, mae_loss, poisson_loss
-from fnostab.training.clipping import clip_gradients_, mark_units_
+from fnostab.training.clipping import make_clipper, mark_units_
 from fnostab.training.reconstruction import reconstruct
 from fnostab.training.schedules import rate_factor
+from fnostab.training.stable_adamw import StableAdamW
+from fnostab.training.zclip import ZClip
 
 __all__ = ["PtychoModule"]
+
+CLIPPER = "fnostab.clipper"  # its place in a checkpoint
 
 
 class PtychoModule(lightning.LightningModule):
@@ -39,7 +43,7 @@ class PtychoModule(lightning.LightningModule):
 
     Attributes:
         clip_fraction: share of units that the last step clipped, a 0-d tensor; None without clipping.
-        gradient_clip_val: as configured; None is no clipping at all.
+        clipper: clips the gradients; None is no clipping at all.
     """
 
     def __init__(self, generator: nn.Module, data: GridLines, config: TrialConfig) -> None:
@@ -47,7 +51,8 @@ class PtychoModule(lightning.LightningModule):
         self.generator = generator
         self.data = data
         self.config = config
-        self.gradient_clip_val = config.execution.gradient_clip_val
+        value = config.execution.gradient_clip_val
+        self.clipper = None if value is None else make_clipper(config.execution.gradient_clip_algorithm, value)
         self.clip_fraction: Tensor | None = None
         self.register_buffer("probe", data.probe, persistent=False)
         self._patches: list[Tensor] = []
@@ -93,17 +98,20 @@ class PtychoModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         training = self.config.training
-        mark_units_(self.generator)
+        mark_units_(self.generator, "decoder" if self.config.execution.agc_exempt == "decoder" else "")
         parameters = [p for p in self.generator.parameters() if p.requires_grad]
+        shared: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
         # Fused ones take found_inf, by which the monitor keeps a non-finite step from the weights.
-        shared: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay, "fused": True}
+        adam: dict[str, Any] = {**shared, "betas": (0.9, training.adam_beta2)}
         optimizer: torch.optim.Optimizer
         if training.optimizer == "adam":
-            optimizer = torch.optim.Adam(parameters, **shared)
+            optimizer = torch.optim.Adam(parameters, **adam, fused=True)
         elif training.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(parameters, **shared)
+            optimizer = torch.optim.AdamW(parameters, **adam, fused=True)
+        elif training.optimizer == "stable_adamw":
+            optimizer = StableAdamW(parameters, **adam)
         else:
-            optimizer = torch.optim.SGD(parameters, momentum=training.momentum, **shared)
+            optimizer = torch.optim.SGD(parameters, momentum=training.momentum, **shared, fused=True)
         if training.schedule == "none":
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
@@ -118,6 +126,13 @@ class PtychoModule(lightning.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         # The Trainer knows neither AGC nor its lambda, so clipping is the module's own setting.
-        if self.gradient_clip_val is not None:
-            algorithm = self.config.execution.gradient_clip_algorithm
-            self.clip_fraction = clip_gradients_(self.generator.parameters(), self.gradient_clip_val, algorithm)
+        if self.clipper is not None:
+            self.clip_fraction = self.clipper(list(self.generator.parameters()))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if isinstance(self.clipper, ZClip):
+            checkpoint[CLIPPER] = self.clipper.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if isinstance(self.clipper, ZClip) and CLIPPER in checkpoint:  # not in a replay that changes the clipping
+            self.clipper.load_state_dict(checkpoint[CLIPPER])
