@@ -54,6 +54,7 @@ LATER = {  # settings that the first trials did not have, with the value that ch
     "model.head": "real_imaginary",
     "training.adam_beta2": 0.999,
     "execution.agc_exempt": "head",
+    "monitor.stagnated_twin_share": 0.5,
 }
 EPOCH_CAP = 20
 LARGEST_BYTES = 1_000_000  # of a file of settings
@@ -244,6 +245,7 @@ class MonitorConfig(_Frozen):
     exploded_vs_constant: PositiveFloat = 2.0  # times the constant output's loss
     exploded_vs_best: PositiveFloat = 3.0  # times the trial's own best
     stagnated_vs_constant: PositiveFloat = 0.95
+    stagnated_twin_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the patches, above which no loss counts
 
 
 class TrialConfig(_Frozen):

@@ -19,8 +19,9 @@ from fnostab.data.grid_lines import GridLines
 from fnostab.physics.evaluation import amplitude_spread, evaluate, patch_variation
 from fnostab.physics.far_field import far_field
 from fnostab.physics.losses import constant_output_loss, mae_loss, poisson_loss
+from fnostab.physics.twin import twin_share
 from fnostab.training.clipping import make_clipper, mark_units_
-from fnostab.training.reconstruction import reconstruct
+from fnostab.training.reconstruction import reconstruct, true_patches
 from fnostab.training.schedules import rate_factor
 from fnostab.training.stable_adamw import StableAdamW
 from fnostab.training.zclip import ZClip
@@ -34,7 +35,7 @@ class PtychoModule(lightning.LightningModule):
     """Trains a generator on diffraction amplitudes alone.
 
     Logs at each validation the loss under ``training.val_loss_name`` and, of the reconstructed
-    validation objects, amplitude spread, patch variation and amplitude SSIM.
+    validation objects, amplitude spread, patch variation, the share of twin images and amplitude SSIM.
 
     Args:
         generator: measured amplitudes (B, 1, N, N) float32 to object patches (B, 1, N, N) complex64.
@@ -91,9 +92,11 @@ class PtychoModule(lightning.LightningModule):
         self._patches, self._losses, self._sizes = [], [], []
         pairs = reconstruct(patches.cpu(), self.data.validation, self.config.data)
         scores = [evaluate(*pair, set_phi=False) for pair in pairs]
+        truth = true_patches(self.data.validation, self.config.data.N)
         self.log(self.config.training.val_loss_name, loss)
         self.log(names.AMPLITUDE_SPREAD, float(np.mean([amplitude_spread(*pair) for pair in pairs])))
         self.log(names.PATCH_VARIATION, patch_variation(patches))
+        self.log(names.TWIN_SHARE, twin_share(patches[:, 0].cpu(), truth, self.data.probe))
         self.log(names.VAL_SSIM_AMP, float(np.mean([score.ssim_amp for score in scores])))
 
     def configure_optimizers(self) -> Any:

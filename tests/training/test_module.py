@@ -176,5 +176,6 @@ def test_a_validation_batch_counts_by_its_size(spec, data, monkeypatch):
         config.training.val_loss_name,
         names.AMPLITUDE_SPREAD,
         names.PATCH_VARIATION,
+        names.TWIN_SHARE,
         names.VAL_SSIM_AMP,
     }
