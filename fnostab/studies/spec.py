@@ -102,6 +102,8 @@ class Study:
             loss_margin=self.file.loss_margin,
             alpha=self.file.alpha,
             depth=depths.pop() if len(depths) == 1 else None,
+            knob=self.file.knob,
+            stressed=self.file.stressed,
         )
 
     def trials(
