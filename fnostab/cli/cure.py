@@ -27,6 +27,7 @@ __all__ = ["run_cure"]
 
 CONTROL, PRESET, DECODER = "control", "bounded", "limiter_decoder"
 SEEDS = 20  # of the confirmation
+SHARES = (0.2, 0.3, 0.5)  # of that number: for each candidate in the choice, each margin, the usual learning rate
 FRESH = 100  # first seed of all that comes after the choice
 FRESH_OBJECTS = ("data.seed=1",)  # the choice is made at 0
 USUAL_RATE = ("training.learning_rate=1.0e-3",)
@@ -47,8 +48,8 @@ def run_cure(
 ) -> None:
     """Run what is missing of the search for a cure, print each step, and write its tables.
 
-    Arguments are those of `fnostab run`. ``seeds`` counts those of the confirmation; the choice and the margins take
-    three in ten of that, the usual learning rate half. ``arms`` are the candidates.
+    Arguments are those of `fnostab run`. ``seeds`` counts those of the confirmation, of which the other steps take a
+    share. ``arms`` are the candidates.
 
     Raises:
         FnostabError: a study could not be started, a trial came to no result, or something could not be recorded.
@@ -59,7 +60,7 @@ def run_cure(
     n = len(seeds) or SEEDS
     if seeds and seeds != list(range(n)):
         raise ConfigError(f"seeds={seeds}: {study} chooses its seeds by itself, give how many, as in --seeds {SEEDS}")
-    few, half = max(1, round(0.3 * n)), max(1, n // 2)
+    few, some, half = (max(1, round(share * n)) for share in SHARES)
     search = _Search(
         Console(), f"{experiment}_" if experiment else "", (*as_assignments(list(extra)), *settings), common
     )
@@ -67,7 +68,7 @@ def run_cure(
         arms = [CONTROL, *arms]
     chosen = search.choose(arms, list(range(few)))
     confirmed = list(dict.fromkeys([CONTROL, chosen, *((PRESET, DECODER) if not arms else ())]))
-    search.stress(chosen, [*range(FRESH, FRESH + few)])
+    search.stress(chosen, [*range(FRESH, FRESH + some)])
     search.compare("confirm", confirmed, [*range(FRESH, FRESH + n)], FRESH_OBJECTS)
     usual = [arm for arm in confirmed if arm != DECODER]
     search.compare("usual rate", usual, [*range(FRESH, FRESH + half)], (*FRESH_OBJECTS, *USUAL_RATE))

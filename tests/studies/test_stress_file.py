@@ -40,6 +40,11 @@ def test_a_knob_may_be_harder_the_lower(load):
     assert list(load("{data.nphotons: [1.0e+9, 1.0e+4]}").spec("x").stressed["plain"].values()) == [1e9, 1e4]
 
 
+def test_its_knob_is_not_to_be_set_besides():
+    with pytest.raises(ConfigError, match=r"stress_lr turns training\.learning_rate by itself"):
+        load_study("stress_lr", "small", {"training.learning_rate": 0.1})
+
+
 def test_a_study_without_a_knob_has_none():
     spec = load_study("stage_a", "small").spec("stage_a")
     assert spec.knob is None
