@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ CANCEL_S = 180.0  # for jobs to end that were told to
 TAIL_BYTES = 4096
 LONGEST_REASON = 500  # characters
 OUT_OF_TIMEOUTS = "timed-out too many times"  # what submitit leaves in stderr
+_ERROR = re.compile(r"[\w.]+(Error|Exception|Exit|Interrupt)\b")  # the end of a traceback
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 
 
@@ -71,6 +73,7 @@ class SlurmLauncher:
         self.trouble: str | None = None
         self._name = _insist_on_slurm()
         self._gathered: list[list[TrialProgress]] = []
+        self._done_before: list[TrialProgress] = []  # before a job was submitted for them
         self._running: list[_Job] = []
 
     @property
@@ -110,7 +113,7 @@ class SlurmLauncher:
         except SlurmError as error:
             queue, gone, accounts = {}, [], {}
             self.trouble = f"Slurm can't be asked: {error}"
-        ended: list[TrialProgress] = []
+        ended, self._done_before = self._done_before, []
         for job in self._running:
             for trial in job.trials:
                 trial.update()
@@ -164,8 +167,8 @@ class SlurmLauncher:
         folder = groups[0][0].directory.parent
         (folder / FOLDER).mkdir(exist_ok=True)
         with FileLock(folder / FOLDER / "lock"):  # a second launcher adopts what this one submits
-            without = {trial.name for trial in self._adopt([trial for trials in groups for trial in trials], find=True)}
-            rest = [[trial for trial in trials if trial.name in without] for trials in groups]
+            without = self._adopt([trial for trials in groups for trial in trials], find=True)
+            rest = [[trial for trial in trials if self._is_missing(trial, without)] for trials in groups]
             rest = [trials for trials in rest if trials]
             if not rest:
                 return
@@ -205,6 +208,15 @@ class SlurmLauncher:
             else:
                 self._running.append(_Job(job, [trial]))
         return without
+
+    def _is_missing(self, trial: TrialProgress, without: Sequence[TrialProgress]) -> bool:
+        """Whether a trial has neither a job, nor ended in one since its journal was read."""
+        if all(trial is not each for each in without):
+            return False
+        trial.update()
+        if trial.finished:
+            self._done_before.append(trial)
+        return not trial.finished
 
     def _executor(self, folder: Path, name: str, at_once: int) -> SlurmExecutor:
         from submitit import SlurmExecutor
@@ -261,13 +273,11 @@ class SlurmLauncher:
         outcome, asked, what = account.outcome, account.was_asked_to_end, account.state
         if account.state == "FAILED" and OUT_OF_TIMEOUTS in log:
             outcome, asked, what = Outcome.KILLED, True, f"TIMEOUT, {self._cluster.max_timeouts + 1} times: its last"
-        elif account.state == "FAILED":
-            what = f"FAILED on {account.node or 'no node'} (exit code {account.exit_code}): " + (
-                log.splitlines()[-1]
-                if log
-                else f"it left nothing in {trial.directory.parent / FOLDER}, which compute "
-                "nodes may not see: is --output on a disk that they share?"
+        elif outcome is Outcome.INFRA_ERROR:
+            said = _error_in(log) or (
+                f"it left nothing in {trial.directory.parent / FOLDER}: is --output on a disk that compute nodes share?"
             )
+            what = f"{account.state} on {account.node or 'no node'} (exit code {account.exit_code}): {said}"
         if trial.outcome is not None and not (asked or account.state == "NODE_FAIL"):
             return  # the trial's own word
         trial.begin_again()
@@ -337,6 +347,12 @@ def _outside_of_a_job() -> Iterator[None]:
     with clean_env():
         os.environ |= kept
         yield
+
+
+def _error_in(log: str) -> str | None:
+    """The error that a job's output ends in, or else what the job said last."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if _ERROR.match(line)), lines[-1] if lines else None)
 
 
 def _tail(path: Path) -> str:

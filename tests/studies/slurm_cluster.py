@@ -26,7 +26,7 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=cred_expire=10,socket={folder}/munge.socket
+AuthInfo=cred_expire=5,socket={folder}/munge.socket
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -57,6 +57,7 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={dbd}
 AccountingStoragePass={folder}/munge.socket
+AccountingStorageEnforce=associations
 """
 GRES = """\
 AutoDetect=off
@@ -101,7 +102,7 @@ class Slurm:
         environment: of processes that are to find this cluster.
     """
 
-    def __init__(self, folder, *, port=PORT, node_timeout_s=10, accounting=True):
+    def __init__(self, folder, *, port=PORT, node_timeout_s=5, accounting=True):
         self.folder = folder
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": ENVIRONMENT["PATH"]}
         self._processes = {}
@@ -132,6 +133,8 @@ class Slurm:
                 self._database()
                 self._start("slurmdbd", "slurmdbd", "-D")
                 self._wait("slurmdbd", ["sacctmgr", "-i", "add", "cluster", "toy"])
+                self.ask("sacctmgr", "-i", "add", "account", "physics", "cluster=toy")
+                self.ask("sacctmgr", "-i", "add", "user", "root", "account=physics")
             self._start("slurmctld", "slurmctld", "-D", "-c")
             for node in NODES:
                 self.start_node(node)
@@ -163,6 +166,17 @@ class Slurm:
         """What a command of Slurm prints."""
         answer = subprocess.run(command, env=ENVIRONMENT | self.environment, capture_output=True, text=True, check=True)
         return answer.stdout
+
+    def states(self, column="%T"):
+        """What the queue says of each job."""
+        lines = self.ask("squeue", "--array", "--noheader", f"--format=%i {column}").splitlines()
+        return dict(line.split(maxsplit=1) for line in lines)
+
+    def empty(self):
+        """Cancel what is queued, and wait until it is gone."""
+        self.ask("scancel", "--quiet", "--user=root")
+        while self.states():
+            time.sleep(0.1)
 
     def kill(self, name, signum=signal.SIGKILL):
         """End one of the daemons."""
