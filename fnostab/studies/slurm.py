@@ -35,7 +35,6 @@ TAIL_BYTES = 4096
 LONGEST_REASON = 500  # characters
 OUT_OF_TIMEOUTS = "timed-out too many times"  # what submitit leaves in stderr
 _ERROR = re.compile(r"[\w.]+(Error|Exception|Exit|Interrupt)\b")  # the end of a traceback
-WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 
 
 @dataclass
@@ -117,7 +116,7 @@ class SlurmLauncher:
         for job in self._running:
             for trial in job.trials:
                 trial.update()
-                trial.queued = queue.get(job.id) in WAITING
+                trial.queued = queue.get(job.id) in slurm.WAITING
             ended += [trial for trial in job.trials if trial.finished]
         for job in gone:
             if self._conclude(job, accounts.get(job.id)):
@@ -146,8 +145,18 @@ class SlurmLauncher:
     def leave(self) -> None:
         """Jobs need nobody."""
 
-    def cancel(self) -> None:
-        """Cancel all jobs and wait for their end; their trials write, or get, ``killed``.
+    def adopt(self, trials: Sequence[TrialProgress]) -> None:
+        """Take up the jobs that trials have in the queue, and submit none.
+
+        Raises:
+            LaunchError: Slurm does not answer, or a record of jobs is damaged.
+        """
+        if trials:
+            with _lock(trials[0].directory.parent):
+                self._adopt(trials, find=True)
+
+    def cancel(self) -> list[TrialProgress]:
+        """Cancel all jobs and wait for their end; their trials write, or get, ``killed``, and are returned.
 
         Raises:
             LaunchError: Slurm refuses.
@@ -157,16 +166,16 @@ class SlurmLauncher:
             slurm.cancel([job.id for job in self._running])
         except SlurmError as error:
             raise LaunchError(f"the jobs can't be cancelled: {error}") from error
-        deadline = time.monotonic() + CANCEL_S
+        deadline, ended = time.monotonic() + CANCEL_S, list[TrialProgress]()
         while self._running and time.monotonic() < deadline:
+            ended += self.poll()
             time.sleep(0.5)
-            self.poll()
+        return ended
 
     def _submit_gathered(self) -> None:
         groups, self._gathered = self._gathered, []
         folder = groups[0][0].directory.parent
-        (folder / FOLDER).mkdir(exist_ok=True)
-        with FileLock(folder / FOLDER / "lock"):  # a second launcher adopts what this one submits
+        with _lock(folder):  # a second launcher adopts what this one submits
             without = self._adopt([trial for trials in groups for trial in trials], find=True)
             rest = [[trial for trial in trials if self._is_missing(trial, without)] for trials in groups]
             rest = [trials for trials in rest if trials]
@@ -336,6 +345,11 @@ def _sbatch(executor: SlurmExecutor, groups: Sequence[Sequence[TrialProgress]]) 
     except OSError as error:
         raise LaunchError(f"can't submit jobs: {error.strerror or error}") from error
     return jobs[0].job_id.partition("_")[0]
+
+
+def _lock(folder: Path) -> FileLock:
+    (folder / FOLDER).mkdir(exist_ok=True)
+    return FileLock(folder / FOLDER / "lock")
 
 
 @contextmanager

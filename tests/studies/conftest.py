@@ -120,7 +120,7 @@ def on_cluster(cluster, monkeypatch):
 
 @pytest.fixture
 def stub_setup(tmp_path):
-    """Lines of set-up with which a job starts ``stub_trial.py`` for trials, and what writes its script: see `script`."""
+    """Set-up lines with which a job starts ``stub_trial.py`` for trials, and what writes its script: see `script`."""
     python, script = tmp_path / "stub_python", tmp_path / "script.json"
     python.write_text(f'#!/bin/sh\nshift 3\nexec "{sys.executable}" "{STUB}" "$@"\n')  # without -m fnostab train
     python.chmod(0o755)

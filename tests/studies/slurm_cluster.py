@@ -153,14 +153,24 @@ class Slurm:
         self._start(node, "slurmd", "-D", "-N", node)
 
     def crash_node(self, node):
-        """Let a node die with all that runs on it."""
-        process = self._processes.pop(node)
-        victims = [process, *process.children(recursive=True), *self._steps(node)]
-        victims += [child for victim in victims for child in victim.children(recursive=True)]
-        for victim in victims:
+        """Let a node die with all that runs on it; how many processes of jobs that were."""
+        daemon = self._processes.pop(node)
+        victims = [process for process in psutil.process_iter() if self._is_of_job(process, node)]
+        for victim in [daemon, *victims]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 victim.kill()
-        process.wait(10)
+        daemon.wait(10)
+        return len(victims)
+
+    def _is_of_job(self, process, node):
+        """Whether a process belongs to a job on a node: one of the job's own, or Slurm's that watches it."""
+        with contextlib.suppress(psutil.Error):
+            watched = process.children() if process.name() == "slurmstepd" else [process]
+            for each in watched:
+                environment = each.environ()
+                if environment.get("SLURM_CONF") == self.environment["SLURM_CONF"]:
+                    return environment.get("SLURMD_NODENAME") == node
+        return False
 
     def ask(self, *command):
         """What a command of Slurm prints."""
@@ -188,15 +198,6 @@ class Slurm:
             except psutil.TimeoutExpired:
                 process.kill()
                 process.wait(10)
-
-    def _steps(self, node):
-        """Daemons of job steps, which leave the node's own as orphans."""
-        spool = str(self.folder / f"spool-{node}")
-        for process in psutil.process_iter(["name"]):
-            if process.info["name"] == "slurmstepd":
-                with contextlib.suppress(psutil.Error):
-                    if any(spool in (part.path or "") for part in process.open_files()) or process.cwd() == spool:
-                        yield process
 
     def _munge(self):
         user = {}

@@ -195,7 +195,7 @@ class TestInterruptions:
         launcher, (trial,) = launch({"control-0": ["hang", "converged"]}, options={"nodelist": "n1"}), trials()
         submit(launcher, [trial])
         until(lambda: at_work([trial]))
-        on_cluster.crash_node("n1")
+        assert on_cluster.crash_node("n1")
         try:
             until(lambda: "PENDING" in on_cluster.states().values())
         finally:
