@@ -1,16 +1,11 @@
 """Trials as jobs of a Slurm cluster, through submitit."""
 
-from __future__ import annotations
-
 import os
 import re
-import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
@@ -22,9 +17,7 @@ from fnostab.studies.cluster import ClusterFile
 from fnostab.studies.launcher import write_outcome
 from fnostab.studies.progress import TrialProgress
 from fnostab.studies.slurm_records import FOLDER, JobArray, jobs_of
-
-if TYPE_CHECKING:
-    from submitit import SlurmExecutor
+from fnostab.studies.slurm_submission import insist_on_slurm, make_executor, sbatch, script
 
 __all__ = ["SlurmLauncher"]
 
@@ -70,7 +63,7 @@ class SlurmLauncher:
         self.trials_per_job = cluster.trials_per_job
         self.has_gpus = bool(cluster.gpus or cluster.shards)
         self.trouble: str | None = None
-        self._name = _insist_on_slurm()
+        self._name = insist_on_slurm()
         self._gathered: list[list[TrialProgress]] = []
         self._done_before: list[TrialProgress] = []  # before a job was submitted for them
         self._running: list[_Job] = []
@@ -102,10 +95,11 @@ class SlurmLauncher:
         Raises:
             LaunchError: Slurm refuses the jobs; says so in its own words.
         """
-        if self._gathered:
+        submitted = bool(self._gathered)
+        if submitted:
             self._submit_gathered()
         try:
-            queue = slurm.queue()
+            queue = slurm.queue(fresh=submitted)
             gone = [job for job in self._running if job.id not in queue]
             accounts = slurm.ended([job.id for job in gone if self._is_unclear(job)])
             self.trouble = None
@@ -114,6 +108,7 @@ class SlurmLauncher:
             self.trouble = f"Slurm can't be asked: {error}"
         ended, self._done_before = self._done_before, []
         for job in self._running:
+            job.gone_since_s = None if job.id in queue else job.gone_since_s or time.monotonic()
             for trial in job.trials:
                 trial.update()
                 trial.queued = queue.get(job.id) in slurm.WAITING
@@ -136,10 +131,9 @@ class SlurmLauncher:
         lines = [f"{len(trials) - len(without)} trials have a job already"] if len(without) < len(trials) else []
         if not groups:
             return "\n".join(lines)
-        executor = self._executor(without[0].directory.parent, "NAME", self._jobs - len(self._running))
-        if len(groups) > 1:
-            executor.parameters["map_count"] = min(len(groups), MOST_IN_ARRAY)
-        lines.append(executor._make_submission_file_text(executor._submitit_command_str, ""))  # public nowhere
+        at_once = self._jobs - len(self._running)
+        executor = make_executor(self._cluster, without[0].directory.parent, "NAME", at_once)
+        lines.append(script(executor, min(len(groups), MOST_IN_ARRAY)))
         return "\n".join([*lines, *(f"# job {n}: {' '.join(t.name for t in group)}" for n, group in enumerate(groups))])
 
     def leave(self) -> None:
@@ -183,15 +177,14 @@ class SlurmLauncher:
                 return
             array = JobArray.of(rest[0][0].spec.experiment, self._name, [[t.name for t in trials] for trials in rest])
             array.write(folder)
-            executor = self._executor(folder, array.name, self._jobs - len(self._running))
+            executor = make_executor(self._cluster, folder, array.name, self._jobs - len(self._running))
             try:
-                number = _sbatch(executor, rest)
+                number = sbatch(executor, [[trial.directory for trial in trials] for trials in rest])
             except LaunchError:
                 array.remove(folder)
                 raise
             array = array.model_copy(update={"number": number})
             array.write(folder)
-        slurm.queue(fresh=True)
         self._running += [_Job(array.job(index), trials) for index, trials in enumerate(rest)]
 
     def _adopt(self, trials: Sequence[TrialProgress], *, find: bool) -> list[TrialProgress]:
@@ -227,33 +220,6 @@ class SlurmLauncher:
             self._done_before.append(trial)
         return not trial.finished
 
-    def _executor(self, folder: Path, name: str, at_once: int) -> SlurmExecutor:
-        from submitit import SlurmExecutor
-
-        cluster = self._cluster
-        executor = SlurmExecutor(folder / FOLDER, max_num_timeout=cluster.max_timeouts)
-        executor.update_parameters(
-            job_name=name,
-            partition=cluster.partition,
-            account=cluster.account,
-            qos=cluster.qos,
-            constraint=cluster.constraint,
-            time=cluster.time_minutes,
-            mem=None if cluster.memory_gb is None else f"{round(cluster.memory_gb * 1024)}M",
-            nodes=1,
-            ntasks_per_node=1,
-            cpus_per_task=cluster.cpus,
-            srun_args=None if cluster.cpus is None else [f"--cpus-per-task={cluster.cpus}"],  # srun asks anew
-            gpus_per_node=cluster.gpus or None,
-            gres=f"shard:{cluster.shards}" if cluster.shards else None,
-            signal_delay_s=cluster.notice_s,
-            setup=list(cluster.setup) or None,
-            wckey=None,
-            array_parallelism=max(at_once, 1),
-            additional_parameters={"requeue": True} | dict(cluster.options),
-        )
-        return executor
-
     def _is_unclear(self, job: _Job) -> bool:
         """Whether only accounting can say what became of a trial of a job that is gone."""
         for trial in job.trials:
@@ -262,9 +228,9 @@ class SlurmLauncher:
 
     def _conclude(self, job: _Job, account: EndedJob | None) -> bool:
         """Give the trials of a job that left the queue their outcomes; whether it is known by now what they are."""
-        job.gone_since_s = job.gone_since_s or time.monotonic()
         told = account is not None and account.has_ended
-        if self._is_unclear(job) and not told and time.monotonic() - job.gone_since_s < ACCOUNTING_S:
+        gone_s = time.monotonic() - (job.gone_since_s or time.monotonic())
+        if self._is_unclear(job) and not told and gone_s < ACCOUNTING_S:
             return False
         for trial in job.trials:
             if trial.outcome in (None, Outcome.KILLED):
@@ -299,68 +265,9 @@ class SlurmLauncher:
         self._running = [job for job in self._running if job.trials]
 
 
-def _insist_on_slurm() -> str:
-    """The cluster's name.
-
-    Raises:
-        LaunchError: jobs can't be submitted from here, or their ends could not be seen.
-    """
-    if missing := [name for name in slurm.PROGRAMS if not shutil.which(name)]:
-        raise LaunchError(
-            f"no Slurm here: {', '.join(missing)} not on PATH; log in to the cluster, or leave out --launcher slurm"
-        )
-    try:
-        import submitit  # noqa: F401
-    except ImportError:
-        raise LaunchError("--launcher slurm needs submitit: pip install 'fnostab[slurm]'") from None
-    try:
-        settings = slurm.settings()
-    except SlurmError as error:
-        raise LaunchError(f"Slurm does not answer here: {error}") from error
-    if settings.get("AccountingStorageType", "").endswith("/none") or not settings.get("AccountingStorageType"):
-        raise LaunchError(
-            f"cluster {settings.get('ClusterName')} keeps no accounts (AccountingStorageType is "
-            f"{settings.get('AccountingStorageType') or 'empty'}): how jobs end can't be seen there; see "
-            "'Trials on any scheduler' in docs/cluster.md"
-        )
-    return settings["ClusterName"]
-
-
-def _sbatch(executor: SlurmExecutor, groups: Sequence[Sequence[TrialProgress]]) -> str:
-    """Submit a job for each group of trials, as an array if they are several; its number.
-
-    Raises:
-        LaunchError: Slurm refuses.
-    """
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    from fnostab.studies.slurm_job import TrialsJob
-
-    try:
-        with _outside_of_a_job():
-            jobs = executor.submit_array([TrialsJob([t.directory for t in trials]) for trials in groups])
-    except (FailedJobError, FailedSubmissionError) as error:
-        lines = [line for line in str(error).splitlines() if line.startswith("sbatch: ")] or str(error).splitlines()
-        raise LaunchError(f"Slurm refuses the jobs: {'; '.join(lines)}") from error
-    except OSError as error:
-        raise LaunchError(f"can't submit jobs: {error.strerror or error}") from error
-    return jobs[0].job_id.partition("_")[0]
-
-
 def _lock(folder: Path) -> FileLock:
     (folder / FOLDER).mkdir(exist_ok=True)
     return FileLock(folder / FOLDER / "lock")
-
-
-@contextmanager
-def _outside_of_a_job() -> Iterator[None]:
-    """A job that is submitted from within another one would take over what that one has."""
-    from submitit.helpers import clean_env
-
-    kept = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name.startswith("SBATCH_")}
-    with clean_env():
-        os.environ |= kept
-        yield
 
 
 def _error_in(log: str) -> str | None:
