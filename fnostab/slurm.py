@@ -161,7 +161,9 @@ def cancel(jobs: Collection[str]) -> None:
 def is_queued(job: str, cluster: str) -> bool | None:
     """Whether a job of a cluster waits or runs; None where that can't be found out."""
     try:
-        return job in queue() if is_here() and settings().get("ClusterName") == cluster else None
+        if not is_here() or settings().get("ClusterName") != cluster:
+            return None
+        return job in queue() or job in queue(fresh=True)  # it may be younger than the last answer
     except SlurmError:
         return None
 

@@ -6,6 +6,7 @@ folder. No cgroups and no systemd, so that a container is enough; but only root 
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -148,9 +149,19 @@ class Slurm:
         for name in reversed(list(self._processes)):
             self.kill(name, signal.SIGTERM)
 
-    def start_node(self, node):
-        """Start a node's daemon, as after a crash."""
-        self._start(node, "slurmd", "-D", "-N", node)
+    def start_controller(self):
+        """Start the controller, which remembers its jobs, as after a crash."""
+        self._start("slurmctld", "slurmctld", "-D")
+        self._wait("slurmctld", ["squeue"])
+
+    def start_node(self, node, without=None):
+        """Start a node's daemon, as after a crash; ``without`` is a folder that the node does not see."""
+        daemon = [shutil.which("slurmd", path=ENVIRONMENT["PATH"]), "-D", "-N", node]
+        if without is None:
+            self._start(node, *daemon)
+        else:  # an empty disk lies over it, for this daemon alone
+            over = f'mount -t tmpfs none "{without}" && exec {shlex.join(daemon)}'
+            self._start(node, "unshare", "--mount", "sh", "-c", over)
 
     def crash_node(self, node):
         """Let a node die with all that runs on it; how many processes of jobs that were."""

@@ -116,6 +116,8 @@ def test_whatever_befalls_a_study_each_trial_ends_once_as_its_twin(place, on_clu
     assert not all(trial.finished for trial in trials_of(place).values())
     assert place.call(*command) == 0, (place.folder / "commands.log").read_text()[-3000:]
 
+    assert f"{2 * SEEDS} of {2 * SEEDS} trials are finished already" not in (place.folder / "commands.log").read_text()
+    assert len(list(place.output.glob("twins/*/slurm/*.json"))) == 2  # the array, and the trial that was tried again
     trials = trials_of(place)
     runs = read_runs(place.database, "twins")
     found = {name: check_trial(trial.directory, runs) for name, trial in trials.items()}
