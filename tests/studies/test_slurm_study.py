@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from fnostab.studies.cluster import read_cluster_file
 from fnostab.tracking import open_store
 from fnostab.tracking.attempt import close_if_abandoned, is_alive
 
+ROOT = Path(names.__file__).parent.parent
 TIMEOUT_S = 120
 ELSEWHERE = "77@node7 in Slurm job {} of toy"  # an owner on another machine
 
@@ -197,6 +199,12 @@ class TestClusterFile:
         with pytest.raises(ConfigError) as refused:
             read_cluster_file(tmp_path / "c.yaml")
         assert said in str(refused.value)
+
+    @pytest.mark.parametrize("path", sorted((ROOT / "docs/clusters").glob("*.yaml")), ids=lambda path: path.stem)
+    def test_the_examples_are_accepted(self, path):
+        example = read_cluster_file(path)
+        assert example.account
+        assert example.gpus == 1
 
     def test_a_file_that_is_not_there(self, tmp_path):
         with pytest.raises(ConfigError, match=r"can't read the cluster file .*: No such file"):
