@@ -23,6 +23,7 @@ __all__ = [
     "end_of",
     "ended",
     "find_job",
+    "forget_queue",
     "is_here",
     "is_queued",
     "job_of_owner",
@@ -33,7 +34,7 @@ __all__ = [
 
 PROGRAMS = ("sbatch", "srun", "squeue", "sacct", "scancel", "scontrol")
 TIMEOUT_S = 60  # of one command: a busy controller takes its time
-QUEUE_AGE_S = 2.0  # for which an answer about the queue is used again
+QUEUE_AGE_S = 10.0  # for which an answer about the queue is used again: the controller serves many
 MOST_AT_ONCE = 200  # jobs in one command
 ASKED_TO_END = ("CANCELLED", "DEADLINE", "PREEMPTED", "REVOKED", "TIMEOUT")  # states that no trial is to blame for
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
@@ -97,14 +98,19 @@ def queue(*, fresh: bool = False) -> Mapping[str, str]:
     """This user's jobs that wait or run, as ``{"123_4": "PENDING", ...}``.
 
     Args:
-        fresh: ask even if the last answer is younger than two seconds.
+        fresh: ask even if the last answer is younger than ten seconds.
 
     Raises:
         SlurmError: the controller does not answer.
     """
     if fresh:
-        _queue.cache_clear()
+        forget_queue()
     return _queue(int(time.monotonic() / QUEUE_AGE_S))
+
+
+def forget_queue() -> None:
+    """Let the next question about the queue be asked again."""
+    _queue.cache_clear()
 
 
 def ended(jobs: Collection[str]) -> dict[str, EndedJob]:

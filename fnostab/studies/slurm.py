@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ __all__ = ["SlurmLauncher"]
 
 MOST_IN_ARRAY = 1000  # jobs: Slurm's own default of MaxArraySize is 1001
 ACCOUNTING_S = 60.0  # that accounting may be behind
-CANCEL_S = 180.0  # for jobs to end that were told to
+CANCEL_S, CANCEL_POLL_S = 180.0, 1.0  # for jobs to end that were told to
 TAIL_BYTES = 4096
 LONGEST_REASON = 500  # characters
 OUT_OF_TIMEOUTS = "timed-out too many times"  # what submitit leaves in stderr
@@ -67,6 +67,7 @@ class SlurmLauncher:
         self._gathered: list[list[TrialProgress]] = []
         self._done_before: list[TrialProgress] = []  # before a job was submitted for them
         self._running: list[_Job] = []
+        self._queue: Mapping[str, str] = {}  # as it was seen last
 
     @property
     def leaving(self) -> str:
@@ -98,26 +99,36 @@ class SlurmLauncher:
         submitted = bool(self._gathered)
         if submitted:
             self._submit_gathered()
+        ended, self._done_before = self._done_before, []
+        for job in self._running:
+            for trial in job.trials:
+                if not trial.queued:
+                    trial.update()
+            ended += [trial for trial in job.trials if trial.finished]
         try:
             queue = slurm.queue(fresh=submitted)
-            gone = [job for job in self._running if job.id not in queue]
-            accounts = slurm.ended([job.id for job in gone if self._is_unclear(job)])
-            self.trouble = None
+            if queue is not self._queue:
+                ended += self._look_at(queue)
+            self._queue, self.trouble = queue, None
         except SlurmError as error:
-            queue, gone, accounts = {}, [], {}
             self.trouble = f"Slurm can't be asked: {error}"
-        ended, self._done_before = self._done_before, []
+        self._forget(ended)
+        return ended
+
+    def _look_at(self, queue: Mapping[str, str]) -> list[TrialProgress]:
+        """Learn from a new answer which jobs wait, and which are gone; the trials without a result of the latter.
+
+        Raises:
+            SlurmError: accounting does not answer.
+        """
         for job in self._running:
             job.gone_since_s = None if job.id in queue else job.gone_since_s or time.monotonic()
             for trial in job.trials:
-                trial.update()
                 trial.queued = queue.get(job.id) in slurm.WAITING
-            ended += [trial for trial in job.trials if trial.finished]
-        for job in gone:
-            if self._conclude(job, accounts.get(job.id)):
-                ended += [trial for trial in job.trials if not trial.finished]
-        self._forget(ended)
-        return ended
+        gone = [job for job in self._running if job.id not in queue]
+        accounts = slurm.ended([job.id for job in gone if self._is_unclear(job)])
+        concluded = [job for job in gone if self._conclude(job, accounts.get(job.id))]
+        return [trial for job in concluded for trial in job.trials if not trial.finished]
 
     def preview(self, trials: Sequence[TrialProgress]) -> str:
         """The script that would be given to sbatch, and the trials that its jobs would train.
@@ -162,8 +173,9 @@ class SlurmLauncher:
             raise LaunchError(f"the jobs can't be cancelled: {error}") from error
         deadline, ended = time.monotonic() + CANCEL_S, list[TrialProgress]()
         while self._running and time.monotonic() < deadline:
+            time.sleep(CANCEL_POLL_S)
+            slurm.forget_queue()
             ended += self.poll()
-            time.sleep(0.5)
         return ended
 
     def _submit_gathered(self) -> None:

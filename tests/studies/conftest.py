@@ -112,10 +112,16 @@ def on_cluster(cluster, monkeypatch):
     """The same, found by this process and those that it starts; its queue is empty before and after."""
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
-    slurm.settings.cache_clear()
+    monkeypatch.setattr(slurm, "QUEUE_AGE_S", 0.5)
+    _forget()
     yield cluster
     cluster.empty()
+    _forget()
+
+
+def _forget():
     slurm.settings.cache_clear()
+    slurm.forget_queue()
 
 
 @pytest.fixture

@@ -47,11 +47,14 @@ SchedulerParameters=sched_interval=1,bf_interval=2,batch_sched_delay=0,sched_min
 GresTypes=gpu,shard
 SlurmdParameters=config_overrides
 ReturnToService=2
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 SlurmdTimeout={node_timeout_s}
 KillWait=5
 {accounting}
 NodeName=n[0-1] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{n0}-{n1}] CPUs=8 RealMemory=8000 Gres=gpu:2,shard:8
-PartitionName=main Nodes=n[0-1] Default=YES MaxTime=60 State=UP
+PartitionName=main Nodes=n[0-1] Default=YES MaxTime=60 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=5
+PartitionName=urgent Nodes=n[0-1] MaxTime=60 State=UP PriorityTier=2
 """
 ACCOUNTING = """\
 AccountingStorageType=accounting_storage/slurmdbd
@@ -139,7 +142,10 @@ class Slurm:
             self._start("slurmctld", "slurmctld", "-D", "-c")
             for node in NODES:
                 self.start_node(node)
-            self._wait("slurmctld", ["sh", "-c", "sinfo --noheader --Node --format %t | grep -c idle | grep -qx 2"])
+            self._wait(
+                "slurmctld",
+                ["sh", "-c", "sinfo --noheader --Node --partition=main --format %t | grep -c idle | grep -qx 2"],
+            )
         except BaseException:
             self.__exit__()
             raise

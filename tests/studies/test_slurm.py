@@ -165,6 +165,19 @@ class TestInterruptions:
         assert (first["outcome"], first["requested"], last["outcome"]) == ("killed", True, "converged")
         assert (started(tmp_path), trial.fruitless) == (["control-0"] * 2, 0)
 
+    def test_a_job_that_slurm_itself_preempts_goes_on_too(self, launch, trials, on_cluster):
+        """As where jobs are told by SIGTERM, and are queued again by Slurm."""
+        launcher = launch({"control-0": ["hang", "converged"]}, cpus=8, options={"nodelist": "n1"})
+        (trial,) = trials()
+        submit(launcher, [trial])
+        until(lambda: at_work([trial]))
+        urgent = ["--partition=urgent", "--nodelist=n1", "--cpus-per-task=8", "--output=/dev/null"]
+        on_cluster.ask("sbatch", *urgent, "--wrap", "sleep 1")
+        assert until_ended(launcher, [trial]) == {"control-0": Outcome.CONVERGED}
+        first, last = outcomes(trial)
+        assert (first["outcome"], first["requested"], last["outcome"]) == ("killed", True, "converged")
+        assert len(set(jobs_of(trial.directory.parent, "toy").values())) == 1
+
     def test_of_packed_trials_only_those_go_on_that_had_not_ended(self, launch, trials, on_cluster, tmp_path):
         launcher, made = launch({"control-0": ["hang", "converged"]}, trials_per_job=2), trials(2)
         submit(launcher, made)
@@ -213,7 +226,7 @@ class TestInterruptions:
         submit(launcher, [trial])
         until(lambda: at_work([trial]))
         on_cluster.kill("slurmctld", signal.SIGTERM)
-        time.sleep(slurm.QUEUE_AGE_S)
+        slurm.forget_queue()
         assert launcher.poll() == []
         assert launcher.trouble.startswith("Slurm can't be asked: squeue: ")
         on_cluster.start_controller()
