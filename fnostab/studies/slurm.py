@@ -1,7 +1,5 @@
 """Trials as jobs of a Slurm cluster, through submitit."""
 
-import os
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +12,8 @@ from fnostab.errors import LaunchError
 from fnostab.outcomes import Outcome
 from fnostab.slurm import EndedJob, SlurmError
 from fnostab.studies.cluster import ClusterFile
-from fnostab.studies.launcher import write_outcome
 from fnostab.studies.progress import TrialProgress
+from fnostab.studies.slurm_ends import write_end
 from fnostab.studies.slurm_records import FOLDER, JobArray, jobs_of
 from fnostab.studies.slurm_submission import insist_on_slurm, make_executor, sbatch, script
 
@@ -24,10 +22,6 @@ __all__ = ["SlurmLauncher"]
 MOST_IN_ARRAY = 1000  # jobs: Slurm's own default of MaxArraySize is 1001
 ACCOUNTING_S = 60.0  # that accounting may be behind
 CANCEL_S, CANCEL_POLL_S = 180.0, 1.0  # for jobs to end that were told to
-TAIL_BYTES = 4096
-LONGEST_REASON = 500  # characters
-OUT_OF_TIMEOUTS = "timed-out too many times"  # what submitit leaves in stderr
-_ERROR = re.compile(r"[\w.]+(Error|Exception|Exit|Interrupt)\b")  # the end of a traceback
 
 
 @dataclass
@@ -246,29 +240,8 @@ class SlurmLauncher:
             return False
         for trial in job.trials:
             if trial.outcome in (None, Outcome.KILLED):
-                self._write_outcome(trial, job.id, account if told else None)
+                write_end(trial, job.id, account if told else None)
         return True
-
-    def _write_outcome(self, trial: TrialProgress, job: str, account: EndedJob | None) -> None:
-        """What Slurm says of the end of a trial that could not, or only that it was asked to end."""
-        if account is None:
-            if trial.outcome is None:
-                reason = f"Slurm job {job} is gone, and accounting does not say how it ended"
-                write_outcome(trial, Outcome.KILLED, reason, requested=False)
-            return
-        log = _tail(trial.directory.parent / FOLDER / f"{job}_0_log.err")
-        outcome, asked, what = account.outcome, account.was_asked_to_end, account.state
-        if account.state == "FAILED" and OUT_OF_TIMEOUTS in log:
-            outcome, asked, what = Outcome.KILLED, True, f"TIMEOUT, {self._cluster.max_timeouts + 1} times: its last"
-        elif outcome is Outcome.INFRA_ERROR:
-            said = _error_in(log) or (
-                f"it left nothing in {trial.directory.parent / FOLDER}: is --output on a disk that compute nodes share?"
-            )
-            what = f"{account.state} on {account.node or 'no node'} (exit code {account.exit_code}): {said}"
-        if trial.outcome is not None and not (asked or account.state == "NODE_FAIL"):
-            return  # the trial's own word
-        trial.begin_again()
-        write_outcome(trial, outcome, f"Slurm job {job}: {what}"[:LONGEST_REASON], requested=asked)
 
     def _forget(self, ended: Sequence[TrialProgress]) -> None:
         names = {trial.name for trial in ended}
@@ -280,18 +253,3 @@ class SlurmLauncher:
 def _lock(folder: Path) -> FileLock:
     (folder / FOLDER).mkdir(exist_ok=True)
     return FileLock(folder / FOLDER / "lock")
-
-
-def _error_in(log: str) -> str | None:
-    """The error that a job's output ends in, or else what the job said last."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return next((line for line in reversed(lines) if _ERROR.match(line)), lines[-1] if lines else None)
-
-
-def _tail(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(os.fstat(file.fileno()).st_size - TAIL_BYTES, 0))
-            return file.read().decode(errors="replace").strip()
-    except OSError:
-        return ""
