@@ -19,6 +19,7 @@ from fnostab.outcomes import Outcome
 __all__ = [
     "EndedJob",
     "SlurmError",
+    "anybodys_queue",
     "cancel",
     "end_of",
     "ended",
@@ -164,14 +165,31 @@ def cancel(jobs: Collection[str]) -> None:
         _run("scancel", "--quiet", *some)
 
 
+def anybodys_queue(arrays: Collection[str]) -> dict[str, str]:
+    """As `queue`, of the jobs of some arrays, whoever submitted them; clusters may hide those of other users.
+
+    Args:
+        arrays: their numbers; of a job that is part of none, its own.
+    """
+    found: dict[str, str] = {}
+    for number in sorted(arrays):
+        try:
+            found |= _parse_queue(_run("squeue", "--array", "--noheader", "--format=%i|%T", f"--jobs={number}"))
+        except SlurmError:  # it knows no such job any more
+            continue
+    return found
+
+
 def is_queued(job: str, cluster: str) -> bool | None:
-    """Whether a job of a cluster waits or runs; None where that can't be found out."""
+    """Whether a job of a cluster, of any user's, waits or runs; None where that can't be found out."""
     try:
         if not is_here() or settings().get("ClusterName") != cluster:
             return None
-        return job in queue() or job in queue(fresh=True)  # it may be younger than the last answer
+        if job in queue() or job in anybodys_queue([job.partition("_")[0]]):
+            return True
     except SlurmError:
         return None
+    return None if end_of(job, cluster) is None else False
 
 
 def this_job() -> str | None:
@@ -191,8 +209,11 @@ def job_of_owner(owner: str | None) -> tuple[str, str] | None:
 
 @lru_cache(maxsize=1)
 def _queue(moment: int) -> Mapping[str, str]:
-    lines = _run("squeue", "--me", "--array", "--noheader", "--format=%i|%T").split()
-    return dict(line.split("|") for line in lines)
+    return _parse_queue(_run("squeue", "--me", "--array", "--noheader", "--format=%i|%T"))
+
+
+def _parse_queue(answer: str) -> dict[str, str]:
+    return dict(line.split("|") for line in answer.split())
 
 
 def _portions(jobs: Collection[str]) -> Iterator[list[str]]:

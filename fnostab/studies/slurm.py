@@ -215,6 +215,10 @@ class SlurmLauncher:
                 adopted.trials.append(trial)
             else:
                 self._running.append(_Job(job, [trial]))
+        others = slurm.anybodys_queue({known[t.name].partition("_")[0] for t in without if t.name in known})
+        for trial in without:
+            if (job := known.get(trial.name)) in others:
+                raise LaunchError(f"{trial.name} is job {job} of another user: only that user can follow or cancel it")
         return without
 
     def _is_missing(self, trial: TrialProgress, without: Sequence[TrialProgress]) -> bool:

@@ -17,7 +17,7 @@ import psutil
 
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "mariadb", "slurmdbd", "slurmctld", "slurmd", "sbatch", "sacct")
 NODES = ("n0", "n1")
-PORT = 16817  # controller; accounting and the nodes take those that follow
+PORTS = range(16817, 18000, 10)  # of controllers; accounting and the nodes take those that follow
 READY_S = 60
 ENVIRONMENT = os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
 
@@ -49,7 +49,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-SlurmdTimeout={node_timeout_s}
+SlurmdTimeout=5
 KillWait=5
 {accounting}
 NodeName=n[0-1] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{n0}-{n1}] CPUs=8 RealMemory=8000 Gres=gpu:2,shard:8
@@ -87,12 +87,17 @@ PidFile={folder}/slurmdbd.pid
 
 def missing():
     """Why no Slurm can be started here; None if one can."""
-    if os.geteuid():
-        return "only root can start a Slurm"
+    if os.geteuid() or not shutil.which("unshare"):
+        return "only root can start a Slurm, and only on Linux"
     absent = [name for name in PROGRAMS if not shutil.which(name, path=ENVIRONMENT["PATH"])]
     if absent:
         return f"{', '.join(absent)} not installed (slurm-wlm munge slurmdbd mariadb-server-core mariadb-client-core)"
     return None
+
+
+def _is_free(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 class Slurm:
@@ -106,7 +111,8 @@ class Slurm:
         environment: of processes that are to find this cluster.
     """
 
-    def __init__(self, folder, *, port=PORT, node_timeout_s=5, accounting=True):
+    def __init__(self, folder, *, accounting=True):
+        port = next(port for port in PORTS if all(map(_is_free, range(port, port + 5))))
         self.folder = folder
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": ENVIRONMENT["PATH"]}
         self._processes = {}
@@ -118,7 +124,6 @@ class Slurm:
             "dbd": port + 2,
             "n0": port + 3,
             "n1": port + 4,
-            "node_timeout_s": node_timeout_s,
         }
         values["accounting"] = ACCOUNTING.format(**values) if accounting else ""
         for name in ("state", "spool-n0", "spool-n1", "dev"):
@@ -138,7 +143,7 @@ class Slurm:
                 self._start("slurmdbd", "slurmdbd", "-D")
                 self._wait("slurmdbd", ["sacctmgr", "-i", "add", "cluster", "toy"])
                 self.ask("sacctmgr", "-i", "add", "account", "physics", "cluster=toy")
-                self.ask("sacctmgr", "-i", "add", "user", "root", "account=physics")
+                self.ask("sacctmgr", "-i", "add", "user", "root,nobody", "account=physics")
             self._start("slurmctld", "slurmctld", "-D", "-c")
             for node in NODES:
                 self.start_node(node)
@@ -202,6 +207,7 @@ class Slurm:
     def empty(self):
         """Cancel what is queued, and wait until it is gone."""
         self.ask("scancel", "--quiet", "--user=root")
+        self.ask("scancel", "--quiet", "--user=nobody")
         while self.states():
             time.sleep(0.1)
 

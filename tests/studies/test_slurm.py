@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from slurm_cluster import PORT, Slurm, missing
+from slurm_cluster import Slurm, missing
 
 from fnostab import names, slurm
 from fnostab.errors import LaunchError
@@ -271,6 +271,18 @@ class TestADriverThatDied:
         assert len(on_cluster.states()) == 2
         assert jobs_of(tmp_path / "study", "toy")["control-1"] == f"{array.number}_1"
 
+    def test_jobs_of_another_user_are_neither_taken_up_nor_submitted_again(self, launch, trials, on_cluster, tmp_path):
+        theirs = ["--uid=nobody", "--parsable", "--output=/dev/null", "--chdir=/", "--wrap", "sleep 600"]
+        job = on_cluster.ask("sbatch", *theirs).strip()
+        made = trials()
+        JobArray.of("e", "toy", [["control-0"]]).model_copy(update={"number": job}).write(tmp_path / "study")
+        launcher = launch()
+        launcher.submit(made)
+        with pytest.raises(LaunchError, match=f"control-0 is job {job} of another user"):
+            launcher.poll()
+        assert list(on_cluster.states()) == [job]
+        assert slurm.is_queued(job, "toy")
+
     def test_what_two_drivers_submit_at_once_is_submitted_once(self, launch, trials, on_cluster):
         first, second = launch({"control-0": ["hang"]}), launch()
         first.submit(trials())
@@ -330,7 +342,7 @@ class TestRefusals:
         folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
         folder.chmod(0o755)
         try:
-            with Slurm(folder, port=PORT + 100, accounting=False) as forgetful:
+            with Slurm(folder, accounting=False) as forgetful:
                 monkeypatch.setenv("SLURM_CONF", forgetful.environment["SLURM_CONF"])
                 slurm.settings.cache_clear()
                 with pytest.raises(LaunchError, match="cluster toy keeps no accounts"):
