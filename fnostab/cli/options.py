@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fnostab.config import read_yaml
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -120,6 +119,8 @@ def positive(name: str, text: str | None) -> int | None:
 
 
 def _value(name: str, text: str) -> Any:
+    from fnostab.config import read_yaml
+
     try:
         return read_yaml(text)
     except ConfigError as error:
