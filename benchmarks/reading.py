@@ -4,8 +4,8 @@
     python -m benchmarks.reading --quick    # a minute: up to 1,000 trials, shorter histories
 
 Each is a process of its own, as a user starts it, on SQLite databases of 100, 1,000 and 10,000 trials, on 300 trials
-with 8,000 steps, and through a server. Times are medians; the ratios hold within one run, whatever else the machine
-does.
+with 8,000 steps, and through a server. Times are medians, on the clock and of processors, where other work does not
+count; the table's ratios are of the latter. Of a server they are those of its client alone.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from statistics import median
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from benchmarks.stores import EXPERIMENT, add_histories, address, copy_trials, run, run_few
+from benchmarks.stores import EXPERIMENT, Cost, add_histories, address, copy_trials, run, run_few
 from fnostab.tracking import free_port, open_store, ui_command, wait_until_ready
 
 ROUNDS = 3
@@ -41,6 +41,7 @@ STARTS = {
     "fnostab ui --help": ("-m", "fnostab", "ui", "--help"),
     "fnostab decide --table": ("-m", "fnostab", "decide", "--table", "trials.csv"),
 }
+UNITS = {"s": "{:.2f}", "processor s": "{:.2f}", "MB": "{:.0f}"}  # and how the table shows them
 WORKERS = 4  # of the server, as `fnostab serve` has
 
 
@@ -80,11 +81,19 @@ def of_reader(
     """Time and memory of a command on each store, as ratios to those on the first."""
     first: dict[str, float] = {}
     for size, folder in stores.items():
-        costs = [run(folder, "-m", "fnostab", *arguments, "--tracking-uri", uri(folder)) for _ in range(rounds)]
-        values = {"s": median(c.seconds for c in costs), "MB": max(c.peak_bytes for c in costs) / 1e6}
-        first = first or values
-        for unit, value in values.items():
+        found = values([run(folder, "-m", "fnostab", *arguments, "--tracking-uri", uri(folder)) for _ in range(rounds)])
+        first = first or found
+        for unit, value in found.items():
             yield row(f"{name}, {size}", value, unit, value / first[unit], f"{name}, {next(iter(stores))}")
+
+
+def values(costs: list[Cost]) -> dict[str, float]:
+    """By unit."""
+    return {
+        "s": median(c.seconds for c in costs),
+        "processor s": median(c.processor_seconds for c in costs),
+        "MB": max(c.peak_bytes for c in costs) / 1e6,
+    }
 
 
 def through_a_server(stores: dict[str, Path]) -> list[dict[str, Any]]:
@@ -93,8 +102,8 @@ def through_a_server(stores: dict[str, Path]) -> list[dict[str, Any]]:
     rows = list(of_reader("decide", READERS["decide"], {size: folder}, 1))
     with server(folder) as url:
         rows += of_reader("decide through a server", READERS["decide"], {size: folder}, 1, lambda _: url)
-    direct, served = (r["value"] for r in rows if r["unit"] == "s")
-    return [row(rows[2]["what"], served, "s", served / direct, rows[0]["what"])]
+    direct, served = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+    return [{**s, "ratio": s["value"] / d["value"], "ratio_to": d["what"]} for d, s in zip(direct, served, strict=True)]
 
 
 @contextmanager
@@ -122,12 +131,12 @@ def server(folder: Path) -> Iterator[str]:
 def of_starts(folder: Path, rounds: int) -> list[dict[str, Any]]:
     """What it takes until a command has answered that asks no store, as a ratio to Python alone; in turns."""
     run(folder, "-m", "fnostab", *READERS["export"], "--tracking-uri", address(folder))
-    seconds: dict[str, list[float]] = {name: [] for name in STARTS}
+    costs: dict[str, list[Cost]] = {name: [] for name in STARTS}
     for _ in range(rounds):
         for name, arguments in STARTS.items():
-            seconds[name].append(run(folder, *arguments).seconds)
-    python, *_ = seconds
-    return [row(name, median(s), "s", median(s) / median(seconds[python]), python) for name, s in seconds.items()]
+            costs[name].append(run(folder, *arguments))
+    python, *_ = found = {name: values(each) for name, each in costs.items()}
+    return [row(n, v, unit, v / found[python][unit], python) for n, of in found.items() for unit, v in of.items()]
 
 
 def row(what: str, value: float, unit: str, ratio: float, ratio_to: str) -> dict[str, Any]:
@@ -137,11 +146,13 @@ def row(what: str, value: float, unit: str, ratio: float, ratio_to: str) -> dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    table = Table("what", "value", "ratio", "to")
-    for each in measure(parser.parse_args().quick):
-        to = "" if each["what"] == each["ratio_to"] else each["ratio_to"]
-        value = f"{each['value']:.2f} s" if each["unit"] == "s" else f"{each['value']:.0f} {each['unit']}"
-        table.add_row(each["what"], value, f"{each['ratio']:.2f}" if to else "", to)
+    rows = measure(parser.parse_args().quick)
+    table = Table("what", *(Column(unit, justify="right") for unit in UNITS), Column("ratio", justify="right"), "to")
+    for what in dict.fromkeys(each["what"] for each in rows):
+        of = {each["unit"]: each for each in rows if each["what"] == what}
+        ratio, to = of["processor s"]["ratio"], of["processor s"]["ratio_to"]
+        cells = [form.format(of[unit]["value"]) for unit, form in UNITS.items()]
+        table.add_row(what, *cells, *(("", "") if to == what else (f"{ratio:.2f}", to)))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 

@@ -35,10 +35,11 @@ LOSS = TrainingConfig().val_loss_name
 
 @dataclass(frozen=True)
 class Cost:
-    """What a process printed, took and needed."""
+    """What a process printed, took and needed; other work does not count on processors."""
 
     output: str
     seconds: float
+    processor_seconds: float
     peak_bytes: int
 
 
@@ -62,7 +63,7 @@ def run(folder: Path, *arguments: str) -> Cost:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(output)
-    return Cost(output, seconds, usage.ru_maxrss * 1024)  # Linux counts in KiB
+    return Cost(output, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)  # Linux counts in KiB
 
 
 def run_few(folder: Path) -> None:
