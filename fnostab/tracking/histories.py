@@ -24,7 +24,7 @@ from fnostab.tracking.summaries import AT_ONCE, connected
 __all__ = ["LOCAL_UI", "log_files", "metric_histories", "metric_history", "read_artifact", "run_page"]
 
 LOCAL_UI = "http://127.0.0.1:5000"  # where `fnostab ui` shows a database
-MOST_NAMED = 500  # run ids in one query; SQLite takes 32,766 values, other databases fewer
+MOST_NAMED = 500  # run ids in one query: databases limit its values
 History = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps, rising, and values, both (n,)
 _USER = re.compile(r"//[^/@]*@")
 
