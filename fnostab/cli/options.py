@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
 
 __all__ = [
+    "CLUSTER",
+    "LAUNCHER",
     "OUTPUT",
     "TRACKING_URI",
     "parse_looks",
@@ -35,6 +37,16 @@ OUTPUT = click.option(
     default=Path("outputs"),
     show_default=True,
     help="Folder of journals and data sets.",
+)
+LAUNCHER = click.option(
+    "--launcher",
+    type=click.Choice(["local", "slurm"]),
+    default="local",
+    show_default=True,
+    help="What runs the trials: processes of this machine, or jobs of its Slurm cluster.",
+)
+CLUSTER = click.option(
+    "--cluster", metavar="FILE", help="What a Slurm job asks for, as YAML (docs/cluster.md).  [default: the cluster's]"
 )
 
 
