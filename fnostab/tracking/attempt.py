@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from fnostab import names
+from fnostab import names, slurm
 from fnostab.errors import JournalError
 from fnostab.journal import FILE_NAME, Event, Journal, Point, read_journal
 from fnostab.outcomes import TRAINING_OUTCOMES, Outcome
@@ -110,8 +110,8 @@ def close_if_abandoned(directory: Path) -> bool:
 def end_of_abandoned(tags: Mapping[str, str], owner: str | None, error: str | None = None) -> dict[str, Any]:
     """The outcome of an attempt whose process died without one, as an event's payload.
 
-    It is ``killed``, or ``infra_error`` if the process left an error; unless it had announced a failure of
-    training before it died: leaving that out of the rates would flatter the arm.
+    It is ``killed``, or ``infra_error`` if the process left an error, or what became of its Slurm job; unless it had
+    announced a failure of training before it died: leaving that out of the rates would flatter the arm.
 
     Args:
         tags: that the process set.
@@ -120,23 +120,30 @@ def end_of_abandoned(tags: Mapping[str, str], owner: str | None, error: str | No
     """
     announced = tags.get(names.OUTCOME) if tags.get(names.OUTCOME) in TRAINING_OUTCOMES else None
     step = tags.get(names.FAILURE_STEP)
-    said = f": {error}" if error else ""
+    outcome, reason = Outcome.INFRA_ERROR if error else Outcome.KILLED, f": {error}" if error else ""
+    reason = f"its process {owner or '(unknown)'} ended without recording an outcome{reason}"
+    asked = False
+    if (job := slurm.job_of_owner(owner)) and (end := slurm.end_of(*job)) and end.outcome is not Outcome.INFRA_ERROR:
+        outcome, reason, asked = end.outcome, f"Slurm job {job[0]}: {end.state}", end.was_asked_to_end
     return {
-        "outcome": str(announced or (Outcome.INFRA_ERROR if error else Outcome.KILLED)),
+        "outcome": str(announced or outcome),
         "failure_step": int(step) if announced and step is not None else None,
         "known_good_step": None,
         "rules_held": [str(announced)] if announced else [],
         "not_judged": [],
-        "reason": f"its process {owner or '(unknown)'} ended without recording an outcome{said}",
-    }
+        "reason": reason,
+    } | ({"requested": True} if asked else {})
 
 
 def is_alive(owner: str | None, since_ms: int | None = None, last_sign_s: float | None = None) -> bool:
     """Whether the process that calls itself ``owner``, 'pid@host', can still be at work.
 
-    On this host the process is looked up; one that started after ``since_ms`` only has its number.
-    On another host it can't be: it counts as alive for 15 minutes after its ``last_sign_s``.
+    Slurm is asked for the job of one that names it: it is queued again when it is interrupted. On this host the
+    process is looked up; one that started after ``since_ms`` only has its number. On another host it can't be: it
+    counts as alive for 15 minutes after its ``last_sign_s``.
     """
+    if (job := slurm.job_of_owner(owner)) and (queued := slurm.is_queued(*job)) is not None:
+        return queued
     if is_foreign(owner):
         return last_sign_s is not None and time.time() - last_sign_s < QUIET_S
     process = _process(owner)
@@ -162,7 +169,7 @@ def may_be_at_work(owner: str | None, last_sign_s: float) -> bool:
 
 def is_foreign(owner: str | None) -> bool:
     """Whether a process is one of another host."""
-    pid, _, host = (owner or "").partition("@")
+    pid, _, host = (owner or "").partition(" ")[0].partition("@")
     return pid.isdecimal() and host != socket.gethostname()
 
 
