@@ -12,13 +12,12 @@ __all__ = ["render_stress"]
 def render_stress(stress: Stress) -> RenderableType:
     """A table of failures by value of the knob, each arm's margin, and what they say."""
     values = list(dict.fromkeys(point.value for arm in stress.arms for point in arm.points))
-    table = plain_table(
-        f"Failures by {stress.knob}", ("arm", *(f"{v:g}" for v in values), "half fail at (95 %)", "p against control")
-    )
+    columns = ("arm", *(f"{value:g}" for value in values), "p")
+    table = plain_table(f"Failures by {stress.knob}", columns, "half of the trials fail at")
     for arm in stress.arms:
         counts = {point.value: f"{point.failed}/{point.n}" for point in arm.points}
         p = "" if arm.p is None else f"{arm.p:.2g}"
-        table.add_row(arm.name, *(counts.get(value, "-") for value in values), margin_text(arm), p)
+        table.add_row(arm.name, *(counts.get(value, "-") for value in values), p, margin_text(arm))
     excluded = {
         outcome: number
         for arm in stress.arms
