@@ -34,6 +34,7 @@ MAY_IMPORT = {  # besides the words; docs/architecture.md draws it
 }
 ONLY_IN = {  # libraries that are heavy, or that another one could replace
     "mlflow": {"tracking"},
+    "alembic": {"tracking"},
     "sqlalchemy": {"tracking"},
     "requests": {"tracking"},
     "lightning": {"callbacks", "data", "training"},
@@ -43,7 +44,7 @@ ONLY_IN = {  # libraries that are heavy, or that another one could replace
     "jinja2": {"report"},
     "click": {"cli"},
 }
-COMES_WITH = {"requests": "mlflow", "sqlalchemy": "mlflow"}
+COMES_WITH = {"alembic": "mlflow", "requests": "mlflow", "sqlalchemy": "mlflow"}
 MODULE_OF = {"scikit-image": "skimage", "pyyaml": "yaml"}
 
 

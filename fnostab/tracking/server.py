@@ -30,6 +30,7 @@ import psutil
 from mlflow.exceptions import MlflowException
 
 from fnostab.errors import TrackingError
+from fnostab.tracking.database import check_writable
 from fnostab.tracking.store import checked_address, masked
 from fnostab.tracking.ui import wait_until_ready
 
@@ -167,6 +168,7 @@ class TrackingServer:
         self.backend = checked_address(settings.backend or f"sqlite:///{_private(settings.folder, 'mlflow.db')}")
         if self.backend.startswith("http"):
             raise TrackingError(f"{masked(self.backend)} is a server already; a backend is a database")
+        check_writable(self.backend)
         if settings.auth:
             check_extra()
         self.artifacts = _artifacts(settings)
