@@ -12,6 +12,8 @@ _PASSWORD = re.compile(r"((?:^(?!\S*//)|//)[^/@\s:]*):\S*@")  # to the last @: a
 _TOKEN = re.compile(r"(https?://)[^/@\s:]+@")
 _PARAMETER = re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token)[^=&\s]*=)[^&\s]+", re.IGNORECASE)
 _CAUSE = re.compile(r"Caused by (\w+)")
+_AUTOFLUSH = re.compile(r"\(raised as a result of [^)]*\)\s*")  # SQLAlchemy's preface to what the database said
+_GIVES_UP = re.compile(r"too many (5\d\d) error responses")
 _NEXT_STEPS = {  # words of PostgreSQL, SQLite and the libraries that speak to them -> what to do next
     "password authentication failed": "correct the user or the password in its address",
     "no pg_hba.conf entry": "let its administrator admit this machine in pg_hba.conf",
@@ -40,10 +42,16 @@ def is_refusal(error: Exception) -> bool:
 def describe(error: Exception, uri: str) -> str:
     """What went wrong with the store at ``uri``, in one line and without its password."""
     address = masked(uri)
-    first_line = masked(next(iter(str(error).splitlines()), "") or type(error).__name__)[:LONGEST_MESSAGE]
+    text = _AUTOFLUSH.sub("", str(error))
+    first_line = masked(next(iter(text.splitlines()), "") or type(error).__name__)[:LONGEST_MESSAGE]
     first_line += next((f"; {step}" for words, step in _NEXT_STEPS.items() if words in first_line), "")
     if not uri.startswith("http"):
         return f"tracking database {address}: {first_line}"
+    if status := _GIVES_UP.search(str(error)):
+        return (
+            f"the MLflow server at {address} answers, but can't do what is asked (HTTP {status[1]}): its database may be "
+            "full, away or overloaded; its log says why, and `fnostab doctor` there what mends it"
+        )
     if isinstance(error, RestException):
         return f"the MLflow server at {address} refuses: {first_line}"
     if "failed with exception" in str(error) or isinstance(error, requests.ConnectionError | requests.Timeout):
