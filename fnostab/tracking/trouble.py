@@ -49,8 +49,8 @@ def describe(error: Exception, uri: str) -> str:
         return f"tracking database {address}: {first_line}"
     if status := _GIVES_UP.search(str(error)):
         return (
-            f"the MLflow server at {address} answers, but can't do what is asked (HTTP {status[1]}): its database may be "
-            "full, away or overloaded; its log says why, and `fnostab doctor` there what mends it"
+            f"the MLflow server at {address} answers, but can't do what is asked (HTTP {status[1]}): "
+            "its database may be full, away or overloaded; its log says why"
         )
     if isinstance(error, RestException):
         return f"the MLflow server at {address} refuses: {first_line}"
