@@ -30,6 +30,7 @@ MAY_IMPORT = {  # besides the words; docs/architecture.md draws it
     "training": {"callbacks", "data", "models", "physics", "figures"},
     "tracking": set(),
     "studies": {"training", "stats", "tracking", "data", "models", "physics", "callbacks"},
+    "doctor": {"tracking"},
     "report": {"decision", "stats", "tracking", "figures"},
 }
 ONLY_IN = {  # libraries that are heavy, or that another one could replace

@@ -29,6 +29,7 @@ COMMANDS = {
     "sync": "Send journals on disk to MLflow.",
     "reconcile": "Close runs whose process is gone.",
     "serve": "Start a tracking server for a group.",
+    "doctor": "Check a set-up and say what mends it.",
     "ui": "Open the records in the MLflow UI.",
 }
 

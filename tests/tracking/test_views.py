@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from fnostab import names
 from fnostab.errors import TrackingError
-from fnostab.tracking import ensure_study, install_views, view_addresses, views
+from fnostab.tracking import ensure_study, health, install_views, view_addresses, views
 from fnostab.tracking.views import VIEWS
 
 SHOOTOUT = "mlflow.sharedViewState.fnostab-shootout"
@@ -111,7 +111,7 @@ def test_a_crash_between_the_two_tags_does_not_make_a_view_look_changed(store, e
 
 
 def test_an_unknown_version_of_mlflow_gets_the_plain_page(store, experiment, tags, monkeypatch):
-    monkeypatch.setattr(views.mlflow, "__version__", "4.0.1")
+    monkeypatch.setattr(health.mlflow, "__version__", "4.0.1")
     before = tags()
     found = install_views(store, experiment)
     assert tags() == before
