@@ -17,7 +17,19 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-WORDS = {"__version__", "errors", "names", "seeding", "config", "outcomes", "journal", "trial", "table", "policy"}
+WORDS = {
+    "__version__",
+    "errors",
+    "names",
+    "seeding",
+    "config",
+    "outcomes",
+    "journal",
+    "archive",
+    "trial",
+    "table",
+    "policy",
+}
 MAY_IMPORT = {  # besides the words; docs/architecture.md draws it
     **{word: set() for word in WORDS},
     "stats": set(),
@@ -31,6 +43,7 @@ MAY_IMPORT = {  # besides the words; docs/architecture.md draws it
     "tracking": set(),
     "studies": {"training", "stats", "tracking", "data", "models", "physics", "callbacks"},
     "doctor": {"tracking"},
+    "retention": {"tracking", "figures"},
     "report": {"decision", "stats", "tracking", "figures"},
 }
 ONLY_IN = {  # libraries that are heavy, or that another one could replace
@@ -43,6 +56,7 @@ ONLY_IN = {  # libraries that are heavy, or that another one could replace
     "matplotlib": {"figures", "report", "training"},
     "skimage": {"physics"},
     "jinja2": {"report"},
+    "pyarrow": {"archive"},
     "click": {"cli"},
 }
 COMES_WITH = {"alembic": "mlflow", "requests": "mlflow", "sqlalchemy": "mlflow"}
