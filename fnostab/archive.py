@@ -38,7 +38,7 @@ def archive(directory: Path) -> int:
     try:
         if not records or records[-1][1] != lines.stat().st_size:
             raise JournalError(f"{lines} does not end with a whole record: `fnostab reconcile` closes it")
-        parquet.write_table(_table(records), partial, compression="zstd")
+        parquet.write_table(_table(records), partial, compression="zstd", write_page_checksum=True)
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
         if list(read_archive(partial)) != records or not _has_same_lines(records):
@@ -108,7 +108,7 @@ def _open(path: Path) -> Any:
     from pyarrow import ArrowException, parquet
 
     try:
-        return parquet.ParquetFile(path)
+        return parquet.ParquetFile(path, page_checksum_verification=True)
     except (OSError, ArrowException) as error:
         raise JournalError(f"{path} can't be read as an archive ({error}): restore it from a copy") from error
 

@@ -15,6 +15,8 @@ from fnostab.tracking.follower import LOCK_FILE
 
 __all__ = ["Archived", "archive_journals", "old_journals"]
 
+SMALLEST_BYTES = 100_000  # an archive has 20 kB of its own
+
 
 @dataclass(frozen=True)
 class Archived:
@@ -27,7 +29,9 @@ class Archived:
 
 
 def old_journals(output: Path, before_ms: int, experiment: str | None = None) -> tuple[list[Path], list[str]]:
-    """Directories of trials that came to an outcome of training before a time; and why others can't be told.
+    """Directories of trials with an outcome of training from before a time; and why others can't be told.
+
+    Small journals are left out: an archive would be larger.
 
     Args:
         output: folder of journals.
@@ -36,6 +40,8 @@ def old_journals(output: Path, before_ms: int, experiment: str | None = None) ->
     """
     found, refused = [], []
     for lines in sorted(Path(output, experiment or "").rglob(FILE_NAME)):
+        if lines.stat().st_size < SMALLEST_BYTES:
+            continue
         try:
             end = last_attempt(lines).end
         except JournalError as error:

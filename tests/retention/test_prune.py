@@ -202,9 +202,14 @@ class TestCommand:
     def test_a_date_to_come(self, call, workplace):
         assert "is in the future" in call("prune", "--older-than", "2999-01-01")[2]
 
+    def test_a_small_journal_would_only_grow(self, call, workplace):
+        write_trial(directory := StudyFolder(workplace / "outputs").trial())
+        assert "0 journals that old" in call("prune", "--older-than", "0d", "--only", "journals", "--yes")[1]
+        assert (directory / "journal.jsonl").exists()
+
     def test_a_journal_in_use_is_left_and_named(self, call, workplace):
         study = StudyFolder(workplace / "outputs")
-        write_trial(directory := study.trial())
+        long_trial(directory := study.trial())
         with Journal(directory):
             status, out, err = call("prune", "--older-than", "0d", "--only", "journals", "--yes")
         assert status == 2
