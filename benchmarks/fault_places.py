@@ -192,7 +192,7 @@ def postgresql(port: int = 5543) -> Iterator[str]:
             time.sleep(0.3)
         yield f"postgresql://fnostab:{password}@127.0.0.1:{port}/mlflow"
     finally:
-        process.send_signal(signal.SIGINT)  # a fast end
+        process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
         process.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
 

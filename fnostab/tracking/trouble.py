@@ -26,6 +26,7 @@ _NEXT_STEPS = {  # words of PostgreSQL, SQLite and the libraries that speak to t
     "read-only": "name the database that is written, not a copy of it, or make it writable",
     "readonly": "make it writable, or name another one",
     "permission denied": "let its owner GRANT this user what is missing; the owner of the database lacks nothing",
+    "mlflow-artifacts URI": "a server keeps its artifacts: name that server instead of its database",
     "No space left": "free some space where it is kept",
     "disk is full": "free some space where it is kept",
     "DiskFull": "free some space where it is kept",
