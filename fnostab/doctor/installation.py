@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
@@ -23,7 +24,7 @@ def installation_checks() -> Iterator[Check]:
     """Checks of what is installed, without importing it."""
     yield Check("python", _python, LIMIT_S, IF_HANGING)
     for library in TESTED:
-        yield Check(library, lambda library=library: _library(library), LIMIT_S, IF_HANGING)  # type: ignore[misc]
+        yield Check(library, partial(_library, library), LIMIT_S, IF_HANGING)
     yield Check("extras", _extras, LIMIT_S, IF_HANGING)
 
 

@@ -68,7 +68,7 @@ def _clock(store: "Store") -> Finding:
 
     offset = clock_offset_s(store)
     if offset is None:
-        return Finding(State.OK, "the store is on this machine")
+        return Finding(State.OK, "nothing to compare")
     text = f"the store's is {abs(offset):.1f} s {'ahead' if offset > 0 else 'behind'}"
     mend = "set both by NTP, as with `timedatectl set-ntp true`"
     if abs(offset) > FAR_SKEWED_S:

@@ -45,7 +45,7 @@ def served_version(store: Store) -> str:
 
 
 def clock_offset_s(store: Store) -> float | None:
-    """By how much the store's clock is ahead of this machine's, to about a second; None where it is the same.
+    """By how much the store's clock is ahead of this machine's, to about a second; None where that can't be told.
 
     Raises:
         TrackingError: the store does not answer, or a server does not say its time.
@@ -61,7 +61,9 @@ def clock_offset_s(store: Store) -> float | None:
     else:
         with connected(store.uri) as connection:
             now: datetime = connection.execute(sqlalchemy.select(sqlalchemy.func.current_timestamp())).scalar_one()
-            there = now.timestamp()
+        if now.tzinfo is None:  # MySQL does not say which hour that is
+            return None
+        there = now.timestamp()
     return float(there) - (before + time.time()) / 2
 
 
