@@ -78,7 +78,13 @@ def test_what_is_shown_of_an_address(text, shown):
 )
 @pytest.mark.parametrize(
     "command",
-    [("decide", "--experiment", "x"), ("sync", "outputs"), ("export", "x.csv", "--experiment", "x"), ("ui",)],
+    [
+        ("decide", "--experiment", "x"),
+        ("sync", "outputs"),
+        ("export", "x.csv", "--experiment", "x"),
+        ("ui",),
+        ("prune", "--older-than", "1d"),
+    ],
     ids=lambda command: command[0],
 )
 def test_no_command_shows_the_password(call, workplace, monkeypatch, caplog, uri, command):

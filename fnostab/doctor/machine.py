@@ -14,7 +14,7 @@ from fnostab.doctor.finding import Check, Finding, State
 
 __all__ = ["machine_checks"]
 
-TOO_FULL_BYTES, NEARLY_FULL_BYTES = 10**9, 10**10  # a trial of the full profile takes about 40 MB
+TOO_FULL_BYTES, NEARLY_FULL_BYTES = 10**9, 10**10
 QUICK_S = 15.0
 IMPORT_S = 120.0  # torch, from a disk that many share
 IF_DISK_HANGS = "see that its file server runs, or name a folder on another disk with --output"

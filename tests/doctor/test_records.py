@@ -87,6 +87,7 @@ def test_a_wrong_password(postgresql):
     found = findings(f"{user}wrong@{rest}")
     assert list(found) == ["records"]
     assert "; correct the user or the password" in found["records"].text
+    assert user.rpartition(":")[2] not in found["records"].text
 
 
 def test_a_database_that_is_read_only(postgresql):
