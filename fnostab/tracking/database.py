@@ -11,7 +11,6 @@ from pathlib import Path
 
 import mlflow
 import sqlalchemy
-from mlflow.store.db.utils import _get_alembic_config, _get_latest_schema_revision
 
 from fnostab.errors import TrackingError
 from fnostab.tracking.trouble import describe, masked
@@ -51,6 +50,8 @@ def check_database(uri: str) -> None:
     Raises:
         TrackingError: there is no driver, it does not answer, or another version of MLflow made it.
     """
+    from mlflow.store.db.utils import _get_latest_schema_revision  # here, since who uses a server needs none of it
+
     with connected(uri) as connection:
         if not sqlalchemy.inspect(connection).has_table(VERSIONS):
             return  # empty: MLflow makes its tables
@@ -118,6 +119,7 @@ def _engine(uri: str) -> sqlalchemy.Engine:
 def _is_known(revision: str) -> bool:
     """Whether this MLflow has made such a schema on its way to the present one."""
     from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config
 
     known = ScriptDirectory.from_config(_get_alembic_config("")).walk_revisions()
     return any(each.revision == revision for each in known)
