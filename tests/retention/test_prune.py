@@ -1,11 +1,13 @@
 """`fnostab prune` on real databases: what goes, what stays, and that nothing comes back."""
 
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tracking"))  # for tracking_helpers
@@ -19,20 +21,27 @@ from fnostab.retention import KEPT_AT_MOST, plan_thinning, shape_of, thin_points
 from fnostab.tracking import newest_study, open_store, sync, trial_rows
 from fnostab.tracking.histories import metric_history, thinned_runs
 
-STEPS, SPIKE_AT = 3000, 1230
+STEPS, SPIKE_AT = 1500, 1230
+
+
+@pytest.fixture(scope="module")
+def template(postgresql):
+    """A PostgreSQL database with MLflow's tables, made by another process so that nothing here is connected to it."""
+    with psycopg.connect(postgresql, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE prune")
+    address = f"{postgresql.rpartition('/')[0]}/prune"
+    subprocess.run([sys.executable, "-m", "mlflow", "db", "upgrade", address], check=True, capture_output=True)
+    return address
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store(request, workplace):
     if request.param == "sqlite":
         return open_store()
-    import psycopg
-
-    address = request.getfixturevalue("postgresql")
     name = f"prune_{time.time_ns()}"
-    with psycopg.connect(address, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return open_store(f"{address.rpartition('/')[0]}/{name}")
+    with psycopg.connect(request.getfixturevalue("postgresql"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {request.getfixturevalue('template').rpartition('/')[2]}")
+    return open_store(request.getfixturevalue("template").replace("/prune", f"/{name}"))
 
 
 def long_trial(directory, outcome="converged"):
