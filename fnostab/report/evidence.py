@@ -3,7 +3,7 @@
 A verdict is made from one number a trial. This reads histories, and so keeps to what its figures need.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,8 @@ from fnostab.outcomes import Outcome
 from fnostab.report.verdict import Case
 from fnostab.table import TrialRow
 from fnostab.tracking import Store
-from fnostab.tracking.histories import latest_metrics, metric_history, read_artifact, run_page, thinned_runs
+from fnostab.tracking.histories import latest_metrics, metric_history, read_artifact, run_page
+from fnostab.tracking.thinning import is_thinned
 from fnostab.trial import StudySpec
 
 __all__ = ["Evidence", "Spikes", "exemplars", "gather", "val_loss"]
@@ -82,7 +83,7 @@ def gather(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> Evide
         TrackingError: the store does not answer.
     """
     stages = {stage.name: [t for t in stage.trials if t.run_id is not None] for stage in case.stages}
-    thinned = thinned_runs(store, list(experiment_ids.values()))
+    thinned = any(is_thinned(store, experiment_ids[name], case.studies[name].hash) for name in stages)
     curves, source = _read_curves(store, stages, thinned)
     everything = [t.run_id for trials in stages.values() for t in trials if t.run_id is not None]
     spikes = {run_id: counted for run_id in everything if (counted := _spikes(store, run_id)) is not None}
@@ -108,12 +109,10 @@ def gather(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> Evide
     )
 
 
-def _read_curves(
-    store: Store, stages: Mapping[str, Sequence[TrialRow]], thinned: Set[str]
-) -> tuple[dict[str, Curve], str]:
+def _read_curves(store: Store, stages: Mapping[str, Sequence[TrialRow]], thinned: bool) -> tuple[dict[str, Curve], str]:
     everything = [t for trials in stages.values() for t in trials]
-    few_enough = sum(t.last_step or 0 for t in everything) <= MOST_POINTS
-    every_step = few_enough and thinned.isdisjoint(t.run_id for t in everything)  # else what is gone looks like a gap
+    # Of a thinned run what is gone would look like values that were not finite
+    every_step = not thinned and sum(t.last_step or 0 for t in everything) <= MOST_POINTS
     chosen = [t for name, trials in stages.items() for t in _first_seeds(Stage(name, tuple(trials)))]
     metric = names.GRAD_NORM if every_step else names.GRAD_NORM_WINDOW_MAX
     curves = {}

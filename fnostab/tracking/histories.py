@@ -5,18 +5,16 @@ A verdict needs neither: it is made from tags and latest metrics (`fnostab.track
 
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from fnostab import names
 from fnostab.tracking.store import Store, reported
-from fnostab.tracking.summaries import PAGE
 
-__all__ = ["LOCAL_UI", "latest_metrics", "log_files", "metric_history", "read_artifact", "run_page", "thinned_runs"]
+__all__ = ["LOCAL_UI", "latest_metrics", "log_files", "metric_history", "read_artifact", "run_page"]
 
 LOCAL_UI = "http://127.0.0.1:5000"  # where `fnostab ui` shows a database
 _USER = re.compile(r"//[^/@]*@")
@@ -42,25 +40,6 @@ def metric_history(store: Store, run_id: str, name: str) -> tuple[NDArray[np.int
         points = {m.step: m.value for m in store.client.get_metric_history(run_id, name)}
     steps = sorted(points)
     return np.array(steps, dtype=np.int64), np.array([points[step] for step in steps], dtype=np.float64)
-
-
-def thinned_runs(store: Store, experiments: Sequence[str]) -> set[str]:
-    """Ids of the runs in some experiments (ids) of whose long histories `fnostab prune` left the shape only.
-
-    Raises:
-        TrackingError: the store does not answer.
-    """
-    found, token = set[str](), None
-    with reported(store):
-        while experiments:
-            page = store.client.search_runs(
-                list(experiments), f"tags.`{names.THINNED}` LIKE '%'", max_results=PAGE, page_token=token
-            )
-            found |= {run.info.run_id for run in page}
-            token = page.token
-            if not token:
-                break
-    return found
 
 
 def read_artifact(store: Store, run_id: str, path: str) -> bytes | None:

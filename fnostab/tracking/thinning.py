@@ -22,9 +22,9 @@ from fnostab.errors import TrackingError
 from fnostab.outcomes import TRAINING_OUTCOMES
 from fnostab.tracking.database import connected
 from fnostab.tracking.identity import PARENT_RUN
-from fnostab.tracking.store import Store
+from fnostab.tracking.store import Store, reported
 
-__all__ = ["LongRun", "compact", "long_runs", "thin"]
+__all__ = ["LongRun", "compact", "is_thinned", "long_runs", "thin"]
 
 Keep = Callable[[NDArray[np.int64], NDArray[np.float64]], NDArray[np.int64]]
 
@@ -102,6 +102,22 @@ def thin(store: Store, runs: list[LongRun], keep: Keep) -> Iterator[tuple[LongRu
             _tag(connection, run.run_id)
             connection.commit()
             yield run, deleted
+
+
+def is_thinned(store: Store, experiment: str, study_hash: str) -> bool:
+    """Whether of a study's long histories only the shape is left, be it of one trial.
+
+    Args:
+        store: a database or a server.
+        experiment: id.
+        study_hash: of the study.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    wanted = f"tags.`{names.STUDY_HASH}` = '{study_hash}' AND tags.`{names.THINNED}` LIKE '%'"
+    with reported(store):
+        return bool(store.client.search_runs([experiment], wanted, max_results=1))
 
 
 def compact(store: Store) -> None:

@@ -19,7 +19,8 @@ from fnostab.journal import Journal
 from fnostab.report import evidence
 from fnostab.retention import KEPT_AT_MOST, plan_thinning, shape_of, thin_points
 from fnostab.tracking import newest_study, open_store, sync, trial_rows
-from fnostab.tracking.histories import metric_history, thinned_runs
+from fnostab.tracking.histories import metric_history
+from fnostab.tracking.thinning import is_thinned
 
 STEPS, SPIKE_AT = 1500, 1230
 
@@ -97,7 +98,8 @@ def test_curves_keep_their_spikes_and_ends_and_summaries_stay(call, store, study
     assert any(step == SPIKE_AT and value == 4e4 for step, value, _ in left["grad_norm/total"])
     assert left[names.VAL_LOSS_BEST] == whole[names.VAL_LOSS_BEST]
     assert run.data.metrics == summary
-    assert thinned_runs(store, [run.info.experiment_id]) == {run.info.run_id}
+    assert is_thinned(store, run.info.experiment_id, "5eed")
+    assert not is_thinned(store, run.info.experiment_id, "cafe")
 
 
 def test_a_report_takes_no_step_that_is_gone_for_one_that_was_not_finite(call, store, study):
@@ -114,7 +116,7 @@ def test_a_report_takes_no_step_that_is_gone_for_one_that_was_not_finite(call, s
 
 
 def read_curves(store, rows, experiment):
-    curves, source = evidence._read_curves(store, rows, thinned_runs(store, [experiment]))
+    curves, source = evidence._read_curves(store, rows, is_thinned(store, experiment, "5eed"))
     return list(curves.values()), source
 
 
