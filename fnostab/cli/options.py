@@ -1,14 +1,28 @@
 """Options that several commands share, and how their values are read."""
 
+from __future__ import annotations
+
+import gc
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fnostab.config import read_yaml
 from fnostab.errors import ConfigError
 
-__all__ = ["OUTPUT", "TRACKING_URI", "parse_looks", "parse_names", "parse_seeds", "parse_settings", "positive"]
+if TYPE_CHECKING:
+    from fnostab.tracking import Store
+
+__all__ = [
+    "OUTPUT",
+    "TRACKING_URI",
+    "parse_looks",
+    "parse_names",
+    "parse_seeds",
+    "parse_settings",
+    "positive",
+    "store_to_read",
+]
 
 MOST_SEEDS = 10_000
 
@@ -22,6 +36,19 @@ OUTPUT = click.option(
     show_default=True,
     help="Folder of journals and data sets.",
 )
+
+
+def store_to_read(tracking_uri: str | None) -> Store:
+    """Open the store of a command that reads it and ends.
+
+    Raises:
+        TrackingError: as `open_store` does.
+    """
+    from fnostab.tracking import open_store
+
+    store = open_store(tracking_uri)
+    gc.freeze()  # MLflow's modules stay: to look through them for garbage took a quarter of `decide` on 10,000 trials
+    return store
 
 
 def parse_seeds(text: str | None) -> list[int]:
@@ -92,6 +119,8 @@ def positive(name: str, text: str | None) -> int | None:
 
 
 def _value(name: str, text: str) -> Any:
+    from fnostab.config import read_yaml
+
     try:
         return read_yaml(text)
     except ConfigError as error:
