@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fnostab.config import ModelConfig
-from fnostab.models.blocks import ResidualBlock, conv_gelu_conv
+from fnostab.models.blocks import ResidualBlock, channels_last, conv_gelu_conv
 
 __all__ = ["HybridUNO"]
 
@@ -45,7 +45,7 @@ class HybridUNO(nn.Module):
 
     def forward(self, amplitude: Tensor) -> Tensor:
         """Predict the object patch."""
-        x = self.lifter(amplitude)
+        x = self.lifter(channels_last(amplitude))
         skips: list[Tensor] = []
         for i, block in enumerate(self.encoder):
             x = block(x)

@@ -4,6 +4,7 @@ from torch import nn
 
 from fnostab.errors import ModelError
 from fnostab.models import ResidualBlock, initialise_, residual_blocks
+from fnostab.models.blocks import InstanceNorm2d
 
 
 def block(residual: str, **settings: float) -> ResidualBlock:
@@ -82,3 +83,12 @@ def test_blocks_are_found_by_name() -> None:
 def test_an_unknown_residual_is_refused() -> None:
     with pytest.raises(ModelError, match="residual='none' is not known; accepted: plain, zero_gamma, layerscale"):
         block("none")
+
+
+def test_the_norm_is_torchs_instance_norm(x: torch.Tensor) -> None:
+    norm = InstanceNorm2d(8)
+    with torch.no_grad():
+        norm.weight.copy_(torch.arange(8.0))
+        norm.bias.copy_(torch.arange(8.0) / 10)
+    expected = nn.functional.instance_norm(x, weight=norm.weight, bias=norm.bias)
+    torch.testing.assert_close(norm(x), expected)
