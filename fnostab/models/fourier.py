@@ -18,7 +18,7 @@ from torch import Tensor
 
 __all__ = ["FFTFourier", "MatrixFourier", "TruncatedFourier", "truncated_fourier"]
 
-MOST_MATRIX_MODES = 24  # up to which matrices win
+MOST_MATRIX_MODES = 32  # up to which matrices win, where there are as many channels
 
 
 class TruncatedFourier(ABC):
@@ -123,9 +123,9 @@ class FFTFourier(TruncatedFourier):
         return torch.fft.irfft(torch.view_as_complex(half), n=self.resolution, dim=2)
 
 
-def truncated_fourier(modes: int, resolution: int) -> TruncatedFourier:
-    """The faster form for that size."""
-    return (MatrixFourier if modes <= MOST_MATRIX_MODES else FFTFourier)(modes, resolution)
+def truncated_fourier(modes: int, resolution: int, channels: int) -> TruncatedFourier:
+    """The faster form: matrices up to 32 modes, but no more than channels, since narrow products are slow."""
+    return (MatrixFourier if modes <= min(channels, MOST_MATRIX_MODES) else FFTFourier)(modes, resolution)
 
 
 def _times_each(matrix: Tensor, stack: Tensor) -> Tensor:

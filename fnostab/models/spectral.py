@@ -43,7 +43,7 @@ class SpectralConv2d(nn.Module):
         self.out_channels = out_channels
         self.modes = modes
         self.resolution = resolution
-        self.fourier = truncated_fourier(modes, resolution)
+        self.fourier = truncated_fourier(modes, resolution, in_channels)
         self.weight = nn.Parameter(torch.empty(self.fourier.columns, self.fourier.rows, in_channels, 2, out_channels))
         self.reset_parameters()
 
