@@ -36,7 +36,9 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         """Normalise each channel of each sample: (B, C, H, W) -> the same."""
         B, C, H, W = x.shape
         # Not functional.group_norm, which asks for the layout, and that is refused under torch.func.vmap.
-        y, _, _ = torch.native_group_norm(x.contiguous(), self.weight, self.bias, B, C, H * W, C, self.eps)
+        y, _, _ = torch.native_group_norm(
+            x.to(self.weight.dtype).contiguous(), self.weight, self.bias, B, C, H * W, C, self.eps
+        )
         return y.movedim(1, -1).contiguous().movedim(-1, 1)
 
 

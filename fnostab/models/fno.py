@@ -28,4 +28,4 @@ class FNO(nn.Module):
     def forward(self, amplitude: Tensor) -> Tensor:
         """Predict the object patch."""
         x = self.refiner(self.blocks(self.lifter(channels_last(amplitude))))
-        return torch.complex(*self.head(x).chunk(2, dim=1))
+        return torch.complex(*self.head(x).to(self.head.weight.dtype).chunk(2, dim=1))

@@ -55,7 +55,7 @@ class HybridUNO(nn.Module):
         x = self.bottleneck(x)
         for i in reversed(range(len(self.up))):
             x = self.decoder[i](torch.cat([self.up[i](x), skips[i]], dim=1))
-        return torch.complex(*self.head(x).chunk(2, dim=1))
+        return torch.complex(*self.head(x).to(self.head.weight.dtype).chunk(2, dim=1))
 
 
 def _levels(config: ModelConfig) -> list[tuple[int, int]]:

@@ -60,8 +60,9 @@ class SpectralConv2d(nn.Module):
         expected = (self.in_channels, self.resolution, self.resolution)
         if x.ndim != 4 or x.shape[1:] != expected:
             raise ModelError(f"SpectralConv2d: expected (B, {', '.join(map(str, expected))}), got {tuple(x.shape)}")
-        modes = self._mix(self.fourier.to_modes(x.movedim(1, -1)))
-        return self.fourier.to_image(modes).movedim(-1, 1)
+        with torch.autocast(x.device.type, enabled=False):  # sums over a whole image need their digits
+            modes = self._mix(self.fourier.to_modes(x.to(self.weight.dtype).movedim(1, -1)))
+            return self.fourier.to_image(modes).movedim(-1, 1)
 
     def _mix(self, modes: Tensor) -> Tensor:
         """(M, 2, B, in_channels) -> (M, 2, B, out_channels): a complex matrix at each of M modes."""
