@@ -54,6 +54,7 @@ LATER = {  # settings that the first trials did not have, with the value that ch
     "model.head": "real_imaginary",
     "training.adam_beta2": 0.999,
     "execution.agc_exempt": "head",
+    "execution.convolution_precision": "float32",
     "monitor.stagnated_twin_share": 0.5,
 }
 EPOCH_CAP = 20
@@ -233,6 +234,13 @@ class ExecutionConfig(_Frozen):
     gradient_clip_val: PositiveFloat | None = None  # null: no clipping; of agc the factor lambda, of zclip the z-score
     agc_exempt: Literal["head", "decoder"] = "head"  # what agc leaves out; decoder: of hybrids, the head too
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    convolution_precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of real ones; tf32 is for a GPU
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.convolution_precision == "tf32" and self.device == "cpu":
+            raise ValueError("convolution_precision=tf32 has no effect with device=cpu: use float32 or bfloat16")
+        return self
 
 
 class MonitorConfig(_Frozen):

@@ -9,11 +9,20 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from fnostab.config import ModelConfig
-from fnostab.models.bounds import LeakyGELU, Limiter, RMSNorm2d, group_norm
+from fnostab.models.bounds import LeakyGELU, Limiter, RMSNorm2d
 from fnostab.models.gains import LayerScale, SkipInit, ZeroGammaInstanceNorm2d, make_gain
+from fnostab.models.norms import GroupNorm2d
 from fnostab.models.spectral import SpectralConv2d
 
-__all__ = ["ResidualBlock", "conv_gelu_conv", "decoder_activation", "decoder_stage", "head_to_patch", "residual_blocks"]
+__all__ = [
+    "ResidualBlock",
+    "channels_last",
+    "conv_gelu_conv",
+    "decoder_activation",
+    "decoder_stage",
+    "head_to_patch",
+    "residual_blocks",
+]
 
 
 class ResidualBlock(nn.Module):
@@ -110,6 +119,15 @@ class ResidualBlock(nn.Module):
         return None
 
 
+def channels_last(images: Tensor) -> Tensor:
+    """Images of one channel (B, 1, H, W), as a view whose channels are the last axis in memory.
+
+    What a network computes from it has that layout too: it suits convolutions and Fourier matrices.
+    Torch's own way leaves one channel as it is, and is refused under ``torch.func.vmap``.
+    """
+    return images.squeeze(1).unsqueeze(-1).movedim(-1, 1)
+
+
 def conv_gelu_conv(in_channels: int, out_channels: int) -> nn.Sequential:
     """Two 3x3 convolutions with a GELU between: (B, in_channels, H, W) -> (B, out_channels, H, W)."""
     return nn.Sequential(
@@ -123,7 +141,7 @@ def decoder_activation(config: ModelConfig, channels: int) -> OrderedDict[str, n
     """The decoder's activation with what ``config`` puts before it, by name; the activation's is "1"."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if config.decoder_norm == "group":
-        parts["norm"] = group_norm(channels)
+        parts["norm"] = GroupNorm2d(channels)
     if config.limiter in ("decoder", "both"):
         parts["limiter"] = Limiter(config.limiter_tau)
     parts["1"] = LeakyGELU() if config.leaky in ("decoder", "both") else nn.GELU()

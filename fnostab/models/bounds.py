@@ -5,15 +5,11 @@ gradient brings it back. One bad step of Adam can throw every channel there. Eac
 out of that chain; all map (B, C, H, W) to the same. docs/cure.md says which of them helps.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["LeakyGELU", "Limiter", "RMSNorm2d", "group_norm"]
-
-GROUP_CHANNELS = 4  # in a group: a channel by itself, as of an instance norm, loses its size against the others
+__all__ = ["LeakyGELU", "Limiter", "RMSNorm2d"]
 
 
 class RMSNorm2d(nn.Module):
@@ -36,7 +32,7 @@ class RMSNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise each sample."""
-        scale = (x.square().mean(dim=(1, 2, 3), keepdim=True) + self.eps).rsqrt()
+        scale = (x.square().mean(dim=(1, 2, 3), keepdim=True, dtype=torch.float32) + self.eps).rsqrt()
         return x * scale * self.weight[:, None, None]
 
 
@@ -60,7 +56,7 @@ class Limiter(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Limit each sample."""
-        return z * (1 + z.square().mean(dim=(1, 2, 3), keepdim=True) / self.tau**2).rsqrt()
+        return z * (1 + z.square().mean(dim=(1, 2, 3), keepdim=True, dtype=torch.float32) / self.tau**2).rsqrt()
 
     def extra_repr(self) -> str:
         """The bound, for print(network)."""
@@ -81,8 +77,3 @@ class LeakyGELU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply to each element."""
         return functional.gelu(x) + self.slope * x
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm over groups of 4 channels, as far as they divide: Wu and He 2018, "Group Normalization"."""
-    return nn.GroupNorm(math.gcd(channels, max(1, channels // GROUP_CHANNELS)), channels)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from fnostab.config import ModelConfig
 from fnostab.models.blocks import (
     ResidualBlock,
+    channels_last,
     conv_gelu_conv,
     decoder_activation,
     decoder_stage,
@@ -36,5 +37,5 @@ class FNO(nn.Module):
 
     def forward(self, amplitude: Tensor) -> Tensor:
         """Predict the object patch."""
-        x = self.refiner(self.blocks(self.lifter(amplitude)))
-        return head_to_patch(self.head_kind, self.head(x))
+        x = self.refiner(self.blocks(self.lifter(channels_last(amplitude))))
+        return head_to_patch(self.head_kind, self.head(x).to(self.head.weight.dtype))

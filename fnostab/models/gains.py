@@ -7,20 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from fnostab.errors import ModelError
+from fnostab.models.norms import InstanceNorm2d
 
 __all__ = ["RESIDUALS", "LayerScale", "Scale", "SkipInit", "ZeroGammaInstanceNorm2d", "make_gain"]
 
 RESIDUALS = ("plain", "zero_gamma", "layerscale", "depth", "skipinit")
 
 
-class ZeroGammaInstanceNorm2d(nn.InstanceNorm2d):
+class ZeroGammaInstanceNorm2d(InstanceNorm2d):
     """Affine instance norm that starts, and is reset, at weight 0 and bias 0: its output is 0.
 
     Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 5.1, for batch norm.
     """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, affine=True)
 
     def reset_parameters(self) -> None:
         """Set weight and bias to 0."""
@@ -103,7 +101,7 @@ def make_gain(residual: str, channels: int, layerscale_init: float, n_blocks: in
     if residual == "zero_gamma":
         return ZeroGammaInstanceNorm2d(channels)
     if residual == "layerscale":
-        norm = nn.InstanceNorm2d(channels, affine=True)
+        norm = InstanceNorm2d(channels)
         return nn.Sequential(OrderedDict(norm=norm, layerscale=LayerScale(channels, layerscale_init)))
     if residual == "depth":
         return Scale(1 / math.sqrt(2 * n_blocks))

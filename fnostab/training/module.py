@@ -21,6 +21,7 @@ from fnostab.physics.far_field import far_field
 from fnostab.physics.losses import constant_output_loss, mae_loss, poisson_loss
 from fnostab.physics.twin import twin_share
 from fnostab.training.clipping import make_clipper, mark_units_
+from fnostab.training.precision import convolutions_in
 from fnostab.training.reconstruction import reconstruct, true_patches
 from fnostab.training.schedules import rate_factor
 from fnostab.training.stable_adamw import StableAdamW
@@ -62,7 +63,8 @@ class PtychoModule(lightning.LightningModule):
 
     def forward(self, amplitudes: Tensor) -> Tensor:
         """Complex object patches (B, 1, N, N) of measured amplitudes (B, 1, N, N)."""
-        return self.generator(amplitudes)
+        with convolutions_in(self.config.execution.convolution_precision, amplitudes.device):
+            return self.generator(amplitudes)
 
     def loss(self, predicted_amplitude: Tensor, measured_amplitude: Tensor) -> Tensor:
         """The configured loss, a scalar."""

@@ -19,6 +19,7 @@ from fnostab.journal import Sink
 from fnostab.models import build_initialised, residual_blocks
 from fnostab.seeding import stream_seed
 from fnostab.training.module import PtychoModule
+from fnostab.training.precision import tf32_only_if
 from fnostab.trial import TrialSpec
 
 __all__ = ["Training", "choose_device", "set_up", "watched_blocks"]
@@ -73,7 +74,7 @@ class Training:
             enable_model_summary=False,
         )
         torch.manual_seed(self.layers_seed)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), tf32_only_if(self.config.execution.convolution_precision, device):
             warnings.filterwarnings("ignore", module="lightning")  # advice on worker processes, of no use here
             trainer.fit(self.module, self.batches, ckpt_path=resume)
 

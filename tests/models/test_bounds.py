@@ -9,7 +9,8 @@ from torch import nn
 from fnostab.config import ModelConfig
 from fnostab.models import build_generator, build_initialised, check_generator
 from fnostab.models.blocks import head_to_patch
-from fnostab.models.bounds import LeakyGELU, Limiter, RMSNorm2d, group_norm
+from fnostab.models.bounds import LeakyGELU, Limiter, RMSNorm2d
+from fnostab.models.norms import GroupNorm2d
 
 SMALL = {"N": 16, "hidden_channels": 8, "fno_blocks": 2, "fno_modes": 4}
 
@@ -68,7 +69,7 @@ def test_leaky_gelu_is_gelu_near_0_and_has_a_gradient_far_below():
 
 @pytest.mark.parametrize(("channels", "groups"), [(8, 2), (32, 8), (6, 1), (4, 1), (3, 1)])
 def test_groups_have_four_channels_where_that_divides(channels, groups):
-    assert group_norm(channels).num_groups == groups
+    assert GroupNorm2d(channels).num_groups == groups
 
 
 PARTS = {
