@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from fnostab.cli.launchers import choose_profile, make_launcher
 from fnostab.cli.run import as_assignments, execute, insist_on_results
 from fnostab.errors import ConfigError
 
@@ -43,7 +44,12 @@ def run_cure(
     study: str,
     decide: bool,
     sequential: str | None,
+    dry_run: bool,
     from_experiment: str | None,
+    profile: str,
+    launcher: str,
+    cluster: str | None,
+    jobs: int | None,
     **common: Any,
 ) -> None:
     """Run what is missing of the search for a cure, print each step, and write its tables.
@@ -54,9 +60,11 @@ def run_cure(
     Raises:
         FnostabError: a study could not be started, a trial came to no result, or something could not be recorded.
     """
-    given = {"decide": decide, "sequential": sequential, "from": from_experiment}
+    given = {"decide": decide, "sequential": sequential, "dry-run": dry_run, "from": from_experiment}
     if refused := [name for name, value in given.items() if value]:
         raise ConfigError(f"--{refused[0]} is of single studies: {study} decides that itself; leave it out")
+    common |= {"jobs": jobs, "launcher": launcher, "cluster": cluster}
+    common["profile"] = choose_profile(profile, make_launcher(launcher, cluster, jobs))
     n = len(seeds) or SEEDS
     if seeds and seeds != list(range(n)):
         raise ConfigError(f"seeds={seeds}: {study} chooses its seeds by itself, give how many, as in --seeds {SEEDS}")
