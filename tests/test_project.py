@@ -17,7 +17,19 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-WORDS = {"__version__", "errors", "names", "seeding", "config", "outcomes", "journal", "trial", "table", "policy"}
+WORDS = {
+    "__version__",
+    "errors",
+    "names",
+    "seeding",
+    "config",
+    "outcomes",
+    "journal",
+    "trial",
+    "table",
+    "policy",
+    "slurm",
+}
 MAY_IMPORT = {  # besides the words; docs/architecture.md draws it
     **{word: set() for word in WORDS},
     "stats": set(),
@@ -42,7 +54,9 @@ ONLY_IN = {  # libraries that are heavy, or that another one could replace
     "skimage": {"physics"},
     "jinja2": {"report"},
     "click": {"cli"},
+    "submitit": {"studies"},
 }
+EXTRA = {"submitit": "slurm"}  # imported only where its extra is asked for
 COMES_WITH = {"requests": "mlflow", "sqlalchemy": "mlflow"}
 MODULE_OF = {"scikit-image": "skimage", "pyyaml": "yaml"}
 
@@ -112,8 +126,12 @@ class TestDependencies:
     def test_what_is_imported_is_what_is_declared(self, pyproject):
         declared = {canonicalize_name(Requirement(line).name) for line in pyproject["project"]["dependencies"]}
         modules = {m.split(".")[0] for found in imports().values() for m in found}
-        foreign = modules - sys.stdlib_module_names - {"fnostab"}
+        foreign = modules - sys.stdlib_module_names - {"fnostab"} - EXTRA.keys()
         assert {COMES_WITH.get(name, name) for name in foreign} == {MODULE_OF.get(name, name) for name in declared}
+
+    @pytest.mark.parametrize(("library", "extra"), EXTRA.items())
+    def test_what_only_some_need_is_an_extra(self, pyproject, library, extra):
+        assert library in {Requirement(line).name for line in pyproject["project"]["optional-dependencies"][extra]}
 
     def test_a_project_environment_holds_what_the_package_needs(self, pyproject):
         needed = sorted(canonicalize_name(Requirement(line).name) for line in pyproject["project"]["dependencies"])

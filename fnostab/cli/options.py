@@ -8,7 +8,17 @@ import click
 from fnostab.config import read_yaml
 from fnostab.errors import ConfigError
 
-__all__ = ["OUTPUT", "TRACKING_URI", "parse_looks", "parse_names", "parse_seeds", "parse_settings", "positive"]
+__all__ = [
+    "CLUSTER",
+    "LAUNCHER",
+    "OUTPUT",
+    "TRACKING_URI",
+    "parse_looks",
+    "parse_names",
+    "parse_seeds",
+    "parse_settings",
+    "positive",
+]
 
 MOST_SEEDS = 10_000
 
@@ -21,6 +31,16 @@ OUTPUT = click.option(
     default=Path("outputs"),
     show_default=True,
     help="Folder of journals and data sets.",
+)
+LAUNCHER = click.option(
+    "--launcher",
+    type=click.Choice(["local", "slurm"]),
+    default="local",
+    show_default=True,
+    help="What runs the trials: processes of this machine, or jobs of its Slurm cluster.",
+)
+CLUSTER = click.option(
+    "--cluster", metavar="FILE", help="What a Slurm job asks for, as YAML (docs/cluster.md).  [default: the cluster's]"
 )
 
 

@@ -9,13 +9,24 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from fnostab.cli.options import OUTPUT, TRACKING_URI, parse_looks, parse_names, parse_seeds, parse_settings, positive
+from fnostab.cli.options import (
+    CLUSTER,
+    LAUNCHER,
+    OUTPUT,
+    TRACKING_URI,
+    parse_looks,
+    parse_names,
+    parse_seeds,
+    parse_settings,
+    positive,
+)
 from fnostab.errors import ConfigError, DecisionError, LaunchError, TrackingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fnostab.studies.run import StudyRun
+    from fnostab.studies.slurm import SlurmLauncher
     from fnostab.studies.spec import Study
 
 
@@ -28,7 +39,7 @@ STRATEGY = "strategy"  # in place of a study's name
 @click.option("--arms", metavar="LIST", help="Only these arms, separated by commas.  [default: all]")
 @click.option("--profile", default="auto", show_default=True, help="Size: full, small, or auto (full on a GPU).")
 @click.option("--epochs", metavar="N", help="Epochs of every trial.  [default: the profile's]")
-@click.option("--jobs", metavar="N", help="Trials side by side.  [default: one a GPU, or one a core]")
+@click.option("--jobs", metavar="N", help="Trials side by side; of Slurm, jobs at once.  [default: one a GPU or core]")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as model.fno_blocks=8.")
 @click.option("--experiment", help="MLflow experiment.  [default: the study's name]")
 @click.option(
@@ -40,6 +51,9 @@ STRATEGY = "strategy"  # in place of a study's name
 @click.option("--retry-oom", is_flag=True, help="Try trials again that ran out of memory.")
 @click.option("--attempts", metavar="N", help="Give a trial up after N attempts that came no further.  [default: 3]")
 @click.option("--sequential", metavar="LIST", help="Look after so many seeds, as 10,20: stop arms that are decided.")
+@LAUNCHER
+@CLUSTER
+@click.option("--dry-run", is_flag=True, help="Show what would be started, and start nothing.")
 @click.option("--decide", is_flag=True, help="Print the verdict at the end.")
 @OUTPUT
 @TRACKING_URI
@@ -76,18 +90,24 @@ def command(
         run_and_report(**given, **options)
 
 
-def run_and_report(*, decide: bool = False, sequential: str | None = None, **options: Any) -> None:
+def run_and_report(
+    *, decide: bool = False, sequential: str | None = None, dry_run: bool = False, **options: Any
+) -> None:
     """Run a study or a part of it, print the verdict if asked, and say where to look.
 
     Args:
         decide: print the verdict.
         sequential: seeds per arm at which to look, as in "10,20".
+        dry_run: only show what would be started.
         options: of `execute`.
 
     Raises:
         FnostabError: it could not be started, not all of it could be recorded, or a trial came to no result.
     """
     console = Console()
+    if dry_run:
+        _show_dry_run(console=console, **options)
+        return
     if sequential:
         from fnostab.cli.looks import run_in_looks
 
@@ -115,13 +135,7 @@ def run_and_report(*, decide: bool = False, sequential: str | None = None, **opt
 
 def execute(
     *,
-    study: str,
-    extra: list[str],
-    settings: tuple[str, ...],
     seeds: list[int],
-    arms: list[str],
-    profile: str,
-    epochs: str | None,
     experiment: str | None,
     output: Path,
     tracking_uri: str | None,
@@ -129,17 +143,88 @@ def execute(
     jobs: int | None = None,
     retry_oom: bool = False,
     attempts: int | None = None,
-    alpha: float | None = None,
-    from_experiment: str | None = None,
+    **options: Any,
 ) -> tuple[Study, StudyRun]:
     """Load a study as the command line names it, and run what is missing of it.
+
+    ``options`` are those of `_resolve`.
 
     Raises:
         FnostabError: it could not be started, or not all of it could be recorded.
     """
     from fnostab.studies.retries import ATTEMPTS
+
+    loaded, arms, launcher = _resolve(jobs=jobs, tracking_uri=tracking_uri, console=console, **options)
+    run_study = _load(console)
+    result = run_study(
+        loaded,
+        experiment=experiment or loaded.file.name,
+        output=output,
+        seeds=seeds,
+        arms=arms,
+        jobs=jobs,
+        launcher=launcher,
+        retry_oom=retry_oom,
+        attempts=ATTEMPTS if attempts is None else attempts,
+        tracking_uri=tracking_uri,
+        console=console,
+    )
+    if result.unsent:
+        raise TrackingError(result.unsent)
+    return loaded, result
+
+
+def _show_dry_run(
+    *,
+    seeds: list[int],
+    experiment: str | None,
+    output: Path,
+    jobs: int | None,
+    retry_oom: bool,
+    attempts: int | None,
+    console: Console,
+    **options: Any,
+) -> None:
+    from fnostab.studies.dry_run import dry_run
+    from fnostab.studies.retries import ATTEMPTS, Retries
+
+    loaded, arms, launcher = _resolve(jobs=jobs, console=console, **options)
+    dry_run(
+        loaded,
+        experiment=experiment or loaded.file.name,
+        output=output,
+        seeds=seeds,
+        arms=arms,
+        jobs=jobs,
+        launcher=launcher,
+        retries=Retries(ATTEMPTS if attempts is None else attempts, retry_oom),
+        console=console,
+    )
+
+
+def _resolve(
+    *,
+    study: str,
+    extra: list[str],
+    settings: tuple[str, ...],
+    arms: list[str],
+    profile: str,
+    epochs: str | None,
+    jobs: int | None,
+    tracking_uri: str | None,
+    console: Console,
+    launcher: str = "local",
+    cluster: str | None = None,
+    alpha: float | None = None,
+    from_experiment: str | None = None,
+) -> tuple[Study, list[str], SlurmLauncher | None]:
+    """The study as the command line names it, its arms that are to be run (empty for all), and what runs them."""
     from fnostab.studies.spec import load_study
 
+    on_cluster = make_launcher(launcher, cluster, jobs)
+    given, gpus = profile, "was found"
+    if profile == "auto" and on_cluster is not None:
+        profile, gpus = "full" if on_cluster.has_gpus else "small", "is asked for"
     overrides = parse_settings((*as_assignments(extra), *settings))
     if (n_epochs := positive("epochs", epochs)) is not None:
         overrides["training.epochs"] = n_epochs
@@ -152,24 +237,25 @@ def execute(
         loaded = load_study(study, profile, overrides)
     if alpha is not None:
         loaded.file = loaded.file.model_copy(update={"alpha": alpha})
-    if profile == "auto" and not from_experiment:
-        console.print(f"profile {loaded.profile}: {'a' if loaded.profile == 'full' else 'no'} GPU was found")
-    run_study = _load(console)
-    result = run_study(
-        loaded,
-        experiment=experiment or loaded.file.name,
-        output=output,
-        seeds=seeds,
-        arms=arms,
-        jobs=jobs,
-        retry_oom=retry_oom,
-        attempts=ATTEMPTS if attempts is None else attempts,
-        tracking_uri=tracking_uri,
-        console=console,
-    )
-    if result.unsent:
-        raise TrackingError(result.unsent)
-    return loaded, result
+    if given == "auto" and not from_experiment:
+        console.print(f"profile {loaded.profile}: {'a' if loaded.profile == 'full' else 'no'} GPU {gpus}")
+    return loaded, arms, on_cluster
+
+
+def make_launcher(name: str, cluster: str | None, jobs: int | None) -> SlurmLauncher | None:
+    """The launcher that the options ask for; None for processes of this machine.
+
+    Raises:
+        FnostabError: the cluster file is not accepted, or there is no such cluster.
+    """
+    if name == "local":
+        if cluster:
+            raise ConfigError(f"--cluster {cluster} is of --launcher slurm: give that too, or leave it out")
+        return None
+    from fnostab.studies.cluster import ClusterFile, read_cluster_file
+    from fnostab.studies.slurm import SlurmLauncher
+
+    return SlurmLauncher(read_cluster_file(cluster) if cluster else ClusterFile(), jobs)
 
 
 def _load(console: Console) -> Callable[..., StudyRun]:

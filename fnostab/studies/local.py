@@ -1,18 +1,18 @@
 """Trials as processes of this machine, a few side by side."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from fnostab import names
-from fnostab.errors import FnostabError, LaunchError
-from fnostab.journal import Journal
+from fnostab.errors import LaunchError
 from fnostab.outcomes import Outcome
+from fnostab.studies.launcher import write_outcome
 from fnostab.studies.progress import TrialProgress
 from fnostab.studies.spec import count_gpus
 from fnostab.tracking.attempt import STDERR_FILE, is_being_written
@@ -65,11 +65,17 @@ class LocalLauncher:
         device: "auto", "cpu" or "cuda"; with GPUs the processes take turns on them.
     """
 
+    trials_per_job = 1
+    here = True
+    trouble: str | None = None
+    leaving = "ending the trials that run; the same command goes on where this one stopped"
+
     def __init__(self, jobs: int, device: str) -> None:
         if jobs < 1:
             raise LaunchError(f"jobs={jobs}: at least 1 is needed")
         self.jobs = jobs
-        self.gpus = 0 if device == "cpu" else count_gpus()
+        self._gpu_names = [] if device == "cpu" else _visible_gpus()
+        self.gpus = len(self._gpu_names)
         self._running: list[_Job] = []
 
     @property
@@ -77,12 +83,16 @@ class LocalLauncher:
         """How many more trials can be submitted now."""
         return self.jobs - len(self._running)
 
-    def submit(self, trial: TrialProgress) -> None:
+    def submit(self, trials: Sequence[TrialProgress]) -> None:
         """Start a trial, or adopt it if it is running already.
+
+        Args:
+            trials: one alone, since each has a process of its own.
 
         Raises:
             LaunchError: its process can't be started.
         """
+        (trial,) = trials
         job = _Job(trial, min(set(range(self.jobs)) - {job.slot for job in self._running}), None)
         if not is_being_written(trial.directory):
             self._start(job)
@@ -96,8 +106,16 @@ class LocalLauncher:
             job.trial.update()
             if job.trial.outcome is None:
                 outcome, reason = _post_mortem(job)
-                _write_outcome(job.trial, outcome, reason, requested=_was_asked_to_end(job))
+                write_outcome(job.trial, outcome, reason, requested=_was_asked_to_end(job))
         return [job.trial for job in ended]
+
+    def preview(self, trials: Sequence[TrialProgress]) -> str:
+        """The commands that would be started."""
+        return "\n".join(shlex.join(_command(trial)) for trial in trials if not is_being_written(trial.directory))
+
+    def leave(self) -> None:
+        """End the trials: nobody would be there to say how they ended."""
+        self.cancel()
 
     def cancel(self) -> None:
         """End the trials that this launcher started; they write ``killed``. Adopted ones go on.
@@ -124,19 +142,35 @@ class LocalLauncher:
     def _start(self, job: _Job) -> None:
         environment = dict(os.environ)
         if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = str(job.slot % self.gpus)
+            environment["CUDA_VISIBLE_DEVICES"] = self._gpu_names[job.slot % self.gpus]
         else:
             environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "fnostab", "train", "--trial", str(job.trial.directory / "trial.json")]
         try:
             with open(job.log, "ab") as log:
                 job.log_start = log.tell()
                 # A session of its own: Ctrl-C reaches the launcher alone, which then asks its trials to end.
                 job.process = subprocess.Popen(
-                    command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                    _command(job.trial),
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
                 )
         except OSError as error:
             raise LaunchError(f"can't start {job.trial.name}: {error.strerror or error}") from error
+
+
+def _command(trial: TrialProgress) -> list[str]:
+    return [sys.executable, "-m", "fnostab", "train", "--trial", str(trial.directory / "trial.json")]
+
+
+def _visible_gpus() -> list[str]:
+    """Names of the GPUs that this process may use: a scheduler, or the user, may have hidden others."""
+    present, given = count_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not present or given is None:
+        return [str(number) for number in range(present)]
+    return [name for name in given.split(",") if name]
 
 
 def _post_mortem(job: _Job) -> tuple[Outcome, str]:
@@ -158,18 +192,3 @@ def _was_asked_to_end(job: _Job) -> bool:
     """Whether a process that wrote no outcome got a signal that asks, perhaps before it could take it."""
     asked = job.process is not None and -job.process.returncode in (signal.SIGTERM, signal.SIGINT)
     return job.asked_to_end or asked
-
-
-def _write_outcome(trial: TrialProgress, outcome: Outcome, reason: str, *, requested: bool) -> None:
-    """Write the outcome of a trial that did not; a failure of training that it announced before stands."""
-    payload: dict[str, Any] = {"outcome": str(outcome), "failure_step": None, "rules_held": []}
-    payload |= {"requested": True} if requested else {}
-    if trial.announced is not None:
-        announced = str(trial.announced)
-        payload = {"outcome": announced, "failure_step": trial.failure_step, "rules_held": [announced]}
-    try:
-        with Journal(trial.directory) as journal:
-            journal.event(names.OUTCOME_EVENT, {**payload, "reason": reason, "known_good_step": None, "not_judged": []})
-        trial.update()
-    except FnostabError as error:  # a full disk, say; the others go on
-        trial.outcome, trial.reason, trial.unwritten = outcome, f"{reason}; {error}", True

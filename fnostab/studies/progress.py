@@ -40,6 +40,7 @@ class TrialProgress:
     ended_s: float | None = None
     spikes: int = 0  # of the gradient norm
     owner: str | None = None  # "pid@host" of the process that wrote last
+    queued: bool = False  # whether its job waits for the cluster
     curve: NormCurve = field(default_factory=NormCurve, repr=False, compare=False)
     _offset: int = field(default=0, repr=False)
     _open: bool = field(default=False, repr=False)  # whether an attempt began that has no outcome

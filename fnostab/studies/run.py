@@ -15,6 +15,7 @@ from rich.console import Console
 
 from fnostab.errors import LaunchError, TrackingError
 from fnostab.studies.known import close_abandoned, read_journals, take_from_store
+from fnostab.studies.launcher import Launcher
 from fnostab.studies.local import LocalLauncher, default_jobs
 from fnostab.studies.progress import TrialProgress
 from fnostab.studies.retries import ATTEMPTS, Retries
@@ -71,6 +72,7 @@ def run_study(
     seeds: Sequence[int] = (),
     arms: Sequence[str] = (),
     jobs: int | None = None,
+    launcher: Launcher | None = None,
     retry_oom: bool = False,
     attempts: int = ATTEMPTS,
     tracking_uri: str | None = None,
@@ -91,6 +93,7 @@ def run_study(
         seeds: empty for the study's own.
         arms: only these; empty for all.
         jobs: trials side by side; None chooses for this machine.
+        launcher: runs the trials; None for processes of this machine, ``jobs`` side by side.
         retry_oom: try trials again that ran out of memory.
         attempts: how many in a row may come no further before a trial is given up.
         tracking_uri: of MLflow; None takes MLFLOW_TRACKING_URI or ./mlflow.db.
@@ -103,8 +106,9 @@ def run_study(
     output = output.absolute()
     record = study.spec(experiment)
     specs = study.trials(experiment, output / "datasets", arms=arms, seeds=seeds)
-    device = next(iter(study.arms.values())).execution.device
-    launcher = LocalLauncher(default_jobs(device) if jobs is None else jobs, device)
+    if launcher is None:
+        device = next(iter(study.arms.values())).execution.device
+        launcher = LocalLauncher(default_jobs(device) if jobs is None else jobs, device)
     store = open_store(tracking_uri)
     console.print(
         f"study {study.hash} ({study.profile} profile) in experiment {experiment} at {store.address}",
@@ -113,12 +117,13 @@ def run_study(
     )
     folder = output / experiment / study.hash
     retries = Retries(attempts, retry_oom)
-    estimates = _insist_on_fit(specs, folder, retries, launcher)
-    _prepare(study, specs, console)
+    estimates = _insist_on_fit(specs, folder, retries, launcher) if isinstance(launcher, LocalLauncher) else None
+    _prepare(study, specs, console, here=launcher.here)
     close_abandoned(store, experiment, output, console)
     trials = read_journals(record, specs, folder)
     take_from_store(store, record, trials, retry_oom, console)
-    if wanted := [trial.spec for trial in trials if retries.wants(trial)]:
+    wanted = [trial.spec for trial in trials if retries.wants(trial)]
+    if wanted and estimates is not None:
         _show_estimates(estimates, wanted, console)
 
     with _terminable():
@@ -145,7 +150,7 @@ def run_study(
 
 def _work_off(
     trials: Sequence[TrialProgress],
-    launcher: LocalLauncher,
+    launcher: Launcher,
     uploader: Uploader,
     retries: Retries,
     console: Console,
@@ -156,8 +161,9 @@ def _work_off(
         try:
             while waiting or running:
                 while waiting and launcher.free:
-                    running.append(waiting.pop(0))
-                    launcher.submit(running[-1])
+                    together, waiting = waiting[: launcher.trials_per_job], waiting[launcher.trials_per_job :]
+                    running += together
+                    launcher.submit(together)
                 for ended in launcher.poll():
                     running.remove(ended)
                     if retries.wants_again(ended):
@@ -166,15 +172,15 @@ def _work_off(
                         waiting.append(ended)
                 for trial in running:
                     trial.update()
-                view.update(running, uploader.trouble)
+                view.update(running, uploader.trouble, launcher.trouble)
                 time.sleep(POLL_S)
         except BaseException:
             try:
-                console.print("ending the trials that run; the same command goes on where this one stopped")
+                _say(console, launcher.leaving)
             finally:
-                launcher.cancel()
+                launcher.leave()
             raise
-        view.update([], uploader.trouble)
+        view.update([], uploader.trouble, None)
 
 
 def _to_run(trials: Sequence[TrialProgress], retries: Retries, console: Console) -> list[TrialProgress]:
@@ -193,8 +199,8 @@ def _say(console: Console, line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _prepare(study: Study, specs: Sequence[TrialSpec], console: Console) -> None:
-    """Make the data sets that all arms share, and see that networks and probes can be used."""
+def _prepare(study: Study, specs: Sequence[TrialSpec], console: Console, *, here: bool) -> None:
+    """Make the data sets that all arms share, and see that networks and probes can be used, ``here`` or elsewhere."""
     import torch  # here: it takes seconds
 
     from fnostab.data import prepare
@@ -202,7 +208,7 @@ def _prepare(study: Study, specs: Sequence[TrialSpec], console: Console) -> None
     from fnostab.physics.probe import make_probe
 
     for spec in {s.arm: s for s in specs}.values():
-        if spec.config.execution.device == "cuda" and not torch.cuda.is_available():
+        if here and spec.config.execution.device == "cuda" and not torch.cuda.is_available():
             raise LaunchError("execution.device=cuda, but torch sees no GPU here: use auto or cpu, or mend the driver")
         check_generator(build_generator(spec.config.model), spec.config.data.N)
         make_probe(spec.config.data.probe, spec.config.data.N)

@@ -101,7 +101,9 @@ def of_progress(trial: TrialProgress, running: bool) -> TrialState:
     return TrialState(
         arm=trial.spec.arm,
         seed=trial.spec.seed,
-        outcome=trial.outcome,
+        outcome=trial.outcome
+        if trial.finished or not (running or trial.queued)
+        else None,  # else it is of an attempt before
         running=running,
         step=trial.step,
         scheduled_steps=trial.scheduled_steps,

@@ -105,9 +105,10 @@ class StudyView:
         self._display.study = self._state([], None)  # none is running any more
         self._display.__exit__(kind, error, tb)
 
-    def update(self, running: Sequence[TrialProgress], trouble: str | None) -> None:
-        """Show the state of all trials, those under way, and what keeps the records from the store."""
-        self._display.update(self._state(running, f"records wait on disk: {trouble}" if trouble else None))
+    def update(self, running: Sequence[TrialProgress], unsent: str | None, unseen: str | None = None) -> None:
+        """Show the state of all trials, those under way, and what keeps records from the store or news from here."""
+        trouble = unseen or (f"records wait on disk: {unsent}" if unsent else None)
+        self._display.update(self._state([trial for trial in running if not trial.queued], trouble))
 
     def _state(self, running: Sequence[TrialProgress], trouble: str | None) -> StudyState:
         names = {t.name for t in running}

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from fnostab import names
+from fnostab import names, slurm
 from fnostab.errors import JournalError
 from fnostab.journal import FILE_NAME, Event, Journal, Point, read_journal
 from fnostab.outcomes import TRAINING_OUTCOMES, Outcome
@@ -134,9 +134,12 @@ def end_of_abandoned(tags: Mapping[str, str], owner: str | None, error: str | No
 def is_alive(owner: str | None, since_ms: int | None = None, last_sign_s: float | None = None) -> bool:
     """Whether the process that calls itself ``owner``, 'pid@host', can still be at work.
 
-    On this host the process is looked up; one that started after ``since_ms`` only has its number.
-    On another host it can't be: it counts as alive for 15 minutes after its ``last_sign_s``.
+    Slurm is asked for the job of one that names it: it is queued again when it is interrupted. On this host the
+    process is looked up; one that started after ``since_ms`` only has its number. On another host it can't be: it
+    counts as alive for 15 minutes after its ``last_sign_s``.
     """
+    if (job := slurm.job_of_owner(owner)) and (queued := slurm.is_queued(*job)) is not None:
+        return queued
     if is_foreign(owner):
         return last_sign_s is not None and time.time() - last_sign_s < QUIET_S
     process = _process(owner)
@@ -162,7 +165,7 @@ def may_be_at_work(owner: str | None, last_sign_s: float) -> bool:
 
 def is_foreign(owner: str | None) -> bool:
     """Whether a process is one of another host."""
-    pid, _, host = (owner or "").partition("@")
+    pid, _, host = (owner or "").partition(" ")[0].partition("@")
     return pid.isdecimal() and host != socket.gethostname()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 import fnostab
+from fnostab import slurm
 
 __all__ = ["describe_environment", "git_state", "owner"]
 
@@ -38,8 +39,9 @@ def git_state() -> dict[str, Any]:
 
 
 def owner() -> str:
-    """``pid@host`` of this process."""
-    return f"{os.getpid()}@{socket.gethostname()}"
+    """``pid@host`` of this process, and the Slurm job that it is part of if that is queued again when interrupted."""
+    process, job = f"{os.getpid()}@{socket.gethostname()}", slurm.this_job()
+    return f"{process} in Slurm job {job}" if job else process
 
 
 def _git(*arguments: str) -> str | None:

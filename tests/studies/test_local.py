@@ -34,7 +34,7 @@ def work_off(launcher, trials, timeout_s=30):
     while len(ended) < len(trials):
         assert time.monotonic() < deadline
         while waiting and launcher.free:
-            launcher.submit(waiting.pop(0))
+            launcher.submit([waiting.pop(0)])
         ended += launcher.poll()
         time.sleep(0.01)
     return ended
@@ -116,7 +116,7 @@ def test_a_trial_that_is_at_work_already_is_waited_for_not_started_again(trials,
     (trial,) = trials()
     with Journal(trial.directory) as journal:
         launcher = LocalLauncher(1, "cpu")
-        launcher.submit(trial)
+        launcher.submit([trial])
         assert launcher.poll() == []
         assert launcher.free == 0
         journal.event(names.OUTCOME_EVENT, {"outcome": "collapsed", "failure_step": 7})
@@ -129,7 +129,7 @@ def test_an_adopted_trial_that_dies_is_killed(trials):
     with Journal(trial.directory) as journal:
         journal.record(0, {"lr": 0.1})
         launcher = LocalLauncher(1, "cpu")
-        launcher.submit(trial)
+        launcher.submit([trial])
     work_off(launcher, [])
     assert [(t.outcome, t.reason) for t in launcher.poll()] == [(Outcome.KILLED, "its process is gone")]
 
@@ -138,7 +138,7 @@ def test_when_two_launchers_start_a_trial_the_slower_one_waits_for_the_faster(tr
     script({"control-0": ["exit 2"]})  # as a process does that finds the journal locked
     (trial,) = trials()
     launcher = LocalLauncher(1, "cpu")
-    launcher.submit(trial)
+    launcher.submit([trial])
     with Journal(trial.directory) as journal:
         launcher._running[0].process.wait()
         assert launcher.poll() == []
@@ -151,7 +151,7 @@ def test_cancelled_trials_write_killed_and_leave_no_process(trials, script, tmp_
     made = trials(2)
     launcher = LocalLauncher(2, "cpu")
     for trial in made:
-        launcher.submit(trial)
+        launcher.submit([trial])
     wait_for_steps(made)
     launcher.cancel()
     assert [(t.outcome, t.reason) for t in made] == [(Outcome.KILLED, "asked to end")] * 2
@@ -164,7 +164,7 @@ def test_a_trial_that_does_not_end_when_asked_is_ended(trials, script, monkeypat
     script({"control-0": ["deaf"]})
     (trial,) = trials()
     launcher = LocalLauncher(1, "cpu")
-    launcher.submit(trial)
+    launcher.submit([trial])
     wait_for_steps([trial])
     launcher.cancel()
     assert trial.outcome is Outcome.KILLED
@@ -188,9 +188,9 @@ def test_gpus_are_taken_in_turns_and_cpu_trials_get_one_thread(trials, monkeypat
     for slot, trial in enumerate(made):
         launcher._running = [local._Job(made[0], other, None) for other in range(slot)]
         with pytest.raises(LaunchError, match=f"can't start control-{slot}: No such file"):
-            launcher.submit(trial)
+            launcher.submit([trial])
     with pytest.raises(LaunchError):
-        LocalLauncher(1, "cpu").submit(made[0])
+        LocalLauncher(1, "cpu").submit([made[0]])
     assert seen == [("0", None), ("1", None), ("0", None), (None, "1")]
 
 

@@ -337,12 +337,12 @@ def test_an_outcome_that_the_disk_does_not_take_still_ends_the_run(study, script
     def refuse(directory):
         raise full
 
-    monkeypatch.setattr("fnostab.studies.local.Journal", refuse)
+    monkeypatch.setattr("fnostab.studies.launcher.Journal", refuse)
     result = study.start(seeds=range(2))
     assert [(t.outcome, t.unwritten) for t in result.trials] == [(Outcome.KILLED, True), (Outcome.CONVERGED, False)]
     assert statuses() == {"control-0": "KILLED", "control-1": "FINISHED"}
     assert "No space left" in runs()["control-0"].data.tags[names.REASON]
-    monkeypatch.setattr("fnostab.studies.local.Journal", Journal)
+    monkeypatch.setattr("fnostab.studies.launcher.Journal", Journal)
     study.start(seeds=range(2))
     assert statuses() == dict.fromkeys(("control-0", "control-1"), "FINISHED")
 

@@ -1,0 +1,77 @@
+"""What runs in a Slurm job: some trials side by side, until they end or the job is interrupted.
+
+Slurm tells a job that is to be preempted, or whose time is nearly up, by SIGUSR2; submitit takes that signal, calls
+`TrialsJob.checkpoint` and queues the job again. Nothing else queues it: trials tell Lightning that they are no Slurm
+job. No MLflow here: a compute node may see nothing but the shared disk.
+"""
+
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from submitit.helpers import DelayedSubmission
+
+from fnostab.errors import LaunchError
+from fnostab.outcomes import TRAINING_OUTCOMES
+from fnostab.studies.local import LocalLauncher
+from fnostab.studies.progress import TrialProgress
+from fnostab.trial import TrialSpec
+
+__all__ = ["TrialsJob"]
+
+POLL_S = 0.25
+NOTICE = signal.SIGUSR2
+
+
+class TrialsJob:
+    """Trains trials in processes of their own; called by submitit, on a compute node.
+
+    Args:
+        directories: of the trials, each with its ``trial.json``.
+    """
+
+    def __init__(self, directories: Sequence[Path]) -> None:
+        self.directories = [str(directory) for directory in directories]
+        self._launcher: LocalLauncher | None = None
+        self._running: list[TrialProgress] = []
+
+    def __call__(self) -> dict[str, str]:
+        """Train those that have no result yet; what became of each.
+
+        Raises:
+            LaunchError: a ``trial.json`` can't be read here.
+        """
+        # Blocked but while this process sleeps, so that an interruption finds no work half done. Trials inherit the
+        # block: Slurm signals them too, but what they heed is the SIGTERM of `checkpoint`.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {NOTICE})
+        trials = [_read(Path(directory)) for directory in self.directories]
+        self._running = [trial for trial in trials if trial.outcome not in TRAINING_OUTCOMES]
+        launcher = self._launcher = LocalLauncher(max(len(self._running), 1), trials[0].spec.config.execution.device)
+        for trial in self._running:
+            trial.begin_again()
+            launcher.submit([trial])
+        while self._running:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {NOTICE})
+            time.sleep(POLL_S)
+            signal.pthread_sigmask(signal.SIG_BLOCK, {NOTICE})
+            for trial in launcher.poll():
+                self._running.remove(trial)
+        return {trial.name: str(trial.outcome) for trial in trials}
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Let the trials write their resume points and end; the job that goes on with them."""
+        if self._launcher is not None:
+            self._launcher.cancel()
+        return DelayedSubmission(TrialsJob([trial.directory for trial in self._running]))
+
+
+def _read(directory: Path) -> TrialProgress:
+    try:
+        trial = TrialProgress(TrialSpec.read(directory / "trial.json"), directory)
+    except LaunchError as error:
+        node = socket.gethostname()
+        raise LaunchError(f"{error} (on {node}): is --output on a disk that compute nodes share?") from None
+    trial.update()
+    return trial
