@@ -55,21 +55,23 @@ class Lockstep:
         size: how many there are. Nothing is computed before each has asked for something, or has left.
 
     Attributes:
+        size: as given.
         seats: one for each training.
         turn: held by a training for all that is not training: set-up draws from torch's global random
             state, and figures gain nothing from threads.
     """
 
     def __init__(self, size: int) -> None:
+        self.size = size
         self.seats = [Seat(self) for _ in range(size)]
         self.turn = threading.Lock()
         self._present = list(self.seats)
         self._changed = threading.Condition()
         self._stack: _Stack | None = None
-        self._ended_by: BaseException | None = None
+        self._ended_by: str | None = None
 
-    def end(self, reason: BaseException) -> None:
-        """Let every training raise ``reason`` instead of its next pass."""
+    def end(self, reason: str) -> None:
+        """Let every training raise SystemExit instead of its next pass."""
         with self._changed:
             self._ended_by = reason
             self._changed.notify_all()
@@ -83,7 +85,7 @@ class Lockstep:
                 self._changed.wait()
             seat.request = None
         if self._ended_by is not None:
-            raise self._ended_by
+            raise SystemExit(self._ended_by)
         if request.error is not None:
             raise request.error
         return request.answer
@@ -177,7 +179,8 @@ class Seat:
 
     def backward(self) -> None:
         """From the gradient of the patches to those of the network's parameters."""
-        assert self.latest is not None and self._patches is not None
+        assert self.latest is not None
+        assert self._patches is not None
         gradient = self._patches.grad
         if gradient is None:  # the loss does not depend on them
             gradient = torch.zeros_like(self._patches)
