@@ -20,6 +20,7 @@ __all__ = [
     "EndedJob",
     "SlurmError",
     "cancel",
+    "end_of",
     "ended",
     "find_job",
     "is_here",
@@ -35,6 +36,7 @@ TIMEOUT_S = 60  # of one command: a busy controller takes its time
 QUEUE_AGE_S = 2.0  # for which an answer about the queue is used again
 MOST_AT_ONCE = 200  # jobs in one command
 ASKED_TO_END = ("CANCELLED", "DEADLINE", "PREEMPTED", "REVOKED", "TIMEOUT")  # states that no trial is to blame for
+WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 UNFINISHED = ("", "COMPLETING", "CONFIGURING", "PENDING", "REQUEUED", "RESIZING", "RUNNING", "SUSPENDED")
 _OWNER = re.compile(r"\d+@\S+ in Slurm job (\S+) of (\S+)")
 
@@ -121,6 +123,15 @@ def ended(jobs: Collection[str]) -> dict[str, EndedJob]:
             if not step or (state == "OUT_OF_MEMORY" and job in found):  # of which the job itself may only have FAILED
                 found[job] = EndedJob(state, exit_code, node)
     return {job: found[job] for job in jobs if job in found}
+
+
+def end_of(job: str, cluster: str) -> EndedJob | None:
+    """How a job of a cluster ended; None if it did not, or that can't be found out."""
+    try:
+        known = ended([job]).get(job) if is_here() and settings().get("ClusterName") == cluster else None
+    except SlurmError:
+        return None
+    return known if known is not None and known.has_ended else None
 
 
 def find_job(name: str) -> str | None:

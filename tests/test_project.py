@@ -193,7 +193,7 @@ class TestMLproject:
 
     def test_the_shootout_takes_what_its_users_are_told_to_pass(self, project):
         parameters = project["entry_points"]["shootout"]["parameters"]
-        assert {"study", "seeds", "arms", "profile", "epochs", "jobs"} == parameters.keys()
+        assert {"study", "seeds", "arms", "profile", "epochs", "jobs", "launcher", "cluster"} == parameters.keys()
         assert parameters["study"]["default"] == "stage_a"
 
 

@@ -16,6 +16,7 @@ __all__ = ["main"]
 COMMANDS = {
     "run": "Run a study: arms over seeds, recorded in MLflow.",
     "watch": "Show a study while it runs.",
+    "cancel": "End a study, wherever its trials run.",
     "train": "Train one trial.",
     "plan": "Say how many seeds a study takes.",
     "estimate": "Say what memory and time a study takes.",

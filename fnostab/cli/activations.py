@@ -13,7 +13,16 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from fnostab.cli.activations_text import CHECKPOINT, INITIALISATION, TRAINED, block_table, drift_table
-from fnostab.cli.options import OUTPUT, TRACKING_URI, parse_names, parse_seeds, parse_settings, positive
+from fnostab.cli.options import (
+    CLUSTER,
+    LAUNCHER,
+    OUTPUT,
+    TRACKING_URI,
+    parse_names,
+    parse_seeds,
+    parse_settings,
+    positive,
+)
 from fnostab.cli.run import as_assignments, execute
 from fnostab.errors import CheckpointError, ConfigError, LaunchError
 
@@ -45,6 +54,8 @@ OF_A_CHECKPOINT = ("checkpoint", "output", "tracking_uri")  # parameters that go
 @click.option("--jobs", metavar="N", help="Trials side by side.  [default: one a GPU, or one a core]")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as model.fno_blocks=8.")
 @click.option("--experiment", help="MLflow experiment.  [default: the study's name]")
+@LAUNCHER
+@CLUSTER
 @OUTPUT
 @TRACKING_URI
 @click.pass_context
@@ -138,8 +149,10 @@ def _at_initialisation(
     jobs: str | None,
     settings: tuple[str, ...],
     experiment: str | None,
+    launcher: str,
+    cluster: str | None,
 ) -> tuple[Arms, Path]:
-    """Of the arms of a study, without training."""
+    """Of the arms of a study, without training, which is done here whatever the launcher."""
     from fnostab.studies.spec import load_study
 
     overrides = parse_settings((*as_assignments(extra), *settings))

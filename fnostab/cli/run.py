@@ -222,9 +222,7 @@ def _resolve(
     from fnostab.studies.spec import load_study
 
     on_cluster = make_launcher(launcher, cluster, jobs)
-    given, gpus = profile, "was found"
-    if profile == "auto" and on_cluster is not None:
-        profile, gpus = "full" if on_cluster.has_gpus else "small", "is asked for"
+    given, profile = profile, choose_profile(profile, on_cluster)
     overrides = parse_settings((*as_assignments(extra), *settings))
     if (n_epochs := positive("epochs", epochs)) is not None:
         overrides["training.epochs"] = n_epochs
@@ -238,7 +236,8 @@ def _resolve(
     if alpha is not None:
         loaded.file = loaded.file.model_copy(update={"alpha": alpha})
     if given == "auto" and not from_experiment:
-        console.print(f"profile {loaded.profile}: {'a' if loaded.profile == 'full' else 'no'} GPU {gpus}")
+        how = "was found" if on_cluster is None else "is asked for"
+        console.print(f"profile {loaded.profile}: {'a' if loaded.profile == 'full' else 'no'} GPU {how}")
     return loaded, arms, on_cluster
 
 
@@ -256,6 +255,19 @@ def make_launcher(name: str, cluster: str | None, jobs: int | None) -> SlurmLaun
     from fnostab.studies.slurm import SlurmLauncher
 
     return SlurmLauncher(read_cluster_file(cluster) if cluster else ClusterFile(), jobs)
+
+
+def choose_profile(profile: str, on_cluster: SlurmLauncher | None) -> str:
+    """``auto`` as ``full`` where trials will have a GPU, as ``small`` elsewhere.
+
+    Raises:
+        ConfigError: there is no such profile.
+    """
+    from fnostab.studies.spec import resolve_profile
+
+    if profile == "auto" and on_cluster is not None:
+        return "full" if on_cluster.has_gpus else "small"
+    return resolve_profile(profile)
 
 
 def _load(console: Console) -> Callable[..., StudyRun]:

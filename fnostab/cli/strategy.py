@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from fnostab.cli.decide import Judged, judge_and_record, show
-from fnostab.cli.run import STRATEGY, as_assignments, execute, insist_on_results
+from fnostab.cli.run import STRATEGY, as_assignments, choose_profile, execute, insist_on_results, make_launcher
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def run_strategy(
     profile: str,
     epochs: str | None,
     jobs: int | None,
+    launcher: str,
+    cluster: str | None,
     experiment: str | None,
     output: Path,
     tracking_uri: str | None,
@@ -74,17 +76,18 @@ def run_strategy(
         FnostabError: a study could not be started, a trial came to no result, or something could not be recorded.
     """
     from fnostab.decision import Roles, follow_up
-    from fnostab.studies.spec import resolve_profile
 
     for name, value in not_of_a_chain.items():
         if value:
-            option = name.removesuffix("_experiment")
+            option = name.removesuffix("_experiment").replace("_", "-")
             raise ConfigError(f"--{option} is of single studies: {STRATEGY} decides that itself; leave it out")
     common = {
         "seeds": seeds,
-        "profile": resolve_profile(profile),
+        "profile": choose_profile(profile, make_launcher(launcher, cluster, jobs)),
         "epochs": epochs,
         "jobs": jobs,
+        "launcher": launcher,
+        "cluster": cluster,
         "output": output,
         "tracking_uri": tracking_uri,
         "retry_oom": retry_oom,
@@ -145,10 +148,11 @@ class _Chain:
         arguments = ["stage_a", *self._arguments("stage_a", self.settings, seeds)]
         self._keep("activations", *arguments)
         arguments += ["--output", str(self.common["output"])]
-        if self.common["tracking_uri"]:
-            arguments += ["--tracking-uri", self.common["tracking_uri"]]
         if self.common["jobs"]:
             arguments += ["--jobs", str(self.common["jobs"])]
+        for name in ("tracking_uri", "launcher", "cluster"):
+            if self.common[name]:
+                arguments += [f"--{name.replace('_', '-')}", self.common[name]]
         command.main(arguments, prog_name="fnostab activations", standalone_mode=False)
 
     def study(self, name: str, why: str, *, from_verdict: bool = False, more: tuple[str, ...] = ()) -> None:

@@ -1,26 +1,56 @@
 """``fnostab sync``: send journals on disk to MLflow."""
 
+from __future__ import annotations
+
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fnostab.cli.options import TRACKING_URI
+from fnostab.errors import TrackingError
+
+if TYPE_CHECKING:
+    from fnostab.tracking import Store, SyncReport
+
+INTERVAL_S = 5.0  # between two rounds of --follow
 
 
 @click.command("sync")
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.option("--follow", is_flag=True, help="Go on until every study under PATH has ended.")
 @TRACKING_URI
 @click.pass_context
-def command(context: click.Context, /, path: Path, tracking_uri: str | None) -> None:
+def command(context: click.Context, /, path: Path, follow: bool, tracking_uri: str | None) -> None:
     """Send every journal under PATH that MLflow does not hold yet; a second call sends nothing.
 
-    PATH is a trial's folder, a study's, or the whole output folder, brought from another machine too.
+    PATH is a trial's folder, a study's, or the whole output folder, brought from another machine too. With --follow
+    it is sent while trials write it, also by jobs on nodes without a network; a store that is away is tried again.
     """
     from fnostab.tracking import open_store, sync
 
     store = open_store(tracking_uri)
-    report = sync(path, store)
+    report = _follow(path, store) if follow else sync(path, store)
     click.echo(f"{report.trials} trials, {report.points_sent} points sent to {store.address}")
     for line in report.refused:
         click.echo(f"not sent: {line}", err=True)
     context.exit(2 if report.refused else 0)
+
+
+def _follow(path: Path, store: Store) -> SyncReport:
+    """Rounds until the end, each said if it sent something; all of them in one report."""
+    from fnostab.studies.following import follow
+    from fnostab.tracking import SyncReport
+
+    last, points, said = SyncReport(0, 0), 0, ""
+    for sent in follow(path, store, INTERVAL_S):
+        if isinstance(sent, TrackingError):
+            if str(sent) != said:
+                click.echo(f"{sent}; it is tried again", err=True)
+            said = str(sent)
+            continue
+        last, points, said = sent, points + sent.points_sent, ""
+        if sent.points_sent:
+            click.echo(f"{sent.points_sent} points sent", err=True)
+    return replace(last, points_sent=points)

@@ -8,11 +8,12 @@ from rich.console import Console
 from fnostab.errors import LaunchError
 from fnostab.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.studies.progress import TrialProgress
+from fnostab.studies.slurm_records import queued_jobs
 from fnostab.tracking import Store, reconcile, runs_elsewhere, set_aside
 from fnostab.tracking.attempt import close_if_abandoned
 from fnostab.trial import StudySpec, TrialSpec
 
-__all__ = ["close_abandoned", "read_journals", "take_from_store"]
+__all__ = ["close_abandoned", "insist_on_no_jobs", "read_journals", "take_from_store"]
 
 
 def close_abandoned(store: Store, experiment: str, output: Path, console: Console) -> None:
@@ -50,6 +51,19 @@ def read_journals(record: StudySpec, specs: Sequence[TrialSpec], folder: Path) -
         if trial.first_ms is not None and trial.outcome is None and close_if_abandoned(trial.directory):
             trial.update()
     return trials
+
+
+def insist_on_no_jobs(folder: Path) -> None:
+    """Refuse to train here what a cluster has been asked to train.
+
+    Raises:
+        LaunchError: a study has jobs in a queue.
+    """
+    if jobs := queued_jobs(folder):
+        raise LaunchError(
+            f"{len(jobs)} trials of this study, as {next(iter(jobs))}, have jobs in Slurm's queue: follow them with "
+            "--launcher slurm, or end them with `fnostab cancel`"
+        )
 
 
 def take_from_store(

@@ -55,8 +55,8 @@ class Launcher(Protocol):
     def leave(self) -> None:
         """Let go of the trials, since this process ends."""
 
-    def cancel(self) -> None:
-        """End all trials that are under way; they are ``killed``."""
+    def cancel(self) -> list[TrialProgress]:
+        """End all trials that are under way, but for those of this machine that others started; they are ``killed``."""
 
 
 def write_outcome(trial: TrialProgress, outcome: Outcome, reason: str, *, requested: bool) -> None:

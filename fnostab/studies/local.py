@@ -117,7 +117,7 @@ class LocalLauncher:
         """End the trials: nobody would be there to say how they ended."""
         self.cancel()
 
-    def cancel(self) -> None:
+    def cancel(self) -> list[TrialProgress]:
         """End the trials that this launcher started; they write ``killed``. Adopted ones go on.
 
         Ctrl-C while it waits for them ends them at once.
@@ -137,7 +137,7 @@ class LocalLauncher:
                 process.kill()
         for process in started:
             process.wait()
-        self.poll()
+        return self.poll()
 
     def _start(self, job: _Job) -> None:
         environment = dict(os.environ)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from fnostab.errors import LaunchError, TrackingError
-from fnostab.studies.known import close_abandoned, read_journals, take_from_store
+from fnostab.studies.cancelling import forget_cancelling, is_cancelled
+from fnostab.studies.known import close_abandoned, insist_on_no_jobs, read_journals, take_from_store
 from fnostab.studies.launcher import Launcher
 from fnostab.studies.local import LocalLauncher, default_jobs
 from fnostab.studies.progress import TrialProgress
@@ -117,6 +118,8 @@ def run_study(
     )
     folder = output / experiment / study.hash
     retries = Retries(attempts, retry_oom)
+    if launcher.here:
+        insist_on_no_jobs(folder)
     estimates = _insist_on_fit(specs, folder, retries, launcher) if isinstance(launcher, LocalLauncher) else None
     _prepare(study, specs, console, here=launcher.here)
     close_abandoned(store, experiment, output, console)
@@ -135,6 +138,7 @@ def run_study(
                 if trial.run_elsewhere is None:
                     uploader.follow(trial.directory)
             uploader.start()
+            forget_cancelling(folder)
             title = f"{study.file.name} ({study.profile} profile)"
             _work_off(trials, launcher, uploader, retries, console, title)
         except BaseException as error:
@@ -160,6 +164,7 @@ def _work_off(
     with StudyView(title, trials, launcher.jobs, console) as view:
         try:
             while waiting or running:
+                _stop_if_cancelled(trials, launcher, console)
                 while waiting and launcher.free:
                     together, waiting = waiting[: launcher.trials_per_job], waiting[launcher.trials_per_job :]
                     running += together
@@ -181,6 +186,13 @@ def _work_off(
                 launcher.leave()
             raise
         view.update([], uploader.trouble, None)
+
+
+def _stop_if_cancelled(trials: Sequence[TrialProgress], launcher: Launcher, console: Console) -> None:
+    if is_cancelled(trials[0].directory.parent):
+        _say(console, "cancelled by `fnostab cancel`")
+        launcher.cancel()
+        raise KeyboardInterrupt
 
 
 def _to_run(trials: Sequence[TrialProgress], retries: Retries, console: Console) -> list[TrialProgress]:

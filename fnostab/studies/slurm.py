@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,7 @@ CANCEL_S = 180.0  # for jobs to end that were told to
 TAIL_BYTES = 4096
 LONGEST_REASON = 500  # characters
 OUT_OF_TIMEOUTS = "timed-out too many times"  # what submitit leaves in stderr
-WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
+_ERROR = re.compile(r"[\w.]+(Error|Exception|Exit|Interrupt)\b")  # the end of a traceback
 
 
 @dataclass
@@ -71,6 +72,7 @@ class SlurmLauncher:
         self.trouble: str | None = None
         self._name = _insist_on_slurm()
         self._gathered: list[list[TrialProgress]] = []
+        self._done_before: list[TrialProgress] = []  # before a job was submitted for them
         self._running: list[_Job] = []
 
     @property
@@ -110,11 +112,11 @@ class SlurmLauncher:
         except SlurmError as error:
             queue, gone, accounts = {}, [], {}
             self.trouble = f"Slurm can't be asked: {error}"
-        ended: list[TrialProgress] = []
+        ended, self._done_before = self._done_before, []
         for job in self._running:
             for trial in job.trials:
                 trial.update()
-                trial.queued = queue.get(job.id) in WAITING
+                trial.queued = queue.get(job.id) in slurm.WAITING
             ended += [trial for trial in job.trials if trial.finished]
         for job in gone:
             if self._conclude(job, accounts.get(job.id)):
@@ -143,8 +145,18 @@ class SlurmLauncher:
     def leave(self) -> None:
         """Jobs need nobody."""
 
-    def cancel(self) -> None:
-        """Cancel all jobs and wait for their end; their trials write, or get, ``killed``.
+    def adopt(self, trials: Sequence[TrialProgress]) -> None:
+        """Take up the jobs that trials have in the queue, and submit none.
+
+        Raises:
+            LaunchError: Slurm does not answer, or a record of jobs is damaged.
+        """
+        if trials:
+            with _lock(trials[0].directory.parent):
+                self._adopt(trials, find=True)
+
+    def cancel(self) -> list[TrialProgress]:
+        """Cancel all jobs and wait for their end; their trials write, or get, ``killed``, and are returned.
 
         Raises:
             LaunchError: Slurm refuses.
@@ -154,18 +166,18 @@ class SlurmLauncher:
             slurm.cancel([job.id for job in self._running])
         except SlurmError as error:
             raise LaunchError(f"the jobs can't be cancelled: {error}") from error
-        deadline = time.monotonic() + CANCEL_S
+        deadline, ended = time.monotonic() + CANCEL_S, list[TrialProgress]()
         while self._running and time.monotonic() < deadline:
+            ended += self.poll()
             time.sleep(0.5)
-            self.poll()
+        return ended
 
     def _submit_gathered(self) -> None:
         groups, self._gathered = self._gathered, []
         folder = groups[0][0].directory.parent
-        (folder / FOLDER).mkdir(exist_ok=True)
-        with FileLock(folder / FOLDER / "lock"):  # a second launcher adopts what this one submits
-            without = {trial.name for trial in self._adopt([trial for trials in groups for trial in trials], find=True)}
-            rest = [[trial for trial in trials if trial.name in without] for trials in groups]
+        with _lock(folder):  # a second launcher adopts what this one submits
+            without = self._adopt([trial for trials in groups for trial in trials], find=True)
+            rest = [[trial for trial in trials if self._is_missing(trial, without)] for trials in groups]
             rest = [trials for trials in rest if trials]
             if not rest:
                 return
@@ -205,6 +217,15 @@ class SlurmLauncher:
             else:
                 self._running.append(_Job(job, [trial]))
         return without
+
+    def _is_missing(self, trial: TrialProgress, without: Sequence[TrialProgress]) -> bool:
+        """Whether a trial has neither a job, nor ended in one since its journal was read."""
+        if all(trial is not each for each in without):
+            return False
+        trial.update()
+        if trial.finished:
+            self._done_before.append(trial)
+        return not trial.finished
 
     def _executor(self, folder: Path, name: str, at_once: int) -> SlurmExecutor:
         from submitit import SlurmExecutor
@@ -261,13 +282,11 @@ class SlurmLauncher:
         outcome, asked, what = account.outcome, account.was_asked_to_end, account.state
         if account.state == "FAILED" and OUT_OF_TIMEOUTS in log:
             outcome, asked, what = Outcome.KILLED, True, f"TIMEOUT, {self._cluster.max_timeouts + 1} times: its last"
-        elif account.state == "FAILED":
-            what = f"FAILED on {account.node or 'no node'} (exit code {account.exit_code}): " + (
-                log.splitlines()[-1]
-                if log
-                else f"it left nothing in {trial.directory.parent / FOLDER}, which compute "
-                "nodes may not see: is --output on a disk that they share?"
+        elif outcome is Outcome.INFRA_ERROR:
+            said = _error_in(log) or (
+                f"it left nothing in {trial.directory.parent / FOLDER}: is --output on a disk that compute nodes share?"
             )
+            what = f"{account.state} on {account.node or 'no node'} (exit code {account.exit_code}): {said}"
         if trial.outcome is not None and not (asked or account.state == "NODE_FAIL"):
             return  # the trial's own word
         trial.begin_again()
@@ -328,6 +347,11 @@ def _sbatch(executor: SlurmExecutor, groups: Sequence[Sequence[TrialProgress]]) 
     return jobs[0].job_id.partition("_")[0]
 
 
+def _lock(folder: Path) -> FileLock:
+    (folder / FOLDER).mkdir(exist_ok=True)
+    return FileLock(folder / FOLDER / "lock")
+
+
 @contextmanager
 def _outside_of_a_job() -> Iterator[None]:
     """A job that is submitted from within another one would take over what that one has."""
@@ -337,6 +361,12 @@ def _outside_of_a_job() -> Iterator[None]:
     with clean_env():
         os.environ |= kept
         yield
+
+
+def _error_in(log: str) -> str | None:
+    """The error that a job's output ends in, or else what the job said last."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if _ERROR.match(line)), lines[-1] if lines else None)
 
 
 def _tail(path: Path) -> str:

@@ -103,14 +103,14 @@ def jobs_of(folder: Path, cluster: str, *, find: bool = False) -> dict[str, str]
 
 
 def queued_jobs(folder: Path) -> Mapping[str, str]:
-    """Jobs of a study's trials that wait or run, by the trial's name; none where Slurm can't be asked."""
+    """States of the jobs that wait or run, by the name of a trial of theirs; none where Slurm can't be asked."""
     if not (folder / FOLDER).is_dir() or not slurm.is_here():
         return {}
     try:
         jobs, queue = jobs_of(folder, slurm.settings().get("ClusterName", "")), slurm.queue()
     except slurm.SlurmError:
         return {}
-    return {trial: job for trial, job in jobs.items() if job in queue}
+    return {trial: queue[job] for trial, job in jobs.items() if job in queue}
 
 
 def _read(folder: Path) -> list[JobArray]:

@@ -12,13 +12,15 @@ from fnostab.config import TrialConfig
 from fnostab.errors import ConfigError, FnostabError
 from fnostab.journal import FILE_NAME
 from fnostab.outcomes import TRAINING_OUTCOMES, Outcome
+from fnostab.slurm import WAITING
 from fnostab.studies.progress import TrialProgress
+from fnostab.studies.slurm_records import queued_jobs
 from fnostab.studies.sparkline import NormCurve
 from fnostab.studies.state import TrialState, of_progress
 from fnostab.tracking import StudyWatch, WatchedTrial, is_alive
 from fnostab.trial import StudySpec, TrialSpec
 
-__all__ = ["QUIET_S", "Journals", "Records", "changed_s", "of_record", "scheduled_steps"]
+__all__ = ["QUIET_S", "Journals", "Records", "changed_s", "newest_folder", "of_record", "scheduled_steps"]
 
 QUIET_S = 60.0  # after which journals that nobody writes belong to a study that has ended
 SHARE_OF_STORE = 0.2  # of the time that the store is kept busy with questions
@@ -48,14 +50,30 @@ class Journals:
             FnostabError: a journal or a trial.json is damaged.
         """
         self._find()
+        jobs = queued_jobs(self.folder)
         states = {}
         for key, trial in self._trials.items():
             if trial.step is None and known.get(key) in TRAINING_OUTCOMES:
                 continue
             if trial.outcome not in TRAINING_OUTCOMES:  # those are final
                 trial.update()
-            states[key] = of_progress(trial, self._is_running(trial))
+            job = jobs.get(trial.name)
+            trial.queued = job in WAITING
+            states[key] = of_progress(trial, self._is_running(trial) if job is None else not trial.queued)
         return states
+
+    def has_jobs(self) -> bool:
+        """Whether jobs of its trials wait or run in a cluster's queue."""
+        return bool(queued_jobs(self.folder))
+
+    def ended(self) -> str | None:
+        """How the study ended, as far as journals and jobs tell: "FINISHED", or "gone"; None while it runs."""
+        trials = self.read({}).values()
+        if any(trial.running for trial in trials) or self.has_jobs():
+            return None
+        if all(trial.outcome in (*TRAINING_OUTCOMES, Outcome.OOM) for trial in trials):
+            return "FINISHED"
+        return "gone" if self.quiet_s() > QUIET_S else None
 
     def quiet_s(self) -> float:
         """How long nothing has been written."""
@@ -158,6 +176,12 @@ def of_record(trial: WatchedTrial, steps: int | None) -> TrialState:
         seconds_left=left,
         ended_s=trial.end_s,
     )
+
+
+def newest_folder(output: Path, experiment: str | None) -> Path | None:
+    """Folder of the study that was started last; starting writes its study.json."""
+    found = list((output / experiment).glob("*/study.json") if experiment else output.glob("*/*/study.json"))
+    return max(found, key=changed_s).parent if found else None
 
 
 def changed_s(path: Path) -> float:

@@ -11,8 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fnostab.errors import ConfigError, TrackingError
-from fnostab.outcomes import TRAINING_OUTCOMES, Outcome
-from fnostab.studies.sources import QUIET_S, Journals, Records, changed_s, of_record, scheduled_steps
+from fnostab.studies.sources import Journals, Records, changed_s, newest_folder, of_record, scheduled_steps
 from fnostab.studies.state import StudyState
 from fnostab.studies.view import Display, snapshot
 from fnostab.tracking import (
@@ -110,14 +109,11 @@ class _Watched:
 
     def ended(self) -> str | None:
         """How the study ended, None while it runs."""
+        if self.journals is not None and self.journals.has_jobs():
+            return None  # whatever became of the process that submitted them
         if self.records is not None and not (self.records.trouble and self.journals):
             return self.records.ended
-        trials = self.journals.read({}).values() if self.journals else []
-        if any(trial.running for trial in trials):
-            return None
-        if all(trial.outcome in (*TRAINING_OUTCOMES, Outcome.OOM) for trial in trials):
-            return "FINISHED"
-        return "gone" if self.journals is None or self.journals.quiet_s() > QUIET_S else None
+        return "gone" if self.journals is None else self.journals.ended()
 
 
 def _attach(experiment: str | None, output: Path, tracking_uri: str | None) -> _Watched:
@@ -128,7 +124,7 @@ def _attach(experiment: str | None, output: Path, tracking_uri: str | None) -> _
     """
     if experiment is not None and not re.fullmatch(r"[^/\\]+", experiment):
         raise ConfigError(f"experiment={experiment!r} is not accepted: give a name, as in `fnostab watch stage_a`")
-    folder = _newest_folder(output, experiment)
+    folder = newest_folder(output, experiment)
     try:
         store = existing_store(tracking_uri)
         stored = _stored(store, experiment, optional=folder is not None)
@@ -181,12 +177,6 @@ def _stored(store: Store, experiment: str | None, *, optional: bool) -> tuple[tu
 
 def _same(study: StudySpec, other: StudySpec) -> bool:
     return (study.experiment, study.hash) == (other.experiment, other.hash)
-
-
-def _newest_folder(output: Path, experiment: str | None) -> Path | None:
-    """Folder of the study that was started last; starting writes its study.json."""
-    found = list((output / experiment).glob("*/study.json") if experiment else output.glob("*/*/study.json"))
-    return max(found, key=changed_s).parent if found else None
 
 
 def _say(console: Console, line: str) -> None:

@@ -110,8 +110,8 @@ def close_if_abandoned(directory: Path) -> bool:
 def end_of_abandoned(tags: Mapping[str, str], owner: str | None, error: str | None = None) -> dict[str, Any]:
     """The outcome of an attempt whose process died without one, as an event's payload.
 
-    It is ``killed``, or ``infra_error`` if the process left an error; unless it had announced a failure of
-    training before it died: leaving that out of the rates would flatter the arm.
+    It is ``killed``, or ``infra_error`` if the process left an error, or what became of its Slurm job; unless it had
+    announced a failure of training before it died: leaving that out of the rates would flatter the arm.
 
     Args:
         tags: that the process set.
@@ -120,15 +120,19 @@ def end_of_abandoned(tags: Mapping[str, str], owner: str | None, error: str | No
     """
     announced = tags.get(names.OUTCOME) if tags.get(names.OUTCOME) in TRAINING_OUTCOMES else None
     step = tags.get(names.FAILURE_STEP)
-    said = f": {error}" if error else ""
+    outcome, reason = Outcome.INFRA_ERROR if error else Outcome.KILLED, f": {error}" if error else ""
+    reason = f"its process {owner or '(unknown)'} ended without recording an outcome{reason}"
+    asked = False
+    if (job := slurm.job_of_owner(owner)) and (end := slurm.end_of(*job)) and end.outcome is not Outcome.INFRA_ERROR:
+        outcome, reason, asked = end.outcome, f"Slurm job {job[0]}: {end.state}", end.was_asked_to_end
     return {
-        "outcome": str(announced or (Outcome.INFRA_ERROR if error else Outcome.KILLED)),
+        "outcome": str(announced or outcome),
         "failure_step": int(step) if announced and step is not None else None,
         "known_good_step": None,
         "rules_held": [str(announced)] if announced else [],
         "not_judged": [],
-        "reason": f"its process {owner or '(unknown)'} ended without recording an outcome{said}",
-    }
+        "reason": reason,
+    } | ({"requested": True} if asked else {})
 
 
 def is_alive(owner: str | None, since_ms: int | None = None, last_sign_s: float | None = None) -> bool:

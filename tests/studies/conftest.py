@@ -1,5 +1,8 @@
 import json
+import os
+import shutil
 import sys
+import tempfile
 import threading
 from io import StringIO
 from pathlib import Path
@@ -7,7 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fnostab import names
+sys.path.insert(0, str(Path(__file__).parent))  # for slurm_cluster: importlib mode leaves the path alone
+
+from slurm_cluster import Slurm, missing
+
+from fnostab import names, slurm
 from fnostab.studies import run as run_module
 from fnostab.studies.run import run_study
 from fnostab.studies.spec import load_study
@@ -84,3 +91,42 @@ def when():
     for thread, stop in threads:
         stop.set()
         thread.join(5)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A real Slurm of two nodes, up while a module's tests run."""
+    if reason := missing():
+        pytest.skip(f"no Slurm: {reason}")
+    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # a short path: sockets are in it
+    folder.chmod(0o755)
+    try:
+        with Slurm(folder) as made:
+            yield made
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def on_cluster(cluster, monkeypatch):
+    """The same, found by this process and those that it starts; its queue is empty before and after."""
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    slurm.settings.cache_clear()
+    yield cluster
+    cluster.empty()
+    slurm.settings.cache_clear()
+
+
+@pytest.fixture
+def stub_setup(tmp_path):
+    """Set-up lines with which a job starts ``stub_trial.py`` for trials, and what writes its script: see `script`."""
+    python, script = tmp_path / "stub_python", tmp_path / "script.json"
+    python.write_text(f'#!/bin/sh\nshift 3\nexec "{sys.executable}" "{STUB}" "$@"\n')  # without -m fnostab train
+    python.chmod(0o755)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(f"import sys\nsys.executable = {str(python)!r}\n")
+    path = os.pathsep.join([str(tmp_path / "site"), str(Path(names.__file__).parent.parent)])
+    script.write_text("{}")
+    setup = (f"export PYTHONPATH={path}", f"export STUB_SCRIPT={script}")
+    return setup, lambda attempts: script.write_text(json.dumps(attempts))

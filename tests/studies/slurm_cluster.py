@@ -26,7 +26,7 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=cred_expire=10,socket={folder}/munge.socket
+AuthInfo=cred_expire=5,socket={folder}/munge.socket
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -57,6 +57,7 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={dbd}
 AccountingStoragePass={folder}/munge.socket
+AccountingStorageEnforce=associations
 """
 GRES = """\
 AutoDetect=off
@@ -101,7 +102,7 @@ class Slurm:
         environment: of processes that are to find this cluster.
     """
 
-    def __init__(self, folder, *, port=PORT, node_timeout_s=10, accounting=True):
+    def __init__(self, folder, *, port=PORT, node_timeout_s=5, accounting=True):
         self.folder = folder
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": ENVIRONMENT["PATH"]}
         self._processes = {}
@@ -132,6 +133,8 @@ class Slurm:
                 self._database()
                 self._start("slurmdbd", "slurmdbd", "-D")
                 self._wait("slurmdbd", ["sacctmgr", "-i", "add", "cluster", "toy"])
+                self.ask("sacctmgr", "-i", "add", "account", "physics", "cluster=toy")
+                self.ask("sacctmgr", "-i", "add", "user", "root", "account=physics")
             self._start("slurmctld", "slurmctld", "-D", "-c")
             for node in NODES:
                 self.start_node(node)
@@ -150,19 +153,40 @@ class Slurm:
         self._start(node, "slurmd", "-D", "-N", node)
 
     def crash_node(self, node):
-        """Let a node die with all that runs on it."""
-        process = self._processes.pop(node)
-        victims = [process, *process.children(recursive=True), *self._steps(node)]
-        victims += [child for victim in victims for child in victim.children(recursive=True)]
-        for victim in victims:
+        """Let a node die with all that runs on it; how many processes of jobs that were."""
+        daemon = self._processes.pop(node)
+        victims = [process for process in psutil.process_iter() if self._is_of_job(process, node)]
+        for victim in [daemon, *victims]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 victim.kill()
-        process.wait(10)
+        daemon.wait(10)
+        return len(victims)
+
+    def _is_of_job(self, process, node):
+        """Whether a process belongs to a job on a node: one of the job's own, or Slurm's that watches it."""
+        with contextlib.suppress(psutil.Error):
+            watched = process.children() if process.name() == "slurmstepd" else [process]
+            for each in watched:
+                environment = each.environ()
+                if environment.get("SLURM_CONF") == self.environment["SLURM_CONF"]:
+                    return environment.get("SLURMD_NODENAME") == node
+        return False
 
     def ask(self, *command):
         """What a command of Slurm prints."""
         answer = subprocess.run(command, env=ENVIRONMENT | self.environment, capture_output=True, text=True, check=True)
         return answer.stdout
+
+    def states(self, column="%T"):
+        """What the queue says of each job."""
+        lines = self.ask("squeue", "--array", "--noheader", f"--format=%i {column}").splitlines()
+        return dict(line.split(maxsplit=1) for line in lines)
+
+    def empty(self):
+        """Cancel what is queued, and wait until it is gone."""
+        self.ask("scancel", "--quiet", "--user=root")
+        while self.states():
+            time.sleep(0.1)
 
     def kill(self, name, signum=signal.SIGKILL):
         """End one of the daemons."""
@@ -174,15 +198,6 @@ class Slurm:
             except psutil.TimeoutExpired:
                 process.kill()
                 process.wait(10)
-
-    def _steps(self, node):
-        """Daemons of job steps, which leave the node's own as orphans."""
-        spool = str(self.folder / f"spool-{node}")
-        for process in psutil.process_iter(["name"]):
-            if process.info["name"] == "slurmstepd":
-                with contextlib.suppress(psutil.Error):
-                    if any(spool in (part.path or "") for part in process.open_files()) or process.cwd() == spool:
-                        yield process
 
     def _munge(self):
         user = {}

@@ -1,0 +1,40 @@
+"""``fnostab cancel``: end a study."""
+
+from pathlib import Path
+
+import click
+
+from fnostab.cli.options import OUTPUT, TRACKING_URI
+from fnostab.errors import LaunchError, TrackingError
+
+
+@click.command("cancel")
+@click.argument("experiment", required=False)
+@OUTPUT
+@TRACKING_URI
+@click.pass_context
+def command(context: click.Context, /, experiment: str | None, output: Path, tracking_uri: str | None) -> None:
+    """End the newest study of EXPERIMENT, wherever its trials run; without EXPERIMENT, the study started last.
+
+    Jobs of a cluster are cancelled, processes of this machine asked to end, and `fnostab run`, if it is still at
+    work, stops. Trials that ran, or waited in a queue, are `killed`; the same `fnostab run` goes on where they were.
+    """
+    from fnostab.studies.cancelling import cancel_study
+    from fnostab.studies.sources import newest_folder
+    from fnostab.tracking import existing_store, reconcile
+
+    folder = newest_folder(output, experiment)
+    if folder is None:
+        where = f"{output}/{experiment}" if experiment else output
+        raise LaunchError(f"there is no study under {where}: name its experiment, and its folder with --output")
+    ended, running = cancel_study(folder)
+    for trial in ended:
+        click.echo(f"{trial.name}: {trial.outcome}" + (f"  ({trial.reason})" if trial.reason else ""))
+    click.echo(f"{len(ended)} trials of {folder} ended")
+    try:
+        reconcile(existing_store(tracking_uri), output, folder.parent.name)
+    except TrackingError as error:
+        click.echo(f"not in MLflow yet: {error}; `fnostab sync {output}` sends it", err=True)
+    for trial in running:
+        click.echo(f"still at work: {trial.name}, by {trial.owner}; call this on that machine", err=True)
+    context.exit(2 if running else 0)
