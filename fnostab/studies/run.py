@@ -16,7 +16,7 @@ from rich.console import Console
 from fnostab.errors import LaunchError, TrackingError
 from fnostab.studies.cancelling import forget_cancelling, is_cancelled
 from fnostab.studies.known import close_abandoned, insist_on_no_jobs, read_journals, take_from_store
-from fnostab.studies.launcher import Launcher
+from fnostab.studies.launcher import Launcher, jobs_of
 from fnostab.studies.local import LocalLauncher, default_jobs
 from fnostab.studies.progress import TrialProgress
 from fnostab.studies.retries import ATTEMPTS, Retries
@@ -166,7 +166,8 @@ def _work_off(
             while waiting or running:
                 _stop_if_cancelled(trials, launcher, console)
                 while waiting and launcher.free:
-                    together, waiting = waiting[: launcher.trials_per_job], waiting[launcher.trials_per_job :]
+                    together = jobs_of(waiting, launcher)[0]
+                    waiting = [trial for trial in waiting if trial not in together]
                     running += together
                     launcher.submit(together)
                 for ended in launcher.poll():
