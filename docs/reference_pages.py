@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from fnostab.cli import COMMANDS, group
 from fnostab.config import TrialConfig
+from fnostab.studies.cluster import ClusterFile
 from fnostab.studies.spec import StudyFile
 
 PACKAGES = ("physics", "models", "callbacks", "tracking", "stats", "decision", "figures")
@@ -62,6 +63,8 @@ def configuration_page() -> str:
         heading, about = (f"`{prefix}`", doc) if prefix else ("Of the trial itself", "Beside the groups above.")
         parts += ["", f"## {heading}", "", about, "", *_table(model, f"{prefix}.")]
     parts += ["", "## Of a study file", "", "See [a study as YAML](../studies.md).", "", *_table(StudyFile, "")]
+    about = "What a job of `--launcher slurm` asks for, see [a study on Slurm](../cluster.md)."
+    parts += ["", "## Of a cluster file", "", about, "", *_table(ClusterFile, "")]
     return "\n".join(parts) + "\n"
 
 

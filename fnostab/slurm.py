@@ -19,10 +19,12 @@ from fnostab.outcomes import Outcome
 __all__ = [
     "EndedJob",
     "SlurmError",
+    "anybodys_queue",
     "cancel",
     "end_of",
     "ended",
     "find_job",
+    "forget_queue",
     "is_here",
     "is_queued",
     "job_of_owner",
@@ -33,7 +35,7 @@ __all__ = [
 
 PROGRAMS = ("sbatch", "srun", "squeue", "sacct", "scancel", "scontrol")
 TIMEOUT_S = 60  # of one command: a busy controller takes its time
-QUEUE_AGE_S = 2.0  # for which an answer about the queue is used again
+QUEUE_AGE_S = 10.0  # for which an answer about the queue is used again: the controller serves many
 MOST_AT_ONCE = 200  # jobs in one command
 ASKED_TO_END = ("CANCELLED", "DEADLINE", "PREEMPTED", "REVOKED", "TIMEOUT")  # states that no trial is to blame for
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
@@ -97,14 +99,19 @@ def queue(*, fresh: bool = False) -> Mapping[str, str]:
     """This user's jobs that wait or run, as ``{"123_4": "PENDING", ...}``.
 
     Args:
-        fresh: ask even if the last answer is younger than two seconds.
+        fresh: ask even if the last answer is younger than ten seconds.
 
     Raises:
         SlurmError: the controller does not answer.
     """
     if fresh:
-        _queue.cache_clear()
+        forget_queue()
     return _queue(int(time.monotonic() / QUEUE_AGE_S))
+
+
+def forget_queue() -> None:
+    """Let the next question about the queue be asked again."""
+    _queue.cache_clear()
 
 
 def ended(jobs: Collection[str]) -> dict[str, EndedJob]:
@@ -158,12 +165,31 @@ def cancel(jobs: Collection[str]) -> None:
         _run("scancel", "--quiet", *some)
 
 
+def anybodys_queue(arrays: Collection[str]) -> dict[str, str]:
+    """As `queue`, of the jobs of some arrays, whoever submitted them; clusters may hide those of other users.
+
+    Args:
+        arrays: their numbers; of a job that is part of none, its own.
+    """
+    found: dict[str, str] = {}
+    for number in sorted(arrays):
+        try:
+            found |= _parse_queue(_run("squeue", "--array", "--noheader", "--format=%i|%T", f"--jobs={number}"))
+        except SlurmError:  # it knows no such job any more
+            continue
+    return found
+
+
 def is_queued(job: str, cluster: str) -> bool | None:
-    """Whether a job of a cluster waits or runs; None where that can't be found out."""
+    """Whether a job of a cluster, of any user's, waits or runs; None where that can't be found out."""
     try:
-        return job in queue() if is_here() and settings().get("ClusterName") == cluster else None
+        if not is_here() or settings().get("ClusterName") != cluster:
+            return None
+        if job in queue() or job in anybodys_queue([job.partition("_")[0]]):
+            return True
     except SlurmError:
         return None
+    return None if end_of(job, cluster) is None else False
 
 
 def this_job() -> str | None:
@@ -183,8 +209,11 @@ def job_of_owner(owner: str | None) -> tuple[str, str] | None:
 
 @lru_cache(maxsize=1)
 def _queue(moment: int) -> Mapping[str, str]:
-    lines = _run("squeue", "--me", "--array", "--noheader", "--format=%i|%T").split()
-    return dict(line.split("|") for line in lines)
+    return _parse_queue(_run("squeue", "--me", "--array", "--noheader", "--format=%i|%T"))
+
+
+def _parse_queue(answer: str) -> dict[str, str]:
+    return dict(line.split("|") for line in answer.split())
 
 
 def _portions(jobs: Collection[str]) -> Iterator[list[str]]:

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 from fnostab.cli.depths import with_depths
-from fnostab.cli.options import TRACKING_URI
+from fnostab.cli.options import TRACKING_URI, store_to_read
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,10 +71,8 @@ def command(
         case = _case_of_table(table, study or "stage_a", require_support)
         show(case, console, as_json=as_json)
     else:
-        from fnostab.tracking import open_store
-
         case = decide_and_print(
-            open_store(tracking_uri),
+            store_to_read(tracking_uri),
             experiment or "",
             deep_experiment=deep_experiment or None,
             study_run=study_run,
@@ -168,7 +166,13 @@ def judge_and_record(
     study_runs = {stage: record.run_id for stage, record in records.items()}
     payload = {**to_json(case), "study_runs": study_runs}
     verdict_run = log_verdict(
-        store, experiment_ids["a"], list(study_runs.values()), headline(case.verdict), payload, to_markdown(case)
+        store,
+        experiment_ids["a"],
+        list(study_runs.values()),
+        headline(case.verdict),
+        payload,
+        to_markdown(case),
+        outcomes={run_id: stages[stage].outcomes for stage, run_id in study_runs.items()},
     )
     return Judged(case, experiment_ids, study_runs, verdict_run)
 

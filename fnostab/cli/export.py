@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from fnostab.cli.options import TRACKING_URI
+from fnostab.cli.options import TRACKING_URI, store_to_read
 
 
 @click.command("export")
@@ -18,9 +18,9 @@ def command(file: Path, experiment: str, deep_experiment: str | None, tracking_u
     `fnostab decide --table FILE` judges it, on any machine, without MLflow.
     """
     from fnostab.table import write_table
-    from fnostab.tracking import find_experiment, newest_study, open_store, trial_rows
+    from fnostab.tracking import find_experiment, newest_study, trial_rows
 
-    store = open_store(tracking_uri)
+    store = store_to_read(tracking_uri)
     stages = {}
     for stage, name in (("a", experiment), ("b", deep_experiment)):
         if name:

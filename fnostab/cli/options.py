@@ -1,12 +1,17 @@
 """Options that several commands share, and how their values are read."""
 
+from __future__ import annotations
+
+import gc
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fnostab.config import read_yaml
 from fnostab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fnostab.tracking import Store
 
 __all__ = [
     "CLUSTER",
@@ -18,6 +23,7 @@ __all__ = [
     "parse_seeds",
     "parse_settings",
     "positive",
+    "store_to_read",
 ]
 
 MOST_SEEDS = 10_000
@@ -42,6 +48,19 @@ LAUNCHER = click.option(
 CLUSTER = click.option(
     "--cluster", metavar="FILE", help="What a Slurm job asks for, as YAML (docs/cluster.md).  [default: the cluster's]"
 )
+
+
+def store_to_read(tracking_uri: str | None) -> Store:
+    """Open the store of a command that reads it and ends.
+
+    Raises:
+        TrackingError: as `open_store` does.
+    """
+    from fnostab.tracking import open_store
+
+    store = open_store(tracking_uri)
+    gc.freeze()  # MLflow's modules stay: to look through them for garbage took a quarter of `decide` on 10,000 trials
+    return store
 
 
 def parse_seeds(text: str | None) -> list[int]:
@@ -112,6 +131,8 @@ def positive(name: str, text: str | None) -> int | None:
 
 
 def _value(name: str, text: str) -> Any:
+    from fnostab.config import read_yaml
+
     try:
         return read_yaml(text)
     except ConfigError as error:

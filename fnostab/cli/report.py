@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fnostab.cli.options import TRACKING_URI
+from fnostab.cli.options import TRACKING_URI, store_to_read
 
 
 @click.command("report")
@@ -42,10 +42,9 @@ def command(
     from fnostab.report.content import compose
     from fnostab.report.documents import write
     from fnostab.report.evidence import gather
-    from fnostab.tracking import open_store
     from fnostab.tracking.histories import log_files
 
-    store = open_store(tracking_uri)
+    store = store_to_read(tracking_uri)
     judged = judge_and_record(
         store,
         experiment,

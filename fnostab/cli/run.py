@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from fnostab.cli.launchers import choose_profile, make_launcher
 from fnostab.cli.options import (
     CLUSTER,
     LAUNCHER,
@@ -239,35 +240,6 @@ def _resolve(
         how = "was found" if on_cluster is None else "is asked for"
         console.print(f"profile {loaded.profile}: {'a' if loaded.profile == 'full' else 'no'} GPU {how}")
     return loaded, arms, on_cluster
-
-
-def make_launcher(name: str, cluster: str | None, jobs: int | None) -> SlurmLauncher | None:
-    """The launcher that the options ask for; None for processes of this machine.
-
-    Raises:
-        FnostabError: the cluster file is not accepted, or there is no such cluster.
-    """
-    if name == "local":
-        if cluster:
-            raise ConfigError(f"--cluster {cluster} is of --launcher slurm: give that too, or leave it out")
-        return None
-    from fnostab.studies.cluster import ClusterFile, read_cluster_file
-    from fnostab.studies.slurm import SlurmLauncher
-
-    return SlurmLauncher(read_cluster_file(cluster) if cluster else ClusterFile(), jobs)
-
-
-def choose_profile(profile: str, on_cluster: SlurmLauncher | None) -> str:
-    """``auto`` as ``full`` where trials will have a GPU, as ``small`` elsewhere.
-
-    Raises:
-        ConfigError: there is no such profile.
-    """
-    from fnostab.studies.spec import resolve_profile
-
-    if profile == "auto" and on_cluster is not None:
-        return "full" if on_cluster.has_gpus else "small"
-    return resolve_profile(profile)
 
 
 def _load(console: Console) -> Callable[..., StudyRun]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from fnostab.cli.decide import Judged, judge_and_record, show
-from fnostab.cli.run import STRATEGY, as_assignments, choose_profile, execute, insist_on_results, make_launcher
+from fnostab.cli.launchers import choose_profile, make_launcher
+from fnostab.cli.run import STRATEGY, as_assignments, execute, insist_on_results
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:

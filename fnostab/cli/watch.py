@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def command(experiment: str | None, once: bool, interval: str, output: Path, tra
 
         from fnostab.studies.watch import watch_study
 
+        gc.freeze()  # as in `store_to_read`: it has imported MLflow
         watch_study(
             experiment,
             output=output,

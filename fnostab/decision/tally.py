@@ -32,6 +32,11 @@ class Stage:
         """Names of the arms that were run, in order of appearance."""
         return list(dict.fromkeys(trial.arm for trial in self.trials))
 
+    @property
+    def outcomes(self) -> dict[str, Counter[str]]:
+        """How often each outcome, by arm."""
+        return {arm: Counter(str(trial.outcome) for trial in self.arm(arm)) for arm in self.arms}
+
 
 @dataclass(frozen=True)
 class Tally:

@@ -17,13 +17,15 @@ from fnostab.outcomes import Outcome
 from fnostab.report.verdict import Case
 from fnostab.table import TrialRow
 from fnostab.tracking import Store
-from fnostab.tracking.histories import latest_metrics, metric_history, read_artifact, run_page
+from fnostab.tracking.histories import metric_histories, read_artifact, run_page
+from fnostab.tracking.store import reported
+from fnostab.tracking.summaries import read_summaries
 from fnostab.trial import StudySpec
 
 __all__ = ["Evidence", "Spikes", "exemplars", "gather", "val_loss"]
 
 RECONSTRUCTION = "figures/reconstruction_0.png"
-MOST_POINTS = 300_000  # of gradient norms at every step; reading them takes about 40 s
+MOST_POINTS = 300_000  # of gradient norms at every step: 1 s from SQLite, half a minute through a server
 MOST_CURVES = 300  # of trials of a stage; above, the first seeds of each arm
 LOSS = "training.loss"  # the setting that names the validation loss
 
@@ -83,8 +85,6 @@ def gather(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> Evide
     """
     stages = {stage.name: [t for t in stage.trials if t.run_id is not None] for stage in case.stages}
     curves, source = _read_curves(store, stages)
-    everything = [t.run_id for trials in stages.values() for t in trials if t.run_id is not None]
-    spikes = {run_id: counted for run_id in everything if (counted := _spikes(store, run_id)) is not None}
     shown = [
         trial
         for stage in case.stages
@@ -95,7 +95,7 @@ def gather(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> Evide
     return Evidence(
         curves=curves,
         val_losses=_read_val_losses(store, case, stages),
-        spikes=spikes,
+        spikes=_read_spikes(store, case, experiment_ids),
         pictures={run_id: picture for run_id, picture in pictures.items() if picture is not None},
         pages={
             t.run_id: run_page(store, experiment_ids[name], t.run_id)
@@ -112,12 +112,12 @@ def _read_curves(store: Store, stages: Mapping[str, Sequence[TrialRow]]) -> tupl
     every_step = sum(t.last_step or 0 for t in everything) <= MOST_POINTS
     chosen = [t for name, trials in stages.items() for t in _first_seeds(Stage(name, tuple(trials)))]
     metric = names.GRAD_NORM if every_step else names.GRAD_NORM_WINDOW_MAX
-    curves = {}
-    for trial in chosen:
-        if trial.run_id is not None:
-            steps, values = metric_history(store, trial.run_id, metric)
-            lost = _nonfinite_steps(trial, steps, every_step)
-            curves[trial.run_id] = Curve(trial.seed, steps, values, lost)
+    histories = metric_histories(store, [t.run_id for t in chosen if t.run_id is not None], metric)
+    curves = {
+        t.run_id: Curve(t.seed, *histories[t.run_id], _nonfinite_steps(t, histories[t.run_id][0], every_step))
+        for t in chosen
+        if t.run_id is not None
+    }
     what = "every step" if every_step else "the largest of each window of steps, as recorded"
     of = (
         f"all {len(everything)} trials"
@@ -129,12 +129,12 @@ def _read_curves(store: Store, stages: Mapping[str, Sequence[TrialRow]]) -> tupl
 
 def _read_val_losses(store: Store, case: Case, stages: Mapping[str, Sequence[TrialRow]]) -> dict[str, Series]:
     """Of the trials that count, by run id."""
-    losses = {}
+    run_ids: dict[str, list[str]] = {}  # by the metric's name
     for name, trials in stages.items():
         for trial in _first_seeds(Stage(name, tuple(trials))):
             if trial.run_id is not None and trial.counts:
-                losses[trial.run_id] = metric_history(store, trial.run_id, val_loss(case.studies[name], trial.arm))
-    return losses
+                run_ids.setdefault(val_loss(case.studies[name], trial.arm), []).append(trial.run_id)
+    return {r: history for metric, of in run_ids.items() for r, history in metric_histories(store, of, metric).items()}
 
 
 def val_loss(study: StudySpec, arm: str) -> str:
@@ -144,11 +144,16 @@ def val_loss(study: StudySpec, arm: str) -> str:
     return names.VAL_PREFIX + TrainingConfig(**loss).val_loss_name
 
 
-def _spikes(store: Store, run_id: str) -> Spikes | None:
-    metrics = latest_metrics(store, run_id)
-    if names.SPIKES not in metrics:
-        return None
-    return Spikes(int(metrics[names.SPIKES]), int(metrics.get(names.SPIKES_UNRECOVERED, 0)))
+def _read_spikes(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> dict[str, Spikes]:
+    """Of the trials that counted them, by run id."""
+    counts = (names.SPIKES, names.SPIKES_UNRECOVERED)
+    with reported(store):
+        return {
+            run_id: Spikes(int(last[names.SPIKES]), int(last.get(names.SPIKES_UNRECOVERED, 0)))
+            for stage, study in case.studies.items()
+            for run_id, _, last in read_summaries(store, experiment_ids[stage], study.hash, tags=(), metrics=counts)
+            if names.SPIKES in last
+        }
 
 
 def _first_seeds(stage: Stage) -> list[TrialRow]:

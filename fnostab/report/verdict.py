@@ -125,7 +125,7 @@ def to_json(case: Case) -> dict[str, Any]:
             "more_seeds": [asdict(each) for each in robustness.more_seeds],
         },
         "trials": [
-            {"stage": s.name, **asdict(t), "outcome": str(t.outcome), "rules_held": [str(r) for r in t.rules_held]}
+            {"stage": s.name, **vars(t), "outcome": str(t.outcome), "rules_held": [str(r) for r in t.rules_held]}
             for s in case.stages
             for t in s.trials
         ],

@@ -77,11 +77,11 @@ def tables_up_to(critical: float, control_n: int, arm_n: int) -> NDArray[np.int6
         before, after = rows - stride, rows + stride
         low = np.where(before >= 0, counts[np.maximum(before, 0)], 0)  # known to be this many
         high = np.where(after <= control_n, counts[np.minimum(after, control_n)], arm_n + 1)  # and no more
-        while (searched := low < high).any():
-            middle = (low + high + 1) // 2
-            p = scipy.stats.hypergeom.cdf(middle - 1, control_n + arm_n, rows + middle - 1, arm_n)
-            low = np.where(searched & (p <= critical), middle, low)
-            high = np.where(searched & (p > critical), middle - 1, high)
+        while (searched := np.flatnonzero(low < high)).size:
+            middle = (low[searched] + high[searched] + 1) // 2
+            p = scipy.stats.hypergeom.cdf(middle - 1, control_n + arm_n, rows[searched] + middle - 1, arm_n)
+            low[searched] = np.where(p <= critical, middle, low[searched])
+            high[searched] = np.where(p > critical, middle - 1, high[searched])
         counts[rows] = low
         stride //= 2
     return counts

@@ -177,7 +177,8 @@ def _work_off(
                         ended.begin_again()
                         waiting.append(ended)
                 for trial in running:
-                    trial.update()
+                    if not trial.queued:
+                        trial.update()
                 view.update(running, uploader.trouble, launcher.trouble)
                 time.sleep(POLL_S)
         except BaseException:

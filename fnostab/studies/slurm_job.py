@@ -1,8 +1,9 @@
 """What runs in a Slurm job: some trials side by side, until they end or the job is interrupted.
 
-Slurm tells a job that is to be preempted, or whose time is nearly up, by SIGUSR2; submitit takes that signal, calls
-`TrialsJob.checkpoint` and queues the job again. Nothing else queues it: trials tell Lightning that they are no Slurm
-job. No MLflow here: a compute node may see nothing but the shared disk.
+Slurm gives notice to a job that is to be preempted, or whose time is nearly up, by SIGUSR2; submitit takes that
+signal, calls `TrialsJob.checkpoint` and queues the job again. Some clusters preempt with SIGTERM and queue the job
+again themselves. Nothing else does: trials tell Lightning that they are in no Slurm job. No MLflow here: a compute
+node may see nothing but the shared disk.
 """
 
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 from submitit.helpers import DelayedSubmission
 
 from fnostab.errors import LaunchError
-from fnostab.outcomes import TRAINING_OUTCOMES
+from fnostab.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.studies.local import LocalLauncher
 from fnostab.studies.progress import TrialProgress
 from fnostab.trial import TrialSpec
@@ -22,6 +23,7 @@ from fnostab.trial import TrialSpec
 __all__ = ["TrialsJob"]
 
 POLL_S = 0.25
+LINGER_S = 300.0  # that a job waits for its end after it was told of it
 NOTICE = signal.SIGUSR2
 
 
@@ -35,7 +37,8 @@ class TrialsJob:
     def __init__(self, directories: Sequence[Path]) -> None:
         self.directories = [str(directory) for directory in directories]
         self._launcher: LocalLauncher | None = None
-        self._running: list[TrialProgress] = []
+        self._unfinished: list[TrialProgress] = []
+        self._told_to_end = False
 
     def __call__(self) -> dict[str, str]:
         """Train those that have no result yet; what became of each.
@@ -46,25 +49,43 @@ class TrialsJob:
         # Blocked but while this process sleeps, so that an interruption finds no work half done. Trials inherit the
         # block: Slurm signals them too, but what they heed is the SIGTERM of `checkpoint`.
         signal.pthread_sigmask(signal.SIG_BLOCK, {NOTICE})
+        signal.signal(signal.SIGTERM, self._note_the_end)
         trials = [_read(Path(directory)) for directory in self.directories]
-        self._running = [trial for trial in trials if trial.outcome not in TRAINING_OUTCOMES]
-        launcher = self._launcher = LocalLauncher(max(len(self._running), 1), trials[0].spec.config.execution.device)
-        for trial in self._running:
+        self._unfinished = [trial for trial in trials if trial.outcome not in TRAINING_OUTCOMES]
+        launcher = self._launcher = LocalLauncher(max(len(self._unfinished), 1), trials[0].spec.config.execution.device)
+        for trial in self._unfinished:
             trial.begin_again()
             launcher.submit([trial])
-        while self._running:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {NOTICE})
-            time.sleep(POLL_S)
-            signal.pthread_sigmask(signal.SIG_BLOCK, {NOTICE})
+        while launcher.free < launcher.jobs:
+            _sleep()
             for trial in launcher.poll():
-                self._running.remove(trial)
+                if not (self._told_to_end and trial.outcome is Outcome.KILLED):
+                    self._unfinished.remove(trial)
+        if self._unfinished:
+            self._linger()
         return {trial.name: str(trial.outcome) for trial in trials}
 
     def checkpoint(self) -> DelayedSubmission:
         """Let the trials write their resume points and end; the job that goes on with them."""
         if self._launcher is not None:
             self._launcher.cancel()
-        return DelayedSubmission(TrialsJob([trial.directory for trial in self._running]))
+        return DelayedSubmission(TrialsJob([trial.directory for trial in self._unfinished]))
+
+    def _note_the_end(self, signum: int, frame: object) -> None:
+        """Slurm sends SIGTERM to all processes of a job: the trials heed it by themselves."""
+        self._told_to_end = True
+
+    def _linger(self) -> None:
+        """Wait for the end that Slurm has announced: a job that ended by itself would not be queued again."""
+        deadline = time.monotonic() + LINGER_S
+        while time.monotonic() < deadline:
+            _sleep()
+
+
+def _sleep() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {NOTICE})
+    time.sleep(POLL_S)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {NOTICE})
 
 
 def _read(directory: Path) -> TrialProgress:

@@ -1,6 +1,7 @@
 """A verdict as a run of its own, beside the studies that it judges."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -96,6 +97,7 @@ def log_verdict(
     verdict: str,
     payload: Mapping[str, Any],
     table_text: str,
+    outcomes: Mapping[str, Mapping[str, Counter[str]]] | None = None,
 ) -> str:
     """Record a verdict and its evidence; return the id of its run.
 
@@ -106,6 +108,7 @@ def log_verdict(
         verdict: its headline, as in "GOLD (unsupported)".
         payload: all of it, kept as ``verdict.json``.
         table_text: Markdown, shown on the run's page and kept whole as ``verdict.md``.
+        outcomes: how often each, by study run and arm, for the studies' pages; of others the store is asked.
 
     Raises:
         TrackingError: the store does not take it.
@@ -123,7 +126,8 @@ def log_verdict(
     }
     with reported(store):
         run_id: str = store.client.create_run(experiment, tags=tags, run_name=f"verdict: {verdict}").info.run_id
-        store.client.log_dict(run_id, dict(payload), VERDICT_FILE)
+        # A value a line. Indented as well it takes twice the time: only Python's own encoder can do that
+        store.client.log_text(run_id, json.dumps(payload, separators=(",\n", ": ")), VERDICT_FILE)
         store.client.log_text(run_id, note, "verdict.md")
         for name in PARAMS:
             if payload.get(name):
@@ -131,7 +135,7 @@ def log_verdict(
         put_note(store.client, run_id, bounded(note, _links(experiment, run_id, study_run_ids), MORE))
         store.client.set_terminated(run_id, "FINISHED")
         for study in study_run_ids:
-            note_study(store, study)
+            note_study(store, study, (outcomes or {}).get(study))
     return run_id
 
 

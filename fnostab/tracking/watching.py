@@ -120,11 +120,11 @@ class StudyWatch:
         started = time.monotonic()
         before, self._trials = self._trials, {}
         if self._store.uri.startswith("http"):
-            for run in search_trials(self._store, self._experiment, self._hash):
-                self._trials[run.info.run_id] = self._describe(run, {})
+            found = search_trials(self._store, self._experiment, self._hash, lambda run: self._describe(run, {}))
+            self._trials = {trial.run_id: trial for trial in found}
         else:
-            found = read_summaries(self._store, self._experiment, self._hash, tags=TAGS, metrics=METRICS)
-            for run_id, tags, metrics in found:
+            rows = read_summaries(self._store, self._experiment, self._hash, tags=TAGS, metrics=METRICS)
+            for run_id, tags, metrics in rows:
                 seen = before.get(run_id)
                 if seen is not None and seen.end_s is not None:  # more is known of it, and it did not start again
                     self._trials[run_id] = seen

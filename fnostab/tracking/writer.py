@@ -151,10 +151,15 @@ def note_trial(client: MlflowClient, run_id: str, outcome: Mapping[str, Any]) ->
         _log.warning("run %s has no note: %s", run_id, error)
 
 
-def note_study(store: Store, run_id: str) -> None:
+def note_study(store: Store, run_id: str, outcomes: Mapping[str, Counter[str]] | None = None) -> None:
     """Say on a study's page what its arms are and what became of their trials, and link its newest verdict.
 
     Never raises, as `note_trial`.
+
+    Args:
+        store: where the study is.
+        run_id: of its parent run.
+        outcomes: how often each outcome, by arm; None asks the store for them.
     """
     try:
         spec = _read_spec(store.client, run_id)
@@ -166,8 +171,8 @@ def note_study(store: Store, run_id: str) -> None:
             "AND attributes.status = 'FINISHED'"  # else its process died before it was whole
         )
         newest = store.client.search_runs([experiment], judges, max_results=1, order_by=["attributes.start_time DESC"])
-        outcomes = _outcomes(store, experiment, spec)
-        put_note(store.client, run_id, study_note(spec, experiment, outcomes, newest[0] if newest else None))
+        counts = _outcomes(store, experiment, spec) if outcomes is None else outcomes
+        put_note(store.client, run_id, study_note(spec, experiment, counts, newest[0] if newest else None))
     except Exception as error:  # artifact stores raise errors of their own libraries
         _log.warning("study run %s has no note: %s", run_id, error)
 

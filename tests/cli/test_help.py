@@ -1,5 +1,6 @@
 """Help answers at once, and is there for every command."""
 
+import ast
 import subprocess
 import sys
 
@@ -8,20 +9,53 @@ import pytest
 from fnostab.cli import COMMANDS
 
 HEAVY = {"torch", "mlflow", "lightning", "pydantic", "rich", "matplotlib", "numpy", "scipy", "yaml"}
+SLOW = HEAVY - {"pydantic", "rich", "yaml"}  # a few hundredths of a second each
+READING = "report", "export", "watch", "ui", "decide"
 
 
-def test_help_imports_nothing_heavy(environment):
-    """So that it takes a tenth of a second. A limit on the time itself would fail on a busy machine."""
-    code = (
-        "import sys; from fnostab.cli import main\n"
-        "try: main(['--help'])\n"
-        f"finally: print(sorted({HEAVY!r} & sys.modules.keys()))"
-    )
-    answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert answer.stdout.splitlines()[-1] == "[]"
+@pytest.fixture
+def imported(environment, tmp_path):
+    """Which of these modules a command line has imported at its end, and what it printed.
+
+    A limit on its time would fail on a busy machine.
+    """
+
+    def run(arguments, modules):
+        code = (
+            "import sys; from fnostab.cli import main\n"
+            f"try: main({list(arguments)!r})\n"
+            f"finally: print(sorted({modules!r} & sys.modules.keys()))"
+        )
+        command = [sys.executable, "-c", code]
+        answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        *printed, last = answer.stdout.splitlines()
+        return ast.literal_eval(last), "\n".join(printed)
+
+    return run
+
+
+def test_help_imports_nothing_heavy(imported):
+    """So that it takes a tenth of a second."""
+    modules, printed = imported(["--help"], HEAVY)
+    assert modules == []
     for name, meaning in COMMANDS.items():
-        assert f"{name} " in answer.stdout
-        assert meaning[:30] in answer.stdout
+        assert f"{name} " in printed
+        assert meaning[:30] in printed
+    assert imported(["--version"], HEAVY)[0] == []
+
+
+@pytest.mark.parametrize("name", READING)
+def test_the_help_of_a_command_that_reads_imports_nothing_slow(imported, name):
+    assert imported([name, "--help"], SLOW)[0] == []
+
+
+def test_judging_a_table_imports_statistics_and_nothing_else_that_is_slow(imported, tmp_path):
+    rows = ["stage,arm,seed,outcome,val_loss,failure_step,last_step"]
+    rows += [f"a,{arm},{seed},converged,0.01,,599" for arm in ("control", "arch_fix", "opt_fix") for seed in range(4)]
+    (tmp_path / "trials.csv").write_text("\n".join(rows))
+    modules, printed = imported(["decide", "--table", "trials.csv"], SLOW | {"pandas", "sqlalchemy", "jinja2"})
+    assert "INCONCLUSIVE" in printed
+    assert modules == ["numpy", "scipy"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -112,15 +112,21 @@ def on_cluster(cluster, monkeypatch):
     """The same, found by this process and those that it starts; its queue is empty before and after."""
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
-    slurm.settings.cache_clear()
+    monkeypatch.setattr(slurm, "QUEUE_AGE_S", 0.5)
+    _forget()
     yield cluster
     cluster.empty()
+    _forget()
+
+
+def _forget():
     slurm.settings.cache_clear()
+    slurm.forget_queue()
 
 
 @pytest.fixture
-def stub_setup(tmp_path):
-    """Set-up lines with which a job starts ``stub_trial.py`` for trials, and what writes its script: see `script`."""
+def stub_environment(tmp_path):
+    """Environment in which fnostab starts ``stub_trial.py`` for trials, and what writes its script: see `script`."""
     python, script = tmp_path / "stub_python", tmp_path / "script.json"
     python.write_text(f'#!/bin/sh\nshift 3\nexec "{sys.executable}" "{STUB}" "$@"\n')  # without -m fnostab train
     python.chmod(0o755)
@@ -128,5 +134,11 @@ def stub_setup(tmp_path):
     (tmp_path / "site" / "sitecustomize.py").write_text(f"import sys\nsys.executable = {str(python)!r}\n")
     path = os.pathsep.join([str(tmp_path / "site"), str(Path(names.__file__).parent.parent)])
     script.write_text("{}")
-    setup = (f"export PYTHONPATH={path}", f"export STUB_SCRIPT={script}")
-    return setup, lambda attempts: script.write_text(json.dumps(attempts))
+    return {"PYTHONPATH": path, "STUB_SCRIPT": str(script)}, lambda attempts: script.write_text(json.dumps(attempts))
+
+
+@pytest.fixture
+def stub_setup(stub_environment):
+    """The same as lines of a job's set-up."""
+    environment, script = stub_environment
+    return tuple(f"export {name}={value}" for name, value in environment.items()), script

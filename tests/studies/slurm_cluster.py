@@ -6,6 +6,7 @@ folder. No cgroups and no systemd, so that a container is enough; but only root 
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -16,7 +17,7 @@ import psutil
 
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "mariadb", "slurmdbd", "slurmctld", "slurmd", "sbatch", "sacct")
 NODES = ("n0", "n1")
-PORT = 16817  # controller; accounting and the nodes take those that follow
+PORTS = range(16817, 18000, 10)  # of controllers; accounting and the nodes take those that follow
 READY_S = 60
 ENVIRONMENT = os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
 
@@ -46,11 +47,14 @@ SchedulerParameters=sched_interval=1,bf_interval=2,batch_sched_delay=0,sched_min
 GresTypes=gpu,shard
 SlurmdParameters=config_overrides
 ReturnToService=2
-SlurmdTimeout={node_timeout_s}
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmdTimeout=5
 KillWait=5
 {accounting}
 NodeName=n[0-1] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{n0}-{n1}] CPUs=8 RealMemory=8000 Gres=gpu:2,shard:8
-PartitionName=main Nodes=n[0-1] Default=YES MaxTime=60 State=UP
+PartitionName=main Nodes=n[0-1] Default=YES MaxTime=60 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=5
+PartitionName=urgent Nodes=n[0-1] MaxTime=60 State=UP PriorityTier=2
 """
 ACCOUNTING = """\
 AccountingStorageType=accounting_storage/slurmdbd
@@ -83,12 +87,17 @@ PidFile={folder}/slurmdbd.pid
 
 def missing():
     """Why no Slurm can be started here; None if one can."""
-    if os.geteuid():
-        return "only root can start a Slurm"
+    if os.geteuid() or not shutil.which("unshare"):
+        return "only root can start a Slurm, and only on Linux"
     absent = [name for name in PROGRAMS if not shutil.which(name, path=ENVIRONMENT["PATH"])]
     if absent:
         return f"{', '.join(absent)} not installed (slurm-wlm munge slurmdbd mariadb-server-core mariadb-client-core)"
     return None
+
+
+def _is_free(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 class Slurm:
@@ -102,7 +111,8 @@ class Slurm:
         environment: of processes that are to find this cluster.
     """
 
-    def __init__(self, folder, *, port=PORT, node_timeout_s=5, accounting=True):
+    def __init__(self, folder, *, accounting=True):
+        port = next(port for port in PORTS if all(map(_is_free, range(port, port + 5))))
         self.folder = folder
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": ENVIRONMENT["PATH"]}
         self._processes = {}
@@ -114,7 +124,6 @@ class Slurm:
             "dbd": port + 2,
             "n0": port + 3,
             "n1": port + 4,
-            "node_timeout_s": node_timeout_s,
         }
         values["accounting"] = ACCOUNTING.format(**values) if accounting else ""
         for name in ("state", "spool-n0", "spool-n1", "dev"):
@@ -134,11 +143,14 @@ class Slurm:
                 self._start("slurmdbd", "slurmdbd", "-D")
                 self._wait("slurmdbd", ["sacctmgr", "-i", "add", "cluster", "toy"])
                 self.ask("sacctmgr", "-i", "add", "account", "physics", "cluster=toy")
-                self.ask("sacctmgr", "-i", "add", "user", "root", "account=physics")
+                self.ask("sacctmgr", "-i", "add", "user", "root,nobody", "account=physics")
             self._start("slurmctld", "slurmctld", "-D", "-c")
             for node in NODES:
                 self.start_node(node)
-            self._wait("slurmctld", ["sh", "-c", "sinfo --noheader --Node --format %t | grep -c idle | grep -qx 2"])
+            self._wait(
+                "slurmctld",
+                ["sh", "-c", "sinfo --noheader --Node --partition=main --format %t | grep -c idle | grep -qx 2"],
+            )
         except BaseException:
             self.__exit__()
             raise
@@ -148,9 +160,19 @@ class Slurm:
         for name in reversed(list(self._processes)):
             self.kill(name, signal.SIGTERM)
 
-    def start_node(self, node):
-        """Start a node's daemon, as after a crash."""
-        self._start(node, "slurmd", "-D", "-N", node)
+    def start_controller(self):
+        """Start the controller, which remembers its jobs, as after a crash."""
+        self._start("slurmctld", "slurmctld", "-D")
+        self._wait("slurmctld", ["squeue"])
+
+    def start_node(self, node, without=None):
+        """Start a node's daemon, as after a crash; ``without`` is a folder that the node does not see."""
+        daemon = [shutil.which("slurmd", path=ENVIRONMENT["PATH"]), "-D", "-N", node]
+        if without is None:
+            self._start(node, *daemon)
+        else:  # an empty disk lies over it, for this daemon alone
+            over = f'mount -t tmpfs none "{without}" && exec {shlex.join(daemon)}'
+            self._start(node, "unshare", "--mount", "sh", "-c", over)
 
     def crash_node(self, node):
         """Let a node die with all that runs on it; how many processes of jobs that were."""
@@ -185,6 +207,7 @@ class Slurm:
     def empty(self):
         """Cancel what is queued, and wait until it is gone."""
         self.ask("scancel", "--quiet", "--user=root")
+        self.ask("scancel", "--quiet", "--user=nobody")
         while self.states():
             time.sleep(0.1)
 

@@ -1,4 +1,4 @@
-"""A network for trials in jobs: `hybrid`, slow enough to be interrupted, one of whose trials fails."""
+"""A network for trials in jobs: `hybrid`, slow enough to be interrupted."""
 
 import sys
 import time
@@ -6,24 +6,25 @@ from pathlib import Path
 
 import torch
 
-PAUSE_S = 0.05  # at every training step
+PAUSE_S, LONG_PAUSE_S = 0.05, 0.5  # at every training step
 
 
 def Network(config):  # noqa: N802 - a class to those who name it
-    """``options.fails`` names the trial whose output is not finite from its 40th step on."""
+    """``options`` name a trial that ``fails``, from its 40th step on, and one that is ``slow``."""
     from fnostab.models import build_generator
 
     network = build_generator(config.model_copy(update={"architecture": "hybrid", "options": {}}))
     if "--trial" not in sys.argv:
         return network
-    fails = config.options["fails"] == Path(sys.argv[-1]).parent.name
+    trial = Path(sys.argv[-1]).parent.name
+    fails, pause_s = config.options["fails"] == trial, LONG_PAUSE_S if config.options["slow"] == trial else PAUSE_S
     steps = 0
 
     def after_forward(module, inputs, output):
         nonlocal steps
         if module.training:
             steps += 1
-            time.sleep(PAUSE_S)
+            time.sleep(pause_s)
         return output * torch.nan if fails and steps >= 40 else output
 
     network.register_forward_hook(after_forward)

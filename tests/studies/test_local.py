@@ -197,6 +197,15 @@ def test_gpus_are_taken_in_turns_and_cpu_trials_get_one_thread(trials, monkeypat
     assert seen == [("0", None), ("1", None), ("0", None), (None, "1")]
 
 
+@pytest.mark.parametrize(("given", "present", "used"), [("2,3", 4, ["2", "3"]), ("", 4, []), ("0", 0, [])])
+def test_only_gpus_that_this_process_was_given_are_used(monkeypatch, given, present, used):
+    """A job on a cluster gets a part of a node's, and where there is no driver, there are none."""
+    monkeypatch.setattr(local, "count_gpus", lambda: present)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    launcher = LocalLauncher(2, "auto")
+    assert (launcher._gpu_names, launcher.gpus) == (used, len(used))
+
+
 def test_no_trial_at_a_time_is_refused():
     with pytest.raises(LaunchError, match="jobs=0: at least 1 is needed"):
         LocalLauncher(0, "cpu")

@@ -1,8 +1,13 @@
 """Trials as jobs of a real Slurm, with stubs for their processes."""
 
+import shutil
+import signal
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
+from slurm_cluster import Slurm, missing
 
 from fnostab import names, slurm
 from fnostab.errors import LaunchError
@@ -160,6 +165,19 @@ class TestInterruptions:
         assert (first["outcome"], first["requested"], last["outcome"]) == ("killed", True, "converged")
         assert (started(tmp_path), trial.fruitless) == (["control-0"] * 2, 0)
 
+    def test_a_job_that_slurm_itself_preempts_goes_on_too(self, launch, trials, on_cluster):
+        """As where jobs are told by SIGTERM, and are queued again by Slurm."""
+        launcher = launch({"control-0": ["hang", "converged"]}, cpus=8, options={"nodelist": "n1"})
+        (trial,) = trials()
+        submit(launcher, [trial])
+        until(lambda: at_work([trial]))
+        urgent = ["--partition=urgent", "--nodelist=n1", "--cpus-per-task=8", "--output=/dev/null"]
+        on_cluster.ask("sbatch", *urgent, "--wrap", "sleep 1")
+        assert until_ended(launcher, [trial]) == {"control-0": Outcome.CONVERGED}
+        first, last = outcomes(trial)
+        assert (first["outcome"], first["requested"], last["outcome"]) == ("killed", True, "converged")
+        assert len(set(jobs_of(trial.directory.parent, "toy").values())) == 1
+
     def test_of_packed_trials_only_those_go_on_that_had_not_ended(self, launch, trials, on_cluster, tmp_path):
         launcher, made = launch({"control-0": ["hang", "converged"]}, trials_per_job=2), trials(2)
         submit(launcher, made)
@@ -203,21 +221,17 @@ class TestInterruptions:
         assert until_ended(launcher, [trial]) == {"control-0": Outcome.CONVERGED}
         assert started(tmp_path) == ["control-0"] * 2
 
-    def test_a_controller_that_is_away_ends_nothing(self, launch, trials, on_cluster, monkeypatch):
+    def test_a_controller_that_is_away_ends_nothing(self, launch, trials, on_cluster):
         launcher, (trial,) = launch({"control-0": ["hang"]}), trials()
         submit(launcher, [trial])
         until(lambda: at_work([trial]))
-        with monkeypatch.context() as without:
-            without.setattr(slurm, "PROGRAMS", ("squeue-away",))
-            without.setattr(slurm, "_queue", _away)
-            assert launcher.poll() == []
-            assert launcher.trouble == "Slurm can't be asked: squeue: Unable to contact slurm controller"
-        launcher.poll()
-        assert launcher.trouble is None
-
-
-def _away(moment):
-    raise slurm.SlurmError("squeue: Unable to contact slurm controller")
+        on_cluster.kill("slurmctld", signal.SIGTERM)
+        slurm.forget_queue()
+        assert launcher.poll() == []
+        assert launcher.trouble.startswith("Slurm can't be asked: squeue: ")
+        on_cluster.start_controller()
+        until(lambda: launcher.poll() == [] and launcher.trouble is None)
+        assert list(on_cluster.states().values()) == ["RUNNING"]
 
 
 class TestADriverThatDied:
@@ -257,6 +271,18 @@ class TestADriverThatDied:
         assert len(on_cluster.states()) == 2
         assert jobs_of(tmp_path / "study", "toy")["control-1"] == f"{array.number}_1"
 
+    def test_jobs_of_another_user_are_neither_taken_up_nor_submitted_again(self, launch, trials, on_cluster, tmp_path):
+        theirs = ["--uid=nobody", "--parsable", "--output=/dev/null", "--chdir=/", "--wrap", "sleep 600"]
+        job = on_cluster.ask("sbatch", *theirs).strip()
+        made = trials()
+        JobArray.of("e", "toy", [["control-0"]]).model_copy(update={"number": job}).write(tmp_path / "study")
+        launcher = launch()
+        launcher.submit(made)
+        with pytest.raises(LaunchError, match=f"control-0 is job {job} of another user"):
+            launcher.poll()
+        assert list(on_cluster.states()) == [job]
+        assert slurm.is_queued(job, "toy")
+
     def test_what_two_drivers_submit_at_once_is_submitted_once(self, launch, trials, on_cluster):
         first, second = launch({"control-0": ["hang"]}), launch()
         first.submit(trials())
@@ -288,16 +314,42 @@ class TestRefusals:
             launcher.poll()
         assert list((tmp_path / "study" / "slurm").glob("*.json")) == []
 
-    def test_a_journal_folder_that_nodes_do_not_see(self, launch, trials, tmp_path):
-        made, launcher = trials(), launch()
-        launcher.submit(made)
-        made[0].directory.rename(tmp_path / "elsewhere")  # as it looks from a node that does not mount it
-        launcher._submit_gathered()
-        until(lambda: not slurm.queue(fresh=True))
-        (tmp_path / "elsewhere").rename(made[0].directory)
-        assert until_ended(launcher, made) == {"control-0": Outcome.INFRA_ERROR}
-        assert "trial.json: No such file or directory (on" in made[0].reason
-        assert "is --output on a disk that compute nodes share?" in made[0].reason
+    def test_a_folder_that_nodes_do_not_see(self, launch, trials, on_cluster, tmp_path):
+        on_cluster.kill("n1", signal.SIGTERM)
+        on_cluster.start_node("n1", without=tmp_path)
+        launcher, (trial,) = launch(options={"nodelist": "n1"}), trials()
+        try:
+            submit(launcher, [trial])
+            assert until_ended(launcher, [trial]) == {"control-0": Outcome.INFRA_ERROR}
+        finally:
+            on_cluster.kill("n1", signal.SIGTERM)
+            on_cluster.start_node("n1")
+        assert "FAILED on n1" in trial.reason
+        assert "is --output on a disk that compute nodes share?" in trial.reason
+
+    def test_a_trial_that_a_node_does_not_see(self, trials, monkeypatch):
+        from fnostab.studies.slurm_job import TrialsJob
+
+        (trial,) = trials()
+        (trial.directory / "trial.json").unlink()
+        monkeypatch.setattr(signal, "pthread_sigmask", lambda *_: None)
+        with pytest.raises(LaunchError, match=r"trial.json: No such file .* on a disk that compute nodes share\?"):
+            TrialsJob([trial.directory])()
+
+    def test_a_cluster_that_keeps_no_accounts(self, monkeypatch):
+        if reason := missing():
+            pytest.skip(f"no Slurm: {reason}")
+        folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
+        folder.chmod(0o755)
+        try:
+            with Slurm(folder, accounting=False) as forgetful:
+                monkeypatch.setenv("SLURM_CONF", forgetful.environment["SLURM_CONF"])
+                slurm.settings.cache_clear()
+                with pytest.raises(LaunchError, match="cluster toy keeps no accounts"):
+                    SlurmLauncher(ClusterFile())
+        finally:
+            slurm.settings.cache_clear()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.parametrize(

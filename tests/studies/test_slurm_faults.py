@@ -26,7 +26,7 @@ AWAY_S = 30
 TIMEOUT_S = 200
 SETTINGS = {
     "model.architecture": "slurm_network.Network",
-    "model.options": {"fails": "control-0"},
+    "model.options": {"fails": "control-0", "slow": "control-3"},
     "data.scan_stride_train": 3,
     "training.epochs": 12,
 }
@@ -105,14 +105,19 @@ def test_whatever_befalls_a_study_each_trial_ends_once_as_its_twin(place, on_clu
     away_since = time.monotonic()
     assert on_cluster.crash_node("n1") >= 3
     struck = {name for name, t in trials_of(place).items() if t.outcome is None}
+    until(lambda: events(timed_out, names.OUTCOME_EVENT), driver)
+    on_cluster.ask("scontrol", "update", f"jobid={job_of(timed_out)}", "timelimit=10")  # its next time is long enough
     until(lambda: time.monotonic() - away_since > AWAY_S / 2, driver)
     driver.kill()
     driver.wait()
     on_cluster.start_node("n1")
     until(lambda: place.server.starts == 2)
     until(lambda: _answers(place))
+    assert not all(trial.finished for trial in trials_of(place).values())
     assert place.call(*command) == 0, (place.folder / "commands.log").read_text()[-3000:]
 
+    assert f"{2 * SEEDS} of {2 * SEEDS} trials are finished already" not in (place.folder / "commands.log").read_text()
+    assert len(list(place.output.glob("twins/*/slurm/*.json"))) == 2  # the array, and the trial that was tried again
     trials = trials_of(place)
     runs = read_runs(place.database, "twins")
     found = {name: check_trial(trial.directory, runs) for name, trial in trials.items()}
@@ -123,7 +128,7 @@ def test_whatever_befalls_a_study_each_trial_ends_once_as_its_twin(place, on_clu
     assert found["control-0"].outcome == "nonfinite"
     for seed in range(1, SEEDS):
         assert differences(found[f"control-{seed}"].curve, found[f"twin-{seed}"].curve) == []
-    assert len(struck) > 3
+    assert {"control-4", "twin-4"} & struck
     for trial in (killed, preempted, timed_out):
         first, *_, last = events(trial, names.OUTCOME_EVENT)
         assert first.payload["outcome"] == "killed"

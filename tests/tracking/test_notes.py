@@ -1,5 +1,7 @@
 """What a run says of itself on its page."""
 
+from collections import Counter
+
 import pytest
 from tracking_helpers import only_trial, write_outcome, write_trial
 
@@ -102,7 +104,9 @@ def test_a_study_says_what_became_of_its_arms_and_links_its_verdict(store, study
     assert "| `agc` | 1 | 1 | 0 |" in note
     experiment = store.client.get_run(run_id).info.experiment_id
     payload = {"reason": "r" * 9000, "next_step": "run more seeds"}
-    verdict = log_verdict(store, experiment, [run_id], "GOLD", payload, "median [0.1, 0.2] (3/4)")
+    counted = {run_id: {"control": Counter(collapsed=1), "agc": Counter(converged=1)}}  # as who judged has counted them
+    verdict = log_verdict(store, experiment, [run_id], "GOLD", payload, "median [0.1, 0.2] (3/4)", outcomes=counted)
+    assert note_of(store, run_id).startswith(note.partition("\n[")[0])
     assert f"](#/experiments/{experiment}/runs/{verdict}?" in note_of(store, run_id)
     params = store.client.get_run(verdict).data.params
     assert (len(params["reason"]), params["next_step"]) == (500, "run more seeds")

@@ -1,5 +1,10 @@
+import os
+import shutil
+from pathlib import Path
+
 import pytest
-from tracking_helpers import write_trial
+import sqlalchemy
+from tracking_helpers import Server, write_trial
 
 from fnostab import names
 from fnostab.errors import TrackingError
@@ -16,6 +21,8 @@ from fnostab.tracking import (
     sync,
     trial_rows,
 )
+from fnostab.tracking.histories import metric_histories
+from fnostab.tracking.summaries import read_summaries
 
 LAST = {
     names.VAL_LOSS_BEST: 0.0138,
@@ -46,14 +53,15 @@ def test_the_table_of_a_study(store, study):
     assert store.client.get_run(table[1].run_id).data.metrics[names.VAL_LOSS_BEST] == 0.0138
 
 
-def test_a_server_and_its_database_give_the_same_table(store, study, server):
+def test_a_server_and_its_database_give_the_same_table(served, make_study):
+    store, study = served[0], make_study(experiment="same")
     write_trial(study.trial("control", 0), **LAST, **{names.AMPLITUDE_SPREAD: 0.7})
     write_trial(study.trial("control", 1), outcome="collapsed")
     write_trial(study.trial("agc", 0), outcome=None)
     sync(study.folder, store)
     tables = []
-    for each in (store, open_store(server.url)):
-        experiment = find_experiment(each, "stage_a")
+    for each in served:
+        experiment = find_experiment(each, "same")
         tables.append(trial_rows(each, experiment, newest_study(each, experiment)))
     assert tables[0] == tables[1]
     assert len(tables[0]) == 3
@@ -86,13 +94,86 @@ def test_trials_of_another_study_are_not_in_the_table(store, make_study, tmp_pat
     assert len(trial_rows(store, experiment, newest_study(store, experiment))) == 1
 
 
-def test_more_trials_than_fit_one_answer(store, study, monkeypatch):
-    for seed in range(5):
-        write_trial(study.trial("control", seed), range(2))
+def test_more_trials_than_fit_one_answer_of_a_server(served, make_study, monkeypatch):
+    store, study = served[0], make_study(experiment="many")
+    for seed in range(6):
+        write_trial(study.trial("control", seed), range(2), x=1.0)
     sync(study.folder, store)
-    monkeypatch.setattr("fnostab.tracking.summaries.PAGE", 2)
-    experiment = find_experiment(store, "stage_a")
-    assert [row.seed for row in trial_rows(store, experiment, newest_study(store, experiment))] == [0, 1, 2, 3, 4]
+    monkeypatch.setattr("fnostab.tracking.summaries.FEW", 2)
+    monkeypatch.setattr("fnostab.tracking.summaries.PAGE", 1)
+    experiment = find_experiment(store, "many")
+    record = newest_study(store, experiment)
+    for each in served:
+        rows = trial_rows(each, experiment, record)
+        assert [row.seed for row in rows] == [0, 1, 2, 3, 4, 5]
+        each.client.log_metric(rows[0].run_id, "nor this", float("nan"))
+        wanted = {"tags": (names.ARM, "not there"), "metrics": ("x", "nor this")}
+        found = list(read_summaries(each, experiment, study.spec.hash, **wanted))
+        assert [(tags, metrics) for _, tags, metrics in found] == [({names.ARM: "control"}, {"x": 1.0})] * 6
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, empty_database):
+    """A database and a server on it, for tests that have experiments of their own in it."""
+    folder, before = tmp_path_factory.mktemp("served"), Path.cwd()
+    shutil.copy(empty_database, folder / "mlflow.db")
+    os.chdir(folder)  # where MLflow puts artifacts
+    store = open_store("sqlite:///mlflow.db")
+    server = Server(store, folder)
+    server.start()
+    os.chdir(before)
+    yield store, open_store(server.url)
+    server.kill()
+
+
+@pytest.fixture
+def asked():
+    """Every statement that databases are asked."""
+    statements = []
+
+    def note(connection, cursor, statement, *more):
+        statements.append(statement)
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
+    yield statements
+    sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", note)
+
+
+def test_a_database_is_asked_as_often_for_many_trials_as_for_one(store, study, asked):
+    """Of the table and of histories, which reports read."""
+    counts = []
+    for seed in range(3):
+        write_trial(study.trial("control", seed), **LAST)
+        sync(study.folder, store)
+        experiment = find_experiment(store, "stage_a")
+        record = newest_study(store, experiment)
+        asked.clear()
+        rows = trial_rows(store, experiment, record)
+        histories = metric_histories(store, [row.run_id for row in rows], names.GRAD_NORM)
+        assert [steps.size for steps, _ in histories.values()] == [30] * (seed + 1)
+        counts.append(len(asked))
+    assert counts[0] == counts[2] <= 4
+
+
+def test_histories_are_those_that_mlflow_gives(served, make_study, monkeypatch):
+    store, study = served[0], make_study(experiment="histories")
+    for seed in range(3):
+        write_trial(study.trial("control", seed))
+    sync(study.folder, store)
+    experiment = find_experiment(store, "histories")
+    runs = [row.run_id for row in trial_rows(store, experiment, newest_study(store, experiment))]
+    store.client.log_metric(runs[1], names.GRAD_NORM, 7.0, timestamp=2**41, step=4)  # a step again, later
+    store.client.log_metric(runs[1], names.GRAD_NORM, float("nan"), timestamp=2**41, step=5)
+    monkeypatch.setattr("fnostab.tracking.histories.MOST_NAMED", 2)
+    expected = [0.1 * step for step in range(30)]
+    for each in served:
+        found = metric_histories(each, [*runs, "f" * 32] if each is store else runs, names.GRAD_NORM)
+        for run_id in runs:
+            steps, values = found[run_id]
+            assert steps.tolist() == list(range(30))
+            again = {4: 7.0} if run_id == runs[1] else {}
+            assert values.tolist() == pytest.approx([again.get(n, v) for n, v in enumerate(expected)])
+    assert metric_histories(store, ["f" * 32], names.GRAD_NORM)["f" * 32][0].size == 0
 
 
 def test_a_missing_experiment_is_answered_with_those_that_there_are(store, study):

@@ -68,7 +68,7 @@ def test_a_server_that_dies_and_comes_back_loses_and_doubles_nothing(server, stu
     assert row.run_id == run.info.run_id
     with pytest.raises(TrackingError, match="open it in a browser"):
         ui_command(remote, 5000)
-    assert free_port(server.port) == server.port + 1
+    assert free_port(server.port) > server.port
 
 
 def test_a_server_that_ends_at_once_is_not_waited_for(store, tmp_path):

@@ -1,60 +1,76 @@
-"""Time and memory of `fnostab decide --experiment` on a SQLite store of 10,000 trials.
+"""Stores with many trials for `benchmarks.reading`, made from a few that were run.
 
-A small study of one seed is run for real; its runs are then copied row by row in the database, with other seeds,
-outcomes and losses, so that each copy holds what a trial of this version holds. The histories of metrics are not
-copied: `decide` does not read them, and 10,000 trials have a hundred million points.
+A small study of one seed is run for real; its runs are then copied row by row in the SQLite database, with other
+seeds, outcomes and losses, so that each copy holds what a trial of this version holds. Histories are not copied: 10,000
+trials have a hundred million points. `add_histories` gives runs those that reports read.
 """
 
-import argparse
 import os
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fnostab import names
+from fnostab.config import TrainingConfig
 from fnostab.names import ARM, FAILURE_STEP, OUTCOME, RULES_HELD, SEED, SHORT_SEED, TRIAL_ID, VAL_LOSS_BEST
 
+__all__ = ["EXPERIMENT", "Cost", "add_histories", "address", "copy_trials", "run", "run_few"]
+
+EXPERIMENT = "stage_a"
 TABLES = {"runs": "run_uuid", "tags": "run_uuid", "params": "run_uuid", "latest_metrics": "run_uuid"}
 FAILURE_RATES = {"control": 0.30, "arch_fix": 0.05, "opt_fix": 0.15}
 MEDIANS = {"control": 0.0138, "arch_fix": 0.0130, "opt_fix": 0.0140}
 LOG_SD = 0.3
+EPOCHS = 20
+SPIKES = 5  # in the gradient norms of a run
+STARTED_MS = 1_700_000_000_000
+LOSS = TrainingConfig().val_loss_name
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--keep", type=Path, help="Where the database stays; used again if it is there.")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = (options.keep or Path(temporary)).absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        uri = f"sqlite:///{folder / 'mlflow.db'}"
-        if not (folder / "mlflow.db").exists():
-            run(folder, "run", "stage_a", "--profile", "small", "--seeds", "1", "--epochs", "1", "--tracking-uri", uri)
-            copy_trials(folder / "mlflow.db", options.trials)
-        start = time.perf_counter()
-        output, peak_bytes = run(folder, "decide", "--experiment", "stage_a", "--tracking-uri", uri)
-        print(output)
-        seconds = time.perf_counter() - start
-        print(f"fnostab decide of {options.trials} trials: {seconds:.1f} s, peak memory {peak_bytes / 1e6:.0f} MB")
+@dataclass(frozen=True)
+class Cost:
+    """What a process printed, took and needed; other work does not count on processors."""
+
+    output: str
+    seconds: float
+    processor_seconds: float
+    peak_bytes: int
 
 
-def run(folder: Path, *arguments: str) -> tuple[str, int]:
-    """What ``fnostab ARGUMENTS`` prints, and the most memory that it took."""
-    command = [sys.executable, "-m", "fnostab", *arguments]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+def address(folder: Path) -> str:
+    """Of the database in a folder."""
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def run(folder: Path, *arguments: str) -> Cost:
+    """Run ``python ARGUMENTS``; what it printed ends this process if it failed."""
+    with (
+        open(os.devnull) as nothing,
+        subprocess.Popen(
+            [sys.executable, *arguments], cwd=folder, stdin=nothing, stdout=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        started = time.perf_counter()
         output = process.stdout.read() if process.stdout else ""
         _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(output)
-    return output, usage.ru_maxrss * 1024  # Linux counts in KiB
+    return Cost(output, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)  # Linux counts in KiB
+
+
+def run_few(folder: Path) -> None:
+    """Run one seed of each arm, with its records in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    study = ("run", EXPERIMENT, "--profile", "small", "--seeds", "1", "--epochs", "1")
+    run(folder, "-m", "fnostab", *study, "--tracking-uri", address(folder))
 
 
 def copy_trials(database: Path, n_trials: int) -> None:
@@ -115,5 +131,30 @@ def copy_inputs(connection: sqlite3.Connection, template: str, run_ids: list[str
     )
 
 
-if __name__ == "__main__":
-    main()
+def add_histories(database: Path, n_steps: int) -> None:
+    """Give every trial gradient norms at ``n_steps`` steps with a few spikes, their window maxima and its losses."""
+    rng = np.random.default_rng(1)
+    validations = np.linspace(0, n_steps - 1, EPOCHS + 1, dtype=int)[1:]
+    with sqlite3.connect(database) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        kind = (names.KIND, names.KIND_TRIAL)
+        trials = connection.execute("SELECT run_uuid FROM tags WHERE key = ? AND value = ?", kind).fetchall()
+        connection.execute("DELETE FROM metrics")
+        for (run_id,) in trials:
+            norms = np.exp(rng.normal(0, 0.5, n_steps))
+            norms[rng.integers(0, n_steps, SPIKES)] *= 1e4
+            windows = [part[np.argmax(norms[part])] for part in np.array_split(np.arange(n_steps), names.WINDOWS)]
+            losses = 0.1 * np.exp(-np.arange(EPOCHS) / 5 + rng.normal(0, 0.1, EPOCHS))
+            add_history(connection, run_id, names.GRAD_NORM, np.arange(n_steps), norms)
+            add_history(connection, run_id, names.GRAD_NORM_WINDOW_MAX, np.array(windows), norms[windows])
+            add_history(connection, run_id, f"{names.VAL_PREFIX}{LOSS}", validations, losses)
+        last = (n_steps - 1, names.LAST_STEP)
+        connection.execute("UPDATE latest_metrics SET value = ? WHERE key = ?", last)
+
+
+def add_history(connection: sqlite3.Connection, run_id: str, name: str, steps: np.ndarray, values: np.ndarray) -> None:
+    rows = zip(values.tolist(), steps.tolist(), strict=True)
+    connection.executemany(
+        "INSERT INTO metrics (key, value, timestamp, run_uuid, step, is_nan) VALUES (?, ?, ?, ?, ?, 0)",
+        [(name, value, STARTED_MS + step, run_id, step) for value, step in rows],
+    )

@@ -1,0 +1,41 @@
+"""What runs the trials of a study, as the command line says it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fnostab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fnostab.studies.slurm import SlurmLauncher
+
+__all__ = ["choose_profile", "make_launcher"]
+
+
+def make_launcher(name: str, cluster: str | None, jobs: int | None) -> SlurmLauncher | None:
+    """The launcher that the options ask for; None for processes of this machine.
+
+    Raises:
+        FnostabError: the cluster file is not accepted, or there is no such cluster.
+    """
+    if name == "local":
+        if cluster:
+            raise ConfigError(f"--cluster {cluster} is of --launcher slurm: give that too, or leave it out")
+        return None
+    from fnostab.studies.cluster import ClusterFile, read_cluster_file
+    from fnostab.studies.slurm import SlurmLauncher
+
+    return SlurmLauncher(read_cluster_file(cluster) if cluster else ClusterFile(), jobs)
+
+
+def choose_profile(profile: str, on_cluster: SlurmLauncher | None) -> str:
+    """``auto`` as ``full`` where trials will have a GPU, as ``small`` elsewhere.
+
+    Raises:
+        ConfigError: there is no such profile.
+    """
+    from fnostab.studies.spec import resolve_profile
+
+    if profile == "auto" and on_cluster is not None:
+        return "full" if on_cluster.has_gpus else "small"
+    return resolve_profile(profile)
