@@ -29,9 +29,10 @@ class SpectralConv2d(nn.Module):
         resolution: pixels along a side of input and output.
 
     Shapes: (B, in_channels, resolution, resolution) -> (B, out_channels, resolution, resolution),
-    float32. ``weight`` is (columns, rows, in_channels, 2, out_channels), real parts before imaginary ones:
-    optimisers, norms and counts then treat it as the real numbers that it is, and the mixing is one
-    batched product of real matrices, one a mode, that copies no weight.
+    float32; the output lies in memory with its channels last. ``weight`` is (columns, rows, in_channels,
+    2, out_channels), real parts before imaginary ones: optimisers, norms and counts then treat it as the
+    real numbers that it is, and the mixing is one batched product of real matrices, one a mode, that
+    copies no weight.
     """
 
     weight_unit_dim: ClassVar[int] = 4  # the weights of one output channel are a unit of gradient clipping
@@ -42,7 +43,7 @@ class SpectralConv2d(nn.Module):
         self.out_channels = out_channels
         self.modes = modes
         self.resolution = resolution
-        self.fourier = truncated_fourier(modes, resolution)
+        self.fourier = truncated_fourier(modes, resolution, in_channels)
         self.weight = nn.Parameter(torch.empty(self.fourier.columns, self.fourier.rows, in_channels, 2, out_channels))
         self.reset_parameters()
 
@@ -59,7 +60,9 @@ class SpectralConv2d(nn.Module):
         expected = (self.in_channels, self.resolution, self.resolution)
         if x.ndim != 4 or x.shape[1:] != expected:
             raise ModelError(f"SpectralConv2d: expected (B, {', '.join(map(str, expected))}), got {tuple(x.shape)}")
-        return self.fourier.to_image(self._mix(self.fourier.to_modes(x)))
+        with torch.autocast(x.device.type, enabled=False):  # sums over a whole image need their digits
+            modes = self._mix(self.fourier.to_modes(x.to(self.weight.dtype).movedim(1, -1)))
+            return self.fourier.to_image(modes).movedim(-1, 1)
 
     def _mix(self, modes: Tensor) -> Tensor:
         """(M, 2, B, in_channels) -> (M, 2, B, out_channels): a complex matrix at each of M modes."""

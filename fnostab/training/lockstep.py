@@ -29,11 +29,30 @@ class _Mode:
     shape: torch.Size
     grad: bool
     inference: bool
+    device: str
+    autocast: torch.dtype | None  # that of its convolutions, None if they are not cast
     alone: bool  # hooks want to see this network's own tensors
+
+    @classmethod
+    def here(cls, amplitudes: Tensor, generator: nn.Module) -> "_Mode":
+        """As a forward pass of ``generator`` would be made by this thread now."""
+        device = amplitudes.device.type
+        return cls(
+            amplitudes.shape,
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+            device,
+            torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None,
+            any(module._forward_hooks or module._forward_pre_hooks for module in generator.modules()),
+        )
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        with torch.inference_mode(self.inference), torch.set_grad_enabled(self.grad):
+        with (
+            torch.inference_mode(self.inference),
+            torch.set_grad_enabled(self.grad),
+            torch.autocast(self.device, self.autocast, enabled=self.autocast is not None),
+        ):
             yield
 
 
@@ -171,9 +190,7 @@ class Seat:
 
         With gradients on, ask for `backward` once the loss's own backward pass has come to these patches.
         """
-        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in self.generator.modules())
-        mode = _Mode(amplitudes.shape, torch.is_grad_enabled(), torch.is_inference_mode_enabled(), hooked)
-        self._patches = self.lockstep.ask(self, _Request(mode, amplitudes))
+        self._patches = self.lockstep.ask(self, _Request(_Mode.here(amplitudes, self.generator), amplitudes))
         assert self._patches is not None
         return self._patches
 

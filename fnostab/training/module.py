@@ -21,6 +21,7 @@ from fnostab.physics.far_field import far_field
 from fnostab.physics.losses import constant_output_loss, mae_loss, poisson_loss
 from fnostab.training.clipping import clip_gradients_, mark_units_
 from fnostab.training.lockstep import Seat
+from fnostab.training.precision import convolutions_in
 from fnostab.training.reconstruction import reconstruct
 from fnostab.training.schedules import rate_factor
 
@@ -59,7 +60,8 @@ class PtychoModule(lightning.LightningModule):
 
     def forward(self, amplitudes: Tensor) -> Tensor:
         """Complex object patches (B, 1, N, N) of measured amplitudes (B, 1, N, N)."""
-        return self.generator(amplitudes) if self.seat is None else self.seat.forward(amplitudes)
+        with convolutions_in(self.config.execution.convolution_precision, amplitudes.device):
+            return self.generator(amplitudes) if self.seat is None else self.seat.forward(amplitudes)
 
     def loss(self, predicted_amplitude: Tensor, measured_amplitude: Tensor) -> Tensor:
         """The configured loss, a scalar."""

@@ -13,6 +13,8 @@ from fnostab.config import ARCHITECTURES
 from fnostab.errors import FnostabError, LaunchError
 from fnostab.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.training.lockstep import Lockstep, Seat
+from fnostab.training.precision import tf32_only_if
+from fnostab.training.setup import choose_device
 from fnostab.training.trial import run_trial
 from fnostab.trial import TrialSpec
 
@@ -85,6 +87,11 @@ def insist_on_lockstep(specs: Sequence[TrialSpec]) -> None:
 
 def _in_lockstep(specs: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
     """Outcomes of trials that are trained side by side; None of one that could not be carried out."""
+    with tf32_only_if(specs[0].config.execution.convolution_precision, choose_device(specs[0].config.execution.device)):
+        return _in_threads(specs, directories)  # each sets that too, and takes it back when it ends: to the same
+
+
+def _in_threads(specs: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
     lockstep = Lockstep(len(specs))
     outcomes: list[Outcome | None] = [None] * len(specs)
 

@@ -21,6 +21,7 @@ from fnostab.models import build_initialised, residual_blocks
 from fnostab.seeding import stream_seed
 from fnostab.training.lockstep import Seat
 from fnostab.training.module import PtychoModule
+from fnostab.training.precision import tf32_only_if
 from fnostab.trial import TrialSpec
 
 __all__ = ["Training", "choose_device", "set_up", "watched_blocks"]
@@ -84,7 +85,11 @@ class Training:
         )
         torch.manual_seed(self.layers_seed)
         self.module.seat = seat
-        with warnings.catch_warnings(), seat.taken(self.module.generator) if seat else nullcontext():
+        with (
+            warnings.catch_warnings(),
+            tf32_only_if(self.config.execution.convolution_precision, device),
+            seat.taken(self.module.generator) if seat else nullcontext(),
+        ):
             warnings.filterwarnings("ignore", module="lightning")  # advice on worker processes, of no use here
             trainer.fit(self.module, self.batches, ckpt_path=resume)
         self.module.seat = None

@@ -23,6 +23,7 @@ from fnostab.outcomes import Outcome
 from fnostab.training.checkpoint import BestCheckpoint
 from fnostab.training.environment import describe_environment, git_state, owner
 from fnostab.training.lockstep import Seat
+from fnostab.training.precision import tf32_only_if
 from fnostab.training.reconstruction import predict, reconstruct, score
 from fnostab.training.setup import choose_device, set_up, watched_blocks
 from fnostab.training.trial_figures import draw_history, draw_reconstructions
@@ -109,7 +110,9 @@ def _run(spec: TrialSpec, directory: Path, journal: Journal, seat: Seat | None) 
     )
 
     data = training.data
-    pairs = reconstruct(predict(generator.to(device), data.test, device), data.test, config.data)
+    with tf32_only_if(config.execution.convolution_precision, device):
+        patches = predict(training.module.to(device), data.test, device)
+    pairs = reconstruct(patches, data.test, config.data)
     journal.record(max(monitor.steps_read - 1, 0), score(pairs, config.data))
     drawn = draw_reconstructions(directory / "artifacts", pairs, phase=config.data.set_phi)
     drawn += draw_history(directory / "artifacts", journal.path, monitor.failure_step)

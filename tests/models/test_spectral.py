@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import spectral
 from fnostab.errors import ModelError
 from fnostab.models import SpectralConv2d
 from fnostab.models.fourier import FFTFourier, MatrixFourier, TruncatedFourier, truncated_fourier
@@ -118,6 +119,23 @@ def test_another_shape_is_refused(shape: tuple[int, ...]) -> None:
         layer(torch.zeros(shape))
 
 
-@pytest.mark.parametrize(("modes", "form"), [(12, MatrixFourier), (32, FFTFourier)])
-def test_few_modes_take_matrices_and_many_the_fft(modes: int, form: type[TruncatedFourier]) -> None:
-    assert isinstance(truncated_fourier(modes, 64), form)
+@pytest.mark.parametrize(
+    ("channels", "modes", "form"),
+    [
+        (32, 12, MatrixFourier),
+        (8, 8, MatrixFourier),
+        (8, 12, FFTFourier),
+        (64, 32, MatrixFourier),
+        (64, 33, FFTFourier),
+    ],
+)
+def test_few_modes_take_matrices_and_many_the_fft(channels: int, modes: int, form: type[TruncatedFourier]) -> None:
+    assert isinstance(truncated_fourier(modes, 128, channels), form)
+
+
+def test_the_benchmark_measures_each_form_at_each_size_of_the_networks() -> None:
+    """At one size here; errors are those against float64."""
+    assert {(32, 64, 12, 16), (256, 8, 6, 16), (8, 32, 8, 16)} <= set(spectral.network_sizes(quick=True))
+    rows = spectral.measure_size((4, 8, 3, 2), torch.device("cpu"), rounds=1)
+    assert len(rows) == 6
+    assert all(row["value"] < 1e-5 for row in rows if row["unit"] == "relative")

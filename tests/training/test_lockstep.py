@@ -38,6 +38,7 @@ CASES = {
     "sgd": {"training__optimizer": "sgd", "training__learning_rate": 0.01},
     "warmup_cosine": {"training__schedule": "warmup_cosine", "training__warmup_steps": 20},
     "poisson": {"training__loss": "poisson"},
+    "bfloat16": {"execution__convolution_precision": "bfloat16"},
 }
 
 
@@ -73,9 +74,9 @@ def test_each_is_the_same_as_alone_but_for_rounding(case, side_by_side, trained)
         alone = trained(seed, **settings)
         assert len(alone.curve(names.TRAIN_LOSS)) == 10 * STEPS_AN_EPOCH
         for metric in (names.TRAIN_LOSS, names.GRAD_NORM, names.GRAD_NORM_CLIPPED):
-            assert difference(one, alone, metric, slice(14)) < 2e-6
+            assert difference(one, alone, metric, slice(14)) < (2e-2 if case == "bfloat16" else 2e-6)
         # later rounding may turn the sign of a pixel's error, and with it a part of the gradient
-        assert difference(one, alone, names.TRAIN_LOSS) < 5e-3
+        assert difference(one, alone, names.TRAIN_LOSS) < (5e-2 if case == "bfloat16" else 5e-3)
         assert one.final["outcome"] == alone.final["outcome"]
 
 
@@ -95,15 +96,16 @@ def test_one_that_goes_nan_ends_alone(side_by_side, trained, monkeypatch):
         place = self.seat.lockstep.seats.index(self.seat)
         return step(self, batch, batch_idx) * (math.nan if place == 1 and self.trainer.global_step == 7 else 1.0)
 
+    settings = {"monitor__block_steps": 1, "training__learning_rate": 1e-3}
     with monkeypatch.context() as patch:
         patch.setattr(PtychoModule, "training_step", poisoned)
-        status, (first, second, third) = side_by_side(*SEEDS, monitor__block_steps=1)
+        status, (first, second, third) = side_by_side(*SEEDS, **settings)
     assert status == 0
     assert (second.final["outcome"], second.final["failure_step"]) == ("nonfinite", 7)
     assert max(second.curve(names.TRAIN_LOSS)) == 7
     for seed, one in ((0, first), (2, third)):
-        assert difference(one, trained(seed, monitor__block_steps=1), names.TRAIN_LOSS) < 1e-3
-        assert one.final["outcome"] == "converged"
+        assert difference(one, trained(seed, **settings), names.TRAIN_LOSS) < 1e-3
+        assert one.final["outcome"] == trained(seed, **settings).final["outcome"]
 
 
 def test_one_that_cannot_start_keeps_nobody_waiting(side_by_side, tmp_path, capsys):
