@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -164,7 +165,7 @@ def postgresql_programs() -> Path | None:
 
 @contextlib.contextmanager
 def postgresql(port: int = 5543) -> Iterator[str]:
-    """A throw-away PostgreSQL cluster of an unprivileged user: the address of its database."""
+    """A throw-away PostgreSQL cluster of an unprivileged user, with a password: the address of its database."""
     programs = postgresql_programs()
     if programs is None:
         raise FileNotFoundError("PostgreSQL is not installed")
@@ -174,21 +175,24 @@ def postgresql(port: int = 5543) -> Iterator[str]:
         shutil.chown(folder, "nobody")
         user = {"user": "nobody", "extra_groups": []}
     port = free_port(port)
-    data = str(folder / "data")
+    data, password = str(folder / "data"), secrets.token_hex(8)
+    (folder / "password").write_text(password)
     options = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, **user}
-    subprocess.run([programs / "initdb", "-D", data, "-U", "fnostab", "-A", "trust"], check=True, **options)
+    access = ["-U", "fnostab", "-A", "scram-sha-256", f"--pwfile={folder / 'password'}"]
+    subprocess.run([programs / "initdb", "-D", data, *access], check=True, **options)
     flags = ["-D", data, "-p", str(port), "-k", str(folder), "-h", "127.0.0.1"]
     process = subprocess.Popen([programs / "postgres", *flags], **options)
     try:
         connect = [programs / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "fnostab", "mlflow"]
         deadline = time.monotonic() + 60
-        while subprocess.run(connect, capture_output=True).returncode:
+        known = os.environ | {"PGPASSWORD": password}
+        while subprocess.run(connect, env=known, capture_output=True).returncode:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("PostgreSQL does not start")
             time.sleep(0.3)
-        yield f"postgresql+psycopg://fnostab@127.0.0.1:{port}/mlflow"
+        yield f"postgresql://fnostab:{password}@127.0.0.1:{port}/mlflow"
     finally:
-        process.send_signal(signal.SIGINT)  # a fast end
+        process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
         process.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
 

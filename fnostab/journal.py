@@ -5,6 +5,8 @@ milliseconds at which the record was made, and is what every later copy shows, s
 twice changes nothing. Points carry ``s`` (step) and ``v`` (finite values by name), and ``x`` for
 values that were not finite; events carry ``e`` (name) and ``p`` (payload).
 
+An old journal may have been archived: it is read as before, and a writer turns it back into lines.
+
 A process that dies while it writes leaves a torn last line: it is recognised, ignored by readers
 and cut off by the next writer. A damaged line anywhere else is an error, never skipped in silence.
 """
@@ -25,9 +27,10 @@ from filelock import FileLock, Timeout
 
 from fnostab.errors import JournalError
 
-__all__ = ["Event", "Journal", "Point", "Sink", "read_journal"]
+__all__ = ["ARCHIVE_NAME", "FILE_NAME", "Event", "Journal", "Point", "Sink", "encode", "journal_file", "read_journal"]
 
 FILE_NAME = "journal.jsonl"
+ARCHIVE_NAME = "journal.parquet"  # what `fnostab prune` makes of an old one (`fnostab.archive`)
 
 
 class Sink(Protocol):
@@ -101,16 +104,14 @@ class Journal:
         fresh = {name: value for name, value in values.items() if self._latest.get(name, -1) < step}
         if not fresh:
             return
-        line: dict[str, Any] = {"t": time.time_ns() // 1_000_000, "s": step}
-        line["v"] = {name: float(value) for name, value in fresh.items() if math.isfinite(value)}
-        if len(line["v"]) < len(fresh):
-            line["x"] = {name: repr(float(value)) for name, value in fresh.items() if not math.isfinite(value)}
-        self._append(line)
+        finite = {name: float(value) for name, value in fresh.items() if math.isfinite(value)}
+        others = {name: repr(float(value)) for name, value in fresh.items() if not math.isfinite(value)}
+        self._append(Point(time.time_ns() // 1_000_000, step, finite, others))
         self._latest.update(dict.fromkeys(fresh, step))
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
         """Append one event and force everything so far to the disk."""
-        self._append({"t": time.time_ns() // 1_000_000, "e": name, "p": dict(payload)})
+        self._append(Event(time.time_ns() // 1_000_000, name, dict(payload)))
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -128,6 +129,10 @@ class Journal:
         self.close()
 
     def _continue(self) -> None:
+        if journal_file(self.directory).name == ARCHIVE_NAME:
+            from fnostab.archive import restore
+
+            restore(self.directory)
         if not self.path.exists():
             return
         end = 0
@@ -138,9 +143,8 @@ class Journal:
         if end < self.path.stat().st_size:
             os.truncate(self.path, end)
 
-    def _append(self, line: Mapping[str, Any]) -> None:
-        text = json.dumps(line, separators=(",", ":"), allow_nan=False).encode()
-        data = b"%08x %s\n" % (zlib.crc32(text), text)
+    def _append(self, record: "Point | Event") -> None:
+        data = encode(record)
         try:
             before = os.fstat(self._file.fileno()).st_size  # tell() is wrong once something was cut off
             if self._file.write(data) != len(data):
@@ -150,14 +154,36 @@ class Journal:
             raise JournalError(f"can't write {self.path}: {error.strerror or error}; free some space") from error
 
 
+def journal_file(directory: str | Path) -> Path:
+    """Where a trial's records are: ``journal.jsonl``, which need not exist yet, or its archive."""
+    lines, archive = Path(directory, FILE_NAME), Path(directory, ARCHIVE_NAME)
+    return archive if archive.exists() and not lines.exists() else lines
+
+
+def encode(record: Point | Event) -> bytes:
+    """A record as its line."""
+    if isinstance(record, Event):
+        line: dict[str, Any] = {"t": record.time_ms, "e": record.name, "p": record.payload}
+    else:
+        line = {"t": record.time_ms, "s": record.step, "v": record.values}
+        line |= {"x": record.nonfinite} if record.nonfinite else {}
+    text = json.dumps(line, separators=(",", ":"), allow_nan=False).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
 def read_journal(path: str | Path, offset: int = 0) -> Iterator[tuple[Point | Event, int]]:
-    """Yield each record from byte ``offset`` on, with the offset behind it.
+    """Yield each record from byte ``offset`` on, with the offset behind it; an archived journal has those that it had.
 
     Ends before a last line that is not complete: its writer is at work, or died.
 
     Raises:
         JournalError: the file can't be read, or a line that is not the last is damaged.
     """
+    if (archive := journal_file(Path(path).parent)).name == ARCHIVE_NAME and Path(path).name == FILE_NAME:
+        from fnostab.archive import read_archive  # here, since what it needs takes long to import
+
+        yield from read_archive(archive, offset)
+        return
     try:
         with open(path, "rb") as file:
             file.seek(offset)

@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # for benchmarks: importlib mode leaves the path alone
 TINY = {
     "data.N": 16,
     "data.object_size": 40,
@@ -47,6 +48,18 @@ def empty_database(tmp_path_factory):
     path = tmp_path_factory.mktemp("template") / "mlflow.db"
     open_store(f"sqlite:///{path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """A real PostgreSQL that ends with the tests: the address of an empty database, whose user may make others."""
+    from benchmarks import fault_places
+
+    if fault_places.postgresql_programs() is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    pytest.importorskip("psycopg", reason="needs the extra postgresql")
+    with fault_places.postgresql() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

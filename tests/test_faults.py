@@ -4,12 +4,8 @@ FAULTS=all in the environment adds the stores behind a server, which take minute
 """
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent))  # for benchmarks: importlib mode leaves the path alone
 
 from benchmarks.fault_kills import kill_at_random
 from benchmarks.fault_places import Place, postgresql_programs

@@ -25,6 +25,7 @@ WORDS = {
     "config",
     "outcomes",
     "journal",
+    "archive",
     "trial",
     "table",
     "policy",
@@ -42,10 +43,13 @@ MAY_IMPORT = {  # besides the words; docs/architecture.md draws it
     "training": {"callbacks", "data", "models", "physics", "figures"},
     "tracking": set(),
     "studies": {"training", "stats", "tracking", "data", "models", "physics", "callbacks"},
+    "doctor": {"tracking"},
+    "retention": {"tracking", "figures"},
     "report": {"decision", "stats", "tracking", "figures"},
 }
 ONLY_IN = {  # libraries that are heavy, or that another one could replace
     "mlflow": {"tracking"},
+    "alembic": {"tracking"},
     "sqlalchemy": {"tracking"},
     "requests": {"tracking"},
     "lightning": {"callbacks", "data", "training"},
@@ -53,11 +57,12 @@ ONLY_IN = {  # libraries that are heavy, or that another one could replace
     "matplotlib": {"figures", "report", "training"},
     "skimage": {"physics"},
     "jinja2": {"report"},
+    "pyarrow": {"archive"},
     "click": {"cli"},
     "submitit": {"studies"},
 }
 EXTRA = {"submitit": "slurm"}  # imported only where its extra is asked for
-COMES_WITH = {"requests": "mlflow", "sqlalchemy": "mlflow"}
+COMES_WITH = {"alembic": "mlflow", "requests": "mlflow", "sqlalchemy": "mlflow"}
 MODULE_OF = {"scikit-image": "skimage", "pyyaml": "yaml"}
 
 

@@ -16,7 +16,7 @@ from fnostab.outcomes import Outcome
 from fnostab.report.documents import _environment as documents
 from fnostab.studies.spec import load_study
 from fnostab.table import TrialRow, write_table
-from fnostab.tracking import Store, open_store, server, ui_command
+from fnostab.tracking import ServerSettings, Store, open_store, ui_command
 from fnostab.tracking.follower import Follower
 from fnostab.tracking.identity import LiveRun
 from fnostab.tracking.store import masked
@@ -78,7 +78,13 @@ def test_what_is_shown_of_an_address(text, shown):
 )
 @pytest.mark.parametrize(
     "command",
-    [("decide", "--experiment", "x"), ("sync", "outputs"), ("export", "x.csv", "--experiment", "x"), ("ui",)],
+    [
+        ("decide", "--experiment", "x"),
+        ("sync", "outputs"),
+        ("export", "x.csv", "--experiment", "x"),
+        ("ui",),
+        ("prune", "--older-than", "1d"),
+    ],
     ids=lambda command: command[0],
 )
 def test_no_command_shows_the_password(call, workplace, monkeypatch, caplog, uri, command):
@@ -141,7 +147,7 @@ def test_names_in_a_report_are_text():
 
 
 def test_servers_listen_on_loopback_unless_told():
-    assert server.ServerSettings(Path("s")).host == "127.0.0.1"
+    assert ServerSettings(Path("s")).host == "127.0.0.1"
     assert "host" not in {parameter.name for parameter in ui.params}
 
 

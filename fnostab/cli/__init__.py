@@ -29,7 +29,9 @@ COMMANDS = {
     "studies": "List the built-in studies.",
     "sync": "Send journals on disk to MLflow.",
     "reconcile": "Close runs whose process is gone.",
+    "prune": "Thin old curves and archive old journals.",
     "serve": "Start a tracking server for a group.",
+    "doctor": "Check a set-up and say what mends it.",
     "ui": "Open the records in the MLflow UI.",
 }
 

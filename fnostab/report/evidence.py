@@ -20,6 +20,7 @@ from fnostab.tracking import Store
 from fnostab.tracking.histories import metric_histories, read_artifact, run_page
 from fnostab.tracking.store import reported
 from fnostab.tracking.summaries import read_summaries
+from fnostab.tracking.thinning import is_thinned
 from fnostab.trial import StudySpec
 
 __all__ = ["Evidence", "Spikes", "exemplars", "gather", "val_loss"]
@@ -84,7 +85,8 @@ def gather(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> Evide
         TrackingError: the store does not answer.
     """
     stages = {stage.name: [t for t in stage.trials if t.run_id is not None] for stage in case.stages}
-    curves, source = _read_curves(store, stages)
+    thinned = any(is_thinned(store, experiment_ids[name], case.studies[name].hash) for name in stages)
+    curves, source = _read_curves(store, stages, thinned)
     shown = [
         trial
         for stage in case.stages
@@ -107,9 +109,10 @@ def gather(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> Evide
     )
 
 
-def _read_curves(store: Store, stages: Mapping[str, Sequence[TrialRow]]) -> tuple[dict[str, Curve], str]:
+def _read_curves(store: Store, stages: Mapping[str, Sequence[TrialRow]], thinned: bool) -> tuple[dict[str, Curve], str]:
     everything = [t for trials in stages.values() for t in trials]
-    every_step = sum(t.last_step or 0 for t in everything) <= MOST_POINTS
+    # Of a thinned run what is gone would look like values that were not finite
+    every_step = not thinned and sum(t.last_step or 0 for t in everything) <= MOST_POINTS
     chosen = [t for name, trials in stages.items() for t in _first_seeds(Stage(name, tuple(trials)))]
     metric = names.GRAD_NORM if every_step else names.GRAD_NORM_WINDOW_MAX
     histories = metric_histories(store, [t.run_id for t in chosen if t.run_id is not None], metric)

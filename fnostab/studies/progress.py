@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fnostab import names
-from fnostab.journal import FILE_NAME, Event, read_journal
+from fnostab.journal import FILE_NAME, Event, journal_file, read_journal
 from fnostab.outcomes import EXCLUDED, FAILURES, Outcome
 from fnostab.studies.sparkline import NormCurve
 from fnostab.tracking.attempt import is_being_written
@@ -68,7 +68,7 @@ class TrialProgress:
     def update(self) -> None:
         """Read what has been written since the last call."""
         path = self.directory / FILE_NAME
-        if not path.exists():
+        if not journal_file(self.directory).exists():
             return
         for record, offset in read_journal(path, self._offset):
             self._offset = offset

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from fnostab.tracking.closing import ClosedRun, Reconciliation, reconcile
     from fnostab.tracking.elsewhere import RunElsewhere, runs_elsewhere, set_aside
     from fnostab.tracking.live import live_sink
+    from fnostab.tracking.passwords import create_admin, needs_admin
     from fnostab.tracking.reader import StudyRecord, find_experiment, newest_study, trial_rows
     from fnostab.tracking.registry import fetch_checkpoint, register_generator
     from fnostab.tracking.run import end_unwritten
-    from fnostab.tracking.server import ServerSettings, TrackingServer, create_admin, is_loopback, needs_admin
+    from fnostab.tracking.server import TrackingServer
+    from fnostab.tracking.server_settings import ServerSettings, is_loopback
     from fnostab.tracking.store import Store, open_store
     from fnostab.tracking.ui import experiments_with_runs, free_port, ui_command, wait_until_ready
     from fnostab.tracking.uploader import Uploader
@@ -93,11 +95,11 @@ _MODULE_OF = {
     "fetch_checkpoint": "registry",
     "register_generator": "registry",
     "end_unwritten": "run",
-    "ServerSettings": "server",
+    "ServerSettings": "server_settings",
     "TrackingServer": "server",
-    "create_admin": "server",
-    "is_loopback": "server",
-    "needs_admin": "server",
+    "create_admin": "passwords",
+    "is_loopback": "server_settings",
+    "needs_admin": "passwords",
     "Store": "store",
     "open_store": "store",
     "SyncReport": "catching_up",

@@ -7,7 +7,7 @@ from typing import Any
 
 from fnostab import names
 from fnostab.errors import FnostabError, JournalError, LaunchError, TrackingError
-from fnostab.journal import FILE_NAME, read_journal
+from fnostab.journal import FILE_NAME, journal_file, read_journal
 from fnostab.tracking.attempt import close_if_abandoned, is_alive
 from fnostab.tracking.follower import Follower
 from fnostab.tracking.identity import LIVE_FILE, TRIAL_FILE
@@ -96,7 +96,7 @@ def _study_run(folder: Path, trials: list[Path], store: Store) -> Any:
 def _start_ms(directory: Path) -> int | None:
     """Time of a journal's first record; None if it has none yet, 0 if it can't be read."""
     journal = directory / FILE_NAME
-    if not journal.exists():
+    if not journal_file(directory).exists():
         return None
     try:
         first = next(read_journal(journal), None)

@@ -14,7 +14,7 @@ from typing import Any
 
 from fnostab import names
 from fnostab.errors import FnostabError, JournalError, TrackingError
-from fnostab.journal import FILE_NAME, Event, read_journal
+from fnostab.journal import FILE_NAME, Event, journal_file, read_journal
 from fnostab.tracking.attempt import close_if_abandoned, end_of_abandoned, last_attempt, may_be_at_work
 from fnostab.tracking.follower import Follower
 from fnostab.tracking.identity import LIVE_FILE, run_identity
@@ -126,7 +126,7 @@ class _Folders:
             trial = Path(experiment, tags[names.STUDY_HASH], f"{tags[names.ARM]}-{tags[names.SEED]}")
             directories = [root / trial for root in self._roots]
         for directory in directories:
-            if (directory / FILE_NAME).exists():
+            if journal_file(directory).exists():
                 first = next(read_journal(directory / FILE_NAME), None)
                 if first is not None and first[0].time_ms == run.info.start_time:
                     return directory

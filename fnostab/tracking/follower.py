@@ -2,7 +2,8 @@
 
 How far a store has a journal is kept beside the journal, and moves only after the store has taken a
 batch. A crash in between sends that batch again, which changes nothing: MLflow keeps one point for
-the same metric, step, time and value, and the time is the one in the journal.
+the same metric, step, time and value, and the time is the one in the journal. A run whose points were
+thinned by `fnostab prune` takes no more of them.
 """
 
 import errno
@@ -14,8 +15,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fnostab import names
+from fnostab.archive import journal_bytes
 from fnostab.errors import JournalError
-from fnostab.journal import FILE_NAME, Event, Point, read_journal
+from fnostab.journal import FILE_NAME, Event, Point, journal_file, read_journal
 from fnostab.tracking.batch import Batch
 from fnostab.tracking.identity import run_identity
 from fnostab.tracking.run import TrialRun
@@ -81,7 +83,7 @@ class Follower:
     def _state(self) -> tuple[int, int] | None:
         """Size and time of change of the journal; the size alone may be the same after a torn line was cut off."""
         try:
-            stat = self._journal.stat()
+            stat = journal_file(self.directory).stat()
         except FileNotFoundError:
             return None
         return stat.st_size, stat.st_mtime_ns
@@ -93,6 +95,9 @@ class Follower:
                 return 0
             identity = run_identity(self.directory, self._study_run_id)
             self._run = TrialRun.find_or_make(self._store, identity, start_ms=first[0].time_ms)
+        if self._run.is_thinned:  # to send them again would bring back what was taken away on purpose
+            self._keep_offset(self._run, journal_bytes(self.directory))
+            return 0
         run, offset = self._run, self._offset(self._run)
         points, batch = 0, Batch()
         for record, end in read_journal(self._journal, offset):
@@ -126,7 +131,7 @@ class Follower:
         if self._unsaved is not None and self._unsaved[0] == run.id:
             return self._unsaved[1]
         offset = _trusted_offset(self._read_progress().get(self._store.address), run.id)
-        if offset > self._journal.stat().st_size:
+        if offset > journal_bytes(self.directory):
             raise JournalError(
                 f"{self._journal} is shorter than what was sent of it: "
                 f"restore it from a copy, or delete {PROGRESS_FILE} beside it"

@@ -46,6 +46,7 @@ class TrialRun:
         self.id: str = run.info.run_id
         self._client = store.client
         self._name = run_name
+        self.is_thinned = names.THINNED in run.data.tags
         self._params = set(run.data.params)
         self._ended = run.info.status != "RUNNING"
         self._outcome = run.data.tags.get(names.OUTCOME)

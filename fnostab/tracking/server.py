@@ -11,36 +11,26 @@ No password is on a command line, where other users of the machine could read it
 """
 
 import contextlib
-import importlib.util
-import ipaddress
 import os
-import secrets
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
-import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import psutil
-from mlflow.exceptions import MlflowException
-
 from fnostab.errors import TrackingError
+from fnostab.tracking.database import check_writable
+from fnostab.tracking.passwords import auth_config, check_extra, private, secret_key
+from fnostab.tracking.server_settings import ServerSettings, allowed_hosts, allowed_origins
 from fnostab.tracking.store import checked_address, masked
 from fnostab.tracking.ui import wait_until_ready
 
-__all__ = ["ServerSettings", "TrackingServer", "create_admin", "is_loopback", "needs_admin"]
+__all__ = ["TrackingServer"]
 
 READY_S = 120.0  # PostgreSQL under load takes 30
 GRACE_S = 15.0
-SHORTEST_PASSWORD = 12  # MLflow's rule
-KNOWN_PASSWORD = "password1234"  # that MLflow once came with
-INTERNET = (socket.AF_INET, socket.AF_INET6)
-LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 OWN_VARIABLES = (  # what a user has set for clients, or for another server, is not meant for this one
     "MLFLOW_TRACKING_URI",
     "MLFLOW_TRACKING_USERNAME",
@@ -56,101 +46,6 @@ OWN_VARIABLES = (  # what a user has set for clients, or for another server, is 
 )
 
 
-@dataclass(frozen=True)
-class ServerSettings:
-    """How a server is to be run.
-
-    Attributes:
-        folder: of the server; made if it does not exist.
-        backend: MLflow store address; None is SQLite in the folder.
-        artifacts: where artifacts are kept, as a path or ``s3://...``; None is in the folder.
-        host: address to listen on.
-        port: to listen on.
-        names: further names that people open it by, as that of a proxy.
-        auth: whether users need a password.
-        workers: processes that answer.
-    """
-
-    folder: Path
-    backend: str | None = None
-    artifacts: str | None = None
-    host: str = "127.0.0.1"
-    port: int = 5000
-    names: tuple[str, ...] = ()
-    auth: bool = False
-    workers: int = 4
-
-    @property
-    def url(self) -> str:
-        """Address that clients use: the machine's name where the server listens everywhere."""
-        host = socket.gethostname() if _is_everywhere(self.host) else _in_url(self.host)
-        return f"http://{host}:{self.port}"
-
-    @property
-    def local_url(self) -> str:
-        """Address that this machine reaches it by."""
-        local = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host)
-        return f"http://{local or _in_url(self.host)}:{self.port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches ``host``."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def needs_admin(folder: Path) -> bool:
-    """Whether the server in ``folder`` has no administrator yet.
-
-    Raises:
-        TrackingError: its database of users can't be read.
-    """
-    path = folder / "auth.db"
-    if not path.exists():
-        return True
-    try:
-        with contextlib.closing(sqlite3.connect(path)) as users:
-            (count,) = users.execute("SELECT count(*) FROM users WHERE is_admin").fetchone()
-    except sqlite3.Error as error:
-        if "no such table" in str(error):
-            return True
-        raise TrackingError(f"can't read the users in {path}: {error}; restore it from a copy") from error
-    return not count
-
-
-def create_admin(folder: Path, name: str, password: str) -> None:
-    """Make the administrator ``name``, in this process: no other one is told the password.
-
-    Raises:
-        TrackingError: the extra is missing, the name or password is not accepted, or the folder can't be written.
-    """
-    check_extra()
-    if len(password) < SHORTEST_PASSWORD or password == KNOWN_PASSWORD:
-        raise TrackingError(
-            f"the administrator's password is not accepted: take one of at least {SHORTEST_PASSWORD} characters "
-            "that is no published default"
-        )
-    path = _private(folder, "auth.db")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what MLflow's server says of its own libraries
-        from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
-    try:
-        users = SqlAlchemyStore()
-        users.init_db(f"sqlite:///{path}")
-        users.create_user(name, password, is_admin=True)
-        users.engine.dispose()
-    except MlflowException as error:
-        raise TrackingError(f"can't make the administrator {name!r}: {error.message.splitlines()[0]}") from None
-
-
-def check_extra() -> None:
-    """Raise a `TrackingError` unless MLflow's authentication is installed."""
-    if importlib.util.find_spec("flask_wtf") is None:
-        raise TrackingError("authentication needs an extra of this program: `pip install 'fnostab[auth]'`")
-
-
 class TrackingServer:
     """A running server: starts on entering, has ended with all its processes on leaving.
 
@@ -164,9 +59,10 @@ class TrackingServer:
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         make_folder(settings.folder)
-        self.backend = checked_address(settings.backend or f"sqlite:///{_private(settings.folder, 'mlflow.db')}")
+        self.backend = checked_address(settings.backend or f"sqlite:///{private(settings.folder, 'mlflow.db')}")
         if self.backend.startswith("http"):
             raise TrackingError(f"{masked(self.backend)} is a server already; a backend is a database")
+        check_writable(self.backend)
         if settings.auth:
             check_extra()
         self.artifacts = _artifacts(settings)
@@ -177,7 +73,7 @@ class TrackingServer:
         settings = self.settings
         environment = _environment(settings, self.backend)
         _check_port(settings.host, settings.port)
-        with open(_private(settings.folder, self.log.name), "wb") as log:
+        with open(private(settings.folder, self.log.name), "wb") as log:
             self._process = subprocess.Popen(
                 _command(settings, self.artifacts),
                 cwd=settings.folder,
@@ -282,8 +178,8 @@ def _check_port(host: str, port: int) -> None:
 def _command(settings: ServerSettings, artifacts: str) -> list[str]:
     server = [sys.executable, "-m", "mlflow", "server", "--host", settings.host, "--port", str(settings.port)]
     server += ["--workers", str(settings.workers), "--serve-artifacts", "--artifacts-destination", artifacts]
-    server += ["--allowed-hosts", ",".join(_allowed_hosts(settings))]
-    origins = _allowed_origins(settings)
+    server += ["--allowed-hosts", ",".join(allowed_hosts(settings))]
+    origins = allowed_origins(settings)
     server += ["--cors-allowed-origins", ",".join(origins)] if origins else []
     return [*server, "--app-name", "basic-auth"] if settings.auth else server
 
@@ -293,71 +189,6 @@ def _environment(settings: ServerSettings, backend: str) -> dict[str, str]:
     values = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
     values["MLFLOW_BACKEND_STORE_URI"] = backend
     if settings.auth:
-        values["MLFLOW_AUTH_CONFIG_PATH"] = str(_auth_config(settings.folder))
-        values.setdefault("MLFLOW_FLASK_SERVER_SECRET_KEY", _secret_key(settings.folder))
+        values["MLFLOW_AUTH_CONFIG_PATH"] = str(auth_config(settings.folder))
+        values.setdefault("MLFLOW_FLASK_SERVER_SECRET_KEY", secret_key(settings.folder))
     return values
-
-
-def _auth_config(folder: Path) -> Path:
-    """Of MLflow's basic authentication: users may add to each other's experiments, but not delete them."""
-    path = _private(folder, "auth.ini")
-    users = str(_private(folder, "auth.db")).replace("%", "%%")
-    path.write_text(
-        "[mlflow]\n"
-        "default_permission = EDIT\n"
-        f"database_uri = sqlite:///{users}\n"
-        "admin_username = admin\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-    )
-    return path
-
-
-def _secret_key(folder: Path) -> str:
-    path = _private(folder, "secret.key")
-    if not path.read_text().strip():
-        path.write_text(secrets.token_hex(32) + "\n")
-    return path.read_text().strip()
-
-
-def _private(folder: Path, name: str) -> Path:
-    """Absolute path of a file that only its owner may read; it is made if there is none."""
-    path = (folder / name).absolute()
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
-        path.chmod(0o600)
-    except OSError as error:
-        raise TrackingError(f"can't write {path}: {error.strerror}; name another --folder") from error
-    return path
-
-
-def _is_everywhere(host: str) -> bool:
-    return host in ("0.0.0.0", "::")
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _own_names(settings: ServerSettings) -> list[str]:
-    """What this machine is called on the addresses that the server listens on, but for loopback."""
-    if is_loopback(settings.host):
-        return []
-    if not _is_everywhere(settings.host):
-        return [_in_url(settings.host)]
-    addresses = [a.address for each in psutil.net_if_addrs().values() for a in each if a.family in INTERNET]
-    reachable = [a for a in addresses if "%" not in a and not is_loopback(a)]
-    return list(dict.fromkeys([socket.gethostname(), socket.getfqdn(), *map(_in_url, reachable)]))
-
-
-def _allowed_hosts(settings: ServerSettings) -> list[str]:
-    """Host headers that are answered: others come from a page that gave its own name this address."""
-    any_port = [f"{host.replace('[', '[[]', 1)}:*" for host in LOOPBACK_HOSTS]  # as through a tunnel
-    own = [f"{name}:{settings.port}" for name in _own_names(settings)]
-    given = [each for name in settings.names for each in (name, f"{name}:{settings.port}")]
-    return [*LOOPBACK_HOSTS, *any_port, *own, *given]
-
-
-def _allowed_origins(settings: ServerSettings) -> list[str]:
-    """Pages that may change records: the server's own, under each of its names."""
-    own = [f"http://{name}:{settings.port}" for name in (*_own_names(settings), *settings.names)]
-    return [*own, *(f"https://{name}" for name in settings.names)]

@@ -2,20 +2,20 @@
 
 import os
 import re
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import requests
 import sqlalchemy
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException, RestException
+from mlflow.exceptions import MlflowException
 
 from fnostab.errors import TrackingError
+from fnostab.tracking.database import check_database, usable_sqlite
+from fnostab.tracking.trouble import describe, is_refusal, masked
 
 __all__ = [
     "Store",
@@ -33,13 +33,8 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql")
 PROBE_TIMEOUT_S = 4
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PROBE_TIMEOUT_S)}
-LONGEST_MESSAGE = 240
 MOST_TWINS = 10
-_PASSWORD = re.compile(r"((?:^(?!\S*//)|//)[^/@\s:]*):\S*@")  # to the last @: a password may hold one, or a slash
-_TOKEN = re.compile(r"(https?://)[^/@\s:]+@")
-_PARAMETER = re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token)[^=&\s]*=)[^&\s]+", re.IGNORECASE)
 _USER_INFO = re.compile(r"(https?://)([^/@\s:]*):([^/\s]*)@")
-_CAUSE = re.compile(r"Caused by (\w+)")
 
 
 @dataclass(frozen=True)
@@ -88,10 +83,11 @@ def checked_address(uri: str) -> str:
         raise TrackingError(
             f"tracking store {masked(uri)!r} is not supported: accepted are {', '.join(SCHEMES)}, as in {DEFAULT_URI}"
         )
+    if scheme.startswith("http"):
+        return uri
     if scheme == "sqlite":
-        return _usable_sqlite(uri)
-    if not scheme.startswith("http"):
-        _check_database(uri)
+        uri = usable_sqlite(uri)
+    check_database(uri)
     return uri
 
 
@@ -147,43 +143,6 @@ def reported(store: Store) -> Iterator[None]:
         raise TrackingError(describe(error, store.uri)) from error
 
 
-def is_refusal(error: Exception) -> bool:
-    """Whether an error concerns one run alone: the store said no to it, or a file of its can't be read or written."""
-    if isinstance(error, MlflowException):
-        return int(error.get_http_status_code()) // 100 == 4
-    return isinstance(error, OSError) and not isinstance(error, requests.RequestException | ConnectionError)
-
-
-def describe(error: Exception, uri: str) -> str:
-    """What went wrong with the store at ``uri``, in one line and without its password."""
-    address = masked(uri)
-    first_line = masked(next(iter(str(error).splitlines()), "") or type(error).__name__)[:LONGEST_MESSAGE]
-    if not uri.startswith("http"):
-        return f"tracking database {address}: {first_line}"
-    if isinstance(error, RestException):
-        return f"the MLflow server at {address} refuses: {first_line}"
-    if "failed with exception" in str(error) or isinstance(error, requests.ConnectionError | requests.Timeout):
-        cause = _CAUSE.search(str(error))
-        why = f" ({cause[1]})" if cause else ""
-        return f"no tracking server answers at {address}{why}: start it, or set MLFLOW_TRACKING_URI to one that runs"
-    if isinstance(error, MlflowException):
-        status = error.get_http_status_code()
-        if status in (401, 403):
-            return (
-                f"the server at {address} refuses these credentials: "
-                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-            )
-        return f"what answers at {address} is no MLflow server (HTTP {status}): check MLFLOW_TRACKING_URI"
-    return f"tracking server {address}: {first_line}"
-
-
-def masked(text: str) -> str:
-    """``text`` without the passwords and tokens of the URLs in it."""
-    for secret, shown in ((_PASSWORD, r"\1:***@"), (_TOKEN, r"\1***@"), (_PARAMETER, r"\1***")):
-        text = secret.sub(shown, text)
-    return text
-
-
 def _apart(uri: str) -> tuple[str, dict[str, str]]:
     """Address of a server without user and password, and these as MLflow reads them from the environment.
 
@@ -194,46 +153,6 @@ def _apart(uri: str) -> tuple[str, dict[str, str]]:
         return uri, {}
     bare = found[1] + uri[found.end() :]
     return bare, {"MLFLOW_TRACKING_USERNAME": unquote(found[2]), "MLFLOW_TRACKING_PASSWORD": unquote(found[3])}
-
-
-def _usable_sqlite(uri: str) -> str:
-    """``uri`` with an absolute path, once it is known that SQLite can write there.
-
-    MLflow itself would make missing directories and try a broken path for 100 s.
-    """
-    name, question_mark, query = uri.partition(":///")[2].partition("?")
-    if name in ("", ":memory:"):
-        raise TrackingError(f"tracking database {uri} is in memory: name a file, as in {DEFAULT_URI}")
-    path = Path(name).absolute()
-    if not path.parent.is_dir():
-        raise TrackingError(f"tracking database {path}: there is no directory {path.parent}; make it, or name another")
-    try:
-        with closing(sqlite3.connect(path, timeout=PROBE_TIMEOUT_S)) as connection:
-            connection.execute("BEGIN IMMEDIATE")  # fails where writing would, and changes nothing
-            connection.rollback()
-    except sqlite3.Error as error:
-        raise TrackingError(f"tracking database {path}: {error}; mend it, or name another file") from error
-    return f"sqlite:///{path}{question_mark}{query}"
-
-
-def _check_database(uri: str) -> None:
-    """Try once to connect: MLflow would try for 100 s."""
-    try:
-        engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": PROBE_TIMEOUT_S})
-        engine.connect().close()
-        engine.dispose()
-    except ImportError as error:
-        raise TrackingError(
-            f"tracking database {masked(uri)} needs the driver {error.name or 'psycopg'!r}: "
-            "for PostgreSQL `pip install 'fnostab[postgresql]'`, for MySQL name one, as in mysql+pymysql://"
-        ) from error
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        raise TrackingError(describe(error, uri)) from error
-    except ValueError:  # its text, as that of a port that is no number, may be a part of the password
-        raise TrackingError(
-            f"tracking database {masked(uri)} is no address: write special characters of a password as %40 for @, "
-            "%2F for / and %3A for a colon"
-        ) from None
 
 
 @contextmanager

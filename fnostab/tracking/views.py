@@ -14,11 +14,8 @@ from typing import Any
 from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
 
-import mlflow
-from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request
-
 from fnostab import names
+from fnostab.tracking.health import served_version
 from fnostab.tracking.store import Store, reported
 
 __all__ = ["VIEWS", "InstalledViews", "install_views", "plain_address", "view_addresses"]
@@ -28,7 +25,6 @@ KNOWN_SCHEMA = "3.17"  # of MLflow; others may show the page without the charts
 VIEW_TAG = "mlflow.sharedViewState."  # + share key; MLflow's
 WRITTEN_TAG = "fnostab.view."  # + share key; SHA-256 of what was written there
 NEWEST_MS = 1_700_000_000_000  # the UI lists the newest view first
-VERSION_TIMEOUT_S = 5
 
 _CHART = {  # what MLflow wants to find in each chart
     "deleted": False,
@@ -98,7 +94,7 @@ def install_views(store: Store, experiment: str) -> InstalledViews:
         TrackingError: the store does not answer, or has no such experiment.
     """
     with reported(store):
-        version = _mlflow_version(store)
+        version = served_version(store)
         if not version.startswith(f"{KNOWN_SCHEMA}."):
             return InstalledViews(
                 remarks=(
@@ -225,13 +221,3 @@ def _newest_study(store: Store, experiment: str) -> dict[str, str]:
         return {"control": "control", "study": ""}
     data = newest[0].data
     return {"control": data.params.get("control", "control"), "study": data.tags.get(names.STUDY_HASH, "")}
-
-
-def _mlflow_version(store: Store) -> str:
-    """Of whoever serves the page: the server, or this installation."""
-    if not store.uri.startswith("http"):
-        return str(mlflow.__version__)
-    answer = http_request(
-        get_default_host_creds(store.uri), "/version", "GET", timeout=VERSION_TIMEOUT_S, max_retries=0
-    )
-    return str(answer.text.strip()) if answer.ok else f"(unknown: HTTP {answer.status_code})"

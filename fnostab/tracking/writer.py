@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from fnostab import __version__, names
-from fnostab.errors import LaunchError
+from fnostab.errors import LaunchError, TrackingError
 from fnostab.tracking.attempt import this_process
 from fnostab.tracking.batch import as_text
 from fnostab.tracking.notes import (
@@ -28,6 +28,7 @@ from fnostab.tracking.notes import (
 )
 from fnostab.tracking.store import Store, experiment_id, find_or_make_run, reported
 from fnostab.tracking.summaries import read_summaries
+from fnostab.tracking.views import install_views
 from fnostab.trial import StudySpec
 
 __all__ = [
@@ -61,7 +62,10 @@ def ensure_study(store: Store, spec: StudySpec) -> str:
 
 
 def find_or_make_study(store: Store, spec: StudySpec, start_ms: int | None = None) -> Any:
-    """The study's parent run; a new one has started at ``start_ms`` (Unix milliseconds; None: now)."""
+    """The study's parent run; a new one has started at ``start_ms`` (Unix milliseconds; None: now).
+
+    Its experiment gets its views, as far as this user may write them.
+    """
     client = store.client
     experiment = experiment_id(store, spec.experiment)
     same_study = f"tags.`{names.STUDY_HASH}` = '{spec.hash}' AND tags.`{names.KIND}` = '{names.KIND_STUDY}'"
@@ -75,6 +79,10 @@ def find_or_make_study(store: Store, spec: StudySpec, start_ms: int | None = Non
         if name not in run.data.params:
             client.log_param(run.info.run_id, name, value)
     client.log_text(run.info.run_id, spec.model_dump_json(indent=2), STUDY_FILE)
+    try:
+        install_views(store, experiment)  # whoever opens the server's page finds the charts there
+    except TrackingError as error:  # a user may lack that right; `fnostab ui` says what there is to say
+        _log.warning("experiment %s has no views: %s", spec.experiment, error)
     return run
 
 

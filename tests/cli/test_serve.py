@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fnostab.errors import TrackingError
-from fnostab.tracking import ServerSettings, server
+from fnostab.tracking import ServerSettings, server, server_settings
 from fnostab.tracking.server import TrackingServer
 
 
@@ -125,15 +125,15 @@ class TestCommand:
 
     def test_only_loopback_is_answered_by_default(self):
         settings = ServerSettings(Path("s"))
-        assert set(server._allowed_hosts(settings)) == {
+        assert set(server_settings.allowed_hosts(settings)) == {
             "localhost", "127.0.0.1", "[::1]", "localhost:*", "127.0.0.1:*", "[[]::1]:*",
         }  # fmt: skip
-        assert server._allowed_origins(settings) == []
+        assert server_settings.allowed_origins(settings) == []
         assert settings.url == settings.local_url == "http://127.0.0.1:5000"
 
     def test_a_name_of_its_own_is_answered_and_may_write_from_its_own_pages(self):
         settings = ServerSettings(Path("s"), host="0.0.0.0", port=7000, names=("mlflow.example.org",))
-        hosts, origins = server._allowed_hosts(settings), server._allowed_origins(settings)
+        hosts, origins = server_settings.allowed_hosts(settings), server_settings.allowed_origins(settings)
         assert {"mlflow.example.org", f"{socket.gethostname()}:7000"} <= set(hosts)
         assert {"https://mlflow.example.org", f"http://{socket.gethostname()}:7000"} <= set(origins)
         assert "*" not in hosts + origins

@@ -4,47 +4,26 @@ import base64
 import os
 import signal
 import stat
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 
 import psutil
 import pytest
-from tracking_helpers import StudyFolder, journal_points, only_trial, stored_points, write_trial
+from tracking_helpers import StudyFolder, journal_points, only_trial, serving, stored_points, write_trial
 
 from fnostab.errors import TrackingError
 from fnostab.tracking import free_port, open_store, sync
 
 PASSWORD = "Sesame, 9% of it: open/@once"
-READY_S = 240
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, environment):
     """A server with authentication: its process, port, folder, and what it prints."""
     pytest.importorskip("flask_wtf")
-    folder, port = tmp_path_factory.mktemp("served"), free_port(5700)
-    command = [sys.executable, "-m", "fnostab", "serve", "--auth", "--port", str(port), "--workers", "2"]
-    with open(folder / "printed.txt", "wb") as printed:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment | {"MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD},
-            stdout=printed,
-            stderr=printed,
-            start_new_session=True,
-        )
-    deadline = time.monotonic() + READY_S
-    while "Ctrl-C" not in (folder / "printed.txt").read_text():
-        assert process.poll() is None, (folder / "printed.txt").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    yield process, port, folder
-    if process.poll() is None:
-        process.terminate()
-        process.wait(60)
+    folder = tmp_path_factory.mktemp("served")
+    with serving(folder, environment, "--auth", MLFLOW_AUTH_ADMIN_PASSWORD=PASSWORD) as (process, port):
+        yield process, port, folder
 
 
 def status(port, host=None, password=None):

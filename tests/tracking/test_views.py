@@ -5,10 +5,11 @@ import re
 from importlib import resources
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from fnostab import names
 from fnostab.errors import TrackingError
-from fnostab.tracking import ensure_study, install_views, view_addresses, views
+from fnostab.tracking import ensure_study, health, install_views, view_addresses, views
 from fnostab.tracking.views import VIEWS
 
 SHOOTOUT = "mlflow.sharedViewState.fnostab-shootout"
@@ -16,7 +17,11 @@ SHOOTOUT = "mlflow.sharedViewState.fnostab-shootout"
 
 @pytest.fixture
 def experiment(store, study):
-    return store.client.get_run(ensure_study(store, study.spec)).info.experiment_id
+    """One with a study, whose views are deleted."""
+    found = store.client.get_run(ensure_study(store, study.spec)).info.experiment_id
+    for tag in store.client.get_experiment(found).tags:
+        store.client.delete_experiment_tag(found, tag)
+    return found
 
 
 @pytest.fixture
@@ -37,6 +42,19 @@ def test_all_views_are_installed_and_a_second_time_writes_nothing(store, experim
     assert tags() == before
 
 
+def test_a_study_brings_them_along(store, study):
+    run = store.client.get_run(ensure_study(store, study.spec))
+    assert install_views(store, run.info.experiment_id).written == ()
+
+
+def test_a_study_is_recorded_where_the_views_cannot_be(store, study, monkeypatch):
+    def refuses(*_):
+        raise MlflowException("no right to write tags")
+
+    monkeypatch.setattr(store.client, "set_experiment_tag", refuses)
+    assert ensure_study(store, study.spec)
+
+
 def test_the_shootout_shows_the_grad_norm_and_its_window_maximum_on_log_axes_by_arm(store, experiment, tags):
     install_views(store, experiment)
     state = state_of(tags(), "shootout")
@@ -51,8 +69,6 @@ def test_one_arm_is_the_control_of_the_newest_study(store, make_study, tags, exp
     other = make_study(hash="cafe")
     spec = other.spec.model_copy(update={"control": "agc"})
     ensure_study(store, spec)
-    found = install_views(store, experiment)
-    assert found.written == ("one_arm",)
     assert "`fnostab.study_hash` = 'cafe' AND tags.arm = 'agc'" in state_of(tags(), "one_arm")["searchFilter"]
 
 
@@ -95,7 +111,7 @@ def test_a_crash_between_the_two_tags_does_not_make_a_view_look_changed(store, e
 
 
 def test_an_unknown_version_of_mlflow_gets_the_plain_page(store, experiment, tags, monkeypatch):
-    monkeypatch.setattr(views.mlflow, "__version__", "4.0.1")
+    monkeypatch.setattr(health.mlflow, "__version__", "4.0.1")
     before = tags()
     found = install_views(store, experiment)
     assert tags() == before

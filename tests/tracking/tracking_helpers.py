@@ -4,6 +4,9 @@ import os
 import signal
 import socket
 import subprocess
+import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from fnostab import names
@@ -12,6 +15,7 @@ from fnostab.journal import Journal, Point, read_journal
 from fnostab.tracking import free_port, ui_command, wait_until_ready
 from fnostab.trial import StudySpec, TrialSpec
 
+READY_S = 240
 DEAD = f"99999999@{socket.gethostname()}"  # an owner that can't be alive
 
 
@@ -95,6 +99,31 @@ def runs_of_kind(store, kind, experiment="stage_a"):
 def only_trial(store, experiment="stage_a"):
     (run,) = runs_of_kind(store, names.KIND_TRIAL, experiment)
     return run
+
+
+@contextmanager
+def serving(folder, environment, *options, **more):
+    """`fnostab serve` as a process of its own in ``folder``, once it answers: (process, port).
+
+    What it prints goes to printed.txt there.
+    """
+    port, printed = free_port(5700), folder / "printed.txt"
+    command = [sys.executable, "-m", "fnostab", "serve", "--port", str(port), "--workers", "2", *options]
+    with open(printed, "wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment | more, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + READY_S
+        while "Ctrl-C" not in printed.read_text():
+            assert process.poll() is None, printed.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield process, port
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
 
 
 class Server:

@@ -1,0 +1,150 @@
+"""Several writers at full rate against `fnostab serve` on a real database: no error, and rows equal points.
+
+    python -m benchmarks.load [--store postgresql] [--seconds 60] [--markdown docs/reliability.md]
+
+A writer is a process of its own with a journal of its own and the uploader behind it, as a launcher has. It records
+the next block of steps as soon as the server has taken the last: what is measured is the server.
+"""
+
+import argparse
+import contextlib
+import multiprocessing
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.fault_checks import check_trial, read_runs
+from benchmarks.fault_places import postgresql
+from fnostab import names
+from fnostab.config import TrialConfig
+from fnostab.journal import Journal
+from fnostab.outcomes import Outcome
+from fnostab.tracking import ServerSettings, TrackingServer, Uploader, free_port, open_store
+from fnostab.trial import TrialSpec
+
+EXPERIMENT = "load"
+METRICS = (names.TRAIN_LOSS, names.GRAD_NORM, names.GRAD_NORM_CLIPPED, names.CLIP_FRACTION, names.LEARNING_RATE)
+BLOCK_STEPS = 200  # 1,000 points: as many as MLflow takes in a call
+DRAIN_S = 120.0
+
+
+@dataclass
+class Load:
+    """What the writers did, and what the database has of it."""
+
+    seconds: float = 0.0
+    recorded: int = 0
+    stored: int = 0
+    blocks_s: list[float] = field(default_factory=list)  # from a block's first record to its being stored
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def table(self) -> str:
+        """As Markdown."""
+        p50, p99 = statistics.median(self.blocks_s), statistics.quantiles(self.blocks_s, n=100)[98]
+        rows = {
+            "points found/recorded": f"{self.stored}/{self.recorded}",
+            "time": f"{self.seconds:.0f} s",
+            "points a second": f"{self.recorded / self.seconds:.0f}",
+            "a block of 1,000 points: median, 99th percentile, longest": f"{p50:.2f} s, {p99:.2f} s, "
+            f"{max(self.blocks_s):.2f} s",
+            "errors": "; ".join(self.problems) or "none",
+        }
+        return "\n".join(
+            ["| what | result |", "|---|---|", *(f"| {what} | {result} |" for what, result in rows.items())]
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", choices=["postgresql", "sqlite"], default="postgresql")
+    parser.add_argument("--writers", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--markdown", type=Path, help="Put the result into this file.")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="load-") as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        database = (
+            stack.enter_context(postgresql()) if options.store == "postgresql" else f"sqlite:///{folder}/mlflow.db"
+        )
+        server = stack.enter_context(TrackingServer(ServerSettings(folder / "server", database, port=free_port(5750))))
+        found = load(folder, database, server.settings.url, options.writers, options.seconds)
+    print(found.table)
+    if options.markdown:
+        from benchmarks.faults import write_section
+
+        write_section(options.markdown, "load", found.table, "benchmarks/load.py")
+    raise SystemExit(1 if found.problems else 0)
+
+
+def load(folder: Path, database: str, url: str, writers: int, seconds: float) -> Load:
+    """Let ``writers`` processes write through the server at ``url`` for so long, then compare.
+
+    Args:
+        folder: of the journals.
+        database: behind the server, read row by row at the end.
+        url: of the server.
+        writers: how many.
+        seconds: in which they begin new blocks.
+    """
+    context = multiprocessing.get_context("forkserver")  # imports MLflow once for all
+    context.set_forkserver_preload(["fnostab.tracking.uploader"])
+    directories = [folder / "outputs" / f"control-{seed}" for seed in range(writers)]
+    found = Load()
+    with context.Pool(writers) as pool:
+        pool.map(_ready, range(writers), chunksize=1)
+        started = time.monotonic()
+        for blocks, problem in pool.starmap(_write, [(d, url, seconds) for d in directories], chunksize=1):
+            found.blocks_s += blocks
+            found.problems += [problem] if problem else []
+        found.seconds = time.monotonic() - started
+    runs = read_runs(database, EXPERIMENT)
+    for directory in directories:
+        trial = check_trial(directory, runs)
+        found.recorded += trial.recorded
+        found.stored += trial.stored
+        found.problems += [f"{directory.name}: {problem}" for problem in trial.problems]
+    return found
+
+
+def _ready(_: int) -> None:
+    time.sleep(0.5)  # every process of the pool takes one
+
+
+def _write(directory: Path, url: str, seconds: float) -> tuple[list[float], str | None]:
+    """One writer: seconds that each block took, and what went wrong."""
+    blocks: list[float] = []
+    _describe(directory)
+    uploader = Uploader(open_store(url))
+    uploader.follow(directory)
+    with Journal(directory) as journal:
+        end = time.monotonic() + seconds
+        while (started := time.monotonic()) < end:
+            first = len(blocks) * BLOCK_STEPS
+            for step in range(first, first + BLOCK_STEPS):
+                journal.record(step, {name: step + 1 / (1 + rank) for rank, name in enumerate(METRICS)})
+            uploader.poll()
+            if uploader.trouble:
+                return blocks, f"{directory.name}: {uploader.trouble}"
+            blocks.append(time.monotonic() - started)
+        journal.event(names.OUTCOME_EVENT, {"outcome": str(Outcome.CONVERGED)})
+    uploader.drain(DRAIN_S)
+    return blocks, None
+
+
+def _describe(directory: Path) -> None:
+    seed = int(directory.name.rpartition("-")[2])
+    about = {
+        "experiment": EXPERIMENT,
+        "study": EXPERIMENT,
+        "study_hash": "0" * 16,
+        "profile": "small",
+        "arm": "control",
+    }
+    TrialSpec(**about, seed=seed, config=TrialConfig(), data_dir="data").write(directory / "trial.json")
+
+
+if __name__ == "__main__":
+    main()

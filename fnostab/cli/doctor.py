@@ -1,0 +1,32 @@
+"""``fnostab doctor``: is all as it should be?"""
+
+from itertools import chain
+from pathlib import Path
+
+import click
+
+from fnostab.cli.options import OUTPUT, TRACKING_URI
+
+STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
+
+
+@click.command("doctor")
+@OUTPUT
+@TRACKING_URI
+@click.pass_context
+def command(context: click.Context, /, output: Path, tracking_uri: str | None) -> None:
+    """Check this installation, this machine and the records, and say what mends what is wrong.
+
+    One line a check. Writes a scratch run and deletes it again. The exit status is 1 if something failed.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from fnostab.doctor import State, installation_checks, look, machine_checks, records_checks
+
+    console, failed = Console(highlight=False), False
+    for name, finding in look(chain(installation_checks(), machine_checks(output), records_checks(tracking_uri))):
+        state = Text(f"{finding.state:<8}", style=STYLES[finding.state])
+        console.print(state, Text(f"{name:<11}"), Text(finding.text), soft_wrap=True)
+        failed |= finding.state is State.FAILED
+    context.exit(1 if failed else 0)

@@ -1,0 +1,101 @@
+"""``fnostab prune``: less of what is old."""
+
+from __future__ import annotations
+
+import time
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fnostab.cli.options import OUTPUT, TRACKING_URI
+from fnostab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fnostab.tracking import Store
+
+
+@click.command("prune")
+@click.option("--older-than", metavar="DATE|DAYS", required=True, help="As in 2026-01-31, or 90d.")
+@click.option("--only", type=click.Choice(["points", "journals"]), help="One of both.")
+@click.option("--experiment", metavar="NAME", help="Only of this one.  [default: of all]")
+@click.option("--yes", is_flag=True, help="Do it. Without this it only says what would go.")
+@OUTPUT
+@TRACKING_URI
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    older_than: str,
+    only: str | None,
+    experiment: str | None,
+    yes: bool,
+    output: Path,
+    tracking_uri: str | None,
+) -> None:
+    """Thin the points of trials that ended before a date, and archive their journals as Parquet.
+
+    Of each long curve in the store the smallest and the largest value of 300 windows stay, so that no spike is
+    lost; the archive keeps every point and is read like the journal. Trials that run, or may be tried again, are
+    left alone, and so are summaries and verdicts. Points are thinned in the database itself: on the server's machine.
+    """
+    before_ms = _time_ms(older_than)
+    refused = []
+    if only != "journals":
+        from fnostab.tracking import existing_store
+
+        _thin(existing_store(tracking_uri), before_ms, experiment, yes)
+    if only != "points":
+        refused = _archive(output, before_ms, experiment, yes)
+    if not yes:
+        click.echo("nothing was changed: the same with --yes does it")
+    for line in refused:
+        click.echo(f"not archived: {line}", err=True)
+    context.exit(2 if refused else 0)
+
+
+def _time_ms(text: str) -> int:
+    """A date, or a number of days ago, as Unix milliseconds."""
+    days = text.removesuffix("d")
+    try:
+        then = datetime.now() - timedelta(int(days)) if days.isdecimal() else datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        example = date.today() - timedelta(90)
+        raise ConfigError(
+            f"--older-than {text!r} is not accepted: give a date, as {example}, or days, as 90d"
+        ) from None
+    if then.timestamp() > time.time():
+        raise ConfigError(f"--older-than {text!r} is in the future: give a date before today")
+    return int(then.timestamp() * 1000)
+
+
+def _thin(store: Store, before_ms: int, experiment: str | None, yes: bool) -> None:
+    from fnostab.retention import plan_thinning, thin_points
+    from fnostab.tracking.thinning import compact
+
+    runs, planned = plan_thinning(store, before_ms, experiment)
+    for each in planned:
+        click.echo(f"{each.experiment}: {each.runs} trials, at least {each.deleted:,} of {each.points:,} points to go")
+    if not planned:
+        click.echo(f"no long curves that old in {store.address}")
+    elif yes:
+        deleted = sum(thin_points(store, runs))
+        click.echo(f"{deleted:,} points of {len(runs)} trials deleted in {store.address}")
+        compact(store)
+
+
+def _archive(output: Path, before_ms: int, experiment: str | None, yes: bool) -> list[str]:
+    from fnostab.journal import FILE_NAME
+    from fnostab.retention import archive_journals, old_journals
+
+    old, refused = old_journals(output, before_ms, experiment)
+    size = sum((directory / FILE_NAME).stat().st_size for directory in old)
+    if not yes or not old:
+        click.echo(f"{len(old)} journals that old in {output}, {size / 1e6:.1f} MB")
+        return refused
+    done = list(archive_journals(old))
+    kept = [each for each in done if each.refused is None]
+    before, after = sum(each.before for each in kept), sum(each.after for each in kept)
+    click.echo(f"{len(kept)} journals in {output} archived: {before / 1e6:.1f} MB, now {after / 1e6:.1f} MB")
+    return refused + [each.refused for each in done if each.refused is not None]

@@ -1,0 +1,56 @@
+"""Whether the libraries are those that the program is tested with, and which extras are there."""
+
+import platform
+from collections.abc import Iterator
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from fnostab.doctor.finding import Check, Finding, State
+
+__all__ = ["EXTRAS", "TESTED", "installation_checks"]
+
+TESTED = {"torch": "2.13.0", "lightning": "2.6.6", "mlflow": "3.17.2"}  # of constraints.txt
+OLDEST_PYTHON = (3, 11)
+EXTRAS = {  # extra -> a module that comes with it, what it is for
+    "auth": ("flask_wtf", "fnostab serve --auth"),
+    "postgresql": ("psycopg", "records on PostgreSQL"),
+}
+LIMIT_S = 20.0
+IF_HANGING = "see that the disk with Python's libraries answers"
+
+
+def installation_checks() -> Iterator[Check]:
+    """Checks of what is installed, without importing it."""
+    yield Check("python", _python, LIMIT_S, IF_HANGING)
+    for library in TESTED:
+        yield Check(library, partial(_library, library), LIMIT_S, IF_HANGING)
+    yield Check("extras", _extras, LIMIT_S, IF_HANGING)
+
+
+def _python() -> Finding:
+    found = platform.python_version()
+    if tuple(map(int, found.split(".")[:2])) < OLDEST_PYTHON:
+        return Finding(State.FAILED, f"{found} is too old; take 3.11 or later: `make PYTHON=python3.12`")
+    return Finding(State.OK, found)
+
+
+def _library(name: str) -> Finding:
+    tested = TESTED[name]
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        return Finding(State.FAILED, f"is not installed; `pip install '{name}=={tested}'`")
+    if found.split(".")[:2] != tested.split(".")[:2]:
+        return Finding(
+            State.WARNING, f"{found}, but tested is {tested}; if something is odd, `pip install '{name}=={tested}'`"
+        )
+    return Finding(State.OK, found)
+
+
+def _extras() -> Finding:
+    there = [name for name, (module, _) in EXTRAS.items() if find_spec(module)]
+    missing = [f"{name} (`pip install 'fnostab[{name}]'`, for {use})" for name, (_, use) in EXTRAS.items()]
+    missing = [text for name, text in zip(EXTRAS, missing, strict=True) if name not in there]
+    parts = [", ".join(there) or "none", *(f"without {text}" for text in missing)]
+    return Finding(State.OK, "; ".join(parts))

@@ -1,0 +1,92 @@
+"""Whether records can be written: the store, who serves it, how fast it is, and whether its clock agrees."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fnostab.doctor.finding import Check, Finding, State
+from fnostab.doctor.installation import TESTED
+
+if TYPE_CHECKING:
+    from fnostab.tracking import Store
+
+__all__ = ["records_checks"]
+
+SLOW_POINTS_PER_S = 500.0  # ten trials of the full profile on GPUs record about as many
+SKEWED_S, FAR_SKEWED_S = 5.0, 300.0  # times in the UI are off; processes that live are taken for dead
+IF_HANGING = "see that the server and its database run, and what their logs say"
+
+
+def records_checks(tracking_uri: str | None) -> Iterator[Check]:
+    """Checks of the store that the other commands would use.
+
+    Args:
+        tracking_uri: of a server or database; None as for every command.
+    """
+    from fnostab.tracking.health import default_database
+
+    path = default_database(tracking_uri)
+    if path is not None:
+        yield Check("records", lambda: _no_database(path), 5.0, IF_HANGING)
+        return
+    opened: list[Store] = []
+    yield Check("records", lambda: _open(tracking_uri, opened), 60.0, IF_HANGING, decides=True)
+    yield Check("schema", lambda: _schema(opened[0]), 20.0, IF_HANGING)
+    yield Check("clock", lambda: _clock(opened[0]), 20.0, IF_HANGING)
+    yield Check("writing", lambda: _writing(opened[0]), 120.0, IF_HANGING)
+
+
+def _no_database(path: Path) -> Finding:
+    return Finding(State.OK, f"none yet; `fnostab run` makes {path}, `export MLFLOW_TRACKING_URI=...` names a server")
+
+
+def _open(uri: str | None, opened: list["Store"]) -> Finding:
+    from fnostab.tracking import open_store
+
+    opened.append(open_store(uri))
+    return Finding(State.OK, opened[0].address)
+
+
+def _schema(store: "Store") -> Finding:
+    from fnostab.tracking.health import served_version
+
+    if not store.uri.startswith("http"):
+        return Finding(State.OK, "that of this MLflow")  # or the store would not have opened
+    found, tested = served_version(store), TESTED["mlflow"]
+    if found.split(".")[:2] != tested.split(".")[:2]:
+        return Finding(
+            State.WARNING,
+            f"the server has MLflow {found}, tested is {tested}: charts may be missing; on its machine "
+            f"`pip install 'mlflow=={tested}'`",
+        )
+    return Finding(State.OK, f"the server has MLflow {found}")
+
+
+def _clock(store: "Store") -> Finding:
+    from fnostab.tracking.health import clock_offset_s
+
+    offset = clock_offset_s(store)
+    if offset is None:
+        return Finding(State.OK, "nothing to compare")
+    text = f"the store's is {abs(offset):.1f} s {'ahead' if offset > 0 else 'behind'}"
+    mend = "set both by NTP, as with `timedatectl set-ntp true`"
+    if abs(offset) > FAR_SKEWED_S:
+        return Finding(State.FAILED, f"{text}: trials at work elsewhere may be taken for dead; {mend}")
+    if abs(offset) > SKEWED_S:
+        return Finding(State.WARNING, f"{text}: times of records are off by that; {mend}")
+    return Finding(State.OK, text)
+
+
+def _writing(store: "Store") -> Finding:
+    from fnostab.tracking.health import points_per_s
+
+    rate = points_per_s(store)
+    text = f"{rate:,.0f} points/s"
+    if rate < SLOW_POINTS_PER_S:
+        return Finding(
+            State.WARNING,
+            f"{text}: uploads will lag behind the journals, which lose nothing; PostgreSQL (`fnostab serve --backend`) "
+            "or a server that is nearer helps",
+        )
+    return Finding(State.OK, f"{text}, in a run that was deleted again ({os.cpu_count()} cores here)")

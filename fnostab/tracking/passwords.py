@@ -1,0 +1,101 @@
+"""Who may use a tracking server: MLflow's basic authentication, and files that only their owner may read."""
+
+import contextlib
+import importlib.util
+import os
+import secrets
+import sqlite3
+import warnings
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
+
+from fnostab.errors import TrackingError
+
+__all__ = ["auth_config", "check_extra", "create_admin", "needs_admin", "private", "secret_key"]
+
+SHORTEST_PASSWORD = 12  # MLflow's rule
+KNOWN_PASSWORD = "password1234"  # that MLflow once came with
+
+
+def needs_admin(folder: Path) -> bool:
+    """Whether the server in ``folder`` has no administrator yet.
+
+    Raises:
+        TrackingError: its database of users can't be read.
+    """
+    path = folder / "auth.db"
+    if not path.exists():
+        return True
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as users:
+            (count,) = users.execute("SELECT count(*) FROM users WHERE is_admin").fetchone()
+    except sqlite3.Error as error:
+        if "no such table" in str(error):
+            return True
+        raise TrackingError(f"can't read the users in {path}: {error}; restore it from a copy") from error
+    return not count
+
+
+def create_admin(folder: Path, name: str, password: str) -> None:
+    """Make the administrator ``name``, in this process: no other one is told the password.
+
+    Raises:
+        TrackingError: the extra is missing, the name or password is not accepted, or the folder can't be written.
+    """
+    check_extra()
+    if len(password) < SHORTEST_PASSWORD or password == KNOWN_PASSWORD:
+        raise TrackingError(
+            f"the administrator's password is not accepted: take one of at least {SHORTEST_PASSWORD} characters "
+            "that is no published default"
+        )
+    path = private(folder, "auth.db")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what MLflow's server says of its own libraries
+        from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
+    try:
+        users = SqlAlchemyStore()
+        users.init_db(f"sqlite:///{path}")
+        users.create_user(name, password, is_admin=True)
+        users.engine.dispose()
+    except MlflowException as error:
+        raise TrackingError(f"can't make the administrator {name!r}: {error.message.splitlines()[0]}") from None
+
+
+def check_extra() -> None:
+    """Raise a `TrackingError` unless MLflow's authentication is installed."""
+    if importlib.util.find_spec("flask_wtf") is None:
+        raise TrackingError("authentication needs an extra of this program: `pip install 'fnostab[auth]'`")
+
+
+def auth_config(folder: Path) -> Path:
+    """Of MLflow's basic authentication: users may add to each other's experiments, but not delete them."""
+    path = private(folder, "auth.ini")
+    users = str(private(folder, "auth.db")).replace("%", "%%")
+    path.write_text(
+        "[mlflow]\n"
+        "default_permission = EDIT\n"
+        f"database_uri = sqlite:///{users}\n"
+        "admin_username = admin\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    return path
+
+
+def secret_key(folder: Path) -> str:
+    """What signs the pages' forms: the same at every start."""
+    path = private(folder, "secret.key")
+    if not path.read_text().strip():
+        path.write_text(secrets.token_hex(32) + "\n")
+    return path.read_text().strip()
+
+
+def private(folder: Path, name: str) -> Path:
+    """Absolute path of a file that only its owner may read; it is made if there is none."""
+    path = (folder / name).absolute()
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+        path.chmod(0o600)
+    except OSError as error:
+        raise TrackingError(f"can't write {path}: {error.strerror}; name another --folder") from error
+    return path

@@ -1,0 +1,91 @@
+"""How a tracking server is to be run, by which names it is reached, and whose pages may change its records."""
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+__all__ = ["ServerSettings", "allowed_hosts", "allowed_origins", "is_loopback"]
+
+INTERNET = (socket.AF_INET, socket.AF_INET6)
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How a server is to be run.
+
+    Attributes:
+        folder: of the server; made if it does not exist.
+        backend: MLflow store address; None is SQLite in the folder.
+        artifacts: where artifacts are kept, as a path or ``s3://...``; None is in the folder.
+        host: address to listen on.
+        port: to listen on.
+        names: further names that people open it by, as that of a proxy.
+        auth: whether users need a password.
+        workers: processes that answer.
+    """
+
+    folder: Path
+    backend: str | None = None
+    artifacts: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 5000
+    names: tuple[str, ...] = ()
+    auth: bool = False
+    workers: int = 4
+
+    @property
+    def url(self) -> str:
+        """Address that clients use: the machine's name where the server listens everywhere."""
+        host = socket.gethostname() if _is_everywhere(self.host) else _in_url(self.host)
+        return f"http://{host}:{self.port}"
+
+    @property
+    def local_url(self) -> str:
+        """Address that this machine reaches it by."""
+        local = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host)
+        return f"http://{local or _in_url(self.host)}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def allowed_hosts(settings: ServerSettings) -> list[str]:
+    """Host headers that are answered: others come from a page that gave its own name this address."""
+    any_port = [f"{host.replace('[', '[[]', 1)}:*" for host in LOOPBACK_HOSTS]  # as through a tunnel
+    own = [f"{name}:{settings.port}" for name in _own_names(settings)]
+    given = [each for name in settings.names for each in (name, f"{name}:{settings.port}")]
+    return [*LOOPBACK_HOSTS, *any_port, *own, *given]
+
+
+def allowed_origins(settings: ServerSettings) -> list[str]:
+    """Pages that may change records: the server's own, under each of its names."""
+    own = [f"http://{name}:{settings.port}" for name in (*_own_names(settings), *settings.names)]
+    return [*own, *(f"https://{name}" for name in settings.names)]
+
+
+def _own_names(settings: ServerSettings) -> list[str]:
+    """What this machine is called on the addresses that the server listens on, but for loopback."""
+    if is_loopback(settings.host):
+        return []
+    if not _is_everywhere(settings.host):
+        return [_in_url(settings.host)]
+    addresses = [a.address for each in psutil.net_if_addrs().values() for a in each if a.family in INTERNET]
+    reachable = [a for a in addresses if "%" not in a and not is_loopback(a)]
+    return list(dict.fromkeys([socket.gethostname(), socket.getfqdn(), *map(_in_url, reachable)]))
+
+
+def _is_everywhere(host: str) -> bool:
+    return host in ("0.0.0.0", "::")
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

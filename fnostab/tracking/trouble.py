@@ -1,0 +1,78 @@
+"""What went wrong with a tracking store, in one line that names no password and says what to do next."""
+
+import re
+
+import requests
+from mlflow.exceptions import MlflowException, RestException
+
+__all__ = ["describe", "is_refusal", "masked"]
+
+LONGEST_MESSAGE = 240
+_PASSWORD = re.compile(r"((?:^(?!\S*//)|//)[^/@\s:]*):\S*@")  # to the last @: a password may hold one, or a slash
+_TOKEN = re.compile(r"(https?://)[^/@\s:]+@")
+_PARAMETER = re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token)[^=&\s]*=)[^&\s]+", re.IGNORECASE)
+_CAUSE = re.compile(r"Caused by (\w+)")
+_AUTOFLUSH = re.compile(r"\(raised as a result of [^)]*\)\s*")  # SQLAlchemy's preface to what the database said
+_GIVES_UP = re.compile(r"too many (5\d\d) error responses")
+_NEXT_STEPS = {  # words of PostgreSQL, SQLite and the libraries that speak to them -> what to do next
+    "password authentication failed": "correct the user or the password in its address",
+    "no pg_hba.conf entry": "let its administrator admit this machine in pg_hba.conf",
+    "does not exist": "make it with PostgreSQL's createdb or createuser, or correct the name",
+    "onnection refused": "start it, or correct host and port",
+    "failed to resolve host": "correct the host's name",
+    "timeout expired": "see that it runs and that no firewall is between",
+    "too many clients": "raise its max_connections, or start the server with fewer --workers",
+    "remaining connection slots": "raise its max_connections, or start the server with fewer --workers",
+    "read-only": "name the database that is written, not a copy of it, or make it writable",
+    "readonly": "make it writable, or name another one",
+    "permission denied": "let its owner GRANT this user what is missing; the owner of the database lacks nothing",
+    "mlflow-artifacts URI": "a server keeps its artifacts: name that server instead of its database",
+    "database is locked": "another process is writing it; do it again when that has ended",
+    "No space left": "free some space where it is kept",
+    "disk is full": "free some space where it is kept",
+    "DiskFull": "free some space where it is kept",
+}
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether an error concerns one run alone: the store said no to it, or a file of its can't be read or written."""
+    if isinstance(error, MlflowException):
+        return int(error.get_http_status_code()) // 100 == 4
+    return isinstance(error, OSError) and not isinstance(error, requests.RequestException | ConnectionError)
+
+
+def describe(error: Exception, uri: str) -> str:
+    """What went wrong with the store at ``uri``, in one line and without its password."""
+    address = masked(uri)
+    text = _AUTOFLUSH.sub("", str(error))
+    first_line = masked(next(iter(text.splitlines()), "") or type(error).__name__)[:LONGEST_MESSAGE]
+    first_line += next((f"; {step}" for words, step in _NEXT_STEPS.items() if words in first_line), "")
+    if not uri.startswith("http"):
+        return f"tracking database {address}: {first_line}"
+    if status := _GIVES_UP.search(str(error)):
+        return (
+            f"the MLflow server at {address} answers, but can't do what is asked (HTTP {status[1]}): "
+            "its database may be full, away or overloaded; its log says why"
+        )
+    if isinstance(error, RestException):
+        return f"the MLflow server at {address} refuses: {first_line}"
+    if "failed with exception" in str(error) or isinstance(error, requests.ConnectionError | requests.Timeout):
+        cause = _CAUSE.search(str(error))
+        why = f" ({cause[1]})" if cause else ""
+        return f"no tracking server answers at {address}{why}: start it, or set MLFLOW_TRACKING_URI to one that runs"
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()
+        if status in (401, 403):
+            return (
+                f"the server at {address} refuses these credentials: "
+                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            )
+        return f"what answers at {address} is no MLflow server (HTTP {status}): check MLFLOW_TRACKING_URI"
+    return f"tracking server {address}: {first_line}"
+
+
+def masked(text: str) -> str:
+    """``text`` without the passwords and tokens of the URLs in it."""
+    for secret, shown in ((_PASSWORD, r"\1:***@"), (_TOKEN, r"\1***@"), (_PARAMETER, r"\1***")):
+        text = secret.sub(shown, text)
+    return text
