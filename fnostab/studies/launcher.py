@@ -18,14 +18,14 @@ class Launcher(Protocol):
     Attributes:
         jobs: how many trials run side by side at most.
         trials_per_job: how many of them share one job.
-        one_arm_a_job: whether those must be seeds of one arm.
+        lockstep: whether those are trained in lockstep, and therefore of one arm.
         here: whether they run on this machine.
         trouble: what keeps it from knowing how they are; None if nothing does.
     """
 
     jobs: int
     trials_per_job: int
-    one_arm_a_job: bool
+    lockstep: bool
     here: bool
     trouble: str | None
 
@@ -66,7 +66,7 @@ def jobs_of(waiting: Sequence[TrialProgress], launcher: Launcher) -> list[list[T
     jobs: list[list[TrialProgress]] = []
     for trial in waiting:
         for job in jobs:
-            if len(job) < launcher.trials_per_job and (not launcher.one_arm_a_job or job[0].spec.arm == trial.spec.arm):
+            if len(job) < launcher.trials_per_job and (not launcher.lockstep or job[0].spec.arm == trial.spec.arm):
                 job.append(trial)
                 break
         else:

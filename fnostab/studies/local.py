@@ -66,7 +66,6 @@ class LocalLauncher:
         lockstep: seeds of an arm that share a process, see `fnostab.training.lockstep`.
     """
 
-    one_arm_a_job = True
     here = True
     trouble: str | None = None
     leaving = "ending the trials that run; the same command goes on where this one stopped"
@@ -77,6 +76,7 @@ class LocalLauncher:
                 raise LaunchError(f"{name}={number}: at least 1 is needed")
         self.jobs = jobs * lockstep
         self.trials_per_job = lockstep
+        self.lockstep = lockstep > 1
         self._processes = jobs
         self._gpu_names = [] if device == "cpu" else _visible_gpus()
         self.gpus = len(self._gpu_names)

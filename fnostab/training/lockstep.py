@@ -19,7 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-__all__ = ["Lockstep", "Seat"]
+from fnostab.config import ARCHITECTURES
+from fnostab.errors import LaunchError
+from fnostab.trial import TrialSpec
+
+__all__ = ["Lockstep", "Seat", "insist_on_lockstep"]
 
 
 @dataclass(frozen=True)
@@ -247,3 +251,21 @@ class _Stack:
         """Amplitudes (K, B, 1, N, N) -> patches (K, B, 1, N, N)."""
         patches: Tensor = self._networks(self.weights, amplitudes)
         return patches
+
+
+def insist_on_lockstep(specs: Sequence[TrialSpec]) -> None:
+    """Raise LaunchError if trials can't be trained in lockstep."""
+    first = specs[0]
+    for spec in specs:
+        if spec.config != first.config:
+            raise LaunchError(
+                f"{spec.arm}-{spec.seed} and {first.arm}-{first.seed} have different settings: "
+                "only seeds of one arm can be trained in lockstep"
+            )
+    model = first.config.model
+    if model.architecture not in ARCHITECTURES:
+        raise LaunchError(
+            f"{model.architecture} can't be trained in lockstep, only the built-in architectures: train its seeds alone"
+        )
+    if model.checkpoint_blocks:
+        raise LaunchError("model.checkpoint_blocks=true can't be trained in lockstep: leave one of them out")

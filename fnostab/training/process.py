@@ -9,10 +9,9 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from fnostab.config import ARCHITECTURES
-from fnostab.errors import FnostabError, LaunchError
+from fnostab.errors import FnostabError
 from fnostab.outcomes import TRAINING_OUTCOMES, Outcome
-from fnostab.training.lockstep import Lockstep, Seat
+from fnostab.training.lockstep import Lockstep, Seat, insist_on_lockstep
 from fnostab.training.precision import tf32_only_if
 from fnostab.training.setup import choose_device
 from fnostab.training.trial import run_trial
@@ -65,24 +64,6 @@ def keep_freed_memory() -> None:
         return
     mallopt(M_MMAP_THRESHOLD, LARGEST_THRESHOLD)
     mallopt(M_TRIM_THRESHOLD, LARGEST_THRESHOLD)
-
-
-def insist_on_lockstep(specs: Sequence[TrialSpec]) -> None:
-    """Raise LaunchError if trials can't be trained in lockstep."""
-    first = specs[0]
-    for spec in specs:
-        if spec.config != first.config:
-            raise LaunchError(
-                f"{spec.arm}-{spec.seed} and {first.arm}-{first.seed} have different settings: "
-                "only seeds of one arm can be trained in lockstep"
-            )
-    model = first.config.model
-    if model.architecture not in ARCHITECTURES:
-        raise LaunchError(
-            f"{model.architecture} can't be trained in lockstep, only the built-in architectures: train its seeds alone"
-        )
-    if model.checkpoint_blocks:
-        raise LaunchError("model.checkpoint_blocks=true can't be trained in lockstep: leave one of them out")
 
 
 def _in_lockstep(specs: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:

@@ -151,7 +151,7 @@ def test_other_settings_are_refused(spec, tmp_path):
 )
 def test_what_lockstep_cannot_do_is_refused(settings, spec):
     with pytest.raises(LaunchError, match="can't be trained in lockstep"):
-        process.insist_on_lockstep([spec(seed, **settings) for seed in (0, 1)])
+        lockstep.insist_on_lockstep([spec(seed, **settings) for seed in (0, 1)])
 
 
 def test_sigterm_ends_all_and_each_goes_on_by_itself(spec, tmp_path):
