@@ -4,6 +4,7 @@ Li et al. 2021, "Fourier Neural Operator for Parametric Partial Differential Equ
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, Self
 
 import torch
@@ -60,7 +61,7 @@ class SpectralConv2d(nn.Module):
         expected = (self.in_channels, self.resolution, self.resolution)
         if x.ndim != 4 or x.shape[1:] != expected:
             raise ModelError(f"SpectralConv2d: expected (B, {', '.join(map(str, expected))}), got {tuple(x.shape)}")
-        with torch.autocast(x.device.type, enabled=False):  # sums over a whole image need their digits
+        with _without_autocast(x.device):  # sums over a whole image need their digits
             modes = self._mix(self.fourier.to_modes(x.to(self.weight.dtype).movedim(1, -1)))
             return self.fourier.to_image(modes).movedim(-1, 1)
 
@@ -82,3 +83,9 @@ class SpectralConv2d(nn.Module):
     def extra_repr(self) -> str:
         """Sizes, for print(network)."""
         return f"{self.in_channels}, {self.out_channels}, modes={self.modes}, resolution={self.resolution}"
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()  # the meta device has none

@@ -15,7 +15,9 @@ __all__ = ["convolutions_in", "tf32_only_if"]
 
 def convolutions_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """For the forward pass of a network: under ``bfloat16`` its convolutions round what they take and give."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+    if precision != "bfloat16" or device.type == "meta":  # there only sizes are counted
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
 
 
 @contextmanager

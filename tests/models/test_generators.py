@@ -238,3 +238,15 @@ def test_networks_of_several_seeds_can_be_stacked(architecture: str, residual: s
     together = torch.func.vmap(lambda w, b, x: torch.func.functional_call(networks[0], (w, b), (x,)))
     alone = torch.stack([network(x) for network, x in zip(networks, amplitudes, strict=True)])
     torch.testing.assert_close(together(weights, buffers, amplitudes), alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("architecture", "residual"), BUILT_IN)
+def test_compilers_can_take_in_the_whole_network(architecture: str, residual: str) -> None:
+    """Forward and backward as one graph each."""
+    network = build_generator(ModelConfig(architecture=architecture, residual=residual, **SMALL))
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    x = torch.rand(2, 1, 16, 16)
+    patch = compiled(x)
+    patch.abs().sum().backward()
+    torch.testing.assert_close(patch, network(x))
+    assert all(parameter.grad is not None for parameter in network.parameters())

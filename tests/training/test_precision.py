@@ -4,10 +4,10 @@ import torch
 from fnostab import names
 from fnostab.config import TrialConfig
 from fnostab.errors import ConfigError, LaunchError
-from fnostab.models import build_initialised
+from fnostab.models import build_generator, build_initialised
 from fnostab.outcomes import FAILURES
 from fnostab.training.module import PtychoModule
-from fnostab.training.precision import tf32_only_if
+from fnostab.training.precision import convolutions_in, tf32_only_if
 
 ARCHITECTURES = ["hybrid", "stable_hybrid", "fno"]
 
@@ -73,3 +73,13 @@ def test_tf32_is_off_while_it_is_not_asked_for(monkeypatch, precision, default):
     with tf32_only_if(precision, torch.device("cpu")):
         assert not torch.backends.cudnn.allow_tf32
     assert torch.backends.cudnn.allow_tf32 is default
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_sizes_are_counted_whatever_it_is(spec, precision):
+    """On the meta device, which has no autocast."""
+    config = spec(execution__convolution_precision=precision).config
+    meta = torch.device("meta")
+    with meta, convolutions_in(precision, meta):
+        patch = build_generator(config.model)(torch.empty(2, 1, config.model.N, config.model.N))
+    assert patch.shape == (2, 1, config.model.N, config.model.N)
