@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fnostab.startup import imports_that_stay
+
 SECONDS: dict[str, float] = defaultdict(float)
 _open: list[str] = []
 _since = 0.0
@@ -53,13 +55,14 @@ def book(owner: Any, name: str, part: str) -> None:
 
 def main() -> None:
     trial, answer = map(Path, sys.argv[1:])
-    with booked("import of torch"):
-        import torch
-    with booked("import of lightning"):
-        import lightning  # noqa: F401
-    with booked("import of the rest"):
-        from fnostab.training import trial as whole
-        from fnostab.trial import TrialSpec
+    with imports_that_stay():
+        with booked("import of torch"):
+            import torch
+        with booked("import of lightning"):
+            import lightning  # noqa: F401
+        with booked("import of the rest"):
+            from fnostab.training import trial as whole
+            from fnostab.trial import TrialSpec
     book_parts(torch, whole)
     with booked("setting up, and the rest"):
         whole.run_trial(TrialSpec.read(trial), trial.parent)

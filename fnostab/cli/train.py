@@ -10,6 +10,7 @@ import click
 from fnostab.cli.options import OUTPUT, TRACKING_URI
 from fnostab.cli.run import run_and_report
 from fnostab.errors import ConfigError
+from fnostab.startup import imports_that_stay
 
 
 @click.command("train", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -67,8 +68,9 @@ def _train_file(path: Path) -> None:
 
     spec = TrialSpec.read(path)
 
-    from fnostab.outcomes import TRAINING_OUTCOMES
-    from fnostab.training.trial import run_trial
+    with imports_that_stay():
+        from fnostab.outcomes import TRAINING_OUTCOMES
+        from fnostab.training.trial import run_trial
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # Lightning sets it when it is imported
     signal.signal(signal.SIGTERM, _terminate)  # from here on there is a journal to write the end into
