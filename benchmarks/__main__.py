@@ -23,7 +23,15 @@ import psutil
 
 from benchmarks.timing import collect, table, write_section
 
-SUBJECTS = ("step", "clipping", "recording", "journal", "trial", "growth")  # modules with a `measure`, as they run
+SUBJECTS = (
+    "step",
+    "clipping",
+    "recording",
+    "journal",
+    "data",
+    "trial",
+    "growth",
+)  # modules with a `measure`, as they run
 PACKAGES = ("torch", "lightning", "mlflow", "numpy", "neuraloperator")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # as trials have
 

@@ -79,8 +79,8 @@ def spec(settings, folder):
 def steps(variant, trial, folder, n_steps):
     """Seconds of each step; the last callback's `States` too."""
     training = set_up(trial)
-    clock, states = Clock(), States(folder)
-    callbacks = [clock]
+    watch, states = Clock(), States(folder)
+    callbacks = [watch]
     with Journal(folder / f"journal-{time.monotonic_ns()}") as journal:
         if variant != "plain":
             monitor = training.monitor(journal)
@@ -101,7 +101,7 @@ def steps(variant, trial, folder, n_steps):
             enable_progress_bar=False,
             enable_model_summary=False,
         ).fit(training.module, training.batches)
-    return clock.steps, states
+    return watch.steps, states
 
 
 def journal_costs(folder, n=2000):

@@ -109,15 +109,19 @@ def table(rows: Iterable[Row]) -> str:
     """Rows as Markdown."""
     lines = ["| what | variant | median | ratio | to |", "|---|---|--:|--:|---|"]
     for one in rows:
-        value = "" if one["value"] is None else f"{_digits(one['value'])} {one['unit']}"
-        ratio = "" if one["ratio"] is None else f"x {_digits(one['ratio'])}"
+        value = "" if one["value"] is None else f"{_number(one['value'])} {one['unit']}"
+        ratio = "" if one["ratio"] is None else _ratio(one["ratio"])
         lines.append(f"| {one['what']} | {one['variant']} | {value} | {ratio} | {one['of']} |")
     return "\n".join(lines)
 
 
-def _digits(value: float, digits: int = 3) -> str:
-    """With so many digits, but none of a whole number left out."""
-    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+def _number(value: float) -> str:
+    """With three digits, but none of a whole number left out."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _ratio(value: float) -> str:
+    return f"x {_number(value)}" if value >= 0.1 else f"{value:.2%}"
 
 
 def write_section(path: Path, section: str, text: str, maker: str) -> None:

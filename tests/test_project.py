@@ -17,7 +17,19 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-WORDS = {"__version__", "errors", "names", "seeding", "config", "outcomes", "journal", "trial", "table", "policy", "startup"}
+WORDS = {
+    "__version__",
+    "errors",
+    "names",
+    "seeding",
+    "config",
+    "outcomes",
+    "journal",
+    "trial",
+    "table",
+    "policy",
+    "startup",
+}
 MAY_IMPORT = {  # besides the words; docs/architecture.md draws it
     **{word: set() for word in WORDS},
     "stats": set(),
