@@ -23,15 +23,8 @@ import psutil
 
 from benchmarks.timing import collect, table, write_section
 
-SUBJECTS = (
-    "step",
-    "clipping",
-    "recording",
-    "journal",
-    "data",
-    "trial",
-    "growth",
-)  # modules with a `measure`, as they run
+# Modules with a `measure`, in the order in which they run.
+SUBJECTS = ("step", "clipping", "recording", "journal", "data", "trial", "seeds", "growth")
 PACKAGES = ("torch", "lightning", "mlflow", "numpy", "neuraloperator")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # as trials have
 

@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 from fnostab.studies.spec import load_study
 study = load_study("stage_a", "small", {"execution.device": "cpu"})
-(spec,) = study.trials("benchmark", Path(sys.argv[1]) / "datasets", seeds=[0], arms=["control"])
+(spec,) = study.trials("benchmark", Path(sys.argv[1]) / "datasets", seeds=[int(sys.argv[2])], arms=["control"])
 spec.write(Path(sys.argv[1]) / "trial" / "trial.json")
 """
 
@@ -112,10 +112,10 @@ def both(what: str, uses: dict[str, list[Use]]) -> list[Row]:
     return [*compared(f"{what}, CPU", cpu, "s"), *compared(f"{what}, wall", wall, "s")]
 
 
-def new_trial(folder: Path, root: Path) -> Path:
-    """The trial.json of control at seed 0, written by the version at ``root``."""
+def new_trial(folder: Path, root: Path, seed: int = 0) -> Path:
+    """The trial.json of control at a seed, written by the version at ``root``."""
     folder.mkdir()
-    run(root, "-c", PREPARE, str(folder))
+    run(root, "-c", PREPARE, str(folder), str(seed))
     return folder / "trial" / "trial.json"
 
 

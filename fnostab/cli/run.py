@@ -11,6 +11,7 @@ from rich.console import Console
 
 from fnostab.cli.options import OUTPUT, TRACKING_URI, parse_looks, parse_names, parse_seeds, parse_settings, positive
 from fnostab.errors import ConfigError, DecisionError, LaunchError, TrackingError
+from fnostab.startup import imports_that_stay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,9 +177,10 @@ def _load(console: Console) -> Callable[..., StudyRun]:
     """`run_study`, with all that it needs imported: that takes seconds, in which something should be said."""
     console.print("loading torch and MLflow ...", end=" ")
     started = time.monotonic()
-    import fnostab.data
-    import fnostab.models  # noqa: F401 - both import torch, which would be silent later
-    from fnostab.studies.run import run_study
+    with imports_that_stay():
+        import fnostab.data
+        import fnostab.models  # noqa: F401 - both import torch, which would be silent later
+        from fnostab.studies.run import run_study
 
     console.print(f"{time.monotonic() - started:.1f} s", highlight=False)
     return run_study
