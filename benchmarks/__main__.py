@@ -11,7 +11,6 @@ are those of one thread's processor time, so that other processes do not count; 
 import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 import time
@@ -40,7 +39,9 @@ def main() -> None:
     if unknown := set(names) - set(SUBJECTS):
         parser.error(f"--only: {', '.join(sorted(unknown))} is not known; accepted: {', '.join(SUBJECTS)}")
     os.environ |= ONE_THREAD
-    about, rows, failed = machine(), {}, []
+    command = "python -m benchmarks" + " --quick" * options.quick
+    command += f" --only {options.only}" * (names != list(SUBJECTS))
+    about, rows, failed = machine(command), {}, []
     for name in names:
         started = time.monotonic()
         try:
@@ -58,7 +59,7 @@ def main() -> None:
     sys.exit(1 if failed else 0)
 
 
-def machine() -> dict[str, object]:
+def machine(command: str) -> dict[str, object]:
     """What was measured with what, on what."""
     import torch
 
@@ -71,7 +72,7 @@ def machine() -> dict[str, object]:
         "packages": {name: installed for name in PACKAGES if (installed := version_of(name))},
         "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "command": command,
     }
 
 
