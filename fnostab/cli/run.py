@@ -22,6 +22,7 @@ from fnostab.cli.options import (
     positive,
 )
 from fnostab.errors import ConfigError, DecisionError, LaunchError, TrackingError
+from fnostab.startup import imports_that_stay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -257,9 +258,10 @@ def _load(console: Console) -> Callable[..., StudyRun]:
     """`run_study`, with all that it needs imported: that takes seconds, in which something should be said."""
     console.print("loading torch and MLflow ...", end=" ")
     started = time.monotonic()
-    import fnostab.data
-    import fnostab.models  # noqa: F401 - both import torch, which would be silent later
-    from fnostab.studies.run import run_study
+    with imports_that_stay():
+        import fnostab.data
+        import fnostab.models  # noqa: F401 - both import torch, which would be silent later
+        from fnostab.studies.run import run_study
 
     console.print(f"{time.monotonic() - started:.1f} s", highlight=False)
     return run_study

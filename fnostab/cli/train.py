@@ -8,6 +8,7 @@ import click
 from fnostab.cli.options import OUTPUT, TRACKING_URI
 from fnostab.cli.run import run_and_report
 from fnostab.errors import ConfigError
+from fnostab.startup import imports_that_stay
 
 
 @click.command("train", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -47,7 +48,8 @@ def command(
     artifacts beside it. That needs no MLflow; `fnostab sync` sends the journal.
     """
     if trial_files:
-        from fnostab.training.process import train_files
+        with imports_that_stay():
+            from fnostab.training.process import train_files
 
         sys.exit(train_files(trial_files))
     if study is None:
