@@ -228,6 +228,8 @@ class _Pass:
             for parameter, each in zip(seat.generator.parameters(), found, strict=True):
                 if each is not None and seat in gradients:
                     own = each[place] if stacked else each
+                    if own.stride() != parameter.stride():  # as autograd itself sees to: fused optimisers rely on it
+                        own = torch.empty_like(parameter).copy_(own)
                     parameter.grad = own if parameter.grad is None else parameter.grad + own
 
 

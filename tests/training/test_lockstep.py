@@ -96,7 +96,7 @@ def test_one_that_goes_nan_ends_alone(side_by_side, trained, monkeypatch):
         place = self.seat.lockstep.seats.index(self.seat)
         return step(self, batch, batch_idx) * (math.nan if place == 1 and self.trainer.global_step == 7 else 1.0)
 
-    settings = {"monitor__block_steps": 1, "training__learning_rate": 1e-3}
+    settings = {"monitor__block_steps": 1, "training__learning_rate": 1e-3}  # read at every step: it ends at once
     with monkeypatch.context() as patch:
         patch.setattr(PtychoModule, "training_step", poisoned)
         status, (first, second, third) = side_by_side(*SEEDS, **settings)
@@ -104,7 +104,7 @@ def test_one_that_goes_nan_ends_alone(side_by_side, trained, monkeypatch):
     assert (second.final["outcome"], second.final["failure_step"]) == ("nonfinite", 7)
     assert max(second.curve(names.TRAIN_LOSS)) == 7
     for seed, one in ((0, first), (2, third)):
-        assert difference(one, trained(seed, **settings), names.TRAIN_LOSS) < 2e-2  # as above
+        assert difference(one, trained(seed, **settings), names.TRAIN_LOSS) < 1e-6
         assert one.final["outcome"] == trained(seed, **settings).final["outcome"]
 
 
