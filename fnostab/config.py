@@ -203,6 +203,13 @@ class ExecutionConfig(_Frozen):
     gradient_clip_algorithm: Literal["norm", "value", "agc"] = "norm"
     gradient_clip_val: PositiveFloat | None = None  # null: no clipping; with agc the factor lambda
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    convolution_precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of real ones; tf32 is for a GPU
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.convolution_precision == "tf32" and self.device == "cpu":
+            raise ValueError("convolution_precision=tf32 has no effect with device=cpu: use float32 or bfloat16")
+        return self
 
 
 class MonitorConfig(_Frozen):

@@ -25,6 +25,8 @@ TINY = {
 }
 
 
+sys.path.insert(0, str(Path(__file__).parent))  # for waiting: importlib mode leaves the path alone
+
 # As launchers start trials, and before torch is imported: sums over another number of threads differ in the last bit.
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 

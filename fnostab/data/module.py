@@ -1,8 +1,8 @@
 """Batches of patterns for Lightning.
 
 All patterns are in memory, so a batch is one indexing operation on one tensor: no workers, no copy
-of samples one by one. The order of every epoch has a random stream of its own and does not depend on
-what ran before it.
+of samples one by one. They are in a GPU's own memory where they take no more than a quarter of what is
+free. The order of every epoch has a random stream of its own and does not depend on what ran before it.
 """
 
 import math
@@ -78,7 +78,6 @@ class GridLinesData(lightning.LightningDataModule):
         data: the data set.
         batch_size: training patterns in a batch; the last batch of an epoch may be smaller.
         order_seed: of the shuffling.
-        device_resident: keep all patterns on the Trainer's device instead of copying each batch there.
         eval_batch_size: validation and test patterns in a batch.
     """
 
@@ -87,7 +86,6 @@ class GridLinesData(lightning.LightningDataModule):
         data: GridLines,
         batch_size: int,
         order_seed: int,
-        device_resident: bool = False,
         *,
         eval_batch_size: int = 64,
     ) -> None:
@@ -95,7 +93,6 @@ class GridLinesData(lightning.LightningDataModule):
         self.data = data
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
-        self.device_resident = device_resident
         self._order = EpochOrder(len(data.train.amplitudes), order_seed)
 
     def epoch_order(self, epoch: int) -> Tensor:
@@ -120,6 +117,14 @@ class GridLinesData(lightning.LightningDataModule):
         return PatternLoader(self._placed(self.data.test.amplitudes), self.eval_batch_size)
 
     def _placed(self, amplitudes: Tensor) -> Tensor:
-        if not self.device_resident or self.trainer is None:
+        if self.trainer is None:
             return amplitudes
-        return amplitudes.to(self.trainer.strategy.root_device)
+        device = self.trainer.strategy.root_device
+        if device.type != "cuda" or not fits(amplitudes.nbytes, torch.cuda.mem_get_info(device)[0]):
+            return amplitudes
+        return amplitudes.to(device)
+
+
+def fits(n_bytes: int, n_free: int) -> bool:
+    """Whether data may stay on a device: a quarter of its free memory leaves room for training, and for neighbours."""
+    return n_bytes <= n_free // 4

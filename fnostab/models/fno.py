@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fnostab.config import ModelConfig
-from fnostab.models.blocks import ResidualBlock, conv_gelu_conv
+from fnostab.models.blocks import ResidualBlock, channels_last, conv_gelu_conv
 
 __all__ = ["FNO"]
 
@@ -27,5 +27,5 @@ class FNO(nn.Module):
 
     def forward(self, amplitude: Tensor) -> Tensor:
         """Predict the object patch."""
-        x = self.refiner(self.blocks(self.lifter(amplitude)))
-        return torch.complex(*self.head(x).chunk(2, dim=1))
+        x = self.refiner(self.blocks(self.lifter(channels_last(amplitude))))
+        return torch.complex(*self.head(x).to(self.head.weight.dtype).chunk(2, dim=1))

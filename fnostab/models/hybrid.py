@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fnostab.config import ModelConfig
-from fnostab.models.blocks import ResidualBlock, conv_gelu_conv
+from fnostab.models.blocks import ResidualBlock, channels_last, conv_gelu_conv
 
 __all__ = ["HybridUNO"]
 
@@ -45,7 +45,7 @@ class HybridUNO(nn.Module):
 
     def forward(self, amplitude: Tensor) -> Tensor:
         """Predict the object patch."""
-        x = self.lifter(amplitude)
+        x = self.lifter(channels_last(amplitude))
         skips: list[Tensor] = []
         for i, block in enumerate(self.encoder):
             x = block(x)
@@ -55,7 +55,7 @@ class HybridUNO(nn.Module):
         x = self.bottleneck(x)
         for i in reversed(range(len(self.up))):
             x = self.decoder[i](torch.cat([self.up[i](x), skips[i]], dim=1))
-        return torch.complex(*self.head(x).chunk(2, dim=1))
+        return torch.complex(*self.head(x).to(self.head.weight.dtype).chunk(2, dim=1))
 
 
 def _levels(config: ModelConfig) -> list[tuple[int, int]]:

@@ -3,12 +3,15 @@
 Li et al. 2021, "Fourier Neural Operator for Parametric Partial Differential Equations", eq. 5.
 """
 
-from typing import ClassVar
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from fnostab.errors import ModelError
+from fnostab.models.fourier import truncated_fourier
 
 __all__ = ["SpectralConv2d"]
 
@@ -27,11 +30,13 @@ class SpectralConv2d(nn.Module):
         resolution: pixels along a side of input and output.
 
     Shapes: (B, in_channels, resolution, resolution) -> (B, out_channels, resolution, resolution),
-    float32. ``weight`` is (in_channels, out_channels, rows, columns, 2), real and imaginary parts as
-    pairs: optimisers, norms and counts then treat it as the real numbers that it is.
+    float32; the output lies in memory with its channels last. ``weight`` is (columns, rows, in_channels,
+    2, out_channels), real parts before imaginary ones: optimisers, norms and counts then treat it as the
+    real numbers that it is, and the mixing is one batched product of real matrices, one a mode, that
+    copies no weight.
     """
 
-    weight_unit_dim: ClassVar[int] = 1  # the weights of one output channel are a unit of gradient clipping
+    weight_unit_dim: ClassVar[int] = 4  # the weights of one output channel are a unit of gradient clipping
 
     def __init__(self, in_channels: int, out_channels: int, modes: int, resolution: int) -> None:
         super().__init__()
@@ -39,18 +44,8 @@ class SpectralConv2d(nn.Module):
         self.out_channels = out_channels
         self.modes = modes
         self.resolution = resolution
-        rows = min(2 * modes, resolution)
-        columns = min(modes, resolution // 2 + 1)
-        self.weight = nn.Parameter(torch.empty(in_channels, out_channels, rows, columns, 2))
-
-        # The zero and the Nyquist column of a real image's spectrum have no imaginary part after the
-        # inverse transform of the rows. It is dropped here, as FFT libraries differ in what they do with it.
-        has_imaginary = torch.ones(columns, 2)
-        has_imaginary[0, 1] = 0
-        if 2 * (columns - 1) == resolution:
-            has_imaginary[-1, 1] = 0
-        self.register_buffer("has_imaginary", has_imaginary, persistent=False)
-        self.has_imaginary: Tensor
+        self.fourier = truncated_fourier(modes, resolution, in_channels)
+        self.weight = nn.Parameter(torch.empty(self.fourier.columns, self.fourier.rows, in_channels, 2, out_channels))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -66,18 +61,31 @@ class SpectralConv2d(nn.Module):
         expected = (self.in_channels, self.resolution, self.resolution)
         if x.ndim != 4 or x.shape[1:] != expected:
             raise ModelError(f"SpectralConv2d: expected (B, {', '.join(map(str, expected))}), got {tuple(x.shape)}")
-        rows, columns = self.weight.shape[2:4]
-        dropped = self.resolution - rows
-        spectrum = torch.fft.fft(torch.fft.rfft(x)[..., :columns], dim=-2)
-        if dropped:
-            spectrum = torch.cat([spectrum[..., : self.modes, :], spectrum[..., -self.modes :, :]], dim=-2)
-        mixed = torch.einsum("bixy,ioxy->boxy", spectrum, torch.view_as_complex(self.weight))
-        if dropped:
-            gap = mixed.new_zeros(*mixed.shape[:2], dropped, columns)
-            mixed = torch.cat([mixed[..., : self.modes, :], gap, mixed[..., self.modes :, :]], dim=-2)
-        half = torch.view_as_real(torch.fft.ifft(mixed, dim=-2)) * self.has_imaginary
-        return torch.fft.irfft(torch.view_as_complex(half), n=self.resolution)
+        with _without_autocast(x.device):  # sums over a whole image need their digits
+            modes = self._mix(self.fourier.to_modes(x.to(self.weight.dtype).movedim(1, -1)))
+            return self.fourier.to_image(modes).movedim(-1, 1)
+
+    def _mix(self, modes: Tensor) -> Tensor:
+        """(M, 2, B, in_channels) -> (M, 2, B, out_channels): a complex matrix at each of M modes."""
+        M, _, B, _ = modes.shape
+        # Real and imaginary rows by real and imaginary columns: all four products at once.
+        weight = self.weight.view(M, self.in_channels, 2 * self.out_channels)
+        products = torch.bmm(modes.reshape(M, 2 * B, self.in_channels), weight)
+        of_real, of_imaginary = products.view(M, 2, B, 2, self.out_channels).unbind(1)
+        real_real, real_imaginary = of_real.unbind(2)
+        imaginary_real, imaginary_imaginary = of_imaginary.unbind(2)
+        return torch.stack((real_real - imaginary_imaginary, real_imaginary + imaginary_real), dim=1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.fourier.apply(fn)  # it is no module: this layer is the innermost one
+        return super()._apply(fn, recurse)
 
     def extra_repr(self) -> str:
         """Sizes, for print(network)."""
         return f"{self.in_channels}, {self.out_channels}, modes={self.modes}, resolution={self.resolution}"
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()  # the meta device has none

@@ -7,8 +7,7 @@ import statistics
 import pytest
 import torch
 from small_module import FUSED_ADAM, INF, NAN, Recorder, Small, batches, fit, fused, make_trainer
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from waiting import Reads, Waits
 
 from fnostab import names
 from fnostab.callbacks import StabilityMonitor
@@ -282,32 +281,6 @@ def test_the_tail_of_the_gradient_norm_is_that_of_the_last_half():
 
 
 # Waiting for the device
-
-
-class Waits(TorchDispatchMode):
-    """Counts what makes the host wait for a device: reading a number, or copying to the CPU."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func.name().startswith(("aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal"))
-        return func(*args, **kwargs or {})
-
-
-class Reads(TorchFunctionMode):
-    """Counts the same at the level of Python: on the CPU ``tolist`` reads memory without any operation."""
-
-    NAMES = frozenset(["item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__float__", "__int__", "__index__"])
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        self.count += getattr(func, "__name__", "") in self.NAMES
-        return func(*args, **kwargs or {})
 
 
 @pytest.mark.parametrize("clip", [None, 0.1])

@@ -68,9 +68,8 @@ def test_resumed_training_goes_on_in_the_order_of_its_epoch(data, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("device_resident", [False, True])
-def test_test_patterns_reach_neither_training_nor_validation(data, tmp_path, device_resident):
-    _, recorder = _fit(data, tmp_path, epochs=1, device_resident=device_resident)
+def test_test_patterns_reach_neither_training_nor_validation(data, tmp_path):
+    _, recorder = _fit(data, tmp_path, epochs=1)
     for split in ("train", "validation"):
         seen, own = torch.cat(recorder.amplitudes[split]), getattr(data, split).amplitudes
         assert torch.equal(seen.sum(dim=(1, 2, 3)).sort().values, own.sum(dim=(1, 2, 3)).sort().values)

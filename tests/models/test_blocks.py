@@ -4,6 +4,7 @@ from torch import nn
 
 from fnostab.errors import ModelError
 from fnostab.models import ResidualBlock, initialise_, residual_blocks
+from fnostab.models.blocks import InstanceNorm2d
 
 
 def block(residual: str, **settings: float) -> ResidualBlock:
@@ -82,3 +83,20 @@ def test_blocks_are_found_by_name() -> None:
 def test_an_unknown_residual_is_refused() -> None:
     with pytest.raises(ModelError, match="residual='none' is not known; accepted: plain, zero_gamma, layerscale"):
         block("none")
+
+
+def test_the_norm_is_torchs_instance_norm(x: torch.Tensor) -> None:
+    norm = InstanceNorm2d(8)
+    with torch.no_grad():
+        norm.weight.copy_(torch.arange(8.0))
+        norm.bias.copy_(torch.arange(8.0) / 10)
+    expected = nn.functional.instance_norm(x, weight=norm.weight, bias=norm.bias)
+    torch.testing.assert_close(norm(x), expected)
+
+
+def test_the_norm_keeps_its_digits_where_the_mean_is_large() -> None:
+    """As it is in blocks that drift. Torch's kernel for channels last loses all of them here."""
+    x = 100 + 0.1 * torch.randn(2, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    expected = nn.functional.instance_norm(x.double())
+    y = InstanceNorm2d(8)(x.to(memory_format=torch.channels_last)).detach()
+    assert (y - expected).norm() <= 1e-3 * expected.norm()

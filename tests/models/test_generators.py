@@ -8,7 +8,7 @@ from torch import nn
 
 from fnostab.config import ARCHITECTURES, ModelConfig
 from fnostab.errors import ModelError
-from fnostab.models import build_generator, check_generator, parameter_count
+from fnostab.models import build_generator, build_initialised, check_generator, parameter_count
 from fnostab.models.registry import GENERATORS
 
 SMALL = {"N": 16, "hidden_channels": 4, "fno_blocks": 3, "fno_modes": 4}
@@ -210,3 +210,43 @@ def test_a_constructor_that_fails_keeps_its_cause() -> None:
     with pytest.raises(ModelError, match=r"OwnNetwork\(config\) raised") as caught:
         build_generator(own("OwnNetwork", options={"kernel_size": "wide"}))
     assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize(("architecture", "residual"), BUILT_IN)
+def test_every_layer_keeps_its_channels_last_in_memory(architecture: str, residual: str) -> None:
+    """One layer that does not would make each of its neighbours copy."""
+    network = build_generator(ModelConfig(architecture=architecture, residual=residual, **SMALL))
+    kept = {}
+    for name, layer in network.named_modules():
+        if not any(layer.children()):
+            layer.register_forward_hook(
+                lambda layer, inputs, output, name=name: kept.update(
+                    {name: output.is_contiguous(memory_format=torch.channels_last)}
+                )
+            )
+    network(torch.rand(2, 1, 16, 16))
+    assert [name for name, yes in kept.items() if not yes] == []
+
+
+@pytest.mark.parametrize(("architecture", "residual"), BUILT_IN)
+def test_networks_of_several_seeds_can_be_stacked(architecture: str, residual: str) -> None:
+    """Each gets its own weights and input, and gives what it gives alone."""
+    config = ModelConfig(architecture=architecture, residual=residual, **SMALL)
+    networks = [build_initialised(config, seed) for seed in range(3)]
+    amplitudes = torch.rand(3, 2, 1, 16, 16)
+    weights, buffers = torch.func.stack_module_state(networks)
+    together = torch.func.vmap(lambda w, b, x: torch.func.functional_call(networks[0], (w, b), (x,)))
+    alone = torch.stack([network(x) for network, x in zip(networks, amplitudes, strict=True)])
+    torch.testing.assert_close(together(weights, buffers, amplitudes), alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("architecture", "residual"), BUILT_IN)
+def test_compilers_can_take_in_the_whole_network(architecture: str, residual: str) -> None:
+    """Forward and backward as one graph each."""
+    network = build_generator(ModelConfig(architecture=architecture, residual=residual, **SMALL))
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    x = torch.rand(2, 1, 16, 16)
+    patch = compiled(x)
+    patch.abs().sum().backward()
+    torch.testing.assert_close(patch, network(x))
+    assert all(parameter.grad is not None for parameter in network.parameters())

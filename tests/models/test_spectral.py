@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import spectral
 from fnostab.errors import ModelError
 from fnostab.models import SpectralConv2d
+from fnostab.models.fourier import FFTFourier, MatrixFourier, TruncatedFourier, truncated_fourier
 
 
 def dense_fft_oracle(x: np.ndarray, weight: np.ndarray, modes: int) -> np.ndarray:
@@ -25,20 +27,28 @@ def dense_fft_oracle(x: np.ndarray, weight: np.ndarray, modes: int) -> np.ndarra
     return np.fft.ifft2(mixed).real
 
 
+def complex_weight(layer: SpectralConv2d) -> np.ndarray:
+    """(in_channels, out_channels, rows, columns)."""
+    real, imaginary = layer.weight.detach().double().numpy().transpose(3, 2, 4, 1, 0)
+    return real + 1j * imaginary
+
+
 def layer_and_input(resolution: int, modes: int = 12) -> tuple[SpectralConv2d, torch.Tensor]:
     torch.manual_seed(resolution)
     return SpectralConv2d(2, 3, modes, resolution), torch.randn(2, 2, resolution, resolution)
 
 
+@pytest.mark.parametrize("form", [MatrixFourier, FFTFourier])
 @pytest.mark.parametrize("modes", [1, 3, 12])
 @pytest.mark.parametrize("resolution", [64, 33, 32, 16, 9, 8, 7, 5, 4, 3, 2, 1])
-def test_equals_a_dense_fft_in_double_precision(resolution: int, modes: int) -> None:
+def test_equals_a_dense_fft_in_double_precision(resolution: int, modes: int, form: type[TruncatedFourier]) -> None:
     layer, x = layer_and_input(resolution, modes)
-    weight = torch.view_as_complex(layer.weight).detach().numpy().astype(complex)
-    expected = dense_fft_oracle(x.double().numpy(), weight, modes)
+    layer.fourier = form(modes, resolution)
+    expected = dense_fft_oracle(x.double().numpy(), complex_weight(layer), modes)
     output = layer(x)
     assert output.dtype == torch.float32
-    np.testing.assert_allclose(output.detach().numpy(), expected, atol=2e-5 * max(1, np.abs(expected).max()))
+    assert np.linalg.norm(output.detach().numpy() - expected) <= 1e-5 * np.linalg.norm(expected)
+    np.testing.assert_allclose(output.detach().numpy(), expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(
@@ -47,7 +57,7 @@ def test_equals_a_dense_fft_in_double_precision(resolution: int, modes: int) -> 
 )
 def test_only_modes_that_exist_are_allocated(resolution: int, modes: int, rows: int, columns: int) -> None:
     layer = SpectralConv2d(2, 3, modes, resolution)
-    assert layer.weight.shape == (2, 3, rows, columns, 2)
+    assert layer.weight.shape == (columns, rows, 2, 2, 3)
     assert layer.weight.dtype == torch.float32
 
 
@@ -56,7 +66,7 @@ def test_every_allocated_mode_gets_a_gradient(resolution: int) -> None:
     layer, x = layer_and_input(resolution)
     layer(x).square().sum().backward()
     assert layer.weight.grad is not None
-    assert (layer.weight.grad.norm(dim=-1) > 0).all()
+    assert (layer.weight.grad.norm(dim=3) > 0).all()
 
 
 @pytest.mark.parametrize("row_frequency", [3, -3])
@@ -64,7 +74,7 @@ def test_waves_of_either_row_sign_pass(row_frequency: int) -> None:
     """Two diagonals, mirror images of each other: one sign of the rows would see only one of them."""
     layer = SpectralConv2d(1, 1, 4, 32)
     with torch.no_grad():
-        layer.weight.copy_(torch.tensor([1.0, 0.0]).expand_as(layer.weight))
+        layer.weight.copy_(torch.tensor([[1.0], [0.0]]).expand_as(layer.weight))
     n = torch.arange(32) * 2 * torch.pi / 32
     wave = torch.cos(row_frequency * n[:, None] + 2 * n[None, :])[None, None]
     torch.testing.assert_close(layer(wave), wave, atol=1e-5, rtol=0)
@@ -85,8 +95,10 @@ def test_commutes_with_circular_shifts(resolution: int) -> None:
     torch.testing.assert_close(shifted, layer(x).roll((2, 5), dims=(-2, -1)), atol=1e-5, rtol=1e-4)
 
 
-def test_gradient_agrees_with_finite_differences() -> None:
+@pytest.mark.parametrize("form", [MatrixFourier, FFTFourier])
+def test_gradient_agrees_with_finite_differences(form: type[TruncatedFourier]) -> None:
     layer = SpectralConv2d(2, 2, 2, 5).double()
+    layer.fourier = form(2, 5).apply(torch.Tensor.double)
     x = torch.randn(1, 2, 5, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(layer, (x,))
     assert torch.autograd.gradcheck(
@@ -105,3 +117,25 @@ def test_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     layer = SpectralConv2d(2, 3, 4, 16)
     with pytest.raises(ModelError, match=r"expected \(B, 2, 16, 16\), got \("):
         layer(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("channels", "modes", "form"),
+    [
+        (32, 12, MatrixFourier),
+        (8, 8, MatrixFourier),
+        (8, 12, FFTFourier),
+        (64, 32, MatrixFourier),
+        (64, 33, FFTFourier),
+    ],
+)
+def test_few_modes_take_matrices_and_many_the_fft(channels: int, modes: int, form: type[TruncatedFourier]) -> None:
+    assert isinstance(truncated_fourier(modes, 128, channels), form)
+
+
+def test_the_benchmark_measures_each_form_at_each_size_of_the_networks() -> None:
+    """At one size here; errors are those against float64."""
+    assert {(32, 64, 12, 16), (256, 8, 6, 16), (8, 32, 8, 16)} <= set(spectral.network_sizes(quick=True))
+    rows = spectral.measure_size((4, 8, 3, 2), torch.device("cpu"), rounds=1)
+    assert len(rows) == 6
+    assert all(row["value"] < 1e-5 for row in rows if row["unit"] == "relative")

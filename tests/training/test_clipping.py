@@ -63,7 +63,7 @@ LAYERS = {
     "linear": (lambda: nn.Linear(5, 4), 0, 4),
     "conv": (lambda: nn.Conv2d(3, 4, 3), 0, 4),
     "conv_transpose": (lambda: nn.ConvTranspose2d(3, 5, 2), 1, 5),
-    "spectral": (lambda: SpectralConv2d(3, 6, 2, 8), 1, 6),
+    "spectral": (lambda: SpectralConv2d(3, 6, 2, 8), 4, 6),
 }
 
 

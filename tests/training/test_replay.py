@@ -43,9 +43,11 @@ def overflown(trained):
 
 @pytest.fixture(scope="module")
 def collapsed(tmp_path_factory):
-    """A collapse as it happens in the small profile of stage_a."""
+    """A collapse in the small profile of stage_a, at a learning rate at which nearly every seed collapses."""
     folder = tmp_path_factory.mktemp("small")
-    (spec,) = load_study("stage_a", "small", {}).trials("stage_a", folder / "datasets", arms=["control"], seeds=[5])
+    (spec,) = load_study("stage_a", "small", {"training.learning_rate": 0.02}).trials(
+        "stage_a", folder / "datasets", arms=["control"], seeds=[0]
+    )
     assert run_trial(spec, folder / "trial") is Outcome.COLLAPSED
     return kept(folder / "trial")
 
