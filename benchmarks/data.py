@@ -1,33 +1,64 @@
-"""Time to simulate the data set, and what a constant output scores on it, at full and reduced size."""
+"""Data and evaluation: simulating a data set, reading it again, and what judging a reconstruction takes.
 
-import time
+python -m benchmarks --only data
+python -m benchmarks.data           # what the data sets hold, and what a constant output scores on them
+"""
+
+import tempfile
 from functools import partial
+from pathlib import Path
 
 import torch
 
+from benchmarks.timing import Row, compared, in_turns, medians
 from fnostab.config import DataConfig
+from fnostab.data import prepare
 from fnostab.data.grid_lines import simulate
-from fnostab.physics.evaluation import constant_scores
+from fnostab.physics.evaluation import constant_scores, evaluate
 from fnostab.physics.losses import constant_output_loss, mae_loss, poisson_loss
+from fnostab.physics.scan import centre_crop, extract_patches, stitch
 
 CONFIGS = {
     "full": DataConfig(set_phi=True),
-    "reduced": DataConfig(N=32, object_size=120, n_lines=120, scan_stride_train=4, scan_stride_test=5, set_phi=True),
+    "small": DataConfig(N=32, object_size=120, n_lines=120, scan_stride_train=4, scan_stride_test=5, set_phi=True),
 }
 
 
+def measure(quick: bool) -> list[Row]:
+    """Milliseconds of each part, beside those of the simulation; the quick run is of the small profile alone."""
+    torch.set_num_threads(1)
+    rows = []
+    for name in ("small",) if quick else CONFIGS:
+        with tempfile.TemporaryDirectory(prefix="data-") as folder:
+            works = parts(CONFIGS[name], Path(folder))
+            rows += compared(f"data, {name} profile", medians(in_turns(works, 3 if quick else 7)), "ms")
+    return rows
+
+
+def parts(config: DataConfig, folder: Path):
+    data = prepare(config, config.seed, folder)
+    split = data.validation
+    truth = split.objects[0]
+    patches = extract_patches(truth, split.positions, config.N)
+    stitched = stitch(patches, split.positions, centre_crop(config.N, config.scan_stride_test))
+    mae = partial(mae_loss, mean_amplitude=data.mean_amplitude)
+    return {
+        "simulation": lambda: simulate(config, seed=config.seed),
+        "reading it again": lambda: prepare(config, config.seed, folder),
+        "best constant's loss": lambda: constant_output_loss(mae, data.probe, split.amplitudes),
+        "stitching": lambda: stitch(patches, split.positions, centre_crop(config.N, config.scan_stride_test)),
+        "scores with SSIM": lambda: evaluate(stitched.image, stitched.cut(truth), set_phi=True),
+    }
+
+
 def main() -> None:
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s)")
     for name, config in CONFIGS.items():
-        start = time.perf_counter()
         data = simulate(config, seed=config.seed)
-        seconds = time.perf_counter() - start
         amplitudes = data.validation.amplitudes
         mae = partial(mae_loss, mean_amplitude=data.mean_amplitude)
         poisson = partial(poisson_loss, photon_scale=data.photon_scale, mean_count=data.mean_count)
         constant = constant_scores(data.validation.objects[0], set_phi=True)
-        print(f"{name}: simulated in {seconds:.2f} s")
-        print(f"  patterns: {len(data.train.amplitudes)} train, {len(amplitudes)} validation")
+        print(f"{name}: {len(data.train.amplitudes)} patterns to train on, {len(amplitudes)} to validate on")
         print(f"  mean amplitude {data.mean_amplitude:.4f}, photon scale {data.photon_scale:.4g}")
         print(
             f"  mean count {data.mean_count:.5g}, largest count "

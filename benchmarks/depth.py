@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.faults import write_section
+from benchmarks.timing import resident, restart_peak, write_section
 
 DEPTHS = (4, 6, 8, 12, 16)
 VARIANTS = {  # at N = 64 and floor 4 the width ends at 512 by itself
@@ -35,7 +35,7 @@ def main():
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(measure(json.loads(options.child))))
+        print(json.dumps(train_steps(json.loads(options.child))))
         return
     section = "trial" if options.trial else "depth"
     text = whole_trial() if options.trial else table([int(n) for n in options.blocks.split(",")])
@@ -82,14 +82,14 @@ def table(depths):
 
 
 def child(settings):
-    """`measure` in a process of its own."""
+    """`train_steps` in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.depth", "--child", json.dumps(settings)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     answer = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(answer.stdout)
 
 
-def measure(settings):
+def train_steps(settings):
     """Train a few steps, and say what they took."""
     import time
 
@@ -103,7 +103,7 @@ def measure(settings):
     computed = trace(config)
     step_seconds(TrialConfig.from_dotted({"data.N": 16, "data.object_size": 40, "data.scan_stride_test": 4}), "cpu")
     before = resident("VmRSS")  # with all code loaded that a step needs
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    restart_peak()
 
     torch.manual_seed(0)
     module, batch = bare_trial(config, "cpu")
@@ -163,12 +163,6 @@ def whole_trial():
         f"{losses[0]:.2f} to {losses[-1]:.2f}, and held at most {gb(usage.ru_maxrss * 1024)} resident; "
         f"`fnostab estimate` says {gb(needed)}."
     )
-
-
-def resident(field):
-    """Bytes of this process's memory: VmRSS now, VmHWM at most."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def gb(n_bytes):

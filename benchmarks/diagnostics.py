@@ -10,14 +10,12 @@ validation batch of an epoch is watched; steps of training are not.
 import argparse
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.recording import FULL, SMALL, STEPS_AN_EPOCH, spec
+from benchmarks.timing import compared, in_turns, medians, table
 from fnostab.callbacks.block_statistics import block_states
 from fnostab.training.setup import set_up, watched_blocks
 
@@ -30,10 +28,10 @@ def main():
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         training = set_up(spec(SMALL if arguments.small else FULL, Path(scratch)))
-        measure(training, arguments.rounds)
+        print(table(of_blocks(training, arguments.rounds)))
 
 
-def measure(training, rounds):
+def of_blocks(training, rounds):
     module = training.module
     blocks = watched_blocks(module.generator)
     amplitudes = next(iter(training.batches.val_dataloader()))[0]
@@ -56,23 +54,12 @@ def measure(training, rounds):
         module.training_step(batch, 0).backward()
         optimizer.step()
 
-    works = {"validation batch": plain, "the same, watched": watched, "training step": step}
-    times = {name: [] for name in works}
-    for round_ in range(rounds + 1):
-        for name, work in works.items():
-            started = time.process_time()  # other processes do not count
-            work()
-            if round_:  # the first warms up
-                times[name].append(time.process_time() - started)
-    medians = {name: statistics.median(found) for name, found in times.items()}
-    of_batch, of_watched, of_step = medians.values()
-    extra = statistics.median(b - a for a, b in zip(*list(times.values())[:2], strict=True))
-    table = Table("what", "median")
-    for name, seconds in medians.items():
-        table.add_row(name, f"{seconds * 1e3:.0f} ms")
-    table.add_row("watched over plain", f"{of_watched / of_batch:.3f}")
-    table.add_row(f"share of an epoch of {STEPS_AN_EPOCH} steps", f"{extra / (STEPS_AN_EPOCH * of_step):.3%}")
-    Console().print(table)
+    times = in_turns({"plain": plain, "watched": watched, "training step": step}, rounds)
+    extra = statistics.median(b - a for a, b in zip(times["plain"], times["watched"], strict=True)) * 1e3
+    of_each = medians(times)
+    of_step = of_each.pop("training step")
+    epoch = {f"{STEPS_AN_EPOCH} training steps": STEPS_AN_EPOCH * of_step, "watching one batch": extra}
+    return [*compared("validation batch", of_each, "ms"), *compared("an epoch", epoch, "ms")]
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from benchmarks.fault_places import (
     wait_for_server,
 )
 from benchmarks.faulty import FAULTS, MARKER
+from benchmarks.timing import write_section
 from fnostab import names
 from fnostab.journal import Event, Point, read_journal
 from fnostab.tracking import open_store
@@ -117,7 +118,7 @@ def main() -> None:
             ok = all(cell.ok for cell in cells)
     print(text)
     if options.markdown:
-        write_section(options.markdown, section, text)
+        write_section(options.markdown, section, text, "benchmarks/faults.py")
     sys.exit(0 if ok else 1)
 
 
@@ -394,17 +395,6 @@ def kills_table(report: KillsReport) -> str:
     """What random kills did, as Markdown."""
     rows = report.rows()
     return "\n".join(["| what | result |", "|---|---|", *[f"| {name} | {value} |" for name, value in rows]])
-
-
-def write_section(path: Path, section: str, text: str, maker: str = "benchmarks/faults.py") -> None:
-    """Replace what stands between the section's two marks."""
-    begin, end = f"<!-- {section}: made by {maker} -->", f"<!-- end of {section} -->"
-    old = path.read_text()
-    before, _, rest = old.partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise SystemExit(f"{path} has no section between {begin} and {end}")
-    path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 if __name__ == "__main__":

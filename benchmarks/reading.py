@@ -1,14 +1,13 @@
 """Time and memory of the commands that read a study: decide, export, watch and report, and what starting them takes.
 
-    python -m benchmarks.reading            # five minutes on two cores, 1.5 GB of disk
-    python -m benchmarks.reading --quick    # a minute: up to 1,000 trials, shorter histories
+    python -m benchmarks --only reading            # five minutes on two cores, 1.5 GB of disk
+    python -m benchmarks --only reading --quick    # a minute: up to 1,000 trials, shorter histories
 
 Each is a process of its own, as a user starts it, on SQLite databases of 100, 1,000 and 10,000 trials, on 300 trials
 with 8,000 steps, and through a server. Times are medians, on the clock and of processors, where other work does not
-count; the table's ratios are of the latter. Of a server they are those of its client alone.
+count. Of a server they are those of its client alone.
 """
 
-import argparse
 import multiprocessing
 import os
 import shutil
@@ -16,16 +15,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
-
-from rich.console import Console
-from rich.table import Column, Table
 
 from benchmarks.stores import EXPERIMENT, Cost, add_histories, address, copy_trials, run, run_few
+from benchmarks.timing import Row, compared
 
 ROUNDS = 3
 READERS = {
@@ -41,12 +37,10 @@ STARTS = {
     "fnostab ui --help": ("-m", "fnostab", "ui", "--help"),
     "fnostab decide --table": ("-m", "fnostab", "decide", "--table", "trials.csv"),
 }
-UNITS = {"s": "{:.2f}", "processor s": "{:.2f}", "MB": "{:.0f}"}  # and how the table shows them
 WORKERS = 4  # of the server, as `fnostab serve` has
 
 
-def measure(quick: bool) -> list[dict[str, Any]]:
-    """Rows with the keys what, value, unit, ratio and ratio_to."""
+def measure(quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         few = folder / "few"
@@ -60,8 +54,8 @@ def measure(quick: bool) -> list[dict[str, Any]]:
         rows = []
         for name, arguments in READERS.items():
             rows += of_reader(name, arguments, {**stores, f"{trials} trials of {steps:,} steps": long}, rounds)
-        rows += of_starts(stores["100 trials"], 5 * rounds)
         rows += through_a_server(stores)
+        rows += of_starts(stores["100 trials"], 5 * rounds)
     return rows
 
 
@@ -83,35 +77,34 @@ def fill(database: Path, n_trials: int, n_steps: int) -> None:
         add_histories(database, n_steps)
 
 
-def of_reader(
-    name: str, arguments: tuple[str, ...], stores: dict[str, Path], rounds: int, uri: Callable[[Path], str] = address
-) -> Iterator[dict[str, Any]]:
+def of_reader(name: str, arguments: tuple[str, ...], stores: dict[str, Path], rounds: int) -> list[Row]:
     """Time and memory of a command on each store, as ratios to those on the first."""
-    first: dict[str, float] = {}
-    for size, folder in stores.items():
-        found = values([run(folder, "-m", "fnostab", *arguments, "--tracking-uri", uri(folder)) for _ in range(rounds)])
-        first = first or found
-        for unit, value in found.items():
-            yield row(f"{name}, {size}", value, unit, value / first[unit], f"{name}, {next(iter(stores))}")
+    return by_quantity(
+        name,
+        {
+            size: [run(folder, "-m", "fnostab", *arguments, "--tracking-uri", address(folder)) for _ in range(rounds)]
+            for size, folder in stores.items()
+        },
+    )
 
 
-def values(costs: list[Cost]) -> dict[str, float]:
-    """By unit."""
-    return {
-        "s": median(c.seconds for c in costs),
-        "processor s": median(c.processor_seconds for c in costs),
-        "MB": max(c.peak_bytes for c in costs) / 1e6,
-    }
+def by_quantity(what: str, costs: dict[str, list[Cost]]) -> list[Row]:
+    """Of each variant what it took, as ratios to the first."""
+    rows = compared(f"{what}, wall", {v: median(c.seconds for c in each) for v, each in costs.items()}, "s")
+    rows += compared(f"{what}, CPU", {v: median(c.processor_seconds for c in each) for v, each in costs.items()}, "s")
+    return rows + compared(f"{what}, peak", {v: max(c.peak_bytes for c in e) / 1e6 for v, e in costs.items()}, "MB")
 
 
-def through_a_server(stores: dict[str, Path]) -> list[dict[str, Any]]:
+def through_a_server(stores: dict[str, Path]) -> list[Row]:
     """`decide` on the largest store through an MLflow server, as a ratio to the same without."""
     size, folder = list(stores.items())[-1]
-    rows = list(of_reader("decide", READERS["decide"], {size: folder}, 1))
+    arguments = ("-m", "fnostab", *READERS["decide"], "--tracking-uri")
     with server(folder) as url:
-        rows += of_reader("decide through a server", READERS["decide"], {size: folder}, 1, lambda _: url)
-    direct, served = rows[: len(rows) // 2], rows[len(rows) // 2 :]
-    return [{**s, "ratio": s["value"] / d["value"], "ratio_to": d["what"]} for d, s in zip(direct, served, strict=True)]
+        costs = {
+            "directly": [run(folder, *arguments, address(folder))],
+            "through a server": [run(folder, *arguments, url)],
+        }
+    return by_quantity(f"decide, {size}", costs)
 
 
 @contextmanager
@@ -138,34 +131,13 @@ def server(folder: Path) -> Iterator[str]:
         process.wait()
 
 
-def of_starts(folder: Path, rounds: int) -> list[dict[str, Any]]:
+def of_starts(folder: Path, rounds: int) -> list[Row]:
     """What it takes until a command has answered that asks no store, as a ratio to Python alone; in turns."""
     run(folder, "-m", "fnostab", *READERS["export"], "--tracking-uri", address(folder))
     costs: dict[str, list[Cost]] = {name: [] for name in STARTS}
     for _ in range(rounds):
         for name, arguments in STARTS.items():
             costs[name].append(run(folder, *arguments))
-    python, *_ = found = {name: values(each) for name, each in costs.items()}
-    units = [unit for unit in UNITS if unit != "MB"]  # Python alone needs less than this process
-    return [row(n, of[unit], unit, of[unit] / found[python][unit], python) for n, of in found.items() for unit in units]
-
-
-def row(what: str, value: float, unit: str, ratio: float, ratio_to: str) -> dict[str, Any]:
-    return {"what": what, "value": value, "unit": unit, "ratio": ratio, "ratio_to": ratio_to}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    rows = measure(parser.parse_args().quick)
-    table = Table("what", *(Column(unit, justify="right") for unit in UNITS), Column("ratio", justify="right"), "to")
-    for what in dict.fromkeys(each["what"] for each in rows):
-        of = {each["unit"]: each for each in rows if each["what"] == what}
-        ratio, to = of["processor s"]["ratio"], of["processor s"]["ratio_to"]
-        cells = [form.format(of[unit]["value"]) if unit in of else "" for unit, form in UNITS.items()]
-        table.add_row(what, *cells, *(("", "") if to == what else (f"{ratio:.2f}", to)))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-
-
-if __name__ == "__main__":
-    main()
+    return [
+        row for row in by_quantity("start", costs) if row["unit"] == "s"
+    ]  # Python alone needs less than this process

@@ -9,7 +9,6 @@ Every figure is a ratio within one run, in rounds that take turns: the machine m
 import argparse
 import logging
 import os
-import statistics
 import tempfile
 import time
 import warnings
@@ -18,9 +17,8 @@ from pathlib import Path
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.timing import Row, clock, compared, medians, table
 from fnostab.callbacks import BlackBox, Snapshots, StateFiles
 from fnostab.callbacks.snapshots import EVERY_STEPS
 from fnostab.callbacks.state import take_state, write_state
@@ -34,16 +32,17 @@ SMALL = {"data.N": 32, "data.object_size": 120, "data.n_lines": 120, "data.scan_
 SMALL |= {"model.hidden_channels": 8, "model.fno_blocks": 3, "model.fno_modes": 8}
 VARIANTS = ("plain", "monitor", "monitor and black box")
 STEPS_AN_EPOCH = 431  # at full size
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Clock(Callback):
-    """Processor seconds from the start of one batch to the start of the next: other processes do not count."""
+    """Seconds from the start of one batch to the start of the next."""
 
     def __init__(self):
         self.starts = []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.starts.append(time.process_time())
+        self.starts.append(clock(DEVICE))
 
     @property
     def steps(self):
@@ -66,7 +65,7 @@ class States(Callback):
 
 
 def spec(settings, folder):
-    config = TrialConfig.from_dotted(settings | {"training.epochs": 1, "execution.device": "cpu"})
+    config = TrialConfig.from_dotted(settings | {"training.epochs": 1, "execution.device": DEVICE})
     about = {
         "experiment": "benchmark",
         "study": "benchmark",
@@ -80,8 +79,8 @@ def spec(settings, folder):
 def steps(variant, trial, folder, n_steps):
     """Seconds of each step; the last callback's `States` too."""
     training = set_up(trial)
-    clock, states = Clock(), States(folder)
-    callbacks = [clock]
+    watch, states = Clock(), States(folder)
+    callbacks = [watch]
     with Journal(folder / f"journal-{time.monotonic_ns()}") as journal:
         if variant != "plain":
             monitor = training.monitor(journal)
@@ -90,7 +89,7 @@ def steps(variant, trial, folder, n_steps):
             snapshots = Snapshots(monitor, folder)
             callbacks += [snapshots, BlackBox(monitor, snapshots, folder / "black_box", about={}), states]
         lightning.Trainer(
-            accelerator="cpu",
+            accelerator="gpu" if DEVICE == "cuda" else "cpu",
             max_epochs=1,
             limit_train_batches=n_steps,
             limit_val_batches=0,
@@ -102,7 +101,7 @@ def steps(variant, trial, folder, n_steps):
             enable_progress_bar=False,
             enable_model_summary=False,
         ).fit(training.module, training.batches)
-    return clock.steps, states
+    return watch.steps, states
 
 
 def journal_costs(folder, n=2000):
@@ -120,42 +119,48 @@ def journal_costs(folder, n=2000):
     return found
 
 
+def measure(quick: bool) -> list[Row]:
+    """Of the full size; the quick run takes fewer steps, whose ratios are rougher."""
+    quieten()
+    return of_size("full size", FULL, *((3, 4) if quick else (4, 8)))
+
+
+def quieten():
+    torch.set_num_threads(1)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+
+
+def of_size(size, settings, rounds, n_steps):
+    """Rows of all variants, and of what is done now and then as a share of all steps."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        trial = spec(settings, folder)
+        times = {variant: [] for variant in VARIANTS}
+        for _ in range(rounds):
+            for variant in VARIANTS:
+                found, states = steps(variant, trial, folder, n_steps + 2)
+                times[variant] += found
+        rows = compared(f"recorded step, {size}", medians(times), "ms")
+        plain = rows[0]["value"]
+        now_and_then = {
+            f"copy of the state, a {EVERY_STEPS}th of it": states.copy_s / EVERY_STEPS,
+            "file of the state, its share of an epoch": states.write_s / STEPS_AN_EPOCH,
+            **{f"a point, {name}": microseconds / 1e6 for name, microseconds in journal_costs(folder).items()},
+        }
+        shares = {"plain": plain} | {name: seconds * 1e3 for name, seconds in now_and_then.items()}
+        return [*rows, *compared(f"a step's share, {size}", shares, "ms")]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=8)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
-    console = Console()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        trial = spec(SMALL if arguments.small else FULL, folder)
-        times = {variant: [] for variant in VARIANTS}
-        for _ in range(arguments.rounds):
-            for variant in VARIANTS:
-                found, states = steps(variant, trial, folder, arguments.steps + 2)
-                times[variant] += found
-        plain = statistics.median(times["plain"])
-        table = Table("what", "median", "of a plain step")
-        for variant, found in times.items():
-            median = statistics.median(found)
-            table.add_row(f"step, {variant}", f"{median * 1e3:.1f} ms", f"{median / plain:.3f}")
-        table.add_row(
-            f"copy of the state, every {EVERY_STEPS} steps",
-            f"{states.copy_s * 1e3:.0f} ms",
-            f"+{states.copy_s / EVERY_STEPS / plain:.4f}",
-        )
-        table.add_row(
-            f"file of the state ({states.bytes / 1e6:.0f} MB), at most 2 % of the time",
-            f"{states.write_s * 1e3:.0f} ms",
-            f"+{min(0.02, states.write_s / STEPS_AN_EPOCH / plain):.4f} once an epoch of {STEPS_AN_EPOCH}",
-        )
-        for name, microseconds in journal_costs(folder).items():
-            table.add_row(f"a point, {name}", f"{microseconds:.0f} µs", f"+{microseconds / 1e6 / plain:.4f}")
-        console.print(table)
+    quieten()
+    size = ("small profile", SMALL) if arguments.small else ("full size", FULL)
+    print(table(of_size(*size, arguments.rounds, arguments.steps)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The layout of weights of the reference's hybrid network, to be counted on the meta device, never to be run.
+"""The layout of weights of the reference's hybrid network, to be counted on the meta device, and its spectral layer.
 
 Its spectral convolution keeps the rows of one sign and allocates modes x modes complex weights at every level,
 though at resolution r only min(modes, r) x min(modes, r // 2 + 1) modes exist, and its channels double at every
@@ -16,6 +16,24 @@ CHANNELS = 32
 MODES = 12
 N = 64
 FLOOR = 4  # of the resolution, where N / 2^(blocks - 1) does not exist
+
+
+class ReferenceSpectralConv(nn.Module):
+    """Multiplies the rows of one sign, as far as they exist, by a complex matrix a mode; (B, C, N, N) -> the same."""
+
+    def __init__(self, in_channels, out_channels, modes):
+        super().__init__()
+        self.modes = modes
+        weight = torch.randn(in_channels, out_channels, modes, modes, dtype=torch.complex64)
+        self.weight = nn.Parameter(weight * in_channels**-0.5)
+
+    def forward(self, x):
+        spectrum = torch.fft.rfft2(x)
+        rows, columns = (min(self.modes, size) for size in spectrum.shape[2:])
+        mixed = torch.zeros(len(x), self.weight.shape[1], *spectrum.shape[2:], dtype=spectrum.dtype, device=x.device)
+        low, weight = spectrum[:, :, :rows, :columns], self.weight[:, :, :rows, :columns]
+        mixed[:, :, :rows, :columns] = torch.einsum("bixy,ioxy->boxy", low, weight)
+        return torch.fft.irfft2(mixed, s=x.shape[2:])
 
 
 class ReferenceBlock(nn.Module):

@@ -76,14 +76,14 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=6)
     parser.add_argument("--markdown", type=Path, help="Put the result into this file.")
     options = parser.parse_args()
-    found = [measure(store, options.trials) for store in options.stores.split(",")]
+    found = [measure_store(store, options.trials) for store in options.stores.split(",")]
     text = "\n".join(table(found))
     print(text)
     if options.markdown:
         write_section(options.markdown, "scale", text, "benchmarks/scale.py")
 
 
-def measure(store: str, trials: int) -> Cost:
+def measure_store(store: str, trials: int) -> Cost:
     """Send some trials' journals to a store of a kind, and take the time."""
     with tempfile.TemporaryDirectory(prefix="scale-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)

@@ -1,21 +1,18 @@
 """The spectral convolution by matrices and by FFT: forward, forward and backward, and error, at the networks' sizes.
 
-    python -m benchmarks.spectral            # every size, and more modes than any network has: a minute on one core
-    python -m benchmarks.spectral --quick    # the small profile's, and the full one's at depth 4
+    python -m benchmarks --only spectral            # every size, and more modes than any network has
+    python -m benchmarks --only spectral --quick    # the small profile's, and the full one's at depth 4
 
 On a GPU where there is one, else on one thread of the CPU, where the time is the process's own: other
 processes do not count. Forms take turns. The error is relative to the FFT in float64.
 """
 
-import argparse
-import statistics
-import time
+from functools import partial
 from itertools import product
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.timing import compared, in_turns, medians, row
 from fnostab.config import ModelConfig
 from fnostab.models import SpectralConv2d, build_generator, residual_blocks
 from fnostab.models.fourier import FFTFourier, MatrixFourier
@@ -31,19 +28,7 @@ CROSSING = [  # (channels, resolution, modes, batch): where one form becomes the
 ]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    rows = measure(parser.parse_args().quick)
-    table = Table("channels, pixels, modes, batch", "form", "value", "unit", "to")
-    for row in rows:
-        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f} x {row['of']}"
-        table.add_row(row["what"], row["variant"], f"{row['value']:.3g}", row["unit"], ratio)
-    Console().print(table)
-
-
 def measure(quick):
-    """Rows of what, variant, value, unit, and the ratio to the variant named in ``of``, None for that itself."""
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
@@ -67,6 +52,7 @@ def network_sizes(quick):
 
 def measure_size(size, device, rounds):
     channels, resolution, modes, batch = size
+    said = f"{channels} channels, {resolution}², {modes} modes, batch {batch}"
     layer = SpectralConv2d(channels, channels, modes, resolution).to(device)
     x = torch.randn(batch, resolution, resolution, channels, device=device).movedim(-1, 1).requires_grad_()
     gradient = torch.randn_like(x)
@@ -84,13 +70,8 @@ def measure_size(size, device, rounds):
 
     rows = []
     for what, work in (("forward", forward), ("forward and backward", step)):
-        times = {name: [] for name in forms}
-        for round_, name in product(range(rounds + 1), forms):
-            seconds = timed(work, name, device)
-            if round_:  # the first warms up
-                times[name].append(seconds)
-        medians = {name: statistics.median(found) * 1e3 for name, found in times.items()}
-        rows += [row(size, f"{name}, {what}", value, "ms", medians["fft"]) for name, value in medians.items()]
+        works = {name: partial(work, name) for name in forms}
+        rows += compared(f"{said}, {what}", medians(in_turns(works, rounds, device=device.type)), "ms", of="fft")
     exact = SpectralConv2d(channels, channels, modes, resolution).double()
     exact.fourier = FFTFourier(modes, resolution).apply(torch.Tensor.double)
     with torch.no_grad():
@@ -98,34 +79,5 @@ def measure_size(size, device, rounds):
         expected = exact(x.detach().cpu().double())
         for name in forms:
             error = (forward(name).cpu().double() - expected).norm() / expected.norm()
-            rows.append(row(size, f"{name}, error", float(error), "relative", None))
+            rows.append(row(f"{said}, relative error", name, float(error), ""))
     return rows
-
-
-def timed(work, name, device):
-    """Seconds that ``work(name)`` takes."""
-    if device.type != "cuda":
-        started = time.process_time()
-        work(name)
-        return time.process_time() - started
-    torch.cuda.synchronize()
-    started = time.perf_counter()
-    work(name)
-    torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
-def row(size, variant, value, unit, base):
-    compared = base is not None and not variant.startswith("fft")
-    return {
-        "what": ", ".join(map(str, size)),
-        "variant": variant,
-        "value": value,
-        "unit": unit,
-        "ratio": value / base if compared else None,
-        "of": variant.replace("matrices", "fft") if compared else None,
-    }
-
-
-if __name__ == "__main__":
-    main()

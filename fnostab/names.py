@@ -26,6 +26,7 @@ SCHEMA_TAG = "fnostab.schema"
 VERSION = "fnostab.version"
 GIT_COMMIT = "fnostab.git_commit"
 DEVICE = "fnostab.device"
+LOCKSTEP = "fnostab.lockstep"  # how many trials the process trained side by side
 DATASET_DIGEST = "fnostab.dataset_digest"
 THINNED = "fnostab.thinned"  # when `fnostab prune` took points away; the run takes no more of them
 SHORT_ARM = "arm"  # short copies, for the UI's grouping

@@ -69,7 +69,7 @@ SMALLER = [  # what a command is run as: (pattern, what takes its place)
     (r"\(100_000\)", "(1000)"),
     (r"\(2000, 32\)", "(20, 32)"),
     (r"pytest .*", r"\g<0> --collect-only --quiet"),  # they are run as tests
-    (r"python -m benchmarks\.\w+", r"\g<0> --help"),
+    (r"python -m benchmarks(\.\w+)?", r"\g<0> --help"),
     (r"fnostab replay \S+", "fnostab replay {failed}"),  # of a trial that fails for certain
     (r"fnostab serve", r"\g<0> --port 0"),
 ]

@@ -30,6 +30,7 @@ WORDS = {
     "table",
     "policy",
     "slurm",
+    "startup",
 }
 MAY_IMPORT = {  # besides the words; docs/architecture.md draws it
     **{word: set() for word in WORDS},

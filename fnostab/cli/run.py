@@ -22,12 +22,13 @@ from fnostab.cli.options import (
     positive,
 )
 from fnostab.errors import ConfigError, DecisionError, LaunchError, TrackingError
+from fnostab.startup import imports_that_stay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fnostab.studies.launcher import Launcher
     from fnostab.studies.run import StudyRun
-    from fnostab.studies.slurm import SlurmLauncher
     from fnostab.studies.spec import Study
 
 
@@ -42,6 +43,7 @@ CURE = "cure"  # the same
 @click.option("--profile", default="auto", show_default=True, help="Size: full, small, or auto (full on a GPU).")
 @click.option("--epochs", metavar="N", help="Epochs of every trial.  [default: the profile's]")
 @click.option("--jobs", metavar="N", help="Trials side by side; of Slurm, jobs at once.  [default: one a GPU or core]")
+@click.option("--lockstep", metavar="K", help="Train K seeds of an arm together in one process (docs/performance.md).")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as model.fno_blocks=8.")
 @click.option("--experiment", help="MLflow experiment.  [default: the study's name]")
 @click.option(
@@ -66,6 +68,7 @@ def command(
     seeds: str | None,
     arms: str | None,
     jobs: str | None,
+    lockstep: str | None,
     attempts: str | None,
     **options: Any,
 ) -> None:
@@ -85,6 +88,7 @@ def command(
         "seeds": parse_seeds(seeds),
         "arms": parse_names(arms),
         "jobs": positive("jobs", jobs),
+        "lockstep": positive("lockstep", lockstep),
         "attempts": positive("attempts", attempts),
     }
     if options["study"] == STRATEGY:
@@ -224,9 +228,10 @@ def _resolve(
     console: Console,
     launcher: str = "local",
     cluster: str | None = None,
+    lockstep: int | None = None,
     alpha: float | None = None,
     from_experiment: str | None = None,
-) -> tuple[Study, list[str], SlurmLauncher | None]:
+) -> tuple[Study, list[str], Launcher | None]:
     """The study as the command line names it, its arms that are to be run (empty for all), and what runs them."""
     from fnostab.studies.spec import load_study
 
@@ -247,16 +252,24 @@ def _resolve(
     if given == "auto" and not from_experiment:
         how = "was found" if on_cluster is None else "is asked for"
         console.print(f"profile {loaded.profile}: {'a' if loaded.profile == 'full' else 'no'} GPU {how}")
-    return loaded, arms, on_cluster
+    if lockstep is None:
+        return loaded, arms, on_cluster
+    if on_cluster is not None:
+        raise ConfigError("--lockstep is of this machine's trials: leave it out, or leave out --launcher slurm")
+    from fnostab.studies.local import LocalLauncher, default_jobs
+
+    device = next(iter(loaded.arms.values())).execution.device
+    return loaded, arms, LocalLauncher(default_jobs(device) if jobs is None else jobs, device, lockstep)
 
 
 def _load(console: Console) -> Callable[..., StudyRun]:
     """`run_study`, with all that it needs imported: that takes seconds, in which something should be said."""
     console.print("loading torch and MLflow ...", end=" ")
     started = time.monotonic()
-    import fnostab.data
-    import fnostab.models  # noqa: F401 - both import torch, which would be silent later
-    from fnostab.studies.run import run_study
+    with imports_that_stay():
+        import fnostab.data
+        import fnostab.models  # noqa: F401 - both import torch, which would be silent later
+        from fnostab.studies.run import run_study
 
     console.print(f"{time.monotonic() - started:.1f} s", highlight=False)
     return run_study

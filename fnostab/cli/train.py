@@ -1,7 +1,5 @@
 """``fnostab train``: one trial."""
 
-import logging
-import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import click
 from fnostab.cli.options import OUTPUT, TRACKING_URI
 from fnostab.cli.run import run_and_report
 from fnostab.errors import ConfigError
+from fnostab.startup import imports_that_stay
 
 
 @click.command("train", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -20,7 +19,13 @@ from fnostab.errors import ConfigError
 @click.option("--epochs", metavar="N", help="Epochs.  [default: the profile's]")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as model.fno_blocks=8.")
 @click.option("--experiment", help="MLflow experiment.  [default: the study's name]")
-@click.option("--trial", "trial_file", type=click.Path(dir_okay=False, path_type=Path), help="A trial.json instead.")
+@click.option(
+    "--trial",
+    "trial_files",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    help="A trial.json instead; several of one arm are trained in lockstep.",
+)
 @OUTPUT
 @TRACKING_URI
 @click.pass_context
@@ -33,7 +38,7 @@ def command(
     epochs: str | None,
     settings: tuple[str, ...],
     experiment: str | None,
-    trial_file: Path | None,
+    trial_files: tuple[Path, ...],
     output: Path,
     tracking_uri: str | None,
 ) -> None:
@@ -42,8 +47,11 @@ def command(
     With --trial FILE, as launchers call it: train what trial.json describes and write journal and
     artifacts beside it. That needs no MLflow; `fnostab sync` sends the journal.
     """
-    if trial_file is not None:
-        _train_file(trial_file)
+    if trial_files:
+        with imports_that_stay():
+            from fnostab.training.process import train_files
+
+        sys.exit(train_files(trial_files))
     if study is None:
         raise ConfigError("which trial? Name a study (see `fnostab studies`), or a file with --trial")
     if not seed.isdecimal():
@@ -60,23 +68,3 @@ def command(
         output=output,
         tracking_uri=tracking_uri,
     )
-
-
-def _train_file(path: Path) -> None:
-    from fnostab.trial import TrialSpec
-
-    spec = TrialSpec.read(path)
-
-    from fnostab.outcomes import TRAINING_OUTCOMES
-    from fnostab.training.trial import run_trial
-
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # Lightning sets it when it is imported
-    signal.signal(signal.SIGTERM, _terminate)  # from here on there is a journal to write the end into
-    outcome = run_trial(spec, path.parent)
-    click.echo(f"{spec.arm}-{spec.seed}: {outcome}")
-    sys.exit(0 if outcome in TRAINING_OUTCOMES else 1)
-
-
-def _terminate(signum: int, frame: object) -> None:
-    signal.signal(signum, signal.SIG_IGN)  # once is enough: the end must be written
-    raise SystemExit(f"ended by {signal.Signals(signum).name}")

@@ -17,6 +17,7 @@ from fnostab.figures.style import COLOURS, INK, STYLE, legend_below, mark_nonfin
 __all__ = ["Panel", "Series", "history_figure", "reconstruction_figure"]
 
 ERRORS = "cividis"  # its lightness rises all the way, so that the sign of an error is seen in grey too
+WIDTH, ROW_HEIGHT, IMAGE = 7.2, 2.2, 1.67  # inches
 LINE_COLOURS = (COLOURS[0], COLOURS[4])  # dark under light: both are seen in grey
 
 Series = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps, rising, and values, both (n,)
@@ -55,30 +56,45 @@ def reconstruction_figure(predicted: NDArray[np.complex64], truth: NDArray[np.co
     if phase:
         rows.append(("phase", " / rad", np.angle(predicted), np.angle(truth)))
     with matplotlib.rc_context({**STYLE, "axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):
-        figure = Figure(figsize=(7.2, 0.2 + 2.1 * len(rows)), layout="constrained")
-        axes = figure.subplots(len(rows), 3, squeeze=False)
-        for line, (name, unit, ours, theirs) in zip(axes, rows, strict=True):
+        figure = Figure(figsize=(WIDTH, ROW_HEIGHT * len(rows)))
+        for line, (name, unit, ours, theirs) in enumerate(rows):
+            places = [(line, column) for column in range(3)]
             error = np.angle(np.exp(1j * (ours - theirs))) if name == "phase" else ours - theirs
             limit = float(np.abs(error).max()) or 1.0
             same = (theirs.min(), theirs.max())
-            _image(line[0], ours, f"predicted {name}{unit}", "viridis", same)
-            _image(line[1], theirs, f"true {name}{unit}", "viridis", same)
-            _image(line[2], error, f"{name} error{unit}", ERRORS, (-limit, limit))
-            line[2].set_xlabel(f"mean absolute error {np.abs(error).mean():.2g}", fontsize=8)
+            _image(figure, places[0], ours, f"predicted {name}{unit}", "viridis", same)
+            _image(figure, places[1], theirs, f"true {name}{unit}", "viridis", same)
+            ax = _image(figure, places[2], error, f"{name} error{unit}", ERRORS, (-limit, limit))
+            ax.set_xlabel(f"mean absolute error {np.abs(error).mean():.2g}", fontsize=8)
     return figure
 
 
-def _image(ax: Axes, image: NDArray[Any], title: str, colours: str, limits: tuple[float, float]) -> None:
+def _image(
+    figure: Figure, place: tuple[int, int], image: NDArray[Any], title: str, colours: str, limits: tuple[float, float]
+) -> Axes:
+    """An image in its line and column, with a colour bar.
+
+    Where they lie is known, so they are put there: to let matplotlib find it out takes longer than all else.
+    """
+    line, column = place
+    width, height = figure.get_size_inches()
+    left, bottom = 0.1 + column * (WIDTH - 0.1) / 3, height - (line + 1) * ROW_HEIGHT + 0.27
+
+    def axes(x: float, y: float, w: float, h: float) -> Axes:
+        return figure.add_axes(((left + x) / width, (bottom + y) / height, w / width, h / height))
+
+    ax = axes(0, 0, IMAGE, IMAGE)
     shown = ax.imshow(image, cmap=colours, vmin=limits[0], vmax=limits[1])
     ax.set(xticks=[], yticks=[])
     ax.set_title(title, fontsize=9)
     rounding = 1e-6 * (limits[1] - limits[0])
     below, above = image.min() < limits[0] - rounding, image.max() > limits[1] + rounding
     tips = "both" if below and above else "min" if below else "max" if above else "neither"
-    assert ax.figure is not None
-    bar = ax.figure.colorbar(shown, ax=ax, shrink=0.9, extend=tips)
+    bar = figure.colorbar(shown, cax=axes(IMAGE + 0.06, 0.05 * IMAGE, 0.09, 0.9 * IMAGE), extend=tips)
     bar.ax.tick_params(labelsize=7.5)
+    bar.ax.yaxis.get_offset_text().set_horizontalalignment("left")  # else it lies on the image's title
     bar.locator = MaxNLocator(5)
+    return ax
 
 
 def history_figure(

@@ -9,7 +9,7 @@ from fnostab.journal import Journal
 from fnostab.outcomes import Outcome
 from fnostab.studies.progress import TrialProgress
 
-__all__ = ["Launcher", "write_outcome"]
+__all__ = ["Launcher", "jobs_of", "write_outcome"]
 
 
 class Launcher(Protocol):
@@ -18,12 +18,14 @@ class Launcher(Protocol):
     Attributes:
         jobs: how many trials run side by side at most.
         trials_per_job: how many of them share one job.
+        lockstep: whether those are trained in lockstep, and therefore of one arm.
         here: whether they run on this machine.
         trouble: what keeps it from knowing how they are; None if nothing does.
     """
 
     jobs: int
     trials_per_job: int
+    lockstep: bool
     here: bool
     trouble: str | None
 
@@ -57,6 +59,19 @@ class Launcher(Protocol):
 
     def cancel(self) -> list[TrialProgress]:
         """End all trials that are under way, but for those of this machine that others started; they are ``killed``."""
+
+
+def jobs_of(waiting: Sequence[TrialProgress], launcher: Launcher) -> list[list[TrialProgress]]:
+    """Trials in the order in which they wait, as those that share a job."""
+    jobs: list[list[TrialProgress]] = []
+    for trial in waiting:
+        for job in jobs:
+            if len(job) < launcher.trials_per_job and (not launcher.lockstep or job[0].spec.arm == trial.spec.arm):
+                job.append(trial)
+                break
+        else:
+            jobs.append([trial])
+    return jobs
 
 
 def write_outcome(trial: TrialProgress, outcome: Outcome, reason: str, *, requested: bool) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fnostab.errors import LaunchError
 from fnostab.outcomes import Outcome
-from fnostab.studies.launcher import write_outcome
+from fnostab.studies.launcher import jobs_of, write_outcome
 from fnostab.studies.progress import TrialProgress
 from fnostab.studies.spec import count_gpus
 from fnostab.tracking.attempt import STDERR_FILE, is_being_written
@@ -33,29 +33,29 @@ def default_jobs(device: str) -> int:
 
 @dataclass
 class _Job:
-    """A trial under way. ``process`` is None if another launcher started it."""
+    """Trials under way in one process. ``process`` is None if another launcher started it."""
 
-    trial: TrialProgress
+    trials: Sequence[TrialProgress]
     slot: int
-    process: subprocess.Popen[bytes] | None
+    process: subprocess.Popen[bytes] | None = None
     asked_to_end: bool = False
     log_start: int = 0  # where this attempt's output begins in stderr.log
 
     @property
     def log(self) -> Path:
-        return self.trial.directory / STDERR_FILE
+        return self.trials[0].directory / STDERR_FILE
 
     def has_ended(self) -> bool:
         if self.process is not None and self.process.poll() is None:
             return False
-        if not is_being_written(self.trial.directory):
+        if not any(is_being_written(trial.directory) for trial in self.trials):
             return True
         self.process = None  # another launcher's process was faster
         return False
 
 
 class LocalLauncher:
-    """Starts trials as ``python -m fnostab train --trial FILE`` and says when they have ended.
+    """Starts trials as ``python -m fnostab train --trial FILE ...`` and says when they have ended.
 
     A trial that another launcher started and that is still at work is adopted: waited for, not
     started again. A process that dies without a word gets its outcome written for it.
@@ -63,55 +63,60 @@ class LocalLauncher:
     Args:
         jobs: processes side by side.
         device: "auto", "cpu" or "cuda"; with GPUs the processes take turns on them.
+        lockstep: seeds of an arm that share a process, see `fnostab.training.lockstep`.
     """
 
-    trials_per_job = 1
     here = True
     trouble: str | None = None
     leaving = "ending the trials that run; the same command goes on where this one stopped"
 
-    def __init__(self, jobs: int, device: str) -> None:
-        if jobs < 1:
-            raise LaunchError(f"jobs={jobs}: at least 1 is needed")
-        self.jobs = jobs
+    def __init__(self, jobs: int, device: str, lockstep: int = 1) -> None:
+        for name, number in (("jobs", jobs), ("lockstep", lockstep)):
+            if number < 1:
+                raise LaunchError(f"{name}={number}: at least 1 is needed")
+        self.jobs = jobs * lockstep
+        self.trials_per_job = lockstep
+        self.lockstep = lockstep > 1
+        self._processes = jobs
         self._gpu_names = [] if device == "cpu" else _visible_gpus()
         self.gpus = len(self._gpu_names)
         self._running: list[_Job] = []
 
     @property
     def free(self) -> int:
-        """How many more trials can be submitted now."""
-        return self.jobs - len(self._running)
+        """How many more processes can be started now."""
+        return self._processes - len(self._running)
 
     def submit(self, trials: Sequence[TrialProgress]) -> None:
-        """Start a trial, or adopt it if it is running already.
-
-        Args:
-            trials: one alone, since each has a process of its own.
+        """Start trials in one process, or adopt those that are running already.
 
         Raises:
-            LaunchError: its process can't be started.
+            LaunchError: the process can't be started.
         """
-        (trial,) = trials
-        job = _Job(trial, min(set(range(self.jobs)) - {job.slot for job in self._running}), None)
-        if not is_being_written(trial.directory):
-            self._start(job)
-        self._running.append(job)
+        adopted = [trial for trial in trials if is_being_written(trial.directory)]
+        started = [trial for trial in trials if trial not in adopted]
+        for together in [[trial] for trial in adopted] + ([started] if started else []):
+            job = _Job(together, min(set(range(self.jobs)) - {job.slot for job in self._running}))
+            if together is started:
+                self._start(job)
+            self._running.append(job)
 
     def poll(self) -> list[TrialProgress]:
-        """Trials that have ended since the last call, each with its outcome in its journal."""
+        """Trials whose process has ended since the last call, each with its outcome in its journal."""
         ended = [job for job in self._running if job.has_ended()]
         for job in ended:
             self._running.remove(job)
-            job.trial.update()
-            if job.trial.outcome is None:
-                outcome, reason = _post_mortem(job)
-                write_outcome(job.trial, outcome, reason, requested=_was_asked_to_end(job))
-        return [job.trial for job in ended]
+            for trial in job.trials:
+                trial.update()
+                if trial.outcome is None:
+                    outcome, reason = _post_mortem(job)
+                    write_outcome(trial, outcome, reason, requested=_was_asked_to_end(job))
+        return [trial for job in ended for trial in job.trials]
 
     def preview(self, trials: Sequence[TrialProgress]) -> str:
         """The commands that would be started."""
-        return "\n".join(shlex.join(_command(trial)) for trial in trials if not is_being_written(trial.directory))
+        waiting = [trial for trial in trials if not is_being_written(trial.directory)]
+        return "\n".join(shlex.join(_command(job)) for job in jobs_of(waiting, self))
 
     def leave(self) -> None:
         """End the trials: nobody would be there to say how they ended."""
@@ -150,7 +155,7 @@ class LocalLauncher:
                 job.log_start = log.tell()
                 # A session of its own: Ctrl-C reaches the launcher alone, which then asks its trials to end.
                 job.process = subprocess.Popen(
-                    _command(job.trial),
+                    _command(job.trials),
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -158,11 +163,12 @@ class LocalLauncher:
                     start_new_session=True,
                 )
         except OSError as error:
-            raise LaunchError(f"can't start {job.trial.name}: {error.strerror or error}") from error
+            raise LaunchError(f"can't start {job.trials[0].name}: {error.strerror or error}") from error
 
 
-def _command(trial: TrialProgress) -> list[str]:
-    return [sys.executable, "-m", "fnostab", "train", "--trial", str(trial.directory / "trial.json")]
+def _command(trials: Sequence[TrialProgress]) -> list[str]:
+    files = [part for trial in trials for part in ("--trial", str(trial.directory / "trial.json"))]
+    return [sys.executable, "-m", "fnostab", "train", *files]
 
 
 def _visible_gpus() -> list[str]:

@@ -16,7 +16,7 @@ from rich.console import Console
 from fnostab.errors import LaunchError, TrackingError
 from fnostab.studies.cancelling import forget_cancelling, is_cancelled
 from fnostab.studies.known import close_abandoned, insist_on_no_jobs, read_journals, take_from_store
-from fnostab.studies.launcher import Launcher
+from fnostab.studies.launcher import Launcher, jobs_of
 from fnostab.studies.local import LocalLauncher, default_jobs
 from fnostab.studies.progress import TrialProgress
 from fnostab.studies.retries import ATTEMPTS, Retries
@@ -121,7 +121,7 @@ def run_study(
     if launcher.here:
         insist_on_no_jobs(folder)
     estimates = _insist_on_fit(specs, folder, retries, launcher) if isinstance(launcher, LocalLauncher) else None
-    _prepare(study, specs, console, here=launcher.here)
+    _prepare(study, specs, console, launcher)
     close_abandoned(store, experiment, output, console)
     trials = read_journals(record, specs, folder)
     take_from_store(store, record, trials, retry_oom, console)
@@ -166,7 +166,8 @@ def _work_off(
             while waiting or running:
                 _stop_if_cancelled(trials, launcher, console)
                 while waiting and launcher.free:
-                    together, waiting = waiting[: launcher.trials_per_job], waiting[launcher.trials_per_job :]
+                    together = jobs_of(waiting, launcher)[0]
+                    waiting = [trial for trial in waiting if trial not in together]
                     running += together
                     launcher.submit(together)
                 for ended in launcher.poll():
@@ -212,18 +213,21 @@ def _say(console: Console, line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _prepare(study: Study, specs: Sequence[TrialSpec], console: Console, *, here: bool) -> None:
-    """Make the data sets that all arms share, and see that networks and probes can be used, ``here`` or elsewhere."""
+def _prepare(study: Study, specs: Sequence[TrialSpec], console: Console, launcher: Launcher) -> None:
+    """Make the data sets that all arms share, and see that the launcher can use networks and probes."""
     import torch  # here: it takes seconds
 
     from fnostab.data import prepare
     from fnostab.models import build_generator, check_generator
     from fnostab.physics.probe import make_probe
+    from fnostab.training.lockstep import insist_on_lockstep
 
     for spec in {s.arm: s for s in specs}.values():
-        if here and spec.config.execution.device == "cuda" and not torch.cuda.is_available():
+        if launcher.here and spec.config.execution.device == "cuda" and not torch.cuda.is_available():
             raise LaunchError("execution.device=cuda, but torch sees no GPU here: use auto or cpu, or mend the driver")
         check_generator(build_generator(spec.config.model), spec.config.data.N)
+        if launcher.lockstep:
+            insist_on_lockstep([spec])
         make_probe(spec.config.data.probe, spec.config.data.N)
     shared = [s for s in specs if "data" not in s.config.vary]
     for spec in {s.config.data.model_dump_json(): s for s in shared}.values():

@@ -48,6 +48,7 @@ class SlurmLauncher:
         LaunchError: there is no Slurm here, no submitit, or no accounting.
     """
 
+    lockstep = False
     here = False
 
     def __init__(self, cluster: ClusterFile, jobs: int | None = None) -> None:

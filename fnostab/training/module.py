@@ -21,6 +21,7 @@ from fnostab.physics.far_field import far_field
 from fnostab.physics.losses import constant_output_loss, mae_loss, poisson_loss
 from fnostab.physics.twin import twin_share
 from fnostab.training.clipping import make_clipper, mark_units_
+from fnostab.training.lockstep import Seat
 from fnostab.training.precision import convolutions_in
 from fnostab.training.reconstruction import reconstruct, true_patches
 from fnostab.training.schedules import rate_factor
@@ -45,7 +46,9 @@ class PtychoModule(lightning.LightningModule):
 
     Attributes:
         clip_fraction: share of units that the last step clipped, a 0-d tensor; None without clipping.
-        clipper: clips the gradients; None is no clipping at all.
+        gradient_clip_val: as configured; None is no clipping at all.
+        clipper: clips the gradients; None without clipping.
+        seat: its place among trainings side by side, if there are.
     """
 
     def __init__(self, generator: nn.Module, data: GridLines, config: TrialConfig) -> None:
@@ -53,9 +56,10 @@ class PtychoModule(lightning.LightningModule):
         self.generator = generator
         self.data = data
         self.config = config
-        value = config.execution.gradient_clip_val
+        self.gradient_clip_val = value = config.execution.gradient_clip_val
         self.clipper = None if value is None else make_clipper(config.execution.gradient_clip_algorithm, value)
         self.clip_fraction: Tensor | None = None
+        self.seat: Seat | None = None
         self.register_buffer("probe", data.probe, persistent=False)
         self._patches: list[Tensor] = []
         self._losses: list[Tensor] = []
@@ -64,7 +68,7 @@ class PtychoModule(lightning.LightningModule):
     def forward(self, amplitudes: Tensor) -> Tensor:
         """Complex object patches (B, 1, N, N) of measured amplitudes (B, 1, N, N)."""
         with convolutions_in(self.config.execution.convolution_precision, amplitudes.device):
-            return self.generator(amplitudes)
+            return self.generator(amplitudes) if self.seat is None else self.seat.forward(amplitudes)
 
     def loss(self, predicted_amplitude: Tensor, measured_amplitude: Tensor) -> Tensor:
         """The configured loss, a scalar."""
@@ -79,6 +83,11 @@ class PtychoModule(lightning.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         measured, _ = batch
         return self.loss(far_field(self.probe * self(measured)).abs(), measured)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        super().backward(loss, *args, **kwargs)
+        if self.seat is not None:
+            self.seat.backward()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         measured, _ = batch

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from fnostab.errors import LaunchError
 from fnostab.journal import Sink
 from fnostab.models import build_initialised, residual_blocks
 from fnostab.seeding import stream_seed
+from fnostab.training.lockstep import Seat
 from fnostab.training.module import PtychoModule
 from fnostab.training.precision import tf32_only_if
 from fnostab.trial import TrialSpec
@@ -56,9 +58,17 @@ class Training:
         )
 
     def fit(
-        self, callbacks: Sequence[Callback], device: torch.device, directory: Path, resume: Path | None = None
+        self,
+        callbacks: Sequence[Callback],
+        device: torch.device,
+        directory: Path,
+        resume: Path | None = None,
+        seat: Seat | None = None,
     ) -> None:
-        """Train, from the start or from the state in ``resume``, as `fnostab.callbacks.state` writes it."""
+        """Train, from the start or from the state in ``resume``, as `fnostab.callbacks.state` writes it.
+
+        With a ``seat`` the network's passes are made together with those of other trainings.
+        """
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
@@ -74,9 +84,15 @@ class Training:
             enable_model_summary=False,
         )
         torch.manual_seed(self.layers_seed)
-        with warnings.catch_warnings(), tf32_only_if(self.config.execution.convolution_precision, device):
+        self.module.seat = seat
+        with (
+            warnings.catch_warnings(),
+            tf32_only_if(self.config.execution.convolution_precision, device),
+            seat.taken(self.module.generator) if seat else nullcontext(),
+        ):
             warnings.filterwarnings("ignore", module="lightning")  # advice on worker processes, of no use here
             trainer.fit(self.module, self.batches, ckpt_path=resume)
+        self.module.seat = None
 
 
 def set_up(spec: TrialSpec) -> Training:

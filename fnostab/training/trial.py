@@ -22,6 +22,7 @@ from fnostab.models import parameter_count
 from fnostab.outcomes import Outcome
 from fnostab.training.checkpoint import BestCheckpoint
 from fnostab.training.environment import describe_environment, git_state, owner
+from fnostab.training.lockstep import Seat
 from fnostab.training.precision import tf32_only_if
 from fnostab.training.reconstruction import predict, reconstruct, score
 from fnostab.training.setup import choose_device, set_up, watched_blocks
@@ -31,8 +32,13 @@ from fnostab.trial import TrialSpec
 __all__ = ["run_trial"]
 
 
-def run_trial(spec: TrialSpec, directory: Path) -> Outcome:
+def run_trial(spec: TrialSpec, directory: Path, seat: Seat | None = None) -> Outcome:
     """Train, judge and test one trial, writing its journal and artifacts into ``directory``.
+
+    Args:
+        spec: what to train.
+        directory: of the trial.
+        seat: its place among others, if it is trained beside them; None trains it alone.
 
     Returns:
         Its outcome: a training outcome, ``oom`` or ``killed``.
@@ -43,7 +49,7 @@ def run_trial(spec: TrialSpec, directory: Path) -> Outcome:
     """
     with Journal(directory) as journal:
         try:
-            return _run(spec, directory, journal)
+            return _run(spec, directory, journal, seat)
         except BaseException as error:
             outcome = outcome_of(error)
             _end(journal, outcome, error)
@@ -52,7 +58,7 @@ def run_trial(spec: TrialSpec, directory: Path) -> Outcome:
             return outcome
 
 
-def _run(spec: TrialSpec, directory: Path, journal: Journal) -> Outcome:
+def _run(spec: TrialSpec, directory: Path, journal: Journal, seat: Seat | None) -> Outcome:
     config = spec.config
     device = choose_device(config.execution.device)
     journal.event(names.PARAMS_EVENT, {**flatten(config), "seed": spec.seed, "arm": spec.arm})
@@ -60,7 +66,8 @@ def _run(spec: TrialSpec, directory: Path, journal: Journal) -> Outcome:
     journal.event(
         names.TAGS_EVENT,
         {names.OWNER: owner(), names.DEVICE: device.type, names.VERSION: fnostab.__version__}
-        | ({names.GIT_COMMIT: commit} if commit else {}),
+        | ({names.GIT_COMMIT: commit} if commit else {})
+        | ({names.LOCKSTEP: str(seat.lockstep.size)} if seat else {}),
     )
     environment = directory / "artifacts" / "environment.json"
     environment.parent.mkdir(exist_ok=True)
@@ -99,6 +106,7 @@ def _run(spec: TrialSpec, directory: Path, journal: Journal) -> Outcome:
         device,
         directory,
         _resume_point(snapshots.resume, journal),
+        seat,
     )
 
     data = training.data

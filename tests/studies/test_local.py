@@ -1,5 +1,7 @@
 """Processes of trials: side by side, dying in every way, adopted."""
 
+import os
+import signal
 import time
 
 import pytest
@@ -7,8 +9,9 @@ import pytest
 from fnostab import names
 from fnostab.errors import LaunchError
 from fnostab.journal import Event, Journal, read_journal
-from fnostab.outcomes import Outcome
+from fnostab.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.studies import local
+from fnostab.studies.launcher import jobs_of
 from fnostab.studies.local import LocalLauncher, default_jobs
 from fnostab.studies.progress import TrialProgress
 from fnostab.studies.spec import load_study
@@ -206,3 +209,53 @@ def test_only_gpus_that_this_process_was_given_are_used(monkeypatch, given, pres
 def test_no_trial_at_a_time_is_refused():
     with pytest.raises(LaunchError, match="jobs=0: at least 1 is needed"):
         LocalLauncher(0, "cpu")
+
+
+class TestLockstep:
+    """Real trainings: the stub knows no lockstep."""
+
+    @pytest.fixture
+    def seeds(self, tmp_path, tiny):
+        settings = dict(assignment.split("=") for assignment in tiny[1::2])
+        study = load_study("stage_a", "small", settings | {"execution.device": "cpu"})
+        specs = study.trials("e", tmp_path / "datasets", arms=["control"], seeds=range(2))
+        made = [TrialProgress(spec, tmp_path / f"control-{spec.seed}") for spec in specs]
+        for trial in made:
+            trial.spec.write(trial.directory / "trial.json")
+        return made
+
+    def test_seeds_of_an_arm_share_a_process(self, seeds):
+        launcher = LocalLauncher(1, "cpu", lockstep=2)
+        launcher.submit(seeds)
+        assert launcher.free == 0
+        while not (ended := launcher.poll()):
+            time.sleep(0.05)
+        assert ended == seeds
+        assert all(trial.outcome in TRAINING_OUTCOMES for trial in seeds)
+        assert seeds[0].owner == seeds[1].owner is not None
+
+    def test_both_are_killed_with_it_and_go_on(self, seeds):
+        launcher = LocalLauncher(1, "cpu", lockstep=2)
+        launcher.submit(seeds)
+        wait_for_steps(seeds)
+        os.kill(int(seeds[0].owner.partition("@")[0]), signal.SIGKILL)
+        while not launcher.poll():
+            time.sleep(0.05)
+        assert [(t.outcome, t.reason[:16]) for t in seeds] == [(Outcome.KILLED, "ended by SIGKILL")] * 2
+        for trial in seeds:
+            trial.begin_again()
+        launcher.submit(seeds)
+        while not launcher.poll():
+            time.sleep(0.05)
+        assert all(trial.outcome in TRAINING_OUTCOMES for trial in seeds)
+
+    def test_a_job_holds_seeds_of_one_arm(self, seeds):
+        launcher = LocalLauncher(1, "cpu", lockstep=2)
+        arms = load_study("stage_a", "small").trials("e", "datasets", arms=["control", "opt_fix"], seeds=range(3))
+        waiting = [TrialProgress(spec, seeds[0].directory.parent / f"{spec.arm}-{spec.seed}") for spec in arms]
+        assert [[trial.name for trial in job] for job in jobs_of(waiting, launcher)] == [
+            ["control-0", "control-1"],
+            ["opt_fix-0", "opt_fix-1"],
+            ["control-2"],
+            ["opt_fix-2"],
+        ]

@@ -1,0 +1,50 @@
+"""Several seeds of one arm: one process after the other, side by side, and in lockstep.
+
+    python -m benchmarks --only seeds
+
+Wall time for all trials of the small profile, one thread a process. Other programs must not run meanwhile.
+"""
+
+import os
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from statistics import median
+
+from benchmarks.timing import Row, compared
+from benchmarks.trial import ROOT, clear, new_trial, run
+
+SEEDS = {True: 2, False: 6}  # quick or not
+ROUNDS = {True: 1, False: 3}
+
+
+def measure(quick: bool) -> list[Row]:
+    cores = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory(prefix="seeds-") as temporary:
+        made = [new_trial(Path(temporary) / f"seed {seed}", ROOT, seed) for seed in range(SEEDS[quick])]
+        train([made[:1]], 1)  # Python's compiled files are there
+        times: dict[str, list[float]] = {}
+        for _ in range(ROUNDS[quick]):
+            for jobs in dict.fromkeys((1, 2, cores)):
+                at_once = f"{jobs} process" + "es side by side" * (jobs > 1)
+                times.setdefault(at_once, []).append(train([[trial] for trial in made], jobs))
+                together = f"in lockstep, all seeds of {jobs} process" + "es" * (jobs > 1)
+                times.setdefault(together, []).append(train([made[n::jobs] for n in range(jobs)], jobs))
+    walls = {variant: median(found) for variant, found in times.items()}
+    return compared(f"{len(made)} seeds, wall", walls, "s")
+
+
+def train(processes: list[list[Path]], jobs: int) -> float:
+    """Seconds for all trials of all processes, so many of them at once."""
+    for trial in chain.from_iterable(processes):
+        clear(trial)
+
+    def start(trials: list[Path]) -> None:
+        run(ROOT, "-m", "fnostab", "train", *(part for trial in trials for part in ("--trial", str(trial))))
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(start, processes))
+    return time.perf_counter() - started

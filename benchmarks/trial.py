@@ -1,0 +1,143 @@
+"""A whole trial of the small profile, part by part, and against the first version of this program; a whole shootout.
+
+    python -m benchmarks --only trial
+
+The first version is taken from git's history and trains the same trial: same network, data and number of steps. Where
+there is no history, that is skipped. CPU seconds are those of the process, with all that it started.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from benchmarks.timing import Row, compared, skipped
+
+ROOT = Path(__file__).parent.parent
+FIRST_VERSION = "b08cb77339837294b399c947df1bf233c7b55d6d"  # the first that ran from `make run` to a verdict
+NOW, FIRST = "this version", "first version"
+ARMS = 3
+PREPARE = """
+import sys
+from pathlib import Path
+from fnostab.studies.spec import load_study
+study = load_study("stage_a", "small", {"execution.device": "cpu"})
+(spec,) = study.trials("benchmark", Path(sys.argv[1]) / "datasets", seeds=[int(sys.argv[2])], arms=["control"])
+spec.write(Path(sys.argv[1]) / "trial" / "trial.json")
+"""
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a command took."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def measure(quick: bool) -> list[Row]:
+    with tempfile.TemporaryDirectory(prefix="trial-") as temporary:
+        folder = Path(temporary)
+        versions = {NOW: ROOT}
+        rows = parts(folder / "parts", rounds=1 if quick else 3)
+        if first_version(folder / "first"):
+            versions[FIRST] = folder / "first"
+        else:
+            rows.append(skipped(FIRST, f"git's history does not reach back to {FIRST_VERSION[:10]}"))
+        rows += trials(folder, versions, rounds=2 if quick else 5)
+        rows += shootouts(folder, versions, seeds=1 if quick else 6)
+        return rows
+
+
+def first_version(folder: Path) -> bool:
+    """Unpack it; False if git does not have it."""
+    folder.mkdir()
+    archive = subprocess.run(["git", "archive", FIRST_VERSION], cwd=ROOT, capture_output=True, check=False)
+    if archive.returncode:
+        return False
+    subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+    return True
+
+
+def parts(folder: Path, rounds: int) -> list[Row]:
+    """CPU seconds of each part of a trial, medians, as shares of the whole."""
+    trial = new_trial(folder, ROOT)
+    found: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        clear(trial)
+        measured = folder / "parts.json"
+        use = run(ROOT, "-m", "benchmarks.trial_parts", str(trial), str(measured))
+        seconds = json.loads(measured.read_text())
+        of_parts = sum(seconds.values())
+        for part, each in {"all": use.cpu_s, **seconds, "start and end of the process": use.cpu_s - of_parts}.items():
+            found.setdefault(part, []).append(each)
+    return compared("small trial, CPU", {part: median(each) for part, each in found.items()}, "s")
+
+
+def trials(folder: Path, versions: dict[str, Path], rounds: int) -> list[Row]:
+    """The same trial in all versions, in turns; the first round makes the data set."""
+    made = {version: new_trial(folder / f"trial of {version}", root) for version, root in versions.items()}
+    uses: dict[str, list[Use]] = {version: [] for version in versions}
+    for number in range(rounds + 1):
+        for version, root in versions.items():
+            clear(made[version])
+            use = run(root, "-m", "fnostab", "train", "--trial", str(made[version]))
+            if number:
+                uses[version].append(use)
+    return both("small trial", uses)
+
+
+def shootouts(folder: Path, versions: dict[str, Path], seeds: int) -> list[Row]:
+    """A study of three arms from the command to the verdict's records, as many trials at once as there are cores."""
+    command = ["-m", "fnostab", "run", "stage_a", "--profile", "small", "--set", "execution.device=cpu"]
+    uses = {}
+    for version, root in versions.items():
+        place = folder / f"shootout of {version}"
+        place.mkdir()
+        store = f"sqlite:///{place / 'mlflow.db'}"
+        more = ["--seeds", str(seeds), "--output", str(place / "outputs"), "--tracking-uri", store]
+        uses[version] = [run(root, *command, *more)]
+    return both(f"shootout of {ARMS * seeds} small trials", uses)
+
+
+def both(what: str, uses: dict[str, list[Use]]) -> list[Row]:
+    cpu = {version: median(use.cpu_s for use in found) for version, found in uses.items()}
+    wall = {version: median(use.wall_s for use in found) for version, found in uses.items()}
+    return [*compared(f"{what}, CPU", cpu, "s"), *compared(f"{what}, wall", wall, "s")]
+
+
+def new_trial(folder: Path, root: Path, seed: int = 0) -> Path:
+    """The trial.json of control at a seed, written by the version at ``root``."""
+    folder.mkdir()
+    run(root, "-c", PREPARE, str(folder), str(seed))
+    return folder / "trial" / "trial.json"
+
+
+def clear(trial: Path) -> None:
+    """Take away all that an earlier run left beside a trial.json."""
+    for path in trial.parent.iterdir():
+        if path != trial:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def run(root: Path, *arguments: str) -> Use:
+    """Run Python on the version at ``root``, with one thread a process, as the launcher starts trials."""
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with tempfile.TemporaryFile("w+") as printed:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=root, env=environment, stdout=printed, stderr=printed
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        wall_s = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            printed.seek(0)
+            raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}: {printed.read()[-2000:]}")
+    return Use(wall_s, used.ru_utime + used.ru_stime)
