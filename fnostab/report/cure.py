@@ -12,6 +12,7 @@ from fnostab.decision.stress import Stress, margin_text
 from fnostab.decision.tally import summarise
 from fnostab.outcomes import Outcome
 from fnostab.report.verdict import plain_table
+from fnostab.stats.interval import Interval
 from fnostab.stats.losses import hodges_lehmann_ratio, lower_loss_p, median_interval
 from fnostab.stats.proportions import fewer_failures_p, holm
 
@@ -38,10 +39,14 @@ class CureRow:
     margin: str
     p: float | None
 
+    @property
+    def loss_interval(self) -> Interval | None:
+        """Of the median loss, bootstrap, 95 %."""
+        return median_interval(self.losses) if len(self.losses) > 1 else None
+
     def cells(self) -> tuple[str, ...]:
         """As `COLUMNS` name them."""
-        s = self.summary
-        interval = median_interval(self.losses) if len(self.losses) > 1 else None
+        s, interval = self.summary, self.loss_interval
         median = "-" if s.median is None else f"{s.median:.4g}"
         between = "" if interval is None else f" ({interval.low:.4g} to {interval.high:.4g})"
         rate = s.failure_rate_ci
@@ -105,10 +110,21 @@ def no_worse_loss(stage: Stage, control: str, arm: str, margin: float = 1.1) -> 
 
 
 def cure_table(title: str, rows: Sequence[CureRow]) -> Table:
-    """For a terminal."""
-    table = plain_table(title, COLUMNS[1:])
+    """For a terminal: as `COLUMNS`, with less between them, and margins without intervals."""
+    table = plain_table(title, ("arm", "failed", "95 %", "half at", "median loss (95 %)", "SSIM", "p"))
     for row in rows:
-        table.add_row(*row.cells()[1:])
+        s, interval = row.summary, row.loss_interval
+        between = "" if interval is None else f" ({interval.low:.3f}-{interval.high:.3f})"
+        rate = s.failure_rate_ci
+        table.add_row(
+            s.arm,
+            f"{s.n_failed}/{s.n}",
+            "-" if rate is None else f"{100 * rate[0]:.0f}-{100 * rate[1]:.0f}",
+            row.margin.partition(" (")[0].replace("beyond ", "> ").replace("before ", "< ") or "-",
+            "-" if s.median is None else f"{s.median:.3f}{between}",
+            "-" if s.median_ssim_amp is None else f"{s.median_ssim_amp:.3f}",
+            "" if row.p is None else f"{row.p:.2g}",
+        )
     return table
 
 
