@@ -130,7 +130,7 @@ def truncated_fourier(modes: int, resolution: int, channels: int) -> TruncatedFo
 
 def _times_each(matrix: Tensor, stack: Tensor) -> Tensor:
     """One matrix (m, k) times each of a stack (n, k, l): (n, m, l)."""
-    return torch.bmm(matrix.expand(len(stack), -1, -1), stack)
+    return torch.bmm(matrix.expand(stack.shape[0], -1, -1), stack)  # len() would fix the batch in an export
 
 
 def _waves(frequencies: Tensor, resolution: int) -> tuple[Tensor, Tensor]:

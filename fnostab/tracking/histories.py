@@ -18,8 +18,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.dbmodels.models import SqlMetric
 from numpy.typing import NDArray
 
+from fnostab.tracking.database import connected
 from fnostab.tracking.store import Store, reported
-from fnostab.tracking.summaries import AT_ONCE, connected
+from fnostab.tracking.summaries import AT_ONCE
 
 __all__ = ["LOCAL_UI", "log_files", "metric_histories", "metric_history", "read_artifact", "run_page"]
 
@@ -60,7 +61,7 @@ def metric_histories(store: Store, run_ids: Sequence[str], name: str) -> dict[st
 
 def _in_database(store: Store, run_ids: Sequence[str], name: str) -> Iterator[tuple[str, History]]:
     points: Any = SqlMetric
-    with connected(store) as connection:
+    with connected(store.uri) as connection:
         for start in range(0, len(run_ids), MOST_NAMED):
             few = run_ids[start : start + MOST_NAMED]
             query = (

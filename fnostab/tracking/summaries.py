@@ -8,7 +8,6 @@ pages at once.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy
@@ -17,9 +16,10 @@ from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlRun, SqlTa
 from sqlalchemy.orm import aliased
 
 from fnostab import names
+from fnostab.tracking.database import connected
 from fnostab.tracking.store import Store
 
-__all__ = ["AT_ONCE", "PAGE", "Summary", "connected", "read_summaries", "search_trials"]
+__all__ = ["AT_ONCE", "PAGE", "Summary", "read_summaries", "search_trials"]
 
 PAGE = 1000  # runs in one answer
 FEW = 100  # runs that are asked for at first: of most studies these are all
@@ -82,17 +82,6 @@ def search_trials(
             yield from taken
 
 
-@contextmanager
-def connected(store: Store) -> Iterator[sqlalchemy.Connection]:
-    """A connection to a store's database that does not go through MLflow."""
-    engine = sqlalchemy.create_engine(store.uri)
-    try:
-        with engine.connect() as connection:
-            yield connection
-    finally:
-        engine.dispose()
-
-
 def _in_database(
     store: Store, experiment: str, study_hash: str, tags: Sequence[str], metrics: Sequence[str]
 ) -> Iterator[Summary]:
@@ -112,7 +101,7 @@ def _in_database(
         last: Any = aliased(SqlLatestMetric)
         of_run = (last.run_uuid == SqlRun.run_uuid) & (last.key == name) & last.is_nan.is_(False)
         query = query.outerjoin(last, of_run).add_columns(last.value)
-    with connected(store) as connection:
+    with connected(store.uri) as connection:
         for run_id, *values in connection.execute(query):
             found = zip((*tags, *metrics), values, strict=True)
             has = {name: value for name, value in found if value is not None}
