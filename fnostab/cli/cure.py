@@ -204,7 +204,8 @@ class _Search:
         lines += ["", f"![Failure rate against the learning rate]({picture})", ""]
         minutes = (now - self.started).total_seconds() / 60
         lines += [
-            f"Made by `{command}` on {now:%Y-%m-%d}, in {minutes:.0f} minutes, {profile} profile.",
+            f"Made by `{command}` on {now:%Y-%m-%d}, {profile} profile. This go took {minutes:.0f} minutes; started "
+            "again, it only runs what is missing.",
             f"Machine: {platform.machine()}, {platform.system()}, Python {platform.python_version()}; {packages}.",
             "`arms.csv` has these rows, `trials.csv` every trial of every step, whether its arm was chosen or not.",
             "p: one-sided Boschloo against control, Holm over the arms of a step; medians are of successful trials.",

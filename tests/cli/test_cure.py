@@ -60,7 +60,7 @@ def test_a_cure_that_holds(search, workplace):
     with open(folder / "trials.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 4 * 2 + 10 * 3 + 2 * 10 + 2 * 5
     text = (folder / "README.md").read_text()
-    assert re.search(r"Made by `.*` on \d{4}-\d\d-\d\d, in \d+ minutes, small profile", text)
+    assert re.search(r"Made by `.*` on \d{4}-\d\d-\d\d, small profile. This go took \d+ minutes", text)
     assert "Not run: the full profile" in text
     assert (folder / "stress.png").stat().st_size > 1000
 
