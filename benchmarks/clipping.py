@@ -18,8 +18,10 @@ def measure(quick: bool) -> list[Row]:
     from fnostab.config import TrialConfig
     from fnostab.studies.estimates import bare_trial
     from fnostab.training.clipping import adaptive_gradient_clip_
+    from fnostab.training.process import keep_freed_memory
 
     torch.set_num_threads(1)
+    keep_freed_memory()  # as every process that trains
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     module, batch = bare_trial(TrialConfig.from_dotted({}), device)

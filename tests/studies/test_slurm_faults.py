@@ -98,6 +98,7 @@ def test_whatever_befalls_a_study_each_trial_ends_once_as_its_twin(place, on_clu
     until(lambda: all((t := trials_of(place).get(name)) and (t.step or 0) > 15 for name in victims), driver)
     killed, preempted, timed_out = (trials_of(place)[name] for name in victims)
     assert len({job_of(t).partition("_")[0] for t in (killed, preempted, timed_out)}) == 1  # one array
+    node = on_cluster.ask("squeue", "--noheader", f"--jobs={job_of(killed)}", "--format=%N").strip()
     psutil.Process(int(killed.owner.partition("@")[0])).kill()
     on_cluster.ask("scancel", "--signal=USR2", job_of(preempted))
     on_cluster.ask("scontrol", "update", f"jobid={job_of(timed_out)}", "timelimit=1")
@@ -117,7 +118,8 @@ def test_whatever_befalls_a_study_each_trial_ends_once_as_its_twin(place, on_clu
     assert place.call(*command) == 0, (place.folder / "commands.log").read_text()[-3000:]
 
     assert f"{2 * SEEDS} of {2 * SEEDS} trials are finished already" not in (place.folder / "commands.log").read_text()
-    assert len(list(place.output.glob("twins/*/slurm/*.json"))) == 2  # the array, and the trial that was tried again
+    # The array, and that of the trial that was tried again, unless its job died with its node and Slurm queued it again
+    assert len(list(place.output.glob("twins/*/slurm/*.json"))) in ((1, 2) if node == "n1" else (2,))
     trials = trials_of(place)
     runs = read_runs(place.database, "twins")
     found = {name: check_trial(trial.directory, runs) for name, trial in trials.items()}
