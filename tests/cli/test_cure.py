@@ -9,7 +9,7 @@ from fnostab.studies.spec import read_study_file
 from fnostab.tracking import open_store
 
 LOSS = {"control": 0.03, "bounded": 0.02, "limiter_both": 0.025}
-STRESSED = [arm for arm in read_study_file("stress_lr").arms if arm.startswith(("control", "bounded"))]
+STRESSED = [name for arm in ("control", "bounded") for name in read_study_file("stress_lr").stressed[arm]]
 
 
 @pytest.fixture
