@@ -20,6 +20,8 @@ from fnostab.seeding import stream_seed
 
 __all__ = [
     "ARCHITECTURES",
+    "LATER",
+    "PRESETS",
     "DataConfig",
     "ExecutionConfig",
     "ModelConfig",
@@ -34,9 +36,26 @@ __all__ = [
 ]
 
 ARCHITECTURES = {  # the residuals that each accepts; the first is its default
-    "fno": ("plain", "zero_gamma", "layerscale"),
-    "hybrid": ("plain",),
+    "fno": ("plain", "zero_gamma", "layerscale", "depth", "skipinit"),
+    "hybrid": ("plain", "depth", "skipinit"),
     "stable_hybrid": ("zero_gamma", "layerscale"),
+    "bounded_hybrid": ("plain", "depth", "skipinit"),
+}
+PRESETS = {  # settings of the model whose default follows the architecture
+    "bounded_hybrid": {"pre_norm": "rms", "limiter": "both"},
+}
+LATER = {  # settings that the first trials did not have, with the value that changes nothing
+    "model.pre_norm": "none",
+    "model.limiter": "none",
+    "model.limiter_tau": 3.0,
+    "model.decoder_norm": "none",
+    "model.leaky": "none",
+    "model.stabiliser": "none",
+    "model.head": "real_imaginary",
+    "training.adam_beta2": 0.999,
+    "execution.agc_exempt": "head",
+    "execution.convolution_precision": "float32",
+    "monitor.stagnated_twin_share": 0.5,
 }
 EPOCH_CAP = 20
 LARGEST_BYTES = 1_000_000  # of a file of settings
@@ -108,18 +127,26 @@ class ModelConfig(_Frozen):
     max_hidden_channels: PositiveInt | None = None  # cap on the doubling; null is none
     min_resolution: Annotated[int, Field(ge=2)] = 4  # floor of the halving; further blocks keep their size
     checkpoint_blocks: bool = False  # keep less for the backward pass, and compute blocks twice; same numbers
-    residual: Literal["plain", "zero_gamma", "layerscale"] = "plain"  # default follows architecture
+    residual: Literal["plain", "zero_gamma", "layerscale", "depth", "skipinit"] = "plain"  # follows architecture
     layerscale_init: PositiveFloat = 1e-3
+    pre_norm: Literal["none", "rms"] = "none"  # before each block's branch; default follows architecture
+    limiter: Literal["none", "blocks", "decoder", "both"] = "none"  # before activations; follows architecture
+    limiter_tau: PositiveFloat = 3.0  # bound of their inputs' root mean square
+    decoder_norm: Literal["none", "group"] = "none"  # before the decoder's activation
+    leaky: Literal["none", "blocks", "decoder", "both"] = "none"  # whose GELU leaks
+    stabiliser: Literal["none", "tanh"] = "none"  # before the spectral convolution
+    head: Literal["real_imaginary", "polar"] = "real_imaginary"  # what the last layer gives
     options: dict[str, int | float | str | bool | None] = {}  # for a network of your own
 
     @model_validator(mode="before")
     @classmethod
-    def _default_residual(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("residual") is None:
-            architecture = values.get("architecture", "hybrid")
-            accepted = ARCHITECTURES.get(architecture) if isinstance(architecture, str) else None
-            return {**values, "residual": accepted[0] if accepted else "plain"}
-        return values
+    def _defaults_of_architecture(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        architecture = values.get("architecture", "hybrid")
+        known = architecture if isinstance(architecture, str) else ""
+        follow = {"residual": ARCHITECTURES.get(known, ("plain",))[0], **PRESETS.get(known, {})}
+        return {**values, **{name: default for name, default in follow.items() if values.get(name) is None}}
 
     @field_validator("architecture")
     @classmethod
@@ -161,10 +188,11 @@ class TrainingConfig(_Frozen):
     stress_test: bool = False  # needed for more than 20 epochs
     batch_size: PositiveInt = 16
     loss: Literal["mae", "poisson"] = "mae"
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd", "stable_adamw"] = "adam"  # the last: AdamW with update clipping
     learning_rate: PositiveFloat = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999  # of the squares' moving average, of all but SGD
     schedule: Literal["none", "warmup", "cosine", "warmup_cosine"] = "none"
     warmup_steps: Annotated[int, Field(ge=0)] = 0  # optimiser steps of linear warm-up
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # the same in epochs, or parts of one
@@ -180,6 +208,8 @@ class TrainingConfig(_Frozen):
             raise ValueError(
                 f"warmup_steps={self.warmup_steps} and warmup_epochs={self.warmup_epochs:g} say the same twice: set one"
             )
+        if self.adam_beta2 != type(self).model_fields["adam_beta2"].default and self.optimizer == "sgd":
+            raise ValueError(f"adam_beta2={self.adam_beta2:g} has no effect with optimizer=sgd: leave it out")
         given = next((name for name in ("warmup_steps", "warmup_epochs") if getattr(self, name)), None)
         if given and self.schedule in ("none", "cosine"):
             raise ValueError(f"{given} has no effect with schedule={self.schedule}: set warmup or warmup_cosine")
@@ -200,8 +230,9 @@ class TrainingConfig(_Frozen):
 class ExecutionConfig(_Frozen):
     """How training is carried out: never a part of the model's identity."""
 
-    gradient_clip_algorithm: Literal["norm", "value", "agc"] = "norm"
-    gradient_clip_val: PositiveFloat | None = None  # null: no clipping; with agc the factor lambda
+    gradient_clip_algorithm: Literal["norm", "value", "agc", "zclip"] = "norm"
+    gradient_clip_val: PositiveFloat | None = None  # null: no clipping; of agc the factor lambda, of zclip the z-score
+    agc_exempt: Literal["head", "decoder"] = "head"  # what agc leaves out; decoder: of hybrids, the head too
     device: Literal["auto", "cpu", "cuda"] = "auto"
     convolution_precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of real ones; tf32 is for a GPU
 
@@ -222,6 +253,7 @@ class MonitorConfig(_Frozen):
     exploded_vs_constant: PositiveFloat = 2.0  # times the constant output's loss
     exploded_vs_best: PositiveFloat = 3.0  # times the trial's own best
     stagnated_vs_constant: PositiveFloat = 0.95
+    stagnated_twin_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the patches, above which no loss counts
 
 
 class TrialConfig(_Frozen):
@@ -262,6 +294,15 @@ class TrialConfig(_Frozen):
         return values
 
     @model_validator(mode="after")
+    def _decoder_is_there(self) -> Self:
+        hybrid = self.model.architecture.endswith("hybrid")
+        if self.execution.agc_exempt == "decoder" and not hybrid:
+            raise ValueError(
+                f"execution.agc_exempt=decoder: {self.model.architecture} has no part of that name; set head"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
         if self.model.N != self.data.N:
             raise ValueError(f"model.N={self.model.N} but data.N={self.data.N}: set data.N alone, model.N follows")
@@ -276,9 +317,13 @@ class TrialConfig(_Frozen):
         return self.stream(seed, "data") if "data" in self.vary else self.data.seed
 
     def identity(self) -> dict[str, Any]:
-        """The dotted settings that change the trial's numbers: all but paths, the device and checkpointing."""
+        """The dotted settings that change the trial's numbers: all but paths, the device and checkpointing.
+
+        Settings that came later count only where they are used, so that trials from before keep their names.
+        """
         omitted = {"execution.device", "data.probe.path", "model.checkpoint_blocks"}
-        return {key: value for key, value in flatten(self).items() if key not in omitted}
+        settings = {key: value for key, value in flatten(self).items() if key not in omitted}
+        return {key: value for key, value in settings.items() if key not in LATER or value != LATER[key]}
 
     @property
     def config_hash(self) -> str:

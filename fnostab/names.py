@@ -50,6 +50,7 @@ SPIKE = "grad_norm/spike"
 VAL_PREFIX = "val/"
 AMPLITUDE_SPREAD = "val/amplitude_spread"  # of the stitched prediction, over the truth's
 PATCH_VARIATION = "val/patch_variation"  # from patch to patch, over the mean amplitude
+TWIN_SHARE = "val/twin_share"  # of the patches, those nearer to the truth's twin image than to the truth
 ACTIVATION_MEAN = "activation_mean/"  # + block name
 ACTIVATION_STD = "activation_std/"
 DEAD_UNITS = "dead_units/"  # share of the channels of the block's GELU

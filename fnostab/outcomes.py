@@ -61,12 +61,15 @@ class Validation:
             divided by the truth's; None if there is no truth.
         patch_variation: standard deviation from patch to patch of the predicted amplitude, divided
             by its mean; None if it was not measured.
+        twin_share: share of the patches that are nearer to the truth's twin image than to the truth; None if
+            there is no truth.
     """
 
     step: int
     loss: float
     amplitude_spread: float | None = None
     patch_variation: float | None = None
+    twin_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def judge(
     if constant_loss is None or not validations:
         missing = "the constant output's loss is unknown" if constant_loss is None else "needs a validation"
         not_judged.append(f"stagnated: {missing}")
-    elif not _best(validations) <= rules.stagnated_vs_constant * constant_loss:
+    elif not _best(_of_no_twin(validations, rules)) <= rules.stagnated_vs_constant * constant_loss:
         held[Outcome.STAGNATED] = (last_step, None)
 
     by_precedence = tuple(outcome for outcome in FAILURES if outcome in held)
@@ -172,6 +175,11 @@ def looks_failed(validations: Sequence[Validation], constant_loss: float | None,
 
 def _best(validations: Sequence[Validation]) -> float:
     return min((v.loss for v in validations if math.isfinite(v.loss)), default=math.inf)
+
+
+def _of_no_twin(validations: Sequence[Validation], rules: MonitorConfig) -> Sequence[Validation]:
+    """Those of which the loss says something: that of a twin image is perfect and proves nothing."""
+    return [v for v in validations if v.twin_share is None or v.twin_share <= rules.stagnated_twin_share]
 
 
 def _first_nonfinite(validations: Sequence[Validation], first_step: int | None) -> tuple[int, int | None] | None:

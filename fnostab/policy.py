@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from fnostab.config import TrialConfig, explain, read_yaml, text_of
+from fnostab.config import LATER, ModelConfig, TrialConfig, explain, read_yaml, text_of
 from fnostab.errors import ConfigError
 
 __all__ = [
@@ -40,7 +40,10 @@ FILE_NAME = "fnostab-policy.yaml"
 VARIABLE = "FNOSTAB_POLICY"
 HEADER = "# Defaults that a verdict chose. `fnostab policy` shows them, `fnostab policy --clear` removes them.\n"
 GROUPS = {  # settings that only make sense together
-    "architecture": ("model.architecture", "model.residual", "model.layerscale_init", "model.options"),
+    "architecture": (
+        *("model.architecture", "model.residual", "model.layerscale_init", "model.options"),
+        *(name for name in LATER if name.startswith("model.")),
+    ),
     "clipping": ("execution.gradient_clip_algorithm", "execution.gradient_clip_val"),
 }
 Settings = dict[str, Any]  # by dotted name
@@ -118,7 +121,7 @@ class Policy(_Frozen):
 
 
 def architecture_policy(winner: Mapping[str, Any], control: Mapping[str, Any], verdict: Source) -> Policy:
-    """The policy of GOLD: the winner's architecture and residual; control's architecture is deprecated.
+    """The policy of GOLD: the winner's architecture and what is special in it; control's architecture is deprecated.
 
     Args:
         winner: dotted settings of the arm that won.
@@ -128,6 +131,10 @@ def architecture_policy(winner: Mapping[str, Any], control: Mapping[str, Any], v
     settings = _of_group(winner, "architecture")
     if winner["model.residual"] != "layerscale":
         settings.pop("model.layerscale_init", None)
+    usual = ModelConfig(architecture=winner["model.architecture"]).model_dump()
+    for name in LATER.keys() & settings.keys():
+        if settings[name] == usual[name.removeprefix("model.")]:
+            settings.pop(name)
     old, new = control["model.architecture"], winner["model.architecture"]
     return Policy(settings=settings, deprecated=() if old == new else (old,), verdict=verdict)
 

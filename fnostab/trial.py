@@ -106,6 +106,8 @@ class StudySpec(_Record):
     loss_margin: float = 1.10  # how many times control's loss counts as no worse
     alpha: float = 0.05  # of the tests
     depth: int | None = None  # fno_blocks, if all arms share it
+    knob: str | None = None  # the setting that a stress study turns
+    stressed: Mapping[str, Mapping[str, float]] = {}  # its arms: the names that each runs under, with values
 
 
 class TrialSpec(_Record):

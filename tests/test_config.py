@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fnostab.config import DataConfig, ModelConfig, TrialConfig, file_sha256, flatten, nest
+from fnostab.config import LATER, DataConfig, ModelConfig, TrialConfig, file_sha256, flatten, nest
 from fnostab.errors import ConfigError
 
 
@@ -74,10 +74,11 @@ def test_more_than_20_epochs_are_a_stress_test():
 @pytest.mark.parametrize(
     ("architecture", "default", "others", "refused"),
     [
-        ("hybrid", "plain", [], ["zero_gamma", "layerscale"]),
-        ("stable_hybrid", "zero_gamma", ["layerscale"], ["plain"]),
-        ("fno", "plain", ["zero_gamma", "layerscale"], []),
-        ("my.net.Net", "plain", ["zero_gamma", "layerscale"], []),
+        ("hybrid", "plain", ["depth", "skipinit"], ["zero_gamma", "layerscale"]),
+        ("bounded_hybrid", "plain", ["depth", "skipinit"], ["zero_gamma", "layerscale"]),
+        ("stable_hybrid", "zero_gamma", ["layerscale"], ["plain", "depth", "skipinit"]),
+        ("fno", "plain", ["zero_gamma", "layerscale", "depth", "skipinit"], []),
+        ("my.net.Net", "plain", ["zero_gamma", "layerscale", "depth", "skipinit"], []),
     ],
 )
 def test_each_architecture_has_its_residuals(architecture, default, others, refused):
@@ -244,3 +245,44 @@ def test_a_seed_varies_what_vary_names_and_nothing_else():
 def test_the_validation_loss_is_named_by_mode():
     names = {TrialConfig.from_dotted({"training.loss": loss}).training.val_loss_name for loss in ("mae", "poisson")}
     assert names == {"mae_val_Amp_loss", "poisson_val_Amp_loss"}
+
+
+class TestSettingsThatCameLater:
+    def test_left_alone_they_do_not_rename_a_trial(self):
+        """The names that these trials had before there were such settings."""
+        assert TrialConfig().config_hash == "424b4990f11b0283"
+        stable = {"model.architecture": "stable_hybrid", "execution.gradient_clip_val": 1.0}
+        assert TrialConfig.from_dotted(stable).config_hash == "09c3f6acc86b5fd4"
+
+    def test_each_has_the_value_that_changes_nothing_as_its_default(self):
+        assert flatten(TrialConfig()).items() >= LATER.items()
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("model.pre_norm", "rms"),
+            ("model.limiter", "decoder"),
+            ("model.limiter_tau", 1.0),
+            ("model.decoder_norm", "group"),
+            ("model.leaky", "decoder"),
+            ("model.stabiliser", "tanh"),
+            ("model.head", "polar"),
+            ("training.adam_beta2", 0.95),
+            ("execution.agc_exempt", "decoder"),
+        ],
+    )
+    def test_used_they_do(self, name, value):
+        assert name in LATER
+        assert TrialConfig.from_dotted({name: value}).config_hash != TrialConfig().config_hash
+
+
+def test_bounded_hybrid_is_a_preset_whose_parts_can_be_set_one_by_one():
+    preset = ModelConfig(architecture="bounded_hybrid")
+    assert (preset.pre_norm, preset.limiter, preset.limiter_tau) == ("rms", "both", 3.0)
+    assert ModelConfig(architecture="bounded_hybrid", limiter="blocks").limiter == "blocks"
+    assert ModelConfig(architecture="hybrid").limiter == "none"
+
+
+def test_settings_without_an_effect_are_refused():
+    assert "no part of that name" in refusal(model__architecture="fno", execution__agc_exempt="decoder")
+    assert "no effect with optimizer=sgd" in refusal(training__optimizer="sgd", training__adam_beta2=0.9)

@@ -117,7 +117,7 @@ class TestShootout:
         study = newest_study(store, experiment)
         run = store.client.get_run(study.run_id)
         assert (run.info.status, study.spec.profile) == ("FINISHED", "small")
-        assert list(study.spec.arms) == ["control", "arch_fix", "opt_fix"]
+        assert list(study.spec.arms) == ["control", "arch_fix", "opt_fix", "cure"]
         assert sorted(trials) == TRIALS
         for trial in trials.values():
             assert trial.info.status == "FINISHED"

@@ -68,7 +68,8 @@ class StabilityMonitor(Callback):
             is judged on the mean training loss of each epoch, and `judgement` says so.
         constant_loss: validation loss of the best constant output. None: `stagnated` is not judged.
             `collapsed` is judged only if the module logs ``val/amplitude_spread`` or
-            ``val/patch_variation``.
+            ``val/patch_variation``. Where it logs ``val/twin_share``, losses of twin images do not count for
+            `stagnated`.
         warmup_steps: a trial is never ended early for a constant output within these.
 
     Attributes:
@@ -181,7 +182,7 @@ class StabilityMonitor(Callback):
         step = max(self.steps_read - 1, 0)
         loss = logged[self.val_loss_name]
         spread, variation = logged.get(names.AMPLITUDE_SPREAD), logged.get(names.PATCH_VARIATION)
-        self.validations.append(Validation(step, loss, spread, variation))
+        self.validations.append(Validation(step, loss, spread, variation, logged.get(names.TWIN_SHARE)))
         points = {name: value for name, value in logged.items() if name.startswith(names.VAL_PREFIX)}
         self._record(step, {**points, f"{names.VAL_PREFIX}{self.val_loss_name}": loss})
         self._end_early(trainer)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from fnostab.cli.depths import with_depths
 from fnostab.cli.options import TRACKING_URI, store_to_read
+from fnostab.cli.stress import with_stress
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def command(
 
     GOLD: the architecture is the cure. SILVER: it failed, but clipping helps. PIVOT: neither helps at
     depth. INCONCLUSIVE: which criterion blocks, and what to run next. Of crash_hunt, or another study whose
-    arms differ only in depth: the failure rate at each depth, and the lowest depth that fails.
+    arms differ only in depth: the failure rate at each depth, and the lowest depth that fails. Of stress_lr, or another
+    stress study: how far each arm bears the setting that it turns.
 
     A table has the columns stage (a or b), arm, seed, outcome, val_loss, failure_step, last_step.
     """
@@ -180,13 +182,16 @@ def judge_and_record(
 def show(case: Case, console: Console, *, as_json: bool, extra: dict[str, object] | None = None) -> None:
     """Print a case as tables or as JSON."""
     from fnostab.report.depths import render_depths
+    from fnostab.report.stress import render_stress
     from fnostab.report.verdict import render, to_json
 
     if as_json:
         click.echo(json.dumps({**to_json(case), **(extra or {})}, indent=2))
     else:
-        rendered = render(case) if case.depths is None else render_depths(case, case.depths)
-        console.print(rendered, highlight=False, soft_wrap=case.depths is not None)
+        special = render_depths(case, case.depths) if case.depths is not None else None
+        if case.stress is not None:
+            special = render_stress(case.stress)
+        console.print(special or render(case), highlight=False, soft_wrap=special is not None)
 
 
 def _case_of_table(path: Path, study_name: str, require_support: bool) -> Case:
@@ -208,4 +213,4 @@ def _judge(
     rules = Rules(alpha=study.alpha, loss_margin=study.loss_margin, higher_is_better=study.higher_is_better)
     verdict = decide(roles, stages["a"], stages.get("b"), rules=rules, require_support=require_support)
     case = Case(verdict, assess(roles, stages, rules), tuple(stages.values()), studies)
-    return with_depths(case)
+    return with_stress(with_depths(case))

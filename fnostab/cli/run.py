@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 STRATEGY = "strategy"  # in place of a study's name
+CURE = "cure"  # the same
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -78,6 +79,9 @@ def command(
 
     STUDY strategy is the whole chain: activations, stage_a, clip_sweep, verdict, stage_b with the arms that
     deserve it, verdict, and layerscale or crash_hunt if it comes to that. It ends with a report.
+
+    STUDY cure searches for a cure: all candidates on a few seeds, then the best one on seeds and objects that took no
+    part in the choice; --seeds counts those. It ends with tables.
     """
     given: dict[str, Any] = {
         "extra": context.args,
@@ -91,6 +95,10 @@ def command(
         from fnostab.cli.strategy import run_strategy
 
         run_strategy(**given, **options)
+    elif options["study"] == CURE:
+        from fnostab.cli.cure import run_cure
+
+        run_cure(**given, **options)
     else:
         run_and_report(**given, **options)
 

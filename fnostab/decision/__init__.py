@@ -11,6 +11,7 @@ from fnostab.decision.follow_up import FollowUp, follow_up
 from fnostab.decision.more_seeds import MoreSeeds
 from fnostab.decision.robustness import Robustness, assess
 from fnostab.decision.rules import Roles, Rules
+from fnostab.decision.stress import Stress, compare_stress
 from fnostab.decision.tally import ArmSummary, Stage
 from fnostab.decision.verdict import Verdict, VerdictName, decide
 
@@ -26,10 +27,12 @@ __all__ = [
     "Rules",
     "Stage",
     "State",
+    "Stress",
     "Verdict",
     "VerdictName",
     "assess",
     "compare_depths",
+    "compare_stress",
     "decide",
     "follow_up",
 ]

@@ -1,91 +1,47 @@
-"""The residual block of all built-in networks, and the two convolutions around the blocks."""
+"""The residual block of all built-in networks, and the convolutions around the blocks."""
 
 from collections import OrderedDict
 from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from fnostab.config import ModelConfig
-from fnostab.errors import ModelError
+from fnostab.models.bounds import LeakyGELU, Limiter, RMSNorm2d
+from fnostab.models.gains import LayerScale, SkipInit, ZeroGammaInstanceNorm2d, make_gain
+from fnostab.models.norms import GroupNorm2d
 from fnostab.models.spectral import SpectralConv2d
 
 __all__ = [
-    "InstanceNorm2d",
-    "LayerScale",
     "ResidualBlock",
-    "ZeroGammaInstanceNorm2d",
     "channels_last",
     "conv_gelu_conv",
+    "decoder_activation",
+    "decoder_stage",
+    "head_to_patch",
     "residual_blocks",
 ]
 
 
-class InstanceNorm2d(nn.InstanceNorm2d):
-    """Affine instance norm that leaves its output in memory with its channels last.
-
-    Computed as a group norm of one channel a group, which is faster than torch's instance norm, and with
-    the pixels last: with the channels last torch takes the variance as a difference of two large numbers.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, affine=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise each channel of each sample: (B, C, H, W) -> the same."""
-        B, C, H, W = x.shape
-        # Not functional.group_norm, which asks for the layout, and that is refused under torch.func.vmap.
-        y, _, _ = torch.native_group_norm(
-            x.to(self.weight.dtype).contiguous(), self.weight, self.bias, B, C, H * W, C, self.eps
-        )
-        return y.movedim(1, -1).contiguous().movedim(-1, 1)
-
-
-class ZeroGammaInstanceNorm2d(InstanceNorm2d):
-    """Affine instance norm that starts, and is reset, at weight 0 and bias 0: its output is 0.
-
-    Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 5.1, for batch norm.
-    """
-
-    def reset_parameters(self) -> None:
-        """Set weight and bias to 0."""
-        nn.init.zeros_(self.weight)
-        nn.init.zeros_(self.bias)
-
-
-class LayerScale(nn.Module):
-    """A learned factor per channel, small at first: (B, C, H, W) -> (B, C, H, W).
-
-    Touvron et al. 2021, "Going deeper with Image Transformers", eq. 4.
-    """
-
-    def __init__(self, channels: int, init: float) -> None:
-        super().__init__()
-        self.init = init
-        self.gamma = nn.Parameter(torch.empty(channels))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Set all factors to ``init``."""
-        nn.init.constant_(self.gamma, self.init)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale each channel."""
-        return x * self.gamma[:, None, None]
-
-
 class ResidualBlock(nn.Module):
-    """y = x + gain(GELU(SpectralConv(x) + Conv3x3(x))).
+    """y = x + gain(act(limiter(SpectralConv(stabiliser(norm(x))) + Conv3x3(norm(x))))).
+
+    Every part but the two convolutions and the activation is absent unless asked for: the plain block is
+    y = x + GELU(SpectralConv(x) + Conv3x3(x)).
 
     Args:
         channels: of input and output.
         modes: Fourier modes kept along each axis.
         resolution: pixels along a side.
-        residual: the gain. ``plain``: none. ``zero_gamma``: instance norm with weight and bias 0 at
-            first, so that the block starts as the identity. ``layerscale``: instance norm, then a
-            LayerScale that starts at ``layerscale_init``.
-        layerscale_init: first factor of the LayerScale; unused by the others.
+        residual: the gain, as `fnostab.models.gains.make_gain` takes it.
+        layerscale_init: first factor of a LayerScale.
+        n_blocks: of the network, for ``residual`` depth.
+        pre_norm: put an `RMSNorm2d` before the branch.
+        limiter_tau: put a `Limiter` before the activation.
+        leaky: let the activation be a `LeakyGELU`.
+        stabiliser: put a tanh before the spectral convolution.
         checkpoint: keep only the input for the backward pass, which then computes the block a second
             time: less memory, the same gradients. Hooks of the block still run once, those of its parts twice.
 
@@ -100,13 +56,24 @@ class ResidualBlock(nn.Module):
         residual: str = "plain",
         layerscale_init: float = 1e-3,
         checkpoint: bool = False,
+        *,
+        n_blocks: int = 1,
+        pre_norm: bool = False,
+        limiter_tau: float | None = None,
+        leaky: bool = False,
+        stabiliser: bool = False,
     ) -> None:
         super().__init__()
         self.checkpoint = checkpoint
+        self.norm = RMSNorm2d(channels) if pre_norm else nn.Identity()
+        # Against overflow in half precision: White et al. 2023, "Guaranteed Approximation Bounds for
+        # Mixed-Precision Neural Operators", section 4.3; what the spectral branch sees is bounded by 1.
+        self.stabiliser = nn.Tanh() if stabiliser else nn.Identity()
         self.spectral = SpectralConv2d(channels, channels, modes, resolution)
         self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
-        self.act = nn.GELU()
-        self.gain = _gain(channels, residual, layerscale_init)
+        self.limiter = nn.Identity() if limiter_tau is None else Limiter(limiter_tau)
+        self.act = LeakyGELU() if leaky else nn.GELU()
+        self.gain = make_gain(residual, channels, layerscale_init, n_blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the gained branch to ``x``."""
@@ -116,35 +83,40 @@ class ResidualBlock(nn.Module):
         return y
 
     def _add_branch(self, x: Tensor) -> Tensor:
-        return x + self.gain(self.act(self.spectral(x) + self.conv(x)))
+        h = self.norm(x)
+        z = self.spectral(self.stabiliser(h)) + self.conv(h)
+        return x + self.gain(self.act(self.limiter(z)))
 
     @classmethod
     def of(cls, config: ModelConfig, channels: int, modes: int, resolution: int) -> Self:
         """A block of that size, otherwise as ``config`` says."""
-        return cls(channels, modes, resolution, config.residual, config.layerscale_init, config.checkpoint_blocks)
+        return cls(
+            channels,
+            modes,
+            resolution,
+            config.residual,
+            config.layerscale_init,
+            config.checkpoint_blocks,
+            n_blocks=config.fno_blocks,
+            pre_norm=config.pre_norm == "rms",
+            limiter_tau=config.limiter_tau if config.limiter in ("blocks", "both") else None,
+            leaky=config.leaky in ("blocks", "both"),
+            stabiliser=config.stabiliser == "tanh",
+        )
 
     def gain_magnitude(self) -> Tensor | None:
         """Mean absolute gain of the branch, a 0-d tensor on the block's device; None if it has no gain.
 
-        Norm weight of ``zero_gamma``, LayerScale factor of ``layerscale``.
+        Norm weight of ``zero_gamma``, LayerScale factor of ``layerscale``, the one factor of ``skipinit``.
         """
         for module in self.gain.modules():
             if isinstance(module, ZeroGammaInstanceNorm2d):
                 return module.weight.detach().abs().mean()
             if isinstance(module, LayerScale):
                 return module.gamma.detach().abs().mean()
+            if isinstance(module, SkipInit):
+                return module.alpha.detach().abs()
         return None
-
-
-def _gain(channels: int, residual: str, layerscale_init: float) -> nn.Module:
-    if residual == "plain":
-        return nn.Identity()
-    if residual == "zero_gamma":
-        return ZeroGammaInstanceNorm2d(channels)
-    if residual == "layerscale":
-        norm = InstanceNorm2d(channels)
-        return nn.Sequential(OrderedDict(norm=norm, layerscale=LayerScale(channels, layerscale_init)))
-    raise ModelError(f"residual={residual!r} is not known; accepted: plain, zero_gamma, layerscale")
 
 
 def channels_last(images: Tensor) -> Tensor:
@@ -163,6 +135,37 @@ def conv_gelu_conv(in_channels: int, out_channels: int) -> nn.Sequential:
         nn.GELU(),
         nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1),
     )
+
+
+def decoder_activation(config: ModelConfig, channels: int) -> OrderedDict[str, nn.Module]:
+    """The decoder's activation with what ``config`` puts before it, by name; the activation's is "1"."""
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    if config.decoder_norm == "group":
+        parts["norm"] = GroupNorm2d(channels)
+    if config.limiter in ("decoder", "both"):
+        parts["limiter"] = Limiter(config.limiter_tau)
+    parts["1"] = LeakyGELU() if config.leaky in ("decoder", "both") else nn.GELU()
+    return parts
+
+
+def decoder_stage(config: ModelConfig, in_channels: int, out_channels: int) -> nn.Sequential:
+    """As `conv_gelu_conv`, with the decoder's activation; the convolutions keep their names, "0" and "2"."""
+    first, _, second = conv_gelu_conv(in_channels, out_channels)
+    return nn.Sequential(OrderedDict([("0", first), *decoder_activation(config, out_channels).items(), ("2", second)]))
+
+
+def head_to_patch(head: str, values: Tensor) -> Tensor:
+    """The complex patch (B, 1, H, W) of what the head gives, (B, 2, H, W).
+
+    Args:
+        head: ``real_imaginary``: the two parts. ``polar``: softplus of the first as the amplitude and pi tanh of the
+            second as the phase, both of which a network can hold in bounds.
+        values: of the head.
+    """
+    first, second = values.chunk(2, dim=1)
+    if head == "polar":
+        return torch.polar(functional.softplus(first), torch.pi * torch.tanh(second))
+    return torch.complex(first, second)
 
 
 def residual_blocks(module: nn.Module) -> dict[str, ResidualBlock]:

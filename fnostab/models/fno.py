@@ -1,10 +1,18 @@
 """The FNO with cascaded refiners: residual blocks at full resolution, then convolutions."""
 
-import torch
+from collections import OrderedDict
+
 from torch import Tensor, nn
 
 from fnostab.config import ModelConfig
-from fnostab.models.blocks import ResidualBlock, channels_last, conv_gelu_conv
+from fnostab.models.blocks import (
+    ResidualBlock,
+    channels_last,
+    conv_gelu_conv,
+    decoder_activation,
+    decoder_stage,
+    head_to_patch,
+)
 
 __all__ = ["FNO"]
 
@@ -17,15 +25,17 @@ class FNO(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.head_kind = config.head
         channels = config.hidden_channels
         self.lifter = conv_gelu_conv(1, channels)
         self.blocks = nn.Sequential(
             *(ResidualBlock.of(config, channels, config.fno_modes, config.N) for _ in range(config.fno_blocks))
         )
-        self.refiner = nn.Sequential(conv_gelu_conv(channels, channels), nn.GELU())
+        refiner = decoder_stage(config, channels, channels)
+        self.refiner = nn.Sequential(OrderedDict([("0", refiner), *decoder_activation(config, channels).items()]))
         self.head = nn.Conv2d(channels, 2, kernel_size=1)
 
     def forward(self, amplitude: Tensor) -> Tensor:
         """Predict the object patch."""
         x = self.refiner(self.blocks(self.lifter(channels_last(amplitude))))
-        return torch.complex(*self.head(x).to(self.head.weight.dtype).chunk(2, dim=1))
+        return head_to_patch(self.head_kind, self.head(x).to(self.head.weight.dtype))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fnostab.config import ModelConfig
-from fnostab.models.blocks import ResidualBlock, channels_last, conv_gelu_conv
+from fnostab.models.blocks import ResidualBlock, channels_last, conv_gelu_conv, decoder_stage, head_to_patch
 
 __all__ = ["HybridUNO"]
 
@@ -24,6 +24,7 @@ class HybridUNO(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.head_kind = config.head
         levels = _levels(config)
         channels = [width for width, _ in levels]
 
@@ -40,7 +41,7 @@ class HybridUNO(nn.Module):
         for fine, coarse in pairwise(channels):
             self.down.append(nn.Conv2d(fine, coarse, kernel_size=3, stride=2, padding=1))
             self.up.append(nn.ConvTranspose2d(coarse, fine, kernel_size=2, stride=2))
-            self.decoder.append(conv_gelu_conv(2 * fine, fine))
+            self.decoder.append(decoder_stage(config, 2 * fine, fine))
         self.head = nn.Conv2d(channels[0], 2, kernel_size=1)
 
     def forward(self, amplitude: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ class HybridUNO(nn.Module):
         x = self.bottleneck(x)
         for i in reversed(range(len(self.up))):
             x = self.decoder[i](torch.cat([self.up[i](x), skips[i]], dim=1))
-        return torch.complex(*self.head(x).to(self.head.weight.dtype).chunk(2, dim=1))
+        return head_to_patch(self.head_kind, self.head(x).to(self.head.weight.dtype))
 
 
 def _levels(config: ModelConfig) -> list[tuple[int, int]]:

@@ -23,7 +23,9 @@ Builder = Callable[[ModelConfig], nn.Module]
 GENERATORS: dict[str, Builder] = {
     "fno": FNO,
     "hybrid": HybridUNO,
-    "stable_hybrid": HybridUNO,  # with a residual of its own, see fnostab.config.ARCHITECTURES
+    # with parts of their own, see fnostab.config.ARCHITECTURES and PRESETS
+    "stable_hybrid": HybridUNO,
+    "bounded_hybrid": HybridUNO,
 }
 
 

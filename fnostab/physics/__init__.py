@@ -8,6 +8,7 @@ from fnostab.physics.losses import constant_output_loss, mae_loss, poisson_loss
 from fnostab.physics.objects import line_object
 from fnostab.physics.probe import disk_probe, load_probe, make_probe
 from fnostab.physics.scan import Stitched, centre_crop, extract_patches, scan_positions, stitch
+from fnostab.physics.twin import twin_share
 
 __all__ = [
     "Aligned",
@@ -33,4 +34,5 @@ __all__ = [
     "poisson_loss",
     "scan_positions",
     "stitch",
+    "twin_share",
 ]

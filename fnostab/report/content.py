@@ -12,6 +12,7 @@ from fnostab.figures.arms import FailureRate
 from fnostab.report import panels
 from fnostab.report.evidence import Evidence, Spikes
 from fnostab.report.pictures import Picture, drawing
+from fnostab.report.stress_picture import stress_picture
 from fnostab.report.verdict import Case, conditions, headline, remarks
 from fnostab.table import TrialRow
 from fnostab.trial import StudySpec
@@ -36,6 +37,7 @@ class StageSection:
         reconstructions: arm -> pictures of its best, median and worst trial.
         missing: trials among these that kept no picture.
         excluded: trials without a training outcome, or still running.
+        stress: of a stress study, failures against its knob; None of any other.
     """
 
     name: str
@@ -45,6 +47,7 @@ class StageSection:
     settings: Mapping[str, Mapping[str, Any]]
     arms: Sequence[ArmSummary]
     criteria: Sequence[Criterion]
+    stress: Picture | None
     rates: Picture
     losses: Picture
     survival: Picture
@@ -86,6 +89,7 @@ class Report:
         """All of them, in the order in which they are shown."""
         found = []
         for each in self.sections:
+            found += [] if each.stress is None else [each.stress]
             found += [each.rates, each.survival, each.losses, each.curves, *each.fans]
             found += [picture for pictures in each.reconstructions.values() for picture in pictures]
         return found
@@ -148,6 +152,7 @@ def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
         parts={arm: _part(arm, study) for arm in arms},
         settings=differences(study, arms),
         arms=[summaries[arm] for arm in arms],
+        stress=None if case.stress is None else stress_picture(case.stress, f"stage-{stage.name}-stress"),
         criteria=[c for c in case.verdict.criteria if c.stage == stage.name],
         rates=drawing(
             failure_rate_forest(

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fnostab.decision import ArmSummary, Criterion, Depths, Robustness, Stage, State, Verdict, VerdictName
+from fnostab.decision import ArmSummary, Criterion, Depths, Robustness, Stage, State, Stress, Verdict, VerdictName
 from fnostab.outcomes import Outcome
 from fnostab.trial import StudySpec
 
@@ -53,6 +53,7 @@ class Case:
     Attributes:
         studies: by stage; empty for a table from a file.
         depths: of a study that compares nothing but depths; None of any other.
+        stress: of a stress study; None of any other.
     """
 
     verdict: Verdict
@@ -60,6 +61,7 @@ class Case:
     stages: Sequence[Stage]
     studies: Mapping[str, StudySpec]
     depths: Depths | None = None
+    stress: Stress | None = None
 
 
 def headline(verdict: Verdict) -> str:
@@ -118,6 +120,7 @@ def to_json(case: Case) -> dict[str, Any]:
         "studies": {s: {"name": x.name, "hash": x.hash, "profile": x.profile} for s, x in case.studies.items()},
         "arms": [asdict(summary) for summary in verdict.arms],
         "criteria": [{**asdict(criterion), "state": str(criterion.state)} for criterion in verdict.criteria],
+        "stress": None if case.stress is None else asdict(case.stress),
         "lowest_failing_depth": case.depths.lowest.blocks if case.depths and case.depths.lowest else None,
         "robustness": {
             "changed_outcomes_to_flip": robustness.to_flip,

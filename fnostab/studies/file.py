@@ -19,6 +19,7 @@ __all__ = ["Settings", "StudyFile", "built_in_studies", "read_study_file"]
 METRICS = (names.VAL_LOSS_BEST, names.VAL_LOSS_LAST, names.MAE_AMP, names.MAE_PHASE, names.SSIM_AMP, names.SSIM_PHASE)
 HIGHER_IS_BETTER = (names.SSIM_AMP, names.SSIM_PHASE)
 Settings = dict[str, Any]  # by dotted name
+PositiveNumber = Annotated[float, Field(gt=0)]
 
 
 class StudyFile(BaseModel):
@@ -37,9 +38,11 @@ class StudyFile(BaseModel):
     seeds: Annotated[int, Field(gt=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = 10
     defaults: Settings = {}  # of all arms
     profiles: dict[Literal["small", "full"], Settings] = {}  # of all arms at that size
+    stress: dict[str, Annotated[list[PositiveNumber], Field(min_length=2)]] = {}  # a knob, and its values for each arm
 
     _source: str = PrivateAttr("")
     _lines: dict[str, int] = PrivateAttr(default_factory=dict)  # by dotted place in the file
+    _stressed: dict[str, dict[str, float]] = PrivateAttr(default_factory=dict)  # arm -> its names, with their values
     _written: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)  # the arms that an arm's settings are from
 
     @model_validator(mode="after")
@@ -50,6 +53,16 @@ class StudyFile(BaseModel):
         if self.primary_metric not in METRICS:
             raise ValueError(f"primary_metric={self.primary_metric!r} is not known; accepted: {', '.join(METRICS)}")
         return self
+
+    @property
+    def knob(self) -> str | None:
+        """The setting that a stress study turns; None of any other."""
+        return next(iter(self.stress), None)
+
+    @property
+    def stressed(self) -> Mapping[str, Mapping[str, float]]:
+        """Arms of a stress study as they are written, each with the names that it runs under and their values."""
+        return self._stressed
 
     @property
     def higher_is_better(self) -> bool:
@@ -109,14 +122,21 @@ def _parse(text: str, source: str) -> StudyFile:
         raise ConfigError(f"{source} is not a study: expected a mapping with name, description, control and arms")
     lines = dict(_line_numbers(yaml.compose(text, yaml.SafeLoader)))
     try:
-        arms, written = _expanded(values["arms"]) if isinstance(values.get("arms"), dict) else (values.get("arms"), {})
+        arms = values.get("arms")
+        written: dict[str, tuple[str, ...]] = {}
+        stressed: dict[str, dict[str, float]] = {}
+        if isinstance(arms, dict):
+            stress = _stress(values.get("stress"))
+            arms, written, stressed = _expanded(arms, stress)
+            if stress and values.get("control") in stressed:
+                values["control"] = next(iter(stressed[values["control"]]))
         file = StudyFile.model_validate(values | ({"arms": arms} if "arms" in values else {}))
     except _NotAcceptedError as error:
         raise ConfigError(f"{_at(source, lines, error.place)}: {error}") from None
     except ValidationError as error:
         place = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
         raise ConfigError(f"{_at(source, lines, place)}: {explain(error, StudyFile)}") from None
-    file._source, file._lines, file._written = source, lines, written
+    file._source, file._lines, file._written, file._stressed = source, lines, written, stressed
     return file
 
 
@@ -143,19 +163,41 @@ class _NotAcceptedError(Exception):
         self.place = place
 
 
-def _expanded(arms: Mapping[str, Any]) -> tuple[dict[str, Settings], dict[str, tuple[str, ...]]]:
-    """Arms without ``inherits`` and ``grid``; and for each, itself as written and those that it inherits from."""
+def _stress(stress: Any) -> dict[str, list[float]]:
+    """The knob of a stress study with its values; empty without one."""
+    if stress is None or stress == {}:
+        return {}
+    values = next(iter(stress.values())) if isinstance(stress, dict) and len(stress) == 1 else None
+    numbers = [v for v in values if isinstance(v, int | float) and v > 0] if isinstance(values, list) else []
+    if len(numbers) < 2 or numbers != values or numbers not in (sorted(set(numbers)), sorted(set(numbers))[::-1]):
+        what = "it is one setting with two or more numbers above 0, rising or falling, each harder than the one before"
+        message = f"stress={stress!r} is not accepted: {what}"
+        raise _NotAcceptedError("stress", message)
+    return {next(iter(stress)): numbers}
+
+
+def _expanded(
+    arms: Mapping[str, Any], stress: Mapping[str, list[float]]
+) -> tuple[dict[str, Settings], dict[str, tuple[str, ...]], dict[str, dict[str, float]]]:
+    """Arms without ``inherits`` and ``grid``, one for each value of a stress study's knob.
+
+    For each also itself as written and those that it inherits from; and for each arm before the knob was turned, its
+    names at each value.
+    """
     expanded: dict[str, Settings] = {}
     written: dict[str, tuple[str, ...]] = {}
+    stressed: dict[str, dict[str, float]] = {}
     for arm in arms:
         settings, grid, chain = _inherited(arms, arm, ())
-        for values in product(*grid.values()):
-            suffix = "".join(f"_{_short(value)}" for value in values)
-            name = f"{arm}{suffix}"
+        for values in product(*grid.values(), *stress.values()):
+            parts = [f"_{_short(value)}" for value in values]
+            name = f"{arm}{''.join(parts)}"
             if name in expanded:
                 raise _NotAcceptedError(f"arms.{arm}", f"there are two arms {name!r}: name one of them otherwise")
-            expanded[name], written[name] = settings | dict(zip(grid, values, strict=True)), chain
-    return expanded, written
+            expanded[name], written[name] = settings | dict(zip((*grid, *stress), values, strict=True)), chain
+            if stress:
+                stressed.setdefault(f"{arm}{''.join(parts[:-1])}", {})[name] = float(values[-1])
+    return expanded, written, stressed
 
 
 def _inherited(

@@ -61,6 +61,8 @@ class Study:
         self.file = file
         self.profile = profile
         self.policy = policy
+        if file.knob is not None and file.knob in flatten(overrides or {}):
+            raise ConfigError(f"{file.name} turns {file.knob} by itself: leave it out, or write a study of your own")
         self.arms = {arm: self._resolve(arm, overrides or {}) for arm in file.arms}
         for arm, config in self.arms.items():
             if file.primary_metric in names.PHASE_METRICS and not config.data.set_phi:
@@ -102,6 +104,8 @@ class Study:
             loss_margin=self.file.loss_margin,
             alpha=self.file.alpha,
             depth=depths.pop() if len(depths) == 1 else None,
+            knob=self.file.knob,
+            stressed=self.file.stressed,
         )
 
     def trials(

@@ -1,4 +1,4 @@
-"""Gradient clipping: by global norm, by value, and adaptively by unit (AGC).
+"""Gradient clipping: by global norm, by value, adaptively by unit (AGC), or by what is usual for the norm (ZClip).
 
 AGC is algorithm 2 of Brock et al. 2021, "High-Performance Large-Scale Image Recognition Without
 Normalization"; reference implementation: github.com/google-deepmind/deepmind-research, nfnets/agc_optax.py.
@@ -15,31 +15,49 @@ infinite gradient: one NaN makes the whole gradient NaN under ``norm``, and that
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from fnostab.errors import ConfigError
+from fnostab.training.zclip import ZClip
 
-__all__ = ["adaptive_gradient_clip_", "clip_gradients_", "mark_units_"]
+__all__ = ["adaptive_gradient_clip_", "clip_gradients_", "make_clipper", "mark_units_"]
 
 Parameters = Tensor | Iterable[Tensor]
 
 
-def mark_units_(module: nn.Module) -> None:
+def mark_units_(module: nn.Module, exempt: str = "") -> None:
     """Note on each parameter which axis counts its units, and exempt the final layer from AGC.
 
     The axis is 1 for transposed convolutions, the layer's class attribute ``weight_unit_dim`` where it
     has one, and 0 otherwise. The final layer is the module registered last among those that own
     parameters. Deep copies and loaded networks lose the marks: call this when training starts.
+
+    Args:
+        module: the network.
+        exempt: name of a part of it that AGC is to leave out as well; empty for none.
     """
+    also = {id(parameter) for parameter in module.get_submodule(exempt).parameters()} if exempt else set()
     layers = [layer for layer in module.modules() if any(True for _ in layer.parameters(recurse=False))]
     for layer in layers:
         transposed = isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
         for parameter in layer.parameters(recurse=False):
             parameter.unit_dim = getattr(layer, "weight_unit_dim", int(transposed))  # type: ignore[attr-defined]
-            parameter.agc_exempt = layer is layers[-1]  # type: ignore[attr-defined]
+            parameter.agc_exempt = layer is layers[-1] or id(parameter) in also  # type: ignore[attr-defined]
+
+
+def make_clipper(algorithm: str, value: float) -> Callable[[Parameters], Tensor]:
+    """What clips the gradients of a training's parameters and returns the clipped share.
+
+    A `ZClip`, which remembers earlier steps, or `clip_gradients_` with these settings, which does not.
+
+    Raises:
+        ConfigError: when called, as `clip_gradients_`.
+    """
+    return ZClip(value) if algorithm == "zclip" else partial(clip_gradients_, value=value, algorithm=algorithm)
 
 
 def clip_gradients_(parameters: Parameters, value: float, algorithm: str) -> Tensor:

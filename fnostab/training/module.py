@@ -19,20 +19,25 @@ from fnostab.data.grid_lines import GridLines
 from fnostab.physics.evaluation import amplitude_spread, evaluate, patch_variation
 from fnostab.physics.far_field import far_field
 from fnostab.physics.losses import constant_output_loss, mae_loss, poisson_loss
-from fnostab.training.clipping import clip_gradients_, mark_units_
+from fnostab.physics.twin import twin_share
+from fnostab.training.clipping import make_clipper, mark_units_
 from fnostab.training.lockstep import Seat
 from fnostab.training.precision import convolutions_in
-from fnostab.training.reconstruction import reconstruct
+from fnostab.training.reconstruction import reconstruct, true_patches
 from fnostab.training.schedules import rate_factor
+from fnostab.training.stable_adamw import StableAdamW
+from fnostab.training.zclip import ZClip
 
 __all__ = ["PtychoModule"]
+
+CLIPPER = "fnostab.clipper"  # its place in a checkpoint
 
 
 class PtychoModule(lightning.LightningModule):
     """Trains a generator on diffraction amplitudes alone.
 
     Logs at each validation the loss under ``training.val_loss_name`` and, of the reconstructed
-    validation objects, amplitude spread, patch variation and amplitude SSIM.
+    validation objects, amplitude spread, patch variation, the share of twin images and amplitude SSIM.
 
     Args:
         generator: measured amplitudes (B, 1, N, N) float32 to object patches (B, 1, N, N) complex64.
@@ -42,6 +47,7 @@ class PtychoModule(lightning.LightningModule):
     Attributes:
         clip_fraction: share of units that the last step clipped, a 0-d tensor; None without clipping.
         gradient_clip_val: as configured; None is no clipping at all.
+        clipper: clips the gradients; None without clipping.
         seat: its place among trainings side by side, if there are.
     """
 
@@ -50,7 +56,8 @@ class PtychoModule(lightning.LightningModule):
         self.generator = generator
         self.data = data
         self.config = config
-        self.gradient_clip_val = config.execution.gradient_clip_val
+        self.gradient_clip_val = value = config.execution.gradient_clip_val
+        self.clipper = None if value is None else make_clipper(config.execution.gradient_clip_algorithm, value)
         self.clip_fraction: Tensor | None = None
         self.seat: Seat | None = None
         self.register_buffer("probe", data.probe, persistent=False)
@@ -96,24 +103,29 @@ class PtychoModule(lightning.LightningModule):
         self._patches, self._losses, self._sizes = [], [], []
         pairs = reconstruct(patches.cpu(), self.data.validation, self.config.data)
         scores = [evaluate(*pair, set_phi=False) for pair in pairs]
+        truth = true_patches(self.data.validation, self.config.data.N)
         self.log(self.config.training.val_loss_name, loss)
         self.log(names.AMPLITUDE_SPREAD, float(np.mean([amplitude_spread(*pair) for pair in pairs])))
         self.log(names.PATCH_VARIATION, patch_variation(patches))
+        self.log(names.TWIN_SHARE, twin_share(patches[:, 0].cpu(), truth, self.data.probe))
         self.log(names.VAL_SSIM_AMP, float(np.mean([score.ssim_amp for score in scores])))
 
     def configure_optimizers(self) -> Any:
         training = self.config.training
-        mark_units_(self.generator)
+        mark_units_(self.generator, "decoder" if self.config.execution.agc_exempt == "decoder" else "")
         parameters = [p for p in self.generator.parameters() if p.requires_grad]
+        shared: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
         # Fused ones take found_inf, by which the monitor keeps a non-finite step from the weights.
-        shared: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay, "fused": True}
+        adam: dict[str, Any] = {**shared, "betas": (0.9, training.adam_beta2)}
         optimizer: torch.optim.Optimizer
         if training.optimizer == "adam":
-            optimizer = torch.optim.Adam(parameters, **shared)
+            optimizer = torch.optim.Adam(parameters, **adam, fused=True)
         elif training.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(parameters, **shared)
+            optimizer = torch.optim.AdamW(parameters, **adam, fused=True)
+        elif training.optimizer == "stable_adamw":
+            optimizer = StableAdamW(parameters, **adam)
         else:
-            optimizer = torch.optim.SGD(parameters, momentum=training.momentum, **shared)
+            optimizer = torch.optim.SGD(parameters, momentum=training.momentum, **shared, fused=True)
         if training.schedule == "none":
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
@@ -128,6 +140,13 @@ class PtychoModule(lightning.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         # The Trainer knows neither AGC nor its lambda, so clipping is the module's own setting.
-        if self.gradient_clip_val is not None:
-            algorithm = self.config.execution.gradient_clip_algorithm
-            self.clip_fraction = clip_gradients_(self.generator.parameters(), self.gradient_clip_val, algorithm)
+        if self.clipper is not None:
+            self.clip_fraction = self.clipper(list(self.generator.parameters()))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if isinstance(self.clipper, ZClip):
+            checkpoint[CLIPPER] = self.clipper.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if isinstance(self.clipper, ZClip) and CLIPPER in checkpoint:  # not in a replay that changes the clipping
+            self.clipper.load_state_dict(checkpoint[CLIPPER])

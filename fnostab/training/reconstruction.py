@@ -8,9 +8,9 @@ from fnostab import names
 from fnostab.config import DataConfig
 from fnostab.data.grid_lines import Split
 from fnostab.physics.evaluation import constant_scores, evaluate
-from fnostab.physics.scan import centre_crop, stitch
+from fnostab.physics.scan import centre_crop, extract_patches, stitch
 
-__all__ = ["predict", "reconstruct", "score"]
+__all__ = ["predict", "reconstruct", "score", "true_patches"]
 
 BATCH = 64
 
@@ -31,6 +31,15 @@ def reconstruct(patches: Tensor, split: Split, config: DataConfig) -> list[tuple
         stitched = stitch(patches[mine, 0], split.positions[mine], crop)
         pairs.append((stitched.image, stitched.cut(truth)))
     return pairs
+
+
+def true_patches(split: Split, N: int) -> Tensor:
+    """The part of the object that each pattern of ``split`` was taken of: complex64 of shape (n, N, N)."""
+    patches = torch.empty(len(split.positions), N, N, dtype=torch.complex64)
+    for index, truth in enumerate(split.objects):
+        mine = split.image_index == index
+        patches[mine] = extract_patches(truth, split.positions[mine], N)
+    return patches
 
 
 def score(pairs: list[tuple[Tensor, Tensor]], config: DataConfig) -> dict[str, float]:

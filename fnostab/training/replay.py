@@ -28,7 +28,10 @@ from fnostab.training.setup import choose_device, set_up
 __all__ = ["Culprit", "KeptFailure", "Replay", "find_black_box", "replay"]
 
 OUT_OF_RANGE = 100.0  # times the root mean square of the module's output at the first replayed step
-FIXED = ("data.", "vary", "training.batch_size", "training.epochs", "training.optimizer", "training.loss")
+FIXED = (
+    *("data.", "vary", "training.batch_size", "training.epochs"),
+    *("training.optimizer", "training.adam_beta2", "training.loss"),
+)
 
 Modules = Mapping[int, Mapping[str, ModuleState]]
 

@@ -12,19 +12,23 @@ LOSS = {"control": 0.030, "arch_fix": 0.010, "opt_fix": 0.029}
 def record_study(tiny_settings, tmp_path):
     """A function that records a study as its trials would have: how many of an arm's seeds failed, and how.
 
-    Nothing is trained. Of ``failures`` the values are counts of collapsed trials, or outcomes of all seeds.
+    Nothing is trained. Of ``failures`` the values are counts of collapsed trials, or outcomes of all seeds; ``seeds``
+    is how many there are, or a range, and a setting of None is left to the study.
     """
 
     def record(store, experiment, failures, *, study="stage_a", seeds=3, loss=None, **settings):
         overrides = {name: v for name, v in tiny_settings.items() if name != "model.fno_blocks"} | settings
+        overrides = {name: value for name, value in overrides.items() if value is not None}
         resolved = Study(read_study_file(study), "small", overrides)
         run_id = ensure_study(store, resolved.spec(experiment))
         uploader = Uploader(store, run_id)
-        for spec in resolved.trials(experiment, tmp_path / "data", arms=list(failures), seeds=range(seeds)):
+        which = range(seeds) if isinstance(seeds, int) else seeds
+        for spec in resolved.trials(experiment, tmp_path / "data", arms=list(failures), seeds=which):
             directory = tmp_path / "outputs" / experiment / resolved.hash / f"{spec.arm}-{spec.seed}"
             spec.write(directory / "trial.json")
             of_arm = failures[spec.arm]
-            outcome = of_arm if isinstance(of_arm, str) else "collapsed" if spec.seed < of_arm else "converged"
+            place = which.index(spec.seed)
+            outcome = of_arm if isinstance(of_arm, str) else "collapsed" if place < of_arm else "converged"
             best = (loss or LOSS).get(spec.arm, 0.03) * (1 + 0.001 * spec.seed)
             with Journal(directory) as journal:
                 if outcome != "oom":

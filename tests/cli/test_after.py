@@ -45,7 +45,7 @@ def test_the_winner_and_control_go_deep_with_their_settings(store, call, record_
     assert f"arms control, opt_fix of stage_a, by its verdict SILVER (run {verdict.run_id})" in printed.getvalue()
     settings = study.arms["opt_fix"]
     assert (settings.training.learning_rate, settings.model.fno_blocks) == (0.002, 6)
-    assert list(study.arms) == ["control", "arch_fix", "opt_fix"]  # so that more arms can follow in the same study
+    assert list(study.arms) == ["control", "arch_fix", "opt_fix", "cure"]  # so that more can follow in the same study
 
 
 def test_looks_at_a_study_under_way_are_no_verdicts(store, call, record_study):

@@ -40,7 +40,7 @@ def assert_refused(answer, pattern):
         (("run", "stage_z"), r"no study 'stage_z'; built in: .*stage_a"),
         (("run", "absent.yaml"), r"can't read the study absent.yaml: No such file"),
         (("run",), r"Missing argument 'STUDY'; see `fnostab run --help`"),
-        ((*RUN, "--arms", "nobody"), r"stage_a has no arm 'nobody'; arms: control, arch_fix, opt_fix"),
+        ((*RUN, "--arms", "nobody"), r"stage_a has no arm 'nobody'; arms: control, arch_fix, opt_fix, cure"),
         ((*RUN, "--profile", "tiny"), r"profile='tiny' is not known; accepted: auto, full, small"),
         ((*RUN, "--experiment", "a/b"), r"experiment='a/b' is not accepted"),
         ((*RUN, "--seeds", "-1"), r"seeds='-1' is not accepted: give a count from 1"),

@@ -39,7 +39,7 @@ def steps(out):
 def test_it_is_stopped_goes_on_and_ends_with_a_report(store, chain, call, record_study, environment, workplace):
     arguments = chain(1, "--experiment", "mine", "--set", "training.epochs=1")
     recorded = {"seeds": 1, "training.epochs": 1}  # all but control, so that little is left to train
-    record_study(store, "mine_stage_a", {"arch_fix": 1, "opt_fix": 0}, **recorded, **{DEPTH: 2})
+    record_study(store, "mine_stage_a", {"arch_fix": 1, "opt_fix": 0, "cure": 0}, **recorded, **{DEPTH: 2})
     record_study(store, "mine_clip_sweep", CLIPS, study="clip_sweep", **recorded, **{DEPTH: 2})
     record_study(store, "mine_stage_b", {"arch_fix": 1, "opt_fix": 0}, study="stage_b", **recorded, **{DEPTH: 4})
     first = subprocess.Popen(
@@ -55,14 +55,15 @@ def test_it_is_stopped_goes_on_and_ends_with_a_report(store, chain, call, record
     status, out, err = call(*arguments)
     assert status == 0, err
     assert steps(out) == ["activations", "stage_a", "clip_sweep", "decision", "stage_b", "decision", "report"]
-    assert "3 of 3 trials are finished already" in out.partition("step 2")[0]  # also what ended before it was stopped
+    assert "4 of 4 trials are finished already" in out.partition("step 2")[0]  # also what ended before it was stopped
     assert re.search(r"arms control, arch_fix, opt_fix of mine_stage_a, by its verdict INCONCLUSIVE", out)
 
     stage_a, stage_b = (find_experiment(store, f"mine_stage_{stage}") for stage in "ab")
     for experiment, blocks in ((stage_a, 2), (stage_b, 4)):
         study = newest_study(store, experiment)
         runs = Counter((t.arm, t.seed) for t in trial_rows(store, experiment, study))
-        assert runs == {("control", 0): 1, ("arch_fix", 0): 1, ("opt_fix", 0): 1}
+        cure = {("cure", 0): 1} if experiment == stage_a else {}  # it has no role, so no verdict asks for it
+        assert runs == {("control", 0): 1, ("arch_fix", 0): 1, ("opt_fix", 0): 1, **cure}
         assert (study.spec.depth, study.spec.arms["control"]["training.epochs"]) == (blocks, 1)
 
     verdict = newest_verdict(store, stage_a)
@@ -92,7 +93,7 @@ def test_it_is_stopped_goes_on_and_ends_with_a_report(store, chain, call, record
 
 
 def test_nothing_that_helps_at_depth_leads_to_layerscale(store, chain, call, record_study):
-    record_study(store, "stage_a", {"control": 2, "arch_fix": 3, "opt_fix": 2}, **{DEPTH: 2})
+    record_study(store, "stage_a", {"control": 2, "arch_fix": 3, "opt_fix": 2, "cure": 0}, **{DEPTH: 2})
     record_study(store, "clip_sweep", CLIPS, study="clip_sweep", **{DEPTH: 2})
     record_study(store, "stage_b", {"control": 1, "arch_fix": 3, "opt_fix": 2}, study="stage_b", **{DEPTH: 4})
     pivot = dict.fromkeys(read_study_file("layerscale").arms, 1) | {"control": 2, "init_0.001": 0}
@@ -112,7 +113,7 @@ def test_nothing_that_helps_at_depth_leads_to_layerscale(store, chain, call, rec
 
 
 def test_nothing_to_cure_leads_to_the_depth_at_which_training_fails(store, chain, call, record_study):
-    harmless = {"control": 0, "arch_fix": 0, "opt_fix": 0}
+    harmless = {"control": 0, "arch_fix": 0, "opt_fix": 0, "cure": 0}
     record_study(store, "stage_a", harmless, **{DEPTH: 2})
     record_study(store, "clip_sweep", dict.fromkeys(CLIPS, 0), study="clip_sweep", **{DEPTH: 2})
     record_study(store, "stage_b", harmless, study="stage_b", **{DEPTH: 4})

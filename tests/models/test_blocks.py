@@ -4,7 +4,7 @@ from torch import nn
 
 from fnostab.errors import ModelError
 from fnostab.models import ResidualBlock, initialise_, residual_blocks
-from fnostab.models.blocks import InstanceNorm2d
+from fnostab.models.norms import InstanceNorm2d
 
 
 def block(residual: str, **settings: float) -> ResidualBlock:

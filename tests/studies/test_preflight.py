@@ -194,7 +194,7 @@ class TestCommand:
         )
         answer = json.loads(out)
         assert status == 0
-        assert set(answer["arms"]) == {"control", "arch_fix", "opt_fix"}
+        assert set(answer["arms"]) == {"control", "arch_fix", "opt_fix", "cure"}
         control = answer["arms"]["control"]
         assert (control["blocks"], control["trials"], control["fits"], answer["jobs"]) == (2, 3, True, 1)
         assert control["size"]["gradient_bytes"] == 4 * control["size"]["parameters"]

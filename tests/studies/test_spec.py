@@ -49,13 +49,15 @@ def test_a_built_in_study_resolves(name, profile):
 
 def test_the_shootout_is_the_strategys():
     arms = load_study("stage_a", "full").arms
-    assert list(arms) == ["control", "arch_fix", "opt_fix"]
-    control, architecture, clipping = arms.values()
+    assert list(arms) == ["control", "arch_fix", "opt_fix", "cure"]
+    control, architecture, clipping, cure = arms.values()
     assert (control.model.architecture, control.model.residual) == ("hybrid", "plain")
     assert (architecture.model.architecture, architecture.model.residual) == ("stable_hybrid", "zero_gamma")
     assert clipping.model == control.model
     assert clipping.execution.gradient_clip_algorithm == "agc"
     assert (control.execution.gradient_clip_val, clipping.execution.gradient_clip_val) == (None, 0.01)
+    assert cure.model == control.model
+    assert (cure.training.warmup_steps, cure.execution.gradient_clip_val) == (60, 1.0)
     for config in arms.values():
         assert (config.data.N, config.model.hidden_channels, config.model.fno_blocks) == (64, 32, 4)
         assert (config.model.fno_modes, config.training.learning_rate) == (12, 1e-3)
@@ -177,7 +179,7 @@ def test_what_does_not_exist_is_refused_with_what_does(own, tmp_path):
         load_study("stage_z")
     with pytest.raises(ConfigError, match=r"profile='tiny' is not known; accepted: auto, full, small"):
         load_study("stage_a", "tiny")
-    with pytest.raises(ConfigError, match=r"no arm 'arch_fx'; arms: control, arch_fix, opt_fix"):
+    with pytest.raises(ConfigError, match=r"no arm 'arch_fx'; arms: control, arch_fix, opt_fix, cure"):
         load_study("stage_a", "small").trials("e", "data", arms=["arch_fx"])
     with pytest.raises(ConfigError, match=r"can't read the study .*absent.yaml: No such file"):
         load_study(str(tmp_path / "absent.yaml"))

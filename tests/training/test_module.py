@@ -26,9 +26,9 @@ def gradients(module):
     return torch.cat([p.grad.flatten() for p in module.generator.parameters()]).clone()
 
 
-@pytest.mark.parametrize("algorithm", ["norm", "value", "agc"])
+@pytest.mark.parametrize("algorithm", ["norm", "value", "agc", "zclip"])
 def test_without_a_clip_value_no_gradient_is_touched(make, monkeypatch, algorithm):
-    monkeypatch.setattr(module_file, "clip_gradients_", lambda *_: pytest.fail("clipping was called"))
+    monkeypatch.setattr(module_file, "make_clipper", lambda *_: pytest.fail("clipping was set up"))
     module = make(execution__gradient_clip_algorithm=algorithm)
     (optimizer,) = [module.configure_optimizers()]
     before = gradients(module)
@@ -69,6 +69,35 @@ def test_optimisers_are_fused_and_take_their_settings(make, name, kind):
     assert (group["lr"], group["weight_decay"]) == (0.02, 0.1)
     assert group.get("momentum", 0.8) == 0.8
     assert len(group["params"]) == len(list(module.generator.parameters()))
+
+
+def test_adam_takes_its_beta2(make):
+    for name in ("adam", "adamw", "stable_adamw"):
+        (group,) = make(training__optimizer=name, training__adam_beta2=0.9).configure_optimizers().param_groups
+        assert group["betas"] == (0.9, 0.9)
+
+
+def test_agc_can_leave_the_decoder_out(make):
+    settings = {"execution__gradient_clip_algorithm": "agc", "execution__gradient_clip_val": 1e-3}
+    module = make(**settings, execution__agc_exempt="decoder")
+    optimizer = module.configure_optimizers()
+    before = {name: p.grad.clone() for name, p in module.generator.named_parameters()}
+    module.configure_gradient_clipping(optimizer)
+    touched = {name.split(".")[0] for name, p in module.generator.named_parameters() if not p.grad.equal(before[name])}
+    assert "encoder" in touched
+    assert not touched & {"decoder", "head"}
+
+
+def test_what_zclip_remembers_goes_into_a_checkpoint_and_out_of_it(make):
+    settings = {"execution__gradient_clip_algorithm": "zclip", "execution__gradient_clip_val": 2.5}
+    module, other = make(**settings), make(**settings)
+    module.configure_gradient_clipping(module.configure_optimizers())
+    checkpoint = {}
+    module.on_save_checkpoint(checkpoint)
+    other.on_load_checkpoint(checkpoint)
+    assert other.clipper.state_dict() == module.clipper.state_dict()
+    assert other.clipper.state_dict()["count"] == 1
+    other.on_load_checkpoint({})  # a training that clipped otherwise before
 
 
 def test_the_true_objects_are_no_part_of_the_loss(make, data):
@@ -147,5 +176,6 @@ def test_a_validation_batch_counts_by_its_size(spec, data, monkeypatch):
         config.training.val_loss_name,
         names.AMPLITUDE_SPREAD,
         names.PATCH_VARIATION,
+        names.TWIN_SHARE,
         names.VAL_SSIM_AMP,
     }

@@ -1,0 +1,34 @@
+"""What `fnostab decide` makes of a stress study: how far each arm bears the setting that it turns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fnostab.decision import Stage, Stress
+    from fnostab.report.verdict import Case
+    from fnostab.trial import StudySpec
+
+__all__ = ["stress_of", "with_stress"]
+
+
+def with_stress(case: Case) -> Case:
+    """The same case with what its stress study says, in place of a verdict on arms that differ in two things."""
+    study = case.studies.get("a")
+    if study is None or study.knob is None or len(case.stages) > 1:
+        return case
+    stress = stress_of(case.stages[0], study)
+    verdict = replace(
+        case.verdict, reason=stress.finding, next_step="run what bears most at a usual setting, for its loss"
+    )
+    return replace(case, verdict=verdict, stress=stress)
+
+
+def stress_of(stage: Stage, study: StudySpec) -> Stress:
+    """How far each arm of a stress study bears its knob."""
+    from fnostab.decision import compare_stress
+
+    assert study.knob is not None
+    control = next(arm for arm, names in study.stressed.items() if study.control in names)
+    return compare_stress(stage, study.stressed, study.knob, control, study.alpha)

@@ -1,0 +1,127 @@
+"""How far each arm bears a knob that is turned up: what a stress study says."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fnostab.decision.tally import Stage, Tally
+from fnostab.stats.interval import Interval
+from fnostab.stats.proportions import holm, wilson
+from fnostab.stats.stress import Crossing, crossing, paired_fewer_failures_p
+
+__all__ = ["Stress", "StressPoint", "StressedArm", "compare_stress", "margin_text"]
+
+
+@dataclass(frozen=True)
+class StressPoint:
+    """What became of an arm's trials at one value of the knob; the interval is Wilson's, 95 %."""
+
+    value: float
+    failed: int
+    n: int
+    interval: Interval | None
+    outcomes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class StressedArm:
+    """One arm over all values.
+
+    Attributes:
+        name: of the arm, without the value.
+        points: by value, in the order in which they are harder.
+        margin: the value at which half of the trials fail; None without a trial that counts.
+        p: that it fails less often than control over all values, one-sided, Holm over the arms; None of control.
+    """
+
+    name: str
+    points: Sequence[StressPoint]
+    margin: Crossing | None
+    p: float | None
+
+
+@dataclass(frozen=True)
+class Stress:
+    """A stress study's arms, control first, and the setting that was turned."""
+
+    knob: str
+    arms: Sequence[StressedArm]
+    alpha: float
+
+    @property
+    def finding(self) -> str:
+        """What they say together, in a sentence."""
+        control, *others = self.arms
+        said = [f"half of {control.name}'s trials fail at {self.knob} {margin_text(control)}"]
+        better = [arm for arm in others if arm.p is not None and arm.p <= self.alpha]
+        said += [f"{arm.name} bears more: {margin_text(arm)} (p = {arm.p:.2g})" for arm in better]
+        if others and not better:
+            said.append("no arm bears more than that, as far as these trials can tell")
+        return "; ".join(said)
+
+
+def compare_stress(
+    stage: Stage, families: Mapping[str, Mapping[str, float]], knob: str, control: str, alpha: float = 0.05
+) -> Stress:
+    """Judge the arms of a stress study.
+
+    Args:
+        stage: its trials.
+        families: for each arm, the names under which it was run, with the value of the knob.
+        knob: the setting that was turned.
+        control: one of the families.
+        alpha: of the tests.
+    """
+    order = [control, *(name for name in families if name != control)]
+    found = {name: _points(stage, families[name]) for name in order}
+    found = {name: points for name, points in found.items() if points or name == control}
+    candidates = [name for name in found if name != control]
+    raw = [paired_fewer_failures_p(_differences(stage, families[control], families[name])) for name in candidates]
+    p = dict(zip(candidates, holm(raw), strict=True))
+    arms = [StressedArm(name, points, _margin(points), p.get(name)) for name, points in found.items()]
+    return Stress(knob, arms, alpha)
+
+
+def margin_text(arm: StressedArm) -> str:
+    """An arm's margin with its 95 % interval, as far as there is one."""
+    margin = arm.margin
+    if margin is None:
+        return "unknown: no trial came to a training outcome"
+    counted = [point.value for point in arm.points if point.n]
+    if margin.estimate is not None:
+        value = f"{margin.estimate:.2g}"
+    else:
+        value = f"beyond {counted[-1]:g}" if margin.beyond else f"before {counted[0]:g}"
+    ends = [f"after {margin.trains_at:g}"] if margin.trains_at is not None else []
+    ends += [f"before {margin.fails_at:g}"] if margin.fails_at is not None else []
+    return f"{value} (95 %: {' and '.join(ends) or 'anywhere'})"
+
+
+def _points(stage: Stage, arms: Mapping[str, float]) -> list[StressPoint]:
+    points = []
+    for arm, value in arms.items():
+        trials = stage.arm(arm)
+        if trials:
+            tally = Tally.of(trials)
+            outcomes = dict(Counter(str(trial.outcome) for trial in trials))
+            points.append(StressPoint(value, tally.failed, tally.n, wilson(tally.failed, tally.n), outcomes))
+    return points
+
+
+def _differences(stage: Stage, control: Mapping[str, float], arm: Mapping[str, float]) -> list[int]:
+    """By seed, how many more trials of control failed, over the values at which both have an outcome."""
+    failed = [
+        {(value, t.seed): t.failed for name, value in family.items() for t in stage.arm(name) if t.counts}
+        for family in (control, arm)
+    ]
+    by_seed: dict[int, int] = {}
+    for value, seed in failed[0].keys() & failed[1].keys():
+        by_seed[seed] = by_seed.get(seed, 0) + failed[0][value, seed] - failed[1][value, seed]
+    return list(by_seed.values())
+
+
+def _margin(points: Sequence[StressPoint]) -> Crossing | None:
+    counted = [point for point in points if point.n]
+    if not counted:
+        return None
+    return crossing([p.value for p in counted], [p.failed for p in counted], [p.n for p in counted])

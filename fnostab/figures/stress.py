@@ -1,0 +1,48 @@
+"""Failure rate against a knob that is turned up."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
+
+from fnostab.figures.arms import FailureRate
+from fnostab.figures.style import NAMED, arm_styles, legend_below
+
+__all__ = ["stress_figure"]
+
+APART = 1.02  # factor between the marks of neighbouring arms, so that equal rates both show
+
+
+def stress_figure(arms: Mapping[str, Sequence[tuple[float, FailureRate]]], knob: str) -> Figure:
+    """Failure rate of each arm at each value of the knob: which one bears more?
+
+    Marks are shares of trials that failed, bars their 95 % intervals. An arm whose line rises further to the right
+    bears more, as the knob is harder to the right; the dotted line is at one half, where an arm's margin is read off.
+
+    Args:
+        arms: by name, control first: (value, rate), harder and harder.
+        knob: the setting, as a label.
+    """
+    with matplotlib.rc_context(NAMED):
+        figure = Figure(figsize=(5.4, 3.2), layout="constrained")
+        ax = figure.subplots()
+        ax.axhline(0.5, color="0.5", linestyle=":", linewidth=1, zorder=1)
+        values = sorted({value for points in arms.values() for value, _ in points})
+        for place, (arm, style) in enumerate(arm_styles(arms).items()):
+            shift = APART ** (place - (len(arms) - 1) / 2)
+            points = [(value * shift, rate) for value, rate in arms[arm] if rate.n]
+            rates = [rate.failed / rate.n for _, rate in points]
+            drawn = {"color": style.colour, "linestyle": style.line, "marker": style.marker, "label": arm}
+            ax.plot([x for x, _ in points], rates, **drawn)
+            for x, rate in points:
+                if rate.interval:
+                    ax.plot((x, x), rate.interval, color=style.colour, linewidth=1, alpha=0.5)
+        if any(points and points[0][0] > points[-1][0] for points in arms.values()):
+            ax.invert_xaxis()
+        ax.set(xscale="log", xlabel=knob, ylabel="trials that failed", ylim=(-0.03, 1.03), xticks=values)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+        legend_below(figure, ax.get_legend_handles_labels()[0])
+    return figure

@@ -1,0 +1,69 @@
+"""ZClip: clip the gradient norm where it stands out from its own recent past.
+
+Kumar et al. 2025, "ZClip: Adaptive Spike Mitigation for LLM Pre-Training", algorithm 1, with its factor and warm-up.
+It has a memory, which belongs to the state of the training: a resumed or replayed one clips as the first did.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+__all__ = ["ZClip"]
+
+ALPHA = 0.97  # of the moving averages
+WARMUP_STEPS = 25  # that only count, and are not clipped
+
+
+class ZClip:
+    """Scale the gradient so that its norm g has z = (g - mean) / std of at most threshold^2 / z, where z > threshold.
+
+    Mean and variance are moving averages of the norms after clipping, begun with those of the first 25 steps. A norm
+    that is not finite enters neither. Nothing waits for the gradients' device.
+
+    Args:
+        threshold: the largest z that is left as it is; the paper's is 2.5.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self._count = 0
+        self._mean = torch.zeros(())
+        self._variance = torch.zeros(())
+
+    def __call__(self, parameters: Iterable[Tensor]) -> Tensor:
+        """Clip in place; return 1 if that changed the gradients and 0 if not, a 0-d tensor on their device."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if not gradients:
+            return torch.zeros(())
+        with torch.no_grad():
+            norm = get_total_norm(gradients)
+            self._mean, self._variance = self._mean.to(norm.device), self._variance.to(norm.device)
+            if self._count < WARMUP_STEPS:
+                self._count += 1
+                self._take(norm, 1 / self._count)
+                return torch.zeros_like(norm)
+            std = self._variance.sqrt()
+            z = (norm - self._mean) / std
+            stands_out = (z > self.threshold) & torch.isfinite(norm)
+            wanted = torch.where(stands_out, self._mean + self.threshold**2 / z * std, norm)
+            torch._foreach_mul_(gradients, torch.where(stands_out, wanted / norm, 1))
+            self._take(wanted, 1 - ALPHA)
+            return stands_out.float()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers; tensors are not copied."""
+        return {"count": self._count, "mean": self._mean, "variance": self._variance}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remember what `state_dict` gave."""
+        self._count, self._mean, self._variance = state["count"], state["mean"], state["variance"]
+
+    def _take(self, norm: Tensor, weight: float) -> None:
+        """Move mean and variance towards a norm; with a weight of 1/n they are those of all n norms."""
+        off = norm - self._mean
+        usable = torch.isfinite(off)
+        self._mean = torch.where(usable, self._mean + weight * off, self._mean)
+        self._variance = torch.where(usable, (1 - weight) * (self._variance + weight * off.square()), self._variance)

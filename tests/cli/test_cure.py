@@ -1,0 +1,82 @@
+"""``fnostab run cure``: from candidates to a table of all that were tried. Trials are recorded, not trained."""
+
+import csv
+import re
+
+import pytest
+
+from fnostab.studies.spec import read_study_file
+from fnostab.tracking import open_store
+
+LOSS = {"control": 0.03, "bounded": 0.02, "limiter_both": 0.025}
+STRESSED = [name for arm in ("control", "bounded") for name in read_study_file("stress_lr").stressed[arm]]
+
+
+@pytest.fixture
+def search(workplace, call, tiny_settings, record_study):
+    """A function that records the steps of a search with ``n`` seeds to confirm on, and runs it."""
+
+    def run(choose, confirm, usual, stress, *, n):
+        few, some = round(0.2 * n), round(0.3 * n)
+        fresh, usual_rate = {"data.seed": 1}, {"training.learning_rate": 1e-3}
+        store, unset = open_store(None), {"training.learning_rate": None, "model.fno_blocks": 2}
+        steps = [
+            ("cure_choose", choose, {"seeds": few}),
+            ("cure_confirm", confirm, {"seeds": range(100, 100 + n), **fresh}),
+            ("cure_usual_rate", usual, {"seeds": range(100, 100 + n // 2), **fresh, **usual_rate}),
+        ]
+        for experiment, failures, settings in steps:
+            record_study(store, experiment, failures, study="cure_candidates", loss=LOSS, **{**unset, **settings})
+        stressed = {"study": "stress_lr", "seeds": range(100, 100 + some), **fresh}
+        record_study(store, "cure_stress", stress, **{**unset, **stressed})
+        given = {name: value for name, value in tiny_settings.items() if name != "training.learning_rate"}
+        sets = [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
+        arms = ("--arms", ",".join(choose), "--seeds", str(n))
+        return call("run", "cure", "--profile", "small", "--jobs", "1", *arms, *sets)
+
+    return run
+
+
+def test_a_cure_that_holds(search, workplace):
+    choose = {"control": 2, "limiter_both": 0, "bounded": 0, "warmup": 1}
+    confirm, usual = {"control": 7, "bounded": 0}, {"control": 0, "bounded": 0}
+    stress = dict.fromkeys(STRESSED, 0) | {"control_0.02": 1, "control_0.04": 3, "control_0.08": 3, "bounded_0.08": 1}
+    status, out, err = search(choose, confirm, usual, stress, n=10)
+    assert status == 0, err
+    assert "chosen: bounded" in out
+    assert "bounded holds: 0/10 failed, control 7/10, Boschloo p = " in out
+    assert "bounded at learning rate 1e-3: loss 0.667 (95 %: " in out
+    assert "half of control's trials fail at training.learning_rate 0.024" in out
+
+    folder = workplace / "outputs/cure"
+    with open(folder / "arms.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["arm"] for row in rows if row["step"] == "choose"] == list(choose)  # all that were tried
+    (confirmed,) = [row for row in rows if (row["step"], row["arm"]) == ("confirm", "bounded")]
+    assert confirmed["failed"] == "0/10"
+    assert confirmed["failure rate (95 %)"] == "0% (0% to 28%)"
+    assert confirmed["half fail at (95 %)"] == "beyond 0.08 (95 %: anywhere)"
+    assert float(confirmed["p"]) < 0.01
+    with open(folder / "trials.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 4 * 2 + 10 * 3 + 2 * 10 + 2 * 5
+    text = (folder / "README.md").read_text()
+    assert re.search(r"Made by `.*` on \d{4}-\d\d-\d\d, small profile. This go took \d+ minutes", text)
+    assert "Not run: the full profile" in text
+    assert (folder / "stress.png").stat().st_size > 1000
+
+
+def test_a_cure_that_does_not_hold_is_said_not_to(search):
+    choose, usual = {"control": 1, "bounded": 0}, {"control": 0, "bounded": 1}
+    status, out, err = search(choose, {"control": 1, "bounded": 0}, usual, dict.fromkeys(STRESSED, 1), n=5)
+    assert status == 0, err
+    assert "bounded does not hold: 0/5 failed, control 1/5" in out
+    assert "control failed in 20%, not in 30 to 90 %: a poor place to ask" in out
+    assert "no arm bears more than that" in out
+
+
+@pytest.mark.parametrize("option", [["--decide"], ["--sequential", "2,4"], ["--from", "stage_a"], ["--seeds", "3,5"]])
+def test_what_it_decides_by_itself_is_refused(call, option):
+    status, _, err = call("run", "cure", *option)
+    assert status == 2
+    assert err.startswith("error: ")
+    assert "by itself" in err or "decides that itself" in err

@@ -1,0 +1,45 @@
+"""What `fnostab decide` and `fnostab report` say of a stress study. Its trials are recorded, not trained."""
+
+import json
+
+import pytest
+
+from fnostab.tracking import open_store
+
+FAILURES = {"control_0.005": 0, "control_0.02": 3, "control_0.04": 6, "bounded_0.02": 0, "bounded_0.04": 1}
+
+
+@pytest.fixture
+def recorded(workplace, record_study):
+    settings = {"training.learning_rate": None}
+    record_study(open_store(None), "stress_lr", FAILURES, study="stress_lr", seeds=6, **settings)
+    return workplace
+
+
+def test_each_arms_margin_is_printed_and_written_into_the_report(recorded, call):
+    status, out, err = call("decide", "--experiment", "stress_lr")
+    assert status == 0, err
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "arm 0.005 0.02 0.04 p half of the trials fail at" in lines
+    assert "control 0/6 3/6 6/6 0.02 (95 %: after 0.005 and before 0.04)" in lines
+    assert "bounded - 0/6 1/6 0.016 beyond 0.04 (95 %: after 0.02)" in lines
+    assert "bounded bears more: beyond 0.04 (95 %: after 0.02) (p = 0.016)" in out
+
+    status, _, err = call("report", "--experiment", "stress_lr")
+    assert status == 0, err
+    text = (recorded / "reports/stress_lr/report.md").read_text()
+    assert "stage-a-stress.png" in text
+    assert "Share of trials that failed against" in text
+    assert (
+        'aria-label="Failure rate against training.learning_rate"'
+        in (recorded / "reports/stress_lr/report.html").read_text()
+    )
+
+
+def test_as_json(recorded, call):
+    _, out, _ = call("decide", "--experiment", "stress_lr", "--json")
+    stress = json.loads(out)["stress"]
+    assert stress["knob"] == "training.learning_rate"
+    control, bounded = stress["arms"]
+    assert (control["margin"]["trains_at"], control["margin"]["fails_at"]) == (0.005, 0.04)
+    assert bounded["points"][-1]["failed"] == 1

@@ -1,0 +1,51 @@
+"""What a stress study says of its arms."""
+
+import pytest
+
+from fnostab.decision import Stage, compare_stress
+from fnostab.decision.stress import margin_text
+from fnostab.outcomes import Outcome
+from fnostab.table import TrialRow
+
+FAMILIES = {name: {f"{name}_{v:g}": v for v in (0.01, 0.02, 0.04)} for name in ("control", "cure", "worse")}
+
+
+def stage(**failed):
+    """Six seeds at each value; ``failed`` says how many of them failed at each."""
+    rows = []
+    for name, counts in failed.items():
+        for arm, n in zip(FAMILIES[name], counts, strict=True):
+            rows += [TrialRow(arm, s, Outcome.COLLAPSED if s < n else Outcome.CONVERGED, 0.1) for s in range(6)]
+    return Stage("a", tuple(rows))
+
+
+def test_the_arm_that_bears_more_is_named():
+    stress = compare_stress(stage(control=(0, 3, 6), cure=(0, 0, 1)), FAMILIES, "training.learning_rate", "control")
+    control, cure = stress.arms
+    assert control.p is None
+    assert control.margin.estimate == pytest.approx(0.02)
+    assert cure.p == pytest.approx(1 / 64)  # all six seeds differ, for the cure
+    assert margin_text(cure) == "beyond 0.04 (95 %: after 0.02)"
+    assert stress.finding == (
+        "half of control's trials fail at training.learning_rate 0.02 (95 %: after 0.01 and before 0.04); "
+        "cure bears more: beyond 0.04 (95 %: after 0.02) (p = 0.016)"
+    )
+
+
+def test_p_values_are_corrected_for_the_number_of_arms():
+    found = compare_stress(stage(control=(0, 3, 6), cure=(0, 0, 1), worse=(6, 6, 6)), FAMILIES, "lr", "control")
+    by_name = {arm.name: arm for arm in found.arms}
+    assert by_name["cure"].p == pytest.approx(2 / 64)
+    assert by_name["worse"].p == 1
+    assert "worse bears" not in found.finding
+    alone = compare_stress(stage(control=(0, 3, 6), worse=(6, 6, 6)), FAMILIES, "lr", "control")
+    assert "no arm bears more than that" in alone.finding
+
+
+def test_arms_that_were_not_run_are_left_out_and_trials_without_an_outcome_do_not_count():
+    rows = [TrialRow("control_0.01", s, Outcome.OOM) for s in range(3)]
+    stress = compare_stress(Stage("a", tuple(rows)), FAMILIES, "lr", "control")
+    (control,) = stress.arms
+    assert control.margin is None
+    assert "unknown: no trial came to a training outcome" in stress.finding
+    assert control.points[0].outcomes == {"oom": 3}
