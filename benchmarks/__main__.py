@@ -46,16 +46,16 @@ def main() -> None:
         started = time.monotonic()
         try:
             rows[name] = collect(f"benchmarks.{name}", quick=options.quick)
-        except Exception as error:  # the others are worth having
+        except (Exception, SystemExit) as error:  # the others are worth having
             failed.append(name)
             print(f"{name} failed: {type(error).__name__}: {error}", file=sys.stderr)
             continue
         print(f"{name} ({time.monotonic() - started:.0f} s)\n\n{table(rows[name])}\n", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(about | {"rows": rows}, indent=2) + "\n")
-    if options.markdown:
-        for name, found in rows.items():
-            write_section(options.markdown, name, f"{said(about)}\n\n{table(found)}", "python -m benchmarks")
+        if options.json:
+            options.json.write_text(json.dumps(about | {"rows": rows}, indent=2) + "\n")
+        if options.markdown:
+            text = f"{said(about)}\n\n{table(rows[name])}"
+            write_section(options.markdown, name, text, "python -m benchmarks")
     sys.exit(1 if failed else 0)
 
 

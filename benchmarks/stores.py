@@ -24,8 +24,8 @@ __all__ = ["EXPERIMENT", "Cost", "add_histories", "address", "copy_trials", "run
 
 EXPERIMENT = "stage_a"
 TABLES = {"runs": "run_uuid", "tags": "run_uuid", "params": "run_uuid", "latest_metrics": "run_uuid"}
-FAILURE_RATES = {"control": 0.30, "arch_fix": 0.05, "opt_fix": 0.15}
-MEDIANS = {"control": 0.0138, "arch_fix": 0.0130, "opt_fix": 0.0140}
+FAILURE_RATES = {"control": 0.30, "arch_fix": 0.05, "opt_fix": 0.15, "cure": 0.02}
+MEDIANS = {"control": 0.0138, "arch_fix": 0.0130, "opt_fix": 0.0140, "cure": 0.0135}
 LOG_SD = 0.3
 EPOCHS = 20
 SPIKES = 5  # in the gradient norms of a run
