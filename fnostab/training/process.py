@@ -4,9 +4,9 @@ import ctypes
 import logging
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from fnostab.errors import FnostabError
@@ -74,30 +74,26 @@ def _in_lockstep(specs: Sequence[TrialSpec], directories: Sequence[Path]) -> lis
 
 def _in_threads(specs: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
     lockstep = Lockstep(len(specs))
-    outcomes: list[Outcome | None] = [None] * len(specs)
 
-    def train(place: int, seat: Seat) -> None:
+    def train(spec: TrialSpec, directory: Path, seat: Seat) -> Outcome | None:
         try:
             with lockstep.turn:
-                outcomes[place] = run_trial(specs[place], directories[place], seat)
+                return run_trial(spec, directory, seat)
         except FnostabError as error:
-            print(f"error: {specs[place].arm}-{specs[place].seed}: {error}", file=sys.stderr)
+            print(f"error: {spec.arm}-{spec.seed}: {error}", file=sys.stderr)
         except Exception:
             traceback.print_exc()
         finally:
             lockstep.leave(seat)
+        return None
 
-    threads = [threading.Thread(target=train, args=each) for each in enumerate(lockstep.seats)]
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            thread.join()
-    except (KeyboardInterrupt, SystemExit) as end:  # it comes to the main thread alone
-        lockstep.end(str(end) or type(end).__name__)
-        for thread in threads:
-            thread.join()
-    return outcomes
+    with ThreadPoolExecutor(len(specs)) as pool:
+        trainings = [pool.submit(train, *each) for each in zip(specs, directories, lockstep.seats, strict=True)]
+        try:
+            wait(trainings)  # not Thread.join: before Python 3.13 one that is interrupted takes the thread for ended
+        except (KeyboardInterrupt, SystemExit) as end:  # it comes to the main thread alone
+            lockstep.end(str(end) or type(end).__name__)
+        return [training.result() for training in trainings]
 
 
 def _terminate(signum: int, frame: object) -> None:
