@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-PAUSE_S, LONG_PAUSE_S = 0.05, 0.5  # at every training step
+PAUSE_S, LONG_PAUSE_S = 0.15, 0.5  # at every training step
 
 
 def Network(config):  # noqa: N802 - a class to those who name it

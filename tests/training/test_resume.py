@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from trials import STEPS_AN_EPOCH, Trained, make_spec
+from trials import Trained, make_spec
 
 from fnostab import names
 from fnostab.journal import Event, read_journal
@@ -64,10 +64,11 @@ def test_the_resumed_curve_equals_the_uninterrupted_one(spec, uninterrupted, tmp
     assert sorted(resumed.points) == sorted(uninterrupted.points)  # every point, none twice
 
 
-def test_a_trial_that_is_asked_to_end_keeps_the_epoch_under_way(spec, tmp_path):
-    run_until(spec, tmp_path, 64, signal.SIGTERM)
-    run_trial(spec, tmp_path)
-    assert resumed_at(tmp_path)[0] % STEPS_AN_EPOCH != 0
+def test_a_trial_that_is_asked_to_end_keeps_the_epoch_under_way(data_dir, tmp_path):
+    epochs_of_81 = make_spec(data_dir, training__batch_size=1, training__epochs=2, monitor__block_steps=1)
+    run_until(epochs_of_81, tmp_path, 64, signal.SIGTERM)  # a copy is taken every 64 steps
+    run_trial(epochs_of_81, tmp_path)
+    assert resumed_at(tmp_path) == [64]
 
 
 def test_a_finished_trial_keeps_no_state(uninterrupted):
