@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from fnostab.cli import COMMANDS, group
 from fnostab.config import TrialConfig
-from fnostab.studies.cluster import ClusterFile
+from fnostab.studies.slurm.cluster import ClusterFile
 from fnostab.studies.spec import StudyFile
 
 PACKAGES = ("physics", "models", "callbacks", "tracking", "stats", "decision", "figures")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fnostab.studies.slurm import SlurmLauncher
+    from fnostab.studies.slurm.launcher import SlurmLauncher
 
 __all__ = ["choose_profile", "make_launcher"]
 
@@ -22,8 +22,8 @@ def make_launcher(name: str, cluster: str | None, jobs: int | None) -> SlurmLaun
         if cluster:
             raise ConfigError(f"--cluster {cluster} is of --launcher slurm: give that too, or leave it out")
         return None
-    from fnostab.studies.cluster import ClusterFile, read_cluster_file
-    from fnostab.studies.slurm import SlurmLauncher
+    from fnostab.studies.slurm.cluster import ClusterFile, read_cluster_file
+    from fnostab.studies.slurm.launcher import SlurmLauncher
 
     return SlurmLauncher(read_cluster_file(cluster) if cluster else ClusterFile(), jobs)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from fnostab import slurm
 from fnostab.journal import FILE_NAME
-from fnostab.studies.cluster import ClusterFile
 from fnostab.studies.progress import TrialProgress
-from fnostab.studies.slurm import SlurmLauncher
-from fnostab.studies.slurm_records import FOLDER
+from fnostab.studies.slurm.cluster import ClusterFile
+from fnostab.studies.slurm.launcher import SlurmLauncher
+from fnostab.studies.slurm.records import FOLDER
 from fnostab.tracking.attempt import close_if_abandoned, is_alive, is_being_written, is_foreign, last_attempt
 from fnostab.trial import TrialSpec
 

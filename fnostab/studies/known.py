@@ -8,7 +8,7 @@ from rich.console import Console
 from fnostab.errors import LaunchError
 from fnostab.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.studies.progress import TrialProgress
-from fnostab.studies.slurm_records import queued_jobs
+from fnostab.studies.slurm.records import queued_jobs
 from fnostab.tracking import Store, reconcile, runs_elsewhere, set_aside
 from fnostab.tracking.attempt import close_if_abandoned
 from fnostab.trial import StudySpec, TrialSpec

@@ -14,7 +14,7 @@ from fnostab.journal import FILE_NAME
 from fnostab.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.slurm import WAITING
 from fnostab.studies.progress import TrialProgress
-from fnostab.studies.slurm_records import queued_jobs
+from fnostab.studies.slurm.records import queued_jobs
 from fnostab.studies.sparkline import NormCurve
 from fnostab.studies.state import TrialState, of_progress
 from fnostab.tracking import StudyWatch, WatchedTrial, is_alive

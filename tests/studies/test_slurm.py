@@ -14,10 +14,10 @@ from fnostab.errors import LaunchError
 from fnostab.journal import Event, read_journal
 from fnostab.outcomes import Outcome
 from fnostab.slurm import EndedJob
-from fnostab.studies.cluster import ClusterFile
 from fnostab.studies.progress import TrialProgress
-from fnostab.studies.slurm import SlurmLauncher
-from fnostab.studies.slurm_records import JobArray, jobs_of, queued_jobs
+from fnostab.studies.slurm.cluster import ClusterFile
+from fnostab.studies.slurm.launcher import SlurmLauncher
+from fnostab.studies.slurm.records import JobArray, jobs_of, queued_jobs
 from fnostab.studies.spec import load_study
 
 TIMEOUT_S = 90
@@ -328,7 +328,7 @@ class TestRefusals:
         assert "is --output on a disk that compute nodes share?" in trial.reason
 
     def test_a_trial_that_a_node_does_not_see(self, trials, monkeypatch):
-        from fnostab.studies.slurm_job import TrialsJob
+        from fnostab.studies.slurm.job import TrialsJob
 
         (trial,) = trials()
         (trial.directory / "trial.json").unlink()

@@ -12,7 +12,7 @@ import yaml
 from fnostab import names, slurm
 from fnostab.errors import ConfigError
 from fnostab.journal import Event, Journal, read_journal
-from fnostab.studies.cluster import read_cluster_file
+from fnostab.studies.slurm.cluster import read_cluster_file
 from fnostab.tracking import open_store
 from fnostab.tracking.attempt import close_if_abandoned, is_alive
 

@@ -127,12 +127,13 @@ def served(tmp_path_factory, empty_database):
 
 
 @pytest.fixture
-def asked():
-    """Every statement that databases are asked."""
+def asked(store):
+    """Every statement that the database is asked; what threads of other tests still ask of theirs is not counted."""
     statements = []
 
     def note(connection, cursor, statement, *more):
-        statements.append(statement)
+        if str(connection.engine.url) == store.uri:
+            statements.append(statement)
 
     sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
     yield statements

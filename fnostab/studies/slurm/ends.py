@@ -8,7 +8,7 @@ from fnostab.outcomes import Outcome
 from fnostab.slurm import EndedJob
 from fnostab.studies.launcher import write_outcome
 from fnostab.studies.progress import TrialProgress
-from fnostab.studies.slurm_records import FOLDER
+from fnostab.studies.slurm.records import FOLDER
 
 __all__ = ["write_end"]
 

@@ -11,11 +11,11 @@ from fnostab import slurm
 from fnostab.errors import LaunchError
 from fnostab.outcomes import Outcome
 from fnostab.slurm import EndedJob, SlurmError
-from fnostab.studies.cluster import ClusterFile
 from fnostab.studies.progress import TrialProgress
-from fnostab.studies.slurm_ends import write_end
-from fnostab.studies.slurm_records import FOLDER, JobArray, jobs_of
-from fnostab.studies.slurm_submission import insist_on_slurm, make_executor, sbatch, script
+from fnostab.studies.slurm.cluster import ClusterFile
+from fnostab.studies.slurm.ends import write_end
+from fnostab.studies.slurm.records import FOLDER, JobArray, jobs_of
+from fnostab.studies.slurm.submission import insist_on_slurm, make_executor, sbatch, script
 
 __all__ = ["SlurmLauncher"]
 

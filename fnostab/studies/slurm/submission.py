@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from fnostab import slurm
 from fnostab.errors import LaunchError
 from fnostab.slurm import SlurmError
-from fnostab.studies.cluster import ClusterFile
-from fnostab.studies.slurm_records import FOLDER
+from fnostab.studies.slurm.cluster import ClusterFile
+from fnostab.studies.slurm.records import FOLDER
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
@@ -102,7 +102,7 @@ def sbatch(executor: SlurmExecutor, jobs: Sequence[Sequence[Path]]) -> str:
     """
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    from fnostab.studies.slurm_job import TrialsJob
+    from fnostab.studies.slurm.job import TrialsJob
 
     try:
         with _outside_of_a_job():
