@@ -1,7 +1,8 @@
 """A real Slurm of two nodes on this machine, which a test starts and ends: nothing of it is a stand-in.
 
 Controller, accounting on a MariaDB of its own, and a daemon a node; all listen on loopback, and all files are in one
-folder. No cgroups and no systemd, so that a container is enough; but only root can start it.
+folder. No cgroups and no systemd, so that a container is enough; but only root can start it. Memory is therefore
+looked at once a second, and a job that takes more than it asked for is ended as cgroups would end it.
 """
 
 import contextlib
@@ -39,10 +40,13 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SwitchType=switch/none
 MpiDefault=none
-JobAcctGatherType=jobacct_gather/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
+SelectTypeParameters=CR_Core_Memory
+DefMemPerCPU=8000
 SchedulerParameters=sched_interval=1,bf_interval=2,batch_sched_delay=0,sched_min_interval=0
 GresTypes=gpu,shard
 SlurmdParameters=config_overrides
@@ -52,7 +56,7 @@ PreemptMode=REQUEUE
 SlurmdTimeout=5
 KillWait=5
 {accounting}
-NodeName=n[0-1] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{n0}-{n1}] CPUs=8 RealMemory=8000 Gres=gpu:2,shard:8
+NodeName=n[0-1] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{n0}-{n1}] CPUs=8 RealMemory=64000 Gres=gpu:2,shard:8
 PartitionName=main Nodes=n[0-1] Default=YES MaxTime=60 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=5
 PartitionName=urgent Nodes=n[0-1] MaxTime=60 State=UP PriorityTier=2
 """

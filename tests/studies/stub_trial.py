@@ -2,7 +2,8 @@
 
 Called as ``stub_trial.py --trial FILE``. What to do is in the file that STUB_SCRIPT names, one entry for each
 attempt: an outcome, "exit N", "signal N", "announce N" (a failure, then the end by signal N), "silent N",
-"hang" until SIGTERM, "deaf" to it, or "quit" as if it had come. STUB_SCRIPT.log gets a line for each start and end.
+"hang" until SIGTERM, "deaf" to it, "gorge N" (take N megabytes, and hang), or "quit" as if SIGTERM had come.
+STUB_SCRIPT.log gets a line for each start and end.
 """
 
 import json
@@ -46,7 +47,8 @@ def main(trial: Path) -> int:
         journal.event(names.STARTED_EVENT, {"scheduled_steps": STEPS})
         for step in range(STEPS):
             journal.record(step, {names.TRAIN_LOSS: 1 / (step + 1), names.GRAD_NORM: float(step)})
-        while what in ("hang", "deaf"):
+        taken = bytearray(b"x") * (int(number) * 2**20) if what == "gorge" else b""
+        while what in ("hang", "deaf") or taken:
             time.sleep(0.02)
         if what == "announce":
             journal.event(names.TAGS_EVENT, {names.OUTCOME: "nonfinite", names.FAILURE_STEP: "3"})

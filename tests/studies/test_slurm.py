@@ -14,8 +14,10 @@ from fnostab.errors import LaunchError
 from fnostab.journal import Event, read_journal
 from fnostab.outcomes import Outcome
 from fnostab.slurm import EndedJob
+from fnostab.studies.launcher import write_outcome
 from fnostab.studies.progress import TrialProgress
 from fnostab.studies.slurm.cluster import ClusterFile
+from fnostab.studies.slurm.ends import write_end
 from fnostab.studies.slurm.launcher import SlurmLauncher
 from fnostab.studies.slurm.records import JobArray, jobs_of, queued_jobs
 from fnostab.studies.spec import load_study
@@ -221,6 +223,26 @@ class TestInterruptions:
         assert until_ended(launcher, [trial]) == {"control-0": Outcome.CONVERGED}
         assert started(tmp_path) == ["control-0"] * 2
 
+    def test_a_job_that_may_not_be_queued_again_is_killed_with_its_node(self, launch, trials, on_cluster):
+        options = {"nodelist": "n1", "no-requeue": True}
+        launcher, (trial,) = launch({"control-0": ["hang"]}, options=options), trials()
+        submit(launcher, [trial])
+        until(lambda: at_work([trial]))
+        (job,) = on_cluster.states()
+        assert on_cluster.crash_node("n1")
+        try:
+            assert until_ended(launcher, [trial]) == {"control-0": Outcome.KILLED}
+        finally:
+            on_cluster.start_node("n1")
+        assert trial.reason == f"Slurm job {job}: NODE_FAIL"
+
+    def test_a_job_that_takes_more_memory_than_it_asked_for_is_out_of_memory(self, launch, trials, on_cluster):
+        launcher, (trial,) = launch({"control-0": ["gorge 900"]}, memory_gb=0.5), trials()
+        submit(launcher, [trial])
+        (job,) = on_cluster.states()
+        assert until_ended(launcher, [trial]) == {"control-0": Outcome.OOM}
+        assert trial.reason == f"Slurm job {job}: exceeded memory limit"
+
     def test_a_controller_that_is_away_ends_nothing(self, launch, trials, on_cluster):
         launcher, (trial,) = launch({"control-0": ["hang"]}), trials()
         submit(launcher, [trial])
@@ -350,6 +372,14 @@ class TestRefusals:
         finally:
             slurm.settings.cache_clear()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_trial_that_was_found_killed_in_a_job_that_was_out_of_memory_was_so_itself(trials):
+    """The kernel ends a trial and leaves the job, which only sees that it was killed."""
+    (trial,) = trials()
+    write_outcome(trial, Outcome.KILLED, "ended by SIGKILL", requested=False)
+    write_end(trial, "7", EndedJob("OUT_OF_MEMORY", "0:125", "n0"))
+    assert (trial.outcome, trial.reason) == (Outcome.OOM, "Slurm job 7: OUT_OF_MEMORY")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ __all__ = ["write_end"]
 TAIL_BYTES = 4096
 LONGEST_REASON = 500  # characters
 OUT_OF_TIMEOUTS = "timed-out too many times"  # what submitit leaves in a job's output
+OUT_OF_MEMORY = "exceeded memory limit"  # what Slurm leaves there where it looks at the memory without cgroups
 _ERROR = re.compile(r"[\w.]+(Error|Exception|Exit|Interrupt)\b")  # the end of a traceback
 
 
@@ -35,13 +36,15 @@ def write_end(trial: TrialProgress, job: str, account: EndedJob | None) -> None:
     outcome, asked, what = account.outcome, account.was_asked_to_end, account.state
     if account.state == "FAILED" and OUT_OF_TIMEOUTS in log:
         outcome, asked, what = Outcome.KILLED, True, "TIMEOUT, and it is not queued again"
+    elif account.state == "FAILED" and OUT_OF_MEMORY in log:
+        outcome, what = Outcome.OOM, OUT_OF_MEMORY
     elif outcome is Outcome.INFRA_ERROR:
         said = _error_in(log) or (
             f"it left nothing in {trial.directory.parent / FOLDER}: is --output on a disk that compute nodes share?"
         )
         what = f"{account.state} on {account.node or 'no node'} (exit code {account.exit_code}): {said}"
-    if trial.outcome is not None and not (asked or account.state == "NODE_FAIL"):
-        return  # the trial's own word
+    if trial.outcome is not None and not (asked or account.state == "NODE_FAIL" or outcome is Outcome.OOM):
+        return  # the trial's own word, or that of whoever found it killed and could not know by whom
     trial.begin_again()
     write_outcome(trial, outcome, f"Slurm job {job}: {what}"[:LONGEST_REASON], requested=asked)
 

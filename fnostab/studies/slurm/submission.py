@@ -78,7 +78,7 @@ def make_executor(cluster: ClusterFile, folder: Path, name: str, at_once: int) -
         setup=list(cluster.setup) or None,
         wckey=None,  # submitit's own, which some clusters refuse
         array_parallelism=max(at_once, 1),
-        additional_parameters={"requeue": True} | dict(cluster.options),
+        additional_parameters={**({} if "no-requeue" in cluster.options else {"requeue": True}), **cluster.options},
     )
     return executor
 
