@@ -1,5 +1,6 @@
 """CPU, memory and GPU use while a trial trains, and its throughput."""
 
+import math
 import resource
 import sys
 import time
@@ -29,7 +30,7 @@ class ResourceSampler(Callback):
         self.interval_s = interval_s
         self._process = psutil.Process()
         self._samples = 0
-        self._last_sample_s = 0.0
+        self._last_sample_s = -math.inf  # the clock may have started just now
         self._trained_s = 0.0
         self._trained_samples = 0
 

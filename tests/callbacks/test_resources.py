@@ -1,3 +1,4 @@
+import itertools
 import time
 
 import numpy as np
@@ -21,7 +22,9 @@ def test_throughput_counts_samples_and_the_time_of_training():
     assert 10 < rate < 2 / 0.02  # two samples a batch
 
 
-def test_samples_are_numbered_and_no_closer_than_the_interval():
+def test_samples_are_numbered_and_no_closer_than_the_interval(monkeypatch):
+    clock = itertools.count()  # of a machine that has just been started
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
     often, seldom = Recorder(), Recorder()
     fit(Slow(), [ResourceSampler(often, interval_s=0), ResourceSampler(seldom, interval_s=3600)], 10)
     memory = often.curve("system/system_memory_usage_megabytes")
