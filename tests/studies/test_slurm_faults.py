@@ -26,7 +26,6 @@ AWAY_S = 30
 TIMEOUT_S = 200
 SETTINGS = {
     "model.architecture": "slurm_network.Network",
-    "model.options": {"fails": "control-0", "slow": "control-3"},
     "data.scan_stride_train": 3,
     "training.epochs": 12,
 }
@@ -83,10 +82,12 @@ def events(trial, name):
     return [r for r, _ in read_journal(trial.directory / "journal.jsonl") if isinstance(r, Event) and r.name == name]
 
 
-def test_whatever_befalls_a_study_each_trial_ends_once_as_its_twin(place, on_cluster, tmp_path):
+def test_whatever_befalls_a_study_each_trial_ends_once_as_its_twin(place, on_cluster, tmp_path, request):
     (tmp_path / "without").mkdir()
     (tmp_path / "without" / "mlflow.py").write_text("raise SystemExit('a trial imports mlflow')\n")
-    study = place.write_study("twins", {"control": {}, "twin": {}}, **SETTINGS)
+    end = tmp_path / "end"
+    options = {"model.options": {"fails": "control-0", "waits_for": str(end)}}
+    study = place.write_study("twins", {"control": {}, "twin": {}}, **SETTINGS, **options)
     cluster = place.folder / "cluster.yaml"
     cluster.write_text(
         f"jobs: 12\ntime_minutes: 10\nnotice_s: 60\nsetup: ['export PYTHONPATH={tmp_path}/without:$PYTHONPATH']\n"
@@ -94,6 +95,7 @@ def test_whatever_befalls_a_study_each_trial_ends_once_as_its_twin(place, on_clu
     command = ["run", str(study), "--launcher", "slurm", "--cluster", str(cluster), "--seeds", str(SEEDS)]
 
     driver = place.start(*command)
+    request.addfinalizer(driver.kill)
     victims = [f"control-{seed}" for seed in range(1, 4)]
     until(lambda: all((t := trials_of(place).get(name)) and (t.step or 0) > 15 for name in victims), driver)
     killed, preempted, timed_out = (trials_of(place)[name] for name in victims)
@@ -114,7 +116,7 @@ def test_whatever_befalls_a_study_each_trial_ends_once_as_its_twin(place, on_clu
     on_cluster.start_node("n1")
     until(lambda: place.server.starts == 2)
     until(lambda: _answers(place))
-    assert not all(trial.finished for trial in trials_of(place).values())
+    end.touch()
     assert place.call(*command) == 0, (place.folder / "commands.log").read_text()[-3000:]
 
     assert f"{2 * SEEDS} of {2 * SEEDS} trials are finished already" not in (place.folder / "commands.log").read_text()
