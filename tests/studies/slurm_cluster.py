@@ -203,6 +203,10 @@ class Slurm:
         answer = subprocess.run(command, env=ENVIRONMENT | self.environment, capture_output=True, text=True, check=True)
         return answer.stdout
 
+    def accepts(self, *command):
+        """Whether a command of Slurm succeeds."""
+        return not subprocess.run(command, env=ENVIRONMENT | self.environment, capture_output=True).returncode
+
     def states(self, column="%T"):
         """What the queue says of each job."""
         lines = self.ask("squeue", "--array", "--noheader", f"--format=%i {column}").splitlines()
@@ -261,7 +265,7 @@ class Slurm:
     def _wait(self, name, question):
         """Until a question is answered by a daemon that has just been started."""
         deadline = time.monotonic() + READY_S
-        while subprocess.run(question, env=ENVIRONMENT | self.environment, capture_output=True).returncode:
+        while not self.accepts(*question):
             if self._processes[name].poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{name} does not start: {(self.folder / f'{name}.out').read_text()[-2000:]}")
             time.sleep(0.1)
