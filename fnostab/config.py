@@ -53,6 +53,8 @@ LATER = {  # settings that the first trials did not have, with the value that ch
     "model.stabiliser": "none",
     "model.head": "real_imaginary",
     "training.adam_beta2": 0.999,
+    "training.learning_rates": "uniform",
+    "training.mup_base_width": None,
     "execution.agc_exempt": "head",
     "execution.convolution_precision": "float32",
     "monitor.stagnated_twin_share": 0.5,
@@ -190,6 +192,8 @@ class TrainingConfig(_Frozen):
     loss: Literal["mae", "poisson"] = "mae"
     optimizer: Literal["adam", "adamw", "sgd", "stable_adamw"] = "adam"  # the last: AdamW with update clipping
     learning_rate: PositiveFloat = 1e-3
+    learning_rates: Literal["uniform", "mup"] = "uniform"  # of layers; mup: less for those that read many channels
+    mup_base_width: PositiveInt | None = None  # channels up to which mup keeps the rate; null: model.hidden_channels
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999  # of the squares' moving average, of all but SGD
@@ -210,6 +214,12 @@ class TrainingConfig(_Frozen):
             )
         if self.adam_beta2 != type(self).model_fields["adam_beta2"].default and self.optimizer == "sgd":
             raise ValueError(f"adam_beta2={self.adam_beta2:g} has no effect with optimizer=sgd: leave it out")
+        if self.learning_rates == "mup" and self.optimizer == "sgd":
+            raise ValueError("learning_rates=mup is a rule for Adam's steps, not for optimizer=sgd: set uniform")
+        if self.mup_base_width is not None and self.learning_rates != "mup":
+            raise ValueError(
+                f"mup_base_width={self.mup_base_width} has no effect with learning_rates={self.learning_rates}: set mup"
+            )
         given = next((name for name in ("warmup_steps", "warmup_epochs") if getattr(self, name)), None)
         if given and self.schedule in ("none", "cosine"):
             raise ValueError(f"{given} has no effect with schedule={self.schedule}: set warmup or warmup_cosine")

@@ -268,6 +268,7 @@ class TestSettingsThatCameLater:
             ("model.stabiliser", "tanh"),
             ("model.head", "polar"),
             ("training.adam_beta2", 0.95),
+            ("training.learning_rates", "mup"),
             ("execution.agc_exempt", "decoder"),
         ],
     )
@@ -286,3 +287,5 @@ def test_bounded_hybrid_is_a_preset_whose_parts_can_be_set_one_by_one():
 def test_settings_without_an_effect_are_refused():
     assert "no part of that name" in refusal(model__architecture="fno", execution__agc_exempt="decoder")
     assert "no effect with optimizer=sgd" in refusal(training__optimizer="sgd", training__adam_beta2=0.9)
+    assert "not for optimizer=sgd" in refusal(training__optimizer="sgd", training__learning_rates="mup")
+    assert "no effect with learning_rates=uniform" in refusal(training__mup_base_width=8)

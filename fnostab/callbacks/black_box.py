@@ -78,7 +78,9 @@ class BlackBox(Callback):
         if self.folder.exists() or seen is None:
             return
         if not self._parameters:
-            self._parameters = {name: p for name, p in pl_module.named_parameters() if p.grad is not None}
+            names = {p: name for name, p in pl_module.named_parameters()}  # the norms are in the optimiser's order
+            ordered = [p for group in optimizer.param_groups for p in group["params"]]
+            self._parameters = {names[p]: p for p in ordered if p.grad is not None}
         weights = torch.stack(torch._foreach_norm([p.detach() for p in self._parameters.values()]))
         gradients = torch.stack(seen.tensor_norms) if seen.tensor_norms else torch.full_like(weights, torch.nan)
         self._history.append((trainer.global_step, seen.numbers(), gradients, weights))

@@ -220,12 +220,15 @@ def _prepare(study: Study, specs: Sequence[TrialSpec], console: Console, launche
     from fnostab.data import prepare
     from fnostab.models import build_generator, check_generator
     from fnostab.physics.probe import make_probe
+    from fnostab.training.learning_rates import parameter_groups
     from fnostab.training.lockstep import insist_on_lockstep
 
     for spec in {s.arm: s for s in specs}.values():
         if launcher.here and spec.config.execution.device == "cuda" and not torch.cuda.is_available():
             raise LaunchError("execution.device=cuda, but torch sees no GPU here: use auto or cpu, or mend the driver")
-        check_generator(build_generator(spec.config.model), spec.config.data.N)
+        generator = build_generator(spec.config.model)
+        check_generator(generator, spec.config.data.N)
+        parameter_groups(generator, spec.config)
         if launcher.lockstep:
             insist_on_lockstep([spec])
         make_probe(spec.config.data.probe, spec.config.data.N)

@@ -21,6 +21,7 @@ from fnostab.physics.far_field import far_field
 from fnostab.physics.losses import constant_output_loss, mae_loss, poisson_loss
 from fnostab.physics.twin import twin_share
 from fnostab.training.clipping import make_clipper, mark_units_
+from fnostab.training.learning_rates import parameter_groups
 from fnostab.training.lockstep import Seat
 from fnostab.training.precision import convolutions_in
 from fnostab.training.reconstruction import reconstruct, true_patches
@@ -113,19 +114,18 @@ class PtychoModule(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         training = self.config.training
         mark_units_(self.generator, "decoder" if self.config.execution.agc_exempt == "decoder" else "")
-        parameters = [p for p in self.generator.parameters() if p.requires_grad]
-        shared: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
+        groups = parameter_groups(self.generator, self.config)
         # Fused ones take found_inf, by which the monitor keeps a non-finite step from the weights.
-        adam: dict[str, Any] = {**shared, "betas": (0.9, training.adam_beta2)}
+        adam: dict[str, Any] = {"betas": (0.9, training.adam_beta2)}
         optimizer: torch.optim.Optimizer
         if training.optimizer == "adam":
-            optimizer = torch.optim.Adam(parameters, **adam, fused=True)
+            optimizer = torch.optim.Adam(groups, **adam, fused=True)
         elif training.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(parameters, **adam, fused=True)
+            optimizer = torch.optim.AdamW(groups, **adam, fused=True)
         elif training.optimizer == "stable_adamw":
-            optimizer = StableAdamW(parameters, **adam)
+            optimizer = StableAdamW(groups, **adam)
         else:
-            optimizer = torch.optim.SGD(parameters, momentum=training.momentum, **shared, fused=True)
+            optimizer = torch.optim.SGD(groups, momentum=training.momentum, fused=True)
         if training.schedule == "none":
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)

@@ -31,6 +31,7 @@ OUT_OF_RANGE = 100.0  # times the root mean square of the module's output at the
 FIXED = (
     *("data.", "vary", "training.batch_size", "training.epochs"),
     *("training.optimizer", "training.adam_beta2", "training.loss"),
+    *("training.learning_rates", "training.mup_base_width"),  # the groups that the optimiser's state is kept in
 )
 
 Modules = Mapping[int, Mapping[str, ModuleState]]
@@ -123,7 +124,7 @@ def replay(
         monitor = training.monitor(curves)
         callbacks: list[Callback] = [
             monitor,
-            ChangedSettings(training.config.training, changed),
+            ChangedSettings(training.config, changed),
             Snapshots(monitor, Path(scratch)),
             probe,
             ReplayEnd(failure, monitor, bool(changed), progress),

@@ -8,16 +8,16 @@ from lightning.pytorch.callbacks import Callback
 
 from fnostab import names
 from fnostab.callbacks import StabilityMonitor
-from fnostab.config import TrainingConfig
+from fnostab.config import TrialConfig
 from fnostab.outcomes import Outcome
 from fnostab.training.kept_failure import KeptFailure
+from fnostab.training.learning_rates import parameter_groups
 
 __all__ = ["ChangedSettings", "Curves", "ReplayEnd"]
 
 STEPS_AFTER = 2  # a non-finite one, so that what came of it is seen
 STEPS_AFTER_CHANGE = 64  # the failing one with a setting changed: the failure may only be put off
 RATE = {f"training.{name}" for name in ("learning_rate", "schedule", "warmup_steps", "warmup_epochs")}
-PER_GROUP = ("weight_decay", "momentum")  # settings of which every group of the optimiser has a copy
 
 
 class Curves:
@@ -38,27 +38,29 @@ class Curves:
 class ChangedSettings(Callback):
     """Puts changed settings of the optimiser in place of those that came with its state."""
 
-    def __init__(self, training: TrainingConfig, changed: Mapping[str, Any]) -> None:
-        self.training = training
+    def __init__(self, config: TrialConfig, changed: Mapping[str, Any]) -> None:
+        self.config = config
         self.changed = changed
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         (optimizer,) = trainer.optimizers
-        for name in PER_GROUP:
-            if f"training.{name}" in self.changed:
-                for group in optimizer.param_groups:
-                    if name in group:
-                        group[name] = getattr(self.training, name)
+        network: Any = pl_module.generator
+        wanted = parameter_groups(network, self.config)
+        for group, new in zip(optimizer.param_groups, wanted, strict=True):
+            if "training.weight_decay" in self.changed:
+                group["weight_decay"] = new["weight_decay"]
+            if "training.momentum" in self.changed and "momentum" in group:
+                group["momentum"] = self.config.training.momentum
         if not self.changed.keys() & RATE:
             return
-        rate = self.training.learning_rate
+        rates = [new["lr"] for new in wanted]
         factor = 1.0
         for config in trainer.lr_scheduler_configs:
             schedule: Any = config.scheduler  # a LambdaLR, whose rates depend on nothing but the step
             schedule.last_epoch = trainer.global_step
-            schedule.base_lrs = [rate for _ in optimizer.param_groups]
+            schedule.base_lrs = rates
             factor = schedule.lr_lambdas[0](trainer.global_step)
-        for group in optimizer.param_groups:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["initial_lr"], group["lr"] = rate, rate * factor
 
 

@@ -205,3 +205,21 @@ def test_a_disk_that_fills_up_while_a_trial_runs_loses_nothing(call, small_disk,
     (trial,) = store.client.search_runs([experiment], f"tags.`{names.KIND}` = '{names.KIND_TRIAL}'")
     steps = [m.step for m in store.client.get_metric_history(trial.info.run_id, names.GRAD_NORM)]
     assert steps == list(range(len(steps)))
+
+
+def test_mup_needs_to_know_what_each_layer_reads(call, workplace, monkeypatch):
+    """Said before any trial starts, not by each of them."""
+    (workplace / "fnostab_recurrent_net.py").write_text(
+        "import torch\n\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, config):\n"
+        "        super().__init__()\n"
+        "        self.rows = torch.nn.LSTM(config.N, config.N, batch_first=True)\n\n"
+        "    def forward(self, amplitudes):\n"
+        "        rows = self.rows(amplitudes[:, 0])[0][:, None]\n"
+        "        return torch.complex(rows, rows)\n"
+    )
+    monkeypatch.syspath_prepend(workplace)
+    settings = ("--set", "model.architecture=fnostab_recurrent_net.Net", "--set", "training.learning_rates=mup")
+    assert_refused(call(*RUN, *settings), r"which axis of rows\.weight_ih_l0, .* LSTM reads\? .*weight_input_dim")
+    assert statuses() == []
