@@ -1,8 +1,9 @@
 """What the search for a cure found: one row for each arm of each step, as tables and as files."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from rich.table import Table
@@ -11,12 +12,24 @@ from fnostab.decision import ArmSummary, Stage
 from fnostab.decision.stress import Stress, margin_text
 from fnostab.decision.tally import summarise
 from fnostab.outcomes import Outcome
+from fnostab.report.pictures import Picture
 from fnostab.report.verdict import plain_table
 from fnostab.stats.interval import Interval
 from fnostab.stats.losses import hodges_lehmann_ratio, lower_loss_p, median_interval
 from fnostab.stats.proportions import fewer_failures_p, holm
 
-__all__ = ["COLUMNS", "CureRow", "best_of", "cure_rows", "cure_table", "no_worse_loss", "write_rows", "write_trials"]
+__all__ = [
+    "COLUMNS",
+    "CureRow",
+    "SearchReport",
+    "SearchStep",
+    "cure_rows",
+    "cure_table",
+    "no_worse_loss",
+    "ranked",
+    "write_rows",
+    "write_trials",
+]
 
 COLUMNS = ("step", "arm", "failed", "failure rate (95 %)", "half fail at (95 %)", "median loss (95 %)", "SSIM", "p")
 
@@ -62,6 +75,52 @@ class CureRow:
         )
 
 
+@dataclass(frozen=True)
+class SearchStep:
+    """One step of the search: what was run, and what became of it.
+
+    Attributes:
+        name: of the step.
+        what: which arms were run, on which seeds, and with which settings, in words.
+        stage: its trials.
+        rows: one for each arm, control first; none of the stress study, which the report shows as a figure.
+    """
+
+    name: str
+    what: str
+    stage: Stage
+    rows: Sequence[CureRow] = ()
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """The whole search, before it is HTML or Markdown.
+
+    Attributes:
+        chosen: the arm.
+        said: what the steps say together, a line each, first whether that arm held.
+        steps: in order.
+        picture: failure rate against the stressed setting.
+        profile: size of the problem.
+        not_run: what the search says nothing about.
+        command: that made it.
+        minutes: that its last go took.
+        machine: it ran on, and versions.
+    """
+
+    chosen: str
+    said: Sequence[str]
+    steps: Sequence[SearchStep]
+    picture: Picture
+    profile: str
+    not_run: str
+    command: str
+    made_at: datetime
+    minutes: float
+    machine: str
+    columns: Sequence[str] = COLUMNS
+
+
 def cure_rows(step: str, stage: Stage, control: str, stress: Stress | None = None) -> list[CureRow]:
     """A row for each arm that was run in a step, control first.
 
@@ -83,8 +142,8 @@ def cure_rows(step: str, stage: Stage, control: str, stress: Stress | None = Non
     ]
 
 
-def best_of(rows: Sequence[CureRow]) -> str:
-    """The arm to confirm: the fewest failures, and among those the lowest median loss; never control.
+def ranked(rows: Sequence[CureRow]) -> list[str]:
+    """Arms but control, the best first: the fewest failures, and among those the lowest median loss.
 
     It takes the share of failures, as arms may have lost trials to the machine.
     """
@@ -96,7 +155,7 @@ def best_of(rows: Sequence[CureRow]) -> str:
             s.median if s.median is not None else float("inf"),
         )
 
-    return min(rows[1:], key=key).summary.arm
+    return [row.summary.arm for row in sorted(rows[1:], key=key)]
 
 
 def no_worse_loss(stage: Stage, control: str, arm: str, margin: float = 1.1) -> tuple[float, str]:
@@ -128,26 +187,26 @@ def cure_table(title: str, rows: Sequence[CureRow]) -> Table:
     return table
 
 
-def write_rows(rows: Sequence[CureRow], path: Path) -> None:
-    """Write all rows as CSV."""
+def write_rows(steps: Iterable[SearchStep], path: Path) -> None:
+    """Write the rows of all steps as CSV."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        writer.writerows(row.cells() for row in rows)
+        writer.writerows(row.cells() for step in steps for row in step.rows)
 
 
-def write_trials(stages: Mapping[str, Stage], path: Path) -> None:
+def write_trials(steps: Iterable[SearchStep], path: Path) -> None:
     """Write every trial of every step as CSV: what all rows are made from."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(
             ("step", "arm", "seed", "outcome", "val_loss_best", "val_ssim_amp", "failure_step", "last_step")
         )
-        for step, stage in stages.items():
-            for t in stage.trials:
+        for step in steps:
+            for t in step.stage.trials:
                 numbers = (t.loss, t.ssim_amp, t.failure_step, t.last_step)
                 shown = ("" if value is None else f"{value:.6g}" for value in numbers)
-                writer.writerow((step, t.arm, t.seed, t.outcome, *shown))
+                writer.writerow((step.name, t.arm, t.seed, t.outcome, *shown))
 
 
 def _losses(stage: Stage, arm: str) -> list[float]:

@@ -10,10 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fnostab.decision import Criterion, State
 from fnostab.errors import ConfigError
 from fnostab.report.content import Report
+from fnostab.report.cure import SearchReport
 from fnostab.report.pictures import Picture
 from fnostab.report.story import Story
 
-__all__ = ["HTML", "MARKDOWN", "to_html", "to_markdown", "write", "write_story"]
+__all__ = ["HTML", "MARKDOWN", "to_html", "to_markdown", "write", "write_search", "write_story"]
 
 HTML = "report.html"
 MARKDOWN = "report.md"
@@ -60,6 +61,20 @@ def write_story(story: Story, folder: Path) -> list[Path]:
         for name in ("strategy.html", "strategy.md")
     }
     return _write(folder, texts, story.pictures)
+
+
+def write_search(search: SearchReport, folder: Path) -> list[Path]:
+    """Write ``report.html`` and ``README.md`` of a search for a cure into ``folder``; return all files, the HTML first.
+
+    Raises:
+        ConfigError: they can't be written.
+    """
+    environment = _environment()
+    texts = {
+        name: environment.get_template(template).render(search=search, folder=PICTURES)
+        for name, template in ((HTML, "cure.html.j2"), ("README.md", "cure.md.j2"))
+    }
+    return _write(folder, texts, [search.picture])
 
 
 def _write(folder: Path, texts: Mapping[str, str], pictures: Sequence[Picture]) -> list[Path]:
