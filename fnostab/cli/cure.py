@@ -88,7 +88,7 @@ def run_cure(
     confirmed = list(dict.fromkeys([CONTROL, chosen, *((SHIPPED, PRESET) if not arms else ())]))
     fresh = range(FRESH, FRESH + max(n, stress, usual))
     search.stress(confirmed, fresh[:stress])
-    whom = "the chosen one and those that are shipped"
+    whom = f"{', '.join(confirmed[1:])} against {CONTROL}"
     search.compare("confirm", whom, confirmed, fresh[:n], FRESH_OBJECTS)
     search.compare("usual rate", whom, confirmed, fresh[:usual], (*FRESH_OBJECTS, *USUAL_RATE))
     search.conclude(chosen)
