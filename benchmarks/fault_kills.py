@@ -1,5 +1,7 @@
-"""SIGKILL at random moments of a running study, again and again: of trials, of the launcher, of both."""
+"""SIGKILL at random moments of a running study, again and again: of trials, what forks them, the launcher, all."""
 
+import contextlib
+import os
 import random
 import subprocess
 import time
@@ -14,6 +16,7 @@ from benchmarks.fault_checks import check_trial, count_running, differences, rea
 from benchmarks.fault_places import Place
 from fnostab import names
 from fnostab.journal import Event, read_journal
+from fnostab.tracking.attempt import STDERR_FILE
 
 EXPERIMENT = "kills"
 ARMS = {"control": {}, "other": {"training.weight_decay": 0.001}}
@@ -89,12 +92,13 @@ class Shootout:
         self.starts += 1
 
     def trials(self) -> list[tuple[psutil.Process, Path]]:
-        """Trials' processes, whoever started them, with their directories."""
+        """Trials' processes and those that fork them, whoever started them, with the directories they write to."""
         found = []
         for process in psutil.process_iter(["cmdline"]):
-            line = process.info["cmdline"] or []
-            if "--trial" in line and line[-1].startswith(str(self.place.output)):
-                found.append((process, Path(line[-1]).parent))
+            if "train" in (process.info["cmdline"] or []):
+                with contextlib.suppress(psutil.Error):
+                    logs = [Path(file.path) for file in process.open_files() if Path(file.path).name == STDERR_FILE]
+                    found += [(process, log.parent) for log in logs[:1] if self.place.output in log.parents]
         return found
 
     def finish(self) -> int:
@@ -160,13 +164,20 @@ def _volley(shootout: Shootout, rng: random.Random, report: KillsReport, most: i
         report.kills["of the launcher"] += 1
         most -= 1
     for process, directory in [] if target == "launcher" else victims[:most]:
-        what = _doing(directory, process.pid)
+        what = "of what forks trials" if _forks(process) else f"of trials that were {_doing(directory, process.pid)}"
         try:
             process.kill()
         except psutil.NoSuchProcess:
             continue
-        report.kills[f"of trials that were {what}"] += 1
+        report.kills[what] += 1
     print(f"{report.kills.total()} kills, {time.strftime('%H:%M:%S')}: {dict(report.kills)}", flush=True)
+
+
+def _forks(process: psutil.Process) -> bool:
+    """Whether it is not a trial but listens to a launcher: what that asks comes on its stdin."""
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{process.pid}/fd/0").startswith("socket:")
+    return False
 
 
 def _doing(directory: Path, pid: int) -> str:

@@ -2,8 +2,10 @@
 
     python -m benchmarks --only trial
 
-The first version is taken from git's history and trains the same trial: same network, data and number of steps. Where
-there is no history, that is skipped. CPU seconds are those of the process, with all that it started.
+The first version is taken from git's history and trains the same trials: same network, data and number of steps. Where
+there is no history, that is skipped. Trials are started as a study starts them, one after another by the launcher.
+Their CPU seconds are those of all processes that the launcher started, with their start and end, and with the process
+that the trials are forks of; divided by the number of trials.
 """
 
 import json
@@ -23,13 +25,32 @@ ROOT = Path(__file__).parent.parent
 FIRST_VERSION = "b08cb77339837294b399c947df1bf233c7b55d6d"  # the first that ran from `make run` to a verdict
 NOW, FIRST = "this version", "first version"
 ARMS = 3
+TRIALS = 6  # of one study, one after another
 PREPARE = """
 import sys
 from pathlib import Path
 from fnostab.studies.spec import load_study
 study = load_study("stage_a", "small", {"execution.device": "cpu"})
-(spec,) = study.trials("benchmark", Path(sys.argv[1]) / "datasets", seeds=[int(sys.argv[2])], arms=["control"])
-spec.write(Path(sys.argv[1]) / "trial" / "trial.json")
+for spec in study.trials("benchmark", Path(sys.argv[1]) / "datasets", seeds=range(int(sys.argv[2])), arms=["control"]):
+    spec.write(Path(sys.argv[1]) / f"trial-{spec.seed}" / "trial.json")
+"""
+LAUNCH = """
+import json, resource, sys, time
+from pathlib import Path
+from fnostab.studies.local import LocalLauncher
+from fnostab.studies.progress import TrialProgress
+from fnostab.trial import TrialSpec
+launcher, started = LocalLauncher(1, "cpu"), time.perf_counter()
+for file in map(Path, sys.argv[2:]):
+    trial = TrialProgress(TrialSpec.read(file), file.parent)
+    launcher.submit([trial] if hasattr(launcher, "trials_per_job") else trial)
+    while not launcher.poll():
+        time.sleep(0.05)
+    if trial.outcome not in ("converged", "collapsed"):
+        sys.exit(f"{file}: {trial.outcome}, {trial.reason}")
+del launcher
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+Path(sys.argv[1]).write_text(json.dumps([time.perf_counter() - started, used.ru_utime + used.ru_stime]))
 """
 
 
@@ -50,7 +71,7 @@ def measure(quick: bool) -> list[Row]:
             versions[FIRST] = folder / "first"
         else:
             rows.append(skipped(FIRST, f"git's history does not reach back to {FIRST_VERSION[:10]}"))
-        rows += trials(folder, versions, rounds=2 if quick else 5)
+        rows += trials(folder, versions, rounds=1 if quick else 3)
         rows += shootouts(folder, versions, seeds=1 if quick else 6)
         return rows
 
@@ -66,8 +87,8 @@ def first_version(folder: Path) -> bool:
 
 
 def parts(folder: Path, rounds: int) -> list[Row]:
-    """CPU seconds of each part of a trial, medians, as shares of the whole."""
-    trial = new_trial(folder, ROOT)
+    """CPU seconds of each part of a trial in a process of its own, medians, as shares of the whole."""
+    (trial,) = new_trials(folder, ROOT, 1)
     found: dict[str, list[float]] = {}
     for _ in range(rounds):
         clear(trial)
@@ -77,20 +98,24 @@ def parts(folder: Path, rounds: int) -> list[Row]:
         of_parts = sum(seconds.values())
         for part, each in {"all": use.cpu_s, **seconds, "start and end of the process": use.cpu_s - of_parts}.items():
             found.setdefault(part, []).append(each)
-    return compared("small trial, CPU", {part: median(each) for part, each in found.items()}, "s")
+    return compared("small trial by itself, CPU", {part: median(each) for part, each in found.items()}, "s")
 
 
 def trials(folder: Path, versions: dict[str, Path], rounds: int) -> list[Row]:
-    """The same trial in all versions, in turns; the first round makes the data set."""
-    made = {version: new_trial(folder / f"trial of {version}", root) for version, root in versions.items()}
+    """The same trials by the launchers of all versions, in turns; the first round makes the data set."""
+    made = {version: new_trials(folder / f"trials of {version}", root, TRIALS) for version, root in versions.items()}
     uses: dict[str, list[Use]] = {version: [] for version in versions}
     for number in range(rounds + 1):
         for version, root in versions.items():
-            clear(made[version])
-            use = run(root, "-m", "fnostab", "train", "--trial", str(made[version]))
+            files = made[version] if number else made[version][:1]
+            for file in files:
+                clear(file)
+            measured = folder / "launched.json"
+            run(root, "-c", LAUNCH, str(measured), *map(str, files))
             if number:
-                uses[version].append(use)
-    return both("small trial", uses)
+                wall_s, cpu_s = json.loads(measured.read_text())
+                uses[version].append(Use(wall_s / TRIALS, cpu_s / TRIALS))
+    return both(f"one of {TRIALS} small trials", uses)
 
 
 def shootouts(folder: Path, versions: dict[str, Path], seeds: int) -> list[Row]:
@@ -112,11 +137,11 @@ def both(what: str, uses: dict[str, list[Use]]) -> list[Row]:
     return [*compared(f"{what}, CPU", cpu, "s"), *compared(f"{what}, wall", wall, "s")]
 
 
-def new_trial(folder: Path, root: Path, seed: int = 0) -> Path:
-    """The trial.json of control at a seed, written by the version at ``root``."""
+def new_trials(folder: Path, root: Path, seeds: int) -> list[Path]:
+    """The trial.json of control at each seed, written by the version at ``root``."""
     folder.mkdir()
-    run(root, "-c", PREPARE, str(folder), str(seed))
-    return folder / "trial" / "trial.json"
+    run(root, "-c", PREPARE, str(folder), str(seeds))
+    return sorted(folder.glob("trial-*/trial.json"))
 
 
 def clear(trial: Path) -> None:

@@ -1,5 +1,6 @@
 """``fnostab train``: one trial."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from fnostab.startup import imports_that_stay
     multiple=True,
     help="A trial.json instead; several of one arm are trained in lockstep.",
 )
+@click.option("--warm", is_flag=True, hidden=True, help="Fork trials, as the launcher asks on stdin.")
 @OUTPUT
 @TRACKING_URI
 @click.pass_context
@@ -39,6 +41,7 @@ def command(
     settings: tuple[str, ...],
     experiment: str | None,
     trial_files: tuple[Path, ...],
+    warm: bool,
     output: Path,
     tracking_uri: str | None,
 ) -> None:
@@ -47,11 +50,19 @@ def command(
     With --trial FILE, as launchers call it: train what trial.json describes and write journal and
     artifacts beside it. That needs no MLflow; `fnostab sync` sends the journal.
     """
-    if trial_files:
+    if trial_files or warm:
         with imports_that_stay():
             from fnostab.training.process import train_files
 
-        sys.exit(train_files(trial_files))
+        if warm:
+            from fnostab.training.warm import become_a_trial
+
+            trial_files = tuple(become_a_trial())
+        status = train_files(trial_files)
+        if warm:
+            sys.stdout.flush()
+            os._exit(status)  # to take down what is shared with other forks would copy it first
+        sys.exit(status)
     if study is None:
         raise ConfigError("which trial? Name a study (see `fnostab studies`), or a file with --trial")
     if not seed.isdecimal():

@@ -15,6 +15,7 @@ from fnostab.outcomes import Outcome
 from fnostab.studies.launcher import jobs_of, write_outcome
 from fnostab.studies.progress import TrialProgress
 from fnostab.studies.spec import count_gpus
+from fnostab.studies.warm import WarmProcess, WarmTrial
 from fnostab.tracking.attempt import STDERR_FILE, is_being_written
 
 __all__ = ["LocalLauncher", "default_jobs"]
@@ -33,11 +34,11 @@ def default_jobs(device: str) -> int:
 
 @dataclass
 class _Job:
-    """Trials under way in one process. ``process`` is None if another launcher started it."""
+    """Trials under way in one process. ``process`` is None if its end can't be learned: another launcher's, say."""
 
     trials: Sequence[TrialProgress]
     slot: int
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | WarmTrial | None = None
     asked_to_end: bool = False
     log_start: int = 0  # where this attempt's output begins in stderr.log
 
@@ -45,7 +46,14 @@ class _Job:
     def log(self) -> Path:
         return self.trials[0].directory / STDERR_FILE
 
+    def was_refused(self) -> bool:
+        """Whether it is to be started by itself, since it could not be forked."""
+        process = self.process
+        return isinstance(process, WarmTrial) and process.gone and not (process.started or self.asked_to_end)
+
     def has_ended(self) -> bool:
+        if isinstance(self.process, WarmTrial) and self.process.gone and not self.was_refused():
+            self.process = None
         if self.process is not None and self.process.poll() is None:
             return False
         if not any(is_being_written(trial.directory) for trial in self.trials):
@@ -57,6 +65,7 @@ class _Job:
 class LocalLauncher:
     """Starts trials as ``python -m fnostab train --trial FILE ...`` and says when they have ended.
 
+    On a CPU under Linux they are forks of one process that has made their imports, see `fnostab.studies.warm`.
     A trial that another launcher started and that is still at work is adopted: waited for, not
     started again. A process that dies without a word gets its outcome written for it.
 
@@ -81,6 +90,8 @@ class LocalLauncher:
         self._gpu_names = [] if device == "cpu" else _visible_gpus()
         self.gpus = len(self._gpu_names)
         self._running: list[_Job] = []
+        self._forks = not self.gpus and sys.platform == "linux"  # CUDA can't be forked
+        self._warm: WarmProcess | None = None
 
     @property
     def free(self) -> int:
@@ -103,6 +114,10 @@ class LocalLauncher:
 
     def poll(self) -> list[TrialProgress]:
         """Trials whose process has ended since the last call, each with its outcome in its journal."""
+        for job in self._running:
+            if job.was_refused():
+                self._forks = False  # the log says why
+                self._start(job)
         ended = [job for job in self._running if job.has_ended()]
         for job in ended:
             self._running.remove(job)
@@ -153,6 +168,13 @@ class LocalLauncher:
         try:
             with open(job.log, "ab") as log:
                 job.log_start = log.tell()
+                if self._forks:
+                    if self._warm is not None:
+                        self._warm.listen(0.0)
+                    if self._warm is None or self._warm.status is not None:
+                        self._warm = WarmProcess(environment, log)
+                    job.process = self._warm.train([trial.directory / "trial.json" for trial in job.trials], job.log)
+                    return
                 # A session of its own: Ctrl-C reaches the launcher alone, which then asks its trials to end.
                 job.process = subprocess.Popen(
                     _command(job.trials),
@@ -185,6 +207,7 @@ def _post_mortem(job: _Job) -> tuple[Outcome, str]:
     lines = job.log.read_bytes()[job.log_start :].decode(errors="replace").splitlines() if job.log.exists() else []
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it left no message")
     return_code = job.process.returncode
+    assert return_code is not None
     if job.asked_to_end and return_code >= 0:  # before it had a journal to say so in
         return Outcome.KILLED, f"asked to end: {last}"[:LONGEST_REASON]
     if return_code < 0:
@@ -196,5 +219,5 @@ def _post_mortem(job: _Job) -> tuple[Outcome, str]:
 
 def _was_asked_to_end(job: _Job) -> bool:
     """Whether a process that wrote no outcome got a signal that asks, perhaps before it could take it."""
-    asked = job.process is not None and -job.process.returncode in (signal.SIGTERM, signal.SIGINT)
+    asked = job.process is not None and job.process.returncode in (-signal.SIGTERM, -signal.SIGINT)
     return job.asked_to_end or asked

@@ -1,8 +1,9 @@
 """What a trial's process looks like from outside, without torch: journal, stderr, the way it ends.
 
-Called as ``stub_trial.py --trial FILE``. What to do is in the file that STUB_SCRIPT names, one entry for each
-attempt: an outcome, "exit N", "signal N", "announce N" (a failure, then the end by signal N), "silent N",
-"hang" until SIGTERM, "deaf" to it, "gorge N" (take N megabytes, and hang), or "quit" as if SIGTERM had come.
+Called as ``stub_trial.py --trial FILE``, or with ``--warm``, to fork for each trial as `fnostab train` does. What to
+do is in the file that STUB_SCRIPT names, one entry for each attempt: an outcome, "exit N", "signal N", "announce N" (a
+failure, then the end by signal N), "silent N", "hang" until SIGTERM, "deaf" to it, "gorge N" (take N megabytes, and
+hang), or "quit" as if SIGTERM had come.
 STUB_SCRIPT.log gets a line for each start and end.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from fnostab import names
 from fnostab.journal import Journal
+from fnostab.training.warm import become_a_trial
 
 STEPS = 5
 
@@ -71,4 +73,4 @@ def log(script, line):
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[-1])))
+    sys.exit(main(become_a_trial()[0] if "--warm" in sys.argv else Path(sys.argv[-1])))
