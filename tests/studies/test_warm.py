@@ -38,7 +38,8 @@ def Broken(config):
     return network
 
 def Slow(config):
-    import time
+    import random, time, numpy
+    print(random.random(), numpy.random.random())
     network = build_generator(config.model_copy(update={"architecture": "hybrid"}))
     network.register_forward_pre_hook(lambda *_: time.sleep(0.02))
     return network
@@ -143,6 +144,8 @@ def test_trials_of_a_launcher_are_forks_of_one_process_and_lead_sessions(make, l
     launcher.cancel()
     assert [trial.outcome for trial in trials] == [Outcome.KILLED] * 2
     assert [trial.reason for trial in trials] == ["SystemExit: ended by SIGTERM"] * 2
+    drawn = [(trial.directory / "stderr.log").read_text().split()[:2] for trial in trials]
+    assert len({number for pair in drawn for number in pair}) == 4  # unseeded generators differ, as in two processes
 
 
 def test_what_a_fork_says_when_it_fails_is_what_a_process_of_its_own_says(make, launcher):
