@@ -73,13 +73,14 @@ class LocalLauncher:
         jobs: processes side by side.
         device: "auto", "cpu" or "cuda"; with GPUs the processes take turns on them.
         lockstep: seeds of an arm that share a process, see `fnostab.training.lockstep`.
+        forks: whether trials on a CPU are forks of one process, where they can be.
     """
 
     here = True
     trouble: str | None = None
     leaving = "ending the trials that run; the same command goes on where this one stopped"
 
-    def __init__(self, jobs: int, device: str, lockstep: int = 1) -> None:
+    def __init__(self, jobs: int, device: str, lockstep: int = 1, *, forks: bool = True) -> None:
         for name, number in (("jobs", jobs), ("lockstep", lockstep)):
             if number < 1:
                 raise LaunchError(f"{name}={number}: at least 1 is needed")
@@ -90,7 +91,7 @@ class LocalLauncher:
         self._gpu_names = [] if device == "cpu" else _visible_gpus()
         self.gpus = len(self._gpu_names)
         self._running: list[_Job] = []
-        self._forks = not self.gpus and sys.platform == "linux"  # CUDA can't be forked
+        self._forks = forks and not self.gpus and sys.platform == "linux"  # CUDA can't be forked
         self._warm: WarmProcess | None = None
 
     @property
