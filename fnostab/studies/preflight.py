@@ -97,9 +97,12 @@ class Preflight:
         return max(sum(n * (seconds[arm] or 0.0) for arm, n in trials.items()) / self.jobs, *known)
 
     def table(self) -> Table:
-        """A row for each arm; "unknown" where a network of one's own can't be traced."""
+        """A row for each arm; "unknown" where a network of one's own can't be traced.
+
+        "state" is weights, gradients and what the optimiser keeps.
+        """
         table = Table(box=None, pad_edge=False)
-        columns = ("blocks", "parameters", "weights, gradients,\noptimiser", "activations", "in all", "step", "trial")
+        columns = ("blocks", "weights", "state", "activations", "in all", "step", "trial")
         table.add_column("arm", no_wrap=True)
         for column in columns:
             table.add_column(column, justify="right")

@@ -203,7 +203,7 @@ class TestCommand:
     def test_as_a_table(self, call, tiny, memory):
         status, out, _ = call("estimate", "stage_a", "--profile", "small", "--arms", "control", "--seeds", "2", *tiny)
         assert status == 0
-        assert "parameters" in out
+        assert "weights" in out
         assert "2 trials, " in out
         memory(1e6)
         status, out, _ = call("estimate", "stage_a", "--profile", "small", "--arms", "control", *tiny)
