@@ -182,9 +182,17 @@ class _Search:
         )
 
     def _verdict(self, row: CureRow) -> str:
+        from fnostab.decision import Rules
+
         c, s = self.steps["confirm"].rows[0].summary, row.summary
         holds = "holds" if row.p is not None and row.p <= ALPHA else "does not hold"
-        return f"{s.arm} {holds}: {s.n_failed}/{s.n} failed, control {c.n_failed}/{c.n}, Boschloo p = {row.p:.2g}"
+        line = f"{s.arm} {holds}: {s.n_failed}/{s.n} failed, control {c.n_failed}/{c.n}, Boschloo p = {row.p:.2g}"
+        ours, theirs = s.median_ssim_amp, c.median_ssim_amp
+        if ours is None or theirs is None or ours >= theirs - Rules().least_quality:
+            return line
+        return (
+            f"{line}; but its images are worse than those of control's survivors: SSIM {ours:.3f} against {theirs:.3f}"
+        )
 
     def _run(
         self, name: str, whom: str, study: str, arms: list[str], seeds: range, more: Sequence[str], of: str = ""
