@@ -190,9 +190,7 @@ class _Search:
         ours, theirs = s.median_ssim_amp, c.median_ssim_amp
         if ours is None or theirs is None or ours >= theirs - Rules().least_quality:
             return line
-        return (
-            f"{line}; but its images are worse than those of control's survivors: SSIM {ours:.3f} against {theirs:.3f}"
-        )
+        return f"{line}; but its images are worse than control's: SSIM {ours:.3f} against {theirs:.3f}"
 
     def _run(
         self, name: str, whom: str, study: str, arms: list[str], seeds: range, more: Sequence[str], of: str = ""

@@ -16,7 +16,7 @@ def record_study(tiny_settings, tmp_path):
     is how many there are, or a range, and a setting of None is left to the study.
     """
 
-    def record(store, experiment, failures, *, study="stage_a", seeds=3, loss=None, **settings):
+    def record(store, experiment, failures, *, study="stage_a", seeds=3, loss=None, ssim=None, **settings):
         overrides = {name: v for name, v in tiny_settings.items() if name != "model.fno_blocks"} | settings
         overrides = {name: value for name, value in overrides.items() if value is not None}
         resolved = Study(read_study_file(study), "small", overrides)
@@ -32,7 +32,8 @@ def record_study(tiny_settings, tmp_path):
             best = (loss or LOSS).get(spec.arm, 0.03) * (1 + 0.001 * spec.seed)
             with Journal(directory) as journal:
                 if outcome != "oom":
-                    journal.record(9, {names.VAL_LOSS_BEST: best, names.LAST_STEP: 9.0, names.VAL_SSIM_AMP: 0.9})
+                    scores = {names.VAL_LOSS_BEST: best, names.VAL_SSIM_AMP: (ssim or {}).get(spec.arm, 0.9)}
+                    journal.record(9, {names.LAST_STEP: 9.0, **scores})
                 ended = {"outcome": outcome, "failure_step": 5 if outcome == "collapsed" else None}
                 evidence = {"known_good_step": None, "rules_held": [], "not_judged": [], "reason": None}
                 journal.event(names.OUTCOME_EVENT, ended | evidence)

@@ -16,7 +16,7 @@ STRESSED = [name for arm in ("control", "bounded") for name in read_study_file("
 def search(workplace, call, tiny_settings, record_study):
     """A function that records the steps of a search with ``n`` seeds to confirm on, and runs it."""
 
-    def run(choose, confirm, usual, stress, *, n):
+    def run(choose, confirm, usual, stress, *, n, ssim=None):
         fresh, usual_rate = {"data.seed": 3}, {"training.learning_rate": 1e-3}
         store, unset = open_store(None), {"training.learning_rate": None, "model.fno_blocks": 2}
         steps = [
@@ -25,7 +25,9 @@ def search(workplace, call, tiny_settings, record_study):
             ("cure_usual_rate", usual, {"seeds": range(300, 300 + 2 * n), **fresh, **usual_rate}),
         ]
         for experiment, failures, settings in steps:
-            record_study(store, experiment, failures, study="cure_candidates", loss=LOSS, **{**unset, **settings})
+            record_study(
+                store, experiment, failures, study="cure_candidates", loss=LOSS, ssim=ssim, **{**unset, **settings}
+            )
         stressed = {"study": "stress_lr", "seeds": range(300, 300 + round(0.3 * n)), **fresh}
         record_study(store, "cure_stress", stress, **{**unset, **stressed})
         given = {name: value for name, value in tiny_settings.items() if name != "training.learning_rate"}
@@ -43,7 +45,7 @@ def test_a_cure_that_holds(search, workplace):
     status, out, err = search(choose, confirm, usual, stress, n=10)
     assert status == 0, err
     assert "chosen: bounded" in out
-    assert "bounded holds: 0/10 failed, control 7/10, Boschloo p = " in out
+    assert "bounded holds: 0/10 failed, control 7/10, Boschloo p = 0.00044\n" in out
     assert "bounded at learning rate 1e-3: no worse than control; loss 0.667 (95 %: " in out
     assert "half of control's trials fail at training.learning_rate 0.024" in out
 
@@ -73,9 +75,12 @@ def test_a_cure_that_holds(search, workplace):
 
 def test_a_cure_that_does_not_hold_is_said_not_to(search):
     choose, usual = {"control": 1, "bounded": 0}, {"control": 0, "bounded": 9}
-    status, out, err = search(choose, {"control": 1, "bounded": 0}, usual, dict.fromkeys(STRESSED, 1), n=5)
+    status, out, err = search(
+        choose, {"control": 1, "bounded": 0}, usual, dict.fromkeys(STRESSED, 1), n=5, ssim={"bounded": 0.5}
+    )
     assert status == 0, err
     assert "bounded does not hold: 0/5 failed, control 1/5" in out
+    assert "; but its images are worse than control's: SSIM 0.500 against 0.900" in out
     assert "bounded at learning rate 1e-3: not shown to be no worse than control; loss " in out
     assert "control failed in 20% of its trials, not in 30 to 90 %: a poor place to ask" in out
     assert "no arm bears more than that" in out
