@@ -73,6 +73,8 @@ def run_cure(
     n = len(seeds) or SEEDS
     if seeds and seeds != list(range(n)):
         raise ConfigError(f"seeds={seeds}: {study} chooses its seeds by itself, give how many, as in --seeds {SEEDS}")
+    if set(arms) == {CONTROL}:
+        raise ConfigError(f"arms={CONTROL}: name candidates too; `fnostab studies show cure_candidates` has them")
     first, second, stress, usual = (max(1, round(share * n)) for share in (FIRST, SECOND, STRESS, USUAL))
     search = _Search(
         Console(), f"{experiment}_" if experiment else "", (*as_assignments(list(extra)), *settings), common

@@ -92,3 +92,8 @@ def test_what_it_decides_by_itself_is_refused(call, option):
     assert status == 2
     assert err.startswith("error: ")
     assert "by itself" in err or "decides that itself" in err
+
+
+def test_a_search_needs_candidates(call):
+    status, _, err = call("run", "cure", "--profile", "small", "--arms", "control")
+    assert (status, err.startswith("error: arms=control: name candidates too")) == (2, True)
