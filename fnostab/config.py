@@ -375,12 +375,13 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            line = key.start_mark.line + 1
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
             if key.tag != "tag:yaml.org,2002:str":
-                raise yaml.YAMLError(f"the name {key.value!r} in line {key.start_mark.line + 1} is no text: quote it")
+                raise yaml.YAMLError(f"the name {shown(key.value)} in line {line} is no text: quote it")
             if key.value in seen:
-                raise yaml.YAMLError(f"{key.value!r} is given twice, in line {key.start_mark.line + 1} again")
+                raise yaml.YAMLError(f"{shown(key.value)} is given twice, in line {line} again")
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
@@ -453,12 +454,16 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     name = ".".join(location)
     if first["type"] == "extra_forbidden":
         known = _fields(model, location[:-1])
-        return f"unknown setting {name!r}{_suggestion(location[-1], known)}; accepted: {', '.join(known)}"
+        return f"unknown setting {shown(name)}{_suggestion(location[-1], known)}; accepted: {', '.join(known)}"
     if first["type"] == "value_error":
         return f"{name}: {first['ctx']['error']}" if name else str(first["ctx"]["error"])
-    given = repr(first["input"])
-    given = given if len(given) <= LONGEST_SHOWN else f"{given[:LONGEST_SHOWN]}..."
-    return f"{name}={given} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return f"{name}={shown(first['input'])} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def shown(value: Any) -> str:
+    """A value as errors quote it, however long it is."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _fields(model: type[BaseModel], location: Iterable[str]) -> list[str]:

@@ -10,13 +10,14 @@ keeps it beside the study's run, is only checked for what can be such a record.
 
 import json
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fnostab.config import TrialConfig, explain, text_of
+from fnostab.config import TrialConfig, explain, shown, text_of
 from fnostab.errors import ConfigError, LaunchError
 
 __all__ = ["StudySpec", "TrialSpec"]
@@ -64,10 +65,10 @@ def _parse(text: str) -> dict[str, Any]:
     """A JSON object of finite numbers, in which no name stands twice: the last one would win in silence."""
 
     def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) < len(pairs):
-            raise ConfigError(f"one of {', '.join(values)} is given twice")
-        return values
+        (name, times), *_ = Counter(name for name, _ in pairs).most_common(1) or [("", 0)]
+        if times > 1:
+            raise ConfigError(f"{shown(name)} is given twice")
+        return dict(pairs)
 
     def refuse(number: str) -> None:
         raise ConfigError(f"{number} is no finite number")

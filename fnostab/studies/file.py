@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from fnostab import names
-from fnostab.config import explain, flatten, read_yaml, text_of
+from fnostab.config import explain, flatten, read_yaml, shown, text_of
 from fnostab.errors import ConfigError
 from fnostab.trial import Name
 
@@ -49,9 +49,10 @@ class StudyFile(BaseModel):
     def _arms_exist(self) -> Self:
         for what, arm in [("control", self.control), *self.roles.items()]:
             if arm not in self.arms:
-                raise ValueError(f"{what}: there is no arm {arm!r}; arms: {', '.join(self.arms)}")
+                raise ValueError(f"{what}: there is no arm {shown(arm)}; arms: {', '.join(self.arms)}")
         if self.primary_metric not in METRICS:
-            raise ValueError(f"primary_metric={self.primary_metric!r} is not known; accepted: {', '.join(METRICS)}")
+            metric = shown(self.primary_metric)
+            raise ValueError(f"primary_metric={metric} is not known; accepted: {', '.join(METRICS)}")
         return self
 
     @property
@@ -206,7 +207,7 @@ def _inherited(
     """Settings and grid of an arm with those that it inherits, and the names of the arms that they are from."""
     own = {} if arms[arm] is None else arms[arm]
     if not isinstance(own, dict):
-        raise _NotAcceptedError(f"arms.{arm}", f"arms.{arm}={own!r} is not accepted: it is a mapping of settings")
+        raise _NotAcceptedError(f"arms.{arm}", f"arms.{arm}={shown(own)} is not accepted: it is a mapping of settings")
     parent, chain = own.get("inherits"), (*below, arm)
     settings = flatten({key: value for key, value in own.items() if key not in ("inherits", "grid")})
     grid = _grid(arm, own)
@@ -214,7 +215,7 @@ def _inherited(
         return settings, grid or {}, (arm,)
     if parent not in arms:
         raise _NotAcceptedError(
-            f"arms.{arm}.inherits", f"there is no arm {parent!r} to inherit from: {', '.join(arms)}"
+            f"arms.{arm}.inherits", f"there is no arm {shown(parent)} to inherit from: {', '.join(arms)}"
         )
     if parent in chain:
         circle = " -> ".join((*chain[chain.index(parent) :], parent))
