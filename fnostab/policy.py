@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from fnostab.config import LATER, ModelConfig, TrialConfig, explain, read_yaml, text_of
+from fnostab.config import LATER, ModelConfig, TrialConfig, explain, read_yaml, shown, text_of
 from fnostab.errors import ConfigError
 
 __all__ = [
@@ -82,7 +82,7 @@ class Policy(_Frozen):
         for name in settings:
             if _group(name) is None:
                 accepted = ", ".join(name for group in GROUPS.values() for name in group)
-                raise ValueError(f"unknown setting {name!r}; a policy accepts {accepted}")
+                raise ValueError(f"unknown setting {shown(name)}; a policy accepts {accepted}")
         try:
             TrialConfig.from_dotted(settings)
         except ConfigError as error:

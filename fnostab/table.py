@@ -130,12 +130,15 @@ def _records(path: str | Path) -> Iterator[tuple[int, dict[str, str | None]]]:
     text = io.StringIO(data.decode("utf-8-sig"), newline="")  # Excel begins with a mark
     reader = csv.DictReader(text, strict=True, skipinitialspace=True)
     _check_header(reader.fieldnames or (), path)
+    fields: dict[str, str | None] = {}
     for fields in reader:
         if None in fields:
             raise DecisionError(
                 f"{path}, line {reader.line_num}: more values than columns; decimals are written with a point"
             )
         yield reader.line_num, fields
+    if None in fields.values() and not data.endswith(b"\n"):
+        raise DecisionError(f"{path} ends within line {reader.line_num}: restore it, or end that line")
 
 
 def _cells(stage: str, row: TrialRow) -> list[str]:

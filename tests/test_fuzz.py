@@ -101,6 +101,7 @@ def refused(error):
 
 @given(damage=DAMAGE)
 @example(damage=[("cut", 10**6, 0)])
+@example(damage=[("cut", 244, 0), ("cut", 82412, 0), ("flip", 61, 1)])
 @settings(max_examples=150)
 def test_a_table_that_was_exported_is_read_as_written_or_refused(place, damage):
     path = place / "trials.csv"
