@@ -27,7 +27,7 @@ from fnostab.startup import imports_that_stay
     multiple=True,
     help="A trial.json instead; several of one arm are trained in lockstep.",
 )
-@click.option("--warm", is_flag=True, hidden=True, help="Fork trials, as the launcher asks on stdin.")
+@click.option("--fork-server", is_flag=True, hidden=True, help="Fork trials, as the launcher asks on stdin.")
 @OUTPUT
 @TRACKING_URI
 @click.pass_context
@@ -41,7 +41,7 @@ def command(
     settings: tuple[str, ...],
     experiment: str | None,
     trial_files: tuple[Path, ...],
-    warm: bool,
+    fork_server: bool,
     output: Path,
     tracking_uri: str | None,
 ) -> None:
@@ -50,16 +50,16 @@ def command(
     With --trial FILE, as launchers call it: train what trial.json describes and write journal and
     artifacts beside it. That needs no MLflow; `fnostab sync` sends the journal.
     """
-    if trial_files or warm:
+    if trial_files or fork_server:
         with imports_that_stay():
             from fnostab.training.process import train_files
 
-        if warm:
-            from fnostab.training.warm import become_a_trial
+        if fork_server:
+            from fnostab.training.fork_server import become_a_trial
 
             trial_files = tuple(become_a_trial())
         status = train_files(trial_files)
-        if warm:
+        if fork_server:
             sys.stdout.flush()
             os._exit(status)  # to take down what is shared with other forks would copy it first
         sys.exit(status)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from fnostab.errors import LaunchError
 from fnostab.outcomes import Outcome
+from fnostab.studies.fork_server import ForkedTrial, ForkServer
 from fnostab.studies.launcher import jobs_of, write_outcome
 from fnostab.studies.progress import TrialProgress
 from fnostab.studies.spec import count_gpus
-from fnostab.studies.warm import WarmProcess, WarmTrial
 from fnostab.tracking.attempt import STDERR_FILE, is_being_written
 
 __all__ = ["LocalLauncher", "default_jobs"]
@@ -38,7 +38,7 @@ class _Job:
 
     trials: Sequence[TrialProgress]
     slot: int
-    process: subprocess.Popen[bytes] | WarmTrial | None = None
+    process: subprocess.Popen[bytes] | ForkedTrial | None = None
     asked_to_end: bool = False
     log_start: int = 0  # where this attempt's output begins in stderr.log
 
@@ -49,10 +49,10 @@ class _Job:
     def was_refused(self) -> bool:
         """Whether it is to be started by itself, since it could not be forked."""
         process = self.process
-        return isinstance(process, WarmTrial) and process.gone and not (process.started or self.asked_to_end)
+        return isinstance(process, ForkedTrial) and process.gone and not (process.started or self.asked_to_end)
 
     def has_ended(self) -> bool:
-        if isinstance(self.process, WarmTrial) and self.process.gone and not self.was_refused():
+        if isinstance(self.process, ForkedTrial) and self.process.gone and not self.was_refused():
             self.process = None
         if self.process is not None and self.process.poll() is None:
             return False
@@ -65,7 +65,7 @@ class _Job:
 class LocalLauncher:
     """Starts trials as ``python -m fnostab train --trial FILE ...`` and says when they have ended.
 
-    On a CPU under Linux they are forks of one process that has made their imports, see `fnostab.studies.warm`.
+    On a CPU under Linux they are forks of one process that has made their imports, see `fnostab.studies.fork_server`.
     A trial that another launcher started and that is still at work is adopted: waited for, not
     started again. A process that dies without a word gets its outcome written for it.
 
@@ -92,7 +92,7 @@ class LocalLauncher:
         self.gpus = len(self._gpu_names)
         self._running: list[_Job] = []
         self._forks = forks and not self.gpus and sys.platform == "linux"  # CUDA can't be forked
-        self._warm: WarmProcess | None = None
+        self._server: ForkServer | None = None
 
     @property
     def free(self) -> int:
@@ -170,11 +170,11 @@ class LocalLauncher:
             with open(job.log, "ab") as log:
                 job.log_start = log.tell()
                 if self._forks:
-                    if self._warm is not None:
-                        self._warm.listen(0.0)
-                    if self._warm is None or self._warm.status is not None:
-                        self._warm = WarmProcess(environment, log)
-                    job.process = self._warm.train([trial.directory / "trial.json" for trial in job.trials], job.log)
+                    if self._server is not None:
+                        self._server.listen(0.0)
+                    if self._server is None or self._server.status is not None:
+                        self._server = ForkServer(environment, log)
+                    job.process = self._server.train([trial.directory / "trial.json" for trial in job.trials], job.log)
                     return
                 # A session of its own: Ctrl-C reaches the launcher alone, which then asks its trials to end.
                 job.process = subprocess.Popen(

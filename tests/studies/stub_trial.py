@@ -1,10 +1,9 @@
 """What a trial's process looks like from outside, without torch: journal, stderr, the way it ends.
 
-Called as ``stub_trial.py --trial FILE``, or with ``--warm``, to fork for each trial as `fnostab train` does. What to
-do is in the file that STUB_SCRIPT names, one entry for each attempt: an outcome, "exit N", "signal N", "announce N" (a
-failure, then the end by signal N), "silent N", "hang" until SIGTERM, "deaf" to it, "gorge N" (take N megabytes, and
-hang), or "quit" as if SIGTERM had come.
-STUB_SCRIPT.log gets a line for each start and end.
+Called as ``stub_trial.py --trial FILE``, or with ``--fork-server``, to fork for each trial as `fnostab train` does.
+What to do is in the file that STUB_SCRIPT names, one entry for each attempt: an outcome, "exit N", "signal N",
+"announce N" (a failure, then the end by signal N), "silent N", "hang" until SIGTERM, "deaf" to it, "gorge N" (take N
+megabytes, and hang), or "quit" as if SIGTERM had come. STUB_SCRIPT.log gets a line for each start and end.
 """
 
 import json
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from fnostab import names
 from fnostab.journal import Journal
-from fnostab.training.warm import become_a_trial
+from fnostab.training.fork_server import become_a_trial
 
 STEPS = 5
 
@@ -73,4 +72,4 @@ def log(script, line):
 
 
 if __name__ == "__main__":
-    sys.exit(main(become_a_trial()[0] if "--warm" in sys.argv else Path(sys.argv[-1])))
+    sys.exit(main(become_a_trial()[0] if "--fork-server" in sys.argv else Path(sys.argv[-1])))

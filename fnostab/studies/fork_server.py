@@ -1,8 +1,9 @@
-"""Trials as forks of one process that has imported what they need: the launcher's side of `fnostab.training.warm`.
+"""Trials as forks of one process that has imported what they need, as the launcher sees it.
 
-Both say JSON, a line each, over a socket. The launcher: ``{"trial": 3, "files": [...], "log": "..."}``, and
-``{"trial": 3, "signal": 15}``. The process: ``{"trial": 3}`` when it is started, ``{"trial": 3, "status": 0}`` when it
-has ended, with the status as `subprocess.Popen.returncode` has it.
+The process itself is in `fnostab.training.fork_server`. Both say JSON, a line each, over a socket. The launcher:
+``{"trial": 3, "files": [...], "log": "..."}``, and ``{"trial": 3, "signal": 15}``. The process: ``{"trial": 3}`` when
+it is started, ``{"trial": 3, "status": 0}`` when it has ended, with the status as `subprocess.Popen.returncode` has
+it.
 """
 
 import contextlib
@@ -17,10 +18,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-__all__ = ["WarmProcess", "WarmTrial"]
+__all__ = ["ForkServer", "ForkedTrial"]
 
 
-class WarmProcess:
+class ForkServer:
     """A process that forks trials until this object is gone.
 
     Args:
@@ -38,7 +39,7 @@ class WarmProcess:
         self._socket, its_end = socket.socketpair()
         with its_end:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "fnostab", "train", "--warm"],
+                [sys.executable, "-m", "fnostab", "train", "--fork-server"],
                 env=environment,
                 stdin=its_end.fileno(),
                 stdout=log,
@@ -47,14 +48,14 @@ class WarmProcess:
             )
         self.status: int | None = None
         self._asked = 0  # how often, which numbers the trials
-        self._trials: weakref.WeakValueDictionary[int, WarmTrial] = weakref.WeakValueDictionary()  # they know this
+        self._trials: weakref.WeakValueDictionary[int, ForkedTrial] = weakref.WeakValueDictionary()  # they know this
         self._unread = b""
         self._imports = True
         weakref.finalize(self, _end, self._socket, self._process)
 
-    def train(self, files: Sequence[Path], log: Path) -> "WarmTrial":
+    def train(self, files: Sequence[Path], log: Path) -> "ForkedTrial":
         """Ask for a fork that trains what ``files`` describe, as soon as the imports are done."""
-        trial = self._trials[self._asked] = WarmTrial(self, self._asked)
+        trial = self._trials[self._asked] = ForkedTrial(self, self._asked)
         self.say(self._asked, files=[str(file) for file in files], log=str(log))
         self._asked += 1
         return trial
@@ -90,10 +91,10 @@ class WarmProcess:
             if not said:
                 self.status = self._process.wait()
                 for trial in self._trials.values():
-                    trial.warm_process_ended(self.status)
+                    trial.server_ended(self.status)
 
 
-class WarmTrial:
+class ForkedTrial:
     """A fork that trains: what the launcher needs of `subprocess.Popen`.
 
     Attributes:
@@ -102,7 +103,7 @@ class WarmTrial:
         gone: whether the process that forked it, or was to, has ended and can't say any more how this one does.
     """
 
-    def __init__(self, process: WarmProcess, number: int) -> None:
+    def __init__(self, process: ForkServer, number: int) -> None:
         self.returncode: int | None = None
         self.started = self.gone = False
         self._process, self._number = process, number
@@ -135,7 +136,7 @@ class WarmTrial:
         """End it."""
         self._process.kill(self._number)
 
-    def warm_process_ended(self, status: int) -> None:
+    def server_ended(self, status: int) -> None:
         """Note what that makes of this trial: until it is forked, a signal to that process is one to the trial."""
         if self.returncode is None and not self.started and status < 0:
             self.returncode = status

@@ -185,8 +185,8 @@ def test_the_death_of_the_process_that_forks_costs_nothing(make, launcher):
     launcher.submit([first])
     wait_until(trains, first)
     forking = psutil.Process(pid(first)).ppid()
-    launcher._warm._process.kill()
-    launcher._warm._process.wait()
+    launcher._server._process.kill()
+    launcher._server._process.wait()
     launcher.submit([second])  # by a new one
     wait_until(trains, second)
     assert psutil.Process(pid(second)).ppid() != forking
@@ -209,7 +209,7 @@ def test_the_death_of_the_process_before_it_forked_is_that_of_its_trials(make, l
     trials = make(n=2)
     for trial in trials:
         launcher.submit([trial])
-    launcher._warm._process.terminate()
+    launcher._server._process.terminate()
     wait_for_all(launcher)
     assert [(trial.outcome, trial.reason) for trial in trials] == [
         (Outcome.KILLED, "ended by SIGTERM: it left no message")
@@ -255,7 +255,7 @@ def test_a_process_that_hangs_in_its_imports_can_be_ended(make, launcher, tmp_pa
     monkeypatch.setattr(local, "GRACE_S", 0.2)
     (trial,) = make()
     launcher.submit([trial])
-    launcher._warm._process.send_signal(signal.SIGSTOP)  # deaf to SIGTERM
+    launcher._server._process.send_signal(signal.SIGSTOP)  # deaf to SIGTERM
     launcher.cancel()
     assert (trial.outcome, launcher.free) == (Outcome.KILLED, 2)
     assert "SIGKILL" in trial.reason

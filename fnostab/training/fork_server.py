@@ -1,7 +1,10 @@
 """A process that has imported what trainings need, and becomes one whenever it is asked to: by a fork.
 
 Importing torch and Lightning takes a quarter of a small trial's processor time. A fork has it done already, and shares
-the memory. The launcher's side, with what is said, is `fnostab.studies.warm`. Linux only.
+the memory. The launcher's side, with what is said, is `fnostab.studies.fork_server`. Linux only.
+
+`multiprocessing` has a fork server too. Its children import the launcher's main module again, which may be any script
+of a user's, without a guard; and they keep the standard streams and the session of the server.
 """
 
 import contextlib
