@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fnostab.decision import Stress
-    from fnostab.report.cure import CureRow, SearchStep
+    from fnostab.report.cure import SearchStep
     from fnostab.trial import StudySpec
 
 __all__ = ["run_cure"]
@@ -35,7 +35,6 @@ FINALISTS = 4  # candidates in the second round of the choice
 FRESH = 300  # first seed of all that comes after the choice; seeds 100 to 119 and 200 to 219 chose what is shipped
 FRESH_OBJECTS = ("data.seed=3",)  # the choice is made at 0; 1 and 2 went with those seeds
 USUAL_RATE = ("training.learning_rate=1.0e-3",)
-ALPHA = 0.05
 NOT_RUN = "the full profile, other depths, the Poisson loss, measured probes"
 
 
@@ -138,20 +137,21 @@ class _Search:
 
     def conclude(self, chosen: str) -> None:
         """Say what holds, and write report, tables and figure."""
-        from fnostab.report.cure import SearchReport, cure_table, no_worse_loss, write_rows, write_trials
+        from fnostab.report.cure import SearchReport, claims, cure_table, write_rows, write_trials
         from fnostab.report.documents import write_search
         from fnostab.report.stress_picture import stress_picture
+        from fnostab.report.verdict import evidence_text
 
         assert self.stressed is not None
-        usual = self.steps["usual rate"].stage
+        confirmed = claims(self.steps["confirm"].stage, CONTROL, "fewer_failures")
+        usual = claims(self.steps["usual rate"].stage, CONTROL, "loss_within_10pct")
         said = []
-        for row in sorted(self.steps["confirm"].rows[1:], key=lambda row: row.summary.arm != chosen):
-            arm = row.summary.arm
-            p, ratio = no_worse_loss(usual, CONTROL, arm)
-            shown = "no worse than control" if p <= ALPHA else "not shown to be no worse than control"
+        for arm in sorted(confirmed, key=lambda arm: arm != chosen):
+            holds = "holds" if confirmed[arm].supported else "does not hold"
+            as_good = "no worse than control" if usual[arm].supported else "not shown to be no worse than control"
             said += [
-                self._verdict(row),
-                f"{arm} at learning rate 1e-3: {shown}; loss {ratio} times control's, p = {p:.2g} for below 1.1 times",
+                f"{arm} {holds}: {evidence_text(confirmed[arm])}",
+                f"{arm} at learning rate 1e-3: {as_good}; {evidence_text(usual[arm])}",
             ]
         rate = self.steps["confirm"].rows[0].summary.failure_rate or 0.0
         if not 0.3 <= rate <= 0.9:
@@ -182,17 +182,6 @@ class _Search:
         self.say(
             f"written: {', '.join(sorted(path.name for path in folder.iterdir()))} in {folder}; look at {files[0]}"
         )
-
-    def _verdict(self, row: CureRow) -> str:
-        from fnostab.decision import Rules
-
-        c, s = self.steps["confirm"].rows[0].summary, row.summary
-        holds = "holds" if row.p is not None and row.p <= ALPHA else "does not hold"
-        line = f"{s.arm} {holds}: {s.n_failed}/{s.n} failed, control {c.n_failed}/{c.n}, Boschloo p = {row.p:.2g}"
-        ours, theirs = s.median_ssim_amp, c.median_ssim_amp
-        if ours is None or theirs is None or ours >= theirs - Rules().least_quality:
-            return line
-        return f"{line}; but its images are worse than control's: SSIM {ours:.3f} against {theirs:.3f}"
 
     def _run(
         self, name: str, whom: str, study: str, arms: list[str], seeds: range, more: Sequence[str], of: str = ""

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from rich.table import Table
 
-from fnostab.decision import ArmSummary, Stage
+from fnostab.decision import ArmSummary, Criterion, Roles, Rules, Stage
+from fnostab.decision.criteria import stage_criteria
 from fnostab.decision.stress import Stress, margin_text
 from fnostab.decision.tally import summarise
 from fnostab.outcomes import Outcome
 from fnostab.report.pictures import Picture
 from fnostab.report.verdict import plain_table
 from fnostab.stats.interval import Interval
-from fnostab.stats.losses import hodges_lehmann_ratio, lower_loss_p, median_interval
+from fnostab.stats.losses import median_interval
 from fnostab.stats.proportions import fewer_failures_p, holm
 
 __all__ = [
@@ -23,9 +24,9 @@ __all__ = [
     "CureRow",
     "SearchReport",
     "SearchStep",
+    "claims",
     "cure_rows",
     "cure_table",
-    "no_worse_loss",
     "ranked",
     "write_rows",
     "write_trials",
@@ -158,14 +159,10 @@ def ranked(rows: Sequence[CureRow]) -> list[str]:
     return [row.summary.arm for row in sorted(rows[1:], key=key)]
 
 
-def no_worse_loss(stage: Stage, control: str, arm: str, margin: float = 1.1) -> tuple[float, str]:
-    """(p, ratio with interval) that an arm's losses are below ``margin`` times control's: one-sided Mann-Whitney."""
-    of_control, of_arm = _losses(stage, control), _losses(stage, arm)
-    estimate = hodges_lehmann_ratio(of_control, of_arm)
-    if estimate is None:
-        return 1.0, "no ratio: one of them has no success"
-    between = f" (95 %: {estimate.interval.low:.3g} to {estimate.interval.high:.3g})" if estimate.interval else ""
-    return lower_loss_p(of_control, of_arm, margin), f"{estimate.ratio:.3g}{between}"
+def claims(stage: Stage, control: str, name: str) -> dict[str, Criterion]:
+    """A criterion for every arm but control, as `fnostab decide` judges it."""
+    summaries = {arm: summarise(stage, arm, control) for arm in stage.arms}
+    return {c.arm: c for c in stage_criteria(stage, Roles(control), Rules(), summaries) if c.name == name}
 
 
 def cure_table(title: str, rows: Sequence[CureRow]) -> Table:

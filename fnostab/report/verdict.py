@@ -17,6 +17,7 @@ __all__ = [
     "Case",
     "arms_table",
     "conditions",
+    "evidence_text",
     "headline",
     "median_and_iqr",
     "percent",
@@ -222,11 +223,12 @@ def plain_table(title: str, columns: Sequence[str], wrapped: str | None = None) 
 
 def _alike(criteria: Iterable[Criterion]) -> Iterable[tuple[str, list[str], State, str]]:
     """Neighbouring criteria of an arm with the same state for the same reason, as one line."""
-    for (arm, state, evidence), group in groupby(criteria, lambda c: (c.arm, c.state, _evidence(c))):
+    for (arm, state, evidence), group in groupby(criteria, lambda c: (c.arm, c.state, evidence_text(c))):
         yield arm, [c.name if c.decides else f"({c.name})" for c in group], state, evidence
 
 
-def _evidence(criterion: Criterion) -> str:
+def evidence_text(criterion: Criterion) -> str:
+    """Observed numbers, effect and test of a criterion."""
     test = _test(criterion)
     return f"{criterion.detail}; {test}" if test else criterion.detail
 
