@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from fnostab.errors import LaunchError
 from fnostab.outcomes import Outcome
@@ -166,27 +167,27 @@ class LocalLauncher:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpu_names[job.slot % self.gpus]
         else:
             environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        start = self._fork if self._forks else _spawn
         try:
             with open(job.log, "ab") as log:
                 job.log_start = log.tell()
-                if self._forks:
-                    if self._server is not None:
-                        self._server.listen(0.0)
-                    if self._server is None or self._server.status is not None:
-                        self._server = ForkServer(environment, log)
-                    job.process = self._server.train([trial.directory / "trial.json" for trial in job.trials], job.log)
-                    return
-                # A session of its own: Ctrl-C reaches the launcher alone, which then asks its trials to end.
-                job.process = subprocess.Popen(
-                    _command(job.trials),
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
+                job.process = start(job, environment, log)
         except OSError as error:
             raise LaunchError(f"can't start {job.trials[0].name}: {error.strerror or error}") from error
+
+    def _fork(self, job: _Job, environment: Mapping[str, str], log: IO[bytes]) -> ForkedTrial:
+        if self._server is not None:
+            self._server.listen(0.0)  # it may have died
+        if self._server is None or self._server.status is not None:
+            self._server = ForkServer(environment, log)
+        return self._server.train([trial.directory / "trial.json" for trial in job.trials], job.log)
+
+
+def _spawn(job: _Job, environment: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    # A session of its own: Ctrl-C reaches the launcher alone, which then asks its trials to end.
+    return subprocess.Popen(
+        _command(job.trials), env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    )
 
 
 def _command(trials: Sequence[TrialProgress]) -> list[str]:
