@@ -15,10 +15,10 @@ ROUNDS = {True: 5, False: 15}  # quick or not
 def measure(quick: bool) -> list[Row]:
     import torch
 
-    from fnostab.config import TrialConfig
-    from fnostab.studies.estimates import bare_trial
-    from fnostab.training.clipping import adaptive_gradient_clip_
-    from fnostab.training.process import keep_freed_memory
+    from fnostab.launch.process import keep_freed_memory
+    from fnostab.ptychography.estimates import bare_trial
+    from fnostab.ptychography.settings import TrialConfig
+    from fnostab.ptychography.training.clipping import adaptive_gradient_clip_
 
     torch.set_num_threads(1)
     keep_freed_memory()  # as every process that trains

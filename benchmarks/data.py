@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from benchmarks.timing import Row, compared, in_turns, medians
-from fnostab.config import DataConfig
-from fnostab.data import prepare
-from fnostab.data.grid_lines import simulate
-from fnostab.physics.evaluation import constant_scores, evaluate
-from fnostab.physics.losses import constant_output_loss, mae_loss, poisson_loss
-from fnostab.physics.scan import centre_crop, extract_patches, stitch
+from fnostab.ptychography.data import prepare
+from fnostab.ptychography.data.grid_lines import simulate
+from fnostab.ptychography.physics.evaluation import constant_scores, evaluate
+from fnostab.ptychography.physics.losses import constant_output_loss, mae_loss, poisson_loss
+from fnostab.ptychography.physics.scan import centre_crop, extract_patches, stitch
+from fnostab.ptychography.settings import DataConfig
 
 CONFIGS = {
     "full": DataConfig(set_phi=True),

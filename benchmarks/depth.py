@@ -95,9 +95,9 @@ def train_steps(settings):
 
     import torch
 
-    from fnostab.config import TrialConfig
-    from fnostab.models import residual_blocks, training_size
-    from fnostab.studies.estimates import bare_trial, step_seconds, trace
+    from fnostab.ptychography.estimates import bare_trial, step_seconds, trace
+    from fnostab.ptychography.models import residual_blocks, training_size
+    from fnostab.ptychography.settings import TrialConfig
 
     config = TrialConfig.from_dotted(settings)
     computed = trace(config)
@@ -137,11 +137,11 @@ def train_steps(settings):
 
 def whole_trial():
     """A trial of 8 blocks as a study starts it, with all that watches it, on an object small enough for 68 steps."""
-    from fnostab import names
-    from fnostab.config import TrialConfig
-    from fnostab.journal import Point, read_journal
-    from fnostab.studies.estimates import Estimate, trace
-    from fnostab.trial import TrialSpec
+    from fnostab.ptychography.estimates import Estimate, trace
+    from fnostab.ptychography.settings import TrialConfig
+    from fnostab.record import names
+    from fnostab.record.journal import Point, read_journal
+    from fnostab.record.trial import TrialSpec
 
     settings = {"model.fno_blocks": 8, "model.max_hidden_channels": 512, "data.set_phi": True, "training.epochs": 2}
     settings |= {"data.object_size": 152, "data.n_lines": 150, "execution.device": "cpu"}

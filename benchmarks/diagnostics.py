@@ -16,8 +16,8 @@ import torch
 
 from benchmarks.recording import FULL, SMALL, STEPS_AN_EPOCH, spec
 from benchmarks.timing import compared, in_turns, medians, table
-from fnostab.callbacks.block_statistics import block_states
-from fnostab.training.setup import set_up, watched_blocks
+from fnostab.monitor.block_statistics import block_states
+from fnostab.ptychography.training.setup import set_up, watched_blocks
 
 
 def main():

@@ -11,10 +11,10 @@ from typing import Any
 
 import sqlalchemy
 
-from fnostab import names
-from fnostab.journal import Point, read_journal
-from fnostab.outcomes import TRAINING_OUTCOMES
-from fnostab.tracking.batch import metric_name
+from fnostab.record import names
+from fnostab.record.journal import Point, read_journal
+from fnostab.record.outcomes import TRAINING_OUTCOMES
+from fnostab.tracking.upload.batch import metric_name
 
 PointKey = tuple[str, int]  # metric, step
 TIMED = (names.SAMPLES_PER_S, names.PEAK_MEMORY, "system/")  # metrics that differ from run to run

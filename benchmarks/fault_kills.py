@@ -14,9 +14,9 @@ import psutil
 
 from benchmarks.fault_checks import check_trial, count_running, differences, read_runs
 from benchmarks.fault_places import Place
-from fnostab import names
-from fnostab.journal import Event, read_journal
-from fnostab.tracking.attempt import STDERR_FILE
+from fnostab.record import names
+from fnostab.record.attempt import STDERR_FILE
+from fnostab.record.journal import Event, read_journal
 
 EXPERIMENT = "kills"
 ARMS = {"control": {}, "other": {"training.weight_decay": 0.001}}

@@ -33,8 +33,8 @@ from benchmarks.fault_places import (
 )
 from benchmarks.faulty import FAULTS, MARKER
 from benchmarks.timing import write_section
-from fnostab import names
-from fnostab.journal import Event, Point, read_journal
+from fnostab.record import names
+from fnostab.record.journal import Event, Point, read_journal
 from fnostab.tracking import open_store
 
 MOMENTS = ("start", "mid-epoch", "validation")  # of a trial

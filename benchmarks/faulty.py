@@ -66,7 +66,7 @@ def fill(path: Path) -> None:
 
 def Network(config: Any) -> Any:  # noqa: N802 - a class to those who name it
     """`hybrid`, with what ``config.options`` asks for; faults happen only in the process of a trial."""
-    from fnostab.models import build_generator
+    from fnostab.ptychography.models import build_generator
 
     options = config.options
     network = build_generator(config.model_copy(update={"architecture": "hybrid", "options": {}}))

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from benchmarks.fault_places import Server
 from benchmarks.timing import Row, row
-from fnostab import names
-from fnostab.journal import Journal
+from fnostab.record import names
+from fnostab.record.journal import Journal
 from fnostab.tracking import Uploader, free_port, open_store
-from fnostab.tracking.identity import LiveRun
+from fnostab.tracking.upload.identity import LiveRun
 
 STEPS = {True: 2_000, False: 20_000}  # quick or not
 POINT = {names.TRAIN_LOSS: 0.1, names.GRAD_NORM: 1.0, names.GRAD_NORM_CLIPPED: 1.0, names.LEARNING_RATE: 1e-3}

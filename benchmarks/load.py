@@ -17,12 +17,14 @@ from pathlib import Path
 
 from benchmarks.fault_checks import check_trial, read_runs
 from benchmarks.fault_places import postgresql
-from fnostab import names
-from fnostab.config import TrialConfig
-from fnostab.journal import Journal
-from fnostab.outcomes import Outcome
-from fnostab.tracking import ServerSettings, TrackingServer, Uploader, free_port, open_store
-from fnostab.trial import TrialSpec
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.record import names
+from fnostab.record.journal import Journal
+from fnostab.record.outcomes import Outcome
+from fnostab.record.trial import TrialSpec
+from fnostab.serve.server import TrackingServer
+from fnostab.serve.settings import ServerSettings
+from fnostab.tracking import Uploader, free_port, open_store
 
 EXPERIMENT = "load"
 METRICS = (names.TRAIN_LOSS, names.GRAD_NORM, names.GRAD_NORM_CLIPPED, names.CLIP_FRACTION, names.LEARNING_RATE)
@@ -90,7 +92,7 @@ def load(folder: Path, database: str, url: str, writers: int, seconds: float) ->
         seconds: in which they begin new blocks.
     """
     context = multiprocessing.get_context("forkserver")  # imports MLflow once for all
-    context.set_forkserver_preload(["fnostab.tracking.uploader"])
+    context.set_forkserver_preload(["fnostab.tracking.upload.uploader"])
     directories = [folder / "outputs" / f"control-{seed}" for seed in range(writers)]
     found = Load()
     with context.Pool(writers) as pool:

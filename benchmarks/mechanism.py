@@ -20,13 +20,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from fnostab.callbacks import Snapshots, StabilityMonitor
-from fnostab.callbacks.measures import dead_share
-from fnostab.models import ResidualBlock, SpectralConv2d
-from fnostab.outcomes import Outcome
-from fnostab.physics.far_field import far_field
-from fnostab.studies.spec import load_study
-from fnostab.training.setup import Training, set_up
+from fnostab.monitor import Snapshots, StabilityMonitor
+from fnostab.monitor.measures import dead_share
+from fnostab.ptychography.models import ResidualBlock, SpectralConv2d
+from fnostab.ptychography.physics.far_field import far_field
+from fnostab.ptychography.training.setup import Training, set_up
+from fnostab.record.outcomes import Outcome
+from fnostab.study.study import load_study
 
 DEAD = 0.95  # share of a decoder stage's units
 NEAR = 0.02  # of the final loss

@@ -19,13 +19,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from benchmarks.timing import Row, clock, compared, medians, table
-from fnostab.callbacks import BlackBox, Snapshots, StateFiles
-from fnostab.callbacks.snapshots import EVERY_STEPS
-from fnostab.callbacks.state import take_state, write_state
-from fnostab.config import TrialConfig
-from fnostab.journal import Journal
-from fnostab.training.setup import set_up
-from fnostab.trial import TrialSpec
+from fnostab.monitor import BlackBox, Snapshots, StateFiles
+from fnostab.monitor.snapshots import EVERY_STEPS
+from fnostab.monitor.state import take_state, write_state
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.ptychography.training.setup import set_up
+from fnostab.record.journal import Journal
+from fnostab.record.trial import TrialSpec
 
 FULL = {"data.object_size": 240, "data.n_lines": 150}
 SMALL = {"data.N": 32, "data.object_size": 120, "data.n_lines": 120, "data.scan_stride_test": 5}

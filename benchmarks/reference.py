@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from fnostab.models.blocks import conv_gelu_conv
+from fnostab.ptychography.models.blocks import conv_gelu_conv
 
 CHANNELS = 32
 MODES = 12

@@ -22,14 +22,16 @@ import sqlalchemy
 
 from benchmarks.fault_places import postgresql
 from benchmarks.faults import write_section
-from fnostab import names
-from fnostab.config import TrialConfig
-from fnostab.journal import Journal
-from fnostab.outcomes import Outcome
-from fnostab.retention import archive_journals, old_journals, plan_thinning, thin_points
-from fnostab.tracking import ServerSettings, TrackingServer, free_port, open_store, sync
-from fnostab.tracking.thinning import compact
-from fnostab.trial import StudySpec, TrialSpec
+from fnostab.prune import archive_journals, old_journals, plan_thinning, thin_points
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.record import names
+from fnostab.record.journal import Journal
+from fnostab.record.outcomes import Outcome
+from fnostab.record.trial import StudySpec, TrialSpec
+from fnostab.serve.server import TrackingServer
+from fnostab.serve.settings import ServerSettings
+from fnostab.tracking import free_port, open_store, sync
+from fnostab.tracking.repair.thinning import compact
 
 EXPERIMENT, HASH = "scale", "0" * 16
 EPOCHS, STEPS_AN_EPOCH = 20, 430

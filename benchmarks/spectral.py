@@ -13,9 +13,9 @@ from itertools import product
 import torch
 
 from benchmarks.timing import compared, in_turns, medians, row
-from fnostab.config import ModelConfig
-from fnostab.models import SpectralConv2d, build_generator, residual_blocks
-from fnostab.models.fourier import FFTFourier, MatrixFourier
+from fnostab.ptychography.models import SpectralConv2d, build_generator, residual_blocks
+from fnostab.ptychography.models.fourier import FFTFourier, MatrixFourier
+from fnostab.ptychography.settings import ModelConfig
 
 FORMS = {"matrices": MatrixFourier, "fft": FFTFourier}
 BATCH = 16

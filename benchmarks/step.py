@@ -79,9 +79,9 @@ def prepare(settings: dict[str, Any], device: str, layers: str, allocator: str) 
     """Build a variant."""
     import torch
 
-    from fnostab.config import TrialConfig
-    from fnostab.studies.estimates import bare_trial, step_seconds
-    from fnostab.training.process import keep_freed_memory
+    from fnostab.launch.process import keep_freed_memory
+    from fnostab.ptychography.estimates import bare_trial, step_seconds
+    from fnostab.ptychography.settings import TrialConfig
 
     torch.set_num_threads(1)
     if allocator == "kept":
@@ -105,7 +105,7 @@ def prepare(settings: dict[str, Any], device: str, layers: str, allocator: str) 
 def replace_layers(generator: Any, layers: str) -> None:
     """Put another library's spectral convolutions in the place of ours."""
     from benchmarks.reference import ReferenceSpectralConv
-    from fnostab.models import residual_blocks
+    from fnostab.ptychography.models import residual_blocks
 
     for block in residual_blocks(generator).values():
         ours = block.spectral

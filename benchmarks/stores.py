@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fnostab import names
-from fnostab.config import TrainingConfig
-from fnostab.names import ARM, FAILURE_STEP, OUTCOME, RULES_HELD, SEED, SHORT_SEED, TRIAL_ID, VAL_LOSS_BEST
+from fnostab.ptychography.settings import TrainingConfig
+from fnostab.record import names
+from fnostab.record.names import ARM, FAILURE_STEP, OUTCOME, RULES_HELD, SEED, SHORT_SEED, TRIAL_ID, VAL_LOSS_BEST
 
 __all__ = ["EXPERIMENT", "Cost", "add_histories", "address", "copy_trials", "run", "run_few"]
 

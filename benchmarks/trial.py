@@ -29,7 +29,7 @@ TRIALS = 6  # of one study, one after another
 PREPARE = """
 import sys
 from pathlib import Path
-from fnostab.studies.spec import load_study
+from fnostab.study.study import load_study
 study = load_study("stage_a", "small", {"execution.device": "cpu"})
 for spec in study.trials("benchmark", Path(sys.argv[1]) / "datasets", seeds=range(int(sys.argv[2])), arms=["control"]):
     spec.write(Path(sys.argv[1]) / f"trial-{spec.seed}" / "trial.json")
@@ -37,9 +37,9 @@ for spec in study.trials("benchmark", Path(sys.argv[1]) / "datasets", seeds=rang
 LAUNCH = """
 import json, resource, sys, time
 from pathlib import Path
-from fnostab.studies.local import LocalLauncher
-from fnostab.studies.progress import TrialProgress
-from fnostab.trial import TrialSpec
+from fnostab.launch.local import LocalLauncher
+from fnostab.record.progress import TrialProgress
+from fnostab.record.trial import TrialSpec
 launcher, started = LocalLauncher(1, "cpu"), time.perf_counter()
 for file in map(Path, sys.argv[2:]):
     trial = TrialProgress(TrialSpec.read(file), file.parent)

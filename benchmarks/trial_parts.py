@@ -61,8 +61,8 @@ def main() -> None:
         with booked("import of lightning"):
             import lightning  # noqa: F401
         with booked("import of the rest"):
-            from fnostab.training import trial as whole
-            from fnostab.trial import TrialSpec
+            from fnostab.ptychography.training import trial as whole
+            from fnostab.record.trial import TrialSpec
     book_parts(torch, whole)
     with booked("setting up, and the rest"):
         whole.run_trial(TrialSpec.read(trial), trial.parent)
@@ -72,9 +72,9 @@ def main() -> None:
 def book_parts(torch: Any, whole: Any) -> None:
     from lightning.pytorch.loops import _EvaluationLoop, _FitLoop, _TrainingEpochLoop
 
-    from fnostab import callbacks
-    from fnostab.journal import Journal
-    from fnostab.training import module, setup
+    from fnostab import monitor as callbacks
+    from fnostab.ptychography.training import module, setup
+    from fnostab.record.journal import Journal
 
     book(setup, "prepare", "data set")
     book(setup.PtychoModule, "constant_loss", "constant loss")

@@ -11,12 +11,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fnostab import names
 from fnostab.figures import (
     LossCurve,
     failure_rate_forest,
     grad_norm_fan,
-    history_figure,
     kaplan_meier_figure,
     loss_curves,
     loss_strip,
@@ -24,13 +22,15 @@ from fnostab.figures import (
 )
 from fnostab.figures.arms import FailureRate
 from fnostab.figures.fan import Curve
-from fnostab.journal import FILE_NAME, Event, Point, read_journal
-from fnostab.outcomes import Outcome
+from fnostab.ptychography.figures.trial import history_figure
+from fnostab.ptychography.training.trial_figures import VALIDATION, History, read_history
+from fnostab.record import names
+from fnostab.record.journal import FILE_NAME, Event, Point, read_journal
+from fnostab.record.outcomes import Outcome
+from fnostab.record.table import TrialRow
+from fnostab.record.trial import StudySpec, TrialSpec
 from fnostab.stats.proportions import wilson
 from fnostab.stats.survival import kaplan_meier
-from fnostab.table import TrialRow
-from fnostab.training.trial_figures import VALIDATION, History, read_history
-from fnostab.trial import StudySpec, TrialSpec
 
 IMAGES = Path(__file__).parent / "images"
 DOTS_PER_INCH = 130

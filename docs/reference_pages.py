@@ -19,9 +19,9 @@ from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 
 from fnostab.cli import COMMANDS, group
-from fnostab.config import TrialConfig
-from fnostab.studies.slurm.cluster import ClusterFile
-from fnostab.studies.spec import StudyFile
+from fnostab.launch.slurm.cluster import ClusterFile
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.study.study import StudyFile
 
 PACKAGES = ("physics", "models", "callbacks", "tracking", "stats", "decision", "figures")
 WIDTH = 100  # of the text of --help

@@ -11,7 +11,6 @@ import hypothesis
 import pytest
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # for benchmarks: importlib mode leaves the path alone
 TINY = {
     "data.N": 16,
     "data.object_size": 40,
@@ -24,8 +23,6 @@ TINY = {
     "training.learning_rate": 0.001,
 }
 
-
-sys.path.insert(0, str(Path(__file__).parent))  # for waiting: importlib mode leaves the path alone
 
 # As launchers start trials, and before torch is imported: sums over another number of threads differ in the last bit.
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

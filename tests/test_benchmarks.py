@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # for benchmarks: importlib mode leaves the path alone
-
 from benchmarks import __main__ as suite
 from benchmarks.timing import KEYS, compared, in_turns, row, skipped, table, write_section
 

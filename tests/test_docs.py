@@ -24,7 +24,8 @@ import pytest
 import yaml
 
 from fnostab.cli import COMMANDS, group
-from fnostab.config import TrialConfig, flatten
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.record.settings import flatten
 
 ROOT = Path(__file__).parent.parent
 FIRST = ["README.md", "docs/index.md", "docs/tour.md"]  # they make what the others look at

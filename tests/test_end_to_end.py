@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from fnostab import names
-from fnostab.config import flatten
-from fnostab.journal import Event, Point, read_journal
+from fnostab.record import names
+from fnostab.record.journal import Event, Point, read_journal
+from fnostab.record.settings import flatten
+from fnostab.record.trial import TrialSpec
 from fnostab.tracking import find_experiment, newest_study, open_store, trial_rows
-from fnostab.trial import TrialSpec
 
 ROOT = Path(__file__).parent.parent
 TRIALS = ["arch_fix-0", "arch_fix-1", "control-0", "control-1"]

@@ -7,14 +7,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fnostab.config import TrialConfig, flatten, read_yaml
 from fnostab.errors import ConfigError, DecisionError, FnostabError, LaunchError
-from fnostab.outcomes import Outcome
-from fnostab.policy import read_policy
-from fnostab.studies.spec import read_study_file
-from fnostab.table import TrialRow, read_table, write_table
-from fnostab.tracking.follower import _check, _trusted_offset
-from fnostab.trial import StudySpec, TrialSpec
+from fnostab.ptychography.policy import read_policy
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.record.outcomes import Outcome
+from fnostab.record.settings import flatten, read_yaml
+from fnostab.record.table import TrialRow, read_table, write_table
+from fnostab.record.trial import StudySpec, TrialSpec
+from fnostab.study.study import read_study_file
+from fnostab.tracking.upload.follower import _check, _trusted_offset
 
 ROWS = [
     TrialRow("control", 0, Outcome.CONVERGED, 0.1 + 0.2, None, 599, run_id="0123456789abcdef" * 2),

@@ -113,7 +113,7 @@ class TestWalls:
 
     def test_a_verdict_needs_neither_torch_nor_mlflow(self):
         code = (
-            "import sys, fnostab.stats.proportions, fnostab.decision, fnostab.table\n"
+            "import sys, fnostab.stats.proportions, fnostab.decision, fnostab.record.table\n"
             "print(*({'torch', 'mlflow', 'lightning', 'matplotlib', 'rich', 'click'} & sys.modules.keys()))"
         )
         answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -1,14 +1,9 @@
 """The reference's layout of weights has the published number of parameters."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # for benchmarks: importlib mode leaves the path alone
-
 from benchmarks.reference import complex_as_one, reference_hybrid, training_bytes
-from fnostab.models import parameter_count
+from fnostab.ptychography.models import parameter_count
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from fnostab import names
 from fnostab.cli.ui import command as ui
 from fnostab.errors import ConfigError, DecisionError, JournalError
-from fnostab.journal import Journal
-from fnostab.outcomes import Outcome
+from fnostab.record import names
+from fnostab.record.journal import Journal
+from fnostab.record.outcomes import Outcome
+from fnostab.record.table import TrialRow, write_table
 from fnostab.report.documents import _environment as documents
-from fnostab.studies.spec import load_study
-from fnostab.table import TrialRow, write_table
-from fnostab.tracking import ServerSettings, Store, open_store, ui_command
-from fnostab.tracking.follower import Follower
-from fnostab.tracking.identity import LiveRun
-from fnostab.tracking.store import masked
+from fnostab.serve.settings import ServerSettings
+from fnostab.study.study import load_study
+from fnostab.tracking import Store, open_store, ui_command
+from fnostab.tracking.store.store import masked
+from fnostab.tracking.upload.follower import Follower
+from fnostab.tracking.upload.identity import LiveRun
 
 ROOT = Path(__file__).parent.parent
 DANGEROUS = {"eval", "exec", "compile", "__import__"}
@@ -53,7 +54,7 @@ def test_nothing_that_is_read_is_run(path):
             assert "allow_pickle" in {each.arg for each in call.keywords}
             assert not is_true(call, "allow_pickle")
         if name == "yaml.load":
-            assert path.name == "config.py"
+            assert path.name == "settings.py"
             assert ast.unparse(call.args[1]) == "_Loader"
 
 

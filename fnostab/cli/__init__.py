@@ -38,6 +38,9 @@ COMMANDS = {
 }
 
 
+OF_PTYCHOGRAPHY = ("policy", "replay", "activations")
+
+
 class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -45,7 +48,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"fnostab.cli.{cmd_name}").command
+        room = "fnostab.ptychography.cli" if cmd_name in OF_PTYCHOGRAPHY else "fnostab.cli"
+        command: click.Command = importlib.import_module(f"{room}.{cmd_name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from fnostab.studies.spec import Study
+    from fnostab.study.study import Study
 
 __all__ = ["load_after"]
 
@@ -39,8 +39,8 @@ def load_after(
         LaunchError: the verdict asks for something else first.
         FnostabError: there is no such experiment, no verdict that can be read, or a setting is not accepted.
     """
-    from fnostab.studies.deep import deep_study
-    from fnostab.studies.spec import read_study_file
+    from fnostab.ptychography.deep import deep_study
+    from fnostab.study.study import read_study_file
     from fnostab.tracking import find_experiment, newest_study, newest_verdict, open_store
 
     if Path(experiment).suffix in (".csv", ".json"):

@@ -19,8 +19,8 @@ def command(context: click.Context, /, experiment: str | None, output: Path, tra
     Jobs of a cluster are cancelled, processes of this machine asked to end, and `fnostab run`, if it is still at
     work, stops. Trials that ran, or waited in a queue, are `killed`; the same `fnostab run` goes on where they were.
     """
-    from fnostab.studies.cancelling import cancel_study
-    from fnostab.studies.sources import newest_folder
+    from fnostab.launch.cancelling import cancel_study
+    from fnostab.show.sources import newest_folder
     from fnostab.tracking import existing_store, reconcile
 
     folder = newest_folder(output, experiment)

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from fnostab.cli.depths import with_depths
 from fnostab.cli.options import TRACKING_URI, store_to_read
 from fnostab.cli.stress import with_stress
 from fnostab.errors import ConfigError
+from fnostab.ptychography.cli.depths import with_depths
 
 if TYPE_CHECKING:
     from fnostab.decision import Stage
+    from fnostab.record.trial import StudySpec
     from fnostab.report.verdict import Case
-    from fnostab.studies.spec import StudyFile
+    from fnostab.study.study import StudyFile
     from fnostab.tracking import Store
-    from fnostab.trial import StudySpec
 
 EXIT_CODES = {"GOLD": 0, "SILVER": 10, "PIVOT": 20, "INCONCLUSIVE": 30}
 
@@ -108,7 +108,7 @@ def decide_and_print(
         FnostabError: an experiment, study or control arm is missing, the store does not answer, or
             the verdict is not to be applied.
     """
-    from fnostab.cli.policy import act_on
+    from fnostab.ptychography.cli.policy import act_on
 
     judged = judge_and_record(
         store,
@@ -181,7 +181,7 @@ def judge_and_record(
 
 def show(case: Case, console: Console, *, as_json: bool, extra: dict[str, object] | None = None) -> None:
     """Print a case as tables or as JSON."""
-    from fnostab.report.depths import render_depths
+    from fnostab.ptychography.report.depths import render_depths
     from fnostab.report.stress import render_stress
     from fnostab.report.verdict import render, to_json
 
@@ -196,8 +196,8 @@ def show(case: Case, console: Console, *, as_json: bool, extra: dict[str, object
 
 def _case_of_table(path: Path, study_name: str, require_support: bool) -> Case:
     from fnostab.decision import Stage
-    from fnostab.studies.spec import read_study_file
-    from fnostab.table import read_table
+    from fnostab.record.table import read_table
+    from fnostab.study.study import read_study_file
 
     stages = {name: Stage(name, tuple(rows)) for name, rows in sorted(read_table(path).items())}
     return _judge(stages, read_study_file(study_name), {}, require_support)

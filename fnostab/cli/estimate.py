@@ -12,7 +12,7 @@ from rich.console import Console
 from fnostab.cli.options import parse_names, parse_seeds, parse_settings, positive
 
 if TYPE_CHECKING:
-    from fnostab.studies.preflight import Preflight
+    from fnostab.ptychography.preflight import Preflight
 
 
 @click.command("estimate")
@@ -37,8 +37,8 @@ def command(
     Memory is computed on a device that holds no numbers; time is that of a few real steps of each network that
     fits. `fnostab run` shows the same table, and refuses arms that do not fit.
     """
-    from fnostab.studies.local import LocalLauncher, default_jobs
-    from fnostab.studies.spec import load_study
+    from fnostab.launch.local import LocalLauncher, default_jobs
+    from fnostab.study.study import load_study
 
     chosen_seeds, chosen_arms, chosen_jobs = parse_seeds(seeds), parse_names(arms), positive("jobs", jobs)
     loaded = load_study(study, profile, parse_settings(settings))
@@ -46,7 +46,7 @@ def command(
     device = specs[0].config.execution.device
     launcher = LocalLauncher(chosen_jobs or default_jobs(device), device)
 
-    from fnostab.studies.preflight import Preflight
+    from fnostab.ptychography.preflight import Preflight
 
     estimates = Preflight({s.arm: s.config for s in specs}, min(launcher.jobs, len(specs)), launcher.gpus)
     trials = {arm: sum(s.arm == arm for s in specs) for arm in estimates.estimates}

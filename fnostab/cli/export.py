@@ -17,7 +17,7 @@ def command(file: Path, experiment: str, deep_experiment: str | None, tracking_u
 
     `fnostab decide --table FILE` judges it, on any machine, without MLflow.
     """
-    from fnostab.table import write_table
+    from fnostab.record.table import write_table
     from fnostab.tracking import find_experiment, newest_study, trial_rows
 
     store = store_to_read(tracking_uri)

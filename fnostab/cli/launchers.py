@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fnostab.studies.slurm.launcher import SlurmLauncher
+    from fnostab.launch.slurm.launcher import SlurmLauncher
 
 __all__ = ["choose_profile", "make_launcher"]
 
@@ -22,8 +22,8 @@ def make_launcher(name: str, cluster: str | None, jobs: int | None) -> SlurmLaun
         if cluster:
             raise ConfigError(f"--cluster {cluster} is of --launcher slurm: give that too, or leave it out")
         return None
-    from fnostab.studies.slurm.cluster import ClusterFile, read_cluster_file
-    from fnostab.studies.slurm.launcher import SlurmLauncher
+    from fnostab.launch.slurm.cluster import ClusterFile, read_cluster_file
+    from fnostab.launch.slurm.launcher import SlurmLauncher
 
     return SlurmLauncher(read_cluster_file(cluster) if cluster else ClusterFile(), jobs)
 
@@ -34,7 +34,7 @@ def choose_profile(profile: str, on_cluster: SlurmLauncher | None) -> str:
     Raises:
         ConfigError: there is no such profile.
     """
-    from fnostab.studies.spec import resolve_profile
+    from fnostab.study.study import resolve_profile
 
     if profile == "auto" and on_cluster is not None:
         return "full" if on_cluster.has_gpus else "small"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from fnostab.studies.run import StudyRun
+    from fnostab.launch.run import StudyRun
 
 __all__ = ["run_in_looks"]
 
@@ -33,7 +33,7 @@ def run_in_looks(looks: Sequence[int], *, console: Console, **options: Any) -> S
     """
     from fnostab.decision import Roles, Rules, Stage
     from fnostab.decision.sequential import Standing, judge_look, look_alpha
-    from fnostab.studies.spec import read_study_file
+    from fnostab.study.study import read_study_file
     from fnostab.tracking import find_experiment, log_verdict, newest_study, trial_rows
 
     file = read_study_file(options["study"])

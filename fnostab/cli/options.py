@@ -131,7 +131,7 @@ def positive(name: str, text: str | None) -> int | None:
 
 
 def _value(name: str, text: str) -> Any:
-    from fnostab.config import read_yaml
+    from fnostab.record.settings import read_yaml
 
     try:
         return read_yaml(text)

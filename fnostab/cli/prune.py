@@ -71,8 +71,8 @@ def _time_ms(text: str) -> int:
 
 
 def _thin(store: Store, before_ms: int, experiment: str | None, yes: bool) -> None:
-    from fnostab.retention import plan_thinning, thin_points
-    from fnostab.tracking.thinning import compact
+    from fnostab.prune import plan_thinning, thin_points
+    from fnostab.tracking.repair.thinning import compact
 
     runs, planned = plan_thinning(store, before_ms, experiment)
     for each in planned:
@@ -86,8 +86,8 @@ def _thin(store: Store, before_ms: int, experiment: str | None, yes: bool) -> No
 
 
 def _archive(output: Path, before_ms: int, experiment: str | None, yes: bool) -> list[str]:
-    from fnostab.journal import FILE_NAME
-    from fnostab.retention import archive_journals, old_journals
+    from fnostab.prune import archive_journals, old_journals
+    from fnostab.record.journal import FILE_NAME
 
     old, refused = old_journals(output, before_ms, experiment)
     size = sum((directory / FILE_NAME).stat().st_size for directory in old)

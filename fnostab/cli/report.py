@@ -42,7 +42,7 @@ def command(
     from fnostab.report.content import compose
     from fnostab.report.documents import write
     from fnostab.report.evidence import gather
-    from fnostab.tracking.histories import log_files
+    from fnostab.tracking.read.histories import log_files
 
     store = store_to_read(tracking_uri)
     judged = judge_and_record(

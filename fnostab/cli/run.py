@@ -27,9 +27,9 @@ from fnostab.startup import imports_that_stay
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fnostab.studies.launcher import Launcher
-    from fnostab.studies.run import StudyRun
-    from fnostab.studies.spec import Study
+    from fnostab.launch.launcher import Launcher
+    from fnostab.launch.run import StudyRun
+    from fnostab.study.study import Study
 
 
 STRATEGY = "strategy"  # in place of a study's name
@@ -92,11 +92,11 @@ def command(
         "attempts": positive("attempts", attempts),
     }
     if options["study"] == STRATEGY:
-        from fnostab.cli.strategy import run_strategy
+        from fnostab.ptychography.cli.strategy import run_strategy
 
         run_strategy(**given, **options)
     elif options["study"] == CURE:
-        from fnostab.cli.cure import run_cure
+        from fnostab.ptychography.cli.cure import run_cure
 
         run_cure(**given, **options)
     else:
@@ -165,7 +165,7 @@ def execute(
     Raises:
         FnostabError: it could not be started, or not all of it could be recorded.
     """
-    from fnostab.studies.retries import ATTEMPTS
+    from fnostab.launch.retries import ATTEMPTS
 
     loaded, arms, launcher = _resolve(jobs=jobs, tracking_uri=tracking_uri, console=console, **options)
     run_study = _load(console)
@@ -198,8 +198,8 @@ def _show_dry_run(
     console: Console,
     **options: Any,
 ) -> None:
-    from fnostab.studies.dry_run import dry_run
-    from fnostab.studies.retries import ATTEMPTS, Retries
+    from fnostab.launch.dry_run import dry_run
+    from fnostab.launch.retries import ATTEMPTS, Retries
 
     loaded, arms, launcher = _resolve(jobs=jobs, console=console, **options)
     dry_run(
@@ -233,7 +233,7 @@ def _resolve(
     from_experiment: str | None = None,
 ) -> tuple[Study, list[str], Launcher | None]:
     """The study as the command line names it, its arms that are to be run (empty for all), and what runs them."""
-    from fnostab.studies.spec import load_study
+    from fnostab.study.study import load_study
 
     on_cluster = make_launcher(launcher, cluster, jobs)
     given, profile = profile, choose_profile(profile, on_cluster)
@@ -256,7 +256,7 @@ def _resolve(
         return loaded, arms, on_cluster
     if on_cluster is not None:
         raise ConfigError("--lockstep is of this machine's trials: leave it out, or leave out --launcher slurm")
-    from fnostab.studies.local import LocalLauncher, default_jobs
+    from fnostab.launch.local import LocalLauncher, default_jobs
 
     device = next(iter(loaded.arms.values())).execution.device
     return loaded, arms, LocalLauncher(default_jobs(device) if jobs is None else jobs, device, lockstep)
@@ -267,9 +267,9 @@ def _load(console: Console) -> Callable[..., StudyRun]:
     console.print("loading torch and MLflow ...", end=" ")
     started = time.monotonic()
     with imports_that_stay():
-        import fnostab.data
-        import fnostab.models  # noqa: F401 - both import torch, which would be silent later
-        from fnostab.studies.run import run_study
+        import fnostab.ptychography.data
+        import fnostab.ptychography.models  # noqa: F401 - both import torch, which would be silent later
+        from fnostab.launch.run import run_study
 
     console.print(f"{time.monotonic() - started:.1f} s", highlight=False)
     return run_study
@@ -277,7 +277,7 @@ def _load(console: Console) -> Callable[..., StudyRun]:
 
 def insist_on_results(result: StudyRun) -> None:
     """Raise LaunchError if a trial has no outcome, or one that is tried again."""
-    from fnostab.studies.retries import ATTEMPTS
+    from fnostab.launch.retries import ATTEMPTS
 
     missing = [trial for trial in result.trials if not trial.finished]
     if not missing:

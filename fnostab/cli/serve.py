@@ -13,7 +13,8 @@ import click
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fnostab.tracking import ServerSettings, TrackingServer
+    from fnostab.serve.server import TrackingServer
+    from fnostab.serve.settings import ServerSettings
 
 PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"
 USERNAME = "MLFLOW_AUTH_ADMIN_USERNAME"
@@ -55,7 +56,8 @@ def command(
     Only this machine reaches it unless --host says otherwise. Artifacts go through the server, so
     that users need no access to where they are kept.
     """
-    from fnostab.tracking import ServerSettings, TrackingServer
+    from fnostab.serve.server import TrackingServer
+    from fnostab.serve.settings import ServerSettings
 
     settings = ServerSettings(
         folder=folder,
@@ -98,7 +100,7 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 
 def _warn(settings: ServerSettings) -> None:
-    from fnostab.tracking import is_loopback
+    from fnostab.serve.settings import is_loopback
 
     if is_loopback(settings.host):
         return

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fnostab.decision import Stage, Stress
+    from fnostab.record.trial import StudySpec
     from fnostab.report.verdict import Case
-    from fnostab.trial import StudySpec
 
 __all__ = ["stress_of", "with_stress"]
 

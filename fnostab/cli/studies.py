@@ -12,7 +12,7 @@ from rich.table import Table
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fnostab.studies.spec import Study
+    from fnostab.study.study import Study
 
 TEMPLATE = """\
 # A study: one question, asked of several arms over many seeds. Run it with: fnostab run {name}.yaml
@@ -53,7 +53,7 @@ def command(context: click.Context) -> None:
 @click.option("--profile", default="auto", show_default=True, help="Size: full, small, or auto (full on a GPU).")
 def show(study: str, profile: str) -> None:
     """Explain STUDY: a built-in one, or the path of a YAML file."""
-    from fnostab.studies.spec import load_study
+    from fnostab.study.study import load_study
 
     _explain(load_study(study, profile), Console())
 
@@ -62,7 +62,7 @@ def show(study: str, profile: str) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 def new(file: Path) -> None:
     """Write a study to begin with into FILE, as my_study.yaml; it runs as it is."""
-    from fnostab.studies.spec import read_study_file
+    from fnostab.study.study import read_study_file
 
     if file.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"{file} is no name of a study: it ends in .yaml")
@@ -82,7 +82,7 @@ def new(file: Path) -> None:
 
 
 def _list(console: Console) -> None:
-    from fnostab.studies.spec import built_in_studies, read_study_file
+    from fnostab.study.study import built_in_studies, read_study_file
 
     table = Table(box=None, pad_edge=False)
     table.add_column("study", no_wrap=True)
@@ -97,7 +97,7 @@ def _list(console: Console) -> None:
 
 
 def _explain(study: Study, console: Console) -> None:
-    from fnostab.config import flatten
+    from fnostab.record.settings import flatten
 
     file = study.file
     console.print(f"[bold]{file.name}[/]: {file.description}\n", highlight=False)

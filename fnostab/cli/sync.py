@@ -40,7 +40,7 @@ def command(context: click.Context, /, path: Path, follow: bool, tracking_uri: s
 
 def _follow(path: Path, store: Store) -> SyncReport:
     """Rounds until the end, each said if it sent something; all of them in one report."""
-    from fnostab.studies.following import follow
+    from fnostab.show.following import follow
     from fnostab.tracking import SyncReport
 
     last, points, said = SyncReport(0, 0), 0, ""

@@ -52,10 +52,10 @@ def command(
     """
     if trial_files or fork_server:
         with imports_that_stay():
-            from fnostab.training.process import train_files
+            from fnostab.launch.process import train_files
 
         if fork_server:
-            from fnostab.training.fork_server import become_a_trial
+            from fnostab.launch.forking import become_a_trial
 
             trial_files = tuple(become_a_trial())
         status = train_files(trial_files)

@@ -31,7 +31,7 @@ def command(experiment: str | None, once: bool, interval: str, output: Path, tra
     try:
         from rich.console import Console
 
-        from fnostab.studies.watch import watch_study
+        from fnostab.show.watch import watch_study
 
         gc.freeze()  # as in `store_to_read`: it has imported MLflow
         watch_study(

@@ -1,4 +1,4 @@
-"""Views of the MLflow UI, as data: one file a view, which `fnostab.tracking.views` installs.
+"""Views of the MLflow UI, as data: one file a view, which `fnostab.tracking.pages.views` installs.
 
 Each file holds
 

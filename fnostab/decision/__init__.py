@@ -6,7 +6,6 @@ the criteria say together is the verdict. docs/verdict.md has the rules in words
 """
 
 from fnostab.decision.criteria import Criterion, State
-from fnostab.decision.depths import Depth, Depths, compare_depths
 from fnostab.decision.follow_up import FollowUp, follow_up
 from fnostab.decision.more_seeds import MoreSeeds
 from fnostab.decision.robustness import Robustness, assess
@@ -18,8 +17,6 @@ from fnostab.decision.verdict import Verdict, VerdictName, decide
 __all__ = [
     "ArmSummary",
     "Criterion",
-    "Depth",
-    "Depths",
     "FollowUp",
     "MoreSeeds",
     "Robustness",
@@ -31,7 +28,6 @@ __all__ = [
     "Verdict",
     "VerdictName",
     "assess",
-    "compare_depths",
     "compare_stress",
     "decide",
     "follow_up",

@@ -9,8 +9,8 @@ from fnostab.decision.more_seeds import MoreSeeds, more_seeds
 from fnostab.decision.rules import Roles, Rules
 from fnostab.decision.tally import Stage, Tally
 from fnostab.decision.verdict import VerdictName, conclude
-from fnostab.outcomes import FAILURES, Outcome
-from fnostab.table import TrialRow
+from fnostab.record.outcomes import FAILURES, Outcome
+from fnostab.record.table import TrialRow
 
 __all__ = ["Robustness", "assess", "changed_outcomes_to_flip", "verdicts_at_thresholds"]
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from fnostab.config import MonitorConfig
 from fnostab.errors import DecisionError
+from fnostab.ptychography.settings import MonitorConfig
 
 __all__ = ["ARCHITECTURE_A", "ARCHITECTURE_B", "CLIPPING", "Roles", "Rules"]
 

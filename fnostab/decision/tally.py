@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fnostab.outcomes import EXCLUDED, Outcome
+from fnostab.record.outcomes import EXCLUDED, Outcome
+from fnostab.record.table import TrialRow
 from fnostab.stats.losses import matched_ratio, worst_rank
 from fnostab.stats.proportions import clopper_pearson_upper, wilson
-from fnostab.table import TrialRow
 
 __all__ = ["ArmSummary", "Stage", "Tally", "median", "summarise"]
 

@@ -24,7 +24,7 @@ def records_checks(tracking_uri: str | None) -> Iterator[Check]:
     Args:
         tracking_uri: of a server or database; None as for every command.
     """
-    from fnostab.tracking.health import default_database
+    from fnostab.tracking.store.health import default_database
 
     path = default_database(tracking_uri)
     if path is not None:
@@ -49,7 +49,7 @@ def _open(uri: str | None, opened: list["Store"]) -> Finding:
 
 
 def _schema(store: "Store") -> Finding:
-    from fnostab.tracking.health import served_version
+    from fnostab.tracking.store.health import served_version
 
     if not store.uri.startswith("http"):
         return Finding(State.OK, "that of this MLflow")  # or the store would not have opened
@@ -64,7 +64,7 @@ def _schema(store: "Store") -> Finding:
 
 
 def _clock(store: "Store") -> Finding:
-    from fnostab.tracking.health import clock_offset_s
+    from fnostab.tracking.store.health import clock_offset_s
 
     offset = clock_offset_s(store)
     if offset is None:
@@ -79,7 +79,7 @@ def _clock(store: "Store") -> Finding:
 
 
 def _writing(store: "Store") -> Finding:
-    from fnostab.tracking.health import points_per_s
+    from fnostab.tracking.store.health import points_per_s
 
     rate = points_per_s(store)
     text = f"{rate:,.0f} points/s"

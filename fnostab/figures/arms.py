@@ -27,9 +27,9 @@ from fnostab.figures.style import (
     legend_below,
     plain_powers,
 )
-from fnostab.outcomes import Outcome
+from fnostab.record.outcomes import Outcome
+from fnostab.record.table import TrialRow
 from fnostab.stats.survival import KaplanMeier
-from fnostab.table import TrialRow
 
 __all__ = ["FailureRate", "failure_rate_forest", "kaplan_meier_figure", "loss_strip"]
 

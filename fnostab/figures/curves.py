@@ -13,16 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fnostab.figures.decimation import decimate
-from fnostab.figures.style import (
-    FAILED,
-    INK,
-    NAMED,
-    ArmStyle,
-    arm_styles,
-    legend_below,
-    mark_nonfinite,
-    plain_powers,
-)
+from fnostab.figures.style import FAILED, INK, NAMED, ArmStyle, arm_styles, legend_below, mark_nonfinite, plain_powers
 
 __all__ = ["LossCurve", "loss_curves", "median_curve"]
 

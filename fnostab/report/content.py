@@ -9,13 +9,13 @@ from fnostab import __version__
 from fnostab.decision import ArmSummary, Criterion, Stage, Verdict, VerdictName
 from fnostab.figures import failure_rate_forest, loss_strip
 from fnostab.figures.arms import FailureRate
+from fnostab.record.table import TrialRow
+from fnostab.record.trial import StudySpec
 from fnostab.report import panels
 from fnostab.report.evidence import Evidence, Spikes
 from fnostab.report.pictures import Picture, drawing
 from fnostab.report.stress_picture import stress_picture
 from fnostab.report.verdict import Case, conditions, headline, remarks
-from fnostab.table import TrialRow
-from fnostab.trial import StudySpec
 
 __all__ = ["Report", "StageSection", "compose", "differences"]
 

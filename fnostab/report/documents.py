@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from fnostab.decision import Criterion, State
 from fnostab.errors import ConfigError
+from fnostab.ptychography.report.cure import SearchReport
+from fnostab.ptychography.report.story import Story
 from fnostab.report.content import Report
-from fnostab.report.cure import SearchReport
 from fnostab.report.pictures import Picture
-from fnostab.report.story import Story
 
 __all__ = ["HTML", "MARKDOWN", "to_html", "to_markdown", "write", "write_search", "write_story"]
 
@@ -93,7 +93,7 @@ def _write(folder: Path, texts: Mapping[str, str], pictures: Sequence[Picture]) 
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("fnostab.report"),
+        loader=ChoiceLoader([PackageLoader("fnostab.report"), PackageLoader("fnostab.ptychography.report")]),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fnostab import names
-from fnostab.config import TrainingConfig
 from fnostab.decision import Stage
 from fnostab.figures.fan import Curve
-from fnostab.figures.trial import Series
-from fnostab.outcomes import Outcome
+from fnostab.ptychography.figures.trial import Series
+from fnostab.ptychography.settings import TrainingConfig
+from fnostab.record import names
+from fnostab.record.outcomes import Outcome
+from fnostab.record.table import TrialRow
+from fnostab.record.trial import StudySpec
 from fnostab.report.verdict import Case
-from fnostab.table import TrialRow
 from fnostab.tracking import Store
-from fnostab.tracking.histories import metric_histories, read_artifact, run_page
-from fnostab.tracking.store import reported
-from fnostab.tracking.summaries import read_summaries
-from fnostab.tracking.thinning import is_thinned
-from fnostab.trial import StudySpec
+from fnostab.tracking.read.histories import metric_histories, read_artifact, run_page
+from fnostab.tracking.read.summaries import read_summaries
+from fnostab.tracking.repair.thinning import is_thinned
+from fnostab.tracking.store.store import reported
 
 __all__ = ["Evidence", "Spikes", "exemplars", "gather", "val_loss"]
 

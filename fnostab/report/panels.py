@@ -7,12 +7,12 @@ import numpy as np
 from fnostab.figures import COLOURS, LossCurve, grad_norm_fan, kaplan_meier_figure, loss_curves, make_fan
 from fnostab.figures.fan import Fan
 from fnostab.figures.style import cycled
-from fnostab.outcomes import Outcome
+from fnostab.record.outcomes import Outcome
+from fnostab.record.table import TrialRow
+from fnostab.record.trial import StudySpec
 from fnostab.report.evidence import Evidence, exemplars, val_loss
 from fnostab.report.pictures import Picture, drawing, photograph
 from fnostab.stats.survival import kaplan_meier, log_rank
-from fnostab.table import TrialRow
-from fnostab.trial import StudySpec
 
 __all__ = ["fans", "reconstructions", "survival", "validation_losses"]
 

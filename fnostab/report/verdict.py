@@ -9,9 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fnostab.decision import ArmSummary, Criterion, Depths, Robustness, Stage, State, Stress, Verdict, VerdictName
-from fnostab.outcomes import Outcome
-from fnostab.trial import StudySpec
+from fnostab.decision import ArmSummary, Criterion, Robustness, Stage, State, Stress, Verdict, VerdictName
+from fnostab.ptychography.depths import Depths
+from fnostab.record.outcomes import Outcome
+from fnostab.record.trial import StudySpec
 
 __all__ = [
     "Case",

@@ -10,37 +10,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fnostab.tracking.attempt import is_alive
-    from fnostab.tracking.black_box import fetch_black_box
-    from fnostab.tracking.catching_up import SyncReport, sync
-    from fnostab.tracking.closing import ClosedRun, Reconciliation, reconcile
-    from fnostab.tracking.elsewhere import RunElsewhere, runs_elsewhere, set_aside
-    from fnostab.tracking.live import live_sink
-    from fnostab.tracking.passwords import create_admin, needs_admin
-    from fnostab.tracking.reader import StudyRecord, find_experiment, newest_study, trial_rows
+    from fnostab.tracking.pages.ui import experiments_with_runs, free_port, ui_command, wait_until_ready
+    from fnostab.tracking.pages.verdicts import VerdictRecord, log_verdict, newest_verdict
+    from fnostab.tracking.pages.views import InstalledViews, install_views, plain_address, view_addresses
+    from fnostab.tracking.read.black_box import fetch_black_box
+    from fnostab.tracking.read.runs_elsewhere import RunElsewhere, runs_elsewhere, set_aside
+    from fnostab.tracking.read.studies import StudyRecord, find_experiment, newest_study, trial_rows
+    from fnostab.tracking.read.watching import StudyWatch, WatchedTrial, existing_store, find_study, newest_experiment
     from fnostab.tracking.registry import fetch_checkpoint, register_generator
-    from fnostab.tracking.run import end_unwritten
-    from fnostab.tracking.server import TrackingServer
-    from fnostab.tracking.server_settings import ServerSettings, is_loopback
-    from fnostab.tracking.store import Store, open_store
-    from fnostab.tracking.ui import experiments_with_runs, free_port, ui_command, wait_until_ready
-    from fnostab.tracking.uploader import Uploader
-    from fnostab.tracking.verdicts import VerdictRecord, log_verdict, newest_verdict
-    from fnostab.tracking.views import InstalledViews, install_views, plain_address, view_addresses
-    from fnostab.tracking.watching import StudyWatch, WatchedTrial, existing_store, find_study, newest_experiment
-    from fnostab.tracking.writer import ensure_study, finish_study, link_project_run, log_study_artifact
+    from fnostab.tracking.repair.reconcile import ClosedRun, Reconciliation, reconcile
+    from fnostab.tracking.repair.sync import SyncReport, sync
+    from fnostab.tracking.store.passwords import create_admin, needs_admin
+    from fnostab.tracking.store.store import Store, open_store
+    from fnostab.tracking.upload.live import live_sink
+    from fnostab.tracking.upload.study_run import ensure_study, finish_study, link_project_run, log_study_artifact
+    from fnostab.tracking.upload.trial_run import end_unwritten
+    from fnostab.tracking.upload.uploader import Uploader
 
 __all__ = [
     "ClosedRun",
     "InstalledViews",
     "Reconciliation",
     "RunElsewhere",
-    "ServerSettings",
     "Store",
     "StudyRecord",
     "StudyWatch",
     "SyncReport",
-    "TrackingServer",
     "Uploader",
     "VerdictRecord",
     "WatchedTrial",
@@ -56,8 +51,6 @@ __all__ = [
     "finish_study",
     "free_port",
     "install_views",
-    "is_alive",
-    "is_loopback",
     "link_project_run",
     "live_sink",
     "log_study_artifact",
@@ -80,52 +73,48 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "fetch_black_box": "black_box",
-    "RunElsewhere": "elsewhere",
-    "runs_elsewhere": "elsewhere",
-    "set_aside": "elsewhere",
-    "live_sink": "live",
-    "StudyRecord": "reader",
-    "find_experiment": "reader",
-    "newest_study": "reader",
-    "trial_rows": "reader",
-    "ClosedRun": "closing",
-    "Reconciliation": "closing",
-    "reconcile": "closing",
+    "fetch_black_box": "read.black_box",
+    "RunElsewhere": "read.runs_elsewhere",
+    "runs_elsewhere": "read.runs_elsewhere",
+    "set_aside": "read.runs_elsewhere",
+    "live_sink": "upload.live",
+    "StudyRecord": "read.studies",
+    "find_experiment": "read.studies",
+    "newest_study": "read.studies",
+    "trial_rows": "read.studies",
+    "ClosedRun": "repair.reconcile",
+    "Reconciliation": "repair.reconcile",
+    "reconcile": "repair.reconcile",
     "fetch_checkpoint": "registry",
     "register_generator": "registry",
-    "end_unwritten": "run",
-    "ServerSettings": "server_settings",
-    "TrackingServer": "server",
-    "create_admin": "passwords",
-    "is_loopback": "server_settings",
-    "needs_admin": "passwords",
-    "Store": "store",
-    "open_store": "store",
-    "SyncReport": "catching_up",
-    "sync": "catching_up",
-    "experiments_with_runs": "ui",
-    "free_port": "ui",
-    "ui_command": "ui",
-    "InstalledViews": "views",
-    "install_views": "views",
-    "plain_address": "views",
-    "view_addresses": "views",
-    "wait_until_ready": "ui",
-    "Uploader": "uploader",
-    "VerdictRecord": "verdicts",
-    "log_verdict": "verdicts",
-    "newest_verdict": "verdicts",
-    "is_alive": "attempt",
-    "StudyWatch": "watching",
-    "WatchedTrial": "watching",
-    "existing_store": "watching",
-    "find_study": "watching",
-    "newest_experiment": "watching",
-    "ensure_study": "writer",
-    "finish_study": "writer",
-    "link_project_run": "writer",
-    "log_study_artifact": "writer",
+    "end_unwritten": "upload.trial_run",
+    "create_admin": "store.passwords",
+    "needs_admin": "store.passwords",
+    "Store": "store.store",
+    "open_store": "store.store",
+    "SyncReport": "repair.sync",
+    "sync": "repair.sync",
+    "experiments_with_runs": "pages.ui",
+    "free_port": "pages.ui",
+    "ui_command": "pages.ui",
+    "InstalledViews": "pages.views",
+    "install_views": "pages.views",
+    "plain_address": "pages.views",
+    "view_addresses": "pages.views",
+    "wait_until_ready": "pages.ui",
+    "Uploader": "upload.uploader",
+    "VerdictRecord": "pages.verdicts",
+    "log_verdict": "pages.verdicts",
+    "newest_verdict": "pages.verdicts",
+    "StudyWatch": "read.watching",
+    "WatchedTrial": "read.watching",
+    "existing_store": "read.watching",
+    "find_study": "read.watching",
+    "newest_experiment": "read.watching",
+    "ensure_study": "upload.study_run",
+    "finish_study": "upload.study_run",
+    "link_project_run": "upload.study_run",
+    "log_study_artifact": "upload.study_run",
 }
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

@@ -18,10 +18,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, infer_signature
 from numpy.typing import NDArray
 
-from fnostab import names
 from fnostab.errors import ModelError, TrackingError
-from fnostab.policy import CHAMPION, MODEL_NAME
-from fnostab.tracking.store import Store, reported
+from fnostab.ptychography.policy import CHAMPION, MODEL_NAME
+from fnostab.record import names
+from fnostab.tracking.store.store import Store, reported
 
 __all__ = ["TRIAL_RUN", "VERDICT_RUN", "fetch_checkpoint", "register_generator"]
 

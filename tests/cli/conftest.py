@@ -1,8 +1,8 @@
 import pytest
 
-from fnostab import names
-from fnostab.journal import Journal
-from fnostab.studies.spec import Study, read_study_file
+from fnostab.record import names
+from fnostab.record.journal import Journal
+from fnostab.study.study import Study, read_study_file
 from fnostab.tracking import Uploader, ensure_study
 
 LOSS = {"control": 0.030, "arch_fix": 0.010, "opt_fix": 0.029}

@@ -7,12 +7,12 @@ import re
 import pytest
 from rich.console import Console
 
-from fnostab import names
 from fnostab.cli.after import load_after
 from fnostab.cli.options import parse_settings
-from fnostab.studies.spec import load_study
+from fnostab.record import names
+from fnostab.study.study import load_study
 from fnostab.tracking import find_experiment, log_verdict, newest_study, newest_verdict, open_store
-from fnostab.tracking.histories import read_artifact
+from fnostab.tracking.read.histories import read_artifact
 
 WON = {"control": 2, "arch_fix": 3, "opt_fix": 0}  # SILVER
 FROM = ("run", "stage_b", "--from", "stage_a", "--seeds", "1", "--jobs", "1")

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fnostab import names
-from fnostab.data import prepare
-from fnostab.studies import run as run_module
-from fnostab.studies.spec import load_study
+from fnostab.launch import run as run_module
+from fnostab.ptychography.data import prepare
+from fnostab.record import names
+from fnostab.study.study import load_study
 from fnostab.tracking import open_store
 
 RUN = ("run", "stage_a", "--profile", "small", "--arms", "control", "--seeds", "1")

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from fnostab import names
-from fnostab.journal import Event, read_journal
+from fnostab.record import names
+from fnostab.record.journal import Event, read_journal
 from fnostab.tracking import find_experiment, open_store
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from fnostab.errors import TrackingError
-from fnostab.tracking import ServerSettings, server, server_settings
-from fnostab.tracking.server import TrackingServer
+from fnostab.serve import server
+from fnostab.serve import settings as server_settings
+from fnostab.serve.server import TrackingServer
+from fnostab.serve.settings import ServerSettings
 
 
 def refused(answer, text):

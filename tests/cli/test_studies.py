@@ -2,7 +2,7 @@
 
 import pytest
 
-from fnostab.studies.spec import built_in_studies, load_study
+from fnostab.study.study import built_in_studies, load_study
 
 
 def test_the_built_in_studies_are_listed(call):

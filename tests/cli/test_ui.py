@@ -10,9 +10,9 @@ import webbrowser
 
 import pytest
 
-from fnostab import names
+from fnostab.record import names
 from fnostab.tracking import experiments_with_runs, open_store
-from fnostab.tracking.views import VIEWS
+from fnostab.tracking.pages.views import VIEWS
 
 
 @pytest.fixture

@@ -1,6 +1,1 @@
 """Trials in shorthand."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))  # for decision_helpers: importlib mode leaves the path alone

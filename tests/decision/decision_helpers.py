@@ -1,8 +1,8 @@
 """Trials in shorthand: what each arm's seeds did, as a stage."""
 
 from fnostab.decision import Roles, Stage, VerdictName, decide
-from fnostab.outcomes import FAILURES, Outcome
-from fnostab.table import TrialRow
+from fnostab.record.outcomes import FAILURES, Outcome
+from fnostab.record.table import TrialRow
 
 ROLES = Roles("control", "arch", "clip")
 

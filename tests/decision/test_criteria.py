@@ -7,9 +7,9 @@ import scipy
 from decision_helpers import GOLD, INCONCLUSIVE, PIVOT, SILVER, arm, criterion, stage, verdict_of
 
 from fnostab.decision import Roles, Rules, State
-from fnostab.outcomes import Outcome
+from fnostab.record.outcomes import Outcome
+from fnostab.record.table import TrialRow
 from fnostab.stats.proportions import fewer_failures_p, newcombe_difference
-from fnostab.table import TrialRow
 
 ONE = Roles("control", "arch")
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from fnostab.decision import Roles, Rules, Stage, State, assess, decide
 from fnostab.decision.criteria import stage_criteria
 from fnostab.decision.tally import summarise
-from fnostab.outcomes import EXCLUDED, FAILURES, Outcome
-from fnostab.table import TrialRow
+from fnostab.record.outcomes import EXCLUDED, FAILURES, Outcome
+from fnostab.record.table import TrialRow
 
 ONE = Roles("control", "arch")
 

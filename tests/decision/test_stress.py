@@ -4,8 +4,8 @@ import pytest
 
 from fnostab.decision import Stage, compare_stress
 from fnostab.decision.stress import margin_text
-from fnostab.outcomes import Outcome
-from fnostab.table import TrialRow
+from fnostab.record.outcomes import Outcome
+from fnostab.record.table import TrialRow
 
 FAMILIES = {name: {f"{name}_{v:g}": v for v in (0.01, 0.02, 0.04)} for name in ("control", "cure", "worse")}
 

@@ -2,13 +2,13 @@
 
 import socket
 
-from fnostab import names
-from fnostab.config import TrialConfig
 from fnostab.decision import Roles, Rules, Stage, assess, decide
-from fnostab.journal import Journal
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.record import names
+from fnostab.record.journal import Journal
+from fnostab.record.trial import StudySpec, TrialSpec
 from fnostab.report.verdict import Case
 from fnostab.tracking import sync
-from fnostab.trial import StudySpec, TrialSpec
 
 SETTINGS = {
     "model.architecture": "hybrid",

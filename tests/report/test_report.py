@@ -7,20 +7,20 @@ import pytest
 from click.testing import CliRunner
 from report_helpers import case_of, study_spec
 
-from fnostab import names
 from fnostab.cli.report import command
 from fnostab.errors import ConfigError
 from fnostab.figures import loss_curves
 from fnostab.figures.fan import Curve
-from fnostab.outcomes import Outcome
+from fnostab.record import names
+from fnostab.record.outcomes import Outcome
+from fnostab.record.table import TrialRow
 from fnostab.report import evidence as evidence_module
 from fnostab.report import panels
 from fnostab.report.content import compose
 from fnostab.report.documents import to_html, to_markdown, write
 from fnostab.report.evidence import Evidence, Spikes, exemplars, gather
-from fnostab.table import TrialRow
 from fnostab.tracking import find_experiment, newest_study, trial_rows
-from fnostab.tracking.histories import metric_history, read_artifact, run_page
+from fnostab.tracking.read.histories import metric_history, read_artifact, run_page
 
 OK, COLLAPSED, NONFINITE, OOM = Outcome.CONVERGED, Outcome.COLLAPSED, Outcome.NONFINITE, Outcome.OOM
 SECTIONS = [

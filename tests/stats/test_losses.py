@@ -8,13 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fnostab.errors import ConfigError, DecisionError
-from fnostab.stats.losses import (
-    hodges_lehmann_ratio,
-    lower_loss_p,
-    matched_ratio,
-    median_interval,
-    worst_rank,
-)
+from fnostab.stats.losses import hodges_lehmann_ratio, lower_loss_p, matched_ratio, median_interval, worst_rank
 from fnostab.stats.ranks import interval_depth, smaller_p
 
 # Permeability constants of the chorioamnion at term and at 12 to 26 weeks: Hollander and Wolfe, table 4.1

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from tracking_helpers import StudyFolder, write_outcome, write_trial
 
-from fnostab import names
-from fnostab.journal import Journal
+from fnostab.record import names
+from fnostab.record.journal import Journal
 from fnostab.tracking import find_experiment, free_port, open_store, sync
-from fnostab.tracking.views import VIEWS
+from fnostab.tracking.pages.views import VIEWS
 
 ROOT = Path(__file__).parent.parent.parent
 CHROMIUM = shutil.which("chromium")

@@ -9,7 +9,9 @@ from mlflow.store.db.utils import _get_alembic_config
 from mlflow.store.tracking.dbmodels.initial_models import Base
 
 from fnostab.errors import TrackingError
-from fnostab.tracking import ServerSettings, TrackingServer, open_store
+from fnostab.serve.server import TrackingServer
+from fnostab.serve.settings import ServerSettings
+from fnostab.tracking import open_store
 
 OLDER = "89d4b8295536"  # of 2019
 

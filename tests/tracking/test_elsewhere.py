@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tracking_helpers import DEAD, only_trial, runs_of_kind, write_trial
 
-from fnostab import names
-from fnostab.outcomes import Outcome
+from fnostab.record import names
+from fnostab.record.attempt import this_process
+from fnostab.record.outcomes import Outcome
+from fnostab.record.trial import TrialSpec
 from fnostab.tracking import Uploader, end_unwritten, newest_study, runs_elsewhere, set_aside, trial_rows
-from fnostab.tracking.attempt import this_process
-from fnostab.trial import TrialSpec
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import pytest
 from filelock import FileLock
 from tracking_helpers import journal_points, runs_of_kind, stored_points
 
-from fnostab import names
+from fnostab.record import names
 from fnostab.tracking import live_sink, sync
 
 
@@ -66,7 +66,7 @@ def test_its_journal_can_be_sent_to_another_store(live, make_store):
 
 
 def test_what_could_not_be_sent_is_said_at_the_end(live, tmp_path, monkeypatch):
-    monkeypatch.setattr("fnostab.tracking.live.DRAIN_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("fnostab.tracking.upload.live.DRAIN_TIMEOUT_S", 0.1)
     (tmp_path / "run").mkdir()
     with (
         FileLock(tmp_path / "run" / "upload.lock"),

@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 from tracking_helpers import only_trial, write_outcome, write_trial
 
-from fnostab import names
-from fnostab.journal import Journal
+from fnostab.record import names
+from fnostab.record.journal import Journal
 from fnostab.tracking import ensure_study, finish_study, log_verdict, sync
-from fnostab.tracking.notes import LONGEST, NOTE, bounded, code, escaped, put_note, withdraw_note
+from fnostab.tracking.pages.notes import LONGEST, NOTE, bounded, code, escaped, put_note, withdraw_note
 
 
 def note_of(store, run_id):
@@ -82,7 +82,7 @@ def test_a_trial_that_is_tried_again_loses_the_note_of_the_attempt_before(store,
 
 
 def test_no_note_costs_an_outcome(store, study, monkeypatch):
-    monkeypatch.setattr("fnostab.tracking.writer.trial_note", lambda *_: 1 / 0)
+    monkeypatch.setattr("fnostab.tracking.upload.study_run.trial_note", lambda *_: 1 / 0)
     write_trial(study.trial())
     sync(study.folder, store)
     run = only_trial(store)

@@ -11,8 +11,10 @@ from tracking_helpers import StudyFolder, journal_points, only_trial, serving, s
 from benchmarks.fault_places import small_disk
 from benchmarks.load import load
 from fnostab.errors import TrackingError
-from fnostab.tracking import ServerSettings, TrackingServer, Uploader, ensure_study, open_store, sync
-from fnostab.tracking.views import VIEWS
+from fnostab.serve.server import TrackingServer
+from fnostab.serve.settings import ServerSettings
+from fnostab.tracking import Uploader, ensure_study, open_store, sync
+from fnostab.tracking.pages.views import VIEWS
 
 LEFT_BYTES = 500_000  # on the disk, which is enough for 5,000 points
 

@@ -6,10 +6,10 @@ import pytest
 import sqlalchemy
 from tracking_helpers import Server, write_trial
 
-from fnostab import names
 from fnostab.errors import TrackingError
-from fnostab.outcomes import Outcome
-from fnostab.table import TrialRow
+from fnostab.record import names
+from fnostab.record.outcomes import Outcome
+from fnostab.record.table import TrialRow
 from fnostab.tracking import (
     ensure_study,
     find_experiment,
@@ -21,8 +21,8 @@ from fnostab.tracking import (
     sync,
     trial_rows,
 )
-from fnostab.tracking.histories import metric_histories
-from fnostab.tracking.summaries import read_summaries
+from fnostab.tracking.read.histories import metric_histories
+from fnostab.tracking.read.summaries import read_summaries
 
 LAST = {
     names.VAL_LOSS_BEST: 0.0138,
@@ -99,8 +99,8 @@ def test_more_trials_than_fit_one_answer_of_a_server(served, make_study, monkeyp
     for seed in range(6):
         write_trial(study.trial("control", seed), range(2), x=1.0)
     sync(study.folder, store)
-    monkeypatch.setattr("fnostab.tracking.summaries.FEW", 2)
-    monkeypatch.setattr("fnostab.tracking.summaries.PAGE", 1)
+    monkeypatch.setattr("fnostab.tracking.read.summaries.FEW", 2)
+    monkeypatch.setattr("fnostab.tracking.read.summaries.PAGE", 1)
     experiment = find_experiment(store, "many")
     record = newest_study(store, experiment)
     for each in served:
@@ -165,7 +165,7 @@ def test_histories_are_those_that_mlflow_gives(served, make_study, monkeypatch):
     runs = [row.run_id for row in trial_rows(store, experiment, newest_study(store, experiment))]
     store.client.log_metric(runs[1], names.GRAD_NORM, 7.0, timestamp=2**41, step=4)  # a step again, later
     store.client.log_metric(runs[1], names.GRAD_NORM, float("nan"), timestamp=2**41, step=5)
-    monkeypatch.setattr("fnostab.tracking.histories.MOST_NAMED", 2)
+    monkeypatch.setattr("fnostab.tracking.read.histories.MOST_NAMED", 2)
     expected = [0.1 * step for step in range(30)]
     for each in served:
         found = metric_histories(each, [*runs, "f" * 32] if each is store else runs, names.GRAD_NORM)

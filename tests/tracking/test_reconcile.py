@@ -11,10 +11,10 @@ import time
 import pytest
 from tracking_helpers import DEAD, journal_points, only_trial, runs_of_kind, stored_points, write_trial
 
-from fnostab import names
-from fnostab.journal import Journal
+from fnostab.record import names
+from fnostab.record.attempt import this_process
+from fnostab.record.journal import Journal
 from fnostab.tracking import Uploader, ensure_study, find_experiment, finish_study, reconcile
-from fnostab.tracking.attempt import this_process
 
 OUTPUT = "out"  # where the fixture `study` puts its folder
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from fnostab.config import ModelConfig
 from fnostab.errors import ModelError, TrackingError
-from fnostab.models import build_initialised
+from fnostab.ptychography.models import build_initialised
+from fnostab.ptychography.settings import ModelConfig
 from fnostab.tracking import fetch_checkpoint, register_generator
-from fnostab.tracking.store import experiment_id
+from fnostab.tracking.store.store import experiment_id
 
 N = 16
 NAME, CHAMPION = "fnostab-generator", "models:/fnostab-generator@champion"

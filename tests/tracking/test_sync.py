@@ -8,11 +8,11 @@ import time
 import pytest
 from tracking_helpers import DEAD, journal_points, only_trial, runs_of_kind, stored_points, write_trial
 
-from fnostab import names
 from fnostab.errors import JournalError
-from fnostab.journal import Journal, read_journal
+from fnostab.record import names
+from fnostab.record.attempt import is_alive, this_process
+from fnostab.record.journal import Journal, read_journal
 from fnostab.tracking import Uploader, ensure_study, finish_study, sync
-from fnostab.tracking.attempt import is_alive, this_process
 
 OWN_TAGS = ("mlflow.parentRunId", "mlflow.note.content", "fnostab.note")  # they name other runs
 

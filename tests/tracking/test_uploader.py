@@ -5,9 +5,9 @@ import pytest
 from filelock import FileLock
 from tracking_helpers import journal_points, only_trial, runs_of_kind, stored_points, write_outcome, write_trial
 
-from fnostab import names
 from fnostab.errors import TrackingError
-from fnostab.journal import Journal
+from fnostab.record import names
+from fnostab.record.journal import Journal
 from fnostab.tracking import Uploader
 
 

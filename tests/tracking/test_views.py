@@ -7,10 +7,12 @@ from importlib import resources
 import pytest
 from mlflow.exceptions import MlflowException
 
-from fnostab import names
 from fnostab.errors import TrackingError
-from fnostab.tracking import ensure_study, health, install_views, view_addresses, views
-from fnostab.tracking.views import VIEWS
+from fnostab.record import names
+from fnostab.tracking import ensure_study, install_views, view_addresses
+from fnostab.tracking.pages import views
+from fnostab.tracking.pages.views import VIEWS
+from fnostab.tracking.store import health
 
 SHOOTOUT = "mlflow.sharedViewState.fnostab-shootout"
 

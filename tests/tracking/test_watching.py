@@ -6,10 +6,10 @@ import socket
 import pytest
 from tracking_helpers import DEAD, Server, write_outcome, write_trial  # noqa: F401 - Server is the type of `server`
 
-from fnostab import names
 from fnostab.errors import TrackingError
-from fnostab.journal import Journal
-from fnostab.outcomes import Outcome
+from fnostab.record import names
+from fnostab.record.journal import Journal
+from fnostab.record.outcomes import Outcome
 from fnostab.tracking import (
     StudyWatch,
     Uploader,
@@ -88,7 +88,7 @@ def test_the_next_poll_sees_what_happened_and_asks_little(store, study, running,
     watch._next_full_s = float("inf")  # only the short questions from here on
     asked = []
     monkeypatch.setattr(
-        "fnostab.tracking.watching.metric_history", lambda *a: asked.append(a) or ([9, 19], [7.0, 11.0])
+        "fnostab.tracking.read.watching.metric_history", lambda *a: asked.append(a) or ([9, 19], [7.0, 11.0])
     )
     watch.poll()
     assert asked == []  # no history has grown

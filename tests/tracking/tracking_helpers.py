@@ -9,11 +9,11 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from fnostab import names
-from fnostab.config import TrialConfig
-from fnostab.journal import Journal, Point, read_journal
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.record import names
+from fnostab.record.journal import Journal, Point, read_journal
+from fnostab.record.trial import StudySpec, TrialSpec
 from fnostab.tracking import free_port, ui_command, wait_until_ready
-from fnostab.trial import StudySpec, TrialSpec
 
 READY_S = 240
 DEAD = f"99999999@{socket.gethostname()}"  # an owner that can't be alive

@@ -1,7 +1,0 @@
-"""The grid-lines data: simulated once, kept on disk, handed to training batch by batch."""
-
-from fnostab.data.cache import dataset_digest, prepare
-from fnostab.data.grid_lines import GridLines, Split, simulate
-from fnostab.data.module import GridLinesData
-
-__all__ = ["GridLines", "GridLinesData", "Split", "dataset_digest", "prepare", "simulate"]

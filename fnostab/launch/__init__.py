@@ -1,0 +1,1 @@
+"""Starting trials: processes, forks, Slurm; retries and cancelling."""

@@ -1,0 +1,86 @@
+"""End a study that another process runs, or that none runs any more but its jobs.
+
+A file in the study's folder tells whoever runs the study, on any machine that shares the disk, to stop. What was at
+work is ended from here as well, so that it does not matter whether anybody is there to read it.
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from fnostab.launch.slurm.cluster import ClusterFile
+from fnostab.launch.slurm.launcher import SlurmLauncher
+from fnostab.launch.slurm.records import FOLDER
+from fnostab.record import slurm_jobs as slurm
+from fnostab.record.attempt import close_if_abandoned, is_alive, is_being_written, is_foreign, last_attempt
+from fnostab.record.journal import FILE_NAME
+from fnostab.record.progress import TrialProgress
+from fnostab.record.trial import TrialSpec
+
+__all__ = ["cancel_study", "forget_cancelling", "is_cancelled"]
+
+FILE = "cancelled"
+GRACE_S = 30.0  # for trials to write their end
+POLL_S = 0.2
+
+
+def is_cancelled(folder: Path) -> bool:
+    """Whether somebody asked for the end of the study in a folder."""
+    return (folder / FILE).exists()
+
+
+def forget_cancelling(folder: Path) -> None:
+    """The study in a folder is started again."""
+    (folder / FILE).unlink(missing_ok=True)
+
+
+def cancel_study(folder: Path) -> tuple[list[TrialProgress], list[TrialProgress]]:
+    """End the trials of the study in a folder that are at work or wait for it.
+
+    Jobs of a cluster are cancelled; processes of this machine get SIGTERM, upon which they write a resume point.
+
+    Returns:
+        Those that were ended, each ``killed`` unless its training had come to something; and those that still run,
+        on another machine, say.
+
+    Raises:
+        FnostabError: a record can't be read, or Slurm refuses.
+    """
+    trials = [TrialProgress(TrialSpec.read(path), path.parent) for path in sorted(folder.glob("*/trial.json"))]
+    (folder / FILE).touch()
+    ended = _cancel_jobs(folder, trials)
+    asked = [trial for trial in trials if trial not in ended and _is_at_work(trial)]
+    for trial in asked:
+        _ask_to_end(trial)
+    deadline = time.monotonic() + GRACE_S
+    while any(map(_is_at_work, asked)) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    running = [trial for trial in asked if _is_at_work(trial)]
+    for trial in asked:
+        if trial not in running:
+            close_if_abandoned(trial.directory)
+            trial.update()
+            ended.append(trial)
+    return ended, running
+
+
+def _cancel_jobs(folder: Path, trials: list[TrialProgress]) -> list[TrialProgress]:
+    if not (folder / FOLDER).is_dir() or not slurm.is_here():
+        return []
+    launcher = SlurmLauncher(ClusterFile())
+    for trial in trials:
+        trial.update()
+    launcher.adopt([trial for trial in trials if not trial.finished])
+    return launcher.cancel()
+
+
+def _is_at_work(trial: TrialProgress) -> bool:
+    trial.update()
+    return trial.first_ms is not None and is_being_written(trial.directory)
+
+
+def _ask_to_end(trial: TrialProgress) -> None:
+    attempt = last_attempt(trial.directory / FILE_NAME)
+    if attempt.owner and not is_foreign(attempt.owner) and is_alive(attempt.owner, attempt.owner_since_ms):
+        os.kill(int(attempt.owner.partition("@")[0]), signal.SIGTERM)

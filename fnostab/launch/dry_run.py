@@ -1,0 +1,51 @@
+"""What running a study would start, without starting it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from fnostab.launch.launcher import Launcher
+from fnostab.launch.local import LocalLauncher, default_jobs
+from fnostab.launch.retries import Retries
+from fnostab.record.progress import TrialProgress
+from fnostab.study.study import Study
+
+__all__ = ["dry_run"]
+
+
+def dry_run(
+    study: Study,
+    *,
+    experiment: str,
+    output: Path,
+    seeds: Sequence[int],
+    arms: Sequence[str],
+    jobs: int | None,
+    launcher: Launcher | None,
+    retries: Retries,
+    console: Console,
+) -> None:
+    """Print how many trials would be started, and how. Writes nothing, and asks no store: only journals are read.
+
+    Arguments are those of `run_study`.
+
+    Raises:
+        FnostabError: the study could not be started.
+    """
+    output = output.absolute()
+    if launcher is None:
+        device = next(iter(study.arms.values())).execution.device
+        launcher = LocalLauncher(default_jobs(device) if jobs is None else jobs, device)
+    folder = output / experiment / study.spec(experiment).hash
+    specs = study.trials(experiment, output / "datasets", arms=arms, seeds=seeds)
+    trials = [TrialProgress(spec, folder / f"{spec.arm}-{spec.seed}") for spec in specs]
+    for trial in trials:
+        trial.update()
+    wanted = [trial for trial in trials if retries.wants(trial)]
+    for line in (
+        f"study {study.hash} ({study.profile} profile) in experiment {experiment}, journals in {folder}",
+        f"{len(wanted)} of {len(trials)} trials have no result, {launcher.jobs} would run side by side:",
+        launcher.preview(wanted),
+    ):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

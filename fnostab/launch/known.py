@@ -1,0 +1,97 @@
+"""What is known of a study's trials before the first is started: from their journals, and from MLflow."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from fnostab.errors import LaunchError
+from fnostab.launch.slurm.records import queued_jobs
+from fnostab.record.attempt import close_if_abandoned
+from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
+from fnostab.record.progress import TrialProgress
+from fnostab.record.trial import StudySpec, TrialSpec
+from fnostab.tracking import Store, reconcile, runs_elsewhere, set_aside
+
+__all__ = ["close_abandoned", "insist_on_no_jobs", "read_journals", "take_from_store"]
+
+
+def close_abandoned(store: Store, experiment: str, output: Path, console: Console) -> None:
+    """Close runs of an experiment whose process is gone; say so in a line if there were any.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    report = reconcile(store, output, experiment)
+    if report.closed:
+        runs = ", ".join(f"{run.name}: {run.outcome}" for run in report.closed)
+        console.print(f"closed runs whose process is gone: {runs}", highlight=False, markup=False, soft_wrap=True)
+    for line in report.refused:
+        console.print(f"not closed: {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def read_journals(record: StudySpec, specs: Sequence[TrialSpec], folder: Path) -> list[TrialProgress]:
+    """Write what is to be run beside the journals, read those that there are, and close what was abandoned.
+
+    Raises:
+        LaunchError: the folder can't be written.
+        JournalError: a journal is damaged, or can't be written.
+    """
+    trials = [TrialProgress(spec, folder / f"{spec.arm}-{spec.seed}") for spec in specs]
+    try:
+        record.write(folder / "study.json")
+        for trial in trials:
+            trial.spec.write(trial.directory / "trial.json")
+    except OSError as error:
+        raise LaunchError(
+            f"can't write {error.filename or folder}: {error.strerror or error}; mend that, or choose another --output"
+        ) from error
+    for trial in trials:
+        trial.update()
+        if trial.first_ms is not None and trial.outcome is None and close_if_abandoned(trial.directory):
+            trial.update()
+    return trials
+
+
+def insist_on_no_jobs(folder: Path) -> None:
+    """Refuse to train here what a cluster has been asked to train.
+
+    Raises:
+        LaunchError: a study has jobs in a queue.
+    """
+    if jobs := queued_jobs(folder):
+        raise LaunchError(
+            f"{len(jobs)} trials of this study, as {next(iter(jobs))}, have jobs in Slurm's queue: follow them with "
+            "--launcher slurm, or end them with `fnostab cancel`"
+        )
+
+
+def take_from_store(
+    store: Store, record: StudySpec, trials: Sequence[TrialProgress], retry_oom: bool, console: Console
+) -> None:
+    """Take outcomes that only MLflow knows, and set aside its runs that came to none.
+
+    Raises:
+        LaunchError: a trial is at work in another folder.
+    """
+    of_key = {(trial.spec.arm, trial.spec.seed): trial for trial in trials}
+    found = runs_elsewhere(store, record, {key: trial.first_ms for key, trial in of_key.items()})
+    for run in found:
+        of_key[run.arm, run.seed].update()  # another launcher may have started it here just now
+    elsewhere = [run for run in found if of_key[run.arm, run.seed].first_ms != run.start_ms]
+    for run in elsewhere:
+        if run.at_work:
+            raise LaunchError(
+                f"{run.arm}-{run.seed} is at work in another folder as {run.owner or 'a process without a name yet'} "
+                f"(MLflow run {run.run_id}): wait for it to end, or give that folder with --output"
+            )
+    n_aside = 0
+    for run in elsewhere:
+        trial = of_key[run.arm, run.seed]
+        if run.outcome in TRAINING_OUTCOMES or (run.outcome is Outcome.OOM and not retry_oom):
+            trial.outcome, trial.failure_step, trial.run_elsewhere = run.outcome, run.failure_step, run.run_id
+        else:
+            set_aside(store, run.run_id)
+            n_aside += 1
+    if n_aside:
+        console.print(f"{n_aside} runs without a result, whose journals are not here, are set aside in MLflow")

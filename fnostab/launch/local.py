@@ -1,0 +1,225 @@
+"""Trials as processes of this machine, a few side by side."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from fnostab.errors import LaunchError
+from fnostab.launch.fork_server import ForkedTrial, ForkServer
+from fnostab.launch.launcher import jobs_of, write_outcome
+from fnostab.record.attempt import STDERR_FILE, is_being_written
+from fnostab.record.outcomes import Outcome
+from fnostab.record.progress import TrialProgress
+from fnostab.study.study import count_gpus
+
+__all__ = ["LocalLauncher", "default_jobs"]
+
+GRACE_S = 20.0  # between asking a trial to end and ending it
+LONGEST_REASON = 500  # characters
+
+
+def default_jobs(device: str) -> int:
+    """One process a GPU, or one a core: faster than two processes with two threads each."""
+    gpus = 0 if device == "cpu" else count_gpus()
+    if gpus:
+        return gpus
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass
+class _Job:
+    """Trials under way in one process. ``process`` is None if its end can't be learned: another launcher's, say."""
+
+    trials: Sequence[TrialProgress]
+    slot: int
+    process: subprocess.Popen[bytes] | ForkedTrial | None = None
+    asked_to_end: bool = False
+    log_start: int = 0  # where this attempt's output begins in stderr.log
+
+    @property
+    def log(self) -> Path:
+        return self.trials[0].directory / STDERR_FILE
+
+    def was_refused(self) -> bool:
+        """Whether it is to be started by itself, since it could not be forked."""
+        process = self.process
+        return isinstance(process, ForkedTrial) and process.gone and not (process.started or self.asked_to_end)
+
+    def has_ended(self) -> bool:
+        if isinstance(self.process, ForkedTrial) and self.process.gone and not self.was_refused():
+            self.process = None
+        if self.process is not None and self.process.poll() is None:
+            return False
+        if not any(is_being_written(trial.directory) for trial in self.trials):
+            return True
+        self.process = None  # another launcher's process was faster
+        return False
+
+
+class LocalLauncher:
+    """Starts trials as ``python -m fnostab train --trial FILE ...`` and says when they have ended.
+
+    On a CPU under Linux they are forks of one process that has made their imports, see `fnostab.launch.fork_server`.
+    A trial that another launcher started and that is still at work is adopted: waited for, not
+    started again. A process that dies without a word gets its outcome written for it.
+
+    Args:
+        jobs: processes side by side.
+        device: "auto", "cpu" or "cuda"; with GPUs the processes take turns on them.
+        lockstep: seeds of an arm that share a process, see `fnostab.ptychography.training.lockstep`.
+        forks: whether trials on a CPU are forks of one process, where they can be.
+    """
+
+    here = True
+    trouble: str | None = None
+    leaving = "ending the trials that run; the same command goes on where this one stopped"
+
+    def __init__(self, jobs: int, device: str, lockstep: int = 1, *, forks: bool = True) -> None:
+        for name, number in (("jobs", jobs), ("lockstep", lockstep)):
+            if number < 1:
+                raise LaunchError(f"{name}={number}: at least 1 is needed")
+        self.jobs = jobs * lockstep
+        self.trials_per_job = lockstep
+        self.lockstep = lockstep > 1
+        self._processes = jobs
+        self._gpu_names = [] if device == "cpu" else _visible_gpus()
+        self.gpus = len(self._gpu_names)
+        self._running: list[_Job] = []
+        self._forks = forks and not self.gpus and sys.platform == "linux"  # CUDA can't be forked
+        self._server: ForkServer | None = None
+
+    @property
+    def free(self) -> int:
+        """How many more processes can be started now."""
+        return self._processes - len(self._running)
+
+    def submit(self, trials: Sequence[TrialProgress]) -> None:
+        """Start trials in one process, or adopt those that are running already.
+
+        Raises:
+            LaunchError: the process can't be started.
+        """
+        adopted = [trial for trial in trials if is_being_written(trial.directory)]
+        started = [trial for trial in trials if trial not in adopted]
+        for together in [[trial] for trial in adopted] + ([started] if started else []):
+            job = _Job(together, min(set(range(self.jobs)) - {job.slot for job in self._running}))
+            if together is started:
+                self._start(job)
+            self._running.append(job)
+
+    def poll(self) -> list[TrialProgress]:
+        """Trials whose process has ended since the last call, each with its outcome in its journal."""
+        for job in self._running:
+            if job.was_refused():
+                self._forks = False  # the log says why
+                self._start(job)
+        ended = [job for job in self._running if job.has_ended()]
+        for job in ended:
+            self._running.remove(job)
+            for trial in job.trials:
+                trial.update()
+                if trial.outcome is None:
+                    outcome, reason = _post_mortem(job)
+                    write_outcome(trial, outcome, reason, requested=_was_asked_to_end(job))
+        return [trial for job in ended for trial in job.trials]
+
+    def preview(self, trials: Sequence[TrialProgress]) -> str:
+        """The commands that would be started."""
+        waiting = [trial for trial in trials if not is_being_written(trial.directory)]
+        return "\n".join(shlex.join(_command(job)) for job in jobs_of(waiting, self))
+
+    def leave(self) -> None:
+        """End the trials: nobody would be there to say how they ended."""
+        self.cancel()
+
+    def cancel(self) -> list[TrialProgress]:
+        """End the trials that this launcher started; they write ``killed``. Adopted ones go on.
+
+        Ctrl-C while it waits for them ends them at once.
+        """
+        started = []
+        for job in self._running:
+            if job.process is not None:
+                started.append(job.process)
+                job.asked_to_end = True
+                job.process.terminate()
+        deadline = time.monotonic() + GRACE_S
+        try:
+            for process in started:
+                process.wait(max(0.0, deadline - time.monotonic()))
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            for process in started:
+                process.kill()
+        for process in started:
+            process.wait()
+        return self.poll()
+
+    def _start(self, job: _Job) -> None:
+        environment = dict(os.environ)
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self._gpu_names[job.slot % self.gpus]
+        else:
+            environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        start = self._fork if self._forks else _spawn
+        try:
+            with open(job.log, "ab") as log:
+                job.log_start = log.tell()
+                job.process = start(job, environment, log)
+        except OSError as error:
+            raise LaunchError(f"can't start {job.trials[0].name}: {error.strerror or error}") from error
+
+    def _fork(self, job: _Job, environment: Mapping[str, str], log: IO[bytes]) -> ForkedTrial:
+        if self._server is not None:
+            self._server.listen(0.0)  # it may have died
+        if self._server is None or self._server.status is not None:
+            self._server = ForkServer(environment, log)
+        return self._server.train([trial.directory / "trial.json" for trial in job.trials], job.log)
+
+
+def _spawn(job: _Job, environment: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    # A session of its own: Ctrl-C reaches the launcher alone, which then asks its trials to end.
+    return subprocess.Popen(
+        _command(job.trials), env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    )
+
+
+def _command(trials: Sequence[TrialProgress]) -> list[str]:
+    files = [part for trial in trials for part in ("--trial", str(trial.directory / "trial.json"))]
+    return [sys.executable, "-m", "fnostab", "train", *files]
+
+
+def _visible_gpus() -> list[str]:
+    """Names of the GPUs that this process may use: a scheduler, or the user, may have hidden others."""
+    present, given = count_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not present or given is None:
+        return [str(number) for number in range(present)]
+    return [name for name in given.split(",") if name]
+
+
+def _post_mortem(job: _Job) -> tuple[Outcome, str]:
+    if job.process is None:
+        return Outcome.KILLED, "its process is gone"
+    lines = job.log.read_bytes()[job.log_start :].decode(errors="replace").splitlines() if job.log.exists() else []
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "it left no message")
+    return_code = job.process.returncode
+    assert return_code is not None
+    if job.asked_to_end and return_code >= 0:  # before it had a journal to say so in
+        return Outcome.KILLED, f"asked to end: {last}"[:LONGEST_REASON]
+    if return_code < 0:
+        name = signal.Signals(-return_code).name
+        hint = " (perhaps by the kernel, for want of memory)" if name == "SIGKILL" else ""
+        return Outcome.KILLED, f"ended by {name}{hint}: {last}"[:LONGEST_REASON]
+    return Outcome.INFRA_ERROR, f"exit status {return_code}: {last}"[:LONGEST_REASON]
+
+
+def _was_asked_to_end(job: _Job) -> bool:
+    """Whether a process that wrote no outcome got a signal that asks, perhaps before it could take it."""
+    asked = job.process is not None and job.process.returncode in (-signal.SIGTERM, -signal.SIGINT)
+    return job.asked_to_end or asked

@@ -1,0 +1,289 @@
+"""Run a study: what is missing of it, on this machine, recorded as it happens."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from fnostab.errors import LaunchError, TrackingError
+from fnostab.launch.cancelling import forget_cancelling, is_cancelled
+from fnostab.launch.known import close_abandoned, insist_on_no_jobs, read_journals, take_from_store
+from fnostab.launch.launcher import Launcher, jobs_of
+from fnostab.launch.local import LocalLauncher, default_jobs
+from fnostab.launch.retries import ATTEMPTS, Retries
+from fnostab.record.progress import TrialProgress
+from fnostab.record.trial import TrialSpec
+from fnostab.show.view import StudyView
+from fnostab.study.study import Study
+from fnostab.tracking import Store, Uploader, end_unwritten, ensure_study, finish_study, link_project_run, open_store
+
+if TYPE_CHECKING:
+    from fnostab.ptychography.preflight import Preflight
+
+__all__ = ["StudyRun", "run_study"]
+
+POLL_S = 0.25
+DRAIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """What `run_study` did.
+
+    Attributes:
+        store: where it is recorded.
+        experiment: name of the MLflow experiment.
+        run_id: of the study's run.
+        folder: of the study's journals.
+        trials: those that were asked for, with their outcomes.
+        given_up: those of them that are not tried again, unless more attempts are allowed.
+        unsent: why some records are only on disk; None if all were sent.
+    """
+
+    store: Store
+    experiment: str
+    run_id: str
+    folder: Path
+    trials: Sequence[TrialProgress]
+    given_up: Sequence[TrialProgress]
+    unsent: str | None
+
+
+def run_study(
+    study: Study,
+    *,
+    experiment: str,
+    output: Path,
+    seeds: Sequence[int] = (),
+    arms: Sequence[str] = (),
+    jobs: int | None = None,
+    launcher: Launcher | None = None,
+    retry_oom: bool = False,
+    attempts: int = ATTEMPTS,
+    tracking_uri: str | None = None,
+    console: Console,
+) -> StudyRun:
+    """Run the trials of a study that have no outcome yet.
+
+    Trials that were ``killed`` or ended in an ``infra_error`` are tried again, at once and at later
+    starts, until ``attempts`` in a row came no further; those that ran out of memory only if asked;
+    finished ones never, also where only MLflow remembers them. A trial that fails stops no other.
+    Runs of the experiment whose process is gone are closed before. What each arm takes is shown, and an
+    arm that can't fit into memory is refused, before anything of it is started.
+
+    Args:
+        study: resolved and checked.
+        experiment: MLflow experiment.
+        output: folder of journals and data sets.
+        seeds: empty for the study's own.
+        arms: only these; empty for all.
+        jobs: trials side by side; None chooses for this machine.
+        launcher: runs the trials; None for processes of this machine, ``jobs`` side by side.
+        retry_oom: try trials again that ran out of memory.
+        attempts: how many in a row may come no further before a trial is given up.
+        tracking_uri: of MLflow; None takes MLFLOW_TRACKING_URI or ./mlflow.db.
+        console: to show progress on.
+
+    Raises:
+        FnostabError: it could not be started; nothing was left half made.
+        KeyboardInterrupt: it was interrupted; what ran is recorded as ``killed``.
+    """
+    output = output.absolute()
+    record = study.spec(experiment)
+    specs = study.trials(experiment, output / "datasets", arms=arms, seeds=seeds)
+    if launcher is None:
+        device = next(iter(study.arms.values())).execution.device
+        launcher = LocalLauncher(default_jobs(device) if jobs is None else jobs, device)
+    store = open_store(tracking_uri)
+    console.print(
+        f"study {study.hash} ({study.profile} profile) in experiment {experiment} at {store.address}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    folder = output / experiment / study.hash
+    retries = Retries(attempts, retry_oom)
+    if launcher.here:
+        insist_on_no_jobs(folder)
+    estimates = _insist_on_fit(specs, folder, retries, launcher) if isinstance(launcher, LocalLauncher) else None
+    _prepare(study, specs, console, launcher)
+    close_abandoned(store, experiment, output, console)
+    trials = read_journals(record, specs, folder)
+    take_from_store(store, record, trials, retry_oom, console)
+    wanted = [trial.spec for trial in trials if retries.wants(trial)]
+    if wanted and estimates is not None:
+        _show_estimates(estimates, wanted, console)
+
+    with _terminable():
+        study_run_id = ensure_study(store, record)
+        uploader = Uploader(store, study_run_id)
+        try:
+            link_project_run(store, study_run_id)
+            for trial in trials:
+                if trial.run_elsewhere is None:
+                    uploader.follow(trial.directory)
+            uploader.start()
+            forget_cancelling(folder)
+            title = f"{study.file.name} ({study.profile} profile)"
+            _work_off(trials, launcher, uploader, retries, console, title)
+        except BaseException as error:
+            status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+            if unsent := _finish(store, study_run_id, status, uploader, trials):
+                console.print(unsent, highlight=False, soft_wrap=True)
+            raise
+        status = "FINISHED" if all(trial.finished for trial in trials) else "FAILED"
+        unsent = _finish(store, study_run_id, status, uploader, trials)
+    given_up = [trial for trial in trials if retries.gave_up(trial)]
+    return StudyRun(store, experiment, study_run_id, folder, trials, given_up, unsent)
+
+
+def _work_off(
+    trials: Sequence[TrialProgress],
+    launcher: Launcher,
+    uploader: Uploader,
+    retries: Retries,
+    console: Console,
+    title: str,
+) -> None:
+    waiting, running = _to_run(trials, retries, console), list[TrialProgress]()
+    with StudyView(title, trials, launcher.jobs, console) as view:
+        try:
+            while waiting or running:
+                _stop_if_cancelled(trials, launcher, console)
+                while waiting and launcher.free:
+                    together = jobs_of(waiting, launcher)[0]
+                    waiting = [trial for trial in waiting if trial not in together]
+                    running += together
+                    launcher.submit(together)
+                for ended in launcher.poll():
+                    running.remove(ended)
+                    if retries.wants_again(ended):
+                        _say(console, f"{ended.name}: {ended.outcome} ({ended.reason}); it is tried again")
+                        ended.begin_again()
+                        waiting.append(ended)
+                for trial in running:
+                    if not trial.queued:
+                        trial.update()
+                view.update(running, uploader.trouble, launcher.trouble)
+                time.sleep(POLL_S)
+        except BaseException:
+            try:
+                _say(console, launcher.leaving)
+            finally:
+                launcher.leave()
+            raise
+        view.update([], uploader.trouble, None)
+
+
+def _stop_if_cancelled(trials: Sequence[TrialProgress], launcher: Launcher, console: Console) -> None:
+    if is_cancelled(trials[0].directory.parent):
+        _say(console, "cancelled by `fnostab cancel`")
+        launcher.cancel()
+        raise KeyboardInterrupt
+
+
+def _to_run(trials: Sequence[TrialProgress], retries: Retries, console: Console) -> list[TrialProgress]:
+    """The trials that are to be started, ready for it."""
+    wanted = [trial for trial in trials if retries.wants(trial)]
+    for trial in wanted:
+        trial.begin_again()
+    if finished := sum(trial.finished for trial in trials):
+        console.print(f"{finished} of {len(trials)} trials are finished already")
+    if given_up := [trial for trial in trials if retries.gave_up(trial)]:
+        _say(console, f"{len(given_up)} of {len(trials)} trials were given up before, as {given_up[0].name}")
+    return wanted
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _prepare(study: Study, specs: Sequence[TrialSpec], console: Console, launcher: Launcher) -> None:
+    """Make the data sets that all arms share, and see that the launcher can use networks and probes."""
+    import torch  # here: it takes seconds
+
+    from fnostab.ptychography.data import prepare
+    from fnostab.ptychography.models import build_generator, check_generator
+    from fnostab.ptychography.physics.probe import make_probe
+    from fnostab.ptychography.training.learning_rates import parameter_groups
+    from fnostab.ptychography.training.lockstep import insist_on_lockstep
+
+    for spec in {s.arm: s for s in specs}.values():
+        if launcher.here and spec.config.execution.device == "cuda" and not torch.cuda.is_available():
+            raise LaunchError("execution.device=cuda, but torch sees no GPU here: use auto or cpu, or mend the driver")
+        generator = build_generator(spec.config.model)
+        check_generator(generator, spec.config.data.N)
+        parameter_groups(generator, spec.config)
+        if launcher.lockstep:
+            insist_on_lockstep([spec])
+        make_probe(spec.config.data.probe, spec.config.data.N)
+    shared = [s for s in specs if "data" not in s.config.vary]
+    for spec in {s.config.data.model_dump_json(): s for s in shared}.values():
+        started = time.monotonic()
+        console.print("preparing the data set ...", end=" ")
+        prepare(spec.config.data, spec.config.data_seed(spec.seed), spec.data_dir)
+        console.print(f"{time.monotonic() - started:.1f} s")
+
+
+def _insist_on_fit(specs: Sequence[TrialSpec], folder: Path, retries: Retries, launcher: LocalLauncher) -> Preflight:
+    """Refuse arms for which there is too little memory, before anything of them is built or written."""
+    from fnostab.ptychography.preflight import Preflight  # here: it imports torch
+
+    known = [TrialProgress(spec, folder / f"{spec.arm}-{spec.seed}") for spec in specs]
+    for trial in known:
+        trial.update()
+    wanted = [trial.spec for trial in known if retries.wants(trial)]
+    jobs = max(min(launcher.jobs, len(wanted)), 1)
+    estimates = Preflight({spec.arm: spec.config for spec in wanted}, jobs, launcher.gpus)
+    estimates.insist_on_fit()
+    return estimates
+
+
+def _show_estimates(estimates: Preflight, specs: Sequence[TrialSpec], console: Console) -> None:
+    started = time.monotonic()
+    console.print(f"measuring a step of {estimates.described} ...", end=" ", highlight=False)
+    estimates.measure()
+    console.print(f"{time.monotonic() - started:.1f} s", highlight=False)
+    console.print(estimates.table())
+    _say(console, estimates.summary(Counter(spec.arm for spec in specs)))
+
+
+def _finish(
+    store: Store, study_run_id: str, status: str, uploader: Uploader, trials: Sequence[TrialProgress]
+) -> str | None:
+    """Send what is left and end the study's run; say why if that can't be done."""
+    unsent = None
+    uploader.stop()
+    try:
+        uploader.drain(DRAIN_S)
+    except TrackingError as error:
+        unsent = str(error)
+    try:
+        for trial in trials:
+            if trial.unwritten and trial.outcome is not None:
+                end_unwritten(store, trial.spec, trial.outcome, trial.reason or "")
+        finish_study(store, study_run_id, status)
+    except TrackingError as error:
+        unsent = unsent or str(error)
+    return unsent
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM interrupt as Ctrl-C does, so that no trial is left behind."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,260 @@
+"""Trials as jobs of a Slurm cluster, through submitit."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from fnostab.errors import LaunchError
+from fnostab.launch.slurm.cluster import ClusterFile
+from fnostab.launch.slurm.ends import write_end
+from fnostab.launch.slurm.records import FOLDER, JobArray, jobs_of
+from fnostab.launch.slurm.submission import insist_on_slurm, make_executor, sbatch, script
+from fnostab.record import slurm_jobs as slurm
+from fnostab.record.outcomes import Outcome
+from fnostab.record.progress import TrialProgress
+from fnostab.record.slurm_jobs import EndedJob, SlurmError
+
+__all__ = ["SlurmLauncher"]
+
+MOST_IN_ARRAY = 1000  # jobs: Slurm's own default of MaxArraySize is 1001
+ACCOUNTING_S = 60.0  # that accounting may be behind
+CANCEL_S, CANCEL_POLL_S = 180.0, 1.0  # for jobs to end that were told to
+
+
+@dataclass
+class _Job:
+    """A job that is in the queue, or left it not long ago."""
+
+    id: str
+    trials: list[TrialProgress]
+    gone_since_s: float | None = None
+
+
+class SlurmLauncher:
+    """Runs trials in job arrays, adopts the jobs that a study has already, and says how trials ended.
+
+    Jobs outlive this process: a study that is started again takes them up. What was submitted since the last `poll`
+    becomes one array. More trials than fit into one wait, as do those that are tried again while there are enough
+    jobs, so that never more than ``jobs`` run at once.
+
+    Args:
+        cluster: what jobs ask for.
+        jobs: that run at once; None for those of ``cluster``.
+
+    Raises:
+        LaunchError: there is no Slurm here, no submitit, or no accounting.
+    """
+
+    lockstep = False
+    here = False
+
+    def __init__(self, cluster: ClusterFile, jobs: int | None = None) -> None:
+        self._cluster = cluster
+        self._jobs = jobs or cluster.jobs
+        self.jobs = self._jobs * cluster.trials_per_job
+        self.trials_per_job = cluster.trials_per_job
+        self.has_gpus = bool(cluster.gpus or cluster.shards)
+        self.trouble: str | None = None
+        self._name = insist_on_slurm()
+        self._gathered: list[list[TrialProgress]] = []
+        self._done_before: list[TrialProgress] = []  # before a job was submitted for them
+        self._running: list[_Job] = []
+        self._queue: Mapping[str, str] = {}  # as it was seen last
+
+    @property
+    def leaving(self) -> str:
+        """What becomes of trials when this process is interrupted."""
+        if not self._running:
+            return "no job is in the queue"
+        return (
+            f"{len(self._running)} jobs go on without this process: the same command follows them again, "
+            "`fnostab cancel` ends them, `fnostab sync --follow` sends what they record"
+        )
+
+    @property
+    def free(self) -> int:
+        """How many more jobs can be submitted now."""
+        if not self._running:
+            return MOST_IN_ARRAY - len(self._gathered)
+        return max(self._jobs - len(self._running) - len(self._gathered), 0)
+
+    def submit(self, trials: Sequence[TrialProgress]) -> None:
+        """Let the next `poll` submit a job for trials, but for those that have one."""
+        self._gathered.append(list(trials))
+
+    def poll(self) -> list[TrialProgress]:
+        """Submit what was gathered; trials that have ended since the last call, each with its outcome in its journal.
+
+        Raises:
+            LaunchError: Slurm refuses the jobs; says so in its own words.
+        """
+        submitted = bool(self._gathered)
+        if submitted:
+            self._submit_gathered()
+        ended, self._done_before = self._done_before, []
+        for job in self._running:
+            for trial in job.trials:
+                if not trial.queued:
+                    trial.update()
+            ended += [trial for trial in job.trials if trial.finished]
+        try:
+            queue = slurm.queue(fresh=submitted)
+            if queue is not self._queue:
+                ended += self._look_at(queue)
+            self._queue, self.trouble = queue, None
+        except SlurmError as error:
+            self.trouble = f"Slurm can't be asked: {error}"
+        self._forget(ended)
+        return ended
+
+    def _look_at(self, queue: Mapping[str, str]) -> list[TrialProgress]:
+        """Learn from a new answer which jobs wait, and which are gone; the trials without a result of the latter.
+
+        Raises:
+            SlurmError: accounting does not answer.
+        """
+        for job in self._running:
+            job.gone_since_s = None if job.id in queue else job.gone_since_s or time.monotonic()
+            for trial in job.trials:
+                trial.queued = queue.get(job.id) in slurm.WAITING
+        gone = [job for job in self._running if job.id not in queue]
+        accounts = slurm.ended([job.id for job in gone if self._is_unclear(job)])
+        concluded = [job for job in gone if self._conclude(job, accounts.get(job.id))]
+        return [trial for job in concluded for trial in job.trials if not trial.finished]
+
+    def preview(self, trials: Sequence[TrialProgress]) -> str:
+        """The script that would be given to sbatch, and the trials that its jobs would train.
+
+        Raises:
+            LaunchError: Slurm does not answer.
+        """
+        without = self._adopt(trials, find=False)
+        k = self.trials_per_job
+        groups = [without[i : i + k] for i in range(0, len(without), k)]
+        lines = [f"{len(trials) - len(without)} trials have a job already"] if len(without) < len(trials) else []
+        if not groups:
+            return "\n".join(lines)
+        at_once = self._jobs - len(self._running)
+        executor = make_executor(self._cluster, without[0].directory.parent, "NAME", at_once)
+        lines.append(script(executor, min(len(groups), MOST_IN_ARRAY)))
+        return "\n".join([*lines, *(f"# job {n}: {' '.join(t.name for t in group)}" for n, group in enumerate(groups))])
+
+    def leave(self) -> None:
+        """Jobs need nobody."""
+
+    def adopt(self, trials: Sequence[TrialProgress]) -> None:
+        """Take up the jobs that trials have in the queue, and submit none.
+
+        Raises:
+            LaunchError: Slurm does not answer, or a record of jobs is damaged.
+        """
+        if trials:
+            with _lock(trials[0].directory.parent):
+                self._adopt(trials, find=True)
+
+    def cancel(self) -> list[TrialProgress]:
+        """Cancel all jobs and wait for their end; their trials write, or get, ``killed``, and are returned.
+
+        Raises:
+            LaunchError: Slurm refuses.
+        """
+        self._gathered.clear()
+        try:
+            slurm.cancel([job.id for job in self._running])
+        except SlurmError as error:
+            raise LaunchError(f"the jobs can't be cancelled: {error}") from error
+        deadline, ended = time.monotonic() + CANCEL_S, list[TrialProgress]()
+        while self._running and time.monotonic() < deadline:
+            time.sleep(CANCEL_POLL_S)
+            slurm.forget_queue()
+            ended += self.poll()
+        return ended
+
+    def _submit_gathered(self) -> None:
+        groups, self._gathered = self._gathered, []
+        folder = groups[0][0].directory.parent
+        with _lock(folder):  # a second launcher adopts what this one submits
+            without = self._adopt([trial for trials in groups for trial in trials], find=True)
+            rest = [[trial for trial in trials if self._is_missing(trial, without)] for trials in groups]
+            rest = [trials for trials in rest if trials]
+            if not rest:
+                return
+            array = JobArray.of(rest[0][0].spec.experiment, self._name, [[t.name for t in trials] for trials in rest])
+            array.write(folder)
+            executor = make_executor(self._cluster, folder, array.name, self._jobs - len(self._running))
+            try:
+                number = sbatch(executor, [[trial.directory for trial in trials] for trials in rest])
+            except LaunchError:
+                array.remove(folder)
+                raise
+            array = array.model_copy(update={"number": number})
+            array.write(folder)
+        self._running += [_Job(array.job(index), trials) for index, trials in enumerate(rest)]
+
+    def _adopt(self, trials: Sequence[TrialProgress], *, find: bool) -> list[TrialProgress]:
+        """Take up the jobs that trials have in the queue; the trials that have none. For ``find`` see `jobs_of`.
+
+        Raises:
+            LaunchError: Slurm does not answer, or a record of jobs is damaged.
+        """
+        if not trials:
+            return []
+        folder = trials[0].directory.parent
+        try:
+            known, queue = jobs_of(folder, self._name, find=find), slurm.queue(fresh=True)
+        except SlurmError as error:
+            raise LaunchError(f"Slurm can't be asked for the jobs of {folder}: {error}") from error
+        without = []
+        for trial in trials:
+            job = known.get(trial.name)
+            if job is None or job not in queue:
+                without.append(trial)
+            elif (adopted := next((each for each in self._running if each.id == job), None)) is not None:
+                adopted.trials.append(trial)
+            else:
+                self._running.append(_Job(job, [trial]))
+        others = slurm.anybodys_queue({known[t.name].partition("_")[0] for t in without if t.name in known})
+        for trial in without:
+            if (job := known.get(trial.name)) in others:
+                raise LaunchError(f"{trial.name} is job {job} of another user: only that user can follow or cancel it")
+        return without
+
+    def _is_missing(self, trial: TrialProgress, without: Sequence[TrialProgress]) -> bool:
+        """Whether a trial has neither a job, nor ended in one since its journal was read."""
+        if all(trial is not each for each in without):
+            return False
+        trial.update()
+        if trial.finished:
+            self._done_before.append(trial)
+        return not trial.finished
+
+    def _is_unclear(self, job: _Job) -> bool:
+        """Whether only accounting can say what became of a trial of a job that is gone."""
+        for trial in job.trials:
+            trial.update()
+        return any(trial.outcome in (None, Outcome.KILLED) for trial in job.trials)
+
+    def _conclude(self, job: _Job, account: EndedJob | None) -> bool:
+        """Give the trials of a job that left the queue their outcomes; whether it is known by now what they are."""
+        told = account is not None and account.has_ended
+        gone_s = time.monotonic() - (job.gone_since_s or time.monotonic())
+        if self._is_unclear(job) and not told and gone_s < ACCOUNTING_S:
+            return False
+        for trial in job.trials:
+            if trial.outcome in (None, Outcome.KILLED):
+                write_end(trial, job.id, account if told else None)
+        return True
+
+    def _forget(self, ended: Sequence[TrialProgress]) -> None:
+        names = {trial.name for trial in ended}
+        for job in self._running:
+            job.trials = [trial for trial in job.trials if trial.name not in names]
+        self._running = [job for job in self._running if job.trials]
+
+
+def _lock(folder: Path) -> FileLock:
+    (folder / FOLDER).mkdir(exist_ok=True)
+    return FileLock(folder / FOLDER / "lock")

@@ -1,0 +1,124 @@
+"""Which Slurm jobs a study's trials were given, on disk beside their journals.
+
+    <study's folder>/slurm/<name>.json    a job array, and whose trials its elements train
+
+A job that waits in the queue has no journal yet: this record is what says that it is there. It is written before
+the array is submitted, under a name that no other has, and again with the number that Slurm gave it. Whoever dies in
+between leaves a record without a number, and Slurm is asked for an array of that name.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fnostab.errors import LaunchError
+from fnostab.record import slurm_jobs as slurm
+
+__all__ = ["FOLDER", "JobArray", "jobs_of", "queued_jobs"]
+
+FOLDER = "slurm"  # in a study's
+
+
+class JobArray(BaseModel):
+    """Jobs that were submitted together.
+
+    Attributes:
+        name: of the array, and of its record.
+        cluster: Slurm's name of it.
+        submitted_ms: Unix time.
+        trials: names of the trials that each job trains.
+        number: of the array, or of the job if it is only one; None until Slurm has given one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    cluster: str
+    submitted_ms: int
+    trials: tuple[tuple[str, ...], ...]
+    number: str | None = None
+
+    @classmethod
+    def of(cls, study: str, cluster: str, trials: Sequence[Sequence[str]]) -> Self:
+        """A new array of jobs for the trials of a study."""
+        now_ms = time.time_ns() // 1_000_000
+        name = f"{study}-{secrets.token_hex(4)}"
+        return cls(name=name, cluster=cluster, submitted_ms=now_ms, trials=tuple(map(tuple, trials)))
+
+    def job(self, index: int) -> str:
+        """Slurm's name of one of the jobs."""
+        return f"{self.number}_{index}" if len(self.trials) > 1 else str(self.number)
+
+    def write(self, folder: Path) -> None:
+        """Write the record into a study's folder, atomically, so that it survives the death of the machine.
+
+        Raises:
+            LaunchError: it can't be written.
+        """
+        path = folder / FOLDER / f"{self.name}.json"
+        partial = path.with_suffix(".partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(partial, "w", encoding="utf-8") as file:
+                file.write(self.model_dump_json(indent=2) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError as error:
+            raise LaunchError(f"can't write {path}: {error.strerror or error}; mend that first") from error
+
+    def remove(self, folder: Path) -> None:
+        """Forget an array that was not submitted."""
+        (folder / FOLDER / f"{self.name}.json").unlink(missing_ok=True)
+
+
+def jobs_of(folder: Path, cluster: str, *, find: bool = False) -> dict[str, str]:
+    """The last job that each trial in a study's folder was given on a cluster, by the trial's name.
+
+    Args:
+        folder: of the study.
+        cluster: Slurm's name of it.
+        find: ask Slurm for arrays whose number is not known, and note it. Only for who holds the study's lock, since
+            another launcher may be about to.
+
+    Raises:
+        LaunchError: a record is damaged.
+        SlurmError: Slurm does not answer.
+    """
+    jobs: dict[str, str] = {}
+    for array in sorted(_read(folder), key=lambda array: array.submitted_ms):
+        if array.cluster != cluster:
+            continue
+        if array.number is None and find and (number := slurm.find_job(array.name)):
+            array = array.model_copy(update={"number": number})
+            array.write(folder)
+        if array.number is not None:
+            jobs |= {trial: array.job(index) for index, trials in enumerate(array.trials) for trial in trials}
+    return jobs
+
+
+def queued_jobs(folder: Path) -> Mapping[str, str]:
+    """States of the jobs that wait or run, by the name of a trial of theirs; none where Slurm can't be asked."""
+    if not (folder / FOLDER).is_dir() or not slurm.is_here():
+        return {}
+    try:
+        jobs, queue = jobs_of(folder, slurm.settings().get("ClusterName", "")), slurm.queue()
+    except slurm.SlurmError:
+        return {}
+    return {trial: queue[job] for trial, job in jobs.items() if job in queue}
+
+
+def _read(folder: Path) -> list[JobArray]:
+    arrays = []
+    for path in (folder / FOLDER).glob("*.json"):
+        try:
+            arrays.append(JobArray.model_validate_json(path.read_bytes()))
+        except (OSError, ValidationError) as error:
+            what = " ".join(str(error).split())[:200]
+            raise LaunchError(f"{path} is no record of jobs: {what}; delete it, and its jobs with scancel") from error
+    return arrays

@@ -1,0 +1,126 @@
+"""How a study's jobs are given to Slurm: what sbatch is told, through submitit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fnostab.errors import LaunchError
+from fnostab.launch.slurm.cluster import ClusterFile
+from fnostab.launch.slurm.records import FOLDER
+from fnostab.record import slurm_jobs as slurm
+from fnostab.record.slurm_jobs import SlurmError
+
+if TYPE_CHECKING:
+    from submitit import SlurmExecutor
+
+__all__ = ["insist_on_slurm", "make_executor", "sbatch", "script"]
+
+
+def insist_on_slurm() -> str:
+    """The name of the cluster to which jobs can be submitted from here.
+
+    Raises:
+        LaunchError: jobs can't be submitted from here, or their ends could not be seen.
+    """
+    if missing := [name for name in slurm.PROGRAMS if not shutil.which(name)]:
+        raise LaunchError(
+            f"no Slurm here: {', '.join(missing)} not on PATH; log in to the cluster, or leave out --launcher slurm"
+        )
+    try:
+        import submitit  # noqa: F401
+    except ImportError:
+        raise LaunchError("--launcher slurm needs submitit: pip install 'fnostab[slurm]'") from None
+    try:
+        settings = slurm.settings()
+    except SlurmError as error:
+        raise LaunchError(f"Slurm does not answer here: {error}") from error
+    if settings.get("AccountingStorageType", "").endswith("/none") or not settings.get("AccountingStorageType"):
+        raise LaunchError(
+            f"cluster {settings.get('ClusterName')} keeps no accounts (AccountingStorageType is "
+            f"{settings.get('AccountingStorageType') or 'empty'}): how jobs end can't be seen there; see "
+            "'Trials on any scheduler' in docs/cluster.md"
+        )
+    return settings["ClusterName"]
+
+
+def make_executor(cluster: ClusterFile, folder: Path, name: str, at_once: int) -> SlurmExecutor:
+    """What submits jobs that ask for what a cluster file says.
+
+    Args:
+        cluster: the file.
+        folder: of the study, in which submitit keeps its files.
+        name: of the jobs.
+        at_once: how many run at once at most.
+    """
+    from submitit import SlurmExecutor
+
+    executor = SlurmExecutor(folder / FOLDER, max_num_timeout=cluster.max_timeouts)
+    executor.update_parameters(
+        job_name=name,
+        partition=cluster.partition,
+        account=cluster.account,
+        qos=cluster.qos,
+        constraint=cluster.constraint,
+        time=cluster.time_minutes,
+        mem=None if cluster.memory_gb is None else f"{round(cluster.memory_gb * 1024)}M",
+        nodes=1,
+        ntasks_per_node=1,
+        cpus_per_task=cluster.cpus,
+        srun_args=None if cluster.cpus is None else [f"--cpus-per-task={cluster.cpus}"],  # which srun does not inherit
+        gpus_per_node=cluster.gpus or None,
+        gres=f"shard:{cluster.shards}" if cluster.shards else None,
+        signal_delay_s=cluster.notice_s,
+        setup=list(cluster.setup) or None,
+        wckey=None,  # submitit's own, which some clusters refuse
+        array_parallelism=max(at_once, 1),
+        additional_parameters={**({} if "no-requeue" in cluster.options else {"requeue": True}), **cluster.options},
+    )
+    return executor
+
+
+def script(executor: SlurmExecutor, jobs: int) -> str:
+    """What sbatch is given for a number of jobs."""
+    if jobs > 1:
+        executor.parameters["map_count"] = jobs
+    return str(executor._make_submission_file_text(executor._submitit_command_str, ""))  # public nowhere
+
+
+def sbatch(executor: SlurmExecutor, jobs: Sequence[Sequence[Path]]) -> str:
+    """Submit jobs, as an array if they are several; its number.
+
+    Args:
+        executor: of `make_executor`.
+        jobs: directories of the trials that each trains.
+
+    Raises:
+        LaunchError: Slurm refuses.
+    """
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    from fnostab.launch.slurm.job import TrialsJob
+
+    try:
+        with _outside_of_a_job():
+            submitted = executor.submit_array([TrialsJob(directories) for directories in jobs])
+    except (FailedJobError, FailedSubmissionError) as error:
+        lines = [line for line in str(error).splitlines() if line.startswith("sbatch: ")] or str(error).splitlines()
+        raise LaunchError(f"Slurm refuses the jobs: {'; '.join(lines)}") from error
+    except OSError as error:
+        raise LaunchError(f"can't submit jobs: {error.strerror or error}") from error
+    return str(submitted[0].job_id).partition("_")[0]
+
+
+@contextmanager
+def _outside_of_a_job() -> Iterator[None]:
+    """A job that is submitted from within another one would take over what that one has."""
+    from submitit.helpers import clean_env
+
+    kept = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name.startswith("SBATCH_")}
+    with clean_env():
+        os.environ |= kept
+        yield

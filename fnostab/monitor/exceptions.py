@@ -1,0 +1,36 @@
+"""What an exception says about a training that it ended."""
+
+import torch
+
+from fnostab.record.outcomes import Outcome
+
+__all__ = ["one_line", "outcome_of"]
+
+ALLOCATION_FAILED = ("can't allocate memory", "ALLOC_FAILED")  # torch on a CPU; cuFFT, cuBLAS and the like
+REASON_CHARACTERS = 500
+
+
+def outcome_of(exception: BaseException) -> Outcome:
+    """``oom``, ``killed`` or ``infra_error``; what an exception was raised from counts too."""
+    if isinstance(exception, KeyboardInterrupt | SystemExit):
+        return Outcome.KILLED
+    link: BaseException | None = exception
+    while link is not None:
+        if _is_out_of_memory(link):
+            return Outcome.OOM
+        link = link.__cause__
+    return Outcome.INFRA_ERROR
+
+
+def one_line(exception: BaseException) -> str:
+    """Type and message of an exception as one line of bounded length."""
+    if isinstance(exception.__context__, KeyboardInterrupt) and isinstance(exception, SystemExit):
+        exception = exception.__context__  # what Lightning makes of Ctrl-C says nothing
+    text = f"{type(exception).__name__}: {exception}" if str(exception) else type(exception).__name__
+    return " ".join(text.split())[:REASON_CHARACTERS]
+
+
+def _is_out_of_memory(exception: BaseException) -> bool:
+    if isinstance(exception, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(exception, RuntimeError) and any(text in str(exception) for text in ALLOCATION_FAILED)

@@ -1,0 +1,220 @@
+"""Gradient spikes as events: when one began, how high it went, and whether training came back from it.
+
+Each gradient norm is compared with the norms before it. Its z-score is
+
+    z = (log(norm) - median) / max(1.4826 MAD, floor)
+
+with the median and the median absolute deviation (MAD) of the log norms in a window of the latest
+steps; 1.4826 MAD is the standard deviation if the logarithms are Gaussian (Iglewicz and Hoaglin,
+How to Detect and Handle Outliers, 1993). Half of the window would have to be spikes to blind it.
+How the thresholds were chosen is in docs/outcomes.md.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import Any
+
+from fnostab.record import names
+
+__all__ = ["Spike", "SpikeDetector"]
+
+MAD_TO_STD = 1.4826
+
+
+@dataclass(frozen=True)
+class Spike:
+    """One gradient spike.
+
+    Attributes:
+        step: 0-based optimiser step at which it began.
+        peak_step: of the largest norm in it.
+        norm: the largest finite norm in it, before clipping.
+        z_score: of that norm, against the steps before the spike.
+        recovered_step: first step at which norm and loss were back; None if they did not come back
+            in time.
+    """
+
+    step: int
+    peak_step: int
+    norm: float
+    z_score: float
+    recovered_step: int | None = None
+
+    def payload(self) -> dict[str, Any]:
+        """As it is written in a journal's event."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What was normal before a spike: its log norms' median and scale, and the highest loss that counts as back."""
+
+    median: float
+    scale: float
+    loss_limit: float
+
+
+class SpikeDetector:
+    """Find gradient spikes in a training that is fed to it step by step.
+
+    A spike begins at a norm whose z-score is above ``spike_z``. It has recovered at the first step
+    whose norm is no longer above that threshold and whose loss is at most ``spike_loss_factor`` times
+    its median before the spike. After ``spike_recovery_steps`` without that it ends as not recovered,
+    and what it brought is the new level.
+
+    What is normal is frozen while a spike lasts. Its values enter the window only if it did not
+    recover, and then they replace the window.
+
+    A norm of NaN, Inf or 0 has no logarithm: it neither begins a spike nor enters the window. A loss
+    that is not finite is not back.
+
+    Args:
+        spike_z: z-score above which a norm is a spike.
+        spike_window_steps: how many of the latest steps say what is normal.
+        spike_min_history_steps: no spike is seen before that many.
+        spike_min_std: floor of the log norm's standard deviation. The smallest spike is
+            ``exp(spike_z * spike_min_std)`` times the median.
+        spike_loss_factor: at most so many times its median before the spike, the loss is back. A
+            negative median -m allows as much above it as m would.
+        spike_recovery_steps: within which a spike must recover.
+    """
+
+    def __init__(
+        self,
+        *,
+        spike_z: float = 5.0,
+        spike_window_steps: int = 100,
+        spike_min_history_steps: int = 2,
+        spike_min_std: float = 0.5,
+        spike_loss_factor: float = 2.0,
+        spike_recovery_steps: int = 50,
+    ) -> None:
+        self.spike_z = spike_z
+        self.spike_min_history_steps = spike_min_history_steps
+        self.spike_min_std = spike_min_std
+        self.spike_loss_factor = spike_loss_factor
+        self.spike_recovery_steps = spike_recovery_steps
+        self._log_norms: deque[float] = deque(maxlen=spike_window_steps)
+        self._losses: deque[float] = deque(maxlen=spike_window_steps)
+        self._spike: Spike | None = None  # the one that lasts
+        self._before = _Before(0.0, spike_min_std, math.inf)
+        self._held_log_norms: list[float] = []  # since it began
+        self._held_losses: list[float] = []
+        self._spikes = 0
+        self._unrecovered = 0
+
+    def take(self, step: int, norm: float, loss: float | None) -> list[Spike]:
+        """Take in one optimiser step; give the spikes that ended with it.
+
+        Args:
+            step: 0-based; larger than all before.
+            norm: of the gradient before clipping.
+            loss: training loss of the step; None if it was not seen, then the norm alone recovers.
+        """
+        log_norm = math.log(norm) if 0 < norm < math.inf else None
+        if self._spike is None and (log_norm is None or not self._begins(step, norm, log_norm)):
+            _append_finite(self._log_norms, log_norm)
+            _append_finite(self._losses, loss)
+            return []
+        return self._go_on(step, norm, log_norm, loss)
+
+    def finish(self) -> list[Spike]:
+        """Training has ended: give the spike that still lasts, as not recovered."""
+        return [] if self._spike is None else [self._end(None)]
+
+    def summary(self) -> dict[str, float]:
+        """How many spikes have ended, and how many of these had not recovered."""
+        return {names.SPIKES: float(self._spikes), names.SPIKES_UNRECOVERED: float(self._unrecovered)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the settings, as JSON can hold it."""
+        return {
+            "log_norms": list(self._log_norms),
+            "losses": list(self._losses),
+            "spike": None if self._spike is None else asdict(self._spike),
+            "median": self._before.median,
+            "scale": self._before.scale,
+            "loss_limit": self._before.loss_limit if math.isfinite(self._before.loss_limit) else None,
+            "held_log_norms": list(self._held_log_norms),
+            "held_losses": list(self._held_losses),
+            "spikes": self._spikes,
+            "unrecovered": self._unrecovered,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        _refill(self._log_norms, state["log_norms"])
+        _refill(self._losses, state["losses"])
+        self._spike = None if state["spike"] is None else Spike(**state["spike"])
+        loss_limit = math.inf if state["loss_limit"] is None else state["loss_limit"]
+        self._before = _Before(state["median"], state["scale"], loss_limit)
+        self._held_log_norms = list(state["held_log_norms"])
+        self._held_losses = list(state["held_losses"])
+        self._spikes = state["spikes"]
+        self._unrecovered = state["unrecovered"]
+
+    def _begins(self, step: int, norm: float, log_norm: float) -> bool:
+        if len(self._log_norms) < self.spike_min_history_steps:
+            return False
+        middle = median(self._log_norms)
+        if log_norm - middle <= self.spike_z * self.spike_min_std:
+            return False  # whatever the MAD is: this spares most steps its cost
+        mad = median(abs(value - middle) for value in self._log_norms)
+        scale = max(MAD_TO_STD * mad, self.spike_min_std)
+        z_score = (log_norm - middle) / scale
+        if z_score <= self.spike_z:
+            return False
+        self._spike = Spike(step, step, norm, z_score)
+        self._before = _Before(middle, scale, self._loss_limit())
+        return True
+
+    def _loss_limit(self) -> float:
+        if not self._losses:
+            return math.inf
+        usual = median(self._losses)
+        return usual + (self.spike_loss_factor - 1) * abs(usual)
+
+    def _go_on(self, step: int, norm: float, log_norm: float | None, loss: float | None) -> list[Spike]:
+        """The step is part of a spike, or the first after it."""
+        assert self._spike is not None
+        _append_finite(self._held_log_norms, log_norm)
+        _append_finite(self._held_losses, loss)
+        z_score = -math.inf
+        if log_norm is not None:
+            z_score = (log_norm - self._before.median) / self._before.scale
+            if norm > self._spike.norm:
+                self._spike = replace(self._spike, peak_step=step, norm=norm, z_score=z_score)
+        is_norm_back = math.isfinite(norm) and z_score <= self.spike_z
+        is_loss_back = loss is None or (math.isfinite(loss) and loss <= self._before.loss_limit)
+        if is_norm_back and is_loss_back:
+            _append_finite(self._log_norms, log_norm)
+            _append_finite(self._losses, loss)
+            return [self._end(step)]
+        if step - self._spike.step >= self.spike_recovery_steps:
+            return [self._end(None)]
+        return []
+
+    def _end(self, recovered_step: int | None) -> Spike:
+        assert self._spike is not None
+        ended = replace(self._spike, recovered_step=recovered_step)
+        if recovered_step is None:
+            _refill(self._log_norms, self._held_log_norms)
+            _refill(self._losses, self._held_losses)
+            self._unrecovered += 1
+        self._spikes += 1
+        self._spike = None
+        self._held_log_norms, self._held_losses = [], []
+        return ended
+
+
+def _append_finite(values: deque[float] | list[float], value: float | None) -> None:
+    if value is not None and math.isfinite(value):
+        values.append(value)
+
+
+def _refill(values: deque[float], by: Iterable[float]) -> None:
+    values.clear()
+    values.extend(by)

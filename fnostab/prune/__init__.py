@@ -1,0 +1,15 @@
+"""What is kept of old trials: the curves' shape with every spike in the store, and all of it in an archive on disk."""
+
+from fnostab.prune.journals import Archived, archive_journals, old_journals
+from fnostab.prune.points import KEPT_AT_MOST, Thinning, plan_thinning, shape_of, thin_points
+
+__all__ = [
+    "KEPT_AT_MOST",
+    "Archived",
+    "Thinning",
+    "archive_journals",
+    "old_journals",
+    "plan_thinning",
+    "shape_of",
+    "thin_points",
+]

@@ -1,0 +1,65 @@
+"""Old journals as Parquet."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fnostab.errors import JournalError
+from fnostab.record.archive import archive
+from fnostab.record.attempt import last_attempt
+from fnostab.record.journal import FILE_NAME
+from fnostab.record.outcomes import TRAINING_OUTCOMES
+from fnostab.tracking.upload.follower import LOCK_FILE
+
+__all__ = ["Archived", "archive_journals", "old_journals"]
+
+SMALLEST_BYTES = 100_000  # an archive has 20 kB of its own
+
+
+@dataclass(frozen=True)
+class Archived:
+    """What became of one journal: sizes in bytes, or why it was left."""
+
+    directory: Path
+    before: int
+    after: int = 0
+    refused: str | None = None
+
+
+def old_journals(output: Path, before_ms: int, experiment: str | None = None) -> tuple[list[Path], list[str]]:
+    """Directories of trials with an outcome of training from before a time; and why others can't be told.
+
+    Small journals are left out: an archive would be larger.
+
+    Args:
+        output: folder of journals.
+        before_ms: Unix milliseconds.
+        experiment: its name; None for all.
+    """
+    found, refused = [], []
+    for lines in sorted(Path(output, experiment or "").rglob(FILE_NAME)):
+        if lines.stat().st_size < SMALLEST_BYTES:
+            continue
+        try:
+            end = last_attempt(lines).end
+        except JournalError as error:
+            refused.append(str(error))
+            continue
+        if end is not None and end.payload.get("outcome") in TRAINING_OUTCOMES and end.time_ms < before_ms:
+            found.append(lines.parent)
+    return found, refused
+
+
+def archive_journals(directories: Sequence[Path]) -> Iterator[Archived]:
+    """Put an archive in the place of each journal; one that is in use, or can't be rebuilt exactly, is left."""
+    for directory in directories:
+        before = (directory / FILE_NAME).stat().st_size
+        try:
+            with FileLock(directory / "journal.lock", timeout=0), FileLock(directory / LOCK_FILE, timeout=0):
+                yield Archived(directory, before, archive(directory))
+        except Timeout:
+            yield Archived(directory, before, refused=f"{directory} is in use by another process")
+        except JournalError as error:
+            yield Archived(directory, before, refused=str(error))

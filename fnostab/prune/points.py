@@ -1,0 +1,77 @@
+"""Fewer points in the store, and no spike less."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fnostab.figures.decimation import decimate
+from fnostab.record import names
+from fnostab.tracking import Store
+from fnostab.tracking.repair.thinning import LongRun, long_runs, thin
+
+__all__ = ["KEPT_AT_MOST", "Thinning", "plan_thinning", "shape_of", "thin_points"]
+
+KEPT_AT_MOST = 3 * names.WINDOWS + 2  # of a history: a window's smallest, largest and first gap; the first, the last
+
+
+@dataclass(frozen=True)
+class Thinning:
+    """What is done, or would be, to the trials of an experiment.
+
+    Attributes:
+        runs: with long histories.
+        points: in these histories.
+        deleted: of them; at least so many, while it is only planned.
+    """
+
+    experiment: str
+    runs: int = 0
+    points: int = 0
+    deleted: int = 0
+
+
+def shape_of(steps: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Steps that keep a history's shape: of each of 300 windows the smallest and the largest value, first and last.
+
+    Args:
+        steps: rising, shape (n,).
+        values: shape (n,); NaN where one was not finite, of which a window's first is kept.
+    """
+    kept, _ = decimate(steps, values, columns=names.WINDOWS)
+    return np.union1d(kept, steps[[0, -1]]).astype(np.int64)
+
+
+def plan_thinning(store: Store, before_ms: int, experiment: str | None = None) -> tuple[list[LongRun], list[Thinning]]:
+    """The runs whose points would be thinned, and how many points that is in each experiment.
+
+    Args:
+        store: a database.
+        before_ms: in which they ended (Unix milliseconds).
+        experiment: its name; None for all.
+
+    Raises:
+        TrackingError: the store is a server, or does not answer.
+    """
+    runs = long_runs(store, before_ms, KEPT_AT_MOST, experiment)
+    planned: dict[str, Thinning] = {}
+    for run in runs:
+        so_far = planned.get(run.experiment, Thinning(run.experiment))
+        points = sum(run.points.values())
+        planned[run.experiment] = replace(
+            so_far,
+            runs=so_far.runs + 1,
+            points=so_far.points + points,
+            deleted=so_far.deleted + points - KEPT_AT_MOST * len(run.points),
+        )
+    return runs, list(planned.values())
+
+
+def thin_points(store: Store, runs: list[LongRun]) -> Iterator[int]:
+    """Thin the histories of runs of `plan_thinning`; yields how many points of each are gone.
+
+    Raises:
+        TrackingError: the database does not take it; another call goes on from there.
+    """
+    return (deleted for _, deleted in thin(store, runs, shape_of))

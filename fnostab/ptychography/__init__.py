@@ -1,0 +1,1 @@
+"""The built-in task: hybrid FNO networks for ptychography."""

@@ -1,0 +1,265 @@
+"""``fnostab activations``: does the mean of the activations grow with depth?"""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+from rich.console import Console
+
+from fnostab.cli.options import (
+    CLUSTER,
+    LAUNCHER,
+    OUTPUT,
+    TRACKING_URI,
+    parse_names,
+    parse_seeds,
+    parse_settings,
+    positive,
+)
+from fnostab.cli.run import as_assignments, execute
+from fnostab.errors import CheckpointError, ConfigError, LaunchError
+from fnostab.ptychography.cli.activations_text import CHECKPOINT, INITIALISATION, TRAINED, block_table, drift_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fnostab.launch.run import StudyRun
+    from fnostab.ptychography.drift import Drift
+    from fnostab.ptychography.training.activations import BlockStates
+    from fnostab.record.trial import TrialSpec
+    from fnostab.tracking import Store
+
+    Arms = Mapping[str, Mapping[str, Mapping[int, BlockStates]]]  # by arm, moment and seed
+
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+OF_A_CHECKPOINT = ("checkpoint", "output", "tracking_uri")  # parameters that go with one
+
+
+@click.command("activations", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.argument("study", required=False)
+@click.option("--at", type=click.Choice([INITIALISATION, "both"]), default="both", show_default=True, help="When.")
+@click.option("--checkpoint", metavar="RUN_ID|PATH", help="Of this trial's best weights instead of a study.")
+@click.option("--arms", metavar="LIST", help="Only these arms, separated by commas.  [default: all]")
+@click.option(
+    "--seeds", metavar="N|LIST", default="1", show_default=True, help="How many seeds, or which: 10, or 0,3,5."
+)
+@click.option("--profile", default="auto", show_default=True, help="Size: full, small, or auto (full on a GPU).")
+@click.option("--epochs", metavar="N", help="Epochs.  [default: the profile's]")
+@click.option("--jobs", metavar="N", help="Trials side by side.  [default: one a GPU, or one a core]")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as model.fno_blocks=8.")
+@click.option("--experiment", help="MLflow experiment.  [default: the study's name]")
+@LAUNCHER
+@CLUSTER
+@OUTPUT
+@TRACKING_URI
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    study: str | None,
+    at: str,
+    checkpoint: str | None,
+    output: Path,
+    tracking_uri: str | None,
+    **options: Any,
+) -> None:
+    """What every block does, against depth: does the mean of the activations grow?
+
+    Mean and spread of the output, dead units, spectral branch against convolution, and power at low
+    frequencies: at initialisation, and after training. Trains the seeds of each arm of STUDY (default
+    stage_a) unless that is done already; `--at initialisation` trains nothing. Writes activations.png and
+    activations.json into the study's folder, and adds them to its run in MLflow.
+    """
+    console = Console()
+    if checkpoint is not None:
+        _refuse_beside_a_checkpoint(context)
+        arms, folder, run = _at_checkpoint(checkpoint, output, tracking_uri, console)
+    elif at == INITIALISATION:
+        arms, folder = _at_initialisation(study or "stage_a", context.args, output, console, **options)
+        run = None
+    else:
+        arms, folder, run = _after_training(study or "stage_a", context.args, output, tracking_uri, console, **options)
+    _report(arms, folder, run, console)
+
+
+def _refuse_beside_a_checkpoint(context: click.Context) -> None:
+    given = [*context.args]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name not in OF_A_CHECKPOINT and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            given.append(parameter.opts[0] if isinstance(parameter, click.Option) else str(context.params[name]))
+    if given:
+        raise ConfigError(
+            f"{given[0]} has no meaning beside --checkpoint, which knows its own trial: leave one of them out"
+        )
+
+
+def _at_checkpoint(
+    source: str, output: Path, tracking_uri: str | None, console: Console
+) -> tuple[Arms, Path, tuple[Store, str] | None]:
+    """Of the trial of a checkpoint, which is named by its run, its file, or the trial's folder."""
+    import tempfile
+
+    run: tuple[Store, str] | None = None
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(source)
+        if RUN_ID.fullmatch(source) and not path.exists():
+            from fnostab.tracking import fetch_checkpoint, open_store
+
+            run = (open_store(tracking_uri), source)
+            path = fetch_checkpoint(*run, Path(scratch))
+        else:
+            path = _find_checkpoint(path)
+        from fnostab.ptychography.training.activations import at_checkpoint, at_initialisation
+
+        spec, then = at_checkpoint(path, output / "datasets")
+    console.print(f"checkpoint of {spec.arm}-{spec.seed}, {spec.profile} profile", highlight=False)
+    moments = {INITIALISATION: {spec.seed: at_initialisation(spec)}, CHECKPOINT: {spec.seed: then}}
+    name = f"{spec.config.config_hash}-{spec.arm}-{spec.seed}"  # safe, whatever the file says
+    return {spec.arm: moments}, output / "activations" / name, run
+
+
+def _find_checkpoint(path: Path) -> Path:
+    if not path.is_dir():
+        if not path.exists():
+            raise CheckpointError(f"no checkpoint {path}: give a run id, a trial's folder or its best.safetensors")
+        return path
+    for place in (path / "best.safetensors", path / "artifacts" / "best.safetensors"):
+        if place.exists():
+            return place
+    raise CheckpointError(f"{path} holds no best.safetensors: a trial writes it at its first validation")
+
+
+def _at_initialisation(
+    study: str,
+    extra: list[str],
+    output: Path,
+    console: Console,
+    *,
+    arms: str | None,
+    seeds: str,
+    profile: str,
+    epochs: str | None,
+    jobs: str | None,
+    settings: tuple[str, ...],
+    experiment: str | None,
+    launcher: str,
+    cluster: str | None,
+) -> tuple[Arms, Path]:
+    """Of the arms of a study, without training, which is done here whatever the launcher."""
+    from fnostab.study.study import load_study
+
+    overrides = parse_settings((*as_assignments(extra), *settings))
+    if (n_epochs := positive("epochs", epochs)) is not None:
+        overrides["training.epochs"] = n_epochs
+    positive("jobs", jobs)
+    loaded = load_study(study, profile, overrides)
+    name = loaded.file.name
+    specs = loaded.trials(experiment or name, output / "datasets", arms=parse_names(arms), seeds=parse_seeds(seeds))
+    return _first_states(specs, console), output / "activations" / f"{name}-{loaded.hash}"
+
+
+def _after_training(
+    study: str,
+    extra: list[str],
+    output: Path,
+    tracking_uri: str | None,
+    console: Console,
+    *,
+    arms: str | None,
+    seeds: str,
+    jobs: str | None,
+    **options: Any,
+) -> tuple[Arms, Path, tuple[Store, str]]:
+    """Of the arms of a study, which is trained where it has not been."""
+    _, result = execute(
+        study=study,
+        extra=extra,
+        output=output,
+        tracking_uri=tracking_uri,
+        seeds=parse_seeds(seeds),
+        arms=parse_names(arms),
+        jobs=positive("jobs", jobs),
+        console=console,
+        **options,
+    )
+    _insist_on_journals(result)
+    from fnostab.ptychography.training.activations import recorded_last
+
+    first = _first_states([trial.spec for trial in result.trials], console)
+    found = {arm: {**moments, TRAINED: {}} for arm, moments in first.items()}
+    for trial in result.trials:
+        found[trial.spec.arm][TRAINED][trial.spec.seed] = recorded_last(trial.directory)
+    return found, result.folder, (result.store, result.run_id)
+
+
+def _insist_on_journals(result: StudyRun) -> None:
+    for trial in result.trials:
+        if trial.run_elsewhere is not None:
+            raise LaunchError(
+                f"the journal of {trial.name} is not in {result.folder}, only its MLflow run {trial.run_elsewhere} "
+                "is left: give the folder that holds it with --output, or another --experiment to train it again"
+            )
+
+
+def _first_states(specs: Sequence[TrialSpec], console: Console) -> dict[str, dict[str, dict[int, BlockStates]]]:
+    from fnostab.ptychography.training.activations import at_initialisation
+
+    found: dict[str, dict[str, dict[int, BlockStates]]] = {}
+    for seed, of_seed in groupby(specs, key=lambda spec: spec.seed):
+        console.print(f"initialising the networks of seed {seed} ...", highlight=False)
+        for spec in of_seed:
+            found.setdefault(spec.arm, {INITIALISATION: {}})[INITIALISATION][seed] = at_initialisation(spec)
+    return found
+
+
+def _report(arms: Arms, folder: Path, run: tuple[Store, str] | None, console: Console) -> None:
+    """Write figure and numbers, add them to a run in MLflow, and print the tables."""
+    from fnostab.ptychography.drift import drift
+    from fnostab.ptychography.figures.activations import activation_figure
+
+    drifts = {
+        arm: {moment: drift(list(seeds.values())) for moment, seeds in moments.items()} for arm, moments in arms.items()
+    }
+    figure = activation_figure(
+        {arm: {moment: list(seeds.values()) for moment, seeds in moments.items()} for arm, moments in arms.items()}
+    )
+    picture, numbers = folder / "activations.png", folder / "activations.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(picture)
+        numbers.write_text(json.dumps(_record(arms, drifts), indent=2, allow_nan=False) + "\n")
+    except OSError as error:
+        raise LaunchError(f"can't write to {folder}: {error.strerror or error}; name another --output") from error
+    if run is not None:
+        from fnostab.tracking import log_study_artifact
+
+        for path in (picture, numbers):
+            log_study_artifact(*run, path)
+    for arm, moments in arms.items():
+        for moment, seeds in moments.items():
+            console.print(block_table(arm, moment, seeds))
+    console.print(drift_table(drifts))
+    console.print(f"figure: {picture}\nnumbers: {numbers}", highlight=False, soft_wrap=True)
+
+
+def _record(arms: Arms, drifts: Mapping[str, Mapping[str, Drift | None]]) -> dict[str, Any]:
+    def named(states: BlockStates) -> dict[str, Any]:
+        return {block: {name.rstrip("/"): value for name, value in state.items()} for block, state in states.items()}
+
+    return {
+        arm: {
+            moment: {
+                "drift": of.as_dict() if (of := drifts[arm][moment]) else None,
+                "seeds": {str(seed): named(states) for seed, states in seeds.items()},
+            }
+            for moment, seeds in moments.items()
+        }
+        for arm, moments in arms.items()
+    }

@@ -1,0 +1,192 @@
+"""``fnostab policy``: what is in force, and how ``fnostab decide --apply`` puts it there."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+from fnostab.errors import ConfigError, DecisionError, ModelError
+from fnostab.ptychography.policy import (
+    CHAMPION,
+    MODEL_NAME,
+    Policy,
+    Source,
+    architecture_policy,
+    clear_policy,
+    clipping_policy,
+    policy_path,
+    read_policy,
+)
+from fnostab.record import names
+
+if TYPE_CHECKING:
+    from fnostab.cli.decide import Judged
+    from fnostab.record.table import TrialRow
+    from fnostab.report.verdict import Case
+    from fnostab.tracking import Store
+
+
+@click.command("policy")
+@click.option("--clear", is_flag=True, help="Remove it, so that the program's own defaults hold again.")
+@click.option("--yes", is_flag=True, help="With --clear: do not ask.")
+def command(clear: bool, yes: bool) -> None:
+    """Show which defaults a verdict chose for new studies and `fnostab train`, and which verdict.
+
+    They are in fnostab-policy.yaml in the working directory, or in the file that FNOSTAB_POLICY names.
+    What a study or the command line sets itself always wins over them.
+    """
+    if not clear:
+        _show(read_policy(), Console(soft_wrap=True, highlight=False))
+        return
+    path = policy_path()
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(f"--clear removes {path}: add --yes, as nobody can be asked here")
+        click.confirm(f"remove {path}?", abort=True)
+    click.echo(f"removed {path}" if clear_policy() else f"there is no policy to remove at {path}")
+
+
+def _show(policy: Policy | None, console: Console) -> None:
+    if policy is None:
+        console.print(f"no policy is in force: there is no {policy_path()}; `fnostab decide --apply` writes one")
+        return
+    console.print(f"policy {policy_path()}, for what a study does not set itself:")
+    for name, value in policy.settings.items():
+        console.print(f"  {name} = {value}", markup=False)
+    for architecture in policy.deprecated:
+        console.print(f"  {architecture} is deprecated: new arms should not use it, other than as control")
+    source = policy.verdict
+    console.print(f"put there by {source.headline}, verdict run {source.run}, on {source.date}")
+    for line in source.conditions:
+        console.print(f"  {line}", markup=False)
+
+
+@dataclass(frozen=True)
+class Action:
+    """What a verdict would change.
+
+    Attributes:
+        policy: to be written.
+        champion: stage and trial whose network is to be registered; None if the verdict is SILVER.
+        doubts: why it is not applied without force.
+    """
+
+    policy: Policy
+    champion: tuple[str, TrialRow] | None
+    doubts: tuple[str, ...]
+
+
+def act_on(judged: Judged, store: Store, *, apply: bool, force: bool, console: Console) -> None:
+    """Say what a verdict would change, and change it if asked.
+
+    GOLD registers the winning network and makes its architecture the default, SILVER makes its
+    clipping the default. The others change nothing.
+
+    Raises:
+        ConfigError: the verdict is not one to apply, or not without force.
+        FnostabError: the network can't be registered, or the policy not be written.
+    """
+    action = _action(judged)
+    if action is None:
+        if apply:
+            verdict = judged.case.verdict
+            raise ConfigError(
+                f"--apply: {verdict.name} changes no default, only GOLD and SILVER do; {verdict.next_step}"
+            )
+        return
+    doubt = f"the verdict is {' and '.join(action.doubts)}" if action.doubts else ""
+    if apply and doubt and not force:
+        raise ConfigError(f"--apply: {doubt}: add --force to make it policy all the same")
+    if not apply:
+        console.print(f"`--apply{' --force' if doubt else ''}` would:", highlight=False)
+        for line in _plan(action):
+            console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
+        if doubt:
+            console.print(f"  --force because {doubt}", highlight=False, soft_wrap=True)
+        return
+    if action.champion is not None:
+        version = _register(store, judged, *action.champion)
+        console.print(f"registered {MODEL_NAME} version {version}, alias {CHAMPION}", highlight=False)
+    action.policy.write(policy_path())
+    console.print(f"wrote {policy_path()}; `fnostab policy` shows it", highlight=False, soft_wrap=True)
+
+
+def _action(judged: Judged) -> Action | None:
+    from fnostab.decision import VerdictName
+    from fnostab.report.verdict import conditions, headline
+
+    case, verdict = judged.case, judged.case.verdict
+    if verdict.winner is None:
+        return None
+    source = Source(
+        headline=headline(verdict),
+        run=judged.verdict_run,
+        date=datetime.date.today(),
+        conditions=tuple(conditions(case.studies)),
+    )
+    doubts = ["unsupported by its tests"] if not verdict.supported else []
+    if any(study.profile == "small" for study in case.studies.values()):
+        doubts.append("of the small profile, a demonstration")
+    study = case.studies["a"]
+    winner = study.arms[verdict.winner]
+    if verdict.name is VerdictName.GOLD:
+        policy = architecture_policy(winner, study.arms[study.control], source)
+        return Action(policy, _best_trial(case, verdict.winner), tuple(doubts))
+    return Action(clipping_policy(winner, source), None, tuple(doubts))
+
+
+def _best_trial(case: Case, arm: str) -> tuple[str, TrialRow]:
+    """The deepest stage that an arm ran in, and its converged trial there with the best primary metric."""
+    from fnostab.record.outcomes import Outcome
+
+    stage = [stage for stage in case.stages if stage.arm(arm)][-1]
+    study = case.studies[stage.name]
+    candidates = [(t.loss, t) for t in stage.arm(arm) if t.outcome is Outcome.CONVERGED and t.loss is not None]
+    if not candidates:
+        raise DecisionError(f"Stage {stage.name.upper()} has no converged trial of {arm} with a {study.primary_metric}")
+    _, trial = (max if study.higher_is_better else min)(candidates, key=lambda candidate: candidate[0])
+    return stage.name, trial
+
+
+def _plan(action: Action) -> list[str]:
+    lines = []
+    if action.champion is not None:
+        _, trial = action.champion
+        lines.append(
+            f"register the network of {trial.arm}-{trial.seed} (run {trial.run_id}) as {MODEL_NAME}, alias {CHAMPION}"
+        )
+    lines += [f"make {name}={value} the default" for name, value in action.policy.settings.items()]
+    lines += [f"deprecate {architecture}" for architecture in action.policy.deprecated]
+    before = read_policy()
+    replaced = f", in place of that of {before.verdict.headline}, verdict run {before.verdict.run}" if before else ""
+    return [*lines, f"record that in {policy_path()}{replaced}"]
+
+
+def _register(store: Store, judged: Judged, stage: str, trial: TrialRow) -> str:
+    from fnostab.ptychography.training.checkpoint import load_checkpoint
+    from fnostab.report.verdict import headline
+    from fnostab.tracking import fetch_checkpoint, register_generator
+
+    study, run_id = judged.case.studies[stage], trial.run_id or ""
+    with tempfile.TemporaryDirectory() as folder:
+        generator, spec = load_checkpoint(fetch_checkpoint(store, run_id, Path(folder)))
+    if (spec.study_hash, spec.arm, spec.seed) != (study.hash, trial.arm, trial.seed):
+        raise ModelError(f"the checkpoint of run {run_id} is that of the trial {spec.trial_id}, not of this run's")
+    tags = {
+        names.VERDICT: headline(judged.case.verdict),
+        names.STUDY_RUN: judged.study_runs[stage],
+        names.ARM: trial.arm,
+        names.SEED: str(trial.seed),
+        names.PROFILE: study.profile,
+        names.CONFIG_HASH: spec.config.config_hash,
+    }
+    return register_generator(
+        store, generator, spec.config.data.N, verdict_run=judged.verdict_run, trial_run=run_id, tags=tags
+    )

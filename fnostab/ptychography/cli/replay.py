@@ -1,0 +1,129 @@
+"""``fnostab replay``: a failure again, with every module watched."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from fnostab.cli.options import TRACKING_URI, parse_settings
+from fnostab.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from fnostab.ptychography.training.replay import KeptFailure, Replay
+
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+EVERY_S = 3.0  # between two lines that say how far it is
+LONGEST_SUFFIX = 100  # characters of settings in a folder's name
+
+
+@click.command("replay")
+@click.argument("source", metavar="RUN_ID|DIRECTORY")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting to change: does it still fail?")
+@click.option("--json", "as_json", is_flag=True, help="Print what is in replay.json.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write to.  [default: replay beside the black box, or replay-RUN_ID]",
+)
+@TRACKING_URI
+def command(
+    source: str, settings: tuple[str, ...], as_json: bool, output: Path | None, tracking_uri: str | None
+) -> None:
+    """Run a trial's failure again from its black box, and say where it began.
+
+    DIRECTORY is a trial's folder, its artifacts or the black box itself; RUN_ID its MLflow run. Training
+    goes on from the state before the failure, exactly as it did, with every module watched. With --set
+    it is an experiment: does the failure still happen? Writes replay.json and replay.png.
+    """
+    console = Console(stderr=as_json)
+    changed = parse_settings(settings)
+    console.print("loading torch ...", end=" ")
+    started = time.monotonic()
+    from fnostab.ptychography.training.replay import KeptFailure, find_black_box
+
+    console.print(f"{time.monotonic() - started:.1f} s", highlight=False)
+    suffix = _suffix(settings)
+    if RUN_ID.fullmatch(source) and not Path(source).exists():
+        output = output or Path(f"replay-{source}{suffix}")
+        folder = find_black_box(_fetch(source, output, tracking_uri, console))
+    else:
+        folder = find_black_box(Path(source))
+        output = output or folder.resolve().parent / f"replay{suffix}"
+    failure = KeptFailure.read(folder)
+    replayed = _replay(failure, changed, output, console)
+    record = _write(replayed, output)
+    if as_json:
+        click.echo(record.rstrip())
+        return
+    from fnostab.ptychography.cli.replay_text import render
+
+    console.print(render(replayed), highlight=False)
+    for name in ("replay.png", "replay.json"):
+        console.print(str(output / name), highlight=False, soft_wrap=True, markup=False)
+
+
+def _suffix(settings: tuple[str, ...]) -> str:
+    """Of the folder's name: an experiment does not write over the replay of what happened."""
+    text = ",".join(settings)[:LONGEST_SUFFIX]
+    return f"-{re.sub(r'[^A-Za-z0-9=.,_-]', '_', text)}" if text else ""
+
+
+def _fetch(run_id: str, output: Path, tracking_uri: str | None, console: Console) -> Path:
+    console.print("loading MLflow, fetching the black box ...", end=" ")
+    started = time.monotonic()
+    from fnostab.tracking import fetch_black_box, open_store
+
+    try:
+        folder = fetch_black_box(open_store(tracking_uri), run_id, output)
+    except BaseException:
+        console.print()
+        raise
+    console.print(f"{time.monotonic() - started:.1f} s", highlight=False)
+    return folder
+
+
+def _replay(failure: KeptFailure, changed: dict[str, Any], output: Path, console: Console) -> Replay:
+    from fnostab.ptychography.training.replay import replay
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # Lightning sets it when it is imported
+    what = f"{failure.trial.arm}-{failure.trial.seed} ({failure.outcome} at step {failure.failure_step})"
+    console.print(f"replaying {what} ...", highlight=False)
+    said = time.monotonic()
+
+    def progress(step: int, last: int) -> None:
+        nonlocal said
+        if time.monotonic() - said >= EVERY_S:
+            console.print(f"  step {step} of about {last}", highlight=False)
+            said = time.monotonic()
+
+    return replay(failure, changed, data_dir=_data_dir(failure, output), progress=progress)
+
+
+def _data_dir(failure: KeptFailure, output: Path) -> Path:
+    """Where data sets are cached: where the trial had them, if that is on this machine."""
+    own = Path(failure.trial.data_dir)
+    usable = own.is_absolute() and own.is_dir() and os.access(own, os.W_OK)
+    return own if usable else output / "datasets"
+
+
+def _write(replayed: Replay, output: Path) -> str:
+    """Write replay.json and replay.png; return the former's text."""
+    from fnostab.ptychography.figures.replay import replay_figure
+    from fnostab.ptychography.training.replay_record import replay_record, replayed_steps
+
+    record = json.dumps(replay_record(replayed), indent=2, allow_nan=False) + "\n"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "replay.json").write_text(record)
+        replay_figure(replayed_steps(replayed)).savefig(output / "replay.png")
+    except OSError as error:
+        raise CheckpointError(f"can't write to {output}: {error.strerror or error}; name another --output") from error
+    return record

@@ -1,0 +1,309 @@
+"""``fnostab run strategy``: the whole chain of studies, each for the reason that the verdict before it gave."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from fnostab.cli.decide import Judged, judge_and_record, show
+from fnostab.cli.launchers import choose_profile, make_launcher
+from fnostab.cli.run import STRATEGY, as_assignments, execute, insist_on_results
+from fnostab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fnostab.decision import FollowUp, Verdict
+    from fnostab.launch.run import StudyRun
+    from fnostab.ptychography.report.story import Chapter, Decision, Ran
+    from fnostab.tracking import Store
+
+__all__ = ["run_strategy"]
+
+PIVOT = "layerscale"
+DEPTH = "model.fno_blocks="
+DEEP = ("model.fno_blocks", "model.max_hidden_channels")  # of Stage B, at which its pivot is run too
+SEEDS_OF_ACTIVATIONS = 3  # the fewest with which an interval says something
+QUESTIONS = {
+    "activations": "does the mean of the activations grow with depth?",
+    "stage_a": "does a candidate train more stably than control?",
+    "clip_sweep": "is that only about how hard gradients are clipped?",
+    "decision": "what do the trials say?",
+    "stage_b": "does it still in a deep network?",
+    "layerscale": "does a small learnt gain on every block help, where nothing else did?",
+    "crash_hunt": "from which depth on does control fail?",
+    "report": "the whole story",
+}
+TITLES = {
+    "stage_a": "Stage A, the shootout",
+    "clip_sweep": "Clip sweep",
+    "stage_b": "Stage B, the deep test",
+    "layerscale": "Pivot, LayerScale",
+    "crash_hunt": "Crash hunt",
+}
+
+
+def run_strategy(
+    *,
+    extra: Sequence[str],
+    settings: Sequence[str],
+    seeds: list[int],
+    profile: str,
+    epochs: str | None,
+    jobs: int | None,
+    launcher: str,
+    cluster: str | None,
+    experiment: str | None,
+    output: Path,
+    tracking_uri: str | None,
+    retry_oom: bool,
+    attempts: int | None,
+    study: str = STRATEGY,
+    **not_of_a_chain: Any,
+) -> None:
+    """Run what is missing of the chain, print each decision, and write the report.
+
+    Arguments are those of `fnostab run`. ``experiment`` is put before the name of every experiment, with an
+    underscore; ``model.fno_blocks`` among the settings is Stage A's depth, of which Stage B takes twice;
+    ``not_of_a_chain`` are options that only single studies have.
+
+    Raises:
+        FnostabError: a study could not be started, a trial came to no result, or something could not be recorded.
+    """
+    from fnostab.decision import Roles, follow_up
+
+    for name, value in not_of_a_chain.items():
+        if value:
+            option = name.removesuffix("_experiment").replace("_", "-")
+            raise ConfigError(f"--{option} is of single studies: {STRATEGY} decides that itself; leave it out")
+    common = {
+        "seeds": seeds,
+        "profile": choose_profile(profile, make_launcher(launcher, cluster, jobs)),
+        "epochs": epochs,
+        "jobs": jobs,
+        "launcher": launcher,
+        "cluster": cluster,
+        "output": output,
+        "tracking_uri": tracking_uri,
+        "retry_oom": retry_oom,
+        "attempts": attempts,
+    }
+    chain = _Chain(Console(), f"{experiment}_" if experiment else "", (*as_assignments(list(extra)), *settings), common)
+    chain.activations()
+    chain.study("stage_a", "the arms side by side at standard depth, over the same seeds")
+    chain.study("clip_sweep", "control clipped by norm, by value and adaptively, from hard to hardly at all")
+    judged = chain.decide("Stage A, before anything deep is run")
+    roles_of = judged.case.studies["a"]
+    roles = Roles(roles_of.control, roles_of.roles.get("architecture"), roles_of.roles.get("clipping"))
+    following = follow_up(judged.case.verdict, roles)
+    while following is not None and following.study == "stage_b":
+        chain.study("stage_b", following.why, from_verdict=True)
+        judged = chain.decide("Stage A and Stage B together")
+        following = follow_up(judged.case.verdict, roles)
+    next_step = chain.last(following) if following is not None else judged.case.verdict.next_step
+    chain.report(judged, next_step, output)
+
+
+@dataclass
+class _Chain:
+    """What has been run so far.
+
+    Attributes:
+        prefix: of the experiments' names.
+        settings: of all studies, from the command line.
+        common: options of `execute` that all studies share.
+        ran: studies by name.
+        runs: what `execute` gave for them.
+        decisions: by the study after which they were made.
+        commands: that do the same step by step, each once.
+    """
+
+    console: Console
+    prefix: str
+    settings: tuple[str, ...]
+    common: dict[str, Any]
+    steps: int = 0
+    ran: dict[str, Ran] = field(default_factory=dict)
+    runs: dict[str, StudyRun] = field(default_factory=dict)
+    decisions: dict[str, list[Decision]] = field(default_factory=dict)
+    commands: dict[str, None] = field(default_factory=dict)
+
+    def heading(self, what: str, why: str) -> None:
+        """Say which step begins, what it asks and why it is taken."""
+        self.steps += 1
+        self.console.print(f"\n[bold]step {self.steps}, {what}[/]: {QUESTIONS[what]}", highlight=False)
+        self.console.print(f"  {why}", highlight=False, markup=False, soft_wrap=True)
+
+    def activations(self) -> None:
+        """Train a few seeds of each arm of Stage A, and show what its blocks do."""
+        from fnostab.ptychography.cli.activations import command
+
+        seeds = self.common["seeds"][:SEEDS_OF_ACTIVATIONS] or list(range(SEEDS_OF_ACTIVATIONS))
+        self.heading("activations", f"seeds {', '.join(map(str, seeds))} of each arm, whose trials count for Stage A")
+        arguments = ["stage_a", *self._arguments("stage_a", self.settings, seeds)]
+        self._keep("activations", *arguments)
+        arguments += ["--output", str(self.common["output"])]
+        if self.common["jobs"]:
+            arguments += ["--jobs", str(self.common["jobs"])]
+        for name in ("tracking_uri", "launcher", "cluster"):
+            if self.common[name]:
+                arguments += [f"--{name.replace('_', '-')}", self.common[name]]
+        command.main(arguments, prog_name="fnostab activations", standalone_mode=False)
+
+    def study(self, name: str, why: str, *, from_verdict: bool = False, more: tuple[str, ...] = ()) -> None:
+        """Run what is missing of a study, and keep its trials for the report."""
+        from fnostab.ptychography.report.story import Ran
+        from fnostab.tracking import find_experiment, newest_study, trial_rows
+        from fnostab.tracking.read.histories import run_page
+
+        self.heading(name, why)
+        settings = self._settings_of(name) + more
+        earlier = f"{self.prefix}stage_a" if from_verdict else None
+        _, result = execute(
+            study=name,
+            extra=[],
+            settings=settings,
+            arms=[],
+            experiment=f"{self.prefix}{name}",
+            from_experiment=earlier,
+            console=self.console,
+            **self.common,
+        )
+        insist_on_results(result)
+        experiment = find_experiment(result.store, result.experiment)
+        record = newest_study(result.store, experiment, result.run_id)
+        trials = trial_rows(result.store, experiment, record)
+        page = run_page(result.store, experiment, result.run_id)
+        self.ran[name] = Ran(TITLES[name], why, record.spec, trials, page)
+        self.runs[name] = result
+        self._keep("run", name, *(["--from", earlier] if earlier else []), *self._arguments(name, settings))
+
+    def decide(self, why: str) -> Judged:
+        """Judge the stages that were run, and record the verdict."""
+        self.heading("decision", why)
+        return self._judge("stage_a", "stage_b" if "stage_b" in self.runs else None)
+
+    def last(self, following: FollowUp) -> str:
+        """Run the study that ends the chain, and say what came of it; return what is left to do."""
+        more: tuple[str, ...] = ()
+        if following.study == PIVOT:  # where nothing helped: at Stage B's depth
+            deep = self.ran["stage_b"].study
+            settings = deep.arms[deep.control]
+            more = tuple(f"{name}={json.dumps(settings[name])}" for name in DEEP)
+        self.study(following.study, following.why, more=more)
+        self.heading("decision", f"{following.study} for itself")
+        verdict = self._judge(following.study).case.verdict
+        if following.study == PIVOT:
+            return f"LayerScale has been run at the depth of Stage B: {_best_of(verdict)}"
+        return verdict.next_step
+
+    def report(self, judged: Judged, next_step: str, output: Path) -> None:
+        """Write the report, add it to the verdict's run, and say where it is."""
+        from fnostab.ptychography.report.story import compose_story
+        from fnostab.report.documents import write_story
+        from fnostab.tracking.read.histories import log_files, run_page
+
+        self.heading("report", "what was asked, run and found, and how to repeat it")
+        first = self.runs["stage_a"]
+        store, page = first.store, run_page(first.store, judged.experiment_ids["a"], judged.verdict_run)
+        whole = ["fnostab", "run", STRATEGY, *self._arguments(None, self.settings)]
+        story = compose_story(
+            judged.case,
+            [self._chapter(name) for name in self.ran],
+            json.loads((first.folder / "activations.json").read_text()),
+            next_step=next_step,
+            commands=[shlex.join(whole), *self.commands],
+            verdict_page=page,
+            store=store.address,
+            made_at=datetime.now().astimezone(),
+        )
+        folder = output / f"{self.prefix}{STRATEGY}"
+        files = write_story(story, folder)
+        log_files(store, judged.verdict_run, files, folder, STRATEGY)
+        self._say(f"{story.headline}: {judged.case.verdict.reason}")
+        self._say(f"next: {next_step}")
+        for path in files[:2]:
+            self._say(f"{path} ({path.stat().st_size / 1e3:,.0f} kB)")
+        self._say(f"recorded with the verdict's run {judged.verdict_run}: {page}")
+
+    def _judge(self, name: str, deep: str | None = None) -> Judged:
+        from fnostab.ptychography.report.story import Decision
+        from fnostab.report.verdict import arms_table, headline, render_briefly
+        from fnostab.tracking.read.histories import run_page
+
+        store: Store = self.runs[name].store
+        judged = judge_and_record(
+            store,
+            f"{self.prefix}{name}",
+            deep_experiment=f"{self.prefix}{deep}" if deep else None,
+            study_run=self.runs[name].run_id,
+            deep_study_run=self.runs[deep].run_id if deep else None,
+        )
+        case, verdict = judged.case, judged.case.verdict
+        what, reason, next_step = headline(verdict), verdict.reason, verdict.next_step
+        if name == PIVOT:  # at Stage B's depth already, which its verdict, that of a Stage A, can't know
+            self.console.print(arms_table(case.stages[0], verdict, "LayerScale at the depth of Stage B"))
+            what, reason, next_step = "Found", _best_of(verdict), ""
+            self._say(reason)
+        elif case.depths is not None:
+            show(case, self.console, as_json=False)
+            what = "Found"
+        else:
+            self.console.print(render_briefly(case), highlight=False)
+        self._say(f"recorded as run {judged.verdict_run}")
+        self._keep(
+            "decide",
+            *("--experiment", f"{self.prefix}{name}"),
+            *(("--deep-experiment", f"{self.prefix}{deep}") if deep else ()),
+        )
+        page = run_page(store, judged.experiment_ids["a"], judged.verdict_run)
+        decision = Decision(what, reason, next_step, judged.verdict_run, page)
+        self.decisions.setdefault(deep or name, []).append(decision)
+        return judged
+
+    def _keep(self, *arguments: str) -> None:
+        self.commands[shlex.join(["fnostab", *arguments])] = None
+
+    def _chapter(self, name: str) -> Chapter:
+        from fnostab.ptychography.report.story import chapter
+
+        return chapter(self.ran[name], self.decisions.get(name, ()))
+
+    def _settings_of(self, name: str) -> tuple[str, ...]:
+        """Those of the command line, but for the depth where the study has its own: Stage B takes twice Stage A's."""
+        others = tuple(each for each in self.settings if not each.startswith(DEPTH))
+        if name in ("crash_hunt", PIVOT):
+            return others
+        if name == "stage_b":
+            depths = [each.removeprefix(DEPTH) for each in self.settings if each.startswith(DEPTH)]
+            return (*others, *(f"{DEPTH}{2 * int(depth)}" for depth in depths[-1:] if depth.isdecimal()))
+        return self.settings
+
+    def _arguments(self, name: str | None, settings: Sequence[str], seeds: Sequence[int] = ()) -> list[str]:
+        """Of a command that repeats a study, or the whole chain; with the chain's seeds, or others."""
+        seeds, epochs, profile = list(seeds or self.common["seeds"]), self.common["epochs"], self.common["profile"]
+        arguments = ["--profile", profile] if name != "stage_b" else []
+        if seeds:
+            counted = seeds == list(range(len(seeds)))
+            listed = ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")
+            arguments += ["--seeds", str(len(seeds)) if counted else listed]
+        if epochs:
+            arguments += ["--epochs", epochs]
+        arguments += [part for each in settings for part in ("--set", each)]
+        if self.prefix:
+            arguments += ["--experiment", f"{self.prefix}{name}" if name else self.prefix.removesuffix("_")]
+        return arguments
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _best_of(verdict: Verdict) -> str:
+    """Which arm of a study did best, where it is no Stage A."""
+    return verdict.best[0].removeprefix("Stage A: ")

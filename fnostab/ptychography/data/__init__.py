@@ -1,0 +1,7 @@
+"""The grid-lines data: simulated once, kept on disk, handed to training batch by batch."""
+
+from fnostab.ptychography.data.cache import dataset_digest, prepare
+from fnostab.ptychography.data.grid_lines import GridLines, Split, simulate
+from fnostab.ptychography.data.module import GridLinesData
+
+__all__ = ["GridLines", "GridLinesData", "Split", "dataset_digest", "prepare", "simulate"]

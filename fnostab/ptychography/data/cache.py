@@ -1,0 +1,139 @@
+"""Data sets on disk: each is made once, and verified whenever it is read.
+
+    <root>/<digest>/manifest.json, probe.npy, train_amplitudes.npy, ...
+
+The folder appears in one piece: it is written under another name and renamed when complete. A lock
+beside it keeps concurrent trials from making the same data set twice.
+"""
+
+import json
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from fnostab.errors import DataError
+from fnostab.ptychography.data.grid_lines import SPLITS, GridLines, Split, SplitName, simulate
+from fnostab.ptychography.physics.probe import probe_sha256
+from fnostab.ptychography.settings import DataConfig
+from fnostab.record.settings import digest, file_sha256
+
+__all__ = ["dataset_digest", "prepare"]
+
+FORMAT = 1  # raise it when the same settings come to give other numbers or files
+MANIFEST = "manifest.json"
+NUMBERS = ("photon_scale", "mean_amplitude", "mean_count")
+
+
+def dataset_digest(config: DataConfig, seed: int) -> str:
+    """16 hexadecimal digits that name the data set of ``config`` at the data seed ``seed``.
+
+    A measured probe counts by its file's content, wherever the file lies. ``config.seed`` is not used.
+
+    Raises:
+        DataError: the probe's digest is needed and its file can't be read.
+    """
+    return digest(_identity(_with_probe_digest(config), seed))
+
+
+def prepare(config: DataConfig, seed: int, root: str | Path) -> GridLines:
+    """The data set of ``config`` at the data seed ``seed``: made if ``root`` does not hold it yet, then read.
+
+    Raises:
+        DataError: the probe can't be used, the data set can't be written, or what is there is damaged.
+    """
+    config = _with_probe_digest(config)
+    folder = Path(root) / dataset_digest(config, seed)
+    try:
+        if not folder.exists():
+            _make(config, seed, folder)
+    except OSError as error:
+        raise DataError(
+            f"can't write data set {folder}: {error.strerror or error}: free space there or choose another data folder"
+        ) from error
+    return _read(folder)
+
+
+def _with_probe_digest(config: DataConfig) -> DataConfig:
+    if config.probe.path is None:
+        return config
+    sha256 = config.probe.sha256 or probe_sha256(config.probe.path)
+    probe = config.probe.model_copy(update={"sha256": sha256.lower()})
+    return config.model_copy(update={"probe": probe})
+
+
+def _identity(config: DataConfig, seed: int) -> dict[str, Any]:
+    """What the numbers of a data set depend on."""
+    settings = config.model_dump(mode="json", exclude={"seed", "probe"})
+    relevant = {"radius", "curvature_rad"} if config.probe.path is None else {"sha256"}
+    probe = config.probe.model_dump(mode="json", include=relevant)
+    return {"format": FORMAT, "seed": seed, **settings, "probe": probe}
+
+
+def _make(config: DataConfig, seed: int, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if folder.exists():  # another process made it while this one waited
+            return
+        partial = folder.with_name(f"{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        partial.mkdir()
+        try:
+            _write(simulate(config, seed), _identity(config, seed), partial)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(data: GridLines, identity: dict[str, Any], folder: Path) -> None:
+    sha256 = {}
+    for name, tensor in _tensors(data).items():
+        path = folder / f"{name}.npy"
+        np.save(path, tensor.numpy(), allow_pickle=False)
+        sha256[path.name] = file_sha256(path)
+    manifest = {"identity": identity, **{name: getattr(data, name) for name in NUMBERS}, "sha256": sha256}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _read(folder: Path) -> GridLines:
+    remedy = f"delete {folder} to have it made again"
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        numbers: dict[str, Any] = {name: float(manifest[name]) for name in NUMBERS}
+        sha256 = dict(manifest["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / MANIFEST} is missing or damaged: {remedy}") from error
+
+    def verified(name: str) -> Tensor:
+        path = folder / f"{name}.npy"
+        try:
+            if file_sha256(path) != sha256.get(path.name):
+                raise DataError(f"{path} is damaged, its sha256 is not the one in {MANIFEST}: {remedy}")
+            return torch.from_numpy(np.load(path, allow_pickle=False))
+        except OSError as error:
+            raise DataError(f"can't read {path}: {error.strerror or error}: {remedy}") from error
+
+    def split(name: SplitName) -> Split:
+        return Split(**{field.name: verified(f"{name}_{field.name}") for field in fields(Split)})
+
+    return GridLines(
+        probe=verified("probe"),
+        **numbers,
+        train=split("train"),
+        validation=split("validation"),
+        test=split("test"),
+    )
+
+
+def _tensors(data: GridLines) -> dict[str, Tensor]:
+    """All tensors of a data set, by the names of their files."""
+    return {"probe": data.probe} | {
+        f"{split}_{field.name}": getattr(getattr(data, split), field.name)
+        for split in SPLITS
+        for field in fields(Split)
+    }

@@ -1,0 +1,129 @@
+"""The grid-lines problem: simulated diffraction of three independent sets of objects."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from fnostab.ptychography.physics.detector import amplitude_of, detect, photon_scale
+from fnostab.ptychography.physics.far_field import far_field
+from fnostab.ptychography.physics.objects import line_object
+from fnostab.ptychography.physics.probe import make_probe
+from fnostab.ptychography.physics.scan import extract_patches, scan_positions
+from fnostab.ptychography.settings import DataConfig
+from fnostab.seeding import stream_seed
+
+__all__ = ["SPLITS", "GridLines", "Split", "SplitName", "simulate"]
+
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+CHUNK = 512  # patterns at a time: bounds the memory of the complex exit waves
+
+
+@dataclass(frozen=True)
+class Split:
+    """Measured patterns, where each was taken, and the objects that they were taken of.
+
+    Attributes:
+        amplitudes: measured, float32 of shape (n, 1, N, N).
+        positions: top-left corner (row, column) of each pattern's patch, int64 of shape (n, 2).
+        image_index: which of ``objects`` it is a patch of, int64 of shape (n,).
+        objects: the truth, complex64 of shape (k, H, W).
+    """
+
+    amplitudes: Tensor
+    positions: Tensor
+    image_index: Tensor
+    objects: Tensor
+
+
+@dataclass(frozen=True)
+class GridLines:
+    """A data set. Input and target share one scale: amplitude = sqrt(counts / photon_scale).
+
+    Attributes:
+        probe: complex64 of shape (N, N).
+        photon_scale: photons per unit of intensity, fixed on the training set.
+        mean_amplitude: of all pixels of the training patterns.
+        mean_count: photons per pixel, over all pixels of the training patterns.
+        train: what is learnt from.
+        validation: decides on checkpoints and outcomes.
+        test: looked at once, at the end.
+    """
+
+    probe: Tensor
+    photon_scale: float
+    mean_amplitude: float
+    mean_count: float
+    train: Split
+    validation: Split
+    test: Split
+
+
+def simulate(config: DataConfig, seed: int) -> GridLines:
+    """Make the data set of ``config``; the same ``seed`` makes the same one. ``config.seed`` is not used.
+
+    Every object and its photon noise have a random stream of their own, so that validation and test
+    objects do not depend on the number of training objects. (Their photon counts do a little: the
+    photon scale is the whole training set's.)
+
+    Raises:
+        DataError: a measured probe can't be used, or an object is empty.
+    """
+    probe = make_probe(config.probe, config.N)
+    train = _scene("train", config.nimgs_train, config.scan_stride_train, config, probe, seed)
+    validation = _scene("validation", config.nimgs_test, config.scan_stride_test, config, probe, seed)
+    test = _scene("test", config.nimgs_test, config.scan_stride_test, config, probe, seed)
+
+    scale = photon_scale(train.intensity.flatten(0, 1), config.nphotons)
+    measured = _measure(train, scale, seed)
+    return GridLines(
+        probe=probe,
+        photon_scale=scale,
+        mean_amplitude=float(measured.amplitudes.mean(dtype=torch.float64)),
+        mean_count=scale * float(measured.amplitudes.square().mean(dtype=torch.float64)),
+        train=measured,
+        validation=_measure(validation, scale, seed),
+        test=_measure(test, scale, seed),
+    )
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """Objects (k, H, W), positions (n, 2) and noise-free patterns (k, n, N, N), before any photon is counted."""
+
+    name: SplitName
+    objects: Tensor
+    positions: Tensor
+    intensity: Tensor
+
+
+def _scene(name: SplitName, n_images: int, stride: int, config: DataConfig, probe: Tensor, seed: int) -> _Scene:
+    positions = scan_positions(config.object_size, config.N, stride)
+    streams = (_stream(seed, name, "object", k) for k in range(n_images))
+    objects = [line_object(config.object_size, config.n_lines, config.set_phi, stream) for stream in streams]
+    intensity = torch.empty(n_images, len(positions), config.N, config.N)
+    for image, patterns in zip(objects, intensity, strict=True):
+        for corners, chunk in zip(positions.split(CHUNK), patterns.split(CHUNK), strict=True):
+            chunk.copy_(far_field(probe * extract_patches(image, corners, config.N)).abs().square())
+    return _Scene(name, torch.stack(objects), positions, intensity)
+
+
+def _measure(scene: _Scene, scale: float, seed: int) -> Split:
+    amplitudes = torch.empty_like(scene.intensity)
+    for k in range(len(scene.objects)):
+        noise = _stream(seed, scene.name, "noise", k)
+        for chunk, intensity in zip(amplitudes[k].split(CHUNK), scene.intensity[k].split(CHUNK), strict=True):
+            chunk.copy_(amplitude_of(detect(intensity, scale, noise), scale))
+    n_images, n_positions = scene.intensity.shape[:2]
+    return Split(
+        amplitudes=amplitudes.flatten(0, 1)[:, None],
+        positions=scene.positions.repeat(n_images, 1),
+        image_index=torch.arange(n_images).repeat_interleave(n_positions),
+        objects=scene.objects,
+    )
+
+
+def _stream(seed: int, split: str, what: str, image: int) -> torch.Generator:
+    return torch.Generator().manual_seed(stream_seed(seed, split, what, str(image)))

@@ -1,0 +1,130 @@
+"""Batches of patterns for Lightning.
+
+All patterns are in memory, so a batch is one indexing operation on one tensor: no workers, no copy
+of samples one by one. They are in a GPU's own memory where they take no more than a quarter of what is
+free. The order of every epoch has a random stream of its own and does not depend on what ran before it.
+"""
+
+import math
+from collections.abc import Iterator
+
+import lightning
+import torch
+from torch import Tensor
+
+from fnostab.ptychography.data.grid_lines import GridLines
+from fnostab.seeding import stream_seed
+
+__all__ = ["EpochOrder", "GridLinesData", "PatternLoader"]
+
+Batch = tuple[Tensor, Tensor]
+
+
+class EpochOrder:
+    """The order of ``n_patterns`` patterns in each epoch.
+
+    Lightning calls ``set_epoch`` on a loader's ``sampler`` before every epoch, a resumed one too.
+    """
+
+    def __init__(self, n_patterns: int, order_seed: int) -> None:
+        self.n_patterns = n_patterns
+        self.order_seed = order_seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0, whose order is used from now on."""
+        self.epoch = epoch
+
+    def order(self, epoch: int | None = None) -> Tensor:
+        """A permutation of the patterns, int64 of shape (n_patterns,); by default the chosen epoch's."""
+        seed = stream_seed(self.order_seed, "epoch", str(self.epoch if epoch is None else epoch))
+        return torch.randperm(self.n_patterns, generator=torch.Generator().manual_seed(seed))
+
+
+class PatternLoader:
+    """Batches (amplitudes (B, 1, N, N), indices (B,)); the last one may be smaller.
+
+    Args:
+        amplitudes: of all patterns, shape (n, 1, N, N); batches are on the same device.
+        batch_size: patterns in a batch.
+        sampler: chooses the order; None keeps the patterns as they are.
+    """
+
+    def __init__(self, amplitudes: Tensor, batch_size: int, sampler: EpochOrder | None = None) -> None:
+        self.amplitudes = amplitudes
+        self.batch_size = batch_size
+        self.sampler = sampler
+        self.batch_sampler = None  # Lightning reads it of whatever has a sampler
+        self._first_batch = 0
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.amplitudes) / self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = torch.arange(len(self.amplitudes)) if self.sampler is None else self.sampler.order()
+        first, self._first_batch = self._first_batch, 0
+        for indices in order.to(self.amplitudes.device).split(self.batch_size)[first:]:
+            yield self.amplitudes[indices], indices
+
+    def start_at(self, batch: int) -> None:
+        """Leave out the first batches of the next epoch, once."""
+        self._first_batch = batch
+
+
+class GridLinesData(lightning.LightningDataModule):
+    """A grid-lines data set, as Lightning's Trainer takes it.
+
+    Args:
+        data: the data set.
+        batch_size: training patterns in a batch; the last batch of an epoch may be smaller.
+        order_seed: of the shuffling.
+        eval_batch_size: validation and test patterns in a batch.
+    """
+
+    def __init__(
+        self,
+        data: GridLines,
+        batch_size: int,
+        order_seed: int,
+        *,
+        eval_batch_size: int = 64,
+    ) -> None:
+        super().__init__()
+        self.data = data
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self._order = EpochOrder(len(data.train.amplitudes), order_seed)
+
+    def epoch_order(self, epoch: int) -> Tensor:
+        """Indices of the training patterns in the order of that epoch, counted from 0: int64 of shape (n,)."""
+        return self._order.order(epoch)
+
+    def batch_indices(self, step: int) -> Tensor:
+        """Indices of the training patterns in the batch of an optimiser step, counted from 0: int64 of shape (B,)."""
+        epoch, number = divmod(step, math.ceil(self._order.n_patterns / self.batch_size))
+        return self.epoch_order(epoch).split(self.batch_size)[number]
+
+    def train_dataloader(self) -> PatternLoader:
+        """All training patterns, shuffled anew in every epoch."""
+        return PatternLoader(self._placed(self.data.train.amplitudes), self.batch_size, self._order)
+
+    def val_dataloader(self) -> PatternLoader:
+        """All validation patterns, in order."""
+        return PatternLoader(self._placed(self.data.validation.amplitudes), self.eval_batch_size)
+
+    def test_dataloader(self) -> PatternLoader:
+        """All test patterns, in order."""
+        return PatternLoader(self._placed(self.data.test.amplitudes), self.eval_batch_size)
+
+    def _placed(self, amplitudes: Tensor) -> Tensor:
+        if self.trainer is None:
+            return amplitudes
+        device = self.trainer.strategy.root_device
+        if device.type != "cuda" or not fits(amplitudes.nbytes, torch.cuda.mem_get_info(device)[0]):
+            return amplitudes
+        return amplitudes.to(device)
+
+
+def fits(n_bytes: int, n_free: int) -> bool:
+    """Whether data may stay on a device: a quarter of its free memory leaves room for training, and for neighbours."""
+    return n_bytes <= n_free // 4

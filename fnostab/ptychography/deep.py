@@ -1,0 +1,58 @@
+"""A study that goes on where another one ended: its arms, at the depth of this one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fnostab.errors import ConfigError
+from fnostab.record.settings import flatten
+from fnostab.record.trial import StudySpec
+from fnostab.study.study import Study, StudyFile, resolve_profile
+
+__all__ = ["DEPTH", "deep_study"]
+
+DEPTH = "model.fno_blocks"
+
+
+def deep_study(
+    file: StudyFile, earlier: StudySpec, profile: str = "auto", overrides: Mapping[str, Any] | None = None
+) -> Study:
+    """The arms, roles and rules of ``earlier``, with what ``file`` says to all arms or to their profile laid over.
+
+    An arm keeps every other setting that it was run with, as its learning rate; those in ``file`` of the arms
+    themselves take no part. The profile is that of ``earlier``.
+
+    Args:
+        file: the deep study, as `stage_b`.
+        earlier: as it was recorded.
+        profile: "auto", or the one that ``earlier`` was run with.
+        overrides: dotted settings that win over everything else.
+
+    Raises:
+        ConfigError: the profile is another, a setting is not accepted, or an arm would be no deeper than it was.
+    """
+    if profile != "auto" and resolve_profile(profile) != earlier.profile:
+        raise ConfigError(
+            f"profile={profile!r}, but {earlier.experiment} was run with the {earlier.profile} profile, whose settings "
+            "its arms keep: leave out --profile"
+        )
+    said = flatten(file.defaults) | flatten(file.profiles.get(earlier.profile, {}))  # type: ignore[call-overload]
+    arms = {arm: dict(settings) | said for arm, settings in earlier.arms.items()}
+    own = {
+        "control": earlier.control,
+        "arms": arms,
+        "roles": dict(earlier.roles),
+        "primary_metric": earlier.primary_metric,
+        "loss_margin": earlier.loss_margin,
+        "alpha": earlier.alpha,
+        "defaults": {},
+        "profiles": {},
+    }
+    study = Study(file.model_copy(update=own), earlier.profile, overrides)
+    for arm, config in study.arms.items():
+        before = earlier.arms[arm].get(DEPTH)
+        if before is not None and config.model.fno_blocks <= before:
+            raise ConfigError(
+                f"{DEPTH}={config.model.fno_blocks} is no deeper than arm {arm} was in {earlier.experiment} "
+                f"({before}): set more, as with --set {DEPTH}={2 * before}"
+            )
+    return study

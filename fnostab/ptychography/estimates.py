@@ -1,0 +1,150 @@
+"""What one trial takes: memory from a step on the meta device, time from a few real steps."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fnostab.monitor.snapshots import GENERATIONS
+from fnostab.ptychography.data.grid_lines import GridLines, Split
+from fnostab.ptychography.models import TrainingSize, build_generator, training_size
+from fnostab.ptychography.physics.probe import make_probe
+from fnostab.ptychography.physics.scan import scan_positions
+from fnostab.ptychography.settings import ARCHITECTURES, TrialConfig
+from fnostab.ptychography.training.module import PtychoModule
+
+__all__ = ["Estimate", "bare_trial", "network_key", "step_seconds", "trace"]
+
+PROCESS_BYTES = 500_000_000  # of a trial's process without its network: Python, torch, Lightning; or CUDA's own
+COPIES = GENERATIONS + 1  # of weights and optimiser: the snapshots, and the next one while it is made
+FORWARD_SHARE = 1 / 3  # of a step's time: the backward pass takes twice as long
+START_AND_END_S = 8.0  # of a trial: imports, scores, figures
+MEASURED_S = 0.05  # of steps that are timed, after one that warms up
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one trial of an arm takes.
+
+    Attributes:
+        config: of the arm.
+        size: of its network and a step; None where a network of one's own can't run on the meta device.
+        step_s: seconds of a training step; None if not measured.
+    """
+
+    config: TrialConfig
+    size: TrainingSize | None
+    step_s: float | None = None
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """Copies of weights and optimiser, kept in case the trial fails."""
+        return 0 if self.size is None else COPIES * (self.size.weight_bytes + self.size.optimizer_bytes)
+
+    @property
+    def needed_bytes(self) -> int | None:
+        """All that the trial's process needs at once; None if that is not known."""
+        return None if self.size is None else self.size.total_bytes + self.snapshot_bytes + PROCESS_BYTES
+
+    @property
+    def trial_s(self) -> float | None:
+        """Seconds of a trial that is not ended early, with validations and test; None if not measured."""
+        if self.step_s is None:
+            return None
+        data, epochs = self.config.data, self.config.training.epochs
+        trained = epochs * self._batches(data.nimgs_train, data.scan_stride_train)
+        evaluated = (epochs + 1) * self._batches(data.nimgs_test, data.scan_stride_test)
+        return START_AND_END_S + self.step_s * (trained + FORWARD_SHARE * evaluated)
+
+    def _batches(self, images: int, stride: int) -> int:
+        patterns = images * len(scan_positions(self.config.data.object_size, self.config.data.N, stride))
+        return math.ceil(patterns / self.config.training.batch_size)
+
+
+def network_key(config: TrialConfig) -> str:
+    """Equal for configurations whose steps take the same memory and time, but for clipping."""
+    model, training = config.model, config.training
+    unused = {"layerscale_init"} if model.architecture in ARCHITECTURES else set()
+    step = (training.batch_size, training.optimizer, training.momentum > 0, training.loss)
+    return json.dumps([model.model_dump(exclude=unused), *step])
+
+
+def trace(config: TrialConfig) -> TrainingSize | None:
+    """Size of a trial's network and of one step of its training, physics and loss included.
+
+    None if it is a network of one's own that can't be built or run on the meta device.
+    """
+    training = config.training
+    moments = 2 if training.optimizer != "sgd" else int(training.momentum > 0)
+    try:
+        with torch.device("meta"):
+            module, batch = bare_trial(config, "meta")
+            return training_size(module, lambda: module.training_step(batch(), 0), moments)
+    except (Exception, SystemExit):
+        if config.model.architecture in ARCHITECTURES:
+            raise
+        return None
+
+
+def step_seconds(config: TrialConfig, device: str) -> float | None:
+    """Seconds of a training step on ``device``, of random patterns.
+
+    None if a network of one's own fails, or others leave too little of a GPU's memory.
+
+    One thread is used, as in a trial. One step warms up; the shortest of those that follow counts.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return _shortest_step(config, device)
+    except torch.OutOfMemoryError:  # others use the GPU
+        return None
+    except (Exception, SystemExit):
+        if config.model.architecture in ARCHITECTURES:
+            raise
+        return None
+    finally:
+        torch.set_num_threads(threads)
+
+
+def bare_trial(config: TrialConfig, device: str) -> tuple[PtychoModule, Callable[[], tuple[Tensor, Tensor]]]:
+    """What a trial trains, without a data set, and a function that makes a batch of random patterns."""
+    N, batch_size = config.data.N, config.training.batch_size
+    corners = torch.empty(0, 2, dtype=torch.int64)
+    nothing = Split(torch.empty(0, 1, N, N), corners, corners[:, 0], torch.empty(0, N, N, dtype=torch.complex64))
+    probe = make_probe(config.data.probe, N).to(device)
+    data = GridLines(probe, 1.0, 1.0, 1.0, train=nothing, validation=nothing, test=nothing)
+    module = PtychoModule(build_generator(config.model), data, config).to(device)
+
+    def batch() -> tuple[Tensor, Tensor]:
+        return torch.rand(batch_size, 1, N, N, device=device), torch.arange(batch_size, device=device)
+
+    return module, batch
+
+
+def _shortest_step(config: TrialConfig, device: str) -> float:
+    constant = config.training.model_copy(update={"schedule": "none", "warmup_steps": 0})
+    module, batch = bare_trial(config.model_copy(update={"training": constant}), device)
+    optimizer = module.configure_optimizers()
+    patterns = batch()
+
+    def step() -> float:
+        started = time.perf_counter()
+        optimizer.zero_grad()
+        module.training_step(patterns, 0).backward()  # type: ignore[no-untyped-call]
+        module.configure_gradient_clipping(optimizer)
+        optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    step()
+    times = [step()]
+    while sum(times) < MEASURED_S:
+        times.append(step())
+    return min(times)

@@ -1,0 +1,24 @@
+"""Networks that learn: measured amplitudes in, complex object patches out."""
+
+from fnostab.ptychography.models.blocks import ResidualBlock, residual_blocks
+from fnostab.ptychography.models.fno import FNO
+from fnostab.ptychography.models.hybrid import HybridUNO
+from fnostab.ptychography.models.initialisation import build_initialised, initialise_
+from fnostab.ptychography.models.registry import build_generator, check_generator
+from fnostab.ptychography.models.size import TrainingSize, parameter_count, training_size
+from fnostab.ptychography.models.spectral import SpectralConv2d
+
+__all__ = [
+    "FNO",
+    "HybridUNO",
+    "ResidualBlock",
+    "SpectralConv2d",
+    "TrainingSize",
+    "build_generator",
+    "build_initialised",
+    "check_generator",
+    "initialise_",
+    "parameter_count",
+    "residual_blocks",
+    "training_size",
+]

@@ -1,0 +1,76 @@
+"""The hybrid U-NO: a spectral encoder and a convolutional decoder with skip connections."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from fnostab.ptychography.models.blocks import (
+    ResidualBlock,
+    channels_last,
+    conv_gelu_conv,
+    decoder_stage,
+    head_to_patch,
+)
+from fnostab.ptychography.settings import ModelConfig
+
+__all__ = ["HybridUNO"]
+
+
+class HybridUNO(nn.Module):
+    """Lifter -> encoder of residual blocks -> bottleneck block -> decoder -> head.
+
+    Between two encoder blocks the resolution is halved and the width doubled, as long as the
+    resolution is even and half of it is not below ``min_resolution``; later blocks follow at constant
+    size and width. ``down.i``, ``up.i`` and ``decoder.i`` lie between level i and i + 1, level 0 being
+    full resolution, so that networks of different depth share their names.
+
+    Shapes: measured amplitude (B, 1, N, N) float32 -> object patch (B, 1, N, N) complex64.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.head_kind = config.head
+        levels = _levels(config)
+        channels = [width for width, _ in levels]
+
+        def block(level: int, modes: int) -> ResidualBlock:
+            return ResidualBlock.of(config, levels[level][0], modes, levels[level][1])
+
+        deepest = len(levels) - 1
+        self.lifter = conv_gelu_conv(1, channels[0])
+        self.encoder = nn.ModuleList(block(min(i, deepest), config.fno_modes) for i in range(config.fno_blocks))
+        self.bottleneck = block(deepest, max(config.fno_modes // 2, 1))
+        self.down = nn.ModuleList()
+        self.up = nn.ModuleList()
+        self.decoder = nn.ModuleList()
+        for fine, coarse in pairwise(channels):
+            self.down.append(nn.Conv2d(fine, coarse, kernel_size=3, stride=2, padding=1))
+            self.up.append(nn.ConvTranspose2d(coarse, fine, kernel_size=2, stride=2))
+            self.decoder.append(decoder_stage(config, 2 * fine, fine))
+        self.head = nn.Conv2d(channels[0], 2, kernel_size=1)
+
+    def forward(self, amplitude: Tensor) -> Tensor:
+        """Predict the object patch."""
+        x = self.lifter(channels_last(amplitude))
+        skips: list[Tensor] = []
+        for i, block in enumerate(self.encoder):
+            x = block(x)
+            if i < len(self.down):
+                skips.append(x)
+                x = self.down[i](x)
+        x = self.bottleneck(x)
+        for i in reversed(range(len(self.up))):
+            x = self.decoder[i](torch.cat([self.up[i](x), skips[i]], dim=1))
+        return head_to_patch(self.head_kind, self.head(x).to(self.head.weight.dtype))
+
+
+def _levels(config: ModelConfig) -> list[tuple[int, int]]:
+    """(channels, resolution) of every level, from the finest."""
+    channels, resolution = config.hidden_channels, config.N
+    levels = [(channels, resolution)]
+    while len(levels) < config.fno_blocks and resolution % 2 == 0 and resolution // 2 >= config.min_resolution:
+        channels = min(2 * channels, config.max_hidden_channels or 2 * channels)
+        resolution //= 2
+        levels.append((channels, resolution))
+    return levels

@@ -1,0 +1,92 @@
+"""Spectral convolution: learned mixing of channels, one matrix per low Fourier mode.
+
+Li et al. 2021, "Fourier Neural Operator for Parametric Partial Differential Equations", eq. 5.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from fnostab.errors import ModelError
+from fnostab.ptychography.models.fourier import truncated_fourier
+
+__all__ = ["SpectralConv2d"]
+
+
+class SpectralConv2d(nn.Module):
+    """Mix channels by a complex matrix at each low Fourier mode of a square image; drop the others.
+
+    Kept are the ``modes`` lowest frequencies of each sign along the rows and the ``modes`` lowest
+    along the columns (the input is real, so negative column frequencies follow). Weights are
+    allocated only for modes that exist at ``resolution``; any others would never get a gradient.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        modes: frequencies kept along each axis, each sign of the rows.
+        resolution: pixels along a side of input and output.
+
+    Shapes: (B, in_channels, resolution, resolution) -> (B, out_channels, resolution, resolution),
+    float32; the output lies in memory with its channels last. ``weight`` is (columns, rows, in_channels,
+    2, out_channels), real parts before imaginary ones: optimisers, norms and counts then treat it as the
+    real numbers that it is, and the mixing is one batched product of real matrices, one a mode, that
+    copies no weight.
+    """
+
+    weight_unit_dim: ClassVar[int] = 4  # the weights of one output channel are a unit of gradient clipping
+    weight_input_dim: ClassVar[int] = 2  # whose length muP divides the learning rate by
+
+    def __init__(self, in_channels: int, out_channels: int, modes: int, resolution: int) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.modes = modes
+        self.resolution = resolution
+        self.fourier = truncated_fourier(modes, resolution, in_channels)
+        self.weight = nn.Parameter(torch.empty(self.fourier.columns, self.fourier.rows, in_channels, 2, out_channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw complex normal weights of mean square modulus 1 / in_channels: the variance is kept."""
+        nn.init.normal_(self.weight, std=(2 * self.in_channels) ** -0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve.
+
+        Raises:
+            ModelError: ``x`` has other channels or another resolution than the layer was built for.
+        """
+        expected = (self.in_channels, self.resolution, self.resolution)
+        if x.ndim != 4 or x.shape[1:] != expected:
+            raise ModelError(f"SpectralConv2d: expected (B, {', '.join(map(str, expected))}), got {tuple(x.shape)}")
+        with _without_autocast(x.device):  # sums over a whole image need their digits
+            modes = self._mix(self.fourier.to_modes(x.to(self.weight.dtype).movedim(1, -1)))
+            return self.fourier.to_image(modes).movedim(-1, 1)
+
+    def _mix(self, modes: Tensor) -> Tensor:
+        """(M, 2, B, in_channels) -> (M, 2, B, out_channels): a complex matrix at each of M modes."""
+        M, _, B, _ = modes.shape
+        # Real and imaginary rows by real and imaginary columns: all four products at once.
+        weight = self.weight.view(M, self.in_channels, 2 * self.out_channels)
+        products = torch.bmm(modes.reshape(M, 2 * B, self.in_channels), weight)
+        of_real, of_imaginary = products.view(M, 2, B, 2, self.out_channels).unbind(1)
+        real_real, real_imaginary = of_real.unbind(2)
+        imaginary_real, imaginary_imaginary = of_imaginary.unbind(2)
+        return torch.stack((real_real - imaginary_imaginary, real_imaginary + imaginary_real), dim=1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.fourier.apply(fn)  # it is no module: this layer is the innermost one
+        return super()._apply(fn, recurse)
+
+    def extra_repr(self) -> str:
+        """Sizes, for print(network)."""
+        return f"{self.in_channels}, {self.out_channels}, modes={self.modes}, resolution={self.resolution}"
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()  # the meta device has none

@@ -1,0 +1,38 @@
+"""What nature does: the probe, the object, the far field, the photons; and how an image is judged."""
+
+from fnostab.ptychography.physics.alignment import Aligned, align
+from fnostab.ptychography.physics.detector import amplitude_of, detect, photon_scale
+from fnostab.ptychography.physics.evaluation import Scores, amplitude_spread, constant_scores, evaluate, patch_variation
+from fnostab.ptychography.physics.far_field import far_field
+from fnostab.ptychography.physics.losses import constant_output_loss, mae_loss, poisson_loss
+from fnostab.ptychography.physics.objects import line_object
+from fnostab.ptychography.physics.probe import disk_probe, load_probe, make_probe
+from fnostab.ptychography.physics.scan import Stitched, centre_crop, extract_patches, scan_positions, stitch
+from fnostab.ptychography.physics.twin import twin_share
+
+__all__ = [
+    "Aligned",
+    "Scores",
+    "Stitched",
+    "align",
+    "amplitude_of",
+    "amplitude_spread",
+    "centre_crop",
+    "constant_output_loss",
+    "constant_scores",
+    "detect",
+    "disk_probe",
+    "evaluate",
+    "extract_patches",
+    "far_field",
+    "line_object",
+    "load_probe",
+    "mae_loss",
+    "make_probe",
+    "patch_variation",
+    "photon_scale",
+    "poisson_loss",
+    "scan_positions",
+    "stitch",
+    "twin_share",
+]

@@ -1,0 +1,128 @@
+"""How good a reconstruction is, beside what a constant would score.
+
+A constant reconstruction is the typical failure, and SSIM can be kind to it: against a phase that is
+zero everywhere it is perfect, and an amplitude SSIM near 0.3 is common. So a reconstruction that
+hardly varies gets an SSIM of 0, and the constant's own (`constant_scores`) is meant to stand beside
+every other.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+from fnostab.errors import DataError
+from fnostab.ptychography.physics.alignment import Image, align, without_plane
+
+__all__ = ["Scores", "amplitude_spread", "constant_scores", "evaluate", "patch_variation"]
+
+LEAST_SPREAD = 0.1  # of the truth's: what varies less counts as constant
+FLAT = 1e-6  # a standard deviation below this share of the mean amplitude, or of a radian, is rounding
+SSIM_WINDOW = 7  # pixels, scikit-image's default
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Errors and similarities of a reconstruction; those of the phase are None if it was not asked for.
+
+    Attributes:
+        mae_amp: mean absolute error of the amplitude, in units of the truth's.
+        ssim_amp: structural similarity of the amplitude (Wang et al. 2004), at most 1.
+        mae_phase: mean absolute error of the phase, in radians.
+        ssim_phase: structural similarity of the phase.
+    """
+
+    mae_amp: float
+    ssim_amp: float
+    mae_phase: float | None = None
+    ssim_phase: float | None = None
+
+
+def evaluate(prediction: Tensor, truth: Tensor, *, set_phi: bool) -> Scores:
+    """Compare a stitched prediction with the truth, after `align`.
+
+    The SSIM of an amplitude (phase) that varies less than a tenth as much as the truth's is 0, and so is
+    any SSIM against a truth that does not vary. A prediction that is zero, or has a value that is not
+    finite, scores as a zero amplitude with a constant phase. All scores are finite.
+
+    Args:
+        prediction: complex, shape (H, W), at least 7 x 7.
+        truth: complex, same shape, finite.
+        set_phi: whether the truth has a phase, and the phase is to be scored.
+
+    Raises:
+        DataError: the shapes differ, or are too small for the SSIM.
+    """
+    return _score(prediction, truth, set_phi=set_phi, least_spread=LEAST_SPREAD)
+
+
+def constant_scores(truth: Tensor, *, set_phi: bool) -> Scores:
+    """Scores of a constant reconstruction, its SSIMs as they come instead of 0. Arguments as in `evaluate`."""
+    return _score(torch.ones_like(truth), truth, set_phi=set_phi, least_spread=0.0)
+
+
+def amplitude_spread(prediction: Tensor, truth: Tensor) -> float:
+    """Standard deviation of the mean-matched predicted amplitude, divided by the truth's.
+
+    It is 0 for a prediction that is constant, zero or not finite, and where the truth is constant.
+
+    Args:
+        prediction: stitched, complex, shape (H, W).
+        truth: complex, same shape.
+    """
+    pair = align(prediction, truth)
+    return _spread(pair.amplitude, pair.true_amplitude, FLAT * pair.true_amplitude.mean())
+
+
+def patch_variation(patches: Tensor) -> float:
+    """Standard deviation of the predicted amplitude from patch to patch, divided by its mean.
+
+    The deviation is taken at each pixel and averaged over the pixels. It is 0 if all patches are equal,
+    zero, or if any value is not finite.
+
+    Args:
+        patches: complex or real, shape (n, ..., N, N).
+    """
+    amplitude = patches.detach().abs().double()
+    mean = float(amplitude.mean())
+    if not (np.isfinite(mean) and mean > 0):
+        return 0.0
+    return float(amplitude.std(dim=0, correction=0).mean()) / mean
+
+
+def _score(prediction: Tensor, truth: Tensor, *, set_phi: bool, least_spread: float) -> Scores:
+    if min(truth.shape) < SSIM_WINDOW:
+        raise DataError(
+            f"image of {tuple(truth.shape)} is too small for the SSIM, which needs "
+            f"{SSIM_WINDOW} x {SSIM_WINDOW} pixels: raise data.object_size"
+        )
+    pair = align(prediction, truth)
+    rounding = FLAT * pair.true_amplitude.mean()
+    varies = _spread(pair.amplitude, pair.true_amplitude, rounding) >= least_spread
+    scores = Scores(
+        mae_amp=float(np.abs(pair.amplitude - pair.true_amplitude).mean()),
+        ssim_amp=_ssim(pair.amplitude, pair.true_amplitude, rounding) if varies else 0.0,
+    )
+    if not set_phi:
+        return scores
+    # The plane that was fitted to the difference says nothing about the prediction's own contrast.
+    varies = _spread(without_plane(pair.phase), without_plane(pair.true_phase), FLAT) >= least_spread
+    return replace(
+        scores,
+        mae_phase=float(np.abs(pair.phase - pair.true_phase).mean()),
+        ssim_phase=_ssim(pair.phase, pair.true_phase, FLAT) if varies else 0.0,
+    )
+
+
+def _spread(predicted: Image, true: Image, rounding: float) -> float:
+    spread = float(true.std())
+    return float(predicted.std()) / spread if spread > rounding else 0.0
+
+
+def _ssim(predicted: Image, true: Image, rounding: float) -> float:
+    data_range = float(np.ptp(true))
+    if data_range <= rounding:
+        return 0.0
+    return float(structural_similarity(true, predicted, data_range=data_range, win_size=SSIM_WINDOW))

@@ -1,0 +1,116 @@
+"""The probe: the wave that illuminates the object.
+
+An idealised probe is a disk with a smooth edge and a quadratic phase, as of a slightly defocused
+beam. The curvature matters: a flat symmetric disk gives an object and its twin (inverted and
+conjugated) the same diffraction pattern, and no training can tell them apart.
+"""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fnostab.errors import DataError
+from fnostab.ptychography.settings import ProbeConfig
+from fnostab.record.settings import file_sha256
+
+__all__ = ["disk_probe", "load_probe", "make_probe", "probe_sha256"]
+
+EDGE_WIDTH = 1 / 64  # standard deviation of the disk's edge, as a share of N: one pixel at N = 64
+
+
+def make_probe(config: ProbeConfig, N: int) -> Tensor:
+    """The probe that ``config`` describes, complex64 of shape (N, N), scaled to a peak modulus of 1.
+
+    A probe's own scale has no meaning here: the photon budget sets the dose.
+
+    Raises:
+        DataError: the measured probe can't be used; see `load_probe`.
+    """
+    if config.path is None:
+        return disk_probe(N, config.radius, config.curvature_rad)
+    probe = load_probe(config.path, N, config.sha256)
+    return probe / probe.abs().max()
+
+
+def disk_probe(N: int, radius: float, curvature_rad: float) -> Tensor:
+    """A smoothed disk with a quadratic phase, complex64 of shape (N, N), with a modulus of at most 1.
+
+    Args:
+        N: pixels along a side.
+        radius: of the disk, as a share of N; the modulus is 1/2 there.
+        curvature_rad: phase at the disk's edge, in radians, relative to its centre.
+    """
+    x = torch.arange(N, dtype=torch.float64) - (N - 1) / 2
+    distance = torch.hypot(x[:, None], x) / N
+    modulus = torch.special.ndtr((radius - distance) / EDGE_WIDTH)
+    phase = curvature_rad * (distance / radius) ** 2
+    return torch.polar(modulus, phase).to(torch.complex64)
+
+
+def load_probe(path: str | Path, N: int, sha256: str | None = None) -> Tensor:
+    """A measured probe from the array ``probe`` of an NPZ file, complex64 of shape (N, N).
+
+    Args:
+        path: the file. It is never unpickled.
+        N: pixels along a side that the probe must have.
+        sha256: of the file's bytes, in hexadecimal; None does not check it.
+
+    Raises:
+        DataError: the file is missing, is not such a file, is not the one with that digest, or its
+            probe is not a finite, complex, non-zero array of (N, N).
+    """
+    if sha256 is not None and (found := probe_sha256(path)) != sha256.lower():
+        raise DataError(
+            f"probe file {path} has sha256 {found}, expected {sha256}: "
+            "restore the file, or set data.probe.sha256 to the new digest"
+        )
+    probe = _read(path)
+    if probe.shape != (N, N):
+        raise DataError(f"probe in {path} has shape {probe.shape}, expected ({N}, {N}): set data.N or crop the probe")
+    if not np.iscomplexobj(probe):
+        raise DataError(f"probe in {path} is {probe.dtype}, expected a complex dtype: save amplitude * exp(1j * phase)")
+    narrow = probe.astype(np.complex64)
+    if not np.isfinite(narrow).all():
+        bad = int((~np.isfinite(narrow)).sum())
+        raise DataError(f"probe in {path} has {bad} values that are not finite in complex64: repair or rescale it")
+    if not narrow.any():
+        raise DataError(f"probe in {path} is zero everywhere: it illuminates nothing, give another one")
+    return torch.from_numpy(narrow)
+
+
+def probe_sha256(path: str | Path) -> str:
+    """SHA-256 of a probe file's bytes, in hexadecimal.
+
+    Raises:
+        DataError: the file can't be read.
+    """
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _read(path: str | Path) -> NDArray[Any]:
+    remedy = "save it with numpy.savez(path, probe=...)"
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DataError(f"probe file {path} holds a bare array, expected an NPZ archive: {remedy}")
+        with archive:
+            if "probe" not in archive:
+                raise DataError(f"probe file {path} has arrays {sorted(archive)}, expected 'probe': {remedy}")
+            return np.asarray(archive["probe"])
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"probe file {path} is not a readable NPZ archive of numbers: {remedy}") from error
+
+
+def _unreadable(path: str | Path, error: OSError) -> DataError:
+    return DataError(f"can't read probe file {path}: {error.strerror or error}: correct data.probe.path")

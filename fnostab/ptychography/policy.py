@@ -1,0 +1,211 @@
+"""The policy: what a verdict made the default for new studies and training.
+
+It is a file of its own, so that a group can keep it under version control:
+
+    settings: {execution.gradient_clip_algorithm: agc, execution.gradient_clip_val: 0.01}
+    deprecated: []
+    verdict: {headline: SILVER, run: 5f0c..., date: '2026-03-01', conditions: [...]}
+
+One verdict puts it there, and the next one to be applied replaces it. Its settings lie between the
+profile and what a study says itself: see `Policy.settings_beside`.
+"""
+
+import datetime
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from fnostab.errors import ConfigError
+from fnostab.ptychography.settings import LATER, ModelConfig, TrialConfig
+from fnostab.record.settings import explain, read_yaml, shown, text_of
+
+__all__ = [
+    "CHAMPION",
+    "MODEL_NAME",
+    "Policy",
+    "Source",
+    "architecture_policy",
+    "clear_policy",
+    "clipping_policy",
+    "policy_path",
+    "read_policy",
+]
+
+MODEL_NAME = "fnostab-generator"  # in MLflow's model registry
+CHAMPION = "champion"  # alias of the network that the last GOLD registered
+FILE_NAME = "fnostab-policy.yaml"
+VARIABLE = "FNOSTAB_POLICY"
+HEADER = "# Defaults that a verdict chose. `fnostab policy` shows them, `fnostab policy --clear` removes them.\n"
+GROUPS = {  # settings that only make sense together
+    "architecture": (
+        *("model.architecture", "model.residual", "model.layerscale_init", "model.options"),
+        *(name for name in LATER if name.startswith("model.")),
+    ),
+    "clipping": ("execution.gradient_clip_algorithm", "execution.gradient_clip_val"),
+}
+Settings = dict[str, Any]  # by dotted name
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Frozen):
+    """The verdict that put a policy there.
+
+    Attributes:
+        headline: as in "GOLD (unsupported)".
+        run: MLflow run of the verdict.
+        date: when it was applied.
+        conditions: what it holds for, a line each.
+    """
+
+    headline: str
+    run: str
+    date: datetime.date
+    conditions: tuple[str, ...] = ()
+
+
+class Policy(_Frozen):
+    """Settings by dotted name, and the architectures that new arms should no longer use."""
+
+    settings: Settings
+    deprecated: tuple[str, ...] = ()
+    verdict: Source
+
+    @field_validator("settings")
+    @classmethod
+    def _accepted(cls, settings: Settings) -> Settings:
+        for name in settings:
+            if _group(name) is None:
+                accepted = ", ".join(name for group in GROUPS.values() for name in group)
+                raise ValueError(f"unknown setting {shown(name)}; a policy accepts {accepted}")
+        try:
+            TrialConfig.from_dotted(settings)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return settings
+
+    @property
+    def summary(self) -> str:
+        """Its settings and its verdict in one line."""
+        settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        return f"{settings} ({self.verdict.headline}, verdict run {self.verdict.run})"
+
+    def settings_beside(self, named: Iterable[str]) -> Settings:
+        """The settings that hold where an arm names the settings ``named`` itself.
+
+        Architecture and clipping are taken whole or not at all: an arm that names one setting of
+        a group has the program's defaults for the rest of it. So an arm written without the policy
+        in mind, such as ``model.architecture: hybrid``, means the same with it and without.
+        """
+        taken = {_group(name) for name in named}
+        return {name: value for name, value in self.settings.items() if _group(name) not in taken}
+
+    def write(self, path: Path) -> None:
+        """Write to ``path``, atomically.
+
+        Raises:
+            ConfigError: it can't be written.
+        """
+        partial = path.with_name(f"{path.name}.partial")
+        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        try:
+            partial.write_text(HEADER + text, encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            raise ConfigError(f"can't write the policy {path}: {error.strerror}; {VARIABLE} names another") from error
+
+
+def architecture_policy(winner: Mapping[str, Any], control: Mapping[str, Any], verdict: Source) -> Policy:
+    """The policy of GOLD: the winner's architecture and what is special in it; control's architecture is deprecated.
+
+    Args:
+        winner: dotted settings of the arm that won.
+        control: of the control arm.
+        verdict: that chose it.
+    """
+    settings = _of_group(winner, "architecture")
+    if winner["model.residual"] != "layerscale":
+        settings.pop("model.layerscale_init", None)
+    usual = ModelConfig(architecture=winner["model.architecture"]).model_dump()
+    for name in LATER.keys() & settings.keys():
+        if settings[name] == usual[name.removeprefix("model.")]:
+            settings.pop(name)
+    old, new = control["model.architecture"], winner["model.architecture"]
+    return Policy(settings=settings, deprecated=() if old == new else (old,), verdict=verdict)
+
+
+def clipping_policy(winner: Mapping[str, Any], verdict: Source) -> Policy:
+    """The policy of SILVER: how the winner, an arm given by its dotted settings, clips gradients."""
+    return Policy(settings=_of_group(winner, "clipping"), verdict=verdict)
+
+
+def policy_path() -> Path:
+    """Where the policy is: FNOSTAB_POLICY, or ``fnostab-policy.yaml`` in the working directory."""
+    return Path(os.environ.get(VARIABLE) or FILE_NAME)
+
+
+def read_policy() -> Policy | None:
+    """The policy in force; None if there is none.
+
+    Raises:
+        ConfigError: its file can't be read, or is no policy.
+    """
+    path = policy_path()
+    try:
+        values = read_yaml(text_of(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"can't read the policy {path}: {error.strerror}") from error
+    except ConfigError as error:
+        raise ConfigError(f"the policy {path} is not YAML: {error}; {_way_out()}") from error
+    try:
+        return _parse(values)
+    except ConfigError as error:
+        raise ConfigError(f"the policy {path}: {error}; {_way_out()}") from None
+
+
+def clear_policy() -> bool:
+    """Remove the policy's file, readable or not; answer whether there was one.
+
+    Raises:
+        ConfigError: it can't be removed.
+    """
+    path = policy_path()
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise ConfigError(f"can't remove the policy {path}: {error.strerror}") from error
+    return True
+
+
+def _parse(values: Any) -> Policy:
+    if not isinstance(values, dict):
+        raise ConfigError("expected a mapping with settings, deprecated and verdict")
+    try:
+        return Policy.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, Policy)) from None
+
+
+def _way_out() -> str:
+    return "mend it, or remove it with `fnostab policy --clear`"
+
+
+def _group(name: str) -> str | None:
+    for group, members in GROUPS.items():
+        if any(name == member or name.startswith(f"{member}.") for member in members):
+            return group
+    return None
+
+
+def _of_group(settings: Mapping[str, Any], group: str) -> Settings:
+    return {name: value for name, value in settings.items() if _group(name) == group and value != {}}

@@ -1,0 +1,204 @@
+"""Before a study starts: what each arm takes, as a table; and no arm that can't fit."""
+
+import json
+import multiprocessing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from fnostab.errors import ConfigError, LaunchError
+from fnostab.launch.memory import memory_for_trial
+from fnostab.ptychography.estimates import Estimate, network_key, step_seconds, trace
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.record.settings import flatten
+from fnostab.show.rendering import duration
+
+__all__ = ["Preflight"]
+
+
+class Preflight:
+    """Estimates of arms; those that share network and batch are computed once.
+
+    Args:
+        arms: configurations by the arm's name.
+        jobs: trials side by side.
+        gpus: that they share; 0 for the CPU.
+
+    Attributes:
+        estimates: by the arm's name; their times are there after `measure`.
+        available_bytes: for each trial; None if the GPUs' driver does not say.
+    """
+
+    def __init__(self, arms: Mapping[str, TrialConfig], jobs: int, gpus: int) -> None:
+        self.jobs = jobs
+        self.gpus = gpus
+        self.available_bytes = memory_for_trial(jobs, gpus)
+        sizes = {key: trace(config) for key, config in _distinct(arms.values()).items()}
+        self.estimates = {arm: Estimate(config, sizes[network_key(config)]) for arm, config in arms.items()}
+
+    def fits(self, estimate: Estimate) -> bool:
+        """Whether there is memory enough; what is not known counts as fitting."""
+        needed, available = estimate.needed_bytes, self.available_bytes
+        return needed is None or available is None or needed <= available
+
+    def insist_on_fit(self) -> None:
+        """Refuse arms that do not fit.
+
+        Raises:
+            LaunchError: with what each of them needs, and what would make it fit.
+        """
+        if refusals := self.refusals():
+            raise LaunchError("; ".join(refusals))
+
+    def refusals(self) -> list[str]:
+        """For every network that does not fit: its arms, what they need, and what would make them fit."""
+        arms: dict[str, list[str]] = {}
+        for arm, estimate in self.estimates.items():
+            if not self.fits(estimate):
+                arms.setdefault(network_key(estimate.config), []).append(arm)
+        return [self._refusal(names, self.estimates[names[0]]) for names in arms.values()]
+
+    @property
+    def described(self) -> str:
+        """How many networks `measure` runs, in words."""
+        n = len(self.measurable)
+        return f"{n} network{'s' if n != 1 else ''}"
+
+    @property
+    def measurable(self) -> dict[str, TrialConfig]:
+        """A configuration for every distinct network that is known to fit."""
+        return _distinct(e.config for e in self.estimates.values() if e.size is not None and self.fits(e))
+
+    def measure(self) -> None:
+        """Time a step of every network that is known to fit.
+
+        On the CPU in this process; on a GPU in one of its own, so that this one takes none of its memory.
+        """
+        networks = self.measurable
+        if self.gpus and torch.cuda.is_available():
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                waiting = [pool.submit(step_seconds, config, "cuda") for config in networks.values()]
+                times = [future.result() for future in waiting]
+        else:
+            times = [step_seconds(config, "cpu") for config in networks.values()]
+        of_network = dict(zip(networks, times, strict=True))
+        for arm, estimate in self.estimates.items():
+            self.estimates[arm] = replace(estimate, step_s=of_network.get(network_key(estimate.config)))
+
+    def study_s(self, trials: Mapping[str, int]) -> float | None:
+        """Seconds that so many trials of each arm take; None if that of an arm is not known."""
+        seconds = {arm: self.estimates[arm].trial_s for arm in trials}
+        known = [each for each in seconds.values() if each is not None]
+        if len(known) < len(seconds):
+            return None
+        return max(sum(n * (seconds[arm] or 0.0) for arm, n in trials.items()) / self.jobs, *known)
+
+    def table(self) -> Table:
+        """A row for each arm; "unknown" where a network of one's own can't be traced.
+
+        "state" is weights, gradients and what the optimiser keeps.
+        """
+        table = Table(box=None, pad_edge=False)
+        columns = ("blocks", "weights", "state", "activations", "in all", "step", "trial")
+        table.add_column("arm", no_wrap=True)
+        for column in columns:
+            table.add_column(column, justify="right")
+        for arm, estimate in self.estimates.items():
+            size, config = estimate.size, estimate.config
+            cells = ["unknown"] * 4
+            if size is not None:
+                of_bytes = (size.state_bytes, size.activation_bytes, estimate.needed_bytes)
+                cells = [_millions(size.parameters), *map(_bytes, of_bytes)]
+            step = "unknown" if estimate.step_s is None else _seconds(estimate.step_s)
+            trial = "unknown" if estimate.trial_s is None else duration(estimate.trial_s)
+            table.add_row(arm, str(config.model.fno_blocks), *cells, step, trial)
+        return table
+
+    def summary(self, trials: Mapping[str, int]) -> str:
+        """One line: how long so many trials of each arm take together."""
+        seconds = self.study_s(trials)
+        total = sum(trials.values())
+        what = f"{total} trial{'s' if total > 1 else ''}, {self.jobs} at a time"
+        return f"{what}: {'of unknown time' if seconds is None else f'about {duration(seconds)}'} if none ends early"
+
+    def _refusal(self, arms: Sequence[str], estimate: Estimate) -> str:
+        one = len(arms) == 1
+        return (
+            f"arm{'' if one else 's'} {', '.join(arms)} need{'s' if one else ''} {_bytes(estimate.needed_bytes)} while "
+            f"training, {_bytes(self.available_bytes)} are there"
+            f"{f' for each of {self.jobs} trials side by side' if self.jobs > 1 else ''}: "
+            + (", ".join(self._remedies(estimate)) or "nothing that was tried makes it fit, lower model.fno_blocks")
+        )
+
+    def _remedies(self, estimate: Estimate) -> Iterator[str]:
+        """What makes an arm fit, found by trying."""
+        needed, available = estimate.needed_bytes or 0, self.available_bytes or 0
+        for jobs in range(self.jobs - 1, 0, -1):
+            there = memory_for_trial(jobs, self.gpus) or 0
+            if needed <= there:
+                yield f"with --jobs {jobs} there are {_bytes(there)}"
+                break
+        fewer_activations, smaller = _fewer_activations(estimate.config), _smaller(estimate.config)
+        least: dict[str, Any] = {}
+        found = []
+        if estimate.size is not None and needed - estimate.size.activation_bytes < available:
+            found = [self._first_that_fits(estimate.config, changes) for changes in fewer_activations]
+        found.append(self._first_that_fits(estimate.config, smaller))
+        if not any(found):
+            for changes in fewer_activations:
+                least |= changes[-1]
+            found = [self._first_that_fits(estimate.config, [{**least, **change} for change in smaller or [{}]])]
+        yield from filter(None, found)
+
+    def _first_that_fits(self, config: TrialConfig, changes: Sequence[dict[str, Any]]) -> str | None:
+        for change in changes:
+            try:
+                changed = TrialConfig.from_dotted(flatten(config) | change)
+            except ConfigError:
+                continue
+            estimate = Estimate(changed, trace(changed))
+            if estimate.size is not None and self.fits(estimate):
+                settings = " and ".join(f"{name}={json.dumps(value)}" for name, value in change.items())
+                return f"with {settings} it needs {_bytes(estimate.needed_bytes)}"
+        return None
+
+
+def _fewer_activations(config: TrialConfig) -> list[list[dict[str, Any]]]:
+    """Changes that leave the network as it is; in each list the mildest first."""
+    changes: list[list[dict[str, Any]]] = []
+    if not config.model.checkpoint_blocks:
+        changes.append([{"model.checkpoint_blocks": True}])
+    batch = config.training.batch_size
+    if batch > 1:
+        changes.append([{"training.batch_size": batch >> k} for k in range(1, batch.bit_length())])
+    return changes
+
+
+def _smaller(config: TrialConfig) -> list[dict[str, Any]]:
+    """Caps on the width below what the network has, the highest first."""
+    model = config.model
+    widest = model.hidden_channels * model.N // model.min_resolution
+    widest = min(widest, model.max_hidden_channels or widest)
+    caps = [model.hidden_channels << k for k in range(model.N.bit_length())]
+    return [{"model.max_hidden_channels": cap} for cap in reversed(caps) if cap < widest]
+
+
+def _distinct(configs: Iterable[TrialConfig]) -> dict[str, TrialConfig]:
+    return {network_key(config): config for config in configs}
+
+
+def _bytes(n_bytes: int | None) -> str:
+    n = n_bytes or 0
+    return f"{n / 1e9:.1f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"
+
+
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.1f} M" if parameters >= 1e7 else f"{parameters / 1e6:.2f} M"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"

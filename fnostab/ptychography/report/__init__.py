@@ -1,0 +1,1 @@
+"""Report panels and documents of the ptychography task."""

@@ -1,0 +1,217 @@
+"""The report of a whole chain of studies, before it is HTML or Markdown: what was asked, run and found, in order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import median
+from typing import Any
+
+from fnostab import __version__
+from fnostab.decision import ArmSummary, Criterion, Roles, Rules, Stage, Verdict, decide
+from fnostab.figures import failure_rate_forest
+from fnostab.figures.arms import FailureRate
+from fnostab.record import names
+from fnostab.record.table import TrialRow
+from fnostab.record.trial import StudySpec
+from fnostab.report.content import IN_WORDS, differences
+from fnostab.report.pictures import Picture, drawing
+from fnostab.report.verdict import Case, conditions, headline, remarks
+
+__all__ = ["Chapter", "Decision", "Drift", "Moments", "Ran", "Story", "chapter", "compose_story", "drifts"]
+
+Moments = Mapping[str, Mapping[str, Mapping[str, Any]]]  # arm -> when -> what `fnostab activations` writes of it
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Means of the outputs of an arm's first and last block, as medians over seeds, and whether they grow.
+
+    Attributes:
+        when: "initialisation" or "after training".
+        seeds: how many.
+        slope: change of the mean from one block to the next.
+        interval: of the slope, 95 %; None with one seed.
+        growth: "grows", "does not grow" or "can't tell".
+    """
+
+    arm: str
+    when: str
+    seeds: int
+    first_mean: float
+    last_mean: float
+    slope: float
+    interval: tuple[float, float] | None
+    growth: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A verdict within the chain, or what a study at its end found; ``page`` is the address of its run.
+
+    ``next_step`` is empty where the chain has taken it.
+    """
+
+    headline: str
+    reason: str
+    next_step: str
+    run_id: str
+    page: str
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A study of the chain: what it is called in the report, why it was run, and what it is in the store."""
+
+    title: str
+    why: str
+    study: StudySpec
+    trials: Sequence[TrialRow]
+    page: str
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One study of the chain as the report shows it.
+
+    Attributes:
+        changes: of each arm, the settings in which it differs from control, as "name=value".
+        against: of each arm, the p-value of `fewer_failures` against control; None where it was not tested.
+        finding: in a sentence, of a study without a decision.
+        left_out: a line for each arm with trials that take no part.
+    """
+
+    ran: Ran
+    arms: Sequence[ArmSummary]
+    changes: Mapping[str, Sequence[str]]
+    against: Mapping[str, float | None]
+    rates: Picture
+    finding: str
+    left_out: Sequence[str]
+    decisions: Sequence[Decision]
+
+
+@dataclass(frozen=True)
+class Story:
+    """Everything that the report of a chain shows. ``verdict`` is the last one on the stages."""
+
+    headline: str
+    verdict: Verdict
+    in_words: str
+    next_step: str
+    conditions: Sequence[str]
+    remarks: Sequence[str]
+    criteria: Sequence[Criterion]
+    drifts: Sequence[Drift]
+    chapters: Sequence[Chapter]
+    commands: Sequence[str]
+    verdict_page: str
+    primary_metric: str
+    store: str
+    on_server: bool
+    made_at: datetime
+    version: str = __version__
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """All of them, in the order in which they are shown."""
+        return [chapter.rates for chapter in self.chapters]
+
+
+def drifts(moments: Moments) -> list[Drift]:
+    """First against last block of every arm, at initialisation and after training."""
+    mean = names.ACTIVATION_MEAN.rstrip("/")
+    found = []
+    for arm, of_arm in moments.items():
+        for when, measured in of_arm.items():
+            if drift := measured["drift"]:
+                means = [[block[mean] for block in blocks.values()] for blocks in measured["seeds"].values() if blocks]
+                first, last = (median(of_seed[which] for of_seed in means) for which in (0, -1))
+                slope = drift["mean_slope"]
+                interval = tuple(slope["interval"]) if slope["interval"] else None
+                found.append(Drift(arm, when, slope["n"], first, last, slope["estimate"], interval, drift["mean"]))
+    return found
+
+
+def chapter(ran: Ran, decisions: Sequence[Decision] = (), finding: str = "") -> Chapter:
+    """Count, compare and draw a study; of one without ``decisions`` or a ``finding`` it says which arm did best.
+
+    Raises:
+        DecisionError: its control was not run.
+    """
+    study = ran.study
+    rules = Rules(alpha=study.alpha, loss_margin=study.loss_margin, higher_is_better=study.higher_is_better)
+    verdict = decide(_roles(study), Stage("a", tuple(ran.trials)), rules=rules)
+    arms = [summary for arm in study.arms for summary in verdict.arms if summary.arm == arm]
+    table = differences(study, [summary.arm for summary in arms])
+    best = verdict.best[0].removeprefix("Stage A: ")
+    return Chapter(
+        ran=ran,
+        arms=arms,
+        changes={s.arm: _changes(s.arm, study.control, table) for s in arms},
+        against={c.arm: c.p for c in verdict.criteria if c.name == "fewer_failures"},
+        rates=drawing(
+            failure_rate_forest({s.arm: FailureRate(s.n_failed, s.n, s.failure_rate_ci) for s in arms}),
+            f"{study.name}-failure-rates",
+            alt=f"{study.name}: failure rate of each arm with its 95 % interval",
+        ),
+        finding=finding or ("" if decisions else best),
+        left_out=[line.removeprefix("Stage A, ") for s in arms if (line := s.excluded_line)],
+        decisions=decisions,
+    )
+
+
+def compose_story(
+    case: Case,
+    chapters: Sequence[Chapter],
+    moments: Moments,
+    *,
+    next_step: str,
+    commands: Sequence[str],
+    verdict_page: str,
+    store: str,
+    made_at: datetime,
+) -> Story:
+    """Put the report of a chain together.
+
+    Args:
+        case: its last verdict on the stages.
+        chapters: its studies, in the order in which they were run.
+        moments: of the activations of each arm's blocks.
+        next_step: what is left to do after the last study.
+        commands: that repeat it.
+        verdict_page: address of the verdict's run.
+        store: address that may be shown.
+        made_at: when.
+    """
+    study = case.studies["a"]
+    return Story(
+        headline=headline(case.verdict),
+        verdict=case.verdict,
+        in_words=IN_WORDS[case.verdict.name],
+        next_step=next_step,
+        conditions=conditions(case.studies),
+        remarks=remarks(case),
+        criteria=[c for c in case.verdict.criteria if c.decides and _is_asked(c, study)],
+        drifts=drifts(moments),
+        chapters=chapters,
+        commands=commands,
+        verdict_page=verdict_page,
+        primary_metric=study.primary_metric,
+        store=store,
+        on_server=store.startswith("http"),
+        made_at=made_at,
+    )
+
+
+def _is_asked(criterion: Criterion, study: StudySpec) -> bool:
+    roles = _roles(study)
+    return criterion.arm in roles.candidates and criterion.name in roles.criteria(criterion.arm, criterion.stage)
+
+
+def _roles(study: StudySpec) -> Roles:
+    return Roles(study.control, study.roles.get("architecture"), study.roles.get("clipping"))
+
+
+def _changes(arm: str, control: str, table: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    differing = {name: values[arm] for name, values in table.items() if values.get(arm) != values.get(control)}
+    return [f"{name.rpartition('.')[2]}={'none' if value is None else value}" for name, value in differing.items()]

@@ -1,0 +1,318 @@
+"""The configuration of a trial: typed, validated once, immutable after.
+
+The same dotted names (``model.fno_blocks``) are used in YAML, on the command line, by
+``mlflow run -P``, as MLflow params and here. Unknown keys, wrong types and impossible combinations
+are refused before anything starts: `TrialConfig.from_dotted` raises a `ConfigError` of one line.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from fnostab.errors import ConfigError
+from fnostab.record.settings import Frozen, digest, explain, flatten, nest, suggestion
+from fnostab.seeding import stream_seed
+
+__all__ = [
+    "ARCHITECTURES",
+    "LATER",
+    "PRESETS",
+    "DataConfig",
+    "ExecutionConfig",
+    "ModelConfig",
+    "MonitorConfig",
+    "ProbeConfig",
+    "TrainingConfig",
+    "TrialConfig",
+]
+
+ARCHITECTURES = {  # the residuals that each accepts; the first is its default
+    "fno": ("plain", "zero_gamma", "layerscale", "depth", "skipinit"),
+    "hybrid": ("plain", "depth", "skipinit"),
+    "stable_hybrid": ("zero_gamma", "layerscale"),
+    "bounded_hybrid": ("plain", "depth", "skipinit"),
+}
+PRESETS = {  # settings of the model whose default follows the architecture
+    "bounded_hybrid": {"pre_norm": "rms", "limiter": "both"},
+}
+LATER = {  # settings that the first trials did not have, with the value that changes nothing
+    "model.pre_norm": "none",
+    "model.limiter": "none",
+    "model.limiter_tau": 3.0,
+    "model.decoder_norm": "none",
+    "model.leaky": "none",
+    "model.stabiliser": "none",
+    "model.head": "real_imaginary",
+    "training.adam_beta2": 0.999,
+    "training.learning_rates": "uniform",
+    "training.mup_base_width": None,
+    "execution.agc_exempt": "head",
+    "execution.convolution_precision": "float32",
+    "monitor.stagnated_twin_share": 0.5,
+}
+EPOCH_CAP = 20
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class ProbeConfig(Frozen):
+    """The illumination: an idealised one, or a measured one from a file.
+
+    Without phase curvature a flat symmetric disk cannot tell the object from its twin image.
+    """
+
+    path: str | None = None  # NPZ file with a complex array `probe` of (N, N); the rest is then unused
+    sha256: str | None = None  # of that file; filled in when a study is resolved
+    radius: Annotated[float, Field(gt=0, le=0.5)] = 0.25  # of the disk, as a share of N
+    curvature_rad: Annotated[float, Field(ge=0)] = 3.0  # phase at the disk's edge
+
+
+class DataConfig(Frozen):
+    """The grid-lines problem. Training, validation and test use independent objects."""
+
+    N: Annotated[int, Field(ge=4)] = 64  # pixels along a side of a diffraction pattern
+    object_size: PositiveInt = 392  # pixels along a side
+    n_lines: PositiveInt = 400
+    set_phi: bool = False  # without it the phase is zero and phase metrics mean nothing
+    nimgs_train: PositiveInt = 1  # objects
+    nimgs_test: PositiveInt = 1  # objects, for validation and for test each
+    scan_stride_train: PositiveInt = 4  # pixels
+    scan_stride_test: PositiveInt = 10  # pixels, for validation and test
+    nphotons: PositiveFloat = 1e9  # mean photon count of a training pattern
+    probe: ProbeConfig = ProbeConfig()
+    seed: Annotated[int, Field(ge=0)] = 0  # of objects and photon noise
+
+    @model_validator(mode="after")
+    def _scan_fits(self) -> Self:
+        if self.object_size < self.N + self.scan_stride_test:
+            raise ValueError(
+                f"object_size={self.object_size} leaves no room to scan: "
+                f"at least N + scan_stride_test = {self.N + self.scan_stride_test} is needed"
+            )
+        if max(self.scan_stride_train, self.scan_stride_test) > self.N // 2:
+            raise ValueError(f"scan strides must not exceed N / 2 = {self.N // 2}, or stitching leaves gaps")
+        return self
+
+
+class ModelConfig(Frozen):
+    """A generator: measured amplitudes in, complex object patches out."""
+
+    architecture: str = "hybrid"  # a built-in name, or package.module.Class of your own
+    N: Annotated[int, Field(ge=4)] = 64  # follows data.N
+    hidden_channels: PositiveInt = 32  # at full resolution
+    fno_blocks: PositiveInt = 4
+    fno_modes: PositiveInt = 12  # Fourier modes kept along each axis, each sign of the rows
+    max_hidden_channels: PositiveInt | None = None  # cap on the doubling; null is none
+    min_resolution: Annotated[int, Field(ge=2)] = 4  # floor of the halving; further blocks keep their size
+    checkpoint_blocks: bool = False  # keep less for the backward pass, and compute blocks twice; same numbers
+    residual: Literal["plain", "zero_gamma", "layerscale", "depth", "skipinit"] = "plain"  # follows architecture
+    layerscale_init: PositiveFloat = 1e-3
+    pre_norm: Literal["none", "rms"] = "none"  # before each block's branch; default follows architecture
+    limiter: Literal["none", "blocks", "decoder", "both"] = "none"  # before activations; follows architecture
+    limiter_tau: PositiveFloat = 3.0  # bound of their inputs' root mean square
+    decoder_norm: Literal["none", "group"] = "none"  # before the decoder's activation
+    leaky: Literal["none", "blocks", "decoder", "both"] = "none"  # whose GELU leaks
+    stabiliser: Literal["none", "tanh"] = "none"  # before the spectral convolution
+    head: Literal["real_imaginary", "polar"] = "real_imaginary"  # what the last layer gives
+    options: dict[str, int | float | str | bool | None] = Field(default={})  # for a network of your own
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_architecture(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        architecture = values.get("architecture", "hybrid")
+        known = architecture if isinstance(architecture, str) else ""
+        follow = {"residual": ARCHITECTURES.get(known, ("plain",))[0], **PRESETS.get(known, {})}
+        return {**values, **{name: default for name, default in follow.items() if values.get(name) is None}}
+
+    @field_validator("architecture")
+    @classmethod
+    def _known_architecture(cls, name: str) -> str:
+        if name not in ARCHITECTURES and "." not in name:
+            raise ValueError(
+                f"{name!r} is not known{suggestion(name, ARCHITECTURES)}; "
+                f"accepted: {', '.join(ARCHITECTURES)}, or package.module.Class of your own"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        accepted = ARCHITECTURES.get(self.architecture)
+        if accepted and self.residual not in accepted:
+            raise ValueError(f"residual={self.residual} with {self.architecture}: accepted {', '.join(accepted)}")
+        if accepted and self.options:
+            raise ValueError(f"options are for a network of your own, {self.architecture} takes none")
+        if self.max_hidden_channels is not None and self.max_hidden_channels < self.hidden_channels:
+            raise ValueError(
+                f"max_hidden_channels={self.max_hidden_channels} is below hidden_channels={self.hidden_channels}: "
+                "raise it, lower hidden_channels, or set null for no cap"
+            )
+        met = [self.N]
+        while met[-1] % 2 == 0 and met[-1] > 2:
+            met.append(met[-1] // 2)
+        if self.min_resolution not in {*met, type(self).model_fields["min_resolution"].default}:
+            raise ValueError(
+                f"min_resolution={self.min_resolution} is never met: "
+                f"halving N={self.N} gives {', '.join(map(str, met))}; set one of these"
+            )
+        return self
+
+
+class TrainingConfig(Frozen):
+    """How a network learns."""
+
+    epochs: PositiveInt = 20
+    stress_test: bool = False  # needed for more than 20 epochs
+    batch_size: PositiveInt = 16
+    loss: Literal["mae", "poisson"] = "mae"
+    optimizer: Literal["adam", "adamw", "sgd", "stable_adamw"] = "adam"  # the last: AdamW with update clipping
+    learning_rate: PositiveFloat = 1e-3
+    learning_rates: Literal["uniform", "mup"] = "uniform"  # of layers; mup: less for those that read many channels
+    mup_base_width: PositiveInt | None = None  # channels up to which mup keeps the rate; null: model.hidden_channels
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999  # of the squares' moving average, of all but SGD
+    schedule: Literal["none", "warmup", "cosine", "warmup_cosine"] = "none"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0  # optimiser steps of linear warm-up
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # the same in epochs, or parts of one
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.epochs > EPOCH_CAP and not self.stress_test:
+            raise ValueError(
+                f"epochs={self.epochs} is above {EPOCH_CAP}: comparison runs stay at or below it; "
+                "set training.stress_test=true if this is a stress test"
+            )
+        if self.warmup_steps and self.warmup_epochs:
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps} and warmup_epochs={self.warmup_epochs:g} say the same twice: set one"
+            )
+        if self.adam_beta2 != type(self).model_fields["adam_beta2"].default and self.optimizer == "sgd":
+            raise ValueError(f"adam_beta2={self.adam_beta2:g} has no effect with optimizer=sgd: leave it out")
+        if self.learning_rates == "mup" and self.optimizer == "sgd":
+            raise ValueError("learning_rates=mup is a rule for Adam's steps, not for optimizer=sgd: set uniform")
+        if self.mup_base_width is not None and self.learning_rates != "mup":
+            raise ValueError(
+                f"mup_base_width={self.mup_base_width} has no effect with learning_rates={self.learning_rates}: set mup"
+            )
+        given = next((name for name in ("warmup_steps", "warmup_epochs") if getattr(self, name)), None)
+        if given and self.schedule in ("none", "cosine"):
+            raise ValueError(f"{given} has no effect with schedule={self.schedule}: set warmup or warmup_cosine")
+        if self.schedule == "warmup" and not given:
+            raise ValueError("schedule=warmup needs warmup_steps or warmup_epochs")
+        return self
+
+    def warmup(self, steps_per_epoch: int) -> int:
+        """Optimiser steps of linear warm-up."""
+        return self.warmup_steps or round(self.warmup_epochs * steps_per_epoch)
+
+    @property
+    def val_loss_name(self) -> str:
+        """Name of the monitored validation loss: loss, ``val``, and the quantity it compares."""
+        return f"{self.loss}_val_Amp_loss"
+
+
+class ExecutionConfig(Frozen):
+    """How training is carried out: never a part of the model's identity."""
+
+    gradient_clip_algorithm: Literal["norm", "value", "agc", "zclip"] = "norm"
+    gradient_clip_val: PositiveFloat | None = None  # null: no clipping; of agc the factor lambda, of zclip the z-score
+    agc_exempt: Literal["head", "decoder"] = "head"  # what agc leaves out; decoder: of hybrids, the head too
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    convolution_precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of real ones; tf32 is for a GPU
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.convolution_precision == "tf32" and self.device == "cpu":
+            raise ValueError("convolution_precision=tf32 has no effect with device=cpu: use float32 or bfloat16")
+        return self
+
+
+class MonitorConfig(Frozen):
+    """What counts as a failure, and what happens then. docs/outcomes.md has the reasons."""
+
+    block_steps: PositiveInt = 32  # steps between two reads of the device
+    after_failure: Literal["stop", "continue"] = "stop"
+    collapsed_spread: PositiveFloat = 0.1  # of the stitched amplitude, as a share of the truth's
+    collapsed_patch_variation: PositiveFloat = 0.005
+    exploded_vs_constant: PositiveFloat = 2.0  # times the constant output's loss
+    exploded_vs_best: PositiveFloat = 3.0  # times the trial's own best
+    stagnated_vs_constant: PositiveFloat = 0.95
+    stagnated_twin_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the patches, above which no loss counts
+
+
+class TrialConfig(Frozen):
+    """Everything that determines a trial, but for its seed."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+    monitor: MonitorConfig = MonitorConfig()
+    vary: tuple[Literal["initialisation", "data_order", "data"], ...] = ("initialisation", "data_order")
+
+    @classmethod
+    def from_dotted(cls, settings: Mapping[str, Any]) -> Self:
+        """Build from dotted names, as in ``{"model.fno_blocks": 8}``.
+
+        Raises:
+            ConfigError: an unknown name, or a value that is not accepted, alone or beside another.
+        """
+        try:
+            return cls.model_validate(nest(settings))
+        except ValidationError as error:
+            location = error.errors(include_url=False)[0]["loc"]
+            raise ConfigError(explain(error, cls), ".".join(map(str, location))) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_follows_data(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        data, model = values.get("data", {}), values.get("model", {})
+        if isinstance(data, DataConfig):
+            data = {"N": data.N}
+        if isinstance(model, ModelConfig):
+            model = model.model_dump(exclude_unset=True)
+        if isinstance(data, Mapping) and isinstance(model, Mapping) and "N" in data and "N" not in model:
+            return {**values, "model": {**model, "N": data["N"]}}
+        return values
+
+    @model_validator(mode="after")
+    def _decoder_is_there(self) -> Self:
+        hybrid = self.model.architecture.endswith("hybrid")
+        if self.execution.agc_exempt == "decoder" and not hybrid:
+            raise ValueError(
+                f"execution.agc_exempt=decoder: {self.model.architecture} has no part of that name; set head"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Self:
+        if self.model.N != self.data.N:
+            raise ValueError(f"model.N={self.model.N} but data.N={self.data.N}: set data.N alone, model.N follows")
+        return self
+
+    def stream(self, seed: int, what: Literal["initialisation", "data_order", "data"]) -> int:
+        """Seed of one random stream of the trial with this ``seed``."""
+        return stream_seed(seed if what in self.vary else 0, what)
+
+    def data_seed(self, seed: int) -> int:
+        """Seed of objects and noise: the study's own, unless ``vary`` names the data."""
+        return self.stream(seed, "data") if "data" in self.vary else self.data.seed
+
+    def identity(self) -> dict[str, Any]:
+        """The dotted settings that change the trial's numbers: all but paths, the device and checkpointing.
+
+        Settings that came later count only where they are used, so that trials from before keep their names.
+        """
+        omitted = {"execution.device", "data.probe.path", "model.checkpoint_blocks"}
+        settings = {key: value for key, value in flatten(self).items() if key not in omitted}
+        return {key: value for key, value in settings.items() if key not in LATER or value != LATER[key]}
+
+    @property
+    def config_hash(self) -> str:
+        """16 hexadecimal digits that name `identity`."""
+        return digest(self.identity())

@@ -1,0 +1,79 @@
+"""What every block of a network does, at initialisation, at a checkpoint and after training.
+
+The drift hypothesis is that y = x + GELU(...) adds a positive mean at every block, so that the mean
+grows with depth. Here it is measured: of first weights and of a checkpoint's by running the network on the
+first validation batch, after training from what the trial recorded at its last validation.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fnostab.monitor.block_statistics import block_states
+from fnostab.ptychography.data import GridLinesData, prepare
+from fnostab.ptychography.models import build_initialised
+from fnostab.ptychography.training.checkpoint import load_checkpoint
+from fnostab.ptychography.training.setup import watched_blocks
+from fnostab.record import names
+from fnostab.record.journal import FILE_NAME, Point, read_journal
+from fnostab.record.trial import TrialSpec
+
+__all__ = ["BlockStates", "at_checkpoint", "at_initialisation", "recorded_last"]
+
+BlockStates = Mapping[str, Mapping[str, float]]
+"""By block, in the order in which they run, and by quantity, as in ``names.BLOCK_QUANTITIES``; finite values."""
+
+
+def at_initialisation(spec: TrialSpec) -> BlockStates:
+    """Of the trial's network with its first weights.
+
+    Raises:
+        FnostabError: the data set or the network can't be made.
+    """
+    config = spec.config
+    return _states(build_initialised(config.model, config.stream(spec.seed, "initialisation")), spec)
+
+
+def at_checkpoint(path: Path, data_dir: Path) -> tuple[TrialSpec, BlockStates]:
+    """Of the network in a checkpoint, and the trial that it is from.
+
+    Args:
+        path: of a file that `fnostab.ptychography.training.checkpoint.BestCheckpoint` wrote.
+        data_dir: where data sets are cached on this machine.
+
+    Raises:
+        FnostabError: it is no such file, or the data set or the network can't be made.
+    """
+    generator, spec = load_checkpoint(path)
+    spec = spec.model_copy(update={"data_dir": str(data_dir)})
+    return spec, _states(generator, spec)
+
+
+def recorded_last(directory: Path) -> BlockStates:
+    """Of a trial's network at its last validation, from its journal; empty if it never came to one."""
+    last: Mapping[str, float] = {}
+    for record, _ in read_journal(directory / FILE_NAME):
+        if isinstance(record, Point) and any(name.startswith(names.ACTIVATION_MEAN) for name in record.values):
+            last = record.values
+    states: dict[str, dict[str, float]] = {}
+    for name, value in last.items():
+        quantity, slash, block = name.partition("/")
+        if quantity + slash in names.BLOCK_QUANTITIES:
+            states.setdefault(block, {})[quantity + slash] = value
+    return states
+
+
+def _states(generator: nn.Module, spec: TrialSpec) -> BlockStates:
+    config = spec.config
+    data = prepare(config.data, config.data_seed(spec.seed), spec.data_dir)
+    amplitudes, _ = next(iter(GridLinesData(data, config.training.batch_size, 0).val_dataloader()))
+    with torch.no_grad(), block_states(watched_blocks(generator)) as seen:
+        generator.eval()(amplitudes)
+    finite = {
+        block: {quantity: float(value) for quantity, value in state.items() if math.isfinite(value)}
+        for block, state in seen.items()
+    }
+    return {block: state for block, state in finite.items() if state}

@@ -1,0 +1,72 @@
+"""The weights of the best epoch, as safetensors: no code is run when they are loaded."""
+
+import math
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from fnostab.errors import CheckpointError
+from fnostab.monitor.state import write_tensors
+from fnostab.ptychography.models import build_generator
+from fnostab.record.trial import TrialSpec
+
+__all__ = ["BestCheckpoint", "load_checkpoint"]
+
+
+class BestCheckpoint(Callback):
+    """Keep the generator's weights of the validation with the lowest loss.
+
+    Args:
+        path: of the file. Its metadata hold the trial's specification as JSON, and the loss.
+        spec: of the trial.
+    """
+
+    def __init__(self, path: Path, spec: TrialSpec) -> None:
+        self.path = path
+        self.spec = spec
+        self._best = math.inf
+
+    def state_dict(self) -> dict[str, float]:
+        return {"best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self._best = state_dict["best"]
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        loss = float(trainer.callback_metrics[self.spec.config.training.val_loss_name])
+        if loss >= self._best or not math.isfinite(loss):
+            return
+        self._best = loss
+        weights = {  # copies, since the format refuses tensors that share memory, as tied weights do
+            name: tensor.cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in pl_module.generator.state_dict().items()
+        }
+        write_tensors(weights, self.path, {"trial": self.spec.model_dump_json(), "val_loss": repr(loss)})
+
+
+def load_checkpoint(path: Path) -> tuple[nn.Module, TrialSpec]:
+    """Build the network of a checkpoint that `BestCheckpoint` wrote, with its weights.
+
+    Raises:
+        CheckpointError: it can't be read, is no such file, or its weights are not those of its network.
+        ModelError: its network can't be built.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            spec = TrialSpec.model_validate_json((file.metadata() or {})["trial"])
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        generator = build_generator(spec.config.model)
+        generator.load_state_dict(weights)
+    except OSError as error:
+        raise CheckpointError(f"can't read the checkpoint {path}: {error.strerror or error}") from error
+    except (SafetensorError, KeyError, ValidationError, RuntimeError) as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise CheckpointError(f"{path} is not a checkpoint that this version can load: {what}") from error
+    return generator, spec

@@ -1,0 +1,154 @@
+"""Gradient clipping: by global norm, by value, adaptively by unit (AGC), or by what is usual for the norm (ZClip).
+
+AGC is algorithm 2 of Brock et al. 2021, "High-Performance Large-Scale Image Recognition Without
+Normalization"; reference implementation: github.com/google-deepmind/deepmind-research, nfnets/agc_optax.py.
+A unit is what feeds one output: a row of a linear layer, a filter of a convolution. Its norms are taken
+over all axes but one, which depends on the kind of layer, so `mark_units_` notes it on the parameters:
+
+    unit_dim     the axis that counts units, 0 if absent; parameters of fewer than two axes are one unit
+    agc_exempt   True leaves the parameter out of AGC
+
+All functions change gradients in place and return the clipped share as a 0-d tensor on the gradients'
+device, without waiting for that device. Parameters without a gradient are skipped; complex gradients
+count by their modulus, or in `clip_gradients_` by value as pairs of reals. No clipping stops a NaN or
+infinite gradient: one NaN makes the whole gradient NaN under ``norm``, and that of its unit under ``agc``.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from fnostab.errors import ConfigError
+from fnostab.ptychography.training.zclip import ZClip
+
+__all__ = ["adaptive_gradient_clip_", "clip_gradients_", "make_clipper", "mark_units_"]
+
+Parameters = Tensor | Iterable[Tensor]
+
+
+def mark_units_(module: nn.Module, exempt: str = "") -> None:
+    """Note on each parameter which axis counts its units, and exempt the final layer from AGC.
+
+    The axis is 1 for transposed convolutions, the layer's class attribute ``weight_unit_dim`` where it
+    has one, and 0 otherwise. The final layer is the module registered last among those that own
+    parameters. Deep copies and loaded networks lose the marks: call this when training starts.
+
+    Args:
+        module: the network.
+        exempt: name of a part of it that AGC is to leave out as well; empty for none.
+    """
+    also = {id(parameter) for parameter in module.get_submodule(exempt).parameters()} if exempt else set()
+    layers = [layer for layer in module.modules() if any(True for _ in layer.parameters(recurse=False))]
+    for layer in layers:
+        transposed = isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+        for parameter in layer.parameters(recurse=False):
+            parameter.unit_dim = getattr(layer, "weight_unit_dim", int(transposed))  # type: ignore[attr-defined]
+            parameter.agc_exempt = layer is layers[-1] or id(parameter) in also  # type: ignore[attr-defined]
+
+
+def make_clipper(algorithm: str, value: float) -> Callable[[Parameters], Tensor]:
+    """What clips the gradients of a training's parameters and returns the clipped share.
+
+    A `ZClip`, which remembers earlier steps, or `clip_gradients_` with these settings, which does not.
+
+    Raises:
+        ConfigError: when called, as `clip_gradients_`.
+    """
+    return ZClip(value) if algorithm == "zclip" else partial(clip_gradients_, value=value, algorithm=algorithm)
+
+
+def clip_gradients_(parameters: Parameters, value: float, algorithm: str) -> Tensor:
+    """Clip by ``norm``, ``value`` or ``agc``; return the clipped share.
+
+    Args:
+        parameters: one tensor, or several on one device.
+        value: the largest global norm (``norm``), the largest absolute element (``value``), or the
+            largest ratio of a unit's gradient norm to its weight norm (``agc``).
+        algorithm: picks the rule.
+
+    Returns:
+        0-d tensor: 1 if the norm was clipped and 0 if not; the share of elements; the share of units.
+
+    Raises:
+        ConfigError: ``algorithm`` is not known, or ``value`` is not positive.
+    """
+    if algorithm not in ALGORITHMS:
+        raise ConfigError(f"gradient_clip_algorithm={algorithm!r} is not known; accepted: {', '.join(ALGORITHMS)}")
+    if not value > 0:
+        raise ConfigError(f"gradient_clip_val={value} must be positive; leave it null for no clipping")
+    return ALGORITHMS[algorithm](parameters, value)
+
+
+def adaptive_gradient_clip_(parameters: Parameters, clip_factor: float, eps: float = 1e-3) -> Tensor:
+    """Scale down each unit's gradient G where ||G|| > clip_factor * max(||W||, eps).
+
+    Args:
+        parameters: one tensor, or several on one device, marked by `mark_units_`.
+        clip_factor: lambda of the paper, typically 0.01 to 0.1.
+        eps: least weight norm, so that units that start at zero can move.
+
+    Returns:
+        Share of units that were clipped, exempt parameters not counted; a 0-d tensor.
+
+    Raises:
+        ConfigError: ``clip_factor`` is not positive.
+    """
+    if not clip_factor > 0:
+        raise ConfigError(f"clip_factor={clip_factor} must be positive")
+    pairs = [(p, g) for p, g in _with_gradient(parameters) if not getattr(p, "agc_exempt", False)]
+    if not pairs:
+        return torch.zeros(())
+    with torch.no_grad():
+        weight_norms = [_unit_norms(p, p) for p, _ in pairs]
+        norms = [_unit_norms(g, p) for p, g in pairs]
+        # Then all units of all parameters at once: few small operations, however deep the network.
+        norm = torch.cat([n.flatten() for n in norms])
+        limit = clip_factor * torch.cat([n.flatten() for n in weight_norms]).clamp(min=eps)
+        scales = (limit / norm).clamp(max=1).split([n.numel() for n in norms])
+        for (_, gradient), scale, shaped in zip(pairs, scales, norms, strict=True):
+            gradient.mul_(scale.view_as(shaped))
+        return (norm > limit).float().mean()
+
+
+def _clip_by_norm_(parameters: Parameters, value: float) -> Tensor:
+    return (clip_grad_norm_(parameters, value) > value).float()
+
+
+def _clip_by_value_(parameters: Parameters, value: float) -> Tensor:
+    gradients = [g for _, g in _with_gradient(parameters)]
+    if not gradients:
+        return torch.zeros(())
+    with torch.no_grad():
+        reals = [part for g in gradients for part in ((g.real, g.imag) if g.is_complex() else (g,))]
+        clipped = torch.stack([torch.count_nonzero(g.abs() > value) for g in reals]).sum()
+        for g in reals:
+            g.clamp_(-value, value)
+        return clipped / sum(g.numel() for g in reals)
+
+
+ALGORITHMS: dict[str, Callable[[Parameters, float], Tensor]] = {
+    "norm": _clip_by_norm_,
+    "value": _clip_by_value_,
+    "agc": adaptive_gradient_clip_,
+}
+
+
+def _with_gradient(parameters: Parameters) -> list[tuple[Tensor, Tensor]]:
+    parameters = [parameters] if isinstance(parameters, Tensor) else parameters
+    return [(p, p.grad) for p in parameters if p.grad is not None]
+
+
+def _unit_norms(values: Tensor, parameter: Tensor) -> Tensor:
+    """Norms over all axes but the one that counts units, kept as axes of length 1."""
+    if values.ndim < 2:
+        return torch.linalg.vector_norm(values)
+    unit_dim = getattr(parameter, "unit_dim", 0)
+    before, after = tuple(range(unit_dim)), tuple(range(unit_dim + 1, values.ndim))
+    if after:
+        values = torch.linalg.vector_norm(values, dim=after, keepdim=True)
+    if before:  # by squares: a norm over leading axes is six times slower on a CPU
+        values = (values.abs() if values.is_complex() else values).square().sum(dim=before, keepdim=True).sqrt()
+    return values

@@ -1,0 +1,93 @@
+"""What a black box says of the failure that it was kept of: read without pickle, and without training."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from fnostab.errors import CheckpointError
+from fnostab.monitor.black_box import BLACK_BOX_FILE, HISTORY_FILE, SCHEMA, STATE_FILE
+from fnostab.record import names
+from fnostab.record.outcomes import Outcome
+from fnostab.record.trial import TrialSpec
+
+__all__ = ["KeptFailure", "find_black_box"]
+
+
+@dataclass(frozen=True)
+class KeptFailure:
+    """A failure of which the black box is there.
+
+    Attributes:
+        folder: that holds it.
+        trial: what was trained.
+        outcome: of the trial.
+        failure_step: 0-based optimiser step.
+        batch: indices of the training patterns of that step.
+        losses: training loss by step, as far as the history goes back.
+        grad_norms: the same of the gradient norm before clipping.
+        environment: packages, device and threads, as `fnostab.ptychography.training.environment` describes them.
+    """
+
+    folder: Path
+    trial: TrialSpec
+    outcome: Outcome
+    failure_step: int
+    batch: tuple[int, ...]
+    losses: Mapping[int, float]
+    grad_norms: Mapping[int, float]
+    environment: Mapping[str, Any]
+
+    @property
+    def state(self) -> Path:
+        """File with the state of the training from before the failure."""
+        return self.folder / STATE_FILE
+
+    @classmethod
+    def read(cls, folder: Path) -> "KeptFailure":
+        """Read what `fnostab.monitor.black_box` wrote.
+
+        Raises:
+            CheckpointError: it is damaged or incomplete, or was written by another version.
+        """
+        try:
+            about = json.loads((folder / BLACK_BOX_FILE).read_text())
+            if about["schema"] != SCHEMA:
+                raise ValueError(f"it has schema {about['schema']!r}, this version of fnostab reads {SCHEMA}")
+            history = load_file(folder / HISTORY_FILE)
+            steps = history["step"].tolist()
+            kept = cls(
+                folder,
+                TrialSpec.model_validate(about["trial"]),
+                Outcome(about["outcome"]),
+                int(about["failure_step"]),
+                tuple(map(int, about["batch"])),
+                dict(zip(steps, history["loss"].tolist(), strict=True)),
+                dict(zip(steps, history["grad_norm"].tolist(), strict=True)),
+                dict(about["environment"]),
+            )
+            if not kept.state.is_file():
+                raise ValueError(f"{STATE_FILE} is missing")
+            return kept
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError, ValidationError) as error:
+            what = " ".join(str(error).split())
+            raise CheckpointError(f"{folder} is not a black box that can be read: {what}") from error
+
+
+def find_black_box(path: Path) -> Path:
+    """The black box at ``path``, or of the trial whose folder it is.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for folder in (path, path / names.BLACK_BOX, path / "artifacts" / names.BLACK_BOX):
+        if (folder / BLACK_BOX_FILE).is_file():
+            return folder
+    raise CheckpointError(
+        f"there is no black box in {path}: trials that fail keep one in artifacts/{names.BLACK_BOX}, others do not"
+    )

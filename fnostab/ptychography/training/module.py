@@ -1,0 +1,152 @@
+"""The LightningModule: predicted object patch, physics, loss.
+
+Self-supervised: the network sees a measured diffraction amplitude and predicts the complex object
+patch; the patch is sent through the physics, and the loss compares the amplitude that it would have
+given with the one that was measured. The true object is only used to judge the reconstruction.
+"""
+
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from fnostab.ptychography.data.grid_lines import GridLines
+from fnostab.ptychography.physics.evaluation import amplitude_spread, evaluate, patch_variation
+from fnostab.ptychography.physics.far_field import far_field
+from fnostab.ptychography.physics.losses import constant_output_loss, mae_loss, poisson_loss
+from fnostab.ptychography.physics.twin import twin_share
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.ptychography.training.clipping import make_clipper, mark_units_
+from fnostab.ptychography.training.learning_rates import parameter_groups
+from fnostab.ptychography.training.lockstep import Seat
+from fnostab.ptychography.training.precision import convolutions_in
+from fnostab.ptychography.training.reconstruction import reconstruct, true_patches
+from fnostab.ptychography.training.schedules import rate_factor
+from fnostab.ptychography.training.stable_adamw import StableAdamW
+from fnostab.ptychography.training.zclip import ZClip
+from fnostab.record import names
+
+__all__ = ["PtychoModule"]
+
+CLIPPER = "fnostab.clipper"  # its place in a checkpoint
+
+
+class PtychoModule(lightning.LightningModule):
+    """Trains a generator on diffraction amplitudes alone.
+
+    Logs at each validation the loss under ``training.val_loss_name`` and, of the reconstructed
+    validation objects, amplitude spread, patch variation, the share of twin images and amplitude SSIM.
+
+    Args:
+        generator: measured amplitudes (B, 1, N, N) float32 to object patches (B, 1, N, N) complex64.
+        data: patterns, probe and true objects.
+        config: of the trial.
+
+    Attributes:
+        clip_fraction: share of units that the last step clipped, a 0-d tensor; None without clipping.
+        gradient_clip_val: as configured; None is no clipping at all.
+        clipper: clips the gradients; None without clipping.
+        seat: its place among trainings side by side, if there are.
+    """
+
+    def __init__(self, generator: nn.Module, data: GridLines, config: TrialConfig) -> None:
+        super().__init__()
+        self.generator = generator
+        self.data = data
+        self.config = config
+        self.gradient_clip_val = value = config.execution.gradient_clip_val
+        self.clipper = None if value is None else make_clipper(config.execution.gradient_clip_algorithm, value)
+        self.clip_fraction: Tensor | None = None
+        self.seat: Seat | None = None
+        self.register_buffer("probe", data.probe, persistent=False)
+        self._patches: list[Tensor] = []
+        self._losses: list[Tensor] = []
+        self._sizes: list[int] = []
+
+    def forward(self, amplitudes: Tensor) -> Tensor:
+        """Complex object patches (B, 1, N, N) of measured amplitudes (B, 1, N, N)."""
+        with convolutions_in(self.config.execution.convolution_precision, amplitudes.device):
+            return self.generator(amplitudes) if self.seat is None else self.seat.forward(amplitudes)
+
+    def loss(self, predicted_amplitude: Tensor, measured_amplitude: Tensor) -> Tensor:
+        """The configured loss, a scalar."""
+        if self.config.training.loss == "mae":
+            return mae_loss(predicted_amplitude, measured_amplitude, self.data.mean_amplitude)
+        return poisson_loss(predicted_amplitude, measured_amplitude, self.data.photon_scale, self.data.mean_count)
+
+    def constant_loss(self) -> float:
+        """Validation loss of the best constant output."""
+        return constant_output_loss(self.loss, self.data.probe, self.data.validation.amplitudes)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        measured, _ = batch
+        return self.loss(far_field(self.probe * self(measured)).abs(), measured)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        super().backward(loss, *args, **kwargs)
+        if self.seat is not None:
+            self.seat.backward()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        measured, _ = batch
+        patches = self(measured)
+        self._patches.append(patches)
+        self._losses.append(self.loss(far_field(self.probe * patches).abs(), measured))
+        self._sizes.append(len(measured))
+
+    def on_validation_epoch_end(self) -> None:
+        patches = torch.cat(self._patches)
+        weights = torch.tensor(self._sizes, dtype=torch.float32, device=patches.device) / len(patches)
+        loss = (torch.stack(self._losses) * weights).sum()
+        self._patches, self._losses, self._sizes = [], [], []
+        pairs = reconstruct(patches.cpu(), self.data.validation, self.config.data)
+        scores = [evaluate(*pair, set_phi=False) for pair in pairs]
+        truth = true_patches(self.data.validation, self.config.data.N)
+        self.log(self.config.training.val_loss_name, loss)
+        self.log(names.AMPLITUDE_SPREAD, float(np.mean([amplitude_spread(*pair) for pair in pairs])))
+        self.log(names.PATCH_VARIATION, patch_variation(patches))
+        self.log(names.TWIN_SHARE, twin_share(patches[:, 0].cpu(), truth, self.data.probe))
+        self.log(names.VAL_SSIM_AMP, float(np.mean([score.ssim_amp for score in scores])))
+
+    def configure_optimizers(self) -> Any:
+        training = self.config.training
+        mark_units_(self.generator, "decoder" if self.config.execution.agc_exempt == "decoder" else "")
+        groups = parameter_groups(self.generator, self.config)
+        # Fused ones take found_inf, by which the monitor keeps a non-finite step from the weights.
+        adam: dict[str, Any] = {"betas": (0.9, training.adam_beta2)}
+        optimizer: torch.optim.Optimizer
+        if training.optimizer == "adam":
+            optimizer = torch.optim.Adam(groups, **adam, fused=True)
+        elif training.optimizer == "adamw":
+            optimizer = torch.optim.AdamW(groups, **adam, fused=True)
+        elif training.optimizer == "stable_adamw":
+            optimizer = StableAdamW(groups, **adam)
+        else:
+            optimizer = torch.optim.SGD(groups, momentum=training.momentum, fused=True)
+        if training.schedule == "none":
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        warmup = training.warmup(steps // training.epochs)
+        factor = rate_factor(warmup, steps, cosine=training.schedule.endswith("cosine"))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # The Trainer knows neither AGC nor its lambda, so clipping is the module's own setting.
+        if self.clipper is not None:
+            self.clip_fraction = self.clipper(list(self.generator.parameters()))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if isinstance(self.clipper, ZClip):
+            checkpoint[CLIPPER] = self.clipper.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if isinstance(self.clipper, ZClip) and CLIPPER in checkpoint:  # not in a replay that changes the clipping
+            self.clipper.load_state_dict(checkpoint[CLIPPER])

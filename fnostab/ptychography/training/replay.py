@@ -1,0 +1,260 @@
+"""Run a failure again from its black box, and say where it began.
+
+The replay goes through the same trainer, data order, clipping and judging as the trial, from the
+state that was kept to a little past the failing step: bit by bit the same on the CPU. Every module is
+watched on the way. With a setting changed it tests a hypothesis: does the failure still happen?
+"""
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from fnostab.errors import CheckpointError, ConfigError
+from fnostab.monitor import Snapshots, StabilityMonitor
+from fnostab.monitor.module_probe import ModuleProbe, ModuleState
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.ptychography.training.kept_failure import KeptFailure, find_black_box
+from fnostab.ptychography.training.replay_callbacks import ChangedSettings, Curves, ReplayEnd
+from fnostab.ptychography.training.setup import choose_device, set_up
+from fnostab.record.outcomes import FAILURES, Outcome, exploded_at, looks_failed
+from fnostab.record.settings import flatten
+
+__all__ = ["Culprit", "KeptFailure", "Replay", "find_black_box", "replay"]
+
+OUT_OF_RANGE = 100.0  # times the root mean square of the module's output at the first replayed step
+FIXED = (
+    *("data.", "vary", "training.batch_size", "training.epochs"),
+    *("training.optimizer", "training.adam_beta2", "training.loss"),
+    *("training.learning_rates", "training.mup_base_width"),  # the groups that the optimiser's state is kept in
+)
+
+Modules = Mapping[int, Mapping[str, ModuleState]]
+
+
+class Culprit(NamedTuple):
+    """The first module that went wrong.
+
+    Attributes:
+        step: 0-based optimiser step.
+        module: its name in the network.
+        where: "output" or "gradient", the latter with respect to its output.
+        what: "not finite", or how far out of range.
+    """
+
+    step: int
+    module: str
+    where: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What came of it.
+
+    Attributes:
+        failure: that was replayed.
+        changed: settings that differ from the trial's.
+        losses: training loss of each replayed step.
+        grad_norms: gradient norm before clipping of each.
+        modules: by step and module, in the order in which the modules ran.
+        n_compared: steps of the trial's own record that were compared with the replay.
+        n_equal: of them, how many gave the same loss and norm to the last bit.
+        outcome: the failure that the replay came to; None if it came to none.
+        failed_at: step at which that was seen, 0-based.
+        culprit: first module whose output or gradient is not finite or out of range.
+        focus: step to look at: the culprit's, the failing one, or that of the largest gradient.
+        device: it ran on.
+    """
+
+    failure: KeptFailure
+    changed: Mapping[str, Any]
+    losses: Mapping[int, float]
+    grad_norms: Mapping[int, float]
+    modules: Modules
+    n_compared: int
+    n_equal: int
+    outcome: Outcome | None
+    failed_at: int | None
+    culprit: Culprit | None
+    focus: int
+    device: str
+
+    @property
+    def fails(self) -> bool:
+        """Whether a failure happened."""
+        return self.outcome is not None
+
+
+def replay(
+    failure: KeptFailure,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    data_dir: Path | None = None,
+    progress: Callable[[int, int], None] = lambda step, last: None,
+) -> Replay:
+    """Train again from the kept state to a little past the failing step.
+
+    Args:
+        failure: to replay.
+        settings: dotted names and the values that they get instead of the trial's.
+        data_dir: where data sets are cached; the trial's own by default.
+        progress: is called after each step with its number and about the last one's.
+
+    Raises:
+        ConfigError: a setting is not known, or can't be changed in the middle of a training.
+        CheckpointError: the network does not fit the state any more.
+        FnostabError: the data set or the network can't be made.
+    """
+    changed = dict(settings or {})
+    config = _changed(failure.trial.config, changed)
+    at_every_step = config.monitor.model_copy(update={"block_steps": 1, "after_failure": "continue"})
+    spec = failure.trial.model_copy(update={"config": config.model_copy(update={"monitor": at_every_step})})
+    if data_dir is not None:
+        spec = spec.model_copy(update={"data_dir": str(data_dir)})
+    device = choose_device(spec.config.execution.device)
+    with _threads(failure.environment.get("threads"), device), tempfile.TemporaryDirectory() as scratch:
+        training = set_up(spec)
+        curves, probe = Curves(), ModuleProbe()
+        monitor = training.monitor(curves)
+        callbacks: list[Callback] = [
+            monitor,
+            ChangedSettings(training.config, changed),
+            Snapshots(monitor, Path(scratch)),
+            probe,
+            ReplayEnd(failure, monitor, bool(changed), progress),
+        ]
+        with _fitting(changed):
+            training.fit(callbacks, device, Path(scratch), failure.state)
+    if monitor.judgement is None:  # Lightning swallowed an interrupt
+        raise KeyboardInterrupt
+    if not curves.losses:
+        raise CheckpointError(
+            f"the state in {failure.folder} is from after the training's last step: nothing to replay"
+        )
+    return _conclude(failure, changed, monitor, curves, probe.steps, device)
+
+
+def _changed(config: TrialConfig, settings: Mapping[str, Any]) -> TrialConfig:
+    changed = TrialConfig.from_dotted({**flatten(config), **settings})  # first: a name may only be misspelt
+    for name in settings:
+        if name.startswith(FIXED) or name in ("data", "training"):
+            raise ConfigError(
+                f"{name} can't be changed in the middle of a training: "
+                "learning rate, schedule, weight decay, clipping and what has no parameters can"
+            )
+    return changed
+
+
+@contextmanager
+def _threads(number: Any, device: torch.device) -> Iterator[None]:
+    """As many as the trial had: sums on the CPU depend on it in their last bits."""
+    before = torch.get_num_threads()
+    if isinstance(number, int) and number > 0 and device.type == "cpu":
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _fitting(changed: Mapping[str, Any]) -> Iterator[None]:
+    """Turn torch's error about a state that does not fit the network into one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        detail = str(error).partition("\n")[2].partition("\n")[0].strip()
+        suspects = [f"{name}={value}" for name, value in changed.items() if name.startswith("model.")]
+        why = f"with {', '.join(suspects)} it" if suspects else "the code of the network has changed: it"
+        raise CheckpointError(
+            f"the state of the black box does not fit the network; {why} has other parameters than the one that "
+            f"failed ({detail[:200]})"
+        ) from error
+
+
+def _conclude(
+    failure: KeptFailure,
+    changed: Mapping[str, Any],
+    monitor: StabilityMonitor,
+    curves: Curves,
+    modules: Modules,
+    device: torch.device,
+) -> Replay:
+    compared = [step for step in failure.losses if step in curves.losses]
+    equal = [
+        _same(curves.losses[step], failure.losses[step]) and _same(curves.grad_norms[step], failure.grad_norms[step])
+        for step in compared
+    ]
+    outcome = _outcome(failure, monitor)
+    failed_at = None
+    if outcome is not None:
+        seen = monitor.first_nonfinite_step
+        failed_at = monitor.validations[-1].step if seen is None or outcome is not Outcome.NONFINITE else seen
+    culprit = _first_out_of_range(modules)
+    return Replay(
+        failure=failure,
+        changed=changed,
+        losses=curves.losses,
+        grad_norms=curves.grad_norms,
+        modules=modules,
+        n_compared=len(compared),
+        n_equal=sum(equal),
+        outcome=outcome,
+        failed_at=failed_at,
+        culprit=culprit,
+        focus=_focus(failure, culprit, curves.grad_norms),
+        device=device.type,
+    )
+
+
+def _same(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))
+
+
+def _outcome(failure: KeptFailure, monitor: StabilityMonitor) -> Outcome | None:
+    """What the replay came to; a rule about all of a training is judged only where all of it was seen."""
+    validations = monitor.validations
+    if monitor.first_nonfinite_step is not None or not all(math.isfinite(v.loss) for v in validations):
+        return Outcome.NONFINITE
+    if failure.outcome is Outcome.NONFINITE:  # it may end within an epoch, where a validation says nothing of the rest
+        return None
+    if failure.outcome is Outcome.STAGNATED:  # the replay went to the end
+        return monitor.outcome if monitor.outcome in FAILURES else None
+    if looks_failed(validations[-1:], None, monitor.rules):
+        return Outcome.COLLAPSED
+    if any(exploded_at(validations, monitor.constant_loss, monitor.rules)[-1:]):
+        return Outcome.EXPLODED
+    return None
+
+
+def _focus(failure: KeptFailure, culprit: Culprit | None, grad_norms: Mapping[int, float]) -> int:
+    if culprit is not None:
+        return culprit.step
+    if failure.outcome is Outcome.NONFINITE and failure.failure_step in grad_norms:
+        return failure.failure_step
+    finite = {step: norm for step, norm in grad_norms.items() if math.isfinite(norm)}
+    return max(finite or grad_norms, key=lambda step: finite.get(step, 0.0))
+
+
+def _first_out_of_range(modules: Modules) -> Culprit | None:
+    start = min(modules)
+    for step in sorted(modules):
+        for name, state in modules[step].items():  # in the order of the forward pass
+            if state.output_max is not None and not math.isfinite(state.output_max):
+                return Culprit(step, name, "output", "not finite")
+            usual = getattr(modules[start].get(name), "output_rms", None) or math.inf
+            if state.output_rms is not None and state.output_rms > OUT_OF_RANGE * usual:
+                return Culprit(step, name, "output", f"{state.output_rms / usual:.3g} times that of step {start}")
+        for name, state in reversed(list(modules[step].items())):  # of the backward pass
+            if state.gradient is not None and not math.isfinite(state.gradient):
+                return Culprit(step, name, "gradient", "not finite")
+    return None

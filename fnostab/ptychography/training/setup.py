@@ -1,0 +1,126 @@
+"""What a trial trains and with what: the same for a trial and for the replay of its failure."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from torch import nn
+
+from fnostab.errors import LaunchError
+from fnostab.monitor import StabilityMonitor, StateFiles
+from fnostab.ptychography.data import GridLines, GridLinesData, prepare
+from fnostab.ptychography.models import build_initialised, residual_blocks
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.ptychography.training.lockstep import Seat
+from fnostab.ptychography.training.module import PtychoModule
+from fnostab.ptychography.training.precision import tf32_only_if
+from fnostab.record.journal import Sink
+from fnostab.record.trial import TrialSpec
+from fnostab.seeding import stream_seed
+
+__all__ = ["Training", "choose_device", "set_up", "watched_blocks"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """A trial that is ready to be trained.
+
+    Attributes:
+        config: of the trial.
+        data: its data set.
+        module: its network with the physics and the loss.
+        batches: of the data set, in the trial's order.
+        constant_loss: validation loss of the best constant output.
+        layers_seed: of whatever a network draws while it trains, as dropout does.
+    """
+
+    config: TrialConfig
+    data: GridLines
+    module: PtychoModule
+    batches: GridLinesData
+    constant_loss: float
+    layers_seed: int
+
+    def monitor(self, sink: Sink | None) -> StabilityMonitor:
+        """A monitor that judges by the trial's rules."""
+        return StabilityMonitor(
+            sink,
+            rules=self.config.monitor,
+            val_loss_name=self.config.training.val_loss_name,
+            constant_loss=self.constant_loss,
+            warmup_steps=self.config.training.warmup(len(self.batches.train_dataloader())),
+        )
+
+    def fit(
+        self,
+        callbacks: Sequence[Callback],
+        device: torch.device,
+        directory: Path,
+        resume: Path | None = None,
+        seat: Seat | None = None,
+    ) -> None:
+        """Train, from the start or from the state in ``resume``, as `fnostab.monitor.state` writes it.
+
+        With a ``seat`` the network's passes are made together with those of other trainings.
+        """
+        trainer = lightning.Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=1,
+            max_epochs=self.config.training.epochs,
+            callbacks=list(callbacks),
+            # LightningEnvironment: under Slurm, Lightning would requeue the job by itself
+            plugins=[LightningEnvironment(), StateFiles()],
+            default_root_dir=directory,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        torch.manual_seed(self.layers_seed)
+        self.module.seat = seat
+        with (
+            warnings.catch_warnings(),
+            tf32_only_if(self.config.execution.convolution_precision, device),
+            seat.taken(self.module.generator) if seat else nullcontext(),
+        ):
+            warnings.filterwarnings("ignore", module="lightning")  # advice on worker processes, of no use here
+            trainer.fit(self.module, self.batches, ckpt_path=resume)
+        self.module.seat = None
+
+
+def set_up(spec: TrialSpec) -> Training:
+    """Make what a trial trains: its data set, and its network with the initial weights of its seed.
+
+    Raises:
+        FnostabError: the data set or the network can't be made.
+    """
+    config = spec.config
+    data = prepare(config.data, config.data_seed(spec.seed), spec.data_dir)
+    generator = build_initialised(config.model, config.stream(spec.seed, "initialisation"))
+    module = PtychoModule(generator, data, config)
+    order_seed = config.stream(spec.seed, "data_order")
+    batches = GridLinesData(data, config.training.batch_size, order_seed)
+    return Training(config, data, module, batches, module.constant_loss(), stream_seed(order_seed, "layers"))
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device for ``execution.device``.
+
+    Raises:
+        LaunchError: a GPU is wanted and torch sees none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise LaunchError("execution.device=cuda, but torch sees no GPU here: use auto or cpu, or mend the driver")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def watched_blocks(generator: nn.Module) -> Mapping[str, nn.Module]:
+    """What to watch the activations of: residual blocks, or the parts of a network of the user's own."""
+    return residual_blocks(generator) or dict(generator.named_children())

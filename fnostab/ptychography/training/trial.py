@@ -1,0 +1,164 @@
+"""One trial from its configuration to its outcome. It reads from top to bottom.
+
+Everything that is known is written to the trial's journal as soon as it is known, and the outcome
+last, so that what is on disk is right whenever the process dies. No MLflow here.
+"""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import fnostab
+from fnostab.errors import CheckpointError
+from fnostab.monitor import BlackBox, BlockStatistics, ResourceSampler, Snapshots
+from fnostab.monitor.exceptions import one_line, outcome_of
+from fnostab.monitor.state import read_state
+from fnostab.ptychography.data import dataset_digest
+from fnostab.ptychography.models import parameter_count
+from fnostab.ptychography.training.checkpoint import BestCheckpoint
+from fnostab.ptychography.training.environment import describe_environment, git_state, owner
+from fnostab.ptychography.training.lockstep import Seat
+from fnostab.ptychography.training.precision import tf32_only_if
+from fnostab.ptychography.training.reconstruction import predict, reconstruct, score
+from fnostab.ptychography.training.setup import choose_device, set_up, watched_blocks
+from fnostab.ptychography.training.trial_figures import draw_history, draw_reconstructions
+from fnostab.record import names
+from fnostab.record.journal import Journal
+from fnostab.record.outcomes import Outcome
+from fnostab.record.settings import flatten
+from fnostab.record.trial import TrialSpec
+
+__all__ = ["run_trial"]
+
+
+def run_trial(spec: TrialSpec, directory: Path, seat: Seat | None = None) -> Outcome:
+    """Train, judge and test one trial, writing its journal and artifacts into ``directory``.
+
+    Args:
+        spec: what to train.
+        directory: of the trial.
+        seat: its place among others, if it is trained beside them; None trains it alone.
+
+    Returns:
+        Its outcome: a training outcome, ``oom`` or ``killed``.
+
+    Raises:
+        FnostabError: it could not be started, or its journal can't be written.
+        Exception: whatever else went wrong, after ``infra_error`` was written.
+    """
+    with Journal(directory) as journal:
+        try:
+            return _run(spec, directory, journal, seat)
+        except BaseException as error:
+            outcome = outcome_of(error)
+            _end(journal, outcome, error)
+            if outcome is Outcome.INFRA_ERROR:
+                raise
+            return outcome
+
+
+def _run(spec: TrialSpec, directory: Path, journal: Journal, seat: Seat | None) -> Outcome:
+    config = spec.config
+    device = choose_device(config.execution.device)
+    journal.event(names.PARAMS_EVENT, {**flatten(config), "seed": spec.seed, "arm": spec.arm})
+    commit = git_state()["commit"]
+    journal.event(
+        names.TAGS_EVENT,
+        {names.OWNER: owner(), names.DEVICE: device.type, names.VERSION: fnostab.__version__}
+        | ({names.GIT_COMMIT: commit} if commit else {})
+        | ({names.LOCKSTEP: str(seat.lockstep.size)} if seat else {}),
+    )
+    environment = directory / "artifacts" / "environment.json"
+    environment.parent.mkdir(exist_ok=True)
+    environment.write_text(json.dumps(describe_environment(device), indent=2) + "\n")
+    _announce(journal, environment, "")
+
+    data_seed = config.data_seed(spec.seed)
+    digest = dataset_digest(config.data, data_seed)
+    journal.event(
+        names.DATASET_EVENT,
+        {"name": "grid_lines", "digest": digest, "source": f"fnostab simulation, data seed {data_seed}"},
+    )
+    training = set_up(spec)
+    generator = training.module.generator
+    journal.record(0, {names.CONSTANT_LOSS: training.constant_loss, names.PARAMETERS: parameter_count(generator)})
+
+    monitor = training.monitor(journal)
+    snapshots = Snapshots(monitor, directory)
+    black_box = BlackBox(
+        monitor,
+        snapshots,
+        directory / "artifacts" / names.BLACK_BOX,
+        about={"trial": spec.model_dump(mode="json"), "environment": describe_environment(device)},
+        announce=lambda folder: _announce(journal, folder, names.BLACK_BOX),
+    )
+    checkpoint = directory / "artifacts" / "best.safetensors"
+    training.fit(
+        [
+            monitor,
+            snapshots,
+            black_box,
+            BestCheckpoint(checkpoint, spec),
+            BlockStatistics(journal, watched_blocks(generator)),
+            ResourceSampler(journal),
+        ],
+        device,
+        directory,
+        _resume_point(snapshots.resume, journal),
+        seat,
+    )
+
+    data = training.data
+    with tf32_only_if(config.execution.convolution_precision, device):
+        patches = predict(training.module.to(device), data.test, device)
+    pairs = reconstruct(patches, data.test, config.data)
+    journal.record(max(monitor.steps_read - 1, 0), score(pairs, config.data))
+    drawn = draw_reconstructions(directory / "artifacts", pairs, phase=config.data.set_phi)
+    drawn += draw_history(directory / "artifacts", journal.path, monitor.failure_step)
+    for path in drawn:
+        _announce(journal, path, "figures")
+    if checkpoint.exists():
+        _announce(journal, checkpoint, "checkpoint")
+
+    judgement = monitor.judgement
+    if judgement is None:  # Lightning swallowed an interrupt
+        raise KeyboardInterrupt("training was interrupted")
+    journal.event(
+        names.OUTCOME_EVENT,
+        {
+            "outcome": str(judgement.outcome),
+            "failure_step": judgement.failure_step,
+            "known_good_step": judgement.known_good_step,
+            "rules_held": [str(rule) for rule in judgement.rules_held],
+            "not_judged": list(judgement.not_judged),
+            "reason": None,
+        },
+    )
+    snapshots.remove_files()
+    return judgement.outcome
+
+
+def _resume_point(path: Path, journal: Journal) -> Path | None:
+    """The state that an earlier attempt left, if it left one that is whole."""
+    if not path.exists():
+        return None
+    try:
+        step = read_state(path)["global_step"]
+    except CheckpointError as error:
+        warnings.warn(f"{error}; the trial starts anew", stacklevel=2)
+        path.unlink()
+        return None
+    journal.event(names.RESUMED_EVENT, {"step": step})
+    return path
+
+
+def _announce(journal: Journal, path: Path, folder: str) -> None:
+    relative = path.relative_to(journal.directory).as_posix()
+    journal.event(names.ARTIFACT_EVENT, {"path": relative, "artifact_path": folder})
+
+
+def _end(journal: Journal, outcome: Outcome, error: BaseException) -> None:
+    evidence: dict[str, Any] = {"failure_step": None, "known_good_step": None, "rules_held": [], "not_judged": []}
+    evidence |= {"requested": True} if outcome is Outcome.KILLED else {}  # to end: it is no fault of the trial's
+    journal.event(names.OUTCOME_EVENT, {"outcome": str(outcome), "reason": one_line(error), **evidence})

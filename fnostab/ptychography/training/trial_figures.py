@@ -1,0 +1,109 @@
+"""The figures that a trial keeps: reconstructions beside the truth, and its history."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from fnostab.ptychography.figures.trial import Panel, Series, history_figure, reconstruction_figure
+from fnostab.ptychography.physics.alignment import align
+from fnostab.record import names
+from fnostab.record.journal import Point, read_journal
+
+__all__ = ["History", "draw_history", "draw_reconstructions", "read_history"]
+
+LOSSES = {names.TRAIN_LOSS: "training loss"}
+GRADIENTS = {names.GRAD_NORM: "before clipping", names.GRAD_NORM_CLIPPED: "after clipping"}
+VALIDATION = "validation loss"
+SPIKE = "spike"
+
+
+@dataclass(frozen=True)
+class History:
+    """What `fnostab.figures.history_figure` draws of a trial.
+
+    Attributes:
+        panels: by the name of their file: "loss" with validations, "grad_norm" with spikes.
+        nonfinite_steps: at which a loss or a gradient norm was not finite, rising.
+    """
+
+    panels: dict[str, Panel] = field(default_factory=dict)
+    nonfinite_steps: list[int] = field(default_factory=list)
+
+
+def draw_reconstructions(folder: Path, pairs: list[tuple[Tensor, Tensor]], *, phase: bool) -> list[Path]:
+    """One figure for each (stitched prediction, truth); returns the files."""
+    paths = []
+    for index, (prediction, truth) in enumerate(pairs):
+        pair = align(prediction, truth)
+        predicted = pair.amplitude * np.exp(1j * pair.phase)
+        true = pair.true_amplitude * np.exp(1j * pair.true_phase)
+        paths.append(_save(reconstruction_figure(predicted, true, phase), folder / f"reconstruction_{index}.png"))
+    return paths
+
+
+def draw_history(folder: Path, journal: Path, failure_step: int | None) -> list[Path]:
+    """Loss and gradient norm at every step, from the journal; returns the files."""
+    history = read_history(journal)
+    lost = history.nonfinite_steps
+    return [
+        _save(history_figure([panel], nonfinite_steps=lost, failure_step=failure_step), folder / f"{stem}.png")
+        for stem, panel in history.panels.items()
+    ]
+
+
+def read_history(journal: Path) -> History:
+    """Loss, validations, gradient norms, spikes and steps that were not finite, from a trial's journal."""
+    curves: dict[str, dict[int, float]] = {}
+    nonfinite = set[int]()
+    for record, _ in read_journal(journal):
+        if isinstance(record, Point):
+            lost = dict.fromkeys(record.nonfinite, math.nan)
+            for name, value in {**record.values, **lost}.items():
+                if label := _label(name):
+                    curves.setdefault(label, {})[record.step] = value
+            if any(_label(name) for name in lost):
+                nonfinite.add(record.step)
+    series = {label: _series(curves[label]) for label in curves}
+    marks = {label: series[label] for label in (VALIDATION, SPIKE) if label in series}
+    if _same(series, *GRADIENTS.values()):  # nothing was clipped: the second would hide the first
+        series["gradient norm"] = series.pop(GRADIENTS[names.GRAD_NORM])
+        series.pop(GRADIENTS[names.GRAD_NORM_CLIPPED])
+    return History(
+        {
+            "loss": _panel("loss", series, marks, [*LOSSES.values()], VALIDATION),
+            "grad_norm": _panel("gradient norm", series, marks, ["gradient norm", *GRADIENTS.values()], SPIKE),
+        },
+        sorted(nonfinite),
+    )
+
+
+def _label(name: str) -> str | None:
+    if name.startswith(names.VAL_PREFIX) and name.endswith("_loss"):
+        return VALIDATION
+    return {**LOSSES, **GRADIENTS, names.SPIKE: SPIKE}.get(name)
+
+
+def _series(points: dict[int, float]) -> Series:
+    steps = sorted(points)
+    return np.array(steps, dtype=np.int64), np.array([points[step] for step in steps], dtype=np.float64)
+
+
+def _same(series: dict[str, Series], one: str, other: str) -> bool:
+    if one not in series or other not in series:
+        return False
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(series[one], series[other], strict=True))
+
+
+def _panel(ylabel: str, series: dict[str, Series], marks: dict[str, Series], labels: list[str], mark: str) -> Panel:
+    curves = {label: series[label] for label in labels if label in series}
+    return Panel(ylabel, curves, {mark: marks[mark]} if mark in marks else {})
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path

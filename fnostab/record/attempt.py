@@ -1,0 +1,221 @@
+"""The last attempt at a trial, as its journal tells it, and whether anything is still at work on it.
+
+A trial that was killed may be tried again: its journal goes on after the outcome. MLflow has no
+heartbeat, so a run whose process died would be RUNNING for ever if nobody looked.
+"""
+
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from fnostab.errors import JournalError
+from fnostab.record import names
+from fnostab.record import slurm_jobs as slurm
+from fnostab.record.journal import FILE_NAME, Event, Journal, Point, read_journal
+from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
+
+__all__ = [
+    "STDERR_FILE",
+    "Attempt",
+    "close_if_abandoned",
+    "end_of_abandoned",
+    "is_alive",
+    "is_being_written",
+    "is_foreign",
+    "last_attempt",
+    "may_be_at_work",
+    "starts_attempt",
+    "this_process",
+]
+
+QUIET_S = 900  # after which a journal that is written on another host counts as abandoned
+STDERR_FILE = "stderr.log"  # of a trial that a launcher started
+TAIL_BYTES = 8192
+LONGEST_ERROR = 400  # characters
+COMMAND_WORDS = ("fnostab", "entrypoints")  # in the command lines of launchers and trials
+_ERROR = re.compile(r"(error|[\w.]+(Error|Exception)): ")  # this command line's, and the end of a traceback
+
+
+@dataclass
+class Attempt:
+    """What a journal says of an attempt.
+
+    Attributes:
+        end: the outcome event that closed it; None without one.
+        owner: 'pid@host' of the process at work, with the time at which it said so.
+        tags: that were set.
+    """
+
+    end: Event | None = None
+    owner: str | None = None
+    owner_since_ms: int | None = None
+    tags: dict[str, Any] = field(default_factory=dict)
+
+    def may_be_tried_again(self) -> bool:
+        """Whether it ended without a training outcome."""
+        return self.end is not None and self.end.payload.get("outcome") not in TRAINING_OUTCOMES
+
+
+def starts_attempt(record: Point | Event) -> bool:
+    """Whether a record that follows an outcome shows that the trial is being tried again."""
+    return isinstance(record, Point) or (record.name == names.TAGS_EVENT and names.OWNER in record.payload)
+
+
+def last_attempt(journal: Path) -> Attempt:
+    """Read the last attempt from a journal.
+
+    Raises:
+        JournalError: it is damaged.
+    """
+    attempt = Attempt()
+    for record, _ in read_journal(journal):
+        if attempt.may_be_tried_again() and starts_attempt(record):
+            attempt = Attempt()
+        if isinstance(record, Point):
+            continue
+        if record.name == names.TAGS_EVENT:
+            attempt.tags.update(record.payload)
+            if names.OWNER in record.payload:
+                attempt.owner, attempt.owner_since_ms = record.payload[names.OWNER], record.time_ms
+        elif record.name == names.OUTCOME_EVENT:
+            attempt.end = record
+    return attempt
+
+
+def close_if_abandoned(directory: Path) -> bool:
+    """Record an outcome for a trial whose process died without one; answer whether the trial has ended.
+
+    Raises:
+        JournalError: the journal is damaged, or can't be written.
+    """
+    journal = directory / FILE_NAME
+    attempt = last_attempt(journal)
+    if attempt.end is not None:
+        return True
+    if is_alive(attempt.owner, attempt.owner_since_ms, journal.stat().st_mtime) or is_being_written(directory):
+        return False
+    end = end_of_abandoned(attempt.tags, attempt.owner, _last_error(directory, attempt.owner_since_ms))
+    with Journal(directory) as writer:
+        writer.event(names.OUTCOME_EVENT, end)
+    return True
+
+
+def end_of_abandoned(tags: Mapping[str, str], owner: str | None, error: str | None = None) -> dict[str, Any]:
+    """The outcome of an attempt whose process died without one, as an event's payload.
+
+    It is ``killed``, or ``infra_error`` if the process left an error, or what became of its Slurm job; unless it had
+    announced a failure of training before it died: leaving that out of the rates would flatter the arm.
+
+    Args:
+        tags: that the process set.
+        owner: the process.
+        error: what it said last, if that was an error.
+    """
+    announced = tags.get(names.OUTCOME) if tags.get(names.OUTCOME) in TRAINING_OUTCOMES else None
+    step = tags.get(names.FAILURE_STEP)
+    outcome, reason = Outcome.INFRA_ERROR if error else Outcome.KILLED, f": {error}" if error else ""
+    reason = f"its process {owner or '(unknown)'} ended without recording an outcome{reason}"
+    asked = False
+    if (job := slurm.job_of_owner(owner)) and (end := slurm.end_of(*job)) and end.outcome is not Outcome.INFRA_ERROR:
+        outcome, reason, asked = end.outcome, f"Slurm job {job[0]}: {end.state}", end.was_asked_to_end
+    return {
+        "outcome": str(announced or outcome),
+        "failure_step": int(step) if announced and step is not None else None,
+        "known_good_step": None,
+        "rules_held": [str(announced)] if announced else [],
+        "not_judged": [],
+        "reason": reason,
+    } | ({"requested": True} if asked else {})
+
+
+def is_alive(owner: str | None, since_ms: int | None = None, last_sign_s: float | None = None) -> bool:
+    """Whether the process that calls itself ``owner``, 'pid@host', can still be at work.
+
+    Slurm is asked for the job of one that names it: it is queued again when it is interrupted. On this host the
+    process is looked up; one that started after ``since_ms`` only has its number. On another host it can't be: it
+    counts as alive for 15 minutes after its ``last_sign_s``.
+    """
+    if (job := slurm.job_of_owner(owner)) and (queued := slurm.is_queued(*job)) is not None:
+        return queued
+    if is_foreign(owner):
+        return last_sign_s is not None and time.time() - last_sign_s < QUIET_S
+    process = _process(owner)
+    return process is not None and (since_ms is None or process.create_time() * 1000 <= since_ms + 1000)
+
+
+def may_be_at_work(owner: str | None, last_sign_s: float) -> bool:
+    """The same for a run whose journal is not at hand, so that only its newest sign in the store is known.
+
+    A process that started after that sign may be a new attempt that has come to no new step yet, if it is
+    one of this program's. An owner that has not given its name may be about to.
+    """
+    if owner is None:
+        return time.time() - last_sign_s < QUIET_S
+    if is_alive(owner, int(last_sign_s * 1000), last_sign_s):
+        return True
+    process = None if is_foreign(owner) or owner == this_process() else _process(owner)
+    try:
+        return process is not None and any(word in part for part in process.cmdline() for word in COMMAND_WORDS)
+    except psutil.Error:
+        return False
+
+
+def is_foreign(owner: str | None) -> bool:
+    """Whether a process is one of another host."""
+    pid, _, host = (owner or "").partition(" ")[0].partition("@")
+    return pid.isdecimal() and host != socket.gethostname()
+
+
+def is_being_written(directory: Path) -> bool:
+    """Whether a process has the trial's journal open, on this machine or another that shares the disk.
+
+    Raises:
+        JournalError: that can't be found out.
+    """
+    if not (directory / FILE_NAME).exists():
+        return False
+    lock = FileLock(directory / "journal.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError as error:
+        raise JournalError(f"can't lock {directory}: {error.strerror or error}") from error
+    lock.release()
+    return False
+
+
+def this_process() -> str:
+    """The value of the owner tag for this process."""
+    return f"{os.getpid()}@{socket.gethostname()}"
+
+
+def _process(owner: str | None) -> psutil.Process | None:
+    """The process of this host that has the owner's number; None if there is none but a zombie."""
+    pid, _, _ = (owner or "").partition("@")
+    try:
+        process = psutil.Process(int(pid))
+        return None if process.status() == psutil.STATUS_ZOMBIE else process
+    except (ValueError, OverflowError, psutil.Error):
+        return None
+
+
+def _last_error(directory: Path, since_ms: int | None) -> str | None:
+    """What an attempt that began at ``since_ms`` said last in its ``stderr.log``, if that was an error."""
+    log = directory / STDERR_FILE
+    try:
+        if since_ms is None or log.stat().st_mtime * 1000 < since_ms:
+            return None
+        lines = log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").splitlines()
+    except OSError:
+        return None
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return last[:LONGEST_ERROR] if _ERROR.match(last) else None

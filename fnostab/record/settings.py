@@ -1,0 +1,184 @@
+"""Settings as text and as values: dotted names, YAML that refuses what is ambiguous, errors of one line."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+
+from fnostab.errors import ConfigError
+
+__all__ = [
+    "Frozen",
+    "digest",
+    "explain",
+    "file_sha256",
+    "flatten",
+    "nest",
+    "read_yaml",
+    "shown",
+    "suggestion",
+    "text_of",
+]
+
+LARGEST_BYTES = 1_000_000  # of a file of settings
+MOST_VALUES = 20_000  # in one, once what it repeats by reference is written out
+LONGEST_SHOWN = 200  # characters of a value in an error
+
+
+class Frozen(BaseModel):
+    """Immutable settings: unknown names, infinities, and true or false in place of a number are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name] if info.field_name else None
+        if isinstance(value, bool) and field is not None and field.annotation is not bool:
+            raise ValueError(f"{value} is not accepted: it is neither a number nor a name")
+        return value
+
+
+def digest(values: Any) -> str:
+    """16 hexadecimal digits of the SHA-256 of ``values`` as canonical JSON."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def text_of(path: str | Path) -> str:
+    """Text of a file of settings.
+
+    Raises:
+        OSError: it can't be read.
+        ConfigError: it is not text in UTF-8, or far too large.
+    """
+    with open(path, "rb") as file:
+        data = file.read(LARGEST_BYTES + 1)
+    if len(data) > LARGEST_BYTES:
+        raise ConfigError(f"it is larger than {LARGEST_BYTES // 1_000_000} MB, as no file of settings is")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError("it is not text in UTF-8") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose names are text and stand in a mapping once: the last of two would win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key.tag != "tag:yaml.org,2002:str":
+                raise yaml.YAMLError(f"the name {shown(key.value)} in line {line} is no text: quote it")
+            if key.value in seen:
+                raise yaml.YAMLError(f"{shown(key.value)} is given twice, in line {line} again")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(text: str) -> Any:
+    """Values of a YAML text, of YAML's own kinds only.
+
+    Raises:
+        ConfigError: it is no YAML, gives a name twice, or is endless or immense once its references are written out.
+    """
+    try:
+        values = yaml.load(text, _Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    except (ValueError, OverflowError, RecursionError) as error:  # a date that is none, 5000 digits, 5000 brackets
+        raise ConfigError(f"a value in it can't be read: {' '.join(str(error).split())}") from None
+    waiting, count = [values], 0
+    while waiting:
+        value = waiting.pop()
+        count += 1
+        if count > MOST_VALUES:
+            raise ConfigError(f"it holds more than {MOST_VALUES} values")
+        if isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list | tuple | set):
+            waiting += value
+    return values
+
+
+def flatten(config: BaseModel | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as ``{"model.fno_blocks": 4, ...}``."""
+    values = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted settings as nested ones; the inverse of `flatten`.
+
+    Raises:
+        ConfigError: a name is used both as a setting and as a group of settings.
+    """
+    nested: dict[str, Any] = {}
+    for name, value in settings.items():
+        *groups, key = name.split(".")
+        group = nested
+        for part in groups:
+            group = group.setdefault(part, {})
+            if not isinstance(group, dict):
+                raise ConfigError(f"{name}: {part} is a setting, not a group of settings")
+        if isinstance(value, Mapping):
+            value = nest(value)  # a copy: what is put into the group must not reach the caller's
+        if isinstance(group.get(key), dict):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{name}={value!r} is not accepted: {key} is a group of settings")
+            value = {**group[key], **value}
+        group[key] = value
+    return nested
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """One line for the first thing that is wrong, with the value and what is accepted."""
+    first = error.errors(include_url=False)[0]
+    location = [str(part) for part in first["loc"]]
+    name = ".".join(location)
+    if first["type"] == "extra_forbidden":
+        known = _fields(model, location[:-1])
+        return f"unknown setting {shown(name)}{suggestion(location[-1], known)}; accepted: {', '.join(known)}"
+    if first["type"] == "value_error":
+        return f"{name}: {first['ctx']['error']}" if name else str(first["ctx"]["error"])
+    return f"{name}={shown(first['input'])} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def shown(value: Any) -> str:
+    """A value as errors quote it, however long it is."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
+def _fields(model: type[BaseModel], location: Iterable[str]) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What may have been meant, as a part of an error; empty if nothing comes close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,233 @@
+"""What Slurm says of this user's jobs, asked through its own commands.
+
+The queue (``squeue``) says which jobs wait or run; accounting (``sacct``) how those ended that left it. A job that
+is requeued, because it was preempted, its time was up or its node died, keeps its number and stays in the queue.
+An element of a job array is called "123_4", a job that is part of none "123".
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+from fnostab.record.outcomes import Outcome
+
+__all__ = [
+    "EndedJob",
+    "SlurmError",
+    "anybodys_queue",
+    "cancel",
+    "end_of",
+    "ended",
+    "find_job",
+    "forget_queue",
+    "is_here",
+    "is_queued",
+    "job_of_owner",
+    "queue",
+    "settings",
+    "this_job",
+]
+
+PROGRAMS = ("sbatch", "srun", "squeue", "sacct", "scancel", "scontrol")
+TIMEOUT_S = 60  # of one command: a busy controller takes its time
+QUEUE_AGE_S = 10.0  # for which an answer about the queue is used again: the controller serves many
+MOST_AT_ONCE = 200  # jobs in one command
+ASKED_TO_END = ("CANCELLED", "DEADLINE", "PREEMPTED", "REVOKED", "TIMEOUT")  # states that no trial is to blame for
+WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
+UNFINISHED = ("", "COMPLETING", "CONFIGURING", "PENDING", "REQUEUED", "RESIZING", "RUNNING", "SUSPENDED")
+_OWNER = re.compile(r"\d+@\S+ in Slurm job (\S+) of (\S+)")
+
+
+class SlurmError(Exception):
+    """Slurm can't be asked, or refuses; the message is its own."""
+
+
+@dataclass(frozen=True)
+class EndedJob:
+    """A job as accounting knows it.
+
+    Attributes:
+        state: in Slurm's word, as TIMEOUT, without what may follow it ("CANCELLED by 1000").
+        exit_code: status and signal, as "1:0".
+        node: on which it ran; empty if it ran on none.
+    """
+
+    state: str
+    exit_code: str
+    node: str
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether accounting has heard of its end."""
+        return self.state not in UNFINISHED
+
+    @property
+    def was_asked_to_end(self) -> bool:
+        """Whether somebody, or Slurm, ended it for a reason that lies outside."""
+        return self.state in ASKED_TO_END
+
+    @property
+    def outcome(self) -> Outcome:
+        """Of a trial that wrote none before its job was gone."""
+        if self.state == "OUT_OF_MEMORY":
+            return Outcome.OOM
+        return Outcome.INFRA_ERROR if self.state in ("FAILED", "COMPLETED") else Outcome.KILLED
+
+
+def is_here() -> bool:
+    """Whether Slurm's commands are on PATH."""
+    return all(shutil.which(name) for name in PROGRAMS)
+
+
+@cache
+def settings() -> Mapping[str, str]:
+    """How the controller is set up, as ``{"ClusterName": "perlmutter", ...}``.
+
+    Raises:
+        SlurmError: it does not answer.
+    """
+    lines = (line.partition("=") for line in _run("scontrol", "show", "config").splitlines())
+    return {name.strip(): value.strip() for name, equals, value in lines if equals}
+
+
+def queue(*, fresh: bool = False) -> Mapping[str, str]:
+    """This user's jobs that wait or run, as ``{"123_4": "PENDING", ...}``.
+
+    Args:
+        fresh: ask even if the last answer is younger than ten seconds.
+
+    Raises:
+        SlurmError: the controller does not answer.
+    """
+    if fresh:
+        forget_queue()
+    return _queue(int(time.monotonic() / QUEUE_AGE_S))
+
+
+def forget_queue() -> None:
+    """Let the next question about the queue be asked again."""
+    _queue.cache_clear()
+
+
+def ended(jobs: Collection[str]) -> dict[str, EndedJob]:
+    """What accounting, which may be some seconds behind, says of those of ``jobs`` that it knows.
+
+    Raises:
+        SlurmError: it does not answer.
+    """
+    found: dict[str, EndedJob] = {}
+    for some in _portions({job.partition("_")[0] for job in jobs}):
+        columns = "--format=JobID,State,ExitCode,NodeList"
+        for line in _run("sacct", "--noheader", "--parsable2", columns, f"--jobs={','.join(some)}").splitlines():
+            name, state, exit_code, node = line.split("|")
+            job, _, step = name.partition(".")
+            state, node = (state.split() or [""])[0], "" if node == "None assigned" else node
+            if not step or (state == "OUT_OF_MEMORY" and job in found):  # of which the job itself may only have FAILED
+                found[job] = EndedJob(state, exit_code, node)
+    return {job: found[job] for job in jobs if job in found}
+
+
+def end_of(job: str, cluster: str) -> EndedJob | None:
+    """How a job of a cluster ended; None if it did not, or that can't be found out."""
+    try:
+        known = ended([job]).get(job) if is_here() and settings().get("ClusterName") == cluster else None
+    except SlurmError:
+        return None
+    return known if known is not None and known.has_ended else None
+
+
+def find_job(name: str) -> str | None:
+    """Number of the job or job array called ``name``, be it queued or ended; None if there is none.
+
+    Raises:
+        SlurmError: Slurm does not answer.
+    """
+    of_queue = ("squeue", "--me", "--noheader", "--format=%F", f"--name={name}")
+    of_accounting = ("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID", f"--name={name}")
+    for question in (of_queue, (*of_accounting, "--starttime=now-30days")):
+        if found := _run(*question).split():
+            return found[0].partition("_")[0]
+    return None
+
+
+def cancel(jobs: Collection[str]) -> None:
+    """Cancel jobs; one that has ended already is no error.
+
+    Raises:
+        SlurmError: Slurm refuses.
+    """
+    for some in _portions(jobs):
+        _run("scancel", "--quiet", *some)
+
+
+def anybodys_queue(arrays: Collection[str]) -> dict[str, str]:
+    """As `queue`, of the jobs of some arrays, whoever submitted them; clusters may hide those of other users.
+
+    Args:
+        arrays: their numbers; of a job that is part of none, its own.
+    """
+    found: dict[str, str] = {}
+    for number in sorted(arrays):
+        try:
+            found |= _parse_queue(_run("squeue", "--array", "--noheader", "--format=%i|%T", f"--jobs={number}"))
+        except SlurmError:  # it knows no such job any more
+            continue
+    return found
+
+
+def is_queued(job: str, cluster: str) -> bool | None:
+    """Whether a job of a cluster, of any user's, waits or runs; None where that can't be found out."""
+    try:
+        if not is_here() or settings().get("ClusterName") != cluster:
+            return None
+        if job in queue() or job in anybodys_queue([job.partition("_")[0]]):
+            return True
+    except SlurmError:
+        return None
+    return None if end_of(job, cluster) is None else False
+
+
+def this_job() -> str | None:
+    """The job that a launcher submitted and this process is part of, as "123_4 of perlmutter"; None elsewhere."""
+    if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
+        return None
+    array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{index}" if array else os.environ.get("SLURM_JOB_ID")
+    return f"{job} of {os.environ.get('SLURM_CLUSTER_NAME', '?')}"
+
+
+def job_of_owner(owner: str | None) -> tuple[str, str] | None:
+    """Job and cluster in an owner's name, "77@node7 in Slurm job 123_4 of perlmutter"; None if it names none."""
+    found = _OWNER.fullmatch(owner or "")
+    return (found[1], found[2]) if found else None
+
+
+@lru_cache(maxsize=1)
+def _queue(moment: int) -> Mapping[str, str]:
+    return _parse_queue(_run("squeue", "--me", "--array", "--noheader", "--format=%i|%T"))
+
+
+def _parse_queue(answer: str) -> dict[str, str]:
+    return dict(line.split("|") for line in answer.split())
+
+
+def _portions(jobs: Collection[str]) -> Iterator[list[str]]:
+    ordered = sorted(jobs)
+    for start in range(0, len(ordered), MOST_AT_ONCE):
+        yield ordered[start : start + MOST_AT_ONCE]
+
+
+def _run(*command: str) -> str:
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SlurmError(f"{command[0]} does not answer: {error}") from error
+    if answer.returncode:
+        said = " ".join(answer.stderr.split()) or f"exit status {answer.returncode}"
+        raise SlurmError(f"{command[0]}: {said.removeprefix(f'{command[0]}: ').removeprefix('error: ')}")
+    return answer.stdout

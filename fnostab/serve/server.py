@@ -1,0 +1,194 @@
+"""MLflow's own tracking server for a group: what it is started with, and how it ends.
+
+Its folder holds all that it needs, for its owner's eyes only:
+
+    mlflow.db, artifacts/    unless they are kept elsewhere
+    auth.ini, auth.db        users and hashes of their passwords, with authentication
+    secret.key               signs the pages' forms; made here
+    server.log               of the last start
+
+No password is on a command line, where other users of the machine could read it.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fnostab.errors import TrackingError
+from fnostab.serve.settings import ServerSettings, allowed_hosts, allowed_origins
+from fnostab.tracking.pages.ui import wait_until_ready
+from fnostab.tracking.store.database import check_writable
+from fnostab.tracking.store.passwords import auth_config, check_extra, private, secret_key
+from fnostab.tracking.store.store import checked_address, masked
+
+__all__ = ["TrackingServer"]
+
+READY_S = 120.0  # PostgreSQL under load takes 30
+GRACE_S = 15.0
+OWN_VARIABLES = (  # what a user has set for clients, or for another server, is not meant for this one
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_AUTH_ADMIN_PASSWORD",
+    "MLFLOW_DEFAULT_ARTIFACT_ROOT",
+    "MLFLOW_REGISTRY_STORE_URI",
+    "MLFLOW_READ_REPLICA_BACKEND_STORE_URI",
+    "MLFLOW_ARTIFACTS_ONLY",
+    "MLFLOW_STATIC_PREFIX",
+    "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE",
+)
+
+
+class TrackingServer:
+    """A running server: starts on entering, has ended with all its processes on leaving.
+
+    Args:
+        settings: how to run it.
+
+    Raises:
+        TrackingError: the folder, the store, the extra or the port can't be had, or MLflow does not start.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        make_folder(settings.folder)
+        self.backend = checked_address(settings.backend or f"sqlite:///{private(settings.folder, 'mlflow.db')}")
+        if self.backend.startswith("http"):
+            raise TrackingError(f"{masked(self.backend)} is a server already; a backend is a database")
+        check_writable(self.backend)
+        if settings.auth:
+            check_extra()
+        self.artifacts = _artifacts(settings)
+        self.log = settings.folder / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        settings = self.settings
+        environment = _environment(settings, self.backend)
+        _check_port(settings.host, settings.port)
+        with open(private(settings.folder, self.log.name), "wb") as log:
+            self._process = subprocess.Popen(
+                _command(settings, self.artifacts),
+                cwd=settings.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C reaches this program alone, which then ends them in order
+                umask=0o077,
+            )
+        try:
+            wait_until_ready(settings.local_url, READY_S, self._process)
+        except BaseException as error:
+            ended = self._process.poll() is not None
+            self.stop()
+            if isinstance(error, TrackingError) and ended:
+                raise self.failure() from None
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def address(self) -> str:
+        """Of its database, without the password."""
+        return masked(self.backend)
+
+    def wait(self) -> None:
+        """Wait until it ends by itself, which is a failure.
+
+        Raises:
+            TrackingError: it did.
+        """
+        if self._process is not None:
+            self._process.wait()
+            raise self.failure()
+
+    def stop(self) -> None:
+        """End it and all its processes: requests at work may finish first."""
+        if self._process is None:
+            return
+        try:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(GRACE_S)
+        finally:  # a second Ctrl-C too
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # what is left of its group
+            self._process.wait()
+
+    def failure(self) -> TrackingError:
+        """What its log says of its end."""
+        status = self._process.returncode if self._process else None
+        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        causes = [line for line in lines if "Error" in line or "Exception" in line]
+        last = masked((causes or lines or ["it said nothing"])[-1])[:240]
+        return TrackingError(f"MLflow's server ended with status {status}: {last}; all of it is in {self.log}")
+
+
+def make_folder(folder: Path) -> None:
+    """Make the server's folder, which only its owner may enter, and see that it can be written.
+
+    Raises:
+        TrackingError: it can't.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(folder / "server.log", os.O_WRONLY | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise TrackingError(
+            f"can't write the server's folder {folder}: {error.strerror}; name another with --folder"
+        ) from error
+
+
+def _artifacts(settings: ServerSettings) -> str:
+    place = settings.artifacts or str(settings.folder / "artifacts")
+    if "://" in place:
+        return place
+    path = Path(place).absolute()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrackingError(f"can't keep artifacts in {path}: {error.strerror}; name another place") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise TrackingError(f"can't keep artifacts in {path}: it can't be written; name another place")
+    return str(path)
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+            probe.bind(address)
+    except OSError as error:
+        raise TrackingError(
+            f"can't listen on {host} port {port}: {error.strerror or error}; name another --port or --host"
+        ) from error
+
+
+def _command(settings: ServerSettings, artifacts: str) -> list[str]:
+    server = [sys.executable, "-m", "mlflow", "server", "--host", settings.host, "--port", str(settings.port)]
+    server += ["--workers", str(settings.workers), "--serve-artifacts", "--artifacts-destination", artifacts]
+    server += ["--allowed-hosts", ",".join(allowed_hosts(settings))]
+    origins = allowed_origins(settings)
+    server += ["--cors-allowed-origins", ",".join(origins)] if origins else []
+    return [*server, "--app-name", "basic-auth"] if settings.auth else server
+
+
+def _environment(settings: ServerSettings, backend: str) -> dict[str, str]:
+    """Of the server: holds the backend's password, which a command line would show to everyone."""
+    values = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
+    values["MLFLOW_BACKEND_STORE_URI"] = backend
+    if settings.auth:
+        values["MLFLOW_AUTH_CONFIG_PATH"] = str(auth_config(settings.folder))
+        values.setdefault("MLFLOW_FLASK_SERVER_SECRET_KEY", secret_key(settings.folder))
+    return values

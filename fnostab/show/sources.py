@@ -1,0 +1,193 @@
+"""Where the state of a study that another process runs comes from: its journals, or its store."""
+
+import math
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from fnostab.errors import ConfigError, FnostabError
+from fnostab.launch.slurm.records import queued_jobs
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.record.attempt import is_alive
+from fnostab.record.journal import FILE_NAME
+from fnostab.record.norm_curve import NormCurve
+from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
+from fnostab.record.progress import TrialProgress
+from fnostab.record.slurm_jobs import WAITING
+from fnostab.record.trial import StudySpec, TrialSpec
+from fnostab.show.state import TrialState, of_progress
+from fnostab.tracking import StudyWatch, WatchedTrial
+
+__all__ = ["QUIET_S", "Journals", "Records", "changed_s", "newest_folder", "of_record", "scheduled_steps"]
+
+QUIET_S = 60.0  # after which journals that nobody writes belong to a study that has ended
+SHARE_OF_STORE = 0.2  # of the time that the store is kept busy with questions
+Key = tuple[str, int]  # arm, seed
+
+
+class Journals:
+    """The trials of a study on disk.
+
+    Args:
+        folder: of the study, with ``study.json``.
+
+    Raises:
+        LaunchError: ``study.json`` is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.spec = StudySpec.read(folder / "study.json")
+        self._trials: dict[Key, TrialProgress] = {}
+        self._directories: set[str] = set()
+
+    def read(self, known: Mapping[Key, Outcome]) -> dict[Key, TrialState]:
+        """States of all trials; journals of those whose outcome is ``known``, and final, are not read.
+
+        Raises:
+            FnostabError: a journal or a trial.json is damaged.
+        """
+        self._find()
+        jobs = queued_jobs(self.folder)
+        states = {}
+        for key, trial in self._trials.items():
+            if trial.step is None and known.get(key) in TRAINING_OUTCOMES:
+                continue
+            if trial.outcome not in TRAINING_OUTCOMES:  # those are final
+                trial.update()
+            job = jobs.get(trial.name)
+            trial.queued = job in WAITING
+            states[key] = of_progress(trial, self._is_running(trial) if job is None else not trial.queued)
+        return states
+
+    def has_jobs(self) -> bool:
+        """Whether jobs of its trials wait or run in a cluster's queue."""
+        return bool(queued_jobs(self.folder))
+
+    def ended(self) -> str | None:
+        """How the study ended, as far as journals and jobs tell: "FINISHED", or "gone"; None while it runs."""
+        trials = self.read({}).values()
+        if any(trial.running for trial in trials) or self.has_jobs():
+            return None
+        if all(trial.outcome in (*TRAINING_OUTCOMES, Outcome.OOM) for trial in trials):
+            return "FINISHED"
+        return "gone" if self.quiet_s() > QUIET_S else None
+
+    def quiet_s(self) -> float:
+        """How long nothing has been written."""
+        paths = [self.folder / "study.json", *(t.directory / FILE_NAME for t in self._trials.values())]
+        return time.time() - max(map(changed_s, paths))
+
+    def _find(self) -> None:
+        names = {path.parent.name for path in self.folder.glob("*/trial.json")} - self._directories
+        for name in sorted(names):
+            spec = TrialSpec.read(self.folder / name / "trial.json")
+            self._trials[spec.arm, spec.seed] = TrialProgress(spec, self.folder / name)
+        self._directories |= names
+
+    def _is_running(self, trial: TrialProgress) -> bool:
+        if trial.outcome is not None or trial.first_ms is None:
+            return False
+        last_sign_s = changed_s(trial.directory / FILE_NAME)
+        if trial.owner is None:  # it says who it is right after it began
+            return time.time() - last_sign_s < QUIET_S
+        return is_alive(trial.owner, None, last_sign_s)
+
+
+class Records:
+    """What a store says of a study, asked in the background so that neither Ctrl-C nor journals wait for it."""
+
+    def __init__(self, watch: StudyWatch) -> None:
+        self._watch = watch
+        self.trials: list[WatchedTrial] = []
+        self.ended: str | None = None
+        self.trouble: str | None = None
+
+    def poll(self) -> float:
+        """Ask once; return how many seconds that took.
+
+        Raises:
+            TrackingError: the store does not answer, or a record in it can't be read.
+        """
+        started = time.monotonic()
+        ended = self._watch.ended()  # asked first and told last: who sees the end sees all that was sent before it
+        self.trials = self._watch.poll()
+        self.ended = ended
+        return time.monotonic() - started
+
+    def start(self, interval_s: float) -> None:
+        """Go on asking until this process ends."""
+        threading.Thread(target=self._run, args=(interval_s,), name="fnostab-watch", daemon=True).start()
+
+    def _run(self, interval_s: float) -> None:
+        took_s = 0.0
+        while True:
+            time.sleep(max(interval_s, took_s / SHARE_OF_STORE))
+            try:
+                took_s = self.poll()
+                self.trouble = None
+            except FnostabError as error:
+                self.trouble = str(error)
+
+
+def scheduled_steps(spec: StudySpec) -> dict[str, int]:
+    """Optimiser steps of a whole training, by arm: a store does not hold them until it has ended."""
+    steps = {}
+    for arm, settings in spec.arms.items():
+        try:
+            config = TrialConfig.from_dotted(settings)
+        except (ConfigError, ValidationError):  # recorded by a version with other settings
+            continue
+        data, training = config.data, config.training
+        along_a_side = (data.object_size - data.N) // data.scan_stride_train + 1
+        steps[arm] = math.ceil(data.nimgs_train * along_a_side**2 / training.batch_size) * training.epochs
+    return steps
+
+
+def of_record(trial: WatchedTrial, steps: int | None) -> TrialState:
+    """A trial's run as a state."""
+    curve, since = NormCurve(), 0
+    for step, norm in trial.window_max:
+        curve.add(norm, step, since)
+        since = step + 1
+    if trial.outcome is Outcome.NONFINITE and trial.failure_step is not None and curve:
+        curve.add(math.inf, trial.failure_step)  # a store holds finite numbers only
+    seconds = None if trial.start_s is None else (trial.end_s or time.time()) - trial.start_s
+    left = None
+    if trial.running and trial.step is not None and steps and seconds is not None:
+        left = max(0.0, seconds / (trial.step + 1) * (steps - trial.step - 1))
+    return TrialState(
+        arm=trial.arm,
+        seed=trial.seed,
+        outcome=trial.outcome,
+        running=trial.running,
+        step=trial.step,
+        scheduled_steps=steps,
+        waits="starting" if trial.running and trial.step is None else "",
+        loss=trial.loss,
+        grad_norm=trial.grad_norm,
+        spikes=trial.spikes,
+        curve=curve,
+        failure_step=trial.failure_step,
+        reason=trial.reason,
+        seconds=seconds,
+        seconds_left=left,
+        ended_s=trial.end_s,
+    )
+
+
+def newest_folder(output: Path, experiment: str | None) -> Path | None:
+    """Folder of the study that was started last; starting writes its study.json."""
+    found = list((output / experiment).glob("*/study.json") if experiment else output.glob("*/*/study.json"))
+    return max(found, key=changed_s).parent if found else None
+
+
+def changed_s(path: Path) -> float:
+    """When a file was changed, in Unix time; 0 if it is not there."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,183 @@
+"""Watch a study that another process runs: from its journals where they are at hand, else from its store.
+
+Nothing is written and no journal is locked, so that watching never disturbs what it watches.
+"""
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from fnostab.errors import ConfigError, TrackingError
+from fnostab.record.trial import StudySpec
+from fnostab.show.sources import Journals, Records, changed_s, newest_folder, of_record, scheduled_steps
+from fnostab.show.state import StudyState
+from fnostab.show.view import Display, snapshot
+from fnostab.tracking import (
+    Store,
+    StudyWatch,
+    existing_store,
+    find_experiment,
+    find_study,
+    newest_experiment,
+    newest_study,
+)
+
+__all__ = ["watch_study"]
+
+ENDINGS = {
+    "KILLED": "it was interrupted; the same `fnostab run` goes on where it stopped",
+    "FAILED": "not every trial came to a result; the same `fnostab run` tries them again",
+    "gone": "the process that ran it is gone; the same `fnostab run` goes on where it stopped",
+}
+
+
+def watch_study(
+    experiment: str | None,
+    *,
+    output: Path,
+    tracking_uri: str | None = None,
+    interval_s: float = 1.0,
+    once: bool = False,
+    console: Console,
+) -> None:
+    """Show a study until it ends.
+
+    Args:
+        experiment: its MLflow experiment; None for the newest that has a study.
+        output: folder of journals, which need not exist.
+        tracking_uri: of MLflow; None takes MLFLOW_TRACKING_URI or ./mlflow.db.
+        interval_s: between two looks.
+        once: print how it stands, and end.
+        console: to show it on.
+
+    Raises:
+        FnostabError: there is no such study, or no store to ask; one line says which.
+        KeyboardInterrupt: somebody wanted to see no more.
+    """
+    watched = _attach(experiment, output, tracking_uri)
+    _say(console, f"study {watched.spec.hash} in experiment {watched.spec.experiment}, {watched.source}")
+    state = watched.state()
+    ended = watched.ended()
+    if once or ended:
+        snapshot(state, console)
+    else:
+        if watched.records is not None:
+            watched.records.start(interval_s)
+        with Display(console, {trial.name for trial in state.trials if trial.outcome is not None}) as display:
+            while not (ended := watched.ended()):
+                display.update(watched.state())
+                time.sleep(interval_s)
+            display.update(watched.state())
+    if ended:
+        _say(console, f"the study has ended: {ENDINGS[ended]}" if ended in ENDINGS else "the study has ended")
+        _say(console, f"next: fnostab decide --experiment {watched.spec.experiment}")
+
+
+@dataclass
+class _Watched:
+    """A study, and where its state comes from: one of both is there at least."""
+
+    spec: StudySpec
+    source: str
+    journals: Journals | None
+    records: Records | None
+    trouble: str | None = None
+
+    def __post_init__(self) -> None:
+        self._steps = scheduled_steps(self.spec)
+        self._jobs = 1
+
+    def state(self) -> StudyState:
+        """How the study stands. A trial's own journal is believed before the store, which is told later."""
+        rows = (
+            {(t.arm, t.seed): of_record(t, self._steps.get(t.arm)) for t in self.records.trials} if self.records else {}
+        )
+        known = {key: row.outcome for key, row in rows.items() if row.outcome is not None}
+        found = self.journals.read(known) if self.journals else {}
+        written = {key: trial for key, trial in found.items() if trial.seconds is not None or key not in rows}
+        trials = rows | written
+        arms = {arm: n for n, arm in enumerate(self.spec.arms)}
+        order = sorted(trials, key=lambda key: (arms.get(key[0], len(arms)), *key))
+        self._jobs = max(self._jobs, sum(trial.running for trial in trials.values()))
+        trouble = self.trouble or (self.records.trouble if self.records else None)
+        title = f"{self.spec.name} ({self.spec.profile} profile)"
+        states = tuple(trials[key] for key in order)
+        return StudyState(title, states, self._jobs, complete=self.journals is not None, trouble=trouble)
+
+    def ended(self) -> str | None:
+        """How the study ended, None while it runs."""
+        if self.journals is not None and self.journals.has_jobs():
+            return None  # whatever became of the process that submitted them
+        if self.records is not None and not (self.records.trouble and self.journals):
+            return self.records.ended
+        return "gone" if self.journals is None else self.journals.ended()
+
+
+def _attach(experiment: str | None, output: Path, tracking_uri: str | None) -> _Watched:
+    """Find the study: on disk and in the store, whichever has the one that started last.
+
+    Raises:
+        FnostabError: it is in neither.
+    """
+    if experiment is not None and not re.fullmatch(r"[^/\\]+", experiment):
+        raise ConfigError(f"experiment={experiment!r} is not accepted: give a name, as in `fnostab watch stage_a`")
+    folder = newest_folder(output, experiment)
+    try:
+        store = existing_store(tracking_uri)
+        stored = _stored(store, experiment, optional=folder is not None)
+    except TrackingError as error:
+        if folder is None:
+            raise TrackingError(
+                f"{error} (and no journals are under {output}: name their folder with --output)"
+            ) from error
+        return _Watched(Journals(folder).spec, f"journals in {folder}", Journals(folder), None, f"no records: {error}")
+    if folder is not None:
+        journals = Journals(folder)
+        started_s = changed_s(folder / "study.json")
+        if stored is None or _same(stored[1], journals.spec) or stored[2] <= started_s:
+            return _Watched(journals.spec, f"journals in {folder}", journals, _records_of(store, journals.spec))
+    assert stored is not None  # `_stored` raises where a study is not optional
+    identity, spec, _ = stored
+    records = Records(StudyWatch(store, identity[0], spec.hash, identity[1]))
+    records.poll()
+    return _Watched(spec, f"records at {store.address}", None, records)
+
+
+def _records_of(store: Store, spec: StudySpec) -> Records | None:
+    """What the store says of a study whose journals are at hand; None if it does not know the study."""
+    try:
+        ids = find_study(store, spec.experiment, spec.hash)
+        if ids is None:
+            return None
+        records = Records(StudyWatch(store, ids[0], spec.hash, ids[1]))
+    except TrackingError:
+        return None  # the journals say it all
+    try:
+        records.poll()
+    except TrackingError as error:
+        records.trouble = str(error)
+    return records
+
+
+def _stored(store: Store, experiment: str | None, *, optional: bool) -> tuple[tuple[str, str], StudySpec, float] | None:
+    """Ids of the experiment and of the study's run in the store, its spec, and when it started (Unix time)."""
+    try:
+        name = experiment or newest_experiment(store)
+        experiment_id = find_experiment(store, name)
+        record = newest_study(store, experiment_id)
+    except TrackingError:
+        if optional:
+            return None
+        raise
+    return (experiment_id, record.run_id), record.spec, record.start_ms / 1000
+
+
+def _same(study: StudySpec, other: StudySpec) -> bool:
+    return (study.experiment, study.hash) == (other.experiment, other.hash)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -1,1 +1,0 @@
-"""What runs many trials: study files, launchers, progress."""

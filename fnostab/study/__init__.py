@@ -1,0 +1,1 @@
+"""Studies as they are written: files, arms, settings."""

@@ -1,0 +1,242 @@
+"""A study as it is written in YAML: arms that inherit from one another, grids, errors that name the line."""
+
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from fnostab.errors import ConfigError
+from fnostab.record import names
+from fnostab.record.settings import explain, flatten, read_yaml, shown, text_of
+from fnostab.record.trial import Name
+
+__all__ = ["Settings", "StudyFile", "built_in_studies", "read_study_file"]
+
+METRICS = (names.VAL_LOSS_BEST, names.VAL_LOSS_LAST, names.MAE_AMP, names.MAE_PHASE, names.SSIM_AMP, names.SSIM_PHASE)
+HIGHER_IS_BETTER = (names.SSIM_AMP, names.SSIM_PHASE)
+Settings = dict[str, Any]  # by dotted name
+PositiveNumber = Annotated[float, Field(gt=0)]
+
+
+class StudyFile(BaseModel):
+    """A study, its arms as they are once they have inherited and their grids are written out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: Name  # of the study, and of its MLflow experiment
+    description: str  # the question, in a sentence or two
+    control: str  # the arm that the others are compared with
+    arms: dict[Name, Settings] = Field(min_length=1)  # by name, as differences from the defaults
+    roles: dict[Literal["architecture", "clipping"], str] = {}  # the arms that GOLD and SILVER are about
+    primary_metric: str = names.VAL_LOSS_BEST  # what decides, besides failures
+    loss_margin: Annotated[float, Field(ge=1)] = 1.10  # how many times control's loss counts as no worse
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of the tests, one-sided
+    seeds: Annotated[int, Field(gt=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = 10
+    defaults: Settings = {}  # of all arms
+    profiles: dict[Literal["small", "full"], Settings] = {}  # of all arms at that size
+    stress: dict[str, Annotated[list[PositiveNumber], Field(min_length=2)]] = {}  # a knob, and its values for each arm
+
+    _source: str = PrivateAttr("")
+    _lines: dict[str, int] = PrivateAttr(default_factory=dict)  # by dotted place in the file
+    _stressed: dict[str, dict[str, float]] = PrivateAttr(default_factory=dict)  # arm -> its names, with their values
+    _written: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)  # the arms that an arm's settings are from
+
+    @model_validator(mode="after")
+    def _arms_exist(self) -> Self:
+        for what, arm in [("control", self.control), *self.roles.items()]:
+            if arm not in self.arms:
+                raise ValueError(f"{what}: there is no arm {shown(arm)}; arms: {', '.join(self.arms)}")
+        if self.primary_metric not in METRICS:
+            metric = shown(self.primary_metric)
+            raise ValueError(f"primary_metric={metric} is not known; accepted: {', '.join(METRICS)}")
+        return self
+
+    @property
+    def knob(self) -> str | None:
+        """The setting that a stress study turns; None of any other."""
+        return next(iter(self.stress), None)
+
+    @property
+    def stressed(self) -> Mapping[str, Mapping[str, float]]:
+        """Arms of a stress study as they are written, each with the names that it runs under and their values."""
+        return self._stressed
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of the primary metric."""
+        return self.primary_metric in HIGHER_IS_BETTER
+
+    def layers(self, arm: str, profile: str) -> tuple[Settings, ...]:
+        """Settings of an arm, the later ones winning."""
+        return self.defaults, self.profiles.get(profile, {}), self.arms[arm]  # type: ignore[call-overload]
+
+    def place(self, arm: str, profile: str, setting: str) -> str:
+        """Where a setting of an arm stands, as ``my.yaml, line 7: ``; empty if it is in no file."""
+        written = self._written.get(arm, ())
+        parts = [f"arms.{each}{part}" for each in written for part in ("", ".grid")]
+        for part in (*parts, f"profiles.{profile}", "defaults"):
+            for place, line in self._lines.items():
+                if setting and f"{place}.".startswith(f"{part}.{setting}."):
+                    return f"{self._source}, line {line}: "
+        return f"{self._source}, line {self._lines[f'arms.{written[0]}']}: " if written else ""
+
+
+def built_in_studies() -> list[str]:
+    """Names of the studies that fnostab comes with."""
+    return sorted(p.name.removesuffix(".yaml") for p in _built_in().iterdir() if p.name.endswith(".yaml"))
+
+
+def read_study_file(name: str) -> StudyFile:
+    """Read a built-in study by its name, or one of your own by its path, without resolving its settings.
+
+    Raises:
+        ConfigError: there is no such study, or it is not accepted; names the line.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        try:
+            text = text_of(path)
+        except OSError as error:
+            raise ConfigError(f"can't read the study {name}: {error.strerror}") from error
+        except ConfigError as error:
+            raise ConfigError(f"can't read the study {name}: {error}") from None
+        return _parse(text, name)
+    if name in built_in_studies():
+        return _parse((_built_in() / f"{name}.yaml").read_text(), f"{name}.yaml")
+    raise ConfigError(f"no study {name!r}; built in: {', '.join(built_in_studies())}; or give the path of a .yaml file")
+
+
+def _built_in() -> Any:
+    return resources.files("fnostab.ptychography.studies")
+
+
+def _parse(text: str, source: str) -> StudyFile:
+    try:
+        values = read_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{source} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source} is not a study: expected a mapping with name, description, control and arms")
+    lines = dict(_line_numbers(yaml.compose(text, yaml.SafeLoader)))
+    try:
+        arms = values.get("arms")
+        written: dict[str, tuple[str, ...]] = {}
+        stressed: dict[str, dict[str, float]] = {}
+        if isinstance(arms, dict):
+            stress = _stress(values.get("stress"))
+            arms, written, stressed = _expanded(arms, stress)
+            if stress and values.get("control") in stressed:
+                values["control"] = next(iter(stressed[values["control"]]))
+        file = StudyFile.model_validate(values | ({"arms": arms} if "arms" in values else {}))
+    except _NotAcceptedError as error:
+        raise ConfigError(f"{_at(source, lines, error.place)}: {error}") from None
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
+        raise ConfigError(f"{_at(source, lines, place)}: {explain(error, StudyFile)}") from None
+    file._source, file._lines, file._written, file._stressed = source, lines, written, stressed
+    return file
+
+
+def _at(source: str, lines: Mapping[str, int], place: str) -> str:
+    while place and place not in lines:
+        place = place.rpartition(".")[0]
+    return f"{source}, line {lines[place]}" if place else source
+
+
+def _line_numbers(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Dotted name of everything in a YAML text, with its line."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            place = f"{prefix}.{key.value}" if prefix else str(key.value)
+            yield place, key.start_mark.line + 1
+            yield from _line_numbers(value, place)
+
+
+class _NotAcceptedError(Exception):
+    """An arm can't be written out; ``place`` is its dotted place in the file."""
+
+    def __init__(self, place: str, message: str) -> None:
+        super().__init__(message)
+        self.place = place
+
+
+def _stress(stress: Any) -> dict[str, list[float]]:
+    """The knob of a stress study with its values; empty without one."""
+    if stress is None or stress == {}:
+        return {}
+    values = next(iter(stress.values())) if isinstance(stress, dict) and len(stress) == 1 else None
+    numbers = [v for v in values if isinstance(v, int | float) and v > 0] if isinstance(values, list) else []
+    if len(numbers) < 2 or numbers != values or numbers not in (sorted(set(numbers)), sorted(set(numbers))[::-1]):
+        what = "it is one setting with two or more numbers above 0, rising or falling, each harder than the one before"
+        message = f"stress={stress!r} is not accepted: {what}"
+        raise _NotAcceptedError("stress", message)
+    return {next(iter(stress)): numbers}
+
+
+def _expanded(
+    arms: Mapping[str, Any], stress: Mapping[str, list[float]]
+) -> tuple[dict[str, Settings], dict[str, tuple[str, ...]], dict[str, dict[str, float]]]:
+    """Arms without ``inherits`` and ``grid``, one for each value of a stress study's knob.
+
+    For each also itself as written and those that it inherits from; and for each arm before the knob was turned, its
+    names at each value.
+    """
+    expanded: dict[str, Settings] = {}
+    written: dict[str, tuple[str, ...]] = {}
+    stressed: dict[str, dict[str, float]] = {}
+    for arm in arms:
+        settings, grid, chain = _inherited(arms, arm, ())
+        for values in product(*grid.values(), *stress.values()):
+            parts = [f"_{_short(value)}" for value in values]
+            name = f"{arm}{''.join(parts)}"
+            if name in expanded:
+                raise _NotAcceptedError(f"arms.{arm}", f"there are two arms {name!r}: name one of them otherwise")
+            expanded[name], written[name] = settings | dict(zip((*grid, *stress), values, strict=True)), chain
+            if stress:
+                stressed.setdefault(f"{arm}{''.join(parts[:-1])}", {})[name] = float(values[-1])
+    return expanded, written, stressed
+
+
+def _inherited(
+    arms: Mapping[str, Any], arm: str, below: tuple[str, ...]
+) -> tuple[Settings, dict[str, list[Any]], tuple[str, ...]]:
+    """Settings and grid of an arm with those that it inherits, and the names of the arms that they are from."""
+    own = {} if arms[arm] is None else arms[arm]
+    if not isinstance(own, dict):
+        raise _NotAcceptedError(f"arms.{arm}", f"arms.{arm}={shown(own)} is not accepted: it is a mapping of settings")
+    parent, chain = own.get("inherits"), (*below, arm)
+    settings = flatten({key: value for key, value in own.items() if key not in ("inherits", "grid")})
+    grid = _grid(arm, own)
+    if parent is None:
+        return settings, grid or {}, (arm,)
+    if parent not in arms:
+        raise _NotAcceptedError(
+            f"arms.{arm}.inherits", f"there is no arm {shown(parent)} to inherit from: {', '.join(arms)}"
+        )
+    if parent in chain:
+        circle = " -> ".join((*chain[chain.index(parent) :], parent))
+        raise _NotAcceptedError(f"arms.{arm}.inherits", f"arms inherit from one another in a circle: {circle}")
+    inherited, inherited_grid, ancestors = _inherited(arms, parent, chain)
+    return inherited | settings, inherited_grid if grid is None else grid, (arm, *ancestors)
+
+
+def _grid(arm: str, own: Mapping[str, Any]) -> dict[str, list[Any]] | None:
+    """The lists of values of an arm's own grid; None if it has none."""
+    grid = own.get("grid")
+    if grid is None:
+        return None
+    if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
+        message = f"grid={grid!r} is not accepted: it is a mapping of settings, each with a list of values"
+        raise _NotAcceptedError(f"arms.{arm}.grid", message)
+    return grid
+
+
+def _short(value: Any) -> str:
+    """A setting's value as a part of a name: 10, 0.01, 1e-5, none."""
+    if isinstance(value, float):
+        return f"{value:g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

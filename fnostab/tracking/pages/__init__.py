@@ -1,0 +1,1 @@
+"""What MLflow's pages show: views, notes, verdicts."""

@@ -1,0 +1,212 @@
+"""What a run says of itself on its page: Markdown that the MLflow UI shows.
+
+A note that somebody wrote or changed in the UI is never overwritten: a tag remembers the digest of
+what was written here.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from mlflow import MlflowClient
+
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.record import names
+from fnostab.record.outcomes import EXCLUDED, FAILURES, Outcome
+from fnostab.record.settings import flatten
+from fnostab.record.trial import StudySpec
+from fnostab.tracking.upload.batch import as_text
+
+__all__ = [
+    "NOTE",
+    "as_tags",
+    "bounded",
+    "code",
+    "escaped",
+    "put_note",
+    "run_link",
+    "study_note",
+    "trial_note",
+    "withdraw_note",
+]
+
+NOTE = "mlflow.note.content"
+WRITTEN = "fnostab.note"  # SHA-256 of the note that was written
+LONGEST = 7900  # characters; MLflow refuses a tag above 8000
+LONGEST_TEXT = 1500  # of one message
+MOST_LINES = 30  # of one list
+PICTURES = 2
+PARENT_RUN = "mlflow.parentRunId"
+_MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~@-])")
+
+
+def escaped(text: object) -> str:
+    """``text`` as one line of Markdown that shows it as it is: no markup, HTML, link or mention."""
+    line = " ".join(str(text).split())[:LONGEST_TEXT]
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = _MARKS.sub(r"\\\1", line)
+    return re.sub(r":(?=\S)", "&#58;", line)  # else an address would become a link, and :+1: a thumb
+
+
+def code(text: object) -> str:
+    """``text`` as code, which needs no escaping but of its own mark."""
+    line = " ".join(str(text).split())[:LONGEST_TEXT]
+    return "`" + line.replace("`", "'") + "`"
+
+
+def run_link(text: str, experiment: str, run_id: str, artifact: str | None = None) -> str:
+    """A link, within the MLflow UI, to a run or one of its artifacts; ``text`` must not need escaping."""
+    place = "" if artifact is None else f"/artifacts/{quote(artifact)}".rstrip("/")
+    return f"[{text}](#/experiments/{experiment}/runs/{run_id}{place}?workflowType=machine_learning)"
+
+
+def bounded(head: str, tail: str = "", more: str = "… (cut)") -> str:
+    """``head`` and ``tail``, the head cut at a line's end where both are more than MLflow takes."""
+    room = LONGEST - len(tail)
+    if len(head) <= room:
+        return head + tail
+    return head[: room - len(more) - 2].rpartition("\n")[0] + f"\n\n{more}" + tail
+
+
+def as_tags(text: str) -> dict[str, str]:
+    """Tags of a new run that holds a note."""
+    return {NOTE: text, WRITTEN: _digest(text)}
+
+
+def put_note(client: MlflowClient, run_id: str, text: str) -> bool:
+    """Write a run's note, unless somebody else did; answer whether it says ``text`` now."""
+    tags = client.get_run(run_id).data.tags
+    if tags.get(NOTE) == text:
+        return True
+    if not _is_ours(tags):
+        return False
+    # The digest goes first, beside that of the note which is there until then: a crash in between is harmless
+    digests = (_digest(note) for note in (text, tags.get(NOTE, "")) if note)
+    client.set_tag(run_id, WRITTEN, " ".join(digests))
+    client.set_tag(run_id, NOTE, text)
+    return True
+
+
+def withdraw_note(client: MlflowClient, run_id: str) -> None:
+    """Take back a note that no longer holds, unless somebody else wrote it."""
+    tags = client.get_run(run_id).data.tags
+    if NOTE in tags and _is_ours(tags):
+        client.delete_tag(run_id, NOTE)
+
+
+def trial_note(
+    run: Any, outcome: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]], control: str, artifacts: Iterable[str]
+) -> str:
+    """Of a trial that has ended.
+
+    Args:
+        run: of MLflow, with its tags and params.
+        outcome: payload of the outcome event.
+        arms: settings of each arm of the study, dotted; empty if they can't be known.
+        control: name of the control arm.
+        artifacts: paths of the files and folders that the run holds.
+    """
+    tags, experiment, run_id = run.data.tags, run.info.experiment_id, run.info.run_id
+    arm, seed = tags.get(names.ARM), tags.get(names.SEED)
+    known = sorted(artifacts)
+    title = f"Arm **{escaped(arm)}**, seed {escaped(seed)}" if arm else "A run outside any study"
+    lines = [f"{title}: **{escaped(outcome.get('outcome') or 'ended')}**", ""]
+    lines += [f"- {line}" for line in _what_happened(outcome)]
+    lines += ["", *_what_it_is(arm, arms, control, run.data.params), ""]
+    links = _trial_links(experiment, run_id, tags, known)
+    pictures = [path for path in known if path.endswith(".png")][:PICTURES]
+    images = "".join(f"![](get-artifact?path={quote(path)}&run_uuid={run_id})\n\n" for path in pictures)
+    return bounded("\n".join(lines), f"\n\n{' · '.join(links)}\n\n{images}")
+
+
+def study_note(spec: StudySpec, experiment: str, outcomes: Mapping[str, Counter[str]], verdict: Any = None) -> str:
+    """Of a study that has ended.
+
+    Args:
+        spec: of the study. Its description is Markdown of its author's.
+        experiment: id.
+        outcomes: how often each outcome, by arm.
+        verdict: newest run that judges it, None if there is none.
+    """
+    lines = [spec.description, "", f"{code(spec.control)} is the control arm. The others differ from it:", ""]
+    for arm in spec.arms:
+        if arm != spec.control:
+            lines.append(f"- {code(arm)}: {', '.join(_differences(spec.arms[arm], spec.arms[spec.control])) or 'not'}")
+    shown = [o for o in (Outcome.CONVERGED, *FAILURES, *EXCLUDED) if any(c[o] for c in outcomes.values())]
+    lines += ["", f"| arm | trials | {' | '.join(shown)} |", "|" + "---|" * (2 + len(shown))]
+    for arm, counts in outcomes.items():
+        cells = [code(arm).replace("|", "¦"), str(counts.total()), *(str(counts[o]) for o in shown)]
+        lines.append(f"| {' | '.join(cells)} |")
+    links = [_search_link("trials", experiment, f"tags.`{names.STUDY_HASH}` = '{spec.hash}'")]
+    if verdict is not None:
+        links.append(run_link(escaped(verdict.info.run_name), experiment, verdict.info.run_id))
+    return bounded("\n".join(lines) + "\n", f"\n{' · '.join(links)}\n")
+
+
+def _what_happened(outcome: Mapping[str, Any]) -> list[str]:
+    step, good = outcome.get("failure_step"), outcome.get("known_good_step")
+    lines = []
+    if step is not None:
+        since = (
+            f"; the last step known to be good is {good}"
+            if good is not None
+            else "; no earlier one is known to be good"
+        )
+        lines.append(f"It failed at step {step}{since}.")
+    if held := outcome.get("rules_held"):
+        lines.append(f"Rules that held: {', '.join(map(escaped, held))}.")
+    if missing := outcome.get("not_judged"):
+        lines.append(f"Not judged: {'; '.join(map(escaped, missing))}.")
+    if reason := outcome.get("reason"):
+        lines.append(f"Reason: {escaped(reason)}")
+    return lines
+
+
+def _what_it_is(
+    arm: str | None, arms: Mapping[str, Mapping[str, Any]], control: str, params: Mapping[str, str]
+) -> list[str]:
+    """How the arm differs from control or, for control itself, from the defaults."""
+    if arm is not None and arm in arms and control in arms and arm != control:
+        title, changed = f"It differs from {code(control)} in:", _differences(arms[arm], arms[control])
+    else:
+        defaults = {name: as_text(value) for name, value in flatten(TrialConfig()).items()}
+        title = "It is the control arm; settings that are not the defaults:" if arm == control else "Not the defaults:"
+        changed = _differences({name: value for name, value in params.items() if name in defaults}, defaults)
+    more = [f"and {len(changed) - MOST_LINES} more"] if len(changed) > MOST_LINES else []
+    return [title, "", *(f"- {line}" for line in [*changed[:MOST_LINES], *more] or ["nothing"])]
+
+
+def _differences(settings: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
+    both = sorted(settings.keys() | others.keys())
+    return [
+        f"{code(name)} {code(as_text(settings.get(name)))} (not {code(as_text(others.get(name)))})"
+        for name in both
+        if as_text(settings.get(name)) != as_text(others.get(name))
+    ]
+
+
+def _trial_links(experiment: str, run_id: str, tags: Mapping[str, str], artifacts: Iterable[str]) -> list[str]:
+    links = []
+    if PARENT_RUN in tags:
+        links.append(run_link("study", experiment, tags[PARENT_RUN]))
+        links.append(_search_link("verdicts", experiment, f"tags.`{names.KIND}` = '{names.KIND_VERDICT}'"))
+    titles = {"figures": "figures", "report": "report", names.BLACK_BOX: "black box", "checkpoint": "best weights"}
+    links += [run_link(titles[path], experiment, run_id, path) for path in artifacts if path in titles]
+    return [*links, run_link("all artifacts", experiment, run_id, "")]
+
+
+def _search_link(text: str, experiment: str, found: str) -> str:
+    address = f"#/experiments/{experiment}/runs?searchFilter={quote(found, safe='')}&workflowType=machine_learning"
+    return f"[{text}]({address})"
+
+
+def _is_ours(tags: Mapping[str, str]) -> bool:
+    note = tags.get(NOTE)
+    return not note or _digest(note) in tags.get(WRITTEN, "").split()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,151 @@
+"""A verdict as a run of its own, beside the studies that it judges."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fnostab import __version__
+from fnostab.errors import TrackingError
+from fnostab.record import names
+from fnostab.record.attempt import this_process
+from fnostab.tracking.pages.notes import as_tags, bounded, put_note, run_link
+from fnostab.tracking.read.histories import read_artifact
+from fnostab.tracking.read.studies import check_schema
+from fnostab.tracking.store.store import Store, reported
+from fnostab.tracking.upload.study_run import note_study
+
+__all__ = ["VerdictRecord", "log_verdict", "newest_verdict"]
+
+VERDICT_FILE = "verdict.json"
+PARAMS = ("reason", "next_step")  # of the payload, shown as columns in the UI
+LONGEST_PARAM = 500
+MORE = "… the rest is in verdict.md"
+
+
+class JudgedStudies(BaseModel):
+    """Parent runs of the studies that a verdict judged, by stage."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    a: str
+    b: str | None = None
+
+
+class VerdictRecord(BaseModel):
+    """What a later study needs of a verdict: a part of its ``verdict.json``, and the run that holds it."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    run_id: str
+    verdict: str
+    next_step: str
+    stage_b: list[str]  # control and the arms that deserve the deep test; empty if something else comes next
+    study_runs: JudgedStudies
+
+
+def newest_verdict(store: Store, experiment: str) -> VerdictRecord:
+    """The verdict that was last recorded in an experiment; looks at a study under way are none.
+
+    Args:
+        store: where from.
+        experiment: id, of `find_experiment`.
+
+    Raises:
+        TrackingError: there is none, it is damaged, or was recorded by a version that gave names other meanings.
+    """
+    are_verdicts = f"tags.`{names.KIND}` = '{names.KIND_VERDICT}' AND attributes.status = 'FINISHED'"
+    with reported(store):
+        newest_first = ["attributes.start_time DESC"]
+        found = list(store.client.search_runs([experiment], are_verdicts, order_by=newest_first))
+        name = store.client.get_experiment(experiment).name
+    for run in found:
+        check_schema(run.info.run_id, run.data.tags)
+        payload = _payload(store, run.info.run_id)
+        if "look" not in payload:
+            return _record(run.info.run_id, payload, name)
+    raise TrackingError(
+        f"experiment {name!r} in {store.address} has no verdict: `fnostab decide --experiment {name}` makes one"
+    )
+
+
+def _payload(store: Store, run_id: str) -> Mapping[str, Any]:
+    content = read_artifact(store, run_id, VERDICT_FILE)
+    try:
+        payload = json.loads(content) if content is not None else None
+    except ValueError:
+        payload = None
+    return payload if isinstance(payload, dict) else {}
+
+
+def _record(run_id: str, payload: Mapping[str, Any], experiment: str) -> VerdictRecord:
+    try:
+        return VerdictRecord.model_validate({**payload, "run_id": run_id})
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
+        raise TrackingError(
+            f"{VERDICT_FILE} of the verdict's run {run_id} is damaged or of an older version, in {where!r}: "
+            f"`fnostab decide --experiment {experiment}` makes it anew"
+        ) from None
+
+
+def log_verdict(
+    store: Store,
+    experiment: str,
+    study_run_ids: Sequence[str],
+    verdict: str,
+    payload: Mapping[str, Any],
+    table_text: str,
+    outcomes: Mapping[str, Mapping[str, Counter[str]]] | None = None,
+) -> str:
+    """Record a verdict and its evidence; return the id of its run.
+
+    Args:
+        store: where to.
+        experiment: id, of `find_experiment`.
+        study_run_ids: parent runs of the studies that were judged.
+        verdict: its headline, as in "GOLD (unsupported)".
+        payload: all of it, kept as ``verdict.json``.
+        table_text: Markdown, shown on the run's page and kept whole as ``verdict.md``.
+        outcomes: how often each, by study run and arm, for the studies' pages; of others the store is asked.
+
+    Raises:
+        TrackingError: the store does not take it.
+    """
+    # MLflow would take "[0.1, 0.2] (3/4)" for a link
+    note = f"# {verdict}\n\n{table_text}\n".replace("] (", "] \\(")
+    tags = {
+        names.KIND: names.KIND_VERDICT,
+        names.VERDICT: verdict,
+        names.STUDY_RUN: " ".join(study_run_ids),
+        names.OWNER: this_process(),
+        names.SCHEMA_TAG: names.SCHEMA,
+        names.VERSION: __version__,
+        **as_tags(bounded(note, more=MORE)),
+    }
+    with reported(store):
+        run_id: str = store.client.create_run(experiment, tags=tags, run_name=f"verdict: {verdict}").info.run_id
+        # A value a line. Indented as well it takes twice the time: only Python's own encoder can do that
+        store.client.log_text(run_id, json.dumps(payload, separators=(",\n", ": ")), VERDICT_FILE)
+        store.client.log_text(run_id, note, "verdict.md")
+        for name in PARAMS:
+            if payload.get(name):
+                store.client.log_param(run_id, name, str(payload[name])[:LONGEST_PARAM])
+        put_note(store.client, run_id, bounded(note, _links(experiment, run_id, study_run_ids), MORE))
+        store.client.set_terminated(run_id, "FINISHED")
+        for study in study_run_ids:
+            note_study(store, study, (outcomes or {}).get(study))
+    return run_id
+
+
+def _links(experiment: str, run_id: str, study_run_ids: Sequence[str]) -> str:
+    """To what was judged and to the evidence; `fnostab report` adds the report to the same run."""
+    studies = [run_link(f"study {study[:8]}", experiment, study) for study in study_run_ids]
+    evidence = [
+        run_link("the whole verdict", experiment, run_id, "verdict.md"),
+        run_link("its numbers", experiment, run_id, "verdict.json"),
+        run_link("report, if `fnostab report` made one", experiment, run_id, "report/report.html"),
+    ]
+    return f"\n{' · '.join([*studies, *evidence])}\n"

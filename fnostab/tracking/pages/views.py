@@ -1,0 +1,223 @@
+"""Charts that are there when the page opens: saved views of an experiment in the MLflow UI.
+
+What a view shows is data (`fnostab.dashboards`). MLflow keeps a saved view as a tag of the
+experiment, in a schema of its own, so views are only installed for versions they were tried with. A
+second tag remembers what was written, so that a view which somebody changed is never overwritten.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+from urllib.parse import quote
+from uuid import NAMESPACE_URL, uuid5
+
+from fnostab.record import names
+from fnostab.tracking.store.health import served_version
+from fnostab.tracking.store.store import Store, reported
+
+__all__ = ["VIEWS", "InstalledViews", "install_views", "plain_address", "view_addresses"]
+
+VIEWS = ("shootout", "depth", "one_arm", "verdicts")
+KNOWN_SCHEMA = "3.17"  # of MLflow; others may show the page without the charts
+VIEW_TAG = "mlflow.sharedViewState."  # + share key; MLflow's
+WRITTEN_TAG = "fnostab.view."  # + share key; SHA-256 of what was written there
+NEWEST_MS = 1_700_000_000_000  # the UI lists the newest view first
+
+_CHART = {  # what MLflow wants to find in each chart
+    "deleted": False,
+    "isGenerated": False,
+    "runsCountToCompare": 100,
+}
+_LINE = {
+    "lineSmoothness": 0,
+    "xAxisKey": "step",
+    "xAxisScaleType": "linear",
+    "scaleType": "linear",
+    "selectedXAxisMetricKey": "",
+    "yAxisKey": "metric",
+    "yAxisExpressions": [],
+    "ignoreOutliers": False,
+    "range": {},
+    "useGlobalXaxisKey": False,
+    "useGlobalLineSmoothing": False,
+}
+_PAGE = {
+    "orderByKey": "attributes.start_time",
+    "orderByAsc": False,
+    "startTime": "ALL",
+    "lifecycleFilter": "Active",
+    "datasetsFilter": [],
+    "modelVersionFilter": "All Runs",
+    "columnOrder": [],
+    "columnWidths": {},
+    "runsHiddenMode": "SHOW_ALL",
+    "viewMaximized": False,
+    "runListHidden": False,
+    "isAccordionReordered": True,
+    "useGroupedValuesInCharts": True,
+    "hideEmptyCharts": True,
+    "groupsExpanded": {},
+    "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+    "chartsSearchFilter": "",
+}
+
+
+@dataclass(frozen=True)
+class InstalledViews:
+    """What `install_views` found and did.
+
+    Attributes:
+        there: names of the views that the experiment has now.
+        written: those of them that were installed or brought up to date by this call.
+        remarks: what was left alone and why, one line each.
+    """
+
+    there: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def install_views(store: Store, experiment: str) -> InstalledViews:
+    """Put all views on an experiment, or bring them up to date; a second call writes nothing.
+
+    A view that somebody changed in the UI stays as it is. With a version of MLflow whose schema is
+    not known, nothing is written.
+
+    Args:
+        store: where to.
+        experiment: id.
+
+    Raises:
+        TrackingError: the store does not answer, or has no such experiment.
+    """
+    with reported(store):
+        version = served_version(store)
+        if not version.startswith(f"{KNOWN_SCHEMA}."):
+            return InstalledViews(
+                remarks=(
+                    f"MLflow {version} is not {KNOWN_SCHEMA}, whose saved views are known: no charts are preset; "
+                    f"`pip install 'mlflow~={KNOWN_SCHEMA}.0'` where the page is served brings them back",
+                )
+            )
+        tags = store.client.get_experiment(experiment).tags
+        study = _newest_study(store, experiment)
+        written, remarks = [], []
+        for rank, name in enumerate(VIEWS):
+            view = _tag_value(name, rank, study)
+            if _is_changed(tags, name):
+                remarks.append(
+                    f"view {name} was changed by hand and stays so; delete it in the UI's list of views, "
+                    "and the next `fnostab ui` installs it afresh"
+                )
+            elif tags.get(VIEW_TAG + _share_key(name)) != view:
+                # The digest goes first: a crash in between must not make our own view look changed
+                _remember(store, experiment, name, view, tags)
+                store.client.set_experiment_tag(experiment, VIEW_TAG + _share_key(name), view)
+                written.append(name)
+    return InstalledViews(VIEWS, tuple(written), tuple(remarks))
+
+
+def view_addresses(url: str, experiment: str, views: InstalledViews) -> dict[str, str]:
+    """Address of each installed view on the MLflow UI at ``url``; the plain page if there is none."""
+    found = {
+        name: f"{plain_address(url, experiment, _view(name)['opens'])}&viewStateShareKey={quote(_share_key(name))}"
+        for name in views.there
+    }
+    return found or {"charts": plain_address(url, experiment)}
+
+
+def plain_address(url: str, experiment: str, mode: str = "CHART") -> str:
+    """Address of an experiment's runs as a CHART or TABLE, without a view."""
+    return f"{url}/#/experiments/{experiment}/runs?compareRunsMode={mode}&workflowType=machine_learning"
+
+
+def _share_key(name: str) -> str:
+    return f"fnostab-{name}"
+
+
+def _view(name: str) -> dict[str, Any]:
+    view: dict[str, Any] = json.loads((resources.files("fnostab.dashboards") / f"{name}.json").read_text())
+    return view
+
+
+def _tag_value(name: str, rank: int, study: Mapping[str, str]) -> str:
+    """The view as MLflow keeps it; ``rank`` is its place in the UI's list."""
+    view = _view(name)
+    stamp = NEWEST_MS - rank
+    state = json.dumps(_state(name, view, study), separators=(",", ":"))
+    return json.dumps({"name": view["title"], "createdAt": stamp, "updatedAt": stamp, "state": state})
+
+
+def _state(name: str, view: Mapping[str, Any], study: Mapping[str, str]) -> dict[str, Any]:
+    """MLflow's state of the page."""
+    runs = view["filter"]
+    for word, value in study.items():
+        runs = runs.replace(f"{{{word}}}", value)
+    grouping = [{"mode": mode, "groupByData": key} for mode, key in view["group_by"]]
+    return _PAGE | {
+        "searchFilter": runs,
+        "selectedColumns": view["columns"],
+        "compareRunCharts": list(_charts(name, view)),
+        "compareRunSections": [
+            {
+                "uuid": _uuid(name, section["name"]),
+                "name": section["name"],
+                "columns": section["columns"],
+                "cardHeight": section["height"],
+                "display": True,
+                "isReordered": True,
+                "deleted": False,
+                "isGenerated": False,
+            }
+            for section in view["sections"]
+        ],
+        "groupBy": {"aggregateFunction": "average", "groupByKeys": grouping} if grouping else None,
+    }
+
+
+def _charts(name: str, view: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for section in view["sections"]:
+        for chart in section["charts"]:
+            metric = chart["metricKey"]
+            place = {
+                "uuid": _uuid(name, section["name"], chart["type"], metric),
+                "metricSectionId": _uuid(name, section["name"]),
+                "displayName": metric,
+                "selectedMetricKeys": [metric],
+            }
+            yield _CHART | (_LINE if chart["type"] == "LINE" else {}) | place | chart
+
+
+def _uuid(*parts: str) -> str:
+    """The same for the same parts, so that the same view is the same text."""
+    return str(uuid5(NAMESPACE_URL, "/".join(("fnostab", *parts))))
+
+
+def _is_changed(tags: Mapping[str, str], name: str) -> bool:
+    """Whether a view is there that is not what was last written."""
+    stored = tags.get(VIEW_TAG + _share_key(name))
+    return stored is not None and _digest(stored) not in tags.get(WRITTEN_TAG + _share_key(name), "").split()
+
+
+def _remember(store: Store, experiment: str, name: str, view: str, tags: Mapping[str, str]) -> None:
+    """Keep the digest of what is about to be written, beside that of what is there until then."""
+    stored = tags.get(VIEW_TAG + _share_key(name))
+    digests = [_digest(view)] if stored is None else [_digest(view), _digest(stored)]
+    store.client.set_experiment_tag(experiment, WRITTEN_TAG + _share_key(name), " ".join(digests))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _newest_study(store: Store, experiment: str) -> dict[str, str]:
+    """What stands for the words in braces of a filter: control arm and hash of the newest study."""
+    are_studies = f"tags.`{names.KIND}` = '{names.KIND_STUDY}'"
+    newest = store.client.search_runs([experiment], are_studies, max_results=1, order_by=["attributes.start_time DESC"])
+    if not newest:
+        return {"control": "control", "study": ""}
+    data = newest[0].data
+    return {"control": data.params.get("control", "control"), "study": data.tags.get(names.STUDY_HASH, "")}

@@ -1,0 +1,1 @@
+"""Studies, trials and curves out of MLflow."""

@@ -1,0 +1,136 @@
+"""Read studies back as tables, from each run's tags and latest metrics, never from histories."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
+
+from fnostab.errors import LaunchError, TrackingError
+from fnostab.record import names
+from fnostab.record.outcomes import Outcome
+from fnostab.record.table import TrialRow
+from fnostab.record.trial import StudySpec
+from fnostab.tracking.read.summaries import read_summaries
+from fnostab.tracking.store.store import Store, reported
+from fnostab.tracking.upload.study_run import STUDY_FILE
+
+__all__ = ["StudyRecord", "check_schema", "find_experiment", "newest_study", "trial_rows"]
+
+TAGS_OF_ROW = (names.ARM, names.SEED, names.OUTCOME, names.FAILURE_STEP, names.RULES_HELD, names.SCHEMA_TAG)
+METRICS_OF_ROW = (
+    names.LAST_STEP,
+    names.VAL_SSIM_AMP,
+    names.AMPLITUDE_SPREAD,
+    names.GRAD_P99_LAST_HALF,
+    names.GRAD_MEDIAN_LAST_HALF,
+)
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study in the store. ``start_ms`` is in Unix milliseconds."""
+
+    run_id: str
+    spec: StudySpec
+    start_ms: int
+
+
+def find_experiment(store: Store, name: str) -> str:
+    """Id of the experiment called ``name``.
+
+    Raises:
+        TrackingError: there is none; names those that there are.
+    """
+    with reported(store):
+        experiment = store.client.get_experiment_by_name(name)
+        if experiment is not None and experiment.lifecycle_stage == "active":
+            return str(experiment.experiment_id)
+        there_are = ", ".join(sorted(e.name for e in store.client.search_experiments())) or "none"
+    raise TrackingError(f"there is no experiment {name!r} in {store.address}; there are: {there_are}")
+
+
+def newest_study(store: Store, experiment: str, study_run: str | None = None) -> StudyRecord:
+    """The study of an experiment that started last, or the one whose parent run is ``study_run``.
+
+    Args:
+        store: where from.
+        experiment: id, of `find_experiment`.
+        study_run: run id.
+
+    Raises:
+        TrackingError: there is none, or it was recorded by a version that gave names other meanings.
+    """
+    are_studies = f"tags.`{names.KIND}` = '{names.KIND_STUDY}'"
+    with reported(store):
+        found = store.client.search_runs([experiment], are_studies, order_by=["attributes.start_time DESC"])
+        runs = [run for run in found if study_run in (None, run.info.run_id)]
+        if not runs:
+            there_are = ", ".join(f"{run.info.run_id} ({run.info.run_name})" for run in found) or "none"
+            what = "study" if study_run is None else f"study with the run {study_run!r}"
+            raise TrackingError(f"experiment {experiment} in {store.address} has no {what}; there are: {there_are}")
+        run = runs[0]
+        check_schema(run.info.run_id, run.data.tags)
+        return StudyRecord(run.info.run_id, _read_spec(store, run.info.run_id), run.info.start_time)
+
+
+def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialRow]:
+    """One row for each trial of ``study``, by arm in the study's order and by seed.
+
+    Raises:
+        TrackingError: the store does not answer, or a trial was recorded by a version that gave
+            names other meanings.
+    """
+    rows = []
+    wanted = (study.spec.primary_metric, *METRICS_OF_ROW)
+    with reported(store):
+        found = read_summaries(store, experiment, study.spec.hash, tags=TAGS_OF_ROW, metrics=wanted)
+        for run_id, tags, metrics in found:
+            check_schema(run_id, tags)
+            try:
+                rows.append(_row(run_id, tags, metrics, study.spec.primary_metric))
+            except (KeyError, ValueError) as error:
+                raise TrackingError(
+                    f"run {run_id} has damaged tags ({error}): correct it, or delete it to leave it out"
+                ) from None
+    order = list(study.spec.arms)
+    return sorted(rows, key=lambda row: (order.index(row.arm) if row.arm in order else len(order), row.seed))
+
+
+def _row(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], primary_metric: str) -> TrialRow:
+    failure_step, last_step = tags.get(names.FAILURE_STEP), metrics.get(names.LAST_STEP)
+    p99, median = metrics.get(names.GRAD_P99_LAST_HALF), metrics.get(names.GRAD_MEDIAN_LAST_HALF)
+    return TrialRow(
+        arm=tags[names.ARM],
+        seed=int(tags[names.SEED]),
+        outcome=Outcome(tags.get(names.OUTCOME, Outcome.RUNNING)),
+        loss=metrics.get(primary_metric),
+        failure_step=None if failure_step is None else int(failure_step),
+        last_step=None if last_step is None else int(last_step),
+        ssim_amp=metrics.get(names.VAL_SSIM_AMP),
+        amplitude_spread=metrics.get(names.AMPLITUDE_SPREAD),
+        rules_held=tuple(Outcome(rule.strip()) for rule in tags.get(names.RULES_HELD, "").split(";") if rule.strip()),
+        grad_ratio=p99 / median if p99 is not None and median else None,
+        run_id=run_id,
+    )
+
+
+def _read_spec(store: Store, run_id: str) -> StudySpec:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return StudySpec.read(Path(store.client.download_artifacts(run_id, STUDY_FILE, folder)))
+        except (MlflowException, OSError, LaunchError) as error:
+            raise TrackingError(
+                f"study run {run_id} has no readable {STUDY_FILE}: `fnostab sync` on its output directory writes it"
+            ) from error
+
+
+def check_schema(run_id: str, tags: Mapping[str, str]) -> None:
+    """Raise TrackingError unless a run was recorded with the names that this version knows."""
+    schema = tags.get(names.SCHEMA_TAG)
+    if schema != names.SCHEMA:
+        raise TrackingError(
+            f"run {run_id} was recorded with schema {schema!r}, this version of fnostab reads "
+            f"{names.SCHEMA!r}: use the version in its tag {names.VERSION}"
+        )

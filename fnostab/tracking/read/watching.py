@@ -1,0 +1,235 @@
+"""A study as its store tells it while it runs, asked again and again with few questions.
+
+A poll asks for the runs that are under way and those that ended last: two searches, however large the study is.
+The outcomes of all others are read in full from time to time only. Of histories, only the window maxima of the
+gradient norm (at most 300 points a run) and its spikes are read, and only of runs in which they have grown.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fnostab.errors import TrackingError
+from fnostab.record import names
+from fnostab.record.attempt import is_alive, is_foreign, may_be_at_work
+from fnostab.record.outcomes import Outcome
+from fnostab.tracking.read.histories import metric_history
+from fnostab.tracking.read.summaries import PAGE, read_summaries, search_trials
+from fnostab.tracking.store.store import DEFAULT_URI, Store, open_store, reported
+from fnostab.tracking.upload.trial_run import last_sign_ms
+
+__all__ = ["StudyWatch", "WatchedTrial", "existing_store", "find_study", "newest_experiment"]
+
+RECENT = 20  # ended runs of which a poll asks for everything
+HISTORIES = 16  # read in one poll
+SHARE_OF_FULL = 0.1  # of the time that is spent on reading all outcomes
+TAGS = (names.ARM, names.SEED, names.OUTCOME, names.FAILURE_STEP, names.REASON, names.OWNER)
+METRICS = (names.TRAIN_LOSS, names.GRAD_NORM, names.SPIKES, names.LAST_STEP)
+
+
+@dataclass(frozen=True)
+class WatchedTrial:
+    """A trial's run as it stands.
+
+    Attributes:
+        outcome: None until it is known.
+        running: whether a process is at work on it, as far as that can be told from here.
+        step: last recorded one, 0-based.
+        start_s: Unix time; None if only its outcome was read.
+        end_s: the same.
+        spikes: of the gradient norm; None if nobody counted.
+        window_max: (step, norm) by rising step: the largest norm since the step before.
+    """
+
+    run_id: str
+    arm: str
+    seed: int
+    outcome: Outcome | None
+    running: bool
+    step: int | None = None
+    loss: float | None = None
+    grad_norm: float | None = None
+    spikes: int | None = None
+    failure_step: int | None = None
+    reason: str | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    window_max: tuple[tuple[int, float], ...] = ()
+
+
+class StudyWatch:
+    """Polls one study of a store.
+
+    Args:
+        store: that is asked.
+        experiment: id.
+        study_hash: of the study.
+        study_run: id of its parent run.
+    """
+
+    def __init__(self, store: Store, experiment: str, study_hash: str, study_run: str) -> None:
+        self._store = store
+        self._experiment = experiment
+        self._hash = study_hash
+        self._study_run = study_run
+        self._trials: dict[str, WatchedTrial] = {}
+        self._histories: dict[tuple[str, str], tuple[int, tuple[tuple[int, float], ...]]] = {}
+        self._next_full_s = 0.0
+
+    def poll(self) -> list[WatchedTrial]:
+        """The study's trials as they stand now, in no order.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
+        with reported(self._store):
+            if time.monotonic() >= self._next_full_s:
+                self._read_all()
+            runs = self._search("attributes.status = 'RUNNING'", PAGE)
+            runs += self._search("attributes.status != 'RUNNING'", RECENT)
+        budget = HISTORIES
+        for run in runs:
+            steps = {metric.key: metric.step for metric in run.data.to_proto().metrics}
+            budget -= self._read_histories(run, steps, budget)
+            self._trials[run.info.run_id] = self._describe(run, steps)
+        return list(self._trials.values())
+
+    def ended(self) -> str | None:
+        """How the study ended: MLflow's word for it, or "gone" if its process died; None while it runs.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
+        with reported(self._store):
+            run = self._store.client.get_run(self._study_run)
+        if run.info.status != "RUNNING":
+            return str(run.info.status)
+        owner = run.data.tags.get(names.OWNER)
+        return None if owner is None or is_foreign(owner) or is_alive(owner) else "gone"
+
+    def _search(self, condition: str, most: int) -> list[Any]:
+        of_study = f"tags.`{names.KIND}` = '{names.KIND_TRIAL}' AND tags.`{names.STUDY_HASH}` = '{self._hash}'"
+        newest = ["attributes.end_time DESC"]
+        return list(self._store.client.search_runs([self._experiment], f"{of_study} AND {condition}", 1, most, newest))
+
+    def _read_all(self) -> None:
+        """Read every trial's outcome; a database is asked for these alone, a server for whole runs."""
+        started = time.monotonic()
+        before, self._trials = self._trials, {}
+        if self._store.uri.startswith("http"):
+            found = search_trials(self._store, self._experiment, self._hash, lambda run: self._describe(run, {}))
+            self._trials = {trial.run_id: trial for trial in found}
+        else:
+            rows = read_summaries(self._store, self._experiment, self._hash, tags=TAGS, metrics=METRICS)
+            for run_id, tags, metrics in rows:
+                seen = before.get(run_id)
+                if seen is not None and seen.end_s is not None:  # more is known of it, and it did not start again
+                    self._trials[run_id] = seen
+                else:
+                    self._trials[run_id] = _trial(run_id, tags, metrics, tags.get(names.OUTCOME) == Outcome.RUNNING)
+        ended = time.monotonic()
+        self._next_full_s = ended + (ended - started) / SHARE_OF_FULL
+
+    def _describe(self, run: Any, steps: Mapping[str, int]) -> WatchedTrial:
+        at_work = run.info.status == "RUNNING"
+        alive = at_work and may_be_at_work(run.data.tags.get(names.OWNER), last_sign_ms(run) / 1000)
+        trial = _trial(run.info.run_id, run.data.tags, run.data.metrics, at_work)
+        spikes = trial.spikes
+        if spikes is None and at_work:
+            spikes = len(self._history(trial.run_id, names.SPIKE))
+        return replace(
+            trial,
+            running=alive,
+            step=steps.get(names.GRAD_NORM, trial.step),
+            spikes=spikes,
+            start_s=run.info.start_time / 1000,
+            end_s=None if at_work or run.info.end_time is None else run.info.end_time / 1000,
+            window_max=self._history(trial.run_id, names.GRAD_NORM_WINDOW_MAX),
+        )
+
+    def _history(self, run_id: str, metric: str) -> tuple[tuple[int, float], ...]:
+        return self._histories.get((run_id, metric), (-1, ()))[1]
+
+    def _read_histories(self, run: Any, steps: Mapping[str, int], budget: int) -> int:
+        """Read what has grown of a run, within ``budget`` questions; return how many were asked."""
+        asked = 0
+        for metric in (names.GRAD_NORM_WINDOW_MAX, names.SPIKE):
+            key = run.info.run_id, metric
+            if metric in steps and self._histories.get(key, (-1,))[0] != steps[metric] and asked < budget:
+                asked += 1
+                points = zip(*metric_history(self._store, run.info.run_id, metric), strict=True)
+                self._histories[key] = steps[metric], tuple((int(step), float(norm)) for step, norm in points)
+        return asked
+
+
+def existing_store(uri: str | None = None) -> Store:
+    """Open a store to read from: as `open_store`, which would make a missing database.
+
+    Raises:
+        TrackingError: nothing answers there, or there is no such database.
+    """
+    name = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    path = Path(name.partition(":///")[2].partition("?")[0])
+    if name.startswith("sqlite:///") and not path.exists():
+        raise TrackingError(
+            f"there is no tracking database {path.absolute()}: start a study with `fnostab run stage_a`, "
+            "or name its store with --tracking-uri"
+        )
+    return open_store(uri)
+
+
+def newest_experiment(store: Store) -> str:
+    """Name of the experiment whose study started last.
+
+    Raises:
+        TrackingError: the store holds no study, or does not answer.
+    """
+    with reported(store):
+        experiments = {e.experiment_id: e.name for e in store.client.search_experiments()}
+        are_studies = f"tags.`{names.KIND}` = '{names.KIND_STUDY}'"
+        newest = ["attributes.start_time DESC"]
+        found = store.client.search_runs(list(experiments), are_studies, 1, 1, newest) if experiments else []
+    if not found:
+        raise TrackingError(
+            f"no study is recorded in {store.address}: start one with `fnostab run stage_a`, "
+            "or name another store with --tracking-uri"
+        )
+    return str(experiments[found[0].info.experiment_id])
+
+
+def find_study(store: Store, experiment: str, study_hash: str) -> tuple[str, str] | None:
+    """Ids of the experiment called ``experiment`` and of a study's parent run in it; None if there is none.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    same = f"tags.`{names.STUDY_HASH}` = '{study_hash}' AND tags.`{names.KIND}` = '{names.KIND_STUDY}'"
+    with reported(store):
+        found = store.client.get_experiment_by_name(experiment)
+        runs = store.client.search_runs([found.experiment_id], same, 1, 1) if found is not None else []
+    return (str(found.experiment_id), str(runs[0].info.run_id)) if runs else None
+
+
+def _trial(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], at_work: bool) -> WatchedTrial:
+    failure_step, last_step, spikes = (
+        tags.get(names.FAILURE_STEP),
+        metrics.get(names.LAST_STEP),
+        metrics.get(names.SPIKES),
+    )
+    outcome = Outcome(tags.get(names.OUTCOME, Outcome.RUNNING))
+    return WatchedTrial(
+        run_id=run_id,
+        arm=tags[names.ARM],
+        seed=int(tags[names.SEED]),
+        outcome=None if at_work or outcome is Outcome.RUNNING else outcome,
+        running=at_work,
+        step=None if last_step is None else int(last_step),
+        loss=metrics.get(names.TRAIN_LOSS),
+        grad_norm=metrics.get(names.GRAD_NORM),
+        spikes=None if spikes is None else int(spikes),
+        failure_step=None if failure_step is None else int(failure_step),
+        reason=tags.get(names.REASON),
+    )

@@ -1,0 +1,1 @@
+"""What brings a store up to date: sync, reconcile, thinning."""

@@ -1,0 +1,241 @@
+"""Close runs whose process is gone.
+
+MLflow has no heartbeat: the run of a process that died stays RUNNING until somebody looks. What is
+known of the process is in the run's journal, if that is at hand, or else in the run's tags and metrics.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fnostab.errors import FnostabError, JournalError, TrackingError
+from fnostab.record import names
+from fnostab.record.attempt import close_if_abandoned, end_of_abandoned, last_attempt, may_be_at_work
+from fnostab.record.journal import FILE_NAME, Event, journal_file, read_journal
+from fnostab.tracking.store.store import Store, describe, is_refusal, reported
+from fnostab.tracking.upload.follower import Follower
+from fnostab.tracking.upload.identity import LIVE_FILE, run_identity
+from fnostab.tracking.upload.live import FOLDER as LIVE_FOLDER
+from fnostab.tracking.upload.trial_run import TrialRun, last_sign_ms
+
+__all__ = ["ClosedRun", "Reconciliation", "reconcile"]
+
+LOCK_TIMEOUT_S = 30
+PAGE = 1000  # runs in one answer
+MADE_BY_MLFLOW_RUN = "mlflow.project.entryPoint"  # a tag
+Close = Callable[[Store, Any, "_Folders"], "ClosedRun | None"]
+
+
+@dataclass(frozen=True)
+class ClosedRun:
+    """A run that was RUNNING although its process is gone.
+
+    Attributes:
+        what: "trial", "live run", "study", "verdict" or "mlflow run".
+        outcome: of a trial; the status of another run.
+        points_sent: that only its journal held.
+        reason: of the outcome, None if there is nothing to say.
+    """
+
+    run_id: str
+    name: str
+    what: str
+    outcome: str
+    points_sent: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """What `reconcile` did.
+
+    Attributes:
+        closed: runs, in the order in which they were closed.
+        at_work: how many more are RUNNING, and rightly so as far as can be known.
+        refused: one line for each run that could not be closed.
+    """
+
+    closed: tuple[ClosedRun, ...]
+    at_work: int
+    refused: tuple[str, ...] = ()
+
+
+def reconcile(store: Store, output: str | Path, experiment: str | None = None) -> Reconciliation:
+    """Give the runs whose process is gone their outcome, their status and the rest of their journals.
+
+    A process of this host is looked up; one of another host counts as alive for 15 minutes after its
+    last sign. Of the runs that fnostab did not make only those of `mlflow run` are looked at that
+    started a study: they are closed with the study's launcher. Doing it twice changes nothing.
+
+    Args:
+        store: whose runs.
+        output: folder of journals; those of a script's own runs are looked for in ``fnostab_runs`` too.
+        experiment: name; None for all. One that does not exist has no runs.
+
+    Raises:
+        TrackingError: the store does not answer; another call goes on from there.
+    """
+    folders = _Folders((Path(output), Path(LIVE_FOLDER)))
+    of_kind = f"tags.`{names.KIND}` = "
+    of_mlflow_run = f"tags.`{MADE_BY_MLFLOW_RUN}` LIKE '%'"
+    with reported(store):
+        every = {e.experiment_id: e.name for e in _pages(store.client.search_experiments)}
+    chosen = [key for key, name in every.items() if experiment in (None, name)]
+    steps: list[tuple[Close, Sequence[str], str]] = [
+        (_close_trial, chosen, f"{of_kind}'{names.KIND_TRIAL}'"),
+        (_close_trial, chosen, f"{of_kind}'{names.KIND_LIVE}'"),
+        (_close_study, chosen, f"{of_kind}'{names.KIND_STUDY}'"),
+        (_close_verdict, chosen, f"{of_kind}'{names.KIND_VERDICT}'"),
+        (_close_project_run(chosen), list(every), f"{of_mlflow_run} AND tags.`{names.STUDY_RUN}` LIKE '%'"),
+    ]
+    closed: list[ClosedRun] = []
+    refused: list[str] = []
+    at_work = 0
+    for close, experiments, which in steps:
+        for run in _running(store, experiments, which):
+            try:
+                done = close(store, run, folders)
+            except FnostabError as error:
+                refused.append(f"{run.info.run_name}: {error}")
+            except Exception as error:  # artifact stores raise errors of their own libraries
+                if not is_refusal(error):
+                    raise TrackingError(f"{describe(error, store.uri)}; reconcile again to go on") from error
+                refused.append(f"{run.info.run_name}: {describe(error, store.uri)}")
+            else:
+                at_work += done is None and names.KIND in run.data.tags
+                closed += [done] if done is not None else []
+    return Reconciliation(tuple(closed), at_work, tuple(refused))
+
+
+class _Folders:
+    """Where journals may be."""
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self._roots = roots
+
+    def journal_of(self, run: Any, experiment: str) -> Path | None:
+        """Directory of the journal that made a run; None if it is not at hand."""
+        tags = run.data.tags
+        if tags[names.KIND] == names.KIND_LIVE:
+            directories = self._live.get(tags.get(names.TRIAL_ID), [])
+        else:
+            trial = Path(experiment, tags[names.STUDY_HASH], f"{tags[names.ARM]}-{tags[names.SEED]}")
+            directories = [root / trial for root in self._roots]
+        for directory in directories:
+            if journal_file(directory).exists():
+                first = next(read_journal(directory / FILE_NAME), None)
+                if first is not None and first[0].time_ms == run.info.start_time:
+                    return directory
+        return None
+
+    @cached_property
+    def _live(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for file in (path for root in self._roots for path in root.rglob(LIVE_FILE)):
+            try:
+                found.setdefault(run_identity(file.parent, None).trial_id, []).append(file.parent)
+            except JournalError:
+                continue  # not one that made a run
+        return found
+
+
+def _close_trial(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
+    experiment = store.client.get_experiment(run.info.experiment_id).name
+    directory = folders.journal_of(run, experiment)
+    points = 0
+    if directory is not None:
+        if not close_if_abandoned(directory):
+            return None
+        points = Follower(store, directory, lock_timeout_s=LOCK_TIMEOUT_S).send()
+        end = last_attempt(directory / FILE_NAME).end
+        now = store.client.get_run(run.info.run_id)
+        if end is not None and now.info.status == "RUNNING":  # the end was sent before, and undone by somebody
+            TrialRun(store, now, run.info.run_name).end(end)
+    else:
+        owner, sign_ms = run.data.tags.get(names.OWNER), last_sign_ms(run)
+        if may_be_at_work(owner, sign_ms / 1000):
+            return None
+        end = Event(sign_ms, names.OUTCOME_EVENT, end_of_abandoned(run.data.tags, owner))
+        TrialRun(store, run, run.info.run_name).end(end)
+    payload = end.payload if end is not None else {}
+    what = "live run" if run.data.tags[names.KIND] == names.KIND_LIVE else "trial"
+    outcome = str(payload.get("outcome") or "not judged")
+    return ClosedRun(run.info.run_id, run.info.run_name, what, outcome, points, payload.get("reason"))
+
+
+def _close_study(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
+    owner, sign_ms = run.data.tags.get(names.OWNER), _last_sign_of_study(store, run)
+    if may_be_at_work(owner, sign_ms / 1000):
+        return None
+    store.client.set_terminated(run.info.run_id, "KILLED", end_time=sign_ms)
+    return ClosedRun(run.info.run_id, run.info.run_name, "study", "KILLED", reason=_gone(owner))
+
+
+def _close_verdict(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
+    """Whoever wants that verdict judges again: what is there of it may lack its evidence."""
+    owner = run.data.tags.get(names.OWNER)
+    if may_be_at_work(owner, run.info.start_time / 1000):
+        return None
+    store.client.set_terminated(run.info.run_id, "KILLED", end_time=run.info.start_time)
+    return ClosedRun(run.info.run_id, run.info.run_name, "verdict", "KILLED", reason=_gone(owner))
+
+
+def _close_project_run(experiments: Sequence[str]) -> Close:
+    """Closes runs of `mlflow run` that started a study in one of the ``experiments``."""
+
+    def close(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
+        tags = run.data.tags
+        mine = run.info.run_id == os.environ.get("MLFLOW_RUN_ID")  # it is at work, whatever became of a study of its
+        if mine or names.KIND in tags:
+            return None
+        study = store.client.get_run(tags[names.STUDY_RUN])
+        owner, sign_ms = study.data.tags.get(names.OWNER), _last_sign_of_study(store, study)
+        if study.info.experiment_id not in experiments or may_be_at_work(owner, sign_ms / 1000):
+            return None
+        store.client.set_terminated(run.info.run_id, "KILLED", end_time=max(sign_ms, run.info.start_time))
+        return ClosedRun(run.info.run_id, run.info.run_name, "mlflow run", "KILLED", reason=_gone(owner))
+
+    return close
+
+
+def _gone(owner: str | None) -> str:
+    return f"its process {owner or '(unknown)'} is gone"
+
+
+def _last_sign_of_study(store: Store, study: Any) -> int:
+    """When a study's launcher was last heard of: what its trials say, Unix milliseconds."""
+    tags, experiment = study.data.tags, study.info.experiment_id
+    same = f"tags.`{names.STUDY_HASH}` = '{tags.get(names.STUDY_HASH)}' AND tags.`{names.KIND}` = '{names.KIND_TRIAL}'"
+    signs: list[int] = [study.info.start_time, study.info.end_time or 0]
+    for which, order in (
+        (f"{same} AND attributes.status = 'RUNNING'", "attributes.start_time DESC"),
+        (same, "attributes.start_time DESC"),
+        (same, "attributes.end_time DESC"),
+    ):
+        for trial in store.client.search_runs([experiment], which, max_results=20, order_by=[order]):
+            signs += [last_sign_ms(trial), trial.info.end_time or 0]
+    return min(max(signs), time.time_ns() // 1_000_000)
+
+
+def _running(store: Store, experiments: Sequence[str], which: str) -> list[Any]:
+    """All of them before the first is closed: closing one would shift the pages."""
+    if not experiments:
+        return []
+    with reported(store):
+        wanted = f"attributes.status = 'RUNNING' AND {which}"
+        return list(_pages(lambda **page: store.client.search_runs(list(experiments), wanted, **page)))
+
+
+def _pages(search: Callable[..., Any]) -> Iterator[Any]:
+    """Everything that a paged search of MLflow finds."""
+    token = None
+    while True:
+        page = search(max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

@@ -1,0 +1,1 @@
+"""Tracking stores: addresses, databases, errors in one line."""

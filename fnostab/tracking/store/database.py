@@ -1,0 +1,125 @@
+"""A database that holds MLflow's records: whether it can be used, before MLflow tries for a hundred seconds.
+
+MLflow 3.17 also changes the schema of an older database without being asked, if that lacks a table. Who shares
+a database wants to be asked, and to take a copy first.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import mlflow
+import sqlalchemy
+
+from fnostab.errors import TrackingError
+from fnostab.tracking.store.errors import describe, masked
+
+__all__ = ["TIMEOUT_S", "check_database", "check_writable", "connected", "usable_sqlite"]
+
+TIMEOUT_S = 4
+VERSIONS = "alembic_version"  # the table in which MLflow keeps the version of its schema
+
+
+def usable_sqlite(uri: str) -> str:
+    """``uri`` with an absolute path, once it is known that SQLite can write there.
+
+    MLflow itself would make missing directories and try a broken path for 100 s.
+
+    Raises:
+        TrackingError: it can't.
+    """
+    name, question_mark, query = uri.partition(":///")[2].partition("?")
+    if name in ("", ":memory:"):
+        raise TrackingError(f"tracking database {uri} is in memory: name a file, as in sqlite:///mlflow.db")
+    path = Path(name).absolute()
+    if not path.parent.is_dir():
+        raise TrackingError(f"tracking database {path}: there is no directory {path.parent}; make it, or name another")
+    try:
+        with closing(sqlite3.connect(path, timeout=TIMEOUT_S)) as connection:
+            connection.execute("BEGIN IMMEDIATE")  # fails where writing would, and changes nothing
+            connection.rollback()
+    except sqlite3.Error as error:
+        raise TrackingError(f"tracking database {path}: {error}; mend it, or name another file") from error
+    return f"sqlite:///{path}{question_mark}{query}"
+
+
+def check_database(uri: str) -> None:
+    """Try once to connect, and see that this MLflow knows the schema of what is there.
+
+    Raises:
+        TrackingError: there is no driver, it does not answer, or another version of MLflow made it.
+    """
+    from mlflow.store.db.utils import _get_latest_schema_revision  # here, since who uses a server needs none of it
+
+    with connected(uri) as connection:
+        if not sqlalchemy.inspect(connection).has_table(VERSIONS):
+            return  # empty: MLflow makes its tables
+        found = connection.scalar(sqlalchemy.text(f"SELECT version_num FROM {VERSIONS}"))
+    wanted = _get_latest_schema_revision()
+    if found in (None, wanted):
+        return
+    what = f"tracking database {masked(uri)} has the schema {found}, this MLflow {mlflow.__version__} uses {wanted}: "
+    if _is_known(found):
+        raise TrackingError(
+            f"{what}it is older; end what uses it, take a copy of it, and run `mlflow db upgrade {masked(uri)}`"
+        )
+    raise TrackingError(f"{what}a newer MLflow made it; `pip install --upgrade mlflow` here, as where it is served")
+
+
+def check_writable(uri: str) -> None:
+    """Write to a database, and take it back.
+
+    Raises:
+        TrackingError: it is read-only, or this user may not write there.
+    """
+    with connected(uri) as connection:
+        if sqlalchemy.inspect(connection).has_table(VERSIONS):
+            connection.execute(sqlalchemy.text(f"UPDATE {VERSIONS} SET version_num = version_num"))
+        elif connection.dialect.name == "postgresql":  # others could not take it back
+            connection.execute(sqlalchemy.text("CREATE TABLE fnostab_probe (x integer)"))
+        connection.rollback()
+
+
+@contextmanager
+def connected(uri: str) -> Iterator[sqlalchemy.Connection]:
+    """A connection to a database, tried for once.
+
+    Raises:
+        TrackingError: there is no driver, the address is none, or it does not answer or refuses what is asked.
+    """
+    engine = _engine(uri)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise TrackingError(describe(error, uri)) from error
+    finally:
+        engine.dispose()
+
+
+def _engine(uri: str) -> sqlalchemy.Engine:
+    limit = "timeout" if uri.startswith("sqlite") else "connect_timeout"
+    try:
+        return sqlalchemy.create_engine(uri, connect_args={limit: TIMEOUT_S})
+    except ImportError as error:
+        raise TrackingError(
+            f"tracking database {masked(uri)} needs the driver {error.name or 'psycopg'!r}: "
+            "for PostgreSQL `pip install 'fnostab[postgresql]'`, for MySQL name one, as in mysql+pymysql://"
+        ) from error
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise TrackingError(describe(error, uri)) from error
+    except ValueError:  # its text, as that of a port that is no number, may be a part of the password
+        raise TrackingError(
+            f"tracking database {masked(uri)} is no address: write special characters of a password as %40 for @, "
+            "%2F for / and %3A for a colon"
+        ) from None
+
+
+def _is_known(revision: str) -> bool:
+    """Whether this MLflow has made such a schema on its way to the present one."""
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config
+
+    known = ScriptDirectory.from_config(_get_alembic_config("")).walk_revisions()
+    return any(each.revision == revision for each in known)

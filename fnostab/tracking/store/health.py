@@ -1,0 +1,97 @@
+"""Facts about a store for who wants to know whether it is well: version, clock, speed of writing."""
+
+import os
+import time
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import sqlalchemy
+from mlflow.entities import Metric
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+
+from fnostab.errors import TrackingError
+from fnostab.tracking.store.database import connected
+from fnostab.tracking.store.store import DEFAULT_URI, Store, reported
+from fnostab.tracking.upload.batch import MAX_METRICS
+
+__all__ = ["clock_offset_s", "default_database", "points_per_s", "served_version"]
+
+TIMEOUT_S = 5
+BATCHES = 3  # they stay in MLflow's trash until `mlflow gc`
+SCRATCH_RUN = "fnostab doctor"
+
+
+def default_database(uri: str | None) -> Path | None:
+    """The database that commands use if they are told nothing, if that is so and it does not exist yet."""
+    path = Path(DEFAULT_URI.removeprefix("sqlite:///")).absolute()
+    told = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return None if told or path.exists() else path
+
+
+def served_version(store: Store) -> str:
+    """Version of MLflow of whoever serves the page: the server, or this installation.
+
+    Raises:
+        TrackingError: the server does not answer.
+    """
+    if not store.uri.startswith("http"):
+        return str(mlflow.__version__)
+    answer = _ask(store)
+    return str(answer.text.strip()) if answer.ok else f"(unknown: HTTP {answer.status_code})"
+
+
+def clock_offset_s(store: Store) -> float | None:
+    """By how much the store's clock is ahead of this machine's, to about a second; None where that can't be told.
+
+    Raises:
+        TrackingError: the store does not answer, or a server does not say its time.
+    """
+    if store.uri.startswith("sqlite"):
+        return None
+    before = time.time()
+    if store.uri.startswith("http"):
+        date = _ask(store).headers.get("Date")
+        if date is None:
+            raise TrackingError(f"the server at {store.address} does not say its time: let its proxy pass on Date")
+        there = parsedate_to_datetime(date).timestamp() + 0.5  # it is cut to a second
+    else:
+        with connected(store.uri) as connection:
+            now: datetime = connection.execute(sqlalchemy.select(sqlalchemy.func.current_timestamp())).scalar_one()
+        if now.tzinfo is None:  # MySQL does not say which hour that is
+            return None
+        there = now.timestamp()
+    return float(there) - (before + time.time()) / 2
+
+
+def points_per_s(store: Store) -> float:
+    """How many points the store takes in a second from one writer; the scratch run is deleted again.
+
+    Raises:
+        TrackingError: it takes none.
+    """
+    with reported(store):
+        oldest = store.client.search_experiments(max_results=1, order_by=["creation_time ASC"])  # MLflow's Default
+        if not oldest:
+            raise TrackingError(f"{store.address} has no experiment: `mlflow experiments create -n Default`")
+        run = store.client.create_run(oldest[0].experiment_id, run_name=SCRATCH_RUN).info.run_id
+        try:
+            started = time.monotonic()
+            for batch in range(BATCHES):
+                steps = range(batch * MAX_METRICS, (batch + 1) * MAX_METRICS)
+                now = time.time_ns() // 1_000_000
+                points = [Metric("scratch", float(step), now, step) for step in steps]
+                store.client.log_batch(run, metrics=points, synchronous=True)
+            seconds = time.monotonic() - started
+            store.client.set_terminated(run)
+        finally:
+            store.client.delete_run(run)
+    return BATCHES * MAX_METRICS / seconds
+
+
+def _ask(store: Store) -> Any:
+    with reported(store):
+        return http_request(get_default_host_creds(store.uri), "/version", "GET", timeout=TIMEOUT_S, max_retries=0)

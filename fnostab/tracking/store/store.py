@@ -1,0 +1,170 @@
+"""The place where runs are recorded: an MLflow server, or a database without one."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import requests
+import sqlalchemy
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from fnostab.errors import TrackingError
+from fnostab.tracking.store.database import check_database, usable_sqlite
+from fnostab.tracking.store.errors import describe, is_refusal, masked
+
+__all__ = [
+    "Store",
+    "checked_address",
+    "describe",
+    "experiment_id",
+    "find_or_make_run",
+    "is_refusal",
+    "masked",
+    "open_store",
+    "reported",
+]
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql")
+PROBE_TIMEOUT_S = 4
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PROBE_TIMEOUT_S)}
+MOST_TWINS = 10
+_USER_INFO = re.compile(r"(https?://)([^/@\s:]*):([^/\s]*)@")
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open tracking store. The ``uri`` of a database may hold a password; ``address`` is what may be shown."""
+
+    uri: str
+    client: MlflowClient
+
+    @property
+    def address(self) -> str:
+        """The URI with its password masked."""
+        return masked(self.uri)
+
+
+def open_store(uri: str | None = None) -> Store:
+    """Open a tracking store, or say within seconds why it can't be opened.
+
+    Args:
+        uri: of an MLflow server or database; None takes MLFLOW_TRACKING_URI, and without that
+            ``sqlite:///mlflow.db`` in the working directory.
+
+    Raises:
+        TrackingError: nothing answers there, what answers is no MLflow, or the database can't be used.
+    """
+    given = checked_address(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    uri, credentials = _apart(given.rstrip("/"))
+    with _environment(IMPATIENT | credentials):
+        try:
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)
+        except Exception as error:  # MLflow lets those of its database and HTTP libraries through
+            raise TrackingError(describe(error, given)) from error
+    os.environ.update(credentials)
+    return Store(uri, client)
+
+
+def checked_address(uri: str) -> str:
+    """``uri`` of a store that MLflow can use; a database is tried, and SQLite's path made absolute.
+
+    Raises:
+        TrackingError: it is of another kind, or the database can't be used.
+    """
+    scheme = uri.partition("://")[0].partition("+")[0] if "://" in uri else ""
+    if scheme not in SCHEMES:
+        raise TrackingError(
+            f"tracking store {masked(uri)!r} is not supported: accepted are {', '.join(SCHEMES)}, as in {DEFAULT_URI}"
+        )
+    if scheme.startswith("http"):
+        return uri
+    if scheme == "sqlite":
+        uri = usable_sqlite(uri)
+    check_database(uri)
+    return uri
+
+
+def experiment_id(store: Store, name: str) -> str:
+    """Id of the experiment called ``name``, which is made if there is none.
+
+    Raises:
+        TrackingError: it was deleted.
+    """
+    experiment = store.client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(store.client.create_experiment(name))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            experiment = store.client.get_experiment_by_name(name)  # made by another process just now
+    if experiment.lifecycle_stage != "active":
+        restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        raise TrackingError(f"experiment {name!r} in {store.address} was deleted: `{restore}`, or take another name")
+    return str(experiment.experiment_id)
+
+
+def find_or_make_run(store: Store, experiment: str, which: str, make: Callable[[], object]) -> Any:
+    """The run that the filter ``which`` finds in an experiment; there is never more than one in use.
+
+    A server that dies while it answers may have made the run: MLflow's client asks again, and there are two.
+    The one that every later search finds first is kept.
+
+    Args:
+        store: where to look.
+        experiment: id.
+        which: MLflow's filter, which finds this run alone.
+        make: makes the run if there is none.
+    """
+    found = store.client.search_runs([experiment], which, max_results=MOST_TWINS)
+    if not found:
+        make()
+        found = store.client.search_runs([experiment], which, max_results=MOST_TWINS)
+    first, *others = found
+    for other in others:
+        if other.info.start_time == first.info.start_time and not (other.data.metrics or other.data.params):
+            store.client.delete_run(other.info.run_id)
+    return first
+
+
+@contextmanager
+def reported(store: Store) -> Iterator[None]:
+    """Turn what MLflow raises into a `TrackingError` of one line."""
+    try:
+        yield
+    except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+        raise TrackingError(describe(error, store.uri)) from error
+
+
+def _apart(uri: str) -> tuple[str, dict[str, str]]:
+    """Address of a server without user and password, and these as MLflow reads them from the environment.
+
+    What libraries and tracebacks say of the address can then tell nobody the password.
+    """
+    found = _USER_INFO.match(uri)
+    if not found:
+        return uri, {}
+    bare = found[1] + uri[found.end() :]
+    return bare, {"MLFLOW_TRACKING_USERNAME": unquote(found[2]), "MLFLOW_TRACKING_PASSWORD": unquote(found[3])}
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,90 @@
+"""What run a directory with a journal belongs to.
+
+A trial's directory holds ``trial.json``; that of a user's own script, which is part of no study,
+holds ``live.json``.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fnostab import __version__
+from fnostab.errors import JournalError
+from fnostab.record import names
+from fnostab.record.outcomes import Outcome
+from fnostab.record.trial import TrialSpec
+
+__all__ = ["LIVE_FILE", "TRIAL_FILE", "LiveRun", "RunIdentity", "run_identity"]
+
+TRIAL_FILE = "trial.json"
+LIVE_FILE = "live.json"
+PARENT_RUN = "mlflow.parentRunId"
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """A run to be found by its ``trial_id`` within ``experiment``, or else to be made."""
+
+    experiment: str
+    trial_id: str
+    run_name: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class LiveRun:
+    """A run that is part of no study."""
+
+    experiment: str
+    run_name: str
+    trial_id: str
+
+    def write(self, directory: Path) -> None:
+        """Write ``live.json``."""
+        (directory / LIVE_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+
+def run_identity(directory: Path, study_run_id: str | None) -> RunIdentity:
+    """Identity of the run that the journal in ``directory`` is recorded in.
+
+    Raises:
+        LaunchError: ``trial.json`` is damaged.
+        JournalError: there is neither that nor a ``live.json``.
+    """
+    if (directory / TRIAL_FILE).exists():
+        return _of_trial(TrialSpec.read(directory / TRIAL_FILE), study_run_id)
+    try:
+        values = json.loads((directory / LIVE_FILE).read_text())
+        live = LiveRun(**values)
+        if not all(isinstance(value, str) for value in values.values()):
+            raise TypeError("a value is no text")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise JournalError(f"{directory} holds neither a {TRIAL_FILE} nor a {LIVE_FILE} that can be read") from error
+    return RunIdentity(live.experiment, live.trial_id, live.run_name, _tags(names.KIND_LIVE, live.trial_id))
+
+
+def _of_trial(spec: TrialSpec, study_run_id: str | None) -> RunIdentity:
+    tags = _tags(names.KIND_TRIAL, spec.trial_id) | {
+        names.STUDY: spec.study,
+        names.STUDY_HASH: spec.study_hash,
+        names.ARM: spec.arm,
+        names.SEED: str(spec.seed),
+        names.PROFILE: spec.profile,
+        names.CONFIG_HASH: spec.config.config_hash,
+        names.SHORT_ARM: spec.arm,
+        names.SHORT_SEED: str(spec.seed),
+        names.OUTCOME: str(Outcome.RUNNING),
+    }
+    if study_run_id is not None:
+        tags[PARENT_RUN] = study_run_id
+    return RunIdentity(spec.experiment, spec.trial_id, f"{spec.arm}-{spec.seed}", tags)
+
+
+def _tags(kind: str, trial_id: str) -> dict[str, str]:
+    return {
+        names.KIND: kind,
+        names.TRIAL_ID: trial_id,
+        names.SCHEMA_TAG: names.SCHEMA,
+        names.VERSION: __version__,
+    }

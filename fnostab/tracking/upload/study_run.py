@@ -1,0 +1,226 @@
+"""The parent run of a study, its link with the run that `mlflow run` made for itself, and their notes."""
+
+import logging
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from fnostab import __version__
+from fnostab.errors import LaunchError, TrackingError
+from fnostab.record import names
+from fnostab.record.attempt import this_process
+from fnostab.record.trial import StudySpec
+from fnostab.tracking.pages.notes import (
+    PARENT_RUN,
+    as_tags,
+    bounded,
+    code,
+    escaped,
+    put_note,
+    run_link,
+    study_note,
+    trial_note,
+)
+from fnostab.tracking.pages.views import install_views
+from fnostab.tracking.read.summaries import read_summaries
+from fnostab.tracking.store.store import Store, experiment_id, find_or_make_run, reported
+from fnostab.tracking.upload.batch import as_text
+
+__all__ = [
+    "STUDY_FILE",
+    "ensure_study",
+    "find_or_make_study",
+    "finish_study",
+    "link_project_run",
+    "log_study_artifact",
+    "note_study",
+    "note_trial",
+]
+
+STUDY_FILE = "study.json"
+FOLDERS = ("figures",)  # of a trial, whose files its note shows
+_log = logging.getLogger(__name__)
+
+
+def ensure_study(store: Store, spec: StudySpec) -> str:
+    """Find the study's parent run or make it, and set it running; return its id.
+
+    Raises:
+        TrackingError: the store does not take it.
+    """
+    with reported(store):
+        run_id: str = find_or_make_study(store, spec).info.run_id
+        store.client.set_tag(run_id, names.OWNER, this_process())
+        put_note(store.client, run_id, bounded(spec.description))  # what came of it is said at its end
+        store.client.update_run(run_id, status="RUNNING")
+        return run_id
+
+
+def find_or_make_study(store: Store, spec: StudySpec, start_ms: int | None = None) -> Any:
+    """The study's parent run; a new one has started at ``start_ms`` (Unix milliseconds; None: now).
+
+    Its experiment gets its views, as far as this user may write them.
+    """
+    client = store.client
+    experiment = experiment_id(store, spec.experiment)
+    same_study = f"tags.`{names.STUDY_HASH}` = '{spec.hash}' AND tags.`{names.KIND}` = '{names.KIND_STUDY}'"
+    run = find_or_make_run(
+        store,
+        experiment,
+        same_study,
+        lambda: client.create_run(experiment, start_ms, _tags(spec), run_name=spec.name),
+    )
+    for name, value in _params(spec).items():
+        if name not in run.data.params:
+            client.log_param(run.info.run_id, name, value)
+    client.log_text(run.info.run_id, spec.model_dump_json(indent=2), STUDY_FILE)
+    try:
+        install_views(store, experiment)  # whoever opens the server's page finds the charts there
+    except TrackingError as error:  # a user may lack that right; `fnostab ui` says what there is to say
+        _log.warning("experiment %s has no views: %s", spec.experiment, error)
+    return run
+
+
+def finish_study(store: Store, run_id: str, status: str = "FINISHED") -> None:
+    """End a study's parent run: FINISHED, FAILED or KILLED.
+
+    Raises:
+        TrackingError: the store does not take it.
+    """
+    with reported(store):
+        note_study(store, run_id)
+        store.client.set_terminated(run_id, status)
+
+
+def log_study_artifact(store: Store, run_id: str, path: Path) -> None:
+    """Copy a file to the artifacts of a study's run.
+
+    Raises:
+        TrackingError: the store does not take it.
+    """
+    with reported(store):
+        store.client.log_artifact(run_id, str(path))
+
+
+def link_project_run(store: Store, study_run_id: str) -> bool:
+    """Let the run that `mlflow run` made and the study point at each other.
+
+    Returns:
+        Whether there is such a run: MLFLOW_RUN_ID names it, and it may be in another store.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    project_run_id = os.environ.get("MLFLOW_RUN_ID")
+    if not project_run_id:
+        return False
+    with reported(store):
+        try:
+            store.client.set_tag(project_run_id, names.STUDY_RUN, study_run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        study = store.client.get_run(study_run_id)
+        experiment = store.client.get_experiment(study.info.experiment_id)
+        store.client.set_tag(study_run_id, names.PROJECT_RUN, project_run_id)
+        page = run_link(escaped(study.info.run_name), experiment.experiment_id, study_run_id)
+        put_note(
+            store.client,
+            project_run_id,
+            f"This run only started the study {page}. Its trials are in the experiment "
+            f"[{escaped(experiment.name)}](#/experiments/{experiment.experiment_id}), under that run.\n\n"
+            f"{code('fnostab ui')} shows them with their charts, "
+            f"{code(f'fnostab decide --experiment {experiment.name}')} judges them.\n",
+        )
+    return True
+
+
+def note_trial(client: MlflowClient, run_id: str, outcome: Mapping[str, Any]) -> None:
+    """Say on a trial's page what it is and what became of it: ``outcome`` is the payload of its outcome event.
+
+    Never raises: an outcome must not be lost with the note on it.
+    """
+    try:
+        run = client.get_run(run_id)
+        study = run.data.tags.get(PARENT_RUN)
+        spec = _read_spec(client, study) if study else None
+        arms, control = (spec.arms, spec.control) if spec else ({}, "control")
+        found = {artifact.path for artifact in client.list_artifacts(run_id)}
+        for folder in found.intersection(FOLDERS):
+            found |= {artifact.path for artifact in client.list_artifacts(run_id, folder)}
+        put_note(client, run_id, trial_note(run, outcome, arms, control, found))
+    except Exception as error:  # artifact stores raise errors of their own libraries
+        _log.warning("run %s has no note: %s", run_id, error)
+
+
+def note_study(store: Store, run_id: str, outcomes: Mapping[str, Counter[str]] | None = None) -> None:
+    """Say on a study's page what its arms are and what became of their trials, and link its newest verdict.
+
+    Never raises, as `note_trial`.
+
+    Args:
+        store: where the study is.
+        run_id: of its parent run.
+        outcomes: how often each outcome, by arm; None asks the store for them.
+    """
+    try:
+        spec = _read_spec(store.client, run_id)
+        if spec is None:
+            return
+        experiment = store.client.get_run(run_id).info.experiment_id
+        judges = (
+            f"tags.`{names.KIND}` = '{names.KIND_VERDICT}' AND tags.`{names.STUDY_RUN}` LIKE '%{run_id}%' "
+            "AND attributes.status = 'FINISHED'"  # else its process died before it was whole
+        )
+        newest = store.client.search_runs([experiment], judges, max_results=1, order_by=["attributes.start_time DESC"])
+        counts = _outcomes(store, experiment, spec) if outcomes is None else outcomes
+        put_note(store.client, run_id, study_note(spec, experiment, counts, newest[0] if newest else None))
+    except Exception as error:  # artifact stores raise errors of their own libraries
+        _log.warning("study run %s has no note: %s", run_id, error)
+
+
+def _read_spec(client: MlflowClient, study_run_id: str) -> StudySpec | None:
+    """The study that a parent run belongs to; None if it has no readable record."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return StudySpec.read(Path(client.download_artifacts(study_run_id, STUDY_FILE, folder)))
+        except (MlflowException, OSError, LaunchError):
+            return None
+
+
+def _outcomes(store: Store, experiment: str, spec: StudySpec) -> dict[str, Counter[str]]:
+    """How often each outcome, by arm in the study's order."""
+    counts: dict[str, Counter[str]] = {arm: Counter() for arm in spec.arms}
+    for _, tags, _ in read_summaries(store, experiment, spec.hash, tags=(names.ARM, names.OUTCOME), metrics=()):
+        counts.setdefault(tags.get(names.ARM, "?"), Counter())[tags.get(names.OUTCOME, "?")] += 1
+    return {arm: each for arm, each in counts.items() if each}
+
+
+def _tags(spec: StudySpec) -> dict[str, str]:
+    return {
+        names.KIND: names.KIND_STUDY,
+        names.STUDY: spec.name,
+        names.STUDY_HASH: spec.hash,
+        names.PROFILE: spec.profile,
+        names.SCHEMA_TAG: names.SCHEMA,
+        names.VERSION: __version__,
+        **as_tags(bounded(spec.description)),
+    }
+
+
+def _params(spec: StudySpec) -> dict[str, str]:
+    params: dict[str, Any] = {
+        "control": spec.control,
+        "arms": ", ".join(spec.arms),
+        "primary_metric": spec.primary_metric,
+        "profile": spec.profile,
+        "depth": spec.depth,
+    }
+    return {name: as_text(value) for name, value in (params | {f"role.{k}": v for k, v in spec.roles.items()}).items()}

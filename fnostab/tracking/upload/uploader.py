@@ -1,0 +1,108 @@
+"""Follow the journals of many trials while they run, behind the back of whoever writes them.
+
+A store that is away costs nothing: the journals are on disk, and the uploader goes on when it is
+back. What went wrong is in `Uploader.trouble`; nothing is raised before `Uploader.drain`.
+"""
+
+import threading
+import time
+from pathlib import Path
+
+from fnostab.errors import FnostabError, TrackingError
+from fnostab.tracking.store.store import Store, describe, is_refusal
+from fnostab.tracking.upload.follower import Follower
+
+__all__ = ["Uploader"]
+
+PAUSE_S = 0.2  # between two rounds of `drain`
+
+
+class Uploader:
+    """Sends what trials write to their journals.
+
+    Args:
+        store: where to.
+        study_run_id: parent of the trials' runs; None for runs that are part of no study.
+    """
+
+    def __init__(self, store: Store, study_run_id: str | None = None) -> None:
+        self._store = store
+        self._study_run_id = study_run_id
+        self._followers: dict[Path, Follower] = {}
+        self._troubles: dict[Path, str] = {}
+        self._sending = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """What went wrong in the last round, in one line; None if all is sent."""
+        return next(iter(self._troubles.values()), None)
+
+    def follow(self, trial_directory: str | Path) -> None:
+        """Send the journal in a directory from the next round on; it need not exist yet."""
+        directory = Path(trial_directory)
+        self._followers.setdefault(directory, Follower(self._store, directory, self._study_run_id))
+
+    def poll(self) -> int:
+        """Send what is new in every journal; return how many points that was. Never raises."""
+        with self._sending:
+            return self._poll()
+
+    def drain(self, timeout_s: float) -> None:
+        """Wait until everything that was recorded is sent.
+
+        Raises:
+            TrackingError: it is not within ``timeout_s``; says what remains.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if self._sending.acquire(timeout=max(deadline - time.monotonic(), 0)):
+                try:
+                    self._poll()
+                finally:
+                    self._sending.release()
+                if not any(follower.is_behind for follower in self._followers.values()):
+                    return
+            if time.monotonic() + PAUSE_S > deadline:
+                break
+            time.sleep(PAUSE_S)
+        behind = [directory for directory, follower in self._followers.items() if follower.is_behind]
+        if not behind:
+            return
+        where = behind[0] if len(behind) == 1 else behind[0].parent
+        raise TrackingError(
+            f"{len(behind)} of {len(self._followers)} trials are not wholly sent "
+            f"({self.trouble or 'still sending'}): `fnostab sync {where}` sends the rest later"
+        )
+
+    def start(self, interval_s: float = 1.0) -> None:
+        """Poll in a background thread, so that neither training nor the terminal waits for the store."""
+        if self._thread is not None:
+            raise RuntimeError("the uploader was started before")
+        self._thread = threading.Thread(target=self._run, args=(interval_s,), name="fnostab-uploader", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Start no further round in the background. `drain` then sends what remains."""
+        self._stopping.set()
+
+    def _run(self, interval_s: float) -> None:
+        while not self._stopping.wait(interval_s):
+            self.poll()
+
+    def _poll(self) -> int:
+        points = 0
+        for directory, follower in list(self._followers.items()):
+            try:
+                points += follower.send()
+                self._troubles.pop(directory, None)
+            except FnostabError as error:
+                self._troubles[directory] = str(error)
+            except Exception as error:  # artifact stores raise errors of their own libraries
+                self._troubles[directory] = f"{directory.name}: {describe(error, self._store.uri)}"
+                if not is_refusal(error):
+                    # The store is away: the others would only wait for it too. They go first next time.
+                    self._followers[directory] = self._followers.pop(directory)
+                    break
+        return points

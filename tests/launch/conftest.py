@@ -1,0 +1,1 @@
+from launch_fixtures import *  # noqa: F403

@@ -1,0 +1,386 @@
+"""A study from its start to its records in MLflow, with stubs for the trials' processes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fnostab.cli.run import insist_on_results
+from fnostab.errors import JournalError, LaunchError, TrackingError
+from fnostab.launch import run as run_module
+from fnostab.record import names
+from fnostab.record.journal import Event, Journal, Point, read_journal
+from fnostab.record.outcomes import Outcome
+from fnostab.tracking import find_experiment, newest_study, open_store, sync, trial_rows
+
+
+def runs(kind=names.KIND_TRIAL, experiment="stage_a"):
+    """Runs of a kind by name, whatever became of the trial."""
+    client = open_store().client
+    found = client.get_experiment_by_name(experiment)
+    every = client.search_runs([found.experiment_id], f"tags.`{names.KIND}` = '{kind}'") if found else []
+    return {run.info.run_name.split(" ")[0]: run for run in every}
+
+
+def statuses(kind=names.KIND_TRIAL):
+    return {name: run.info.status for name, run in runs(kind).items()}
+
+
+def rows():
+    store = open_store()
+    experiment = find_experiment(store, "stage_a")
+    return {f"{r.arm}-{r.seed}": r for r in trial_rows(store, experiment, newest_study(store, experiment))}
+
+
+def started(study):
+    """Trials in the order in which processes were started for them."""
+    log = study.folder / "script.log"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [line.split()[1] for line in lines if line.startswith("start")]
+
+
+def journal_of(study, trial):
+    (directory,) = study.folder.glob(f"outputs/stage_a/*/{trial}")
+    return directory / "journal.jsonl"
+
+
+def test_a_study_runs_seed_by_seed_and_a_second_start_repeats_nothing(study):
+    arms = ("control", "opt_fix")
+    first = study.start(arms=arms, seeds=(0, 1), jobs=1)
+    assert started(study) == ["control-0", "opt_fix-0", "control-1", "opt_fix-1"]
+    assert [t.outcome for t in first.trials] == [Outcome.CONVERGED] * 4
+    assert (first.unsent, statuses(), statuses(names.KIND_STUDY)) == (
+        None,
+        dict.fromkeys(started(study), "FINISHED"),
+        {"stage_a": "FINISHED"},
+    )
+    parents = {run.data.tags["mlflow.parentRunId"] for run in runs().values()}
+    assert parents == {first.run_id}
+
+    again = study.start(arms=arms, seeds=(0, 1))
+    assert "4 of 4 trials are finished already" in study.output
+    assert again.run_id == first.run_id
+    extended = study.start(arms=arms, seeds=(0, 1, 2))
+    assert extended.run_id == first.run_id
+    assert sorted(started(study)[4:]) == ["control-2", "opt_fix-2"]
+
+
+def test_what_kept_a_trial_from_a_result_is_tried_again_and_only_that(study, script):
+    script(
+        {
+            "control-0": ["exit 3", "converged"],
+            "control-1": ["signal 9", "collapsed"],
+            "control-2": ["collapsed", "converged"],
+            "control-3": ["oom", "converged"],
+        }
+    )
+    seeds = range(4)
+    study.start(seeds=seeds, jobs=1)
+    assert started(study) == ["control-0", "control-1", "control-2", "control-3", "control-0", "control-1"]
+    assert "control-0: infra_error (exit status 3: RuntimeError: the disk melted); it is tried again" in study.output
+    assert {name: row.outcome for name, row in rows().items()} == {
+        "control-0": Outcome.CONVERGED,
+        "control-1": Outcome.COLLAPSED,
+        "control-2": Outcome.COLLAPSED,
+        "control-3": Outcome.OOM,
+    }
+    assert len(runs()) == 4  # the same run goes on
+    assert statuses(names.KIND_STUDY) == {"stage_a": "FINISHED"}
+    study.start(seeds=seeds)
+    assert len(started(study)) == 6
+
+    study.start(seeds=seeds, retry_oom=True)
+    assert started(study)[6:] == ["control-3"]
+    assert statuses()["control-3"] == "FINISHED"
+
+
+def test_what_ends_every_attempt_at_once_is_given_up_also_across_starts(study, script):
+    script({"control-0": ["exit 3"] * 5 + ["converged"]})
+    result = study.start(seeds=range(2))
+    assert sorted(started(study)) == ["control-0"] * 3 + ["control-1"]
+    (given_up,) = result.given_up
+    assert (given_up.name, given_up.outcome, given_up.fruitless) == ("control-0", Outcome.INFRA_ERROR, 3)
+    assert given_up.reason == "exit status 3: RuntimeError: the disk melted"
+    with pytest.raises(LaunchError, match=r"1 of 2 .* control-0: infra_error .*the disk melted.* --attempts 6 tries"):
+        insist_on_results(result)
+    assert statuses() == {"control-0": "FAILED", "control-1": "FINISHED"}
+
+    assert study.start(seeds=range(2)).given_up
+    assert len(started(study)) == 4
+    assert "1 of 2 trials were given up before" in study.output
+    assert not study.start(seeds=range(2), attempts=6).given_up
+    assert started(study)[4:] == ["control-0"] * 3
+    assert rows()["control-0"].outcome is Outcome.CONVERGED
+    assert len(runs()) == 2
+
+
+def test_an_attempt_that_came_further_is_not_held_against_a_trial(study, script):
+    script({"control-0": ["silent 4", "silent 4", "signal 9", "signal 9", "signal 9", "converged"]})
+    (trial,) = study.start().trials  # the third attempt records steps, the fourth and fifth none that are new
+    assert (trial.outcome, len(started(study))) == (Outcome.CONVERGED, 6)
+
+
+def test_a_trial_that_somebody_asks_to_end_is_tried_again_and_that_does_not_count(study, script, when):
+    script({"control-0": ["exit 3", "exit 3", "hang", "hang", "converged"]})
+    ended = []
+
+    def end_it():
+        for _ in range(2):
+            while len(owners := owners_of(study, "control-0")) <= len(ended) or not has_points(study, "control-0"):
+                time.sleep(0.02)
+            ended.append(owners[-1])
+            os.kill(ended[-1], signal.SIGTERM)
+
+    when(lambda: list(study.folder.glob("outputs/stage_a/*/control-0/journal.jsonl")), end_it)
+    (trial,) = study.start().trials
+    assert (trial.outcome, len(started(study)), len(ended)) == (Outcome.CONVERGED, 5, 2)
+
+
+def test_a_network_that_always_asks_to_end_does_not_run_for_ever(study, script):
+    script({"control-0": ["quit"] * 9})
+    (trial,) = study.start().trials
+    assert (trial.outcome, trial.fruitless, len(started(study))) == (Outcome.KILLED, 0, 3)
+
+
+def has_points(study, trial):
+    """Whether a trial has come further than nothing."""
+    return any(isinstance(record, Point) for record, _ in read_journal(journal_of(study, trial)))
+
+
+def owners_of(study, trial):
+    """Processes that wrote a journal, one after the other."""
+    events = [record for record, _ in read_journal(journal_of(study, trial)) if isinstance(record, Event)]
+    return [int(event.payload[names.OWNER].split("@")[0]) for event in events if names.OWNER in event.payload]
+
+
+def test_a_resumed_trial_holds_no_point_twice(study, script):
+    script({"control-0": ["signal 9", "converged"]})
+    study.start()
+    study.start()
+    points = [
+        (record.step, name)
+        for record, _ in read_journal(journal_of(study, "control-0"))
+        if isinstance(record, Point)
+        for name in record.values
+    ]
+    assert len(points) == len(set(points)) == 10
+    history = open_store().client.get_metric_history(runs()["control-0"].info.run_id, names.GRAD_NORM)
+    assert [point.step for point in history] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_leaves_killed_trials_no_process_and_nothing_running(study, script, when, sign):
+    script({"control-0": ["converged"], "control-1": ["hang", "converged"], "control-2": ["hang", "collapsed"]})
+    everything = {"seeds": range(4), "jobs": 2}
+
+    def both_hang():
+        hanging = [list(study.folder.glob(f"outputs/stage_a/*/control-{seed}/upload.json")) for seed in (1, 2)]
+        return len(started(study)) == 3 and all(hanging)
+
+    when(both_hang, lambda: os.kill(os.getpid(), sign))
+    with pytest.raises(KeyboardInterrupt):
+        study.start(**everything)
+    assert "the same command goes on" in study.output
+    assert statuses() == {"control-0": "FINISHED", "control-1": "KILLED", "control-2": "KILLED"}
+    assert statuses(names.KIND_STUDY) == {"stage_a": "KILLED"}
+    assert (study.folder / "script.log").read_text().count("end") == 3
+    before = {name: run.info.run_id for name, run in runs().items()}
+
+    study.start(**everything)
+    assert sorted(started(study)[3:]) == ["control-1", "control-2", "control-3"]
+    assert [rows()[f"control-{seed}"].outcome for seed in range(4)] == [
+        "converged",
+        "converged",
+        "collapsed",
+        "converged",
+    ]
+    assert before.items() <= {name: run.info.run_id for name, run in runs().items()}.items()
+    assert statuses(names.KIND_STUDY) == {"stage_a": "FINISHED"}
+
+
+def test_when_the_launcher_is_killed_its_trials_go_on_and_the_next_one_adopts_them(study, script, when):
+    script({"control-0": ["hang", "converged"]})
+    driver = (
+        "import sys, json; from pathlib import Path; from rich.console import Console\n"
+        "from fnostab.launch.run import run_study; from fnostab.study.study import load_study\n"
+        "python, settings = sys.argv[1:]; sys.executable = python\n"
+        "run_study(load_study('stage_a', 'small', json.loads(settings)), experiment='stage_a',"
+        " output=Path('outputs'), arms=['control'], seeds=[0], console=Console())"
+    )
+    real = Path(sys.executable).read_text().split('"')[1]  # the stub's starter names it
+    launcher = subprocess.Popen([real, "-c", driver, sys.executable, json.dumps(study.settings)])
+    try:
+        deadline = time.monotonic() + 90
+        while not list(study.folder.glob("outputs/stage_a/*/control-0/upload.json")):
+            assert launcher.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        launcher.kill()
+        launcher.wait()
+    assert statuses() == {"control-0": "RUNNING"}
+
+    def end_trial():
+        for record, _ in read_journal(journal_of(study, "control-0")):
+            owner = getattr(record, "payload", {}).get(names.OWNER)
+            if owner:
+                os.kill(int(owner.split("@")[0]), signal.SIGTERM)
+
+    log = study.folder / "script.log"
+    when(lambda: "RUNNING" in statuses(names.KIND_STUDY).values(), lambda: (time.sleep(1), end_trial()))
+    (trial,) = study.start().trials
+    assert trial.outcome is Outcome.CONVERGED
+    assert log.read_text().split() == ["start", "control-0", "end", "control-0"] * 2
+    assert statuses() == {"control-0": "FINISHED"}
+    assert "closed runs whose process is gone: stage_a: KILLED\n" in study.output
+
+
+class TestWithoutTheJournals:
+    """The output folder is gone, MLflow's records are not."""
+
+    def test_what_has_an_outcome_is_not_run_again(self, study, script):
+        script({"control-0": ["converged"], "control-1": ["collapsed"], "control-2": ["oom"]})
+        study.start(seeds=range(3))
+        before = {name: run.info.run_id for name, run in runs().items()}
+        shutil.rmtree("outputs")
+        result = study.start(seeds=range(4))
+        assert started(study)[3:] == ["control-3"]
+        assert "3 of 4 trials are finished already" in study.output
+        assert [(t.outcome, t.run_elsewhere) for t in result.trials][:2] == [
+            (Outcome.CONVERGED, before["control-0"]),
+            (Outcome.COLLAPSED, before["control-1"]),
+        ]
+        assert result.unsent is None
+        assert len(rows()) == 4
+        script({})
+        study.start(seeds=range(4), retry_oom=True)
+        assert started(study)[4:] == ["control-2"]
+        assert rows()["control-2"].outcome is Outcome.CONVERGED
+
+    def test_what_has_none_is_run_again_in_a_run_of_its_own(self, study, script):
+        script({"control-0": ["silent 4"], "control-1": ["exit 3"]})
+        study.start(seeds=range(2), attempts=1)
+        before = {run.info.run_id for run in runs().values()}
+        shutil.rmtree("outputs")
+        script({})
+        for _ in range(2):
+            result = study.start(seeds=range(2))
+            assert result.unsent is None
+            assert {name: row.outcome for name, row in rows().items()} == dict.fromkeys(rows(), Outcome.CONVERGED)
+        assert sorted(started(study)[2:]) == ["control-0", "control-1"]
+        aside = runs(names.KIND_SET_ASIDE)
+        assert {run.info.run_id for run in aside.values()} == before
+        assert "RUNNING" not in {run.info.status for run in aside.values()}
+
+    def test_a_run_whose_process_is_dead_is_not_waited_for(self, study):
+        study.start()
+        client, (run,) = open_store().client, runs().values()
+        client.set_tag(run.info.run_id, names.OUTCOME, "running")
+        client.set_tag(run.info.run_id, names.OWNER, f"99999999@{os.uname().nodename}")
+        client.update_run(run.info.run_id, status="RUNNING")
+        shutil.rmtree("outputs")
+        study.start()
+        assert started(study) == ["control-0", "control-0"]
+        (aside,) = runs(names.KIND_SET_ASIDE).values()
+        assert (aside.info.run_id, aside.info.status) == (run.info.run_id, "KILLED")
+
+    def test_a_trial_at_work_in_another_folder_is_left_alone(self, study):
+        study.start(output=study.folder / "other")
+        client, (run,) = open_store().client, runs().values()
+        client.set_tag(run.info.run_id, names.OWNER, f"{os.getppid()}@{os.uname().nodename}")
+        client.update_run(run.info.run_id, status="RUNNING")
+        with pytest.raises(LaunchError, match=r"control-0 is at work in another folder as \d+@.*: wait .* --output"):
+            study.start()
+        assert started(study) == ["control-0"]
+        assert statuses(names.KIND_STUDY) == {"stage_a": "FINISHED"}  # nothing was set running
+
+    def test_another_folders_journal_does_not_stand_in_the_way(self, study, script):
+        script({"control-0": ["exit 3"]})
+        study.start(output=study.folder / "a", attempts=1)
+        script({"control-0": ["converged"]})
+        study.start(output=study.folder / "b")
+        assert study.start(output=study.folder / "a").unsent is None
+        assert started(study) == ["control-0", "control-0"]
+        assert rows()["control-0"].outcome is Outcome.CONVERGED
+        again = sync(study.folder / "b", open_store())
+        assert (again.points_sent, again.refused) == (0, ())
+
+
+def test_a_lost_database_is_filled_again_from_the_journals(study, empty_database):
+    study.start(seeds=range(2))
+    shutil.copy(empty_database, "mlflow.db")
+    study.start(seeds=range(2))
+    assert len(started(study)) == 2
+    assert [rows()[f"control-{seed}"].outcome for seed in range(2)] == ["converged"] * 2
+
+
+def test_a_damaged_journal_is_named_before_anything_starts(study):
+    study.start()
+    journal = journal_of(study, "control-0")
+    journal.write_bytes(journal.read_bytes().replace(b'"s":2', b'"s":9'))
+    with pytest.raises(JournalError, match=r"control-0.*damaged.*restore it from a copy, or delete its folder"):
+        study.start(seeds=range(2))
+    assert started(study) == ["control-0"]
+    assert statuses(names.KIND_STUDY) == {"stage_a": "FINISHED"}
+
+
+def test_an_outcome_that_the_disk_does_not_take_still_ends_the_run(study, script, monkeypatch):
+    script({"control-0": ["signal 9", "converged"], "control-1": ["converged"]})
+    full = JournalError("can't write control-0/journal.jsonl: No space left on device; free some space")
+
+    def refuse(directory):
+        raise full
+
+    monkeypatch.setattr("fnostab.launch.launcher.Journal", refuse)
+    result = study.start(seeds=range(2))
+    assert [(t.outcome, t.unwritten) for t in result.trials] == [(Outcome.KILLED, True), (Outcome.CONVERGED, False)]
+    assert statuses() == {"control-0": "KILLED", "control-1": "FINISHED"}
+    assert "No space left" in runs()["control-0"].data.tags[names.REASON]
+    monkeypatch.setattr("fnostab.launch.launcher.Journal", Journal)
+    study.start(seeds=range(2))
+    assert statuses() == dict.fromkeys(("control-0", "control-1"), "FINISHED")
+
+
+def test_a_server_that_goes_away_stops_nothing_and_what_was_not_sent_is_named(study, monkeypatch):
+    def away(*_, **__):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("fnostab.tracking.upload.trial_run.TrialRun.find_or_make", away)
+    monkeypatch.setattr(run_module, "DRAIN_S", 0.5)
+    result = study.start(seeds=range(2))
+    assert [t.outcome for t in result.trials] == [Outcome.CONVERGED] * 2
+    assert "`fnostab sync" in result.unsent
+    monkeypatch.undo()
+    monkeypatch.chdir(study.folder)
+    assert sync("outputs", open_store()).points_sent == 10
+    assert len(rows()) == 2
+
+
+def test_a_study_whose_records_cannot_be_linked_does_not_stay_running(study, monkeypatch):
+    def refuse(*_):
+        raise TrackingError("the server refuses")
+
+    monkeypatch.setattr(run_module, "link_project_run", refuse)
+    with pytest.raises(TrackingError):
+        study.start()
+    assert statuses(names.KIND_STUDY) == {"stage_a": "FAILED"}
+    assert started(study) == []
+
+
+def test_with_a_terminal_the_table_is_drawn(study):
+    study.start(terminal=True)
+    assert "control" in study.output
+    assert "\x1b[" in study.output
+
+
+def test_a_gpu_that_is_not_there_is_refused_at_once(study, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(LaunchError, match=r"execution.device=cuda, but torch sees no GPU"):
+        study.start(settings={"execution.device": "cuda"})
+    assert not Path("outputs/stage_a").exists()

@@ -1,0 +1,61 @@
+"""``fnostab run --sequential``, with trials that do as they are told."""
+
+import pytest
+
+from fnostab.launch import run as run_module
+from fnostab.record import names
+from fnostab.tracking import find_experiment, newest_study, open_store, trial_rows
+
+
+@pytest.fixture
+def run(workplace, script, tiny, call, monkeypatch):
+    monkeypatch.setattr(run_module, "POLL_S", 0.02)
+
+    def run(outcomes, *arguments):
+        script({f"{arm}-{seed}": [what] for arm, kinds in outcomes.items() for seed, what in enumerate(kinds)})
+        return call("run", "stage_a", "--profile", "small", *tiny, "--jobs", "2", *arguments)
+
+    return run
+
+
+def verdict_runs(store):
+    experiment = find_experiment(store, "stage_a")
+    found = store.client.search_runs([experiment], f"tags.`{names.KIND}` = 'verdict'", order_by=["start_time ASC"])
+    return [each.data.tags[names.VERDICT] for each in found]
+
+
+def test_decided_and_futile_arms_take_no_more_seeds(run):
+    bad, good = "collapsed", "converged"
+    outcomes = {"control": [bad] * 3 + [good] * 3, "arch_fix": [good] * 3, "opt_fix": [good, good, bad, *[good] * 3]}
+    code, out, err = run(outcomes, "--sequential", "3,6")
+    assert (code, err) == (0, "")
+    store = open_store()
+    experiment = find_experiment(store, "stage_a")
+    study = newest_study(store, experiment)
+    seeds = {arm: [r.seed for r in trial_rows(store, experiment, study) if r.arm == arm] for arm in outcomes}
+    assert seeds == {"control": list(range(6)), "arch_fix": [0, 1, 2], "opt_fix": list(range(6))}
+    assert "arch_fix: 0/3 failed, control 3/3, p = 0.0313: decided" in out
+    assert verdict_runs(store) == ["look 1 of 2 (3 seeds)", "look 2 of 2 (6 seeds)"]
+    assert study.spec.alpha <= 0.05
+
+
+def test_a_study_ends_where_no_arm_is_open(run):
+    outcomes = {arm: ["collapsed"] * 3 for arm in ("control", "arch_fix", "opt_fix")}
+    code, out, _ = run(outcomes, "--sequential", "3,20")
+    assert code == 0
+    assert out.count("predictive power") == 2
+    assert "look 2" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sequential", "20,10"], "looks='20,10' is not accepted"),
+        (["--sequential", "3,5", "--seeds", "4"], "leave out --seeds"),
+        (["--sequential", "3,5", "--arms", "arch_fix"], "--arms needs 'control' and a candidate"),
+    ],
+)
+def test_what_does_not_go_together(run, arguments, message):
+    code, _, err = run({}, *arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err

@@ -1,0 +1,156 @@
+"""A shootout of twelve real trials as a job array on a real Slurm, and everything that befalls such a study.
+
+Two arms are the same, so that every trial has a twin: whatever befell one of them, their curves must be equal.
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.fault_checks import check_trial, count_running, differences, read_runs
+from benchmarks.fault_places import Place, Server
+from fnostab.record import names
+from fnostab.record.journal import Event, read_journal
+from fnostab.record.progress import TrialProgress
+from fnostab.record.trial import TrialSpec
+
+SEEDS = 6
+AWAY_S = 30
+TIMEOUT_S = 200
+SETTINGS = {
+    "model.architecture": "slurm_network.Network",
+    "data.scan_stride_train": 3,
+    "training.epochs": 12,
+}
+
+
+@pytest.fixture
+def place(on_cluster, tmp_path, monkeypatch):
+    """A directory with a study, its cluster file, and a store behind a server that is up."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    with AwayServer(f"sqlite:///{folder}/mlflow.db", folder, 5900) as server:
+        made = Place(tmp_path / "place", server.database, server)
+        made.environment |= on_cluster.environment
+        made.environment["PYTHONPATH"] += f":{Path(__file__).parent}"
+        made.server = server
+        yield made
+
+
+class AwayServer(Server):
+    """A server that stays away for a while after it was killed."""
+
+    def kill(self):
+        os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _start(self):
+        if self.starts:
+            time.sleep(AWAY_S)
+        return super()._start()
+
+
+def trials_of(place):
+    found = {}
+    for path in place.output.glob("twins/*/*/trial.json"):
+        trial = TrialProgress(TrialSpec.read(path), path.parent)
+        trial.update()
+        found[trial.name] = trial
+    return found
+
+
+def until(condition, process=None):
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (answer := condition()):
+        assert time.monotonic() < deadline
+        assert process is None or process.poll() is None
+        time.sleep(0.1)
+    return answer
+
+
+def job_of(trial):
+    return trial.owner.split()[-3]
+
+
+def events(trial, name):
+    return [r for r, _ in read_journal(trial.directory / "journal.jsonl") if isinstance(r, Event) and r.name == name]
+
+
+def test_whatever_befalls_a_study_each_trial_ends_once_as_its_twin(place, on_cluster, tmp_path, request):
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / "mlflow.py").write_text("raise SystemExit('a trial imports mlflow')\n")
+    end = tmp_path / "end"
+    options = {"model.options": {"fails": "control-0", "waits_for": str(end)}}
+    study = place.write_study("twins", {"control": {}, "twin": {}}, **SETTINGS, **options)
+    cluster = place.folder / "cluster.yaml"
+    cluster.write_text(
+        f"jobs: 12\ntime_minutes: 10\nnotice_s: 60\nsetup: ['export PYTHONPATH={tmp_path}/without:$PYTHONPATH']\n"
+    )
+    command = ["run", str(study), "--launcher", "slurm", "--cluster", str(cluster), "--seeds", str(SEEDS)]
+
+    driver = place.start(*command)
+    request.addfinalizer(driver.kill)
+    victims = [f"control-{seed}" for seed in range(1, 4)]
+    until(lambda: all((t := trials_of(place).get(name)) and (t.step or 0) > 15 for name in victims), driver)
+    killed, preempted, timed_out = (trials_of(place)[name] for name in victims)
+    assert len({job_of(t).partition("_")[0] for t in (killed, preempted, timed_out)}) == 1  # one array
+    node = on_cluster.ask("squeue", "--noheader", f"--jobs={job_of(killed)}", "--format=%N").strip()
+    psutil.Process(int(killed.owner.partition("@")[0])).kill()
+    on_cluster.ask("scancel", "--signal=USR2", job_of(preempted))
+    on_cluster.ask("scontrol", "update", f"jobid={job_of(timed_out)}", "timelimit=1")
+    place.server.kill()
+    away_since = time.monotonic()
+    assert on_cluster.crash_node("n1") >= 3
+    struck = {name for name, t in trials_of(place).items() if t.outcome is None}
+    until(lambda: events(timed_out, names.OUTCOME_EVENT), driver)
+    longer = ("scontrol", "update", f"jobid={job_of(timed_out)}", "timelimit=10")  # its next time is long enough
+    until(lambda: on_cluster.accepts(*longer))  # once it is in the queue again
+    until(lambda: time.monotonic() - away_since > AWAY_S / 2, driver)
+    driver.kill()
+    driver.wait()
+    on_cluster.start_node("n1")
+    until(lambda: place.server.starts == 2)
+    until(lambda: _answers(place))
+    log = place.folder / "commands.log"
+    second = place.start(*command)
+    request.addfinalizer(second.kill)
+    until(lambda: "trials are finished already" in log.read_text(), second)  # it adopts the others
+    end.touch()
+    assert second.wait(TIMEOUT_S) == 0, log.read_text()[-3000:]
+
+    assert f"{2 * SEEDS} of {2 * SEEDS} trials are finished already" not in log.read_text()
+    # The array, and that of the trial that was tried again, unless its job died with its node and Slurm queued it again
+    assert len(list(place.output.glob("twins/*/slurm/*.json"))) in ((1, 2) if node == "n1" else (2,))
+    trials = trials_of(place)
+    runs = read_runs(place.database, "twins")
+    found = {name: check_trial(trial.directory, runs) for name, trial in trials.items()}
+    assert len(found) == 2 * SEEDS
+    assert {name: each.problems for name, each in found.items() if each.problems} == {}
+    assert sum(each.recorded for each in found.values()) == sum(each.stored for each in found.values()) > 10_000
+    assert count_running(runs) == 0
+    assert found["control-0"].outcome == "nonfinite"
+    for seed in range(1, SEEDS):
+        assert differences(found[f"control-{seed}"].curve, found[f"twin-{seed}"].curve) == []
+    assert {"control-4", "twin-4"} & struck
+    for trial in (killed, preempted, timed_out):
+        first, *_, last = events(trial, names.OUTCOME_EVENT)
+        assert first.payload["outcome"] == "killed"
+        assert last.payload["outcome"] == trials["twin-1"].outcome == "converged"
+        assert events(trial, names.RESUMED_EVENT)[0].payload["step"] > 0
+    assert not events(killed, names.OUTCOME_EVENT)[0].payload.get("requested")
+    assert events(preempted, names.OUTCOME_EVENT)[0].payload["requested"]
+    assert on_cluster.states() == {}
+
+
+def _answers(place):
+    from fnostab.errors import FnostabError
+    from fnostab.tracking import wait_until_ready
+
+    try:
+        wait_until_ready(place.uri, 1)
+    except FnostabError:
+        return False
+    return True

@@ -1,0 +1,241 @@
+"""``fnostab decide --apply`` and ``fnostab policy`` on studies that are in a store."""
+
+import io
+import json
+from types import SimpleNamespace
+
+import mlflow
+import pytest
+import torch
+
+from fnostab.cli import main
+from fnostab.ptychography.models import build_initialised
+from fnostab.ptychography.policy import policy_path, read_policy
+from fnostab.ptychography.training.checkpoint import BestCheckpoint
+from fnostab.record import names
+from fnostab.record.journal import Journal
+from fnostab.study.study import Study, load_study, read_study_file
+from fnostab.tracking import Uploader, ensure_study, open_store
+
+TINY = {"data.N": 16, "data.object_size": 40, "data.scan_stride_test": 4, "model.hidden_channels": 2}
+TINY |= {"model.fno_modes": 3, "model.max_hidden_channels": 4, "execution.device": "cpu"}
+CHAMPION = "models:/fnostab-generator@champion"
+GOLD = ["decide", "--experiment", "gold_a", "--deep-experiment", "gold_b"]
+SILVER = ["decide", "--experiment", "silver"]
+BEST = 3  # seed of the winner with the lowest loss in the deep stage, the only one with a checkpoint
+LOSS = {"control": 0.030, "arch_fix": 0.010, "opt_fix": 0.029}
+
+
+def write_study(store, folder, experiment, failures, *, study="stage_a", profile="full", seeds=10, blocks=2, best=None):
+    """Record a study whose arms fail in their first ``failures[arm]`` seeds, and else end at about LOSS."""
+    resolved = Study(read_study_file(study), profile, TINY | {"model.fno_blocks": blocks})
+    uploader = Uploader(store, ensure_study(store, resolved.spec(experiment)))
+    for spec in resolved.trials(experiment, folder / "data", arms=list(failures), seeds=range(seeds)):
+        directory = folder / experiment / f"{spec.arm}-{spec.seed}"
+        spec.write(directory / "trial.json")
+        is_best = (spec.arm, spec.seed) == ("arch_fix", best)
+        failed = spec.seed < failures[spec.arm]
+        with Journal(directory) as journal:
+            loss = 0.001 if failed else LOSS[spec.arm] * (0.9 if is_best else 1 + 0.001 * spec.seed)
+            journal.record(9, {names.VAL_LOSS_BEST: loss, names.LAST_STEP: 9.0, names.VAL_SSIM_AMP: 0.9})
+            if is_best:
+                (directory / "artifacts").mkdir()
+                write_checkpoint(directory / "artifacts" / "best.safetensors", spec)
+                artifact = {"path": "artifacts/best.safetensors", "artifact_path": "checkpoint"}
+                journal.event(names.ARTIFACT_EVENT, artifact)
+            journal.event(
+                names.OUTCOME_EVENT,
+                {
+                    "outcome": "collapsed" if failed else "converged",
+                    "failure_step": 5 if failed else None,
+                    "known_good_step": None,
+                    "rules_held": ["collapsed"] if failed else [],
+                    "not_judged": [],
+                    "reason": None,
+                },
+            )
+        uploader.follow(directory)
+    uploader.drain(60)
+
+
+def write_checkpoint(path, spec):
+    trainer = SimpleNamespace(
+        sanity_checking=False,
+        state=SimpleNamespace(fn="fit"),
+        callback_metrics={spec.config.training.val_loss_name: 0.009},
+    )
+    BestCheckpoint(path, spec).on_validation_end(trainer, SimpleNamespace(generator=trained(spec.config)))
+
+
+def trained(config):
+    """A network with weights that no seed draws."""
+    generator = build_initialised(config.model, 0)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter += 0.05
+    return generator
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A store with a study for each verdict, at full and at small profile."""
+    folder = tmp_path_factory.mktemp("recorded")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # where MLflow puts artifacts
+        store = open_store(f"sqlite:///{folder}/mlflow.db")
+        write_study(store, folder, "gold_a", {"control": 6, "arch_fix": 0})
+        write_study(store, folder, "gold_b", {"control": 8, "arch_fix": 1}, study="stage_b", blocks=3, best=BEST)
+        write_study(store, folder, "silver", {"control": 6, "arch_fix": 7, "opt_fix": 0})
+        write_study(store, folder, "weak", {"control": 2, "arch_fix": 3, "opt_fix": 0}, seeds=4)
+        write_study(store, folder, "scale_model", {"control": 6, "arch_fix": 7, "opt_fix": 0}, profile="small")
+        write_study(store, folder, "nothing", {"control": 0, "arch_fix": 0}, seeds=3)
+    return store
+
+
+@pytest.fixture
+def call(recorded, tmp_path, monkeypatch, capsys):
+    """A function that runs a command in an empty folder, and returns exit status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # nobody is at the keyboard
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", recorded.uri)
+    monkeypatch.delenv("FNOSTAB_POLICY", raising=False)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        written = capsys.readouterr()
+        return ended.value.code, written.out, written.err
+
+    return run
+
+
+def champion(store):
+    return store.client.get_model_version_by_alias("fnostab-generator", "champion")
+
+
+def test_gold_says_what_it_would_do_and_does_nothing(call, recorded):
+    versions = recorded.client.search_model_versions()
+    status, out, _ = call(*GOLD)
+    assert status == 0
+    assert "`--apply` would:" in out
+    assert f"register the network of arch_fix-{BEST} (run " in out
+    assert "make model.architecture=stable_hybrid the default" in out
+    assert "deprecate hybrid" in out
+    assert read_policy() is None
+    assert recorded.client.search_model_versions() == versions
+
+
+def test_gold_registers_the_best_network_and_makes_its_architecture_the_default(call, recorded, monkeypatch):
+    status, out, err = call(*GOLD, "--apply")
+    assert (status, err) == (0, "")
+    first = champion(recorded)
+    assert f"registered fnostab-generator version {first.version}, alias champion" in out
+
+    study = Study(read_study_file("stage_b"), "full", TINY | {"model.fno_blocks": 3})
+    generator = trained(study.arms["arch_fix"]).eval()
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    amplitude = torch.rand(3, 1, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(mlflow.pytorch.load_model(CHAMPION)(amplitude), generator(amplitude))
+
+    policy = read_policy()
+    assert policy is not None
+    assert policy.settings == {"model.architecture": "stable_hybrid", "model.residual": "zero_gamma"}
+    assert policy.deprecated == ("hybrid",)
+    verdict = recorded.client.get_run(policy.verdict.run)
+    assert verdict.data.tags[names.VERDICT] == policy.verdict.headline == "GOLD"
+    trial = recorded.client.get_run(first.tags["fnostab.trial_run"])
+    assert trial.data.tags[names.TRIAL_ID] == f"{study.hash}-arch_fix-{BEST}"
+    assert first.tags["fnostab.verdict_run"] == policy.verdict.run
+    assert first.tags[names.STUDY_RUN] == trial.data.tags["mlflow.parentRunId"]
+    assert (first.tags[names.ARM], first.tags[names.SEED]) == ("arch_fix", str(BEST))
+
+    assert call(*GOLD, "--apply")[0] == 0
+    second = champion(recorded)
+    assert int(second.version) == int(first.version) + 1
+    assert second.tags["fnostab.verdict_run"] != first.tags["fnostab.verdict_run"]
+
+
+def test_silver_records_how_to_clip(call, tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "{name: mine, description: d, control: quiet, arms: {quiet: {}, own: {execution.gradient_clip_val: 0.5}}}"
+    )
+    status, out, err = call(*SILVER, "--apply")
+    assert (status, err) == (0, "")
+    assert "wrote fnostab-policy.yaml" in out
+    execution = {arm: config.execution for arm, config in load_study("mine.yaml", "full").arms.items()}
+    assert (execution["quiet"].gradient_clip_algorithm, execution["quiet"].gradient_clip_val) == ("agc", 0.01)
+    assert (execution["own"].gradient_clip_algorithm, execution["own"].gradient_clip_val) == ("norm", 0.5)
+    run = read_policy().verdict.run
+    assert f"in place of that of SILVER, verdict run {run}" in call(*SILVER)[1]
+
+
+def test_json_stays_json(call):
+    status, out, err = call(*SILVER, "--json")
+    assert status == 0
+    assert json.loads(out)["verdict"] == "SILVER"
+    assert "make execution.gradient_clip_algorithm=agc the default" in err
+
+
+@pytest.mark.parametrize(
+    ("experiment", "doubt"),
+    [("weak", "unsupported by its tests"), ("scale_model", "of the small profile, a demonstration")],
+)
+def test_a_doubtful_verdict_needs_force(call, experiment, doubt):
+    arguments = ["decide", "--experiment", experiment]
+    status, out, _ = call(*arguments)
+    assert status == 0
+    assert "`--apply --force` would:" in out
+    assert f"--force because the verdict is {doubt}" in out
+    status, _, err = call(*arguments, "--apply")
+    assert status == 2
+    assert err == f"error: --apply: the verdict is {doubt}: add --force to make it policy all the same\n"
+    assert read_policy() is None
+    assert call(*arguments, "--apply", "--force")[0] == 0
+    assert read_policy() is not None
+
+
+def test_an_inconclusive_verdict_changes_nothing(call):
+    arguments = ["decide", "--experiment", "nothing"]
+    assert "would:" not in call(*arguments)[1]
+    status, out, err = call(*arguments, "--apply", "--force")
+    assert status == 2
+    assert "INCONCLUSIVE" in out
+    assert err.startswith("error: --apply: INCONCLUSIVE changes no default, only GOLD and SILVER do; ")
+    assert err.count("\n") == 1
+    assert read_policy() is None
+
+
+def test_a_table_can_not_be_applied(call):
+    status, _, err = call("decide", "--table", "trials.csv", "--apply")
+    assert status == 2
+    assert err == "error: --apply needs --experiment: a table holds no settings and no networks\n"
+
+
+def test_a_policy_is_shown_with_its_verdict_and_cleared(call):
+    status, out, _ = call("policy")
+    assert status == 0
+    assert "no policy is in force: there is no fnostab-policy.yaml" in out
+    call(*SILVER, "--apply")
+    run = read_policy().verdict.run
+    out = call("policy")[1]
+    assert "execution.gradient_clip_val = 0.01" in out
+    assert f"put there by SILVER, verdict run {run}, on " in out
+    assert "Stage A: stage_a, full profile, learning rate 0.001, blocks 2, epochs 20" in out
+
+    status, _, err = call("policy", "--clear")
+    assert status == 2
+    assert err == "error: --clear removes fnostab-policy.yaml: add --yes, as nobody can be asked here\n"
+    assert call("policy", "--clear", "--yes") == (0, "removed fnostab-policy.yaml\n", "")
+    assert not policy_path().exists()
+    assert call("policy", "--clear", "--yes")[:2] == (0, "there is no policy to remove at fnostab-policy.yaml\n")
+
+
+def test_a_damaged_policy_is_one_line(call):
+    policy_path().write_text("settings: {training.epoch: 3}")
+    for arguments in (["policy"], ["run", "stage_a"], ["train", "stage_a"]):
+        status, _, err = call(*arguments)
+        assert status == 2
+        assert err.startswith("error: the policy fnostab-policy.yaml: settings: unknown setting 'training.epoch'")
+        assert err.count("\n") == 1

@@ -1,0 +1,1 @@
+from report_fixtures import *  # noqa: F403

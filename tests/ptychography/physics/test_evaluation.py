@@ -1,0 +1,118 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fnostab.errors import DataError
+from fnostab.ptychography.physics import amplitude_spread, constant_scores, evaluate, line_object, patch_variation
+
+NOISE = torch.Generator().manual_seed(1)
+
+
+@pytest.fixture(scope="module")
+def truth() -> torch.Tensor:
+    return line_object(80, 60, True, torch.Generator().manual_seed(0))
+
+
+def _with_contrast(truth, amplitude, phase):
+    """The truth with its deviations from a constant scaled."""
+    return torch.polar(1 + amplitude * (truth.abs() - 1), phase * truth.angle())
+
+
+def test_truth_scores_perfectly_whatever_its_scale_and_global_phase(truth):
+    scores = evaluate(truth * (3 - 4j), truth, set_phi=True)
+    assert scores.ssim_amp == pytest.approx(1, abs=1e-5)
+    assert scores.ssim_phase == pytest.approx(1, abs=1e-5)
+    assert scores.mae_amp == pytest.approx(0, abs=1e-5)
+    assert scores.mae_phase == pytest.approx(0, abs=1e-5)
+
+
+def test_phase_is_scored_only_when_asked(truth):
+    scores = evaluate(truth, truth, set_phi=False)
+    assert scores.mae_phase is None
+    assert scores.ssim_phase is None
+
+
+def test_worse_reconstructions_score_worse(truth):
+    noise = torch.randn(truth.shape, dtype=torch.complex64, generator=NOISE)
+    good, bad = (evaluate(truth + s * noise, truth, set_phi=True) for s in (0.03, 0.3))
+    assert 1 > good.ssim_amp > bad.ssim_amp > 0
+    assert 1 > good.ssim_phase > bad.ssim_phase > 0
+    assert 0 < good.mae_amp < bad.mae_amp
+    assert 0 < good.mae_phase < bad.mae_phase
+
+
+def test_known_amplitude_and_phase_errors(truth):
+    checker = 2.0 * (torch.arange(80)[:, None] + torch.arange(80)).remainder(2) - 1  # +1, -1: mean and slope 0
+    phase = evaluate(truth * torch.polar(torch.ones(80, 80), 0.2 * checker), truth, set_phi=True)
+    assert phase.mae_phase == pytest.approx(0.2, rel=1e-2)
+    assert phase.mae_amp == pytest.approx(0, abs=1e-5)
+    flat = torch.ones(80, 80, dtype=torch.complex64)
+    assert evaluate(flat + 0.1 * checker, flat, set_phi=False).mae_amp == pytest.approx(0.1, rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [0, 1, -2 + 1j, 1e-30, 1e30, math.nan, math.inf, complex(0, math.nan)])
+def test_constant_zero_and_nonfinite_predictions_never_score_well_and_stay_finite(truth, value):
+    prediction = torch.full_like(truth, value)
+    scores = evaluate(prediction, truth, set_phi=True)
+    assert scores.ssim_amp == 0
+    assert scores.ssim_phase == 0
+    assert all(math.isfinite(score) for score in dataclasses.astuple(scores))
+    assert scores.mae_phase == pytest.approx(constant_scores(truth, set_phi=True).mae_phase, rel=1e-4)
+    assert amplitude_spread(prediction, truth) == pytest.approx(0, abs=1e-6)
+
+
+def test_nonfinite_prediction_scores_as_a_zero_amplitude(truth):
+    spoilt = truth.clone()
+    spoilt[0, 0] = math.nan
+    zero = evaluate(torch.zeros_like(truth), truth, set_phi=True)
+    assert evaluate(spoilt, truth, set_phi=True) == zero
+    assert zero.mae_amp == pytest.approx(1, rel=1e-5)  # the truth's mean amplitude
+
+
+@pytest.mark.parametrize(("contrast", "counts"), [(0.09, False), (0.11, True), (1.0, True)])
+def test_ssim_needs_a_tenth_of_the_truths_contrast(truth, contrast, counts):
+    amplitude = evaluate(_with_contrast(truth, contrast, 1), truth, set_phi=True)
+    phase = evaluate(_with_contrast(truth, 1, contrast), truth, set_phi=True)
+    assert (amplitude.ssim_amp > 0) == counts
+    assert amplitude.ssim_phase > 0.9
+    assert (phase.ssim_phase > 0) == counts
+    assert phase.ssim_amp > 0.9
+
+
+def test_constants_raw_ssim_stands_beside(truth):
+    constant = constant_scores(truth, set_phi=True)
+    assert 0 < constant.ssim_amp < 0.6
+    assert 0 < constant.ssim_phase < 0.6
+    assert constant.mae_amp == pytest.approx(float((truth.abs() - 1).abs().mean()), rel=1e-4)
+
+
+def test_truth_without_contrast_gives_no_good_score():
+    flat = torch.ones(20, 20, dtype=torch.complex64)
+    for prediction in (flat, torch.randn(20, 20, dtype=torch.complex64, generator=NOISE)):
+        scores = evaluate(prediction, flat, set_phi=True)
+        assert (scores.ssim_amp, scores.ssim_phase) == (0, 0)
+        assert amplitude_spread(prediction, flat) == 0
+
+
+def test_image_smaller_than_the_ssim_window_is_refused():
+    with pytest.raises(DataError, match="7 x 7"):
+        evaluate(torch.ones(6, 9), torch.ones(6, 9), set_phi=False)
+
+
+def test_amplitude_spread_is_the_ratio_of_contrasts_whatever_the_scale(truth):
+    assert amplitude_spread(5 * _with_contrast(truth, 0.3, 0), truth) == pytest.approx(0.3, rel=1e-4)
+
+
+def test_patch_variation():
+    patches = torch.ones(2, 4, 4, dtype=torch.complex64)
+    patches[1] = 3j
+    assert patch_variation(patches) == pytest.approx(0.5)  # (1, 3): deviation 1, mean 2
+    structured_but_alike = torch.rand(4, 4, generator=NOISE).expand(9, 1, 4, 4)
+    assert patch_variation(structured_but_alike) == pytest.approx(0, abs=1e-12)
+    for value in (0.0, math.nan, math.inf):
+        assert patch_variation(torch.full((3, 4, 4), value)) == 0
+    assert isinstance(patch_variation(patches), float)
+    assert not np.isnan(patch_variation(patches[:1]))

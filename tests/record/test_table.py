@@ -1,0 +1,130 @@
+"""The table of trials as a CSV file."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fnostab.errors import DecisionError
+from fnostab.record.outcomes import Outcome
+from fnostab.record.table import COLUMNS, TrialRow, read_table, write_table
+
+HEADER = ",".join(COLUMNS)
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(*lines, header=HEADER):
+        path = tmp_path / "trials.csv"
+        path.write_text("\n".join([header, *lines]) + "\n")
+        return read_table(path)
+
+    return read
+
+
+def test_a_table_by_stage(read):
+    assert read("a,control,0,converged,0.0138,,599", "b,control,0,collapsed,,100,599", "a,control,1,running,,,") == {
+        "a": [
+            TrialRow("control", 0, Outcome.CONVERGED, 0.0138, None, 599),
+            TrialRow("control", 1, Outcome.RUNNING),
+        ],
+        "b": [TrialRow("control", 0, Outcome.COLLAPSED, None, 100, 599)],
+    }
+
+
+@given(
+    st.lists(
+        st.builds(
+            TrialRow,
+            arm=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True),
+            seed=st.integers(0, 10**9),
+            outcome=st.sampled_from(Outcome),
+            loss=st.floats(0, 1e300),
+            failure_step=st.none() | st.integers(0, 10**9),
+            last_step=st.none() | st.integers(0, 10**9),
+            run_id=st.none() | st.text("0123456789abcdef", min_size=32, max_size=32),
+        ),
+        min_size=1,
+        unique_by=lambda row: (row.arm, row.seed),
+    )
+)
+def test_what_is_written_is_read_again(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("table") / "trials.csv"
+    write_table(path, {"a": rows, "b": rows})
+    assert read_table(path) == {"a": rows, "b": rows}
+
+
+def test_columns_in_any_order_with_others_between_and_blanks(read):
+    (row,) = read(
+        "599, note, 0.5, control, a, converged, 3, ",
+        header="last_step, note, val_loss, arm, stage, outcome, seed, failure_step",
+    )["a"]
+    assert row == TrialRow("control", 3, Outcome.CONVERGED, 0.5, None, 599)
+
+
+def test_what_excel_writes(tmp_path):
+    path = tmp_path / "trials.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{HEADER}\r\na,control,0,converged,0.5,,9\r\n".encode())
+    assert len(read_table(path)["a"]) == 1
+
+
+def test_the_loss_of_a_failed_trial_may_be_anything_that_is_no_number(read):
+    losses = [row.loss for row in read("a,x,0,nonfinite,nan,5,9", "a,x,1,exploded,inf,5,9", "a,x,2,oom,,,")["a"]]
+    assert losses == [None, None, None]
+
+
+GOOD = "a,control,0,converged,0.5,,9"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a,control,1,diverged,0.5,,9", r"line 3: outcome='diverged' is not known; accepted: converged, nonfinite"),
+        ("a,control,1,,0.5,,9", r"line 3: outcome='' is not known"),
+        (GOOD, r"line 3: stage a, arm control, seed 0 is on line 2 too"),
+        ("a,control,1,converged,low,,9", r"line 3: val_loss='low' is not a number"),
+        ("a,control,1,converged,-0.5,,9", r"line 3: val_loss=-0.5 is negative"),
+        ("a,control,1,converged,nan,,9", r"line 3: a converged trial needs a val_loss, got 'nan'"),
+        ("a,control,1,converged,inf,,9", r"line 3: a converged trial needs a val_loss, got 'inf'"),
+        ("a,control,1,converged,,,9", r"line 3: a converged trial needs a val_loss, got ''"),
+        ("a,control,1,converged", r"line 3: a converged trial needs a val_loss"),
+        ("a,control,1,converged,0,5,,9", r"line 3: more values than columns; decimals are written with a point"),
+        ("c,control,1,converged,0.5,,9", r"line 3: stage='c' is not accepted; accepted: a, b"),
+        ("a,,1,converged,0.5,,9", r"line 3: the arm is missing"),
+        ("a,control,,converged,0.5,,9", r"line 3: the seed is missing"),
+        ("a,control,-1,converged,0.5,,9", r"line 3: seed='-1' is not a whole number"),
+        ("a,control,1.0,converged,0.5,,9", r"line 3: seed='1.0' is not a whole number"),
+        ("a,control,1,collapsed,0.5,ten,9", r"line 3: failure_step='ten' is not a whole number"),
+        ('a,"control,1,converged,0.5,,9', r"is not a CSV file in UTF-8"),
+    ],
+)
+def test_a_bad_line_is_named(read, line, message):
+    with pytest.raises(DecisionError, match=message) as refusal:
+        read(GOOD, line)
+    assert "\n" not in str(refusal.value)
+
+
+def test_missing_columns_and_stages(read, tmp_path):
+    with pytest.raises(DecisionError, match=r"line 1, has no column 'outcome'; needed: stage, arm, seed"):
+        read(header="stage,arm,seed,val_loss,failure_step,last_step")
+    with pytest.raises(DecisionError, match="has twice the column 'val_loss'"):
+        read(header=f"{HEADER},val_loss")
+    with pytest.raises(DecisionError, match="has no trial of stage a"):
+        read("b,control,0,converged,0.5,,9")
+    with pytest.raises(DecisionError, match="has no trial of stage a"):
+        read()
+
+
+def test_files_that_are_no_tables(tmp_path):
+    path = tmp_path / "trials.csv"
+    with pytest.raises(DecisionError, match=r"can't read .*trials.csv: No such file"):
+        read_table(path)
+    with pytest.raises(DecisionError, match=r"can't read .*: Is a directory"):
+        read_table(tmp_path)
+    path.write_bytes(b"")
+    with pytest.raises(DecisionError, match="line 1, has no column 'stage'"):
+        read_table(path)
+    path.write_bytes(f"{HEADER}\na,contr\xf6le,0,converged,0.5,,9\n".encode("latin-1"))
+    with pytest.raises(DecisionError, match="is not a CSV file in UTF-8"):
+        read_table(path)
+    with pytest.raises(DecisionError, match="can't write"):
+        write_table(tmp_path, {})

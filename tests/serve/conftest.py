@@ -1,0 +1,1 @@
+from tracking_fixtures import *  # noqa: F403

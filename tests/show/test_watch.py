@@ -1,0 +1,154 @@
+"""A study that runs in one process and is watched from another."""
+
+import shutil
+import threading
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from fnostab.errors import ConfigError, LaunchError, TrackingError
+from fnostab.ptychography.data import GridLinesData, prepare
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.record import names
+from fnostab.record.journal import Journal
+from fnostab.record.norm_curve import NONFINITE
+from fnostab.show import watch as watch_module
+from fnostab.show.sources import scheduled_steps
+from fnostab.show.watch import watch_study
+from fnostab.study.study import load_study
+
+
+def watched(output, experiment=None, *, width=80, **options):
+    console = Console(file=StringIO(), width=width)
+    watch_study(experiment, output=output, interval_s=0.05, console=console, **options)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("source", ["journals", "records"])
+def test_a_running_study_is_followed_to_its_end(study, script, source):
+    script({"control-1": ["collapsed"]})
+    seen = []
+
+    def start():
+        try:
+            study.start(seeds=range(4), jobs=1)
+        except BaseException as error:
+            seen.append(error)
+
+    runner = threading.Thread(target=start)
+    with pytest.MonkeyPatch.context() as patch:
+        # Only the main thread can catch signals
+        patch.setattr("fnostab.launch.run.signal.signal", lambda *_: None)
+        runner.start()
+        output = study.folder / ("outputs" if source == "journals" else "absent")
+        try:
+            text = _when_there(output)
+        finally:
+            runner.join(60)
+    assert seen == []
+    assert f"{source} {'in' if source == 'journals' else 'at'} " in text
+    assert "control-1: collapsed" in text
+    assert "control-3: converged" in text
+    assert "1/4" in text
+    assert text.rstrip().endswith("next: fnostab decide --experiment stage_a")
+
+
+def _when_there(output):
+    """Watch as soon as there is something to watch."""
+    for _ in range(600):
+        try:
+            return watched(output)
+        except TrackingError:
+            watch_module.time.sleep(0.1)
+    raise AssertionError("the study never began")
+
+
+class TestSources:
+    def test_journals_need_no_store(self, study, script):
+        script({"control-1": ["nonfinite"]})
+        study.start(seeds=range(2))
+        (study.folder / "mlflow.db").unlink()
+        text = watched(study.folder / "outputs", once=True)
+        assert "no records: there is no tracking database" in text
+        assert "1/2" in text
+        assert "2 of 2 trials" in text
+        assert not (study.folder / "mlflow.db").exists()
+
+    def test_records_need_no_journals_and_say_the_same(self, study, script):
+        script({"control-1": ["collapsed"]})
+        study.start(seeds=range(2))
+        from_journals = watched(study.folder / "outputs", "stage_a", once=True)
+        shutil.rmtree(study.folder / "outputs")
+        from_records = watched(study.folder / "outputs", "stage_a", once=True)
+        for text in (from_journals, from_records):
+            assert "1/2  50% [9%, 91%]" in text
+            assert "the study has ended" in text
+
+    def test_the_study_that_was_started_last_is_shown(self, study):
+        study.start(experiment="first")
+        study.start(experiment="second")
+        assert "experiment second" in watched(study.folder / "outputs", once=True)
+        study.start(experiment="first", seeds=range(2))
+        assert "experiment first" in watched(study.folder / "outputs", once=True)
+        assert "experiment second" in watched(study.folder / "outputs", "second", once=True)
+
+    def test_a_study_of_another_machine_is_found_beside_old_journals(self, study):
+        study.start(experiment="old")
+        study.start(experiment="new", output=study.folder / "elsewhere")
+        assert "experiment new, records at" in watched(study.folder / "outputs", once=True)
+
+    def test_a_spike_and_a_step_that_is_not_finite_are_marked(self, study):
+        study.start()
+        (directory,) = (study.folder / "outputs").glob("stage_a/*/control-0")
+        (directory / "journal.jsonl").unlink()
+        with Journal(directory) as journal:
+            journal.event(names.PARAMS_EVENT, {})
+            for step in range(100):
+                journal.record(step, {names.GRAD_NORM: 1e5 if step == 40 else float("inf") if step == 70 else 1.0})
+            journal.record(40, {names.SPIKE: 1e5})
+            journal.event(names.OUTCOME_EVENT, {"outcome": "killed"})
+        (study.folder / "mlflow.db").unlink()
+        (line,) = [x for x in watched(study.folder / "outputs", once=True).splitlines() if x.startswith("control-0 ")]
+        assert line.count("█") == line.count(NONFINITE) == 1
+        assert line.split()[-1] == "1"  # spike
+
+
+class TestNothingThere:
+    def test_no_study_anywhere(self, workplace):
+        with pytest.raises(TrackingError, match=r"no study is recorded in .*no journals are under absent"):
+            watched(workplace.relative_to(workplace) / "absent")
+
+    def test_another_experiment(self, study):
+        study.start()
+        with pytest.raises(TrackingError, match=r"no experiment 'stage_z'.*there are: Default, stage_a"):
+            watched(study.folder / "outputs", "stage_z")
+
+    def test_an_experiment_without_a_study(self, workplace):
+        with pytest.raises(TrackingError, match="has no study"):
+            watched(workplace, "Default")
+
+    @pytest.mark.parametrize("name", ["", "a/b", ".."])
+    def test_a_name_that_is_none(self, workplace, name):
+        with pytest.raises((ConfigError, TrackingError), match="experiment"):
+            watched(workplace, name)
+
+    def test_a_damaged_study_file_is_named(self, study):
+        study.start()
+        (file,) = (study.folder / "outputs").glob("stage_a/*/study.json")
+        file.write_text("{")
+        with pytest.raises(LaunchError, match=r"study.json is not a StudySpec"):
+            watched(study.folder / "outputs")
+
+
+def test_the_steps_of_a_training_are_those_that_lightning_counts(tiny, tmp_path):
+    settings = dict(assignment.split("=") for assignment in tiny[1::2])
+    spec = load_study("stage_a", "small", settings).spec("e")
+    config = TrialConfig.from_dotted(spec.arms["control"])
+    batches = len(GridLinesData(prepare(config.data, 0, tmp_path), config.training.batch_size, 0).train_dataloader())
+    assert scheduled_steps(spec) == dict.fromkeys(spec.arms, batches * config.training.epochs)
+
+
+def test_settings_of_another_version_are_no_hindrance():
+    spec = load_study("stage_a", "small").spec("e").model_copy(update={"arms": {"control": {"model.gone": 1}}})
+    assert scheduled_steps(spec) == {}

@@ -1,0 +1,291 @@
+"""From YAML to trials."""
+
+import os
+
+import numpy as np
+import pytest
+
+from fnostab.errors import ConfigError, DataError, LaunchError
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.record.trial import StudySpec, TrialSpec
+from fnostab.study import study as spec_module
+from fnostab.study.study import built_in_studies, load_study
+
+OWN = """
+name: mine
+description: Does a wider network train?
+control: narrow
+arms:
+  narrow: {model.hidden_channels: 4}
+  wide: {model: {hidden_channels: 8}}
+seeds: [3, 5]
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Writes a study of one's own, with lines of `OWN` replaced or added, and returns its path."""
+
+    def write(*replacements, more=""):
+        text = OWN
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / "mine.yaml"
+        path.write_text(text + more)
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize("name", built_in_studies())
+@pytest.mark.parametrize("profile", ["small", "full"])
+def test_a_built_in_study_resolves(name, profile):
+    study = load_study(name, profile)
+    assert study.file.name == name
+    assert study.file.control in study.arms
+    assert len({config.config_hash for config in study.arms.values()}) == len(study.arms)
+
+
+def test_the_shootout_is_the_strategys():
+    arms = load_study("stage_a", "full").arms
+    assert list(arms) == ["control", "arch_fix", "opt_fix", "cure"]
+    control, architecture, clipping, cure = arms.values()
+    assert (control.model.architecture, control.model.residual) == ("hybrid", "plain")
+    assert (architecture.model.architecture, architecture.model.residual) == ("stable_hybrid", "zero_gamma")
+    assert clipping.model == control.model
+    assert clipping.execution.gradient_clip_algorithm == "agc"
+    assert (control.execution.gradient_clip_val, clipping.execution.gradient_clip_val) == (None, 0.01)
+    assert cure.model == control.model
+    assert (cure.training.warmup_steps, cure.execution.gradient_clip_val) == (60, 1.0)
+    for config in arms.values():
+        assert (config.data.N, config.model.hidden_channels, config.model.fno_blocks) == (64, 32, 4)
+        assert (config.model.fno_modes, config.training.learning_rate) == (12, 1e-3)
+        assert config.data.set_phi
+        assert config.training.epochs <= 20
+    deep = load_study("stage_b", "full").arms["control"]
+    assert deep.model.fno_blocks == 2 * control.model.fno_blocks
+
+
+def test_trials_go_seed_by_seed_so_that_a_study_cut_short_is_balanced(own):
+    trials = load_study(own(), "small").trials("e", "data")
+    assert [(t.seed, t.arm) for t in trials] == [(3, "narrow"), (3, "wide"), (5, "narrow"), (5, "wide")]
+    fewer = load_study(own(), "small").trials("e", "data", arms=["wide"], seeds=[7])
+    assert [(t.seed, t.arm) for t in fewer] == [(7, "wide")]
+    counted = load_study(own(("[3, 5]", "2")), "small").trials("e", "data")
+    assert [t.seed for t in counted] == [0, 0, 1, 1]
+
+
+def test_later_layers_win(own):
+    """Defaults < profile < study < study for the profile < arm < command line."""
+    size = "model.hidden_channels"
+
+    def wide(path, **overrides):
+        return load_study(path, "small", overrides).arms["wide"].model.hidden_channels
+
+    without = (("{model: {hidden_channels: 8}}", "{model.fno_modes: 3}"),)
+    assert wide(own(*without)) == 8 != TrialConfig().model.hidden_channels  # the profile's
+    assert wide(own(*without, more=f"defaults: {{{size}: 5}}")) == 5
+    both = f"defaults: {{{size}: 5}}\nprofiles: {{small: {{{size}: 6}}, full: {{{size}: 7}}}}"
+    assert wide(own(*without, more=both)) == 6
+    assert wide(own(("hidden_channels: 8", "hidden_channels: 9"), more=both)) == 9
+    assert wide(own(("hidden_channels: 8", "hidden_channels: 9"), more=both), **{size: 10}) == 10
+
+
+def test_auto_is_full_where_there_is_a_gpu(monkeypatch):
+    for gpus, profile in ((0, "small"), (2, "full")):
+        monkeypatch.setattr(spec_module, "count_gpus", lambda gpus=gpus: gpus)
+        assert load_study("stage_a").profile == profile
+
+
+def test_the_hash_covers_what_changes_the_numbers(own):
+    def hash_with(path=None, **settings):
+        return load_study(path or own(), "small", {k.replace("__", "."): v for k, v in settings.items()}).hash
+
+    unchanged = hash_with()
+    assert hash_with(own(("[3, 5]", "20"))) == unchanged  # more seeds extend a study
+    assert hash_with(own(("wider network", "larger network"))) == unchanged
+    assert hash_with(execution__device="cpu") == unchanged
+    changed = [
+        hash_with(execution__gradient_clip_val=1.0),
+        hash_with(execution__gradient_clip_val=1.0, execution__gradient_clip_algorithm="agc"),
+        hash_with(monitor__collapsed_spread=0.3),
+        hash_with(data__seed=1),
+        hash_with(training__learning_rate=1e-4),
+        load_study(own(), "full").hash,
+    ]
+    assert len({unchanged, *changed}) == 1 + len(changed)
+
+
+def test_a_probe_counts_by_its_content_not_by_its_place(own, tmp_path):
+    def hash_with(path, phase):
+        np.savez(path, probe=np.full((32, 32), np.exp(1j * phase)))
+        return load_study(own(), "small", {"data.probe.path": str(path)}).hash
+
+    here = hash_with(tmp_path / "here.npz", 1.0)
+    assert hash_with(tmp_path / "there.npz", 1.0) == here
+    assert hash_with(tmp_path / "here.npz", 2.0) != here
+
+
+def test_records_of_a_study_and_its_trials_read_back_equal(own, tmp_path):
+    study = load_study(own(more="roles: {architecture: wide}"), "small")
+    for record in (study.spec("mine"), *study.trials("mine", tmp_path)):
+        path = tmp_path / "folder" / "record.json"
+        record.write(path)
+        assert type(record).read(path) == record
+    assert study.spec("mine").depth == study.arms["wide"].model.fno_blocks
+
+
+def test_a_record_that_cannot_be_read_is_named(tmp_path):
+    path = tmp_path / "trial.json"
+    with pytest.raises(LaunchError, match=r"can't read .*trial.json: No such file"):
+        TrialSpec.read(path)
+    path.write_text('{"experiment": "a"}')
+    with pytest.raises(LaunchError, match=r"trial.json is not a TrialSpec: study field required"):
+        TrialSpec.read(path)
+    path.write_text("{torn")
+    with pytest.raises(LaunchError, match="is not a StudySpec"):
+        StudySpec.read(path)
+
+
+@pytest.mark.parametrize(
+    ("replacement", "message"),
+    [
+        (("wide:", "wide arm:"), r"arms.*wide arm"),
+        (("control: narrow", "control: none"), r"there is no arm 'none'; arms: narrow, wide"),
+        (("control: narrow\n", ""), "control"),
+        (("[3, 5]", "0"), "seeds"),
+        (("[3, 5]", "[]"), "seeds"),
+        (("[3, 5]", "[1, -2]"), "seeds"),
+        (("seeds:", "sedes:"), r"unknown setting 'sedes' \(did you mean 'seeds'\?\)"),
+        (("model.hidden_channels: 4", "model.hiden_channels: 4"), r"arm narrow: .*hiden_channels.*did you mean"),
+        (("model.hidden_channels: 4", "model.hidden_channels: -4"), r"arm narrow: model.hidden_channels=-4"),
+        (("model.hidden_channels: 4", "training.epochs: 21"), r"arm narrow: .*epochs=21.*stress_test=true"),
+        (("model.hidden_channels: 4", "model.architecture: hybird"), r"'hybird' is not known.*'hybrid'"),
+        (("seeds: [3, 5]", "primary_metric: test/ssim_phase"), r"narrow has data.set_phi=false.*set data.set_phi=true"),
+        (("seeds: [3, 5]", "primary_metric: accuracy"), r"'accuracy' is not known; accepted: val_loss_best"),
+        ((OWN, "- a\n- list\n"), "is not a study: expected a mapping"),
+        ((OWN, "{"), "is not YAML"),
+    ],
+)
+def test_a_study_that_cannot_run_is_refused_with_the_name_of_what_is_wrong(own, replacement, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_study(own(replacement), "small")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_does_not_exist_is_refused_with_what_does(own, tmp_path):
+    with pytest.raises(ConfigError, match=r"no study 'stage_z'; built in: .*stage_a, stage_b.*; or .* \.yaml"):
+        load_study("stage_z")
+    with pytest.raises(ConfigError, match=r"profile='tiny' is not known; accepted: auto, full, small"):
+        load_study("stage_a", "tiny")
+    with pytest.raises(ConfigError, match=r"no arm 'arch_fx'; arms: control, arch_fix, opt_fix, cure"):
+        load_study("stage_a", "small").trials("e", "data", arms=["arch_fx"])
+    with pytest.raises(ConfigError, match=r"can't read the study .*absent.yaml: No such file"):
+        load_study(str(tmp_path / "absent.yaml"))
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"can't read the study .*binary.yaml"):
+        load_study(str(tmp_path / "binary.yaml"))
+    with pytest.raises(ConfigError, match=r"experiment='a/b' is not accepted"):
+        load_study("stage_a", "small").spec("a/b")
+    with pytest.raises(DataError, match=r"can't read the probe .*absent.npz: No such file.*check data.probe.path"):
+        load_study(own(), "small", {"data.probe.path": "absent.npz"})
+    with pytest.raises(ConfigError, match=r"data.probe.path=7 is not accepted"):
+        load_study(own(), "small", {"data.probe.path": 7})
+
+
+def test_a_probe_is_looked_for_where_the_user_is(own, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("probe.npz", probe=np.ones((32, 32), complex))
+    config = load_study(own(), "small", {"data.probe.path": "probe.npz"}).arms["wide"]
+    assert config.data.probe.path == os.path.abspath("probe.npz")
+    assert config.data.probe.sha256
+
+
+# Arms that inherit, grids, lines
+
+GRID = """
+name: mine
+description: Which rate?
+control: base
+arms:
+  base:
+    model.hidden_channels: 4
+    training: {epochs: 2}
+  rate:
+    inherits: base
+    grid:
+      training.learning_rate: [0.1, 1.0e-5]
+      execution.gradient_clip_val: [null, 1.0]
+  wide_rate: {inherits: rate, model.hidden_channels: 8}
+  wide: {inherits: wide_rate, grid: {}}
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        (tmp_path / "mine.yaml").write_text(text)
+        return str(tmp_path / "mine.yaml")
+
+    return write
+
+
+def test_arms_inherit_settings_and_grids(written):
+    arms = load_study(written(GRID), "small").arms
+    combinations = ["0.1_none", "0.1_1", "1e-5_none", "1e-5_1"]
+    assert list(arms) == [
+        "base",
+        *(f"rate_{each}" for each in combinations),
+        *(f"wide_rate_{each}" for each in combinations),
+        "wide",
+    ]
+    one = arms["rate_1e-5_1"]
+    assert (one.training.learning_rate, one.execution.gradient_clip_val) == (1e-5, 1.0)
+    assert (one.training.epochs, one.model.hidden_channels) == (2, 4)
+    assert arms["wide_rate_0.1_none"].model.hidden_channels == 8
+    assert (arms["wide"].model.hidden_channels, arms["wide"].training.epochs) == (8, 2)
+    assert arms["wide"].training.learning_rate == arms["base"].training.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("inherits: base", "inherits: bass", r"line 10: there is no arm 'bass' to inherit from: base, rate, wide"),
+        ("{epochs: 2}", "{epoch: 2}", r"line 8: arm base: unknown setting 'training.epoch' \(did you mean 'epochs'"),
+        ("{epochs: 2}", "{epochs: 99}", r"line 8: arm base: training: epochs=99 is above 20"),
+        ("[0.1, 1.0e-5]", "[0.1, -0.5]", r"line 12: arm rate_-0.5_none: training.learning_rate=-0.5 is not accepted"),
+        ("[0.1, 1.0e-5]", "[]", r"line 11: grid=.* is not accepted: .* a list of values"),
+        ("[0.1, 1.0e-5]", "0.1", r"line 11: grid=.* is not accepted"),
+        ("[0.1, 1.0e-5]", "[0.1, 1.0e-1]", r"line 9: there are two arms 'rate_0.1_none'"),
+        ("control: base", "control: bass", r"mine.yaml: control: there is no arm 'bass'; arms: base, rate_0.1_none"),
+        (
+            "    model.hidden_channels: 4\n",
+            "    inherits: wide\n",
+            r"circle: base -> wide -> wide_rate -> rate -> base",
+        ),
+        (
+            "  wide: {inherits: wide_rate, grid: {}}",
+            "  wide: 3",
+            r"line 15: arms.wide=3 is not accepted: it is a mapping",
+        ),
+        ("name: mine", "name: mine\nseeds: [1, -2]", r"line 3: seeds"),
+        ("name: mine", "name: mine\nroles: {clip: base}", r"line 3: roles.clip"),
+    ],
+)
+def test_the_line_is_named(written, old, new, message):
+    assert old in GRID
+    with pytest.raises(ConfigError, match=message):
+        load_study(written(GRID.replace(old, new, 1)), "small")
+
+
+def test_a_setting_of_the_command_line_is_in_no_line(written):
+    with pytest.raises(ConfigError, match=r"^arm base: training.epochs=-1 is not accepted"):
+        load_study(written(GRID), "small", {"training.epochs": -1})
+
+
+def test_arms_may_be_nothing_but_a_name(written):
+    text = "name: one\ndescription: d\ncontrol: a\narms:\n  a:\n"
+    assert list(load_study(written(text), "small").arms) == ["a"]
+    with pytest.raises(ConfigError, match="line 4: arms"):
+        load_study(written(text.replace("\n  a:", " {}")), "small")
