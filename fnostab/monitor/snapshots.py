@@ -109,7 +109,7 @@ class Snapshots(Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         monitor = self.monitor
-        if not looks_failed(monitor.validations, monitor.constant_loss, monitor.rules):
+        if not looks_failed(monitor.validations, monitor.baseline, monitor.rules):
             self.suspect.unlink(missing_ok=True)
         elif not self.suspect.exists() and self.resume.exists():
             try:

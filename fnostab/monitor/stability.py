@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import astuple, replace
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import numpy as np
@@ -29,10 +29,9 @@ from fnostab.monitor.exceptions import one_line, outcome_of
 from fnostab.monitor.nonfinite_guard import describe_guard, guard_step, release
 from fnostab.monitor.spikes import Spike, SpikeDetector
 from fnostab.monitor.steps import Step, gradients_of, tensor_norms_of
-from fnostab.ptychography.settings import MonitorConfig
 from fnostab.record import names
 from fnostab.record.journal import Sink
-from fnostab.record.outcomes import Judgement, Outcome, Validation, judge, patches_alike_at
+from fnostab.record.outcomes import Judgement, Outcome, OutcomeRules, Validation, ends_early, judge
 
 __all__ = ["StabilityMonitor"]
 
@@ -44,6 +43,7 @@ KEPT = (  # in a checkpoint, of what was seen so far
     "_grad_norms",
     "_window",
     "_epoch_losses",
+    "_losses",
 )
 KEPT_VALIDATIONS = ("validations", "_epochs")
 
@@ -63,14 +63,14 @@ class StabilityMonitor(Callback):
 
     Args:
         sink: gets points and events; None keeps only the outcome.
-        rules: thresholds, steps between two reads of the device, and what happens after a failure.
+        rules: what counts as a failure.
         val_loss_name: under which the module logs its validation loss. If it logs none, `exploded`
             is judged on the mean training loss of each epoch, and `judgement` says so.
-        constant_loss: validation loss of the best constant output. None: `stagnated` is not judged.
-            `collapsed` is judged only if the module logs ``val/amplitude_spread`` or
-            ``val/patch_variation``. Where it logs ``val/twin_share``, losses of twin images do not count for
-            `stagnated`.
+        baseline: validation loss of an output that has learnt nothing. None takes that of the rules; without
+            either `stagnated` is not judged.
         warmup_steps: a trial is never ended early for a constant output within these.
+        block_steps: steps between two reads of the device.
+        after_failure: "stop" ends the training at a failure that is certain, "continue" goes on.
 
     Attributes:
         outcome: what became of the training; ``running`` until it has ended.
@@ -84,15 +84,21 @@ class StabilityMonitor(Callback):
         self,
         sink: Sink | None = None,
         *,
-        rules: MonitorConfig | None = None,
+        rules: OutcomeRules | None = None,
         val_loss_name: str = "val_loss",
-        constant_loss: float | None = None,
+        baseline: float | None = None,
         warmup_steps: int = 0,
+        block_steps: int = 32,
+        after_failure: Literal["stop", "continue"] = "stop",
     ) -> None:
         self.sink = sink
-        self.rules = rules or MonitorConfig()
+        self.rules = rules or OutcomeRules()
+        self.block_steps = block_steps
+        self.after_failure = after_failure
         self.val_loss_name = val_loss_name
-        self.constant_loss = constant_loss
+        self.baseline = self.rules.baseline if baseline is None else baseline
+        self._measures = (*self.rules.collapsed, *self.rules.meaningless)
+        self._losses: list[float] = []
         self.warmup_steps = warmup_steps
         self.outcome = Outcome.RUNNING
         self.failure_step: int | None = None
@@ -169,7 +175,7 @@ class StabilityMonitor(Callback):
         if self._step is not None:  # here, since an optimiser like LBFGS evaluates one step several times
             self._block.append(self._step)
             self._step = None
-        if len(self._block) >= self.rules.block_steps:
+        if len(self._block) >= self.block_steps:
             self._read_block(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -181,8 +187,8 @@ class StabilityMonitor(Callback):
             return
         step = max(self.steps_read - 1, 0)
         loss = logged[self.val_loss_name]
-        spread, variation = logged.get(names.AMPLITUDE_SPREAD), logged.get(names.PATCH_VARIATION)
-        self.validations.append(Validation(step, loss, spread, variation, logged.get(names.TWIN_SHARE)))
+        measures = {name: logged[name] for name in self._measures if name in logged}
+        self.validations.append(Validation(step, loss, measures))
         points = {name: value for name, value in logged.items() if name.startswith(names.VAL_PREFIX)}
         self._record(step, {**points, f"{names.VAL_PREFIX}{self.val_loss_name}": loss})
         self._end_early(trainer)
@@ -266,7 +272,7 @@ class StabilityMonitor(Callback):
 
     def _read_block(self, trainer: lightning.Trainer) -> None:
         self._flush()
-        if self.first_nonfinite_step is not None and self.rules.after_failure == "stop":
+        if self.first_nonfinite_step is not None and self.after_failure == "stop":
             trainer.should_stop = True
 
     def _flush(self) -> None:
@@ -286,6 +292,7 @@ class StabilityMonitor(Callback):
         if seen.loss is not None:
             point[names.TRAIN_LOSS] = loss
             self._epoch_losses.append(loss)
+            self._losses.append(loss)
         if seen.fraction is not None:
             point[names.CLIP_FRACTION] = fraction
         self._record(step, point)
@@ -320,12 +327,12 @@ class StabilityMonitor(Callback):
             self._window.clear()
 
     def _end_early(self, trainer: lightning.Trainer) -> None:
-        if self.rules.after_failure == "continue":
+        if self.after_failure == "continue":
             return
         if not math.isfinite(self.validations[-1].loss):
             trainer.should_stop = True
         if self.steps_read > max(self.warmup_steps, trainer.estimated_stepping_batches / 4):
-            trainer.should_stop |= patches_alike_at(self.validations, self.rules)[-1]
+            trainer.should_stop |= ends_early(self.validations, self.rules)
 
     def _conclude(self, last_scheduled_step: int) -> None:
         validations = self.validations or self._epochs
@@ -333,8 +340,9 @@ class StabilityMonitor(Callback):
             validations,
             first_nonfinite_step=self.first_nonfinite_step,
             last_step=last_scheduled_step,
-            constant_loss=self.constant_loss if self.validations else None,
+            baseline=self.baseline if self.validations else None,
             rules=self.rules,
+            training=self._losses,
         )
         if not self.validations and len(validations) >= 2:
             note = f"exploded: on the training loss of each epoch, no {self.val_loss_name!r} was logged"

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fnostab.errors import ConfigError
+from fnostab.record import names
+from fnostab.record.outcomes import Bound, OutcomeRules
 from fnostab.record.settings import Frozen, digest, explain, flatten, nest, suggestion
 from fnostab.seeding import stream_seed
 
@@ -241,6 +243,20 @@ class MonitorConfig(Frozen):
     exploded_vs_best: PositiveFloat = 3.0  # times the trial's own best
     stagnated_vs_constant: PositiveFloat = 0.95
     stagnated_twin_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the patches, above which no loss counts
+
+    @property
+    def outcome_rules(self) -> OutcomeRules:
+        """The same as the engine's rules."""
+        return OutcomeRules(
+            collapsed={
+                names.AMPLITUDE_SPREAD: Bound(below=self.collapsed_spread),
+                names.PATCH_VARIATION: Bound(below=self.collapsed_patch_variation, validations=2, ends_early=True),
+            },
+            meaningless={names.TWIN_SHARE: Bound(above=self.stagnated_twin_share)},
+            stagnated_vs_baseline=self.stagnated_vs_constant,
+            exploded_vs_baseline=self.exploded_vs_constant,
+            exploded_vs_best=self.exploded_vs_best,
+        )
 
 
 class TrialConfig(Frozen):

@@ -13,15 +13,15 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fnostab.errors import ConfigError, LaunchError
-from fnostab.ptychography.settings import TrialConfig
-from fnostab.record.settings import explain, shown, text_of
+from fnostab.record.outcomes import OutcomeRules
+from fnostab.record.settings import Frozen, explain, shown, text_of
 
-__all__ = ["StudySpec", "TrialSpec"]
+__all__ = ["Measure", "Metric", "Name", "Resources", "StudySpec", "TrialSpec"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # safe as a folder's name
 
@@ -92,22 +92,63 @@ def _what_is_wrong(error: ValidationError, model: type[BaseModel]) -> str:
     return explain(error, model) if first["type"] != "missing" else f"{first['loc'][-1]} field required"
 
 
+class Metric(Frozen):
+    """What decides besides failures.
+
+    Attributes:
+        name: of a metric in the trials' journals, as ``val/loss``.
+        higher_is_better: its direction.
+        of: the best of a trial's values or the last one; None for a value that a trial records once.
+    """
+
+    name: str
+    higher_is_better: bool = False
+    of: Literal["best", "last"] | None = "best"
+
+    @property
+    def key(self) -> str:
+        """Name under which a trial's one value is recorded: ``val/loss_best``."""
+        return self.name if self.of is None else f"{self.name}_{self.of}"
+
+
+class Measure(Frozen):
+    """A measure of quality beside the metric: its direction, and how much of a loss is none (in its own units)."""
+
+    higher_is_better: bool = True
+    margin: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Resources(Frozen):
+    """What a trial takes of a machine."""
+
+    gpu: bool = False  # whether it trains on a GPU if there is one
+    threads: Annotated[int, Field(gt=0)] | None = 1  # that its libraries may use on a CPU; None lets them choose
+    preloads: tuple[str, ...] = ()  # modules that a fork server imports once for all trials; empty: no forks
+
+
 class StudySpec(_Record):
     """A resolved study: what its parent run in MLflow is made from."""
 
+    task: Name
     name: Name
     hash: str
     experiment: Name
-    profile: str  # "small" or "full"
+    profile: str | None = None  # named layer of settings that was chosen; None of a task that has none
     description: str
     control: str
-    arms: Mapping[str, Mapping[str, Any]]  # name -> resolved settings, dotted
-    roles: Mapping[str, str]  # "architecture" and "clipping" -> arm
-    primary_metric: str
-    higher_is_better: bool = False
-    loss_margin: float = 1.10  # how many times control's loss counts as no worse
-    alpha: float = 0.05  # of the tests
-    depth: int | None = None  # fno_blocks, if all arms share it
+    arms: Mapping[str, Mapping[str, Any]]  # name -> resolved settings, flat
+    config_hashes: Mapping[str, str]  # name -> hash of what identifies the arm's trials
+    roles: Mapping[str, str] = {}  # "architecture" and "clipping" -> arm
+    metric: Metric
+    measures: Mapping[str, Measure] = {}  # of quality, by the name under which trials record them
+    margin: Annotated[float, Field(ge=0)] | None = None  # of the metric: a share of control's, or in its units
+    smallest_effect: Annotated[float, Field(gt=0, lt=1)] = 0.2  # reduction of the failure rate that is worth having
+    lengths: Literal["equal", "free"] = "equal"  # whether arms must run the same number of steps
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of the tests
+    size: str = ""  # a line on how large the arms are
+    caveats: tuple[str, ...] = ()  # what a verdict is to be read with
+    same_for_all: tuple[str, ...] = ()  # what was not varied from seed to seed
+    follow_up: str | None = None  # study that comes after this one
     knob: str | None = None  # the setting that a stress study turns
     stressed: Mapping[str, Mapping[str, float]] = {}  # its arms: the names that each runs under, with values
 
@@ -115,16 +156,30 @@ class StudySpec(_Record):
 class TrialSpec(_Record):
     """One arm at one seed: all that ``fnostab train --trial FILE`` needs."""
 
+    task: Name
     experiment: Name
     study: Name
     study_hash: str
-    profile: str
+    profile: str | None = None
     arm: Name
     seed: Annotated[int, Field(ge=0)]
-    config: TrialConfig
-    data_dir: str  # where data sets are cached
+    settings: Mapping[str, Any]  # flat: names as they are written in study files
+    config_hash: str
+    metric: Metric
+    judged: str  # metric of the journal that the outcome rules are about, as val/loss
+    rules: OutcomeRules = OutcomeRules()
+    after_failure: Literal["stop", "continue"] = "stop"
+    resources: Resources = Resources()
+    argv: tuple[str, ...] | None = None  # of a program, filled in; None of a task that trains by itself
+    working_directory: str | None = None
+    shared_dir: str  # for what the trials of several studies share, as data sets
 
     @property
     def trial_id(self) -> str:
         """Name of the trial within its experiment."""
-        return f"{self.study_hash}-{self.arm}-{self.seed}"
+        return f"{self.study_hash}-{self.arm}-{self.config_hash[:8]}-{self.seed}"
+
+    @property
+    def name(self) -> str:
+        """Arm and seed, as people call it."""
+        return f"{self.arm}-{self.seed}"

@@ -231,7 +231,7 @@ def _outcome(failure: KeptFailure, monitor: StabilityMonitor) -> Outcome | None:
         return monitor.outcome if monitor.outcome in FAILURES else None
     if looks_failed(validations[-1:], None, monitor.rules):
         return Outcome.COLLAPSED
-    if any(exploded_at(validations, monitor.constant_loss, monitor.rules)[-1:]):
+    if any(exploded_at(validations, monitor.baseline, monitor.rules)[-1:]):
         return Outcome.EXPLODED
     return None
 

@@ -51,9 +51,11 @@ class Training:
         """A monitor that judges by the trial's rules."""
         return StabilityMonitor(
             sink,
-            rules=self.config.monitor,
+            rules=self.config.monitor.outcome_rules,
             val_loss_name=self.config.training.val_loss_name,
-            constant_loss=self.constant_loss,
+            baseline=self.constant_loss,
+            block_steps=self.config.monitor.block_steps,
+            after_failure=self.config.monitor.after_failure,
             warmup_steps=self.config.training.warmup(len(self.batches.train_dataloader())),
         )
 
