@@ -210,7 +210,8 @@ def _judge(
     from fnostab.report.verdict import Case
 
     roles = Roles(study.control, study.roles.get("architecture"), study.roles.get("clipping"))
-    rules = Rules(alpha=study.alpha, loss_margin=study.loss_margin, higher_is_better=study.higher_is_better)
+    higher = study.metric is not None and study.metric.higher_is_better
+    rules = Rules(alpha=study.alpha, loss_margin=1 + (study.margin or 0.0), higher_is_better=higher)
     verdict = decide(roles, stages["a"], stages.get("b"), rules=rules, require_support=require_support)
     case = Case(verdict, assess(roles, stages, rules), tuple(stages.values()), studies)
     return with_stress(with_depths(case))

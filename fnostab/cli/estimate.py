@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from pathlib import Path
 
 import click
 from rich.console import Console
 
 from fnostab.cli.options import parse_names, parse_seeds, parse_settings, positive
-
-if TYPE_CHECKING:
-    from fnostab.ptychography.preflight import Preflight
+from fnostab.errors import ConfigError
 
 
 @click.command("estimate")
@@ -42,46 +40,21 @@ def command(
 
     chosen_seeds, chosen_arms, chosen_jobs = parse_seeds(seeds), parse_names(arms), positive("jobs", jobs)
     loaded = load_study(study, profile, parse_settings(settings))
-    specs = loaded.trials(loaded.file.name, "", arms=chosen_arms, seeds=chosen_seeds)
-    device = specs[0].config.execution.device
-    launcher = LocalLauncher(chosen_jobs or default_jobs(device), device)
-
-    from fnostab.ptychography.preflight import Preflight
-
-    estimates = Preflight({s.arm: s.config for s in specs}, min(launcher.jobs, len(specs)), launcher.gpus)
-    trials = {arm: sum(s.arm == arm for s in specs) for arm in estimates.estimates}
+    specs = [t.spec for t in loaded.trials(loaded.file.name, Path(), arms=chosen_arms, seeds=chosen_seeds)]
+    gpu = specs[0].resources.gpu
+    launcher = LocalLauncher(chosen_jobs or default_jobs(gpu), gpu)
+    estimates = loaded.task.preflight(specs, min(launcher.jobs, len(specs)), launcher.gpus)
+    if estimates is None:
+        raise ConfigError(f"task {loaded.task.name} is not estimated: run one seed, and `fnostab watch` shows its pace")
+    trials = dict(Counter(s.arm for s in specs))
     console = Console(stderr=as_json)
     console.print(f"measuring a step of {estimates.described} ...", highlight=False)
     estimates.measure()
     if as_json:
         click.echo(
-            json.dumps(_answer(estimates, trials) | {"study": loaded.file.name, "profile": loaded.profile}, indent=2)
+            json.dumps(estimates.to_json(trials) | {"study": loaded.file.name, "profile": loaded.profile}, indent=2)
         )
         return
     console.print(estimates.table())
     for line in (estimates.summary(trials), *(f"can't run: {refusal}" for refusal in estimates.refusals())):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _answer(estimates: Preflight, trials: dict[str, int]) -> dict[str, Any]:
-    arms = {
-        arm: {
-            "blocks": estimate.config.model.fno_blocks,
-            "batch_size": estimate.config.training.batch_size,
-            "size": estimate.size and asdict(estimate.size),
-            "snapshot_bytes": estimate.snapshot_bytes,
-            "needed_bytes": estimate.needed_bytes,
-            "fits": estimates.fits(estimate),
-            "step_s": estimate.step_s,
-            "trial_s": estimate.trial_s,
-            "trials": trials[arm],
-        }
-        for arm, estimate in estimates.estimates.items()
-    }
-    return {
-        "jobs": estimates.jobs,
-        "available_bytes": estimates.available_bytes,
-        "study_s": estimates.study_s(trials),
-        "refusals": estimates.refusals(),
-        "arms": arms,
-    }

@@ -9,7 +9,7 @@ from fnostab.errors import ConfigError
 if TYPE_CHECKING:
     from fnostab.launch.slurm.launcher import SlurmLauncher
 
-__all__ = ["choose_profile", "make_launcher"]
+__all__ = ["make_launcher"]
 
 
 def make_launcher(name: str, cluster: str | None, jobs: int | None) -> SlurmLauncher | None:
@@ -26,16 +26,3 @@ def make_launcher(name: str, cluster: str | None, jobs: int | None) -> SlurmLaun
     from fnostab.launch.slurm.launcher import SlurmLauncher
 
     return SlurmLauncher(read_cluster_file(cluster) if cluster else ClusterFile(), jobs)
-
-
-def choose_profile(profile: str, on_cluster: SlurmLauncher | None) -> str:
-    """``auto`` as ``full`` where trials will have a GPU, as ``small`` elsewhere.
-
-    Raises:
-        ConfigError: there is no such profile.
-    """
-    from fnostab.study.study import resolve_profile
-
-    if profile == "auto" and on_cluster is not None:
-        return "full" if on_cluster.has_gpus else "small"
-    return resolve_profile(profile)

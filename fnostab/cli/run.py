@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from fnostab.cli.launchers import choose_profile, make_launcher
+from fnostab.cli.launchers import make_launcher
 from fnostab.cli.options import (
     CLUSTER,
     LAUNCHER,
@@ -236,7 +236,7 @@ def _resolve(
     from fnostab.study.study import load_study
 
     on_cluster = make_launcher(launcher, cluster, jobs)
-    given, profile = profile, choose_profile(profile, on_cluster)
+    gpus = None if on_cluster is None else on_cluster.has_gpus
     overrides = parse_settings((*as_assignments(extra), *settings))
     if (n_epochs := positive("epochs", epochs)) is not None:
         overrides["training.epochs"] = n_epochs
@@ -246,10 +246,10 @@ def _resolve(
         loaded, deserving = load_after(from_experiment, study, profile, overrides, tracking_uri, console)
         arms = arms or deserving
     else:
-        loaded = load_study(study, profile, overrides)
+        loaded = load_study(study, profile, overrides, gpus=gpus)
     if alpha is not None:
         loaded.file = loaded.file.model_copy(update={"alpha": alpha})
-    if given == "auto" and not from_experiment:
+    if profile == "auto" and loaded.profile and not from_experiment:
         how = "was found" if on_cluster is None else "is asked for"
         console.print(f"profile {loaded.profile}: {'a' if loaded.profile == 'full' else 'no'} GPU {how}")
     if lockstep is None:
@@ -258,8 +258,8 @@ def _resolve(
         raise ConfigError("--lockstep is of this machine's trials: leave it out, or leave out --launcher slurm")
     from fnostab.launch.local import LocalLauncher, default_jobs
 
-    device = next(iter(loaded.arms.values())).execution.device
-    return loaded, arms, LocalLauncher(default_jobs(device) if jobs is None else jobs, device, lockstep)
+    gpu = loaded.resources.gpu
+    return loaded, arms, LocalLauncher(default_jobs(gpu) if jobs is None else jobs, gpu, lockstep)
 
 
 def _load(console: Console) -> Callable[..., StudyRun]:

@@ -113,7 +113,7 @@ def _explain(study: Study, console: Console) -> None:
         table.add_row(arm, roles.get(arm, ""), what)
     console.print(table, highlight=False)
     seeds = f"{file.seeds} seeds" if isinstance(file.seeds, int) else f"seeds {', '.join(map(str, file.seeds))}"
-    console.print(f"\n{seeds}; decides on failures and {file.primary_metric}", highlight=False)
+    console.print(f"\n{seeds}; decides on failures and {study.metric.key}", highlight=False)
     size = {"blocks": "model.fno_blocks", "channels": "model.hidden_channels", "epochs": "training.epochs"}
     size |= {"learning rate": "training.learning_rate", "N": "data.N"}
     shown = ", ".join(f"{what} {_shown(control[name])}" for what, name in size.items())

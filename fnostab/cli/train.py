@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -27,7 +28,7 @@ from fnostab.startup import imports_that_stay
     multiple=True,
     help="A trial.json instead; several of one arm are trained in lockstep.",
 )
-@click.option("--fork-server", is_flag=True, hidden=True, help="Fork trials, as the launcher asks on stdin.")
+@click.option("--fork-server", metavar="MODULES", hidden=True, help="Import these; fork trials, as asked on stdin.")
 @OUTPUT
 @TRACKING_URI
 @click.pass_context
@@ -41,7 +42,7 @@ def command(
     settings: tuple[str, ...],
     experiment: str | None,
     trial_files: tuple[Path, ...],
-    fork_server: bool,
+    fork_server: str | None,
     output: Path,
     tracking_uri: str | None,
 ) -> None:
@@ -54,6 +55,8 @@ def command(
         with imports_that_stay():
             from fnostab.launch.process import train_files
 
+            for module in (fork_server or "").split(",") if fork_server else ():
+                import_module(module)
         if fork_server:
             from fnostab.launch.forking import become_a_trial
 

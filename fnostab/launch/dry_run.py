@@ -8,7 +8,6 @@ from rich.console import Console
 from fnostab.launch.launcher import Launcher
 from fnostab.launch.local import LocalLauncher, default_jobs
 from fnostab.launch.retries import Retries
-from fnostab.record.progress import TrialProgress
 from fnostab.study.study import Study
 
 __all__ = ["dry_run"]
@@ -35,16 +34,15 @@ def dry_run(
     """
     output = output.absolute()
     if launcher is None:
-        device = next(iter(study.arms.values())).execution.device
-        launcher = LocalLauncher(default_jobs(device) if jobs is None else jobs, device)
-    folder = output / experiment / study.spec(experiment).hash
-    specs = study.trials(experiment, output / "datasets", arms=arms, seeds=seeds)
-    trials = [TrialProgress(spec, folder / f"{spec.arm}-{spec.seed}") for spec in specs]
+        gpu = study.resources.gpu
+        launcher = LocalLauncher(default_jobs(gpu) if jobs is None else jobs, gpu)
+    folder = study.folder(output, study.spec(experiment).experiment)
+    trials = study.trials(experiment, output, arms=arms, seeds=seeds)
     for trial in trials:
         trial.update()
     wanted = [trial for trial in trials if retries.wants(trial)]
     for line in (
-        f"study {study.hash} ({study.profile} profile) in experiment {experiment}, journals in {folder}",
+        f"study {study.described} in experiment {experiment}, journals in {folder}",
         f"{len(wanted)} of {len(trials)} trials have no result, {launcher.jobs} would run side by side:",
         launcher.preview(wanted),
     ):

@@ -27,6 +27,7 @@ class ForkServer:
     Args:
         environment: of all its trials.
         log: of what it says before its first fork.
+        preloads: modules that it imports first.
 
     Attributes:
         status: how it ended, once `listen` has come to its end.
@@ -35,11 +36,11 @@ class ForkServer:
         OSError: it can't be started.
     """
 
-    def __init__(self, environment: Mapping[str, str], log: IO[bytes]) -> None:
+    def __init__(self, environment: Mapping[str, str], log: IO[bytes], preloads: Sequence[str]) -> None:
         self._socket, its_end = socket.socketpair()
         with its_end:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "fnostab", "train", "--fork-server"],
+                [sys.executable, "-m", "fnostab", "train", "--fork-server", ",".join(preloads)],
                 env=environment,
                 stdin=its_end.fileno(),
                 stdout=log,

@@ -10,7 +10,7 @@ from fnostab.launch.slurm.records import queued_jobs
 from fnostab.record.attempt import close_if_abandoned
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.record.progress import TrialProgress
-from fnostab.record.trial import StudySpec, TrialSpec
+from fnostab.record.trial import StudySpec
 from fnostab.tracking import Store, reconcile, runs_elsewhere, set_aside
 
 __all__ = ["close_abandoned", "insist_on_no_jobs", "read_journals", "take_from_store"]
@@ -30,14 +30,13 @@ def close_abandoned(store: Store, experiment: str, output: Path, console: Consol
         console.print(f"not closed: {line}", highlight=False, markup=False, soft_wrap=True)
 
 
-def read_journals(record: StudySpec, specs: Sequence[TrialSpec], folder: Path) -> list[TrialProgress]:
+def read_journals(record: StudySpec, trials: Sequence[TrialProgress], folder: Path) -> None:
     """Write what is to be run beside the journals, read those that there are, and close what was abandoned.
 
     Raises:
         LaunchError: the folder can't be written.
         JournalError: a journal is damaged, or can't be written.
     """
-    trials = [TrialProgress(spec, folder / f"{spec.arm}-{spec.seed}") for spec in specs]
     try:
         record.write(folder / "study.json")
         for trial in trials:
@@ -50,7 +49,6 @@ def read_journals(record: StudySpec, specs: Sequence[TrialSpec], folder: Path) -
         trial.update()
         if trial.first_ms is not None and trial.outcome is None and close_if_abandoned(trial.directory):
             trial.update()
-    return trials
 
 
 def insist_on_no_jobs(folder: Path) -> None:

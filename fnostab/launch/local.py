@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import IO
 
 from fnostab.errors import LaunchError
+from fnostab.gpus import count_gpus
 from fnostab.launch.fork_server import ForkedTrial, ForkServer
 from fnostab.launch.launcher import jobs_of, write_outcome
 from fnostab.record.attempt import STDERR_FILE, is_being_written
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
-from fnostab.study.study import count_gpus
 
 __all__ = ["LocalLauncher", "default_jobs"]
 
@@ -25,9 +25,9 @@ GRACE_S = 20.0  # between asking a trial to end and ending it
 LONGEST_REASON = 500  # characters
 
 
-def default_jobs(device: str) -> int:
+def default_jobs(gpu: bool) -> int:
     """One process a GPU, or one a core: faster than two processes with two threads each."""
-    gpus = 0 if device == "cpu" else count_gpus()
+    gpus = count_gpus() if gpu else 0
     if gpus:
         return gpus
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -81,7 +81,7 @@ class LocalLauncher:
     trouble: str | None = None
     leaving = "ending the trials that run; the same command goes on where this one stopped"
 
-    def __init__(self, jobs: int, device: str, lockstep: int = 1, *, forks: bool = True) -> None:
+    def __init__(self, jobs: int, gpu: bool, lockstep: int = 1, *, forks: bool = True) -> None:
         for name, number in (("jobs", jobs), ("lockstep", lockstep)):
             if number < 1:
                 raise LaunchError(f"{name}={number}: at least 1 is needed")
@@ -89,7 +89,7 @@ class LocalLauncher:
         self.trials_per_job = lockstep
         self.lockstep = lockstep > 1
         self._processes = jobs
-        self._gpu_names = [] if device == "cpu" else _visible_gpus()
+        self._gpu_names = _visible_gpus() if gpu else []
         self.gpus = len(self._gpu_names)
         self._running: list[_Job] = []
         self._forks = forks and not self.gpus and sys.platform == "linux"  # CUDA can't be forked
@@ -167,7 +167,7 @@ class LocalLauncher:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpu_names[job.slot % self.gpus]
         else:
             environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        start = self._fork if self._forks else _spawn
+        start = self._fork if self._forks and job.trials[0].spec.resources.preloads else _spawn
         try:
             with open(job.log, "ab") as log:
                 job.log_start = log.tell()
@@ -179,7 +179,7 @@ class LocalLauncher:
         if self._server is not None:
             self._server.listen(0.0)  # it may have died
         if self._server is None or self._server.status is not None:
-            self._server = ForkServer(environment, log)
+            self._server = ForkServer(environment, log, job.trials[0].spec.resources.preloads)
         return self._server.train([trial.directory / "trial.json" for trial in job.trials], job.log)
 
 

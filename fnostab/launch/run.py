@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from fnostab.errors import LaunchError, TrackingError
+from fnostab.errors import TrackingError
 from fnostab.launch.cancelling import forget_cancelling, is_cancelled
 from fnostab.launch.known import close_abandoned, insist_on_no_jobs, read_journals, take_from_store
 from fnostab.launch.launcher import Launcher, jobs_of
@@ -23,10 +22,8 @@ from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
 from fnostab.show.view import StudyView
 from fnostab.study.study import Study
+from fnostab.tasks.contract import Estimates
 from fnostab.tracking import Store, Uploader, end_unwritten, ensure_study, finish_study, link_project_run, open_store
-
-if TYPE_CHECKING:
-    from fnostab.ptychography.preflight import Preflight
 
 __all__ = ["StudyRun", "run_study"]
 
@@ -98,24 +95,25 @@ def run_study(
     """
     output = output.absolute()
     record = study.spec(experiment)
-    specs = study.trials(experiment, output / "datasets", arms=arms, seeds=seeds)
+    trials = study.trials(experiment, output, arms=arms, seeds=seeds)
     if launcher is None:
-        device = next(iter(study.arms.values())).execution.device
-        launcher = LocalLauncher(default_jobs(device) if jobs is None else jobs, device)
+        gpu = study.resources.gpu
+        launcher = LocalLauncher(default_jobs(gpu) if jobs is None else jobs, gpu)
     store = open_store(tracking_uri)
     console.print(
-        f"study {study.hash} ({study.profile} profile) in experiment {experiment} at {store.address}",
+        f"study {study.described} in experiment {experiment} at {store.address}",
         highlight=False,
         soft_wrap=True,
     )
-    folder = output / experiment / study.hash
+    folder = study.folder(output, experiment)
     retries = Retries(attempts, retry_oom)
     if launcher.here:
         insist_on_no_jobs(folder)
-    estimates = _insist_on_fit(specs, folder, retries, launcher) if isinstance(launcher, LocalLauncher) else None
-    _prepare(study, specs, console, launcher)
+    estimates = _insist_on_fit(trials, study, retries, launcher)
+    specs = [trial.spec for trial in trials]
+    study.task.prepare(specs, console, here=launcher.here, lockstep=launcher.lockstep)
     close_abandoned(store, experiment, output, console)
-    trials = read_journals(record, specs, folder)
+    read_journals(record, trials, folder)
     take_from_store(store, record, trials, retry_oom, console)
     wanted = [trial.spec for trial in trials if retries.wants(trial)]
     if wanted and estimates is not None:
@@ -131,7 +129,7 @@ def run_study(
                     uploader.follow(trial.directory)
             uploader.start()
             forget_cancelling(folder)
-            title = f"{study.file.name} ({study.profile} profile)"
+            title = f"{study.file.name} ({study.profile} profile)" if study.profile else study.file.name
             _work_off(trials, launcher, uploader, retries, console, title)
         except BaseException as error:
             status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
@@ -205,48 +203,21 @@ def _say(console: Console, line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _prepare(study: Study, specs: Sequence[TrialSpec], console: Console, launcher: Launcher) -> None:
-    """Make the data sets that all arms share, and see that the launcher can use networks and probes."""
-    import torch  # here: it takes seconds
-
-    from fnostab.ptychography.data import prepare
-    from fnostab.ptychography.models import build_generator, check_generator
-    from fnostab.ptychography.physics.probe import make_probe
-    from fnostab.ptychography.training.learning_rates import parameter_groups
-    from fnostab.ptychography.training.lockstep import insist_on_lockstep
-
-    for spec in {s.arm: s for s in specs}.values():
-        if launcher.here and spec.config.execution.device == "cuda" and not torch.cuda.is_available():
-            raise LaunchError("execution.device=cuda, but torch sees no GPU here: use auto or cpu, or mend the driver")
-        generator = build_generator(spec.config.model)
-        check_generator(generator, spec.config.data.N)
-        parameter_groups(generator, spec.config)
-        if launcher.lockstep:
-            insist_on_lockstep([spec])
-        make_probe(spec.config.data.probe, spec.config.data.N)
-    shared = [s for s in specs if "data" not in s.config.vary]
-    for spec in {s.config.data.model_dump_json(): s for s in shared}.values():
-        started = time.monotonic()
-        console.print("preparing the data set ...", end=" ")
-        prepare(spec.config.data, spec.config.data_seed(spec.seed), spec.data_dir)
-        console.print(f"{time.monotonic() - started:.1f} s")
-
-
-def _insist_on_fit(specs: Sequence[TrialSpec], folder: Path, retries: Retries, launcher: LocalLauncher) -> Preflight:
-    """Refuse arms for which there is too little memory, before anything of them is built or written."""
-    from fnostab.ptychography.preflight import Preflight  # here: it imports torch
-
-    known = [TrialProgress(spec, folder / f"{spec.arm}-{spec.seed}") for spec in specs]
-    for trial in known:
+def _insist_on_fit(
+    trials: Sequence[TrialProgress], study: Study, retries: Retries, launcher: Launcher
+) -> Estimates | None:
+    """Estimates of the arms that are to be run; refuse those that can't fit, before anything of them is written."""
+    for trial in trials:
         trial.update()
-    wanted = [trial.spec for trial in known if retries.wants(trial)]
+    wanted = [trial.spec for trial in trials if retries.wants(trial)]
     jobs = max(min(launcher.jobs, len(wanted)), 1)
-    estimates = Preflight({spec.arm: spec.config for spec in wanted}, jobs, launcher.gpus)
-    estimates.insist_on_fit()
+    estimates = study.task.preflight(wanted, jobs, launcher.gpus) if isinstance(launcher, LocalLauncher) else None
+    if estimates is not None:
+        estimates.insist_on_fit()
     return estimates
 
 
-def _show_estimates(estimates: Preflight, specs: Sequence[TrialSpec], console: Console) -> None:
+def _show_estimates(estimates: Estimates, specs: Sequence[TrialSpec], console: Console) -> None:
     started = time.monotonic()
     console.print(f"measuring a step of {estimates.described} ...", end=" ", highlight=False)
     estimates.measure()

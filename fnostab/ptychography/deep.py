@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from fnostab.errors import ConfigError
+from fnostab.ptychography.task import Ptychography
 from fnostab.record.settings import flatten
 from fnostab.record.trial import StudySpec
-from fnostab.study.study import Study, StudyFile, resolve_profile
+from fnostab.study.study import Study, StudyFile
 
 __all__ = ["DEPTH", "deep_study"]
 
@@ -30,29 +31,30 @@ def deep_study(
     Raises:
         ConfigError: the profile is another, a setting is not accepted, or an arm would be no deeper than it was.
     """
-    if profile != "auto" and resolve_profile(profile) != earlier.profile:
+    task = Ptychography()
+    if profile != "auto" and task.choose_profile(profile, gpus=False) != earlier.profile:
         raise ConfigError(
             f"profile={profile!r}, but {earlier.experiment} was run with the {earlier.profile} profile, whose settings "
             "its arms keep: leave out --profile"
         )
-    said = flatten(file.defaults) | flatten(file.profiles.get(earlier.profile, {}))  # type: ignore[call-overload]
+    said = flatten(file.defaults) | flatten(file.profiles.get(earlier.profile or "", {}))
     arms = {arm: dict(settings) | said for arm, settings in earlier.arms.items()}
     own = {
         "control": earlier.control,
         "arms": arms,
         "roles": dict(earlier.roles),
-        "primary_metric": earlier.primary_metric,
-        "loss_margin": earlier.loss_margin,
+        "metric": earlier.metric,
+        "margin": earlier.margin,
         "alpha": earlier.alpha,
         "defaults": {},
         "profiles": {},
     }
-    study = Study(file.model_copy(update=own), earlier.profile, overrides)
-    for arm, config in study.arms.items():
+    study = Study(file.model_copy(update=own), earlier.profile, overrides, task)
+    for arm, settings in study.arms.items():
         before = earlier.arms[arm].get(DEPTH)
-        if before is not None and config.model.fno_blocks <= before:
+        if before is not None and settings[DEPTH] <= before:
             raise ConfigError(
-                f"{DEPTH}={config.model.fno_blocks} is no deeper than arm {arm} was in {earlier.experiment} "
+                f"{DEPTH}={settings[DEPTH]} is no deeper than arm {arm} was in {earlier.experiment} "
                 f"({before}): set more, as with --set {DEPTH}={2 * before}"
             )
     return study

@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from fnostab.errors import ConfigError
-from fnostab.ptychography.settings import LATER, ModelConfig, TrialConfig
+from fnostab.ptychography.settings import ModelConfig, TrialConfig
 from fnostab.record.settings import explain, read_yaml, shown, text_of
 
 __all__ = [
@@ -40,10 +40,19 @@ CHAMPION = "champion"  # alias of the network that the last GOLD registered
 FILE_NAME = "fnostab-policy.yaml"
 VARIABLE = "FNOSTAB_POLICY"
 HEADER = "# Defaults that a verdict chose. `fnostab policy` shows them, `fnostab policy --clear` removes them.\n"
+PARTS = {  # of blocks, named in a policy only where they are not the architecture's own
+    "model.pre_norm",
+    "model.limiter",
+    "model.limiter_tau",
+    "model.decoder_norm",
+    "model.leaky",
+    "model.stabiliser",
+    "model.head",
+}
 GROUPS = {  # settings that only make sense together
     "architecture": (
         *("model.architecture", "model.residual", "model.layerscale_init", "model.options"),
-        *(name for name in LATER if name.startswith("model.")),
+        *sorted(PARTS),
     ),
     "clipping": ("execution.gradient_clip_algorithm", "execution.gradient_clip_val"),
 }
@@ -133,7 +142,7 @@ def architecture_policy(winner: Mapping[str, Any], control: Mapping[str, Any], v
     if winner["model.residual"] != "layerscale":
         settings.pop("model.layerscale_init", None)
     usual = ModelConfig(architecture=winner["model.architecture"]).model_dump()
-    for name in LATER.keys() & settings.keys():
+    for name in PARTS & settings.keys():
         if settings[name] == usual[name.removeprefix("model.")]:
             settings.pop(name)
     old, new = control["model.architecture"], winner["model.architecture"]

@@ -4,7 +4,7 @@ import json
 import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -124,6 +124,30 @@ class Preflight:
         total = sum(trials.values())
         what = f"{total} trial{'s' if total > 1 else ''}, {self.jobs} at a time"
         return f"{what}: {'of unknown time' if seconds is None else f'about {duration(seconds)}'} if none ends early"
+
+    def to_json(self, trials: Mapping[str, int]) -> dict[str, Any]:
+        """All of it, JSON-ready."""
+        arms = {
+            arm: {
+                "blocks": estimate.config.model.fno_blocks,
+                "batch_size": estimate.config.training.batch_size,
+                "size": estimate.size and asdict(estimate.size),
+                "snapshot_bytes": estimate.snapshot_bytes,
+                "needed_bytes": estimate.needed_bytes,
+                "fits": self.fits(estimate),
+                "step_s": estimate.step_s,
+                "trial_s": estimate.trial_s,
+                "trials": trials[arm],
+            }
+            for arm, estimate in self.estimates.items()
+        }
+        return {
+            "jobs": self.jobs,
+            "available_bytes": self.available_bytes,
+            "study_s": self.study_s(trials),
+            "refusals": self.refusals(),
+            "arms": arms,
+        }
 
     def _refusal(self, arms: Sequence[str], estimate: Estimate) -> str:
         one = len(arms) == 1

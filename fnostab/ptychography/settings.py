@@ -18,7 +18,6 @@ from fnostab.seeding import stream_seed
 
 __all__ = [
     "ARCHITECTURES",
-    "LATER",
     "PRESETS",
     "DataConfig",
     "ExecutionConfig",
@@ -37,21 +36,6 @@ ARCHITECTURES = {  # the residuals that each accepts; the first is its default
 }
 PRESETS = {  # settings of the model whose default follows the architecture
     "bounded_hybrid": {"pre_norm": "rms", "limiter": "both"},
-}
-LATER = {  # settings that the first trials did not have, with the value that changes nothing
-    "model.pre_norm": "none",
-    "model.limiter": "none",
-    "model.limiter_tau": 3.0,
-    "model.decoder_norm": "none",
-    "model.leaky": "none",
-    "model.stabiliser": "none",
-    "model.head": "real_imaginary",
-    "training.adam_beta2": 0.999,
-    "training.learning_rates": "uniform",
-    "training.mup_base_width": None,
-    "execution.agc_exempt": "head",
-    "execution.convolution_precision": "float32",
-    "monitor.stagnated_twin_share": 0.5,
 }
 EPOCH_CAP = 20
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -320,13 +304,13 @@ class TrialConfig(Frozen):
         return self.stream(seed, "data") if "data" in self.vary else self.data.seed
 
     def identity(self) -> dict[str, Any]:
-        """The dotted settings that change the trial's numbers: all but paths, the device and checkpointing.
+        """The dotted settings that change the trial's numbers.
 
-        Settings that came later count only where they are used, so that trials from before keep their names.
+        All but paths, the device, checkpointing, and the rules of outcomes, by which records can be judged again.
         """
         omitted = {"execution.device", "data.probe.path", "model.checkpoint_blocks"}
-        settings = {key: value for key, value in flatten(self).items() if key not in omitted}
-        return {key: value for key, value in settings.items() if key not in LATER or value != LATER[key]}
+        rules = {f"monitor.{name}" for name in MonitorConfig.model_fields if name != "after_failure"}
+        return {key: value for key, value in flatten(self).items() if key not in omitted | rules}
 
     @property
     def config_hash(self) -> str:

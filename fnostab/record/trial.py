@@ -140,6 +140,7 @@ class StudySpec(_Record):
     config_hashes: Mapping[str, str]  # name -> hash of what identifies the arm's trials
     roles: Mapping[str, str] = {}  # "architecture" and "clipping" -> arm
     metric: Metric
+    judged: Mapping[str, str]  # name -> metric of the journal that the arm's outcome rules are about
     measures: Mapping[str, Measure] = {}  # of quality, by the name under which trials record them
     margin: Annotated[float, Field(ge=0)] | None = None  # of the metric: a share of control's, or in its units
     smallest_effect: Annotated[float, Field(gt=0, lt=1)] = 0.2  # reduction of the failure rate that is worth having

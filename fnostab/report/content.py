@@ -162,7 +162,7 @@ def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
             alt="Failure rate of each arm with its 95 % interval",
         ),
         losses=drawing(
-            loss_strip(trials, metric=study.primary_metric),
+            loss_strip(trials, metric=study.metric.key),
             f"stage-{stage.name}-losses",
             alt="Loss of every seed of each arm, successes as dots, failures as triangles",
             caption="Every seed is a point, at the same place from top to bottom in each arm.",

@@ -11,7 +11,6 @@ import numpy as np
 from fnostab.decision import Stage
 from fnostab.figures.fan import Curve
 from fnostab.ptychography.figures.trial import Series
-from fnostab.ptychography.settings import TrainingConfig
 from fnostab.record import names
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
@@ -91,7 +90,7 @@ def gather(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> Evide
         trial
         for stage in case.stages
         for arm in stage.arms
-        for _, trial in exemplars(stage.arm(arm), higher_is_better=case.studies[stage.name].higher_is_better)
+        for _, trial in exemplars(stage.arm(arm), higher_is_better=case.studies[stage.name].metric.higher_is_better)
     ]
     pictures = {t.run_id: read_artifact(store, t.run_id, RECONSTRUCTION) for t in shown if t.run_id is not None}
     return Evidence(
@@ -141,10 +140,8 @@ def _read_val_losses(store: Store, case: Case, stages: Mapping[str, Sequence[Tri
 
 
 def val_loss(study: StudySpec, arm: str) -> str:
-    """Name under which an arm's trials record their validation loss."""
-    settings = study.arms.get(arm, {})
-    loss = {"loss": settings[LOSS]} if LOSS in settings else {}
-    return names.VAL_PREFIX + TrainingConfig(**loss).val_loss_name
+    """Name under which an arm's trials record the values that they are judged on."""
+    return study.judged.get(arm, study.metric.name)
 
 
 def _read_spikes(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> dict[str, Spikes]:

@@ -147,7 +147,7 @@ def reconstructions(
     shown: dict[str, list[Picture]] = {}
     missing = []
     for number, (arm, of_arm) in enumerate(trials.items()):
-        for label, trial in exemplars(of_arm, higher_is_better=study.higher_is_better):
+        for label, trial in exemplars(of_arm, higher_is_better=study.metric.higher_is_better):
             picture = evidence.pictures.get(trial.run_id or "")
             if picture is None:
                 missing.append(f"{arm}, {label} (seed {trial.seed}, {trial.outcome})")

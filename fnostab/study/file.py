@@ -1,7 +1,6 @@
 """A study as it is written in YAML: arms that inherit from one another, grids, errors that name the line."""
 
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,16 +9,23 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from fnostab.errors import ConfigError
-from fnostab.record import names
-from fnostab.record.settings import explain, flatten, read_yaml, shown, text_of
-from fnostab.record.trial import Name
+from fnostab.record.outcomes import Bound, OutcomeRules
+from fnostab.record.settings import Frozen, explain, flatten, read_yaml, shown, text_of
+from fnostab.record.trial import Measure, Metric, Name
+from fnostab.tasks.registry import built_in_studies, task_names
 
 __all__ = ["Settings", "StudyFile", "built_in_studies", "read_study_file"]
 
-METRICS = (names.VAL_LOSS_BEST, names.VAL_LOSS_LAST, names.MAE_AMP, names.MAE_PHASE, names.SSIM_AMP, names.SSIM_PHASE)
-HIGHER_IS_BETTER = (names.SSIM_AMP, names.SSIM_PHASE)
 Settings = dict[str, Any]  # by dotted name
 PositiveNumber = Annotated[float, Field(gt=0)]
+
+
+class OutcomeSection(Frozen):
+    """What counts as a failure, as a study file says it."""
+
+    baseline: float | None = None
+    failed: Bound | None = None
+    collapsed: dict[str, Bound] = Field(default={})
 
 
 class StudyFile(BaseModel):
@@ -27,17 +33,25 @@ class StudyFile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    task: str | None = None  # what a trial trains: a task by its name
+    command: str | None = None  # or a program: words with {placeholders}
+    code: list[str] = []  # of a program: globs of files that are part of its identity
     name: Name  # of the study, and of its MLflow experiment
     description: str  # the question, in a sentence or two
     control: str  # the arm that the others are compared with
     arms: dict[Name, Settings] = Field(min_length=1)  # by name, as differences from the defaults
     roles: dict[Literal["architecture", "clipping"], str] = {}  # the arms that GOLD and SILVER are about
-    primary_metric: str = names.VAL_LOSS_BEST  # what decides, besides failures
-    loss_margin: Annotated[float, Field(ge=1)] = 1.10  # how many times control's loss counts as no worse
+    metric: Metric | None = None  # what decides, besides failures; None: the task's
+    margin: Annotated[float, Field(ge=0)] | None = None  # how much worse than control counts as no worse
+    measures: dict[str, Measure] | None = None  # of quality, beside the metric; None: the task's
+    outcome: OutcomeSection | None = None  # what counts as a failure
+    lengths: Literal["equal", "free"] = "equal"  # whether arms must run the same number of steps
+    smallest_effect: Annotated[float, Field(gt=0, lt=1)] = 0.2  # reduction of the failure rate worth having
+    follow_up: str | None = None  # study that comes after this one
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of the tests, one-sided
     seeds: Annotated[int, Field(gt=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = 10
     defaults: Settings = {}  # of all arms
-    profiles: dict[Literal["small", "full"], Settings] = {}  # of all arms at that size
+    profiles: dict[str, Settings] = {}  # of all arms, under a named layer of the task's
     stress: dict[str, Annotated[list[PositiveNumber], Field(min_length=2)]] = {}  # a knob, and its values for each arm
 
     _source: str = PrivateAttr("")
@@ -46,13 +60,15 @@ class StudyFile(BaseModel):
     _written: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)  # the arms that an arm's settings are from
 
     @model_validator(mode="after")
-    def _arms_exist(self) -> Self:
+    def _is_whole(self) -> Self:
+        if (self.task is None) == (self.command is None):
+            named = " or ".join(f"task: {name}" for name in task_names() if name != "command")
+            raise ValueError(f"expected one of {named} and command: python train.py --seed {{seed}}")
+        if self.code and self.command is None:
+            raise ValueError("code: names the files of a command; leave it out")
         for what, arm in [("control", self.control), *self.roles.items()]:
             if arm not in self.arms:
                 raise ValueError(f"{what}: there is no arm {shown(arm)}; arms: {', '.join(self.arms)}")
-        if self.primary_metric not in METRICS:
-            metric = shown(self.primary_metric)
-            raise ValueError(f"primary_metric={metric} is not known; accepted: {', '.join(METRICS)}")
         return self
 
     @property
@@ -66,15 +82,24 @@ class StudyFile(BaseModel):
         return self._stressed
 
     @property
-    def higher_is_better(self) -> bool:
-        """Direction of the primary metric."""
-        return self.primary_metric in HIGHER_IS_BETTER
+    def folder(self) -> Path:
+        """Where the file is; the working directory for a built-in one."""
+        return Path(self._source).absolute().parent
 
-    def layers(self, arm: str, profile: str) -> tuple[Settings, ...]:
+    @property
+    def rules(self) -> OutcomeRules:
+        """Rules of outcomes, as far as the file says them."""
+        return OutcomeRules(**dict(self.outcome)) if self.outcome else OutcomeRules()
+
+    def layers(self, arm: str, profile: str | None) -> tuple[Settings, ...]:
         """Settings of an arm, the later ones winning."""
-        return self.defaults, self.profiles.get(profile, {}), self.arms[arm]  # type: ignore[call-overload]
+        return self.defaults, self.profiles.get(profile or "", {}), self.arms[arm]
 
-    def place(self, arm: str, profile: str, setting: str) -> str:
+    def line_of(self, place: str) -> str:
+        """Where a dotted place of the file stands, as ``my.yaml, line 7: ``."""
+        return f"{_at(self._source, self._lines, place)}: "
+
+    def place(self, arm: str, profile: str | None, setting: str) -> str:
         """Where a setting of an arm stands, as ``my.yaml, line 7: ``; empty if it is in no file."""
         written = self._written.get(arm, ())
         parts = [f"arms.{each}{part}" for each in written for part in ("", ".grid")]
@@ -83,11 +108,6 @@ class StudyFile(BaseModel):
                 if setting and f"{place}.".startswith(f"{part}.{setting}."):
                     return f"{self._source}, line {line}: "
         return f"{self._source}, line {self._lines[f'arms.{written[0]}']}: " if written else ""
-
-
-def built_in_studies() -> list[str]:
-    """Names of the studies that fnostab comes with."""
-    return sorted(p.name.removesuffix(".yaml") for p in _built_in().iterdir() if p.name.endswith(".yaml"))
 
 
 def read_study_file(name: str) -> StudyFile:
@@ -106,12 +126,8 @@ def read_study_file(name: str) -> StudyFile:
             raise ConfigError(f"can't read the study {name}: {error}") from None
         return _parse(text, name)
     if name in built_in_studies():
-        return _parse((_built_in() / f"{name}.yaml").read_text(), f"{name}.yaml")
+        return _parse(built_in_studies()[name].read_text(), f"{name}.yaml")
     raise ConfigError(f"no study {name!r}; built in: {', '.join(built_in_studies())}; or give the path of a .yaml file")
-
-
-def _built_in() -> Any:
-    return resources.files("fnostab.ptychography.studies")
 
 
 def _parse(text: str, source: str) -> StudyFile:

@@ -1,41 +1,31 @@
-"""A study file, and what it becomes: resolved arms, and a trial for each arm and seed.
+"""A study whose settings are resolved: its record, and a trial for each arm and seed.
 
-Settings are laid over one another in this order, the later one winning: the program's defaults, the
-profile, the policy that a verdict left (`fnostab.ptychography.policy`), the study's defaults, the study's settings
-for that profile, the arm, and what the command line sets.
+Settings are laid over one another in this order, the later one winning: what the task has below a study's own
+(its defaults, the profile, a policy), the study's defaults, the study's settings for that profile, the arm, and
+what the command line sets.
 """
 
 import logging
-import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib import resources
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from fnostab.errors import ConfigError, DataError
-from fnostab.ptychography.policy import Policy, policy_path, read_policy
-from fnostab.ptychography.settings import TrialConfig
-from fnostab.record import names
-from fnostab.record.settings import digest, file_sha256, flatten, read_yaml
-from fnostab.record.trial import Name, StudySpec, TrialSpec
+from fnostab.errors import ConfigError, LaunchError
+from fnostab.gpus import count_gpus
+from fnostab.record.outcomes import OutcomeRules
+from fnostab.record.progress import TrialProgress
+from fnostab.record.settings import digest, flatten
+from fnostab.record.trial import Metric, Name, Resources, StudySpec, TrialSpec
 from fnostab.study.file import Settings, StudyFile, built_in_studies, read_study_file
+from fnostab.tasks.contract import Task
+from fnostab.tasks.registry import make_task
 
-__all__ = [
-    "PROFILES",
-    "Study",
-    "StudyFile",
-    "built_in_studies",
-    "load_study",
-    "profile_settings",
-    "read_study_file",
-    "resolve_profile",
-]
+__all__ = ["Study", "StudyFile", "built_in_studies", "load_study", "read_study_file", "trial_folder"]
 
-PROFILES = ("auto", "full", "small")
+SHARED = "datasets"  # folder of what trials of several studies share, in the output folder
 
 
 class Study:
@@ -43,39 +33,60 @@ class Study:
 
     Args:
         file: the study as written.
-        profile: "small" or "full".
-        overrides: dotted settings that win over everything else.
-        policy: defaults that a verdict chose.
+        profile: a named layer of the task's settings; None of a task that has none.
+        overrides: settings that win over everything else.
+        task: that is asked; None makes the one that the file names.
+
+    Attributes:
+        arms: resolved settings of each arm, flat.
 
     Raises:
-        ConfigError: an arm's settings are unknown, of the wrong type, or impossible together.
-        DataError: the probe file is missing.
+        FnostabError: an arm's settings are unknown, of the wrong type, or impossible together.
     """
 
     def __init__(
         self,
         file: StudyFile,
-        profile: str,
+        profile: str | None,
         overrides: Mapping[str, Any] | None = None,
-        policy: Policy | None = None,
+        task: Task | None = None,
     ) -> None:
         self.file = file
         self.profile = profile
-        self.policy = policy
+        self.task = task or make_task(file.task or "command", file)
         if file.knob is not None and file.knob in flatten(overrides or {}):
             raise ConfigError(f"{file.name} turns {file.knob} by itself: leave it out, or write a study of your own")
-        self.arms = {arm: self._resolve(arm, overrides or {}) for arm in file.arms}
-        for arm, config in self.arms.items():
-            if file.primary_metric in names.PHASE_METRICS and not config.data.set_phi:
-                raise ConfigError(
-                    f"{file.name} decides on {file.primary_metric}, but arm {arm} has data.set_phi=false, so that the "
-                    "object has no phase: set data.set_phi=true, or decide on another metric"
-                )
+        if unknown := set(file.profiles) - set(self.task.profiles):
+            accepted = ", ".join(self.task.profiles) or "none"
+            raise ConfigError(f"{file.line_of('profiles')}profile {min(unknown)!r} is not known; accepted: {accepted}")
+        self.arms: Mapping[str, Settings] = {arm: self._resolve(arm, overrides or {}) for arm in file.arms}
+        self.task.check(self)
 
     @property
+    def metric(self) -> Metric:
+        """What decides, besides failures."""
+        return self.file.metric or self.task.metric
+
+    @cached_property
+    def config_hashes(self) -> Mapping[str, str]:
+        """By arm, the name of what identifies its trials."""
+        return {arm: digest(self.task.identity(settings)) for arm, settings in self.arms.items()}
+
+    @cached_property
     def hash(self) -> str:
-        """Name of the resolved arms: the same study, started again, resumes; more seeds extend it."""
-        return digest({arm: config.identity() for arm, config in self.arms.items()})
+        """Name of task, study and control: the same study, started again, resumes; more arms and seeds extend it."""
+        control = self.file.control
+        return digest([self.task.name, self.file.name, control, self.config_hashes[control]])
+
+    @property
+    def resources(self) -> Resources:
+        """What a trial takes of a machine, as control does."""
+        return self.task.resources(self.arms[self.file.control])
+
+    @property
+    def described(self) -> str:
+        """Hash and profile, for a line."""
+        return f"{self.hash} ({self.profile} profile)" if self.profile else self.hash
 
     def spec(self, experiment: str) -> StudySpec:
         """The record of this study in ``experiment``.
@@ -90,121 +101,132 @@ class Study:
                 f"experiment={experiment!r} is not accepted: it names a folder too, so start it with a letter or digit "
                 "and use only these, dots, hyphens and underscores"
             ) from None
-        depths = {config.model.fno_blocks for config in self.arms.values()}
+        file, task = self.file, self.task
         return StudySpec(
-            name=self.file.name,
+            task=task.name,
+            name=file.name,
             hash=self.hash,
             experiment=experiment,
             profile=self.profile,
-            description=self.file.description,
-            control=self.file.control,
-            arms={arm: flatten(config) for arm, config in self.arms.items()},
-            roles={part: arm for part, arm in self.file.roles.items()},  # noqa: C416 - widens the keys to str
-            primary_metric=self.file.primary_metric,
-            higher_is_better=self.file.higher_is_better,
-            loss_margin=self.file.loss_margin,
-            alpha=self.file.alpha,
-            depth=depths.pop() if len(depths) == 1 else None,
-            knob=self.file.knob,
-            stressed=self.file.stressed,
+            description=file.description,
+            control=file.control,
+            arms=self.arms,
+            config_hashes=self.config_hashes,
+            roles={part: arm for part, arm in file.roles.items()},  # noqa: C416 - widens the keys to str
+            metric=self.metric,
+            judged={arm: task.judged(settings, self.metric) for arm, settings in self.arms.items()},
+            measures=task.measures if file.measures is None else file.measures,
+            margin=task.margin if file.margin is None else file.margin,
+            smallest_effect=file.smallest_effect,
+            lengths=file.lengths,
+            alpha=file.alpha,
+            size=task.size(self),
+            caveats=task.caveats(self.profile),
+            same_for_all=task.same_for_all(self),
+            follow_up=file.follow_up,
+            knob=file.knob,
+            stressed=file.stressed,
         )
 
+    def folder(self, output: Path, experiment: str) -> Path:
+        """Where the study's journals are."""
+        return output.absolute() / experiment / self.hash
+
     def trials(
-        self, experiment: str, data_dir: str | Path, *, arms: Sequence[str] = (), seeds: Sequence[int] = ()
-    ) -> list[TrialSpec]:
+        self, experiment: str, output: Path, *, arms: Sequence[str] = (), seeds: Sequence[int] = ()
+    ) -> list[TrialProgress]:
         """One trial for each seed and arm, seed by seed, so that a study cut short is still balanced.
 
         Args:
             experiment: MLflow experiment.
-            data_dir: where data sets are cached.
+            output: folder of journals.
             arms: only these; empty for all.
             seeds: empty for the study's own.
 
-        A policy, and arms that go against it, are reported as warnings of the log.
+        What the task has to say of the arms is reported as warnings of the log.
         """
-        unknown = [arm for arm in arms if arm not in self.arms]
-        if unknown:
+        if unknown := [arm for arm in arms if arm not in self.arms]:
             raise ConfigError(f"{self.file.name} has no arm {unknown[0]!r}; arms: {', '.join(self.arms)}")
-        for line in self._policy_notices(arms or list(self.arms)):
+        for line in self.task.notices(self, list(arms or self.arms)):
             logging.getLogger(__name__).warning("%s", line)
-        own = self.file.seeds
+        own, folder = self.file.seeds, self.folder(output, experiment)
+        shared = str(output.absolute() / SHARED)
         return [
-            TrialSpec(
-                experiment=experiment,
-                study=self.file.name,
-                study_hash=self.hash,
-                profile=self.profile,
-                arm=arm,
-                seed=seed,
-                config=self.arms[arm],
-                data_dir=str(data_dir),
-            )
+            self._trial(experiment, arm, seed, trial_folder(folder, arm, self.config_hashes[arm], seed), shared)
             for seed in (seeds or (range(own) if isinstance(own, int) else own))
             for arm in (arms or self.arms)
         ]
 
-    def _policy_notices(self, arms: Sequence[str]) -> list[str]:
-        """What to know of the policy before ``arms`` are run, a line each."""
-        if self.policy is None:
-            return []
-        lines = [f"policy {policy_path()} in force where an arm says nothing else: {self.policy.summary}"]
-        for arm in arms:
-            architecture = self.arms[arm].model.architecture
-            if arm != self.file.control and architecture in self.policy.deprecated:
-                lines.append(f"arm {arm} uses {architecture}, which that verdict deprecated: see `fnostab policy`")
-        return lines
+    def _trial(self, experiment: str, arm: str, seed: int, directory: Path, shared: str) -> TrialProgress:
+        settings, task, place = self.arms[arm], self.task, self.task.working_directory()
+        spec = TrialSpec(
+            task=task.name,
+            experiment=experiment,
+            study=self.file.name,
+            study_hash=self.hash,
+            profile=self.profile,
+            arm=arm,
+            seed=seed,
+            settings=settings,
+            config_hash=self.config_hashes[arm],
+            metric=self.metric,
+            judged=task.judged(settings, self.metric),
+            rules=self._rules(settings),
+            after_failure=task.after_failure(settings),  # type: ignore[arg-type]
+            resources=task.resources(settings),
+            argv=task.argv(settings, arm, seed, directory),
+            working_directory=None if place is None else str(place),
+            shared_dir=shared,
+        )
+        return TrialProgress(spec, directory)
 
-    def _resolve(self, arm: str, overrides: Mapping[str, Any]) -> TrialConfig:
-        own: Settings = {}
-        for layer in (*self.file.layers(arm, self.profile), overrides):
-            own |= flatten(layer)
-        of_policy = self.policy.settings_beside(own) if self.policy else {}
-        settings = flatten(profile_settings(self.profile)) | of_policy | own
-        path = settings.get("data.probe.path")
-        if isinstance(path, str) and path:
-            settings["data.probe.path"] = str(Path(path).absolute())
-            try:
-                settings["data.probe.sha256"] = file_sha256(path)
-            except OSError as error:
-                raise DataError(f"can't read the probe {path}: {error.strerror}; check data.probe.path") from error
-            except ValueError as error:
-                raise DataError(f"can't read the probe {path!r}: {error}; check data.probe.path") from None
+    def _rules(self, settings: Settings) -> OutcomeRules:
+        """The task's rules, with what the study file says laid over them."""
+        said = {} if self.file.outcome is None else self.file.outcome.model_dump(exclude_unset=True)
+        return OutcomeRules.model_validate(self.task.rules(settings).model_dump() | said)
+
+    def _resolve(self, arm: str, overrides: Mapping[str, Any]) -> Settings:
+        layers = [flatten(layer) for layer in (*self.file.layers(arm, self.profile), overrides)]
         try:
-            return TrialConfig.from_dotted(settings)
+            return self.task.resolve(layers, self.profile)
         except ConfigError as error:
             given = any(f"{name}.".startswith(f"{error.setting}.") for name in flatten(overrides) if error.setting)
             place = "" if given else self.file.place(arm, self.profile, error.setting)
             raise ConfigError(f"{place}arm {arm}: {error}") from None
 
 
-def load_study(name: str, profile: str = "auto", overrides: Mapping[str, Any] | None = None) -> Study:
-    """Load a built-in study by name, or one of your own by its path, under the policy in force.
+def load_study(
+    name: str, profile: str = "auto", overrides: Mapping[str, Any] | None = None, *, gpus: bool | None = None
+) -> Study:
+    """Load a built-in study by name, or one of your own by its path.
+
+    Args:
+        name: of the study, or path of its YAML file.
+        profile: a named layer of the task's settings; ``auto`` lets the task choose.
+        overrides: settings that win over everything else.
+        gpus: whether trials will have a GPU; None looks at this machine.
 
     Raises:
-        ConfigError: there is no such study or profile, it is not accepted, or the policy is damaged.
+        ConfigError: there is no such study or profile, or it is not accepted.
     """
-    return Study(read_study_file(name), resolve_profile(profile), overrides, read_policy())
+    file = read_study_file(name)
+    task = make_task(file.task or "command", file)
+    return Study(file, task.choose_profile(profile, gpus=bool(count_gpus()) if gpus is None else gpus), overrides, task)
 
 
-def resolve_profile(profile: str) -> str:
-    """``auto`` as ``full`` where there is an NVIDIA GPU, as ``small`` elsewhere."""
-    if profile not in PROFILES:
-        raise ConfigError(f"profile={profile!r} is not known; accepted: {', '.join(PROFILES)}")
-    if profile == "auto":
-        return "full" if count_gpus() else "small"
-    return profile
+def trial_folder(folder: Path, arm: str, config_hash: str, seed: int) -> Path:
+    """Folder of a trial in that of its study: ``control-0``, with a hash behind it where the arm was another before.
 
-
-@cache
-def count_gpus() -> int:
-    """NVIDIA GPUs of this machine. Asks the driver, so that torch need not be imported."""
-    if not shutil.which("nvidia-smi"):
-        return 0
-    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return listing.stdout.count("GPU ") if listing.returncode == 0 else 0
-
-
-def profile_settings(profile: str) -> Settings:
-    """What a profile sets."""
-    text = (resources.files("fnostab.ptychography") / "profiles" / f"{profile}.yaml").read_text()
-    return read_yaml(text) or {}
+    Raises:
+        LaunchError: the study was started by a version that named its trials otherwise.
+    """
+    plain = folder / f"{arm}-{seed}"
+    if not (plain / "trial.json").exists():
+        return plain
+    try:
+        same = TrialSpec.read(plain / "trial.json").config_hash == config_hash
+    except LaunchError as error:
+        raise LaunchError(
+            f"{error}; a study of an earlier version can't be gone on with: choose another --output"
+        ) from error
+    return plain if same else folder / f"{arm}-{seed}-{config_hash[:8]}"

@@ -52,9 +52,9 @@ class TrialsJob:
         signal.signal(signal.SIGTERM, self._note_the_end)
         trials = [_read(Path(directory)) for directory in self.directories]
         self._unfinished = [trial for trial in trials if trial.outcome not in TRAINING_OUTCOMES]
-        device = trials[0].spec.config.execution.device
+        gpu = trials[0].spec.resources.gpu
         # No forks: one process more would count in the job's memory, and its trials are few
-        launcher = self._launcher = LocalLauncher(max(len(self._unfinished), 1), device, forks=False)
+        launcher = self._launcher = LocalLauncher(max(len(self._unfinished), 1), gpu, forks=False)
         for trial in self._unfinished:
             trial.begin_again()
             launcher.submit([trial])

@@ -121,7 +121,7 @@ def _at_checkpoint(
         spec, then = at_checkpoint(path, output / "datasets")
     console.print(f"checkpoint of {spec.arm}-{spec.seed}, {spec.profile} profile", highlight=False)
     moments = {INITIALISATION: {spec.seed: at_initialisation(spec)}, CHECKPOINT: {spec.seed: then}}
-    name = f"{spec.config.config_hash}-{spec.arm}-{spec.seed}"  # safe, whatever the file says
+    name = f"{spec.config_hash}-{spec.arm}-{spec.seed}"  # safe, whatever the file says
     return {spec.arm: moments}, output / "activations" / name, run
 
 
@@ -161,8 +161,8 @@ def _at_initialisation(
     positive("jobs", jobs)
     loaded = load_study(study, profile, overrides)
     name = loaded.file.name
-    specs = loaded.trials(experiment or name, output / "datasets", arms=parse_names(arms), seeds=parse_seeds(seeds))
-    return _first_states(specs, console), output / "activations" / f"{name}-{loaded.hash}"
+    trials = loaded.trials(experiment or name, output, arms=parse_names(arms), seeds=parse_seeds(seeds))
+    return _first_states([trial.spec for trial in trials], console), output / "activations" / f"{name}-{loaded.hash}"
 
 
 def _after_training(

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from fnostab.cli.launchers import choose_profile, make_launcher
+from fnostab.cli.launchers import make_launcher
 from fnostab.cli.run import as_assignments, execute, insist_on_results
 from fnostab.errors import ConfigError
+from fnostab.ptychography.task import profile_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +69,7 @@ def run_cure(
     if refused := [name for name, value in given.items() if value]:
         raise ConfigError(f"--{refused[0]} is of single studies: {study} decides that itself; leave it out")
     common |= {"jobs": jobs, "launcher": launcher, "cluster": cluster}
-    common["profile"] = choose_profile(profile, make_launcher(launcher, cluster, jobs))
+    common["profile"] = profile_for(profile, make_launcher(launcher, cluster, jobs))
     n = len(seeds) or SEEDS
     if seeds and seeds != list(range(n)):
         raise ConfigError(f"seeds={seeds}: {study} chooses its seeds by itself, give how many, as in --seeds {SEEDS}")

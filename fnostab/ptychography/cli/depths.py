@@ -46,11 +46,10 @@ def _next_step(depths: Depths, study: StudySpec) -> str:
 
 def shootout_at(arm: str, study: StudySpec) -> str:
     """The command that runs the shootout with the depth, and all other settings, of an arm of ``study``."""
-    from fnostab.record.settings import flatten
     from fnostab.study.study import load_study
 
-    shootout = load_study(SHOOTOUT, study.profile)
-    usual = flatten(shootout.arms[shootout.file.control])
+    shootout = load_study(SHOOTOUT, study.profile or "auto")
+    usual = shootout.arms[shootout.file.control]
     settings = study.arms[arm]
     differing = {n: v for n, v in settings.items() if n != "data.probe.sha256" and (n not in usual or usual[n] != v)}
     given = "".join(f" --set {shlex.quote(f'{name}={_as_yaml(value)}')}" for name, value in differing.items())

@@ -150,8 +150,8 @@ def _best_trial(case: Case, arm: str) -> tuple[str, TrialRow]:
     study = case.studies[stage.name]
     candidates = [(t.loss, t) for t in stage.arm(arm) if t.outcome is Outcome.CONVERGED and t.loss is not None]
     if not candidates:
-        raise DecisionError(f"Stage {stage.name.upper()} has no converged trial of {arm} with a {study.primary_metric}")
-    _, trial = (max if study.higher_is_better else min)(candidates, key=lambda candidate: candidate[0])
+        raise DecisionError(f"Stage {stage.name.upper()} has no converged trial of {arm} with a {study.metric.key}")
+    _, trial = (max if study.metric.higher_is_better else min)(candidates, key=lambda candidate: candidate[0])
     return stage.name, trial
 
 
@@ -184,9 +184,9 @@ def _register(store: Store, judged: Judged, stage: str, trial: TrialRow) -> str:
         names.STUDY_RUN: judged.study_runs[stage],
         names.ARM: trial.arm,
         names.SEED: str(trial.seed),
-        names.PROFILE: study.profile,
-        names.CONFIG_HASH: spec.config.config_hash,
+        names.PROFILE: str(study.profile),
+        names.CONFIG_HASH: spec.config_hash,
     }
     return register_generator(
-        store, generator, spec.config.data.N, verdict_run=judged.verdict_run, trial_run=run_id, tags=tags
+        store, generator, spec.settings["data.N"], verdict_run=judged.verdict_run, trial_run=run_id, tags=tags
     )

@@ -109,7 +109,7 @@ def _replay(failure: KeptFailure, changed: dict[str, Any], output: Path, console
 
 def _data_dir(failure: KeptFailure, output: Path) -> Path:
     """Where data sets are cached: where the trial had them, if that is on this machine."""
-    own = Path(failure.trial.data_dir)
+    own = Path(failure.trial.shared_dir)
     usable = own.is_absolute() and own.is_dir() and os.access(own, os.W_OK)
     return own if usable else output / "datasets"
 

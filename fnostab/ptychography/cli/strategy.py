@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from fnostab.cli.decide import Judged, judge_and_record, show
-from fnostab.cli.launchers import choose_profile, make_launcher
+from fnostab.cli.launchers import make_launcher
 from fnostab.cli.run import STRATEGY, as_assignments, execute, insist_on_results
 from fnostab.errors import ConfigError
+from fnostab.ptychography.task import profile_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +85,7 @@ def run_strategy(
             raise ConfigError(f"--{option} is of single studies: {STRATEGY} decides that itself; leave it out")
     common = {
         "seeds": seeds,
-        "profile": choose_profile(profile, make_launcher(launcher, cluster, jobs)),
+        "profile": profile_for(profile, make_launcher(launcher, cluster, jobs)),
         "epochs": epochs,
         "jobs": jobs,
         "launcher": launcher,

@@ -139,7 +139,9 @@ def chapter(ran: Ran, decisions: Sequence[Decision] = (), finding: str = "") -> 
         DecisionError: its control was not run.
     """
     study = ran.study
-    rules = Rules(alpha=study.alpha, loss_margin=study.loss_margin, higher_is_better=study.higher_is_better)
+    rules = Rules(
+        alpha=study.alpha, loss_margin=1 + (study.margin or 0.0), higher_is_better=study.metric.higher_is_better
+    )
     verdict = decide(_roles(study), Stage("a", tuple(ran.trials)), rules=rules)
     arms = [summary for arm in study.arms for summary in verdict.arms if summary.arm == arm]
     table = differences(study, [summary.arm for summary in arms])
@@ -196,7 +198,7 @@ def compose_story(
         chapters=chapters,
         commands=commands,
         verdict_page=verdict_page,
-        primary_metric=study.primary_metric,
+        primary_metric=study.metric.key,
         store=store,
         on_server=store.startswith("http"),
         made_at=made_at,

@@ -15,6 +15,7 @@ from torch import nn
 from fnostab.monitor.block_statistics import block_states
 from fnostab.ptychography.data import GridLinesData, prepare
 from fnostab.ptychography.models import build_initialised
+from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.checkpoint import load_checkpoint
 from fnostab.ptychography.training.setup import watched_blocks
 from fnostab.record import names
@@ -33,7 +34,7 @@ def at_initialisation(spec: TrialSpec) -> BlockStates:
     Raises:
         FnostabError: the data set or the network can't be made.
     """
-    config = spec.config
+    config = TrialConfig.from_dotted(spec.settings)
     return _states(build_initialised(config.model, config.stream(spec.seed, "initialisation")), spec)
 
 
@@ -48,7 +49,7 @@ def at_checkpoint(path: Path, data_dir: Path) -> tuple[TrialSpec, BlockStates]:
         FnostabError: it is no such file, or the data set or the network can't be made.
     """
     generator, spec = load_checkpoint(path)
-    spec = spec.model_copy(update={"data_dir": str(data_dir)})
+    spec = spec.model_copy(update={"shared_dir": str(data_dir)})
     return spec, _states(generator, spec)
 
 
@@ -67,8 +68,8 @@ def recorded_last(directory: Path) -> BlockStates:
 
 
 def _states(generator: nn.Module, spec: TrialSpec) -> BlockStates:
-    config = spec.config
-    data = prepare(config.data, config.data_seed(spec.seed), spec.data_dir)
+    config = TrialConfig.from_dotted(spec.settings)
+    data = prepare(config.data, config.data_seed(spec.seed), spec.shared_dir)
     amplitudes, _ = next(iter(GridLinesData(data, config.training.batch_size, 0).val_dataloader()))
     with torch.no_grad(), block_states(watched_blocks(generator)) as seen:
         generator.eval()(amplitudes)

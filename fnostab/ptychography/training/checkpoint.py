@@ -13,6 +13,7 @@ from torch import nn
 from fnostab.errors import CheckpointError
 from fnostab.monitor.state import write_tensors
 from fnostab.ptychography.models import build_generator
+from fnostab.ptychography.settings import TrialConfig
 from fnostab.record.trial import TrialSpec
 
 __all__ = ["BestCheckpoint", "load_checkpoint"]
@@ -40,7 +41,7 @@ class BestCheckpoint(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        loss = float(trainer.callback_metrics[self.spec.config.training.val_loss_name])
+        loss = float(trainer.callback_metrics[TrialConfig.from_dotted(self.spec.settings).training.val_loss_name])
         if loss >= self._best or not math.isfinite(loss):
             return
         self._best = loss
@@ -62,7 +63,7 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, TrialSpec]:
         with safe_open(path, framework="pt") as file:
             spec = TrialSpec.model_validate_json((file.metadata() or {})["trial"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-        generator = build_generator(spec.config.model)
+        generator = build_generator(TrialConfig.from_dotted(spec.settings).model)
         generator.load_state_dict(weights)
     except OSError as error:
         raise CheckpointError(f"can't read the checkpoint {path}: {error.strerror or error}") from error

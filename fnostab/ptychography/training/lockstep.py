@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from fnostab.errors import LaunchError
-from fnostab.ptychography.settings import ARCHITECTURES
+from fnostab.ptychography.settings import ARCHITECTURES, TrialConfig
 from fnostab.record.trial import TrialSpec
 
 __all__ = ["Lockstep", "Seat", "insist_on_lockstep"]
@@ -259,12 +259,12 @@ def insist_on_lockstep(specs: Sequence[TrialSpec]) -> None:
     """Raise LaunchError if trials can't be trained in lockstep."""
     first = specs[0]
     for spec in specs:
-        if spec.config != first.config:
+        if spec.settings != first.settings:
             raise LaunchError(
                 f"{spec.arm}-{spec.seed} and {first.arm}-{first.seed} have different settings: "
                 "only seeds of one arm can be trained in lockstep"
             )
-    model = first.config.model
+    model = TrialConfig.from_dotted(first.settings).model
     if model.architecture not in ARCHITECTURES:
         raise LaunchError(
             f"{model.architecture} can't be trained in lockstep, only the built-in architectures: train its seeds alone"

@@ -113,12 +113,13 @@ def replay(
         FnostabError: the data set or the network can't be made.
     """
     changed = dict(settings or {})
-    config = _changed(failure.trial.config, changed)
+    config = _changed(TrialConfig.from_dotted(failure.trial.settings), changed)
     at_every_step = config.monitor.model_copy(update={"block_steps": 1, "after_failure": "continue"})
-    spec = failure.trial.model_copy(update={"config": config.model_copy(update={"monitor": at_every_step})})
+    config = config.model_copy(update={"monitor": at_every_step})
+    spec = failure.trial.model_copy(update={"settings": flatten(config)})
     if data_dir is not None:
-        spec = spec.model_copy(update={"data_dir": str(data_dir)})
-    device = choose_device(spec.config.execution.device)
+        spec = spec.model_copy(update={"shared_dir": str(data_dir)})
+    device = choose_device(config.execution.device)
     with _threads(failure.environment.get("threads"), device), tempfile.TemporaryDirectory() as scratch:
         training = set_up(spec)
         curves, probe = Curves(), ModuleProbe()

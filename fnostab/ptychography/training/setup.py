@@ -103,8 +103,8 @@ def set_up(spec: TrialSpec) -> Training:
     Raises:
         FnostabError: the data set or the network can't be made.
     """
-    config = spec.config
-    data = prepare(config.data, config.data_seed(spec.seed), spec.data_dir)
+    config = TrialConfig.from_dotted(spec.settings)
+    data = prepare(config.data, config.data_seed(spec.seed), spec.shared_dir)
     generator = build_initialised(config.model, config.stream(spec.seed, "initialisation"))
     module = PtychoModule(generator, data, config)
     order_seed = config.stream(spec.seed, "data_order")

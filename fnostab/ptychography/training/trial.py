@@ -16,6 +16,7 @@ from fnostab.monitor.exceptions import one_line, outcome_of
 from fnostab.monitor.state import read_state
 from fnostab.ptychography.data import dataset_digest
 from fnostab.ptychography.models import parameter_count
+from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.checkpoint import BestCheckpoint
 from fnostab.ptychography.training.environment import describe_environment, git_state, owner
 from fnostab.ptychography.training.lockstep import Seat
@@ -59,7 +60,7 @@ def run_trial(spec: TrialSpec, directory: Path, seat: Seat | None = None) -> Out
 
 
 def _run(spec: TrialSpec, directory: Path, journal: Journal, seat: Seat | None) -> Outcome:
-    config = spec.config
+    config = TrialConfig.from_dotted(spec.settings)
     device = choose_device(config.execution.device)
     journal.event(names.PARAMS_EVENT, {**flatten(config), "seed": spec.seed, "arm": spec.arm})
     commit = git_state()["commit"]

@@ -83,13 +83,13 @@ def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialR
             names other meanings.
     """
     rows = []
-    wanted = (study.spec.primary_metric, *METRICS_OF_ROW)
+    wanted = (study.spec.metric.key, *METRICS_OF_ROW)
     with reported(store):
         found = read_summaries(store, experiment, study.spec.hash, tags=TAGS_OF_ROW, metrics=wanted)
         for run_id, tags, metrics in found:
             check_schema(run_id, tags)
             try:
-                rows.append(_row(run_id, tags, metrics, study.spec.primary_metric))
+                rows.append(_row(run_id, tags, metrics, study.spec.metric.key))
             except (KeyError, ValueError) as error:
                 raise TrackingError(
                     f"run {run_id} has damaged tags ({error}): correct it, or delete it to leave it out"

@@ -208,7 +208,8 @@ def _tags(spec: StudySpec) -> dict[str, str]:
         names.KIND: names.KIND_STUDY,
         names.STUDY: spec.name,
         names.STUDY_HASH: spec.hash,
-        names.PROFILE: spec.profile,
+        names.TASK: spec.task,
+        **({names.PROFILE: spec.profile} if spec.profile else {}),
         names.SCHEMA_TAG: names.SCHEMA,
         names.VERSION: __version__,
         **as_tags(bounded(spec.description)),
@@ -219,8 +220,8 @@ def _params(spec: StudySpec) -> dict[str, str]:
     params: dict[str, Any] = {
         "control": spec.control,
         "arms": ", ".join(spec.arms),
-        "primary_metric": spec.primary_metric,
-        "profile": spec.profile,
-        "depth": spec.depth,
+        "task": spec.task,
+        "metric": spec.metric.key,
+        **({"profile": spec.profile} if spec.profile else {}),
     }
     return {name: as_text(value) for name, value in (params | {f"role.{k}": v for k, v in spec.roles.items()}).items()}

@@ -1,0 +1,42 @@
+"""Before a study starts: data sets that its arms share; networks and probes that can't be used are refused."""
+
+import time
+from collections.abc import Sequence
+
+import torch
+from rich.console import Console
+
+from fnostab.errors import LaunchError
+from fnostab.ptychography.data import prepare
+from fnostab.ptychography.models import build_generator, check_generator
+from fnostab.ptychography.physics.probe import make_probe
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.ptychography.training.learning_rates import parameter_groups
+from fnostab.ptychography.training.lockstep import insist_on_lockstep
+from fnostab.record.trial import TrialSpec
+
+__all__ = ["prepare_trials"]
+
+
+def prepare_trials(trials: Sequence[TrialSpec], console: Console, *, here: bool, lockstep: bool) -> None:
+    """Make the data sets that all arms share, and see that the launcher can use networks and probes.
+
+    Raises:
+        FnostabError: a network, a probe or the device can't be used.
+    """
+    configs = {trial.arm: TrialConfig.from_dotted(trial.settings) for trial in trials}
+    for arm, config in configs.items():
+        if here and config.execution.device == "cuda" and not torch.cuda.is_available():
+            raise LaunchError("execution.device=cuda, but torch sees no GPU here: use auto or cpu, or mend the driver")
+        generator = build_generator(config.model)
+        check_generator(generator, config.data.N)
+        parameter_groups(generator, config)
+        if lockstep:
+            insist_on_lockstep([next(trial for trial in trials if trial.arm == arm)])
+        make_probe(config.data.probe, config.data.N)
+    shared = {c.data.model_dump_json(): (c, t) for t in trials if "data" not in (c := configs[t.arm]).vary}
+    for config, trial in shared.values():
+        started = time.monotonic()
+        console.print("preparing the data set ...", end=" ")
+        prepare(config.data, config.data_seed(trial.seed), trial.shared_dir)
+        console.print(f"{time.monotonic() - started:.1f} s")

@@ -1,0 +1,189 @@
+"""The task ``ptychography``: what the engine asks of the built-in question."""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fnostab.errors import ConfigError, DataError
+from fnostab.gpus import count_gpus
+from fnostab.ptychography.policy import Policy, policy_path, read_policy
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.record import names
+from fnostab.record.outcomes import Outcome, OutcomeRules
+from fnostab.record.settings import file_sha256, flatten, read_yaml
+from fnostab.record.trial import Measure, Metric, Resources, TrialSpec
+from fnostab.tasks.contract import Settings, Task
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fnostab.launch.slurm.launcher import SlurmLauncher
+    from fnostab.ptychography.preflight import Preflight
+    from fnostab.study.file import StudyFile
+    from fnostab.study.study import Study
+
+__all__ = ["Ptychography", "make_task", "profile_for", "profile_settings"]
+
+VAL_LOSS = "val_loss"
+METRICS = {  # that may decide: higher is better
+    VAL_LOSS: False,
+    names.MAE_AMP: False,
+    names.MAE_PHASE: False,
+    names.SSIM_AMP: True,
+    names.SSIM_PHASE: True,
+}
+SMALL_IS_A_MODEL = "The small profile is a scale model: a demonstration, not a basis for policy."
+SIZES = {"learning rate": "training.learning_rate", "blocks": "model.fno_blocks", "epochs": "training.epochs"}
+PRELOADS = ("fnostab.ptychography.training.process",)
+
+
+class Ptychography(Task):
+    """Hybrid FNO networks that recover an object from its diffraction patterns.
+
+    Args:
+        policy: defaults that a verdict chose; None for none.
+    """
+
+    name = "ptychography"
+    profiles = ("full", "small")
+    metric = Metric(name=VAL_LOSS, of="best")
+    margin = 0.1
+    measures: Mapping[str, Measure] = {names.VAL_SSIM_AMP: Measure(higher_is_better=True, margin=0.02)}
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.policy = policy
+
+    def choose_profile(self, wanted: str, *, gpus: bool) -> str:
+        """``auto`` is full where there is a GPU, small elsewhere."""
+        if wanted == "auto":
+            return "full" if gpus else "small"
+        if wanted not in self.profiles:
+            raise ConfigError(f"profile={wanted!r} is not known; accepted: auto, {', '.join(self.profiles)}")
+        return wanted
+
+    def resolve(self, layers: Sequence[Settings], profile: str | None) -> dict[str, Any]:
+        """Lay a study's settings over the profile's and the policy's; see `Task.resolve`.
+
+        Raises:
+            DataError: the probe file is missing.
+        """
+        own: dict[str, Any] = {}
+        for layer in layers:
+            own |= layer
+        below = self.policy.settings_beside(own) if self.policy else {}
+        settings = (flatten(profile_settings(profile)) if profile else {}) | below | own
+        path = settings.get("data.probe.path")
+        if isinstance(path, str) and path:
+            settings["data.probe.path"] = str(Path(path).absolute())
+            try:
+                settings["data.probe.sha256"] = file_sha256(path)
+            except OSError as error:
+                raise DataError(f"can't read the probe {path}: {error.strerror}; check data.probe.path") from error
+            except ValueError as error:
+                raise DataError(f"can't read the probe {path!r}: {error}; check data.probe.path") from None
+        return flatten(TrialConfig.from_dotted(settings))
+
+    def check(self, study: "Study") -> None:
+        """Refuse metrics that are not recorded, or mean nothing."""
+        metric = study.metric
+        if metric.name not in METRICS:
+            raise ConfigError(
+                f"{study.file.line_of('metric')}metric {metric.name!r} is not known; accepted: {', '.join(METRICS)}"
+            )
+        if metric.higher_is_better != METRICS[metric.name] or (metric.of is None) == (metric.name == VAL_LOSS):
+            how = f"higher_is_better: {str(METRICS[metric.name]).lower()}"
+            of = "of: best or last" if metric.name == VAL_LOSS else "of: null"
+            raise ConfigError(f"{study.file.line_of('metric')}metric {metric.name}: expected {how}, {of}")
+        for arm, settings in study.arms.items():
+            if metric.name in names.PHASE_METRICS and not settings["data.set_phi"]:
+                raise ConfigError(
+                    f"{study.file.name} decides on {metric.name}, but arm {arm} has data.set_phi=false, so that the "
+                    "object has no phase: set data.set_phi=true, or decide on another metric"
+                )
+
+    def identity(self, settings: Settings) -> Any:
+        """All settings but paths, the device, checkpointing and the rules of outcomes."""
+        return TrialConfig.from_dotted(settings).identity()
+
+    def judged(self, settings: Settings, metric: Metric) -> str:
+        """The validation loss, whatever decides."""
+        return f"{names.VAL_PREFIX}{TrialConfig.from_dotted(settings).training.val_loss_name}"
+
+    def rules(self, settings: Settings) -> OutcomeRules:
+        """As the settings under ``monitor`` say."""
+        return TrialConfig.from_dotted(settings).monitor.outcome_rules
+
+    def after_failure(self, settings: Settings) -> Literal["stop", "continue"]:
+        """As ``monitor.after_failure`` says."""
+        return TrialConfig.from_dotted(settings).monitor.after_failure
+
+    def resources(self, settings: Settings) -> Resources:
+        """A GPU unless ``execution.device`` is cpu; imports that trials on a CPU share."""
+        return Resources(gpu=settings["execution.device"] != "cpu", preloads=PRELOADS)
+
+    def size(self, study: "Study") -> str:
+        """Profile, learning rate, depth and epochs of control."""
+        control = study.arms[study.file.control]
+        return f"{study.profile} profile, " + ", ".join(f"{label} {control[key]:g}" for label, key in SIZES.items())
+
+    def caveats(self, profile: str | None) -> tuple[str, ...]:
+        """The small profile is a scale model."""
+        return (SMALL_IS_A_MODEL,) if profile == "small" else ()
+
+    def same_for_all(self, study: "Study") -> tuple[str, ...]:
+        """Object, scan and photon noise, unless the study varies its data with the seed."""
+        varied = study.arms[study.file.control].get("vary") or ()
+        return () if "data" in varied else ("object", "scan", "photon noise", "validation set")
+
+    def notices(self, study: "Study", arms: Sequence[str]) -> list[str]:
+        """What to know of the policy before arms are run."""
+        if self.policy is None:
+            return []
+        lines = [f"policy {policy_path()} in force where an arm says nothing else: {self.policy.summary}"]
+        for arm in arms:
+            architecture = study.arms[arm]["model.architecture"]
+            if arm != study.file.control and architecture in self.policy.deprecated:
+                lines.append(f"arm {arm} uses {architecture}, which that verdict deprecated: see `fnostab policy`")
+        return lines
+
+    def prepare(self, trials: Sequence[TrialSpec], console: "Console", *, here: bool, lockstep: bool) -> None:
+        """Make the data sets that all arms share, and see that networks and probes can be used."""
+        from fnostab.ptychography.preparation import prepare_trials
+
+        prepare_trials(trials, console, here=here, lockstep=lockstep)
+
+    def preflight(self, trials: Sequence[TrialSpec], jobs: int, gpus: int) -> "Preflight":
+        """Estimates of memory and time."""
+        from fnostab.ptychography.preflight import Preflight
+
+        return Preflight({t.arm: TrialConfig.from_dotted(t.settings) for t in trials}, jobs, gpus)
+
+    def run(self, trials: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
+        """Train in this process; several in lockstep."""
+        from fnostab.ptychography.training.process import train
+
+        return train(trials, directories)
+
+
+def make_task(file: "StudyFile | None" = None) -> Ptychography:
+    """The task under the policy in force.
+
+    Raises:
+        ConfigError: the policy is damaged.
+    """
+    return Ptychography(read_policy())
+
+
+def profile_for(wanted: str, cluster: "SlurmLauncher | None") -> str:
+    """The profile of trials on a cluster, or on this machine.
+
+    Raises:
+        ConfigError: there is no such profile.
+    """
+    return Ptychography().choose_profile(wanted, gpus=bool(count_gpus()) if cluster is None else cluster.has_gpus)
+
+
+def profile_settings(profile: str) -> dict[str, Any]:
+    """What a profile sets."""
+    return read_yaml((resources.files("fnostab.ptychography") / "profiles" / f"{profile}.yaml").read_text()) or {}

@@ -1,0 +1,38 @@
+"""The tasks that there are, by name: each is imported only when a study asks for it."""
+
+from importlib import import_module, resources
+from typing import TYPE_CHECKING, Any
+
+from fnostab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fnostab.study.file import StudyFile
+    from fnostab.tasks.contract import Task
+
+__all__ = ["built_in_studies", "make_task", "task_names"]
+
+TASKS = {"ptychography": "fnostab.ptychography.task", "command": "fnostab.tasks.command.task"}
+STUDIES = ("fnostab.ptychography.studies",)  # packages with built-in study files
+
+
+def task_names() -> list[str]:
+    """Names that ``task:`` accepts, and ``command``."""
+    return list(TASKS)
+
+
+def make_task(name: str, file: "StudyFile | None" = None) -> "Task":
+    """The task called ``name``, for a study file.
+
+    Raises:
+        ConfigError: there is none, or the file's part of it is not accepted.
+    """
+    if name not in TASKS:
+        raise ConfigError(f"task={name!r} is not known; accepted: {', '.join(TASKS)}")
+    task: Task = import_module(TASKS[name]).make_task(file)
+    return task
+
+
+def built_in_studies() -> dict[str, Any]:
+    """Study files that come with the tasks, by name: each can be read as text."""
+    found = [p for package in STUDIES for p in resources.files(package).iterdir() if p.name.endswith(".yaml")]
+    return {p.name.removesuffix(".yaml"): p for p in sorted(found, key=lambda p: p.name)}
