@@ -3,11 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COLUMNS", "alone", "decimate"]
+__all__ = ["COLUMNS", "Series", "alone", "decimate"]
 
 COLUMNS = 1600  # of pixels: a page's width at 220 dots per inch
 
 Steps = NDArray[np.int64] | NDArray[np.float64]
+Series = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps, rising, and values, both (n,)
 
 
 def decimate(steps: Steps, values: NDArray[np.float64], columns: int = COLUMNS) -> tuple[Steps, NDArray[np.float64]]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fnostab.errors import ConfigError
-from fnostab.record import names
+from fnostab.ptychography import measured
 from fnostab.record.outcomes import Bound, OutcomeRules
 from fnostab.record.settings import Frozen, digest, explain, flatten, nest, suggestion
 from fnostab.seeding import stream_seed
@@ -233,10 +233,10 @@ class MonitorConfig(Frozen):
         """The same as the engine's rules."""
         return OutcomeRules(
             collapsed={
-                names.AMPLITUDE_SPREAD: Bound(below=self.collapsed_spread),
-                names.PATCH_VARIATION: Bound(below=self.collapsed_patch_variation, validations=2, ends_early=True),
+                measured.AMPLITUDE_SPREAD: Bound(below=self.collapsed_spread),
+                measured.PATCH_VARIATION: Bound(below=self.collapsed_patch_variation, validations=2, ends_early=True),
             },
-            meaningless={names.TWIN_SHARE: Bound(above=self.stagnated_twin_share)},
+            meaningless={measured.TWIN_SHARE: Bound(above=self.stagnated_twin_share)},
             stagnated_vs_baseline=self.stagnated_vs_constant,
             exploded_vs_baseline=self.exploded_vs_constant,
             exploded_vs_best=self.exploded_vs_best,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fnostab.errors import ConfigError, DataError
 from fnostab.gpus import count_gpus
+from fnostab.ptychography import measured
 from fnostab.ptychography.policy import Policy, policy_path, read_policy
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.record import names
@@ -28,10 +29,10 @@ __all__ = ["Ptychography", "make_task", "profile_for", "profile_settings"]
 VAL_LOSS = "val_loss"
 METRICS = {  # that may decide: higher is better
     VAL_LOSS: False,
-    names.MAE_AMP: False,
-    names.MAE_PHASE: False,
-    names.SSIM_AMP: True,
-    names.SSIM_PHASE: True,
+    measured.MAE_AMP: False,
+    measured.MAE_PHASE: False,
+    measured.SSIM_AMP: True,
+    measured.SSIM_PHASE: True,
 }
 SMALL_IS_A_MODEL = "The small profile is a scale model: a demonstration, not a basis for policy."
 SIZES = {"learning rate": "training.learning_rate", "blocks": "model.fno_blocks", "epochs": "training.epochs"}
@@ -49,7 +50,7 @@ class Ptychography(Task):
     profiles = ("full", "small")
     metric = Metric(name=VAL_LOSS, of="best")
     margin = 0.1
-    measures: Mapping[str, Measure] = {names.VAL_SSIM_AMP: Measure(higher_is_better=True, margin=0.02)}
+    measures: Mapping[str, Measure] = {measured.VAL_SSIM_AMP: Measure(higher_is_better=True, margin=0.02)}
 
     def __init__(self, policy: Policy | None = None) -> None:
         self.policy = policy
@@ -96,7 +97,7 @@ class Ptychography(Task):
             of = "of: best or last" if metric.name == VAL_LOSS else "of: null"
             raise ConfigError(f"{study.file.line_of('metric')}metric {metric.name}: expected {how}, {of}")
         for arm, settings in study.arms.items():
-            if metric.name in names.PHASE_METRICS and not settings["data.set_phi"]:
+            if metric.name in measured.PHASE_METRICS and not settings["data.set_phi"]:
                 raise ConfigError(
                     f"{study.file.name} decides on {metric.name}, but arm {arm} has data.set_phi=false, so that the "
                     "object has no phase: set data.set_phi=true, or decide on another metric"

@@ -30,6 +30,7 @@ GIT_COMMIT = "fnostab.git_commit"
 DEVICE = "fnostab.device"
 LOCKSTEP = "fnostab.lockstep"  # how many trials the process trained side by side
 DATASET_DIGEST = "fnostab.dataset_digest"
+SCHEDULED_STEPS = "fnostab.scheduled_steps"  # optimiser steps of the whole training
 THINNED = "fnostab.thinned"  # when `fnostab prune` took points away; the run takes no more of them
 SHORT_ARM = "arm"  # short copies, for the UI's grouping
 SHORT_SEED = "seed"
@@ -50,13 +51,10 @@ SPIKE = "grad_norm/spike"
 
 # At every validation
 VAL_PREFIX = "val/"
-AMPLITUDE_SPREAD = "val/amplitude_spread"  # of the stitched prediction, over the truth's
-PATCH_VARIATION = "val/patch_variation"  # from patch to patch, over the mean amplitude
-TWIN_SHARE = "val/twin_share"  # of the patches, those nearer to the truth's twin image than to the truth
 ACTIVATION_MEAN = "activation_mean/"  # + block name
 ACTIVATION_STD = "activation_std/"
-DEAD_UNITS = "dead_units/"  # share of the channels of the block's GELU
-SPECTRAL_TO_LOCAL = "spectral_to_local/"  # root mean square of the spectral branch over the 3x3 convolution's
+DEAD_UNITS = "dead_units/"  # share of a module's channels
+SPECTRAL_TO_LOCAL = "spectral_to_local/"  # root mean square of one branch over the other's
 LOW_FREQUENCIES = "low_frequencies/"  # share of the output's power
 BLOCK_QUANTITIES = (ACTIVATION_MEAN, ACTIVATION_STD, DEAD_UNITS, SPECTRAL_TO_LOCAL, LOW_FREQUENCIES)
 RESIDUAL_GAIN = "residual_gain/"
@@ -66,13 +64,6 @@ BLOCK_GRAD_NORM = "block_grad_norm/"
 VAL_LOSS_BEST = "val_loss_best"  # decides
 VAL_LOSS_LAST = "val_loss_last"
 CONSTANT_LOSS = "constant_output_loss"
-SSIM_AMP = "test/ssim_amp"
-SSIM_PHASE = "test/ssim_phase"
-MAE_AMP = "test/mae_amp"
-MAE_PHASE = "test/mae_phase"
-CONSTANT_SSIM_AMP = "test/ssim_amp_constant"
-CONSTANT_SSIM_PHASE = "test/ssim_phase_constant"
-VAL_SSIM_AMP = "val/ssim_amp"
 NAN_EVENTS = "nan_events"
 INF_EVENTS = "inf_events"
 SPIKES = "spike_events"
@@ -85,7 +76,6 @@ SAMPLES_PER_S = "samples_per_s"
 PEAK_MEMORY = "peak_memory_bytes"
 PARAMETERS = "params_real"  # real numbers; a complex weight counts as two
 
-PHASE_METRICS = (SSIM_PHASE, MAE_PHASE)
 
 # Events in a journal
 PARAMS_EVENT = "params"

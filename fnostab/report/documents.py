@@ -9,12 +9,10 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from fnostab.decision import Criterion, State
 from fnostab.errors import ConfigError
-from fnostab.ptychography.report.cure import SearchReport
-from fnostab.ptychography.report.story import Story
 from fnostab.report.content import Report
 from fnostab.report.pictures import Picture
 
-__all__ = ["HTML", "MARKDOWN", "to_html", "to_markdown", "write", "write_search", "write_story"]
+__all__ = ["HTML", "MARKDOWN", "PICTURES", "environment", "to_html", "to_markdown", "write", "write_files"]
 
 HTML = "report.html"
 MARKDOWN = "report.md"
@@ -32,12 +30,12 @@ MEANINGS = {  # of criteria, for readers who have not seen the program
 
 def to_html(report: Report) -> str:
     """One page: its style and pictures are part of it; no script, nothing to load."""
-    return _environment().get_template("report.html.j2").render(report=report)
+    return environment().get_template("report.html.j2").render(report=report)
 
 
 def to_markdown(report: Report) -> str:
     """The same in Markdown; pictures are files in the folder ``pictures``."""
-    return _environment().get_template("report.md.j2").render(report=report, folder=PICTURES)
+    return environment().get_template("report.md.j2").render(report=report, folder=PICTURES)
 
 
 def write(report: Report, folder: Path) -> list[Path]:
@@ -46,38 +44,15 @@ def write(report: Report, folder: Path) -> list[Path]:
     Raises:
         ConfigError: it can't be written.
     """
-    return _write(folder, {HTML: to_html(report), MARKDOWN: to_markdown(report)}, report.pictures)
+    return write_files(folder, {HTML: to_html(report), MARKDOWN: to_markdown(report)}, report.pictures)
 
 
-def write_story(story: Story, folder: Path) -> list[Path]:
-    """Write ``strategy.html`` and ``strategy.md`` into ``folder``; return all files, the HTML first.
-
-    Raises:
-        ConfigError: it can't be written.
-    """
-    environment = _environment()
-    texts = {
-        name: environment.get_template(f"{name}.j2").render(story=story, folder=PICTURES)
-        for name in ("strategy.html", "strategy.md")
-    }
-    return _write(folder, texts, story.pictures)
-
-
-def write_search(search: SearchReport, folder: Path) -> list[Path]:
-    """Write ``report.html`` and ``README.md`` of a search for a cure into ``folder``; return all files, the HTML first.
+def write_files(folder: Path, texts: Mapping[str, str], pictures: Sequence[Picture]) -> list[Path]:
+    """Write texts by file name, and pictures beside them, into ``folder``; return all files, the first text first.
 
     Raises:
         ConfigError: they can't be written.
     """
-    environment = _environment()
-    texts = {
-        name: environment.get_template(template).render(search=search, folder=PICTURES)
-        for name, template in ((HTML, "cure.html.j2"), ("README.md", "cure.md.j2"))
-    }
-    return _write(folder, texts, [search.picture])
-
-
-def _write(folder: Path, texts: Mapping[str, str], pictures: Sequence[Picture]) -> list[Path]:
     files = {
         **{folder / name: text.encode() for name, text in texts.items()},
         **{folder / PICTURES / picture.file_name: picture.content for picture in pictures},
@@ -91,9 +66,10 @@ def _write(folder: Path, texts: Mapping[str, str], pictures: Sequence[Picture]) 
     return list(files)
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("fnostab.report"), PackageLoader("fnostab.ptychography.report")]),
+def environment(*rooms: str) -> Environment:
+    """Templates of the report, and of the packages in ``rooms``."""
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader(room) for room in ("fnostab.report", *rooms)]),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -111,9 +87,9 @@ def _environment() -> Environment:
         "words": lambda text: str(text).replace("_", " "),
         "md": _markdown_text,
     }
-    environment.filters.update(filters)
-    environment.globals["MEANINGS"] = MEANINGS
-    return environment
+    made.filters.update(filters)
+    made.globals["MEANINGS"] = MEANINGS
+    return made
 
 
 def _number(value: float | None) -> str:

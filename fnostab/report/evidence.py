@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fnostab.decision import Stage
+from fnostab.figures.decimation import Series
 from fnostab.figures.fan import Curve
-from fnostab.ptychography.figures.trial import Series
 from fnostab.record import names
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow

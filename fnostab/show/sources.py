@@ -6,11 +6,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from fnostab.errors import ConfigError, FnostabError
+from fnostab.errors import FnostabError
 from fnostab.launch.slurm.records import queued_jobs
-from fnostab.ptychography.settings import TrialConfig
 from fnostab.record.attempt import is_alive
 from fnostab.record.journal import FILE_NAME
 from fnostab.record.norm_curve import NormCurve
@@ -21,7 +18,7 @@ from fnostab.record.trial import StudySpec, TrialSpec
 from fnostab.show.state import TrialState, of_progress
 from fnostab.tracking import StudyWatch, WatchedTrial
 
-__all__ = ["QUIET_S", "Journals", "Records", "changed_s", "newest_folder", "of_record", "scheduled_steps"]
+__all__ = ["QUIET_S", "Journals", "Records", "changed_s", "newest_folder", "of_record"]
 
 QUIET_S = 60.0  # after which journals that nobody writes belong to a study that has ended
 SHARE_OF_STORE = 0.2  # of the time that the store is kept busy with questions
@@ -133,22 +130,9 @@ class Records:
                 self.trouble = str(error)
 
 
-def scheduled_steps(spec: StudySpec) -> dict[str, int]:
-    """Optimiser steps of a whole training, by arm: a store does not hold them until it has ended."""
-    steps = {}
-    for arm, settings in spec.arms.items():
-        try:
-            config = TrialConfig.from_dotted(settings)
-        except (ConfigError, ValidationError):  # recorded by a version with other settings
-            continue
-        data, training = config.data, config.training
-        along_a_side = (data.object_size - data.N) // data.scan_stride_train + 1
-        steps[arm] = math.ceil(data.nimgs_train * along_a_side**2 / training.batch_size) * training.epochs
-    return steps
-
-
-def of_record(trial: WatchedTrial, steps: int | None) -> TrialState:
+def of_record(trial: WatchedTrial) -> TrialState:
     """A trial's run as a state."""
+    steps = trial.scheduled_steps
     curve, since = NormCurve(), 0
     for step, norm in trial.window_max:
         curve.add(norm, step, since)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from fnostab.errors import ConfigError, TrackingError
 from fnostab.record.trial import StudySpec
-from fnostab.show.sources import Journals, Records, changed_s, newest_folder, of_record, scheduled_steps
+from fnostab.show.sources import Journals, Records, changed_s, newest_folder, of_record
 from fnostab.show.state import StudyState
 from fnostab.show.view import Display, snapshot
 from fnostab.tracking import (
@@ -87,14 +87,11 @@ class _Watched:
     trouble: str | None = None
 
     def __post_init__(self) -> None:
-        self._steps = scheduled_steps(self.spec)
         self._jobs = 1
 
     def state(self) -> StudyState:
         """How the study stands. A trial's own journal is believed before the store, which is told later."""
-        rows = (
-            {(t.arm, t.seed): of_record(t, self._steps.get(t.arm)) for t in self.records.trials} if self.records else {}
-        )
+        rows = {(t.arm, t.seed): of_record(t) for t in self.records.trials} if self.records else {}
         known = {key: row.outcome for key, row in rows.items() if row.outcome is not None}
         found = self.journals.read(known) if self.journals else {}
         written = {key: trial for key, trial in found.items() if trial.seconds is not None or key not in rows}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fnostab.tracking.read.runs_elsewhere import RunElsewhere, runs_elsewhere, set_aside
     from fnostab.tracking.read.studies import StudyRecord, find_experiment, newest_study, trial_rows
     from fnostab.tracking.read.watching import StudyWatch, WatchedTrial, existing_store, find_study, newest_experiment
-    from fnostab.tracking.registry import fetch_checkpoint, register_generator
+    from fnostab.tracking.registry import RegisteredModel, fetch_checkpoint, register_network
     from fnostab.tracking.repair.reconcile import ClosedRun, Reconciliation, reconcile
     from fnostab.tracking.repair.sync import SyncReport, sync
     from fnostab.tracking.store.passwords import create_admin, needs_admin
@@ -31,6 +31,7 @@ __all__ = [
     "ClosedRun",
     "InstalledViews",
     "Reconciliation",
+    "RegisteredModel",
     "RunElsewhere",
     "Store",
     "StudyRecord",
@@ -62,7 +63,7 @@ __all__ = [
     "open_store",
     "plain_address",
     "reconcile",
-    "register_generator",
+    "register_network",
     "runs_elsewhere",
     "set_aside",
     "sync",
@@ -85,8 +86,9 @@ _MODULE_OF = {
     "ClosedRun": "repair.reconcile",
     "Reconciliation": "repair.reconcile",
     "reconcile": "repair.reconcile",
+    "RegisteredModel": "registry",
     "fetch_checkpoint": "registry",
-    "register_generator": "registry",
+    "register_network": "registry",
     "end_unwritten": "upload.trial_run",
     "create_admin": "store.passwords",
     "needs_admin": "store.passwords",

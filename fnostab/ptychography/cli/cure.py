@@ -139,7 +139,7 @@ class _Search:
     def conclude(self, chosen: str) -> None:
         """Say what holds, and write report, tables and figure."""
         from fnostab.ptychography.report.cure import SearchReport, claims, cure_table, write_rows, write_trials
-        from fnostab.report.documents import write_search
+        from fnostab.ptychography.report.documents import write_search
         from fnostab.report.stress_picture import stress_picture
         from fnostab.report.verdict import evidence_text
 

@@ -68,6 +68,13 @@ def _show(policy: Policy | None, console: Console) -> None:
         console.print(f"  {line}", markup=False)
 
 
+EXAMPLE_BATCH = 2  # torch.export makes a batch of 1 a constant: the network would take no other
+ABOUT_MODEL = (
+    "Measured amplitudes (B, 1, N, N) float32 in, complex object patches (B, 1, N, N) complex64 out. "
+    f"Registered by `fnostab decide --apply`; the alias {CHAMPION} is the network of the last GOLD."
+)
+
+
 @dataclass(frozen=True)
 class Action:
     """What a verdict would change.
@@ -170,9 +177,11 @@ def _plan(action: Action) -> list[str]:
 
 
 def _register(store: Store, judged: Judged, stage: str, trial: TrialRow) -> str:
+    import numpy as np
+
     from fnostab.ptychography.training.checkpoint import load_checkpoint
     from fnostab.report.verdict import headline
-    from fnostab.tracking import fetch_checkpoint, register_generator
+    from fnostab.tracking import RegisteredModel, fetch_checkpoint, register_network
 
     study, run_id = judged.case.studies[stage], trial.run_id or ""
     with tempfile.TemporaryDirectory() as folder:
@@ -187,6 +196,9 @@ def _register(store: Store, judged: Judged, stage: str, trial: TrialRow) -> str:
         names.PROFILE: str(study.profile),
         names.CONFIG_HASH: spec.config_hash,
     }
-    return register_generator(
-        store, generator, spec.settings["data.N"], verdict_run=judged.verdict_run, trial_run=run_id, tags=tags
+    N = spec.settings["data.N"]
+    example = np.random.default_rng(0).random((EXAMPLE_BATCH, 1, N, N), dtype=np.float32)
+    model = RegisteredModel(MODEL_NAME, CHAMPION, ABOUT_MODEL)
+    return register_network(
+        store, generator, example, model=model, verdict_run=judged.verdict_run, trial_run=run_id, tags=tags
     )

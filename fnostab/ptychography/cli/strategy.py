@@ -206,8 +206,8 @@ class _Chain:
 
     def report(self, judged: Judged, next_step: str, output: Path) -> None:
         """Write the report, add it to the verdict's run, and say where it is."""
+        from fnostab.ptychography.report.documents import write_story
         from fnostab.ptychography.report.story import compose_story
-        from fnostab.report.documents import write_story
         from fnostab.tracking.read.histories import log_files, run_page
 
         self.heading("report", "what was asked, run and found, and how to repeat it")

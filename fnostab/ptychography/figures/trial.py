@@ -11,16 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fnostab.figures.decimation import alone, decimate
+from fnostab.figures.decimation import Series, alone, decimate
 from fnostab.figures.style import COLOURS, INK, STYLE, legend_below, mark_nonfinite, plain_powers
 
-__all__ = ["Panel", "Series", "history_figure", "reconstruction_figure"]
+__all__ = ["Panel", "history_figure", "reconstruction_figure"]
 
 ERRORS = "cividis"  # its lightness rises all the way, so that the sign of an error is seen in grey too
 WIDTH, ROW_HEIGHT, IMAGE = 7.2, 2.2, 1.67  # inches
 LINE_COLOURS = (COLOURS[0], COLOURS[4])  # dark under light: both are seen in grey
-
-Series = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps, rising, and values, both (n,)
 
 
 @dataclass(frozen=True, eq=False)

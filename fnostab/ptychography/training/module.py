@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from fnostab.ptychography import measured
 from fnostab.ptychography.data.grid_lines import GridLines
 from fnostab.ptychography.physics.evaluation import amplitude_spread, evaluate, patch_variation
 from fnostab.ptychography.physics.far_field import far_field
@@ -27,7 +28,6 @@ from fnostab.ptychography.training.reconstruction import reconstruct, true_patch
 from fnostab.ptychography.training.schedules import rate_factor
 from fnostab.ptychography.training.stable_adamw import StableAdamW
 from fnostab.ptychography.training.zclip import ZClip
-from fnostab.record import names
 
 __all__ = ["PtychoModule"]
 
@@ -106,10 +106,10 @@ class PtychoModule(lightning.LightningModule):
         scores = [evaluate(*pair, set_phi=False) for pair in pairs]
         truth = true_patches(self.data.validation, self.config.data.N)
         self.log(self.config.training.val_loss_name, loss)
-        self.log(names.AMPLITUDE_SPREAD, float(np.mean([amplitude_spread(*pair) for pair in pairs])))
-        self.log(names.PATCH_VARIATION, patch_variation(patches))
-        self.log(names.TWIN_SHARE, twin_share(patches[:, 0].cpu(), truth, self.data.probe))
-        self.log(names.VAL_SSIM_AMP, float(np.mean([score.ssim_amp for score in scores])))
+        self.log(measured.AMPLITUDE_SPREAD, float(np.mean([amplitude_spread(*pair) for pair in pairs])))
+        self.log(measured.PATCH_VARIATION, patch_variation(patches))
+        self.log(measured.TWIN_SHARE, twin_share(patches[:, 0].cpu(), truth, self.data.probe))
+        self.log(measured.VAL_SSIM_AMP, float(np.mean([score.ssim_amp for score in scores])))
 
     def configure_optimizers(self) -> Any:
         training = self.config.training

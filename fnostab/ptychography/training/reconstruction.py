@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fnostab.ptychography import measured
 from fnostab.ptychography.data.grid_lines import Split
 from fnostab.ptychography.physics.evaluation import constant_scores, evaluate
 from fnostab.ptychography.physics.scan import centre_crop, extract_patches, stitch
 from fnostab.ptychography.settings import DataConfig
-from fnostab.record import names
 
 __all__ = ["predict", "reconstruct", "score", "true_patches"]
 
@@ -47,12 +47,12 @@ def score(pairs: list[tuple[Tensor, Tensor]], config: DataConfig) -> dict[str, f
     predicted = [evaluate(*pair, set_phi=config.set_phi) for pair in pairs]
     constant = [constant_scores(truth, set_phi=config.set_phi) for _, truth in pairs]
     values = {
-        names.MAE_AMP: [s.mae_amp for s in predicted],
-        names.SSIM_AMP: [s.ssim_amp for s in predicted],
-        names.CONSTANT_SSIM_AMP: [s.ssim_amp for s in constant],
+        measured.MAE_AMP: [s.mae_amp for s in predicted],
+        measured.SSIM_AMP: [s.ssim_amp for s in predicted],
+        measured.CONSTANT_SSIM_AMP: [s.ssim_amp for s in constant],
     }
     if config.set_phi:
-        values[names.MAE_PHASE] = [s.mae_phase for s in predicted if s.mae_phase is not None]
-        values[names.SSIM_PHASE] = [s.ssim_phase for s in predicted if s.ssim_phase is not None]
-        values[names.CONSTANT_SSIM_PHASE] = [s.ssim_phase for s in constant if s.ssim_phase is not None]
+        values[measured.MAE_PHASE] = [s.mae_phase for s in predicted if s.mae_phase is not None]
+        values[measured.SSIM_PHASE] = [s.ssim_phase for s in predicted if s.ssim_phase is not None]
+        values[measured.CONSTANT_SSIM_PHASE] = [s.ssim_phase for s in constant if s.ssim_phase is not None]
     return {name: float(np.mean(each)) for name, each in values.items()}

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from fnostab.ptychography.figures.trial import Panel, Series, history_figure, reconstruction_figure
+from fnostab.figures.decimation import Series
+from fnostab.ptychography.figures.trial import Panel, history_figure, reconstruction_figure
 from fnostab.ptychography.physics.alignment import align
 from fnostab.record import names
 from fnostab.record.journal import Point, read_journal

@@ -13,10 +13,8 @@ from urllib.parse import quote
 
 from mlflow import MlflowClient
 
-from fnostab.ptychography.settings import TrialConfig
 from fnostab.record import names
 from fnostab.record.outcomes import EXCLUDED, FAILURES, Outcome
-from fnostab.record.settings import flatten
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.upload.batch import as_text
 
@@ -115,7 +113,7 @@ def trial_note(
     title = f"Arm **{escaped(arm)}**, seed {escaped(seed)}" if arm else "A run outside any study"
     lines = [f"{title}: **{escaped(outcome.get('outcome') or 'ended')}**", ""]
     lines += [f"- {line}" for line in _what_happened(outcome)]
-    lines += ["", *_what_it_is(arm, arms, control, run.data.params), ""]
+    lines += ["", *_what_it_is(arm, arms, control), ""]
     links = _trial_links(experiment, run_id, tags, known)
     pictures = [path for path in known if path.endswith(".png")][:PICTURES]
     images = "".join(f"![](get-artifact?path={quote(path)}&run_uuid={run_id})\n\n" for path in pictures)
@@ -165,18 +163,19 @@ def _what_happened(outcome: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _what_it_is(
-    arm: str | None, arms: Mapping[str, Mapping[str, Any]], control: str, params: Mapping[str, str]
-) -> list[str]:
-    """How the arm differs from control or, for control itself, from the defaults."""
-    if arm is not None and arm in arms and control in arms and arm != control:
-        title, changed = f"It differs from {code(control)} in:", _differences(arms[arm], arms[control])
-    else:
-        defaults = {name: as_text(value) for name, value in flatten(TrialConfig()).items()}
-        title = "It is the control arm; settings that are not the defaults:" if arm == control else "Not the defaults:"
-        changed = _differences({name: value for name, value in params.items() if name in defaults}, defaults)
+def _what_it_is(arm: str | None, arms: Mapping[str, Mapping[str, Any]], control: str) -> list[str]:
+    """How the arm differs from control."""
+    if arm is None or arm not in arms or control not in arms:
+        return []
+    if arm == control:
+        return ["It is the control arm."]
+    changed = _differences(arms[arm], arms[control])
     more = [f"and {len(changed) - MOST_LINES} more"] if len(changed) > MOST_LINES else []
-    return [title, "", *(f"- {line}" for line in [*changed[:MOST_LINES], *more] or ["nothing"])]
+    return [
+        f"It differs from {code(control)} in:",
+        "",
+        *(f"- {line}" for line in [*changed[:MOST_LINES], *more] or ["nothing"]),
+    ]
 
 
 def _differences(settings: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:

@@ -21,8 +21,6 @@ __all__ = ["StudyRecord", "check_schema", "find_experiment", "newest_study", "tr
 TAGS_OF_ROW = (names.ARM, names.SEED, names.OUTCOME, names.FAILURE_STEP, names.RULES_HELD, names.SCHEMA_TAG)
 METRICS_OF_ROW = (
     names.LAST_STEP,
-    names.VAL_SSIM_AMP,
-    names.AMPLITUDE_SPREAD,
     names.GRAD_P99_LAST_HALF,
     names.GRAD_MEDIAN_LAST_HALF,
 )
@@ -83,7 +81,7 @@ def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialR
             names other meanings.
     """
     rows = []
-    wanted = (study.spec.metric.key, *METRICS_OF_ROW)
+    wanted = (study.spec.metric.key, *METRICS_OF_ROW, *study.spec.measures)
     with reported(store):
         found = read_summaries(store, experiment, study.spec.hash, tags=TAGS_OF_ROW, metrics=wanted)
         for run_id, tags, metrics in found:
@@ -108,8 +106,8 @@ def _row(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], pri
         loss=metrics.get(primary_metric),
         failure_step=None if failure_step is None else int(failure_step),
         last_step=None if last_step is None else int(last_step),
-        ssim_amp=metrics.get(names.VAL_SSIM_AMP),
-        amplitude_spread=metrics.get(names.AMPLITUDE_SPREAD),
+        ssim_amp=metrics.get("val/ssim_amp"),
+        amplitude_spread=metrics.get("val/amplitude_spread"),
         rules_held=tuple(Outcome(rule.strip()) for rule in tags.get(names.RULES_HELD, "").split(";") if rule.strip()),
         grad_ratio=p99 / median if p99 is not None and median else None,
         run_id=run_id,

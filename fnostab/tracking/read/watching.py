@@ -26,7 +26,7 @@ __all__ = ["StudyWatch", "WatchedTrial", "existing_store", "find_study", "newest
 RECENT = 20  # ended runs of which a poll asks for everything
 HISTORIES = 16  # read in one poll
 SHARE_OF_FULL = 0.1  # of the time that is spent on reading all outcomes
-TAGS = (names.ARM, names.SEED, names.OUTCOME, names.FAILURE_STEP, names.REASON, names.OWNER)
+TAGS = (names.ARM, names.SEED, names.OUTCOME, names.FAILURE_STEP, names.REASON, names.OWNER, names.SCHEDULED_STEPS)
 METRICS = (names.TRAIN_LOSS, names.GRAD_NORM, names.SPIKES, names.LAST_STEP)
 
 
@@ -38,6 +38,7 @@ class WatchedTrial:
         outcome: None until it is known.
         running: whether a process is at work on it, as far as that can be told from here.
         step: last recorded one, 0-based.
+        scheduled_steps: of the whole training; None if that was not recorded.
         start_s: Unix time; None if only its outcome was read.
         end_s: the same.
         spikes: of the gradient norm; None if nobody counted.
@@ -50,6 +51,7 @@ class WatchedTrial:
     outcome: Outcome | None
     running: bool
     step: int | None = None
+    scheduled_steps: int | None = None
     loss: float | None = None
     grad_norm: float | None = None
     spikes: int | None = None
@@ -219,6 +221,7 @@ def _trial(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], a
         metrics.get(names.LAST_STEP),
         metrics.get(names.SPIKES),
     )
+    scheduled = tags.get(names.SCHEDULED_STEPS)
     outcome = Outcome(tags.get(names.OUTCOME, Outcome.RUNNING))
     return WatchedTrial(
         run_id=run_id,
@@ -227,6 +230,7 @@ def _trial(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], a
         outcome=None if at_work or outcome is Outcome.RUNNING else outcome,
         running=at_work,
         step=None if last_step is None else int(last_step),
+        scheduled_steps=None if scheduled is None else int(scheduled),
         loss=metrics.get(names.TRAIN_LOSS),
         grad_norm=metrics.get(names.GRAD_NORM),
         spikes=None if spikes is None else int(spikes),

@@ -44,6 +44,8 @@ class Batch:
             self.params |= {name: as_text(value) for name, value in record.payload.items()}
         elif record.name == names.TAGS_EVENT:
             self.tags |= {name: as_text(value) for name, value in record.payload.items()}
+        elif record.name == names.STARTED_EVENT and record.payload.get("scheduled_steps") is not None:
+            self.tags[names.SCHEDULED_STEPS] = as_text(record.payload["scheduled_steps"])
 
     def calls(self, known_params: set[str]) -> Iterator[dict[str, Any]]:
         """Arguments of each call of log_batch, without params that the run has: MLflow never changes one."""
