@@ -12,10 +12,11 @@ import click
 
 from fnostab import __version__
 from fnostab.errors import FnostabError
+from fnostab.tasks.registry import COMMANDS as OF_TASKS
 
 __all__ = ["main"]
 
-COMMANDS = {
+OWN = {
     "run": "Run a study: arms over seeds, recorded in MLflow.",
     "watch": "Show a study while it runs.",
     "cancel": "End a study, wherever its trials run.",
@@ -24,10 +25,7 @@ COMMANDS = {
     "estimate": "Say what memory and time a study takes.",
     "decide": "Turn the records of a study into a verdict.",
     "report": "Write a verdict with its figures as one HTML file.",
-    "policy": "Show what verdicts made the default.",
     "export": "Write the trials of a study as a CSV table.",
-    "replay": "Run a failure again from its black box.",
-    "activations": "Show the drift of the activations against depth.",
     "studies": "List the built-in studies.",
     "sync": "Send journals on disk to MLflow.",
     "reconcile": "Close runs whose process is gone.",
@@ -38,7 +36,7 @@ COMMANDS = {
 }
 
 
-OF_PTYCHOGRAPHY = ("policy", "replay", "activations")
+COMMANDS = OWN | {name: about for name, (about, _) in OF_TASKS.items()}
 
 
 class _Lazy(click.Group):
@@ -48,8 +46,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        room = "fnostab.ptychography.cli" if cmd_name in OF_PTYCHOGRAPHY else "fnostab.cli"
-        command: click.Command = importlib.import_module(f"{room}.{cmd_name}").command
+        module = f"fnostab.cli.{cmd_name}" if cmd_name in OWN else OF_TASKS[cmd_name][1]
+        command: click.Command = importlib.import_module(module).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -21,6 +21,7 @@ def load_after(
     experiment: str,
     study: str,
     profile: str,
+    epochs: int | None,
     overrides: Mapping[str, Any],
     tracking_uri: str | None,
     console: Console,
@@ -31,6 +32,7 @@ def load_after(
         experiment: name of Stage A's experiment.
         study: name or file of the deep study.
         profile: "auto" or that of Stage A.
+        epochs: of every trial; None for what the settings say.
         overrides: dotted settings that win over everything else.
         tracking_uri: of MLflow.
         console: to say on which verdict the study rests.
@@ -39,8 +41,8 @@ def load_after(
         LaunchError: the verdict asks for something else first.
         FnostabError: there is no such experiment, no verdict that can be read, or a setting is not accepted.
     """
-    from fnostab.ptychography.deep import deep_study
     from fnostab.study.study import read_study_file
+    from fnostab.tasks.registry import hook, make_task
     from fnostab.tracking import find_experiment, newest_study, newest_verdict, open_store
 
     if Path(experiment).suffix in (".csv", ".json"):
@@ -63,4 +65,10 @@ def load_after(
         highlight=False,
         soft_wrap=True,
     )
-    return deep_study(file, earlier, profile, overrides), verdict.stage_b
+    deep_study = hook(file.task or "command", "after")
+    if deep_study is None:
+        raise LaunchError(
+            f"--from: {study} is of task {file.task or 'command'}, which has no studies that follow others"
+        )
+    of_epochs = {} if epochs is None else {make_task(earlier.task).epochs: epochs}
+    return deep_study(file, earlier, profile, of_epochs | dict(overrides)), verdict.stage_b

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from fnostab.cli.options import (
 )
 from fnostab.errors import ConfigError, DecisionError, LaunchError, TrackingError
 from fnostab.startup import imports_that_stay
+from fnostab.tasks.registry import CHAINS, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,10 +32,6 @@ if TYPE_CHECKING:
     from fnostab.launch.launcher import Launcher
     from fnostab.launch.run import StudyRun
     from fnostab.study.study import Study
-
-
-STRATEGY = "strategy"  # in place of a study's name
-CURE = "cure"  # the same
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -91,14 +89,8 @@ def command(
         "lockstep": positive("lockstep", lockstep),
         "attempts": positive("attempts", attempts),
     }
-    if options["study"] == STRATEGY:
-        from fnostab.ptychography.cli.strategy import run_strategy
-
-        run_strategy(**given, **options)
-    elif options["study"] == CURE:
-        from fnostab.ptychography.cli.cure import run_cure
-
-        run_cure(**given, **options)
+    if options["study"] in CHAINS:
+        load(CHAINS[options["study"]])(**given, **options)
     else:
         run_and_report(**given, **options)
 
@@ -168,7 +160,7 @@ def execute(
     from fnostab.launch.retries import ATTEMPTS
 
     loaded, arms, launcher = _resolve(jobs=jobs, tracking_uri=tracking_uri, console=console, **options)
-    run_study = _load(console)
+    run_study = _load(loaded, console)
     result = run_study(
         loaded,
         experiment=experiment or loaded.file.name,
@@ -238,15 +230,14 @@ def _resolve(
     on_cluster = make_launcher(launcher, cluster, jobs)
     gpus = None if on_cluster is None else on_cluster.has_gpus
     overrides = parse_settings((*as_assignments(extra), *settings))
-    if (n_epochs := positive("epochs", epochs)) is not None:
-        overrides["training.epochs"] = n_epochs
+    n_epochs = positive("epochs", epochs)
     if from_experiment:
         from fnostab.cli.after import load_after
 
-        loaded, deserving = load_after(from_experiment, study, profile, overrides, tracking_uri, console)
+        loaded, deserving = load_after(from_experiment, study, profile, n_epochs, overrides, tracking_uri, console)
         arms = arms or deserving
     else:
-        loaded = load_study(study, profile, overrides, gpus=gpus)
+        loaded = load_study(study, profile, overrides, epochs=n_epochs, gpus=gpus)
     if alpha is not None:
         loaded.file = loaded.file.model_copy(update={"alpha": alpha})
     if profile == "auto" and loaded.profile and not from_experiment:
@@ -262,13 +253,14 @@ def _resolve(
     return loaded, arms, LocalLauncher(default_jobs(gpu) if jobs is None else jobs, gpu, lockstep)
 
 
-def _load(console: Console) -> Callable[..., StudyRun]:
+def _load(study: Study, console: Console) -> Callable[..., StudyRun]:
     """`run_study`, with all that it needs imported: that takes seconds, in which something should be said."""
-    console.print("loading torch and MLflow ...", end=" ")
+    modules = study.resources.preloads
+    console.print(f"loading {'torch and ' if modules else ''}MLflow ...", end=" ")
     started = time.monotonic()
     with imports_that_stay():
-        import fnostab.ptychography.data
-        import fnostab.ptychography.models  # noqa: F401 - both import torch, which would be silent later
+        for module in modules:  # they take seconds, which would be silent later
+            import_module(module)
         from fnostab.launch.run import run_study
 
     console.print(f"{time.monotonic() - started:.1f} s", highlight=False)

@@ -73,7 +73,7 @@ class LocalLauncher:
     Args:
         jobs: processes side by side.
         device: "auto", "cpu" or "cuda"; with GPUs the processes take turns on them.
-        lockstep: seeds of an arm that share a process, see `fnostab.ptychography.training.lockstep`.
+        lockstep: seeds of an arm that share a process, where the task can train them so.
         forks: whether trials on a CPU are forks of one process, where they can be.
     """
 

@@ -36,6 +36,7 @@ METRICS = {  # that may decide: higher is better
 }
 SMALL_IS_A_MODEL = "The small profile is a scale model: a demonstration, not a basis for policy."
 SIZES = {"learning rate": "training.learning_rate", "blocks": "model.fno_blocks", "epochs": "training.epochs"}
+HOOKS = {"apply": "fnostab.ptychography.cli.policy:act_on", "after": "fnostab.ptychography.deep:deep_study"}
 PRELOADS = ("fnostab.ptychography.training.process",)
 
 
@@ -50,6 +51,7 @@ class Ptychography(Task):
     profiles = ("full", "small")
     metric = Metric(name=VAL_LOSS, of="best")
     margin = 0.1
+    epochs = "training.epochs"
     measures: Mapping[str, Measure] = {measured.VAL_SSIM_AMP: Measure(higher_is_better=True, margin=0.02)}
 
     def __init__(self, policy: Policy | None = None) -> None:

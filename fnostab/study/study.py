@@ -196,7 +196,12 @@ class Study:
 
 
 def load_study(
-    name: str, profile: str = "auto", overrides: Mapping[str, Any] | None = None, *, gpus: bool | None = None
+    name: str,
+    profile: str = "auto",
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    epochs: int | None = None,
+    gpus: bool | None = None,
 ) -> Study:
     """Load a built-in study by name, or one of your own by its path.
 
@@ -204,6 +209,7 @@ def load_study(
         name: of the study, or path of its YAML file.
         profile: a named layer of the task's settings; ``auto`` lets the task choose.
         overrides: settings that win over everything else.
+        epochs: of every trial; None for what the settings say.
         gpus: whether trials will have a GPU; None looks at this machine.
 
     Raises:
@@ -211,7 +217,9 @@ def load_study(
     """
     file = read_study_file(name)
     task = make_task(file.task or "command", file)
-    return Study(file, task.choose_profile(profile, gpus=bool(count_gpus()) if gpus is None else gpus), overrides, task)
+    chosen = task.choose_profile(profile, gpus=bool(count_gpus()) if gpus is None else gpus)
+    of_epochs = {} if epochs is None else {task.epochs: epochs}
+    return Study(file, chosen, of_epochs | dict(overrides or {}), task)
 
 
 def trial_folder(folder: Path, arm: str, config_hash: str, seed: int) -> Path:

@@ -58,6 +58,7 @@ class Task:
         metric: what decides where a study does not say.
         margin: of that metric.
         measures: of quality, recorded by every trial.
+        epochs: the setting that ``--epochs`` sets.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Task:
     metric = Metric(name="val/loss")
     margin: float | None = None
     measures: Mapping[str, Measure] = {}
+    epochs = "epochs"
 
     def choose_profile(self, wanted: str, *, gpus: bool) -> str | None:
         """The named layer for ``--profile``; ``gpus`` says whether trials will have a GPU.

@@ -9,9 +9,18 @@ if TYPE_CHECKING:
     from fnostab.study.file import StudyFile
     from fnostab.tasks.contract import Task
 
-__all__ = ["built_in_studies", "make_task", "task_names"]
+__all__ = ["CHAINS", "COMMANDS", "built_in_studies", "hook", "load", "make_task", "task_names"]
 
 TASKS = {"ptychography": "fnostab.ptychography.task", "command": "fnostab.tasks.command.task"}
+COMMANDS = {  # of tasks, by the name under which the command line has them: what they do, and their module
+    "policy": ("Show what verdicts made the default.", "fnostab.ptychography.cli.policy"),
+    "replay": ("Run a failure again from its black box.", "fnostab.ptychography.cli.replay"),
+    "activations": ("Show the drift of the activations against depth.", "fnostab.ptychography.cli.activations"),
+}
+CHAINS = {  # several studies that `fnostab run NAME` runs one after another
+    "strategy": "fnostab.ptychography.cli.strategy:run_strategy",
+    "cure": "fnostab.ptychography.cli.cure:run_cure",
+}
 STUDIES = ("fnostab.ptychography.studies",)  # packages with built-in study files
 
 
@@ -36,3 +45,15 @@ def built_in_studies() -> dict[str, Any]:
     """Study files that come with the tasks, by name: each can be read as text."""
     found = [p for package in STUDIES for p in resources.files(package).iterdir() if p.name.endswith(".yaml")]
     return {p.name.removesuffix(".yaml"): p for p in sorted(found, key=lambda p: p.name)}
+
+
+def hook(task: str, name: str) -> Any:
+    """What a task does beside its contract, as ``apply`` a verdict; None if it does not."""
+    place = getattr(import_module(TASKS[task]), "HOOKS", {}).get(name) if task in TASKS else None
+    return None if place is None else load(place)
+
+
+def load(place: str) -> Any:
+    """What ``module:name`` names."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from fnostab.cli.decide import Judged, judge_and_record, show
 from fnostab.cli.launchers import make_launcher
-from fnostab.cli.run import STRATEGY, as_assignments, execute, insist_on_results
+from fnostab.cli.run import as_assignments, execute, insist_on_results
 from fnostab.errors import ConfigError
 from fnostab.ptychography.task import profile_for
 
@@ -48,6 +48,8 @@ TITLES = {
     "layerscale": "Pivot, LayerScale",
     "crash_hunt": "Crash hunt",
 }
+
+STRATEGY = "strategy"
 
 
 def run_strategy(
