@@ -75,11 +75,7 @@ def command(
     Started again, it finishes what is missing and repeats nothing; more seeds extend it. Any other
     --NAME VALUE is a setting, as with --set.
 
-    STUDY strategy is the whole chain: activations, stage_a, clip_sweep, verdict, stage_b with the arms that
-    deserve it, verdict, and layerscale or crash_hunt if it comes to that. It ends with a report.
-
-    STUDY cure searches for a cure: all candidates on a few seeds, then the best one on seeds and objects that took no
-    part in the choice; --seeds counts those. It ends with tables.
+    STUDY can also be a chain of studies, strategy or cure, that ends with a report.
     """
     given: dict[str, Any] = {
         "extra": context.args,

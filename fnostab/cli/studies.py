@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 TEMPLATE = """\
 # A study: one question, asked of several arms over many seeds. Run it with: fnostab run {name}.yaml
 name: {name}
+task: ptychography
 description: Does a smaller learning rate, or clipping, make the network fail less often?
 
 control: control        # the arm that the others are compared with
-primary_metric: val_loss_best
+metric: {{name: val_loss, of: best}}
 seeds: 5                # a count, or a list: [0, 3, 5]
 
 defaults:               # of all arms, over those of the profile
@@ -97,27 +98,23 @@ def _list(console: Console) -> None:
 
 
 def _explain(study: Study, console: Console) -> None:
-    from fnostab.record.settings import flatten
-
     file = study.file
     console.print(f"[bold]{file.name}[/]: {file.description}\n", highlight=False)
-    control = flatten(study.arms[file.control])
+    control = study.arms[file.control]
     table = Table(box=None, pad_edge=False)
     table.add_column("arm", no_wrap=True)
     table.add_column("role", no_wrap=True)
     table.add_column("what it changes")
     roles = {file.control: "control"} | {arm: role for role, arm in file.roles.items()}
-    for arm, config in study.arms.items():
-        changed = {name: value for name, value in flatten(config).items() if value != control[name]}
+    for arm, settings in study.arms.items():
+        changed = {name: value for name, value in settings.items() if value != control[name]}
         what = "\n".join(f"{name} = {_shown(value)}" for name, value in changed.items())
         table.add_row(arm, roles.get(arm, ""), what)
     console.print(table, highlight=False)
     seeds = f"{file.seeds} seeds" if isinstance(file.seeds, int) else f"seeds {', '.join(map(str, file.seeds))}"
     console.print(f"\n{seeds}; decides on failures and {study.metric.key}", highlight=False)
-    size = {"blocks": "model.fno_blocks", "channels": "model.hidden_channels", "epochs": "training.epochs"}
-    size |= {"learning rate": "training.learning_rate", "N": "data.N"}
-    shown = ", ".join(f"{what} {_shown(control[name])}" for what, name in size.items())
-    console.print(f"control in the {study.profile} profile: {shown}", highlight=False)
+    if size := study.task.size(study):
+        console.print(f"control: {size}", highlight=False)
 
 
 def _shown(value: Any) -> str:

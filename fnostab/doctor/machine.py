@@ -116,7 +116,7 @@ def _gpu() -> Finding:
         return Finding(
             State.WARNING, f"{name} is there, but torch {found['version']} is built for the CPU; install one for CUDA"
         )
-    return Finding(State.OK, f"none; trials run on {os.cpu_count()} cores, in the small profile unless told otherwise")
+    return Finding(State.OK, f"none; trials run on {os.cpu_count()} cores")
 
 
 def _driver_version(answer: tuple[int, str] | None) -> str:

@@ -13,7 +13,7 @@ from fnostab.ptychography.settings import TrialConfig
 from fnostab.record import names
 from fnostab.record.outcomes import Outcome, OutcomeRules
 from fnostab.record.settings import file_sha256, flatten, read_yaml
-from fnostab.record.trial import Measure, Metric, Resources, TrialSpec
+from fnostab.record.trial import Charts, Measure, Metric, PicturePanel, Resources, TrialSpec
 from fnostab.tasks.contract import Settings, Task
 
 if TYPE_CHECKING:
@@ -52,6 +52,13 @@ class Ptychography(Task):
     metric = Metric(name=VAL_LOSS, of="best")
     margin = 0.1
     epochs = "training.epochs"
+    charts = Charts(lines=(measured.AMPLITUDE_SPREAD,), bars=(measured.SSIM_AMP,))
+    picture = PicturePanel(
+        artifact="figures/reconstruction_0.png",
+        title="Reconstructions of the test object",
+        caption="Left to right: predicted, true, error; amplitude above, phase below where it is trained. "
+        "In error maps grey is no error, yellow too large, dark blue too small.",
+    )
     measures: Mapping[str, Measure] = {measured.VAL_SSIM_AMP: Measure(higher_is_better=True, margin=0.02)}
 
     def __init__(self, policy: Policy | None = None) -> None:

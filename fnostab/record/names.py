@@ -14,6 +14,7 @@ STUDY = "fnostab.study"
 TASK = "fnostab.task"
 RESTARTED = "fnostab.restarted"  # a retry repeated steps; the first record of each counts
 STUDY_HASH = "fnostab.study_hash"
+CHARTS = "fnostab.charts"  # of a study: what stands for the words in braces of a view's charts, as JSON
 ARM = "fnostab.arm"
 SEED = "fnostab.seed"
 OUTCOME = "fnostab.outcome"

@@ -21,7 +21,7 @@ from fnostab.errors import ConfigError, LaunchError
 from fnostab.record.outcomes import OutcomeRules
 from fnostab.record.settings import Frozen, explain, shown, text_of
 
-__all__ = ["Measure", "Metric", "Name", "Resources", "StudySpec", "TrialSpec"]
+__all__ = ["Charts", "Measure", "Metric", "Name", "PicturePanel", "Resources", "StudySpec", "TrialSpec"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # safe as a folder's name
 
@@ -118,6 +118,27 @@ class Measure(Frozen):
     margin: Annotated[float, Field(ge=0)] = 0.0
 
 
+class Charts(Frozen):
+    """Metrics that the charts of MLflow's pages show beside the engine's own."""
+
+    lines: tuple[str, ...] = ()  # over the steps
+    bars: tuple[str, ...] = ()  # one value a trial
+
+
+class PicturePanel(Frozen):
+    """A picture that trials keep, and how a report presents it.
+
+    Attributes:
+        artifact: path among the artifacts of a trial.
+        title: heading of the pictures of some trials.
+        caption: what is seen in each.
+    """
+
+    artifact: str
+    title: str
+    caption: str
+
+
 class Resources(Frozen):
     """What a trial takes of a machine."""
 
@@ -147,6 +168,8 @@ class StudySpec(_Record):
     lengths: Literal["equal", "free"] = "equal"  # whether arms must run the same number of steps
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of the tests
     size: str = ""  # a line on how large the arms are
+    charts: Charts = Charts()
+    picture: PicturePanel | None = None
     caveats: tuple[str, ...] = ()  # what a verdict is to be read with
     same_for_all: tuple[str, ...] = ()  # what was not varied from seed to seed
     follow_up: str | None = None  # study that comes after this one

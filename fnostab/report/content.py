@@ -34,7 +34,7 @@ class StageSection:
     Attributes:
         parts: of arms in the decision; empty for one without a part.
         settings: what differs between arms: setting -> value by arm.
-        reconstructions: arm -> pictures of its best, median and worst trial.
+        exemplary: arm -> pictures of its best, median and worst trial.
         missing: trials among these that kept no picture.
         excluded: trials without a training outcome, or still running.
         stress: of a stress study, failures against its knob; None of any other.
@@ -53,7 +53,7 @@ class StageSection:
     survival: Picture
     curves: Picture
     fans: Sequence[Picture]
-    reconstructions: Mapping[str, Sequence[Picture]]
+    exemplary: Mapping[str, Sequence[Picture]]
     missing: Sequence[str]
     excluded: Sequence[TrialRow]
 
@@ -91,7 +91,7 @@ class Report:
         for each in self.sections:
             found += [] if each.stress is None else [each.stress]
             found += [each.rates, each.survival, each.losses, each.curves, *each.fans]
-            found += [picture for pictures in each.reconstructions.values() for picture in pictures]
+            found += [picture for pictures in each.exemplary.values() for picture in pictures]
         return found
 
 
@@ -144,7 +144,7 @@ def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
     arms = [arm for arm in study.arms if arm in stage.arms] + [arm for arm in stage.arms if arm not in study.arms]
     trials = {arm: stage.arm(arm) for arm in arms}
     summaries = {s.arm: s for s in case.verdict.arms if s.stage == stage.name}
-    reconstructions, missing = panels.reconstructions(stage.name, trials, study, evidence)
+    exemplary, missing = panels.exemplary(stage.name, trials, study, evidence)
     return StageSection(
         name=stage.name,
         study=study,
@@ -170,7 +170,7 @@ def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
         survival=panels.survival(stage.name, trials, study.control, evidence),
         curves=panels.validation_losses(stage.name, trials, study, evidence),
         fans=panels.fans(stage.name, trials, evidence),
-        reconstructions=reconstructions,
+        exemplary=exemplary,
         missing=missing,
         excluded=[t for t in stage.trials if not t.counts],
     )

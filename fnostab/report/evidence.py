@@ -24,7 +24,6 @@ from fnostab.tracking.store.store import reported
 
 __all__ = ["Evidence", "Spikes", "exemplars", "gather", "val_loss"]
 
-RECONSTRUCTION = "figures/reconstruction_0.png"
 MOST_POINTS = 300_000  # of gradient norms at every step: 1 s from SQLite, half a minute through a server
 MOST_CURVES = 300  # of trials of a stage; above, the first seeds of each arm
 LOSS = "training.loss"  # the setting that names the validation loss
@@ -46,7 +45,7 @@ class Evidence:
         curves: gradient norms.
         val_losses: steps and finite validation losses, both (n,).
         spikes: of trials that counted them.
-        pictures: reconstruction beside the truth, as PNG, of the best, median and worst trials.
+        pictures: what the study's picture panel shows, as PNG, of the best, median and worst trials.
         pages: addresses of the runs.
         source: which gradient norms these are, in a sentence.
     """
@@ -87,12 +86,13 @@ def gather(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> Evide
     thinned = any(is_thinned(store, experiment_ids[name], case.studies[name].hash) for name in stages)
     curves, source = _read_curves(store, stages, thinned)
     shown = [
-        trial
+        (trial, panel)
         for stage in case.stages
+        if (panel := case.studies[stage.name].picture) is not None
         for arm in stage.arms
         for _, trial in exemplars(stage.arm(arm), higher_is_better=case.studies[stage.name].metric.higher_is_better)
     ]
-    pictures = {t.run_id: read_artifact(store, t.run_id, RECONSTRUCTION) for t in shown if t.run_id is not None}
+    pictures = {t.run_id: read_artifact(store, t.run_id, p.artifact) for t, p in shown if t.run_id is not None}
     return Evidence(
         curves=curves,
         val_losses=_read_val_losses(store, case, stages),

@@ -1,4 +1,4 @@
-"""The pictures of a stage with their captions: when trials failed, losses, gradient norms, reconstructions."""
+"""The pictures of a stage with their captions: when trials failed, losses, gradient norms, what trials keep."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ from fnostab.report.evidence import Evidence, exemplars, val_loss
 from fnostab.report.pictures import Picture, drawing, photograph
 from fnostab.stats.survival import kaplan_meier, log_rank
 
-__all__ = ["fans", "reconstructions", "survival", "validation_losses"]
+__all__ = ["exemplary", "fans", "survival", "validation_losses"]
 
 
 def survival(stage: str, trials: Mapping[str, Sequence[TrialRow]], control: str, evidence: Evidence) -> Picture:
@@ -140,12 +140,14 @@ def _spikes_in_words(trials: Sequence[TrialRow], evidence: Evidence) -> str:
     return f"{words} of {len(counted)} trials, {unrecovered:,} without recovery."
 
 
-def reconstructions(
+def exemplary(
     stage: str, trials: Mapping[str, Sequence[TrialRow]], study: StudySpec, evidence: Evidence
 ) -> tuple[dict[str, list[Picture]], list[str]]:
     """Pictures of the best, median and worst trial of each arm, and which of these trials kept none."""
     shown: dict[str, list[Picture]] = {}
-    missing = []
+    missing: list[str] = []
+    if study.picture is None:
+        return shown, missing
     for number, (arm, of_arm) in enumerate(trials.items()):
         for label, trial in exemplars(of_arm, higher_is_better=study.metric.higher_is_better):
             picture = evidence.pictures.get(trial.run_id or "")
@@ -154,7 +156,7 @@ def reconstructions(
                 continue
             loss = "" if trial.loss is None else f", loss {trial.loss:.4g}"
             caption = f"{label}: seed {trial.seed}, {trial.outcome}{loss}"
-            name = f"stage-{stage}-reconstruction-{number}-seed-{trial.seed}"
-            alt = f"Reconstruction of {arm}, {label} seed, beside the truth"
+            name = f"stage-{stage}-exemplary-{number}-seed-{trial.seed}"
+            alt = f"{study.picture.title}: {arm}, {label} seed"
             shown.setdefault(arm, []).append(photograph(picture, name, alt=alt, caption=caption))
     return shown, missing

@@ -121,6 +121,8 @@ class Study:
             lengths=file.lengths,
             alpha=file.alpha,
             size=task.size(self),
+            charts=task.charts,
+            picture=task.picture,
             caveats=task.caveats(self.profile),
             same_for_all=task.same_for_all(self),
             follow_up=file.follow_up,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fnostab.errors import ConfigError
 from fnostab.record.outcomes import Outcome, OutcomeRules
-from fnostab.record.trial import Measure, Metric, Resources, TrialSpec
+from fnostab.record.trial import Charts, Measure, Metric, PicturePanel, Resources, TrialSpec
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,6 +58,8 @@ class Task:
         metric: what decides where a study does not say.
         margin: of that metric.
         measures: of quality, recorded by every trial.
+        charts: of its own metrics.
+        picture: that its trials keep.
         epochs: the setting that ``--epochs`` sets.
     """
 
@@ -67,6 +69,8 @@ class Task:
     margin: float | None = None
     measures: Mapping[str, Measure] = {}
     epochs = "epochs"
+    charts = Charts()
+    picture: PicturePanel | None = None
 
     def choose_profile(self, wanted: str, *, gpus: bool) -> str | None:
         """The named layer for ``--profile``; ``gpus`` says whether trials will have a GPU.

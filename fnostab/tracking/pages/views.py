@@ -7,8 +7,8 @@ second tag remembers what was written, so that a view which somebody changed is 
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 from urllib.parse import quote
@@ -63,6 +63,15 @@ _PAGE = {
     "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     "chartsSearchFilter": "",
 }
+
+
+@dataclass(frozen=True)
+class _NewestStudy:
+    """Of the newest study: what stands for the words in braces of filters and charts."""
+
+    control: str = "control"
+    hash: str = ""
+    charts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,7 @@ def _view(name: str) -> dict[str, Any]:
     return view
 
 
-def _tag_value(name: str, rank: int, study: Mapping[str, str]) -> str:
+def _tag_value(name: str, rank: int, study: _NewestStudy) -> str:
     """The view as MLflow keeps it; ``rank`` is its place in the UI's list."""
     view = _view(name)
     stamp = NEWEST_MS - rank
@@ -151,16 +160,14 @@ def _tag_value(name: str, rank: int, study: Mapping[str, str]) -> str:
     return json.dumps({"name": view["title"], "createdAt": stamp, "updatedAt": stamp, "state": state})
 
 
-def _state(name: str, view: Mapping[str, Any], study: Mapping[str, str]) -> dict[str, Any]:
+def _state(name: str, view: Mapping[str, Any], study: _NewestStudy) -> dict[str, Any]:
     """MLflow's state of the page."""
-    runs = view["filter"]
-    for word, value in study.items():
-        runs = runs.replace(f"{{{word}}}", value)
+    runs = view["filter"].replace("{control}", study.control).replace("{study}", study.hash)
     grouping = [{"mode": mode, "groupByData": key} for mode, key in view["group_by"]]
     return _PAGE | {
         "searchFilter": runs,
         "selectedColumns": view["columns"],
-        "compareRunCharts": list(_charts(name, view)),
+        "compareRunCharts": list(_charts(name, view, study.charts)),
         "compareRunSections": [
             {
                 "uuid": _uuid(name, section["name"]),
@@ -178,17 +185,19 @@ def _state(name: str, view: Mapping[str, Any], study: Mapping[str, str]) -> dict
     }
 
 
-def _charts(name: str, view: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _charts(name: str, view: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
+    """Charts of a view; one of a word in braces becomes one for each metric that the study has for it."""
     for section in view["sections"]:
         for chart in section["charts"]:
-            metric = chart["metricKey"]
-            place = {
-                "uuid": _uuid(name, section["name"], chart["type"], metric),
-                "metricSectionId": _uuid(name, section["name"]),
-                "displayName": metric,
-                "selectedMetricKeys": [metric],
-            }
-            yield _CHART | (_LINE if chart["type"] == "LINE" else {}) | place | chart
+            key = chart["metricKey"]
+            for metric in words.get(key[1:-1], ()) if key.startswith("{") else (key,):
+                place = {
+                    "uuid": _uuid(name, section["name"], chart["type"], metric),
+                    "metricSectionId": _uuid(name, section["name"]),
+                    "displayName": metric,
+                    "selectedMetricKeys": [metric],
+                }
+                yield _CHART | (_LINE if chart["type"] == "LINE" else {}) | chart | place | {"metricKey": metric}
 
 
 def _uuid(*parts: str) -> str:
@@ -213,11 +222,11 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _newest_study(store: Store, experiment: str) -> dict[str, str]:
-    """What stands for the words in braces of a filter: control arm and hash of the newest study."""
+def _newest_study(store: Store, experiment: str) -> _NewestStudy:
     are_studies = f"tags.`{names.KIND}` = '{names.KIND_STUDY}'"
     newest = store.client.search_runs([experiment], are_studies, max_results=1, order_by=["attributes.start_time DESC"])
     if not newest:
-        return {"control": "control", "study": ""}
+        return _NewestStudy()
     data = newest[0].data
-    return {"control": data.params.get("control", "control"), "study": data.tags.get(names.STUDY_HASH, "")}
+    charts = json.loads(data.tags.get(names.CHARTS, "{}"))
+    return _NewestStudy(data.params.get("control", "control"), data.tags.get(names.STUDY_HASH, ""), charts)

@@ -1,5 +1,6 @@
 """The parent run of a study, its link with the run that `mlflow run` made for itself, and their notes."""
 
+import json
 import logging
 import os
 import tempfile
@@ -212,6 +213,14 @@ def _tags(spec: StudySpec) -> dict[str, str]:
         **({names.PROFILE: spec.profile} if spec.profile else {}),
         names.SCHEMA_TAG: names.SCHEMA,
         names.VERSION: __version__,
+        names.CHARTS: json.dumps(
+            {
+                "judged": sorted(set(spec.judged.values())),
+                "metric": [spec.metric.key],
+                "lines": spec.charts.lines,
+                "bars": spec.charts.bars,
+            }
+        ),
         **as_tags(bounded(spec.description)),
     }
 
