@@ -245,8 +245,12 @@ def _resolve(
         raise ConfigError("--lockstep is of this machine's trials: leave it out, or leave out --launcher slurm")
     from fnostab.launch.local import LocalLauncher, default_jobs
 
-    gpu = loaded.resources.gpu
-    return loaded, arms, LocalLauncher(default_jobs(gpu) if jobs is None else jobs, gpu, lockstep)
+    takes = loaded.resources
+    return (
+        loaded,
+        arms,
+        LocalLauncher(jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core), takes.gpu, lockstep),
+    )
 
 
 def _load(study: Study, console: Console) -> Callable[..., StudyRun]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from fnostab.launch.slurm.cluster import ClusterFile
 from fnostab.launch.slurm.launcher import SlurmLauncher
-from fnostab.launch.slurm.records import FOLDER
 from fnostab.record import slurm_jobs as slurm
 from fnostab.record.attempt import close_if_abandoned, is_alive, is_being_written, is_foreign, last_attempt
+from fnostab.record.job_arrays import FOLDER
 from fnostab.record.journal import FILE_NAME
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec

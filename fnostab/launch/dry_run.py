@@ -34,8 +34,8 @@ def dry_run(
     """
     output = output.absolute()
     if launcher is None:
-        gpu = study.resources.gpu
-        launcher = LocalLauncher(default_jobs(gpu) if jobs is None else jobs, gpu)
+        takes = study.resources
+        launcher = LocalLauncher(jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core), takes.gpu)
     folder = study.folder(output, study.spec(experiment).experiment)
     trials = study.trials(experiment, output, arms=arms, seeds=seeds)
     for trial in trials:

@@ -6,14 +6,14 @@ from pathlib import Path
 from rich.console import Console
 
 from fnostab.errors import LaunchError
-from fnostab.launch.slurm.records import queued_jobs
 from fnostab.record.attempt import close_if_abandoned
+from fnostab.record.job_arrays import queued_jobs
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import StudySpec
 from fnostab.tracking import Store, reconcile, runs_elsewhere, set_aside
 
-__all__ = ["close_abandoned", "insist_on_no_jobs", "read_journals", "take_from_store"]
+__all__ = ["close_abandoned", "extended", "insist_on_no_jobs", "other_study", "read_journals", "take_from_store"]
 
 
 def close_abandoned(store: Store, experiment: str, output: Path, console: Console) -> None:
@@ -49,6 +49,32 @@ def read_journals(record: StudySpec, trials: Sequence[TrialProgress], folder: Pa
         trial.update()
         if trial.first_ms is not None and trial.outcome is None and close_if_abandoned(trial.directory):
             trial.update()
+
+
+def extended(record: StudySpec, folder: Path) -> StudySpec:
+    """A study with the arms that its record in a folder has besides.
+
+    Raises:
+        LaunchError: that record is damaged.
+    """
+    path = folder / "study.json"
+    return record.extending(StudySpec.read(path)) if path.exists() else record
+
+
+def other_study(record: StudySpec, folder: Path) -> str | None:
+    """A line on an earlier study of the same name whose control, or code, is another; None if there is none."""
+    if folder.exists():
+        return None
+    for path in sorted(folder.parent.glob("*/study.json")):
+        try:
+            earlier = StudySpec.read(path)
+        except LaunchError:
+            continue
+        if (earlier.task, earlier.name) == (record.task, record.name):
+            return (
+                f"this is a new study: its control, or its code, is not that of study {earlier.hash} of the same name"
+            )
+    return None
 
 
 def insist_on_no_jobs(folder: Path) -> None:

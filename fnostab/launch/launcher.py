@@ -20,6 +20,7 @@ class Launcher(Protocol):
         trials_per_job: how many of them share one job.
         lockstep: whether those are trained in lockstep, and therefore of one arm.
         here: whether they run on this machine.
+        live: whether trials write to this terminal.
         trouble: what keeps it from knowing how they are; None if nothing does.
     """
 
@@ -27,6 +28,7 @@ class Launcher(Protocol):
     trials_per_job: int
     lockstep: bool
     here: bool
+    live: bool
     trouble: str | None
 
     @property

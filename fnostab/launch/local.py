@@ -1,5 +1,6 @@
 """Trials as processes of this machine, a few side by side."""
 
+import contextlib
 import os
 import shlex
 import signal
@@ -23,13 +24,14 @@ __all__ = ["LocalLauncher", "default_jobs"]
 
 GRACE_S = 20.0  # between asking a trial to end and ending it
 LONGEST_REASON = 500  # characters
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def default_jobs(gpu: bool) -> int:
-    """One process a GPU, or one a core: faster than two processes with two threads each."""
+def default_jobs(gpu: bool, *, one_a_core: bool = True) -> int:
+    """One process a GPU; else one a core, which is faster than two processes with two threads each, or one in all."""
     gpus = count_gpus() if gpu else 0
-    if gpus:
-        return gpus
+    if gpus or not one_a_core:
+        return gpus or 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -74,6 +76,7 @@ class LocalLauncher:
         jobs: processes side by side.
         device: "auto", "cpu" or "cuda"; with GPUs the processes take turns on them.
         lockstep: seeds of an arm that share a process, where the task can train them so.
+        live: let trials write to this terminal instead of their logs.
         forks: whether trials on a CPU are forks of one process, where they can be.
     """
 
@@ -81,7 +84,7 @@ class LocalLauncher:
     trouble: str | None = None
     leaving = "ending the trials that run; the same command goes on where this one stopped"
 
-    def __init__(self, jobs: int, gpu: bool, lockstep: int = 1, *, forks: bool = True) -> None:
+    def __init__(self, jobs: int, gpu: bool, lockstep: int = 1, *, forks: bool = True, live: bool = False) -> None:
         for name, number in (("jobs", jobs), ("lockstep", lockstep)):
             if number < 1:
                 raise LaunchError(f"{name}={number}: at least 1 is needed")
@@ -91,6 +94,7 @@ class LocalLauncher:
         self._processes = jobs
         self._gpu_names = _visible_gpus() if gpu else []
         self.gpus = len(self._gpu_names)
+        self.live = live
         self._running: list[_Job] = []
         self._forks = forks and not self.gpus and sys.platform == "linux"  # CUDA can't be forked
         self._server: ForkServer | None = None
@@ -156,7 +160,7 @@ class LocalLauncher:
                 process.wait(max(0.0, deadline - time.monotonic()))
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             for process in started:
-                process.kill()
+                _kill_group(process)
         for process in started:
             process.wait()
         return self.poll()
@@ -166,16 +170,18 @@ class LocalLauncher:
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpu_names[job.slot % self.gpus]
         else:
-            environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        start = self._fork if self._forks and job.trials[0].spec.resources.preloads else _spawn
+            threads = job.trials[0].spec.resources.threads
+            environment |= {} if threads is None else {name: str(threads) for name in THREADS}
+        start = self._fork if self._forks and not self.live and job.trials[0].spec.resources.preloads else _spawn
         try:
             with open(job.log, "ab") as log:
                 job.log_start = log.tell()
-                job.process = start(job, environment, log)
+                job.process = start(job, environment, None if self.live else log)
         except OSError as error:
             raise LaunchError(f"can't start {job.trials[0].name}: {error.strerror or error}") from error
 
-    def _fork(self, job: _Job, environment: Mapping[str, str], log: IO[bytes]) -> ForkedTrial:
+    def _fork(self, job: _Job, environment: Mapping[str, str], log: IO[bytes] | None) -> ForkedTrial:
+        assert log is not None
         if self._server is not None:
             self._server.listen(0.0)  # it may have died
         if self._server is None or self._server.status is not None:
@@ -183,7 +189,16 @@ class LocalLauncher:
         return self._server.train([trial.directory / "trial.json" for trial in job.trials], job.log)
 
 
-def _spawn(job: _Job, environment: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _kill_group(process: subprocess.Popen[bytes] | ForkedTrial) -> None:
+    """End a trial at once with whatever it started: a process of its own leads a group of its own."""
+    if isinstance(process, ForkedTrial):
+        process.kill()
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _spawn(job: _Job, environment: Mapping[str, str], log: IO[bytes] | None) -> subprocess.Popen[bytes]:
     # A session of its own: Ctrl-C reaches the launcher alone, which then asks its trials to end.
     return subprocess.Popen(
         _command(job.trials), env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

@@ -3,12 +3,14 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from fnostab.record.attempt import STDERR_FILE, last_lines
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
 
-__all__ = ["ATTEMPTS", "Retries"]
+__all__ = ["ATTEMPTS", "FailuresAlike", "Retries"]
 
 ATTEMPTS = 3
+TAIL_LINES = 12
 
 
 @dataclass
@@ -44,3 +46,31 @@ class Retries:
     def gave_up(self, trial: TrialProgress) -> bool:
         """Whether a trial without a result had its attempts."""
         return trial.outcome is not None and not trial.finished and trial.fruitless >= self.attempts
+
+
+@dataclass
+class FailuresAlike:
+    """Programs that fail alike before their first step: what is wrong is wrong in all trials.
+
+    Attributes:
+        found: whether two trials did.
+    """
+
+    found: bool = False
+    _reasons: dict[str, str] = field(default_factory=dict)  # reason -> the first trial that gave it
+
+    def take(self, trial: TrialProgress) -> str | None:
+        """Look at a trial that has ended; what to say once, when it is the second one."""
+        early = trial.outcome is Outcome.INFRA_ERROR and trial.step is None and trial.held_step is None
+        if self.found or trial.spec.argv is None or not early:
+            return None
+        first = self._reasons.setdefault(trial.reason or "", trial.name)
+        self.found = first != trial.name
+        if not self.found:
+            return None
+        log = trial.directory / STDERR_FILE
+        tail = "\n".join(f"  {line}" for line in last_lines(log, TAIL_LINES))
+        return (
+            f"{first} and {trial.name} failed alike before their first step, so no more trials are started: "
+            f"{trial.reason}\n{log} ends with\n{tail}\nmend that; the same command goes on"
+        )

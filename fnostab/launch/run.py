@@ -14,10 +14,17 @@ from rich.console import Console
 
 from fnostab.errors import TrackingError
 from fnostab.launch.cancelling import forget_cancelling, is_cancelled
-from fnostab.launch.known import close_abandoned, insist_on_no_jobs, read_journals, take_from_store
+from fnostab.launch.known import (
+    close_abandoned,
+    extended,
+    insist_on_no_jobs,
+    other_study,
+    read_journals,
+    take_from_store,
+)
 from fnostab.launch.launcher import Launcher, jobs_of
 from fnostab.launch.local import LocalLauncher, default_jobs
-from fnostab.launch.retries import ATTEMPTS, Retries
+from fnostab.launch.retries import ATTEMPTS, FailuresAlike, Retries
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
 from fnostab.show.view import StudyView
@@ -97,8 +104,8 @@ def run_study(
     record = study.spec(experiment)
     trials = study.trials(experiment, output, arms=arms, seeds=seeds)
     if launcher is None:
-        gpu = study.resources.gpu
-        launcher = LocalLauncher(default_jobs(gpu) if jobs is None else jobs, gpu)
+        takes = study.resources
+        launcher = LocalLauncher(jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core), takes.gpu)
     store = open_store(tracking_uri)
     console.print(
         f"study {study.described} in experiment {experiment} at {store.address}",
@@ -113,6 +120,9 @@ def run_study(
     specs = [trial.spec for trial in trials]
     study.task.prepare(specs, console, here=launcher.here, lockstep=launcher.lockstep)
     close_abandoned(store, experiment, output, console)
+    record = extended(record, folder)
+    if other := other_study(record, folder):
+        _say(console, other)
     read_journals(record, trials, folder)
     take_from_store(store, record, trials, retry_oom, console)
     wanted = [trial.spec for trial in trials if retries.wants(trial)]
@@ -151,7 +161,8 @@ def _work_off(
     title: str,
 ) -> None:
     waiting, running = _to_run(trials, retries, console), list[TrialProgress]()
-    with StudyView(title, trials, launcher.jobs, console) as view:
+    alike = FailuresAlike()
+    with StudyView(title, trials, launcher.jobs, Console(quiet=True) if launcher.live else console) as view:
         try:
             while waiting or running:
                 _stop_if_cancelled(trials, launcher, console)
@@ -162,7 +173,10 @@ def _work_off(
                     launcher.submit(together)
                 for ended in launcher.poll():
                     running.remove(ended)
-                    if retries.wants_again(ended):
+                    if said := alike.take(ended):
+                        _say(console, said)
+                        waiting.clear()
+                    if retries.wants_again(ended) and not alike.found:
                         _say(console, f"{ended.name}: {ended.outcome} ({ended.reason}); it is tried again")
                         ended.begin_again()
                         waiting.append(ended)

@@ -31,6 +31,7 @@ __all__ = [
     "is_being_written",
     "is_foreign",
     "last_attempt",
+    "last_lines",
     "may_be_at_work",
     "starts_attempt",
     "this_process",
@@ -39,6 +40,7 @@ __all__ = [
 QUIET_S = 900  # after which a journal that is written on another host counts as abandoned
 STDERR_FILE = "stderr.log"  # of a trial that a launcher started
 TAIL_BYTES = 8192
+LOCKS = ("journal.lock", "recorder.lock")  # of whoever is at work: the owner, and a program that records
 LONGEST_ERROR = 400  # characters
 COMMAND_WORDS = ("fnostab", "entrypoints")  # in the command lines of launchers and trials
 _ERROR = re.compile(r"(error|[\w.]+(Error|Exception)): ")  # this command line's, and the end of a traceback
@@ -182,13 +184,17 @@ def is_being_written(directory: Path) -> bool:
     """
     if not (directory / FILE_NAME).exists():
         return False
-    lock = FileLock(directory / "journal.lock")
+    return any(_is_held(directory / name) for name in LOCKS if name == LOCKS[0] or (directory / name).exists())
+
+
+def _is_held(path: Path) -> bool:
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         return True
     except OSError as error:
-        raise JournalError(f"can't lock {directory}: {error.strerror or error}") from error
+        raise JournalError(f"can't lock {path}: {error.strerror or error}") from error
     lock.release()
     return False
 
@@ -214,8 +220,18 @@ def _last_error(directory: Path, since_ms: int | None) -> str | None:
     try:
         if since_ms is None or log.stat().st_mtime * 1000 < since_ms:
             return None
-        lines = log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").splitlines()
     except OSError:
         return None
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    (last,) = last_lines(log, 1) or [""]
     return last[:LONGEST_ERROR] if _ERROR.match(last) else None
+
+
+def last_lines(path: Path, n: int) -> list[str]:
+    """The last lines of a log that are not empty; none of one that can't be read."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - TAIL_BYTES, 0))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line.strip() for line in text.splitlines() if line.strip()][-n:]

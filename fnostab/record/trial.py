@@ -144,6 +144,7 @@ class Resources(Frozen):
 
     gpu: bool = False  # whether it trains on a GPU if there is one
     threads: Annotated[int, Field(gt=0)] | None = 1  # that its libraries may use on a CPU; None lets them choose
+    one_a_core: bool = True  # whether so many run side by side without a GPU; else one at a time
     preloads: tuple[str, ...] = ()  # modules that a fork server imports once for all trials; empty: no forks
 
 
@@ -175,6 +176,13 @@ class StudySpec(_Record):
     follow_up: str | None = None  # study that comes after this one
     knob: str | None = None  # the setting that a stress study turns
     stressed: Mapping[str, Mapping[str, float]] = {}  # its arms: the names that each runs under, with values
+
+    def extending(self, earlier: "StudySpec") -> "StudySpec":
+        """This study with the arms of an earlier record of it that this one does not name."""
+        named = {
+            name: {**getattr(earlier, name), **getattr(self, name)} for name in ("arms", "config_hashes", "judged")
+        }
+        return self.model_copy(update=named)
 
 
 class TrialSpec(_Record):

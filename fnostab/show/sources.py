@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fnostab.errors import FnostabError
-from fnostab.launch.slurm.records import queued_jobs
 from fnostab.record.attempt import is_alive
+from fnostab.record.job_arrays import queued_jobs
 from fnostab.record.journal import FILE_NAME
 from fnostab.record.norm_curve import NormCurve
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from fnostab.launch.launcher import write_outcome
-from fnostab.launch.slurm.records import FOLDER
+from fnostab.record.job_arrays import FOLDER
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
 from fnostab.record.slurm_jobs import EndedJob

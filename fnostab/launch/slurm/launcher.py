@@ -10,9 +10,9 @@ from filelock import FileLock
 from fnostab.errors import LaunchError
 from fnostab.launch.slurm.cluster import ClusterFile
 from fnostab.launch.slurm.ends import write_end
-from fnostab.launch.slurm.records import FOLDER, JobArray, jobs_of
 from fnostab.launch.slurm.submission import insist_on_slurm, make_executor, sbatch, script
 from fnostab.record import slurm_jobs as slurm
+from fnostab.record.job_arrays import FOLDER, JobArray, jobs_of
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
 from fnostab.record.slurm_jobs import EndedJob, SlurmError
@@ -50,6 +50,7 @@ class SlurmLauncher:
 
     lockstep = False
     here = False
+    live = False
 
     def __init__(self, cluster: ClusterFile, jobs: int | None = None) -> None:
         self._cluster = cluster

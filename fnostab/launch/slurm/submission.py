@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from fnostab.errors import LaunchError
 from fnostab.launch.slurm.cluster import ClusterFile
-from fnostab.launch.slurm.records import FOLDER
 from fnostab.record import slurm_jobs as slurm
+from fnostab.record.job_arrays import FOLDER
 from fnostab.record.slurm_jobs import SlurmError
 
 if TYPE_CHECKING:

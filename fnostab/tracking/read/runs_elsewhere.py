@@ -62,7 +62,9 @@ def runs_elsewhere(
         return [
             _describe(run)
             for key, run in zip(keys, runs, strict=True)
-            if key in starts_ms and run.info.start_time != starts_ms[key]
+            if key in starts_ms
+            and run.info.start_time != starts_ms[key]
+            and run.data.tags.get(names.CONFIG_HASH) == study.config_hashes.get(key[0])
         ]
 
 

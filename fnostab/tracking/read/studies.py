@@ -18,7 +18,15 @@ from fnostab.tracking.upload.study_run import STUDY_FILE
 
 __all__ = ["StudyRecord", "check_schema", "find_experiment", "newest_study", "trial_rows"]
 
-TAGS_OF_ROW = (names.ARM, names.SEED, names.OUTCOME, names.FAILURE_STEP, names.RULES_HELD, names.SCHEMA_TAG)
+TAGS_OF_ROW = (
+    names.CONFIG_HASH,
+    names.ARM,
+    names.SEED,
+    names.OUTCOME,
+    names.FAILURE_STEP,
+    names.RULES_HELD,
+    names.SCHEMA_TAG,
+)
 METRICS_OF_ROW = (
     names.LAST_STEP,
     names.GRAD_P99_LAST_HALF,
@@ -86,6 +94,8 @@ def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialR
         found = read_summaries(store, experiment, study.spec.hash, tags=TAGS_OF_ROW, metrics=wanted)
         for run_id, tags, metrics in found:
             check_schema(run_id, tags)
+            if tags.get(names.CONFIG_HASH) != study.spec.config_hashes.get(tags.get(names.ARM, "")):
+                continue  # of the arm as it was before its settings were changed
             try:
                 rows.append(_row(run_id, tags, metrics, study.spec.metric.key))
             except (KeyError, ValueError) as error:

@@ -80,6 +80,8 @@ def find_or_make_study(store: Store, spec: StudySpec, start_ms: int | None = Non
     for name, value in _params(spec).items():
         if name not in run.data.params:
             client.log_param(run.info.run_id, name, value)
+    earlier = _read_spec(client, run.info.run_id)
+    spec = spec if earlier is None else spec.extending(earlier)
     client.log_text(run.info.run_id, spec.model_dump_json(indent=2), STUDY_FILE)
     try:
         install_views(store, experiment)  # whoever opens the server's page finds the charts there
