@@ -1,5 +1,6 @@
 """What running a study would start, without starting it."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,5 +46,6 @@ def dry_run(
         f"study {study.described} in experiment {experiment}, journals in {folder}",
         f"{len(wanted)} of {len(trials)} trials have no result, {launcher.jobs} would run side by side:",
         launcher.preview(wanted),
+        *(["of which the first starts", shlex.join(wanted[0].spec.argv)] if wanted and wanted[0].spec.argv else []),
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from fnostab.errors import FnostabError
 from fnostab.record import names
 from fnostab.record.journal import Journal
+from fnostab.record.judging import end_of_complete
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
 
@@ -89,6 +90,9 @@ def write_outcome(trial: TrialProgress, outcome: Outcome, reason: str, *, reques
         with Journal(trial.directory) as journal:
             trial.update()
             if trial.outcome is not None:  # another launcher was faster
+                return
+            if trial.spec.argv is not None and end_of_complete(journal, trial.spec):
+                trial.update()
                 return
             payload: dict[str, Any] = {"outcome": str(outcome), "failure_step": None, "rules_held": []}
             payload |= {"requested": True} if requested else {}

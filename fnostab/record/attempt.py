@@ -20,13 +20,16 @@ from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
 from fnostab.record.journal import FILE_NAME, Event, Journal, Point, read_journal
+from fnostab.record.judging import end_of_complete
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
+from fnostab.record.trial import TrialSpec
 
 __all__ = [
     "STDERR_FILE",
     "Attempt",
     "close_if_abandoned",
     "end_of_abandoned",
+    "end_of_program",
     "is_alive",
     "is_being_written",
     "is_foreign",
@@ -106,6 +109,8 @@ def close_if_abandoned(directory: Path) -> bool:
         return False
     end = end_of_abandoned(attempt.tags, attempt.owner, _last_error(directory, attempt.owner_since_ms))
     with Journal(directory) as writer:
+        if end_of_program(writer):
+            return True
         writer.event(names.OUTCOME_EVENT, end)
     return True
 
@@ -136,6 +141,14 @@ def end_of_abandoned(tags: Mapping[str, str], owner: str | None, error: str | No
         "not_judged": [],
         "reason": reason,
     } | ({"requested": True} if asked else {})
+
+
+def end_of_program(journal: Journal) -> bool:
+    """Judge the trial of a program that came to its end although its supervisor died; whether it did."""
+    if not (journal.directory / "trial.json").exists():
+        return False
+    spec = TrialSpec.read(journal.directory / "trial.json")
+    return spec.argv is not None and end_of_complete(journal, spec)
 
 
 def is_alive(owner: str | None, since_ms: int | None = None, last_sign_s: float | None = None) -> bool:
@@ -226,11 +239,11 @@ def _last_error(directory: Path, since_ms: int | None) -> str | None:
     return last[:LONGEST_ERROR] if _ERROR.match(last) else None
 
 
-def last_lines(path: Path, n: int) -> list[str]:
-    """The last lines of a log that are not empty; none of one that can't be read."""
+def last_lines(path: Path, n: int, since: int = 0) -> list[str]:
+    """The last lines of a log, from a byte on, that are not empty; none of one that can't be read."""
     try:
         with open(path, "rb") as file:
-            file.seek(max(os.fstat(file.fileno()).st_size - TAIL_BYTES, 0))
+            file.seek(max(os.fstat(file.fileno()).st_size - TAIL_BYTES, since))
             text = file.read().decode(errors="replace")
     except OSError:
         return []

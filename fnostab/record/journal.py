@@ -11,12 +11,9 @@ A process that dies while it writes leaves a torn last line: it is recognised, i
 and cut off by the next writer. A damaged line anywhere else is an error, never skipped in silence.
 """
 
-import errno
-import json
 import math
 import os
 import time
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +23,7 @@ from typing import Any, Protocol, Self
 from filelock import FileLock, Timeout
 
 from fnostab.errors import JournalError
+from fnostab.record.lines import append, event_line, parse_line, point_line
 
 __all__ = ["ARCHIVE_NAME", "FILE_NAME", "Event", "Journal", "Point", "Sink", "encode", "journal_file", "read_journal"]
 
@@ -82,6 +80,7 @@ class Journal:
         self.directory = Path(directory)
         self.path = self.directory / FILE_NAME
         self._latest: dict[str, int] = {}
+        self._time_ms = 0
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.directory / "journal.lock")
@@ -106,14 +105,36 @@ class Journal:
             return
         finite = {name: float(value) for name, value in fresh.items() if math.isfinite(value)}
         others = {name: repr(float(value)) for name, value in fresh.items() if not math.isfinite(value)}
-        self._append(Point(time.time_ns() // 1_000_000, step, finite, others))
+        self._append(Point(self._now_ms(), step, finite, others))
         self._latest.update(dict.fromkeys(fresh, step))
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
         """Append one event and force everything so far to the disk."""
-        self._append(Event(time.time_ns() // 1_000_000, name, dict(payload)))
+        self._append(Event(self._now_ms(), name, dict(payload)))
         try:
             os.fsync(self._file.fileno())
+        except OSError as error:
+            raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
+
+    def hand_over(self) -> int:
+        """Close the file and keep the lock, for a program that records by itself; the lock's descriptor.
+
+        Who inherits the descriptor holds the lock too, until all have closed it.
+        """
+        self._file.close()
+        descriptor: int | None = self._lock._context.lock_file_fd  # public nowhere
+        assert descriptor is not None
+        return descriptor
+
+    def take_back(self) -> None:
+        """Go on with a journal that was handed over, once nobody else writes it.
+
+        Raises:
+            JournalError: it is damaged or can't be written.
+        """
+        self._continue()
+        try:
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
         except OSError as error:
             raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
 
@@ -138,18 +159,21 @@ class Journal:
         end = 0
         for record, offset in read_journal(self.path):
             end = offset
+            self._time_ms = max(self._time_ms, record.time_ms)
             if isinstance(record, Point):
                 self._latest.update(dict.fromkeys([*record.values, *record.nonfinite], record.step))
         if end < self.path.stat().st_size:
             os.truncate(self.path, end)
 
+    def _now_ms(self) -> int:
+        """Unix time, which never decreases within a journal: clocks are set back."""
+        self._time_ms = max(self._time_ms, time.time_ns() // 1_000_000)
+        return self._time_ms
+
     def _append(self, record: "Point | Event") -> None:
         data = encode(record)
         try:
-            before = os.fstat(self._file.fileno()).st_size  # tell() is wrong once something was cut off
-            if self._file.write(data) != len(data):
-                self._file.truncate(before)  # half a line must not stand before the next one
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            append(self._file.fileno(), data)
         except OSError as error:
             raise JournalError(f"can't write {self.path}: {error.strerror or error}; free some space") from error
 
@@ -163,12 +187,10 @@ def journal_file(directory: str | Path) -> Path:
 def encode(record: Point | Event) -> bytes:
     """A record as its line."""
     if isinstance(record, Event):
-        line: dict[str, Any] = {"t": record.time_ms, "e": record.name, "p": record.payload}
-    else:
-        line = {"t": record.time_ms, "s": record.step, "v": record.values}
-        line |= {"x": record.nonfinite} if record.nonfinite else {}
-    text = json.dumps(line, separators=(",", ":"), allow_nan=False).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
+        return event_line(record.time_ms, record.name, record.payload)
+    return point_line(
+        record.time_ms, record.step, {**record.values, **{name: float(text) for name, text in record.nonfinite.items()}}
+    )
 
 
 def read_journal(path: str | Path, offset: int = 0) -> Iterator[tuple[Point | Event, int]]:
@@ -202,13 +224,12 @@ def read_journal(path: str | Path, offset: int = 0) -> Iterator[tuple[Point | Ev
 
 
 def _parse(line: bytes) -> Point | Event | None:
-    checksum, _, text = line.partition(b" ")
+    fields = parse_line(line)
     try:
-        if int(checksum, 16) != zlib.crc32(text):
+        if fields is None:
             return None
-        fields = json.loads(text)
         if "e" in fields:
             return Event(fields["t"], fields["e"], fields["p"])
         return Point(fields["t"], fields["s"], fields["v"], fields.get("x", {}))
-    except (ValueError, KeyError, TypeError):
+    except KeyError:
         return None

@@ -1,0 +1,1 @@
+"""The task ``command``: any program is a trial."""

@@ -1,0 +1,113 @@
+"""The task ``command``: what the engine asks of any program."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fnostab.errors import ConfigError, LaunchError
+from fnostab.record.outcomes import Outcome
+from fnostab.record.settings import flatten
+from fnostab.record.trial import Resources, TrialSpec
+from fnostab.tasks.command.code import hashes
+from fnostab.tasks.command.settings import Declared, declare, resolve
+from fnostab.tasks.command.template import Template
+from fnostab.tasks.contract import Settings, Task
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fnostab.study.file import StudyFile
+    from fnostab.study.study import Study
+
+__all__ = ["Command", "make_task"]
+
+FILES = "files"  # in a trial's folder: what {directory} names
+
+
+class Command(Task):
+    """A program, started once for each trial.
+
+    Args:
+        file: of the study; None where trials that are on disk are only run.
+
+    Raises:
+        ConfigError: the command, a declaration of a setting, or ``code`` is not accepted.
+    """
+
+    name = "command"
+
+    def __init__(self, file: "StudyFile | None" = None) -> None:
+        self._folder = Path.cwd() if file is None else file.folder
+        self._template = Template(())
+        self._declared: Mapping[str, Declared] = {}
+        self._code: Mapping[str, str] = {}
+        if file is None:
+            return
+        place = file.line_of("command")
+        try:
+            self._template = Template.parse(file.command or "")
+            self._declared = declare(flatten(file.defaults))
+            self._template.check(self._declared)
+            self._code = hashes(self._folder, self._template.words, file.code)
+        except ConfigError as error:
+            where = file.line_of(f"defaults.{error.setting}") if error.setting else place
+            raise ConfigError(f"{where}{error}") from None
+
+    def resolve(self, layers: Sequence[Settings], profile: str | None) -> dict[str, Any]:
+        """Values of all declared settings; the first layer is what declares them."""
+        return resolve(self._declared, layers[1:])
+
+    def check(self, study: "Study") -> None:
+        """Refuse a baseline on the wrong side of the rules, and values that don't fit into a word."""
+        outcome, metric = study.file.outcome, study.metric
+        for settings in study.arms.values():
+            self._template.fill({**settings, "seed": 0, "arm": "", "directory": ""})
+        if outcome is None or outcome.baseline is None or outcome.failed is None:
+            return
+        limit = outcome.failed.below if metric.higher_is_better else outcome.failed.above
+        if limit is None or (outcome.baseline > limit if metric.higher_is_better else outcome.baseline < limit):
+            better = "higher" if metric.higher_is_better else "lower"
+            raise ConfigError(
+                f"{study.file.line_of('outcome')}baseline {outcome.baseline:g} and failed contradict one another: "
+                f"{better} is better of {metric.name}, so that an output that has learnt nothing would not fail"
+            )
+
+    def identity(self, settings: Settings) -> Any:
+        """Words, settings, and the hashes of the program's files."""
+        return {"command": self._template.words, "settings": dict(settings), "code": dict(self._code)}
+
+    def resources(self, settings: Settings) -> Resources:
+        """One trial a GPU; else one at a time, with what threads it likes."""
+        return Resources(gpu=True, threads=None, one_a_core=False)
+
+    def argv(self, settings: Settings, arm: str, seed: int, directory: Path) -> tuple[str, ...]:
+        """The words of one trial."""
+        return self._template.fill({**settings, "seed": seed, "arm": arm, "directory": str(directory / FILES)})
+
+    def working_directory(self) -> Path:
+        """The study file's folder."""
+        return self._folder
+
+    def same_for_all(self, study: "Study") -> tuple[str, ...]:
+        """What the engine can't vary."""
+        return ("data and validation set, unless the program draws them from its seed",)
+
+    def prepare(self, trials: Sequence[TrialSpec], console: "Console", *, here: bool, lockstep: bool) -> None:
+        """Refuse a program that is not there."""
+        if lockstep:
+            raise LaunchError("--lockstep trains networks of the program's own together: leave it out for a command")
+        program = self._template.words[0]
+        if here and shutil.which(program, path=None) is None and not (self._folder / program).is_file():
+            raise LaunchError(f"command: there is no program {program!r} on PATH or in {self._folder}")
+
+    def run(self, trials: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
+        """Start the program and write down how it ended."""
+        from fnostab.launch.supervisor import supervise
+
+        return [supervise(trial, directory) for trial, directory in zip(trials, directories, strict=True)]
+
+
+def make_task(file: "StudyFile | None" = None) -> Command:
+    """The task for a study file."""
+    return Command(file)
