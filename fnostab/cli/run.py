@@ -219,6 +219,7 @@ def _resolve(
     lockstep: int | None = None,
     alpha: float | None = None,
     from_experiment: str | None = None,
+    live: bool = False,
 ) -> tuple[Study, list[str], Launcher | None]:
     """The study as the command line names it, its arms that are to be run (empty for all), and what runs them."""
     from fnostab.study.study import load_study
@@ -239,18 +240,15 @@ def _resolve(
     if profile == "auto" and loaded.profile and not from_experiment:
         how = "was found" if on_cluster is None else "is asked for"
         console.print(f"profile {loaded.profile}: {'a' if loaded.profile == 'full' else 'no'} GPU {how}")
-    if lockstep is None:
+    if lockstep is None and not (live and loaded.task.name == "command"):
         return loaded, arms, on_cluster
     if on_cluster is not None:
         raise ConfigError("--lockstep is of this machine's trials: leave it out, or leave out --launcher slurm")
     from fnostab.launch.local import LocalLauncher, default_jobs
 
     takes = loaded.resources
-    return (
-        loaded,
-        arms,
-        LocalLauncher(jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core), takes.gpu, lockstep),
-    )
+    n = jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core)
+    return loaded, arms, LocalLauncher(n, takes.gpu, lockstep or 1, live=live)
 
 
 def _load(study: Study, console: Console) -> Callable[..., StudyRun]:
@@ -286,19 +284,17 @@ def insist_on_results(result: StudyRun) -> None:
 
 
 def as_assignments(extra: list[str]) -> list[str]:
-    """``--model.fno_blocks 8``, as `mlflow run -P` hands on what MLproject does not declare."""
+    """``--lr 0.1`` or ``--set.lr 0.1``, as `mlflow run -P` hands on what MLproject does not declare."""
     assignments = []
     rest = iter(extra)
     for option in rest:
         name, equals, value = option.removeprefix("--").partition("=")
-        if not option.startswith("--") or "." not in name:
-            raise ConfigError(
-                f"unknown argument {option!r}; settings have dots, as in --model.fno_blocks 8; see --help"
-            )
+        if not option.startswith("--") or not name:
+            raise ConfigError(f"unknown argument {option!r}; a setting is written --name VALUE; see --help")
         if not equals:
             try:
                 value = next(rest)
             except StopIteration:
                 raise ConfigError(f"{option} has no value") from None
-        assignments.append(f"{name}={value}")
+        assignments.append(f"{name.removeprefix('set.')}={value}")
     return assignments

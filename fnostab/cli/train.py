@@ -81,4 +81,5 @@ def command(
         experiment=experiment,
         output=output,
         tracking_uri=tracking_uri,
+        live=True,
     )

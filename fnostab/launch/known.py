@@ -8,9 +8,10 @@ from rich.console import Console
 from fnostab.errors import LaunchError
 from fnostab.record.attempt import close_if_abandoned
 from fnostab.record.job_arrays import queued_jobs
+from fnostab.record.judging import judge_again
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.record.progress import TrialProgress
-from fnostab.record.trial import StudySpec
+from fnostab.record.trial import StudySpec, TrialSpec
 from fnostab.tracking import Store, reconcile, runs_elsewhere, set_aside
 
 __all__ = ["close_abandoned", "extended", "insist_on_no_jobs", "other_study", "read_journals", "take_from_store"]
@@ -37,6 +38,7 @@ def read_journals(record: StudySpec, trials: Sequence[TrialProgress], folder: Pa
         LaunchError: the folder can't be written.
         JournalError: a journal is damaged, or can't be written.
     """
+    changed = [trial for trial in trials if _has_other_rules(trial)]
     try:
         record.write(folder / "study.json")
         for trial in trials:
@@ -49,6 +51,19 @@ def read_journals(record: StudySpec, trials: Sequence[TrialProgress], folder: Pa
         trial.update()
         if trial.first_ms is not None and trial.outcome is None and close_if_abandoned(trial.directory):
             trial.update()
+    for trial in changed:
+        if trial.outcome in TRAINING_OUTCOMES:
+            judge_again(trial.directory, trial.spec)
+            trial.update()
+
+
+def _has_other_rules(trial: TrialProgress) -> bool:
+    """Whether a trial was judged by other rules than those of the study now: rules are no part of its identity."""
+    path = trial.directory / "trial.json"
+    if not path.exists():
+        return False
+    earlier = TrialSpec.read(path)
+    return (earlier.rules, earlier.judged) != (trial.spec.rules, trial.spec.judged)
 
 
 def extended(record: StudySpec, folder: Path) -> StudySpec:

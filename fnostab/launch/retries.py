@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from fnostab.record.attempt import STDERR_FILE, last_lines
+from fnostab.record.judging import IGNORES_SEED
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
 
@@ -61,6 +62,9 @@ class FailuresAlike:
 
     def take(self, trial: TrialProgress) -> str | None:
         """Look at a trial that has ended; what to say once, when it is the second one."""
+        if trial.outcome is Outcome.INFRA_ERROR and (trial.reason or "").startswith(IGNORES_SEED) and not self.found:
+            self.found = True
+            return f"{trial.name}: {trial.reason}; no more trials are started: use {{seed}} where the script draws"
         early = trial.outcome is Outcome.INFRA_ERROR and trial.step is None and trial.held_step is None
         if self.found or trial.spec.argv is None or not early:
             return None

@@ -26,7 +26,7 @@ from fnostab.errors import JournalError, LaunchError
 from fnostab.record import names
 from fnostab.record.attempt import last_lines, this_process
 from fnostab.record.journal import Journal
-from fnostab.record.judging import Observed, observe, write_end
+from fnostab.record.judging import IGNORES_SEED, Observed, observe, twin_seed, write_end
 from fnostab.record.outcomes import Outcome
 from fnostab.record.recorder import AFTER_FAILURE, JOURNAL, LOCK_FILE, TOKEN, TOKEN_FILE
 from fnostab.record.trial import TrialSpec
@@ -92,6 +92,8 @@ def _conclude(
         pass
     elif asked is not None and not seen.complete:
         outcome, more = Outcome.KILLED, {"reason": f"ended by {asked}", "requested": True}
+    elif status == 0 and (twin := twin_seed(journal.directory, spec, seen)) is not None:
+        outcome, more = Outcome.INFRA_ERROR, {"reason": f"{IGNORES_SEED}: all its values are those of seed {twin}"}
     elif status == 0 and seen.anything:
         pass
     elif status == 0:

@@ -1,7 +1,6 @@
 """Outcomes from journals: what a program recorded is judged by the rules of its trial, now or again."""
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,18 @@ from fnostab.record.outcomes import FAILURES, Judgement, Outcome, Validation, ju
 from fnostab.record.recorder import MEMORY_ERROR
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["Observed", "end_of_complete", "observe", "outcome_payload", "same_curves", "write_end"]
+__all__ = [
+    "IGNORES_SEED",
+    "Observed",
+    "end_of_complete",
+    "judge_again",
+    "observe",
+    "outcome_payload",
+    "twin_seed",
+    "write_end",
+]
 
+IGNORES_SEED = "the script ignores its seed"
 BLOCKS = 20  # of steps, whose median training loss stands in for validations where there are none
 
 
@@ -62,12 +71,13 @@ def observe(directory: Path, spec: TrialSpec) -> Observed:
         JournalError: the journal is damaged.
     """
     seen = Observed()
-    judged = spec.judged
+    judged, ends = spec.judged, {f"{spec.metric.name}_best", f"{spec.metric.name}_last"}  # the latter of `summary`
     for record, _ in read_journal(directory / FILE_NAME):
         if isinstance(record, Event):
             _take_event(seen, record)
             continue
-        values = {**record.values, **{name: float(text) for name, text in record.nonfinite.items()}}
+        found = {**record.values, **{name: float(text) for name, text in record.nonfinite.items()}}
+        values = {name: value for name, value in found.items() if name not in ends}
         nans = sum(math.isnan(v) for v in values.values())
         seen.nonfinite = (seen.nonfinite[0] + nans, seen.nonfinite[1] + len(record.nonfinite) - nans)
         if names.TRAIN_LOSS in values or names.GRAD_NORM in values:
@@ -177,19 +187,32 @@ def end_of_complete(journal: Journal, spec: TrialSpec) -> bool:
     return True
 
 
-def same_curves(curves: Mapping[tuple[str, int], Sequence[float]]) -> list[tuple[str, int, int]]:
-    """Arms whose values are identical under two seeds: (arm, seed, seed). The program ignores its seed.
+def judge_again(directory: Path, spec: TrialSpec) -> None:
+    """Judge a training that has ended by the rules that its trial has now; another outcome goes into its journal.
 
-    Args:
-        curves: (arm, seed) -> values in their order; shorter than two say nothing.
+    Raises:
+        JournalError: another process holds the journal, or it is damaged or can't be written.
     """
-    found = []
-    first: dict[tuple[str, tuple[float, ...]], int] = {}
-    for (arm, seed), values in curves.items():
-        key = arm, tuple(values)
-        if len(key[1]) >= 2 and (other := first.setdefault(key, seed)) != seed:
-            found.append((arm, other, seed))
-    return found
+    last = [r for r, _ in read_journal(directory / FILE_NAME) if isinstance(r, Event) and r.name == names.OUTCOME_EVENT]
+    judgement = judge_observed(observe(directory, spec), spec)
+    payload = outcome_payload(judgement.outcome, judgement)
+    if not last or any(last[-1].payload.get(name) != payload[name] for name in ("outcome", "failure_step")):
+        with Journal(directory) as journal:
+            journal.event(names.OUTCOME_EVENT, payload)
+
+
+def twin_seed(directory: Path, spec: TrialSpec, seen: Observed) -> int | None:
+    """Another seed of the same arm with the very same values: the program ignores its seed. None if there is none."""
+    if len(seen.training) + len(seen.validations) < 2:
+        return None
+    for path in sorted(directory.parent.glob(f"{spec.arm}-*/trial.json")):
+        other = TrialSpec.read(path)
+        same_arm = (other.arm, other.config_hash) == (spec.arm, spec.config_hash) and other.seed != spec.seed
+        if same_arm and (path.parent / FILE_NAME).exists():
+            theirs = observe(path.parent, other)
+            if (theirs.training, theirs.validations) == (seen.training, seen.validations):
+                return other.seed
+    return None
 
 
 def _take_event(seen: Observed, event: Event) -> None:

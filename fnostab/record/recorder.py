@@ -206,15 +206,20 @@ class Recorder:
 def _numbers(values: Mapping[str, SupportsFloat]) -> dict[str, float]:
     """Values as floats; tensors of one element have one too."""
     try:
-        return {name: float(getattr(value, "detach", lambda: value)()) for name, value in values.items()}
+        return {name: _float(value) for name, value in values.items()}
     except (TypeError, ValueError) as error:
         bad = next(name for name, value in values.items() if not _is_number(value))
         raise JournalError(f"{bad}={json.dumps(str(values[bad])[:80])} is no number: {error}") from None
 
 
+def _float(value: SupportsFloat) -> float:
+    detach = getattr(value, "detach", None)  # of a tensor that is part of a graph
+    return float(detach() if detach is not None else value)
+
+
 def _is_number(value: SupportsFloat) -> bool:
     try:
-        float(value)
+        _float(value)
     except (TypeError, ValueError):
         return False
     return True

@@ -103,8 +103,11 @@ class TrialRun:
     def end(self, event: Event) -> None:
         """Write an outcome and end the run with the status that goes with it."""
         outcome = event.payload.get("outcome")
+        stale = self._client.get_run(self.id).data.tags.keys() if self._ended else ()  # it was judged by other rules
         for field, tag in OUTCOME_TAGS.items():
             value = event.payload.get(field)
+            if value in (None, [], "") and tag in stale:
+                self._client.delete_tag(self.id, tag)
             if value not in (None, [], ""):
                 self._client.set_tag(self.id, tag, "; ".join(value) if isinstance(value, list) else str(value))
         if outcome is not None:
