@@ -1,0 +1,57 @@
+"""What may differ between the baseline and the working tree, as data.
+
+A deliberate change is one line here and one line in DELIBERATE.md. Paths of JSON keys are dotted; items of lists
+are not counted, so that ``trials.run_id`` names that key in every item of ``trials``.
+"""
+
+# Never comparable: they depend on the machine, the clock, or chance.
+
+MACHINE_METRICS = ("system/", "samples_per_s", "peak_memory_bytes")  # names, or beginnings that end in "/"
+RUN_IDS = {"decide": ("study_runs", "verdict_run", "trials.run_id"), "export": ("run_id", "check"), "replay": ()}
+
+# Deliberate changes of what is written: by output, paths of JSON keys (of export: columns).
+
+REMOVED: dict[str, tuple[str, ...]] = {"decide": (), "export": (), "replay": (), "events": (), "settings": ()}
+ADDED: dict[str, tuple[str, ...]] = {"decide": (), "export": (), "replay": (), "events": (), "settings": ()}
+RENAMED: dict[str, dict[str, str]] = {"decide": {}, "export": {}, "replay": {}, "events": {}, "settings": {}}
+CHANGED: dict[str, tuple[str, ...]] = {  # there in both, with another value: hashes once they are made otherwise, say
+    "decide": ("studies.a.hash", "studies.b.hash"),
+    "export": (),
+    "replay": ("trial.study_hash",),
+    "events": (),
+    "settings": (),
+}
+
+# Deliberate changes of names: from the baseline's to the working tree's.
+
+RENAMED_SETTINGS: dict[str, str] = {}  # dotted, as study files and --set have them
+RENAMED_STUDY_KEYS: dict[str, str] = {}  # of a study file: "roles", say
+ADDED_STUDY_KEYS: dict[str, object] = {"task": "ptychography"}  # that the working tree wants besides
+RENAMED_METRICS: dict[str, str] = {}
+RENAMED_TENSORS: dict[str, str] = {}  # beginnings of names in best.safetensors
+
+# Events of a journal that are compared, each with the keys of its payload that are; None is all of them.
+
+EVENTS: dict[str, tuple[str, ...] | None] = {
+    "started": ("scheduled_steps",),
+    "dataset": ("name",),
+    "nonfinite": None,
+    "spike": None,
+    "outcome": ("outcome", "failure_step", "known_good_step", "rules_held", "not_judged", "reason"),
+}
+
+# What of the fixtures, which the baseline wrote, the working tree still reads: study.json, trial.json and black boxes;
+# and journals, beside records that it has written itself. With both False, only what each tree trains is compared.
+
+READS_BASELINE_RECORDS = False
+READS_BASELINE_JOURNALS = True
+
+# Where the few objects are that have no command: the first module that has the object counts.
+
+PLACES = {
+    "stream_seed": ("fnostab.seeding",),
+    "TrialConfig": ("fnostab.ptychography.settings", "fnostab.config"),
+    "flatten": ("fnostab.record.settings", "fnostab.config"),
+    "load_study": ("fnostab.study.study", "fnostab.studies.spec"),
+    "built_in_studies": ("fnostab.study.study", "fnostab.studies.spec"),
+}
