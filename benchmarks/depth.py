@@ -137,11 +137,11 @@ def train_steps(settings):
 
 def whole_trial():
     """A trial of 8 blocks as a study starts it, with all that watches it, on an object small enough for 68 steps."""
+    from benchmarks.records import trial_record
     from fnostab.ptychography.estimates import Estimate, trace
     from fnostab.ptychography.settings import TrialConfig
     from fnostab.record import names
     from fnostab.record.journal import Point, read_journal
-    from fnostab.record.trial import TrialSpec
 
     settings = {"model.fno_blocks": 8, "model.max_hidden_channels": 512, "data.set_phi": True, "training.epochs": 2}
     settings |= {"data.object_size": 152, "data.n_lines": 150, "execution.device": "cpu"}
@@ -149,7 +149,7 @@ def whole_trial():
     about = {"experiment": "depth", "study": "depth", "study_hash": "0" * 16, "profile": "full", "arm": "control"}
     with tempfile.TemporaryDirectory(prefix="depth-") as scratch:
         path = Path(scratch) / "trial" / "trial.json"
-        TrialSpec(**about, seed=0, config=config, data_dir=f"{scratch}/data").write(path)
+        trial_record(settings, f"{scratch}/data", **about, seed=0).write(path)
         command = [sys.executable, "-m", "fnostab", "train", "--trial", str(path)]
         process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)

@@ -17,11 +17,10 @@ from pathlib import Path
 
 from benchmarks.fault_checks import check_trial, read_runs
 from benchmarks.fault_places import postgresql
-from fnostab.ptychography.settings import TrialConfig
+from benchmarks.records import trial_record
 from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.record.outcomes import Outcome
-from fnostab.record.trial import TrialSpec
 from fnostab.serve.server import TrackingServer
 from fnostab.serve.settings import ServerSettings
 from fnostab.tracking import Uploader, free_port, open_store
@@ -145,7 +144,7 @@ def _describe(directory: Path) -> None:
         "profile": "small",
         "arm": "control",
     }
-    TrialSpec(**about, seed=seed, config=TrialConfig(), data_dir="data").write(directory / "trial.json")
+    trial_record({}, "data", **about, seed=seed).write(directory / "trial.json")
 
 
 if __name__ == "__main__":

@@ -108,10 +108,10 @@ class Row:
     waited_loss: float | None = None
 
 
-def trace(arm: str, seed: int, data_dir: Path, *, revive: bool) -> Row:
+def trace(arm: str, seed: int, output: Path, *, revive: bool) -> Row:
     """Train one seed of an arm, looking at every step; then try to revive it if it collapsed."""
-    (spec,) = load_study("cure_candidates", "small").trials("mechanism", data_dir, arms=[arm], seeds=[seed])
-    training = set_up(spec)
+    (trial,) = load_study("cure_candidates", "small").trials("mechanism", output, arms=[arm], seeds=[seed])
+    training = set_up(trial.spec)
     monitor, seen = training.monitor(None), Trace(training)
     with tempfile.TemporaryDirectory() as scratch:
         training.fit([monitor, Snapshots(monitor, Path(scratch)), seen], torch.device("cpu"), Path(scratch))

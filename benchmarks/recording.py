@@ -18,14 +18,13 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from benchmarks.records import trial_record
 from benchmarks.timing import Row, clock, compared, medians, table
 from fnostab.monitor import BlackBox, Snapshots, StateFiles
 from fnostab.monitor.snapshots import EVERY_STEPS
 from fnostab.monitor.state import take_state, write_state
-from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.setup import set_up
 from fnostab.record.journal import Journal
-from fnostab.record.trial import TrialSpec
 
 FULL = {"data.object_size": 240, "data.n_lines": 150}
 SMALL = {"data.N": 32, "data.object_size": 120, "data.n_lines": 120, "data.scan_stride_test": 5}
@@ -65,7 +64,7 @@ class States(Callback):
 
 
 def spec(settings, folder):
-    config = TrialConfig.from_dotted(settings | {"training.epochs": 1, "execution.device": DEVICE})
+    settings = settings | {"training.epochs": 1, "execution.device": DEVICE}
     about = {
         "experiment": "benchmark",
         "study": "benchmark",
@@ -73,7 +72,7 @@ def spec(settings, folder):
         "profile": "full",
         "arm": "control",
     }
-    return TrialSpec(**about, seed=0, config=config, data_dir=str(folder / "data"))
+    return trial_record(settings, folder / "data", **about, seed=0)
 
 
 def steps(variant, trial, folder, n_steps):

@@ -22,12 +22,14 @@ import sqlalchemy
 
 from benchmarks.fault_places import postgresql
 from benchmarks.faults import write_section
+from benchmarks.records import trial_record
+from fnostab.ptychography import measured
 from fnostab.prune import archive_journals, old_journals, plan_thinning, thin_points
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.record.outcomes import Outcome
-from fnostab.record.trial import StudySpec, TrialSpec
+from fnostab.record.trial import StudySpec
 from fnostab.serve.server import TrackingServer
 from fnostab.serve.settings import ServerSettings
 from fnostab.tracking import free_port, open_store, sync
@@ -39,11 +41,11 @@ STEPS = EPOCHS * STEPS_AN_EPOCH
 ARMS = ("control", "arch_fix", "opt_fix")
 EVERY_STEP = (names.TRAIN_LOSS, names.GRAD_NORM, names.GRAD_NORM_CLIPPED, names.LEARNING_RATE)
 BLOCKS = ("encoder.0", "encoder.1", "encoder.2", "encoder.3", "bottleneck")
-EVERY_EPOCH = (names.AMPLITUDE_SPREAD, names.PATCH_VARIATION, names.VAL_SSIM_AMP, "val/mae_val_Amp_loss")
+EVERY_EPOCH = (measured.AMPLITUDE_SPREAD, measured.PATCH_VARIATION, measured.VAL_SSIM_AMP, "val/mae_val_Amp_loss")
 EVERY_EPOCH += tuple(
     each + block for each in (*names.BLOCK_QUANTITIES, names.RESIDUAL_GAIN, names.BLOCK_GRAD_NORM) for block in BLOCKS
 )
-ONCE = (names.VAL_LOSS_BEST, names.VAL_LOSS_LAST, names.SSIM_AMP, names.LAST_STEP, names.TIME_TO_FAILURE)
+ONCE = (names.VAL_LOSS_BEST, names.VAL_LOSS_LAST, measured.SSIM_AMP, names.LAST_STEP, names.TIME_TO_FAILURE)
 THOUSAND = 1000
 
 
@@ -128,21 +130,19 @@ def thin_and_archive(cost: Cost, output: Path, database: str, before: int) -> No
 def write_study(output: Path, trials: int) -> None:
     """A study whose trials have run, as far as their journals tell."""
     about = {"experiment": EXPERIMENT, "profile": "full"}
-    arms: dict[str, dict[str, object]] = {arm: {} for arm in ARMS}
+    of_trial = trial_record({}, "data", study=EXPERIMENT, study_hash=HASH, arm="control", seed=0, **about)
     spec = StudySpec(
-        name=EXPERIMENT, hash=HASH, description="", control="control", arms=arms, roles={},
-        primary_metric=names.VAL_LOSS_BEST, depth=4, **about,
+        task=of_trial.task, name=EXPERIMENT, hash=HASH, description="", control="control",
+        arms=dict.fromkeys(ARMS, of_trial.settings), config_hashes=dict.fromkeys(ARMS, of_trial.config_hash),
+        metric=of_trial.metric, judged=dict.fromkeys(ARMS, of_trial.judged), margin=0.1, **about,
     )  # fmt: skip
     folder = output / EXPERIMENT / HASH
     spec.write(folder / "study.json")
-    config, rng = TrialConfig(), random.Random(0)
+    rng = random.Random(0)
     for index in range(trials):
         arm, seed = ARMS[index % len(ARMS)], index // len(ARMS)
-        trial = TrialSpec(
-            study=EXPERIMENT, study_hash=HASH, arm=arm, seed=seed, config=config, data_dir="data", **about
-        )
         directory = folder / f"{arm}-{seed}"
-        trial.write(directory / "trial.json")
+        of_trial.model_copy(update={"arm": arm, "seed": seed}).write(directory / "trial.json")
         write_trial(directory, (*EVERY_STEP, names.CLIP_FRACTION) if arm == "opt_fix" else EVERY_STEP, rng)
 
 

@@ -31,7 +31,8 @@ import sys
 from pathlib import Path
 from fnostab.study.study import load_study
 study = load_study("stage_a", "small", {"execution.device": "cpu"})
-for spec in study.trials("benchmark", Path(sys.argv[1]) / "datasets", seeds=range(int(sys.argv[2])), arms=["control"]):
+for trial in study.trials("benchmark", Path(sys.argv[1]), seeds=range(int(sys.argv[2])), arms=["control"]):
+    spec = trial.spec
     spec.write(Path(sys.argv[1]) / f"trial-{spec.seed}" / "trial.json")
 """
 LAUNCH = """
@@ -40,7 +41,7 @@ from pathlib import Path
 from fnostab.launch.local import LocalLauncher
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
-launcher, started = LocalLauncher(1, "cpu"), time.perf_counter()
+launcher, started = LocalLauncher(1, gpu=False), time.perf_counter()
 for file in map(Path, sys.argv[2:]):
     trial = TrialProgress(TrialSpec.read(file), file.parent)
     launcher.submit([trial] if hasattr(launcher, "trials_per_job") else trial)

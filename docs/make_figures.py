@@ -86,7 +86,7 @@ def _of_arms(trials: Trials, study: StudySpec) -> dict[str, Figure]:
     return {
         "forest": failure_rate_forest(rates),
         "kaplan_meier": kaplan_meier_figure(survival, lost),
-        "loss_strip": loss_strip(rows, metric=study.primary_metric),
+        "loss_strip": loss_strip(rows, metric=study.metric.key),
         "loss_curves": loss_curves(losses, metric="validation loss"),
         "fan": grad_norm_fan(control),
     }

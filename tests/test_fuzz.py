@@ -6,6 +6,7 @@ import math
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from trial_records import study_spec, trial_spec
 
 from fnostab.errors import ConfigError, DecisionError, FnostabError, LaunchError
 from fnostab.ptychography.policy import read_policy
@@ -13,7 +14,7 @@ from fnostab.ptychography.settings import TrialConfig
 from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import flatten, read_yaml
 from fnostab.record.table import TrialRow, read_table, write_table
-from fnostab.record.trial import StudySpec, TrialSpec
+from fnostab.record.trial import TrialSpec
 from fnostab.study.study import read_study_file
 from fnostab.tracking.upload.follower import _check, _trusted_offset
 
@@ -23,19 +24,14 @@ ROWS = [
     TrialRow("arch_fix", 0, Outcome.CONVERGED, 1.25e-3, None, 599),
     TrialRow("arch_fix", 11, Outcome.NONFINITE, 3.0, 17, 17),
 ]
-TRIAL = TrialSpec(
-    experiment="mine", study="s", study_hash="5eed", profile="small", arm="control", seed=3, config=TrialConfig(),
-    data_dir="cache",
-)  # fmt: skip
-STUDY = StudySpec(
-    name="s", hash="5eed", experiment="mine", profile="small", description="d", control="control",
-    arms={"control": flatten(TrialConfig())}, roles={}, primary_metric="val_loss_best",
-)  # fmt: skip
+TRIAL = trial_spec(experiment="mine", study="s", study_hash="5eed", seed=3)
+STUDY = study_spec({"control": flatten(TrialConfig())}, name="s", experiment="mine", description="d")
 POLICY = """settings: {execution.gradient_clip_algorithm: agc, execution.gradient_clip_val: 0.01}
 deprecated: []
 verdict: {headline: SILVER, run: 5f0c, date: '2026-03-01', conditions: [small profile]}
 """
-STUDY_FILE = """name: mine
+STUDY_FILE = """task: ptychography
+name: mine
 description: does it train?
 control: control
 seeds: 4
@@ -227,7 +223,7 @@ def test_a_damaged_policy_is_a_policy_or_refused(place, damage):
         same_or_refused(read_policy, original)
 
 
-@pytest.mark.parametrize("name", ["name", "control", "arms", "seeds", "profiles", "alpha", "loss_margin"])
+@pytest.mark.parametrize("name", ["name", "control", "arms", "seeds", "profiles", "alpha", "margin"])
 @pytest.mark.parametrize(
     "value", ["null", "true", ".nan", ".inf", "-1", "[]", "[[1]]", "{}", "{a: {b: {1: 2}}}", "1e400"]
 )
@@ -242,7 +238,7 @@ def test_a_study_of_other_types_is_refused_or_finite(place, name, value):
         assert refused(error)  # noqa: PT017
         return
     assert math.isfinite(study.alpha)
-    assert math.isfinite(study.loss_margin)
+    assert study.margin is None or math.isfinite(study.margin)
 
 
 @pytest.mark.parametrize(

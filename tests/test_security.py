@@ -14,7 +14,7 @@ from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow, write_table
-from fnostab.report.documents import _environment as documents
+from fnostab.report.documents import environment
 from fnostab.serve.settings import ServerSettings
 from fnostab.study.study import load_study
 from fnostab.tracking import Store, open_store, ui_command
@@ -136,12 +136,12 @@ def test_a_table_holds_no_formulas(tmp_path, name):
 
 
 def test_names_in_a_report_are_text():
-    environment = documents()
-    assert environment.autoescape("report.html.j2")
+    of_reports = environment()
+    assert of_reports.autoescape("report.html.j2")
     template = (ROOT / "fnostab/report/templates/report.html.j2").read_text()
     unescaped = re.findall(r"{{[^}]*\|\s*safe[^}]*}}", template)
     assert all("element" in each for each in unescaped), "only pictures that this program drew"
-    page = environment.from_string("{{ name | md }}").render(name="<script>x</script> [a](b) | c")
+    page = of_reports.from_string("{{ name | md }}").render(name="<script>x</script> [a](b) | c")
     assert "<script" not in page
     assert "\\[a]" in page
     assert "\\|" in page

@@ -1,5 +1,6 @@
 import pytest
 
+from fnostab.ptychography import measured
 from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.study.study import Study, read_study_file
@@ -23,8 +24,8 @@ def record_study(tiny_settings, tmp_path):
         run_id = ensure_study(store, resolved.spec(experiment))
         uploader = Uploader(store, run_id)
         which = range(seeds) if isinstance(seeds, int) else seeds
-        for spec in resolved.trials(experiment, tmp_path / "data", arms=list(failures), seeds=which):
-            directory = tmp_path / "outputs" / experiment / resolved.hash / f"{spec.arm}-{spec.seed}"
+        for trial in resolved.trials(experiment, tmp_path / "outputs", arms=list(failures), seeds=which):
+            spec, directory = trial.spec, trial.directory
             spec.write(directory / "trial.json")
             of_arm = failures[spec.arm]
             place = which.index(spec.seed)
@@ -32,7 +33,7 @@ def record_study(tiny_settings, tmp_path):
             best = (loss or LOSS).get(spec.arm, 0.03) * (1 + 0.001 * spec.seed)
             with Journal(directory) as journal:
                 if outcome != "oom":
-                    scores = {names.VAL_LOSS_BEST: best, names.VAL_SSIM_AMP: (ssim or {}).get(spec.arm, 0.9)}
+                    scores = {names.VAL_LOSS_BEST: best, measured.VAL_SSIM_AMP: (ssim or {}).get(spec.arm, 0.9)}
                     journal.record(9, {names.LAST_STEP: 9.0, **scores})
                 ended = {"outcome": outcome, "failure_step": 5 if outcome == "collapsed" else None}
                 evidence = {"known_good_step": None, "rules_held": [], "not_judged": [], "reason": None}

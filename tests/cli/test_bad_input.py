@@ -13,6 +13,7 @@ import pytest
 
 from fnostab.launch import run as run_module
 from fnostab.ptychography.data import prepare
+from fnostab.ptychography.settings import TrialConfig
 from fnostab.record import names
 from fnostab.study.study import load_study
 from fnostab.tracking import open_store
@@ -120,7 +121,7 @@ def test_a_probe_file_that_is_none_is_refused(call, workplace, tiny, vary):
 
 def test_a_damaged_data_set_is_named_with_the_remedy(call, workplace, tiny):
     overrides = dict(assignment.split("=") for assignment in tiny[1::2])
-    config = load_study("stage_a", "small", overrides).arms["control"]
+    config = TrialConfig.from_dotted(load_study("stage_a", "small", overrides).arms["control"])
     prepare(config.data, config.data_seed(0), "outputs/datasets")
     (damaged,) = workplace.glob("outputs/datasets/*/train_amplitudes.npy")
     content = bytearray(damaged.read_bytes())
@@ -182,7 +183,7 @@ def test_a_disk_that_fills_up_while_a_trial_runs_loses_nothing(call, small_disk,
     disk = small_disk(4096)
     command = (*RUN, *tiny, "--output", str(disk / "outputs"))
     overrides = dict(assignment.split("=") for assignment in tiny[1::2])
-    config = load_study("stage_a", "small", overrides).arms["control"]
+    config = TrialConfig.from_dotted(load_study("stage_a", "small", overrides).arms["control"])
     prepare(config.data, config.data_seed(0), disk / "outputs" / "datasets")
     ballast = disk / "ballast"
     with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:

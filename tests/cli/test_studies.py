@@ -29,7 +29,7 @@ def test_a_new_one_can_be_run_as_it_is(call, workplace):
     study = load_study("mine.yaml", "small")
     assert study.file.name == "mine"
     assert list(study.arms) == ["control", "slow_0.001", "slow_0.003", "clipped"]
-    assert len(study.trials("mine", "data")) == 20
+    assert len(study.trials("mine", workplace)) == 20
 
 
 @pytest.mark.parametrize(

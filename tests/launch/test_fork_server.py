@@ -55,8 +55,8 @@ def make(tmp_path, tiny, monkeypatch):
     def make(folder="trials", n=1, **settings):
         given = dict(assignment.split("=") for assignment in tiny[1::2])
         study = load_study("stage_a", "small", given | {"execution.device": "cpu"} | settings)
-        specs = study.trials("e", tmp_path / "datasets", arms=["control"], seeds=range(n))
-        made = [TrialProgress(spec, tmp_path / folder / f"control-{spec.seed}") for spec in specs]
+        trials = study.trials("e", tmp_path, arms=["control"], seeds=range(n))
+        made = [TrialProgress(trial.spec, tmp_path / folder / trial.name) for trial in trials]
         for trial in made:
             trial.spec.write(trial.directory / "trial.json")
         return made
@@ -66,7 +66,7 @@ def make(tmp_path, tiny, monkeypatch):
 
 @pytest.fixture
 def launcher():
-    return LocalLauncher(2, "cpu")
+    return LocalLauncher(2, gpu=False)
 
 
 def work_off(launcher, trials):
@@ -218,14 +218,14 @@ def test_the_death_of_the_process_before_it_forked_is_that_of_its_trials(make, l
 
 def test_without_a_launcher_the_process_ends_and_its_trials_go_on(make, tmp_path):
     (trial,) = make(**{"model.architecture": "networks.Slow"})
-    launcher = LocalLauncher(1, "cpu")
+    launcher = LocalLauncher(1, gpu=False)
     launcher.submit([trial])
     wait_until(trains, trial)
     forking = psutil.Process(pid(trial)).parent()
     del launcher
     assert not forking.is_running()
     assert is_being_written(trial.directory)
-    next_one = LocalLauncher(1, "cpu")
+    next_one = LocalLauncher(1, gpu=False)
     next_one.submit([trial])  # adopted
     wait_until(next_one.poll)
     assert trial.outcome in TRAINING_OUTCOMES
@@ -265,7 +265,7 @@ def test_with_a_gpu_trials_are_processes_of_their_own(make, monkeypatch):
     """A fork can't use CUDA."""
     monkeypatch.setattr(local, "count_gpus", lambda: 1)
     (trial,) = make()
-    launcher = LocalLauncher(1, "auto")
+    launcher = LocalLauncher(1, gpu=True)
     launcher.submit([trial])
     assert "--trial" in launcher._running[0].process.args
     wait_until(launcher.poll)

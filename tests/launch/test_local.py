@@ -13,7 +13,6 @@ from fnostab.launch.local import LocalLauncher, default_jobs
 from fnostab.record import names
 from fnostab.record.journal import Event, Journal, read_journal
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
-from fnostab.record.progress import TrialProgress
 from fnostab.study.study import load_study
 
 
@@ -22,8 +21,7 @@ def trials(tmp_path, script):
     """A function that makes ``n`` trials of control, ready to be started."""
 
     def make(n=1):
-        specs = load_study("stage_a", "small").trials("e", tmp_path, arms=["control"], seeds=range(n))
-        made = [TrialProgress(spec, tmp_path / f"control-{spec.seed}") for spec in specs]
+        made = load_study("stage_a", "small").trials("e", tmp_path, arms=["control"], seeds=range(n))
         for trial in made:
             trial.spec.write(trial.directory / "trial.json")
         return made
@@ -65,13 +63,13 @@ def last_outcome(trial):
 
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_no_more_trials_run_side_by_side_than_asked_for(trials, tmp_path, jobs):
-    work_off(LocalLauncher(jobs, "cpu"), trials(5))
+    work_off(LocalLauncher(jobs, gpu=False), trials(5))
     assert most_at_once(tmp_path / "script.log") == jobs
 
 
 def test_a_trial_that_fails_stops_no_other(trials, script):
     script({"control-0": ["exit 3"], "control-1": ["signal 9"], "control-2": ["oom"]})
-    ended = work_off(LocalLauncher(2, "cpu"), trials(5))
+    ended = work_off(LocalLauncher(2, gpu=False), trials(5))
     assert {t.name: t.outcome for t in ended} == {
         "control-0": Outcome.INFRA_ERROR,
         "control-1": Outcome.KILLED,
@@ -84,7 +82,7 @@ def test_a_trial_that_fails_stops_no_other(trials, script):
 def test_who_dies_without_a_word_gets_an_outcome_with_the_reason(trials, script):
     script({"control-0": ["exit 3"], "control-1": ["silent 4"], "control-2": ["signal 9"], "control-3": ["signal 11"]})
     made = trials(4)
-    work_off(LocalLauncher(4, "cpu"), made)
+    work_off(LocalLauncher(4, gpu=False), made)
     reasons = [(t.outcome, t.reason) for t in made]
     assert reasons == [
         (Outcome.INFRA_ERROR, "exit status 3: RuntimeError: the disk melted"),
@@ -99,9 +97,9 @@ def test_who_dies_without_a_word_gets_an_outcome_with_the_reason(trials, script)
 def test_the_reason_is_of_this_attempt_not_of_the_one_before(trials, script):
     script({"control-0": ["exit 3", "silent 4"]})
     (trial,) = trials()
-    work_off(LocalLauncher(1, "cpu"), [trial])
+    work_off(LocalLauncher(1, gpu=False), [trial])
     trial.outcome = None
-    work_off(LocalLauncher(1, "cpu"), [trial])
+    work_off(LocalLauncher(1, gpu=False), [trial])
     assert trial.reason == "exit status 4: it left no message"
 
 
@@ -109,7 +107,7 @@ def test_a_failure_that_was_announced_before_the_process_died_stays_one(trials, 
     """Leaving it out of the rates would flatter the arm."""
     script({"control-0": ["announce 9"]})
     (trial,) = trials()
-    work_off(LocalLauncher(1, "cpu"), [trial])
+    work_off(LocalLauncher(1, gpu=False), [trial])
     assert (trial.outcome, trial.failure_step, trial.finished) == (Outcome.NONFINITE, 3, True)
     assert "SIGKILL" in trial.reason
     assert last_outcome(trial)["rules_held"] == ["nonfinite"]
@@ -118,7 +116,7 @@ def test_a_failure_that_was_announced_before_the_process_died_stays_one(trials, 
 def test_a_trial_that_is_at_work_already_is_waited_for_not_started_again(trials, tmp_path):
     (trial,) = trials()
     with Journal(trial.directory) as journal:
-        launcher = LocalLauncher(1, "cpu")
+        launcher = LocalLauncher(1, gpu=False)
         launcher.submit([trial])
         assert launcher.poll() == []
         assert launcher.free == 0
@@ -131,7 +129,7 @@ def test_an_adopted_trial_that_dies_is_killed(trials):
     (trial,) = trials()
     with Journal(trial.directory) as journal:
         journal.record(0, {"lr": 0.1})
-        launcher = LocalLauncher(1, "cpu")
+        launcher = LocalLauncher(1, gpu=False)
         launcher.submit([trial])
     work_off(launcher, [])
     assert [(t.outcome, t.reason) for t in launcher.poll()] == [(Outcome.KILLED, "its process is gone")]
@@ -140,7 +138,7 @@ def test_an_adopted_trial_that_dies_is_killed(trials):
 def test_when_two_launchers_start_a_trial_the_slower_one_waits_for_the_faster(trials, script):
     script({"control-0": ["exit 2"]})  # as a process does that finds the journal locked
     (trial,) = trials()
-    launcher = LocalLauncher(1, "cpu")
+    launcher = LocalLauncher(1, gpu=False)
     launcher.submit([trial])
     with Journal(trial.directory) as journal:
         launcher._running[0].process.wait()
@@ -152,7 +150,7 @@ def test_when_two_launchers_start_a_trial_the_slower_one_waits_for_the_faster(tr
 def test_cancelled_trials_write_killed_and_leave_no_process(trials, script, tmp_path):
     script({"control-0": ["hang"], "control-1": ["hang"]})
     made = trials(2)
-    launcher = LocalLauncher(2, "cpu")
+    launcher = LocalLauncher(2, gpu=False)
     for trial in made:
         launcher.submit([trial])
     wait_for_steps(made)
@@ -166,7 +164,7 @@ def test_a_trial_that_does_not_end_when_asked_is_ended(trials, script, monkeypat
     monkeypatch.setattr(local, "GRACE_S", 0.2)
     script({"control-0": ["deaf"]})
     (trial,) = trials()
-    launcher = LocalLauncher(1, "cpu")
+    launcher = LocalLauncher(1, gpu=False)
     launcher.submit([trial])
     wait_for_steps([trial])
     launcher.cancel()
@@ -186,14 +184,14 @@ def test_gpus_are_taken_in_turns_and_cpu_trials_get_one_thread(trials, monkeypat
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     made = trials(3)
-    assert (default_jobs("auto"), default_jobs("cpu") >= 1) == (2, True)
-    launcher = LocalLauncher(3, "auto")
+    assert (default_jobs(gpu=True), default_jobs(gpu=False) >= 1) == (2, True)
+    launcher = LocalLauncher(3, gpu=True)
     for slot, trial in enumerate(made):
         launcher._running = [local._Job(made[0], other, None) for other in range(slot)]
         with pytest.raises(LaunchError, match=f"can't start control-{slot}: No such file"):
             launcher.submit([trial])
     with pytest.raises(LaunchError):
-        LocalLauncher(1, "cpu").submit([made[0]])
+        LocalLauncher(1, gpu=False).submit([made[0]])
     assert seen == [("0", None), ("1", None), ("0", None), (None, "1")]
 
 
@@ -202,13 +200,13 @@ def test_only_gpus_that_this_process_was_given_are_used(monkeypatch, given, pres
     """A job on a cluster gets a part of a node's, and where there is no driver, there are none."""
     monkeypatch.setattr(local, "count_gpus", lambda: present)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    launcher = LocalLauncher(2, "auto")
+    launcher = LocalLauncher(2, gpu=True)
     assert (launcher._gpu_names, launcher.gpus) == (used, len(used))
 
 
 def test_no_trial_at_a_time_is_refused():
     with pytest.raises(LaunchError, match="jobs=0: at least 1 is needed"):
-        LocalLauncher(0, "cpu")
+        LocalLauncher(0, gpu=False)
 
 
 class TestLockstep:
@@ -218,14 +216,13 @@ class TestLockstep:
     def seeds(self, tmp_path, tiny):
         settings = dict(assignment.split("=") for assignment in tiny[1::2])
         study = load_study("stage_a", "small", settings | {"execution.device": "cpu"})
-        specs = study.trials("e", tmp_path / "datasets", arms=["control"], seeds=range(2))
-        made = [TrialProgress(spec, tmp_path / f"control-{spec.seed}") for spec in specs]
+        made = study.trials("e", tmp_path, arms=["control"], seeds=range(2))
         for trial in made:
             trial.spec.write(trial.directory / "trial.json")
         return made
 
     def test_seeds_of_an_arm_share_a_process(self, seeds):
-        launcher = LocalLauncher(1, "cpu", lockstep=2)
+        launcher = LocalLauncher(1, gpu=False, lockstep=2)
         launcher.submit(seeds)
         assert launcher.free == 0
         while not (ended := launcher.poll()):
@@ -235,7 +232,7 @@ class TestLockstep:
         assert seeds[0].owner == seeds[1].owner is not None
 
     def test_both_are_killed_with_it_and_go_on(self, seeds):
-        launcher = LocalLauncher(1, "cpu", lockstep=2)
+        launcher = LocalLauncher(1, gpu=False, lockstep=2)
         launcher.submit(seeds)
         wait_for_steps(seeds)
         os.kill(int(seeds[0].owner.partition("@")[0]), signal.SIGKILL)
@@ -249,10 +246,9 @@ class TestLockstep:
             time.sleep(0.05)
         assert all(trial.outcome in TRAINING_OUTCOMES for trial in seeds)
 
-    def test_a_job_holds_seeds_of_one_arm(self, seeds):
-        launcher = LocalLauncher(1, "cpu", lockstep=2)
-        arms = load_study("stage_a", "small").trials("e", "datasets", arms=["control", "opt_fix"], seeds=range(3))
-        waiting = [TrialProgress(spec, seeds[0].directory.parent / f"{spec.arm}-{spec.seed}") for spec in arms]
+    def test_a_job_holds_seeds_of_one_arm(self, seeds, tmp_path):
+        launcher = LocalLauncher(1, gpu=False, lockstep=2)
+        waiting = load_study("stage_a", "small").trials("e", tmp_path, arms=["control", "opt_fix"], seeds=range(3))
         assert [[trial.name for trial in job] for job in jobs_of(waiting, launcher)] == [
             ["control-0", "control-1"],
             ["opt_fix-0", "opt_fix-1"],

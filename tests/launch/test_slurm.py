@@ -14,9 +14,9 @@ from fnostab.launch.launcher import write_outcome
 from fnostab.launch.slurm.cluster import ClusterFile
 from fnostab.launch.slurm.ends import write_end
 from fnostab.launch.slurm.launcher import SlurmLauncher
-from fnostab.launch.slurm.records import JobArray, jobs_of, queued_jobs
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
+from fnostab.record.job_arrays import JobArray, jobs_of, queued_jobs
 from fnostab.record.journal import Event, read_journal
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
@@ -31,8 +31,8 @@ def trials(tmp_path):
     """A function that makes ``n`` trials of control, ready to be started."""
 
     def make(n=1):
-        specs = load_study("stage_a", "small").trials("e", tmp_path, arms=["control"], seeds=range(n))
-        made = [TrialProgress(spec, tmp_path / "study" / f"control-{spec.seed}") for spec in specs]
+        trials = load_study("stage_a", "small").trials("e", tmp_path, arms=["control"], seeds=range(n))
+        made = [TrialProgress(trial.spec, tmp_path / "study" / trial.name) for trial in trials]
         for trial in made:
             trial.spec.write(trial.directory / "trial.json")
         return made

@@ -14,6 +14,7 @@ def test_its_arms_train(name, tiny_settings, tmp_path):
     small = {key: value for key, value in tiny_settings.items() if key not in OWN}
     study = load_study(name, "small", small | {"training.epochs": 1})
     first = [next(iter(names)) for names in study.file.stressed.values()]  # of a knob's values
-    for spec in study.trials(name, tmp_path / "datasets", seeds=[0], arms=first):
-        outcome = run_trial(spec, tmp_path / spec.arm)
+    for trial in study.trials(name, tmp_path, seeds=[0], arms=first):
+        spec = trial.spec
+        outcome = run_trial(spec, trial.directory)
         assert outcome in {Outcome.CONVERGED, Outcome.STAGNATED, Outcome.COLLAPSED, Outcome.EXPLODED}, spec.arm

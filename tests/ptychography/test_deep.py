@@ -6,7 +6,6 @@ import pytest
 
 from fnostab.errors import ConfigError
 from fnostab.ptychography.deep import deep_study
-from fnostab.record.settings import flatten
 from fnostab.study.study import load_study, read_study_file
 
 STAGE_B = read_study_file("stage_b")
@@ -20,10 +19,10 @@ def test_only_what_the_file_says_to_all_arms_is_changed():
     before = earlier(training__learning_rate=0.002, data__nphotons=1e6)
     after = deep_study(STAGE_B, before)
     assert list(after.arms) == list(before.arms)
-    for arm, config in after.arms.items():
-        changed = {name for name, value in flatten(config).items() if before.arms[arm][name] != value}
+    for arm, settings in after.arms.items():
+        changed = {name for name, value in settings.items() if before.arms[arm][name] != value}
         assert changed == {"model.fno_blocks", "model.max_hidden_channels"}
-        assert (config.model.fno_blocks, config.training.learning_rate) == (6, 0.002)
+        assert (settings["model.fno_blocks"], settings["training.learning_rate"]) == (6, 0.002)
     assert (after.profile, after.file.name) == ("small", "stage_b")
 
 
@@ -32,13 +31,14 @@ def test_of_the_usual_stage_a_it_is_the_usual_stage_b():
 
 
 def test_parts_and_rules_are_those_of_the_earlier_study():
-    before = earlier().model_copy(update={"roles": {"clipping": "opt_fix"}, "alpha": 0.01, "loss_margin": 1.5})
+    before = earlier().model_copy(update={"roles": {"clipping": "opt_fix"}, "alpha": 0.01, "margin": 0.5})
     record = deep_study(STAGE_B, before).spec("deep")
-    assert (record.roles, record.alpha, record.loss_margin) == ({"clipping": "opt_fix"}, 0.01, 1.5)
+    assert (record.roles, record.alpha, record.margin) == ({"clipping": "opt_fix"}, 0.01, 0.5)
 
 
 def test_the_command_line_has_the_last_word():
-    assert deep_study(STAGE_B, earlier(), "small", {"model.fno_blocks": 5}).arms["control"].model.fno_blocks == 5
+    study = deep_study(STAGE_B, earlier(), "small", {"model.fno_blocks": 5})
+    assert study.arms["control"]["model.fno_blocks"] == 5
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from fnostab.study.study import load_study
 
 @pytest.fixture
 def trial(tmp_path):
-    (spec,) = load_study("stage_a", "small").trials("e", tmp_path, arms=["opt_fix"], seeds=[4])
-    return TrialProgress(spec, tmp_path / "opt_fix-4")
+    (made,) = load_study("stage_a", "small").trials("e", tmp_path, arms=["opt_fix"], seeds=[4])
+    return made
 
 
 def attempt(journal, steps, outcome=None, requested=False):

@@ -2,11 +2,11 @@
 
 import socket
 
+import trial_records
+
 from fnostab.decision import Roles, Rules, Stage, assess, decide
-from fnostab.ptychography.settings import TrialConfig
 from fnostab.record import names
 from fnostab.record.journal import Journal
-from fnostab.record.trial import StudySpec, TrialSpec
 from fnostab.report.verdict import Case
 from fnostab.tracking import sync
 
@@ -23,20 +23,7 @@ VAL_LOSS = "val/mae_val_Amp_loss"
 def study_spec(arms=("control", "arch_fix"), description="Does it train?", **values):
     settings = {arm: SETTINGS | ({} if arm == arms[0] else {"model.architecture": "stable_hybrid"}) for arm in arms}
     roles = {"architecture": arms[1]} if len(arms) > 1 else {}
-    return StudySpec(
-        **{
-            "name": "shootout",
-            "hash": "5eed",
-            "experiment": "stage_a",
-            "profile": "small",
-            "description": description,
-            "control": arms[0],
-            "arms": settings,
-            "roles": roles,
-            "primary_metric": names.VAL_LOSS_BEST,
-        }
-        | values
-    )
+    return trial_records.study_spec(**{"arms": settings, "description": description, "roles": roles} | values)
 
 
 def case_of(trials, deep=(), spec=None):
@@ -58,16 +45,7 @@ class StoredStudy:
 
     def trial(self, arm, seed, outcome, *, steps=30, loss=None, failure_step=None, spike=None, picture=None):
         directory = self.folder / f"{arm}-{seed}"
-        TrialSpec(
-            experiment=self.spec.experiment,
-            study=self.spec.name,
-            study_hash=self.spec.hash,
-            profile=self.spec.profile,
-            arm=arm,
-            seed=seed,
-            config=TrialConfig(),
-            data_dir="cache",
-        ).write(directory / "trial.json")
+        trial_records.trial_of(self.spec, arm, seed).write(directory / "trial.json")
         with Journal(directory) as journal:
             journal.event(names.TAGS_EVENT, {names.OWNER: f"99999999@{socket.gethostname()}"})
             for step in range(steps):

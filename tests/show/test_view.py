@@ -25,8 +25,7 @@ def trials(tmp_path, monkeypatch):
     """Three arms of five seeds: every outcome once, then two under way; the rest waits."""
     monkeypatch.setattr(progress.time, "time", lambda: NOW)
     arms = ["control", "arch_fix", "opt_fix"]
-    specs = load_study("stage_a", "small").trials("e", tmp_path, arms=arms, seeds=range(5))
-    made = [TrialProgress(spec, tmp_path / f"{spec.arm}-{spec.seed}") for spec in specs]
+    made = load_study("stage_a", "small").trials("e", tmp_path, arms=arms, seeds=range(5))
     ended = [outcome for outcome in Outcome if outcome is not Outcome.RUNNING]
     for trial, outcome in zip(made, ended, strict=False):
         trial.outcome, trial.started_s, trial.ended_s = outcome, NOW - 300, NOW - 200

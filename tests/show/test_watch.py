@@ -8,15 +8,11 @@ import pytest
 from rich.console import Console
 
 from fnostab.errors import ConfigError, LaunchError, TrackingError
-from fnostab.ptychography.data import GridLinesData, prepare
-from fnostab.ptychography.settings import TrialConfig
 from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.record.norm_curve import NONFINITE
 from fnostab.show import watch as watch_module
-from fnostab.show.sources import scheduled_steps
 from fnostab.show.watch import watch_study
-from fnostab.study.study import load_study
 
 
 def watched(output, experiment=None, *, width=80, **options):
@@ -139,16 +135,3 @@ class TestNothingThere:
         file.write_text("{")
         with pytest.raises(LaunchError, match=r"study.json is not a StudySpec"):
             watched(study.folder / "outputs")
-
-
-def test_the_steps_of_a_training_are_those_that_lightning_counts(tiny, tmp_path):
-    settings = dict(assignment.split("=") for assignment in tiny[1::2])
-    spec = load_study("stage_a", "small", settings).spec("e")
-    config = TrialConfig.from_dotted(spec.arms["control"])
-    batches = len(GridLinesData(prepare(config.data, 0, tmp_path), config.training.batch_size, 0).train_dataloader())
-    assert scheduled_steps(spec) == dict.fromkeys(spec.arms, batches * config.training.epochs)
-
-
-def test_settings_of_another_version_are_no_hindrance():
-    spec = load_study("stage_a", "small").spec("e").model_copy(update={"arms": {"control": {"model.gone": 1}}})
-    assert scheduled_steps(spec) == {}

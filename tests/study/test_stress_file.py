@@ -10,6 +10,7 @@ name: depths
 description: How deep?
 control: plain
 stress: {STRESS}
+task: ptychography
 arms:
   plain: {model.architecture: hybrid}
   clipped: {inherits: plain, grid: {execution.gradient_clip_val: [1, 5]}}
@@ -29,7 +30,7 @@ def load(tmp_path):
 def test_every_arm_is_run_at_every_value(load):
     study = load("{model.fno_blocks: [2, 4]}")
     assert list(study.arms) == ["plain_2", "plain_4", "clipped_1_2", "clipped_1_4", "clipped_5_2", "clipped_5_4"]
-    assert [config.model.fno_blocks for config in study.arms.values()] == [2, 4] * 3
+    assert [settings["model.fno_blocks"] for settings in study.arms.values()] == [2, 4] * 3
     spec = study.spec("depths")
     assert (spec.knob, spec.control) == ("model.fno_blocks", "plain_2")
     assert spec.stressed["clipped_5"] == {"clipped_5_2": 2, "clipped_5_4": 4}

@@ -7,11 +7,14 @@ import pytest
 
 from fnostab.errors import ConfigError, DataError, LaunchError
 from fnostab.ptychography.settings import TrialConfig
+from fnostab.record import names
+from fnostab.record.journal import Journal
 from fnostab.record.trial import StudySpec, TrialSpec
-from fnostab.study import study as spec_module
+from fnostab.study import study as study_module
 from fnostab.study.study import built_in_studies, load_study
 
 OWN = """
+task: ptychography
 name: mine
 description: Does a wider network train?
 control: narrow
@@ -38,17 +41,22 @@ def own(tmp_path):
     return write
 
 
+def configs(name, profile):
+    """Arms of a study as configurations of the task."""
+    return {arm: TrialConfig.from_dotted(settings) for arm, settings in load_study(name, profile).arms.items()}
+
+
 @pytest.mark.parametrize("name", built_in_studies())
 @pytest.mark.parametrize("profile", ["small", "full"])
 def test_a_built_in_study_resolves(name, profile):
     study = load_study(name, profile)
     assert study.file.name == name
     assert study.file.control in study.arms
-    assert len({config.config_hash for config in study.arms.values()}) == len(study.arms)
+    assert len(set(study.config_hashes.values())) == len(study.arms)
 
 
 def test_the_shootout_is_the_strategys():
-    arms = load_study("stage_a", "full").arms
+    arms = configs("stage_a", "full")
     assert list(arms) == ["control", "arch_fix", "opt_fix", "cure"]
     control, architecture, clipping, cure = arms.values()
     assert (control.model.architecture, control.model.residual) == ("hybrid", "plain")
@@ -63,17 +71,17 @@ def test_the_shootout_is_the_strategys():
         assert (config.model.fno_modes, config.training.learning_rate) == (12, 1e-3)
         assert config.data.set_phi
         assert config.training.epochs <= 20
-    deep = load_study("stage_b", "full").arms["control"]
+    deep = configs("stage_b", "full")["control"]
     assert deep.model.fno_blocks == 2 * control.model.fno_blocks
 
 
-def test_trials_go_seed_by_seed_so_that_a_study_cut_short_is_balanced(own):
-    trials = load_study(own(), "small").trials("e", "data")
-    assert [(t.seed, t.arm) for t in trials] == [(3, "narrow"), (3, "wide"), (5, "narrow"), (5, "wide")]
-    fewer = load_study(own(), "small").trials("e", "data", arms=["wide"], seeds=[7])
-    assert [(t.seed, t.arm) for t in fewer] == [(7, "wide")]
-    counted = load_study(own(("[3, 5]", "2")), "small").trials("e", "data")
-    assert [t.seed for t in counted] == [0, 0, 1, 1]
+def test_trials_go_seed_by_seed_so_that_a_study_cut_short_is_balanced(own, tmp_path):
+    trials = load_study(own(), "small").trials("e", tmp_path)
+    assert [(t.spec.seed, t.spec.arm) for t in trials] == [(3, "narrow"), (3, "wide"), (5, "narrow"), (5, "wide")]
+    fewer = load_study(own(), "small").trials("e", tmp_path, arms=["wide"], seeds=[7])
+    assert [(t.spec.seed, t.spec.arm) for t in fewer] == [(7, "wide")]
+    counted = load_study(own(("[3, 5]", "2")), "small").trials("e", tmp_path)
+    assert [t.spec.seed for t in counted] == [0, 0, 1, 1]
 
 
 def test_later_layers_win(own):
@@ -81,7 +89,7 @@ def test_later_layers_win(own):
     size = "model.hidden_channels"
 
     def wide(path, **overrides):
-        return load_study(path, "small", overrides).arms["wide"].model.hidden_channels
+        return load_study(path, "small", overrides).arms["wide"][size]
 
     without = (("{model: {hidden_channels: 8}}", "{model.fno_modes: 3}"),)
     assert wide(own(*without)) == 8 != TrialConfig().model.hidden_channels  # the profile's
@@ -94,7 +102,7 @@ def test_later_layers_win(own):
 
 def test_auto_is_full_where_there_is_a_gpu(monkeypatch):
     for gpus, profile in ((0, "small"), (2, "full")):
-        monkeypatch.setattr(spec_module, "count_gpus", lambda gpus=gpus: gpus)
+        monkeypatch.setattr(study_module, "count_gpus", lambda gpus=gpus: gpus)
         assert load_study("stage_a").profile == profile
 
 
@@ -106,10 +114,12 @@ def test_the_hash_covers_what_changes_the_numbers(own):
     assert hash_with(own(("[3, 5]", "20"))) == unchanged  # more seeds extend a study
     assert hash_with(own(("wider network", "larger network"))) == unchanged
     assert hash_with(execution__device="cpu") == unchanged
+    assert hash_with(monitor__collapsed_spread=0.3) == unchanged  # trials can be judged again by other rules
+    assert hash_with(own(("  wide: {model: {hidden_channels: 8}}", "  wide: {model: {hidden_channels: 9}}"))) == unchanged
     changed = [
         hash_with(execution__gradient_clip_val=1.0),
         hash_with(execution__gradient_clip_val=1.0, execution__gradient_clip_algorithm="agc"),
-        hash_with(monitor__collapsed_spread=0.3),
+        hash_with(monitor__after_failure="continue"),
         hash_with(data__seed=1),
         hash_with(training__learning_rate=1e-4),
         load_study(own(), "full").hash,
@@ -129,11 +139,10 @@ def test_a_probe_counts_by_its_content_not_by_its_place(own, tmp_path):
 
 def test_records_of_a_study_and_its_trials_read_back_equal(own, tmp_path):
     study = load_study(own(more="roles: {architecture: wide}"), "small")
-    for record in (study.spec("mine"), *study.trials("mine", tmp_path)):
+    for record in (study.spec("mine"), *(trial.spec for trial in study.trials("mine", tmp_path))):
         path = tmp_path / "folder" / "record.json"
         record.write(path)
         assert type(record).read(path) == record
-    assert study.spec("mine").depth == study.arms["wide"].model.fno_blocks
 
 
 def test_a_record_that_cannot_be_read_is_named(tmp_path):
@@ -141,7 +150,7 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(LaunchError, match=r"can't read .*trial.json: No such file"):
         TrialSpec.read(path)
     path.write_text('{"experiment": "a"}')
-    with pytest.raises(LaunchError, match=r"trial.json is not a TrialSpec: study field required"):
+    with pytest.raises(LaunchError, match=r"trial.json is not a TrialSpec: task field required"):
         TrialSpec.read(path)
     path.write_text("{torn")
     with pytest.raises(LaunchError, match="is not a StudySpec"):
@@ -162,8 +171,11 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path):
         (("model.hidden_channels: 4", "model.hidden_channels: -4"), r"arm narrow: model.hidden_channels=-4"),
         (("model.hidden_channels: 4", "training.epochs: 21"), r"arm narrow: .*epochs=21.*stress_test=true"),
         (("model.hidden_channels: 4", "model.architecture: hybird"), r"'hybird' is not known.*'hybrid'"),
-        (("seeds: [3, 5]", "primary_metric: test/ssim_phase"), r"narrow has data.set_phi=false.*set data.set_phi=true"),
-        (("seeds: [3, 5]", "primary_metric: accuracy"), r"'accuracy' is not known; accepted: val_loss_best"),
+        (
+            ("seeds: [3, 5]", "metric: {name: test/ssim_phase, higher_is_better: true, of: null}"),
+            r"narrow has data.set_phi=false.*set data.set_phi=true",
+        ),
+        (("seeds: [3, 5]", "metric: {name: accuracy}"), r"'accuracy' is not known; accepted: val_loss"),
         ((OWN, "- a\n- list\n"), "is not a study: expected a mapping"),
         ((OWN, "{"), "is not YAML"),
     ],
@@ -174,13 +186,27 @@ def test_a_study_that_cannot_run_is_refused_with_the_name_of_what_is_wrong(own, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("{name: val_loss, higher_is_better: true}", "higher_is_better: false, of: best or last"),
+        ("{name: val_loss, of: null}", "higher_is_better: false, of: best or last"),
+        ("{name: test/ssim_amp, of: null}", "higher_is_better: true, of: null"),
+        ("{name: test/mae_amp, of: best}", "higher_is_better: false, of: null"),
+    ],
+)
+def test_a_metric_that_would_be_read_the_wrong_way_is_refused(own, metric, expected):
+    with pytest.raises(ConfigError, match=f"mine.yaml, line 9: metric .*expected {expected}"):
+        load_study(own(("seeds: [3, 5]", f"metric: {metric}")), "small")
+
+
 def test_what_does_not_exist_is_refused_with_what_does(own, tmp_path):
     with pytest.raises(ConfigError, match=r"no study 'stage_z'; built in: .*stage_a, stage_b.*; or .* \.yaml"):
         load_study("stage_z")
     with pytest.raises(ConfigError, match=r"profile='tiny' is not known; accepted: auto, full, small"):
         load_study("stage_a", "tiny")
     with pytest.raises(ConfigError, match=r"no arm 'arch_fx'; arms: control, arch_fix, opt_fix, cure"):
-        load_study("stage_a", "small").trials("e", "data", arms=["arch_fx"])
+        load_study("stage_a", "small").trials("e", tmp_path, arms=["arch_fx"])
     with pytest.raises(ConfigError, match=r"can't read the study .*absent.yaml: No such file"):
         load_study(str(tmp_path / "absent.yaml"))
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
@@ -197,9 +223,9 @@ def test_what_does_not_exist_is_refused_with_what_does(own, tmp_path):
 def test_a_probe_is_looked_for_where_the_user_is(own, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.savez("probe.npz", probe=np.ones((32, 32), complex))
-    config = load_study(own(), "small", {"data.probe.path": "probe.npz"}).arms["wide"]
-    assert config.data.probe.path == os.path.abspath("probe.npz")
-    assert config.data.probe.sha256
+    settings = load_study(own(), "small", {"data.probe.path": "probe.npz"}).arms["wide"]
+    assert settings["data.probe.path"] == os.path.abspath("probe.npz")
+    assert settings["data.probe.sha256"]
 
 
 # Arms that inherit, grids, lines
@@ -219,6 +245,7 @@ arms:
       execution.gradient_clip_val: [null, 1.0]
   wide_rate: {inherits: rate, model.hidden_channels: 8}
   wide: {inherits: wide_rate, grid: {}}
+task: ptychography
 """
 
 
@@ -232,7 +259,7 @@ def written(tmp_path):
 
 
 def test_arms_inherit_settings_and_grids(written):
-    arms = load_study(written(GRID), "small").arms
+    arms = configs(written(GRID), "small")
     combinations = ["0.1_none", "0.1_1", "1e-5_none", "1e-5_1"]
     assert list(arms) == [
         "base",
@@ -285,7 +312,70 @@ def test_a_setting_of_the_command_line_is_in_no_line(written):
 
 
 def test_arms_may_be_nothing_but_a_name(written):
-    text = "name: one\ndescription: d\ncontrol: a\narms:\n  a:\n"
+    text = "name: one\ndescription: d\ncontrol: a\narms:\n  a:\ntask: ptychography\n"
     assert list(load_study(written(text), "small").arms) == ["a"]
     with pytest.raises(ConfigError, match="line 4: arms"):
         load_study(written(text.replace("\n  a:", " {}")), "small")
+
+
+class TestTrialFolder:
+    """A study that is started again, with other arms or seeds."""
+
+    @pytest.fixture
+    def trials(self, own, tmp_path):
+        """A function that gives a study's trials by name, and writes their records as a launcher does."""
+
+        def make(*replacements, **options):
+            made = load_study(own(*replacements), "small").trials("mine", tmp_path, **options)
+            for trial in made:
+                trial.spec.write(trial.directory / "trial.json")
+            return {trial.name: trial for trial in made}
+
+        return make
+
+    def test_it_is_named_by_arm_and_seed_in_the_folder_of_the_study(self, own, trials, tmp_path):
+        study = load_study(own(), "small")
+        folder = study.folder(tmp_path, "mine")
+        assert folder == tmp_path / "mine" / study.hash
+        assert {name: trial.directory for name, trial in trials().items()} == {
+            name: folder / name for name in ("narrow-3", "wide-3", "narrow-5", "wide-5")
+        }
+
+    def test_added_arms_and_seeds_extend_a_study(self, own, trials):
+        before = trials()
+        with Journal(before["wide-5"].directory) as journal:
+            journal.event(names.OUTCOME_EVENT, {"outcome": "collapsed", "failure_step": 7})
+        more = (("[3, 5]", "[3, 5, 7]"), ("seeds:", "  wider: {model.hidden_channels: 16}\nseeds:"))
+        after = trials(*more)
+        assert load_study(own(*more), "small").hash == load_study(own(), "small").hash
+        assert set(after) - set(before) == {"narrow-7", "wide-7", "wider-3", "wider-5", "wider-7"}
+        for name, trial in before.items():
+            assert (after[name].directory, after[name].spec) == (trial.directory, trial.spec)
+        after["wide-5"].update()
+        assert (after["wide-5"].finished, after["wide-5"].failure_step) == (True, 7)
+
+    def test_an_arm_with_other_settings_gets_another_folder(self, trials):
+        before = trials()
+        other = (("hidden_channels: 8", "hidden_channels: 16"),)
+        after, again = trials(*other), trials(*other)
+        for name in ("narrow-3", "narrow-5"):
+            assert after[name].directory == before[name].directory
+        for name in ("wide-3", "wide-5"):
+            hashed = f"{name}-{after[name].spec.config_hash[:8]}"
+            assert after[name].directory == again[name].directory == before[name].directory.with_name(hashed)
+            assert TrialSpec.read(before[name].directory / "trial.json") == before[name].spec
+        assert trials()["wide-3"].directory == before["wide-3"].directory
+
+    def test_what_is_no_part_of_the_identity_keeps_the_folder(self, trials):
+        before = trials()
+        rules = (("seeds:", "defaults: {monitor.collapsed_spread: 0.3}\nseeds:"),)
+        assert {name: t.directory for name, t in trials(*rules).items()} == {n: t.directory for n, t in before.items()}
+
+    def test_other_settings_of_control_are_another_study(self, trials):
+        other = (("hidden_channels: 4", "hidden_channels: 5"),)
+        assert trials()["wide-3"].directory.parent != trials(*other)["wide-3"].directory.parent
+
+    def test_a_folder_of_an_earlier_version_is_not_gone_on_with(self, trials):
+        (trials()["wide-3"].directory / "trial.json").write_text('{"experiment": "mine", "arm": "wide", "seed": 3}')
+        with pytest.raises(LaunchError, match=r"wide-3/trial.json .*earlier version .*choose another --output"):
+            trials()

@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy
 from tracking_helpers import Server, write_trial
 
+from fnostab.ptychography import measured
 from fnostab.errors import TrackingError
 from fnostab.record import names
 from fnostab.record.outcomes import Outcome
@@ -27,7 +28,7 @@ from fnostab.tracking.read.summaries import read_summaries
 LAST = {
     names.VAL_LOSS_BEST: 0.0138,
     names.LAST_STEP: 29.0,
-    names.VAL_SSIM_AMP: 0.9,
+    measured.VAL_SSIM_AMP: 0.9,
     names.GRAD_P99_LAST_HALF: 8.0,
     names.GRAD_MEDIAN_LAST_HALF: 2.0,
 }
@@ -55,7 +56,7 @@ def test_the_table_of_a_study(store, study):
 
 def test_a_server_and_its_database_give_the_same_table(served, make_study):
     store, study = served[0], make_study(experiment="same")
-    write_trial(study.trial("control", 0), **LAST, **{names.AMPLITUDE_SPREAD: 0.7})
+    write_trial(study.trial("control", 0), **LAST, **{measured.AMPLITUDE_SPREAD: 0.7})
     write_trial(study.trial("control", 1), outcome="collapsed")
     write_trial(study.trial("agc", 0), outcome=None)
     sync(study.folder, store)

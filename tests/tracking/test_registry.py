@@ -7,7 +7,7 @@ from torch import nn
 from fnostab.errors import ModelError, TrackingError
 from fnostab.ptychography.models import build_initialised
 from fnostab.ptychography.settings import ModelConfig
-from fnostab.tracking import fetch_checkpoint, register_generator
+from fnostab.tracking import RegisteredModel, fetch_checkpoint, register_network
 from fnostab.tracking.store.store import experiment_id
 
 N = 16
@@ -41,7 +41,11 @@ def make_run(store):
 
 def register(store, generator):
     verdict_run, trial_run = make_run(store), make_run(store)
-    version = register_generator(store, generator, N, verdict_run=verdict_run, trial_run=trial_run, tags=TAGS)
+    example = np.random.default_rng(0).random((2, 1, N, N), dtype=np.float32)
+    model = RegisteredModel(NAME, "champion", "The network that a verdict chose.")
+    version = register_network(
+        store, generator, example, model=model, verdict_run=verdict_run, trial_run=trial_run, tags=TAGS
+    )
     return version, verdict_run, trial_run
 
 

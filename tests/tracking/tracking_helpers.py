@@ -9,10 +9,10 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from fnostab.ptychography.settings import TrialConfig
+from trial_records import study_spec, trial_of
+
 from fnostab.record import names
 from fnostab.record.journal import Journal, Point, read_journal
-from fnostab.record.trial import StudySpec, TrialSpec
 from fnostab.tracking import free_port, ui_command, wait_until_ready
 
 READY_S = 240
@@ -24,34 +24,19 @@ class StudyFolder:
 
     def __init__(self, folder: Path, experiment: str = "stage_a", hash: str = "5eed") -> None:
         self.folder = folder / experiment / hash
-        self.spec = StudySpec(
-            name="shootout",
+        self.spec = study_spec(
+            {"control": {"model.fno_blocks": 3}, "agc": {"execution.gradient_clip_val": 0.01}},
             hash=hash,
             experiment=experiment,
-            profile="small",
             description="Does **zero_gamma** train?",
-            control="control",
-            arms={"control": {"model.fno_blocks": 3}, "agc": {"execution.gradient_clip_val": 0.01}},
             roles={"clipping": "agc"},
-            primary_metric=names.VAL_LOSS_BEST,
-            depth=3,
         )
         self.spec.write(self.folder / "study.json")
 
     def trial(self, arm: str = "control", seed: int = 0) -> Path:
         """Directory of a new trial, with trial.json and no journal."""
         directory = self.folder / f"{arm}-{seed}"
-        spec = TrialSpec(
-            experiment=self.spec.experiment,
-            study=self.spec.name,
-            study_hash=self.spec.hash,
-            profile=self.spec.profile,
-            arm=arm,
-            seed=seed,
-            config=TrialConfig(),
-            data_dir="cache",
-        )
-        spec.write(directory / "trial.json")
+        trial_of(self.spec, arm, seed).write(directory / "trial.json")
         return directory
 
 

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import mlflow
 import pytest
 import torch
+from trial_records import config_of
 
+from fnostab.ptychography import measured
 from fnostab.cli import main
 from fnostab.ptychography.models import build_initialised
 from fnostab.ptychography.policy import policy_path, read_policy
@@ -30,14 +32,14 @@ def write_study(store, folder, experiment, failures, *, study="stage_a", profile
     """Record a study whose arms fail in their first ``failures[arm]`` seeds, and else end at about LOSS."""
     resolved = Study(read_study_file(study), profile, TINY | {"model.fno_blocks": blocks})
     uploader = Uploader(store, ensure_study(store, resolved.spec(experiment)))
-    for spec in resolved.trials(experiment, folder / "data", arms=list(failures), seeds=range(seeds)):
-        directory = folder / experiment / f"{spec.arm}-{spec.seed}"
+    for trial in resolved.trials(experiment, folder, arms=list(failures), seeds=range(seeds)):
+        spec, directory = trial.spec, trial.directory
         spec.write(directory / "trial.json")
         is_best = (spec.arm, spec.seed) == ("arch_fix", best)
         failed = spec.seed < failures[spec.arm]
         with Journal(directory) as journal:
             loss = 0.001 if failed else LOSS[spec.arm] * (0.9 if is_best else 1 + 0.001 * spec.seed)
-            journal.record(9, {names.VAL_LOSS_BEST: loss, names.LAST_STEP: 9.0, names.VAL_SSIM_AMP: 0.9})
+            journal.record(9, {names.VAL_LOSS_BEST: loss, names.LAST_STEP: 9.0, measured.VAL_SSIM_AMP: 0.9})
             if is_best:
                 (directory / "artifacts").mkdir()
                 write_checkpoint(directory / "artifacts" / "best.safetensors", spec)
@@ -62,9 +64,9 @@ def write_checkpoint(path, spec):
     trainer = SimpleNamespace(
         sanity_checking=False,
         state=SimpleNamespace(fn="fit"),
-        callback_metrics={spec.config.training.val_loss_name: 0.009},
+        callback_metrics={config_of(spec).training.val_loss_name: 0.009},
     )
-    BestCheckpoint(path, spec).on_validation_end(trainer, SimpleNamespace(generator=trained(spec.config)))
+    BestCheckpoint(path, spec).on_validation_end(trainer, SimpleNamespace(generator=trained(config_of(spec))))
 
 
 def trained(config):

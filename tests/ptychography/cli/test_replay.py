@@ -4,11 +4,10 @@ import json
 import shutil
 
 import pytest
+from trial_records import trial_spec
 
 from fnostab.errors import TrackingError
-from fnostab.ptychography.settings import TrialConfig
 from fnostab.record import names
-from fnostab.record.trial import TrialSpec
 from fnostab.tracking import fetch_black_box, open_store
 from fnostab.tracking.read.black_box import _is_plain
 from fnostab.tracking.store.store import experiment_id
@@ -20,16 +19,8 @@ def trial(tmp_path_factory, tiny_settings):
     from fnostab.ptychography.training.trial import run_trial
 
     folder = tmp_path_factory.mktemp("overflow")
-    spec = TrialSpec(
-        experiment="stage_a",
-        study="stage_a",
-        study_hash="0" * 16,
-        profile="small",
-        arm="control",
-        seed=3,
-        config=TrialConfig.from_dotted(tiny_settings | {"training.learning_rate": 1e20, "execution.device": "cpu"}),
-        data_dir=str(folder / "datasets"),
-    )
+    settings = tiny_settings | {"training.learning_rate": 1e20, "execution.device": "cpu"}
+    spec = trial_spec(settings, seed=3, experiment="stage_a", study="stage_a", shared_dir=folder / "datasets")
     assert run_trial(spec, folder / "trial") == "nonfinite"
     return folder / "trial"
 
@@ -117,7 +108,7 @@ def test_another_record_is_said_plainly(call, box):
 
 def test_a_data_set_that_is_elsewhere_is_made_again(call, box, tmp_path):
     about = json.loads((box / "black_box.json").read_text())
-    about["trial"]["data_dir"] = str(tmp_path / "not" / "here")
+    about["trial"]["shared_dir"] = str(tmp_path / "not" / "here")
     (box / "black_box.json").write_text(json.dumps(about))
     status, out, _ = call("replay", str(box), "--output", str(tmp_path / "out"))
     assert status == 0

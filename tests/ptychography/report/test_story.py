@@ -10,7 +10,7 @@ from fnostab.errors import ConfigError
 from fnostab.ptychography.report.story import Decision, Drift, Ran, chapter, compose_story, drifts
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
-from fnostab.report.documents import write_story
+from fnostab.ptychography.report.documents import write_story
 
 SEEDS = {
     str(seed): {"encoder.0": {"activation_mean": 0.1}, "bottleneck": {"activation_mean": last}}

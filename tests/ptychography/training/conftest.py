@@ -2,6 +2,7 @@ import logging
 
 import pytest
 from trials import Trained, make_spec
+from trial_records import config_of
 
 from fnostab.ptychography.data import prepare
 from fnostab.ptychography.training.trial import run_trial
@@ -13,20 +14,20 @@ def quiet():
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
+def shared_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture(scope="session")
-def spec(data_dir):
+def spec(shared_dir):
     """A function that gives the specification of a tiny trial with the given settings (``__`` for a dot)."""
-    return lambda seed=0, **settings: make_spec(data_dir, seed, **settings)
+    return lambda seed=0, **settings: make_spec(shared_dir, seed, **settings)
 
 
 @pytest.fixture(scope="session")
 def data(spec):
-    config = spec().config
-    return prepare(config.data, config.data_seed(0), spec().data_dir)
+    config = config_of(spec())
+    return prepare(config.data, config.data_seed(0), spec().shared_dir)
 
 
 @pytest.fixture(scope="session")

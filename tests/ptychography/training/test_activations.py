@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from trials import STEPS_AN_EPOCH
+from trial_records import config_of
 
 from fnostab.errors import CheckpointError
 from fnostab.monitor.block_statistics import block_states
@@ -37,17 +38,17 @@ def test_they_are_recorded_once_an_epoch(trained):
 
 
 def test_at_initialisation_they_are_those_of_the_first_validation_patterns(spec, data):
-    config = spec().config
+    config = config_of(spec())
     network = build_initialised(config.model, config.stream(0, "initialisation")).eval()
     with torch.no_grad(), block_states(residual_blocks(network)) as seen:
         network(data.validation.amplitudes[:64])
     assert at_initialisation(spec()) == {b: {q: float(v) for q, v in s.items()} for b, s in seen.items()}
 
 
-def test_a_checkpoint_gives_what_was_recorded_when_it_was_written(trained, spec, data_dir):
+def test_a_checkpoint_gives_what_was_recorded_when_it_was_written(trained, spec, shared_dir):
     losses = trained().curve("val/mae_val_Amp_loss")
     best = min(losses, key=losses.get)
-    of, states = at_checkpoint(trained().directory / "artifacts" / "best.safetensors", data_dir)
+    of, states = at_checkpoint(trained().directory / "artifacts" / "best.safetensors", shared_dir)
     assert of == spec()
     for block, state in states.items():
         recorded = {quantity: trained().curve(quantity + block)[best] for quantity in names.BLOCK_QUANTITIES}
@@ -71,12 +72,12 @@ def test_an_older_journal_gives_what_it_holds_and_an_empty_one_nothing(tmp_path)
     assert recorded_last(tmp_path) == {"a": {names.ACTIVATION_MEAN: 2.0}}
 
 
-def test_weights_that_overflow_leave_only_what_is_finite(trained, tmp_path, data_dir):
+def test_weights_that_overflow_leave_only_what_is_finite(trained, tmp_path, shared_dir):
     best = trained().directory / "artifacts" / "best.safetensors"
     weights = {name: weight.clone() for name, weight in load_file(best).items()}
     weights["bottleneck.conv.bias"][:] = math.nan
     _save_like(best, weights, tmp_path / "nan.safetensors")
-    _, states = at_checkpoint(tmp_path / "nan.safetensors", data_dir)
+    _, states = at_checkpoint(tmp_path / "nan.safetensors", shared_dir)
     assert set(states["bottleneck"]) <= {names.DEAD_UNITS}
     assert all(math.isfinite(value) for state in states.values() for value in state.values())
 

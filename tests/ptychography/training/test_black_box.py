@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from trials import STEPS_AN_EPOCH, Trained
+from trial_records import config_of
 
 from fnostab.errors import CheckpointError
 from fnostab.monitor import Snapshots, black_box, snapshots
@@ -68,7 +69,7 @@ def test_the_state_is_from_before_the_failing_step(nonfinite):
 
 
 def test_the_batch_is_that_of_the_failing_step(nonfinite, spec, data):
-    config = spec().config
+    config = config_of(spec())
     batches = GridLinesData(data, config.training.batch_size, config.stream(0, "data_order"))
     assert list(KeptFailure.read(folder(nonfinite)).batch) == batches.batch_indices(BAD_STEP).tolist()
 

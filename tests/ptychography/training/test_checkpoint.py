@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from trial_records import config_of
 from safetensors import safe_open
 
 from fnostab.ptychography.training.checkpoint import BestCheckpoint
@@ -14,7 +15,7 @@ def validate(spec, tmp_path):
     checkpoint = BestCheckpoint(tmp_path / "best.safetensors", spec())
 
     def see(loss, weight, fn="fit"):
-        metrics = {spec().config.training.val_loss_name: torch.tensor(loss)}
+        metrics = {config_of(spec()).training.val_loss_name: torch.tensor(loss)}
         trainer = SimpleNamespace(callback_metrics=metrics, sanity_checking=False, state=SimpleNamespace(fn=fn))
         generator = torch.nn.Linear(1, 2)
         torch.nn.init.constant_(generator.weight, weight)

@@ -5,13 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from fnostab.monitor import StabilityMonitor
+from fnostab.ptychography import measured
 from fnostab.ptychography.data import GridLinesData
 from fnostab.ptychography.physics import constant_scores, evaluate, twin_share
 from fnostab.ptychography.training.module import PtychoModule
 from fnostab.ptychography.training.reconstruction import reconstruct, true_patches
 from fnostab.ptychography.training.setup import set_up
-from fnostab.record import names
 from fnostab.record.outcomes import Outcome, Validation, judge
 from fnostab.study.study import load_study
 
@@ -20,8 +19,8 @@ from fnostab.study.study import load_study
 def training(tmp_path_factory):
     """The small profile's."""
     folder = tmp_path_factory.mktemp("data")
-    (spec,) = load_study("stage_a", "small", {}).trials("stage_a", folder, arms=["control"], seeds=[0])
-    return set_up(spec)
+    (trial,) = load_study("stage_a", "small", {}).trials("stage_a", folder, arms=["control"], seeds=[0])
+    return set_up(trial.spec)
 
 
 class Fixed(nn.Module):
@@ -75,13 +74,14 @@ def validated(kind, training):
 def outcome(kind, training):
     seen = validated(kind, training)
     loss = seen[training.config.training.val_loss_name]
-    measured = [seen[name] for name in (names.AMPLITUDE_SPREAD, names.PATCH_VARIATION, names.TWIN_SHARE)]
+    names = (measured.AMPLITUDE_SPREAD, measured.PATCH_VARIATION, measured.TWIN_SHARE)
+    measures = {name: seen[name] for name in names}
     return judge(
-        [Validation(step, loss, *measured) for step in (10, 20)],
+        [Validation(step, loss, measures) for step in (10, 20)],
         first_nonfinite_step=None,
         last_step=20,
-        constant_loss=training.constant_loss,
-        rules=StabilityMonitor().rules,
+        baseline=training.constant_loss,
+        rules=training.config.monitor.outcome_rules,
     )
 
 
@@ -104,7 +104,7 @@ def test_only_the_truth_is_a_success(training, kind, expected):
 
 
 def test_the_loss_alone_would_take_the_twin_for_the_truth(training):
-    """Why `stagnated` looks at more than the loss, the primary metric."""
+    """Why `stagnated` looks at more than the loss, the metric that decides."""
     twin, truth = (validated(kind, training)[training.config.training.val_loss_name] for kind in ("twin", "truth"))
     assert twin == pytest.approx(truth, rel=0.01)
     assert twin < 0.01 * training.constant_loss
@@ -129,6 +129,6 @@ def test_the_twins_of_a_part_of_the_patches_are_counted(training):
 
 
 def test_a_network_that_learns_gives_no_twins(trained):
-    (shares,) = [trained().curve(names.TWIN_SHARE)]
+    (shares,) = [trained().curve(measured.TWIN_SHARE)]
     assert len(shares) == 3
     assert list(shares.values())[-1] == 0

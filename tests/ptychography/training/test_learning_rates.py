@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
+import trial_records
 
 from fnostab.errors import ModelError
 from fnostab.monitor.black_box import HISTORY_FILE
@@ -124,7 +125,8 @@ def test_activations_move_further_in_wider_networks_unless_rates_fall_with_the_w
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "stable_adamw"])
 def test_optimisers_take_the_rates_and_log_the_base_one(spec, data, optimizer):
-    config = spec(training__learning_rates="mup", training__optimizer=optimizer, training__weight_decay=0.1).config
+    mup = spec(training__learning_rates="mup", training__optimizer=optimizer, training__weight_decay=0.1)
+    config = trial_records.config_of(mup)
     made = PtychoModule(build_initialised(config.model, 0), data, config).configure_optimizers()
     rates = [group["lr"] for group in made.param_groups]
     assert rates[0] == config.training.learning_rate  # the one that the monitor records

@@ -140,7 +140,9 @@ def test_the_records_say_that_it_was_in_lockstep(side_by_side, trained):
     assert not any(names.LOCKSTEP in payload for payload in trained(0).events(names.TAGS_EVENT))
 
 
-def test_other_settings_are_refused(spec, tmp_path):
+def test_other_settings_are_refused(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the process is pytest's
+    monkeypatch.setattr(process, "keep_freed_memory", lambda: None)
     files = [tmp_path / name / "trial.json" for name in "ab"]
     spec(0).write(files[0])
     spec(1, training__learning_rate=1e-4).write(files[1])

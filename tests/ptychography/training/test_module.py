@@ -1,6 +1,8 @@
 import pytest
 import torch
+from trial_records import config_of
 
+from fnostab.ptychography import measured
 from fnostab.ptychography.models import build_initialised
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training import module as module_file
@@ -14,7 +16,7 @@ def make(spec, data):
     """A module with the given settings, its gradients filled by one batch."""
 
     def build(**settings):
-        config = spec(**settings).config
+        config = config_of(spec(**settings))
         module = PtychoModule(build_initialised(config.model, 0), data, config)
         module.training_step((data.train.amplitudes[:8], torch.arange(8)), 0).backward()
         return module
@@ -128,7 +130,7 @@ def true_patches(split, N):
 
 
 def test_the_true_patches_reconstruct_the_truth(data, spec):
-    ((predicted, truth),) = reconstruct(true_patches(data.validation, 16), data.validation, spec().config.data)
+    ((predicted, truth),) = reconstruct(true_patches(data.validation, 16), data.validation, config_of(spec()).data)
     torch.testing.assert_close(predicted, truth)
     assert min(truth.shape) > 16
 
@@ -152,7 +154,7 @@ def test_several_objects_are_stitched_each_for_itself(data, spec):
         image_index=torch.arange(2).repeat_interleave(len(data.validation.positions)),
         objects=torch.cat([data.validation.objects, data.test.objects]),
     )
-    pairs = reconstruct(true_patches(two, 16), two, spec().config.data)
+    pairs = reconstruct(true_patches(two, 16), two, config_of(spec()).data)
     for predicted, truth in pairs:
         torch.testing.assert_close(predicted, truth)
     assert not torch.equal(pairs[0][1], pairs[1][1])
@@ -160,7 +162,7 @@ def test_several_objects_are_stitched_each_for_itself(data, spec):
 
 def test_a_validation_batch_counts_by_its_size(spec, data, monkeypatch):
     """The last batch is smaller: the loss is that of all patterns at once."""
-    config = TrialConfig.model_validate(spec().config.model_dump())
+    config = TrialConfig.model_validate(config_of(spec()).model_dump())
     module = PtychoModule(build_initialised(config.model, 0), data, config).eval()
     logged = {}
     monkeypatch.setattr(module, "log", lambda name, value: logged.update({name: float(value)}))
@@ -174,8 +176,8 @@ def test_a_validation_batch_counts_by_its_size(spec, data, monkeypatch):
     assert logged[config.training.val_loss_name] == pytest.approx(float(whole), rel=1e-5)
     assert set(logged) == {
         config.training.val_loss_name,
-        names.AMPLITUDE_SPREAD,
-        names.PATCH_VARIATION,
-        names.TWIN_SHARE,
-        names.VAL_SSIM_AMP,
+        measured.AMPLITUDE_SPREAD,
+        measured.PATCH_VARIATION,
+        measured.TWIN_SHARE,
+        measured.VAL_SSIM_AMP,
     }

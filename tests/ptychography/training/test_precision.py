@@ -1,5 +1,6 @@
 import pytest
 import torch
+from trial_records import config_of
 
 from fnostab.errors import ConfigError, LaunchError
 from fnostab.ptychography.models import build_generator, build_initialised
@@ -17,7 +18,7 @@ def step(spec, data):
     """Loss, gradients and format of every layer's output, of one training step."""
 
     def run(architecture, precision):
-        config = spec(model__architecture=architecture, execution__convolution_precision=precision).config
+        config = config_of(spec(model__architecture=architecture, execution__convolution_precision=precision))
         module = PtychoModule(build_initialised(config.model, 0), data, config)
         formats = {}
         for name, layer in module.generator.named_modules():
@@ -78,7 +79,7 @@ def test_tf32_is_off_while_it_is_not_asked_for(monkeypatch, precision, default):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_sizes_are_counted_whatever_it_is(spec, precision):
     """On the meta device, which has no autocast."""
-    config = spec(execution__convolution_precision=precision).config
+    config = config_of(spec(execution__convolution_precision=precision))
     meta = torch.device("meta")
     with meta, convolutions_in(precision, meta):
         patch = build_generator(config.model)(torch.empty(2, 1, config.model.N, config.model.N))

@@ -45,10 +45,10 @@ def overflown(trained):
 def collapsed(tmp_path_factory):
     """A collapse in the small profile of stage_a, at a learning rate at which nearly every seed collapses."""
     folder = tmp_path_factory.mktemp("small")
-    (spec,) = load_study("stage_a", "small", {"training.learning_rate": 0.02}).trials(
-        "stage_a", folder / "datasets", arms=["control"], seeds=[0]
+    (trial,) = load_study("stage_a", "small", {"training.learning_rate": 0.02}).trials(
+        "stage_a", folder, arms=["control"], seeds=[0]
     )
-    assert run_trial(spec, folder / "trial") is Outcome.COLLAPSED
+    assert run_trial(trial.spec, folder / "trial") is Outcome.COLLAPSED
     return kept(folder / "trial")
 
 

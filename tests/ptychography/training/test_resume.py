@@ -64,9 +64,9 @@ def test_the_resumed_curve_equals_the_uninterrupted_one(spec, uninterrupted, tmp
     assert sorted(resumed.points) == sorted(uninterrupted.points)  # every point, none twice
 
 
-def test_groups_of_parameters_go_on_with_their_own_rates(data_dir, tmp_path):
+def test_groups_of_parameters_go_on_with_their_own_rates(shared_dir, tmp_path):
     settings = {"training__schedule": "warmup", "training__warmup_steps": 15}
-    mup = make_spec(data_dir, training__epochs=9, training__learning_rates="mup", **settings)
+    mup = make_spec(shared_dir, training__epochs=9, training__learning_rates="mup", **settings)
     whole = Trained(run_trial(mup, tmp_path / "whole"), tmp_path / "whole")
     run_until(mup, tmp_path / "killed", 40, signal.SIGKILL)
     resumed = Trained(run_trial(mup, tmp_path / "killed"), tmp_path / "killed")
@@ -74,8 +74,8 @@ def test_groups_of_parameters_go_on_with_their_own_rates(data_dir, tmp_path):
     assert sorted(resumed.points) == sorted(whole.points)
 
 
-def test_a_trial_that_is_asked_to_end_keeps_the_epoch_under_way(data_dir, tmp_path):
-    epochs_of_81 = make_spec(data_dir, training__batch_size=1, training__epochs=2, monitor__block_steps=1)
+def test_a_trial_that_is_asked_to_end_keeps_the_epoch_under_way(shared_dir, tmp_path):
+    epochs_of_81 = make_spec(shared_dir, training__batch_size=1, training__epochs=2, monitor__block_steps=1)
     run_until(epochs_of_81, tmp_path, 64, signal.SIGTERM)  # a copy is taken every 64 steps
     run_trial(epochs_of_81, tmp_path)
     assert resumed_at(tmp_path) == [64]

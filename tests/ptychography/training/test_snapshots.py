@@ -78,8 +78,8 @@ def train(spec, folder, *more, resume=None):
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
-def test_going_on_from_every_step_changes_no_bit(data_dir, tmp_path, recipe):
-    spec = make_spec(data_dir, training__epochs=2, training__batch_size=16, **recipe)
+def test_going_on_from_every_step_changes_no_bit(shared_dir, tmp_path, recipe):
+    spec = make_spec(shared_dir, training__epochs=2, training__batch_size=16, **recipe)
     states = tmp_path / "states"
     states.mkdir()
     whole, weights = train(spec, tmp_path, TakeAll(states))
@@ -97,7 +97,7 @@ def test_going_on_from_every_step_changes_no_bit(data_dir, tmp_path, recipe):
         assert all(torch.equal(weights[name], weights_then[name]) for name in weights)
 
 
-def test_a_state_is_a_copy(data_dir, tmp_path):
+def test_a_state_is_a_copy(shared_dir, tmp_path):
     taken = []
 
     class Take(Callback):
@@ -106,15 +106,15 @@ def test_a_state_is_a_copy(data_dir, tmp_path):
                 taken.append(take_state(trainer))
                 write_state(taken[0], tmp_path / "then.safetensors")
 
-    train(make_spec(data_dir, training__epochs=1), tmp_path, Take())
+    train(make_spec(shared_dir, training__epochs=1), tmp_path, Take())
     then = read_state(tmp_path / "then.safetensors")
     assert taken[0]["global_step"] == 2
     for name, weight in then["state_dict"].items():
         assert torch.equal(taken[0]["state_dict"][name], weight)
 
 
-def test_snapshots_need_their_plugin(data_dir, tmp_path):
-    training = set_up(make_spec(data_dir))
+def test_snapshots_need_their_plugin(shared_dir, tmp_path):
+    training = set_up(make_spec(shared_dir))
     trainer = lightning.Trainer(
         accelerator="cpu",
         callbacks=[Snapshots(training.monitor(None), tmp_path)],
@@ -130,9 +130,9 @@ def test_snapshots_need_their_plugin(data_dir, tmp_path):
             trainer.fit(training.module, training.batches)
 
 
-def test_without_any_state_before_says_so(data_dir, tmp_path):
+def test_without_any_state_before_says_so(shared_dir, tmp_path):
     with pytest.raises(CheckpointError, match="before step 7"):
-        Snapshots(set_up(make_spec(data_dir)).monitor(None), tmp_path).before(7)
+        Snapshots(set_up(make_spec(shared_dir)).monitor(None), tmp_path).before(7)
 
 
 # The codec

@@ -10,7 +10,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from trials import STEPS_AN_EPOCH, Trained
+from trial_records import config_of
 
+from fnostab.ptychography import measured
 from fnostab.errors import JournalError, LaunchError, ModelError
 from fnostab.ptychography.data import prepare
 from fnostab.ptychography.models import build_initialised
@@ -40,7 +42,7 @@ def test_every_step_and_every_epoch_is_recorded(trained):
     for metric in (names.TRAIN_LOSS, names.GRAD_NORM, names.GRAD_NORM_CLIPPED, names.LEARNING_RATE):
         assert list(trial.curve(metric)) == list(range(STEPS))
     ends = [STEPS_AN_EPOCH - 1, 2 * STEPS_AN_EPOCH - 1, STEPS - 1]
-    for metric in ("val/mae_val_Amp_loss", names.AMPLITUDE_SPREAD, names.PATCH_VARIATION, names.VAL_SSIM_AMP):
+    for metric in ("val/mae_val_Amp_loss", measured.AMPLITUDE_SPREAD, measured.PATCH_VARIATION, measured.VAL_SSIM_AMP):
         assert list(trial.curve(metric)) == ends
     kinds = (names.ACTIVATION_MEAN, names.ACTIVATION_STD, names.BLOCK_GRAD_NORM)
     for block in ("encoder.0", "encoder.1", "bottleneck"):
@@ -71,7 +73,7 @@ def test_params_and_tags_come_before_any_number_and_the_outcome_last(trained, sp
     early = [record.name for record in trial.records[:first] if isinstance(record, Event)]
     assert early == [names.PARAMS_EVENT, names.TAGS_EVENT, names.ARTIFACT_EVENT, names.DATASET_EVENT]
     (params,) = trial.events(names.PARAMS_EVENT)
-    assert params == {**flatten(spec().config), "seed": 0, "arm": "control"}
+    assert params == {**flatten(config_of(spec())), "seed": 0, "arm": "control"}
     owner, judged = trial.events(names.TAGS_EVENT)
     assert owner[names.OWNER].startswith(f"{os.getpid()}@")
     assert owner[names.DEVICE] == "cpu"
@@ -114,9 +116,9 @@ def test_the_checkpoint_is_that_of_the_best_validation(trained, spec, data):
     assert of == spec(training__learning_rate=0.05, training__epochs=4)
     assert float(metadata["val_loss"]) == trial.value(names.VAL_LOSS_BEST)
 
-    generator = build_initialised(of.config.model, seed=99)
+    generator = build_initialised(config_of(of).model, seed=99)
     generator.load_state_dict(load_file(path))
-    module = PtychoModule(generator, data, of.config)
+    module = PtychoModule(generator, data, config_of(of))
     with torch.no_grad():
         amplitudes = data.validation.amplitudes
         loss = float(module.training_step((amplitudes, torch.arange(len(amplitudes))), 0))
@@ -195,7 +197,7 @@ def test_another_seed_gives_other_numbers_on_the_same_data(trained):
     assert one.events(names.DATASET_EVENT) == other.events(names.DATASET_EVENT)
     assert one.value(names.CONSTANT_LOSS) == other.value(names.CONSTANT_LOSS)
     assert one.curve(names.TRAIN_LOSS)[0] != other.curve(names.TRAIN_LOSS)[0]
-    assert one.value(names.SSIM_AMP) != other.value(names.SSIM_AMP)
+    assert one.value(measured.SSIM_AMP) != other.value(measured.SSIM_AMP)
 
 
 def test_only_what_vary_names_is_varied(trained):
@@ -242,16 +244,16 @@ def test_the_test_set_is_looked_at_once_and_never_learnt_from(trained, spec, tmp
     monkeypatch.setattr(setup_file, "prepare", prepare_without_test)
     spoilt, whole = Trained(run_trial(spec(), tmp_path), tmp_path), trained()
     of_test = {name for name in trial_metrics(whole) if name.startswith("test/")}
-    assert of_test >= {names.SSIM_AMP, names.SSIM_PHASE, names.MAE_AMP, names.CONSTANT_SSIM_AMP}
+    assert of_test >= {measured.SSIM_AMP, measured.SSIM_PHASE, measured.MAE_AMP, measured.CONSTANT_SSIM_AMP}
     assert all(list(whole.curve(name)) == [STEPS - 1] for name in of_test)
-    assert spoilt.value(names.SSIM_AMP) != whole.value(names.SSIM_AMP)
+    assert spoilt.value(measured.SSIM_AMP) != whole.value(measured.SSIM_AMP)
     assert [p for p in spoilt.points if p[0] not in of_test] == [p for p in whole.points if p[0] not in of_test]
 
 
 def test_no_phase_is_scored_where_there_is_none(trained):
     trial = trained(data__set_phi=False, model__architecture=own("Plain"))
-    assert trial.curve(names.SSIM_AMP)
-    assert not any(trial.curve(metric) for metric in (*names.PHASE_METRICS, names.CONSTANT_SSIM_PHASE))
+    assert trial.curve(measured.SSIM_AMP)
+    assert not any(trial.curve(metric) for metric in (*measured.PHASE_METRICS, measured.CONSTANT_SSIM_PHASE))
 
 
 # Networks of the user's own, and how they end
@@ -285,8 +287,8 @@ def test_a_constant_output_is_called_collapsed(trained):
     assert trial.final["rules_held"] == ["collapsed", "stagnated"]
     assert (trial.final["failure_step"], trial.final["known_good_step"]) == (STEPS_AN_EPOCH - 1, None)
     assert len(trial.curve("val/mae_val_Amp_loss")) == 3  # ended early, at the first validation past a quarter
-    assert trial.value(names.SSIM_AMP) == 0
-    assert trial.value(names.CONSTANT_SSIM_AMP) > 0
+    assert trial.value(measured.SSIM_AMP) == 0
+    assert trial.value(measured.CONSTANT_SSIM_AMP) > 0
 
 
 @pytest.mark.parametrize(
@@ -304,7 +306,7 @@ def test_a_step_that_is_not_finite_ends_a_trial_with_its_number(trained, after_f
     assert len(trial.curve(names.TRAIN_LOSS)) == steps
     assert [s for s, norm in trial.curve(names.GRAD_NORM).items() if isinstance(norm, str)] == [13]
     assert trial.value(names.TIME_TO_FAILURE) == 13
-    assert list(trial.curve(names.SSIM_AMP)) == [steps - 1]  # tested all the same
+    assert list(trial.curve(measured.SSIM_AMP)) == [steps - 1]  # tested all the same
     assert (trial.directory / "artifacts" / "reconstruction_0.png").exists()
     assert all(torch.isfinite(w).all() for w in load_file(trial.directory / "artifacts" / "best.safetensors").values())
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from fnostab.ptychography.settings import TrialConfig
+from trial_records import trial_spec
+
 from fnostab.record import names
 from fnostab.record.journal import Event, Point, read_journal
 from fnostab.record.outcomes import Outcome
-from fnostab.record.trial import TrialSpec
 
 TINY = {
     "data.N": 16,
@@ -28,18 +28,9 @@ STEPS_AN_EPOCH = 11  # 81 patterns in batches of 8
 OF_THE_MACHINE = ("system/", names.SAMPLES_PER_S, names.PEAK_MEMORY)
 
 
-def make_spec(data_dir, seed=0, **settings):
+def make_spec(shared_dir, seed=0, **settings):
     dotted = {name.replace("__", "."): value for name, value in settings.items()}
-    return TrialSpec(
-        experiment="test",
-        study="test",
-        study_hash="0" * 16,
-        profile="small",
-        arm="control",
-        seed=seed,
-        config=TrialConfig.from_dotted(TINY | dotted),
-        data_dir=str(data_dir),
-    )
+    return trial_spec(TINY | dotted, seed=seed, shared_dir=shared_dir)
 
 
 @dataclass(frozen=True)
