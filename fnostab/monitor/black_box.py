@@ -27,6 +27,7 @@ from fnostab.errors import CheckpointError
 from fnostab.monitor.snapshots import Snapshots
 from fnostab.monitor.stability import StabilityMonitor
 from fnostab.monitor.state import write_state, write_tensors
+from fnostab.monitor.steps import tensor_norms, with_gradient
 from fnostab.record.outcomes import FAILURES, Outcome
 
 __all__ = ["BLACK_BOX_FILE", "HISTORY_FILE", "STATE_FILE", "BlackBox"]
@@ -67,6 +68,8 @@ class BlackBox(Callback):
         self.about = about
         self.announce = announce
         self._parameters: dict[str, Tensor] = {}
+        self._weights: Tensor | None = None  # norms before the step that is under way
+        self._step = 0
         self._history: deque[tuple[int, Tensor, Tensor, Tensor]] = deque(maxlen=HISTORY_STEPS)
         self._suspect_history: History = []
         self._tried = False  # once is enough, on a full disk too
@@ -74,20 +77,25 @@ class BlackBox(Callback):
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
     ) -> None:
-        seen = self.monitor.latest
-        if self.folder.exists() or seen is None:
+        if self.folder.exists() or optimizer is not trainer.optimizers[0]:
             return
         if not self._parameters:
             names = {p: name for name, p in pl_module.named_parameters()}  # the norms are in the optimiser's order
-            ordered = [p for group in optimizer.param_groups for p in group["params"]]
-            self._parameters = {names[p]: p for p in ordered if p.grad is not None}
-        weights = torch.stack(torch._foreach_norm([p.detach() for p in self._parameters.values()]))
-        gradients = torch.stack(seen.tensor_norms) if seen.tensor_norms else torch.full_like(weights, torch.nan)
-        self._history.append((trainer.global_step, seen.numbers(), gradients, weights))
+            self._parameters = {names.get(p, ""): p for p in with_gradient(optimizer)}
+        self._weights = torch.stack(list(tensor_norms([p.detach() for p in self._parameters.values()])))
+        self._step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        seen, weights = self.monitor.latest, self._weights
+        if seen is not None and weights is not None:
+            self._weights = None
+            gradients = torch.full_like(weights, torch.nan)
+            if len(seen.tensor_norms) == len(weights):
+                gradients = torch.stack(list(seen.tensor_norms))
+            numbers = [weights.new_full((), torch.nan) if one is None else one for one in (seen.norm, seen.loss)]
+            self._history.append((self._step, torch.stack([n.to(weights) for n in numbers]), gradients, weights))
         self._keep_nonfinite(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -148,7 +156,7 @@ class BlackBox(Callback):
         tensors = {
             "step": torch.tensor(steps),
             "grad_norm": seen[:, 0].contiguous(),
-            "loss": seen[:, 2].contiguous(),
+            "loss": seen[:, 1].contiguous(),
             "gradient_norms": torch.stack(gradients).cpu(),
             "weight_norms": torch.stack(weights).cpu(),
         }
