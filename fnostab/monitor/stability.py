@@ -214,17 +214,10 @@ class StabilityMonitor(Callback):
         # Here and not before: the loaders are there, their state is restored, nothing has to be set up for it
         self._scheduled = scheduled_steps(trainer)
         self._statistics = RunningStatistics(pl_module)
-        optimizers = trainer.optimizers
+        optimizers = [each for each in trainer.optimizers if each.param_groups]  # Lightning's stand-in has none
         places = itertools.count()
         self._watches = [OptimizerWatch(trainer, pl_module, each, self._statistics, places) for each in optimizers]
-        window = UNKNOWN_WINDOW_STEPS
-        if math.isfinite(self._scheduled):
-            window = max(1, math.ceil(self._scheduled / names.WINDOWS))
-        parameter_names = {id(p): name for name, p in pl_module.named_parameters()}
-        self.curves = [
-            Curve(i, self._record, self._curve_event, parameter_names, window, self.layer_norms_every)
-            for i in range(len(optimizers))
-        ]
+        self._make_curves(len(optimizers), pl_module)
         self._restore(trainer)
         self._refuse_second_fit()
         self.guard = " ".join(sorted({describe_guard(optimizer) for optimizer in optimizers}))
@@ -322,6 +315,14 @@ class StabilityMonitor(Callback):
         if self.curves or _last_steps.of(self.sink) < 0:  # else it holds an earlier fit
             self._event(names.TAGS_EVENT, tags | {names.REASON: one_line(exception)})
 
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        if stage != "fit" or self._outcome is not Outcome.RUNNING:
+            return
+        # There was nothing to train: no steps were asked for, or the checkpoint is of the end
+        self._make_curves(len((self._kept or {}).get("curves", ())), pl_module)
+        self._restore(trainer)
+        self._conclude(max(self.steps_read - 1, 0))
+
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
@@ -336,6 +337,15 @@ class StabilityMonitor(Callback):
 
     def _place(self, trainer: lightning.Trainer) -> int:
         return [c for c in trainer.callbacks if isinstance(c, StabilityMonitor)].index(self)
+
+    def _make_curves(self, n: int, pl_module: lightning.LightningModule) -> None:
+        window = UNKNOWN_WINDOW_STEPS
+        if math.isfinite(self._scheduled):
+            window = max(1, math.ceil(self._scheduled / names.WINDOWS))
+        parameter_names = {id(p): name for name, p in pl_module.named_parameters()}
+        self.curves = [
+            Curve(i, self._record, self._curve_event, parameter_names, window, self.layer_norms_every) for i in range(n)
+        ]
 
     def _restore(self, trainer: lightning.Trainer) -> None:
         kept = self._kept
