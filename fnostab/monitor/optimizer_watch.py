@@ -122,10 +122,11 @@ class OptimizerWatch:
         self._before = None
         if parameters:
             norms = tensor_norms([p.grad for p in parameters if p.grad is not None])
-            norm, scaler = total_norm(norms), loss_scaler(self._trainer)
+            norm, scale, scaler = total_norm(norms), None, loss_scaler(self._trainer)
             if scaler is not None and scaler._scale is not None:
-                norm = norm / scaler._scale.to(norm)
-            self._before = Step(0.0, 0, 0, norm=norm, tensor_norms=norms, parameters=parameters)
+                scale = scaler._scale.clone()
+                norm = norm / scale.to(norm)
+            self._before = Step(0.0, 0, 0, norm=norm, scale=scale, tensor_norms=norms, parameters=parameters)
 
     def announce(self) -> None:
         """Lightning is about to make a step."""
@@ -178,10 +179,10 @@ class OptimizerWatch:
             step.clipped = total_norm(norms)
             scale = getattr(self.optimizer, "grad_scale", None)  # of a fused optimiser, which takes it off by itself
             if scale is not None:
-                step.scale, step.skipped = scale, self.optimizer.found_inf.bool()  # type: ignore[attr-defined]
+                step.skipped = self.optimizer.found_inf.bool()  # type: ignore[attr-defined]
                 step.clipped = step.clipped / scale.to(step.clipped)
             if before is not None:
-                step.norm, step.tensor_norms, step.parameters = before.norm, before.tensor_norms, before.parameters
+                _take_before(step, before)
             elif all(g._version == 0 for g in gradients):  # nobody has written to them since they were made
                 step.norm, step.tensor_norms, step.parameters = step.clipped, norms, parameters
         step.bad = self._is_bad(step)
@@ -202,9 +203,6 @@ class OptimizerWatch:
         fraction = getattr(self._module, "clip_fraction", None)
         if isinstance(fraction, Tensor | float | int):
             step.fraction = fraction if isinstance(fraction, Tensor) else torch.tensor(float(fraction))
-        scaler = loss_scaler(self._trainer)
-        if scaler is not None and scaler._scale is not None:
-            step.scale = scaler._scale.clone()
         return step
 
     def _is_bad(self, step: Step) -> Tensor:
@@ -238,7 +236,7 @@ class OptimizerWatch:
         step, before = self._new_step(self._take_loss()), self._before
         self._before = None
         if before is not None:
-            step.norm, step.tensor_norms, step.parameters = before.norm, before.tensor_norms, before.parameters
+            _take_before(step, before)
         if loss_scaler(self._trainer) is not None and before is not None:
             step.skipped = torch.ones((), dtype=torch.bool, device=self._module.device)
         step.bad = self._is_bad(step)
@@ -254,3 +252,9 @@ class OptimizerWatch:
     def loss_under_way(self) -> Tensor | None:
         """Of what went backward since the last step."""
         return self._loss
+
+
+def _take_before(step: Step, before: Step) -> None:
+    """What was read at the end of the backward pass."""
+    for name in ("norm", "scale", "tensor_norms", "parameters"):
+        setattr(step, name, getattr(before, name))
