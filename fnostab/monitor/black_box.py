@@ -42,6 +42,9 @@ History = list[tuple[int, Tensor, Tensor, Tensor]]
 class BlackBox(Callback):
     """Writes the black box of a training that fails, as soon as that is known.
 
+    Works with any module. Which samples the failing batch held is known if the datamodule or the module has a method
+    ``batch_indices(step)``; its epoch and index in it are there anyway.
+
     For a non-finite value the state is a copy from a few steps before it. For failures that show only
     at validation it is from the end of the epoch before they began, and the history ends where they did.
 
@@ -70,6 +73,7 @@ class BlackBox(Callback):
         self._parameters: dict[str, Tensor] = {}
         self._weights: Tensor | None = None  # norms before the step that is under way
         self._step = 0
+        self._batches: dict[int, dict[str, int]] = {}
         self._history: deque[tuple[int, Tensor, Tensor, Tensor]] = deque(maxlen=HISTORY_STEPS)
         self._suspect_history: History = []
         self._tried = False  # once is enough, on a full disk too
@@ -95,6 +99,8 @@ class BlackBox(Callback):
             if len(seen.tensor_norms) == len(weights):
                 gradients = torch.stack(list(seen.tensor_norms))
             numbers = [weights.new_full((), torch.nan) if one is None else one for one in (seen.norm, seen.loss)]
+            self._batches[self._step] = {"epoch": seen.epoch, "batch_index": seen.batch}
+            self._batches.pop(self._step - HISTORY_STEPS, None)
             self._history.append((self._step, torch.stack([n.to(weights) for n in numbers]), gradients, weights))
         self._keep_nonfinite(trainer)
 
@@ -139,8 +145,8 @@ class BlackBox(Callback):
             else:
                 write_state(state, partial / STATE_FILE)
             self._write_history(partial / HISTORY_FILE, history)
-            batch = trainer.datamodule.batch_indices(failure_step).tolist()
-            failure = {"outcome": str(outcome), "failure_step": failure_step, "batch": batch}
+            failure = {"outcome": str(outcome), "failure_step": failure_step}
+            failure |= _batch(trainer, self._batches.get(failure_step), failure_step)
             about = {"schema": SCHEMA, **failure, **self.about}
             (partial / BLACK_BOX_FILE).write_text(json.dumps(about, indent=2) + "\n")
             partial.replace(self.folder)
@@ -161,3 +167,13 @@ class BlackBox(Callback):
             "weight_norms": torch.stack(weights).cpu(),
         }
         write_tensors(tensors, path, {"parameters": json.dumps(list(self._parameters))})
+
+
+def _batch(trainer: lightning.Trainer, place: Mapping[str, int] | None, step: int) -> dict[str, Any]:
+    """Of the failing step: its place in the epoch, and the samples in it where somebody can say."""
+    found: dict[str, Any] = dict(place or {})
+    for one in (trainer.datamodule, trainer.lightning_module):
+        if hasattr(one, "batch_indices"):
+            indices = one.batch_indices(step)
+            return found | {"batch": indices.tolist() if hasattr(indices, "tolist") else list(indices)}
+    return found
