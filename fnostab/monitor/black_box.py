@@ -27,6 +27,7 @@ from fnostab.errors import CheckpointError
 from fnostab.monitor.snapshots import Snapshots
 from fnostab.monitor.stability import StabilityMonitor
 from fnostab.monitor.state import write_state, write_tensors
+from fnostab.monitor.steps import tensor_norms, with_gradient
 from fnostab.record.outcomes import FAILURES, Outcome
 
 __all__ = ["BLACK_BOX_FILE", "HISTORY_FILE", "STATE_FILE", "BlackBox"]
@@ -40,6 +41,9 @@ History = list[tuple[int, Tensor, Tensor, Tensor]]
 
 class BlackBox(Callback):
     """Writes the black box of a training that fails, as soon as that is known.
+
+    Works with any module. Which samples the failing batch held is known if the datamodule or the module has a method
+    ``batch_indices(step)``; its epoch and index in it are there anyway.
 
     For a non-finite value the state is a copy from a few steps before it. For failures that show only
     at validation it is from the end of the epoch before they began, and the history ends where they did.
@@ -67,6 +71,9 @@ class BlackBox(Callback):
         self.about = about
         self.announce = announce
         self._parameters: dict[str, Tensor] = {}
+        self._weights: Tensor | None = None  # norms before the step that is under way
+        self._step = 0
+        self._batches: dict[int, dict[str, int]] = {}
         self._history: deque[tuple[int, Tensor, Tensor, Tensor]] = deque(maxlen=HISTORY_STEPS)
         self._suspect_history: History = []
         self._tried = False  # once is enough, on a full disk too
@@ -74,20 +81,27 @@ class BlackBox(Callback):
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
     ) -> None:
-        seen = self.monitor.latest
-        if self.folder.exists() or seen is None:
+        if self.folder.exists() or optimizer is not trainer.optimizers[0]:
             return
         if not self._parameters:
             names = {p: name for name, p in pl_module.named_parameters()}  # the norms are in the optimiser's order
-            ordered = [p for group in optimizer.param_groups for p in group["params"]]
-            self._parameters = {names[p]: p for p in ordered if p.grad is not None}
-        weights = torch.stack(torch._foreach_norm([p.detach() for p in self._parameters.values()]))
-        gradients = torch.stack(seen.tensor_norms) if seen.tensor_norms else torch.full_like(weights, torch.nan)
-        self._history.append((trainer.global_step, seen.numbers(), gradients, weights))
+            self._parameters = {names.get(p, ""): p for p in with_gradient(optimizer)}
+        self._weights = torch.stack(list(tensor_norms([p.detach() for p in self._parameters.values()])))
+        self._step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        seen, weights = self.monitor.latest, self._weights
+        if seen is not None and weights is not None:
+            self._weights = None
+            gradients = torch.full_like(weights, torch.nan)
+            if len(seen.tensor_norms) == len(weights):
+                gradients = torch.stack(list(seen.tensor_norms))
+            numbers = [weights.new_full((), torch.nan) if one is None else one for one in (seen.norm, seen.loss)]
+            self._batches[self._step] = {"epoch": seen.epoch, "batch_index": seen.batch}
+            self._batches.pop(self._step - HISTORY_STEPS, None)
+            self._history.append((self._step, torch.stack([n.to(weights) for n in numbers]), gradients, weights))
         self._keep_nonfinite(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -131,8 +145,8 @@ class BlackBox(Callback):
             else:
                 write_state(state, partial / STATE_FILE)
             self._write_history(partial / HISTORY_FILE, history)
-            batch = trainer.datamodule.batch_indices(failure_step).tolist()
-            failure = {"outcome": str(outcome), "failure_step": failure_step, "batch": batch}
+            failure = {"outcome": str(outcome), "failure_step": failure_step}
+            failure |= _batch(trainer, self._batches.get(failure_step), failure_step)
             about = {"schema": SCHEMA, **failure, **self.about}
             (partial / BLACK_BOX_FILE).write_text(json.dumps(about, indent=2) + "\n")
             partial.replace(self.folder)
@@ -148,8 +162,18 @@ class BlackBox(Callback):
         tensors = {
             "step": torch.tensor(steps),
             "grad_norm": seen[:, 0].contiguous(),
-            "loss": seen[:, 2].contiguous(),
+            "loss": seen[:, 1].contiguous(),
             "gradient_norms": torch.stack(gradients).cpu(),
             "weight_norms": torch.stack(weights).cpu(),
         }
         write_tensors(tensors, path, {"parameters": json.dumps(list(self._parameters))})
+
+
+def _batch(trainer: lightning.Trainer, place: Mapping[str, int] | None, step: int) -> dict[str, Any]:
+    """Of the failing step: its place in the epoch, and the samples in it where somebody can say."""
+    found: dict[str, Any] = dict(place or {})
+    for one in (trainer.datamodule, trainer.lightning_module):
+        if hasattr(one, "batch_indices"):
+            indices = one.batch_indices(step)
+            return found | {"batch": indices.tolist() if hasattr(indices, "tolist") else list(indices)}
+    return found

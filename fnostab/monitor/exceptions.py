@@ -4,7 +4,7 @@ import torch
 
 from fnostab.record.outcomes import Outcome
 
-__all__ = ["one_line", "outcome_of"]
+__all__ = ["is_anomaly", "one_line", "outcome_of"]
 
 ALLOCATION_FAILED = ("can't allocate memory", "ALLOC_FAILED")  # torch on a CPU; cuFFT, cuBLAS and the like
 REASON_CHARACTERS = 500
@@ -20,6 +20,11 @@ def outcome_of(exception: BaseException) -> Outcome:
             return Outcome.OOM
         link = link.__cause__
     return Outcome.INFRA_ERROR
+
+
+def is_anomaly(exception: BaseException) -> bool:
+    """Whether it is torch's `detect_anomaly` that met a NaN in the backward pass."""
+    return isinstance(exception, RuntimeError) and "returned nan values" in str(exception)
 
 
 def one_line(exception: BaseException) -> str:

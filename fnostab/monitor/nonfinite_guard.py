@@ -7,25 +7,30 @@ changes neither weights nor state. Any other optimiser gets gradients of zero in
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
-__all__ = ["describe_guard", "guard_step", "release"]
+__all__ = ["RunningStatistics", "describe_guard", "guard_step", "release"]
 
 
 def guard_step(optimizer: Optimizer, gradients: Sequence[Tensor], bad: Tensor) -> None:
     """Make the optimiser's next step harmless if ``bad``, a 0-d boolean tensor on the device, is true."""
-    if takes_found_inf(optimizer):
+    if hasattr(optimizer, "grad_scale"):  # a loss scaler's flag is there already, and it takes it off
+        optimizer.found_inf = torch.maximum(optimizer.found_inf, bad.to(optimizer.found_inf))  # type: ignore[attr-defined]
+    elif takes_found_inf(optimizer):
         _fill_momentum(optimizer)
         optimizer.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]
     else:
         for gradient in gradients:
-            gradient.masked_fill_(bad, 0)
+            values = gradient._values() if gradient.layout == torch.sparse_coo else gradient
+            values.masked_fill_(bad.to(values.device), 0)
 
 
 def release(optimizer: Optimizer) -> None:
     """Take the flag off again: it would hold for every later step."""
-    vars(optimizer).pop("found_inf", None)
+    if not hasattr(optimizer, "grad_scale"):
+        vars(optimizer).pop("found_inf", None)
 
 
 def describe_guard(optimizer: Optimizer) -> str:
@@ -44,6 +49,32 @@ def takes_found_inf(optimizer: Optimizer) -> bool:
     fused = all(bool(group.get("fused")) for group in optimizer.param_groups)
     damped = any(group.get("momentum") and group.get("dampening") for group in optimizer.param_groups)
     return fused and not damped and getattr(optimizer, "_step_supports_amp_scaling", False)
+
+
+class RunningStatistics:
+    """The running means and variances of a module's normalisations, as they were before a step.
+
+    The forward pass of a bad batch puts its NaN into them, where they would outlive the step that is left out
+    (pytorch issue 1206).
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        normalisations = [m for m in module.modules() if isinstance(m, _NormBase) and m.track_running_stats]
+        buffers = [b for m in normalisations for b in (m.running_mean, m.running_var, m.num_batches_tracked)]
+        self._buffers = [b for b in buffers if b is not None and not nn.parameter.is_lazy(b)]
+        self._before: list[Tensor] = []
+
+    def keep(self) -> None:
+        """Copy them, unless that was done since the last step."""
+        if self._buffers and not self._before:
+            self._before = [b.clone() for b in self._buffers]
+
+    def step(self, bad: Tensor) -> None:
+        """A step is made: put them back if it is bad, without asking the device."""
+        for now, before in zip(self._buffers, self._before, strict=False):
+            # .data: a graph that goes backward once more must not see that they were written to
+            now.data.copy_(torch.where(bad.to(now.device), before, now))
+        self._before = []
 
 
 def _fill_momentum(optimizer: Optimizer) -> None:

@@ -31,7 +31,9 @@ LEAD_STEPS = 8  # that a snapshot is to lie before the step in question
 
 
 class Snapshots(Callback):
-    """Takes them, in a Trainer of a trial: with `StateFiles` among its plugins, and a `PatternLoader`.
+    """Takes them, in a Trainer with `StateFiles` among its plugins.
+
+    A loader with a method ``start_at(batch)`` is told where to go on; another goes on by its own state, if it has one.
 
     Memory: two copies of weights, buffers and optimiser state, on the device.
 
@@ -95,7 +97,8 @@ class Snapshots(Callback):
         elif self.resume.exists():
             self._resume_step = trainer.global_step
         # Lightning would do this by itself, if the schedule had not asked it for the number of steps before
-        trainer.train_dataloader.start_at(trainer.global_step % trainer.num_training_batches)
+        if hasattr(trainer.train_dataloader, "start_at"):
+            trainer.train_dataloader.start_at(trainer.global_step % trainer.num_training_batches)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -106,6 +106,11 @@ class SpikeDetector:
         self._spikes = 0
         self._unrecovered = 0
 
+    @property
+    def lasting(self) -> Spike | None:
+        """The spike that has not ended."""
+        return self._spike
+
     def take(self, step: int, norm: float, loss: float | None) -> list[Spike]:
         """Take in one optimiser step; give the spikes that ended with it.
 

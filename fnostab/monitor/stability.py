@@ -9,75 +9,103 @@ is read at once; the step of the first non-finite value is exact all the same. A
 gradient never reaches the weights (`nonfinite_guard`).
 """
 
-import copy
+import itertools
 import math
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import astuple, replace
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from fnostab.errors import ConfigError
-from fnostab.monitor.exceptions import one_line, outcome_of
-from fnostab.monitor.nonfinite_guard import describe_guard, guard_step, release
-from fnostab.monitor.spikes import Spike, SpikeDetector
-from fnostab.monitor.steps import Step, gradients_of, tensor_norms_of
+from fnostab.monitor.curve import Curve
+from fnostab.monitor.exceptions import is_anomaly, one_line, outcome_of
+from fnostab.monitor.nonfinite_guard import RunningStatistics, describe_guard
+from fnostab.monitor.optimizer_watch import OptimizerWatch, loss_scaler
+from fnostab.monitor.processes import SharedResult, agreed, refuse_sharded
+from fnostab.monitor.schedule import scheduled_steps
+from fnostab.monitor.session import session_sink
+from fnostab.monitor.steps import Step, read_steps
 from fnostab.record import names
 from fnostab.record.journal import Sink
 from fnostab.record.outcomes import Judgement, Outcome, OutcomeRules, Validation, ends_early, judge
 
 __all__ = ["StabilityMonitor"]
 
-KEPT = (  # in a checkpoint, of what was seen so far
-    "nan_events",
-    "inf_events",
-    "first_nonfinite_step",
-    "failure_step",
-    "_grad_norms",
-    "_window",
-    "_epoch_losses",
-    "_losses",
-)
-KEPT_VALIDATIONS = ("validations", "_epochs")
+CHECKPOINT_KEY = "fnostab.monitors"
+UNKNOWN_WINDOW_STEPS = 100  # of a training whose length is unknown
+NOTHING_SEEN = "no optimiser step was observed"
+
+
+
+class _LastSteps:
+    """The last step that each sink holds, as far as a sink can be told from others and forgotten with it."""
+
+    def __init__(self) -> None:
+        self._steps: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+    def of(self, sink: Sink | None) -> int:
+        """-1 if it holds none."""
+        try:
+            return self._steps.get(sink, -1)
+        except TypeError:
+            return -1
+
+    def note(self, sink: Sink, step: int) -> None:
+        """It holds that step now."""
+        with suppress(TypeError):
+            self._steps[sink] = max(step, self._steps.get(sink, -1))
+
+
+_last_steps = _LastSteps()
 
 
 class StabilityMonitor(Callback):
     """Record every optimiser step and judge the training by the rules of docs/outcomes.md.
 
-    A gradient norm that overflows float32 counts as non-finite: the squares that Adam keeps of such
-    a gradient do too.
+    A step is one call of an optimiser's ``step``: under accumulation it has several batches, and LBFGS evaluates
+    one several times (the first evaluation counts). Several optimisers have a curve each, counted by itself; from the
+    second on its metrics end in ``/optimizer_1`` and so on.
 
-    Under automatic optimisation the norm is taken before clipping and again after it. Under manual
-    optimisation Lightning shows gradients only once the module has clipped them, so both are equal,
-    and the steps of all optimisers are counted together, as Lightning does.
+    The gradient norm is taken at the end of the backward pass, before anything clips it, and again of what the
+    optimiser sees, whoever clipped. A number that could not be measured is left out, and an event ``not_measured``
+    says so once. A gradient norm that overflows float32 counts as non-finite: the squares that Adam keeps of such a
+    gradient do too.
 
-    One monitor watches one training. A training that goes on from a Lightning checkpoint is counted on
-    from its step, and judged by what was seen before it too.
+    A monitor may watch several fits one after the other; each needs a sink of its own. A training that goes on from a
+    Lightning checkpoint is counted on from its step, and judged by what was seen before it too.
+
+    In several processes (``ddp``) what is not finite in one is left out in all, and the first one records.
 
     Args:
-        sink: gets points and events; None keeps only the outcome.
+        sink: gets points and events; None takes the trial's own inside a study, and else keeps only the outcome.
         rules: what counts as a failure.
-        val_loss_name: under which the module logs its validation loss. If it logs none, `exploded`
-            is judged on the mean training loss of each epoch, and `judgement` says so.
+        val_loss_name: under which the module logs its validation loss; ``val/loss`` and ``val_loss`` are the same. If
+            it logs none, `exploded` is judged on the mean training loss of each epoch, and `judgement` says so.
         baseline: validation loss of an output that has learnt nothing. None takes that of the rules; without
             either `stagnated` is not judged.
         warmup_steps: a trial is never ended early for a constant output within these.
         block_steps: steps between two reads of the device.
         after_failure: "stop" ends the training at a failure that is certain, "continue" goes on.
+        layer_norms_every: steps between two records of the gradient norm of every layer; None records none.
 
     Attributes:
         outcome: what became of the training; ``running`` until it has ended.
         failure_step: 0-based optimiser step of the failure, None if it did not fail.
         judgement: the outcome with its evidence; None until the training has ended.
+        curves: one for each optimiser: its steps, its first non-finite one.
+        judgements: the same as `judgement`, of each optimiser.
         guard: how a non-finite gradient is kept from the weights.
         latest: loss and norms of the last step, on the device.
+
+    Raises:
+        ConfigError: when training starts: gradients are sharded (FSDP), or the sink holds another fit already.
     """
 
     def __init__(
@@ -90,313 +118,392 @@ class StabilityMonitor(Callback):
         warmup_steps: int = 0,
         block_steps: int = 32,
         after_failure: Literal["stop", "continue"] = "stop",
+        layer_norms_every: int | None = None,
     ) -> None:
         self.sink = sink
         self.rules = rules or OutcomeRules()
-        self.block_steps = block_steps
-        self.after_failure = after_failure
         self.val_loss_name = val_loss_name
         self.baseline = self.rules.baseline if baseline is None else baseline
-        self._measures = (*self.rules.collapsed, *self.rules.meaningless)
-        self._losses: list[float] = []
         self.warmup_steps = warmup_steps
-        self.outcome = Outcome.RUNNING
-        self.failure_step: int | None = None
-        self.judgement: Judgement | None = None
+        self.block_steps = block_steps
+        self.after_failure = after_failure
+        self.layer_norms_every = layer_norms_every
+        self._shared = SharedResult()
+        self._forget()
+
+    def _forget(self) -> None:
+        """No state of an earlier fit is left."""
+        self._outcome = Outcome.RUNNING
+        self._judgement: Judgement | None = None
+        self.judgements: tuple[Judgement, ...] = ()
         self.guard = ""
         self.validations: list[Validation] = []
-        self.steps_read = 0
-        self.nan_events = 0
-        self.inf_events = 0
-        self.first_nonfinite_step: int | None = None
-        self.latest: Step | None = None
-        self._spikes = SpikeDetector()
-        self._loss: Tensor | None = None
-        self._micro_batches = 0
-        self._step: Step | None = None  # the one that is under way
-        self._block: list[Step] = []
-        self._undo = ExitStack()  # of what was changed in the module and its optimisers
-        self._grad_norms: list[float] = []
-        self._window: list[float] = []
-        self._window_steps = 1
-        self._epoch_losses: list[float] = []
+        self.curves: list[Curve] = []
+        self._watches: list[OptimizerWatch] = []
+        self._statistics: RunningStatistics | None = None
         self._epochs: list[Validation] = []
+        self._kept: Mapping[str, Any] | None = None  # from a checkpoint
+        self._scheduled = math.inf
+        self._writes = True
+        self._going_backward: Tensor | None = None
+        self._fingerprints: list[list[tuple[int, int]]] = []
+
+    @property
+    def outcome(self) -> Outcome:
+        return self._told()[0]
+
+    @property
+    def judgement(self) -> Judgement | None:
+        return self._told()[1]
+
+    @property
+    def failure_step(self) -> int | None:
+        first, judgement = self.first_nonfinite_step, self.judgement
+        return judgement.failure_step if judgement is not None else first
+
+    @property
+    def first_nonfinite_step(self) -> int | None:
+        failed = self._first_failed()
+        return self._told()[2] if failed is None else failed.first_nonfinite_step
+
+    @property
+    def steps_read(self) -> int:
+        return max((curve.steps for curve in self.curves), default=0)
+
+    @property
+    def nan_events(self) -> int:
+        return sum(curve.nan_events for curve in self.curves)
+
+    @property
+    def inf_events(self) -> int:
+        return sum(curve.inf_events for curve in self.curves)
+
+    @property
+    def latest(self) -> Step | None:
+        return max((w.latest for w in self._watches if w.latest), key=lambda step: step.place, default=None)
+
+    def _told(self) -> tuple[Outcome, Judgement | None, int | None]:
+        """Own result, or that of the process which was started for the training."""
+        if self._outcome is not Outcome.RUNNING or self.curves:
+            return self._outcome, self._judgement, None
+        return self._shared.read() or (self._outcome, self._judgement, None)
+
+    def _first_failed(self) -> Curve | None:
+        failed = [curve for curve in self.curves if curve.first_nonfinite_step is not None]
+        return min(failed, key=lambda curve: curve.failure_place, default=None)
 
     # The hooks, in the order in which Lightning calls them
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if trainer.precision == "16-mixed":
-            raise ConfigError(
-                "precision='16-mixed' overflows by design, which can't be told from a failure: use 'bf16-mixed' or '32'"
-            )
-        self.outcome = Outcome.RUNNING
-        total = trainer.estimated_stepping_batches
-        if not pl_module.automatic_optimization:
-            total *= len(trainer.optimizers)
-        self._window_steps = max(1, math.ceil(total / names.WINDOWS)) if math.isfinite(total) else 100
-        self.guard = " ".join(sorted({describe_guard(optimizer) for optimizer in trainer.optimizers}))
-        self._event(names.STARTED_EVENT, {"scheduled_steps": _finite(total), "guard": self.guard})
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        refuse_sharded(trainer)
+        self._forget()
+        self._shared.clear()
+        self._writes = trainer.is_global_zero
+        if self.sink is None:
+            self.sink = session_sink()
+        _put_before_those_that_clip(self, trainer)
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._kept = checkpoint.get(CHECKPOINT_KEY, {}).get(self._place(trainer))
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.steps_read = trainer.global_step  # more than 0 after a checkpoint
-        self._watch_clipping(trainer, pl_module)
+        # Here and not before: the loaders are there, their state is restored, nothing has to be set up for it
+        self._scheduled = scheduled_steps(trainer)
+        self._statistics = RunningStatistics(pl_module)
+        optimizers = [each for each in trainer.optimizers if each.param_groups]  # Lightning's stand-in has none
+        places = itertools.count()
+        self._watches = [OptimizerWatch(trainer, pl_module, each, self._statistics, places) for each in optimizers]
+        self._make_curves(len(optimizers), pl_module)
+        self._restore(trainer)
+        self._refuse_second_fit()
+        self.guard = " ".join(sorted({describe_guard(optimizer) for optimizer in optimizers}))
+        scheduled = int(self._scheduled) if math.isfinite(self._scheduled) and pl_module.automatic_optimization else None
+        self._event(names.STARTED_EVENT, {"scheduled_steps": scheduled, "guard": self.guard})
+        for watch in self._watches:
+            watch.attach()
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._statistics is not None:
+            self._statistics.keep()
+        for watch in self._watches:
+            watch.start_batch(batch_idx, trainer.current_epoch)
 
     def on_before_backward(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
     ) -> None:
-        loss = loss.detach().reshape(())
-        self._loss = loss if self._loss is None else self._loss + loss  # micro-batches of one step
-        self._micro_batches += 1
+        self._going_backward = _one_number(loss, trainer)
+        for watch in self._watches:
+            watch.start_backward()
+        if len(self._watches) > 1:
+            self._fingerprints = [watch.fingerprint() for watch in self._watches]
+
+    def on_after_backward(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        loss, self._going_backward = self._going_backward, None
+        for i, watch in enumerate(self._watches):
+            if len(self._watches) == 1 or watch.fingerprint() != self._fingerprints[i]:
+                watch.end_backward(loss)
 
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
     ) -> None:
-        gradients = gradients_of(optimizer)
-        tensor_norms = tensor_norms_of(gradients)
-        norm = torch.linalg.vector_norm(torch.stack(tensor_norms)) if tensor_norms else get_total_norm(gradients)
-        loss = None
-        if self._loss is not None:  # it is if a module calls loss.backward() by itself
-            # Lightning divides each micro-batch's loss by their usual number; an epoch's last step may have fewer.
-            loss = self._loss.to(norm) * (trainer.accumulate_grad_batches / self._micro_batches)
-        self._loss, self._micro_batches = None, 0
-        finite = torch.isfinite(norm) if loss is None else torch.isfinite(norm) & torch.isfinite(loss)
-        guard_step(optimizer, gradients, ~finite)
-        learning_rate = optimizer.param_groups[0]["lr"]
-        if isinstance(learning_rate, Tensor):
-            learning_rate = learning_rate.detach().clone()  # read with the block; a schedule changes it in place
-        self._step = self.latest = Step(loss, norm, norm, None, learning_rate, tensor_norms)
-        if not pl_module.automatic_optimization:
-            self._block.append(self._step)
-            self._step = None
+        for watch in self._watches:
+            if watch.optimizer is optimizer:
+                watch.announce()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._step is not None:  # here, since an optimiser like LBFGS evaluates one step several times
-            self._block.append(self._step)
-            self._step = None
-        if len(self._block) >= self.block_steps:
+        for watch in self._watches:
+            watch.end_batch()
+        if any(len(watch.block) >= self.block_steps for watch in self._watches):
             self._read_block(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._read_block(trainer)
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if self.val_loss_name not in logged:
-            return
-        step = max(self.steps_read - 1, 0)
-        loss = logged[self.val_loss_name]
-        measures = {name: logged[name] for name in self._measures if name in logged}
-        self.validations.append(Validation(step, loss, measures))
-        points = {name: value for name, value in logged.items() if name.startswith(names.VAL_PREFIX)}
-        self._record(step, {**points, f"{names.VAL_PREFIX}{self.val_loss_name}": loss})
-        self._end_early(trainer)
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
+        name = next((name for name in _spellings(self.val_loss_name) if name in logged), None)
+        if name is not None:
+            step = max(self.steps_read - 1, 0)
+            measures = {measure: logged[measure] for measure in self._measures() if measure in logged}
+            self.validations.append(Validation(step, logged[name], measures))
+            points = {name: value for name, value in logged.items() if name.startswith(names.VAL_PREFIX)}
+            recorded = name if name.startswith(names.VAL_PREFIX) else f"{names.VAL_PREFIX}{name}"
+            self._record(step, {**points, recorded: logged[name]})
+        self._end_early(trainer, judged=name is not None)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._read_block(trainer)
-        if self._epoch_losses:
-            self._epochs.append(Validation(self.steps_read - 1, float(np.mean(self._epoch_losses))))
-            self._epoch_losses = []
+        means = [curve.epoch_loss() for curve in self.curves]
+        if means and means[0] is not None:
+            self._epochs.append(Validation(self.curves[0].steps - 1, means[0]))
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._undo.close()
+        self._detach()
         self._read_block(trainer)
-        self._close_window()
-        self._note_spikes(self._spikes.finish())
-        scheduled = trainer.estimated_stepping_batches
-        last_step = (int(scheduled) if math.isfinite(scheduled) else self.steps_read) - 1
-        self._conclude(max(last_step, self.steps_read - 1, 0))
+        for curve in self.curves:
+            curve.finish()
+        last_step = self.steps_read - 1
+        if math.isfinite(self._scheduled) and pl_module.automatic_optimization:
+            last_step = max(int(self._scheduled) - 1, last_step)
+        self._conclude(max(last_step, 0))
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        if self.outcome is not Outcome.RUNNING:
+        if self._outcome is not Outcome.RUNNING:
             return
-        self.outcome = outcome_of(exception)
-        self._undo.close()
-        with suppress(RuntimeError):  # after a device error the block can't be read
-            self._read_block(trainer)
-        self._event(names.TAGS_EVENT, {names.OUTCOME: str(self.outcome), names.REASON: one_line(exception)})
+        self._detach()
+        with suppress(RuntimeError):  # after a device error nothing can be read
+            self._flush()
+        with suppress(RuntimeError):
+            self._note_step_under_way(exception)
+        seen = self._judge(max(self.steps_read - 1, 0))
+        self._outcome = outcome_of(exception)
+        tags = {names.OUTCOME: str(self._outcome)}
+        if seen.outcome is Outcome.NONFINITE:  # what was seen wins over what ended the process
+            self._outcome, self._judgement = seen.outcome, replace(seen, rules_held=(Outcome.NONFINITE,), not_judged=())
+            tags = _tags(self._judgement)
+        self._share()
+        if self.curves or _last_steps.of(self.sink) < 0:  # else it holds an earlier fit
+            self._event(names.TAGS_EVENT, tags | {names.REASON: one_line(exception)})
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        if stage != "fit" or self._outcome is not Outcome.RUNNING:
+            return
+        # There was nothing to train: no steps were asked for, or the checkpoint is of the end
+        self._make_curves(len((self._kept or {}).get("curves", ())), pl_module)
+        self._restore(trainer)
+        self._conclude(max(self.steps_read - 1, 0))
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._flush()
-        kept = {name: copy.copy(getattr(self, name)) for name in KEPT}
-        kept |= {name: [astuple(v) for v in getattr(self, name)] for name in KEPT_VALIDATIONS}
-        # By place: Lightning's own way takes only one callback of a kind
-        checkpoint.setdefault("fnostab.monitors", {})[self._place(trainer)] = kept | {
-            "spikes": self._spikes.state_dict()
+        kept = {
+            "curves": [curve.state_dict() for curve in self.curves],
+            "validations": [astuple(v) for v in self.validations],
+            "epochs": [astuple(v) for v in self._epochs],
         }
-
-    def on_load_checkpoint(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        kept = checkpoint.get("fnostab.monitors", {}).get(self._place(trainer))
-        if kept is None:  # a checkpoint from before there was a monitor
-            return
-        for name in KEPT:
-            setattr(self, name, copy.copy(kept[name]))
-        for name in KEPT_VALIDATIONS:
-            setattr(self, name, [Validation(*v) for v in kept[name]])
-        self._spikes.load_state_dict(kept["spikes"])
+        # By place: Lightning's own way takes only one callback of a kind
+        checkpoint.setdefault(CHECKPOINT_KEY, {})[self._place(trainer)] = kept
 
     def _place(self, trainer: lightning.Trainer) -> int:
         return [c for c in trainer.callbacks if isinstance(c, StabilityMonitor)].index(self)
 
-    # Reaching into the training
+    def _make_curves(self, n: int, pl_module: lightning.LightningModule) -> None:
+        window = UNKNOWN_WINDOW_STEPS
+        if math.isfinite(self._scheduled):
+            window = max(1, math.ceil(self._scheduled / names.WINDOWS))
+        parameter_names = {id(p): name for name, p in pl_module.named_parameters()}
+        self.curves = [
+            Curve(i, self._record, self._curve_event, parameter_names, window, self.layer_norms_every) for i in range(n)
+        ]
 
-    def _watch_clipping(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Take the norm between clipping and the step, where Lightning has no hook.
+    def _restore(self, trainer: lightning.Trainer) -> None:
+        kept = self._kept
+        if kept is not None and len(kept.get("curves", ())) == len(self.curves):
+            for curve, state in zip(self.curves, kept["curves"], strict=True):
+                curve.load_state_dict(state)
+            self.validations = [Validation(*v) for v in kept["validations"]]
+            self._epochs = [Validation(*v) for v in kept["epochs"]]
+        else:  # a checkpoint from before there was a monitor, or none
+            for curve in self.curves:
+                curve.go_on_at(trainer.global_step // len(self.curves))
+        self._kept = None
 
-        After the step is too late: SGD with Nesterov momentum adds it to the gradients in place.
-        """
-        clip = pl_module.configure_gradient_clipping
-        clips = _clips(trainer, pl_module)
+    def _refuse_second_fit(self) -> None:
+        last = _last_steps.of(self.sink)
+        if self.steps_read <= last:
+            self._writes = False
+            raise ConfigError(f"the sink holds steps 0 to {last} of another fit already: give each fit a sink of its own")
 
-        def clip_and_measure(optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
-            clip(optimizer, *args, **kwargs)
-            if clips and self._step is not None:
-                fraction = getattr(pl_module, "clip_fraction", None)
-                self._step = replace(self._step, clipped=get_total_norm(gradients_of(optimizer)), fraction=fraction)
-
-        own = vars(pl_module).get("configure_gradient_clipping")  # most modules define it in their class
-        clip_and_measure.replaced = getattr(own, "replaced", own)  # type: ignore[attr-defined]
-        pl_module.configure_gradient_clipping = clip_and_measure
-        self._undo.callback(_unwatch_clipping, pl_module)
-        for optimizer in trainer.optimizers:
-            self._undo.callback(release, optimizer)
+    def _detach(self) -> None:
+        for watch in self._watches:
+            watch.detach()
 
     # Reading and judging
 
     def _read_block(self, trainer: lightning.Trainer) -> None:
         self._flush()
-        if self.first_nonfinite_step is not None and self.after_failure == "stop":
+        if self.after_failure == "stop" and any(curve.failed_now for curve in self.curves):
             trainer.should_stop = True
 
     def _flush(self) -> None:
         """Bring a block of steps to the host: the only place that waits for the device."""
-        if not self._block:
+        pending = [(curve, step) for curve, watch in zip(self.curves, self._watches, strict=True) for step in watch.block]
+        for watch in self._watches:
+            watch.block = []
+        pending.sort(key=lambda one: one[1].place)
+        rows = read_steps([step for _, step in pending])
+        for (curve, step), numbers in zip(pending, rows, strict=True):
+            curve.take(step, numbers)
+
+    def _note_step_under_way(self, exception: BaseException) -> None:
+        """The loss that was going backward, or had gone, when the training ended."""
+        if not self.curves:
             return
-        steps = self._block.copy()
-        rows = torch.stack([step.numbers() for step in steps]).tolist()
-        self._block.clear()
-        for step, row in zip(steps, rows, strict=True):
-            self._take(self.steps_read, step, *row)
-            self.steps_read += 1
+        about = {"epoch": self._watches[0].epoch, "batch": self._watches[0].batch}
+        for curve, watch in zip(self.curves, self._watches, strict=True):
+            if not _finite(watch.loss_under_way()) and curve.first_nonfinite_step is None:
+                curve.take_failure("loss", about)
+        if self._first_failed() is None and not _finite(self._going_backward):
+            self.curves[0].take_failure("loss", about)
+        if self._first_failed() is None and is_anomaly(exception):
+            self.curves[0].take_failure("gradient", about | {"anomaly": one_line(exception)})
 
-    def _take(self, step: int, seen: Step, norm: float, clipped: float, loss: float, fraction: float) -> None:
-        point = {names.GRAD_NORM: norm, names.GRAD_NORM_CLIPPED: clipped}
-        point[names.LEARNING_RATE] = float(seen.learning_rate)
-        if seen.loss is not None:
-            point[names.TRAIN_LOSS] = loss
-            self._epoch_losses.append(loss)
-            self._losses.append(loss)
-        if seen.fraction is not None:
-            point[names.CLIP_FRACTION] = fraction
-        self._record(step, point)
-        if math.isfinite(norm):
-            self._grad_norms.append(norm)
-            self._window.append(norm)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._take_nonfinite(step, loss, norm)
-        self._note_spikes(self._spikes.take(step, norm, None if seen.loss is None else loss))
-        if (step + 1) % self._window_steps == 0:
-            self._close_window(step)
+    def _end_early(self, trainer: lightning.Trainer, *, judged: bool) -> None:
+        ends = False
+        if judged and self.after_failure == "stop":
+            ends = not math.isfinite(self.validations[-1].loss)
+            if self.steps_read > max(self.warmup_steps, self._scheduled / 4):
+                ends |= ends_early(self.validations, self.rules)
+        trainer.should_stop |= agreed(trainer, ends)
 
-    def _take_nonfinite(self, step: int, loss: float, norm: float) -> None:
-        self.nan_events += math.isnan(loss) or math.isnan(norm)
-        self.inf_events += math.isinf(loss) or math.isinf(norm)
-        if self.first_nonfinite_step is None:
-            self.first_nonfinite_step = self.failure_step = step
-            where = [what for what, value in (("loss", loss), ("gradient", norm)) if not math.isfinite(value)]
-            self._event(names.NONFINITE_EVENT, {"step": step, "where": where, "loss": repr(loss), "norm": repr(norm)})
-            self._event(
-                names.TAGS_EVENT, {names.OUTCOME: str(Outcome.NONFINITE), names.FAILURE_STEP: str(step)}
-            )  # at once: the process may die of it
+    def _measures(self) -> tuple[str, ...]:
+        return (*self.rules.collapsed, *self.rules.meaningless)
 
-    def _note_spikes(self, spikes: list[Spike]) -> None:
-        for spike in spikes:
-            self._event(names.SPIKE_EVENT, spike.payload())
-            self._record(spike.peak_step, {names.SPIKE: spike.norm})
+    def _judge(self, last_scheduled_step: int) -> Judgement:
+        self.judgements = tuple(self._judge_one(curve, last_scheduled_step) for curve in self.curves)
+        failed = self._first_failed()
+        if not self.curves:
+            return self._judge_one(None, last_scheduled_step)
+        return self.judgements[0 if failed is None else failed.index]
 
-    def _close_window(self, step: int | None = None) -> None:
-        if self._window:
-            self._record(self.steps_read - 1 if step is None else step, {names.GRAD_NORM_WINDOW_MAX: max(self._window)})
-            self._window.clear()
-
-    def _end_early(self, trainer: lightning.Trainer) -> None:
-        if self.after_failure == "continue":
-            return
-        if not math.isfinite(self.validations[-1].loss):
-            trainer.should_stop = True
-        if self.steps_read > max(self.warmup_steps, trainer.estimated_stepping_batches / 4):
-            trainer.should_stop |= ends_early(self.validations, self.rules)
-
-    def _conclude(self, last_scheduled_step: int) -> None:
+    def _judge_one(self, curve: Curve | None, last_scheduled_step: int) -> Judgement:
         validations = self.validations or self._epochs
         judgement = judge(
             validations,
-            first_nonfinite_step=self.first_nonfinite_step,
+            first_nonfinite_step=None if curve is None else curve.first_nonfinite_step,
             last_step=last_scheduled_step,
             baseline=self.baseline if self.validations else None,
             rules=self.rules,
-            training=self._losses,
+            training=[] if curve is None else curve.losses,
         )
         if not self.validations and len(validations) >= 2:
             note = f"exploded: on the training loss of each epoch, no {self.val_loss_name!r} was logged"
             judgement = replace(judgement, not_judged=(*judgement.not_judged, note))
-        self.judgement, self.outcome, self.failure_step = judgement, judgement.outcome, judgement.failure_step
-        self._record(max(self.steps_read - 1, 0), self.summary())
-        self._event(names.TAGS_EVENT, _tags(judgement))
+        return judgement
+
+    def _conclude(self, last_scheduled_step: int) -> None:
+        judgement = self._judge(last_scheduled_step)
+        if judgement.outcome is not Outcome.NONFINITE and not any(curve.observed for curve in self.curves):
+            self._outcome = Outcome.INFRA_ERROR
+            self._event(names.TAGS_EVENT, {names.OUTCOME: str(self._outcome), names.REASON: NOTHING_SEEN})
+        else:
+            self._judgement, self._outcome = judgement, judgement.outcome
+            self._record(max(self.steps_read - 1, 0), self.summary())
+            self._event(names.TAGS_EVENT, _tags(judgement))
+        self._share()
+
+    def _share(self) -> None:
+        if self._writes:
+            self._shared.write(self._outcome, self._judgement, self.first_nonfinite_step)
 
     def summary(self) -> dict[str, float]:
         """One number each of the whole training, under the names of `fnostab.record.names`; finite ones only."""
         last_step = max(self.steps_read - 1, 0)
-        late = np.array(self._grad_norms[len(self._grad_norms) // 2 :] or [math.nan])
         losses = [v.loss for v in self.validations]
-        values = {
-            names.NAN_EVENTS: self.nan_events,
-            names.INF_EVENTS: self.inf_events,
-            **self._spikes.summary(),
-            names.LAST_STEP: last_step,
-            names.TIME_TO_FAILURE: last_step if self.failure_step is None else self.failure_step,
-            names.GRAD_P99_LAST_HALF: np.quantile(late, 0.99),
-            names.GRAD_MEDIAN_LAST_HALF: np.median(late),
-            names.VAL_LOSS_BEST: min((loss for loss in losses if math.isfinite(loss)), default=math.nan),
-            names.VAL_LOSS_LAST: losses[-1] if losses else math.nan,
-        }
+        values = {curve.name(name): value for curve in self.curves for name, value in curve.summary().items()}
+        values[names.TIME_TO_FAILURE] = last_step if self.failure_step is None else self.failure_step
+        values[names.VAL_LOSS_BEST] = min((loss for loss in losses if math.isfinite(loss)), default=math.nan)
+        values[names.VAL_LOSS_LAST] = losses[-1] if losses else math.nan
         return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
     def _record(self, step: int, values: Mapping[str, float]) -> None:
-        if self.sink is not None:
+        if self.sink is not None and self._writes:
             self.sink.record(step, values)
+            _last_steps.note(self.sink, step)
 
     def _event(self, name: str, payload: Mapping[str, Any]) -> None:
-        if self.sink is not None:
+        if self.sink is not None and self._writes:
             self.sink.event(name, payload)
 
-
-def _finite(steps: float) -> int | None:
-    return int(steps) if math.isfinite(steps) else None
-
-
-def _unwatch_clipping(pl_module: lightning.LightningModule) -> None:
-    watched = vars(pl_module).get("configure_gradient_clipping")
-    if not hasattr(watched, "replaced"):  # another monitor has been here
-        return
-    del pl_module.configure_gradient_clipping
-    if watched.replaced is not None:
-        pl_module.configure_gradient_clipping = watched.replaced
+    def _curve_event(self, name: str, payload: Mapping[str, Any]) -> None:
+        self._event(name, payload)
+        if name == names.NONFINITE_EVENT and sum(c.first_nonfinite_step is not None for c in self.curves) == 1:
+            self._event(
+                names.TAGS_EVENT, {names.OUTCOME: str(Outcome.NONFINITE), names.FAILURE_STEP: str(payload["step"])}
+            )  # at once: the process may die of it
 
 
-def _clips(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> bool:
-    if trainer.gradient_clip_val is not None:
-        return True
-    default = lightning.LightningModule.configure_gradient_clipping
-    overridden = type(pl_module).configure_gradient_clipping is not default
-    return overridden and getattr(pl_module, "gradient_clip_val", True) is not None
+def _one_number(loss: Tensor, trainer: lightning.Trainer) -> Tensor | None:
+    """A loss in float32 or more and without a scaler's factor; None if it is no single number."""
+    if loss.numel() != 1:
+        return None
+    loss = loss.detach().reshape(())
+    loss = loss.float() if loss.dtype in (torch.float16, torch.bfloat16) else loss
+    scaler = loss_scaler(trainer)
+    return loss if scaler is None or scaler._scale is None else loss / scaler._scale.to(loss)
+
+
+def _put_before_those_that_clip(monitor: StabilityMonitor, trainer: lightning.Trainer) -> None:
+    """Have the gradient seen before another callback changes it at the end of the backward pass."""
+    callbacks: list[Callback] = trainer.callbacks
+    for place, other in enumerate(callbacks[: callbacks.index(monitor)]):
+        if not isinstance(other, StabilityMonitor) and type(other).on_after_backward is not Callback.on_after_backward:
+            callbacks.remove(monitor)
+            callbacks.insert(place, monitor)
+            return
+
+
+def _finite(loss: Tensor | None) -> bool:
+    return loss is None or math.isfinite(float(loss))
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    """``val/loss`` and ``val_loss`` are the same."""
+    for one, other in (("val/", "val_"), ("val_", "val/")):
+        if name.startswith(one):
+            return name, other + name.removeprefix(one)
+    return (name,)
 
 
 def _tags(judgement: Judgement) -> dict[str, str]:

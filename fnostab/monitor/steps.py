@@ -1,49 +1,96 @@
-"""One optimiser step as a callback sees it, without waiting for the device."""
+"""One optimiser step as it was seen, without waiting for the device."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["Step", "gradients_of", "tensor_norms_of"]
+__all__ = ["NUMBERS", "Step", "read_steps", "tensor_norms", "total_norm", "with_gradient"]
+
+NUMBERS = ("norm", "clipped", "loss", "fraction", "bad", "skipped", "scale")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Step:
-    """One optimiser step as it was seen: 0-d tensors on the device, until its block is read.
+    """One optimiser step: 0-d tensors on the device, until its block is read; None is what was not measured.
 
     Attributes:
-        loss: mean over the step's micro-batches; None if it was not seen.
-        norm: of the gradient before clipping.
-        clipped: of the gradient after clipping.
-        fraction: share of units that were clipped, None if the module does not say.
         learning_rate: of the first parameter group.
-        tensor_norms: of the gradient of each parameter that has one, before clipping; () if they are of
-            several kinds.
+        batch: index of the (last) batch that it was made of.
+        epoch: of that batch.
+        loss: mean over the step's micro-batches; under manual optimisation the sum of what went backward.
+        norm: of the gradient before clipping.
+        clipped: of the gradient that the optimiser saw.
+        fraction: share of units that were clipped.
+        bad: whether anything of it is not finite, in any process.
+        skipped: whether a loss scaler left the step out.
+        scale: of the loss, before the step.
+        tensor_norms: of the gradient of each of ``parameters``, before clipping where that was read.
+        parameters: those with a gradient.
+        place: among the steps of all optimisers.
     """
 
-    loss: Tensor | None
-    norm: Tensor
-    clipped: Tensor
-    fraction: Tensor | None
     learning_rate: float | Tensor
-    tensor_norms: tuple[Tensor, ...] = ()
+    batch: int
+    epoch: int
+    loss: Tensor | None = None
+    norm: Tensor | None = None
+    clipped: Tensor | None = None
+    fraction: Tensor | None = None
+    bad: Tensor | None = None
+    skipped: Tensor | None = None
+    scale: Tensor | None = None
+    tensor_norms: Sequence[Tensor] = ()
+    parameters: Sequence[nn.Parameter] = ()
+    place: int = 0
 
-    def numbers(self) -> Tensor:
-        """Norm, clipped norm, loss and fraction; 0 for what was not seen."""
-        unseen = torch.zeros_like(self.norm)
-        loss = unseen if self.loss is None else self.loss
-        fraction = unseen if self.fraction is None else self.fraction.to(self.norm)
-        return torch.stack((self.norm, self.clipped, loss, fraction))
+
+def read_steps(steps: Sequence[Step]) -> list[Mapping[str, float | None]]:
+    """The numbers of steps on the host, by `NUMBERS`; None stays None. The only place that waits for the device."""
+    found = [[getattr(step, name) for name in NUMBERS] for step in steps]
+    seen = [tensor for row in found for tensor in row if tensor is not None]
+    if not seen:
+        return [dict.fromkeys(NUMBERS) for _ in steps]
+    dtype = torch.float64 if any(t.dtype == torch.float64 for t in seen) else torch.float32
+    device = seen[0].device
+    values = iter(torch.stack([t.to(device=device, dtype=dtype) for t in seen]).tolist())
+    return [
+        {name: None if t is None else next(values) for name, t in zip(NUMBERS, row, strict=True)} for row in found
+    ]
 
 
-def gradients_of(optimizer: Optimizer) -> list[Tensor]:
-    """The gradients that the optimiser is about to use, in the order of its parameters."""
-    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+def with_gradient(optimizer: Optimizer) -> list[nn.Parameter]:
+    """The parameters that the optimiser is about to change, in its order."""
+    return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
-def tensor_norms_of(gradients: list[Tensor]) -> tuple[Tensor, ...]:
-    """As `get_total_norm` takes them, so that nobody has to take them again; () if it would have to group them."""
-    kinds = {(gradient.device, gradient.dtype, gradient.is_sparse) for gradient in gradients}
-    return () if len(kinds) != 1 or kinds.pop()[2] else tuple(torch._foreach_norm(gradients))
+def tensor_norms(gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The norm of each gradient, in float32 or more, all on the first one's device; nothing is waited for."""
+    if len({(g.device, g.dtype, g.layout) for g in gradients}) == 1:
+        return _norms_of_a_kind(gradients)
+    kinds: dict[tuple[object, ...], list[int]] = {}
+    for i, g in enumerate(gradients):
+        kinds.setdefault((g.device, g.dtype, g.layout), []).append(i)
+    norms = list(gradients)
+    for places in kinds.values():
+        for i, norm in zip(places, _norms_of_a_kind([gradients[i] for i in places]), strict=True):
+            norms[i] = norm
+    dtype = torch.float64 if any(norm.dtype == torch.float64 for norm in norms) else torch.float32
+    return [norm.to(device=gradients[0].device, dtype=dtype) for norm in norms]
+
+
+def total_norm(norms: Sequence[Tensor]) -> Tensor:
+    """The norm of all gradients together, of their `tensor_norms`."""
+    return torch.linalg.vector_norm(torch.stack(list(norms)))
+
+
+def _norms_of_a_kind(gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+    first = gradients[0]
+    if first.layout != torch.strided:  # of a row that occurs twice the sum counts
+        gradients = [g.coalesce().values() if g.layout == torch.sparse_coo else g.to_dense() for g in gradients]
+    if first.is_complex():
+        return [torch.linalg.vector_norm(g) for g in gradients]
+    narrow = first.dtype in (torch.float16, torch.bfloat16)  # whose squares overflow
+    return torch._foreach_norm(list(gradients), 2, torch.float32) if narrow else torch._foreach_norm(list(gradients))

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Annotated, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from fnostab.record.settings import Frozen
@@ -30,11 +31,16 @@ __all__ = [
     "Outcome",
     "OutcomeRules",
     "Validation",
+    "collapsed_at",
+    "ends_early",
+    "exploded_at",
     "judge",
     "looks_failed",
 ]
 
 SHARE_OF_STEPS = 0.1  # over which a level of the training loss is taken
+LEAST_STEPS = 8  # the same, of a short training
+WITHOUT_TRAINING = 10  # times its progress, a loss has exploded of which no training loss is known
 
 
 class Outcome(StrEnum):
@@ -87,6 +93,11 @@ class Bound(Frozen):
         n = self.validations
         return [i + 1 >= n and all(held[i + 1 - n : i + 1]) for i in range(len(held))]
 
+    def turned(self) -> "Bound":
+        """The same of a number whose sign is turned."""
+        above, below = (None if edge is None else -edge for edge in (self.below, self.above))
+        return self.model_copy(update={"above": above, "below": below})
+
 
 class OutcomeRules(Frozen):
     """What counts as a failure, as data.
@@ -99,21 +110,22 @@ class OutcomeRules(Frozen):
     failed: Bound | None = None  # of the metric, at the last validation: stagnated
     collapsed: dict[str, Bound] = Field(default={})  # measures of the output: any of them
     meaningless: dict[str, Bound] = Field(default={})  # measures at which a good loss proves nothing
-    # Of losses above zero, as shares and multiples; without them the trial's own progress is the scale
+    # Shares and multiples, for losses that are above zero; without them the trial's own progress is the scale
     stagnated_vs_baseline: Annotated[float, Field(gt=0)] | None = None
     exploded_vs_baseline: Annotated[float, Field(gt=0)] | None = None
     exploded_vs_best: Annotated[float, Field(gt=0)] | None = None
 
     def turned(self) -> "OutcomeRules":
-        """The same rules for a metric that is higher the better it is, once its sign is turned."""
-        failed = self.failed
-        if failed is not None:
-            failed = Bound(
-                above=None if failed.below is None else -failed.below,
-                below=None if failed.above is None else -failed.above,
-                validations=failed.validations,
-            )
-        return self.model_copy(update={"baseline": None if self.baseline is None else -self.baseline, "failed": failed})
+        """The same rules for a metric that is higher the better it is, once its sign is turned.
+
+        Shares and multiples are left out: they mean nothing of losses below zero.
+        """
+        return OutcomeRules(
+            baseline=None if self.baseline is None else -self.baseline,
+            failed=None if self.failed is None else self.failed.turned(),
+            collapsed=self.collapsed,
+            meaningless=self.meaningless,
+        )
 
 
 @dataclass(frozen=True)
@@ -168,7 +180,7 @@ def judge(
         last_step: last scheduled optimiser step, 0-based: when a stagnated run is known to be one.
         baseline: validation loss of an output that has learnt nothing; None if unknown.
         rules: what counts as a failure.
-        training: training losses by step, (steps,), as far as they were recorded.
+        training: training losses by step, (steps,); NaN where none was recorded.
     """
     held: dict[Outcome, tuple[int, int | None]] = {}
     not_judged = []
@@ -188,13 +200,13 @@ def judge(
         stretch := _final_stretch(validations, rules.failed.holds_at([v.loss for v in validations]))
     ):
         held[Outcome.STAGNATED] = stretch
-    elif baseline is None or not validations:
-        if rules.failed is None or not validations:
-            unknown = "the loss of an output that has learnt nothing is unknown"
-            missing = unknown if baseline is None else "needs a validation"
-            not_judged.append(f"stagnated: {missing}")
-    elif not _has_learnt(_best(_meaningful(validations, rules)), baseline, rules):
-        held[Outcome.STAGNATED] = (last_step, None)
+    elif baseline is not None and validations:
+        if not _has_learnt(_best(_meaningful(validations, rules)), baseline, rules):
+            held[Outcome.STAGNATED] = (last_step, None)
+    elif not validations:
+        not_judged.append("stagnated: needs a validation")
+    elif rules.failed is None:
+        not_judged.append("stagnated: the loss of an output that has learnt nothing is unknown")
 
     by_precedence = tuple(outcome for outcome in FAILURES if outcome in held)
     if not by_precedence:
@@ -211,8 +223,10 @@ def collapsed_at(validations: Sequence[Validation], rules: OutcomeRules) -> list
 
 def ends_early(validations: Sequence[Validation], rules: OutcomeRules) -> bool:
     """Whether a rule that ends a trial early holds at the last validation."""
-    bounds = [(name, bound) for name, bound in rules.collapsed.items() if bound.ends_early]
-    return any(bound.holds_at([v.measures.get(name) for v in validations])[-1:] == [True] for name, bound in bounds)
+    judged = [(bound, [v.measures.get(name) for v in validations]) for name, bound in rules.collapsed.items()]
+    if rules.failed is not None:
+        judged.append((rules.failed, [v.loss for v in validations]))
+    return any(bound.ends_early and any(bound.holds_at(values)[-1:]) for bound, values in judged)
 
 
 def exploded_at(
@@ -220,32 +234,53 @@ def exploded_at(
 ) -> list[bool]:
     """Whether the loss at each validation is far above where the trial began, or above its own best so far.
 
-    By shares of the baseline and multiples of the best where the rules give them. Else a loss has exploded
-    that lies as far above the start (the baseline, if it is known, or the first validation) as the best so far
-    lies below it: all that was learnt is lost, and as much again. The range of the training loss over the first
-    tenth of the steps takes the place of that distance where it is larger. A validation loss that rises while the
+    By shares of the baseline and multiples of the best where the rules give them. Else by the trial's own progress,
+    which no constant that is added to every loss changes: see `_has_lost_all`.
+
+    Args:
+        validations: in the order in which they took place.
+        baseline: validation loss of an output that has learnt nothing; None if unknown.
+        rules: what counts as a failure.
+        training: training losses by step, (steps,); NaN where none was recorded.
+    """
+    best = list(itertools.accumulate(validations, lambda a, b: b if _loss_of(b) < _loss_of(a) else a))
+    if rules.exploded_vs_best is None and rules.exploded_vs_baseline is None:
+        return _has_lost_all(validations, best, baseline, np.asarray(training, dtype=float))
+    limit = math.inf
+    if baseline is not None and rules.exploded_vs_baseline is not None:
+        limit = rules.exploded_vs_baseline * baseline
+    factor = rules.exploded_vs_best
+    exploded = []
+    for v, so_far in zip(validations, best, strict=True):
+        has_best = factor is not None and 0 <= _loss_of(so_far) < math.inf
+        of_best = factor * so_far.loss if has_best else math.inf
+        exploded.append(not v.loss <= min(limit, of_best))
+    return exploded
+
+
+def _has_lost_all(
+    validations: Sequence[Validation],
+    best: Sequence[Validation],
+    baseline: float | None,
+    training: NDArray[np.float64],
+) -> list[bool]:
+    """Whether all that was learnt is lost at each validation, and as much again.
+
+    The loss then lies as far above the start as the best so far lies below it. The start is the first validation; with
+    a baseline it is that, or the best so far as long as nothing better was reached. Where the training loss varied more
+    than that over its first tenth, its range takes the place of the distance; where no training loss is recorded,
+    nothing tells progress from noise, and it takes ten times the distance. A validation loss that rises while the
     training loss goes on falling is overfitting, and not meant.
     """
-    losses = [v.loss if math.isfinite(v.loss) else math.inf for v in validations]
-    best = list(itertools.accumulate(losses, min))
-    if rules.exploded_vs_best is not None or rules.exploded_vs_baseline is not None:
-        of_baseline = math.inf
-        if baseline is not None and rules.exploded_vs_baseline is not None:
-            of_baseline = rules.exploded_vs_baseline * baseline
-        of_best = math.inf if rules.exploded_vs_best is None else rules.exploded_vs_best
-        return [
-            not v.loss <= min(of_baseline, of_best * so_far if math.isfinite(of_best) else math.inf)
-            for v, so_far in zip(validations, best, strict=True)
-        ]
-    start = losses[0] if baseline is None and losses else baseline
-    if start is None or not math.isfinite(start):
-        return [not math.isfinite(v.loss) for v in validations]
     early = _early_range(training)
+    first = next((v.loss for v in validations if math.isfinite(v.loss)), math.inf)
     exploded = []
-    for v, loss, so_far in zip(validations, losses, best, strict=True):
-        scale = max(start - so_far, early)
-        risen = not math.isfinite(v.loss) or (scale > 0 and loss > start + scale)
-        exploded.append(risen and not _still_learns(training, v.step, _step_of(validations, so_far)))
+    for v, so_far in zip(validations, best, strict=True):
+        least = _loss_of(so_far)
+        start = first if baseline is None else max(baseline, least)
+        distance = max(start - least, early) if early is not None else WITHOUT_TRAINING * (start - least)
+        risen = distance > 0 and v.loss > start + distance
+        exploded.append(not math.isfinite(v.loss) or (risen and not _still_learns(training, v.step, so_far.step)))
     return exploded
 
 
@@ -264,25 +299,31 @@ def looks_failed(validations: Sequence[Validation], baseline: float | None, rule
 def _has_learnt(best: float, baseline: float, rules: OutcomeRules) -> bool:
     if rules.stagnated_vs_baseline is not None:
         return best <= rules.stagnated_vs_baseline * baseline
-    return best < baseline and not math.isclose(best, baseline, rel_tol=1e-9)
+    return best < baseline
 
 
-def _early_range(training: Sequence[float]) -> float:
-    """Range of the training loss over the first tenth of its steps; 0 where none was recorded."""
-    early = np.asarray(training[: max(math.ceil(len(training) * SHARE_OF_STEPS), 1)], dtype=float)
+def _loss_of(validation: Validation) -> float:
+    """Its loss, as one that can be compared."""
+    return validation.loss if math.isfinite(validation.loss) else math.inf
+
+
+def _early_range(training: NDArray[np.float64]) -> float | None:
+    """How far the training loss varied over its first tenth, but for a tenth on either side; None without one."""
+    early = training[: _tenth(training)]
     early = early[np.isfinite(early)]
-    return float(np.ptp(early)) if early.size else 0.0
+    return float(np.diff(np.quantile(early, [0.1, 0.9]))[0]) if early.size > 1 else None
 
 
-def _still_learns(training: Sequence[float], step: int, best_step: int) -> bool:
+def _still_learns(training: NDArray[np.float64], step: int, best_step: int) -> bool:
     """Whether the training loss before a step is lower than it was where the validation loss was best."""
-    width = max(math.ceil(len(training) * SHARE_OF_STEPS), 1)
-    now, then = (np.asarray(training[max(s + 1 - width, 0) : s + 1], dtype=float) for s in (step, best_step))
+    width = _tenth(training)
+    now, then = (training[max(s + 1 - width, 0) : s + 1] for s in (step, best_step))
+    now, then = now[~np.isnan(now)], then[~np.isnan(then)]
     return bool(now.size and then.size and step > best_step and np.median(now) < np.median(then))
 
 
-def _step_of(validations: Sequence[Validation], loss: float) -> int:
-    return next((v.step for v in validations if v.loss == loss), 0)
+def _tenth(training: NDArray[np.float64]) -> int:
+    return max(math.ceil(len(training) * SHARE_OF_STEPS), LEAST_STEPS)
 
 
 def _best(validations: Sequence[Validation]) -> float:

@@ -8,7 +8,6 @@ import torch
 from small_module import FUSED_ADAM, INF, NAN, Recorder, Small, fit, fused
 
 from fnostab.monitor import StabilityMonitor
-from fnostab.ptychography.settings import MonitorConfig
 from fnostab.record import names
 from fnostab.record.outcomes import Outcome
 
@@ -22,17 +21,14 @@ FUSED = {
 
 
 def watched(module, *, steps=STEPS, block_steps=32, after_failure="stop", **settings):
-    monitor = StabilityMonitor(
-        sink := Recorder(), rules=MonitorConfig(block_steps=block_steps, after_failure=after_failure)
-    )
+    monitor = StabilityMonitor(sink := Recorder(), block_steps=block_steps, after_failure=after_failure)
     fit(module, monitor, steps, **settings)
     return monitor, sink
 
 
 @pytest.mark.parametrize("step", [0, 1, 31, 32, 50, 69])
 def test_the_step_is_exact_for_every_size_of_block(step):
-    rules = [MonitorConfig(block_steps=size, after_failure="continue") for size in range(1, 65)]
-    monitors = [StabilityMonitor(Recorder(), rules=each) for each in rules]
+    monitors = [StabilityMonitor(Recorder(), block_steps=size, after_failure="continue") for size in range(1, 65)]
     fit(Small(times_gradient={step: NAN}), monitors, STEPS)
     for monitor in monitors:
         assert (monitor.outcome, monitor.failure_step) == (Outcome.NONFINITE, step)
@@ -51,9 +47,13 @@ def test_every_step_that_is_not_finite_is_recorded(where, value):
     assert bad_steps(sink, names.TRAIN_LOSS) == (steps if where == "loss" else [])
     assert bad_steps(sink, names.GRAD_NORM) == (steps if where == "gradient" else [])
     assert monitor.nan_events + monitor.inf_events == len(steps)
-    assert [payload for name, payload in sink.events if name == names.NONFINITE_EVENT] == [
-        {"step": 0, "where": [where], "loss": repr(sink.values(names.TRAIN_LOSS)[0]), "norm": repr(norm_at_0(sink))}
-    ]
+    (said,) = [payload for name, payload in sink.events if name == names.NONFINITE_EVENT]
+    seen = {"step": 0, "where": [where], "loss": repr(sink.values(names.TRAIN_LOSS)[0]), "norm": repr(norm_at_0(sink))}
+    assert said.items() >= seen.items()
+    assert (said["epoch"], said["batch"]) == (0, 0)
+    assert said.get("parameter") == (None if where == "loss" else "net.0.weight")
+    assert said.get("module") == (None if where == "loss" else "net.0")
+    assert len(said["largest"]) == (4 if where == "loss" else 3)
 
 
 def bad_steps(sink, name):
@@ -172,7 +172,7 @@ def test_the_outcome_is_announced_before_the_training_ends():
                 raise SystemExit("killed")
 
     module = Dies(times_gradient={3: NAN})
-    monitor = StabilityMonitor(sink := Recorder(), rules=MonitorConfig(block_steps=8, after_failure="continue"))
+    monitor = StabilityMonitor(sink := Recorder(), block_steps=8, after_failure="continue")
     with pytest.raises(SystemExit):
         fit(module, monitor, 40)
     first = next(payload for name, payload in sink.events if name == "tags")

@@ -3,6 +3,12 @@
 with live_sink("my_experiment") as sink:
     trainer = lightning.Trainer(callbacks=[StabilityMonitor(sink)])
     trainer.fit(model)
+
+Beside a logger that has a run already, everything goes into that run:
+
+logger = MLFlowLogger("my_experiment", tracking_uri="sqlite:///mlflow.db")
+with live_sink(run_id=logger.run_id, uri="sqlite:///mlflow.db") as sink:
+    lightning.Trainer(logger=logger, callbacks=[StabilityMonitor(sink)]).fit(model)
 """
 
 import time
@@ -10,21 +16,28 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from fnostab import __version__
 from fnostab.errors import TrackingError
 from fnostab.record import names
 from fnostab.record.attempt import this_process
-from fnostab.record.journal import Journal
+from fnostab.record.journal import FILE_NAME as JOURNAL_FILE
+from fnostab.record.journal import Event, Journal, encode, read_journal
 from fnostab.record.outcomes import Outcome
-from fnostab.tracking.store.store import open_store
+from fnostab.tracking.store.store import Store, open_store
 from fnostab.tracking.upload.identity import LIVE_FILE, LiveRun
 from fnostab.tracking.upload.uploader import Uploader
 
 __all__ = ["LiveSink", "live_sink"]
 
 FOLDER = "fnostab_runs"
+DEFAULT_EXPERIMENT = "fnostab"
 DRAIN_TIMEOUT_S = 30
 
 
@@ -51,10 +64,12 @@ class LiveSink:
 
 @contextmanager
 def live_sink(
-    experiment: str = "fnostab",
+    experiment: str | None = None,
     run_name: str | None = None,
     uri: str | None = None,
     directory: str | Path | None = None,
+    *,
+    run_id: str | None = None,
 ) -> Iterator[LiveSink]:
     """Record a training in MLflow without ever waiting for MLflow.
 
@@ -62,23 +77,33 @@ def live_sink(
     ends, a warning says how to send the rest later.
 
     Args:
-        experiment: name in MLflow; made if it does not exist.
+        experiment: name in MLflow; made if it does not exist. None is ``fnostab``, or that of the run.
         run_name: name of the run; None takes that of the directory.
         uri: tracking store, as in `open_store`.
         directory: of the journal; None makes a new one under ``fnostab_runs``. One that exists
             continues its run.
+        run_id: of a run that is there already, as a Trainer's ``MLFlowLogger`` has one. None takes that of
+            `mlflow.start_run`, if there is one in the same store and no other experiment or name is asked for, and
+            else makes a run.
 
     Raises:
-        TrackingError: the store can't be opened.
+        TrackingError: the store can't be opened, or there is no such run.
         JournalError: the directory can't be written, or another process writes there.
     """
     store = open_store(uri)
+    run = _run_to_join(store, run_id, experiment, run_name) if directory is None or run_id is not None else None
     unique = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-    path = Path(FOLDER) / experiment / unique if directory is None else Path(directory)
+    home = experiment or (DEFAULT_EXPERIMENT if run is None else run.experiment)
+    path = Path(FOLDER) / home / unique if directory is None else Path(directory)
+    if not (path / LIVE_FILE).exists():
+        path.mkdir(parents=True, exist_ok=True)
+        live = LiveRun(home, run_name or path.name, uuid.uuid4().hex)
+        if run is not None:
+            live = LiveRun(run.experiment, run.name, live.trial_id)
+            _join(store, run, live.trial_id, path)
+        live.write(path)
     uploader = Uploader(store)
     with Journal(path) as journal:
-        if not (path / LIVE_FILE).exists():
-            LiveRun(experiment, run_name or path.name, uuid.uuid4().hex).write(path)
         sink = LiveSink(journal)
         sink.event(names.TAGS_EVENT, {names.OWNER: this_process()})
         uploader.follow(path)
@@ -94,14 +119,70 @@ def live_sink(
             uploader.stop()
             try:
                 uploader.drain(DRAIN_TIMEOUT_S)
-            except TrackingError as error:
+                if run is not None:
+                    store.client.update_run(run.id, name=run.name)  # its name is its owner's
+            except (TrackingError, MlflowException) as error:
                 warnings.warn(str(error), stacklevel=3)
+
+
+@dataclass(frozen=True)
+class _JoinedRun:
+    """A run that somebody else made."""
+
+    id: str
+    experiment: str
+    name: str
+    start_ms: int
+
+
+def _run_to_join(
+    store: Store, run_id: str | None, experiment: str | None, run_name: str | None
+) -> _JoinedRun | None:
+    """The run that is there already; None if there is none to go into.
+
+    Raises:
+        TrackingError: the store has no run of that id.
+    """
+    asked = run_id is not None
+    active = mlflow.active_run()
+    if run_id is None:
+        if active is None or run_name is not None:
+            return None
+        run_id = active.info.run_id
+    try:
+        run = store.client.get_run(run_id)
+        home = store.client.get_experiment(run.info.experiment_id).name
+    except MlflowException as error:
+        if asked:
+            raise TrackingError(f"{store.address} has no run {run_id}: give the id of one, or none") from error
+        return None  # the active run is in another store
+    if not asked and experiment not in (None, home):
+        return None
+    return _JoinedRun(run_id, home, run.info.run_name, run.info.start_time)
+
+
+def _join(store: Store, run: _JoinedRun, trial_id: str, path: Path) -> None:
+    """Let a run be found as that of the journal in ``path``: by its tag, and by the time of its start."""
+    tags = {names.KIND: names.KIND_LIVE, names.TRIAL_ID: trial_id, names.SCHEMA_TAG: names.SCHEMA}
+    for name, value in tags.items():
+        store.client.set_tag(run.id, name, value)
+    (path / JOURNAL_FILE).write_bytes(encode(Event(run.start_ms, names.TAGS_EVENT, {names.VERSION: __version__})))
 
 
 def _end(sink: LiveSink, otherwise: Outcome | None, error: BaseException | None) -> None:
     """Close the run with the outcome that was announced, or else with ``otherwise``."""
     if sink.ended:
         return
+    if sink.outcome is None:  # announced in a process that was forked for the training
+        sink.outcome = _announced(sink.directory)
     outcome = otherwise if sink.outcome in (None, Outcome.RUNNING) else sink.outcome
     reason = f"{type(error).__name__}: {error}".splitlines()[0] if error else None
     sink.event(names.OUTCOME_EVENT, {"outcome": outcome, "reason": reason})
+
+
+def _announced(directory: Path) -> str | None:
+    found = None
+    for record, _ in read_journal(directory / JOURNAL_FILE):
+        if isinstance(record, Event) and record.name == names.TAGS_EVENT:
+            found = record.payload.get(names.OUTCOME, found)
+    return found

@@ -1,0 +1,260 @@
+"""The steps of one optimiser as it makes them, whoever calls it and however often it asks for its gradient.
+
+Lightning has no hook between the last change of a gradient (clipping, say) and the step that uses it; torch has: a
+hook before ``Optimizer.step``, and the closure that an optimiser calls for its gradient. What is read there is what the
+optimiser sees. The gradient before clipping is read at the end of the backward pass.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fnostab.monitor.nonfinite_guard import RunningStatistics, guard_step, release
+from fnostab.monitor.processes import anywhere
+from fnostab.monitor.steps import Step, tensor_norms, total_norm, with_gradient
+
+__all__ = ["OptimizerWatch", "loss_scaler"]
+
+
+def loss_scaler(trainer: lightning.Trainer) -> Any:
+    """The Trainer's loss scaler; None without one."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return scaler if scaler is not None and scaler.is_enabled() else None
+
+
+class OptimizerWatch:
+    """Keeps a `Step` of every step that an optimiser makes.
+
+    Args:
+        trainer: whose optimiser it is.
+        module: that it trains.
+        optimizer: to watch.
+        statistics: to be put back when a step is bad.
+        places: of the steps of all optimisers.
+
+    Attributes:
+        block: steps that were not read yet.
+        latest: the last step that was made, or is being made.
+    """
+
+    def __init__(
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,
+        optimizer: Optimizer,
+        statistics: RunningStatistics,
+        places: Iterator[int],
+    ) -> None:
+        self.optimizer = optimizer
+        self.block: list[Step] = []
+        self.latest: Step | None = None
+        self.batch = self.epoch = 0
+        self._trainer = trainer
+        self._module = module
+        self._statistics = statistics
+        self._places = places
+        self._handles: list[Any] = []
+        self._loss: Tensor | None = None  # of what went backward since the last step
+        self._backwards = 0
+        self._unseen_loss = False
+        self._before: Step | None = None  # norms before clipping, of the last backward pass
+        self._is_due = False
+        self._depth = 0  # an optimiser's step may call that of the class that it extends
+        self._step: Step | None = None
+
+    def attach(self) -> None:
+        """Begin to watch; an optimiser that is none of torch's shows its steps less exactly."""
+        if hasattr(self.optimizer, "register_step_pre_hook"):
+            self._handles = [
+                self.optimizer.register_step_pre_hook(self._before_step),
+                self.optimizer.register_step_post_hook(self._after_step),
+            ]
+
+    def detach(self) -> None:
+        """Leave the optimiser as it was."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        release(self.optimizer)
+
+    def start_batch(self, batch: int, epoch: int) -> None:
+        """A batch begins."""
+        self.batch, self.epoch = batch, epoch
+        self._depth = 0
+        if self._handles:  # after the hooks of others, which may clip
+            hooks, own = self.optimizer._optimizer_step_pre_hooks, self._handles[0].id
+            if next(reversed(hooks)) != own:
+                hooks.move_to_end(own)
+
+    def end_batch(self) -> None:
+        """A batch has ended: a step that was due and did not come was left out by the loss scaler."""
+        if self._is_due:
+            self._keep_due()
+
+    def fingerprint(self) -> list[tuple[int, int]]:
+        """What tells whether a backward pass added to a gradient."""
+        return [
+            (id(p.grad), -1 if p.grad is None else p.grad._version)
+            for group in self.optimizer.param_groups
+            for p in group["params"]
+        ]
+
+    def start_backward(self) -> None:
+        """A backward pass begins: what went backward before counts only if its gradient is still there."""
+        if self._loss is not None or self._unseen_loss:
+            parameters = (p for group in self.optimizer.param_groups for p in group["params"])
+            if all(p.grad is None for p in parameters):
+                self._forget_loss()
+
+    @torch.no_grad()
+    def end_backward(self, loss: Tensor | None) -> None:
+        """A backward pass of ``loss`` has added to the gradients; None if it was no single number."""
+        if loss is None:
+            self._unseen_loss = True
+        else:
+            self._loss = loss if self._loss is None else self._loss + loss.to(self._loss.device)
+        self._backwards += 1
+        parameters = with_gradient(self.optimizer)
+        self._before = None
+        if parameters:
+            norms = tensor_norms([p.grad for p in parameters if p.grad is not None])
+            norm, scale, scaler = total_norm(norms), None, loss_scaler(self._trainer)
+            if scaler is not None and scaler._scale is not None:
+                scale = scaler._scale.clone()
+                norm = norm / scale.to(norm)
+            self._before = Step(0.0, 0, 0, norm=norm, scale=scale, tensor_norms=norms, parameters=parameters)
+
+    def announce(self) -> None:
+        """Lightning is about to make a step."""
+        self.end_batch()  # a step before this one that did not come
+        self._is_due = True
+
+    # What torch calls
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        self._depth += 1
+        if self._depth > 1:
+            return None
+        self._step = None
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._see()
+            return None
+        seen = self._seeing(closure)
+        return (args, kwargs | {"closure": seen}) if "closure" in kwargs else ((args[0], seen, *args[2:]), kwargs)
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._depth -= 1
+        if self._depth > 0:
+            return
+        if self._step is None:  # it never called its closure
+            self._see()
+        self._keep(self._step)
+        release(self.optimizer)
+
+    def _seeing(self, closure: Callable[..., Any]) -> Callable[..., Any]:
+        def seen(*args: Any, **kwargs: Any) -> Any:
+            value = closure(*args, **kwargs)
+            self._see()
+            return value
+
+        return seen
+
+    # What a step is made of
+
+    @torch.no_grad()
+    def _see(self) -> None:
+        """Read the gradient that the optimiser will use, and keep what is not finite from the weights."""
+        self._is_due = False
+        loss, before, parameters = self._take_loss(), self._before, with_gradient(self.optimizer)
+        self._before = None
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        step = self._new_step(loss)
+        if gradients:
+            norms = tensor_norms(gradients)
+            step.clipped = total_norm(norms)
+            scale = getattr(self.optimizer, "grad_scale", None)  # of a fused optimiser, which takes it off by itself
+            if scale is not None:
+                step.skipped = self.optimizer.found_inf.bool()  # type: ignore[attr-defined]
+                step.clipped = step.clipped / scale.to(step.clipped)
+            if before is not None:
+                _take_before(step, before)
+            elif all(g._version == 0 for g in gradients):  # nobody has written to them since they were made
+                step.norm, step.tensor_norms, step.parameters = step.clipped, norms, parameters
+        step.bad = self._is_bad(step)
+        if self._step is None:
+            self._step = self.latest = step
+            self._statistics.step(step.bad)
+        elif self._searches_line():  # which may try points where there is no loss
+            return
+        else:
+            self._step.bad = self._step.bad | step.bad if self._step.bad is not None else step.bad
+        guard_step(self.optimizer, gradients, step.bad)
+
+    def _new_step(self, loss: Tensor | None) -> Step:
+        rate = self.optimizer.param_groups[0]["lr"]
+        if isinstance(rate, Tensor):
+            rate = rate.detach().clone()  # read with the block; a schedule changes it in place
+        step = Step(rate, self.batch, self.epoch, loss=loss, place=next(self._places))
+        fraction = getattr(self._module, "clip_fraction", None)
+        if isinstance(fraction, Tensor | float | int):
+            step.fraction = fraction if isinstance(fraction, Tensor) else torch.tensor(float(fraction))
+        return step
+
+    def _is_bad(self, step: Step) -> Tensor:
+        seen = [value for value in (step.clipped, step.norm, step.loss) if value is not None]
+        device = seen[0].device if seen else self._module.device
+        bad = torch.zeros((), dtype=torch.bool, device=device)
+        for value in seen:
+            bad = bad | ~torch.isfinite(value).to(device)
+        if step.skipped is not None:
+            bad = bad & ~step.skipped.to(device)
+        return anywhere(bad)
+
+    def _take_loss(self) -> Tensor | None:
+        """The loss of the step that is made now; None if not all of it was seen."""
+        loss = None if self._unseen_loss else self._loss
+        if loss is not None and self._module.automatic_optimization:
+            # Lightning divides each micro-batch's loss by their usual number; an epoch's last step may have fewer.
+            loss = loss * (self._trainer.accumulate_grad_batches / self._backwards)
+        self._forget_loss()
+        return loss
+
+    def _forget_loss(self) -> None:
+        self._loss, self._backwards, self._unseen_loss = None, 0, False
+
+    def _searches_line(self) -> bool:
+        return any(group.get("line_search_fn") for group in self.optimizer.param_groups)
+
+    @torch.no_grad()
+    def _keep_due(self) -> None:
+        self._is_due = False
+        step, before = self._new_step(self._take_loss()), self._before
+        self._before = None
+        if before is not None:
+            _take_before(step, before)
+        if loss_scaler(self._trainer) is not None and before is not None:
+            step.skipped = torch.ones((), dtype=torch.bool, device=self._module.device)
+        step.bad = self._is_bad(step)
+        self._statistics.step(step.bad if step.skipped is None else step.skipped)
+        self.latest = step
+        self._keep(step)
+
+    def _keep(self, step: Step | None) -> None:
+        if step is not None:
+            self.block.append(step)
+        self._step = None
+
+    def loss_under_way(self) -> Tensor | None:
+        """Of what went backward since the last step."""
+        return self._loss
+
+
+def _take_before(step: Step, before: Step) -> None:
+    """What was read at the end of the backward pass."""
+    for name in ("norm", "scale", "tensor_norms", "parameters"):
+        setattr(step, name, getattr(before, name))

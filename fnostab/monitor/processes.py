@@ -1,0 +1,68 @@
+"""A training in several processes: what they agree on, and what the main one learns of it."""
+
+import math
+
+import lightning
+import torch
+from torch import Tensor, distributed
+
+from fnostab.errors import ConfigError
+from fnostab.record.outcomes import FAILURES, Judgement, Outcome
+
+__all__ = ["SharedResult", "agreed", "anywhere", "refuse_sharded"]
+
+SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
+
+
+def refuse_sharded(trainer: lightning.Trainer) -> None:
+    """Raise a `ConfigError` where each process holds a part of a gradient: its norm is that of a part."""
+    strategy = type(trainer.strategy).__name__
+    if strategy in SHARDED:
+        raise ConfigError(f"expected a strategy that keeps gradients whole, such as 'ddp', got {strategy}")
+
+
+def anywhere(holds: Tensor) -> Tensor:
+    """Whether ``holds``, a 0-d boolean tensor, is true in any process; on the device, so that nothing is waited for."""
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return holds
+    number = holds.to(torch.float32)
+    distributed.all_reduce(number, distributed.ReduceOp.MAX)
+    return number.bool()
+
+
+class SharedResult:
+    """The judgement of a training, in memory that processes that are spawned or forked for it share."""
+
+    def __init__(self) -> None:
+        self._numbers = torch.full((4 + len(FAILURES),), math.nan, dtype=torch.float64).share_memory_()
+
+    def clear(self) -> None:
+        """A training begins."""
+        self._numbers.fill_(math.nan)
+
+    def write(self, outcome: Outcome, judgement: Judgement | None, first_nonfinite_step: int | None) -> None:
+        """Leave a result for the main process."""
+        steps = (first_nonfinite_step, *((judgement.failure_step, judgement.known_good_step) if judgement else (None,) * 2))
+        held = [float(judgement is not None and rule in judgement.rules_held) for rule in FAILURES]
+        numbers = [math.nan if step is None else float(step) for step in steps]
+        self._numbers.copy_(torch.tensor([float(list(Outcome).index(outcome)), *numbers, *held], dtype=torch.float64))
+
+    def read(self) -> tuple[Outcome, Judgement | None, int | None] | None:
+        """What another process has left; None if nothing."""
+        which, first, failed, good, *held = self._numbers.tolist()
+        if math.isnan(which):
+            return None
+        outcome = list(Outcome)[int(which)]
+        rules = tuple(rule for rule, holds in zip(FAILURES, held, strict=True) if holds)
+        judgement = Judgement(outcome, _step(failed), _step(good), rules)
+        known = outcome in FAILURES or outcome is Outcome.CONVERGED
+        return outcome, judgement if known else None, _step(first)
+
+
+def _step(number: float) -> int | None:
+    return None if math.isnan(number) else int(number)
+
+
+def agreed(trainer: lightning.Trainer, holds: bool) -> bool:
+    """Whether it holds in any process; waits for all of them."""
+    return bool(trainer.strategy.reduce_boolean_decision(holds, all=False)) if trainer.world_size > 1 else holds

@@ -1,0 +1,54 @@
+"""The black box of a module that knows nothing of fnostab."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from small_module import NAN, Recorder, Small, fit
+
+from fnostab.monitor import BlackBox, Snapshots, StabilityMonitor, StateFiles
+from fnostab.monitor.black_box import BLACK_BOX_FILE, HISTORY_FILE, STATE_FILE
+from fnostab.monitor.state import read_state
+from fnostab.record import names
+
+
+def failing(module, folder, steps=100, **settings):
+    monitor = StabilityMonitor(Recorder(), block_steps=8)
+    snapshots = Snapshots(monitor, folder)
+    box = BlackBox(monitor, snapshots, folder / "box", about={"mine": 1})
+    fit(module, [monitor, snapshots, box], steps, plugins=[StateFiles()], **settings)
+    return monitor, json.loads((folder / "box" / BLACK_BOX_FILE).read_text())
+
+
+def test_any_module_has_one(tmp_path):
+    module = Small(times_gradient={82: NAN})
+    monitor, about = failing(module, tmp_path)
+    assert (about["outcome"], about["failure_step"], about["mine"]) == ("nonfinite", 82, 1)
+    assert (about["epoch"], about["batch_index"]) == (0, 82)
+    assert "batch" not in about
+    state = read_state(tmp_path / "box" / STATE_FILE)
+    assert state["global_step"] == 64
+    assert torch.equal(torch.cat([t.flatten() for t in state["state_dict"].values()]), module.weights[64])
+    with safe_open(tmp_path / "box" / HISTORY_FILE, "pt") as file:
+        steps, norms = file.get_tensor("step").tolist(), file.get_tensor("grad_norm").tolist()
+        assert json.loads(file.metadata()["parameters"]) == [name for name, _ in module.named_parameters()]
+        losses, weights = file.get_tensor("loss").tolist(), file.get_tensor("weight_norms")
+    assert steps == list(range(monitor.steps_read))
+    assert norms == pytest.approx(monitor.sink.values(names.GRAD_NORM), nan_ok=True)
+    assert losses == pytest.approx(monitor.sink.values(names.TRAIN_LOSS))
+    assert float(weights[5].norm()) == pytest.approx(float(module.weights[5].norm()))
+
+
+def test_a_module_that_knows_its_batches_says_which(tmp_path):
+    class Knows(Small):
+        def batch_indices(self, step):
+            return [2 * step, 2 * step + 1]
+
+    _, about = failing(Knows(times_gradient={10: NAN}), tmp_path, 20)
+    assert about["batch"] == [20, 21]
+
+
+def test_of_an_epoch_that_is_not_the_first(tmp_path):
+    _, about = failing(Small(times_gradient={25: NAN}), tmp_path, 10, epochs=3)
+    assert (about["failure_step"], about["epoch"], about["batch_index"]) == (25, 2, 5)

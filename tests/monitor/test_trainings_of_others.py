@@ -1,0 +1,765 @@
+"""Kinds of trainings that other people have: what is recorded is true, and nothing is changed or ended."""
+
+import copy
+import itertools
+import math
+import pickle
+
+import pytest
+import torch
+from lightning import Callback, LightningModule
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from small_module import INF, NAN, Recorder, Small, batches, fit, make_trainer
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from fnostab.errors import ConfigError
+from fnostab.monitor import StabilityMonitor
+from fnostab.record import names
+from fnostab.record.outcomes import Outcome, OutcomeRules
+
+SGD = staticmethod(lambda parameters: torch.optim.SGD(parameters, lr=0.1))
+CLIPPED = names.GRAD_NORM_CLIPPED
+
+
+def watched(module, steps, **settings):
+    monitor = StabilityMonitor(Recorder(), after_failure=settings.pop("after_failure", "stop"))
+    fit(module, [monitor, *settings.pop("callbacks", [])], steps, **settings)
+    return monitor, monitor.sink
+
+
+def said(sink):
+    return [payload["metric"] for name, payload in sink.events if name == "not_measured"]
+
+
+def norm_of(parameters):
+    return float(nn.utils.get_total_norm([p.grad for p in parameters]))
+
+
+def clip(parameters, value=0.01):
+    nn.utils.clip_grad_norm_(list(parameters), value)
+
+
+# What it never ends, and never changes
+
+
+class Loader:
+    """A loader with a state: it goes on where it was."""
+
+    at = 0
+
+    def __len__(self):
+        return 10
+
+    def __iter__(self):
+        for k in range(self.at, 10):
+            self.at = k + 1
+            yield torch.full((2, 3), float(k))
+        self.at = 0
+
+    def state_dict(self):
+        return {"at": self.at}
+
+    def load_state_dict(self, state):
+        self.at = state["at"]
+
+
+def test_a_resumed_training_sees_the_batches_that_it_would_see_alone(tmp_path):
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 3:
+                trainer.save_checkpoint(tmp_path / "mid.ckpt")
+
+    class Seen(Small):
+        def training_step(self, batch, batch_idx):
+            self.got = [*getattr(self, "got", []), int(batch[0, 0])]
+            return super().training_step(batch, batch_idx)
+
+    make_trainer([Save()], max_epochs=1).fit(Seen(), Loader())
+    for callbacks in ([], [StabilityMonitor()]):
+        module = Seen()
+        make_trainer(callbacks, max_epochs=1).fit(
+            module, Loader(), ckpt_path=tmp_path / "mid.ckpt", weights_only=False
+        )
+        assert module.got == list(range(4, 10))
+
+
+def test_loaders_are_not_set_up_before_their_time():
+    order = []
+
+    class Asked(Small):
+        def on_fit_start(self):
+            order.append("fit starts")
+
+        def train_dataloader(self):
+            order.append("loader")
+            return batches(3)
+
+    make_trainer([StabilityMonitor()], max_epochs=1).fit(Asked())
+    assert order == ["fit starts", "loader"]
+
+
+def test_no_random_number_is_drawn():
+    states = []
+
+    class Ends(Small):
+        def on_train_end(self):
+            states.append(torch.get_rng_state())
+
+    for monitor in ([], [StabilityMonitor(Recorder())]):
+        torch.manual_seed(3)
+        fit(Ends(), monitor, 10)
+    assert torch.equal(*states)
+
+
+def test_the_module_and_its_optimiser_hold_nothing_of_the_monitor():
+    class Saves(Small):
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            trainer, self._trainer = self._trainer, None
+            self.saved = sorted(vars(copy.deepcopy(self)))
+            self._trainer = trainer
+
+    alone, module = Saves(), Saves()
+    fit(alone, [], 5)
+    (optimizer,) = fit(module, StabilityMonitor(), 5).optimizers
+    assert module.saved == alone.saved
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+    assert "found_inf" not in vars(optimizer)
+
+
+def test_a_monitor_can_be_pickled():
+    fit(Small(), monitor := StabilityMonitor(), 5)
+    assert pickle.loads(pickle.dumps(StabilityMonitor())).outcome is Outcome.RUNNING
+    assert monitor.outcome is Outcome.CONVERGED
+
+
+class Sparse(LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.e, self.l = nn.Embedding(50, 4, sparse=True), nn.Linear(4, 1)
+        self.norms, self.factor = [], {}
+
+    def training_step(self, batch, batch_idx):
+        loss = self.l(self.e((batch[:, 0].abs() * 10).long().clamp(max=49))).square().mean()
+        return loss * self.factor.get(batch_idx, 1)
+
+    def on_before_optimizer_step(self, optimizer):
+        dense = [p.grad.to_dense() if p.grad.is_sparse else p.grad for p in self.parameters()]
+        self.norms.append(float(nn.utils.get_total_norm(dense)))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_sparse_gradients_have_the_norm_of_dense_ones():
+    _, sink = watched(module := Sparse(), 8)
+    assert sink.values(names.GRAD_NORM) == pytest.approx(module.norms, rel=1e-5)
+    spoilt = Sparse()
+    spoilt.factor = {3: NAN}
+    monitor, _ = watched(spoilt, 8, after_failure="continue")
+    assert monitor.failure_step == 3
+    assert all(torch.isfinite(p).all() for p in spoilt.parameters())
+
+
+def test_a_vector_may_go_backward():
+    class Vector(Small):
+        automatic_optimization = False
+
+        def __init__(self):
+            super().__init__(SGD)
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            self.optimizers().zero_grad()
+            loss = (self.net(batch) - 1).flatten()
+            self.manual_backward(loss, gradient=torch.ones_like(loss))
+            self.optimizers().step()
+
+    monitor, sink = watched(Vector(), 6)
+    assert (monitor.outcome, len(sink.values(names.GRAD_NORM))) == (Outcome.CONVERGED, 6)
+    assert sink.values(names.TRAIN_LOSS) == []
+    assert said(sink) == [names.TRAIN_LOSS]
+
+
+def test_without_an_optimiser_nothing_was_observed():
+    class Alone(Small):
+        def configure_optimizers(self):
+            return None
+
+    monitor, sink = watched(Alone(), 4)
+    assert (monitor.outcome, monitor.judgement) == (Outcome.INFRA_ERROR, None)
+    assert "no optimiser step" in sink.tags()[names.REASON]
+
+
+def test_a_training_of_no_steps_is_no_success():
+    monitor, _ = watched(Small(), 4, max_steps=0)
+    assert monitor.outcome is Outcome.INFRA_ERROR
+
+
+def test_a_batch_that_is_skipped_has_no_norm_and_no_loss():
+    class Skips(Small):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) if batch_idx % 3 == 0 else None
+
+    monitor, sink = watched(Skips(SGD), 9)
+    for name in (names.TRAIN_LOSS, names.GRAD_NORM, CLIPPED):
+        assert [step for step, _ in sink.curve(name)] == [0, 3, 6]
+    assert [step for step, _ in sink.curve(names.LEARNING_RATE)] == list(range(9))
+    assert said(sink) == ["gradient"]
+    assert monitor.outcome is Outcome.CONVERGED
+
+
+def test_a_training_that_skips_everything_observed_nothing():
+    class Skips(Small):
+        def training_step(self, batch, batch_idx):
+            return None
+
+    assert watched(Skips(), 5)[0].outcome is Outcome.INFRA_ERROR
+
+
+def test_a_checkpoint_of_the_end_keeps_its_outcome(tmp_path):
+    fit(Small(), StabilityMonitor(), 5).save_checkpoint(tmp_path / "end.ckpt")
+    monitor = StabilityMonitor()
+    trainer = make_trainer([monitor], max_epochs=1)
+    trainer.fit(Small(), batches(5), ckpt_path=tmp_path / "end.ckpt", weights_only=False)
+    assert (monitor.outcome, monitor.steps_read) == (Outcome.CONVERGED, 5)
+
+
+def test_gradients_of_two_kinds():
+    class Two(Small):
+        def __init__(self):
+            super().__init__(SGD)
+            self.other = nn.Parameter(torch.zeros(3, dtype=torch.complex128))
+
+        def compute_loss(self, batch):
+            return super().compute_loss(batch) + (self.other - 1j).abs().square().sum().float()
+
+        def on_after_backward(self):
+            norms = [p.grad.norm().double() for p in self.parameters()]
+            self.true = [*getattr(self, "true", []), float(torch.stack(norms).norm())]
+
+    monitor, sink = watched(module := Two(), 6)
+    assert sink.values(names.GRAD_NORM) == pytest.approx(module.true, rel=1e-6)
+    assert monitor.outcome is Outcome.CONVERGED
+
+
+def test_a_loader_without_length_has_an_unknown_number_of_steps():
+    class Endless(IterableDataset):
+        def __iter__(self):
+            return iter(torch.randn(12, 3))
+
+    monitor = StabilityMonitor(sink := Recorder())
+    make_trainer([monitor], max_epochs=2).fit(Small(), DataLoader(Endless(), batch_size=2))
+    assert sink.events[0][1]["scheduled_steps"] is None
+    assert (monitor.outcome, sink.values(names.LAST_STEP)) == (Outcome.CONVERGED, [11])
+    monitor = StabilityMonitor(sink := Recorder())
+    make_trainer([monitor], max_epochs=2, max_steps=7).fit(Small(), DataLoader(Endless(), batch_size=2))
+    assert sink.events[0][1]["scheduled_steps"] == 7
+
+
+def test_accumulation_that_is_scheduled():
+    monitor, sink = watched(Small(), 8, epochs=2, callbacks=[GradientAccumulationScheduler({0: 1, 1: 4})])
+    assert sink.values(names.LAST_STEP) == [9]
+    assert sink.events[0][1]["scheduled_steps"] is None
+    assert monitor.outcome is Outcome.CONVERGED
+
+
+# Clipping, wherever it takes place
+
+
+class ClipsInHook(Small):
+    def on_before_optimizer_step(self, optimizer):
+        clip(self.parameters())
+
+
+class ClipsAfterBackward(Small):
+    def on_after_backward(self):
+        clip(self.parameters())
+
+
+class ClipsInStep(Small):
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None):
+        def closure():
+            loss = optimizer_closure()
+            clip(self.parameters())
+            return loss
+
+        optimizer.step(closure=closure)
+
+
+class ClipsInTheConfiguredHook(Small):
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None):
+        clip(self.parameters())
+
+
+class ClipsData(Small):
+    """The old way, of which autograd knows nothing."""
+
+    def on_before_optimizer_step(self, optimizer):
+        factor = 0.01 / norm_of(self.parameters())
+        for p in self.parameters():
+            p.grad.data.mul_(factor)
+
+
+class ClipsInAnOptimiserHook(Small):
+    """Registered late, and so after the monitor's; called before the closure, it clips what is there: manual."""
+
+    def __init__(self, optimizer):
+        super().__init__(optimizer)
+        self.automatic_optimization = False
+
+    def on_train_start(self):
+        self.optimizers().optimizer.register_step_pre_hook(lambda *args: clip(self.parameters()))
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers().optimizer
+        optimizer.zero_grad()
+        self.manual_backward(super().training_step(batch, batch_idx))
+        optimizer.step()
+
+
+class ClipsByCallback(Callback):
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        clip(pl_module.parameters())
+
+
+class ClipsAfterBackwardByCallback(Callback):
+    def on_after_backward(self, trainer, pl_module):
+        clip(pl_module.parameters())
+
+
+PLAIN = type("Plain", (Small,), {})
+WAYS = [
+    (ClipsInHook, []),
+    (ClipsAfterBackward, []),
+    (ClipsInStep, []),
+    (ClipsInTheConfiguredHook, []),
+    (ClipsData, []),
+    (ClipsInAnOptimiserHook, []),
+    (PLAIN, [ClipsByCallback]),
+    (PLAIN, [ClipsAfterBackwardByCallback]),
+]
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize(("module", "callbacks"), WAYS, ids=lambda x: getattr(x, "__name__", None) or str(len(x)))
+def test_norms_around_clipping_wherever_it_takes_place(module, callbacks, before):
+    alone = fit_alone(module(SGD), callbacks)
+    monitor = StabilityMonitor(sink := Recorder())
+    others = [kind() for kind in callbacks]
+    seen = module(SGD)
+    fit(seen, [*others, monitor] if before else [monitor, *others], 6)
+    assert sink.values(CLIPPED) == pytest.approx([0.01] * 6, rel=1e-3)
+    moves = [float((b - a).norm()) / 0.1 for a, b in itertools.pairwise(seen.weights)]
+    assert sink.values(CLIPPED) == pytest.approx(moves, rel=1e-3)
+    free = true_norms_at(seen)
+    assert sink.values(names.GRAD_NORM) == pytest.approx(free, rel=1e-4)
+    assert torch.equal(torch.stack(alone.weights), torch.stack(seen.weights))
+
+
+def fit_alone(module, callbacks):
+    fit(module, [kind() for kind in callbacks], 6)
+    return module
+
+
+def true_norms_at(module):
+    """Gradient norms of the plain loss at the weights before each step."""
+    found = []
+    for weights, batch in zip(module.weights, batches(6), strict=False):
+        other = Small(SGD)
+        nn.utils.vector_to_parameters(weights, other.parameters())
+        other.compute_loss(batch).backward()
+        found.append(norm_of(other.parameters()))
+    return found
+
+
+# The units are optimiser steps
+
+
+class Manual(Small):
+    def __init__(self, optimizer=SGD, **injected):
+        super().__init__(optimizer, **injected)
+        self.automatic_optimization = False
+
+
+def test_the_loss_of_a_manual_accumulation_is_the_sum_of_what_went_backward():
+    class Accumulates(Manual):
+        def training_step(self, batch, batch_idx):
+            self.manual_backward(super().training_step(batch, batch_idx) / 4)
+            if batch_idx % 4 == 3:
+                self.optimizers().step()
+                self.optimizers().zero_grad()
+
+    monitor, sink = watched(module := Accumulates(), 8)
+    losses = list(map(float, module.losses))
+    assert sink.curve(names.TRAIN_LOSS) == [(k, pytest.approx(sum(losses[4 * k : 4 * k + 4]) / 4)) for k in (0, 1)]
+    assert len(sink.values(names.GRAD_NORM)) == 2
+    assert monitor.steps_read == 2
+
+
+def test_two_backwards_a_step():
+    class Twice(Manual):
+        def training_step(self, batch, batch_idx):
+            self.optimizers().zero_grad()
+            first = super().training_step(batch, batch_idx)
+            self.manual_backward(first, retain_graph=True)
+            self.manual_backward(2 * first)
+            self.true = [*getattr(self, "true", []), norm_of(self.parameters())]
+            self.optimizers().step()
+
+    _, sink = watched(module := Twice(), 5)
+    assert sink.values(names.TRAIN_LOSS) == pytest.approx([3 * float(loss) for loss in module.losses])
+    assert sink.values(names.GRAD_NORM) == pytest.approx(module.true)
+
+
+def test_a_backward_whose_gradient_was_thrown_away_is_no_part_of_the_loss():
+    class Probes(Manual):
+        def training_step(self, batch, batch_idx):
+            self.manual_backward(1000 * self.compute_loss(batch))
+            self.optimizers().zero_grad()
+            self.manual_backward(super().training_step(batch, batch_idx))
+            self.optimizers().step()
+            self.optimizers().zero_grad()
+
+    _, sink = watched(module := Probes(), 4)
+    assert sink.values(names.TRAIN_LOSS) == list(map(float, module.losses))
+
+
+@pytest.mark.parametrize("line_search", [None, "strong_wolfe"])
+@pytest.mark.parametrize("manual", [False, True])
+def test_lbfgs_makes_one_step_of_many_evaluations(manual, line_search):
+    def lbfgs(parameters):
+        return torch.optim.LBFGS(parameters, lr=0.1, max_iter=4, line_search_fn=line_search)
+
+    class Closure(Manual):
+        def training_step(self, batch, batch_idx):
+            optimizer = self.optimizers()
+
+            def closure():
+                optimizer.zero_grad()
+                loss = super(Closure, self).training_step(batch, batch_idx)
+                self.manual_backward(loss)
+                return loss
+
+            optimizer.step(closure=closure)
+
+    module, alone = ((Closure if manual else Small)(lbfgs) for _ in range(2))
+    fit(alone, [], 4)
+    monitor, sink = watched(module, 4)
+    assert torch.equal(torch.stack(alone.weights), torch.stack(module.weights))
+    assert [step for step, _ in sink.curve(names.TRAIN_LOSS)] == [0, 1, 2, 3]
+    for weights, batch, loss in zip(module.weights, batches(4), sink.values(names.TRAIN_LOSS), strict=False):
+        other = Small(SGD)
+        nn.utils.vector_to_parameters(weights, other.parameters())
+        assert loss == pytest.approx(other.compute_loss(batch).item(), rel=1e-5)  # where the step begins
+    assert module.batches > 8
+    assert monitor.outcome is Outcome.CONVERGED
+
+
+class Gan(LightningModule):
+    """A generator's and a critic's steps, the critic twice as often."""
+
+    def __init__(self, *, toggles, spoilt=None):
+        super().__init__()
+        self.automatic_optimization = False
+        torch.manual_seed(0)
+        self.g, self.d = nn.Linear(3, 3), nn.Linear(3, 1)
+        self.toggles, self.spoilt = toggles, spoilt
+        self.losses = {"g": [], "d": []}
+
+    def training_step(self, batch, batch_idx):
+        generator, critic = self.optimizers()
+        for _ in range(2):
+            loss = self.d(batch).mean() - self.d(self.g(batch).detach()).mean() + self.d.weight.square().sum()
+            self.made("d", critic, loss * (NAN if (batch_idx, "d") == self.spoilt else 1))
+        self.made("g", generator, self.d(self.g(batch)).square().mean())
+
+    def made(self, name, optimizer, loss):
+        if self.toggles:
+            self.toggle_optimizer(optimizer)
+        optimizer.zero_grad()
+        self.losses[name].append(float(loss.detach()))
+        self.manual_backward(loss)
+        optimizer.step()
+        if self.toggles:
+            self.untoggle_optimizer(optimizer)
+
+    def configure_optimizers(self):
+        return [torch.optim.Adam(self.g.parameters(), 0.01), torch.optim.Adam(self.d.parameters(), 0.01)]
+
+
+@pytest.mark.parametrize("toggles", [False, True])
+def test_two_optimisers_have_each_its_own_loss_and_steps(toggles):
+    module = Gan(toggles=toggles)
+    monitor, sink = watched(module, 6)
+    assert sink.curve(names.TRAIN_LOSS) == [(i, pytest.approx(x)) for i, x in enumerate(module.losses["g"])]
+    second = sink.curve(f"{names.TRAIN_LOSS}/optimizer_1")
+    assert second == [(i, pytest.approx(x)) for i, x in enumerate(module.losses["d"])]
+    assert [curve.steps for curve in monitor.curves] == [6, 12]
+
+
+def test_the_critics_nan_is_not_the_generators():
+    module = Gan(toggles=False, spoilt=(2, "d"))
+    monitor, sink = watched(module, 6, after_failure="continue")
+    assert [curve.first_nonfinite_step for curve in monitor.curves] == [None, 4]
+    assert [j.outcome for j in monitor.judgements] == [Outcome.CONVERGED, Outcome.NONFINITE]
+    assert all(math.isfinite(value) for value in sink.values(names.TRAIN_LOSS))
+    (event,) = [payload for name, payload in sink.events if name == names.NONFINITE_EVENT]
+    assert (event["optimizer"], event["batch"]) == (1, 2)
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+# What ended it
+
+
+class EndsAt(Small):
+    def __init__(self, step, error, **injected):
+        super().__init__(**injected)
+        self.step, self.error = step, error
+
+    def training_step(self, batch, batch_idx):
+        if batch_idx == self.step:
+            raise self.error
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("mine"), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_nonfinite_step_that_was_seen_wins(error):
+    monitor = StabilityMonitor(sink := Recorder())
+    with pytest.raises((type(error), SystemExit)):
+        fit(EndsAt(20, error, times_gradient={5: NAN}), monitor, 40)
+    assert (monitor.outcome, monitor.failure_step) == (Outcome.NONFINITE, 5)
+    assert monitor.judgement.known_good_step == 4
+    assert sink.tags()[names.OUTCOME] == "nonfinite"
+    assert sink.tags()[names.REASON].startswith(type(error).__name__)
+
+
+def test_what_detect_anomaly_met_is_a_nonfinite_step():
+    class Roots(Small):
+        def compute_loss(self, batch):
+            loss = super().compute_loss(batch)
+            return loss + (loss * 0).sqrt() if self.batches == 4 else loss  # finite, with a gradient of NaN
+
+    monitor = StabilityMonitor(sink := Recorder())
+    with pytest.raises(RuntimeError, match="nan values"):
+        fit(Roots(), monitor, 10, detect_anomaly=True)
+    assert (monitor.outcome, monitor.failure_step) == (Outcome.NONFINITE, 4)
+    assert len(sink.values(names.TRAIN_LOSS)) == 4
+
+
+def test_a_loss_that_was_seen_to_be_nan_before_somebody_raised_is_a_nonfinite_step():
+    class Raises(Small):
+        def on_after_backward(self):
+            if not all(torch.isfinite(p.grad).all() for p in self.parameters()):
+                raise ValueError("NaN gradient")
+
+    class Spoilt(Raises):
+        def compute_loss(self, batch):
+            return super().compute_loss(batch) * (NAN if self.batches == 7 else 1)
+
+    monitor = StabilityMonitor()
+    with pytest.raises(ValueError, match="NaN gradient"):
+        fit(Spoilt(), monitor, 10)
+    assert (monitor.outcome, monitor.failure_step) == (Outcome.NONFINITE, 7)
+
+
+@pytest.mark.parametrize("added", [0.0, -100.0, 1e-9])
+def test_a_falling_loss_of_any_sign_converges(added):
+    class Falls(Small):
+        def compute_loss(self, batch):
+            return super().compute_loss(batch) + added - 0.01 * self.batches
+
+    assert watched(Falls(), 20, epochs=4)[0].outcome is Outcome.CONVERGED
+
+
+def test_losses_are_summed_in_float32_whatever_the_weights_are():
+    class Half(Small):
+        def compute_loss(self, batch):
+            return super().compute_loss(batch).half() * 0 + 20007.5
+
+    _, sink = watched(Half(SGD), 4, accumulate_grad_batches=4)
+    assert sink.values(names.TRAIN_LOSS) == [pytest.approx(20007.5, rel=1e-3)]
+
+    class Manual16(Half):
+        def __init__(self):
+            super().__init__(SGD)
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            self.manual_backward(super().training_step(batch, batch_idx))
+            if batch_idx == 3:
+                self.optimizers().step()
+
+    monitor, sink = watched(Manual16(), 4)
+    assert sink.values(names.TRAIN_LOSS) == [pytest.approx(80030, rel=1e-3)]
+    assert monitor.outcome is Outcome.CONVERGED
+
+
+def test_norms_of_half_precision_are_taken_in_float32():
+    """bfloat16 has 8 bits: a norm that was summed in it is wrong in the second digit."""
+
+    class Wide(Small):
+        def on_after_backward(self):
+            grads = [p.grad.double() for p in self.parameters()]
+            self.true = [*getattr(self, "true", []), float(nn.utils.get_total_norm(grads))]
+
+    _, sink = watched(module := Wide(SGD), 5, precision="bf16-true")
+    assert len(sink.values(names.GRAD_NORM)) == 5
+    assert sink.values(names.GRAD_NORM) == pytest.approx(module.true, rel=1e-5)
+
+
+class Logs(Small):
+    def __init__(self, name, losses):
+        super().__init__()
+        self.name, self.to_log = name, losses
+
+    def validation_step(self, batch, batch_idx):
+        self.log(self.name, torch.tensor(self.to_log[self.current_epoch]))
+
+
+@pytest.mark.parametrize("name", ["val_loss", "val/loss"])
+@pytest.mark.parametrize("asked", [{}, {"val_loss_name": "val_loss"}, {"val_loss_name": "val/loss"}])
+def test_val_slash_loss_is_as_good_a_name(name, asked):
+    monitor = StabilityMonitor(sink := Recorder(), rules=OutcomeRules(baseline=0.1), **asked)
+    fit(Logs(name, [3.0, 2.0]), monitor, 3, epochs=2)
+    assert [v.loss for v in monitor.validations] == [3.0, 2.0]
+    assert monitor.outcome is Outcome.STAGNATED
+    assert sink.values("val/loss" if name == "val/loss" else "val/val_loss") == [3.0, 2.0]
+
+
+def test_a_resumed_training_whose_cause_was_mended_goes_on(tmp_path):
+    first = fit(Small(times_gradient={3: NAN}), monitor := StabilityMonitor(), 10, epochs=3)
+    assert (monitor.outcome, first.global_step) == (Outcome.NONFINITE, 10)
+    first.save_checkpoint(tmp_path / "after.ckpt")
+    again = StabilityMonitor()
+    trainer = make_trainer([again], max_epochs=4)
+    trainer.fit(Small(), batches(10), ckpt_path=tmp_path / "after.ckpt", weights_only=False)
+    assert trainer.global_step == 40
+    assert again.steps_read == 40
+    assert (again.outcome, again.failure_step) == (Outcome.NONFINITE, 3)  # it did fail
+
+
+def test_a_checkpoint_of_another_callback_loses_no_step(tmp_path):
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 3:
+                trainer.save_checkpoint(tmp_path / "mid.ckpt")
+
+    fit(Small(), [Save(), StabilityMonitor()], 10)
+    monitor = StabilityMonitor(sink := Recorder())
+    make_trainer([monitor], max_epochs=1).fit(Small(), batches(10), ckpt_path=tmp_path / "mid.ckpt", weights_only=False)
+    assert [step for step, _ in sink.curve(names.TRAIN_LOSS)] == list(range(4, 10))
+
+
+# Normalisation
+
+
+class Normalised(LightningModule):
+    def __init__(self, spoilt=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+        self.spoilt = spoilt
+
+    def training_step(self, batch, batch_idx):
+        return self.net(batch * (INF if batch_idx == self.spoilt else 1)).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def test_nan_is_kept_from_running_statistics():
+    """As if the batch had not been: mean, variance and count are those of the others."""
+    alone, spoilt = Normalised(), Normalised(spoilt=5)
+    fit(alone, [], 6, max_steps=5)
+    monitor, _ = watched(spoilt, 6, after_failure="continue")
+    assert (monitor.outcome, monitor.failure_step) == (Outcome.NONFINITE, 5)
+    for name, value in alone.net[1].state_dict().items():
+        assert torch.equal(value, spoilt.net[1].state_dict()[name]), name
+    watched_only = Normalised()
+    watched(watched_only, 6, max_steps=5)
+    assert all(torch.equal(a, b) for a, b in zip(alone.state_dict().values(), watched_only.state_dict().values(), strict=True))
+
+
+# Which one
+
+
+def test_the_parameter_the_module_and_the_batch_of_a_nonfinite_step_are_named():
+    class Breaks(Small):
+        def compute_loss(self, batch):
+            hidden = self.net[1](self.net[0](batch))
+            if self.batches == 13:
+                hidden.register_hook(lambda g: g * NAN)
+            return self.net[2](hidden).square().mean()
+
+    _, sink = watched(Breaks(), 10, epochs=2)
+    (event,) = [payload for name, payload in sink.events if name == names.NONFINITE_EVENT]
+    assert (event["step"], event["epoch"], event["batch"]) == (13, 1, 3)
+    assert (event["parameter"], event["module"], event["parameters"]) == ("net.0.bias", "net.0", 2)
+    assert set(event["largest"]) == {"net.2.weight", "net.2.bias"}
+
+
+def test_the_largest_norms_and_the_batch_of_a_spike_are_named():
+    _, sink = watched(Small(times_gradient={30: 1e6}), 60)
+    (event,) = [payload for name, payload in sink.events if name == names.SPIKE_EVENT]
+    assert (event["step"], event["batch"], event["epoch"]) == (30, 30, 0)
+    assert next(iter(event["largest"])) == "net.0.weight"
+    assert event["largest"]["net.0.weight"] == pytest.approx(event["norm"], rel=1e-3)
+
+
+def test_layer_norms_every_k_steps():
+    monitor = StabilityMonitor(sink := Recorder(), layer_norms_every=4)
+    fit(Small(), monitor, 10)
+    first, second = (sink.curve(f"layer_grad_norm/{layer}") for layer in ("net.0", "net.2"))
+    assert [step for step, _ in first] == [0, 4, 8]
+    total = dict(sink.curve(names.GRAD_NORM))
+    for (step, a), (_, b) in zip(first, second, strict=True):
+        assert math.hypot(a, b) == pytest.approx(total[step], rel=1e-5)
+
+
+# Several fits
+
+
+def test_nothing_of_an_earlier_fit_is_left():
+    monitor = StabilityMonitor()
+    fit(Small(times_gradient={2: NAN}), monitor, 10)
+    assert monitor.outcome is Outcome.NONFINITE
+    fit(Small(), monitor, 20)
+    assert (monitor.outcome, monitor.first_nonfinite_step, monitor.steps_read) == (Outcome.CONVERGED, None, 20)
+
+
+def test_a_second_fit_into_the_same_sink_is_refused_and_loses_nothing():
+    sink = Recorder()
+    fit(Small(), StabilityMonitor(sink), 10)
+    before = (len(sink.points), len(sink.events))
+    with pytest.raises(ConfigError, match="steps 0 to 9 of another fit already: give each fit a sink of its own"):
+        fit(Small(), StabilityMonitor(sink), 10)
+    assert (len(sink.points), len(sink.events)) == before
+
+
+def test_a_fit_that_goes_on_takes_the_same_sink():
+    monitor = StabilityMonitor(sink := Recorder())
+    trainer = make_trainer([monitor], max_epochs=1)
+    trainer.fit(module := Small(), batches(10))
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(module, batches(10))
+    assert [step for step, _ in sink.curve(names.TRAIN_LOSS)] == list(range(20))
+
+
+def test_inside_a_study_the_trials_recorder_is_found(monkeypatch):
+    import sys
+    import types
+
+    sink = Recorder()
+    monkeypatch.setitem(sys.modules, "fnostab.record.recorder", types.SimpleNamespace(session_sink=lambda: sink))
+    monkeypatch.setattr("fnostab.record.recorder", sys.modules["fnostab.record.recorder"], raising=False)
+    fit(Small(), StabilityMonitor(), 3)
+    assert sink.points == []  # outside
+    monkeypatch.setenv("FNOSTAB_JOURNAL", "somewhere")
+    fit(Small(), StabilityMonitor(), 3)
+    assert len(sink.values(names.TRAIN_LOSS)) == 3
+    own = Recorder()
+    fit(Small(), StabilityMonitor(own), 3)
+    assert len(own.values(names.TRAIN_LOSS)) == 3
