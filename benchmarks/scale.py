@@ -23,8 +23,8 @@ import sqlalchemy
 from benchmarks.fault_places import postgresql
 from benchmarks.faults import write_section
 from benchmarks.records import trial_record
-from fnostab.ptychography import measured
 from fnostab.prune import archive_journals, old_journals, plan_thinning, thin_points
+from fnostab.ptychography import measured
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.record import names
 from fnostab.record.journal import Journal

@@ -29,19 +29,29 @@ TRIALS = 6  # of one study, one after another
 PREPARE = """
 import sys
 from pathlib import Path
-from fnostab.study.study import load_study
+try:
+    from fnostab.study.study import load_study
+except ImportError:  # the first version
+    from fnostab.studies.spec import load_study
 study = load_study("stage_a", "small", {"execution.device": "cpu"})
 for trial in study.trials("benchmark", Path(sys.argv[1]), seeds=range(int(sys.argv[2])), arms=["control"]):
-    spec = trial.spec
+    spec = getattr(trial, "spec", trial)  # in the first version it is that
     spec.write(Path(sys.argv[1]) / f"trial-{spec.seed}" / "trial.json")
 """
 LAUNCH = """
 import json, resource, sys, time
 from pathlib import Path
-from fnostab.launch.local import LocalLauncher
-from fnostab.record.progress import TrialProgress
-from fnostab.record.trial import TrialSpec
-launcher, started = LocalLauncher(1, gpu=False), time.perf_counter()
+try:
+    from fnostab.launch.local import LocalLauncher
+    from fnostab.record.progress import TrialProgress
+    from fnostab.record.trial import TrialSpec
+    launcher = LocalLauncher(1, gpu=False)
+except ImportError:  # the first version
+    from fnostab.launchers.local import LocalLauncher
+    from fnostab.studies.progress import TrialProgress
+    from fnostab.trial import TrialSpec
+    launcher = LocalLauncher(1, "cpu")
+started = time.perf_counter()
 for file in map(Path, sys.argv[2:]):
     trial = TrialProgress(TrialSpec.read(file), file.parent)
     launcher.submit([trial] if hasattr(launcher, "trials_per_job") else trial)

@@ -1,3 +1,35 @@
-"""fnostab: does this change make training stable? Many seeds, every step recorded, one verdict."""
+"""Does this change make training stable? Arms over many seeds, recorded in MLflow, turned into an answer.
+
+The names below are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
+
+_MODULE_OF = {
+    "FnostabError": "errors",
+    "Outcome": "record.outcomes",
+    "Recorder": "recorder",
+    "StabilityMonitor": "monitor",
+    "Study": "study.study",
+    "decide": "decision",
+    "live_sink": "tracking",
+    "load_study": "study.study",
+    "read_table": "record.table",
+    "run_study": "launch.run",
+    "write_table": "record.table",
+}
+
+__all__ = ["__version__", *sorted(_MODULE_OF)]  # noqa: PLE0604 - names of the table above
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -14,7 +14,6 @@ import pytest
 
 from fnostab.record import names
 from fnostab.record.journal import Event, Point, read_journal
-from fnostab.record.settings import flatten
 from fnostab.record.trial import TrialSpec
 from fnostab.tracking import find_experiment, newest_study, open_store, trial_rows
 
@@ -154,17 +153,16 @@ class TestShootout:
     def test_a_trial_says_what_it_was_made_of(self, project, trials):
         for name, run in trials.items():
             spec = TrialSpec.read(journal_of(project, name).parent / "trial.json")
-            settings = flatten(spec.config)
-            assert run.data.params.keys() == settings.keys() | {"arm", "seed"}
+            assert run.data.params.keys() == spec.settings.keys() | {"arm", "seed"}
             assert run.data.params["model.hidden_channels"] == "4"
             assert run.data.params["training.epochs"] == "2"
             tags = run.data.tags
             assert (tags[names.ARM], tags[names.SEED], tags[names.PROFILE]) == (spec.arm, str(spec.seed), "small")
-            assert tags[names.CONFIG_HASH] == spec.config.config_hash
+            assert tags[names.CONFIG_HASH] == spec.config_hash
             assert tags[names.GIT_COMMIT] == git(project, "rev-parse", "HEAD").strip()
             assert tags[names.DEVICE] in ("cpu", "cuda")
             (data_set,) = run.inputs.dataset_inputs
-            assert spec.config.data.set_phi
+            assert spec.settings["data.set_phi"]
             assert data_set.dataset.digest in {path.name for path in project.glob("outputs/datasets/*")}
 
     def test_pictures_the_best_weights_and_the_environment_are_there(self, store, trials):

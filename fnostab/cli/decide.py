@@ -1,11 +1,12 @@
-"""``fnostab decide``: the verdict."""
+"""``fnostab decide``: an answer for every arm, and the verdict."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -13,80 +14,80 @@ from rich.console import Console
 from fnostab.cli.options import TRACKING_URI, store_to_read
 from fnostab.cli.stress import with_stress
 from fnostab.errors import ConfigError
-from fnostab.ptychography.cli.depths import with_depths
+from fnostab.tasks.registry import hook
 
 if TYPE_CHECKING:
-    from fnostab.decision import Stage
-    from fnostab.record.trial import StudySpec
-    from fnostab.report.verdict import Case
-    from fnostab.study.study import StudyFile
-    from fnostab.tracking import Store
+    from collections.abc import Mapping
 
-EXIT_CODES = {"GOLD": 0, "SILVER": 10, "PIVOT": 20, "INCONCLUSIVE": 30}
+    from fnostab.decision import Stage
+    from fnostab.decision.commands import Source
+    from fnostab.report.verdict import Case
+    from fnostab.tracking import Store
+    from fnostab.tracking.read.studies import StudyRecord
+
+__all__ = ["Judged", "case_of_table", "decide_and_print", "judge", "judge_and_record", "show", "stage_of"]
+
+CONTROL, ARCHITECTURE, CLIPPING = "control", "arch_fix", "opt_fix"  # of a table that does not say
+DEFAULT_STUDIES = {"a": "stage_a", "b": "stage_b"}  # whose arms these are
 
 
 @click.command("decide")
-@click.option("--experiment", help="MLflow experiment of Stage A.")
+@click.option("--experiment", help="MLflow experiment of the study, or of its Stage A.")
 @click.option("--deep-experiment", help="MLflow experiment of Stage B, the deep stress test.")
 @click.option("--study-run", help="Run id of the study to judge.  [default: the newest of the experiment]")
 @click.option("--deep-study-run", help="The same for Stage B.")
 @click.option("--table", type=click.Path(path_type=Path), help="A CSV file of trials instead of MLflow.")
-@click.option("--study", help="With --table: the study (name or file) whose arms and rules apply.  [default: stage_a]")
-@click.option("--require-support", is_flag=True, help="INCONCLUSIVE unless its tests support the verdict.")
-@click.option("--exit-code", is_flag=True, help="Exit with 0 GOLD, 10 SILVER, 20 PIVOT, 30 INCONCLUSIVE.")
+@click.option("--study", help="With --table: the study (name or file) whose arms and rules apply.")
+@click.option("--evidence", is_flag=True, help="Print criteria, tests, intervals and run ids as well.")
+@click.option("--exit-code", is_flag=True, help="Exit with a status that says what came out; see below.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option("--apply", is_flag=True, help="Make what GOLD or SILVER chose the default; see `fnostab policy`.")
-@click.option("--force", is_flag=True, help="With --apply: even if it is unsupported, or of the small profile.")
+@click.option("--force", is_flag=True, help="With --apply: even if it could be luck.")
 @TRACKING_URI
 @click.pass_context
 def command(
     context: click.Context,
     /,
     experiment: str | None,
-    deep_experiment: str | None,
-    study_run: str | None,
-    deep_study_run: str | None,
     table: Path | None,
     study: str | None,
-    require_support: bool,
+    evidence: bool,
     exit_code: bool,
     as_json: bool,
-    apply: bool,
-    force: bool,
     tracking_uri: str | None,
+    **options: Any,
 ) -> None:
-    """Judge the trials of an experiment, and record the verdict in MLflow as a run.
+    r"""Say of every arm of a study whether it helps, harms or does not help, and record that in MLflow as a run.
 
-    GOLD: the architecture is the cure. SILVER: it failed, but clipping helps. PIVOT: neither helps at
-    depth. INCONCLUSIVE: which criterion blocks, and what to run next. Of crash_hunt, or another study whose
-    arms differ only in depth: the failure rate at each depth, and the lowest depth that fails. Of stress_lr, or another
-    stress study: how far each arm bears the setting that it turns.
+    A study with roles has a verdict as well. GOLD: the architecture is the cure. SILVER: it is not shown to help, but
+    clipping helps. PIVOT: neither helps at depth. INCONCLUSIVE: what is open. `leaning` marks what could be luck.
 
-    A table has the columns stage (a or b), arm, seed, outcome, val_loss, failure_step, last_step.
+    The last line is the next step, as a command.
+
+    \b
+    --exit-code   with roles                  without
+      0           GOLD                        an arm helps
+      10          SILVER                      one helps, at a cost
+      20          PIVOT                       none helps, and that is shown
+      30          anything else, or it could be luck
+
+    A table has the columns stage (a or b), arm, seed, outcome, val_loss, failure_step, last_step; `fnostab export`
+    writes one.
     """
     if (table is None) == (experiment is None):
         raise ConfigError("say what to judge: --experiment NAME, or --table FILE.csv")
-    if apply and table is not None:
+    if options["apply"] and table is not None:
         raise ConfigError("--apply needs --experiment: a table holds no settings and no networks")
     console = Console()
     if table is not None:
-        case = _case_of_table(table, study or "stage_a", require_support)
-        show(case, console, as_json=as_json)
+        case = case_of_table(table, study)
+        show(case, console, as_json=as_json, evidence=evidence)
     else:
-        case = decide_and_print(
-            store_to_read(tracking_uri),
-            experiment or "",
-            deep_experiment=deep_experiment or None,
-            study_run=study_run,
-            deep_study_run=deep_study_run,
-            require_support=require_support,
-            as_json=as_json,
-            apply=apply,
-            force=force,
-            console=console,
-        )
+        store = store_to_read(tracking_uri)
+        shown: dict[str, Any] = {"as_json": as_json, "evidence": evidence, "console": console}
+        case = decide_and_print(store, experiment or "", **shown, **options)
     if exit_code:
-        context.exit(EXIT_CODES[case.verdict.name])
+        context.exit(case.verdict.exit_code)
 
 
 def decide_and_print(
@@ -96,8 +97,8 @@ def decide_and_print(
     deep_experiment: str | None = None,
     study_run: str | None = None,
     deep_study_run: str | None = None,
-    require_support: bool = False,
     as_json: bool = False,
+    evidence: bool = False,
     apply: bool = False,
     force: bool = False,
     console: Console,
@@ -108,25 +109,23 @@ def decide_and_print(
         FnostabError: an experiment, study or control arm is missing, the store does not answer, or
             the verdict is not to be applied.
     """
-    from fnostab.ptychography.cli.policy import act_on
-
     judged = judge_and_record(
         store,
         experiment,
-        deep_experiment=deep_experiment,
+        deep_experiment=deep_experiment or None,
         study_run=study_run,
         deep_study_run=deep_study_run,
-        require_support=require_support,
     )
-    case, study_runs, verdict_run = judged.case, judged.study_runs, judged.verdict_run
+    extra = {"study_runs": judged.study_runs, "verdict_run": judged.verdict_run}
+    show(judged.case, console, as_json=as_json, evidence=evidence, extra=extra)
     if not as_json:
-        for stage, run_id in study_runs.items():
-            console.print(f"Stage {stage.upper()}: judging study run {run_id}", highlight=False)
-    show(case, console, as_json=as_json, extra={"study_runs": study_runs, "verdict_run": verdict_run})
-    if not as_json:
-        console.print(f"recorded as run {verdict_run}", highlight=False, style="dim")
-    act_on(judged, store, apply=apply, force=force, console=Console(stderr=True) if as_json else console)
-    return case
+        console.print(f"recorded as run {judged.verdict_run}", highlight=False, style="dim")
+    if apply:
+        act_on = hook(judged.case.studies["a"].task, "apply")
+        if act_on is None:
+            raise ConfigError(f"--apply: task {judged.case.studies['a'].task} has no defaults that a verdict could set")
+        act_on(judged, store, apply=apply, force=force, console=Console(stderr=True) if as_json else console)
+    return judged.case
 
 
 @dataclass(frozen=True)
@@ -146,27 +145,27 @@ def judge_and_record(
     deep_experiment: str | None = None,
     study_run: str | None = None,
     deep_study_run: str | None = None,
-    require_support: bool = False,
 ) -> Judged:
     """Judge and record; see `command` for the arguments.
 
     Raises:
         FnostabError: an experiment, study or control arm is missing, or the store does not answer.
     """
-    from fnostab.decision import Stage
     from fnostab.report.verdict import headline, to_json, to_markdown
-    from fnostab.tracking import find_experiment, log_verdict, newest_study, trial_rows
+    from fnostab.tracking import find_experiment, log_verdict, looks_before, newest_study
 
     wanted = {"a": (experiment, study_run)}
     if deep_experiment:
         wanted["b"] = (deep_experiment, deep_study_run)
     experiment_ids = {stage: find_experiment(store, name) for stage, (name, _) in wanted.items()}
     records = {stage: newest_study(store, experiment_ids[stage], run) for stage, (_, run) in wanted.items()}
-    stages = {s: Stage(s, tuple(trial_rows(store, experiment_ids[s], record))) for s, record in records.items()}
-    studies = {stage: record.spec for stage, record in records.items()}
-    case = _judge(stages, studies["a"], studies, require_support)
+    stages = {s: stage_of(s, store, experiment_ids[s], record) for s, record in records.items()}
     study_runs = {stage: record.run_id for stage, record in records.items()}
-    payload = {**to_json(case), "study_runs": study_runs}
+    look = 1 + looks_before(store, experiment_ids["a"], study_runs["a"], seeds=_seeds(stages["a"]))
+    studies = {stage: record.spec for stage, record in records.items()}
+    lines = [_judged_line(s, record, stages[s], wanted[s][0]) for s, record in records.items()]
+    case = with_stress(judge(stages, studies, source=_source_of(studies, wanted), judged=lines, look=look))
+    payload = {**to_json(case), "study_runs": study_runs, "seeds": _seeds(stages["a"])}
     verdict_run = log_verdict(
         store,
         experiment_ids["a"],
@@ -179,39 +178,121 @@ def judge_and_record(
     return Judged(case, experiment_ids, study_runs, verdict_run)
 
 
-def show(case: Case, console: Console, *, as_json: bool, extra: dict[str, object] | None = None) -> None:
-    """Print a case as tables or as JSON."""
-    from fnostab.ptychography.report.depths import render_depths
+def stage_of(name: str, store: Store, experiment_id: str, record: StudyRecord) -> Stage:
+    """The trials of a study in the store."""
+    from fnostab.decision import Stage
+    from fnostab.tracking import trial_rows
+
+    return Stage(name, tuple(trial_rows(store, experiment_id, record)))
+
+
+def judge(
+    stages: Mapping[str, Stage],
+    studies: Mapping[str, Any],
+    *,
+    source: Source,
+    judged: list[str] | None = None,
+    look: int | None = None,
+) -> Case:
+    """Answer and conclude.
+
+    Args:
+        stages: the trials, by name.
+        studies: by stage, anything with the attributes of a `StudySpec`; that of Stage A gives roles and rules.
+        source: where they are from, for the next command.
+        judged: a line for each stage on what is judged.
+        look: which look at the study this is; by default as it says itself.
+    """
+    from fnostab.decision import Roles, Rules, decide
+    from fnostab.decision.commands import command_of
+    from fnostab.report.verdict import Case
+
+    study = studies["a"]
+    verdict = decide(Roles.of(study), stages["a"], stages.get("b"), rules=Rules.of(study, look=look))
+    command = command_of(verdict.next, source)
+    return Case(verdict, tuple(stages.values()), studies, tuple(judged or ()), command)
+
+
+def show(
+    case: Case, console: Console, *, as_json: bool, evidence: bool = False, extra: Mapping[str, Any] | None = None
+) -> None:
+    """Print a case: for people, or as JSON."""
     from fnostab.report.stress import render_stress
     from fnostab.report.verdict import render, to_json
 
     if as_json:
         click.echo(json.dumps({**to_json(case), **(extra or {})}, indent=2))
-    else:
-        special = render_depths(case, case.depths) if case.depths is not None else None
-        if case.stress is not None:
-            special = render_stress(case.stress)
-        console.print(special or render(case), highlight=False, soft_wrap=special is not None)
+        return
+    special = case.special.render(case) if case.special is not None else None
+    if case.stress is not None:
+        special = render_stress(case.stress)
+    console.print(special or render(case, evidence=evidence), highlight=False, soft_wrap=special is not None)
 
 
-def _case_of_table(path: Path, study_name: str, require_support: bool) -> Case:
+def case_of_table(path: Path, study_name: str | None = None) -> Case:
+    """Judge a table: by its own study, the one named, or else by arms called control, arch_fix and opt_fix.
+
+    Raises:
+        FnostabError: the table or the study can't be read, or control has no trial.
+    """
     from fnostab.decision import Stage
+    from fnostab.decision.commands import Place, Source
     from fnostab.record.table import read_table
-    from fnostab.study.study import read_study_file
 
-    stages = {name: Stage(name, tuple(rows)) for name, rows in sorted(read_table(path).items())}
-    return _judge(stages, read_study_file(study_name), {}, require_support)
+    table = read_table(path)
+    stages = {
+        name: Stage(name, tuple(rows), table.missing.get(name, {})) for name, rows in sorted(table.stages.items())
+    }
+    study: Any = table.study
+    places = {"a": Place(study_name)} if study_name else {}
+    if study_name is not None:
+        from fnostab.study.study import read_study_file
+
+        study = read_study_file(study_name)
+    elif study is None:
+        study = _default_study(stages)
+        places = {stage: Place(name) for stage, name in DEFAULT_STUDIES.items()} if study.roles else {}
+    source = Source(places, getattr(study, "follow_up", None), str(path))
+    n = sum(len(stage.trials) for stage in stages.values())
+    of = f" of {study.name}" if getattr(study, "name", "") else ""
+    by = "" if study_name or table.study else f"; compared with {study.control}, as the table names no study"
+    return judge(stages, {"a": study}, source=source, judged=[f"{path}: {n} trials{of}{by}"])
 
 
-def _judge(
-    stages: dict[str, Stage], study: StudyFile | StudySpec, studies: dict[str, StudySpec], require_support: bool
-) -> Case:
-    from fnostab.decision import Roles, Rules, assess, decide
-    from fnostab.report.verdict import Case
+def _default_study(stages: Mapping[str, Stage]) -> Any:
+    from fnostab.record.table import TableStudy
 
-    roles = Roles(study.control, study.roles.get("architecture"), study.roles.get("clipping"))
-    higher = study.metric is not None and study.metric.higher_is_better
-    rules = Rules(alpha=study.alpha, loss_margin=1 + (study.margin or 0.0), higher_is_better=higher)
-    verdict = decide(roles, stages["a"], stages.get("b"), rules=rules, require_support=require_support)
-    case = Case(verdict, assess(roles, stages, rules), tuple(stages.values()), studies)
-    return with_stress(with_depths(case))
+    arms = {arm for stage in stages.values() for arm in stage.arms}
+    parts = {"architecture": ARCHITECTURE, "clipping": CLIPPING}
+    positive = all(t.loss is None or t.loss > 0 for stage in stages.values() for t in stage.trials if t.counts)
+    return TableStudy(
+        control=CONTROL,
+        roles={role: arm for role, arm in parts.items() if arm in arms},
+        margin=0.1 if positive else None,  # a share of what is above 0; the units of others are not known
+        follow_up=DEFAULT_STUDIES["b"],
+    )
+
+
+def _source_of(studies: Mapping[str, Any], wanted: Mapping[str, tuple[str, str | None]]) -> Source:
+    from fnostab.decision.commands import Place, Source
+
+    places = {}
+    for stage, study in studies.items():
+        options = ("--profile", study.profile) if study.profile else ()
+        places[stage] = Place(study.name, wanted[stage][0], options)
+    return Source(places, studies["a"].follow_up)
+
+
+def _judged_line(stage: str, record: StudyRecord, trials: Stage, experiment: str) -> str:
+    started = datetime.fromtimestamp(record.start_ms / 1000).astimezone()
+    others = getattr(record, "others", 0)
+    more = f"; {others} other stud{'y' if others == 1 else 'ies'} in this experiment (--study-run)" if others else ""
+    return (
+        f"Stage {stage.upper()}: {experiment}, study {record.spec.name} of {started:%Y-%m-%d %H:%M}, "
+        f"{len(trials.trials)} trials, run {record.run_id}{more}"
+    )
+
+
+def _seeds(stage: Stage) -> int:
+    """Trials of the arm that has the most."""
+    return max((len(stage.arm(arm)) for arm in stage.arms), default=0)

@@ -31,20 +31,23 @@ def run_in_looks(looks: Sequence[int], *, console: Console, **options: Any) -> S
     Raises:
         FnostabError: it could not be started, not all of it could be recorded, or a trial came to no result.
     """
+    from dataclasses import replace
+
     from fnostab.decision import Roles, Rules, Stage
     from fnostab.decision.sequential import Standing, judge_look, look_alpha
     from fnostab.study.study import read_study_file
     from fnostab.tracking import find_experiment, log_verdict, newest_study, trial_rows
 
     file = read_study_file(options["study"])
-    roles = Roles(file.control, file.roles.get("architecture"), file.roles.get("clipping"))
+    roles = Roles.of(file)
     arms = options["arms"] or list(file.arms)
     candidates = [arm for arm in arms if arm in (roles.candidates or file.arms) and arm != roles.control]
     if options["seeds"]:
         raise ConfigError("--sequential says how many seeds there are: leave out --seeds")
     if roles.control not in arms or not candidates:
         raise ConfigError(f"--sequential compares arms with control: --arms needs {roles.control!r} and a candidate")
-    alpha = look_alpha(looks, file.alpha, len(roles.candidates) or len(file.arms) - 1)
+    alpha = look_alpha(looks, file.alpha, len([arm for arm in arms if arm != roles.control]))
+    rules = replace(Rules.of(file, looks_planned=True), alpha=alpha)
 
     open_arms = candidates
     for number, seeds in enumerate(looks, start=1):
@@ -54,7 +57,7 @@ def run_in_looks(looks: Sequence[int], *, console: Console, **options: Any) -> S
         insist_on_results(result)
         experiment = find_experiment(result.store, result.experiment)
         trials = trial_rows(result.store, experiment, newest_study(result.store, experiment, result.run_id))
-        found = judge_look(roles, Stage("a", tuple(trials)), Rules(alpha=alpha), seeds=seeds, last=looks[-1])
+        found = judge_look(roles, Stage("a", tuple(trials)), rules, seeds=seeds, last=looks[-1])
         found = [each for each in found if each.arm in open_arms]
 
         name = f"look {number} of {len(looks)} ({seeds} seeds)"

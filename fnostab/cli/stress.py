@@ -15,14 +15,14 @@ __all__ = ["stress_of", "with_stress"]
 
 def with_stress(case: Case) -> Case:
     """The same case with what its stress study says, in place of a verdict on arms that differ in two things."""
+    from fnostab.decision import NextKind, NextStep
+
     study = case.studies.get("a")
     if study is None or study.knob is None or len(case.stages) > 1:
         return case
     stress = stress_of(case.stages[0], study)
-    verdict = replace(
-        case.verdict, reason=stress.finding, next_step="run what bears most at a usual setting, for its loss"
-    )
-    return replace(case, verdict=verdict, stress=stress)
+    step = NextStep(NextKind.ELSEWHERE, "run what bears most at a usual setting, for its loss")
+    return replace(case, verdict=replace(case.verdict, reason=stress.finding, next=step), stress=stress, command="")
 
 
 def stress_of(stage: Stage, study: StudySpec) -> Stress:

@@ -1,25 +1,29 @@
-"""What compares arms: from the trials of one or two stages to a verdict.
+"""What compares arms: from the trials of one or two stages to an answer for every arm, and a verdict.
 
-Pure: no torch, no MLflow. Each arm is compared with control within its stage by a few named
-criteria, on the observed numbers; beside each stands whether its statistical test supports it. What
-the criteria say together is the verdict. docs/verdict.md has the rules in words.
+Pure: no torch, no MLflow. Each arm is compared with control within its stage by a few named criteria, on the
+observed numbers; beside each stands whether its statistical test supports it. docs/verdict.md has the rules in words.
 """
 
+from fnostab.decision.answers import Answer, AnswerName, Because
+from fnostab.decision.chances import MoreSeeds
 from fnostab.decision.criteria import Criterion, State
 from fnostab.decision.follow_up import FollowUp, follow_up
-from fnostab.decision.more_seeds import MoreSeeds
-from fnostab.decision.robustness import Robustness, assess
+from fnostab.decision.next_step import NextKind, NextStep
 from fnostab.decision.rules import Roles, Rules
 from fnostab.decision.stress import Stress, compare_stress
 from fnostab.decision.tally import ArmSummary, Stage
 from fnostab.decision.verdict import Verdict, VerdictName, decide
 
 __all__ = [
+    "Answer",
+    "AnswerName",
     "ArmSummary",
+    "Because",
     "Criterion",
     "FollowUp",
     "MoreSeeds",
-    "Robustness",
+    "NextKind",
+    "NextStep",
     "Roles",
     "Rules",
     "Stage",
@@ -27,7 +31,6 @@ __all__ = [
     "Stress",
     "Verdict",
     "VerdictName",
-    "assess",
     "compare_stress",
     "decide",
     "follow_up",

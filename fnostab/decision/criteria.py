@@ -1,8 +1,8 @@
 """The criteria: an arm against control, within one stage.
 
-Each is judged twice. Its state follows from the observed numbers alone. Whether those numbers could
-be luck is the test's to say: Boschloo's for failure rates, Mann-Whitney's for losses, each one-sided
-and with Holm's correction over the candidates that can be tested.
+Each is judged twice. Its state follows from the observed numbers, and must hold as well had the trials without an
+outcome ended as badly for it as they could. Whether those numbers could be luck is the test's to say: Boschloo's
+for failure rates, Mann-Whitney's for losses, each one-sided and with Holm's correction over all arms of the stage.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,22 +10,25 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 
-from fnostab.decision.rules import Roles, Rules
-from fnostab.decision.tally import ArmSummary, Stage, Tally
-from fnostab.stats.losses import hodges_lehmann_ratio, lower_loss_p
+from fnostab.decision.pairs import Pair
+from fnostab.decision.rules import Rules
+from fnostab.decision.scale import Effect, Scale
+from fnostab.decision.tally import Tally, median
+from fnostab.decision.words import percent
 from fnostab.stats.proportions import clopper_pearson_upper, fewer_failures_p, holm, newcombe_difference
 
 __all__ = [
     "CRITERIA",
+    "LOSSES",
     "Criterion",
     "State",
-    "States",
-    "Tallies",
+    "fewer_failures_raw_p",
     "stage_criteria",
     "state_of",
-    "states_of",
     "why_untestable",
 ]
+
+LOSSES = ("better_loss", "loss_within_margin")
 
 
 class State(StrEnum):
@@ -41,10 +44,6 @@ class State(StrEnum):
         return cls.MET if holds else cls.NOT_MET
 
 
-Tallies = Mapping[str, Mapping[str, Tally]]  # stage -> arm -> tally
-States = Mapping[tuple[str, str, str], State]  # (stage, arm, criterion) -> state
-
-
 @dataclass(frozen=True)
 class Criterion:
     """One comparison, with its evidence.
@@ -55,7 +54,7 @@ class Criterion:
         supported: whether the test supports a criterion that is met; None where none was made.
         test: name of the test.
         p: one-sided, after Holm.
-        effect: reduction of the failure rate, or ratio of the losses.
+        effect: reduction of the failure rate, or ratio or difference of the losses (``is_ratio`` says which).
         ci: of the effect, 95 %.
         decides: whether verdicts may rest on it; others are only reported.
     """
@@ -70,182 +69,177 @@ class Criterion:
     p: float | None = None
     effect: float | None = None
     ci: tuple[float, float] | None = None
+    is_ratio: bool = False
     decides: bool = True
 
 
 # On observed numbers
 
 
-def _fewer_failures(control: Tally, arm: Tally, rules: Rules) -> State:
-    if not arm.failed and not control.failed:
+def _fewer_failures(pair: Pair) -> State:
+    if pair.nothing_failed:
         return State.UNTESTABLE
-    return State.of(arm.failed * control.n < control.failed * arm.n)
+    return State.of(pair.ours.failed * pair.control.n < pair.control.failed * pair.ours.n)
 
 
-def _no_nonfinite(control: Tally, arm: Tally, rules: Rules) -> State:
-    return State.of(not arm.nonfinite)
+def _no_nonfinite(pair: Pair) -> State:
+    return State.of(not pair.ours.nonfinite)
 
 
-def _better_loss(control: Tally, arm: Tally, rules: Rules) -> State:
-    return _compare_losses(control, arm, rules, lambda better, worse: better < worse)
+def _better_loss(pair: Pair) -> State:
+    return _compare_losses(pair, pair.scale.better)
 
 
-def _loss_within(control: Tally, arm: Tally, rules: Rules) -> State:
-    return _compare_losses(control, arm, rules, lambda better, worse: better <= max(worse, rules.loss_margin * worse))
+def _loss_within(pair: Pair) -> State:
+    return State.UNTESTABLE if pair.scale.margin is None else _compare_losses(pair, pair.scale.within)
 
 
-def _compare_losses(control: Tally, arm: Tally, rules: Rules, holds: Callable[[float, float], bool]) -> State:
-    ours, theirs = arm.median, control.median
-    if not arm.ok:
+def _compare_losses(pair: Pair, holds: Callable[[float, float], bool]) -> State:
+    least, ours, theirs = pair.rules.least_trials, pair.ours, pair.control
+    if not ours.ok:
         return State.NOT_MET
-    if not control.ok:  # by worst rank
-        return State.MET
-    if ours is None or theirs is None:
+    if len(ours.losses) < least or not theirs.n:
         return State.UNTESTABLE
-    return State.of(holds(theirs, ours) if rules.higher_is_better else holds(ours, theirs))
+    if len(theirs.losses) >= least:
+        mine, other = ours.median, theirs.median
+    else:  # over all trials, failures last
+        mine, other = (median(_with_failures(tally, pair.scale)) for tally in (ours, theirs))
+    if mine is None or other is None:
+        return State.UNTESTABLE
+    if mine == other == pair.scale.worst:  # most trials of both failed
+        return State.of(ours.ok * theirs.n > theirs.ok * ours.n)
+    return State.of(holds(mine, other))
 
 
-CRITERIA: Mapping[str, Callable[[Tally, Tally, Rules], State]] = {
+def _with_failures(tally: Tally, scale: Scale) -> list[float]:
+    """Losses of all trials: a failure is worse than any, and a success that is imputed better."""
+    return [*tally.losses, *[scale.worst] * tally.failed, *[-scale.worst] * tally.guessed]
+
+
+CRITERIA: Mapping[str, Callable[[Pair], State]] = {
     "fewer_failures": _fewer_failures,
     "better_loss": _better_loss,
-    "loss_within_10pct": _loss_within,
+    "loss_within_margin": _loss_within,
     "no_nonfinite": _no_nonfinite,
 }
 
 
-def state_of(name: str, control: Tally, arm: Tally, rules: Rules) -> State:
-    """State of a criterion."""
-    if min(control.n, arm.n) < rules.least_trials:
+def state_of(name: str, pair: Pair) -> State:
+    """State of a criterion, exclusions imputed."""
+    if pair.obstacle:
         return State.UNTESTABLE
-    state = CRITERIA[name](control, arm, rules)
-    return State.UNTESTABLE if state is not _were_all_to_end(name, control, arm, rules) else state
-
-
-def states_of(roles: Roles, tallies: Tallies, rules: Rules) -> States:
-    """State of every criterion of the candidates that were run."""
-    return {
-        (stage, arm, name): state_of(name, arms[roles.control], arms[arm], rules)
-        for stage, arms in tallies.items()
-        for arm in roles.candidates
-        if arm in arms
-        for name in roles.criteria(arm, stage)
-    }
-
-
-def why_untestable(name: str, control: Tally, arm: Tally, rules: Rules) -> str:
-    """Why a criterion can't be tested, in words; empty if it can."""
-    if state_of(name, control, arm, rules) is not State.UNTESTABLE:
-        return ""
-    if min(control.n, arm.n) < rules.least_trials:
-        return f"needs {rules.least_trials} training outcomes each, has control {control.n}, arm {arm.n}"
-    if CRITERIA[name](control, arm, rules) is not _were_all_to_end(name, control, arm, rules):
-        excluded = control.excluded + arm.excluded
-        return f"{excluded} excluded trial{'s' if excluded > 1 else ''} could change it (exclusions)"
-    return "neither failed" if name == "fewer_failures" else "the losses of the successes are not known"
-
-
-def _were_all_to_end(name: str, control: Tally, arm: Tally, rules: Rules) -> State:
-    """The state, had the arm's excluded trials failed and control's succeeded."""
     judge = CRITERIA[name]
-    if not (control.excluded or arm.excluded):
-        return judge(control, arm, rules)
-    return judge(control.excluded_as_successes(), arm.excluded_as_failures(), rules)
+    state = judge(pair)
+    if not pair.pending or state is State.UNTESTABLE:
+        return state
+    other = judge(pair.worst if state is State.MET else pair.best)
+    return state if other is state else State.UNTESTABLE
+
+
+def why_untestable(name: str, pair: Pair) -> str:
+    """Why a criterion can't be tested, in words; empty if it can."""
+    if state_of(name, pair) is not State.UNTESTABLE:
+        return ""
+    if pair.obstacle:
+        return pair.obstacle
+    if CRITERIA[name](pair) is not State.UNTESTABLE:
+        many = f"{pair.pending} trial{'s' if pair.pending > 1 else ''} without an outcome"
+        return f"{many} could change it"
+    if name == "fewer_failures":
+        return "neither failed"
+    if name == "loss_within_margin" and pair.scale.margin is None:
+        return "the study names no margin"
+    few = pair.ours.ok < pair.rules.least_trials
+    return f"only {pair.ours.ok} of {pair.ours.n} did not fail" if few else "the losses of the successes are not known"
 
 
 # With their tests
 
 
-def stage_criteria(stage: Stage, roles: Roles, rules: Rules, summaries: Mapping[str, ArmSummary]) -> list[Criterion]:
-    """Every criterion for every arm of a stage but control; ``summaries`` are those of its arms."""
-    control = Tally.of(stage.arm(roles.control))
-    arms = [arm for arm in stage.arms if arm != roles.control]
-    found = []
-    for arm in arms:
-        tally = Tally.of(stage.arm(arm))
-        for name in CRITERIA:
-            state, problem = state_of(name, control, tally, rules), why_untestable(name, control, tally, rules)
-            if min(control.n, tally.n) < rules.least_trials:
-                found.append(Criterion(stage.name, arm, name, state, problem))
-                continue
-            criterion = _tested(name, control, tally, summaries[arm], rules)
-            detail = f"{_detail(name, control, tally)}{'; ' if problem else ''}{problem}"
-            found.append(replace(criterion, state=state, detail=detail))
-    compared = roles.candidates or tuple(arms)
-    return [_with_support(c, found, compared, summaries, roles.control, rules) for c in found]
+def stage_criteria(pairs: Sequence[Pair], rules: Rules) -> list[Criterion]:
+    """Every criterion of every arm of a stage; Holm's family is all of its arms, and one untestable counts as p = 1."""
+    found: list[Criterion] = []
+    for name in CRITERIA:
+        raw = [_tested(name, pair) for pair in pairs]
+        adjusted = holm([1.0 if c.state is State.UNTESTABLE or c.p is None else c.p for c in raw])
+        found += [_with_support(c, p, rules) for c, p in zip(raw, adjusted, strict=True)]
+    order = {pair.arm: place for place, pair in enumerate(pairs)}
+    return sorted(found, key=lambda c: order[c.arm])
 
 
-def _tested(name: str, theirs: Tally, ours: Tally, arm: ArmSummary, rules: Rules) -> Criterion:
-    """Test, raw p, effect and its interval; state and detail are still open."""
-    bare = Criterion(arm.stage, arm.arm, name, State.UNTESTABLE, "")
-    if name == "no_nonfinite":
+def _with_support(criterion: Criterion, p: float, rules: Rules) -> Criterion:
+    if criterion.state is State.UNTESTABLE:
+        return replace(criterion, p=None)
+    is_met = criterion.state is State.MET
+    if criterion.p is None:
+        return replace(criterion, supported=is_met)
+    return replace(criterion, p=p, supported=is_met and p <= rules.level)
+
+
+def _tested(name: str, pair: Pair) -> Criterion:
+    """State, numbers, test and p before Holm: the larger of the observed and the worst case."""
+    state, problem = state_of(name, pair), why_untestable(name, pair)
+    detail = problem if pair.obstacle else "; ".join(filter(None, (_detail(name, pair), problem)))
+    bare = Criterion(pair.stage, pair.arm, name, state, detail)
+    if pair.obstacle or name == "no_nonfinite":
         return bare
     if name == "fewer_failures":
-        counts = (theirs.failed, theirs.n, ours.failed, ours.n)
-        reduction = theirs.failed / theirs.n - ours.failed / ours.n
-        ci = newcombe_difference(*counts)
-        return replace(bare, test="Boschloo", p=fewer_failures_p(*counts), effect=reduction, ci=ci)
-    if not theirs.ok:
-        return replace(bare, test="worst rank", p=arm.worst_rank_p)
-    margin = 1.0 if name == "better_loss" else rules.loss_margin
-    low, high = (ours.losses, theirs.losses) if rules.higher_is_better else (theirs.losses, ours.losses)
-    has_ratio = all(loss > 0 for loss in (*theirs.losses[:1], *ours.losses[:1]))  # the least of each
-    ratio = _loss_ratio(theirs.losses, ours.losses) if has_ratio else None
+        ours, theirs = pair.ours.rate, pair.control.rate
+        p = fewer_failures_raw_p(pair)
+        reduction, ci = theirs.value - ours.value, newcombe_difference(theirs, ours)
+        return replace(bare, test="Boschloo", p=p, effect=reduction, ci=ci)
+    within = name == "loss_within_margin"
+    if len(pair.control.losses) < pair.rules.least_trials:
+        p = max(_all_trials_p(pair, within), _all_trials_p(pair.worst, within) if pair.pending else 0.0)
+        return replace(bare, test="counting a failed run as worst of all", p=p)
+    effect = _effect(pair.scale, pair.ours.losses, pair.control.losses)
     return replace(
         bare,
-        test="Mann-Whitney" if name == "better_loss" else f"Mann-Whitney, margin {margin:g}",
-        p=lower_loss_p(low, high, margin),
-        effect=ratio.ratio if ratio else None,
-        ci=ratio.interval if ratio else None,
+        test="Mann-Whitney, shifted by the margin" if within else "Mann-Whitney",
+        p=pair.scale.p_better(pair.ours.losses, pair.control.losses, within=within),
+        effect=effect.value if effect else None,
+        ci=effect.interval if effect else None,
+        is_ratio=pair.scale.is_ratio,
     )
 
 
-_loss_ratio = lru_cache(maxsize=16)(hodges_lehmann_ratio)  # two criteria ask for the same one
+def fewer_failures_raw_p(pair: Pair) -> float:
+    """That the arm fails less often, before Holm: the larger of the observed and the worst case."""
+    if pair.obstacle:
+        return 1.0
+    worst = pair.worst
+    observed = fewer_failures_p(pair.control.rate, pair.ours.rate)
+    return max(observed, fewer_failures_p(worst.control.rate, worst.ours.rate)) if pair.pending else observed
 
 
-def _with_support(
-    criterion: Criterion,
-    all_criteria: Sequence[Criterion],
-    compared: Sequence[str],
-    summaries: Mapping[str, ArmSummary],
-    control: str,
-    rules: Rules,
-) -> Criterion:
-    if criterion.state is State.UNTESTABLE:
-        return replace(criterion, p=None)
-    poor = _is_poor(summaries[criterion.arm], summaries[control], rules)
-    detail = criterion.detail + ("; amplitude SSIM too far below control's (quality)" if poor else "")
-    if criterion.name == "no_nonfinite":
-        return replace(criterion, detail=detail, supported=criterion.state is State.MET and not poor)
-    family = {
-        c.arm: c.p
-        for c in all_criteria
-        if c.name == criterion.name and c.state is not State.UNTESTABLE and c.p is not None and c.arm in compared
-    }
-    p = criterion.p
-    if criterion.arm in family:
-        p = dict(zip(family, holm(list(family.values())), strict=True))[criterion.arm]
-    supported = criterion.state is State.MET and p is not None and p <= rules.alpha and not poor
-    return replace(criterion, detail=detail, p=p, supported=supported)
+def _all_trials_p(pair: Pair, within: bool) -> float:
+    ours, theirs = (_with_failures(tally, pair.scale) for tally in (pair.ours, pair.control))
+    return pair.scale.p_better(ours, theirs, within=within)
 
 
-def _is_poor(arm: ArmSummary, control: ArmSummary, rules: Rules) -> bool:
-    ours, theirs = arm.median_ssim_amp, control.median_ssim_amp
-    return ours is not None and theirs is not None and ours < theirs - rules.least_quality
+@lru_cache(maxsize=64)
+def _effect(scale: Scale, ours: tuple[float, ...], theirs: tuple[float, ...]) -> Effect | None:
+    """Two criteria and the answer ask for the same one."""
+    return scale.effect(ours, theirs)
+
+
+def _detail(name: str, pair: Pair) -> str:
+    ours, theirs = pair.ours, pair.control
+    if name == "fewer_failures":
+        return f"{_failed(ours)}, {pair.control_arm} {_failed(theirs)}"
+    if name == "no_nonfinite":
+        return f"{ours.nonfinite} of {ours.n} nonfinite"
+    mine, other = (_median_text(tally) for tally in (ours, theirs))
+    return f"{mine}, {pair.control_arm} {other}"
+
+
+def _median_text(tally: Tally) -> str:
+    if tally.median is None:
+        return f"none of {tally.n} that did not fail"
+    return f"median {tally.median:.4g} of the {tally.ok} of {tally.n} that did not fail"
 
 
 def _failed(tally: Tally) -> str:
-    upper = None if tally.failed else clopper_pearson_upper(tally.n)
-    return f"{tally.failed}/{tally.n} failed" + ("" if upper is None else f" (below {upper:.0%} at 95 %)")
-
-
-def _detail(name: str, control: Tally, arm: Tally) -> str:
-    if name == "fewer_failures":
-        return f"{_failed(arm)}, control {_failed(control)}"
-    if name == "no_nonfinite":
-        return f"{arm.nonfinite} of {arm.n} nonfinite"
-    counts = f"n_ok {arm.ok}/{arm.n}, control {control.ok}/{control.n}"
-    if not (arm.ok and control.ok):
-        return f"{'the arm' if not arm.ok else 'control'} has no success ({counts})"
-    if arm.median is None or control.median is None:
-        return counts
-    return f"medians {arm.median:.4g}, control {control.median:.4g} ({counts})"
+    if tally.failed:
+        return f"{tally.rate} failed"
+    return f"0/{tally.n} failed (at most {percent(clopper_pearson_upper(tally.n) or 1.0)})"

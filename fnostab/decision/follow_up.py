@@ -1,4 +1,4 @@
-"""Which study a verdict leads to, as the strategy has it."""
+"""Which kind of study comes after a verdict of a study with roles."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,30 +12,29 @@ __all__ = ["FollowUp", "follow_up"]
 
 @dataclass(frozen=True)
 class FollowUp:
-    """A study to run next, with the arms that it needs, and why; no arms: all of them."""
+    """What to study next, with the arms that it needs, and why; no arms: all of them.
 
-    study: Literal["stage_b", "layerscale", "crash_hunt"]
+    Attributes:
+        kind: Stage B; another remedy, since nothing helps there; or a depth at which control fails.
+    """
+
+    kind: Literal["stage_b", "another_remedy", "where_control_fails"]
     why: str
     arms: tuple[str, ...] = ()
 
 
 def follow_up(verdict: Verdict, roles: Roles) -> FollowUp | None:
-    """The study that comes after a verdict on Stage A, or on both stages; None if the chain ends with it.
-
-    Stage B, with what deserves it and has not run there. Then LayerScale if nothing helps at depth. Then
-    the search for a depth at which control fails, if it failed nowhere at Stage A's.
-    """
-    deep = {summary.arm for summary in verdict.arms if summary.stage == "b"}
-    if not deep.issuperset(verdict.stage_b):
-        first = f"{verdict.winner} won Stage A" if verdict.winner else f"the verdict says: {verdict.next_step}"
+    """The study that comes after a verdict on Stage A, or on both stages; None if the chain ends with it."""
+    if verdict.stage_b:
+        first = f"{verdict.winner} won Stage A" if verdict.winner else "Stage A leaves it open"
         why = f"{first}; arms that are not out: {', '.join(verdict.stage_b)}"
         return FollowUp("stage_b", why, verdict.stage_b)
     if verdict.name is VerdictName.PIVOT:
-        return FollowUp("layerscale", verdict.reason)
+        return FollowUp("another_remedy", verdict.reason)
     if roles.candidates and all(_fails_deep(verdict, roles, arm) for arm in roles.candidates):
-        return FollowUp("layerscale", f"every candidate fails the deep test: {', '.join(roles.candidates)}")
+        return FollowUp("another_remedy", f"every candidate fails the deep test: {', '.join(roles.candidates)}")
     if not any(s.n_failed for s in verdict.arms if s.stage == "a" and s.arm == roles.control):
-        return FollowUp("crash_hunt", f"{roles.control} never failed at the depth of Stage A: nothing to cure there")
+        return FollowUp("where_control_fails", f"{roles.control} never failed in Stage A: nothing to cure there")
     return None
 
 

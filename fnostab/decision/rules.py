@@ -1,15 +1,18 @@
 """Who is compared with whom, by which numbers."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from fnostab.errors import DecisionError
-from fnostab.ptychography.settings import MonitorConfig
+from fnostab.record.trial import Measure
 
 __all__ = ["ARCHITECTURE_A", "ARCHITECTURE_B", "CLIPPING", "Roles", "Rules"]
 
 ARCHITECTURE_A = ("fewer_failures", "better_loss", "no_nonfinite")
 ARCHITECTURE_B = ("fewer_failures", "no_nonfinite")
-CLIPPING = ("fewer_failures", "loss_within_10pct")
+CLIPPING = ("fewer_failures", "loss_within_margin")
+SHRINKS = 4  # times, what is left of alpha at each look that was not planned
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,11 @@ class Roles:
         if len(set(parts)) < len(parts):
             raise DecisionError(f"roles: {', '.join(parts)}: each part needs an arm of its own")
 
+    @classmethod
+    def of(cls, study: Any) -> "Roles":
+        """The roles of anything with the ``control`` and ``roles`` of a `StudySpec`."""
+        return cls(study.control, study.roles.get("architecture"), study.roles.get("clipping"))
+
     @property
     def candidates(self) -> tuple[str, ...]:
         """The arms that a verdict can choose."""
@@ -46,22 +54,63 @@ class Rules:
     """Numbers that a decision rests on.
 
     Attributes:
-        alpha: of every test, one-sided.
-        loss_margin: how many times control's loss still counts as no worse.
-        higher_is_better: direction of the primary metric.
+        alpha: of every family of tests, one-sided, at the first look.
+        metric: its name in sentences.
+        higher_is_better: direction of the metric.
+        margin: by how much the metric may be worse and still count as no worse: a share where lower is better and
+            all values are above 0, else in its units; None if the study names none.
+        measures: of quality, by name.
+        smallest_effect: reduction of the failure rate that is worth having.
+        free_lengths: whether arms may run different numbers of steps.
+        look: 1 for the first verdict on the study, k if k - 1 were recorded on fewer seeds.
+        looks_planned: whether alpha is that of each of several planned looks, and does not shrink.
         least_trials: training outcomes of control and of an arm below which nothing is tested.
-        least_quality: how far an arm's median amplitude SSIM may lie below control's.
         grad_bound: p99 over median of the gradient norm in the last half of a run.
-        collapse_threshold: amplitude spread below which trials were called collapsed.
-        pivot_reduction: a verdict that nothing helps is supported only if every candidate's
-            failure reduction is below this with 95 % confidence.
     """
 
     alpha: float = 0.05
-    loss_margin: float = 1.10
+    metric: str = "loss"
     higher_is_better: bool = False
+    margin: float | None = 0.1
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    smallest_effect: float = 0.2
+    free_lengths: bool = False
+    look: int = 1
+    looks_planned: bool = False
     least_trials: int = 3
-    least_quality: float = 0.02
     grad_bound: float = 10.0
-    collapse_threshold: float = MonitorConfig().collapsed_spread
-    pivot_reduction: float = 0.2
+
+    @classmethod
+    def of(cls, study: Any, *, look: int | None = None, looks_planned: bool | None = None) -> "Rules":
+        """The rules of anything with the attributes of a `StudySpec`.
+
+        Its looks were planned if it says so: by ``looks``, the seeds at each, or by ``looks_planned`` of a table.
+        """
+        known_look = getattr(study, "look", 1)
+        known_plan = getattr(study, "looks_planned", False) or bool(getattr(study, "looks", ()))
+        return cls(
+            alpha=study.alpha,
+            metric="loss" if "loss" in study.metric.name else study.metric.name,
+            higher_is_better=study.metric.higher_is_better,
+            margin=study.margin,
+            measures=dict(study.measures),
+            smallest_effect=study.smallest_effect,
+            free_lengths=study.lengths == "free",
+            look=known_look if look is None else look,
+            looks_planned=known_plan if looks_planned is None else looks_planned,
+        )
+
+    @property
+    def better(self) -> str:
+        """The direction of the metric, in a word."""
+        return "higher" if self.higher_is_better else "lower"
+
+    @property
+    def level(self) -> float:
+        """Alpha of this look."""
+        return self.alpha if self.looks_planned else self.alpha / SHRINKS ** (self.look - 1)
+
+    @property
+    def next_level(self) -> float:
+        """Alpha of the look after this one."""
+        return self.alpha if self.looks_planned else self.level / SHRINKS

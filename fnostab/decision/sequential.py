@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fnostab.decision.criteria import stage_criteria
+from fnostab.decision.pairs import pairs_of
 from fnostab.decision.rules import Roles, Rules
-from fnostab.decision.tally import Stage, Tally, summarise
+from fnostab.decision.tally import Stage
+from fnostab.decision.words import failures, p_text, percent
 from fnostab.stats.design import predictive_power
+from fnostab.stats.rate import Rate
 from fnostab.stats.sequential import FUTILE_POWER, sequential_alpha
 
 __all__ = ["ArmAtLook", "Standing", "judge_look", "look_alpha"]
@@ -31,25 +34,24 @@ class ArmAtLook:
     """What a look says of a candidate.
 
     Attributes:
-        failed: of ``n`` training outcomes; control's beside it.
+        rate: failures of the arm; ``control`` beside it.
         p: of `fewer_failures` after Holm; None if it can't be tested.
         predictive_power: that it is significant at the last look; None if it is decided.
     """
 
     arm: str
     standing: Standing
-    failed: int
-    n: int
-    control_failed: int
-    control_n: int
+    rate: Rate
+    control: Rate
     p: float | None
     predictive_power: float | None
 
     def __str__(self) -> str:
-        counts = f"{self.arm}: {self.failed}/{self.n} failed, control {self.control_failed}/{self.control_n}"
-        p = "" if self.p is None else f", p = {self.p:.3g}"
-        chance = "" if self.predictive_power is None else f", predictive power {self.predictive_power:.2f}"
-        return f"{counts}{p}{chance}: {self.standing}"
+        counts = f"{self.arm}: {failures(self.rate)} failed, {failures(self.control)} of control"
+        p = "" if self.p is None else f" ({p_text(self.p)})"
+        chance = self.predictive_power
+        last = "" if chance is None else f"; {percent(chance)} chance of fewer failures at the last look"
+        return f"{counts}{p}{last}: {self.standing}"
 
 
 def look_alpha(looks: Sequence[int], alpha: float, candidates: int) -> float:
@@ -70,24 +72,22 @@ def judge_look(roles: Roles, stage: Stage, rules: Rules, *, seeds: int, last: in
     Args:
         roles: which arms are compared.
         stage: the trials; those with a seed of ``seeds`` or above are not looked at.
-        rules: whose alpha is `look_alpha`.
+        rules: whose alpha is `look_alpha` for all arms of the stage, with planned looks.
         seeds: per arm at this look.
         last: per arm at the last one.
     """
     seen = Stage(stage.name, tuple(trial for trial in stage.trials if trial.seed < seeds))
-    summaries = {arm: summarise(seen, arm, roles.control) for arm in seen.arms}
-    criteria = {c.arm: c for c in stage_criteria(seen, roles, rules, summaries) if c.name == "fewer_failures"}
-    candidates = roles.candidates or tuple(arm for arm in seen.arms if arm != roles.control)
-    control = Tally.of(seen.arm(roles.control))
+    pairs = pairs_of(seen, roles.control, rules)
+    criteria = {c.arm: c for c in stage_criteria(pairs, rules) if c.name == "fewer_failures"}
     found = []
-    for arm in candidates:
-        if arm not in criteria:
+    for pair in pairs:
+        if roles.candidates and pair.arm not in roles.candidates:
             continue
-        tally, criterion = Tally.of(seen.arm(arm)), criteria[arm]
-        counts = (control.failed, control.n, tally.failed, tally.n)
+        criterion = criteria[pair.arm]
         standing, chance = Standing.DECIDED, None
-        if not (criterion.p is not None and criterion.p <= rules.alpha):
-            chance = predictive_power(*counts, extra=last - seeds, alpha=rules.alpha / len(candidates))
+        if not (criterion.p is not None and criterion.p <= rules.level):
+            alpha = rules.level / pair.family
+            chance = predictive_power(pair.control.rate, pair.ours.rate, extra=last - seeds, alpha=alpha)
             standing = Standing.FUTILE if chance < FUTILE_POWER else Standing.OPEN
-        found.append(ArmAtLook(arm, standing, tally.failed, tally.n, *counts[:2], criterion.p, chance))
+        found.append(ArmAtLook(pair.arm, standing, pair.ours.rate, pair.control.rate, criterion.p, chance))
     return found

@@ -102,7 +102,7 @@ def _points(stage: Stage, arms: Mapping[str, float]) -> list[StressPoint]:
     for arm, value in arms.items():
         trials = stage.arm(arm)
         if trials:
-            tally = Tally.of(trials)
+            tally = Tally.of(stage, arm)
             outcomes = dict(Counter(str(trial.outcome) for trial in trials))
             points.append(StressPoint(value, tally.failed, tally.n, wilson(tally.failed, tally.n), outcomes))
     return points

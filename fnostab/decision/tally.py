@@ -1,41 +1,67 @@
 """What one arm did in one stage, as numbers."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from fnostab.record.outcomes import EXCLUDED, Outcome
 from fnostab.record.table import TrialRow
-from fnostab.stats.losses import matched_ratio, worst_rank
+from fnostab.stats.interval import Interval
+from fnostab.stats.losses import lower_loss_p, matched_ratio
 from fnostab.stats.proportions import clopper_pearson_upper, wilson
+from fnostab.stats.rate import Rate
 
 __all__ = ["ArmSummary", "Stage", "Tally", "median", "summarise"]
 
-MOST_NAMED = 8  # seeds in a line
+MISSING = "missing"  # in place of an outcome: there is no trial any more
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The trials of one stage: ``a`` at standard depth, ``b`` the deep stress test."""
+    """The trials of one stage: ``a``, or ``b`` for the deep stress test of a study that has two.
+
+    Attributes:
+        known_missing: by arm, seeds that the study should have and has not, as far as its record says.
+    """
 
     name: str
     trials: tuple[TrialRow, ...]
+    known_missing: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def _by_arm(self) -> dict[str, list[TrialRow]]:
+        by_arm: dict[str, list[TrialRow]] = {}
+        for trial in self.trials:
+            by_arm.setdefault(trial.arm, []).append(trial)
+        return by_arm
 
     def arm(self, name: str) -> list[TrialRow]:
         """Trials of one arm."""
-        return [trial for trial in self.trials if trial.arm == name]
+        return self._by_arm.get(name, [])
 
     @property
     def arms(self) -> list[str]:
         """Names of the arms that were run, in order of appearance."""
-        return list(dict.fromkeys(trial.arm for trial in self.trials))
+        return list(self._by_arm)
 
     @property
     def outcomes(self) -> dict[str, Counter[str]]:
         """How often each outcome, by arm."""
         return {arm: Counter(str(trial.outcome) for trial in self.arm(arm)) for arm in self.arms}
+
+    def missing(self, arm: str) -> tuple[int, ...]:
+        """Seeds of an arm that are gone: those that the record names, and gaps where all arms run the same seeds."""
+        seeds = {trial.seed for trial in self.arm(arm)}
+        gaps: set[int] = set()
+        for other in self.arms:
+            theirs = {trial.seed for trial in self.arm(other)}
+            if seeds and seeds < theirs:
+                gaps |= {seed for seed in theirs - seeds if min(seeds) < seed < max(seeds)}
+        return tuple(sorted(gaps | (set(self.known_missing.get(arm, ())) - seeds)))
 
 
 @dataclass(frozen=True)
@@ -43,28 +69,38 @@ class Tally:
     """What criteria are judged on.
 
     Attributes:
-        ok: trials that succeeded.
+        ok: trials that did not fail.
         failed: trials whose training failed.
         nonfinite: those of them that went nonfinite.
-        excluded: trials without a training outcome.
+        pending: trials without a training outcome: excluded, running or missing.
         losses: of the successes that have one, sorted.
+        steps: that a trial was to run, the median; None if it is not known.
+        measures: of the successes, by name.
     """
 
     ok: int
     failed: int
-    nonfinite: int
-    excluded: int
-    losses: tuple[float, ...]
+    nonfinite: int = 0
+    pending: int = 0
+    losses: tuple[float, ...] = ()
+    steps: float | None = None
+    measures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    guessed: int = 0  # of ok, those that are imputed
 
     @classmethod
-    def of(cls, trials: Sequence[TrialRow]) -> "Tally":
-        """Count trials."""
+    def of(cls, stage: Stage, arm: str) -> "Tally":
+        """Count the trials of an arm."""
+        trials = stage.arm(arm)
+        successes = [t for t in trials if t.outcome is Outcome.CONVERGED]
+        names = dict.fromkeys(name for t in successes for name in t.measures)
         return cls(
-            ok=sum(t.counts and not t.failed for t in trials),
+            ok=len(successes),
             failed=sum(t.failed for t in trials),
             nonfinite=sum(t.outcome is Outcome.NONFINITE for t in trials),
-            excluded=sum(t.excluded for t in trials),
-            losses=tuple(sorted(t.loss for t in trials if t.outcome is Outcome.CONVERGED and t.loss is not None)),
+            pending=sum(not t.counts for t in trials) + len(stage.missing(arm)),
+            losses=tuple(sorted(t.loss for t in successes if t.loss is not None)),
+            steps=_steps(trials),
+            measures={n: tuple(t.measures[n] for t in successes if n in t.measures) for n in names},
         )
 
     @property
@@ -73,18 +109,22 @@ class Tally:
         return self.ok + self.failed
 
     @property
+    def rate(self) -> Rate:
+        """Failures of those."""
+        return Rate(self.failed, self.n)
+
+    @property
     def median(self) -> float | None:
-        """Of the losses, which are sorted: `changed_outcomes_to_flip` asks thousands of times."""
-        n = len(self.losses)
-        return (self.losses[(n - 1) // 2] + self.losses[n // 2]) / 2 if n else None
+        """Of the losses of the successes."""
+        return median(self.losses)
 
-    def excluded_as_failures(self) -> "Tally":
-        """The same, had the excluded trials failed."""
-        return replace(self, failed=self.failed + self.excluded, excluded=0)
+    def had_failed(self) -> "Tally":
+        """The same, had the pending trials failed."""
+        return replace(self, failed=self.failed + self.pending, pending=0)
 
-    def excluded_as_successes(self) -> "Tally":
-        """The same, had the excluded trials succeeded, at losses that nobody knows."""
-        return replace(self, ok=self.ok + self.excluded, excluded=0)
+    def had_succeeded(self) -> "Tally":
+        """The same, had the pending trials succeeded, at losses that nobody knows."""
+        return replace(self, ok=self.ok + self.pending, guessed=self.pending, pending=0)
 
 
 @dataclass(frozen=True)
@@ -95,10 +135,11 @@ class ArmSummary:
         n: trials with a training outcome; ``failure_rate`` is over these.
         failure_rate_ci: Wilson, 95 %.
         failure_rate_upper: Clopper-Pearson's one-sided 95 % bound, where none failed; None elsewhere.
-        median: of the primary metric over the ``n_ok`` successes only, as is ``iqr``.
+        median: of the metric over the ``n_ok`` successes only, as is ``iqr``.
+        measures: medians of the measures of quality, over the successes.
         matched_ratio: median ratio to control over the ``matched_pairs`` seeds at which both succeeded.
-        worst_rank_p: that the arm is better when failures rank below every success; one-sided.
-        left_out: seeds of the trials without a training outcome, by outcome.
+        worst_rank_p: that the arm is better, counting a failed run as worst of all; one-sided.
+        left_out: seeds of the trials without a training outcome, by outcome; ``missing`` for those that are gone.
     """
 
     stage: str
@@ -109,66 +150,46 @@ class ArmSummary:
     n_excluded: int
     n_running: int
     failure_rate: float | None
-    failure_rate_ci: tuple[float, float] | None
+    failure_rate_ci: Interval | None
     failure_rate_upper: float | None
     median: float | None
     iqr: tuple[float, float] | None
+    measures: Mapping[str, float]
     matched_ratio: float | None
     matched_pairs: int
     worst_rank_p: float | None
-    median_ssim_amp: float | None
     median_failure_step: float | None
     outcomes: Mapping[str, int]
     left_out: Mapping[str, tuple[int, ...]]
 
-    @property
-    def excluded_line(self) -> str | None:
-        """The trials that took no part, with the failure rate that counts them in; None if all did."""
-        if not self.left_out:
-            return None
-        counts = ", ".join(f"{len(seeds)} {outcome} ({_named(seeds)})" for outcome, seeds in self.left_out.items())
-        if not self.n:
-            return f"Stage {self.stage.upper()}, {self.arm}: no training outcome: {counts}"
-        line = f"Stage {self.stage.upper()}, {self.arm}: {counts} take no part in the rate of {self.n_failed}/{self.n}"
-        if not self.n_excluded:
-            return line
-        as_failures = f"{self.n_failed + self.n_excluded}/{self.n + self.n_excluded}"
-        return f"{line}; with those that ended counted as failures it would be {as_failures}"
-
 
 def summarise(stage: Stage, arm: str, control: str, *, higher_is_better: bool = False) -> ArmSummary:
     """Count and describe the trials of one arm, beside ``control``."""
-    trials, of_control = stage.arm(arm), stage.arm(control)
-    tally = Tally.of(trials)
-    successes = [t for t in trials if t.outcome is Outcome.CONVERGED]
-    pairs = {"control_by_seed": _by_seed(of_control), "arm_by_seed": _by_seed(trials)}
+    trials, tally = stage.arm(arm), Tally.of(stage, arm)
+    pairs = {"control_by_seed": _by_seed(stage.arm(control)), "arm_by_seed": _by_seed(trials)}
     has_ratio = arm != control and all(loss > 0 for losses in pairs.values() for loss in losses.values())
     matched = matched_ratio(**pairs) if has_ratio else None
-    ranked = [_ranked(each, higher_is_better) for each in (of_control, trials)]
+    of_control, of_arm = (_ranked(each, higher_is_better) for each in (stage.arm(control), trials))
     return ArmSummary(
         stage=stage.name,
         arm=arm,
         n=tally.n,
         n_ok=tally.ok,
         n_failed=tally.failed,
-        n_excluded=tally.excluded,
+        n_excluded=sum(t.excluded for t in trials),
         n_running=sum(t.outcome is Outcome.RUNNING for t in trials),
-        failure_rate=tally.failed / tally.n if tally.n else None,
+        failure_rate=tally.rate.value if tally.n else None,
         failure_rate_ci=wilson(tally.failed, tally.n),
         failure_rate_upper=None if tally.failed else clopper_pearson_upper(tally.n),
         median=tally.median,
         iqr=(float(np.quantile(tally.losses, 0.25)), float(np.quantile(tally.losses, 0.75))) if tally.losses else None,
+        measures={name: float(np.median(values)) for name, values in tally.measures.items()},
         matched_ratio=matched.ratio if matched else None,
         matched_pairs=matched.n_pairs if matched else 0,
-        worst_rank_p=None if arm == control else worst_rank(*ranked).p,
-        median_ssim_amp=median([t.ssim_amp for t in successes if t.ssim_amp is not None]),
+        worst_rank_p=None if arm == control else lower_loss_p(of_control, of_arm),
         median_failure_step=median([t.failure_step for t in trials if t.failed and t.failure_step is not None]),
         outcomes=dict(Counter(str(t.outcome) for t in trials)),
-        left_out={
-            str(outcome): seeds
-            for outcome in (*EXCLUDED, Outcome.RUNNING)
-            if (seeds := tuple(t.seed for t in trials if t.outcome is outcome))
-        },
+        left_out=_left_out(stage, arm),
     )
 
 
@@ -177,23 +198,27 @@ def median(values: Sequence[float]) -> float | None:
     return float(np.median(values)) if values else None
 
 
-def _named(seeds: Sequence[int]) -> str:
-    """``seed 3``, or as many of them as a line bears."""
-    shown = ", ".join(map(str, seeds[:MOST_NAMED]))
-    return f"seed{'s' if len(seeds) > 1 else ''} {shown}{', ...' if len(seeds) > MOST_NAMED else ''}"
+def _left_out(stage: Stage, arm: str) -> dict[str, tuple[int, ...]]:
+    found = {
+        str(outcome): tuple(t.seed for t in stage.arm(arm) if t.outcome is outcome)
+        for outcome in (*EXCLUDED, Outcome.RUNNING)
+    }
+    return {outcome: seeds for outcome, seeds in (*found.items(), (MISSING, stage.missing(arm))) if seeds}
+
+
+def _steps(trials: Sequence[TrialRow]) -> float | None:
+    """Scheduled steps where they were recorded, else the last step of trials that did not fail: medians."""
+    scheduled = [t.scheduled_steps for t in trials if t.scheduled_steps is not None]
+    last = [t.last_step for t in trials if t.outcome is Outcome.CONVERGED and t.last_step is not None]
+    return median(scheduled or last)
 
 
 def _by_seed(trials: Sequence[TrialRow]) -> dict[int, float]:
     return {t.seed: t.loss for t in trials if t.outcome is Outcome.CONVERGED and t.loss is not None}
 
 
-def _ranked(trials: Sequence[TrialRow], higher_is_better: bool) -> list[tuple[bool, float]]:
-    """(failed, value) as `worst_rank` takes them; a failure without a step counts as the earliest."""
+def _ranked(trials: Sequence[TrialRow], higher_is_better: bool) -> list[float]:
+    """Losses where lower is better, and infinity for a failure."""
     sign = -1 if higher_is_better else 1
-    pairs: list[tuple[bool, float]] = []
-    for t in trials:
-        if t.failed:
-            pairs.append((True, float(t.failure_step or 0)))
-        elif t.counts and t.loss is not None:
-            pairs.append((False, sign * t.loss))
-    return pairs
+    losses = [sign * t.loss for t in trials if t.outcome is Outcome.CONVERGED and t.loss is not None]
+    return [*losses, *(math.inf for t in trials if t.failed)]

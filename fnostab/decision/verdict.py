@@ -1,199 +1,138 @@
-"""The verdict: GOLD, SILVER, PIVOT or INCONCLUSIVE, in this order of precedence.
+"""The answer of every arm, and the verdict of a study with roles: GOLD, SILVER, PIVOT or INCONCLUSIVE.
 
-GOLD: the architecture arm meets its criteria at both depths. SILVER: it failed one of them, and the
-clipping arm meets its own. PIVOT: control fails in the deep stage, and so does every candidate.
-INCONCLUSIVE otherwise, with what blocks and what to do next.
+GOLD: the architecture arm meets its criteria in both stages. SILVER: it failed one of them, and the clipping arm
+meets its own. PIVOT: control fails in the deep stage, and no candidate fails less often there. INCONCLUSIVE
+otherwise. A study without roles has answers only.
 """
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from fnostab.decision.advice import blocking, next_step, not_out, seeds_step
-from fnostab.decision.criteria import Criterion, State, States, Tallies, stage_criteria, states_of
-from fnostab.decision.deep import deep_reports
+from fnostab.decision.answers import Answer, AnswerName, stage_answers
+from fnostab.decision.conclusion import Conclusion, VerdictName, conclude
+from fnostab.decision.criteria import Criterion, stage_criteria
+from fnostab.decision.next_step import NextStep, next_step
+from fnostab.decision.outlook import with_outlook
+from fnostab.decision.pairs import pairs_of
+from fnostab.decision.reports import deep_reports
 from fnostab.decision.rules import Roles, Rules
-from fnostab.decision.tally import ArmSummary, Stage, Tally, summarise
+from fnostab.decision.sentences import sentence
+from fnostab.decision.tally import ArmSummary, Stage, summarise
+from fnostab.decision.words import and_list
 from fnostab.errors import DecisionError
 
-__all__ = ["Conclusion", "Verdict", "VerdictName", "conclude", "decide"]
-
-
-class VerdictName(StrEnum):
-    """What the decision logic makes of a study."""
-
-    GOLD = "GOLD"
-    SILVER = "SILVER"
-    PIVOT = "PIVOT"
-    INCONCLUSIVE = "INCONCLUSIVE"
-
-
-@dataclass(frozen=True)
-class Conclusion:
-    """A verdict's name, why, what to do, and the criteria (stage, arm, name) that it rests on.
-
-    Of an INCONCLUSIVE one, why and what to do are left to `blocking` and `next_step`, which take their time.
-    """
-
-    name: VerdictName
-    reason: str = ""
-    next_step: str = ""
-    rests_on: tuple[tuple[str, str, str], ...] = ()
+__all__ = ["Verdict", "VerdictName", "decide"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict with everything that it rests on.
+    """What a study says, with everything that it rests on.
 
     Attributes:
-        supported: whether every criterion that it rests on is; None if it is INCONCLUSIVE.
+        name: None of a study without roles.
+        supported: whether the tests support it; None if it is INCONCLUSIVE, or there is none.
+        reason: why, in words; empty without roles.
+        next: what to do.
         winner: the arm that it chooses; None if it chooses none.
-        stage_b: control and the arms that deserve the deep test: what a chosen one is to be tested with, or what
-            an INCONCLUSIVE one asks for; empty if something else comes next.
-        best: a line for each stage: fewest failures, lowest loss.
+        stage_b: control and the arms that deserve the deep test; empty if something else comes next.
+        arms: of each stage, control first as it was run.
+        answers: of every arm but control.
+        sentences: one for each answer.
     """
 
-    name: VerdictName
+    name: VerdictName | None
     supported: bool | None
     reason: str
-    next_step: str
+    next: NextStep
     winner: str | None
     stage_b: tuple[str, ...]
     arms: tuple[ArmSummary, ...]
     criteria: tuple[Criterion, ...]
-    best: tuple[str, ...]
+    answers: tuple[Answer, ...]
+    sentences: tuple[str, ...]
+    rules: Rules
+
+    @property
+    def headline(self) -> str:
+        """The verdict in a few words: GOLD, leaning SILVER (could be luck), or which arms help."""
+        if self.name is None:
+            helping = [answer.arm for answer in self.answers if answer.helps]
+            if helping:
+                return f"{and_list(helping)} help{'s' if len(helping) == 1 else ''}"
+            return "no arm is shown to help"
+        return f"leaning {self.name} (could be luck)" if self.supported is False else str(self.name)
+
+    @property
+    def next_step(self) -> str:
+        """What to do, in words."""
+        return self.next.text
+
+    @property
+    def exit_code(self) -> int:
+        """Status of `fnostab decide --exit-code`.
+
+        With roles 0, 10 and 20 for a supported GOLD, SILVER and PIVOT; without, 0 where an arm helps, 10 where one
+        does only at a cost, 20 where none does and that is shown. 30 for anything else.
+        """
+        if self.name is not None:
+            codes = {VerdictName.GOLD: 0, VerdictName.SILVER: 10, VerdictName.PIVOT: 20}
+            return codes.get(self.name, 30) if self.supported else 30
+        if any(a.name is AnswerName.HELPS for a in self.answers):
+            return 0
+        if any(a.helps for a in self.answers):
+            return 10
+        return 20 if self.answers and all(a.is_no for a in self.answers) else 30
+
+    def answer(self, arm: str, stage: str = "a") -> Answer | None:
+        """The answer of an arm; None if it was not run."""
+        return next((a for a in self.answers if (a.stage, a.arm) == (stage, arm)), None)
 
 
-def decide(
-    roles: Roles,
-    stage_a: Stage,
-    stage_b: Stage | None = None,
-    *,
-    rules: Rules | None = None,
-    require_support: bool = False,
-) -> Verdict:
-    """Apply the decision logic to the trials of Stage A and, if it was run, of Stage B.
+def decide(roles: Roles, stage_a: Stage, stage_b: Stage | None = None, *, rules: Rules | None = None) -> Verdict:
+    """Answer for every arm of Stage A and, if it was run, of Stage B, and apply the decision logic to both.
 
     Args:
         roles: which arms play which part.
-        stage_a: at standard depth.
+        stage_a: the study's trials.
         stage_b: the deep stress test.
         rules: numbers that the decision rests on.
-        require_support: turn a verdict that its tests do not support into INCONCLUSIVE.
 
     Raises:
-        DecisionError: a stage has no trial of control, or holds a trial twice.
+        DecisionError: a stage has no trial of control or holds a trial twice, or Stage B repeats Stage A.
     """
     rules = rules or Rules()
     stages = {stage.name: stage for stage in (stage_a, stage_b) if stage is not None}
     for stage in stages.values():
         _check(stage, roles)
+    repeats = _repeated(stage_a, stage_b, roles.control) if stage_b else {}
+    pairs = {name: pairs_of(s, roles.control, rules, repeats if name == "b" else None) for name, s in stages.items()}
+    criteria: list[Criterion] = []
+    answers: list[Answer] = []
+    for each in pairs.values():
+        of_stage = stage_criteria(each, rules)
+        criteria += of_stage
+        answers += with_outlook(stage_answers(each, of_stage, rules), each)
     summaries = {
         name: {arm: summarise(s, arm, roles.control, higher_is_better=rules.higher_is_better) for arm in s.arms}
         for name, s in stages.items()
     }
-    criteria = [c for name, stage in stages.items() for c in stage_criteria(stage, roles, rules, summaries[name])]
+    conclusion = conclude(roles, stages, criteria, answers, rules) if roles.candidates else Conclusion()
+    step = next_step(roles, stages, pairs, answers, conclusion)
     if stage_b is not None:
         criteria += deep_reports(stage_b, summaries["a"], summaries["b"], rules)
-    tallies = {name: {arm: Tally.of(stage.arm(arm)) for arm in stage.arms} for name, stage in stages.items()}
-    conclusion = conclude(roles, tallies, rules)
-    supported = _supported(conclusion, roles, criteria, rules)
-    winners = {VerdictName.GOLD: roles.architecture, VerdictName.SILVER: roles.clipping}
-    winner = winners.get(conclusion.name)
-    deserving = not_out(roles, tallies, rules) if winner else ()
-    if conclusion.name is VerdictName.INCONCLUSIVE:
-        step = next_step(roles, tallies, rules)
-        conclusion = replace(conclusion, reason=blocking(roles, tallies, rules), next_step=step.text)
-        deserving = step.stage_b
-    elif require_support and not supported:
-        conclusion = Conclusion(
-            VerdictName.INCONCLUSIVE,
-            f"{conclusion.name} on the observed numbers, but unsupported: {_unsupported(conclusion, criteria, rules)}",
-            seeds_step(roles, tallies, rules),
-        )
-        supported = winner = None
-        deserving = ()
     return Verdict(
         name=conclusion.name,
-        supported=supported,
+        supported=conclusion.supported,
         reason=conclusion.reason,
-        next_step=conclusion.next_step,
-        winner=winner,
-        stage_b=deserving,
+        next=step,
+        winner=conclusion.winner,
+        stage_b=step.stage_b,
         arms=tuple(summary for of_stage in summaries.values() for summary in of_stage.values()),
         criteria=tuple(criteria),
-        best=tuple(_best(name, list(of_stage.values()), rules) for name, of_stage in summaries.items()),
-    )
-
-
-def conclude(roles: Roles, tallies: Tallies, rules: Rules) -> Conclusion:
-    """The verdict on observed numbers alone."""
-    if not roles.candidates:
-        return Conclusion(VerdictName.INCONCLUSIVE)
-    states = states_of(roles, tallies, rules)
-    architecture, clipping = roles.architecture, roles.clipping
-
-    def keys(arm: str | None, stages: str) -> list[tuple[str, str, str]]:
-        return [(stage, arm, name) for stage in stages for name in roles.criteria(arm, stage)] if arm else []
-
-    of_architecture = keys(architecture, "ab")
-    if of_architecture and all(states.get(key) is State.MET for key in of_architecture):
-        reason = (
-            f"{architecture} fails less than control at both depths, reaches a lower loss, and never went nonfinite"
-        )
-        next_step = f"make {architecture} the default architecture"
-        return Conclusion(VerdictName.GOLD, reason, next_step, tuple(of_architecture))
-
-    architecture_failed = any(states.get(key) is State.NOT_MET for key in of_architecture)
-    clipping_helps = all(states.get(key) is State.MET for key in keys(clipping, "a"))
-    clipping_fails_deep = any(states.get(key) is State.NOT_MET for key in keys(clipping, "b"))
-    if clipping and architecture_failed and clipping_helps and not clipping_fails_deep:
-        reason = f"{architecture} failed, while {clipping} fails less than control at a loss within the margin"
-        return Conclusion(
-            VerdictName.SILVER, reason, f"make {clipping} the training policy", tuple(keys(clipping, "a"))
-        )
-
-    if _nothing_helps_deep(roles, tallies, states, rules):
-        reason = f"control fails in Stage B, and no candidate cures it ({', '.join(roles.candidates)})"
-        return Conclusion(VerdictName.PIVOT, reason, "investigate LayerScale (explicit depth damping)")
-    return Conclusion(VerdictName.INCONCLUSIVE)
-
-
-def _nothing_helps_deep(roles: Roles, tallies: Tallies, states: States, rules: Rules) -> bool:
-    deep = tallies.get("b")
-    if deep is None or not deep[roles.control].failed:
-        return False
-    if not any(arm in deep and deep[arm].n >= rules.least_trials for arm in roles.candidates):
-        return False
-    stage_of = {arm: "b" if arm in deep else "a" for arm in roles.candidates}
-    return all(
-        any(states.get((stage, arm, name)) is State.NOT_MET for name in roles.criteria(arm, stage))
-        for arm, stage in stage_of.items()
-    )
-
-
-def _supported(conclusion: Conclusion, roles: Roles, criteria: Iterable[Criterion], rules: Rules) -> bool | None:
-    by_key = {(c.stage, c.arm, c.name): c for c in criteria}
-    if conclusion.name is VerdictName.INCONCLUSIVE:
-        return None
-    if conclusion.name is VerdictName.PIVOT:
-        reductions = [
-            by_key.get(("b", arm, "fewer_failures"), by_key.get(("a", arm, "fewer_failures")))
-            for arm in roles.candidates
-        ]
-        return all(c is not None and c.ci is not None and c.ci[1] < rules.pivot_reduction for c in reductions)
-    return all(by_key[key].supported for key in conclusion.rests_on)
-
-
-def _unsupported(conclusion: Conclusion, criteria: Iterable[Criterion], rules: Rules) -> str:
-    """The criteria for which a verdict is not supported."""
-    if conclusion.name is VerdictName.PIVOT:
-        return f"a failure rate lower by {rules.pivot_reduction:g} is not ruled out for every candidate"
-    return ", ".join(
-        f"{c.name} of {c.arm} in Stage {c.stage.upper()}" + ("" if c.p is None else f" (p = {c.p:.3g})")
-        for c in criteria
-        if (c.stage, c.arm, c.name) in conclusion.rests_on and not c.supported
+        answers=tuple(answers),
+        sentences=tuple(sentence(answer, rules) for answer in answers),
+        rules=rules,
     )
 
 
@@ -209,14 +148,27 @@ def _check(stage: Stage, roles: Roles) -> None:
         raise DecisionError(f"Stage {stage.name.upper()} has arm {arm!r} with seed {seed} twice: keep one of them")
 
 
-def _best(stage: str, summaries: list[ArmSummary], rules: Rules) -> str:
-    ran = [s for s in summaries if s.n]
-    if not ran:
-        return f"Stage {stage.upper()}: no training outcome"
-    fewest = min(ran, key=lambda s: s.failure_rate or 0.0)
-    line = f"Stage {stage.upper()}: fewest failures {fewest.arm} ({fewest.n_failed}/{fewest.n})"
-    medians = [(s.median, s) for s in ran if s.median is not None]
-    if not medians:
-        return line + ", no successful run"
-    loss, best = (max if rules.higher_is_better else min)(medians, key=lambda pair: pair[0])
-    return line + f", best median {best.arm} ({loss:.4g}, n_ok {best.n_ok}/{best.n})"
+def _repeated(stage_a: Stage, stage_b: Stage, control: str) -> Mapping[str, bool]:
+    """For each arm of Stage B, whether its trials and control's are those of Stage A.
+
+    Raises:
+        DecisionError: every arm's are, or a run stands in both.
+    """
+    same = {arm: _same_trials(stage_a.arm(arm), stage_b.arm(arm)) for arm in stage_b.arms}
+    runs = {t.run_id for t in stage_a.trials if t.run_id} & {t.run_id for t in stage_b.trials if t.run_id}
+    if runs or (all(same.values()) and set(stage_a.arms) <= set(stage_b.arms)):
+        raise DecisionError(
+            "Stage B repeats Stage A: the same trials say nothing of a second depth; "
+            "leave Stage B out, or give the trials of the deep stage"
+        )
+    return {arm: same[control] and is_same for arm, is_same in same.items()}
+
+
+def _same_trials(ours: Sequence[object], theirs: Sequence[object]) -> bool:
+    """Whether all trials of the second are among the first, and some have a loss to tell them by."""
+    seen = {_key(trial) for trial in ours}
+    return all(_key(trial) in seen for trial in theirs) and any(_key(trial)[2] is not None for trial in theirs)
+
+
+def _key(trial: object) -> tuple[object, ...]:
+    return tuple(getattr(trial, name) for name in ("seed", "outcome", "loss", "failure_step", "last_step"))

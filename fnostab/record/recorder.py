@@ -24,7 +24,7 @@ from typing import Any, Self, SupportsFloat
 from fnostab.errors import JournalError
 from fnostab.record.lines import append, event_line, parse_line, point_line
 
-__all__ = ["AFTER_FAILURE", "JOURNAL", "LOCK_FILE", "MEMORY_ERROR", "TOKEN", "TOKEN_FILE", "Recorder"]
+__all__ = ["AFTER_FAILURE", "JOURNAL", "LOCK_FILE", "MEMORY_ERROR", "TOKEN", "TOKEN_FILE", "Recorder", "session_sink"]
 
 JOURNAL = "FNOSTAB_JOURNAL"  # environment: directory of the trial
 TOKEN = "FNOSTAB_TOKEN"  # environment: names the attempt
@@ -201,6 +201,11 @@ class Recorder:
         """Unix time, which never decreases within a journal."""
         self._time_ms = max(self._time_ms, time.time_ns() // 1_000_000)
         return self._time_ms
+
+
+def session_sink() -> Recorder | None:
+    """A recorder of the trial that this process was started for; None outside a study."""
+    return Recorder() if os.environ.get(JOURNAL) else None
 
 
 def _numbers(values: Mapping[str, SupportsFloat]) -> dict[str, float]:

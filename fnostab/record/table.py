@@ -1,33 +1,38 @@
 """The table that a decision is made from: one row a trial, from MLflow or from a CSV file.
 
-A table that `write_table` made has a column ``check``: in each row the CRC-32 of the number of rows,
-of the rows above and of its own. What is read from it is what was written, down to the last digit and
-row, or it is refused: an accidental change goes by unseen about once in 4 billion. A table without
-that column, as people write them, is only checked for what can be a trial.
+What `write_table` wrote gives the same answer when it is read again, also after pandas or R have read and
+written it: beside the trials stand their quality (``measure.NAME``) and what the study asks (``study.NAME``).
+People's own tables need the columns `COLUMNS` only.
 """
 
 import csv
 import io
 import math
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fnostab.errors import DecisionError
 from fnostab.record.outcomes import EXCLUDED, FAILURES, TRAINING_OUTCOMES, Outcome
+from fnostab.record.table_study import (
+    ABSENT,
+    PREFIX,
+    TableStudy,
+    is_missing,
+    missing_seeds,
+    missing_text,
+)
 
-__all__ = ["COLUMNS", "TrialRow", "read_table", "write_table"]
+__all__ = ["COLUMNS", "Table", "TableStudy", "TrialRow", "read_table", "write_table"]
 
 COLUMNS = ("stage", "arm", "seed", "outcome", "val_loss", "failure_step", "last_step")
+MORE_COLUMNS = ("scheduled_steps", "rules_held", "grad_ratio", "run_id")
+MEASURE = "measure."
 STAGES = ("a", "b")
-RUN_ID = "run_id"
-CHECK = "check"
 LARGEST_BYTES = 50_000_000  # far above any study: a file that is none must not fill the memory
 MOST_DIGITS = 15  # of a whole number
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
-_CHECK_CELL = re.compile(r"crc32:[0-9a-f]{8}", re.ASCII)
 _FORMULA = re.compile(r"[=+\-@\t\r]")  # a spreadsheet may carry out a cell that starts so
 
 
@@ -36,11 +41,11 @@ class TrialRow:
     """One trial of a study.
 
     Attributes:
-        loss: the study's primary metric; None if the trial has none.
+        loss: the study's metric, of any sign; None if the trial has none.
         failure_step: 0-based optimiser step of the failure, None if it did not fail.
         last_step: 0-based last step that was recorded, None if there is none.
-        ssim_amp: amplitude SSIM on the validation object.
-        amplitude_spread: of the last reconstruction, over the truth's.
+        scheduled_steps: optimiser steps that it was to run.
+        measures: of quality, by name.
         rules_held: every outcome rule that held, not only the one that named the outcome.
         grad_ratio: p99 over median of the gradient norm in the last half of the run.
         run_id: MLflow run, None if the row does not come from MLflow.
@@ -52,8 +57,8 @@ class TrialRow:
     loss: float | None = None
     failure_step: int | None = None
     last_step: int | None = None
-    ssim_amp: float | None = None
-    amplitude_spread: float | None = None
+    scheduled_steps: int | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
     rules_held: tuple[Outcome, ...] = ()
     grad_ratio: float | None = None
     run_id: str | None = None
@@ -74,14 +79,25 @@ class TrialRow:
         return self.outcome in EXCLUDED
 
 
-def read_table(path: str | Path) -> dict[str, list[TrialRow]]:
-    """Trials by stage from a CSV file with the columns `COLUMNS`, in any order.
+@dataclass(frozen=True)
+class Table:
+    """Trials by stage, and what the table says of their study.
 
-    Columns ``run_id`` and ``check``, as `write_table` makes them, are read too; others are ignored.
+    Attributes:
+        study: None of a table that does not say.
+        missing: by stage and arm, the seeds that the study should have and has not.
+    """
+
+    stages: Mapping[str, Sequence[TrialRow]]
+    study: TableStudy | None = None
+    missing: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+
+
+def read_table(path: str | Path) -> Table:
+    """Read a CSV file with the columns `COLUMNS`, in any order, and those that `write_table` adds; ignore others.
 
     Raises:
-        DecisionError: it can't be read, it was changed since it was written, or a row is not
-            accepted; the message names the row.
+        DecisionError: it can't be read, or a row is not accepted; the message names the row.
     """
     stages: dict[str, list[TrialRow]] = {}
     seen: dict[tuple[str, str, int], int] = {}
@@ -91,32 +107,45 @@ def read_table(path: str | Path) -> dict[str, list[TrialRow]]:
         raise DecisionError(f"can't read {path}: {error.strerror}") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise DecisionError(f"{path} is not a CSV file in UTF-8: {error}") from error
+    study = TableStudy.parse(_constants([fields for _, fields in records], str(path)), str(path))
+    names = _measure_columns(records[0][1] if records else {}, study)
+    missing: dict[str, Mapping[str, tuple[int, ...]]] = {}
     for line, fields in records:
         where = f"{path}, line {line}"
-        stage, row = _parse(fields, where)
+        stage, row = _parse(fields, names, where)
         key = (stage, row.arm, row.seed)
         if key in seen:
             raise DecisionError(f"{where}: stage {stage}, arm {row.arm}, seed {row.seed} is on line {seen[key]} too")
         seen[key] = line
         stages.setdefault(stage, []).append(row)
-    _check_unchanged(records, path)
+        if not is_missing(fields.get(ABSENT)):
+            missing[stage] = missing_seeds(fields[ABSENT] or "", where)
     if "a" not in stages:
         raise DecisionError(f"{path} has no trial of stage a")
-    return stages
+    return Table(stages, study, missing)
 
 
-def write_table(path: str | Path, stages: Mapping[str, Iterable[TrialRow]]) -> None:
-    """Write trials by stage as `read_table` reads them, with their MLflow runs in a column ``run_id``.
+def write_table(path: str | Path, table: Table) -> None:
+    """Write a table as `read_table` reads it.
 
     Raises:
         DecisionError: the file can't be written, or a name is one that a spreadsheet would carry out.
     """
-    cells = [_cells(stage, row) for stage, rows in stages.items() for row in rows]
+    rows = [(stage, row) for stage, of_stage in table.stages.items() for row in of_stage]
+    measures = list(dict.fromkeys(name for _, row in rows for name in row.measures))
+    constants = table.study.cells() if table.study else {}
+    absent = {stage: missing_text(table.missing.get(stage, {})) for stage in table.stages}
+    header = [*COLUMNS, *MORE_COLUMNS, *(MEASURE + name for name in measures), *constants, ABSENT]
+    cells = [[*_cells(s, row, measures), *constants.values(), absent[s]] for s, row in rows]
+    for text in {row.arm for _, row in rows} | {row.run_id or "" for _, row in rows} | set(constants.values()):
+        if _FORMULA.match(text):
+            raise DecisionError(
+                f"the name {text!r} can't be written to a table, a spreadsheet would take it for a formula: "
+                "rename it so that it starts with a letter or digit"
+            )
     try:
         with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow([*COLUMNS, RUN_ID, CHECK])
-            writer.writerows([*row, check] for row, check in zip(cells, _checks(cells), strict=True))
+            csv.writer(file).writerows([header, *cells])
     except OSError as error:
         raise DecisionError(f"can't write {path}: {error.strerror}") from error
 
@@ -141,41 +170,6 @@ def _records(path: str | Path) -> Iterator[tuple[int, dict[str, str | None]]]:
         raise DecisionError(f"{path} ends within line {reader.line_num}: restore it, or end that line")
 
 
-def _cells(stage: str, row: TrialRow) -> list[str]:
-    """What stands in the columns `COLUMNS` and ``run_id``."""
-    for text in (row.arm, row.run_id or ""):
-        if _FORMULA.match(text):
-            raise DecisionError(
-                f"the name {text!r} can't be written to a table, a spreadsheet would take it for a formula: "
-                "rename it so that it starts with a letter or digit"
-            )
-    loss = "" if row.loss is None else repr(float(row.loss))
-    steps = ["" if step is None else str(step) for step in (row.failure_step, row.last_step)]
-    return [stage, row.arm, str(row.seed), str(row.outcome), loss, *steps, row.run_id or ""]
-
-
-def _checks(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The column ``check`` of ``rows``, each of which has what `_cells` gives."""
-    running = zlib.crc32(str(len(rows)).encode())
-    for row in rows:
-        running = zlib.crc32("\x1f".join(cell.strip() for cell in row).encode(), running)
-        yield f"crc32:{running:08x}"
-
-
-def _check_unchanged(records: Sequence[tuple[int, Mapping[str, str | None]]], path: str | Path) -> None:
-    """Compare the column ``check``, which is known by its cells too: the header may be what was changed."""
-    columns = {name for _, fields in records for name, text in fields.items() if _CHECK_CELL.fullmatch(text or "")}
-    if not columns and all(CHECK not in fields for _, fields in records):
-        return
-    rows = [[fields.get(column) or "" for column in (*COLUMNS, RUN_ID)] for _, fields in records]
-    for (line, fields), check in zip(records, _checks(rows), strict=True):
-        if columns - {CHECK} or fields.get(CHECK) != check:
-            raise DecisionError(
-                f"{path}, line {line}, or the number of rows, was changed since `fnostab export` wrote it: "
-                f"export it again, or delete the column {CHECK!r} to judge it as it is"
-            )
-
-
 def _check_header(columns: Sequence[str], path: str | Path) -> None:
     for column in COLUMNS:
         if columns.count(column) != 1:
@@ -183,42 +177,87 @@ def _check_header(columns: Sequence[str], path: str | Path) -> None:
             raise DecisionError(f"{path}, line 1, {has} {column!r}; needed: {', '.join(COLUMNS)}")
 
 
-def _parse(fields: Mapping[str, str | None], where: str) -> tuple[str, TrialRow]:
-    text = {column: (fields[column] or "").strip() for column in COLUMNS}
+def _cells(stage: str, row: TrialRow, measures: Iterable[str]) -> list[str]:
+    def number(value: float | None) -> str:
+        return "" if value is None else repr(float(value))
+
+    steps = ["" if step is None else str(step) for step in (row.failure_step, row.last_step, row.scheduled_steps)]
+    held = "; ".join(map(str, row.rules_held))
+    main = [stage, row.arm, str(row.seed), str(row.outcome), number(row.loss), *steps]
+    return [*main, held, number(row.grad_ratio), row.run_id or "", *(number(row.measures.get(m)) for m in measures)]
+
+
+def _constants(records: Sequence[Mapping[str, str | None]], path: str) -> dict[str, str]:
+    """The columns of the study: each has one value."""
+    found: dict[str, str] = {}
+    for name in [n for n in (records[0] if records else {}) if n.startswith(PREFIX) and n != ABSENT]:
+        values = {(fields[name] or "").strip() for fields in records}
+        if len(values) > 1:
+            raise DecisionError(f"{path}: {name} has more than one value: {', '.join(sorted(values)[:3])}")
+        found[name] = values.pop()
+    return found
+
+
+def _measure_columns(columns: Iterable[str], study: TableStudy | None) -> dict[str, str]:
+    """Names of quality measures by column. R writes dots for what it takes for no name: ``measure.val.ssim``."""
+    known = {re.sub(r"[^A-Za-z0-9._]", ".", name): name for name in (study.measures if study else ())}
+    names = {column: column.removeprefix(MEASURE) for column in columns if column.startswith(MEASURE)}
+    return {column: known.get(name, name) for column, name in names.items()}
+
+
+def _parse(fields: Mapping[str, str | None], measures: Mapping[str, str], where: str) -> tuple[str, TrialRow]:
+    text = {column: (fields.get(column) or "").strip() for column in (*COLUMNS, *MORE_COLUMNS, *measures)}
+    text |= {column: "" for column, cell in text.items() if column not in ("arm", "val_loss") and is_missing(cell)}
     if text["stage"] not in STAGES:
         raise DecisionError(f"{where}: stage={text['stage']!r} is not accepted; accepted: {', '.join(STAGES)}")
     if not text["arm"]:
         raise DecisionError(f"{where}: the arm is missing")
-    if text["outcome"] not in list(Outcome):
-        raise DecisionError(f"{where}: outcome={text['outcome']!r} is not known; accepted: {', '.join(Outcome)}")
-    outcome = Outcome(text["outcome"])
-    loss = _loss(text["val_loss"], where)
-    if outcome is Outcome.CONVERGED and loss is None:
-        raise DecisionError(f"{where}: a converged trial needs a val_loss, got {text['val_loss']!r}")
     seed = _whole("seed", text["seed"], where)
     if seed is None:
         raise DecisionError(f"{where}: the seed is missing")
-    failure_step, last_step = (_whole(name, text[name], where) for name in ("failure_step", "last_step"))
-    run_id = (fields.get(RUN_ID) or "").strip() or None
-    return text["stage"], TrialRow(text["arm"], seed, outcome, loss, failure_step, last_step, run_id=run_id)
+    outcome = _outcome(text["outcome"], where)
+    loss = _number("val_loss", text["val_loss"], where)
+    if outcome is Outcome.CONVERGED and loss is None:
+        raise DecisionError(f"{where}: a converged trial needs a val_loss, got {text['val_loss']!r}")
+    values = {name: _number(column, text[column], where) for column, name in measures.items()}
+    return text["stage"], TrialRow(
+        arm=text["arm"],
+        seed=seed,
+        outcome=outcome,
+        loss=loss,
+        failure_step=_whole("failure_step", text["failure_step"], where),
+        last_step=_whole("last_step", text["last_step"], where),
+        scheduled_steps=_whole("scheduled_steps", text["scheduled_steps"], where),
+        measures={name: value for name, value in values.items() if value is not None},
+        rules_held=tuple(_outcome(rule.strip(), where) for rule in text["rules_held"].split(";") if rule.strip()),
+        grad_ratio=_number("grad_ratio", text["grad_ratio"], where),
+        run_id=text["run_id"] or None,
+    )
 
 
-def _loss(text: str, where: str) -> float | None:
-    """A loss; None if it is empty or, as a failed trial's may be, not finite."""
-    if not text:
+def _outcome(text: str, where: str) -> Outcome:
+    if text not in list(Outcome):
+        raise DecisionError(f"{where}: outcome={text!r} is not known; accepted: {', '.join(Outcome)}")
+    return Outcome(text)
+
+
+def _number(name: str, text: str, where: str) -> float | None:
+    """A number; None if it is missing or, as a failed trial's may be, not finite."""
+    if is_missing(text):
         return None
     if not _NUMBER.fullmatch(text):
-        raise DecisionError(f"{where}: val_loss={text!r} is not a number")
+        raise DecisionError(f"{where}: {name}={text!r} is not a number")
     value = float(text)
-    if value < 0:
-        raise DecisionError(f"{where}: val_loss={text} is negative; losses are 0 or above")
     return value if math.isfinite(value) else None
 
 
 def _whole(name: str, text: str, where: str) -> int | None:
     if not text:
         return None
-    if not (text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS):
+    digits = re.sub(r"\.0*$", "", text)  # pandas writes a whole number as 500.0 where a row has none
+    if re.fullmatch(r"\d(\.\d+)?[eE]\+?\d\d?", text) and float(text).is_integer():  # and R 100000 as 1e+05
+        digits = str(int(float(text)))
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= MOST_DIGITS):
         shown = repr(text[:40])
         raise DecisionError(f"{where}: {name}={shown} is not a whole number from 0 (at most {MOST_DIGITS} digits)")
-    return int(text)
+    return int(digits)

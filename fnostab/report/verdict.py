@@ -1,18 +1,16 @@
-"""A verdict as a person, a program and a web page read it."""
+"""Answers and a verdict as a person and a program read them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import groupby
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fnostab.decision import ArmSummary, Criterion, Robustness, Stage, State, Stress, Verdict, VerdictName
-from fnostab.ptychography.depths import Depths
+from fnostab.decision import ArmSummary, Stage, Stress, Verdict, VerdictName
 from fnostab.record.outcomes import Outcome
-from fnostab.record.trial import StudySpec
+from fnostab.report.criteria import criteria_table, evidence_text, percent, plain_table, test_text
 
 __all__ = [
     "Case",
@@ -26,6 +24,7 @@ __all__ = [
     "remarks",
     "render",
     "render_briefly",
+    "scope",
     "to_json",
     "to_markdown",
     "trial_table",
@@ -36,16 +35,9 @@ COLOURS = {
     VerdictName.SILVER: "bold",
     VerdictName.PIVOT: "bold magenta",
     VerdictName.INCONCLUSIVE: "bold cyan",
-    State.MET: "green",
-    State.NOT_MET: "red",
-    State.UNTESTABLE: "yellow",
 }
 MOST_TRIALS = 60  # listed in a terminal
-OF_CONTROL = {  # what a verdict holds for, as the control arm has it
-    "learning rate": "training.learning_rate",
-    "blocks": "model.fno_blocks",
-    "epochs": "training.epochs",
-}
+MOST_SEEDS = 8  # named in a line
 
 
 @dataclass(frozen=True)
@@ -53,84 +45,133 @@ class Case:
     """A verdict with all that it was made from.
 
     Attributes:
-        studies: by stage; empty for a table from a file.
-        depths: of a study that compares nothing but depths; None of any other.
+        studies: by stage, anything with the attributes of a `StudySpec`; empty for a table that does not say.
+        judged: a line for each stage: which study, when, how many trials, what else is there.
+        command: of the next step, to be pasted; empty if there is none.
         stress: of a stress study; None of any other.
+        special: what a task's own study says in place of answers, with `render` and `to_json`; None of any other.
     """
 
     verdict: Verdict
-    robustness: Robustness
     stages: Sequence[Stage]
-    studies: Mapping[str, StudySpec]
-    depths: Depths | None = None
+    studies: Mapping[str, Any] = field(default_factory=dict)
+    judged: Sequence[str] = ()
+    command: str = ""
     stress: Stress | None = None
+    special: Any = None
 
 
 def headline(verdict: Verdict) -> str:
-    """The verdict's name, marked where its tests do not support it."""
-    return f"{verdict.name}{' (unsupported)' if verdict.supported is False else ''}"
+    """The verdict in a few words, marked where its tests do not support it."""
+    return verdict.headline
 
 
-def conditions(studies: Mapping[str, StudySpec]) -> list[str]:
-    """What the verdict holds for: profile, learning rate, depth and horizon of each stage's control."""
+def scope(studies: Mapping[str, Any]) -> list[str]:
+    """What was not varied from seed to seed, in a line; none where that is not known."""
+    same = list(dict.fromkeys(what for study in studies.values() for what in study.same_for_all))
+    if not same:
+        return []
+    return [f"The same for all seeds: {', '.join(same)}. The answer holds for these; `vary` asks about others."]
+
+
+def conditions(studies: Mapping[str, Any]) -> list[str]:
+    """What the verdict holds for: study, profile and size of each stage, caveats, and what was not varied."""
     lines = []
     for stage, study in studies.items():
-        control = study.arms[study.control]
-        values = ", ".join(f"{label} {control[key]:g}" for label, key in OF_CONTROL.items())
-        lines.append(f"Stage {stage.upper()}: {study.name}, {study.profile} profile, {values}")
-    if any(study.profile == "small" for study in studies.values()):
-        lines.append("The small profile is a scale model: a demonstration, not a basis for policy.")
-    return lines
+        profile = getattr(study, "profile", None)
+        parts = [study.name, f"{profile} profile" if profile else "", getattr(study, "size", "")]
+        if any(parts):
+            lines.append(f"Stage {stage.upper()}: {', '.join(filter(None, parts))}")
+    lines += dict.fromkeys(caveat for study in studies.values() for caveat in study.caveats)
+    return lines + scope(studies)
 
 
-def render(case: Case) -> RenderableType:
-    """Tables for a terminal, every number with the runs that it came from."""
+def render(case: Case, *, evidence: bool = False) -> RenderableType:
+    """What was judged, what became of each arm, a sentence for each, the verdict and the next command.
+
+    Args:
+        case: what to show.
+        evidence: criteria, tests, intervals and run ids as well.
+    """
     verdict = case.verdict
-    parts = [table for stage in case.stages for table in trial_table(stage)]
+    parts: list[RenderableType] = [Text("\n".join(case.judged), style="dim")] if case.judged else []
     for stage in case.stages:
-        parts += [arms_table(stage, verdict), _criteria_table(stage, verdict)]
-    parts.append(Text("\n".join(remarks(case))))
-    if case.studies:
-        parts.append(Text("\n".join(conditions(case.studies)), style="dim"))
-    return Group(*(part for each in (*parts, _conclusion(verdict)) for part in (each, Text())))
+        parts += [arms_table(stage, verdict), Text("\n".join(_sentences(verdict, stage.name)))]
+    if evidence:
+        for stage in case.stages:
+            parts += [criteria_table(stage.name, verdict.criteria), *trial_table(stage)]
+        parts.append(Text("\n".join((*remarks(case), *conditions(case.studies))), style="dim"))
+    elif case.studies:
+        caveats = dict.fromkeys(caveat for study in case.studies.values() for caveat in study.caveats)
+        lines = [*caveats, *scope(case.studies)]
+        parts += [Text("\n".join(lines), style="dim")] if lines else []
+    return Group(*(part for each in (*parts, _conclusion(case)) for part in (each, Text())))
 
 
 def render_briefly(case: Case) -> RenderableType:
-    """What became of each arm, and the verdict: for a terminal that has shown the trials already."""
-    tables = [arms_table(stage, case.verdict) for stage in case.stages]
-    return Group(*(part for each in tables for part in (each, Text())), _conclusion(case.verdict))
+    """Sentences, verdict and next step: for a terminal that has shown the trials already."""
+    said = "\n".join(line for stage in case.stages for line in _sentences(case.verdict, stage.name))
+    return Group(Text(said), Text(), _conclusion(case))
 
 
-def _conclusion(verdict: Verdict) -> RenderableType:
-    return Group(
-        Text.assemble((headline(verdict), COLOURS[verdict.name]), f": {verdict.reason}"),
-        Text(f"next: {verdict.next_step}"),
-    )
+def _sentences(verdict: Verdict, stage: str) -> list[str]:
+    return [text for answer, text in zip(verdict.answers, verdict.sentences, strict=True) if answer.stage == stage]
+
+
+def _conclusion(case: Case) -> RenderableType:
+    verdict = case.verdict
+    lines = []
+    if verdict.name is not None:
+        lines.append(Text.assemble((headline(verdict), COLOURS[verdict.name]), f": {verdict.reason}"))
+    if verdict.rules.level < verdict.rules.alpha:
+        lines.append(Text(look_text(verdict)))
+    lines.append(Text(f"next: {verdict.next.text}"))
+    if case.command:
+        lines.append(Text(f"  {case.command}", style="bold", no_wrap=True, overflow="ignore"))
+    return Group(*lines)
+
+
+def look_text(verdict: Verdict) -> str:
+    """At which level a later look tests, and why."""
+    rules = verdict.rules
+    return f"This is look {rules.look} at this study, so it tests at {rules.level:.4g} instead of {rules.alpha:g}."
 
 
 def to_json(case: Case) -> dict[str, Any]:
     """Everything that `render` shows, JSON-ready."""
-    verdict, robustness = case.verdict, case.robustness
+    verdict = case.verdict
     return {
-        "verdict": str(verdict.name),
+        "verdict": None if verdict.name is None else str(verdict.name),
+        "headline": headline(verdict),
         "supported": verdict.supported,
         "reason": verdict.reason,
-        "next_step": verdict.next_step,
+        "next": {**asdict(verdict.next), "kind": str(verdict.next.kind), "command": case.command},
+        "next_step": verdict.next.text,
         "winner": verdict.winner,
         "stage_b": list(verdict.stage_b),
+        "look": {"number": verdict.rules.look, "level": verdict.rules.level, "planned": verdict.rules.looks_planned},
+        "judged": list(case.judged),
         "conditions": conditions(case.studies),
-        "studies": {s: {"name": x.name, "hash": x.hash, "profile": x.profile} for s, x in case.studies.items()},
+        "studies": {
+            stage: {name: getattr(study, name, None) for name in ("name", "hash", "profile")}
+            for stage, study in case.studies.items()
+        },
+        "answers": [
+            {**asdict(answer), "name": str(answer.name), "because": str(answer.because), "sentence": text}
+            for answer, text in zip(verdict.answers, verdict.sentences, strict=True)
+        ],
         "arms": [asdict(summary) for summary in verdict.arms],
         "criteria": [{**asdict(criterion), "state": str(criterion.state)} for criterion in verdict.criteria],
         "stress": None if case.stress is None else asdict(case.stress),
-        "lowest_failing_depth": case.depths.lowest.blocks if case.depths and case.depths.lowest else None,
-        "robustness": {
-            "changed_outcomes_to_flip": robustness.to_flip,
-            "at_collapse_thresholds": {str(k): str(v) for k, v in robustness.at_thresholds.items()},
-            "more_seeds": [asdict(each) for each in robustness.more_seeds],
-        },
+        "special": None if case.special is None else case.special.to_json(),
         "trials": [
-            {"stage": s.name, **vars(t), "outcome": str(t.outcome), "rules_held": [str(r) for r in t.rules_held]}
+            {
+                "stage": s.name,
+                **{name: value for name, value in vars(t).items() if not name.startswith("_")},
+                "outcome": str(t.outcome),
+                "measures": dict(t.measures),
+                "rules_held": [str(r) for r in t.rules_held],
+            }
             for s in case.stages
             for t in s.trials
         ],
@@ -140,11 +181,13 @@ def to_json(case: Case) -> dict[str, Any]:
 def to_markdown(case: Case) -> str:
     """The same as Markdown, for the verdict's page in MLflow."""
     verdict = case.verdict
-    lines = [f"**{headline(verdict)}**: {verdict.reason}", "", f"Next: {verdict.next_step}", ""]
-    lines += [f"- {line}" for line in (*remarks(case), *conditions(case.studies))]
+    said = f"**{headline(verdict)}**" + (f": {verdict.reason}" if verdict.reason else "")
+    lines = [said, "", *(f"- {text}" for text in verdict.sentences), "", f"Next: {verdict.next.text}"]
+    lines += ["", f"    {case.command}"] if case.command else []
+    lines += ["", *(f"- {line}" for line in (*case.judged, *remarks(case), *conditions(case.studies)))]
     lines += [
         "",
-        "| stage | arm | failed | 95 % interval | median of successes [IQR] (n_ok/N) |",
+        "| stage | arm | failed | 95 % interval | median [IQR] of those that did not fail |",
         "|---|---|---|---|---|",
     ]
     lines += [
@@ -152,47 +195,60 @@ def to_markdown(case: Case) -> str:
         for s in verdict.arms
     ]
     lines += ["", "| stage | arm | criterion | state | evidence | test |", "|---|---|---|---|---|---|"]
-    lines += [f"| {c.stage} | {c.arm} | {c.name} | {c.state} | {c.detail} | {_test(c)} |" for c in verdict.criteria]
+    lines += [f"| {c.stage} | {c.arm} | {c.name} | {c.state} | {c.detail} | {test_text(c)} |" for c in verdict.criteria]
     return "\n".join(lines) + "\n"
 
 
 def remarks(case: Case) -> list[str]:
     """What stands beside the tables, a line each."""
-    verdict, robustness = case.verdict, case.robustness
-    lines = [*verdict.best, *(s.excluded_line for s in verdict.arms if s.excluded_line)]
+    verdict = case.verdict
+    lines = [_fewest(stage.name, verdict) for stage in case.stages]
+    lines += [line for s in verdict.arms if (line := _left_out(s))]
     for s in verdict.arms:
-        if s.matched_ratio is not None:
-            pairs = f"{s.matched_pairs} matched seed{'s' if s.matched_pairs != 1 else ''}"
-            lines.append(
-                f"Stage {s.stage.upper()}, {s.arm} to control: loss ratio {s.matched_ratio:.3f} over {pairs}; "
-                f"failures ranked below every success, p = {s.worst_rank_p:.3f}"
-            )
-    changed = [f"{name} at {threshold:g}" for threshold, name in robustness.at_thresholds.items()]
-    if any(name is not verdict.name for name in robustness.at_thresholds.values()) and verdict.supported is not None:
-        lines.append(f"the verdict depends on the collapse threshold: {', '.join(changed)}")
-    if case.studies or robustness.more_seeds:
-        flip = robustness.to_flip
-        lines.append(f"changed outcomes that would flip the verdict: {'more than 3' if flip is None else flip}")
-    lines += [f"seeds for {each}" for each in robustness.more_seeds]
+        if s.worst_rank_p is not None and s.n:
+            ratio = ""
+            if s.matched_ratio is not None:
+                seeds = f"{s.matched_pairs} seed{'s' if s.matched_pairs != 1 else ''} at which neither failed"
+                ratio = f"loss ratio {s.matched_ratio:.3f} over {seeds}; "
+            worst = f"counting a failed run as worst of all, p = {s.worst_rank_p:.3f} (one-sided)"
+            lines.append(f"Stage {s.stage.upper()}, {s.arm} against control: {ratio}{worst}")
     return lines
+
+
+def _fewest(stage: str, verdict: Verdict) -> str:
+    """The arms that failed least, all of them where several did."""
+    ran = [s for s in verdict.arms if s.stage == stage and s.failure_rate is not None]
+    if not ran:
+        return f"Stage {stage.upper()}: no training outcome"
+    least = min(s.failure_rate or 0.0 for s in ran)
+    names = [f"{s.arm} ({s.n_failed}/{s.n})" for s in ran if s.failure_rate == least]
+    tie = " (tied)" if len(names) > 1 else ""
+    return f"Stage {stage.upper()}: fewest failures{tie}: {', '.join(names)}"
+
+
+def _left_out(s: ArmSummary) -> str:
+    """The trials that took no part; empty if all did."""
+    if not s.left_out:
+        return ""
+    counts = ", ".join(f"{len(seeds)} {outcome} ({_seeds(seeds)})" for outcome, seeds in s.left_out.items())
+    return f"Stage {s.stage.upper()}, {s.arm}: {counts}: not in the rate of {s.n_failed}/{s.n}"
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    shown = ", ".join(map(str, seeds[:MOST_SEEDS]))
+    return f"seed{'s' if len(seeds) > 1 else ''} {shown}{', ...' if len(seeds) > MOST_SEEDS else ''}"
 
 
 def arms_table(stage: Stage, verdict: Verdict, title: str = "") -> Table:
     """What became of each arm of a stage."""
-    title = title or f"Stage {stage.name.upper()}: what became of each arm"
-    arms = plain_table(title, ("arm", "failed", "95 % CI", "median [IQR] (n_ok/N)"), "outcomes")
+    title = title or f"Stage {stage.name.upper()}"
+    arms = plain_table(title, ("arm", "failed", "95 %", "median of those that did not fail"), "outcomes")
     for s in (summary for summary in verdict.arms if summary.stage == stage.name):
-        outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(s.outcomes.items()))
-        arms.add_row(s.arm, f"{s.n_failed}/{s.n}", percent(s.failure_rate_ci), median_and_iqr(s), outcomes)
+        counts = {**s.outcomes, **({"missing": len(s.left_out["missing"])} if "missing" in s.left_out else {})}
+        outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))
+        middle = "-" if s.median is None else f"{s.median:.4g}"
+        arms.add_row(s.arm, f"{s.n_failed}/{s.n}", percent(s.failure_rate_ci), middle, outcomes)
     return arms
-
-
-def _criteria_table(stage: Stage, verdict: Verdict) -> Table:
-    title = f"Stage {stage.name.upper()}: criteria, arm against control"
-    criteria = plain_table(title, ("arm", "criterion", "state"), "evidence")
-    for arm, names, state, evidence in _alike(c for c in verdict.criteria if c.stage == stage.name):
-        criteria.add_row(arm, "\n".join(names), Text(state, style=COLOURS[state]), evidence)
-    return criteria
 
 
 def trial_table(stage: Stage) -> Iterable[RenderableType]:
@@ -212,51 +268,9 @@ def trial_table(stage: Stage) -> Iterable[RenderableType]:
         yield Text(f"... and {len(shown) - MOST_TRIALS} more; --json lists all of them")
 
 
-def plain_table(title: str, columns: Sequence[str], wrapped: str | None = None) -> Table:
-    """A table without lines, whose last column ``wrapped`` takes what room is left."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    if wrapped:
-        table.add_column(wrapped)
-    return table
-
-
-def _alike(criteria: Iterable[Criterion]) -> Iterable[tuple[str, list[str], State, str]]:
-    """Neighbouring criteria of an arm with the same state for the same reason, as one line."""
-    for (arm, state, evidence), group in groupby(criteria, lambda c: (c.arm, c.state, evidence_text(c))):
-        yield arm, [c.name if c.decides else f"({c.name})" for c in group], state, evidence
-
-
-def evidence_text(criterion: Criterion) -> str:
-    """Observed numbers, effect and test of a criterion."""
-    test = _test(criterion)
-    return f"{criterion.detail}; {test}" if test else criterion.detail
-
-
-def _test(c: Criterion) -> str:
-    """Effect, interval, test, p and what they say, in words; empty where no test was made."""
-    if c.supported is None or c.state is State.UNTESTABLE:
-        return ""
-    support = ("supported" if c.supported else "unsupported") if c.state is State.MET else ""
-    if c.test is None or c.p is None:
-        return support
-    effect = ""
-    if c.effect is not None:
-        what = "reduction" if c.name == "fewer_failures" else "ratio"
-        interval = f" [{c.ci[0]:.3g}, {c.ci[1]:.3g}]" if c.ci else ""
-        effect = f"{what} {c.effect:.3g}{interval}, "
-    return f"{effect}{c.test} p = {c.p:.3g}{', ' if support else ''}{support}"
-
-
-def percent(interval: tuple[float, float] | None) -> str:
-    """An interval of rates, as in ``5%-51%``."""
-    return "-" if interval is None else f"{interval[0]:.0%}-{interval[1]:.0%}"
-
-
 def median_and_iqr(summary: ArmSummary) -> str:
     """Of the successes, beside how many they are."""
     if summary.median is None or summary.iqr is None:
-        return f"none (0/{summary.n})"
+        return f"none of {summary.n} did not fail"
     low, high = summary.iqr
-    return f"{summary.median:.4g} [{low:.4g}, {high:.4g}] ({summary.n_ok}/{summary.n})"
+    return f"{summary.median:.4g} [{low:.4g}, {high:.4g}], {summary.n_ok} of {summary.n}"

@@ -19,16 +19,19 @@ from numpy.typing import NDArray
 
 from fnostab.errors import ConfigError
 from fnostab.stats.boschloo import binomial_pmf, rejection_region
-from fnostab.stats.checks import check_counts, check_open_unit, check_rate
+from fnostab.stats.checks import check_open_unit, check_rate
 from fnostab.stats.proportions import fewer_failures_p
+from fnostab.stats.rate import Rate
 
 __all__ = [
     "boschloo_power",
+    "future_failures",
     "predictive_power",
     "predictive_power_limit",
     "seeds_for_loss_ratio",
     "seeds_for_predictive_power",
     "seeds_for_rates",
+    "significant",
 ]
 
 EXACT_LIMIT = 400  # trials in both arms, 25 ms
@@ -133,29 +136,28 @@ def seeds_for_loss_ratio(
     return max(math.ceil(noether), attainable)
 
 
-def _future_failures(failed: int, n: int, extra: int) -> NDArray[np.float64]:
+def future_failures(rate: Rate, extra: int) -> NDArray[np.float64]:
     """Beta-binomial probability of 0..extra further failures: (extra + 1,)."""
-    return np.asarray(scipy.stats.betabinom.pmf(np.arange(extra + 1), extra, failed + JEFFREYS, n - failed + JEFFREYS))
+    alpha, beta = rate.failed + JEFFREYS, rate.n - rate.failed + JEFFREYS
+    return np.asarray(scipy.stats.betabinom.pmf(np.arange(extra + 1), extra, alpha, beta))
 
 
-def _significant(
-    control_failed: int, control_n: int, arm_failed: int, arm_n: int, extra: int, alpha: float
-) -> NDArray[np.bool_]:
+def significant(seen_control: Rate, seen_arm: Rate, extra: int, alpha: float) -> NDArray[np.bool_]:
     """Whether each table with 0..extra more failures is significant: (extra + 1, extra + 1), control's first."""
+    control_n, arm_n = seen_control.n + extra, seen_arm.n + extra
     if control_n + arm_n <= EXACT_LIMIT:
         region = rejection_region(control_n, arm_n, alpha)
-        return region[control_failed : control_failed + extra + 1, arm_failed : arm_failed + extra + 1]
-    control = (control_failed + np.arange(extra + 1))[:, None]
-    arm = (arm_failed + np.arange(extra + 1))[None, :]
+        rows = slice(seen_control.failed, seen_control.failed + extra + 1)
+        return region[rows, seen_arm.failed : seen_arm.failed + extra + 1]
+    control = (seen_control.failed + np.arange(extra + 1))[:, None]
+    arm = (seen_arm.failed + np.arange(extra + 1))[None, :]
     pooled = (control + arm) / (control_n + arm_n)
     standard_error = np.sqrt(pooled * (1 - pooled) * (1 / control_n + 1 / arm_n))
     reduction = control / control_n - arm / arm_n
     return np.asarray((reduction > 0) & (reduction >= scipy.special.ndtri(1 - alpha) * standard_error))
 
 
-def predictive_power(
-    control_failed: int, control_n: int, arm_failed: int, arm_n: int, extra: int, alpha: float = 0.05
-) -> float:
+def predictive_power(control: Rate, arm: Rate, extra: int, alpha: float = 0.05) -> float:
     """Probability that one-sided Boschloo on all data is significant after ``extra`` more seeds an arm.
 
     Both failure rates have Jeffreys' prior, updated with what was seen. With several candidates give the alpha
@@ -165,43 +167,31 @@ def predictive_power(
         0 or 1 at ``extra`` 0: whether it is significant now.
 
     Raises:
-        DecisionError: failures below 0 or above the number of trials.
         ConfigError: alpha outside (0, 1), or a negative ``extra``.
     """
-    check_counts(control_failed, control_n)
-    check_counts(arm_failed, arm_n)
     check_open_unit("alpha", alpha)
     if extra < 0:
         raise ConfigError(f"extra {extra}: expected at least 0 more seeds an arm")
-    if control_n + extra == 0 or arm_n + extra == 0:
+    if control.n + extra == 0 or arm.n + extra == 0:
         return 0.0
-    reachable = _significant(control_failed, control_n + extra, arm_failed, arm_n + extra, extra, alpha)
-    control_pmf = _future_failures(control_failed, control_n, extra)
-    arm_pmf = _future_failures(arm_failed, arm_n, extra)
-    return float(np.clip(control_pmf @ reachable @ arm_pmf, 0, 1))
+    reachable = significant(control, arm, extra, alpha)
+    return float(np.clip(future_failures(control, extra) @ reachable @ future_failures(arm, extra), 0, 1))
 
 
-def predictive_power_limit(control_failed: int, control_n: int, arm_failed: int, arm_n: int) -> float:
+def predictive_power_limit(control: Rate, arm: Rate) -> float:
     """Where predictive power levels off with more seeds: the posterior chance that the arm's rate is lower.
 
     With endless seeds the test finds any true difference, so what remains open is whether there is one.
     Integrated over 4096 equal shares of control's posterior; correct to four digits.
-
-    Raises:
-        DecisionError: failures below 0 or above the number of trials.
     """
-    check_counts(control_failed, control_n)
-    check_counts(arm_failed, arm_n)
     shares = (np.arange(4096) + 0.5) / 4096
-    rates = scipy.special.betaincinv(control_failed + JEFFREYS, control_n - control_failed + JEFFREYS, shares)
-    return float(np.mean(scipy.special.betainc(arm_failed + JEFFREYS, arm_n - arm_failed + JEFFREYS, rates)))
+    rates = scipy.special.betaincinv(control.failed + JEFFREYS, control.n - control.failed + JEFFREYS, shares)
+    return float(np.mean(scipy.special.betainc(arm.failed + JEFFREYS, arm.n - arm.failed + JEFFREYS, rates)))
 
 
 def seeds_for_predictive_power(
-    control_failed: int,
-    control_n: int,
-    arm_failed: int,
-    arm_n: int,
+    control: Rate,
+    arm: Rate,
     *,
     alpha: float = 0.05,
     power: float = 0.8,
@@ -215,14 +205,12 @@ def seeds_for_predictive_power(
         Up to 2 s for a limit of 200.
 
     Raises:
-        DecisionError: failures below 0 or above the number of trials.
         ConfigError: alpha or power outside (0, 1).
     """
     check_open_unit("power", power)
     check_open_unit("alpha", alpha)
-    counts = (control_failed, control_n, arm_failed, arm_n)
-    if fewer_failures_p(*counts) <= alpha:
+    if fewer_failures_p(control, arm) <= alpha:
         return 0
-    if predictive_power_limit(*counts) < power:
+    if predictive_power_limit(control, arm) < power:
         return None
-    return next((extra for extra in range(1, limit + 1) if predictive_power(*counts, extra, alpha) >= power), None)
+    return next((n for n in range(1, limit + 1) if predictive_power(control, arm, n, alpha) >= power), None)

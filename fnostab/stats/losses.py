@@ -23,13 +23,17 @@ from fnostab.stats.ranks import interval_depth, smaller_p, sorted_differences
 __all__ = [
     "MatchedRatio",
     "RatioEstimate",
+    "ShiftEstimate",
     "WorstRank",
     "hodges_lehmann_ratio",
+    "hodges_lehmann_shift",
     "lower_loss_p",
     "matched_ratio",
     "median_interval",
     "worst_rank",
 ]
+
+TIE = 1e-9  # relative difference within which values are the same
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,14 @@ class RatioEstimate:
     """Ratio of losses, arm to control; the interval is None where there are too few trials for one."""
 
     ratio: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class ShiftEstimate:
+    """Difference of values, arm minus control; the interval is None where there are too few trials for one."""
+
+    shift: float
     interval: Interval | None
 
 
@@ -76,8 +88,8 @@ def _logs(losses: ArrayLike) -> NDArray[np.float64]:
 def hodges_lehmann_ratio(control: ArrayLike, arm: ArrayLike, *, level: float = 0.95) -> RatioEstimate | None:
     """Typical ratio of losses: the geometric median of all arm-to-control pairs, with Moses' interval.
 
-    The interval holds the ratios that a two-sided Mann-Whitney test on logs does not reject. It is exact up
-    to 100 trials without ties, conservative with them, and by the normal approximation above.
+    The interval holds the ratios that a two-sided Mann-Whitney test on logs does not reject. It is exact without
+    ties, conservative with them, and by the normal approximation where both samples are large.
 
     Args:
         control: losses of control's successful trials, (n,).
@@ -90,40 +102,82 @@ def hodges_lehmann_ratio(control: ArrayLike, arm: ArrayLike, *, level: float = 0
     Raises:
         DecisionError: a loss that is not finite, or not above 0.
     """
-    log_control, log_arm = _logs(control), _logs(arm)
-    if log_control.size == 0 or log_arm.size == 0:
+    shift = _shift(_logs(control), _logs(arm), level)
+    if shift is None:
         return None
-    pairs = log_arm.size * log_control.size
-    depth = interval_depth(log_arm.size, log_control.size, level)
-    ranks = [(pairs - 1) // 2, pairs // 2, depth - 1 if depth else 0, pairs - depth if depth else 0]
-    below, above, low, high = sorted_differences(log_arm, log_control, ranks)
-    return RatioEstimate(
-        ratio=math.exp((below + above) / 2),
-        interval=Interval(math.exp(low), math.exp(high)) if depth else None,
-    )
+    ends = shift.interval
+    return RatioEstimate(math.exp(shift.shift), Interval(math.exp(ends.low), math.exp(ends.high)) if ends else None)
 
 
-def lower_loss_p(control: ArrayLike, arm: ArrayLike, margin: float = 1.0) -> float:
-    """One-sided Mann-Whitney test that the arm's losses are below ``margin`` times control's.
+def hodges_lehmann_shift(control: ArrayLike, arm: ArrayLike, *, level: float = 0.95) -> ShiftEstimate | None:
+    """Typical difference of values, arm minus control: the median of all pairs, with Moses' interval.
 
-    Ranks do not change under the logarithm, so a shift of the logs by log(margin) is a division of the
-    losses. ``margin`` 1 tests for a lower loss, 1.1 for a loss at most 10 % higher (non-inferiority).
-
-    Args:
-        control: losses of control's successful trials, (n,).
-        arm: losses of the arm's, (m,).
-        margin: above 0.
-
-    Returns:
-        The p-value, exact given the ties up to 100 trials; 1.0 if either is empty, or all are equal.
+    As `hodges_lehmann_ratio`, for values of any sign.
 
     Raises:
-        DecisionError: a loss that is not finite.
+        DecisionError: a value that is not finite.
+    """
+    return _shift(_finite(control), _finite(arm), level)
+
+
+def _shift(control: NDArray[np.float64], arm: NDArray[np.float64], level: float) -> ShiftEstimate | None:
+    if control.size == 0 or arm.size == 0:
+        return None
+    pairs = arm.size * control.size
+    depth = interval_depth(arm.size, control.size, level)
+    ranks = [(pairs - 1) // 2, pairs // 2, depth - 1 if depth else 0, pairs - depth if depth else 0]
+    below, above, low, high = sorted_differences(arm, control, ranks)
+    return ShiftEstimate((below + above) / 2, Interval(low, high) if depth else None)
+
+
+def lower_loss_p(control: ArrayLike, arm: ArrayLike, margin: float = 1.0, *, shift: float = 0.0) -> float:
+    """One-sided Mann-Whitney test that the arm's losses are below ``margin`` times control's, plus ``shift``.
+
+    Ranks do not change under the logarithm, so a shift of the logs by log(margin) is a division of the losses.
+    ``margin`` 1 tests for a lower loss, 1.1 for a loss at most 10 % higher (non-inferiority). Values that come
+    within 1e-9 of one another, relative to their size, are ties: 0.11 / 1.1 is 0.1.
+
+    Args:
+        control: losses of control's trials, (n,); infinity stands for a failure, worse than any loss.
+        arm: losses of the arm's, (m,).
+        margin: above 0.
+        shift: in the units of the loss.
+
+    Returns:
+        The p-value of `smaller_p`; 1.0 if either is empty, or all are equal.
+
+    Raises:
+        DecisionError: a loss that is NaN.
         ConfigError: a margin that is not above 0.
     """
     if not 0 < margin < math.inf:
         raise ConfigError(f"margin {margin}: expected a ratio above 0, such as 1.1 for 10 %")
-    return smaller_p(_finite(arm) / margin, _finite(control))
+    ours, theirs = _numbers(arm) / margin - shift, _numbers(control)
+    places = _places(np.concatenate([ours, theirs]), abs(shift))
+    return smaller_p(places[: ours.size], places[ours.size :])
+
+
+def _numbers(values: ArrayLike) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=float)
+    if np.isnan(array).any():
+        raise DecisionError("a loss is NaN: losses of successful trials must be numbers")
+    return array
+
+
+def _places(values: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+    """Places of values (n,) in their order, the same for those that are the same but for rounding."""
+    if values.size == 0:
+        return values
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    before, after = ordered[:-1], ordered[1:]
+    with np.errstate(invalid="ignore"):
+        apart = (after - before > TIE * (np.maximum(np.abs(before), np.abs(after)) + scale)) | (
+            np.isinf(after) & (before != after)
+        )
+    places = np.empty_like(values)
+    places[order] = np.concatenate([[0], np.cumsum(apart)])
+    return places
 
 
 def matched_ratio(control_by_seed: Mapping[int, float], arm_by_seed: Mapping[int, float]) -> MatchedRatio:

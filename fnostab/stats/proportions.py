@@ -19,6 +19,7 @@ from fnostab.errors import DecisionError
 from fnostab.stats.boschloo import boschloo_p
 from fnostab.stats.checks import check_counts
 from fnostab.stats.interval import Interval
+from fnostab.stats.rate import Rate
 
 __all__ = ["clopper_pearson_upper", "fewer_failures_p", "holm", "newcombe_difference", "wilson"]
 
@@ -26,7 +27,7 @@ SCIPY_LIMIT = 400  # trials in both arms; SciPy's time and memory rise with thei
 
 
 @lru_cache(maxsize=4096)
-def fewer_failures_p(control_failed: int, control_n: int, arm_failed: int, arm_n: int) -> float:
+def fewer_failures_p(control: Rate, arm: Rate) -> float:
     """One-sided Boschloo test that the arm's failure rate is lower than control's.
 
     Unconditional and exact: the p-value is the largest over the common failure rate, and is never above
@@ -34,17 +35,12 @@ def fewer_failures_p(control_failed: int, control_n: int, arm_failed: int, arm_n
 
     Returns:
         The p-value; 1.0 when nothing failed, when everything failed, or when an arm has no trials.
-
-    Raises:
-        DecisionError: failures below 0 or above the number of trials.
     """
-    check_counts(control_failed, control_n)
-    check_counts(arm_failed, arm_n)
-    if control_n == 0 or arm_n == 0 or control_failed + arm_failed in (0, control_n + arm_n):
+    if control.n == 0 or arm.n == 0 or control.failed + arm.failed in (0, control.n + arm.n):
         return 1.0
-    if control_n + arm_n > SCIPY_LIMIT:
-        return boschloo_p(control_failed, control_n, arm_failed, arm_n)
-    table = [[control_failed, arm_failed], [control_n - control_failed, arm_n - arm_failed]]
+    if control.n + arm.n > SCIPY_LIMIT:
+        return boschloo_p(control.failed, control.n, arm.failed, arm.n)
+    table = [[control.failed, arm.failed], [control.n - control.failed, arm.n - arm.failed]]
     return float(scipy.stats.boschloo_exact(table, alternative="greater").pvalue)
 
 
@@ -75,27 +71,21 @@ def clopper_pearson_upper(n: int, *, level: float = 0.95) -> float | None:
     return float(scipy.stats.binomtest(0, n, alternative="less").proportion_ci(level, method="exact").high)
 
 
-def newcombe_difference(
-    control_failed: int, control_n: int, arm_failed: int, arm_n: int, *, level: float = 0.95
-) -> Interval | None:
+def newcombe_difference(control: Rate, arm: Rate, *, level: float = 0.95) -> Interval | None:
     """Newcombe's hybrid-score interval for the reduction, control's failure rate minus the arm's.
 
     Positive is better. It stays within [-1, 1] and keeps a width when nothing failed.
 
     Returns:
         The interval; None when either has no trials.
-
-    Raises:
-        DecisionError: failures below 0 or above the number of trials.
     """
-    control, arm = wilson(control_failed, control_n, level=level), wilson(arm_failed, arm_n, level=level)
-    if control is None or arm is None:
+    of_control, of_arm = wilson(control.failed, control.n, level=level), wilson(arm.failed, arm.n, level=level)
+    if of_control is None or of_arm is None:
         return None
-    control_rate, arm_rate = control_failed / control_n, arm_failed / arm_n
-    reduction = control_rate - arm_rate
+    reduction = control.value - arm.value
     return Interval(
-        reduction - math.hypot(control_rate - control.low, arm.high - arm_rate),
-        reduction + math.hypot(control.high - control_rate, arm_rate - arm.low),
+        reduction - math.hypot(control.value - of_control.low, of_arm.high - arm.value),
+        reduction + math.hypot(of_control.high - control.value, arm.value - of_arm.low),
     )
 
 

@@ -19,6 +19,7 @@ from fnostab.errors import ConfigError
 from fnostab.stats.boschloo import RATES, binomial_pmf, rejection_region, supremum
 from fnostab.stats.checks import check_open_unit, check_rate
 from fnostab.stats.design import predictive_power
+from fnostab.stats.rate import Rate
 
 __all__ = ["FUTILE_POWER", "SequentialDesign", "sequential_alpha", "sequential_error_and_power"]
 
@@ -63,7 +64,9 @@ def _transition(before: int, after: int, rate: NDArray[np.float64]) -> NDArray[n
 def _futile(n: int, last: int, alpha: float) -> NDArray[np.bool_]:
     """Tables after n seeds an arm that promise too little for the last look: (control failures, arm failures)."""
     counts = range(n + 1)
-    powers = [[predictive_power(control, n, arm, n, last - n, alpha) for arm in counts] for control in counts]
+    powers = [
+        [predictive_power(Rate(control, n), Rate(arm, n), last - n, alpha) for arm in counts] for control in counts
+    ]
     return np.asarray(powers) < FUTILE_POWER
 
 

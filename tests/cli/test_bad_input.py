@@ -104,7 +104,8 @@ def test_the_process_ends_with_that_status_too(fnostab, workplace):
 
 def test_a_study_that_decides_on_the_phase_needs_one(call, workplace):
     (workplace / "mine.yaml").write_text(
-        "{name: mine, description: d, control: c, arms: {c: {}}, primary_metric: test/ssim_phase}"
+        "{name: mine, description: d, control: c, arms: {c: {}}, task: ptychography, "
+        "metric: {name: test/ssim_phase, higher_is_better: true, of: null}}"
     )
     assert_refused(call("run", "mine.yaml"), r"mine decides on test/ssim_phase, but arm c has data.set_phi=false")
 

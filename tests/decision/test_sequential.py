@@ -7,6 +7,7 @@ from decision_helpers import ROLES, arm, stage
 from fnostab.decision import Roles, Rules
 from fnostab.decision.sequential import Standing, judge_look, look_alpha
 from fnostab.stats.proportions import fewer_failures_p, holm
+from fnostab.stats.rate import Rate
 from fnostab.stats.sequential import sequential_alpha, sequential_error_and_power
 
 RULES = Rules(alpha=look_alpha([10, 20], 0.05, 2))
@@ -72,7 +73,7 @@ def test_two_candidates_that_are_no_better_are_found_in_one_study_of_twenty_at_m
         failures = (rng.random((3, 20)) < rate).cumsum(axis=1)
         for n in (10, 20):
             control, *arms = (int(count) for count in failures[:, n - 1])
-            if min(holm([fewer_failures_p(control, n, count, n) for count in arms])) <= RULES.alpha:
+            if min(holm([fewer_failures_p(Rate(control, n), Rate(count, n)) for count in arms])) <= RULES.alpha:
                 found += 1
                 break
     assert found / studies <= 0.05

@@ -1,2 +1,2 @@
-from report_fixtures import *  # noqa: F403
 from launch_fixtures import *  # noqa: F403
+from report_fixtures import *  # noqa: F403

@@ -9,7 +9,6 @@ from rich.console import Console
 from fnostab.record import progress
 from fnostab.record.norm_curve import BARS, NONFINITE
 from fnostab.record.outcomes import Outcome
-from fnostab.record.progress import TrialProgress
 from fnostab.show import rendering, view
 from fnostab.show.state import StudyState, TrialState
 from fnostab.show.view import Display, StudyView, snapshot

@@ -18,6 +18,7 @@ from fnostab.stats.design import (
 )
 from fnostab.stats.proportions import fewer_failures_p
 from fnostab.stats.ranks import smaller_p
+from fnostab.stats.rate import Rate
 
 rate = st.floats(0, 1)
 
@@ -26,7 +27,8 @@ rate = st.floats(0, 1)
 @pytest.mark.parametrize("alpha", [0.05, 0.025])
 def test_region_holds_the_tables_that_scipy_rejects(control_n, arm_n, alpha):
     rejected = [
-        [fewer_failures_p(a, control_n, b, arm_n) <= alpha for b in range(arm_n + 1)] for a in range(control_n + 1)
+        [fewer_failures_p(Rate(a, control_n), Rate(b, arm_n)) <= alpha for b in range(arm_n + 1)]
+        for a in range(control_n + 1)
     ]
     np.testing.assert_array_equal(rejection_region(control_n, arm_n, alpha), rejected)
 
@@ -48,7 +50,7 @@ def test_region_keeps_alpha_at_every_common_rate_and_contains_fishers(control_n,
 def test_p_value_is_scipys(control_n, arm_n, data):
     counts = (data.draw(st.integers(0, control_n)), control_n, data.draw(st.integers(0, arm_n)), arm_n)
     if counts[0] + counts[2] not in (0, control_n + arm_n):
-        assert boschloo_p(*counts) == pytest.approx(fewer_failures_p(*counts), rel=1e-4)
+        assert boschloo_p(*counts) == pytest.approx(fewer_failures_p(Rate(*counts[:2]), Rate(*counts[2:])), rel=1e-4)
 
 
 @settings(max_examples=50)
@@ -61,7 +63,7 @@ def test_tables_up_to_a_p_value_are_those_that_fishers_test_counts(control_n, ar
 
 @pytest.mark.parametrize("counts", [(120, 200, 100, 200), (70, 200, 40, 190), (3, 210, 0, 190)])
 def test_p_value_is_scipys_where_it_takes_over(counts):
-    assert boschloo_p(*counts) == pytest.approx(fewer_failures_p(*counts), rel=1e-5)
+    assert boschloo_p(*counts) == pytest.approx(fewer_failures_p(Rate(*counts[:2]), Rate(*counts[2:])), rel=1e-5)
 
 
 def test_binomial_pmf_is_scipys():
@@ -146,59 +148,59 @@ def test_predictive_power_is_the_sum_over_possible_futures():
         control[i] * arm[j]
         for i in further
         for j in further
-        if fewer_failures_p(control_failed + i, control_n + extra, arm_failed + j, arm_n + extra) <= 0.05
+        if fewer_failures_p(Rate(control_failed + i, control_n + extra), Rate(arm_failed + j, arm_n + extra)) <= 0.05
     )
-    assert predictive_power(control_failed, control_n, arm_failed, arm_n, extra) == pytest.approx(expected)
+    assert predictive_power(Rate(control_failed, control_n), Rate(arm_failed, arm_n), extra) == pytest.approx(expected)
 
 
 def test_predictive_power_of_no_more_seeds_is_the_verdict_so_far():
-    assert predictive_power(3, 10, 0, 10, 0) == 0.0
-    assert predictive_power(4, 10, 0, 10, 0) == 1.0
-    assert predictive_power(0, 0, 0, 0, 0) == 0.0
+    assert predictive_power(Rate(3, 10), Rate(0, 10), 0) == 0.0
+    assert predictive_power(Rate(4, 10), Rate(0, 10), 0) == 1.0
+    assert predictive_power(Rate(0, 0), Rate(0, 0), 0) == 0.0
 
 
 def test_many_trials_are_predicted_by_the_z_test(monkeypatch):
-    exact = predictive_power(40, 150, 28, 150, 50)
+    exact = predictive_power(Rate(40, 150), Rate(28, 150), 50)
     monkeypatch.setattr("fnostab.stats.design.EXACT_LIMIT", 0)
-    assert predictive_power(40, 150, 28, 150, 50) == pytest.approx(exact, abs=0.03)
+    assert predictive_power(Rate(40, 150), Rate(28, 150), 50) == pytest.approx(exact, abs=0.03)
 
 
 def test_thousands_of_trials_take_seconds():
-    assert seeds_for_predictive_power(1000, 3333, 150, 3333) == 0
-    assert seeds_for_predictive_power(1000, 3333, 970, 3333) is None
+    assert seeds_for_predictive_power(Rate(1000, 3333), Rate(150, 3333)) == 0
+    assert seeds_for_predictive_power(Rate(1000, 3333), Rate(970, 3333)) is None
 
 
 def test_predictive_power_rises_to_its_limit():
-    limit = predictive_power_limit(3, 10, 0, 10)
-    rising = [predictive_power(3, 10, 0, 10, extra) for extra in (5, 20, 80, 190)]
+    limit = predictive_power_limit(Rate(3, 10), Rate(0, 10))
+    rising = [predictive_power(Rate(3, 10), Rate(0, 10), extra) for extra in (5, 20, 80, 190)]
     assert rising == sorted(rising)
     assert limit - 0.05 < rising[-1] < limit
 
 
 @given(st.integers(0, 8), st.integers(0, 8))
 def test_limits_of_the_two_directions_add_to_one(control_failed, arm_failed):
-    forward = predictive_power_limit(control_failed, 8, arm_failed, 8)
-    backward = predictive_power_limit(arm_failed, 8, control_failed, 8)
+    forward = predictive_power_limit(Rate(control_failed, 8), Rate(arm_failed, 8))
+    backward = predictive_power_limit(Rate(arm_failed, 8), Rate(control_failed, 8))
     assert forward + backward == pytest.approx(1.0, abs=1e-4)
 
 
 def test_seeds_for_predictive_power():
-    extra = seeds_for_predictive_power(3, 10, 0, 10)
-    assert predictive_power(3, 10, 0, 10, extra) >= 0.8
-    assert all(predictive_power(3, 10, 0, 10, fewer) < 0.8 for fewer in range(extra))
-    assert seeds_for_predictive_power(3, 10, 0, 10, alpha=0.025) > extra
-    assert seeds_for_predictive_power(4, 10, 0, 10) == 0
+    extra = seeds_for_predictive_power(Rate(3, 10), Rate(0, 10))
+    assert predictive_power(Rate(3, 10), Rate(0, 10), extra) >= 0.8
+    assert all(predictive_power(Rate(3, 10), Rate(0, 10), fewer) < 0.8 for fewer in range(extra))
+    assert seeds_for_predictive_power(Rate(3, 10), Rate(0, 10), alpha=0.025) > extra
+    assert seeds_for_predictive_power(Rate(4, 10), Rate(0, 10)) == 0
 
 
 @pytest.mark.parametrize("counts", [(0, 10, 0, 10), (10, 10, 10, 10), (2, 10, 1, 10), (0, 10, 3, 10), (0, 0, 0, 0)])
 def test_no_number_of_seeds_where_predictive_power_levels_off_below(counts):
-    assert predictive_power_limit(*counts) < 0.8
-    assert seeds_for_predictive_power(*counts) is None
+    assert predictive_power_limit(Rate(*counts[:2]), Rate(*counts[2:])) < 0.8
+    assert seeds_for_predictive_power(Rate(*counts[:2]), Rate(*counts[2:])) is None
 
 
 def test_none_within_the_limit_although_it_would_rise_above():
-    assert predictive_power_limit(1, 5, 0, 5) > 0.8
-    assert seeds_for_predictive_power(1, 5, 0, 5, limit=40) is None
+    assert predictive_power_limit(Rate(1, 5), Rate(0, 5)) > 0.8
+    assert seeds_for_predictive_power(Rate(1, 5), Rate(0, 5), limit=40) is None
 
 
 def test_settings_out_of_range_are_named():
@@ -212,9 +214,9 @@ def test_settings_out_of_range_are_named():
         "candidates 0": lambda: seeds_for_rates(0.3, 0, candidates=0),
         "log_sd 0": lambda: seeds_for_loss_ratio(0, 0.8),
         "ratio nan": lambda: seeds_for_loss_ratio(0.3, math.nan),
-        "extra -1": lambda: predictive_power(1, 3, 0, 3, -1),
+        "extra -1": lambda: predictive_power(Rate(1, 3), Rate(0, 3), -1),
     }.items():
         with pytest.raises(ConfigError, match=name):
             call()
     with pytest.raises(DecisionError, match="4 failures of 3 trials"):
-        predictive_power(4, 3, 0, 3, 1)
+        predictive_power(Rate(4, 3), Rate(0, 3), 1)

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fnostab.errors import ConfigError, DecisionError
-from fnostab.stats.losses import hodges_lehmann_ratio, lower_loss_p, matched_ratio, median_interval, worst_rank
+from fnostab.stats.losses import (
+    hodges_lehmann_ratio,
+    hodges_lehmann_shift,
+    lower_loss_p,
+    matched_ratio,
+    median_interval,
+    worst_rank,
+)
 from fnostab.stats.ranks import interval_depth, smaller_p
 
 # Permeability constants of the chorioamnion at term and at 12 to 26 weeks: Hollander and Wolfe, table 4.1
@@ -210,7 +217,6 @@ def test_median_interval_at_its_ends():
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_losses_that_are_not_finite_are_named(bad):
     for call in (
-        lambda: lower_loss_p([0.1], [bad]),
         lambda: hodges_lehmann_ratio([bad], [0.1]),
         lambda: matched_ratio({0: bad}, {0: 0.1}),
         lambda: worst_rank([(False, bad)], [(False, 0.1)]),
@@ -237,3 +243,38 @@ def test_many_pairs_give_the_same_ratio_without_holding_them(monkeypatch):
     found = hodges_lehmann_ratio(control, arm)
     assert found.ratio == pytest.approx(held.ratio, rel=1e-12)
     assert found.interval == pytest.approx(held.interval, rel=1e-12)
+
+
+def test_few_values_against_many_are_compared_exactly():
+    assert smaller_p(np.arange(3.0), np.arange(3.0, 42)) == pytest.approx(1 / math.comb(42, 3))
+    assert smaller_p(np.arange(3.0), np.arange(3.0, 300)) == pytest.approx(1 / math.comb(300, 3))
+    assert smaller_p(np.arange(3.0, 300), np.arange(3.0)) == pytest.approx(1.0)
+    assert smaller_p(np.arange(297.0), np.arange(297.0, 300)) == pytest.approx(1 / math.comb(300, 3))
+
+
+def test_one_value_against_a_hundred_has_an_estimate_and_its_interval():
+    many = np.linspace(0.1, 0.2, 100)
+    effect = hodges_lehmann_ratio(control=many, arm=[0.3])
+    assert effect.ratio == pytest.approx(0.3 / math.sqrt(many[49] * many[50]))
+    assert effect.interval == pytest.approx((0.3 / many[98], 0.3 / many[1]))  # 2/101 is below 0.025
+    assert lower_loss_p(many, [0.05]) == pytest.approx(1 / 101)
+
+
+def test_values_that_tie_after_a_shift_are_ties():
+    assert lower_loss_p([0.1] * 10, [0.11] * 20, margin=1.1) == 1.0
+    assert lower_loss_p([0.2] * 10, [0.3] * 20, shift=0.1) == 1.0
+    assert lower_loss_p([0.0] * 10, [0.1] * 20, shift=0.1) == 1.0
+    assert lower_loss_p([0.1] * 10, [0.1099] * 20, margin=1.1) < 1e-6
+
+
+def test_failures_tie_with_one_another_behind_every_loss():
+    assert lower_loss_p([math.inf] * 4, [0.1, 0.2, math.inf, math.inf]) == pytest.approx(
+        brute_force_p([1, 2, 3, 3], [3] * 4)
+    )
+    with pytest.raises(DecisionError, match="NaN"):
+        lower_loss_p([0.1], [math.nan])
+
+
+def test_differences_of_any_sign_have_an_interval():
+    effect = hodges_lehmann_shift([-3.0, -2.0, -1.0, 0.0], [-2.0, -1.0, 0.0, 1.0])
+    assert (effect.shift, effect.interval) == (1.0, (-2.0, 4.0))

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from fnostab.errors import DecisionError
 from fnostab.stats.proportions import clopper_pearson_upper, fewer_failures_p, holm, newcombe_difference, wilson
+from fnostab.stats.rate import Rate
 
 
 @st.composite
@@ -15,38 +16,43 @@ def rates(draw):
 
 
 def test_three_of_ten_against_none_just_misses_five_percent():
-    assert fewer_failures_p(3, 10, 0, 10) == pytest.approx(0.0579, abs=1e-4)
+    assert fewer_failures_p(Rate(3, 10), Rate(0, 10)) == pytest.approx(0.0579, abs=1e-4)
 
 
 def test_boschloo_reproduces_the_example_of_scipys_manual():
     # 74 of 117 professors, 31 of 63 scientists satisfied (Saari et al. 2004): p = 0.0355
-    assert fewer_failures_p(74, 117, 31, 63) == pytest.approx(0.0355, abs=1e-4)
+    assert fewer_failures_p(Rate(74, 117), Rate(31, 63)) == pytest.approx(0.0355, abs=1e-4)
 
 
 def test_one_trial_each_by_hand():
     # P(control fails, arm does not) = rate (1 - rate), largest 1/4 at rate 1/2
-    assert fewer_failures_p(1, 1, 0, 1) == pytest.approx(0.25)
+    assert fewer_failures_p(Rate(1, 1), Rate(0, 1)) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(
     "counts", [(0, 10, 0, 10), (10, 10, 10, 10), (0, 0, 3, 10), (3, 10, 0, 0), (0, 0, 0, 0), (5, 5, 3, 3)]
 )
 def test_data_without_information_give_p_one(counts):
-    assert fewer_failures_p(*counts) == 1.0
+    assert fewer_failures_p(Rate(*counts[:2]), Rate(*counts[2:])) == 1.0
 
 
 @settings(max_examples=40)
 @given(rates(), rates())
 def test_boschloo_is_symmetric_when_failures_and_successes_and_arms_trade_places(control, arm):
     (a, n), (b, m) = control, arm
-    assert fewer_failures_p(a, n, b, m) == pytest.approx(fewer_failures_p(m - b, m, n - a, n), rel=1e-6)
+    assert fewer_failures_p(Rate(a, n), Rate(b, m)) == pytest.approx(
+        fewer_failures_p(Rate(m - b, m), Rate(n - a, n)), rel=1e-6
+    )
 
 
 @settings(max_examples=40)
 @given(rates(), rates())
 def test_one_more_failure_of_the_arm_never_lowers_p(control, arm):
     if arm[0] < arm[1]:
-        assert fewer_failures_p(*control, arm[0] + 1, arm[1]) >= fewer_failures_p(*control, *arm) - 1e-9
+        assert (
+            fewer_failures_p(Rate(*control), Rate(arm[0] + 1, arm[1]))
+            >= fewer_failures_p(Rate(*control), Rate(*arm)) - 1e-9
+        )
 
 
 @pytest.mark.parametrize(
@@ -82,13 +88,13 @@ def test_wilson_mirrors_and_holds_the_rate(n, data):
 )
 def test_newcombe_reproduces_his_table(counts, low, high):
     # Newcombe, Statistics in Medicine 17 (1998) 873, table II, method 10
-    assert newcombe_difference(*counts) == pytest.approx((low, high), abs=5e-5)
+    assert newcombe_difference(Rate(*counts[:2]), Rate(*counts[2:])) == pytest.approx((low, high), abs=5e-5)
 
 
 @given(rates(), rates())
 def test_newcombe_changes_sign_when_the_arms_trade_places(control, arm):
-    low, high = newcombe_difference(*control, *arm)
-    assert newcombe_difference(*arm, *control) == pytest.approx((-high, -low), abs=1e-12)
+    low, high = newcombe_difference(Rate(*control), Rate(*arm))
+    assert newcombe_difference(Rate(*arm), Rate(*control)) == pytest.approx((-high, -low), abs=1e-12)
     assert -1 - 1e-12 <= low <= high <= 1 + 1e-12
 
 
@@ -101,13 +107,13 @@ def test_zero_failures_bound_is_clopper_and_pearsons(n, bound):
 def test_no_trials_no_interval():
     assert wilson(0, 0) is None
     assert clopper_pearson_upper(0) is None
-    assert newcombe_difference(0, 0, 1, 3) is None
-    assert newcombe_difference(1, 3, 0, 0) is None
+    assert newcombe_difference(Rate(0, 0), Rate(1, 3)) is None
+    assert newcombe_difference(Rate(1, 3), Rate(0, 0)) is None
 
 
 @pytest.mark.parametrize(("failed", "n"), [(4, 3), (-1, 3)])
 def test_impossible_counts_are_named(failed, n):
-    for call in (lambda: wilson(failed, n), lambda: fewer_failures_p(failed, n, 0, 3)):
+    for call in (lambda: wilson(failed, n), lambda: fewer_failures_p(Rate(failed, n), Rate(0, 3))):
         with pytest.raises(DecisionError, match=f"{failed} failures of {n} trials"):
             call()
 

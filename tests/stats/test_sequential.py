@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from fnostab.errors import ConfigError
 from fnostab.stats.boschloo import rejection_region
 from fnostab.stats.design import boschloo_power, predictive_power
+from fnostab.stats.rate import Rate
 from fnostab.stats.sequential import sequential_alpha, sequential_error_and_power
 
 
@@ -87,7 +88,7 @@ def test_giving_up_agrees_with_simulation():
     control, arm = ((rng.random((studies, 10)) < rate).cumsum(axis=1) for rate in rates)
     early, late = ((control[:, n - 1], arm[:, n - 1]) for n in looks)
     found = rejection_region(5, 5, alpha)[early]
-    power = np.array([[predictive_power(a, 5, b, 5, 5, alpha) for b in range(6)] for a in range(6)])
+    power = np.array([[predictive_power(Rate(a, 5), Rate(b, 5), 5, alpha) for b in range(6)] for a in range(6)])
     given_up = (power < 0.1)[early] & ~found
     design = sequential_error_and_power(looks, alpha, *rates, futility=True)
     assert given_up.mean() == pytest.approx(design.futile_at_look[0], abs=0.01)

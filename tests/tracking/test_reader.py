@@ -6,8 +6,8 @@ import pytest
 import sqlalchemy
 from tracking_helpers import Server, write_trial
 
-from fnostab.ptychography import measured
 from fnostab.errors import TrackingError
+from fnostab.ptychography import measured
 from fnostab.record import names
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow

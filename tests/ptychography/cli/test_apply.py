@@ -9,8 +9,8 @@ import pytest
 import torch
 from trial_records import config_of
 
-from fnostab.ptychography import measured
 from fnostab.cli import main
+from fnostab.ptychography import measured
 from fnostab.ptychography.models import build_initialised
 from fnostab.ptychography.policy import policy_path, read_policy
 from fnostab.ptychography.training.checkpoint import BestCheckpoint

@@ -7,10 +7,10 @@ from report_helpers import case_of, study_spec
 
 from fnostab.decision import VerdictName
 from fnostab.errors import ConfigError
+from fnostab.ptychography.report.documents import write_story
 from fnostab.ptychography.report.story import Decision, Drift, Ran, chapter, compose_story, drifts
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
-from fnostab.ptychography.report.documents import write_story
 
 SEEDS = {
     str(seed): {"encoder.0": {"activation_mean": 0.1}, "bottleneck": {"activation_mean": last}}

@@ -1,8 +1,8 @@
 import logging
 
 import pytest
-from trials import Trained, make_spec
 from trial_records import config_of
+from trials import Trained, make_spec
 
 from fnostab.ptychography.data import prepare
 from fnostab.ptychography.training.trial import run_trial

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from trials import STEPS_AN_EPOCH
 from trial_records import config_of
+from trials import STEPS_AN_EPOCH
 
 from fnostab.errors import CheckpointError
 from fnostab.monitor.block_statistics import block_states

@@ -7,8 +7,8 @@ import own_networks
 import pytest
 import torch
 from safetensors.torch import load_file
-from trials import STEPS_AN_EPOCH, Trained
 from trial_records import config_of
+from trials import STEPS_AN_EPOCH, Trained
 
 from fnostab.errors import CheckpointError
 from fnostab.monitor import Snapshots, black_box, snapshots

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from trial_records import config_of
 from safetensors import safe_open
+from trial_records import config_of
 
 from fnostab.ptychography.training.checkpoint import BestCheckpoint
 

@@ -7,10 +7,10 @@ import numpy as np
 import own_networks
 import pytest
 import torch
+import trial_records
 from safetensors import safe_open
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-import trial_records
 
 from fnostab.errors import ModelError
 from fnostab.monitor.black_box import HISTORY_FILE

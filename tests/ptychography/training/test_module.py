@@ -8,7 +8,6 @@ from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training import module as module_file
 from fnostab.ptychography.training.module import PtychoModule
 from fnostab.ptychography.training.reconstruction import predict, reconstruct
-from fnostab.record import names
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from trials import STEPS_AN_EPOCH, Trained
 from trial_records import config_of
+from trials import STEPS_AN_EPOCH, Trained
 
-from fnostab.ptychography import measured
 from fnostab.errors import JournalError, LaunchError, ModelError
+from fnostab.ptychography import measured
 from fnostab.ptychography.data import prepare
 from fnostab.ptychography.models import build_initialised
 from fnostab.ptychography.training import setup as setup_file

@@ -1,0 +1,91 @@
+"""What more seeds would most likely bring: how many give an answer, or why no number will do."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fnostab.decision.words import percent
+from fnostab.stats.design import future_failures, significant
+from fnostab.stats.rate import Rate
+
+__all__ = ["MoreSeeds", "more_seeds"]
+
+POWER = 0.8
+MOST_SEEDS = 100  # more of each arm
+STEPS = (*range(1, 21), *range(25, MOST_SEEDS + 1, 5))
+Z = 1.959963984540054  # of two-sided 95 %
+
+
+@dataclass(frozen=True)
+class MoreSeeds:
+    """How many more seeds an arm give an answer with a chance of at least 0.8.
+
+    Attributes:
+        extra: the smallest number; None if there is none up to `MOST_SEEDS`.
+        chance: with that many, or the best chance where there is none.
+        at_double: the chance with as many seeds again.
+    """
+
+    extra: int | None
+    chance: float
+    at_double: float
+
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether as many seeds again give an answer with a chance of 0.8."""
+        return self.at_double >= POWER
+
+    def __str__(self) -> str:
+        if self.extra is not None:
+            many = "1 more seed" if self.extra == 1 else f"{self.extra} more seeds"
+            return f"{many} an arm would most likely tell ({percent(self.chance)} chance)"
+        return f"more seeds will hardly help: {percent(self.chance)} chance at best"
+
+
+@lru_cache(maxsize=256)
+def more_seeds(control: Rate, arm: Rate, *, alpha: float, smallest_effect: float) -> MoreSeeds:
+    """Forecast whether an arm helps, harms or does not help after more seeds, from failure rates alone.
+
+    Jeffreys priors on both rates, updated with what was seen.
+
+    Args:
+        control: failures of control.
+        arm: failures of the arm.
+        alpha: what Holm's first step leaves at the next look.
+        smallest_effect: reduction of the failure rate that is worth having.
+    """
+    double = _chance(control, arm, max(arm.n, control.n, 1), alpha, smallest_effect)
+    best = double
+    for extra in STEPS:
+        chance = _chance(control, arm, extra, alpha, smallest_effect)
+        if chance >= POWER:
+            return MoreSeeds(extra, chance, double)
+        best = max(best, chance)
+    return MoreSeeds(None, best, double)
+
+
+def _chance(control: Rate, arm: Rate, extra: int, alpha: float, smallest_effect: float) -> float:
+    helps = significant(control, arm, extra, alpha)
+    harms = significant(arm, control, extra, alpha).T
+    answered = helps | harms | _no_help(control, arm, extra, smallest_effect)
+    return float(np.clip(future_failures(control, extra) @ answered @ future_failures(arm, extra), 0, 1))
+
+
+def _no_help(control: Rate, arm: Rate, extra: int, smallest_effect: float) -> NDArray[np.bool_]:
+    """Tables at which Newcombe's interval excludes a reduction that is worth having: (extra + 1, extra + 1)."""
+    more = np.arange(extra + 1)
+    theirs, _, theirs_high = _wilson(control.failed + more, control.n + extra)
+    ours, ours_low, _ = _wilson(arm.failed + more, arm.n + extra)
+    up = np.hypot((theirs_high - theirs)[:, None], (ours - ours_low)[None, :])
+    upper = theirs[:, None] - ours[None, :] + up
+    return np.asarray((upper < smallest_effect) & (theirs[:, None] >= smallest_effect))
+
+
+def _wilson(failed: NDArray[np.int64], n: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Rates with the ends of their intervals."""
+    rate = failed / n
+    centre = (rate + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * np.sqrt(rate * (1 - rate) / n + Z**2 / (4 * n**2))
+    return rate, centre - half, centre + half

@@ -1,0 +1,60 @@
+"""The next step as a command that can be pasted."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fnostab.decision.next_step import NextKind, NextStep
+
+__all__ = ["Place", "Source", "command_of"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the trials of a stage are from: what `fnostab run` is given. Without a study no command runs them."""
+
+    study: str | None = None
+    experiment: str | None = None
+    options: tuple[str, ...] = ()  # further ones, as --profile small
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was judged.
+
+    Attributes:
+        places: by stage.
+        follow_up: study of Stage B; None of a study that has none.
+        table: the file that was judged; None for a store.
+    """
+
+    places: Mapping[str, Place] = field(default_factory=dict)
+    follow_up: str | None = None
+    table: str | None = None
+
+
+def command_of(step: NextStep, source: Source) -> str:
+    """The command of a step; empty where there is none."""
+    place = source.places.get(step.stage, Place())
+    if step.kind is NextKind.STAGE_B:
+        return _stage_b(step, source)
+    if step.kind is NextKind.WAIT and place.experiment:
+        return shlex.join(["fnostab", "watch", place.experiment])
+    if step.kind in (NextKind.RERUN, NextKind.SEEDS) and place.study:
+        words = ["fnostab", "run", place.study]
+        words += ["--experiment", place.experiment] if place.experiment else []
+        words += ["--seeds", str(step.seeds)] if step.seeds else []
+        words += ["--arms", ",".join(step.arms)]
+        words += ["--retry-oom"] if step.retry_oom else []
+        return shlex.join([*words, *place.options])
+    if step.kind in (NextKind.RERUN, NextKind.SEEDS, NextKind.WAIT) and source.table:
+        return shlex.join(["fnostab", "decide", "--table", source.table])
+    return ""
+
+
+def _stage_b(step: NextStep, source: Source) -> str:
+    if source.follow_up is None:
+        return ""
+    first = source.places.get("a", Place()).experiment
+    words = ["fnostab", "run", source.follow_up]
+    return shlex.join([*words, *(["--from", first] if first else ["--arms", ",".join(step.arms)])])

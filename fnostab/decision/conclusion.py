@@ -1,0 +1,183 @@
+"""The strategy's rule on the states of the criteria: which verdict a study with roles comes to, and why."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fnostab.decision.answers import Answer
+from fnostab.decision.criteria import Criterion, State
+from fnostab.decision.rules import ARCHITECTURE_A, ARCHITECTURE_B, CLIPPING, Roles, Rules
+from fnostab.decision.tally import Stage
+from fnostab.decision.words import and_list
+
+__all__ = ["IN_WORDS", "Conclusion", "VerdictName", "conclude"]
+
+IN_WORDS = {
+    "fewer_failures": "fewer failures",
+    "better_loss": "{better} {metric}",
+    "loss_within_margin": "{metric} within the margin",
+    "no_nonfinite": "never nonfinite",
+}
+
+
+class VerdictName(StrEnum):
+    """What the decision logic makes of a study with roles."""
+
+    GOLD = "GOLD"
+    SILVER = "SILVER"
+    PIVOT = "PIVOT"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """A verdict's name, whether the tests support it, why, and the arm that it chooses."""
+
+    name: VerdictName | None = None
+    supported: bool | None = None
+    reason: str = ""
+    winner: str | None = None
+
+
+@dataclass(frozen=True)
+class _Findings:
+    """Criteria and answers, by stage and arm."""
+
+    roles: Roles
+    stages: Mapping[str, Stage]
+    criteria: Mapping[tuple[str, str, str], Criterion]
+    answers: Mapping[tuple[str, str], Answer]
+    rules: Rules
+
+    def of(self, arm: str, stage: str, names: Sequence[str]) -> list[Criterion | None]:
+        """Criteria of an arm; None for what was not run."""
+        return [self.criteria.get((stage, arm, name)) for name in names]
+
+    def ran(self, arm: str, stage: str) -> bool:
+        return stage in self.stages and bool(self.stages[stage].arm(arm))
+
+
+def conclude(
+    roles: Roles,
+    stages: Mapping[str, Stage],
+    criteria: Sequence[Criterion],
+    answers: Sequence[Answer],
+    rules: Rules,
+) -> Conclusion:
+    """The first verdict whose conditions hold.
+
+    Args:
+        roles: with at least one candidate.
+        stages: by name.
+        criteria: of all stages.
+        answers: of all stages.
+        rules: numbers that it rests on.
+    """
+    found = _Findings(
+        roles,
+        stages,
+        {(c.stage, c.arm, c.name): c for c in criteria},
+        {(a.stage, a.arm): a for a in answers},
+        rules,
+    )
+    return (
+        _gold(found)
+        or _silver(found)
+        or _pivot(found)
+        or Conclusion(VerdictName.INCONCLUSIVE, reason=_what_blocks(found))
+    )
+
+
+def _gold(found: _Findings) -> Conclusion | None:
+    arm = found.roles.architecture
+    if arm is None:
+        return None
+    needed = [*found.of(arm, "a", ARCHITECTURE_A), *found.of(arm, "b", ARCHITECTURE_B)]
+    if not all(c is not None and c.state is State.MET for c in needed):
+        return None
+    supported = all(c is not None and c.supported for c in needed) and not _quality_worse(found, arm, "ab")
+    reason = (
+        f"{arm} fails less often than {found.roles.control} in both stages, reaches a {_words('better_loss', found.rules)}, "
+        f"and was never nonfinite{_quality_text(found, arm, 'ab')}"
+    )
+    return Conclusion(VerdictName.GOLD, supported, reason, arm)
+
+
+def _silver(found: _Findings) -> Conclusion | None:
+    first, second = found.roles.architecture, found.roles.clipping
+    if first is None or second is None:
+        return None
+    of_first = [*found.of(first, "a", ARCHITECTURE_A), *found.of(first, "b", ARCHITECTURE_B)]
+    broken = [c for c in of_first if c is not None and c.state is State.NOT_MET]
+    needed = found.of(second, "a", CLIPPING)
+    vetoes = [c for c in found.of(second, "b", CLIPPING) if c is not None and c.state is State.NOT_MET]
+    if not broken or vetoes or not all(c is not None and c.state is State.MET for c in needed):
+        return None
+    answer = found.answers.get(("a", first))
+    first_helps = answer is not None and answer.helps
+    supported = all(c is not None and c.supported for c in needed) and not first_helps
+    supported = supported and not _quality_worse(found, second, "a")
+    lacks = and_list([_words(c.name, found.rules) for c in broken])
+    about_first = f"{first} is shown to fail less often and only lacks: {lacks}" if first_helps else _not_shown(first)
+    deep = "" if found.ran(second, "b") else "; not tested at depth"
+    reason = (
+        f"{about_first}, while {second} fails less often than {found.roles.control} at a {found.rules.metric} within "
+        f"the margin{_quality_text(found, second, 'a')}{deep}"
+    )
+    return Conclusion(VerdictName.SILVER, supported, reason, second)
+
+
+def _not_shown(arm: str) -> str:
+    return f"{arm} is not shown to help"
+
+
+def _pivot(found: _Findings) -> Conclusion | None:
+    candidates = found.roles.candidates
+    if "b" not in found.stages or not any(t.failed for t in found.stages["b"].arm(found.roles.control)):
+        return None
+    deep = [arm for arm in candidates if found.ran(arm, "b")]
+    states = [found.criteria.get(("b" if arm in deep else "a", arm, "fewer_failures")) for arm in candidates]
+    if not deep or not all(c is not None and c.state is State.NOT_MET for c in states):
+        return None
+    answers = [found.answers.get(("b", arm)) for arm in candidates]
+    supported = all(answer is not None and answer.is_no for answer in answers)
+    verb = "helps" if supported else "fails less often"
+    reason = f"{found.roles.control} fails in Stage B, and none of its candidates {verb} there: {and_list(candidates)}"
+    return Conclusion(VerdictName.PIVOT, supported, reason)
+
+
+def _quality_worse(found: _Findings, arm: str, stages: str) -> list[str]:
+    answers = [found.answers.get((stage, arm)) for stage in stages]
+    metric = found.rules.metric
+    return [d.name for a in answers if a is not None for d in a.worse if d.name != metric]
+
+
+def _quality_text(found: _Findings, arm: str, stages: str) -> str:
+    worse = list(dict.fromkeys(_quality_worse(found, arm, stages)))
+    return f", but its {and_list(worse)} is shown to be worse" if worse else ""
+
+
+def _what_blocks(found: _Findings) -> str:
+    """For each candidate, what it lacks, and what of it can't be tested."""
+    return "; ".join(_of_candidate(found, arm) for arm in found.roles.candidates)
+
+
+def _of_candidate(found: _Findings, arm: str) -> str:
+    parts: list[str] = []
+    for stage in "ab":
+        where = f"Stage {stage.upper()}"
+        if not found.ran(arm, stage):
+            parts.append(f"not run in {where}")
+            continue
+        needed = [c for c in found.of(arm, stage, found.roles.criteria(arm, stage)) if c is not None]
+        lacking = [_words(c.name, found.rules) for c in needed if c.state is State.NOT_MET]
+        open_ones = [_words(c.name, found.rules) for c in needed if c.state is State.UNTESTABLE]
+        if not lacking and not open_ones:
+            parts.append(f"meets its criteria in {where}")
+        parts += [f"lacks {and_list(lacking)} in {where}"] if lacking else []
+        parts += [f"{and_list(open_ones)} can't be tested in {where}"] if open_ones else []
+    return f"{arm}: {', '.join(parts)}"
+
+
+def _words(name: str, rules: Rules) -> str:
+    return IN_WORDS[name].format(metric=rules.metric, better=rules.better)

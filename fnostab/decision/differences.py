@@ -1,0 +1,68 @@
+"""How the metric and the measures of quality of an arm differ from control's, over the trials that did not fail."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fnostab.decision.pairs import Pair
+from fnostab.decision.scale import Effect, Scale
+from fnostab.decision.tally import median
+
+__all__ = ["Difference", "differences"]
+
+SHOWN = 0.05  # p of a worse value, uncorrected: a cost is rather named once too often
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of one metric.
+
+    Attributes:
+        text: as in 12 % higher.
+        beyond: whether the arm's median is worse than control's by more than the margin.
+        shown: whether the arm is shown to be worse.
+        p_worse: one-sided, against no difference.
+        not_compared: why not, in words; empty if it was.
+        better: whether the arm's median is better than control's.
+    """
+
+    name: str
+    text: str = ""
+    beyond: bool = False
+    shown: bool = False
+    p_worse: float | None = None
+    not_compared: str = ""
+    better: bool = False
+    effect: Effect | None = None
+
+
+def differences(pair: Pair) -> tuple[Difference, ...]:
+    """Of the metric, then of each measure of quality."""
+    rules = pair.rules
+    found = [_difference(rules.metric, pair, pair.scale, pair.ours.losses, pair.control.losses)]
+    for name, measure in rules.measures.items():
+        scale = Scale(measure.higher_is_better, False, measure.margin)
+        ours, theirs = (tally.measures.get(name, ()) for tally in (pair.ours, pair.control))
+        found.append(_difference(name, pair, scale, ours, theirs))
+    return tuple(found)
+
+
+def _difference(name: str, pair: Pair, scale: Scale, ours: Sequence[float], theirs: Sequence[float]) -> Difference:
+    least = pair.rules.least_trials
+    for arm, tally, values in ((pair.control_arm, pair.control, theirs), (pair.arm, pair.ours, ours)):
+        if tally.ok < least:
+            return Difference(name, not_compared=f"only {tally.ok} of {tally.n} of {arm} did not fail")
+        if len(values) < least:
+            return Difference(name, not_compared="it was not measured")
+    mine, other = median(ours), median(theirs)
+    assert mine is not None
+    assert other is not None
+    p_worse = scale.p_better(theirs, ours)
+    return Difference(
+        name,
+        text=scale.change(mine, other),
+        beyond=not scale.within(mine, other),
+        shown=p_worse <= SHOWN,
+        p_worse=p_worse,
+        better=scale.better(mine, other),
+        effect=scale.effect(ours, theirs),
+    )

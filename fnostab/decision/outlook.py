@@ -1,0 +1,54 @@
+"""How firm an answer stands: whether one other outcome would change it, and what more seeds would bring."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from fnostab.decision.answers import Answer, AnswerName, Because, harm_p, rules_out_help
+from fnostab.decision.chances import more_seeds
+from fnostab.decision.criteria import fewer_failures_raw_p
+from fnostab.decision.pairs import Pair
+from fnostab.stats.proportions import holm
+
+__all__ = ["with_outlook"]
+
+
+def with_outlook(answers: Sequence[Answer], pairs: Sequence[Pair]) -> list[Answer]:
+    """The same answers with ``fragile``, and with ``more`` where they are open.
+
+    Args:
+        answers: of one stage.
+        pairs: that they are about, in the same order.
+    """
+    found = []
+    for place, (answer, pair) in enumerate(zip(answers, pairs, strict=True)):
+        more = None
+        if answer.because is Because.LUCK:
+            rules = pair.rules
+            alpha = rules.next_level / pair.family
+            more = more_seeds(answer.control, answer.rate, alpha=alpha, smallest_effect=rules.smallest_effect)
+        found.append(replace(answer, fragile=_is_fragile(answer, place, pairs), more=more))
+    return found
+
+
+def _is_fragile(answer: Answer, place: int, pairs: Sequence[Pair]) -> bool:
+    """Whether one other outcome, of the arm or of control, would change an answer that rests on failures."""
+    if answer.because is not Because.FAILURES or answer.name is AnswerName.UNDECIDED:
+        return False
+    return any(not _still_holds(answer, place, changed, pairs) for changed in _one_other_outcome(pairs[place]))
+
+
+def _still_holds(answer: Answer, place: int, changed: Pair, pairs: Sequence[Pair]) -> bool:
+    if answer.name is AnswerName.DOES_NOT_HELP:
+        return rules_out_help(changed)
+    test = harm_p if answer.name is AnswerName.HARMS else fewer_failures_raw_p
+    raw = [test(changed if other == place else pair) for other, pair in enumerate(pairs)]
+    return holm(raw)[place] <= changed.rules.level
+
+
+def _one_other_outcome(pair: Pair) -> Iterator[Pair]:
+    for side in ("control", "ours"):
+        tally = getattr(pair, side)
+        for change in (1, -1):
+            if tally.failed + change >= 0 and tally.ok - change >= 0:
+                changed = replace(tally, failed=tally.failed + change, ok=tally.ok - change)
+                yield replace(pair, **{side: changed})

@@ -1,0 +1,97 @@
+"""An arm beside control, within one stage: all that a comparison of the two needs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from fnostab.decision.rules import Rules
+from fnostab.decision.scale import Scale
+from fnostab.decision.tally import Stage, Tally
+
+__all__ = ["Pair", "pairs_of"]
+
+LONGEST_APART = 0.05  # share of the longer by which lengths may differ
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An arm and control.
+
+    Attributes:
+        scale: of the metric.
+        repeats: whether these are Stage A's trials again, and so no evidence of their own.
+        family: how many arms of the stage are compared with control.
+    """
+
+    stage: str
+    arm: str
+    control_arm: str
+    control: Tally
+    ours: Tally
+    scale: Scale
+    rules: Rules
+    repeats: bool = False
+    family: int = 1
+
+    @property
+    def worst(self) -> "Pair":
+        """As if the arm's pending trials had failed and control's succeeded."""
+        return replace(self, control=self.control.had_succeeded(), ours=self.ours.had_failed())
+
+    @property
+    def best(self) -> "Pair":
+        """The reverse."""
+        return replace(self, control=self.control.had_failed(), ours=self.ours.had_succeeded())
+
+    @property
+    def pending(self) -> int:
+        """Trials of either without a training outcome."""
+        return self.control.pending + self.ours.pending
+
+    @property
+    def nothing_failed(self) -> bool:
+        """Whether no trial of either failed."""
+        return not (self.control.failed or self.ours.failed)
+
+    @property
+    def obstacle(self) -> str:
+        """Why the two can't be compared at all, in words; empty if they can."""
+        n, name = min((self.ours.n, self.arm), (self.control.n, self.control_arm))
+        if n < self.rules.least_trials:
+            whose = "" if self.ours.n == self.control.n else f" of {name}"
+            return f"too few seeds to tell: {n}{whose} of at least {self.rules.least_trials}"
+        if self._lengths_differ and not self.rules.free_lengths:
+            lengths = f"{self.control_arm} ran {self.control.steps:g} steps, {self.arm} {self.ours.steps:g}"
+            return f"{lengths}: they can't be compared"
+        if self.repeats:
+            return "Stage B repeats trials of Stage A, which says nothing new"
+        return ""
+
+    @property
+    def lengths_text(self) -> str:
+        """Both lengths, where the study lets them differ and they do."""
+        return f"{self.ours.steps:g} steps against {self.control.steps:g}" if self._lengths_differ else ""
+
+    @property
+    def _lengths_differ(self) -> bool:
+        ours, theirs = self.ours.steps, self.control.steps
+        return ours is not None and theirs is not None and abs(ours - theirs) > LONGEST_APART * max(ours, theirs)
+
+
+def pairs_of(stage: Stage, control: str, rules: Rules, repeats: Mapping[str, bool] | None = None) -> Sequence[Pair]:
+    """Every arm of a stage that has a trial, beside control."""
+    scale, tally = Scale.of(stage, rules), Tally.of(stage, control)
+    arms = [arm for arm in stage.arms if arm != control]
+    return [
+        Pair(
+            stage=stage.name,
+            arm=arm,
+            control_arm=control,
+            control=tally,
+            ours=Tally.of(stage, arm),
+            scale=scale,
+            rules=rules,
+            repeats=(repeats or {}).get(arm, False),
+            family=len(arms),
+        )
+        for arm in arms
+    ]

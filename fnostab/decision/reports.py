@@ -1,0 +1,38 @@
+"""What Stage B reports of each arm beside its criteria: bounded gradients, and Stage A's quality."""
+
+from collections.abc import Iterable, Mapping
+
+from fnostab.decision.criteria import Criterion, State
+from fnostab.decision.rules import Rules
+from fnostab.decision.tally import ArmSummary, Stage
+
+__all__ = ["deep_reports"]
+
+
+def deep_reports(
+    stage_b: Stage, in_a: Mapping[str, ArmSummary], in_b: Mapping[str, ArmSummary], rules: Rules
+) -> Iterable[Criterion]:
+    """Criteria of each arm of Stage B on which no verdict rests."""
+    for name, b in in_b.items():
+        ratios = [t.grad_ratio for t in stage_b.arm(name) if t.counts and t.grad_ratio is not None]
+        bounded = sum(ratio <= rules.grad_bound for ratio in ratios)
+        state = State.of(bounded == len(ratios)) if ratios else State.UNTESTABLE
+        detail = f"gradient p99 at most {rules.grad_bound:g} times its median in {bounded} of {len(ratios)} trials"
+        yield Criterion("b", name, "grad_bounded", state, detail, decides=False)
+        yield _matches_stage_a(name, in_a.get(name), b, rules)
+
+
+def _matches_stage_a(name: str, a: ArmSummary | None, b: ArmSummary, rules: Rules) -> Criterion:
+    """Whether the metric, and every measure of quality, is as good as in Stage A."""
+    if a is None or a.median is None or b.median is None:
+        detail = "no success to compare in both stages"
+        return Criterion("b", name, "matches_stage_a", State.UNTESTABLE, detail, decides=False)
+    pairs = [(rules.metric, rules.higher_is_better, b.median, a.median)]
+    pairs += [
+        (measure, rule.higher_is_better, b.measures[measure], a.measures[measure])
+        for measure, rule in rules.measures.items()
+        if measure in a.measures and measure in b.measures
+    ]
+    holds = all(deep >= plain if higher else deep <= plain for _, higher, deep, plain in pairs)
+    detail = "; ".join(f"{what} {deep:.4g}, Stage A {plain:.4g}" for what, _, deep, plain in pairs)
+    return Criterion("b", name, "matches_stage_a", State.of(holds), detail, decides=False)

@@ -1,0 +1,110 @@
+"""On which scale values are compared: as ratios where lower is better and all are above 0, else as differences."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fnostab.decision.rules import Rules
+from fnostab.decision.tally import Stage
+from fnostab.record.outcomes import Outcome
+from fnostab.stats.interval import Interval
+from fnostab.stats.losses import hodges_lehmann_ratio, hodges_lehmann_shift, lower_loss_p
+
+__all__ = ["Effect", "Scale"]
+
+ROUNDING = 1e-9  # relative
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Typical ratio of the arm's values to control's, or difference, with a 95 % interval where there is one."""
+
+    value: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How values of a metric or of a measure of quality compare.
+
+    Attributes:
+        higher_is_better: direction.
+        is_ratio: whether values compare by ratios.
+        margin: by how much a value may be worse: a share of control's, or in the values' units; None if not said.
+    """
+
+    higher_is_better: bool
+    is_ratio: bool
+    margin: float | None
+
+    @classmethod
+    def of(cls, stage: Stage, rules: Rules) -> "Scale":
+        """That of the metric, from the successes of a stage."""
+        losses = (t.loss for t in stage.trials if t.outcome is Outcome.CONVERGED and t.loss is not None)
+        return cls(rules.higher_is_better, not rules.higher_is_better and all(x > 0 for x in losses), rules.margin)
+
+    def better(self, ours: float, theirs: float) -> bool:
+        """Whether a value is better than control's."""
+        return ours > theirs if self.higher_is_better else ours < theirs
+
+    def within(self, ours: float, theirs: float) -> bool:
+        """Whether a value is no worse than control's by more than the margin; without one, no worse at all."""
+        limit = self._limit(theirs)
+        slack = ROUNDING * max(abs(limit), abs(theirs))
+        return ours >= limit - slack if self.higher_is_better else ours <= limit + slack
+
+    def _limit(self, theirs: float) -> float:
+        margin = self.margin or 0.0
+        if self.is_ratio:
+            return theirs * (1 + margin)
+        return theirs - margin if self.higher_is_better else theirs + margin
+
+    def p_better(self, ours: Sequence[float], theirs: Sequence[float], *, within: bool = False) -> float:
+        """One-sided Mann-Whitney test that values are better than control's, or no worse by more than the margin.
+
+        Args:
+            ours: values of the arm; of a failure, `worst`.
+            theirs: control's.
+            within: whether the margin is granted.
+        """
+        sign = -1 if self.higher_is_better else 1
+        arm, control = ([sign * value for value in values] for values in (ours, theirs))
+        margin = (self.margin or 0.0) if within else 0.0
+        if self.is_ratio:
+            return lower_loss_p(control, arm, 1 + margin)
+        return lower_loss_p(control, arm, shift=margin)
+
+    @property
+    def worst(self) -> float:
+        """Worse than any value: that of a trial that failed."""
+        return -math.inf if self.higher_is_better else math.inf
+
+    def effect(self, ours: Sequence[float], theirs: Sequence[float]) -> Effect | None:
+        """Hodges and Lehmann's estimate."""
+        if self.is_ratio:
+            ratio = hodges_lehmann_ratio(theirs, ours)
+            return Effect(ratio.ratio, ratio.interval) if ratio else None
+        shift = hodges_lehmann_shift(theirs, ours)
+        return Effect(shift.shift, shift.interval) if shift else None
+
+    def excludes_gain(self, effect: Effect | None) -> bool:
+        """Whether an effect's interval excludes a gain of the margin (without one, any gain)."""
+        if effect is None or effect.interval is None:
+            return False
+        margin = self.margin or 0.0
+        if self.is_ratio:
+            return effect.interval.low > 1 - margin
+        return effect.interval.high < margin if self.higher_is_better else effect.interval.low > -margin
+
+    def change(self, ours: float, theirs: float) -> str:
+        """How a value differs from control's, in words: 12 % higher."""
+        if ours == theirs:
+            return "the same"
+        way = "higher" if ours > theirs else "lower"
+        if not self.is_ratio:
+            return f"{abs(ours - theirs):.2g} {way}"
+        ratio = ours / theirs
+        share = 100 * abs(ratio - 1)
+        if ratio >= 3:
+            return f"{ratio:.2g} times as high"
+        return f"{share:.0f} % {way}" if share >= 1 else f"{share:.1g} % {way}"

@@ -1,0 +1,113 @@
+"""An answer as one sentence that a scientist reads at once."""
+
+from fnostab.decision.answers import Answer, AnswerName, Because
+from fnostab.decision.differences import Difference
+from fnostab.decision.rules import Rules
+from fnostab.decision.words import failures, p_text, percent, points
+
+__all__ = ["sentence"]
+
+
+def sentence(answer: Answer, rules: Rules) -> str:
+    """What the trials of one stage say of an arm."""
+    if answer.because in (Because.OBSTACLE, Because.PENDING):
+        said = f"{answer.arm}: undecided, {answer.obstacle}"
+        return f"{said}: {_counts(answer)}." if answer.because is Because.PENDING else f"{said}."
+    if answer.because is Because.LOSS:
+        said = _on_the_loss(answer, rules)
+    else:
+        said = {
+            AnswerName.HELPS: _helps,
+            AnswerName.AT_A_COST: _helps,
+            AnswerName.HARMS: _harms,
+            AnswerName.DOES_NOT_HELP: _does_not_help,
+            AnswerName.UNDECIDED: _undecided,
+        }[answer.name](answer, rules)
+    notes = [said]
+    if answer.lengths:
+        notes.append(f"it ran {answer.lengths}")
+    if answer.fragile:
+        notes.append("fragile: one other outcome would change this")
+    return f"{'; '.join(notes)}."
+
+
+def _counts(answer: Answer) -> str:
+    return f"{failures(answer.rate)} failed, {failures(answer.control)} of {answer.control_arm}"
+
+
+def _reduction(answer: Answer) -> float:
+    return answer.control.value - answer.rate.value
+
+
+def _helps(answer: Answer, rules: Rules) -> str:
+    """Fewer failures, and what they cost."""
+    reduction = points(_reduction(answer), answer.interval)
+    said = f"{answer.arm} {answer.name}: {_counts(answer)} ({_p(answer)}); it {reduction}"
+    if _reduction(answer) < rules.smallest_effect:
+        said += f", fewer than the {100 * rules.smallest_effect:.0f} that the study asks for"
+    return "; ".join([said, *(text for d in answer.differences if (text := _cost(d)))])
+
+
+def _cost(difference: Difference) -> str:
+    """A difference that belongs to the answer: what is worse, or was not compared."""
+    if difference.not_compared:
+        return f"{difference.name} not compared, {difference.not_compared}"
+    if not difference.beyond or difference.p_worse is None:
+        return ""
+    luck = f" ({p_text(difference.p_worse)})" if difference.shown else ", which could be luck"
+    return f"its {difference.name} was {difference.text}{luck}"
+
+
+def _harms(answer: Answer, rules: Rules) -> str:
+    reduction = points(_reduction(answer), answer.interval)
+    return f"{answer.arm} harms, it fails more often: {_counts(answer)} ({_p(answer)}); it {reduction}"
+
+
+def _does_not_help(answer: Answer, rules: Rules) -> str:
+    worth = f"{100 * rules.smallest_effect:.0f} points"
+    return f"{answer.arm} does not help: {_counts(answer)}; that it fails less often by {worth} or more is ruled out"
+
+
+def _undecided(answer: Answer, rules: Rules) -> str:
+    said = f"{answer.arm}: undecided, {_counts(answer)}"
+    reduction = _reduction(answer)
+    if reduction > 0:
+        said += f"; fewer failures, but could be luck ({_p(answer)})"
+    elif reduction < 0:
+        said += "; more failures, but could be luck"
+    if answer.more is None:
+        return said
+    if answer.more.extra is None and answer.control.value < rules.smallest_effect:
+        return f"{said}; {answer.control_arm} fails too seldom ({percent(answer.control.value)}) for more seeds to tell"
+    return f"{said}; {answer.more}"
+
+
+def _on_the_loss(answer: Answer, rules: Rules) -> str:
+    """Nothing failed."""
+    loss, *quality = answer.differences
+    start = f"nothing failed; on the {loss.name} alone"
+    if answer.name is AnswerName.HELPS:
+        costs = [text for d in quality if (text := _cost(d))]
+        return "; ".join([f"{answer.arm} helps: {start}: {loss.text} ({_p(answer)})", *costs])
+    if answer.name is AnswerName.HARMS:
+        return f"{answer.arm} harms: {start}: {loss.text} ({_p(answer)})"
+    if answer.name is AnswerName.DOES_NOT_HELP:
+        gain = "any gain"
+        if rules.margin:
+            by = percent(rules.margin) if answer.is_ratio else f"{rules.margin:g}"
+            gain = f"a gain of {by}"
+        return f"{answer.arm} does not help: {start}: {loss.text}, and {gain} is ruled out"
+    said = f"{answer.arm}: undecided, nothing failed"
+    if loss.not_compared:
+        return f"{said}; {loss.name} not compared, {loss.not_compared}"
+    if loss.better and answer.supported_loss:
+        return "; ".join(
+            [f"{said}; {rules.better} {loss.name} ({_p(answer)})", *(t for d in quality if (t := _cost(d)))]
+        )
+    if loss.better:
+        return f"{said}; {rules.better} {loss.name}, but could be luck ({_p(answer)})"
+    return f"{said}; {loss.name} {loss.text}, which could be luck"
+
+
+def _p(answer: Answer) -> str:
+    return p_text(1.0 if answer.p is None else answer.p)

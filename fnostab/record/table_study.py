@@ -1,0 +1,152 @@
+"""What a table of trials says of its study: constant columns, so that pandas and R keep them.
+
+    study.control, study.architecture, study.metric, study.measures, study.margin, study.alpha, ...
+
+All that the answer needs beside the trials. A list is written with semicolons.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from fnostab.errors import DecisionError
+from fnostab.record.settings import Frozen, explain
+from fnostab.record.trial import Measure, Metric, StudySpec
+
+__all__ = ["ABSENT", "PREFIX", "TableStudy", "is_missing", "missing_seeds", "missing_text"]
+
+PREFIX = "study."
+ABSENT = "study.missing"  # seeds that the study should have and has not, by arm: "control 3; control 4"
+MISSING = ("", "na", "nan", "<na>")  # as R, pandas and people write what is not there
+DIRECTIONS = {"higher": True, "lower": False}
+
+
+def is_missing(text: str | None) -> bool:
+    """Whether a cell holds no value."""
+    return (text or "").strip().lower() in MISSING
+
+
+class TableStudy(Frozen):
+    """The part of a study that its answer needs, with the names of `StudySpec`.
+
+    Attributes:
+        look: 1 for the first verdict on the study, k if k - 1 were recorded on fewer seeds.
+        looks_planned: whether alpha is that of each of several planned looks.
+    """
+
+    name: str = ""
+    control: str
+    roles: Mapping[str, str] = {}
+    metric: Metric = Metric(name="loss", of=None)
+    measures: Mapping[str, Measure] = {}
+    margin: Annotated[float, Field(ge=0)] | None = None
+    smallest_effect: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    lengths: Literal["equal", "free"] = "equal"
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    caveats: tuple[str, ...] = ()
+    same_for_all: tuple[str, ...] = ()
+    follow_up: str | None = None
+    look: Annotated[int, Field(ge=1)] = 1
+    looks_planned: bool = False
+
+    @classmethod
+    def of(cls, spec: StudySpec, *, look: int = 1, looks_planned: bool = False) -> "TableStudy":
+        """What a study's record says."""
+        kept = {name: getattr(spec, name) for name in cls.model_fields if name not in ("look", "looks_planned")}
+        return cls(**kept, look=look, looks_planned=looks_planned)
+
+    def cells(self) -> dict[str, str]:
+        """Its columns and their values."""
+        values = {
+            "name": self.name,
+            "control": self.control,
+            **dict(sorted(self.roles.items())),
+            "metric": self.metric.name,
+            "metric_of": self.metric.of or "",
+            "higher_is_better": str(self.metric.higher_is_better).lower(),
+            "measures": _joined(_measure(name, measure) for name, measure in self.measures.items()),
+            "margin": "" if self.margin is None else repr(self.margin),
+            "smallest_effect": repr(self.smallest_effect),
+            "lengths": self.lengths,
+            "alpha": repr(self.alpha),
+            "look": str(self.look),
+            "looks_planned": str(self.looks_planned).lower(),
+            "same_for_all": _joined(self.same_for_all),
+            "caveats": _joined(self.caveats),
+            "follow_up": self.follow_up or "",
+        }
+        return {PREFIX + name: text for name, text in values.items()}
+
+    @classmethod
+    def parse(cls, cells: Mapping[str, str], where: str) -> "TableStudy | None":
+        """Read such columns; None if there is no ``study.control``.
+
+        Raises:
+            DecisionError: a value is not accepted.
+        """
+        text = {name.removeprefix(PREFIX): cell.strip() for name, cell in cells.items() if not is_missing(cell)}
+        if "control" not in text:
+            return None
+        metric: dict[str, Any] = {"name": text.get("metric", "loss"), "of": text.get("metric_of")}
+        if "higher_is_better" in text:
+            metric["higher_is_better"] = text["higher_is_better"].lower()
+        values: dict[str, Any] = {
+            "metric": metric,
+            "roles": {role: text[role] for role in ("architecture", "clipping") if role in text},
+            "measures": dict(_parse_measure(part, where) for part in _split(text.get("measures", ""))),
+            "same_for_all": _split(text.get("same_for_all", "")),
+            "caveats": _split(text.get("caveats", "")),
+        }
+        plain = ("name", "control", "margin", "smallest_effect", "lengths", "alpha", "follow_up")
+        values |= {name: text[name] for name in plain if name in text}
+        if "look" in text:
+            values["look"] = text["look"].removesuffix(".0")
+        if "looks_planned" in text:
+            values["looks_planned"] = text["looks_planned"].lower()
+        try:
+            return cls.model_validate(values, strict=False)
+        except ValidationError as error:
+            raise DecisionError(f"{where}: {PREFIX}{explain(error, cls)}") from None
+
+
+def _joined(parts: Any) -> str:
+    return "; ".join(part.replace(";", ",") for part in parts)
+
+
+def _split(text: str) -> Sequence[str]:
+    return tuple(part.strip() for part in text.split(";") if part.strip())
+
+
+def _measure(name: str, measure: Measure) -> str:
+    return f"{name} {'higher' if measure.higher_is_better else 'lower'} {measure.margin!r}"
+
+
+def _parse_measure(text: str, where: str) -> tuple[str, Measure]:
+    match text.rsplit(" ", 2):
+        case [name, direction, margin] if direction in DIRECTIONS:
+            try:
+                return name, Measure(higher_is_better=DIRECTIONS[direction], margin=float(margin))
+            except ValueError:
+                pass
+    raise DecisionError(f"{where}: study.measures has {text!r}, expected a name, higher or lower, and a margin")
+
+
+def missing_text(missing: Mapping[str, Sequence[int]]) -> str:
+    """Seeds by arm, as a cell of the column `ABSENT`."""
+    return "; ".join(f"{arm} {seed}" for arm, seeds in missing.items() for seed in seeds)
+
+
+def missing_seeds(text: str, where: str) -> dict[str, tuple[int, ...]]:
+    """Seeds by arm, from such a cell.
+
+    Raises:
+        DecisionError: it is none.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for part in _split(text):
+        arm, _, seed = part.rpartition(" ")
+        if not arm or not (seed.isascii() and seed.isdecimal()):
+            raise DecisionError(f"{where}: {ABSENT} has {part!r}, expected an arm and a seed")
+        found[arm] = (*found.get(arm, ()), int(seed))
+    return found

@@ -1,0 +1,30 @@
+"""A failure rate as it was counted."""
+
+from dataclasses import dataclass
+
+from fnostab.stats.checks import check_counts
+
+__all__ = ["Rate"]
+
+
+@dataclass(frozen=True, order=True)
+class Rate:
+    """``failed`` of ``n`` trials.
+
+    Raises:
+        DecisionError: failures below 0 or above the number of trials.
+    """
+
+    failed: int
+    n: int
+
+    def __post_init__(self) -> None:
+        check_counts(self.failed, self.n)
+
+    @property
+    def value(self) -> float:
+        """The share that failed; 0 without trials."""
+        return self.failed / self.n if self.n else 0.0
+
+    def __str__(self) -> str:
+        return f"{self.failed}/{self.n}"
