@@ -47,7 +47,7 @@ try:
     from fnostab.record.trial import TrialSpec
     launcher = LocalLauncher(1, gpu=False)
 except ImportError:  # the first version
-    from fnostab.launchers.local import LocalLauncher
+    from fnostab.studies.local import LocalLauncher
     from fnostab.studies.progress import TrialProgress
     from fnostab.trial import TrialSpec
     launcher = LocalLauncher(1, "cpu")

@@ -22,7 +22,7 @@ _MODULE_OF = {
     "write_table": "record.table",
 }
 
-__all__ = ["__version__", *sorted(_MODULE_OF)]  # noqa: PLE0604 - names of the table above
+__all__ = ["__version__", *sorted(_MODULE_OF)]
 
 
 def __getattr__(name: str) -> Any:

@@ -40,7 +40,8 @@ def trial_spec(settings=None, *, arm="control", seed=0, shared_dir="cache", **va
 
 
 def trial_of(study, arm="control", seed=0, settings=None, **values):
-    """Record of a trial of the study that ``study`` is the record of."""
+    """Record of a trial of the study that ``study`` is the record of; settings that are left out are the arm's."""
+    settings = study.arms.get(arm) if settings is None else settings
     about = {"experiment": study.experiment, "study": study.name, "study_hash": study.hash, "profile": study.profile}
     return trial_spec(settings, arm=arm, seed=seed, **about | values)
 

@@ -151,6 +151,7 @@ def judge_and_record(
     Raises:
         FnostabError: an experiment, study or control arm is missing, or the store does not answer.
     """
+    from fnostab.report.along import with_along
     from fnostab.report.verdict import headline, to_json, to_markdown
     from fnostab.tracking import find_experiment, log_verdict, looks_before, newest_study
 
@@ -164,7 +165,7 @@ def judge_and_record(
     look = 1 + looks_before(store, experiment_ids["a"], study_runs["a"], seeds=_seeds(stages["a"]))
     studies = {stage: record.spec for stage, record in records.items()}
     lines = [_judged_line(s, record, stages[s], wanted[s][0]) for s, record in records.items()]
-    case = with_stress(judge(stages, studies, source=_source_of(studies, wanted), judged=lines, look=look))
+    case = with_along(with_stress(judge(stages, studies, source=_source_of(studies, wanted), judged=lines, look=look)))
     payload = {**to_json(case), "study_runs": study_runs, "seeds": _seeds(stages["a"])}
     verdict_run = log_verdict(
         store,
@@ -278,7 +279,8 @@ def _source_of(studies: Mapping[str, Any], wanted: Mapping[str, tuple[str, str |
 
     places = {}
     for stage, study in studies.items():
-        options = ("--profile", study.profile) if study.profile else ()
+        given = [f"{name}={json.dumps(value)}" for name, value in study.overrides.items()]
+        options = (*(("--profile", study.profile) if study.profile else ()), *(w for g in given for w in ("--set", g)))
         places[stage] = Place(study.name, wanted[stage][0], options)
     return Source(places, studies["a"].follow_up)
 

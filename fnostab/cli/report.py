@@ -14,7 +14,6 @@ from fnostab.cli.options import TRACKING_URI, store_to_read
 @click.option("--deep-experiment", help="MLflow experiment of Stage B, the deep stress test.")
 @click.option("--study-run", help="Run id of the study to judge.  [default: the newest of the experiment]")
 @click.option("--deep-study-run", help="The same for Stage B.")
-@click.option("--require-support", is_flag=True, help="INCONCLUSIVE unless its tests support the verdict.")
 @click.option(
     "-o",
     "--output",
@@ -27,7 +26,6 @@ def command(
     deep_experiment: str | None,
     study_run: str | None,
     deep_study_run: str | None,
-    require_support: bool,
     output: Path | None,
     tracking_uri: str | None,
 ) -> None:
@@ -51,7 +49,6 @@ def command(
         deep_experiment=deep_experiment or None,
         study_run=study_run,
         deep_study_run=deep_study_run,
-        require_support=require_support,
     )
     report = compose(
         judged.case,
@@ -64,7 +61,8 @@ def command(
     folder = output or Path("reports", experiment)
     files = write(report, folder)
     log_files(store, judged.verdict_run, files, folder, "report")
-    click.echo(f"{report.headline}: {judged.case.verdict.reason}")
+    reason = judged.case.verdict.reason
+    click.echo(f"{report.headline}{f': {reason}' if reason else ''}")
     click.echo(f"next: {judged.case.verdict.next_step}")
     for path in files[:2]:
         click.echo(f"{path} ({path.stat().st_size / 1e3:,.0f} kB)")

@@ -13,7 +13,7 @@ def session_sink() -> Sink | None:
     """The journal of the trial that this process was started for; None outside a study."""
     if JOURNAL_VARIABLE not in os.environ:
         return None
-    from fnostab.record import recorder  # noqa: PLC0415 - only inside a study
+    from fnostab.record import recorder
 
     sink: Sink | None = recorder.session_sink()
     return sink

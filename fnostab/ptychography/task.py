@@ -10,6 +10,7 @@ from fnostab.gpus import count_gpus
 from fnostab.ptychography import measured
 from fnostab.ptychography.policy import Policy, policy_path, read_policy
 from fnostab.ptychography.settings import TrialConfig
+from fnostab.ptychography.shootout import shootouts
 from fnostab.record import names
 from fnostab.record.outcomes import Outcome, OutcomeRules
 from fnostab.record.settings import file_sha256, flatten, read_yaml
@@ -145,6 +146,10 @@ class Ptychography(Task):
         """Object, scan and photon noise, unless the study varies its data with the seed."""
         varied = study.arms[study.file.control].get("vary") or ()
         return () if "data" in varied else ("object", "scan", "photon noise", "validation set")
+
+    def next_of(self, study: "Study") -> dict[str, str]:
+        """Of a study of depths, the shootout at each."""
+        return shootouts(study)
 
     def notices(self, study: "Study", arms: Sequence[str]) -> list[str]:
         """What to know of the policy before arms are run."""

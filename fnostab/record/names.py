@@ -103,3 +103,4 @@ KIND_LIVE = "live"  # a script of the user's own, part of no study
 STUDY_RUN = "fnostab.study_run"  # run ids of the studies that a verdict or an `mlflow run` belongs to
 PROJECT_RUN = "fnostab.project_run"  # the run that `mlflow run` made for itself
 VERDICT = "fnostab.verdict"
+SEEDS_JUDGED = "fnostab.seeds_judged"  # of a verdict: trials of the arm that had the most

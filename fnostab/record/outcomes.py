@@ -243,7 +243,9 @@ def exploded_at(
         rules: what counts as a failure.
         training: training losses by step, (steps,); NaN where none was recorded.
     """
-    best = list(itertools.accumulate(validations, lambda a, b: b if _loss_of(b) < _loss_of(a) else a))
+    best: list[Validation] = []
+    for each in validations:
+        best.append(each if not best or _loss_of(each) < _loss_of(best[-1]) else best[-1])
     if rules.exploded_vs_best is None and rules.exploded_vs_baseline is None:
         return _has_lost_all(validations, best, baseline, np.asarray(training, dtype=float))
     limit = math.inf

@@ -19,7 +19,7 @@ from fnostab.report.verdict import Case, conditions, headline, remarks
 
 __all__ = ["Report", "StageSection", "compose", "differences"]
 
-IN_WORDS = {
+IN_WORDS: Mapping[VerdictName | None, str] = {
     VerdictName.GOLD: "The change of architecture is the cure.",
     VerdictName.SILVER: "The change of architecture is not the cure, but clipping helps.",
     VerdictName.PIVOT: "No candidate helps in the deep network.",
@@ -71,7 +71,8 @@ class Report:
     headline: str
     verdict: Verdict
     in_words: str
-    support: str
+    sentences: Sequence[str]
+    command: str
     conditions: Sequence[str]
     remarks: Sequence[str]
     sections: Sequence[StageSection]
@@ -112,8 +113,9 @@ def compose(
         experiment=experiment,
         headline=headline(case.verdict),
         verdict=case.verdict,
-        in_words=IN_WORDS[case.verdict.name],
-        support=_support(case.verdict, case.studies["a"].alpha),
+        in_words=IN_WORDS.get(case.verdict.name, ""),
+        sentences=case.verdict.sentences,
+        command=case.command,
         conditions=conditions(case.studies),
         remarks=remarks(case),
         sections=[_section(stage, case, evidence) for stage in case.stages],
@@ -125,18 +127,6 @@ def compose(
         verdict_run=verdict_run,
         made_at=made_at,
     )
-
-
-def _support(verdict: Verdict, alpha: float) -> str:
-    if verdict.supported is None:
-        return "It chooses nothing, so there is nothing for a test to support."
-    if verdict.name is VerdictName.PIVOT:
-        bound = "below 0.2" if verdict.supported else "not below 0.2"
-        return f"The upper 95 % bound on what each candidate takes off the failure rate is {bound}."
-    tests = f"tests at alpha = {alpha:g}, one-sided, corrected for the number of candidates"
-    if verdict.supported:
-        return f"Every criterion that it rests on is supported by its test ({tests})."
-    return f"The observed numbers say so, but not every criterion that it rests on is supported by its test ({tests})."
 
 
 def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:

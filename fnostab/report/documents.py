@@ -21,7 +21,7 @@ PICTURES = "pictures"
 MEANINGS = {  # of criteria, for readers who have not seen the program
     "fewer_failures": "fails less often than control",
     "better_loss": "lower median loss than control, over successful trials",
-    "loss_within_10pct": "median loss within the margin of control's, over successful trials",
+    "loss_within_margin": "median loss within the margin of control's, over successful trials",
     "no_nonfinite": "no trial gave NaN or infinity",
     "grad_bounded": "gradients stayed bounded in the last half",
     "matches_stage_a": "as good as the same arm in Stage A",
@@ -130,7 +130,7 @@ def _support(criterion: Criterion) -> str:
     """Of a criterion that is met; one that is not has nothing to support."""
     if criterion.supported is None or criterion.state is not State.MET:
         return ""
-    return "supported" if criterion.supported else "unsupported"
+    return "significant" if criterion.supported else "could be luck"
 
 
 def _in_plain_words(text: str) -> str:

@@ -15,9 +15,11 @@ from fnostab.report.criteria import criteria_table, evidence_text, percent, plai
 __all__ = [
     "Case",
     "arms_table",
+    "best_arms",
     "conditions",
     "evidence_text",
     "headline",
+    "left_out",
     "median_and_iqr",
     "percent",
     "plain_table",
@@ -203,7 +205,7 @@ def remarks(case: Case) -> list[str]:
     """What stands beside the tables, a line each."""
     verdict = case.verdict
     lines = [_fewest(stage.name, verdict) for stage in case.stages]
-    lines += [line for s in verdict.arms if (line := _left_out(s))]
+    lines += [line for s in verdict.arms if (line := left_out(s))]
     for s in verdict.arms:
         if s.worst_rank_p is not None and s.n:
             ratio = ""
@@ -213,6 +215,11 @@ def remarks(case: Case) -> list[str]:
             worst = f"counting a failed run as worst of all, p = {s.worst_rank_p:.3f} (one-sided)"
             lines.append(f"Stage {s.stage.upper()}, {s.arm} against control: {ratio}{worst}")
     return lines
+
+
+def best_arms(verdict: Verdict) -> str:
+    """The arms that failed least, where there is one stage."""
+    return _fewest("a", verdict).removeprefix("Stage A: ")
 
 
 def _fewest(stage: str, verdict: Verdict) -> str:
@@ -226,7 +233,7 @@ def _fewest(stage: str, verdict: Verdict) -> str:
     return f"Stage {stage.upper()}: fewest failures{tie}: {', '.join(names)}"
 
 
-def _left_out(s: ArmSummary) -> str:
+def left_out(s: ArmSummary) -> str:
     """The trials that took no part; empty if all did."""
     if not s.left_out:
         return ""

@@ -53,6 +53,7 @@ class Study:
     ) -> None:
         self.file = file
         self.profile = profile
+        self.overrides = flatten(overrides or {})
         self.task = task or make_task(file.task or "command", file)
         if file.knob is not None and file.knob in flatten(overrides or {}):
             raise ConfigError(f"{file.name} turns {file.knob} by itself: leave it out, or write a study of your own")
@@ -126,6 +127,8 @@ class Study:
             caveats=task.caveats(self.profile),
             same_for_all=task.same_for_all(self),
             follow_up=file.follow_up,
+            next_of=task.next_of(self),
+            overrides=self.overrides,
             knob=file.knob,
             stressed=file.stressed,
         )

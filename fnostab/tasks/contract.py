@@ -141,6 +141,10 @@ class Task:
         """What was not varied from seed to seed."""
         return ()
 
+    def next_of(self, study: "Study") -> dict[str, str]:
+        """Commands that go on from arms of a study that fail, by arm."""
+        return {}
+
     def notices(self, study: "Study", arms: Sequence[str]) -> list[str]:
         """What to know before arms are run, a line each."""
         return []

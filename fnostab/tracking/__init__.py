@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fnostab.tracking.pages.ui import experiments_with_runs, free_port, ui_command, wait_until_ready
-    from fnostab.tracking.pages.verdicts import VerdictRecord, log_verdict, newest_verdict
+    from fnostab.tracking.pages.verdicts import VerdictRecord, log_verdict, looks_before, newest_verdict
     from fnostab.tracking.pages.views import InstalledViews, install_views, plain_address, view_addresses
     from fnostab.tracking.read.black_box import fetch_black_box
     from fnostab.tracking.read.runs_elsewhere import RunElsewhere, runs_elsewhere, set_aside
@@ -56,6 +56,7 @@ __all__ = [
     "live_sink",
     "log_study_artifact",
     "log_verdict",
+    "looks_before",
     "needs_admin",
     "newest_experiment",
     "newest_study",
@@ -107,6 +108,7 @@ _MODULE_OF = {
     "Uploader": "upload.uploader",
     "VerdictRecord": "pages.verdicts",
     "log_verdict": "pages.verdicts",
+    "looks_before": "pages.verdicts",
     "newest_verdict": "pages.verdicts",
     "StudyWatch": "read.watching",
     "WatchedTrial": "read.watching",

@@ -115,7 +115,9 @@ def test_the_hash_covers_what_changes_the_numbers(own):
     assert hash_with(own(("wider network", "larger network"))) == unchanged
     assert hash_with(execution__device="cpu") == unchanged
     assert hash_with(monitor__collapsed_spread=0.3) == unchanged  # trials can be judged again by other rules
-    assert hash_with(own(("  wide: {model: {hidden_channels: 8}}", "  wide: {model: {hidden_channels: 9}}"))) == unchanged
+    assert (
+        hash_with(own(("  wide: {model: {hidden_channels: 8}}", "  wide: {model: {hidden_channels: 9}}"))) == unchanged
+    )
     changed = [
         hash_with(execution__gradient_clip_val=1.0),
         hash_with(execution__gradient_clip_val=1.0, execution__gradient_clip_algorithm="agc"),

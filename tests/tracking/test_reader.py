@@ -49,7 +49,15 @@ def test_the_table_of_a_study(store, study):
         ("agc", 0, Outcome.KILLED, None),
     ]
     assert table[1] == TrialRow(
-        "control", 10, Outcome.CONVERGED, 0.0138, None, 29, ssim_amp=0.9, grad_ratio=4.0, run_id=table[1].run_id
+        "control",
+        10,
+        Outcome.CONVERGED,
+        0.0138,
+        None,
+        29,
+        measures={measured.VAL_SSIM_AMP: 0.9},
+        grad_ratio=4.0,
+        run_id=table[1].run_id,
     )
     assert store.client.get_run(table[1].run_id).data.metrics[names.VAL_LOSS_BEST] == 0.0138
 

@@ -145,7 +145,7 @@ class _Search:
 
         assert self.stressed is not None
         confirmed = claims(self.steps["confirm"].stage, CONTROL, "fewer_failures")
-        usual = claims(self.steps["usual rate"].stage, CONTROL, "loss_within_10pct")
+        usual = claims(self.steps["usual rate"].stage, CONTROL, "loss_within_margin")
         said = []
         for arm in sorted(confirmed, key=lambda arm: arm != chosen):
             holds = "holds" if confirmed[arm].supported else "does not hold"

@@ -50,6 +50,7 @@ TITLES = {
 }
 
 STRATEGY = "strategy"
+STUDY_OF = {"stage_b": "stage_b", "another_remedy": "layerscale", "where_control_fails": "crash_hunt"}
 
 
 def run_strategy(
@@ -105,7 +106,7 @@ def run_strategy(
     roles_of = judged.case.studies["a"]
     roles = Roles(roles_of.control, roles_of.roles.get("architecture"), roles_of.roles.get("clipping"))
     following = follow_up(judged.case.verdict, roles)
-    while following is not None and following.study == "stage_b":
+    while following is not None and following.kind == "stage_b":
         chain.study("stage_b", following.why, from_verdict=True)
         judged = chain.decide("Stage A and Stage B together")
         following = follow_up(judged.case.verdict, roles)
@@ -195,14 +196,14 @@ class _Chain:
     def last(self, following: FollowUp) -> str:
         """Run the study that ends the chain, and say what came of it; return what is left to do."""
         more: tuple[str, ...] = ()
-        if following.study == PIVOT:  # where nothing helped: at Stage B's depth
+        if STUDY_OF[following.kind] == PIVOT:  # where nothing helped: at Stage B's depth
             deep = self.ran["stage_b"].study
             settings = deep.arms[deep.control]
             more = tuple(f"{name}={json.dumps(settings[name])}" for name in DEEP)
-        self.study(following.study, following.why, more=more)
-        self.heading("decision", f"{following.study} for itself")
-        verdict = self._judge(following.study).case.verdict
-        if following.study == PIVOT:
+        self.study(STUDY_OF[following.kind], following.why, more=more)
+        self.heading("decision", f"{STUDY_OF[following.kind]} for itself")
+        verdict = self._judge(STUDY_OF[following.kind]).case.verdict
+        if STUDY_OF[following.kind] == PIVOT:
             return f"LayerScale has been run at the depth of Stage B: {_best_of(verdict)}"
         return verdict.next_step
 
@@ -254,7 +255,7 @@ class _Chain:
             self.console.print(arms_table(case.stages[0], verdict, "LayerScale at the depth of Stage B"))
             what, reason, next_step = "Found", _best_of(verdict), ""
             self._say(reason)
-        elif case.depths is not None:
+        elif case.special is not None:
             show(case, self.console, as_json=False)
             what = "Found"
         else:
@@ -309,4 +310,6 @@ class _Chain:
 
 def _best_of(verdict: Verdict) -> str:
     """Which arm of a study did best, where it is no Stage A."""
-    return verdict.best[0].removeprefix("Stage A: ")
+    from fnostab.report.verdict import best_arms
+
+    return best_arms(verdict)

@@ -8,16 +8,19 @@ from pathlib import Path
 
 from rich.table import Table
 
-from fnostab.decision import ArmSummary, Criterion, Roles, Rules, Stage
+from fnostab.decision import ArmSummary, Criterion, Rules, Stage
 from fnostab.decision.criteria import stage_criteria
+from fnostab.decision.pairs import pairs_of
 from fnostab.decision.stress import Stress, margin_text
 from fnostab.decision.tally import summarise
+from fnostab.ptychography import measured
 from fnostab.record.outcomes import Outcome
 from fnostab.report.pictures import Picture
 from fnostab.report.verdict import plain_table
 from fnostab.stats.interval import Interval
 from fnostab.stats.losses import median_interval
 from fnostab.stats.proportions import fewer_failures_p, holm
+from fnostab.stats.rate import Rate
 
 __all__ = [
     "COLUMNS",
@@ -71,7 +74,7 @@ class CureRow:
             "-" if rate is None else f"{s.failure_rate:.0%} ({rate[0]:.0%} to {rate[1]:.0%})",
             self.margin or "-",
             f"{median}{between}",
-            "-" if s.median_ssim_amp is None else f"{s.median_ssim_amp:.3f}",
+            f"{s.measures[measured.VAL_SSIM_AMP]:.3f}" if measured.VAL_SSIM_AMP in s.measures else "-",
             "" if self.p is None else f"{self.p:.2g}",
         )
 
@@ -135,7 +138,10 @@ def cure_rows(step: str, stage: Stage, control: str, stress: Stress | None = Non
     arms = [control, *(arm for arm in stage.arms if arm != control)]
     summaries = {arm: summarise(stage, arm, control) for arm in arms}
     of_control = summaries[control]
-    raw = [fewer_failures_p(of_control.n_failed, of_control.n, s.n_failed, s.n) for s in summaries.values()][1:]
+    raw = [
+        fewer_failures_p(control=Rate(of_control.n_failed, of_control.n), arm=Rate(s.n_failed, s.n))
+        for s in summaries.values()
+    ][1:]
     adjusted = [None, *holm(raw)]
     return [
         CureRow(step, summaries[arm], _losses(stage, arm), margins.get(arm, ""), p)
@@ -161,8 +167,8 @@ def ranked(rows: Sequence[CureRow]) -> list[str]:
 
 def claims(stage: Stage, control: str, name: str) -> dict[str, Criterion]:
     """A criterion for every arm but control, as `fnostab decide` judges it."""
-    summaries = {arm: summarise(stage, arm, control) for arm in stage.arms}
-    return {c.arm: c for c in stage_criteria(stage, Roles(control), Rules(), summaries) if c.name == name}
+    rules = Rules()
+    return {c.arm: c for c in stage_criteria(pairs_of(stage, control, rules), rules) if c.name == name}
 
 
 def cure_table(title: str, rows: Sequence[CureRow]) -> Table:
@@ -178,7 +184,7 @@ def cure_table(title: str, rows: Sequence[CureRow]) -> Table:
             "-" if rate is None else f"{100 * rate[0]:.0f}-{100 * rate[1]:.0f}",
             row.margin.partition(" (")[0].replace("beyond ", "> ").replace("before ", "< ") or "-",
             "-" if s.median is None else f"{s.median:.3f}{between}",
-            "-" if s.median_ssim_amp is None else f"{s.median_ssim_amp:.3f}",
+            f"{s.measures[measured.VAL_SSIM_AMP]:.3f}" if measured.VAL_SSIM_AMP in s.measures else "-",
             "" if row.p is None else f"{row.p:.2g}",
         )
     return table
@@ -201,7 +207,7 @@ def write_trials(steps: Iterable[SearchStep], path: Path) -> None:
         )
         for step in steps:
             for t in step.stage.trials:
-                numbers = (t.loss, t.ssim_amp, t.failure_step, t.last_step)
+                numbers = (t.loss, t.measures.get(measured.VAL_SSIM_AMP), t.failure_step, t.last_step)
                 shown = ("" if value is None else f"{value:.6g}" for value in numbers)
                 writer.writerow((step.name, t.arm, t.seed, t.outcome, *shown))
 

@@ -15,7 +15,7 @@ from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
 from fnostab.report.content import IN_WORDS, differences
 from fnostab.report.pictures import Picture, drawing
-from fnostab.report.verdict import Case, conditions, headline, remarks
+from fnostab.report.verdict import Case, best_arms, conditions, headline, left_out, remarks
 
 __all__ = ["Chapter", "Decision", "Drift", "Moments", "Ran", "Story", "chapter", "compose_story", "drifts"]
 
@@ -139,13 +139,10 @@ def chapter(ran: Ran, decisions: Sequence[Decision] = (), finding: str = "") -> 
         DecisionError: its control was not run.
     """
     study = ran.study
-    rules = Rules(
-        alpha=study.alpha, loss_margin=1 + (study.margin or 0.0), higher_is_better=study.metric.higher_is_better
-    )
-    verdict = decide(_roles(study), Stage("a", tuple(ran.trials)), rules=rules)
+    verdict = decide(_roles(study), Stage("a", tuple(ran.trials)), rules=Rules.of(study))
     arms = [summary for arm in study.arms for summary in verdict.arms if summary.arm == arm]
     table = differences(study, [summary.arm for summary in arms])
-    best = verdict.best[0].removeprefix("Stage A: ")
+    best = best_arms(verdict)
     return Chapter(
         ran=ran,
         arms=arms,
@@ -157,7 +154,7 @@ def chapter(ran: Ran, decisions: Sequence[Decision] = (), finding: str = "") -> 
             alt=f"{study.name}: failure rate of each arm with its 95 % interval",
         ),
         finding=finding or ("" if decisions else best),
-        left_out=[line.removeprefix("Stage A, ") for s in arms if (line := s.excluded_line)],
+        left_out=[line.removeprefix("Stage A, ") for s in arms if (line := left_out(s))],
         decisions=decisions,
     )
 
@@ -189,7 +186,7 @@ def compose_story(
     return Story(
         headline=headline(case.verdict),
         verdict=case.verdict,
-        in_words=IN_WORDS[case.verdict.name],
+        in_words=IN_WORDS.get(case.verdict.name, ""),
         next_step=next_step,
         conditions=conditions(case.studies),
         remarks=remarks(case),

@@ -17,8 +17,9 @@ from fnostab.tracking.read.studies import check_schema
 from fnostab.tracking.store.store import Store, reported
 from fnostab.tracking.upload.study_run import note_study
 
-__all__ = ["VerdictRecord", "log_verdict", "newest_verdict"]
+__all__ = ["VerdictRecord", "log_verdict", "looks_before", "newest_verdict"]
 
+MOST_LOOKS = 1000
 VERDICT_FILE = "verdict.json"
 PARAMS = ("reason", "next_step")  # of the payload, shown as columns in the UI
 LONGEST_PARAM = 500
@@ -91,6 +92,28 @@ def _record(run_id: str, payload: Mapping[str, Any], experiment: str) -> Verdict
         ) from None
 
 
+def looks_before(store: Store, experiment: str, study_run_id: str, *, seeds: int) -> int:
+    """How many looks were taken at a study with fewer seeds: verdicts that are recorded, those on as many counted once.
+
+    Args:
+        store: where they are.
+        experiment: id, of `find_experiment`.
+        study_run_id: parent run of the study.
+        seeds: trials of the arm that has the most now.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    of_study = (
+        f"tags.`{names.KIND}` = '{names.KIND_VERDICT}' AND tags.`{names.STUDY_RUN}` LIKE '%{study_run_id}%' "
+        f"AND tags.`{names.SEEDS_JUDGED}` LIKE '%' AND attributes.status = 'FINISHED'"
+    )
+    with reported(store):
+        runs = store.client.search_runs([experiment], of_study, max_results=MOST_LOOKS)
+    judged = {int(run.data.tags[names.SEEDS_JUDGED]) for run in runs}
+    return sum(count < seeds for count in judged)
+
+
 def log_verdict(
     store: Store,
     experiment: str,
@@ -123,6 +146,7 @@ def log_verdict(
         names.OWNER: this_process(),
         names.SCHEMA_TAG: names.SCHEMA,
         names.VERSION: __version__,
+        **({names.SEEDS_JUDGED: str(payload["seeds"])} if "seeds" in payload else {}),
         **as_tags(bounded(note, more=MORE)),
     }
     with reported(store):

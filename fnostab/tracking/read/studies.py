@@ -19,6 +19,7 @@ from fnostab.tracking.upload.study_run import STUDY_FILE
 __all__ = ["StudyRecord", "check_schema", "find_experiment", "newest_study", "trial_rows"]
 
 TAGS_OF_ROW = (
+    names.SCHEDULED_STEPS,
     names.CONFIG_HASH,
     names.ARM,
     names.SEED,
@@ -36,11 +37,17 @@ METRICS_OF_ROW = (
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A study in the store. ``start_ms`` is in Unix milliseconds."""
+    """A study in the store.
+
+    Attributes:
+        start_ms: Unix time.
+        others: how many further studies its experiment holds.
+    """
 
     run_id: str
     spec: StudySpec
     start_ms: int
+    others: int = 0
 
 
 def find_experiment(store: Store, name: str) -> str:
@@ -78,7 +85,7 @@ def newest_study(store: Store, experiment: str, study_run: str | None = None) ->
             raise TrackingError(f"experiment {experiment} in {store.address} has no {what}; there are: {there_are}")
         run = runs[0]
         check_schema(run.info.run_id, run.data.tags)
-        return StudyRecord(run.info.run_id, _read_spec(store, run.info.run_id), run.info.start_time)
+        return StudyRecord(run.info.run_id, _read_spec(store, run.info.run_id), run.info.start_time, len(found) - 1)
 
 
 def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialRow]:
@@ -97,7 +104,7 @@ def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialR
             if tags.get(names.CONFIG_HASH) != study.spec.config_hashes.get(tags.get(names.ARM, "")):
                 continue  # of the arm as it was before its settings were changed
             try:
-                rows.append(_row(run_id, tags, metrics, study.spec.metric.key))
+                rows.append(_row(run_id, tags, metrics, study.spec))
             except (KeyError, ValueError) as error:
                 raise TrackingError(
                     f"run {run_id} has damaged tags ({error}): correct it, or delete it to leave it out"
@@ -106,18 +113,19 @@ def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialR
     return sorted(rows, key=lambda row: (order.index(row.arm) if row.arm in order else len(order), row.seed))
 
 
-def _row(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], primary_metric: str) -> TrialRow:
+def _row(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], study: StudySpec) -> TrialRow:
+    measures, scheduled = study.measures, tags.get(names.SCHEDULED_STEPS)
     failure_step, last_step = tags.get(names.FAILURE_STEP), metrics.get(names.LAST_STEP)
     p99, median = metrics.get(names.GRAD_P99_LAST_HALF), metrics.get(names.GRAD_MEDIAN_LAST_HALF)
     return TrialRow(
         arm=tags[names.ARM],
         seed=int(tags[names.SEED]),
         outcome=Outcome(tags.get(names.OUTCOME, Outcome.RUNNING)),
-        loss=metrics.get(primary_metric),
+        loss=metrics.get(study.metric.key),
         failure_step=None if failure_step is None else int(failure_step),
         last_step=None if last_step is None else int(last_step),
-        ssim_amp=metrics.get("val/ssim_amp"),
-        amplitude_spread=metrics.get("val/amplitude_spread"),
+        measures={name: metrics[name] for name in measures if name in metrics},
+        scheduled_steps=None if scheduled is None else int(scheduled),
         rules_held=tuple(Outcome(rule.strip()) for rule in tags.get(names.RULES_HELD, "").split(";") if rule.strip()),
         grad_ratio=p99 / median if p99 is not None and median else None,
         run_id=run_id,

@@ -1,8 +1,8 @@
 """From which depth on training fails."""
 
 from decision_helpers import arm, stage
-
 from fnostab.ptychography.depths import compare_depths
+
 from fnostab.stats.proportions import wilson
 
 BLOCKS = {"depth_8": 8, "depth_4": 4, "depth_6": 6}

@@ -1,0 +1,73 @@
+"""From which value of a setting on training fails: what a study says whose arms differ in one number alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fnostab.decision.tally import ArmSummary, Stage, summarise
+
+__all__ = ["Along", "Place", "compare_along", "values_along"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What became of the trials at one value of the setting."""
+
+    value: float
+    summary: ArmSummary
+
+
+@dataclass(frozen=True)
+class Along:
+    """Every value of ``setting``, rising."""
+
+    setting: str
+    places: Sequence[Place]
+
+    @property
+    def lowest(self) -> Place | None:
+        """The first value at which a trial failed; None if none did."""
+        return next((place for place in self.places if place.summary.n_failed), None)
+
+    @property
+    def finding(self) -> str:
+        """What they say together, in a sentence."""
+        if self.lowest is not None:
+            s = self.lowest.summary
+            interval = s.failure_rate_ci
+            between = f" (95 % interval {interval[0]:.0%} to {interval[1]:.0%})" if interval else ""
+            return (
+                f"training begins to fail at {self.setting} {self.lowest.value:g}: {s.n_failed}/{s.n} failed{between}, "
+                "the lowest value that fails"
+            )
+        seen = [f"{place.value:g}" for place in self.places if place.summary.n]
+        if not seen:
+            return f"no trial came to a training outcome at any {self.setting}"
+        return f"no trial failed at {self.setting} {', '.join(seen)}"
+
+
+def values_along(arms: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, float]] | None:
+    """The setting in which alone the arms of a study differ, if it is a number, with its value in each arm.
+
+    None of any other study.
+    """
+    settings = list(arms.values())
+    names = [name for name in settings[0] if any(s.get(name) != settings[0][name] for s in settings)]
+    if len(names) != 1 or any(arm.keys() != settings[0].keys() for arm in settings) or len(settings) < 3:
+        return None
+    values = {arm: of_arm[names[0]] for arm, of_arm in arms.items()}
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values.values())
+    return (names[0], values) if numbers and len(set(values.values())) == len(values) else None
+
+
+def compare_along(stage: Stage, setting: str, values: Mapping[str, float], control: str) -> Along:
+    """Summaries of the arms of a study in which only one number differs.
+
+    Args:
+        stage: its trials.
+        setting: that differs.
+        values: of each arm; those without a trial are left out.
+        control: the arm that the others stand beside.
+    """
+    found = [Place(value, summarise(stage, arm, control)) for arm, value in values.items() if arm in stage.arms]
+    return Along(setting, sorted(found, key=lambda place: place.value))

@@ -1,0 +1,40 @@
+"""Where a study of depths leads to: the shootout at the depth of one of its arms."""
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fnostab.study.study import Study
+
+__all__ = ["shootouts"]
+
+SHOOTOUT = "stage_a"
+DEPTH = "model.fno_blocks"
+
+
+def shootouts(study: "Study") -> dict[str, str]:
+    """For each arm of a study of depths, the command that runs the shootout with all settings of that arm.
+
+    Empty for a study whose arms differ in anything else.
+    """
+    from fnostab.study.study import Study, read_study_file
+
+    others = [{name: value for name, value in arm.items() if name != DEPTH} for arm in study.arms.values()]
+    depths = {arm[DEPTH] for arm in study.arms.values()}
+    if len(depths) < 2 or any(other != others[0] for other in others):
+        return {}
+    file = read_study_file(SHOOTOUT)
+    usual = Study(file, study.profile, task=study.task).arms[file.control]
+    return {arm: _command(usual, settings, study.profile) for arm, settings in study.arms.items()}
+
+
+def _command(usual: Any, settings: Any, profile: str | None) -> str:
+    differing = {n: v for n, v in settings.items() if n != "data.probe.sha256" and usual.get(n) != v}
+    given = "".join(f" --set {shlex.quote(f'{name}={_as_yaml(value)}')}" for name, value in differing.items())
+    experiment = f"{SHOOTOUT}_{settings[DEPTH]}_blocks"
+    return f"fnostab run {SHOOTOUT} --profile {profile}{given} --experiment {experiment}"
+
+
+def _as_yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,74 @@
+"""What a study of one setting at several values says, for a terminal and for programs."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from fnostab.decision import NextKind, NextStep
+from fnostab.decision.along import Along, compare_along, values_along
+from fnostab.report.verdict import Case, conditions, left_out, median_and_iqr, percent, plain_table, trial_table
+
+__all__ = ["AlongPanel", "with_along"]
+
+
+@dataclass(frozen=True)
+class AlongPanel:
+    """In place of answers of arms that are values of one setting."""
+
+    along: Along
+
+    def render(self, case: Case) -> RenderableType:
+        """Tables: the trials, each value, and what they say."""
+        columns = (self.along.setting, "arm", "failed", "95 % CI", "median [IQR] of those that did not fail")
+        table = plain_table(f"Failure rate by {self.along.setting}", columns, "outcomes")
+        for place in self.along.places:
+            s = place.summary
+            outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(s.outcomes.items()))
+            failed, median = (f"{s.n_failed}/{s.n}", median_and_iqr(s)) if s.n else ("-", "-")
+            table.add_row(f"{place.value:g}", s.arm, failed, percent(s.failure_rate_ci), median, outcomes)
+        lines = [line for place in self.along.places if (line := left_out(place.summary))]
+        command = f"\n  {case.command}" if case.command else ""
+        parts = [
+            *(each for stage in case.stages for each in trial_table(stage)),
+            table,
+            *([Text("\n".join(lines))] if lines else []),
+            Text("\n".join(conditions(case.studies)), style="dim"),
+            Text.assemble((self.along.finding, "bold"), f"\nnext: {case.verdict.next.text}{command}"),
+        ]
+        return Group(*(part for each in parts for part in (each, Text())))
+
+    def to_json(self) -> dict[str, Any]:
+        """The setting, and the lowest value that fails."""
+        lowest = self.along.lowest
+        return {"setting": self.along.setting, "lowest_failing": lowest.value if lowest else None}
+
+
+def with_along(case: Case) -> Case:
+    """The same case with what its one setting says, if its arms differ in nothing else; else as it is."""
+    study = case.studies.get("a")
+    if study is None or len(case.stages) > 1 or study.roles or study.knob or not getattr(study, "arms", None):
+        return case
+    if (found := values_along(study.arms)) is None or not any(s.outcomes for s in case.verdict.arms):
+        return case
+    along = compare_along(case.stages[0], *found, study.control)
+    command = study.next_of.get(along.lowest.summary.arm, "") if along.lowest else ""
+    step = replace(case.verdict.next, text=_next_text(along))
+    if along.lowest:
+        step = NextStep(NextKind.ELSEWHERE, step.text)
+    verdict = replace(case.verdict, reason=along.finding, next=step)
+    return replace(case, verdict=verdict, command=command or case.command, special=AlongPanel(along))
+
+
+def _next_text(along: Along) -> str:
+    if along.lowest is not None:
+        return f"study arms at {along.setting} {along.lowest.value:g}"
+    seen = [place for place in along.places if place.summary.n]
+    if not seen:
+        return "run the trials that ran out of memory again, smaller"
+    bound = seen[-1].summary.failure_rate_upper
+    return (
+        f"more seeds or a higher {along.setting}: {seen[-1].summary.n} trials without a failure at "
+        f"{seen[-1].value:g} leave a failure rate of up to {bound or 0:.0%} possible (95 %)"
+    )
