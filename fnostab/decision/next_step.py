@@ -156,7 +156,8 @@ def _more_seeds(
     return None
 
 
-def _stage_b(roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, conclusion: Conclusion) -> NextStep | None:
+def stage_b_step(roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, conclusion: Conclusion) -> NextStep | None:
+    """Stage B with control and the candidates that are not out; None if all that deserve it were run there."""
     if not roles.candidates:
         return None
     out = {
