@@ -96,9 +96,9 @@ def _gold(found: _Findings) -> Conclusion | None:
     if not all(c is not None and c.state is State.MET for c in needed):
         return None
     supported = all(c is not None and c.supported for c in needed) and not _quality_worse(found, arm, "ab")
+    gain = _words("better_loss", found.rules)
     reason = (
-        f"{arm} fails less often than {found.roles.control} in both stages, "
-        f"reaches a {_words('better_loss', found.rules)}, "
+        f"{arm} fails less often than {found.roles.control} in both stages, reaches a {gain}, "
         f"and was never nonfinite{_quality_text(found, arm, 'ab')}"
     )
     return Conclusion(VerdictName.GOLD, supported, reason, arm)

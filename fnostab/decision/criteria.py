@@ -5,6 +5,7 @@ outcome ended as badly for it as they could. Whether those numbers could be luck
 for failure rates, Mann-Whitney's for losses, each one-sided and with Holm's correction over all arms of the stage.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -13,7 +14,7 @@ from functools import lru_cache
 from fnostab.decision.pairs import Pair
 from fnostab.decision.rules import Rules
 from fnostab.decision.scale import Effect, Scale
-from fnostab.decision.tally import Tally, median
+from fnostab.decision.tally import Tally
 from fnostab.decision.words import percent
 from fnostab.stats.proportions import clopper_pearson_upper, fewer_failures_p, holm, newcombe_difference
 
@@ -100,10 +101,9 @@ def _compare_losses(pair: Pair, holds: Callable[[float, float], bool]) -> State:
         return State.NOT_MET
     if len(ours.losses) < least or not theirs.n:
         return State.UNTESTABLE
-    if len(theirs.losses) >= least:
-        mine, other = ours.median, theirs.median
-    else:  # over all trials, failures last
-        mine, other = (median(_with_failures(tally, pair.scale)) for tally in (ours, theirs))
+    mine, other = ours.median, theirs.median
+    if len(theirs.losses) < least:  # over all trials, failures last
+        mine, other = (_middle(_with_failures(tally, pair.scale)) for tally in (ours, theirs))
     if mine is None or other is None:
         return State.UNTESTABLE
     if mine == other == pair.scale.worst:  # most trials of both failed
@@ -114,6 +114,13 @@ def _compare_losses(pair: Pair, holds: Callable[[float, float], bool]) -> State:
 def _with_failures(tally: Tally, scale: Scale) -> list[float]:
     """Losses of all trials: a failure is worse than any, and a success that is imputed better."""
     return [*tally.losses, *[scale.worst] * tally.failed, *[-scale.worst] * tally.guessed]
+
+
+def _middle(values: list[float]) -> float:
+    """Median; halfway between the best and the worst there is nothing, and the worse of them counts."""
+    ordered = sorted(values)
+    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    return high if math.isinf(low) and math.isinf(high) else (low + high) / 2
 
 
 CRITERIA: Mapping[str, Callable[[Pair], State]] = {

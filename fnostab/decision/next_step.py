@@ -13,7 +13,7 @@ from fnostab.decision.tally import Stage
 from fnostab.decision.words import and_list
 from fnostab.record.outcomes import Outcome
 
-__all__ = ["NextKind", "NextStep", "next_step"]
+__all__ = ["NextKind", "NextStep", "next_step", "stage_b_step"]
 
 FEW_SEEDS = 10  # an arm, to which too few are raised
 Pairs = Mapping[str, Sequence[Pair]]
@@ -49,11 +49,6 @@ class NextStep:
     seeds: int | None = None
     retry_oom: bool = False
 
-    @property
-    def stage_b(self) -> tuple[str, ...]:
-        """Arms that are to be run in Stage B next."""
-        return self.arms if self.kind is NextKind.STAGE_B else ()
-
 
 def next_step(
     roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, answers: Sequence[Answer], conclusion: Conclusion
@@ -74,7 +69,7 @@ def next_step(
         or _not_comparable(answers)
         or _final(conclusion, stages)
         or _more_seeds(roles, stages, answers, conclusion)
-        or _stage_b(roles, stages, pairs, conclusion)
+        or stage_b_step(roles, stages, pairs, conclusion)
         or _elsewhere(roles, stages, answers)
     )
 
@@ -161,8 +156,9 @@ def _more_seeds(
     return None
 
 
-def _stage_b(roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, conclusion: Conclusion) -> NextStep | None:
-    if not roles.candidates or not any(t.failed for t in stages["a"].arm(roles.control)):
+def stage_b_step(roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, conclusion: Conclusion) -> NextStep | None:
+    """Stage B with control and the candidates that are not out; None if all that deserve it were run there."""
+    if not roles.candidates:
         return None
     out = {
         pair.arm
@@ -184,12 +180,10 @@ def _stage_b(roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, conclusion
 
 
 def _elsewhere(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep:
-    undecided = [a for a in answers if a.name is AnswerName.UNDECIDED]
-    if not any(t.failed for stage in stages.values() for t in stage.arm(roles.control)):
-        if not undecided and answers:
-            return NextStep(NextKind.NOTHING, "nothing more to run: every arm is answered")
+    fails = any(t.failed for stage in stages.values() for t in stage.arm(roles.control))
+    if not fails and not any(a.helps for a in answers):
         text = f"{roles.control} did not fail: ask where it does, at a greater depth or a harder setting"
         return NextStep(NextKind.ELSEWHERE, text)
-    if undecided:
+    if any(a.name is AnswerName.UNDECIDED for a in answers):
         return NextStep(NextKind.ELSEWHERE, "ask where the arms differ more: another depth, setting or arm")
     return NextStep(NextKind.NOTHING, "nothing more to run: every arm is answered")

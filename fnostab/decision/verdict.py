@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fnostab.decision.answers import Answer, AnswerName, stage_answers
+from fnostab.decision.answers import Answer, AnswerName, Because, stage_answers
 from fnostab.decision.conclusion import Conclusion, VerdictName, conclude
 from fnostab.decision.criteria import Criterion, stage_criteria
-from fnostab.decision.next_step import NextStep, next_step
+from fnostab.decision.next_step import NextKind, NextStep, next_step, stage_b_step
 from fnostab.decision.outlook import with_outlook
 from fnostab.decision.pairs import pairs_of
 from fnostab.decision.reports import deep_reports
@@ -35,7 +35,8 @@ class Verdict:
         reason: why, in words; empty without roles.
         next: what to do.
         winner: the arm that it chooses; None if it chooses none.
-        stage_b: control and the arms that deserve the deep test; empty if something else comes next.
+        stage_b: control and the arms that deserve the deep test and have not had it; empty if trials of this stage
+            come first.
         arms: of each stage, control first as it was run.
         answers: of every arm but control.
         sentences: one for each answer.
@@ -119,6 +120,9 @@ def decide(roles: Roles, stage_a: Stage, stage_b: Stage | None = None, *, rules:
     }
     conclusion = conclude(roles, stages, criteria, answers, rules) if roles.candidates else Conclusion()
     step = next_step(roles, stages, pairs, answers, conclusion)
+    too_few = step.kind is NextKind.SEEDS and any(a.because is Because.OBSTACLE for a in answers)
+    is_blocked = too_few or step.kind in (NextKind.WAIT, NextKind.RERUN)
+    deep = None if is_blocked else stage_b_step(roles, stages, pairs, conclusion)
     if stage_b is not None:
         criteria += deep_reports(stage_b, summaries["a"], summaries["b"], rules)
     return Verdict(
@@ -127,7 +131,7 @@ def decide(roles: Roles, stage_a: Stage, stage_b: Stage | None = None, *, rules:
         reason=conclusion.reason,
         next=step,
         winner=conclusion.winner,
-        stage_b=step.stage_b,
+        stage_b=deep.arms if deep else (),
         arms=tuple(summary for of_stage in summaries.values() for summary in of_stage.values()),
         criteria=tuple(criteria),
         answers=tuple(answers),

@@ -44,6 +44,7 @@ def fewer_failures_p(control: Rate, arm: Rate) -> float:
     return float(scipy.stats.boschloo_exact(table, alternative="greater").pvalue)
 
 
+@lru_cache(maxsize=4096)
 def wilson(failed: int, n: int, *, level: float = 0.95) -> Interval | None:
     """Wilson's score interval for one failure rate; None without trials.
 
@@ -71,6 +72,7 @@ def clopper_pearson_upper(n: int, *, level: float = 0.95) -> float | None:
     return float(scipy.stats.binomtest(0, n, alternative="less").proportion_ci(level, method="exact").high)
 
 
+@lru_cache(maxsize=4096)
 def newcombe_difference(control: Rate, arm: Rate, *, level: float = 0.95) -> Interval | None:
     """Newcombe's hybrid-score interval for the reduction, control's failure rate minus the arm's.
 

@@ -1,5 +1,7 @@
 """Trials in shorthand: what each arm's seeds did, as a stage."""
 
+from dataclasses import replace
+
 from fnostab.decision import Roles, Stage, VerdictName, decide
 from fnostab.record.outcomes import FAILURES, Outcome
 from fnostab.record.table import TrialRow
@@ -26,7 +28,11 @@ def arm(name, ok=0, failed=0, *, loss=1.0, spread=0.01, kind="collapsed", oom=0,
 
 
 def stage(name, *arms):
-    return Stage(name, tuple(trial for trials in arms for trial in trials))
+    """Those of Stage B are other trials than those of Stage A: their losses differ in the seventh digit."""
+    rows = [trial for trials in arms for trial in trials]
+    if name == "b":
+        rows = [replace(t, loss=t.loss and t.loss * (1 + 1e-7)) for t in rows]
+    return Stage(name, tuple(rows))
 
 
 def verdict_of(a, b=None, roles=ROLES, **options):
@@ -36,6 +42,10 @@ def verdict_of(a, b=None, roles=ROLES, **options):
 def criterion(verdict, stage, arm, name):
     (found,) = [c for c in verdict.criteria if (c.stage, c.arm, c.name) == (stage, arm, name)]
     return found
+
+
+def answer(verdict, arm, stage="a"):
+    return verdict.answer(arm, stage)
 
 
 GOLD, SILVER, PIVOT, INCONCLUSIVE = (

@@ -10,7 +10,7 @@ from fnostab.stats.proportions import fewer_failures_p, holm
 from fnostab.stats.rate import Rate
 from fnostab.stats.sequential import sequential_alpha, sequential_error_and_power
 
-RULES = Rules(alpha=look_alpha([10, 20], 0.05, 2))
+RULES = Rules(alpha=look_alpha([10, 20], 0.05, 2), looks_planned=True)
 
 
 def standings(*arms, roles=ROLES, seeds=10, last=20):
@@ -38,7 +38,7 @@ def test_later_seeds_are_not_looked_at():
     (early, _) = judge_look(
         ROLES, stage("a", arm("control", 5, 15), arm("arch", 20), arm("clip", 1)), RULES, seeds=10, last=20
     )
-    assert (early.control_failed, early.control_n, early.n) == (5, 10, 10)
+    assert (early.control, early.rate.n) == (Rate(5, 10), 10)
 
 
 def test_arms_of_a_study_without_parts_are_all_looked_at():
@@ -52,7 +52,7 @@ def test_in_words():
     (found,) = judge_look(
         Roles("control", "arch"), stage("a", arm("control", 7, 3), arm("arch", 10)), RULES, seeds=10, last=20
     )
-    assert str(found).startswith("arch: 0/10 failed, control 3/10, p = 0.0579, predictive power 0.")
+    assert str(found).startswith("arch: 0 of 10 failed, 3 of 10 of control (p = 0.058); ")
     assert str(found).endswith(": open")
 
 
