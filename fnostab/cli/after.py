@@ -65,10 +65,8 @@ def load_after(
         highlight=False,
         soft_wrap=True,
     )
-    deep_study = hook(file.task or "command", "after")
+    deep_study = hook(file.task_name, "after")
     if deep_study is None:
-        raise LaunchError(
-            f"--from: {study} is of task {file.task or 'command'}, which has no studies that follow others"
-        )
+        raise LaunchError(f"--from: {study} is of task {file.task_name}, which has no studies that follow others")
     of_epochs = {} if epochs is None else {make_task(earlier.task).epochs: epochs}
     return deep_study(file, earlier, profile, of_epochs | dict(overrides)), verdict.stage_b

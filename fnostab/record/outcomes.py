@@ -254,8 +254,9 @@ def exploded_at(
     factor = rules.exploded_vs_best
     exploded = []
     for v, so_far in zip(validations, best, strict=True):
-        has_best = factor is not None and 0 <= _loss_of(so_far) < math.inf
-        of_best = factor * so_far.loss if has_best else math.inf
+        of_best = math.inf
+        if factor is not None and 0 <= _loss_of(so_far) < math.inf:
+            of_best = factor * so_far.loss
         exploded.append(not v.loss <= min(limit, of_best))
     return exploded
 

@@ -61,9 +61,8 @@ class StudyFile(BaseModel):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        if (self.task is None) == (self.command is None):
-            named = " or ".join(f"task: {name}" for name in task_names() if name != "command")
-            raise ValueError(f"expected one of {named} and command: python train.py --seed {{seed}}")
+        if self.task is not None and self.command is not None:
+            raise ValueError("expected one of task and command, got both")
         if self.code and self.command is None:
             raise ValueError("code: names the files of a command; leave it out")
         for what, arm in [("control", self.control), *self.roles.items()]:
@@ -94,6 +93,18 @@ class StudyFile(BaseModel):
     def layers(self, arm: str, profile: str | None) -> tuple[Settings, ...]:
         """Settings of an arm, the later ones winning."""
         return self.defaults, self.profiles.get(profile or "", {}), self.arms[arm]
+
+    @property
+    def task_name(self) -> str:
+        """The task that its trials are of.
+
+        Raises:
+            ConfigError: it names none, as one may that only judges a table.
+        """
+        if self.command is None and self.task is None:
+            named = " or ".join(f"task: {name}" for name in task_names() if name != "command")
+            raise ConfigError(f"{self._source}: expected {named}, or command: python train.py --seed {{seed}}")
+        return self.task or "command"
 
     def line_of(self, place: str) -> str:
         """Where a dotted place of the file stands, as ``my.yaml, line 7: ``."""

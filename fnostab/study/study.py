@@ -54,7 +54,7 @@ class Study:
         self.file = file
         self.profile = profile
         self.overrides = flatten(overrides or {})
-        self.task = task or make_task(file.task or "command", file)
+        self.task = task or make_task(file.task_name, file)
         if file.knob is not None and file.knob in flatten(overrides or {}):
             raise ConfigError(f"{file.name} turns {file.knob} by itself: leave it out, or write a study of your own")
         if unknown := set(file.profiles) - set(self.task.profiles):
@@ -221,7 +221,7 @@ def load_study(
         ConfigError: there is no such study or profile, or it is not accepted.
     """
     file = read_study_file(name)
-    task = make_task(file.task or "command", file)
+    task = make_task(file.task_name, file)
     chosen = task.choose_profile(profile, gpus=bool(count_gpus()) if gpus is None else gpus)
     of_epochs = {} if epochs is None else {task.epochs: epochs}
     return Study(file, chosen, of_epochs | dict(overrides or {}), task)
