@@ -1,9 +1,6 @@
 """The append-only record of one trial, on local disk before it is anywhere else.
 
-One line a record: the CRC-32 of the rest, a space, and a JSON object. ``t`` is the Unix time in
-milliseconds at which the record was made, and is what every later copy shows, so that sending it
-twice changes nothing. Points carry ``s`` (step) and ``v`` (finite values by name), and ``x`` for
-values that were not finite; events carry ``e`` (name) and ``p`` (payload).
+One line a record, see `fnostab.record.lines`.
 
 An old journal may have been archived: it is read as before, and a writer turns it back into lines.
 
@@ -12,13 +9,10 @@ and cut off by the next writer. A damaged line anywhere else is an error, never 
 """
 
 import errno
-import json
 import math
 import os
 import time
-import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -26,10 +20,10 @@ from typing import Any, Protocol, Self
 from filelock import FileLock, Timeout
 
 from fnostab.errors import JournalError
+from fnostab.record.lines import FILE_NAME, Event, Point, encode, read_lines
 
 __all__ = ["ARCHIVE_NAME", "FILE_NAME", "Event", "Journal", "Point", "Sink", "encode", "journal_file", "read_journal"]
 
-FILE_NAME = "journal.jsonl"
 ARCHIVE_NAME = "journal.parquet"  # what `fnostab prune` makes of an old one (`fnostab.record.archive`)
 
 
@@ -41,25 +35,6 @@ class Sink(Protocol):
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
         """Keep one thing that happened."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """Metrics of one step. ``nonfinite`` maps a name to 'nan', 'inf' or '-inf'."""
-
-    time_ms: int
-    step: int
-    values: Mapping[str, float]
-    nonfinite: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Event:
-    """One thing that happened to a trial."""
-
-    time_ms: int
-    name: str
-    payload: Mapping[str, Any]
 
 
 class Journal:
@@ -117,6 +92,26 @@ class Journal:
         except OSError as error:
             raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
 
+    def lend(self) -> int:
+        """Close the file but keep the lock, for a program that writes while this process waits.
+
+        Returns:
+            The lock's file descriptor. A program that inherits it keeps the trial locked if this process dies.
+        """
+        self._file.close()
+        descriptor: int | None = self._lock._context.lock_file_fd  # filelock has no public name for it
+        if descriptor is None:
+            raise JournalError(f"{self.directory} is not locked by this process")
+        return descriptor
+
+    def take_back(self) -> None:
+        """Open the file again after `lend`, once nobody else writes: read what was added, cut off a torn line."""
+        try:
+            self._continue()
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
+
     def close(self) -> None:
         """Close the file and let other processes open it."""
         self._file.close()
@@ -160,17 +155,6 @@ def journal_file(directory: str | Path) -> Path:
     return archive if archive.exists() and not lines.exists() else lines
 
 
-def encode(record: Point | Event) -> bytes:
-    """A record as its line."""
-    if isinstance(record, Event):
-        line: dict[str, Any] = {"t": record.time_ms, "e": record.name, "p": record.payload}
-    else:
-        line = {"t": record.time_ms, "s": record.step, "v": record.values}
-        line |= {"x": record.nonfinite} if record.nonfinite else {}
-    text = json.dumps(line, separators=(",", ":"), allow_nan=False).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
-
-
 def read_journal(path: str | Path, offset: int = 0) -> Iterator[tuple[Point | Event, int]]:
     """Yield each record from byte ``offset`` on, with the offset behind it; an archived journal has those that it had.
 
@@ -184,31 +168,4 @@ def read_journal(path: str | Path, offset: int = 0) -> Iterator[tuple[Point | Ev
 
         yield from read_archive(archive, offset)
         return
-    try:
-        with open(path, "rb") as file:
-            file.seek(offset)
-            lines = file.read().split(b"\n")
-    except OSError as error:
-        raise JournalError(f"can't read {path}: {error.strerror or error}") from error
-    complete, torn = lines[:-1], lines[-1]
-    for index, line in enumerate(complete):
-        record = _parse(line)
-        if record is None:
-            if index == len(complete) - 1 and not torn:
-                return  # a torn line that ends in a stray newline
-            raise JournalError(f"{path} is damaged at byte {offset}: restore it from a copy, or delete its folder")
-        offset += len(line) + 1
-        yield record, offset
-
-
-def _parse(line: bytes) -> Point | Event | None:
-    checksum, _, text = line.partition(b" ")
-    try:
-        if int(checksum, 16) != zlib.crc32(text):
-            return None
-        fields = json.loads(text)
-        if "e" in fields:
-            return Event(fields["t"], fields["e"], fields["p"])
-        return Point(fields["t"], fields["s"], fields["v"], fields.get("x", {}))
-    except (ValueError, KeyError, TypeError):
-        return None
+    yield from read_lines(path, offset)
