@@ -1,0 +1,207 @@
+"""Supervise the program of a trial: start it, pass signals on, end what it leaves behind, judge what it recorded.
+
+It owns the journal before and after the program, and leaves it to the program's Recorder meanwhile. It holds
+``journal.lock`` all the time, and so does the program, which inherits it: if only this process dies, the program
+goes on recording, and nobody starts the trial again before it has ended (`close_command_trial`).
+"""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+import fnostab
+from fnostab.errors import JournalError, LaunchError
+from fnostab.launch.ending import ProcessEnd, conclude
+from fnostab.launch.members import ask_to_end, end_all
+from fnostab.launch.stderr_tail import StderrTail, tail_of
+from fnostab.record import names
+from fnostab.record.attempt import STDERR_FILE, last_attempt, this_process
+from fnostab.record.journal import FILE_NAME, Journal
+from fnostab.record.outcomes import Outcome
+from fnostab.record.recorder import AFTER_FAILURE_VARIABLE, JOURNAL_VARIABLE, TOKEN_VARIABLE
+from fnostab.record.recording import ATTEMPT, RECORDER_LOCK
+from fnostab.record.trial import TrialSpec
+
+__all__ = ["close_command_trial", "end_program", "supervise"]
+
+GRACE_S = 15.0  # between asking a program to end and ending it
+LEFT_BEHIND_GRACE_S = 2.0  # the same for what it leaves behind
+RECORDER_WAIT_S = 30.0
+DROPPED = ("MLFLOW_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK")
+DROPPED_PREFIXES = ("SLURM_", "MASTER_", "FNOSTAB_")
+
+
+def supervise(spec: TrialSpec, directory: Path) -> Outcome:
+    """Run the program of a trial and write how it ended.
+
+    SIGTERM or SIGINT to this process asks the program to end; a second SIGINT ends it at once.
+
+    Args:
+        spec: with ``argv``.
+        directory: of the trial.
+
+    Raises:
+        LaunchError: the trial has no program.
+        JournalError: another process is at work on the trial, or its journal can't be written.
+    """
+    if spec.argv is None:
+        raise LaunchError(f"trial {spec.name} of the task {spec.task} has no command")
+    token = secrets.token_hex(8)
+    with Journal(directory) as journal, _signals() as asked:
+        with _no_recorder(directory):
+            journal.event(names.PARAMS_EVENT, {**spec.settings, "seed": spec.seed, "arm": spec.arm})
+            tags = {names.OWNER: this_process(), names.VERSION: fnostab.__version__, ATTEMPT: token}
+            journal.event(names.TAGS_EVENT, tags)
+        (directory / "files").mkdir(exist_ok=True)
+        lock = journal.lend()
+        with StderrTail(directory / STDERR_FILE) as stderr:
+            try:
+                return_code = None if asked.at else _run(spec, directory, token, lock, stderr, asked)
+            except (OSError, ValueError) as error:  # ValueError: a null byte
+                what = getattr(error, "strerror", None) or error
+                return_code, folder = 127, spec.working_directory or Path.cwd()
+                stderr.say(f"error: can't start {spec.argv[0]!r}: {what}; it must be on PATH, or a path from {folder}")
+        with _no_recorder(directory):
+            journal.take_back()
+            return conclude(journal, spec, ProcessEnd(return_code, asked.at is not None, stderr.text))
+
+
+def close_command_trial(directory: Path) -> Outcome:
+    """End, judge and close a trial whose supervisor died, once its program has ended.
+
+    Raises:
+        JournalError: its program is still at work, or its journal is damaged or can't be written.
+        LaunchError: its trial.json can't be read.
+    """
+    spec = TrialSpec.read(directory / "trial.json")
+    attempt = last_attempt(directory / FILE_NAME)
+    if attempt.end is not None:
+        return Outcome(attempt.end.payload["outcome"])
+    with _no_recorder(directory, wait_s=0.0), Journal(directory) as journal:
+        attempt = last_attempt(journal.path)
+        if attempt.end is not None:  # another process was faster
+            return Outcome(attempt.end.payload["outcome"])
+        if token := attempt.tags.get(ATTEMPT):
+            end_all(None, token, LEFT_BEHIND_GRACE_S)
+        tail = tail_of(directory / STDERR_FILE, since_ms=attempt.owner_since_ms)
+        return conclude(journal, spec, ProcessEnd(None, tail=tail))
+
+
+def end_program(directory: Path) -> None:
+    """End all processes of the newest attempt at a trial, for launchers whose supervisor has died.
+
+    Raises:
+        JournalError: its journal is damaged.
+    """
+    if token := last_attempt(directory / FILE_NAME).tags.get(ATTEMPT):
+        end_all(None, token, LEFT_BEHIND_GRACE_S)
+
+
+@dataclass
+class _Asked:
+    """When this process was asked to end, and whom it passes that on to."""
+
+    at: float | None = None
+    at_once: bool = False
+    group: int | None = None
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self.at_once = self.at is not None and signum == signal.SIGINT
+        self.at = self.at or time.monotonic()
+        signal.signal(signal.SIGTERM, _nothing)  # it goes to the group, of which this process may be one
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        if self.group is not None and self.at is not None:
+            ask_to_end(self.group)
+
+    @property
+    def out_of_patience(self) -> bool:
+        return self.at_once or (self.at is not None and time.monotonic() - self.at > GRACE_S)
+
+
+def _nothing(signum: int, frame: FrameType | None) -> None:
+    """Take a signal and do nothing; unlike SIG_IGN this is not handed down to a program."""
+
+
+@contextmanager
+def _signals() -> Iterator[_Asked]:
+    """Take SIGTERM and SIGINT as requests to end the program; in the main thread only."""
+    asked, before = _Asked(), {}
+    with suppress(ValueError):  # not the main thread
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, asked)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run(spec: TrialSpec, directory: Path, token: str, lock: int, stderr: StderrTail, asked: _Asked) -> int:
+    """Exit status of the program, once nothing of it is left."""
+    assert spec.argv is not None
+    leads = os.getsid(0) == os.getpid()  # else the group is a terminal's or another program's too
+    process = subprocess.Popen(
+        spec.argv,
+        cwd=spec.working_directory,
+        env=_environment(spec, directory, token),
+        stdin=subprocess.DEVNULL,
+        stderr=stderr.target,
+        pass_fds=(lock,),
+        process_group=None if leads else 0,
+    )
+    group = asked.group = os.getpgrp() if leads else process.pid
+    try:
+        asked.pass_on()  # a request that came while it was started
+        while True:
+            try:
+                return_code = process.wait(timeout=1.0)
+                break
+            except subprocess.TimeoutExpired:
+                if asked.out_of_patience:
+                    end_all(group, token, 0.0)
+    finally:
+        asked.group = None
+        sys.stdout.flush()
+        end_all(group, token, LEFT_BEHIND_GRACE_S)
+        process.wait()
+    return return_code
+
+
+def _environment(spec: TrialSpec, directory: Path, token: str) -> Mapping[str, str]:
+    """Environment of the program: without what belongs to this process's own run, job or ranks."""
+    kept: dict[str, Any] = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in DROPPED and not name.startswith(DROPPED_PREFIXES)
+    }
+    own = {JOURNAL_VARIABLE: str(directory.resolve()), TOKEN_VARIABLE: token}
+    return kept | own | {AFTER_FAILURE_VARIABLE: spec.after_failure}
+
+
+@contextmanager
+def _no_recorder(directory: Path, wait_s: float = RECORDER_WAIT_S) -> Iterator[None]:
+    """Wait until no program records the trial, and keep others from it."""
+    lock = FileLock(directory / RECORDER_LOCK)
+    try:
+        lock.acquire(timeout=wait_s)
+    except Timeout:
+        raise JournalError(f"{directory} is still being recorded by a program: wait for it to end") from None
+    except OSError as error:
+        raise JournalError(f"can't lock {directory}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()

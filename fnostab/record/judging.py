@@ -1,0 +1,217 @@
+"""Judge a trial by its journal alone: what its recorder wrote, under the rules that its record holds.
+
+For trials whose program does not judge itself. Points of all attempts count, since a retry does not record again
+what an earlier attempt did; what was announced counts for the attempt that announced it.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from fnostab.record import names
+from fnostab.record.journal import FILE_NAME, Event, Point, read_journal
+from fnostab.record.outcomes import FAILURES, Judgement, Outcome, Validation, judge
+from fnostab.record.recording import RECORDED_EVENT
+from fnostab.record.trial import TrialSpec
+
+__all__ = ["Recorded", "judge_journal", "read_recorded"]
+
+BLOCKS = 20  # of the training loss, where no validation was recorded
+LONGEST_CURVE = 5_000_000  # steps of which a training loss is spread out
+
+
+@dataclass
+class Recorded:
+    """What a journal holds of a training.
+
+    Attributes:
+        curves: values by step, by metric; NaN and Inf included.
+        scheduled_steps: that the last attempt announced.
+        announced: failure that the last attempt announced first, with its step.
+        seen: other outcome that the last attempt's program saw before it ended, with its reason: ``oom``.
+        complete: whether the last attempt's program ended its record by itself.
+    """
+
+    curves: dict[str, dict[int, float]] = field(default_factory=dict)
+    scheduled_steps: int | None = None
+    announced: tuple[Outcome, int] | None = None
+    seen: tuple[Outcome, str] | None = None
+    complete: bool = False
+
+    @property
+    def last_step(self) -> int | None:
+        """Last step that was recorded; None if nothing was."""
+        return max((max(curve) for curve in self.curves.values()), default=None)
+
+    @property
+    def reached_the_end(self) -> bool:
+        """Whether the last scheduled step was recorded; not if it is unknown."""
+        return self.scheduled_steps is not None and (self.last_step or 0) >= self.scheduled_steps - 1
+
+    @property
+    def first_nonfinite_step(self) -> int | None:
+        """First step at which the training loss or the gradient norm was not finite, or is said to have been."""
+        steps = [
+            step
+            for name in (names.TRAIN_LOSS, names.GRAD_NORM)
+            for step, value in self.curves.get(name, {}).items()
+            if not math.isfinite(value)
+        ]
+        if self.announced is not None and self.announced[0] is Outcome.NONFINITE:
+            steps.append(self.announced[1])
+        return min(steps, default=None)
+
+
+def read_recorded(directory: Path) -> Recorded:
+    """Read what was recorded of a trial.
+
+    Raises:
+        JournalError: its journal is missing or damaged.
+    """
+    recorded = Recorded()
+    for record, _ in read_journal(directory / FILE_NAME):
+        if isinstance(record, Point):
+            for name, value in {**record.values, **{n: float(text) for n, text in record.nonfinite.items()}}.items():
+                recorded.curves.setdefault(name, {}).setdefault(record.step, value)
+        else:
+            _take_event(recorded, record)
+    return recorded
+
+
+def judge_journal(directory: Path, spec: TrialSpec) -> tuple[Judgement | None, dict[str, float]]:
+    """Judge a trial that has ended by its journal.
+
+    Args:
+        directory: of the trial.
+        spec: holds the rules, and which metric they are about.
+
+    Returns:
+        The judgement, None if nothing was observed; one number each of the whole training by metric, finite ones only.
+
+    Raises:
+        JournalError: the journal is missing or damaged.
+    """
+    recorded = read_recorded(directory)
+    observed = any(name in recorded.curves for name in (names.TRAIN_LOSS, names.GRAD_NORM, spec.judged))
+    if not observed and recorded.announced is None:
+        return None, {}
+    judgement = _judge(recorded, spec)
+    if recorded.announced is not None and recorded.announced[0] is not judgement.outcome:
+        outcome, step = recorded.announced
+        held = tuple(rule for rule in FAILURES if rule is outcome or rule in judgement.rules_held)
+        judgement = replace(judgement, outcome=outcome, failure_step=step, known_good_step=None, rules_held=held)
+    return judgement, _summary(recorded, spec, judgement)
+
+
+def _take_event(recorded: Recorded, event: Event) -> None:
+    payload = event.payload
+    if event.name == names.STARTED_EVENT:
+        recorded.scheduled_steps = payload.get("scheduled_steps")
+    elif event.name == RECORDED_EVENT:
+        recorded.complete = True
+    elif event.name == names.TAGS_EVENT:
+        if names.OWNER in payload:  # an attempt begins
+            recorded.scheduled_steps = recorded.announced = recorded.seen = None
+            recorded.complete = False
+        outcome = payload.get(names.OUTCOME)
+        if outcome in FAILURES and names.FAILURE_STEP in payload:
+            recorded.announced = recorded.announced or (Outcome(outcome), int(payload[names.FAILURE_STEP]))
+        elif outcome is not None:
+            recorded.seen = Outcome(outcome), payload.get(names.REASON, "")
+
+
+def _judge(recorded: Recorded, spec: TrialSpec) -> Judgement:
+    turned = spec.metric.higher_is_better and spec.metric.name == spec.judged
+    sign = -1.0 if turned else 1.0
+    training = recorded.curves.get(names.TRAIN_LOSS, {})
+    measures = {name: curve for name, curve in recorded.curves.items() if name != spec.judged}
+    validations = [
+        Validation(step, sign * loss, {name: curve[step] for name, curve in measures.items() if step in curve})
+        for step, loss in sorted(recorded.curves.get(spec.judged, {}).items())
+    ]
+    last_step = max(recorded.last_step or 0, (recorded.scheduled_steps or 1) - 1)
+    if not validations:
+        return _judge_training(recorded, spec, last_step)
+    baseline = spec.rules.baseline
+    if baseline is None and names.CONSTANT_LOSS in recorded.curves:
+        baseline = next(iter(recorded.curves[names.CONSTANT_LOSS].values()))
+    return judge(
+        validations,
+        first_nonfinite_step=recorded.first_nonfinite_step,
+        last_step=last_step,
+        baseline=None if baseline is None else sign * baseline,
+        rules=spec.rules.turned() if turned else spec.rules,
+        training=() if turned else _spread(training),  # a loss beside a score: no common scale
+    )
+
+
+def _judge_training(recorded: Recorded, spec: TrialSpec, last_step: int) -> Judgement:
+    """Judge a trial without a validation: ``exploded`` by its training loss."""
+    training = recorded.curves.get(names.TRAIN_LOSS, {})
+    rules = spec.rules.model_copy(update={"baseline": None, "failed": None, "exploded_vs_baseline": None})
+    blocks = _blocks(training)
+    judgement = judge(
+        blocks,
+        first_nonfinite_step=recorded.first_nonfinite_step,
+        last_step=last_step,
+        baseline=None,
+        rules=rules,
+        training=_spread(training),
+    )
+    not_judged = [line for line in judgement.not_judged if not line.startswith("stagnated:")]
+    if len(blocks) >= 2:
+        not_judged.append(f"exploded: on medians of {names.TRAIN_LOSS}, no {spec.judged} was recorded")
+    return replace(judgement, not_judged=(*not_judged, f"stagnated: no {spec.judged} was recorded"))
+
+
+def _blocks(training: dict[int, float]) -> list[Validation]:
+    """Medians of blocks of the training loss, (BLOCKS,) or as many as it has finite values, as validations."""
+    steps = sorted(step for step, loss in training.items() if math.isfinite(loss))
+    count = min(BLOCKS, len(steps))
+    edges = [len(steps) * i // count for i in range(count + 1)] if count else [0]
+    blocks = [steps[start:end] for start, end in itertools.pairwise(edges)]
+    return [Validation(block[-1], float(np.median([training[step] for step in block]))) for block in blocks]
+
+
+def _spread(training: dict[int, float]) -> Sequence[float]:
+    """A training loss at every step, (steps,): the last one that was recorded up to it."""
+    if not training or max(training) >= LONGEST_CURVE:
+        return ()
+    curve, latest = [], training[min(training)]
+    for step in range(max(training) + 1):
+        latest = training.get(step, latest)
+        curve.append(latest)
+    return curve
+
+
+def _summary(recorded: Recorded, spec: TrialSpec, judgement: Judgement) -> dict[str, float]:
+    last_step = recorded.last_step or 0
+    values = {
+        names.LAST_STEP: float(last_step),
+        names.TIME_TO_FAILURE: float(last_step if judgement.failure_step is None else judgement.failure_step),
+        **_nonfinite_events(recorded),
+    }
+    norms = [norm for _, norm in sorted(recorded.curves.get(names.GRAD_NORM, {}).items()) if math.isfinite(norm)]
+    if late := norms[len(norms) // 2 :]:
+        values[names.GRAD_P99_LAST_HALF] = float(np.quantile(late, 0.99))
+        values[names.GRAD_MEDIAN_LAST_HALF] = float(np.median(late))
+    metric = recorded.curves.get(spec.metric.name)
+    if metric and spec.metric.of is not None:
+        best = max if spec.metric.higher_is_better else min
+        values[f"{spec.metric.name}_best"] = best(filter(math.isfinite, metric.values()), default=math.nan)
+        values[f"{spec.metric.name}_last"] = metric[max(metric)]
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def _nonfinite_events(recorded: Recorded) -> dict[str, float]:
+    """Steps at which the training loss or the gradient norm was NaN, and infinite."""
+    nan, infinite = set(), set()
+    for name in (names.TRAIN_LOSS, names.GRAD_NORM):
+        for step, value in recorded.curves.get(name, {}).items():
+            nan |= {step} if math.isnan(value) else set()
+            infinite |= {step} if math.isinf(value) else set()
+    return {names.NAN_EVENTS: float(len(nan)), names.INF_EVENTS: float(len(infinite))}

@@ -1,0 +1,203 @@
+"""Recorder of a script's training: each step goes to the journal of the trial that the script is run for.
+
+A script that ``fnostab train`` starts finds its trial by environment variables. Outside a study, in a process
+of another rank than 0 and in a fork nothing is recorded. One process records a trial at a time: it holds
+``recorder.lock``, and only the process of the newest attempt may.
+
+The standard library only, so that a script pays nothing for the import.
+"""
+
+import math
+import operator
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, SupportsFloat, SupportsIndex
+
+from fnostab.errors import JournalError
+from fnostab.record import names
+from fnostab.record.recording import RECORDED_EVENT, Recording, number
+
+__all__ = ["AFTER_FAILURE_VARIABLE", "ANNOUNCED", "JOURNAL_VARIABLE", "TOKEN_VARIABLE", "Recorder"]
+
+JOURNAL_VARIABLE = "FNOSTAB_JOURNAL"  # directory of the trial
+TOKEN_VARIABLE = "FNOSTAB_TOKEN"  # of the attempt at it
+AFTER_FAILURE_VARIABLE = "FNOSTAB_AFTER_FAILURE"
+RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+ANNOUNCED = ("nonfinite", "collapsed", "exploded", "stagnated")  # FAILURES of fnostab.record.outcomes
+REASON_CHARACTERS = 500
+
+_STEP_NAMES = {"loss": names.TRAIN_LOSS, "grad_norm": names.GRAD_NORM, "lr": names.LEARNING_RATE}
+_NAME = re.compile(r"[\w\-./ ]{1,200}")
+
+
+class Recorder:
+    """Records one training: ``with Recorder() as rec``.
+
+    Steps go to the operating system with each call, so that they survive the death of the process; events and
+    validations are forced to the disk. Steps rise within an attempt. A retry may repeat those of an attempt before
+    it: the first record counts, and the trial is tagged as restarted.
+
+    Raises:
+        JournalError: another process records the trial, this process belongs to an earlier attempt, or the journal
+            can't be written.
+    """
+
+    def __init__(self) -> None:
+        self._failed = False
+        self._stops = os.environ.get(AFTER_FAILURE_VARIABLE) != "continue"
+        self._names = dict(_STEP_NAMES)
+        self._val_names = {"loss": f"{names.VAL_PREFIX}loss"}
+        self._pid = os.getpid()
+        self._closed = False
+        self._to: Recording | None = None
+        directory, token = os.environ.get(JOURNAL_VARIABLE), os.environ.get(TOKEN_VARIABLE)
+        if directory and token and not any(os.environ.get(name, "0") != "0" for name in RANK_VARIABLES):
+            self._to = Recording(Path(directory), token)
+            self._failed = self._to.announced
+
+    def scheduled(self, steps: SupportsIndex) -> None:
+        """Say how many optimiser steps the training is to have."""
+        if (to := self._recording()) is not None:
+            count = _index("scheduled", steps)
+            if count < 1:
+                raise JournalError(f"scheduled({count}): expected the number of steps, at least 1")
+            to.event(names.STARTED_EVENT, {"scheduled_steps": count})
+
+    def step(
+        self,
+        step: SupportsIndex,
+        /,
+        *,
+        loss: SupportsFloat | None = None,
+        grad_norm: SupportsFloat | None = None,
+        lr: SupportsFloat | None = None,
+        **others: SupportsFloat,
+    ) -> bool:
+        """Record an optimiser step; a loss or gradient norm that is not finite is a failure of the trial.
+
+        Args:
+            step: 0-based; rises from call to call.
+            loss: of training.
+            grad_norm: before clipping.
+            lr: learning rate.
+            others: recorded under their own names.
+
+        Returns:
+            Whether to go on: False once the trial has failed, unless the study says ``after_failure: continue``.
+
+        Raises:
+            JournalError: the step does not rise, a value is no number, or the journal can't be written.
+        """
+        values = {}
+        if loss is not None:
+            values["loss"] = number("loss", loss)
+        if grad_norm is not None:
+            values["grad_norm"] = number("grad_norm", grad_norm)
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if (to := self._recording()) is not None:
+            if lr is not None:
+                values["lr"] = number("lr", lr)
+            for name, other in others.items():
+                values[name] = number(name, other)
+            i = _index("step", step)
+            to.step(i, {self._name(name): value for name, value in values.items()})
+            if bad and not self._failed:
+                self._failed = True
+                where = ["gradient" if name == "grad_norm" else name for name in bad]
+                seen = {"loss": repr(values.get("loss", math.nan)), "norm": repr(values.get("grad_norm", math.nan))}
+                to.event(names.NONFINITE_EVENT, {"step": i, "where": where, **seen})
+                to.announce("nonfinite", i)
+        self._failed |= bool(bad)
+        return not (self._failed and self._stops)
+
+    def validation(self, step: SupportsIndex, /, *, loss: SupportsFloat | None = None, **others: SupportsFloat) -> bool:
+        """Record a validation after an optimiser step, as ``val/loss`` and ``val/<name>``; answer as `step` does."""
+        given = {**({} if loss is None else {"loss": loss}), **others}
+        values = {name: number(name, value) for name, value in given.items()}
+        if (to := self._recording()) is not None:
+            to.validation(_index("validation", step), {self._val_name(name): value for name, value in values.items()})
+        self._failed |= not math.isfinite(values.get("loss", 0.0))
+        return not (self._failed and self._stops)
+
+    def failed(
+        self, outcome: Literal["nonfinite", "collapsed", "exploded", "stagnated"], step: SupportsIndex, /
+    ) -> None:
+        """Say that the training has failed at a step, for scripts that find out by themselves; the first one counts."""
+        if outcome not in ANNOUNCED:
+            raise JournalError(f"failed({outcome!r}): expected one of {', '.join(ANNOUNCED)}")
+        i = _index("failed", step)
+        self._failed = True
+        if (to := self._recording()) is not None:
+            to.announce(outcome, i)
+
+    def close(self) -> None:
+        """End the record: what comes later is an error."""
+        self._end(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        to, self._to = self._to, None
+        self._closed = True
+        if to is None or os.getpid() != self._pid:
+            return
+        try:
+            if error is None:
+                to.event(RECORDED_EVENT, {"step": to.last_step})
+            elif _is_out_of_memory(error):
+                with suppress(JournalError):  # the script's own error says more
+                    text = " ".join(f"{type(error).__name__}: {error}".split())[:REASON_CHARACTERS]
+                    to.event(names.TAGS_EVENT, {names.OUTCOME: "oom", names.REASON: text})
+        finally:
+            to.close()
+
+    def _recording(self) -> Recording | None:
+        if os.getpid() != self._pid:
+            return None
+        if self._closed:
+            raise JournalError("the recorder is closed: record within the block of `with Recorder() as rec`")
+        return self._to
+
+    def _name(self, name: str) -> str:
+        if name not in self._names:
+            if name in self._names.values() or name.startswith(names.VAL_PREFIX):
+                raise JournalError(f"step(**{{{name!r}: ...}}): give it as loss, grad_norm or lr, or to validation()")
+            self._names[name] = _checked(name)
+        return self._names[name]
+
+    def _val_name(self, name: str) -> str:
+        if name not in self._val_names:
+            self._val_names[name] = _checked(names.VAL_PREFIX + name.removeprefix(names.VAL_PREFIX))
+        return self._val_names[name]
+
+
+def _index(what: str, step: SupportsIndex) -> int:
+    try:
+        i = operator.index(step)
+    except TypeError:
+        raise JournalError(f"{what}({step!r}): expected a whole number of steps") from None
+    if i < 0:
+        raise JournalError(f"{what}({i}): expected a step from 0 on")
+    return i
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise JournalError(f"{name!r} is no name of a metric: letters, digits, spaces and _ - . / are accepted")
+    return name
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, MemoryError) or type(link).__name__ == "OutOfMemoryError":
+            return True
+        link = link.__cause__
+    return False

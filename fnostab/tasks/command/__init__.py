@@ -1,0 +1,1 @@
+"""The task `command`: a trial runs any program, filled in from a template."""

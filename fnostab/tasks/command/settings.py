@@ -1,0 +1,114 @@
+"""Settings of a command: what `defaults` declares, each with the type that its value has."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fnostab.errors import ConfigError
+from fnostab.record.settings import shown, suggestion
+from fnostab.tasks.command.template import RESERVED
+
+__all__ = ["Declared", "declare", "resolve"]
+
+Kind = Literal["number", "int", "text", "bool", "list"]
+KINDS: dict[str, Kind] = {
+    "number": "number",
+    "float": "number",
+    "int": "int",
+    "text": "text",
+    "str": "text",
+    "bool": "bool",
+    "list": "list",
+}
+EXPECTED = {"number": "a number", "int": "a whole number", "text": "text", "bool": "true or false", "list": "a list"}
+
+Place = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A setting as `defaults` declares it."""
+
+    kind: Kind
+    default: Any
+    may_be_null: bool = False
+
+
+def declare(defaults: Mapping[str, Any], place: Place = lambda name: "") -> dict[str, Declared]:
+    """Types and defaults of all settings.
+
+    Args:
+        defaults: name to value, or to ``{type: float, default: null}``.
+        place: where a name stands in the study's file, as text before an error.
+
+    Raises:
+        ConfigError: a name is reserved, or a value has no type.
+    """
+    return {name: _declare(name, value, place(name)) for name, value in defaults.items()}
+
+
+def resolve(
+    declared: Mapping[str, Declared], layers: Sequence[Mapping[str, Any]], place: Place = lambda name: ""
+) -> dict[str, Any]:
+    """Values of all settings: the defaults, under layers of which later ones win.
+
+    Raises:
+        ConfigError: a name is unknown, or a value has another type than the default.
+    """
+    values = {name: each.default for name, each in declared.items()}
+    for layer in layers:
+        for name, value in layer.items():
+            if name not in declared:
+                known = ", ".join(declared) or "none"
+                raise ConfigError(
+                    f"{place(name)}unknown setting {shown(name)}{suggestion(name, declared)}; accepted: {known}", name
+                )
+            values[name] = _checked(name, value, declared[name], place(name))
+    return values
+
+
+def _declare(name: str, value: Any, where: str) -> Declared:
+    if name in RESERVED:
+        raise ConfigError(f"{where}{name} is reserved, and can't be the name of a setting", name)
+    if isinstance(value, Mapping):
+        if value.keys() != {"type", "default"} or value["type"] not in KINDS:
+            accepted = ", ".join(KINDS)
+            raise ConfigError(
+                f"{where}{name}={shown(dict(value))}: expected {{type: float, default: null}}; types: {accepted}", name
+            )
+        declared = Declared(KINDS[value["type"]], None, may_be_null=value["default"] is None)
+        default = _checked(name, value["default"], declared, where)
+        return Declared(declared.kind, default, declared.may_be_null)
+    if value is None:
+        raise ConfigError(f"{where}{name}: null has no type: write {name}: {{type: float, default: null}}", name)
+    kind = _kind_of(value)
+    if kind is None:
+        raise ConfigError(f"{where}{name}={shown(value)}: expected a number, text, true or false, or a list", name)
+    return Declared(kind, _checked(name, value, Declared(kind, value), where))
+
+
+def _kind_of(value: Any) -> Kind | None:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int | float):
+        return "number"
+    if isinstance(value, str):
+        return "text"
+    return "list" if isinstance(value, list | tuple) else None
+
+
+def _checked(name: str, value: Any, declared: Declared, where: str) -> Any:
+    if value is None and declared.may_be_null:
+        return None
+    kind = _kind_of(value)
+    fits = isinstance(value, int) and kind == "number" if declared.kind == "int" else kind == declared.kind
+    if fits and isinstance(value, float) and not math.isfinite(value):
+        fits = False
+    if fits and kind == "list":
+        fits = all(_kind_of(each) not in (None, "list") for each in value)
+        value = list(value)
+    if not fits:
+        expected = EXPECTED[declared.kind] + (" or null" if declared.may_be_null else "")
+        raise ConfigError(f"{where}{name}={shown(value)} is not accepted: expected {expected}", name)
+    return value

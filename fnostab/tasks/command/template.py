@@ -1,0 +1,191 @@
+"""Template of a command: split into words once, and filled in word by word, never by a shell.
+
+No value adds a word or a command: what a placeholder stands for is one word, whatever it contains.
+"""
+
+import re
+import shlex
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fnostab.errors import ConfigError
+from fnostab.record.settings import shown, suggestion
+
+__all__ = ["RESERVED", "Template", "parse", "text_of_value"]
+
+RESERVED = ("seed", "arm", "directory", "inherits", "grid")
+GIVEN = ("seed", "arm", "directory")  # placeholders that stand for no setting
+_BASH = "write  bash -c '...'  with it inside the quotes"
+_OPERATOR = re.compile(r"&&|\|\||[|;&<>]+|\d*[<>].*|&>.*|.*;")
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{(?P<inside>[^{}]*)\}|[{}]")
+_NAME = re.compile(r"[A-Za-z_][\w.-]*")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
+
+Place = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A command whose words hold placeholders.
+
+    Attributes:
+        words: as they were written.
+    """
+
+    words: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Settings that it has placeholders for, in their order, without `GIVEN`."""
+        return tuple(name for name in self._placeholders() if name not in GIVEN)
+
+    def check(self, settings: Collection[str], place: Place = lambda name: "") -> None:
+        """Insist that settings and placeholders belong together.
+
+        Args:
+            settings: names that the study declares.
+            place: where a name stands in the study's file, as text before an error; empty if that is not known.
+
+        Raises:
+            ConfigError: a placeholder has no setting, or a setting no placeholder.
+        """
+        for name in self.names:
+            if name not in settings:
+                known = suggestion(name, settings)
+                raise ConfigError(f"{place('command')}{{{name}}} is no setting{known}: declare it under defaults")
+        for name in settings:
+            if name in RESERVED:
+                raise ConfigError(f"{place(name)}{name} is reserved, and can't be the name of a setting", name)
+            if name not in self.names:
+                raise ConfigError(
+                    f"{place(name)}setting {name} has no placeholder: write {{{name}}} or {{--{name}}} in command", name
+                )
+
+    def fill(self, values: Mapping[str, Any], place: Place = lambda name: "") -> tuple[str, ...]:
+        """Words of the command for values of all settings, seed, arm and directory.
+
+        Raises:
+            ConfigError: a value is missing, or can't be written as one word.
+        """
+        filled: list[str] = []
+        for word in self.words:
+            if option := _option(word):
+                filled += _as_option(option, _value(values, option, place))
+            else:
+                filled.append(_fill_word(word, values, place))
+        for word in filled:
+            if "\0" in word:
+                raise ConfigError(f"{shown(word)}: no argument of a program can hold a null character")
+        return tuple(filled)
+
+    def _placeholders(self) -> list[str]:
+        found: dict[str, None] = {}
+        for word in self.words:
+            for match in _PLACEHOLDER.finditer(word):
+                if (inside := match["inside"]) is not None:
+                    found[inside.removeprefix("--")] = None
+        return list(found)
+
+
+def parse(text: str, place: Place = lambda name: "") -> Template:
+    """Split a command into words.
+
+    Args:
+        text: as in ``python train.py --lr {lr} {--norm} --seed {seed}``.
+        place: where a name stands in the study's file, as text before an error.
+
+    Raises:
+        ConfigError: it is empty, needs a shell, its quotes or braces don't match, or it has no ``{seed}``.
+    """
+    where = place("command")
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"{where}command: {str(error).lower()}: each quote needs a second one") from None
+    if not words:
+        raise ConfigError(f"{where}command: expected a program and its arguments, got nothing")
+    _refuse_shell(text, words, where)
+    for word in words:
+        _check_braces(word, where)
+    template = Template(tuple(words))
+    if "seed" not in template._placeholders():
+        raise ConfigError(f"{where}command: {{seed}} is missing: each trial of an arm must get its own seed")
+    return template
+
+
+def text_of_value(value: Any, name: str, where: str = "") -> str:
+    """A setting as one word: true or false, the shortest number, text as it is.
+
+    Raises:
+        ConfigError: it is null, a list or a mapping.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | str):
+        return str(value)
+    if isinstance(value, float):
+        return repr(value)
+    raise ConfigError(f"{where}{{{name}}} can't stand for {shown(value)}: use {{--{name}}}, or give it a value", name)
+
+
+def _refuse_shell(text: str, words: list[str], where: str) -> None:
+    if _ASSIGNMENT.fullmatch(words[0]):
+        raise ConfigError(f"{where}command: a leading {shown(words[0])} needs a shell, and none is used: {_BASH}")
+    if words[0] in ("bash", "sh", "zsh", "dash") and "-c" in words[1:]:
+        return  # the user's own shell takes what is quoted
+    for word in shlex.split(text, posix=False):
+        unquoted = re.sub(r"\\.|'[^']*'|\"[^\"]*\"", "", word)
+        if match := (_OPERATOR.fullmatch(unquoted) or re.search(r"[<>&|;]", unquoted)):
+            raise ConfigError(f"{where}command: {shown(match[0])} needs a shell, and none is used: {_BASH}")
+        dollar = re.search(r"\$\w+|\$[({]|`", re.sub(r"\\.|'[^']*'", "", word))
+        if dollar:
+            raise ConfigError(f"{where}command: {shown(dollar[0])} needs a shell, and none is used: {_BASH}")
+
+
+def _check_braces(word: str, where: str) -> None:
+    for match in _PLACEHOLDER.finditer(word):
+        inside = match["inside"]
+        if match[0] in ("{", "}"):
+            raise ConfigError(f"{where}command: {shown(word)} has a single brace; a brace itself is written twice")
+        if inside is None:
+            continue
+        if not _NAME.fullmatch(inside.removeprefix("--")):
+            raise ConfigError(
+                f"{where}command: {{{inside}}} is no placeholder: expected a plain name, as {{lr}}; "
+                "a brace itself is written twice"
+            )
+        if inside.startswith("--") and word != match[0]:
+            raise ConfigError(f"{where}command: {{{inside}}} must be a word of its own, not a part of {shown(word)}")
+
+
+def _option(word: str) -> str | None:
+    """The name in a word that is ``{--name}``."""
+    match = _PLACEHOLDER.fullmatch(word)
+    inside = None if match is None else match["inside"]
+    return inside[2:] if inside is not None and inside.startswith("--") else None
+
+
+def _fill_word(word: str, values: Mapping[str, Any], place: Place) -> str:
+    def fill(match: re.Match[str]) -> str:
+        if (name := match["inside"]) is None:
+            return match[0][0]  # of a doubled brace
+        return text_of_value(_value(values, name, place), name, place(name))
+
+    return _PLACEHOLDER.sub(fill, word)
+
+
+def _as_option(name: str, value: Any) -> list[str]:
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [f"--{name}"]
+    if isinstance(value, list | tuple):
+        return [f"--{name}", *(text_of_value(each, name) for each in value)]
+    return [f"--{name}", text_of_value(value, name)]
+
+
+def _value(values: Mapping[str, Any], name: str, place: Place) -> Any:
+    if name not in values:
+        raise ConfigError(f"{place('command')}{{{name}}} is no setting{suggestion(name, values)}", name)
+    return values[name]
