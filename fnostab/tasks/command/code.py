@@ -29,12 +29,15 @@ def code_hashes(template: Template, globs: Sequence[str], folder: Path) -> dict[
         ConfigError: a pattern names no file or leads out of the folder, there is too much of it, or it can't be read.
     """
     home = folder.resolve()
-    found: dict[str, Path] = {word: home / word for word in template.words if _is_file(home / word)}
+    words = [word for word in template.words if not Path(word).is_absolute()]  # no interpreters
+    found: dict[str, Path] = {word: home / word for word in words if _is_file(home / word)}
     for pattern in globs:
         inside = {path.relative_to(home).as_posix(): path for path in _matches(home, pattern)}
         if not inside:
             raise ConfigError(f"code: {shown(pattern)} names no file in {folder}")
         found |= inside
+    if len(found) > MOST_FILES:
+        raise ConfigError(f"code: {len(found)} files; at most {MOST_FILES} are accepted: name fewer")
     total = sum(path.stat().st_size for path in found.values())
     if total > MOST_BYTES:
         raise ConfigError(f"code: {total / 1e6:.0f} MB of files; at most {MOST_BYTES // 1_000_000} MB are accepted")

@@ -5,7 +5,7 @@ No value adds a word or a command: what a placeholder stands for is one word, wh
 
 import re
 import shlex
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,13 @@ from fnostab.record.settings import shown, suggestion
 __all__ = ["RESERVED", "Template", "parse", "text_of_value"]
 
 RESERVED = ("seed", "arm", "directory", "inherits", "grid")
+SHELLS = ("bash", "sh", "zsh", "dash")
 GIVEN = ("seed", "arm", "directory")  # placeholders that stand for no setting
 _BASH = "write  bash -c '...'  with it inside the quotes"
-_OPERATOR = re.compile(r"&&|\|\||[|;&<>]+|\d*[<>].*|&>.*|.*;")
+_OPERATOR = re.compile(r"[|;&<>]+")
+_EXPANSION = re.compile(r"\$[\w({]\w*|`")
+_NOT_EXPANDED = re.compile(r"'[^']*'|\\.", re.DOTALL)
+_QUOTED = re.compile(r"'[^']*'|\\.|\"(\\.|[^\"\\])*\"", re.DOTALL)
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{(?P<inside>[^{}]*)\}|[{}]")
 _NAME = re.compile(r"[A-Za-z_][\w.-]*")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
@@ -69,11 +73,11 @@ class Template:
             ConfigError: a value is missing, or can't be written as one word.
         """
         filled: list[str] = []
-        for word in self.words:
+        for index, word in enumerate(self.words):
             if option := _option(word):
                 filled += _as_option(option, _value(values, option, place))
             else:
-                filled.append(_fill_word(word, values, place))
+                filled.append(_fill_word(word, values, place, script=_is_script(self.words, index)))
         for word in filled:
             if "\0" in word:
                 raise ConfigError(f"{shown(word)}: no argument of a program can hold a null character")
@@ -132,15 +136,17 @@ def text_of_value(value: Any, name: str, where: str = "") -> str:
 def _refuse_shell(text: str, words: list[str], where: str) -> None:
     if _ASSIGNMENT.fullmatch(words[0]):
         raise ConfigError(f"{where}command: a leading {shown(words[0])} needs a shell, and none is used: {_BASH}")
-    if words[0] in ("bash", "sh", "zsh", "dash") and "-c" in words[1:]:
+    if _is_script(words, words.index("-c") + 1 if "-c" in words else 0):
         return  # the user's own shell takes what is quoted
-    for word in shlex.split(text, posix=False):
-        unquoted = re.sub(r"\\.|'[^']*'|\"[^\"]*\"", "", word)
-        if match := (_OPERATOR.fullmatch(unquoted) or re.search(r"[<>&|;]", unquoted)):
-            raise ConfigError(f"{where}command: {shown(match[0])} needs a shell, and none is used: {_BASH}")
-        dollar = re.search(r"\$\w+|\$[({]|`", re.sub(r"\\.|'[^']*'", "", word))
-        if dollar:
-            raise ConfigError(f"{where}command: {shown(dollar[0])} needs a shell, and none is used: {_BASH}")
+    unquoted = _QUOTED.sub("", text)
+    expanded = _NOT_EXPANDED.sub("", text)
+    if match := _OPERATOR.search(unquoted) or _EXPANSION.search(expanded):
+        raise ConfigError(f"{where}command: {shown(match[0])} needs a shell, and none is used: {_BASH}")
+
+
+def _is_script(words: Sequence[str], index: int) -> bool:
+    """Whether a word is what a shell of the user's own runs, as in ``bash -c '...'``."""
+    return index >= 2 and words[0].rpartition("/")[2] in SHELLS and words[index - 1] == "-c"
 
 
 def _check_braces(word: str, where: str) -> None:
@@ -166,11 +172,18 @@ def _option(word: str) -> str | None:
     return inside[2:] if inside is not None and inside.startswith("--") else None
 
 
-def _fill_word(word: str, values: Mapping[str, Any], place: Place) -> str:
+def _fill_word(word: str, values: Mapping[str, Any], place: Place, *, script: bool) -> str:
     def fill(match: re.Match[str]) -> str:
         if (name := match["inside"]) is None:
             return match[0][0]  # of a doubled brace
-        return text_of_value(_value(values, name, place), name, place(name))
+        text = text_of_value(_value(values, name, place), name, place(name))
+        if script and shlex.quote(text) != text:
+            raise ConfigError(
+                f"{place(name)}{name}={shown(text)} would be read by the shell: pass it as a word of its own, "
+                f"as in  bash -c 'python train.py \"$0\"' {{{name}}}",
+                name,
+            )
+        return text
 
     return _PLACEHOLDER.sub(fill, word)
 
