@@ -7,7 +7,7 @@ from typing import Any
 
 from fnostab.record import names
 from fnostab.record.journal import Journal
-from fnostab.record.judging import Recorded, judge_journal, read_recorded
+from fnostab.record.judging import Recorded, judge_recorded, read_recorded
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Judgement, Outcome
 from fnostab.record.trial import TrialSpec
 
@@ -50,7 +50,7 @@ def conclude(journal: Journal, spec: TrialSpec, end: ProcessEnd) -> Outcome:
         JournalError: the journal is damaged, or can't be written.
     """
     recorded = read_recorded(journal.directory)
-    judgement, summary = judge_journal(journal.directory, spec)
+    judgement, summary = judge_recorded(recorded, spec)
     outcome, reason = _outcome(recorded, judgement, end)
     payload: dict[str, Any] = {
         "outcome": str(outcome),

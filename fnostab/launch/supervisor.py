@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -58,8 +58,11 @@ def supervise(spec: TrialSpec, directory: Path) -> Outcome:
     if spec.argv is None:
         raise LaunchError(f"trial {spec.name} of the task {spec.task} has no command")
     token = secrets.token_hex(8)
-    with Journal(directory) as journal, _signals() as asked:
-        with _no_recorder(directory):
+    directory.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        asked = stack.enter_context(_signals())
+        with _no_recorder(directory, wait_s=0.0):  # before the journal is opened: that cuts off a torn line
+            journal = stack.enter_context(Journal(directory))
             journal.event(names.PARAMS_EVENT, {**spec.settings, "seed": spec.seed, "arm": spec.arm})
             tags = {names.OWNER: this_process(), names.VERSION: fnostab.__version__, ATTEMPT: token}
             journal.event(names.TAGS_EVENT, tags)

@@ -18,7 +18,7 @@ from fnostab.record.outcomes import FAILURES, Judgement, Outcome, Validation, ju
 from fnostab.record.recording import RECORDED_EVENT
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["Recorded", "judge_journal", "read_recorded"]
+__all__ = ["Recorded", "judge_journal", "judge_recorded", "read_recorded"]
 
 BLOCKS = 20  # of the training loss, where no validation was recorded
 LONGEST_CURVE = 5_000_000  # steps of which a training loss is spread out
@@ -95,7 +95,11 @@ def judge_journal(directory: Path, spec: TrialSpec) -> tuple[Judgement | None, d
     Raises:
         JournalError: the journal is missing or damaged.
     """
-    recorded = read_recorded(directory)
+    return judge_recorded(read_recorded(directory), spec)
+
+
+def judge_recorded(recorded: Recorded, spec: TrialSpec) -> tuple[Judgement | None, dict[str, float]]:
+    """The same for what was read of a journal before."""
     observed = any(name in recorded.curves for name in (names.TRAIN_LOSS, names.GRAD_NORM, spec.judged))
     if not observed and recorded.announced is None:
         return None, {}

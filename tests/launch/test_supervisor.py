@@ -18,7 +18,7 @@ from fnostab.record.attempt import is_being_written
 from fnostab.record.journal import FILE_NAME, Event, Point, read_journal
 from fnostab.record.outcomes import Outcome
 from fnostab.record.recorder import TOKEN_VARIABLE
-from fnostab.record.recording import RESTARTED
+from fnostab.record.recording import RESTARTED, is_being_recorded
 from fnostab.record.trial import Metric, TrialSpec
 
 ROOT = Path(__file__).parent.parent.parent
@@ -232,13 +232,9 @@ class TestWhatAProgramGets:
 
     def test_files_of_its_own_become_artifacts(self, tmp_path):
         files = tmp_path / "trial" / "files"
-        script = (
-            f"os.chdir({str(files)!r})\nos.mkdir('sub')\n"
-            + GOOD
-            + (
-                "open('sub/a.csv', 'w').write('1')\nopen('b.bin', 'w').write('1')\nopen('big.txt', 'w').write('1' * 6000000)\n"
-            )
-        )
+        files_of_it = {"sub/a.csv": 1, "b.bin": 1, "big.txt": 6_000_000}
+        writes = "".join(f"open({name!r}, 'w').write('1' * {size})\n" for name, size in files_of_it.items())
+        script = f"os.chdir({str(files)!r})\nos.mkdir('sub')\n" + GOOD + writes
         trial = Trial(tmp_path, script)
         assert trial.run() is Outcome.CONVERGED
         artifacts = [r.payload for r in trial.records if isinstance(r, Event) and r.name == names.ARTIFACT_EVENT]
@@ -340,6 +336,24 @@ class TestSudden:
         assert close_command_trial(trial.directory) is Outcome.KILLED
         self.steps_are_whole(trial)
         assert trial.processes == []
+
+    def test_death_of_the_supervisor_and_the_script_but_not_of_a_process_that_records_for_it(self, tmp_path, round_):
+        apart = "import subprocess, sys; subprocess.run([sys.executable, 'script.py'], close_fds=True)"
+        trial = Trial(tmp_path, ENDLESS, argv=(sys.executable, "-c", apart))
+        supervisor = trial.start()
+        trial.await_steps(3)
+        (parent,) = psutil.Process(supervisor.pid).children()
+        supervisor.kill()
+        parent.kill()
+        supervisor.wait()
+        wait_for(lambda: not is_being_written(trial.directory))
+        assert is_being_recorded(trial.directory)
+        for attempt in (lambda: close_command_trial(trial.directory), trial.run):
+            with pytest.raises(JournalError, match="still being recorded"):
+                attempt()
+        end_program(trial.directory)
+        assert close_command_trial(trial.directory) is Outcome.KILLED
+        self.steps_are_whole(trial)
 
     def test_death_of_both(self, running):
         trial, supervisor = running
