@@ -39,7 +39,7 @@ GRACE_S = 15.0  # between asking a program to end and ending it
 LEFT_BEHIND_GRACE_S = 2.0  # the same for what it leaves behind
 RECORDER_WAIT_S = 30.0
 DROPPED = ("MLFLOW_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK")
-DROPPED_PREFIXES = ("SLURM_", "MASTER_", "FNOSTAB_")
+DROPPED_PREFIXES = ("SLURM_", "MASTER_")
 
 
 def supervise(spec: TrialSpec, directory: Path) -> Outcome:

@@ -220,12 +220,12 @@ class TestHowItEnded:
 
 class TestWhatAProgramGets:
     def test_the_environment_is_without_what_belongs_to_others(self, tmp_path, monkeypatch):
-        for name in ("MLFLOW_RUN_ID", "SLURM_JOB_ID", "SLURM_PROCID", "RANK", "MASTER_PORT", "FNOSTAB_X"):
+        for name in ("MLFLOW_RUN_ID", "SLURM_JOB_ID", "SLURM_PROCID", "RANK", "MASTER_PORT", "FNOSTAB_POLICY"):
             monkeypatch.setenv(name, "1")
         script = recorded(
             "rec.step(0, loss=1.0)",
             "bad = [n for n in os.environ if n.startswith(('SLURM_', 'MASTER_')) or n in ('MLFLOW_RUN_ID', 'RANK')]",
-            "assert not bad and 'FNOSTAB_X' not in os.environ, bad",
+            "assert not bad and os.environ['FNOSTAB_POLICY'] == '1', bad",
         )
         trial = Trial(tmp_path, script)
         assert trial.run() is Outcome.CONVERGED, trial.end
