@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fnostab.launch.slurm.cluster import ClusterFile
 from fnostab.launch.slurm.launcher import SlurmLauncher
+from fnostab.launch.supervisor import end_program
 from fnostab.record import slurm_jobs as slurm
 from fnostab.record.attempt import close_if_abandoned, is_alive, is_being_written, is_foreign, last_attempt
 from fnostab.record.job_arrays import FOLDER
@@ -84,3 +85,5 @@ def _ask_to_end(trial: TrialProgress) -> None:
     attempt = last_attempt(trial.directory / FILE_NAME)
     if attempt.owner and not is_foreign(attempt.owner) and is_alive(attempt.owner, attempt.owner_since_ms):
         os.kill(int(attempt.owner.partition("@")[0]), signal.SIGTERM)
+    elif trial.spec.argv is not None:  # its supervisor has died
+        end_program(trial.directory)

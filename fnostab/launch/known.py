@@ -7,8 +7,8 @@ from rich.console import Console
 
 from fnostab.errors import LaunchError
 from fnostab.record.attempt import close_if_abandoned
+from fnostab.record.ending import judge_again
 from fnostab.record.job_arrays import queued_jobs
-from fnostab.record.judging import judge_again
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import StudySpec, TrialSpec

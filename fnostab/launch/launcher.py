@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 from fnostab.errors import FnostabError
 from fnostab.record import names
+from fnostab.record.attempt import end_program_trial
 from fnostab.record.journal import Journal
-from fnostab.record.judging import end_of_complete
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
 
@@ -91,7 +91,7 @@ def write_outcome(trial: TrialProgress, outcome: Outcome, reason: str, *, reques
             trial.update()
             if trial.outcome is not None:  # another launcher was faster
                 return
-            if trial.spec.argv is not None and end_of_complete(journal, trial.spec):
+            if end_program_trial(journal, asked=requested):
                 trial.update()
                 return
             payload: dict[str, Any] = {"outcome": str(outcome), "failure_step": None, "rules_held": []}

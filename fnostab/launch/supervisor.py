@@ -1,238 +1,210 @@
-"""The process beside a program that is a trial: it owns the journal before and after, and says how the trial ended.
+"""Supervise the program of a trial: start it, pass signals on, end what it leaves behind, judge what it recorded.
 
-It takes ``journal.lock``, writes params, owner and a token of this attempt, closes the file, and lets the program
-inherit the lock. While the program runs only its `fnostab.recorder.Recorder` writes. Afterwards the supervisor ends
-what is left of its process group, waits for ``recorder.lock``, judges, and writes the outcome last.
+It owns the journal before and after the program, and leaves it to the program's Recorder meanwhile. It holds
+``journal.lock`` all the time, and so does the program, which inherits it: if only this process dies, the program
+goes on recording, and nobody starts the trial again before it has ended (`close_command_trial`).
 """
 
 import os
-import re
 import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import psutil
 from filelock import FileLock, Timeout
 
 import fnostab
 from fnostab.errors import JournalError, LaunchError
+from fnostab.launch.members import ask_to_end, end_all
 from fnostab.record import names
-from fnostab.record.attempt import last_lines, this_process
-from fnostab.record.journal import Journal
-from fnostab.record.judging import IGNORES_SEED, Observed, observe, twin_seed, write_end
+from fnostab.record.attempt import STDERR_FILE, last_attempt, this_process
+from fnostab.record.ending import ProcessEnd, conclude
+from fnostab.record.journal import FILE_NAME, Journal
 from fnostab.record.outcomes import Outcome
-from fnostab.record.recorder import AFTER_FAILURE, JOURNAL, LOCK_FILE, TOKEN, TOKEN_FILE
+from fnostab.record.recorder import AFTER_FAILURE_VARIABLE, JOURNAL_VARIABLE, TOKEN_VARIABLE
+from fnostab.record.recording import ATTEMPT, RECORDER_LOCK
+from fnostab.record.stderr_tail import StderrTail, tail_of
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["supervise"]
+__all__ = ["close_command_trial", "end_program", "supervise"]
 
-GRACE_S = 15.0  # between asking the program to end and ending it
-POLL_S = 0.05
-TAIL_LINES = 40
-LONGEST_REASON = 400  # characters
-FILES = "files"
-LARGEST_FILES = 5_000_000  # bytes of pictures that are sent with the records
-DROPPED = ("MLFLOW_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK")  # and SLURM_*, MASTER_*: of whatever started this
-_MEMORY = re.compile(r"\b(MemoryError|OutOfMemoryError|out of memory|Cannot allocate memory|std::bad_alloc)\b", re.I)
-_ERROR = re.compile(r"^[\w.]*(Error|Exception|error)\b.*")
+GRACE_S = 15.0  # between asking a program to end and ending it
+LEFT_BEHIND_GRACE_S = 2.0  # the same for what it leaves behind
+RECORDER_WAIT_S = 30.0
+DROPPED = ("MLFLOW_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK")
+DROPPED_PREFIXES = ("SLURM_", "MASTER_")
 
 
 def supervise(spec: TrialSpec, directory: Path) -> Outcome:
-    """Start a trial's program, wait for its end, and write its outcome.
+    """Run the program of a trial and write how it ended.
+
+    SIGTERM or SIGINT to this process asks the program to end; a second SIGINT ends it at once.
 
     Args:
         spec: with ``argv``.
         directory: of the trial.
 
     Raises:
-        JournalError: another process owns the journal, or it can't be written.
-        LaunchError: the program can't be started.
+        LaunchError: the trial has no program.
+        JournalError: another process is at work on the trial, or its journal can't be written.
     """
-    assert spec.argv is not None
-    (directory / FILES).mkdir(parents=True, exist_ok=True)
-    with Journal(directory) as journal:
-        token = secrets.token_hex(8)
-        journal.event(names.PARAMS_EVENT, {**spec.settings, "seed": spec.seed, "arm": spec.arm})
-        tags = {names.OWNER: this_process(), names.VERSION: fnostab.__version__, "fnostab.attempt": token}
-        journal.event(names.TAGS_EVENT, tags)
-        (directory / TOKEN_FILE).write_text(token)
-        lock = journal.hand_over()
-        log_start = _log_end()
-        try:
-            with _Requests() as requests:
-                process = _start(spec, directory, token, lock)
-                status = _wait(process, requests)
-        finally:
-            _end_group()
-            _wait_for_recorder(directory)
+    if spec.argv is None:
+        raise LaunchError(f"trial {spec.name} of the task {spec.task} has no command")
+    token = secrets.token_hex(8)
+    directory.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        asked = stack.enter_context(_signals())
+        with _no_recorder(directory, wait_s=0.0):  # before the journal is opened: that cuts off a torn line
+            journal = stack.enter_context(Journal(directory))
+            journal.event(names.PARAMS_EVENT, {**spec.settings, "seed": spec.seed, "arm": spec.arm})
+            tags = {names.OWNER: this_process(), names.VERSION: fnostab.__version__, ATTEMPT: token}
+            journal.event(names.TAGS_EVENT, tags)
+        (directory / "files").mkdir(exist_ok=True)
+        lock = journal.lend()
+        with StderrTail(directory / STDERR_FILE) as stderr:
+            try:
+                return_code = None if asked.at else _run(spec, directory, token, lock, stderr, asked)
+            except (OSError, ValueError) as error:  # ValueError: a null byte
+                what = getattr(error, "strerror", None) or error
+                return_code, folder = 127, spec.working_directory or Path.cwd()
+                stderr.say(f"error: can't start {spec.argv[0]!r}: {what}; it must be on PATH, or a path from {folder}")
+        with _no_recorder(directory):
             journal.take_back()
-        seen = observe(directory, spec)
-        _announce_files(journal, directory)
-        return _conclude(journal, seen, spec, status, requests.asked, _stderr(log_start))
+            return conclude(journal, spec, ProcessEnd(return_code, asked.at is not None, stderr.text))
 
 
-def _conclude(
-    journal: Journal, seen: Observed, spec: TrialSpec, status: int, asked: str | None, stderr: list[str]
-) -> Outcome:
-    """How the trial ended, the first that applies: see docs/outcomes.md."""
-    last = next(
-        (line for line in reversed(stderr) if _ERROR.match(line)), stderr[-1] if stderr else "it left no message"
-    )
-    memory = seen.memory_error or next((line for line in reversed(stderr) if _MEMORY.search(line)), None)
-    outcome: Outcome | None = None
-    more: dict[str, Any] = {}
-    if seen.announced:
-        pass
-    elif asked is not None and not seen.complete:
-        outcome, more = Outcome.KILLED, {"reason": f"ended by {asked}", "requested": True}
-    elif status == 0 and (twin := twin_seed(journal.directory, spec, seen)) is not None:
-        outcome, more = Outcome.INFRA_ERROR, {"reason": f"{IGNORES_SEED}: all its values are those of seed {twin}"}
-    elif status == 0 and seen.anything:
-        pass
-    elif status == 0:
-        outcome = Outcome.INFRA_ERROR
-        more = {"reason": "it recorded nothing: see `from fnostab.recorder import Recorder` in docs/own.md"}
-    elif memory is not None:
-        outcome, more = Outcome.OOM, {"reason": memory[:LONGEST_REASON]}
-    elif status < 0:
-        name = signal.Signals(-status).name
-        hint = " (perhaps by the kernel, for want of memory)" if name == "SIGKILL" else ""
-        outcome, more = Outcome.KILLED, {"reason": f"ended by {name}{hint}: {last}"[:LONGEST_REASON]}
-    else:
-        outcome, more = Outcome.INFRA_ERROR, {"reason": f"exit status {status}: {last}"[:LONGEST_REASON]}
-    return write_end(journal, seen, spec, outcome, **more)
-
-
-class _Requests:
-    """SIGTERM and SIGINT to this process, handed on to the program instead of ending this one.
-
-    Attributes:
-        asked: name of the first signal; None if there was none.
-        since_s: when it came, on the monotonic clock.
-    """
-
-    def __init__(self) -> None:
-        self.asked: str | None = None
-        self.since_s = 0.0
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> "_Requests":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked is None:
-            self.asked, self.since_s = signal.Signals(number).name, time.monotonic()
-
-
-def _start(spec: TrialSpec, directory: Path, token: str, lock: int) -> subprocess.Popen[bytes]:
-    dropped = ("SLURM_", "MASTER_")
-    environment = {n: v for n, v in os.environ.items() if n not in DROPPED and not n.startswith(dropped)}
-    environment |= {JOURNAL: str(directory.absolute()), TOKEN: token, AFTER_FAILURE: spec.after_failure}
-    try:
-        return subprocess.Popen(
-            list(spec.argv or ()),
-            cwd=spec.working_directory,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            pass_fds=(lock,),
-            restore_signals=True,
-        )
-    except (OSError, ValueError) as error:
-        where = f" in {spec.working_directory}" if spec.working_directory else ""
-        what = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-        raise LaunchError(f"can't start {(spec.argv or ('?',))[0]!r}{where}: {what}") from error
-
-
-def _wait(process: subprocess.Popen[bytes], requests: _Requests) -> int:
-    """Exit status of the program; asked to end, it and its group get SIGTERM, and SIGKILL later."""
-    told = False
-    while True:
-        with suppress(subprocess.TimeoutExpired):
-            return process.wait(POLL_S)
-        if requests.asked is None:
-            continue
-        if not told:
-            told = True
-            for each in _group():
-                with suppress(psutil.Error):
-                    each.terminate()
-        elif time.monotonic() - requests.since_s > GRACE_S:
-            process.kill()
-
-
-def _end_group() -> None:
-    """End what is left of this process's group: children that the program did not wait for."""
-    for each in _group():
-        with suppress(psutil.Error):
-            each.terminate()
-    _, alive = psutil.wait_procs(_group(), timeout=2)
-    for each in alive:
-        with suppress(psutil.Error):
-            each.kill()
-
-
-def _group() -> list[psutil.Process]:
-    """The other processes of this one's group, if it leads it: of a shell's it would end too much."""
-    me = os.getpid()
-    if os.getpgrp() != me:
-        return psutil.Process().children(recursive=True)
-    return list(_members(me))
-
-
-def _members(group: int) -> Iterator[psutil.Process]:
-    for process in psutil.process_iter():
-        with suppress(ProcessLookupError, PermissionError):
-            if process.pid != group and os.getpgid(process.pid) == group:
-                yield process
-
-
-def _wait_for_recorder(directory: Path) -> None:
-    """Wait until nobody records any more.
+def close_command_trial(directory: Path) -> Outcome:
+    """End, judge and close a trial whose supervisor died, once its program has ended.
 
     Raises:
-        JournalError: a process that left the group goes on recording.
+        JournalError: its program is still at work, or its journal is damaged or can't be written.
+        LaunchError: its trial.json can't be read.
     """
+    spec = TrialSpec.read(directory / "trial.json")
+    attempt = last_attempt(directory / FILE_NAME)
+    if attempt.end is not None:
+        return Outcome(attempt.end.payload["outcome"])
+    with _no_recorder(directory, wait_s=0.0), Journal(directory) as journal:
+        attempt = last_attempt(journal.path)
+        if attempt.end is not None:  # another process was faster
+            return Outcome(attempt.end.payload["outcome"])
+        if token := attempt.tags.get(ATTEMPT):
+            end_all(None, token, LEFT_BEHIND_GRACE_S)
+        tail = tail_of(directory / STDERR_FILE, since_ms=attempt.owner_since_ms)
+        return conclude(journal, spec, ProcessEnd(None, tail=tail))
+
+
+def end_program(directory: Path) -> None:
+    """End all processes of the newest attempt at a trial, for launchers whose supervisor has died.
+
+    Raises:
+        JournalError: its journal is damaged.
+    """
+    if token := last_attempt(directory / FILE_NAME).tags.get(ATTEMPT):
+        end_all(None, token, LEFT_BEHIND_GRACE_S)
+
+
+@dataclass
+class _Asked:
+    """When this process was asked to end, and whom it passes that on to."""
+
+    at: float | None = None
+    at_once: bool = False
+    group: int | None = None
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self.at_once = self.at is not None and signum == signal.SIGINT
+        self.at = self.at or time.monotonic()
+        signal.signal(signal.SIGTERM, _nothing)  # it goes to the group, of which this process may be one
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        if self.group is not None and self.at is not None:
+            ask_to_end(self.group)
+
+    @property
+    def out_of_patience(self) -> bool:
+        return self.at_once or (self.at is not None and time.monotonic() - self.at > GRACE_S)
+
+
+def _nothing(signum: int, frame: FrameType | None) -> None:
+    """Take a signal and do nothing; unlike SIG_IGN this is not handed down to a program."""
+
+
+@contextmanager
+def _signals() -> Iterator[_Asked]:
+    """Take SIGTERM and SIGINT as requests to end the program; in the main thread only."""
+    asked, before = _Asked(), {}
+    with suppress(ValueError):  # not the main thread
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, asked)
     try:
-        with FileLock(directory / LOCK_FILE, timeout=GRACE_S):
-            pass
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run(spec: TrialSpec, directory: Path, token: str, lock: int, stderr: StderrTail, asked: _Asked) -> int:
+    """Exit status of the program, once nothing of it is left."""
+    assert spec.argv is not None
+    leads = os.getsid(0) == os.getpid()  # else the group is a terminal's or another program's too
+    process = subprocess.Popen(
+        spec.argv,
+        cwd=spec.working_directory,
+        env=_environment(spec, directory, token),
+        stdin=subprocess.DEVNULL,
+        stderr=stderr.target,
+        pass_fds=(lock,),
+        process_group=None if leads else 0,
+    )
+    group = asked.group = os.getpgrp() if leads else process.pid
+    try:
+        asked.pass_on()  # a request that came while it was started
+        while True:
+            try:
+                return_code = process.wait(timeout=1.0)
+                break
+            except subprocess.TimeoutExpired:
+                if asked.out_of_patience:
+                    end_all(group, token, 0.0)
+    finally:
+        asked.group = None
+        sys.stdout.flush()
+        end_all(group, token, LEFT_BEHIND_GRACE_S)
+        process.wait()
+    return return_code
+
+
+def _environment(spec: TrialSpec, directory: Path, token: str) -> Mapping[str, str]:
+    """Environment of the program: without what belongs to this process's own run, job or ranks."""
+    kept: dict[str, Any] = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in DROPPED and not name.startswith(DROPPED_PREFIXES)
+    }
+    own = {JOURNAL_VARIABLE: str(directory.resolve()), TOKEN_VARIABLE: token}
+    return kept | own | {AFTER_FAILURE_VARIABLE: spec.after_failure}
+
+
+@contextmanager
+def _no_recorder(directory: Path, wait_s: float = RECORDER_WAIT_S) -> Iterator[None]:
+    """Wait until no program records the trial, and keep others from it."""
+    lock = FileLock(directory / RECORDER_LOCK)
+    try:
+        lock.acquire(timeout=wait_s)
     except Timeout:
-        raise JournalError(f"{directory} is still recorded by a process that its program left behind: end it") from None
-
-
-def _announce_files(journal: Journal, directory: Path) -> None:
-    size = 0
-    for path in sorted((directory / FILES).rglob("*.png")):
-        size += path.stat().st_size
-        if path.is_file() and not path.is_symlink() and size <= LARGEST_FILES:
-            place = path.relative_to(directory)
-            journal.event(names.ARTIFACT_EVENT, {"path": str(place), "artifact_path": str(place.parent)})
-
-
-def _log_end() -> tuple[Path, int] | None:
-    """The file that stderr goes to, and where it ends now; None if it is a terminal or a pipe."""
-    with suppress(OSError):
-        path = Path(os.readlink("/proc/self/fd/2"))
-        if path.is_file():
-            return path, path.stat().st_size
-    return None
-
-
-def _stderr(start: tuple[Path, int] | None) -> list[str]:
-    """The last lines that this attempt left on stderr."""
-    sys.stderr.flush()
-    if start is None or start[0].stat().st_size <= start[1]:
-        return []
-    return last_lines(start[0], TAIL_LINES, since=start[1])
+        raise JournalError(f"{directory} is still being recorded by a program: wait for it to end") from None
+    except OSError as error:
+        raise JournalError(f"can't lock {directory}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -19,9 +19,10 @@ from filelock import FileLock, Timeout
 from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
+from fnostab.record.ending import ProcessEnd, conclude
 from fnostab.record.journal import FILE_NAME, Event, Journal, Point, read_journal
-from fnostab.record.judging import end_of_complete
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
+from fnostab.record.stderr_tail import tail_of
 from fnostab.record.trial import TrialSpec
 
 __all__ = [
@@ -29,7 +30,7 @@ __all__ = [
     "Attempt",
     "close_if_abandoned",
     "end_of_abandoned",
-    "end_of_program",
+    "end_program_trial",
     "is_alive",
     "is_being_written",
     "is_foreign",
@@ -109,7 +110,7 @@ def close_if_abandoned(directory: Path) -> bool:
         return False
     end = end_of_abandoned(attempt.tags, attempt.owner, _last_error(directory, attempt.owner_since_ms))
     with Journal(directory) as writer:
-        if end_of_program(writer):
+        if end_program_trial(writer):
             return True
         writer.event(names.OUTCOME_EVENT, end)
     return True
@@ -143,12 +144,16 @@ def end_of_abandoned(tags: Mapping[str, str], owner: str | None, error: str | No
     } | ({"requested": True} if asked else {})
 
 
-def end_of_program(journal: Journal) -> bool:
-    """Judge the trial of a program that came to its end although its supervisor died; whether it did."""
+def end_program_trial(journal: Journal, *, asked: bool = False) -> bool:
+    """Judge and close the trial of a program whose supervisor died before it; False of a trial of another kind."""
     if not (journal.directory / "trial.json").exists():
         return False
     spec = TrialSpec.read(journal.directory / "trial.json")
-    return spec.argv is not None and end_of_complete(journal, spec)
+    if spec.argv is None:
+        return False
+    since_ms = last_attempt(journal.path).owner_since_ms
+    conclude(journal, spec, ProcessEnd(None, asked, tail_of(journal.directory / STDERR_FILE, since_ms)))
+    return True
 
 
 def is_alive(owner: str | None, since_ms: int | None = None, last_sign_s: float | None = None) -> bool:

@@ -1,9 +1,6 @@
 """The append-only record of one trial, on local disk before it is anywhere else.
 
-One line a record: the CRC-32 of the rest, a space, and a JSON object. ``t`` is the Unix time in
-milliseconds at which the record was made, and is what every later copy shows, so that sending it
-twice changes nothing. Points carry ``s`` (step) and ``v`` (finite values by name), and ``x`` for
-values that were not finite; events carry ``e`` (name) and ``p`` (payload).
+One line a record, see `fnostab.record.lines`.
 
 An old journal may have been archived: it is read as before, and a writer turns it back into lines.
 
@@ -11,11 +8,11 @@ A process that dies while it writes leaves a torn last line: it is recognised, i
 and cut off by the next writer. A damaged line anywhere else is an error, never skipped in silence.
 """
 
+import errno
 import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -23,11 +20,10 @@ from typing import Any, Protocol, Self
 from filelock import FileLock, Timeout
 
 from fnostab.errors import JournalError
-from fnostab.record.lines import append, event_line, parse_line, point_line
+from fnostab.record.lines import FILE_NAME, Event, Point, encode, read_lines
 
 __all__ = ["ARCHIVE_NAME", "FILE_NAME", "Event", "Journal", "Point", "Sink", "encode", "journal_file", "read_journal"]
 
-FILE_NAME = "journal.jsonl"
 ARCHIVE_NAME = "journal.parquet"  # what `fnostab prune` makes of an old one (`fnostab.record.archive`)
 
 
@@ -39,25 +35,6 @@ class Sink(Protocol):
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
         """Keep one thing that happened."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """Metrics of one step. ``nonfinite`` maps a name to 'nan', 'inf' or '-inf'."""
-
-    time_ms: int
-    step: int
-    values: Mapping[str, float]
-    nonfinite: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Event:
-    """One thing that happened to a trial."""
-
-    time_ms: int
-    name: str
-    payload: Mapping[str, Any]
 
 
 class Journal:
@@ -116,24 +93,22 @@ class Journal:
         except OSError as error:
             raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
 
-    def hand_over(self) -> int:
-        """Close the file and keep the lock, for a program that records by itself; the lock's descriptor.
+    def lend(self) -> int:
+        """Close the file but keep the lock, for a program that writes while this process waits.
 
-        Who inherits the descriptor holds the lock too, until all have closed it.
+        Returns:
+            The lock's file descriptor. A program that inherits it keeps the trial locked if this process dies.
         """
         self._file.close()
-        descriptor: int | None = self._lock._context.lock_file_fd  # public nowhere
-        assert descriptor is not None
+        descriptor: int | None = self._lock._context.lock_file_fd  # filelock has no public name for it
+        if descriptor is None:
+            raise JournalError(f"{self.directory} is not locked by this process")
         return descriptor
 
     def take_back(self) -> None:
-        """Go on with a journal that was handed over, once nobody else writes it.
-
-        Raises:
-            JournalError: it is damaged or can't be written.
-        """
-        self._continue()
+        """Open the file again after `lend`, once nobody else writes: read what was added, cut off a torn line."""
         try:
+            self._continue()
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
         except OSError as error:
             raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
@@ -173,7 +148,10 @@ class Journal:
     def _append(self, record: "Point | Event") -> None:
         data = encode(record)
         try:
-            append(self._file.fileno(), data)
+            before = os.fstat(self._file.fileno()).st_size  # tell() is wrong once something was cut off
+            if self._file.write(data) != len(data):
+                self._file.truncate(before)  # half a line must not stand before the next one
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise JournalError(f"can't write {self.path}: {error.strerror or error}; free some space") from error
 
@@ -182,15 +160,6 @@ def journal_file(directory: str | Path) -> Path:
     """Where a trial's records are: ``journal.jsonl``, which need not exist yet, or its archive."""
     lines, archive = Path(directory, FILE_NAME), Path(directory, ARCHIVE_NAME)
     return archive if archive.exists() and not lines.exists() else lines
-
-
-def encode(record: Point | Event) -> bytes:
-    """A record as its line."""
-    if isinstance(record, Event):
-        return event_line(record.time_ms, record.name, record.payload)
-    return point_line(
-        record.time_ms, record.step, {**record.values, **{name: float(text) for name, text in record.nonfinite.items()}}
-    )
 
 
 def read_journal(path: str | Path, offset: int = 0) -> Iterator[tuple[Point | Event, int]]:
@@ -206,30 +175,4 @@ def read_journal(path: str | Path, offset: int = 0) -> Iterator[tuple[Point | Ev
 
         yield from read_archive(archive, offset)
         return
-    try:
-        with open(path, "rb") as file:
-            file.seek(offset)
-            lines = file.read().split(b"\n")
-    except OSError as error:
-        raise JournalError(f"can't read {path}: {error.strerror or error}") from error
-    complete, torn = lines[:-1], lines[-1]
-    for index, line in enumerate(complete):
-        record = _parse(line)
-        if record is None:
-            if index == len(complete) - 1 and not torn:
-                return  # a torn line that ends in a stray newline
-            raise JournalError(f"{path} is damaged at byte {offset}: restore it from a copy, or delete its folder")
-        offset += len(line) + 1
-        yield record, offset
-
-
-def _parse(line: bytes) -> Point | Event | None:
-    fields = parse_line(line)
-    try:
-        if fields is None:
-            return None
-        if "e" in fields:
-            return Event(fields["t"], fields["e"], fields["p"])
-        return Point(fields["t"], fields["s"], fields["v"], fields.get("x", {}))
-    except KeyError:
-        return None
+    yield from read_lines(path, offset)

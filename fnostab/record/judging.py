@@ -1,235 +1,221 @@
-"""Outcomes from journals: what a program recorded is judged by the rules of its trial, now or again."""
+"""Judge a trial by its journal alone: what its recorder wrote, under the rules that its record holds.
 
+For trials whose program does not judge itself. Points of all attempts count, since a retry does not record again
+what an earlier attempt did; what was announced counts for the attempt that announced it.
+"""
+
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fnostab.record import names
-from fnostab.record.journal import FILE_NAME, Event, Journal, read_journal
+from fnostab.record.journal import FILE_NAME, Event, Point, read_journal
 from fnostab.record.outcomes import FAILURES, Judgement, Outcome, Validation, judge
-from fnostab.record.recorder import MEMORY_ERROR
+from fnostab.record.recording import RECORDED_EVENT
 from fnostab.record.trial import TrialSpec
 
-__all__ = [
-    "IGNORES_SEED",
-    "Observed",
-    "end_of_complete",
-    "judge_again",
-    "observe",
-    "outcome_payload",
-    "twin_seed",
-    "write_end",
-]
+__all__ = ["Recorded", "judge_journal", "judge_recorded", "read_recorded"]
 
-IGNORES_SEED = "the script ignores its seed"
-BLOCKS = 20  # of steps, whose median training loss stands in for validations where there are none
+BLOCKS = 20  # of the training loss, where no validation was recorded
+LONGEST_CURVE = 5_000_000  # steps of which a training loss is spread out
 
 
 @dataclass
-class Observed:
+class Recorded:
     """What a journal holds of a training.
 
     Attributes:
-        training: loss and gradient norm by step, both (steps,) with NaN for what was not recorded.
-        validations: step -> metric -> value.
-        announced: failure that the program saw by itself, with its step.
-        nonfinite: how many values were NaN, and how many infinite.
-        memory_error: what ran out of memory, in the program's words.
+        curves: values by step, by metric; NaN and Inf included.
+        scheduled_steps: that the last attempt announced.
+        announced: failure that the last attempt announced first, with its step.
+        seen: other outcome that the last attempt's program saw before it ended, with its reason: ``oom``.
+        complete: whether the last attempt's program ended its record by itself.
     """
 
-    training: dict[int, tuple[float, float]] = field(default_factory=dict)
-    validations: dict[int, dict[str, float]] = field(default_factory=dict)
-    announced: tuple[Outcome, int] | None = None
-    nonfinite: tuple[int, int] = (0, 0)
+    curves: dict[str, dict[int, float]] = field(default_factory=dict)
     scheduled_steps: int | None = None
-    baseline: float | None = None
-    memory_error: str | None = None
+    announced: tuple[Outcome, int] | None = None
+    seen: tuple[Outcome, str] | None = None
+    complete: bool = False
 
     @property
-    def anything(self) -> bool:
-        """Whether a step or a validation was recorded, or a failure announced."""
-        return bool(self.training or self.validations or self.announced)
+    def last_step(self) -> int | None:
+        """Last step that was recorded; None if nothing was."""
+        return max((max(curve) for curve in self.curves.values()), default=None)
 
     @property
-    def last_step(self) -> int:
-        """Last recorded step, 0-based; -1 without one."""
-        return max((*self.training, *self.validations), default=-1)
+    def reached_the_end(self) -> bool:
+        """Whether the last scheduled step was recorded; not if it is unknown."""
+        return self.scheduled_steps is not None and (self.last_step or 0) >= self.scheduled_steps - 1
 
     @property
-    def complete(self) -> bool:
-        """Whether the last scheduled step was recorded."""
-        return self.scheduled_steps is not None and self.last_step >= self.scheduled_steps - 1
+    def first_nonfinite_step(self) -> int | None:
+        """First step at which the training loss or the gradient norm was not finite, or is said to have been."""
+        steps = [
+            step
+            for name in (names.TRAIN_LOSS, names.GRAD_NORM)
+            for step, value in self.curves.get(name, {}).items()
+            if not math.isfinite(value)
+        ]
+        if self.announced is not None and self.announced[0] is Outcome.NONFINITE:
+            steps.append(self.announced[1])
+        return min(steps, default=None)
 
 
-def observe(directory: Path, spec: TrialSpec) -> Observed:
-    """Read what a trial recorded, in all its attempts; the first record of a step counts.
+def read_recorded(directory: Path) -> Recorded:
+    """Read what was recorded of a trial.
 
     Raises:
-        JournalError: the journal is damaged.
+        JournalError: its journal is missing or damaged.
     """
-    seen = Observed()
-    judged, ends = spec.judged, {f"{spec.metric.name}_best", f"{spec.metric.name}_last"}  # the latter of `summary`
+    recorded = Recorded()
     for record, _ in read_journal(directory / FILE_NAME):
-        if isinstance(record, Event):
-            _take_event(seen, record)
-            continue
-        found = {**record.values, **{name: float(text) for name, text in record.nonfinite.items()}}
-        values = {name: value for name, value in found.items() if name not in ends}
-        nans = sum(math.isnan(v) for v in values.values())
-        seen.nonfinite = (seen.nonfinite[0] + nans, seen.nonfinite[1] + len(record.nonfinite) - nans)
-        if names.TRAIN_LOSS in values or names.GRAD_NORM in values:
-            loss, norm = values.get(names.TRAIN_LOSS, math.nan), values.get(names.GRAD_NORM, math.nan)
-            seen.training.setdefault(record.step, (loss, norm))
-        if judged in values or any(name.startswith(names.VAL_PREFIX) for name in values):
-            seen.validations.setdefault(record.step, {}).update(values)
-        seen.baseline = values.get(names.CONSTANT_LOSS, seen.baseline)
-    return seen
+        if isinstance(record, Point):
+            for name, value in {**record.values, **{n: float(text) for n, text in record.nonfinite.items()}}.items():
+                recorded.curves.setdefault(name, {}).setdefault(record.step, value)
+        else:
+            _take_event(recorded, record)
+    return recorded
 
 
-def judge_observed(seen: Observed, spec: TrialSpec) -> Judgement:
-    """Judge a training that has come to its end, by the rules of its trial."""
-    sign = -1.0 if spec.metric.higher_is_better else 1.0
-    rules = spec.rules.turned() if spec.metric.higher_is_better else spec.rules
-    validations = [
-        Validation(step, sign * values[spec.judged], values)
-        for step, values in sorted(seen.validations.items())
-        if spec.judged in values
-    ]
-    training = [loss for _, (loss, _) in sorted(seen.training.items())]
-    baseline = rules.baseline if rules.baseline is not None or seen.baseline is None else sign * seen.baseline
-    note: tuple[str, ...] = ()
-    if not validations and training:
-        validations = _blocks(seen)
-        baseline, training = None, []
-        note = (f"exploded: on the training loss, no {spec.judged} was recorded",)
-    last = seen.last_step if seen.scheduled_steps is None else max(seen.last_step, seen.scheduled_steps - 1)
-    nonfinite = seen.announced[1] if seen.announced and seen.announced[0] is Outcome.NONFINITE else None
-    judgement = judge(
-        validations,
-        first_nonfinite_step=nonfinite,
-        last_step=max(last, 0),
-        baseline=baseline,
-        rules=rules,
-        training=training,
-    )
-    judgement = replace(judgement, not_judged=(*judgement.not_judged, *note))
-    if seen.announced is None or judgement.outcome is Outcome.NONFINITE:
-        return judgement
-    outcome, step = seen.announced  # the program's own word
-    held = tuple(dict.fromkeys((outcome, *judgement.rules_held)))
-    return replace(judgement, outcome=outcome, failure_step=step, known_good_step=None, rules_held=held)
-
-
-def summary(seen: Observed, spec: TrialSpec, judgement: Judgement | None) -> dict[str, float]:
-    """One number each of the whole training, as tables read them; finite ones only."""
-    values = [v[spec.metric.name] for _, v in sorted(seen.validations.items()) if spec.metric.name in v]
-    finite = [v for v in values if math.isfinite(v)]
-    norms = np.array([norm for _, (_, norm) in sorted(seen.training.items()) if math.isfinite(norm)])
-    failure_step = None if judgement is None else judgement.failure_step
-    found = {
-        names.NAN_EVENTS: float(seen.nonfinite[0]),
-        names.INF_EVENTS: float(seen.nonfinite[1]),
-        names.LAST_STEP: float(max(seen.last_step, 0)),
-        names.TIME_TO_FAILURE: float(max(seen.last_step, 0) if failure_step is None else failure_step),
-    }
-    if finite:
-        found[f"{spec.metric.name}_best"] = (max if spec.metric.higher_is_better else min)(finite)
-    if values and math.isfinite(values[-1]):
-        found[f"{spec.metric.name}_last"] = values[-1]
-    if norms.size:
-        late = norms[norms.size // 2 :]
-        found |= {
-            names.GRAD_P99_LAST_HALF: float(np.quantile(late, 0.99)),
-            names.GRAD_MEDIAN_LAST_HALF: float(np.median(late)),
-        }
-    return found
-
-
-def outcome_payload(outcome: Outcome, judgement: Judgement | None, **more: Any) -> dict[str, Any]:
-    """The payload of an outcome event; ``more`` that has a value is added."""
-    return {
-        "outcome": str(outcome),
-        "failure_step": judgement.failure_step if judgement else None,
-        "known_good_step": judgement.known_good_step if judgement else None,
-        "rules_held": [str(rule) for rule in judgement.rules_held] if judgement else [],
-        "not_judged": list(judgement.not_judged) if judgement else [],
-    } | {name: value for name, value in more.items() if value}
-
-
-def write_end(journal: Journal, seen: Observed, spec: TrialSpec, outcome: Outcome | None, **more: Any) -> Outcome:
-    """Write the summary of a program's trial, and its outcome last.
+def judge_journal(directory: Path, spec: TrialSpec) -> tuple[Judgement | None, dict[str, float]]:
+    """Judge a trial that has ended by its journal.
 
     Args:
-        journal: of the trial.
-        seen: what it holds.
-        spec: of the trial.
-        outcome: how the trial ended, where its training is not to be judged; a failure that was observed wins.
-        more: for the outcome's payload, as ``reason``.
-    """
-    judgement = None
-    if outcome is None or seen.announced:
-        judgement = judge_observed(seen, spec)
-        outcome = judgement.outcome
-    journal.record(max(seen.last_step, 0), summary(seen, spec, judgement))
-    journal.event(names.OUTCOME_EVENT, outcome_payload(outcome, judgement, **more))
-    return outcome
+        directory: of the trial.
+        spec: holds the rules, and which metric they are about.
 
-
-def end_of_complete(journal: Journal, spec: TrialSpec) -> bool:
-    """Judge a trial whose program came to its last step, or saw a failure, without its supervisor; whether it did."""
-    seen = observe(journal.directory, spec)
-    if not (seen.complete or seen.announced):
-        return False
-    write_end(journal, seen, spec, None)
-    return True
-
-
-def judge_again(directory: Path, spec: TrialSpec) -> None:
-    """Judge a training that has ended by the rules that its trial has now; another outcome goes into its journal.
+    Returns:
+        The judgement, None if nothing was observed; one number each of the whole training by metric, finite ones only.
 
     Raises:
-        JournalError: another process holds the journal, or it is damaged or can't be written.
+        JournalError: the journal is missing or damaged.
     """
-    last = [r for r, _ in read_journal(directory / FILE_NAME) if isinstance(r, Event) and r.name == names.OUTCOME_EVENT]
-    judgement = judge_observed(observe(directory, spec), spec)
-    payload = outcome_payload(judgement.outcome, judgement)
-    if not last or any(last[-1].payload.get(name) != payload[name] for name in ("outcome", "failure_step")):
-        with Journal(directory) as journal:
-            journal.event(names.OUTCOME_EVENT, payload)
+    return judge_recorded(read_recorded(directory), spec)
 
 
-def twin_seed(directory: Path, spec: TrialSpec, seen: Observed) -> int | None:
-    """Another seed of the same arm with the very same values: the program ignores its seed. None if there is none."""
-    if len(seen.training) + len(seen.validations) < 2:
-        return None
-    for path in sorted(directory.parent.glob(f"{spec.arm}-*/trial.json")):
-        other = TrialSpec.read(path)
-        same_arm = (other.arm, other.config_hash) == (spec.arm, spec.config_hash) and other.seed != spec.seed
-        if same_arm and (path.parent / FILE_NAME).exists():
-            theirs = observe(path.parent, other)
-            if (theirs.training, theirs.validations) == (seen.training, seen.validations):
-                return other.seed
-    return None
+def judge_recorded(recorded: Recorded, spec: TrialSpec) -> tuple[Judgement | None, dict[str, float]]:
+    """The same for what was read of a journal before."""
+    observed = any(name in recorded.curves for name in (names.TRAIN_LOSS, names.GRAD_NORM, spec.judged))
+    if not observed and recorded.announced is None:
+        return None, {}
+    judgement = _judge(recorded, spec)
+    if recorded.announced is not None and recorded.announced[0] is not judgement.outcome:
+        outcome, step = recorded.announced
+        held = tuple(rule for rule in FAILURES if rule is outcome or rule in judgement.rules_held)
+        judgement = replace(judgement, outcome=outcome, failure_step=step, known_good_step=None, rules_held=held)
+    return judgement, _summary(recorded, spec, judgement)
 
 
-def _take_event(seen: Observed, event: Event) -> None:
+def _take_event(recorded: Recorded, event: Event) -> None:
     payload = event.payload
     if event.name == names.STARTED_EVENT:
-        seen.scheduled_steps = payload.get("scheduled_steps") or seen.scheduled_steps
+        recorded.scheduled_steps = payload.get("scheduled_steps")
+    elif event.name == RECORDED_EVENT:
+        recorded.complete = True
     elif event.name == names.TAGS_EVENT:
-        seen.memory_error = payload.get(MEMORY_ERROR, seen.memory_error)
-        if names.OWNER in payload:
-            seen.memory_error = None  # of an attempt before
-        if payload.get(names.OUTCOME) in FAILURES and seen.announced is None:
-            seen.announced = Outcome(payload[names.OUTCOME]), int(payload.get(names.FAILURE_STEP, 0))
+        if names.OWNER in payload:  # an attempt begins
+            recorded.scheduled_steps = recorded.announced = recorded.seen = None
+            recorded.complete = False
+        outcome = payload.get(names.OUTCOME)
+        if outcome in FAILURES and names.FAILURE_STEP in payload:
+            recorded.announced = recorded.announced or (Outcome(outcome), int(payload[names.FAILURE_STEP]))
+        elif outcome is not None:
+            recorded.seen = Outcome(outcome), payload.get(names.REASON, "")
 
 
-def _blocks(seen: Observed) -> list[Validation]:
-    """Median training loss of each of some blocks of steps."""
-    steps = sorted(seen.training)
-    losses = np.array([seen.training[step][0] for step in steps])
-    blocks = np.array_split(np.arange(len(steps)), min(BLOCKS, len(steps)))
-    return [Validation(steps[block[-1]], float(np.median(losses[block]))) for block in blocks if block.size]
+def _judge(recorded: Recorded, spec: TrialSpec) -> Judgement:
+    turned = spec.metric.higher_is_better and spec.metric.name == spec.judged
+    sign = -1.0 if turned else 1.0
+    training = recorded.curves.get(names.TRAIN_LOSS, {})
+    measures = {name: curve for name, curve in recorded.curves.items() if name != spec.judged}
+    validations = [
+        Validation(step, sign * loss, {name: curve[step] for name, curve in measures.items() if step in curve})
+        for step, loss in sorted(recorded.curves.get(spec.judged, {}).items())
+    ]
+    last_step = max(recorded.last_step or 0, (recorded.scheduled_steps or 1) - 1)
+    if not validations:
+        return _judge_training(recorded, spec, last_step)
+    baseline = spec.rules.baseline
+    if baseline is None and names.CONSTANT_LOSS in recorded.curves:
+        baseline = next(iter(recorded.curves[names.CONSTANT_LOSS].values()))
+    return judge(
+        validations,
+        first_nonfinite_step=recorded.first_nonfinite_step,
+        last_step=last_step,
+        baseline=None if baseline is None else sign * baseline,
+        rules=spec.rules.turned() if turned else spec.rules,
+        training=() if turned else _spread(training),  # a loss beside a score: no common scale
+    )
+
+
+def _judge_training(recorded: Recorded, spec: TrialSpec, last_step: int) -> Judgement:
+    """Judge a trial without a validation: ``exploded`` by its training loss."""
+    training = recorded.curves.get(names.TRAIN_LOSS, {})
+    rules = spec.rules.model_copy(update={"baseline": None, "failed": None, "exploded_vs_baseline": None})
+    blocks = _blocks(training)
+    judgement = judge(
+        blocks,
+        first_nonfinite_step=recorded.first_nonfinite_step,
+        last_step=last_step,
+        baseline=None,
+        rules=rules,
+        training=_spread(training),
+    )
+    not_judged = [line for line in judgement.not_judged if not line.startswith("stagnated:")]
+    if len(blocks) >= 2:
+        not_judged.append(f"exploded: on medians of {names.TRAIN_LOSS}, no {spec.judged} was recorded")
+    return replace(judgement, not_judged=(*not_judged, f"stagnated: no {spec.judged} was recorded"))
+
+
+def _blocks(training: dict[int, float]) -> list[Validation]:
+    """Medians of blocks of the training loss, (BLOCKS,) or as many as it has finite values, as validations."""
+    steps = sorted(step for step, loss in training.items() if math.isfinite(loss))
+    count = min(BLOCKS, len(steps))
+    edges = [len(steps) * i // count for i in range(count + 1)] if count else [0]
+    blocks = [steps[start:end] for start, end in itertools.pairwise(edges)]
+    return [Validation(block[-1], float(np.median([training[step] for step in block]))) for block in blocks]
+
+
+def _spread(training: dict[int, float]) -> Sequence[float]:
+    """A training loss at every step, (steps,): the last one that was recorded up to it."""
+    if not training or max(training) >= LONGEST_CURVE:
+        return ()
+    curve, latest = [], training[min(training)]
+    for step in range(max(training) + 1):
+        latest = training.get(step, latest)
+        curve.append(latest)
+    return curve
+
+
+def _summary(recorded: Recorded, spec: TrialSpec, judgement: Judgement) -> dict[str, float]:
+    last_step = recorded.last_step or 0
+    values = {
+        names.LAST_STEP: float(last_step),
+        names.TIME_TO_FAILURE: float(last_step if judgement.failure_step is None else judgement.failure_step),
+        **_nonfinite_events(recorded),
+    }
+    norms = [norm for _, norm in sorted(recorded.curves.get(names.GRAD_NORM, {}).items()) if math.isfinite(norm)]
+    if late := norms[len(norms) // 2 :]:
+        values[names.GRAD_P99_LAST_HALF] = float(np.quantile(late, 0.99))
+        values[names.GRAD_MEDIAN_LAST_HALF] = float(np.median(late))
+    metric = recorded.curves.get(spec.metric.name)
+    if metric and spec.metric.of is not None:
+        best = max if spec.metric.higher_is_better else min
+        values[f"{spec.metric.name}_best"] = best(filter(math.isfinite, metric.values()), default=math.nan)
+        values[f"{spec.metric.name}_last"] = metric[max(metric)]
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def _nonfinite_events(recorded: Recorded) -> dict[str, float]:
+    """Steps at which the training loss or the gradient norm was NaN, and infinite."""
+    nan, infinite = set(), set()
+    for name in (names.TRAIN_LOSS, names.GRAD_NORM):
+        for step, value in recorded.curves.get(name, {}).items():
+            nan |= {step} if math.isnan(value) else set()
+            infinite |= {step} if math.isinf(value) else set()
+    return {names.NAN_EVENTS: float(len(nan)), names.INF_EVENTS: float(len(infinite))}

@@ -1,53 +1,88 @@
-"""One line of a journal, in the standard library alone: the CRC-32 of the rest, a space, and a JSON object."""
+"""Lines of a journal: how a record is written as one, and read back. The standard library only.
 
-import errno
+One line a record: the CRC-32 of the rest, a space, and a JSON object. ``t`` is the Unix time in
+milliseconds at which the record was made, and is what every later copy shows, so that sending it
+twice changes nothing. Points carry ``s`` (step) and ``v`` (finite values by name), and ``x`` for
+values that were not finite; events carry ``e`` (name) and ``p`` (payload).
+"""
+
 import json
-import math
-import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-__all__ = ["append", "event_line", "parse_line", "point_line"]
+from fnostab.errors import JournalError
+
+__all__ = ["FILE_NAME", "Event", "Point", "encode", "read_lines"]
+
+FILE_NAME = "journal.jsonl"
 
 
-def event_line(time_ms: int, name: str, payload: Mapping[str, Any]) -> bytes:
-    """An event as its line."""
-    return _line({"t": time_ms, "e": name, "p": payload})
+@dataclass(frozen=True)
+class Point:
+    """Metrics of one step. ``nonfinite`` maps a name to 'nan', 'inf' or '-inf'."""
+
+    time_ms: int
+    step: int
+    values: Mapping[str, float]
+    nonfinite: Mapping[str, str] = field(default_factory=dict)
 
 
-def point_line(time_ms: int, step: int, values: Mapping[str, float]) -> bytes:
-    """Metrics of one step as their line; values that are not finite stand apart, as JSON has no word for them."""
-    finite = {name: value for name, value in values.items() if math.isfinite(value)}
-    line: dict[str, Any] = {"t": time_ms, "s": step, "v": finite}
-    if len(finite) < len(values):
-        line["x"] = {name: repr(value) for name, value in values.items() if name not in finite}
-    return _line(line)
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened to a trial."""
+
+    time_ms: int
+    name: str
+    payload: Mapping[str, Any]
 
 
-def parse_line(line: bytes) -> dict[str, Any] | None:
-    """Fields of a line without its end; None if it is torn or damaged."""
-    checksum, _, text = line.partition(b" ")
-    try:
-        fields = json.loads(text) if int(checksum, 16) == zlib.crc32(text) else None
-    except (ValueError, RecursionError):
-        return None
-    return fields if isinstance(fields, dict) else None
+def encode(record: Point | Event) -> bytes:
+    """A record as its line."""
+    if isinstance(record, Event):
+        line: dict[str, Any] = {"t": record.time_ms, "e": record.name, "p": record.payload}
+    else:
+        line = {"t": record.time_ms, "s": record.step, "v": record.values}
+        line |= {"x": record.nonfinite} if record.nonfinite else {}
+    text = json.dumps(line, separators=(",", ":"), allow_nan=False).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def append(descriptor: int, line: bytes) -> None:
-    """Write a whole line or nothing of it.
+def read_lines(path: str | Path, offset: int = 0) -> Iterator[tuple[Point | Event, int]]:
+    """Yield each record from byte ``offset`` on, with the offset behind it.
+
+    Ends before a last line that is not complete: its writer is at work, or died.
 
     Raises:
-        OSError: it can't be written: a full disk, say.
+        JournalError: the file can't be read, or a line that is not the last is damaged.
     """
-    before = os.fstat(descriptor).st_size  # where it ends now: others may have cut it off
-    written = os.write(descriptor, line)
-    if written != len(line):
-        os.ftruncate(descriptor, before)  # half a line must not stand before the next one
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            lines = file.read().split(b"\n")
+    except OSError as error:
+        raise JournalError(f"can't read {path}: {error.strerror or error}") from error
+    complete, torn = lines[:-1], lines[-1]
+    for index, line in enumerate(complete):
+        record = _parse(line)
+        if record is None:
+            if index == len(complete) - 1 and not torn:
+                return  # a torn line that ends in a stray newline
+            raise JournalError(f"{path} is damaged at byte {offset}: restore it from a copy, or delete its folder")
+        offset += len(line) + 1
+        yield record, offset
 
 
-def _line(fields: Mapping[str, Any]) -> bytes:
-    text = json.dumps(fields, separators=(",", ":"), allow_nan=False).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
+def _parse(line: bytes) -> Point | Event | None:
+    checksum, _, text = line.partition(b" ")
+    try:
+        if int(checksum, 16) != zlib.crc32(text):
+            return None
+        fields = json.loads(text)
+        if "e" in fields:
+            return Event(fields["t"], fields["e"], fields["p"])
+        return Point(fields["t"], fields["s"], fields["v"], fields.get("x", {}))
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -14,6 +14,8 @@ from fnostab.record.trial import TrialSpec
 
 __all__ = ["TrialProgress", "is_being_written"]
 
+STEPS = (names.GRAD_NORM, names.TRAIN_LOSS)  # either shows an optimiser step
+
 
 @dataclass
 class TrialProgress:
@@ -78,12 +80,13 @@ class TrialProgress:
                 self._take_event(record)
                 continue
             self.spikes += names.SPIKE in record.values
-            if names.GRAD_NORM in record.values or names.GRAD_NORM in record.nonfinite:
+            if any(name in each for each in (record.values, record.nonfinite) for name in STEPS):
                 self.step = record.step
                 self._open = self._new_steps = True
                 self.loss = record.values.get(names.TRAIN_LOSS)
                 self.grad_norm = record.values.get(names.GRAD_NORM)
-                self.curve.add(math.inf if self.grad_norm is None else self.grad_norm, record.step)
+                if self.grad_norm is not None or names.GRAD_NORM in record.nonfinite:
+                    self.curve.add(math.inf if self.grad_norm is None else self.grad_norm, record.step)
 
     def _take_event(self, event: Event) -> None:
         if event.name == names.TAGS_EVENT:

@@ -1,230 +1,214 @@
-"""How a program records its training: the standard library alone, and nothing outside a study.
+"""Recorder of a script's training: each step goes to the journal of the trial that the script is run for.
 
-with Recorder() as rec:
-    rec.scheduled(steps)
-    for i in range(steps):
-        rec.step(i, loss=loss, grad_norm=norm)
-    rec.validation(i, loss=val_loss)
+A script that ``fnostab train`` starts finds its trial by environment variables. Outside a study, in a process
+of another rank than 0 and in a fork nothing is recorded. One process records a trial at a time: it holds
+``recorder.lock``, and only the process of the newest attempt may.
 
-The supervisor of the trial (`fnostab.launch.supervisor`) names the journal and this attempt in the environment. While
-the program runs only its recorder writes: the first process of it that makes one, of rank 0, until it ends. It holds
-``recorder.lock``, so that the supervisor knows when it may write again.
+The standard library only, so that a script pays nothing for the import.
 """
 
-import fcntl
-import json
 import math
+import operator
 import os
-import time
-from collections.abc import Mapping
+import re
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, SupportsFloat
+from typing import Literal, Self, SupportsFloat, SupportsIndex
 
 from fnostab.errors import JournalError
-from fnostab.record.lines import append, event_line, parse_line, point_line
+from fnostab.record import names
+from fnostab.record.recording import RECORDED_EVENT, Recording, number
 
-__all__ = ["AFTER_FAILURE", "JOURNAL", "LOCK_FILE", "MEMORY_ERROR", "TOKEN", "TOKEN_FILE", "Recorder", "session_sink"]
+__all__ = ["AFTER_FAILURE_VARIABLE", "ANNOUNCED", "JOURNAL_VARIABLE", "TOKEN_VARIABLE", "Recorder", "session_sink"]
 
-JOURNAL = "FNOSTAB_JOURNAL"  # environment: directory of the trial
-TOKEN = "FNOSTAB_TOKEN"  # environment: names the attempt
-AFTER_FAILURE = "FNOSTAB_AFTER_FAILURE"  # environment: stop or continue
-JOURNAL_FILE = "journal.jsonl"
-LOCK_FILE = "recorder.lock"
-TOKEN_FILE = "attempt"  # holds the token of the newest attempt
-RANKS = ("RANK", "SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK")
-STEP_NAMES = {"loss": "train/loss", "grad_norm": "grad_norm/total", "lr": "lr"}
-GUARDED = ("loss", "grad_norm")  # values of a step that must be finite
-OUTCOME, FAILURE_STEP, RESTARTED = "fnostab.outcome", "fnostab.failure_step", "fnostab.restarted"
-MEMORY_ERROR = "fnostab.memory_error"  # tag: what ran out, in the program's words
-FAILURES = ("nonfinite", "collapsed", "exploded", "stagnated")
-MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")
+JOURNAL_VARIABLE = "FNOSTAB_JOURNAL"  # directory of the trial
+TOKEN_VARIABLE = "FNOSTAB_TOKEN"  # of the attempt at it
+AFTER_FAILURE_VARIABLE = "FNOSTAB_AFTER_FAILURE"
+RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+ANNOUNCED = ("nonfinite", "collapsed", "exploded", "stagnated")  # FAILURES of fnostab.record.outcomes
+REASON_CHARACTERS = 500
+
+_STEP_NAMES = {"loss": names.TRAIN_LOSS, "grad_norm": names.GRAD_NORM, "lr": names.LEARNING_RATE}
+_NAME = re.compile(r"[\w\-./ ]{1,200}")
 
 
 class Recorder:
-    """Records one training of a study; outside a study, in other ranks and in forks it does nothing.
+    """Records one training: ``with Recorder() as rec``.
 
-    Steps go to the operating system with each call, and survive the death of the process; events and validations are
-    forced to the disk, and survive that of the machine.
+    Steps go to the operating system with each call, so that they survive the death of the process; events and
+    validations are forced to the disk. Steps rise within an attempt. A retry may repeat those of an attempt before
+    it: the first record counts, and the trial is tagged as restarted.
 
     Raises:
-        JournalError: another process records this trial, or a newer attempt at it has begun.
+        JournalError: another process records the trial, this process belongs to an earlier attempt, or the journal
+            can't be written.
     """
 
     def __init__(self) -> None:
-        self.failed_at: int | None = None
-        self._file: int | None = None
-        self._lock: int | None = None
+        self._failed = False
+        self._stops = os.environ.get(AFTER_FAILURE_VARIABLE) != "continue"
+        self._names = dict(_STEP_NAMES)
+        self._val_names = {"loss": f"{names.VAL_PREFIX}loss"}
         self._pid = os.getpid()
         self._closed = False
-        self._last_step: dict[str, int] = {}  # "step" and "validation", of this attempt
-        self._recorded: dict[str, int] = {}  # metric -> last step that the journal holds
-        self._restarted = False
-        self._time_ms = 0
-        self._goes_on = os.environ.get(AFTER_FAILURE) == "continue"
-        directory = os.environ.get(JOURNAL)
-        if directory and all(os.environ.get(name, "0") in ("", "0") for name in RANKS):
-            self._open(Path(directory), os.environ.get(TOKEN, ""))
+        self._to: Recording | None = None
+        if (sink := session_sink()) is not None:
+            self._to = sink
+            self._failed = sink.announced
 
-    def scheduled(self, steps: int) -> None:
-        """Say how many optimiser steps the whole training has."""
-        self._event("started", {"scheduled_steps": int(steps)})
+    def scheduled(self, steps: SupportsIndex) -> None:
+        """Say how many optimiser steps the training is to have."""
+        if (to := self._recording()) is not None:
+            count = _index("scheduled", steps)
+            if count < 1:
+                raise JournalError(f"scheduled({count}): expected the number of steps, at least 1")
+            to.event(names.STARTED_EVENT, {"scheduled_steps": count})
 
-    def step(self, step: int, **values: SupportsFloat) -> bool:
-        """Record an optimiser step, counted from 0.
+    def step(
+        self,
+        step: SupportsIndex,
+        /,
+        *,
+        loss: SupportsFloat | None = None,
+        grad_norm: SupportsFloat | None = None,
+        lr: SupportsFloat | None = None,
+        **others: SupportsFloat,
+    ) -> bool:
+        """Record an optimiser step; a loss or gradient norm that is not finite is a failure of the trial.
 
         Args:
-            step: above that of the call before.
-            values: ``loss``, ``grad_norm``, ``lr``, and others under their own names.
+            step: 0-based; rises from call to call.
+            loss: of training.
+            grad_norm: before clipping.
+            lr: learning rate.
+            others: recorded under their own names.
 
         Returns:
-            False once the trial has failed and is to end, else True.
+            Whether to go on: False once the trial has failed, unless the study says ``after_failure: continue``.
 
         Raises:
             JournalError: the step does not rise, a value is no number, or the journal can't be written.
         """
-        numbers = _numbers(values)
-        self._rise("step", step)
-        self._point(step, {STEP_NAMES.get(name, name): value for name, value in numbers.items()})
-        bad = {name: numbers[name] for name in GUARDED if name in numbers and not math.isfinite(numbers[name])}
-        if bad and self.failed_at is None:
-            self._event("nonfinite", {"step": step, "where": list(bad)} | {n: repr(v) for n, v in bad.items()})
-            self.failed("nonfinite", step)
-        return self.failed_at is None or self._goes_on
+        values = {}
+        if loss is not None:
+            values["loss"] = number("loss", loss)
+        if grad_norm is not None:
+            values["grad_norm"] = number("grad_norm", grad_norm)
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if (to := self._recording()) is not None:
+            if lr is not None:
+                values["lr"] = number("lr", lr)
+            for name, other in others.items():
+                values[name] = number(name, other)
+            i = _index("step", step)
+            to.step(i, {self._name(name): value for name, value in values.items()})
+            if bad and not self._failed:
+                self._failed = True
+                where = ["gradient" if name == "grad_norm" else name for name in bad]
+                seen = {"loss": repr(values.get("loss", math.nan)), "norm": repr(values.get("grad_norm", math.nan))}
+                to.event(names.NONFINITE_EVENT, {"step": i, "where": where, **seen})
+                to.announce("nonfinite", i)
+        self._failed |= bool(bad)
+        return not (self._failed and self._stops)
 
-    def validation(self, step: int, **values: SupportsFloat) -> bool:
-        """Record a validation after ``step``: ``loss`` and others, each under ``val/``; see `step`."""
-        self._rise("validation", step)
-        self._point(step, {f"val/{name}": value for name, value in _numbers(values).items()}, sync=True)
-        return self.failed_at is None or self._goes_on
+    def validation(self, step: SupportsIndex, /, *, loss: SupportsFloat | None = None, **others: SupportsFloat) -> bool:
+        """Record a validation after an optimiser step, as ``val/loss`` and ``val/<name>``; answer as `step` does."""
+        given = {**({} if loss is None else {"loss": loss}), **others}
+        values = {name: number(name, value) for name, value in given.items()}
+        if (to := self._recording()) is not None:
+            to.validation(_index("validation", step), {self._val_name(name): value for name, value in values.items()})
+        self._failed |= not math.isfinite(values.get("loss", 0.0))
+        return not (self._failed and self._stops)
 
-    def failed(self, outcome: str, step: int) -> None:
-        """Say that the training has failed, where the program sees it by itself; the first failure counts.
-
-        Args:
-            outcome: nonfinite, collapsed, exploded or stagnated.
-            step: at which it failed.
-
-        Raises:
-            JournalError: there is no such failure.
-        """
-        if outcome not in FAILURES:
-            raise JournalError(f"failed({outcome!r}) is not known; accepted: {', '.join(FAILURES)}")
-        if self.failed_at is None:
-            self.failed_at = int(step)
-            self._event("tags", {OUTCOME: outcome, FAILURE_STEP: str(int(step))})
-
-    def record(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-        """Record metrics under their own names: what a `fnostab.monitor.StabilityMonitor` calls."""
-        self._point(step, _numbers(values))
-
-    def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Record an event, as a `fnostab.monitor.StabilityMonitor` does."""
-        self._event(name, dict(payload))
+    def failed(
+        self, outcome: Literal["nonfinite", "collapsed", "exploded", "stagnated"], step: SupportsIndex, /
+    ) -> None:
+        """Say that the training has failed at a step, for scripts that find out by themselves; the first one counts."""
+        if outcome not in ANNOUNCED:
+            raise JournalError(f"failed({outcome!r}): expected one of {', '.join(ANNOUNCED)}")
+        i = _index("failed", step)
+        self._failed = True
+        if (to := self._recording()) is not None:
+            to.announce(outcome, i)
 
     def close(self) -> None:
-        """Let go of the journal; nothing can be recorded afterwards."""
-        self._closed = True
-        for descriptor in (self._file, self._lock):
-            if descriptor is not None and os.getpid() == self._pid:
-                os.close(descriptor)
-        self._file = self._lock = None
+        """End the record: what comes later is an error."""
+        self._end(None)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        try:
-            if kind is not None and kind.__name__ in MEMORY_ERRORS and not self._closed:
-                self._event("tags", {MEMORY_ERROR: " ".join(str(error).split())[:400] or kind.__name__})
-        finally:
-            self.close()
+        self._end(error)
 
-    def _open(self, directory: Path, token: str) -> None:
-        lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            raise JournalError(f"{directory} is recorded already: one process of a trial makes one Recorder") from None
-        newest = (directory / TOKEN_FILE).read_text() if (directory / TOKEN_FILE).exists() else ""
-        if newest != token:
-            os.close(lock)
-            raise JournalError(f"{directory}: a newer attempt at this trial has begun, so this one records no more")
-        self._read(directory / JOURNAL_FILE)
-        self._lock = lock
-        self._file = os.open(directory / JOURNAL_FILE, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-
-    def _read(self, journal: Path) -> None:
-        """What earlier attempts recorded: the first record of a step counts."""
-        for line in journal.read_bytes().split(b"\n")[:-1]:
-            fields = parse_line(line) or {}
-            self._time_ms = max(self._time_ms, fields.get("t", 0))
-            if "s" in fields:
-                for name in (*fields.get("v", {}), *fields.get("x", {})):
-                    self._recorded[name] = max(self._recorded.get(name, -1), fields["s"])
-
-    def _rise(self, what: str, step: int) -> None:
-        if not isinstance(step, int) or step < 0:
-            raise JournalError(f"{what}({step!r}): expected a whole number from 0")
-        if step <= self._last_step.get(what, -1):
-            raise JournalError(
-                f"{what}({step}) after {what}({self._last_step[what]}): steps must rise within a training"
-            )
-        self._last_step[what] = step
-
-    def _point(self, step: int, values: dict[str, float], *, sync: bool = False) -> None:
-        fresh = {name: value for name, value in values.items() if self._recorded.get(name, -1) < step}
-        if len(fresh) < len(values) and not self._restarted:
-            self._restarted = True
-            self._event("tags", {RESTARTED: "true"})
-        if fresh:
-            self._write(point_line(self._now_ms(), step, fresh), sync)
-            self._recorded.update(dict.fromkeys(fresh, step))
-
-    def _event(self, name: str, payload: dict[str, Any]) -> None:
-        self._write(event_line(self._now_ms(), name, payload), sync=True)
-
-    def _write(self, line: bytes, sync: bool) -> None:
-        if self._closed:
-            raise JournalError("this Recorder is closed: record within its `with` block")
-        if self._file is None or os.getpid() != self._pid:
+    def _end(self, error: BaseException | None) -> None:
+        to, self._to = self._to, None
+        self._closed = True
+        if to is None or os.getpid() != self._pid:
             return
         try:
-            append(self._file, line)
-            if sync:
-                os.fsync(self._file)
-        except OSError as error:
-            raise JournalError(f"can't write the journal: {error.strerror or error}; free some space") from error
+            if error is None:
+                to.event(RECORDED_EVENT, {"step": to.last_step})
+            elif _is_out_of_memory(error):
+                with suppress(JournalError):  # the script's own error says more
+                    text = " ".join(f"{type(error).__name__}: {error}".split())[:REASON_CHARACTERS]
+                    to.event(names.TAGS_EVENT, {names.OUTCOME: "oom", names.REASON: text})
+        finally:
+            to.close()
 
-    def _now_ms(self) -> int:
-        """Unix time, which never decreases within a journal."""
-        self._time_ms = max(self._time_ms, time.time_ns() // 1_000_000)
-        return self._time_ms
+    def _recording(self) -> Recording | None:
+        if os.getpid() != self._pid:
+            return None
+        if self._closed:
+            raise JournalError("the recorder is closed: record within the block of `with Recorder() as rec`")
+        return self._to
+
+    def _name(self, name: str) -> str:
+        if name not in self._names:
+            if name in self._names.values() or name.startswith(names.VAL_PREFIX):
+                raise JournalError(f"step(**{{{name!r}: ...}}): give it as loss, grad_norm or lr, or to validation()")
+            self._names[name] = _checked(name)
+        return self._names[name]
+
+    def _val_name(self, name: str) -> str:
+        if name not in self._val_names:
+            self._val_names[name] = _checked(names.VAL_PREFIX + name.removeprefix(names.VAL_PREFIX))
+        return self._val_names[name]
 
 
-def session_sink() -> Recorder | None:
-    """A recorder of the trial that this process was started for; None outside a study."""
-    return Recorder() if os.environ.get(JOURNAL) else None
+def session_sink() -> Recording | None:
+    """The journal of the trial that this process was started for; None outside a study and in ranks above 0.
+
+    Raises:
+        JournalError: as `Recorder`.
+    """
+    directory, token = os.environ.get(JOURNAL_VARIABLE), os.environ.get(TOKEN_VARIABLE)
+    if not (directory and token) or any(os.environ.get(name, "0") != "0" for name in RANK_VARIABLES):
+        return None
+    return Recording(Path(directory), token)
 
 
-def _numbers(values: Mapping[str, SupportsFloat]) -> dict[str, float]:
-    """Values as floats; tensors of one element have one too."""
+def _index(what: str, step: SupportsIndex) -> int:
     try:
-        return {name: _float(value) for name, value in values.items()}
-    except (TypeError, ValueError) as error:
-        bad = next(name for name, value in values.items() if not _is_number(value))
-        raise JournalError(f"{bad}={json.dumps(str(values[bad])[:80])} is no number: {error}") from None
+        i = operator.index(step)
+    except TypeError:
+        raise JournalError(f"{what}({step!r}): expected a whole number of steps") from None
+    if i < 0:
+        raise JournalError(f"{what}({i}): expected a step from 0 on")
+    return i
 
 
-def _float(value: SupportsFloat) -> float:
-    detach = getattr(value, "detach", None)  # of a tensor that is part of a graph
-    return float(detach() if detach is not None else value)
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise JournalError(f"{name!r} is no name of a metric: letters, digits, spaces and _ - . / are accepted")
+    return name
 
 
-def _is_number(value: SupportsFloat) -> bool:
-    try:
-        _float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+def _is_out_of_memory(error: BaseException) -> bool:
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, MemoryError) or type(link).__name__ == "OutOfMemoryError":
+            return True
+        link = link.__cause__
+    return False

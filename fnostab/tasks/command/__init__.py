@@ -1,1 +1,1 @@
-"""The task ``command``: any program is a trial."""
+"""The task `command`: a trial runs any program, filled in from a template."""

@@ -1,44 +1,77 @@
-"""What a program is made of, as far as it belongs to the identity of its trials: hashes of its files."""
+"""Identity of a command's code: hashes of the files that its template names, and of those that `code` names."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fnostab.errors import ConfigError
-from fnostab.record.settings import file_sha256
+from fnostab.record.settings import digest, file_sha256, shown
+from fnostab.tasks.command.template import Template
 
-__all__ = ["hashes"]
+__all__ = ["code_hash", "code_hashes"]
 
 MOST_FILES = 2_000
-LARGEST_BYTES = 200_000_000  # of all of them
+MOST_BYTES = 200_000_000
+IGNORED = ("__pycache__", ".git")
 
 
-def hashes(folder: Path, words: Sequence[str], globs: Sequence[str]) -> dict[str, str]:
-    """SHA-256 of the files that a command names and that globs find, by their path within ``folder``.
+def code_hashes(template: Template, globs: Sequence[str], folder: Path) -> dict[str, str]:
+    """SHA-256 of each file by its path from the study's folder, in the order of their paths.
+
+    A file that a word of the template names counts if it is there, whether inside the folder or not; `globs` reach
+    files inside the folder only, and links lead to files inside it only.
 
     Args:
-        folder: of the study file.
-        words: of the command; those that are files of the folder count.
-        globs: as ``src/**/*.py``; what they find outside the folder, by ``..`` or a link, does not count.
+        template: of the command.
+        globs: as ``["src/**/*.py"]``.
+        folder: of the study's file.
 
     Raises:
-        ConfigError: a glob finds nothing or is not accepted, there are too many files, or one can't be read.
+        ConfigError: a pattern names no file or leads out of the folder, there is too much of it, or it can't be read.
     """
     home = folder.resolve()
-    found = {folder / word for word in words if not Path(word).is_absolute() and "{" not in word}
-    for glob in globs:
-        try:
-            matched = [path for path in folder.glob(glob) if path.is_file()]
-        except (ValueError, NotImplementedError) as error:
-            raise ConfigError(f"code: {glob!r} is not accepted: {error}") from None
-        if not matched:
-            raise ConfigError(f"code: {glob!r} finds no file in {folder}")
-        found |= set(matched)
-        if len(found) > MOST_FILES:
-            raise ConfigError(f"code: more than {MOST_FILES} files: name fewer")
-    files = sorted(path for path in found if path.is_file() and path.resolve().is_relative_to(home))
+    words = [word for word in template.words if not Path(word).is_absolute()]  # no interpreters
+    found: dict[str, Path] = {word: home / word for word in words if _is_file(home / word)}
+    for pattern in globs:
+        inside = {path.relative_to(home).as_posix(): path for path in _matches(home, pattern)}
+        if not inside:
+            raise ConfigError(f"code: {shown(pattern)} names no file in {folder}")
+        found |= inside
+    if len(found) > MOST_FILES:
+        raise ConfigError(f"code: {len(found)} files; at most {MOST_FILES} are accepted: name fewer")
+    total = sum(path.stat().st_size for path in found.values())
+    if total > MOST_BYTES:
+        raise ConfigError(f"code: {total / 1e6:.0f} MB of files; at most {MOST_BYTES // 1_000_000} MB are accepted")
     try:
-        if sum(path.stat().st_size for path in files) > LARGEST_BYTES:
-            raise ConfigError(f"code: more than {LARGEST_BYTES // 1_000_000} MB: name fewer files")
-        return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
+        return {name: file_sha256(path) for name, path in sorted(found.items())}
     except OSError as error:
-        raise ConfigError(f"code: can't read {error.filename}: {error.strerror}") from None
+        raise ConfigError(f"code: can't read {error.filename}: {error.strerror}") from error
+
+
+def code_hash(hashes: Mapping[str, str]) -> str:
+    """One hash of all files and their names."""
+    return digest(dict(hashes))
+
+
+def _matches(home: Path, pattern: str) -> Iterator[Path]:
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        raise ConfigError(f"code: {shown(pattern)} leads out of the study's folder")
+    count = 0
+    try:
+        for path in home.glob(pattern):
+            if any(part in IGNORED for part in path.relative_to(home).parts):
+                continue
+            if not _is_file(path) or not path.resolve().is_relative_to(home):
+                continue
+            count += 1
+            if count > MOST_FILES:
+                raise ConfigError(f"code: {shown(pattern)} names more than {MOST_FILES} files: name fewer")
+            yield path
+    except (ValueError, NotImplementedError) as error:
+        raise ConfigError(f"code: {shown(pattern)} is no pattern of paths: {error}") from None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a word that can't be a path
+        return False

@@ -1,9 +1,9 @@
-"""Settings of a program: ``defaults`` declares each with its type."""
+"""Settings of a command: what `defaults` declares, each with the type that its value has."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fnostab.errors import ConfigError
 from fnostab.record.settings import shown, suggestion
@@ -11,92 +11,104 @@ from fnostab.tasks.command.template import RESERVED
 
 __all__ = ["Declared", "declare", "resolve"]
 
-TYPES = {"float": "number", "number": "number", "int": "whole number", "str": "text", "text": "text"}
-TYPES |= {"bool": "true or false", "list": "list"}
+Kind = Literal["number", "int", "text", "bool", "list"]
+KINDS: dict[str, Kind] = {
+    "number": "number",
+    "float": "number",
+    "int": "int",
+    "text": "text",
+    "str": "text",
+    "bool": "bool",
+    "list": "list",
+}
+EXPECTED = {"number": "a number", "int": "a whole number", "text": "text", "bool": "true or false", "list": "a list"}
+
+Place = Callable[[str], str]
 
 
 @dataclass(frozen=True)
 class Declared:
-    """A setting's kind, and its value where an arm says nothing."""
+    """A setting as `defaults` declares it."""
 
-    kind: str
+    kind: Kind
     default: Any
-    nullable: bool = False
-
-    def accept(self, name: str, value: Any) -> Any:
-        """The value, as its kind has it.
-
-        Raises:
-            ConfigError: it is of another kind.
-        """
-        if value is None and self.nullable:
-            return None
-        if (value is None or not _is(self.kind, value)) or (isinstance(value, float) and not math.isfinite(value)):
-            null = " or null" if self.nullable else ""
-            raise ConfigError(f"{name}={shown(value)} is not accepted: expected {self.kind}{null}", setting=name)
-        return float(value) if self.kind == "number" and not isinstance(value, int) else value
+    may_be_null: bool = False
 
 
-def declare(defaults: Mapping[str, Any]) -> dict[str, Declared]:
-    """Kinds of the settings in ``defaults``: that of the value, or ``name.type`` and ``name.default``.
+def declare(defaults: Mapping[str, Any], place: Place = lambda name: "") -> dict[str, Declared]:
+    """Types and defaults of all settings.
 
     Args:
-        defaults: flat.
+        defaults: name to value, or to ``{type: float, default: null}``.
+        place: where a name stands in the study's file, as text before an error.
 
     Raises:
-        ConfigError: a name is reserved, a kind is not known, or null has no type.
+        ConfigError: a name is reserved, or a value has no type.
     """
-    typed = {name.removesuffix(".type") for name in defaults if name.endswith(".type")}
-    found = {}
-    for name, value in defaults.items():
-        base, _, last = name.rpartition(".")
-        if base in typed and last in ("type", "default"):
-            if last == "type":
-                found[base] = _typed(base, value, defaults.get(f"{base}.default"))
-            continue
-        if value is None:
-            raise ConfigError(f"{name}: null has no type: write {{type: float, default: null}}", setting=name)
-        found[name] = Declared(_kind(name, value), value)
-    for name in found:
-        if name in RESERVED:
-            raise ConfigError(f"{name} can't be a setting: {', '.join(RESERVED)} have a meaning already", setting=name)
-    return found
+    return {name: _declare(name, value, place(name)) for name, value in defaults.items()}
 
 
-def resolve(declared: Mapping[str, Declared], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Settings of an arm; later layers win.
+def resolve(
+    declared: Mapping[str, Declared], layers: Sequence[Mapping[str, Any]], place: Place = lambda name: ""
+) -> dict[str, Any]:
+    """Values of all settings: the defaults, under layers of which later ones win.
 
     Raises:
-        ConfigError: a name is not declared, or a value is of another kind.
+        ConfigError: a name is unknown, or a value has another type than the default.
     """
-    settings = {name: each.default for name, each in declared.items()}
+    values = {name: each.default for name, each in declared.items()}
     for layer in layers:
         for name, value in layer.items():
             if name not in declared:
                 known = ", ".join(declared) or "none"
-                hint = suggestion(name, declared)
-                raise ConfigError(f"unknown setting {shown(name)}{hint}; declared in defaults: {known}", setting=name)
-            settings[name] = declared[name].accept(name, value)
-    return settings
+                raise ConfigError(
+                    f"{place(name)}unknown setting {shown(name)}{suggestion(name, declared)}; accepted: {known}", name
+                )
+            values[name] = _checked(name, value, declared[name], place(name))
+    return values
 
 
-def _typed(name: str, kind: Any, default: Any) -> Declared:
-    if kind not in TYPES:
-        raise ConfigError(f"{name}: type={shown(kind)} is not known; accepted: {', '.join(TYPES)}", setting=name)
-    made = Declared(TYPES[kind], default, nullable=default is None)
-    return Declared(made.kind, made.accept(name, default), made.nullable)
-
-
-def _kind(name: str, value: Any) -> str:
-    kinds = ("true or false", "number", "text", "list")
-    kind = next((kind for kind in kinds if _is(kind, value)), None)
+def _declare(name: str, value: Any, where: str) -> Declared:
+    if name in RESERVED:
+        raise ConfigError(f"{where}{name} is reserved, and can't be the name of a setting", name)
+    if isinstance(value, Mapping):
+        if value.keys() != {"type", "default"} or value["type"] not in KINDS:
+            accepted = ", ".join(KINDS)
+            raise ConfigError(
+                f"{where}{name}={shown(dict(value))}: expected {{type: float, default: null}}; types: {accepted}", name
+            )
+        declared = Declared(KINDS[value["type"]], None, may_be_null=value["default"] is None)
+        default = _checked(name, value["default"], declared, where)
+        return Declared(declared.kind, default, declared.may_be_null)
+    if value is None:
+        raise ConfigError(f"{where}{name}: null has no type: write {name}: {{type: float, default: null}}", name)
+    kind = _kind_of(value)
     if kind is None:
-        raise ConfigError(f"{name}={shown(value)} is not accepted: expected number, text, bool or list", setting=name)
-    return kind
+        raise ConfigError(f"{where}{name}={shown(value)}: expected a number, text, true or false, or a list", name)
+    return Declared(kind, _checked(name, value, Declared(kind, value), where))
 
 
-def _is(kind: str, value: Any) -> bool:
+def _kind_of(value: Any) -> Kind | None:
     if isinstance(value, bool):
-        return kind == "true or false"
-    accepted = {"number": int | float, "whole number": int, "text": str, "list": list | tuple}
-    return kind in accepted and isinstance(value, accepted[kind])
+        return "bool"
+    if isinstance(value, int | float):
+        return "number"
+    if isinstance(value, str):
+        return "text"
+    return "list" if isinstance(value, list | tuple) else None
+
+
+def _checked(name: str, value: Any, declared: Declared, where: str) -> Any:
+    if value is None and declared.may_be_null:
+        return None
+    kind = _kind_of(value)
+    fits = isinstance(value, int) and kind == "number" if declared.kind == "int" else kind == declared.kind
+    if fits and isinstance(value, float) and not math.isfinite(value):
+        fits = False
+    if fits and kind == "list":
+        fits = all(_kind_of(each) not in (None, "list") for each in value)
+        value = list(value)
+    if not fits:
+        expected = EXPECTED[declared.kind] + (" or null" if declared.may_be_null else "")
+        raise ConfigError(f"{where}{name}={shown(value)} is not accepted: expected {expected}", name)
+    return value

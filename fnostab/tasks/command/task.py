@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from fnostab.errors import ConfigError, LaunchError
 from fnostab.record.outcomes import Outcome
-from fnostab.record.settings import flatten
 from fnostab.record.trial import Resources, TrialSpec
-from fnostab.tasks.command.code import hashes
+from fnostab.tasks.command.code import code_hashes
 from fnostab.tasks.command.settings import Declared, declare, resolve
-from fnostab.tasks.command.template import Template
+from fnostab.tasks.command.template import Template, parse
 from fnostab.tasks.contract import Settings, Task
 
 if TYPE_CHECKING:
@@ -42,17 +41,14 @@ class Command(Task):
         self._template = Template(())
         self._declared: Mapping[str, Declared] = {}
         self._code: Mapping[str, str] = {}
+        self._place = lambda name: ""
         if file is None:
             return
-        place = file.line_of("command")
-        try:
-            self._template = Template.parse(file.command or "")
-            self._declared = declare(flatten(file.defaults))
-            self._template.check(self._declared)
-            self._code = hashes(self._folder, self._template.words, file.code)
-        except ConfigError as error:
-            where = file.line_of(f"defaults.{error.setting}") if error.setting else place
-            raise ConfigError(f"{where}{error}") from None
+        self._place = lambda name: file.line_of(f"defaults.{name}" if name else "command")
+        self._template = parse(file.command or "", self._place)
+        self._declared = declare(file.defaults, self._place)
+        self._template.check(self._declared, self._place)
+        self._code = code_hashes(self._template, file.code, self._folder)
 
     def resolve(self, layers: Sequence[Settings], profile: str | None) -> dict[str, Any]:
         """Values of all declared settings; the first layer is what declares them."""

@@ -1,131 +1,204 @@
-"""The command of a study file: words with placeholders, filled word by word and never by a shell.
+"""Template of a command: split into words once, and filled in word by word, never by a shell.
 
-``python train.py --lr {lr} {--norm} --seed {seed}``: a value adds no word and no command, whatever it holds.
+No value adds a word or a command: what a placeholder stands for is one word, whatever it contains.
 """
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fnostab.errors import ConfigError
 from fnostab.record.settings import shown, suggestion
 
-__all__ = ["GIVEN", "RESERVED", "Template"]
+__all__ = ["RESERVED", "Template", "parse", "text_of_value"]
 
-GIVEN = ("seed", "arm", "directory")  # placeholders that every trial has
-RESERVED = (*GIVEN, "inherits", "grid")  # names that no setting may have
-SHELL = "use bash -c '...' as the command where a shell is wanted"
-_NAME = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*"
-_FLAG = re.compile(rf"\{{--({_NAME.replace('_]', '_-]')})\}}")  # a whole word
-_PLACE = re.compile(rf"\{{({_NAME})\}}")
-_OPERATORS = ("&&", "||", "|", ";", "&", ">", ">>", "<", "<<", "2>", "2>&1", "&>")
-_VARIABLE = re.compile(r"\$[A-Za-z_{(]|`")
-_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+RESERVED = ("seed", "arm", "directory", "inherits", "grid")
+SHELLS = ("bash", "sh", "zsh", "dash")
+GIVEN = ("seed", "arm", "directory")  # placeholders that stand for no setting
+_BASH = "write  bash -c '...'  with it inside the quotes"
+_OPERATOR = re.compile(r"[|;&<>]+")
+_EXPANSION = re.compile(r"\$[\w({]\w*|`")
+_NOT_EXPANDED = re.compile(r"'[^']*'|\\.", re.DOTALL)
+_QUOTED = re.compile(r"'[^']*'|\\.|\"(\\.|[^\"\\])*\"", re.DOTALL)
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{(?P<inside>[^{}]*)\}|[{}]")
+_NAME = re.compile(r"[A-Za-z_][\w.-]*")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
+
+Place = Callable[[str], str]
 
 
 @dataclass(frozen=True)
 class Template:
-    """Words of a command.
+    """A command whose words hold placeholders.
 
     Attributes:
-        words: as they are written, split once.
+        words: as they were written.
     """
 
     words: tuple[str, ...]
 
-    @classmethod
-    def parse(cls, text: str) -> "Template":
-        """Split a command into words.
-
-        Raises:
-            ConfigError: its quotes are unequal, it is empty, has no ``{seed}``, or asks for a shell.
-        """
-        try:
-            words = tuple(shlex.split(text))
-        except ValueError as error:
-            raise ConfigError(f"command={shown(text)} can't be split into words: {error}") from None
-        if not words:
-            raise ConfigError("command: expected a program with its arguments, as in python train.py --seed {seed}")
-        if _ASSIGNMENT.match(words[0]):
-            raise ConfigError(f"command: {words[0]!r} sets a variable, which only a shell does: {SHELL}")
-        template = cls(words)
-        if not words[0].endswith(("bash", "sh")):
-            template._insist_on_no_shell(text)
-        unknown = re.findall(r"\{[^{}]*\}", " ".join(words))
-        if bad := [p for p in unknown if not (_PLACE.fullmatch(p) or _FLAG.fullmatch(p))]:
-            raise ConfigError(f"command: {bad[0]} is no placeholder: expected a plain name, as in {{lr}} or {{--norm}}")
-        inside = [w for w in words if "{--" in w and not _FLAG.fullmatch(w)]
-        if inside:
-            raise ConfigError(f"command: {inside[0]!r}: a flag as {{--norm}} is a word of its own")
-        if "seed" not in template.names:
-            raise ConfigError("command: expected the placeholder {seed}: without it all trials of an arm are the same")
-        return template
-
-    def _insist_on_no_shell(self, text: str) -> None:
-        lexer = shlex.shlex(text, posix=True, punctuation_chars=True)
-        lexer.whitespace_split = True
-        quoted = set(shlex.split(text))
-        for word in lexer:
-            if word in _OPERATORS and word not in quoted - set(_OPERATORS):
-                raise ConfigError(f"command: {word!r} is of a shell, and none runs it: {SHELL}")
-        for word in self.words:
-            if _VARIABLE.search(word):
-                raise ConfigError(f"command: {word!r} asks a shell for a value, and none runs it: {SHELL}")
-
     @property
-    def names(self) -> frozenset[str]:
-        """Names of the placeholders; of a flag that of its setting, with underscores."""
-        flags = {m.group(1).replace("-", "_") for w in self.words if (m := _FLAG.fullmatch(w))}
-        places = {name for w in self.words if not _FLAG.fullmatch(w) for name in _PLACE.findall(w)}
-        return frozenset(flags | places)
+    def names(self) -> tuple[str, ...]:
+        """Settings that it has placeholders for, in their order, without `GIVEN`."""
+        return tuple(name for name in self._placeholders() if name not in GIVEN)
 
-    def check(self, settings: Mapping[str, Any]) -> None:
-        """Refuse placeholders without a setting, and settings without a placeholder.
-
-        Raises:
-            ConfigError: ``setting`` names the one that is to blame.
-        """
-        for name in sorted(self.names - settings.keys() - set(GIVEN)):
-            raise ConfigError(f"command has {{{name}}}, but defaults declares no {name}{suggestion(name, settings)}")
-        for name in settings.keys() - self.names:
-            raise ConfigError(
-                f"setting {name} is not in the command: write {{{name}}} or {{--{name}}} there, or leave it out",
-                setting=name,
-            )
-
-    def fill(self, values: Mapping[str, Any]) -> tuple[str, ...]:
-        """The arguments of one trial.
+    def check(self, settings: Collection[str], place: Place = lambda name: "") -> None:
+        """Insist that settings and placeholders belong together.
 
         Args:
-            values: of all placeholders.
+            settings: names that the study declares.
+            place: where a name stands in the study's file, as text before an error; empty if that is not known.
 
         Raises:
-            ConfigError: a value is null or a list where one word is needed.
+            ConfigError: a placeholder has no setting, or a setting no placeholder.
+        """
+        for name in self.names:
+            if name not in settings:
+                known = suggestion(name, settings)
+                raise ConfigError(f"{place('command')}{{{name}}} is no setting{known}: declare it under defaults")
+        for name in settings:
+            if name in RESERVED:
+                raise ConfigError(f"{place(name)}{name} is reserved, and can't be the name of a setting", name)
+            if name not in self.names:
+                raise ConfigError(
+                    f"{place(name)}setting {name} has no placeholder: write {{{name}}} or {{--{name}}} in command", name
+                )
+
+    def fill(self, values: Mapping[str, Any], place: Place = lambda name: "") -> tuple[str, ...]:
+        """Words of the command for values of all settings, seed, arm and directory.
+
+        Raises:
+            ConfigError: a value is missing, or can't be written as one word.
         """
         filled: list[str] = []
-        for word in self.words:
-            if flag := _FLAG.fullmatch(word):
-                filled += _flag(flag.group(1), values[flag.group(1).replace("-", "_")])
+        for index, word in enumerate(self.words):
+            if option := _option(word):
+                filled += _as_option(option, _value(values, option, place))
             else:
-                filled.append(_PLACE.sub(lambda place: _text(place.group(1), values[place.group(1)]), word))
+                filled.append(_fill_word(word, values, place, script=_is_script(self.words, index)))
+        for word in filled:
+            if "\0" in word:
+                raise ConfigError(f"{shown(word)}: no argument of a program can hold a null character")
         return tuple(filled)
 
+    def _placeholders(self) -> list[str]:
+        found: dict[str, None] = {}
+        for word in self.words:
+            for match in _PLACEHOLDER.finditer(word):
+                if (inside := match["inside"]) is not None:
+                    found[inside.removeprefix("--")] = None
+        return list(found)
 
-def _flag(name: str, value: Any) -> list[str]:
+
+def parse(text: str, place: Place = lambda name: "") -> Template:
+    """Split a command into words.
+
+    Args:
+        text: as in ``python train.py --lr {lr} {--norm} --seed {seed}``.
+        place: where a name stands in the study's file, as text before an error.
+
+    Raises:
+        ConfigError: it is empty, needs a shell, its quotes or braces don't match, or it has no ``{seed}``.
+    """
+    where = place("command")
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"{where}command: {str(error).lower()}: each quote needs a second one") from None
+    if not words:
+        raise ConfigError(f"{where}command: expected a program and its arguments, got nothing")
+    _refuse_shell(text, words, where)
+    for word in words:
+        _check_braces(word, where)
+    template = Template(tuple(words))
+    if "seed" not in template._placeholders():
+        raise ConfigError(f"{where}command: {{seed}} is missing: each trial of an arm must get its own seed")
+    return template
+
+
+def text_of_value(value: Any, name: str, where: str = "") -> str:
+    """A setting as one word: true or false, the shortest number, text as it is.
+
+    Raises:
+        ConfigError: it is null, a list or a mapping.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | str):
+        return str(value)
+    if isinstance(value, float):
+        return repr(value)
+    raise ConfigError(f"{where}{{{name}}} can't stand for {shown(value)}: use {{--{name}}}, or give it a value", name)
+
+
+def _refuse_shell(text: str, words: list[str], where: str) -> None:
+    if _ASSIGNMENT.fullmatch(words[0]):
+        raise ConfigError(f"{where}command: a leading {shown(words[0])} needs a shell, and none is used: {_BASH}")
+    if _is_script(words, words.index("-c") + 1 if "-c" in words else 0):
+        return  # the user's own shell takes what is quoted
+    unquoted = _QUOTED.sub("", text)
+    expanded = _NOT_EXPANDED.sub("", text)
+    if match := _OPERATOR.search(unquoted) or _EXPANSION.search(expanded):
+        raise ConfigError(f"{where}command: {shown(match[0])} needs a shell, and none is used: {_BASH}")
+
+
+def _is_script(words: Sequence[str], index: int) -> bool:
+    """Whether a word is what a shell of the user's own runs, as in ``bash -c '...'``."""
+    return index >= 2 and words[0].rpartition("/")[2] in SHELLS and words[index - 1] == "-c"
+
+
+def _check_braces(word: str, where: str) -> None:
+    for match in _PLACEHOLDER.finditer(word):
+        inside = match["inside"]
+        if match[0] in ("{", "}"):
+            raise ConfigError(f"{where}command: {shown(word)} has a single brace; a brace itself is written twice")
+        if inside is None:
+            continue
+        if not _NAME.fullmatch(inside.removeprefix("--")):
+            raise ConfigError(
+                f"{where}command: {{{inside}}} is no placeholder: expected a plain name, as {{lr}}; "
+                "a brace itself is written twice"
+            )
+        if inside.startswith("--") and word != match[0]:
+            raise ConfigError(f"{where}command: {{{inside}}} must be a word of its own, not a part of {shown(word)}")
+
+
+def _option(word: str) -> str | None:
+    """The name in a word that is ``{--name}``."""
+    match = _PLACEHOLDER.fullmatch(word)
+    inside = None if match is None else match["inside"]
+    return inside[2:] if inside is not None and inside.startswith("--") else None
+
+
+def _fill_word(word: str, values: Mapping[str, Any], place: Place, *, script: bool) -> str:
+    def fill(match: re.Match[str]) -> str:
+        if (name := match["inside"]) is None:
+            return match[0][0]  # of a doubled brace
+        text = text_of_value(_value(values, name, place), name, place(name))
+        if script and shlex.quote(text) != text:
+            raise ConfigError(
+                f"{place(name)}{name}={shown(text)} would be read by the shell: pass it as a word of its own, "
+                f"as in  bash -c 'python train.py \"$0\"' {{{name}}}",
+                name,
+            )
+        return text
+
+    return _PLACEHOLDER.sub(fill, word)
+
+
+def _as_option(name: str, value: Any) -> list[str]:
     if value is None or value is False:
         return []
     if value is True:
         return [f"--{name}"]
-    return [f"--{name}", *(_text(name, each) for each in (value if isinstance(value, list | tuple) else [value]))]
+    if isinstance(value, list | tuple):
+        return [f"--{name}", *(text_of_value(each, name) for each in value)]
+    return [f"--{name}", text_of_value(value, name)]
 
 
-def _text(name: str, value: Any) -> str:
-    """A value as one word: true and false, the shortest form of a float."""
-    if value is None or isinstance(value, list | tuple | Mapping):
-        what = "null" if value is None else "a list"
-        raise ConfigError(f"{name} is {what}, which {{{name}}} can't hold: write {{--{name}}} as a word", setting=name)
-    if isinstance(value, bool):
-        return str(value).lower()
-    return repr(value) if isinstance(value, float) else str(value)
+def _value(values: Mapping[str, Any], name: str, place: Place) -> Any:
+    if name not in values:
+        raise ConfigError(f"{place('command')}{{{name}}} is no setting{suggestion(name, values)}", name)
+    return values[name]

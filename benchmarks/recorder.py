@@ -1,0 +1,58 @@
+"""What a step of a script costs: Recorder.step with loss, gradient norm and learning rate, and its parts.
+
+python -m benchmarks.recorder             # a few seconds
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+from fnostab.record import names
+from fnostab.record.journal import Journal
+from fnostab.record.recording import ATTEMPT
+from fnostab.recorder import Recorder
+
+LIMIT_US = 50.0
+BLOCK_STEPS = 1000
+
+
+def step_us(rec, steps):
+    """Microseconds a step, as medians of blocks: the machine may be busy."""
+    blocks = []
+    for start in range(0, steps, BLOCK_STEPS):
+        began = time.perf_counter()
+        for step in range(start, start + BLOCK_STEPS):
+            rec.step(step, loss=1.2345678901 / (step + 1), grad_norm=0.98765 + step, lr=1e-3)
+        blocks.append((time.perf_counter() - began) / BLOCK_STEPS * 1e6)
+    return statistics.median(blocks), max(blocks)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=50_000)
+    steps = parser.parse_args().steps
+    with tempfile.TemporaryDirectory() as folder:
+        with Journal(folder) as journal:
+            journal.event(names.TAGS_EVENT, {names.OWNER: "1@here", ATTEMPT: "token"})
+        inside = {"FNOSTAB_JOURNAL": folder, "FNOSTAB_TOKEN": "token"}
+        with mock.patch.dict(os.environ, inside), Recorder() as rec:
+            recorded, slowest = step_us(rec, steps)
+        size = Path(folder, "journal.jsonl").stat().st_size
+        began = time.perf_counter()
+        with mock.patch.dict(os.environ, inside):
+            Recorder().close()
+        opened = time.perf_counter() - began
+    with Recorder() as rec:
+        outside, _ = step_us(rec, steps)
+    verdict = "within" if recorded < LIMIT_US else "ABOVE"
+    print(f"a step in a study     {recorded:6.1f} us (slowest block {slowest:.1f}), {verdict} {LIMIT_US:.0f} us")
+    print(f"a step outside one    {outside:6.1f} us")
+    print(f"opened after {steps} steps of {size / steps:.0f} bytes: {opened * 1e3:.0f} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Processes of a program that a trial runs: those of its process group, and those that carry its token."""
+
+import os
+import signal
+import time
+from contextlib import suppress
+
+import psutil
+
+from fnostab.record.recorder import TOKEN_VARIABLE
+
+__all__ = ["ask_to_end", "end_all", "members"]
+
+POLL_S = 0.02
+
+
+def members(group: int | None, token: str) -> list[psutil.Process]:
+    """Processes of a group or with an attempt's token in their environment, but for this one and zombies.
+
+    Args:
+        group: id of the process group; None looks for the token only.
+        token: of the attempt.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            same_group = group is not None and os.getpgid(process.pid) == group
+            if same_group or process.environ().get(TOKEN_VARIABLE) == token:
+                found.append(process)
+    return found
+
+
+def ask_to_end(group: int) -> None:
+    """Send SIGTERM to a process group; this process, if it is one of it, must ignore that."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGTERM)
+
+
+def end_all(group: int | None, token: str, grace_s: float) -> None:
+    """End what is left of a program: SIGTERM, and SIGKILL after a while, until nothing of it is left."""
+    left = members(group, token)
+    for process in left:
+        with suppress(psutil.Error):
+            process.terminate()
+    deadline = time.monotonic() + grace_s
+    while left:
+        time.sleep(POLL_S)
+        left = members(group, token)
+        if time.monotonic() > deadline:
+            for process in left:
+                with suppress(psutil.Error):
+                    process.kill()
+        if time.monotonic() > deadline + grace_s:  # in a system call that doesn't end, say of a dead disk
+            return

@@ -1,0 +1,62 @@
+"""Scripts that ignore their seed: trials of one arm whose curves are the same, number by number."""
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+
+from fnostab.record import names
+from fnostab.record.journal import FILE_NAME
+from fnostab.record.judging import read_recorded
+from fnostab.record.trial import TrialSpec
+
+__all__ = ["IGNORES_SEED", "same_curves", "twin_seed"]
+
+IGNORES_SEED = "the script ignores its seed"
+
+
+def same_curves(directories: Mapping[tuple[str, int], Path]) -> list[tuple[str, int, int]]:
+    """Pairs of seeds under which an arm's training and validation values are identical.
+
+    Args:
+        directories: of trials that have ended, by arm and seed.
+
+    Returns:
+        (arm, first seed, another seed) for each seed whose curves are those of an earlier one.
+
+    Raises:
+        JournalError: a journal is missing or damaged.
+    """
+    same = []
+    for arm, trials in itertools.groupby(sorted(directories.items()), key=lambda item: item[0][0]):
+        first: dict[str, int] = {}
+        for (_, seed), directory in trials:
+            curves = _curves(directory)
+            if curves is None:
+                continue
+            if curves in first:
+                same.append((arm, first[curves], seed))
+            else:
+                first[curves] = seed
+    return same
+
+
+def twin_seed(directory: Path, spec: TrialSpec) -> int | None:
+    """Another seed of a trial's arm with the very same curves; None if there is none."""
+    trials = {(spec.arm, spec.seed): directory}
+    for path in directory.parent.glob(f"{spec.arm}-*/trial.json"):
+        other = TrialSpec.read(path)
+        same_arm = (other.arm, other.config_hash) == (spec.arm, spec.config_hash) and other.seed != spec.seed
+        if same_arm and (path.parent / FILE_NAME).exists():
+            trials[other.arm, other.seed] = path.parent
+    pairs = [(one, two) for _, one, two in same_curves(trials) if spec.seed in (one, two)]
+    return next((one if two == spec.seed else two for one, two in pairs), None)
+
+
+def _curves(directory: Path) -> str | None:
+    """Training loss and validations of a trial as text that can be compared; None of one that recorded none."""
+    curves = {
+        name: sorted(curve.items())
+        for name, curve in read_recorded(directory).curves.items()
+        if name == names.TRAIN_LOSS or (name.startswith(names.VAL_PREFIX) and not name.endswith(("_best", "_last")))
+    }
+    return repr(sorted(curves.items())) if curves else None

@@ -1,0 +1,214 @@
+"""Storage of what a `Recorder` is told: the journal of one trial, opened by the program that the trial runs.
+
+The process that opens it holds ``recorder.lock`` until it closes it. The supervisor, which holds ``journal.lock``,
+does not write meanwhile. The standard library only.
+"""
+
+import errno
+import fcntl
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, SupportsFloat
+
+from fnostab.errors import JournalError
+from fnostab.record import names
+from fnostab.record.lines import FILE_NAME, Event, Point, encode, read_lines
+
+__all__ = ["ATTEMPT", "RECORDED_EVENT", "RECORDER_LOCK", "RESTARTED", "Recording", "is_being_recorded", "number"]
+
+ATTEMPT = "fnostab.attempt"  # tag: token of the attempt that is under way
+RESTARTED = "fnostab.restarted"  # tag: a retry repeated steps that had been recorded
+RECORDED_EVENT = "recorded"  # the program ended its record by itself: step
+RECORDER_LOCK = "recorder.lock"
+
+
+class Recording:
+    """A trial's journal, opened for the attempt that has a token.
+
+    Attributes:
+        last_step: of this attempt; None before the first.
+        announced: whether this attempt has announced a failure.
+
+    Raises:
+        JournalError: another process records, the token is not the newest attempt's, or the journal can't be written.
+    """
+
+    def __init__(self, directory: Path, token: str) -> None:
+        self.path = directory / FILE_NAME
+        self.last_step: int | None = None
+        self.announced = False
+        self._last_validation: int | None = None
+        self._latest: dict[str, int] = {}
+        self._time_ms = 0
+        self._restarted = False
+        try:
+            self._lock = os.open(directory / RECORDER_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._continue(token)
+            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        except BaseException as error:
+            os.close(self._lock)
+            if isinstance(error, BlockingIOError):
+                raise JournalError(
+                    f"{directory} is being recorded already: only one process may record a trial, with one Recorder"
+                ) from None
+            if isinstance(error, OSError):
+                raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
+            raise
+
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """Append the metrics of a step, but for those that an earlier attempt recorded."""
+        if self.last_step is not None and step <= self.last_step:
+            raise JournalError(f"step {step} comes after step {self.last_step}: steps must rise")
+        self._point(step, values)
+        self.last_step = step
+
+    def validation(self, step: int, values: Mapping[str, float]) -> None:
+        """The same for a validation, forced to the disk."""
+        if self._last_validation is not None and step <= self._last_validation:
+            raise JournalError(f"validation {step} comes after validation {self._last_validation}: steps must rise")
+        self._point(step, values)
+        self._last_validation = step
+        self._sync()
+
+    def record(self, step: int, values: Mapping[str, float]) -> None:
+        """Append metrics of a step under their own names, as a monitor gives them: some now, others later."""
+        self._point(step, values)
+
+    def announce(self, outcome: str, step: int) -> None:
+        """Tag the trial as failed at a step, unless it is already."""
+        if not self.announced:
+            self.event(names.TAGS_EVENT, {names.OUTCOME: outcome, names.FAILURE_STEP: str(step)})
+            self.announced = True
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Append one event and force everything so far to the disk."""
+        self._append(Event(self._now(), name, payload))
+        self._sync()
+
+    def close(self) -> None:
+        """Close the file and let others record."""
+        os.close(self._file)
+        fcntl.flock(self._lock, fcntl.LOCK_UN)  # forks may have it open
+        os.close(self._lock)
+
+    def _point(self, step: int, values: Mapping[str, float]) -> None:
+        latest = self._latest
+        finite, others = {}, {}
+        for name, value in values.items():
+            if latest.get(name, -1) >= step:
+                continue
+            if math.isfinite(value):
+                finite[name] = value
+            else:
+                others[name] = repr(value)
+        if len(finite) + len(others) < len(values) and not self._restarted:
+            self._restarted = True
+            self.event(names.TAGS_EVENT, {RESTARTED: "true"})
+        if finite or others:
+            self._append(Point(self._now(), step, finite, others))
+            for name in (*finite, *others):
+                latest[name] = step
+
+    def _now(self) -> int:
+        self._time_ms = max(self._time_ms, time.time_ns() // 1_000_000)
+        return self._time_ms
+
+    def _append(self, record: Point | Event) -> None:
+        data = encode(record)
+        try:
+            written = os.write(self._file, data)
+            if written != len(data):
+                os.ftruncate(self._file, self._size)  # half a line must not stand before the next one
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise JournalError(f"can't write {self.path}: {error.strerror or error}; free some space") from error
+        self._size += len(data)
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
+
+    def _continue(self, token: str) -> None:
+        """Read how far the trial is, and cut off a torn line of a process that died."""
+        newest = None
+        self._size = 0
+        for record, end in read_lines(self.path):
+            self._size, self._time_ms = end, max(self._time_ms, record.time_ms)
+            if isinstance(record, Point):
+                recorded = [*record.values, *record.nonfinite]
+                self._latest.update(dict.fromkeys(recorded, record.step))
+                if all(name.startswith(names.VAL_PREFIX) for name in recorded):
+                    self._last_validation = record.step
+                else:
+                    self.last_step = record.step
+            elif record.name == names.TAGS_EVENT:
+                if ATTEMPT in record.payload:
+                    newest = record.payload[ATTEMPT]
+                    self.last_step = self._last_validation = None
+                    self.announced = False
+                self.announced |= names.FAILURE_STEP in record.payload
+                self._restarted |= RESTARTED in record.payload
+        if newest != token:
+            raise JournalError(
+                f"{self.path.parent} is at another attempt than this process: end it; `fnostab run` starts the next"
+            )
+        if self._size < os.stat(self.path).st_size:
+            os.truncate(self.path, self._size)
+
+
+def is_being_recorded(directory: Path) -> bool:
+    """Whether a program has the trial open with a Recorder, on this machine or another that shares the disk.
+
+    Raises:
+        JournalError: that can't be found out.
+    """
+    try:
+        lock = os.open(directory / RECORDER_LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise JournalError(f"can't lock {directory}: {error.strerror or error}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        raise JournalError(f"can't lock {directory}: {error.strerror or error}") from error
+    finally:
+        os.close(lock)
+    return False
+
+
+def number(name: str, value: SupportsFloat) -> float:
+    """A Python number, or a scalar of an array library, as a float.
+
+    Raises:
+        JournalError: it is text, complex, or not one number.
+    """
+    if type(value) is float:
+        return value
+    if not isinstance(value, int | float):
+        item = getattr(value, "item", None)
+        try:
+            value = item() if callable(item) else value
+        except (TypeError, ValueError, RuntimeError):
+            raise JournalError(f"{name}: expected one number, got {_brief(value)}") from None
+    if not isinstance(value, str | bytes | complex) and hasattr(value, "__float__"):
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            pass
+    raise JournalError(f"{name}: expected a number, got {_brief(value)}")
+
+
+def _brief(value: object) -> str:
+    return f"{' '.join(repr(value).split())[:80]} ({type(value).__name__})"

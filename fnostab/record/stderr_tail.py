@@ -1,0 +1,91 @@
+"""End of what a program writes to stderr, kept while it is shown.
+
+The program writes to a file, never to a pipe: it must be able to go on if the process that reads dies.
+"""
+
+import os
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+__all__ = ["StderrTail", "tail_of"]
+
+TAIL_BYTES = 16_384
+POLL_S = 0.05
+
+
+class StderrTail:
+    """Stderr of a program: the trial's ``stderr.log``, copied to this process's stderr unless that is the same file.
+
+    Attributes:
+        target: for ``subprocess.Popen(stderr=...)``; None if the program takes over this process's own.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[bytes] = open(path, "ab")  # noqa: SIM115 - closed by __exit__
+        self._start = self._shown = os.fstat(self._file.fileno()).st_size
+        self._done = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.target: IO[bytes] | None = None if self._is_own() else self._file
+
+    def __enter__(self) -> Self:
+        if self.target is not None:
+            self._thread = threading.Thread(target=self._copy, daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._done.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._file.close()
+
+    def say(self, line: str) -> None:
+        """Write a line as if the program had."""
+        os.write(self._file.fileno(), f"{line}\n".encode())
+
+    @property
+    def text(self) -> str:
+        """The end of what was written since it was opened."""
+        return _read_end(self.path, self._start)
+
+    def _is_own(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(2), os.fstat(self._file.fileno()))
+        except OSError:  # this process has none
+            return False
+
+    def _copy(self) -> None:
+        with open(self.path, "rb") as file:
+            file.seek(self._shown)
+            while True:
+                done = self._done.is_set()  # before the read, so that it reads to the end
+                while data := file.read(TAIL_BYTES):
+                    try:
+                        sys.stderr.buffer.write(data)
+                        sys.stderr.flush()
+                    except (OSError, ValueError, AttributeError):  # nobody looks
+                        return
+                if done:
+                    return
+                self._done.wait(POLL_S)
+
+
+def tail_of(path: Path, since_ms: int | None) -> str:
+    """The end of a trial's ``stderr.log``; empty if nothing was written to it since then."""
+    try:
+        if since_ms is None or path.stat().st_mtime * 1000 < since_ms:
+            return ""
+        return _read_end(path, 0)
+    except OSError:
+        return ""
+
+
+def _read_end(path: Path, start: int) -> str:
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(start, size - TAIL_BYTES))
+        return file.read().decode(errors="replace")

@@ -1,0 +1,174 @@
+"""A trial is judged by its journal alone."""
+
+import math
+
+import pytest
+
+from fnostab.record import names
+from fnostab.record.journal import Journal
+from fnostab.record.judging import judge_journal, read_recorded
+from fnostab.record.outcomes import Bound, Outcome, OutcomeRules
+from fnostab.record.trial import Metric, TrialSpec
+
+NAN = math.nan
+
+
+def spec(rules=None, metric=None, judged="val/loss"):
+    return TrialSpec(
+        task="command",
+        experiment="e",
+        study="s",
+        study_hash="0" * 16,
+        arm="a",
+        seed=0,
+        settings={},
+        config_hash="0" * 16,
+        metric=metric or Metric(name="val/loss"),
+        judged=judged,
+        rules=rules or OutcomeRules(),
+        shared_dir="shared",
+    )
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """Judge a journal of these curves, of values by step."""
+
+    def judge(curves, trial=None, events=()):
+        with Journal(tmp_path) as journal:
+            journal.event(names.TAGS_EVENT, {names.OWNER: "1@here"})
+            for name, values in curves.items():
+                for step, value in values.items() if isinstance(values, dict) else enumerate(values):
+                    journal.record(step, {name: value})
+            for name, payload in events:
+                journal.event(name, payload)
+        return judge_journal(tmp_path, trial or spec())
+
+    return judge
+
+
+def tag(outcome, step):
+    return names.TAGS_EVENT, {names.OUTCOME: outcome, names.FAILURE_STEP: str(step)}
+
+
+def test_a_trial_of_which_nothing_was_observed_has_no_judgement(judged):
+    assert judged({"time": [1, 2]}) == (None, {})
+
+
+def test_a_falling_loss_has_converged_and_is_summed_up(judged):
+    judgement, summary = judged(
+        {"train/loss": [3, 2, 1, 1], "grad_norm/total": [9, 9, 1, 3], "val/loss": {1: 2.0, 2: 0.5, 3: 0.7}}
+    )
+    assert judgement.outcome is Outcome.CONVERGED
+    assert summary == {
+        "last_step": 3,
+        "time_to_failure_steps": 3,
+        "nan_events": 0,
+        "inf_events": 0,
+        "grad_norm/p99_last_half": pytest.approx(2.98),
+        "grad_norm/median_last_half": 2,
+        "val/loss_best": 0.5,
+        "val/loss_last": 0.7,
+    }
+
+
+@pytest.mark.parametrize("shift", [0.0, -100.0, 1e3])
+def test_adding_a_constant_to_every_loss_changes_no_outcome(judged, shift):
+    exploding = [3.0, 1.0, 0.5, 30.0, 40.0]
+    curves = {"train/loss": [v + shift for v in exploding], "val/loss": [v + shift for v in exploding]}
+    judgement, _ = judged(curves)
+    assert (judgement.outcome, judgement.failure_step) == (Outcome.EXPLODED, 3)
+
+
+def test_a_negative_log_likelihood_that_falls_below_zero_has_converged(judged):
+    falling = [2.0, 1.0, -1.0, -5.0, -20.0]
+    assert judged({"train/loss": falling, "val/loss": falling})[0].outcome is Outcome.CONVERGED
+
+
+def test_the_first_nonfinite_step_is_the_time_of_failure(judged):
+    judgement, summary = judged({"train/loss": [1, NAN, NAN, math.inf], "grad_norm/total": [1, math.inf, 1, 1]})
+    assert (judgement.outcome, judgement.failure_step, judgement.known_good_step) == (Outcome.NONFINITE, 1, 0)
+    assert (summary["nan_events"], summary["inf_events"], summary["time_to_failure_steps"]) == (2, 2, 1)
+
+
+def test_a_validation_that_is_not_finite_is_a_failure(judged):
+    judgement, summary = judged({"train/loss": [1] * 5, "val/loss": {1: 2.0, 3: NAN}})
+    assert (judgement.outcome, judgement.failure_step, judgement.known_good_step) == (Outcome.NONFINITE, 3, 1)
+    assert summary["val/loss_best"] == 2.0
+    assert "val/loss_last" not in summary
+
+
+def test_an_announced_failure_wins_over_what_came_later(judged):
+    curves = {"train/loss": [1, 0.5, NAN], "val/loss": {0: 1.0, 1: 0.5}}
+    judgement, summary = judged(curves, events=[tag("collapsed", 1), tag("nonfinite", 2)])
+    assert (judgement.outcome, judgement.failure_step) == (Outcome.COLLAPSED, 1)
+    assert judgement.rules_held == (Outcome.NONFINITE, Outcome.COLLAPSED)
+    assert summary["time_to_failure_steps"] == 1
+
+
+def test_an_announcement_alone_is_an_observation(judged):
+    assert judged({}, events=[tag("nonfinite", 7)])[0].failure_step == 7
+
+
+def test_what_an_earlier_attempt_announced_is_forgotten(judged):
+    again = (names.TAGS_EVENT, {names.OWNER: "2@here"})
+    events = [(names.STARTED_EVENT, {"scheduled_steps": 9}), tag("collapsed", 1), again]
+    judgement, _ = judged({"train/loss": [2, 1], "val/loss": [2, 1]}, events=events)
+    assert judgement.outcome is Outcome.CONVERGED
+
+
+def test_a_trial_worse_than_the_baseline_has_stagnated_at_its_last_scheduled_step(judged):
+    rules = OutcomeRules(baseline=1.0)
+    started = [(names.STARTED_EVENT, {"scheduled_steps": 50})]
+    judgement, _ = judged({"val/loss": [1.2, 1.1, 1.0]}, spec(rules), started)
+    assert (judgement.outcome, judgement.failure_step) == (Outcome.STAGNATED, 49)
+
+
+def test_the_loss_of_a_constant_output_in_the_journal_is_a_baseline(judged):
+    curves = {"constant_output_loss": [1.0], "val/loss": [1.2, 1.1]}
+    assert judged(curves)[0].outcome is Outcome.STAGNATED
+
+
+def test_where_a_higher_metric_is_better_rules_and_values_are_turned(judged):
+    metric = Metric(name="val/return", higher_is_better=True)
+    rules = OutcomeRules(failed=Bound(below=-600.0), baseline=-700.0)
+    trial = spec(rules, metric, "val/return")
+    judgement, summary = judged({"train/loss": [1, 2, 3], "val/return": [-900.0, -500.0, -550.0]}, trial)
+    assert judgement.outcome is Outcome.CONVERGED
+    assert (summary["val/return_best"], summary["val/return_last"]) == (-500.0, -550.0)
+    judgement, _ = judged({"val/return": {3: -650.0}}, trial)
+    assert (judgement.outcome, judgement.failure_step) == (Outcome.STAGNATED, 3)
+
+
+def test_measures_at_the_same_steps_are_judged(judged):
+    rules = OutcomeRules(collapsed={"val/spread": Bound(below=0.1)})
+    curves = {"val/loss": [3, 2, 1], "val/spread": [1.0, 0.05, 0.01]}
+    judgement, _ = judged(curves, spec(rules))
+    assert (judgement.outcome, judgement.failure_step, judgement.known_good_step) == (Outcome.COLLAPSED, 1, 0)
+
+
+def test_without_a_validation_the_training_loss_is_judged_and_that_is_said(judged):
+    falling = [math.exp(-step / 50) for step in range(200)]
+    judgement, _ = judged({"train/loss": falling})
+    assert judgement.outcome is Outcome.CONVERGED
+    assert judgement.not_judged[-2:] == (
+        "exploded: on medians of train/loss, no val/loss was recorded",
+        "stagnated: no val/loss was recorded",
+    )
+
+
+def test_without_a_validation_a_training_loss_that_ends_far_above_its_start_has_exploded(judged):
+    risen = [math.exp(-step / 50) for step in range(100)] + [100.0] * 100
+    assert judged({"train/loss": risen})[0].outcome is Outcome.EXPLODED
+
+
+def test_a_spike_that_is_over_is_no_explosion(judged):
+    spiky = [1 / (step + 1) for step in range(100)]
+    spiky[50] = 1e6
+    assert judged({"train/loss": spiky})[0].outcome is Outcome.CONVERGED
+
+
+def test_what_was_recorded_of_steps_is_read_back(judged, tmp_path):
+    judged({"train/loss": {0: 1.0, 7: NAN}}, events=[(names.STARTED_EVENT, {"scheduled_steps": 8})])
+    recorded = read_recorded(tmp_path)
+    assert (recorded.last_step, recorded.reached_the_end, recorded.first_nonfinite_step) == (7, True, 7)

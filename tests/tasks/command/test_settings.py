@@ -1,0 +1,73 @@
+"""A default fixes the type of its setting."""
+
+import pytest
+
+from fnostab.errors import ConfigError
+from fnostab.tasks.command.settings import declare, resolve
+
+DECLARED = declare(
+    {
+        "lr": 0.1,
+        "epochs": 3,
+        "name": "a",
+        "norm": False,
+        "widths": [1, 2],
+        "clip": {"type": "float", "default": None},
+        "depth": {"type": "int", "default": 2},
+    }
+)
+
+
+def test_later_layers_win():
+    values = resolve(DECLARED, [{"lr": 0.2, "norm": True}, {"lr": 1, "clip": 0.5, "widths": ["a"]}])
+    assert values == {
+        "lr": 1,
+        "epochs": 3,
+        "name": "a",
+        "norm": True,
+        "widths": ["a"],
+        "clip": 0.5,
+        "depth": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("lr", "0.1", "a number"),
+        ("lr", True, "a number"),
+        ("lr", float("inf"), "a number"),
+        ("lr", None, "a number"),
+        ("name", 1, "text"),
+        ("norm", 1, "true or false"),
+        ("widths", 1, "a list"),
+        ("widths", [[1]], "a list"),
+        ("clip", "x", "a number or null"),
+        ("depth", 1.5, "a whole number"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(name, value, expected):
+    with pytest.raises(ConfigError, match=f"line 7: {name}=.* is not accepted: expected {expected}$") as error:
+        resolve(DECLARED, [{name: value}], lambda name: "line 7: ")
+    assert error.value.setting == name
+
+
+def test_an_unknown_name_is_refused_with_what_may_be_meant():
+    with pytest.raises(ConfigError, match=r"unknown setting 'epoch' .*did you mean 'epochs'"):
+        resolve(DECLARED, [{"epoch": 3}])
+
+
+@pytest.mark.parametrize(
+    ("defaults", "message"),
+    [
+        ({"x": None}, "null has no type"),
+        ({"x": {"type": "complex", "default": 1}}, "types: number"),
+        ({"x": {"default": 1}}, "expected {type"),
+        ({"x": {"type": "int", "default": "a"}}, "a whole number"),
+        ({"seed": 1}, "reserved"),
+        ({"grid": 1}, "reserved"),
+    ],
+)
+def test_a_default_needs_a_type(defaults, message):
+    with pytest.raises(ConfigError, match=message):
+        declare(defaults)
