@@ -9,10 +9,10 @@ from torch import nn
 from fnostab.recorder import Recorder  # 1 of 2 lines added
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--lr", type=float, default=0.1)
+parser.add_argument("--lr", type=float, default=0.5)
 parser.add_argument("--clip", type=float, help="largest gradient norm")
 parser.add_argument("--norm", action="store_true", help="normalise each hidden layer")
-parser.add_argument("--steps", type=int, default=600)
+parser.add_argument("--steps", type=int, default=400)
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()
 

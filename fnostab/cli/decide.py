@@ -228,6 +228,8 @@ def show(
     if case.stress is not None:
         special = render_stress(case.stress)
     console.print(special or render(case, evidence=evidence), highlight=False, soft_wrap=special is not None)
+    if case.command and special is None:
+        console.print(f"  {case.command}\n", style="bold", highlight=False, markup=False, soft_wrap=True)
 
 
 def case_of_table(path: Path, study_name: str | None = None) -> Case:
@@ -281,7 +283,7 @@ def _source_of(studies: Mapping[str, Any], wanted: Mapping[str, tuple[str, str |
     for stage, study in studies.items():
         given = [f"{name}={json.dumps(value)}" for name, value in study.overrides.items()]
         options = (*(("--profile", study.profile) if study.profile else ()), *(w for g in given for w in ("--set", g)))
-        places[stage] = Place(study.name, wanted[stage][0], options)
+        places[stage] = Place(getattr(study, "asked_as", "") or study.name, wanted[stage][0], options)
     return Source(places, studies["a"].follow_up)
 
 
@@ -290,9 +292,14 @@ def _judged_line(stage: str, record: StudyRecord, trials: Stage, experiment: str
     others = getattr(record, "others", 0)
     more = f"; {others} other stud{'y' if others == 1 else 'ies'} in this experiment (--study-run)" if others else ""
     return (
-        f"Stage {stage.upper()}: {experiment}, study {record.spec.name} of {started:%Y-%m-%d %H:%M}, "
+        f"{stage_title(stage, record.spec)}{experiment}, study {record.spec.name} of {started:%Y-%m-%d %H:%M}, "
         f"{len(trials.trials)} trials, run {record.run_id}{more}"
     )
+
+
+def stage_title(stage: str, study: Any) -> str:
+    """As in "Stage A: "; empty of a study that has one stage."""
+    return f"Stage {stage.upper()}: " if study.roles or stage != "a" else ""
 
 
 def _seeds(stage: Stage) -> int:

@@ -156,6 +156,7 @@ class StudySpec(_Record):
     hash: str
     experiment: Name
     profile: str | None = None  # named layer of settings that was chosen; None of a task that has none
+    asked_as: str = ""  # name or path that `fnostab run` was given
     description: str
     control: str
     arms: Mapping[str, Mapping[str, Any]]  # name -> resolved settings, flat

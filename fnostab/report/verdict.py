@@ -73,7 +73,7 @@ def scope(studies: Mapping[str, Any]) -> list[str]:
     same = list(dict.fromkeys(what for study in studies.values() for what in study.same_for_all))
     if not same:
         return []
-    return [f"The same for all seeds: {', '.join(same)}. The answer holds for these; `vary` asks about others."]
+    return [f"The same for all seeds: {', '.join(same)}. The answer holds for these."]
 
 
 def conditions(studies: Mapping[str, Any]) -> list[str]:
@@ -83,7 +83,8 @@ def conditions(studies: Mapping[str, Any]) -> list[str]:
         profile = getattr(study, "profile", None)
         parts = [study.name, f"{profile} profile" if profile else "", getattr(study, "size", "")]
         if any(parts):
-            lines.append(f"Stage {stage.upper()}: {', '.join(filter(None, parts))}")
+            where = f"Stage {stage.upper()}: " if study.roles or len(studies) > 1 else ""
+            lines.append(f"{where}{', '.join(filter(None, parts))}")
     lines += dict.fromkeys(caveat for study in studies.values() for caveat in study.caveats)
     return lines + scope(studies)
 
@@ -98,7 +99,8 @@ def render(case: Case, *, evidence: bool = False) -> RenderableType:
     verdict = case.verdict
     parts: list[RenderableType] = [Text("\n".join(case.judged), style="dim")] if case.judged else []
     for stage in case.stages:
-        parts += [arms_table(stage, verdict), Text("\n".join(_sentences(verdict, stage.name)))]
+        title = "" if verdict.name is not None or len(case.stages) > 1 else " "
+        parts += [arms_table(stage, verdict, title), Text("\n".join(_sentences(verdict, stage.name)))]
     if evidence:
         for stage in case.stages:
             parts += [criteria_table(stage.name, verdict.criteria), *trial_table(stage)]
@@ -128,8 +130,6 @@ def _conclusion(case: Case) -> RenderableType:
     if verdict.rules.level < verdict.rules.alpha:
         lines.append(Text(look_text(verdict)))
     lines.append(Text(f"next: {verdict.next.text}"))
-    if case.command:
-        lines.append(Text(f"  {case.command}", style="bold", no_wrap=True, overflow="ignore"))
     return Group(*lines)
 
 

@@ -95,6 +95,11 @@ class StudyFile(BaseModel):
         return self.defaults, self.profiles.get(profile or "", {}), self.arms[arm]
 
     @property
+    def asked_as(self) -> str:
+        """What `fnostab run` is given for it: the path of a file, or the name of a built-in study."""
+        return self.name if self._source == f"{self.name}.yaml" and self.name in built_in_studies() else self._source
+
+    @property
     def task_name(self) -> str:
         """The task that its trials are of.
 

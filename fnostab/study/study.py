@@ -109,6 +109,7 @@ class Study:
             hash=self.hash,
             experiment=experiment,
             profile=self.profile,
+            asked_as=file.asked_as,
             description=file.description,
             control=file.control,
             arms=self.arms,

@@ -1,0 +1,162 @@
+"""A whole study of a plain script, as a stranger runs it: through the command line, in processes of their own."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+SCRIPT = """
+import argparse, random, time
+from fnostab.recorder import Recorder
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", type=float)
+parser.add_argument("--clip", action="store_true")
+parser.add_argument("--seed", type=int)
+parser.add_argument("--note")
+args = parser.parse_args()
+assert args.note == "; rm -rf x", args.note
+draw = random.Random(args.seed)
+with Recorder() as rec:
+    rec.scheduled(30)
+    for step in range(30):
+        loss = 1 / (step + 1) + 0.01 * draw.random()
+        if not args.clip and args.seed % 2 and step > 20:
+            loss = float("nan")
+        if not rec.step(step, loss=loss, grad_norm=1 + draw.random(), lr=args.lr):
+            break
+        if step % 10 == 9:
+            rec.validation(step, loss=loss)
+        time.sleep(0.02)
+"""
+STUDY = """
+name: plain
+command: python train.py --lr {lr} {--clip} --seed {seed} --note {note}
+metric: {name: val/loss, of: last}
+margin: 0.5
+outcome: {baseline: 1.0}
+defaults: {lr: 0.1, clip: false, note: "; rm -rf x"}
+control: control
+arms:
+  control: {}
+  clipped: {clip: true}
+"""
+OF_PTYCHOGRAPHY = re.compile(
+    r"reconstruct|\bssim\b|\btwin|stage b\b|layerscale|\bblocks?\b|scale model|ptychograph|complex field", re.I
+)
+RUN = ("run", "study.yaml", "--seeds", "2", "--jobs", "2")
+
+
+@pytest.fixture(scope="module")
+def place(empty_database, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    (folder / "train.py").write_text(SCRIPT)
+    (folder / "study.yaml").write_text(STUDY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def interrupted(place, environment):
+    """The output of a run that got Ctrl-C while its first trials were under way."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fnostab", *RUN],
+        cwd=place,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not _points(place):
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    return process.communicate(timeout=60)[0], process.returncode
+
+
+@pytest.fixture(scope="module")
+def finished(interrupted, place, fnostab):
+    return fnostab(place, *RUN)
+
+
+def _journals(place):
+    return sorted(place.glob("outputs/plain/*/*/journal.jsonl"))
+
+
+def _points(place):
+    return sum('"s":' in line for path in _journals(place) for line in path.read_text().splitlines())
+
+
+def _said(result):
+    return result.stdout + result.stderr
+
+
+def test_ctrl_c_ends_it_and_leaves_no_process(interrupted, place):
+    output, status = interrupted
+    assert status == 130, output
+    assert "the same command goes on" in output
+    left = [p.info["cmdline"] for p in psutil.process_iter(["cmdline", "cwd"]) if p.info["cwd"] == str(place)]
+    assert left == []
+
+
+def test_the_same_command_goes_on_and_repeats_no_step(finished, place):
+    assert finished.returncode == 0, _said(finished)
+    assert len(_journals(place)) == 4
+    for path in _journals(place):
+        records = [json.loads(line.partition(" ")[2]) for line in path.read_text().splitlines()]
+        steps = [r["s"] for r in records if "train/loss" in (*r.get("v", {}), *r.get("x", {}))]
+        assert steps == sorted(set(steps))
+        assert [r["t"] for r in records] == sorted(r["t"] for r in records)
+        assert records[-1]["e"] == "outcome"
+
+
+def test_once_more_it_has_nothing_to_do(finished, place, fnostab):
+    again = fnostab(place, *RUN)
+    assert again.returncode == 0 and "4 of 4 trials are finished already" in again.stdout, _said(again)
+
+
+def test_an_added_seed_trains_only_that(finished, place, fnostab):
+    more = fnostab(place, "run", "study.yaml", "--seeds", "3", "--jobs", "2")
+    assert more.returncode == 0 and "4 of 6 trials are finished already" in more.stdout, _said(more)
+
+
+def test_decide_counts_its_outcomes(finished, place, fnostab):
+    result = fnostab(place, "decide", "--experiment", "plain", "--json")
+    assert '"nonfinite"' in result.stdout, _said(result)
+    outcomes = [p.read_text().splitlines()[-1] for p in _journals(place)]
+    assert [o.count('"outcome":"nonfinite"') for o in outcomes].count(1) == 1
+
+
+def test_a_store_without_the_script_takes_the_study(finished, place, fnostab, tmp_path, empty_database):
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    shutil.copytree(place / "outputs", tmp_path / "outputs")
+    synced = fnostab(tmp_path, "sync")
+    assert synced.returncode == 0, _said(synced)
+    shown = fnostab(tmp_path, "studies", "--json")
+    assert "plain" in shown.stdout, _said(shown)
+
+
+def test_nothing_that_is_said_is_of_another_task(interrupted, finished, place, fnostab):
+    said = [
+        interrupted[0],
+        _said(finished),
+        *(
+            _said(fnostab(place, *words))
+            for words in (
+                (*RUN, "--dry-run"),
+                ("watch", "--once"),
+                ("studies",),
+                ("studies", "show", "study.yaml"),
+                ("sync",),
+                ("plan", "study.yaml"),
+            )
+        ),
+    ]
+    assert [found for text in said if (found := OF_PTYCHOGRAPHY.search(text))] == []
