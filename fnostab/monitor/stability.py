@@ -43,7 +43,6 @@ UNKNOWN_WINDOW_STEPS = 100  # of a training whose length is unknown
 NOTHING_SEEN = "no optimiser step was observed"
 
 
-
 class _LastSteps:
     """The last step that each sink holds, as far as a sink can be told from others and forgotten with it."""
 
@@ -221,7 +220,9 @@ class StabilityMonitor(Callback):
         self._restore(trainer)
         self._refuse_second_fit()
         self.guard = " ".join(sorted({describe_guard(optimizer) for optimizer in optimizers}))
-        scheduled = int(self._scheduled) if math.isfinite(self._scheduled) and pl_module.automatic_optimization else None
+        scheduled = (
+            int(self._scheduled) if math.isfinite(self._scheduled) and pl_module.automatic_optimization else None
+        )
         self._event(names.STARTED_EVENT, {"scheduled_steps": scheduled, "guard": self.guard})
         for watch in self._watches:
             watch.attach()
@@ -363,7 +364,9 @@ class StabilityMonitor(Callback):
         last = _last_steps.of(self.sink)
         if self.steps_read <= last:
             self._writes = False
-            raise ConfigError(f"the sink holds steps 0 to {last} of another fit already: give each fit a sink of its own")
+            raise ConfigError(
+                f"the sink holds steps 0 to {last} of another fit already: give each fit a sink of its own"
+            )
 
     def _detach(self) -> None:
         for watch in self._watches:
@@ -378,7 +381,9 @@ class StabilityMonitor(Callback):
 
     def _flush(self) -> None:
         """Bring a block of steps to the host: the only place that waits for the device."""
-        pending = [(curve, step) for curve, watch in zip(self.curves, self._watches, strict=True) for step in watch.block]
+        pending = [
+            (curve, step) for curve, watch in zip(self.curves, self._watches, strict=True) for step in watch.block
+        ]
         for watch in self._watches:
             watch.block = []
         pending.sort(key=lambda one: one[1].place)

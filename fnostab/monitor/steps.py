@@ -56,9 +56,7 @@ def read_steps(steps: Sequence[Step]) -> list[Mapping[str, float | None]]:
     dtype = torch.float64 if any(t.dtype == torch.float64 for t in seen) else torch.float32
     device = seen[0].device
     values = iter(torch.stack([t.to(device=device, dtype=dtype) for t in seen]).tolist())
-    return [
-        {name: None if t is None else next(values) for name, t in zip(NUMBERS, row, strict=True)} for row in found
-    ]
+    return [{name: None if t is None else next(values) for name, t in zip(NUMBERS, row, strict=True)} for row in found]
 
 
 def with_gradient(optimizer: Optimizer) -> list[nn.Parameter]:

@@ -243,7 +243,9 @@ def exploded_at(
         rules: what counts as a failure.
         training: training losses by step, (steps,); NaN where none was recorded.
     """
-    best = list(itertools.accumulate(validations, lambda a, b: b if _loss_of(b) < _loss_of(a) else a))
+    best: list[Validation] = []
+    for v in validations:
+        best.append(v if not best or _loss_of(v) < _loss_of(best[-1]) else best[-1])
     if rules.exploded_vs_best is None and rules.exploded_vs_baseline is None:
         return _has_lost_all(validations, best, baseline, np.asarray(training, dtype=float))
     limit = math.inf
@@ -252,8 +254,7 @@ def exploded_at(
     factor = rules.exploded_vs_best
     exploded = []
     for v, so_far in zip(validations, best, strict=True):
-        has_best = factor is not None and 0 <= _loss_of(so_far) < math.inf
-        of_best = factor * so_far.loss if has_best else math.inf
+        of_best = math.inf if factor is None or not 0 <= _loss_of(so_far) < math.inf else factor * so_far.loss
         exploded.append(not v.loss <= min(limit, of_best))
     return exploded
 

@@ -51,7 +51,12 @@ def test_losses_and_norms_are_unscaled(optimizer):
 def test_a_step_that_the_scaler_leaves_out_is_marked_and_is_no_failure(optimizer):
     module = Small(OPTIMIZERS[optimizer], times_gradient={0: INF, 5: NAN})
     alone = Small(OPTIMIZERS[optimizer], times_gradient={0: INF, 5: NAN})
-    fit(alone, [], 12, plugins=[MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))])
+    fit(
+        alone,
+        [],
+        12,
+        plugins=[MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))],
+    )
     monitor, sink = watched(module, 12)
     assert torch.equal(torch.stack(alone.weights), torch.stack(module.weights))
     assert sink.curve(SKIPPED) == [(0, 1.0), (5, 1.0)]

@@ -11,7 +11,7 @@ import pytest
 from fnostab.errors import ConfigError
 from fnostab.monitor.processes import refuse_sharded
 
-SCRIPT = '''
+SCRIPT = """
 import json, os, sys, warnings
 warnings.simplefilter("ignore")
 sys.path.insert(0, sys.argv[1])
@@ -64,8 +64,8 @@ class Both(Small):
         flat = self.flat()
         both = [torch.zeros_like(flat) for _ in range(2)]
         distributed.all_gather(both, flat)
-        finite, steps = bool(flat.isfinite().all()), self.trainer.global_step
-        say({"case": self.case, "rank": self.global_rank, "equal": torch.equal(*both), "finite": finite, "steps": steps})
+        seen = {"equal": torch.equal(*both), "finite": bool(flat.isfinite().all()), "steps": self.trainer.global_step}
+        say({"case": self.case, "rank": self.global_rank, **seen})
 
 def train(strategy, case, after):
     monitor = StabilityMonitor(Sink(f"{case}.jsonl"), block_steps=4, after_failure=after)
@@ -82,7 +82,7 @@ def train(strategy, case, after):
 if __name__ == "__main__":
     for each in sys.argv[3:]:
         train(sys.argv[2], *each.split("-"))
-'''
+"""
 
 
 def run(folder, strategy, *cases):
@@ -142,7 +142,7 @@ def test_the_main_process_knows_how_forked_ones_ended(forked):
 
 
 def test_sharded_gradients_are_refused_in_one_line():
-    FSDPStrategy = type("FSDPStrategy", (), {})  # noqa: N806 - Lightning's takes seconds to import
+    FSDPStrategy = type("FSDPStrategy", (), {})
 
     with pytest.raises(ConfigError, match="such as 'ddp', got FSDPStrategy"):
         refuse_sharded(SimpleNamespace(strategy=FSDPStrategy()))

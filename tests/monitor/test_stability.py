@@ -14,7 +14,6 @@ from fnostab.record import names
 from fnostab.record.journal import Journal, Point, read_journal
 from fnostab.record.outcomes import Bound, Outcome, OutcomeRules
 
-
 FLAT = Bound(below=0.1)
 ALIKE = Bound(below=0.005, validations=2, ends_early=True)
 CONSTANT = OutcomeRules(collapsed={names.AMPLITUDE_SPREAD: FLAT, names.PATCH_VARIATION: ALIKE})  # a task's

@@ -78,9 +78,7 @@ def test_a_resumed_training_sees_the_batches_that_it_would_see_alone(tmp_path):
     make_trainer([Save()], max_epochs=1).fit(Seen(), Loader())
     for callbacks in ([], [StabilityMonitor()]):
         module = Seen()
-        make_trainer(callbacks, max_epochs=1).fit(
-            module, Loader(), ckpt_path=tmp_path / "mid.ckpt", weights_only=False
-        )
+        make_trainer(callbacks, max_epochs=1).fit(module, Loader(), ckpt_path=tmp_path / "mid.ckpt", weights_only=False)
         assert module.got == list(range(4, 10))
 
 
@@ -525,7 +523,9 @@ class EndsAt(Small):
         return super().training_step(batch, batch_idx)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("mine"), torch.OutOfMemoryError("CUDA out of memory")])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), ValueError("mine"), torch.OutOfMemoryError("CUDA out of memory")]
+)
 def test_a_nonfinite_step_that_was_seen_wins(error):
     monitor = StabilityMonitor(sink := Recorder())
     with pytest.raises((type(error), SystemExit)):
@@ -680,7 +680,9 @@ def test_nan_is_kept_from_running_statistics():
         assert torch.equal(value, spoilt.net[1].state_dict()[name]), name
     watched_only = Normalised()
     watched(watched_only, 6, max_steps=5)
-    assert all(torch.equal(a, b) for a, b in zip(alone.state_dict().values(), watched_only.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(alone.state_dict().values(), watched_only.state_dict().values(), strict=True)
+    )
 
 
 # Which one

@@ -135,9 +135,7 @@ class _JoinedRun:
     start_ms: int
 
 
-def _run_to_join(
-    store: Store, run_id: str | None, experiment: str | None, run_name: str | None
-) -> _JoinedRun | None:
+def _run_to_join(store: Store, run_id: str | None, experiment: str | None, run_name: str | None) -> _JoinedRun | None:
     """The run that is there already; None if there is none to go into.
 
     Raises:
