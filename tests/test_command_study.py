@@ -37,6 +37,7 @@ with Recorder() as rec:
 """
 STUDY = """
 name: plain
+description: Does clipping keep a plain script from failing?
 command: python train.py --lr {lr} {--clip} --seed {seed} --note {note}
 metric: {name: val/loss, of: last}
 margin: 0.5

@@ -86,7 +86,7 @@ class OptimizerWatch:
         self.batch, self.epoch = batch, epoch
         self._depth = 0
         if self._handles:  # after the hooks of others, which may clip
-            hooks: Any = self.optimizer._optimizer_step_pre_hooks  # an OrderedDict
+            hooks: Any = self.optimizer._optimizer_step_pre_hooks
             own = self._handles[0].id
             if next(reversed(hooks)) != own:
                 hooks.move_to_end(own)

@@ -244,8 +244,8 @@ def exploded_at(
         training: training losses by step, (steps,); NaN where none was recorded.
     """
     best: list[Validation] = []
-    for each in validations:
-        best.append(each if not best or _loss_of(each) < _loss_of(best[-1]) else best[-1])
+    for v in validations:
+        best.append(v if not best or _loss_of(v) < _loss_of(best[-1]) else best[-1])
     if rules.exploded_vs_best is None and rules.exploded_vs_baseline is None:
         return _has_lost_all(validations, best, baseline, np.asarray(training, dtype=float))
     limit = math.inf
@@ -254,9 +254,7 @@ def exploded_at(
     factor = rules.exploded_vs_best
     exploded = []
     for v, so_far in zip(validations, best, strict=True):
-        of_best = math.inf
-        if factor is not None and 0 <= _loss_of(so_far) < math.inf:
-            of_best = factor * so_far.loss
+        of_best = math.inf if factor is None or not 0 <= _loss_of(so_far) < math.inf else factor * so_far.loss
         exploded.append(not v.loss <= min(limit, of_best))
     return exploded
 
@@ -334,7 +332,7 @@ def _best(validations: Sequence[Validation]) -> float:
 
 
 def _meaningful(validations: Sequence[Validation], rules: OutcomeRules) -> Sequence[Validation]:
-    """Validations whose loss is meaningful."""
+    """Validations whose loss is meaningful: a twin image, for one, has a perfect loss."""
     void = rules.meaningless.items()
     return [v for v in validations if not any(bound.holds(v.measures.get(name)) for name, bound in void)]
 

@@ -64,9 +64,8 @@ class Both(Small):
         flat = self.flat()
         both = [torch.zeros_like(flat) for _ in range(2)]
         distributed.all_gather(both, flat)
-        finite, steps = bool(flat.isfinite().all()), self.trainer.global_step
-        equal = torch.equal(*both)
-        say({"case": self.case, "rank": self.global_rank, "equal": equal, "finite": finite, "steps": steps})
+        seen = {"equal": torch.equal(*both), "finite": bool(flat.isfinite().all()), "steps": self.trainer.global_step}
+        say({"case": self.case, "rank": self.global_rank, **seen})
 
 def train(strategy, case, after):
     monitor = StabilityMonitor(Sink(f"{case}.jsonl"), block_steps=4, after_failure=after)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fnostab.ptychography import measured
 from fnostab.ptychography.settings import MonitorConfig
-from fnostab.record import names
 from fnostab.record.outcomes import (
     EXCLUDED,
     FAILURES,
@@ -28,12 +28,16 @@ def judged(losses=HEALTHY, spreads=None, variations=None, first=None, constant=1
     n = len(losses)
     spreads = spreads if spreads is not None else n * [0.9]
     variations = variations if variations is not None else n * [0.5]
-    measured = [
-        {name: value for name, value in ((names.AMPLITUDE_SPREAD, s), (names.PATCH_VARIATION, v)) if value is not None}
+    measures = [
+        {
+            name: value
+            for name, value in ((measured.AMPLITUDE_SPREAD, s), (measured.PATCH_VARIATION, v))
+            if value is not None
+        }
         for s, v in zip(spreads, variations, strict=True)
     ]
     return judge(
-        [Validation(100 * i + 99, *row) for i, row in enumerate(zip(losses, measured, strict=True))],
+        [Validation(100 * i + 99, *row) for i, row in enumerate(zip(losses, measures, strict=True))],
         first_nonfinite_step=first,
         last_step=LAST_STEP,
         baseline=constant,
