@@ -33,7 +33,7 @@ from fnostab.record.recording import ATTEMPT, RECORDER_LOCK
 from fnostab.record.stderr_tail import StderrTail, tail_of
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["close_command_trial", "end_program", "supervise"]
+__all__ = ["close_command_trial", "end_program", "supervise", "was_asked_to_end"]
 
 GRACE_S = 15.0  # between asking a program to end and ending it
 LEFT_BEHIND_GRACE_S = 2.0  # the same for what it leaves behind
@@ -63,6 +63,7 @@ def supervise(spec: TrialSpec, directory: Path) -> Outcome:
         asked = stack.enter_context(_signals())
         with _no_recorder(directory, wait_s=0.0):  # before the journal is opened: that cuts off a torn line
             journal = stack.enter_context(Journal(directory))
+            end_program(directory)  # what an attempt left whose supervisor died
             journal.event(names.PARAMS_EVENT, {**spec.settings, "seed": spec.seed, "arm": spec.arm})
             tags = {names.OWNER: this_process(), names.VERSION: fnostab.__version__, ATTEMPT: token}
             journal.event(names.TAGS_EVENT, tags)
@@ -102,13 +103,23 @@ def close_command_trial(directory: Path) -> Outcome:
 
 
 def end_program(directory: Path) -> None:
-    """End all processes of the newest attempt at a trial, for launchers whose supervisor has died.
+    """End all processes of the newest attempt at a trial whose supervisor has died.
 
     Raises:
         JournalError: its journal is damaged.
     """
     if token := last_attempt(directory / FILE_NAME).tags.get(ATTEMPT):
         end_all(None, token, LEFT_BEHIND_GRACE_S)
+
+
+def was_asked_to_end(directory: Path) -> bool:
+    """Whether the newest attempt at a trial ended since its supervisor was asked to end it.
+
+    Raises:
+        JournalError: its journal is damaged.
+    """
+    end = last_attempt(directory / FILE_NAME).end
+    return end is not None and bool(end.payload.get("requested"))
 
 
 @dataclass

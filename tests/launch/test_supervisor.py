@@ -346,8 +346,8 @@ class TestSudden:
         supervisor.kill()
         parent.kill()
         supervisor.wait()
-        wait_for(lambda: not is_being_written(trial.directory))
         assert is_being_recorded(trial.directory)
+        assert is_being_written(trial.directory)  # so that launchers wait
         for attempt in (lambda: close_command_trial(trial.directory), trial.run):
             with pytest.raises(JournalError, match="still being recorded"):
                 attempt()
@@ -375,3 +375,21 @@ def test_a_program_that_outlives_its_supervisor_and_ends_well_is_judged(tmp_path
     wait_for(lambda: not is_being_written(trial.directory))
     assert close_command_trial(trial.directory) is Outcome.CONVERGED
     assert trial.steps == list(range(300))
+
+
+def test_a_new_attempt_ends_what_one_left_whose_supervisor_died(tmp_path):
+    leaves = "subprocess.Popen(['sleep', '300'], start_new_session=True)\n"
+    trial = Trial(tmp_path, leaves + ENDLESS)
+    supervisor = trial.start()
+    trial.await_steps(3)
+    script = next(p for p in psutil.Process(supervisor.pid).children() if p.name() != "sleep")
+    supervisor.kill()
+    script.kill()
+    supervisor.wait()
+    wait_for(lambda: not is_being_written(trial.directory))
+    left = trial.processes
+    assert [process.name() for process in left] == ["sleep"]
+    again = trial.start()
+    wait_for(lambda: not left[0].is_running() or left[0].status() == psutil.STATUS_ZOMBIE)
+    again.terminate()
+    again.wait()

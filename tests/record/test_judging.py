@@ -74,10 +74,14 @@ def test_a_falling_loss_has_converged_and_is_summed_up(judged):
 
 @pytest.mark.parametrize("shift", [0.0, -100.0, 1e3])
 def test_adding_a_constant_to_every_loss_changes_no_outcome(judged, shift):
-    exploding = [3.0, 1.0, 0.5, 30.0, 40.0]
-    curves = {"train/loss": [v + shift for v in exploding], "val/loss": [v + shift for v in exploding]}
+    training = [3.0] * 10 + [1.0] * 10 + [40.0] * 10
+    validation = {4: 3.0, 14: 1.0, 24: 40.0, 29: 40.0}
+    curves = {
+        "train/loss": [loss + shift for loss in training],
+        "val/loss": {step: loss + shift for step, loss in validation.items()},
+    }
     judgement, _ = judged(curves)
-    assert (judgement.outcome, judgement.failure_step) == (Outcome.EXPLODED, 3)
+    assert (judgement.outcome, judgement.failure_step) == (Outcome.EXPLODED, 24)
 
 
 def test_a_negative_log_likelihood_that_falls_below_zero_has_converged(judged):

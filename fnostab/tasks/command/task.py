@@ -1,5 +1,6 @@
 """The task ``command``: what the engine asks of any program."""
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ class Command(Task):
         self._place = lambda name: ""
         if file is None:
             return
-        self._place = lambda name: file.line_of(f"defaults.{name}" if name else "command")
+        self._place = lambda name: file.line_of("command" if name in ("", "command") else f"defaults.{name}")
         self._template = parse(file.command or "", self._place)
         self._declared = declare(file.defaults, self._place)
         self._template.check(self._declared, self._place)
@@ -94,14 +95,25 @@ class Command(Task):
         if lockstep:
             raise LaunchError("--lockstep trains networks of the program's own together: leave it out for a command")
         program = self._template.words[0]
-        if here and shutil.which(program, path=None) is None and not (self._folder / program).is_file():
-            raise LaunchError(f"command: there is no program {program!r} on PATH or in {self._folder}")
+        if not here or "{" in program:
+            return
+        if "/" in program:
+            if (self._folder / program).is_dir() or not os.access(self._folder / program, os.X_OK):
+                raise LaunchError(f"command: {self._folder / program} is no program: chmod +x it, or name one that is")
+        elif shutil.which(program) is None:
+            hint = f"; of the file beside the study write ./{program}" if (self._folder / program).is_file() else ""
+            raise LaunchError(f"command: there is no program {program!r} on PATH{hint}")
 
     def run(self, trials: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
-        """Start the program and write down how it ended."""
-        from fnostab.launch.supervisor import supervise
+        """Start the programs one after the other and write down how they ended; asked to end, it starts no more."""
+        from fnostab.launch.supervisor import supervise, was_asked_to_end
 
-        return [supervise(trial, directory) for trial, directory in zip(trials, directories, strict=True)]
+        outcomes: list[Outcome | None] = []
+        for trial, directory in zip(trials, directories, strict=True):
+            outcomes.append(supervise(trial, directory))
+            if was_asked_to_end(directory):
+                break
+        return outcomes + [None] * (len(trials) - len(outcomes))
 
 
 def make_task(file: "StudyFile | None" = None) -> Command:

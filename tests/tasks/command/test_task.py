@@ -1,0 +1,87 @@
+"""The task ``command``: what it refuses of a study file, and what it gives to the engine."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fnostab.errors import ConfigError, LaunchError
+from fnostab.study.file import read_study_file
+from fnostab.tasks.command.task import Command
+
+ROOT = Path(__file__).parent.parent.parent.parent
+EXAMPLE = ROOT / "examples" / "plain_loop"
+STUDY = """name: plain
+description: Does it learn?
+command: {command}
+metric: {{name: val/score, higher_is_better: {higher}, of: last}}
+outcome: {outcome}
+defaults: {{lr: 0.1}}
+control: control
+arms:
+  control: {{}}
+"""
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    def write(command="python train.py --lr {lr} --seed {seed}", higher="false", outcome="{}"):
+        (tmp_path / "train.py").touch()
+        (tmp_path / "study.yaml").write_text(STUDY.format(command=command, higher=higher, outcome=outcome))
+        return read_study_file(str(tmp_path / "study.yaml"))
+
+    return write
+
+
+def test_a_trial_starts_in_the_folder_of_its_study_with_one_word_a_value(study_file, tmp_path):
+    task = Command(study_file())
+    argv = task.argv({"lr": "; rm -rf x"}, "control", 3, Path("/trial"))
+    assert argv == ("python", "train.py", "--lr", "; rm -rf x", "--seed", "3")
+    assert task.working_directory() == tmp_path
+
+
+def test_changed_code_is_another_identity(study_file, tmp_path):
+    before = Command(study_file()).identity({"lr": 0.1})
+    file = study_file()
+    (tmp_path / "train.py").write_text("other")
+    assert Command(file).identity({"lr": 0.1}) != before
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("python train.py --seed {seed}", 6),
+        ("python train.py --lr {lr} {width} --seed {seed}", 3),
+        ('"python train.py --lr {lr} --seed {seed} --note \'a"', 3),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(study_file, command, line):
+    with pytest.raises(ConfigError, match=f"study.yaml, line {line}: "):
+        Command(study_file(command))
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("no-such-program", "no program 'no-such-program' on PATH"),
+        ("train.py", "write ./train.py"),
+        ("./train.py", "chmod"),
+    ],
+)
+def test_a_program_that_is_not_there_is_refused_before_anything_starts(study_file, program, message):
+    task = Command(study_file(f"{program} --lr {{lr}} --seed {{seed}}"))
+    with pytest.raises(LaunchError, match=message):
+        task.prepare([], Console(), here=True, lockstep=False)
+    task.prepare([], Console(), here=False, lockstep=False)
+
+
+def test_a_program_on_path_is_accepted(study_file):
+    task = Command(study_file(f"{sys.executable} train.py --lr {{lr}} --seed {{seed}}"))
+    task.prepare([], Console(), here=True, lockstep=False)
+
+
+def test_the_page_shows_the_example_as_it_is():
+    page = (ROOT / "docs" / "own.md").read_text()
+    for name in ("train.py", "study.yaml"):
+        assert (EXAMPLE / name).read_text() in page
