@@ -212,8 +212,8 @@ class StabilityMonitor(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         # Here and not before: the loaders are there, their state is restored, nothing has to be set up for it
         self._scheduled = scheduled_steps(trainer)
-        self._statistics = RunningStatistics(pl_module)
         optimizers = [each for each in trainer.optimizers if each.param_groups]  # Lightning's stand-in has none
+        self._statistics = RunningStatistics(pl_module, several=len(optimizers) > 1)
         places = itertools.count()
         self._watches = [OptimizerWatch(trainer, pl_module, each, self._statistics, places) for each in optimizers]
         self._make_curves(len(optimizers), pl_module)
@@ -269,7 +269,7 @@ class StabilityMonitor(Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._read_block(trainer)
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
+        logged = _numbers(trainer.callback_metrics)
         name = next((name for name in _spellings(self.val_loss_name) if name in logged), None)
         if name is not None:
             step = max(self.steps_read - 1, 0)
@@ -501,6 +501,15 @@ def _put_before_those_that_clip(monitor: StabilityMonitor, trainer: lightning.Tr
 
 def _finite(loss: Tensor | None) -> bool:
     return loss is None or math.isfinite(float(loss))
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Those of what was logged that are single numbers."""
+    numbers = {}
+    for name, value in metrics.items():
+        with suppress(TypeError, ValueError, RuntimeError):
+            numbers[name] = float(value)
+    return numbers
 
 
 def _spellings(name: str) -> tuple[str, ...]:
