@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import astuple, replace
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import lightning
 import torch
@@ -30,7 +29,7 @@ from fnostab.monitor.nonfinite_guard import RunningStatistics, describe_guard
 from fnostab.monitor.optimizer_watch import OptimizerWatch, loss_scaler
 from fnostab.monitor.processes import SharedResult, agreed, refuse_sharded
 from fnostab.monitor.schedule import scheduled_steps
-from fnostab.monitor.session import session_sink
+from fnostab.monitor.sinks import last_steps, session_sink
 from fnostab.monitor.steps import Step, read_steps
 from fnostab.record import names
 from fnostab.record.journal import Sink
@@ -41,28 +40,6 @@ __all__ = ["StabilityMonitor"]
 CHECKPOINT_KEY = "fnostab.monitors"
 UNKNOWN_WINDOW_STEPS = 100  # of a training whose length is unknown
 NOTHING_SEEN = "no optimiser step was observed"
-
-
-class _LastSteps:
-    """The last step that each sink holds, as far as a sink can be told from others and forgotten with it."""
-
-    def __init__(self) -> None:
-        self._steps: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-
-    def of(self, sink: Sink | None) -> int:
-        """-1 if it holds none."""
-        try:
-            return self._steps.get(sink, -1)
-        except TypeError:
-            return -1
-
-    def note(self, sink: Sink, step: int) -> None:
-        """It holds that step now."""
-        with suppress(TypeError):
-            self._steps[sink] = max(step, self._steps.get(sink, -1))
-
-
-_last_steps = _LastSteps()
 
 
 class StabilityMonitor(Callback):
@@ -313,7 +290,7 @@ class StabilityMonitor(Callback):
             self._outcome, self._judgement = seen.outcome, replace(seen, rules_held=(Outcome.NONFINITE,), not_judged=())
             tags = _tags(self._judgement)
         self._share()
-        if self.curves or _last_steps.of(self.sink) < 0:  # else it holds an earlier fit
+        if self.curves or last_steps.of(self.sink) < 0:  # else it holds an earlier fit
             self._event(names.TAGS_EVENT, tags | {names.REASON: one_line(exception)})
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
@@ -361,7 +338,7 @@ class StabilityMonitor(Callback):
         self._kept = None
 
     def _refuse_second_fit(self) -> None:
-        last = _last_steps.of(self.sink)
+        last = last_steps.of(self.sink)
         if self.steps_read <= last:
             self._writes = False
             raise ConfigError(
@@ -465,7 +442,7 @@ class StabilityMonitor(Callback):
     def _record(self, step: int, values: Mapping[str, float]) -> None:
         if self.sink is not None and self._writes:
             self.sink.record(step, values)
-            _last_steps.note(self.sink, step)
+            last_steps.note(self.sink, step)
 
     def _event(self, name: str, payload: Mapping[str, Any]) -> None:
         if self.sink is not None and self._writes:
