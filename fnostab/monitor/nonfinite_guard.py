@@ -56,16 +56,21 @@ class RunningStatistics:
 
     The forward pass of a bad batch puts its NaN into them, where they would outlive the step that is left out
     (pytorch issue 1206).
+
+    Args:
+        module: whose they are.
+        several: whether it has several optimisers, so that each may come to their own batch norm in turn.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, *, several: bool = False) -> None:
+        self._several = several
         normalisations = [m for m in module.modules() if isinstance(m, _NormBase) and m.track_running_stats]
         buffers = [b for m in normalisations for b in (m.running_mean, m.running_var, m.num_batches_tracked)]
         self._buffers = [b for b in buffers if b is not None and not nn.parameter.is_lazy(b)]
         self._before: list[Tensor] = []
 
     def keep(self) -> None:
-        """Copy them, unless that was done since the last step."""
+        """Copy them before a forward pass, unless that was done since the last step."""
         if self._buffers and not self._before:
             self._before = [b.clone() for b in self._buffers]
 
@@ -75,6 +80,8 @@ class RunningStatistics:
             # .data: a graph that goes backward once more must not see that they were written to
             now.data.copy_(torch.where(bad.to(now.device), before, now))
         self._before = []
+        if self._several:
+            self.keep()
 
 
 def _fill_momentum(optimizer: Optimizer) -> None:

@@ -214,7 +214,7 @@ class OptimizerWatch:
             bad = bad | ~torch.isfinite(value).to(device)
         if step.skipped is not None:
             bad = bad & ~step.skipped.to(device)
-        return anywhere(bad)
+        return anywhere(self._trainer, bad)
 
     def _take_loss(self) -> Tensor | None:
         """The loss of the step that is made now; None if not all of it was seen."""

@@ -1,6 +1,7 @@
 """A training in several processes: what they agree on, and what the main one learns of it."""
 
 import math
+from contextlib import suppress
 
 import lightning
 import torch
@@ -21,9 +22,9 @@ def refuse_sharded(trainer: lightning.Trainer) -> None:
         raise ConfigError(f"expected a strategy that keeps gradients whole, such as 'ddp', got {strategy}")
 
 
-def anywhere(holds: Tensor) -> Tensor:
+def anywhere(trainer: lightning.Trainer, holds: Tensor) -> Tensor:
     """Whether ``holds``, a 0-d boolean tensor, is true in any process; on the device, so that nothing is waited for."""
-    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+    if trainer.world_size == 1 or not (distributed.is_available() and distributed.is_initialized()):
         return holds
     number = holds.to(torch.float32)
     distributed.all_reduce(number, distributed.ReduceOp.MAX)
@@ -34,7 +35,9 @@ class SharedResult:
     """The judgement of a training, in memory that processes that are spawned or forked for it share."""
 
     def __init__(self) -> None:
-        self._numbers = torch.full((4 + len(FAILURES),), math.nan, dtype=torch.float64).share_memory_()
+        self._numbers = torch.full((4 + len(FAILURES),), math.nan, dtype=torch.float64)
+        with suppress(RuntimeError, OSError):  # no shared memory here: the result stays in its process
+            self._numbers.share_memory_()
 
     def clear(self) -> None:
         """A training begins."""

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import astuple, replace
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import lightning
 import torch
@@ -30,7 +29,7 @@ from fnostab.monitor.nonfinite_guard import RunningStatistics, describe_guard
 from fnostab.monitor.optimizer_watch import OptimizerWatch, loss_scaler
 from fnostab.monitor.processes import SharedResult, agreed, refuse_sharded
 from fnostab.monitor.schedule import scheduled_steps
-from fnostab.monitor.session import session_sink
+from fnostab.monitor.sinks import last_steps, session_sink
 from fnostab.monitor.steps import Step, read_steps
 from fnostab.record import names
 from fnostab.record.journal import Sink
@@ -41,28 +40,6 @@ __all__ = ["StabilityMonitor"]
 CHECKPOINT_KEY = "fnostab.monitors"
 UNKNOWN_WINDOW_STEPS = 100  # of a training whose length is unknown
 NOTHING_SEEN = "no optimiser step was observed"
-
-
-class _LastSteps:
-    """The last step that each sink holds, as far as a sink can be told from others and forgotten with it."""
-
-    def __init__(self) -> None:
-        self._steps: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-
-    def of(self, sink: Sink | None) -> int:
-        """-1 if it holds none."""
-        try:
-            return self._steps.get(sink, -1)
-        except TypeError:
-            return -1
-
-    def note(self, sink: Sink, step: int) -> None:
-        """It holds that step now."""
-        with suppress(TypeError):
-            self._steps[sink] = max(step, self._steps.get(sink, -1))
-
-
-_last_steps = _LastSteps()
 
 
 class StabilityMonitor(Callback):
@@ -212,8 +189,8 @@ class StabilityMonitor(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         # Here and not before: the loaders are there, their state is restored, nothing has to be set up for it
         self._scheduled = scheduled_steps(trainer)
-        self._statistics = RunningStatistics(pl_module)
         optimizers = [each for each in trainer.optimizers if each.param_groups]  # Lightning's stand-in has none
+        self._statistics = RunningStatistics(pl_module, several=len(optimizers) > 1)
         places = itertools.count()
         self._watches = [OptimizerWatch(trainer, pl_module, each, self._statistics, places) for each in optimizers]
         self._make_curves(len(optimizers), pl_module)
@@ -269,7 +246,7 @@ class StabilityMonitor(Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._read_block(trainer)
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
+        logged = _numbers(trainer.callback_metrics)
         name = next((name for name in _spellings(self.val_loss_name) if name in logged), None)
         if name is not None:
             step = max(self.steps_read - 1, 0)
@@ -313,7 +290,7 @@ class StabilityMonitor(Callback):
             self._outcome, self._judgement = seen.outcome, replace(seen, rules_held=(Outcome.NONFINITE,), not_judged=())
             tags = _tags(self._judgement)
         self._share()
-        if self.curves or _last_steps.of(self.sink) < 0:  # else it holds an earlier fit
+        if self.curves or last_steps.of(self.sink) < 0:  # else it holds an earlier fit
             self._event(names.TAGS_EVENT, tags | {names.REASON: one_line(exception)})
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
@@ -361,7 +338,7 @@ class StabilityMonitor(Callback):
         self._kept = None
 
     def _refuse_second_fit(self) -> None:
-        last = _last_steps.of(self.sink)
+        last = last_steps.of(self.sink)
         if self.steps_read <= last:
             self._writes = False
             raise ConfigError(
@@ -465,7 +442,7 @@ class StabilityMonitor(Callback):
     def _record(self, step: int, values: Mapping[str, float]) -> None:
         if self.sink is not None and self._writes:
             self.sink.record(step, values)
-            _last_steps.note(self.sink, step)
+            last_steps.note(self.sink, step)
 
     def _event(self, name: str, payload: Mapping[str, Any]) -> None:
         if self.sink is not None and self._writes:
@@ -501,6 +478,15 @@ def _put_before_those_that_clip(monitor: StabilityMonitor, trainer: lightning.Tr
 
 def _finite(loss: Tensor | None) -> bool:
     return loss is None or math.isfinite(float(loss))
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Those of what was logged that are single numbers."""
+    numbers = {}
+    for name, value in metrics.items():
+        with suppress(TypeError, ValueError, RuntimeError):
+            numbers[name] = float(value)
+    return numbers
 
 
 def _spellings(name: str) -> tuple[str, ...]:

@@ -685,6 +685,39 @@ def test_nan_is_kept_from_running_statistics():
     )
 
 
+def test_nan_is_kept_from_the_statistics_of_the_second_optimisers_network():
+    class Two(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+            self.nets = nn.ModuleList(nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1)) for _ in range(2))
+
+        def training_step(self, batch, batch_idx):
+            for i, (net, optimizer) in enumerate(zip(self.nets, self.optimizers(), strict=True)):
+                optimizer.zero_grad()
+                self.manual_backward(net(batch * (INF if (i, batch_idx) == (1, 3) else 1)).square().mean())
+                optimizer.step()
+
+        def configure_optimizers(self):
+            return [torch.optim.SGD(net.parameters(), lr=0.01) for net in self.nets]
+
+    watched(module := Two(), 6, after_failure="continue")
+    assert [int(net[0].num_batches_tracked) for net in module.nets] == [6, 5]
+    assert all(torch.isfinite(value).all() for value in module.state_dict().values())
+
+
+def test_metrics_that_are_no_single_numbers_are_left_alone():
+    class Odd(Logs):
+        def on_validation_epoch_end(self):
+            self.trainer.callback_metrics["mine"] = "text"
+            self.trainer.callback_metrics["val/vector"] = torch.ones(3)
+
+    monitor = StabilityMonitor(sink := Recorder())
+    fit(Odd("val_loss", [3.0, 2.0]), monitor, 3, epochs=2)
+    assert len(monitor.validations) == 2
+    assert sink.values("val/vector") == []
+
+
 # Which one
 
 
