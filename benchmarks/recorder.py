@@ -1,4 +1,4 @@
-"""What a step of a script costs: Recorder.step with loss, gradient norm and learning rate; and what a trial's start adds.
+"""What a recorded step costs, with loss, gradient norm and learning rate, and what the start of a trial adds.
 
 python -m benchmarks.recorder             # a few seconds
 """
