@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -36,6 +37,7 @@ DEFAULT_STUDIES = {"a": "stage_a", "b": "stage_b"}  # whose arms these are
 @click.option("--study-run", help="Run id of the study to judge.  [default: the newest of the experiment]")
 @click.option("--deep-study-run", help="The same for Stage B.")
 @click.option("--table", type=click.Path(path_type=Path), help="A CSV file of trials instead of MLflow.")
+@click.option("--runs", type=click.Path(path_type=Path), help="A YAML file that maps runs of your own to trials.")
 @click.option("--study", help="With --table: the study (name or file) whose arms and rules apply.")
 @click.option("--evidence", is_flag=True, help="Print criteria, tests, intervals and run ids as well.")
 @click.option("--exit-code", is_flag=True, help="Exit with a status that says what came out; see below.")
@@ -49,6 +51,7 @@ def command(
     /,
     experiment: str | None,
     table: Path | None,
+    runs: Path | None,
     study: str | None,
     evidence: bool,
     exit_code: bool,
@@ -73,13 +76,18 @@ def command(
     A table has the columns stage (a or b), arm, seed, outcome, val_loss, failure_step, last_step; `fnostab export`
     writes one.
     """
-    if (table is None) == (experiment is None):
-        raise ConfigError("say what to judge: --experiment NAME, or --table FILE.csv")
-    if options["apply"] and table is not None:
+    if sum(each is not None for each in (table, experiment, runs)) != 1:
+        raise ConfigError("say what to judge: --experiment NAME, --table FILE.csv, or --runs FILE.yaml")
+    if options["apply"] and experiment is None:
         raise ConfigError("--apply needs --experiment: a table holds no settings and no networks")
     console = Console()
     if table is not None:
         case = case_of_table(table, study)
+        show(case, console, as_json=as_json, evidence=evidence)
+    elif runs is not None:
+        from fnostab.cli.decide_runs import case_of_runs
+
+        case = case_of_runs(runs, tracking_uri)
         show(case, console, as_json=as_json, evidence=evidence)
     else:
         store = store_to_read(tracking_uri)
@@ -250,7 +258,8 @@ def case_of_table(path: Path, study_name: str | None = None) -> Case:
     elif study is None:
         study = _default_study(stages)
         places = {stage: Place(name) for stage, name in DEFAULT_STUDIES.items()} if study.roles else {}
-    source = Source(places, getattr(study, "follow_up", None), str(path))
+    again = shlex.join(["fnostab", "decide", "--table", str(path)])
+    source = Source(places, getattr(study, "follow_up", None), again)
     n = sum(len(stage.trials) for stage in stages.values())
     of = f" of {study.name}" if getattr(study, "name", "") else ""
     by = "" if study_name or table.study else f"; compared with {study.control}, as the table names no study"

@@ -247,7 +247,8 @@ def arms_table(stage: Stage, verdict: Verdict, title: str = "") -> Table:
         counts = {**s.outcomes, **({"missing": len(s.left_out["missing"])} if "missing" in s.left_out else {})}
         outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))
         middle = "-" if s.median is None else f"{s.median:.4g}"
-        arms.add_row(s.arm, f"{s.n_failed}/{s.n}", percent(s.failure_rate_ci), middle, outcomes)
+        failed = f"{s.n_failed}/{s.n}" if s.n_failed or verdict.rules.failure_judged else f"not judged ({s.n})"
+        arms.add_row(s.arm, failed, percent(s.failure_rate_ci), middle, outcomes)
     return arms
 
 

@@ -122,6 +122,11 @@ SENTENCES = [
         {},
         "norm: undecided, nothing failed; loss 20 % higher, which could be luck.",
     ),
+    (
+        [arm("base", 10), arm("norm", 10, loss=0.9)],
+        {"failure_judged": False},
+        "norm helps: failure not judged; on the loss alone: 10 % lower (p < 0.001).",
+    ),
     # Open
     (
         [arm("base", 7, 3), arm("norm", 10)],
@@ -242,7 +247,7 @@ def test_next_step_and_its_command(arms, text, command):
     store = Source({"a": Place("my study.yaml", "mine", ("--profile", "small"))})
     expected = f"fnostab run 'my study.yaml' --experiment mine {command} --profile small"
     assert command_of(step, store) == (expected if command else "fnostab watch mine")
-    assert command_of(step, Source(table="t.csv")) == "fnostab decide --table t.csv"
+    assert command_of(step, Source(again="fnostab decide --table t.csv")) == "fnostab decide --table t.csv"
 
 
 def test_stage_b_takes_the_arms_and_settings_of_stage_a():
