@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,10 +24,7 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
     from fnostab.tracking.read.studies import StudyRecord
 
-__all__ = ["Judged", "case_of_table", "decide_and_print", "judge", "judge_and_record", "show", "stage_of"]
-
-CONTROL, ARCHITECTURE, CLIPPING = "control", "arch_fix", "opt_fix"  # of a table that does not say
-DEFAULT_STUDIES = {"a": "stage_a", "b": "stage_b"}  # whose arms these are
+__all__ = ["Judged", "decide_and_print", "judge", "judge_and_record", "show", "stage_of"]
 
 
 @click.command("decide")
@@ -82,6 +78,8 @@ def command(
         raise ConfigError("--apply needs --experiment: a table holds no settings and no networks")
     console = Console()
     if table is not None:
+        from fnostab.cli.decide_table import case_of_table
+
         case = case_of_table(table, study)
         show(case, console, as_json=as_json, evidence=evidence)
     elif runs is not None:
@@ -233,51 +231,6 @@ def show(
     if case.stress is not None:
         special = render_stress(case.stress)
     console.print(special or render(case, evidence=evidence), highlight=False, soft_wrap=special is not None)
-
-
-def case_of_table(path: Path, study_name: str | None = None) -> Case:
-    """Judge a table: by its own study, the one named, or else by arms called control, arch_fix and opt_fix.
-
-    Raises:
-        FnostabError: the table or the study can't be read, or control has no trial.
-    """
-    from fnostab.decision import Stage
-    from fnostab.decision.commands import Place, Source
-    from fnostab.record.table import read_table
-
-    table = read_table(path)
-    stages = {
-        name: Stage(name, tuple(rows), table.missing.get(name, {})) for name, rows in sorted(table.stages.items())
-    }
-    study: Any = table.study
-    places = {"a": Place(study_name)} if study_name else {}
-    if study_name is not None:
-        from fnostab.study.study import read_study_file
-
-        study = read_study_file(study_name)
-    elif study is None:
-        study = _default_study(stages)
-        places = {stage: Place(name) for stage, name in DEFAULT_STUDIES.items()} if study.roles else {}
-    again = shlex.join(["fnostab", "decide", "--table", str(path)])
-    source = Source(places, getattr(study, "follow_up", None), again)
-    n = sum(len(stage.trials) for stage in stages.values())
-    of = f" of {study.name}" if getattr(study, "name", "") else ""
-    by = "" if study_name or table.study else f"; compared with {study.control}, as the table names no study"
-    return judge(stages, {"a": study}, source=source, judged=[f"{path}: {n} trials{of}{by}"])
-
-
-def _default_study(stages: Mapping[str, Stage]) -> Any:
-    from fnostab.record.table import TableStudy
-
-    arms = {arm for stage in stages.values() for arm in stage.arms}
-    parts = {"architecture": ARCHITECTURE, "clipping": CLIPPING}
-    positive = all(t.loss is None or t.loss > 0 for stage in stages.values() for t in stage.trials if t.counts)
-    return TableStudy(
-        control=CONTROL,
-        roles={role: arm for role, arm in parts.items() if arm in arms},
-        margin=0.1 if positive else None,  # a share of what is above 0; the units of others are not known
-        follow_up=DEFAULT_STUDIES["b"],
-    )
 
 
 def _source_of(studies: Mapping[str, Any], wanted: Mapping[str, tuple[str, str | None]]) -> Source:
