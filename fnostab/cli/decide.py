@@ -36,7 +36,7 @@ __all__ = ["Judged", "decide_and_print", "judge", "judge_and_record", "show", "s
 @click.option("--runs", type=click.Path(path_type=Path), help="A YAML file that maps runs of your own to trials.")
 @click.option("--study", help="With --table: the study (name or file) whose arms and rules apply.")
 @click.option("--evidence", is_flag=True, help="Print criteria, tests, intervals and run ids as well.")
-@click.option("--exit-code", is_flag=True, help="Exit with a status that says what came out; see below.")
+@click.option("--exit-code", is_flag=True, help="Exit with a status that says what came out, as above.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option("--apply", is_flag=True, help="Make what GOLD or SILVER chose the default; see `fnostab policy`.")
 @click.option("--force", is_flag=True, help="With --apply: even if it could be luck.")
@@ -55,7 +55,7 @@ def command(
     tracking_uri: str | None,
     **options: Any,
 ) -> None:
-    r"""Say of every arm of a study whether it helps, harms or does not help, and record that in MLflow as a run.
+    """Say of every arm of a study whether it helps, harms or does not help, and record that in MLflow as a run.
 
     A study with roles has a verdict as well. GOLD: the architecture is the cure. SILVER: it is not shown to help, but
     clipping helps. PIVOT: neither helps at depth. INCONCLUSIVE: what is open. `leaning` marks what could be luck.
@@ -71,7 +71,7 @@ def command(
 
     A table has the columns stage (a or b), arm, seed, outcome, val_loss, failure_step, last_step; `fnostab export`
     writes one.
-    """
+    """  # noqa: D301 (click's mark of a table)
     if sum(each is not None for each in (table, experiment, runs)) != 1:
         raise ConfigError("say what to judge: --experiment NAME, --table FILE.csv, or --runs FILE.yaml")
     if options["apply"] and experiment is None:
