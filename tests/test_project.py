@@ -8,13 +8,14 @@ import sys
 import tomllib
 from collections import defaultdict
 from fnmatch import fnmatch
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from fnostab.cli import group
 
 ROOT = Path(__file__).parent.parent
 WORDS = {"__version__", "errors", "gpus", "seeding", "startup"}
@@ -207,7 +208,7 @@ class TestMLproject:
         assert (python, flag, module) == ("python", "-m", f"entrypoints.{name}")
         source = ROOT / "entrypoints" / f"{name}.py"
         (called,) = re.findall(r'main\(\["(\w+)"', source.read_text())
-        command = import_module(f"fnostab.cli.{called}").command
+        command = group.get_command(None, called)
         options = {option for parameter in command.params for option in parameter.opts}
         assert {argument for argument in arguments if argument.startswith("--")} <= options
         assert set(re.findall(r"{(\w+)}", entry["command"])) == entry["parameters"].keys()

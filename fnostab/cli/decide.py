@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
     from fnostab.tracking.read.studies import StudyRecord
 
-__all__ = ["Judged", "case_of_table", "decide_and_print", "judge", "judge_and_record", "show", "stage_of"]
-
-CONTROL, ARCHITECTURE, CLIPPING = "control", "arch_fix", "opt_fix"  # of a table that does not say
-DEFAULT_STUDIES = {"a": "stage_a", "b": "stage_b"}  # whose arms these are
+__all__ = ["Judged", "decide_and_print", "judge", "judge_and_record", "show", "stage_of"]
 
 
 @click.command("decide")
@@ -37,9 +34,10 @@ DEFAULT_STUDIES = {"a": "stage_a", "b": "stage_b"}  # whose arms these are
 @click.option("--study-run", help="Run id of the study to judge.  [default: the newest of the experiment]")
 @click.option("--deep-study-run", help="The same for Stage B.")
 @click.option("--table", type=click.Path(path_type=Path), help="A CSV file of trials instead of MLflow.")
+@click.option("--runs", type=click.Path(path_type=Path), help="A YAML file that maps runs of your own to trials.")
 @click.option("--study", help="With --table: the study (name or file) whose arms and rules apply.")
 @click.option("--evidence", is_flag=True, help="Print criteria, tests, intervals and run ids as well.")
-@click.option("--exit-code", is_flag=True, help="Exit with a status that says what came out; see below.")
+@click.option("--exit-code", is_flag=True, help="Exit with a status that says what came out, as above.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option("--apply", is_flag=True, help="Make what GOLD or SILVER chose the default; see `fnostab policy`.")
 @click.option("--force", is_flag=True, help="With --apply: even if it could be luck.")
@@ -50,6 +48,7 @@ def command(
     /,
     experiment: str | None,
     table: Path | None,
+    runs: Path | None,
     study: str | None,
     evidence: bool,
     exit_code: bool,
@@ -57,7 +56,7 @@ def command(
     tracking_uri: str | None,
     **options: Any,
 ) -> None:
-    r"""Say of every arm of a study whether it helps, harms or does not help, and record that in MLflow as a run.
+    """Say of every arm of a study whether it helps, harms or does not help, and record that in MLflow as a run.
 
     A study with roles has a verdict as well. GOLD: the architecture is the cure. SILVER: it is not shown to help, but
     clipping helps. PIVOT: neither helps at depth. INCONCLUSIVE: what is open. `leaning` marks what could be luck.
@@ -73,14 +72,21 @@ def command(
 
     A table has the columns stage (a or b), arm, seed, outcome, val_loss, failure_step, last_step; `fnostab export`
     writes one.
-    """
-    if (table is None) == (experiment is None):
-        raise ConfigError("say what to judge: --experiment NAME, or --table FILE.csv")
-    if options["apply"] and table is not None:
+    """  # noqa: D301 (click's mark of a table)
+    if sum(each is not None for each in (table, experiment, runs)) != 1:
+        raise ConfigError("say what to judge: --experiment NAME, --table FILE.csv, or --runs FILE.yaml")
+    if options["apply"] and experiment is None:
         raise ConfigError("--apply needs --experiment: a table holds no settings and no networks")
     console = Console()
     if table is not None:
+        from fnostab.cli.decide_table import case_of_table
+
         case = case_of_table(table, study)
+        show(case, console, as_json=as_json, evidence=evidence)
+    elif runs is not None:
+        from fnostab.cli.decide_runs import case_of_runs
+
+        case = case_of_runs(runs, tracking_uri)
         show(case, console, as_json=as_json, evidence=evidence)
     else:
         store = store_to_read(tracking_uri)
@@ -230,50 +236,6 @@ def show(
     console.print(special or render(case, evidence=evidence), highlight=False, soft_wrap=special is not None)
     if case.command and special is None:
         console.print(f"  {case.command}\n", style="bold", highlight=False, markup=False, soft_wrap=True)
-
-
-def case_of_table(path: Path, study_name: str | None = None) -> Case:
-    """Judge a table: by its own study, the one named, or else by arms called control, arch_fix and opt_fix.
-
-    Raises:
-        FnostabError: the table or the study can't be read, or control has no trial.
-    """
-    from fnostab.decision import Stage
-    from fnostab.decision.commands import Place, Source
-    from fnostab.record.table import read_table
-
-    table = read_table(path)
-    stages = {
-        name: Stage(name, tuple(rows), table.missing.get(name, {})) for name, rows in sorted(table.stages.items())
-    }
-    study: Any = table.study
-    places = {"a": Place(study_name)} if study_name else {}
-    if study_name is not None:
-        from fnostab.study.study import read_study_file
-
-        study = read_study_file(study_name)
-    elif study is None:
-        study = _default_study(stages)
-        places = {stage: Place(name) for stage, name in DEFAULT_STUDIES.items()} if study.roles else {}
-    source = Source(places, getattr(study, "follow_up", None), str(path))
-    n = sum(len(stage.trials) for stage in stages.values())
-    of = f" of {study.name}" if getattr(study, "name", "") else ""
-    by = "" if study_name or table.study else f"; compared with {study.control}, as the table names no study"
-    return judge(stages, {"a": study}, source=source, judged=[f"{path}: {n} trials{of}{by}"])
-
-
-def _default_study(stages: Mapping[str, Stage]) -> Any:
-    from fnostab.record.table import TableStudy
-
-    arms = {arm for stage in stages.values() for arm in stage.arms}
-    parts = {"architecture": ARCHITECTURE, "clipping": CLIPPING}
-    positive = all(t.loss is None or t.loss > 0 for stage in stages.values() for t in stage.trials if t.counts)
-    return TableStudy(
-        control=CONTROL,
-        roles={role: arm for role, arm in parts.items() if arm in arms},
-        margin=0.1 if positive else None,  # a share of what is above 0; the units of others are not known
-        follow_up=DEFAULT_STUDIES["b"],
-    )
 
 
 def _source_of(studies: Mapping[str, Any], wanted: Mapping[str, tuple[str, str | None]]) -> Source:

@@ -25,12 +25,12 @@ class Source:
     Attributes:
         places: by stage.
         follow_up: study of Stage B; None of a study that has none.
-        table: the file that was judged; None for a store.
+        again: the command that asks once more, where no command runs the trials.
     """
 
     places: Mapping[str, Place] = field(default_factory=dict)
     follow_up: str | None = None
-    table: str | None = None
+    again: str = ""
 
 
 def command_of(step: NextStep, source: Source) -> str:
@@ -47,8 +47,8 @@ def command_of(step: NextStep, source: Source) -> str:
         words += ["--arms", ",".join(step.arms)]
         words += ["--retry-oom"] if step.retry_oom else []
         return shlex.join([*words, *place.options])
-    if step.kind in (NextKind.RERUN, NextKind.SEEDS, NextKind.WAIT) and source.table:
-        return shlex.join(["fnostab", "decide", "--table", source.table])
+    if step.kind in (NextKind.RERUN, NextKind.SEEDS, NextKind.WAIT):
+        return source.again
     return ""
 
 

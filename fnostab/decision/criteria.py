@@ -74,9 +74,6 @@ class Criterion:
     decides: bool = True
 
 
-# On observed numbers
-
-
 def _fewer_failures(pair: Pair) -> State:
     if pair.nothing_failed:
         return State.UNTESTABLE
@@ -158,9 +155,6 @@ def why_untestable(name: str, pair: Pair) -> str:
         return "the study names no margin"
     few = pair.ours.ok < pair.rules.least_trials
     return f"only {pair.ours.ok} of {pair.ours.n} did not fail" if few else "the losses of the successes are not known"
-
-
-# With their tests
 
 
 def stage_criteria(pairs: Sequence[Pair], rules: Rules) -> list[Criterion]:

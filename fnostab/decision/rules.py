@@ -64,6 +64,7 @@ class Rules:
         free_lengths: whether arms may run different numbers of steps.
         look: 1 for the first verdict on the study, k if k - 1 were recorded on fewer seeds.
         looks_planned: whether alpha is that of each of several planned looks, and does not shrink.
+        failure_judged: whether it was judged at all which trials failed.
         least_trials: training outcomes of control and of an arm below which nothing is tested.
         grad_bound: p99 over median of the gradient norm in the last half of a run.
     """
@@ -77,6 +78,7 @@ class Rules:
     free_lengths: bool = False
     look: int = 1
     looks_planned: bool = False
+    failure_judged: bool = True
     least_trials: int = 3
     grad_bound: float = 10.0
 
@@ -97,6 +99,7 @@ class Rules:
             smallest_effect=study.smallest_effect,
             free_lengths=study.lengths == "free",
             look=known_look if look is None else look,
+            failure_judged=getattr(study, "failure_judged", True),
             looks_planned=known_plan if looks_planned is None else looks_planned,
         )
 

@@ -102,7 +102,7 @@ class Scale:
             return "the same"
         way = "higher" if ours > theirs else "lower"
         if not self.is_ratio:
-            return f"{abs(ours - theirs):.2g} {way}"
+            return f"{abs(ours - theirs):.3g} {way}"
         ratio = ours / theirs
         share = 100 * abs(ratio - 1)
         if ratio >= 3:

@@ -85,7 +85,8 @@ def _undecided(answer: Answer, rules: Rules) -> str:
 def _on_the_loss(answer: Answer, rules: Rules) -> str:
     """Nothing failed."""
     loss, *quality = answer.differences
-    start = f"nothing failed; on the {loss.name} alone"
+    nothing = "nothing failed" if rules.failure_judged else "failure not judged"
+    start = f"{nothing}; on the {loss.name} alone"
     if answer.name is AnswerName.HELPS:
         costs = [text for d in quality if (text := _cost(d))]
         return "; ".join([f"{answer.arm} helps: {start}: {loss.text} ({_p(answer)})", *costs])
@@ -97,7 +98,7 @@ def _on_the_loss(answer: Answer, rules: Rules) -> str:
             by = percent(rules.margin) if answer.is_ratio else f"{rules.margin:g}"
             gain = f"a gain of {by}"
         return f"{answer.arm} does not help: {start}: {loss.text}, and {gain} is ruled out"
-    said = f"{answer.arm}: undecided, nothing failed"
+    said = f"{answer.arm}: undecided, {nothing}"
     if loss.not_compared:
         return f"{said}; {loss.name} not compared, {loss.not_compared}"
     if loss.better and answer.supported_loss:

@@ -332,7 +332,7 @@ def _best(validations: Sequence[Validation]) -> float:
 
 
 def _meaningful(validations: Sequence[Validation], rules: OutcomeRules) -> Sequence[Validation]:
-    """Validations whose loss is meaningful: a twin image, for one, has a perfect loss."""
+    """Validations whose loss is meaningful."""
     void = rules.meaningless.items()
     return [v for v in validations if not any(bound.holds(v.measures.get(name)) for name, bound in void)]
 

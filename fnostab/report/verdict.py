@@ -1,16 +1,23 @@
 """Answers and a verdict as a person and a program read them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from fnostab.decision import ArmSummary, Stage, Stress, Verdict, VerdictName
-from fnostab.record.outcomes import Outcome
-from fnostab.report.criteria import criteria_table, evidence_text, percent, plain_table, test_text
+from fnostab.report.tables import (
+    arms_table,
+    criteria_table,
+    evidence_text,
+    median_and_iqr,
+    percent,
+    plain_table,
+    test_text,
+    trial_table,
+)
 
 __all__ = [
     "Case",
@@ -38,7 +45,6 @@ COLOURS = {
     VerdictName.PIVOT: "bold magenta",
     VerdictName.INCONCLUSIVE: "bold cyan",
 }
-MOST_TRIALS = 60  # listed in a terminal
 MOST_SEEDS = 8  # named in a line
 
 
@@ -70,7 +76,7 @@ def headline(verdict: Verdict) -> str:
 
 def scope(studies: Mapping[str, Any]) -> list[str]:
     """What was not varied from seed to seed, in a line; none where that is not known."""
-    same = list(dict.fromkeys(what for study in studies.values() for what in study.same_for_all))
+    same = list(dict.fromkeys(what for study in studies.values() for what in getattr(study, "same_for_all", ())))
     if not same:
         return []
     return [f"The same for all seeds: {', '.join(same)}. The answer holds for these."]
@@ -85,7 +91,7 @@ def conditions(studies: Mapping[str, Any]) -> list[str]:
         if any(parts):
             where = f"Stage {stage.upper()}: " if study.roles or len(studies) > 1 else ""
             lines.append(f"{where}{', '.join(filter(None, parts))}")
-    lines += dict.fromkeys(caveat for study in studies.values() for caveat in study.caveats)
+    lines += dict.fromkeys(caveat for study in studies.values() for caveat in getattr(study, "caveats", ()))
     return lines + scope(studies)
 
 
@@ -106,7 +112,7 @@ def render(case: Case, *, evidence: bool = False) -> RenderableType:
             parts += [criteria_table(stage.name, verdict.criteria), *trial_table(stage)]
         parts.append(Text("\n".join((*remarks(case), *conditions(case.studies))), style="dim"))
     elif case.studies:
-        caveats = dict.fromkeys(caveat for study in case.studies.values() for caveat in study.caveats)
+        caveats = dict.fromkeys(caveat for study in case.studies.values() for caveat in getattr(study, "caveats", ()))
         lines = [*caveats, *scope(case.studies)]
         parts += [Text("\n".join(lines), style="dim")] if lines else []
     return Group(*(part for each in (*parts, _conclusion(case)) for part in (each, Text())))
@@ -244,40 +250,3 @@ def left_out(s: ArmSummary) -> str:
 def _seeds(seeds: Sequence[int]) -> str:
     shown = ", ".join(map(str, seeds[:MOST_SEEDS]))
     return f"seed{'s' if len(seeds) > 1 else ''} {shown}{', ...' if len(seeds) > MOST_SEEDS else ''}"
-
-
-def arms_table(stage: Stage, verdict: Verdict, title: str = "") -> Table:
-    """What became of each arm of a stage."""
-    title = title or f"Stage {stage.name.upper()}"
-    arms = plain_table(title, ("arm", "failed", "95 %", "median of those that did not fail"), "outcomes")
-    for s in (summary for summary in verdict.arms if summary.stage == stage.name):
-        counts = {**s.outcomes, **({"missing": len(s.left_out["missing"])} if "missing" in s.left_out else {})}
-        outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))
-        middle = "-" if s.median is None else f"{s.median:.4g}"
-        arms.add_row(s.arm, f"{s.n_failed}/{s.n}", percent(s.failure_rate_ci), middle, outcomes)
-    return arms
-
-
-def trial_table(stage: Stage) -> Iterable[RenderableType]:
-    """Trials with their runs: all of them, or only those that did not converge where they are many."""
-    recorded = [t for t in stage.trials if t.run_id is not None]
-    shown = recorded if len(recorded) <= MOST_TRIALS else [t for t in recorded if t.outcome is not Outcome.CONVERGED]
-    if not shown:
-        return
-    title = f"Stage {stage.name.upper()}: {len(shown)} of {len(recorded)} trials and their runs"
-    table = plain_table(title, ("arm", "seed", "outcome", "loss", "failed at", "MLflow run"))
-    for t in shown[:MOST_TRIALS]:
-        loss = "-" if t.loss is None else f"{t.loss:.4g}"
-        failed_at = "-" if t.failure_step is None else f"step {t.failure_step}"
-        table.add_row(t.arm, str(t.seed), str(t.outcome), loss, failed_at, t.run_id)
-    yield table
-    if len(shown) > MOST_TRIALS:
-        yield Text(f"... and {len(shown) - MOST_TRIALS} more; --json lists all of them")
-
-
-def median_and_iqr(summary: ArmSummary) -> str:
-    """Of the successes, beside how many they are."""
-    if summary.median is None or summary.iqr is None:
-        return f"none of {summary.n} did not fail"
-    low, high = summary.iqr
-    return f"{summary.median:.4g} [{low:.4g}, {high:.4g}], {summary.n_ok} of {summary.n}"

@@ -1,7 +1,7 @@
 """Losses, lower is better: how an arm's compare with control's, and how far that can be trusted.
 
 Losses differ by factors, so effects are ratios, arm to control, below 1 where the arm is better. Numbers that
-use successful trials only flatter the arm that fails; `worst_rank` counts the failures too.
+use successful trials only flatter the arm that fails; `lower_loss_p` counts failures too, given as infinite.
 
 Sources: Hodges and Lehmann, Annals of Mathematical Statistics 34 (1963) 598; Mann and Whitney, ibid. 18 (1947)
 50; Lachin, Controlled Clinical Trials 20 (1999) 408 (worst rank); Efron, JASA 82 (1987) 171 (BCa).
@@ -9,7 +9,7 @@ Sources: Hodges and Lehmann, Annals of Mathematical Statistics 34 (1963) 598; Ma
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,13 +24,11 @@ __all__ = [
     "MatchedRatio",
     "RatioEstimate",
     "ShiftEstimate",
-    "WorstRank",
     "hodges_lehmann_ratio",
     "hodges_lehmann_shift",
     "lower_loss_p",
     "matched_ratio",
     "median_interval",
-    "worst_rank",
 ]
 
 TIE = 1e-9  # relative difference within which values are the same
@@ -58,14 +56,6 @@ class MatchedRatio:
 
     ratio: float | None
     n_pairs: int
-
-
-@dataclass(frozen=True)
-class WorstRank:
-    """p: one-sided, that the arm is better. superiority: the chance that its trial beats control's, ties half."""
-
-    p: float
-    superiority: float | None
 
 
 def _finite(values: ArrayLike) -> NDArray[np.float64]:
@@ -195,33 +185,6 @@ def matched_ratio(control_by_seed: Mapping[int, float], arm_by_seed: Mapping[int
         return MatchedRatio(ratio=None, n_pairs=0)
     log_ratios = _logs([arm_by_seed[seed] for seed in seeds]) - _logs([control_by_seed[seed] for seed in seeds])
     return MatchedRatio(ratio=float(np.exp(np.median(log_ratios))), n_pairs=len(seeds))
-
-
-def worst_rank(control: Sequence[tuple[bool, float]], arm: Sequence[tuple[bool, float]]) -> WorstRank:
-    """Compare all trials: failures rank below every success, and an earlier failure below a later one.
-
-    Args:
-        control: control's trials as (failed, value), the value being the loss of a success or the failure
-            step of a failure.
-        arm: the arm's.
-
-    Returns:
-        p 1.0 and superiority None if either has no trials.
-
-    Raises:
-        DecisionError: a value that is not finite.
-    """
-    trials = [*control, *arm]
-    values = _finite([value for _, value in trials])
-    keys = [(failed, -value if failed else value) for (failed, _), value in zip(trials, values, strict=True)]
-    place = {key: index for index, key in enumerate(sorted(set(keys)))}
-    places = np.array([place[key] for key in keys], dtype=float)
-    control_places, arm_places = places[: len(control)], places[len(control) :]
-    if control_places.size == 0 or arm_places.size == 0:
-        return WorstRank(p=1.0, superiority=None)
-    m, n = control_places.size, arm_places.size
-    worse = float(scipy.stats.rankdata(places)[:m].sum()) - m * (m + 1) / 2  # pairs in which control's trial is
-    return WorstRank(p=smaller_p(arm_places, control_places), superiority=worse / (m * n))
 
 
 def median_interval(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Interval | None:

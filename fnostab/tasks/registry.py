@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from fnostab.study.file import StudyFile
     from fnostab.tasks.contract import Task
 
-__all__ = ["CHAINS", "COMMANDS", "built_in_studies", "hook", "load", "make_task", "task_names"]
+__all__ = ["CHAINS", "COMMANDS", "TEMPLATE", "built_in_studies", "hook", "load", "make_task", "task_names"]
 
 TASKS = {"ptychography": "fnostab.ptychography.task", "command": "fnostab.tasks.command.task"}
 COMMANDS = {  # of tasks, by the name under which the command line has them: what they do, and their module
@@ -21,6 +21,7 @@ CHAINS = {  # several studies that `fnostab run NAME` runs one after another
     "strategy": "fnostab.ptychography.cli.strategy:run_strategy",
     "cure": "fnostab.ptychography.cli.cure:run_cure",
 }
+TEMPLATE = "fnostab.ptychography.template:TEMPLATE"  # a study to begin with
 STUDIES = ("fnostab.ptychography.studies",)  # packages with built-in study files
 
 

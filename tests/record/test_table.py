@@ -1,12 +1,16 @@
 """The table of trials as a CSV file."""
 
+import csv
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fnostab.errors import DecisionError
-from fnostab.record.outcomes import Outcome
-from fnostab.record.table import COLUMNS, TrialRow, read_table, write_table
+from fnostab.record.outcomes import FAILURES, Outcome
+from fnostab.record.table import COLUMNS, Table, TableStudy, TrialRow, read_table, write_table
+from fnostab.record.trial import Measure, Metric
 
 HEADER = ",".join(COLUMNS)
 
@@ -16,7 +20,7 @@ def read(tmp_path):
     def read(*lines, header=HEADER):
         path = tmp_path / "trials.csv"
         path.write_text("\n".join([header, *lines]) + "\n")
-        return read_table(path)
+        return read_table(path).stages
 
     return read
 
@@ -31,26 +35,104 @@ def test_a_table_by_stage(read):
     }
 
 
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True)
+STUDY = TableStudy(
+    name="mine",
+    control="plain",
+    roles={"architecture": "norm", "clipping": "clip"},
+    metric=Metric(name="return", higher_is_better=True, of="last"),
+    measures={"val/sharp ness": Measure(margin=0.02), "blur": Measure(higher_is_better=False, margin=0.1)},
+    margin=12.5,
+    smallest_effect=0.1,
+    lengths="free",
+    alpha=0.01,
+    caveats=("a small size",),
+    same_for_all=("object", "photon noise"),
+    follow_up="deep",
+    look=3,
+    looks_planned=True,
+)
+
+
 @given(
     st.lists(
         st.builds(
             TrialRow,
-            arm=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True),
+            arm=NAMES,
             seed=st.integers(0, 10**9),
             outcome=st.sampled_from(Outcome),
-            loss=st.floats(0, 1e300),
+            loss=st.floats(-1e300, 1e300),
             failure_step=st.none() | st.integers(0, 10**9),
             last_step=st.none() | st.integers(0, 10**9),
+            scheduled_steps=st.none() | st.integers(0, 10**9),
+            measures=st.dictionaries(st.sampled_from(list(STUDY.measures)), st.floats(-10, 10)),
+            rules_held=st.lists(st.sampled_from(FAILURES), max_size=2).map(tuple),
+            grad_ratio=st.none() | st.floats(0, 1e9),
             run_id=st.none() | st.text("0123456789abcdef", min_size=32, max_size=32),
         ),
         min_size=1,
         unique_by=lambda row: (row.arm, row.seed),
-    )
+    ),
+    st.none() | st.just(STUDY),
 )
-def test_what_is_written_is_read_again(tmp_path_factory, rows):
+def test_what_is_written_is_read_again(tmp_path_factory, rows, study):
     path = tmp_path_factory.mktemp("table") / "trials.csv"
-    write_table(path, {"a": rows, "b": rows})
-    assert read_table(path) == {"a": rows, "b": rows}
+    missing = {"a": {"plain": (3, 4), "norm": (7,)}}
+    write_table(path, Table({"a": rows, "b": rows}, study, missing))
+    assert read_table(path) == Table({"a": rows, "b": rows}, study, missing)
+
+
+ROWS = [
+    TrialRow("plain", 0, Outcome.COLLAPSED, None, 500, 1000, 1000, {}, (Outcome.COLLAPSED,), 3.5, "f" * 32),
+    TrialRow("norm", 0, Outcome.CONVERGED, -0.25, None, 100_000, 100_000, {"val/sharp ness": 0.5, "blur": 1.0}),
+]
+
+
+def as_pandas_writes(cells):
+    """Whole numbers of a column with gaps become floats, and true and false are spelt otherwise."""
+    return [
+        re.sub(r"^(\d+)$", r"\1.0", c) if i in (5, 6, 7) else {"true": "True"}.get(c, c) for i, c in enumerate(cells)
+    ]
+
+
+def as_r_writes(cells):
+    """Names become names of R, what is missing NA, and what is round an exponent."""
+    return [{"": "NA", "true": "TRUE", "100000": "1e+05"}.get(c, c) for c in cells]
+
+
+@pytest.mark.parametrize("rewrite", [as_pandas_writes, as_r_writes])
+def test_pandas_and_r_may_read_and_write_it_between(tmp_path, rewrite):
+    path = tmp_path / "trials.csv"
+    table = Table({"a": ROWS}, STUDY, {"a": {"plain": (1,)}})
+    write_table(path, table)
+    header, *rows = csv.reader(path.read_text().splitlines())
+    if rewrite is as_r_writes:
+        header = [re.sub(r"[^A-Za-z0-9._]", ".", name) for name in header]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["", *header], *([str(i), *rewrite(row)] for i, row in enumerate(rows, 1))])
+    assert read_table(path) == table
+
+
+def test_pandas_itself(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    path = tmp_path / "trials.csv"
+    table = Table({"a": ROWS}, STUDY, {"a": {"plain": (1,)}})
+    write_table(path, table)
+    pandas.read_csv(path).to_csv(path)
+    assert read_table(path) == table
+
+
+def test_a_study_must_be_one(tmp_path):
+    path = tmp_path / "trials.csv"
+    path.write_text(f"{HEADER},study.control,study.alpha\n{GOOD},control,0.05\na,control,1,oom,,,,control,0.1\n")
+    with pytest.raises(DecisionError, match=r"study.alpha has more than one value: 0.05, 0.1"):
+        read_table(path)
+    path.write_text(f"{HEADER},study.control,study.alpha\n{GOOD},control,2\n")
+    with pytest.raises(DecisionError, match=r"study.alpha='2' is not accepted"):
+        read_table(path)
+    path.write_text(f"{HEADER},study.control,study.measures\n{GOOD},control,sharp up 2\n")
+    with pytest.raises(DecisionError, match=r"study.measures has 'sharp up 2', expected a name, higher or lower"):
+        read_table(path)
 
 
 def test_columns_in_any_order_with_others_between_and_blanks(read):
@@ -64,7 +146,7 @@ def test_columns_in_any_order_with_others_between_and_blanks(read):
 def test_what_excel_writes(tmp_path):
     path = tmp_path / "trials.csv"
     path.write_bytes(b"\xef\xbb\xbf" + f"{HEADER}\r\na,control,0,converged,0.5,,9\r\n".encode())
-    assert len(read_table(path)["a"]) == 1
+    assert len(read_table(path).stages["a"]) == 1
 
 
 def test_the_loss_of_a_failed_trial_may_be_anything_that_is_no_number(read):
@@ -82,7 +164,6 @@ GOOD = "a,control,0,converged,0.5,,9"
         ("a,control,1,,0.5,,9", r"line 3: outcome='' is not known"),
         (GOOD, r"line 3: stage a, arm control, seed 0 is on line 2 too"),
         ("a,control,1,converged,low,,9", r"line 3: val_loss='low' is not a number"),
-        ("a,control,1,converged,-0.5,,9", r"line 3: val_loss=-0.5 is negative"),
         ("a,control,1,converged,nan,,9", r"line 3: a converged trial needs a val_loss, got 'nan'"),
         ("a,control,1,converged,inf,,9", r"line 3: a converged trial needs a val_loss, got 'inf'"),
         ("a,control,1,converged,,,9", r"line 3: a converged trial needs a val_loss, got ''"),
@@ -92,7 +173,7 @@ GOOD = "a,control,0,converged,0.5,,9"
         ("a,,1,converged,0.5,,9", r"line 3: the arm is missing"),
         ("a,control,,converged,0.5,,9", r"line 3: the seed is missing"),
         ("a,control,-1,converged,0.5,,9", r"line 3: seed='-1' is not a whole number"),
-        ("a,control,1.0,converged,0.5,,9", r"line 3: seed='1.0' is not a whole number"),
+        ("a,control,1.5,converged,0.5,,9", r"line 3: seed='1.5' is not a whole number"),
         ("a,control,1,collapsed,0.5,ten,9", r"line 3: failure_step='ten' is not a whole number"),
         ('a,"control,1,converged,0.5,,9', r"is not a CSV file in UTF-8"),
     ],
@@ -127,4 +208,4 @@ def test_files_that_are_no_tables(tmp_path):
     with pytest.raises(DecisionError, match="is not a CSV file in UTF-8"):
         read_table(path)
     with pytest.raises(DecisionError, match="can't write"):
-        write_table(tmp_path, {})
+        write_table(tmp_path, Table({}))

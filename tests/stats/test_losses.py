@@ -14,7 +14,6 @@ from fnostab.stats.losses import (
     lower_loss_p,
     matched_ratio,
     median_interval,
-    worst_rank,
 )
 from fnostab.stats.ranks import interval_depth, smaller_p
 
@@ -152,48 +151,6 @@ def test_matched_ratio_without_a_common_seed():
     assert matched_ratio({}, {}).n_pairs == 0
 
 
-def test_worst_rank_by_hand():
-    # arm's success beats both, its later failure beats control's earlier one only: 3 of 4 pairs
-    result = worst_rank(control=[(True, 5), (False, 1.0)], arm=[(False, 0.9), (True, 9)])
-    assert result.superiority == 0.75
-    assert result.p == pytest.approx(2 / 6)
-
-
-def test_an_arm_that_loses_its_bad_seeds_gains_nothing_in_worst_rank():
-    control = [(False, 0.01 + 0.001 * seed) for seed in range(6)]
-    flattered = [(False, 0.0105), (False, 0.0095), *[(True, 10)] * 4]
-    assert np.median([0.0105, 0.0095]) < np.median([loss for _, loss in control])
-    assert worst_rank(control, flattered).superiority < 0.5
-
-
-@pytest.mark.parametrize(
-    ("control", "arm", "p", "superiority"),
-    [
-        ([(True, 7)] * 3, [(True, 7)] * 3, 1.0, 0.5),
-        ([(False, 0.1)] * 3, [(False, 0.1)] * 3, 1.0, 0.5),
-        ([(True, 7)] * 3, [(False, 0.1)] * 3, 1 / 20, 1.0),
-        ([(True, 7)], [(False, 0.1)], 0.5, 1.0),
-        ([], [(False, 0.1)], 1.0, None),
-        ([(True, 7)], [], 1.0, None),
-    ],
-)
-def test_worst_rank_at_its_ends(control, arm, p, superiority):
-    result = worst_rank(control, arm)
-    assert result.p == pytest.approx(p)
-    assert result.superiority == superiority
-
-
-trials = st.lists(st.tuples(st.booleans(), st.sampled_from([1.0, 2.0, 3.0])), min_size=1, max_size=6)
-
-
-@settings(max_examples=50)
-@given(trials, trials)
-def test_superiority_of_one_is_inferiority_of_the_other(control, arm):
-    forward, backward = worst_rank(control, arm), worst_rank(arm, control)
-    assert forward.superiority + backward.superiority == pytest.approx(1.0)
-    assert forward.p + backward.p >= 1 - 1e-12  # they share the observed arrangement
-
-
 def test_median_interval_is_scipys_bca():
     values = np.random.default_rng(3).lognormal(size=20)
     oracle = scipy.stats.bootstrap((values,), np.median, rng=np.random.default_rng(0)).confidence_interval
@@ -219,7 +176,6 @@ def test_losses_that_are_not_finite_are_named(bad):
     for call in (
         lambda: hodges_lehmann_ratio([bad], [0.1]),
         lambda: matched_ratio({0: bad}, {0: 0.1}),
-        lambda: worst_rank([(False, bad)], [(False, 0.1)]),
         lambda: median_interval([0.1, bad]),
     ):
         with pytest.raises(DecisionError, match=str(bad)):

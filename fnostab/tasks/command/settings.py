@@ -110,5 +110,14 @@ def _checked(name: str, value: Any, declared: Declared, where: str) -> Any:
         value = list(value)
     if not fits:
         expected = EXPECTED[declared.kind] + (" or null" if declared.may_be_null else "")
+        if declared.kind == "text" and kind == "number" and _reads_as_number(declared.default):
+            expected += f", as its default {declared.default!r} is: YAML reads 1e-3 as text, and 1.0e-3 as a number"
         raise ConfigError(f"{where}{name}={shown(value)} is not accepted: expected {expected}", name)
     return value
+
+
+def _reads_as_number(text: Any) -> bool:
+    try:
+        return isinstance(text, str) and math.isfinite(float(text))
+    except ValueError:
+        return False

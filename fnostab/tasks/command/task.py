@@ -59,7 +59,7 @@ class Command(Task):
         """Refuse a baseline on the wrong side of the rules, and values that don't fit into a word."""
         outcome, metric = study.file.outcome, study.metric
         for settings in study.arms.values():
-            self._template.fill({**settings, "seed": 0, "arm": "", "directory": ""})
+            self._template.fill({**settings, "seed": 0, "arm": "", "directory": ""}, self._place)
         if outcome is None or outcome.baseline is None or outcome.failed is None:
             return
         limit = outcome.failed.below if metric.higher_is_better else outcome.failed.above

@@ -1,0 +1,201 @@
+"""Runs that exist already, as trials: which part of a run is its arm, its seed, its metric, its failure.
+
+A record is one run: its values by name, as ``params.model``, ``tags.user``, ``metrics.return`` or ``columns.loss``, and
+``status`` and ``run_id`` where they are known.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fnostab.decision.tally import Stage
+from fnostab.errors import DecisionError
+from fnostab.record.outcomes import Outcome
+from fnostab.record.settings import Frozen
+from fnostab.record.table import TrialRow
+from fnostab.record.trial import Measure, Metric
+
+__all__ = ["ExternalRuns", "Record", "RunsFile", "trials_of"]
+
+Record = Mapping[str, str | float | None]
+KINDS = ("params.", "tags.", "metrics.", "columns.")
+MOST_NAMED = 3  # runs in a line
+
+
+class Failed(Frozen):
+    """A run failed if any of these holds; what is left did not fail.
+
+    Attributes:
+        nonfinite: names of values that are NaN or infinite in a run that failed.
+        above: values above which it failed.
+        below: values below which it failed.
+    """
+
+    nonfinite: str | tuple[str, ...] = ()
+    above: Mapping[str, float] = {}
+    below: Mapping[str, float] = {}
+
+    @property
+    def nonfinite_names(self) -> tuple[str, ...]:
+        """As names."""
+        return (self.nonfinite,) if isinstance(self.nonfinite, str) else self.nonfinite
+
+
+class RunsFile(Frozen):
+    """How runs map to trials: what ``fnostab decide --runs FILE.yaml`` reads."""
+
+    table: str | None = None  # a CSV file; without it, MLflow
+    experiments: str | tuple[str, ...] = ()  # of MLflow
+    control: str
+    arm: str
+    seed: str
+    metric: str
+    higher_is_better: bool = False
+    steps: str | None = None  # name of how many steps a run was to run
+    failed: Failed | None = None
+    excluded: Mapping[str, str | tuple[str, ...]] = {}
+    measures: Mapping[str, Measure] = {}
+    margin: Annotated[float, Field(ge=0)] | None = None
+    smallest_effect: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    lengths: Literal["equal", "free"] = "equal"
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name of a value that is asked for."""
+        failed = self.failed or Failed()
+        given = [self.arm, self.seed, self.metric, *([self.steps] if self.steps else []), *self.measures]
+        return tuple(dict.fromkeys([*given, *failed.nonfinite_names, *failed.above, *failed.below, *self.excluded]))
+
+
+@dataclass(frozen=True)
+class ExternalRuns:
+    """Trials of runs, with the attributes of a study that the answer needs.
+
+    Attributes:
+        stage: the trials.
+        lines: what is to be said of the runs: how many there are, and which took no part.
+        failure_judged: whether the file says when a run failed.
+    """
+
+    stage: Stage
+    lines: Sequence[str]
+    control: str
+    metric: Metric
+    measures: Mapping[str, Measure]
+    margin: float | None
+    smallest_effect: float
+    lengths: str
+    alpha: float
+    failure_judged: bool
+    name: str = ""
+    roles: Mapping[str, str] = field(default_factory=dict)
+    caveats: Sequence[str] = ()
+    same_for_all: Sequence[str] = ()
+
+
+def trials_of(records: Iterable[Record], file: RunsFile) -> ExternalRuns:
+    """Map runs to trials.
+
+    Raises:
+        DecisionError: a name that no run has, an arm and a seed that two runs share, or a value of the wrong kind.
+    """
+    runs = list(records)
+    _check_names(runs, file)
+    rows: list[TrialRow] = []
+    seen: dict[tuple[str, int], str] = {}
+    nameless: list[str] = []
+    for place, run in enumerate(runs, start=1):
+        label = str(run.get("run_id") or f"row {place}")
+        arm, seed = _text(run.get(file.arm)), _number(run.get(file.seed), file.seed, label)
+        if not arm or seed is None or not float(seed).is_integer() or seed < 0:
+            nameless.append(label)
+            continue
+        key = (arm, int(seed))
+        if key in seen:
+            raise DecisionError(
+                f"arm {arm}, seed {int(seed)} has two runs, {seen[key]} and {label}: exclude one of them"
+            )
+        seen[key] = label
+        rows.append(_row(run, *key, file, label))
+    lines = [f"{len(rows)} runs"]
+    if nameless:
+        shown = ", ".join(nameless[:MOST_NAMED]) + (", ..." if len(nameless) > MOST_NAMED else "")
+        lines.append(f"{len(nameless)} runs without {file.arm} or {file.seed} take no part: {shown}")
+    if file.failed is None:
+        lines.append("failure not judged: the file does not say when a run failed (failed)")
+    return ExternalRuns(
+        stage=Stage("a", tuple(rows)),
+        lines=lines,
+        control=file.control,
+        metric=Metric(name=file.metric.partition(".")[2] or file.metric, higher_is_better=file.higher_is_better),
+        measures=file.measures,
+        margin=file.margin,
+        smallest_effect=file.smallest_effect,
+        lengths=file.lengths,
+        alpha=file.alpha,
+        failure_judged=file.failed is not None,
+    )
+
+
+def _check_names(runs: Sequence[Record], file: RunsFile) -> None:
+    there_are = {name for run in runs for name, value in run.items() if value is not None}
+    for name in file.names:
+        if name not in there_are:
+            kind = next((kind for kind in KINDS if name.startswith(kind)), "")
+            known = sorted(n for n in there_are if n.startswith(kind)) or sorted(there_are)
+            raise DecisionError(f"no run has {name!r}; there are: {', '.join(known[:20]) or 'none'}")
+
+
+def _row(run: Record, arm: str, seed: int, file: RunsFile, label: str) -> TrialRow:
+    value = _number(run.get(file.metric), file.metric, label)
+    steps = _number(run.get(file.steps), file.steps, label) if file.steps else None
+    measures = {name: _number(run.get(name), name, label) for name in file.measures}
+    run_id = run.get("run_id")
+    return TrialRow(
+        arm=arm,
+        seed=seed,
+        outcome=_outcome(run, value, file, label),
+        loss=value if value is not None and math.isfinite(value) else None,
+        scheduled_steps=None if steps is None or not math.isfinite(steps) else int(steps),
+        measures={name: x for name, x in measures.items() if x is not None and math.isfinite(x)},
+        run_id=None if run_id is None else str(run_id),
+    )
+
+
+def _outcome(run: Record, value: float | None, file: RunsFile, label: str) -> Outcome:
+    """A failure that was observed wins over what ended the run."""
+    failed = file.failed or Failed()
+    values = {n: _number(run.get(n), n, label) for n in (*failed.nonfinite_names, *failed.above, *failed.below)}
+    watched = [value, *(values[name] for name in failed.nonfinite_names)]
+    if any(x is not None and not math.isfinite(x) for x in watched):
+        return Outcome.NONFINITE
+    above = any(x is not None and x > limit for n, limit in failed.above.items() for x in [values[n]])
+    below = any(x is not None and x < limit for n, limit in failed.below.items() for x in [values[n]])
+    if above or below:
+        return Outcome.STAGNATED
+    if run.get("status") == "RUNNING":
+        return Outcome.RUNNING
+    is_excluded = any(
+        _text(run.get(name)) in ((wanted,) if isinstance(wanted, str) else wanted)
+        for name, wanted in file.excluded.items()
+    )
+    return Outcome.INFRA_ERROR if is_excluded or value is None else Outcome.CONVERGED
+
+
+def _text(value: str | float | None) -> str:
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return "" if value is None else str(value).strip()
+
+
+def _number(value: str | float | None, name: str, label: str) -> float | None:
+    if value is None or value in ("", "NA"):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        raise DecisionError(f"{label}: {name}={value!r} is not a number") from None

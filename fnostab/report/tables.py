@@ -1,0 +1,112 @@
+"""Arms, criteria with their tests, and trials, as tables."""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from fnostab.decision import ArmSummary, Criterion, Stage, State, Verdict
+from fnostab.record.outcomes import Outcome
+
+__all__ = [
+    "arms_table",
+    "criteria_table",
+    "evidence_text",
+    "median_and_iqr",
+    "percent",
+    "plain_table",
+    "test_text",
+    "trial_table",
+]
+
+MOST_TRIALS = 60  # listed in a terminal
+COLOURS = {State.MET: "green", State.NOT_MET: "red", State.UNTESTABLE: "yellow"}
+
+
+def criteria_table(stage: str, criteria: Iterable[Criterion]) -> Table:
+    """The criteria of a stage."""
+    title = f"Stage {stage.upper()}: criteria, arm against control"
+    table = plain_table(title, ("arm", "criterion", "state"), "evidence")
+    for arm, names, state, evidence in _alike(c for c in criteria if c.stage == stage):
+        table.add_row(arm, "\n".join(names), Text(state, style=COLOURS[state]), evidence)
+    return table
+
+
+def evidence_text(criterion: Criterion) -> str:
+    """Observed numbers, effect and test of a criterion."""
+    test = test_text(criterion)
+    return f"{criterion.detail}; {test}" if test else criterion.detail
+
+
+def test_text(c: Criterion) -> str:
+    """Effect, interval, test, p and what they say, in words; empty where no test was made."""
+    if c.supported is None or c.state is State.UNTESTABLE or c.test is None or c.p is None:
+        return ""
+    luck = "" if c.state is not State.MET else ", significant" if c.supported else ", could be luck"
+    effect = ""
+    if c.effect is not None:
+        what = "reduction" if c.name == "fewer_failures" else "ratio" if c.is_ratio else "difference"
+        interval = f" [{c.ci[0]:.3g}, {c.ci[1]:.3g}]" if c.ci else ""
+        effect = f"{what} {c.effect:.3g}{interval}, "
+    return f"{effect}{c.test}, p = {c.p:.3g} (one-sided){luck}"
+
+
+def percent(interval: tuple[float, float] | None) -> str:
+    """An interval of rates, as in ``5%-51%``."""
+    return "-" if interval is None else f"{interval[0]:.0%}-{interval[1]:.0%}"
+
+
+def plain_table(title: str, columns: Sequence[str], wrapped: str | None = None) -> Table:
+    """A table without lines, whose last column ``wrapped`` takes what room is left."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    if wrapped:
+        table.add_column(wrapped)
+    return table
+
+
+def _alike(criteria: Iterable[Criterion]) -> Iterable[tuple[str, list[str], State, str]]:
+    """Neighbouring criteria of an arm with the same state for the same reason, as one line."""
+    for (arm, state, evidence), group in groupby(criteria, lambda c: (c.arm, c.state, evidence_text(c))):
+        yield arm, [c.name if c.decides else f"({c.name})" for c in group], state, evidence
+
+
+def arms_table(stage: Stage, verdict: Verdict, title: str = "") -> Table:
+    """What became of each arm of a stage."""
+    title = title or f"Stage {stage.name.upper()}"
+    arms = plain_table(title, ("arm", "failed", "95 %", "median of those that did not fail"), "outcomes")
+    for s in (summary for summary in verdict.arms if summary.stage == stage.name):
+        counts = {**s.outcomes, **({"missing": len(s.left_out["missing"])} if "missing" in s.left_out else {})}
+        outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))
+        middle = "-" if s.median is None else f"{s.median:.4g}"
+        failed = f"{s.n_failed}/{s.n}" if s.n_failed or verdict.rules.failure_judged else f"not judged ({s.n})"
+        arms.add_row(s.arm, failed, percent(s.failure_rate_ci), middle, outcomes)
+    return arms
+
+
+def trial_table(stage: Stage) -> Iterable[RenderableType]:
+    """Trials with their runs: all of them, or only those that did not converge where they are many."""
+    recorded = [t for t in stage.trials if t.run_id is not None]
+    shown = recorded if len(recorded) <= MOST_TRIALS else [t for t in recorded if t.outcome is not Outcome.CONVERGED]
+    if not shown:
+        return
+    title = f"Stage {stage.name.upper()}: {len(shown)} of {len(recorded)} trials and their runs"
+    table = plain_table(title, ("arm", "seed", "outcome", "loss", "failed at", "MLflow run"))
+    for t in shown[:MOST_TRIALS]:
+        loss = "-" if t.loss is None else f"{t.loss:.4g}"
+        failed_at = "-" if t.failure_step is None else f"step {t.failure_step}"
+        table.add_row(t.arm, str(t.seed), str(t.outcome), loss, failed_at, t.run_id)
+    yield table
+    if len(shown) > MOST_TRIALS:
+        yield Text(f"... and {len(shown) - MOST_TRIALS} more; --json lists all of them")
+
+
+def median_and_iqr(summary: ArmSummary) -> str:
+    """Of the successes, beside how many they are."""
+    if summary.median is None or summary.iqr is None:
+        return f"none of {summary.n} did not fail"
+    low, high = summary.iqr
+    return f"{summary.median:.4g} [{low:.4g}, {high:.4g}], {summary.n_ok} of {summary.n}"

@@ -1,0 +1,99 @@
+"""``fnostab decide --runs``: runs that exist already, here as rows of a CSV file."""
+
+import pytest
+
+from fnostab.decision.external import RunsFile, trials_of
+from fnostab.errors import DecisionError
+
+MAPPING = """\
+table: returns.csv
+control: base
+arm: columns.model
+seed: columns.seed
+metric: columns.return
+higher_is_better: true
+margin: 50
+failed: {nonfinite: columns.loss, below: {columns.return: -600}}
+excluded: {columns.status: FAILED}
+"""
+
+
+def row(model, seed, value, loss="0.1", status="FINISHED"):
+    return f"{model},{seed},{value},{loss},{status}"
+
+
+def write(folder, lines, mapping=MAPPING):
+    (folder / "returns.csv").write_text("\n".join(["model,seed,return,loss,status", *lines]) + "\n")
+    (folder / "runs.yaml").write_text(mapping)
+
+
+ROWS = [
+    *(row("base", seed, -900 if seed < 7 else -120 - seed) for seed in range(10)),
+    *(row("norm", seed, -110 - seed) for seed in range(9)),
+    row("norm", 9, -100, loss="nan"),
+    row("norm", 10, "", status="FAILED"),
+    row("", 3, -100),
+]
+
+
+def test_returns_of_a_table(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    write(tmp_path, ROWS)
+    code, out, _ = call("decide", "--runs", "runs.yaml", "--exit-code")
+    text = " ".join(out.split())
+    assert "runs.yaml: 21 runs 1 runs without columns.model or columns.seed take no part: row 22" in text
+    assert "norm 1/10" in text
+    assert "norm helps: 1 of 10 failed, 7 of 10 of base" in text
+    assert code == 0
+
+
+def test_without_a_rule_failure_is_not_judged(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    lines = [row("base", s, 100 + s) for s in range(6)] + [row("norm", s, 200 + s) for s in range(6)]
+    write(
+        tmp_path,
+        lines,
+        "\n".join(line for line in MAPPING.splitlines() if not line.startswith("failed")).replace(
+            "excluded: {columns.status: FAILED}", ""
+        ),
+    )
+    _, out, _ = call("decide", "--runs", "runs.yaml")
+    text = " ".join(out.split())
+    assert "failure not judged: the file does not say when a run failed" in text
+    assert "norm helps: failure not judged; on the return alone: 100 higher" in text
+    assert "nothing failed" not in text
+
+
+@pytest.mark.parametrize(
+    ("lines", "change", "message"),
+    [
+        (
+            ROWS,
+            ("columns.model", "columns.modle"),
+            "no run has 'columns.modle'; there are: columns.loss, columns.model",
+        ),
+        ([*ROWS, row("norm", 3, 5)], ("", ""), "arm norm, seed 3 has two runs, row 14 and row 23: exclude one of them"),
+        (ROWS, ("margin", "margn"), "runs.yaml: unknown setting 'margn'"),
+        (ROWS, ("table: returns.csv", ""), "say where the runs are: table: FILE.csv, or experiments: [NAME]"),
+    ],
+)
+def test_refusals(call, tmp_path, monkeypatch, lines, change, message):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, lines, MAPPING.replace(*change) if change[0] else MAPPING)
+    code, _, err = call("decide", "--runs", "runs.yaml")
+    assert code == 2
+    assert message in err
+
+
+def test_runs_of_mlflow_have_ids_and_a_status():
+    file = RunsFile(experiments="theirs", control="a", arm="params.m", seed="tags.s", metric="metrics.r")
+    base = {"params.m": "a", "tags.s": "0", "metrics.r": 1.5, "run_id": "r0", "status": "FINISHED"}
+    runs = trials_of([base, {**base, "tags.s": "1", "run_id": "r1", "status": "RUNNING"}], file)
+    assert [(t.seed, str(t.outcome), t.run_id) for t in runs.stage.trials] == [
+        (0, "converged", "r0"),
+        (1, "running", "r1"),
+    ]
+    with pytest.raises(DecisionError, match="two runs, r0 and r2"):
+        trials_of([base, {**base, "run_id": "r2"}], file)
