@@ -38,7 +38,7 @@ def case_of_table(path: Path, study_name: str | None = None) -> Case:
     if study_name is not None:
         from fnostab.study.study import read_study_file
 
-        study = read_study_file(study_name)
+        study = read_study_file(study_name).with_defaults()
     elif study is None:
         study = _default_study(stages)
         places = {stage: Place(name) for stage, name in DEFAULT_STUDIES.items()} if study.roles else {}

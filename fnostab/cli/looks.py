@@ -38,7 +38,7 @@ def run_in_looks(looks: Sequence[int], *, console: Console, **options: Any) -> S
     from fnostab.study.study import read_study_file
     from fnostab.tracking import find_experiment, log_verdict, newest_study, trial_rows
 
-    file = read_study_file(options["study"])
+    file = read_study_file(options["study"]).with_defaults()
     roles = Roles.of(file)
     arms = options["arms"] or list(file.arms)
     candidates = [arm for arm in arms if arm in (roles.candidates or file.arms) and arm != roles.control]
@@ -52,7 +52,7 @@ def run_in_looks(looks: Sequence[int], *, console: Console, **options: Any) -> S
     open_arms = candidates
     for number, seeds in enumerate(looks, start=1):
         going_on = [arm for arm in arms if arm in open_arms or arm not in candidates]
-        chosen = {**options, "arms": going_on, "seeds": list(range(seeds)), "alpha": alpha}
+        chosen = {**options, "arms": going_on, "seeds": list(range(seeds)), "alpha": alpha, "looks": tuple(looks)}
         _, result = execute(console=console, **chosen)
         insist_on_results(result)
         experiment = find_experiment(result.store, result.experiment)

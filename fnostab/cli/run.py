@@ -218,6 +218,7 @@ def _resolve(
     cluster: str | None = None,
     lockstep: int | None = None,
     alpha: float | None = None,
+    looks: tuple[int, ...] = (),
     from_experiment: str | None = None,
     live: bool = False,
 ) -> tuple[Study, list[str], Launcher | None]:
@@ -235,6 +236,7 @@ def _resolve(
         arms = arms or deserving
     else:
         loaded = load_study(study, profile, overrides, epochs=n_epochs, gpus=gpus)
+    loaded.looks = looks
     if alpha is not None:
         loaded.file = loaded.file.model_copy(update={"alpha": alpha})
     if profile == "auto" and loaded.profile and not from_experiment:

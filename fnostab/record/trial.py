@@ -175,6 +175,7 @@ class StudySpec(_Record):
     caveats: tuple[str, ...] = ()  # what a verdict is to be read with
     same_for_all: tuple[str, ...] = ()  # what was not varied from seed to seed
     next_of: Mapping[str, str] = {}  # name -> command that goes on where that arm of the study fails
+    looks: tuple[int, ...] = ()  # seeds per arm at each planned look
     overrides: Mapping[str, Any] = {}  # settings that the command line gave
     follow_up: str | None = None  # study that comes after this one
     knob: str | None = None  # the setting that a stress study turns

@@ -99,6 +99,12 @@ class StudyFile(BaseModel):
         """What `fnostab run` is given for it: the path of a file, or the name of a built-in study."""
         return self.name if self._source == f"{self.name}.yaml" and self.name in built_in_studies() else self._source
 
+    def with_defaults(self) -> Self:
+        """The same with what decides where the file leaves that to its task: to judge without one."""
+        return self.model_copy(
+            update={"metric": self.metric or Metric(name="val/loss"), "measures": self.measures or {}}
+        )
+
     @property
     def task_name(self) -> str:
         """The task that its trials are of.

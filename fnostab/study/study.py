@@ -39,6 +39,7 @@ class Study:
 
     Attributes:
         arms: resolved settings of each arm, flat.
+        looks: seeds per arm at each planned look; empty if none are planned.
 
     Raises:
         FnostabError: an arm's settings are unknown, of the wrong type, or impossible together.
@@ -54,6 +55,7 @@ class Study:
         self.file = file
         self.profile = profile
         self.overrides = flatten(overrides or {})
+        self.looks: tuple[int, ...] = ()
         self.task = task or make_task(file.task_name, file)
         if file.knob is not None and file.knob in flatten(overrides or {}):
             raise ConfigError(f"{file.name} turns {file.knob} by itself: leave it out, or write a study of your own")
@@ -130,6 +132,7 @@ class Study:
             follow_up=file.follow_up,
             next_of=task.next_of(self),
             overrides=self.overrides,
+            looks=self.looks,
             knob=file.knob,
             stressed=file.stressed,
         )
