@@ -286,6 +286,8 @@ class Reader:
             if "{failed}" in instead and re.search(pattern, command):
                 instead = instead.format(failed=self.failed())
             command = re.sub(pattern, instead, command, count=1)
+        if "fnostab run study.yaml" in command:  # of a command, which has settings of its own
+            return [command]
         given = {name: value for name, value in TINY.items() if f"{name}=" not in command}
         if re.search(r"mlflow run .*-e (shootout|strategy|train|activations)", command, re.DOTALL):
             return [self._append(command, "".join(f" -P {name}={value}" for name, value in given.items()))]

@@ -13,7 +13,7 @@ from fnostab.errors import ConfigError, DecisionError, JournalError
 from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.record.outcomes import Outcome
-from fnostab.record.table import TrialRow, write_table
+from fnostab.record.table import Table, TrialRow, write_table
 from fnostab.report.documents import environment
 from fnostab.serve.settings import ServerSettings
 from fnostab.study.study import load_study
@@ -129,8 +129,8 @@ def test_a_name_that_is_a_path_or_code_is_refused(name, tmp_path):
 @pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1"])
 def test_a_table_holds_no_formulas(tmp_path, name):
     with pytest.raises(DecisionError, match="a spreadsheet would take it for a formula"):
-        write_table(tmp_path / "t.csv", {"a": [TrialRow(name, 0, Outcome.CONVERGED, 0.1)]})
-    write_table(tmp_path / "t.csv", {"a": [TrialRow("control", 0, Outcome.CONVERGED, 0.1)]})
+        write_table(tmp_path / "t.csv", Table({"a": [TrialRow(name, 0, Outcome.CONVERGED, 0.1)]}))
+    write_table(tmp_path / "t.csv", Table({"a": [TrialRow("control", 0, Outcome.CONVERGED, 0.1)]}))
     for row in csv.reader((tmp_path / "t.csv").open()):
         assert not any(cell.startswith(("=", "+", "-", "@")) for cell in row)
 

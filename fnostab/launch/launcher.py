@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from fnostab.errors import FnostabError
+from fnostab.launch.supervisor import end_program
 from fnostab.record import names
 from fnostab.record.attempt import end_program_trial
-from fnostab.record.journal import Journal
+from fnostab.record.journal import FILE_NAME, Journal
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
 
@@ -87,6 +88,8 @@ def write_outcome(trial: TrialProgress, outcome: Outcome, reason: str, *, reques
         requested: whether the process was asked to end, so that the trial is not to blame.
     """
     try:
+        if trial.spec.argv is not None and (trial.directory / FILE_NAME).exists():
+            end_program(trial.directory)
         with Journal(trial.directory) as journal:
             trial.update()
             if trial.outcome is not None:  # another launcher was faster

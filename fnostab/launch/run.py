@@ -170,6 +170,8 @@ def _work_off(
                     together = jobs_of(waiting, launcher)[0]
                     waiting = [trial for trial in waiting if trial not in together]
                     running += together
+                    for trial in together:
+                        trial.begin_again()
                     launcher.submit(together)
                 for ended in launcher.poll():
                     running.remove(ended)
@@ -178,7 +180,6 @@ def _work_off(
                         waiting.clear()
                     if retries.wants_again(ended) and not alike.found:
                         _say(console, f"{ended.name}: {ended.outcome} ({ended.reason}); it is tried again")
-                        ended.begin_again()
                         waiting.append(ended)
                 for trial in running:
                     if not trial.queued:

@@ -1,6 +1,7 @@
 """Scripts that ignore their seed: trials of one arm whose curves are the same, number by number."""
 
 import itertools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -59,4 +60,5 @@ def _curves(directory: Path) -> str | None:
         for name, curve in read_recorded(directory).curves.items()
         if name == names.TRAIN_LOSS or (name.startswith(names.VAL_PREFIX) and not name.endswith(("_best", "_last")))
     }
-    return repr(sorted(curves.items())) if curves else None
+    finite = {value for curve in curves.values() for _, value in curve if math.isfinite(value)}
+    return repr(sorted(curves.items())) if len(finite) > 1 else None  # one number that is the same proves nothing

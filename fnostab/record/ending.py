@@ -54,7 +54,7 @@ def conclude(journal: Journal, spec: TrialSpec, end: ProcessEnd) -> Outcome:
     recorded = read_recorded(journal.directory)
     judgement, summary = judge_recorded(recorded, spec)
     outcome, reason = _outcome(recorded, judgement, end)
-    if outcome is Outcome.CONVERGED and (twin := twin_seed(journal.directory, spec)) is not None:
+    if outcome in TRAINING_OUTCOMES and (twin := twin_seed(journal.directory, spec)) is not None:
         outcome, reason = Outcome.INFRA_ERROR, f"{IGNORES_SEED}: all its values are those of seed {twin}"
     payload: dict[str, Any] = {
         "outcome": str(outcome),

@@ -199,7 +199,7 @@ def _constants(records: Sequence[Mapping[str, str | None]], path: str) -> dict[s
 
 
 def _measure_columns(columns: Iterable[str], study: TableStudy | None) -> dict[str, str]:
-    """Names of quality measures by column. R writes dots for what it takes for no name: ``measure.val.ssim``."""
+    """Names of quality measures by column. R writes dots for what it takes for no name: ``measure.val.accuracy``."""
     known = {re.sub(r"[^A-Za-z0-9._]", ".", name): name for name in (study.measures if study else ())}
     names = {column: column.removeprefix(MEASURE) for column in columns if column.startswith(MEASURE)}
     return {column: known.get(name, name) for column, name in names.items()}
