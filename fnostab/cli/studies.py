@@ -89,7 +89,8 @@ def _explain(study: Study, console: Console) -> None:
     seeds = f"{file.seeds} seeds" if isinstance(file.seeds, int) else f"seeds {', '.join(map(str, file.seeds))}"
     console.print(f"\n{seeds}; decides on failures and {study.metric.key}", highlight=False)
     if size := study.task.size(study):
-        console.print(f"control: {size}", highlight=False)
+        profile = f" in the {study.profile} profile" if study.profile else ""
+        console.print(f"control{profile}: {size}", highlight=False)
 
 
 def _shown(value: Any) -> str:

@@ -134,9 +134,9 @@ class Ptychography(Task):
         return Resources(gpu=settings["execution.device"] != "cpu", preloads=PRELOADS)
 
     def size(self, study: "Study") -> str:
-        """Profile, learning rate, depth and epochs of control."""
+        """Learning rate, depth and epochs of control."""
         control = study.arms[study.file.control]
-        return f"{study.profile} profile, " + ", ".join(f"{label} {control[key]:g}" for label, key in SIZES.items())
+        return ", ".join(f"{label} {control[key]:g}" for label, key in SIZES.items())
 
     def caveats(self, profile: str | None) -> tuple[str, ...]:
         """The small profile is a scale model."""

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from fnostab.decision import NextKind, NextStep
 from fnostab.decision.along import Along, compare_along, values_along
-from fnostab.report.verdict import Case, conditions, left_out, median_and_iqr, percent, plain_table, trial_table
+from fnostab.report.verdict import Case, conditions, left_out, percent, plain_table, trial_table
 
 __all__ = ["AlongPanel", "with_along"]
 
@@ -21,12 +21,15 @@ class AlongPanel:
 
     def render(self, case: Case) -> RenderableType:
         """Tables: the trials, each value, and what they say."""
-        columns = (self.along.setting, "arm", "failed", "95 % CI", "median [IQR] of those that did not fail")
+        name = self.along.setting.rpartition(".")[2]
+        columns = (name, "arm", "failed", "95 %", "median of those that did not fail")
         table = plain_table(f"Failure rate by {self.along.setting}", columns, "outcomes")
         for place in self.along.places:
             s = place.summary
             outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(s.outcomes.items()))
-            failed, median = (f"{s.n_failed}/{s.n}", median_and_iqr(s)) if s.n else ("-", "-")
+            failed, median = (
+                (f"{s.n_failed}/{s.n}", "-" if s.median is None else f"{s.median:.4g}") if s.n else ("-", "-")
+            )
             table.add_row(f"{place.value:g}", s.arm, failed, percent(s.failure_rate_ci), median, outcomes)
         lines = [line for place in self.along.places if (line := left_out(place.summary))]
         command = f"\n  {case.command}" if case.command else ""

@@ -60,7 +60,7 @@ def assert_refused(answer, pattern):
         ((*RUN, "--set", "model.architecture=hybird"), r"'hybird' is not known \(did you mean 'hybrid'\?\)"),
         ((*RUN, "--set", "model.architecture=no.such.Net"), r"can't import no.such .*PYTHONPATH"),
         ((*RUN, "--set", "data.object_size=20"), r"object_size=20 leaves no room to scan: at least .* is needed"),
-        ((*RUN, "--clip", "3"), r"unknown argument '--clip'; settings have dots"),
+        ((*RUN, "--clip", "3"), r"unknown setting 'clip'"),
         ((*RUN, "--model.fno_blocks"), r"--model.fno_blocks has no value"),
         ((*RUN, "--set", "data.probe.path=absent.npz"), r"can't read the probe absent.npz.*check data.probe.path"),
         ((*RUN, "--tracking-uri", "http://127.0.0.1:1"), r"no tracking server answers at http://127.0.0.1:1"),

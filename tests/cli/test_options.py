@@ -62,7 +62,8 @@ def test_what_mlproject_does_not_declare_becomes_a_setting():
         "a.b=c",
         "training.momentum=-0.5",
     ]
-    with pytest.raises(ConfigError, match=r"unknown argument '--clip'; settings have dots"):
-        as_assignments(["--clip", "0.1"])
+    assert as_assignments(["--clip", "0.1", "--set.epochs", "3"]) == ["clip=0.1", "epochs=3"]  # of a command: no dots
+    with pytest.raises(ConfigError, match=r"unknown argument 'clip'; a setting is written --name VALUE"):
+        as_assignments(["clip", "0.1"])
     with pytest.raises(ConfigError, match=r"--model.fno_blocks has no value"):
         as_assignments(["--model.fno_blocks"])

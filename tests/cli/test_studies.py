@@ -8,7 +8,7 @@ from fnostab.study.study import built_in_studies, load_study
 def test_the_built_in_studies_are_listed(call):
     status, out, err = call("studies")
     assert (status, err) == (0, "")
-    assert [line.split()[0] for line in out.splitlines()[1:] if line[:1].strip(" `")] == built_in_studies()
+    assert [line.split()[0] for line in out.splitlines()[1:] if line[:1].strip(" `")] == list(built_in_studies())
     assert "clip_sweep           14" in out
 
 
@@ -20,7 +20,7 @@ def test_one_is_explained_by_what_its_arms_change(call):
     assert ["arch_fix", "architecture", "model.architecture", "=", "stable_hybrid"] in lines
     assert ["execution.gradient_clip_val", "=", "0.01"] in lines
     assert "10 seeds; decides on failures and val_loss_best" in out
-    assert "control in the small profile: blocks 3, channels 8, epochs 6, learning rate" in out
+    assert "control in the small profile: learning rate 0.015, blocks 3, epochs 6" in out
 
 
 def test_a_new_one_can_be_run_as_it_is(call, workplace):

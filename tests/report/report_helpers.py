@@ -4,7 +4,8 @@ import socket
 
 import trial_records
 
-from fnostab.decision import Roles, Rules, Stage, assess, decide
+from fnostab.decision import Roles, Rules, Stage, decide
+from fnostab.ptychography.task import Ptychography
 from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.report.verdict import Case
@@ -23,15 +24,17 @@ VAL_LOSS = "val/mae_val_Amp_loss"
 def study_spec(arms=("control", "arch_fix"), description="Does it train?", **values):
     settings = {arm: SETTINGS | ({} if arm == arms[0] else {"model.architecture": "stable_hybrid"}) for arm in arms}
     roles = {"architecture": arms[1]} if len(arms) > 1 else {}
-    return trial_records.study_spec(**{"arms": settings, "description": description, "roles": roles} | values)
+    return trial_records.study_spec(
+        **{"arms": settings, "description": description, "roles": roles, "picture": Ptychography.picture} | values
+    )
 
 
 def case_of(trials, deep=(), spec=None):
     spec = spec or study_spec()
     roles = Roles(spec.control, spec.roles.get("architecture"))
     stages = {"a": Stage("a", tuple(trials))} | ({"b": Stage("b", tuple(deep))} if deep else {})
-    verdict = decide(roles, stages["a"], stages.get("b"), rules=Rules())
-    return Case(verdict, assess(roles, stages), tuple(stages.values()), dict.fromkeys(stages, spec))
+    verdict = decide(roles, stages["a"], stages.get("b"), rules=Rules.of(spec))
+    return Case(verdict, tuple(stages.values()), dict.fromkeys(stages, spec))
 
 
 class StoredStudy:

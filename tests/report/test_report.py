@@ -144,7 +144,7 @@ def test_drawings_take_the_colour_of_the_page(html):
 
 
 def test_both_stages_have_a_section():
-    deep = [TrialRow(t.arm, t.seed, t.outcome, t.loss, t.failure_step, t.last_step) for t in TWELVE]
+    deep = [TrialRow(t.arm, t.seed, t.outcome, t.loss and 2 * t.loss, t.failure_step, t.last_step) for t in TWELVE]
     report = report_of(case_of(TWELVE, deep))
     assert [section.title for section in report.sections] == ["Stage A", "Stage B"]
     assert "grad bounded" in to_html(report)
@@ -172,7 +172,7 @@ def test_excluded_trials_are_listed_with_what_they_would_change(html):
     assert "None: every trial has a training outcome" in html
     text = to_html(report_of(case_of([*TWELVE, TrialRow("arch_fix", 6, OOM)])))
     assert "arch_fix, seed 6: oom" in text
-    assert "counted as failures it would be 1/7" in text
+    assert "arch_fix: 1 oom (seed 6): not in the rate of 0/6" in text
 
 
 def test_best_median_and_worst():

@@ -41,7 +41,7 @@ class VerdictRecord(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True)
 
     run_id: str
-    verdict: str
+    verdict: str | None  # None of a study without roles
     next_step: str
     stage_b: list[str]  # control and the arms that deserve the deep test; empty if something else comes next
     study_runs: JudgedStudies
@@ -65,7 +65,7 @@ def newest_verdict(store: Store, experiment: str) -> VerdictRecord:
     for run in found:
         check_schema(run.info.run_id, run.data.tags)
         payload = _payload(store, run.info.run_id)
-        if "look" not in payload:
+        if not isinstance(payload.get("look"), int):  # which a look at a study under way has
             return _record(run.info.run_id, payload, name)
     raise TrackingError(
         f"experiment {name!r} in {store.address} has no verdict: `fnostab decide --experiment {name}` makes one"

@@ -64,8 +64,8 @@ def test_a_chapter_says_what_became_of_each_arm_and_what_it_changes():
     made = chapter(ran())
     assert [(s.arm, s.n_failed, s.n) for s in made.arms] == [("control", 3, 3), ("arch_fix", 0, 3)]
     assert made.changes == {"control": [], "arch_fix": ["architecture=stable_hybrid"]}
-    assert made.finding == "fewest failures arch_fix (0/3), best median arch_fix (0.1, n_ok 3/3)"
-    assert made.left_out[0].startswith("arch_fix: 1 oom (seed 3) take no part in the rate of 0/3")
+    assert made.finding == "fewest failures: arch_fix (0/3)"
+    assert made.left_out[0].startswith("arch_fix: 1 oom (seed 3): not in the rate of 0/3")
 
 
 def test_decisions_take_the_place_of_a_finding():
