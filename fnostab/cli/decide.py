@@ -126,8 +126,10 @@ def decide_and_print(
     show(judged.case, console, as_json=as_json, evidence=evidence, extra=extra)
     if not as_json:
         console.print(f"recorded as run {judged.verdict_run}", highlight=False, style="dim")
-    if apply:
+    if apply or judged.case.verdict.winner is not None:
         act_on = hook(judged.case.studies["a"].task, "apply")
+        if act_on is None and not apply:
+            return judged.case
         if act_on is None:
             raise ConfigError(f"--apply: task {judged.case.studies['a'].task} has no defaults that a verdict could set")
         act_on(judged, store, apply=apply, force=force, console=Console(stderr=True) if as_json else console)

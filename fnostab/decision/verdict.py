@@ -159,7 +159,10 @@ def _repeated(stage_a: Stage, stage_b: Stage, control: str) -> Mapping[str, bool
         DecisionError: every arm's are, or a run stands in both.
     """
     same = {arm: _same_trials(stage_a.arm(arm), stage_b.arm(arm)) for arm in stage_b.arms}
-    runs = {t.run_id for t in stage_a.trials if t.run_id} & {t.run_id for t in stage_b.trials if t.run_id}
+    ran, deep = ({t.run_id for t in stage.trials if t.run_id} for stage in (stage_a, stage_b))
+    runs = ran & deep
+    if not runs and len(ran) == len(stage_a.trials) and len(deep) == len(stage_b.trials):
+        return {}  # other runs, however alike they came out
     if runs or (all(same.values()) and set(stage_a.arms) <= set(stage_b.arms)):
         raise DecisionError(
             "Stage B repeats Stage A: the same trials say nothing of a second depth; "

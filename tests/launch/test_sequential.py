@@ -6,6 +6,8 @@ from fnostab.launch import run as run_module
 from fnostab.record import names
 from fnostab.tracking import find_experiment, newest_study, open_store, trial_rows
 
+ARMS = ("--arms", "control,arch_fix,opt_fix")  # a family of two
+
 
 @pytest.fixture
 def run(workplace, script, tiny, call, monkeypatch):
@@ -13,7 +15,7 @@ def run(workplace, script, tiny, call, monkeypatch):
 
     def run(outcomes, *arguments):
         script({f"{arm}-{seed}": [what] for arm, kinds in outcomes.items() for seed, what in enumerate(kinds)})
-        return call("run", "stage_a", "--profile", "small", *tiny, "--jobs", "2", *arguments)
+        return call("run", "stage_a", "--profile", "small", *tiny, "--jobs", "2", *ARMS, *arguments)
 
     return run
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from fnostab.cli.launchers import make_launcher
 from fnostab.cli.run import as_assignments, execute, insist_on_results
 from fnostab.errors import ConfigError
-from fnostab.ptychography.task import profile_for
+from fnostab.ptychography.task import Ptychography, profile_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,20 +138,25 @@ class _Search:
 
     def conclude(self, chosen: str) -> None:
         """Say what holds, and write report, tables and figure."""
+        from fnostab.decision import AnswerName, Roles, Rules, decide
         from fnostab.ptychography.report.cure import SearchReport, claims, cure_table, write_rows, write_trials
         from fnostab.ptychography.report.documents import write_search
         from fnostab.report.stress_picture import stress_picture
         from fnostab.report.verdict import evidence_text
 
         assert self.stressed is not None
-        confirmed = claims(self.steps["confirm"].stage, CONTROL, "fewer_failures")
+        stage = self.steps["confirm"].stage
+        confirmed = claims(stage, CONTROL, "fewer_failures")
+        judged = decide(Roles(CONTROL), stage, rules=Rules(measures=Ptychography.measures))
+        answers = {answer.arm: answer for answer in judged.answers}
+        sentences = {answer.arm: text for answer, text in zip(judged.answers, judged.sentences, strict=True)}
         usual = claims(self.steps["usual rate"].stage, CONTROL, "loss_within_margin")
         said = []
         for arm in sorted(confirmed, key=lambda arm: arm != chosen):
-            holds = "holds" if confirmed[arm].supported else "does not hold"
+            holds = "holds" if answers[arm].name is AnswerName.HELPS else "does not hold"
             as_good = "no worse than control" if usual[arm].supported else "not shown to be no worse than control"
             said += [
-                f"{arm} {holds}: {evidence_text(confirmed[arm])}",
+                f"{arm} {holds}: {evidence_text(confirmed[arm])}; {sentences[arm]}",
                 f"{arm} at learning rate 1e-3: {as_good}; {evidence_text(usual[arm])}",
             ]
         rate = self.steps["confirm"].rows[0].summary.failure_rate or 0.0

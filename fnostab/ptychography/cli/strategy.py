@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fnostab.decision import FollowUp, Verdict
     from fnostab.launch.run import StudyRun
     from fnostab.ptychography.report.story import Chapter, Decision, Ran
+    from fnostab.report.verdict import Case
     from fnostab.tracking import Store
 
 __all__ = ["run_strategy"]
@@ -110,7 +111,7 @@ def run_strategy(
         chain.study("stage_b", following.why, from_verdict=True)
         judged = chain.decide("Stage A and Stage B together")
         following = follow_up(judged.case.verdict, roles)
-    next_step = chain.last(following) if following is not None else judged.case.verdict.next_step
+    next_step = chain.last(following) if following is not None else _next_of(judged.case)
     chain.report(judged, next_step, output)
 
 
@@ -202,10 +203,11 @@ class _Chain:
             more = tuple(f"{name}={json.dumps(settings[name])}" for name in DEEP)
         self.study(STUDY_OF[following.kind], following.why, more=more)
         self.heading("decision", f"{STUDY_OF[following.kind]} for itself")
-        verdict = self._judge(STUDY_OF[following.kind]).case.verdict
+        case = self._judge(STUDY_OF[following.kind]).case
+        verdict = case.verdict
         if STUDY_OF[following.kind] == PIVOT:
             return f"LayerScale has been run at the depth of Stage B: {_best_of(verdict)}"
-        return verdict.next_step
+        return _next_of(case)
 
     def report(self, judged: Judged, next_step: str, output: Path) -> None:
         """Write the report, add it to the verdict's run, and say where it is."""
@@ -250,7 +252,7 @@ class _Chain:
             deep_study_run=self.runs[deep].run_id if deep else None,
         )
         case, verdict = judged.case, judged.case.verdict
-        what, reason, next_step = headline(verdict), verdict.reason, verdict.next_step
+        what, reason, next_step = headline(verdict), verdict.reason, _next_of(case)
         if name == PIVOT:  # at Stage B's depth already, which its verdict, that of a Stage A, can't know
             self.console.print(arms_table(case.stages[0], verdict, "LayerScale at the depth of Stage B"))
             what, reason, next_step = "Found", _best_of(verdict), ""
@@ -313,3 +315,8 @@ def _best_of(verdict: Verdict) -> str:
     from fnostab.report.verdict import best_arms
 
     return best_arms(verdict)
+
+
+def _next_of(case: Case) -> str:
+    """The next step, with its command."""
+    return f"{case.verdict.next_step}: {case.command}" if case.command else case.verdict.next_step

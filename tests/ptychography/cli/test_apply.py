@@ -13,6 +13,7 @@ from fnostab.cli import main
 from fnostab.ptychography import measured
 from fnostab.ptychography.models import build_initialised
 from fnostab.ptychography.policy import policy_path, read_policy
+from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.checkpoint import BestCheckpoint
 from fnostab.record import names
 from fnostab.record.journal import Journal
@@ -135,7 +136,7 @@ def test_gold_registers_the_best_network_and_makes_its_architecture_the_default(
     assert f"registered fnostab-generator version {first.version}, alias champion" in out
 
     study = Study(read_study_file("stage_b"), "full", TINY | {"model.fno_blocks": 3})
-    generator = trained(study.arms["arch_fix"]).eval()
+    generator = trained(TrialConfig.from_dotted(study.arms["arch_fix"])).eval()
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     amplitude = torch.rand(3, 1, 16, 16)
     with torch.no_grad():
@@ -148,7 +149,8 @@ def test_gold_registers_the_best_network_and_makes_its_architecture_the_default(
     verdict = recorded.client.get_run(policy.verdict.run)
     assert verdict.data.tags[names.VERDICT] == policy.verdict.headline == "GOLD"
     trial = recorded.client.get_run(first.tags["fnostab.trial_run"])
-    assert trial.data.tags[names.TRIAL_ID] == f"{study.hash}-arch_fix-{BEST}"
+    of_arm = study.config_hashes["arch_fix"][:8]
+    assert trial.data.tags[names.TRIAL_ID] == f"{study.hash}-arch_fix-{of_arm}-{BEST}"
     assert first.tags["fnostab.verdict_run"] == policy.verdict.run
     assert first.tags[names.STUDY_RUN] == trial.data.tags["mlflow.parentRunId"]
     assert (first.tags[names.ARM], first.tags[names.SEED]) == ("arch_fix", str(BEST))
@@ -161,12 +163,12 @@ def test_gold_registers_the_best_network_and_makes_its_architecture_the_default(
 
 def test_silver_records_how_to_clip(call, tmp_path):
     (tmp_path / "mine.yaml").write_text(
-        "{name: mine, description: d, control: quiet, arms: {quiet: {}, own: {execution.gradient_clip_val: 0.5}}}"
+        "{name: mine, task: ptychography, description: d, control: quiet, arms: {quiet: {}, own: {execution.gradient_clip_val: 0.5}}}"
     )
     status, out, err = call(*SILVER, "--apply")
     assert (status, err) == (0, "")
     assert "wrote fnostab-policy.yaml" in out
-    execution = {arm: config.execution for arm, config in load_study("mine.yaml", "full").arms.items()}
+    execution = {a: TrialConfig.from_dotted(s).execution for a, s in load_study("mine.yaml", "full").arms.items()}
     assert (execution["quiet"].gradient_clip_algorithm, execution["quiet"].gradient_clip_val) == ("agc", 0.01)
     assert (execution["own"].gradient_clip_algorithm, execution["own"].gradient_clip_val) == ("norm", 0.5)
     run = read_policy().verdict.run

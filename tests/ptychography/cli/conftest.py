@@ -1,0 +1,1 @@
+from cli_fixtures import *  # noqa: F403
