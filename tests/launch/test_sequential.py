@@ -36,7 +36,7 @@ def test_decided_and_futile_arms_take_no_more_seeds(run):
     study = newest_study(store, experiment)
     seeds = {arm: [r.seed for r in trial_rows(store, experiment, study) if r.arm == arm] for arm in outcomes}
     assert seeds == {"control": list(range(6)), "arch_fix": [0, 1, 2], "opt_fix": list(range(6))}
-    assert "arch_fix: 0/3 failed, control 3/3, p = 0.0313: decided" in out
+    assert "arch_fix: 0 of 3 failed, 3 of 3 of control (p = 0.031): decided" in out
     assert verdict_runs(store) == ["look 1 of 2 (3 seeds)", "look 2 of 2 (6 seeds)"]
     assert study.spec.alpha <= 0.05
 
@@ -45,7 +45,7 @@ def test_a_study_ends_where_no_arm_is_open(run):
     outcomes = {arm: ["collapsed"] * 3 for arm in ("control", "arch_fix", "opt_fix")}
     code, out, _ = run(outcomes, "--sequential", "3,20")
     assert code == 0
-    assert out.count("predictive power") == 2
+    assert out.count("chance of fewer failures at the last look: futile") == 2
     assert "look 2" not in out
 
 

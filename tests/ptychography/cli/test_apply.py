@@ -163,7 +163,8 @@ def test_gold_registers_the_best_network_and_makes_its_architecture_the_default(
 
 def test_silver_records_how_to_clip(call, tmp_path):
     (tmp_path / "mine.yaml").write_text(
-        "{name: mine, task: ptychography, description: d, control: quiet, arms: {quiet: {}, own: {execution.gradient_clip_val: 0.5}}}"
+        "{name: mine, task: ptychography, description: d, control: quiet, "
+        "arms: {quiet: {}, own: {execution.gradient_clip_val: 0.5}}}"
     )
     status, out, err = call(*SILVER, "--apply")
     assert (status, err) == (0, "")

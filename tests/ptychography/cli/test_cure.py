@@ -46,7 +46,8 @@ def test_a_cure_that_holds(search, workplace):
     assert status == 0, err
     assert "chosen: bounded" in out
     assert re.search(
-        r"bounded holds: 0/10 failed .*, control 7/10 failed; .* Boschloo, p = 0.000436 \(one-sided\), significant; bounded helps",
+        r"bounded holds: 0/10 failed .*, control 7/10 failed; .* Boschloo, p = 0.000436 \(one-sided\), significant; "
+        r"bounded helps",
         out,
     )
     assert re.search(r"bounded at learning rate 1e-3: no worse than control; .*, significant", out)
