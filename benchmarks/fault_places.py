@@ -68,7 +68,14 @@ class Place:
         """Write a study file; the first arm is the control."""
         path = self.folder / f"{name}.yaml"
         settings = DEFAULTS | defaults
-        study = {"name": name, "description": "faults", "control": next(iter(arms)), "arms": arms, "defaults": settings}
+        study = {
+            "name": name,
+            "task": "ptychography",
+            "description": "faults",
+            "control": next(iter(arms)),
+            "arms": arms,
+            "defaults": settings,
+        }
         path.write_text(yaml.safe_dump(study))
         return path
 

@@ -163,7 +163,7 @@ class TestPages:
 
     def test_the_study_that_is_shown_is_the_built_in_one(self):
         (shown,) = (block for block in blocks("docs/studies.md") if (block.language, block.title) == ("yaml", None))
-        built_in = yaml.safe_load((ROOT / "fnostab/studies/stage_a.yaml").read_text())
+        built_in = yaml.safe_load((ROOT / "fnostab/ptychography/studies/stage_a.yaml").read_text())
         assert yaml.safe_load("\n".join(shown.lines)) | {"description": built_in["description"]} == built_in
 
     @pytest.mark.parametrize("page", PAGES)

@@ -80,7 +80,7 @@ def test_it_is_stopped_goes_on_and_ends_with_a_report(store, chain, call, record
         assert (workplace / "outputs/mine_strategy" / picture).stat().st_size > 1000
     assert html.count("<svg") == 3
     assert "<script" not in html
-    assert re.search(r"\| control \| initialisation \| 3 \| [-\d.e]+ \| [-\d.e]+ \| [-\d.e]+ \| can't tell \|", text)
+    assert re.search(r"\| control \| initialisation \| 3 \|", text)
     assert re.search(r"\| norm_1 \| gradient_clip_val=1.0 \| 1/3 \| 6 to 79 % \|", text)
     assert verdict.run_id in text
     commands = re.findall(r"^    fnostab (\w+ \S+)", text, re.MULTILINE)
