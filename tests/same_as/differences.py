@@ -35,9 +35,9 @@ RENAMED_TENSORS: dict[str, str] = {}  # beginnings of names in best.safetensors
 EVENTS: dict[str, tuple[str, ...] | None] = {
     "started": ("scheduled_steps",),
     "dataset": ("name",),
-    "nonfinite": None,
-    "spike": None,
-    "outcome": ("outcome", "failure_step", "known_good_step", "rules_held", "not_judged", "reason"),
+    "nonfinite": ("step", "loss", "norm"),
+    "spike": ("step", "norm", "z_score"),
+    "outcome": ("outcome", "failure_step", "known_good_step", "rules_held", "reason"),
 }
 
 # What of the fixtures, which the baseline wrote, the working tree still reads: study.json, trial.json and black boxes;

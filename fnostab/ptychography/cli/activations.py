@@ -100,6 +100,14 @@ def _refuse_beside_a_checkpoint(context: click.Context) -> None:
         )
 
 
+def _insist_on_networks(study: str) -> None:
+    """Refuse a study of another task, before anything of it is trained."""
+    from fnostab.study.study import read_study_file
+
+    if (task := read_study_file(study).task_name) != "ptychography":
+        raise ConfigError(f"{study} is a study of a {task}: activations are those of the built-in networks")
+
+
 def _at_checkpoint(
     source: str, output: Path, tracking_uri: str | None, console: Console
 ) -> tuple[Arms, Path, tuple[Store, str] | None]:
@@ -159,6 +167,7 @@ def _at_initialisation(
     if (n_epochs := positive("epochs", epochs)) is not None:
         overrides["training.epochs"] = n_epochs
     positive("jobs", jobs)
+    _insist_on_networks(study)
     loaded = load_study(study, profile, overrides)
     name = loaded.file.name
     trials = loaded.trials(experiment or name, output, arms=parse_names(arms), seeds=parse_seeds(seeds))
@@ -178,6 +187,7 @@ def _after_training(
     **options: Any,
 ) -> tuple[Arms, Path, tuple[Store, str]]:
     """Of the arms of a study, which is trained where it has not been."""
+    _insist_on_networks(study)
     _, result = execute(
         study=study,
         extra=extra,
