@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fnostab.errors import ConfigError, LaunchError
-from fnostab.record.outcomes import OutcomeRules
+from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.settings import Frozen, explain, shown, text_of
 
 __all__ = ["Charts", "Measure", "Metric", "Name", "PicturePanel", "Resources", "StudySpec", "TrialSpec"]
