@@ -1,6 +1,7 @@
 """A whole study of a plain script, as a stranger runs it: through the command line, in processes of their own."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -163,3 +164,35 @@ def test_nothing_that_is_said_is_of_another_task(interrupted, finished, place, f
         ),
     ]
     assert [found for text in said if (found := OF_PTYCHOGRAPHY.search(text))] == []
+
+
+DRIVER = """#!/bin/sh
+case "$1" in -L) echo "GPU 0: one"; echo "GPU 1: other";; *) echo 24576; echo 24576;; esac
+"""
+ON_GPUS = """
+import os, pathlib, sys, time
+from fnostab.recorder import Recorder
+
+pathlib.Path(sys.argv[1] + ".gpu").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+deadline = time.monotonic() + 60
+while len(list(pathlib.Path().glob("*.gpu"))) < 2 and time.monotonic() < deadline:
+    time.sleep(0.05)
+with Recorder() as rec:
+    rec.step(0, loss=1.0)
+    rec.validation(0, loss=1.0 + int(sys.argv[1]))
+"""
+
+
+def test_each_trial_has_a_gpu_of_its_own_and_as_many_run_as_there_are(workplace, environment, fnostab):
+    """The driver is a stand-in that says that there are two; the rest is real."""
+    (workplace / "bin").mkdir()
+    (workplace / "bin" / "nvidia-smi").write_text(DRIVER)
+    (workplace / "bin" / "nvidia-smi").chmod(0o755)
+    (workplace / "train.py").write_text(ON_GPUS)
+    study = {"name": "gpus", "description": "?", "command": "python train.py {seed}", "control": "control"}
+    study |= {"arms": {"control": {}}, "metric": {"name": "val/loss", "of": "last"}}
+    (workplace / "study.yaml").write_text(json.dumps(study))
+    path = f"{workplace / 'bin'}{os.pathsep}{environment['PATH']}"
+    result = fnostab(workplace, "run", "study.yaml", "--seeds", "2", PATH=path)
+    assert result.returncode == 0, _said(result)
+    assert sorted((workplace / f"{seed}.gpu").read_text() for seed in range(2)) == ["0", "1"]
