@@ -163,3 +163,13 @@ def test_nothing_that_is_said_is_of_another_task(interrupted, finished, place, f
         ),
     ]
     assert [found for text in said if (found := OF_PTYCHOGRAPHY.search(text))] == []
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_program_that_is_not_there_is_refused_in_a_line_and_nothing_is_written(call, tmp_path, monkeypatch, more):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text(SCRIPT)
+    (tmp_path / "study.yaml").write_text(STUDY.replace("command: python ", "command: no-such-program "))
+    status, _, err = call("run", "study.yaml", "--seeds", "1", *more)
+    assert (status, err) == (2, "error: command: there is no program 'no-such-program' on PATH\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"train.py", "study.yaml"}
