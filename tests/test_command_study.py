@@ -196,3 +196,13 @@ def test_each_trial_has_a_gpu_of_its_own_and_as_many_run_as_there_are(workplace,
     result = fnostab(workplace, "run", "study.yaml", "--seeds", "2", PATH=path)
     assert result.returncode == 0, _said(result)
     assert sorted((workplace / f"{seed}.gpu").read_text() for seed in range(2)) == ["0", "1"]
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_program_that_is_not_there_is_refused_in_a_line_and_nothing_is_written(call, tmp_path, monkeypatch, more):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text(SCRIPT)
+    (tmp_path / "study.yaml").write_text(STUDY.replace("command: python ", "command: no-such-program "))
+    status, _, err = call("run", "study.yaml", "--seeds", "1", *more)
+    assert (status, err) == (2, "error: command: there is no program 'no-such-program' on PATH\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"train.py", "study.yaml"}

@@ -39,6 +39,7 @@ def dry_run(
         launcher = LocalLauncher(jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core), takes.gpu)
     folder = study.folder(output, study.spec(experiment).experiment)
     trials = study.trials(experiment, output, arms=arms, seeds=seeds)
+    study.task.check_start([trial.spec for trial in trials], here=launcher.here, lockstep=launcher.lockstep)
     for trial in trials:
         trial.update()
     wanted = [trial for trial in trials if retries.wants(trial)]

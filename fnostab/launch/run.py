@@ -106,6 +106,8 @@ def run_study(
     if launcher is None:
         takes = study.resources
         launcher = LocalLauncher(jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core), takes.gpu)
+    specs = [trial.spec for trial in trials]
+    study.task.check_start(specs, here=launcher.here, lockstep=launcher.lockstep)
     store = open_store(tracking_uri)
     console.print(
         f"study {study.described} in experiment {experiment} at {store.address}",
@@ -117,7 +119,6 @@ def run_study(
     if launcher.here:
         insist_on_no_jobs(folder)
     estimates = _insist_on_fit(trials, study, retries, launcher)
-    specs = [trial.spec for trial in trials]
     study.task.prepare(specs, console, here=launcher.here, lockstep=launcher.lockstep)
     close_abandoned(store, experiment, output, console)
     record = extended(record, folder)

@@ -150,8 +150,20 @@ class Task:
         """What to know before arms are run, a line each."""
         return []
 
+    def check_start(self, trials: Sequence[TrialSpec], *, here: bool, lockstep: bool) -> None:
+        """Refuse what would fail in all trials, and write nothing: a dry run asks this too.
+
+        Args:
+            trials: those that were asked for.
+            here: whether they run on this machine.
+            lockstep: whether those of an arm are trained together.
+
+        Raises:
+            FnostabError: and why.
+        """
+
     def prepare(self, trials: Sequence[TrialSpec], console: "Console", *, here: bool, lockstep: bool) -> None:
-        """Make what trials share; refuse what would fail in all of them.
+        """Make what trials share; refuse what only shows itself while that is made.
 
         Raises:
             FnostabError: and why.

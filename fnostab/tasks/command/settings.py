@@ -21,6 +21,7 @@ KINDS: dict[str, Kind] = {
     "bool": "bool",
     "list": "list",
 }
+EXACT_BELOW = 2**53  # whole numbers that a float holds exactly
 EXPECTED = {"number": "a number", "int": "a whole number", "text": "text", "bool": "true or false", "list": "a list"}
 
 Place = Callable[[str], str]
@@ -113,7 +114,13 @@ def _checked(name: str, value: Any, declared: Declared, where: str) -> Any:
         if declared.kind == "text" and kind == "number" and _reads_as_number(declared.default):
             expected += f", as its default {declared.default!r} is: YAML reads 1e-3 as text, and 1.0e-3 as a number"
         raise ConfigError(f"{where}{name}={shown(value)} is not accepted: expected {expected}", name)
-    return value
+    return [_one_number(each) for each in value] if isinstance(value, list) else _one_number(value)
+
+
+def _one_number(value: Any) -> Any:
+    """1 for 1.0, so that a number has one text and one hash however it was written."""
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < EXACT_BELOW
+    return int(value) if whole else value
 
 
 def _reads_as_number(text: Any) -> bool:

@@ -15,8 +15,6 @@ from fnostab.tasks.command.template import Template, parse
 from fnostab.tasks.contract import Settings, Task
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from fnostab.study.file import StudyFile
     from fnostab.study.study import Study
 
@@ -90,7 +88,7 @@ class Command(Task):
         """What the engine can't vary."""
         return ("data and validation set, unless the program draws them from its seed",)
 
-    def prepare(self, trials: Sequence[TrialSpec], console: "Console", *, here: bool, lockstep: bool) -> None:
+    def check_start(self, trials: Sequence[TrialSpec], *, here: bool, lockstep: bool) -> None:
         """Refuse a program that is not there."""
         if lockstep:
             raise LaunchError("--lockstep trains networks of the program's own together: leave it out for a command")

@@ -71,3 +71,9 @@ def test_an_unknown_name_is_refused_with_what_may_be_meant():
 def test_a_default_needs_a_type(defaults, message):
     with pytest.raises(ConfigError, match=message):
         declare(defaults)
+
+
+def test_numbers_in_a_list_and_in_defaults_are_written_one_way_too():
+    clip = {"type": "float", "default": 2.0}
+    declared = declare({"lr": 1.0, "widths": [1.0, 2.5, True], "note": "1.0", "clip": clip})
+    assert repr(resolve(declared, [])) == "{'lr': 1, 'widths': [1, 2.5, True], 'note': '1.0', 'clip': 2}"

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from fnostab.errors import ConfigError, LaunchError
+from fnostab.record.settings import digest
 from fnostab.study.file import read_study_file
 from fnostab.tasks.command.task import Command
 
@@ -41,6 +41,23 @@ def test_a_trial_starts_in_the_folder_of_its_study_with_one_word_a_value(study_f
     assert task.working_directory() == tmp_path
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "word"),
+    [(1.0, 1, "1"), (3e5, 300000, "300000"), (-0.0, 0, "0"), (1e-05, 0.00001, "1e-05"), (1e22, 1e22, "1e+22")],
+)
+def test_a_number_is_one_number_however_it_is_written(study_file, one, other, word):
+    task = Command(study_file())
+    settings = [task.resolve([{}, {"lr": value}], None) for value in (one, other)]
+    assert len({digest(task.identity(each)) for each in settings}) == 1
+    assert {task.argv(each, "control", 0, Path("/trial"))[3] for each in settings} == {word}
+
+
+def test_another_number_is_another_identity(study_file):
+    task = Command(study_file())
+    given = (1, 1.5, 2**53 + 1, 2**53, 2**53 + 2.0)
+    assert len({digest(task.identity(task.resolve([{}, {"lr": value}], None))) for value in given}) == len(given)
+
+
 def test_changed_code_is_another_identity(study_file, tmp_path):
     before = Command(study_file()).identity({"lr": 0.1})
     file = study_file()
@@ -72,13 +89,13 @@ def test_what_is_wrong_is_named_with_its_line(study_file, command, line):
 def test_a_program_that_is_not_there_is_refused_before_anything_starts(study_file, program, message):
     task = Command(study_file(f"{program} --lr {{lr}} --seed {{seed}}"))
     with pytest.raises(LaunchError, match=message):
-        task.prepare([], Console(), here=True, lockstep=False)
-    task.prepare([], Console(), here=False, lockstep=False)
+        task.check_start([], here=True, lockstep=False)
+    task.check_start([], here=False, lockstep=False)
 
 
 def test_a_program_on_path_is_accepted(study_file):
     task = Command(study_file(f"{sys.executable} train.py --lr {{lr}} --seed {{seed}}"))
-    task.prepare([], Console(), here=True, lockstep=False)
+    task.check_start([], here=True, lockstep=False)
 
 
 def test_the_page_shows_the_example_as_it_is():
