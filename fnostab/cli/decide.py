@@ -203,7 +203,10 @@ def stage_of(name: str, store: Store, experiment_id: str, record: StudyRecord) -
     from fnostab.decision import Stage
     from fnostab.tracking import trial_rows
 
-    return Stage(name, tuple(trial_rows(store, experiment_id, record)))
+    rows, asked = trial_rows(store, experiment_id, record), record.spec.seeds
+    there = {(row.arm, row.seed) for row in rows}
+    missing = {arm: tuple(seed for seed in seeds if (arm, seed) not in there) for arm, seeds in asked.items()}
+    return Stage(name, tuple(rows), missing if asked else None)
 
 
 def judge(
@@ -230,7 +233,12 @@ def judge(
     study = studies["a"]
     verdict = decide(Roles.of(study), stages["a"], stages.get("b"), rules=Rules.of(study, look=look))
     command = command_of(verdict.next, source)
-    return Case(verdict, tuple(stages.values()), studies, tuple(judged or ()), command)
+    gone = [
+        f"{stage_title(name, study)}{arm} takes no part: none of its {len(seeds)} trials is there any more"
+        for name, stage in stages.items()
+        for arm, seeds in stage.gone.items()
+    ]
+    return Case(verdict, tuple(stages.values()), studies, (*(judged or ()), *gone), command)
 
 
 def show(
