@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.console import Console
 from fnostab.cli.options import TRACKING_URI, store_to_read
 from fnostab.cli.stress import with_stress
 from fnostab.errors import ConfigError
-from fnostab.tasks.registry import hook
+from fnostab.tasks.registry import has_hook, hook
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,13 +127,23 @@ def decide_and_print(
     show(judged.case, console, as_json=as_json, evidence=evidence, extra=extra)
     if not as_json:
         console.print(f"recorded as run {judged.verdict_run}", highlight=False, style="dim")
-    if apply or judged.case.verdict.winner is not None:
-        act_on = hook(judged.case.studies["a"].task, "apply")
-        if act_on is None and not apply:
-            return judged.case
+    verdict, task = judged.case.verdict, judged.case.studies["a"].task
+    aside = Console(stderr=True) if as_json else console
+    if apply or (evidence and verdict.winner is not None and has_hook(task, "apply")):
+        act_on = hook(task, "apply")
         if act_on is None:
-            raise ConfigError(f"--apply: task {judged.case.studies['a'].task} has no defaults that a verdict could set")
-        act_on(judged, store, apply=apply, force=force, console=Console(stderr=True) if as_json else console)
+            raise ConfigError(f"--apply: task {task} has no defaults that a verdict could set")
+        act_on(judged, store, apply=apply, force=force, console=aside)
+    if not apply and verdict.winner is not None and verdict.supported and has_hook(task, "apply"):
+        options = {
+            "experiment": experiment,
+            "deep-experiment": deep_experiment,
+            "study-run": study_run,
+            "deep-study-run": deep_study_run,
+        }
+        words = [word for name, value in options.items() if value for word in (f"--{name}", value)]
+        line = shlex.join(["fnostab", "decide", *words, "--apply"])
+        aside.print(f"apply it: {line}", highlight=False, markup=False, soft_wrap=True)
     return judged.case
 
 
@@ -192,7 +203,10 @@ def stage_of(name: str, store: Store, experiment_id: str, record: StudyRecord) -
     from fnostab.decision import Stage
     from fnostab.tracking import trial_rows
 
-    return Stage(name, tuple(trial_rows(store, experiment_id, record)))
+    rows, asked = trial_rows(store, experiment_id, record), record.spec.seeds
+    there = {(row.arm, row.seed) for row in rows}
+    missing = {arm: tuple(seed for seed in seeds if (arm, seed) not in there) for arm, seeds in asked.items()}
+    return Stage(name, tuple(rows), missing if asked else None)
 
 
 def judge(
@@ -219,7 +233,12 @@ def judge(
     study = studies["a"]
     verdict = decide(Roles.of(study), stages["a"], stages.get("b"), rules=Rules.of(study, look=look))
     command = command_of(verdict.next, source)
-    return Case(verdict, tuple(stages.values()), studies, tuple(judged or ()), command)
+    gone = [
+        f"{stage_title(name, study)}{arm} takes no part: none of its {len(seeds)} trials is there any more"
+        for name, stage in stages.items()
+        for arm, seeds in stage.gone.items()
+    ]
+    return Case(verdict, tuple(stages.values()), studies, (*(judged or ()), *gone), command)
 
 
 def show(

@@ -30,9 +30,7 @@ def case_of_table(path: Path, study_name: str | None = None) -> Case:
     from fnostab.record.table import read_table
 
     table = read_table(path)
-    stages = {
-        name: Stage(name, tuple(rows), table.missing.get(name, {})) for name, rows in sorted(table.stages.items())
-    }
+    stages = {name: Stage(name, tuple(rows), table.missing.get(name)) for name, rows in sorted(table.stages.items())}
     study: Any = table.study
     places = {"a": Place(study_name)} if study_name else {}
     if study_name is not None:

@@ -42,6 +42,6 @@ def command(
                 seeds = max((len(stages[name].arm(arm)) for arm in stages[name].arms), default=0)
                 look = 1 + looks_before(store, found, record.run_id, seeds=seeds)
                 study = TableStudy.of(record.spec, look=look, looks_planned=bool(getattr(record.spec, "looks", ())))
-    missing = {name: {arm: stage.missing(arm) for arm in stage.arms} for name, stage in stages.items()}
+    missing = {name: stage.all_missing for name, stage in stages.items()}
     write_table(file, Table({name: stage.trials for name, stage in stages.items()}, study, missing))
     click.echo(f"{sum(len(stage.trials) for stage in stages.values())} trials written to {file}")

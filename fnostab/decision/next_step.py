@@ -94,7 +94,8 @@ def _rerun(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer])
         many = "the trial" if n == 1 else f"the {n} trials"
         text = f"run {many} of {and_list(arms)} without an outcome again"
         oom = any(t.outcome is Outcome.OOM for t in lost)
-        return NextStep(NextKind.RERUN, text, name, tuple(arms), seeds=_seeds(stages[name]), retry_oom=oom)
+        seeds = _seeds(stages[name], arms)
+        return NextStep(NextKind.RERUN, text, name, tuple(arms), seeds=seeds, retry_oom=oom)
     return None
 
 
@@ -102,9 +103,10 @@ def _pending(stage: Stage, arm: str) -> bool:
     return bool(stage.missing(arm)) or any(not t.counts for t in stage.arm(arm))
 
 
-def _seeds(stage: Stage) -> int:
-    """How many seeds an arm has, counted from 0."""
-    return max(trial.seed for trial in stage.trials) + 1
+def _seeds(stage: Stage, arms: Sequence[str] = ()) -> int:
+    """How many seeds an arm has or should have, counted from 0; of these arms, or of all."""
+    seeds = (seed for arm in arms or stage.arms for seed in (*(t.seed for t in stage.arm(arm)), *stage.missing(arm)))
+    return max(seeds) + 1
 
 
 def _too_few(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep | None:

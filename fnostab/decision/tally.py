@@ -25,12 +25,12 @@ class Stage:
     """The trials of one stage: ``a``, or ``b`` for the deep stress test of a study that has two.
 
     Attributes:
-        known_missing: by arm, seeds that the study should have and has not, as far as its record says.
+        known_missing: by arm, seeds that the study should have and has not; None where no record says, and gaps count.
     """
 
     name: str
     trials: tuple[TrialRow, ...]
-    known_missing: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    known_missing: Mapping[str, tuple[int, ...]] | None = None
 
     @cached_property
     def _by_arm(self) -> dict[str, list[TrialRow]]:
@@ -54,14 +54,27 @@ class Stage:
         return {arm: Counter(str(trial.outcome) for trial in self.arm(arm)) for arm in self.arms}
 
     def missing(self, arm: str) -> tuple[int, ...]:
-        """Seeds of an arm that are gone: those that the record names, and gaps where all arms run the same seeds."""
+        """Seeds of an arm that are gone: those that the record names, else gaps where all arms run the same seeds."""
+        if self.known_missing is not None:
+            return tuple(self.known_missing.get(arm, ()))
         seeds = {trial.seed for trial in self.arm(arm)}
         gaps: set[int] = set()
         for other in self.arms:
             theirs = {trial.seed for trial in self.arm(other)}
             if seeds and seeds < theirs:
                 gaps |= {seed for seed in theirs - seeds if min(seeds) < seed < max(seeds)}
-        return tuple(sorted(gaps | (set(self.known_missing.get(arm, ())) - seeds)))
+        return tuple(sorted(gaps))
+
+    @property
+    def all_missing(self) -> dict[str, tuple[int, ...]]:
+        """By arm, the seeds that are gone, of the arms of which some are."""
+        found = {arm: self.missing(arm) for arm in dict.fromkeys((*self.arms, *(self.known_missing or ())))}
+        return {arm: seeds for arm, seeds in found.items() if seeds}
+
+    @property
+    def gone(self) -> dict[str, tuple[int, ...]]:
+        """Arms that have no trial left, with the seeds that they should have."""
+        return {arm: seeds for arm, seeds in self.all_missing.items() if arm not in self._by_arm}
 
 
 @dataclass(frozen=True)

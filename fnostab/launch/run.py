@@ -101,8 +101,9 @@ def run_study(
         KeyboardInterrupt: it was interrupted; what ran is recorded as ``killed``.
     """
     output = output.absolute()
-    record = study.spec(experiment)
+    study.spec(experiment)  # refuses a name of the experiment that names no folder
     trials = study.trials(experiment, output, arms=arms, seeds=seeds)
+    record = study.spec(experiment, trials)
     if launcher is None:
         takes = study.resources
         launcher = LocalLauncher(jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core), takes.gpu)

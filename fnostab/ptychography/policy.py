@@ -68,7 +68,7 @@ class Source(_Frozen):
     """The verdict that put a policy there.
 
     Attributes:
-        headline: as in "GOLD (unsupported)".
+        headline: as in "GOLD" or "leaning GOLD (could be luck)".
         run: MLflow run of the verdict.
         date: when it was applied.
         conditions: what it holds for, a line each.

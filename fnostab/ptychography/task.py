@@ -38,7 +38,6 @@ METRICS = {  # that may decide: higher is better
 }
 SMALL_IS_A_MODEL = "The small profile is a scale model: a demonstration, not a basis for policy."
 SIZES = {"learning rate": "training.learning_rate", "blocks": "model.fno_blocks", "epochs": "training.epochs"}
-HOOKS = {"apply": "fnostab.ptychography.cli.policy:act_on", "after": "fnostab.ptychography.deep:deep_study"}
 PRELOADS = ("fnostab.ptychography.training.process",)
 
 

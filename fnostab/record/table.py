@@ -85,7 +85,8 @@ class Table:
 
     Attributes:
         study: None of a table that does not say.
-        missing: by stage and arm, the seeds that the study should have and has not.
+        missing: by stage and arm, the seeds that the study should have and has not; of a stage that is not named it is
+            not known.
     """
 
     stages: Mapping[str, Sequence[TrialRow]]
@@ -134,7 +135,7 @@ def write_table(path: str | Path, table: Table) -> None:
     rows = [(stage, row) for stage, of_stage in table.stages.items() for row in of_stage]
     measures = list(dict.fromkeys(name for _, row in rows for name in row.measures))
     constants = table.study.cells() if table.study else {}
-    absent = {stage: missing_text(table.missing.get(stage, {})) for stage in table.stages}
+    absent = {stage: missing_text(table.missing.get(stage)) for stage in table.stages}
     header = [*COLUMNS, *MORE_COLUMNS, *(MEASURE + name for name in measures), *constants, ABSENT]
     cells = [[*_cells(s, row, measures), *constants.values(), absent[s]] for s, row in rows]
     for text in {row.arm for _, row in rows} | {row.run_id or "" for _, row in rows} | set(constants.values()):

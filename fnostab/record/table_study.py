@@ -5,7 +5,9 @@
 All that the answer needs beside the trials. A list is written with semicolons.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -17,8 +19,10 @@ from fnostab.record.trial import Measure, Metric, StudySpec
 __all__ = ["ABSENT", "PREFIX", "TableStudy", "is_missing", "missing_seeds", "missing_text"]
 
 PREFIX = "study."
-ABSENT = "study.missing"  # seeds that the study should have and has not, by arm: "control 3; control 4"
+ABSENT = "study.missing"  # seeds that the study should have and has not, by arm: "control 3; control 5-9"
+NOTHING = "nothing"  # is known to be missing; an empty cell says that it is not known
 MISSING = ("", "na", "nan", "<na>")  # as R, pandas and people write what is not there
+MOST_MISSING = 100_000  # seeds in a row
 DIRECTIONS = {"higher": True, "lower": False}
 
 
@@ -132,9 +136,16 @@ def _parse_measure(text: str, where: str) -> tuple[str, Measure]:
     raise DecisionError(f"{where}: study.measures has {text!r}, expected a name, higher or lower, and a margin")
 
 
-def missing_text(missing: Mapping[str, Sequence[int]]) -> str:
-    """Seeds by arm, as a cell of the column `ABSENT`."""
-    return "; ".join(f"{arm} {seed}" for arm, seeds in missing.items() for seed in seeds)
+def missing_text(missing: Mapping[str, Sequence[int]] | None) -> str:
+    """Seeds by arm, as a cell of the column `ABSENT`; None where it is not known."""
+    if missing is None:
+        return ""
+    parts = []
+    for arm, seeds in missing.items():
+        runs = groupby(enumerate(sorted(seeds)), lambda each: each[1] - each[0])  # of seeds in a row
+        for of_run in ([seed for _, seed in run] for _, run in runs):
+            parts.append(f"{arm} {of_run[0]}" + (f"-{of_run[-1]}" if len(of_run) > 1 else ""))
+    return "; ".join(parts) or NOTHING
 
 
 def missing_seeds(text: str, where: str) -> dict[str, tuple[int, ...]]:
@@ -144,9 +155,13 @@ def missing_seeds(text: str, where: str) -> dict[str, tuple[int, ...]]:
         DecisionError: it is none.
     """
     found: dict[str, tuple[int, ...]] = {}
-    for part in _split(text):
-        arm, _, seed = part.rpartition(" ")
-        if not arm or not (seed.isascii() and seed.isdecimal()):
-            raise DecisionError(f"{where}: {ABSENT} has {part!r}, expected an arm and a seed")
-        found[arm] = (*found.get(arm, ()), int(seed))
+    for part in _split(text) if text.strip() != NOTHING else ():
+        arm, _, seeds = part.rpartition(" ")
+        match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", seeds)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
+        if not arm or not first <= last < first + MOST_MISSING:
+            raise DecisionError(
+                f"{where}: {ABSENT} has {part!r}, expected an arm and a seed, or first and last as in 3-9"
+            )
+        found[arm] = (*found.get(arm, ()), *range(first, last + 1))
     return found

@@ -162,6 +162,7 @@ class StudySpec(_Record):
     config_hashes: Mapping[str, str]  # name -> hash of what identifies the arm's trials
     roles: Mapping[str, str] = {}  # "architecture" and "clipping" -> arm
     metric: Metric
+    seeds: Mapping[str, tuple[int, ...]] = {}  # name -> seeds that were asked for; one of them without a run is missing
     judged: Mapping[str, str]  # name -> metric of the journal that the arm's outcome rules are about
     measures: Mapping[str, Measure] = {}  # of quality, by the name under which trials record them
     margin: Annotated[float, Field(ge=0)] | None = None  # of the metric: a share of control's, or in its units
@@ -181,10 +182,13 @@ class StudySpec(_Record):
     stressed: Mapping[str, Mapping[str, float]] = {}  # its arms: the names that each runs under, with values
 
     def extending(self, earlier: "StudySpec") -> "StudySpec":
-        """This study with the arms of an earlier record of it that this one does not name."""
+        """This study with the arms and seeds of an earlier record of it that this one does not name."""
         named = {
             name: {**getattr(earlier, name), **getattr(self, name)} for name in ("arms", "config_hashes", "judged")
         }
+        same = [arm for arm in earlier.seeds if named["config_hashes"].get(arm) == earlier.config_hashes.get(arm)]
+        seeds = {arm: (*self.seeds.get(arm, ()), *earlier.seeds[arm]) for arm in same}
+        named["seeds"] = {**self.seeds, **{arm: tuple(sorted(set(of_arm))) for arm, of_arm in seeds.items()}}
         return self.model_copy(update=named)
 
 

@@ -91,8 +91,8 @@ class Study:
         """Hash and profile, for a line."""
         return f"{self.hash} ({self.profile} profile)" if self.profile else self.hash
 
-    def spec(self, experiment: str) -> StudySpec:
-        """The record of this study in ``experiment``.
+    def spec(self, experiment: str, trials: Sequence[TrialProgress] = ()) -> StudySpec:
+        """The record of this study in ``experiment``; ``trials`` are those that are asked for.
 
         Raises:
             ConfigError: the experiment's name is not accepted.
@@ -105,6 +105,7 @@ class Study:
                 "and use only these, dots, hyphens and underscores"
             ) from None
         file, task = self.file, self.task
+        asked = [(trial.spec.arm, trial.spec.seed) for trial in trials]
         return StudySpec(
             task=task.name,
             name=file.name,
@@ -116,6 +117,7 @@ class Study:
             control=file.control,
             arms=self.arms,
             config_hashes=self.config_hashes,
+            seeds={name: tuple(sorted(seed for arm, seed in asked if arm == name)) for name in dict(asked)},
             roles={part: arm for part, arm in file.roles.items()},  # noqa: C416 - widens the keys to str
             metric=self.metric,
             judged={arm: task.judged(settings, self.metric) for arm, settings in self.arms.items()},

@@ -9,9 +9,15 @@ if TYPE_CHECKING:
     from fnostab.study.file import StudyFile
     from fnostab.tasks.contract import Task
 
-__all__ = ["CHAINS", "COMMANDS", "TEMPLATE", "built_in_studies", "hook", "load", "make_task", "task_names"]
+__all__ = ["CHAINS", "COMMANDS", "TEMPLATE", "built_in_studies", "has_hook", "hook", "load", "make_task", "task_names"]
 
 TASKS = {"ptychography": "fnostab.ptychography.task", "command": "fnostab.tasks.command.task"}
+HOOKS = {  # what tasks do beside their contract: known without importing them
+    "ptychography": {
+        "apply": "fnostab.ptychography.cli.policy:act_on",
+        "after": "fnostab.ptychography.deep:deep_study",
+    },
+}
 COMMANDS = {  # of tasks, by the name under which the command line has them: what they do, and their module
     "policy": ("Show what verdicts made the default.", "fnostab.ptychography.cli.policy"),
     "replay": ("Run a failure again from its black box.", "fnostab.ptychography.cli.replay"),
@@ -50,8 +56,12 @@ def built_in_studies() -> dict[str, Any]:
 
 def hook(task: str, name: str) -> Any:
     """What a task does beside its contract, as ``apply`` a verdict; None if it does not."""
-    place = getattr(import_module(TASKS[task]), "HOOKS", {}).get(name) if task in TASKS else None
-    return None if place is None else load(place)
+    return load(HOOKS[task][name]) if has_hook(task, name) else None
+
+
+def has_hook(task: str, name: str) -> bool:
+    """Whether a task has such a hook; the task is not imported."""
+    return name in HOOKS.get(task, {})
 
 
 def load(place: str) -> Any:

@@ -21,10 +21,11 @@ def record_study(tiny_settings, tmp_path):
         overrides = {name: v for name, v in tiny_settings.items() if name != "model.fno_blocks"} | settings
         overrides = {name: value for name, value in overrides.items() if value is not None}
         resolved = Study(read_study_file(study), "small", overrides)
-        run_id = ensure_study(store, resolved.spec(experiment))
-        uploader = Uploader(store, run_id)
         which = range(seeds) if isinstance(seeds, int) else seeds
-        for trial in resolved.trials(experiment, tmp_path / "outputs", arms=list(failures), seeds=which):
+        trials = resolved.trials(experiment, tmp_path / "outputs", arms=list(failures), seeds=which)
+        run_id = ensure_study(store, resolved.spec(experiment, trials))
+        uploader = Uploader(store, run_id)
+        for trial in trials:
             spec, directory = trial.spec, trial.directory
             spec.write(directory / "trial.json")
             of_arm = failures[spec.arm]

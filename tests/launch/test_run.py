@@ -69,6 +69,10 @@ def test_a_study_runs_seed_by_seed_and_a_second_start_repeats_nothing(study):
     extended = study.start(arms=arms, seeds=(0, 1, 2))
     assert extended.run_id == first.run_id
     assert sorted(started(study)[4:]) == ["control-2", "opt_fix-2"]
+    study.start(arms=("control",), seeds=(3,))
+    store = open_store()
+    asked = newest_study(store, find_experiment(store, "stage_a")).spec.seeds
+    assert asked == {"control": (0, 1, 2, 3), "opt_fix": (0, 1, 2)}
 
 
 def test_what_kept_a_trial_from_a_result_is_tried_again_and_only_that(study, script):

@@ -232,9 +232,9 @@ def test_a_verdict_is_a_run_with_its_evidence(store, study, tmp_path):
     study_run = ensure_study(store, study.spec)
     experiment = find_experiment(store, "stage_a")
     table = "| arm | failed |\n|---|---|\n" + "| control | 3/10 |\n" * 1000
-    run_id = log_verdict(store, experiment, [study_run], "GOLD (unsupported)", {"alpha": 0.05}, table)
+    run_id = log_verdict(store, experiment, [study_run], "leaning GOLD (could be luck)", {"alpha": 0.05}, table)
     run = store.client.get_run(run_id)
-    assert (run.data.tags[names.KIND], run.data.tags[names.VERDICT]) == ("verdict", "GOLD (unsupported)")
+    assert (run.data.tags[names.KIND], run.data.tags[names.VERDICT]) == ("verdict", "leaning GOLD (could be luck)")
     assert run.data.tags[names.STUDY_RUN] == study_run
-    assert run.data.tags["mlflow.note.content"].startswith("# GOLD (unsupported)\n\n| arm |")
+    assert run.data.tags["mlflow.note.content"].startswith("# leaning GOLD (could be luck)\n\n| arm |")
     assert {a.path for a in store.client.list_artifacts(run_id)} == {"verdict.json", "verdict.md"}

@@ -91,7 +91,7 @@ class Action:
 
 
 def act_on(judged: Judged, store: Store, *, apply: bool, force: bool, console: Console) -> None:
-    """Say what a verdict would change, and change it if asked.
+    """Say what a verdict changes, and change it if asked.
 
     GOLD registers the winning network and makes its architecture the default, SILVER makes its
     clipping the default. The others change nothing.
@@ -108,13 +108,13 @@ def act_on(judged: Judged, store: Store, *, apply: bool, force: bool, console: C
                 f"--apply: {verdict.name} changes no default, only GOLD and SILVER do; {verdict.next_step}"
             )
         return
-    doubt = f"the verdict is {' and '.join(action.doubts)}" if action.doubts else ""
+    doubt = f"the verdict {' and '.join(action.doubts)}" if action.doubts else ""
     if apply and doubt and not force:
         raise ConfigError(f"--apply: {doubt}: add --force to make it policy all the same")
+    console.print("applying:" if apply else f"`--apply{' --force' if doubt else ''}` would:", highlight=False)
+    for line in _plan(action):
+        console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
     if not apply:
-        console.print(f"`--apply{' --force' if doubt else ''}` would:", highlight=False)
-        for line in _plan(action):
-            console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
         if doubt:
             console.print(f"  --force because {doubt}", highlight=False, soft_wrap=True)
         return
@@ -138,9 +138,9 @@ def _action(judged: Judged) -> Action | None:
         date=datetime.date.today(),
         conditions=tuple(conditions(case.studies)),
     )
-    doubts = ["unsupported by its tests"] if not verdict.supported else []
+    doubts = ["could be luck"] if not verdict.supported else []
     if any(study.profile == "small" for study in case.studies.values()):
-        doubts.append("of the small profile, a demonstration")
+        doubts.append("is of the small profile, a demonstration")
     study = case.studies["a"]
     winner = study.arms[verdict.winner]
     if verdict.name is VerdictName.GOLD:

@@ -129,7 +129,7 @@ def log_verdict(
         store: where to.
         experiment: id, of `find_experiment`.
         study_run_ids: parent runs of the studies that were judged.
-        verdict: its headline, as in "GOLD (unsupported)".
+        verdict: its headline, as in "GOLD" or "leaning GOLD (could be luck)".
         payload: all of it, kept as ``verdict.json``.
         table_text: Markdown, shown on the run's page and kept whole as ``verdict.md``.
         outcomes: how often each, by study run and arm, for the studies' pages; of others the store is asked.

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import mlflow
@@ -119,7 +121,7 @@ def champion(store):
 
 def test_gold_says_what_it_would_do_and_does_nothing(call, recorded):
     versions = recorded.client.search_model_versions()
-    status, out, _ = call(*GOLD)
+    status, out, _ = call(*GOLD, "--evidence")
     assert status == 0
     assert "`--apply` would:" in out
     assert f"register the network of arch_fix-{BEST} (run " in out
@@ -127,6 +129,28 @@ def test_gold_says_what_it_would_do_and_does_nothing(call, recorded):
     assert "deprecate hybrid" in out
     assert read_policy() is None
     assert recorded.client.search_model_versions() == versions
+
+
+def test_without_evidence_one_line_says_how_to_apply_it(call):
+    _, out, _ = call(*GOLD)
+    assert out.endswith("\napply it: fnostab decide --experiment gold_a --deep-experiment gold_b --apply\n")
+    assert "model.architecture" not in out
+
+
+def test_a_winner_that_could_be_luck_is_not_to_be_applied(call):
+    assert "apply it" not in call("decide", "--experiment", "weak")[1]
+
+
+def test_to_say_so_the_task_is_not_imported(recorded, tmp_path, environment):
+    program = (
+        "import sys; from fnostab.cli import main\n"
+        f"try: main({[*SILVER, '--tracking-uri', recorded.uri]!r})\n"
+        "finally: print('imported', sorted(name for name in sys.modules if 'ptychography' in name))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("apply it: fnostab decide --experiment silver --apply\nimported []\n")
 
 
 def test_gold_registers_the_best_network_and_makes_its_architecture_the_default(call, recorded, monkeypatch):
@@ -173,29 +197,29 @@ def test_silver_records_how_to_clip(call, tmp_path):
     assert (execution["quiet"].gradient_clip_algorithm, execution["quiet"].gradient_clip_val) == ("agc", 0.01)
     assert (execution["own"].gradient_clip_algorithm, execution["own"].gradient_clip_val) == ("norm", 0.5)
     run = read_policy().verdict.run
-    assert f"in place of that of SILVER, verdict run {run}" in call(*SILVER)[1]
+    assert f"in place of that of SILVER, verdict run {run}" in call(*SILVER, "--evidence")[1]
 
 
 def test_json_stays_json(call):
     status, out, err = call(*SILVER, "--json")
     assert status == 0
     assert json.loads(out)["verdict"] == "SILVER"
-    assert "make execution.gradient_clip_algorithm=agc the default" in err
+    assert err == "apply it: fnostab decide --experiment silver --apply\n"
 
 
 @pytest.mark.parametrize(
     ("experiment", "doubt"),
-    [("weak", "unsupported by its tests"), ("scale_model", "of the small profile, a demonstration")],
+    [("weak", "could be luck"), ("scale_model", "is of the small profile, a demonstration")],
 )
 def test_a_doubtful_verdict_needs_force(call, experiment, doubt):
     arguments = ["decide", "--experiment", experiment]
-    status, out, _ = call(*arguments)
+    status, out, _ = call(*arguments, "--evidence")
     assert status == 0
     assert "`--apply --force` would:" in out
-    assert f"--force because the verdict is {doubt}" in out
+    assert f"--force because the verdict {doubt}" in out
     status, _, err = call(*arguments, "--apply")
     assert status == 2
-    assert err == f"error: --apply: the verdict is {doubt}: add --force to make it policy all the same\n"
+    assert err == f"error: --apply: the verdict {doubt}: add --force to make it policy all the same\n"
     assert read_policy() is None
     assert call(*arguments, "--apply", "--force")[0] == 0
     assert read_policy() is not None
@@ -203,7 +227,8 @@ def test_a_doubtful_verdict_needs_force(call, experiment, doubt):
 
 def test_an_inconclusive_verdict_changes_nothing(call):
     arguments = ["decide", "--experiment", "nothing"]
-    assert "would:" not in call(*arguments)[1]
+    out = call(*arguments, "--evidence")[1]
+    assert not [line for line in ("would:", "apply it:") if line in out]
     status, out, err = call(*arguments, "--apply", "--force")
     assert status == 2
     assert "INCONCLUSIVE" in out
