@@ -1,4 +1,4 @@
-"""What runs the trials of a study, as the command line says it."""
+"""Choose the launcher of a study's trials from the command line's options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `fnostab decide` makes of a stress study: how far each arm bears the setting that it turns."""
+"""Stress studies in `fnostab decide`: how far each arm withstands the setting that is raised."""
 
 from __future__ import annotations
 

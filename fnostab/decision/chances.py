@@ -1,4 +1,4 @@
-"""What more seeds would most likely bring: how many give an answer, or why no number will do."""
+"""Forecast how many more seeds most likely give an answer, or say why no number will."""
 
 from dataclasses import dataclass
 from functools import lru_cache

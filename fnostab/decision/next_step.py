@@ -1,4 +1,4 @@
-"""What to do next: one step, as data from which a command can be made."""
+"""Choose the next step after a verdict: one step, as data from which a command is made."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What Stage B reports of each arm beside its criteria: bounded gradients, and Stage A's quality."""
+"""Criteria of Stage B that decide nothing: bounded gradients, and the quality reached in Stage A."""
 
 from collections.abc import Iterable, Mapping
 

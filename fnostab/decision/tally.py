@@ -1,4 +1,4 @@
-"""What one arm did in one stage, as numbers."""
+"""Count the trials of one arm in one stage: outcomes, losses, measures of quality."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What every block of a network does, once an epoch.
+"""Record statistics of every block of a network, once an epoch.
 
 The drift hypothesis is that the mean of the activations grows from block to block. This shows
 whether it does, and what else the blocks do: how far activations spread, how many units are dead, which

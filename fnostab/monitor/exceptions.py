@@ -1,4 +1,4 @@
-"""What an exception says about a training that it ended."""
+"""Tell from an exception how the training that it ended has failed."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""What is measured of a layer's output: 0-d tensors on its device, so that nothing waits for it."""
+"""Measures of a layer's output: 0-d tensors on its device, so that nothing waits for it."""
 
 import torch
 from torch import Tensor

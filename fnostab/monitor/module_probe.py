@@ -1,4 +1,4 @@
-"""What every module of a network does at every step: for the replay of a failure, too slow for training."""
+"""Record every module of a network at every step: for replays of a failure, too slow for training."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What Slurm says of this user's jobs, asked through its own commands.
+"""Ask Slurm for the state of this user's jobs, through its own commands.
 
 The queue (``squeue``) says which jobs wait or run; accounting (``sacct``) how those ended that left it. A job that
 is requeued, because it was preempted, its time was up or its node died, keeps its number and stays in the queue.

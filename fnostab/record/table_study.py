@@ -1,4 +1,4 @@
-"""What a table of trials says of its study: constant columns, so that pandas and R keep them.
+"""The study's columns in a table of trials: constant columns, so that pandas and R keep them.
 
     study.control, study.architecture, study.metric, study.measures, study.margin, study.alpha, ...
 
