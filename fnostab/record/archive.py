@@ -1,7 +1,7 @@
-"""Journals that nobody writes any more, as Parquet: much smaller, and every record as it was.
+"""Archives of finished journals as Parquet: much smaller, with every record unchanged.
 
-One row a record, in order: ``record.end`` is the offset behind it in the journal, so that whoever knows how far
-he has read goes on from there; ``record.time_ms``, ``record.step``, ``record.event``, ``record.payload`` and
+One row a record, in order: ``record.end`` is the offset behind it in the journal, from which a reader
+continues; ``record.time_ms``, ``record.step``, ``record.event``, ``record.payload`` and
 ``record.nonfinite`` (both JSON) hold what `fnostab.record.journal` does, and each metric has a column of its own name.
 """
 
@@ -23,9 +23,9 @@ BYTES = b"fnostab.journal_bytes"  # in the file's metadata
 
 
 def archive(directory: Path) -> int:
-    """Put an archive in the place of a trial's journal, once it is known to hold the same; return its size in bytes.
+    """Replace a trial's journal by an archive, once that is known to hold the same records; return its size in bytes.
 
-    Whoever calls holds the locks of journal and upload.
+    The caller must hold the locks of journal and upload.
 
     Raises:
         JournalError: the journal is damaged or can't be rebuilt exactly, or the folder can't be written.
@@ -53,10 +53,10 @@ def archive(directory: Path) -> int:
 
 
 def restore(directory: Path) -> None:
-    """Turn an archive back into a journal, for somebody who goes on writing it.
+    """Turn an archive back into a journal, which can be written again.
 
     Raises:
-        JournalError: it is damaged, or the folder can't be written.
+        JournalError: the archive is damaged, or the folder can't be written.
     """
     lines, source = directory / FILE_NAME, directory / ARCHIVE_NAME
     partial = lines.with_suffix(".restored")
@@ -73,10 +73,10 @@ def restore(directory: Path) -> None:
 
 
 def journal_bytes(directory: Path) -> int:
-    """Size of a trial's journal, or the one that it had before it was archived.
+    """Size of a trial's journal in bytes; of an archived journal, its size before it was archived.
 
     Raises:
-        JournalError: there is none, or the archive is damaged.
+        JournalError: there is no journal, or the archive is damaged.
     """
     path = journal_file(directory)
     try:
@@ -88,10 +88,10 @@ def journal_bytes(directory: Path) -> int:
 
 
 def read_archive(path: Path, offset: int = 0) -> Iterator[tuple[Point | Event, int]]:
-    """Each record behind the journal's byte ``offset``, as `fnostab.record.journal.read_journal` gives it.
+    """Yield each record from the journal's byte ``offset`` on, as `fnostab.record.journal.read_journal` does.
 
     Raises:
-        JournalError: it is damaged, or can't be read.
+        JournalError: the archive is damaged, or can't be read.
     """
     file = _open(path)
     metrics = [name for name in file.schema_arrow.names if not name.startswith(RECORD)]
@@ -144,7 +144,7 @@ def _table(records: list[tuple[Point | Event, int]]) -> Any:
 
 
 def _has_same_lines(records: list[tuple[Point | Event, int]]) -> bool:
-    """Whether lines that are made anew are as long as those that were read, so that offsets stay true."""
+    """Whether the records, written again, give lines of the same length, so that offsets stay true."""
     end = 0
     for record, behind in records:
         end += len(encode(record))

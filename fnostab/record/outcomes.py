@@ -1,9 +1,9 @@
 """Outcomes of trials, and the rules that decide them.
 
-A rule looks at the validations of one trial (and at its first non-finite step) and answers whether
-it holds at each of them. The outcome is judged at the end, on the final weights: a run that met a
-rule and recovered did not fail. Rules are data: a task or a study file gives them, the record of a
-trial holds them, and a trial that has ended can be judged again by others.
+A rule holds or does not hold at each validation of a trial; `nonfinite` goes by its first non-finite
+step. The outcome is judged at the end, on the final weights: a run that met a rule and recovered did
+not fail. Rules are data: a task or a study file gives them, the record of a trial holds them, and a
+trial that has ended can be judged again by others.
 
 Without thresholds of a task, rules hold for any sign and scale of a loss: adding a constant to
 every loss changes no outcome.
@@ -44,7 +44,7 @@ WITHOUT_TRAINING = 10  # times its progress, a loss has exploded of which no tra
 
 
 class Outcome(StrEnum):
-    """What became of a trial. Also its value of the MLflow tag ``fnostab.outcome``."""
+    """Outcome of a trial; its value is that of the MLflow tag ``fnostab.outcome``."""
 
     CONVERGED = "converged"
     NONFINITE = "nonfinite"
@@ -68,7 +68,7 @@ EXCLUDED = (Outcome.OOM, Outcome.KILLED, Outcome.INFRA_ERROR)
 
 
 class Bound(Frozen):
-    """Holds for values on one side of a number, at so many validations running."""
+    """A bound on a value: it holds above or below a number, at so many validations in a row."""
 
     above: float | None = None
     below: float | None = None
@@ -82,28 +82,28 @@ class Bound(Frozen):
         return self
 
     def holds(self, value: float | None) -> bool:
-        """Whether it holds for a value; not for one that was not measured. NaN is on no side."""
+        """Whether the bound holds for a value; False for NaN, and for None, which was not measured."""
         if value is None:
             return False
         return value > self.above if self.above is not None else value < (self.below or 0.0)
 
     def holds_at(self, values: Sequence[float | None]) -> list[bool]:
-        """The same for each of a sequence, with the validations before it that are asked for."""
+        """Whether the bound holds at each value, and held at as many before it as ``validations`` asks for."""
         held = [self.holds(value) for value in values]
         n = self.validations
         return [i + 1 >= n and all(held[i + 1 - n : i + 1]) for i in range(len(held))]
 
     def turned(self) -> "Bound":
-        """The same of a number whose sign is turned."""
+        """The same bound for the negative of the value."""
         above, below = (None if edge is None else -edge for edge in (self.below, self.above))
         return self.model_copy(update={"above": above, "below": below})
 
 
 class OutcomeRules(Frozen):
-    """What counts as a failure, as data.
+    """Rules of failures, as data.
 
-    Of a loss: lower is better. Where a higher metric is better, `judge` is given it with its sign turned,
-    and these rules too (`turned`).
+    They are about a loss, of which lower is better. For a metric of which higher is better, `judge` is given its
+    negative, and `turned` rules.
     """
 
     baseline: float | None = None  # what an output that has learnt nothing gets
@@ -116,9 +116,9 @@ class OutcomeRules(Frozen):
     exploded_vs_best: Annotated[float, Field(gt=0)] | None = None
 
     def turned(self) -> "OutcomeRules":
-        """The same rules for a metric that is higher the better it is, once its sign is turned.
+        """The same rules for the negative of a metric of which higher is better.
 
-        Shares and multiples are left out: they mean nothing of losses below zero.
+        Shares and multiples are left out: they mean nothing for losses below zero.
         """
         return OutcomeRules(
             baseline=None if self.baseline is None else -self.baseline,
@@ -135,7 +135,7 @@ class Validation:
     Attributes:
         step: 0-based optimiser step after which it took place.
         loss: the monitored validation loss; NaN and Inf are accepted.
-        measures: what else was measured of the output, by metric name.
+        measures: other measures of the output, by metric name.
     """
 
     step: int
@@ -153,7 +153,7 @@ class Judgement:
         known_good_step: last step at which the failure had not begun yet, so that its time lies in
             ``(known_good_step, failure_step]``; None if it did not fail or failed from the start.
         rules_held: every rule that held, by precedence.
-        not_judged: what could not be judged, each with its reason.
+        not_judged: outcomes that could not be judged, each with its reason.
     """
 
     outcome: Outcome
@@ -222,7 +222,7 @@ def collapsed_at(validations: Sequence[Validation], rules: OutcomeRules) -> list
 
 
 def ends_early(validations: Sequence[Validation], rules: OutcomeRules) -> bool:
-    """Whether a rule that ends a trial early holds at the last validation."""
+    """Whether a rule with ``ends_early`` holds at the last validation."""
     judged = [(bound, [v.measures.get(name) for v in validations]) for name, bound in rules.collapsed.items()]
     if rules.failed is not None:
         judged.append((rules.failed, [v.loss for v in validations]))
@@ -234,8 +234,8 @@ def exploded_at(
 ) -> list[bool]:
     """Whether the loss at each validation is far above where the trial began, or above its own best so far.
 
-    By shares of the baseline and multiples of the best where the rules give them. Else by the trial's own progress,
-    which no constant that is added to every loss changes: see `_has_lost_all`.
+    Measured by shares of the baseline and multiples of the best, where the rules give them. Else by the trial's own
+    progress, which does not change if a constant is added to every loss: see `_has_lost_all`.
 
     Args:
         validations: in the order in which they took place.
@@ -265,13 +265,13 @@ def _has_lost_all(
     baseline: float | None,
     training: NDArray[np.float64],
 ) -> list[bool]:
-    """Whether all that was learnt is lost at each validation, and as much again.
+    """Whether the trial, at each validation, has lost all that it had learnt, and as much again.
 
     The loss then lies as far above the start as the best so far lies below it. The start is the first validation; with
-    a baseline it is that, or the best so far as long as nothing better was reached. Where the training loss varied more
-    than that over its first tenth, its range takes the place of the distance; where no training loss is recorded,
-    nothing tells progress from noise, and it takes ten times the distance. A validation loss that rises while the
-    training loss goes on falling is overfitting, and not meant.
+    a baseline it is the baseline or, until something better is reached, the best so far. If the training loss varied
+    more than that distance over its first tenth, its range takes the place of the distance. If no training loss is
+    recorded, nothing tells progress from noise, and ten times the distance is needed. A validation loss that rises
+    while the training loss still falls is overfitting, and does not count.
     """
     early = _early_range(training)
     first = next((v.loss for v in validations if math.isfinite(v.loss)), math.inf)
@@ -286,7 +286,7 @@ def _has_lost_all(
 
 
 def looks_failed(validations: Sequence[Validation], baseline: float | None, rules: OutcomeRules) -> bool:
-    """Whether the last validation may turn out to be where a failure began, if it goes on like this."""
+    """Whether the last validation looks like the beginning of a failure."""
     if not validations:
         return False
     last = validations[-1]
@@ -304,12 +304,12 @@ def _has_learnt(best: float, baseline: float, rules: OutcomeRules) -> bool:
 
 
 def _loss_of(validation: Validation) -> float:
-    """Its loss, as one that can be compared."""
+    """Loss of a validation; infinite where it is not finite."""
     return validation.loss if math.isfinite(validation.loss) else math.inf
 
 
 def _early_range(training: NDArray[np.float64]) -> float | None:
-    """How far the training loss varied over its first tenth, but for a tenth on either side; None without one."""
+    """Range of the training loss over its first tenth, from the 10 % to the 90 % quantile; None if it is unknown."""
     early = training[: _tenth(training)]
     early = early[np.isfinite(early)]
     return float(np.diff(np.quantile(early, [0.1, 0.9]))[0]) if early.size > 1 else None
@@ -332,7 +332,7 @@ def _best(validations: Sequence[Validation]) -> float:
 
 
 def _meaningful(validations: Sequence[Validation], rules: OutcomeRules) -> Sequence[Validation]:
-    """Validations whose loss is meaningful."""
+    """Validations at which a good loss proves something, by ``rules.meaningless``."""
     void = rules.meaningless.items()
     return [v for v in validations if not any(bound.holds(v.measures.get(name)) for name, bound in void)]
 
@@ -340,7 +340,7 @@ def _meaningful(validations: Sequence[Validation], rules: OutcomeRules) -> Seque
 def _first_nonfinite(validations: Sequence[Validation], first_step: int | None) -> tuple[int, int | None] | None:
     """(step, last step known to be good) of the first non-finite value; None if there was none.
 
-    A value of training is known to the step, one that shows only at a validation is not.
+    The step of a training value is known exactly; that of a value seen only at a validation is not.
     """
     for before, now in itertools.pairwise([None, *validations]):
         if now is not None and not math.isfinite(now.loss) and (first_step is None or now.step < first_step):
