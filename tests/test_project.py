@@ -47,7 +47,6 @@ ONLY_IN = {  # libraries that are heavy, or that another one could replace
     "matplotlib": {"figures", "report", "ptychography"},
     "skimage": {"ptychography"},
     "jinja2": {"report"},
-    "pyarrow": {"record"},
     "click": {"cli", "ptychography"},
     "submitit": {"launch"},
 }

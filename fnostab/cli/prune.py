@@ -34,7 +34,7 @@ def command(
     output: Path,
     tracking_uri: str | None,
 ) -> None:
-    """Thin the points of trials that ended before a date, and archive their journals as Parquet.
+    """Thin the points of trials that ended before a date, and compress their journals.
 
     Of each long curve in the store the smallest and the largest value of 300 windows stay, so that no spike is
     lost; the archive keeps every point and is read like the journal. Trials that run, or may be tried again, are

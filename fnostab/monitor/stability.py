@@ -33,7 +33,8 @@ from fnostab.monitor.sinks import last_steps, session_sink
 from fnostab.monitor.steps import Step, read_steps
 from fnostab.record import names
 from fnostab.record.journal import Sink
-from fnostab.record.outcomes import Judgement, Outcome, OutcomeRules, Validation, ends_early, judge
+from fnostab.record.outcome_rules import OutcomeRules, Validation
+from fnostab.record.outcomes import Judgement, Outcome, ends_early, judge
 
 __all__ = ["StabilityMonitor"]
 

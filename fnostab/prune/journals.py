@@ -1,4 +1,4 @@
-"""Old journals as Parquet."""
+"""Old journals, compressed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from fnostab.tracking.upload.follower import LOCK_FILE
 
 __all__ = ["Archived", "archive_journals", "old_journals"]
 
-SMALLEST_BYTES = 100_000  # an archive has 20 kB of its own
+SMALLEST_BYTES = 10_000  # below it nothing is won: a file takes whole blocks of the disk
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Archived:
 def old_journals(output: Path, before_ms: int, experiment: str | None = None) -> tuple[list[Path], list[str]]:
     """Directories of trials with an outcome of training from before a time; and why others can't be told.
 
-    Small journals are left out: an archive would be larger.
+    Small journals are left out.
 
     Args:
         output: folder of journals.
@@ -53,7 +53,7 @@ def old_journals(output: Path, before_ms: int, experiment: str | None = None) ->
 
 
 def archive_journals(directories: Sequence[Path]) -> Iterator[Archived]:
-    """Put an archive in the place of each journal; one that is in use, or can't be rebuilt exactly, is left."""
+    """Put an archive in the place of each journal; one that is in use, or is damaged, is left."""
     for directory in directories:
         before = (directory / FILE_NAME).stat().st_size
         try:

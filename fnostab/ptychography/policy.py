@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from fnostab.errors import ConfigError
 from fnostab.ptychography.settings import ModelConfig, TrialConfig
+from fnostab.record.files import write_whole
 from fnostab.record.settings import explain, read_yaml, shown, text_of
 
 __all__ = [
@@ -121,11 +122,9 @@ class Policy(_Frozen):
         Raises:
             ConfigError: it can't be written.
         """
-        partial = path.with_name(f"{path.name}.partial")
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         try:
-            partial.write_text(HEADER + text, encoding="utf-8")
-            partial.replace(path)
+            write_whole(path, HEADER + text)
         except OSError as error:
             raise ConfigError(f"can't write the policy {path}: {error.strerror}; {VARIABLE} names another") from error
 

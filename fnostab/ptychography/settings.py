@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fnostab.errors import ConfigError
 from fnostab.ptychography import measured
-from fnostab.record.outcomes import Bound, OutcomeRules
+from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.settings import Frozen, digest, explain, flatten, nest, suggestion
 from fnostab.seeding import stream_seed
 

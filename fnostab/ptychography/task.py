@@ -12,7 +12,8 @@ from fnostab.ptychography.policy import Policy, policy_path, read_policy
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.shootout import shootouts
 from fnostab.record import names
-from fnostab.record.outcomes import Outcome, OutcomeRules
+from fnostab.record.outcome_rules import OutcomeRules
+from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import file_sha256, flatten, read_yaml
 from fnostab.record.trial import Charts, Measure, Metric, PicturePanel, Resources, TrialSpec
 from fnostab.tasks.contract import Settings, Task

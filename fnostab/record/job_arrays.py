@@ -7,7 +7,6 @@ array is submitted, under a unique name, and again with the number that Slurm ga
 leaves a record without a number; then Slurm is asked for an array of that name.
 """
 
-import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fnostab.errors import LaunchError
 from fnostab.record import slurm_jobs as slurm
+from fnostab.record.files import write_whole
 
 __all__ = ["FOLDER", "JobArray", "jobs_of", "queued_jobs"]
 
@@ -61,14 +61,9 @@ class JobArray(BaseModel):
             LaunchError: it can't be written.
         """
         path = folder / FOLDER / f"{self.name}.json"
-        partial = path.with_suffix(".partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(partial, "w", encoding="utf-8") as file:
-                file.write(self.model_dump_json(indent=2) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            write_whole(path, self.model_dump_json(indent=2) + "\n", to_disk=True)
         except OSError as error:
             raise LaunchError(f"can't write {path}: {error.strerror or error}; mend that first") from error
 

@@ -20,11 +20,11 @@ from typing import Any, Protocol, Self
 from filelock import FileLock, Timeout
 
 from fnostab.errors import JournalError
-from fnostab.record.lines import FILE_NAME, Event, Point, encode, read_lines
+from fnostab.record.lines import FILE_NAME, Event, Point, encode, parse_lines, read_lines
 
 __all__ = ["ARCHIVE_NAME", "FILE_NAME", "Event", "Journal", "Point", "Sink", "encode", "journal_file", "read_journal"]
 
-ARCHIVE_NAME = "journal.parquet"  # what `fnostab prune` makes of an old one (`fnostab.record.archive`)
+ARCHIVE_NAME = "journal.jsonl.xz"  # what `fnostab prune` makes of an old one (`fnostab.record.archive`)
 
 
 class Sink(Protocol):
@@ -171,8 +171,8 @@ def read_journal(path: str | Path, offset: int = 0) -> Iterator[tuple[Point | Ev
         JournalError: the file can't be read, or a line that is not the last is damaged.
     """
     if (archive := journal_file(Path(path).parent)).name == ARCHIVE_NAME and Path(path).name == FILE_NAME:
-        from fnostab.record.archive import read_archive  # here, since what it needs takes long to import
+        from fnostab.record.archive import archived_bytes
 
-        yield from read_archive(archive, offset)
-        return
-    yield from read_lines(path, offset)
+        yield from parse_lines(archived_bytes(archive)[offset:], archive, offset)
+    else:
+        yield from read_lines(path, offset)

@@ -14,7 +14,8 @@ import numpy as np
 
 from fnostab.record import names
 from fnostab.record.journal import FILE_NAME, Event, Point, read_journal
-from fnostab.record.outcomes import FAILURES, Judgement, Outcome, Validation, judge
+from fnostab.record.outcome_rules import Validation
+from fnostab.record.outcomes import FAILURES, Judgement, Outcome, judge
 from fnostab.record.recording import RECORDED_EVENT
 from fnostab.record.trial import TrialSpec
 

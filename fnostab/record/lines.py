@@ -15,7 +15,7 @@ from typing import Any
 
 from fnostab.errors import JournalError
 
-__all__ = ["FILE_NAME", "Event", "Point", "encode", "read_lines"]
+__all__ = ["FILE_NAME", "Event", "Point", "encode", "parse_lines", "read_lines"]
 
 FILE_NAME = "journal.jsonl"
 
@@ -61,9 +61,19 @@ def read_lines(path: str | Path, offset: int = 0) -> Iterator[tuple[Point | Even
     try:
         with open(path, "rb") as file:
             file.seek(offset)
-            lines = file.read().split(b"\n")
+            data = file.read()
     except OSError as error:
         raise JournalError(f"can't read {path}: {error.strerror or error}") from error
+    yield from parse_lines(data, path, offset)
+
+
+def parse_lines(data: bytes, path: str | Path, offset: int = 0) -> Iterator[tuple[Point | Event, int]]:
+    """Yield each record of what stands in a journal from byte ``offset`` on, as `read_lines` does.
+
+    Raises:
+        JournalError: a line that is not the last is damaged; the message names ``path``.
+    """
+    lines = data.split(b"\n")
     complete, torn = lines[:-1], lines[-1]
     for index, line in enumerate(complete):
         record = _parse(line)

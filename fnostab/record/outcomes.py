@@ -2,45 +2,29 @@
 
 A rule holds or does not hold at each validation of a trial; `nonfinite` goes by its first non-finite
 step. The outcome is judged at the end, on the final weights: a run that met a rule and recovered did
-not fail. Rules are data: a task or a study file gives them, the record of a trial holds them, and a
-trial that has ended can be judged again by others.
-
-Without thresholds of a task, rules hold for any sign and scale of a loss: adding a constant to
-every loss changes no outcome.
+not fail.
 """
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Self
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field, model_validator
-
-from fnostab.record.settings import Frozen
+from fnostab.record.explosion import exploded_at
+from fnostab.record.outcome_rules import OutcomeRules, Validation
 
 __all__ = [
     "EXCLUDED",
     "FAILURES",
     "TRAINING_OUTCOMES",
-    "Bound",
     "Judgement",
     "Outcome",
-    "OutcomeRules",
-    "Validation",
     "collapsed_at",
     "ends_early",
-    "exploded_at",
     "judge",
     "looks_failed",
 ]
-
-SHARE_OF_STEPS = 0.1  # over which a level of the training loss is taken
-LEAST_STEPS = 8  # the same, of a short training
-WITHOUT_TRAINING = 10  # times its progress, a loss has exploded of which no training loss is known
 
 
 class Outcome(StrEnum):
@@ -65,82 +49,6 @@ TRAINING_OUTCOMES = (Outcome.CONVERGED, *FAILURES)
 
 EXCLUDED = (Outcome.OOM, Outcome.KILLED, Outcome.INFRA_ERROR)
 """Not failures of training: listed beside every rate, never counted in it."""
-
-
-class Bound(Frozen):
-    """A bound on a value: it holds above or below a number, at so many validations in a row."""
-
-    above: float | None = None
-    below: float | None = None
-    validations: Annotated[int, Field(gt=0)] = 1
-    ends_early: bool = False  # whether a trial is ended as soon as it holds, once it had time to start
-
-    @model_validator(mode="after")
-    def _one_side(self) -> Self:
-        if (self.above is None) == (self.below is None):
-            raise ValueError("expected one of above and below, as in {below: 0.1}")
-        return self
-
-    def holds(self, value: float | None) -> bool:
-        """Whether the bound holds for a value; False for NaN, and for None, which was not measured."""
-        if value is None:
-            return False
-        return value > self.above if self.above is not None else value < (self.below or 0.0)
-
-    def holds_at(self, values: Sequence[float | None]) -> list[bool]:
-        """Whether the bound holds at each value, and held at as many before it as ``validations`` asks for."""
-        held = [self.holds(value) for value in values]
-        n = self.validations
-        return [i + 1 >= n and all(held[i + 1 - n : i + 1]) for i in range(len(held))]
-
-    def turned(self) -> "Bound":
-        """The same bound for the negative of the value."""
-        above, below = (None if edge is None else -edge for edge in (self.below, self.above))
-        return self.model_copy(update={"above": above, "below": below})
-
-
-class OutcomeRules(Frozen):
-    """Rules of failures, as data.
-
-    They are about a loss, of which lower is better. For a metric of which higher is better, `judge` is given its
-    negative, and `turned` rules.
-    """
-
-    baseline: float | None = None  # what an output that has learnt nothing gets
-    failed: Bound | None = None  # of the metric, at the last validation: stagnated
-    collapsed: dict[str, Bound] = Field(default={})  # measures of the output: any of them
-    meaningless: dict[str, Bound] = Field(default={})  # measures at which a good loss proves nothing
-    # Shares and multiples, for losses that are above zero; without them the trial's own progress is the scale
-    stagnated_vs_baseline: Annotated[float, Field(gt=0)] | None = None
-    exploded_vs_baseline: Annotated[float, Field(gt=0)] | None = None
-    exploded_vs_best: Annotated[float, Field(gt=0)] | None = None
-
-    def turned(self) -> "OutcomeRules":
-        """The same rules for the negative of a metric of which higher is better.
-
-        Shares and multiples are left out: they mean nothing for losses below zero.
-        """
-        return OutcomeRules(
-            baseline=None if self.baseline is None else -self.baseline,
-            failed=None if self.failed is None else self.failed.turned(),
-            collapsed=self.collapsed,
-            meaningless=self.meaningless,
-        )
-
-
-@dataclass(frozen=True)
-class Validation:
-    """One validation of a trial.
-
-    Attributes:
-        step: 0-based optimiser step after which it took place.
-        loss: the monitored validation loss; NaN and Inf are accepted.
-        measures: other measures of the output, by metric name.
-    """
-
-    step: int
-    loss: float
-    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -229,62 +137,6 @@ def ends_early(validations: Sequence[Validation], rules: OutcomeRules) -> bool:
     return any(bound.ends_early and any(bound.holds_at(values)[-1:]) for bound, values in judged)
 
 
-def exploded_at(
-    validations: Sequence[Validation], baseline: float | None, rules: OutcomeRules, training: Sequence[float] = ()
-) -> list[bool]:
-    """Whether the loss at each validation is far above where the trial began, or above its own best so far.
-
-    Measured by shares of the baseline and multiples of the best, where the rules give them. Else by the trial's own
-    progress, which does not change if a constant is added to every loss: see `_has_lost_all`.
-
-    Args:
-        validations: in the order in which they took place.
-        baseline: validation loss of an output that has learnt nothing; None if unknown.
-        rules: what counts as a failure.
-        training: training losses by step, (steps,); NaN where none was recorded.
-    """
-    best: list[Validation] = []
-    for v in validations:
-        best.append(v if not best or _loss_of(v) < _loss_of(best[-1]) else best[-1])
-    if rules.exploded_vs_best is None and rules.exploded_vs_baseline is None:
-        return _has_lost_all(validations, best, baseline, np.asarray(training, dtype=float))
-    limit = math.inf
-    if baseline is not None and rules.exploded_vs_baseline is not None:
-        limit = rules.exploded_vs_baseline * baseline
-    factor = rules.exploded_vs_best
-    exploded = []
-    for v, so_far in zip(validations, best, strict=True):
-        of_best = math.inf if factor is None or not 0 <= _loss_of(so_far) < math.inf else factor * so_far.loss
-        exploded.append(not v.loss <= min(limit, of_best))
-    return exploded
-
-
-def _has_lost_all(
-    validations: Sequence[Validation],
-    best: Sequence[Validation],
-    baseline: float | None,
-    training: NDArray[np.float64],
-) -> list[bool]:
-    """Whether the trial, at each validation, has lost all that it had learnt, and as much again.
-
-    The loss then lies as far above the start as the best so far lies below it. The start is the first validation; with
-    a baseline it is the baseline or, until something better is reached, the best so far. If the training loss varied
-    more than that distance over its first tenth, its range takes the place of the distance. If no training loss is
-    recorded, nothing tells progress from noise, and ten times the distance is needed. A validation loss that rises
-    while the training loss still falls is overfitting, and does not count.
-    """
-    early = _early_range(training)
-    first = next((v.loss for v in validations if math.isfinite(v.loss)), math.inf)
-    exploded = []
-    for v, so_far in zip(validations, best, strict=True):
-        least = _loss_of(so_far)
-        start = first if baseline is None else max(baseline, least)
-        distance = max(start - least, early) if early is not None else WITHOUT_TRAINING * (start - least)
-        risen = distance > 0 and v.loss > start + distance
-        exploded.append(not math.isfinite(v.loss) or (risen and not _still_learns(training, v.step, so_far.step)))
-    return exploded
-
-
 def looks_failed(validations: Sequence[Validation], baseline: float | None, rules: OutcomeRules) -> bool:
     """Whether the last validation looks like the beginning of a failure."""
     if not validations:
@@ -301,30 +153,6 @@ def _has_learnt(best: float, baseline: float, rules: OutcomeRules) -> bool:
     if rules.stagnated_vs_baseline is not None:
         return best <= rules.stagnated_vs_baseline * baseline
     return best < baseline
-
-
-def _loss_of(validation: Validation) -> float:
-    """Loss of a validation; infinite where it is not finite."""
-    return validation.loss if math.isfinite(validation.loss) else math.inf
-
-
-def _early_range(training: NDArray[np.float64]) -> float | None:
-    """Range of the training loss over its first tenth, from the 10 % to the 90 % quantile; None if it is unknown."""
-    early = training[: _tenth(training)]
-    early = early[np.isfinite(early)]
-    return float(np.diff(np.quantile(early, [0.1, 0.9]))[0]) if early.size > 1 else None
-
-
-def _still_learns(training: NDArray[np.float64], step: int, best_step: int) -> bool:
-    """Whether the training loss before a step is lower than it was where the validation loss was best."""
-    width = _tenth(training)
-    now, then = (training[max(s + 1 - width, 0) : s + 1] for s in (step, best_step))
-    now, then = now[~np.isnan(now)], then[~np.isnan(then)]
-    return bool(now.size and then.size and step > best_step and np.median(now) < np.median(then))
-
-
-def _tenth(training: NDArray[np.float64]) -> int:
-    return max(math.ceil(len(training) * SHARE_OF_STEPS), LEAST_STEPS)
 
 
 def _best(validations: Sequence[Validation]) -> float:

@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fnostab.errors import ConfigError, LaunchError
-from fnostab.record.outcomes import OutcomeRules
+from fnostab.record.files import write_whole
+from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.settings import Frozen, explain, shown, text_of
 
 __all__ = ["Charts", "Measure", "Metric", "Name", "PicturePanel", "Resources", "StudySpec", "TrialSpec"]
@@ -56,10 +57,8 @@ class _Record(BaseModel):
         """Write as JSON, atomically."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
         values = self.model_dump(mode="json")
-        partial.write_text(json.dumps(values | {CHECK: _check(values)}, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, json.dumps(values | {CHECK: _check(values)}, indent=2) + "\n")
 
 
 def _parse(text: str) -> dict[str, Any]:

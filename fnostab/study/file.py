@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from fnostab.errors import ConfigError
-from fnostab.record.outcomes import Bound, OutcomeRules
+from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.settings import Frozen, explain, flatten, read_yaml, shown, text_of
 from fnostab.record.trial import Measure, Metric, Name
 from fnostab.tasks.registry import built_in_studies, task_names

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fnostab.errors import ConfigError, LaunchError
 from fnostab.gpus import count_gpus
-from fnostab.record.outcomes import OutcomeRules
+from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.progress import TrialProgress
 from fnostab.record.settings import digest, flatten
 from fnostab.record.trial import Metric, Name, Resources, StudySpec, TrialSpec

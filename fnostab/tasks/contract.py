@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fnostab.errors import ConfigError
-from fnostab.record.outcomes import Outcome, OutcomeRules
+from fnostab.record.outcome_rules import OutcomeRules
+from fnostab.record.outcomes import Outcome
 from fnostab.record.trial import Charts, Measure, Metric, PicturePanel, Resources, TrialSpec
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from fnostab.monitor import StabilityMonitor
 from fnostab.ptychography import measured
 from fnostab.record import names
 from fnostab.record.journal import Journal, Point, read_journal
-from fnostab.record.outcomes import Bound, Outcome, OutcomeRules
+from fnostab.record.outcome_rules import Bound, OutcomeRules
+from fnostab.record.outcomes import Outcome
 
 FLAT = Bound(below=0.1)
 ALIKE = Bound(below=0.005, validations=2, ends_early=True)

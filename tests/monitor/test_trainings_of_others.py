@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from fnostab.errors import ConfigError
 from fnostab.monitor import StabilityMonitor
 from fnostab.record import names
-from fnostab.record.outcomes import Outcome, OutcomeRules
+from fnostab.record.outcome_rules import OutcomeRules
+from fnostab.record.outcomes import Outcome
 
 SGD = staticmethod(lambda parameters: torch.optim.SGD(parameters, lr=0.1))
 CLIPPED = names.GRAD_NORM_CLIPPED

@@ -120,7 +120,7 @@ def test_nothing_is_sent_again_whatever_became_of_the_position(call, store, stud
     long_trial(directory := study.trial())
     sync(study.folder, store)
     prune(call, store, "--yes")
-    assert (directory / "journal.parquet").exists()
+    assert (directory / "journal.jsonl.xz").exists()
     left = stored_points(store, only_trial(store))
     assert sync(study.folder, store).points_sent == 0
     (directory / "upload.json").unlink()

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import zlib
 
 import pytest
 from filelock import FileLock
@@ -56,7 +57,7 @@ def test_a_crash_before_the_journal_was_deleted_leaves_it_in_use(directory):
     (directory / "journal.jsonl").write_bytes(text)
     assert journal_file(directory).name == "journal.jsonl"
     archive(directory)
-    assert [path.name for path in directory.glob("journal.*") if path.suffix != ".lock"] == ["journal.parquet"]
+    assert [path.name for path in directory.glob("journal.*") if path.suffix != ".lock"] == ["journal.jsonl.xz"]
 
 
 @pytest.mark.parametrize("more", [b'00000000 {"t":1,"e":"torn"', b"damaged\n" * 2])
@@ -67,26 +68,26 @@ def test_a_journal_that_is_not_whole_is_left(directory, more):
     with pytest.raises(JournalError):
         archive(directory)
     assert lines.read_bytes() == text
-    assert not list(directory.glob("*.parquet")) + list(directory.glob("*.partial"))
+    assert not list(directory.glob("*.xz")) + list(directory.glob("*.partial"))
 
 
-def test_a_journal_that_another_program_wrote_with_other_spaces_is_left(directory):
-    import zlib
-
+def test_a_journal_that_another_program_wrote_with_other_spaces_comes_back_as_it_was(directory):
     line = b'{"t": 1, "e": "spaced", "p": {}}'
     with open(directory / "journal.jsonl", "ab") as file:
         file.write(b"%08x %s\n" % (zlib.crc32(line), line))
-    with pytest.raises(JournalError, match="can't be rebuilt exactly"):
-        archive(directory)
+    text = (directory / "journal.jsonl").read_bytes()
+    archive(directory)
+    restore(directory)
+    assert (directory / "journal.jsonl").read_bytes() == text
 
 
-@pytest.mark.parametrize("at", range(100, 8000, 700))
-def test_a_byte_that_changed_is_found(directory, at):
+@pytest.mark.parametrize("part", range(12))
+def test_a_byte_that_changed_is_found(directory, part):
     before = list(read_journal(directory / "journal.jsonl"))
     archive(directory)
-    path = directory / "journal.parquet"
+    path = directory / "journal.jsonl.xz"
     data = bytearray(path.read_bytes())
-    assert at < len(data)
+    at = 50 + part * (len(data) - 100) // 12
     data[at] ^= 1
     path.write_bytes(data)
     with contextlib.suppress(JournalError):  # or it is a byte that nothing depends on
@@ -95,7 +96,7 @@ def test_a_byte_that_changed_is_found(directory, at):
 
 def test_a_damaged_archive_is_an_error(directory):
     archive(directory)
-    path = directory / "journal.parquet"
+    path = directory / "journal.jsonl.xz"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(JournalError, match="restore it from a copy"):
         list(read_journal(directory / "journal.jsonl"))

@@ -7,7 +7,8 @@ import pytest
 from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.record.judging import judge_journal, read_recorded
-from fnostab.record.outcomes import Bound, Outcome, OutcomeRules
+from fnostab.record.outcome_rules import Bound, OutcomeRules
+from fnostab.record.outcomes import Outcome
 from fnostab.record.trial import Metric, TrialSpec
 
 NAN = math.nan

@@ -8,17 +8,8 @@ from hypothesis import strategies as st
 
 from fnostab.ptychography import measured
 from fnostab.ptychography.settings import MonitorConfig
-from fnostab.record.outcomes import (
-    EXCLUDED,
-    FAILURES,
-    TRAINING_OUTCOMES,
-    Bound,
-    Outcome,
-    OutcomeRules,
-    Validation,
-    ends_early,
-    judge,
-)
+from fnostab.record.outcome_rules import Bound, OutcomeRules, Validation
+from fnostab.record.outcomes import EXCLUDED, FAILURES, TRAINING_OUTCOMES, Outcome, ends_early, judge
 
 HEALTHY = 10 * [0.3]
 LAST_STEP = 999

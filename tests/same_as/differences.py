@@ -7,7 +7,6 @@ are not counted, so that ``trials.run_id`` names that key in every item of ``tri
 # Never comparable: they depend on the machine, the clock, or chance.
 
 MACHINE_METRICS = ("system/", "samples_per_s", "peak_memory_bytes")  # names, or beginnings that end in "/"
-RUN_IDS = {"decide": ("study_runs", "verdict_run", "trials.run_id"), "export": ("run_id", "check"), "replay": ()}
 
 # Deliberate changes of what is written: by output, paths of JSON keys (of export: columns).
 
@@ -15,7 +14,7 @@ REMOVED: dict[str, tuple[str, ...]] = {"decide": (), "export": (), "replay": (),
 ADDED: dict[str, tuple[str, ...]] = {"decide": (), "export": (), "replay": (), "events": (), "settings": ()}
 RENAMED: dict[str, dict[str, str]] = {"decide": {}, "export": {}, "replay": {}, "events": {}, "settings": {}}
 CHANGED: dict[str, tuple[str, ...]] = {  # there in both, with another value: hashes once they are made otherwise, say
-    "decide": ("studies.a.hash", "studies.b.hash"),
+    "decide": (),
     "export": (),
     "replay": ("trial.study_hash",),
     "events": (),
@@ -29,6 +28,19 @@ RENAMED_STUDY_KEYS: dict[str, str] = {}  # of a study file: "roles", say
 ADDED_STUDY_KEYS: dict[str, object] = {"task": "ptychography"}  # that the working tree wants besides
 RENAMED_METRICS: dict[str, str] = {}
 RENAMED_TENSORS: dict[str, str] = {}  # beginnings of names in best.safetensors
+
+# What is compared of ``decide --json``, by its lists, and of an export.
+
+NUMBERS = {
+    "arms": (
+        *("stage", "arm", "n", "n_ok", "n_failed", "n_excluded", "n_running", "outcomes", "left_out", "failure_rate"),
+        *("failure_rate_ci", "failure_rate_upper", "median", "iqr", "matched_ratio", "matched_pairs"),
+        "median_failure_step",
+    ),
+    "trials": ("stage", "arm", "seed", "outcome", "loss", "failure_step", "last_step", "rules_held", "grad_ratio"),
+}
+EXPORTED = ("stage", "arm", "seed", "outcome", "val_loss", "failure_step", "last_step")
+OF_FAILURES = ("stage", "arm", "test", "p", "effect", "ci")  # of criteria, where p is made as before
 
 # Events of a journal that are compared, each with the keys of its payload that are; None is all of them.
 

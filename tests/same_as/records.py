@@ -19,7 +19,6 @@ from same_as.differences import (
     RENAMED,
     RENAMED_METRICS,
     RENAMED_TENSORS,
-    RUN_IDS,
 )
 
 Point = tuple[str, int, str]
@@ -120,7 +119,7 @@ def comparable(output: str, value: Any, *, of_baseline: bool) -> Any:
         value: it, as JSON has it; numbers become their hexadecimal digits, so that all bits count.
         of_baseline: whether it is the baseline's.
     """
-    left_out = (*RUN_IDS.get(output, ()), *CHANGED[output], *(REMOVED if of_baseline else ADDED)[output])
+    left_out = (*CHANGED[output], *(REMOVED if of_baseline else ADDED)[output])
     return _kept(value, "", left_out, RENAMED[output] if of_baseline else {})
 
 

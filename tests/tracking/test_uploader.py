@@ -250,7 +250,7 @@ def test_one_damaged_journal_does_not_hold_up_the_others(store, study, uploader)
 
 def test_a_trial_that_cannot_be_sent_does_not_starve_the_others(store, study, uploader):
     first, second = study.trial("agc", 0), study.trial("control", 0)
-    (first / "upload.partial").mkdir(parents=True)  # in the way of the file of that name
+    (first / "upload.json.partial").mkdir(parents=True)  # in the way of the file of that name
     for directory in (first, second):
         write_trial(directory)
         uploader.follow(directory)

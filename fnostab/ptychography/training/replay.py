@@ -23,7 +23,8 @@ from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.kept_failure import KeptFailure, find_black_box
 from fnostab.ptychography.training.replay_callbacks import ChangedSettings, Curves, ReplayEnd
 from fnostab.ptychography.training.setup import choose_device, set_up
-from fnostab.record.outcomes import FAILURES, Outcome, exploded_at, looks_failed
+from fnostab.record.explosion import exploded_at
+from fnostab.record.outcomes import FAILURES, Outcome, looks_failed
 from fnostab.record.settings import flatten
 
 __all__ = ["Culprit", "KeptFailure", "Replay", "find_black_box", "replay"]

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.archive import journal_bytes
+from fnostab.record.files import write_whole
 from fnostab.record.journal import FILE_NAME, Event, Point, journal_file, read_journal
 from fnostab.tracking.store.store import Store
 from fnostab.tracking.upload.batch import Batch
@@ -141,10 +142,8 @@ class Follower:
     def _keep_offset(self, run: TrialRun, offset: int) -> None:
         kept = {"run_id": run.id, "offset": offset, "check": _check(run.id, offset)}
         progress = self._read_progress() | {self._store.address: kept}
-        partial = self._progress.with_suffix(".partial")
         try:
-            partial.write_text(json.dumps(progress, indent=2) + "\n")
-            partial.replace(self._progress)
+            write_whole(self._progress, json.dumps(progress, indent=2) + "\n")
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise

@@ -11,7 +11,8 @@ from fnostab.ptychography.physics import constant_scores, evaluate, twin_share
 from fnostab.ptychography.training.module import PtychoModule
 from fnostab.ptychography.training.reconstruction import reconstruct, true_patches
 from fnostab.ptychography.training.setup import set_up
-from fnostab.record.outcomes import Outcome, Validation, judge
+from fnostab.record.outcome_rules import Validation
+from fnostab.record.outcomes import Outcome, judge
 from fnostab.study.study import load_study
 
 

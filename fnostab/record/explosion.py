@@ -1,0 +1,98 @@
+"""Judge whether a loss has exploded: by thresholds of the rules, or by the trial's own progress.
+
+Without thresholds the rule works for any sign and scale of a loss: adding a constant to every loss changes nothing.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fnostab.record.outcome_rules import OutcomeRules, Validation
+
+__all__ = ["exploded_at"]
+
+SHARE_OF_STEPS = 0.1  # over which a level of the training loss is taken
+LEAST_STEPS = 8  # the same, of a short training
+WITHOUT_TRAINING = 10  # times its progress, a loss has exploded of which no training loss is known
+
+
+def exploded_at(
+    validations: Sequence[Validation], baseline: float | None, rules: OutcomeRules, training: Sequence[float] = ()
+) -> list[bool]:
+    """Whether the loss at each validation is far above where the trial began, or above its own best so far.
+
+    Measured by shares of the baseline and multiples of the best, where the rules give them. Else by the trial's own
+    progress, which does not change if a constant is added to every loss: see `_has_lost_all`.
+
+    Args:
+        validations: in the order in which they took place.
+        baseline: validation loss of an output that has learnt nothing; None if unknown.
+        rules: what counts as a failure.
+        training: training losses by step, (steps,); NaN where none was recorded.
+    """
+    best: list[Validation] = []
+    for v in validations:
+        best.append(v if not best or _loss_of(v) < _loss_of(best[-1]) else best[-1])
+    if rules.exploded_vs_best is None and rules.exploded_vs_baseline is None:
+        return _has_lost_all(validations, best, baseline, np.asarray(training, dtype=float))
+    limit = math.inf
+    if baseline is not None and rules.exploded_vs_baseline is not None:
+        limit = rules.exploded_vs_baseline * baseline
+    factor = rules.exploded_vs_best
+    exploded = []
+    for v, so_far in zip(validations, best, strict=True):
+        of_best = math.inf if factor is None or not 0 <= _loss_of(so_far) < math.inf else factor * so_far.loss
+        exploded.append(not v.loss <= min(limit, of_best))
+    return exploded
+
+
+def _has_lost_all(
+    validations: Sequence[Validation],
+    best: Sequence[Validation],
+    baseline: float | None,
+    training: NDArray[np.float64],
+) -> list[bool]:
+    """Whether the trial, at each validation, has lost all that it had learnt, and as much again.
+
+    The loss then lies as far above the start as the best so far lies below it. The start is the first validation; with
+    a baseline it is the baseline or, until something better is reached, the best so far. If the training loss varied
+    more than that distance over its first tenth, its range takes the place of the distance. If no training loss is
+    recorded, nothing tells progress from noise, and ten times the distance is needed. A validation loss that rises
+    while the training loss still falls is overfitting, and does not count.
+    """
+    early = _early_range(training)
+    first = next((v.loss for v in validations if math.isfinite(v.loss)), math.inf)
+    exploded = []
+    for v, so_far in zip(validations, best, strict=True):
+        least = _loss_of(so_far)
+        start = first if baseline is None else max(baseline, least)
+        distance = max(start - least, early) if early is not None else WITHOUT_TRAINING * (start - least)
+        risen = distance > 0 and v.loss > start + distance
+        exploded.append(not math.isfinite(v.loss) or (risen and not _still_learns(training, v.step, so_far.step)))
+    return exploded
+
+
+def _loss_of(validation: Validation) -> float:
+    """Loss of a validation; infinite where it is not finite."""
+    return validation.loss if math.isfinite(validation.loss) else math.inf
+
+
+def _early_range(training: NDArray[np.float64]) -> float | None:
+    """Range of the training loss over its first tenth, from the 10 % to the 90 % quantile; None if it is unknown."""
+    early = training[: _tenth(training)]
+    early = early[np.isfinite(early)]
+    return float(np.diff(np.quantile(early, [0.1, 0.9]))[0]) if early.size > 1 else None
+
+
+def _still_learns(training: NDArray[np.float64], step: int, best_step: int) -> bool:
+    """Whether the training loss before a step is lower than it was where the validation loss was best."""
+    width = _tenth(training)
+    now, then = (training[max(s + 1 - width, 0) : s + 1] for s in (step, best_step))
+    now, then = now[~np.isnan(now)], then[~np.isnan(then)]
+    return bool(now.size and then.size and step > best_step and np.median(now) < np.median(then))
+
+
+def _tenth(training: NDArray[np.float64]) -> int:
+    return max(math.ceil(len(training) * SHARE_OF_STEPS), LEAST_STEPS)

@@ -1,0 +1,161 @@
+"""The numbers that answers are made from are the same: outcomes, counts, medians, intervals, p of failures, exports.
+
+The answers themselves are other ones on purpose (DELIBERATE.md). Of studies that each tree has run by itself, and of
+fixtures: tables, and the journals of three studies of the baseline, beside records that head has written.
+"""
+
+import json
+import shutil
+from functools import partial
+
+import pytest
+from same_as.arms import FIXTURES, LOCKSTEP
+from same_as.differences import EXPORTED, NUMBERS, OF_FAILURES, READS_BASELINE_JOURNALS, READS_BASELINE_RECORDS
+from same_as.make_fixtures import STUDIES, TABLES
+from same_as.records import comparable, insist_same, read_csv, read_trials
+from same_as.trees import in_both, side_by_side
+
+NAMES = [study.name for study in FIXTURES]
+BASELINE, GIVEN, OWN = "baseline", "head, the baseline's records", "head, its own records"
+OF_HEAD = [GIVEN] * READS_BASELINE_RECORDS + [OWN] * READS_BASELINE_JOURNALS
+
+
+def judge(tree, name, store):
+    """The numbers behind the verdict on an experiment, in a store that holds it."""
+    return numbers(tree, "--experiment", name, "--tracking-uri", store)
+
+
+def numbers(tree, *options):
+    """What ``decide --json`` says of trials and arms."""
+    verdict = json.loads(tree.fnostab("decide", *options, "--json"))
+    kept = {part: [{key: row[key] for key in keys} for row in verdict[part]] for part, keys in NUMBERS.items()}
+    return comparable("decide", kept, of_baseline=tree.name == BASELINE)
+
+
+def export(tree, name, store):
+    """The rows of an experiment's export."""
+    table = tree.work / f"{name}.csv"
+    tree.fnostab("export", table, "--experiment", name, "--tracking-uri", store)
+    rows = [{column: row[column] for column in EXPORTED} for row in read_csv(table)]
+    return comparable("export", rows, of_baseline=tree.name == BASELINE)
+
+
+# Of a study that each tree has run
+
+
+@pytest.fixture(scope="module")
+def of_lockstep(trees, in_lockstep):
+    """(baseline, head): numbers and export."""
+
+    def both(tree):
+        store = tree.store_of("runs", LOCKSTEP)
+        return judge(tree, LOCKSTEP.name, store), export(tree, LOCKSTEP.name, store)
+
+    return in_both(trees, both)
+
+
+def test_same_numbers_of_what_each_has_trained(of_lockstep):
+    (baseline, _), (head, _) = of_lockstep
+    assert {arm["n_failed"] for arm in baseline["arms"]} == {1, 2}
+    insist_same(baseline, head)
+
+
+def test_same_export_of_what_each_has_trained(of_lockstep):
+    (_, baseline), (_, head) = of_lockstep
+    assert len(baseline) == LOCKSTEP.count
+    insist_same(baseline, head)
+
+
+# Of the fixtures' studies
+
+
+def test_the_fixtures_are_there():
+    assert len(list(TABLES.glob("*.csv"))) == 3
+    for study in FIXTURES:
+        assert len(read_trials(STUDIES / study.name, of_baseline=True)) == study.count
+
+
+@pytest.fixture(scope="module")
+def own_records(trees):
+    """Folder of the fixtures' studies with records that head wrote, but the fixtures' journals."""
+    _, head = trees
+    for folder in side_by_side([partial(head.records, study) for study in FIXTURES]):
+        given = read_trials(STUDIES / folder.name, of_baseline=True)
+        own = read_trials(folder, of_baseline=False)
+        assert sorted(own) == sorted(given)
+        for key, trial in own.items():
+            shutil.copy(given[key].folder / "journal.jsonl", trial.folder / "journal.jsonl")
+            (trial.folder / "upload.json").unlink(missing_ok=True)
+            shutil.rmtree(trial.folder / "artifacts", ignore_errors=True)
+    return head.work / "records"
+
+
+@pytest.fixture(scope="module")
+def judged(request, trees, given):
+    """Numbers by study, and the export of the first: a function of the reader, which fails if reading failed."""
+    baseline, head = trees
+    readers = {BASELINE: (baseline, given[0]), GIVEN: (head, given[1])}
+    if OWN in OF_HEAD:
+        readers[OWN] = (head, request.getfixturevalue("own_records"))
+    who = [BASELINE, *OF_HEAD]
+    found = dict(zip(who, side_by_side([partial(_judge_all, *readers[reader]) for reader in who]), strict=True))
+
+    def of(reader):
+        if isinstance(found[reader], AssertionError):
+            raise found[reader]
+        return found[reader]
+
+    return of
+
+
+def _judge_all(tree, folder):
+    store = f"sqlite:///{tree.work}/{folder.name}-read.db"
+    try:
+        tree.fnostab("sync", folder, "--tracking-uri", store)
+        return {"export": export(tree, NAMES[0], store)} | {name: judge(tree, name, store) for name in NAMES}
+    except AssertionError as error:  # one that can't read leaves the others to be compared
+        return error
+
+
+def test_there_is_something_to_judge(judged):
+    decided = judged(BASELINE)[NAMES[0]]
+    outcomes = {trial["outcome"] for trial in decided["trials"]}
+    assert outcomes == {"converged", "collapsed", "exploded", "nonfinite", "stagnated"}
+    assert len(judged(BASELINE)["export"]) == len(decided["trials"])
+
+
+@pytest.mark.parametrize("reader", OF_HEAD)
+@pytest.mark.parametrize("name", [*NAMES, "export"])
+def test_same_numbers_and_export_of_a_study(judged, reader, name):
+    insist_same(judged(BASELINE)[name], judged(reader)[name])
+
+
+# Of tables
+
+
+@pytest.fixture(scope="module")
+def of_tables(trees):
+    """(baseline, head): the numbers of each table."""
+
+    def judge_tables(tree):
+        return {path.stem: numbers(tree, "--table", path) for path in sorted(TABLES.glob("*.csv"))}
+
+    return in_both(trees, judge_tables)
+
+
+@pytest.mark.parametrize("table", sorted(path.stem for path in TABLES.glob("*.csv")))
+def test_same_numbers_of_a_table(of_tables, table):
+    baseline, head = of_tables
+    assert baseline[table]["trials"]
+    insist_same(baseline[table], head[table])
+
+
+def test_same_p_of_failures_where_two_arms_are_tested_and_no_trial_is_without_an_outcome(trees):
+    def failures(tree):
+        found = json.loads(tree.fnostab("decide", "--table", TABLES / "silver.csv", "--json"))["criteria"]
+        return [{key: c[key] for key in OF_FAILURES} for c in found if c["name"] == "fewer_failures"]
+
+    baseline, head = in_both(trees, failures)
+    tested = [one for one in baseline if one["test"]]
+    assert len(tested) == 2
+    insist_same(tested, [one for one in head if one["test"]])
