@@ -1,4 +1,4 @@
-"""What depth costs: parameters, memory and step time of 4 to 16 blocks, beside the reference's layout.
+"""Cost of depth: parameters, memory and step time of 4 to 16 blocks, beside the reference's layout.
 
     python -m benchmarks.depth [--blocks 4,6,8,12,16] [--markdown docs/depth.md]      # about fifteen minutes
     python -m benchmarks.depth --trial                                                # a whole trial of 8 blocks

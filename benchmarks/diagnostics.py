@@ -1,4 +1,4 @@
-"""What recording every block's state costs: a validation batch with and without it, and its share of an epoch.
+"""Cost of recording every block's state: a validation batch with and without it, and its share of an epoch.
 
     python -m benchmarks.diagnostics            # full size: about two minutes on one core
     python -m benchmarks.diagnostics --small    # the small profile's network

@@ -1,4 +1,4 @@
-"""What has to be true of a study after whatever befell it: journals and database agree, and nothing runs.
+"""Checks of a study after a fault: journals and database agree, and nothing runs any more.
 
 The database is read as it is, row by row, so that what MLflow hides is seen too.
 """

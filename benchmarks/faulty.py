@@ -1,4 +1,4 @@
-"""What `benchmarks.faults` breaks: a network, and a command line, that a fault befalls once, at a chosen moment.
+"""A network and a command line in which one fault happens, once, at a chosen moment, for `benchmarks.faults`.
 
 The network is `hybrid` in all but its ``options``: ``fault`` and ``moment``. As a program, ``python -m faulty
 run ...`` is ``python -m fnostab run ...`` with one call to MLflow wrapped; FAULT and FAULT_MOMENT in the environment

@@ -1,4 +1,4 @@
-"""What a recorded step costs, with loss, gradient norm and learning rate, and what the start of a trial adds.
+"""Cost of a recorded step (loss, gradient norm, learning rate), and of the start of a trial's recorder.
 
 python -m benchmarks.recorder             # a few seconds
 """

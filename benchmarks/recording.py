@@ -1,4 +1,4 @@
-"""What watching costs: step time at full size with and without monitor and black box, and the journal's fsync.
+"""Cost of monitoring: step time at full size with and without monitor and black box, and the journal's fsync.
 
     python -m benchmarks.recording            # about three minutes on one core
     python -m benchmarks.recording --small    # the small profile's network

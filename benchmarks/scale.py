@@ -1,4 +1,4 @@
-"""What a study costs the store: rows, bytes and seconds for a few trials of the full size, and for a thousand.
+"""Cost of a study for the store: rows, bytes and seconds for a few full-size trials, and for a thousand.
 
     python -m benchmarks.scale [--stores postgresql,sqlite] [--trials 6] [--markdown docs/scale.md]
 

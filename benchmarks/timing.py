@@ -1,4 +1,4 @@
-"""What the benchmarks share: works that take turns, processes of their own, rows, tables, marked sections.
+"""Shared parts of the benchmarks: work timed in turns, separate processes, rows, tables, marked sections of pages.
 
 What a subject found is a list of rows:
 

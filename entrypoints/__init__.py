@@ -1,1 +1,1 @@
-"""What MLproject starts."""
+"""Modules that MLproject starts."""

@@ -1,4 +1,4 @@
-"""What tests of several folders use: an empty MLflow database, and the command line as a user calls it."""
+"""Fixtures of several folders: an empty MLflow database, and the command line as a user calls it."""
 
 import os
 import shutil

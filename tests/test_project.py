@@ -1,4 +1,4 @@
-"""What holds for the project as a whole: who imports whom, what is installed, what is started."""
+"""Rules of the project as a whole: who imports whom, what is installed and started, how files begin."""
 
 import ast
 import re
@@ -265,3 +265,12 @@ def test_no_file_says_where_packages_come_from(tracked):
 def test_git_leaves_out_what_a_run_writes(tracked, path):
     answer = subprocess.run(["git", "check-ignore", "--no-index", "--quiet", path], cwd=ROOT, check=False)
     assert answer.returncode == 0
+
+
+def test_a_module_docstring_says_what_is_in_the_file():
+    """An imperative or a noun phrase: "Ask Slurm for ...", not "What Slurm says of ..."."""
+    rooms = ("fnostab", "entrypoints", "benchmarks", "tests")
+    paths = {path for room in rooms for path in (ROOT / room).rglob("*.py")} - set((ROOT / "tests/same_as").iterdir())
+    first = {path.relative_to(ROOT): ast.get_docstring(ast.parse(path.read_text())) or "" for path in paths}
+    assert [str(name) for name, text in first.items() if text.startswith("What")] == []
+    assert [str(name) for name, text in first.items() if name.parts[0] == "fnostab" and not text] == []

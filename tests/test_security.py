@@ -1,4 +1,4 @@
-"""What docs/security.md promises, threat by threat."""
+"""The promises of docs/security.md, threat by threat."""
 
 import ast
 import csv

@@ -1,4 +1,4 @@
-"""What makes the host wait for a device, counted on any device."""
+"""Count the calls that make the host wait for a device, on any device."""
 
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -26,16 +26,16 @@ def load_after(
     tracking_uri: str | None,
     console: Console,
 ) -> tuple[Study, list[str]]:
-    """The study that the newest verdict on an experiment leads to, and the arms of it that deserve to be run.
+    """Load the study that the newest verdict on an experiment asks for, and choose its arms.
 
     Args:
         experiment: name of Stage A's experiment.
         study: name or file of the deep study.
-        profile: "auto" or that of Stage A.
-        epochs: of every trial; None for what the settings say.
+        profile: profile of Stage A, or "auto".
+        epochs: epochs of every trial; None for the setting's own.
         overrides: dotted settings that win over everything else.
-        tracking_uri: of MLflow.
-        console: to say on which verdict the study rests.
+        tracking_uri: address of the MLflow store.
+        console: shows the verdict that the study rests on.
 
     Raises:
         LaunchError: the verdict asks for something else first.

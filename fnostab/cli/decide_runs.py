@@ -25,7 +25,7 @@ def read_runs_file(path: Path) -> RunsFile:
     """Read the file that maps runs to trials.
 
     Raises:
-        ConfigError: it can't be read, or is none.
+        ConfigError: the file can't be read, or has another form.
     """
     from fnostab.decision.external import RunsFile
 
@@ -47,7 +47,7 @@ def read_runs_file(path: Path) -> RunsFile:
 
 
 def case_of_runs(path: Path, tracking_uri: str | None = None) -> Case:
-    """Judge the runs that a file describes. Nothing of theirs is written.
+    """Judge the runs that a file describes; nothing is written to them.
 
     Raises:
         FnostabError: the file, the table or the store can't be read, or runs can't be told apart.

@@ -19,7 +19,7 @@ DEFAULT_STUDIES = {"a": "stage_a", "b": "stage_b"}  # whose arms these are
 
 
 def case_of_table(path: Path, study_name: str | None = None) -> Case:
-    """Judge a table: by its own study, the one named, or else by arms called control, arch_fix and opt_fix.
+    """Judge a table by the study named, else by its own columns, else by arms called control, arch_fix and opt_fix.
 
     Raises:
         FnostabError: the table or the study can't be read, or control has no trial.

@@ -1,4 +1,4 @@
-"""``fnostab doctor``: is all as it should be?"""
+"""``fnostab doctor``: check the installation, the machine and the records."""
 
 from itertools import chain
 from pathlib import Path
@@ -15,9 +15,9 @@ STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 @TRACKING_URI
 @click.pass_context
 def command(context: click.Context, /, output: Path, tracking_uri: str | None) -> None:
-    """Check this installation, this machine and the records, and say what mends what is wrong.
+    """Check this installation, this machine and the records, and say how to mend each fault.
 
-    One line a check. Writes a scratch run and deletes it again. The exit status is 1 if something failed.
+    One line a check. It writes a scratch run and deletes it again. The exit status is 1 if something failed.
     """
     from rich.console import Console
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""``fnostab estimate``: what memory and time a study takes."""
+"""``fnostab estimate``: memory and time of a study."""
 
 from __future__ import annotations
 

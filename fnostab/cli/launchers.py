@@ -1,4 +1,4 @@
-"""What runs the trials of a study, as the command line says it."""
+"""Choose the launcher of a study's trials from the command line's options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["make_launcher"]
 
 
 def make_launcher(name: str, cluster: str | None, jobs: int | None) -> SlurmLauncher | None:
-    """The launcher that the options ask for; None for processes of this machine.
+    """Make the launcher that the options name; None for processes of this machine.
 
     Raises:
         FnostabError: the cluster file is not accepted, or there is no such cluster.

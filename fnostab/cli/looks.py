@@ -24,9 +24,9 @@ def run_in_looks(looks: Sequence[int], *, console: Console, **options: Any) -> S
     The study is recorded with the alpha of a look, so that `fnostab decide` keeps the error over all looks too.
 
     Args:
-        looks: seeds per arm, rising.
-        console: to show progress on.
-        options: of `execute`.
+        looks: seeds per arm at each look, rising.
+        console: shows the progress.
+        options: options of `execute`.
 
     Raises:
         FnostabError: it could not be started, not all of it could be recorded, or a trial came to no result.

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are read."""
+"""Options that several commands share, and parsers of their values."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def store_to_read(tracking_uri: str | None) -> Store:
 
 
 def parse_seeds(text: str | None) -> list[int]:
-    """``"10"`` is the seeds 0 to 9; ``"0,3,5"`` those three; empty the study's own.
+    """Parse seeds: ``"10"`` is 0 to 9, ``"0,3,5"`` those three, empty text the study's own.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: the text is neither a number nor a list of them.
     """
     if not text:
         return []
@@ -85,10 +85,10 @@ def parse_seeds(text: str | None) -> list[int]:
 
 
 def parse_looks(text: str) -> list[int]:
-    """``"10,20"`` as rising numbers of seeds.
+    """Parse looks: ``"10,20"`` are rising numbers of seeds.
 
     Raises:
-        ConfigError: it is anything else.
+        ConfigError: the numbers do not rise, or the text is no list of them.
     """
     parts = [part.strip() for part in text.split(",")]
     looks = [int(part) for part in parts if part.isascii() and part.isdecimal()]
@@ -98,15 +98,15 @@ def parse_looks(text: str) -> list[int]:
 
 
 def parse_names(text: str | None) -> list[str]:
-    """``"control,arch_fix"`` as a list, each once; empty for all."""
+    """Parse names: ``"control,arch_fix"`` is a list, each name once; an empty list means all."""
     return list(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
 
 
 def parse_settings(assignments: tuple[str, ...]) -> dict[str, Any]:
-    """``("model.fno_blocks=8",)`` as a dict; values are read as in YAML.
+    """Parse settings as ``("model.fno_blocks=8",)`` into a dict; values are read as YAML.
 
     Raises:
-        ConfigError: one has no ``=``, or a value that is not YAML.
+        ConfigError: a setting has no ``=``, or a value that is not YAML.
     """
     settings = {}
     for assignment in assignments:
@@ -118,10 +118,10 @@ def parse_settings(assignments: tuple[str, ...]) -> dict[str, Any]:
 
 
 def positive(name: str, text: str | None) -> int | None:
-    """``text`` as a whole number from 1; None if it is empty, as a parameter of MLproject may be.
+    """Parse ``text`` as an integer of at least 1; None if it is empty, as a parameter of MLproject may be.
 
     Raises:
-        ConfigError: it is anything else.
+        ConfigError: the text is anything else.
     """
     if not text:
         return None

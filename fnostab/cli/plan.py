@@ -1,4 +1,4 @@
-"""``fnostab plan``: how many seeds a study takes."""
+"""``fnostab plan``: number of seeds that a study needs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TOOTH = 10  # seeds beyond the answer among which a dip of the saw-tooth is look
 @click.option("--margin", default=1.1, show_default=True, help="For losses: ratio to show the arm to be below.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def command(as_json: bool, **options: Any) -> None:
-    """Say how many seeds per arm show what a study is to show, before it is run.
+    """Say, before a study is run, how many seeds per arm it needs to show an effect.
 
     Failure rates are planned exactly for one-sided Boschloo, losses by Noether's formula for Mann-Whitney. A ratio
     of 1 with a margin of 1.1 plans for `loss_within_10pct`, a ratio of 0.8 with a margin of 1 for `better_loss`.
@@ -57,10 +57,10 @@ def plan(
     ratio: float,
     margin: float,
 ) -> dict[str, Any]:
-    """The answer, JSON-ready; see `command` for the arguments.
+    """Compute the plan, JSON-ready; see `command` for the arguments.
 
     Raises:
-        ConfigError: one of them is out of range.
+        ConfigError: an argument is out of range.
     """
     from fnostab.stats.design import boschloo_power, seeds_for_loss_ratio, seeds_for_rates
 

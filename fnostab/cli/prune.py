@@ -1,4 +1,4 @@
-"""``fnostab prune``: less of what is old."""
+"""``fnostab prune``: shrink the records of old trials."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def command(
 
 
 def _time_ms(text: str) -> int:
-    """A date, or a number of days ago, as Unix milliseconds."""
+    """Parse a date, or a number of days before now, into Unix milliseconds."""
     days = text.removesuffix("d")
     try:
         then = datetime.now() - timedelta(int(days)) if days.isdecimal() else datetime.fromisoformat(text)

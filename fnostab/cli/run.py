@@ -94,13 +94,13 @@ def command(
 def run_and_report(
     *, decide: bool = False, sequential: str | None = None, dry_run: bool = False, **options: Any
 ) -> None:
-    """Run a study or a part of it, print the verdict if asked, and say where to look.
+    """Run a study or a part of it, print the verdict if asked, and name the next commands.
 
     Args:
         decide: print the verdict.
         sequential: seeds per arm at which to look, as in "10,20".
         dry_run: only show what would be started.
-        options: of `execute`.
+        options: options of `execute`.
 
     Raises:
         FnostabError: it could not be started, not all of it could be recorded, or a trial came to no result.
@@ -222,7 +222,7 @@ def _resolve(
     from_experiment: str | None = None,
     live: bool = False,
 ) -> tuple[Study, list[str], Launcher | None]:
-    """The study as the command line names it, its arms that are to be run (empty for all), and what runs them."""
+    """Resolve the command line into a study, the arms to run (empty for all), and the launcher that runs them."""
     from fnostab.study.study import load_study
 
     on_cluster = make_launcher(launcher, cluster, jobs)
@@ -254,7 +254,7 @@ def _resolve(
 
 
 def _load(study: Study, console: Console) -> Callable[..., StudyRun]:
-    """`run_study`, with all that it needs imported: that takes seconds, in which something should be said."""
+    """Import `run_study`; this takes seconds, so a line is shown meanwhile."""
     modules = study.resources.preloads
     console.print(f"loading {'torch and ' if modules else ''}MLflow ...", end=" ")
     started = time.monotonic()
@@ -268,7 +268,7 @@ def _load(study: Study, console: Console) -> Callable[..., StudyRun]:
 
 
 def insist_on_results(result: StudyRun) -> None:
-    """Raise LaunchError if a trial has no outcome, or one that is tried again."""
+    """Raise LaunchError if a trial has no outcome, or one after which it is tried again."""
     from fnostab.launch.retries import ATTEMPTS
 
     missing = [trial for trial in result.trials if not trial.finished]
@@ -286,7 +286,7 @@ def insist_on_results(result: StudyRun) -> None:
 
 
 def as_assignments(extra: list[str]) -> list[str]:
-    """``--lr 0.1`` or ``--set.lr 0.1``, as `mlflow run -P` hands on what MLproject does not declare."""
+    """Turn ``--lr 0.1`` or ``--set.lr 0.1`` into assignments; `mlflow run -P` passes undeclared parameters so."""
     assignments = []
     rest = iter(extra)
     for option in rest:

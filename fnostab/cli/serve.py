@@ -118,7 +118,7 @@ def _ensure_admin(folder: Path) -> None:
     """Make the administrator if there is none; the password comes from the environment or a prompt.
 
     Raises:
-        ConfigError: there is neither, nor anybody to ask.
+        ConfigError: no password is in the environment, and there is no terminal to ask at.
         TrackingError: the password is not accepted.
     """
     from fnostab.tracking import create_admin, needs_admin

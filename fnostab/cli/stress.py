@@ -1,4 +1,4 @@
-"""What `fnostab decide` makes of a stress study: how far each arm bears the setting that it turns."""
+"""Stress studies in `fnostab decide`: how far each arm withstands the setting that is raised."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["stress_of", "with_stress"]
 
 
 def with_stress(case: Case) -> Case:
-    """The same case with what its stress study says, in place of a verdict on arms that differ in two things."""
+    """Put a stress study's result in the place of the verdict, whose arms would differ in two settings."""
     from fnostab.decision import NextKind, NextStep
 
     study = case.studies.get("a")
@@ -26,7 +26,7 @@ def with_stress(case: Case) -> Case:
 
 
 def stress_of(stage: Stage, study: StudySpec) -> Stress:
-    """How far each arm of a stress study bears its knob."""
+    """Judge how far each arm of a stress study withstands its knob."""
     from fnostab.decision import compare_stress
 
     assert study.knob is not None

@@ -1,4 +1,4 @@
-"""``fnostab studies``: what can be run, and a study of one's own to begin with."""
+"""``fnostab studies``: list and explain studies, and write a new one to start from."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def show(study: str, profile: str) -> None:
 @command.command("new")
 @click.argument("file", type=click.Path(path_type=Path))
 def new(file: Path) -> None:
-    """Write a study to begin with into FILE, as my_study.yaml; it runs as it is."""
+    """Write a study to start from into FILE, as my_study.yaml; it runs as it is."""
     from fnostab.study.study import read_study_file
 
     if file.suffix not in (".yaml", ".yml"):

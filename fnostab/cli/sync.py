@@ -25,8 +25,9 @@ INTERVAL_S = 5.0  # between two rounds of --follow
 def command(context: click.Context, /, path: Path, follow: bool, tracking_uri: str | None) -> None:
     """Send every journal under PATH that MLflow does not hold yet; a second call sends nothing.
 
-    PATH is a trial's folder, a study's, or the whole output folder, brought from another machine too. With --follow
-    it is sent while trials write it, also by jobs on nodes without a network; a store that is away is tried again.
+    PATH is a trial's folder, a study's, or the whole output folder; it may be a copy from another machine. With
+    --follow, records are sent while trials write them, also those of jobs on nodes without a network; a store that
+    does not answer is tried again.
     """
     from fnostab.tracking import open_store, sync
 
@@ -39,7 +40,7 @@ def command(context: click.Context, /, path: Path, follow: bool, tracking_uri: s
 
 
 def _follow(path: Path, store: Store) -> SyncReport:
-    """Rounds until the end, each said if it sent something; all of them in one report."""
+    """Send in rounds until the end, print each round that sent something, and return the sum of all."""
     from fnostab.show.following import follow
     from fnostab.tracking import SyncReport
 

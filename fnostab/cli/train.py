@@ -1,4 +1,4 @@
-"""``fnostab train``: one trial."""
+"""``fnostab train``: train one trial."""
 
 import os
 import sys

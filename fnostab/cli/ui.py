@@ -1,4 +1,4 @@
-"""``fnostab ui``: the records in MLflow's own pages."""
+"""``fnostab ui``: show the records in the MLflow UI."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def command(experiment: str | None, port: int, open_page: bool, tracking_uri: st
 
 @contextlib.contextmanager
 def _served(store: Store, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """MLflow's server on a store, once it answers, with its address."""
+    """Run MLflow's server on a store; yield it with its address once it answers."""
     from fnostab.tracking import free_port, ui_command, wait_until_ready
 
     chosen = free_port(port)
@@ -99,7 +99,7 @@ def _show(store: Store, url: str, experiments: dict[str, str], open_page: bool) 
 
 
 def _open(address: str) -> None:
-    """Open a page; without a browser say so, the addresses are printed anyway."""
+    """Open a page in the browser; without one say so, since the addresses are printed anyway."""
     try:
         opened = webbrowser.open(address)
     except webbrowser.Error:

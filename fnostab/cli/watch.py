@@ -1,4 +1,4 @@
-"""``fnostab watch``: a study while it runs, from any terminal."""
+"""``fnostab watch``: show a study while it runs, from any terminal."""
 
 from __future__ import annotations
 

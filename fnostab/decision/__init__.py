@@ -1,4 +1,4 @@
-"""What compares arms: from the trials of one or two stages to an answer for every arm, and a verdict.
+"""Compare arms: from the trials of one or two stages to an answer for every arm, and a verdict.
 
 Pure: no torch, no MLflow. Each arm is compared with control within its stage by a few named criteria, on the
 observed numbers; beside each stands whether its statistical test supports it. docs/verdict.md has the rules in words.

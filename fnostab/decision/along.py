@@ -1,4 +1,4 @@
-"""From which value of a setting on training fails: what a study says whose arms differ in one number alone."""
+"""Find the value of a setting from which on training fails, in a study whose arms differ in that number alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ __all__ = ["Along", "Place", "compare_along", "values_along"]
 
 @dataclass(frozen=True)
 class Place:
-    """What became of the trials at one value of the setting."""
+    """Trials at one value of the setting."""
 
     value: float
     summary: ArmSummary
@@ -19,7 +19,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Along:
-    """Every value of ``setting``, rising."""
+    """Trials at every value of ``setting``, in rising order."""
 
     setting: str
     places: Sequence[Place]
@@ -31,7 +31,7 @@ class Along:
 
     @property
     def finding(self) -> str:
-        """What they say together, in a sentence."""
+        """The result in one sentence."""
         if self.lowest is not None:
             s = self.lowest.summary
             interval = s.failure_rate_ci
@@ -47,9 +47,9 @@ class Along:
 
 
 def values_along(arms: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, float]] | None:
-    """The setting in which alone the arms of a study differ, if it is a number, with its value in each arm.
+    """Find the one numeric setting in which the arms of a study differ, with its value in each arm.
 
-    None of any other study.
+    None if the arms differ in several settings, or in one that is no number.
     """
     settings = list(arms.values())
     names = [name for name in settings[0] if any(s.get(name) != settings[0][name] for s in settings)]
@@ -61,13 +61,13 @@ def values_along(arms: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, 
 
 
 def compare_along(stage: Stage, setting: str, values: Mapping[str, float], control: str) -> Along:
-    """Summaries of the arms of a study in which only one number differs.
+    """Summarise the arms of a study that differ in one number alone.
 
     Args:
-        stage: its trials.
-        setting: that differs.
-        values: of each arm; those without a trial are left out.
-        control: the arm that the others stand beside.
+        stage: trials of the study.
+        setting: name of the setting that differs.
+        values: its value in each arm; arms without a trial are left out.
+        control: arm that the others are compared with.
     """
     found = [Place(value, summarise(stage, arm, control)) for arm, value in values.items() if arm in stage.arms]
     return Along(setting, sorted(found, key=lambda place: place.value))

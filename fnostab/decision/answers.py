@@ -1,4 +1,4 @@
-"""The answer of an arm: what the trials of one stage say of it, as a name and a sentence."""
+"""Answer for each arm of one stage: does it help, harm, not help, or is that undecided?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ __all__ = ["Answer", "AnswerName", "Because", "harm_p", "rules_out_help", "stage
 
 
 class AnswerName(StrEnum):
-    """What is said of an arm."""
+    """Answer for an arm."""
 
     HELPS = "helps"
     AT_A_COST = "helps, at a cost"
@@ -27,7 +27,7 @@ class AnswerName(StrEnum):
 
 
 class Because(StrEnum):
-    """What an answer rests on, or what keeps it open."""
+    """Reason for an answer, or for an open one."""
 
     FAILURES = "failures"
     LOSS = "loss"  # nothing failed
@@ -38,19 +38,22 @@ class Because(StrEnum):
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer of an arm.
+    """The answer for an arm, with its evidence.
+
+    An answer is open while it is undecided.
 
     Attributes:
-        p: of the test that it rests on, after Holm; of an open one that of fewer failures.
-        rate: failures of the arm; ``control`` beside it.
-        interval: of the reduction of the failure rate, 95 %.
-        differences: of the metric, then of each measure of quality.
-        more: of an open one, what more seeds would bring; None where that can't be said.
-        fragile: whether one other outcome would change it.
-        obstacle: of an open one, in words.
-        lengths: of both, in words, where the study lets them differ and they do.
+        rate: failures of the arm.
+        control: failures of control.
+        p: p-value of the deciding test, after Holm; of an open answer, that of `fewer_failures`.
+        interval: 95 % interval of the reduction of the failure rate.
+        differences: difference from control in the metric, then in each measure of quality.
+        more: forecast of more seeds, for an open answer; None if there is none.
+        fragile: whether one other outcome would change the answer.
+        obstacle: reason in words why the two can't be compared.
+        lengths: lengths of both arms in words, if the study lets them differ and they do.
         is_ratio: whether the metric is compared by ratios.
-        supported_loss: whether a better metric is shown.
+        supported_loss: whether a better metric is shown to be no luck.
     """
 
     stage: str
@@ -72,27 +75,27 @@ class Answer:
 
     @property
     def helps(self) -> bool:
-        """Whether it helps, at a cost or not."""
+        """Whether the arm helps, at a cost or not."""
         return self.name in (AnswerName.HELPS, AnswerName.AT_A_COST)
 
     @property
     def is_no(self) -> bool:
-        """Whether it is shown not to help."""
+        """Whether the arm is shown not to help, or to harm."""
         return self.name in (AnswerName.HARMS, AnswerName.DOES_NOT_HELP)
 
     @property
     def worse(self) -> tuple[Difference, ...]:
-        """Differences beyond their margin that are shown."""
+        """Differences beyond their margin that luck is unlikely to explain."""
         return tuple(d for d in self.differences if d.beyond and d.shown)
 
 
 def stage_answers(pairs: Sequence[Pair], criteria: Sequence[Criterion], rules: Rules) -> list[Answer]:
-    """The answer of every arm of a stage but control.
+    """Answer for every arm of a stage but control.
 
     Args:
         pairs: every arm beside control.
-        criteria: of `stage_criteria` for the same pairs.
-        rules: numbers that it rests on.
+        criteria: result of `stage_criteria` for the same pairs.
+        rules: numbers that the answers rest on.
     """
     answers = _answers(pairs, criteria, rules)
     if not any(pair.pending for pair in pairs):
@@ -156,7 +159,7 @@ def _answers(pairs: Sequence[Pair], criteria: Sequence[Criterion], rules: Rules)
 
 
 def _answer(bare: Answer, pair: Pair, fewer: Criterion, lower: Criterion, harm: float, loss_harm: float) -> Answer:
-    """The first that holds, in the order of the design."""
+    """Return the first answer that holds, in the order of docs/verdict.md."""
     level = pair.rules.level
     if pair.obstacle:
         return replace(bare, because=Because.OBSTACLE, obstacle=pair.obstacle)
@@ -173,7 +176,7 @@ def _answer(bare: Answer, pair: Pair, fewer: Criterion, lower: Criterion, harm: 
 
 
 def _on_the_loss(bare: Answer, pair: Pair, lower: Criterion, loss_harm: float) -> Answer:
-    """Nothing failed."""
+    """Answer on the metric alone, since no trial failed."""
     loss, *quality = bare.differences
     bare = replace(bare, because=Because.LOSS, p=lower.p)
     if lower.supported and not any(d.beyond and d.shown for d in quality):
@@ -186,7 +189,7 @@ def _on_the_loss(bare: Answer, pair: Pair, lower: Criterion, loss_harm: float) -
 
 
 def harm_p(pair: Pair) -> float:
-    """That the arm fails more often than control, before Holm: the larger of observed and best case."""
+    """p-value for more failures than control, before Holm: the larger of observed and best case."""
     if pair.obstacle:
         return 1.0
     best = pair.best
@@ -194,13 +197,13 @@ def harm_p(pair: Pair) -> float:
 
 
 def _loss_harm_p(pair: Pair, loss: Difference) -> float:
-    """That the loss of an arm is worse than control's where nothing failed, before Holm."""
+    """p-value for a worse metric than control's where nothing failed, before Holm."""
     applies = not pair.obstacle and pair.nothing_failed and loss.beyond and loss.p_worse is not None
     return loss.p_worse if applies and loss.p_worse is not None else 1.0
 
 
 def rules_out_help(pair: Pair) -> bool:
-    """Whether a reduction of the failure rate that is worth having is excluded, and control fails often enough."""
+    """Whether a reduction by `smallest_effect` is excluded, and control fails at least that often."""
     worth = pair.rules.smallest_effect
     intervals = [newcombe_difference(each.control.rate, each.ours.rate) for each in (pair, pair.best)]
     return pair.control.rate.value >= worth and all(ci is not None and ci.high < worth for ci in intervals)

@@ -1,4 +1,4 @@
-"""What more seeds would most likely bring: how many give an answer, or why no number will do."""
+"""Forecast how many more seeds most likely give an answer, or say why no number will."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,12 +20,12 @@ Z = 1.959963984540054  # of two-sided 95 %
 
 @dataclass(frozen=True)
 class MoreSeeds:
-    """How many more seeds an arm give an answer with a chance of at least 0.8.
+    """Number of further seeds for each arm that gives an answer with a chance of at least 0.8.
 
     Attributes:
-        extra: the smallest number; None if there is none up to `MOST_SEEDS`.
-        chance: with that many, or the best chance where there is none.
-        at_double: the chance with as many seeds again.
+        extra: the smallest such number; None if there is none up to `MOST_SEEDS`.
+        chance: chance of an answer with that many, or the best chance if there is none.
+        at_double: chance of an answer if the number of seeds is doubled.
     """
 
     extra: int | None
@@ -34,7 +34,7 @@ class MoreSeeds:
 
     @property
     def is_worth_it(self) -> bool:
-        """Whether as many seeds again give an answer with a chance of 0.8."""
+        """Whether doubling the seeds gives an answer with a chance of 0.8."""
         return self.at_double >= POWER
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ def more_seeds(control: Rate, arm: Rate, *, alpha: float, smallest_effect: float
     Args:
         control: failures of control.
         arm: failures of the arm.
-        alpha: what Holm's first step leaves at the next look.
+        alpha: level of Holm's first step at the next look.
         smallest_effect: reduction of the failure rate that is worth having.
     """
     double = _chance(control, arm, max(arm.n, control.n, 1), alpha, smallest_effect)
@@ -74,7 +74,7 @@ def _chance(control: Rate, arm: Rate, extra: int, alpha: float, smallest_effect:
 
 
 def _no_help(control: Rate, arm: Rate, extra: int, smallest_effect: float) -> NDArray[np.bool_]:
-    """Tables at which Newcombe's interval excludes a reduction that is worth having: (extra + 1, extra + 1)."""
+    """Where Newcombe's interval excludes ``smallest_effect``: (extra + 1, extra + 1), by new failures of each."""
     more = np.arange(extra + 1)
     theirs, _, theirs_high = _wilson(control.failed + more, control.n + extra)
     ours, ours_low, _ = _wilson(arm.failed + more, arm.n + extra)

@@ -11,7 +11,7 @@ __all__ = ["Place", "Source", "command_of"]
 
 @dataclass(frozen=True)
 class Place:
-    """Where the trials of a stage are from: what `fnostab run` is given. Without a study no command runs them."""
+    """Study, experiment and options with which `fnostab run` runs a stage's trials; without a study no command does."""
 
     study: str | None = None
     experiment: str | None = None
@@ -20,12 +20,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Source:
-    """What was judged.
+    """Origin of the trials that were judged.
 
     Attributes:
-        places: by stage.
-        follow_up: study of Stage B; None of a study that has none.
-        again: the command that asks once more, where no command runs the trials.
+        places: how to run the trials of each stage.
+        follow_up: study of Stage B; None if the study has none.
+        again: command that judges again, if no command runs the trials.
     """
 
     places: Mapping[str, Place] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Source:
 
 
 def command_of(step: NextStep, source: Source) -> str:
-    """The command of a step; empty where there is none."""
+    """Write a step as a command line; empty if no command does it."""
     place = source.places.get(step.stage, Place())
     if step.kind is NextKind.STAGE_B:
         return _stage_b(step, source)

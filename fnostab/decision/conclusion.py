@@ -1,4 +1,4 @@
-"""The strategy's rule on the states of the criteria: which verdict a study with roles comes to, and why."""
+"""Conclude the verdict of a study with roles, and its reason, from the states of its criteria."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ IN_WORDS = {
 
 
 class VerdictName(StrEnum):
-    """What the decision logic makes of a study with roles."""
+    """Name of the verdict of a study with roles."""
 
     GOLD = "GOLD"
     SILVER = "SILVER"
@@ -31,7 +31,7 @@ class VerdictName(StrEnum):
 
 @dataclass(frozen=True)
 class Conclusion:
-    """A verdict's name, whether the tests support it, why, and the arm that it chooses."""
+    """A verdict's name, whether the tests support it, its reason, and the arm that it chooses."""
 
     name: VerdictName | None = None
     supported: bool | None = None
@@ -50,7 +50,7 @@ class _Findings:
     rules: Rules
 
     def of(self, arm: str, stage: str, names: Sequence[str]) -> list[Criterion | None]:
-        """Criteria of an arm; None for what was not run."""
+        """Criteria of an arm; None for a criterion that was not judged."""
         return [self.criteria.get((stage, arm, name)) for name in names]
 
     def ran(self, arm: str, stage: str) -> bool:
@@ -64,14 +64,14 @@ def conclude(
     answers: Sequence[Answer],
     rules: Rules,
 ) -> Conclusion:
-    """The first verdict whose conditions hold.
+    """Return the first verdict whose conditions hold.
 
     Args:
-        roles: with at least one candidate.
-        stages: by name.
-        criteria: of all stages.
-        answers: of all stages.
-        rules: numbers that it rests on.
+        roles: roles of the arms, with at least one candidate.
+        stages: stages by name.
+        criteria: criteria of all stages.
+        answers: answers of all stages.
+        rules: numbers that the verdict rests on.
     """
     found = _Findings(
         roles,
@@ -159,7 +159,7 @@ def _quality_text(found: _Findings, arm: str, stages: str) -> str:
 
 
 def _what_blocks(found: _Findings) -> str:
-    """For each candidate, what it lacks, and what of it can't be tested."""
+    """Say for each candidate which criteria it fails, and which can't be tested."""
     return "; ".join(_of_candidate(found, arm) for arm in found.roles.candidates)
 
 

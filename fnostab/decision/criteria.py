@@ -1,8 +1,8 @@
 """The criteria: an arm against control, within one stage.
 
-Each is judged twice. Its state follows from the observed numbers, and must hold as well had the trials without an
-outcome ended as badly for it as they could. Whether those numbers could be luck is the test's to say: Boschloo's
-for failure rates, Mann-Whitney's for losses, each one-sided and with Holm's correction over all arms of the stage.
+Each is judged twice. Its state follows from the observed numbers; it must also hold if the trials without an outcome
+had ended as badly for it as they could. Whether the numbers could be luck is then tested: by Boschloo's test for
+failure rates, by Mann-Whitney's for losses, one-sided, with Holm's correction over all arms of the stage.
 """
 
 import math
@@ -33,7 +33,7 @@ LOSSES = ("better_loss", "loss_within_margin")
 
 
 class State(StrEnum):
-    """What the observed numbers say of a criterion."""
+    """State of a criterion, by the observed numbers."""
 
     MET = "met"
     NOT_MET = "not_met"
@@ -41,7 +41,7 @@ class State(StrEnum):
 
     @classmethod
     def of(cls, holds: bool) -> "State":
-        """Met if it holds."""
+        """Convert a truth value: met or not met."""
         return cls.MET if holds else cls.NOT_MET
 
 
@@ -50,14 +50,14 @@ class Criterion:
     """One comparison, with its evidence.
 
     Attributes:
-        state: by the observed numbers.
+        state: state by the observed numbers.
         detail: those numbers, in words.
-        supported: whether the test supports a criterion that is met; None where none was made.
+        supported: whether a met criterion is significant; None if no test was made.
         test: name of the test.
-        p: one-sided, after Holm.
+        p: one-sided p-value, after Holm.
         effect: reduction of the failure rate, or ratio or difference of the losses (``is_ratio`` says which).
-        ci: of the effect, 95 %.
-        decides: whether verdicts may rest on it; others are only reported.
+        ci: 95 % interval of the effect.
+        decides: whether verdicts may rest on the criterion; others are only reported.
     """
 
     stage: str
@@ -109,12 +109,12 @@ def _compare_losses(pair: Pair, holds: Callable[[float, float], bool]) -> State:
 
 
 def _with_failures(tally: Tally, scale: Scale) -> list[float]:
-    """Losses of all trials: a failure is worse than any, and a success that is imputed better."""
+    """Losses of all trials: a failure counts as worse than any loss, an imputed success as better than any."""
     return [*tally.losses, *[scale.worst] * tally.failed, *[-scale.worst] * tally.guessed]
 
 
 def _middle(values: list[float]) -> float:
-    """Median; halfway between the best and the worst there is nothing, and the worse of them counts."""
+    """Median; between a best and a worst value there is no middle, so the worse one counts."""
     ordered = sorted(values)
     low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
     return high if math.isinf(low) and math.isinf(high) else (low + high) / 2
@@ -129,7 +129,7 @@ CRITERIA: Mapping[str, Callable[[Pair], State]] = {
 
 
 def state_of(name: str, pair: Pair) -> State:
-    """State of a criterion, exclusions imputed."""
+    """Judge the state of a criterion, with imputed outcomes for excluded trials."""
     if pair.obstacle:
         return State.UNTESTABLE
     judge = CRITERIA[name]
@@ -141,7 +141,7 @@ def state_of(name: str, pair: Pair) -> State:
 
 
 def why_untestable(name: str, pair: Pair) -> str:
-    """Why a criterion can't be tested, in words; empty if it can."""
+    """Reason in words why a criterion can't be tested; empty if it can."""
     if state_of(name, pair) is not State.UNTESTABLE:
         return ""
     if pair.obstacle:
@@ -158,7 +158,7 @@ def why_untestable(name: str, pair: Pair) -> str:
 
 
 def stage_criteria(pairs: Sequence[Pair], rules: Rules) -> list[Criterion]:
-    """Every criterion of every arm of a stage; Holm's family is all of its arms, and one untestable counts as p = 1."""
+    """Judge every criterion of every arm of a stage; Holm's family is all arms, an untestable one counts as p = 1."""
     found: list[Criterion] = []
     for name in CRITERIA:
         raw = [_tested(name, pair) for pair in pairs]
@@ -178,7 +178,7 @@ def _with_support(criterion: Criterion, p: float, rules: Rules) -> Criterion:
 
 
 def _tested(name: str, pair: Pair) -> Criterion:
-    """State, numbers, test and p before Holm: the larger of the observed and the worst case."""
+    """Judge a criterion, with its p before Holm: the larger of the observed and the worst case."""
     state, problem = state_of(name, pair), why_untestable(name, pair)
     detail = problem if pair.obstacle else "; ".join(filter(None, (_detail(name, pair), problem)))
     bare = Criterion(pair.stage, pair.arm, name, state, detail)
@@ -205,7 +205,7 @@ def _tested(name: str, pair: Pair) -> Criterion:
 
 
 def fewer_failures_raw_p(pair: Pair) -> float:
-    """That the arm fails less often, before Holm: the larger of the observed and the worst case."""
+    """p-value for fewer failures than control, before Holm: the larger of the observed and the worst case."""
     if pair.obstacle:
         return 1.0
     worst = pair.worst
@@ -220,7 +220,7 @@ def _all_trials_p(pair: Pair, within: bool) -> float:
 
 @lru_cache(maxsize=64)
 def _effect(scale: Scale, ours: tuple[float, ...], theirs: tuple[float, ...]) -> Effect | None:
-    """Two criteria and the answer ask for the same one."""
+    """`Scale.effect`, cached: two criteria and the answer ask for the same effect."""
     return scale.effect(ours, theirs)
 
 

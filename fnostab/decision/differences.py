@@ -1,4 +1,4 @@
-"""How the metric and the measures of quality of an arm differ from control's, over the trials that did not fail."""
+"""Compare an arm's metric and measures of quality with control's, over the trials that did not fail."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ SHOWN = 0.05  # p of a worse value, uncorrected: a cost is rather named once too
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one metric.
+    """Difference between an arm and control in one metric.
 
     Attributes:
-        text: as in 12 % higher.
+        text: difference in words, as "12 % higher".
         beyond: whether the arm's median is worse than control's by more than the margin.
         shown: whether the arm is shown to be worse.
-        p_worse: one-sided, against no difference.
-        not_compared: why not, in words; empty if it was.
+        p_worse: one-sided p-value against no difference.
+        not_compared: reason in words why the two were not compared; empty if they were.
         better: whether the arm's median is better than control's.
     """
 
@@ -36,7 +36,7 @@ class Difference:
 
 
 def differences(pair: Pair) -> tuple[Difference, ...]:
-    """Of the metric, then of each measure of quality."""
+    """Compare the metric, then each measure of quality."""
     rules = pair.rules
     found = [_difference(rules.metric, pair, pair.scale, pair.ours.losses, pair.control.losses)]
     for name, measure in rules.measures.items():

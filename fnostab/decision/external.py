@@ -1,4 +1,4 @@
-"""Runs that exist already, as trials: which part of a run is its arm, its seed, its metric, its failure.
+"""Map existing runs of any program to trials: arm, seed, metric and failure of each run.
 
 A record is one run: its values by name, as ``params.model``, ``tags.user``, ``metrics.return`` or ``columns.loss``, and
 ``status`` and ``run_id`` where they are known.
@@ -26,12 +26,12 @@ MOST_NAMED = 3  # runs in a line
 
 
 class Failed(Frozen):
-    """A run failed if any of these holds; what is left did not fail.
+    """Rule of failed runs: a run failed if any of these conditions holds, and else did not fail.
 
     Attributes:
-        nonfinite: names of values that are NaN or infinite in a run that failed.
-        above: values above which it failed.
-        below: values below which it failed.
+        nonfinite: names of values; a run failed if one of them is NaN or infinite.
+        above: bounds by name; a run failed if a value is above its bound.
+        below: bounds by name; a run failed if a value is below its bound.
     """
 
     nonfinite: str | tuple[str, ...] = ()
@@ -40,12 +40,12 @@ class Failed(Frozen):
 
     @property
     def nonfinite_names(self) -> tuple[str, ...]:
-        """As names."""
+        """``nonfinite`` as a tuple."""
         return (self.nonfinite,) if isinstance(self.nonfinite, str) else self.nonfinite
 
 
 class RunsFile(Frozen):
-    """How runs map to trials: what ``fnostab decide --runs FILE.yaml`` reads."""
+    """Mapping of runs to trials, as ``fnostab decide --runs FILE.yaml`` reads it."""
 
     table: str | None = None  # a CSV file; without it, MLflow
     experiments: str | tuple[str, ...] = ()  # of MLflow
@@ -65,7 +65,7 @@ class RunsFile(Frozen):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name of a value that is asked for."""
+        """Names of all values that the mapping uses."""
         failed = self.failed or Failed()
         given = [self.arm, self.seed, self.metric, *([self.steps] if self.steps else []), *self.measures]
         return tuple(dict.fromkeys([*given, *failed.nonfinite_names, *failed.above, *failed.below, *self.excluded]))
@@ -73,12 +73,12 @@ class RunsFile(Frozen):
 
 @dataclass(frozen=True)
 class ExternalRuns:
-    """Trials of runs, with the attributes of a study that the answer needs.
+    """Trials made from runs, with the attributes of a study that the answer needs.
 
     Attributes:
         stage: the trials.
-        lines: what is to be said of the runs: how many there are, and which took no part.
-        failure_judged: whether the file says when a run failed.
+        lines: lines to print: how many runs there are, and which took no part.
+        failure_judged: whether the file has a rule of failed runs.
     """
 
     stage: Stage
@@ -101,7 +101,7 @@ def trials_of(records: Iterable[Record], file: RunsFile) -> ExternalRuns:
     """Map runs to trials.
 
     Raises:
-        DecisionError: a name that no run has, an arm and a seed that two runs share, or a value of the wrong kind.
+        DecisionError: no run has a name that the file uses, two runs share arm and seed, or a value has a wrong type.
     """
     runs = list(records)
     _check_names(runs, file)
@@ -167,7 +167,7 @@ def _row(run: Record, arm: str, seed: int, file: RunsFile, label: str) -> TrialR
 
 
 def _outcome(run: Record, value: float | None, file: RunsFile, label: str) -> Outcome:
-    """A failure that was observed wins over what ended the run."""
+    """Judge a run; an observed failure wins over the way it ended."""
     failed = file.failed or Failed()
     values = {n: _number(run.get(n), n, label) for n in (*failed.nonfinite_names, *failed.above, *failed.below)}
     watched = [value, *(values[name] for name in failed.nonfinite_names)]

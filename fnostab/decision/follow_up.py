@@ -1,4 +1,4 @@
-"""Which kind of study comes after a verdict of a study with roles."""
+"""Choose the kind of study that follows the verdict of a study with roles."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +12,7 @@ __all__ = ["FollowUp", "follow_up"]
 
 @dataclass(frozen=True)
 class FollowUp:
-    """What to study next, with the arms that it needs, and why; no arms: all of them.
+    """The next study: its kind, its arms (empty for all) and the reason.
 
     Attributes:
         kind: Stage B; another remedy, since nothing helps there; or a depth at which control fails.
@@ -24,7 +24,7 @@ class FollowUp:
 
 
 def follow_up(verdict: Verdict, roles: Roles) -> FollowUp | None:
-    """The study that comes after a verdict on Stage A, or on both stages; None if the chain ends with it."""
+    """Choose the study after a verdict on Stage A or on both stages; None if the chain ends here."""
     if verdict.stage_b:
         first = f"{verdict.winner} won Stage A" if verdict.winner else "Stage A leaves it open"
         why = f"{first}; arms that are not out: {', '.join(verdict.stage_b)}"
@@ -39,6 +39,6 @@ def follow_up(verdict: Verdict, roles: Roles) -> FollowUp | None:
 
 
 def _fails_deep(verdict: Verdict, roles: Roles, arm: str) -> bool:
-    """Whether an arm fails one of the criteria of its part in Stage B."""
+    """Whether an arm does not meet a criterion of its role in Stage B."""
     of_arm = [c for c in verdict.criteria if (c.stage, c.arm) == ("b", arm) and c.name in roles.criteria(arm, "b")]
     return any(c.state is State.NOT_MET for c in of_arm)

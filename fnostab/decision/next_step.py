@@ -1,4 +1,4 @@
-"""What to do next: one step, as data from which a command can be made."""
+"""Choose the next step after a verdict: one step, as data from which a command is made."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Pairs = Mapping[str, Sequence[Pair]]
 
 
 class NextKind(StrEnum):
-    """What kind of step."""
+    """Kind of a next step."""
 
     WAIT = "wait"
     RERUN = "rerun"
@@ -32,13 +32,13 @@ class NextKind(StrEnum):
 
 @dataclass(frozen=True)
 class NextStep:
-    """A step.
+    """The next step.
 
     Attributes:
-        text: in words.
-        stage: that it is about.
-        arms: to run.
-        seeds: how many an arm should have then.
+        text: the step in words.
+        stage: stage that it is about.
+        arms: arms to run.
+        seeds: number of seeds that each arm should have afterwards.
         retry_oom: whether trials that ran out of memory are to be run again.
     """
 
@@ -53,13 +53,13 @@ class NextStep:
 def next_step(
     roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, answers: Sequence[Answer], conclusion: Conclusion
 ) -> NextStep:
-    """The first that applies.
+    """Return the first step that applies.
 
     Args:
-        roles: of the study.
-        stages: by name.
-        pairs: of each stage.
-        answers: of all stages.
+        roles: roles of the study.
+        stages: stages by name.
+        pairs: pairs of each stage.
+        answers: answers of all stages.
         conclusion: the verdict; without a name for a study without roles.
     """
     return (
@@ -142,7 +142,7 @@ def _final(conclusion: Conclusion, stages: Mapping[str, Stage]) -> NextStep | No
 def _more_seeds(
     roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer], conclusion: Conclusion
 ) -> NextStep | None:
-    """Where an arm is undecided, and as many seeds again most likely give an answer."""
+    """Double the seeds, if an arm is undecided and that most likely gives an answer; else None."""
     if conclusion.supported:
         return None
     wanted = roles.candidates or tuple(a.arm for a in answers)
@@ -159,7 +159,7 @@ def _more_seeds(
 
 
 def stage_b_step(roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, conclusion: Conclusion) -> NextStep | None:
-    """Stage B with control and the candidates that are not out; None if all that deserve it were run there."""
+    """Run Stage B with control and the candidates still in question; None if all of them were run there."""
     if not roles.candidates:
         return None
     out = {

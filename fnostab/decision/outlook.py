@@ -1,4 +1,4 @@
-"""How firm an answer stands: whether one other outcome would change it, and what more seeds would bring."""
+"""Robustness of answers: whether one other outcome would change them, and what more seeds would bring."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,11 +13,11 @@ __all__ = ["with_outlook"]
 
 
 def with_outlook(answers: Sequence[Answer], pairs: Sequence[Pair]) -> list[Answer]:
-    """The same answers with ``fragile``, and with ``more`` where they are open.
+    """Fill in ``fragile`` of every answer, and ``more`` of open ones.
 
     Args:
-        answers: of one stage.
-        pairs: that they are about, in the same order.
+        answers: answers of one stage.
+        pairs: their pairs, in the same order.
     """
     found = []
     for place, (answer, pair) in enumerate(zip(answers, pairs, strict=True)):

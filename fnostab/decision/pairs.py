@@ -1,4 +1,4 @@
-"""An arm beside control, within one stage: all that a comparison of the two needs."""
+"""Pair of an arm and control within one stage: all that a comparison of the two needs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,9 +17,9 @@ class Pair:
     """An arm and control.
 
     Attributes:
-        scale: of the metric.
-        repeats: whether these are Stage A's trials again, and so no evidence of their own.
-        family: how many arms of the stage are compared with control.
+        scale: scale on which the metric is compared.
+        repeats: whether the trials are those of Stage A again, and so no new evidence.
+        family: number of arms of the stage that are compared with control.
     """
 
     stage: str
@@ -34,17 +34,17 @@ class Pair:
 
     @property
     def worst(self) -> "Pair":
-        """As if the arm's pending trials had failed and control's succeeded."""
+        """The pair if the arm's pending trials had failed and control's had succeeded."""
         return replace(self, control=self.control.had_succeeded(), ours=self.ours.had_failed())
 
     @property
     def best(self) -> "Pair":
-        """The reverse."""
+        """The pair if the arm's pending trials had succeeded and control's had failed."""
         return replace(self, control=self.control.had_failed(), ours=self.ours.had_succeeded())
 
     @property
     def pending(self) -> int:
-        """Trials of either without a training outcome."""
+        """Number of trials of both without a training outcome."""
         return self.control.pending + self.ours.pending
 
     @property
@@ -54,7 +54,7 @@ class Pair:
 
     @property
     def obstacle(self) -> str:
-        """Why the two can't be compared at all, in words; empty if they can."""
+        """Reason in words why the two can't be compared at all; empty if they can."""
         n, name = min((self.ours.n, self.arm), (self.control.n, self.control_arm))
         if n < self.rules.least_trials:
             whose = "" if self.ours.n == self.control.n else f" of {name}"
@@ -68,7 +68,7 @@ class Pair:
 
     @property
     def lengths_text(self) -> str:
-        """Both lengths, where the study lets them differ and they do."""
+        """Lengths of both in words, if the study lets them differ and they do; else empty."""
         return f"{self.ours.steps:g} steps against {self.control.steps:g}" if self._lengths_differ else ""
 
     @property
@@ -78,7 +78,7 @@ class Pair:
 
 
 def pairs_of(stage: Stage, control: str, rules: Rules, repeats: Mapping[str, bool] | None = None) -> Sequence[Pair]:
-    """Every arm of a stage that has a trial, beside control."""
+    """Pair every arm of a stage that has a trial with control."""
     scale, tally = Scale.of(stage, rules), Tally.of(stage, control)
     arms = [arm for arm in stage.arms if arm != control]
     return [

@@ -1,4 +1,4 @@
-"""What Stage B reports of each arm beside its criteria: bounded gradients, and Stage A's quality."""
+"""Criteria of Stage B that decide nothing: bounded gradients, and the quality reached in Stage A."""
 
 from collections.abc import Iterable, Mapping
 
@@ -12,7 +12,7 @@ __all__ = ["deep_reports"]
 def deep_reports(
     stage_b: Stage, in_a: Mapping[str, ArmSummary], in_b: Mapping[str, ArmSummary], rules: Rules
 ) -> Iterable[Criterion]:
-    """Criteria of each arm of Stage B on which no verdict rests."""
+    """Judge the criteria of each arm of Stage B that are reported and decide nothing."""
     for name, b in in_b.items():
         ratios = [t.grad_ratio for t in stage_b.arm(name) if t.counts and t.grad_ratio is not None]
         bounded = sum(ratio <= rules.grad_bound for ratio in ratios)

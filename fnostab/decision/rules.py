@@ -1,4 +1,4 @@
-"""Who is compared with whom, by which numbers."""
+"""Roles of arms, and the numbers that a decision rests on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,10 +17,10 @@ SHRINKS = 4  # times, what is left of alpha at each look that was not planned
 
 @dataclass(frozen=True)
 class Roles:
-    """Which arms play which part. A candidate that a study does not have is None.
+    """Roles of the arms. A candidate that a study does not have is None.
 
     Raises:
-        DecisionError: one arm is given two parts.
+        DecisionError: one arm has two roles.
     """
 
     control: str
@@ -34,7 +34,7 @@ class Roles:
 
     @classmethod
     def of(cls, study: Any) -> "Roles":
-        """The roles of anything with the ``control`` and ``roles`` of a `StudySpec`."""
+        """Take the roles from an object with the attributes ``control`` and ``roles`` of a `StudySpec`."""
         return cls(study.control, study.roles.get("architecture"), study.roles.get("clipping"))
 
     @property
@@ -54,19 +54,19 @@ class Rules:
     """Numbers that a decision rests on.
 
     Attributes:
-        alpha: of every family of tests, one-sided, at the first look.
-        metric: its name in sentences.
+        alpha: level of every family of tests, one-sided, at the first look.
+        metric: name of the metric in sentences.
         higher_is_better: direction of the metric.
         margin: by how much the metric may be worse and still count as no worse: a share where lower is better and
             all values are above 0, else in its units; None if the study names none.
-        measures: of quality, by name.
-        smallest_effect: reduction of the failure rate that is worth having.
+        measures: measures of quality, by name.
+        smallest_effect: smallest reduction of the failure rate that is worth having.
         free_lengths: whether arms may run different numbers of steps.
-        look: 1 for the first verdict on the study, k if k - 1 were recorded on fewer seeds.
-        looks_planned: whether alpha is that of each of several planned looks, and does not shrink.
-        failure_judged: whether it was judged at all which trials failed.
-        least_trials: training outcomes of control and of an arm below which nothing is tested.
-        grad_bound: p99 over median of the gradient norm in the last half of a run.
+        look: number of this look: 1, plus the verdicts recorded on fewer seeds.
+        looks_planned: whether alpha is already that of one of several planned looks, and does not shrink.
+        failure_judged: whether failures of trials were judged at all.
+        least_trials: smallest number of training outcomes, of control and of an arm, that is tested.
+        grad_bound: largest ratio of p99 to median of the gradient norm, in the last half of a run, that is bounded.
     """
 
     alpha: float = 0.05
@@ -84,9 +84,9 @@ class Rules:
 
     @classmethod
     def of(cls, study: Any, *, look: int | None = None, looks_planned: bool | None = None) -> "Rules":
-        """The rules of anything with the attributes of a `StudySpec`.
+        """Take the rules from an object with the attributes of a `StudySpec`.
 
-        Its looks were planned if it says so: by ``looks``, the seeds at each, or by ``looks_planned`` of a table.
+        Looks are planned if the study has ``looks`` (the seeds at each), or a table ``looks_planned``.
         """
         known_look = getattr(study, "look", 1)
         known_plan = getattr(study, "looks_planned", False) or bool(getattr(study, "looks", ()))

@@ -1,4 +1,4 @@
-"""On which scale values are compared: as ratios where lower is better and all are above 0, else as differences."""
+"""Compare values on a scale: as ratios where lower is better and all are above 0, else as differences."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ ROUNDING = 1e-9  # relative
 
 @dataclass(frozen=True)
 class Effect:
-    """Typical ratio of the arm's values to control's, or difference, with a 95 % interval where there is one."""
+    """Typical ratio of the arm's values to control's, or their difference, with its 95 % interval if there is one."""
 
     value: float
     interval: Interval | None
@@ -25,12 +25,12 @@ class Effect:
 
 @dataclass(frozen=True)
 class Scale:
-    """How values of a metric or of a measure of quality compare.
+    """Scale of a metric or of a measure of quality.
 
     Attributes:
         higher_is_better: direction.
-        is_ratio: whether values compare by ratios.
-        margin: by how much a value may be worse: a share of control's, or in the values' units; None if not said.
+        is_ratio: whether values are compared by ratios.
+        margin: by how much a value may be worse: a share of control's, or in the values' units; None if not given.
     """
 
     higher_is_better: bool
@@ -39,7 +39,7 @@ class Scale:
 
     @classmethod
     def of(cls, stage: Stage, rules: Rules) -> "Scale":
-        """That of the metric, from the successes of a stage."""
+        """Choose the metric's scale from the successes of a stage."""
         losses = (t.loss for t in stage.trials if t.outcome is Outcome.CONVERGED and t.loss is not None)
         return cls(rules.higher_is_better, not rules.higher_is_better and all(x > 0 for x in losses), rules.margin)
 
@@ -60,12 +60,12 @@ class Scale:
         return theirs - margin if self.higher_is_better else theirs + margin
 
     def p_better(self, ours: Sequence[float], theirs: Sequence[float], *, within: bool = False) -> float:
-        """One-sided Mann-Whitney test that values are better than control's, or no worse by more than the margin.
+        """One-sided Mann-Whitney p-value: values are better than control's, or no worse by more than the margin.
 
         Args:
-            ours: values of the arm; of a failure, `worst`.
-            theirs: control's.
-            within: whether the margin is granted.
+            ours: values of the arm, (n,); `worst` for a failure.
+            theirs: values of control, (m,).
+            within: grant the margin to the arm.
         """
         sign = -1 if self.higher_is_better else 1
         arm, control = ([sign * value for value in values] for values in (ours, theirs))
@@ -76,11 +76,11 @@ class Scale:
 
     @property
     def worst(self) -> float:
-        """Worse than any value: that of a trial that failed."""
+        """Value of a failed trial: worse than any other."""
         return -math.inf if self.higher_is_better else math.inf
 
     def effect(self, ours: Sequence[float], theirs: Sequence[float]) -> Effect | None:
-        """Hodges and Lehmann's estimate."""
+        """Hodges-Lehmann estimate of the ratio or difference, arm to control; None without values in both."""
         if self.is_ratio:
             ratio = hodges_lehmann_ratio(theirs, ours)
             return Effect(ratio.ratio, ratio.interval) if ratio else None
@@ -97,7 +97,7 @@ class Scale:
         return effect.interval.high < margin if self.higher_is_better else effect.interval.low > -margin
 
     def change(self, ours: float, theirs: float) -> str:
-        """How a value differs from control's, in words: 12 % higher."""
+        """Difference of a value from control's in words, as "12 % higher"."""
         if ours == theirs:
             return "the same"
         way = "higher" if ours > theirs else "lower"

@@ -9,7 +9,7 @@ __all__ = ["sentence"]
 
 
 def sentence(answer: Answer, rules: Rules) -> str:
-    """What the trials of one stage say of an arm."""
+    """Write an answer as one sentence."""
     if answer.because in (Because.OBSTACLE, Because.PENDING):
         said = f"{answer.arm}: undecided, {answer.obstacle}"
         return f"{said}: {_counts(answer)}." if answer.because is Because.PENDING else f"{said}."
@@ -40,7 +40,7 @@ def _reduction(answer: Answer) -> float:
 
 
 def _helps(answer: Answer, rules: Rules) -> str:
-    """Fewer failures, and what they cost."""
+    """Sentence of an arm that helps, with its cost."""
     reduction = points(_reduction(answer), answer.interval)
     said = f"{answer.arm} {answer.name}: {_counts(answer)} ({_p(answer)}); it {reduction}"
     if _reduction(answer) < rules.smallest_effect:
@@ -49,7 +49,7 @@ def _helps(answer: Answer, rules: Rules) -> str:
 
 
 def _cost(difference: Difference) -> str:
-    """A difference that belongs to the answer: what is worse, or was not compared."""
+    """Clause on a metric that is worse, or was not compared; empty if there is none."""
     if difference.not_compared:
         return f"{difference.name} not compared, {difference.not_compared}"
     if not difference.beyond or difference.p_worse is None:
@@ -83,7 +83,7 @@ def _undecided(answer: Answer, rules: Rules) -> str:
 
 
 def _on_the_loss(answer: Answer, rules: Rules) -> str:
-    """Nothing failed."""
+    """Sentence of an arm where no trial failed: on the metric alone."""
     loss, *quality = answer.differences
     nothing = "nothing failed" if rules.failure_judged else "failure not judged"
     start = f"{nothing}; on the {loss.name} alone"

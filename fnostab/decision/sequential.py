@@ -1,4 +1,4 @@
-"""Looking at a study before all its seeds have run: which arms are decided, and which are not worth more seeds.
+"""Planned looks at a study before all its seeds have run: which arms are decided, which are not worth more seeds.
 
 Every look tests `fewer_failures` as always, with Holm, at a level for which the error over all looks stays within
 the study's alpha. A candidate that passes is decided. One whose test is unlikely to succeed by the last look is
@@ -22,7 +22,7 @@ __all__ = ["ArmAtLook", "Standing", "judge_look", "look_alpha"]
 
 
 class Standing(StrEnum):
-    """Whether an arm takes more seeds."""
+    """Standing of an arm at a look; only an open one takes more seeds."""
 
     DECIDED = "decided"
     FUTILE = "futile"
@@ -31,12 +31,13 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True)
 class ArmAtLook:
-    """What a look says of a candidate.
+    """A candidate at a look.
 
     Attributes:
-        rate: failures of the arm; ``control`` beside it.
-        p: of `fewer_failures` after Holm; None if it can't be tested.
-        predictive_power: that it is significant at the last look; None if it is decided.
+        rate: failures of the arm.
+        control: failures of control.
+        p: p-value of `fewer_failures` after Holm; None if it can't be tested.
+        predictive_power: chance that it is significant at the last look; None if the arm is decided.
     """
 
     arm: str
@@ -57,8 +58,9 @@ class ArmAtLook:
 def look_alpha(looks: Sequence[int], alpha: float, candidates: int) -> float:
     """Alpha of every look, before Holm, that keeps the family-wise error over all looks and candidates.
 
-    By the closed test: for one candidate alone it is `sequential_alpha`; that any of them is found, where none is
-    better, has Holm's first step at each look, whose errors over the looks are kept to alpha / candidates each.
+    By the closed test: for a single candidate the level is `sequential_alpha`. With several, where none is better, a
+    false finding must pass Holm's first step at some look; the error of each candidate over the looks is kept to
+    alpha / candidates.
 
     Raises:
         ConfigError: looks that do not rise, or alpha outside (0, 1).
@@ -67,14 +69,14 @@ def look_alpha(looks: Sequence[int], alpha: float, candidates: int) -> float:
 
 
 def judge_look(roles: Roles, stage: Stage, rules: Rules, *, seeds: int, last: int) -> list[ArmAtLook]:
-    """Judge the arms of a stage after ``seeds`` of ``last`` planned seeds; arms without a part if no arm has one.
+    """Judge the candidates of a stage after ``seeds`` of ``last`` planned seeds; all arms if none has a role.
 
     Args:
-        roles: which arms are compared.
-        stage: the trials; those with a seed of ``seeds`` or above are not looked at.
-        rules: whose alpha is `look_alpha` for all arms of the stage, with planned looks.
-        seeds: per arm at this look.
-        last: per arm at the last one.
+        roles: roles of the arms.
+        stage: the trials; those with a seed of ``seeds`` or above are ignored.
+        rules: rules with planned looks, whose alpha is `look_alpha` for all arms of the stage.
+        seeds: seeds per arm at this look.
+        last: seeds per arm at the last look.
     """
     seen = Stage(stage.name, tuple(trial for trial in stage.trials if trial.seed < seeds))
     pairs = pairs_of(seen, roles.control, rules)

@@ -1,4 +1,4 @@
-"""How far each arm bears a knob that is turned up: what a stress study says."""
+"""Judge a stress study: how far each arm withstands a setting (the knob) that is raised."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ __all__ = ["Stress", "StressPoint", "StressedArm", "compare_stress", "margin_tex
 
 @dataclass(frozen=True)
 class StressPoint:
-    """What became of an arm's trials at one value of the knob; the interval is Wilson's, 95 %."""
+    """Trials of an arm at one value of the knob; the interval is Wilson's, 95 %."""
 
     value: float
     failed: int
@@ -25,13 +25,13 @@ class StressPoint:
 
 @dataclass(frozen=True)
 class StressedArm:
-    """One arm over all values.
+    """One arm over all values of the knob.
 
     Attributes:
-        name: of the arm, without the value.
-        points: by value, in the order in which they are harder.
-        margin: the value at which half of the trials fail; None without a trial that counts.
-        p: that it fails less often than control over all values, one-sided, Holm over the arms; None of control.
+        name: name of the arm, without the value.
+        points: one for each value, from the easiest to the hardest.
+        margin: value at which half of the trials fail; None without a trial that counts.
+        p: one-sided p-value for fewer failures than control over all values, Holm over the arms; None for control.
     """
 
     name: str
@@ -42,7 +42,7 @@ class StressedArm:
 
 @dataclass(frozen=True)
 class Stress:
-    """A stress study's arms, control first, and the setting that was turned."""
+    """Arms of a stress study, control first, and the setting that was raised."""
 
     knob: str
     arms: Sequence[StressedArm]
@@ -50,7 +50,7 @@ class Stress:
 
     @property
     def finding(self) -> str:
-        """What they say together, in a sentence."""
+        """The result in one sentence."""
         control, *others = self.arms
         said = [f"half of {control.name}'s trials fail at {self.knob} {margin_text(control)}"]
         better = [arm for arm in others if arm.p is not None and arm.p <= self.alpha]
@@ -66,11 +66,11 @@ def compare_stress(
     """Judge the arms of a stress study.
 
     Args:
-        stage: its trials.
+        stage: trials of the study.
         families: for each arm, the names under which it was run, with the value of the knob.
-        knob: the setting that was turned.
-        control: one of the families.
-        alpha: of the tests.
+        knob: the setting that was raised.
+        control: the family that the others are compared with.
+        alpha: level of the tests.
     """
     order = [control, *(name for name in families if name != control)]
     found = {name: _points(stage, families[name]) for name in order}
@@ -83,7 +83,7 @@ def compare_stress(
 
 
 def margin_text(arm: StressedArm) -> str:
-    """An arm's margin with its 95 % interval, as far as there is one."""
+    """Write an arm's margin with its 95 % interval, or with the end that is known."""
     margin = arm.margin
     if margin is None:
         return "unknown: no trial came to a training outcome"
@@ -109,7 +109,7 @@ def _points(stage: Stage, arms: Mapping[str, float]) -> list[StressPoint]:
 
 
 def _differences(stage: Stage, control: Mapping[str, float], arm: Mapping[str, float]) -> list[int]:
-    """By seed, how many more trials of control failed, over the values at which both have an outcome."""
+    """Failures of control minus those of the arm, one number a seed, over the values at which both have an outcome."""
     failed = [
         {(value, t.seed): t.failed for name, value in family.items() for t in stage.arm(name) if t.counts}
         for family in (control, arm)

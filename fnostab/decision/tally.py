@@ -1,4 +1,4 @@
-"""What one arm did in one stage, as numbers."""
+"""Count the trials of one arm in one stage: outcomes, losses, measures of quality."""
 
 import math
 from collections import Counter
@@ -50,7 +50,7 @@ class Stage:
 
     @property
     def outcomes(self) -> dict[str, Counter[str]]:
-        """How often each outcome, by arm."""
+        """Number of trials with each outcome, by arm."""
         return {arm: Counter(str(trial.outcome) for trial in self.arm(arm)) for arm in self.arms}
 
     def missing(self, arm: str) -> tuple[int, ...]:
@@ -79,16 +79,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Tally:
-    """What criteria are judged on.
+    """Counts and values of one arm, on which criteria are judged.
 
     Attributes:
-        ok: trials that did not fail.
-        failed: trials whose training failed.
-        nonfinite: those of them that went nonfinite.
-        pending: trials without a training outcome: excluded, running or missing.
-        losses: of the successes that have one, sorted.
-        steps: that a trial was to run, the median; None if it is not known.
-        measures: of the successes, by name.
+        ok: number of trials that did not fail.
+        failed: number of trials whose training failed.
+        nonfinite: number of those that failed as `nonfinite`.
+        pending: number of trials without a training outcome: excluded, running or missing.
+        losses: metric of the successes that have one, sorted, (n,).
+        steps: median length of a trial in optimiser steps; None if unknown.
+        measures: measures of quality of the successes, by name.
     """
 
     ok: int
@@ -118,41 +118,41 @@ class Tally:
 
     @property
     def n(self) -> int:
-        """Trials with a training outcome."""
+        """Number of trials with a training outcome."""
         return self.ok + self.failed
 
     @property
     def rate(self) -> Rate:
-        """Failures of those."""
+        """Failures among the trials with a training outcome."""
         return Rate(self.failed, self.n)
 
     @property
     def median(self) -> float | None:
-        """Of the losses of the successes."""
+        """Median metric of the successes; None without one."""
         return median(self.losses)
 
     def had_failed(self) -> "Tally":
-        """The same, had the pending trials failed."""
+        """The tally if the pending trials had failed."""
         return replace(self, failed=self.failed + self.pending, pending=0)
 
     def had_succeeded(self) -> "Tally":
-        """The same, had the pending trials succeeded, at losses that nobody knows."""
+        """The tally if the pending trials had succeeded, with unknown losses."""
         return replace(self, ok=self.ok + self.pending, guessed=self.pending, pending=0)
 
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """What one arm did in one stage, for people.
+    """Summary of one arm in one stage, for tables and reports.
 
     Attributes:
         n: trials with a training outcome; ``failure_rate`` is over these.
-        failure_rate_ci: Wilson, 95 %.
-        failure_rate_upper: Clopper-Pearson's one-sided 95 % bound, where none failed; None elsewhere.
-        median: of the metric over the ``n_ok`` successes only, as is ``iqr``.
+        failure_rate_ci: Wilson's 95 % interval.
+        failure_rate_upper: Clopper-Pearson's one-sided 95 % bound if no trial failed; else None.
+        median: median of the metric over the ``n_ok`` successes only, as is ``iqr``.
         measures: medians of the measures of quality, over the successes.
         matched_ratio: median ratio to control over the ``matched_pairs`` seeds at which both succeeded.
-        worst_rank_p: that the arm is better, counting a failed run as worst of all; one-sided.
-        left_out: seeds of the trials without a training outcome, by outcome; ``missing`` for those that are gone.
+        worst_rank_p: one-sided p-value for a better arm, with failed runs ranked as worst.
+        left_out: seeds of the trials without a training outcome, by outcome; ``missing`` for those without a record.
     """
 
     stage: str
@@ -207,7 +207,7 @@ def summarise(stage: Stage, arm: str, control: str, *, higher_is_better: bool = 
 
 
 def median(values: Sequence[float]) -> float | None:
-    """Median; None of nothing."""
+    """Median; None of an empty sequence."""
     return float(np.median(values)) if values else None
 
 
@@ -220,7 +220,7 @@ def _left_out(stage: Stage, arm: str) -> dict[str, tuple[int, ...]]:
 
 
 def _steps(trials: Sequence[TrialRow]) -> float | None:
-    """Scheduled steps where they were recorded, else the last step of trials that did not fail: medians."""
+    """Median of the scheduled steps or, if none were recorded, of the last steps of trials that did not fail."""
     scheduled = [t.scheduled_steps for t in trials if t.scheduled_steps is not None]
     last = [t.last_step for t in trials if t.outcome is Outcome.CONVERGED and t.last_step is not None]
     return median(scheduled or last)

@@ -27,18 +27,18 @@ __all__ = ["Verdict", "VerdictName", "decide"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a study says, with everything that it rests on.
+    """Verdict on a study, with all its evidence.
 
     Attributes:
-        name: None of a study without roles.
+        name: name of the verdict; None for a study without roles.
         supported: whether the tests support it; None if it is INCONCLUSIVE, or there is none.
-        reason: why, in words; empty without roles.
-        next: what to do.
-        winner: the arm that it chooses; None if it chooses none.
-        stage_b: control and the arms that deserve the deep test and have not had it; empty if trials of this stage
+        reason: reason in words; empty without roles.
+        next: the next step.
+        winner: arm that the verdict chooses; None if it chooses none.
+        stage_b: control and the arms that should be run in Stage B and were not; empty if more trials of this stage
             come first.
-        arms: of each stage, control first as it was run.
-        answers: of every arm but control.
+        arms: summaries of the arms of each stage, in the order in which they were run.
+        answers: answers for every arm but control.
         sentences: one for each answer.
     """
 
@@ -56,7 +56,7 @@ class Verdict:
 
     @property
     def headline(self) -> str:
-        """The verdict in a few words: GOLD, leaning SILVER (could be luck), or which arms help."""
+        """The verdict in a few words: "GOLD", "leaning SILVER (could be luck)", or the arms that help."""
         if self.name is None:
             helping = [answer.arm for answer in self.answers if answer.helps]
             if helping:
@@ -66,7 +66,7 @@ class Verdict:
 
     @property
     def next_step(self) -> str:
-        """What to do, in words."""
+        """The next step in words."""
         return self.next.text
 
     @property
@@ -86,7 +86,7 @@ class Verdict:
         return 20 if self.answers and all(a.is_no for a in self.answers) else 30
 
     def answer(self, arm: str, stage: str = "a") -> Answer | None:
-        """The answer of an arm; None if it was not run."""
+        """The answer for an arm; None if it was not run."""
         return next((a for a in self.answers if (a.stage, a.arm) == (stage, arm)), None)
 
 
@@ -94,10 +94,10 @@ def decide(roles: Roles, stage_a: Stage, stage_b: Stage | None = None, *, rules:
     """Answer for every arm of Stage A and, if it was run, of Stage B, and apply the decision logic to both.
 
     Args:
-        roles: which arms play which part.
-        stage_a: the study's trials.
-        stage_b: the deep stress test.
-        rules: numbers that the decision rests on.
+        roles: roles of the arms.
+        stage_a: trials of the study.
+        stage_b: trials of the deep stress test; None if it was not run.
+        rules: numbers that the decision rests on; by default those of `Rules`.
 
     Raises:
         DecisionError: a stage has no trial of control or holds a trial twice, or Stage B repeats Stage A.
@@ -172,7 +172,7 @@ def _repeated(stage_a: Stage, stage_b: Stage, control: str) -> Mapping[str, bool
 
 
 def _same_trials(ours: Sequence[object], theirs: Sequence[object]) -> bool:
-    """Whether all trials of the second are among the first, and some have a loss to tell them by."""
+    """Whether all trials of ``theirs`` are among ``ours``, and at least one has a loss to identify it."""
     seen = {_key(trial) for trial in ours}
     return all(_key(trial) in seen for trial in theirs) and any(_key(trial)[2] is not None for trial in theirs)
 

@@ -1,4 +1,4 @@
-"""Numbers and lists as sentences have them."""
+"""Write numbers and lists as words of a sentence."""
 
 from collections.abc import Sequence
 
@@ -9,24 +9,24 @@ __all__ = ["and_list", "failures", "p_text", "percent", "points"]
 
 
 def p_text(p: float) -> str:
-    """A p-value: p = 0.004."""
+    """Write a p-value: p = 0.004."""
     if p < 0.001:
         return "p < 0.001"
     return f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def percent(share: float) -> str:
-    """A share: 12 %."""
+    """Write a share: 12 %."""
     return f"{100 * share:.0f} %"
 
 
 def failures(rate: Rate) -> str:
-    """Failures of trials: 1 of 10."""
+    """Write failures of trials: 1 of 10."""
     return f"{rate.failed} of {rate.n}"
 
 
 def points(reduction: float, interval: Interval | None) -> str:
-    """A reduction of the failure rate in percentage points: fails 33 points less often (17 to 51)."""
+    """Write a reduction of the failure rate in percentage points: fails 33 points less often (17 to 51)."""
     size, way, other = abs(100 * reduction), "less", "more"
     if reduction < 0:
         way, other = other, way
@@ -41,5 +41,5 @@ def points(reduction: float, interval: Interval | None) -> str:
 
 
 def and_list(names: Sequence[str]) -> str:
-    """Names as a list: a, b and c."""
+    """Join names: a, b and c."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"

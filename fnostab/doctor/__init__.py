@@ -1,4 +1,4 @@
-"""What `fnostab doctor` looks at: whether this program, this machine and the records can do a study's work.
+"""Checks of `fnostab doctor`: can this installation, this machine and these records do a study's work?
 
 Each check is a function that says what it found in one line, with the command that mends it. None may hang: a
 driver, a disk of another machine or a server that does not answer is what doctors are called for.

@@ -1,4 +1,4 @@
-"""What all figures share.
+"""Shared style of all figures: colours, dashes, markers.
 
 Colours are Okabe and Ito's, told apart by colour-blind readers. Print without colour needs more, so
 every arm also has a dash and a marker of its own, and what is not finite a shape that nothing else has.

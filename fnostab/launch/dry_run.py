@@ -1,4 +1,4 @@
-"""What running a study would start, without starting it."""
+"""Show what running a study would start, without starting it."""
 
 import shlex
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What is known of a study's trials before the first is started: from their journals, and from MLflow."""
+"""Find out, from journals and MLflow, which of a study's trials have run already."""
 
 from collections.abc import Sequence
 from pathlib import Path

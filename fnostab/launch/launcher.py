@@ -1,4 +1,4 @@
-"""What `run_study` asks of whatever runs its trials: processes of this machine, or jobs of a cluster."""
+"""Interface of a launcher, as `run_study` uses it: local processes and Slurm jobs implement it."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol

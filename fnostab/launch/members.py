@@ -1,4 +1,4 @@
-"""Processes of a program that a trial runs: those of its process group, and those that carry its token."""
+"""Find and end the processes of a trial's program: its process group, and processes that carry its token."""
 
 import os
 import signal
@@ -15,11 +15,11 @@ POLL_S = 0.02
 
 
 def members(group: int | None, token: str) -> list[psutil.Process]:
-    """Processes of a group or with an attempt's token in their environment, but for this one and zombies.
+    """List the processes of a group or with an attempt's token in their environment, without this one and zombies.
 
     Args:
         group: id of the process group; None looks for the token only.
-        token: of the attempt.
+        token: token of the attempt.
     """
     found = []
     for process in psutil.process_iter():
@@ -33,13 +33,13 @@ def members(group: int | None, token: str) -> list[psutil.Process]:
 
 
 def ask_to_end(group: int) -> None:
-    """Send SIGTERM to a process group; this process, if it is one of it, must ignore that."""
+    """Send SIGTERM to a process group; a caller that belongs to it must ignore the signal."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGTERM)
 
 
 def end_all(group: int | None, token: str, grace_s: float) -> None:
-    """End what is left of a program: SIGTERM, and SIGKILL after a while, until nothing of it is left."""
+    """End all processes of a program: SIGTERM, and SIGKILL after ``grace_s`` seconds; return when none is left."""
     left = members(group, token)
     for process in left:
         with suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""What a process does around the trials that it trains: signals, memory, exit status."""
+"""Signals, memory and exit status of a process that trains trials."""
 
 import ctypes
 import signal

@@ -1,8 +1,8 @@
-"""Supervise the program of a trial: start it, pass signals on, end what it leaves behind, judge what it recorded.
+"""Supervise the program of a trial: start it, pass signals on, end its remaining processes, judge its records.
 
-It owns the journal before and after the program, and leaves it to the program's Recorder meanwhile. It holds
-``journal.lock`` all the time, and so does the program, which inherits it: if only this process dies, the program
-goes on recording, and nobody starts the trial again before it has ended (`close_command_trial`).
+The supervisor writes the journal before and after the program; in between the program's Recorder does. The
+supervisor holds ``journal.lock`` throughout, and the program inherits it: if only the supervisor dies, the program
+keeps recording, and nobody starts the trial again before the program has ended (`close_command_trial`).
 """
 
 import os
@@ -43,13 +43,13 @@ DROPPED_PREFIXES = ("SLURM_", "MASTER_")
 
 
 def supervise(spec: TrialSpec, directory: Path) -> Outcome:
-    """Run the program of a trial and write how it ended.
+    """Run the program of a trial and record its outcome.
 
     SIGTERM or SIGINT to this process asks the program to end; a second SIGINT ends it at once.
 
     Args:
-        spec: with ``argv``.
-        directory: of the trial.
+        spec: record of the trial, with ``argv``.
+        directory: folder of the trial.
 
     Raises:
         LaunchError: the trial has no program.
@@ -85,8 +85,8 @@ def close_command_trial(directory: Path) -> Outcome:
     """End, judge and close a trial whose supervisor died, once its program has ended.
 
     Raises:
-        JournalError: its program is still at work, or its journal is damaged or can't be written.
-        LaunchError: its trial.json can't be read.
+        JournalError: the program still runs, or the journal is damaged or can't be written.
+        LaunchError: trial.json can't be read.
     """
     spec = TrialSpec.read(directory / "trial.json")
     attempt = last_attempt(directory / FILE_NAME)
@@ -113,7 +113,7 @@ def end_program(directory: Path) -> None:
 
 
 def was_asked_to_end(directory: Path) -> bool:
-    """Whether the newest attempt at a trial ended since its supervisor was asked to end it.
+    """Whether the newest attempt at a trial ended because its supervisor was asked to end it.
 
     Raises:
         JournalError: its journal is damaged.
@@ -124,7 +124,7 @@ def was_asked_to_end(directory: Path) -> bool:
 
 @dataclass
 class _Asked:
-    """When this process was asked to end, and whom it passes that on to."""
+    """Requests to end that this process received, and the process group that it passes them on to."""
 
     at: float | None = None
     at_once: bool = False
@@ -146,7 +146,7 @@ class _Asked:
 
 
 def _nothing(signum: int, frame: FrameType | None) -> None:
-    """Take a signal and do nothing; unlike SIG_IGN this is not handed down to a program."""
+    """Ignore a signal; unlike SIG_IGN, this is not inherited by a program."""
 
 
 @contextmanager
@@ -164,7 +164,7 @@ def _signals() -> Iterator[_Asked]:
 
 
 def _run(spec: TrialSpec, directory: Path, token: str, lock: int, stderr: StderrTail, asked: _Asked) -> int:
-    """Exit status of the program, once nothing of it is left."""
+    """Run the program; return its exit status once none of its processes is left."""
     assert spec.argv is not None
     leads = os.getsid(0) == os.getpid()  # else the group is a terminal's or another program's too
     process = subprocess.Popen(
@@ -195,7 +195,7 @@ def _run(spec: TrialSpec, directory: Path, token: str, lock: int, stderr: Stderr
 
 
 def _environment(spec: TrialSpec, directory: Path, token: str) -> Mapping[str, str]:
-    """Environment of the program: without what belongs to this process's own run, job or ranks."""
+    """Environment of the program, without the variables of this process's own MLflow run, Slurm job or rank."""
     kept: dict[str, Any] = {
         name: value
         for name, value in os.environ.items()

@@ -1,4 +1,4 @@
-"""What watches a training: Lightning callbacks that write to any sink."""
+"""Watch a training: Lightning callbacks that write to any sink."""
 
 from fnostab.monitor.black_box import BlackBox
 from fnostab.monitor.block_statistics import BlockStatistics

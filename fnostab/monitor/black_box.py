@@ -40,20 +40,20 @@ History = list[tuple[int, Tensor, Tensor, Tensor]]
 
 
 class BlackBox(Callback):
-    """Writes the black box of a training that fails, as soon as that is known.
+    """Write the black box of a training as soon as its failure is known.
 
-    Works with any module. Which samples the failing batch held is known if the datamodule or the module has a method
-    ``batch_indices(step)``; its epoch and index in it are there anyway.
+    Works with any module. The samples of the failing batch are recorded if the datamodule or the module has a method
+    ``batch_indices(step)``; its epoch and its index are always recorded.
 
     For a non-finite value the state is a copy from a few steps before it. For failures that show only
     at validation it is from the end of the epoch before they began, and the history ends where they did.
 
     Args:
-        monitor: says what failed, and when.
-        snapshots: of the same Trainer; before this one among its callbacks, as the monitor is.
-        folder: to write.
-        about: of the trial, JSON: its specification and versions.
-        announce: is called with the folder once it is there.
+        monitor: gives the outcome and its step; it stands before this callback in the Trainer.
+        snapshots: gives the state; it stands before this callback in the Trainer.
+        folder: folder to write.
+        about: specification and versions of the trial, JSON-ready.
+        announce: called with the folder once it is written.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class BlackBox(Callback):
 
 
 def _batch(trainer: lightning.Trainer, place: Mapping[str, int] | None, step: int) -> dict[str, Any]:
-    """Of the failing step: its place in the epoch, and the samples in it where somebody can say."""
+    """Batch of the failing step: its place in the epoch, and its samples where ``batch_indices`` gives them."""
     found: dict[str, Any] = dict(place or {})
     for one in (trainer.datamodule, trainer.lightning_module):
         if hasattr(one, "batch_indices"):

@@ -1,4 +1,4 @@
-"""What every block of a network does, once an epoch.
+"""Record statistics of every block of a network, once an epoch.
 
 The drift hypothesis is that the mean of the activations grows from block to block. This shows
 whether it does, and what else the blocks do: how far activations spread, how many units are dead, which
@@ -27,13 +27,13 @@ __all__ = ["BlockStatistics", "block_states"]
 def block_states(blocks: Mapping[str, nn.Module]) -> Iterator[dict[str, dict[str, Tensor]]]:
     """Collect the quantities of each block at its next run, by the block's name.
 
-    Of any block mean and standard deviation of its output, over batch, channels and pixels, and the share of
-    low frequencies if that is images; of a residual block, which has ``act``, ``spectral`` and ``conv``, also
-    the share of dead units after its activation, and the root mean square of what the spectral branch
-    gives over that of the convolution. `fnostab.monitor.measures` defines them.
+    For any block: mean and standard deviation of its output over batch, channels and pixels, and the share of
+    low frequencies if the output is images. For a residual block, which has ``act``, ``spectral`` and ``conv``,
+    also the share of dead units after its activation, and the root mean square of the spectral branch's output
+    over that of the convolution's. `fnostab.monitor.measures` defines them.
 
-    Of a complex output, real and imaginary parts count as values of their own; of several outputs, as
-    of an ``nn.LSTM``, the first counts. What gives no tensor is left out.
+    Real and imaginary parts of a complex output count as separate values; of several outputs, as of an
+    ``nn.LSTM``, the first counts. Blocks whose output is no tensor are left out.
 
     Yields a dict that fills while the blocks run, in that order: for each block, by the names in
     ``names.BLOCK_QUANTITIES``, 0-d tensors on their device.

@@ -1,4 +1,4 @@
-"""The steps of one optimiser once they are read: its record, its non-finite steps, its spikes."""
+"""Curve of one optimiser: record its steps once they are read, with non-finite steps and spikes."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -45,23 +45,23 @@ NO_GRADIENT = "no parameter had a gradient, as when a batch is skipped with None
 
 
 class Curve:
-    """One optimiser's steps, counted by themselves.
+    """Steps of one optimiser, which has a count of its own.
 
     Args:
-        index: of the optimiser; names of metrics carry it from the second on.
-        record: takes a step and its values.
-        event: takes a name and a payload.
-        parameter_names: by ``id`` of the parameter.
-        window_steps: whose largest norm is one point of a curve that is short enough for the UI.
+        index: index of the optimiser; from the second on, names of metrics carry it.
+        record: called with a step and its values.
+        event: called with a name and a payload.
+        parameter_names: names by ``id`` of the parameter.
+        window_steps: length of a window, whose largest norm is one point of a curve short enough for the UI.
         layer_norms_every: steps between two records of each layer's norm; None records none.
 
     Attributes:
-        steps: how many were read.
-        first_nonfinite_step: 0-based, of its own; None if all were finite.
-        losses: by step; NaN where none was seen.
+        steps: number of steps that were read.
+        first_nonfinite_step: first non-finite step of this optimiser, 0-based; None if all were finite.
+        losses: loss of each step, (steps,); NaN where none was seen.
         observed: whether anything was measured at any step.
-        failure_place: of that step among those of all optimisers.
-        failed_now: whether a non-finite step was seen since the training began, or went on.
+        failure_place: place of the first non-finite step among the steps of all optimisers.
+        failed_now: whether a non-finite step was seen since the training began or was resumed.
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class Curve:
         self._peak: dict[str, Any] = {}  # where the spike that lasts was highest
 
     def name(self, metric: str) -> str:
-        """Of a metric of this optimiser."""
+        """Name of a metric of this optimiser."""
         return metric if self.index == 0 else f"{metric}/optimizer_{self.index}"
 
     def take(self, seen: Step, numbers: Mapping[str, float | None]) -> None:
-        """Take in the next step."""
+        """Record the next step."""
         step, skipped = self.steps, bool(numbers["skipped"])
         self.steps += 1
         norm, clipped = (None if skipped else numbers[name] for name in ("norm", "clipped"))
@@ -131,25 +131,25 @@ class Curve:
             self._close_window(step)
 
     def go_on_at(self, step: int) -> None:
-        """Nothing is known of the steps before."""
+        """Continue at a step, without knowledge of the steps before it."""
         self.steps, self.losses = step, [math.nan] * step
 
     def take_failure(self, where: str, about: Mapping[str, Any]) -> None:
-        """The step that is under way is not finite, and will not be made."""
+        """Record the present step as non-finite; the optimiser will not make it."""
         self._fail(self.steps, [where], about, math.inf)
 
     def epoch_loss(self) -> float | None:
-        """Mean training loss since it was asked for last; None without one."""
+        """Mean training loss since the last call; None without a loss."""
         losses, self._epoch_losses = self._epoch_losses, []
         return float(np.mean(losses)) if losses else None
 
     def finish(self) -> None:
-        """The training has ended."""
+        """Close the last window and the last spike at the end of the training."""
         self._close_window(self.steps - 1)
         self._note(self.spikes.finish())
 
     def summary(self) -> dict[str, float]:
-        """One number each of the whole curve; NaN where there is none."""
+        """Summary of the whole curve by metric; NaN for a number that does not exist."""
         late = np.array(self.grad_norms[len(self.grad_norms) // 2 :] or [math.nan])
         return {
             names.NAN_EVENTS: self.nan_events,
@@ -161,13 +161,13 @@ class Curve:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """All that was seen, as plain data."""
+        """State as plain data."""
         kept = {name: getattr(self, name) for name in KEPT}
         kept = {name: value.copy() if isinstance(value, list) else value for name, value in kept.items()}
         return kept | {"spikes": self.spikes.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Continue from a `state_dict`."""
         for name in KEPT:
             value = state[name]
             setattr(self, name, value.copy() if isinstance(value, list) else value)
@@ -214,7 +214,7 @@ class Curve:
         self._event(names.NONFINITE_EVENT, {"step": step, "where": list(where), **optimizer, **about})
 
     def _where(self, seen: Step) -> dict[str, Any]:
-        """Which batch, parameters and module a step's trouble is in."""
+        """Batch, parameters and module of a non-finite step or a spike."""
         found: dict[str, Any] = {"epoch": seen.epoch, "batch": seen.batch}
         norms = self._norms(seen)
         spoilt = [name for name, norm in norms.items() if not math.isfinite(norm)]

@@ -1,4 +1,4 @@
-"""What an exception says about a training that it ended."""
+"""Tell from an exception how the training that it ended has failed."""
 
 import torch
 
@@ -11,7 +11,7 @@ REASON_CHARACTERS = 500
 
 
 def outcome_of(exception: BaseException) -> Outcome:
-    """``oom``, ``killed`` or ``infra_error``; what an exception was raised from counts too."""
+    """Outcome of a training that an exception (or its cause) ended: ``oom``, ``killed`` or ``infra_error``."""
     if isinstance(exception, KeyboardInterrupt | SystemExit):
         return Outcome.KILLED
     link: BaseException | None = exception
@@ -23,12 +23,12 @@ def outcome_of(exception: BaseException) -> Outcome:
 
 
 def is_anomaly(exception: BaseException) -> bool:
-    """Whether it is torch's `detect_anomaly` that met a NaN in the backward pass."""
+    """Whether torch's `detect_anomaly` raised it, for a NaN in the backward pass."""
     return isinstance(exception, RuntimeError) and "returned nan values" in str(exception)
 
 
 def one_line(exception: BaseException) -> str:
-    """Type and message of an exception as one line of bounded length."""
+    """Type and message of an exception in one line of at most `REASON_CHARACTERS`."""
     if isinstance(exception.__context__, KeyboardInterrupt) and isinstance(exception, SystemExit):
         exception = exception.__context__  # what Lightning makes of Ctrl-C says nothing
     text = f"{type(exception).__name__}: {exception}" if str(exception) else type(exception).__name__

@@ -1,4 +1,4 @@
-"""What is measured of a layer's output: 0-d tensors on its device, so that nothing waits for it."""
+"""Measures of a layer's output: 0-d tensors on its device, so that nothing waits for it."""
 
 import torch
 from torch import Tensor
@@ -9,22 +9,22 @@ DEAD_SPREAD = 1e-6  # of a unit, over batch and pixels, relative to 1 + |mean|
 
 
 def real_values(output: Tensor) -> Tensor:
-    """``output`` detached, in float32; of a complex one real and imaginary parts along a last axis of their own."""
+    """Detach ``output`` and convert it to float32; a complex one gets a last axis of real and imaginary parts."""
     output = output.detach()
     return (torch.view_as_real(output) if output.is_complex() else output).float()
 
 
 def rms(values: Tensor) -> Tensor:
-    """Root mean square."""
+    """Root mean square of all values, a 0-d tensor."""
     return values.square().mean().sqrt()
 
 
 def dead_share(values: Tensor) -> Tensor | None:
     """Share of dead units: channels that have one value for the whole batch and in every pixel.
 
-    That is, whose standard deviation is at most 1e-6 (1 + |mean|). Such a channel says nothing of the
-    input. That of a GELU is dead if all its inputs lie below about -5, where its output and its gradient
-    vanish.
+    A channel counts as dead if its standard deviation is at most 1e-6 (1 + |mean|): it carries no information
+    on the input. A channel of a GELU is dead if all its inputs lie below about -5, where its output and its
+    gradient vanish.
 
     Args:
         values: (B, channels, ...), real.
@@ -41,7 +41,7 @@ def dead_share(values: Tensor) -> Tensor | None:
 def low_frequency_share(values: Tensor) -> Tensor | None:
     """Share of the power that lies at low frequencies: up to a quarter of Nyquist along both axes.
 
-    Each image's own mean is no part of it, else a drift of the mean would count as low frequencies.
+    Each image's own mean is left out, else a drift of the mean would count as low frequencies.
     The first frequency is always low: on fewer than 8 pixels it lies above a quarter. White noise has a share
     of 0.07 on 64 x 64 pixels, 0.13 on 8 x 8 and 0.53 on 4 x 4.
 
@@ -49,7 +49,7 @@ def low_frequency_share(values: Tensor) -> Tensor | None:
         values: images (B, channels, H, W), real.
 
     Returns:
-        A 0-d tensor, NaN if all images are constant; None of anything but images of 4 pixels or more a side.
+        A 0-d tensor, NaN if all images are constant; None for images smaller than 4 pixels a side, or no images.
     """
     if values.ndim != 4 or min(values.shape[-2:]) < 4:
         return None

@@ -1,4 +1,4 @@
-"""What every module of a network does at every step: for the replay of a failure, too slow for training."""
+"""Record every module of a network at every step: for replays of a failure, too slow for training."""
 
 import math
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ __all__ = ["ModuleProbe", "ModuleState"]
 
 @dataclass(frozen=True)
 class ModuleState:
-    """One module at one step; a non-finite number is kept as it is, None is what there is none of.
+    """State of one module at one step; a non-finite number is kept, None stands for a number that does not exist.
 
     Attributes:
         output_rms: root mean square of its output.
         output_max: largest absolute value of its output.
-        dead: share of its output's channels that are dead, as `fnostab.monitor.measures.dead_share` says.
+        dead: share of dead channels of its output, see `fnostab.monitor.measures.dead_share`.
         gradient: norm of the gradient with respect to its output.
         weight: norm of its own parameters before the step.
         weight_gradient: norm of their gradient, before clipping.
-        update: norm of what the step changed in them.
+        update: norm of the change of its parameters in the step.
     """
 
     output_rms: float | None = None
@@ -39,22 +39,22 @@ class ModuleState:
 
     @property
     def update_ratio(self) -> float | None:
-        """The update's size against the weights; None without weights."""
+        """Norm of the update over that of the weights; None without weights."""
         return self.update / self.weight if self.update is not None and self.weight else None
 
     @property
     def finite(self) -> bool:
-        """Whether output and gradient are."""
+        """Whether output and gradient are finite."""
         return all(math.isfinite(v) for v in (self.output_max, self.gradient) if v is not None)
 
 
 class ModuleProbe(Callback):
-    """Collects a `ModuleState` of every innermost module with an output, step by step.
+    """Collect a `ModuleState` of every innermost module with an output, at every step.
 
-    Modules that run again in the backward pass, as checkpointed ones do, are seen in the forward pass.
+    Modules that run again in the backward pass, as checkpointed ones do, are measured in the forward pass only.
 
     Attributes:
-        steps: by optimiser step, the modules by name in the order in which they ran.
+        steps: modules by name, in the order in which they ran, for each optimiser step.
     """
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class ModuleProbe(Callback):
 
 
 def _is_watched(name: str, module: nn.Module) -> bool:
-    """Innermost modules that do something."""
+    """Whether a module is an innermost one that computes something."""
     return bool(name) and not list(module.children()) and not isinstance(module, nn.Identity)
 
 
@@ -128,5 +128,5 @@ def _of_output(output: Tensor) -> dict[str, Tensor]:
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:
-    """Of all of them together, in float64: the squares of what is just finite are not, in float32."""
+    """Norm of all tensors together, in float64: in float32 the squares of large finite values overflow."""
     return torch.stack([torch.linalg.vector_norm(torch.abs(t), dtype=torch.float64) for t in tensors]).norm()

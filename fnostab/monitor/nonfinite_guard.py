@@ -15,7 +15,7 @@ __all__ = ["RunningStatistics", "describe_guard", "guard_step", "release"]
 
 
 def guard_step(optimizer: Optimizer, gradients: Sequence[Tensor], bad: Tensor) -> None:
-    """Make the optimiser's next step harmless if ``bad``, a 0-d boolean tensor on the device, is true."""
+    """Make the optimiser's next step change nothing if ``bad``, a 0-d boolean tensor on the device, is true."""
     if hasattr(optimizer, "grad_scale"):  # a loss scaler's flag is there already, and it takes it off
         optimizer.found_inf = torch.maximum(optimizer.found_inf, bad.to(optimizer.found_inf))  # type: ignore[attr-defined]
     elif takes_found_inf(optimizer):
@@ -28,13 +28,13 @@ def guard_step(optimizer: Optimizer, gradients: Sequence[Tensor], bad: Tensor) -
 
 
 def release(optimizer: Optimizer) -> None:
-    """Take the flag off again: it would hold for every later step."""
+    """Remove the flag, which would hold for every later step."""
     if not hasattr(optimizer, "grad_scale"):
         vars(optimizer).pop("found_inf", None)
 
 
 def describe_guard(optimizer: Optimizer) -> str:
-    """One sentence that says which of the two it is, and what may still move the weights."""
+    """Describe the guard of an optimiser in one sentence: which kind it is, and what may still change the weights."""
     name = type(optimizer).__name__
     if takes_found_inf(optimizer):
         return f"{name}: fused, leaves out a step whose loss or gradient is not finite."
@@ -52,14 +52,14 @@ def takes_found_inf(optimizer: Optimizer) -> bool:
 
 
 class RunningStatistics:
-    """The running means and variances of a module's normalisations, as they were before a step.
+    """Copies of the running means and variances of a module's normalisations, from before a step.
 
     The forward pass of a bad batch puts its NaN into them, where they would outlive the step that is left out
     (pytorch issue 1206).
 
     Args:
-        module: whose they are.
-        several: whether it has several optimisers, so that each may come to their own batch norm in turn.
+        module: module with the normalisations.
+        several: whether it has several optimisers, which may update batch norms in turn.
     """
 
     def __init__(self, module: nn.Module, *, several: bool = False) -> None:
@@ -70,12 +70,12 @@ class RunningStatistics:
         self._before: list[Tensor] = []
 
     def keep(self) -> None:
-        """Copy them before a forward pass, unless that was done since the last step."""
+        """Copy the statistics before a forward pass, unless that was done since the last step."""
         if self._buffers and not self._before:
             self._before = [b.clone() for b in self._buffers]
 
     def step(self, bad: Tensor) -> None:
-        """A step is made: put them back if it is bad, without asking the device."""
+        """After a step, restore the statistics if the step was bad, without waiting for the device."""
         for now, before in zip(self._buffers, self._before, strict=False):
             # .data: a graph that goes backward once more must not see that they were written to
             now.data.copy_(torch.where(bad.to(now.device), before, now))
@@ -85,9 +85,9 @@ class RunningStatistics:
 
 
 def _fill_momentum(optimizer: Optimizer) -> None:
-    """Let SGD's momentum start from 0, which changes no step of it.
+    """Start SGD's momentum at 0, which changes no step.
 
-    Torch allocates it at the first step and, if that step is left out, takes what was in the memory.
+    Torch allocates it at the first step; if that step is left out, its memory is not initialised.
     """
     if isinstance(optimizer, torch.optim.SGD):
         for group in optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""The steps of one optimiser as it makes them, whoever calls it and however often it asks for its gradient.
+"""Watch the steps of one optimiser as it makes them, whoever calls it, and however often it evaluates the loss.
 
 Lightning has no hook between the last change of a gradient (clipping, say) and the step that uses it; torch has: a
 hook before ``Optimizer.step``, and the closure that an optimiser calls for its gradient. What is read there is what the
@@ -27,14 +27,14 @@ def loss_scaler(trainer: lightning.Trainer) -> Any:
 
 
 class OptimizerWatch:
-    """Keeps a `Step` of every step that an optimiser makes.
+    """Keep a `Step` of every step that an optimiser makes.
 
     Args:
-        trainer: whose optimiser it is.
-        module: that it trains.
-        optimizer: to watch.
-        statistics: to be put back when a step is bad.
-        places: of the steps of all optimisers.
+        trainer: Trainer of the optimiser.
+        module: module that it trains.
+        optimizer: optimiser to watch.
+        statistics: running statistics, restored after a bad step.
+        places: counter of the steps of all optimisers.
 
     Attributes:
         block: steps that were not read yet.
@@ -67,7 +67,7 @@ class OptimizerWatch:
         self._step: Step | None = None
 
     def attach(self) -> None:
-        """Begin to watch; an optimiser that is none of torch's shows its steps less exactly."""
+        """Begin to watch; without torch's step hooks, the clipped gradient of an optimiser can't be read."""
         if hasattr(self.optimizer, "register_step_pre_hook"):
             self._handles = [
                 self.optimizer.register_step_pre_hook(self._before_step),
@@ -75,14 +75,14 @@ class OptimizerWatch:
             ]
 
     def detach(self) -> None:
-        """Leave the optimiser as it was."""
+        """Remove all hooks from the optimiser."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
         release(self.optimizer)
 
     def start_batch(self, batch: int, epoch: int) -> None:
-        """A batch begins."""
+        """Note that a batch begins."""
         self.batch, self.epoch = batch, epoch
         self._depth = 0
         if self._handles:  # after the hooks of others, which may clip
@@ -92,12 +92,12 @@ class OptimizerWatch:
                 hooks.move_to_end(own)
 
     def end_batch(self) -> None:
-        """A batch has ended: a step that was due and did not come was left out by the loss scaler."""
+        """Note that a batch has ended: a step that was due and was not made was left out by the loss scaler."""
         if self._is_due:
             self._keep_due()
 
     def fingerprint(self) -> list[tuple[int, int]]:
-        """What tells whether a backward pass added to a gradient."""
+        """Identity and version of every gradient; it changes if a backward pass adds to one."""
         return [
             (id(p.grad), -1 if p.grad is None else p.grad._version)
             for group in self.optimizer.param_groups
@@ -105,7 +105,7 @@ class OptimizerWatch:
         ]
 
     def start_backward(self) -> None:
-        """A backward pass begins: what went backward before counts only if its gradient is still there."""
+        """Note that a backward pass begins; earlier losses count only if their gradients are still there."""
         if self._loss is not None or self._unseen_loss:
             parameters = (p for group in self.optimizer.param_groups for p in group["params"])
             if all(p.grad is None for p in parameters):
@@ -113,7 +113,7 @@ class OptimizerWatch:
 
     @torch.no_grad()
     def end_backward(self, loss: Tensor | None) -> None:
-        """A backward pass of ``loss`` has added to the gradients; None if it was no single number."""
+        """Note that the gradients of ``loss`` were added; None if the loss was no single number."""
         if loss is None:
             self._unseen_loss = True
         else:
@@ -130,7 +130,7 @@ class OptimizerWatch:
             self._before = Step(0.0, 0, 0, norm=norm, scale=scale, tensor_norms=norms, parameters=parameters)
 
     def announce(self) -> None:
-        """Lightning is about to make a step."""
+        """Note that Lightning is about to make a step."""
         self.end_batch()  # a step before this one that did not come
         self._is_due = True
 
@@ -169,7 +169,7 @@ class OptimizerWatch:
 
     @torch.no_grad()
     def _see(self) -> None:
-        """Read the gradient that the optimiser will use, and keep what is not finite from the weights."""
+        """Read the gradient that the optimiser will use, and keep a non-finite one from the weights."""
         self._is_due = False
         loss, before, parameters = self._take_loss(), self._before, with_gradient(self.optimizer)
         self._before = None
@@ -217,7 +217,7 @@ class OptimizerWatch:
         return anywhere(self._trainer, bad)
 
     def _take_loss(self) -> Tensor | None:
-        """The loss of the step that is made now; None if not all of it was seen."""
+        """Take the loss of the present step; None if a part of it was not seen."""
         loss = None if self._unseen_loss else self._loss
         if loss is not None and self._module.automatic_optimization:
             # Lightning divides each micro-batch's loss by their usual number; an epoch's last step may have fewer.
@@ -251,11 +251,11 @@ class OptimizerWatch:
         self._step = None
 
     def loss_under_way(self) -> Tensor | None:
-        """Of what went backward since the last step."""
+        """Loss of the backward passes since the last step."""
         return self._loss
 
 
 def _take_before(step: Step, before: Step) -> None:
-    """What was read at the end of the backward pass."""
+    """Take the norms that were read at the end of the last backward pass."""
     for name in ("norm", "scale", "tensor_norms", "parameters"):
         setattr(step, name, getattr(before, name))

@@ -1,4 +1,4 @@
-"""A training in several processes: what they agree on, and what the main one learns of it."""
+"""Trainings in several processes: agree on a fact, and hand the result to the main process."""
 
 import math
 from contextlib import suppress
@@ -16,14 +16,14 @@ SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
 
 
 def refuse_sharded(trainer: lightning.Trainer) -> None:
-    """Raise a `ConfigError` where each process holds a part of a gradient: its norm is that of a part."""
+    """Raise a `ConfigError` if each process holds only a part of a gradient, whose norm would be that of a part."""
     strategy = type(trainer.strategy).__name__
     if strategy in SHARDED:
         raise ConfigError(f"expected a strategy that keeps gradients whole, such as 'ddp', got {strategy}")
 
 
 def anywhere(trainer: lightning.Trainer, holds: Tensor) -> Tensor:
-    """Whether ``holds``, a 0-d boolean tensor, is true in any process; on the device, so that nothing is waited for."""
+    """Whether ``holds``, a 0-d boolean tensor, is true in any process; a tensor on the device, without waiting."""
     if trainer.world_size == 1 or not (distributed.is_available() and distributed.is_initialized()):
         return holds
     number = holds.to(torch.float32)
@@ -32,7 +32,7 @@ def anywhere(trainer: lightning.Trainer, holds: Tensor) -> Tensor:
 
 
 class SharedResult:
-    """The judgement of a training, in memory that processes that are spawned or forked for it share."""
+    """Judgement of a training, in memory shared by the processes that are spawned or forked for it."""
 
     def __init__(self) -> None:
         self._numbers = torch.full((4 + len(FAILURES),), math.nan, dtype=torch.float64)
@@ -40,11 +40,11 @@ class SharedResult:
             self._numbers.share_memory_()
 
     def clear(self) -> None:
-        """A training begins."""
+        """Forget the last result when a training begins."""
         self._numbers.fill_(math.nan)
 
     def write(self, outcome: Outcome, judgement: Judgement | None, first_nonfinite_step: int | None) -> None:
-        """Leave a result for the main process."""
+        """Write a result for the main process."""
         steps = (
             first_nonfinite_step,
             *((judgement.failure_step, judgement.known_good_step) if judgement else (None,) * 2),
@@ -54,7 +54,7 @@ class SharedResult:
         self._numbers.copy_(torch.tensor([float(list(Outcome).index(outcome)), *numbers, *held], dtype=torch.float64))
 
     def read(self) -> tuple[Outcome, Judgement | None, int | None] | None:
-        """What another process has left; None if nothing."""
+        """Read the result of another process; None if there is none."""
         which, first, failed, good, *held = self._numbers.tolist()
         if math.isnan(which):
             return None
@@ -70,5 +70,5 @@ def _step(number: float) -> int | None:
 
 
 def agreed(trainer: lightning.Trainer, holds: bool) -> bool:
-    """Whether it holds in any process; waits for all of them."""
+    """Whether ``holds`` is true in any process; waits for all of them."""
     return bool(trainer.strategy.reduce_boolean_decision(holds, all=False)) if trainer.world_size > 1 else holds

@@ -1,4 +1,4 @@
-"""CPU, memory and GPU use while a trial trains, and its throughput."""
+"""Record CPU, memory and GPU use while a trial trains, and its throughput."""
 
 import math
 import resource
@@ -19,10 +19,10 @@ __all__ = ["ResourceSampler"]
 
 
 class ResourceSampler(Callback):
-    """Record the process's use of the machine, as MLflow's own system metrics are named.
+    """Record the process's use of the machine, under the names of MLflow's own system metrics.
 
-    Sampled between two steps, at most once in ``interval_s``; step is the number of the sample. At
-    the end: samples a second over all training batches, and peak memory.
+    It is sampled between two steps, at most once in ``interval_s`` seconds; a point's step is the number of the
+    sample. At the end come samples per second over all training batches, and peak memory in bytes.
     """
 
     def __init__(self, sink: Sink, interval_s: float = 5.0) -> None:
@@ -66,7 +66,7 @@ class ResourceSampler(Callback):
 
 
 def peak_memory_bytes() -> int:
-    """Most memory that the process has held: on the GPU if it used one, else resident."""
+    """Peak memory of the process in bytes: on the GPU if it used one, else resident."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,4 +1,4 @@
-"""How many optimiser steps a training will make, asked without setting anything up."""
+"""Number of optimiser steps of a training, found without setting anything up."""
 
 import math
 
@@ -9,10 +9,10 @@ __all__ = ["scheduled_steps"]
 
 
 def scheduled_steps(trainer: lightning.Trainer) -> float:
-    """Steps of each optimiser, if it makes one a batch or accumulation; inf if unknown.
+    """Number of steps of each optimiser, if it makes one a batch (or accumulation of batches); inf if unknown.
 
-    Only where the loaders are there already: `Trainer.estimated_stepping_batches` makes them, and would draw random
-    numbers or ask a loader that has not got its state back yet.
+    It is known only once the loaders exist: `Trainer.estimated_stepping_batches` would make them, and so draw random
+    numbers, or use a loader whose state is not restored yet.
     """
     by_steps = math.inf if trainer.max_steps == -1 else trainer.max_steps
     if any(isinstance(c, GradientAccumulationScheduler) for c in trainer.callbacks):

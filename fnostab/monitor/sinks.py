@@ -1,4 +1,4 @@
-"""Where a monitor records: the trial of a study if it is told nothing, and what a sink holds already."""
+"""Sinks of a monitor: the journal of the study's trial by default, and the last step that each sink holds."""
 
 import importlib
 import os
@@ -14,7 +14,7 @@ JOURNAL_VARIABLE = "FNOSTAB_JOURNAL"
 
 
 def session_sink() -> Sink | None:
-    """The journal of the trial that this process was started for; None outside a study."""
+    """Open the journal of the trial that this process was started for; None outside a study."""
     if JOURNAL_VARIABLE not in os.environ:
         return None
     recorder: Any = importlib.import_module("fnostab.record.recorder")  # only inside a study
@@ -23,20 +23,20 @@ def session_sink() -> Sink | None:
 
 
 class _LastSteps:
-    """The last step that each sink holds, as far as a sink can be told from others and forgotten with it."""
+    """The last step that each sink holds, for sinks that can be hashed and weakly referenced."""
 
     def __init__(self) -> None:
         self._steps: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
     def of(self, sink: Sink | None) -> int:
-        """-1 if it holds none."""
+        """Last step of a sink; -1 if it holds none."""
         try:
             return self._steps.get(sink, -1)
         except TypeError:
             return -1
 
     def note(self, sink: Sink, step: int) -> None:
-        """It holds that step now."""
+        """Note a step that a sink holds now."""
         with suppress(TypeError):
             self._steps[sink] = max(step, self._steps.get(sink, -1))
 

@@ -1,8 +1,8 @@
-"""Copies of a training's state, from which it can go on exactly as it was.
+"""Copy a training's state, so that it can be continued exactly.
 
-Two recent ones are in memory, for the black box. One at an epoch's end is on disk, for a trial whose
-process dies. Where the validation first looks like a failure, the one from before that is set aside
-until it is known whether the trial recovered.
+Two recent copies are in memory, for the black box. One from an epoch's end is on disk, for a trial whose
+process dies. When a validation first looks like a failure, the copy from before it is set aside until it
+is known whether the trial recovers.
 """
 
 import os
@@ -31,22 +31,22 @@ LEAD_STEPS = 8  # that a snapshot is to lie before the step in question
 
 
 class Snapshots(Callback):
-    """Takes them, in a Trainer with `StateFiles` among its plugins.
+    """Take copies of the state, in a Trainer with `StateFiles` among its plugins.
 
-    A loader with a method ``start_at(batch)`` is told where to go on; another goes on by its own state, if it has one.
+    A loader with a method ``start_at(batch)`` is told where to continue; another continues by its own state, if any.
 
     Memory: two copies of weights, buffers and optimiser state, on the device.
 
-    The file is written at the start and at the end of an epoch, but for the last, as often as it takes
-    at most 2 % of the time; and when the process is asked to end, of the newest copy in memory.
+    The file is written at the start and the end of epochs (but not at the end of the last), as often as that takes
+    at most 2 % of the time; and, from the newest copy in memory, when the process is asked to end.
 
     Args:
-        monitor: of the same Trainer, before this one among its callbacks.
-        directory: of the trial.
+        monitor: monitor of the same Trainer, before this one among its callbacks.
+        directory: folder of the trial.
 
     Attributes:
-        resume: file from which the trial goes on.
-        suspect: file from before the validations began to look like a failure, while they do.
+        resume: file from which the trial is continued.
+        suspect: file from before validations began to look like a failure; it exists while they do.
     """
 
     def __init__(self, monitor: StabilityMonitor, directory: Path) -> None:
@@ -60,10 +60,10 @@ class Snapshots(Callback):
         self._cost_s = 0.0
 
     def before(self, step: int) -> tuple[int, dict[str, Any] | Path]:
-        """The latest state that lies some steps before ``step``, or else the earliest, with the step it goes on at.
+        """Latest state from some steps before ``step``, else the earliest one, with the step at which it continues.
 
         Raises:
-            CheckpointError: none was kept.
+            CheckpointError: no state was kept.
         """
         kept: list[tuple[int, dict[str, Any] | Path]] = [*self.recent]
         if self._resume_step is not None and self._resume_step <= step:
@@ -75,7 +75,7 @@ class Snapshots(Callback):
         return early[-1] if early else kept[0]
 
     def remove_files(self) -> None:
-        """Take away what an ended trial does not need."""
+        """Remove the files that an ended trial does not need."""
         self.resume.unlink(missing_ok=True)
         self.suspect.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Gradient spikes as events: when one began, how high it went, and whether training came back from it.
+"""Detect gradient spikes: when each began, how high it went, and whether the training recovered.
 
 Each gradient norm is compared with the norms before it. Its z-score is
 
@@ -32,9 +32,8 @@ class Spike:
         step: 0-based optimiser step at which it began.
         peak_step: of the largest norm in it.
         norm: the largest finite norm in it, before clipping.
-        z_score: of that norm, against the steps before the spike.
-        recovered_step: first step at which norm and loss were back; None if they did not come back
-            in time.
+        z_score: z-score of that norm, against the steps before the spike.
+        recovered_step: first step at which norm and loss were normal again; None if they were not in time.
     """
 
     step: int
@@ -44,13 +43,13 @@ class Spike:
     recovered_step: int | None = None
 
     def payload(self) -> dict[str, Any]:
-        """As it is written in a journal's event."""
+        """Payload of the journal's event."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class _Before:
-    """What was normal before a spike: its log norms' median and scale, and the highest loss that counts as back."""
+    """Normal level before a spike: median and scale of the log norms, and the highest loss that counts as recovered."""
 
     median: float
     scale: float
@@ -73,13 +72,13 @@ class SpikeDetector:
 
     Args:
         spike_z: z-score above which a norm is a spike.
-        spike_window_steps: how many of the latest steps say what is normal.
-        spike_min_history_steps: no spike is seen before that many.
+        spike_window_steps: number of latest steps that define the normal level.
+        spike_min_history_steps: number of steps before which no spike is detected.
         spike_min_std: floor of the log norm's standard deviation. The smallest spike is
             ``exp(spike_z * spike_min_std)`` times the median.
         spike_loss_factor: at most so many times its median before the spike, the loss is back. A
             negative median -m allows as much above it as m would.
-        spike_recovery_steps: within which a spike must recover.
+        spike_recovery_steps: number of steps within which a spike must recover.
     """
 
     def __init__(
@@ -112,12 +111,12 @@ class SpikeDetector:
         return self._spike
 
     def take(self, step: int, norm: float, loss: float | None) -> list[Spike]:
-        """Take in one optimiser step; give the spikes that ended with it.
+        """Add one optimiser step; return the spikes that ended with it.
 
         Args:
             step: 0-based; larger than all before.
-            norm: of the gradient before clipping.
-            loss: training loss of the step; None if it was not seen, then the norm alone recovers.
+            norm: norm of the gradient before clipping.
+            loss: training loss of the step; None if it was not seen, then recovery goes by the norm alone.
         """
         log_norm = math.log(norm) if 0 < norm < math.inf else None
         if self._spike is None and (log_norm is None or not self._begins(step, norm, log_norm)):
@@ -127,15 +126,15 @@ class SpikeDetector:
         return self._go_on(step, norm, log_norm, loss)
 
     def finish(self) -> list[Spike]:
-        """Training has ended: give the spike that still lasts, as not recovered."""
+        """End the training: return the spike that still lasts, as not recovered."""
         return [] if self._spike is None else [self._end(None)]
 
     def summary(self) -> dict[str, float]:
-        """How many spikes have ended, and how many of these had not recovered."""
+        """Number of spikes that have ended, and of those that did not recover."""
         return {names.SPIKES: float(self._spikes), names.SPIKES_UNRECOVERED: float(self._unrecovered)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the settings, as JSON can hold it."""
+        """State without the settings, JSON-ready."""
         return {
             "log_norms": list(self._log_norms),
             "losses": list(self._losses),
@@ -150,7 +149,7 @@ class SpikeDetector:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Continue from a `state_dict`."""
         _refill(self._log_norms, state["log_norms"])
         _refill(self._losses, state["losses"])
         self._spike = None if state["spike"] is None else Spike(**state["spike"])
@@ -183,7 +182,7 @@ class SpikeDetector:
         return usual + (self.spike_loss_factor - 1) * abs(usual)
 
     def _go_on(self, step: int, norm: float, log_norm: float | None, loss: float | None) -> list[Spike]:
-        """The step is part of a spike, or the first after it."""
+        """Handle a step within a spike, or the first step after it."""
         assert self._spike is not None
         _append_finite(self._held_log_norms, log_norm)
         _append_finite(self._held_losses, loss)

@@ -1,9 +1,8 @@
-"""The whole state of a training, as one file from which it goes on: safetensors with JSON, no pickle.
+"""Whole state of a training in one file from which it can be continued: safetensors with JSON, no pickle.
 
 What Lightning keeps in a checkpoint (weights, optimiser, schedule, loops, callbacks) is a tree of
 dicts, lists, tuples, numbers and tensors. The tensors are stored as safetensors and the tree as JSON
-in the same file's metadata, so that a file is there as a whole or not at all, and reading one runs
-no code.
+in the same file's metadata: a file is either complete or absent, and reading it runs no code.
 """
 
 import json
@@ -42,7 +41,7 @@ class StateFiles(CheckpointIO):
 
 
 def take_state(trainer: lightning.Trainer) -> dict[str, Any]:
-    """A copy of the training's state in memory, on the device that it is on; nothing is waited for."""
+    """Copy the training's state in memory, on its device, without waiting for the device."""
     files = trainer.strategy.checkpoint_io
     trainer.save_checkpoint("memory")
     state, files.taken = files.taken, None
@@ -53,7 +52,7 @@ def write_state(state: Mapping[str, Any], path: Path) -> None:
     """Write a state to ``path``, atomically.
 
     Raises:
-        CheckpointError: it holds what is neither a tensor nor plain data, or can't be written.
+        CheckpointError: the state holds something other than tensors and plain data, or can't be written.
     """
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_pack(state, tensors))
@@ -61,10 +60,10 @@ def write_state(state: Mapping[str, Any], path: Path) -> None:
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write tensors as a safetensors file, atomically, readable by whom the umask lets: the format's own is private.
+    """Write tensors as a safetensors file, atomically, with the umask's permissions (safetensors' own are private).
 
     Raises:
-        CheckpointError: it can't be written.
+        CheckpointError: the file can't be written.
     """
     partial = path.with_suffix(".partial")
     try:
@@ -79,7 +78,7 @@ def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, st
 
 
 def read_state(path: str | Path) -> dict[str, Any]:
-    """Read what `write_state` wrote; tensors are on the CPU.
+    """Read a file of `write_state`; tensors are on the CPU.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another kind.
@@ -103,7 +102,7 @@ def _copied(value: Any) -> Any:
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """``value`` as JSON; its tensors are put into ``tensors``."""
+    """Convert ``value`` to JSON, and put its tensors into ``tensors``."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor | np.ndarray):

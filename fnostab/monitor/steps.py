@@ -1,4 +1,4 @@
-"""One optimiser step as it was seen, without waiting for the device."""
+"""One optimiser step, measured without waiting for the device."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ NUMBERS = ("norm", "clipped", "loss", "fraction", "bad", "skipped", "scale")
 
 @dataclass
 class Step:
-    """One optimiser step: 0-d tensors on the device, until its block is read; None is what was not measured.
+    """One optimiser step: 0-d tensors on the device, until its block is read; None for a number not measured.
 
     Attributes:
-        learning_rate: of the first parameter group.
-        batch: index of the (last) batch that it was made of.
-        epoch: of that batch.
-        loss: mean over the step's micro-batches; under manual optimisation the sum of what went backward.
-        norm: of the gradient before clipping.
-        clipped: of the gradient that the optimiser saw.
+        learning_rate: learning rate of the first parameter group.
+        batch: index of the (last) batch of the step.
+        epoch: epoch of that batch.
+        loss: mean over the step's micro-batches; under manual optimisation the sum of the losses that went backward.
+        norm: norm of the gradient before clipping.
+        clipped: norm of the gradient that the optimiser saw.
         fraction: share of units that were clipped.
-        bad: whether anything of it is not finite, in any process.
+        bad: whether loss or gradient is not finite, in any process.
         skipped: whether a loss scaler left the step out.
-        scale: of the loss, before the step.
-        tensor_norms: of the gradient of each of ``parameters``, before clipping where that was read.
-        parameters: those with a gradient.
-        place: among the steps of all optimisers.
+        scale: loss scale before the step.
+        tensor_norms: gradient norm of each of ``parameters``, before clipping where that was read.
+        parameters: parameters with a gradient.
+        place: place of the step among those of all optimisers.
     """
 
     learning_rate: float | Tensor
@@ -48,7 +48,7 @@ class Step:
 
 
 def read_steps(steps: Sequence[Step]) -> list[Mapping[str, float | None]]:
-    """The numbers of steps on the host, by `NUMBERS`; None stays None. The only place that waits for the device."""
+    """Read the numbers of steps to the host, by `NUMBERS`; None stays None. Only this waits for the device."""
     found = [[getattr(step, name) for name in NUMBERS] for step in steps]
     seen = [tensor for row in found for tensor in row if tensor is not None]
     if not seen:
@@ -60,12 +60,12 @@ def read_steps(steps: Sequence[Step]) -> list[Mapping[str, float | None]]:
 
 
 def with_gradient(optimizer: Optimizer) -> list[nn.Parameter]:
-    """The parameters that the optimiser is about to change, in its order."""
+    """Parameters with a gradient, in the optimiser's order."""
     return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
 def tensor_norms(gradients: Sequence[Tensor]) -> Sequence[Tensor]:
-    """The norm of each gradient, in float32 or more, all on the first one's device; nothing is waited for."""
+    """Norm of each gradient, 0-d tensors in float32 or more on the first one's device, without waiting for it."""
     if len({(g.device, g.dtype, g.layout) for g in gradients}) == 1:
         return _norms_of_a_kind(gradients)
     kinds: dict[tuple[object, ...], list[int]] = {}
@@ -80,7 +80,7 @@ def tensor_norms(gradients: Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def total_norm(norms: Sequence[Tensor]) -> Tensor:
-    """The norm of all gradients together, of their `tensor_norms`."""
+    """Norm of all gradients together, a 0-d tensor, from their `tensor_norms`."""
     return torch.linalg.vector_norm(torch.stack(list(norms)))
 
 

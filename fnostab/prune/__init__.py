@@ -1,4 +1,4 @@
-"""What is kept of old trials: the curves' shape with every spike in the store, and all of it in an archive on disk."""
+"""Shrink old trials: a thinned curve with every spike stays in the store, all points in an archive on disk."""
 
 from fnostab.prune.journals import Archived, archive_journals, old_journals
 from fnostab.prune.points import KEPT_AT_MOST, Thinning, plan_thinning, shape_of, thin_points

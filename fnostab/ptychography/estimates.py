@@ -1,4 +1,4 @@
-"""What one trial takes: memory from a step on the meta device, time from a few real steps."""
+"""Estimate one trial: memory from a step on the meta device, time from a few real steps."""
 
 import json
 import math

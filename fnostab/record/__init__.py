@@ -1,1 +1,1 @@
-"""What a trial leaves on disk, and what is known of it."""
+"""Records of trials on disk: written, read, judged, and put into tables."""

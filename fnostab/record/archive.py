@@ -1,4 +1,4 @@
-"""Journals that nobody writes any more, compressed by LZMA: ``xz -d journal.jsonl.xz`` gives the same file again."""
+"""Archives of finished journals, compressed by LZMA: ``xz -d journal.jsonl.xz`` gives the same file again."""
 
 import lzma
 from pathlib import Path
@@ -12,9 +12,9 @@ __all__ = ["archive", "archived_bytes", "journal_bytes", "restore"]
 
 
 def archive(directory: Path) -> int:
-    """Put an archive in the place of a trial's journal, once it is known to hold the same; return its size in bytes.
+    """Replace a trial's journal by an archive, once that is known to hold the same records; return its size in bytes.
 
-    Whoever calls holds the locks of journal and upload.
+    The caller must hold the locks of journal and upload.
 
     Raises:
         JournalError: the journal is damaged or does not end with a whole record, or the folder can't be written.
@@ -36,10 +36,10 @@ def archive(directory: Path) -> int:
 
 
 def restore(directory: Path) -> None:
-    """Turn an archive back into a journal, for somebody who goes on writing it.
+    """Turn an archive back into a journal, which can be written again.
 
     Raises:
-        JournalError: it is damaged, or the folder can't be written.
+        JournalError: the archive is damaged, or the folder can't be written.
     """
     lines, source = directory / FILE_NAME, directory / ARCHIVE_NAME
     data = archived_bytes(source)
@@ -51,10 +51,10 @@ def restore(directory: Path) -> None:
 
 
 def journal_bytes(directory: Path) -> int:
-    """Size of a trial's journal, or the one that it had before it was archived.
+    """Size of a trial's journal in bytes; of an archived journal, its size before it was archived.
 
     Raises:
-        JournalError: there is none, or the archive is damaged.
+        JournalError: there is no journal, or the archive is damaged.
     """
     path = journal_file(directory)
     if path.name == ARCHIVE_NAME:
@@ -66,10 +66,10 @@ def journal_bytes(directory: Path) -> int:
 
 
 def archived_bytes(path: Path) -> bytes:
-    """The journal that an archive holds.
+    """Content of the journal that an archive holds.
 
     Raises:
-        JournalError: it is damaged, or can't be read.
+        JournalError: the archive is damaged, or can't be read.
     """
     try:
         return lzma.decompress(path.read_bytes())

@@ -1,4 +1,4 @@
-"""The last attempt at a trial, as its journal tells it, and whether anything is still at work on it.
+"""The last attempt at a trial, read from its journal, and whether a process still works on it.
 
 A trial that was killed may be tried again: its journal goes on after the outcome. MLflow has no
 heartbeat, so a run whose process died would be RUNNING for ever if nobody looked.
@@ -52,12 +52,13 @@ _ERROR = re.compile(r"(error|[\w.]+(Error|Exception)): ")  # this command line's
 
 @dataclass
 class Attempt:
-    """What a journal says of an attempt.
+    """One attempt at a trial, as its journal records it.
 
     Attributes:
-        end: the outcome event that closed it; None without one.
-        owner: 'pid@host' of the process at work, with the time at which it said so.
-        tags: that were set.
+        end: outcome event that closed the attempt; None while there is none.
+        owner: 'pid@host' of the process at work.
+        owner_since_ms: Unix time at which that process named itself.
+        tags: tags that were set in the attempt.
     """
 
     end: Event | None = None
@@ -71,7 +72,7 @@ class Attempt:
 
 
 def starts_attempt(record: Point | Event) -> bool:
-    """Whether a record that follows an outcome shows that the trial is being tried again."""
+    """Whether a record that follows an outcome begins another attempt."""
     return isinstance(record, Point) or (record.name == names.TAGS_EVENT and names.OWNER in record.payload)
 
 
@@ -119,13 +120,13 @@ def close_if_abandoned(directory: Path) -> bool:
 def end_of_abandoned(tags: Mapping[str, str], owner: str | None, error: str | None = None) -> dict[str, Any]:
     """The outcome of an attempt whose process died without one, as an event's payload.
 
-    It is ``killed``, or ``infra_error`` if the process left an error, or what became of its Slurm job; unless it had
-    announced a failure of training before it died: leaving that out of the rates would flatter the arm.
+    ``killed``, or ``infra_error`` if the process left an error, or the end of its Slurm job. A failure of training
+    that it announced before it died wins over these: leaving it out of the rates would flatter the arm.
 
     Args:
-        tags: that the process set.
-        owner: the process.
-        error: what it said last, if that was an error.
+        tags: tags that the process set.
+        owner: the process, as 'pid@host'.
+        error: last line of its stderr, if that is an error.
     """
     announced = tags.get(names.OUTCOME) if tags.get(names.OUTCOME) in TRAINING_OUTCOMES else None
     step = tags.get(names.FAILURE_STEP)
@@ -145,7 +146,7 @@ def end_of_abandoned(tags: Mapping[str, str], owner: str | None, error: str | No
 
 
 def end_program_trial(journal: Journal, *, asked: bool = False) -> bool:
-    """Judge and close the trial of a program whose supervisor died before it; False of a trial of another kind."""
+    """Judge and close a program's trial whose supervisor died first; return False if the trial runs no program."""
     if not (journal.directory / "trial.json").exists():
         return False
     spec = TrialSpec.read(journal.directory / "trial.json")
@@ -157,11 +158,16 @@ def end_program_trial(journal: Journal, *, asked: bool = False) -> bool:
 
 
 def is_alive(owner: str | None, since_ms: int | None = None, last_sign_s: float | None = None) -> bool:
-    """Whether the process that calls itself ``owner``, 'pid@host', can still be at work.
+    """Whether the process named ``owner``, 'pid@host', may still be at work.
 
-    Slurm is asked for the job of one that names it: it is queued again when it is interrupted. On this host the
-    process is looked up; one that started after ``since_ms`` only has its number. On another host it can't be: it
-    counts as alive for 15 minutes after its ``last_sign_s``.
+    If the name holds a Slurm job, Slurm is asked for that job: an interrupted job is queued again. A process of this
+    host is looked up; one that started after ``since_ms`` has merely been given the same number. A process of
+    another host counts as alive for 15 minutes after its ``last_sign_s``.
+
+    Args:
+        owner: as in the trial's owner tag; None if it is not known.
+        since_ms: Unix time in milliseconds at which the process was at work.
+        last_sign_s: Unix time in seconds of the last thing that it recorded.
     """
     if (job := slurm.job_of_owner(owner)) and (queued := slurm.is_queued(*job)) is not None:
         return queued
@@ -172,10 +178,14 @@ def is_alive(owner: str | None, since_ms: int | None = None, last_sign_s: float 
 
 
 def may_be_at_work(owner: str | None, last_sign_s: float) -> bool:
-    """The same for a run whose journal is not at hand, so that only its newest sign in the store is known.
+    """Whether a run's process may still be at work, judged without its journal, by its newest record in the store.
 
-    A process that started after that sign may be a new attempt that has come to no new step yet, if it is
-    one of this program's. An owner that has not given its name may be about to.
+    A process of this program that started after that record may be a new attempt before its first new step. A run
+    without an owner may be one whose process has not recorded its name yet.
+
+    Args:
+        owner: as of `is_alive`.
+        last_sign_s: Unix time in seconds of the newest record.
     """
     if owner is None:
         return time.time() - last_sign_s < QUIET_S
@@ -189,7 +199,7 @@ def may_be_at_work(owner: str | None, last_sign_s: float) -> bool:
 
 
 def is_foreign(owner: str | None) -> bool:
-    """Whether a process is one of another host."""
+    """Whether a process runs on another host."""
     pid, _, host = (owner or "").partition(" ")[0].partition("@")
     return pid.isdecimal() and host != socket.gethostname()
 
@@ -198,7 +208,7 @@ def is_being_written(directory: Path) -> bool:
     """Whether a process has the trial's journal open, on this machine or another that shares the disk.
 
     Raises:
-        JournalError: that can't be found out.
+        JournalError: the lock can't be tried.
     """
     if not (directory / FILE_NAME).exists():
         return False
@@ -233,7 +243,7 @@ def _process(owner: str | None) -> psutil.Process | None:
 
 
 def _last_error(directory: Path, since_ms: int | None) -> str | None:
-    """What an attempt that began at ``since_ms`` said last in its ``stderr.log``, if that was an error."""
+    """Last line of ``stderr.log`` of an attempt that began at ``since_ms``, if that is an error."""
     log = directory / STDERR_FILE
     try:
         if since_ms is None or log.stat().st_mtime * 1000 < since_ms:
@@ -245,7 +255,7 @@ def _last_error(directory: Path, since_ms: int | None) -> str | None:
 
 
 def last_lines(path: Path, n: int, since: int = 0) -> list[str]:
-    """The last lines of a log, from a byte on, that are not empty; none of one that can't be read."""
+    """The last ``n`` non-empty lines of a log, from byte ``since`` on; empty if it can't be read."""
     try:
         with open(path, "rb") as file:
             file.seek(max(os.fstat(file.fileno()).st_size - TAIL_BYTES, since))

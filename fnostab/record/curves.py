@@ -1,4 +1,4 @@
-"""Scripts that ignore their seed: trials of one arm whose curves are the same, number by number."""
+"""Find scripts that ignore their seed: trials of one arm with identical curves, number by number."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ def same_curves(directories: Mapping[tuple[str, int], Path]) -> list[tuple[str, 
     """Pairs of seeds under which an arm's training and validation values are identical.
 
     Args:
-        directories: of trials that have ended, by arm and seed.
+        directories: folders of trials that have ended, by arm and seed.
 
     Returns:
         (arm, first seed, another seed) for each seed whose curves are those of an earlier one.
@@ -42,7 +42,7 @@ def same_curves(directories: Mapping[tuple[str, int], Path]) -> list[tuple[str, 
 
 
 def twin_seed(directory: Path, spec: TrialSpec) -> int | None:
-    """Another seed of a trial's arm with the very same curves; None if there is none."""
+    """Another seed of a trial's arm with identical curves; None if there is none."""
     trials = {(spec.arm, spec.seed): directory}
     for path in directory.parent.glob(f"{spec.arm}-*/trial.json"):
         other = TrialSpec.read(path)

@@ -1,4 +1,4 @@
-"""How a program's trial ended: its outcome, from what it recorded, what it said and how its process went."""
+"""Judge how a program's trial ended: from its records, its stderr and its exit status."""
 
 import re
 import signal
@@ -35,9 +35,9 @@ class ProcessEnd:
     """How a program's process ended.
 
     Attributes:
-        return_code: -N if signal N ended it; None if it is not known, since its supervisor died before it.
+        return_code: exit status; -N if signal N ended it; None if unknown, since its supervisor died first.
         asked: whether it was asked to end.
-        tail: the end of what it wrote to stderr.
+        tail: end of its stderr.
     """
 
     return_code: int | None
@@ -75,7 +75,7 @@ def conclude(journal: Journal, spec: TrialSpec, end: ProcessEnd) -> Outcome:
 
 
 def judge_again(directory: Path, spec: TrialSpec) -> None:
-    """Judge a training that has ended by the rules that its trial has now; another outcome goes into its journal.
+    """Judge a training that has ended again, by its trial's present rules; record the outcome if it is another.
 
     Raises:
         JournalError: another process holds the journal, or it is damaged or can't be written.
@@ -101,7 +101,7 @@ def _payload(judgement: Judgement) -> dict[str, Any]:
 
 
 def announce_files(journal: Journal) -> None:
-    """Announce what the program left in the folder that ``{directory}`` names as artifacts, up to 5 MB in all."""
+    """Announce as artifacts the files that the program left in ``{directory}``, up to 5 MB in all."""
     folder, left = journal.directory / "files", MOST_BYTES
     for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
         if path.suffix not in ANNOUNCED_FILES or path.is_symlink() or not path.is_file():
@@ -114,7 +114,7 @@ def announce_files(journal: Journal) -> None:
 
 
 def _outcome(recorded: Recorded, judgement: Judgement | None, end: ProcessEnd) -> tuple[Outcome, str | None]:
-    """The first that applies, with the reason of what is no training outcome."""
+    """The first outcome that applies, with its reason if it is no training outcome."""
     if judgement is not None and (recorded.announced is not None or judgement.outcome is Outcome.NONFINITE):
         return judgement.outcome, None
     code, said = end.return_code, _last_error(end.tail)

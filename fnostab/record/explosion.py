@@ -1,6 +1,6 @@
-"""Whether a loss has exploded: by thresholds of the rules, or by the scale of what the trial itself has learnt.
+"""Judge whether a loss has exploded: by thresholds of the rules, or by the trial's own progress.
 
-Without thresholds the rule holds for any sign and scale of a loss: adding a constant to every loss changes nothing.
+Without thresholds the rule works for any sign and scale of a loss: adding a constant to every loss changes nothing.
 """
 
 import math
@@ -23,8 +23,8 @@ def exploded_at(
 ) -> list[bool]:
     """Whether the loss at each validation is far above where the trial began, or above its own best so far.
 
-    By shares of the baseline and multiples of the best where the rules give them. Else by the trial's own progress,
-    which no constant that is added to every loss changes: see `_has_lost_all`.
+    Measured by shares of the baseline and multiples of the best, where the rules give them. Else by the trial's own
+    progress, which does not change if a constant is added to every loss: see `_has_lost_all`.
 
     Args:
         validations: in the order in which they took place.
@@ -54,13 +54,13 @@ def _has_lost_all(
     baseline: float | None,
     training: NDArray[np.float64],
 ) -> list[bool]:
-    """Whether all that was learnt is lost at each validation, and as much again.
+    """Whether the trial, at each validation, has lost all that it had learnt, and as much again.
 
     The loss then lies as far above the start as the best so far lies below it. The start is the first validation; with
-    a baseline it is that, or the best so far as long as nothing better was reached. Where the training loss varied more
-    than that over its first tenth, its range takes the place of the distance; where no training loss is recorded,
-    nothing tells progress from noise, and it takes ten times the distance. A validation loss that rises while the
-    training loss goes on falling is overfitting, and not meant.
+    a baseline it is the baseline or, until something better is reached, the best so far. If the training loss varied
+    more than that distance over its first tenth, its range takes the place of the distance. If no training loss is
+    recorded, nothing tells progress from noise, and ten times the distance is needed. A validation loss that rises
+    while the training loss still falls is overfitting, and does not count.
     """
     early = _early_range(training)
     first = next((v.loss for v in validations if math.isfinite(v.loss)), math.inf)
@@ -75,12 +75,12 @@ def _has_lost_all(
 
 
 def _loss_of(validation: Validation) -> float:
-    """Its loss, as one that can be compared."""
+    """Loss of a validation; infinite where it is not finite."""
     return validation.loss if math.isfinite(validation.loss) else math.inf
 
 
 def _early_range(training: NDArray[np.float64]) -> float | None:
-    """How far the training loss varied over its first tenth, but for a tenth on either side; None without one."""
+    """Range of the training loss over its first tenth, from the 10 % to the 90 % quantile; None if it is unknown."""
     early = training[: _tenth(training)]
     early = early[np.isfinite(early)]
     return float(np.diff(np.quantile(early, [0.1, 0.9]))[0]) if early.size > 1 else None

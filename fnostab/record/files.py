@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write files atomically: each is either complete or unchanged."""
 
 import os
 from pathlib import Path
@@ -7,17 +7,17 @@ __all__ = ["write_whole"]
 
 
 def write_whole(path: Path, content: str | bytes, *, to_disk: bool = False) -> None:
-    """Write a file in one step: whoever reads it sees the old content or the new, also if this process dies.
+    """Write a file atomically: a reader sees the old content or the new, even if this process dies.
 
     A link in its place is replaced, never followed. One process at a time may write one file.
 
     Args:
-        path: in a folder that is there.
-        content: text is written as UTF-8.
+        path: path in an existing folder.
+        content: bytes, or text, which is written as UTF-8.
         to_disk: wait for the disk, so that the content survives the death of the machine.
 
     Raises:
-        OSError: it can't be written; the old content stays.
+        OSError: the file can't be written; the old content stays.
     """
     partial = path.with_name(f"{path.name}.partial")
     partial.unlink(missing_ok=True)  # of a process that was killed

@@ -1,10 +1,10 @@
-"""Which Slurm jobs a study's trials were given, on disk beside their journals.
+"""Records of the Slurm jobs that train a study's trials, on disk beside their journals.
 
-    <study's folder>/slurm/<name>.json    a job array, and whose trials its elements train
+    <study's folder>/slurm/<name>.json    a job array, and which trials its elements train
 
-A job that waits in the queue has no journal yet: this record is what says that it is there. It is written before
-the array is submitted, under a name that no other has, and again with the number that Slurm gave it. Whoever dies in
-between leaves a record without a number, and Slurm is asked for an array of that name.
+A job that waits in the queue has no journal yet: only this record shows that it exists. It is written before the
+array is submitted, under a unique name, and again with the number that Slurm gave it. A launcher that dies in between
+leaves a record without a number; then Slurm is asked for an array of that name.
 """
 
 import secrets
@@ -28,11 +28,11 @@ class JobArray(BaseModel):
     """Jobs that were submitted together.
 
     Attributes:
-        name: of the array, and of its record.
-        cluster: Slurm's name of it.
+        name: name of the array, and of its record.
+        cluster: Slurm's name of the cluster.
         submitted_ms: Unix time.
         trials: names of the trials that each job trains.
-        number: of the array, or of the job if it is only one; None until Slurm has given one.
+        number: Slurm's number of the array, or of a single job; None until Slurm has given one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,10 +76,10 @@ def jobs_of(folder: Path, cluster: str, *, find: bool = False) -> dict[str, str]
     """The last job that each trial in a study's folder was given on a cluster, by the trial's name.
 
     Args:
-        folder: of the study.
-        cluster: Slurm's name of it.
-        find: ask Slurm for arrays whose number is not known, and note it. Only for who holds the study's lock, since
-            another launcher may be about to.
+        folder: folder of the study.
+        cluster: Slurm's name of the cluster.
+        find: ask Slurm for arrays whose number is not known, and note it. Only for the holder of the study's lock:
+            another launcher may be submitting them.
 
     Raises:
         LaunchError: a record is damaged.

@@ -28,29 +28,29 @@ ARCHIVE_NAME = "journal.jsonl.xz"  # what `fnostab prune` makes of an old one (`
 
 
 class Sink(Protocol):
-    """Where a monitor puts what it sees."""
+    """Receiver of a monitor's records; a `Journal` is one."""
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Keep ``values`` of one step."""
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Keep one thing that happened."""
+        """Keep one event."""
 
 
 class Journal:
     """Writes one journal; only one process at a time can hold it open.
 
-    Opening one that exists continues it. A metric's steps only ever grow: a resumed trial that
-    comes by a step that it recorded before keeps the first record.
+    Opening an existing journal continues it. A metric's steps only ever grow: where a resumed trial
+    repeats a step, the first record is kept.
 
     Points go to the operating system with each call, so that they survive the death of the process;
     events are forced to the disk, so that they survive the death of the machine.
 
     Args:
-        directory: of the trial; made if it does not exist.
+        directory: folder of the trial; made if it does not exist.
 
     Raises:
-        JournalError: another process holds it, or it is damaged or can't be written.
+        JournalError: another process holds the journal, or it is damaged or can't be written.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -76,7 +76,7 @@ class Journal:
             raise
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """Append metrics of one step, but for those that the journal already holds."""
+        """Append metrics of one step, without those that the journal already holds."""
         fresh = {name: value for name, value in values.items() if self._latest.get(name, -1) < step}
         if not fresh:
             return
@@ -86,7 +86,7 @@ class Journal:
         self._latest.update(dict.fromkeys(fresh, step))
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Append one event and force everything so far to the disk."""
+        """Append one event, and force all that was written so far to the disk."""
         self._append(Event(self._now_ms(), name, dict(payload)))
         try:
             os.fsync(self._file.fileno())
@@ -157,15 +157,15 @@ class Journal:
 
 
 def journal_file(directory: str | Path) -> Path:
-    """Where a trial's records are: ``journal.jsonl``, which need not exist yet, or its archive."""
+    """Path of a trial's records: ``journal.jsonl``, which need not exist yet, or its archive."""
     lines, archive = Path(directory, FILE_NAME), Path(directory, ARCHIVE_NAME)
     return archive if archive.exists() and not lines.exists() else lines
 
 
 def read_journal(path: str | Path, offset: int = 0) -> Iterator[tuple[Point | Event, int]]:
-    """Yield each record from byte ``offset`` on, with the offset behind it; an archived journal has those that it had.
+    """Yield each record from byte ``offset`` on, with the offset behind it; the same for an archived journal.
 
-    Ends before a last line that is not complete: its writer is at work, or died.
+    It ends before an incomplete last line, whose writer is at work or died.
 
     Raises:
         JournalError: the file can't be read, or a line that is not the last is damaged.

@@ -1,7 +1,7 @@
-"""Judge a trial by its journal alone: what its recorder wrote, under the rules that its record holds.
+"""Judge a trial by its journal alone, under the rules in its trial.json.
 
-For trials whose program does not judge itself. Points of all attempts count, since a retry does not record again
-what an earlier attempt did; what was announced counts for the attempt that announced it.
+For trials whose program does not judge itself. Points of all attempts count, since a retry does not record
+earlier steps again; an announcement counts only for the attempt that made it.
 """
 
 import itertools
@@ -27,14 +27,14 @@ LONGEST_CURVE = 5_000_000  # steps of which a training loss is spread out
 
 @dataclass
 class Recorded:
-    """What a journal holds of a training.
+    """Records of a training, as its journal holds them.
 
     Attributes:
-        curves: values by step, by metric; NaN and Inf included.
-        scheduled_steps: that the last attempt announced.
-        announced: failure that the last attempt announced first, with its step.
-        seen: other outcome that the last attempt's program saw before it ended, with its reason: ``oom``.
-        complete: whether the last attempt's program ended its record by itself.
+        curves: values by step, for each metric; NaN and Inf included.
+        scheduled_steps: number of steps that the last attempt announced.
+        announced: first failure that the last attempt announced, with its step.
+        seen: ``oom``, with its reason, if the last attempt's recorder saw a memory error.
+        complete: whether the last attempt closed its recorder.
     """
 
     curves: dict[str, dict[int, float]] = field(default_factory=dict)
@@ -50,12 +50,12 @@ class Recorded:
 
     @property
     def reached_the_end(self) -> bool:
-        """Whether the last scheduled step was recorded; not if it is unknown."""
+        """Whether the last scheduled step was recorded; False if the schedule is unknown."""
         return self.scheduled_steps is not None and (self.last_step or 0) >= self.scheduled_steps - 1
 
     @property
     def first_nonfinite_step(self) -> int | None:
-        """First step at which the training loss or the gradient norm was not finite, or is said to have been."""
+        """First step at which the training loss or the gradient norm was not finite, or was announced as such."""
         steps = [
             step
             for name in (names.TRAIN_LOSS, names.GRAD_NORM)
@@ -68,7 +68,7 @@ class Recorded:
 
 
 def read_recorded(directory: Path) -> Recorded:
-    """Read what was recorded of a trial.
+    """Read the records of a trial.
 
     Raises:
         JournalError: its journal is missing or damaged.
@@ -84,14 +84,14 @@ def read_recorded(directory: Path) -> Recorded:
 
 
 def judge_journal(directory: Path, spec: TrialSpec) -> tuple[Judgement | None, dict[str, float]]:
-    """Judge a trial that has ended by its journal.
+    """Judge a trial that has ended, by its journal.
 
     Args:
-        directory: of the trial.
-        spec: holds the rules, and which metric they are about.
+        directory: folder of the trial.
+        spec: its record, with the rules and the metric that they judge.
 
     Returns:
-        The judgement, None if nothing was observed; one number each of the whole training by metric, finite ones only.
+        The judgement, None if nothing was observed; and the summary of the training, its finite values by metric.
 
     Raises:
         JournalError: the journal is missing or damaged.
@@ -100,7 +100,7 @@ def judge_journal(directory: Path, spec: TrialSpec) -> tuple[Judgement | None, d
 
 
 def judge_recorded(recorded: Recorded, spec: TrialSpec) -> tuple[Judgement | None, dict[str, float]]:
-    """The same for what was read of a journal before."""
+    """Judge a trial that has ended, by records that were read already; as `judge_journal`."""
     observed = any(name in recorded.curves for name in (names.TRAIN_LOSS, names.GRAD_NORM, spec.judged))
     if not observed and recorded.announced is None:
         return None, {}
@@ -174,7 +174,7 @@ def _judge_training(recorded: Recorded, spec: TrialSpec, last_step: int) -> Judg
 
 
 def _blocks(training: dict[int, float]) -> list[Validation]:
-    """Medians of blocks of the training loss, (BLOCKS,) or as many as it has finite values, as validations."""
+    """Validations made of the training loss: medians of BLOCKS blocks, or of as many as there are finite values."""
     steps = sorted(step for step, loss in training.items() if math.isfinite(loss))
     count = min(BLOCKS, len(steps))
     edges = [len(steps) * i // count for i in range(count + 1)] if count else [0]
@@ -183,7 +183,7 @@ def _blocks(training: dict[int, float]) -> list[Validation]:
 
 
 def _spread(training: dict[int, float]) -> Sequence[float]:
-    """A training loss at every step, (steps,): the last one that was recorded up to it."""
+    """Training loss at every step, (steps,): the value recorded last up to that step."""
     if not training or max(training) >= LONGEST_CURVE:
         return ()
     curve, latest = [], training[min(training)]
@@ -213,7 +213,7 @@ def _summary(recorded: Recorded, spec: TrialSpec, judgement: Judgement) -> dict[
 
 
 def _nonfinite_events(recorded: Recorded) -> dict[str, float]:
-    """Steps at which the training loss or the gradient norm was NaN, and infinite."""
+    """Number of steps at which the training loss or the gradient norm was NaN, and infinite."""
     nan, infinite = set(), set()
     for name in (names.TRAIN_LOSS, names.GRAD_NORM):
         for step, value in recorded.curves.get(name, {}).items():

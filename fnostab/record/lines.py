@@ -1,4 +1,4 @@
-"""Lines of a journal: how a record is written as one, and read back. The standard library only.
+"""Lines of a journal: write a record as a line, and read it back. The standard library only.
 
 One line a record: the CRC-32 of the rest, a space, and a JSON object. ``t`` is the Unix time in
 milliseconds at which the record was made, and is what every later copy shows, so that sending it
@@ -32,7 +32,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened to a trial."""
+    """One event of a trial."""
 
     time_ms: int
     name: str
@@ -40,7 +40,7 @@ class Event:
 
 
 def encode(record: Point | Event) -> bytes:
-    """A record as its line."""
+    """Write a record as one line."""
     if isinstance(record, Event):
         line: dict[str, Any] = {"t": record.time_ms, "e": record.name, "p": record.payload}
     else:
@@ -53,7 +53,7 @@ def encode(record: Point | Event) -> bytes:
 def read_lines(path: str | Path, offset: int = 0) -> Iterator[tuple[Point | Event, int]]:
     """Yield each record from byte ``offset`` on, with the offset behind it.
 
-    Ends before a last line that is not complete: its writer is at work, or died.
+    It ends before an incomplete last line, whose writer is at work or died.
 
     Raises:
         JournalError: the file can't be read, or a line that is not the last is damaged.

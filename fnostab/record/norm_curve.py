@@ -27,7 +27,7 @@ class NormCurve:
         return bool(self._cells)
 
     def add(self, norm: float, step: int, since: int | None = None) -> None:
-        """Take the norm of ``step``, or the largest of the steps from ``since`` to ``step``; NaN counts as infinite."""
+        """Add the norm of ``step``, or the largest norm of the steps ``since`` to ``step``; NaN counts as infinite."""
         norm = norm if math.isfinite(norm) else math.inf
         while step // self._width >= CELLS:
             self._cells = [max(self._cells[i : i + 2]) for i in range(0, len(self._cells), 2)]
@@ -38,14 +38,14 @@ class NormCurve:
             self._cells[cell] = max(self._cells[cell], norm)
 
     def columns(self, n: int) -> list[float]:
-        """The largest norms of at most ``n`` equal stretches; infinite if one was not finite, -inf if there is none."""
+        """The largest norm of each of at most ``n`` equal stretches; infinite if not finite, -inf if there is none."""
         n = min(n, len(self._cells))
         edges = [i * len(self._cells) // n for i in range(n + 1)] if n else []
         return [max(self._cells[a:b]) for a, b in pairwise(edges)]
 
 
 def sparkline(curve: NormCurve, width: int) -> str:
-    """``curve`` in at most ``width`` characters: bars on a log scale, ``NONFINITE`` where a norm was not finite."""
+    """Draw ``curve`` in at most ``width`` characters: bars on a log scale, ``NONFINITE`` for what is not finite."""
     columns = curve.columns(width)
     positive = [math.log10(norm) for norm in columns if 0 < norm < math.inf]
     low, high = (min(positive), max(positive)) if positive else (0.0, 0.0)

@@ -1,4 +1,4 @@
-"""Rules that say which validations look like a failure, as data: a task or a study file gives them.
+"""Rules of failures, as data: a task or a study file gives them.
 
 The record of a trial holds them, and a trial that has ended can be judged again by others.
 """
@@ -15,7 +15,7 @@ __all__ = ["Bound", "OutcomeRules", "Validation"]
 
 
 class Bound(Frozen):
-    """Holds for values on one side of a number, at so many validations running."""
+    """A bound on a value: it holds above or below a number, at so many validations in a row."""
 
     above: float | None = None
     below: float | None = None
@@ -29,28 +29,28 @@ class Bound(Frozen):
         return self
 
     def holds(self, value: float | None) -> bool:
-        """Whether it holds for a value; not for one that was not measured. NaN is on no side."""
+        """Whether the bound holds for a value; False for NaN, and for None, which was not measured."""
         if value is None:
             return False
         return value > self.above if self.above is not None else value < (self.below or 0.0)
 
     def holds_at(self, values: Sequence[float | None]) -> list[bool]:
-        """The same for each of a sequence, with the validations before it that are asked for."""
+        """Whether the bound holds at each value, and held at as many before it as ``validations`` asks for."""
         held = [self.holds(value) for value in values]
         n = self.validations
         return [i + 1 >= n and all(held[i + 1 - n : i + 1]) for i in range(len(held))]
 
     def turned(self) -> "Bound":
-        """The same of a number whose sign is turned."""
+        """The same bound for the negative of the value."""
         above, below = (None if edge is None else -edge for edge in (self.below, self.above))
         return self.model_copy(update={"above": above, "below": below})
 
 
 class OutcomeRules(Frozen):
-    """What counts as a failure, as data.
+    """Rules of failures, as data.
 
-    Of a loss: lower is better. Where a higher metric is better, `judge` is given it with its sign turned,
-    and these rules too (`turned`).
+    They are about a loss, of which lower is better. For a metric of which higher is better, `judge` is given its
+    negative, and `turned` rules.
     """
 
     baseline: float | None = None  # what an output that has learnt nothing gets
@@ -63,9 +63,9 @@ class OutcomeRules(Frozen):
     exploded_vs_best: Annotated[float, Field(gt=0)] | None = None
 
     def turned(self) -> "OutcomeRules":
-        """The same rules for a metric that is higher the better it is, once its sign is turned.
+        """The same rules for the negative of a metric of which higher is better.
 
-        Shares and multiples are left out: they mean nothing of losses below zero.
+        Shares and multiples are left out: they mean nothing for losses below zero.
         """
         return OutcomeRules(
             baseline=None if self.baseline is None else -self.baseline,
@@ -82,7 +82,7 @@ class Validation:
     Attributes:
         step: 0-based optimiser step after which it took place.
         loss: the monitored validation loss; NaN and Inf are accepted.
-        measures: what else was measured of the output, by metric name.
+        measures: other measures of the output, by metric name.
     """
 
     step: int

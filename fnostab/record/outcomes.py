@@ -1,8 +1,8 @@
 """Outcomes of trials, and the rules that decide them.
 
-A rule looks at the validations of one trial (and at its first non-finite step) and answers whether
-it holds at each of them. The outcome is judged at the end, on the final weights: a run that met a
-rule and recovered did not fail.
+A rule holds or does not hold at each validation of a trial; `nonfinite` goes by its first non-finite
+step. The outcome is judged at the end, on the final weights: a run that met a rule and recovered did
+not fail.
 """
 
 import itertools
@@ -28,7 +28,7 @@ __all__ = [
 
 
 class Outcome(StrEnum):
-    """What became of a trial. Also its value of the MLflow tag ``fnostab.outcome``."""
+    """Outcome of a trial; its value is that of the MLflow tag ``fnostab.outcome``."""
 
     CONVERGED = "converged"
     NONFINITE = "nonfinite"
@@ -61,7 +61,7 @@ class Judgement:
         known_good_step: last step at which the failure had not begun yet, so that its time lies in
             ``(known_good_step, failure_step]``; None if it did not fail or failed from the start.
         rules_held: every rule that held, by precedence.
-        not_judged: what could not be judged, each with its reason.
+        not_judged: outcomes that could not be judged, each with its reason.
     """
 
     outcome: Outcome
@@ -130,7 +130,7 @@ def collapsed_at(validations: Sequence[Validation], rules: OutcomeRules) -> list
 
 
 def ends_early(validations: Sequence[Validation], rules: OutcomeRules) -> bool:
-    """Whether a rule that ends a trial early holds at the last validation."""
+    """Whether a rule with ``ends_early`` holds at the last validation."""
     judged = [(bound, [v.measures.get(name) for v in validations]) for name, bound in rules.collapsed.items()]
     if rules.failed is not None:
         judged.append((rules.failed, [v.loss for v in validations]))
@@ -138,7 +138,7 @@ def ends_early(validations: Sequence[Validation], rules: OutcomeRules) -> bool:
 
 
 def looks_failed(validations: Sequence[Validation], baseline: float | None, rules: OutcomeRules) -> bool:
-    """Whether the last validation may turn out to be where a failure began, if it goes on like this."""
+    """Whether the last validation looks like the beginning of a failure."""
     if not validations:
         return False
     last = validations[-1]
@@ -160,7 +160,7 @@ def _best(validations: Sequence[Validation]) -> float:
 
 
 def _meaningful(validations: Sequence[Validation], rules: OutcomeRules) -> Sequence[Validation]:
-    """Validations whose loss is meaningful."""
+    """Validations at which a good loss proves something, by ``rules.meaningless``."""
     void = rules.meaningless.items()
     return [v for v in validations if not any(bound.holds(v.measures.get(name)) for name, bound in void)]
 
@@ -168,7 +168,7 @@ def _meaningful(validations: Sequence[Validation], rules: OutcomeRules) -> Seque
 def _first_nonfinite(validations: Sequence[Validation], first_step: int | None) -> tuple[int, int | None] | None:
     """(step, last step known to be good) of the first non-finite value; None if there was none.
 
-    A value of training is known to the step, one that shows only at a validation is not.
+    The step of a training value is known exactly; that of a value seen only at a validation is not.
     """
     for before, now in itertools.pairwise([None, *validations]):
         if now is not None and not math.isfinite(now.loss) and (first_step is None or now.step < first_step):

@@ -1,4 +1,4 @@
-"""How far a trial is, read from its journal as it grows."""
+"""Progress of a trial, read from its journal while it grows."""
 
 import math
 import time
@@ -19,7 +19,7 @@ STEPS = (names.GRAD_NORM, names.TRAIN_LOSS)  # either shows an optimiser step
 
 @dataclass
 class TrialProgress:
-    """One trial of a study, and what its journal has said so far."""
+    """One trial of a study, and its progress as the journal has it so far."""
 
     spec: TrialSpec
     directory: Path
@@ -55,7 +55,7 @@ class TrialProgress:
 
     @property
     def finished(self) -> bool:
-        """Whether it has an outcome that is not tried again: all but ``killed`` and ``infra_error``."""
+        """Whether it has an outcome other than ``killed`` and ``infra_error``, after which a trial is tried again."""
         return self.outcome is not None and self.outcome not in (Outcome.KILLED, Outcome.INFRA_ERROR)
 
     @property
@@ -64,11 +64,11 @@ class TrialProgress:
         return self.outcome in EXCLUDED
 
     def begin_again(self) -> None:
-        """Forget how the last attempt ended, for another one."""
+        """Forget the end of the last attempt, before another one."""
         self.outcome = self.announced = self.failure_step = self.reason = self.ended_s = None
 
     def update(self) -> None:
-        """Read what has been written since the last call."""
+        """Read the records that were written since the last call."""
         path = self.directory / FILE_NAME
         if not journal_file(self.directory).exists():
             return
@@ -113,7 +113,7 @@ class TrialProgress:
             self._count_attempt(counts=not self.finished and not event.payload.get("requested"))
 
     def _count_attempt(self, *, counts: bool) -> None:
-        """An attempt is over: see whether it came further, or else whether it counts as fruitless."""
+        """Note at the end of an attempt whether it came further; if not, and if ``counts``, count it as fruitless."""
         self.came_further, self._new_steps, self._open = self._new_steps, False, False
         self.fruitless = 0 if self.came_further else self.fruitless + counts
 
@@ -124,7 +124,7 @@ class TrialProgress:
         return (self.ended_s or time.time()) - self.started_s
 
     def seconds_left(self) -> float | None:
-        """How long training goes on at its present pace; None if that can't be told."""
+        """Seconds until the training ends at its present pace; None if unknown."""
         if self.ended_s or self.step is None or not self.scheduled_steps or self.training_since_s is None:
             return None
         per_step = (time.time() - self.training_since_s) / (self.step + 1)

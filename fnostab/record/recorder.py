@@ -1,4 +1,4 @@
-"""Recorder of a script's training: each step goes to the journal of the trial that the script is run for.
+"""Record a script's training: each step goes to the journal of the trial that the script was started for.
 
 A script that ``fnostab train`` starts finds its trial by environment variables. Outside a study, in a process
 of another rank than 0 and in a fork nothing is recorded. One process records a trial at a time: it holds
@@ -85,7 +85,7 @@ class Recorder:
             others: recorded under their own names.
 
         Returns:
-            Whether to go on: False once the trial has failed, unless the study says ``after_failure: continue``.
+            Whether to continue: False once the trial has failed, unless the study says ``after_failure: continue``.
 
         Raises:
             JournalError: the step does not rise, a value is no number, or the journal can't be written.
@@ -124,7 +124,7 @@ class Recorder:
     def failed(
         self, outcome: Literal["nonfinite", "collapsed", "exploded", "stagnated"], step: SupportsIndex, /
     ) -> None:
-        """Say that the training has failed at a step, for scripts that find out by themselves; the first one counts."""
+        """Announce a failure at a step, for scripts that detect failures themselves; the first announcement counts."""
         if outcome not in ANNOUNCED:
             raise JournalError(f"failed({outcome!r}): expected one of {', '.join(ANNOUNCED)}")
         i = _index("failed", step)
@@ -133,7 +133,7 @@ class Recorder:
             to.announce(outcome, i)
 
     def close(self) -> None:
-        """End the record: what comes later is an error."""
+        """Close the journal; recording after that is an error."""
         self._end(None)
 
     def __enter__(self) -> Self:
@@ -178,7 +178,7 @@ class Recorder:
 
 
 def session_sink() -> Recording | None:
-    """The journal of the trial that this process was started for; None outside a study and in ranks above 0.
+    """Open the journal of the trial that this process was started for; None outside a study and in ranks above 0.
 
     Raises:
         JournalError: as `Recorder`.

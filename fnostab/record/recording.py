@@ -1,4 +1,4 @@
-"""Storage of what a `Recorder` is told: the journal of one trial, opened by the program that the trial runs.
+"""Storage of a `Recorder`: the journal of one trial, opened by the program that the trial runs.
 
 The process that opens it holds ``recorder.lock`` until it closes it. The supervisor, which holds ``journal.lock``,
 does not write meanwhile. The standard library only.
@@ -29,7 +29,7 @@ class Recording:
     """A trial's journal, opened for the attempt that has a token.
 
     Attributes:
-        last_step: of this attempt; None before the first.
+        last_step: last step of this attempt; None before the first.
         announced: whether this attempt has announced a failure.
 
     Raises:
@@ -63,14 +63,14 @@ class Recording:
             raise
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Append the metrics of a step, but for those that an earlier attempt recorded."""
+        """Append the metrics of a step, without those that an earlier attempt recorded."""
         if self.last_step is not None and step <= self.last_step:
             raise JournalError(f"step {step} comes after step {self.last_step}: steps must rise")
         self._point(step, values)
         self.last_step = step
 
     def validation(self, step: int, values: Mapping[str, float]) -> None:
-        """The same for a validation, forced to the disk."""
+        """Append a validation's metrics, and force them to the disk."""
         if self._last_validation is not None and step <= self._last_validation:
             raise JournalError(f"validation {step} comes after validation {self._last_validation}: steps must rise")
         self._point(step, values)
@@ -78,17 +78,17 @@ class Recording:
         self._sync()
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """Append metrics of a step under their own names, as a monitor gives them: some now, others later."""
+        """Append metrics of a step under their own names; a monitor may give those of one step in several calls."""
         self._point(step, values)
 
     def announce(self, outcome: str, step: int) -> None:
-        """Tag the trial as failed at a step, unless it is already."""
+        """Tag the trial as failed at a step, unless it has been already."""
         if not self.announced:
             self.event(names.TAGS_EVENT, {names.OUTCOME: outcome, names.FAILURE_STEP: str(step)})
             self.announced = True
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Append one event and force everything so far to the disk."""
+        """Append one event, and force all that was written so far to the disk."""
         self._append(Event(self._now(), name, payload))
         self._sync()
 
@@ -138,7 +138,7 @@ class Recording:
             raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
 
     def _continue(self, token: str) -> None:
-        """Read how far the trial is, and cut off a torn line of a process that died."""
+        """Read the trial's last step, and cut off the torn line of a process that died."""
         newest = None
         self._size = 0
         for record, end in read_lines(self.path):
@@ -169,7 +169,7 @@ def is_being_recorded(directory: Path) -> bool:
     """Whether a program has the trial open with a Recorder, on this machine or another that shares the disk.
 
     Raises:
-        JournalError: that can't be found out.
+        JournalError: the lock can't be tried.
     """
     try:
         lock = os.open(directory / RECORDER_LOCK, os.O_RDWR | os.O_CLOEXEC)
@@ -192,7 +192,7 @@ def number(name: str, value: SupportsFloat) -> float:
     """A Python number, or a scalar of an array library, as a float.
 
     Raises:
-        JournalError: it is text, complex, or not one number.
+        JournalError: the value is text, complex, or not one number.
     """
     if type(value) is float:
         return value

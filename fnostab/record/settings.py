@@ -1,4 +1,4 @@
-"""Settings as text and as values: dotted names, YAML that refuses what is ambiguous, errors of one line."""
+"""Read and check settings: dotted names, YAML without ambiguities, errors of one line."""
 
 import difflib
 import hashlib
@@ -56,10 +56,10 @@ def file_sha256(path: str | Path) -> str:
 
 
 def text_of(path: str | Path) -> str:
-    """Text of a file of settings.
+    """Read the text of a settings file.
 
     Raises:
-        OSError: it can't be read.
+        OSError: the file can't be read.
         ConfigError: it is not text in UTF-8, or far too large.
     """
     with open(path, "rb") as file:
@@ -73,7 +73,7 @@ def text_of(path: str | Path) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose names are text and stand in a mapping once: the last of two would win in silence."""
+    """YAML loader that takes only text as names, and each name once: of two the last would win in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -90,10 +90,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(text: str) -> Any:
-    """Values of a YAML text, of YAML's own kinds only.
+    """Parse a YAML text into plain values (no tags of Python).
 
     Raises:
-        ConfigError: it is no YAML, gives a name twice, or is endless or immense once its references are written out.
+        ConfigError: the text is no YAML, gives a name twice, or is endless or huge once its references are expanded.
     """
     try:
         values = yaml.load(text, _Loader)  # a SafeLoader
@@ -151,7 +151,7 @@ def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """One line for the first thing that is wrong, with the value and what is accepted."""
+    """Describe the first error in one line, with the value and the accepted values."""
     first = error.errors(include_url=False)[0]
     location = [str(part) for part in first["loc"]]
     name = ".".join(location)
@@ -164,7 +164,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as errors quote it, however long it is."""
+    """A value as errors quote it, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
@@ -179,6 +179,6 @@ def _fields(model: type[BaseModel], location: Iterable[str]) -> list[str]:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """What may have been meant, as a part of an error; empty if nothing comes close."""
+    """The most similar accepted name, as a part of an error; empty if none is similar."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,4 +1,4 @@
-"""What Slurm says of this user's jobs, asked through its own commands.
+"""Ask Slurm for the state of this user's jobs, through its own commands.
 
 The queue (``squeue``) says which jobs wait or run; accounting (``sacct``) how those ended that left it. A job that
 is requeued, because it was preempted, its time was up or its node died, keeps its number and stays in the queue.
@@ -44,7 +44,7 @@ _OWNER = re.compile(r"\d+@\S+ in Slurm job (\S+) of (\S+)")
 
 
 class SlurmError(Exception):
-    """Slurm can't be asked, or refuses; the message is its own."""
+    """Slurm does not answer, or refuses; the message is its own."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class EndedJob:
     """A job as accounting knows it.
 
     Attributes:
-        state: in Slurm's word, as TIMEOUT, without what may follow it ("CANCELLED by 1000").
+        state: Slurm's word, as TIMEOUT, without additions ("CANCELLED by 1000" is CANCELLED).
         exit_code: status and signal, as "1:0".
-        node: on which it ran; empty if it ran on none.
+        node: node on which it ran; empty if it never ran.
     """
 
     state: str
@@ -63,17 +63,17 @@ class EndedJob:
 
     @property
     def has_ended(self) -> bool:
-        """Whether accounting has heard of its end."""
+        """Whether the job has ended, according to accounting."""
         return self.state not in UNFINISHED
 
     @property
     def was_asked_to_end(self) -> bool:
-        """Whether somebody, or Slurm, ended it for a reason that lies outside."""
+        """Whether a person or Slurm ended the job from outside (cancelled, preempted, out of time)."""
         return self.state in ASKED_TO_END
 
     @property
     def outcome(self) -> Outcome:
-        """Of a trial that wrote none before its job was gone."""
+        """Outcome of a trial whose job ended before the trial wrote one."""
         if self.state == "OUT_OF_MEMORY":
             return Outcome.OOM
         return Outcome.INFRA_ERROR if self.state in ("FAILED", "COMPLETED") else Outcome.KILLED
@@ -86,7 +86,7 @@ def is_here() -> bool:
 
 @cache
 def settings() -> Mapping[str, str]:
-    """How the controller is set up, as ``{"ClusterName": "perlmutter", ...}``.
+    """Configuration of the controller, as ``{"ClusterName": "perlmutter", ...}``.
 
     Raises:
         SlurmError: it does not answer.
@@ -110,12 +110,12 @@ def queue(*, fresh: bool = False) -> Mapping[str, str]:
 
 
 def forget_queue() -> None:
-    """Let the next question about the queue be asked again."""
+    """Discard the last answer, so that the next call of `queue` asks Slurm."""
     _queue.cache_clear()
 
 
 def ended(jobs: Collection[str]) -> dict[str, EndedJob]:
-    """What accounting, which may be some seconds behind, says of those of ``jobs`` that it knows.
+    """Jobs of ``jobs`` that accounting knows, by name; accounting may be some seconds behind.
 
     Raises:
         SlurmError: it does not answer.
@@ -133,7 +133,7 @@ def ended(jobs: Collection[str]) -> dict[str, EndedJob]:
 
 
 def end_of(job: str, cluster: str) -> EndedJob | None:
-    """How a job of a cluster ended; None if it did not, or that can't be found out."""
+    """End of a cluster's job; None if it has not ended, or Slurm can't tell."""
     try:
         known = ended([job]).get(job) if is_here() and settings().get("ClusterName") == cluster else None
     except SlurmError:
@@ -166,10 +166,10 @@ def cancel(jobs: Collection[str]) -> None:
 
 
 def anybodys_queue(arrays: Collection[str]) -> dict[str, str]:
-    """As `queue`, of the jobs of some arrays, whoever submitted them; clusters may hide those of other users.
+    """As `queue`, for the jobs of some arrays, of any user; clusters may hide those of other users.
 
     Args:
-        arrays: their numbers; of a job that is part of none, its own.
+        arrays: numbers of the arrays, or of single jobs.
     """
     found: dict[str, str] = {}
     for number in sorted(arrays):
@@ -181,7 +181,7 @@ def anybodys_queue(arrays: Collection[str]) -> dict[str, str]:
 
 
 def is_queued(job: str, cluster: str) -> bool | None:
-    """Whether a job of a cluster, of any user's, waits or runs; None where that can't be found out."""
+    """Whether a job of a cluster, of any user, waits or runs; None if Slurm can't tell."""
     try:
         if not is_here() or settings().get("ClusterName") != cluster:
             return None

@@ -1,4 +1,4 @@
-"""End of what a program writes to stderr, kept while it is shown.
+"""Keep the end of a program's stderr, while all of it is shown.
 
 The program writes to a file, never to a pipe: it must be able to go on if the process that reads dies.
 """
@@ -20,7 +20,7 @@ class StderrTail:
     """Stderr of a program: the trial's ``stderr.log``, copied to this process's stderr unless that is the same file.
 
     Attributes:
-        target: for ``subprocess.Popen(stderr=...)``; None if the program takes over this process's own.
+        target: value for ``subprocess.Popen(stderr=...)``; None if the program inherits this process's stderr.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,12 +44,12 @@ class StderrTail:
         self._file.close()
 
     def say(self, line: str) -> None:
-        """Write a line as if the program had."""
+        """Write a line to the log, as the program does."""
         os.write(self._file.fileno(), f"{line}\n".encode())
 
     @property
     def text(self) -> str:
-        """The end of what was written since it was opened."""
+        """End of what was written since the log was opened."""
         return _read_end(self.path, self._start)
 
     def _is_own(self) -> bool:
@@ -75,7 +75,7 @@ class StderrTail:
 
 
 def tail_of(path: Path, since_ms: int | None) -> str:
-    """The end of a trial's ``stderr.log``; empty if nothing was written to it since then."""
+    """End of a trial's ``stderr.log``; empty if nothing was written since ``since_ms`` (Unix time)."""
     try:
         if since_ms is None or path.stat().st_mtime * 1000 < since_ms:
             return ""

@@ -44,11 +44,11 @@ class TrialRow:
         loss: the study's metric, of any sign; None if the trial has none.
         failure_step: 0-based optimiser step of the failure, None if it did not fail.
         last_step: 0-based last step that was recorded, None if there is none.
-        scheduled_steps: optimiser steps that it was to run.
-        measures: of quality, by name.
+        scheduled_steps: number of optimiser steps that were scheduled.
+        measures: measures of quality, by name.
         rules_held: every outcome rule that held, not only the one that named the outcome.
         grad_ratio: p99 over median of the gradient norm in the last half of the run.
-        run_id: MLflow run, None if the row does not come from MLflow.
+        run_id: MLflow run; None if the row does not come from MLflow.
     """
 
     arm: str
@@ -65,7 +65,7 @@ class TrialRow:
 
     @property
     def counts(self) -> bool:
-        """Whether it takes part in rates and medians."""
+        """Whether the trial counts in rates and medians."""
         return self.outcome in TRAINING_OUTCOMES
 
     @property
@@ -81,7 +81,7 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class Table:
-    """Trials by stage, and what the table says of their study.
+    """Trials by stage, and the columns that describe their study.
 
     Attributes:
         study: None of a table that does not say.
@@ -98,7 +98,7 @@ def read_table(path: str | Path) -> Table:
     """Read a CSV file with the columns `COLUMNS`, in any order, and those that `write_table` adds; ignore others.
 
     Raises:
-        DecisionError: it can't be read, or a row is not accepted; the message names the row.
+        DecisionError: the file can't be read, or a row is not accepted; the message names the row.
     """
     stages: dict[str, list[TrialRow]] = {}
     seen: dict[tuple[str, str, int], int] = {}
@@ -127,10 +127,10 @@ def read_table(path: str | Path) -> Table:
 
 
 def write_table(path: str | Path, table: Table) -> None:
-    """Write a table as `read_table` reads it.
+    """Write a table in the form that `read_table` reads.
 
     Raises:
-        DecisionError: the file can't be written, or a name is one that a spreadsheet would carry out.
+        DecisionError: the file can't be written, or a spreadsheet would run a name as a formula.
     """
     rows = [(stage, row) for stage, of_stage in table.stages.items() for row in of_stage]
     measures = list(dict.fromkeys(name for _, row in rows for name in row.measures))
@@ -200,7 +200,7 @@ def _constants(records: Sequence[Mapping[str, str | None]], path: str) -> dict[s
 
 
 def _measure_columns(columns: Iterable[str], study: TableStudy | None) -> dict[str, str]:
-    """Names of quality measures by column. R writes dots for what it takes for no name: ``measure.val.accuracy``."""
+    """Names of quality measures by column; R may have put dots into them, as in ``measure.val.accuracy``."""
     known = {re.sub(r"[^A-Za-z0-9._]", ".", name): name for name in (study.measures if study else ())}
     names = {column: column.removeprefix(MEASURE) for column in columns if column.startswith(MEASURE)}
     return {column: known.get(name, name) for column, name in names.items()}
@@ -243,7 +243,7 @@ def _outcome(text: str, where: str) -> Outcome:
 
 
 def _number(name: str, text: str, where: str) -> float | None:
-    """A number; None if it is missing or, as a failed trial's may be, not finite."""
+    """Parse a number; None if it is missing, or not finite, as a failed trial's may be."""
     if is_missing(text):
         return None
     if not _NUMBER.fullmatch(text):

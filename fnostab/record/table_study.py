@@ -1,8 +1,8 @@
-"""What a table of trials says of its study: constant columns, so that pandas and R keep them.
+"""The study's columns in a table of trials: constant columns, so that pandas and R keep them.
 
     study.control, study.architecture, study.metric, study.measures, study.margin, study.alpha, ...
 
-All that the answer needs beside the trials. A list is written with semicolons.
+They hold all that the answer needs beside the trials. A list is written with semicolons.
 """
 
 import re
@@ -32,11 +32,11 @@ def is_missing(text: str | None) -> bool:
 
 
 class TableStudy(Frozen):
-    """The part of a study that its answer needs, with the names of `StudySpec`.
+    """Facts of a study that its answer needs, under the names of `StudySpec`.
 
     Attributes:
-        look: 1 for the first verdict on the study, k if k - 1 were recorded on fewer seeds.
-        looks_planned: whether alpha is that of each of several planned looks.
+        look: number of this look: 1, plus the verdicts recorded on fewer seeds.
+        looks_planned: whether alpha is already that of one of several planned looks.
     """
 
     name: str = ""
@@ -56,12 +56,12 @@ class TableStudy(Frozen):
 
     @classmethod
     def of(cls, spec: StudySpec, *, look: int = 1, looks_planned: bool = False) -> "TableStudy":
-        """What a study's record says."""
+        """Take the facts from a study's record."""
         kept = {name: getattr(spec, name) for name in cls.model_fields if name not in ("look", "looks_planned")}
         return cls(**kept, look=look, looks_planned=looks_planned)
 
     def cells(self) -> dict[str, str]:
-        """Its columns and their values."""
+        """Values by column."""
         values = {
             "name": self.name,
             "control": self.control,
@@ -84,7 +84,7 @@ class TableStudy(Frozen):
 
     @classmethod
     def parse(cls, cells: Mapping[str, str], where: str) -> "TableStudy | None":
-        """Read such columns; None if there is no ``study.control``.
+        """Read the study's columns; None if there is no ``study.control``.
 
         Raises:
             DecisionError: a value is not accepted.
@@ -149,10 +149,10 @@ def missing_text(missing: Mapping[str, Sequence[int]] | None) -> str:
 
 
 def missing_seeds(text: str, where: str) -> dict[str, tuple[int, ...]]:
-    """Seeds by arm, from such a cell.
+    """Parse a cell that `missing_text` wrote into seeds by arm.
 
     Raises:
-        DecisionError: it is none.
+        DecisionError: the cell has another form.
     """
     found: dict[str, tuple[int, ...]] = {}
     for part in _split(text) if text.strip() != NOTHING else ():

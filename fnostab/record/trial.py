@@ -4,8 +4,8 @@
     <output>/<experiment>/<study hash>/<arm>-<seed>/trial.json, journal.jsonl, artifacts/, stderr.log
 
 Together with the journals they are all that is needed to make the records in MLflow again. Both hold
-the CRC-32 of their values: what is read is what was written, or is refused. One without it, as MLflow
-keeps it beside the study's run, is only checked for what can be such a record.
+the CRC-32 of their values: a changed file is refused. A record without it, as MLflow keeps it beside the
+study's run, is only checked for its form.
 """
 
 import json
@@ -38,7 +38,7 @@ class _Record(BaseModel):
         """Read the JSON file at ``path``.
 
         Raises:
-            LaunchError: it is missing, is not such a record, or was changed.
+            LaunchError: the file is missing, is no such record, or was changed.
         """
         try:
             values = _parse(text_of(path))
@@ -62,7 +62,7 @@ class _Record(BaseModel):
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """A JSON object of finite numbers, in which no name stands twice: the last one would win in silence."""
+    """Parse a JSON object; refuse NaN, infinity and repeated names, of which the last would win in silence."""
 
     def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         (name, times), *_ = Counter(name for name, _ in pairs).most_common(1) or [("", 0)]
@@ -92,12 +92,12 @@ def _what_is_wrong(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 class Metric(Frozen):
-    """What decides besides failures.
+    """Metric that decides besides failures.
 
     Attributes:
-        name: of a metric in the trials' journals, as ``val/loss``.
-        higher_is_better: its direction.
-        of: the best of a trial's values or the last one; None for a value that a trial records once.
+        name: name of the metric in the trials' journals, as ``val/loss``.
+        higher_is_better: direction of the metric.
+        of: which of a trial's values counts, best or last; None if a trial records only one.
     """
 
     name: str
@@ -111,14 +111,14 @@ class Metric(Frozen):
 
 
 class Measure(Frozen):
-    """A measure of quality beside the metric: its direction, and how much of a loss is none (in its own units)."""
+    """A measure of quality beside the metric: its direction, and the margin (in its units) that counts as no worse."""
 
     higher_is_better: bool = True
     margin: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Charts(Frozen):
-    """Metrics that the charts of MLflow's pages show beside the engine's own."""
+    """Metrics for charts in MLflow, beside those that every study has."""
 
     lines: tuple[str, ...] = ()  # over the steps
     bars: tuple[str, ...] = ()  # one value a trial
@@ -128,9 +128,9 @@ class PicturePanel(Frozen):
     """A picture that trials keep, and how a report presents it.
 
     Attributes:
-        artifact: path among the artifacts of a trial.
-        title: heading of the pictures of some trials.
-        caption: what is seen in each.
+        artifact: path of the picture among a trial's artifacts.
+        title: heading above the pictures.
+        caption: text below each picture.
     """
 
     artifact: str
@@ -139,7 +139,7 @@ class PicturePanel(Frozen):
 
 
 class Resources(Frozen):
-    """What a trial takes of a machine."""
+    """Resources of a machine that a trial needs."""
 
     gpu: bool = False  # whether it trains on a GPU if there is one
     threads: Annotated[int, Field(gt=0)] | None = 1  # that its libraries may use on a CPU; None lets them choose
@@ -148,7 +148,7 @@ class Resources(Frozen):
 
 
 class StudySpec(_Record):
-    """A resolved study: what its parent run in MLflow is made from."""
+    """A resolved study, from which its parent run in MLflow is made."""
 
     task: Name
     name: Name
@@ -220,5 +220,5 @@ class TrialSpec(_Record):
 
     @property
     def name(self) -> str:
-        """Arm and seed, as people call it."""
+        """Arm and seed, as in ``control-3``."""
         return f"{self.arm}-{self.seed}"

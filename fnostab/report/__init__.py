@@ -1,1 +1,1 @@
-"""What shows a study: verdicts for people, programs and web pages."""
+"""Show a study's verdict to people and programs, as text, JSON and web pages."""

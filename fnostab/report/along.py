@@ -1,4 +1,4 @@
-"""What a study of one setting at several values says, for a terminal and for programs."""
+"""Print a study of one setting at several values, for a terminal and for programs."""
 
 from dataclasses import dataclass, replace
 from typing import Any

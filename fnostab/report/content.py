@@ -1,4 +1,4 @@
-"""What a report says, before it is HTML or Markdown: the verdict's evidence as tables and pictures."""
+"""Content of a report before it is HTML or Markdown: the verdict's evidence as tables and pictures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

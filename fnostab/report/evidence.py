@@ -1,4 +1,4 @@
-"""What a report shows beside the verdict, read from the runs themselves: curves, spikes, pictures, addresses.
+"""Evidence of a report, read from the runs themselves: curves, spikes, pictures, addresses.
 
 A verdict is made from one number a trial. This reads histories, and so keeps to what its figures need.
 """

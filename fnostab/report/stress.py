@@ -1,4 +1,4 @@
-"""What a stress study says, in a terminal. It draws nothing, so that it need not import what draws."""
+"""Print a stress study in a terminal. It draws nothing, so that it need not import what draws."""
 
 from rich.console import Group, RenderableType
 from rich.text import Text

@@ -1,4 +1,4 @@
-"""What is shown of a study: the same whether its journals or a tracking store told it."""
+"""State of a study as it is shown: the same whether it was read from journals or from a tracking store."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

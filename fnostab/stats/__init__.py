@@ -1,1 +1,1 @@
-"""What the numbers of two arms can and can't tell: rates, losses, survival, and how many seeds that takes."""
+"""Statistics that compare two arms: failure rates, losses, survival, and how many seeds that takes."""

@@ -1,4 +1,4 @@
-"""The contract of a task: what the engine asks of whatever a trial trains.
+"""The contract of a task: the methods that the engine calls, whatever a trial trains.
 
 All else (arms and seeds, launching, journals, resume, live table, upload, outcome, answer, report) is the
 engine's and the same for all tasks.
@@ -25,43 +25,43 @@ Settings = Mapping[str, Any]  # flat: a name as it is written in study files, an
 
 
 class Estimates(Protocol):
-    """What the arms of a study take of a machine."""
+    """Estimates of the memory and time of a study's arms."""
 
     @property
     def described(self) -> str:
-        """How much `measure` measures, in words."""
+        """Describe in words how much `measure` measures."""
 
     def insist_on_fit(self) -> None:
         """Raise LaunchError if an arm can't fit into memory."""
 
     def refusals(self) -> list[str]:
-        """Why arms can't fit into memory, a line each."""
+        """Reasons why arms can't fit into memory, a line each."""
 
     def measure(self) -> None:
-        """Measure what can't be computed: the time of a step."""
+        """Measure the time of a step, which can't be computed."""
 
     def table(self) -> "Table":
         """A row for each arm."""
 
     def summary(self, trials: Mapping[str, int]) -> str:
-        """One line: how long so many trials of each arm take together."""
+        """Estimate in one line how long the given number of trials of each arm takes."""
 
     def to_json(self, trials: Mapping[str, int]) -> dict[str, Any]:
-        """All of it, JSON-ready."""
+        """All estimates, JSON-ready."""
 
 
 class Task:
-    """What a task gives; methods without a useful default raise NotImplementedError.
+    """Base class of tasks; methods without a useful default raise NotImplementedError.
 
     Attributes:
         name: as in ``task: name``.
         profiles: named layers of settings that ``--profile`` accepts; empty if there are none.
-        metric: what decides where a study does not say.
-        margin: of that metric.
-        measures: of quality, recorded by every trial.
-        charts: of its own metrics.
-        picture: that its trials keep.
-        epochs: the setting that ``--epochs`` sets.
+        metric: metric that decides if a study names none.
+        margin: margin of that metric.
+        measures: measures of quality that every trial records.
+        charts: charts of the task's own metrics.
+        picture: picture that every trial keeps.
+        epochs: name of the setting that ``--epochs`` sets.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Task:
     picture: PicturePanel | None = None
 
     def choose_profile(self, wanted: str, *, gpus: bool) -> str | None:
-        """The named layer for ``--profile``; ``gpus`` says whether trials will have a GPU.
+        """Choose the named layer for ``--profile``; ``gpus`` says whether trials will have a GPU.
 
         Raises:
             ConfigError: the task has no such layer.
@@ -84,10 +84,10 @@ class Task:
         raise ConfigError(f"profile={wanted!r}: task {self.name} has no profiles; leave out --profile")
 
     def resolve(self, layers: Sequence[Settings], profile: str | None) -> dict[str, Any]:
-        """All settings of an arm, typed and checked.
+        """Resolve all settings of an arm, typed and checked.
 
         Args:
-            layers: what the study and the command line say, later ones winning.
+            layers: settings of the study and of the command line; later ones win.
             profile: the named layer below them.
 
         Raises:
@@ -99,19 +99,19 @@ class Task:
         """Refuse a study that can't be answered.
 
         Raises:
-            ConfigError: and why.
+            ConfigError: the study can't be answered; the message says why.
         """
 
     def identity(self, settings: Settings) -> Any:
-        """What identifies the trials of an arm, but for arm and seed: JSON-ready."""
+        """Identity of an arm's trials, besides arm and seed, JSON-ready."""
         return dict(settings)
 
     def judged(self, settings: Settings, metric: Metric) -> str:
-        """The metric of the journal that outcome rules are about."""
+        """Name of the metric in the journal that outcome rules judge."""
         return metric.name
 
     def rules(self, settings: Settings) -> OutcomeRules:
-        """What counts as a failure."""
+        """Rules of failures."""
         return OutcomeRules()
 
     def after_failure(self, settings: Settings) -> str:
@@ -119,35 +119,35 @@ class Task:
         return "stop"
 
     def resources(self, settings: Settings) -> Resources:
-        """What a trial takes of a machine."""
+        """Resources that a trial needs."""
         return Resources()
 
     def argv(self, settings: Settings, arm: str, seed: int, directory: Path) -> tuple[str, ...] | None:
-        """The program that trains one trial, each argument a word; None of a task that trains by `run`."""
+        """Command line of the program that trains one trial; None for a task that trains in `run`."""
         return None
 
     def working_directory(self) -> Path | None:
-        """Where that program is started."""
+        """Folder in which that program is started."""
         return None
 
     def size(self, study: "Study") -> str:
-        """How large the arms are, in a line."""
+        """Size of the arms in one line."""
         return ""
 
     def caveats(self, profile: str | None) -> tuple[str, ...]:
-        """What any answer is to be read with."""
+        """Caveats that stand under every answer."""
         return ()
 
     def same_for_all(self, study: "Study") -> tuple[str, ...]:
-        """What was not varied from seed to seed."""
+        """Things that were the same for all seeds."""
         return ()
 
     def next_of(self, study: "Study") -> dict[str, str]:
-        """Commands that go on from arms of a study that fail, by arm."""
+        """Commands that follow up on failing arms of a study, by arm."""
         return {}
 
     def notices(self, study: "Study", arms: Sequence[str]) -> list[str]:
-        """What to know before arms are run, a line each."""
+        """Notices before arms are run, a line each."""
         return []
 
     def check_start(self, trials: Sequence[TrialSpec], *, here: bool, lockstep: bool) -> None:
@@ -163,16 +163,16 @@ class Task:
         """
 
     def prepare(self, trials: Sequence[TrialSpec], console: "Console", *, here: bool, lockstep: bool) -> None:
-        """Make what trials share; refuse what only shows itself while that is made.
+        """Prepare data that trials share; refuse what only shows itself then.
 
         Raises:
-            FnostabError: and why.
+            FnostabError: the trials would fail; the message says why.
         """
 
     def preflight(self, trials: Sequence[TrialSpec], jobs: int, gpus: int) -> "Estimates | None":
-        """Estimates of memory and time (see `Estimates`); None of a task that has none."""
+        """Estimate memory and time (see `Estimates`); None for a task that can't."""
         return None
 
     def run(self, trials: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
-        """Train in this process: one trial, or several of one arm side by side; None of one that broke off."""
+        """Train in this process: one trial, or several of one arm side by side; None for a trial that broke off."""
         raise NotImplementedError

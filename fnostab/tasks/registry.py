@@ -1,4 +1,4 @@
-"""The tasks that there are, by name: each is imported only when a study asks for it."""
+"""Registry of tasks by name; each is imported only when a study asks for it."""
 
 from importlib import import_module, resources
 from typing import TYPE_CHECKING, Any
@@ -37,10 +37,10 @@ def task_names() -> list[str]:
 
 
 def make_task(name: str, file: "StudyFile | None" = None) -> "Task":
-    """The task called ``name``, for a study file.
+    """Make the task called ``name``, for a study file.
 
     Raises:
-        ConfigError: there is none, or the file's part of it is not accepted.
+        ConfigError: there is no such task, or the file's part of it is not accepted.
     """
     if name not in TASKS:
         raise ConfigError(f"task={name!r} is not known; accepted: {', '.join(TASKS)}")
@@ -55,7 +55,7 @@ def built_in_studies() -> dict[str, Any]:
 
 
 def hook(task: str, name: str) -> Any:
-    """What a task does beside its contract, as ``apply`` a verdict; None if it does not."""
+    """Function of a task beside its contract, as ``apply`` of a verdict; None if the task has none."""
     return load(HOOKS[task][name]) if has_hook(task, name) else None
 
 
@@ -65,6 +65,6 @@ def has_hook(task: str, name: str) -> bool:
 
 
 def load(place: str) -> Any:
-    """What ``module:name`` names."""
+    """Import and return the object that ``module:name`` names."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)

@@ -1,4 +1,4 @@
-"""What remembers trials: journals become MLflow runs, and runs become tables again.
+"""MLflow: journals become runs, and runs become tables again.
 
 The only importer of mlflow. Names are loaded when they are first used, because mlflow takes seconds
 to import; what it reads from the environment is settled here, before that.

@@ -1,4 +1,4 @@
-"""Whatever is wrong ends in one line that names it and the remedy, and leaves nothing half made."""
+"""Every wrong input ends in one line that names it and the remedy, and leaves nothing half made."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What `fnostab serve` refuses, and with what it starts MLflow's server."""
+"""`fnostab serve`: refused arguments, and the arguments that MLflow's server is started with."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""What `fnostab decide` and `fnostab report` say of a stress study. Its trials are recorded, not trained."""
+"""`fnostab decide` and `fnostab report` on a stress study. Its trials are recorded, not trained."""
 
 import json
 

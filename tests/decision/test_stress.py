@@ -1,4 +1,4 @@
-"""What a stress study says of its arms."""
+"""Answers of a stress study."""
 
 import pytest
 

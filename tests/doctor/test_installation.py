@@ -1,4 +1,4 @@
-"""What doctor says of libraries and extras."""
+"""Doctor's findings on libraries and extras."""
 
 import tomllib
 from pathlib import Path

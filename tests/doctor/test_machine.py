@@ -1,4 +1,4 @@
-"""What doctor says of disks, file locks, GPUs and a Slurm that are not as they should be."""
+"""Doctor's findings on disks, file locks, GPUs and a Slurm that are not as they should be."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What doctor says of stores that are not as they should be, and its exit status."""
+"""Doctor's findings on stores that are not as they should be, and its exit status."""
 
 import http.server
 import os

@@ -1,4 +1,4 @@
-"""What a trial's process looks like from outside, without torch: journal, stderr, the way it ends.
+"""A stand-in for a trial's process, without torch: the same journal, stderr and ways to end.
 
 Called as ``stub_trial.py --trial FILE``, or with ``--fork-server``, to fork for each trial as `fnostab train` does.
 What to do is in the file that STUB_SCRIPT names, one entry for each attempt: an outcome, "exit N", "signal N",

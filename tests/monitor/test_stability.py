@@ -1,4 +1,4 @@
-"""What the monitor sees of a training, in a module that knows nothing of it."""
+"""The monitor in a Lightning module that knows nothing of it."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""What arms take, and which are refused: sizes and times of real networks, with the memory of another machine."""
+"""Sizes and times of real networks, and which arms are refused on a machine with less memory."""
 
 import json
 from io import StringIO

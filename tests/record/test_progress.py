@@ -1,4 +1,4 @@
-"""What a journal says while it grows."""
+"""Progress read from a journal while it grows."""
 
 import pytest
 

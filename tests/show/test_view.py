@@ -1,4 +1,4 @@
-"""What the terminal shows of a study."""
+"""The terminal's view of a study."""
 
 import re
 from io import StringIO

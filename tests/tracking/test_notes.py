@@ -1,4 +1,4 @@
-"""What a run says of itself on its page."""
+"""Notes on the pages of runs."""
 
 from collections import Counter
 

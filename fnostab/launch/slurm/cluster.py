@@ -1,4 +1,4 @@
-"""What a study's jobs ask of a Slurm cluster, from a small YAML file."""
+"""Resources that a study's jobs request from a Slurm cluster, read from a small YAML file."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self

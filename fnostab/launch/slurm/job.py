@@ -1,4 +1,4 @@
-"""What runs in a Slurm job: some trials side by side, until they end or the job is interrupted.
+"""Body of a Slurm job: some trials side by side, until they end or the job is interrupted.
 
 Slurm gives notice to a job that is to be preempted, or whose time is nearly up, by SIGUSR2; submitit takes that
 signal, calls `TrialsJob.checkpoint` and queues the job again. Some clusters preempt with SIGTERM and queue the job

@@ -1,4 +1,4 @@
-"""What every block does as tables, and whether the mean grows: for a terminal of 80 columns."""
+"""Tables of every block's statistics, and whether the mean grows: for a terminal of 80 columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every block does, against depth: do activations drift?"""
+"""Figure of every block's statistics against depth: do activations drift?"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What one trial keeps: its reconstruction beside the truth, and its history."""
+"""Figures that one trial keeps: its reconstruction beside the truth, and its history."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What keeps the input of an activation in bounds, or keeps an activation alive outside of them.
+"""Layers that keep the input of an activation within bounds, or keep an activation alive outside of them.
 
 GELU and its gradient are exactly 0 in float32 below about -14: a channel whose inputs all lie there is dead, and no
 gradient brings it back. One bad step of Adam can throw every channel there. Each part here takes one link

@@ -1,4 +1,4 @@
-"""What a residual block multiplies its branch by before it adds it: (B, C, H, W) -> the same."""
+"""Gains of a residual block, which multiply its branch before it is added: (B, C, H, W) -> the same."""
 
 import math
 from collections import OrderedDict

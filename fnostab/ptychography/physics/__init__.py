@@ -1,4 +1,4 @@
-"""What nature does: the probe, the object, the far field, the photons; and how an image is judged."""
+"""Physics of the measurement (probe, object, far field, photons), and how an image is judged."""
 
 from fnostab.ptychography.physics.alignment import Aligned, align
 from fnostab.ptychography.physics.detector import amplitude_of, detect, photon_scale

@@ -1,4 +1,4 @@
-"""What diffraction cannot tell, taken out of a reconstruction before it is compared with the truth.
+"""Align a reconstruction with the truth: remove what diffraction cannot determine, before they are compared.
 
 A reconstruction is known only up to a global phase and, as the probe's tilt is, up to a phase ramp;
 its mean amplitude is matched too.

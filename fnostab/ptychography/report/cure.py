@@ -1,4 +1,4 @@
-"""What the search for a cure found: one row for each arm of each step, as tables and as files."""
+"""Results of the search for a cure: one row for each arm of each step, as tables and as files."""
 
 import csv
 from collections.abc import Iterable, Sequence

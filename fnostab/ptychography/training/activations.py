@@ -1,4 +1,4 @@
-"""What every block of a network does, at initialisation, at a checkpoint and after training.
+"""Measure every block of a network: at initialisation, at a checkpoint and after training.
 
 The drift hypothesis is that y = x + GELU(...) adds a positive mean at every block, so that the mean
 grows with depth. Here it is measured: of first weights and of a checkpoint's by running the network on the

@@ -1,4 +1,4 @@
-"""What a trial ran on: code, packages, machine."""
+"""Record the environment of a trial: code, packages, machine."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""What a black box says of the failure that it was kept of: read without pickle, and without training."""
+"""Read the failure that a black box describes, without pickle and without training."""
 
 import json
 from collections.abc import Mapping

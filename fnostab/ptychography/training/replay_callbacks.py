@@ -1,4 +1,4 @@
-"""What a replay does to the training that it repeats: changed settings at its start, and an early end."""
+"""Callbacks of a replay: they change settings at its start, and end it early."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

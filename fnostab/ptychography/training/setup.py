@@ -1,4 +1,4 @@
-"""What a trial trains and with what: the same for a trial and for the replay of its failure."""
+"""Set up a training: the same model, data and trainer for a trial and for the replay of its failure."""
 
 import warnings
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Identity of a command's code: hashes of the files that its template names, and of those that `code` names."""
+"""Hash a command's code: the files that its template names, and the files of `code`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,16 +17,16 @@ IGNORED = ("__pycache__", ".git")
 def code_hashes(template: Template, globs: Sequence[str], folder: Path) -> dict[str, str]:
     """SHA-256 of each file by its path from the study's folder, in the order of their paths.
 
-    A file that a word of the template names counts if it is there, whether inside the folder or not; `globs` reach
-    files inside the folder only, and links lead to files inside it only.
+    A file that a word of the template names counts if it exists, inside the folder or not; `globs` reach only files
+    inside the folder, and links may lead only to files inside it.
 
     Args:
-        template: of the command.
-        globs: as ``["src/**/*.py"]``.
-        folder: of the study's file.
+        template: template of the command.
+        globs: patterns, as ``["src/**/*.py"]``.
+        folder: folder of the study's file.
 
     Raises:
-        ConfigError: a pattern names no file or leads out of the folder, there is too much of it, or it can't be read.
+        ConfigError: a pattern names no file or leads out of the folder, or the files are too large or unreadable.
     """
     home = folder.resolve()
     words = [word for word in template.words if not Path(word).is_absolute()]  # no interpreters

@@ -1,4 +1,4 @@
-"""Settings of a command: what `defaults` declares, each with the type that its value has."""
+"""Settings of a command, as `defaults` declares them: each has the type of its value."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -37,11 +37,11 @@ class Declared:
 
 
 def declare(defaults: Mapping[str, Any], place: Place = lambda name: "") -> dict[str, Declared]:
-    """Types and defaults of all settings.
+    """Read types and defaults of all settings.
 
     Args:
-        defaults: name to value, or to ``{type: float, default: null}``.
-        place: where a name stands in the study's file, as text before an error.
+        defaults: value by name, or ``{type: float, default: null}``.
+        place: gives the place of a name in the study's file, to stand before an error.
 
     Raises:
         ConfigError: a name is reserved, or a value has no type.
@@ -52,7 +52,7 @@ def declare(defaults: Mapping[str, Any], place: Place = lambda name: "") -> dict
 def resolve(
     declared: Mapping[str, Declared], layers: Sequence[Mapping[str, Any]], place: Place = lambda name: ""
 ) -> dict[str, Any]:
-    """Values of all settings: the defaults, under layers of which later ones win.
+    """Compute the values of all settings: the defaults, overridden by layers, of which later ones win.
 
     Raises:
         ConfigError: a name is unknown, or a value has another type than the default.

@@ -1,4 +1,4 @@
-"""The task ``command``: what the engine asks of any program."""
+"""The task ``command``: run any program as a trial."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ class Command(Task):
     """A program, started once for each trial.
 
     Args:
-        file: of the study; None where trials that are on disk are only run.
+        file: file of the study; None if trials on disk are only to be run.
 
     Raises:
         ConfigError: the command, a declaration of a setting, or ``code`` is not accepted.
@@ -50,11 +50,11 @@ class Command(Task):
         self._code = code_hashes(self._template, file.code, self._folder)
 
     def resolve(self, layers: Sequence[Settings], profile: str | None) -> dict[str, Any]:
-        """Values of all declared settings; the first layer is what declares them."""
+        """Values of all declared settings; the first layer declares them."""
         return resolve(self._declared, layers[1:])
 
     def check(self, study: "Study") -> None:
-        """Refuse a baseline on the wrong side of the rules, and values that don't fit into a word."""
+        """Refuse a baseline on the wrong side of the rules, and values that can't be written as a word."""
         outcome, metric = study.file.outcome, study.metric
         for settings in study.arms.values():
             self._template.fill({**settings, "seed": 0, "arm": "", "directory": ""}, self._place)
@@ -73,11 +73,11 @@ class Command(Task):
         return {"command": self._template.words, "settings": dict(settings), "code": dict(self._code)}
 
     def resources(self, settings: Settings) -> Resources:
-        """One trial a GPU; else one at a time, with what threads it likes."""
+        """One trial a GPU; without GPUs one at a time, with any number of threads."""
         return Resources(gpu=True, threads=None, one_a_core=False)
 
     def argv(self, settings: Settings, arm: str, seed: int, directory: Path) -> tuple[str, ...]:
-        """The words of one trial."""
+        """Words of one trial's command line."""
         return self._template.fill({**settings, "seed": seed, "arm": arm, "directory": str(directory / FILES)})
 
     def working_directory(self) -> Path:
@@ -85,11 +85,11 @@ class Command(Task):
         return self._folder
 
     def same_for_all(self, study: "Study") -> tuple[str, ...]:
-        """What the engine can't vary."""
+        """Things that the engine can't vary from seed to seed."""
         return ("data and validation set, unless the program draws them from its seed",)
 
     def check_start(self, trials: Sequence[TrialSpec], *, here: bool, lockstep: bool) -> None:
-        """Refuse a program that is not there."""
+        """Refuse a program that does not exist."""
         if lockstep:
             raise LaunchError("--lockstep trains networks of the program's own together: leave it out for a command")
         program = self._template.words[0]
@@ -103,7 +103,7 @@ class Command(Task):
             raise LaunchError(f"command: there is no program {program!r} on PATH{hint}")
 
     def run(self, trials: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
-        """Start the programs one after the other and write down how they ended; asked to end, it starts no more."""
+        """Run the programs one after the other and record their outcomes; after a request to end, start no more."""
         from fnostab.launch.supervisor import supervise, was_asked_to_end
 
         outcomes: list[Outcome | None] = []

@@ -41,7 +41,7 @@ class Template:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Settings that it has placeholders for, in their order, without `GIVEN`."""
+        """Settings that have a placeholder, in order, without `GIVEN`."""
         return tuple(name for name in self._placeholders() if name not in GIVEN)
 
     def check(self, settings: Collection[str], place: Place = lambda name: "") -> None:
@@ -49,7 +49,7 @@ class Template:
 
         Args:
             settings: names that the study declares.
-            place: where a name stands in the study's file, as text before an error; empty if that is not known.
+            place: gives the place of a name in the study's file, to stand before an error; empty if unknown.
 
         Raises:
             ConfigError: a placeholder has no setting, or a setting no placeholder.
@@ -97,10 +97,10 @@ def parse(text: str, place: Place = lambda name: "") -> Template:
 
     Args:
         text: as in ``python train.py --lr {lr} {--norm} --seed {seed}``.
-        place: where a name stands in the study's file, as text before an error.
+        place: gives the place of a name in the study's file, to stand before an error.
 
     Raises:
-        ConfigError: it is empty, needs a shell, its quotes or braces don't match, or it has no ``{seed}``.
+        ConfigError: the text is empty, needs a shell, its quotes or braces don't match, or it has no ``{seed}``.
     """
     where = place("command")
     try:
@@ -119,10 +119,10 @@ def parse(text: str, place: Place = lambda name: "") -> Template:
 
 
 def text_of_value(value: Any, name: str, where: str = "") -> str:
-    """A setting as one word: true or false, the shortest number, text as it is.
+    """Write a setting as one word: true or false, the shortest number, text unchanged.
 
     Raises:
-        ConfigError: it is null, a list or a mapping.
+        ConfigError: the value is null, a list or a mapping.
     """
     if isinstance(value, bool):
         return str(value).lower()
@@ -145,7 +145,7 @@ def _refuse_shell(text: str, words: list[str], where: str) -> None:
 
 
 def _is_script(words: Sequence[str], index: int) -> bool:
-    """Whether a word is what a shell of the user's own runs, as in ``bash -c '...'``."""
+    """Whether a word is the script of a shell that the user calls, as in ``bash -c '...'``."""
     return index >= 2 and words[0].rpartition("/")[2] in SHELLS and words[index - 1] == "-c"
 
 

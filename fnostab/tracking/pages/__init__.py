@@ -1,1 +1,1 @@
-"""What MLflow's pages show: views, notes, verdicts."""
+"""Pages of the MLflow UI: views, notes, verdicts."""

@@ -1,4 +1,4 @@
-"""What a run says of itself on its page: Markdown that the MLflow UI shows.
+"""Notes on the pages of runs: Markdown that the MLflow UI shows.
 
 A note that somebody wrote or changed in the UI is never overwritten: a tag remembers the digest of
 what was written here.

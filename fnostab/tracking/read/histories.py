@@ -1,4 +1,4 @@
-"""What a report takes from single runs, histories and artifacts, and where its files go.
+"""Read histories and artifacts of single runs for a report, and store the report's files.
 
 A verdict needs neither: it is made from tags and latest metrics (`fnostab.tracking.read.studies`).
 """

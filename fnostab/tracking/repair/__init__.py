@@ -1,1 +1,1 @@
-"""What brings a store up to date: sync, reconcile, thinning."""
+"""Bring a store up to date: sync, reconcile, thinning."""

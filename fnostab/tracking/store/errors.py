@@ -1,4 +1,4 @@
-"""What went wrong with a tracking store, in one line that names no password and says what to do next."""
+"""Explain errors of a tracking store in one line that names no password and says what to do next."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What is sent to MLflow in one call, within MLflow's limits and in its types."""
+"""Batches of points for MLflow: one call each, within MLflow's limits and in its types."""
 
 import json
 import posixpath

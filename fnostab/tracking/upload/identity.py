@@ -1,4 +1,4 @@
-"""What run a directory with a journal belongs to.
+"""Find the run that a directory with a journal belongs to.
 
 A trial's directory holds ``trial.json``; that of a user's own script, which is part of no study,
 holds ``live.json``.

@@ -1,4 +1,4 @@
-"""What blocks do before, during and after training, on tiny trials."""
+"""Statistics of blocks before, during and after training, on tiny trials."""
 
 import math
 

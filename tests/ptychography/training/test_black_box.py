@@ -1,4 +1,4 @@
-"""What a failed trial leaves behind."""
+"""Files that a failed trial leaves behind."""
 
 import json
 import zipfile

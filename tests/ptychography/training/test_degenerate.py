@@ -1,4 +1,4 @@
-"""What no network may be paid for: outputs without the object in them fail, whatever their loss."""
+"""No network profits from an output without the object in it: such outputs fail, whatever their loss."""
 
 import lightning
 import pytest
