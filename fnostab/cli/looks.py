@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
-from fnostab.cli.run import execute, insist_on_results
+from fnostab.cli.execution import RunOptions, execute, insist_on_results
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,31 +18,29 @@ if TYPE_CHECKING:
 __all__ = ["run_in_looks"]
 
 
-def run_in_looks(looks: Sequence[int], *, console: Console, **options: Any) -> StudyRun:
+def run_in_looks(looks: Sequence[int], options: RunOptions, console: Console) -> StudyRun:
     """Run a study up to each look, and go on with control and the arms that are still open.
 
     The study is recorded with the alpha of a look, so that `fnostab decide` keeps the error over all looks too.
 
     Args:
         looks: seeds per arm at each look, rising.
+        options: the study, and what is to be run of it; it names no seeds.
         console: shows the progress.
-        options: options of `execute`.
 
     Raises:
         FnostabError: it could not be started, not all of it could be recorded, or a trial came to no result.
     """
-    from dataclasses import replace
-
     from fnostab.decision import Roles, Rules, Stage
     from fnostab.decision.sequential import Standing, judge_look, look_alpha
     from fnostab.study.study import read_study_file
     from fnostab.tracking import find_experiment, log_verdict, newest_study, trial_rows
 
-    file = read_study_file(options["study"]).with_defaults()
+    file = read_study_file(options.study).with_defaults()
     roles = Roles.of(file)
-    arms = options["arms"] or list(file.arms)
+    arms = options.arms or tuple(file.arms)
     candidates = [arm for arm in arms if arm in (roles.candidates or file.arms) and arm != roles.control]
-    if options["seeds"]:
+    if options.seeds:
         raise ConfigError("--sequential says how many seeds there are: leave out --seeds")
     if roles.control not in arms or not candidates:
         raise ConfigError(f"--sequential compares arms with control: --arms needs {roles.control!r} and a candidate")
@@ -51,9 +49,9 @@ def run_in_looks(looks: Sequence[int], *, console: Console, **options: Any) -> S
 
     open_arms = candidates
     for number, seeds in enumerate(looks, start=1):
-        going_on = [arm for arm in arms if arm in open_arms or arm not in candidates]
-        chosen = {**options, "arms": going_on, "seeds": list(range(seeds)), "alpha": alpha, "looks": tuple(looks)}
-        _, result = execute(console=console, **chosen)
+        going_on = tuple(arm for arm in arms if arm in open_arms or arm not in candidates)
+        upto = replace(options, arms=going_on, seeds=tuple(range(seeds)), alpha=alpha, looks=tuple(looks))
+        _, result = execute(upto, console)
         insist_on_results(result)
         experiment = find_experiment(result.store, result.experiment)
         trials = trial_rows(result.store, experiment, newest_study(result.store, experiment, result.run_id))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from fnostab.cli.options import OUTPUT, TRACKING_URI
+from fnostab.cli.execution import RunOptions, as_assignments
+from fnostab.cli.options import OUTPUT, TRACKING_URI, positive
 from fnostab.cli.run import run_and_report
 from fnostab.errors import ConfigError
 from fnostab.startup import imports_that_stay
@@ -70,16 +71,16 @@ def command(
         raise ConfigError("which trial? Name a study (see `fnostab studies`), or a file with --trial")
     if not seed.isdecimal():
         raise ConfigError(f"seed={seed!r} is not accepted: give a whole number from 0")
-    run_and_report(
+    options = RunOptions(
         study=study,
-        extra=context.args,
-        settings=settings,
-        seeds=[int(seed)],
-        arms=[arm],
+        settings=(*as_assignments(context.args), *settings),
+        seeds=(int(seed),),
+        arms=(arm,),
         profile=profile,
-        epochs=epochs,
+        epochs=positive("epochs", epochs),
         experiment=experiment,
         output=output,
         tracking_uri=tracking_uri,
         live=True,
     )
+    run_and_report(options)

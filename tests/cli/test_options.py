@@ -2,8 +2,8 @@
 
 import pytest
 
+from fnostab.cli.execution import as_assignments
 from fnostab.cli.options import parse_names, parse_seeds, parse_settings, positive
-from fnostab.cli.run import as_assignments
 from fnostab.errors import ConfigError
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fnostab.cli.run import insist_on_results
+from fnostab.cli.execution import insist_on_results
 from fnostab.errors import JournalError, LaunchError, TrackingError
 from fnostab.launch import run as run_module
 from fnostab.record import names

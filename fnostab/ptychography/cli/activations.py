@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
+from fnostab.cli.execution import RunOptions, as_assignments, execute
 from fnostab.cli.options import (
     CLUSTER,
     LAUNCHER,
@@ -22,7 +23,6 @@ from fnostab.cli.options import (
     parse_settings,
     positive,
 )
-from fnostab.cli.run import as_assignments, execute
 from fnostab.errors import CheckpointError, ConfigError, LaunchError
 from fnostab.ptychography.cli.activations_text import CHECKPOINT, INITIALISATION, TRAINED, block_table, drift_table
 
@@ -183,22 +183,25 @@ def _after_training(
     *,
     arms: str | None,
     seeds: str,
+    epochs: str | None,
     jobs: str | None,
-    **options: Any,
+    settings: tuple[str, ...],
+    **others: Any,
 ) -> tuple[Arms, Path, tuple[Store, str]]:
     """Of the arms of a study, which is trained where it has not been."""
     _insist_on_networks(study)
-    _, result = execute(
+    options = RunOptions(
         study=study,
-        extra=extra,
+        settings=(*as_assignments(extra), *settings),
         output=output,
         tracking_uri=tracking_uri,
-        seeds=parse_seeds(seeds),
-        arms=parse_names(arms),
+        seeds=tuple(parse_seeds(seeds)),
+        arms=tuple(parse_names(arms)),
+        epochs=positive("epochs", epochs),
         jobs=positive("jobs", jobs),
-        console=console,
-        **options,
+        **others,
     )
+    _, result = execute(options, console)
     _insist_on_journals(result)
     from fnostab.ptychography.training.activations import recorded_last
 

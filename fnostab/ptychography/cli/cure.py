@@ -9,13 +9,12 @@ import sys
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from fnostab.cli.execution import RunOptions, execute, insist_on_results, refuse_in_a_chain
 from fnostab.cli.launchers import make_launcher
-from fnostab.cli.run import as_assignments, execute, insist_on_results
 from fnostab.errors import ConfigError
 from fnostab.ptychography.task import Ptychography, profile_for
 
@@ -39,46 +38,29 @@ USUAL_RATE = ("training.learning_rate=1.0e-3",)
 NOT_RUN = "the full profile, other depths, the Poisson loss, measured probes"
 
 
-def run_cure(
-    *,
-    extra: Sequence[str],
-    settings: Sequence[str],
-    seeds: list[int],
-    arms: list[str],
-    experiment: str | None,
-    study: str,
-    decide: bool,
-    sequential: str | None,
-    dry_run: bool,
-    from_experiment: str | None,
-    profile: str,
-    launcher: str,
-    cluster: str | None,
-    jobs: int | None,
-    **common: Any,
-) -> None:
+def run_cure(options: RunOptions, *, decide: bool, sequential: str | None, dry_run: bool) -> None:
     """Run what is missing of the search for a cure, print each step, and write its tables.
 
-    Arguments are those of `fnostab run`. ``seeds`` counts those of the confirmation, of which the other steps take a
-    share. ``arms`` are the candidates.
+    Arguments are those of `fnostab run`. The options' seeds count those of the confirmation, of which the other steps
+    take a share; their arms are the candidates.
 
     Raises:
         FnostabError: a study could not be started, a trial came to no result, or something could not be recorded.
     """
-    given = {"decide": decide, "sequential": sequential, "dry-run": dry_run, "from": from_experiment}
-    if refused := [name for name, value in given.items() if value]:
-        raise ConfigError(f"--{refused[0]} is of single studies: {study} decides that itself; leave it out")
-    common |= {"jobs": jobs, "launcher": launcher, "cluster": cluster}
-    common["profile"] = profile_for(profile, make_launcher(launcher, cluster, jobs))
+    study, seeds, arms = options.study, options.seeds, list(options.arms)
+    given = {"decide": decide, "sequential": sequential, "dry_run": dry_run, "from": options.from_experiment}
+    refuse_in_a_chain(study, **given)
+    launcher = make_launcher(options.launcher, options.cluster, options.jobs)
+    common = replace(options, profile=profile_for(options.profile, launcher))
     n = len(seeds) or SEEDS
-    if seeds and seeds != list(range(n)):
-        raise ConfigError(f"seeds={seeds}: {study} chooses its seeds by itself, give how many, as in --seeds {SEEDS}")
+    if seeds and seeds != tuple(range(n)):
+        raise ConfigError(
+            f"seeds={list(seeds)}: {study} chooses its seeds by itself, give how many, as in --seeds {SEEDS}"
+        )
     if set(arms) == {CONTROL}:
         raise ConfigError(f"arms={CONTROL}: name candidates too; `fnostab studies show cure_candidates` has them")
     first, second, stress, usual = (max(1, round(share * n)) for share in (FIRST, SECOND, STRESS, USUAL))
-    search = _Search(
-        Console(), f"{experiment}_" if experiment else "", (*as_assignments(list(extra)), *settings), common
-    )
+    search = _Search(Console(), f"{options.experiment}_" if options.experiment else "", common)
     if arms and CONTROL not in arms:
         arms = [CONTROL, *arms]
     best = search.compare("choose", "all candidates", arms, range(first))
@@ -102,8 +84,7 @@ class _Search:
 
     console: Console
     prefix: str
-    settings: tuple[str, ...]
-    common: dict[str, Any]
+    common: RunOptions
     steps: dict[str, SearchStep] = field(default_factory=dict)
     stressed: Stress | None = None
     started: datetime = field(default_factory=lambda: datetime.now().astimezone())
@@ -129,7 +110,7 @@ class _Search:
         from fnostab.report.stress import render_stress
         from fnostab.study.study import load_study
 
-        named = load_study("stress_lr", self.common["profile"]).spec("stress_lr").stressed
+        named = load_study("stress_lr", self.common.profile).spec("stress_lr").stressed
         stressed = [name for arm in arms for name in named.get(arm, ())]
         whom = f"{', '.join(arm for arm in arms if arm in named)} at rising learning rates"
         self.steps["stress"], study = self._run("stress", whom, "stress_lr", stressed, seeds, FRESH_OBJECTS)
@@ -171,7 +152,7 @@ class _Search:
             said=said,
             steps=list(self.steps.values()),
             picture=stress_picture(self.stressed),
-            profile=self.common["profile"],
+            profile=self.common.profile,
             not_run=NOT_RUN,
             command=shlex.join(["fnostab", *sys.argv[1:]]),
             made_at=now,
@@ -181,7 +162,7 @@ class _Search:
         )
         for line in said:
             self.say(line)
-        folder = Path(self.common["output"]) / f"{self.prefix}cure"
+        folder = self.common.output / f"{self.prefix}cure"
         files = write_search(report, folder)
         write_rows(report.steps, folder / "arms.csv")
         write_trials(report.steps, folder / "trials.csv")
@@ -198,16 +179,12 @@ class _Search:
 
         what = f"{whom}: seeds {seeds[0]} to {seeds[-1]}{''.join(f', {each}' for each in more)}"
         self.say(f"\n{name}: {what}")
-        _, result = execute(
-            study=study,
-            extra=[],
-            settings=(*self.settings, *more),
-            seeds=list(seeds),
-            arms=arms,
-            experiment=f"{self.prefix}cure_{(of or name).replace(' ', '_')}",
-            console=self.console,
-            **self.common,
+        experiment = f"{self.prefix}cure_{(of or name).replace(' ', '_')}"
+        settings = (*self.common.settings, *more)
+        options = replace(
+            self.common, study=study, settings=settings, seeds=tuple(seeds), arms=tuple(arms), experiment=experiment
         )
+        _, result = execute(options, self.console)
         insist_on_results(result)
         recorded = find_experiment(result.store, result.experiment)
         record = newest_study(result.store, recorded, result.run_id)

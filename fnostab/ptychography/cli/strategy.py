@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from fnostab.cli.decide import Judged, judge_and_record, show
+from fnostab.cli.execution import RunOptions, execute, insist_on_results, refuse_in_a_chain
 from fnostab.cli.launchers import make_launcher
-from fnostab.cli.run import as_assignments, execute, insist_on_results
-from fnostab.errors import ConfigError
 from fnostab.ptychography.task import profile_for
 
 if TYPE_CHECKING:
@@ -54,52 +53,22 @@ STRATEGY = "strategy"
 STUDY_OF = {"stage_b": "stage_b", "another_remedy": "layerscale", "where_control_fails": "crash_hunt"}
 
 
-def run_strategy(
-    *,
-    extra: Sequence[str],
-    settings: Sequence[str],
-    seeds: list[int],
-    profile: str,
-    epochs: str | None,
-    jobs: int | None,
-    launcher: str,
-    cluster: str | None,
-    experiment: str | None,
-    output: Path,
-    tracking_uri: str | None,
-    retry_oom: bool,
-    attempts: int | None,
-    study: str = STRATEGY,
-    **not_of_a_chain: Any,
-) -> None:
+def run_strategy(options: RunOptions, *, decide: bool, sequential: str | None, dry_run: bool) -> None:
     """Run what is missing of the chain, print each decision, and write the report.
 
-    Arguments are those of `fnostab run`. ``experiment`` is put before the name of every experiment, with an
-    underscore; ``model.fno_blocks`` among the settings is Stage A's depth, of which Stage B takes twice;
-    ``not_of_a_chain`` are options that only single studies have.
+    Arguments are those of `fnostab run`. The options' ``experiment`` is put before the name of every experiment, with
+    an underscore; ``model.fno_blocks`` among the settings is Stage A's depth, of which Stage B takes twice.
 
     Raises:
         FnostabError: a study could not be started, a trial came to no result, or something could not be recorded.
     """
     from fnostab.decision import Roles, follow_up
 
-    for name, value in not_of_a_chain.items():
-        if value:
-            option = name.removesuffix("_experiment").replace("_", "-")
-            raise ConfigError(f"--{option} is of single studies: {STRATEGY} decides that itself; leave it out")
-    common = {
-        "seeds": seeds,
-        "profile": profile_for(profile, make_launcher(launcher, cluster, jobs)),
-        "epochs": epochs,
-        "jobs": jobs,
-        "launcher": launcher,
-        "cluster": cluster,
-        "output": output,
-        "tracking_uri": tracking_uri,
-        "retry_oom": retry_oom,
-        "attempts": attempts,
-    }
-    chain = _Chain(Console(), f"{experiment}_" if experiment else "", (*as_assignments(list(extra)), *settings), common)
+    given = {"decide": decide, "sequential": sequential, "dry_run": dry_run, "from": options.from_experiment}
+    refuse_in_a_chain(STRATEGY, **given, arms=options.arms, lockstep=options.lockstep)
+    launcher = make_launcher(options.launcher, options.cluster, options.jobs)
+    common = replace(options, profile=profile_for(options.profile, launcher))
+    chain = _Chain(Console(), f"{options.experiment}_" if options.experiment else "", common)
     chain.activations()
     chain.study("stage_a", "the arms side by side at standard depth, over the same seeds")
     chain.study("clip_sweep", "control clipped by norm, by value and adaptively, from hard to hardly at all")
@@ -112,7 +81,7 @@ def run_strategy(
         judged = chain.decide("Stage A and Stage B together")
         following = follow_up(judged.case.verdict, roles)
     next_step = chain.last(following) if following is not None else _next_of(judged.case)
-    chain.report(judged, next_step, output)
+    chain.report(judged, next_step, options.output)
 
 
 @dataclass
@@ -121,8 +90,7 @@ class _Chain:
 
     Attributes:
         prefix: of the experiments' names.
-        settings: of all studies, from the command line.
-        common: options of `execute` that all studies share.
+        common: options that all studies share.
         ran: studies by name.
         runs: what `execute` gave for them.
         decisions: by the study after which they were made.
@@ -131,8 +99,7 @@ class _Chain:
 
     console: Console
     prefix: str
-    settings: tuple[str, ...]
-    common: dict[str, Any]
+    common: RunOptions
     steps: int = 0
     ran: dict[str, Ran] = field(default_factory=dict)
     runs: dict[str, StudyRun] = field(default_factory=dict)
@@ -149,16 +116,14 @@ class _Chain:
         """Train a few seeds of each arm of Stage A, and show what its blocks do."""
         from fnostab.ptychography.cli.activations import command
 
-        seeds = self.common["seeds"][:SEEDS_OF_ACTIVATIONS] or list(range(SEEDS_OF_ACTIVATIONS))
+        seeds = self.common.seeds[:SEEDS_OF_ACTIVATIONS] or tuple(range(SEEDS_OF_ACTIVATIONS))
         self.heading("activations", f"seeds {', '.join(map(str, seeds))} of each arm, whose trials count for Stage A")
-        arguments = ["stage_a", *self._arguments("stage_a", self.settings, seeds)]
+        arguments = ["stage_a", *self._arguments("stage_a", self.common.settings, seeds)]
         self._keep("activations", *arguments)
-        arguments += ["--output", str(self.common["output"])]
-        if self.common["jobs"]:
-            arguments += ["--jobs", str(self.common["jobs"])]
-        for name in ("tracking_uri", "launcher", "cluster"):
-            if self.common[name]:
-                arguments += [f"--{name.replace('_', '-')}", self.common[name]]
+        arguments += ["--output", str(self.common.output)]
+        for name in ("jobs", "tracking_uri", "launcher", "cluster"):
+            if (value := getattr(self.common, name)) is not None:
+                arguments += [f"--{name.replace('_', '-')}", str(value)]
         command.main(arguments, prog_name="fnostab activations", standalone_mode=False)
 
     def study(self, name: str, why: str, *, from_verdict: bool = False, more: tuple[str, ...] = ()) -> None:
@@ -170,21 +135,14 @@ class _Chain:
         self.heading(name, why)
         settings = self._settings_of(name) + more
         earlier = f"{self.prefix}stage_a" if from_verdict else None
-        _, result = execute(
-            study=name,
-            extra=[],
-            settings=settings,
-            arms=[],
-            experiment=f"{self.prefix}{name}",
-            from_experiment=earlier,
-            console=self.console,
-            **self.common,
-        )
+        experiment = f"{self.prefix}{name}"
+        options = replace(self.common, study=name, settings=settings, experiment=experiment, from_experiment=earlier)
+        _, result = execute(options, self.console)
         insist_on_results(result)
-        experiment = find_experiment(result.store, result.experiment)
-        record = newest_study(result.store, experiment, result.run_id)
-        trials = trial_rows(result.store, experiment, record)
-        page = run_page(result.store, experiment, result.run_id)
+        recorded = find_experiment(result.store, result.experiment)
+        record = newest_study(result.store, recorded, result.run_id)
+        trials = trial_rows(result.store, recorded, record)
+        page = run_page(result.store, recorded, result.run_id)
         self.ran[name] = Ran(TITLES[name], why, record.spec, trials, page)
         self.runs[name] = result
         self._keep("run", name, *(["--from", earlier] if earlier else []), *self._arguments(name, settings))
@@ -218,7 +176,7 @@ class _Chain:
         self.heading("report", "what was asked, run and found, and how to repeat it")
         first = self.runs["stage_a"]
         store, page = first.store, run_page(first.store, judged.experiment_ids["a"], judged.verdict_run)
-        whole = ["fnostab", "run", STRATEGY, *self._arguments(None, self.settings)]
+        whole = ["fnostab", "run", STRATEGY, *self._arguments(None, self.common.settings)]
         story = compose_story(
             judged.case,
             [self._chapter(name) for name in self.ran],
@@ -283,24 +241,24 @@ class _Chain:
 
     def _settings_of(self, name: str) -> tuple[str, ...]:
         """Those of the command line, but for the depth where the study has its own: Stage B takes twice Stage A's."""
-        others = tuple(each for each in self.settings if not each.startswith(DEPTH))
+        others = tuple(each for each in self.common.settings if not each.startswith(DEPTH))
         if name in ("crash_hunt", PIVOT):
             return others
         if name == "stage_b":
-            depths = [each.removeprefix(DEPTH) for each in self.settings if each.startswith(DEPTH)]
+            depths = [each.removeprefix(DEPTH) for each in self.common.settings if each.startswith(DEPTH)]
             return (*others, *(f"{DEPTH}{2 * int(depth)}" for depth in depths[-1:] if depth.isdecimal()))
-        return self.settings
+        return self.common.settings
 
     def _arguments(self, name: str | None, settings: Sequence[str], seeds: Sequence[int] = ()) -> list[str]:
         """Of a command that repeats a study, or the whole chain; with the chain's seeds, or others."""
-        seeds, epochs, profile = list(seeds or self.common["seeds"]), self.common["epochs"], self.common["profile"]
+        seeds, epochs, profile = list(seeds or self.common.seeds), self.common.epochs, self.common.profile
         arguments = ["--profile", profile] if name != "stage_b" else []
         if seeds:
             counted = seeds == list(range(len(seeds)))
             listed = ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")
             arguments += ["--seeds", str(len(seeds)) if counted else listed]
         if epochs:
-            arguments += ["--epochs", epochs]
+            arguments += ["--epochs", str(epochs)]
         arguments += [part for each in settings for part in ("--set", each)]
         if self.prefix:
             arguments += ["--experiment", f"{self.prefix}{name}" if name else self.prefix.removesuffix("_")]

@@ -1,0 +1,205 @@
+"""Run a study as a command asks for it: load it, choose what runs its trials, and run what is missing."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from fnostab.cli.launchers import make_launcher
+from fnostab.cli.options import parse_settings
+from fnostab.errors import ConfigError, LaunchError, TrackingError
+from fnostab.startup import imports_that_stay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from fnostab.launch.launcher import Launcher
+    from fnostab.launch.run import StudyRun
+    from fnostab.study.study import Study
+
+__all__ = ["RunOptions", "as_assignments", "execute", "insist_on_results", "refuse_in_a_chain", "show_dry_run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """A run of a study, as the options of `fnostab run` describe it.
+
+    Attributes:
+        study: name of a built-in study, or path of a study file.
+        output: folder of journals and data sets.
+        settings: assignments, each ``NAME=VALUE``.
+        seeds: empty for the study's own.
+        arms: empty for all.
+        from_experiment: whose newest verdict says which arms are run, with the settings that they had there.
+        attempts: how many in a row may come no further before a trial is given up; None for the usual number.
+        alpha: level of the tests in place of the study's.
+        looks: seeds per arm at which a planned look is taken.
+        live: whether a program's output is shown as it comes.
+    """
+
+    study: str
+    output: Path
+    settings: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    arms: tuple[str, ...] = ()
+    profile: str = "auto"
+    epochs: int | None = None
+    jobs: int | None = None
+    lockstep: int | None = None
+    experiment: str | None = None
+    from_experiment: str | None = None
+    retry_oom: bool = False
+    attempts: int | None = None
+    launcher: str = "local"
+    cluster: str | None = None
+    tracking_uri: str | None = None
+    alpha: float | None = None
+    looks: tuple[int, ...] = ()
+    live: bool = False
+
+
+def execute(options: RunOptions, console: Console) -> tuple[Study, StudyRun]:
+    """Load a study and run what is missing of it.
+
+    Raises:
+        FnostabError: it could not be started, or not all of it could be recorded.
+    """
+    from fnostab.launch.retries import ATTEMPTS
+
+    loaded, arms, launcher = _resolve(options, console)
+    run_study = _load(loaded, console)
+    result = run_study(
+        loaded,
+        experiment=options.experiment or loaded.file.name,
+        output=options.output,
+        seeds=options.seeds,
+        arms=arms,
+        jobs=options.jobs,
+        launcher=launcher,
+        retry_oom=options.retry_oom,
+        attempts=ATTEMPTS if options.attempts is None else options.attempts,
+        tracking_uri=options.tracking_uri,
+        console=console,
+    )
+    if result.unsent:
+        raise TrackingError(result.unsent)
+    return loaded, result
+
+
+def show_dry_run(options: RunOptions, console: Console) -> None:
+    """Show what would be started; start and write nothing.
+
+    Raises:
+        FnostabError: it could not be started.
+    """
+    from fnostab.launch.dry_run import dry_run
+    from fnostab.launch.retries import ATTEMPTS, Retries
+
+    loaded, arms, launcher = _resolve(options, console)
+    dry_run(
+        loaded,
+        experiment=options.experiment or loaded.file.name,
+        output=options.output,
+        seeds=options.seeds,
+        arms=arms,
+        jobs=options.jobs,
+        launcher=launcher,
+        retries=Retries(ATTEMPTS if options.attempts is None else options.attempts, options.retry_oom),
+        console=console,
+    )
+
+
+def _resolve(options: RunOptions, console: Console) -> tuple[Study, tuple[str, ...], Launcher | None]:
+    """The study, its arms that are to be run (empty for all), and what runs them (None for the usual launcher)."""
+    from fnostab.study.study import load_study
+
+    on_cluster = make_launcher(options.launcher, options.cluster, options.jobs)
+    overrides, arms, profile = parse_settings(options.settings), options.arms, options.profile
+    if options.from_experiment:
+        from fnostab.cli.after import load_after
+
+        loaded, deserving = load_after(
+            options.from_experiment, options.study, profile, options.epochs, overrides, options.tracking_uri, console
+        )
+        arms = arms or tuple(deserving)
+    else:
+        gpus = None if on_cluster is None else on_cluster.has_gpus
+        loaded = load_study(options.study, profile, overrides, epochs=options.epochs, gpus=gpus)
+    loaded.looks = options.looks
+    if options.alpha is not None:
+        loaded.file = loaded.file.model_copy(update={"alpha": options.alpha})
+    if profile == "auto" and loaded.profile and not options.from_experiment:
+        how = "was found" if on_cluster is None else "is asked for"
+        console.print(f"profile {loaded.profile}: {'a' if loaded.profile == 'full' else 'no'} GPU {how}")
+    if options.lockstep is None and not (options.live and loaded.task.name == "command"):
+        return loaded, arms, on_cluster
+    if on_cluster is not None:
+        raise ConfigError("--lockstep is of this machine's trials: leave it out, or leave out --launcher slurm")
+    from fnostab.launch.local import LocalLauncher, default_jobs
+
+    takes = loaded.resources
+    n = options.jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core)
+    return loaded, arms, LocalLauncher(n, takes.gpu, options.lockstep or 1, live=options.live)
+
+
+def _load(study: Study, console: Console) -> Callable[..., StudyRun]:
+    """Import `run_study`; this takes seconds, so a line is shown meanwhile."""
+    modules = study.resources.preloads
+    console.print(f"loading {'torch and ' if modules else ''}MLflow ...", end=" ")
+    started = time.monotonic()
+    with imports_that_stay():
+        for module in modules:  # they take seconds, which would be silent later
+            import_module(module)
+        from fnostab.launch.run import run_study
+
+    console.print(f"{time.monotonic() - started:.1f} s", highlight=False)
+    return run_study
+
+
+def insist_on_results(result: StudyRun) -> None:
+    """Raise LaunchError if a trial has no outcome, or one after which it is tried again."""
+    from fnostab.launch.retries import ATTEMPTS
+
+    missing = [trial for trial in result.trials if not trial.finished]
+    if not missing:
+        return
+    first = next(iter(result.given_up), missing[0])
+    again = "the same command tries them again"
+    if result.given_up:
+        most = max(trial.fruitless for trial in result.given_up)
+        again = f"`fnostab run` with --attempts {most + ATTEMPTS} tries {len(result.given_up)} given up again"
+    raise LaunchError(
+        f"{len(missing)} of {len(result.trials)} trials came to no result, as {first.name}: {first.outcome} "
+        f"({first.reason}); mend that, and {again}"
+    )
+
+
+def as_assignments(extra: list[str]) -> list[str]:
+    """Turn ``--lr 0.1`` or ``--set.lr 0.1`` into assignments; `mlflow run -P` passes undeclared parameters so."""
+    assignments = []
+    rest = iter(extra)
+    for option in rest:
+        name, equals, value = option.removeprefix("--").partition("=")
+        if not option.startswith("--") or not name:
+            raise ConfigError(f"unknown argument {option!r}; a setting is written --name VALUE; see --help")
+        if not equals:
+            try:
+                value = next(rest)
+            except StopIteration:
+                raise ConfigError(f"{option} has no value") from None
+        assignments.append(f"{name.removeprefix('set.')}={value}")
+    return assignments
+
+
+def refuse_in_a_chain(chain: str, **given: object) -> None:
+    """Raise ConfigError if an option is given that a chain of studies decides by itself."""
+    for name, value in given.items():
+        if value:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is of single studies: {chain} decides that itself; leave it out"
+            )
