@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from fnostab.errors import DecisionError
 from fnostab.record.settings import Frozen, explain
-from fnostab.record.trial import Measure, Metric, StudySpec
+from fnostab.record.trial import Measure, Metric
 
 __all__ = ["ABSENT", "PREFIX", "TableStudy", "is_missing", "missing_seeds", "missing_text"]
 
@@ -37,6 +37,7 @@ class TableStudy(Frozen):
     Attributes:
         look: 1 for the first verdict on the study, k if k - 1 were recorded on fewer seeds.
         looks_planned: whether alpha is that of each of several planned looks.
+        failure_judged: whether it was judged at all which trials failed.
     """
 
     name: str = ""
@@ -53,12 +54,13 @@ class TableStudy(Frozen):
     follow_up: str | None = None
     look: Annotated[int, Field(ge=1)] = 1
     looks_planned: bool = False
+    failure_judged: bool = True
 
     @classmethod
-    def of(cls, spec: StudySpec, *, look: int = 1, looks_planned: bool = False) -> "TableStudy":
-        """What a study's record says."""
-        kept = {name: getattr(spec, name) for name in cls.model_fields if name not in ("look", "looks_planned")}
-        return cls(**kept, look=look, looks_planned=looks_planned)
+    def of(cls, spec: Any, *, look: int = 1, looks_planned: bool = False) -> "TableStudy":
+        """What a study's record says, or anything with the attributes of a `StudySpec` that are named here."""
+        kept = {name: getattr(spec, name) for name in cls.model_fields if hasattr(spec, name)}
+        return cls(**kept | {"look": look, "looks_planned": looks_planned})
 
     def cells(self) -> dict[str, str]:
         """Its columns and their values."""
@@ -76,6 +78,7 @@ class TableStudy(Frozen):
             "alpha": repr(self.alpha),
             "look": str(self.look),
             "looks_planned": str(self.looks_planned).lower(),
+            "failure_judged": str(self.failure_judged).lower(),
             "same_for_all": _joined(self.same_for_all),
             "caveats": _joined(self.caveats),
             "follow_up": self.follow_up or "",
@@ -106,8 +109,7 @@ class TableStudy(Frozen):
         values |= {name: text[name] for name in plain if name in text}
         if "look" in text:
             values["look"] = text["look"].removesuffix(".0")
-        if "looks_planned" in text:
-            values["looks_planned"] = text["looks_planned"].lower()
+        values |= {name: text[name].lower() for name in ("looks_planned", "failure_judged") if name in text}
         try:
             return cls.model_validate(values, strict=False)
         except ValidationError as error:
