@@ -85,9 +85,9 @@ def command(
         case = case_of_table(table, study)
         show(case, console, as_json=as_json, evidence=evidence)
     elif runs is not None:
-        from fnostab.cli.decide_runs import case_of_runs
+        from fnostab.cli.decide_runs import judge_runs
 
-        case = case_of_runs(runs, tracking_uri)
+        case = judge_runs(runs, tracking_uri).case
         show(case, console, as_json=as_json, evidence=evidence)
     else:
         store = store_to_read(tracking_uri)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,13 @@ from fnostab.errors import ConfigError, DecisionError
 from fnostab.record.settings import explain, read_yaml, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from fnostab.decision.external import Record, RunsFile
+    from fnostab.decision.external import ExternalRuns, Record, RunsFile
     from fnostab.report.verdict import Case
+    from fnostab.tracking import Store
 
-__all__ = ["case_of_runs", "read_runs_file"]
+__all__ = ["JudgedRuns", "judge_runs", "read_runs_file"]
 
 
 def read_runs_file(path: Path) -> RunsFile:
@@ -46,8 +48,28 @@ def read_runs_file(path: Path) -> RunsFile:
     return file
 
 
-def case_of_runs(path: Path, tracking_uri: str | None = None) -> Case:
-    """Judge the runs that a file describes; nothing is written to them.
+@dataclass(frozen=True)
+class JudgedRuns:
+    """Runs that a file describes, judged.
+
+    Attributes:
+        runs: as trials.
+        history: name of the metric that MLflow has the history of; None of a table.
+        store: where they are; None of a table.
+        source: what may be shown of where they are.
+        experiment_ids: by run id; empty of a table.
+    """
+
+    case: Case
+    runs: ExternalRuns
+    history: str | None
+    store: Store | None
+    source: str
+    experiment_ids: Mapping[str, str]
+
+
+def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
+    """Judge the runs that a file describes. Nothing of theirs is written.
 
     Raises:
         FnostabError: the file, the table or the store can't be read, or runs can't be told apart.
@@ -56,19 +78,24 @@ def case_of_runs(path: Path, tracking_uri: str | None = None) -> Case:
     from fnostab.decision.commands import Source
     from fnostab.decision.external import trials_of
 
-    file = read_runs_file(path)
+    file, store = read_runs_file(path), None
     if file.table is not None:
-        records = list(_rows(path.parent / file.table))
+        source = str(path.parent / file.table)
+        runs, ids = trials_of(_rows(path.parent / file.table), file, name=path.stem), {}
     else:
         from fnostab.cli.options import store_to_read
-        from fnostab.tracking import foreign_runs
+        from fnostab.tracking import foreign_names, foreign_runs
 
+        store = store_to_read(tracking_uri)
+        source = store.address
         experiments = (file.experiments,) if isinstance(file.experiments, str) else file.experiments
-        records = list(foreign_runs(store_to_read(tracking_uri), experiments, file.names))
-    runs = trials_of(records, file)
+        records = foreign_runs(store, experiments, file.names)
+        ids = {run["run_id"]: run["experiment_id"] for run in records}
+        runs = trials_of(records, file, name=path.stem, known=lambda: foreign_names(store, experiments))
     lines = [f"{path}: {runs.lines[0]}", *runs.lines[1:]]
     again = shlex.join(["fnostab", "decide", "--runs", str(path)])
-    return judge({"a": runs.stage}, {"a": runs}, source=Source(again=again), judged=lines)
+    case = judge({"a": runs.stage}, {"a": runs}, source=Source(again=again), judged=lines)
+    return JudgedRuns(case, runs, file.history, store, source, ids)
 
 
 def _rows(path: Path) -> Iterator[Record]:

@@ -51,14 +51,14 @@ CLUSTER = click.option(
 
 
 def store_to_read(tracking_uri: str | None) -> Store:
-    """Open the store of a command that reads it and ends.
+    """Open the store of a command that reads it and ends; a database that is missing is not made.
 
     Raises:
-        TrackingError: as `open_store` does.
+        TrackingError: as `existing_store` does.
     """
-    from fnostab.tracking import open_store
+    from fnostab.tracking import existing_store
 
-    store = open_store(tracking_uri)
+    store = existing_store(tracking_uri)
     gc.freeze()  # MLflow's modules stay: to look through them for garbage took a quarter of `decide` on 10,000 trials
     return store
 

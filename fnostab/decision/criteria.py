@@ -150,7 +150,7 @@ def why_untestable(name: str, pair: Pair) -> str:
         many = f"{pair.pending} trial{'s' if pair.pending > 1 else ''} without an outcome"
         return f"{many} could change it"
     if name == "fewer_failures":
-        return "neither failed"
+        return "neither failed" if pair.rules.failure_judged else "failure not judged"
     if name == "loss_within_margin" and pair.scale.margin is None:
         return "the study names no margin"
     few = pair.ours.ok < pair.rules.least_trials
@@ -227,9 +227,16 @@ def _effect(scale: Scale, ours: tuple[float, ...], theirs: tuple[float, ...]) ->
 def _detail(name: str, pair: Pair) -> str:
     ours, theirs = pair.ours, pair.control
     if name == "fewer_failures":
+        if pair.nothing_failed and not pair.rules.failure_judged:
+            return ""
         return f"{_failed(ours)}, {pair.control_arm} {_failed(theirs)}"
     if name == "no_nonfinite":
         return f"{ours.nonfinite} of {ours.n} nonfinite"
+    if pair.nothing_failed and not pair.rules.failure_judged:
+        mine, other = (
+            f"median {tally.median:.4g} of {tally.ok}" if tally.losses else "none" for tally in (ours, theirs)
+        )
+        return f"{mine}, {pair.control_arm} {other}"
     mine, other = (_median_text(tally) for tally in (ours, theirs))
     return f"{mine}, {pair.control_arm} {other}"
 

@@ -5,9 +5,9 @@ A record is one run: its values by name, as ``params.model``, ``tags.user``, ``m
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ from fnostab.record.trial import Measure, Metric
 __all__ = ["ExternalRuns", "Record", "RunsFile", "trials_of"]
 
 Record = Mapping[str, str | float | None]
+METRICS = "metrics."  # of a value that MLflow has the history of
 KINDS = ("params.", "tags.", "metrics.", "columns.")
 MOST_NAMED = 3  # runs in a line
 
@@ -64,6 +65,11 @@ class RunsFile(Frozen):
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
 
     @property
+    def history(self) -> str | None:
+        """Name of the metric whose history MLflow has; None of a table's column."""
+        return self.metric.removeprefix(METRICS) if self.table is None and self.metric.startswith(METRICS) else None
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of all values that the mapping uses."""
         failed = self.failed or Failed()
@@ -79,6 +85,7 @@ class ExternalRuns:
         stage: the trials.
         lines: lines to print: how many runs there are, and which took no part.
         failure_judged: whether the file has a rule of failed runs.
+        arms: empty, as are the other attributes that tell of settings: those of other programs are not known.
     """
 
     stage: Stage
@@ -95,16 +102,30 @@ class ExternalRuns:
     roles: Mapping[str, str] = field(default_factory=dict)
     caveats: Sequence[str] = ()
     same_for_all: Sequence[str] = ()
+    follow_up: str | None = None
+    description: str = ""
+    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    judged: Mapping[str, str] = field(default_factory=dict)
+    picture: None = None
+    knob: None = None
 
 
-def trials_of(records: Iterable[Record], file: RunsFile) -> ExternalRuns:
-    """Map runs to trials.
+def trials_of(
+    records: Iterable[Record], file: RunsFile, *, name: str = "", known: Callable[[], Iterable[str]] | None = None
+) -> ExternalRuns:
+    """Map runs to trials, those of control first.
+
+    Args:
+        records: of the runs.
+        file: that maps them.
+        name: by which they are called.
+        known: names of all values that runs have, where the records hold only those that were asked for.
 
     Raises:
         DecisionError: no run has a name that the file uses, two runs share arm and seed, or a value has a wrong type.
     """
     runs = list(records)
-    _check_names(runs, file)
+    _check_names(runs, file, known)
     rows: list[TrialRow] = []
     seen: dict[tuple[str, int], str] = {}
     nameless: list[str] = []
@@ -128,10 +149,13 @@ def trials_of(records: Iterable[Record], file: RunsFile) -> ExternalRuns:
     if file.failed is None:
         lines.append("failure not judged: the file does not say when a run failed (failed)")
     return ExternalRuns(
-        stage=Stage("a", tuple(rows)),
+        stage=Stage("a", tuple(_in_order(rows, file.control))),
         lines=lines,
         control=file.control,
-        metric=Metric(name=file.metric.partition(".")[2] or file.metric, higher_is_better=file.higher_is_better),
+        metric=Metric(
+            name=file.metric.partition(".")[2] or file.metric, higher_is_better=file.higher_is_better, of=None
+        ),
+        name=name,
         measures=file.measures,
         margin=file.margin,
         smallest_effect=file.smallest_effect,
@@ -141,10 +165,17 @@ def trials_of(records: Iterable[Record], file: RunsFile) -> ExternalRuns:
     )
 
 
-def _check_names(runs: Sequence[Record], file: RunsFile) -> None:
+def _in_order(rows: Sequence[TrialRow], control: str) -> list[TrialRow]:
+    """Control, then the other arms as they appear, each by seed."""
+    place = {arm: n for n, arm in enumerate(dict.fromkeys((control, *(row.arm for row in rows))))}
+    return sorted(rows, key=lambda row: (place[row.arm], row.seed))
+
+
+def _check_names(runs: Sequence[Record], file: RunsFile, known_names: Callable[[], Iterable[str]] | None) -> None:
     there_are = {name for run in runs for name, value in run.items() if value is not None}
     for name in file.names:
         if name not in there_are:
+            there_are |= set(known_names() if known_names else ())
             kind = next((kind for kind in KINDS if name.startswith(kind)), "")
             known = sorted(n for n in there_are if n.startswith(kind)) or sorted(there_are)
             raise DecisionError(f"no run has {name!r}; there are: {', '.join(known[:20]) or 'none'}")

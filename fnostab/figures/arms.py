@@ -132,12 +132,17 @@ def _marks_last(handles: Sequence[Any]) -> list[Any]:
     return sorted(handles, key=lambda handle: handle.get_label() == NONFINITE)
 
 
-def loss_strip(arms: Mapping[str, Sequence[TrialRow]], *, metric: str) -> Figure:
+def loss_strip(arms: Mapping[str, Sequence[TrialRow]], *, metric: str, judged: bool = True) -> Figure:
     """Loss of every trial with a training outcome: how good are the successes, and what did failures reach?
 
     A dot is a success, an open triangle a failure, a red cross a failure whose values were not finite; a
     bar is at the median of each arm's successes, so read it beside how many there were. Failures without
     a finite loss stand beside the axis. The trials of one seed are at the same height in all arms.
+
+    Args:
+        arms: trials of each arm, control first.
+        metric: what the losses are, for the axis.
+        judged: whether it was judged which trials failed; if not, a dot is a run.
     """
     counted = {arm: [t for t in trials if t.counts] for arm, trials in arms.items()}
     seeds = sorted({t.seed for trials in counted.values() for t in trials})
@@ -151,16 +156,23 @@ def loss_strip(arms: Mapping[str, Sequence[TrialRow]], *, metric: str) -> Figure
             ax.set_xscale("log")
         for place, (arm, style) in enumerate(arm_styles(arms).items()):
             _strip(ax, place, counted[arm], offsets, style.colour)
-        labels = [f"{arm}\n{sum(not t.failed for t in trials)}/{len(trials)} ok" for arm, trials in counted.items()]
+        counts = {arm: (sum(not t.failed for t in trials), len(trials)) for arm, trials in counted.items()}
+        labels = [f"{arm}\n{ok}/{n} ok" if judged else f"{arm}\n{n} runs" for arm, (ok, n) in counts.items()]
         ax.set(ylim=(len(arms) - 0.45, -0.55), yticks=range(len(arms)), yticklabels=labels, xlabel=metric)
         ax.tick_params(axis="y", length=0)
         ax.grid(False, axis="y")
         if ax.get_xscale() == "log":
             plain_powers(ax.xaxis)
         kinds = {_kind(t) for trials in counted.values() for t in trials}
-        handles = [Line2D([], [], label=k, linestyle="", **{"color": INK, **KINDS[k]}) for k in KINDS if k in kinds]
+        names = {} if judged else {"success": "run"}
+        handles = [
+            Line2D([], [], label=names.get(k, k), linestyle="", **{"color": INK, **KINDS[k]})
+            for k in KINDS
+            if k in kinds
+        ]
         if "success" in kinds:
-            handles.append(Line2D([], [], color=INK, linewidth=1.8, label="median of successes"))
+            of = "of successes" if judged else "of runs"
+            handles.append(Line2D([], [], color=INK, linewidth=1.8, label=f"median {of}"))
         legend_below(figure, handles)
     return figure
 

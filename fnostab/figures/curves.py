@@ -41,7 +41,9 @@ class LossCurve:
     nonfinite_epochs: Sequence[float] = ()
 
 
-def loss_curves(arms: Mapping[str, Sequence[LossCurve]], *, metric: str) -> Figure:
+def loss_curves(
+    arms: Mapping[str, Sequence[LossCurve]], *, metric: str, x: str = "epoch", median: bool = True, judged: bool = True
+) -> Figure:
     """Validation loss of every seed over the epochs, a panel an arm: how does it train, and how surely?
 
     A thin line is a seed; if its training failed it is dashed and ends in an open triangle. The thick
@@ -49,11 +51,14 @@ def loss_curves(arms: Mapping[str, Sequence[LossCurve]], *, metric: str) -> Figu
     that failures that leave do not flatter their arm; where half have ended, so does the median. The
     dotted line in the other panels is the median of the first arm, the control. Red crosses on the top
     edge are epochs in which a value was not finite. Both axes are the same in all panels; that of losses
-    is logarithmic.
+    is logarithmic where all are above 0.
 
     Args:
         arms: curves of each arm, control first.
         metric: what the losses are, for the axis.
+        x: what ``epochs`` of the curves counts, for the axis.
+        median: whether medians are drawn: where all seeds have values at the same epochs.
+        judged: whether it was judged which trials failed.
     """
     columns = max(1, min(PANELS_IN_A_ROW, len(arms)))
     rows = max(1, -(-len(arms) // columns))
@@ -61,19 +66,23 @@ def loss_curves(arms: Mapping[str, Sequence[LossCurve]], *, metric: str) -> Figu
         figure = Figure(figsize=(max(3.6, 2.75 * columns), 0.7 + 2.3 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         panels = list(axes.flat)
-        reference = median_curve(next(iter(arms.values()), ()))
+        reference = median_curve(next(iter(arms.values()), ())) if median else None
         for place, (ax, (arm, style)) in enumerate(zip(panels, arm_styles(arms).items(), strict=False)):
-            _panel(ax, arm, arms[arm], style, reference if place else None)
+            _panel(ax, arms[arm], style, reference if place else None)
+            if median:
+                ax.plot(*median_curve(arms[arm]), color=INK, linewidth=2, zorder=2.5)
+            ax.set_title(f"{arm}: {_counted(arms[arm], judged)}", fontsize=9, pad=9)
         for ax in panels[len(arms) :]:
             ax.set_visible(False)
-        panels[0].set_yscale("log")
         panels[0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        plain_powers(panels[0].yaxis)
+        if all((curve.values > 0).all() for of_arm in arms.values() for curve in of_arm):
+            panels[0].set_yscale("log")
+            plain_powers(panels[0].yaxis)
         for place, ax in enumerate(panels[: len(arms)]):
             below = place + columns >= len(arms)
             ax.tick_params(labelbottom=below)
-            ax.set(xlabel="epoch" if below else "", ylabel="" if place % columns else metric)
-        legend_below(figure, _handles(arms, panels), columns=2 * columns - 1 if columns > 1 else 2)
+            ax.set(xlabel=x if below else "", ylabel="" if place % columns else metric)
+        legend_below(figure, _handles(arms, panels, median), columns=2 * columns - 1 if columns > 1 else 2)
     return figure
 
 
@@ -93,7 +102,13 @@ def median_curve(curves: Sequence[LossCurve]) -> tuple[NDArray[np.float64], NDAr
     return epochs[: medians.size], np.where(np.isfinite(medians), medians, np.nan)
 
 
-def _panel(ax: Axes, arm: str, curves: Sequence[LossCurve], style: ArmStyle, reference: Any) -> None:
+def _counted(curves: Sequence[LossCurve], judged: bool) -> str:
+    if not curves:
+        return "no loss"
+    return f"{sum(c.failed for c in curves)} of {len(curves)} failed" if judged else f"{len(curves)} runs"
+
+
+def _panel(ax: Axes, curves: Sequence[LossCurve], style: ArmStyle, reference: Any) -> None:
     raster = sum(c.epochs.size for c in curves) > RASTER_FROM
     thin: Any = {"color": style.colour, "linewidth": 0.8, "rasterized": raster, "zorder": 1.8}
     for curve in curves:
@@ -105,20 +120,18 @@ def _panel(ax: Axes, arm: str, curves: Sequence[LossCurve], style: ArmStyle, ref
         ax.plot(*zip(*ended, strict=True), linestyle="", color=style.colour, zorder=4, **FAILED)
     if reference is not None:
         ax.plot(*reference, color=INK, linewidth=1.4, linestyle=":", zorder=3)
-    ax.plot(*median_curve(curves), color=INK, linewidth=2, zorder=2.5)
     mark_nonfinite(ax, [epoch for curve in curves for epoch in curve.nonfinite_epochs])
-    failed = sum(c.failed for c in curves)
-    ax.set_title(f"{arm}: {failed} of {len(curves)} failed" if curves else f"{arm}: no loss", fontsize=9, pad=9)
 
 
-def _handles(arms: Mapping[str, Sequence[LossCurve]], panels: Sequence[Axes]) -> list[Any]:
+def _handles(arms: Mapping[str, Sequence[LossCurve]], panels: Sequence[Axes], median: bool) -> list[Any]:
     curves = [curve for of_arm in arms.values() for curve in of_arm]
     handles = [Line2D([], [], color=INK, linewidth=0.8, label="a seed")]
     if any(curve.failed for curve in curves):
         failed: Any = {"linewidth": 0.8, "linestyle": FAILED_LINE, **FAILED}
         handles.append(Line2D([], [], color=INK, label="a seed that failed", **failed))
-    handles.append(Line2D([], [], color=INK, linewidth=2, label="median"))
-    if len(arms) > 1:
+    if median:
+        handles.append(Line2D([], [], color=INK, linewidth=2, label="median"))
+    if median and len(arms) > 1:
         handles.append(Line2D([], [], color=INK, linewidth=1.4, linestyle=":", label=f"median of {next(iter(arms))}"))
     marks = [h for ax in panels for h in ax.get_legend_handles_labels()[0]]
     return handles + marks[:1]

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from fnostab.errors import DecisionError
 from fnostab.record.settings import Frozen, explain
-from fnostab.record.trial import Measure, Metric, StudySpec
+from fnostab.record.trial import Measure, Metric
 
 __all__ = ["ABSENT", "PREFIX", "TableStudy", "is_missing", "missing_seeds", "missing_text"]
 
@@ -35,8 +35,9 @@ class TableStudy(Frozen):
     """Facts of a study that its answer needs, under the names of `StudySpec`.
 
     Attributes:
-        look: number of this look: 1, plus the verdicts recorded on fewer seeds.
-        looks_planned: whether alpha is already that of one of several planned looks.
+        look: 1 for the first verdict on the study, k if k - 1 were recorded on fewer seeds.
+        looks_planned: whether alpha is that of each of several planned looks.
+        failure_judged: whether it was judged at all which trials failed.
     """
 
     name: str = ""
@@ -53,12 +54,13 @@ class TableStudy(Frozen):
     follow_up: str | None = None
     look: Annotated[int, Field(ge=1)] = 1
     looks_planned: bool = False
+    failure_judged: bool = True
 
     @classmethod
-    def of(cls, spec: StudySpec, *, look: int = 1, looks_planned: bool = False) -> "TableStudy":
-        """Take the facts from a study's record."""
-        kept = {name: getattr(spec, name) for name in cls.model_fields if name not in ("look", "looks_planned")}
-        return cls(**kept, look=look, looks_planned=looks_planned)
+    def of(cls, spec: Any, *, look: int = 1, looks_planned: bool = False) -> "TableStudy":
+        """Take the facts from a study's record, or from any object with such attributes of a `StudySpec`."""
+        kept = {name: getattr(spec, name) for name in cls.model_fields if hasattr(spec, name)}
+        return cls(**kept | {"look": look, "looks_planned": looks_planned})
 
     def cells(self) -> dict[str, str]:
         """Values by column."""
@@ -76,6 +78,7 @@ class TableStudy(Frozen):
             "alpha": repr(self.alpha),
             "look": str(self.look),
             "looks_planned": str(self.looks_planned).lower(),
+            "failure_judged": str(self.failure_judged).lower(),
             "same_for_all": _joined(self.same_for_all),
             "caveats": _joined(self.caveats),
             "follow_up": self.follow_up or "",
@@ -106,8 +109,7 @@ class TableStudy(Frozen):
         values |= {name: text[name] for name in plain if name in text}
         if "look" in text:
             values["look"] = text["look"].removesuffix(".0")
-        if "looks_planned" in text:
-            values["looks_planned"] = text["looks_planned"].lower()
+        values |= {name: text[name].lower() for name in ("looks_planned", "failure_judged") if name in text}
         try:
             return cls.model_validate(values, strict=False)
         except ValidationError as error:

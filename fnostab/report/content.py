@@ -31,12 +31,15 @@ IN_WORDS: Mapping[VerdictName | None, str] = {
 class StageSection:
     """One stage of a report.
 
+    What is None or empty was not recorded or not judged, and is left out.
+
     Attributes:
         parts: of arms in the decision; empty for one without a part.
         settings: what differs between arms: setting -> value by arm.
         exemplary: arm -> pictures of its best, median and worst trial.
         missing: trials among these that kept no picture.
         excluded: trials without a training outcome, or still running.
+        gone: seeds that should be there and have no trial, by arm.
         stress: of a stress study, failures against its knob; None of any other.
     """
 
@@ -48,14 +51,15 @@ class StageSection:
     arms: Sequence[ArmSummary]
     criteria: Sequence[Criterion]
     stress: Picture | None
-    rates: Picture
+    rates: Picture | None
     losses: Picture
-    survival: Picture
-    curves: Picture
+    survival: Picture | None
+    curves: Picture | None
     fans: Sequence[Picture]
     exemplary: Mapping[str, Sequence[Picture]]
     missing: Sequence[str]
     excluded: Sequence[TrialRow]
+    gone: Mapping[str, Sequence[int]]
 
     @property
     def title(self) -> str:
@@ -65,9 +69,15 @@ class StageSection:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a report shows."""
+    """Everything that a report shows.
+
+    Attributes:
+        judged: lines on what was judged.
+        verdict_run: run id of the verdict; None if it was not recorded.
+    """
 
     experiment: str
+    judged: Sequence[str]
     headline: str
     verdict: Verdict
     in_words: str
@@ -79,9 +89,10 @@ class Report:
     pages: Mapping[str, str]
     spikes: Mapping[str, Spikes]
     source: str
+    epochs: bool
     store: str
     on_server: bool
-    verdict_run: str
+    verdict_run: str | None
     made_at: datetime
     version: str = __version__
 
@@ -91,26 +102,28 @@ class Report:
         found = []
         for each in self.sections:
             found += [] if each.stress is None else [each.stress]
-            found += [each.rates, each.survival, each.losses, each.curves, *each.fans]
+            drawn = (each.rates, each.survival, each.losses, each.curves, *each.fans)
+            found += [picture for picture in drawn if picture is not None]
             found += [picture for pictures in each.exemplary.values() for picture in pictures]
         return found
 
 
 def compose(
-    case: Case, evidence: Evidence, *, experiment: str, store: str, verdict_run: str, made_at: datetime
+    case: Case, evidence: Evidence, *, experiment: str, store: str, verdict_run: str | None = None, made_at: datetime
 ) -> Report:
     """Draw and word a report.
 
     Args:
-        case: of one or two experiments in MLflow.
+        case: of one or two experiments in MLflow, or of runs of others.
         evidence: of its runs.
         experiment: name of Stage A's.
         store: address that may be shown.
-        verdict_run: run id of the verdict.
+        verdict_run: run id of the verdict; None if it was not recorded.
         made_at: when.
     """
     return Report(
         experiment=experiment,
+        judged=case.judged,
         headline=headline(case.verdict),
         verdict=case.verdict,
         in_words=IN_WORDS.get(case.verdict.name, ""),
@@ -122,6 +135,7 @@ def compose(
         pages=evidence.pages,
         spikes=evidence.spikes,
         source=evidence.source,
+        epochs=evidence.epochs,
         store=store,
         on_server=store.startswith("http"),
         verdict_run=verdict_run,
@@ -130,7 +144,7 @@ def compose(
 
 
 def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
-    study = case.studies[stage.name]
+    study, judged = case.studies[stage.name], case.verdict.rules.failure_judged
     arms = [arm for arm in study.arms if arm in stage.arms] + [arm for arm in stage.arms if arm not in study.arms]
     trials = {arm: stage.arm(arm) for arm in arms}
     summaries = {s.arm: s for s in case.verdict.arms if s.stage == stage.name}
@@ -144,25 +158,30 @@ def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
         arms=[summaries[arm] for arm in arms],
         stress=None if case.stress is None else stress_picture(case.stress, f"stage-{stage.name}-stress"),
         criteria=[c for c in case.verdict.criteria if c.stage == stage.name],
-        rates=drawing(
-            failure_rate_forest(
-                {arm: FailureRate(s.n_failed, s.n, s.failure_rate_ci) for arm in arms for s in [summaries[arm]]}
-            ),
-            f"stage-{stage.name}-failure-rates",
-            alt="Failure rate of each arm with its 95 % interval",
-        ),
+        rates=_rates(stage.name, [summaries[arm] for arm in arms]) if judged else None,
         losses=drawing(
-            loss_strip(trials, metric=study.metric.key),
+            loss_strip(trials, metric=study.metric.key, judged=judged),
             f"stage-{stage.name}-losses",
-            alt="Loss of every seed of each arm, successes as dots, failures as triangles",
+            alt=f"Loss of every seed of each arm{', successes as dots, failures as triangles' if judged else ''}",
             caption="Every seed is a point, at the same place from top to bottom in each arm.",
         ),
         survival=panels.survival(stage.name, trials, study.control, evidence),
-        curves=panels.validation_losses(stage.name, trials, study, evidence),
+        curves=panels.validation_losses(stage.name, trials, study, evidence)
+        if evidence.epochs
+        else panels.recorded_values(stage.name, trials, study.metric.key, evidence, judged=judged),
         fans=panels.fans(stage.name, trials, evidence),
         exemplary=exemplary,
         missing=missing,
         excluded=[t for t in stage.trials if not t.counts],
+        gone=stage.all_missing,
+    )
+
+
+def _rates(stage: str, summaries: Sequence[ArmSummary]) -> Picture:
+    return drawing(
+        failure_rate_forest({s.arm: FailureRate(s.n_failed, s.n, s.failure_rate_ci) for s in summaries}),
+        f"stage-{stage}-failure-rates",
+        alt="Failure rate of each arm with its 95 % interval",
     )
 
 

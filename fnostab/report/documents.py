@@ -11,6 +11,7 @@ from fnostab.decision import Criterion, State
 from fnostab.errors import ConfigError
 from fnostab.report.content import Report
 from fnostab.report.pictures import Picture
+from fnostab.report.tables import outcomes_text
 
 __all__ = ["HTML", "MARKDOWN", "PICTURES", "environment", "to_html", "to_markdown", "write", "write_files"]
 
@@ -84,6 +85,7 @@ def environment(*rooms: str) -> Environment:
         "effect": _effect,
         "in_plain_words": _in_plain_words,
         "support": _support,
+        "outcomes": outcomes_text,
         "words": lambda text: str(text).replace("_", " "),
         "md": _markdown_text,
     }

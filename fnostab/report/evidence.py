@@ -22,7 +22,7 @@ from fnostab.tracking.read.summaries import read_summaries
 from fnostab.tracking.repair.thinning import is_thinned
 from fnostab.tracking.store.store import reported
 
-__all__ = ["Evidence", "Spikes", "exemplars", "gather", "val_loss"]
+__all__ = ["Evidence", "Spikes", "exemplars", "gather", "gather_of_runs", "val_loss"]
 
 MOST_POINTS = 300_000  # of gradient norms at every step: 1 s from SQLite, half a minute through a server
 MOST_CURVES = 300  # of trials of a stage; above, the first seeds of each arm
@@ -48,6 +48,7 @@ class Evidence:
         pictures: what the study's picture panel shows, as PNG, of the best, median and worst trials.
         pages: addresses of the runs.
         source: which gradient norms these are, in a sentence.
+        epochs: whether a trial validates once an epoch; of runs of others values are known by step alone.
     """
 
     curves: Mapping[str, Curve] = field(default_factory=dict)
@@ -56,6 +57,7 @@ class Evidence:
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     pages: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    epochs: bool = True
 
 
 def exemplars(trials: Sequence[TrialRow], *, higher_is_better: bool = False) -> list[tuple[str, TrialRow]]:
@@ -106,6 +108,39 @@ def gather(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> Evide
         },
         source=source,
     )
+
+
+def gather_of_runs(store: Store, case: Case, history: str | None, experiment_ids: Mapping[str, str]) -> Evidence:
+    """Read what a report shows of runs that others recorded: histories of their metric, and of gradient norms.
+
+    Args:
+        store: where they are.
+        case: of these runs.
+        history: name of the metric; None if it has no history.
+        experiment_ids: by run id.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    (stage,) = case.stages
+    trials = {t.run_id: t for t in _first_seeds(stage) if t.run_id is not None and t.counts}
+    values = metric_histories(store, list(trials), history) if history else {}
+    norms = metric_histories(store, list(trials), names.GRAD_NORM)
+    return Evidence(
+        curves={
+            r: Curve(trials[r].seed, *found, np.array([], np.int64)) for r, found in norms.items() if _is_curve(found)
+        },
+        val_losses={run_id: found for run_id, found in values.items() if _is_curve(found)},
+        pages={
+            t.run_id: run_page(store, experiment_ids[t.run_id], t.run_id) for t in stage.trials if t.run_id is not None
+        },
+        source=f"Gradient norms as recorded, of {len(trials)} of {len(stage.trials)} runs.",
+        epochs=False,
+    )
+
+
+def _is_curve(found: Series) -> bool:
+    return len(found[0]) > 1
 
 
 def _read_curves(store: Store, stages: Mapping[str, Sequence[TrialRow]], thinned: bool) -> tuple[dict[str, Curve], str]:

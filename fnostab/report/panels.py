@@ -14,11 +14,16 @@ from fnostab.report.evidence import Evidence, exemplars, val_loss
 from fnostab.report.pictures import Picture, drawing, photograph
 from fnostab.stats.survival import kaplan_meier, log_rank
 
-__all__ = ["exemplary", "fans", "survival", "validation_losses"]
+__all__ = ["exemplary", "fans", "recorded_values", "survival", "validation_losses"]
 
 
-def survival(stage: str, trials: Mapping[str, Sequence[TrialRow]], control: str, evidence: Evidence) -> Picture:
-    """Kaplan-Meier curves of all arms, with a log-rank test of each against ``control``."""
+def survival(stage: str, trials: Mapping[str, Sequence[TrialRow]], control: str, evidence: Evidence) -> Picture | None:
+    """Kaplan-Meier curves of all arms, with a log-rank test of each against ``control``.
+
+    None for runs of others: when they failed is not known.
+    """
+    if not evidence.epochs:
+        return None
     times = {
         arm: [(end, t.failed) for t in of_arm if (end := _end(t, evidence)) is not None]
         for arm, of_arm in trials.items()
@@ -69,6 +74,36 @@ def validation_losses(
     )
 
 
+def recorded_values(
+    stage: str, trials: Mapping[str, Sequence[TrialRow]], metric: str, evidence: Evidence, *, judged: bool
+) -> Picture | None:
+    """The metric of runs of others over their steps, a panel an arm; None if none has a history.
+
+    Args:
+        stage: of the trials.
+        trials: of each arm.
+        metric: its name.
+        evidence: of the runs.
+        judged: whether it was judged which of them failed.
+    """
+    curves = {
+        arm: [
+            LossCurve(t.seed, found[0].astype(float), found[1], t.failed)
+            for t in of_arm
+            if (found := evidence.val_losses.get(t.run_id or ""))
+        ]
+        for arm, of_arm in trials.items()
+    }
+    if not any(curves.values()):
+        return None
+    return drawing(
+        loss_curves(curves, metric=metric, x="step", median=False, judged=judged),
+        f"stage-{stage}-{metric}".replace("/", "-"),
+        alt=f"{metric} of every seed over the steps, a panel for each arm",
+        caption="A thin line is a seed, as it was recorded.",
+    )
+
+
 def _loss_curves(trials: Sequence[TrialRow], evidence: Evidence) -> list[LossCurve]:
     """Of one arm. Epochs follow from the validations: most are one epoch after the one before."""
     found = ((t, evidence.val_losses.get(t.run_id or "")) for t in trials)
@@ -93,6 +128,8 @@ def fans(stage: str, trials: Mapping[str, Sequence[TrialRow]], evidence: Evidenc
         arm: [c for t in of_arm if t.counts and (c := evidence.curves.get(t.run_id or "")) is not None]
         for arm, of_arm in trials.items()
     }
+    if not (evidence.epochs or any(curves.values())):
+        return []
     by_arm = {arm: make_fan(of_arm) for arm, of_arm in curves.items()}
     limits = _limits(list(by_arm.values()))
     pictures = []

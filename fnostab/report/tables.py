@@ -15,6 +15,7 @@ __all__ = [
     "criteria_table",
     "evidence_text",
     "median_and_iqr",
+    "outcomes_text",
     "percent",
     "plain_table",
     "test_text",
@@ -77,14 +78,23 @@ def _alike(criteria: Iterable[Criterion]) -> Iterable[tuple[str, list[str], Stat
 def arms_table(stage: Stage, verdict: Verdict, title: str = "") -> Table:
     """What became of each arm of a stage."""
     title = title or f"Stage {stage.name.upper()}"
-    arms = plain_table(title, ("arm", "failed", "95 %", "median of those that did not fail"), "outcomes")
+    judged = verdict.rules.failure_judged
+    median = "median of those that did not fail" if judged else f"median {verdict.rules.metric}"
+    arms = plain_table(title, ("arm", "failed", "95 %", median), "outcomes")
     for s in (summary for summary in verdict.arms if summary.stage == stage.name):
-        counts = {**s.outcomes, **({"missing": len(s.left_out["missing"])} if "missing" in s.left_out else {})}
-        outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))
         middle = "-" if s.median is None else f"{s.median:.4g}"
-        failed = f"{s.n_failed}/{s.n}" if s.n_failed or verdict.rules.failure_judged else f"not judged ({s.n})"
-        arms.add_row(s.arm, failed, percent(s.failure_rate_ci), middle, outcomes)
+        failed = f"{s.n_failed}/{s.n}" if s.n_failed or judged else f"not judged ({s.n})"
+        arms.add_row(s.arm, failed, percent(s.failure_rate_ci if judged else None), middle, outcomes_text(s, judged))
     return arms
+
+
+def outcomes_text(summary: ArmSummary, judged: bool = True) -> str:
+    """How many trials of an arm came to what, as in ``5 converged, 1 missing``; ``judged``: whether they can fail."""
+    found = dict(summary.outcomes)
+    if "missing" in summary.left_out:
+        found["missing"] = len(summary.left_out["missing"])
+    names = {} if judged else {str(Outcome.CONVERGED): "not judged"}
+    return ", ".join(f"{n} {names.get(outcome, outcome)}" for outcome, n in sorted(found.items()))
 
 
 def trial_table(stage: Stage) -> Iterable[RenderableType]:

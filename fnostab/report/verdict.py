@@ -210,7 +210,7 @@ def to_markdown(case: Case) -> str:
 def remarks(case: Case) -> list[str]:
     """What stands beside the tables, a line each."""
     verdict = case.verdict
-    lines = [_fewest(stage.name, verdict) for stage in case.stages]
+    lines = [_fewest(stage.name, verdict) for stage in case.stages] if verdict.rules.failure_judged else []
     lines += [line for s in verdict.arms if (line := left_out(s))]
     for s in verdict.arms:
         if s.worst_rank_p is not None and s.n:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fnostab.tracking.pages.verdicts import VerdictRecord, log_verdict, looks_before, newest_verdict
     from fnostab.tracking.pages.views import InstalledViews, install_views, plain_address, view_addresses
     from fnostab.tracking.read.black_box import fetch_black_box
-    from fnostab.tracking.read.foreign_runs import foreign_runs
+    from fnostab.tracking.read.foreign_runs import foreign_names, foreign_runs
     from fnostab.tracking.read.runs_elsewhere import RunElsewhere, runs_elsewhere, set_aside
     from fnostab.tracking.read.studies import StudyRecord, find_experiment, newest_study, trial_rows
     from fnostab.tracking.read.watching import StudyWatch, WatchedTrial, existing_store, find_study, newest_experiment
@@ -51,6 +51,7 @@ __all__ = [
     "find_experiment",
     "find_study",
     "finish_study",
+    "foreign_names",
     "foreign_runs",
     "free_port",
     "install_views",
@@ -78,6 +79,7 @@ __all__ = [
 
 _MODULE_OF = {
     "fetch_black_box": "read.black_box",
+    "foreign_names": "read.foreign_runs",
     "foreign_runs": "read.foreign_runs",
     "RunElsewhere": "read.runs_elsewhere",
     "runs_elsewhere": "read.runs_elsewhere",

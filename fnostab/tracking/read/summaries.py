@@ -19,7 +19,7 @@ from fnostab.record import names
 from fnostab.tracking.store.database import connected
 from fnostab.tracking.store.store import Store
 
-__all__ = ["AT_ONCE", "PAGE", "Summary", "read_summaries", "search_trials"]
+__all__ = ["AT_ONCE", "FEW", "PAGE", "Summary", "read_summaries", "search_in_shares", "search_trials"]
 
 PAGE = 1000  # runs in one answer
 FEW = 100  # runs that are asked for at first: of most studies these are all
@@ -62,23 +62,35 @@ def search_trials(
     What was set aside is not among them. ``take`` may be called in several threads.
     """
     of_study = f"tags.`{names.KIND}` = '{names.KIND_TRIAL}' AND tags.`{names.STUDY_HASH}` = '{study_hash}'"
-    first = store.client.search_runs([experiment], of_study, max_results=FEW)
+    return search_in_shares(store, [experiment], of_study, take)
+
+
+def search_in_shares(
+    store: Store, experiments: Sequence[str], which: str = "", take: Callable[[Any], Any] = lambda run: run
+) -> Iterator[Any]:
+    """What ``take`` makes of the runs of experiments, given by id, that the filter ``which`` finds, in no order.
+
+    Of a server several pages are asked for at once, each of the runs whose ids end alike. ``take`` may be called in
+    several threads.
+    """
+    first = store.client.search_runs(list(experiments), which, max_results=FEW)
     if not first.token:
         yield from map(take, first)
         return
 
-    def share(condition: str) -> list[Any]:
+    def share(digit: str) -> list[Any]:
+        ends_so = " AND ".join(filter(None, (which, f"attributes.run_id LIKE '%{digit}'")))
         taken: list[Any] = []
         token = None
         while True:
-            page = store.client.search_runs([experiment], of_study + condition, max_results=PAGE, page_token=token)
+            page = store.client.search_runs(list(experiments), ends_so, max_results=PAGE, page_token=token)
             taken += map(take, page)
             token = page.token
             if not token:
                 return taken
 
     with ThreadPoolExecutor(AT_ONCE if store.uri.startswith("http") else 1) as pool:
-        for taken in pool.map(share, [f" AND attributes.run_id LIKE '%{digit}'" for digit in LAST_DIGITS]):
+        for taken in pool.map(share, LAST_DIGITS):
             yield from taken
 
 
