@@ -23,7 +23,7 @@ from fnostab.launch.slurm.cluster import ClusterFile
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.study.study import StudyFile
 
-PACKAGES = ("physics", "models", "callbacks", "tracking", "stats", "decision", "figures")
+PACKAGES = ("ptychography.physics", "ptychography.models", "monitor", "tracking", "stats", "decision", "figures")
 WIDTH = 100  # of the text of --help
 SOURCE = Path(__file__).parent.parent / "fnostab"
 
@@ -31,7 +31,7 @@ SOURCE = Path(__file__).parent.parent / "fnostab"
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages; called by mkdocs once it has found the others."""
     pages = {"commands": commands_page(), "configuration": configuration_page()}
-    pages |= {name: package_page(name) for name in PACKAGES}
+    pages |= {name.rpartition(".")[2]: package_page(name) for name in PACKAGES}
     for name, text in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files
@@ -75,7 +75,7 @@ def package_page(name: str) -> str:
     lines = [f"# `fnostab.{name}`", "", inspect.getdoc(package) or "", ""]
     if public:
         return "\n".join([*lines, *(f"::: fnostab.{name}.{each}" for each in public), ""])
-    modules = sorted(path.stem for path in (SOURCE / name).glob("[!_]*.py"))
+    modules = sorted(path.stem for path in (SOURCE / name.replace(".", "/")).glob("[!_]*.py"))
     options = ["    options:", "      show_root_toc_entry: true", "      heading_level: 2"]
     return "\n".join([*lines, *("\n".join([f"::: fnostab.{name}.{each}", *options, ""]) for each in modules)])
 

@@ -2,7 +2,8 @@
 
 Every block of commands in README.md and docs/*.md is run as it stands, in one copy of the working tree, page after
 page, but for what SMALLER replaces. `<!-- not run: reason -->` before a block leaves it out, in sight of the reader
-of the source. Files that a page shows (a block with a title) are written into that copy first.
+of the source. Files that a page shows (a block with a title) are written into that copy first. Before an answer that
+a page shows, `<!-- printed by: command -->` names a command that prints it again from the trials in results/.
 """
 
 import re
@@ -47,6 +48,9 @@ PROGRAMS = {
 }
 STATE = ("cd ", "export ", "source ")  # commands that the later ones of a block need
 NOT_RUN = re.compile(r"<!-- not run: (.+?) -->")
+PRINTED_BY = re.compile(r"<!-- printed by: fnostab (.+?) -->")
+ANSWER = re.compile(r"[\w-]+: (undecided|does not help), |(leaning )?(GOLD|SILVER|PIVOT|INCONCLUSIVE)\b.*: ")
+LEFT_OUT = "..."  # a line of a block in the place of what is printed there
 STATUS = re.compile(r"#.*\bexit status (\d+)")
 TIMEOUT_S = 240
 
@@ -88,6 +92,7 @@ class Block:
     title: str | None
     lines: list[str]
     not_run: str | None
+    printed_by: str | None = None  # arguments of fnostab
 
     @property
     def is_shell(self):
@@ -116,8 +121,9 @@ def blocks(page):
             i += 1
             continue
         before = next((line for line in reversed(lines[:start]) if line.strip()), "")
-        reason = NOT_RUN.search(before)
-        found.append(Block(f"{page}:{start + 1}", language, title, code or [""], reason and reason[1]))
+        reason, printed = NOT_RUN.search(before), PRINTED_BY.search(before)
+        where = f"{page}:{start + 1}"
+        found.append(Block(where, language, title, code or [""], reason and reason[1], printed and printed[1]))
     return found
 
 
@@ -184,6 +190,38 @@ class TestPages:
     def test_a_link_of_the_readme_leads_to_a_file(self, page):
         for target in re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text()):
             assert target.startswith("http") or (ROOT / target).exists(), target
+
+    @pytest.mark.parametrize("page", PAGES)
+    def test_a_test_that_a_page_names_exists(self, page):
+        text = (ROOT / page).read_text()
+        for name, test in re.findall(r"(?:tests/)?((?:\w+/)*test_\w+\.py)(?:::(\w+))?", text):
+            path = ROOT / "tests" / name
+            assert path.is_file(), f"{page}: {name}"
+            assert not test or re.search(rf"(def|class) {test}\b", path.read_text()), f"{page}: {name}::{test}"
+        for folder in re.findall(r"pytest (tests/[\w/]+)[ `]", text):
+            assert (ROOT / folder).is_dir(), f"{page}: {folder}"
+
+
+class TestSamples:
+    def test_an_answer_that_is_shown_is_printed_today(self, environment):
+        shown = [block for block in written_blocks() if block.printed_by]
+        assert shown
+        printed = {}
+        for block in shown:
+            if block.printed_by not in printed:
+                command = [sys.executable, "-m", "fnostab", *block.printed_by.split()]
+                wide = environment | {"COLUMNS": "80"}
+                out = subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, check=True).stdout
+                printed[block.printed_by] = "".join(f"{line.rstrip()}\n" for line in out.splitlines())
+            rest = printed[block.printed_by]
+            for part in re.split(rf"^{re.escape(LEFT_OUT)}\n", "\n".join([*block.lines, ""]), flags=re.MULTILINE):
+                _, found, rest = rest.partition(part.rstrip() + "\n")
+                assert found, f"{block.where}: not printed (any more):\n{part}\nbut\n{printed[block.printed_by]}"
+
+    def test_each_answer_that_is_shown_says_what_prints_it(self):
+        for block in written_blocks():
+            answers = [line for line in block.lines if ANSWER.match(line)]
+            assert not answers or block.printed_by, f"{block.where}: say `<!-- printed by: fnostab ... -->`"
 
 
 class Links(HTMLParser):

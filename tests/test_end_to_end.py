@@ -259,7 +259,7 @@ def test_a_trial_needs_no_mlflow(project, shootout, tmp_path, environment):
 
 
 def test_ctrl_c_ends_trials_and_their_runs(workplace, environment, tiny):
-    """Real trials, which Lightning watches over; tests/studies/test_run.py goes on with such a study."""
+    """Real trials, which Lightning watches over; tests/launch/test_run.py goes on with such a study."""
     longer = ["--set", "training.epochs=20", "--set", "data.scan_stride_train=1", "--set", "training.batch_size=2"]
     shared = ["run", "stage_a", "--profile", "small", "--arms", "control,opt_fix", "--seeds", "1", *tiny]
     command = [sys.executable, "-m", "fnostab", *shared, *longer]
