@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-FAST := $(addprefix tests/,record stats decision tasks study test_seeding.py)  # no MLflow, no training
+FAST := $(addprefix tests/,record stats decision tasks study test_seeding.py test_project.py)  # no MLflow, no training
 
 .PHONY: run check test docs clean
 
@@ -16,7 +16,7 @@ check: $(STAMP)  ## what takes two minutes at most, before each commit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest $(FAST) --durations=0 --durations-min=5
+	$(BIN)/pytest $(FAST) -m 'not slow' --durations=0 --durations-min=5
 
 test: $(STAMP)  ## all tests
 	$(BIN)/ruff check .

@@ -150,6 +150,7 @@ class TestWalls:
         answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
         assert answer.stdout.split() == []
 
+    @pytest.mark.slow
     def test_an_import_changes_nothing_in_the_process(self, clean):
         """Other libraries are imported before: what they change is theirs."""
         libraries = {*ONLY_IN, "lightning.pytorch", "mlflow.pytorch", "skimage.metrics", "torch.nn.attention"}
@@ -157,6 +158,7 @@ class TestWalls:
         assert said.pop("modules") > 200
         assert said == {"patience": [7, 120], "changed": []}  # MLflow's own
 
+    @pytest.mark.slow
     def test_mlflow_is_imported_late_and_without_its_telemetry(self, clean):
         folder = ROOT / "fnostab" / "tracking"
         parts = {path.stem for path in folder.iterdir()} - {"__init__", "__pycache__", "environment"}
