@@ -3,13 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+FAST := $(addprefix tests/,record stats decision tasks study test_seeding.py test_project.py)  # no MLflow, no training
 
-.PHONY: run test docs clean
+.PHONY: run check test docs clean
 
 run: $(STAMP)  ## a small but real shootout, and its verdict
 	PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true \
 	$(BIN)/mlflow run . -e shootout -P seeds=6 -P profile=small --env-manager local
 	@echo 'to type those commands as they stand: source $(BIN)/activate'
+
+check: $(STAMP)  ## what takes two minutes at most, before each commit
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest $(FAST) -m 'not slow' --durations=0 --durations-min=5
 
 test: $(STAMP)  ## all tests
 	$(BIN)/ruff check .
@@ -21,13 +28,14 @@ docs: $(STAMP)  ## the documentation, in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo 'open site/index.html in a browser'
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt deploy/pyenv
 	@echo "making $(VENV): this takes a minute or two"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $$($(PYTHON) --version) is too old, Python 3.11 or later is needed: make PYTHON=python3.12 ..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[dev]' & \
 	  pip=$$!; while kill -0 $$pip 2>/dev/null; do printf .; sleep 2; done; echo; wait $$pip
+	@command -v pyenv >/dev/null || install -m 755 deploy/pyenv $(BIN)/pyenv  # else `mlflow run` makes no environment
 	@touch $@
 
 clean:  ## everything but the environment: records, journals, caches

@@ -10,6 +10,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from fnostab.tracking.environment import settle
+
 ROOT = Path(__file__).parent.parent
 TINY = {
     "data.N": 16,
@@ -26,6 +28,8 @@ TINY = {
 
 # As launchers start trials, and before torch is imported: sums over another number of threads differ in the last bit.
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+settle()  # as the command line does, so that what is tested in this process is as impatient
 
 # Machines are shared: how long an example takes is no property of the code. The same examples every time.
 hypothesis.settings.register_profile(

@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import shlex
 import shutil
 import signal
 import subprocess
@@ -296,10 +298,71 @@ def owner(directory):
     raise AssertionError(f"{directory} has no owner")
 
 
-@pytest.mark.skipif("FNOSTAB_TEST_PYENV" not in os.environ, reason="takes minutes: set FNOSTAB_TEST_PYENV=1 to run it")
-@pytest.mark.skipif(not (shutil.which("pyenv") and shutil.which("virtualenv")), reason="needs pyenv and virtualenv")
-def test_mlflow_run_makes_an_environment_by_itself(project, environment):
-    clean = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
-    command = ["mlflow", "run", ".", "-e", "shootout", "-P", "seeds=2", "-P", "profile=small"]
-    ended = subprocess.run([*command, "-P", "experiment=pyenv"], cwd=project, env=clean, timeout=1800)
-    assert ended.returncode == 0
+def bin_of_a_user(folder):
+    """Programs of an environment that `make run` has made where there is no pyenv."""
+    folder.mkdir()
+    for name in ("python", "uv"):
+        if found := shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])):
+            (folder / name).symlink_to(sys.executable if name == "python" else found)
+    (folder / "mlflow").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m mlflow "$@"\n')
+    (folder / "mlflow").chmod(0o755)
+    shutil.copy(ROOT / "deploy" / "pyenv", folder / "pyenv")
+    return folder
+
+
+@pytest.mark.skipif("FNOSTAB_TEST_ENVIRONMENTS" not in os.environ, reason="minutes: set FNOSTAB_TEST_ENVIRONMENTS=1")
+@pytest.mark.parametrize("manager", [(), ("--env-manager", "uv"), ("--env-manager", "local")], ids=str)
+def test_the_line_of_the_readme_runs_on_a_machine_without_pyenv(project, environment, tmp_path, manager):
+    programs, home = bin_of_a_user(tmp_path / "bin"), tmp_path / "home"
+    if "uv" in manager and not (programs / "uv").exists():
+        pytest.skip("needs uv")
+    home.mkdir()
+    if "local" in manager:
+        (programs / "python").unlink()
+        (programs / "python").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+        (programs / "python").chmod(0o755)
+    clean = {name: value for name, value in environment.items() if name not in ("PYTHONPATH", "PYENV_ROOT")}
+    base = Path(sys._base_executable).parent  # uv takes no Python of a virtual environment
+    clean |= {"HOME": str(home), "PATH": f"{programs}:{base}:/usr/sbin:/usr/bin:/sbin:/bin"}
+    line = ["mlflow", "run", ".", "-e", "shootout", "-P", "seeds=1", *manager]
+    small = ["profile=small", "epochs=1", "arms=control", f"experiment=by_{manager[-1] if manager else 'pyenv'}"]
+    given = [part for parameter in small for part in ("-P", parameter)]
+    ended = subprocess.run([*line, *given], cwd=project, env=clean, capture_output=True, text=True, timeout=1800)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "control" in ended.stdout
+    assert bool(list(home.glob(".mlflow/envs/*/bin/python"))) == ("local" not in manager)
+
+
+class TestTheStandInOfPyenv:
+    @pytest.fixture
+    def pyenv(self, tmp_path):
+        programs = bin_of_a_user(tmp_path / "bin")
+
+        def call(*arguments, **more):
+            command = [programs / "pyenv", *arguments]
+            clean = {"PATH": "/usr/bin:/bin", **more}
+            return subprocess.run(command, env=clean, cwd="/", capture_output=True, text=True)
+
+        return call
+
+    def test_it_offers_the_python_that_it_is_beside(self, pyenv, tmp_path):
+        version = platform.python_version()
+        assert pyenv("install", "--list").stdout == f"{version}\n"
+        assert pyenv("install", "--skip-existing", version).returncode == 0
+        root = Path(pyenv("root").stdout.strip())
+        python = root / "versions" / version / "bin" / "python"
+        subprocess.run([python, "-m", "venv", "--without-pip", tmp_path / "made"], check=True)
+        code = "import platform, sys; print(platform.python_version(), sys.prefix)"
+        said = subprocess.run([tmp_path / "made" / "bin" / "python", "-c", code], capture_output=True, text=True).stdout
+        assert said == f"{version} {tmp_path / 'made'}\n"
+
+    def test_it_follows_the_root_that_it_is_told(self, pyenv, tmp_path):
+        told = {"PYENV_ROOT": str(tmp_path / "elsewhere")}
+        assert pyenv("install", platform.python_version(), **told).returncode == 0
+        assert (tmp_path / "elsewhere" / "versions" / platform.python_version() / "bin" / "python").exists()
+
+    @pytest.mark.parametrize("asked", [("install", "2.7.18"), ("global", "3.12"), ()])
+    def test_it_refuses_what_it_has_not_in_a_line(self, pyenv, asked):
+        ended = pyenv(*asked)
+        assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1)
+        assert "stands in for it" in ended.stderr

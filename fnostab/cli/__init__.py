@@ -13,6 +13,7 @@ import click
 from fnostab import __version__
 from fnostab.errors import FnostabError
 from fnostab.tasks.registry import COMMANDS as OF_TASKS
+from fnostab.tracking.environment import settle
 
 __all__ = ["main"]
 
@@ -74,6 +75,7 @@ def group(context: click.Context) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; what a user can mend ends in one line and exit status 2."""
+    settle()
     atexit.register(gc.freeze)  # else Python looks through all objects for garbage before it ends: up to a second
     try:
         status = group(args=arguments, prog_name="fnostab", standalone_mode=False)

@@ -19,6 +19,7 @@ from fnostab.launch.launcher import jobs_of, write_outcome
 from fnostab.record.attempt import STDERR_FILE, is_being_written
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
+from fnostab.tracking.environment import given
 
 __all__ = ["LocalLauncher", "default_jobs"]
 
@@ -166,7 +167,7 @@ class LocalLauncher:
         return self.poll()
 
     def _start(self, job: _Job) -> None:
-        environment = dict(os.environ)
+        environment = given()
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpu_names[job.slot % self.gpus]
         else:

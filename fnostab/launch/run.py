@@ -31,6 +31,7 @@ from fnostab.show.view import StudyView
 from fnostab.study.study import Study
 from fnostab.tasks.contract import Estimates
 from fnostab.tracking import Store, Uploader, end_unwritten, ensure_study, finish_study, link_project_run, open_store
+from fnostab.tracking.environment import settled
 
 __all__ = ["StudyRun", "run_study"]
 
@@ -61,6 +62,7 @@ class StudyRun:
     unsent: str | None
 
 
+@settled()
 def run_study(
     study: Study,
     *,

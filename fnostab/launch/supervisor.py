@@ -32,6 +32,7 @@ from fnostab.record.recorder import AFTER_FAILURE_VARIABLE, JOURNAL_VARIABLE, TO
 from fnostab.record.recording import ATTEMPT, RECORDER_LOCK
 from fnostab.record.stderr_tail import StderrTail, tail_of
 from fnostab.record.trial import TrialSpec
+from fnostab.tracking.environment import given
 
 __all__ = ["close_command_trial", "end_program", "supervise", "was_asked_to_end"]
 
@@ -197,9 +198,7 @@ def _run(spec: TrialSpec, directory: Path, token: str, lock: int, stderr: Stderr
 def _environment(spec: TrialSpec, directory: Path, token: str) -> Mapping[str, str]:
     """Environment of the program, without the variables of this process's own MLflow run, Slurm job or rank."""
     kept: dict[str, Any] = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in DROPPED and not name.startswith(DROPPED_PREFIXES)
+        name: value for name, value in given().items() if name not in DROPPED and not name.startswith(DROPPED_PREFIXES)
     }
     own = {JOURNAL_VARIABLE: str(directory.resolve()), TOKEN_VARIABLE: token}
     return kept | own | {AFTER_FAILURE_VARIABLE: spec.after_failure}

@@ -22,6 +22,7 @@ from typing import Self
 
 from fnostab.errors import TrackingError
 from fnostab.serve.settings import ServerSettings, allowed_hosts, allowed_origins
+from fnostab.tracking.environment import OWN, TELEMETRY
 from fnostab.tracking.pages.ui import wait_until_ready
 from fnostab.tracking.store.database import check_writable
 from fnostab.tracking.store.passwords import auth_config, check_extra, private, secret_key
@@ -186,7 +187,8 @@ def _command(settings: ServerSettings, artifacts: str) -> list[str]:
 
 def _environment(settings: ServerSettings, backend: str) -> dict[str, str]:
     """Of the server: holds the backend's password, which a command line would show to everyone."""
-    values = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
+    values = OWN | {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
+    values[TELEMETRY] = "true"
     values["MLFLOW_BACKEND_STORE_URI"] = backend
     if settings.auth:
         values["MLFLOW_AUTH_CONFIG_PATH"] = str(auth_config(settings.folder))

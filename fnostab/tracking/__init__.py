@@ -1,11 +1,9 @@
 """MLflow: journals become runs, and runs become tables again.
 
 The only importer of mlflow. Names are loaded when they are first used, because mlflow takes seconds
-to import; what it reads from the environment is settled here, before that.
+to import; what it reads from the environment is settled by `environment`, for fnostab's own processes and calls.
 """
 
-import logging
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -125,22 +123,6 @@ _MODULE_OF = {
     "link_project_run": "upload.study_run",
     "log_study_artifact": "upload.study_run",
 }
-
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-for _name, _value in {
-    # The journal is the retry buffer: a request gives up after a minute, not after MLflow's four
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    # The terminal belongs to the live table; trouble is reported by `Uploader.trouble`
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # Seven processes for `mlflow ui` that nothing here uses
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-}.items():
-    os.environ.setdefault(_name, _value)
-logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 def __getattr__(name: str) -> Any:

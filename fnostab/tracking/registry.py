@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import fnostab.tracking.store  # noqa: F401  first: MLflow without its telemetry
+
+# isort: split
 import mlflow.pytorch
 import numpy as np
 import torch

@@ -226,7 +226,9 @@ class TestWhatAProgramGets:
             "rec.step(0, loss=1.0)",
             "bad = [n for n in os.environ if n.startswith(('SLURM_', 'MASTER_')) or n in ('MLFLOW_RUN_ID', 'RANK')]",
             "assert not bad and os.environ['FNOSTAB_POLICY'] == '1', bad",
+            "assert 'MLFLOW_HTTP_REQUEST_TIMEOUT' not in os.environ",  # it is fnostab's own
         )
+        assert "MLFLOW_HTTP_REQUEST_TIMEOUT" in os.environ
         trial = Trial(tmp_path, script)
         assert trial.run() is Outcome.CONVERGED, trial.end
 

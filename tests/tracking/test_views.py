@@ -2,7 +2,6 @@
 
 import json
 import re
-from importlib import resources
 
 import pytest
 from mlflow.exceptions import MlflowException
@@ -11,7 +10,7 @@ from fnostab.errors import TrackingError
 from fnostab.record import names
 from fnostab.tracking import ensure_study, install_views, view_addresses
 from fnostab.tracking.pages import views
-from fnostab.tracking.pages.views import VIEWS
+from fnostab.tracking.pages.views import VIEWS, dashboards
 from fnostab.tracking.store import health
 
 SHOOTOUT = "mlflow.sharedViewState.fnostab-shootout"
@@ -138,7 +137,7 @@ def test_a_missing_experiment_is_an_error(store):
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_view_names_only_what_is_recorded(name):
-    text = (resources.files("fnostab.dashboards") / f"{name}.json").read_text()
+    text = (dashboards() / f"{name}.json").read_text()
     known = {value for value in vars(names).values() if isinstance(value, str)}
     metrics = {chart["metricKey"] for section in json.loads(text)["sections"] for chart in section["charts"]}
     columns = set(re.findall(r"(?:metrics|tags)\.`([^`]+)`", text))

@@ -14,6 +14,7 @@ from fnostab.launch.slurm.cluster import ClusterFile
 from fnostab.record import slurm_jobs as slurm
 from fnostab.record.job_arrays import FOLDER
 from fnostab.record.slurm_jobs import SlurmError
+from fnostab.tracking.environment import added
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
@@ -121,6 +122,6 @@ def _outside_of_a_job() -> Iterator[None]:
     from submitit.helpers import clean_env
 
     kept = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name.startswith("SBATCH_")}
-    with clean_env():
+    with clean_env(added()):
         os.environ |= kept
         yield

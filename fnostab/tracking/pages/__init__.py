@@ -1,1 +1,5 @@
-"""Pages of the MLflow UI: views, notes, verdicts."""
+"""What MLflow's pages show: views, notes, verdicts."""
+
+from fnostab.tracking.environment import import_mlflow
+
+import_mlflow()  # before the modules of this room do, with telemetry

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fnostab.errors import TrackingError
 from fnostab.record import names
+from fnostab.tracking.environment import OWN, TELEMETRY
 from fnostab.tracking.store.store import Store, masked, reported
 
 __all__ = ["experiments_with_runs", "free_port", "ui_command", "wait_until_ready"]
@@ -31,7 +32,7 @@ def ui_command(store: Store, port: int) -> tuple[list[str], dict[str, str]]:
     if store.uri.startswith("http"):
         raise TrackingError(f"{store.address} is a server and shows the page itself: open it in a browser")
     server = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
-    return server, {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri}
+    return server, {**OWN, **os.environ, TELEMETRY: "true", "MLFLOW_BACKEND_STORE_URI": store.uri}
 
 
 def free_port(preferred: int = 5000) -> int:

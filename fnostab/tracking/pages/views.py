@@ -1,6 +1,6 @@
 """Charts that are there when the page opens: saved views of an experiment in the MLflow UI.
 
-What a view shows is data (`fnostab.dashboards`). MLflow keeps a saved view as a tag of the
+What a view shows is data (the folder `dashboards`). MLflow keeps a saved view as a tag of the
 experiment, in a schema of its own, so views are only installed for versions they were tried with. A
 second tag remembers what was written, so that a view which somebody changed is never overwritten.
 """
@@ -9,16 +9,17 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
 
+import fnostab
 from fnostab.record import names
 from fnostab.tracking.store.health import served_version
 from fnostab.tracking.store.store import Store, reported
 
-__all__ = ["VIEWS", "InstalledViews", "install_views", "plain_address", "view_addresses"]
+__all__ = ["VIEWS", "InstalledViews", "dashboards", "install_views", "plain_address", "view_addresses"]
 
 VIEWS = ("shootout", "depth", "one_arm", "verdicts")
 KNOWN_SCHEMA = "3.17"  # of MLflow; others may show the page without the charts
@@ -143,12 +144,19 @@ def plain_address(url: str, experiment: str, mode: str = "CHART") -> str:
     return f"{url}/#/experiments/{experiment}/runs?compareRunsMode={mode}&workflowType=machine_learning"
 
 
+def dashboards() -> Path:
+    """Folder of the views: a wheel has it inside the package, a checkout beside it."""
+    package = Path(fnostab.__file__).parent
+    inside = package / "dashboards"
+    return inside if inside.is_dir() else package.parent / "dashboards"
+
+
 def _share_key(name: str) -> str:
     return f"fnostab-{name}"
 
 
 def _view(name: str) -> dict[str, Any]:
-    view: dict[str, Any] = json.loads((resources.files("fnostab.dashboards") / f"{name}.json").read_text())
+    view: dict[str, Any] = json.loads((dashboards() / f"{name}.json").read_text())
     return view
 
 

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from fnostab.errors import TrackingError
+from fnostab.tracking.environment import settled
 from fnostab.tracking.store.database import check_database, usable_sqlite
 from fnostab.tracking.store.errors import describe, is_refusal, masked
 
@@ -62,7 +63,7 @@ def open_store(uri: str | None = None) -> Store:
     """
     given = checked_address(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
     uri, credentials = _apart(given.rstrip("/"))
-    with _environment(IMPATIENT | credentials):
+    with settled(), _environment(IMPATIENT | credentials):
         try:
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)

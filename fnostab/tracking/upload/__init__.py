@@ -1,1 +1,5 @@
 """Journals on their way into MLflow."""
+
+from fnostab.tracking.environment import import_mlflow
+
+import_mlflow()  # before the modules of this room do, with telemetry

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from fnostab.errors import FnostabError, TrackingError
+from fnostab.tracking.environment import settled
 from fnostab.tracking.store.store import Store, describe, is_refusal
 from fnostab.tracking.upload.follower import Follower
 
@@ -59,7 +60,8 @@ class Uploader:
         while True:
             if self._sending.acquire(timeout=max(deadline - time.monotonic(), 0)):
                 try:
-                    self._poll()
+                    with settled():
+                        self._poll()
                 finally:
                     self._sending.release()
                 if not any(follower.is_behind for follower in self._followers.values()):

@@ -1,0 +1,98 @@
+"""Settings that MLflow reads from the environment: set for fnostab's own processes and calls, never by an import."""
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+__all__ = ["OWN", "added", "given", "import_mlflow", "settle", "settled"]
+
+TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
+OWN = {
+    # The journal is the retry buffer: a request gives up after a minute, not after MLflow's four
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    # The terminal belongs to the live table; trouble is reported by `Uploader.trouble`
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # Seven processes for `mlflow ui` that nothing here uses
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+LOGGERS = ("mlflow", "urllib3.connectionpool")
+
+_lock = threading.Lock()
+_within = 0  # calls of `settled` under way
+_added: list[str] = []  # names that are in the environment because of this module
+_before = ExitStack()  # puts back what else was changed
+
+
+def settle() -> None:
+    """Set what the user has not set, until this process ends: for processes that are fnostab's own."""
+    global _within
+    with _lock:
+        _within += 1
+        if _within == 1:
+            _enter()
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """The same while a call of fnostab lasts in a process of the user's; then all is as it was before."""
+    global _within
+    settle()
+    try:
+        yield
+    finally:
+        with _lock:
+            _within -= 1
+            if _within == 0:
+                _leave()
+
+
+def added() -> tuple[str, ...]:
+    """Names of the variables that are set now and that the user did not set, but for telemetry, which stays off."""
+    return tuple(_added)
+
+
+def given() -> dict[str, str]:
+    """The environment as the user gave it, without telemetry: of processes that run the user's programs."""
+    return {name: value for name, value in os.environ.items() if name not in _added}
+
+
+def import_mlflow() -> None:
+    """Import MLflow, which starts its telemetry as it is imported, with that off.
+
+    In a process that has imported it before, nothing changes.
+    """
+    with _no_telemetry():
+        import mlflow  # noqa: F401
+
+
+@contextmanager
+def _no_telemetry() -> Iterator[None]:
+    before = os.environ.get(TELEMETRY)
+    os.environ[TELEMETRY] = "true"
+    try:
+        yield
+    finally:
+        os.environ.pop(TELEMETRY)
+        os.environ |= {} if before is None else {TELEMETRY: before}
+
+
+def _enter() -> None:
+    _added[:] = [name for name in OWN if name not in os.environ]
+    os.environ.update({name: OWN[name] for name in _added})
+    _before.enter_context(_no_telemetry())
+    for logger in map(logging.getLogger, LOGGERS):
+        _before.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.ERROR)
+
+
+def _leave() -> None:
+    _before.close()
+    for name in _added:
+        os.environ.pop(name, None)
+    _added.clear()
