@@ -15,10 +15,11 @@ import uuid
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from benchmarks.reading import by_quantity, server
 from benchmarks.stores import TABLES, address, copy_rows, run
-from benchmarks.timing import Row
+from benchmarks.timing import Row, row
 
 FAILURE_RATES = {"base": 0.30, "norm": 0.25}
 PARAMS, METRICS, TAGS = 30, 15, 10
@@ -50,11 +51,19 @@ def measure(quick: bool) -> list[Row]:
             sys.exit(filling.exitcode)
         costs = {"from SQLite": [run(folder, *COMMAND, address(folder)) for _ in range(rounds)]}
         with server(folder) as url:
+            before = processor_seconds_below()
             costs["through a server"] = [run(folder, *COMMAND, url)]
+            of_server = processor_seconds_below() - before
     outputs = {cost.output for each in costs.values() for cost in each}
     if len(outputs) > 1 or f"{n_runs} runs" not in outputs.pop():
         sys.exit("the answers differ, or not all runs were read")
-    return by_quantity(f"decide --runs, {n_runs:,} runs", costs)
+    what = f"decide --runs, {n_runs:,} runs"
+    return [*by_quantity(what, costs), row(f"{what}, CPU", "of the server itself", of_server, "s")]
+
+
+def processor_seconds_below() -> float:
+    """What the processes below this one have used, and those of them that have ended and were waited for there."""
+    return sum(sum(each.cpu_times()[:4]) for each in psutil.Process().children(recursive=True))
 
 
 def fill(folder: Path, n_runs: int) -> None:
