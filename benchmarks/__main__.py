@@ -23,7 +23,19 @@ import psutil
 from benchmarks.timing import collect, table, write_section
 
 # Modules with a `measure`, in the order in which they run.
-SUBJECTS = ("step", "spectral", "clipping", "recording", "journal", "data", "trial", "seeds", "growth", "reading")
+SUBJECTS = (
+    "step",
+    "spectral",
+    "clipping",
+    "recording",
+    "journal",
+    "data",
+    "trial",
+    "seeds",
+    "growth",
+    "reading",
+    "foreign",
+)
 PACKAGES = ("torch", "lightning", "mlflow", "numpy", "neuraloperator")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # as trials have
 

@@ -234,7 +234,7 @@ def judge(
     verdict = decide(Roles.of(study), stages["a"], stages.get("b"), rules=Rules.of(study, look=look))
     command = command_of(verdict.next, source)
     gone = [
-        f"{stage_title(name, study)}{arm} takes no part: none of its {len(seeds)} trials is there any more"
+        f"{stage_title(name, study)}{arm} takes no part: none of its {len(seeds)} trials has a run"
         for name, stage in stages.items()
         for arm, seeds in stage.gone.items()
     ]

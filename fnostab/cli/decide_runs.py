@@ -68,7 +68,7 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
     file, store = read_runs_file(path), None
     if file.table is not None:
         source = str(path.parent / file.table)
-        runs, ids = trials_of(_rows(path.parent / file.table), file, name=path.stem), {}
+        runs, ids = trials_of(_rows(path.parent / file.table), file), {}
     else:
         from fnostab.cli.options import store_to_read
         from fnostab.tracking import foreign_names, foreign_runs
@@ -78,7 +78,7 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
         experiments = (file.experiments,) if isinstance(file.experiments, str) else file.experiments
         records = foreign_runs(store, experiments, file.names)
         ids = {run["run_id"]: run["experiment_id"] for run in records}
-        runs = trials_of(records, file, name=path.stem, known=lambda: foreign_names(store, experiments))
+        runs = trials_of(records, file, known=lambda: foreign_names(store, experiments))
     lines = [f"{path}: {runs.lines[0]}", *runs.lines[1:]]
     again = shlex.join(["fnostab", "decide", "--runs", str(path)])
     case = judge({"a": runs.stage}, {"a": runs}, source=Source(again=again), judged=lines)

@@ -25,9 +25,11 @@ def case_of_table(path: Path, study_name: str | None = None) -> Case:
         FnostabError: the table or the study can't be read, or control has no trial.
     """
     from fnostab.cli.decide import judge
+    from fnostab.cli.stress import with_stress
     from fnostab.decision import Stage
     from fnostab.decision.commands import Place, Source
     from fnostab.record.table import read_table
+    from fnostab.report.setting_values import with_along
 
     table = read_table(path)
     stages = {name: Stage(name, tuple(rows), table.missing.get(name)) for name, rows in sorted(table.stages.items())}
@@ -45,7 +47,8 @@ def case_of_table(path: Path, study_name: str | None = None) -> Case:
     n = sum(len(stage.trials) for stage in stages.values())
     of = f" of {study.name}" if getattr(study, "name", "") else ""
     by = "" if study_name or table.study else f"; compared with {study.control}, as the table names no study"
-    return judge(stages, {"a": study}, source=source, judged=[f"{path}: {n} trials{of}{by}"])
+    case = judge(stages, {"a": study}, source=source, judged=[f"{path}: {n} trials{of}{by}"])
+    return case if study_name is not None else with_along(with_stress(case))
 
 
 def _default_study(stages: Mapping[str, Stage]) -> Any:

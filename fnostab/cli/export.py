@@ -61,6 +61,7 @@ def command(
 def _of_store(store: Store, places: Mapping[str, tuple[str, str | None]]) -> tuple[dict[str, Stage], TableStudy]:
     """Trials by stage, and what is to be said of the study; ``places`` are experiment and study run of each stage."""
     from fnostab.cli.decide import stage_of
+    from fnostab.decision.setting_values import values_along
     from fnostab.record.table import TableStudy
     from fnostab.tracking import find_experiment, looks_before, newest_study
 
@@ -70,4 +71,6 @@ def _of_store(store: Store, places: Mapping[str, tuple[str, str | None]]) -> tup
     record, stage = records["a"], stages["a"]
     seeds = max((len(stage.arm(arm)) for arm in stage.arms), default=0)
     look = 1 + looks_before(store, ids["a"], record.run_id, seeds=seeds)
-    return stages, TableStudy.of(record.spec, look=look, looks_planned=bool(record.spec.looks))
+    along = values_along(record.spec.arms)
+    arms = {arm: {along[0]: value} for arm, value in along[1].items()} if along else {}
+    return stages, TableStudy.of(record.spec, look=look, looks_planned=bool(record.spec.looks), arms=arms)

@@ -111,14 +111,13 @@ class ExternalRuns:
 
 
 def trials_of(
-    records: Iterable[Record], file: RunsFile, *, name: str = "", known: Callable[[], Iterable[str]] | None = None
+    records: Iterable[Record], file: RunsFile, *, known: Callable[[], Iterable[str]] | None = None
 ) -> ExternalRuns:
     """Map runs to trials, those of control first.
 
     Args:
         records: of the runs.
         file: that maps them.
-        name: by which they are called.
         known: names of all values that runs have, where the records hold only those that were asked for.
 
     Raises:
@@ -155,7 +154,6 @@ def trials_of(
         metric=Metric(
             name=file.metric.partition(".")[2] or file.metric, higher_is_better=file.higher_is_better, of=None
         ),
-        name=name,
         measures=file.measures,
         margin=file.margin,
         smallest_effect=file.smallest_effect,

@@ -38,6 +38,7 @@ class TableStudy(Frozen):
         look: 1 for the first verdict on the study, k if k - 1 were recorded on fewer seeds.
         looks_planned: whether alpha is that of each of several planned looks.
         failure_judged: whether it was judged at all which trials failed.
+        arms: the one number in which the arms differ, by its name, if they differ in no more; else empty.
     """
 
     name: str = ""
@@ -55,15 +56,27 @@ class TableStudy(Frozen):
     look: Annotated[int, Field(ge=1)] = 1
     looks_planned: bool = False
     failure_judged: bool = True
+    arms: Mapping[str, Mapping[str, float]] = {}
+    knob: str | None = None
+    stressed: Mapping[str, Mapping[str, float]] = {}
+    next_of: Mapping[str, str] = {}
 
     @classmethod
-    def of(cls, spec: Any, *, look: int = 1, looks_planned: bool = False) -> "TableStudy":
+    def of(
+        cls,
+        spec: Any,
+        *,
+        look: int = 1,
+        looks_planned: bool = False,
+        arms: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> "TableStudy":
         """Take the facts from a study's record, or from any object with such attributes of a `StudySpec`."""
         kept = {name: getattr(spec, name) for name in cls.model_fields if hasattr(spec, name)}
-        return cls(**kept | {"look": look, "looks_planned": looks_planned})
+        return cls(**kept | {"look": look, "looks_planned": looks_planned, "arms": arms or {}})
 
     def cells(self) -> dict[str, str]:
         """Values by column."""
+        along = next((name for values in self.arms.values() for name in values), "")
         values = {
             "name": self.name,
             "control": self.control,
@@ -82,6 +95,13 @@ class TableStudy(Frozen):
             "same_for_all": _joined(self.same_for_all),
             "caveats": _joined(self.caveats),
             "follow_up": self.follow_up or "",
+            "along": along,
+            "along_arms": _joined(f"{arm} {values[along]!r}" for arm, values in self.arms.items()),
+            "knob": self.knob or "",
+            "stressed": _joined(
+                f"{name} {arm} {value!r}" for name, of_name in self.stressed.items() for arm, value in of_name.items()
+            ),
+            "next_of": _joined(f"{arm} {command}" for arm, command in self.next_of.items()),
         }
         return {PREFIX + name: text for name, text in values.items()}
 
@@ -104,8 +124,16 @@ class TableStudy(Frozen):
             "measures": dict(_parse_measure(part, where) for part in _split(text.get("measures", ""))),
             "same_for_all": _split(text.get("same_for_all", "")),
             "caveats": _split(text.get("caveats", "")),
+            "next_of": dict(part.partition(" ")[::2] for part in _split(text.get("next_of", ""))),
+            "stressed": {},
         }
-        plain = ("name", "control", "margin", "smallest_effect", "lengths", "alpha", "follow_up")
+        if "along" in text:
+            parts = (_parse_value("along_arms", part, where) for part in _split(text.get("along_arms", "")))
+            values["arms"] = {arm: {text["along"]: value} for (arm,), value in parts}
+        for part in _split(text.get("stressed", "")):
+            (name, arm), value = _parse_value("stressed", part, where, n_names=2)
+            values["stressed"].setdefault(name, {})[arm] = value
+        plain = ("name", "control", "margin", "smallest_effect", "lengths", "alpha", "follow_up", "knob")
         values |= {name: text[name] for name in plain if name in text}
         if "look" in text:
             values["look"] = text["look"].removesuffix(".0")
@@ -136,6 +164,19 @@ def _parse_measure(text: str, where: str) -> tuple[str, Measure]:
             except ValueError:
                 pass
     raise DecisionError(f"{where}: study.measures has {text!r}, expected a name, higher or lower, and a margin")
+
+
+def _parse_value(column: str, text: str, where: str, n_names: int = 1) -> tuple[list[str], float]:
+    """Names and a number, as in ``deep 8``."""
+    *found, number = text.split()
+    try:
+        if len(found) == n_names:
+            return found, float(number)
+    except ValueError:
+        pass
+    raise DecisionError(
+        f"{where}: {PREFIX}{column} has {text!r}, expected {'a name' if n_names == 1 else 'two names'} and a number"
+    )
 
 
 def missing_text(missing: Mapping[str, Sequence[int]] | None) -> str:

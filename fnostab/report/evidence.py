@@ -124,13 +124,11 @@ def gather_of_runs(store: Store, case: Case, history: str | None, experiment_ids
     """
     (stage,) = case.stages
     trials = {t.run_id: t for t in _first_seeds(stage) if t.run_id is not None and t.counts}
-    values = metric_histories(store, list(trials), history) if history else {}
-    norms = metric_histories(store, list(trials), names.GRAD_NORM)
+    values = _curves_of(store, list(trials), history) if history else {}
+    norms = _curves_of(store, list(trials), names.GRAD_NORM)
     return Evidence(
-        curves={
-            r: Curve(trials[r].seed, *found, np.array([], np.int64)) for r, found in norms.items() if _is_curve(found)
-        },
-        val_losses={run_id: found for run_id, found in values.items() if _is_curve(found)},
+        curves={run_id: Curve(trials[run_id].seed, *found, np.array([], np.int64)) for run_id, found in norms.items()},
+        val_losses=values,
         pages={
             t.run_id: run_page(store, experiment_ids[t.run_id], t.run_id) for t in stage.trials if t.run_id is not None
         },
@@ -139,8 +137,11 @@ def gather_of_runs(store: Store, case: Case, history: str | None, experiment_ids
     )
 
 
-def _is_curve(found: Series) -> bool:
-    return len(found[0]) > 1
+def _curves_of(store: Store, run_ids: Sequence[str], metric: str) -> dict[str, Series]:
+    """Histories of more than one finite value; MLflow's databases hold the largest number in place of infinity."""
+    found = metric_histories(store, run_ids, metric)
+    finite = {run_id: np.abs(values) < np.finfo(float).max for run_id, (_, values) in found.items()}
+    return {r: (found[r][0][kept], found[r][1][kept]) for r, kept in finite.items() if kept.sum() > 1}
 
 
 def _read_curves(store: Store, stages: Mapping[str, Sequence[TrialRow]], thinned: bool) -> tuple[dict[str, Curve], str]:

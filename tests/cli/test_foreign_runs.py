@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fnostab.cli.decide_runs import judge_runs
+from fnostab.report.evidence import gather_of_runs
 from fnostab.tracking import open_store
 
 MAPPING = """\
@@ -110,6 +112,18 @@ def test_gradient_norms_are_drawn_where_they_were_recorded(theirs, call):
     assert "<h3>Gradient norms</h3>" in page
     assert "Gradient norms as recorded, of 15 of 16 runs." in page
     assert "norm: 7 seeds, largest norm 5 at step 4" in page
+
+
+def test_curves_are_of_finite_values(theirs, call):
+    runs = theirs.search_runs([theirs.get_experiment_by_name("theirs").experiment_id], "tags.seed = '0'")
+    for run in runs:
+        for step, value in ((1, math.inf), (2, math.nan)):
+            theirs.log_metric(run.info.run_id, "return", value, step=step)
+    judged = judge_runs(Path("runs.yaml"))
+    found = gather_of_runs(judged.store, judged.case, judged.history, judged.experiment_ids)
+    steps, values = found.val_losses[runs[0].info.run_id]
+    assert (len(found.val_losses), steps.tolist()) == (15, [0, 10, 20, 30, 40])
+    assert abs(values).max() < 1000
 
 
 def test_a_report_of_a_table_says_not_judged_where_it_was_not(workplace, call):

@@ -88,7 +88,22 @@ def test_seeds_that_were_asked_for_and_have_no_run_are_missing(store, record_stu
     assert "missing" not in call("decide", "--experiment", "shallow")[1]
     delete(store, "shallow", *(("arch_fix", seed) for seed in (5, 6, 7)), *(("opt_fix", seed) for seed in range(3)))
     out = call("decide", "--experiment", "shallow")[1]
-    assert "opt_fix takes no part: none of its 3 trials is there any more" in out
+    assert "opt_fix takes no part: none of its 3 trials has a run" in out
     assert "5 converged, 3 missing" in out
     assert "run the 3 trials of arch_fix without an outcome again" in out
     assert "fnostab run stage_a --experiment shallow --seeds 8 --arms arch_fix" in out
+
+
+@pytest.mark.parametrize(
+    ("study", "failures"),
+    [
+        ("crash_hunt", {"depth_4": 0, "depth_6": 1, "depth_8": "oom"}),
+        ("stress_lr", {"control_0.005": 0, "control_0.02": 1, "control_0.04": 3, "bounded_0.02": 0, "bounded_0.04": 1}),
+    ],
+)
+def test_what_is_said_in_place_of_answers_is_said_of_a_table_too(store, record_study, call, study, failures):
+    record_study(store, "mine", failures, study=study, **{"training.learning_rate": None})
+    stored = answer(call, "--experiment", "mine")
+    assert stored["special"] or stored["stress"]
+    call("export", "t.csv", "--experiment", "mine")
+    assert answer(call, "--table", "t.csv") == stored

@@ -63,7 +63,7 @@ def test_values_are_the_last_ones_and_those_that_are_not_finite_stay_so(store, t
 def test_more_runs_than_fit_one_answer_of_a_server(store, server, monkeypatch):
     ids = [record(store, "many", tags={"seed": str(seed)}) for seed in range(7)]
     monkeypatch.setattr("fnostab.tracking.read.summaries.FEW", 2)
-    monkeypatch.setattr("fnostab.tracking.read.summaries.PAGE", 1)
+    monkeypatch.setattr("fnostab.tracking.read.summaries.SHORT_PAGE", 1)
     for each in (store, open_store(server.url)):
         found = foreign_runs(each, ["many"], ("tags.seed",))
         assert [(run["run_id"], run["tags.seed"]) for run in found] == [(r, str(s)) for s, r in enumerate(ids)]

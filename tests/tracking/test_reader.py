@@ -109,7 +109,7 @@ def test_more_trials_than_fit_one_answer_of_a_server(served, make_study, monkeyp
         write_trial(study.trial("control", seed), range(2), x=1.0)
     sync(study.folder, store)
     monkeypatch.setattr("fnostab.tracking.read.summaries.FEW", 2)
-    monkeypatch.setattr("fnostab.tracking.read.summaries.PAGE", 1)
+    monkeypatch.setattr("fnostab.tracking.read.summaries.SHORT_PAGE", 1)
     experiment = find_experiment(store, "many")
     record = newest_study(store, experiment)
     for each in served:

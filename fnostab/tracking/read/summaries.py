@@ -22,6 +22,7 @@ from fnostab.tracking.store.store import Store
 __all__ = ["AT_ONCE", "FEW", "PAGE", "Summary", "read_summaries", "search_in_shares", "search_trials"]
 
 PAGE = 1000  # runs in one answer
+SHORT_PAGE = 250  # side by side: on a busy server a longer one outlasts the time that a client waits
 FEW = 100  # runs that are asked for at first: of most studies these are all
 AT_ONCE = 4  # requests to a server: `fnostab serve` and MLflow's own have as many processes
 LAST_DIGITS = "0123456789abcdef"  # of run ids, which are random: sixteen equal shares
@@ -83,7 +84,7 @@ def search_in_shares(
         taken: list[Any] = []
         token = None
         while True:
-            page = store.client.search_runs(list(experiments), ends_so, max_results=PAGE, page_token=token)
+            page = store.client.search_runs(list(experiments), ends_so, max_results=SHORT_PAGE, page_token=token)
             taken += map(take, page)
             token = page.token
             if not token:
