@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from fnostab.errors import ConfigError, DecisionError
-from fnostab.record.settings import explain, read_yaml, text_of
+from fnostab.record.settings import read_yaml_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,18 +29,7 @@ def read_runs_file(path: Path) -> RunsFile:
     """
     from fnostab.decision.external import RunsFile
 
-    try:
-        values = read_yaml(text_of(path))
-    except OSError as error:
-        raise ConfigError(f"can't read {path}: {error.strerror}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a mapping with control, arm, seed and metric")
-    try:
-        file = RunsFile.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, RunsFile)}") from None
+    file = read_yaml_file(path, "file of runs", RunsFile, "control: base")
     if (file.table is None) == (not file.experiments):
         raise ConfigError(f"{path}: say where the runs are: table: FILE.csv, or experiments: [NAME]")
     return file

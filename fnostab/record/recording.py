@@ -157,6 +157,8 @@ class Recording:
                     self.announced = False
                 self.announced |= names.FAILURE_STEP in record.payload
                 self._restarted |= RESTARTED in record.payload
+            elif record.name == RECORDED_EVENT and record.payload.get("step") is not None:
+                self.last_step = record.payload["step"]  # of this attempt, which may not repeat its own steps
         if newest != token:
             raise JournalError(
                 f"{self.path.parent} is at another attempt than this process: end it; `fnostab run` starts the next"

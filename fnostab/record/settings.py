@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
@@ -20,6 +20,7 @@ __all__ = [
     "flatten",
     "nest",
     "read_yaml",
+    "read_yaml_file",
     "shown",
     "suggestion",
     "text_of",
@@ -27,7 +28,9 @@ __all__ = [
 
 LARGEST_BYTES = 1_000_000  # of a file of settings
 MOST_VALUES = 20_000  # in one, once what it repeats by reference is written out
+PYDANTIC_TYPES = ("constrained-int", "constrained-float", "constrained-str", "list", "int", "float", "str", "bool")
 LONGEST_SHOWN = 200  # characters of a value in an error
+M = TypeVar("M", bound=BaseModel)
 
 
 class Frozen(BaseModel):
@@ -114,6 +117,32 @@ def read_yaml(text: str) -> Any:
     return values
 
 
+def read_yaml_file(path: str | Path, kind: str, model: type[M], example: str) -> M:
+    """Read a YAML file that holds one model, and check it.
+
+    Args:
+        path: of the file.
+        kind: of file, for errors: "cluster file".
+        model: what it holds.
+        example: of what stands in it, for errors.
+
+    Raises:
+        ConfigError: it can't be read, or is not accepted.
+    """
+    try:
+        values = read_yaml(text_of(path))
+    except OSError as error:
+        raise ConfigError(f"can't read the {kind} {path}: {error.strerror or error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"the {kind} {path} can't be read: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} is not a {kind}: expected a mapping, as {example}")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, model)}") from None
+
+
 def flatten(config: BaseModel | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as ``{"model.fno_blocks": 4, ...}``."""
     values = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
@@ -152,15 +181,30 @@ def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Describe the first error in one line, with the value and the accepted values."""
-    first = error.errors(include_url=False)[0]
-    location = [str(part) for part in first["loc"]]
+    errors = error.errors(include_url=False)
+    place = errors[0]["loc"][:1]  # of several accepted types, the one that fits furthest
+    first = max((each for each in errors if each["loc"][:1] == place), key=lambda each: len(each["loc"]))
+    location = [str(part) for part in first["loc"] if not _is_of_pydantic(part)]
     name = ".".join(location)
     if first["type"] == "extra_forbidden":
         known = _fields(model, location[:-1])
         return f"unknown setting {shown(name)}{suggestion(location[-1], known)}; accepted: {', '.join(known)}"
     if first["type"] == "value_error":
         return f"{name}: {first['ctx']['error']}" if name else str(first["ctx"]["error"])
-    return f"{name}={shown(first['input'])} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}"
+    if "[key]" in first["loc"]:
+        return f"{'.'.join(location[:-1])}: the name {shown(first['input'])} is not accepted: {_lower(first['msg'])}"
+    if first["type"] == "missing":
+        return f"{name} is missing"
+    return f"{name}={shown(first['input'])} is not accepted: {_lower(first['msg'])}"
+
+
+def _lower(message: str) -> str:
+    return message[0].lower() + message[1:]
+
+
+def _is_of_pydantic(part: str | int) -> bool:
+    """Whether a part of an error's place is no name, but pydantic's: a key itself, or one of several accepted types."""
+    return isinstance(part, str) and (part == "[key]" or part.partition("[")[0] in PYDANTIC_TYPES)
 
 
 def shown(value: Any) -> str:
@@ -172,9 +216,10 @@ def shown(value: Any) -> str:
 def _fields(model: type[BaseModel], location: Iterable[str]) -> list[str]:
     for part in location:
         annotation = model.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        models = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
+        if not models:
             return []
-        model = annotation
+        model = models[0]
     return list(model.model_fields)
 
 

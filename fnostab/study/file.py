@@ -36,6 +36,7 @@ class StudyFile(BaseModel):
     task: str | None = None  # what a trial trains: a task by its name
     command: str | None = None  # or a program: words with {placeholders}
     code: list[str] = []  # of a program: globs of files that are part of its identity
+    after_failure: Literal["stop", "continue"] = "stop"  # of a program: what its recorder tells it
     name: Name  # of the study, and of its MLflow experiment
     description: str  # the question, in a sentence or two
     control: str  # the arm that the others are compared with
@@ -65,6 +66,8 @@ class StudyFile(BaseModel):
             raise ValueError("expected one of task and command, got both")
         if self.code and self.command is None:
             raise ValueError("code: names the files of a command; leave it out")
+        if self.after_failure != "stop" and self.command is None:
+            raise ValueError("after_failure is of a command; the built-in task has the setting monitor.after_failure")
         for what, arm in [("control", self.control), *self.roles.items()]:
             if arm not in self.arms:
                 raise ValueError(f"{what}: there is no arm {shown(arm)}; arms: {', '.join(self.arms)}")

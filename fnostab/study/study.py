@@ -183,7 +183,7 @@ class Study:
             metric=self.metric,
             judged=task.judged(settings, self.metric),
             rules=self._rules(settings),
-            after_failure=task.after_failure(settings),  # type: ignore[arg-type]
+            after_failure=task.after_failure(settings),
             resources=task.resources(settings),
             argv=task.argv(settings, arm, seed, directory),
             working_directory=None if place is None else str(place),

@@ -6,7 +6,7 @@ engine's and the same for all tasks.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from fnostab.errors import ConfigError
 from fnostab.record.outcome_rules import OutcomeRules
@@ -114,8 +114,8 @@ class Task:
         """Rules of failures."""
         return OutcomeRules()
 
-    def after_failure(self, settings: Settings) -> str:
-        """Whether a trial goes on once a failure is certain: "stop" or "continue"."""
+    def after_failure(self, settings: Settings) -> Literal["stop", "continue"]:
+        """Whether a trial goes on once a failure is certain."""
         return "stop"
 
     def resources(self, settings: Settings) -> Resources:

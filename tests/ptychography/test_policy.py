@@ -182,7 +182,7 @@ def test_a_date_without_quotation_marks_is_one():
         ("settings: {a", "is not YAML"),
         ("", "expected a mapping with settings"),
         ("- 1", "expected a mapping with settings"),
-        (VERDICT, "settings=.*field required"),
+        (VERDICT, "settings is missing"),
         (f"settings: {{}}\nsetings: {{}}\n{VERDICT}", "unknown setting 'setings'.*did you mean 'settings'"),
         (f"settings: {{training.epochs: 3}}\n{VERDICT}", "settings: unknown setting 'training.epochs'.*clip_val"),
         (f"settings: {{execution.gradient_clip_val: -1}}\n{VERDICT}", "execution.gradient_clip_val=-1 is not accepted"),

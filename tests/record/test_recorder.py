@@ -188,6 +188,16 @@ def test_of_a_step_that_a_retry_repeats_the_first_record_counts(trial, monkeypat
     assert events(trial).count(("tags", {RESTARTED: "true"})) == 1
 
 
+def test_a_retry_may_repeat_steps_of_earlier_attempts_but_not_its_own(trial, monkeypatch):
+    with Recorder() as rec:
+        rec.step(3, loss=1.0)
+    begin(trial, monkeypatch, "second")
+    with Recorder() as rec:
+        rec.step(3, loss=1.0)
+    with Recorder() as rec, pytest.raises(JournalError, match="step 0 comes after step 3"):
+        rec.step(0, loss=1.0)
+
+
 @pytest.mark.parametrize("value", ["1.0", 1j, np.complex64(1), None.__class__, [1], np.zeros(2), object(), 10**400])
 def test_what_is_no_number_is_refused_in_one_line(trial, value):
     with Recorder() as rec, pytest.raises(JournalError, match=r"loss: expected (a|one) number, got") as error:

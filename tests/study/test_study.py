@@ -299,7 +299,7 @@ def test_arms_inherit_settings_and_grids(written):
             r"line 15: arms.wide=3 is not accepted: it is a mapping",
         ),
         ("name: mine", "name: mine\nseeds: [1, -2]", r"line 3: seeds"),
-        ("name: mine", "name: mine\nroles: {clip: base}", r"line 3: roles.clip"),
+        ("name: mine", "name: mine\nroles: {clip: base}", r"line 3: roles: the name 'clip'"),
     ],
 )
 def test_the_line_is_named(written, old, new, message):

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fnostab.errors import ConfigError
-from fnostab.record.settings import explain, read_yaml, text_of
+from fnostab.record.settings import read_yaml_file
 
 __all__ = ["ClusterFile", "read_cluster_file"]
 
@@ -52,15 +51,4 @@ def read_cluster_file(path: str | Path) -> ClusterFile:
     Raises:
         ConfigError: it can't be read, or is not accepted.
     """
-    try:
-        values = read_yaml(text_of(path))
-    except OSError as error:
-        raise ConfigError(f"can't read the cluster file {path}: {error.strerror}") from error
-    except ConfigError as error:
-        raise ConfigError(f"the cluster file {path} can't be read: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} is not a cluster file: expected a mapping, as partition: gpu")
-    try:
-        return ClusterFile.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, ClusterFile)}") from None
+    return read_yaml_file(path, "cluster file", ClusterFile, "partition: gpu")

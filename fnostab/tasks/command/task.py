@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fnostab.errors import ConfigError, LaunchError
 from fnostab.record.outcomes import Outcome
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Command", "make_task"]
 
+NOT_RECORDED = ("loss", "grad_norm")  # arguments of Recorder.step, which records them under other names
 FILES = "files"  # in a trial's folder: what {directory} names
 
 
@@ -41,6 +42,7 @@ class Command(Task):
         self._declared: Mapping[str, Declared] = {}
         self._code: Mapping[str, str] = {}
         self._place = lambda name: ""
+        self._after_failure: Literal["stop", "continue"] = "stop" if file is None else file.after_failure
         if file is None:
             return
         self._place = lambda name: file.line_of("command" if name in ("", "command") else f"defaults.{name}")
@@ -56,8 +58,10 @@ class Command(Task):
     def check(self, study: "Study") -> None:
         """Refuse a baseline on the wrong side of the rules, and values that can't be written as a word."""
         outcome, metric = study.file.outcome, study.metric
-        for settings in study.arms.values():
-            self._template.fill({**settings, "seed": 0, "arm": "", "directory": ""}, self._place)
+        for name in (metric.name, *(outcome.collapsed if outcome else ())):
+            if name in NOT_RECORDED:
+                line = study.file.line_of("metric" if name == metric.name else "outcome")
+                raise ConfigError(f"{line}no {name!r} is recorded: rec.validation(i, {name}=...) records val/{name}")
         if outcome is None or outcome.baseline is None or outcome.failed is None:
             return
         limit = outcome.failed.below if metric.higher_is_better else outcome.failed.above
@@ -69,8 +73,13 @@ class Command(Task):
             )
 
     def identity(self, settings: Settings) -> Any:
-        """Words, settings, and the hashes of the program's files."""
-        return {"command": self._template.words, "settings": dict(settings), "code": dict(self._code)}
+        """Words, settings, the hashes of the program's files, and whether it is stopped at a failure."""
+        goes_on = {} if self._after_failure == "stop" else {"after_failure": self._after_failure}
+        return {"command": self._template.words, "settings": dict(settings), "code": dict(self._code), **goes_on}
+
+    def after_failure(self, settings: Settings) -> Literal["stop", "continue"]:
+        """As the study file says."""
+        return self._after_failure
 
     def resources(self, settings: Settings) -> Resources:
         """One trial a GPU; without GPUs one at a time, with any number of threads."""

@@ -8,6 +8,7 @@ import pytest
 from fnostab.errors import ConfigError, LaunchError
 from fnostab.record.settings import digest
 from fnostab.study.file import read_study_file
+from fnostab.study.study import load_study
 from fnostab.tasks.command.task import Command
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -50,6 +51,45 @@ def test_a_number_is_one_number_however_it_is_written(study_file, one, other, wo
     settings = [task.resolve([{}, {"lr": value}], None) for value in (one, other)]
     assert len({digest(task.identity(each)) for each in settings}) == 1
     assert {task.argv(each, "control", 0, Path("/trial"))[3] for each in settings} == {word}
+
+
+def test_what_the_recorder_says_after_a_failure_is_the_study_file_s_and_part_of_the_identity(study_file, tmp_path):
+    stopped = Command(study_file())
+    path = tmp_path / "study.yaml"
+    path.write_text(f"after_failure: continue\n{path.read_text()}")
+    goes_on = Command(read_study_file(str(path)))
+    assert (stopped.after_failure({}), goes_on.after_failure({})) == ("stop", "continue")
+    assert digest(stopped.identity({"lr": 1.0})) != digest(goes_on.identity({"lr": 1.0}))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("description: Does it learn?", "", "description is missing"),
+        (
+            "name: val/score",
+            "name: loss",
+            r"line 4: no 'loss' is recorded: rec.validation\(i, loss=...\) records val/loss",
+        ),
+        (
+            "outcome: {}",
+            "outcome: {baselin: 1}",
+            r"'outcome.baselin' \(did you mean 'baseline'\?\); accepted: baseline",
+        ),
+        ("name: plain", "name: plain\nseeds: [0, -1]", "line 2: seeds.1=-1 is not accepted: input should be greater"),
+        ("  control: {}", "  control: {}\n  ../x: {}", "arms: the name '../x' is not accepted"),
+        ("command: python", "task: ptychography\ncommand: python", "expected one of task and command, got both"),
+        ("name: plain", "name: plain\nafter_failure: never", "after_failure='never' is not accepted: .*'continue'"),
+    ],
+)
+def test_what_is_wrong_in_a_study_file_is_named(study_file, tmp_path, old, new, said):
+    study_file()
+    path = tmp_path / "study.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=said):
+        load_study(str(path))
 
 
 def test_another_number_is_another_identity(study_file):
