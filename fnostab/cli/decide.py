@@ -170,7 +170,7 @@ def judge_and_record(
     Raises:
         FnostabError: an experiment, study or control arm is missing, or the store does not answer.
     """
-    from fnostab.report.along import with_along
+    from fnostab.report.setting_values import with_along
     from fnostab.report.verdict import headline, to_json, to_markdown
     from fnostab.tracking import find_experiment, log_verdict, looks_before, newest_study
 

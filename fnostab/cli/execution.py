@@ -121,7 +121,7 @@ def _resolve(options: RunOptions, console: Console) -> tuple[Study, tuple[str, .
     on_cluster = make_launcher(options.launcher, options.cluster, options.jobs)
     overrides, arms, profile = parse_settings(options.settings), options.arms, options.profile
     if options.from_experiment:
-        from fnostab.cli.after import load_after
+        from fnostab.cli.run_from import load_after
 
         loaded, deserving = load_after(
             options.from_experiment, options.study, profile, options.epochs, overrides, options.tracking_uri, console

@@ -15,8 +15,8 @@ from fnostab.decision.criteria import Criterion, stage_criteria
 from fnostab.decision.next_step import NextKind, NextStep, next_step, stage_b_step
 from fnostab.decision.outlook import with_outlook
 from fnostab.decision.pairs import pairs_of
-from fnostab.decision.reports import deep_reports
 from fnostab.decision.rules import Roles, Rules
+from fnostab.decision.secondary_criteria import deep_reports
 from fnostab.decision.sentences import sentence
 from fnostab.decision.tally import ArmSummary, Stage, summarise
 from fnostab.decision.words import and_list

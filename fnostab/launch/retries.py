@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from fnostab.record.attempt import STDERR_FILE, last_lines
-from fnostab.record.curves import IGNORES_SEED
+from fnostab.record.ignored_seed import IGNORES_SEED
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fnostab.record import names
-from fnostab.record.curves import IGNORES_SEED, twin_seed
+from fnostab.record.ignored_seed import IGNORES_SEED, twin_seed
 from fnostab.record.journal import FILE_NAME, Event, Journal, read_journal
 from fnostab.record.judging import Recorded, judge_recorded, read_recorded
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Judgement, Outcome

@@ -17,12 +17,12 @@ from functools import cache, lru_cache
 from fnostab.record.outcomes import Outcome
 
 __all__ = [
-    "EndedJob",
+    "JobAccount",
     "SlurmError",
+    "accounts_of",
     "anybodys_queue",
     "cancel",
     "end_of",
-    "ended",
     "find_job",
     "forget_queue",
     "is_here",
@@ -48,7 +48,7 @@ class SlurmError(Exception):
 
 
 @dataclass(frozen=True)
-class EndedJob:
+class JobAccount:
     """A job as accounting knows it.
 
     Attributes:
@@ -114,13 +114,13 @@ def forget_queue() -> None:
     _queue.cache_clear()
 
 
-def ended(jobs: Collection[str]) -> dict[str, EndedJob]:
-    """Jobs of ``jobs`` that accounting knows, by name; accounting may be some seconds behind.
+def accounts_of(jobs: Collection[str]) -> dict[str, JobAccount]:
+    """Read what Slurm's accounting says of jobs, by name; it may be some seconds behind, and need not know them all.
 
     Raises:
         SlurmError: it does not answer.
     """
-    found: dict[str, EndedJob] = {}
+    found: dict[str, JobAccount] = {}
     for some in _portions({job.partition("_")[0] for job in jobs}):
         columns = "--format=JobID,State,ExitCode,NodeList"
         for line in _run("sacct", "--noheader", "--parsable2", columns, f"--jobs={','.join(some)}").splitlines():
@@ -128,14 +128,14 @@ def ended(jobs: Collection[str]) -> dict[str, EndedJob]:
             job, _, step = name.partition(".")
             state, node = (state.split() or [""])[0], "" if node == "None assigned" else node
             if not step or (state == "OUT_OF_MEMORY" and job in found):  # of which the job itself may only have FAILED
-                found[job] = EndedJob(state, exit_code, node)
+                found[job] = JobAccount(state, exit_code, node)
     return {job: found[job] for job in jobs if job in found}
 
 
-def end_of(job: str, cluster: str) -> EndedJob | None:
+def end_of(job: str, cluster: str) -> JobAccount | None:
     """End of a cluster's job; None if it has not ended, or Slurm can't tell."""
     try:
-        known = ended([job]).get(job) if is_here() and settings().get("ClusterName") == cluster else None
+        known = accounts_of([job]).get(job) if is_here() and settings().get("ClusterName") == cluster else None
     except SlurmError:
         return None
     return known if known is not None and known.has_ended else None

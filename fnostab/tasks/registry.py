@@ -15,7 +15,7 @@ TASKS = {"ptychography": "fnostab.ptychography.task", "command": "fnostab.tasks.
 HOOKS = {  # what tasks do beside their contract: known without importing them
     "ptychography": {
         "apply": "fnostab.ptychography.cli.policy:act_on",
-        "after": "fnostab.ptychography.deep:deep_study",
+        "after": "fnostab.ptychography.deep_study:deep_study",
     },
 }
 COMMANDS = {  # of tasks, by the name under which the command line has them: what they do, and their module
@@ -27,7 +27,7 @@ CHAINS = {  # several studies that `fnostab run NAME` runs one after another
     "strategy": "fnostab.ptychography.cli.strategy:run_strategy",
     "cure": "fnostab.ptychography.cli.cure:run_cure",
 }
-TEMPLATE = "fnostab.ptychography.template:TEMPLATE"  # a study to begin with
+TEMPLATE = "fnostab.ptychography.study_template:TEMPLATE"  # a study to begin with
 STUDIES = ("fnostab.ptychography.studies",)  # packages with built-in study files
 
 

@@ -20,7 +20,7 @@ from fnostab.record.job_arrays import JobArray, jobs_of, queued_jobs
 from fnostab.record.journal import Event, read_journal
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
-from fnostab.record.slurm_jobs import EndedJob
+from fnostab.record.slurm_jobs import JobAccount
 from fnostab.study.study import load_study
 
 TIMEOUT_S = 90
@@ -379,7 +379,7 @@ def test_a_trial_that_was_found_killed_in_a_job_that_was_out_of_memory_was_so_it
     """The kernel ends a trial and leaves the job, which only sees that it was killed."""
     (trial,) = trials()
     write_outcome(trial, Outcome.KILLED, "ended by SIGKILL", requested=False)
-    write_end(trial, "7", EndedJob("OUT_OF_MEMORY", "0:125", "n0"))
+    write_end(trial, "7", JobAccount("OUT_OF_MEMORY", "0:125", "n0"))
     assert (trial.outcome, trial.reason) == (Outcome.OOM, "Slurm job 7: OUT_OF_MEMORY")
 
 
@@ -395,5 +395,5 @@ def test_a_trial_that_was_found_killed_in_a_job_that_was_out_of_memory_was_so_it
     ],
 )
 def test_a_state_of_slurm_is_an_outcome(state, outcome, asked):
-    job = EndedJob(state, "1:0", "n0")
+    job = JobAccount(state, "1:0", "n0")
     assert (job.outcome, job.was_asked_to_end, job.has_ended) == (outcome, asked, True)

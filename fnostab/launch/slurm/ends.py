@@ -8,7 +8,7 @@ from fnostab.launch.launcher import write_outcome
 from fnostab.record.job_arrays import FOLDER
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
-from fnostab.record.slurm_jobs import EndedJob
+from fnostab.record.slurm_jobs import JobAccount
 
 __all__ = ["write_end"]
 
@@ -19,7 +19,7 @@ OUT_OF_MEMORY = "exceeded memory limit"  # what Slurm leaves there where it look
 _ERROR = re.compile(r"[\w.]+(Error|Exception|Exit|Interrupt)\b")  # the end of a traceback
 
 
-def write_end(trial: TrialProgress, job: str, account: EndedJob | None) -> None:
+def write_end(trial: TrialProgress, job: str, account: JobAccount | None) -> None:
     """Write what Slurm says of the end of a trial that could not, or only that it was asked to end.
 
     Args:

@@ -15,7 +15,7 @@ from fnostab.record import slurm_jobs as slurm
 from fnostab.record.job_arrays import FOLDER, JobArray, jobs_of
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
-from fnostab.record.slurm_jobs import EndedJob, SlurmError
+from fnostab.record.slurm_jobs import JobAccount, SlurmError
 
 __all__ = ["SlurmLauncher"]
 
@@ -122,7 +122,7 @@ class SlurmLauncher:
             for trial in job.trials:
                 trial.queued = queue.get(job.id) in slurm.WAITING
         gone = [job for job in self._running if job.id not in queue]
-        accounts = slurm.ended([job.id for job in gone if self._is_unclear(job)])
+        accounts = slurm.accounts_of([job.id for job in gone if self._is_unclear(job)])
         concluded = [job for job in gone if self._conclude(job, accounts.get(job.id))]
         return [trial for job in concluded for trial in job.trials if not trial.finished]
 
@@ -238,7 +238,7 @@ class SlurmLauncher:
             trial.update()
         return any(trial.outcome in (None, Outcome.KILLED) for trial in job.trials)
 
-    def _conclude(self, job: _Job, account: EndedJob | None) -> bool:
+    def _conclude(self, job: _Job, account: JobAccount | None) -> bool:
         """Give the trials of a job that left the queue their outcomes; whether it is known by now what they are."""
         told = account is not None and account.has_ended
         gone_s = time.monotonic() - (job.gone_since_s or time.monotonic())

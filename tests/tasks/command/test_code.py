@@ -3,7 +3,7 @@
 import pytest
 
 from fnostab.errors import ConfigError
-from fnostab.record.curves import same_curves
+from fnostab.record.ignored_seed import same_curves
 from fnostab.record.journal import Journal
 from fnostab.tasks.command import code
 from fnostab.tasks.command.code import code_hash, code_hashes

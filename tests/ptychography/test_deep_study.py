@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fnostab.errors import ConfigError
-from fnostab.ptychography.deep import deep_study
+from fnostab.ptychography.deep_study import deep_study
 from fnostab.study.study import load_study, read_study_file
 
 STAGE_B = read_study_file("stage_b")

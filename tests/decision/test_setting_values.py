@@ -2,7 +2,7 @@
 
 from decision_helpers import arm, stage
 
-from fnostab.decision.along import compare_along, values_along
+from fnostab.decision.setting_values import compare_along, values_along
 from fnostab.report.verdict import left_out
 from fnostab.stats.proportions import wilson
 

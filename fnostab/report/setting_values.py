@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fnostab.decision import NextKind, NextStep
-from fnostab.decision.along import Along, compare_along, values_along
+from fnostab.decision.setting_values import Along, compare_along, values_along
 from fnostab.report.verdict import Case, conditions, left_out, percent, plain_table, trial_table
 
 __all__ = ["AlongPanel", "with_along"]
