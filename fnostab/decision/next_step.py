@@ -104,7 +104,7 @@ def _pending(stage: Stage, arm: str) -> bool:
 
 
 def _seeds(stage: Stage, arms: Sequence[str] = ()) -> int:
-    """How many seeds an arm has or should have, counted from 0; of these arms, or of all."""
+    """Number of seeds from 0 on that covers the trials and missing seeds of these arms, or of all."""
     seeds = (seed for arm in arms or stage.arms for seed in (*(t.seed for t in stage.arm(arm)), *stage.missing(arm)))
     return max(seeds) + 1
 

@@ -67,7 +67,7 @@ class Stage:
 
     @property
     def all_missing(self) -> dict[str, tuple[int, ...]]:
-        """By arm, the seeds that are gone, of the arms of which some are."""
+        """Missing seeds by arm, for arms with any."""
         found = {arm: self.missing(arm) for arm in dict.fromkeys((*self.arms, *(self.known_missing or ())))}
         return {arm: seeds for arm, seeds in found.items() if seeds}
 

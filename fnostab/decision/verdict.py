@@ -153,7 +153,7 @@ def _check(stage: Stage, roles: Roles) -> None:
 
 
 def _repeated(stage_a: Stage, stage_b: Stage, control: str) -> Mapping[str, bool]:
-    """For each arm of Stage B, whether its trials and control's are those of Stage A.
+    """Tell for each arm of Stage B whether its trials and control's are those of Stage A.
 
     Raises:
         DecisionError: every arm's are, or a run stands in both.

@@ -12,7 +12,7 @@ __all__ = ["Check", "Finding", "State", "look"]
 
 
 class State(StrEnum):
-    """How well something is."""
+    """State of a thing that was checked."""
 
     OK = "ok"
     WARNING = "warning"  # a study runs, but not as well as it could
@@ -21,7 +21,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found, in one line; unless it is well, with what mends it."""
+    """Result of a check in one line, with the remedy if something is wrong."""
 
     state: State
     text: str

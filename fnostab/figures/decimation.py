@@ -34,6 +34,6 @@ def decimate(steps: Steps, values: NDArray[np.float64], columns: int = COLUMNS) 
 
 
 def alone(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Where a finite value stands between two gaps, so that a line through it shows nothing; shape (n,)."""
+    """Mark finite values between two gaps, which a line would not show; shape (n,)."""
     gaps = np.pad(~np.isfinite(values), 1, constant_values=True)
     return np.asarray(gaps[:-2] & ~gaps[1:-1] & gaps[2:], dtype=np.bool_)

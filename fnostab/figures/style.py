@@ -65,7 +65,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class ArmStyle(NamedTuple):
-    """How an arm looks in every figure."""
+    """Style of an arm in every figure."""
 
     colour: str
     line: Any  # a matplotlib line style

@@ -110,7 +110,7 @@ class ForkedTrial:
         self._process, self._number = process, number
 
     def poll(self) -> int | None:
-        """Its status, or None while it has none."""
+        """Exit status of the fork; None while it runs."""
         if self.returncode is None:
             self._process.listen(0.0)
         return self.returncode

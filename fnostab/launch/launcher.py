@@ -35,11 +35,11 @@ class Launcher(Protocol):
 
     @property
     def leaving(self) -> str:
-        """What becomes of trials when this process is interrupted."""
+        """Say in words what becomes of trials when this process is interrupted."""
 
     @property
     def free(self) -> int:
-        """How many more jobs can be submitted now."""
+        """Number of further jobs that can be submitted now."""
 
     def submit(self, trials: Sequence[TrialProgress]) -> None:
         """Start trials that share one job, or adopt those that are under way already.
@@ -56,7 +56,7 @@ class Launcher(Protocol):
         """
 
     def preview(self, trials: Sequence[TrialProgress]) -> str:
-        """What would be started for trials."""
+        """Show what would be started for trials."""
 
     def leave(self) -> None:
         """Let go of the trials, since this process ends."""

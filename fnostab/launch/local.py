@@ -102,7 +102,7 @@ class LocalLauncher:
 
     @property
     def free(self) -> int:
-        """How many more processes can be started now."""
+        """Number of further processes that can be started now."""
         return self._processes - len(self._running)
 
     def submit(self, trials: Sequence[TrialProgress]) -> None:

@@ -1,4 +1,4 @@
-"""How much memory there is for trials."""
+"""Memory that is available to trials."""
 
 import math
 import subprocess
@@ -57,7 +57,7 @@ def available_memory(root: Path = Path("/")) -> int:
 
 
 def _left(mount: Path, path: str, limit_file: str, used_file: str, cache: str) -> list[int]:
-    """What is left of the limit of a group and of each that it is in; a group that a container hides is left out."""
+    """Bytes left of the limits of a control group and its parents; groups that a container hides are left out."""
     group = mount / path.strip("/")
     left = []
     for folder in [group, *group.parents]:

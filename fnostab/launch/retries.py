@@ -1,4 +1,4 @@
-"""Which trials without a result are tried again, and when they are given up."""
+"""Choose which trials without a result are tried again, and when they are given up."""
 
 from collections import Counter
 from dataclasses import dataclass, field

@@ -41,7 +41,7 @@ DRAIN_S = 60.0
 
 @dataclass(frozen=True)
 class StudyRun:
-    """What `run_study` did.
+    """Result of `run_study`.
 
     Attributes:
         store: where it is recorded.

@@ -20,7 +20,7 @@ SMALLEST_BYTES = 10_000  # below it nothing is won: a file takes whole blocks of
 
 @dataclass(frozen=True)
 class Archived:
-    """What became of one journal: sizes in bytes, or why it was left."""
+    """Result for one journal: sizes in bytes, or the reason why it was left."""
 
     directory: Path
     before: int

@@ -18,7 +18,7 @@ KEPT_AT_MOST = 3 * names.WINDOWS + 2  # of a history: a window's smallest, large
 
 @dataclass(frozen=True)
 class Thinning:
-    """What is done, or would be, to the trials of an experiment.
+    """Result of thinning the trials of an experiment, done or only planned.
 
     Attributes:
         runs: with long histories.

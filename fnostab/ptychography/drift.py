@@ -38,7 +38,7 @@ class Slope(NamedTuple):
 
 
 class Growth(StrEnum):
-    """What an interval of a slope says."""
+    """Conclusion from the interval of a slope."""
 
     GROWS = "grows"
     DOES_NOT_GROW = "does not grow"
@@ -108,7 +108,7 @@ class Drift:
     growth: Growth
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The result as a dict, JSON-ready."""
         slopes = {"mean_slope": self.mean, "log_rms_slope": self.log_rms}
         return {name: s and s._asdict() for name, s in slopes.items()} | {"mean": str(self.growth)}
 

@@ -28,7 +28,7 @@ MEASURED_S = 0.05  # of steps that are timed, after one that warms up
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one trial of an arm takes.
+    """Estimate of one trial of an arm.
 
     Attributes:
         config: of the arm.
@@ -47,7 +47,7 @@ class Estimate:
 
     @property
     def needed_bytes(self) -> int | None:
-        """All that the trial's process needs at once; None if that is not known."""
+        """Memory in bytes that the trial's process needs at once; None if unknown."""
         return None if self.size is None else self.size.total_bytes + self.snapshot_bytes + PROCESS_BYTES
 
     @property
@@ -113,7 +113,7 @@ def step_seconds(config: TrialConfig, device: str) -> float | None:
 
 
 def bare_trial(config: TrialConfig, device: str) -> tuple[PtychoModule, Callable[[], tuple[Tensor, Tensor]]]:
-    """What a trial trains, without a data set, and a function that makes a batch of random patterns."""
+    """Make a trial's module without a data set, and a function that makes batches of random patterns."""
     N, batch_size = config.data.N, config.training.batch_size
     corners = torch.empty(0, 2, dtype=torch.int64)
     nothing = Split(torch.empty(0, 1, N, N), corners, corners[:, 0], torch.empty(0, N, N, dtype=torch.complex64))

@@ -102,7 +102,7 @@ class Policy(_Frozen):
 
     @property
     def summary(self) -> str:
-        """Its settings and its verdict in one line."""
+        """Settings and verdict of the policy in one line."""
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
         return f"{settings} ({self.verdict.headline}, verdict run {self.verdict.run})"
 
@@ -154,7 +154,7 @@ def clipping_policy(winner: Mapping[str, Any], verdict: Source) -> Policy:
 
 
 def policy_path() -> Path:
-    """Where the policy is: FNOSTAB_POLICY, or ``fnostab-policy.yaml`` in the working directory."""
+    """Path of the policy: FNOSTAB_POLICY, or ``fnostab-policy.yaml`` in the working directory."""
     return Path(os.environ.get(VARIABLE) or FILE_NAME)
 
 

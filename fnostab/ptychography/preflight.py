@@ -55,7 +55,7 @@ class Preflight:
             raise LaunchError("; ".join(refusals))
 
     def refusals(self) -> list[str]:
-        """For every network that does not fit: its arms, what they need, and what would make them fit."""
+        """Describe every network that does not fit: its arms, their needs, and settings that would make it fit."""
         arms: dict[str, list[str]] = {}
         for arm, estimate in self.estimates.items():
             if not self.fits(estimate):
@@ -64,7 +64,7 @@ class Preflight:
 
     @property
     def described(self) -> str:
-        """How many networks `measure` runs, in words."""
+        """Number of networks that `measure` runs, in words."""
         n = len(self.measurable)
         return f"{n} network{'s' if n != 1 else ''}"
 
@@ -126,7 +126,7 @@ class Preflight:
         return f"{what}: {'of unknown time' if seconds is None else f'about {duration(seconds)}'} if none ends early"
 
     def to_json(self, trials: Mapping[str, int]) -> dict[str, Any]:
-        """All of it, JSON-ready."""
+        """All estimates, JSON-ready."""
         arms = {
             arm: {
                 "blocks": estimate.config.model.fno_blocks,
@@ -159,7 +159,7 @@ class Preflight:
         )
 
     def _remedies(self, estimate: Estimate) -> Iterator[str]:
-        """What makes an arm fit, found by trying."""
+        """Find settings that make an arm fit, by trying."""
         needed, available = estimate.needed_bytes or 0, self.available_bytes or 0
         for jobs in range(self.jobs - 1, 0, -1):
             there = memory_for_trial(jobs, self.gpus) or 0

@@ -147,7 +147,7 @@ class ModelConfig(Frozen):
 
 
 class TrainingConfig(Frozen):
-    """How a network learns."""
+    """Settings of the optimiser, the loss and the schedule."""
 
     epochs: PositiveInt = 20
     stress_test: bool = False  # needed for more than 20 epochs
@@ -201,7 +201,7 @@ class TrainingConfig(Frozen):
 
 
 class ExecutionConfig(Frozen):
-    """How training is carried out: never a part of the model's identity."""
+    """Settings of the execution, never a part of the model's identity."""
 
     gradient_clip_algorithm: Literal["norm", "value", "agc", "zclip"] = "norm"
     gradient_clip_val: PositiveFloat | None = None  # null: no clipping; of agc the factor lambda, of zclip the z-score
@@ -217,7 +217,7 @@ class ExecutionConfig(Frozen):
 
 
 class MonitorConfig(Frozen):
-    """What counts as a failure, and what happens then. docs/outcomes.md has the reasons."""
+    """Rules of failures, and what happens after one. docs/outcomes.md has the reasons."""
 
     block_steps: PositiveInt = 32  # steps between two reads of the device
     after_failure: Literal["stop", "continue"] = "stop"
@@ -230,7 +230,7 @@ class MonitorConfig(Frozen):
 
     @property
     def outcome_rules(self) -> OutcomeRules:
-        """The same as the engine's rules."""
+        """Convert the settings to the engine's rules."""
         return OutcomeRules(
             collapsed={
                 measured.AMPLITUDE_SPREAD: Bound(below=self.collapsed_spread),

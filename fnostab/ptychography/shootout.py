@@ -1,4 +1,4 @@
-"""Where a study of depths leads to: the shootout at the depth of one of its arms."""
+"""Find the shootout that follows a study of depths: that at the depth of one of its arms."""
 
 import json
 import shlex
@@ -14,7 +14,7 @@ DEPTH = "model.fno_blocks"
 
 
 def shootouts(study: "Study") -> dict[str, str]:
-    """For each arm of a study of depths, the command that runs the shootout with all settings of that arm.
+    """Write, for each arm of a study of depths, the command that runs the shootout with that arm's settings.
 
     Empty for a study whose arms differ in anything else.
     """

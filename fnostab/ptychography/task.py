@@ -122,11 +122,11 @@ class Ptychography(Task):
         return f"{names.VAL_PREFIX}{TrialConfig.from_dotted(settings).training.val_loss_name}"
 
     def rules(self, settings: Settings) -> OutcomeRules:
-        """As the settings under ``monitor`` say."""
+        """Rules of failures, from the settings under ``monitor``."""
         return TrialConfig.from_dotted(settings).monitor.outcome_rules
 
     def after_failure(self, settings: Settings) -> Literal["stop", "continue"]:
-        """As ``monitor.after_failure`` says."""
+        """Value of ``monitor.after_failure``."""
         return TrialConfig.from_dotted(settings).monitor.after_failure
 
     def resources(self, settings: Settings) -> Resources:
@@ -148,11 +148,11 @@ class Ptychography(Task):
         return () if "data" in varied else ("object", "scan", "photon noise", "validation set")
 
     def next_of(self, study: "Study") -> dict[str, str]:
-        """Of a study of depths, the shootout at each."""
+        """Commands of the shootout at each depth, for a study of depths."""
         return shootouts(study)
 
     def notices(self, study: "Study", arms: Sequence[str]) -> list[str]:
-        """What to know of the policy before arms are run."""
+        """Notices on the policy before arms are run."""
         if self.policy is None:
             return []
         lines = [f"policy {policy_path()} in force where an arm says nothing else: {self.policy.summary}"]
@@ -200,5 +200,5 @@ def profile_for(wanted: str, cluster: "SlurmLauncher | None") -> str:
 
 
 def profile_settings(profile: str) -> dict[str, Any]:
-    """What a profile sets."""
+    """Settings of a profile."""
     return read_yaml((resources.files("fnostab.ptychography") / "profiles" / f"{profile}.yaml").read_text()) or {}

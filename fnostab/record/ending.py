@@ -32,7 +32,7 @@ _ERROR = re.compile(r"(?:[\w.-]+: )?(?:fatal )?(error|[\w.]*(Error|Exception|Int
 
 @dataclass(frozen=True)
 class ProcessEnd:
-    """How a program's process ended.
+    """End of a program's process.
 
     Attributes:
         return_code: exit status; -N if signal N ended it; None if unknown, since its supervisor died first.

@@ -63,7 +63,7 @@ class StageSection:
 
     @property
     def title(self) -> str:
-        """As in "Stage A"."""
+        """Title, as "Stage A"."""
         return f"Stage {self.name.upper()}"
 
 
@@ -98,7 +98,7 @@ class Report:
 
     @property
     def pictures(self) -> list[Picture]:
-        """All of them, in the order in which they are shown."""
+        """All pictures, in the order in which they are shown."""
         found = []
         for each in self.sections:
             found += [] if each.stress is None else [each.stress]

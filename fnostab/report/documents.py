@@ -35,7 +35,7 @@ def to_html(report: Report) -> str:
 
 
 def to_markdown(report: Report) -> str:
-    """The same in Markdown; pictures are files in the folder ``pictures``."""
+    """Write the report in Markdown; pictures are files in the folder ``pictures``."""
     return environment().get_template("report.md.j2").render(report=report, folder=PICTURES)
 
 
@@ -113,7 +113,7 @@ def _setting(value: Any) -> str:
 
 
 def _effect(criterion: Criterion) -> str:
-    """With its interval: percentage points off the failure rate, or the loss as a multiple of control's."""
+    """Effect with its interval: percentage points off the failure rate, or the loss as a multiple of control's."""
     if criterion.effect is None:
         return ""
     if criterion.name == "fewer_failures":
@@ -129,7 +129,7 @@ def _points(share: float) -> str:
 
 
 def _support(criterion: Criterion) -> str:
-    """Of a criterion that is met; one that is not has nothing to support."""
+    """Say whether a met criterion is significant; empty for one that is not met."""
     if criterion.supported is None or criterion.state is not State.MET:
         return ""
     return "significant" if criterion.supported else "could be luck"

@@ -31,7 +31,7 @@ LOSS = "training.loss"  # the setting that names the validation loss
 
 @dataclass(frozen=True)
 class Spikes:
-    """How many gradient spikes a trial had, and how many of them it did not recover from."""
+    """Number of gradient spikes of a trial, and of those that it did not recover from."""
 
     n: int
     unrecovered: int
@@ -39,7 +39,7 @@ class Spikes:
 
 @dataclass(frozen=True)
 class Evidence:
-    """By run id.
+    """Evidence read from the runs, by run id.
 
     Attributes:
         curves: gradient norms.
@@ -166,7 +166,7 @@ def _read_curves(store: Store, stages: Mapping[str, Sequence[TrialRow]], thinned
 
 
 def _read_val_losses(store: Store, case: Case, stages: Mapping[str, Sequence[TrialRow]]) -> dict[str, Series]:
-    """Of the trials that count, by run id."""
+    """Validation losses of the trials that count, by run id."""
     run_ids: dict[str, list[str]] = {}  # by the metric's name
     for name, trials in stages.items():
         for trial in _first_seeds(Stage(name, tuple(trials))):
@@ -181,7 +181,7 @@ def val_loss(study: StudySpec, arm: str) -> str:
 
 
 def _read_spikes(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> dict[str, Spikes]:
-    """Of the trials that counted them, by run id."""
+    """Spikes of the trials that counted them, by run id."""
     counts = (names.SPIKES, names.SPIKES_UNRECOVERED)
     with reported(store):
         return {

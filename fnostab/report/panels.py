@@ -105,7 +105,7 @@ def recorded_values(
 
 
 def _loss_curves(trials: Sequence[TrialRow], evidence: Evidence) -> list[LossCurve]:
-    """Of one arm. Epochs follow from the validations: most are one epoch after the one before."""
+    """Loss curves of one arm. Epochs follow from the validations: most are one epoch apart."""
     found = ((t, evidence.val_losses.get(t.run_id or "")) for t in trials)
     histories = [(trial, *history) for trial, history in found if history is not None]
     gaps = np.concatenate([np.diff(steps, prepend=-1) for _, steps, _ in histories] or [np.array([], dtype=np.int64)])

@@ -15,7 +15,7 @@ __all__ = ["AlongPanel", "with_along"]
 
 @dataclass(frozen=True)
 class AlongPanel:
-    """In place of answers of arms that are values of one setting."""
+    """Panel of values of one setting, in the place of answers for arms."""
 
     along: Along
 
@@ -49,7 +49,7 @@ class AlongPanel:
 
 
 def with_along(case: Case) -> Case:
-    """The same case with what its one setting says, if its arms differ in nothing else; else as it is."""
+    """Put the result along one setting into a case whose arms differ in it alone; else return the case unchanged."""
     study = case.studies.get("a")
     if study is None or len(case.stages) > 1 or study.roles or study.knob or not getattr(study, "arms", None):
         return case

@@ -76,7 +76,7 @@ def _alike(criteria: Iterable[Criterion]) -> Iterable[tuple[str, list[str], Stat
 
 
 def arms_table(stage: Stage, verdict: Verdict, title: str = "") -> Table:
-    """What became of each arm of a stage."""
+    """Table of a stage: failures, medians and outcomes of each arm."""
     title = title or f"Stage {stage.name.upper()}"
     judged = verdict.rules.failure_judged
     median = "median of those that did not fail" if judged else f"median {verdict.rules.metric}"
@@ -89,7 +89,7 @@ def arms_table(stage: Stage, verdict: Verdict, title: str = "") -> Table:
 
 
 def outcomes_text(summary: ArmSummary, judged: bool = True) -> str:
-    """How many trials of an arm came to what, as in ``5 converged, 1 missing``; ``judged``: whether they can fail."""
+    """Count an arm's trials by outcome, as ``5 converged, 1 missing``; ``judged``: whether failures were judged."""
     found = dict(summary.outcomes)
     if "missing" in summary.left_out:
         found["missing"] = len(summary.left_out["missing"])
@@ -115,7 +115,7 @@ def trial_table(stage: Stage) -> Iterable[RenderableType]:
 
 
 def median_and_iqr(summary: ArmSummary) -> str:
-    """Of the successes, beside how many they are."""
+    """Median and quartiles of the successes, with their number."""
     if summary.median is None or summary.iqr is None:
         return f"none of {summary.n} did not fail"
     low, high = summary.iqr

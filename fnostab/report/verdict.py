@@ -75,7 +75,7 @@ def headline(verdict: Verdict) -> str:
 
 
 def scope(studies: Mapping[str, Any]) -> list[str]:
-    """What was not varied from seed to seed, in a line; none where that is not known."""
+    """Things that were the same for all seeds, in a line; empty if unknown."""
     same = list(dict.fromkeys(what for study in studies.values() for what in getattr(study, "same_for_all", ())))
     if not same:
         return []
@@ -83,7 +83,7 @@ def scope(studies: Mapping[str, Any]) -> list[str]:
 
 
 def conditions(studies: Mapping[str, Any]) -> list[str]:
-    """What the verdict holds for: study, profile and size of each stage, caveats, and what was not varied."""
+    """Conditions under which the verdict holds: study, profile and size of each stage, caveats, what was not varied."""
     lines = []
     for stage, study in studies.items():
         profile = getattr(study, "profile", None)
@@ -96,7 +96,7 @@ def conditions(studies: Mapping[str, Any]) -> list[str]:
 
 
 def render(case: Case, *, evidence: bool = False) -> RenderableType:
-    """What was judged, what became of each arm, a sentence for each, the verdict and the next command.
+    """Render the judged study, a table of arms, a sentence for each, the verdict and the next command.
 
     Args:
         case: what to show.
@@ -187,7 +187,7 @@ def to_json(case: Case) -> dict[str, Any]:
 
 
 def to_markdown(case: Case) -> str:
-    """The same as Markdown, for the verdict's page in MLflow."""
+    """Render the case as Markdown, for the verdict's page in MLflow."""
     verdict = case.verdict
     said = f"**{headline(verdict)}**" + (f": {verdict.reason}" if verdict.reason else "")
     lines = [said, "", *(f"- {text}" for text in verdict.sentences), "", f"Next: {verdict.next.text}"]
@@ -208,7 +208,7 @@ def to_markdown(case: Case) -> str:
 
 
 def remarks(case: Case) -> list[str]:
-    """What stands beside the tables, a line each."""
+    """Remarks beside the tables, a line each."""
     verdict = case.verdict
     lines = [_fewest(stage.name, verdict) for stage in case.stages] if verdict.rules.failure_judged else []
     lines += [line for s in verdict.arms if (line := left_out(s))]

@@ -100,7 +100,7 @@ class TrackingServer:
 
     @property
     def address(self) -> str:
-        """Of its database, without the password."""
+        """Address of the server's database, without the password."""
         return masked(self.backend)
 
     def wait(self) -> None:
@@ -127,7 +127,7 @@ class TrackingServer:
             self._process.wait()
 
     def failure(self) -> TrackingError:
-        """What its log says of its end."""
+        """Reason of the server's end, from its log."""
         status = self._process.returncode if self._process else None
         lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         causes = [line for line in lines if "Error" in line or "Exception" in line]
@@ -186,7 +186,7 @@ def _command(settings: ServerSettings, artifacts: str) -> list[str]:
 
 
 def _environment(settings: ServerSettings, backend: str) -> dict[str, str]:
-    """Of the server: holds the backend's password, which a command line would show to everyone."""
+    """Environment of the server; it holds the backend's password, which a command line would show to everyone."""
     values = OWN | {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
     values[TELEMETRY] = "true"
     values["MLFLOW_BACKEND_STORE_URI"] = backend

@@ -1,4 +1,4 @@
-"""How a tracking server is to be run, by which names it is reached, and whose pages may change its records."""
+"""Settings of a tracking server: how it runs, its names, and which pages may change its records."""
 
 import ipaddress
 import socket
@@ -15,7 +15,7 @@ LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """How a server is to be run.
+    """Settings with which a server is run.
 
     Attributes:
         folder: of the server; made if it does not exist.
@@ -73,7 +73,7 @@ def allowed_origins(settings: ServerSettings) -> list[str]:
 
 
 def _own_names(settings: ServerSettings) -> list[str]:
-    """What this machine is called on the addresses that the server listens on, but for loopback."""
+    """Names of this machine on the addresses that the server listens on, without loopback."""
     if is_loopback(settings.host):
         return []
     if not _is_everywhere(settings.host):

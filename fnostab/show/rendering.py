@@ -105,7 +105,7 @@ def trials_table(trials: Sequence[TrialState], width: int) -> RenderableType:
 
 
 def summary(study: StudyState) -> str:
-    """How much of the study is done, in one line."""
+    """Progress of the study in one line."""
     done = sum(t.outcome is not None for t in study.trials)
     left = study.seconds_left()
     about = f", about {duration(left)} left" if left is not None and left >= 1 else ""
@@ -117,7 +117,7 @@ def summary(study: StudyState) -> str:
 
 
 def line_of_end(trial: TrialState) -> str:
-    """What became of a trial, in one line."""
+    """End of a trial in one line."""
     where = f" at step {trial.failure_step}" if trial.failure_step is not None else ""
     why = f" ({trial.reason})" if trial.reason else ""
     took = f", {duration(trial.seconds)}" if trial.seconds is not None else ""
@@ -125,13 +125,13 @@ def line_of_end(trial: TrialState) -> str:
 
 
 def line_of_progress(trial: TrialState) -> str:
-    """How far a trial is, in a part of a line."""
+    """Progress of a trial, as a part of a line."""
     spikes = f" spikes {trial.spikes}" if trial.spikes else ""
     return f"{trial.name} {_progress(trial)} loss {_number(trial.loss)} grad norm {_number(trial.grad_norm)}{spikes}"
 
 
 def _progress(trial: TrialState) -> str:
-    """How far a trial is, or its outcome."""
+    """Progress of a trial, or its outcome."""
     if trial.outcome is not None:
         return str(trial.outcome) + (f" @{trial.failure_step}" if trial.failure_step is not None else "")
     if trial.step is None:

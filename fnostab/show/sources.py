@@ -1,4 +1,4 @@
-"""Where the state of a study that another process runs comes from: its journals, or its store."""
+"""Sources of the state of a study that another process runs: its journals, or its store."""
 
 import math
 import threading
@@ -65,7 +65,7 @@ class Journals:
         return bool(queued_jobs(self.folder))
 
     def ended(self) -> str | None:
-        """How the study ended, as far as journals and jobs tell: "FINISHED", or "gone"; None while it runs."""
+        """End of the study according to journals and jobs: "FINISHED" or "gone"; None while it runs."""
         trials = self.read({}).values()
         if any(trial.running for trial in trials) or self.has_jobs():
             return None
@@ -74,7 +74,7 @@ class Journals:
         return "gone" if self.quiet_s() > QUIET_S else None
 
     def quiet_s(self) -> float:
-        """How long nothing has been written."""
+        """Seconds since the last record was written."""
         paths = [self.folder / "study.json", *(t.directory / FILE_NAME for t in self._trials.values())]
         return time.time() - max(map(changed_s, paths))
 
@@ -95,7 +95,7 @@ class Journals:
 
 
 class Records:
-    """What a store says of a study, asked in the background so that neither Ctrl-C nor journals wait for it."""
+    """Records of a study in a store, read in the background so that neither Ctrl-C nor journals wait for it."""
 
     def __init__(self, watch: StudyWatch) -> None:
         self._watch = watch
@@ -170,7 +170,7 @@ def newest_folder(output: Path, experiment: str | None) -> Path | None:
 
 
 def changed_s(path: Path) -> float:
-    """When a file was changed, in Unix time; 0 if it is not there."""
+    """Time of a file's last change, Unix seconds; 0 if there is no file."""
     try:
         return path.stat().st_mtime
     except OSError:

@@ -85,7 +85,7 @@ class StudyState:
         return [trial for trial in self.trials if trial.running]
 
     def seconds_left(self) -> float | None:
-        """How long the known trials take, from those that ended or else from the pace; None if that can't be told."""
+        """Seconds that the known trials still take, from the ended ones or else from the pace; None if unknown."""
         ended = [t.seconds for t in self.trials if t.judged and t.seconds is not None]
         paced = [(t.seconds or 0.0) + t.seconds_left for t in self.trials if t.seconds_left is not None]
         if not (expected := ended or paced):
@@ -97,7 +97,7 @@ class StudyState:
 
 
 def of_progress(trial: TrialProgress, running: bool) -> TrialState:
-    """What a trial's journal has said so far."""
+    """Make the state of a trial from the progress in its journal."""
     return TrialState(
         arm=trial.spec.arm,
         seed=trial.spec.seed,

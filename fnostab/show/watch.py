@@ -90,7 +90,7 @@ class _Watched:
         self._jobs = 1
 
     def state(self) -> StudyState:
-        """How the study stands. A trial's own journal is believed before the store, which is told later."""
+        """State of the study. A trial's own journal takes precedence over the store, which is told later."""
         rows = {(t.arm, t.seed): of_record(t) for t in self.records.trials} if self.records else {}
         known = {key: row.outcome for key, row in rows.items() if row.outcome is not None}
         found = self.journals.read(known) if self.journals else {}
@@ -105,7 +105,7 @@ class _Watched:
         return StudyState(title, states, self._jobs, complete=self.journals is not None, trouble=trouble)
 
     def ended(self) -> str | None:
-        """How the study ended, None while it runs."""
+        """End of the study; None while it runs."""
         if self.journals is not None and self.journals.has_jobs():
             return None  # whatever became of the process that submitted them
         if self.records is not None and not (self.records.trouble and self.journals):
@@ -144,7 +144,7 @@ def _attach(experiment: str | None, output: Path, tracking_uri: str | None) -> _
 
 
 def _records_of(store: Store, spec: StudySpec) -> Records | None:
-    """What the store says of a study whose journals are at hand; None if it does not know the study."""
+    """Records in the store of a study whose journals are at hand; None if the store does not know the study."""
     try:
         ids = find_study(store, spec.experiment, spec.hash)
         if ids is None:

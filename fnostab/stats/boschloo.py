@@ -64,7 +64,7 @@ def boschloo_p(control_failed: int, control_n: int, arm_failed: int, arm_n: int)
 
 
 def tables_up_to(critical: float, control_n: int, arm_n: int) -> NDArray[np.int64]:
-    """In how many tables Fisher's p is at most critical, for each count of control's failures: (control_n + 1,).
+    """Number of tables with Fisher's p at most ``critical``, for each count of control's failures: (control_n + 1,).
 
     Those are the tables with the fewest failures of the arm, so that the last is found by bisection. The count
     rises with control's failures, so that every second row is searched between its neighbours, then the rows

@@ -1,4 +1,4 @@
-"""How many seeds a comparison takes: before the study, and after some seeds have been seen.
+"""Number of seeds that a comparison needs: before the study, and after some seeds have been seen.
 
 Failure rates are planned by exact enumeration of both arms' binomials through the rejection region of the test
 that decides, one-sided Boschloo. Power then rises in a saw-tooth with n, so that a search takes the first n
@@ -179,7 +179,7 @@ def predictive_power(control: Rate, arm: Rate, extra: int, alpha: float = 0.05) 
 
 
 def predictive_power_limit(control: Rate, arm: Rate) -> float:
-    """Where predictive power levels off with more seeds: the posterior chance that the arm's rate is lower.
+    """Limit of the predictive power with many seeds: the posterior chance that the arm's rate is lower.
 
     With endless seeds the test finds any true difference, so what remains open is whether there is one.
     Integrated over 4096 equal shares of control's posterior; correct to four digits.

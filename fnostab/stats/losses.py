@@ -59,7 +59,7 @@ class MatchedRatio:
 
 
 def _finite(values: ArrayLike) -> NDArray[np.float64]:
-    """As a float array (n,)."""
+    """Convert losses to a float array (n,) of finite values."""
     array = np.asarray(values, dtype=float)
     if array.ndim != 1:
         raise DecisionError(f"expected values of shape (n,), got {array.shape}")

@@ -68,7 +68,7 @@ def smaller_p(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
 
 @lru_cache(maxsize=256)
 def interval_depth(m: int, n: int, level: float) -> int:
-    """How many of the m n sorted pairwise differences to leave out at each end, plus one.
+    """Rank of the interval's ends among the m n sorted pairwise differences.
 
     The interval from the k-th smallest to the k-th largest difference covers the shift with at least
     ``level`` (Moses; Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, section 4.3).

@@ -29,7 +29,7 @@ STEPS = 1000  # the per-look alpha is a whole multiple of overall / STEPS
 
 @dataclass(frozen=True)
 class SequentialDesign:
-    """What a sequence of looks does at given failure rates.
+    """Error, power and size of a sequence of looks at given failure rates.
 
     Attributes:
         error: type I error over all looks, the largest over the common failure rate.

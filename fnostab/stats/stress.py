@@ -44,7 +44,7 @@ class Crossing:
 
 
 def crossing(values: Sequence[float], failed: Sequence[int], n: Sequence[int], *, level: float = 0.95) -> Crossing:
-    """Where the failure rate reaches one half, with an interval that is exact.
+    """Value at which the failure rate reaches one half, with an exact interval.
 
     The estimate interpolates isotonic rates, linearly in the logarithm of the knob. The interval's ends are values of
     the knob: from the first on, the rate is tested to be below one half (binomial, one-sided, at half of what is
@@ -108,7 +108,7 @@ def paired_fewer_failures_p(differences: Sequence[int]) -> float:
 
 
 def _interpolated(log_x: Floats, rates: Floats) -> float | None:
-    """Where rising ``rates`` reach one half; None if they do not between the first value and the last."""
+    """Value at which rising ``rates`` reach one half; None if that is not between the first and the last."""
     if rates[0] >= 0.5 or rates[-1] < 0.5:
         return None
     after = int(np.argmax(rates >= 0.5))
@@ -117,5 +117,5 @@ def _interpolated(log_x: Floats, rates: Floats) -> float | None:
 
 
 def _leading(holds: Floats) -> int:
-    """How many of the first are true without a break."""
+    """Number of leading true values."""
     return int(np.argmin(np.append(holds, False)))

@@ -48,7 +48,7 @@ class LogRank:
 
 
 def _censored(steps: ArrayLike, failed: ArrayLike) -> Any:
-    """As SciPy's CensoredData, both (trials,)."""
+    """Convert times and failures, both (trials,), to SciPy's CensoredData."""
     times, events = np.asarray(steps, dtype=float), np.asarray(failed, dtype=bool)
     if times.ndim != 1 or times.shape != events.shape:
         raise DecisionError(f"expected steps and failed of one shape (trials,), got {times.shape} and {events.shape}")

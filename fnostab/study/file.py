@@ -21,7 +21,7 @@ PositiveNumber = Annotated[float, Field(gt=0)]
 
 
 class OutcomeSection(Frozen):
-    """What counts as a failure, as a study file says it."""
+    """Section ``outcome`` of a study file: rules of failures."""
 
     baseline: float | None = None
     failed: Bound | None = None
@@ -85,7 +85,7 @@ class StudyFile(BaseModel):
 
     @property
     def folder(self) -> Path:
-        """Where the file is; the working directory for a built-in one."""
+        """Folder of the file; the working directory for a built-in one."""
         return Path(self._source).absolute().parent
 
     @property
@@ -99,11 +99,11 @@ class StudyFile(BaseModel):
 
     @property
     def asked_as(self) -> str:
-        """What `fnostab run` is given for it: the path of a file, or the name of a built-in study."""
+        """Argument of `fnostab run` for the study: the path of a file, or the name of a built-in study."""
         return self.name if self._source == f"{self.name}.yaml" and self.name in built_in_studies() else self._source
 
     def with_defaults(self) -> Self:
-        """The same with what decides where the file leaves that to its task: to judge without one."""
+        """The file with a metric and measures filled in where it leaves them to its task: to be judged without one."""
         return self.model_copy(
             update={"metric": self.metric or Metric(name="val/loss"), "measures": self.measures or {}}
         )
@@ -121,11 +121,11 @@ class StudyFile(BaseModel):
         return self.task or "command"
 
     def line_of(self, place: str) -> str:
-        """Where a dotted place of the file stands, as ``my.yaml, line 7: ``."""
+        """Line of a dotted name in the file, as ``my.yaml, line 7: ``."""
         return f"{_at(self._source, self._lines, place)}: "
 
     def place(self, arm: str, profile: str | None, setting: str) -> str:
-        """Where a setting of an arm stands, as ``my.yaml, line 7: ``; empty if it is in no file."""
+        """Line of an arm's setting in the file, as ``my.yaml, line 7: ``; empty if it is in no file."""
         written = self._written.get(arm, ())
         parts = [f"arms.{each}{part}" for each in written for part in ("", ".grid")]
         for part in (*parts, f"profiles.{profile}", "defaults"):

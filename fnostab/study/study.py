@@ -67,12 +67,12 @@ class Study:
 
     @property
     def metric(self) -> Metric:
-        """What decides, besides failures."""
+        """Metric that decides besides failures."""
         return self.file.metric or self.task.metric
 
     @cached_property
     def config_hashes(self) -> Mapping[str, str]:
-        """By arm, the name of what identifies its trials."""
+        """Hash of each arm's identity."""
         return {arm: digest(self.task.identity(settings)) for arm, settings in self.arms.items()}
 
     @cached_property
@@ -83,7 +83,7 @@ class Study:
 
     @property
     def resources(self) -> Resources:
-        """What a trial takes of a machine, as control does."""
+        """Resources that a trial needs; control stands for all arms."""
         return self.task.resources(self.arms[self.file.control])
 
     @property
@@ -140,7 +140,7 @@ class Study:
         )
 
     def folder(self, output: Path, experiment: str) -> Path:
-        """Where the study's journals are."""
+        """Folder of the study's journals."""
         return output.absolute() / experiment / self.hash
 
     def trials(

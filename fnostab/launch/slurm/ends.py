@@ -1,4 +1,4 @@
-"""How trials ended that could not say so, as Slurm's accounting and the output of their job tell it."""
+"""Find out from Slurm's accounting and the job's output how a trial ended that recorded no outcome."""
 
 import os
 import re

@@ -67,7 +67,7 @@ class SlurmLauncher:
 
     @property
     def leaving(self) -> str:
-        """What becomes of trials when this process is interrupted."""
+        """Say in words what becomes of trials when this process is interrupted."""
         if not self._running:
             return "no job is in the queue"
         return (
@@ -77,7 +77,7 @@ class SlurmLauncher:
 
     @property
     def free(self) -> int:
-        """How many more jobs can be submitted now."""
+        """Number of further jobs that can be submitted now."""
         if not self._running:
             return MOST_IN_ARRAY - len(self._gathered)
         return max(self._jobs - len(self._running) - len(self._gathered), 0)

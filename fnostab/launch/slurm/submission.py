@@ -1,4 +1,4 @@
-"""How a study's jobs are given to Slurm: what sbatch is told, through submitit."""
+"""Submit a study's jobs to Slurm through submitit, with the options for sbatch."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def insist_on_slurm() -> str:
 
 
 def make_executor(cluster: ClusterFile, folder: Path, name: str, at_once: int) -> SlurmExecutor:
-    """What submits jobs that ask for what a cluster file says.
+    """Make the executor that submits jobs with the resources of a cluster file.
 
     Args:
         cluster: the file.
@@ -85,7 +85,7 @@ def make_executor(cluster: ClusterFile, folder: Path, name: str, at_once: int) -
 
 
 def script(executor: SlurmExecutor, jobs: int) -> str:
-    """What sbatch is given for a number of jobs."""
+    """Write the script that sbatch is given for a number of jobs."""
     if jobs > 1:
         executor.parameters["map_count"] = jobs
     return str(executor._make_submission_file_text(executor._submitit_command_str, ""))  # public nowhere

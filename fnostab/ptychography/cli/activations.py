@@ -111,7 +111,7 @@ def _insist_on_networks(study: str) -> None:
 def _at_checkpoint(
     source: str, output: Path, tracking_uri: str | None, console: Console
 ) -> tuple[Arms, Path, tuple[Store, str] | None]:
-    """Of the trial of a checkpoint, which is named by its run, its file, or the trial's folder."""
+    """Measure the network of a checkpoint, named by its run, its file, or the trial's folder."""
     import tempfile
 
     run: tuple[Store, str] | None = None
@@ -160,7 +160,7 @@ def _at_initialisation(
     launcher: str,
     cluster: str | None,
 ) -> tuple[Arms, Path]:
-    """Of the arms of a study, without training, which is done here whatever the launcher."""
+    """Measure the arms of a study without training; this runs here, whatever the launcher."""
     from fnostab.study.study import load_study
 
     overrides = parse_settings((*as_assignments(extra), *settings))
@@ -188,7 +188,7 @@ def _after_training(
     settings: tuple[str, ...],
     **others: Any,
 ) -> tuple[Arms, Path, tuple[Store, str]]:
-    """Of the arms of a study, which is trained where it has not been."""
+    """Measure the arms of a study after training; trials that are missing are trained."""
     _insist_on_networks(study)
     options = RunOptions(
         study=study,

@@ -55,7 +55,7 @@ def _cell(quantity: str, value: float | None) -> str:
 
 
 def drift_table(drifts: Mapping[str, Mapping[str, Drift | None]]) -> Table:
-    """For each arm and moment: by how much the mean changes from block to block, and what that says."""
+    """Table of the mean's change from block to block, and of what it says, for each arm and moment."""
     table = Table(title="Mean against depth", title_justify="left", box=None)
     table.add_column("arm", overflow="fold")
     table.add_column("when", no_wrap=True)

@@ -80,7 +80,7 @@ def run_cure(options: RunOptions, *, decide: bool, sequential: str | None, dry_r
 
 @dataclass
 class _Search:
-    """What has been run so far."""
+    """State of the search: what has been run so far."""
 
     console: Console
     prefix: str

@@ -71,7 +71,7 @@ def command(
 
 
 def _suffix(settings: tuple[str, ...]) -> str:
-    """Of the folder's name: an experiment does not write over the replay of what happened."""
+    """Suffix of the folder's name, so that an experiment does not overwrite the faithful replay."""
     text = ",".join(settings)[:LONGEST_SUFFIX]
     return f"-{re.sub(r'[^A-Za-z0-9=.,_-]', '_', text)}" if text else ""
 
@@ -108,7 +108,7 @@ def _replay(failure: KeptFailure, changed: dict[str, Any], output: Path, console
 
 
 def _data_dir(failure: KeptFailure, output: Path) -> Path:
-    """Where data sets are cached: where the trial had them, if that is on this machine."""
+    """Folder of cached data sets: the trial's own, if it is on this machine."""
     own = Path(failure.trial.shared_dir)
     usable = own.is_absolute() and own.is_dir() and os.access(own, os.W_OK)
     return own if usable else output / "datasets"

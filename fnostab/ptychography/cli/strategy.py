@@ -86,7 +86,7 @@ def run_strategy(options: RunOptions, *, decide: bool, sequential: str | None, d
 
 @dataclass
 class _Chain:
-    """What has been run so far.
+    """State of the chain: what has been run so far.
 
     Attributes:
         prefix: of the experiments' names.
@@ -240,7 +240,7 @@ class _Chain:
         return chapter(self.ran[name], self.decisions.get(name, ()))
 
     def _settings_of(self, name: str) -> tuple[str, ...]:
-        """Those of the command line, but for the depth where the study has its own: Stage B takes twice Stage A's."""
+        """Settings of the command line, without the depth if the study has its own: Stage B takes twice Stage A's."""
         others = tuple(each for each in self.common.settings if not each.startswith(DEPTH))
         if name in ("crash_hunt", PIVOT):
             return others
@@ -250,7 +250,7 @@ class _Chain:
         return self.common.settings
 
     def _arguments(self, name: str | None, settings: Sequence[str], seeds: Sequence[int] = ()) -> list[str]:
-        """Of a command that repeats a study, or the whole chain; with the chain's seeds, or others."""
+        """Arguments of a command that repeats a study or the whole chain, with the chain's seeds or others."""
         seeds, epochs, profile = list(seeds or self.common.seeds), self.common.epochs, self.common.profile
         arguments = ["--profile", profile] if name != "stage_b" else []
         if seeds:
@@ -269,7 +269,7 @@ class _Chain:
 
 
 def _best_of(verdict: Verdict) -> str:
-    """Which arm of a study did best, where it is no Stage A."""
+    """Best arm of a study that is no Stage A."""
     from fnostab.report.verdict import best_arms
 
     return best_arms(verdict)

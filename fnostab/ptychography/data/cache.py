@@ -68,7 +68,7 @@ def _with_probe_digest(config: DataConfig) -> DataConfig:
 
 
 def _identity(config: DataConfig, seed: int) -> dict[str, Any]:
-    """What the numbers of a data set depend on."""
+    """Settings that the numbers of a data set depend on."""
     settings = config.model_dump(mode="json", exclude={"seed", "probe"})
     relevant = {"radius", "curvature_rad"} if config.probe.path is None else {"sha256"}
     probe = config.probe.model_dump(mode="json", include=relevant)

@@ -30,7 +30,7 @@ Seeds = Sequence[Mapping[str, Mapping[str, float]]]  # of each one, by block and
 
 
 def activation_figure(arms: Mapping[str, Mapping[str, Seeds]]) -> Figure:
-    """What every block does against its depth, a quantity a panel.
+    """Draw each quantity of the blocks against depth, one panel each.
 
     A mean that grows from block to block is the drift that y = x + GELU(...) is suspected of; a flat line
     at 0 is none. On a log axis, a straight rise of the spread is a growth by a factor in each block; the mean's

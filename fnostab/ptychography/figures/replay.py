@@ -47,7 +47,7 @@ class ReplayedSteps:
 
 
 def replay_figure(replay: ReplayedSteps) -> Figure:
-    """Where did the failure begin?
+    """Figure of a replay: where did the failure begin?
 
     Above, loss and gradient norm on logarithmic axes; the solid line is the step to look at, the dashed
     one the step at which the trial failed, red crosses on the top edge are values that were not finite.

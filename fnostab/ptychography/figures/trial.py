@@ -23,7 +23,7 @@ LINE_COLOURS = (COLOURS[0], COLOURS[4])  # dark under light: both are seen in gr
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """What `history_figure` draws over one axis.
+    """Curves and marks that `history_figure` draws over one axis.
 
     Attributes:
         ylabel: of the axis.

@@ -149,7 +149,7 @@ def decoder_activation(config: ModelConfig, channels: int) -> OrderedDict[str, n
 
 
 def decoder_stage(config: ModelConfig, in_channels: int, out_channels: int) -> nn.Sequential:
-    """As `conv_gelu_conv`, with the decoder's activation; the convolutions keep their names, "0" and "2"."""
+    """Build `conv_gelu_conv` with the decoder's activation; the convolutions keep their names, "0" and "2"."""
     first, _, second = conv_gelu_conv(in_channels, out_channels)
     return nn.Sequential(OrderedDict([("0", first), *decoder_activation(config, out_channels).items(), ("2", second)]))
 

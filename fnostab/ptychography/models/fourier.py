@@ -55,7 +55,7 @@ class TruncatedFourier(ABC):
 
 
 class MatrixFourier(TruncatedFourier):
-    """By products with truncated Fourier matrices of real numbers, one axis at a time."""
+    """Truncated Fourier transform by products with real matrices, one axis at a time."""
 
     def __init__(self, modes: int, resolution: int) -> None:
         super().__init__(modes, resolution)
@@ -93,7 +93,7 @@ class MatrixFourier(TruncatedFourier):
 
 
 class FFTFourier(TruncatedFourier):
-    """By fast Fourier transforms of whole images, of which the low modes are kept."""
+    """Truncated Fourier transform by FFTs of whole images, of which the low modes are kept."""
 
     def __init__(self, modes: int, resolution: int) -> None:
         super().__init__(modes, resolution)

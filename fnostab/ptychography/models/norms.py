@@ -39,7 +39,7 @@ class GroupNorm2d(nn.GroupNorm):
 
 
 def _group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """With the pixels last: with the channels last torch takes the variance as a difference of two large numbers."""
+    """Group norm with the pixels last: with channels last torch's variance is a difference of two large numbers."""
     B, C, H, W = x.shape
     # Not functional.group_norm, which asks for the layout, and that is refused under torch.func.vmap.
     y, _, _ = torch.native_group_norm(x.to(weight.dtype).contiguous(), weight, bias, B, C, H * W, groups, eps)

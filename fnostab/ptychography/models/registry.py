@@ -1,4 +1,4 @@
-"""From ``model.architecture`` to a network, and the contract that every network keeps.
+"""Build the network of ``model.architecture``; the contract that every network keeps.
 
 A generator is built by a callable that takes a `ModelConfig` and returns an ``nn.Module``, which maps
 measured amplitudes (B, 1, N, N) float32 to object patches (B, 1, N, N) complex64.

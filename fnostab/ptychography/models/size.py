@@ -1,4 +1,4 @@
-"""How large a network is, and how much memory it takes to train it."""
+"""Size of a network, and the memory that its training takes."""
 
 import weakref
 from collections.abc import Callable
@@ -15,7 +15,7 @@ __all__ = ["TrainingSize", "parameter_count", "training_size"]
 
 @dataclass(frozen=True)
 class TrainingSize:
-    """What a network and one of its training steps hold.
+    """Parameters of a network, and bytes that one of its training steps holds.
 
     Attributes:
         parameters: real ones; a complex one counts as two.

@@ -1,4 +1,4 @@
-"""How good a reconstruction is, beside what a constant would score.
+"""Score a reconstruction, beside the score of a constant.
 
 A constant reconstruction is the typical failure, and SSIM can be kind to it: against a phase that is
 zero everywhere it is perfect, and an amplitude SSIM near 0.3 is common. So a reconstruction that

@@ -58,11 +58,11 @@ class CureRow:
 
     @property
     def loss_interval(self) -> Interval | None:
-        """Of the median loss, bootstrap, 95 %."""
+        """Bootstrap 95 % interval of the median loss."""
         return median_interval(self.losses) if len(self.losses) > 1 else None
 
     def cells(self) -> tuple[str, ...]:
-        """As `COLUMNS` name them."""
+        """Cells of the row, in the order of `COLUMNS`."""
         s, interval = self.summary, self.loss_interval
         median = "-" if s.median is None else f"{s.median:.4g}"
         between = "" if interval is None else f" ({interval.low:.4g} to {interval.high:.4g})"
@@ -172,7 +172,7 @@ def claims(stage: Stage, control: str, name: str) -> dict[str, Criterion]:
 
 
 def cure_table(title: str, rows: Sequence[CureRow]) -> Table:
-    """For a terminal: as `COLUMNS`, with less between them, and margins without intervals."""
+    """Table for a terminal: `COLUMNS` closer together, and margins without intervals."""
     table = plain_table(title, ("arm", "failed", "95 %", "half at", "median loss (95 %)", "SSIM", "p"))
     for row in rows:
         s, interval = row.summary, row.loss_interval

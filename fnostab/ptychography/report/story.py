@@ -113,7 +113,7 @@ class Story:
 
     @property
     def pictures(self) -> list[Picture]:
-        """All of them, in the order in which they are shown."""
+        """All pictures, in the order in which they are shown."""
         return [chapter.rates for chapter in self.chapters]
 
 

@@ -1,1 +1,1 @@
-"""How a network learns, from a trial's configuration to its outcome."""
+"""Training of a network, from a trial's configuration to its outcome."""

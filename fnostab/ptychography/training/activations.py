@@ -29,7 +29,7 @@ BlockStates = Mapping[str, Mapping[str, float]]
 
 
 def at_initialisation(spec: TrialSpec) -> BlockStates:
-    """Of the trial's network with its first weights.
+    """Measure the trial's network with its initial weights.
 
     Raises:
         FnostabError: the data set or the network can't be made.
@@ -39,7 +39,7 @@ def at_initialisation(spec: TrialSpec) -> BlockStates:
 
 
 def at_checkpoint(path: Path, data_dir: Path) -> tuple[TrialSpec, BlockStates]:
-    """Of the network in a checkpoint, and the trial that it is from.
+    """Measure the network of a checkpoint; return also the trial that it is from.
 
     Args:
         path: of a file that `fnostab.ptychography.training.checkpoint.BestCheckpoint` wrote.
@@ -54,7 +54,7 @@ def at_checkpoint(path: Path, data_dir: Path) -> tuple[TrialSpec, BlockStates]:
 
 
 def recorded_last(directory: Path) -> BlockStates:
-    """Of a trial's network at its last validation, from its journal; empty if it never came to one."""
+    """Read the blocks' state at a trial's last validation from its journal; empty if there was none."""
     last: Mapping[str, float] = {}
     for record, _ in read_journal(directory / FILE_NAME):
         if isinstance(record, Point) and any(name.startswith(names.ACTIVATION_MEAN) for name in record.values):

@@ -50,7 +50,7 @@ def mark_units_(module: nn.Module, exempt: str = "") -> None:
 
 
 def make_clipper(algorithm: str, value: float) -> Callable[[Parameters], Tensor]:
-    """What clips the gradients of a training's parameters and returns the clipped share.
+    """Make the function that clips the gradients of parameters and returns the clipped share.
 
     A `ZClip`, which remembers earlier steps, or `clip_gradients_` with these settings, which does not.
 

@@ -56,7 +56,7 @@ def parameter_groups(network: nn.Module, config: TrialConfig) -> list[dict[str, 
 
 
 def _widths(network: nn.Module) -> dict[nn.Parameter, int]:
-    """Of every parameter how many channels one output reads through it; 1 for biases, gains and what has one axis."""
+    """Number of channels that one output reads through each parameter; 1 for biases, gains and other vectors."""
     widths: dict[nn.Parameter, int] = {}
     for path, layer in network.named_modules():
         for name, parameter in layer.named_parameters(recurse=False):

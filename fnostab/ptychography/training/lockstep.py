@@ -28,7 +28,7 @@ __all__ = ["Lockstep", "Seat", "insist_on_lockstep"]
 
 @dataclass(frozen=True)
 class _Mode:
-    """How a forward pass is to be made: requests of equal mode can be made together."""
+    """Mode of a forward pass; requests of equal mode can be joined."""
 
     shape: torch.Size
     grad: bool
@@ -39,7 +39,7 @@ class _Mode:
 
     @classmethod
     def here(cls, amplitudes: Tensor, generator: nn.Module) -> "_Mode":
-        """As a forward pass of ``generator`` would be made by this thread now."""
+        """Mode in which this thread would make a forward pass of ``generator`` now."""
         device = amplitudes.device.type
         return cls(
             amplitudes.shape,
@@ -72,7 +72,7 @@ class _Request:
 
 
 class Lockstep:
-    """Where trainings meet.
+    """Meeting point of trainings that run in lockstep.
 
     Args:
         size: how many there are. Nothing is computed before each has asked for something, or has left.
@@ -190,7 +190,7 @@ class Seat:
                 parameter.data = parameter.data.clone()  # else it would hold the weights of all
 
     def forward(self, amplitudes: Tensor) -> Tensor:
-        """What the network makes of ``amplitudes``, as `torch.nn.Module.__call__` gives it.
+        """Output of the network for ``amplitudes``, as from `torch.nn.Module.__call__`.
 
         With gradients on, ask for `backward` once the loss's own backward pass has come to these patches.
         """
@@ -199,7 +199,7 @@ class Seat:
         return self._patches
 
     def backward(self) -> None:
-        """From the gradient of the patches to those of the network's parameters."""
+        """Compute the parameters' gradients from the gradient of the patches."""
         assert self.latest is not None
         assert self._patches is not None
         gradient = self._patches.grad

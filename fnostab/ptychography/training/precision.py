@@ -14,7 +14,7 @@ __all__ = ["convolutions_in", "tf32_only_if"]
 
 
 def convolutions_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """For the forward pass of a network: under ``bfloat16`` its convolutions round what they take and give."""
+    """Context of a network's forward pass: under ``bfloat16`` its convolutions round their inputs and outputs."""
     if precision != "bfloat16" or device.type == "meta":  # there only sizes are counted
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
@@ -22,7 +22,7 @@ def convolutions_in(precision: str, device: torch.device) -> AbstractContextMana
 
 @contextmanager
 def tf32_only_if(precision: str, device: torch.device) -> Iterator[None]:
-    """For a whole training: convolutions on a GPU use TF32 if that is asked for. Torch would use it by default.
+    """Context of a whole training: convolutions on a GPU use TF32 only if asked for (torch's default is to use it).
 
     Raises:
         LaunchError: TF32 is asked for on a device that has none.

@@ -1,4 +1,4 @@
-"""From predicted patches to whole objects, beside the truth."""
+"""Reconstruct whole objects from predicted patches, beside the truth."""
 
 import numpy as np
 import torch

@@ -57,7 +57,7 @@ class Culprit(NamedTuple):
 
 @dataclass(frozen=True)
 class Replay:
-    """What came of it.
+    """Result of a replay.
 
     Attributes:
         failure: that was replayed.
@@ -156,7 +156,7 @@ def _changed(config: TrialConfig, settings: Mapping[str, Any]) -> TrialConfig:
 
 @contextmanager
 def _threads(number: Any, device: torch.device) -> Iterator[None]:
-    """As many as the trial had: sums on the CPU depend on it in their last bits."""
+    """Context with the trial's number of threads, on which the last bits of sums on the CPU depend."""
     before = torch.get_num_threads()
     if isinstance(number, int) and number > 0 and device.type == "cpu":
         torch.set_num_threads(number)
@@ -223,7 +223,7 @@ def _same(one: float, other: float) -> bool:
 
 
 def _outcome(failure: KeptFailure, monitor: StabilityMonitor) -> Outcome | None:
-    """What the replay came to; a rule about all of a training is judged only where all of it was seen."""
+    """Outcome of the replay; a rule about a whole training is judged only if all of it was seen."""
     validations = monitor.validations
     if monitor.first_nonfinite_step is not None or not all(math.isfinite(v.loss) for v in validations):
         return Outcome.NONFINITE

@@ -61,12 +61,12 @@ def replay_record(replay: Replay) -> dict[str, Any]:
 
 
 def replayed_steps(replay: Replay) -> ReplayedSteps:
-    """What `fnostab.figures.replay_figure` draws."""
+    """Numbers that `replay_figure` draws."""
     steps = sorted(replay.losses)
     names = list(dict.fromkeys(name for step in steps for name in replay.modules.get(step, {})))
 
     def table(attribute: str) -> NDArray[np.float64]:
-        """Of every module at every step, (modules, steps); NaN where there is none."""
+        """Table of one quantity of every module at every step, (modules, steps); NaN where there is none."""
         rows = [[getattr(replay.modules.get(step, {}).get(name), attribute, None) for step in steps] for name in names]
         return np.array(rows, dtype=np.float64).reshape(len(names), len(steps))
 

@@ -124,5 +124,5 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def watched_blocks(generator: nn.Module) -> Mapping[str, nn.Module]:
-    """What to watch the activations of: residual blocks, or the parts of a network of the user's own."""
+    """Choose the blocks to watch: residual blocks, or the parts of a user's own network."""
     return residual_blocks(generator) or dict(generator.named_children())

@@ -24,7 +24,7 @@ SPIKE = "spike"
 
 @dataclass(frozen=True)
 class History:
-    """What `fnostab.figures.history_figure` draws of a trial.
+    """Curves of a trial that `history_figure` draws.
 
     Attributes:
         panels: by the name of their file: "loss" with validations, "grad_norm" with spikes.

@@ -54,7 +54,7 @@ class ZClip:
             return stands_out.float()
 
     def state_dict(self) -> dict[str, Any]:
-        """What it remembers; tensors are not copied."""
+        """State as a dict; tensors are not copied."""
         return {"count": self._count, "mean": self._mean, "variance": self._variance}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

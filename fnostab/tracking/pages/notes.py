@@ -98,7 +98,7 @@ def withdraw_note(client: MlflowClient, run_id: str) -> None:
 def trial_note(
     run: Any, outcome: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]], control: str, artifacts: Iterable[str]
 ) -> str:
-    """Of a trial that has ended.
+    """Write the note of a trial that has ended.
 
     Args:
         run: of MLflow, with its tags and params.
@@ -121,7 +121,7 @@ def trial_note(
 
 
 def study_note(spec: StudySpec, experiment: str, outcomes: Mapping[str, Counter[str]], verdict: Any = None) -> str:
-    """Of a study that has ended.
+    """Write the note of a study that has ended.
 
     Args:
         spec: of the study. Its description is Markdown of its author's.
@@ -164,7 +164,7 @@ def _what_happened(outcome: Mapping[str, Any]) -> list[str]:
 
 
 def _what_it_is(arm: str | None, arms: Mapping[str, Mapping[str, Any]], control: str) -> list[str]:
-    """How the arm differs from control."""
+    """Difference of the arm from control."""
     if arm is None or arm not in arms or control not in arms:
         return []
     if arm == control:

@@ -36,7 +36,7 @@ class JudgedStudies(BaseModel):
 
 
 class VerdictRecord(BaseModel):
-    """What a later study needs of a verdict: a part of its ``verdict.json``, and the run that holds it."""
+    """Facts of a verdict that a later study needs: a part of its ``verdict.json``, and the run that holds it."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 

@@ -68,7 +68,7 @@ _PAGE = {
 
 @dataclass(frozen=True)
 class _NewestStudy:
-    """Of the newest study: what stands for the words in braces of filters and charts."""
+    """Names in the newest study that replace the words in braces in filters and charts."""
 
     control: str = "control"
     hash: str = ""
@@ -77,7 +77,7 @@ class _NewestStudy:
 
 @dataclass(frozen=True)
 class InstalledViews:
-    """What `install_views` found and did.
+    """Result of `install_views`.
 
     Attributes:
         there: names of the views that the experiment has now.
@@ -209,7 +209,7 @@ def _charts(name: str, view: Mapping[str, Any], words: Mapping[str, Sequence[str
 
 
 def _uuid(*parts: str) -> str:
-    """The same for the same parts, so that the same view is the same text."""
+    """UUID made from the parts, so that the same view is the same text."""
     return str(uuid5(NAMESPACE_URL, "/".join(("fnostab", *parts))))
 
 

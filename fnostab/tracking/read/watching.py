@@ -100,7 +100,7 @@ class StudyWatch:
         return list(self._trials.values())
 
     def ended(self) -> str | None:
-        """How the study ended: MLflow's word for it, or "gone" if its process died; None while it runs.
+        """End of the study: MLflow's status, or "gone" if its process died; None while it runs.
 
         Raises:
             TrackingError: the store does not answer.

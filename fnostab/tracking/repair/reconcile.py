@@ -51,7 +51,7 @@ class ClosedRun:
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """What `reconcile` did.
+    """Result of `reconcile`.
 
     Attributes:
         closed: runs, in the order in which they were closed.
@@ -112,7 +112,7 @@ def reconcile(store: Store, output: str | Path, experiment: str | None = None) -
 
 
 class _Folders:
-    """Where journals may be."""
+    """Folders in which journals may be."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self._roots = roots
@@ -207,7 +207,7 @@ def _gone(owner: str | None) -> str:
 
 
 def _last_sign_of_study(store: Store, study: Any) -> int:
-    """When a study's launcher was last heard of: what its trials say, Unix milliseconds."""
+    """Time of the newest record of a study's trials, a sign of its launcher, Unix milliseconds."""
     tags, experiment = study.data.tags, study.info.experiment_id
     same = f"tags.`{names.STUDY_HASH}` = '{tags.get(names.STUDY_HASH)}' AND tags.`{names.KIND}` = '{names.KIND_TRIAL}'"
     signs: list[int] = [study.info.start_time, study.info.end_time or 0]
@@ -222,7 +222,7 @@ def _last_sign_of_study(store: Store, study: Any) -> int:
 
 
 def _running(store: Store, experiments: Sequence[str], which: str) -> list[Any]:
-    """All of them before the first is closed: closing one would shift the pages."""
+    """List all running runs before the first is closed: closing one would shift the pages."""
     if not experiments:
         return []
     with reported(store):

@@ -22,7 +22,7 @@ LOCK_TIMEOUT_S = 30
 
 @dataclass(frozen=True)
 class SyncReport:
-    """What `sync` did.
+    """Result of `sync`.
 
     Attributes:
         trials: that are up to date now.

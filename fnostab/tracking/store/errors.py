@@ -42,7 +42,7 @@ def is_refusal(error: Exception) -> bool:
 
 
 def describe(error: Exception, uri: str) -> str:
-    """What went wrong with the store at ``uri``, in one line and without its password."""
+    """Describe an error of the store at ``uri`` in one line, without its password."""
     address = masked(uri)
     text = _AUTOFLUSH.sub("", str(error))
     first_line = masked(next(iter(text.splitlines()), "") or type(error).__name__)[:LONGEST_MESSAGE]

@@ -45,7 +45,7 @@ def served_version(store: Store) -> str:
 
 
 def clock_offset_s(store: Store) -> float | None:
-    """By how much the store's clock is ahead of this machine's, to about a second; None where that can't be told.
+    """Seconds that the store's clock is ahead of this machine's, to about one; None if unknown.
 
     Raises:
         TrackingError: the store does not answer, or a server does not say its time.
@@ -68,7 +68,7 @@ def clock_offset_s(store: Store) -> float | None:
 
 
 def points_per_s(store: Store) -> float:
-    """How many points the store takes in a second from one writer; the scratch run is deleted again.
+    """Measure the points per second that the store takes from one writer; the scratch run is deleted again.
 
     Raises:
         TrackingError: it takes none.

@@ -1,4 +1,4 @@
-"""Who may use a tracking server: MLflow's basic authentication, and files that only their owner may read."""
+"""Passwords of a tracking server: MLflow's basic authentication, and files that only their owner may read."""
 
 import contextlib
 import importlib.util
@@ -69,7 +69,7 @@ def check_extra() -> None:
 
 
 def auth_config(folder: Path) -> Path:
-    """Of MLflow's basic authentication: users may add to each other's experiments, but not delete them."""
+    """Settings of MLflow's basic authentication: users may add to each other's experiments, but not delete them."""
     path = private(folder, "auth.ini")
     users = str(private(folder, "auth.db")).replace("%", "%%")
     path.write_text(
@@ -83,7 +83,7 @@ def auth_config(folder: Path) -> Path:
 
 
 def secret_key(folder: Path) -> str:
-    """What signs the pages' forms: the same at every start."""
+    """Key that signs the pages' forms: the same at every start."""
     path = private(folder, "secret.key")
     if not path.read_text().strip():
         path.write_text(secrets.token_hex(32) + "\n")

@@ -128,7 +128,7 @@ class Follower:
             run.end(event)
 
     def _offset(self, run: TrialRun) -> int:
-        """How far this store has the journal; from the start if its run was lost and made anew."""
+        """Offset up to which this store has the journal; 0 if its run was lost and made anew."""
         if self._unsaved is not None and self._unsaved[0] == run.id:
             return self._unsaved[1]
         offset = _trusted_offset(self._read_progress().get(self._store.address), run.id)
@@ -160,7 +160,7 @@ class Follower:
 
 
 def _trusted_offset(kept: Any, run_id: str) -> int:
-    """Of what was kept for one store; 0 where it is for another run, or was damaged: nothing may be left out."""
+    """Kept offset for one store; 0 if it is of another run or damaged, so that nothing is left out."""
     if not isinstance(kept, dict) or kept.get("run_id") != run_id:
         return 0
     offset = kept.get("offset")

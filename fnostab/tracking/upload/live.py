@@ -42,7 +42,7 @@ DRAIN_TIMEOUT_S = 30
 
 
 class LiveSink:
-    """What `live_sink` gives: a `Sink` that also remembers the outcome that was announced."""
+    """Sink of `live_sink`, which also remembers the outcome that was announced."""
 
     def __init__(self, journal: Journal) -> None:
         self.directory = journal.directory

@@ -144,7 +144,7 @@ class TrialRun:
 
 
 def last_sign_ms(run: Any) -> int:
-    """When a run's trial was last heard of: the time of its newest metric, or of its start (Unix milliseconds).
+    """Time of the newest metric of a run's trial, or of its start (Unix milliseconds).
 
     It is in what `search_runs` gives, so that no history need be read.
     """

@@ -37,7 +37,7 @@ class Uploader:
 
     @property
     def trouble(self) -> str | None:
-        """What went wrong in the last round, in one line; None if all is sent."""
+        """Error of the last round in one line; None if all was sent."""
         return next(iter(self._troubles.values()), None)
 
     def follow(self, trial_directory: str | Path) -> None:
