@@ -2,13 +2,15 @@
 
 import importlib
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from fnostab.errors import ConfigError
 from fnostab.record.journal import Sink
 
-__all__ = ["JOURNAL_VARIABLE", "last_steps", "session_sink"]
+__all__ = ["JOURNAL_VARIABLE", "SinkWriter", "last_steps", "session_sink"]
 
 JOURNAL_VARIABLE = "FNOSTAB_JOURNAL"
 
@@ -42,3 +44,35 @@ class _LastSteps:
 
 
 last_steps = _LastSteps()
+
+
+class SinkWriter:
+    """Writes one fit into a sink, if there is one and this process is the one that writes.
+
+    Attributes:
+        writes: whether it does.
+    """
+
+    def __init__(self, sink: Sink | None) -> None:
+        self.writes = True
+        self._sink = sink
+
+    def record(self, step: int, values: Mapping[str, float]) -> None:
+        """As `Sink.record`."""
+        if self._sink is not None and self.writes:
+            self._sink.record(step, values)
+            last_steps.note(self._sink, step)
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        """As `Sink.event`."""
+        if self._sink is not None and self.writes:
+            self._sink.event(name, payload)
+
+    def refuse_second_fit(self, steps: int) -> None:
+        """Raise a `ConfigError`, and write no more, if the sink holds the step at which this fit goes on."""
+        last = last_steps.of(self._sink)
+        if steps <= last:
+            self.writes = False
+            raise ConfigError(
+                f"the sink holds steps 0 to {last} of another fit already: give each fit a sink of its own"
+            )

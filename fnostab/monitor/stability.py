@@ -11,30 +11,30 @@ gradient never reaches the weights (`nonfinite_guard`).
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fnostab.errors import ConfigError
 from fnostab.monitor.curve import Curve
 from fnostab.monitor.exceptions import is_anomaly, one_line, outcome_of
+from fnostab.monitor.logged import is_finite, logged_numbers, one_number, spellings
 from fnostab.monitor.nonfinite_guard import RunningStatistics, describe_guard
-from fnostab.monitor.optimizer_watch import OptimizerWatch, loss_scaler
+from fnostab.monitor.observed import Observed, tags_of
+from fnostab.monitor.optimizer_watch import OptimizerWatch
 from fnostab.monitor.processes import SharedResult, agreed, refuse_sharded
 from fnostab.monitor.schedule import scheduled_steps
-from fnostab.monitor.sinks import last_steps, session_sink
+from fnostab.monitor.sinks import SinkWriter, last_steps, session_sink
 from fnostab.monitor.steps import Step, read_steps
 from fnostab.record import names
 from fnostab.record.journal import Sink
 from fnostab.record.outcome_rules import OutcomeRules, Validation
-from fnostab.record.outcomes import Judgement, Outcome, ends_early, judge
+from fnostab.record.outcomes import Judgement, Outcome
 
 __all__ = ["StabilityMonitor"]
 
@@ -112,16 +112,13 @@ class StabilityMonitor(Callback):
         """No state of an earlier fit is left."""
         self._outcome = Outcome.RUNNING
         self._judgement: Judgement | None = None
-        self.judgements: tuple[Judgement, ...] = ()
         self.guard = ""
-        self.validations: list[Validation] = []
-        self.curves: list[Curve] = []
+        self._seen = Observed(self.rules, self.baseline, self.val_loss_name)
+        self._writer = SinkWriter(self.sink)
         self._watches: list[OptimizerWatch] = []
         self._statistics: RunningStatistics | None = None
-        self._epochs: list[Validation] = []
         self._kept: Mapping[str, Any] | None = None  # from a checkpoint
         self._scheduled = math.inf
-        self._writes = True
         self._going_backward: Tensor | None = None
         self._fingerprints: list[list[tuple[int, int]]] = []
 
@@ -140,12 +137,24 @@ class StabilityMonitor(Callback):
 
     @property
     def first_nonfinite_step(self) -> int | None:
-        failed = self._first_failed()
+        failed = self._seen.first_failed
         return self._told()[2] if failed is None else failed.first_nonfinite_step
 
     @property
     def steps_read(self) -> int:
-        return max((curve.steps for curve in self.curves), default=0)
+        return self._seen.steps
+
+    @property
+    def curves(self) -> Sequence[Curve]:
+        return self._seen.curves
+
+    @property
+    def validations(self) -> Sequence[Validation]:
+        return self._seen.validations
+
+    @property
+    def judgements(self) -> tuple[Judgement, ...]:
+        return self._seen.judgements
 
     @property
     def nan_events(self) -> int:
@@ -165,21 +174,17 @@ class StabilityMonitor(Callback):
             return self._outcome, self._judgement, None
         return self._shared.read() or (self._outcome, self._judgement, None)
 
-    def _first_failed(self) -> Curve | None:
-        failed = [curve for curve in self.curves if curve.first_nonfinite_step is not None]
-        return min(failed, key=lambda curve: curve.failure_place, default=None)
-
     # The hooks, in the order in which Lightning calls them
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
         refuse_sharded(trainer)
-        self._forget()
-        self._shared.clear()
-        self._writes = trainer.is_global_zero
         if self.sink is None:
             self.sink = session_sink()
+        self._forget()
+        self._shared.clear()
+        self._writer.writes = trainer.is_global_zero
         _put_before_those_that_clip(self, trainer)
 
     def on_load_checkpoint(
@@ -195,13 +200,14 @@ class StabilityMonitor(Callback):
         places = itertools.count()
         self._watches = [OptimizerWatch(trainer, pl_module, each, self._statistics, places) for each in optimizers]
         self._make_curves(len(optimizers), pl_module)
-        self._restore(trainer)
-        self._refuse_second_fit()
+        self._seen.restore(self._kept, trainer.global_step)
+        self._kept = None
+        self._writer.refuse_second_fit(self.steps_read)
         self.guard = " ".join(sorted({describe_guard(optimizer) for optimizer in optimizers}))
         scheduled = (
             int(self._scheduled) if math.isfinite(self._scheduled) and pl_module.automatic_optimization else None
         )
-        self._event(names.STARTED_EVENT, {"scheduled_steps": scheduled, "guard": self.guard})
+        self._writer.event(names.STARTED_EVENT, {"scheduled_steps": scheduled, "guard": self.guard})
         for watch in self._watches:
             watch.attach()
 
@@ -216,7 +222,7 @@ class StabilityMonitor(Callback):
     def on_before_backward(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
     ) -> None:
-        self._going_backward = _one_number(loss, trainer)
+        self._going_backward = one_number(loss, trainer)
         for watch in self._watches:
             watch.start_backward()
         if len(self._watches) > 1:
@@ -247,22 +253,19 @@ class StabilityMonitor(Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._read_block(trainer)
-        logged = _numbers(trainer.callback_metrics)
-        name = next((name for name in _spellings(self.val_loss_name) if name in logged), None)
+        logged = logged_numbers(trainer.callback_metrics)
+        name = next((name for name in spellings(self.val_loss_name) if name in logged), None)
         if name is not None:
-            step = max(self.steps_read - 1, 0)
-            measures = {measure: logged[measure] for measure in self._measures() if measure in logged}
-            self.validations.append(Validation(step, logged[name], measures))
+            self._seen.validate(logged[name], logged)
             points = {name: value for name, value in logged.items() if name.startswith(names.VAL_PREFIX)}
             recorded = name if name.startswith(names.VAL_PREFIX) else f"{names.VAL_PREFIX}{name}"
-            self._record(step, {**points, recorded: logged[name]})
+            step = self.validations[-1].step
+            self._writer.record(step, {**points, recorded: logged[name]})
         self._end_early(trainer, judged=name is not None)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._read_block(trainer)
-        means = [curve.epoch_loss() for curve in self.curves]
-        if means and means[0] is not None:
-            self._epochs.append(Validation(self.curves[0].steps - 1, means[0]))
+        self._seen.end_epoch()
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._detach()
@@ -284,35 +287,31 @@ class StabilityMonitor(Callback):
             self._flush()
         with suppress(RuntimeError):
             self._note_step_under_way(exception)
-        seen = self._judge(max(self.steps_read - 1, 0))
+        seen = self._seen.judge(max(self.steps_read - 1, 0))
         self._outcome = outcome_of(exception)
         tags = {names.OUTCOME: str(self._outcome)}
         if seen.outcome is Outcome.NONFINITE:  # what was seen wins over what ended the process
             self._outcome, self._judgement = seen.outcome, replace(seen, rules_held=(Outcome.NONFINITE,), not_judged=())
-            tags = _tags(self._judgement)
+            tags = tags_of(self._judgement)
         self._share()
         if self.curves or last_steps.of(self.sink) < 0:  # else it holds an earlier fit
-            self._event(names.TAGS_EVENT, tags | {names.REASON: one_line(exception)})
+            self._writer.event(names.TAGS_EVENT, tags | {names.REASON: one_line(exception)})
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         if stage != "fit" or self._outcome is not Outcome.RUNNING:
             return
         # There was nothing to train: no steps were asked for, or the checkpoint is of the end
         self._make_curves(len((self._kept or {}).get("curves", ())), pl_module)
-        self._restore(trainer)
+        self._seen.restore(self._kept, trainer.global_step)
+        self._kept = None
         self._conclude(max(self.steps_read - 1, 0))
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._flush()
-        kept = {
-            "curves": [curve.state_dict() for curve in self.curves],
-            "validations": [astuple(v) for v in self.validations],
-            "epochs": [astuple(v) for v in self._epochs],
-        }
         # By place: Lightning's own way takes only one callback of a kind
-        checkpoint.setdefault(CHECKPOINT_KEY, {})[self._place(trainer)] = kept
+        checkpoint.setdefault(CHECKPOINT_KEY, {})[self._place(trainer)] = self._seen.state_dict()
 
     def _place(self, trainer: lightning.Trainer) -> int:
         return [c for c in trainer.callbacks if isinstance(c, StabilityMonitor)].index(self)
@@ -322,29 +321,8 @@ class StabilityMonitor(Callback):
         if math.isfinite(self._scheduled):
             window = max(1, math.ceil(self._scheduled / names.WINDOWS))
         parameter_names = {id(p): name for name, p in pl_module.named_parameters()}
-        self.curves = [
-            Curve(i, self._record, self._curve_event, parameter_names, window, self.layer_norms_every) for i in range(n)
-        ]
-
-    def _restore(self, trainer: lightning.Trainer) -> None:
-        kept = self._kept
-        if kept is not None and len(kept.get("curves", ())) == len(self.curves):
-            for curve, state in zip(self.curves, kept["curves"], strict=True):
-                curve.load_state_dict(state)
-            self.validations = [Validation(*v) for v in kept["validations"]]
-            self._epochs = [Validation(*v) for v in kept["epochs"]]
-        else:  # a checkpoint from before there was a monitor, or none
-            for curve in self.curves:
-                curve.go_on_at(trainer.global_step // len(self.curves))
-        self._kept = None
-
-    def _refuse_second_fit(self) -> None:
-        last = last_steps.of(self.sink)
-        if self.steps_read <= last:
-            self._writes = False
-            raise ConfigError(
-                f"the sink holds steps 0 to {last} of another fit already: give each fit a sink of its own"
-            )
+        told = (self._writer.record, self._curve_event, parameter_names, window, self.layer_norms_every)
+        self._seen.curves = [Curve(i, *told) for i in range(n)]
 
     def _detach(self) -> None:
         for watch in self._watches:
@@ -375,96 +353,44 @@ class StabilityMonitor(Callback):
             return
         about = {"epoch": self._watches[0].epoch, "batch": self._watches[0].batch}
         for curve, watch in zip(self.curves, self._watches, strict=True):
-            if not _finite(watch.loss_under_way()) and curve.first_nonfinite_step is None:
+            if not is_finite(watch.loss_under_way()) and curve.first_nonfinite_step is None:
                 curve.take_failure("loss", about)
-        if self._first_failed() is None and not _finite(self._going_backward):
+        if self._seen.first_failed is None and not is_finite(self._going_backward):
             self.curves[0].take_failure("loss", about)
-        if self._first_failed() is None and is_anomaly(exception):
+        if self._seen.first_failed is None and is_anomaly(exception):
             self.curves[0].take_failure("gradient", about | {"anomaly": one_line(exception)})
 
     def _end_early(self, trainer: lightning.Trainer, *, judged: bool) -> None:
         ends = False
         if judged and self.after_failure == "stop":
-            ends = not math.isfinite(self.validations[-1].loss)
-            if self.steps_read > max(self.warmup_steps, self._scheduled / 4):
-                ends |= ends_early(self.validations, self.rules)
+            ends = self._seen.certain_failure(max(self.warmup_steps, self._scheduled / 4))
         trainer.should_stop |= agreed(trainer, ends)
 
-    def _measures(self) -> tuple[str, ...]:
-        return (*self.rules.collapsed, *self.rules.meaningless)
-
-    def _judge(self, last_scheduled_step: int) -> Judgement:
-        self.judgements = tuple(self._judge_one(curve, last_scheduled_step) for curve in self.curves)
-        failed = self._first_failed()
-        if not self.curves:
-            return self._judge_one(None, last_scheduled_step)
-        return self.judgements[0 if failed is None else failed.index]
-
-    def _judge_one(self, curve: Curve | None, last_scheduled_step: int) -> Judgement:
-        validations = self.validations or self._epochs
-        judgement = judge(
-            validations,
-            first_nonfinite_step=None if curve is None else curve.first_nonfinite_step,
-            last_step=last_scheduled_step,
-            baseline=self.baseline if self.validations else None,
-            rules=self.rules,
-            training=[] if curve is None else curve.losses,
-        )
-        if not self.validations and len(validations) >= 2:
-            note = f"exploded: on the training loss of each epoch, no {self.val_loss_name!r} was logged"
-            judgement = replace(judgement, not_judged=(*judgement.not_judged, note))
-        return judgement
-
     def _conclude(self, last_scheduled_step: int) -> None:
-        judgement = self._judge(last_scheduled_step)
+        judgement = self._seen.judge(last_scheduled_step)
         if judgement.outcome is not Outcome.NONFINITE and not any(curve.observed for curve in self.curves):
             self._outcome = Outcome.INFRA_ERROR
-            self._event(names.TAGS_EVENT, {names.OUTCOME: str(self._outcome), names.REASON: NOTHING_SEEN})
+            self._writer.event(names.TAGS_EVENT, {names.OUTCOME: str(self._outcome), names.REASON: NOTHING_SEEN})
         else:
             self._judgement, self._outcome = judgement, judgement.outcome
-            self._record(max(self.steps_read - 1, 0), self.summary())
-            self._event(names.TAGS_EVENT, _tags(judgement))
+            self._writer.record(max(self.steps_read - 1, 0), self.summary())
+            self._writer.event(names.TAGS_EVENT, tags_of(judgement))
         self._share()
-
-    def _share(self) -> None:
-        if self._writes:
-            self._shared.write(self._outcome, self._judgement, self.first_nonfinite_step)
 
     def summary(self) -> dict[str, float]:
         """One number each of the whole training, under the names of `fnostab.record.names`; finite ones only."""
-        last_step = max(self.steps_read - 1, 0)
-        losses = [v.loss for v in self.validations]
-        values = {curve.name(name): value for curve in self.curves for name, value in curve.summary().items()}
-        values[names.TIME_TO_FAILURE] = last_step if self.failure_step is None else self.failure_step
-        values[names.VAL_LOSS_BEST] = min((loss for loss in losses if math.isfinite(loss)), default=math.nan)
-        values[names.VAL_LOSS_LAST] = losses[-1] if losses else math.nan
-        return {name: float(value) for name, value in values.items() if math.isfinite(value)}
-
-    def _record(self, step: int, values: Mapping[str, float]) -> None:
-        if self.sink is not None and self._writes:
-            self.sink.record(step, values)
-            last_steps.note(self.sink, step)
-
-    def _event(self, name: str, payload: Mapping[str, Any]) -> None:
-        if self.sink is not None and self._writes:
-            self.sink.event(name, payload)
+        return self._seen.summary(self.failure_step)
 
     def _curve_event(self, name: str, payload: Mapping[str, Any]) -> None:
-        self._event(name, payload)
+        self._writer.event(name, payload)
         if name == names.NONFINITE_EVENT and sum(c.first_nonfinite_step is not None for c in self.curves) == 1:
-            self._event(
-                names.TAGS_EVENT, {names.OUTCOME: str(Outcome.NONFINITE), names.FAILURE_STEP: str(payload["step"])}
-            )  # at once: the process may die of it
+            # at once: the process may die of it
+            tags = {names.OUTCOME: str(Outcome.NONFINITE), names.FAILURE_STEP: str(payload["step"])}
+            self._writer.event(names.TAGS_EVENT, tags)
 
-
-def _one_number(loss: Tensor, trainer: lightning.Trainer) -> Tensor | None:
-    """A loss in float32 or more and without a scaler's factor; None if it is no single number."""
-    if loss.numel() != 1:
-        return None
-    loss = loss.detach().reshape(())
-    loss = loss.float() if loss.dtype in (torch.float16, torch.bfloat16) else loss
-    scaler = loss_scaler(trainer)
-    return loss if scaler is None or scaler._scale is None else loss / scaler._scale.to(loss)
+    def _share(self) -> None:
+        if self._writer.writes:
+            self._shared.write(self._outcome, self._judgement, self.first_nonfinite_step)
 
 
 def _put_before_those_that_clip(monitor: StabilityMonitor, trainer: lightning.Trainer) -> None:
@@ -475,35 +401,3 @@ def _put_before_those_that_clip(monitor: StabilityMonitor, trainer: lightning.Tr
             callbacks.remove(monitor)
             callbacks.insert(place, monitor)
             return
-
-
-def _finite(loss: Tensor | None) -> bool:
-    return loss is None or math.isfinite(float(loss))
-
-
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Those of what was logged that are single numbers."""
-    numbers = {}
-    for name, value in metrics.items():
-        with suppress(TypeError, ValueError, RuntimeError):
-            numbers[name] = float(value)
-    return numbers
-
-
-def _spellings(name: str) -> tuple[str, ...]:
-    """``val/loss`` and ``val_loss`` are the same."""
-    for one, other in (("val/", "val_"), ("val_", "val/")):
-        if name.startswith(one):
-            return name, other + name.removeprefix(one)
-    return (name,)
-
-
-def _tags(judgement: Judgement) -> dict[str, str]:
-    tags = {
-        names.OUTCOME: str(judgement.outcome),
-        names.RULES_HELD: "; ".join(judgement.rules_held),
-        names.NOT_JUDGED: "; ".join(judgement.not_judged),
-        names.FAILURE_STEP: "" if judgement.failure_step is None else str(judgement.failure_step),
-        names.FAILURE_AFTER: "" if judgement.known_good_step is None else str(judgement.known_good_step),
-    }
-    return {name: text for name, text in tags.items() if text}

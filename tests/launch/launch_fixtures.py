@@ -31,7 +31,7 @@ def script(tmp_path, monkeypatch):
     starter.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(starter))
     monkeypatch.setenv("STUB_SCRIPT", str(tmp_path / "script.json"))
-    monkeypatch.setenv("PYTHONPATH", str(Path(names.__file__).parent.parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(names.__file__).parent.parent.parent))
 
     def write(attempts):
         (tmp_path / "script.json").write_text(json.dumps(attempts))
@@ -130,7 +130,7 @@ def stub_environment(tmp_path):
     python.chmod(0o755)
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(f"import sys\nsys.executable = {str(python)!r}\n")
-    path = os.pathsep.join([str(tmp_path / "site"), str(Path(names.__file__).parent.parent)])
+    path = os.pathsep.join([str(tmp_path / "site"), str(Path(names.__file__).parent.parent.parent)])
     script.write_text("{}")
     return {"PYTHONPATH": path, "STUB_SCRIPT": str(script)}, lambda attempts: script.write_text(json.dumps(attempts))
 

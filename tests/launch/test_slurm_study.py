@@ -17,7 +17,7 @@ from fnostab.record.attempt import close_if_abandoned, is_alive
 from fnostab.record.journal import Event, Journal, read_journal
 from fnostab.tracking import open_store
 
-ROOT = Path(names.__file__).parent.parent
+ROOT = Path(names.__file__).parent.parent.parent
 TIMEOUT_S = 120
 ELSEWHERE = "77@node7 in Slurm job {} of toy"  # an owner on another machine
 

@@ -85,7 +85,7 @@ if __name__ == "__main__":
 """
 
 
-def run(folder, strategy, *cases):
+def run(folder, strategy, *cases, processes=1):
     """By case: what the main process learnt, what each process printed, what was recorded."""
     (folder / "script.py").write_text(SCRIPT)
     command = [sys.executable, "script.py", Path(__file__).parent, strategy, *cases]
@@ -95,7 +95,7 @@ def run(folder, strategy, *cases):
     for case in (each.partition("-")[0] for each in cases):
         told = [line for line in printed if line["case"] == case]
         main = [(line["main"], line["step"], line["nonfinite"]) for line in told if "main" in line]
-        assert main, done.stderr[-3000:]
+        assert main == main[:1] * processes, done.stderr[-3000:]  # of every process that runs the script
         sink = folder / f"{case}.jsonl"
         lines = sink.read_text().splitlines() if sink.exists() else []
         found[case] = (main[0], [line for line in told if "rank" in line], [json.loads(line) for line in lines])
@@ -127,6 +127,17 @@ def test_the_decision_to_stop_is_that_of_all(forked, case, steps):
     """Else the process that goes on would wait for ever for the others."""
     _, ends, _ = forked[case]
     assert [end["steps"] for end in ends] == [steps] * 2
+
+
+def test_a_script_under_plain_ddp_starts_itself_twice_and_both_know_the_outcome(tmp_path):
+    """Lightning starts ``python script.py`` a second time: each process has a monitor, the first one writes."""
+    found = run(tmp_path, "ddp", "gradient-continue", "stopped-stop", "healthy-stop", processes=2)
+    told = {"gradient": ("nonfinite", 5, 5), "stopped": ("nonfinite", 5, 5), "healthy": ("converged", None, None)}
+    for case, steps in (("gradient", 30), ("stopped", 8), ("healthy", 30)):
+        main, ends, lines = found[case]
+        assert main == told[case]
+        assert [(end["equal"], end["finite"], end["steps"]) for end in ends] == [(True, True, steps)] * 2
+        assert [step for kind, step, values in lines if kind == "point" and "train/loss" in values] == [*range(steps)]
 
 
 def test_the_main_process_knows_the_outcome_of_processes_that_were_spawned(tmp_path):

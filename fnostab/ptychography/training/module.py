@@ -61,6 +61,7 @@ class PtychoModule(lightning.LightningModule):
         self.clipper = None if value is None else make_clipper(config.execution.gradient_clip_algorithm, value)
         self.clip_fraction: Tensor | None = None
         self.seat: Seat | None = None
+        self._complex = [p for p in generator.parameters() if p.is_complex()]
         self.register_buffer("probe", data.probe, persistent=False)
         self._patches: list[Tensor] = []
         self._losses: list[Tensor] = []
@@ -89,6 +90,9 @@ class PtychoModule(lightning.LightningModule):
         super().backward(loss, *args, **kwargs)
         if self.seat is not None:
             self.seat.backward()
+        for parameter in self._complex:  # a conjugate that was not carried out yet stops Adam and clipping by norm
+            if parameter.grad is not None and parameter.grad.is_conj():
+                parameter.grad = parameter.grad.resolve_conj()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         measured, _ = batch
@@ -115,17 +119,18 @@ class PtychoModule(lightning.LightningModule):
         training = self.config.training
         mark_units_(self.generator, "decoder" if self.config.execution.agc_exempt == "decoder" else "")
         groups = parameter_groups(self.generator, self.config)
-        # Fused ones take found_inf, by which the monitor keeps a non-finite step from the weights.
+        # Fused ones take found_inf, by which the monitor keeps a non-finite step from the weights, but nothing complex.
+        fused = not self._complex
         adam: dict[str, Any] = {"betas": (0.9, training.adam_beta2)}
         optimizer: torch.optim.Optimizer
         if training.optimizer == "adam":
-            optimizer = torch.optim.Adam(groups, **adam, fused=True)
+            optimizer = torch.optim.Adam(groups, **adam, fused=fused)
         elif training.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(groups, **adam, fused=True)
+            optimizer = torch.optim.AdamW(groups, **adam, fused=fused)
         elif training.optimizer == "stable_adamw":
             optimizer = StableAdamW(groups, **adam)
         else:
-            optimizer = torch.optim.SGD(groups, momentum=training.momentum, fused=True)
+            optimizer = torch.optim.SGD(groups, momentum=training.momentum, fused=fused)
         if training.schedule == "none":
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)

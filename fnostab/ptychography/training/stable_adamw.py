@@ -18,7 +18,7 @@ class StableAdamW(Optimizer):
     models", algorithm 2, whose update clipping is that of Shazeer and Stern 2018, "Adafactor".
 
     Args:
-        params: to train, real.
+        params: to train; complex ones are pairs of real numbers, as for torch's optimisers.
         lr: learning rate.
         betas: of the moving averages of g and of g^2.
         eps: least root of v.
@@ -50,6 +50,8 @@ class StableAdamW(Optimizer):
 
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
+        if parameter.is_complex():
+            parameter, gradient = torch.view_as_real(parameter), torch.view_as_real(gradient.resolve_conj())
         if not state:
             state.update(step=0, exp_avg=torch.zeros_like(parameter), exp_avg_sq=torch.zeros_like(parameter))
         state["step"] += 1

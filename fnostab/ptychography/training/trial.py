@@ -5,13 +5,16 @@ last, so that what is on disk is right whenever the process dies. No MLflow here
 """
 
 import json
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import fnostab
 from fnostab.errors import CheckpointError
-from fnostab.monitor import BlackBox, BlockStatistics, ResourceSampler, Snapshots
+from fnostab.monitor import BlackBox, BlockStatistics, ResourceSampler, Snapshots, StabilityMonitor
 from fnostab.monitor.exceptions import one_line, outcome_of
 from fnostab.monitor.state import read_state
 from fnostab.ptychography.data import dataset_digest
@@ -22,11 +25,11 @@ from fnostab.ptychography.training.environment import describe_environment, git_
 from fnostab.ptychography.training.lockstep import Seat
 from fnostab.ptychography.training.precision import tf32_only_if
 from fnostab.ptychography.training.reconstruction import predict, reconstruct, score
-from fnostab.ptychography.training.setup import choose_device, set_up, watched_blocks
+from fnostab.ptychography.training.setup import Training, choose_device, set_up, watched_blocks
 from fnostab.ptychography.training.trial_figures import draw_history, draw_reconstructions
 from fnostab.record import names
 from fnostab.record.journal import Journal
-from fnostab.record.outcomes import Outcome
+from fnostab.record.outcomes import FAILURES, Outcome
 from fnostab.record.settings import flatten
 from fnostab.record.trial import TrialSpec
 
@@ -42,7 +45,8 @@ def run_trial(spec: TrialSpec, directory: Path, seat: Seat | None = None) -> Out
         seat: its place among others, if it is trained beside them; None trains it alone.
 
     Returns:
-        Its outcome: a training outcome, ``oom`` or ``killed``.
+        Its outcome: a training outcome, ``oom`` or ``killed``. A failure that was observed wins over whatever ended
+        the trial later.
 
     Raises:
         FnostabError: it could not be started, or its journal can't be written.
@@ -95,36 +99,29 @@ def _run(spec: TrialSpec, directory: Path, journal: Journal, seat: Seat | None) 
         announce=lambda folder: _announce(journal, folder, names.BLACK_BOX),
     )
     checkpoint = directory / "artifacts" / "best.safetensors"
-    training.fit(
-        [
-            monitor,
-            snapshots,
-            black_box,
-            BestCheckpoint(checkpoint, spec),
-            BlockStatistics(journal, watched_blocks(generator)),
-            ResourceSampler(journal),
-        ],
-        device,
-        directory,
-        _resume_point(snapshots.resume, journal),
-        seat,
-    )
-
-    data = training.data
-    with tf32_only_if(config.execution.convolution_precision, device):
-        patches = predict(training.module.to(device), data.test, device)
-    pairs = reconstruct(patches, data.test, config.data)
-    journal.record(max(monitor.steps_read - 1, 0), score(pairs, config.data))
-    drawn = draw_reconstructions(directory / "artifacts", pairs, phase=config.data.set_phi)
-    drawn += draw_history(directory / "artifacts", journal.path, monitor.failure_step)
-    for path in drawn:
-        _announce(journal, path, "figures")
-    if checkpoint.exists():
-        _announce(journal, checkpoint, "checkpoint")
-
+    callbacks = [
+        monitor,
+        snapshots,
+        black_box,
+        BestCheckpoint(checkpoint, spec),
+        BlockStatistics(journal, watched_blocks(generator)),
+        ResourceSampler(journal),
+    ]
+    reason = None
+    try:
+        training.fit(callbacks, device, directory, _resume_point(snapshots.resume, journal), seat)
+        _test(training, device, directory, journal, monitor)
+        if checkpoint.exists():
+            _announce(journal, checkpoint, "checkpoint")
+        if monitor.judgement is None:  # Lightning swallowed an interrupt
+            raise KeyboardInterrupt("training was interrupted")
+    except BaseException as error:
+        if monitor.judgement is None or monitor.judgement.outcome not in FAILURES:
+            raise
+        reason = one_line(error)  # a failure that was observed wins over what ended the trial later
+        if not isinstance(error, KeyboardInterrupt | SystemExit):
+            traceback.print_exc()
     judgement = monitor.judgement
-    if judgement is None:  # Lightning swallowed an interrupt
-        raise KeyboardInterrupt("training was interrupted")
     journal.event(
         names.OUTCOME_EVENT,
         {
@@ -133,11 +130,26 @@ def _run(spec: TrialSpec, directory: Path, journal: Journal, seat: Seat | None) 
             "known_good_step": judgement.known_good_step,
             "rules_held": [str(rule) for rule in judgement.rules_held],
             "not_judged": list(judgement.not_judged),
-            "reason": None,
+            "reason": reason,
         },
     )
     snapshots.remove_files()
     return judgement.outcome
+
+
+def _test(
+    training: Training, device: torch.device, directory: Path, journal: Journal, monitor: StabilityMonitor
+) -> None:
+    """Score the reconstructions of the test set, and draw what the trial came to."""
+    config, data = training.config, training.data
+    with tf32_only_if(config.execution.convolution_precision, device):
+        patches = predict(training.module.to(device), data.test, device)
+    pairs = reconstruct(patches, data.test, config.data)
+    journal.record(max(monitor.steps_read - 1, 0), score(pairs, config.data))
+    drawn = draw_reconstructions(directory / "artifacts", pairs, phase=config.data.set_phi)
+    drawn += draw_history(directory / "artifacts", journal.path, monitor.failure_step)
+    for path in drawn:
+        _announce(journal, path, "figures")
 
 
 def _resume_point(path: Path, journal: Journal) -> Path | None:

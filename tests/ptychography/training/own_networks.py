@@ -1,5 +1,9 @@
 """Networks that a user might bring, by dotted path: each is built with a ModelConfig."""
 
+import os
+import signal
+import time
+
 import torch
 from torch import nn
 
@@ -42,7 +46,7 @@ class NotFinite(Plain):
 
     def factor(self, bad_step):
         self.steps += 1
-        return float("inf") if self.steps == bad_step + 1 else 1.0
+        return float("inf") if bad_step is not None and self.steps == bad_step + 1 else 1.0
 
 
 class Raises(Plain):
@@ -66,6 +70,43 @@ class Raises(Plain):
         if self.steps == 3:
             raise self.ERRORS[self.error]
         return super().forward(amplitudes)
+
+
+class FailsAndRaises(Raises):
+    """Not finite at its second training step; raises ``options.error`` at its third, or sends the process SIGTERM."""
+
+    ERRORS = {**Raises.ERRORS, "SIGTERM": None}  # noqa: RUF012
+
+    def forward(self, amplitudes):
+        if self.training and self.steps == 2 and self.error == "SIGTERM":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)  # the signal ends it
+        return super().forward(amplitudes) * (float("inf") if self.training and self.steps == 2 else 1)
+
+
+class Spectral(Plain):
+    """Complex weights as neuraloperator's FNO and PtychoPINN's have them: of every Fourier mode, and one conjugated.
+
+    Its gradient is not finite at step ``options.step``.
+    """
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.modes = nn.Parameter(torch.randn(4, 4, 3, 3, dtype=torch.cfloat) / 4)
+        self.gain = nn.Parameter(torch.ones(4, dtype=torch.cfloat))
+        self.steps = 0
+        bad = config.options.get("step")
+        self.modes.register_hook(lambda g: g * self.factor(bad))
+
+    factor = NotFinite.factor
+
+    def features(self, amplitudes):
+        x = self.first(amplitudes)
+        spectrum = torch.fft.rfft2(x)
+        mixed = torch.zeros_like(spectrum)
+        low = torch.einsum("bixy,ioxy->boxy", spectrum[..., :3, :3], self.modes)
+        mixed[..., :3, :3] = low * self.gain.conj()[:, None, None]
+        return torch.nn.functional.gelu(x + torch.fft.irfft2(mixed, s=x.shape[-2:]))
 
 
 class TooLarge(nn.Module):

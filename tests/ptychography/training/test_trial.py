@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import own_networks
 import pytest
@@ -309,6 +312,73 @@ def test_a_step_that_is_not_finite_ends_a_trial_with_its_number(trained, after_f
     assert list(trial.curve(measured.SSIM_AMP)) == [steps - 1]  # tested all the same
     assert (trial.directory / "artifacts" / "reconstruction_0.png").exists()
     assert all(torch.isfinite(w).all() for w in load_file(trial.directory / "artifacts" / "best.safetensors").values())
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "SystemExit", "OutOfMemoryError", "ValueError"])
+def test_a_failure_that_was_observed_wins_over_what_ended_the_trial_later(trained, error):
+    trial = trained(model__architecture=own("FailsAndRaises"), model__options__error=error)
+    assert trial.outcome is Outcome.NONFINITE
+    assert trial.final["outcome"] == "nonfinite"
+    assert (trial.final["failure_step"], trial.final["known_good_step"]) == (1, 0)
+    assert trial.final["rules_held"] == ["nonfinite"]
+    assert trial.final["reason"].startswith(error)
+    assert not (trial.directory / "resume.safetensors").exists()
+
+
+def test_it_wins_over_a_signal_too(spec, tmp_path):
+    own_spec = spec(model__architecture=own("FailsAndRaises"), model__options__error="SIGTERM")
+    own_spec.write(tmp_path / "trial.json")
+    command = [sys.executable, "-m", "fnostab", "train", "--trial", str(tmp_path / "trial.json")]
+    path = os.pathsep.join([str(Path(own_networks.__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    trial = Trained(Outcome.NONFINITE, tmp_path)
+    assert (trial.final["outcome"], trial.final["failure_step"]) == ("nonfinite", 1)
+    assert trial.final["reason"] == "SystemExit: ended by SIGTERM"
+
+
+# Complex weights
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"training__optimizer": optimizer} for optimizer in ("adam", "adamw", "sgd", "stable_adamw")),
+        *(
+            {"execution__gradient_clip_algorithm": algorithm, "execution__gradient_clip_val": value}
+            for algorithm, value in (("norm", 0.05), ("value", 1e-3), ("agc", 1e-3), ("zclip", 0.5))
+        ),
+    ],
+    ids=lambda settings: str(next(iter(settings.values()))),
+)
+def test_complex_weights_train_with_every_optimiser_and_clipper(trained, settings):
+    trial = trained(model__architecture=own("Spectral"), **settings)
+    assert trial.outcome in (Outcome.CONVERGED, Outcome.STAGNATED, Outcome.COLLAPSED)
+    loss = list(trial.curve(names.TRAIN_LOSS).values())
+    assert len(loss) == STEPS
+    assert sum(loss[-5:]) < 0.98 * sum(loss[:5])
+    weights = load_file(trial.directory / "artifacts" / "best.safetensors")
+    assert weights["modes"].is_complex()
+    assert (weights["gain"] != 1).all()
+    if "execution__gradient_clip_val" in settings:
+        assert 0 < max(trial.curve(names.CLIP_FRACTION).values()) <= 1
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "stable_adamw"])
+def test_a_step_that_is_not_finite_never_reaches_complex_weights(trained, optimizer):
+    trial = trained(
+        model__architecture=own("Spectral"),
+        model__options__step=13,
+        training__optimizer=optimizer,
+        monitor__after_failure="continue",
+    )
+    assert (trial.outcome, trial.final["failure_step"]) == (Outcome.NONFINITE, 13)
+    losses = trial.curve(names.TRAIN_LOSS)
+    assert len(losses) == STEPS
+    assert all(isinstance(loss, float) for loss in losses.values())  # after step 13 too
+    assert (trial.directory / "artifacts" / names.BLACK_BOX / "state.safetensors").exists()
 
 
 @pytest.mark.parametrize(

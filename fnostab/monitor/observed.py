@@ -1,0 +1,132 @@
+"""All that was seen of one fit, and what it comes to."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import astuple, replace
+from typing import Any
+
+from fnostab.monitor.curve import Curve
+from fnostab.record import names
+from fnostab.record.outcome_rules import OutcomeRules, Validation
+from fnostab.record.outcomes import Judgement, ends_early, judge
+
+__all__ = ["Observed", "tags_of"]
+
+
+class Observed:
+    """The curves of all optimisers, and the validations.
+
+    Args:
+        rules: what counts as a failure.
+        baseline: validation loss of an output that has learnt nothing; None if it is not known.
+        val_loss_name: as the user gave it.
+
+    Attributes:
+        curves: one for each optimiser.
+        validations: in order.
+        epochs: mean training losses, judged where there are no validations.
+        judgements: of each optimiser, once they were judged.
+    """
+
+    def __init__(self, rules: OutcomeRules, baseline: float | None, val_loss_name: str) -> None:
+        self.rules = rules
+        self.baseline = baseline
+        self.val_loss_name = val_loss_name
+        self.curves: list[Curve] = []
+        self.validations: list[Validation] = []
+        self.epochs: list[Validation] = []
+        self.judgements: tuple[Judgement, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """Of the optimiser that made the most."""
+        return max((curve.steps for curve in self.curves), default=0)
+
+    @property
+    def first_failed(self) -> Curve | None:
+        """The curve whose non-finite step came first; None without one."""
+        failed = [curve for curve in self.curves if curve.first_nonfinite_step is not None]
+        return min(failed, key=lambda curve: curve.failure_place, default=None)
+
+    def validate(self, loss: float, logged: Mapping[str, float]) -> None:
+        """Take in a validation, with those of its numbers that the rules look at."""
+        measures = (*self.rules.collapsed, *self.rules.meaningless)
+        found = {measure: logged[measure] for measure in measures if measure in logged}
+        self.validations.append(Validation(max(self.steps - 1, 0), loss, found))
+
+    def end_epoch(self) -> None:
+        """Take in the mean training loss of an epoch."""
+        means = [curve.epoch_loss() for curve in self.curves]
+        if means and means[0] is not None:
+            self.epochs.append(Validation(self.curves[0].steps - 1, means[0]))
+
+    def certain_failure(self, least_steps: float) -> bool:
+        """Whether the last validation leaves no doubt; of anything but its loss only after ``least_steps``."""
+        ends = not math.isfinite(self.validations[-1].loss)
+        if self.steps > least_steps:
+            ends |= ends_early(self.validations, self.rules)
+        return ends
+
+    def judge(self, last_scheduled_step: int) -> Judgement:
+        """That of the optimiser that failed first, else of the first one."""
+        self.judgements = tuple(self._judge_one(curve, last_scheduled_step) for curve in self.curves)
+        failed = self.first_failed
+        if not self.curves:
+            return self._judge_one(None, last_scheduled_step)
+        return self.judgements[0 if failed is None else failed.index]
+
+    def _judge_one(self, curve: Curve | None, last_scheduled_step: int) -> Judgement:
+        validations = self.validations or self.epochs
+        judgement = judge(
+            validations,
+            first_nonfinite_step=None if curve is None else curve.first_nonfinite_step,
+            last_step=last_scheduled_step,
+            baseline=self.baseline if self.validations else None,
+            rules=self.rules,
+            training=[] if curve is None else curve.losses,
+        )
+        if not self.validations and len(validations) >= 2:
+            note = f"exploded: on the training loss of each epoch, no {self.val_loss_name!r} was logged"
+            judgement = replace(judgement, not_judged=(*judgement.not_judged, note))
+        return judgement
+
+    def summary(self, failure_step: int | None) -> dict[str, float]:
+        """One number each of the whole training; finite ones only."""
+        last_step = max(self.steps - 1, 0)
+        losses = [v.loss for v in self.validations]
+        values = {curve.name(name): value for curve in self.curves for name, value in curve.summary().items()}
+        values[names.TIME_TO_FAILURE] = last_step if failure_step is None else failure_step
+        values[names.VAL_LOSS_BEST] = min((loss for loss in losses if math.isfinite(loss)), default=math.nan)
+        values[names.VAL_LOSS_LAST] = losses[-1] if losses else math.nan
+        return {name: float(value) for name, value in values.items() if math.isfinite(value)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, as plain data."""
+        return {
+            "curves": [curve.state_dict() for curve in self.curves],
+            "validations": [astuple(v) for v in self.validations],
+            "epochs": [astuple(v) for v in self.epochs],
+        }
+
+    def restore(self, state: Mapping[str, Any] | None, global_step: int) -> None:
+        """Go on from a `state_dict`, or at a step before which nothing was seen."""
+        if state is not None and len(state.get("curves", ())) == len(self.curves):
+            for curve, kept in zip(self.curves, state["curves"], strict=True):
+                curve.load_state_dict(kept)
+            self.validations = [Validation(*v) for v in state["validations"]]
+            self.epochs = [Validation(*v) for v in state["epochs"]]
+        else:  # a checkpoint from before there was a monitor, or none
+            for curve in self.curves:
+                curve.go_on_at(global_step // len(self.curves))
+
+
+def tags_of(judgement: Judgement) -> dict[str, str]:
+    """A judgement as tags of a run; empty ones are left out."""
+    tags = {
+        names.OUTCOME: str(judgement.outcome),
+        names.RULES_HELD: "; ".join(judgement.rules_held),
+        names.NOT_JUDGED: "; ".join(judgement.not_judged),
+        names.FAILURE_STEP: "" if judgement.failure_step is None else str(judgement.failure_step),
+        names.FAILURE_AFTER: "" if judgement.known_good_step is None else str(judgement.known_good_step),
+    }
+    return {name: text for name, text in tags.items() if text}

@@ -1,0 +1,130 @@
+"""One whole optimiser step of each arm before a study starts: what fails in it fails once, not in every trial."""
+
+import json
+import logging
+import multiprocessing
+import random
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from fnostab.errors import LaunchError
+from fnostab.monitor.exceptions import one_line, outcome_of
+from fnostab.ptychography.data import GridLinesData
+from fnostab.ptychography.estimates import bare_trial
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.ptychography.training.setup import Training, choose_device
+from fnostab.record.outcomes import Outcome
+
+__all__ = ["failure_of_first_step", "insist_on_first_step"]
+
+MAKE_NO_DIFFERENCE = {"learning_rate", "epochs", "stress_test"}  # to whether a step can be made
+
+
+def insist_on_first_step(configs: Mapping[str, TrialConfig], *, here: bool) -> None:
+    """Refuse arms that can't make a training step with their own optimiser, clipping, precision and device.
+
+    Arms that differ in nothing that such a step depends on make it once. On the CPU the steps are made in this process,
+    whose random states stay as they are; on a GPU in one of its own, so that this one takes none of its memory.
+
+    Args:
+        configs: by the arm's name.
+        here: whether trials run on this machine; else the step is made on its CPU.
+
+    Raises:
+        LaunchError: in one line, with arms and causes.
+    """
+    alike: dict[str, list[str]] = {}
+    for arm, config in configs.items():
+        alike.setdefault(_key(config), []).append(arm)
+    distinct = [configs[arms[0]] if here else _on_cpu(configs[arms[0]]) for arms in alike.values()]
+    if any(choose_device(config.execution.device).type == "cuda" for config in distinct):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            failures = list(pool.map(failure_of_first_step, distinct))
+    else:
+        failures = [failure_of_first_step(config) for config in distinct]
+    found = zip(alike.values(), failures, strict=True)
+    refusals = [f"{_named(arms)} can't make a training step: {why}" for arms, why in found if why is not None]
+    if refusals:
+        raise LaunchError("; ".join(refusals))
+
+
+def failure_of_first_step(config: TrialConfig) -> str | None:
+    """Train a new network for one step of random patterns, as a trial does, monitor included.
+
+    Returns:
+        What went wrong, in one line; None if nothing did, or memory was short: others may use it now, and what a trial
+        needs is judged by `Preflight.insist_on_fit`.
+    """
+    threads, states = torch.get_num_threads(), (random.getstate(), np.random.get_state())
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    torch.set_num_threads(1)
+    log.setLevel(logging.WARNING)
+    try:
+        with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
+            training = _of_one_batch(config)
+            callbacks = [training.monitor(_Nowhere()), _OneStep()]
+            training.fit(callbacks, choose_device(config.execution.device), Path(folder))
+    except (Exception, SystemExit) as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # of which Lightning makes a SystemExit
+            raise KeyboardInterrupt from error
+        return None if outcome_of(error) is Outcome.OOM else one_line(error)
+    finally:
+        torch.set_num_threads(threads)
+        log.setLevel(level)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+    return None
+
+
+class _Nowhere:
+    """A sink that keeps nothing: with none the monitor would take that of a trial around it."""
+
+    def record(self, step: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        pass
+
+
+class _OneStep(Callback):
+    """Ends a training after its first batch."""
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: object, batch: object, i: int
+    ) -> None:
+        trainer.should_stop = True
+
+
+def _of_one_batch(config: TrialConfig) -> Training:
+    module, batch = bare_trial(config, "cpu")
+    patterns, _ = batch()
+    data = replace(module.data, train=replace(module.data.train, amplitudes=patterns))
+    return Training(config, data, module, GridLinesData(data, len(patterns), 0), constant_loss=1.0, layers_seed=0)
+
+
+def _on_cpu(config: TrialConfig) -> TrialConfig:
+    """What can be tried of it on a machine that may have no GPU."""
+    execution = config.execution
+    precision = "float32" if execution.convolution_precision == "tf32" else execution.convolution_precision
+    changed = execution.model_copy(update={"device": "cpu", "convolution_precision": precision})
+    return config.model_copy(update={"execution": changed})
+
+
+def _key(config: TrialConfig) -> str:
+    training = config.training.model_dump(exclude=MAKE_NO_DIFFERENCE)
+    parts = (config.model.model_dump(), training, config.execution.model_dump(), config.data.N)
+    return json.dumps([*parts, config.data.probe.model_dump()])
+
+
+def _named(arms: list[str]) -> str:
+    return f"arm{'' if len(arms) == 1 else 's'} {', '.join(arms)}"
