@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from fnostab.monitor import Snapshots, StabilityMonitor
-from fnostab.monitor.measures import dead_share
+from fnostab.monitor.layer_measures import dead_share
 from fnostab.ptychography.models import ResidualBlock, SpectralConv2d
 from fnostab.ptychography.physics.far_field import far_field
 from fnostab.ptychography.training.setup import Training, set_up

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from fnostab.monitor.measures import dead_share, low_frequency_share, real_values, rms
+from fnostab.monitor.layer_measures import dead_share, low_frequency_share, real_values, rms
 from fnostab.record import names
 from fnostab.record.journal import Sink
 
@@ -30,7 +30,7 @@ def block_states(blocks: Mapping[str, nn.Module]) -> Iterator[dict[str, dict[str
     For any block: mean and standard deviation of its output over batch, channels and pixels, and the share of
     low frequencies if the output is images. For a residual block, which has ``act``, ``spectral`` and ``conv``,
     also the share of dead units after its activation, and the root mean square of the spectral branch's output
-    over that of the convolution's. `fnostab.monitor.measures` defines them.
+    over that of the convolution's. `fnostab.monitor.layer_measures` defines them.
 
     Real and imaginary parts of a complex output count as separate values; of several outputs, as of an
     ``nn.LSTM``, the first counts. Blocks whose output is no tensor are left out.

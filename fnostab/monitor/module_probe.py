@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fnostab.monitor.measures import dead_share, real_values, rms
+from fnostab.monitor.layer_measures import dead_share, real_values, rms
 
 __all__ = ["ModuleProbe", "ModuleState"]
 
@@ -22,7 +22,7 @@ class ModuleState:
     Attributes:
         output_rms: root mean square of its output.
         output_max: largest absolute value of its output.
-        dead: share of dead channels of its output, see `fnostab.monitor.measures.dead_share`.
+        dead: share of dead channels of its output, see `fnostab.monitor.layer_measures.dead_share`.
         gradient: norm of the gradient with respect to its output.
         weight: norm of its own parameters before the step.
         weight_gradient: norm of their gradient, before clipping.

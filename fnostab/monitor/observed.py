@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, replace
 from typing import Any
 
-from fnostab.monitor.curve import Curve
+from fnostab.monitor.optimizer_curve import Curve
 from fnostab.record import names
 from fnostab.record.outcome_rules import OutcomeRules, Validation
 from fnostab.record.outcomes import Judgement, ends_early, judge

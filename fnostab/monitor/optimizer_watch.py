@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fnostab.monitor.nonfinite_guard import RunningStatistics, guard_step, release
-from fnostab.monitor.processes import anywhere
+from fnostab.monitor.ranks import anywhere
 from fnostab.monitor.steps import Step, tensor_norms, total_norm, with_gradient
 
 __all__ = ["OptimizerWatch", "loss_scaler"]

@@ -21,13 +21,13 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fnostab.monitor.curve import Curve
 from fnostab.monitor.exceptions import is_anomaly, one_line, outcome_of
 from fnostab.monitor.logged import is_finite, logged_numbers, one_number, spellings
 from fnostab.monitor.nonfinite_guard import RunningStatistics, describe_guard
 from fnostab.monitor.observed import Observed, tags_of
+from fnostab.monitor.optimizer_curve import Curve
 from fnostab.monitor.optimizer_watch import OptimizerWatch
-from fnostab.monitor.processes import SharedResult, agreed, refuse_sharded
+from fnostab.monitor.ranks import SharedResult, agreed, refuse_sharded
 from fnostab.monitor.schedule import scheduled_steps
 from fnostab.monitor.sinks import SinkWriter, last_steps, session_sink
 from fnostab.monitor.steps import Step, read_steps

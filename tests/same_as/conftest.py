@@ -1,12 +1,10 @@
 """The baseline and the working tree, and what both train: once for all tests."""
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 from same_as.arms import LOCKSTEP, TRAINED
-from same_as.make_fixtures import STUDIES
 from same_as.records import read_trials
 from same_as.trees import ROOT, NotThereError, Tree, baseline_source, in_both
 
@@ -37,12 +35,6 @@ def trained(trees):
 def in_lockstep(trees):
     """Three seeds of each arm side by side, in each tree."""
     return _run_in_both(trees, LOCKSTEP, "--lockstep", "3")
-
-
-@pytest.fixture(scope="session")
-def given(trees):
-    """(baseline, head): folder of the fixtures' studies, as the baseline wrote them, for each to write to."""
-    return [shutil.copytree(STUDIES, tree.work / "given") for tree in trees]
 
 
 def _run_in_both(trees, study, *more):

@@ -52,12 +52,6 @@ EVENTS: dict[str, tuple[str, ...] | None] = {
     "outcome": ("outcome", "failure_step", "known_good_step", "rules_held", "reason"),
 }
 
-# What of the fixtures, which the baseline wrote, the working tree still reads: study.json, trial.json and black boxes;
-# and journals, beside records that it has written itself. With both False, only what each tree trains is compared.
-
-READS_BASELINE_RECORDS = False
-READS_BASELINE_JOURNALS = True
-
 # Where the few objects are that have no command: the first module that has the object counts.
 
 PLACES = {

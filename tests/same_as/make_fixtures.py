@@ -1,4 +1,4 @@
-"""Make tests/same_as/fixtures: a small study that the baseline ran, with journals and black boxes, and tables.
+"""Make tests/same_as/fixtures: a small study that the baseline ran, with journals, and tables.
 
     PYTHONPATH=tests .venv/bin/python tests/same_as/make_fixtures.py
 
@@ -11,7 +11,7 @@ import json
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from same_as.arms import FIXTURES
@@ -20,7 +20,6 @@ from same_as.trees import Tree, baseline_source
 
 FOLDER = Path(__file__).parent / "fixtures"
 STUDIES, TABLES = FOLDER / "studies", FOLDER / "tables"
-KEPT_BOXES = ("collapsed", "nonfinite")  # of the first trial that ended so
 RECORDS = ("trial.json", "journal.jsonl")
 LARGEST_BYTES = 1_500_000
 COLUMNS = ("stage", "arm", "seed", "outcome", "val_loss", "failure_step", "last_step")
@@ -39,8 +38,7 @@ def main() -> None:
         tree.work.mkdir()
         tree.insist()
         for study in FIXTURES:
-            boxes = KEPT_BOXES if study is FIXTURES[0] else ()
-            keep_study(tree.run(study), STUDIES / study.name, boxes)
+            keep_study(tree.run(study), STUDIES / study.name)
         forget(tree.work)
     for name, rows in tables().items():
         write_table(TABLES / f"{name}.csv", rows)
@@ -49,27 +47,22 @@ def main() -> None:
     assert size < LARGEST_BYTES
 
 
-def keep_study(output: Path, folder: Path, boxes: Sequence[str]) -> None:
-    """Copy records and journals from what a study wrote, and the first black box of each of those outcomes."""
+def keep_study(output: Path, folder: Path) -> None:
+    """Copy records and journals from what a study wrote."""
     (record,) = output.rglob("study.json")
     folder.mkdir(parents=True)
     shutil.copy(record, folder)
-    wanted = set(boxes)
     for trial in read_trials(output, of_baseline=True).values():
         target = folder / trial.folder.name
         target.mkdir()
         for name in RECORDS:
             shutil.copy(trial.folder / name, target)
         print(folder.name, target.name, trial.outcome)
-        if trial.outcome in wanted:
-            wanted.remove(trial.outcome)
-            shutil.copytree(trial.folder / "artifacts" / "black_box", target / "artifacts" / "black_box")
-    assert not wanted, f"no trial ended as {wanted}"
 
 
 def forget(work: Path) -> None:
     """Take the address of a folder out of the records: whose machine it was is nobody's business."""
-    for path in [*STUDIES.rglob("trial.json"), *STUDIES.rglob("black_box.json")]:
+    for path in STUDIES.rglob("trial.json"):
         record = json.loads(path.read_text().replace(str(work), work.name))
         record.pop("crc32", None)  # of the text before
         path.write_text(json.dumps(record, indent=2) + "\n")

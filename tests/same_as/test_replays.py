@@ -1,20 +1,17 @@
-"""The replay of a failure is the same: of one that each tree has had by itself, and of the fixtures' black boxes.
+"""The replay of a failure is the same, of one that each tree has had by itself.
 
-The former trials have one epoch: which state a black box holds depends on the time that it takes to write states, but
+The trials have one epoch: which state a black box holds depends on the time that it takes to write states, but
 for the first.
 """
 
 import json
 
 import pytest
-from same_as.differences import READS_BASELINE_RECORDS
-from same_as.make_fixtures import STUDIES
 from same_as.records import comparable, insist_same, read_tensors
 from same_as.trees import in_both
 
 FAILED = ("nonfinite", "collapsed")  # arms of `same_as.arms.ARMS`
 CHANGE = ("--set", "training.learning_rate=0.0001")
-BOXES = sorted(box.parent.parent for box in STUDIES.glob("*/*/artifacts/black_box"))
 
 
 def replay(tree, folder, *change):
@@ -67,19 +64,3 @@ def test_replays_repeat_the_failures(own):
 def test_same_history_in_black_boxes(trained, arm):
     paths = [trials[arm, 7].folder / "artifacts" / "black_box" / "history.safetensors" for trials in trained]
     insist_same(*(dict(read_tensors(path)) for path in paths))
-
-
-@pytest.fixture(scope="module")
-def of_fixtures(trees, given):
-    """(baseline, head): replays of the fixtures' black boxes, by trial."""
-
-    def replay_all(tree):
-        folder = given[0 if tree.name == "baseline" else 1]
-        return {box.name: replay(tree, folder / box.relative_to(STUDIES)) for box in BOXES}
-
-    return in_both(trees, replay_all)
-
-
-@pytest.mark.parametrize("trial", [box.name for box in BOXES] if READS_BASELINE_RECORDS else [])
-def test_same_replay_of_a_fixture(of_fixtures, trial):
-    insist_same_replay(*(replays[trial] for replays in of_fixtures))

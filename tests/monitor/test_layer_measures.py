@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fnostab.monitor.measures import dead_share, low_frequency_share, real_values, rms
+from fnostab.monitor.layer_measures import dead_share, low_frequency_share, real_values, rms
 
 
 def wave(k_row, k_column, n=16):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from fnostab.errors import ConfigError
-from fnostab.monitor.processes import refuse_sharded
+from fnostab.monitor.ranks import refuse_sharded
 
 SCRIPT = """
 import json, os, sys, warnings
