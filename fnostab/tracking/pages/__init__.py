@@ -1,4 +1,4 @@
-"""What MLflow's pages show: views, notes, verdicts."""
+"""Pages of the MLflow UI: views, notes, verdicts."""
 
 from fnostab.tracking.environment import import_mlflow
 

@@ -1,4 +1,4 @@
-"""What brings a store up to date: sync, reconcile, thinning."""
+"""Bring a store up to date: sync, reconcile, thinning."""
 
 from fnostab.tracking.environment import import_mlflow
 
