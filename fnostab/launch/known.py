@@ -6,8 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fnostab.errors import LaunchError
-from fnostab.record.attempt import close_if_abandoned
-from fnostab.record.ending import judge_again
+from fnostab.record.ending import close_if_abandoned, judge_again
 from fnostab.record.job_arrays import queued_jobs
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.record.progress import TrialProgress
