@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from fnostab.cli.options import TRACKING_URI, store_to_read
+from fnostab.cli.options import RUNS, TRACKING_URI, StoredStudies, store_to_read, stored_studies
 from fnostab.cli.stress import with_stress
 from fnostab.errors import ConfigError
 from fnostab.tasks.registry import has_hook, hook
@@ -26,16 +25,13 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
     from fnostab.tracking.read.studies import StudyRecord
 
-__all__ = ["Judged", "decide_and_print", "judge", "judge_and_record", "show", "stage_of"]
+__all__ = ["Judged", "decide_and_print", "judge_and_record", "make_case", "read_stages", "show", "stage_of"]
 
 
 @click.command("decide")
-@click.option("--experiment", help="MLflow experiment of the study, or of its Stage A.")
-@click.option("--deep-experiment", help="MLflow experiment of Stage B, the deep stress test.")
-@click.option("--study-run", help="Run id of the study to judge.  [default: the newest of the experiment]")
-@click.option("--deep-study-run", help="The same for Stage B.")
+@stored_studies
 @click.option("--table", type=click.Path(path_type=Path), help="A CSV file of trials instead of MLflow.")
-@click.option("--runs", type=click.Path(path_type=Path), help="A YAML file that maps runs of your own to trials.")
+@RUNS
 @click.option("--study", help="With --table: the study (name or file) whose arms and rules apply.")
 @click.option("--evidence", is_flag=True, help="Print criteria, tests, intervals and run ids as well.")
 @click.option("--exit-code", is_flag=True, help="Exit with a status that says what came out, as above.")
@@ -47,15 +43,16 @@ __all__ = ["Judged", "decide_and_print", "judge", "judge_and_record", "show", "s
 def command(
     context: click.Context,
     /,
-    experiment: str | None,
+    stored: StoredStudies | None,
     table: Path | None,
     runs: Path | None,
     study: str | None,
     evidence: bool,
     exit_code: bool,
     as_json: bool,
+    apply: bool,
+    force: bool,
     tracking_uri: str | None,
-    **options: Any,
 ) -> None:
     """Say of every arm of a study whether it helps, harms or does not help, and record that in MLflow as a run.
 
@@ -74,9 +71,9 @@ def command(
     A table has the columns stage (a or b), arm, seed, outcome, val_loss, failure_step, last_step; `fnostab export`
     writes one.
     """  # noqa: D301 (click's mark of a table)
-    if sum(each is not None for each in (table, experiment, runs)) != 1:
+    if sum(each is not None for each in (table, stored, runs)) != 1:
         raise ConfigError("say what to judge: --experiment NAME, --table FILE.csv, or --runs FILE.yaml")
-    if options["apply"] and experiment is None:
+    if apply and stored is None:
         raise ConfigError("--apply needs --experiment: a table holds no settings and no networks")
     console = Console()
     if table is not None:
@@ -89,40 +86,41 @@ def command(
 
         case = judge_runs(runs, tracking_uri).case
         show(case, console, as_json=as_json, evidence=evidence)
-    else:
+    elif stored is not None:
         store = store_to_read(tracking_uri)
-        shown: dict[str, Any] = {"as_json": as_json, "evidence": evidence, "console": console}
-        case = decide_and_print(store, experiment or "", **shown, **options)
+        case = decide_and_print(
+            store, stored, as_json=as_json, evidence=evidence, apply=apply, force=force, console=console
+        )
     if exit_code:
         context.exit(case.verdict.exit_code)
 
 
 def decide_and_print(
     store: Store,
-    experiment: str,
+    stored: StoredStudies,
     *,
-    deep_experiment: str | None = None,
-    study_run: str | None = None,
-    deep_study_run: str | None = None,
     as_json: bool = False,
     evidence: bool = False,
     apply: bool = False,
     force: bool = False,
     console: Console,
 ) -> Case:
-    """Judge, record, print, and act if asked; see `command` for the arguments.
+    """Judge, record, print, and act if asked.
+
+    Args:
+        store: holds the studies, and takes the verdict.
+        stored: the studies.
+        as_json: print JSON.
+        evidence: print criteria, tests, intervals and run ids as well.
+        apply: make what the verdict chose the default.
+        force: even if it could be luck.
+        console: to print on.
 
     Raises:
         FnostabError: an experiment, study or control arm is missing, the store does not answer, or
             the verdict is not to be applied.
     """
-    judged = judge_and_record(
-        store,
-        experiment,
-        deep_experiment=deep_experiment or None,
-        study_run=study_run,
-        deep_study_run=deep_study_run,
-    )
+    judged = judge_and_record(store, stored)
     extra = {"study_runs": judged.study_runs, "verdict_run": judged.verdict_run}
     show(judged.case, console, as_json=as_json, evidence=evidence, extra=extra)
     if not as_json:
@@ -135,15 +133,9 @@ def decide_and_print(
             raise ConfigError(f"--apply: task {task} has no defaults that a verdict could set")
         act_on(judged, store, apply=apply, force=force, console=aside)
     if not apply and verdict.winner is not None and verdict.supported and has_hook(task, "apply"):
-        options = {
-            "experiment": experiment,
-            "deep-experiment": deep_experiment,
-            "study-run": study_run,
-            "deep-study-run": deep_study_run,
-        }
-        words = [word for name, value in options.items() if value for word in (f"--{name}", value)]
-        line = shlex.join(["fnostab", "decide", *words, "--apply"])
-        aside.print(f"apply it: {line}", highlight=False, markup=False, soft_wrap=True)
+        aside.print(
+            f"apply it: fnostab decide {stored.as_options} --apply", highlight=False, markup=False, soft_wrap=True
+        )
     return judged.case
 
 
@@ -157,45 +149,65 @@ class Judged:
     verdict_run: str
 
 
-def judge_and_record(
-    store: Store,
-    experiment: str,
-    *,
-    deep_experiment: str | None = None,
-    study_run: str | None = None,
-    deep_study_run: str | None = None,
-) -> Judged:
-    """Judge and record; see `command` for the arguments.
+@dataclass(frozen=True)
+class Stages:
+    """Studies in a store with their trials, by stage: experiment ids, records, trials; and which look this is."""
+
+    experiment_ids: dict[str, str]
+    records: dict[str, StudyRecord]
+    trials: dict[str, Stage]
+    look: int
+
+    @property
+    def seeds(self) -> int:
+        """Trials in Stage A of the arm that has the most."""
+        stage = self.trials["a"]
+        return max((len(stage.arm(arm)) for arm in stage.arms), default=0)
+
+
+def read_stages(store: Store, stored: StoredStudies) -> Stages:
+    """Read studies and their trials from a store.
+
+    Raises:
+        TrackingError: an experiment or study is missing, or the store does not answer.
+    """
+    from fnostab.tracking import find_experiment, looks_before, newest_study
+
+    places = stored.places
+    ids = {stage: find_experiment(store, name) for stage, (name, _) in places.items()}
+    records = {stage: newest_study(store, ids[stage], run) for stage, (_, run) in places.items()}
+    trials = {stage: stage_of(stage, store, ids[stage], record) for stage, record in records.items()}
+    found = Stages(ids, records, trials, look=1)
+    return replace(found, look=1 + looks_before(store, ids["a"], records["a"].run_id, seeds=found.seeds))
+
+
+def judge_and_record(store: Store, stored: StoredStudies) -> Judged:
+    """Judge studies of a store, and record the verdict there.
 
     Raises:
         FnostabError: an experiment, study or control arm is missing, or the store does not answer.
     """
     from fnostab.report.setting_values import with_along
     from fnostab.report.verdict import headline, to_json, to_markdown
-    from fnostab.tracking import find_experiment, log_verdict, looks_before, newest_study
+    from fnostab.tracking import log_verdict
 
-    wanted = {"a": (experiment, study_run)}
-    if deep_experiment:
-        wanted["b"] = (deep_experiment, deep_study_run)
-    experiment_ids = {stage: find_experiment(store, name) for stage, (name, _) in wanted.items()}
-    records = {stage: newest_study(store, experiment_ids[stage], run) for stage, (_, run) in wanted.items()}
-    stages = {s: stage_of(s, store, experiment_ids[s], record) for s, record in records.items()}
-    study_runs = {stage: record.run_id for stage, record in records.items()}
-    look = 1 + looks_before(store, experiment_ids["a"], study_runs["a"], seeds=_seeds(stages["a"]))
-    studies = {stage: record.spec for stage, record in records.items()}
-    lines = [_judged_line(s, record, stages[s], wanted[s][0]) for s, record in records.items()]
-    case = with_along(with_stress(judge(stages, studies, source=_source_of(studies, wanted), judged=lines, look=look)))
-    payload = {**to_json(case), "study_runs": study_runs, "seeds": _seeds(stages["a"])}
+    found, wanted = read_stages(store, stored), stored.places
+    study_runs = {stage: record.run_id for stage, record in found.records.items()}
+    studies = {stage: record.spec for stage, record in found.records.items()}
+    lines = [_judged_line(s, record, found.trials[s], wanted[s][0]) for s, record in found.records.items()]
+    case = make_case(found.trials, studies, source=_source_of(studies, wanted), judged=lines, look=found.look)
+    case = with_along(with_stress(case))
+    payload = {**to_json(case), "study_runs": study_runs, "seeds": found.seeds}
     verdict_run = log_verdict(
         store,
-        experiment_ids["a"],
+        found.experiment_ids["a"],
         list(study_runs.values()),
         headline(case.verdict),
         payload,
         to_markdown(case),
-        outcomes={run_id: stages[stage].outcomes for stage, run_id in study_runs.items()},
+        outcomes={run_id: found.trials[stage].outcomes for stage, run_id in study_runs.items()},
     )
-    return Judged(case, experiment_ids, study_runs, verdict_run)
+    return Judged(case, found.experiment_ids, study_runs, verdict_run)
 
 
 def stage_of(name: str, store: Store, experiment_id: str, record: StudyRecord) -> Stage:
@@ -209,7 +221,7 @@ def stage_of(name: str, store: Store, experiment_id: str, record: StudyRecord) -
     return Stage(name, tuple(rows), missing if asked else None)
 
 
-def judge(
+def make_case(
     stages: Mapping[str, Stage],
     studies: Mapping[str, Any],
     *,
@@ -283,8 +295,3 @@ def _judged_line(stage: str, record: StudyRecord, trials: Stage, experiment: str
 def stage_title(stage: str, study: Any) -> str:
     """As in "Stage A: "; empty of a study that has one stage."""
     return f"Stage {stage.upper()}: " if study.roles or stage != "a" else ""
-
-
-def _seeds(stage: Stage) -> int:
-    """Trials of the arm that has the most."""
-    return max((len(stage.arm(arm)) for arm in stage.arms), default=0)

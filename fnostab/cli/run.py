@@ -114,9 +114,11 @@ def run_and_report(
         _, result = execute(options, console)
     if decide:
         from fnostab.cli.decide import decide_and_print
+        from fnostab.cli.options import StoredStudies
 
         try:
-            decide_and_print(result.store, result.experiment, study_run=result.run_id, console=console)
+            studies = StoredStudies(result.experiment, study_run=result.run_id)
+            decide_and_print(result.store, studies, console=console)
         except DecisionError as error:  # only some arms were asked for: what was to be run has run
             console.print(f"no verdict yet: {error}", highlight=False, soft_wrap=True)
     at = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""

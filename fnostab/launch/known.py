@@ -116,19 +116,19 @@ def take_from_store(
     found = runs_elsewhere(store, record, {key: trial.first_ms for key, trial in of_key.items()})
     for run in found:
         of_key[run.arm, run.seed].update()  # another launcher may have started it here just now
-    elsewhere = [run for run in found if of_key[run.arm, run.seed].first_ms != run.start_ms]
+    elsewhere = [run for run in found if of_key[run.arm, run.seed].first_ms != run.first_ms]
     for run in elsewhere:
-        if run.at_work:
+        if run.running:
             raise LaunchError(
-                f"{run.arm}-{run.seed} is at work in another folder as {run.owner or 'a process without a name yet'} "
+                f"{run.name} is at work in another folder as {run.owner or 'a process without a name yet'} "
                 f"(MLflow run {run.run_id}): wait for it to end, or give that folder with --output"
             )
     n_aside = 0
     for run in elsewhere:
         trial = of_key[run.arm, run.seed]
         if run.outcome in TRAINING_OUTCOMES or (run.outcome is Outcome.OOM and not retry_oom):
-            trial.outcome, trial.failure_step, trial.run_elsewhere = run.outcome, run.failure_step, run.run_id
-        else:
+            trial.outcome, trial.failure_step, trial.run_id = run.outcome, run.failure_step, run.run_id
+        elif run.run_id is not None:
             set_aside(store, run.run_id)
             n_aside += 1
     if n_aside:

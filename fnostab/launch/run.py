@@ -139,7 +139,7 @@ def run_study(
         try:
             link_project_run(store, study_run_id)
             for trial in trials:
-                if trial.run_elsewhere is None:
+                if trial.run_id is None:
                     uploader.follow(trial.directory)
             uploader.start()
             forget_cancelling(folder)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from fnostab.errors import ConfigError, TrackingError
 from fnostab.record.trial import StudySpec
-from fnostab.show.sources import Journals, Records, changed_s, newest_folder, of_record
+from fnostab.show.sources import Journals, Records, changed_s, newest_folder
 from fnostab.show.state import StudyState
 from fnostab.show.view import Display, snapshot
 from fnostab.tracking import (
@@ -66,7 +66,7 @@ def watch_study(
     else:
         if watched.records is not None:
             watched.records.start(interval_s)
-        with Display(console, {trial.name for trial in state.trials if trial.outcome is not None}) as display:
+        with Display(console, {trial.name for trial in state.trials if trial.settled is not None}) as display:
             while not (ended := watched.ended()):
                 display.update(watched.state())
                 time.sleep(interval_s)
@@ -91,7 +91,7 @@ class _Watched:
 
     def state(self) -> StudyState:
         """State of the study. A trial's own journal takes precedence over the store, which is told later."""
-        rows = {(t.arm, t.seed): of_record(t) for t in self.records.trials} if self.records else {}
+        rows = {(t.arm, t.seed): t for t in self.records.trials} if self.records else {}
         known = {key: row.outcome for key, row in rows.items() if row.outcome is not None}
         found = self.journals.read(known) if self.journals else {}
         written = {key: trial for key, trial in found.items() if trial.seconds is not None or key not in rows}

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from fnostab.tracking.pages.views import InstalledViews, install_views, plain_address, view_addresses
     from fnostab.tracking.read.black_box import fetch_black_box
     from fnostab.tracking.read.foreign_runs import foreign_names, foreign_runs
-    from fnostab.tracking.read.runs_elsewhere import RunElsewhere, runs_elsewhere, set_aside
+    from fnostab.tracking.read.runs_elsewhere import runs_elsewhere, set_aside
     from fnostab.tracking.read.studies import StudyRecord, find_experiment, newest_study, trial_rows
-    from fnostab.tracking.read.watching import StudyWatch, WatchedTrial, existing_store, find_study, newest_experiment
+    from fnostab.tracking.read.watching import StudyWatch, existing_store, find_study, newest_experiment
     from fnostab.tracking.registry import RegisteredModel, fetch_checkpoint, register_network
     from fnostab.tracking.repair.reconcile import ClosedRun, Reconciliation, reconcile
     from fnostab.tracking.repair.sync import SyncReport, sync
@@ -31,14 +31,12 @@ __all__ = [
     "InstalledViews",
     "Reconciliation",
     "RegisteredModel",
-    "RunElsewhere",
     "Store",
     "StudyRecord",
     "StudyWatch",
     "SyncReport",
     "Uploader",
     "VerdictRecord",
-    "WatchedTrial",
     "create_admin",
     "end_unwritten",
     "ensure_study",
@@ -79,7 +77,6 @@ _MODULE_OF = {
     "fetch_black_box": "read.black_box",
     "foreign_names": "read.foreign_runs",
     "foreign_runs": "read.foreign_runs",
-    "RunElsewhere": "read.runs_elsewhere",
     "runs_elsewhere": "read.runs_elsewhere",
     "set_aside": "read.runs_elsewhere",
     "live_sink": "upload.live",
@@ -114,7 +111,6 @@ _MODULE_OF = {
     "looks_before": "pages.verdicts",
     "newest_verdict": "pages.verdicts",
     "StudyWatch": "read.watching",
-    "WatchedTrial": "read.watching",
     "existing_store": "read.watching",
     "find_study": "read.watching",
     "newest_experiment": "read.watching",

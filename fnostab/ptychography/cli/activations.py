@@ -214,9 +214,9 @@ def _after_training(
 
 def _insist_on_journals(result: StudyRun) -> None:
     for trial in result.trials:
-        if trial.run_elsewhere is not None:
+        if trial.run_id is not None:
             raise LaunchError(
-                f"the journal of {trial.name} is not in {result.folder}, only its MLflow run {trial.run_elsewhere} "
+                f"the journal of {trial.name} is not in {result.folder}, only its MLflow run {trial.run_id} "
                 "is left: give the folder that holds it with --output, or another --experiment to train it again"
             )
 

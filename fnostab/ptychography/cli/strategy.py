@@ -14,6 +14,7 @@ from rich.console import Console
 from fnostab.cli.decide import Judged, judge_and_record, show
 from fnostab.cli.execution import RunOptions, execute, insist_on_results, refuse_in_a_chain
 from fnostab.cli.launchers import make_launcher
+from fnostab.cli.options import StoredStudies
 from fnostab.ptychography.task import profile_for
 
 if TYPE_CHECKING:
@@ -202,13 +203,11 @@ class _Chain:
         from fnostab.tracking.read.histories import run_page
 
         store: Store = self.runs[name].store
-        judged = judge_and_record(
-            store,
-            f"{self.prefix}{name}",
-            deep_experiment=f"{self.prefix}{deep}" if deep else None,
-            study_run=self.runs[name].run_id,
-            deep_study_run=self.runs[deep].run_id if deep else None,
-        )
+        studies = StoredStudies(f"{self.prefix}{name}", study_run=self.runs[name].run_id)
+        if deep:
+            deep_run = self.runs[deep].run_id
+            studies = replace(studies, deep_experiment=f"{self.prefix}{deep}", deep_study_run=deep_run)
+        judged = judge_and_record(store, studies)
         case, verdict = judged.case, judged.case.verdict
         what, reason, next_step = headline(verdict), verdict.reason, _next_of(case)
         if name == PIVOT:  # at Stage B's depth already, which its verdict, that of a Stage A, can't know

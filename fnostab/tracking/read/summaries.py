@@ -6,7 +6,7 @@ through the tables that MLflow itself maps. A server can only be asked for whole
 pages at once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,10 +16,12 @@ from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlRun, SqlTa
 from sqlalchemy.orm import aliased
 
 from fnostab.record import names
+from fnostab.record.outcomes import Outcome
+from fnostab.record.progress import TrialState
 from fnostab.tracking.store.database import connected
 from fnostab.tracking.store.store import Store
 
-__all__ = ["AT_ONCE", "FEW", "PAGE", "Summary", "read_summaries", "search_in_shares", "search_trials"]
+__all__ = ["AT_ONCE", "FEW", "PAGE", "Summary", "read_summaries", "search_in_shares", "search_trials", "trial_state"]
 
 PAGE = 1000  # runs in one answer
 SHORT_PAGE = 250  # side by side: on a busy server a longer one outlasts the time that a client waits
@@ -53,6 +55,30 @@ def read_summaries(
         )
 
     return search_trials(store, experiment, study_hash, summary)
+
+
+def trial_state(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], *, at_work: bool) -> TrialState:
+    """A trial as the tags and last metrics of its run tell it; ``at_work`` says whether MLflow has it as RUNNING."""
+
+    def whole(value: str | float | None) -> int | None:
+        return None if value is None else int(value)
+
+    outcome = Outcome(tags.get(names.OUTCOME, Outcome.RUNNING))
+    return TrialState(
+        arm=tags[names.ARM],
+        seed=int(tags[names.SEED]),
+        outcome=None if at_work or outcome is Outcome.RUNNING else outcome,
+        running=at_work,
+        step=whole(metrics.get(names.LAST_STEP)),
+        scheduled_steps=whole(tags.get(names.SCHEDULED_STEPS)),
+        loss=metrics.get(names.TRAIN_LOSS),
+        grad_norm=metrics.get(names.GRAD_NORM),
+        spikes=whole(metrics.get(names.SPIKES)),
+        failure_step=whole(tags.get(names.FAILURE_STEP)),
+        reason=tags.get(names.REASON),
+        owner=tags.get(names.OWNER),
+        run_id=run_id,
+    )
 
 
 def search_trials(
