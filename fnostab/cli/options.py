@@ -19,10 +19,17 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
 
 __all__ = [
+    "ARMS",
     "CLUSTER",
+    "EPOCHS",
+    "EXPERIMENT",
+    "JOBS",
     "LAUNCHER",
     "OUTPUT",
+    "PROFILE",
     "RUNS",
+    "SEEDS",
+    "SET",
     "TRACKING_URI",
     "StoredStudies",
     "parse_looks",
@@ -57,6 +64,19 @@ CLUSTER = click.option(
     "--cluster", metavar="FILE", help="What a Slurm job asks for, as YAML (docs/cluster.md).  [default: the cluster's]"
 )
 
+SEEDS = click.option(
+    "--seeds", metavar="N|LIST", help="How many seeds, or which: 10, or 0,3,5.  [default: the study's]"
+)
+ARMS = click.option("--arms", metavar="LIST", help="Only these arms, separated by commas.  [default: all]")
+PROFILE = click.option(
+    "--profile", default="auto", show_default=True, help="Size: full, small, or auto (full on a GPU)."
+)
+EPOCHS = click.option("--epochs", metavar="N", help="Epochs of every trial.  [default: the profile's]")
+JOBS = click.option(
+    "--jobs", metavar="N", help="Trials side by side; of Slurm, jobs at once.  [default: one a GPU or core]"
+)
+SET = click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as model.fno_blocks=8.")
+EXPERIMENT = click.option("--experiment", help="MLflow experiment.  [default: the study's name]")
 RUNS = click.option("--runs", type=click.Path(path_type=Path), help="A YAML file that maps runs of your own to trials.")
 STORED = (
     click.option("--experiment", help="MLflow experiment of the study, or of its Stage A."),

@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from fnostab.cli.options import PROFILE
 from fnostab.errors import ConfigError
 from fnostab.tasks.registry import TEMPLATE, load
 
@@ -26,7 +27,7 @@ def command(context: click.Context) -> None:
 
 @command.command("show")
 @click.argument("study")
-@click.option("--profile", default="auto", show_default=True, help="Size: full, small, or auto (full on a GPU).")
+@PROFILE
 def show(study: str, profile: str) -> None:
     """Explain STUDY: a built-in one, or the path of a YAML file."""
     from fnostab.study.study import load_study
