@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fnostab.cli.options import PROFILE
 from fnostab.errors import ConfigError
+from fnostab.record.settings import value_text
 from fnostab.tasks.registry import TEMPLATE, load
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _explain(study: Study, console: Console) -> None:
     roles = {file.control: "control"} | {arm: role for role, arm in file.roles.items()}
     for arm, settings in study.arms.items():
         changed = {name: value for name, value in settings.items() if value != control[name]}
-        what = "\n".join(f"{name} = {_shown(value)}" for name, value in changed.items())
+        what = "\n".join(f"{name} = {value_text(value)}" for name, value in changed.items())
         table.add_row(arm, roles.get(arm, ""), what)
     console.print(table, highlight=False)
     seeds = f"{file.seeds} seeds" if isinstance(file.seeds, int) else f"seeds {', '.join(map(str, file.seeds))}"
@@ -92,7 +93,3 @@ def _explain(study: Study, console: Console) -> None:
     if size := study.task.size(study):
         profile = f" in the {study.profile} profile" if study.profile else ""
         console.print(f"control{profile}: {size}", highlight=False)
-
-
-def _shown(value: Any) -> str:
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
