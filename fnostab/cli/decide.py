@@ -14,6 +14,7 @@ from rich.console import Console
 from fnostab.cli.options import RUNS, TRACKING_URI, StoredStudies, store_to_read, stored_studies
 from fnostab.cli.stress import with_stress
 from fnostab.errors import ConfigError
+from fnostab.show.console import say
 from fnostab.tasks.registry import has_hook, hook
 
 if TYPE_CHECKING:
@@ -133,9 +134,7 @@ def decide_and_print(
             raise ConfigError(f"--apply: task {task} has no defaults that a verdict could set")
         act_on(judged, store, apply=apply, force=force, console=aside)
     if not apply and verdict.winner is not None and verdict.supported and has_hook(task, "apply"):
-        aside.print(
-            f"apply it: fnostab decide {stored.as_options} --apply", highlight=False, markup=False, soft_wrap=True
-        )
+        say(aside, f"apply it: fnostab decide {stored.as_options} --apply")
     return judged.case
 
 
@@ -268,7 +267,7 @@ def show(
         special = render_stress(case.stress)
     console.print(special or render(case, evidence=evidence), highlight=False, soft_wrap=special is not None)
     if case.command and special is None:
-        console.print(f"  {case.command}\n", style="bold", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"  {case.command}\n", style="bold")
 
 
 def _source_of(studies: Mapping[str, Any], wanted: Mapping[str, tuple[str, str | None]]) -> Source:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from fnostab.cli.options import ARMS, JOBS, PROFILE, SEEDS, SET, parse_names, parse_seeds, parse_settings, positive
 from fnostab.errors import ConfigError
+from fnostab.show.console import say
 
 
 @click.command("estimate")
@@ -56,5 +57,4 @@ def command(
         )
         return
     console.print(estimates.table())
-    for line in (estimates.summary(trials), *(f"can't run: {refusal}" for refusal in estimates.refusals())):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(console, estimates.summary(trials), *(f"can't run: {refusal}" for refusal in estimates.refusals()))

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fnostab.cli.options import parse_looks
+from fnostab.show.console import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -127,8 +128,7 @@ def _sequential(
 
 
 def _print(answer: dict[str, Any], console: Console) -> None:
-    for line in _lines(answer):
-        console.print(line, highlight=False)
+    say(console, *_lines(answer))
     if answer["table"]:
         console.print()
         console.print(_table(answer))

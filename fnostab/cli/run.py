@@ -22,6 +22,7 @@ from fnostab.cli.options import (
     parse_looks,
 )
 from fnostab.errors import ConfigError, DecisionError
+from fnostab.show.console import say
 from fnostab.tasks.registry import CHAINS, load
 
 
@@ -96,11 +97,9 @@ def run_and_report(
             studies = StoredStudies(result.experiment, study_run=result.run_id)
             decide_and_print(result.store, studies, console=console)
         except DecisionError as error:  # only some arms were asked for: what was to be run has run
-            console.print(f"no verdict yet: {error}", highlight=False, soft_wrap=True)
+            say(console, f"no verdict yet: {error}")
     at = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""
     commands = {"fnostab ui": "grad-norm curves of every trial in the MLflow UI"}
     commands[f"fnostab decide --experiment {result.experiment}"] = "the verdict"
-    console.print("\nnext:")
-    for line, meaning in commands.items():
-        console.print(f"  {line}{at}    # {meaning}", highlight=False, soft_wrap=True)
+    say(console, "\nnext:", *(f"  {line}{at}    # {meaning}" for line, meaning in commands.items()))
     insist_on_results(result)

@@ -11,6 +11,7 @@ from fnostab.record.job_arrays import queued_jobs
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import StudySpec, TrialSpec
+from fnostab.show.console import say
 from fnostab.tracking import Store, reconcile, runs_elsewhere, set_aside
 
 __all__ = ["close_abandoned", "extended", "insist_on_no_jobs", "other_study", "read_journals", "take_from_store"]
@@ -25,9 +26,8 @@ def close_abandoned(store: Store, experiment: str, output: Path, console: Consol
     report = reconcile(store, output, experiment)
     if report.closed:
         runs = ", ".join(f"{run.name}: {run.outcome}" for run in report.closed)
-        console.print(f"closed runs whose process is gone: {runs}", highlight=False, markup=False, soft_wrap=True)
-    for line in report.refused:
-        console.print(f"not closed: {line}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"closed runs whose process is gone: {runs}")
+    say(console, *(f"not closed: {line}" for line in report.refused))
 
 
 def read_journals(record: StudySpec, trials: Sequence[TrialProgress], folder: Path) -> None:
@@ -132,4 +132,4 @@ def take_from_store(
             set_aside(store, run.run_id)
             n_aside += 1
     if n_aside:
-        console.print(f"{n_aside} runs without a result, whose journals are not here, are set aside in MLflow")
+        say(console, f"{n_aside} runs without a result, whose journals are not here, are set aside in MLflow")

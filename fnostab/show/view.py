@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from fnostab.record.progress import TrialProgress
+from fnostab.show.console import say
 from fnostab.show.rendering import arms_table, line_of_end, line_of_progress, summary, trials_table
 from fnostab.show.state import StudyState
 
@@ -81,7 +82,7 @@ class Display:
             self._print("  ".join(parts) + (f"  {study.trouble}" if study.trouble else ""))
 
     def _print(self, line: str) -> None:
-        self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(self.console, line)
         self._line_s = time.monotonic()
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from fnostab.errors import ConfigError, TrackingError
 from fnostab.record.trial import StudySpec
+from fnostab.show.console import say
 from fnostab.show.sources import Journals, Records, changed_s, newest_folder
 from fnostab.show.state import StudyState
 from fnostab.show.view import Display, snapshot
@@ -58,7 +59,7 @@ def watch_study(
         KeyboardInterrupt: somebody wanted to see no more.
     """
     watched = _attach(experiment, output, tracking_uri)
-    _say(console, f"study {watched.spec.hash} in experiment {watched.spec.experiment}, {watched.source}")
+    say(console, f"study {watched.spec.hash} in experiment {watched.spec.experiment}, {watched.source}")
     state = watched.state()
     ended = watched.ended()
     if once or ended:
@@ -72,8 +73,8 @@ def watch_study(
                 time.sleep(interval_s)
             display.update(watched.state())
     if ended:
-        _say(console, f"the study has ended: {ENDINGS[ended]}" if ended in ENDINGS else "the study has ended")
-        _say(console, f"next: fnostab decide --experiment {watched.spec.experiment}")
+        say(console, f"the study has ended: {ENDINGS[ended]}" if ended in ENDINGS else "the study has ended")
+        say(console, f"next: fnostab decide --experiment {watched.spec.experiment}")
 
 
 @dataclass
@@ -174,7 +175,3 @@ def _stored(store: Store, experiment: str | None, *, optional: bool) -> tuple[tu
 
 def _same(study: StudySpec, other: StudySpec) -> bool:
     return (study.experiment, study.hash) == (other.experiment, other.hash)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True, markup=False)

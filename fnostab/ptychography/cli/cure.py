@@ -17,6 +17,7 @@ from fnostab.cli.execution import RunOptions, execute, insist_on_results, refuse
 from fnostab.cli.launchers import make_launcher
 from fnostab.errors import ConfigError
 from fnostab.ptychography.task import Ptychography, profile_for
+from fnostab.show.console import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -194,4 +195,4 @@ class _Search:
 
     def say(self, line: str) -> None:
         """Print a line as it is."""
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(self.console, line)

@@ -16,6 +16,7 @@ from fnostab.cli.execution import RunOptions, execute, insist_on_results, refuse
 from fnostab.cli.launchers import make_launcher
 from fnostab.cli.options import StoredStudies
 from fnostab.ptychography.task import profile_for
+from fnostab.show.console import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +112,7 @@ class _Chain:
         """Say which step begins, what it asks and why it is taken."""
         self.steps += 1
         self.console.print(f"\n[bold]step {self.steps}, {what}[/]: {QUESTIONS[what]}", highlight=False)
-        self.console.print(f"  {why}", highlight=False, markup=False, soft_wrap=True)
+        say(self.console, f"  {why}")
 
     def activations(self) -> None:
         """Train a few seeds of each arm of Stage A, and show what its blocks do."""
@@ -264,7 +265,7 @@ class _Chain:
         return arguments
 
     def _say(self, line: str) -> None:
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(self.console, line)
 
 
 def _best_of(verdict: Verdict) -> str:
