@@ -57,7 +57,7 @@ def command(stored: StoredStudies | None, runs: Path | None, output: Path | None
 def _of_store(store: Store, stored: StoredStudies) -> Report:
     from datetime import datetime
 
-    from fnostab.cli.decide import judge_and_record
+    from fnostab.cli.judging import judge_and_record
     from fnostab.report.content import compose
     from fnostab.report.evidence import gather
 

@@ -30,4 +30,4 @@ def command(experiment: str | None, once: bool, output: Path, tracking_uri: str 
         gc.freeze()  # as in `store_to_read`: it has imported MLflow
         watch_study(experiment, output=output, tracking_uri=tracking_uri, once=once, console=Console())
     except KeyboardInterrupt:
-        click.echo("watched no longer; the study goes on")
+        click.echo("stopped watching; the study is still running")

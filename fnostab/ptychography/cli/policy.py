@@ -28,7 +28,7 @@ from fnostab.record import names
 from fnostab.show.console import say
 
 if TYPE_CHECKING:
-    from fnostab.cli.decide import Judged
+    from fnostab.cli.judging import Judged
     from fnostab.record.table import TrialRow
     from fnostab.report.verdict import Case
     from fnostab.tracking import Store
