@@ -71,7 +71,7 @@ def judge_and_record(store: Store, stored: StoredStudies) -> Judged:
         FnostabError: an experiment, study or control arm is missing, or the store does not answer.
     """
     from fnostab.report.setting_values import with_along
-    from fnostab.report.verdict import headline, to_json, to_markdown
+    from fnostab.report.verdict import to_json, to_markdown
     from fnostab.tracking import log_verdict
 
     found, wanted = read_stages(store, stored), stored.places
@@ -85,7 +85,7 @@ def judge_and_record(store: Store, stored: StoredStudies) -> Judged:
         store,
         found.experiment_ids["a"],
         list(study_runs.values()),
-        headline(case.verdict),
+        case.verdict.headline,
         payload,
         to_markdown(case),
         outcomes={run_id: found.trials[stage].outcomes for stage, run_id in study_runs.items()},

@@ -124,7 +124,7 @@ class _Search:
         from fnostab.ptychography.report.cure import SearchReport, claims, cure_table, write_rows, write_trials
         from fnostab.ptychography.report.documents import write_search
         from fnostab.report.stress_picture import stress_picture
-        from fnostab.report.verdict import evidence_text
+        from fnostab.report.tables import evidence_text
 
         assert self.stressed is not None
         stage = self.steps["confirm"].stage

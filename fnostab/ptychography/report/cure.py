@@ -16,7 +16,7 @@ from fnostab.decision.tally import summarise
 from fnostab.ptychography import measured
 from fnostab.record.outcomes import Outcome
 from fnostab.report.pictures import Picture
-from fnostab.report.verdict import plain_table
+from fnostab.report.tables import plain_table
 from fnostab.stats.interval import Interval
 from fnostab.stats.losses import median_interval
 from fnostab.stats.proportions import fewer_failures_p, holm

@@ -15,7 +15,7 @@ from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
 from fnostab.report.content import IN_WORDS, differences
 from fnostab.report.pictures import Picture, drawing
-from fnostab.report.verdict import Case, best_arms, conditions, headline, left_out, remarks
+from fnostab.report.verdict import Case, best_arms, conditions, left_out, remarks
 
 __all__ = ["Chapter", "Decision", "Drift", "Moments", "Ran", "Story", "chapter", "compose_story", "drifts"]
 
@@ -184,7 +184,7 @@ def compose_story(
     """
     study = case.studies["a"]
     return Story(
-        headline=headline(case.verdict),
+        headline=case.verdict.headline,
         verdict=case.verdict,
         in_words=IN_WORDS.get(case.verdict.name, ""),
         next_step=next_step,
