@@ -7,6 +7,7 @@ from fnostab.errors import FnostabError
 from fnostab.launch.supervisor import end_program
 from fnostab.record import names
 from fnostab.record.attempt import end_program_trial
+from fnostab.record.ending import failure_payload
 from fnostab.record.journal import FILE_NAME, Journal
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
@@ -79,7 +80,7 @@ def jobs_of(waiting: Sequence[TrialProgress], launcher: Launcher) -> list[list[T
 
 
 def write_outcome(trial: TrialProgress, outcome: Outcome, reason: str, *, requested: bool) -> None:
-    """Write the outcome of a trial that did not; a failure of training that it announced before stands.
+    """Write the outcome of a trial that did not; a failure of training that its journal shows stands.
 
     Args:
         trial: whose process is gone.
@@ -87,6 +88,8 @@ def write_outcome(trial: TrialProgress, outcome: Outcome, reason: str, *, reques
         reason: for it.
         requested: whether the process was asked to end, so that the trial is not to blame.
     """
+    payload: dict[str, Any] = {"outcome": str(outcome), "failure_step": None, "known_good_step": None}
+    payload |= {"rules_held": [], "not_judged": [], "reason": reason}
     try:
         if trial.spec.argv is not None and (trial.directory / FILE_NAME).exists():
             end_program(trial.directory)
@@ -97,12 +100,10 @@ def write_outcome(trial: TrialProgress, outcome: Outcome, reason: str, *, reques
             if end_program_trial(journal, asked=requested):
                 trial.update()
                 return
-            payload: dict[str, Any] = {"outcome": str(outcome), "failure_step": None, "rules_held": []}
-            payload |= {"requested": True} if requested else {}
-            if trial.announced is not None:
-                announced = str(trial.announced)
-                payload = {"outcome": announced, "failure_step": trial.failure_step, "rules_held": [announced]}
-            journal.event(names.OUTCOME_EVENT, {**payload, "reason": reason, "known_good_step": None, "not_judged": []})
+            failure = failure_payload(trial.directory, trial.spec)
+            if not failure and requested:
+                payload["requested"] = True
+            journal.event(names.OUTCOME_EVENT, payload | failure)
         trial.update()
     except FnostabError as error:  # a full disk, say; the others go on
         trial.outcome, trial.reason, trial.unwritten = outcome, f"{reason}; {error}", True

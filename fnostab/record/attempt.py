@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
-from fnostab.record.ending import ProcessEnd, conclude
+from fnostab.record.ending import ProcessEnd, conclude, failure_payload
 from fnostab.record.journal import FILE_NAME, Event, Journal, Point, read_journal
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.record.stderr_tail import tail_of
@@ -113,6 +113,8 @@ def close_if_abandoned(directory: Path) -> bool:
     with Journal(directory) as writer:
         if end_program_trial(writer):
             return True
+        if (directory / "trial.json").exists():
+            end |= failure_payload(directory, TrialSpec.read(directory / "trial.json"))
         writer.event(names.OUTCOME_EVENT, end)
     return True
 

@@ -9,11 +9,11 @@ from typing import Any
 from fnostab.record import names
 from fnostab.record.ignored_seed import IGNORES_SEED, twin_seed
 from fnostab.record.journal import FILE_NAME, Event, Journal, read_journal
-from fnostab.record.judging import Recorded, judge_recorded, read_recorded
+from fnostab.record.judging import Recorded, judge_recorded, observed_failure, read_recorded
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Judgement, Outcome
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["ProcessEnd", "announce_files", "conclude", "judge_again"]
+__all__ = ["ProcessEnd", "announce_files", "conclude", "failure_payload", "judge_again"]
 
 LONGEST_REASON = 500  # characters
 NOTHING_RECORDED = (
@@ -90,6 +90,18 @@ def judge_again(directory: Path, spec: TrialSpec) -> None:
             journal.event(names.OUTCOME_EVENT, payload)
 
 
+def failure_payload(directory: Path, spec: TrialSpec) -> dict[str, Any]:
+    """Payload of the failure that a dead trial's journal shows, which wins over what ended the process; empty if none.
+
+    Raises:
+        JournalError: the journal is damaged.
+    """
+    recorded = read_recorded(directory)
+    judgement, _ = judge_recorded(recorded, spec)
+    failure = observed_failure(recorded, judgement)
+    return {} if failure is None else _payload(failure)
+
+
 def _payload(judgement: Judgement) -> dict[str, Any]:
     return {
         "outcome": str(judgement.outcome),
@@ -115,8 +127,8 @@ def announce_files(journal: Journal) -> None:
 
 def _outcome(recorded: Recorded, judgement: Judgement | None, end: ProcessEnd) -> tuple[Outcome, str | None]:
     """The first outcome that applies, with its reason if it is no training outcome."""
-    if judgement is not None and (recorded.announced is not None or judgement.outcome is Outcome.NONFINITE):
-        return judgement.outcome, None
+    if (failure := observed_failure(recorded, judgement)) is not None:
+        return failure.outcome, None
     code, said = end.return_code, _last_error(end.tail)
     if end.asked and not recorded.reached_the_end:
         return Outcome.KILLED, "asked to end"

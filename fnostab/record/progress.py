@@ -31,7 +31,6 @@ class TrialProgress:
     loss: float | None = None
     grad_norm: float | None = None
     held_step: int | None = None  # that an earlier attempt came to: its points are not recorded again
-    announced: Outcome | None = None  # failure that the trial saw before it ended
     run_elsewhere: str | None = None  # MLflow run that holds the outcome, if not this folder's journal
     fruitless: int = 0  # attempts in a row that came no further, but for those that were asked to end
     came_further: bool = False  # whether the last attempt recorded a new step
@@ -65,7 +64,7 @@ class TrialProgress:
 
     def begin_again(self) -> None:
         """Forget the end of the last attempt, before another one."""
-        self.outcome = self.announced = self.failure_step = self.reason = self.ended_s = None
+        self.outcome = self.failure_step = self.reason = self.ended_s = None
 
     def update(self) -> None:
         """Read the records that were written since the last call."""
@@ -103,7 +102,6 @@ class TrialProgress:
             self.scheduled_steps = event.payload.get("scheduled_steps")
             self.training_since_s = event.time_ms / 1000
         elif event.name == names.TAGS_EVENT and event.payload.get(names.OUTCOME) in FAILURES:
-            self.announced = Outcome(event.payload[names.OUTCOME])
             self.failure_step = int(event.payload[names.FAILURE_STEP])
         elif event.name == names.OUTCOME_EVENT:
             self.outcome = Outcome(event.payload["outcome"])
