@@ -27,7 +27,7 @@ from fnostab.monitor.nonfinite_guard import RunningStatistics, describe_guard
 from fnostab.monitor.observed import Observed, tags_of
 from fnostab.monitor.optimizer_curve import Curve
 from fnostab.monitor.optimizer_watch import OptimizerWatch
-from fnostab.monitor.ranks import SharedResult, agreed, refuse_sharded
+from fnostab.monitor.ranks import SharedResult, agreed, first_decides, refuse_sharded
 from fnostab.monitor.schedule import scheduled_steps
 from fnostab.monitor.sinks import SinkWriter, last_steps, session_sink
 from fnostab.monitor.steps import Step, read_steps
@@ -266,12 +266,13 @@ class StabilityMonitor(Callback):
         self._read_block(trainer)
         logged = logged_numbers(trainer.callback_metrics)
         name = next((name for name in spellings(self.val_loss_name) if name in logged), None)
+        spoilt = agreed(trainer, name is not None and not math.isfinite(logged[name]))
         if name is not None:
-            self._seen.validate(logged[name], logged)
+            loss = math.nan if spoilt and math.isfinite(logged[name]) else logged[name]  # NaN of another process
+            self._seen.validate(loss, logged)
             points = {name: value for name, value in logged.items() if name.startswith(names.VAL_PREFIX)}
             recorded = name if name.startswith(names.VAL_PREFIX) else f"{names.VAL_PREFIX}{name}"
-            step = self.validations[-1].step
-            self._writer.record(step, {**points, recorded: logged[name]})
+            self._writer.record(self.validations[-1].step, {**points, recorded: loss})
         self._end_early(trainer, judged=name is not None)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -374,7 +375,7 @@ class StabilityMonitor(Callback):
         ends = False
         if judged and self.after_failure == "stop":
             ends = self._seen.certain_failure(max(self.warmup_steps, self._scheduled / 4))
-        trainer.should_stop |= agreed(trainer, ends)
+        trainer.should_stop |= first_decides(trainer, ends)
 
     def _conclude(self, last_scheduled_step: int) -> None:
         judgement = self._seen.judge(last_scheduled_step)
