@@ -64,15 +64,19 @@ class RunningStatistics:
 
     def __init__(self, module: nn.Module, *, several: bool = False) -> None:
         self._several = several
-        normalisations = [m for m in module.modules() if isinstance(m, _NormBase) and m.track_running_stats]
-        buffers = [b for m in normalisations for b in (m.running_mean, m.running_var, m.num_batches_tracked)]
-        self._buffers = [b for b in buffers if b is not None and not nn.parameter.is_lazy(b)]
+        self._normalisations = [m for m in module.modules() if isinstance(m, _NormBase) and m.track_running_stats]
+        self._buffers: list[Tensor] = []
         self._before: list[Tensor] = []
 
     def keep(self) -> None:
         """Copy the statistics before a forward pass, unless that was done since the last step."""
-        if self._buffers and not self._before:
-            self._before = [b.clone() for b in self._buffers]
+        if self._before:
+            return
+        buffers = [b for m in self._normalisations for b in (m.running_mean, m.running_var, m.num_batches_tracked)]
+        self._buffers = [b for b in buffers if b is not None]
+        if any(nn.parameter.is_lazy(b) for b in self._buffers):
+            self._buffers = []  # not yet
+        self._before = [b.clone() for b in self._buffers]
 
     def step(self, bad: Tensor) -> Tensor | None:
         """After a step, restore the statistics if the step was bad or they are not finite, without waiting.

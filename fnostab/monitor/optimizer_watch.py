@@ -252,7 +252,7 @@ class OptimizerWatch:
         if loss_scaler(self._trainer) is not None and before is not None:
             step.skipped = torch.ones((), dtype=torch.bool, device=self._module.device)
         step.bad = self._is_bad(step)
-        step.restored = self._statistics.step(step.bad if step.skipped is None else step.skipped)
+        step.restored = self._statistics.step(step.bad)
         self._keep(step)
 
     def _keep(self, step: Step | None) -> None:

@@ -698,6 +698,18 @@ def test_statistics_that_are_not_finite_though_the_step_is_good_are_restored_and
     assert event == {"step": 5, "epoch": 0, "batch": 5}
 
 
+def test_statistics_of_a_layer_that_is_made_by_its_first_batch():
+    class Late(Normalised):
+        def __init__(self):
+            super().__init__(spoilt=3)
+            self.net = nn.Sequential(nn.Linear(3, 4), nn.LazyBatchNorm1d(), nn.Linear(4, 1))
+
+    monitor, _ = watched(module := Late(), 6, after_failure="continue")
+    assert (monitor.outcome, monitor.failure_step) == (Outcome.NONFINITE, 3)
+    assert int(module.net[1].num_batches_tracked) == 5
+    assert all(torch.isfinite(value).all() for value in module.state_dict().values())
+
+
 def test_nan_is_kept_from_the_statistics_of_the_second_optimisers_network():
     class Two(LightningModule):
         def __init__(self):
