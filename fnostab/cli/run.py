@@ -69,7 +69,7 @@ def command(
     Started again, it finishes what is missing and repeats nothing; more seeds extend it. Any other
     --NAME VALUE is a setting, as with --set.
 
-    STUDY can also be a chain of studies, strategy or cure, that ends with a report.
+    STUDY can also be a chain of studies, strategy, that ends with a report.
     """
     options = RunOptions(
         study=study,
