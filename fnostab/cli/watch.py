@@ -43,7 +43,7 @@ def command(experiment: str | None, once: bool, interval: str, output: Path, tra
             console=Console(),
         )
     except KeyboardInterrupt:
-        click.echo("watched no longer; the study goes on")
+        click.echo("stopped watching; the study is still running")
 
 
 def _seconds(text: str) -> float:
