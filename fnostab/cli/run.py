@@ -58,7 +58,7 @@ def command(decide: bool, sequential: str | None, dry_run: bool, options: RunOpt
     Started again, it finishes what is missing and repeats nothing; more seeds extend it. Any other
     --NAME VALUE is a setting, as with --set.
 
-    STUDY can also be a chain of studies, strategy or cure, that ends with a report.
+    STUDY can also be a chain of studies, strategy, that ends with a report.
     """
     run = load(CHAINS[options.study]) if options.study in CHAINS else run_and_report
     run(options, decide=decide, sequential=sequential, dry_run=dry_run)

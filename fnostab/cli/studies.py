@@ -71,7 +71,7 @@ def _list(console: Console) -> None:
         table.add_row(name, str(len(file.arms)), file.description)
     console.print(table, highlight=False)
     console.print("\n`fnostab studies show NAME` has the arms of one.", highlight=False)
-    console.print("`fnostab run strategy` and `fnostab run cure` run several of them.", highlight=False)
+    console.print("`fnostab run strategy` runs several of them.", highlight=False)
 
 
 def _explain(study: Study, console: Console) -> None:

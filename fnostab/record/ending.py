@@ -6,7 +6,7 @@ itself; a failure that was observed wins over whatever ended the process later.
 
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from fnostab.record import slurm_jobs as slurm
 from fnostab.record.attempt import Attempt, is_alive, is_being_written, last_attempt
 from fnostab.record.ignored_seed import IGNORES_SEED, twin_seed
 from fnostab.record.journal import FILE_NAME, Journal
-from fnostab.record.judging import Recorded, judge_recorded, read_recorded
+from fnostab.record.judging import Recorded, judge_recorded, observed_failure, read_recorded
 from fnostab.record.outcomes import FAILURES, TRAINING_OUTCOMES, Judgement, Outcome, outcome_payload
 from fnostab.record.stderr_tail import STDERR_FILE, tail_since
 from fnostab.record.trial import TrialSpec
@@ -120,7 +120,12 @@ def end_of_abandoned(tags: Mapping[str, str], owner: str | None, tail: str = "")
     ending = how_it_ended(ProcessEnd(None, tail=tail, owner=owner))
     if (job := slurm.job_of_owner(owner)) and (end := slurm.end_of(*job)) and end.outcome is not Outcome.INFRA_ERROR:
         ending = Ending(end.outcome, f"Slurm job {job[0]}: {end.state}", end.was_asked_to_end)
-    return _payload(ending, tags, TRAINING_OUTCOMES)
+    judgement = Judgement(ending.outcome)
+    if tags.get(names.OUTCOME) in TRAINING_OUTCOMES:
+        outcome, step = Outcome(tags[names.OUTCOME]), tags.get(names.FAILURE_STEP)
+        held = (outcome,) if outcome in FAILURES else ()
+        judgement = Judgement(outcome, None if step is None else int(step), rules_held=held)
+    return outcome_payload(judgement, ending.reason, requested=ending.requested)
 
 
 def close_if_abandoned(directory: Path) -> bool:
@@ -138,22 +143,26 @@ def close_if_abandoned(directory: Path) -> bool:
     with Journal(directory) as writer:
         if not _close_program(writer, attempt):
             tail = tail_since(directory / STDERR_FILE, attempt.owner_since_ms)
-            writer.event(names.OUTCOME_EVENT, end_of_abandoned(attempt.tags, attempt.owner, tail))
+            end = end_of_abandoned(attempt.tags, attempt.owner, tail)
+            if (failure := _failure_shown(directory)) is not None:
+                end = outcome_payload(failure, end["reason"])
+            writer.event(names.OUTCOME_EVENT, end)
     return True
 
 
 def close_attempt(journal: Journal, ending: Ending) -> None:
     """Write the outcome of a trial whose process is gone, for a launcher that may try it again.
 
-    A failure of training that it announced stands; what a program recorded is judged.
+    A failure of training that its journal shows stands; what a program recorded is judged.
 
     Raises:
         JournalError: the journal is damaged, or can't be written.
     """
-    attempt = last_attempt(journal.path)
-    if not _close_program(journal, attempt, asked=ending.requested):
-        tags = attempt.tags if attempt.end is None else {}
-        journal.event(names.OUTCOME_EVENT, _payload(ending, tags, FAILURES))
+    if not _close_program(journal, last_attempt(journal.path), asked=ending.requested):
+        failure = _failure_shown(journal.directory)
+        requested = ending.requested and failure is None
+        payload = outcome_payload(failure or Judgement(ending.outcome), ending.reason, requested=requested)
+        journal.event(names.OUTCOME_EVENT, payload)
 
 
 def close_program_trial(journal: Journal, spec: TrialSpec, end: ProcessEnd) -> Outcome:
@@ -193,6 +202,15 @@ def judge_again(directory: Path, spec: TrialSpec) -> None:
             journal.event(names.OUTCOME_EVENT, payload)
 
 
+def _failure_shown(directory: Path) -> Judgement | None:
+    """The failure that a dead trial's journal shows: it wins over whatever ended the process."""
+    if not (directory / "trial.json").exists():
+        return None
+    recorded = read_recorded(directory)
+    judgement, _ = judge_recorded(recorded, TrialSpec.read(directory / "trial.json"))
+    return observed_failure(recorded, judgement)
+
+
 def _close_program(journal: Journal, attempt: Attempt, *, asked: bool = False) -> bool:
     """Judge and close a program's trial whose supervisor died first; return False if the trial runs no program."""
     path = journal.directory / "trial.json"
@@ -207,8 +225,8 @@ def _close_program(journal: Journal, attempt: Attempt, *, asked: bool = False) -
 def _end_of_program(recorded: Recorded, judgement: Judgement | None, end: ProcessEnd) -> Ending:
     """The first that applies: an observed failure, a request to end, a good end, a memory error, how it died."""
     code = end.return_code
-    if judgement is not None and (recorded.announced is not None or judgement.outcome is Outcome.NONFINITE):
-        return Ending(judgement.outcome, None)
+    if (failure := observed_failure(recorded, judgement)) is not None:
+        return Ending(failure.outcome, None)
     if end.asked and not recorded.reached_the_end:
         return how_it_ended(end)
     if code == 0 or (code is None and (recorded.complete or recorded.reached_the_end)):
@@ -217,16 +235,6 @@ def _end_of_program(recorded: Recorded, judgement: Judgement | None, end: Proces
     if recorded.seen is not None and recorded.seen[0] is Outcome.OOM:
         return Ending(Outcome.OOM, recorded.seen[1] or "out of memory")
     return how_it_ended(replace(end, asked=False))
-
-
-def _payload(ending: Ending, tags: Mapping[str, str], announced: Sequence[Outcome]) -> dict[str, Any]:
-    """Payload of an outcome event: ``ending``, unless the tags announce one of the outcomes ``announced``."""
-    judgement = Judgement(ending.outcome)
-    if tags.get(names.OUTCOME) in announced:
-        outcome, step = Outcome(tags[names.OUTCOME]), tags.get(names.FAILURE_STEP)
-        held = (outcome,) if outcome in FAILURES else ()
-        judgement = Judgement(outcome, None if step is None else int(step), rules_held=held)
-    return outcome_payload(judgement, ending.reason, requested=ending.requested)
 
 
 def _announce_files(journal: Journal) -> None:

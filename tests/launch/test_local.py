@@ -113,6 +113,16 @@ def test_a_failure_that_was_announced_before_the_process_died_stays_one(trials, 
     assert last_outcome(trial)["rules_held"] == ["nonfinite"]
 
 
+@pytest.mark.parametrize("metric", [names.TRAIN_LOSS, names.GRAD_NORM, None])
+def test_a_value_that_was_recorded_as_not_finite_wins_without_an_announcement(trials, script, metric):
+    """The process died between the two, or went on after a validation."""
+    (trial,) = trials()
+    script({"control-0": [f"spoilt {metric or trial.spec.judged}"]})
+    work_off(LocalLauncher(1, gpu=False), [trial])
+    assert (trial.outcome, trial.failure_step, trial.finished) == (Outcome.NONFINITE, 5, True)
+    assert "SIGKILL" in trial.reason
+
+
 def test_a_trial_that_is_at_work_already_is_waited_for_not_started_again(trials, tmp_path):
     (trial,) = trials()
     with Journal(trial.directory) as journal:
