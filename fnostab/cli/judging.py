@@ -143,13 +143,13 @@ def _source_of(studies: Mapping[str, Any], wanted: Mapping[str, tuple[str, str |
     for stage, study in studies.items():
         given = [f"{name}={json.dumps(value)}" for name, value in study.overrides.items()]
         options = (*(("--profile", study.profile) if study.profile else ()), *(w for g in given for w in ("--set", g)))
-        places[stage] = Place(getattr(study, "asked_as", "") or study.name, wanted[stage][0], options)
+        places[stage] = Place(study.asked_as or study.name, wanted[stage][0], options)
     return Source(places, studies["a"].follow_up)
 
 
 def _judged_line(stage: str, record: StudyRecord, trials: Stage, experiment: str) -> str:
     started = datetime.fromtimestamp(record.start_ms / 1000).astimezone()
-    others = getattr(record, "others", 0)
+    others = record.others
     more = f"; {others} other stud{'y' if others == 1 else 'ies'} in this experiment (--study-run)" if others else ""
     return (
         f"{stage_title(stage, record.spec)}{experiment}, study {record.spec.name} of {started:%Y-%m-%d %H:%M}, "

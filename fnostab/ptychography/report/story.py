@@ -105,7 +105,6 @@ class Story:
     chapters: Sequence[Chapter]
     commands: Sequence[str]
     verdict_page: str
-    primary_metric: str
     store: str
     on_server: bool
     made_at: datetime
@@ -195,7 +194,6 @@ def compose_story(
         chapters=chapters,
         commands=commands,
         verdict_page=verdict_page,
-        primary_metric=study.metric.key,
         store=store,
         on_server=store.startswith("http"),
         made_at=made_at,
