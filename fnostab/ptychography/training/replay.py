@@ -86,6 +86,11 @@ class Replay:
     focus: int
     device: str
 
+    @property
+    def fails(self) -> bool:
+        """Whether a failure happened."""
+        return self.outcome is not None
+
 
 def replay(
     failure: KeptFailure,
