@@ -112,8 +112,9 @@ class StudyView:
         self._display.update(self._state([trial for trial in running if not trial.queued], trouble))
 
     def _state(self, running: Sequence[TrialProgress], trouble: str | None) -> StudyState:
+        at_work = set(running)
         for trial in self.trials:
-            trial.running = trial in running
+            trial.running = trial in at_work
         return StudyState(self.title, self.trials, self.jobs, trouble=trouble)
 
 
