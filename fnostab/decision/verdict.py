@@ -122,7 +122,7 @@ def decide(roles: Roles, stage_a: Stage, stage_b: Stage | None = None, *, rules:
     step = next_step(roles, stages, pairs, answers, conclusion)
     too_few = step.kind is NextKind.SEEDS and any(a.because is Because.OBSTACLE for a in answers)
     is_blocked = too_few or step.kind in (NextKind.WAIT, NextKind.RERUN)
-    deep = None if is_blocked else stage_b_step(roles, stages, pairs, conclusion)
+    deep = None if is_blocked else stage_b_step(roles, stages, pairs, answers, conclusion)
     if stage_b is not None:
         criteria += deep_reports(stage_b, summaries["a"], summaries["b"], rules)
     return Verdict(

@@ -73,7 +73,8 @@ class FailuresAlike:
         if not self.found:
             return None
         log = trial.directory / STDERR_FILE
-        tail = "\n".join(f"  {line}" for line in last_lines(log, TAIL_LINES))
+        own = f"{trial.name}: {trial.outcome}"  # what the trial's process says at its end
+        tail = "\n".join(f"  {line}" for line in last_lines(log, TAIL_LINES) if line != own)
         return (
             f"{first} and {trial.name} failed alike before their first step, so no more trials are started: "
             f"{trial.reason}\n{log} ends with\n{tail}\nmend that; the same command goes on"

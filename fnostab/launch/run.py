@@ -181,9 +181,11 @@ def _work_off(
                     running.remove(ended)
                     if said := alike.take(ended):
                         _say(console, said)
+                        view.was_told(ended)
                         waiting.clear()
                     if retries.wants_again(ended) and not alike.found:
                         _say(console, f"{ended.name}: {ended.outcome} ({ended.reason}); it is tried again")
+                        view.was_told(ended)
                         waiting.append(ended)
                 for trial in running:
                     if not trial.queued:
