@@ -141,15 +141,15 @@ def decide(roles: Roles, stage_a: Stage, stage_b: Stage | None = None, *, rules:
 
 
 def _check(stage: Stage, roles: Roles) -> None:
+    which = f"Stage {stage.name.upper()}" if roles.candidates or stage.name != "a" else "the study"
     if not stage.arm(roles.control):
         raise DecisionError(
-            f"Stage {stage.name.upper()} has no trial of the control arm {roles.control!r}; "
-            f"its arms: {', '.join(stage.arms) or 'none'}"
+            f"{which} has no trial of the control arm {roles.control!r}; its arms: {', '.join(stage.arms) or 'none'}"
         )
     repeated = [key for key, n in Counter((t.arm, t.seed) for t in stage.trials).items() if n > 1]
     if repeated:
         arm, seed = repeated[0]
-        raise DecisionError(f"Stage {stage.name.upper()} has arm {arm!r} with seed {seed} twice: keep one of them")
+        raise DecisionError(f"{which} has arm {arm!r} with seed {seed} twice: keep one of them")
 
 
 def _repeated(stage_a: Stage, stage_b: Stage, control: str) -> Mapping[str, bool]:
