@@ -85,6 +85,11 @@ class Verdict:
             return 10
         return 20 if self.answers and all(a.is_no for a in self.answers) else 30
 
+    def stage_title(self, stage: str) -> str:
+        """Title of a stage, as "Stage A"; empty in a study of one stage."""
+        of_one = self.name is None and all(summary.stage == "a" for summary in self.arms)
+        return "" if of_one else f"Stage {stage.upper()}"
+
     def answer(self, arm: str, stage: str = "a") -> Answer | None:
         """The answer for an arm; None if it was not run."""
         return next((a for a in self.answers if (a.stage, a.arm) == (stage, arm)), None)
