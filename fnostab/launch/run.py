@@ -117,6 +117,8 @@ def run_study(
         highlight=False,
         soft_wrap=True,
     )
+    for line in study.twins(arms):
+        _say(console, line)
     folder = study.folder(output, experiment)
     retries = Retries(attempts, retry_oom)
     if launcher.here:
