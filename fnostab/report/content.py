@@ -17,14 +17,19 @@ from fnostab.report.pictures import Picture, drawing
 from fnostab.report.stress_picture import stress_picture
 from fnostab.report.verdict import Case, conditions, remarks
 
-__all__ = ["Report", "StageSection", "compose", "differences"]
+__all__ = ["Report", "StageSection", "compose", "differences", "in_words"]
 
 IN_WORDS: Mapping[VerdictName | None, str] = {
     VerdictName.GOLD: "The change of architecture is the cure.",
-    VerdictName.SILVER: "The change of architecture is not the cure, but clipping helps.",
+    VerdictName.SILVER: "The change of architecture is not shown to help, but clipping helps.",
     VerdictName.PIVOT: "No candidate helps in the deep network.",
     VerdictName.INCONCLUSIVE: "These trials do not decide the question yet.",
 }
+
+
+def in_words(verdict: Verdict) -> str:
+    """The verdict in a sentence; what its tests do not support is not decided."""
+    return IN_WORDS.get(VerdictName.INCONCLUSIVE if verdict.supported is False else verdict.name, "")
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class StageSection:
     What is None or empty was not recorded or not judged, and is left out.
 
     Attributes:
+        title: as "Stage A"; empty in a study of one stage.
         parts: of arms in the decision; empty for one without a part.
         settings: what differs between arms: setting -> value by arm.
         exemplary: arm -> pictures of its best, median and worst trial.
@@ -44,6 +50,7 @@ class StageSection:
     """
 
     name: str
+    title: str
     study: StudySpec
     trials: Sequence[TrialRow]
     parts: Mapping[str, str]
@@ -62,9 +69,9 @@ class StageSection:
     gone: Mapping[str, Sequence[int]]
 
     @property
-    def title(self) -> str:
-        """Title, as "Stage A"."""
-        return f"Stage {self.name.upper()}"
+    def heading(self) -> str:
+        """Title and name of the study."""
+        return ": ".join(filter(None, (self.title, self.study.name))) or "Trials"
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ class Report:
     @property
     def in_words(self) -> str:
         """The verdict in a sentence; empty of a study without roles."""
-        return IN_WORDS.get(self.verdict.name, "")
+        return in_words(self.verdict)
 
     @property
     def conditions(self) -> list[str]:
@@ -138,6 +145,7 @@ def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
     exemplary, missing = panels.exemplary(stage.name, trials, study, evidence)
     return StageSection(
         name=stage.name,
+        title=case.verdict.stage_title(stage.name),
         study=study,
         trials=stage.trials,
         parts={arm: _part(arm, study) for arm in arms},

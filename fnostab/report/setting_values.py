@@ -35,7 +35,7 @@ class AlongPanel:
         lines = [line for place in self.along.places if (line := left_out(place.summary))]
         command = f"\n  {case.command}" if case.command else ""
         parts = [
-            *(each for stage in case.stages for each in trial_table(stage)),
+            *(each for stage in case.stages for each in trial_table(stage, case.verdict)),
             table,
             *([Text("\n".join(lines))] if lines else []),
             Text("\n".join(conditions(case.studies)), style="dim"),

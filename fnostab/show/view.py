@@ -63,6 +63,10 @@ class Display:
         else:
             self._print_lines(study)
 
+    def was_told(self, name: str) -> None:
+        """Print no line of a trial's end."""
+        self._reported.add(name)
+
     def _drawn(self, study: StudyState) -> RenderableType:
         n_arms = len({trial.arm for trial in study.trials})
         room = max(SHOWN_ENDED, self.console.height - n_arms - LINES_AROUND)
@@ -105,6 +109,10 @@ class StudyView:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._display.study = self._state([], None)  # none is running any more
         self._display.__exit__(kind, error, tb)
+
+    def was_told(self, trial: TrialProgress) -> None:
+        """Keep the end of this attempt out of the lines that follow, since a line of its own has told of it."""
+        self._display.was_told(trial.name)
 
     def update(self, running: Sequence[TrialProgress], unsent: str | None, unseen: str | None = None) -> None:
         """Show the state of all trials, those under way, and what keeps records from the store or news from here."""

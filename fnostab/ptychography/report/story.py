@@ -13,7 +13,7 @@ from fnostab.figures.arms import FailureRate
 from fnostab.record import names
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
-from fnostab.report.content import IN_WORDS, differences
+from fnostab.report.content import differences, in_words
 from fnostab.report.pictures import Picture, drawing
 from fnostab.report.verdict import Case, best_arms, conditions, left_out, remarks
 
@@ -153,7 +153,7 @@ def chapter(ran: Ran, decisions: Sequence[Decision] = (), finding: str = "") -> 
             alt=f"{study.name}: failure rate of each arm with its 95 % interval",
         ),
         finding=finding or ("" if decisions else best),
-        left_out=[line.removeprefix("Stage A, ") for s in arms if (line := left_out(s))],
+        left_out=[line for s in arms if (line := left_out(s))],
         decisions=decisions,
     )
 
@@ -185,7 +185,7 @@ def compose_story(
     return Story(
         headline=case.verdict.headline,
         verdict=case.verdict,
-        in_words=IN_WORDS.get(case.verdict.name, ""),
+        in_words=in_words(case.verdict),
         next_step=next_step,
         conditions=conditions(case.studies),
         remarks=remarks(case),
