@@ -3,9 +3,9 @@
 from trial_records import trial_spec
 
 from fnostab.launch.retries import FailuresAlike
-from fnostab.record.attempt import STDERR_FILE
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
+from fnostab.record.stderr_tail import STDERR_FILE
 
 
 def broken(folder, seed, reason="exit status 1: no data", **fields):
