@@ -173,17 +173,17 @@ class _Chain:
     def report(self, judged: Judged, next_step: str, output: Path) -> None:
         """Write the report, add it to the verdict's run, and say where it is."""
         from fnostab.ptychography.report.documents import write_story
-        from fnostab.ptychography.report.story import compose_story
+        from fnostab.ptychography.report.story import Story, drifts
         from fnostab.tracking.read.histories import log_files, run_page
 
         self.heading("report", "what was asked, run and found, and how to repeat it")
         first = self.runs["stage_a"]
         store, page = first.store, run_page(first.store, judged.experiment_ids["a"], judged.verdict_run)
         whole = ["fnostab", "run", STRATEGY, *self._arguments(None, self.common.settings)]
-        story = compose_story(
-            judged.case,
-            [self._chapter(name) for name in self.ran],
-            json.loads((first.folder / "activations.json").read_text()),
+        story = Story(
+            case=judged.case,
+            chapters=[self._chapter(name) for name in self.ran],
+            drifts=drifts(json.loads((first.folder / "activations.json").read_text())),
             next_step=next_step,
             commands=[shlex.join(whole), *self.commands],
             verdict_page=page,
@@ -193,7 +193,7 @@ class _Chain:
         folder = output / f"{self.prefix}{STRATEGY}"
         files = write_story(story, folder)
         log_files(store, judged.verdict_run, files, folder, STRATEGY)
-        self._say(f"{story.headline}: {judged.case.verdict.reason}")
+        self._say(f"{story.verdict.headline}: {story.verdict.reason}")
         self._say(f"next: {next_step}")
         for path in files[:2]:
             self._say(f"{path} ({path.stat().st_size / 1e3:,.0f} kB)")
