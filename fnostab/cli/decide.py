@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
     from fnostab.tracking.read.studies import StudyRecord
 
-__all__ = ["Judged", "decide_and_print", "judge", "judge_and_record", "show", "stage_of"]
+__all__ = ["Judged", "decide_and_print", "judge", "judge_and_record", "judged_line", "show", "stage_of"]
 
 
 @click.command("decide")
@@ -183,7 +183,7 @@ def judge_and_record(
     study_runs = {stage: record.run_id for stage, record in records.items()}
     look = 1 + looks_before(store, experiment_ids["a"], study_runs["a"], seeds=_seeds(stages["a"]))
     studies = {stage: record.spec for stage, record in records.items()}
-    lines = [_judged_line(s, record, stages[s], wanted[s][0]) for s, record in records.items()]
+    lines = [judged_line(s, record, stages[s], wanted[s][0]) for s, record in records.items()]
     case = with_along(with_stress(judge(stages, studies, source=_source_of(studies, wanted), judged=lines, look=look)))
     payload = {**to_json(case), "study_runs": study_runs, "seeds": _seeds(stages["a"])}
     verdict_run = log_verdict(
@@ -270,7 +270,8 @@ def _source_of(studies: Mapping[str, Any], wanted: Mapping[str, tuple[str, str |
     return Source(places, studies["a"].follow_up)
 
 
-def _judged_line(stage: str, record: StudyRecord, trials: Stage, experiment: str) -> str:
+def judged_line(stage: str, record: StudyRecord, trials: Stage, experiment: str) -> str:
+    """Say which study is judged, and what else its experiment holds."""
     started = datetime.fromtimestamp(record.start_ms / 1000).astimezone()
     others = getattr(record, "others", 0)
     more = f"; {others} other stud{'y' if others == 1 else 'ies'} in this experiment (--study-run)" if others else ""
