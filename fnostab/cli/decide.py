@@ -185,7 +185,9 @@ def judge_and_record(
     studies = {stage: record.spec for stage, record in records.items()}
     lines = [judged_line(s, record, stages[s], wanted[s][0]) for s, record in records.items()]
     case = with_along(with_stress(judge(stages, studies, source=_source_of(studies, wanted), judged=lines, look=look)))
-    payload = {**to_json(case), "study_runs": study_runs, "seeds": _seeds(stages["a"])}
+    payload = {**to_json(case), "study_runs": study_runs}
+    if case.verdict.is_look:
+        payload["seeds"] = _seeds(stages["a"])
     verdict_run = log_verdict(
         store,
         experiment_ids["a"],
@@ -228,6 +230,7 @@ def judge(
     """
     from fnostab.decision import Roles, Rules, decide
     from fnostab.decision.commands import command_of
+    from fnostab.decision.verdict import same_trials
     from fnostab.report.verdict import Case
 
     study = studies["a"]
@@ -238,7 +241,14 @@ def judge(
         for name, stage in stages.items()
         for arm, seeds in stage.gone.items()
     ]
-    return Case(verdict, tuple(stages.values()), studies, (*(judged or ()), *gone), command)
+    alike = [
+        f"{stage_title(name, study)}{arm} gave the same numbers as {study.control} at every seed: "
+        "does what it changes have an effect?"
+        for name, stage in stages.items()
+        for arm in stage.arms
+        if arm != study.control and same_trials(stage.arm(study.control), stage.arm(arm))
+    ]
+    return Case(verdict, tuple(stages.values()), studies, (*(judged or ()), *gone, *alike), command)
 
 
 def show(

@@ -541,6 +541,9 @@ def test_lines_on_what_is_judged():
     study = TableStudy(control="base")
     (gone,) = judge({"a": rows}, {"a": study}, source=Source()).judged
     assert gone == "norm takes no part: none of its 3 trials has a run"
+    twins = Stage("a", (*arm("base", 3, 1), *arm("norm", 3, 1), *arm("other", 4)))
+    (alike,) = judge({"a": twins}, {"a": study}, source=Source()).judged
+    assert alike == "norm gave the same numbers as base at every seed: does what it changes have an effect?"
 
 
 def test_findings_of_studies_that_turn_one_setting():
