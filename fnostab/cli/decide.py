@@ -246,7 +246,9 @@ def judge(
         "does what it changes have an effect?"
         for name, stage in stages.items()
         for arm in stage.arms
-        if arm != study.control and same_trials(stage.arm(study.control), stage.arm(arm))
+        if arm != study.control
+        and len(stage.arm(arm)) >= verdict.rules.least_trials
+        and same_trials(stage.arm(study.control), stage.arm(arm))
     ]
     return Case(verdict, tuple(stages.values()), studies, (*(judged or ()), *gone, *alike), command)
 
@@ -283,8 +285,9 @@ def _source_of(studies: Mapping[str, Any], wanted: Mapping[str, tuple[str, str |
 def judged_line(stage: str, record: StudyRecord, trials: Stage, experiment: str) -> str:
     """Say which study is judged, and what else its experiment holds."""
     started = datetime.fromtimestamp(record.start_ms / 1000).astimezone()
-    others = getattr(record, "others", 0)
-    more = f"; {others} other stud{'y' if others == 1 else 'ies'} in this experiment (--study-run)" if others else ""
+    n, option = len(record.others), "--deep-study-run" if stage == "b" else "--study-run"
+    more = f"; {n} other stud{'y' if n == 1 else 'ies'} in this experiment: {option} {record.others[0]}" if n else ""
+    more += ", ..." if n > 1 else ""
     return (
         f"{stage_title(stage, record.spec)}{experiment}, study {record.spec.name} of {started:%Y-%m-%d %H:%M}, "
         f"{len(trials.trials)} trials, run {record.run_id}{more}"

@@ -532,10 +532,11 @@ def test_lines_of_the_evidence():
 
 
 def test_lines_on_what_is_judged():
-    record = SimpleNamespace(spec=STUDY, run_id="f" * 32, start_ms=0, others=1)
+    record = SimpleNamespace(spec=STUDY, run_id="f" * 32, start_ms=0, others=("e" * 32, "d" * 32))
     rows = Stage("a", tuple(arm("base", 3)), {"norm": (0, 1, 2)})
     assert re.fullmatch(
-        r"exp, study mine of \S+ \S+, 3 trials, run f{32}; 1 other study in this experiment \(--study-run\)",
+        r"exp, study mine of \S+ \S+, 3 trials, run f{32}; 2 other studies in this experiment: "
+        r"--study-run e{32}, \.\.\.",
         judged_line("a", record, rows, "exp"),
     )
     study = TableStudy(control="base")
