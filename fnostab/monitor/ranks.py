@@ -10,7 +10,7 @@ from torch import Tensor, distributed
 from fnostab.errors import ConfigError
 from fnostab.record.outcomes import FAILURES, Judgement, Outcome
 
-__all__ = ["SharedResult", "agreed", "anywhere", "refuse_sharded"]
+__all__ = ["SharedResult", "agreed", "anywhere", "first_decides", "refuse_sharded"]
 
 SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
 
@@ -72,3 +72,8 @@ def _step(number: float) -> int | None:
 def agreed(trainer: lightning.Trainer, holds: bool) -> bool:
     """Whether ``holds`` is true in any process; waits for all of them."""
     return bool(trainer.strategy.reduce_boolean_decision(holds, all=False)) if trainer.world_size > 1 else holds
+
+
+def first_decides(trainer: lightning.Trainer, holds: bool) -> bool:
+    """Whether ``holds`` is true in the process that records; waits for it."""
+    return bool(trainer.strategy.broadcast(holds)) if trainer.world_size > 1 else holds

@@ -27,7 +27,7 @@ from fnostab.monitor.nonfinite_guard import RunningStatistics, describe_guard
 from fnostab.monitor.observed import Observed, tags_of
 from fnostab.monitor.optimizer_curve import Curve
 from fnostab.monitor.optimizer_watch import OptimizerWatch
-from fnostab.monitor.ranks import SharedResult, agreed, refuse_sharded
+from fnostab.monitor.ranks import SharedResult, agreed, first_decides, refuse_sharded
 from fnostab.monitor.schedule import scheduled_steps
 from fnostab.monitor.sinks import SinkWriter, last_steps, session_sink
 from fnostab.monitor.steps import Step, read_steps
@@ -40,7 +40,7 @@ __all__ = ["StabilityMonitor"]
 
 CHECKPOINT_KEY = "fnostab.monitors"
 UNKNOWN_WINDOW_STEPS = 100  # of a training whose length is unknown
-NOTHING_SEEN = "no optimiser step was observed"
+NOTHING_SEEN = "no optimiser step was observed: a step is a call of `step` of one of the Trainer's optimisers"
 
 
 class StabilityMonitor(Callback):
@@ -79,7 +79,8 @@ class StabilityMonitor(Callback):
         curves: one for each optimiser: its steps, its first non-finite one.
         judgements: the same as `judgement`, of each optimiser.
         guard: how a non-finite gradient is kept from the weights.
-        latest: loss and norms of the last step, on the device.
+        made: steps of the present batch, in order, on the device.
+        weight_norms: whether those steps hold the norms of the weights too; set before training, as a black box does.
 
     Raises:
         ConfigError: when training starts: gradients are sharded (FSDP), or the sink holds another fit already.
@@ -105,6 +106,7 @@ class StabilityMonitor(Callback):
         self.block_steps = block_steps
         self.after_failure = after_failure
         self.layer_norms_every = layer_norms_every
+        self.weight_norms = False
         self._shared = SharedResult()
         self._forget()
 
@@ -165,8 +167,14 @@ class StabilityMonitor(Callback):
         return sum(curve.inf_events for curve in self.curves)
 
     @property
-    def latest(self) -> Step | None:
-        return max((w.latest for w in self._watches if w.latest), key=lambda step: step.place, default=None)
+    def made(self) -> list[Step]:
+        return sorted((step for watch in self._watches for step in watch.made), key=lambda step: step.place)
+
+    @property
+    def failed_optimizer(self) -> int:
+        """Index of the optimiser whose non-finite step came first; 0 without one."""
+        failed = self._seen.first_failed
+        return 0 if failed is None else failed.index
 
     def _told(self) -> tuple[Outcome, Judgement | None, int | None]:
         """Own result, or that of the process which was started for the training."""
@@ -198,7 +206,10 @@ class StabilityMonitor(Callback):
         optimizers = [each for each in trainer.optimizers if each.param_groups]  # Lightning's stand-in has none
         self._statistics = RunningStatistics(pl_module, several=len(optimizers) > 1)
         places = itertools.count()
-        self._watches = [OptimizerWatch(trainer, pl_module, each, self._statistics, places) for each in optimizers]
+        self._watches = [
+            OptimizerWatch(trainer, pl_module, each, i, self._statistics, places, weight_norms=self.weight_norms)
+            for i, each in enumerate(optimizers)
+        ]
         self._make_curves(len(optimizers), pl_module)
         self._seen.restore(self._kept, trainer.global_step)
         self._kept = None
@@ -208,8 +219,8 @@ class StabilityMonitor(Callback):
             int(self._scheduled) if math.isfinite(self._scheduled) and pl_module.automatic_optimization else None
         )
         self._writer.event(names.STARTED_EVENT, {"scheduled_steps": scheduled, "guard": self.guard})
-        for watch in self._watches:
-            watch.attach()
+        for watch, curve in zip(self._watches, self.curves, strict=True):
+            watch.attach(curve.steps)
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
@@ -255,12 +266,13 @@ class StabilityMonitor(Callback):
         self._read_block(trainer)
         logged = logged_numbers(trainer.callback_metrics)
         name = next((name for name in spellings(self.val_loss_name) if name in logged), None)
+        spoilt = agreed(trainer, name is not None and not math.isfinite(logged[name]))
         if name is not None:
-            self._seen.validate(logged[name], logged)
+            loss = math.nan if spoilt and math.isfinite(logged[name]) else logged[name]  # NaN of another process
+            self._seen.validate(loss, logged)
             points = {name: value for name, value in logged.items() if name.startswith(names.VAL_PREFIX)}
             recorded = name if name.startswith(names.VAL_PREFIX) else f"{names.VAL_PREFIX}{name}"
-            step = self.validations[-1].step
-            self._writer.record(step, {**points, recorded: logged[name]})
+            self._writer.record(self.validations[-1].step, {**points, recorded: loss})
         self._end_early(trainer, judged=name is not None)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -297,8 +309,8 @@ class StabilityMonitor(Callback):
         if self.curves or last_steps.of(self.sink) < 0:  # else it holds an earlier fit
             self._writer.event(names.TAGS_EVENT, tags | {names.REASON: one_line(exception)})
 
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        if stage != "fit" or self._outcome is not Outcome.RUNNING:
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._outcome is not Outcome.RUNNING:
             return
         # There was nothing to train: no steps were asked for, or the checkpoint is of the end
         self._make_curves(len((self._kept or {}).get("curves", ())), pl_module)
@@ -352,11 +364,10 @@ class StabilityMonitor(Callback):
         if not self.curves:
             return
         about = {"epoch": self._watches[0].epoch, "batch": self._watches[0].batch}
-        for curve, watch in zip(self.curves, self._watches, strict=True):
-            if not is_finite(watch.loss_under_way()) and curve.first_nonfinite_step is None:
+        under_way = [(curve, watch.loss_under_way()) for curve, watch in zip(self.curves, self._watches, strict=True)]
+        for curve, loss in (*under_way, (self.curves[0], self._going_backward)):
+            if self._seen.first_failed is None and not is_finite(loss):
                 curve.take_failure("loss", about)
-        if self._seen.first_failed is None and not is_finite(self._going_backward):
-            self.curves[0].take_failure("loss", about)
         if self._seen.first_failed is None and is_anomaly(exception):
             self.curves[0].take_failure("gradient", about | {"anomaly": one_line(exception)})
 
@@ -364,7 +375,7 @@ class StabilityMonitor(Callback):
         ends = False
         if judged and self.after_failure == "stop":
             ends = self._seen.certain_failure(max(self.warmup_steps, self._scheduled / 4))
-        trainer.should_stop |= agreed(trainer, ends)
+        trainer.should_stop |= first_decides(trainer, ends)
 
     def _conclude(self, last_scheduled_step: int) -> None:
         judgement = self._seen.judge(last_scheduled_step)

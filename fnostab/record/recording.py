@@ -17,7 +17,7 @@ from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.lines import FILE_NAME, Event, Point, encode, read_lines
 
-__all__ = ["ATTEMPT", "RECORDED_EVENT", "RECORDER_LOCK", "RESTARTED", "Recording", "is_being_recorded", "number"]
+__all__ = ["ATTEMPT", "RECORDED_EVENT", "RECORDER_LOCK", "RESTARTED", "Recording", "number"]
 
 ATTEMPT = "fnostab.attempt"  # tag: token of the attempt that is under way
 RESTARTED = "fnostab.restarted"  # tag: a retry repeated steps that had been recorded
@@ -165,29 +165,6 @@ class Recording:
             )
         if self._size < os.stat(self.path).st_size:
             os.truncate(self.path, self._size)
-
-
-def is_being_recorded(directory: Path) -> bool:
-    """Whether a program has the trial open with a Recorder, on this machine or another that shares the disk.
-
-    Raises:
-        JournalError: the lock can't be tried.
-    """
-    try:
-        lock = os.open(directory / RECORDER_LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise JournalError(f"can't lock {directory}: {error.strerror or error}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        raise JournalError(f"can't lock {directory}: {error.strerror or error}") from error
-    finally:
-        os.close(lock)
-    return False
 
 
 def number(name: str, value: SupportsFloat) -> float:

@@ -14,8 +14,6 @@ import pytest
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--interval", "soon"), "interval='soon' is not accepted: give seconds from 0.2 to 3600"),
-        (("--interval", "nan"), "interval='nan' is not accepted"),
         (("a/b",), "experiment='a/b' is not accepted: give a name, as in `fnostab watch stage_a`"),
         (("absent",), "there is no experiment 'absent' in sqlite:///"),
         ((), "no study is recorded in sqlite:///"),

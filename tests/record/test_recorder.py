@@ -14,7 +14,7 @@ from fnostab.record import names
 from fnostab.record.journal import FILE_NAME, Event, Journal, Point, read_journal
 from fnostab.record.outcomes import FAILURES
 from fnostab.record.recorder import ANNOUNCED, RANK_VARIABLES
-from fnostab.record.recording import ATTEMPT, RESTARTED, is_being_recorded
+from fnostab.record.recording import ATTEMPT, RESTARTED
 from fnostab.recorder import Recorder
 
 ROOT = Path(__file__).parent.parent.parent
@@ -272,10 +272,3 @@ def test_another_error_is_not_swallowed_nor_called_an_end(trial):
     with pytest.raises(ZeroDivisionError), Recorder():
         _ = 1 / 0
     assert events(trial) == []
-
-
-def test_whether_a_trial_is_being_recorded_can_be_seen(trial):
-    assert not is_being_recorded(trial)
-    with Recorder():
-        assert is_being_recorded(trial)
-    assert not is_being_recorded(trial)

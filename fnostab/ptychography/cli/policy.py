@@ -25,6 +25,7 @@ from fnostab.ptychography.policy import (
     read_policy,
 )
 from fnostab.record import names
+from fnostab.show.console import say
 
 if TYPE_CHECKING:
     from fnostab.cli.judging import Judged
@@ -112,17 +113,16 @@ def act_on(judged: Judged, store: Store, *, apply: bool, force: bool, console: C
     if apply and doubt and not force:
         raise ConfigError(f"--apply: {doubt}: add --force to make it policy all the same")
     console.print("applying:" if apply else f"`--apply{' --force' if doubt else ''}` would:", highlight=False)
-    for line in _plan(action):
-        console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
+    say(console, *(f"  {line}" for line in _plan(action)))
     if not apply:
         if doubt:
-            console.print(f"  --force because {doubt}", highlight=False, soft_wrap=True)
+            say(console, f"  --force because {doubt}")
         return
     if action.champion is not None:
         version = _register(store, judged, *action.champion)
         console.print(f"registered {MODEL_NAME} version {version}, alias {CHAMPION}", highlight=False)
     action.policy.write(policy_path())
-    console.print(f"wrote {policy_path()}; `fnostab policy` shows it", highlight=False, soft_wrap=True)
+    say(console, f"wrote {policy_path()}; `fnostab policy` shows it")
 
 
 def _action(judged: Judged) -> Action | None:

@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 
 from fnostab.record import names
 from fnostab.record.outcomes import EXCLUDED, FAILURES, Outcome
+from fnostab.record.settings import value_text
 from fnostab.record.trial import StudySpec
-from fnostab.tracking.upload.batch import as_text
 
 __all__ = [
     "NOTE",
@@ -181,9 +181,9 @@ def _what_it_is(arm: str | None, arms: Mapping[str, Mapping[str, Any]], control:
 def _differences(settings: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
     both = sorted(settings.keys() | others.keys())
     return [
-        f"{code(name)} {code(as_text(settings.get(name)))} (not {code(as_text(others.get(name)))})"
+        f"{code(name)} {code(value_text(settings.get(name)))} (not {code(value_text(others.get(name)))})"
         for name in both
-        if as_text(settings.get(name)) != as_text(others.get(name))
+        if value_text(settings.get(name)) != value_text(others.get(name))
     ]
 
 
