@@ -23,7 +23,7 @@ from fnostab.ptychography.training import setup as setup_file
 from fnostab.ptychography.training.module import PtychoModule
 from fnostab.ptychography.training.trial import run_trial
 from fnostab.record import names
-from fnostab.record.attempt import close_if_abandoned
+from fnostab.record.ending import close_if_abandoned
 from fnostab.record.journal import Event, Journal, Point, read_journal
 from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import flatten
