@@ -252,7 +252,7 @@ def test_a_policy_is_shown_with_its_verdict_and_cleared(call):
     out = call("policy")[1]
     assert "execution.gradient_clip_val = 0.01" in out
     assert f"put there by SILVER, verdict run {run}, on " in out
-    assert "Stage A: stage_a, full profile, learning rate 0.001, blocks 2, epochs 20" in out
+    assert "Stage A: stage_a, full profile, learning rate 0.005, blocks 2, epochs 2" in out
 
     status, _, err = call("policy", "--clear")
     assert status == 2
