@@ -6,21 +6,8 @@ from typing import Any
 
 import yaml
 from same_as.differences import ADDED_STUDY_KEYS, MOVED, RENAMED_SETTINGS, RENAMED_STUDY_KEYS
+from tiny import TINY
 
-TINY = {  # that does not collapse by itself, with 11 steps an epoch
-    "data.N": 16,
-    "data.object_size": 48,
-    "data.n_lines": 30,
-    "data.set_phi": True,
-    "data.scan_stride_test": 8,
-    "model.hidden_channels": 4,
-    "model.fno_blocks": 2,
-    "model.fno_modes": 4,
-    "training.epochs": 2,
-    "training.batch_size": 8,
-    "training.learning_rate": 5e-3,
-    "execution.device": "cpu",
-}
 OWN = {"model.options.width": 4, "model.options.dropout": 0.2}
 COUNTED = {**OWN, "model.architecture": "same_as_networks.Counted", "model.options.step": 14, "monitor.block_steps": 4}
 SMALL = {"data.set_phi": False, "data.object_size": 40, "data.n_lines": 20, "training.learning_rate": 1e-3}

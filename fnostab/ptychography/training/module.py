@@ -22,7 +22,6 @@ from fnostab.ptychography.physics.losses import constant_output_loss, mae_loss, 
 from fnostab.ptychography.physics.twin import twin_share
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.clipping import make_clipper, mark_units_
-from fnostab.ptychography.training.lockstep import Seat
 from fnostab.ptychography.training.precision import convolutions_in
 from fnostab.ptychography.training.reconstruction import reconstruct, true_patches
 from fnostab.ptychography.training.schedules import make_schedule
@@ -47,7 +46,6 @@ class PtychoModule(lightning.LightningModule):
         clip_fraction: share of units that the last step clipped, a 0-d tensor; None without clipping.
         gradient_clip_val: as configured; None is no clipping at all.
         clipper: clips the gradients; None without clipping.
-        seat: its place among trainings side by side, if there are.
     """
 
     def __init__(self, generator: nn.Module, data: GridLines, config: TrialConfig) -> None:
@@ -58,7 +56,6 @@ class PtychoModule(lightning.LightningModule):
         self.gradient_clip_val = config.execution.gradient_clip_val
         self.clipper = None if self.gradient_clip_val is None else make_clipper(config)
         self.clip_fraction: Tensor | None = None
-        self.seat: Seat | None = None
         self._complex = [p for p in generator.parameters() if p.is_complex()]
         self.register_buffer("probe", data.probe, persistent=False)
         self._patches: list[Tensor] = []
@@ -68,7 +65,7 @@ class PtychoModule(lightning.LightningModule):
     def forward(self, amplitudes: Tensor) -> Tensor:
         """Complex object patches (B, 1, N, N) of measured amplitudes (B, 1, N, N)."""
         with convolutions_in(self.config.execution.convolution_precision, amplitudes.device):
-            return self.generator(amplitudes) if self.seat is None else self.seat.forward(amplitudes)
+            return self.generator(amplitudes)
 
     def loss(self, predicted_amplitude: Tensor, measured_amplitude: Tensor) -> Tensor:
         """The configured loss, a scalar."""
@@ -86,8 +83,6 @@ class PtychoModule(lightning.LightningModule):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         super().backward(loss, *args, **kwargs)
-        if self.seat is not None:
-            self.seat.backward()
         for parameter in self._complex:  # a conjugate that was not carried out yet stops Adam and clipping by norm
             if parameter.grad is not None and parameter.grad.is_conj():
                 parameter.grad = parameter.grad.resolve_conj()
