@@ -33,9 +33,11 @@ ARCHITECTURES = {  # the residuals that each accepts; the first is its default
     "hybrid": ("plain", "depth", "skipinit"),
     "stable_hybrid": ("zero_gamma", "layerscale"),
     "bounded_hybrid": ("plain", "depth", "skipinit"),
+    "published_hybrid": ("plain",),
 }
-PRESETS = {  # settings of the model whose default follows the architecture
+PRESETS: dict[str, dict[str, Any]] = {  # settings of the model whose default follows the architecture
     "bounded_hybrid": {"pre_norm": "rms", "limiter": "both"},
+    "published_hybrid": {"down_kernel": 2, "spectral_weights": "published", "min_resolution": None},
 }
 EPOCH_CAP = 20
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -90,7 +92,9 @@ class ModelConfig(Frozen):
     fno_blocks: PositiveInt = 4
     fno_modes: PositiveInt = 12  # Fourier modes kept along each axis, each sign of the rows
     max_hidden_channels: PositiveInt | None = None  # cap on the doubling; null is none
-    min_resolution: Annotated[int, Field(ge=2)] = 4  # floor of the halving; further blocks keep their size
+    min_resolution: Annotated[int, Field(ge=2)] | None = 4  # floor of the halving; further blocks keep their size
+    down_kernel: Literal[2, 3] = 3  # of the convolutions that halve; default follows architecture
+    spectral_weights: Literal["existing", "published"] = "existing"  # published: one row sign, all modes
     checkpoint_blocks: bool = False  # keep less for the backward pass, and compute blocks twice; same numbers
     residual: Literal["plain", "zero_gamma", "layerscale", "depth", "skipinit"] = "plain"  # follows architecture
     layerscale_init: PositiveFloat = 1e-3
@@ -138,7 +142,14 @@ class ModelConfig(Frozen):
         met = [self.N]
         while met[-1] % 2 == 0 and met[-1] > 2:
             met.append(met[-1] // 2)
-        if self.min_resolution not in {*met, type(self).model_fields["min_resolution"].default}:
+        if self.min_resolution is None:
+            counted = self.architecture == "fno" or self.spectral_weights == "published"  # on the meta device at least
+            if not counted and self.N % 2 ** (self.fno_blocks - 1):
+                raise ValueError(
+                    f"min_resolution=null halves N={self.N} {self.fno_blocks - 1} times, which is impossible: "
+                    f"set one of {', '.join(map(str, met))}, or lower fno_blocks"
+                )
+        elif self.min_resolution not in {*met, type(self).model_fields["min_resolution"].default}:
             raise ValueError(
                 f"min_resolution={self.min_resolution} is never met: "
                 f"halving N={self.N} gives {', '.join(map(str, met))}; set one of these"

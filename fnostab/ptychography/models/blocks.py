@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from fnostab.ptychography.models.bounds import LeakyGELU, Limiter, RMSNorm2d
 from fnostab.ptychography.models.gains import LayerScale, SkipInit, ZeroGammaInstanceNorm2d, make_gain
 from fnostab.ptychography.models.norms import GroupNorm2d
+from fnostab.ptychography.models.published_spectral import PublishedSpectralConv2d
 from fnostab.ptychography.models.spectral import SpectralConv2d
 from fnostab.ptychography.settings import ModelConfig
 
@@ -42,6 +43,7 @@ class ResidualBlock(nn.Module):
         limiter_tau: put a `Limiter` before the activation.
         leaky: let the activation be a `LeakyGELU`.
         stabiliser: put a tanh before the spectral convolution.
+        published: take a `PublishedSpectralConv2d` in place of a `SpectralConv2d`.
         checkpoint: keep only the input for the backward pass, which then computes the block a second
             time: less memory, the same gradients. Hooks of the block still run once, those of its parts twice.
 
@@ -62,6 +64,7 @@ class ResidualBlock(nn.Module):
         limiter_tau: float | None = None,
         leaky: bool = False,
         stabiliser: bool = False,
+        published: bool = False,
     ) -> None:
         super().__init__()
         self.checkpoint = checkpoint
@@ -69,7 +72,11 @@ class ResidualBlock(nn.Module):
         # Against overflow in half precision: White et al. 2023, "Guaranteed Approximation Bounds for
         # Mixed-Precision Neural Operators", section 4.3; what the spectral branch sees is bounded by 1.
         self.stabiliser = nn.Tanh() if stabiliser else nn.Identity()
-        self.spectral = SpectralConv2d(channels, channels, modes, resolution)
+        self.spectral: nn.Module
+        if published:
+            self.spectral = PublishedSpectralConv2d(channels, channels, modes)
+        else:
+            self.spectral = SpectralConv2d(channels, channels, modes, resolution)
         self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
         self.limiter = nn.Identity() if limiter_tau is None else Limiter(limiter_tau)
         self.act = LeakyGELU() if leaky else nn.GELU()
@@ -102,6 +109,7 @@ class ResidualBlock(nn.Module):
             limiter_tau=config.limiter_tau if config.limiter in ("blocks", "both") else None,
             leaky=config.leaky in ("blocks", "both"),
             stabiliser=config.stabiliser == "tanh",
+            published=config.spectral_weights == "published",
         )
 
     def gain_magnitude(self) -> Tensor | None:
