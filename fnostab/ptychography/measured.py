@@ -1,24 +1,28 @@
 """Names under which trials of this task record what the engine does not know."""
 
 __all__ = [
-    "AMPLITUDE_SPREAD",
     "CONSTANT_SSIM_AMP",
     "CONSTANT_SSIM_PHASE",
+    "DETAIL_CORRELATION",
     "MAE_AMP",
     "MAE_PHASE",
     "PATCH_VARIATION",
     "PHASE_METRICS",
+    "SPREAD",
     "SSIM_AMP",
     "SSIM_PHASE",
     "TWIN_SHARE",
     "VAL_SSIM_AMP",
+    "VAL_SSIM_PHASE",
 ]
 
 # At every validation
-AMPLITUDE_SPREAD = "val/amplitude_spread"  # of the stitched prediction, over the truth's
-PATCH_VARIATION = "val/patch_variation"  # from patch to patch, over the mean amplitude
+SPREAD = "val/spread"  # of the stitched complex field, over the truth's
+DETAIL_CORRELATION = "val/detail_correlation"  # of its details with the truth's
+PATCH_VARIATION = "val/patch_variation"  # of complex patches, from one to the next, over the mean amplitude
 TWIN_SHARE = "val/twin_share"  # of the patches, those nearer to the truth's twin image than to the truth
 VAL_SSIM_AMP = "val/ssim_amp"
+VAL_SSIM_PHASE = "val/ssim_phase"  # where the object has a phase
 
 # Once, at the end
 SSIM_AMP = "test/ssim_amp"

@@ -232,11 +232,12 @@ class MonitorConfig(Frozen):
 
     block_steps: PositiveInt = 32  # steps between two reads of the device
     after_failure: Literal["stop", "continue"] = "stop"
-    collapsed_spread: PositiveFloat = 0.1  # of the stitched amplitude, as a share of the truth's
-    collapsed_patch_variation: PositiveFloat = 0.005
+    collapsed_spread: PositiveFloat = 0.1  # of the stitched complex field, as a share of the truth's
+    collapsed_patch_variation: PositiveFloat = 1e-4  # of complex patches, at three validations in a row
     exploded_vs_constant: PositiveFloat = 2.0  # times the constant output's loss
     exploded_vs_best: PositiveFloat = 3.0  # times the trial's own best
     stagnated_vs_constant: PositiveFloat = 0.95
+    stagnated_detail: PositiveFloat = 0.5  # correlation of the reconstruction's details with the truth's, at the end
     stagnated_twin_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the patches, above which no loss counts
 
     @property
@@ -244,9 +245,10 @@ class MonitorConfig(Frozen):
         """Convert the settings to the engine's rules."""
         return OutcomeRules(
             collapsed={
-                measured.AMPLITUDE_SPREAD: Bound(below=self.collapsed_spread),
-                measured.PATCH_VARIATION: Bound(below=self.collapsed_patch_variation, validations=2, ends_early=True),
+                measured.SPREAD: Bound(below=self.collapsed_spread),
+                measured.PATCH_VARIATION: Bound(below=self.collapsed_patch_variation, validations=3, ends_early=True),
             },
+            stagnated={measured.DETAIL_CORRELATION: Bound(below=self.stagnated_detail)},
             meaningless={measured.TWIN_SHARE: Bound(above=self.stagnated_twin_share)},
             stagnated_vs_baseline=self.stagnated_vs_constant,
             exploded_vs_baseline=self.exploded_vs_constant,

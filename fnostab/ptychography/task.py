@@ -53,7 +53,7 @@ class Ptychography(Task):
     metric = Metric(name=VAL_LOSS, of="best")
     margin = 0.1
     epochs = "training.epochs"
-    charts = Charts(lines=(measured.AMPLITUDE_SPREAD,), bars=(measured.SSIM_AMP,))
+    charts = Charts(lines=(measured.SPREAD, measured.DETAIL_CORRELATION), bars=(measured.SSIM_AMP,))
     picture = PicturePanel(
         artifact="figures/reconstruction_0.png",
         title="Reconstructions of the test object",

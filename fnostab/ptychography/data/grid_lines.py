@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from fnostab.errors import DataError
 from fnostab.ptychography.physics.detector import amplitude_of, detect, photon_scale
 from fnostab.ptychography.physics.far_field import far_field
 from fnostab.ptychography.physics.objects import line_object
@@ -69,7 +70,7 @@ def simulate(config: DataConfig, seed: int) -> GridLines:
     photon scale is the whole training set's.)
 
     Raises:
-        DataError: a measured probe can't be used, or an object is empty.
+        DataError: a measured probe can't be used, an object is empty, or a pattern is, for want of photons.
     """
     probe = make_probe(config.probe, config.N)
     train = _scene("train", config.nimgs_train, config.scan_stride_train, config, probe, seed)
@@ -77,15 +78,15 @@ def simulate(config: DataConfig, seed: int) -> GridLines:
     test = _scene("test", config.nimgs_test, config.scan_stride_test, config, probe, seed)
 
     scale = photon_scale(train.intensity.flatten(0, 1), config.nphotons)
-    measured = _measure(train, scale, seed)
+    measured = _measure(train, scale, config.nphotons, seed)
     return GridLines(
         probe=probe,
         photon_scale=scale,
         mean_amplitude=float(measured.amplitudes.mean(dtype=torch.float64)),
         mean_count=scale * float(measured.amplitudes.square().mean(dtype=torch.float64)),
         train=measured,
-        validation=_measure(validation, scale, seed),
-        test=_measure(test, scale, seed),
+        validation=_measure(validation, scale, config.nphotons, seed),
+        test=_measure(test, scale, config.nphotons, seed),
     )
 
 
@@ -110,12 +111,17 @@ def _scene(name: SplitName, n_images: int, stride: int, config: DataConfig, prob
     return _Scene(name, torch.stack(objects), positions, intensity)
 
 
-def _measure(scene: _Scene, scale: float, seed: int) -> Split:
+def _measure(scene: _Scene, scale: float, nphotons: float, seed: int) -> Split:
     amplitudes = torch.empty_like(scene.intensity)
     for k in range(len(scene.objects)):
         noise = _stream(seed, scene.name, "noise", k)
         for chunk, intensity in zip(amplitudes[k].split(CHUNK), scene.intensity[k].split(CHUNK), strict=True):
             chunk.copy_(amplitude_of(detect(intensity, scale, noise), scale))
+    if empty := int((amplitudes.flatten(2).amax(dim=2) == 0).sum()):
+        raise DataError(
+            f"nphotons={nphotons:g}: {empty} of {amplitudes.shape[:2].numel()} {scene.name} patterns hold no photon at "
+            "all, from which nothing can be learnt: raise data.nphotons"
+        )
     n_images, n_positions = scene.intensity.shape[:2]
     return Split(
         amplitudes=amplitudes.flatten(0, 1)[:, None],

@@ -2,7 +2,14 @@
 
 from fnostab.ptychography.physics.alignment import Aligned, align
 from fnostab.ptychography.physics.detector import amplitude_of, detect, photon_scale
-from fnostab.ptychography.physics.evaluation import Scores, amplitude_spread, constant_scores, evaluate, patch_variation
+from fnostab.ptychography.physics.evaluation import (
+    Scores,
+    constant_scores,
+    detail_correlation,
+    evaluate,
+    field_spread,
+    patch_variation,
+)
 from fnostab.ptychography.physics.far_field import far_field
 from fnostab.ptychography.physics.losses import constant_output_loss, mae_loss, poisson_loss
 from fnostab.ptychography.physics.objects import line_object
@@ -16,15 +23,16 @@ __all__ = [
     "Stitched",
     "align",
     "amplitude_of",
-    "amplitude_spread",
     "centre_crop",
     "constant_output_loss",
     "constant_scores",
+    "detail_correlation",
     "detect",
     "disk_probe",
     "evaluate",
     "extract_patches",
     "far_field",
+    "field_spread",
     "line_object",
     "load_probe",
     "mae_loss",
