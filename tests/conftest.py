@@ -23,6 +23,7 @@ TINY = {
     "model.fno_modes": 4,
     "training.epochs": 2,
     "training.learning_rate": 0.001,
+    "monitor.stagnated_detail": 1e-9,  # so few steps show no details
 }
 
 

@@ -63,6 +63,7 @@ TINY = {  # settings with which a trial trains in a second
     "model.fno_modes": 4,
     "training.epochs": 1,
     "training.learning_rate": 0.001,
+    "monitor.stagnated_detail": 1e-9,  # so few steps show no details
 }
 SMALLER = [  # what a command is run as: (pattern, what takes its place)
     (r"--seeds[ =][\d,]+", "--seeds 1"),

@@ -1,13 +1,19 @@
 """Names under which trials of this task record what the engine does not know."""
 
 __all__ = [
+    "CONSTANT_PUBLISHED_SSIM_PHASE",
     "CONSTANT_SSIM_AMP",
     "CONSTANT_SSIM_PHASE",
     "DETAIL_CORRELATION",
+    "FRC_HALF",
+    "FRC_SEVENTH",
     "MAE_AMP",
     "MAE_PHASE",
     "PATCH_VARIATION",
     "PHASE_METRICS",
+    "PSNR_AMP",
+    "PSNR_PHASE",
+    "PUBLISHED_SSIM_PHASE",
     "SPREAD",
     "SSIM_AMP",
     "SSIM_PHASE",
@@ -31,5 +37,11 @@ MAE_AMP = "test/mae_amp"
 MAE_PHASE = "test/mae_phase"
 CONSTANT_SSIM_AMP = "test/ssim_amp_constant"
 CONSTANT_SSIM_PHASE = "test/ssim_phase_constant"
+FRC_HALF = "test/frc_0.5"  # spatial frequency up to which it agrees with the truth, over that of the pixels
+FRC_SEVENTH = "test/frc_1_7"
+PSNR_AMP = "test/psnr_amp"  # dB
+PSNR_PHASE = "test/psnr_phase"
+PUBLISHED_SSIM_PHASE = "test/ssim_phase_published"  # on a scale of 2 pi, which is kind to a constant
+CONSTANT_PUBLISHED_SSIM_PHASE = "test/ssim_phase_published_constant"
 
 PHASE_METRICS = (SSIM_PHASE, MAE_PHASE)

@@ -23,6 +23,7 @@ __all__ = [
     "ExecutionConfig",
     "ModelConfig",
     "MonitorConfig",
+    "ObjectConfig",
     "ProbeConfig",
     "TrainingConfig",
     "TrialConfig",
@@ -56,13 +57,23 @@ class ProbeConfig(Frozen):
     curvature_rad: Annotated[float, Field(ge=0)] = 3.0  # phase at the disk's edge
 
 
+class ObjectConfig(Frozen):
+    """Objects: simulated ones, or areas of an image from a file."""
+
+    kind: Literal["lines", "gaussian_field", "dead_leaves", "siemens_star"] = "lines"
+    path: str | None = None  # image, or NPZ file with an array `object` of (H, W), complex or real; kind is then unused
+    sha256: str | None = None  # of that file; filled in when a study is resolved
+
+
 class DataConfig(Frozen):
-    """The grid-lines problem. Training, validation and test use independent objects."""
+    """Simulated ptychography. Training, validation and test use independent objects."""
 
     N: Annotated[int, Field(ge=4)] = 64  # pixels along a side of a diffraction pattern
     object_size: PositiveInt = 392  # pixels along a side
-    n_lines: PositiveInt = 400
+    n_lines: PositiveInt = 400  # of an object of lines
+    object: ObjectConfig = ObjectConfig()
     set_phi: bool = False  # without it the phase is zero and phase metrics mean nothing
+    phase_only: bool = False  # an amplitude of 1 everywhere
     nimgs_train: PositiveInt = 1  # objects
     nimgs_test: PositiveInt = 1  # objects, for validation and for test each
     scan_stride_train: PositiveInt = 4  # pixels
@@ -70,6 +81,12 @@ class DataConfig(Frozen):
     nphotons: PositiveFloat = 1e9  # mean photon count of a training pattern
     probe: ProbeConfig = ProbeConfig()
     seed: Annotated[int, Field(ge=0)] = 0  # of objects and photon noise
+
+    @model_validator(mode="after")
+    def _has_contrast(self) -> Self:
+        if self.phase_only and not self.set_phi:
+            raise ValueError("phase_only=true, but without a phase the object is nothing: set set_phi=true")
+        return self
 
     @model_validator(mode="after")
     def _scan_fits(self) -> Self:
@@ -172,6 +189,7 @@ class TrainingConfig(Frozen):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999  # of the squares' moving average, of all but SGD
     schedule: Literal["none", "warmup", "cosine", "warmup_cosine"] = "none"
+    cosine_floor: Annotated[float, Field(ge=0, lt=1)] = 0.0  # at which a cosine ends, as a share of the rate
     warmup_steps: Annotated[int, Field(ge=0)] = 0  # optimiser steps of linear warm-up
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # the same in epochs, or parts of one
 
@@ -193,6 +211,11 @@ class TrainingConfig(Frozen):
         if self.mup_base_width is not None and self.learning_rates != "mup":
             raise ValueError(
                 f"mup_base_width={self.mup_base_width} has no effect with learning_rates={self.learning_rates}: set mup"
+            )
+        if self.cosine_floor and not self.schedule.endswith("cosine"):
+            raise ValueError(
+                f"cosine_floor={self.cosine_floor:g} has no effect with schedule={self.schedule}: "
+                "set cosine or warmup_cosine"
             )
         given = next((name for name in ("warmup_steps", "warmup_epochs") if getattr(self, name)), None)
         if given and self.schedule in ("none", "cosine"):
@@ -321,7 +344,7 @@ class TrialConfig(Frozen):
 
         All but paths, the device, checkpointing, and the rules of outcomes, by which records can be judged again.
         """
-        omitted = {"execution.device", "data.probe.path", "model.checkpoint_blocks"}
+        omitted = {"execution.device", "data.probe.path", "data.object.path", "model.checkpoint_blocks"}
         rules = {f"monitor.{name}" for name in MonitorConfig.model_fields if name != "after_failure"}
         return {key: value for key, value in flatten(self).items() if key not in omitted | rules}
 

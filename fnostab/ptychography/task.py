@@ -77,22 +77,25 @@ class Ptychography(Task):
         """Lay a study's settings over the profile's and the policy's; see `Task.resolve`.
 
         Raises:
-            DataError: the probe file is missing.
+            DataError: a file of the probe or the object is missing.
         """
         own: dict[str, Any] = {}
         for layer in layers:
             own |= layer
         below = self.policy.settings_beside(own) if self.policy else {}
         settings = (flatten(profile_settings(profile)) if profile else {}) | below | own
-        path = settings.get("data.probe.path")
-        if isinstance(path, str) and path:
-            settings["data.probe.path"] = str(Path(path).absolute())
-            try:
-                settings["data.probe.sha256"] = file_sha256(path)
-            except OSError as error:
-                raise DataError(f"can't read the probe {path}: {error.strerror}; check data.probe.path") from error
-            except ValueError as error:
-                raise DataError(f"can't read the probe {path!r}: {error}; check data.probe.path") from None
+        for what in ("probe", "object"):
+            path = settings.get(f"data.{what}.path")
+            if isinstance(path, str) and path:
+                settings[f"data.{what}.path"] = str(Path(path).absolute())
+                try:
+                    settings[f"data.{what}.sha256"] = file_sha256(path)
+                except OSError as error:
+                    raise DataError(
+                        f"can't read the {what} {path}: {error.strerror}; check data.{what}.path"
+                    ) from error
+                except ValueError as error:
+                    raise DataError(f"can't read the {what} {path!r}: {error}; check data.{what}.path") from None
         return flatten(TrialConfig.from_dotted(settings))
 
     def check(self, study: "Study") -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
-from same_as.differences import ADDED_STUDY_KEYS, RENAMED_SETTINGS, RENAMED_STUDY_KEYS
+from same_as.differences import ADDED_STUDY_KEYS, RENAMED_SETTINGS, RENAMED_STUDY_KEYS, RULES_OF_BEFORE
 
 TINY = {  # that does not collapse by itself, with 11 steps an epoch
     "data.N": 16,
@@ -138,7 +138,7 @@ class Study:
             "description": "The same in two trees?",
             "control": self.control,
             "roles": dict(self.roles),
-            "defaults": _renamed(TINY, settings),
+            "defaults": _renamed(TINY, settings) | (RULES_OF_BEFORE if renamed else {}),
             "stress": _renamed(self.stress, settings),
             "arms": {arm: _renamed(values, settings) for arm, values in self.arms.items()},
         }

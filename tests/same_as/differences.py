@@ -8,6 +8,14 @@ are not counted, so that ``trials.run_id`` names that key in every item of ``tri
 
 MACHINE_METRICS = ("system/", "samples_per_s", "peak_memory_bytes")  # names, or beginnings that end in "/"
 
+# Deliberately others, so that no value is compared: in one of the trees alone, or of another meaning.
+
+CHANGED_METRICS = (
+    *("val/amplitude_spread", "val/spread", "val/patch_variation", "val/detail_correlation", "val/ssim_phase"),
+    *("test/psnr_amp", "test/psnr_phase", "test/frc_0.5", "test/frc_1_7"),
+    *("test/ssim_phase_published", "test/ssim_phase_published_constant"),
+)
+
 # Deliberate changes of what is written: by output, paths of JSON keys (of export: columns).
 
 REMOVED: dict[str, tuple[str, ...]] = {"decide": (), "export": (), "replay": (), "events": (), "settings": ()}
@@ -23,6 +31,16 @@ CHANGED: dict[str, tuple[str, ...]] = {  # there in both, with another value: ha
 
 # Deliberate changes of names: from the baseline's to the working tree's.
 
+ADDED_SETTINGS = (  # with defaults by which nothing changes, but for the rules of outcomes
+    *("model.down_kernel", "model.spectral_weights", "training.cosine_floor", "monitor.stagnated_detail"),
+    *("data.phase_only", "data.object.kind", "data.object.path", "data.object.sha256"),
+)
+CHANGED_SETTINGS = ("monitor.collapsed_patch_variation",)
+SMALL_PROFILE_SETTINGS = ("training.epochs",)  # changed in the small profile alone
+ADDED_ARMS = ("stage_b small clipped_control", "stage_b full clipped_control")
+RULES_OF_BEFORE: dict[str, object] = {  # settings of the working tree by which outcomes are as they were
+    "monitor.stagnated_detail": 1e-9,
+}
 RENAMED_SETTINGS: dict[str, str] = {}  # dotted, as study files and --set have them
 RENAMED_STUDY_KEYS: dict[str, str] = {}  # of a study file: "roles", say
 ADDED_STUDY_KEYS: dict[str, object] = {"task": "ptychography"}  # that the working tree wants besides

@@ -1,7 +1,13 @@
 """Every random stream has the seed that it had, and every built-in study the settings."""
 
 import pytest
-from same_as.differences import RENAMED_SETTINGS
+from same_as.differences import (
+    ADDED_ARMS,
+    ADDED_SETTINGS,
+    CHANGED_SETTINGS,
+    RENAMED_SETTINGS,
+    SMALL_PROFILE_SETTINGS,
+)
 from same_as.records import comparable, insist_same
 from same_as.trees import in_both
 
@@ -61,7 +67,13 @@ def settings(trees):
     objects = ("TrialConfig", "flatten", "load_study", "built_in_studies")
     baseline, head = in_both(trees, lambda tree: tree.script(SETTINGS, *objects))
     old = {arm: {RENAMED_SETTINGS.get(name, name): v for name, v in values.items()} for arm, values in baseline.items()}
-    return comparable("settings", old, of_baseline=True), comparable("settings", head, of_baseline=False)
+    pair = comparable("settings", old, of_baseline=True), comparable("settings", head, of_baseline=False)
+    return tuple({arm: _kept(arm, of_arm) for arm, of_arm in arms.items() if arm not in ADDED_ARMS} for arms in pair)
+
+
+def _kept(arm, values):
+    left_out = {*ADDED_SETTINGS, *CHANGED_SETTINGS, *(SMALL_PROFILE_SETTINGS if " small " in arm else ())}
+    return {name: value for name, value in values.items() if name not in left_out}
 
 
 def test_built_in_studies_and_defaults_have_the_same_settings(settings):

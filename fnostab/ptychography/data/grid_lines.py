@@ -1,4 +1,4 @@
-"""The grid-lines problem: simulated diffraction of three independent sets of objects."""
+"""Simulated diffraction of three independent sets of objects, lines unless others are asked for."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -9,7 +9,7 @@ from torch import Tensor
 from fnostab.errors import DataError
 from fnostab.ptychography.physics.detector import amplitude_of, detect, photon_scale
 from fnostab.ptychography.physics.far_field import far_field
-from fnostab.ptychography.physics.objects import line_object
+from fnostab.ptychography.physics.objects import make_object, object_areas
 from fnostab.ptychography.physics.probe import make_probe
 from fnostab.ptychography.physics.scan import extract_patches, scan_positions
 from fnostab.ptychography.settings import DataConfig
@@ -70,7 +70,7 @@ def simulate(config: DataConfig, seed: int) -> GridLines:
     photon scale is the whole training set's.)
 
     Raises:
-        DataError: a measured probe can't be used, an object is empty, or a pattern is, for want of photons.
+        DataError: a file of a probe or an object can't be used, an object is empty, or a pattern has no photon.
     """
     probe = make_probe(config.probe, config.N)
     train = _scene("train", config.nimgs_train, config.scan_stride_train, config, probe, seed)
@@ -102,13 +102,21 @@ class _Scene:
 
 def _scene(name: SplitName, n_images: int, stride: int, config: DataConfig, probe: Tensor, seed: int) -> _Scene:
     positions = scan_positions(config.object_size, config.N, stride)
-    streams = (_stream(seed, name, "object", k) for k in range(n_images))
-    objects = [line_object(config.object_size, config.n_lines, config.set_phi, stream) for stream in streams]
+    objects = _objects(name, n_images, config, seed)
     intensity = torch.empty(n_images, len(positions), config.N, config.N)
     for image, patterns in zip(objects, intensity, strict=True):
         for corners, chunk in zip(positions.split(CHUNK), patterns.split(CHUNK), strict=True):
             chunk.copy_(far_field(probe * extract_patches(image, corners, config.N)).abs().square())
     return _Scene(name, torch.stack(objects), positions, intensity)
+
+
+def _objects(name: SplitName, n_images: int, config: DataConfig, seed: int) -> list[Tensor]:
+    if config.object.path is None:
+        return [make_object(config, _stream(seed, name, "object", k)) for k in range(n_images)]
+    counts = {"train": config.nimgs_train, "validation": config.nimgs_test, "test": config.nimgs_test}
+    areas = object_areas(config, sum(counts.values()), _stream(seed, "all", "object", 0))
+    first = sum(counts[split] for split in SPLITS[: SPLITS.index(name)])
+    return areas[first : first + n_images]
 
 
 def _measure(scene: _Scene, scale: float, nphotons: float, seed: int) -> Split:

@@ -17,7 +17,16 @@ from torch import Tensor
 from fnostab.errors import DataError
 from fnostab.ptychography.physics.alignment import Field, Image, align, without_plane
 
-__all__ = ["Scores", "constant_scores", "detail_correlation", "evaluate", "field_spread", "patch_variation"]
+__all__ = [
+    "PublishedScores",
+    "Scores",
+    "constant_scores",
+    "detail_correlation",
+    "evaluate",
+    "field_spread",
+    "patch_variation",
+    "published_scores",
+]
 
 LEAST_SPREAD = 0.1  # of the truth's: what varies less counts as constant
 FLAT = 1e-6  # a standard deviation below this share of the mean amplitude, or of a radian, is rounding
@@ -42,6 +51,22 @@ class Scores:
     ssim_phase: float | None = None
 
 
+@dataclass(frozen=True)
+class PublishedScores:
+    """Scores as the published evaluation has them, to be compared with its numbers; those of the phase may be None.
+
+    Attributes:
+        psnr_amp: peak signal-to-noise ratio of the amplitude, in dB; the peak is the truth's range.
+        psnr_phase: the same of the phase.
+        ssim_phase: similarity of the phases without their planes, on a scale of 2 pi: kind to a constant, and to any
+            phase that varies little on that scale.
+    """
+
+    psnr_amp: float
+    psnr_phase: float | None = None
+    ssim_phase: float | None = None
+
+
 def evaluate(prediction: Tensor, truth: Tensor, *, set_phi: bool) -> Scores:
     """Compare a stitched prediction with the truth, after `align`.
 
@@ -63,6 +88,17 @@ def evaluate(prediction: Tensor, truth: Tensor, *, set_phi: bool) -> Scores:
 def constant_scores(truth: Tensor, *, set_phi: bool) -> Scores:
     """Scores of a constant reconstruction, its SSIMs as they come instead of 0. Arguments as in `evaluate`."""
     return _score(torch.ones_like(truth), truth, set_phi=set_phi, least_spread=0.0)
+
+
+def published_scores(prediction: Tensor, truth: Tensor, *, set_phi: bool) -> PublishedScores:
+    """Compare as the published evaluation does, after `align`. Arguments as in `evaluate`."""
+    pair = align(prediction, truth)
+    scores = PublishedScores(_psnr(pair.amplitude, pair.true_amplitude))
+    if not set_phi:
+        return scores
+    phases = [without_plane(phase) for phase in (pair.true_phase, pair.phase)]
+    ssim = structural_similarity(*phases, data_range=2 * np.pi, win_size=SSIM_WINDOW)
+    return replace(scores, psnr_phase=_psnr(pair.phase, pair.true_phase), ssim_phase=float(ssim))
 
 
 def field_spread(prediction: Tensor, truth: Tensor) -> float:
@@ -145,6 +181,13 @@ def _score(prediction: Tensor, truth: Tensor, *, set_phi: bool, least_spread: fl
         mae_phase=float(np.abs(pair.phase - pair.true_phase).mean()),
         ssim_phase=_ssim(pair.phase, pair.true_phase, FLAT) if varies else 0.0,
     )
+
+
+def _psnr(predicted: Image, true: Image) -> float:
+    """In dB; 0 where the truth does not vary, and no more than rounding lets it be."""
+    peak = float(np.ptp(true))
+    error = max(float(np.sqrt(((predicted - true) ** 2).mean())), FLAT * peak)
+    return 20 * float(np.log10(peak / error)) if error > 0 and peak > 0 else 0.0
 
 
 def _details(field: Field, window: int) -> Field:

@@ -140,7 +140,7 @@ class PtychoModule(lightning.LightningModule):
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
         warmup = training.warmup(steps // training.epochs)
-        factor = rate_factor(warmup, steps, cosine=training.schedule.endswith("cosine"))
+        factor = rate_factor(warmup, steps, cosine=training.schedule.endswith("cosine"), floor=training.cosine_floor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
     def configure_gradient_clipping(

@@ -100,8 +100,6 @@ def test_missing_probe_is_refused(config):
 
 @pytest.mark.parametrize("nphotons", [1e-3, 3.0])
 def test_patterns_without_a_photon_are_refused(config, nphotons):
-    with pytest.raises(
-        DataError, match=rf"nphotons={nphotons:g}: \d+ of 81 train patterns hold no photon"
-    ):
+    with pytest.raises(DataError, match=rf"nphotons={nphotons:g}: \d+ of 81 train patterns hold no photon"):
         simulate(_changed(config, nphotons=nphotons), seed=0)
     assert simulate(_changed(config, nphotons=100.0), seed=0).mean_count > 0

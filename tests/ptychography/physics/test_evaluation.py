@@ -13,6 +13,7 @@ from fnostab.ptychography.physics import (
     field_spread,
     line_object,
     patch_variation,
+    published_scores,
 )
 
 NOISE = torch.Generator().manual_seed(1)
@@ -164,3 +165,19 @@ def test_patch_variation():
         assert patch_variation(torch.full((3, 4, 4), value)) == 0
     assert isinstance(patch_variation(patches), float)
     assert not np.isnan(patch_variation(patches[:1]))
+
+
+def test_psnr_is_the_truths_range_over_the_error_in_decibels(truth):
+    checker = 2.0 * (torch.arange(80)[:, None] + torch.arange(80)).remainder(2) - 1  # +1, -1: mean and slope 0
+    scores = published_scores(truth * torch.polar(1 + 0 * checker, 0.01 * checker), truth, set_phi=True)
+    assert scores.psnr_phase == pytest.approx(20 * math.log10(float(np.ptp(truth.angle())) / 0.01), abs=0.1)
+    assert scores.psnr_amp == pytest.approx(120, abs=20)  # rounding
+    assert published_scores(truth, truth, set_phi=False).psnr_phase is None
+
+
+def test_the_published_phase_ssim_is_kind_to_a_constant(truth):
+    """Its scale is 2 pi, ours is the range of the truth."""
+    faint = torch.polar(truth.abs(), 0.2 * truth.angle())
+    assert published_scores(torch.ones_like(truth), faint, set_phi=True).ssim_phase > 0.6
+    assert constant_scores(faint, set_phi=True).ssim_phase < 0.3
+    assert published_scores(1j * truth, truth, set_phi=True).ssim_phase == pytest.approx(1, abs=1e-4)

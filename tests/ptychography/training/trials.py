@@ -23,6 +23,7 @@ TINY = {
     "training.batch_size": 8,
     "training.learning_rate": 5e-3,
     "execution.device": "cpu",
+    "monitor.stagnated_detail": 1e-9,  # so few steps show no details
 }
 STEPS_AN_EPOCH = 11  # 81 patterns in batches of 8
 OF_THE_MACHINE = ("system/", names.SAMPLES_PER_S, names.PEAK_MEMORY)
