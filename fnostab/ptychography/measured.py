@@ -41,7 +41,7 @@ FRC_HALF = "test/frc_0.5"  # spatial frequency up to which it agrees with the tr
 FRC_SEVENTH = "test/frc_1_7"
 PSNR_AMP = "test/psnr_amp"  # dB
 PSNR_PHASE = "test/psnr_phase"
-PUBLISHED_SSIM_PHASE = "test/ssim_phase_published"  # on a scale of 2 pi, which is kind to a constant
+PUBLISHED_SSIM_PHASE = "test/ssim_phase_published"  # on a scale of all phases, which is kind to a constant
 CONSTANT_PUBLISHED_SSIM_PHASE = "test/ssim_phase_published_constant"
 
 PHASE_METRICS = (SSIM_PHASE, MAE_PHASE)

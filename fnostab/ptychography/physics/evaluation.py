@@ -58,8 +58,8 @@ class PublishedScores:
     Attributes:
         psnr_amp: peak signal-to-noise ratio of the amplitude, in dB; the peak is the truth's range.
         psnr_phase: the same of the phase.
-        ssim_phase: similarity of the phases without their planes, on a scale of 2 pi: kind to a constant, and to any
-            phase that varies little on that scale.
+        ssim_phase: similarity of the phases without their planes, from -pi to pi on a scale from 0 to 1: kind to a
+            constant, and to any phase that varies little on that scale.
     """
 
     psnr_amp: float
@@ -96,8 +96,8 @@ def published_scores(prediction: Tensor, truth: Tensor, *, set_phi: bool) -> Pub
     scores = PublishedScores(_psnr(pair.amplitude, pair.true_amplitude))
     if not set_phi:
         return scores
-    phases = [without_plane(phase) for phase in (pair.true_phase, pair.phase)]
-    ssim = structural_similarity(*phases, data_range=2 * np.pi, win_size=SSIM_WINDOW)
+    true, predicted = (without_plane(phase) / (2 * np.pi) + 0.5 for phase in (pair.true_phase, pair.phase))
+    ssim = structural_similarity(true, predicted, data_range=1.0, win_size=SSIM_WINDOW)
     return replace(scores, psnr_phase=_psnr(pair.phase, pair.true_phase), ssim_phase=float(ssim))
 
 

@@ -167,7 +167,7 @@ def test_every_setting_changes_the_digest(config, changed):
 
 def test_every_setting_of_the_data_is_tried_above():
     tried = {"N", "object_size", "n_lines", "set_phi", "nimgs_train", "nimgs_test"}
-    tried |= {"scan_stride_train", "scan_stride_test", "nphotons", "probe"}
+    tried |= {"scan_stride_train", "scan_stride_test", "nphotons", "probe", "object", "phase_only"}
     assert set(DataConfig.model_fields) - tried == {"seed"}
 
 
