@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
@@ -157,13 +156,17 @@ def _of_area(area: NDArray[Any], config: DataConfig) -> Tensor:
 
 
 def _read_image(path: str) -> Image:
+    """Grey values of an image, (H, W)."""
+    from skimage.color import rgb2gray  # with skimage.io they take a quarter of a second, which few need
+    from skimage.io import imread
+
     try:
-        with PIL.Image.open(path) as picture:
-            return np.asarray(picture.convert("F"), dtype=float)
-    except PIL.UnidentifiedImageError as error:
+        image = imread(path)
+    except (OSError, ValueError, SyntaxError) as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise unreadable(path, "object", error) from error
         raise DataError(f"object file {path} is neither an image nor an NPZ file (.npz): save it as one") from error
-    except OSError as error:
-        raise unreadable(path, "object", error) from error
+    return np.asarray(rgb2gray(image[..., :3]) if image.ndim == 3 else image, dtype=float)
 
 
 def blur(canvas: Image) -> Image:
