@@ -163,8 +163,8 @@ def drifts(moments: Moments) -> list[Drift]:
     return found
 
 
-def chapter(ran: Ran, decisions: Sequence[Decision] = (), finding: str = "") -> Chapter:
-    """Count, compare and draw a study; of one without ``decisions`` or a ``finding`` it says which arm did best.
+def chapter(ran: Ran, decisions: Sequence[Decision] = ()) -> Chapter:
+    """Count, compare and draw a study; of one without ``decisions`` it says which arm did best.
 
     Raises:
         DecisionError: its control was not run.
@@ -173,7 +173,6 @@ def chapter(ran: Ran, decisions: Sequence[Decision] = (), finding: str = "") -> 
     verdict = decide(Roles.of(study), Stage("a", tuple(ran.trials)), rules=Rules.of(study))
     arms = [summary for arm in study.arms for summary in verdict.arms if summary.arm == arm]
     table = differences(study, [summary.arm for summary in arms])
-    best = best_arms(verdict)
     return Chapter(
         ran=ran,
         arms=arms,
@@ -184,7 +183,7 @@ def chapter(ran: Ran, decisions: Sequence[Decision] = (), finding: str = "") -> 
             f"{study.name}-failure-rates",
             alt=f"{study.name}: failure rate of each arm with its 95 % interval",
         ),
-        finding=finding or ("" if decisions else best),
+        finding="" if decisions else best_arms(verdict),
         left_out=[line for s in arms if (line := left_out(s))],
         decisions=decisions,
     )
