@@ -13,4 +13,5 @@ TINY = {  # 81 patterns, 11 steps an epoch; it does not collapse by itself
     "training.batch_size": 8,
     "training.learning_rate": 5e-3,
     "execution.device": "cpu",
+    "monitor.stagnated_detail": 1e-9,  # so few steps show no details
 }

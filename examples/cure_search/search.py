@@ -31,7 +31,7 @@ from fnostab.record.outcomes import Outcome
 from fnostab.report.documents import write_files
 from fnostab.report.stress import render_stress
 from fnostab.report.stress_picture import stress_picture
-from fnostab.report.verdict import evidence_text, plain_table
+from fnostab.report.tables import evidence_text, plain_table
 from fnostab.stats.losses import median_interval
 from fnostab.stats.proportions import fewer_failures_p, holm
 from fnostab.stats.rate import Rate

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fnostab.errors import ConfigError, DecisionError
 from fnostab.record.settings import read_yaml_file
+from fnostab.record.table import check_separator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -89,6 +90,8 @@ def _rows(path: Path) -> Iterator[Record]:
     """Rows of a CSV file, each value under ``columns.NAME``."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
+            check_separator(file.readline(), path)
+            file.seek(0)
             for row in csv.DictReader(file, strict=True):
                 yield {f"columns.{name}": value for name, value in row.items() if name is not None and value != ""}
     except OSError as error:

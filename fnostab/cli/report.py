@@ -46,7 +46,7 @@ def command(stored: StoredStudies | None, runs: Path | None, output: Path | None
         folder = output or Path("reports", stored.experiment)
         files = write(report, folder)
         log_files(store, report.verdict_run or "", files, folder, "report")
-    click.echo(f"{report.headline}{f': {report.verdict.reason}' if report.verdict.reason else ''}")
+    click.echo(f"{report.verdict.headline}{f': {report.verdict.reason}' if report.verdict.reason else ''}")
     click.echo(f"next: {report.verdict.next_step}")
     for path in files[:2]:
         click.echo(f"{path} ({path.stat().st_size / 1e3:,.0f} kB)")

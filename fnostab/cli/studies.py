@@ -89,6 +89,8 @@ def _explain(study: Study, console: Console) -> None:
         table.add_row(arm, roles.get(arm, ""), what)
     console.print(table, highlight=False)
     seeds = f"{file.seeds} seeds" if isinstance(file.seeds, int) else f"seeds {', '.join(map(str, file.seeds))}"
+    for line in study.twins():
+        console.print(f"\n{line}", highlight=False)
     console.print(f"\n{seeds}; decides on failures and {study.metric.key}", highlight=False)
     if size := study.task.size(study):
         profile = f" in the {study.profile} profile" if study.profile else ""

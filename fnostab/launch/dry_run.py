@@ -47,6 +47,7 @@ def dry_run(
     say(
         console,
         f"study {study.described} in experiment {experiment}, journals in {folder}",
+        *study.twins(arms),
         f"{len(wanted)} of {len(trials)} trials have no result, {launcher.jobs} would run side by side:",
         launcher.preview(wanted),
         *(["of which the first starts", shlex.join(wanted[0].spec.argv)] if wanted and wanted[0].spec.argv else []),

@@ -114,6 +114,7 @@ def run_study(
     study.task.check_start(specs, here=launcher.here, lockstep=launcher.lockstep)
     store = open_store(tracking_uri)
     say(console, f"study {study.described} in experiment {experiment} at {store.address}")
+    say(console, *study.twins(arms))
     folder = study.folder(output, experiment)
     retries = Retries(attempts, retry_oom)
     if launcher.here:
@@ -178,9 +179,11 @@ def _work_off(
                     running.remove(ended)
                     if said := alike.take(ended):
                         say(console, said)
+                        view.was_told(ended)
                         waiting.clear()
                     if retries.wants_again(ended) and not alike.found:
                         say(console, f"{ended.name}: {ended.outcome} ({ended.reason}); it is tried again")
+                        view.was_told(ended)
                         waiting.append(ended)
                 for trial in running:
                     if not trial.queued:

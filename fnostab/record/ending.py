@@ -140,13 +140,10 @@ def close_if_abandoned(directory: Path) -> bool:
         return True
     if is_alive(attempt.owner, attempt.owner_since_ms, journal.stat().st_mtime) or is_being_written(directory):
         return False
+    tail = tail_since(directory / STDERR_FILE, attempt.owner_since_ms)
+    end = end_of_abandoned(attempt.tags, attempt.owner, tail)
     with Journal(directory) as writer:
-        if not _close_program(writer, attempt):
-            tail = tail_since(directory / STDERR_FILE, attempt.owner_since_ms)
-            end = end_of_abandoned(attempt.tags, attempt.owner, tail)
-            if (failure := _failure_shown(directory)) is not None:
-                end = outcome_payload(failure, end["reason"])
-            writer.event(names.OUTCOME_EVENT, end)
+        _close(writer, attempt, end)
     return True
 
 
@@ -158,11 +155,8 @@ def close_attempt(journal: Journal, ending: Ending) -> None:
     Raises:
         JournalError: the journal is damaged, or can't be written.
     """
-    if not _close_program(journal, last_attempt(journal.path), asked=ending.requested):
-        failure = _failure_shown(journal.directory)
-        requested = ending.requested and failure is None
-        payload = outcome_payload(failure or Judgement(ending.outcome), ending.reason, requested=requested)
-        journal.event(names.OUTCOME_EVENT, payload)
+    end = outcome_payload(Judgement(ending.outcome), ending.reason, requested=ending.requested)
+    _close(journal, last_attempt(journal.path), end, asked=ending.requested)
 
 
 def close_program_trial(journal: Journal, spec: TrialSpec, end: ProcessEnd) -> Outcome:
@@ -202,24 +196,19 @@ def judge_again(directory: Path, spec: TrialSpec) -> None:
             journal.event(names.OUTCOME_EVENT, payload)
 
 
-def _failure_shown(directory: Path) -> Judgement | None:
-    """The failure that a dead trial's journal shows: it wins over whatever ended the process."""
-    if not (directory / "trial.json").exists():
-        return None
-    recorded = read_recorded(directory)
-    judgement, _ = judge_recorded(recorded, TrialSpec.read(directory / "trial.json"))
-    return observed_failure(recorded, judgement)
-
-
-def _close_program(journal: Journal, attempt: Attempt, *, asked: bool = False) -> bool:
-    """Judge and close a program's trial whose supervisor died first; return False if the trial runs no program."""
+def _close(journal: Journal, attempt: Attempt, end: Mapping[str, Any], *, asked: bool = False) -> None:
+    """Write the end of a dead trial: of a program by its records, else ``end``, unless its journal shows a failure."""
     path = journal.directory / "trial.json"
     spec = TrialSpec.read(path) if path.exists() else None
-    if spec is None or spec.argv is None:
-        return False
-    tail = tail_since(journal.directory / STDERR_FILE, attempt.owner_since_ms)
-    close_program_trial(journal, spec, ProcessEnd(None, asked, tail, attempt.owner))
-    return True
+    if spec is not None and spec.argv is not None:
+        tail = tail_since(journal.directory / STDERR_FILE, attempt.owner_since_ms)
+        close_program_trial(journal, spec, ProcessEnd(None, asked, tail, attempt.owner))
+        return
+    if spec is not None:
+        recorded = read_recorded(journal.directory)
+        if (failure := observed_failure(recorded, judge_recorded(recorded, spec)[0])) is not None:
+            end = outcome_payload(failure, end["reason"])
+    journal.event(names.OUTCOME_EVENT, end)
 
 
 def _end_of_program(recorded: Recorded, judgement: Judgement | None, end: ProcessEnd) -> Ending:

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fnostab.record import names
-from fnostab.record.attempt import is_being_written
 from fnostab.record.journal import FILE_NAME, Event, journal_file, read_journal
 from fnostab.record.norm_curve import NormCurve
 from fnostab.record.outcomes import EXCLUDED, FAILURES, Outcome
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["TrialProgress", "TrialState", "is_being_written"]
+__all__ = ["TrialProgress", "TrialState"]
 
 STEPS = (names.GRAD_NORM, names.TRAIN_LOSS)  # either shows an optimiser step
 

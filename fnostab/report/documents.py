@@ -22,8 +22,8 @@ PICTURES = "pictures"
 
 MEANINGS = {  # of criteria, for readers who have not seen the program
     "fewer_failures": "fails less often than control",
-    "better_loss": "lower median loss than control, over successful trials",
-    "loss_within_margin": "median loss within the margin of control's, over successful trials",
+    "better_loss": "better median than control's, of the trials that did not fail",
+    "loss_within_margin": "that median is within the margin of control's",
     "no_nonfinite": "no trial gave NaN or infinity",
     "grad_bounded": "gradients stayed bounded in the last half",
     "matches_stage_a": "as good as the same arm in Stage A",
@@ -110,12 +110,15 @@ def _p_value(p: float | None) -> str:
 
 
 def _effect(criterion: Criterion) -> str:
-    """Effect with its interval: percentage points off the failure rate, or the loss as a multiple of control's."""
+    """Effect with its interval: percentage points off the failure rate, or the loss beside control's."""
     if criterion.effect is None:
         return ""
     if criterion.name == "fewer_failures":
         interval = f" [{_points(criterion.ci[0])}, {_points(criterion.ci[1])}]" if criterion.ci else ""
         return f"{_points(criterion.effect)} points{interval}"
+    if not criterion.is_ratio:
+        interval = f" [{criterion.ci[0]:+.3g}, {criterion.ci[1]:+.3g}]" if criterion.ci else ""
+        return f"{criterion.effect:+.3g}{interval}"
     interval = f" [{criterion.ci[0]:.2f}, {criterion.ci[1]:.2f}]" if criterion.ci else ""
     return f"\N{MULTIPLICATION SIGN} {criterion.effect:.2f}{interval}"
 

@@ -63,6 +63,10 @@ class Display:
         else:
             self._print_lines(study)
 
+    def was_told(self, name: str) -> None:
+        """Print no line of a trial's end."""
+        self._reported.add(name)
+
     def _drawn(self, study: StudyState) -> RenderableType:
         n_arms = len({trial.arm for trial in study.trials})
         room = max(SHOWN_ENDED, self.console.height - n_arms - LINES_AROUND)
@@ -106,14 +110,19 @@ class StudyView:
         self._display.study = self._state([], None)  # none is running any more
         self._display.__exit__(kind, error, tb)
 
+    def was_told(self, trial: TrialProgress) -> None:
+        """Keep the end of this attempt out of the lines that follow, since a line of its own has told of it."""
+        self._display.was_told(trial.name)
+
     def update(self, running: Sequence[TrialProgress], unsent: str | None, unseen: str | None = None) -> None:
         """Show the state of all trials, those under way, and what keeps records from the store or news from here."""
         trouble = unseen or (f"records wait on disk: {unsent}" if unsent else None)
         self._display.update(self._state([trial for trial in running if not trial.queued], trouble))
 
     def _state(self, running: Sequence[TrialProgress], trouble: str | None) -> StudyState:
+        at_work = set(running)
         for trial in self.trials:
-            trial.running = trial in running
+            trial.running = trial in at_work
         return StudyState(self.title, self.trials, self.jobs, trouble=trouble)
 
 

@@ -135,7 +135,8 @@ def _attach(experiment: str | None, output: Path, tracking_uri: str | None) -> _
     if folder is not None:
         journals = Journals(folder)
         started_s = changed_s(folder / "study.json")
-        if stored is None or _same(stored[1], journals.spec) or stored[2] <= started_s:
+        mine = (journals.spec.experiment, journals.spec.hash)
+        if stored is None or (stored[1].experiment, stored[1].hash) == mine or stored[2] <= started_s:
             return _Watched(journals.spec, f"journals in {folder}", journals, _records_of(store, journals.spec))
     assert stored is not None  # `_stored` raises where a study is not optional
     identity, spec, _ = stored
@@ -171,7 +172,3 @@ def _stored(store: Store, experiment: str | None, *, optional: bool) -> tuple[tu
             return None
         raise
     return (experiment_id, record.run_id), record.spec, record.start_ms / 1000
-
-
-def _same(study: StudySpec, other: StudySpec) -> bool:
-    return (study.experiment, study.hash) == (other.experiment, other.hash)

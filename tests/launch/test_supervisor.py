@@ -19,7 +19,6 @@ from fnostab.record.ending import close_if_abandoned
 from fnostab.record.journal import FILE_NAME, Event, Point, read_journal
 from fnostab.record.outcomes import Outcome
 from fnostab.record.recorder import TOKEN_VARIABLE
-from fnostab.record.recording import RESTARTED
 from fnostab.record.trial import Metric, TrialSpec
 
 ROOT = Path(__file__).parent.parent.parent
@@ -295,7 +294,7 @@ class TestTheEnd:
         (tmp_path / "script.py").write_text(HEAD + recorded("for i in range(6): rec.step(i, loss=1 / (i + 1))"))
         assert trial.run() is Outcome.CONVERGED
         assert trial.steps == [0, 1, 2, 3, 4, 5]
-        assert any(isinstance(r, Event) and RESTARTED in r.payload for r in trial.records)
+        assert any(isinstance(r, Event) and names.RESTARTED in r.payload for r in trial.records)
 
 
 @pytest.mark.parametrize("round_", range(3))

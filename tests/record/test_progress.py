@@ -3,9 +3,10 @@
 import pytest
 
 from fnostab.record import names
+from fnostab.record.attempt import is_being_written
 from fnostab.record.journal import Journal
 from fnostab.record.outcomes import Outcome
-from fnostab.record.progress import TrialProgress, is_being_written
+from fnostab.record.progress import TrialProgress
 from fnostab.study.study import load_study
 
 

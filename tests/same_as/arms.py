@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
-from same_as.differences import ADDED_STUDY_KEYS, MOVED, RENAMED_SETTINGS, RENAMED_STUDY_KEYS
-from tiny import TINY
+from same_as.differences import ADDED_STUDY_KEYS, MOVED, RENAMED_SETTINGS, RENAMED_STUDY_KEYS, RULES_OF_BEFORE
+from tiny import TINY as TINY_TRIAL
 
+TINY = {name: value for name, value in TINY_TRIAL.items() if name not in RULES_OF_BEFORE}  # of both trees
 OWN = {"model.options.width": 4, "model.options.dropout": 0.2}
 COUNTED = {**OWN, "model.architecture": "same_as_networks.Counted", "model.options.step": 14, "monitor.block_steps": 4}
 SMALL = {"data.set_phi": False, "data.object_size": 40, "data.n_lines": 20, "training.learning_rate": 1e-3}
@@ -125,7 +126,7 @@ class Study:
             "description": "The same in two trees?",
             "control": self.control,
             "roles": dict(self.roles),
-            "defaults": _renamed(TINY, settings),
+            "defaults": _renamed(TINY, settings) | (RULES_OF_BEFORE if renamed else {}),
             "stress": _renamed(self.stress, settings),
             "arms": {arm: _renamed(_moved(v) if renamed else v, settings) for arm, v in self.arms.items()},
         }

@@ -127,13 +127,13 @@ def act_on(judged: Judged, store: Store, *, apply: bool, force: bool, console: C
 
 def _action(judged: Judged) -> Action | None:
     from fnostab.decision import VerdictName
-    from fnostab.report.verdict import conditions, headline
+    from fnostab.report.verdict import conditions
 
     case, verdict = judged.case, judged.case.verdict
     if verdict.winner is None:
         return None
     source = Source(
-        headline=headline(verdict),
+        headline=verdict.headline,
         run=judged.verdict_run,
         date=datetime.date.today(),
         conditions=tuple(conditions(case.studies)),
@@ -180,7 +180,6 @@ def _register(store: Store, judged: Judged, stage: str, trial: TrialRow) -> str:
     import numpy as np
 
     from fnostab.ptychography.training.checkpoint import load_checkpoint
-    from fnostab.report.verdict import headline
     from fnostab.tracking import RegisteredModel, fetch_checkpoint, register_network
 
     study, run_id = judged.case.studies[stage], trial.run_id or ""
@@ -189,7 +188,7 @@ def _register(store: Store, judged: Judged, stage: str, trial: TrialRow) -> str:
     if (spec.study_hash, spec.arm, spec.seed) != (study.hash, trial.arm, trial.seed):
         raise ModelError(f"the checkpoint of run {run_id} is that of the trial {spec.trial_id}, not of this run's")
     tags = {
-        names.VERDICT: headline(judged.case.verdict),
+        names.VERDICT: judged.case.verdict.headline,
         names.STUDY_RUN: judged.study_runs[stage],
         names.ARM: trial.arm,
         names.SEED: str(trial.seed),

@@ -201,7 +201,8 @@ class _Chain:
 
     def _judge(self, name: str, deep: str | None = None) -> Judged:
         from fnostab.ptychography.report.story import Decision
-        from fnostab.report.verdict import arms_table, best_arms, headline, render_briefly
+        from fnostab.report.tables import arms_table
+        from fnostab.report.verdict import best_arms, render_briefly
         from fnostab.tracking.read.histories import run_page
 
         store: Store = self.runs[name].store
@@ -211,7 +212,7 @@ class _Chain:
             studies = replace(studies, deep_experiment=f"{self.prefix}{deep}", deep_study_run=deep_run)
         judged = judge_and_record(store, studies)
         case, verdict = judged.case, judged.case.verdict
-        what, reason, next_step = headline(verdict), verdict.reason, _next_of(case)
+        what, reason, next_step = verdict.headline, verdict.reason, _next_of(case)
         if name == PIVOT:  # at Stage B's depth already, which its verdict, that of a Stage A, can't know
             self.console.print(arms_table(case.stages[0], verdict, "LayerScale at the depth of Stage B"))
             what, reason, next_step = "Found", best_arms(verdict), ""

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from fnostab.ptychography import measured
 from fnostab.ptychography.data.grid_lines import GridLines
 from fnostab.ptychography.own import is_own, make_own
-from fnostab.ptychography.physics.evaluation import amplitude_spread, evaluate, patch_variation
+from fnostab.ptychography.physics.evaluation import detail_correlation, evaluate, field_spread, patch_variation
 from fnostab.ptychography.physics.far_field import far_field
 from fnostab.ptychography.physics.losses import constant_output_loss, mae_loss, poisson_loss
 from fnostab.ptychography.physics.twin import twin_share
@@ -35,7 +35,8 @@ class PtychoModule(lightning.LightningModule):
     """Trains a generator on diffraction amplitudes alone.
 
     Logs at each validation the loss under ``training.val_loss_name`` and, of the reconstructed
-    validation objects, amplitude spread, patch variation, the share of twin images and amplitude SSIM.
+    validation objects, spread and details of the complex field, variation from patch to patch, the share of twin images
+    and SSIMs.
 
     Args:
         generator: measured amplitudes (B, 1, N, N) float32 to object patches (B, 1, N, N) complex64.
@@ -100,13 +101,17 @@ class PtychoModule(lightning.LightningModule):
         loss = (torch.stack(self._losses) * weights).sum()
         self._patches, self._losses, self._sizes = [], [], []
         pairs = reconstruct(patches.cpu(), self.data.validation, self.config.data)
-        scores = [evaluate(*pair, set_phi=False) for pair in pairs]
+        scores = [evaluate(*pair, set_phi=self.config.data.set_phi) for pair in pairs]
         truth = true_patches(self.data.validation, self.config.data.N)
+        window = 2 * (self.config.data.N // 4) + 1  # about the probe's diameter
         self.log(self.config.training.val_loss_name, loss)
-        self.log(measured.AMPLITUDE_SPREAD, float(np.mean([amplitude_spread(*pair) for pair in pairs])))
+        self.log(measured.SPREAD, float(np.mean([field_spread(*pair) for pair in pairs])))
+        self.log(measured.DETAIL_CORRELATION, float(np.mean([detail_correlation(*pair, window) for pair in pairs])))
         self.log(measured.PATCH_VARIATION, patch_variation(patches))
         self.log(measured.TWIN_SHARE, twin_share(patches[:, 0].cpu(), truth, self.data.probe))
         self.log(measured.VAL_SSIM_AMP, float(np.mean([score.ssim_amp for score in scores])))
+        if self.config.data.set_phi:
+            self.log(measured.VAL_SSIM_PHASE, float(np.mean([score.ssim_phase for score in scores])))
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The configured optimiser of the trainable parameters, before its first step.

@@ -17,6 +17,7 @@ from fnostab.record import names
 from fnostab.record.outcomes import EXCLUDED, FAILURES, Outcome
 from fnostab.record.settings import value_text
 from fnostab.record.trial import StudySpec
+from fnostab.tracking.upload.identity import PARENT_RUN
 
 __all__ = [
     "NOTE",
@@ -37,7 +38,6 @@ LONGEST = 7900  # characters; MLflow refuses a tag above 8000
 LONGEST_TEXT = 1500  # of one message
 MOST_LINES = 30  # of one list
 PICTURES = 2
-PARENT_RUN = "mlflow.parentRunId"
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~@-])")
 
 

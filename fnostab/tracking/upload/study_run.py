@@ -19,7 +19,6 @@ from fnostab.record.attempt import this_process
 from fnostab.record.settings import value_text
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.pages.notes import (
-    PARENT_RUN,
     as_tags,
     bounded,
     code,
@@ -32,6 +31,7 @@ from fnostab.tracking.pages.notes import (
 from fnostab.tracking.pages.views import install_views
 from fnostab.tracking.read.summaries import read_summaries
 from fnostab.tracking.store.store import Store, experiment_id, find_or_make_run, reported
+from fnostab.tracking.upload.identity import PARENT_RUN
 
 __all__ = [
     "STUDY_FILE",
