@@ -19,7 +19,7 @@ from fnostab.record.outcomes import FAILURES, Judgement, Outcome, judge
 from fnostab.record.recording import RECORDED_EVENT
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["Recorded", "judge_journal", "judge_recorded", "observed_failure", "read_recorded"]
+__all__ = ["Recorded", "judge_recorded", "observed_failure", "read_recorded"]
 
 BLOCKS = 20  # of the training loss, where no validation was recorded
 LONGEST_CURVE = 5_000_000  # steps of which a training loss is spread out
@@ -83,24 +83,12 @@ def read_recorded(directory: Path) -> Recorded:
     return recorded
 
 
-def judge_journal(directory: Path, spec: TrialSpec) -> tuple[Judgement | None, dict[str, float]]:
-    """Judge a trial that has ended, by its journal.
-
-    Args:
-        directory: folder of the trial.
-        spec: its record, with the rules and the metric that they judge.
+def judge_recorded(recorded: Recorded, spec: TrialSpec) -> tuple[Judgement | None, dict[str, float]]:
+    """Judge a trial that has ended, by its records and by the rules and the metric of its spec.
 
     Returns:
         The judgement, None if nothing was observed; and the summary of the training, its finite values by metric.
-
-    Raises:
-        JournalError: the journal is missing or damaged.
     """
-    return judge_recorded(read_recorded(directory), spec)
-
-
-def judge_recorded(recorded: Recorded, spec: TrialSpec) -> tuple[Judgement | None, dict[str, float]]:
-    """Judge a trial that has ended, by records that were read already; as `judge_journal`."""
     observed = any(name in recorded.curves for name in (names.TRAIN_LOSS, names.GRAD_NORM, spec.judged))
     if not observed and recorded.announced is None:
         return None, {}

@@ -16,6 +16,7 @@ from fnostab.launch.slurm.ends import write_end
 from fnostab.launch.slurm.launcher import SlurmLauncher
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
+from fnostab.record.ending import Ending
 from fnostab.record.job_arrays import JobArray, jobs_of, queued_jobs
 from fnostab.record.journal import Event, Journal, read_journal
 from fnostab.record.outcomes import Outcome
@@ -378,7 +379,7 @@ class TestRefusals:
 def test_a_trial_that_was_found_killed_in_a_job_that_was_out_of_memory_was_so_itself(trials):
     """The kernel ends a trial and leaves the job, which only sees that it was killed."""
     (trial,) = trials()
-    write_outcome(trial, Outcome.KILLED, "ended by SIGKILL", requested=False)
+    write_outcome(trial, Ending(Outcome.KILLED, "ended by SIGKILL"))
     write_end(trial, "7", JobAccount("OUT_OF_MEMORY", "0:125", "n0"))
     assert (trial.outcome, trial.reason) == (Outcome.OOM, "Slurm job 7: OUT_OF_MEMORY")
 

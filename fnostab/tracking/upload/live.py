@@ -29,7 +29,7 @@ from fnostab.record import names
 from fnostab.record.attempt import this_process
 from fnostab.record.journal import FILE_NAME as JOURNAL_FILE
 from fnostab.record.journal import Event, Journal, Point, encode, read_journal
-from fnostab.record.outcomes import Outcome
+from fnostab.record.outcomes import Judgement, Outcome, outcome_payload
 from fnostab.tracking.store.store import Store, open_store
 from fnostab.tracking.upload.identity import LIVE_FILE, LiveRun
 from fnostab.tracking.upload.uploader import Uploader
@@ -180,9 +180,10 @@ def _end(sink: LiveSink, otherwise: Outcome | None, error: BaseException | None)
         return
     if sink.outcome is None:  # announced in a process that was forked for the training
         sink.outcome = _announced(sink.directory)
-    outcome = otherwise if sink.outcome in (None, Outcome.RUNNING) else sink.outcome
+    outcome = otherwise if sink.outcome in (None, Outcome.RUNNING) else Outcome(sink.outcome)
     reason = f"{type(error).__name__}: {error}".splitlines()[0] if error else None
-    sink.event(names.OUTCOME_EVENT, {"outcome": outcome, "reason": reason})
+    judgement = None if outcome is None else Judgement(outcome)
+    sink.event(names.OUTCOME_EVENT, outcome_payload(judgement, reason))
 
 
 def _announced(directory: Path) -> str | None:

@@ -23,13 +23,14 @@ from fnostab.ptychography.training import setup as setup_file
 from fnostab.ptychography.training.module import PtychoModule
 from fnostab.ptychography.training.trial import run_trial
 from fnostab.record import names
-from fnostab.record.attempt import close_if_abandoned
+from fnostab.record.ending import close_if_abandoned
 from fnostab.record.journal import Event, Journal, Point, read_journal
 from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import flatten
 from fnostab.record.trial import TrialSpec
 
 STEPS = 3 * STEPS_AN_EPOCH
+STABLE_ADAMW, ZCLIP = "cure_parts.stable_adamw.stable_adamw", "cure_parts.zclip.ZClip"  # of examples/cure_search
 
 
 def own(name):
@@ -352,10 +353,10 @@ def test_it_wins_over_a_signal_too(spec, tmp_path, signal, status):
 @pytest.mark.parametrize(
     "settings",
     [
-        *({"training__optimizer": optimizer} for optimizer in ("adam", "adamw", "sgd", "stable_adamw")),
+        *({"training__optimizer": optimizer} for optimizer in ("adam", "adamw", "sgd", STABLE_ADAMW)),
         *(
             {"execution__gradient_clip_algorithm": algorithm, "execution__gradient_clip_val": value}
-            for algorithm, value in (("norm", 0.05), ("value", 1e-3), ("agc", 1e-3), ("zclip", 0.5))
+            for algorithm, value in (("norm", 0.05), ("value", 1e-3), ("agc", 1e-3), (ZCLIP, 0.5))
         ),
     ],
     ids=lambda settings: str(next(iter(settings.values()))),
@@ -373,7 +374,7 @@ def test_complex_weights_train_with_every_optimiser_and_clipper(trained, setting
         assert 0 < max(trial.curve(names.CLIP_FRACTION).values()) <= 1
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "stable_adamw"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", STABLE_ADAMW])
 def test_a_step_that_is_not_finite_never_reaches_complex_weights(trained, optimizer):
     trial = trained(
         model__architecture=own("Spectral"),
