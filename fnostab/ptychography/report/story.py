@@ -131,17 +131,16 @@ def drifts(moments: Moments) -> list[Drift]:
     return found
 
 
-def chapter(ran: Ran, decisions: Sequence[Decision] = (), finding: str = "") -> Chapter:
-    """Count, compare and draw a study; of one without ``decisions`` or a ``finding`` it says which arm did best.
+def chapter(ran: Ran, decisions: Sequence[Decision] = ()) -> Chapter:
+    """Count, compare and draw a study; of one without ``decisions`` it says which arm did best.
 
     Raises:
         DecisionError: its control was not run.
     """
     study = ran.study
-    verdict = decide(_roles(study), Stage("a", tuple(ran.trials)), rules=Rules.of(study))
+    verdict = decide(Roles.of(study), Stage("a", tuple(ran.trials)), rules=Rules.of(study))
     arms = [summary for arm in study.arms for summary in verdict.arms if summary.arm == arm]
     table = differences(study, [summary.arm for summary in arms])
-    best = best_arms(verdict)
     return Chapter(
         ran=ran,
         arms=arms,
@@ -152,7 +151,7 @@ def chapter(ran: Ran, decisions: Sequence[Decision] = (), finding: str = "") -> 
             f"{study.name}-failure-rates",
             alt=f"{study.name}: failure rate of each arm with its 95 % interval",
         ),
-        finding=finding or ("" if decisions else best),
+        finding="" if decisions else best_arms(verdict),
         left_out=[line for s in arms if (line := left_out(s))],
         decisions=decisions,
     )
@@ -201,12 +200,8 @@ def compose_story(
 
 
 def _is_asked(criterion: Criterion, study: StudySpec) -> bool:
-    roles = _roles(study)
+    roles = Roles.of(study)
     return criterion.arm in roles.candidates and criterion.name in roles.criteria(criterion.arm, criterion.stage)
-
-
-def _roles(study: StudySpec) -> Roles:
-    return Roles(study.control, study.roles.get("architecture"), study.roles.get("clipping"))
 
 
 def _changes(arm: str, control: str, table: Mapping[str, Mapping[str, Any]]) -> list[str]:
