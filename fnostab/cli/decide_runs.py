@@ -62,7 +62,7 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
     Raises:
         FnostabError: the file, the table or the store can't be read, or runs can't be told apart.
     """
-    from fnostab.cli.decide import judge
+    from fnostab.cli.judging import make_case
     from fnostab.decision.commands import Source
     from fnostab.decision.external import trials_of
 
@@ -82,7 +82,7 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
         runs = trials_of(records, file, known=lambda: foreign_names(store, experiments))
     lines = [f"{path}: {runs.lines[0]}", *runs.lines[1:]]
     again = shlex.join(["fnostab", "decide", "--runs", str(path)])
-    case = judge({"a": runs.stage}, {"a": runs}, source=Source(again=again), judged=lines)
+    case = make_case({"a": runs.stage}, {"a": runs}, source=Source(again=again), judged=lines)
     return JudgedRuns(case, runs, file.history, store, source, ids)
 
 

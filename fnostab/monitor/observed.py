@@ -50,7 +50,7 @@ class Observed:
 
     def validate(self, loss: float, logged: Mapping[str, float]) -> None:
         """Take in a validation, with those of its numbers that the rules look at."""
-        measures = (*self.rules.collapsed, *self.rules.meaningless)
+        measures = (*self.rules.collapsed, *self.rules.stagnated, *self.rules.meaningless)
         found = {measure: logged[measure] for measure in measures if measure in logged}
         self.validations.append(Validation(max(self.steps - 1, 0), loss, found))
 

@@ -9,6 +9,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from fnostab.decision import Criterion, State
 from fnostab.errors import ConfigError
+from fnostab.record.settings import value_text
 from fnostab.report.content import Report
 from fnostab.report.pictures import Picture
 from fnostab.report.tables import outcomes_text
@@ -81,7 +82,7 @@ def environment(*rooms: str) -> Environment:
         "number": _number,
         "percent": _percent,
         "p_value": _p_value,
-        "setting": _setting,
+        "setting": value_text,
         "effect": _effect,
         "in_plain_words": _in_plain_words,
         "support": _support,
@@ -106,10 +107,6 @@ def _p_value(p: float | None) -> str:
     if p is None:
         return ""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _setting(value: Any) -> str:
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _effect(criterion: Criterion) -> str:

@@ -8,7 +8,8 @@ from rich.text import Text
 
 from fnostab.decision import NextKind, NextStep
 from fnostab.decision.setting_values import Along, compare_along, values_along
-from fnostab.report.verdict import Case, conditions, left_out, percent, plain_table, trial_table
+from fnostab.report.tables import percent, plain_table, trial_table
+from fnostab.report.verdict import Case, conditions, left_out
 
 __all__ = ["AlongPanel", "with_along"]
 

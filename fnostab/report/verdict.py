@@ -12,32 +12,23 @@ from fnostab.decision.words import p_text
 from fnostab.report.tables import (
     arms_table,
     criteria_table,
-    evidence_text,
     median_and_iqr,
     percent,
-    plain_table,
     test_text,
     trial_table,
 )
 
 __all__ = [
     "Case",
-    "arms_table",
     "best_arms",
     "conditions",
-    "evidence_text",
-    "headline",
     "left_out",
-    "median_and_iqr",
-    "percent",
-    "plain_table",
     "remarks",
     "render",
     "render_briefly",
     "scope",
     "to_json",
     "to_markdown",
-    "trial_table",
 ]
 
 COLOURS = {
@@ -68,11 +59,6 @@ class Case:
     command: str = ""
     stress: Stress | None = None
     special: Any = None
-
-
-def headline(verdict: Verdict) -> str:
-    """The verdict in a few words, marked where its tests do not support it."""
-    return verdict.headline
 
 
 def scope(studies: Mapping[str, Any]) -> list[str]:
@@ -132,7 +118,7 @@ def _conclusion(case: Case) -> RenderableType:
     verdict = case.verdict
     lines = []
     if verdict.name is not None:
-        lines.append(Text.assemble((headline(verdict), COLOURS[verdict.name]), f": {verdict.reason}"))
+        lines.append(Text.assemble((verdict.headline, COLOURS[verdict.name]), f": {verdict.reason}"))
     if verdict.rules.level < verdict.rules.alpha:
         lines.append(Text(look_text(verdict)))
     lines.append(Text(f"next: {verdict.next.text}"))
@@ -150,7 +136,7 @@ def to_json(case: Case) -> dict[str, Any]:
     verdict = case.verdict
     return {
         "verdict": None if verdict.name is None else str(verdict.name),
-        "headline": headline(verdict),
+        "headline": verdict.headline,
         "supported": verdict.supported,
         "reason": verdict.reason,
         "next": {**asdict(verdict.next), "kind": str(verdict.next.kind), "command": case.command},
@@ -189,7 +175,7 @@ def to_json(case: Case) -> dict[str, Any]:
 def to_markdown(case: Case) -> str:
     """Render the case as Markdown, for the verdict's page in MLflow."""
     verdict = case.verdict
-    said = f"**{headline(verdict)}**" + (f": {verdict.reason}" if verdict.reason else "")
+    said = f"**{verdict.headline}**" + (f": {verdict.reason}" if verdict.reason else "")
     lines = [said, "", *(f"- {text}" for text in verdict.sentences), "", f"Next: {verdict.next.text}"]
     lines += ["", f"    {case.command}"] if case.command else []
     lines += ["", *(f"- {line}" for line in (*case.judged, *remarks(case), *conditions(case.studies)))]

@@ -26,6 +26,7 @@ class OutcomeSection(Frozen):
     baseline: float | None = None
     failed: Bound | None = None
     collapsed: dict[str, Bound] = Field(default={})
+    stagnated: dict[str, Bound] = Field(default={})
 
 
 class StudyFile(BaseModel):

@@ -10,7 +10,7 @@ import pytest
 from decision_helpers import arm, criterion, stage, verdict_of
 
 import fnostab.decision
-from fnostab.cli.decide import judge, judged_line
+from fnostab.cli.judging import judged_line, make_case
 from fnostab.decision import Roles, Rules, Stage, compare_stress
 from fnostab.decision.commands import Place, Source, command_of
 from fnostab.decision.setting_values import compare_along
@@ -540,10 +540,10 @@ def test_lines_on_what_is_judged():
         judged_line("a", record, rows, "exp"),
     )
     study = TableStudy(control="base")
-    (gone,) = judge({"a": rows}, {"a": study}, source=Source()).judged
+    (gone,) = make_case({"a": rows}, {"a": study}, source=Source()).judged
     assert gone == "norm takes no part: none of its 3 trials has a run"
     twins = Stage("a", (*arm("base", 3, 1), *arm("norm", 3, 1), *arm("other", 4)))
-    (alike,) = judge({"a": twins}, {"a": study}, source=Source()).judged
+    (alike,) = make_case({"a": twins}, {"a": study}, source=Source()).judged
     assert alike == "norm gave the same numbers as base at every seed: does what it changes have an effect?"
 
 

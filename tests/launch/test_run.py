@@ -257,7 +257,7 @@ class TestWithoutTheJournals:
         result = study.start(seeds=range(4))
         assert started(study)[3:] == ["control-3"]
         assert "3 of 4 trials are finished already" in study.output
-        assert [(t.outcome, t.run_elsewhere) for t in result.trials][:2] == [
+        assert [(t.outcome, t.run_id) for t in result.trials][:2] == [
             (Outcome.CONVERGED, before["control-0"]),
             (Outcome.COLLAPSED, before["control-1"]),
         ]

@@ -92,7 +92,7 @@ def stored_report(stored):
 
 def test_all_sections_are_there(report, html):
     markdown = to_markdown(report)
-    for section in (*SECTIONS, report.headline, report.verdict.next_step):
+    for section in (*SECTIONS, report.verdict.headline, report.verdict.next_step):
         assert section in html
         assert section in markdown
 

@@ -15,7 +15,7 @@ from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
 from fnostab.report.content import differences, in_words
 from fnostab.report.pictures import Picture, drawing
-from fnostab.report.verdict import Case, best_arms, conditions, headline, left_out, remarks
+from fnostab.report.verdict import Case, best_arms, conditions, left_out, remarks
 
 __all__ = ["Chapter", "Decision", "Drift", "Moments", "Ran", "Story", "chapter", "compose_story", "drifts"]
 
@@ -105,7 +105,6 @@ class Story:
     chapters: Sequence[Chapter]
     commands: Sequence[str]
     verdict_page: str
-    primary_metric: str
     store: str
     on_server: bool
     made_at: datetime
@@ -132,17 +131,16 @@ def drifts(moments: Moments) -> list[Drift]:
     return found
 
 
-def chapter(ran: Ran, decisions: Sequence[Decision] = (), finding: str = "") -> Chapter:
-    """Count, compare and draw a study; of one without ``decisions`` or a ``finding`` it says which arm did best.
+def chapter(ran: Ran, decisions: Sequence[Decision] = ()) -> Chapter:
+    """Count, compare and draw a study; of one without ``decisions`` it says which arm did best.
 
     Raises:
         DecisionError: its control was not run.
     """
     study = ran.study
-    verdict = decide(_roles(study), Stage("a", tuple(ran.trials)), rules=Rules.of(study))
+    verdict = decide(Roles.of(study), Stage("a", tuple(ran.trials)), rules=Rules.of(study))
     arms = [summary for arm in study.arms for summary in verdict.arms if summary.arm == arm]
     table = differences(study, [summary.arm for summary in arms])
-    best = best_arms(verdict)
     return Chapter(
         ran=ran,
         arms=arms,
@@ -153,7 +151,7 @@ def chapter(ran: Ran, decisions: Sequence[Decision] = (), finding: str = "") -> 
             f"{study.name}-failure-rates",
             alt=f"{study.name}: failure rate of each arm with its 95 % interval",
         ),
-        finding=finding or ("" if decisions else best),
+        finding="" if decisions else best_arms(verdict),
         left_out=[line for s in arms if (line := left_out(s))],
         decisions=decisions,
     )
@@ -184,7 +182,7 @@ def compose_story(
     """
     study = case.studies["a"]
     return Story(
-        headline=headline(case.verdict),
+        headline=case.verdict.headline,
         verdict=case.verdict,
         in_words=in_words(case.verdict),
         next_step=next_step,
@@ -195,7 +193,6 @@ def compose_story(
         chapters=chapters,
         commands=commands,
         verdict_page=verdict_page,
-        primary_metric=study.metric.key,
         store=store,
         on_server=store.startswith("http"),
         made_at=made_at,
@@ -203,12 +200,8 @@ def compose_story(
 
 
 def _is_asked(criterion: Criterion, study: StudySpec) -> bool:
-    roles = _roles(study)
+    roles = Roles.of(study)
     return criterion.arm in roles.candidates and criterion.name in roles.criteria(criterion.arm, criterion.stage)
-
-
-def _roles(study: StudySpec) -> Roles:
-    return Roles(study.control, study.roles.get("architecture"), study.roles.get("clipping"))
 
 
 def _changes(arm: str, control: str, table: Mapping[str, Mapping[str, Any]]) -> list[str]:
