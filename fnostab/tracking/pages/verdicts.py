@@ -14,6 +14,7 @@ from fnostab.record.attempt import this_process
 from fnostab.tracking.pages.notes import as_tags, bounded, put_note, run_link
 from fnostab.tracking.read.histories import read_artifact
 from fnostab.tracking.read.studies import check_schema
+from fnostab.tracking.store.places import insist_on_place
 from fnostab.tracking.store.store import Store, reported
 from fnostab.tracking.upload.study_run import note_study
 
@@ -150,6 +151,7 @@ def log_verdict(
         **as_tags(bounded(note, more=MORE)),
     }
     with reported(store):
+        insist_on_place(store.uri, store.client.get_experiment(experiment))
         run_id: str = store.client.create_run(experiment, tags=tags, run_name=f"verdict: {verdict}").info.run_id
         # A value a line. Indented as well it takes twice the time: only Python's own encoder can do that
         store.client.log_text(run_id, json.dumps(payload, separators=(",\n", ": ")), VERDICT_FILE)

@@ -15,7 +15,7 @@ import sqlalchemy
 from fnostab.errors import TrackingError
 from fnostab.tracking.store.errors import describe, masked
 
-__all__ = ["TIMEOUT_S", "check_database", "check_writable", "connected", "usable_sqlite"]
+__all__ = ["TIMEOUT_S", "check_database", "check_writable", "connected", "sqlite_file", "usable_sqlite"]
 
 TIMEOUT_S = 4
 VERSIONS = "alembic_version"  # the table in which MLflow keeps the version of its schema
@@ -29,10 +29,9 @@ def usable_sqlite(uri: str) -> str:
     Raises:
         TrackingError: it can't.
     """
-    name, question_mark, query = uri.partition(":///")[2].partition("?")
-    if name in ("", ":memory:"):
+    path = sqlite_file(uri)
+    if path is None:
         raise TrackingError(f"tracking database {uri} is in memory: name a file, as in sqlite:///mlflow.db")
-    path = Path(name).absolute()
     if not path.parent.is_dir():
         raise TrackingError(f"tracking database {path}: there is no directory {path.parent}; make it, or name another")
     try:
@@ -41,7 +40,25 @@ def usable_sqlite(uri: str) -> str:
             connection.rollback()
     except sqlite3.Error as error:
         raise TrackingError(f"tracking database {path}: {error}; mend it, or name another file") from error
-    return f"sqlite:///{path}{question_mark}{query}"
+    _, question_mark, query = uri.partition("?")
+    written = str(path).replace("%", "%25").replace("?", "%3F")
+    # MLflow makes the parent of what follows "sqlite:///", as it is written
+    scheme = "sqlite" if written == str(path) else "sqlite+pysqlite"
+    usable = f"{scheme}:///{written}{question_mark}{query}"
+    if sqlite_file(usable) != path:
+        raise TrackingError(
+            f"tracking database {path}: SQLAlchemy {sqlalchemy.__version__} can't open a path with % or ?: "
+            "`pip install --upgrade sqlalchemy` (2.1 can), or name another folder"
+        )
+    return usable
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Absolute path of the file that a SQLite address names; None if it names none, or is of another kind."""
+    if not uri.startswith("sqlite") or "://" not in uri:
+        return None
+    name = sqlalchemy.make_url(uri).database
+    return None if name in (None, "", ":memory:") else Path(name).absolute()
 
 
 def check_database(uri: str) -> None:

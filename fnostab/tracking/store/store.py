@@ -17,6 +17,7 @@ from fnostab.errors import TrackingError
 from fnostab.tracking.environment import settled
 from fnostab.tracking.store.database import check_database, usable_sqlite
 from fnostab.tracking.store.errors import describe, is_refusal, masked
+from fnostab.tracking.store.places import insist_on_place, new_artifact_location
 
 __all__ = [
     "Store",
@@ -24,6 +25,7 @@ __all__ = [
     "describe",
     "experiment_id",
     "find_or_make_run",
+    "insist_on_place_of",
     "is_refusal",
     "masked",
     "open_store",
@@ -96,12 +98,12 @@ def experiment_id(store: Store, name: str) -> str:
     """Id of the experiment called ``name``, which is made if there is none.
 
     Raises:
-        TrackingError: it was deleted.
+        TrackingError: it was deleted, or its database was moved and its artifacts would go to where that was before.
     """
     experiment = store.client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return str(store.client.create_experiment(name))
+            return str(store.client.create_experiment(name, new_artifact_location(store.uri, name)))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -109,7 +111,15 @@ def experiment_id(store: Store, name: str) -> str:
     if experiment.lifecycle_stage != "active":
         restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         raise TrackingError(f"experiment {name!r} in {store.address} was deleted: `{restore}`, or take another name")
+    insist_on_place(store.uri, experiment)
     return str(experiment.experiment_id)
+
+
+def insist_on_place_of(store: Store, run_id: str) -> None:
+    """Raise a `TrackingError` if the database was moved and the run's artifacts would go to where it was before."""
+    if not store.uri.startswith("http"):
+        experiment = store.client.get_run(run_id).info.experiment_id
+        insist_on_place(store.uri, store.client.get_experiment(experiment))
 
 
 def find_or_make_run(store: Store, experiment: str, which: str, make: Callable[[], object]) -> Any:

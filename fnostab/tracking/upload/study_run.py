@@ -30,7 +30,7 @@ from fnostab.tracking.pages.notes import (
 )
 from fnostab.tracking.pages.views import install_views
 from fnostab.tracking.read.summaries import read_summaries
-from fnostab.tracking.store.store import Store, experiment_id, find_or_make_run, reported
+from fnostab.tracking.store.store import Store, experiment_id, find_or_make_run, insist_on_place_of, reported
 from fnostab.tracking.upload.batch import as_text
 
 __all__ = [
@@ -108,6 +108,7 @@ def log_study_artifact(store: Store, run_id: str, path: Path) -> None:
         TrackingError: the store does not take it.
     """
     with reported(store):
+        insist_on_place_of(store, run_id)
         store.client.log_artifact(run_id, str(path))
 
 
@@ -115,7 +116,7 @@ def link_project_run(store: Store, study_run_id: str) -> bool:
     """Let the run that `mlflow run` made and the study point at each other.
 
     Returns:
-        Whether there is such a run: MLFLOW_RUN_ID names it, and it may be in another store.
+        Whether there is such a run: MLFLOW_RUN_ID names it, and it may be in another store, or deleted.
 
     Raises:
         TrackingError: the store does not answer.
@@ -127,7 +128,7 @@ def link_project_run(store: Store, study_run_id: str) -> bool:
         try:
             store.client.set_tag(project_run_id, names.STUDY_RUN, study_run_id)
         except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # deleted
                 return False
             raise
         study = store.client.get_run(study_run_id)
