@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
+from fnostab.cli.console import Console
 from fnostab.cli.options import TRACKING_URI, store_to_read
+from fnostab.cli.printing import echo
 from fnostab.cli.stress import with_stress
 from fnostab.errors import ConfigError
 from fnostab.tasks.registry import has_hook, hook
@@ -249,7 +250,7 @@ def show(
     from fnostab.report.verdict import render, to_json
 
     if as_json:
-        click.echo(json.dumps({**to_json(case), **(extra or {})}, indent=2))
+        echo(json.dumps({**to_json(case), **(extra or {})}, indent=2))
         return
     special = case.special.render(case) if case.special is not None else None
     if case.stress is not None:

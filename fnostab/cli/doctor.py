@@ -20,9 +20,9 @@ def command(context: click.Context, /, mend: bool, output: Path, tracking_uri: s
 
     One line a check. It writes a scratch run and deletes it again. The exit status is 1 if something failed.
     """
-    from rich.console import Console
     from rich.text import Text
 
+    from fnostab.cli.console import Console
     from fnostab.doctor import State, installation_checks, look, machine_checks, records_checks
 
     console, failed = Console(highlight=False), False

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fnostab.cli.options import TRACKING_URI, store_to_read
+from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def command(
         stages, study = _of_store(store_to_read(tracking_uri), places)
     missing = {name: stage.all_missing for name, stage in stages.items()}
     write_table(file, Table({name: stage.trials for name, stage in stages.items()}, study, missing))
-    click.echo(f"{sum(len(stage.trials) for stage in stages.values())} trials written to {file}")
+    echo(f"{sum(len(stage.trials) for stage in stages.values())} trials written to {file}")
 
 
 def _of_store(store: Store, places: Mapping[str, tuple[str, str | None]]) -> tuple[dict[str, Stage], TableStudy]:

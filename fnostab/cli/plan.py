@@ -7,10 +7,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from fnostab.cli.console import Console
 from fnostab.cli.options import parse_looks
+from fnostab.cli.printing import echo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,7 +41,7 @@ def command(as_json: bool, **options: Any) -> None:
     """
     answer = plan(**options)
     if as_json:
-        click.echo(json.dumps(answer, indent=2))
+        echo(json.dumps(answer, indent=2))
     else:
         _print(answer, Console())
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fnostab.cli.options import TRACKING_URI, store_to_read
+from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,12 +60,12 @@ def command(
         folder = output or Path("reports", experiment or "")
         files = write(report, folder)
         log_files(store, report.verdict_run or "", files, folder, "report")
-    click.echo(f"{report.headline}{f': {report.verdict.reason}' if report.verdict.reason else ''}")
-    click.echo(f"next: {report.verdict.next_step}")
+    echo(f"{report.headline}{f': {report.verdict.reason}' if report.verdict.reason else ''}")
+    echo(f"next: {report.verdict.next_step}")
     for path in files[:2]:
-        click.echo(f"{path} ({path.stat().st_size / 1e3:,.0f} kB)")
+        echo(f"{path} ({path.stat().st_size / 1e3:,.0f} kB)")
     if report.verdict_run:
-        click.echo(f"recorded with run {report.verdict_run}")
+        echo(f"recorded with run {report.verdict_run}")
 
 
 def _of_store(store: Store, experiment: str, stages: Mapping[str, str | None]) -> Report:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from rich.console import Console
 
+from fnostab.cli.console import Console
 from fnostab.cli.execution import RunOptions, as_assignments, execute, insist_on_results, show_dry_run
 from fnostab.cli.options import (
     CLUSTER,

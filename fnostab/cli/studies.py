@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from fnostab.cli.console import Console
+from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 from fnostab.tasks.registry import TEMPLATE, load
 
@@ -54,7 +55,7 @@ def new(file: Path) -> None:
     except ConfigError:
         file.unlink()
         raise ConfigError(f"{file.stem!r} can't be the name of a study: letters, digits, dots, hyphens, _") from None
-    click.echo(f"wrote {file}: `fnostab studies show {file}`, `fnostab run {file}`")
+    echo(f"wrote {file}: `fnostab studies show {file}`, `fnostab run {file}`")
 
 
 def _list(console: Console) -> None:

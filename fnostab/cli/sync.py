@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fnostab.cli.options import TRACKING_URI
+from fnostab.cli.printing import echo
 from fnostab.errors import TrackingError
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ def command(context: click.Context, /, path: Path, follow: bool, tracking_uri: s
 
     store = open_store(tracking_uri)
     report = _follow(path, store) if follow else sync(path, store)
-    click.echo(f"{report.trials} trials, {report.points_sent} points sent to {store.address}")
+    echo(f"{report.trials} trials, {report.points_sent} points sent to {store.address}")
     for line in report.refused:
-        click.echo(f"not sent: {line}", err=True)
+        echo(f"not sent: {line}", err=True)
     context.exit(2 if report.refused else 0)
 
 
@@ -48,10 +49,10 @@ def _follow(path: Path, store: Store) -> SyncReport:
     for sent in follow(path, store, INTERVAL_S):
         if isinstance(sent, TrackingError):
             if str(sent) != said:
-                click.echo(f"{sent}; it is tried again", err=True)
+                echo(f"{sent}; it is tried again", err=True)
             said = str(sent)
             continue
         last, points, said = sent, points + sent.points_sent, ""
         if sent.points_sent:
-            click.echo(f"{sent.points_sent} points sent", err=True)
+            echo(f"{sent.points_sent} points sent", err=True)
     return replace(last, points_sent=points)

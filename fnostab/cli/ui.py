@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fnostab.cli.options import TRACKING_URI
+from fnostab.cli.printing import echo
 
 if TYPE_CHECKING:
     from fnostab.tracking import Store
@@ -46,10 +47,10 @@ def command(experiment: str | None, port: int, open_page: bool, tracking_uri: st
         return
     with _served(store, port) as (url, server):
         _show(store, url, experiments, open_page)
-        click.echo("Ctrl-C ends it")
+        echo("Ctrl-C ends it")
         with contextlib.suppress(KeyboardInterrupt):
             server.wait()
-    click.echo("ended")
+    echo("ended")
 
 
 @contextlib.contextmanager
@@ -59,9 +60,9 @@ def _served(store: Store, port: int) -> Iterator[tuple[str, subprocess.Popen[byt
 
     chosen = free_port(port)
     if chosen != port:
-        click.echo(f"port {port} is taken, using {chosen}")
+        echo(f"port {port} is taken, using {chosen}")
     url = f"http://127.0.0.1:{chosen}"
-    click.echo(f"starting the MLflow UI on {store.address} ...")
+    echo(f"starting the MLflow UI on {store.address} ...")
     with tempfile.NamedTemporaryFile(prefix="fnostab-ui-", suffix=".log") as log:
         line, environment = ui_command(store, chosen)
         server = subprocess.Popen(line, env=environment, stdout=log, stderr=log)
@@ -79,21 +80,21 @@ def _served(store: Store, port: int) -> Iterator[tuple[str, subprocess.Popen[byt
 def _show(store: Store, url: str, experiments: dict[str, str], open_page: bool) -> None:
     from fnostab.tracking import install_views, view_addresses
 
-    click.echo(f"MLflow UI: {url}")
+    echo(f"MLflow UI: {url}")
     pages = []
     for name, identifier in experiments.items():
         views = install_views(store, identifier)
         addresses = view_addresses(url, identifier, views)
-        click.echo(f"\n{name}")
+        echo(f"\n{name}")
         width = max(map(len, addresses))
         for view, address in addresses.items():
-            click.echo(f"  {view:<{width}}  {address}")
+            echo(f"  {view:<{width}}  {address}")
             pages.append(address)
         for remark in views.remarks:
-            click.echo(f"  note: {remark}")
+            echo(f"  note: {remark}")
     if not experiments:
-        click.echo("no experiment with trials yet: `fnostab run stage_a` makes one")
-    click.echo()
+        echo("no experiment with trials yet: `fnostab run stage_a` makes one")
+    echo()
     if open_page:
         _open(pages[0] if pages else url)
 
@@ -104,4 +105,4 @@ def _open(address: str) -> None:
         opened = webbrowser.open(address)
     except webbrowser.Error:
         opened = False
-    click.echo(f"opened {address}" if opened else "no browser can be started here: open an address above in one")
+    echo(f"opened {address}" if opened else "no browser can be started here: open an address above in one")

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from fnostab.cli.options import OUTPUT, TRACKING_URI
+from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 
 SHORTEST_S, LONGEST_S = 0.2, 3600.0
@@ -29,8 +30,7 @@ def command(experiment: str | None, once: bool, interval: str, output: Path, tra
     """
     interval_s = _seconds(interval)
     try:
-        from rich.console import Console
-
+        from fnostab.cli.console import Console
         from fnostab.show.watch import watch_study
 
         gc.freeze()  # as in `store_to_read`: it has imported MLflow
@@ -43,7 +43,7 @@ def command(experiment: str | None, once: bool, interval: str, output: Path, tra
             console=Console(),
         )
     except KeyboardInterrupt:
-        click.echo("watched no longer; the study goes on")
+        echo("watched no longer; the study goes on")
 
 
 def _seconds(text: str) -> float:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
 
+from fnostab.cli.console import Console
 from fnostab.cli.execution import RunOptions, as_assignments, execute
 from fnostab.cli.options import (
     CLUSTER,

@@ -11,8 +11,7 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from fnostab.cli.console import Console
 from fnostab.cli.execution import RunOptions, execute, insist_on_results, refuse_in_a_chain
 from fnostab.cli.launchers import make_launcher
 from fnostab.errors import ConfigError

@@ -20,7 +20,6 @@ from fnostab.record.trial import StudySpec
 from fnostab.tracking.pages.notes import (
     PARENT_RUN,
     as_tags,
-    bounded,
     code,
     escaped,
     put_note,
@@ -58,7 +57,7 @@ def ensure_study(store: Store, spec: StudySpec) -> str:
     with reported(store):
         run_id: str = find_or_make_study(store, spec).info.run_id
         store.client.set_tag(run_id, names.OWNER, this_process())
-        put_note(store.client, run_id, bounded(spec.description))  # what came of it is said at its end
+        put_note(store.client, run_id, escaped(spec.description))  # what came of it is said at its end
         store.client.update_run(run_id, status="RUNNING")
         return run_id
 
@@ -224,7 +223,7 @@ def _tags(spec: StudySpec) -> dict[str, str]:
                 "bars": spec.charts.bars,
             }
         ),
-        **as_tags(bounded(spec.description)),
+        **as_tags(escaped(spec.description)),
     }
 
 
