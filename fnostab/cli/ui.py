@@ -19,7 +19,7 @@ from fnostab.cli.printing import echo
 if TYPE_CHECKING:
     from fnostab.tracking import Store
 
-READY_S = 90.0
+READY_S = 600.0
 STOP_S = 10.0
 
 
@@ -36,13 +36,12 @@ def command(experiment: str | None, port: int, open_page: bool, tracking_uri: st
     Starts it on this machine's records, on loopback, until Ctrl-C; points at the server if the
     records are on one. Prints the address of every view of every EXPERIMENT with trials.
     """
-    from fnostab.tracking import experiments_with_runs, open_store, wait_until_ready
+    from fnostab.tracking import experiments_with_runs, open_store
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server ends with this, however this ends
     store = open_store(tracking_uri)
     experiments = experiments_with_runs(store, experiment)
     if store.uri.startswith("http"):
-        wait_until_ready(store.uri, READY_S)
         _show(store, store.address, experiments, open_page)
         return
     with _served(store, port) as (url, server):
@@ -62,8 +61,8 @@ def _served(store: Store, port: int) -> Iterator[tuple[str, subprocess.Popen[byt
     if chosen != port:
         echo(f"port {port} is taken, using {chosen}")
     url = f"http://127.0.0.1:{chosen}"
-    echo(f"starting the MLflow UI on {store.address} ...")
-    with tempfile.NamedTemporaryFile(prefix="fnostab-ui-", suffix=".log") as log:
+    with tempfile.NamedTemporaryFile(prefix="fnostab-ui-", suffix=".log", delete=False) as log:
+        echo(f"starting the MLflow UI on {store.address}, log in {log.name} ...")
         line, environment = ui_command(store, chosen)
         server = subprocess.Popen(line, env=environment, stdout=log, stderr=log)
         try:

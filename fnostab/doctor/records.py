@@ -32,10 +32,10 @@ def records_checks(tracking_uri: str | None, mend: bool = False) -> Iterator[Che
         yield Check("records", lambda: _no_database(path), 5.0, IF_HANGING)
         return
     opened: list[Store] = []
-    yield Check("records", lambda: _open(tracking_uri, opened), 60.0, IF_HANGING, decides=True)
-    yield Check("schema", lambda: _schema(opened[0]), 20.0, IF_HANGING)
+    yield Check("records", lambda: _open(tracking_uri, opened), 90.0, IF_HANGING, decides=True)
+    yield Check("schema", lambda: _schema(opened[0]), 30.0, IF_HANGING)
     yield Check("artifacts", lambda: _artifacts(opened[0], mend), 60.0, IF_HANGING)
-    yield Check("clock", lambda: _clock(opened[0]), 20.0, IF_HANGING)
+    yield Check("clock", lambda: _clock(opened[0]), 30.0, IF_HANGING)
     yield Check("writing", lambda: _writing(opened[0]), 120.0, IF_HANGING)
 
 
