@@ -122,9 +122,9 @@ def _ensure_admin(folder: Path) -> None:
         ConfigError: no password is in the environment, and there is no terminal to ask at.
         TrackingError: the password is not accepted.
     """
-    from fnostab.tracking import create_admin, needs_admin
+    from fnostab.tracking import administrator, create_admin
 
-    if not needs_admin(folder):
+    if administrator(folder) is not None:
         return
     name = os.environ.get(USERNAME) or "admin"
     password = os.environ.get(PASSWORD)

@@ -129,6 +129,7 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # one that was there before too
         os.close(os.open(folder / "server.log", os.O_WRONLY | os.O_CREAT, 0o600))
     except OSError as error:
         raise TrackingError(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fnostab.tracking.registry import RegisteredModel, fetch_checkpoint, register_network
     from fnostab.tracking.repair.reconcile import ClosedRun, Reconciliation, reconcile
     from fnostab.tracking.repair.sync import SyncReport, sync
-    from fnostab.tracking.store.passwords import create_admin, needs_admin
+    from fnostab.tracking.store.passwords import administrator, create_admin
     from fnostab.tracking.store.store import Store, open_store
     from fnostab.tracking.upload.live import live_sink
     from fnostab.tracking.upload.study_run import ensure_study, finish_study, link_project_run, log_study_artifact
@@ -39,6 +39,7 @@ __all__ = [
     "Uploader",
     "VerdictRecord",
     "WatchedTrial",
+    "administrator",
     "create_admin",
     "end_unwritten",
     "ensure_study",
@@ -58,7 +59,6 @@ __all__ = [
     "log_study_artifact",
     "log_verdict",
     "looks_before",
-    "needs_admin",
     "newest_experiment",
     "newest_study",
     "newest_verdict",
@@ -95,7 +95,7 @@ _MODULE_OF = {
     "register_network": "registry",
     "end_unwritten": "upload.trial_run",
     "create_admin": "store.passwords",
-    "needs_admin": "store.passwords",
+    "administrator": "store.passwords",
     "Store": "store.store",
     "open_store": "store.store",
     "SyncReport": "repair.sync",

@@ -11,6 +11,7 @@ from fnostab import __version__
 from fnostab.errors import TrackingError
 from fnostab.record import names
 from fnostab.record.attempt import this_process
+from fnostab.tracking.environment import user_name
 from fnostab.tracking.pages.notes import as_tags, bounded, put_note, run_link
 from fnostab.tracking.read.histories import read_artifact
 from fnostab.tracking.read.studies import check_schema
@@ -147,6 +148,7 @@ def log_verdict(
         names.OWNER: this_process(),
         names.SCHEMA_TAG: names.SCHEMA,
         names.VERSION: __version__,
+        names.USER: user_name(),
         **({names.SEEDS_JUDGED: str(payload["seeds"])} if "seeds" in payload else {}),
         **as_tags(bounded(note, more=MORE)),
     }

@@ -17,6 +17,7 @@ from fnostab.errors import LaunchError, TrackingError
 from fnostab.record import names
 from fnostab.record.attempt import this_process
 from fnostab.record.trial import StudySpec
+from fnostab.tracking.environment import user_name
 from fnostab.tracking.pages.notes import (
     PARENT_RUN,
     as_tags,
@@ -215,6 +216,7 @@ def _tags(spec: StudySpec) -> dict[str, str]:
         **({names.PROFILE: spec.profile} if spec.profile else {}),
         names.SCHEMA_TAG: names.SCHEMA,
         names.VERSION: __version__,
+        names.USER: user_name(),
         names.CHARTS: json.dumps(
             {
                 "judged": sorted(set(spec.judged.values())),
