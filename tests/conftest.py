@@ -9,21 +9,11 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from tiny import TINY
 
 from fnostab.tracking.environment import settle
 
 ROOT = Path(__file__).parent.parent
-TINY = {
-    "data.N": 16,
-    "data.object_size": 40,
-    "data.n_lines": 20,
-    "data.scan_stride_test": 4,
-    "model.hidden_channels": 4,
-    "model.fno_blocks": 2,
-    "model.fno_modes": 4,
-    "training.epochs": 2,
-    "training.learning_rate": 0.001,
-}
 
 
 # As launchers start trials, and before torch is imported: sums over another number of threads differ in the last bit.

@@ -22,7 +22,7 @@ from fnostab.decision.tally import ArmSummary, Stage, summarise
 from fnostab.decision.words import and_list
 from fnostab.errors import DecisionError
 
-__all__ = ["Verdict", "VerdictName", "decide"]
+__all__ = ["Verdict", "VerdictName", "decide", "same_trials"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ class Verdict:
         return self.next.text
 
     @property
+    def is_look(self) -> bool:
+        """Whether anything was tested, so that luck had a chance: only then does a verdict count as a look."""
+        return any(criterion.p is not None for criterion in self.criteria)
+
+    @property
     def exit_code(self) -> int:
         """Status of `fnostab decide --exit-code`.
 
@@ -84,6 +89,11 @@ class Verdict:
         if any(a.helps for a in self.answers):
             return 10
         return 20 if self.answers and all(a.is_no for a in self.answers) else 30
+
+    def stage_title(self, stage: str) -> str:
+        """Title of a stage, as "Stage A"; empty in a study of one stage."""
+        of_one = self.name is None and all(summary.stage == "a" for summary in self.arms)
+        return "" if of_one else f"Stage {stage.upper()}"
 
     def answer(self, arm: str, stage: str = "a") -> Answer | None:
         """The answer for an arm; None if it was not run."""
@@ -122,7 +132,7 @@ def decide(roles: Roles, stage_a: Stage, stage_b: Stage | None = None, *, rules:
     step = next_step(roles, stages, pairs, answers, conclusion)
     too_few = step.kind is NextKind.SEEDS and any(a.because is Because.OBSTACLE for a in answers)
     is_blocked = too_few or step.kind in (NextKind.WAIT, NextKind.RERUN)
-    deep = None if is_blocked else stage_b_step(roles, stages, pairs, conclusion)
+    deep = None if is_blocked else stage_b_step(roles, stages, pairs, answers, conclusion)
     if stage_b is not None:
         criteria += deep_reports(stage_b, summaries["a"], summaries["b"], rules)
     return Verdict(
@@ -141,15 +151,15 @@ def decide(roles: Roles, stage_a: Stage, stage_b: Stage | None = None, *, rules:
 
 
 def _check(stage: Stage, roles: Roles) -> None:
+    which = f"Stage {stage.name.upper()}" if roles.candidates or stage.name != "a" else "the study"
     if not stage.arm(roles.control):
         raise DecisionError(
-            f"Stage {stage.name.upper()} has no trial of the control arm {roles.control!r}; "
-            f"its arms: {', '.join(stage.arms) or 'none'}"
+            f"{which} has no trial of the control arm {roles.control!r}; its arms: {', '.join(stage.arms) or 'none'}"
         )
     repeated = [key for key, n in Counter((t.arm, t.seed) for t in stage.trials).items() if n > 1]
     if repeated:
         arm, seed = repeated[0]
-        raise DecisionError(f"Stage {stage.name.upper()} has arm {arm!r} with seed {seed} twice: keep one of them")
+        raise DecisionError(f"{which} has arm {arm!r} with seed {seed} twice: keep one of them")
 
 
 def _repeated(stage_a: Stage, stage_b: Stage, control: str) -> Mapping[str, bool]:
@@ -158,7 +168,7 @@ def _repeated(stage_a: Stage, stage_b: Stage, control: str) -> Mapping[str, bool
     Raises:
         DecisionError: every arm's are, or a run stands in both.
     """
-    same = {arm: _same_trials(stage_a.arm(arm), stage_b.arm(arm)) for arm in stage_b.arms}
+    same = {arm: same_trials(stage_a.arm(arm), stage_b.arm(arm)) for arm in stage_b.arms}
     ran, deep = ({t.run_id for t in stage.trials if t.run_id} for stage in (stage_a, stage_b))
     runs = ran & deep
     if not runs and len(ran) == len(stage_a.trials) and len(deep) == len(stage_b.trials):
@@ -171,7 +181,7 @@ def _repeated(stage_a: Stage, stage_b: Stage, control: str) -> Mapping[str, bool
     return {arm: same[control] and is_same for arm, is_same in same.items()}
 
 
-def _same_trials(ours: Sequence[object], theirs: Sequence[object]) -> bool:
+def same_trials(ours: Sequence[object], theirs: Sequence[object]) -> bool:
     """Whether all trials of ``theirs`` are among ``ours``, and at least one has a loss to identify it."""
     seen = {_key(trial) for trial in ours}
     return all(_key(trial) in seen for trial in theirs) and any(_key(trial)[2] is not None for trial in theirs)

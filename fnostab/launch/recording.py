@@ -10,6 +10,7 @@ from rich.console import Console
 from fnostab.errors import SlowStoreError, TrackingError
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import StudySpec
+from fnostab.show.console import say
 from fnostab.tracking import Store, Uploader, end_unwritten, ensure_study, finish_study, link_project_run, open_store
 from fnostab.tracking.environment import settled
 
@@ -109,15 +110,14 @@ class Recording:
         return unsent
 
     def _say_slow(self, error: SlowStoreError) -> None:
-        line = f"{error}; trials start meanwhile, and what they record is sent later"
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(self._console, f"{error}; trials start meanwhile, and what they record is sent later")
 
     def _connect(self, store: Store) -> None:
         self.run_id = ensure_study(store, self._record)
         link_project_run(store, self.run_id)
         uploader = Uploader(store, self.run_id)
         for trial in self._trials:
-            if trial.run_elsewhere is None:
+            if trial.run_id is None:
                 uploader.follow(trial.directory)
         uploader.start()
         self.store, self._uploader = store, uploader

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from fnostab.errors import JournalError
 from fnostab.record.files import write_whole
-from fnostab.record.journal import ARCHIVE_NAME, FILE_NAME, journal_file
-from fnostab.record.lines import read_lines
+from fnostab.record.lines import ARCHIVE_NAME, FILE_NAME, journal_file, read_lines
 
 __all__ = ["archive", "archived_bytes", "journal_bytes", "restore"]
 

@@ -5,10 +5,8 @@ heartbeat, so a run whose process died would be RUNNING for ever if nobody looke
 """
 
 import os
-import re
 import socket
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,35 +17,23 @@ from filelock import FileLock, Timeout
 from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
-from fnostab.record.ending import ProcessEnd, conclude
-from fnostab.record.journal import FILE_NAME, Event, Journal, Point, read_journal
-from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
-from fnostab.record.stderr_tail import tail_of
-from fnostab.record.trial import TrialSpec
+from fnostab.record.journal import FILE_NAME, Event, Point, read_journal
+from fnostab.record.outcomes import TRAINING_OUTCOMES
 
 __all__ = [
-    "STDERR_FILE",
     "Attempt",
-    "close_if_abandoned",
-    "end_of_abandoned",
-    "end_program_trial",
     "is_alive",
     "is_being_written",
     "is_foreign",
     "last_attempt",
-    "last_lines",
     "may_be_at_work",
     "starts_attempt",
     "this_process",
 ]
 
 QUIET_S = 900  # after which a journal that is written on another host counts as abandoned
-STDERR_FILE = "stderr.log"  # of a trial that a launcher started
-TAIL_BYTES = 8192
 LOCKS = ("journal.lock", "recorder.lock")  # of whoever is at work: the owner, and a program that records
-LONGEST_ERROR = 400  # characters
 COMMAND_WORDS = ("fnostab", "entrypoints")  # in the command lines of launchers and trials
-_ERROR = re.compile(r"(error|[\w.]+(Error|Exception)): ")  # this command line's, and the end of a traceback
 
 
 @dataclass
@@ -95,66 +81,6 @@ def last_attempt(journal: Path) -> Attempt:
         elif record.name == names.OUTCOME_EVENT:
             attempt.end = record
     return attempt
-
-
-def close_if_abandoned(directory: Path) -> bool:
-    """Record an outcome for a trial whose process died without one; answer whether the trial has ended.
-
-    Raises:
-        JournalError: the journal is damaged, or can't be written.
-    """
-    journal = directory / FILE_NAME
-    attempt = last_attempt(journal)
-    if attempt.end is not None:
-        return True
-    if is_alive(attempt.owner, attempt.owner_since_ms, journal.stat().st_mtime) or is_being_written(directory):
-        return False
-    end = end_of_abandoned(attempt.tags, attempt.owner, _last_error(directory, attempt.owner_since_ms))
-    with Journal(directory) as writer:
-        if end_program_trial(writer):
-            return True
-        writer.event(names.OUTCOME_EVENT, end)
-    return True
-
-
-def end_of_abandoned(tags: Mapping[str, str], owner: str | None, error: str | None = None) -> dict[str, Any]:
-    """The outcome of an attempt whose process died without one, as an event's payload.
-
-    ``killed``, or ``infra_error`` if the process left an error, or the end of its Slurm job. A failure of training
-    that it announced before it died wins over these: leaving it out of the rates would flatter the arm.
-
-    Args:
-        tags: tags that the process set.
-        owner: the process, as 'pid@host'.
-        error: last line of its stderr, if that is an error.
-    """
-    announced = tags.get(names.OUTCOME) if tags.get(names.OUTCOME) in TRAINING_OUTCOMES else None
-    step = tags.get(names.FAILURE_STEP)
-    outcome, reason = Outcome.INFRA_ERROR if error else Outcome.KILLED, f": {error}" if error else ""
-    reason = f"its process {owner or '(unknown)'} ended without recording an outcome{reason}"
-    asked = False
-    if (job := slurm.job_of_owner(owner)) and (end := slurm.end_of(*job)) and end.outcome is not Outcome.INFRA_ERROR:
-        outcome, reason, asked = end.outcome, f"Slurm job {job[0]}: {end.state}", end.was_asked_to_end
-    return {
-        "outcome": str(announced or outcome),
-        "failure_step": int(step) if announced and step is not None else None,
-        "known_good_step": None,
-        "rules_held": [str(announced)] if announced else [],
-        "not_judged": [],
-        "reason": reason,
-    } | ({"requested": True} if asked else {})
-
-
-def end_program_trial(journal: Journal, *, asked: bool = False) -> bool:
-    """Judge and close a program's trial whose supervisor died first; return False if the trial runs no program."""
-    if not (journal.directory / "trial.json").exists():
-        return False
-    spec = TrialSpec.read(journal.directory / "trial.json")
-    if spec.argv is None:
-        return False
-    since_ms = last_attempt(journal.path).owner_since_ms
-    conclude(journal, spec, ProcessEnd(None, asked, tail_of(journal.directory / STDERR_FILE, since_ms)))
-    return True
 
 
 def is_alive(owner: str | None, since_ms: int | None = None, last_sign_s: float | None = None) -> bool:
@@ -240,26 +166,3 @@ def _process(owner: str | None) -> psutil.Process | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else process
     except (ValueError, OverflowError, psutil.Error):
         return None
-
-
-def _last_error(directory: Path, since_ms: int | None) -> str | None:
-    """Last line of ``stderr.log`` of an attempt that began at ``since_ms``, if that is an error."""
-    log = directory / STDERR_FILE
-    try:
-        if since_ms is None or log.stat().st_mtime * 1000 < since_ms:
-            return None
-    except OSError:
-        return None
-    (last,) = last_lines(log, 1) or [""]
-    return last[:LONGEST_ERROR] if _ERROR.match(last) else None
-
-
-def last_lines(path: Path, n: int, since: int = 0) -> list[str]:
-    """The last ``n`` non-empty lines of a log, from byte ``since`` on; empty if it can't be read."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(os.fstat(file.fileno()).st_size - TAIL_BYTES, since))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return []
-    return [line.strip() for line in text.splitlines() if line.strip()][-n:]

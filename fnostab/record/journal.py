@@ -20,11 +20,10 @@ from typing import Any, Protocol, Self
 from filelock import FileLock, Timeout
 
 from fnostab.errors import JournalError
-from fnostab.record.lines import FILE_NAME, Event, Point, encode, parse_lines, read_lines
+from fnostab.record.archive import archived_bytes, restore
+from fnostab.record.lines import ARCHIVE_NAME, FILE_NAME, Event, Point, encode, journal_file, parse_lines, read_lines
 
-__all__ = ["ARCHIVE_NAME", "FILE_NAME", "Event", "Journal", "Point", "Sink", "encode", "journal_file", "read_journal"]
-
-ARCHIVE_NAME = "journal.jsonl.xz"  # what `fnostab prune` makes of an old one (`fnostab.record.archive`)
+__all__ = ["FILE_NAME", "Event", "Journal", "Point", "Sink", "encode", "journal_file", "read_journal"]
 
 
 class Sink(Protocol):
@@ -126,8 +125,6 @@ class Journal:
 
     def _continue(self) -> None:
         if journal_file(self.directory).name == ARCHIVE_NAME:
-            from fnostab.record.archive import restore
-
             restore(self.directory)
         if not self.path.exists():
             return
@@ -156,12 +153,6 @@ class Journal:
             raise JournalError(f"can't write {self.path}: {error.strerror or error}; free some space") from error
 
 
-def journal_file(directory: str | Path) -> Path:
-    """Path of a trial's records: ``journal.jsonl``, which need not exist yet, or its archive."""
-    lines, archive = Path(directory, FILE_NAME), Path(directory, ARCHIVE_NAME)
-    return archive if archive.exists() and not lines.exists() else lines
-
-
 def read_journal(path: str | Path, offset: int = 0) -> Iterator[tuple[Point | Event, int]]:
     """Yield each record from byte ``offset`` on, with the offset behind it; the same for an archived journal.
 
@@ -171,8 +162,6 @@ def read_journal(path: str | Path, offset: int = 0) -> Iterator[tuple[Point | Ev
         JournalError: the file can't be read, or a line that is not the last is damaged.
     """
     if (archive := journal_file(Path(path).parent)).name == ARCHIVE_NAME and Path(path).name == FILE_NAME:
-        from fnostab.record.archive import archived_bytes
-
         yield from parse_lines(archived_bytes(archive)[offset:], archive, offset)
     else:
         yield from read_lines(path, offset)

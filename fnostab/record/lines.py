@@ -15,9 +15,10 @@ from typing import Any
 
 from fnostab.errors import JournalError
 
-__all__ = ["FILE_NAME", "Event", "Point", "encode", "parse_lines", "read_lines"]
+__all__ = ["ARCHIVE_NAME", "FILE_NAME", "Event", "Point", "encode", "journal_file", "parse_lines", "read_lines"]
 
 FILE_NAME = "journal.jsonl"
+ARCHIVE_NAME = "journal.jsonl.xz"  # what `fnostab prune` makes of an old one (`fnostab.record.archive`)
 
 
 @dataclass(frozen=True)
@@ -96,3 +97,9 @@ def _parse(line: bytes) -> Point | Event | None:
         return Point(fields["t"], fields["s"], fields["v"], fields.get("x", {}))
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def journal_file(directory: str | Path) -> Path:
+    """Path of a trial's records: ``journal.jsonl``, which need not exist yet, or its archive."""
+    lines, archive = Path(directory, FILE_NAME), Path(directory, ARCHIVE_NAME)
+    return archive if archive.exists() and not lines.exists() else lines

@@ -24,7 +24,16 @@ from fnostab.record.table_study import (
     missing_text,
 )
 
-__all__ = ["COLUMNS", "Table", "TableStudy", "TrialRow", "read_table", "read_text", "write_table"]
+__all__ = [
+    "COLUMNS",
+    "Table",
+    "TableStudy",
+    "TrialRow",
+    "check_separator",
+    "read_table",
+    "read_text",
+    "write_table",
+]
 
 COLUMNS = ("stage", "arm", "seed", "outcome", "val_loss", "failure_step", "last_step")
 MORE_COLUMNS = ("scheduled_steps", "rules_held", "grad_ratio", "run_id")
@@ -155,6 +164,7 @@ def write_table(path: str | Path, table: Table) -> None:
 def _records(path: str | Path) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Line number and values by column of each row."""
     text = read_text(path)
+    check_separator(text, path)
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     _check_header(reader.fieldnames or (), path)
     fields: dict[str, str | None] = {}
@@ -185,6 +195,17 @@ def read_text(path: str | Path) -> str:
             f"{path} has {lines:,} lines; a table of trials has at most {MOST_ROWS:,} and a line of names: split it"
         )
     return data.decode("utf-8-sig")
+
+
+def check_separator(text: str, path: str | Path) -> None:
+    """Raise DecisionError if the first line of a CSV file separates its columns by something else than commas."""
+    header = text.partition("\n")[0]
+    other = next((name for mark, name in ((";", "semicolons"), ("\t", "tabs")) if mark in header), None)
+    if other and "," not in header:
+        raise DecisionError(
+            f"{path}: columns are separated by {other}: write them with commas, and decimals with a point, as "
+            "`write.csv` of R and `to_csv` of pandas do"
+        )
 
 
 def _check_header(columns: Sequence[str], path: str | Path) -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from fnostab.cli.decide import judge
 from fnostab.cli.decide_table import case_of_table
+from fnostab.cli.judging import make_case
 from fnostab.decision import Stage
 from fnostab.decision.commands import Source
 from fnostab.record.outcomes import Outcome
@@ -105,6 +105,18 @@ def test_tables_and_exit_codes(call, tmp_path, monkeypatch, lines, status, said)
     assert said in words(out)
 
 
+def test_counts_are_whole_beside_long_names(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "an_arm_with_a_name_that_is_longer_than_others"
+    lines = rows("a", "control", 8, 12, oom=3) + rows("a", name, 20, 0)
+    _, out, _ = call("decide", "--table", write(tmp_path / "t.csv", lines))
+    assert "12/20   39%-78%" in out
+    assert "20 converged" in out
+    assert "\N{HORIZONTAL ELLIPSIS}" not in out
+    assert name in "".join(out.split()[:80]).replace(" ", "")
+
+
 def test_rows_of_stage_a_copied_as_stage_b_are_refused(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = rows("a", "control", 3, 7) + rows("a", "arch_fix", 9, 1)
@@ -159,7 +171,7 @@ def test_a_table_that_was_written_says_the_same_criterion_by_criterion(tmp_path)
         "a": Stage("a", (*trials("base", 8, 12, 0.1, grad_ratio=2.0), *worse, *trials("other", 5, 0, 0.1))),
         "b": Stage("b", (*trials("base", 2, 18, 0.2), *trials("norm", 20, 0, 0.2)), {"norm": (20,)}),
     }
-    stored = judge(stages, {"a": STUDY}, source=Source())
+    stored = make_case(stages, {"a": STUDY}, source=Source())
     path = tmp_path / "t.csv"
     missing = {name: {arm: stage.missing(arm) for arm in stage.arms} for name, stage in stages.items()}
     write_table(path, Table({name: stage.trials for name, stage in stages.items()}, STUDY, missing))

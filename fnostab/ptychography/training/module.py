@@ -15,19 +15,16 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from fnostab.ptychography import measured
 from fnostab.ptychography.data.grid_lines import GridLines
-from fnostab.ptychography.physics.evaluation import amplitude_spread, evaluate, patch_variation
+from fnostab.ptychography.own import is_own, make_own
+from fnostab.ptychography.physics.evaluation import detail_correlation, evaluate, field_spread, patch_variation
 from fnostab.ptychography.physics.far_field import far_field
 from fnostab.ptychography.physics.losses import constant_output_loss, mae_loss, poisson_loss
 from fnostab.ptychography.physics.twin import twin_share
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.clipping import make_clipper, mark_units_
-from fnostab.ptychography.training.learning_rates import parameter_groups
-from fnostab.ptychography.training.lockstep import Seat
 from fnostab.ptychography.training.precision import convolutions_in
 from fnostab.ptychography.training.reconstruction import reconstruct, true_patches
-from fnostab.ptychography.training.schedules import rate_factor
-from fnostab.ptychography.training.stable_adamw import StableAdamW
-from fnostab.ptychography.training.zclip import ZClip
+from fnostab.ptychography.training.schedules import make_schedule
 
 __all__ = ["PtychoModule"]
 
@@ -38,7 +35,8 @@ class PtychoModule(lightning.LightningModule):
     """Trains a generator on diffraction amplitudes alone.
 
     Logs at each validation the loss under ``training.val_loss_name`` and, of the reconstructed
-    validation objects, amplitude spread, patch variation, the share of twin images and amplitude SSIM.
+    validation objects, spread and details of the complex field, variation from patch to patch, the share of twin images
+    and SSIMs.
 
     Args:
         generator: measured amplitudes (B, 1, N, N) float32 to object patches (B, 1, N, N) complex64.
@@ -49,7 +47,6 @@ class PtychoModule(lightning.LightningModule):
         clip_fraction: share of units that the last step clipped, a 0-d tensor; None without clipping.
         gradient_clip_val: as configured; None is no clipping at all.
         clipper: clips the gradients; None without clipping.
-        seat: its place among trainings side by side, if there are.
     """
 
     def __init__(self, generator: nn.Module, data: GridLines, config: TrialConfig) -> None:
@@ -57,10 +54,9 @@ class PtychoModule(lightning.LightningModule):
         self.generator = generator
         self.data = data
         self.config = config
-        self.gradient_clip_val = value = config.execution.gradient_clip_val
-        self.clipper = None if value is None else make_clipper(config.execution.gradient_clip_algorithm, value)
+        self.gradient_clip_val = config.execution.gradient_clip_val
+        self.clipper = None if self.gradient_clip_val is None else make_clipper(config)
         self.clip_fraction: Tensor | None = None
-        self.seat: Seat | None = None
         self._complex = [p for p in generator.parameters() if p.is_complex()]
         self.register_buffer("probe", data.probe, persistent=False)
         self._patches: list[Tensor] = []
@@ -70,7 +66,7 @@ class PtychoModule(lightning.LightningModule):
     def forward(self, amplitudes: Tensor) -> Tensor:
         """Complex object patches (B, 1, N, N) of measured amplitudes (B, 1, N, N)."""
         with convolutions_in(self.config.execution.convolution_precision, amplitudes.device):
-            return self.generator(amplitudes) if self.seat is None else self.seat.forward(amplitudes)
+            return self.generator(amplitudes)
 
     def loss(self, predicted_amplitude: Tensor, measured_amplitude: Tensor) -> Tensor:
         """The configured loss, a scalar."""
@@ -88,8 +84,6 @@ class PtychoModule(lightning.LightningModule):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         super().backward(loss, *args, **kwargs)
-        if self.seat is not None:
-            self.seat.backward()
         for parameter in self._complex:  # a conjugate that was not carried out yet stops Adam and clipping by norm
             if parameter.grad is not None and parameter.grad.is_conj():
                 parameter.grad = parameter.grad.resolve_conj()
@@ -107,35 +101,43 @@ class PtychoModule(lightning.LightningModule):
         loss = (torch.stack(self._losses) * weights).sum()
         self._patches, self._losses, self._sizes = [], [], []
         pairs = reconstruct(patches.cpu(), self.data.validation, self.config.data)
-        scores = [evaluate(*pair, set_phi=False) for pair in pairs]
+        scores = [evaluate(*pair, set_phi=self.config.data.set_phi) for pair in pairs]
         truth = true_patches(self.data.validation, self.config.data.N)
+        window = 2 * (self.config.data.N // 4) + 1  # about the probe's diameter
         self.log(self.config.training.val_loss_name, loss)
-        self.log(measured.AMPLITUDE_SPREAD, float(np.mean([amplitude_spread(*pair) for pair in pairs])))
+        self.log(measured.SPREAD, float(np.mean([field_spread(*pair) for pair in pairs])))
+        self.log(measured.DETAIL_CORRELATION, float(np.mean([detail_correlation(*pair, window) for pair in pairs])))
         self.log(measured.PATCH_VARIATION, patch_variation(patches))
         self.log(measured.TWIN_SHARE, twin_share(patches[:, 0].cpu(), truth, self.data.probe))
         self.log(measured.VAL_SSIM_AMP, float(np.mean([score.ssim_amp for score in scores])))
+        if self.config.data.set_phi:
+            self.log(measured.VAL_SSIM_PHASE, float(np.mean([score.ssim_phase for score in scores])))
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """The configured optimiser of the trainable parameters, before its first step.
+
+        Raises:
+            ModelError: one of your own can't be made.
+        """
+        training = self.config.training
+        if is_own(training.optimizer):
+            kind: Any = torch.optim.Optimizer
+            return make_own("training.optimizer", training.optimizer, kind, self.generator, self.config)
+        parameters = [p for p in self.generator.parameters() if p.requires_grad]
+        common: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
+        # Fused ones take found_inf, by which the monitor keeps a non-finite step from the weights, but nothing complex.
+        common["fused"] = not self._complex
+        if training.optimizer == "sgd":
+            return torch.optim.SGD(parameters, momentum=training.momentum, **common)
+        kind = torch.optim.Adam if training.optimizer == "adam" else torch.optim.AdamW
+        return kind(parameters, betas=(0.9, training.adam_beta2), **common)
 
     def configure_optimizers(self) -> Any:
-        training = self.config.training
         mark_units_(self.generator, "decoder" if self.config.execution.agc_exempt == "decoder" else "")
-        groups = parameter_groups(self.generator, self.config)
-        # Fused ones take found_inf, by which the monitor keeps a non-finite step from the weights, but nothing complex.
-        fused = not self._complex
-        adam: dict[str, Any] = {"betas": (0.9, training.adam_beta2)}
-        optimizer: torch.optim.Optimizer
-        if training.optimizer == "adam":
-            optimizer = torch.optim.Adam(groups, **adam, fused=fused)
-        elif training.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(groups, **adam, fused=fused)
-        elif training.optimizer == "stable_adamw":
-            optimizer = StableAdamW(groups, **adam)
-        else:
-            optimizer = torch.optim.SGD(groups, momentum=training.momentum, fused=fused)
-        if training.schedule == "none":
+        optimizer = self.make_optimizer()
+        if self.config.training.schedule == "none":
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        warmup = training.warmup(steps // training.epochs)
-        factor = rate_factor(warmup, steps, cosine=training.schedule.endswith("cosine"))
+        factor = make_schedule(self.config, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -149,9 +151,11 @@ class PtychoModule(lightning.LightningModule):
             self.clip_fraction = self.clipper(list(self.generator.parameters()))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if isinstance(self.clipper, ZClip):
-            checkpoint[CLIPPER] = self.clipper.state_dict()
+        state_dict = getattr(self.clipper, "state_dict", None)
+        if state_dict is not None:
+            checkpoint[CLIPPER] = state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if isinstance(self.clipper, ZClip) and CLIPPER in checkpoint:  # not in a replay that changes the clipping
-            self.clipper.load_state_dict(checkpoint[CLIPPER])
+        load = getattr(self.clipper, "load_state_dict", None)
+        if load is not None and CLIPPER in checkpoint:  # not in a replay that changes the clipping
+            load(checkpoint[CLIPPER])

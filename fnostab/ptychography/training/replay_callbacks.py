@@ -9,7 +9,6 @@ from lightning.pytorch.callbacks import Callback
 from fnostab.monitor import StabilityMonitor
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.kept_failure import KeptFailure
-from fnostab.ptychography.training.learning_rates import parameter_groups
 from fnostab.record import names
 from fnostab.record.outcomes import Outcome
 
@@ -17,7 +16,7 @@ __all__ = ["ChangedSettings", "Curves", "ReplayEnd"]
 
 STEPS_AFTER = 2  # a non-finite one, so that what came of it is seen
 STEPS_AFTER_CHANGE = 64  # the failing one with a setting changed: the failure may only be put off
-RATE = {f"training.{name}" for name in ("learning_rate", "schedule", "warmup_steps", "warmup_epochs")}
+RATE = {f"training.{name}" for name in ("learning_rate", "schedule", "cosine_floor", "warmup_steps", "warmup_epochs")}
 
 
 class Curves:
@@ -44,8 +43,8 @@ class ChangedSettings(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         (optimizer,) = trainer.optimizers
-        network: Any = pl_module.generator
-        wanted = parameter_groups(network, self.config)
+        module: Any = pl_module
+        wanted = module.make_optimizer().param_groups
         for group, new in zip(optimizer.param_groups, wanted, strict=True):
             if "training.weight_decay" in self.changed:
                 group["weight_decay"] = new["weight_decay"]

@@ -7,8 +7,9 @@ last, so that what is on disk is right whenever the process dies. No MLflow here
 import json
 import traceback
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 import torch
 
@@ -22,27 +23,32 @@ from fnostab.ptychography.models import parameter_count
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.checkpoint import BestCheckpoint
 from fnostab.ptychography.training.environment import describe_environment, git_state, owner
-from fnostab.ptychography.training.lockstep import Seat
 from fnostab.ptychography.training.precision import tf32_only_if
 from fnostab.ptychography.training.reconstruction import predict, reconstruct, score
 from fnostab.ptychography.training.setup import Training, choose_device, set_up, watched_blocks
 from fnostab.ptychography.training.trial_figures import draw_history, draw_reconstructions
 from fnostab.record import names
 from fnostab.record.journal import Journal
-from fnostab.record.outcomes import FAILURES, Outcome
+from fnostab.record.outcomes import FAILURES, Judgement, Outcome, outcome_payload
 from fnostab.record.settings import flatten
 from fnostab.record.trial import TrialSpec
 
 __all__ = ["run_trial"]
 
 
-def run_trial(spec: TrialSpec, directory: Path, seat: Seat | None = None) -> Outcome:
+def run_trial(
+    spec: TrialSpec,
+    directory: Path,
+    make: Callable[[TrialSpec], Training] = set_up,
+    tags: Mapping[str, str] = MappingProxyType({}),
+) -> Outcome:
     """Train, judge and test one trial, writing its journal and artifacts into ``directory``.
 
     Args:
         spec: what to train.
         directory: of the trial.
-        seat: its place among others, if it is trained beside them; None trains it alone.
+        make: sets its training up.
+        tags: that it records beside its own.
 
     Returns:
         Its outcome: a training outcome, ``oom`` or ``killed``. A failure that was observed wins over whatever ended
@@ -54,25 +60,32 @@ def run_trial(spec: TrialSpec, directory: Path, seat: Seat | None = None) -> Out
     """
     with Journal(directory) as journal:
         try:
-            return _run(spec, directory, journal, seat)
+            return _run(spec, directory, journal, make, tags)
         except BaseException as error:
             outcome = outcome_of(error)
-            _end(journal, outcome, error)
+            requested = outcome is Outcome.KILLED  # it is no fault of the trial's
+            payload = outcome_payload(Judgement(outcome), one_line(error), requested=requested)
+            journal.event(names.OUTCOME_EVENT, payload)
             if outcome is Outcome.INFRA_ERROR:
                 raise
             return outcome
 
 
-def _run(spec: TrialSpec, directory: Path, journal: Journal, seat: Seat | None) -> Outcome:
+def _run(
+    spec: TrialSpec,
+    directory: Path,
+    journal: Journal,
+    make: Callable[[TrialSpec], Training],
+    tags: Mapping[str, str],
+) -> Outcome:
     config = TrialConfig.from_dotted(spec.settings)
     device = choose_device(config.execution.device)
     journal.event(names.PARAMS_EVENT, {**flatten(config), "seed": spec.seed, "arm": spec.arm})
     commit = git_state()["commit"]
     journal.event(
         names.TAGS_EVENT,
-        {names.OWNER: owner(), names.DEVICE: device.type, names.VERSION: fnostab.__version__}
-        | ({names.GIT_COMMIT: commit} if commit else {})
-        | ({names.LOCKSTEP: str(seat.lockstep.size)} if seat else {}),
+        {names.OWNER: owner(), names.DEVICE: device.type, names.VERSION: fnostab.__version__, **tags}
+        | ({names.GIT_COMMIT: commit} if commit else {}),
     )
     environment = directory / "artifacts" / "environment.json"
     environment.parent.mkdir(exist_ok=True)
@@ -85,7 +98,7 @@ def _run(spec: TrialSpec, directory: Path, journal: Journal, seat: Seat | None) 
         names.DATASET_EVENT,
         {"name": "grid_lines", "digest": digest, "source": f"fnostab simulation, data seed {data_seed}"},
     )
-    training = set_up(spec)
+    training = make(spec)
     generator = training.module.generator
     journal.record(0, {names.CONSTANT_LOSS: training.constant_loss, names.PARAMETERS: parameter_count(generator)})
 
@@ -109,7 +122,7 @@ def _run(spec: TrialSpec, directory: Path, journal: Journal, seat: Seat | None) 
     ]
     reason = None
     try:
-        training.fit(callbacks, device, directory, _resume_point(snapshots.resume, journal), seat)
+        training.fit(callbacks, device, directory, _resume_point(snapshots.resume, journal))
         _test(training, device, directory, journal, monitor)
         if checkpoint.exists():
             _announce(journal, checkpoint, "checkpoint")
@@ -122,17 +135,7 @@ def _run(spec: TrialSpec, directory: Path, journal: Journal, seat: Seat | None) 
         if not isinstance(error, KeyboardInterrupt | SystemExit):
             traceback.print_exc()
     judgement = monitor.judgement
-    journal.event(
-        names.OUTCOME_EVENT,
-        {
-            "outcome": str(judgement.outcome),
-            "failure_step": judgement.failure_step,
-            "known_good_step": judgement.known_good_step,
-            "rules_held": [str(rule) for rule in judgement.rules_held],
-            "not_judged": list(judgement.not_judged),
-            "reason": reason,
-        },
-    )
+    journal.event(names.OUTCOME_EVENT, outcome_payload(judgement, reason))
     snapshots.remove_files()
     return judgement.outcome
 
@@ -169,9 +172,3 @@ def _resume_point(path: Path, journal: Journal) -> Path | None:
 def _announce(journal: Journal, path: Path, folder: str) -> None:
     relative = path.relative_to(journal.directory).as_posix()
     journal.event(names.ARTIFACT_EVENT, {"path": relative, "artifact_path": folder})
-
-
-def _end(journal: Journal, outcome: Outcome, error: BaseException) -> None:
-    evidence: dict[str, Any] = {"failure_step": None, "known_good_step": None, "rules_held": [], "not_judged": []}
-    evidence |= {"requested": True} if outcome is Outcome.KILLED else {}  # to end: it is no fault of the trial's
-    journal.event(names.OUTCOME_EVENT, {"outcome": str(outcome), "reason": one_line(error), **evidence})

@@ -14,7 +14,8 @@ from typing import Any
 
 from fnostab.errors import FnostabError, JournalError, TrackingError
 from fnostab.record import names
-from fnostab.record.attempt import close_if_abandoned, end_of_abandoned, last_attempt, may_be_at_work
+from fnostab.record.attempt import last_attempt, may_be_at_work
+from fnostab.record.ending import close_if_abandoned, end_of_abandoned
 from fnostab.record.journal import FILE_NAME, Event, journal_file, read_journal
 from fnostab.tracking.store.store import Store, describe, is_refusal, reported
 from fnostab.tracking.upload.follower import Follower

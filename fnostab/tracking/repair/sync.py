@@ -7,7 +7,8 @@ from typing import Any
 
 from fnostab.errors import FnostabError, JournalError, LaunchError, TrackingError
 from fnostab.record import names
-from fnostab.record.attempt import close_if_abandoned, is_alive
+from fnostab.record.attempt import is_alive
+from fnostab.record.ending import close_if_abandoned
 from fnostab.record.journal import FILE_NAME, journal_file, read_journal
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.store.store import Store, describe, is_refusal, reported

@@ -24,6 +24,7 @@ __all__ = [
     "Store",
     "checked_address",
     "describe",
+    "existing_run",
     "experiment_id",
     "find_or_make_run",
     "insist_on_place_of",
@@ -157,6 +158,20 @@ def find_or_make_run(store: Store, experiment: str, which: str, make: Callable[[
         if other.info.start_time == first.info.start_time and not (other.data.metrics or other.data.params):
             store.client.delete_run(other.info.run_id)
     return first
+
+
+def existing_run(store: Store, run_id: str) -> Any:
+    """The run of an id that a user gave.
+
+    Raises:
+        TrackingError: there is none.
+    """
+    try:
+        return store.client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise TrackingError(f"there is no run {run_id} in {store.address}: check the id, or --tracking-uri") from None
 
 
 @contextmanager

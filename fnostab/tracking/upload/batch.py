@@ -1,6 +1,5 @@
 """Batches of points for MLflow: one call each, within MLflow's limits and in its types."""
 
-import json
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
@@ -11,8 +10,9 @@ from mlflow.entities import Metric, Param, RunTag
 
 from fnostab.record import names
 from fnostab.record.journal import Event, Point
+from fnostab.record.settings import value_text
 
-__all__ = ["Batch", "as_text", "metric_name"]
+__all__ = ["Batch", "metric_name"]
 
 # MLflow's limits: entries in one call, characters in a name
 MAX_METRICS = 1000
@@ -41,11 +41,11 @@ class Batch:
                 Metric(metric_name(name), value, record.time_ms, record.step) for name, value in record.values.items()
             ]
         elif record.name == names.PARAMS_EVENT:
-            self.params |= {name: as_text(value) for name, value in record.payload.items()}
+            self.params |= {name: value_text(value) for name, value in record.payload.items()}
         elif record.name == names.TAGS_EVENT:
-            self.tags |= {name: as_text(value) for name, value in record.payload.items()}
+            self.tags |= {name: value_text(value) for name, value in record.payload.items()}
         elif record.name == names.STARTED_EVENT and record.payload.get("scheduled_steps") is not None:
-            self.tags[names.SCHEDULED_STEPS] = as_text(record.payload["scheduled_steps"])
+            self.tags[names.SCHEDULED_STEPS] = value_text(record.payload["scheduled_steps"])
 
     def calls(self, known_params: set[str]) -> Iterator[dict[str, Any]]:
         """Arguments of each call of log_batch, without params that the run has: MLflow never changes one."""
@@ -59,11 +59,6 @@ class Batch:
 def metric_name(name: str) -> str:
     """``name`` as MLflow accepts it: ``blocks[0]/gain`` becomes ``blocks_0_/gain``."""
     return posixpath.normpath(re.sub(r"[^\w\-. :/]", "_", name)).lstrip("./")[:MAX_NAME_LENGTH]
-
-
-def as_text(value: Any) -> str:
-    """A setting as it is written in YAML and on the command line: ``null``, ``true``, ``0.001``."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _split(items: Sequence[Any], size: int) -> list[Sequence[Any]]:

@@ -1,0 +1,176 @@
+"""Judge the trials of a store or a table; `decide`, `report`, `export` and chains of studies call this."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from fnostab.cli.stress import with_stress
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fnostab.cli.options import StoredStudies
+    from fnostab.decision import Stage
+    from fnostab.decision.commands import Source
+    from fnostab.report.verdict import Case
+    from fnostab.tracking import Store
+    from fnostab.tracking.read.studies import StudyRecord
+
+__all__ = ["Judged", "judge_and_record", "judged_line", "make_case", "read_stages", "stage_of", "stage_title"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict that is recorded: experiment ids and study runs by stage, and the verdict's own run."""
+
+    case: Case
+    experiment_ids: dict[str, str]
+    study_runs: dict[str, str]
+    verdict_run: str
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Studies in a store with their trials, by stage: experiment ids, records, trials; and which look this is."""
+
+    experiment_ids: dict[str, str]
+    records: dict[str, StudyRecord]
+    trials: dict[str, Stage]
+    look: int
+
+    @property
+    def seeds(self) -> int:
+        """Trials in Stage A of the arm that has the most."""
+        stage = self.trials["a"]
+        return max((len(stage.arm(arm)) for arm in stage.arms), default=0)
+
+
+def read_stages(store: Store, stored: StoredStudies) -> Stages:
+    """Read studies and their trials from a store.
+
+    Raises:
+        TrackingError: an experiment or study is missing, or the store does not answer.
+    """
+    from fnostab.tracking import find_experiment, looks_before, newest_study
+
+    places = stored.places
+    ids = {stage: find_experiment(store, name) for stage, (name, _) in places.items()}
+    records = {stage: newest_study(store, ids[stage], run) for stage, (_, run) in places.items()}
+    trials = {stage: stage_of(stage, store, ids[stage], record) for stage, record in records.items()}
+    found = Stages(ids, records, trials, look=1)
+    return replace(found, look=1 + looks_before(store, ids["a"], records["a"].run_id, seeds=found.seeds))
+
+
+def judge_and_record(store: Store, stored: StoredStudies) -> Judged:
+    """Judge studies of a store, and record the verdict there.
+
+    Raises:
+        FnostabError: an experiment, study or control arm is missing, or the store does not answer.
+    """
+    from fnostab.report.setting_values import with_along
+    from fnostab.report.verdict import to_json, to_markdown
+    from fnostab.tracking import log_verdict
+
+    found, wanted = read_stages(store, stored), stored.places
+    study_runs = {stage: record.run_id for stage, record in found.records.items()}
+    studies = {stage: record.spec for stage, record in found.records.items()}
+    lines = [judged_line(s, record, found.trials[s], wanted[s][0]) for s, record in found.records.items()]
+    case = make_case(found.trials, studies, source=_source_of(studies, wanted), judged=lines, look=found.look)
+    case = with_along(with_stress(case))
+    payload = {**to_json(case), "study_runs": study_runs}
+    if case.verdict.is_look:
+        payload["seeds"] = found.seeds
+    verdict_run = log_verdict(
+        store,
+        found.experiment_ids["a"],
+        list(study_runs.values()),
+        case.verdict.headline,
+        payload,
+        to_markdown(case),
+        outcomes={run_id: found.trials[stage].outcomes for stage, run_id in study_runs.items()},
+    )
+    return Judged(case, found.experiment_ids, study_runs, verdict_run)
+
+
+def stage_of(name: str, store: Store, experiment_id: str, record: StudyRecord) -> Stage:
+    """The trials of a study in the store."""
+    from fnostab.decision import Stage
+    from fnostab.tracking import trial_rows
+
+    rows, asked = trial_rows(store, experiment_id, record), record.spec.seeds
+    there = {(row.arm, row.seed) for row in rows}
+    missing = {arm: tuple(seed for seed in seeds if (arm, seed) not in there) for arm, seeds in asked.items()}
+    return Stage(name, tuple(rows), missing if asked else None)
+
+
+def make_case(
+    stages: Mapping[str, Stage],
+    studies: Mapping[str, Any],
+    *,
+    source: Source,
+    judged: list[str] | None = None,
+    look: int | None = None,
+) -> Case:
+    """Answer and conclude.
+
+    Args:
+        stages: the trials, by name.
+        studies: by stage, anything with the attributes of a `StudySpec`; that of Stage A gives roles and rules.
+        source: where they are from, for the next command.
+        judged: a line for each stage on what is judged.
+        look: which look at the study this is; by default as it says itself.
+    """
+    from fnostab.decision import Roles, Rules, decide
+    from fnostab.decision.commands import command_of
+    from fnostab.decision.verdict import same_trials
+    from fnostab.report.verdict import Case
+
+    study = studies["a"]
+    verdict = decide(Roles.of(study), stages["a"], stages.get("b"), rules=Rules.of(study, look=look))
+    command = command_of(verdict.next, source)
+    gone = [
+        f"{stage_title(name, study)}{arm} takes no part: none of its {len(seeds)} trials has a run"
+        for name, stage in stages.items()
+        for arm, seeds in stage.gone.items()
+    ]
+    alike = [
+        f"{stage_title(name, study)}{arm} gave the same numbers as {study.control} at every seed: "
+        "does what it changes have an effect?"
+        for name, stage in stages.items()
+        for arm in stage.arms
+        if arm != study.control
+        and len(stage.arm(arm)) >= verdict.rules.least_trials
+        and same_trials(stage.arm(study.control), stage.arm(arm))
+    ]
+    return Case(verdict, tuple(stages.values()), studies, (*(judged or ()), *gone, *alike), command)
+
+
+def _source_of(studies: Mapping[str, Any], wanted: Mapping[str, tuple[str, str | None]]) -> Source:
+    from fnostab.decision.commands import Place, Source
+
+    places = {}
+    for stage, study in studies.items():
+        given = [f"{name}={json.dumps(value)}" for name, value in study.overrides.items()]
+        options = (*(("--profile", study.profile) if study.profile else ()), *(w for g in given for w in ("--set", g)))
+        places[stage] = Place(study.asked_as or study.name, wanted[stage][0], options)
+    return Source(places, studies["a"].follow_up)
+
+
+def judged_line(stage: str, record: StudyRecord, trials: Stage, experiment: str) -> str:
+    """Say which study is judged, and what else its experiment holds."""
+    started = datetime.fromtimestamp(record.start_ms / 1000).astimezone()
+    n, option = len(record.others), "--deep-study-run" if stage == "b" else "--study-run"
+    more = f"; {n} other stud{'y' if n == 1 else 'ies'} in this experiment: {option} {record.others[0]}" if n else ""
+    more += ", ..." if n > 1 else ""
+    return (
+        f"{stage_title(stage, record.spec)}{experiment}, study {record.spec.name} of {started:%Y-%m-%d %H:%M}, "
+        f"{len(trials.trials)} trials, run {record.run_id}{more}"
+    )
+
+
+def stage_title(stage: str, study: Any) -> str:
+    """As in "Stage A: "; empty of a study that has one stage."""
+    return f"Stage {stage.upper()}: " if study.roles or stage != "a" else ""
