@@ -54,6 +54,24 @@ def postgresql():
 
 
 @pytest.fixture(scope="session")
+def real_server(empty_database, tmp_path_factory):
+    """Address of a real MLflow server, which many tests share: each has experiments of its own."""
+    from fnostab.tracking import free_port, open_store, ui_command, wait_until_ready
+
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    command, environment = ui_command(open_store(f"sqlite:///{folder}/mlflow.db"), port := free_port(5800))
+    with open(folder / "server.log", "wb") as log:
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_until_ready(url := f"http://127.0.0.1:{port}", 240, server)
+        yield url
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@pytest.fixture(scope="session")
 def tiny_settings():
     """Settings with which a trial trains in a second."""
     return TINY

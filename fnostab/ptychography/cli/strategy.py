@@ -9,8 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from fnostab.cli.console import Console
 from fnostab.cli.decide import show
 from fnostab.cli.execution import RunOptions, execute, insist_on_results, refuse_in_a_chain
 from fnostab.cli.judging import Judged, judge_and_record

@@ -14,6 +14,7 @@ from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.outcomes import Outcome
 from fnostab.record.trial import TrialSpec
+from fnostab.tracking.environment import user_name
 
 __all__ = ["LIVE_FILE", "TRIAL_FILE", "LiveRun", "RunIdentity", "run_identity"]
 
@@ -88,4 +89,5 @@ def _tags(kind: str, trial_id: str) -> dict[str, str]:
         names.TRIAL_ID: trial_id,
         names.SCHEMA_TAG: names.SCHEMA,
         names.VERSION: __version__,
+        names.USER: user_name(),
     }
