@@ -61,7 +61,7 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
     Raises:
         FnostabError: the file, the table or the store can't be read, or runs can't be told apart.
     """
-    from fnostab.cli.decide import judge
+    from fnostab.cli.judging import judge
     from fnostab.decision.commands import Source
     from fnostab.decision.external import trials_of
 

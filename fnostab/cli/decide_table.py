@@ -24,7 +24,7 @@ def case_of_table(path: Path, study_name: str | None = None) -> Case:
     Raises:
         FnostabError: the table or the study can't be read, or control has no trial.
     """
-    from fnostab.cli.decide import judge
+    from fnostab.cli.judging import judge
     from fnostab.cli.stress import with_stress
     from fnostab.decision import Stage
     from fnostab.decision.commands import Place, Source

@@ -60,7 +60,7 @@ def command(
 
 def _of_store(store: Store, places: Mapping[str, tuple[str, str | None]]) -> tuple[dict[str, Stage], TableStudy]:
     """Trials by stage, and what is to be said of the study; ``places`` are experiment and study run of each stage."""
-    from fnostab.cli.decide import stage_of
+    from fnostab.cli.judging import stage_of
     from fnostab.decision.setting_values import values_along
     from fnostab.record.table import TableStudy
     from fnostab.tracking import find_experiment, looks_before, newest_study

@@ -71,7 +71,7 @@ def _of_store(store: Store, experiment: str, stages: Mapping[str, str | None]) -
     """Judge and record; ``stages`` are options of `judge_and_record`."""
     from datetime import datetime
 
-    from fnostab.cli.decide import judge_and_record
+    from fnostab.cli.judging import judge_and_record
     from fnostab.report.content import compose
     from fnostab.report.evidence import gather
 

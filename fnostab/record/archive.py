@@ -8,8 +8,7 @@ from typing import BinaryIO
 
 from fnostab.errors import JournalError
 from fnostab.record.files import open_regular, write_whole
-from fnostab.record.journal import ARCHIVE_NAME, FILE_NAME, journal_file
-from fnostab.record.lines import read_lines
+from fnostab.record.lines import ARCHIVE_NAME, FILE_NAME, journal_file, read_lines
 
 __all__ = ["archive", "opened", "restore"]
 

@@ -21,23 +21,12 @@ from typing import Any, Protocol, Self
 from filelock import FileLock, Timeout
 
 from fnostab.errors import JournalError
-from fnostab.record.lines import FILE_NAME, Event, Point, encode, parse_lines, read_lines
+from fnostab.record.archive import opened, restore
+from fnostab.record.lines import ARCHIVE_NAME, FILE_NAME, Event, Point, encode, journal_file, parse_lines, read_lines
 
-__all__ = [
-    "ARCHIVE_NAME",
-    "FILE_NAME",
-    "LOCK_NAME",
-    "Event",
-    "Journal",
-    "Point",
-    "Sink",
-    "encode",
-    "journal_file",
-    "read_journal",
-]
+__all__ = ["FILE_NAME", "LOCK_NAME", "Event", "Journal", "Point", "Sink", "encode", "journal_file", "read_journal"]
 
 LOCK_NAME = "journal.lock"
-ARCHIVE_NAME = "journal.jsonl.xz"  # what `fnostab prune` makes of an old one (`fnostab.record.archive`)
 
 
 class Sink(Protocol):
@@ -152,8 +141,6 @@ class Journal:
 
     def _continue(self) -> None:
         if journal_file(self.directory).name == ARCHIVE_NAME:
-            from fnostab.record.archive import restore
-
             restore(self.directory)
         if not self.path.exists():
             return
@@ -182,12 +169,6 @@ class Journal:
             raise JournalError(f"can't write {self.path}: {error.strerror or error}; free some space") from error
 
 
-def journal_file(directory: str | Path) -> Path:
-    """Path of a trial's records: ``journal.jsonl``, which need not exist yet, or its archive."""
-    lines, archive = Path(directory, FILE_NAME), Path(directory, ARCHIVE_NAME)
-    return archive if archive.exists() and not lines.exists() else lines
-
-
 def read_journal(
     path: str | Path, offset: int = 0, left_out: list[str] | None = None
 ) -> Iterator[tuple[Point | Event, int]]:
@@ -205,8 +186,6 @@ def read_journal(
     """
     directory = Path(path).parent
     if Path(path).name == FILE_NAME and journal_file(directory).name == ARCHIVE_NAME:
-        from fnostab.record.archive import opened
-
         with opened(directory) as file:
             yield from parse_lines(file, directory / ARCHIVE_NAME, offset, left_out)
     else:

@@ -20,9 +20,10 @@ from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.files import open_regular
 
-__all__ = ["FILE_NAME", "Event", "Point", "encode", "parse_lines", "read_lines"]
+__all__ = ["ARCHIVE_NAME", "FILE_NAME", "Event", "Point", "encode", "journal_file", "parse_lines", "read_lines"]
 
 FILE_NAME = "journal.jsonl"
+ARCHIVE_NAME = "journal.jsonl.xz"  # what `fnostab prune` makes of an old one (`fnostab.record.archive`)
 LONGEST_LINE_BYTES = 16_000_000
 LARGEST_STEP = 2**63 - 1  # of databases
 LATEST_MS = 253_402_300_799_999  # the end of the year 9999
@@ -121,6 +122,12 @@ def parse_lines(
         if record is not None:
             yield record, offset
         line = following
+
+
+def journal_file(directory: str | Path) -> Path:
+    """Path of a trial's records: ``journal.jsonl``, which need not exist yet, or its archive."""
+    lines, archive = Path(directory, FILE_NAME), Path(directory, ARCHIVE_NAME)
+    return archive if archive.exists() and not lines.exists() else lines
 
 
 class _NoRecord(ValueError):

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from fnostab.record.files import open_regular
+
 __all__ = ["StderrTail", "tail_of"]
 
 TAIL_BYTES = 16_384
@@ -85,7 +87,7 @@ def tail_of(path: Path, since_ms: int | None) -> str:
 
 
 def _read_end(path: Path, start: int) -> str:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(start, size - TAIL_BYTES))
         return file.read().decode(errors="replace")

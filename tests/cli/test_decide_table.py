@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from fnostab.cli.decide import judge
 from fnostab.cli.decide_table import case_of_table
+from fnostab.cli.judging import judge
 from fnostab.decision import Stage
 from fnostab.decision.commands import Source
 from fnostab.record.outcomes import Outcome

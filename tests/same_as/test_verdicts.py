@@ -1,4 +1,4 @@
-"""The numbers that answers are made from are the same: outcomes, counts, medians, intervals, p of failures, exports.
+"""The numbers behind answers are the same: outcomes, counts, medians, intervals, p of failures, exports, report data.
 
 The answers themselves are other ones on purpose (DELIBERATE.md). Of studies that each tree has run by itself, and of
 fixtures: tables, and the journals of three studies of the baseline, beside records that head has written.
@@ -39,29 +39,76 @@ def export(tree, name, store):
     return comparable("export", rows, of_baseline=tree.name == BASELINE)
 
 
+# Run in a tree: ``fnostab report``, and in place of the figures what `gather` has read for them, by trial
+
+REPORT = """
+import json, sys
+from fnostab.cli import main
+from fnostab.report import evidence
+
+gather = evidence.gather
+
+def write_too(store, case, experiment_ids):
+    read = gather(store, case, experiment_ids)
+    trials = {t.run_id: f"{stage.name} {t.arm} {t.seed}" for stage in case.stages for t in stage.trials}
+    curves = {
+        trials[run]: [curve.steps.tolist(), curve.values.tolist(), curve.nonfinite_steps.tolist()]
+        for run, curve in read.curves.items()
+    }
+    found = {
+        "curves": curves,
+        "val_losses": {trials[run]: [list(map(float, of)) for of in both] for run, both in read.val_losses.items()},
+        "spikes": {trials[run]: [spikes.n, spikes.unrecovered] for run, spikes in read.spikes.items()},
+        "pictures": sorted(trials[run] for run in read.pictures),
+        "source": read.source,
+    }
+    with open(sys.argv[1], "w") as file:
+        json.dump(found, file)
+    return read
+
+evidence.gather = write_too
+main(sys.argv[2:])
+"""
+
+
+def report_data(tree, name, store):
+    """What a report of the experiment shows."""
+    found = tree.work / f"{name}-report.json"
+    options = ("--experiment", name, "--tracking-uri", store, "--output", str(tree.work / f"{name}-report"))
+    tree.python("-c", REPORT, str(found), "report", *options)
+    return json.loads(found.read_text())
+
+
 # Of a study that each tree has run
 
 
 @pytest.fixture(scope="module")
 def of_lockstep(trees, in_lockstep):
-    """(baseline, head): numbers and export."""
+    """(baseline, head): numbers, export and report data."""
 
-    def both(tree):
+    def read(tree):
         store = tree.store_of("runs", LOCKSTEP)
-        return judge(tree, LOCKSTEP.name, store), export(tree, LOCKSTEP.name, store)
+        return [of(tree, LOCKSTEP.name, store) for of in (judge, export, report_data)]
 
-    return in_both(trees, both)
+    return in_both(trees, read)
 
 
 def test_same_numbers_of_what_each_has_trained(of_lockstep):
-    (baseline, _), (head, _) = of_lockstep
+    (baseline, *_), (head, *_) = of_lockstep
     assert {arm["n_failed"] for arm in baseline["arms"]} == {1, 2}
     insist_same(baseline, head)
 
 
 def test_same_export_of_what_each_has_trained(of_lockstep):
-    (_, baseline), (_, head) = of_lockstep
+    (_, baseline, _), (_, head, _) = of_lockstep
     assert len(baseline) == LOCKSTEP.count
+    insist_same(baseline, head)
+
+
+def test_same_report_data_of_what_each_has_trained(of_lockstep):
+    (*_, baseline), (*_, head) = of_lockstep
+    assert len(baseline["curves"]) == LOCKSTEP.count
+    assert baseline["pictures"]
     insist_same(baseline, head)
 
 
@@ -100,7 +147,8 @@ def judged(trees, own_records):
 def _judge_all(tree, folder):
     store = f"sqlite:///{tree.work}/{folder.name}-read.db"
     tree.fnostab("sync", folder, "--tracking-uri", store)
-    return {"export": export(tree, NAMES[0], store)} | {name: judge(tree, name, store) for name in NAMES}
+    found = {name: judge(tree, name, store) for name in NAMES}
+    return found | {"export": export(tree, NAMES[0], store), "report": report_data(tree, NAMES[0], store)}
 
 
 def test_there_is_something_to_judge(judged):
@@ -111,8 +159,8 @@ def test_there_is_something_to_judge(judged):
     assert len(baseline["export"]) == len(decided["trials"])
 
 
-@pytest.mark.parametrize("name", [*NAMES, "export"])
-def test_same_numbers_and_export_of_a_study(judged, name):
+@pytest.mark.parametrize("name", [*NAMES, "export", "report"])
+def test_same_of_a_study(judged, name):
     baseline, head = judged
     insist_same(baseline[name], head[name])
 

@@ -27,7 +27,7 @@ from fnostab.ptychography.policy import (
 from fnostab.record import names
 
 if TYPE_CHECKING:
-    from fnostab.cli.decide import Judged
+    from fnostab.cli.judging import Judged
     from fnostab.record.table import TrialRow
     from fnostab.report.verdict import Case
     from fnostab.tracking import Store

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from fnostab.cli.decide import Judged, judge_and_record, show
+from fnostab.cli.decide import show
 from fnostab.cli.execution import RunOptions, execute, insist_on_results, refuse_in_a_chain
+from fnostab.cli.judging import Judged, judge_and_record
 from fnostab.cli.launchers import make_launcher
 from fnostab.ptychography.task import profile_for
 
