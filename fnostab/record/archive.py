@@ -3,8 +3,8 @@
 import lzma
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 from fnostab.errors import JournalError
 from fnostab.record.files import open_regular, write_whole
@@ -54,7 +54,7 @@ def restore(directory: Path) -> None:
 
 
 @contextmanager
-def opened(directory: Path) -> Iterator[BinaryIO]:
+def opened(directory: Path) -> Iterator[BufferedIOBase]:
     """A trial's journal, opened for reading; an archive reads as the journal that it was made of.
 
     Raises:

@@ -8,19 +8,19 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
-from filelock import FileLock, Timeout
 
-from fnostab.errors import JournalError
+from fnostab.errors import FnostabError, JournalError
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
-from fnostab.record.ending import ProcessEnd, conclude
-from fnostab.record.journal import FILE_NAME, Event, Journal, Point, read_journal
+from fnostab.record.ending import ProcessEnd, Unwritten, conclude
+from fnostab.record.files import is_held, open_regular
+from fnostab.record.journal import FILE_NAME, LOCK_NAME, Event, Journal, Point, journal_file, read_journal
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.record.stderr_tail import tail_of
 from fnostab.record.trial import TrialSpec
@@ -34,9 +34,11 @@ __all__ = [
     "is_alive",
     "is_being_written",
     "is_foreign",
+    "is_of_elsewhere",
     "last_attempt",
     "last_lines",
     "may_be_at_work",
+    "records_of_end",
     "starts_attempt",
     "this_process",
 ]
@@ -44,7 +46,7 @@ __all__ = [
 QUIET_S = 900  # after which a journal that is written on another host counts as abandoned
 STDERR_FILE = "stderr.log"  # of a trial that a launcher started
 TAIL_BYTES = 8192
-LOCKS = ("journal.lock", "recorder.lock")  # of whoever is at work: the owner, and a program that records
+LOCKS = (LOCK_NAME, "recorder.lock")  # of whoever is at work: the owner, and a program that records
 LONGEST_ERROR = 400  # characters
 COMMAND_WORDS = ("fnostab", "entrypoints")  # in the command lines of launchers and trials
 _ERROR = re.compile(r"(error|[\w.]+(Error|Exception)): ")  # this command line's, and the end of a traceback
@@ -58,12 +60,14 @@ class Attempt:
         end: outcome event that closed the attempt; None while there is none.
         owner: 'pid@host' of the process at work.
         owner_since_ms: Unix time at which that process named itself.
+        last_ms: Unix time of the last record.
         tags: tags that were set in the attempt.
     """
 
     end: Event | None = None
     owner: str | None = None
     owner_since_ms: int | None = None
+    last_ms: int = 0
     tags: dict[str, Any] = field(default_factory=dict)
 
     def may_be_tried_again(self) -> bool:
@@ -76,14 +80,19 @@ def starts_attempt(record: Point | Event) -> bool:
     return isinstance(record, Point) or (record.name == names.TAGS_EVENT and names.OWNER in record.payload)
 
 
-def last_attempt(journal: Path) -> Attempt:
+def last_attempt(journal: Path, leave_out: Callable[[str], None] | None = None) -> Attempt:
     """Read the last attempt from a journal.
 
+    Args:
+        journal: path.
+        leave_out: takes a line on each record that can't be read; None makes the first one an error.
+
     Raises:
-        JournalError: it is damaged.
+        JournalError: it can't be read.
     """
-    attempt = Attempt()
-    for record, _ in read_journal(journal):
+    attempt, last_ms = Attempt(), 0
+    for record, _ in read_journal(journal, leave_out=leave_out):
+        last_ms = record.time_ms
         if attempt.may_be_tried_again() and starts_attempt(record):
             attempt = Attempt()
         if isinstance(record, Point):
@@ -94,27 +103,69 @@ def last_attempt(journal: Path) -> Attempt:
                 attempt.owner, attempt.owner_since_ms = record.payload[names.OWNER], record.time_ms
         elif record.name == names.OUTCOME_EVENT:
             attempt.end = record
+    attempt.last_ms = last_ms
     return attempt
 
 
 def close_if_abandoned(directory: Path) -> bool:
     """Record an outcome for a trial whose process died without one; answer whether the trial has ended.
 
+    For who goes on with the trial: a reader of the journal, which may be a copy, only asks for `records_of_end`.
+
     Raises:
         JournalError: the journal is damaged, or can't be written.
     """
-    journal = directory / FILE_NAME
-    attempt = last_attempt(journal)
+    records = records_of_end(directory)
+    if records:
+        with Journal(directory) as writer:
+            for record in records:
+                writer.add(record)
+    return records is not None
+
+
+def records_of_end(
+    directory: Path, last_sign_s: float = 0.0, leave_out: Callable[[str], None] | None = None
+) -> list[Point | Event] | None:
+    """Records that end a trial whose process died without an outcome, the outcome last; nothing is written.
+
+    They have the time of the last record, so that every store and every call gives the trial the same end.
+
+    Args:
+        directory: of the trial.
+        last_sign_s: Unix time of the last thing that is known of it from elsewhere.
+        leave_out: as of `last_attempt`.
+
+    Returns:
+        None while the process may be at work; an empty list if the trial has an outcome.
+
+    Raises:
+        JournalError: the journal can't be read.
+    """
+    attempt = last_attempt(directory / FILE_NAME, leave_out)
     if attempt.end is not None:
-        return True
-    if is_alive(attempt.owner, attempt.owner_since_ms, journal.stat().st_mtime) or is_being_written(directory):
-        return False
-    end = end_of_abandoned(attempt.tags, attempt.owner, _last_error(directory, attempt.owner_since_ms))
-    with Journal(directory) as writer:
-        if end_program_trial(writer):
-            return True
-        writer.event(names.OUTCOME_EVENT, end)
-    return True
+        return []
+    last_sign_s = max(last_sign_s, journal_file(directory).stat().st_mtime)
+    if is_alive(attempt.owner, attempt.owner_since_ms, last_sign_s) or is_being_written(directory):
+        return None
+    unwritten = Unwritten(directory, attempt.last_ms)
+    error = _last_error(directory, attempt.owner_since_ms)
+    try:
+        if end_program_trial(unwritten):
+            return unwritten.records
+    except FnostabError as damage:  # of its records, or of another seed's
+        error = str(damage)
+    unwritten.event(names.OUTCOME_EVENT, end_of_abandoned(attempt.tags, attempt.owner, error))
+    return unwritten.records[-1:]
+
+
+def is_of_elsewhere(directory: Path, leave_out: Callable[[str], None] | None = None) -> bool:
+    """Whether a trial's last process ran on another host, and not in a job that this host's Slurm knows.
+
+    What is at hand may then be a copy of a journal that is written there.
+    """
+    owner = last_attempt(directory / FILE_NAME, leave_out).owner
+    job = slurm.job_of_owner(owner)
+    return is_foreign(owner) and (job is None or slurm.is_queued(*job) is None)
 
 
 def end_of_abandoned(tags: Mapping[str, str], owner: str | None, error: str | None = None) -> dict[str, Any]:
@@ -145,14 +196,14 @@ def end_of_abandoned(tags: Mapping[str, str], owner: str | None, error: str | No
     } | ({"requested": True} if asked else {})
 
 
-def end_program_trial(journal: Journal, *, asked: bool = False) -> bool:
+def end_program_trial(journal: Journal | Unwritten, *, asked: bool = False) -> bool:
     """Judge and close a program's trial whose supervisor died first; return False if the trial runs no program."""
     if not (journal.directory / "trial.json").exists():
         return False
     spec = TrialSpec.read(journal.directory / "trial.json")
     if spec.argv is None:
         return False
-    since_ms = last_attempt(journal.path).owner_since_ms
+    since_ms = last_attempt(journal.directory / FILE_NAME).owner_since_ms
     conclude(journal, spec, ProcessEnd(None, asked, tail_of(journal.directory / STDERR_FILE, since_ms)))
     return True
 
@@ -162,7 +213,7 @@ def is_alive(owner: str | None, since_ms: int | None = None, last_sign_s: float 
 
     If the name holds a Slurm job, Slurm is asked for that job: an interrupted job is queued again. A process of this
     host is looked up; one that started after ``since_ms`` has merely been given the same number. A process of
-    another host counts as alive for 15 minutes after its ``last_sign_s``.
+    another host counts as alive for 15 minutes after its ``last_sign_s``; a sign from the future is none.
 
     Args:
         owner: as in the trial's owner tag; None if it is not known.
@@ -172,7 +223,7 @@ def is_alive(owner: str | None, since_ms: int | None = None, last_sign_s: float 
     if (job := slurm.job_of_owner(owner)) and (queued := slurm.is_queued(*job)) is not None:
         return queued
     if is_foreign(owner):
-        return last_sign_s is not None and time.time() - last_sign_s < QUIET_S
+        return last_sign_s is not None and abs(time.time() - last_sign_s) < QUIET_S
     process = _process(owner)
     return process is not None and (since_ms is None or process.create_time() * 1000 <= since_ms + 1000)
 
@@ -188,7 +239,7 @@ def may_be_at_work(owner: str | None, last_sign_s: float) -> bool:
         last_sign_s: Unix time in seconds of the newest record.
     """
     if owner is None:
-        return time.time() - last_sign_s < QUIET_S
+        return abs(time.time() - last_sign_s) < QUIET_S
     if is_alive(owner, int(last_sign_s * 1000), last_sign_s):
         return True
     process = None if is_foreign(owner) or owner == this_process() else _process(owner)
@@ -212,19 +263,10 @@ def is_being_written(directory: Path) -> bool:
     """
     if not (directory / FILE_NAME).exists():
         return False
-    return any(_is_held(directory / name) for name in LOCKS if name == LOCKS[0] or (directory / name).exists())
-
-
-def _is_held(path: Path) -> bool:
-    lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
+        return any(is_held(directory / name) for name in LOCKS)
     except OSError as error:
-        raise JournalError(f"can't lock {path}: {error.strerror or error}") from error
-    lock.release()
-    return False
+        raise JournalError(f"can't lock {error.filename or directory}: {error.strerror or error}") from error
 
 
 def this_process() -> str:
@@ -257,7 +299,7 @@ def _last_error(directory: Path, since_ms: int | None) -> str | None:
 def last_lines(path: Path, n: int, since: int = 0) -> list[str]:
     """The last ``n`` non-empty lines of a log, from byte ``since`` on; empty if it can't be read."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             file.seek(max(os.fstat(file.fileno()).st_size - TAIL_BYTES, since))
             text = file.read().decode(errors="replace")
     except OSError:

@@ -2,18 +2,19 @@
 
 import re
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fnostab.record import names
 from fnostab.record.ignored_seed import IGNORES_SEED, twin_seed
-from fnostab.record.journal import FILE_NAME, Event, Journal, read_journal
+from fnostab.record.journal import FILE_NAME, Event, Journal, Point, read_journal
 from fnostab.record.judging import Recorded, judge_recorded, read_recorded
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Judgement, Outcome
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["ProcessEnd", "announce_files", "conclude", "judge_again"]
+__all__ = ["ProcessEnd", "Unwritten", "announce_files", "conclude", "judge_again"]
 
 LONGEST_REASON = 500  # characters
 NOTHING_RECORDED = (
@@ -45,7 +46,28 @@ class ProcessEnd:
     tail: str = ""
 
 
-def conclude(journal: Journal, spec: TrialSpec, end: ProcessEnd) -> Outcome:
+class Unwritten:
+    """Takes the records that would end a trial, in place of its journal.
+
+    Attributes:
+        records: that were taken, all with the time that was given (Unix milliseconds).
+    """
+
+    def __init__(self, directory: Path, time_ms: int) -> None:
+        self.directory = directory
+        self.records: list[Point | Event] = []
+        self._time_ms = time_ms
+
+    def record(self, step: int, values: Mapping[str, float]) -> None:
+        """Take finite metrics of one step."""
+        self.records.append(Point(self._time_ms, step, values))
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Take one event."""
+        self.records.append(Event(self._time_ms, name, payload))
+
+
+def conclude(journal: Journal | Unwritten, spec: TrialSpec, end: ProcessEnd) -> Outcome:
     """Judge a trial whose program has ended, and write its summary and, last, its outcome.
 
     Raises:
@@ -100,7 +122,7 @@ def _payload(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def announce_files(journal: Journal) -> None:
+def announce_files(journal: Journal | Unwritten) -> None:
     """Announce as artifacts the files that the program left in ``{directory}``, up to 5 MB in all."""
     folder, left = journal.directory / "files", MOST_BYTES
     for path in sorted(folder.rglob("*")) if folder.is_dir() else []:

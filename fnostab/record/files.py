@@ -7,12 +7,16 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
-__all__ = ["held", "is_held", "open_regular", "write_whole"]
+__all__ = ["HeldElsewhereError", "held", "is_held", "open_regular", "write_whole"]
 
 POLL_S = 0.05
+
+
+class HeldElsewhereError(Exception):
+    """Another process holds a file."""
 
 
 def write_whole(path: Path, content: str | bytes, *, to_disk: bool = False) -> None:
@@ -41,7 +45,7 @@ def write_whole(path: Path, content: str | bytes, *, to_disk: bool = False) -> N
         partial.unlink(missing_ok=True)
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BufferedReader:
     """Open a file for reading.
 
     Raises:
@@ -59,7 +63,7 @@ def held(path: Path, timeout_s: float = 0) -> Iterator[None]:
     """Keep other processes that ask for it from holding a file too. Nothing is written, and no file is made.
 
     Raises:
-        TimeoutError: another process holds it for longer than ``timeout_s``.
+        HeldElsewhereError: another process holds it for longer than ``timeout_s``.
         OSError: it can't be opened or locked.
     """
     descriptor, can_write = _open(path)
@@ -67,7 +71,7 @@ def held(path: Path, timeout_s: float = 0) -> Iterator[None]:
         deadline = time.monotonic() + timeout_s
         while not _lock(descriptor, fcntl.LOCK_EX, required=can_write):  # NFS locks only what can be written
             if time.monotonic() >= deadline:
-                raise TimeoutError(f"{path} is held by another process")
+                raise HeldElsewhereError(f"{path} is held by another process")
             time.sleep(POLL_S)
         yield
     finally:

@@ -12,7 +12,7 @@ import errno
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -64,7 +64,7 @@ class Journal:
             self.directory.mkdir(parents=True, exist_ok=True)
             for path in (self.directory / LOCK_NAME, self.path):
                 if path.is_symlink():
-                    raise JournalError(f"{path} is a link, and nothing is written through one: put the file in its place")
+                    raise JournalError(f"{path} is a link, through which nothing is written: put the file there")
             self._lock = FileLock(self.directory / LOCK_NAME)
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -170,7 +170,7 @@ class Journal:
 
 
 def read_journal(
-    path: str | Path, offset: int = 0, left_out: list[str] | None = None
+    path: str | Path, offset: int = 0, leave_out: Callable[[str], None] | None = None
 ) -> Iterator[tuple[Point | Event, int]]:
     """Yield each record from byte ``offset`` on, with the offset behind it; the same for an archived journal.
 
@@ -179,7 +179,7 @@ def read_journal(
     Args:
         path: of the journal.
         offset: in bytes.
-        left_out: takes a line on each record that can't be read; None makes the first one an error.
+        leave_out: takes a line on each record that can't be read; None makes the first one an error.
 
     Raises:
         JournalError: the file can't be read, or a record in it that is not the last.
@@ -187,6 +187,6 @@ def read_journal(
     directory = Path(path).parent
     if Path(path).name == FILE_NAME and journal_file(directory).name == ARCHIVE_NAME:
         with opened(directory) as file:
-            yield from parse_lines(file, directory / ARCHIVE_NAME, offset, left_out)
+            yield from parse_lines(file, directory / ARCHIVE_NAME, offset, leave_out)
     else:
-        yield from read_lines(path, offset, left_out)
+        yield from read_lines(path, offset, leave_out)

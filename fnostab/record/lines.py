@@ -11,10 +11,11 @@ A journal may come from elsewhere: what is read is of the types below, or refuse
 import json
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from fnostab.errors import JournalError
 from fnostab.record import names
@@ -49,21 +50,23 @@ NEEDED = {names.ARTIFACT_EVENT: {"path"}, names.DATASET_EVENT: {"name", "digest"
 
 @dataclass(frozen=True)
 class Point:
-    """Metrics of one step. ``nonfinite`` maps a name to 'nan', 'inf' or '-inf'."""
+    """Metrics of one step. ``nonfinite`` maps a name to 'nan', 'inf' or '-inf'; ``checksum`` is its line's."""
 
     time_ms: int
     step: int
     values: Mapping[str, float]
     nonfinite: Mapping[str, str] = field(default_factory=dict)
+    checksum: int = field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Event:
-    """One event of a trial."""
+    """One event of a trial; ``checksum`` is its line's."""
 
     time_ms: int
     name: str
     payload: Mapping[str, Any]
+    checksum: int = field(default=0, compare=False, repr=False)
 
 
 def encode(record: Point | Event) -> bytes:
@@ -78,7 +81,7 @@ def encode(record: Point | Event) -> bytes:
 
 
 def read_lines(
-    path: str | Path, offset: int = 0, left_out: list[str] | None = None
+    path: str | Path, offset: int = 0, leave_out: Callable[[str], None] | None = None
 ) -> Iterator[tuple[Point | Event, int]]:
     """Yield each record from byte ``offset`` on, with the offset behind it.
 
@@ -87,20 +90,20 @@ def read_lines(
     Args:
         path: of the journal.
         offset: in bytes.
-        left_out: takes a line on each record that can't be read; None makes the first one an error.
+        leave_out: takes a line on each record that can't be read; None makes the first one an error.
 
     Raises:
         JournalError: the file can't be read, or a record in it that is not the last.
     """
     try:
         with open_regular(path) as file:
-            yield from parse_lines(file, path, offset, left_out)
+            yield from parse_lines(file, path, offset, leave_out)
     except OSError as error:
         raise JournalError(f"can't read {path}: {error.strerror or error}") from error
 
 
 def parse_lines(
-    file: BinaryIO, path: str | Path, offset: int = 0, left_out: list[str] | None = None
+    file: BufferedIOBase, path: str | Path, offset: int = 0, leave_out: Callable[[str], None] | None = None
 ) -> Iterator[tuple[Point | Event, int]]:
     """Yield each record of an open journal, as `read_lines` does; errors name ``path``."""
     file.seek(offset)
@@ -110,13 +113,13 @@ def parse_lines(
         try:
             record = _parse(line)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-            if not following and not isinstance(error, _NoRecord):
+            if not following and not isinstance(error, _NoRecordError):
                 return  # a torn line that ends in a stray newline
-            why = f": {error}" if isinstance(error, _NoRecord) else ""
-            if left_out is None:
+            why = f": {error}" if isinstance(error, _NoRecordError) else ""
+            if leave_out is None:
                 hint = "restore it from a copy, or delete its folder"
                 raise JournalError(f"{path} is damaged at byte {offset}{why}; {hint}") from None
-            left_out.append(f"{Path(path).name} is damaged at byte {offset}{why}")
+            leave_out(f"{Path(path).name} is damaged at byte {offset}{why}")
             record = None
         offset += len(line)
         if record is not None:
@@ -130,13 +133,13 @@ def journal_file(directory: str | Path) -> Path:
     return archive if archive.exists() and not lines.exists() else lines
 
 
-class _NoRecord(ValueError):
+class _NoRecordError(ValueError):
     """A line is whole, but holds no record."""
 
 
 def _parse(line: bytes) -> Point | Event:
     checksum, _, text = line.rstrip(b"\n").partition(b" ")
-    if int(checksum, 16) != zlib.crc32(text):
+    if (crc := int(checksum, 16)) != zlib.crc32(text):
         raise ValueError("its checksum is another")
     try:
         fields = json.loads(text.decode())
@@ -144,48 +147,48 @@ def _parse(line: bytes) -> Point | Event:
             fields = _without_surrogates(fields)
         time_ms = fields["t"]
         if not _is_whole(time_ms, LATEST_MS):
-            raise _NoRecord("its time is none")
-        return _event(fields, time_ms) if "e" in fields else _point(fields, time_ms)
-    except _NoRecord:
+            raise _NoRecordError("its time is none")
+        return _event(fields, time_ms, crc) if "e" in fields else _point(fields, time_ms, crc)
+    except _NoRecordError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise _NoRecord(f"it is no record ({type(error).__name__})") from None
+        raise _NoRecordError(f"it is no record ({type(error).__name__})") from None
 
 
-def _point(fields: Mapping[str, Any], time_ms: int) -> Point:
+def _point(fields: Mapping[str, Any], time_ms: int, checksum: int) -> Point:
     step, values, others = fields["s"], fields["v"], fields.get("x", {})
     if not _is_whole(step, LARGEST_STEP):
-        raise _NoRecord("its step is no whole number from 0")
+        raise _NoRecordError("its step is no whole number from 0")
     for name, value in values.items():
         if type(value) not in (int, float) or not math.isfinite(value):
-            raise _NoRecord(f"{name[:80]!r} is no finite number")
+            raise _NoRecordError(f"{name[:80]!r} is no finite number")
     for name, value in others.items():
         if value not in NONFINITE:
-            raise _NoRecord(f"{name[:80]!r} is none of {', '.join(NONFINITE)}")
-    return Point(time_ms, step, values, others)
+            raise _NoRecordError(f"{name[:80]!r} is none of {', '.join(NONFINITE)}")
+    return Point(time_ms, step, values, others, checksum)
 
 
-def _event(fields: Mapping[str, Any], time_ms: int) -> Event:
+def _event(fields: Mapping[str, Any], time_ms: int, checksum: int) -> Event:
     name, payload = fields["e"], fields["p"]
     if not isinstance(name, str) or not isinstance(payload, dict):
-        raise _NoRecord("it is no event with a payload")
+        raise _NoRecordError("it is no event with a payload")
     if _is_deeper(payload, DEEPEST):
-        raise _NoRecord(f"its values lie more than {DEEPEST} deep")
+        raise _NoRecordError(f"its values lie more than {DEEPEST} deep")
     for key, types in FIELDS.get(name, {}).items():
         if key not in payload and key not in NEEDED.get(name, ()):
             continue
         value = payload.get(key)
         if type(value) not in types or (isinstance(value, int) and not _is_whole(value, LARGEST_STEP)):
-            raise _NoRecord(f"{key} of {name} is not of its type")
+            raise _NoRecordError(f"{key} of {name} is not of its type")
         if isinstance(value, list) and not all(isinstance(each, str) for each in value):
-            raise _NoRecord(f"{key} of {name} is no list of texts")
+            raise _NoRecordError(f"{key} of {name} is no list of texts")
     outcome = payload.get("outcome" if name == names.OUTCOME_EVENT else names.OUTCOME)
     if name in (names.OUTCOME_EVENT, names.TAGS_EVENT) and outcome not in (None, *names.OUTCOMES):
-        raise _NoRecord(f"{str(outcome)[:80]!r} is no outcome")
+        raise _NoRecordError(f"{str(outcome)[:80]!r} is no outcome")
     step = payload.get(names.FAILURE_STEP) if name == names.TAGS_EVENT else None
     if isinstance(step, str) and not (step.isascii() and step.isdecimal() and len(step) < len(str(LARGEST_STEP))):
-        raise _NoRecord(f"{names.FAILURE_STEP} is no step")
-    return Event(time_ms, name, payload)
+        raise _NoRecordError(f"{names.FAILURE_STEP} is no step")
+    return Event(time_ms, name, payload, checksum)
 
 
 def _is_whole(value: Any, largest: int) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fnostab.errors import JournalError, TrackingError
+from fnostab.record.folders import folders_with
 from fnostab.show.sources import Journals
 from fnostab.tracking import Store, SyncReport, sync
 
@@ -30,8 +31,9 @@ def follow(path: Path, store: Store, interval_s: float) -> Iterator[SyncReport |
     """
     known: dict[Path, Journals] = {}
     while True:
-        for file in path.rglob("study.json"):
-            known.setdefault(file.parent, Journals(file.parent))
+        for folder in folders_with(path, "study.json"):
+            if folder not in known:
+                known[folder] = Journals(folder)
         if not known:
             raise JournalError(f"there is no study under {path}: name a study's folder, or one above it")
         ended = all(journals.ended() for journals in known.values())  # asked first: what they wrote last is sent below
