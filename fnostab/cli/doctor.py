@@ -25,7 +25,9 @@ def command(context: click.Context, /, output: Path, tracking_uri: str | None) -
     from fnostab.doctor import State, installation_checks, look, machine_checks, records_checks
 
     console, failed = Console(highlight=False), False
-    for name, finding in look(chain(installation_checks(), machine_checks(output), records_checks(tracking_uri))):
+    for name, finding in look(
+        chain(installation_checks(), machine_checks(output), records_checks(tracking_uri, output))
+    ):
         state = Text(f"{finding.state:<8}", style=STYLES[finding.state])
         console.print(state, Text(f"{name:<11}"), Text(finding.text), soft_wrap=True)
         failed |= finding.state is State.FAILED

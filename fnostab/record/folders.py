@@ -28,7 +28,7 @@ def _below(top: Path, files: tuple[str, ...], seen: set[str]) -> Iterator[Path]:
             inner.clear()
             continue
         seen.add(real)
-        if any(name in found for name in files):
+        if any(name in found or name in inner for name in files):  # a folder of that name is to be named, too
             yield Path(folder)
         for name in inner:
             link = Path(folder, name)

@@ -109,6 +109,11 @@ def parse_lines(
     file.seek(offset)
     line = file.readline(LONGEST_LINE_BYTES)
     while line.endswith(b"\n") or len(line) == LONGEST_LINE_BYTES:
+        if not line.endswith(b"\n"):
+            raise JournalError(
+                f"{path} is damaged at byte {offset}: no line ends within {LONGEST_LINE_BYTES:,} bytes; "
+                "restore it from a copy, or delete its folder"
+            )
         following = file.readline(LONGEST_LINE_BYTES)
         try:
             record = _parse(line)

@@ -165,6 +165,7 @@ def _close_trial(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
         records = records_of_end(directory, last_sign_ms(run) / 1000)
         if records is None:
             return None
+        points += follower.verify()  # what is closed is judged: every point is compared before
         if records and is_of_elsewhere(directory):
             follower.close(records)
         elif close_if_abandoned(directory):

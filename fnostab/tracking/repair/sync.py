@@ -1,5 +1,6 @@
 """Bring a store up to date with the journals on disk: after an outage, a crash, or into a new store."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class _Siblings:
                 self._sync_trial(trial, study and study.info.run_id)
                 self.sent += 1
         if study and study.info.status == "RUNNING" and not self._at_work:
-            last_sign_s = max(journal_file(trial).stat().st_mtime for trial in self._trials)
+            last_sign_s = max(_changed_s(trial) for trial in self._trials)
             owner = study.data.tags.get(names.OWNER)
             if owner is None or not may_be_at_work(owner, last_sign_s):
                 finish_study(self._store, study.info.run_id)
@@ -109,6 +110,8 @@ class _Siblings:
             self.refused.append(f"{what}: {why}")
 
     def _sync_trial(self, trial: Path, study_run_id: str | None) -> None:
+        if not journal_file(trial).exists():
+            raise JournalError(f"{FILE_NAME} is a link that leads nowhere: put the journal in its place")
         follower = Follower(self._store, trial, study_run_id, lock_timeout_s=LOCK_TIMEOUT_S)
         self.points += follower.send()
         if follower.is_old_copy:  # of a trial whose newer records are elsewhere
@@ -132,10 +135,18 @@ class _Siblings:
 
 def _start_ms(directory: Path) -> int | None:
     """Time of a journal's first record; None if it has none yet, 0 if it can't be read."""
-    if not journal_file(directory).exists():
+    if not os.path.lexists(journal_file(directory)):
         return None
     try:
         first = next(read_journal(directory / FILE_NAME), None)
     except JournalError:
         return 0
     return None if first is None else first[0].time_ms
+
+
+def _changed_s(directory: Path) -> float:
+    """Time at which a journal was changed last, Unix seconds; 0 of one that is a link to nowhere."""
+    try:
+        return journal_file(directory).stat().st_mtime
+    except OSError:
+        return 0.0

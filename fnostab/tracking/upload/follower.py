@@ -21,7 +21,7 @@ from fnostab.tracking.store.store import Store, describe, is_of_one_run
 from fnostab.tracking.upload.batch import Batch, RunNames
 from fnostab.tracking.upload.identity import run_identity
 from fnostab.tracking.upload.mark import NOTHING, Mark
-from fnostab.tracking.upload.trial_run import TrialRun, last_sign_ms
+from fnostab.tracking.upload.trial_run import AGAIN, TrialRun, last_sign_ms
 
 __all__ = ["Follower"]
 
@@ -129,8 +129,11 @@ class Follower:
     def _find(self) -> TrialRun | None:
         """The trial's run as it is now; made if the store has none, None as long as nothing is recorded."""
         if self._run is None or not self._run.refresh():
-            first = next(read_journal(self._journal, leave_out=_nowhere), None)
+            damaged = list[str]()
+            first = next(read_journal(self._journal, leave_out=damaged.append), None)
             if first is None:
+                if damaged:
+                    raise JournalError(f"{damaged[0]}, and holds no other record: restore it from a copy")
                 return None
             identity = run_identity(self.directory, self._study_run_id)
             self._run = TrialRun.find_or_make(self._store, identity, start_ms=first[0].time_ms)
@@ -206,7 +209,7 @@ class Follower:
             if not is_of_one_run(self._store, error):
                 raise
             what = event.payload.get("path") or event.payload.get("name")
-            run.names.leave_out(f"{event.name} {str(what)[:80]!r}: {describe(error, self._store.uri)}")
+            run.names.leave_out(f"{event.name} {str(what)[:80]!r}: {describe(error, self._store.uri)}{AGAIN}")
             return False
         return True
 

@@ -37,6 +37,7 @@ OUTCOME_TAGS = {  # field of an outcome event -> tag
     "not_judged": names.NOT_JUDGED,
     "reason": names.REASON,
 }
+AGAIN = "; `fnostab sync` tries it again"  # ends a line on a file that can't be sent now
 MOST_NAMED = 20  # records that were left out, in the run's tag
 LONGEST_DIGEST = 36  # that MLflow accepts
 _log = logging.getLogger(__name__)
@@ -217,9 +218,10 @@ class TrialRun:
         return bool((self.run.info.status, self._outcome) != (status, outcome or self._outcome))
 
     def take_over_left_out(self) -> None:
-        """Go on with the lines on records that could not be sent earlier."""
+        """Go on with the lines on records that could not be sent earlier, and are not to be tried again."""
         for line in self.run.data.tags.get(names.LEFT_OUT, "").splitlines():
-            self.names.leave_out(line)
+            if not line.endswith(AGAIN):
+                self.names.leave_out(line)
 
     def say_left_out(self) -> None:
         """Write into the run which records could not be sent, and why; nothing if there are none."""
