@@ -1,6 +1,7 @@
 """One trial's run in MLflow."""
 
 import logging
+import re
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -40,6 +41,7 @@ OUTCOME_TAGS = {  # field of an outcome event -> tag
 AGAIN = "; `fnostab sync` tries it again"  # ends a line on a file that can't be sent now
 MOST_NAMED = 20  # records that were left out, in the run's tag
 LONGEST_DIGEST = 36  # that MLflow accepts
+_MORE = re.compile(r"and \d+ more")
 _log = logging.getLogger(__name__)
 
 
@@ -220,7 +222,7 @@ class TrialRun:
     def take_over_left_out(self) -> None:
         """Go on with the lines on records that could not be sent earlier, and are not to be tried again."""
         for line in self.run.data.tags.get(names.LEFT_OUT, "").splitlines():
-            if not line.endswith(AGAIN):
+            if not (line.endswith(AGAIN) or _MORE.fullmatch(line)):
                 self.names.leave_out(line)
 
     def say_left_out(self) -> None:
