@@ -15,8 +15,8 @@ import psutil
 from benchmarks.fault_checks import check_trial, count_running, differences, read_runs
 from benchmarks.fault_places import Place
 from fnostab.record import names
-from fnostab.record.attempt import STDERR_FILE
 from fnostab.record.journal import Event, read_journal
+from fnostab.record.stderr_tail import STDERR_FILE
 
 EXPERIMENT = "kills"
 ARMS = {"control": {}, "other": {"training.weight_decay": 0.001}}

@@ -1,9 +1,9 @@
 """Why control collapses: the tests of docs/findings.md that need to look inside a network while it trains.
 
-    python -m benchmarks.mechanism --seeds 10 --output results/cure
+    PYTHONPATH=examples/cure_search python -m benchmarks.mechanism --seeds 10 --output results/cure
 
-Trains control and the leaky network of the study `cure_candidates` (small profile, learning rate 2e-2), looks at every
-step, and tries to revive what collapsed. Writes mechanism.csv, a row for each seed, and prints what came out.
+Trains control and the leaky network of examples/cure_search (small profile, learning rate 2e-2), looks at every step,
+and tries to revive what collapsed. Writes mechanism.csv, a row for each seed, and prints what came out.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from fnostab.ptychography.training.setup import Training, set_up
 from fnostab.record.outcomes import Outcome
 from fnostab.study.study import load_study
 
+CANDIDATES = "examples/cure_search/candidates.yaml"
 DEAD = 0.95  # share of a decoder stage's units
 NEAR = 0.02  # of the final loss
 FLAT = 0.005  # variation from patch to patch
@@ -110,7 +111,7 @@ class Row:
 
 def trace(arm: str, seed: int, output: Path, *, revive: bool) -> Row:
     """Train one seed of an arm, looking at every step; then try to revive it if it collapsed."""
-    (trial,) = load_study("cure_candidates", "small").trials("mechanism", output, arms=[arm], seeds=[seed])
+    (trial,) = load_study(CANDIDATES, "small").trials("mechanism", output, arms=[arm], seeds=[seed])
     training = set_up(trial.spec)
     monitor, seen = training.monitor(None), Trace(training)
     with tempfile.TemporaryDirectory() as scratch:

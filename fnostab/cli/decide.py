@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,9 @@ import click
 from rich.console import Console
 
 from fnostab.cli.judging import judge_and_record
-from fnostab.cli.options import TRACKING_URI, store_to_read
+from fnostab.cli.options import RUNS, TRACKING_URI, StoredStudies, store_to_read, stored_studies
 from fnostab.errors import ConfigError
+from fnostab.show.console import say
 from fnostab.tasks.registry import has_hook, hook
 
 if TYPE_CHECKING:
@@ -25,12 +25,9 @@ __all__ = ["decide_and_print", "show"]
 
 
 @click.command("decide")
-@click.option("--experiment", help="MLflow experiment of the study, or of its Stage A.")
-@click.option("--deep-experiment", help="MLflow experiment of Stage B, the deep stress test.")
-@click.option("--study-run", help="Run id of the study to judge.  [default: the newest of the experiment]")
-@click.option("--deep-study-run", help="The same for Stage B.")
+@stored_studies
 @click.option("--table", type=click.Path(path_type=Path), help="A CSV file of trials instead of MLflow.")
-@click.option("--runs", type=click.Path(path_type=Path), help="A YAML file that maps runs of your own to trials.")
+@RUNS
 @click.option("--study", help="With --table: the study (name or file) whose arms and rules apply.")
 @click.option("--evidence", is_flag=True, help="Print criteria, tests, intervals and run ids as well.")
 @click.option("--exit-code", is_flag=True, help="Exit with a status that says what came out, as above.")
@@ -42,15 +39,16 @@ __all__ = ["decide_and_print", "show"]
 def command(
     context: click.Context,
     /,
-    experiment: str | None,
+    stored: StoredStudies | None,
     table: Path | None,
     runs: Path | None,
     study: str | None,
     evidence: bool,
     exit_code: bool,
     as_json: bool,
+    apply: bool,
+    force: bool,
     tracking_uri: str | None,
-    **options: Any,
 ) -> None:
     """Say of every arm of a study whether it helps, harms or does not help, and record that in MLflow as a run.
 
@@ -69,9 +67,9 @@ def command(
     A table has the columns stage (a or b), arm, seed, outcome, val_loss, failure_step, last_step; `fnostab export`
     writes one.
     """  # noqa: D301 (click's mark of a table)
-    if sum(each is not None for each in (table, experiment, runs)) != 1:
+    if sum(each is not None for each in (table, stored, runs)) != 1:
         raise ConfigError("say what to judge: --experiment NAME, --table FILE.csv, or --runs FILE.yaml")
-    if options["apply"] and experiment is None:
+    if apply and stored is None:
         raise ConfigError("--apply needs --experiment: a table holds no settings and no networks")
     console = Console()
     if table is not None:
@@ -84,40 +82,41 @@ def command(
 
         case = judge_runs(runs, tracking_uri).case
         show(case, console, as_json=as_json, evidence=evidence)
-    else:
+    elif stored is not None:
         store = store_to_read(tracking_uri)
-        shown: dict[str, Any] = {"as_json": as_json, "evidence": evidence, "console": console}
-        case = decide_and_print(store, experiment or "", **shown, **options)
+        case = decide_and_print(
+            store, stored, as_json=as_json, evidence=evidence, apply=apply, force=force, console=console
+        )
     if exit_code:
         context.exit(case.verdict.exit_code)
 
 
 def decide_and_print(
     store: Store,
-    experiment: str,
+    stored: StoredStudies,
     *,
-    deep_experiment: str | None = None,
-    study_run: str | None = None,
-    deep_study_run: str | None = None,
     as_json: bool = False,
     evidence: bool = False,
     apply: bool = False,
     force: bool = False,
     console: Console,
 ) -> Case:
-    """Judge, record, print, and act if asked; see `command` for the arguments.
+    """Judge, record, print, and act if asked.
+
+    Args:
+        store: holds the studies, and takes the verdict.
+        stored: the studies.
+        as_json: print JSON.
+        evidence: print criteria, tests, intervals and run ids as well.
+        apply: make what the verdict chose the default.
+        force: even if it could be luck.
+        console: to print on.
 
     Raises:
         FnostabError: an experiment, study or control arm is missing, the store does not answer, or
             the verdict is not to be applied.
     """
-    judged = judge_and_record(
-        store,
-        experiment,
-        deep_experiment=deep_experiment or None,
-        study_run=study_run,
-        deep_study_run=deep_study_run,
-    )
+    judged = judge_and_record(store, stored)
     extra = {"study_runs": judged.study_runs, "verdict_run": judged.verdict_run}
     show(judged.case, console, as_json=as_json, evidence=evidence, extra=extra)
     if not as_json:
@@ -130,15 +129,7 @@ def decide_and_print(
             raise ConfigError(f"--apply: task {task} has no defaults that a verdict could set")
         act_on(judged, store, apply=apply, force=force, console=aside)
     if not apply and verdict.winner is not None and verdict.supported and has_hook(task, "apply"):
-        options = {
-            "experiment": experiment,
-            "deep-experiment": deep_experiment,
-            "study-run": study_run,
-            "deep-study-run": deep_study_run,
-        }
-        words = [word for name, value in options.items() if value for word in (f"--{name}", value)]
-        line = shlex.join(["fnostab", "decide", *words, "--apply"])
-        aside.print(f"apply it: {line}", highlight=False, markup=False, soft_wrap=True)
+        say(aside, f"apply it: fnostab decide {stored.as_options} --apply")
     return judged.case
 
 
@@ -157,4 +148,4 @@ def show(
         special = render_stress(case.stress)
     console.print(special or render(case, evidence=evidence), highlight=False, soft_wrap=special is not None)
     if case.command and special is None:
-        console.print(f"  {case.command}\n", style="bold", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"  {case.command}\n", style="bold")

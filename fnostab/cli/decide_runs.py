@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fnostab.errors import ConfigError, DecisionError
 from fnostab.record.settings import read_yaml_file
+from fnostab.record.table import check_separator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -61,7 +62,7 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
     Raises:
         FnostabError: the file, the table or the store can't be read, or runs can't be told apart.
     """
-    from fnostab.cli.judging import judge
+    from fnostab.cli.judging import make_case
     from fnostab.decision.commands import Source
     from fnostab.decision.external import trials_of
 
@@ -81,7 +82,7 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
         runs = trials_of(records, file, known=lambda: foreign_names(store, experiments))
     lines = [f"{path}: {runs.lines[0]}", *runs.lines[1:]]
     again = shlex.join(["fnostab", "decide", "--runs", str(path)])
-    case = judge({"a": runs.stage}, {"a": runs}, source=Source(again=again), judged=lines)
+    case = make_case({"a": runs.stage}, {"a": runs}, source=Source(again=again), judged=lines)
     return JudgedRuns(case, runs, file.history, store, source, ids)
 
 
@@ -89,6 +90,8 @@ def _rows(path: Path) -> Iterator[Record]:
     """Rows of a CSV file, each value under ``columns.NAME``."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
+            check_separator(file.readline(), path)
+            file.seek(0)
             for row in csv.DictReader(file, strict=True):
                 yield {f"columns.{name}": value for name, value in row.items() if name is not None and value != ""}
     except OSError as error:

@@ -24,7 +24,7 @@ def case_of_table(path: Path, study_name: str | None = None) -> Case:
     Raises:
         FnostabError: the table or the study can't be read, or control has no trial.
     """
-    from fnostab.cli.judging import judge
+    from fnostab.cli.judging import make_case
     from fnostab.cli.stress import with_stress
     from fnostab.decision import Stage
     from fnostab.decision.commands import Place, Source
@@ -47,7 +47,7 @@ def case_of_table(path: Path, study_name: str | None = None) -> Case:
     n = sum(len(stage.trials) for stage in stages.values())
     of = f" of {study.name}" if getattr(study, "name", "") else ""
     by = "" if study_name or table.study else f"; compared with {study.control}, as the table names no study"
-    case = judge(stages, {"a": study}, source=source, judged=[f"{path}: {n} trials{of}{by}"])
+    case = make_case(stages, {"a": study}, source=source, judged=[f"{path}: {n} trials{of}{by}"])
     return case if study_name is not None else with_along(with_stress(case))
 
 

@@ -9,17 +9,18 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from fnostab.cli.options import parse_names, parse_seeds, parse_settings, positive
+from fnostab.cli.options import ARMS, JOBS, PROFILE, SEEDS, SET, parse_names, parse_seeds, parse_settings, positive
 from fnostab.errors import ConfigError
+from fnostab.show.console import say
 
 
 @click.command("estimate")
 @click.argument("study")
-@click.option("--seeds", metavar="N|LIST", help="How many seeds, or which: 10, or 0,3,5.  [default: the study's]")
-@click.option("--arms", metavar="LIST", help="Only these arms, separated by commas.  [default: all]")
-@click.option("--profile", default="auto", show_default=True, help="Size: full, small, or auto (full on a GPU).")
-@click.option("--jobs", metavar="N", help="Trials side by side.  [default: one a GPU, or one a core]")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as model.fno_blocks=8.")
+@SEEDS
+@ARMS
+@PROFILE
+@JOBS
+@SET
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(
     study: str,
@@ -56,5 +57,4 @@ def command(
         )
         return
     console.print(estimates.table())
-    for line in (estimates.summary(trials), *(f"can't run: {refusal}" for refusal in estimates.refusals())):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(console, estimates.summary(trials), *(f"can't run: {refusal}" for refusal in estimates.refusals()))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import click
 from rich.console import Console
 
 from fnostab.cli.launchers import make_launcher
-from fnostab.cli.options import parse_settings
+from fnostab.cli.options import parse_names, parse_seeds, parse_settings, positive
 from fnostab.errors import ConfigError, LaunchError, TrackingError
 from fnostab.startup import imports_that_stay
 
@@ -22,7 +24,15 @@ if TYPE_CHECKING:
     from fnostab.launch.run import StudyRun
     from fnostab.study.study import Study
 
-__all__ = ["RunOptions", "as_assignments", "execute", "insist_on_results", "refuse_in_a_chain", "show_dry_run"]
+__all__ = [
+    "RunOptions",
+    "as_assignments",
+    "execute",
+    "insist_on_results",
+    "refuse_in_a_chain",
+    "run_options",
+    "show_dry_run",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +40,7 @@ class RunOptions:
     """A run of a study, as the options of `fnostab run` describe it.
 
     Attributes:
-        study: name of a built-in study, or path of a study file.
+        study: name of a built-in study, or path of a study file; empty if none was named.
         output: folder of journals and data sets.
         settings: assignments, each ``NAME=VALUE``.
         seeds: empty for the study's own.
@@ -179,8 +189,28 @@ def insist_on_results(result: StudyRun) -> None:
     )
 
 
+def run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gather and parse a command's options that are `RunOptions`; the command gets them as ``options``.
+
+    What the command line has besides are settings, as `mlflow run -P` passes undeclared parameters.
+    """
+    names = {each.name for each in fields(RunOptions)}
+
+    @click.pass_context
+    @functools.wraps(command)
+    def gathered(context: click.Context, /, **given: Any) -> None:
+        own = {name: given.pop(name) for name in names if name in given}
+        own["seeds"] = tuple(parse_seeds(own.get("seeds")))
+        own["arms"] = tuple(parse_names(own.get("arms")))
+        own |= {name: positive(name, own[name]) for name in ("epochs", "jobs", "lockstep", "attempts") if name in own}
+        settings = (*as_assignments(context.args), *own.pop("settings"))
+        command(options=RunOptions(study=own.pop("study") or "", settings=settings, **own), **given)
+
+    return gathered
+
+
 def as_assignments(extra: list[str]) -> list[str]:
-    """Turn ``--lr 0.1`` or ``--set.lr 0.1`` into assignments; `mlflow run -P` passes undeclared parameters so."""
+    """Turn ``--lr 0.1`` or ``--set.lr 0.1`` into assignments."""
     assignments = []
     rest = iter(extra)
     for option in rest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,14 @@ from fnostab.cli.stress import with_stress
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fnostab.cli.options import StoredStudies
     from fnostab.decision import Stage
     from fnostab.decision.commands import Source
     from fnostab.report.verdict import Case
     from fnostab.tracking import Store
     from fnostab.tracking.read.studies import StudyRecord
 
-__all__ = ["Judged", "judge", "judge_and_record", "stage_of", "stage_title"]
+__all__ = ["Judged", "judge_and_record", "make_case", "read_stages", "stage_of", "stage_title"]
 
 
 @dataclass(frozen=True)
@@ -31,45 +32,65 @@ class Judged:
     verdict_run: str
 
 
-def judge_and_record(
-    store: Store,
-    experiment: str,
-    *,
-    deep_experiment: str | None = None,
-    study_run: str | None = None,
-    deep_study_run: str | None = None,
-) -> Judged:
-    """Judge and record; see `fnostab.cli.decide.command` for the arguments.
+@dataclass(frozen=True)
+class Stages:
+    """Studies in a store with their trials, by stage: experiment ids, records, trials; and which look this is."""
+
+    experiment_ids: dict[str, str]
+    records: dict[str, StudyRecord]
+    trials: dict[str, Stage]
+    look: int
+
+    @property
+    def seeds(self) -> int:
+        """Trials in Stage A of the arm that has the most."""
+        stage = self.trials["a"]
+        return max((len(stage.arm(arm)) for arm in stage.arms), default=0)
+
+
+def read_stages(store: Store, stored: StoredStudies) -> Stages:
+    """Read studies and their trials from a store.
+
+    Raises:
+        TrackingError: an experiment or study is missing, or the store does not answer.
+    """
+    from fnostab.tracking import find_experiment, looks_before, newest_study
+
+    places = stored.places
+    ids = {stage: find_experiment(store, name) for stage, (name, _) in places.items()}
+    records = {stage: newest_study(store, ids[stage], run) for stage, (_, run) in places.items()}
+    trials = {stage: stage_of(stage, store, ids[stage], record) for stage, record in records.items()}
+    found = Stages(ids, records, trials, look=1)
+    return replace(found, look=1 + looks_before(store, ids["a"], records["a"].run_id, seeds=found.seeds))
+
+
+def judge_and_record(store: Store, stored: StoredStudies) -> Judged:
+    """Judge studies of a store, and record the verdict there.
 
     Raises:
         FnostabError: an experiment, study or control arm is missing, or the store does not answer.
     """
     from fnostab.report.setting_values import with_along
-    from fnostab.report.verdict import headline, to_json, to_markdown
-    from fnostab.tracking import find_experiment, log_verdict, looks_before, newest_study
+    from fnostab.report.verdict import to_json, to_markdown
+    from fnostab.tracking import log_verdict
 
-    wanted = {"a": (experiment, study_run)}
-    if deep_experiment:
-        wanted["b"] = (deep_experiment, deep_study_run)
-    experiment_ids = {stage: find_experiment(store, name) for stage, (name, _) in wanted.items()}
-    records = {stage: newest_study(store, experiment_ids[stage], run) for stage, (_, run) in wanted.items()}
-    stages = {s: stage_of(s, store, experiment_ids[s], record) for s, record in records.items()}
-    study_runs = {stage: record.run_id for stage, record in records.items()}
-    look = 1 + looks_before(store, experiment_ids["a"], study_runs["a"], seeds=_seeds(stages["a"]))
-    studies = {stage: record.spec for stage, record in records.items()}
-    lines = [_judged_line(s, record, stages[s], wanted[s][0]) for s, record in records.items()]
-    case = with_along(with_stress(judge(stages, studies, source=_source_of(studies, wanted), judged=lines, look=look)))
-    payload = {**to_json(case), "study_runs": study_runs, "seeds": _seeds(stages["a"])}
+    found, wanted = read_stages(store, stored), stored.places
+    study_runs = {stage: record.run_id for stage, record in found.records.items()}
+    studies = {stage: record.spec for stage, record in found.records.items()}
+    lines = [_judged_line(s, record, found.trials[s], wanted[s][0]) for s, record in found.records.items()]
+    case = make_case(found.trials, studies, source=_source_of(studies, wanted), judged=lines, look=found.look)
+    case = with_along(with_stress(case))
+    payload = {**to_json(case), "study_runs": study_runs, "seeds": found.seeds}
     verdict_run = log_verdict(
         store,
-        experiment_ids["a"],
+        found.experiment_ids["a"],
         list(study_runs.values()),
-        headline(case.verdict),
+        case.verdict.headline,
         payload,
         to_markdown(case),
-        outcomes={run_id: stages[stage].outcomes for stage, run_id in study_runs.items()},
+        outcomes={run_id: found.trials[stage].outcomes for stage, run_id in study_runs.items()},
     )
-    return Judged(case, experiment_ids, study_runs, verdict_run)
+    return Judged(case, found.experiment_ids, study_runs, verdict_run)
 
 
 def stage_of(name: str, store: Store, experiment_id: str, record: StudyRecord) -> Stage:
@@ -83,7 +104,7 @@ def stage_of(name: str, store: Store, experiment_id: str, record: StudyRecord) -
     return Stage(name, tuple(rows), missing if asked else None)
 
 
-def judge(
+def make_case(
     stages: Mapping[str, Stage],
     studies: Mapping[str, Any],
     *,
@@ -122,13 +143,13 @@ def _source_of(studies: Mapping[str, Any], wanted: Mapping[str, tuple[str, str |
     for stage, study in studies.items():
         given = [f"{name}={json.dumps(value)}" for name, value in study.overrides.items()]
         options = (*(("--profile", study.profile) if study.profile else ()), *(w for g in given for w in ("--set", g)))
-        places[stage] = Place(getattr(study, "asked_as", "") or study.name, wanted[stage][0], options)
+        places[stage] = Place(study.asked_as or study.name, wanted[stage][0], options)
     return Source(places, studies["a"].follow_up)
 
 
 def _judged_line(stage: str, record: StudyRecord, trials: Stage, experiment: str) -> str:
     started = datetime.fromtimestamp(record.start_ms / 1000).astimezone()
-    others = getattr(record, "others", 0)
+    others = record.others
     more = f"; {others} other stud{'y' if others == 1 else 'ies'} in this experiment (--study-run)" if others else ""
     return (
         f"{stage_title(stage, record.spec)}{experiment}, study {record.spec.name} of {started:%Y-%m-%d %H:%M}, "
@@ -139,8 +160,3 @@ def _judged_line(stage: str, record: StudyRecord, trials: Stage, experiment: str
 def stage_title(stage: str, study: Any) -> str:
     """As in "Stage A: "; empty of a study that has one stage."""
     return f"Stage {stage.upper()}: " if study.roles or stage != "a" else ""
-
-
-def _seeds(stage: Stage) -> int:
-    """Trials of the arm that has the most."""
-    return max((len(stage.arm(arm)) for arm in stage.arms), default=0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fnostab.cli.execution import RunOptions, execute, insist_on_results
 from fnostab.errors import ConfigError
+from fnostab.show.console import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,9 +64,7 @@ def run_in_looks(looks: Sequence[int], options: RunOptions, console: Console) ->
         payload = {"look": number, "looks": list(looks), "alpha": alpha, "arms": [asdict(each) for each in found]}
         text = "\n".join(f"- {line}" for line in lines)
         log_verdict(result.store, experiment, [result.run_id], name, payload, f"alpha {alpha:.5f}\n\n{text}")
-        console.print(f"\n{name}, alpha {alpha:.5f}:", highlight=False)
-        for line in lines:
-            console.print(f"  {line}", highlight=False, soft_wrap=True)
+        say(console, f"\n{name}, alpha {alpha:.5f}:", *(f"  {line}" for line in lines))
 
         open_arms = [each.arm for each in found if each.standing is Standing.OPEN]
         if not open_arms:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,19 +14,31 @@ import click
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fnostab.tracking import Store
 
 __all__ = [
+    "ARMS",
     "CLUSTER",
+    "EPOCHS",
+    "EXPERIMENT",
+    "JOBS",
     "LAUNCHER",
     "OUTPUT",
+    "PROFILE",
+    "RUNS",
+    "SEEDS",
+    "SET",
     "TRACKING_URI",
+    "StoredStudies",
     "parse_looks",
     "parse_names",
     "parse_seeds",
     "parse_settings",
     "positive",
     "store_to_read",
+    "stored_studies",
 ]
 
 MOST_SEEDS = 10_000
@@ -48,6 +63,63 @@ LAUNCHER = click.option(
 CLUSTER = click.option(
     "--cluster", metavar="FILE", help="What a Slurm job asks for, as YAML (docs/cluster.md).  [default: the cluster's]"
 )
+
+SEEDS = click.option(
+    "--seeds", metavar="N|LIST", help="How many seeds, or which: 10, or 0,3,5.  [default: the study's]"
+)
+ARMS = click.option("--arms", metavar="LIST", help="Only these arms, separated by commas.  [default: all]")
+PROFILE = click.option(
+    "--profile", default="auto", show_default=True, help="Size: full, small, or auto (full on a GPU)."
+)
+EPOCHS = click.option("--epochs", metavar="N", help="Epochs of every trial.  [default: the profile's]")
+JOBS = click.option(
+    "--jobs", metavar="N", help="Trials side by side; of Slurm, jobs at once.  [default: one a GPU or core]"
+)
+SET = click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as model.fno_blocks=8.")
+EXPERIMENT = click.option("--experiment", help="MLflow experiment.  [default: the study's name]")
+RUNS = click.option("--runs", type=click.Path(path_type=Path), help="A YAML file that maps runs of your own to trials.")
+STORED = (
+    click.option("--experiment", help="MLflow experiment of the study, or of its Stage A."),
+    click.option("--deep-experiment", help="MLflow experiment of Stage B, the deep stress test."),
+    click.option("--study-run", help="Run id of the study.  [default: the newest of the experiment]"),
+    click.option("--deep-study-run", help="The same for Stage B."),
+)
+
+
+@dataclass(frozen=True)
+class StoredStudies:
+    """Studies in a store that are judged together: each by its experiment and its run, without one the newest."""
+
+    experiment: str
+    deep_experiment: str | None = None
+    study_run: str | None = None
+    deep_study_run: str | None = None
+
+    @property
+    def places(self) -> dict[str, tuple[str, str | None]]:
+        """Experiment and study run of each stage."""
+        deep = {"b": (self.deep_experiment, self.deep_study_run)} if self.deep_experiment else {}
+        return {"a": (self.experiment, self.study_run), **deep}
+
+    @property
+    def as_options(self) -> str:
+        """The options of a command that name them."""
+        given = {name: value for name, value in vars(self).items() if value}
+        return shlex.join(word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value))
+
+
+def stored_studies(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that name studies in a store; the command gets them as ``stored``, None without --experiment."""
+
+    @functools.wraps(command)
+    def gathered(*positional: Any, experiment: str | None, **others: Any) -> None:
+        of_studies = {name: others.pop(name) for name in ("deep_experiment", "study_run", "deep_study_run")}
+        stored = None if experiment is None else StoredStudies(experiment, **of_studies)
+        command(*positional, stored=stored, **others)
+
+    for option in reversed(STORED):
+        gathered = option(gathered)
+    return gathered
 
 
 def store_to_read(tracking_uri: str | None) -> Store:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fnostab.cli.options import parse_looks
+from fnostab.show.console import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,21 +33,7 @@ TOOTH = 10  # seeds beyond the answer among which a dip of the saw-tooth is look
 @click.option("--ratio", default=1.0, show_default=True, help="For losses: true ratio, arm to control.")
 @click.option("--margin", default=1.1, show_default=True, help="For losses: ratio to show the arm to be below.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-def command(as_json: bool, **options: Any) -> None:
-    """Say, before a study is run, how many seeds per arm it needs to show an effect.
-
-    Failure rates are planned exactly for one-sided Boschloo, losses by Noether's formula for Mann-Whitney. A ratio
-    of 1 with a margin of 1.1 plans for `loss_within_10pct`, a ratio of 0.8 with a margin of 1 for `better_loss`.
-    """
-    answer = plan(**options)
-    if as_json:
-        click.echo(json.dumps(answer, indent=2))
-    else:
-        _print(answer, Console())
-
-
-def plan(
-    *,
+def command(
     control_rate: float,
     arm_rate: float,
     power: float,
@@ -56,16 +43,42 @@ def plan(
     log_sd: float | None,
     ratio: float,
     margin: float,
-) -> dict[str, Any]:
-    """Compute the plan, JSON-ready; see `command` for the arguments.
+    as_json: bool,
+) -> None:
+    """Say, before a study is run, how many seeds per arm it needs to show an effect.
+
+    Failure rates are planned exactly for one-sided Boschloo, losses by Noether's formula for Mann-Whitney. A ratio
+    of 1 with a margin of 1.1 plans for `loss_within_10pct`, a ratio of 0.8 with a margin of 1 for `better_loss`.
+    """
+    answer = _rates(control_rate, arm_rate, power, alpha, candidates)
+    if log_sd is not None:
+        from fnostab.stats.design import seeds_for_loss_ratio
+
+        n = seeds_for_loss_ratio(log_sd, ratio, margin=margin, power=power, alpha=alpha, candidates=candidates)
+        rate = max(control_rate, arm_rate)
+        all_seeds = None if n is None or rate >= 1 else math.ceil(n / (1 - rate))
+        answer["losses"] = {
+            "log_sd": log_sd,
+            "ratio": ratio,
+            "margin": margin,
+            "successful_seeds": n,
+            "seeds": all_seeds,
+        }
+    if looks:
+        answer["sequential"] = _sequential(parse_looks(looks), alpha, candidates, control_rate, arm_rate)
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+    else:
+        _print(answer, Console())
+
+
+def _rates(control_rate: float, arm_rate: float, power: float, alpha: float, candidates: int) -> dict[str, Any]:
+    """Plan for failure rates, JSON-ready.
 
     Raises:
         ConfigError: an argument is out of range.
     """
-    from fnostab.stats.design import boschloo_power, seeds_for_loss_ratio, seeds_for_rates
-
-    asked = {"control_rate": control_rate, "arm_rate": arm_rate, "power": power}
-    asked |= {"alpha": alpha, "candidates": candidates}
+    from fnostab.stats.design import boschloo_power, seeds_for_rates
 
     def seeds(rate: float, power: float) -> int | None:
         rates = {"control_rate": rate, "arm_rate": arm_rate}
@@ -77,8 +90,12 @@ def plan(
     def power_at(seeds: int) -> float:
         return boschloo_power(control_rate, arm_rate, seeds, level)
 
-    answer: dict[str, Any] = {
-        **asked,
+    return {
+        "control_rate": control_rate,
+        "arm_rate": arm_rate,
+        "power": power,
+        "alpha": alpha,
+        "candidates": candidates,
         "seeds": n,
         "power_at_seeds": None if n is None else power_at(n),
         "dips": [] if n is None else [m for m in range(n + 1, n + 1 + TOOTH) if power_at(m) < power],
@@ -88,15 +105,6 @@ def plan(
             if rate > arm_rate
         ],
     }
-    if log_sd is not None:
-        loss_seeds = seeds_for_loss_ratio(log_sd, ratio, margin=margin, power=power, alpha=alpha, candidates=candidates)
-        rate = max(control_rate, arm_rate)
-        all_seeds = None if loss_seeds is None or rate >= 1 else math.ceil(loss_seeds / (1 - rate))
-        answer["losses"] = {"log_sd": log_sd, "ratio": ratio, "margin": margin}
-        answer["losses"] |= {"successful_seeds": loss_seeds, "seeds": all_seeds}
-    if looks:
-        answer["sequential"] = _sequential(parse_looks(looks), alpha, candidates, control_rate, arm_rate)
-    return answer
 
 
 def _sequential(
@@ -120,8 +128,7 @@ def _sequential(
 
 
 def _print(answer: dict[str, Any], console: Console) -> None:
-    for line in _lines(answer):
-        console.print(line, highlight=False)
+    say(console, *_lines(answer))
     if answer["table"]:
         console.print()
         console.print(_table(answer))

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 from rich.console import Console
 
-from fnostab.cli.execution import RunOptions, as_assignments, execute, insist_on_results, show_dry_run
+from fnostab.cli.execution import RunOptions, execute, insist_on_results, run_options, show_dry_run
 from fnostab.cli.options import (
+    ARMS,
     CLUSTER,
+    EPOCHS,
+    EXPERIMENT,
+    JOBS,
     LAUNCHER,
     OUTPUT,
+    PROFILE,
+    SEEDS,
+    SET,
     TRACKING_URI,
+    StoredStudies,
     parse_looks,
-    parse_names,
-    parse_seeds,
-    positive,
 )
 from fnostab.errors import ConfigError, DecisionError
+from fnostab.show.console import say
 from fnostab.tasks.registry import CHAINS, load
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("study")
-@click.option("--seeds", metavar="N|LIST", help="How many seeds, or which: 10, or 0,3,5.  [default: the study's]")
-@click.option("--arms", metavar="LIST", help="Only these arms, separated by commas.  [default: all]")
-@click.option("--profile", default="auto", show_default=True, help="Size: full, small, or auto (full on a GPU).")
-@click.option("--epochs", metavar="N", help="Epochs of every trial.  [default: the profile's]")
-@click.option("--jobs", metavar="N", help="Trials side by side; of Slurm, jobs at once.  [default: one a GPU or core]")
+@SEEDS
+@ARMS
+@PROFILE
+@EPOCHS
+@JOBS
 @click.option("--lockstep", metavar="K", help="Train K seeds of an arm together in one process (docs/performance.md).")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as model.fno_blocks=8.")
-@click.option("--experiment", help="MLflow experiment.  [default: the study's name]")
+@SET
+@EXPERIMENT
 @click.option(
     "--from",
     "from_experiment",
@@ -47,42 +51,16 @@ from fnostab.tasks.registry import CHAINS, load
 @click.option("--decide", is_flag=True, help="Print the verdict at the end.")
 @OUTPUT
 @TRACKING_URI
-@click.pass_context
-def command(
-    context: click.Context,
-    /,
-    study: str,
-    seeds: str | None,
-    arms: str | None,
-    epochs: str | None,
-    jobs: str | None,
-    lockstep: str | None,
-    attempts: str | None,
-    settings: tuple[str, ...],
-    decide: bool,
-    sequential: str | None,
-    dry_run: bool,
-    **others: Any,
-) -> None:
+@run_options
+def command(decide: bool, sequential: str | None, dry_run: bool, options: RunOptions) -> None:
     """Run STUDY: a built-in one (see `fnostab studies`) or the path of a YAML file.
 
     Started again, it finishes what is missing and repeats nothing; more seeds extend it. Any other
     --NAME VALUE is a setting, as with --set.
 
-    STUDY can also be a chain of studies, strategy or cure, that ends with a report.
+    STUDY can also be a chain of studies, strategy, that ends with a report.
     """
-    options = RunOptions(
-        study=study,
-        settings=(*as_assignments(context.args), *settings),
-        seeds=tuple(parse_seeds(seeds)),
-        arms=tuple(parse_names(arms)),
-        epochs=positive("epochs", epochs),
-        jobs=positive("jobs", jobs),
-        lockstep=positive("lockstep", lockstep),
-        attempts=positive("attempts", attempts),
-        **others,
-    )
-    run = load(CHAINS[study]) if study in CHAINS else run_and_report
+    run = load(CHAINS[options.study]) if options.study in CHAINS else run_and_report
     run(options, decide=decide, sequential=sequential, dry_run=dry_run)
 
 
@@ -116,13 +94,12 @@ def run_and_report(
         from fnostab.cli.decide import decide_and_print
 
         try:
-            decide_and_print(result.store, result.experiment, study_run=result.run_id, console=console)
+            studies = StoredStudies(result.experiment, study_run=result.run_id)
+            decide_and_print(result.store, studies, console=console)
         except DecisionError as error:  # only some arms were asked for: what was to be run has run
-            console.print(f"no verdict yet: {error}", highlight=False, soft_wrap=True)
+            say(console, f"no verdict yet: {error}")
     at = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""
     commands = {"fnostab ui": "grad-norm curves of every trial in the MLflow UI"}
     commands[f"fnostab decide --experiment {result.experiment}"] = "the verdict"
-    console.print("\nnext:")
-    for line, meaning in commands.items():
-        console.print(f"  {line}{at}    # {meaning}", highlight=False, soft_wrap=True)
+    say(console, "\nnext:", *(f"  {line}{at}    # {meaning}" for line, meaning in commands.items()))
     insist_on_results(result)

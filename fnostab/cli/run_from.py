@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fnostab.errors import LaunchError
+from fnostab.show.console import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,11 +61,8 @@ def load_after(
             f"test; its next step: {verdict.next_step}"
         )
     earlier = newest_study(store, experiment_id, verdict.study_runs.a).spec
-    console.print(
-        f"arms {', '.join(verdict.stage_b)} of {experiment}, by its verdict {verdict.verdict} (run {verdict.run_id})",
-        highlight=False,
-        soft_wrap=True,
-    )
+    arms = ", ".join(verdict.stage_b)
+    say(console, f"arms {arms} of {experiment}, by its verdict {verdict.verdict} (run {verdict.run_id})")
     deep_study = hook(file.task_name, "after")
     if deep_study is None:
         raise LaunchError(f"--from: {study} is of task {file.task_name}, which has no studies that follow others")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from fnostab.cli.options import PROFILE
 from fnostab.errors import ConfigError
+from fnostab.record.settings import value_text
 from fnostab.tasks.registry import TEMPLATE, load
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ def command(context: click.Context) -> None:
 
 @command.command("show")
 @click.argument("study")
-@click.option("--profile", default="auto", show_default=True, help="Size: full, small, or auto (full on a GPU).")
+@PROFILE
 def show(study: str, profile: str) -> None:
     """Explain STUDY: a built-in one, or the path of a YAML file."""
     from fnostab.study.study import load_study
@@ -69,7 +71,7 @@ def _list(console: Console) -> None:
         table.add_row(name, str(len(file.arms)), file.description)
     console.print(table, highlight=False)
     console.print("\n`fnostab studies show NAME` has the arms of one.", highlight=False)
-    console.print("`fnostab run strategy` and `fnostab run cure` run several of them.", highlight=False)
+    console.print("`fnostab run strategy` runs several of them.", highlight=False)
 
 
 def _explain(study: Study, console: Console) -> None:
@@ -83,15 +85,13 @@ def _explain(study: Study, console: Console) -> None:
     roles = {file.control: "control"} | {arm: role for role, arm in file.roles.items()}
     for arm, settings in study.arms.items():
         changed = {name: value for name, value in settings.items() if value != control[name]}
-        what = "\n".join(f"{name} = {_shown(value)}" for name, value in changed.items())
+        what = "\n".join(f"{name} = {value_text(value)}" for name, value in changed.items())
         table.add_row(arm, roles.get(arm, ""), what)
     console.print(table, highlight=False)
     seeds = f"{file.seeds} seeds" if isinstance(file.seeds, int) else f"seeds {', '.join(map(str, file.seeds))}"
+    for line in study.twins():
+        console.print(f"\n{line}", highlight=False)
     console.print(f"\n{seeds}; decides on failures and {study.metric.key}", highlight=False)
     if size := study.task.size(study):
         profile = f" in the {study.profile} profile" if study.profile else ""
         console.print(f"control{profile}: {size}", highlight=False)
-
-
-def _shown(value: Any) -> str:
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

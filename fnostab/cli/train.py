@@ -2,13 +2,14 @@
 
 import os
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import click
 
-from fnostab.cli.execution import RunOptions, as_assignments
-from fnostab.cli.options import OUTPUT, TRACKING_URI, positive
+from fnostab.cli.execution import RunOptions, run_options
+from fnostab.cli.options import EPOCHS, EXPERIMENT, OUTPUT, PROFILE, SET, TRACKING_URI
 from fnostab.cli.run import run_and_report
 from fnostab.errors import ConfigError
 from fnostab.startup import imports_that_stay
@@ -18,10 +19,10 @@ from fnostab.startup import imports_that_stay
 @click.argument("study", required=False)
 @click.option("--arm", default="control", show_default=True)
 @click.option("--seed", default="0", show_default=True)
-@click.option("--profile", default="auto", show_default=True, help="Size: full, small, or auto (full on a GPU).")
-@click.option("--epochs", metavar="N", help="Epochs.  [default: the profile's]")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as model.fno_blocks=8.")
-@click.option("--experiment", help="MLflow experiment.  [default: the study's name]")
+@PROFILE
+@EPOCHS
+@SET
+@EXPERIMENT
 @click.option(
     "--trial",
     "trial_files",
@@ -32,21 +33,8 @@ from fnostab.startup import imports_that_stay
 @click.option("--fork-server", metavar="MODULES", hidden=True, help="Import these; fork trials, as asked on stdin.")
 @OUTPUT
 @TRACKING_URI
-@click.pass_context
-def command(
-    context: click.Context,
-    study: str | None,
-    arm: str,
-    seed: str,
-    profile: str,
-    epochs: str | None,
-    settings: tuple[str, ...],
-    experiment: str | None,
-    trial_files: tuple[Path, ...],
-    fork_server: str | None,
-    output: Path,
-    tracking_uri: str | None,
-) -> None:
+@run_options
+def command(arm: str, seed: str, trial_files: tuple[Path, ...], fork_server: str | None, options: RunOptions) -> None:
     """Train one arm of STUDY at one seed, recorded as the whole study would be.
 
     With --trial FILE, as launchers call it: train what trial.json describes and write journal and
@@ -67,20 +55,8 @@ def command(
             sys.stdout.flush()
             os._exit(status)  # to take down what is shared with other forks would copy it first
         sys.exit(status)
-    if study is None:
+    if not options.study:
         raise ConfigError("which trial? Name a study (see `fnostab studies`), or a file with --trial")
     if not seed.isdecimal():
         raise ConfigError(f"seed={seed!r} is not accepted: give a whole number from 0")
-    options = RunOptions(
-        study=study,
-        settings=(*as_assignments(context.args), *settings),
-        seeds=(int(seed),),
-        arms=(arm,),
-        profile=profile,
-        epochs=positive("epochs", epochs),
-        experiment=experiment,
-        output=output,
-        tracking_uri=tracking_uri,
-        live=True,
-    )
-    run_and_report(options)
+    run_and_report(replace(options, seeds=(int(seed),), arms=(arm,), live=True))

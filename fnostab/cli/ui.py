@@ -6,7 +6,6 @@ import contextlib
 import signal
 import subprocess
 import tempfile
-import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,9 +26,8 @@ STOP_S = 10.0
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="The next free one from it."
 )
-@click.option("--open", "open_page", is_flag=True, help="Open the shootout's charts in the browser.")
 @TRACKING_URI
-def command(experiment: str | None, port: int, open_page: bool, tracking_uri: str | None) -> None:
+def command(experiment: str | None, port: int, tracking_uri: str | None) -> None:
     """Show the records in the MLflow UI, with charts that are already there.
 
     Starts it on this machine's records, on loopback, until Ctrl-C; points at the server if the
@@ -42,10 +40,10 @@ def command(experiment: str | None, port: int, open_page: bool, tracking_uri: st
     experiments = experiments_with_runs(store, experiment)
     if store.uri.startswith("http"):
         wait_until_ready(store.uri, READY_S)
-        _show(store, store.address, experiments, open_page)
+        _show(store, store.address, experiments)
         return
     with _served(store, port) as (url, server):
-        _show(store, url, experiments, open_page)
+        _show(store, url, experiments)
         click.echo("Ctrl-C ends it")
         with contextlib.suppress(KeyboardInterrupt):
             server.wait()
@@ -76,11 +74,10 @@ def _served(store: Store, port: int) -> Iterator[tuple[str, subprocess.Popen[byt
                 server.kill()
 
 
-def _show(store: Store, url: str, experiments: dict[str, str], open_page: bool) -> None:
+def _show(store: Store, url: str, experiments: dict[str, str]) -> None:
     from fnostab.tracking import install_views, view_addresses
 
     click.echo(f"MLflow UI: {url}")
-    pages = []
     for name, identifier in experiments.items():
         views = install_views(store, identifier)
         addresses = view_addresses(url, identifier, views)
@@ -88,20 +85,8 @@ def _show(store: Store, url: str, experiments: dict[str, str], open_page: bool) 
         width = max(map(len, addresses))
         for view, address in addresses.items():
             click.echo(f"  {view:<{width}}  {address}")
-            pages.append(address)
         for remark in views.remarks:
             click.echo(f"  note: {remark}")
     if not experiments:
         click.echo("no experiment with trials yet: `fnostab run stage_a` makes one")
     click.echo()
-    if open_page:
-        _open(pages[0] if pages else url)
-
-
-def _open(address: str) -> None:
-    """Open a page in the browser; without one say so, since the addresses are printed anyway."""
-    try:
-        opened = webbrowser.open(address)
-    except webbrowser.Error:
-        opened = False
-    click.echo(f"opened {address}" if opened else "no browser can be started here: open an address above in one")

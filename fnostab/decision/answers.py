@@ -106,16 +106,21 @@ def stage_answers(pairs: Sequence[Pair], criteria: Sequence[Criterion], rules: R
     plain = _answers(as_if_all_known, stage_criteria(as_if_all_known, rules), rules)
     blocked = {c.arm for c in criteria if c.name == "fewer_failures" and c.state is State.UNTESTABLE}
     return [
-        replace(answer, because=Because.PENDING, obstacle=_without_outcome(pair))
-        if answer.name is AnswerName.UNDECIDED
-        and pair.pending
-        and _pending_matters(pair, answer, known, pair.arm in blocked)
+        replace(answer, name=AnswerName.UNDECIDED, because=Because.PENDING, obstacle=_without_outcome(pair))
+        if pair.pending and _pending_matters(pair, answer, known, pair.arm in blocked)
         else answer
         for answer, known, pair in zip(answers, plain, pairs, strict=True)
     ]
 
 
 def _pending_matters(pair: Pair, answer: Answer, known: Answer, blocked: bool) -> bool:
+    """Whether trials without an outcome leave an answer open, or could turn one that rests on "nothing failed"."""
+    if answer.name is not AnswerName.UNDECIDED:
+        worst, best, level = pair.worst, pair.best, pair.rules.level
+        turned = worst.ours.rate, worst.control.rate
+        if not answer.helps:
+            turned = best.control.rate, best.ours.rate
+        return answer.because is Because.LOSS and fewer_failures_p(*turned) <= level
     if answer.because is Because.OBSTACLE:
         least = pair.rules.least_trials
         enough = min(tally.n + tally.pending for tally in (pair.ours, pair.control)) >= least

@@ -25,17 +25,12 @@ class MoreSeeds:
     Attributes:
         extra: the smallest such number; None if there is none up to `MOST_SEEDS`.
         chance: chance of an answer with that many, or the best chance if there is none.
-        at_double: chance of an answer if the number of seeds is doubled.
+        is_worth_it: whether there is one that no more than doubles the seeds.
     """
 
     extra: int | None
     chance: float
-    at_double: float
-
-    @property
-    def is_worth_it(self) -> bool:
-        """Whether doubling the seeds gives an answer with a chance of 0.8."""
-        return self.at_double >= POWER
+    is_worth_it: bool = False
 
     def __str__(self) -> str:
         if self.extra is not None:
@@ -56,14 +51,13 @@ def more_seeds(control: Rate, arm: Rate, *, alpha: float, smallest_effect: float
         alpha: level of Holm's first step at the next look.
         smallest_effect: reduction of the failure rate that is worth having.
     """
-    double = _chance(control, arm, max(arm.n, control.n, 1), alpha, smallest_effect)
-    best = double
+    best = 0.0
     for extra in STEPS:
         chance = _chance(control, arm, extra, alpha, smallest_effect)
         if chance >= POWER:
-            return MoreSeeds(extra, chance, double)
+            return MoreSeeds(extra, chance, extra <= max(arm.n, control.n))
         best = max(best, chance)
-    return MoreSeeds(None, best, double)
+    return MoreSeeds(None, best)
 
 
 def _chance(control: Rate, arm: Rate, extra: int, alpha: float, smallest_effect: float) -> float:

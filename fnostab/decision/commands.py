@@ -43,13 +43,19 @@ def command_of(step: NextStep, source: Source) -> str:
     if step.kind in (NextKind.RERUN, NextKind.SEEDS) and place.study:
         words = ["fnostab", "run", place.study]
         words += ["--experiment", place.experiment] if place.experiment else []
-        words += ["--seeds", str(step.seeds)] if step.seeds else []
+        words += ["--seeds", _seeds_text(step.seeds)] if step.seeds else []
         words += ["--arms", ",".join(step.arms)]
         words += ["--retry-oom"] if step.retry_oom else []
         return shlex.join([*words, *place.options])
     if step.kind in (NextKind.RERUN, NextKind.SEEDS, NextKind.WAIT):
         return source.again
     return ""
+
+
+def _seeds_text(seeds: int | tuple[int, ...]) -> str:
+    if isinstance(seeds, int):
+        return str(seeds)
+    return ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")  # without a comma it would be a number
 
 
 def _stage_b(step: NextStep, source: Source) -> str:

@@ -100,7 +100,9 @@ def _compare_losses(pair: Pair, holds: Callable[[float, float], bool]) -> State:
         return State.UNTESTABLE
     mine, other = ours.median, theirs.median
     if len(theirs.losses) < least:  # over all trials, failures last
-        mine, other = (_middle(_with_failures(tally, pair.scale)) for tally in (ours, theirs))
+        if theirs.unknown:
+            return State.UNTESTABLE
+        mine, other = (_middle(_with_failures(tally, pair.scale), pair.scale.worst) for tally in (ours, theirs))
     if mine is None or other is None:
         return State.UNTESTABLE
     if mine == other == pair.scale.worst:  # most trials of both failed
@@ -113,11 +115,11 @@ def _with_failures(tally: Tally, scale: Scale) -> list[float]:
     return [*tally.losses, *[scale.worst] * tally.failed, *[-scale.worst] * tally.guessed]
 
 
-def _middle(values: list[float]) -> float:
-    """Median; between a best and a worst value there is no middle, so the worse one counts."""
+def _middle(values: list[float], worst: float) -> float:
+    """Median; between the best and the worst there is no middle, so the worst counts."""
     ordered = sorted(values)
     low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
-    return high if math.isinf(low) and math.isinf(high) else (low + high) / 2
+    return worst if math.isinf(low) and math.isinf(high) and low != high else (low + high) / 2
 
 
 CRITERIA: Mapping[str, Callable[[Pair], State]] = {

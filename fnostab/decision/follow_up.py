@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fnostab.decision.criteria import State
+from fnostab.decision.next_step import all_harm
 from fnostab.decision.rules import Roles
 from fnostab.decision.verdict import Verdict, VerdictName
 
@@ -31,6 +32,8 @@ def follow_up(verdict: Verdict, roles: Roles) -> FollowUp | None:
         return FollowUp("stage_b", why, verdict.stage_b)
     if verdict.name is VerdictName.PIVOT:
         return FollowUp("another_remedy", verdict.reason)
+    if all_harm(roles, verdict.answers):
+        return FollowUp("another_remedy", f"every candidate harms: {', '.join(roles.candidates)}")
     if roles.candidates and all(_fails_deep(verdict, roles, arm) for arm in roles.candidates):
         return FollowUp("another_remedy", f"every candidate fails the deep test: {', '.join(roles.candidates)}")
     if not any(s.n_failed for s in verdict.arms if s.stage == "a" and s.arm == roles.control):

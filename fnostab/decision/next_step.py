@@ -13,7 +13,7 @@ from fnostab.decision.tally import Stage
 from fnostab.decision.words import and_list
 from fnostab.record.outcomes import Outcome
 
-__all__ = ["NextKind", "NextStep", "next_step", "stage_b_step"]
+__all__ = ["NextKind", "NextStep", "all_harm", "next_step", "stage_b_step"]
 
 FEW_SEEDS = 10  # an arm, to which too few are raised
 Pairs = Mapping[str, Sequence[Pair]]
@@ -38,7 +38,7 @@ class NextStep:
         text: the step in words.
         stage: stage that it is about.
         arms: arms to run.
-        seeds: number of seeds that each arm should have afterwards.
+        seeds: seeds that each arm should have afterwards: how many from 0 on, or which.
         retry_oom: whether trials that ran out of memory are to be run again.
     """
 
@@ -46,7 +46,7 @@ class NextStep:
     text: str
     stage: str = "a"
     arms: tuple[str, ...] = ()
-    seeds: int | None = None
+    seeds: int | tuple[int, ...] | None = None
     retry_oom: bool = False
 
 
@@ -69,7 +69,8 @@ def next_step(
         or _not_comparable(answers)
         or _final(conclusion, stages)
         or _more_seeds(roles, stages, answers, conclusion)
-        or stage_b_step(roles, stages, pairs, conclusion)
+        or _other_remedy(roles, answers)
+        or stage_b_step(roles, stages, pairs, answers, conclusion)
         or _elsewhere(roles, stages, answers)
     )
 
@@ -92,21 +93,41 @@ def _rerun(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer])
         lost = [t for arm in arms for t in stages[name].arm(arm) if t.excluded]
         n = len(lost) + sum(len(stages[name].missing(arm)) for arm in arms)
         many = "the trial" if n == 1 else f"the {n} trials"
-        text = f"run {many} of {and_list(arms)} without an outcome again"
-        oom = any(t.outcome is Outcome.OOM for t in lost)
-        seeds = _seeds(stages[name], arms)
+        text = f"{_mend(stages[name], arms)}run {many} of {and_list(arms)} without an outcome again"
+        seeds, oom = _seeds(stages[name], arms), _ran_out(stages[name], arms)
         return NextStep(NextKind.RERUN, text, name, tuple(arms), seeds=seeds, retry_oom=oom)
     return None
+
+
+def _mend(stage: Stage, arms: Sequence[str]) -> str:
+    """Words on arms of which every trial broke or ran out of memory: more of the same would end so too."""
+    ends = {arm: {t.outcome for t in stage.arm(arm)} for arm in arms}
+    stopped = [arm for arm, ended in ends.items() if ended and ended <= {Outcome.INFRA_ERROR, Outcome.OOM}]
+    if not stopped:
+        return ""
+    how = ", ".join(sorted({str(outcome) for arm in stopped for outcome in ends[arm]}))
+    return f"mend what stops {and_list(stopped)} ({how}), then "
+
+
+def _ran_out(stage: Stage, arms: Sequence[str]) -> bool:
+    return any(t.outcome is Outcome.OOM for arm in arms for t in stage.arm(arm))
 
 
 def _pending(stage: Stage, arm: str) -> bool:
     return bool(stage.missing(arm)) or any(not t.counts for t in stage.arm(arm))
 
 
-def _seeds(stage: Stage, arms: Sequence[str] = ()) -> int:
-    """Number of seeds from 0 on that covers the trials and missing seeds of these arms, or of all."""
-    seeds = (seed for arm in arms or stage.arms for seed in (*(t.seed for t in stage.arm(arm)), *stage.missing(arm)))
-    return max(seeds) + 1
+def _seeds(stage: Stage, arms: Sequence[str] = (), *, more: int = 0, least: int = 0) -> int | tuple[int, ...]:
+    """Seeds that these arms, or all, should have: those that they have or lack, and so many more; ``least`` in all.
+
+    A number means the seeds from 0 on. Where most of those do not occur, the seeds are named one by one.
+    """
+    seeds = {seed for arm in arms or stage.arms for seed in (*(t.seed for t in stage.arm(arm)), *stage.missing(arm))}
+    upto = max(seeds) + 1
+    if upto <= 2 * len(seeds):
+        return max(upto + more, least)
+    further = max(more, least - len(seeds))
+    return (*sorted(seeds), *range(upto, upto + further))
 
 
 def _too_few(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep | None:
@@ -115,8 +136,10 @@ def _too_few(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer
         return None
     stage = few[0].stage
     arms = (roles.control, *(a.arm for a in few if a.stage == stage))
-    seeds = max(FEW_SEEDS, _seeds(stages[stage]))
-    return NextStep(NextKind.SEEDS, f"run {seeds} seeds of {and_list(arms)}", stage, arms, seeds)
+    seeds = _seeds(stages[stage], least=FEW_SEEDS)
+    n = seeds if isinstance(seeds, int) else len(seeds)
+    text = f"{_mend(stages[stage], arms)}run {n} seeds of {and_list(arms)}"
+    return NextStep(NextKind.SEEDS, text, stage, arms, seeds, retry_oom=_ran_out(stages[stage], arms))
 
 
 def _not_comparable(answers: Sequence[Answer]) -> NextStep | None:
@@ -142,7 +165,7 @@ def _final(conclusion: Conclusion, stages: Mapping[str, Stage]) -> NextStep | No
 def _more_seeds(
     roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer], conclusion: Conclusion
 ) -> NextStep | None:
-    """Double the seeds, if an arm is undecided and that most likely gives an answer; else None."""
+    """Run more seeds, at most as many again, if an arm is undecided and they most likely tell; else None."""
     if conclusion.supported:
         return None
     wanted = roles.candidates or tuple(a.arm for a in answers)
@@ -150,17 +173,32 @@ def _more_seeds(
         open_ones = [a for a in answers if a.stage == name and a.arm in wanted and a.more is not None]
         open_ones = [a for a in open_ones if a.more is not None and a.more.is_worth_it]
         if open_ones:
-            extra = max(a.more.extra or 1 for a in open_ones if a.more is not None)
+            extra = max(a.more.extra for a in open_ones if a.more is not None and a.more.extra is not None)
             arms = (roles.control, *(a.arm for a in open_ones))
-            seeds = _seeds(stage) + extra
+            seeds = _seeds(stage, more=extra)
             text = f"run {extra} more seed{'s' if extra > 1 else ''} of {and_list(arms)}"
             return NextStep(NextKind.SEEDS, text, name, arms, seeds)
     return None
 
 
-def stage_b_step(roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, conclusion: Conclusion) -> NextStep | None:
-    """Run Stage B with control and the candidates still in question; None if all of them were run there."""
-    if not roles.candidates:
+def _other_remedy(roles: Roles, answers: Sequence[Answer]) -> NextStep | None:
+    if all_harm(roles, answers):
+        verb = "harm" if len(roles.candidates) > 1 else "harms"
+        return NextStep(NextKind.ELSEWHERE, f"look for another remedy: {and_list(roles.candidates)} {verb}")
+    return None
+
+
+def all_harm(roles: Roles, answers: Sequence[Answer]) -> bool:
+    """Whether every candidate harms in Stage A."""
+    harming = {a.arm for a in answers if a.stage == "a" and a.name is AnswerName.HARMS}
+    return bool(roles.candidates) and set(roles.candidates) <= harming
+
+
+def stage_b_step(
+    roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, answers: Sequence[Answer], conclusion: Conclusion
+) -> NextStep | None:
+    """Run Stage B with control and the candidates in question; None if all were run there, or each harms in Stage A."""
+    if not roles.candidates or all_harm(roles, answers):
         return None
     out = {
         pair.arm
@@ -182,6 +220,8 @@ def stage_b_step(roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, conclu
 
 
 def _elsewhere(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep:
+    if not answers:
+        return NextStep(NextKind.ELSEWHERE, f"run another arm: there is only {roles.control}")
     fails = any(t.failed for stage in stages.values() for t in stage.arm(roles.control))
     if not fails and not any(a.helps for a in answers):
         text = f"{roles.control} did not fail: ask where it does, at a greater depth or a harder setting"

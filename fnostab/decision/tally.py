@@ -54,14 +54,14 @@ class Stage:
         return {arm: Counter(str(trial.outcome) for trial in self.arm(arm)) for arm in self.arms}
 
     def missing(self, arm: str) -> tuple[int, ...]:
-        """Seeds of an arm that are gone: those that the record names, else gaps where all arms run the same seeds."""
+        """Seeds of an arm that are gone: those that the record names, else gaps where two arms share most of theirs."""
         if self.known_missing is not None:
             return tuple(self.known_missing.get(arm, ()))
         seeds = {trial.seed for trial in self.arm(arm)}
         gaps: set[int] = set()
         for other in self.arms:
             theirs = {trial.seed for trial in self.arm(other)}
-            if seeds and seeds < theirs:
+            if 2 * len(seeds & theirs) > min(len(seeds), len(theirs)):
                 gaps |= {seed for seed in theirs - seeds if min(seeds) < seed < max(seeds)}
         return tuple(sorted(gaps))
 
@@ -130,6 +130,11 @@ class Tally:
     def median(self) -> float | None:
         """Median metric of the successes; None without one."""
         return median(self.losses)
+
+    @property
+    def unknown(self) -> int:
+        """Number of successes whose metric was not recorded."""
+        return self.ok - self.guessed - len(self.losses)
 
     def had_failed(self) -> "Tally":
         """The tally if the pending trials had failed."""

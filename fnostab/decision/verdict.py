@@ -85,6 +85,11 @@ class Verdict:
             return 10
         return 20 if self.answers and all(a.is_no for a in self.answers) else 30
 
+    def stage_title(self, stage: str) -> str:
+        """Title of a stage, as "Stage A"; empty in a study of one stage."""
+        of_one = self.name is None and all(summary.stage == "a" for summary in self.arms)
+        return "" if of_one else f"Stage {stage.upper()}"
+
     def answer(self, arm: str, stage: str = "a") -> Answer | None:
         """The answer for an arm; None if it was not run."""
         return next((a for a in self.answers if (a.stage, a.arm) == (stage, arm)), None)
@@ -122,7 +127,7 @@ def decide(roles: Roles, stage_a: Stage, stage_b: Stage | None = None, *, rules:
     step = next_step(roles, stages, pairs, answers, conclusion)
     too_few = step.kind is NextKind.SEEDS and any(a.because is Because.OBSTACLE for a in answers)
     is_blocked = too_few or step.kind in (NextKind.WAIT, NextKind.RERUN)
-    deep = None if is_blocked else stage_b_step(roles, stages, pairs, conclusion)
+    deep = None if is_blocked else stage_b_step(roles, stages, pairs, answers, conclusion)
     if stage_b is not None:
         criteria += deep_reports(stage_b, summaries["a"], summaries["b"], rules)
     return Verdict(
@@ -141,15 +146,15 @@ def decide(roles: Roles, stage_a: Stage, stage_b: Stage | None = None, *, rules:
 
 
 def _check(stage: Stage, roles: Roles) -> None:
+    which = f"Stage {stage.name.upper()}" if roles.candidates or stage.name != "a" else "the study"
     if not stage.arm(roles.control):
         raise DecisionError(
-            f"Stage {stage.name.upper()} has no trial of the control arm {roles.control!r}; "
-            f"its arms: {', '.join(stage.arms) or 'none'}"
+            f"{which} has no trial of the control arm {roles.control!r}; its arms: {', '.join(stage.arms) or 'none'}"
         )
     repeated = [key for key, n in Counter((t.arm, t.seed) for t in stage.trials).items() if n > 1]
     if repeated:
         arm, seed = repeated[0]
-        raise DecisionError(f"Stage {stage.name.upper()} has arm {arm!r} with seed {seed} twice: keep one of them")
+        raise DecisionError(f"{which} has arm {arm!r} with seed {seed} twice: keep one of them")
 
 
 def _repeated(stage_a: Stage, stage_b: Stage, control: str) -> Mapping[str, bool]:

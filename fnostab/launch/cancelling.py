@@ -13,7 +13,8 @@ from fnostab.launch.slurm.cluster import ClusterFile
 from fnostab.launch.slurm.launcher import SlurmLauncher
 from fnostab.launch.supervisor import end_program
 from fnostab.record import slurm_jobs as slurm
-from fnostab.record.attempt import close_if_abandoned, is_alive, is_being_written, is_foreign, last_attempt
+from fnostab.record.attempt import is_alive, is_being_written, is_foreign, last_attempt
+from fnostab.record.ending import close_if_abandoned
 from fnostab.record.job_arrays import FOLDER
 from fnostab.record.journal import FILE_NAME
 from fnostab.record.progress import TrialProgress

@@ -9,6 +9,7 @@ from rich.console import Console
 from fnostab.launch.launcher import Launcher
 from fnostab.launch.local import LocalLauncher, default_jobs
 from fnostab.launch.retries import Retries
+from fnostab.show.console import say
 from fnostab.study.study import Study
 
 __all__ = ["dry_run"]
@@ -43,10 +44,11 @@ def dry_run(
     for trial in trials:
         trial.update()
     wanted = [trial for trial in trials if retries.wants(trial)]
-    for line in (
+    say(
+        console,
         f"study {study.described} in experiment {experiment}, journals in {folder}",
+        *study.twins(arms),
         f"{len(wanted)} of {len(trials)} trials have no result, {launcher.jobs} would run side by side:",
         launcher.preview(wanted),
         *(["of which the first starts", shlex.join(wanted[0].spec.argv)] if wanted and wanted[0].spec.argv else []),
-    ):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    )

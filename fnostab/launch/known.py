@@ -6,12 +6,12 @@ from pathlib import Path
 from rich.console import Console
 
 from fnostab.errors import LaunchError
-from fnostab.record.attempt import close_if_abandoned
-from fnostab.record.ending import judge_again
+from fnostab.record.ending import close_if_abandoned, judge_again
 from fnostab.record.job_arrays import queued_jobs
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import StudySpec, TrialSpec
+from fnostab.show.console import say
 from fnostab.tracking import Store, reconcile, runs_elsewhere, set_aside
 
 __all__ = ["close_abandoned", "extended", "insist_on_no_jobs", "other_study", "read_journals", "take_from_store"]
@@ -26,9 +26,8 @@ def close_abandoned(store: Store, experiment: str, output: Path, console: Consol
     report = reconcile(store, output, experiment)
     if report.closed:
         runs = ", ".join(f"{run.name}: {run.outcome}" for run in report.closed)
-        console.print(f"closed runs whose process is gone: {runs}", highlight=False, markup=False, soft_wrap=True)
-    for line in report.refused:
-        console.print(f"not closed: {line}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"closed runs whose process is gone: {runs}")
+    say(console, *(f"not closed: {line}" for line in report.refused))
 
 
 def read_journals(record: StudySpec, trials: Sequence[TrialProgress], folder: Path) -> None:
@@ -117,20 +116,20 @@ def take_from_store(
     found = runs_elsewhere(store, record, {key: trial.first_ms for key, trial in of_key.items()})
     for run in found:
         of_key[run.arm, run.seed].update()  # another launcher may have started it here just now
-    elsewhere = [run for run in found if of_key[run.arm, run.seed].first_ms != run.start_ms]
+    elsewhere = [run for run in found if of_key[run.arm, run.seed].first_ms != run.first_ms]
     for run in elsewhere:
-        if run.at_work:
+        if run.running:
             raise LaunchError(
-                f"{run.arm}-{run.seed} is at work in another folder as {run.owner or 'a process without a name yet'} "
+                f"{run.name} is at work in another folder as {run.owner or 'a process without a name yet'} "
                 f"(MLflow run {run.run_id}): wait for it to end, or give that folder with --output"
             )
     n_aside = 0
     for run in elsewhere:
         trial = of_key[run.arm, run.seed]
         if run.outcome in TRAINING_OUTCOMES or (run.outcome is Outcome.OOM and not retry_oom):
-            trial.outcome, trial.failure_step, trial.run_elsewhere = run.outcome, run.failure_step, run.run_id
-        else:
+            trial.outcome, trial.failure_step, trial.run_id = run.outcome, run.failure_step, run.run_id
+        elif run.run_id is not None:
             set_aside(store, run.run_id)
             n_aside += 1
     if n_aside:
-        console.print(f"{n_aside} runs without a result, whose journals are not here, are set aside in MLflow")
+        say(console, f"{n_aside} runs without a result, whose journals are not here, are set aside in MLflow")

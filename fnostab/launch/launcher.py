@@ -1,14 +1,12 @@
 """Interface of a launcher, as `run_study` uses it: local processes and Slurm jobs implement it."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from fnostab.errors import FnostabError
 from fnostab.launch.supervisor import end_program
-from fnostab.record import names
-from fnostab.record.attempt import end_program_trial
+from fnostab.record.ending import Ending, close_attempt
 from fnostab.record.journal import FILE_NAME, Journal
-from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
 
 __all__ = ["Launcher", "jobs_of", "write_outcome"]
@@ -78,15 +76,8 @@ def jobs_of(waiting: Sequence[TrialProgress], launcher: Launcher) -> list[list[T
     return jobs
 
 
-def write_outcome(trial: TrialProgress, outcome: Outcome, reason: str, *, requested: bool) -> None:
-    """Write the outcome of a trial that did not; a failure of training that it announced before stands.
-
-    Args:
-        trial: whose process is gone.
-        outcome: to write.
-        reason: for it.
-        requested: whether the process was asked to end, so that the trial is not to blame.
-    """
+def write_outcome(trial: TrialProgress, ending: Ending) -> None:
+    """Write the outcome of a trial whose process is gone and wrote none, as `close_attempt` does."""
     try:
         if trial.spec.argv is not None and (trial.directory / FILE_NAME).exists():
             end_program(trial.directory)
@@ -94,15 +85,7 @@ def write_outcome(trial: TrialProgress, outcome: Outcome, reason: str, *, reques
             trial.update()
             if trial.outcome is not None:  # another launcher was faster
                 return
-            if end_program_trial(journal, asked=requested):
-                trial.update()
-                return
-            payload: dict[str, Any] = {"outcome": str(outcome), "failure_step": None, "rules_held": []}
-            payload |= {"requested": True} if requested else {}
-            if trial.announced is not None:
-                announced = str(trial.announced)
-                payload = {"outcome": announced, "failure_step": trial.failure_step, "rules_held": [announced]}
-            journal.event(names.OUTCOME_EVENT, {**payload, "reason": reason, "known_good_step": None, "not_judged": []})
+            close_attempt(journal, ending)
         trial.update()
     except FnostabError as error:  # a full disk, say; the others go on
-        trial.outcome, trial.reason, trial.unwritten = outcome, f"{reason}; {error}", True
+        trial.outcome, trial.reason, trial.unwritten = ending.outcome, f"{ending.reason}; {error}", True

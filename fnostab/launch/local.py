@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -16,15 +16,15 @@ from fnostab.errors import LaunchError
 from fnostab.gpus import count_gpus
 from fnostab.launch.fork_server import ForkedTrial, ForkServer
 from fnostab.launch.launcher import jobs_of, write_outcome
-from fnostab.record.attempt import STDERR_FILE, is_being_written
-from fnostab.record.outcomes import Outcome
+from fnostab.record.attempt import is_being_written
+from fnostab.record.ending import Ending, ProcessEnd, how_it_ended
 from fnostab.record.progress import TrialProgress
+from fnostab.record.stderr_tail import STDERR_FILE, tail_of
 from fnostab.tracking.environment import given
 
 __all__ = ["LocalLauncher", "default_jobs"]
 
 GRACE_S = 20.0  # between asking a trial to end and ending it
-LONGEST_REASON = 500  # characters
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -131,8 +131,7 @@ class LocalLauncher:
             for trial in job.trials:
                 trial.update()
                 if trial.outcome is None:
-                    outcome, reason = _post_mortem(job)
-                    write_outcome(trial, outcome, reason, requested=_was_asked_to_end(job))
+                    write_outcome(trial, _ending_of(job, trial))
         return [trial for job in ended for trial in job.trials]
 
     def preview(self, trials: Sequence[TrialProgress]) -> str:
@@ -219,23 +218,10 @@ def _visible_gpus() -> list[str]:
     return [name for name in given.split(",") if name]
 
 
-def _post_mortem(job: _Job) -> tuple[Outcome, str]:
+def _ending_of(job: _Job, trial: TrialProgress) -> Ending:
     if job.process is None:
-        return Outcome.KILLED, "its process is gone"
-    lines = job.log.read_bytes()[job.log_start :].decode(errors="replace").splitlines() if job.log.exists() else []
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "it left no message")
-    return_code = job.process.returncode
-    assert return_code is not None
-    if job.asked_to_end and return_code >= 0:  # before it had a journal to say so in
-        return Outcome.KILLED, f"asked to end: {last}"[:LONGEST_REASON]
-    if return_code < 0:
-        name = signal.Signals(-return_code).name
-        hint = " (perhaps by the kernel, for want of memory)" if name == "SIGKILL" else ""
-        return Outcome.KILLED, f"ended by {name}{hint}: {last}"[:LONGEST_REASON]
-    return Outcome.INFRA_ERROR, f"exit status {return_code}: {last}"[:LONGEST_REASON]
-
-
-def _was_asked_to_end(job: _Job) -> bool:
-    """Whether a process that wrote no outcome got a signal that asks, perhaps before it could take it."""
-    asked = job.process is not None and job.process.returncode in (-signal.SIGTERM, -signal.SIGINT)
-    return job.asked_to_end or asked
+        return how_it_ended(ProcessEnd(None, owner=trial.owner))
+    code = job.process.returncode
+    ending = how_it_ended(ProcessEnd(code, job.asked_to_end, tail_of(job.log, job.log_start)))
+    asked = code in (-signal.SIGTERM, -signal.SIGINT)  # perhaps before it could take it
+    return replace(ending, requested=ending.requested or asked)

@@ -3,10 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from fnostab.record.attempt import STDERR_FILE, last_lines
 from fnostab.record.ignored_seed import IGNORES_SEED
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
+from fnostab.record.stderr_tail import STDERR_FILE, tail_of
 
 __all__ = ["ATTEMPTS", "FailuresAlike", "Retries"]
 
@@ -73,7 +73,9 @@ class FailuresAlike:
         if not self.found:
             return None
         log = trial.directory / STDERR_FILE
-        tail = "\n".join(f"  {line}" for line in last_lines(log, TAIL_LINES))
+        own = f"{trial.name}: {trial.outcome}"  # what the trial's process says at its end
+        lines = [line.strip() for line in tail_of(log).splitlines() if line.strip() not in ("", own)]
+        tail = "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
         return (
             f"{first} and {trial.name} failed alike before their first step, so no more trials are started: "
             f"{trial.reason}\n{log} ends with\n{tail}\nmend that; the same command goes on"

@@ -27,6 +27,7 @@ from fnostab.launch.local import LocalLauncher, default_jobs
 from fnostab.launch.retries import ATTEMPTS, FailuresAlike, Retries
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
+from fnostab.show.console import say
 from fnostab.show.view import StudyView
 from fnostab.study.study import Study
 from fnostab.tasks.contract import Estimates
@@ -112,11 +113,8 @@ def run_study(
     specs = [trial.spec for trial in trials]
     study.task.check_start(specs, here=launcher.here, lockstep=launcher.lockstep)
     store = open_store(tracking_uri)
-    console.print(
-        f"study {study.described} in experiment {experiment} at {store.address}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(console, f"study {study.described} in experiment {experiment} at {store.address}")
+    say(console, *study.twins(arms))
     folder = study.folder(output, experiment)
     retries = Retries(attempts, retry_oom)
     if launcher.here:
@@ -126,7 +124,7 @@ def run_study(
     close_abandoned(store, experiment, output, console)
     record = extended(record, folder)
     if other := other_study(record, folder):
-        _say(console, other)
+        say(console, other)
     read_journals(record, trials, folder)
     take_from_store(store, record, trials, retry_oom, console)
     wanted = [trial.spec for trial in trials if retries.wants(trial)]
@@ -139,7 +137,7 @@ def run_study(
         try:
             link_project_run(store, study_run_id)
             for trial in trials:
-                if trial.run_elsewhere is None:
+                if trial.run_id is None:
                     uploader.follow(trial.directory)
             uploader.start()
             forget_cancelling(folder)
@@ -148,7 +146,7 @@ def run_study(
         except BaseException as error:
             status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             if unsent := _finish(store, study_run_id, status, uploader, trials):
-                console.print(unsent, highlight=False, soft_wrap=True)
+                say(console, unsent)
             raise
         status = "FINISHED" if all(trial.finished for trial in trials) else "FAILED"
         unsent = _finish(store, study_run_id, status, uploader, trials)
@@ -180,10 +178,12 @@ def _work_off(
                 for ended in launcher.poll():
                     running.remove(ended)
                     if said := alike.take(ended):
-                        _say(console, said)
+                        say(console, said)
+                        view.was_told(ended)
                         waiting.clear()
                     if retries.wants_again(ended) and not alike.found:
-                        _say(console, f"{ended.name}: {ended.outcome} ({ended.reason}); it is tried again")
+                        say(console, f"{ended.name}: {ended.outcome} ({ended.reason}); it is tried again")
+                        view.was_told(ended)
                         waiting.append(ended)
                 for trial in running:
                     if not trial.queued:
@@ -192,7 +192,7 @@ def _work_off(
                 time.sleep(POLL_S)
         except BaseException:
             try:
-                _say(console, launcher.leaving)
+                say(console, launcher.leaving)
             finally:
                 launcher.leave()
             raise
@@ -201,7 +201,7 @@ def _work_off(
 
 def _stop_if_cancelled(trials: Sequence[TrialProgress], launcher: Launcher, console: Console) -> None:
     if is_cancelled(trials[0].directory.parent):
-        _say(console, "cancelled by `fnostab cancel`")
+        say(console, "cancelled by `fnostab cancel`")
         launcher.cancel()
         raise KeyboardInterrupt
 
@@ -214,12 +214,8 @@ def _to_run(trials: Sequence[TrialProgress], retries: Retries, console: Console)
     if finished := sum(trial.finished for trial in trials):
         console.print(f"{finished} of {len(trials)} trials are finished already")
     if given_up := [trial for trial in trials if retries.gave_up(trial)]:
-        _say(console, f"{len(given_up)} of {len(trials)} trials were given up before, as {given_up[0].name}")
+        say(console, f"{len(given_up)} of {len(trials)} trials were given up before, as {given_up[0].name}")
     return wanted
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _insist_on_fit(
@@ -242,7 +238,7 @@ def _show_estimates(estimates: Estimates, specs: Sequence[TrialSpec], console: C
     estimates.measure()
     console.print(f"{time.monotonic() - started:.1f} s", highlight=False)
     console.print(estimates.table())
-    _say(console, estimates.summary(Counter(spec.arm for spec in specs)))
+    say(console, estimates.summary(Counter(spec.arm for spec in specs)))
 
 
 def _finish(

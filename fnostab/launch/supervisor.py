@@ -2,7 +2,7 @@
 
 The supervisor writes the journal before and after the program; in between the program's Recorder does. The
 supervisor holds ``journal.lock`` throughout, and the program inherits it: if only the supervisor dies, the program
-keeps recording, and nobody starts the trial again before the program has ended (`close_command_trial`).
+keeps recording, and nobody starts the trial again before the program has ended.
 """
 
 import os
@@ -24,17 +24,17 @@ import fnostab
 from fnostab.errors import JournalError, LaunchError
 from fnostab.launch.members import ask_to_end, end_all
 from fnostab.record import names
-from fnostab.record.attempt import STDERR_FILE, last_attempt, this_process
-from fnostab.record.ending import ProcessEnd, conclude
+from fnostab.record.attempt import last_attempt, this_process
+from fnostab.record.ending import ProcessEnd, close_program_trial
 from fnostab.record.journal import FILE_NAME, Journal
 from fnostab.record.outcomes import Outcome
 from fnostab.record.recorder import AFTER_FAILURE_VARIABLE, JOURNAL_VARIABLE, TOKEN_VARIABLE
 from fnostab.record.recording import ATTEMPT, RECORDER_LOCK
-from fnostab.record.stderr_tail import StderrTail, tail_of
+from fnostab.record.stderr_tail import STDERR_FILE, StderrTail
 from fnostab.record.trial import TrialSpec
 from fnostab.tracking.environment import given
 
-__all__ = ["close_command_trial", "end_program", "supervise", "was_asked_to_end"]
+__all__ = ["end_program", "supervise", "was_asked_to_end"]
 
 GRACE_S = 15.0  # between asking a program to end and ending it
 LEFT_BEHIND_GRACE_S = 2.0  # the same for what it leaves behind
@@ -79,28 +79,7 @@ def supervise(spec: TrialSpec, directory: Path) -> Outcome:
                 stderr.say(f"error: can't start {spec.argv[0]!r}: {what}; it must be on PATH, or a path from {folder}")
         with _no_recorder(directory):
             journal.take_back()
-            return conclude(journal, spec, ProcessEnd(return_code, asked.at is not None, stderr.text))
-
-
-def close_command_trial(directory: Path) -> Outcome:
-    """End, judge and close a trial whose supervisor died, once its program has ended.
-
-    Raises:
-        JournalError: the program still runs, or the journal is damaged or can't be written.
-        LaunchError: trial.json can't be read.
-    """
-    spec = TrialSpec.read(directory / "trial.json")
-    attempt = last_attempt(directory / FILE_NAME)
-    if attempt.end is not None:
-        return Outcome(attempt.end.payload["outcome"])
-    with _no_recorder(directory, wait_s=0.0), Journal(directory) as journal:
-        attempt = last_attempt(journal.path)
-        if attempt.end is not None:  # another process was faster
-            return Outcome(attempt.end.payload["outcome"])
-        if token := attempt.tags.get(ATTEMPT):
-            end_all(None, token, LEFT_BEHIND_GRACE_S)
-        tail = tail_of(directory / STDERR_FILE, since_ms=attempt.owner_since_ms)
-        return conclude(journal, spec, ProcessEnd(None, tail=tail))
+            return close_program_trial(journal, spec, ProcessEnd(return_code, asked.at is not None, stderr.text))
 
 
 def end_program(directory: Path) -> None:

@@ -3,7 +3,8 @@
 A folder of three files, without pickle:
 
     state.safetensors     weights, buffers, optimiser, schedule, random states, loops; see `state`
-    history.safetensors   of the last steps: loss, norm, and the gradient and weight norm of every parameter
+    history.safetensors   of the last steps of the optimiser that failed: loss, norm, and the gradient and weight
+                          norm of every parameter
     black_box.json        trial, outcome, failing step, its batch, versions
 
 `fnostab replay` goes on from there, exactly as the trial did.
@@ -13,21 +14,21 @@ import json
 import shutil
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
-from torch.optim import Optimizer
+from torch import Tensor, nn
 
 from fnostab.errors import CheckpointError
 from fnostab.monitor.snapshots import Snapshots
 from fnostab.monitor.stability import StabilityMonitor
 from fnostab.monitor.state import write_state, write_tensors
-from fnostab.monitor.steps import tensor_norms, with_gradient
+from fnostab.monitor.steps import Step
 from fnostab.record.outcomes import FAILURES, Outcome
 
 __all__ = ["BLACK_BOX_FILE", "HISTORY_FILE", "STATE_FILE", "BlackBox"]
@@ -36,14 +37,27 @@ BLACK_BOX_FILE, HISTORY_FILE, STATE_FILE = "black_box.json", "history.safetensor
 SCHEMA = 1
 HISTORY_STEPS = 256
 
-History = list[tuple[int, Tensor, Tensor, Tensor]]
+
+@dataclass(frozen=True)
+class _Made:
+    """A step that was made, with tensors on their device; None for what was not measured."""
+
+    number: int
+    epoch: int
+    batch: int
+    global_step: int  # of the Trainer when the batch began: the steps of all optimisers
+    norm: Tensor | None
+    loss: Tensor | None
+    gradients: Tensor | None  # norms, (parameters,)
+    weights: Tensor | None  # norms before the step, (parameters,)
 
 
 class BlackBox(Callback):
     """Write the black box of a training as soon as its failure is known.
 
     Works with any module. The samples of the failing batch are recorded if the datamodule or the module has a method
-    ``batch_indices(step)``; its epoch and its index are always recorded.
+    ``batch_indices(step)``; its epoch and its index are always recorded. Of several optimisers the box is about the
+    one that failed.
 
     For a non-finite value the state is a copy from a few steps before it. For failures that show only
     at validation it is from the end of the epoch before they began, and the history ends where they did.
@@ -70,39 +84,25 @@ class BlackBox(Callback):
         self.folder = folder
         self.about = about
         self.announce = announce
-        self._parameters: dict[str, Tensor] = {}
-        self._weights: Tensor | None = None  # norms before the step that is under way
-        self._step = 0
-        self._batches: dict[int, dict[str, int]] = {}
-        self._history: deque[tuple[int, Tensor, Tensor, Tensor]] = deque(maxlen=HISTORY_STEPS)
-        self._suspect_history: History = []
+        monitor.weight_norms = True
+        self._global_step = 0
+        self._parameters: dict[int, list[int]] = {}  # of each optimiser, by ``id``
+        self._histories: dict[int, deque[_Made]] = {}
+        self._suspect_history: list[_Made] = []
         self._tried = False  # once is enough, on a full disk too
 
-    def on_before_optimizer_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self.folder.exists() or optimizer is not trainer.optimizers[0]:
-            return
-        if not self._parameters:
-            names = {p: name for name, p in pl_module.named_parameters()}  # the norms are in the optimiser's order
-            self._parameters = {names.get(p, ""): p for p in with_gradient(optimizer)}
-        self._weights = torch.stack(list(tensor_norms([p.detach() for p in self._parameters.values()])))
-        self._step = trainer.global_step
+        self._global_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        seen, weights = self.monitor.latest, self._weights
-        if seen is not None and weights is not None:
-            self._weights = None
-            gradients = torch.full_like(weights, torch.nan)
-            if len(seen.tensor_norms) == len(weights):
-                gradients = torch.stack(list(seen.tensor_norms))
-            numbers = [weights.new_full((), torch.nan) if one is None else one for one in (seen.norm, seen.loss)]
-            self._batches[self._step] = {"epoch": seen.epoch, "batch_index": seen.batch}
-            self._batches.pop(self._step - HISTORY_STEPS, None)
-            self._history.append((self._step, torch.stack([n.to(weights) for n in numbers]), gradients, weights))
-        self._keep_nonfinite(trainer)
+        if not self._tried:
+            for step in self.monitor.made:
+                self._take(step)
+            self._keep_nonfinite(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
@@ -111,42 +111,59 @@ class BlackBox(Callback):
         if not self.snapshots.suspect.exists():
             self._suspect_history = []
         elif not self._suspect_history:
-            self._suspect_history = list(self._history)
+            self._suspect_history = self._history
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._keep_nonfinite(trainer)
         judgement = self.monitor.judgement
         if judgement is None or judgement.outcome not in FAILURES:
             return
-        history = self._suspect_history or list(self._history)
+        history = self._suspect_history or self._history
         self._keep(trainer, history, judgement.outcome, judgement.failure_step or 0)
+
+    @property
+    def _history(self) -> list[_Made]:
+        """Last steps of the optimiser that failed."""
+        return list(self._histories.get(self.monitor.failed_optimizer, ()))
+
+    def _take(self, step: Step) -> None:
+        history = self._histories.setdefault(step.optimizer, deque(maxlen=HISTORY_STEPS))
+        gradients = weights = None
+        if step.weight_norms:
+            own = [id(p) for p in step.parameters]
+            if own == self._parameters.setdefault(step.optimizer, own):  # else a part of the network was frozen, say
+                gradients, weights = torch.stack(list(step.tensor_norms)), torch.stack(list(step.weight_norms))
+        place = (step.number, step.epoch, step.batch, self._global_step)
+        history.append(_Made(*place, step.norm, step.loss, gradients, weights))
 
     def _keep_nonfinite(self, trainer: lightning.Trainer) -> None:
         step = self.monitor.first_nonfinite_step
         if step is not None:
-            self._keep(trainer, list(self._history), Outcome.NONFINITE, step)
+            self._keep(trainer, self._history, Outcome.NONFINITE, step)
 
-    def _state(self, failure_step: int) -> Mapping[str, Any] | Path:
+    def _state(self, global_step: int) -> Mapping[str, Any] | Path:
         suspect = self.snapshots.suspect
         at_step = self.monitor.first_nonfinite_step is not None
-        return suspect if suspect.exists() and not at_step else self.snapshots.before(failure_step)[1]
+        return suspect if suspect.exists() and not at_step else self.snapshots.before(global_step)[1]
 
-    def _keep(self, trainer: lightning.Trainer, history: History, outcome: Outcome, failure_step: int) -> None:
+    def _keep(self, trainer: lightning.Trainer, history: Sequence[_Made], outcome: Outcome, failure_step: int) -> None:
         if self._tried or self.folder.exists():
             return
         self._tried = True
         partial = self.folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
+        failed = next((made for made in history if made.number == failure_step), None)
         try:
-            state = self._state(failure_step)
+            state = self._state(failure_step if failed is None else failed.global_step)
             partial.mkdir(parents=True)
             if isinstance(state, Path):
                 shutil.copyfile(state, partial / STATE_FILE)
             else:
                 write_state(state, partial / STATE_FILE)
-            self._write_history(partial / HISTORY_FILE, history)
-            failure = {"outcome": str(outcome), "failure_step": failure_step}
-            failure |= _batch(trainer, self._batches.get(failure_step), failure_step)
+            self._write_history(partial / HISTORY_FILE, history, trainer.lightning_module)
+            failure: dict[str, Any] = {"outcome": str(outcome), "failure_step": failure_step}
+            failure |= {} if failed is None else {"epoch": failed.epoch, "batch_index": failed.batch}
+            failure |= _samples(trainer, failure_step)
             about = {"schema": SCHEMA, **failure, **self.about}
             (partial / BLACK_BOX_FILE).write_text(json.dumps(about, indent=2) + "\n")
             partial.replace(self.folder)
@@ -156,24 +173,29 @@ class BlackBox(Callback):
         else:
             self.announce(self.folder)
 
-    def _write_history(self, path: Path, history: History) -> None:
-        steps, numbers, gradients, weights = zip(*history, strict=True)
-        seen = torch.stack(numbers).cpu()
+    def _write_history(self, path: Path, history: Sequence[_Made], module: nn.Module) -> None:
+        parameters = self._parameters.get(self.monitor.failed_optimizer, [])
+        names = {id(p): name for name, p in module.named_parameters()}
         tensors = {
-            "step": torch.tensor(steps),
-            "grad_norm": seen[:, 0].contiguous(),
-            "loss": seen[:, 1].contiguous(),
-            "gradient_norms": torch.stack(gradients).cpu(),
-            "weight_norms": torch.stack(weights).cpu(),
+            "step": torch.tensor([made.number for made in history]),
+            "grad_norm": _stacked([made.norm for made in history]),
+            "loss": _stacked([made.loss for made in history]),
+            "gradient_norms": _stacked([made.gradients for made in history], len(parameters)),
+            "weight_norms": _stacked([made.weights for made in history], len(parameters)),
         }
-        write_tensors(tensors, path, {"parameters": json.dumps(list(self._parameters))})
+        write_tensors(tensors, path, {"parameters": json.dumps([names.get(p, "") for p in parameters])})
 
 
-def _batch(trainer: lightning.Trainer, place: Mapping[str, int] | None, step: int) -> dict[str, Any]:
-    """Batch of the failing step: its place in the epoch, and its samples where ``batch_indices`` gives them."""
-    found: dict[str, Any] = dict(place or {})
+def _stacked(tensors: Sequence[Tensor | None], *shape: int) -> Tensor:
+    """Tensors of a shape on the CPU, (tensors, *shape); NaN where there is none."""
+    missing = torch.full(shape, torch.nan)
+    return torch.stack([missing, *(missing if t is None else t.float().cpu() for t in tensors)])[1:].contiguous()
+
+
+def _samples(trainer: lightning.Trainer, step: int) -> dict[str, Any]:
+    """Samples of the batch of a step, where datamodule or module have ``batch_indices``."""
     for one in (trainer.datamodule, trainer.lightning_module):
         if hasattr(one, "batch_indices"):
             indices = one.batch_indices(step)
-            return found | {"batch": indices.tolist() if hasattr(indices, "tolist") else list(indices)}
-    return found
+            return {"batch": indices.tolist() if hasattr(indices, "tolist") else list(indices)}
+    return {}

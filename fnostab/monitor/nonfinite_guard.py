@@ -54,7 +54,7 @@ def takes_found_inf(optimizer: Optimizer) -> bool:
 class RunningStatistics:
     """Copies of the running means and variances of a module's normalisations, from before a step.
 
-    The forward pass of a bad batch puts its NaN into them, where they would outlive the step that is left out
+    The forward pass of a bad batch puts its NaN into them, where it would outlive the step that is left out
     (pytorch issue 1206).
 
     Args:
@@ -64,24 +64,39 @@ class RunningStatistics:
 
     def __init__(self, module: nn.Module, *, several: bool = False) -> None:
         self._several = several
-        normalisations = [m for m in module.modules() if isinstance(m, _NormBase) and m.track_running_stats]
-        buffers = [b for m in normalisations for b in (m.running_mean, m.running_var, m.num_batches_tracked)]
-        self._buffers = [b for b in buffers if b is not None and not nn.parameter.is_lazy(b)]
+        self._normalisations = [m for m in module.modules() if isinstance(m, _NormBase) and m.track_running_stats]
+        self._buffers: list[Tensor] = []
         self._before: list[Tensor] = []
 
     def keep(self) -> None:
         """Copy the statistics before a forward pass, unless that was done since the last step."""
-        if self._buffers and not self._before:
-            self._before = [b.clone() for b in self._buffers]
+        if self._before:
+            return
+        buffers = [b for m in self._normalisations for b in (m.running_mean, m.running_var, m.num_batches_tracked)]
+        self._buffers = [b for b in buffers if b is not None]
+        if any(nn.parameter.is_lazy(b) for b in self._buffers):
+            self._buffers = []  # not yet
+        self._before = [b.clone() for b in self._buffers]
 
-    def step(self, bad: Tensor) -> None:
-        """After a step, restore the statistics if the step was bad, without waiting for the device."""
-        for now, before in zip(self._buffers, self._before, strict=False):
+    def step(self, bad: Tensor) -> Tensor | None:
+        """After a step, restore the statistics if the step was bad or they are not finite, without waiting.
+
+        Returns:
+            Whether they were not finite though the step is good, 0-d: of a batch that the module left out, or of
+            activations whose square overflows. None without statistics.
+        """
+        if not self._before:
+            return None
+        device = self._buffers[0].device
+        floats = [b.detach().flatten().to(device) for b in self._buffers if b.is_floating_point()]
+        spoilt = ~torch.cat(floats).sum(dtype=torch.float64).isfinite()  # which does not overflow
+        for now, before in zip(self._buffers, self._before, strict=True):
             # .data: a graph that goes backward once more must not see that they were written to
-            now.data.copy_(torch.where(bad.to(now.device), before, now))
+            now.data.copy_(torch.where((spoilt | bad.to(device)).to(now.device), before, now))
         self._before = []
         if self._several:
             self.keep()
+        return spoilt & ~bad.to(device)
 
 
 def _fill_momentum(optimizer: Optimizer) -> None:

@@ -19,6 +19,7 @@ SCALER_SCALE = "grad_scaler/scale"
 SCALER_SKIPPED = "grad_scaler/skipped"  # 1 at a step that the loss scaler left out
 NOT_MEASURED_EVENT = "not_measured"  # metric, step, reason; once each
 SCALE_FLOOR = 1e-4  # of a loss scaler: below it nothing is learnt any more (fairseq's --min-loss-scale)
+RESTORED_EVENT = "running_statistics_restored"  # at a good step: step, epoch, batch; once
 LARGEST = 5  # norms that are named where something went wrong
 
 KEPT = (
@@ -123,6 +124,9 @@ class Curve:
             self.grad_norms.append(norm)
             self._window.append(norm)
         self._take_skipped(step, seen, skipped, numbers["scale"])
+        if numbers["restored"] and RESTORED_EVENT not in self._said:
+            self._said.append(RESTORED_EVENT)
+            self._event(RESTORED_EVENT, {"step": step, "epoch": seen.epoch, "batch": seen.batch})
         if numbers["bad"]:
             self._take_nonfinite(step, seen, {"loss": loss, "gradient": norm, "clipped gradient": clipped})
         self._take_spike(step, seen, math.nan if norm is None else norm, loss)

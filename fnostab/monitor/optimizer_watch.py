@@ -33,12 +33,14 @@ class OptimizerWatch:
         trainer: Trainer of the optimiser.
         module: module that it trains.
         optimizer: optimiser to watch.
+        index: of the optimiser among all.
         statistics: running statistics, restored after a bad step.
         places: counter of the steps of all optimisers.
+        weight_norms: whether the norms of the weights are measured too.
 
     Attributes:
         block: steps that were not read yet.
-        latest: the last step that was made, or is being made.
+        made: steps of the present batch.
     """
 
     def __init__(
@@ -46,15 +48,21 @@ class OptimizerWatch:
         trainer: lightning.Trainer,
         module: lightning.LightningModule,
         optimizer: Optimizer,
+        index: int,
         statistics: RunningStatistics,
         places: Iterator[int],
+        *,
+        weight_norms: bool = False,
     ) -> None:
         self.optimizer = optimizer
         self.block: list[Step] = []
-        self.latest: Step | None = None
+        self.made: list[Step] = []
         self.batch = self.epoch = 0
         self._trainer = trainer
         self._module = module
+        self._index = index
+        self._number = 0  # of the next step
+        self._weight_norms = weight_norms
         self._statistics = statistics
         self._places = places
         self._handles: list[Any] = []
@@ -66,8 +74,9 @@ class OptimizerWatch:
         self._depth = 0  # an optimiser's step may call that of the class that it extends
         self._step: Step | None = None
 
-    def attach(self) -> None:
-        """Begin to watch; without torch's step hooks, the clipped gradient of an optimiser can't be read."""
+    def attach(self, number: int) -> None:
+        """Watch from step ``number`` on; without torch's hooks, the clipped gradient of an optimiser can't be read."""
+        self._number = number
         if hasattr(self.optimizer, "register_step_pre_hook"):
             self._handles = [
                 self.optimizer.register_step_pre_hook(self._before_step),
@@ -83,7 +92,7 @@ class OptimizerWatch:
 
     def start_batch(self, batch: int, epoch: int) -> None:
         """Note that a batch begins."""
-        self.batch, self.epoch = batch, epoch
+        self.batch, self.epoch, self.made = batch, epoch, []
         self._depth = 0
         if self._handles:  # after the hooks of others, which may clip
             hooks: Any = self.optimizer._optimizer_step_pre_hooks
@@ -127,7 +136,7 @@ class OptimizerWatch:
             if scaler is not None and scaler._scale is not None:
                 scale = scaler._scale.clone()
                 norm = norm / scale.to(norm)
-            self._before = Step(0.0, 0, 0, norm=norm, scale=scale, tensor_norms=norms, parameters=parameters)
+            self._before = Step(norm=norm, scale=scale, tensor_norms=norms, parameters=parameters)
 
     def announce(self) -> None:
         """Note that Lightning is about to make a step."""
@@ -188,8 +197,10 @@ class OptimizerWatch:
                 step.norm, step.tensor_norms, step.parameters = step.clipped, norms, parameters
         step.bad = self._is_bad(step)
         if self._step is None:
-            self._step = self.latest = step
-            self._statistics.step(step.bad)
+            self._step = step
+            step.restored = self._statistics.step(step.bad)
+            if self._weight_norms and step.parameters:
+                step.weight_norms = tensor_norms([p.detach() for p in step.parameters])
         elif self._searches_line():  # which may try points where there is no loss
             return
         else:
@@ -200,7 +211,7 @@ class OptimizerWatch:
         rate = self.optimizer.param_groups[0]["lr"]
         if isinstance(rate, Tensor):
             rate = rate.detach().clone()  # read with the block; a schedule changes it in place
-        step = Step(rate, self.batch, self.epoch, loss=loss, place=next(self._places))
+        step = Step(rate, self._index, self._number, self.batch, self.epoch, loss=loss, place=next(self._places))
         fraction = getattr(self._module, "clip_fraction", None)
         if isinstance(fraction, Tensor | float | int):
             step.fraction = fraction if isinstance(fraction, Tensor) else torch.tensor(float(fraction))
@@ -241,13 +252,14 @@ class OptimizerWatch:
         if loss_scaler(self._trainer) is not None and before is not None:
             step.skipped = torch.ones((), dtype=torch.bool, device=self._module.device)
         step.bad = self._is_bad(step)
-        self._statistics.step(step.bad if step.skipped is None else step.skipped)
-        self.latest = step
+        step.restored = self._statistics.step(step.bad)
         self._keep(step)
 
     def _keep(self, step: Step | None) -> None:
         if step is not None:
             self.block.append(step)
+            self.made.append(step)
+            self._number += 1
         self._step = None
 
     def loss_under_way(self) -> Tensor | None:

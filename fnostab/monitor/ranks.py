@@ -10,8 +10,9 @@ from torch import Tensor, distributed
 from fnostab.errors import ConfigError
 from fnostab.record.outcomes import FAILURES, Judgement, Outcome
 
-__all__ = ["SharedResult", "agreed", "anywhere", "refuse_sharded"]
+__all__ = ["FitResult", "agreed", "anywhere", "first_decides", "refuse_sharded"]
 
+Told = tuple[Outcome, Judgement | None, int | None]
 SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
 
 
@@ -31,30 +32,42 @@ def anywhere(trainer: lightning.Trainer, holds: Tensor) -> Tensor:
     return number.bool()
 
 
-class SharedResult:
-    """Judgement of a training, in memory shared by the processes that are spawned or forked for it."""
+class FitResult:
+    """Result of a fit, in memory shared by the processes that are spawned or forked for it: the main one reads it."""
 
     def __init__(self) -> None:
         self._numbers = torch.full((4 + len(FAILURES),), math.nan, dtype=torch.float64)
         with suppress(RuntimeError, OSError):  # no shared memory here: the result stays in its process
             self._numbers.share_memory_()
+        self._own: Told | None = None
 
-    def clear(self) -> None:
+    def begin(self) -> None:
         """Forget the last result when a training begins."""
+        self._own = None
         self._numbers.fill_(math.nan)
 
-    def write(self, outcome: Outcome, judgement: Judgement | None, first_nonfinite_step: int | None) -> None:
-        """Write a result for the main process."""
-        steps = (
-            first_nonfinite_step,
-            *((judgement.failure_step, judgement.known_good_step) if judgement else (None,) * 2),
-        )
+    def end(
+        self, outcome: Outcome, judgement: Judgement | None, first_nonfinite_step: int | None, *, shares: bool
+    ) -> None:
+        """Take the result of this process; with ``shares`` the main process gets it too."""
+        self._own = outcome, judgement, first_nonfinite_step
+        if not shares:
+            return
+        of_failure = (None, None) if judgement is None else (judgement.failure_step, judgement.known_good_step)
         held = [float(judgement is not None and rule in judgement.rules_held) for rule in FAILURES]
-        numbers = [math.nan if step is None else float(step) for step in steps]
+        numbers = [math.nan if step is None else float(step) for step in (first_nonfinite_step, *of_failure)]
         self._numbers.copy_(torch.tensor([float(list(Outcome).index(outcome)), *numbers, *held], dtype=torch.float64))
 
-    def read(self) -> tuple[Outcome, Judgement | None, int | None] | None:
-        """Read the result of another process; None if there is none."""
+    @property
+    def ended(self) -> bool:
+        """Whether this process has a result."""
+        return self._own is not None
+
+    def told(self) -> Told:
+        """Outcome, judgement and first non-finite step: this process's, else another one's, else ``running``."""
+        return self._own or self._read() or (Outcome.RUNNING, None, None)
+
+    def _read(self) -> Told | None:
         which, first, failed, good, *held = self._numbers.tolist()
         if math.isnan(which):
             return None
@@ -72,3 +85,8 @@ def _step(number: float) -> int | None:
 def agreed(trainer: lightning.Trainer, holds: bool) -> bool:
     """Whether ``holds`` is true in any process; waits for all of them."""
     return bool(trainer.strategy.reduce_boolean_decision(holds, all=False)) if trainer.world_size > 1 else holds
+
+
+def first_decides(trainer: lightning.Trainer, holds: bool) -> bool:
+    """Whether ``holds`` is true in the process that records; waits for it."""
+    return bool(trainer.strategy.broadcast(holds)) if trainer.world_size > 1 else holds

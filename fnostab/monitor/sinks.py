@@ -69,10 +69,13 @@ class SinkWriter:
             self._sink.event(name, payload)
 
     def refuse_second_fit(self, steps: int) -> None:
-        """Raise a `ConfigError`, and write no more, if the sink holds the step at which this fit goes on."""
-        last = last_steps.of(self._sink)
-        if steps <= last:
+        """Raise a `ConfigError`, and write no more, if the sink holds steps of another fit than that at ``steps``.
+
+        One that another process wrote, a sink knows by its ``held_step``; a fit from a checkpoint goes on with it.
+        """
+        last, held = last_steps.of(self._sink), getattr(self._sink, "held_step", -1)
+        if steps <= last or (steps == 0 and held >= 0):
             self.writes = False
             raise ConfigError(
-                f"the sink holds steps 0 to {last} of another fit already: give each fit a sink of its own"
+                f"the sink holds steps 0 to {max(last, held)} of another fit already: give each fit a sink of its own"
             )

@@ -9,7 +9,6 @@ is read at once; the step of the first non-finite value is exact all the same. A
 gradient never reaches the weights (`nonfinite_guard`).
 """
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,16 +20,15 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fnostab.monitor.exceptions import is_anomaly, one_line, outcome_of
-from fnostab.monitor.logged import is_finite, logged_numbers, one_number, spellings
-from fnostab.monitor.nonfinite_guard import RunningStatistics, describe_guard
+from fnostab.monitor.exceptions import one_line, outcome_of
+from fnostab.monitor.logged import logged_numbers, spellings
 from fnostab.monitor.observed import Observed, tags_of
 from fnostab.monitor.optimizer_curve import Curve
-from fnostab.monitor.optimizer_watch import OptimizerWatch
-from fnostab.monitor.ranks import SharedResult, agreed, refuse_sharded
+from fnostab.monitor.ranks import FitResult, agreed, first_decides, refuse_sharded
 from fnostab.monitor.schedule import scheduled_steps
 from fnostab.monitor.sinks import SinkWriter, last_steps, session_sink
-from fnostab.monitor.steps import Step, read_steps
+from fnostab.monitor.steps import Step
+from fnostab.monitor.watches import Watches
 from fnostab.record import names
 from fnostab.record.journal import Sink
 from fnostab.record.outcome_rules import OutcomeRules, Validation
@@ -40,7 +38,7 @@ __all__ = ["StabilityMonitor"]
 
 CHECKPOINT_KEY = "fnostab.monitors"
 UNKNOWN_WINDOW_STEPS = 100  # of a training whose length is unknown
-NOTHING_SEEN = "no optimiser step was observed"
+NOTHING_SEEN = "no optimiser step was observed: a step is a call of `step` of one of the Trainer's optimisers"
 
 
 class StabilityMonitor(Callback):
@@ -79,7 +77,8 @@ class StabilityMonitor(Callback):
         curves: one for each optimiser: its steps, its first non-finite one.
         judgements: the same as `judgement`, of each optimiser.
         guard: how a non-finite gradient is kept from the weights.
-        latest: loss and norms of the last step, on the device.
+        made: steps of the present batch, in order, on the device.
+        weight_norms: whether those steps hold the norms of the weights too; set before training, as a black box does.
 
     Raises:
         ConfigError: when training starts: gradients are sharded (FSDP), or the sink holds another fit already.
@@ -105,30 +104,26 @@ class StabilityMonitor(Callback):
         self.block_steps = block_steps
         self.after_failure = after_failure
         self.layer_norms_every = layer_norms_every
-        self._shared = SharedResult()
+        self.weight_norms = False
+        self._result = FitResult()
         self._forget()
 
     def _forget(self) -> None:
         """No state of an earlier fit is left."""
-        self._outcome = Outcome.RUNNING
-        self._judgement: Judgement | None = None
-        self.guard = ""
+        self._result.begin()
         self._seen = Observed(self.rules, self.baseline, self.val_loss_name)
         self._writer = SinkWriter(self.sink)
-        self._watches: list[OptimizerWatch] = []
-        self._statistics: RunningStatistics | None = None
+        self._watches = Watches()
         self._kept: Mapping[str, Any] | None = None  # from a checkpoint
         self._scheduled = math.inf
-        self._going_backward: Tensor | None = None
-        self._fingerprints: list[list[tuple[int, int]]] = []
 
     @property
     def outcome(self) -> Outcome:
-        return self._told()[0]
+        return self._result.told()[0]
 
     @property
     def judgement(self) -> Judgement | None:
-        return self._told()[1]
+        return self._result.told()[1]
 
     @property
     def failure_step(self) -> int | None:
@@ -138,7 +133,7 @@ class StabilityMonitor(Callback):
     @property
     def first_nonfinite_step(self) -> int | None:
         failed = self._seen.first_failed
-        return self._told()[2] if failed is None else failed.first_nonfinite_step
+        return self._result.told()[2] if failed is None else failed.first_nonfinite_step
 
     @property
     def steps_read(self) -> int:
@@ -157,22 +152,18 @@ class StabilityMonitor(Callback):
         return self._seen.judgements
 
     @property
-    def nan_events(self) -> int:
-        return sum(curve.nan_events for curve in self.curves)
+    def made(self) -> list[Step]:
+        return self._watches.made
 
     @property
-    def inf_events(self) -> int:
-        return sum(curve.inf_events for curve in self.curves)
+    def guard(self) -> str:
+        return self._watches.guard
 
     @property
-    def latest(self) -> Step | None:
-        return max((w.latest for w in self._watches if w.latest), key=lambda step: step.place, default=None)
-
-    def _told(self) -> tuple[Outcome, Judgement | None, int | None]:
-        """Own result, or that of the process which was started for the training."""
-        if self._outcome is not Outcome.RUNNING or self.curves:
-            return self._outcome, self._judgement, None
-        return self._shared.read() or (self._outcome, self._judgement, None)
+    def failed_optimizer(self) -> int:
+        """Index of the optimiser whose non-finite step came first; 0 without one."""
+        failed = self._seen.first_failed
+        return 0 if failed is None else failed.index
 
     # The hooks, in the order in which Lightning calls them
 
@@ -183,7 +174,6 @@ class StabilityMonitor(Callback):
         if self.sink is None:
             self.sink = session_sink()
         self._forget()
-        self._shared.clear()
         self._writer.writes = trainer.is_global_zero
         _put_before_those_that_clip(self, trainer)
 
@@ -195,58 +185,40 @@ class StabilityMonitor(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         # Here and not before: the loaders are there, their state is restored, nothing has to be set up for it
         self._scheduled = scheduled_steps(trainer)
-        optimizers = [each for each in trainer.optimizers if each.param_groups]  # Lightning's stand-in has none
-        self._statistics = RunningStatistics(pl_module, several=len(optimizers) > 1)
-        places = itertools.count()
-        self._watches = [OptimizerWatch(trainer, pl_module, each, self._statistics, places) for each in optimizers]
-        self._make_curves(len(optimizers), pl_module)
+        self._watches = Watches.of(trainer, pl_module, weight_norms=self.weight_norms)
+        self._make_curves(len(self._watches), pl_module)
         self._seen.restore(self._kept, trainer.global_step)
         self._kept = None
         self._writer.refuse_second_fit(self.steps_read)
-        self.guard = " ".join(sorted({describe_guard(optimizer) for optimizer in optimizers}))
         scheduled = (
             int(self._scheduled) if math.isfinite(self._scheduled) and pl_module.automatic_optimization else None
         )
         self._writer.event(names.STARTED_EVENT, {"scheduled_steps": scheduled, "guard": self.guard})
-        for watch in self._watches:
-            watch.attach()
+        self._watches.attach(self.curves)
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self._statistics is not None:
-            self._statistics.keep()
-        for watch in self._watches:
-            watch.start_batch(batch_idx, trainer.current_epoch)
+        self._watches.start_batch(batch_idx, trainer.current_epoch)
 
     def on_before_backward(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
     ) -> None:
-        self._going_backward = one_number(loss, trainer)
-        for watch in self._watches:
-            watch.start_backward()
-        if len(self._watches) > 1:
-            self._fingerprints = [watch.fingerprint() for watch in self._watches]
+        self._watches.start_backward(trainer, loss)
 
     def on_after_backward(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        loss, self._going_backward = self._going_backward, None
-        for i, watch in enumerate(self._watches):
-            if len(self._watches) == 1 or watch.fingerprint() != self._fingerprints[i]:
-                watch.end_backward(loss)
+        self._watches.end_backward()
 
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
     ) -> None:
-        for watch in self._watches:
-            if watch.optimizer is optimizer:
-                watch.announce()
+        self._watches.announce(optimizer)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        for watch in self._watches:
-            watch.end_batch()
-        if any(len(watch.block) >= self.block_steps for watch in self._watches):
+        self._watches.end_batch()
+        if self._watches.unread_steps >= self.block_steps:
             self._read_block(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -255,12 +227,13 @@ class StabilityMonitor(Callback):
         self._read_block(trainer)
         logged = logged_numbers(trainer.callback_metrics)
         name = next((name for name in spellings(self.val_loss_name) if name in logged), None)
+        spoilt = agreed(trainer, name is not None and not math.isfinite(logged[name]))
         if name is not None:
-            self._seen.validate(logged[name], logged)
+            loss = math.nan if spoilt and math.isfinite(logged[name]) else logged[name]  # NaN of another process
+            self._seen.validate(loss, logged)
             points = {name: value for name, value in logged.items() if name.startswith(names.VAL_PREFIX)}
             recorded = name if name.startswith(names.VAL_PREFIX) else f"{names.VAL_PREFIX}{name}"
-            step = self.validations[-1].step
-            self._writer.record(step, {**points, recorded: logged[name]})
+            self._writer.record(self.validations[-1].step, {**points, recorded: loss})
         self._end_early(trainer, judged=name is not None)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -268,7 +241,7 @@ class StabilityMonitor(Callback):
         self._seen.end_epoch()
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._detach()
+        self._watches.detach()
         self._read_block(trainer)
         for curve in self.curves:
             curve.finish()
@@ -280,25 +253,26 @@ class StabilityMonitor(Callback):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        if self._outcome is not Outcome.RUNNING:
+        if self._result.ended:
             return
-        self._detach()
+        self._watches.detach()
         with suppress(RuntimeError):  # after a device error nothing can be read
-            self._flush()
+            self._watches.read(self.curves)
         with suppress(RuntimeError):
-            self._note_step_under_way(exception)
+            self._watches.take_step_under_way(self._seen, exception)
         seen = self._seen.judge(max(self.steps_read - 1, 0))
-        self._outcome = outcome_of(exception)
-        tags = {names.OUTCOME: str(self._outcome)}
         if seen.outcome is Outcome.NONFINITE:  # what was seen wins over what ended the process
-            self._outcome, self._judgement = seen.outcome, replace(seen, rules_held=(Outcome.NONFINITE,), not_judged=())
-            tags = tags_of(self._judgement)
-        self._share()
+            judgement = replace(seen, rules_held=(Outcome.NONFINITE,), not_judged=())
+            self._end(judgement.outcome, judgement)
+            tags = tags_of(judgement)
+        else:
+            self._end(outcome_of(exception))
+            tags = {names.OUTCOME: str(self.outcome)}
         if self.curves or last_steps.of(self.sink) < 0:  # else it holds an earlier fit
             self._writer.event(names.TAGS_EVENT, tags | {names.REASON: one_line(exception)})
 
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        if stage != "fit" or self._outcome is not Outcome.RUNNING:
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._result.ended:
             return
         # There was nothing to train: no steps were asked for, or the checkpoint is of the end
         self._make_curves(len((self._kept or {}).get("curves", ())), pl_module)
@@ -309,7 +283,7 @@ class StabilityMonitor(Callback):
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._flush()
+        self._watches.read(self.curves)
         # By place: Lightning's own way takes only one callback of a kind
         checkpoint.setdefault(CHECKPOINT_KEY, {})[self._place(trainer)] = self._seen.state_dict()
 
@@ -324,58 +298,31 @@ class StabilityMonitor(Callback):
         told = (self._writer.record, self._curve_event, parameter_names, window, self.layer_norms_every)
         self._seen.curves = [Curve(i, *told) for i in range(n)]
 
-    def _detach(self) -> None:
-        for watch in self._watches:
-            watch.detach()
-
     # Reading and judging
 
     def _read_block(self, trainer: lightning.Trainer) -> None:
-        self._flush()
+        self._watches.read(self.curves)
         if self.after_failure == "stop" and any(curve.failed_now for curve in self.curves):
             trainer.should_stop = True
-
-    def _flush(self) -> None:
-        """Bring a block of steps to the host: the only place that waits for the device."""
-        pending = [
-            (curve, step) for curve, watch in zip(self.curves, self._watches, strict=True) for step in watch.block
-        ]
-        for watch in self._watches:
-            watch.block = []
-        pending.sort(key=lambda one: one[1].place)
-        rows = read_steps([step for _, step in pending])
-        for (curve, step), numbers in zip(pending, rows, strict=True):
-            curve.take(step, numbers)
-
-    def _note_step_under_way(self, exception: BaseException) -> None:
-        """The loss that was going backward, or had gone, when the training ended."""
-        if not self.curves:
-            return
-        about = {"epoch": self._watches[0].epoch, "batch": self._watches[0].batch}
-        for curve, watch in zip(self.curves, self._watches, strict=True):
-            if not is_finite(watch.loss_under_way()) and curve.first_nonfinite_step is None:
-                curve.take_failure("loss", about)
-        if self._seen.first_failed is None and not is_finite(self._going_backward):
-            self.curves[0].take_failure("loss", about)
-        if self._seen.first_failed is None and is_anomaly(exception):
-            self.curves[0].take_failure("gradient", about | {"anomaly": one_line(exception)})
 
     def _end_early(self, trainer: lightning.Trainer, *, judged: bool) -> None:
         ends = False
         if judged and self.after_failure == "stop":
             ends = self._seen.certain_failure(max(self.warmup_steps, self._scheduled / 4))
-        trainer.should_stop |= agreed(trainer, ends)
+        trainer.should_stop |= first_decides(trainer, ends)
 
     def _conclude(self, last_scheduled_step: int) -> None:
         judgement = self._seen.judge(last_scheduled_step)
         if judgement.outcome is not Outcome.NONFINITE and not any(curve.observed for curve in self.curves):
-            self._outcome = Outcome.INFRA_ERROR
-            self._writer.event(names.TAGS_EVENT, {names.OUTCOME: str(self._outcome), names.REASON: NOTHING_SEEN})
+            self._end(Outcome.INFRA_ERROR)
+            self._writer.event(names.TAGS_EVENT, {names.OUTCOME: str(self.outcome), names.REASON: NOTHING_SEEN})
         else:
-            self._judgement, self._outcome = judgement, judgement.outcome
+            self._end(judgement.outcome, judgement)
             self._writer.record(max(self.steps_read - 1, 0), self.summary())
             self._writer.event(names.TAGS_EVENT, tags_of(judgement))
-        self._share()
+
+    def _end(self, outcome: Outcome, judgement: Judgement | None = None) -> None:
+        self._result.end(outcome, judgement, self.first_nonfinite_step, shares=self._writer.writes)
 
     def summary(self) -> dict[str, float]:
         """One number each of the whole training, under the names of `fnostab.record.names`; finite ones only."""
@@ -387,10 +334,6 @@ class StabilityMonitor(Callback):
             # at once: the process may die of it
             tags = {names.OUTCOME: str(Outcome.NONFINITE), names.FAILURE_STEP: str(payload["step"])}
             self._writer.event(names.TAGS_EVENT, tags)
-
-    def _share(self) -> None:
-        if self._writer.writes:
-            self._shared.write(self._outcome, self._judgement, self.first_nonfinite_step)
 
 
 def _put_before_those_that_clip(monitor: StabilityMonitor, trainer: lightning.Trainer) -> None:

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 __all__ = ["NUMBERS", "Step", "read_steps", "tensor_norms", "total_norm", "with_gradient"]
 
-NUMBERS = ("norm", "clipped", "loss", "fraction", "bad", "skipped", "scale")
+NUMBERS = ("norm", "clipped", "loss", "fraction", "bad", "skipped", "scale", "restored")
 
 
 @dataclass
@@ -18,6 +18,8 @@ class Step:
 
     Attributes:
         learning_rate: learning rate of the first parameter group.
+        optimizer: index of the optimiser.
+        number: of the step among those of its optimiser, 0-based.
         batch: index of the (last) batch of the step.
         epoch: epoch of that batch.
         loss: mean over the step's micro-batches; under manual optimisation the sum of the losses that went backward.
@@ -27,14 +29,18 @@ class Step:
         bad: whether loss or gradient is not finite, in any process.
         skipped: whether a loss scaler left the step out.
         scale: loss scale before the step.
+        restored: whether running statistics were not finite, and were restored, though the step is good.
         tensor_norms: gradient norm of each of ``parameters``, before clipping where that was read.
         parameters: parameters with a gradient.
+        weight_norms: norm of each of ``parameters`` before the step, where a black box asks for it.
         place: place of the step among those of all optimisers.
     """
 
-    learning_rate: float | Tensor
-    batch: int
-    epoch: int
+    learning_rate: float | Tensor = 0.0
+    optimizer: int = 0
+    number: int = 0
+    batch: int = 0
+    epoch: int = 0
     loss: Tensor | None = None
     norm: Tensor | None = None
     clipped: Tensor | None = None
@@ -42,8 +48,10 @@ class Step:
     bad: Tensor | None = None
     skipped: Tensor | None = None
     scale: Tensor | None = None
+    restored: Tensor | None = None
     tensor_norms: Sequence[Tensor] = ()
     parameters: Sequence[nn.Parameter] = ()
+    weight_norms: Sequence[Tensor] = ()
     place: int = 0
 
 

@@ -14,7 +14,7 @@ from fnostab.ptychography.data.grid_lines import GridLines, Split
 from fnostab.ptychography.models import TrainingSize, build_generator, training_size
 from fnostab.ptychography.physics.probe import make_probe
 from fnostab.ptychography.physics.scan import scan_positions
-from fnostab.ptychography.settings import ARCHITECTURES, TrialConfig
+from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.module import PtychoModule
 
 __all__ = ["Estimate", "bare_trial", "network_key", "step_seconds", "trace"]
@@ -68,15 +68,15 @@ class Estimate:
 def network_key(config: TrialConfig) -> str:
     """Equal for configurations whose steps take the same memory and time, but for clipping."""
     model, training = config.model, config.training
-    unused = {"layerscale_init"} if model.architecture in ARCHITECTURES else set()
-    step = (training.batch_size, training.optimizer, training.momentum > 0, training.loss)
+    unused = set() if model.own else {"layerscale_init"}
+    step = (training.batch_size, training.optimizer, training.options, training.momentum > 0, training.loss)
     return json.dumps([model.model_dump(exclude=unused), *step])
 
 
 def trace(config: TrialConfig) -> TrainingSize | None:
     """Size of a trial's network and of one step of its training, physics and loss included.
 
-    None if it is a network of one's own that can't be built or run on the meta device.
+    An optimiser of one's own counts as Adam. None if parts of one's own can't be built or run on the meta device.
     """
     training = config.training
     moments = 2 if training.optimizer != "sgd" else int(training.momentum > 0)
@@ -85,7 +85,7 @@ def trace(config: TrialConfig) -> TrainingSize | None:
             module, batch = bare_trial(config, "meta")
             return training_size(module, lambda: module.training_step(batch(), 0), moments)
     except (Exception, SystemExit):
-        if config.model.architecture in ARCHITECTURES:
+        if not config.own:
             raise
         return None
 
@@ -93,7 +93,7 @@ def trace(config: TrialConfig) -> TrainingSize | None:
 def step_seconds(config: TrialConfig, device: str) -> float | None:
     """Seconds of a training step on ``device``, of random patterns.
 
-    None if a network of one's own fails, or others leave too little of a GPU's memory.
+    None if a part of one's own fails, or others leave too little of a GPU's memory.
 
     One thread is used, as in a trial. One step warms up; the shortest of those that follow counts.
     """
@@ -105,7 +105,7 @@ def step_seconds(config: TrialConfig, device: str) -> float | None:
     except torch.OutOfMemoryError:  # others use the GPU
         return None
     except (Exception, SystemExit):
-        if config.model.architecture in ARCHITECTURES:
+        if not config.own:
             raise
         return None
     finally:

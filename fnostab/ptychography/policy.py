@@ -45,9 +45,8 @@ PARTS = {  # of blocks, named in a policy only where they are not the architectu
     "model.pre_norm",
     "model.limiter",
     "model.limiter_tau",
-    "model.decoder_norm",
-    "model.leaky",
-    "model.stabiliser",
+    "model.block",
+    "model.decoder_activation",
     "model.head",
 }
 GROUPS = {  # settings that only make sense together

@@ -12,7 +12,6 @@ from fnostab.ptychography.models import build_generator, check_generator
 from fnostab.ptychography.physics.probe import make_probe
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.first_step import insist_on_first_step
-from fnostab.ptychography.training.learning_rates import parameter_groups
 from fnostab.ptychography.training.lockstep import insist_on_lockstep
 from fnostab.record.trial import TrialSpec
 
@@ -31,7 +30,6 @@ def prepare_trials(trials: Sequence[TrialSpec], console: Console, *, here: bool,
             raise LaunchError("execution.device=cuda, but torch sees no GPU here: use auto or cpu, or mend the driver")
         generator = build_generator(config.model)
         check_generator(generator, config.data.N)
-        parameter_groups(generator, config)
         if lockstep:
             insist_on_lockstep([next(trial for trial in trials if trial.arm == arm)])
         make_probe(config.data.probe, config.data.N)

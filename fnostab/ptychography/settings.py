@@ -8,10 +8,11 @@ are refused before anything starts: `TrialConfig.from_dotted` raises a `ConfigEr
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from fnostab.errors import ConfigError
 from fnostab.ptychography import measured
+from fnostab.ptychography.own import is_own
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.settings import Frozen, digest, explain, flatten, nest, suggestion
 from fnostab.seeding import stream_seed
@@ -29,17 +30,48 @@ __all__ = [
 ]
 
 ARCHITECTURES = {  # the residuals that each accepts; the first is its default
-    "fno": ("plain", "zero_gamma", "layerscale", "depth", "skipinit"),
-    "hybrid": ("plain", "depth", "skipinit"),
+    "fno": ("plain", "zero_gamma", "layerscale"),
+    "hybrid": ("plain",),
     "stable_hybrid": ("zero_gamma", "layerscale"),
-    "bounded_hybrid": ("plain", "depth", "skipinit"),
+    "bounded_hybrid": ("plain",),
 }
 PRESETS = {  # settings of the model whose default follows the architecture
     "bounded_hybrid": {"pre_norm": "rms", "limiter": "both"},
 }
+BUILT_IN = {  # names that settings accept beside the dotted path of a part of your own
+    "architecture": tuple(ARCHITECTURES),
+    "block": ("residual",),
+    "decoder_activation": ("gelu",),
+    "head": ("real_imaginary",),
+    "optimizer": ("adam", "adamw", "sgd"),
+    "schedule": ("none", "warmup", "cosine", "warmup_cosine"),
+    "gradient_clip_algorithm": ("norm", "value", "agc"),
+}
+Options = dict[str, int | float | str | bool | None]
 EPOCH_CAP = 20
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class _WithParts(Frozen):
+    """Settings of which some name a built-in part or one of your own."""
+
+    @field_validator(*BUILT_IN, check_fields=False)
+    @classmethod
+    def _known_name(cls, name: str, info: ValidationInfo) -> str:
+        accepted = BUILT_IN[str(info.field_name)]
+        if name not in accepted and not is_own(name):
+            raise ValueError(
+                f"{name!r} is not known{suggestion(name, accepted)}; "
+                f"accepted: {', '.join(accepted)}, or package.module.name of your own"
+            )
+        return name
+
+    @property
+    def own(self) -> dict[str, str]:
+        """Settings that name a part of your own, each with its dotted path."""
+        named = ((name, getattr(self, name)) for name in BUILT_IN if name in type(self).model_fields)
+        return {name: value for name, value in named if is_own(value)}
 
 
 class ProbeConfig(Frozen):
@@ -81,7 +113,7 @@ class DataConfig(Frozen):
         return self
 
 
-class ModelConfig(Frozen):
+class ModelConfig(_WithParts):
     """A generator: measured amplitudes in, complex object patches out."""
 
     architecture: str = "hybrid"  # a built-in name, or package.module.Class of your own
@@ -92,16 +124,15 @@ class ModelConfig(Frozen):
     max_hidden_channels: PositiveInt | None = None  # cap on the doubling; null is none
     min_resolution: Annotated[int, Field(ge=2)] = 4  # floor of the halving; further blocks keep their size
     checkpoint_blocks: bool = False  # keep less for the backward pass, and compute blocks twice; same numbers
-    residual: Literal["plain", "zero_gamma", "layerscale", "depth", "skipinit"] = "plain"  # follows architecture
+    block: str = "residual"  # or package.module.Class of your own, called with config, channels, modes, resolution
+    residual: Literal["plain", "zero_gamma", "layerscale"] = "plain"  # follows architecture
     layerscale_init: PositiveFloat = 1e-3
     pre_norm: Literal["none", "rms"] = "none"  # before each block's branch; default follows architecture
     limiter: Literal["none", "blocks", "decoder", "both"] = "none"  # before activations; follows architecture
     limiter_tau: PositiveFloat = 3.0  # bound of their inputs' root mean square
-    decoder_norm: Literal["none", "group"] = "none"  # before the decoder's activation
-    leaky: Literal["none", "blocks", "decoder", "both"] = "none"  # whose GELU leaks
-    stabiliser: Literal["none", "tanh"] = "none"  # before the spectral convolution
-    head: Literal["real_imaginary", "polar"] = "real_imaginary"  # what the last layer gives
-    options: dict[str, int | float | str | bool | None] = Field(default={})  # for a network of your own
+    decoder_activation: str = "gelu"  # or package.module.Class of your own, called with config and channels
+    head: str = "real_imaginary"  # what the last layer gives; or package.module.Class of your own, called with config
+    options: Options = Field(default={})  # for parts of your own
 
     @model_validator(mode="before")
     @classmethod
@@ -113,23 +144,13 @@ class ModelConfig(Frozen):
         follow = {"residual": ARCHITECTURES.get(known, ("plain",))[0], **PRESETS.get(known, {})}
         return {**values, **{name: default for name, default in follow.items() if values.get(name) is None}}
 
-    @field_validator("architecture")
-    @classmethod
-    def _known_architecture(cls, name: str) -> str:
-        if name not in ARCHITECTURES and "." not in name:
-            raise ValueError(
-                f"{name!r} is not known{suggestion(name, ARCHITECTURES)}; "
-                f"accepted: {', '.join(ARCHITECTURES)}, or package.module.Class of your own"
-            )
-        return name
-
     @model_validator(mode="after")
     def _possible(self) -> Self:
         accepted = ARCHITECTURES.get(self.architecture)
         if accepted and self.residual not in accepted:
             raise ValueError(f"residual={self.residual} with {self.architecture}: accepted {', '.join(accepted)}")
-        if accepted and self.options:
-            raise ValueError(f"options are for a network of your own, {self.architecture} takes none")
+        if self.options and not self.own:
+            raise ValueError(f"options are for parts of your own, {self.architecture} takes none")
         if self.max_hidden_channels is not None and self.max_hidden_channels < self.hidden_channels:
             raise ValueError(
                 f"max_hidden_channels={self.max_hidden_channels} is below hidden_channels={self.hidden_channels}: "
@@ -146,23 +167,22 @@ class ModelConfig(Frozen):
         return self
 
 
-class TrainingConfig(Frozen):
+class TrainingConfig(_WithParts):
     """Settings of the optimiser, the loss and the schedule."""
 
     epochs: PositiveInt = 20
     stress_test: bool = False  # needed for more than 20 epochs
     batch_size: PositiveInt = 16
     loss: Literal["mae", "poisson"] = "mae"
-    optimizer: Literal["adam", "adamw", "sgd", "stable_adamw"] = "adam"  # the last: AdamW with update clipping
+    optimizer: str = "adam"  # adam, adamw, sgd; or package.module.name of your own, called with network and config
     learning_rate: PositiveFloat = 1e-3
-    learning_rates: Literal["uniform", "mup"] = "uniform"  # of layers; mup: less for those that read many channels
-    mup_base_width: PositiveInt | None = None  # channels up to which mup keeps the rate; null: model.hidden_channels
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999  # of the squares' moving average, of all but SGD
-    schedule: Literal["none", "warmup", "cosine", "warmup_cosine"] = "none"
+    schedule: str = "none"  # warmup, cosine, warmup_cosine; or of your own, called with the steps and config
     warmup_steps: Annotated[int, Field(ge=0)] = 0  # optimiser steps of linear warm-up
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # the same in epochs, or parts of one
+    options: Options = Field(default={})  # for an optimiser, a schedule or clipping of your own
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -177,12 +197,6 @@ class TrainingConfig(Frozen):
             )
         if self.adam_beta2 != type(self).model_fields["adam_beta2"].default and self.optimizer == "sgd":
             raise ValueError(f"adam_beta2={self.adam_beta2:g} has no effect with optimizer=sgd: leave it out")
-        if self.learning_rates == "mup" and self.optimizer == "sgd":
-            raise ValueError("learning_rates=mup is a rule for Adam's steps, not for optimizer=sgd: set uniform")
-        if self.mup_base_width is not None and self.learning_rates != "mup":
-            raise ValueError(
-                f"mup_base_width={self.mup_base_width} has no effect with learning_rates={self.learning_rates}: set mup"
-            )
         given = next((name for name in ("warmup_steps", "warmup_epochs") if getattr(self, name)), None)
         if given and self.schedule in ("none", "cosine"):
             raise ValueError(f"{given} has no effect with schedule={self.schedule}: set warmup or warmup_cosine")
@@ -200,17 +214,22 @@ class TrainingConfig(Frozen):
         return f"{self.loss}_val_Amp_loss"
 
 
-class ExecutionConfig(Frozen):
+class ExecutionConfig(_WithParts):
     """Settings of the execution, never a part of the model's identity."""
 
-    gradient_clip_algorithm: Literal["norm", "value", "agc", "zclip"] = "norm"
-    gradient_clip_val: PositiveFloat | None = None  # null: no clipping; of agc the factor lambda, of zclip the z-score
+    gradient_clip_algorithm: str = "norm"  # value, agc; or package.module.name of your own, called with config
+    gradient_clip_val: PositiveFloat | None = None  # null: no clipping; of agc the factor lambda
     agc_exempt: Literal["head", "decoder"] = "head"  # what agc leaves out; decoder: of hybrids, the head too
     device: Literal["auto", "cpu", "cuda"] = "auto"
     convolution_precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of real ones; tf32 is for a GPU
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        if self.own and self.gradient_clip_val is None:
+            raise ValueError(
+                f"gradient_clip_algorithm={self.gradient_clip_algorithm} has no effect with gradient_clip_val=null, "
+                "which is no clipping: set a number"
+            )
         if self.convolution_precision == "tf32" and self.device == "cpu":
             raise ValueError("convolution_precision=tf32 has no effect with device=cpu: use float32 or bfloat16")
         return self
@@ -252,6 +271,7 @@ class TrialConfig(Frozen):
     execution: ExecutionConfig = ExecutionConfig()
     monitor: MonitorConfig = MonitorConfig()
     vary: tuple[Literal["initialisation", "data_order", "data"], ...] = ("initialisation", "data_order")
+    code_hash: str | None = None  # of the files that parts of your own are in; filled in when a study is resolved
 
     @classmethod
     def from_dotted(cls, settings: Mapping[str, Any]) -> Self:
@@ -290,10 +310,22 @@ class TrialConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _options_are_used(self) -> Self:
+        if self.training.options and not (self.training.own or self.execution.own):
+            raise ValueError("training.options are for an optimiser, a schedule or clipping of your own: name one")
+        return self
+
+    @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
         if self.model.N != self.data.N:
             raise ValueError(f"model.N={self.model.N} but data.N={self.data.N}: set data.N alone, model.N follows")
         return self
+
+    @property
+    def own(self) -> dict[str, str]:
+        """Dotted settings that name a part of your own, each with its dotted path."""
+        groups = {"model": self.model, "training": self.training, "execution": self.execution}
+        return {f"{group}.{name}": path for group, part in groups.items() for name, path in part.own.items()}
 
     def stream(self, seed: int, what: Literal["initialisation", "data_order", "data"]) -> int:
         """Seed of one random stream of the trial with this ``seed``."""

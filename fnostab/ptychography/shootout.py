@@ -11,6 +11,7 @@ __all__ = ["shootouts"]
 
 SHOOTOUT = "stage_a"
 DEPTH = "model.fno_blocks"
+FILLED_IN = ("data.probe.sha256", "code_hash")  # when a study is resolved
 
 
 def shootouts(study: "Study") -> dict[str, str]:
@@ -30,7 +31,7 @@ def shootouts(study: "Study") -> dict[str, str]:
 
 
 def _command(usual: Any, settings: Any, profile: str | None) -> str:
-    differing = {n: v for n, v in settings.items() if n != "data.probe.sha256" and usual.get(n) != v}
+    differing = {n: v for n, v in settings.items() if n not in FILLED_IN and usual.get(n) != v}
     given = "".join(f" --set {shlex.quote(f'{name}={_as_yaml(value)}')}" for name, value in differing.items())
     experiment = f"{SHOOTOUT}_{settings[DEPTH]}_blocks"
     return f"fnostab run {SHOOTOUT} --profile {profile}{given} --experiment {experiment}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fnostab.errors import ConfigError, DataError
 from fnostab.gpus import count_gpus
 from fnostab.ptychography import measured
+from fnostab.ptychography.own import code_hash
 from fnostab.ptychography.policy import Policy, policy_path, read_policy
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.shootout import shootouts
@@ -78,6 +79,7 @@ class Ptychography(Task):
 
         Raises:
             DataError: the probe file is missing.
+            ConfigError: the file of a part of your own is missing.
         """
         own: dict[str, Any] = {}
         for layer in layers:
@@ -93,6 +95,7 @@ class Ptychography(Task):
                 raise DataError(f"can't read the probe {path}: {error.strerror}; check data.probe.path") from error
             except ValueError as error:
                 raise DataError(f"can't read the probe {path!r}: {error}; check data.probe.path") from None
+        settings["code_hash"] = code_hash(TrialConfig.from_dotted(settings).own.items())
         return flatten(TrialConfig.from_dotted(settings))
 
     def check(self, study: "Study") -> None:

@@ -1,26 +1,46 @@
-"""Judge how a program's trial ended: from its records, its stderr and its exit status."""
+"""How a trial ended whose process wrote no outcome itself: read from its records, its stderr and its exit status.
+
+The only place that reads a dead process's stderr. A program's records are judged here too, since it can't do that
+itself; a failure that was observed wins over whatever ended the process later.
+"""
 
 import re
 import signal
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fnostab.errors import FnostabError
 from fnostab.record import names
+from fnostab.record import slurm_jobs as slurm
+from fnostab.record.attempt import Attempt, is_alive, is_being_written, last_attempt
 from fnostab.record.ignored_seed import IGNORES_SEED, twin_seed
-from fnostab.record.journal import FILE_NAME, Event, Journal, Point, read_journal
-from fnostab.record.judging import Recorded, judge_recorded, read_recorded
-from fnostab.record.outcomes import TRAINING_OUTCOMES, Judgement, Outcome
+from fnostab.record.journal import FILE_NAME, Event, Journal, Point, journal_file
+from fnostab.record.judging import Recorded, judge_recorded, observed_failure, read_recorded
+from fnostab.record.outcomes import FAILURES, TRAINING_OUTCOMES, Judgement, Outcome, outcome_payload
+from fnostab.record.stderr_tail import STDERR_FILE, tail_since
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["ProcessEnd", "Unwritten", "announce_files", "conclude", "judge_again"]
+__all__ = [
+    "Ending",
+    "ProcessEnd",
+    "Unwritten",
+    "close_attempt",
+    "close_if_abandoned",
+    "close_program_trial",
+    "end_of_abandoned",
+    "how_it_ended",
+    "judge_again",
+    "last_words",
+    "records_of_end",
+]
 
-LONGEST_REASON = 500  # characters
 NOTHING_RECORDED = (
     "it recorded nothing: add `from fnostab.recorder import Recorder` to the script, and in `with Recorder() as rec` "
     "call rec.step(i, loss=...)"
 )
+NO_MESSAGE = "it left no message"
 MOST_BYTES = 5_000_000  # of all files that are announced
 ANNOUNCED_FILES = (".png", ".json", ".csv", ".txt")
 _OUT_OF_MEMORY = re.compile(
@@ -28,22 +48,87 @@ _OUT_OF_MEMORY = re.compile(
     r"Cannot allocate memory|std::bad_alloc|RESOURCE_EXHAUSTED",
     re.IGNORECASE,
 )
-_ERROR = re.compile(r"(?:[\w.-]+: )?(?:fatal )?(error|[\w.]*(Error|Exception|Interrupt))(: |$)", re.IGNORECASE)
+_ERROR = re.compile(r"(?:[\w.-]+: )?(?:fatal )?(error|[\w.]*(Error|Exception|Exit|Interrupt))(: |$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class ProcessEnd:
-    """End of a program's process.
+    """End of a process that trained a trial.
 
     Attributes:
-        return_code: exit status; -N if signal N ended it; None if unknown, since its supervisor died first.
+        return_code: exit status; -N if signal N ended it; None if whoever started it died first.
         asked: whether it was asked to end.
         tail: end of its stderr.
+        owner: the process, as 'pid@host'; None if unknown.
     """
 
     return_code: int | None
     asked: bool = False
     tail: str = ""
+    owner: str | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Outcome of an attempt, with its reason.
+
+    Attributes:
+        requested: whether the process was asked to end, so that the trial is not to blame.
+    """
+
+    outcome: Outcome
+    reason: str | None
+    requested: bool = False
+
+
+def how_it_ended(end: ProcessEnd) -> Ending:
+    """Tell from a process's exit status and stderr how it ended: the first that applies.
+
+    ``killed`` if it was asked to end; ``oom`` after a memory error; ``killed`` by a signal; else ``infra_error``. Where
+    the exit status is unknown only the last line of stderr counts: earlier ones may be of an attempt before.
+    """
+    code = end.return_code
+    tail = end.tail if code is not None else _last_line(end.tail)
+    said = _last_error(tail)
+    if end.asked:
+        did_not = ", and ended by SIGKILL" if code == -signal.SIGKILL else ""
+        return Ending(Outcome.KILLED, f"asked to end{did_not}{_after_colon(said)}", requested=True)
+    if _OUT_OF_MEMORY.search(tail):
+        return Ending(Outcome.OOM, last_words(tail))
+    if code is None:
+        reason = f"its process {end.owner or '(unknown)'} ended without recording an outcome{_after_colon(said)}"
+        return Ending(Outcome.INFRA_ERROR if said else Outcome.KILLED, reason)
+    if code < 0:
+        hint = " (perhaps by the kernel, for want of memory)" if code == -signal.SIGKILL else ""
+        return Ending(Outcome.KILLED, f"ended by {_signal_name(-code)}{hint}{_after_colon(said)}")
+    return Ending(Outcome.INFRA_ERROR, f"exit status {code}: {last_words(tail)}")
+
+
+def last_words(tail: str) -> str:
+    """Last line of stderr that reads like an error, as the end of a traceback; without one, the last line."""
+    return _last_error(tail) or _last_line(tail) or NO_MESSAGE
+
+
+def end_of_abandoned(tags: Mapping[str, str], owner: str | None, tail: str = "") -> dict[str, Any]:
+    """Payload of the outcome of an attempt whose process died without one, and nobody was there.
+
+    ``killed``, or ``infra_error`` if the process left an error, or the end of its Slurm job. What its training had
+    come to, if it announced that, wins over these: leaving a failure out of the rates would flatter the arm.
+
+    Args:
+        tags: tags that the process set.
+        owner: the process, as 'pid@host'.
+        tail: end of its stderr.
+    """
+    ending = how_it_ended(ProcessEnd(None, tail=tail, owner=owner))
+    if (job := slurm.job_of_owner(owner)) and (end := slurm.end_of(*job)) and end.outcome is not Outcome.INFRA_ERROR:
+        ending = Ending(end.outcome, f"Slurm job {job[0]}: {end.state}", end.was_asked_to_end)
+    judgement = Judgement(ending.outcome)
+    if tags.get(names.OUTCOME) in TRAINING_OUTCOMES:
+        outcome, step = Outcome(tags[names.OUTCOME]), tags.get(names.FAILURE_STEP)
+        held = (outcome,) if outcome in FAILURES else ()
+        judgement = Judgement(outcome, None if step is None else int(step), rules_held=held)
+    return outcome_payload(judgement, ending.reason, requested=ending.requested)
 
 
 class Unwritten:
@@ -67,7 +152,69 @@ class Unwritten:
         self.records.append(Event(self._time_ms, name, payload))
 
 
-def conclude(journal: Journal | Unwritten, spec: TrialSpec, end: ProcessEnd) -> Outcome:
+def records_of_end(
+    directory: Path, last_sign_s: float = 0.0, leave_out: Callable[[str], None] | None = None
+) -> list[Point | Event] | None:
+    """Records that end a trial whose process died without an outcome, the outcome last; nothing is written.
+
+    They have the time of the last record, so that every store and every call gives the trial the same end.
+
+    Args:
+        directory: of the trial.
+        last_sign_s: Unix time of the last thing that is known of it from elsewhere.
+        leave_out: as of `last_attempt`.
+
+    Returns:
+        None while the process may be at work; an empty list if the trial has an outcome.
+
+    Raises:
+        JournalError: the journal can't be read.
+    """
+    attempt = last_attempt(directory / FILE_NAME, leave_out)
+    if attempt.end is not None:
+        return []
+    last_sign_s = max(last_sign_s, journal_file(directory).stat().st_mtime)
+    if is_alive(attempt.owner, attempt.owner_since_ms, last_sign_s) or is_being_written(directory):
+        return None
+    tail = tail_since(directory / STDERR_FILE, attempt.owner_since_ms)
+    unwritten = Unwritten(directory, attempt.last_ms)
+    try:
+        _close(unwritten, attempt, end_of_abandoned(attempt.tags, attempt.owner, tail))
+    except FnostabError as damage:  # of its records, or of another seed's: it can't be judged
+        end = end_of_abandoned(attempt.tags, attempt.owner, f"error: {damage}")
+        return [Event(attempt.last_ms, names.OUTCOME_EVENT, end)]
+    return unwritten.records
+
+
+def close_if_abandoned(directory: Path) -> bool:
+    """Record an outcome for a trial whose process died without one; answer whether the trial has ended.
+
+    For who goes on with the trial: a reader of the journal, which may be a copy, only asks for `records_of_end`.
+
+    Raises:
+        JournalError: the journal is damaged, or can't be written.
+    """
+    records = records_of_end(directory)
+    if records:
+        with Journal(directory) as writer:
+            for record in records:
+                writer.add(record)
+    return records is not None
+
+
+def close_attempt(journal: Journal, ending: Ending) -> None:
+    """Write the outcome of a trial whose process is gone, for a launcher that may try it again.
+
+    A failure of training that its journal shows stands; what a program recorded is judged.
+
+    Raises:
+        JournalError: the journal is damaged, or can't be written.
+    """
+    end = outcome_payload(Judgement(ending.outcome), ending.reason, requested=ending.requested)
+    _close(journal, last_attempt(journal.path), end, asked=ending.requested)
+
+
+def close_program_trial(journal: Journal | Unwritten, spec: TrialSpec, end: ProcessEnd) -> Outcome:
     """Judge a trial whose program has ended, and write its summary and, last, its outcome.
 
     Raises:
@@ -75,25 +222,17 @@ def conclude(journal: Journal | Unwritten, spec: TrialSpec, end: ProcessEnd) -> 
     """
     recorded = read_recorded(journal.directory)
     judgement, summary = judge_recorded(recorded, spec)
-    outcome, reason = _outcome(recorded, judgement, end)
-    if outcome in TRAINING_OUTCOMES and (twin := twin_seed(journal.directory, spec)) is not None:
-        outcome, reason = Outcome.INFRA_ERROR, f"{IGNORES_SEED}: all its values are those of seed {twin}"
-    payload: dict[str, Any] = {
-        "outcome": str(outcome),
-        "failure_step": None,
-        "known_good_step": None,
-        "rules_held": [],
-        "not_judged": [],
-        "reason": reason,
-    }
-    if outcome in TRAINING_OUTCOMES and judgement is not None:
+    ending = _end_of_program(recorded, judgement, end)
+    if ending.outcome in TRAINING_OUTCOMES and (twin := twin_seed(journal.directory, spec)) is not None:
+        ending = Ending(Outcome.INFRA_ERROR, f"{IGNORES_SEED}: all its values are those of seed {twin}")
+    if ending.outcome not in TRAINING_OUTCOMES or judgement is None:
+        judgement = Judgement(ending.outcome)
+    else:
         journal.record(recorded.last_step or 0, summary)
-        payload = {**_payload(judgement), "reason": reason}
-    elif end.asked:
-        payload["requested"] = True
-    announce_files(journal)
-    journal.event(names.OUTCOME_EVENT, payload)
-    return outcome
+    _announce_files(journal)
+    requested = end.asked and ending.outcome not in TRAINING_OUTCOMES
+    journal.event(names.OUTCOME_EVENT, outcome_payload(judgement, ending.reason, requested=requested))
+    return ending.outcome
 
 
 def judge_again(directory: Path, spec: TrialSpec) -> None:
@@ -102,27 +241,47 @@ def judge_again(directory: Path, spec: TrialSpec) -> None:
     Raises:
         JournalError: another process holds the journal, or it is damaged or can't be written.
     """
-    last = [r for r, _ in read_journal(directory / FILE_NAME) if isinstance(r, Event) and r.name == names.OUTCOME_EVENT]
+    end = last_attempt(directory / FILE_NAME).end
     judgement, _ = judge_recorded(read_recorded(directory), spec)
-    if judgement is None or not last:
+    if judgement is None or end is None:
         return
-    payload = _payload(judgement)
-    if any(last[-1].payload.get(name) != payload[name] for name in ("outcome", "failure_step")):
+    payload = outcome_payload(judgement)
+    if any(end.payload.get(name) != payload[name] for name in ("outcome", "failure_step")):
         with Journal(directory) as journal:
             journal.event(names.OUTCOME_EVENT, payload)
 
 
-def _payload(judgement: Judgement) -> dict[str, Any]:
-    return {
-        "outcome": str(judgement.outcome),
-        "failure_step": judgement.failure_step,
-        "known_good_step": judgement.known_good_step,
-        "rules_held": [str(rule) for rule in judgement.rules_held],
-        "not_judged": list(judgement.not_judged),
-    }
+def _close(journal: Journal | Unwritten, attempt: Attempt, end: Mapping[str, Any], *, asked: bool = False) -> None:
+    """Write the end of a dead trial: of a program by its records, else ``end``, unless its journal shows a failure."""
+    path = journal.directory / "trial.json"
+    spec = TrialSpec.read(path) if path.exists() else None
+    if spec is not None and spec.argv is not None:
+        tail = tail_since(journal.directory / STDERR_FILE, attempt.owner_since_ms)
+        close_program_trial(journal, spec, ProcessEnd(None, asked, tail, attempt.owner))
+        return
+    if spec is not None:
+        recorded = read_recorded(journal.directory)
+        if (failure := observed_failure(recorded, judge_recorded(recorded, spec)[0])) is not None:
+            end = outcome_payload(failure, end["reason"])
+    journal.event(names.OUTCOME_EVENT, end)
 
 
-def announce_files(journal: Journal | Unwritten) -> None:
+def _end_of_program(recorded: Recorded, judgement: Judgement | None, end: ProcessEnd) -> Ending:
+    """The first that applies: an observed failure, a request to end, a good end, a memory error, how it died."""
+    code = end.return_code
+    if (failure := observed_failure(recorded, judgement)) is not None:
+        return Ending(failure.outcome, None)
+    if end.asked and not recorded.reached_the_end:
+        return how_it_ended(end)
+    if code == 0 or (code is None and (recorded.complete or recorded.reached_the_end)):
+        nothing = Ending(Outcome.INFRA_ERROR, NOTHING_RECORDED)
+        return nothing if judgement is None else Ending(judgement.outcome, None)
+    if recorded.seen is not None and recorded.seen[0] is Outcome.OOM:
+        return Ending(Outcome.OOM, recorded.seen[1] or "out of memory")
+    return how_it_ended(replace(end, asked=False))
+
+
+def _announce_files(journal: Journal | Unwritten) -> None:
     """Announce as artifacts the files that the program left in ``{directory}``, up to 5 MB in all."""
     folder, left = journal.directory / "files", MOST_BYTES
     for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
@@ -135,37 +294,17 @@ def announce_files(journal: Journal | Unwritten) -> None:
         journal.event(names.ARTIFACT_EVENT, {"path": relative.as_posix(), "artifact_path": relative.parent.as_posix()})
 
 
-def _outcome(recorded: Recorded, judgement: Judgement | None, end: ProcessEnd) -> tuple[Outcome, str | None]:
-    """The first outcome that applies, with its reason if it is no training outcome."""
-    if judgement is not None and (recorded.announced is not None or judgement.outcome is Outcome.NONFINITE):
-        return judgement.outcome, None
-    code, said = end.return_code, _last_error(end.tail)
-    if end.asked and not recorded.reached_the_end:
-        return Outcome.KILLED, "asked to end"
-    if code == 0 or (code is None and (recorded.complete or recorded.reached_the_end)):
-        return (Outcome.INFRA_ERROR, NOTHING_RECORDED) if judgement is None else (judgement.outcome, None)
-    if recorded.seen is not None and recorded.seen[0] is Outcome.OOM:
-        return Outcome.OOM, recorded.seen[1] or "out of memory"
-    if _OUT_OF_MEMORY.search(end.tail):
-        return Outcome.OOM, said
-    if code is None and not said:
-        return Outcome.KILLED, "its process ended, and so did its supervisor before it"
-    if code is None:
-        return Outcome.INFRA_ERROR, said[:LONGEST_REASON]
-    if code < 0:
-        hint = " (perhaps by the kernel, for want of memory)" if code == -signal.SIGKILL else ""
-        return Outcome.KILLED, f"ended by {_signal_name(-code)}{hint}{': ' if said else ''}{said}"[:LONGEST_REASON]
-    return Outcome.INFRA_ERROR, f"exit status {code}: {said or _last_line(end.tail)}"[:LONGEST_REASON]
-
-
 def _last_error(tail: str) -> str:
-    """Last line that reads like an error, as the end of a traceback; empty without one."""
     lines = [line.strip() for line in tail.splitlines()]
     return next((line for line in reversed(lines) if _ERROR.match(line)), "")
 
 
 def _last_line(tail: str) -> str:
-    return next((line.strip() for line in reversed(tail.splitlines()) if line.strip()), "it left no message")
+    return next((line.strip() for line in reversed(tail.splitlines()) if line.strip()), "")
+
+
+def _after_colon(text: str) -> str:
+    return f": {text}" if text else ""
 
 
 def _signal_name(number: int) -> str:

@@ -19,7 +19,7 @@ from fnostab.record.outcomes import FAILURES, Judgement, Outcome, judge
 from fnostab.record.recording import RECORDED_EVENT
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["Recorded", "judge_journal", "judge_recorded", "read_recorded"]
+__all__ = ["Recorded", "judge_recorded", "observed_failure", "read_recorded"]
 
 BLOCKS = 20  # of the training loss, where no validation was recorded
 LONGEST_CURVE = 5_000_000  # steps of which a training loss is spread out
@@ -83,24 +83,12 @@ def read_recorded(directory: Path) -> Recorded:
     return recorded
 
 
-def judge_journal(directory: Path, spec: TrialSpec) -> tuple[Judgement | None, dict[str, float]]:
-    """Judge a trial that has ended, by its journal.
-
-    Args:
-        directory: folder of the trial.
-        spec: its record, with the rules and the metric that they judge.
+def judge_recorded(recorded: Recorded, spec: TrialSpec) -> tuple[Judgement | None, dict[str, float]]:
+    """Judge a trial that has ended, by its records and by the rules and the metric of its spec.
 
     Returns:
         The judgement, None if nothing was observed; and the summary of the training, its finite values by metric.
-
-    Raises:
-        JournalError: the journal is missing or damaged.
     """
-    return judge_recorded(read_recorded(directory), spec)
-
-
-def judge_recorded(recorded: Recorded, spec: TrialSpec) -> tuple[Judgement | None, dict[str, float]]:
-    """Judge a trial that has ended, by records that were read already; as `judge_journal`."""
     observed = any(name in recorded.curves for name in (names.TRAIN_LOSS, names.GRAD_NORM, spec.judged))
     if not observed and recorded.announced is None:
         return None, {}
@@ -110,6 +98,13 @@ def judge_recorded(recorded: Recorded, spec: TrialSpec) -> tuple[Judgement | Non
         held = tuple(rule for rule in FAILURES if rule is outcome or rule in judgement.rules_held)
         judgement = replace(judgement, outcome=outcome, failure_step=step, known_good_step=None, rules_held=held)
     return judgement, _summary(recorded, spec, judgement)
+
+
+def observed_failure(recorded: Recorded, judgement: Judgement | None) -> Judgement | None:
+    """A trial's judgement if it holds whatever ended the process later: announced, or not finite; None otherwise."""
+    if judgement is not None and (recorded.announced is not None or judgement.outcome is Outcome.NONFINITE):
+        return judgement
+    return None
 
 
 def _take_event(recorded: Recorded, event: Event) -> None:

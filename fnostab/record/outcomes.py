@@ -10,7 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
+from fnostab.record import names
 from fnostab.record.explosion import exploded_at
 from fnostab.record.outcome_rules import OutcomeRules, Validation
 
@@ -24,6 +26,7 @@ __all__ = [
     "ends_early",
     "judge",
     "looks_failed",
+    "outcome_payload",
 ]
 
 
@@ -69,6 +72,28 @@ class Judgement:
     known_good_step: int | None = None
     rules_held: tuple[Outcome, ...] = ()
     not_judged: tuple[str, ...] = ()
+
+
+def outcome_payload(
+    judgement: Judgement | None, reason: str | None = None, *, requested: bool = False
+) -> dict[str, Any]:
+    """Payload of the event that ends an attempt at a trial.
+
+    Args:
+        judgement: outcome and evidence; None of a script's run of which no outcome is known.
+        reason: of an outcome that is no training outcome, or what ended a training that had failed.
+        requested: whether the process was asked to end, so that the trial is not to blame.
+    """
+    evidence = judgement or Judgement(Outcome.RUNNING)
+    return {
+        "outcome": None if judgement is None else str(judgement.outcome),
+        "failure_step": evidence.failure_step,
+        "known_good_step": evidence.known_good_step,
+        "rules_held": [str(rule) for rule in evidence.rules_held],
+        "not_judged": list(evidence.not_judged),
+        "reason": None if reason is None else reason[: names.LONGEST_REASON],
+        **({"requested": True} if requested else {}),
+    }
 
 
 def judge(

@@ -1,4 +1,4 @@
-"""Progress of a trial, read from its journal while it grows."""
+"""A trial as it stands, and how its journal tells it while it grows."""
 
 import math
 import time
@@ -6,52 +6,64 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fnostab.record import names
-from fnostab.record.attempt import is_being_written
 from fnostab.record.journal import FILE_NAME, Event, journal_file, read_journal
 from fnostab.record.norm_curve import NormCurve
 from fnostab.record.outcomes import EXCLUDED, FAILURES, Outcome
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["TrialProgress", "is_being_written"]
+__all__ = ["TrialProgress", "TrialState"]
 
 STEPS = (names.GRAD_NORM, names.TRAIN_LOSS)  # either shows an optimiser step
 
 
 @dataclass
-class TrialProgress:
-    """One trial of a study, and its progress as the journal has it so far."""
+class TrialState:
+    """A trial as it stands, whether its journal tells it or its run in a store.
 
-    spec: TrialSpec
-    directory: Path
-    outcome: Outcome | None = None  # None until it is known
-    failure_step: int | None = None
-    reason: str | None = None
+    Attributes:
+        outcome: None until it is known.
+        running: whether a process is at work on it.
+        queued: whether its job waits for the cluster.
+        step: last recorded one, 0-based.
+        scheduled_steps: of the whole training; None if that was not recorded.
+        held_step: step that an earlier attempt came to: its points are not recorded again.
+        spikes: of the gradient norm so far; None if nobody counted.
+        failure_step: 0-based.
+        reason: of an outcome that is no training outcome.
+        first_ms: time of the journal's first record, Unix milliseconds.
+        started_s: Unix time at which the last attempt began; None if that is not known.
+        training_since_s: the same without its start.
+        ended_s: Unix time.
+        owner: 'pid@host' of the process that wrote last.
+        run_id: its run in MLflow, if it is known from there.
+        curve: gradient norms against the step.
+    """
+
+    arm: str
+    seed: int
+    outcome: Outcome | None = None
+    running: bool = False
+    queued: bool = False
     step: int | None = None
     scheduled_steps: int | None = None
+    held_step: int | None = None
     loss: float | None = None
     grad_norm: float | None = None
-    held_step: int | None = None  # that an earlier attempt came to: its points are not recorded again
-    announced: Outcome | None = None  # failure that the trial saw before it ended
-    run_elsewhere: str | None = None  # MLflow run that holds the outcome, if not this folder's journal
-    fruitless: int = 0  # attempts in a row that came no further, but for those that were asked to end
-    came_further: bool = False  # whether the last attempt recorded a new step
-    unwritten: bool = False  # whether the outcome is not in the journal: its disk is full, say
-    first_ms: int | None = None  # time of the journal's first record, Unix milliseconds
-    started_s: float | None = None  # of the attempt that is under way, Unix time
-    training_since_s: float | None = None  # the same without its start
+    spikes: int | None = None
+    failure_step: int | None = None
+    reason: str | None = None
+    first_ms: int | None = None
+    started_s: float | None = None
+    training_since_s: float | None = None
     ended_s: float | None = None
-    spikes: int = 0  # of the gradient norm
-    owner: str | None = None  # "pid@host" of the process that wrote last
-    queued: bool = False  # whether its job waits for the cluster
+    owner: str | None = None
+    run_id: str | None = None
     curve: NormCurve = field(default_factory=NormCurve, repr=False, compare=False)
-    _offset: int = field(default=0, repr=False)
-    _open: bool = field(default=False, repr=False)  # whether an attempt began that has no outcome
-    _new_steps: bool = field(default=False, repr=False)  # since the last outcome
 
     @property
     def name(self) -> str:
         """Arm and seed, as the trial's folder is called."""
-        return f"{self.spec.arm}-{self.spec.seed}"
+        return f"{self.arm}-{self.seed}"
 
     @property
     def finished(self) -> bool:
@@ -59,13 +71,76 @@ class TrialProgress:
         return self.outcome is not None and self.outcome not in (Outcome.KILLED, Outcome.INFRA_ERROR)
 
     @property
+    def settled(self) -> Outcome | None:
+        """Its outcome, unless that is of an attempt before the one that runs or waits in a queue."""
+        return self.outcome if self.finished or not (self.running or self.queued) else None
+
+    @property
+    def failed(self) -> bool:
+        """Whether its training failed."""
+        return self.settled in FAILURES
+
+    @property
     def excluded(self) -> bool:
         """Whether it ended without a training outcome."""
         return self.outcome in EXCLUDED
 
+    @property
+    def judged(self) -> bool:
+        """Whether it counts in its arm's failure rate."""
+        return self.settled is not None and not self.excluded
+
+    @property
+    def waits(self) -> str:
+        """Activity of a running trial that records no steps: "starting", "repeats 500"; else empty."""
+        if not self.running or self.step is not None:
+            return ""
+        again = self.training_since_s is not None and self.held_step is not None
+        return f"repeats {(self.held_step or 0) + 1}" if again else "starting"
+
+    @property
+    def seconds(self) -> float | None:
+        """Duration of the last attempt, so far."""
+        return None if self.started_s is None else (self.ended_s or time.time()) - self.started_s
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the training of a running trial ends at its present pace; None if unknown."""
+        if not self.running or self.step is None or not self.scheduled_steps or self.training_since_s is None:
+            return None
+        per_step = (time.time() - self.training_since_s) / (self.step + 1)
+        return max(0.0, per_step * (self.scheduled_steps - self.step - 1))
+
+
+class TrialProgress(TrialState):
+    """One trial of a study, read from its journal as far as that goes; two of them are equal only if they are one.
+
+    Attributes:
+        spec: what it trains.
+        directory: of its journal.
+        run_id: MLflow run that holds the outcome, if not this folder's journal.
+        fruitless: attempts in a row that came no further, but for those that were asked to end.
+        came_further: whether the last attempt recorded a new step.
+        unwritten: whether the outcome is not in the journal: its disk is full, say.
+    """
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __init__(self, spec: TrialSpec, directory: Path) -> None:
+        super().__init__(spec.arm, spec.seed, spikes=0)
+        self.spec = spec
+        self.directory = directory
+        self.fruitless = 0
+        self.came_further = False
+        self.unwritten = False
+        self._offset = 0
+        self._open = False  # whether an attempt began that has no outcome
+        self._new_steps = False  # since the last outcome
+
     def begin_again(self) -> None:
         """Forget the end of the last attempt, before another one."""
-        self.outcome = self.announced = self.failure_step = self.reason = self.ended_s = None
+        self.outcome = self.failure_step = self.reason = self.ended_s = None
 
     def update(self) -> None:
         """Read the records that were written since the last call."""
@@ -79,7 +154,7 @@ class TrialProgress:
             if isinstance(record, Event):
                 self._take_event(record)
                 continue
-            self.spikes += names.SPIKE in record.values
+            self.spikes = (self.spikes or 0) + (names.SPIKE in record.values)
             if any(name in each for each in (record.values, record.nonfinite) for name in STEPS):
                 self.step = record.step
                 self._open = self._new_steps = True
@@ -102,9 +177,6 @@ class TrialProgress:
         elif event.name == names.STARTED_EVENT:
             self.scheduled_steps = event.payload.get("scheduled_steps")
             self.training_since_s = event.time_ms / 1000
-        elif event.name == names.TAGS_EVENT and event.payload.get(names.OUTCOME) in FAILURES:
-            self.announced = Outcome(event.payload[names.OUTCOME])
-            self.failure_step = int(event.payload[names.FAILURE_STEP])
         elif event.name == names.OUTCOME_EVENT:
             self.outcome = Outcome(event.payload["outcome"])
             self.failure_step = event.payload.get("failure_step")
@@ -116,16 +188,3 @@ class TrialProgress:
         """Note at the end of an attempt whether it came further; if not, and if ``counts``, count it as fruitless."""
         self.came_further, self._new_steps, self._open = self._new_steps, False, False
         self.fruitless = 0 if self.came_further else self.fruitless + counts
-
-    def seconds(self) -> float | None:
-        """Duration of the last attempt, so far."""
-        if self.started_s is None:
-            return None
-        return (self.ended_s or time.time()) - self.started_s
-
-    def seconds_left(self) -> float | None:
-        """Seconds until the training ends at its present pace; None if unknown."""
-        if self.ended_s or self.step is None or not self.scheduled_steps or self.training_since_s is None:
-            return None
-        per_step = (time.time() - self.training_since_s) / (self.step + 1)
-        return per_step * (self.scheduled_steps - self.step - 1)

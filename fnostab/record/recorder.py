@@ -27,7 +27,6 @@ TOKEN_VARIABLE = "FNOSTAB_TOKEN"  # of the attempt at it
 AFTER_FAILURE_VARIABLE = "FNOSTAB_AFTER_FAILURE"
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 ANNOUNCED = ("nonfinite", "collapsed", "exploded", "stagnated")  # FAILURES of fnostab.record.outcomes
-REASON_CHARACTERS = 500
 
 _STEP_NAMES = {"loss": names.TRAIN_LOSS, "grad_norm": names.GRAD_NORM, "lr": names.LEARNING_RATE}
 _NAME = re.compile(r"[\w\-./ ]{1,200}")
@@ -152,7 +151,7 @@ class Recorder:
                 to.event(RECORDED_EVENT, {"step": to.last_step})
             elif _is_out_of_memory(error):
                 with suppress(JournalError):  # the script's own error says more
-                    text = " ".join(f"{type(error).__name__}: {error}".split())[:REASON_CHARACTERS]
+                    text = " ".join(f"{type(error).__name__}: {error}".split())[: names.LONGEST_REASON]
                     to.event(names.TAGS_EVENT, {names.OUTCOME: "oom", names.REASON: text})
         finally:
             to.close()

@@ -17,10 +17,9 @@ from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.lines import FILE_NAME, Event, Point, encode, read_lines
 
-__all__ = ["ATTEMPT", "RECORDED_EVENT", "RECORDER_LOCK", "RESTARTED", "Recording", "is_being_recorded", "number"]
+__all__ = ["ATTEMPT", "RECORDED_EVENT", "RECORDER_LOCK", "Recording", "number"]
 
 ATTEMPT = "fnostab.attempt"  # tag: token of the attempt that is under way
-RESTARTED = "fnostab.restarted"  # tag: a retry repeated steps that had been recorded
 RECORDED_EVENT = "recorded"  # the program ended its record by itself: step
 RECORDER_LOCK = "recorder.lock"
 
@@ -110,7 +109,7 @@ class Recording:
                 others[name] = repr(value)
         if len(finite) + len(others) < len(values) and not self._restarted:
             self._restarted = True
-            self.event(names.TAGS_EVENT, {RESTARTED: "true"})
+            self.event(names.TAGS_EVENT, {names.RESTARTED: "true"})
         if finite or others:
             self._append(Point(self._now(), step, finite, others))
             for name in (*finite, *others):
@@ -156,7 +155,7 @@ class Recording:
                     self.last_step = self._last_validation = None
                     self.announced = False
                 self.announced |= names.FAILURE_STEP in record.payload
-                self._restarted |= RESTARTED in record.payload
+                self._restarted |= names.RESTARTED in record.payload
             elif record.name == RECORDED_EVENT and record.payload.get("step") is not None:
                 self.last_step = record.payload["step"]  # of this attempt, which may not repeat its own steps
         if newest != token:
@@ -165,29 +164,6 @@ class Recording:
             )
         if self._size < os.stat(self.path).st_size:
             os.truncate(self.path, self._size)
-
-
-def is_being_recorded(directory: Path) -> bool:
-    """Whether a program has the trial open with a Recorder, on this machine or another that shares the disk.
-
-    Raises:
-        JournalError: the lock can't be tried.
-    """
-    try:
-        lock = os.open(directory / RECORDER_LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise JournalError(f"can't lock {directory}: {error.strerror or error}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        raise JournalError(f"can't lock {directory}: {error.strerror or error}") from error
-    finally:
-        os.close(lock)
-    return False
 
 
 def number(name: str, value: SupportsFloat) -> float:

@@ -25,6 +25,7 @@ __all__ = [
     "shown",
     "suggestion",
     "text_of",
+    "value_text",
 ]
 
 LARGEST_BYTES = 1_000_000  # of a file of settings
@@ -44,8 +45,13 @@ class Frozen(BaseModel):
     def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
         field = cls.model_fields[info.field_name] if info.field_name else None
         if isinstance(value, bool) and field is not None and field.annotation is not bool:
-            raise ValueError(f"{value} is not accepted: it is neither a number nor a name")
+            raise ValueError(f"{value} is not accepted: expected a number or a name")
         return value
+
+
+def value_text(value: Any) -> str:
+    """A setting's value as it is written in YAML and on the command line: ``null``, ``true``, ``0.001``."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def digest(values: Any) -> str:

@@ -1,4 +1,4 @@
-"""Keep the end of a program's stderr, while all of it is shown.
+"""Keep the end of a process's stderr, and show all of a program's meanwhile.
 
 The program writes to a file, never to a pipe: it must be able to go on if the process that reads dies.
 """
@@ -12,8 +12,9 @@ from typing import IO, Self
 
 from fnostab.record.files import open_regular
 
-__all__ = ["StderrTail", "tail_of"]
+__all__ = ["STDERR_FILE", "StderrTail", "tail_of", "tail_since"]
 
+STDERR_FILE = "stderr.log"  # of a trial that a launcher started
 TAIL_BYTES = 16_384
 POLL_S = 0.05
 
@@ -52,7 +53,7 @@ class StderrTail:
     @property
     def text(self) -> str:
         """End of what was written since the log was opened."""
-        return _read_end(self.path, self._start)
+        return tail_of(self.path, self._start)
 
     def _is_own(self) -> bool:
         try:
@@ -76,18 +77,20 @@ class StderrTail:
                 self._done.wait(POLL_S)
 
 
-def tail_of(path: Path, since_ms: int | None) -> str:
-    """End of a trial's ``stderr.log``; empty if nothing was written since ``since_ms`` (Unix time)."""
+def tail_of(path: Path, start: int = 0) -> str:
+    """End of a log, at most 16 KiB, from byte ``start`` on; empty if it can't be read."""
     try:
-        if since_ms is None or path.stat().st_mtime * 1000 < since_ms:
-            return ""
-        return _read_end(path, 0)
+        with open_regular(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(start, size - TAIL_BYTES))
+            return file.read().decode(errors="replace")
     except OSError:
         return ""
 
 
-def _read_end(path: Path, start: int) -> str:
-    with open_regular(path) as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(start, size - TAIL_BYTES))
-        return file.read().decode(errors="replace")
+def tail_since(path: Path, since_ms: int | None) -> str:
+    """End of a log to which something was written since ``since_ms`` (Unix time); else, or if unknown, empty."""
+    try:
+        return "" if since_ms is None or path.stat().st_mtime * 1000 < since_ms else tail_of(path)
+    except OSError:
+        return ""

@@ -24,7 +24,7 @@ from fnostab.record.table_study import (
     missing_text,
 )
 
-__all__ = ["COLUMNS", "Table", "TableStudy", "TrialRow", "read_table", "write_table"]
+__all__ = ["COLUMNS", "Table", "TableStudy", "TrialRow", "check_separator", "read_table", "write_table"]
 
 COLUMNS = ("stage", "arm", "seed", "outcome", "val_loss", "failure_step", "last_step")
 MORE_COLUMNS = ("scheduled_steps", "rules_held", "grad_ratio", "run_id")
@@ -157,8 +157,9 @@ def _records(path: str | Path) -> Iterator[tuple[int, dict[str, str | None]]]:
         data = file.read(LARGEST_BYTES + 1)
     if len(data) > LARGEST_BYTES:
         raise DecisionError(f"{path} is larger than {LARGEST_BYTES // 1_000_000} MB: it is no table of trials")
-    text = io.StringIO(data.decode("utf-8-sig"), newline="")  # Excel begins with a mark
-    reader = csv.DictReader(text, strict=True, skipinitialspace=True)
+    text = data.decode("utf-8-sig")  # Excel begins with a mark
+    check_separator(text, path)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     _check_header(reader.fieldnames or (), path)
     fields: dict[str, str | None] = {}
     for fields in reader:
@@ -169,6 +170,17 @@ def _records(path: str | Path) -> Iterator[tuple[int, dict[str, str | None]]]:
         yield reader.line_num, fields
     if None in fields.values() and not data.endswith(b"\n"):
         raise DecisionError(f"{path} ends within line {reader.line_num}: restore it, or end that line")
+
+
+def check_separator(text: str, path: str | Path) -> None:
+    """Raise DecisionError if the first line of a CSV file separates its columns by something else than commas."""
+    header = text.partition("\n")[0]
+    other = next((name for mark, name in ((";", "semicolons"), ("\t", "tabs")) if mark in header), None)
+    if other and "," not in header:
+        raise DecisionError(
+            f"{path}: columns are separated by {other}: write them with commas, and decimals with a point, as "
+            "`write.csv` of R and `to_csv` of pandas do"
+        )
 
 
 def _check_header(columns: Sequence[str], path: str | Path) -> None:

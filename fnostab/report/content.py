@@ -12,19 +12,24 @@ from fnostab.figures.arms import FailureRate
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
 from fnostab.report import panels
-from fnostab.report.evidence import Evidence, Spikes
+from fnostab.report.evidence import Evidence
 from fnostab.report.pictures import Picture, drawing
 from fnostab.report.stress_picture import stress_picture
-from fnostab.report.verdict import Case, conditions, headline, remarks
+from fnostab.report.verdict import Case, conditions, remarks
 
-__all__ = ["Report", "StageSection", "compose", "differences"]
+__all__ = ["Report", "StageSection", "compose", "differences", "in_words"]
 
 IN_WORDS: Mapping[VerdictName | None, str] = {
     VerdictName.GOLD: "The change of architecture is the cure.",
-    VerdictName.SILVER: "The change of architecture is not the cure, but clipping helps.",
+    VerdictName.SILVER: "The change of architecture is not shown to help, but clipping helps.",
     VerdictName.PIVOT: "No candidate helps in the deep network.",
     VerdictName.INCONCLUSIVE: "These trials do not decide the question yet.",
 }
+
+
+def in_words(verdict: Verdict) -> str:
+    """The verdict in a sentence; what its tests do not support is not decided."""
+    return IN_WORDS.get(VerdictName.INCONCLUSIVE if verdict.supported is False else verdict.name, "")
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class StageSection:
     What is None or empty was not recorded or not judged, and is left out.
 
     Attributes:
+        title: as "Stage A"; empty in a study of one stage.
         parts: of arms in the decision; empty for one without a part.
         settings: what differs between arms: setting -> value by arm.
         exemplary: arm -> pictures of its best, median and worst trial.
@@ -44,6 +50,7 @@ class StageSection:
     """
 
     name: str
+    title: str
     study: StudySpec
     trials: Sequence[TrialRow]
     parts: Mapping[str, str]
@@ -62,9 +69,9 @@ class StageSection:
     gone: Mapping[str, Sequence[int]]
 
     @property
-    def title(self) -> str:
-        """Title, as "Stage A"."""
-        return f"Stage {self.name.upper()}"
+    def heading(self) -> str:
+        """Title and name of the study."""
+        return ": ".join(filter(None, (self.title, self.study.name))) or "Trials"
 
 
 @dataclass(frozen=True)
@@ -72,29 +79,43 @@ class Report:
     """Everything that a report shows.
 
     Attributes:
-        judged: lines on what was judged.
+        experiment: name of Stage A's.
+        case: of one or two experiments in MLflow, or of runs of others.
+        evidence: of its runs.
+        sections: one a stage.
+        store: address that may be shown.
         verdict_run: run id of the verdict; None if it was not recorded.
+        made_at: when.
     """
 
     experiment: str
-    judged: Sequence[str]
-    headline: str
-    verdict: Verdict
-    in_words: str
-    sentences: Sequence[str]
-    command: str
-    conditions: Sequence[str]
-    remarks: Sequence[str]
+    case: Case
+    evidence: Evidence
     sections: Sequence[StageSection]
-    pages: Mapping[str, str]
-    spikes: Mapping[str, Spikes]
-    source: str
-    epochs: bool
     store: str
-    on_server: bool
     verdict_run: str | None
     made_at: datetime
     version: str = __version__
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict."""
+        return self.case.verdict
+
+    @property
+    def in_words(self) -> str:
+        """The verdict in a sentence; empty of a study without roles."""
+        return in_words(self.verdict)
+
+    @property
+    def conditions(self) -> list[str]:
+        """Conditions under which it holds."""
+        return conditions(self.case.studies)
+
+    @property
+    def remarks(self) -> list[str]:
+        """Remarks beside the tables."""
+        return remarks(self.case)
 
     @property
     def pictures(self) -> list[Picture]:
@@ -111,36 +132,9 @@ class Report:
 def compose(
     case: Case, evidence: Evidence, *, experiment: str, store: str, verdict_run: str | None = None, made_at: datetime
 ) -> Report:
-    """Draw and word a report.
-
-    Args:
-        case: of one or two experiments in MLflow, or of runs of others.
-        evidence: of its runs.
-        experiment: name of Stage A's.
-        store: address that may be shown.
-        verdict_run: run id of the verdict; None if it was not recorded.
-        made_at: when.
-    """
-    return Report(
-        experiment=experiment,
-        judged=case.judged,
-        headline=headline(case.verdict),
-        verdict=case.verdict,
-        in_words=IN_WORDS.get(case.verdict.name, ""),
-        sentences=case.verdict.sentences,
-        command=case.command,
-        conditions=conditions(case.studies),
-        remarks=remarks(case),
-        sections=[_section(stage, case, evidence) for stage in case.stages],
-        pages=evidence.pages,
-        spikes=evidence.spikes,
-        source=evidence.source,
-        epochs=evidence.epochs,
-        store=store,
-        on_server=store.startswith("http"),
-        verdict_run=verdict_run,
-        made_at=made_at,
-    )
+    """Draw and word a report; arguments are the attributes of `Report`."""
+    sections = [_section(stage, case, evidence) for stage in case.stages]
+    return Report(experiment, case, evidence, sections, store, verdict_run, made_at)
 
 
 def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
@@ -151,6 +145,7 @@ def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
     exemplary, missing = panels.exemplary(stage.name, trials, study, evidence)
     return StageSection(
         name=stage.name,
+        title=case.verdict.stage_title(stage.name),
         study=study,
         trials=stage.trials,
         parts={arm: _part(arm, study) for arm in arms},

@@ -9,6 +9,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from fnostab.decision import Criterion, State
 from fnostab.errors import ConfigError
+from fnostab.record.settings import value_text
 from fnostab.report.content import Report
 from fnostab.report.pictures import Picture
 from fnostab.report.tables import outcomes_text
@@ -21,8 +22,8 @@ PICTURES = "pictures"
 
 MEANINGS = {  # of criteria, for readers who have not seen the program
     "fewer_failures": "fails less often than control",
-    "better_loss": "lower median loss than control, over successful trials",
-    "loss_within_margin": "median loss within the margin of control's, over successful trials",
+    "better_loss": "better median than control's, of the trials that did not fail",
+    "loss_within_margin": "that median is within the margin of control's",
     "no_nonfinite": "no trial gave NaN or infinity",
     "grad_bounded": "gradients stayed bounded in the last half",
     "matches_stage_a": "as good as the same arm in Stage A",
@@ -81,7 +82,7 @@ def environment(*rooms: str) -> Environment:
         "number": _number,
         "percent": _percent,
         "p_value": _p_value,
-        "setting": _setting,
+        "setting": value_text,
         "effect": _effect,
         "in_plain_words": _in_plain_words,
         "support": _support,
@@ -108,17 +109,16 @@ def _p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _setting(value: Any) -> str:
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _effect(criterion: Criterion) -> str:
-    """Effect with its interval: percentage points off the failure rate, or the loss as a multiple of control's."""
+    """Effect with its interval: percentage points off the failure rate, or the loss beside control's."""
     if criterion.effect is None:
         return ""
     if criterion.name == "fewer_failures":
         interval = f" [{_points(criterion.ci[0])}, {_points(criterion.ci[1])}]" if criterion.ci else ""
         return f"{_points(criterion.effect)} points{interval}"
+    if not criterion.is_ratio:
+        interval = f" [{criterion.ci[0]:+.3g}, {criterion.ci[1]:+.3g}]" if criterion.ci else ""
+        return f"{criterion.effect:+.3g}{interval}"
     interval = f" [{criterion.ci[0]:.2f}, {criterion.ci[1]:.2f}]" if criterion.ci else ""
     return f"\N{MULTIPLICATION SIGN} {criterion.effect:.2f}{interval}"
 

@@ -8,7 +8,8 @@ from rich.text import Text
 
 from fnostab.decision import NextKind, NextStep
 from fnostab.decision.setting_values import Along, compare_along, values_along
-from fnostab.report.verdict import Case, conditions, left_out, percent, plain_table, trial_table
+from fnostab.report.tables import percent, plain_table, trial_table
+from fnostab.report.verdict import Case, conditions, left_out
 
 __all__ = ["AlongPanel", "with_along"]
 
@@ -34,7 +35,7 @@ class AlongPanel:
         lines = [line for place in self.along.places if (line := left_out(place.summary))]
         command = f"\n  {case.command}" if case.command else ""
         parts = [
-            *(each for stage in case.stages for each in trial_table(stage)),
+            *(each for stage in case.stages for each in trial_table(stage, case.verdict)),
             table,
             *([Text("\n".join(lines))] if lines else []),
             Text("\n".join(conditions(case.studies)), style="dim"),

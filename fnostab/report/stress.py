@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fnostab.decision.stress import Stress, margin_text
-from fnostab.report.verdict import plain_table
+from fnostab.report.tables import plain_table
 
 __all__ = ["render_stress"]
 

@@ -26,11 +26,11 @@ MOST_TRIALS = 60  # listed in a terminal
 COLOURS = {State.MET: "green", State.NOT_MET: "red", State.UNTESTABLE: "yellow"}
 
 
-def criteria_table(stage: str, criteria: Iterable[Criterion]) -> Table:
+def criteria_table(stage: str, verdict: Verdict) -> Table:
     """The criteria of a stage."""
-    title = f"Stage {stage.upper()}: criteria, arm against control"
+    title = _titled(verdict.stage_title(stage), "criteria, arm against control")
     table = plain_table(title, ("arm", "criterion", "state"), "evidence")
-    for arm, names, state, evidence in _alike(c for c in criteria if c.stage == stage):
+    for arm, names, state, evidence in _alike(c for c in verdict.criteria if c.stage == stage):
         table.add_row(arm, "\n".join(names), Text(state, style=COLOURS[state]), evidence)
     return table
 
@@ -75,9 +75,13 @@ def _alike(criteria: Iterable[Criterion]) -> Iterable[tuple[str, list[str], Stat
         yield arm, [c.name if c.decides else f"({c.name})" for c in group], state, evidence
 
 
+def _titled(stage: str, what: str) -> str:
+    return f"{stage}: {what}" if stage else what[0].upper() + what[1:]
+
+
 def arms_table(stage: Stage, verdict: Verdict, title: str = "") -> Table:
     """Table of a stage: failures, medians and outcomes of each arm."""
-    title = title or f"Stage {stage.name.upper()}"
+    title = title or verdict.stage_title(stage.name)
     judged = verdict.rules.failure_judged
     median = "median of those that did not fail" if judged else f"median {verdict.rules.metric}"
     arms = plain_table(title, ("arm", "failed", "95 %", median), "outcomes")
@@ -97,13 +101,13 @@ def outcomes_text(summary: ArmSummary, judged: bool = True) -> str:
     return ", ".join(f"{n} {names.get(outcome, outcome)}" for outcome, n in sorted(found.items()))
 
 
-def trial_table(stage: Stage) -> Iterable[RenderableType]:
+def trial_table(stage: Stage, verdict: Verdict) -> Iterable[RenderableType]:
     """Trials with their runs: all of them, or only those that did not converge where they are many."""
     recorded = [t for t in stage.trials if t.run_id is not None]
     shown = recorded if len(recorded) <= MOST_TRIALS else [t for t in recorded if t.outcome is not Outcome.CONVERGED]
     if not shown:
         return
-    title = f"Stage {stage.name.upper()}: {len(shown)} of {len(recorded)} trials and their runs"
+    title = _titled(verdict.stage_title(stage.name), f"{len(shown)} of {len(recorded)} trials and their runs")
     table = plain_table(title, ("arm", "seed", "outcome", "loss", "failed at", "MLflow run"))
     for t in shown[:MOST_TRIALS]:
         loss = "-" if t.loss is None else f"{t.loss:.4g}"

@@ -11,32 +11,23 @@ from fnostab.decision import ArmSummary, Stage, Stress, Verdict, VerdictName
 from fnostab.report.tables import (
     arms_table,
     criteria_table,
-    evidence_text,
     median_and_iqr,
     percent,
-    plain_table,
     test_text,
     trial_table,
 )
 
 __all__ = [
     "Case",
-    "arms_table",
     "best_arms",
     "conditions",
-    "evidence_text",
-    "headline",
     "left_out",
-    "median_and_iqr",
-    "percent",
-    "plain_table",
     "remarks",
     "render",
     "render_briefly",
     "scope",
     "to_json",
     "to_markdown",
-    "trial_table",
 ]
 
 COLOURS = {
@@ -67,11 +58,6 @@ class Case:
     command: str = ""
     stress: Stress | None = None
     special: Any = None
-
-
-def headline(verdict: Verdict) -> str:
-    """The verdict in a few words, marked where its tests do not support it."""
-    return verdict.headline
 
 
 def scope(studies: Mapping[str, Any]) -> list[str]:
@@ -105,11 +91,10 @@ def render(case: Case, *, evidence: bool = False) -> RenderableType:
     verdict = case.verdict
     parts: list[RenderableType] = [Text("\n".join(case.judged), style="dim")] if case.judged else []
     for stage in case.stages:
-        title = "" if verdict.name is not None or len(case.stages) > 1 else " "
-        parts += [arms_table(stage, verdict, title), Text("\n".join(_sentences(verdict, stage.name)))]
+        parts += [arms_table(stage, verdict), Text("\n".join(_sentences(verdict, stage.name)))]
     if evidence:
         for stage in case.stages:
-            parts += [criteria_table(stage.name, verdict.criteria), *trial_table(stage)]
+            parts += [criteria_table(stage.name, verdict), *trial_table(stage, verdict)]
         parts.append(Text("\n".join((*remarks(case), *conditions(case.studies))), style="dim"))
     elif case.studies:
         caveats = dict.fromkeys(caveat for study in case.studies.values() for caveat in getattr(study, "caveats", ()))
@@ -132,7 +117,7 @@ def _conclusion(case: Case) -> RenderableType:
     verdict = case.verdict
     lines = []
     if verdict.name is not None:
-        lines.append(Text.assemble((headline(verdict), COLOURS[verdict.name]), f": {verdict.reason}"))
+        lines.append(Text.assemble((verdict.headline, COLOURS[verdict.name]), f": {verdict.reason}"))
     if verdict.rules.level < verdict.rules.alpha:
         lines.append(Text(look_text(verdict)))
     lines.append(Text(f"next: {verdict.next.text}"))
@@ -150,7 +135,7 @@ def to_json(case: Case) -> dict[str, Any]:
     verdict = case.verdict
     return {
         "verdict": None if verdict.name is None else str(verdict.name),
-        "headline": headline(verdict),
+        "headline": verdict.headline,
         "supported": verdict.supported,
         "reason": verdict.reason,
         "next": {**asdict(verdict.next), "kind": str(verdict.next.kind), "command": case.command},
@@ -189,7 +174,7 @@ def to_json(case: Case) -> dict[str, Any]:
 def to_markdown(case: Case) -> str:
     """Render the case as Markdown, for the verdict's page in MLflow."""
     verdict = case.verdict
-    said = f"**{headline(verdict)}**" + (f": {verdict.reason}" if verdict.reason else "")
+    said = f"**{verdict.headline}**" + (f": {verdict.reason}" if verdict.reason else "")
     lines = [said, "", *(f"- {text}" for text in verdict.sentences), "", f"Next: {verdict.next.text}"]
     lines += ["", f"    {case.command}"] if case.command else []
     lines += ["", *(f"- {line}" for line in (*case.judged, *remarks(case), *conditions(case.studies)))]
@@ -210,8 +195,10 @@ def to_markdown(case: Case) -> str:
 def remarks(case: Case) -> list[str]:
     """Remarks beside the tables, a line each."""
     verdict = case.verdict
-    lines = [_fewest(stage.name, verdict) for stage in case.stages] if verdict.rules.failure_judged else []
-    lines += [line for s in verdict.arms if (line := left_out(s))]
+    lines = []
+    if verdict.rules.failure_judged:
+        lines += [_in_stage(verdict, stage.name, ": ") + best_arms(verdict, stage.name) for stage in case.stages]
+    lines += [_in_stage(verdict, s.stage) + line for s in verdict.arms if (line := left_out(s))]
     for s in verdict.arms:
         if s.worst_rank_p is not None and s.n:
             ratio = ""
@@ -219,24 +206,24 @@ def remarks(case: Case) -> list[str]:
                 seeds = f"{s.matched_pairs} seed{'s' if s.matched_pairs != 1 else ''} at which neither failed"
                 ratio = f"loss ratio {s.matched_ratio:.3f} over {seeds}; "
             worst = f"counting a failed run as worst of all, p = {s.worst_rank_p:.3f} (one-sided)"
-            lines.append(f"Stage {s.stage.upper()}, {s.arm} against control: {ratio}{worst}")
+            lines.append(f"{_in_stage(verdict, s.stage)}{s.arm} against control: {ratio}{worst}")
     return lines
 
 
-def best_arms(verdict: Verdict) -> str:
-    """The arms that failed least, where there is one stage."""
-    return _fewest("a", verdict).removeprefix("Stage A: ")
+def _in_stage(verdict: Verdict, stage: str, mark: str = ", ") -> str:
+    title = verdict.stage_title(stage)
+    return f"{title}{mark}" if title else ""
 
 
-def _fewest(stage: str, verdict: Verdict) -> str:
-    """The arms that failed least, all of them where several did."""
+def best_arms(verdict: Verdict, stage: str = "a") -> str:
+    """The arms that failed least in a stage, all of them where several did."""
     ran = [s for s in verdict.arms if s.stage == stage and s.failure_rate is not None]
     if not ran:
-        return f"Stage {stage.upper()}: no training outcome"
+        return "no training outcome"
     least = min(s.failure_rate or 0.0 for s in ran)
     names = [f"{s.arm} ({s.n_failed}/{s.n})" for s in ran if s.failure_rate == least]
     tie = " (tied)" if len(names) > 1 else ""
-    return f"Stage {stage.upper()}: fewest failures{tie}: {', '.join(names)}"
+    return f"fewest failures{tie}: {', '.join(names)}"
 
 
 def left_out(s: ArmSummary) -> str:
@@ -244,7 +231,7 @@ def left_out(s: ArmSummary) -> str:
     if not s.left_out:
         return ""
     counts = ", ".join(f"{len(seeds)} {outcome} ({_seeds(seeds)})" for outcome, seeds in s.left_out.items())
-    return f"Stage {s.stage.upper()}, {s.arm}: {counts}: not in the rate of {s.n_failed}/{s.n}"
+    return f"{s.arm}: {counts}: not in the rate of {s.n_failed}/{s.n}"
 
 
 def _seeds(seeds: Sequence[int]) -> str:

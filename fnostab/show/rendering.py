@@ -13,7 +13,8 @@ from rich.text import Text
 
 from fnostab.record.norm_curve import NONFINITE, sparkline
 from fnostab.record.outcomes import Outcome
-from fnostab.show.state import StudyState, TrialState
+from fnostab.record.progress import TrialState
+from fnostab.show.state import StudyState
 from fnostab.stats.proportions import wilson
 
 __all__ = [
@@ -96,7 +97,7 @@ def trials_table(trials: Sequence[TrialState], width: int) -> RenderableType:
         justify = "left" if name in ("trial", "curve") else "right"
         table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for row, trial in enumerate(trials):
-        style = SYMBOLS[trial.outcome][1] if trial.outcome else ""
+        style = SYMBOLS[trial.settled][1] if trial.settled else ""
         cells: list[RenderableType] = [curves[row] if name == "curve" else texts[name][row] for name in texts]
         if "step" in texts:
             cells[list(texts).index("step")] = Text(_progress(trial), style=style)
@@ -106,7 +107,7 @@ def trials_table(trials: Sequence[TrialState], width: int) -> RenderableType:
 
 def summary(study: StudyState) -> str:
     """Progress of the study in one line."""
-    done = sum(t.outcome is not None for t in study.trials)
+    done = sum(t.settled is not None for t in study.trials)
     left = study.seconds_left()
     about = f", about {duration(left)} left" if left is not None and left >= 1 else ""
     if study.complete:
@@ -121,7 +122,7 @@ def line_of_end(trial: TrialState) -> str:
     where = f" at step {trial.failure_step}" if trial.failure_step is not None else ""
     why = f" ({trial.reason})" if trial.reason else ""
     took = f", {duration(trial.seconds)}" if trial.seconds is not None else ""
-    return f"{trial.name}: {trial.outcome}{where}{why}{took}"
+    return f"{trial.name}: {trial.settled}{where}{why}{took}"
 
 
 def line_of_progress(trial: TrialState) -> str:
@@ -132,8 +133,8 @@ def line_of_progress(trial: TrialState) -> str:
 
 def _progress(trial: TrialState) -> str:
     """Progress of a trial, or its outcome."""
-    if trial.outcome is not None:
-        return str(trial.outcome) + (f" @{trial.failure_step}" if trial.failure_step is not None else "")
+    if trial.settled is not None:
+        return str(trial.settled) + (f" @{trial.failure_step}" if trial.failure_step is not None else "")
     if trial.step is None:
         waits = trial.waits or (RUNNING if trial.running else WAITING)
         return f"{waits}, {duration(trial.seconds)}" if trial.waits and trial.seconds else waits
@@ -170,7 +171,7 @@ def _legend(trials: Sequence[TrialState]) -> Text:
 
 
 def _state(trial: TrialState) -> str:
-    return trial.outcome or (RUNNING if trial.running else WAITING)
+    return trial.settled or (RUNNING if trial.running else WAITING)
 
 
 def _failed(trials: Sequence[TrialState]) -> str:

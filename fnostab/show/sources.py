@@ -1,6 +1,5 @@
 """Sources of the state of a study that another process runs: its journals, or its store."""
 
-import math
 import threading
 import time
 from collections.abc import Mapping
@@ -10,15 +9,13 @@ from fnostab.errors import FnostabError
 from fnostab.record.attempt import is_alive
 from fnostab.record.job_arrays import queued_jobs
 from fnostab.record.journal import FILE_NAME
-from fnostab.record.norm_curve import NormCurve
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
-from fnostab.record.progress import TrialProgress
+from fnostab.record.progress import TrialProgress, TrialState
 from fnostab.record.slurm_jobs import WAITING
 from fnostab.record.trial import StudySpec, TrialSpec
-from fnostab.show.state import TrialState, of_progress
-from fnostab.tracking import StudyWatch, WatchedTrial
+from fnostab.tracking import StudyWatch
 
-__all__ = ["QUIET_S", "Journals", "Records", "changed_s", "newest_folder", "of_record"]
+__all__ = ["QUIET_S", "Journals", "Records", "changed_s", "newest_folder"]
 
 QUIET_S = 60.0  # after which journals that nobody writes belong to a study that has ended
 SHARE_OF_STORE = 0.2  # of the time that the store is kept busy with questions
@@ -41,7 +38,7 @@ class Journals:
         self._trials: dict[Key, TrialProgress] = {}
         self._directories: set[str] = set()
 
-    def read(self, known: Mapping[Key, Outcome]) -> dict[Key, TrialState]:
+    def read(self, known: Mapping[Key, Outcome]) -> dict[Key, TrialProgress]:
         """States of all trials; journals of those whose outcome is ``known``, and final, are not read.
 
         Raises:
@@ -57,7 +54,8 @@ class Journals:
                 trial.update()
             job = jobs.get(trial.name)
             trial.queued = job in WAITING
-            states[key] = of_progress(trial, self._is_running(trial) if job is None else not trial.queued)
+            trial.running = self._is_running(trial) if job is None else not trial.queued
+            states[key] = trial
         return states
 
     def has_jobs(self) -> bool:
@@ -69,7 +67,7 @@ class Journals:
         trials = self.read({}).values()
         if any(trial.running for trial in trials) or self.has_jobs():
             return None
-        if all(trial.outcome in (*TRAINING_OUTCOMES, Outcome.OOM) for trial in trials):
+        if all(trial.settled in (*TRAINING_OUTCOMES, Outcome.OOM) for trial in trials):
             return "FINISHED"
         return "gone" if self.quiet_s() > QUIET_S else None
 
@@ -99,7 +97,7 @@ class Records:
 
     def __init__(self, watch: StudyWatch) -> None:
         self._watch = watch
-        self.trials: list[WatchedTrial] = []
+        self.trials: list[TrialState] = []
         self.ended: str | None = None
         self.trouble: str | None = None
 
@@ -128,39 +126,6 @@ class Records:
                 self.trouble = None
             except FnostabError as error:
                 self.trouble = str(error)
-
-
-def of_record(trial: WatchedTrial) -> TrialState:
-    """A trial's run as a state."""
-    steps = trial.scheduled_steps
-    curve, since = NormCurve(), 0
-    for step, norm in trial.window_max:
-        curve.add(norm, step, since)
-        since = step + 1
-    if trial.outcome is Outcome.NONFINITE and trial.failure_step is not None and curve:
-        curve.add(math.inf, trial.failure_step)  # a store holds finite numbers only
-    seconds = None if trial.start_s is None else (trial.end_s or time.time()) - trial.start_s
-    left = None
-    if trial.running and trial.step is not None and steps and seconds is not None:
-        left = max(0.0, seconds / (trial.step + 1) * (steps - trial.step - 1))
-    return TrialState(
-        arm=trial.arm,
-        seed=trial.seed,
-        outcome=trial.outcome,
-        running=trial.running,
-        step=trial.step,
-        scheduled_steps=steps,
-        waits="starting" if trial.running and trial.step is None else "",
-        loss=trial.loss,
-        grad_norm=trial.grad_norm,
-        spikes=trial.spikes,
-        curve=curve,
-        failure_step=trial.failure_step,
-        reason=trial.reason,
-        seconds=seconds,
-        seconds_left=left,
-        ended_s=trial.end_s,
-    )
 
 
 def newest_folder(output: Path, experiment: str | None) -> Path | None:

@@ -11,8 +11,9 @@ from rich.live import Live
 from rich.text import Text
 
 from fnostab.record.progress import TrialProgress
+from fnostab.show.console import say
 from fnostab.show.rendering import arms_table, line_of_end, line_of_progress, summary, trials_table
-from fnostab.show.state import StudyState, TrialState, of_progress
+from fnostab.show.state import StudyState
 
 __all__ = ["Display", "StudyView", "snapshot"]
 
@@ -62,6 +63,10 @@ class Display:
         else:
             self._print_lines(study)
 
+    def was_told(self, name: str) -> None:
+        """Print no line of a trial's end."""
+        self._reported.add(name)
+
     def _drawn(self, study: StudyState) -> RenderableType:
         n_arms = len({trial.arm for trial in study.trials})
         room = max(SHOWN_ENDED, self.console.height - n_arms - LINES_AROUND)
@@ -69,10 +74,10 @@ class Display:
 
     def _print_lines(self, study: StudyState) -> None:
         for trial in study.trials:
-            if trial.outcome is not None and trial.name not in self._reported:
+            if trial.settled is not None and trial.name not in self._reported:
                 self._reported.add(trial.name)
                 self._print(f"{line_of_end(trial)}  [{summary(study)}]")
-            elif trial.outcome is None:
+            elif trial.settled is None:
                 self._reported.discard(trial.name)  # it is tried again
         if time.monotonic() - self._line_s > LINE_EVERY_S:
             parts = [line_of_progress(trial) for trial in study.running[:IN_ONE_LINE]] or [summary(study)]
@@ -81,7 +86,7 @@ class Display:
             self._print("  ".join(parts) + (f"  {study.trouble}" if study.trouble else ""))
 
     def _print(self, line: str) -> None:
-        self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(self.console, line)
         self._line_s = time.monotonic()
 
 
@@ -105,15 +110,20 @@ class StudyView:
         self._display.study = self._state([], None)  # none is running any more
         self._display.__exit__(kind, error, tb)
 
+    def was_told(self, trial: TrialProgress) -> None:
+        """Keep the end of this attempt out of the lines that follow, since a line of its own has told of it."""
+        self._display.was_told(trial.name)
+
     def update(self, running: Sequence[TrialProgress], unsent: str | None, unseen: str | None = None) -> None:
         """Show the state of all trials, those under way, and what keeps records from the store or news from here."""
         trouble = unseen or (f"records wait on disk: {unsent}" if unsent else None)
         self._display.update(self._state([trial for trial in running if not trial.queued], trouble))
 
     def _state(self, running: Sequence[TrialProgress], trouble: str | None) -> StudyState:
-        names = {t.name for t in running}
-        states = tuple(of_progress(t, t.name in names) for t in self.trials)
-        return StudyState(self.title, states, self.jobs, trouble=trouble)
+        at_work = set(running)
+        for trial in self.trials:
+            trial.running = trial in at_work
+        return StudyState(self.title, self.trials, self.jobs, trouble=trouble)
 
 
 def snapshot(study: StudyState, console: Console, most: int = 40) -> None:
@@ -124,7 +134,8 @@ def snapshot(study: StudyState, console: Console, most: int = 40) -> None:
 def _picture(study: StudyState, width: int, room: int, most_ended: int) -> RenderableType:
     """Arms, the trials under way, those that ended last, and a summary."""
     running = study.running
-    ended = sorted((t for t in study.trials if t.ended_s is not None), key=_ended, reverse=True)[:most_ended]
+    ended = [t for t in study.trials if t.ended_s is not None]
+    ended = sorted(ended, key=lambda t: t.ended_s or 0.0, reverse=True)[:most_ended]
     rows = (running + ended)[:room]
     lines: list[RenderableType] = [arms_table(study, width)]
     if rows:
@@ -135,7 +146,3 @@ def _picture(study: StudyState, width: int, room: int, most_ended: int) -> Rende
     if study.trouble:
         lines.append(Text(study.trouble, style="yellow"))
     return Group(*lines)
-
-
-def _ended(trial: TrialState) -> float:
-    return trial.ended_s or 0.0

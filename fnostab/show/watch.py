@@ -12,7 +12,8 @@ from rich.console import Console
 
 from fnostab.errors import ConfigError, TrackingError
 from fnostab.record.trial import StudySpec
-from fnostab.show.sources import Journals, Records, changed_s, newest_folder, of_record
+from fnostab.show.console import say
+from fnostab.show.sources import Journals, Records, changed_s, newest_folder
 from fnostab.show.state import StudyState
 from fnostab.show.view import Display, snapshot
 from fnostab.tracking import (
@@ -58,7 +59,7 @@ def watch_study(
         KeyboardInterrupt: somebody wanted to see no more.
     """
     watched = _attach(experiment, output, tracking_uri)
-    _say(console, f"study {watched.spec.hash} in experiment {watched.spec.experiment}, {watched.source}")
+    say(console, f"study {watched.spec.hash} in experiment {watched.spec.experiment}, {watched.source}")
     state = watched.state()
     ended = watched.ended()
     if once or ended:
@@ -66,14 +67,14 @@ def watch_study(
     else:
         if watched.records is not None:
             watched.records.start(interval_s)
-        with Display(console, {trial.name for trial in state.trials if trial.outcome is not None}) as display:
+        with Display(console, {trial.name for trial in state.trials if trial.settled is not None}) as display:
             while not (ended := watched.ended()):
                 display.update(watched.state())
                 time.sleep(interval_s)
             display.update(watched.state())
     if ended:
-        _say(console, f"the study has ended: {ENDINGS[ended]}" if ended in ENDINGS else "the study has ended")
-        _say(console, f"next: fnostab decide --experiment {watched.spec.experiment}")
+        say(console, f"the study has ended: {ENDINGS[ended]}" if ended in ENDINGS else "the study has ended")
+        say(console, f"next: fnostab decide --experiment {watched.spec.experiment}")
 
 
 @dataclass
@@ -91,7 +92,7 @@ class _Watched:
 
     def state(self) -> StudyState:
         """State of the study. A trial's own journal takes precedence over the store, which is told later."""
-        rows = {(t.arm, t.seed): of_record(t) for t in self.records.trials} if self.records else {}
+        rows = {(t.arm, t.seed): t for t in self.records.trials} if self.records else {}
         known = {key: row.outcome for key, row in rows.items() if row.outcome is not None}
         found = self.journals.read(known) if self.journals else {}
         written = {key: trial for key, trial in found.items() if trial.seconds is not None or key not in rows}
@@ -134,7 +135,8 @@ def _attach(experiment: str | None, output: Path, tracking_uri: str | None) -> _
     if folder is not None:
         journals = Journals(folder)
         started_s = changed_s(folder / "study.json")
-        if stored is None or _same(stored[1], journals.spec) or stored[2] <= started_s:
+        mine = (journals.spec.experiment, journals.spec.hash)
+        if stored is None or (stored[1].experiment, stored[1].hash) == mine or stored[2] <= started_s:
             return _Watched(journals.spec, f"journals in {folder}", journals, _records_of(store, journals.spec))
     assert stored is not None  # `_stored` raises where a study is not optional
     identity, spec, _ = stored
@@ -170,11 +172,3 @@ def _stored(store: Store, experiment: str | None, *, optional: bool) -> tuple[tu
             return None
         raise
     return (experiment_id, record.run_id), record.spec, record.start_ms / 1000
-
-
-def _same(study: StudySpec, other: StudySpec) -> bool:
-    return (study.experiment, study.hash) == (other.experiment, other.hash)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True, markup=False)

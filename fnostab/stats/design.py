@@ -20,16 +20,13 @@ from numpy.typing import NDArray
 from fnostab.errors import ConfigError
 from fnostab.stats.boschloo import binomial_pmf, rejection_region
 from fnostab.stats.checks import check_open_unit, check_rate
-from fnostab.stats.proportions import fewer_failures_p
 from fnostab.stats.rate import Rate
 
 __all__ = [
     "boschloo_power",
     "future_failures",
     "predictive_power",
-    "predictive_power_limit",
     "seeds_for_loss_ratio",
-    "seeds_for_predictive_power",
     "seeds_for_rates",
     "significant",
 ]
@@ -176,41 +173,3 @@ def predictive_power(control: Rate, arm: Rate, extra: int, alpha: float = 0.05) 
         return 0.0
     reachable = significant(control, arm, extra, alpha)
     return float(np.clip(future_failures(control, extra) @ reachable @ future_failures(arm, extra), 0, 1))
-
-
-def predictive_power_limit(control: Rate, arm: Rate) -> float:
-    """Limit of the predictive power with many seeds: the posterior chance that the arm's rate is lower.
-
-    With endless seeds the test finds any true difference, so what remains open is whether there is one.
-    Integrated over 4096 equal shares of control's posterior; correct to four digits.
-    """
-    shares = (np.arange(4096) + 0.5) / 4096
-    rates = scipy.special.betaincinv(control.failed + JEFFREYS, control.n - control.failed + JEFFREYS, shares)
-    return float(np.mean(scipy.special.betainc(arm.failed + JEFFREYS, arm.n - arm.failed + JEFFREYS, rates)))
-
-
-def seeds_for_predictive_power(
-    control: Rate,
-    arm: Rate,
-    *,
-    alpha: float = 0.05,
-    power: float = 0.8,
-    limit: int = 200,
-) -> int | None:
-    """Smallest number of further seeds an arm at which `predictive_power` reaches ``power``.
-
-    Returns:
-        0 if the data are significant already. None where predictive power levels off below ``power``
-        (`predictive_power_limit`: no number of seeds is likely to do), or where ``limit`` do not suffice.
-        Up to 2 s for a limit of 200.
-
-    Raises:
-        ConfigError: alpha or power outside (0, 1).
-    """
-    check_open_unit("power", power)
-    check_open_unit("alpha", alpha)
-    if fewer_failures_p(control, arm) <= alpha:
-        return 0
-    if predictive_power_limit(control, arm) < power:
-        return None
-    return next((n for n in range(1, limit + 1) if predictive_power(control, arm, n, alpha) >= power), None)

@@ -163,7 +163,7 @@ def _places(values: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
     before, after = ordered[:-1], ordered[1:]
     with np.errstate(invalid="ignore"):
         apart = (after - before > TIE * (np.maximum(np.abs(before), np.abs(after)) + scale)) | (
-            np.isinf(after) & (before != after)
+            (np.isinf(before) | np.isinf(after)) & (before != after)
         )
     places = np.empty_like(values)
     places[order] = np.concatenate([[0], np.cumsum(apart)])

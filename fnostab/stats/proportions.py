@@ -39,7 +39,7 @@ def fewer_failures_p(control: Rate, arm: Rate) -> float:
     if control.n == 0 or arm.n == 0 or control.failed + arm.failed in (0, control.n + arm.n):
         return 1.0
     if control.n + arm.n > SCIPY_LIMIT:
-        return boschloo_p(control.failed, control.n, arm.failed, arm.n)
+        return boschloo_p(control, arm)
     table = [[control.failed, arm.failed], [control.n - control.failed, arm.n - arm.failed]]
     return float(scipy.stats.boschloo_exact(table, alternative="greater").pvalue)
 

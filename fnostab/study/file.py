@@ -12,7 +12,7 @@ from fnostab.errors import ConfigError
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.settings import Frozen, explain, flatten, read_yaml, shown, text_of
 from fnostab.record.trial import Measure, Metric, Name
-from fnostab.tasks.registry import built_in_studies, task_names
+from fnostab.tasks.registry import built_in_studies, make_task, task_names
 
 __all__ = ["Settings", "StudyFile", "built_in_studies", "read_study_file"]
 
@@ -103,10 +103,12 @@ class StudyFile(BaseModel):
         return self.name if self._source == f"{self.name}.yaml" and self.name in built_in_studies() else self._source
 
     def with_defaults(self) -> Self:
-        """The file with a metric and measures filled in where it leaves them to its task: to be judged without one."""
-        return self.model_copy(
-            update={"metric": self.metric or Metric(name="val/loss"), "measures": self.measures or {}}
-        )
+        """The file with metric, measures and margin filled in where it leaves them to its task, if it names one."""
+        given: dict[str, Any] = {"metric": Metric(name="val/loss"), "measures": {}, "margin": None}
+        if self.task is not None:
+            task = make_task(self.task)
+            given = {name: getattr(task, name) for name in given}
+        return self.model_copy(update={name: value for name, value in given.items() if getattr(self, name) is None})
 
     @property
     def task_name(self) -> str:

@@ -81,6 +81,17 @@ class Study:
         control = self.file.control
         return digest([self.task.name, self.file.name, control, self.config_hashes[control]])
 
+    def twins(self, arms: Sequence[str] = ()) -> list[str]:
+        """A line for each group of arms, of these or of all, that have the same settings."""
+        groups: dict[str, list[str]] = {}
+        for arm in arms or self.arms:
+            groups.setdefault(self.config_hashes[arm], []).append(arm)
+        return [
+            f"{', '.join(group[:-1])} and {group[-1]} have the same settings: nothing is compared between them"
+            for group in groups.values()
+            if len(group) > 1
+        ]
+
     @property
     def resources(self) -> Resources:
         """Resources that a trial needs; control stands for all arms."""

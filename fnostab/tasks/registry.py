@@ -25,7 +25,6 @@ COMMANDS = {  # of tasks, by the name under which the command line has them: wha
 }
 CHAINS = {  # several studies that `fnostab run NAME` runs one after another
     "strategy": "fnostab.ptychography.cli.strategy:run_strategy",
-    "cure": "fnostab.ptychography.cli.cure:run_cure",
 }
 TEMPLATE = "fnostab.ptychography.study_template:TEMPLATE"  # a study to begin with
 STUDIES = ("fnostab.ptychography.studies",)  # packages with built-in study files

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fnostab.tracking.pages.ui import experiments_with_runs, free_port, ui_command, wait_until_ready
-    from fnostab.tracking.pages.verdicts import VerdictRecord, log_verdict, looks_before, newest_verdict
-    from fnostab.tracking.pages.views import InstalledViews, install_views, plain_address, view_addresses
+    from fnostab.tracking.pages.verdicts import log_verdict, looks_before, newest_verdict
+    from fnostab.tracking.pages.views import install_views, view_addresses
     from fnostab.tracking.read.black_box import fetch_black_box
     from fnostab.tracking.read.foreign_runs import foreign_names, foreign_runs
-    from fnostab.tracking.read.runs_elsewhere import RunElsewhere, runs_elsewhere, set_aside
-    from fnostab.tracking.read.studies import StudyRecord, find_experiment, newest_study, trial_rows
-    from fnostab.tracking.read.watching import StudyWatch, WatchedTrial, existing_store, find_study, newest_experiment
+    from fnostab.tracking.read.runs_elsewhere import runs_elsewhere, set_aside
+    from fnostab.tracking.read.studies import find_experiment, newest_study, trial_rows
+    from fnostab.tracking.read.watching import StudyWatch, existing_store, find_study, newest_experiment
     from fnostab.tracking.registry import RegisteredModel, fetch_checkpoint, register_network
-    from fnostab.tracking.repair.reconcile import ClosedRun, Reconciliation, reconcile
+    from fnostab.tracking.repair.reconcile import reconcile
     from fnostab.tracking.repair.sync import SyncReport, sync
     from fnostab.tracking.store.passwords import create_admin, needs_admin
     from fnostab.tracking.store.store import Store, open_store
@@ -27,18 +27,11 @@ if TYPE_CHECKING:
     from fnostab.tracking.upload.uploader import Uploader
 
 __all__ = [
-    "ClosedRun",
-    "InstalledViews",
-    "Reconciliation",
     "RegisteredModel",
-    "RunElsewhere",
     "Store",
-    "StudyRecord",
     "StudyWatch",
     "SyncReport",
     "Uploader",
-    "VerdictRecord",
-    "WatchedTrial",
     "create_admin",
     "end_unwritten",
     "ensure_study",
@@ -63,7 +56,6 @@ __all__ = [
     "newest_study",
     "newest_verdict",
     "open_store",
-    "plain_address",
     "reconcile",
     "register_network",
     "runs_elsewhere",
@@ -75,54 +67,26 @@ __all__ = [
     "wait_until_ready",
 ]
 
-_MODULE_OF = {
-    "fetch_black_box": "read.black_box",
-    "foreign_names": "read.foreign_runs",
-    "foreign_runs": "read.foreign_runs",
-    "RunElsewhere": "read.runs_elsewhere",
-    "runs_elsewhere": "read.runs_elsewhere",
-    "set_aside": "read.runs_elsewhere",
-    "live_sink": "upload.live",
-    "StudyRecord": "read.studies",
-    "find_experiment": "read.studies",
-    "newest_study": "read.studies",
-    "trial_rows": "read.studies",
-    "ClosedRun": "repair.reconcile",
-    "Reconciliation": "repair.reconcile",
-    "reconcile": "repair.reconcile",
-    "RegisteredModel": "registry",
-    "fetch_checkpoint": "registry",
-    "register_network": "registry",
-    "end_unwritten": "upload.trial_run",
-    "create_admin": "store.passwords",
-    "needs_admin": "store.passwords",
-    "Store": "store.store",
-    "open_store": "store.store",
-    "SyncReport": "repair.sync",
-    "sync": "repair.sync",
-    "experiments_with_runs": "pages.ui",
-    "free_port": "pages.ui",
-    "ui_command": "pages.ui",
-    "InstalledViews": "pages.views",
-    "install_views": "pages.views",
-    "plain_address": "pages.views",
-    "view_addresses": "pages.views",
-    "wait_until_ready": "pages.ui",
-    "Uploader": "upload.uploader",
-    "VerdictRecord": "pages.verdicts",
-    "log_verdict": "pages.verdicts",
-    "looks_before": "pages.verdicts",
-    "newest_verdict": "pages.verdicts",
-    "StudyWatch": "read.watching",
-    "WatchedTrial": "read.watching",
-    "existing_store": "read.watching",
-    "find_study": "read.watching",
-    "newest_experiment": "read.watching",
-    "ensure_study": "upload.study_run",
-    "finish_study": "upload.study_run",
-    "link_project_run": "upload.study_run",
-    "log_study_artifact": "upload.study_run",
+_NAMES = {  # by module
+    "pages.ui": "experiments_with_runs free_port ui_command wait_until_ready",
+    "pages.verdicts": "log_verdict looks_before newest_verdict",
+    "pages.views": "install_views view_addresses",
+    "read.black_box": "fetch_black_box",
+    "read.foreign_runs": "foreign_names foreign_runs",
+    "read.runs_elsewhere": "runs_elsewhere set_aside",
+    "read.studies": "find_experiment newest_study trial_rows",
+    "read.watching": "StudyWatch existing_store find_study newest_experiment",
+    "registry": "RegisteredModel fetch_checkpoint register_network",
+    "repair.reconcile": "reconcile",
+    "repair.sync": "SyncReport sync",
+    "store.passwords": "create_admin needs_admin",
+    "store.store": "Store open_store",
+    "upload.live": "live_sink",
+    "upload.study_run": "ensure_study finish_study link_project_run log_study_artifact",
+    "upload.trial_run": "end_unwritten",
+    "upload.uploader": "Uploader",
 }
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from fnostab.errors import ModelError, TrackingError
 from fnostab.record import names
-from fnostab.tracking.store.store import Store, reported
+from fnostab.tracking.store.store import Store, existing_run, reported
 
 __all__ = ["TRIAL_RUN", "VERDICT_RUN", "RegisteredModel", "fetch_checkpoint", "register_network"]
 
@@ -42,21 +42,12 @@ def fetch_checkpoint(store: Store, trial_run: str, folder: Path) -> Path:
         TrackingError: there is no such run, it has none, or the store does not answer.
     """
     with reported(store):
-        _find_run(store, trial_run)
+        existing_run(store, trial_run)
         if all(artifact.path != CHECKPOINT for artifact in store.client.list_artifacts(trial_run, CHECKPOINT_FOLDER)):
             raise TrackingError(
                 f"run {trial_run} has no {CHECKPOINT}: `fnostab sync` on its output directory sends it, if it is there"
             )
         return Path(store.client.download_artifacts(trial_run, CHECKPOINT, str(folder)))
-
-
-def _find_run(store: Store, run_id: str) -> None:
-    try:
-        store.client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise TrackingError(f"there is no run {run_id} in {store.address}: check the id, or --tracking-uri") from None
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def assert_refused(answer, pattern):
         ),
         ((*RUN, "--set", "model.fno_blocs=4"), r"unknown setting 'model.fno_blocs' \(did you mean 'fno_blocks'\?\)"),
         ((*RUN, "--set", "model.architecture=hybird"), r"'hybird' is not known \(did you mean 'hybrid'\?\)"),
-        ((*RUN, "--set", "model.architecture=no.such.Net"), r"can't import no.such .*PYTHONPATH"),
+        ((*RUN, "--set", "model.architecture=no.such.Net"), r"can't find the file of the module 'no.such'.*PYTHONPATH"),
         ((*RUN, "--set", "data.object_size=20"), r"object_size=20 leaves no room to scan: at least .* is needed"),
         ((*RUN, "--clip", "3"), r"unknown setting 'clip'"),
         ((*RUN, "--model.fno_blocks"), r"--model.fno_blocks has no value"),
@@ -209,7 +209,7 @@ def test_a_disk_that_fills_up_while_a_trial_runs_loses_nothing(call, small_disk,
     assert steps == list(range(len(steps)))
 
 
-def test_mup_needs_to_know_what_each_layer_reads(call, workplace, monkeypatch):
+def test_an_optimiser_of_ones_own_that_can_not_be_made_is_refused(call, workplace, monkeypatch):
     """Said before any trial starts, not by each of them."""
     (workplace / "fnostab_recurrent_net.py").write_text(
         "import torch\n\n"
@@ -222,6 +222,7 @@ def test_mup_needs_to_know_what_each_layer_reads(call, workplace, monkeypatch):
         "        return torch.complex(rows, rows)\n"
     )
     monkeypatch.syspath_prepend(workplace)
-    settings = ("--set", "model.architecture=fnostab_recurrent_net.Net", "--set", "training.learning_rates=mup")
+    parts = {"model.architecture": "fnostab_recurrent_net.Net", "training.optimizer": "cure_parts.mup.adam"}
+    settings = [part for name, value in parts.items() for part in ("--set", f"{name}={value}")]
     assert_refused(call(*RUN, *settings), r"which axis of rows\.weight_ih_l0, .* LSTM reads\? .*weight_input_dim")
     assert statuses() == []

@@ -75,6 +75,7 @@ def test_without_a_rule_failure_is_not_judged(call, tmp_path, monkeypatch):
             "no run has 'columns.modle'; there are: columns.loss, columns.model",
         ),
         ([*ROWS, row("norm", 3, 5)], ("", ""), "arm norm, seed 3 has two runs, row 14 and row 23: exclude one of them"),
+        (ROWS, ("control: base", "control: bse"), "the study has no trial of the control arm 'bse'; its arms: base"),
         (ROWS, ("margin", "margn"), "runs.yaml: unknown setting 'margn'"),
         (ROWS, ("table: returns.csv", ""), "say where the runs are: table: FILE.csv, or experiments: [NAME]"),
     ],
@@ -85,6 +86,15 @@ def test_refusals(call, tmp_path, monkeypatch, lines, change, message):
     code, _, err = call("decide", "--runs", "runs.yaml")
     assert code == 2
     assert message in err
+
+
+def test_another_separator_is_named(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, [])
+    (tmp_path / "returns.csv").write_text("model;seed;return\nbase;0;-0,5\n")
+    code, _, err = call("decide", "--runs", "runs.yaml")
+    assert code == 2
+    assert "returns.csv: columns are separated by semicolons: write them with commas, and decimals with a point" in err
 
 
 def test_runs_of_mlflow_have_ids_and_a_status():

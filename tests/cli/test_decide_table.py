@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from fnostab.cli.decide_table import case_of_table
-from fnostab.cli.judging import judge
+from fnostab.cli.judging import make_case
 from fnostab.decision import Stage
 from fnostab.decision.commands import Source
 from fnostab.record.outcomes import Outcome
@@ -159,7 +159,7 @@ def test_a_table_that_was_written_says_the_same_criterion_by_criterion(tmp_path)
         "a": Stage("a", (*trials("base", 8, 12, 0.1, grad_ratio=2.0), *worse, *trials("other", 5, 0, 0.1))),
         "b": Stage("b", (*trials("base", 2, 18, 0.2), *trials("norm", 20, 0, 0.2)), {"norm": (20,)}),
     }
-    stored = judge(stages, {"a": STUDY}, source=Source())
+    stored = make_case(stages, {"a": STUDY}, source=Source())
     path = tmp_path / "t.csv"
     missing = {name: {arm: stage.missing(arm) for arm in stage.arms} for name, stage in stages.items()}
     write_table(path, Table({name: stage.trials for name, stage in stages.items()}, STUDY, missing))

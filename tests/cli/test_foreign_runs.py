@@ -85,6 +85,8 @@ def test_a_report_has_the_curves_that_there_are_and_writes_nothing_of_theirs(the
     assert "runs.yaml: 16 runs" in page
     assert "1 runs without params.model or tags.seed take no part" in page
     assert "<h3>return over the steps</h3>" in page
+    assert "Stage" not in page
+    assert page.index("16 runs") < page.index("norm 0/7") < page.index('"answer">norm helps') < page.index("Next step")
     assert page.count('<a href="http://127.0.0.1:5000/#/experiments/') == 16 + 1  # each trial, the broken one twice
     for absent in (
         "Gradient norms",

@@ -34,6 +34,13 @@ def test_a_winner_is_named_as_the_reason():
     assert found.why == "clip won Stage A; arms that are not out: control, clip"
 
 
+def test_candidates_that_harm_need_no_deep_test():
+    verdict = verdict_of(stage("a", arm("control", 10), arm("arch", 2, 8), arm("clip", 2, 8)))
+    assert verdict.stage_b == ()
+    found = follow_up(verdict, ROLES)
+    assert (found.kind, found.why) == ("another_remedy", "every candidate harms: arch, clip")
+
+
 def test_candidates_follow_when_control_alone_fails_at_depth():
     a = stage("a", CONTROL, ARCH_OUT, CLIP_OUT)
     verdict = verdict_of(a, stage("b", arm("control", 4, 6)))

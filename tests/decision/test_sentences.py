@@ -7,6 +7,7 @@ from decision_helpers import arm, stage, verdict_of
 
 from fnostab.decision import Roles, Rules, Stage
 from fnostab.decision.commands import Place, Source, command_of
+from fnostab.record.outcomes import Outcome
 from fnostab.record.trial import Measure
 
 QUALITY = {"sharpness": Measure(higher_is_better=True, margin=0.02)}
@@ -163,6 +164,21 @@ SENTENCES = [
         {},
         "norm: undecided, 7 trials of norm without an outcome could change it: 0 of 13 failed, 12 of 20 of base.",
     ),
+    (  # the loss of the five is lower, but had the others failed, norm would harm
+        [arm("base", 20), arm("norm", 5, loss=0.5, oom=15)],
+        {},
+        "norm: undecided, 15 trials of norm without an outcome could change it: 0 of 5 failed, 0 of 20 of base.",
+    ),
+    (
+        [arm("base", 5, oom=15), arm("norm", 20, loss=1.5)],
+        {},
+        "norm: undecided, 15 trials of base without an outcome could change it: 0 of 20 failed, 0 of 5 of base.",
+    ),
+    (
+        [arm("base", 0, 10), arm("norm", 0, 10)],
+        {},
+        "norm: undecided, 10 of 10 failed, 10 of 10 of base; 6 more seeds an arm would most likely tell (80 % chance).",
+    ),
 ]
 
 
@@ -232,6 +248,31 @@ def test_verdict_and_its_reason(stages, headline, reason):
 STEPS = [
     ([arm("control", 2), arm("arch", 2)], "run 10 seeds of control and arch", "--seeds 10 --arms control,arch"),
     ([arm("control", 5, running=1), arm("arch", 5)], "wait, 1 trial still runs", None),
+    (  # the forecast of the sentence, since that is no more than as many again
+        [arm("control", 0, 10), arm("arch", 0, 10)],
+        "run 6 more seeds of control and arch",
+        "--seeds 16 --arms control,arch",
+    ),
+    (
+        [arm("control", 5, 5), [replace(t, outcome=Outcome.INFRA_ERROR) for t in arm("arch", 10)]],
+        "mend what stops arch (infra_error), then run the 10 trials of arch without an outcome again",
+        "--seeds 10 --arms arch",
+    ),
+    (
+        [arm("control", 5, 5), arm("arch", oom=2)],
+        "mend what stops arch (oom), then run 10 seeds of control and arch",
+        "--seeds 10 --arms control,arch --retry-oom",
+    ),
+    (  # seeds that do not begin with 0
+        [[replace(t, seed=t.seed + 70) for t in trials] for trials in (arm("control", 2), arm("arch", 1))],
+        "run 10 seeds of control and arch",
+        "--seeds 70,71,72,73,74,75,76,77,78,79 --arms control,arch",
+    ),
+    (
+        [arm("control", 10), [replace(t, seed=7) for t in arm("arch", oom=1)]],
+        "mend what stops arch (oom), then run 10 seeds of control and arch",
+        "--seeds 10 --arms control,arch --retry-oom",
+    ),
     (
         [arm("control", 8, 12), arm("arch", 13, oom=7)],
         "run the 7 trials of arch without an outcome again",
@@ -248,6 +289,24 @@ def test_next_step_and_its_command(arms, text, command):
     expected = f"fnostab run 'my study.yaml' --experiment mine {command} --profile small"
     assert command_of(step, store) == (expected if command else "fnostab watch mine")
     assert command_of(step, Source(again="fnostab decide --table t.csv")) == "fnostab decide --table t.csv"
+
+
+@pytest.mark.parametrize(
+    ("arms", "roles", "text"),
+    [
+        ([arm("control", 10)], Roles("control"), "run another arm: there is only control"),
+        ([arm("control", 10), arm("arch", 2, 8)], Roles("control", "arch"), "look for another remedy: arch harms"),
+        (
+            [arm("control", 10), arm("arch", 2, 8), arm("clip", 2, 8)],
+            Roles("control", "arch", "clip"),
+            "look for another remedy: arch and clip harm",
+        ),
+    ],
+)
+def test_next_step_that_is_no_command(arms, roles, text):
+    step = verdict_of(stage("a", *arms), roles=roles).next
+    assert step.text == text
+    assert command_of(step, Source({"a": Place("s", "mine")}, "deeper")) == ""
 
 
 def test_stage_b_takes_the_arms_and_settings_of_stage_a():

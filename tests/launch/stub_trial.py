@@ -2,8 +2,9 @@
 
 Called as ``stub_trial.py --trial FILE``, or with ``--fork-server``, to fork for each trial as `fnostab train` does.
 What to do is in the file that STUB_SCRIPT names, one entry for each attempt: an outcome, "exit N", "signal N",
-"announce N" (a failure, then the end by signal N), "silent N", "hang" until SIGTERM, "deaf" to it, "gorge N" (take N
-megabytes, and hang), or "quit" as if SIGTERM had come. STUB_SCRIPT.log gets a line for each start and end.
+"announce N" (a failure, then the end by signal N), "spoilt METRIC" (NaN in it, then SIGKILL), "silent N", "hang" until
+SIGTERM, "deaf" to it, "gorge N" (take N megabytes, and hang), or "quit" as if SIGTERM had come. STUB_SCRIPT.log gets a
+line for each start and end.
 """
 
 import json
@@ -53,7 +54,10 @@ def main(trial: Path) -> int:
             time.sleep(0.02)
         if what == "announce":
             journal.event(names.TAGS_EVENT, {names.OUTCOME: "nonfinite", names.FAILURE_STEP: "3"})
-        if what in ("signal", "announce"):
+        if what == "spoilt":
+            journal.record(STEPS, {number: float("nan")})
+            number = signal.SIGKILL
+        if what in ("signal", "announce", "spoilt"):
             os.kill(os.getpid(), int(number))
         time.sleep(0.2)  # so that two side by side overlap
         outcome(journal, what)

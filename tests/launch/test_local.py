@@ -87,8 +87,8 @@ def test_who_dies_without_a_word_gets_an_outcome_with_the_reason(trials, script)
     assert reasons == [
         (Outcome.INFRA_ERROR, "exit status 3: RuntimeError: the disk melted"),
         (Outcome.INFRA_ERROR, "exit status 4: it left no message"),
-        (Outcome.KILLED, "ended by SIGKILL (perhaps by the kernel, for want of memory): it left no message"),
-        (Outcome.KILLED, "ended by SIGSEGV: it left no message"),
+        (Outcome.KILLED, "ended by SIGKILL (perhaps by the kernel, for want of memory)"),
+        (Outcome.KILLED, "ended by SIGSEGV"),
     ]
     for trial, (outcome, reason) in zip(made, reasons, strict=True):
         assert (last_outcome(trial)["outcome"], last_outcome(trial)["reason"]) == (outcome, reason)
@@ -113,6 +113,16 @@ def test_a_failure_that_was_announced_before_the_process_died_stays_one(trials, 
     assert last_outcome(trial)["rules_held"] == ["nonfinite"]
 
 
+@pytest.mark.parametrize("metric", [names.TRAIN_LOSS, names.GRAD_NORM, None])
+def test_a_value_that_was_recorded_as_not_finite_wins_without_an_announcement(trials, script, metric):
+    """The process died between the two, or went on after a validation."""
+    (trial,) = trials()
+    script({"control-0": [f"spoilt {metric or trial.spec.judged}"]})
+    work_off(LocalLauncher(1, gpu=False), [trial])
+    assert (trial.outcome, trial.failure_step, trial.finished) == (Outcome.NONFINITE, 5, True)
+    assert "SIGKILL" in trial.reason
+
+
 def test_a_trial_that_is_at_work_already_is_waited_for_not_started_again(trials, tmp_path):
     (trial,) = trials()
     with Journal(trial.directory) as journal:
@@ -132,7 +142,8 @@ def test_an_adopted_trial_that_dies_is_killed(trials):
         launcher = LocalLauncher(1, gpu=False)
         launcher.submit([trial])
     work_off(launcher, [])
-    assert [(t.outcome, t.reason) for t in launcher.poll()] == [(Outcome.KILLED, "its process is gone")]
+    gone = "its process (unknown) ended without recording an outcome"
+    assert [(t.outcome, t.reason) for t in launcher.poll()] == [(Outcome.KILLED, gone)]
 
 
 def test_when_two_launchers_start_a_trial_the_slower_one_waits_for_the_faster(trials, script):

@@ -89,6 +89,7 @@ def test_what_kept_a_trial_from_a_result_is_tried_again_and_only_that(study, scr
     study.start(seeds=seeds, jobs=1)
     assert started(study) == ["control-0", "control-1", "control-2", "control-3", "control-0", "control-1"]
     assert "control-0: infra_error (exit status 3: RuntimeError: the disk melted); it is tried again" in study.output
+    assert study.output.count("control-0: ") == 2  # that, and how it ended
     assert {name: row.outcome for name, row in rows().items()} == {
         "control-0": Outcome.CONVERGED,
         "control-1": Outcome.COLLAPSED,
@@ -257,7 +258,7 @@ class TestWithoutTheJournals:
         result = study.start(seeds=range(4))
         assert started(study)[3:] == ["control-3"]
         assert "3 of 4 trials are finished already" in study.output
-        assert [(t.outcome, t.run_elsewhere) for t in result.trials][:2] == [
+        assert [(t.outcome, t.run_id) for t in result.trials][:2] == [
             (Outcome.CONVERGED, before["control-0"]),
             (Outcome.COLLAPSED, before["control-1"]),
         ]

@@ -16,8 +16,9 @@ from fnostab.launch.slurm.ends import write_end
 from fnostab.launch.slurm.launcher import SlurmLauncher
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
+from fnostab.record.ending import Ending
 from fnostab.record.job_arrays import JobArray, jobs_of, queued_jobs
-from fnostab.record.journal import Event, read_journal
+from fnostab.record.journal import Event, Journal, read_journal
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
 from fnostab.record.slurm_jobs import JobAccount
@@ -378,9 +379,22 @@ class TestRefusals:
 def test_a_trial_that_was_found_killed_in_a_job_that_was_out_of_memory_was_so_itself(trials):
     """The kernel ends a trial and leaves the job, which only sees that it was killed."""
     (trial,) = trials()
-    write_outcome(trial, Outcome.KILLED, "ended by SIGKILL", requested=False)
+    write_outcome(trial, Ending(Outcome.KILLED, "ended by SIGKILL"))
     write_end(trial, "7", JobAccount("OUT_OF_MEMORY", "0:125", "n0"))
     assert (trial.outcome, trial.reason) == (Outcome.OOM, "Slurm job 7: OUT_OF_MEMORY")
+
+
+@pytest.mark.parametrize("state", ["OUT_OF_MEMORY", "TIMEOUT", "NODE_FAIL", "FAILED", None])
+def test_a_failure_that_was_seen_wins_over_what_slurm_says(trials, state):
+    (trial,) = trials()
+    with Journal(trial.directory) as journal:
+        journal.event(names.PARAMS_EVENT, {"arm": "control"})
+        journal.record(2, {names.GRAD_NORM: 1.0})
+        journal.event(names.TAGS_EVENT, {names.OUTCOME: "nonfinite", names.FAILURE_STEP: "3"})
+    trial.update()
+    write_end(trial, "7", state and JobAccount(state, "1:0", "n0"))
+    assert (trial.outcome, trial.failure_step, trial.finished) == (Outcome.NONFINITE, 3, True)
+    assert trial.reason.startswith("Slurm job 7")
 
 
 @pytest.mark.parametrize(

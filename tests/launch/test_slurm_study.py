@@ -13,7 +13,8 @@ from fnostab.errors import ConfigError
 from fnostab.launch.slurm.cluster import read_cluster_file
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
-from fnostab.record.attempt import close_if_abandoned, is_alive
+from fnostab.record.attempt import is_alive
+from fnostab.record.ending import close_if_abandoned
 from fnostab.record.journal import Event, Journal, read_journal
 from fnostab.tracking import open_store
 

@@ -12,13 +12,13 @@ import psutil
 import pytest
 
 from fnostab.errors import JournalError, LaunchError
-from fnostab.launch.supervisor import close_command_trial, end_program, supervise
+from fnostab.launch.supervisor import end_program, supervise
 from fnostab.record import names
 from fnostab.record.attempt import is_being_written
+from fnostab.record.ending import close_if_abandoned
 from fnostab.record.journal import FILE_NAME, Event, Point, read_journal
 from fnostab.record.outcomes import Outcome
 from fnostab.record.recorder import TOKEN_VARIABLE
-from fnostab.record.recording import RESTARTED, is_being_recorded
 from fnostab.record.trial import Metric, TrialSpec
 
 ROOT = Path(__file__).parent.parent.parent
@@ -125,6 +125,12 @@ def recorded(*lines):
 
 
 GOOD = recorded("for i in range(5): rec.step(i, loss=1 / (i + 1))", "rec.validation(4, loss=0.5)")
+
+
+def closed(trial):
+    """Outcome of a trial that is closed as whoever looks for abandoned ones does."""
+    assert close_if_abandoned(trial.directory)
+    return trial.end["outcome"]
 
 
 class TestHowItEnded:
@@ -288,7 +294,7 @@ class TestTheEnd:
         (tmp_path / "script.py").write_text(HEAD + recorded("for i in range(6): rec.step(i, loss=1 / (i + 1))"))
         assert trial.run() is Outcome.CONVERGED
         assert trial.steps == [0, 1, 2, 3, 4, 5]
-        assert any(isinstance(r, Event) and RESTARTED in r.payload for r in trial.records)
+        assert any(isinstance(r, Event) and names.RESTARTED in r.payload for r in trial.records)
 
 
 @pytest.mark.parametrize("round_", range(3))
@@ -328,14 +334,12 @@ class TestSudden:
         known = len(trial.steps)
         trial.await_steps(known + 5)  # it goes on
         assert is_being_written(trial.directory)
-        with pytest.raises(JournalError):
-            close_command_trial(trial.directory)
+        assert not close_if_abandoned(trial.directory)
         with pytest.raises(JournalError):  # and is not run twice
             trial.run()
         end_program(trial.directory)
         wait_for(lambda: not is_being_written(trial.directory))
-        assert close_command_trial(trial.directory) is Outcome.KILLED
-        assert close_command_trial(trial.directory) is Outcome.KILLED
+        assert closed(trial) == closed(trial) == "killed"
         self.steps_are_whole(trial)
         assert trial.processes == []
 
@@ -348,13 +352,12 @@ class TestSudden:
         supervisor.kill()
         parent.kill()
         supervisor.wait()
-        assert is_being_recorded(trial.directory)
         assert is_being_written(trial.directory)  # so that launchers wait
-        for attempt in (lambda: close_command_trial(trial.directory), trial.run):
-            with pytest.raises(JournalError, match="still being recorded"):
-                attempt()
+        assert not close_if_abandoned(trial.directory)
+        with pytest.raises(JournalError, match="still being recorded"):
+            trial.run()
         end_program(trial.directory)
-        assert close_command_trial(trial.directory) is Outcome.KILLED
+        assert closed(trial) == "killed"
         self.steps_are_whole(trial)
 
     def test_death_of_both(self, running):
@@ -362,7 +365,7 @@ class TestSudden:
         os.killpg(supervisor.pid, signal.SIGKILL)
         supervisor.wait()
         wait_for(lambda: not is_being_written(trial.directory))
-        assert close_command_trial(trial.directory) is Outcome.KILLED
+        assert closed(trial) == "killed"
         self.steps_are_whole(trial)
         assert trial.processes == []
 
@@ -375,7 +378,7 @@ def test_a_program_that_outlives_its_supervisor_and_ends_well_is_judged(tmp_path
     supervisor.kill()
     supervisor.wait()
     wait_for(lambda: not is_being_written(trial.directory))
-    assert close_command_trial(trial.directory) is Outcome.CONVERGED
+    assert closed(trial) == "converged"
     assert trial.steps == list(range(300))
 
 

@@ -91,6 +91,39 @@ class Small(lightning.LightningModule):
         return self.optimizer(self.parameters())
 
 
+class Gan(lightning.LightningModule):
+    """A generator's and a critic's steps, the critic twice as often."""
+
+    def __init__(self, *, toggles=False, spoilt=None):
+        super().__init__()
+        self.automatic_optimization = False
+        torch.manual_seed(0)
+        self.g, self.d = nn.Linear(3, 3), nn.Linear(3, 1)
+        self.toggles, self.spoilt = toggles, spoilt
+        self.losses = {"g": [], "d": []}
+
+    def training_step(self, batch, batch_idx):
+        generator, critic = self.optimizers()
+        for _ in range(2):
+            loss = self.d(batch).mean() - self.d(self.g(batch).detach()).mean() + self.d.weight.square().sum()
+            self.made("d", critic, loss * (NAN if (batch_idx, "d") == self.spoilt else 1))
+        loss = self.d(self.g(batch)).square().mean()
+        self.made("g", generator, loss * (NAN if (batch_idx, "g") == self.spoilt else 1))
+
+    def made(self, name, optimizer, loss):
+        if self.toggles:
+            self.toggle_optimizer(optimizer)
+        optimizer.zero_grad()
+        self.losses[name].append(float(loss.detach()))
+        self.manual_backward(loss)
+        optimizer.step()
+        if self.toggles:
+            self.untoggle_optimizer(optimizer)
+
+    def configure_optimizers(self):
+        return [torch.optim.Adam(self.g.parameters(), 0.01), torch.optim.Adam(self.d.parameters(), 0.01)]
+
+
 def batches(n, seed=0):
     return DataLoader(torch.randn(2 * n, 3, generator=torch.Generator().manual_seed(seed)), batch_size=2)
 

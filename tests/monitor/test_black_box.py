@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
-from small_module import NAN, Recorder, Small, fit
+from small_module import NAN, Gan, Recorder, Small, fit
 
 from fnostab.monitor import BlackBox, Snapshots, StabilityMonitor, StateFiles
 from fnostab.monitor.black_box import BLACK_BOX_FILE, HISTORY_FILE, STATE_FILE
@@ -38,6 +38,37 @@ def test_any_module_has_one(tmp_path):
     assert norms == pytest.approx(monitor.sink.values(names.GRAD_NORM), nan_ok=True)
     assert losses == pytest.approx(monitor.sink.values(names.TRAIN_LOSS))
     assert float(weights[5].norm()) == pytest.approx(float(module.weights[5].norm()))
+
+
+@pytest.mark.parametrize(("who", "step", "parameters"), [("g", 30, "g"), ("d", 60, "d")])
+def test_of_several_optimisers_it_is_about_the_one_that_failed(tmp_path, who, step, parameters):
+    """The critic makes two steps a batch, the Trainer counts three."""
+    monitor, about = failing(Gan(spoilt=(30, who)), tmp_path, 50)
+    assert (about["failure_step"], about["batch_index"]) == (step, 30) == (monitor.failure_step, 30)
+    with safe_open(tmp_path / "box" / HISTORY_FILE, "pt") as file:
+        assert json.loads(file.metadata()["parameters"]) == [f"{parameters}.weight", f"{parameters}.bias"]
+        steps, losses = file.get_tensor("step").tolist(), file.get_tensor("loss").tolist()
+        assert torch.isfinite(file.get_tensor("weight_norms")).all()
+    assert steps == list(range(len(steps)))
+    assert len(steps) > step
+    assert losses == pytest.approx(monitor.curves[who == "d"].losses[: len(steps)], nan_ok=True)
+    assert 0 < read_state(tmp_path / "box" / STATE_FILE)["global_step"] <= 90
+
+
+def test_steps_that_lightning_knows_nothing_of(tmp_path):
+    class Raw(Small):
+        def __init__(self):
+            super().__init__(times_gradient={10: NAN})
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            optimizer = self.optimizers(use_pl_optimizer=False)
+            optimizer.zero_grad()
+            self.manual_backward(super().training_step(batch, batch_idx))
+            optimizer.step()
+
+    _, about = failing(Raw(), tmp_path, 20)
+    assert (about["failure_step"], about["batch_index"]) == (10, 10)
 
 
 def test_a_module_that_knows_its_batches_says_which(tmp_path):

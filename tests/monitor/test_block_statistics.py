@@ -6,6 +6,7 @@ from torch import nn
 from fnostab.monitor import BlockStatistics
 from fnostab.monitor.block_statistics import block_states
 from fnostab.ptychography.models.blocks import ResidualBlock
+from fnostab.ptychography.settings import ModelConfig
 from fnostab.record import names
 
 
@@ -79,7 +80,8 @@ def test_a_residual_block_gives_all_quantities():
 
 @pytest.mark.parametrize("residual", ["plain", "zero_gamma", "layerscale"])
 def test_the_blocks_of_built_in_networks_give_all_quantities(residual):
-    block = ResidualBlock(3, modes=2, resolution=8, residual=residual)
+    config = ModelConfig(architecture="fno", residual=residual)
+    block = ResidualBlock(config, 3, modes=2, resolution=8)
     with block_states({"block": block}) as seen:
         block(torch.randn(2, 3, 8, 8))
     assert tuple(seen["block"]) == names.BLOCK_QUANTITIES

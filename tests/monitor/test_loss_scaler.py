@@ -100,6 +100,30 @@ def test_manual_optimisation_and_clipping_under_a_scaler():
     assert monitor.outcome is Outcome.CONVERGED
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("spoils", ["gradient", "batch"])
+def test_statistics_of_a_step_left_out_are_those_of_a_training_alone_unless_not_finite(optimizer, spoils):
+    """The batch whose gradient overflowed was seen; only infinities are kept out."""
+
+    class Normalised(Small):
+        def __init__(self):
+            super().__init__(OPTIMIZERS[optimizer], times_gradient={5: INF} if spoils == "gradient" else {})
+            self.norm = nn.BatchNorm1d(3, affine=False)
+
+        def compute_loss(self, batch):
+            return super().compute_loss(self.norm(batch * (INF if spoils == "batch" and self.batches == 5 else 1)))
+
+    alone, module = Normalised(), Normalised()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    fit(alone, [], 8, plugins=[MixedPrecision("16-mixed", "cpu", scaler=scaler)])
+    monitor, sink = watched(module, 8)
+    assert sink.curve(SKIPPED) == [(5, 1.0)]
+    assert torch.isfinite(module.norm.running_var).all()
+    assert torch.equal(alone.norm.running_var, module.norm.running_var) == (spoils == "gradient")
+    assert int(module.norm.num_batches_tracked) == 8 - (spoils == "batch")
+    assert monitor.outcome is Outcome.CONVERGED
+
+
 def test_real_overflows_of_float16_are_steps_left_out_until_the_scale_fits():
     monitor, sink = watched(Small(OPTIMIZERS["plain"]), 60, scale=2.0**40)
     skipped = [step for step, _ in sink.curve(SKIPPED)]

@@ -9,7 +9,8 @@ import pytest
 import torch
 from lightning import Callback, LightningModule
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from small_module import INF, NAN, Recorder, Small, batches, fit, make_trainer
+from lightning.pytorch.tuner import Tuner
+from small_module import INF, NAN, Gan, Recorder, Small, batches, fit, make_trainer
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -457,38 +458,6 @@ def test_lbfgs_makes_one_step_of_many_evaluations(manual, line_search):
     assert monitor.outcome is Outcome.CONVERGED
 
 
-class Gan(LightningModule):
-    """A generator's and a critic's steps, the critic twice as often."""
-
-    def __init__(self, *, toggles, spoilt=None):
-        super().__init__()
-        self.automatic_optimization = False
-        torch.manual_seed(0)
-        self.g, self.d = nn.Linear(3, 3), nn.Linear(3, 1)
-        self.toggles, self.spoilt = toggles, spoilt
-        self.losses = {"g": [], "d": []}
-
-    def training_step(self, batch, batch_idx):
-        generator, critic = self.optimizers()
-        for _ in range(2):
-            loss = self.d(batch).mean() - self.d(self.g(batch).detach()).mean() + self.d.weight.square().sum()
-            self.made("d", critic, loss * (NAN if (batch_idx, "d") == self.spoilt else 1))
-        self.made("g", generator, self.d(self.g(batch)).square().mean())
-
-    def made(self, name, optimizer, loss):
-        if self.toggles:
-            self.toggle_optimizer(optimizer)
-        optimizer.zero_grad()
-        self.losses[name].append(float(loss.detach()))
-        self.manual_backward(loss)
-        optimizer.step()
-        if self.toggles:
-            self.untoggle_optimizer(optimizer)
-
-    def configure_optimizers(self):
-        return [torch.optim.Adam(self.g.parameters(), 0.01), torch.optim.Adam(self.d.parameters(), 0.01)]
-
-
 @pytest.mark.parametrize("toggles", [False, True])
 def test_two_optimisers_have_each_its_own_loss_and_steps(toggles):
     module = Gan(toggles=toggles)
@@ -564,6 +533,22 @@ def test_a_loss_that_was_seen_to_be_nan_before_somebody_raised_is_a_nonfinite_st
     with pytest.raises(ValueError, match="NaN gradient"):
         fit(Spoilt(), monitor, 10)
     assert (monitor.outcome, monitor.failure_step) == (Outcome.NONFINITE, 7)
+
+
+def test_an_exception_after_the_generators_nan_is_no_failure_of_the_critic():
+    """The generator's backward pass reaches the critic too, whose next step would have thrown that away."""
+
+    class Ends(Gan):
+        def training_step(self, batch, batch_idx):
+            if batch_idx == 4:
+                raise ValueError("mine")
+            super().training_step(batch, batch_idx)
+
+    monitor = StabilityMonitor(after_failure="continue")
+    with pytest.raises(ValueError, match="mine"):
+        fit(Ends(toggles=False, spoilt=(3, "g")), monitor, 10)
+    assert (monitor.outcome, monitor.failure_step) == (Outcome.NONFINITE, 3)
+    assert [curve.first_nonfinite_step for curve in monitor.curves] == [3, None]
 
 
 @pytest.mark.parametrize("added", [0.0, -100.0, 1e-9])
@@ -686,6 +671,45 @@ def test_nan_is_kept_from_running_statistics():
     )
 
 
+class LeavesOut(Normalised):
+    """The usual recipe for batches of NaN, whose forward pass has been made by then."""
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        return loss if torch.isfinite(loss) else None
+
+
+class Overflows(Normalised):
+    """The variance of these is infinite in float32, and what is divided by it is 0: the loss is finite."""
+
+    def training_step(self, batch, batch_idx):
+        return self.net(batch * (1e25 if batch_idx == 5 else 1)).square().mean()
+
+
+@pytest.mark.parametrize("module", [LeavesOut(spoilt=5), Overflows()], ids=lambda module: type(module).__name__)
+def test_statistics_that_are_not_finite_though_the_step_is_good_are_restored_and_said(module):
+    alone = Normalised()
+    fit(alone, [], 6, max_steps=5)
+    monitor, sink = watched(module, 6)
+    assert monitor.outcome is Outcome.CONVERGED
+    for name, value in alone.net[1].named_buffers():
+        assert torch.equal(value, module.net[1].get_buffer(name)), name
+    (event,) = [payload for name, payload in sink.events if name == "running_statistics_restored"]
+    assert event == {"step": 5, "epoch": 0, "batch": 5}
+
+
+def test_statistics_of_a_layer_that_is_made_by_its_first_batch():
+    class Late(Normalised):
+        def __init__(self):
+            super().__init__(spoilt=3)
+            self.net = nn.Sequential(nn.Linear(3, 4), nn.LazyBatchNorm1d(), nn.Linear(4, 1))
+
+    monitor, _ = watched(module := Late(), 6, after_failure="continue")
+    assert (monitor.outcome, monitor.failure_step) == (Outcome.NONFINITE, 3)
+    assert int(module.net[1].num_batches_tracked) == 5
+    assert all(torch.isfinite(value).all() for value in module.state_dict().values())
+
+
 def test_nan_is_kept_from_the_statistics_of_the_second_optimisers_network():
     class Two(LightningModule):
         def __init__(self):
@@ -782,6 +806,26 @@ def test_a_fit_that_goes_on_takes_the_same_sink():
     trainer.fit_loop.max_epochs = 2
     trainer.fit(module, batches(10))
     assert [step for step, _ in sink.curve(names.TRAIN_LOSS)] == list(range(20))
+
+
+def test_a_search_for_the_learning_rate_or_the_batch_size_leaves_nothing():
+    class Tuned(Small):
+        def __init__(self):
+            super().__init__(lambda parameters: torch.optim.SGD(parameters, lr=self.lr))
+            self.lr, self.batch_size = 0.1, 2
+
+        def train_dataloader(self):
+            return DataLoader(torch.randn(40, 3), batch_size=self.batch_size)
+
+    for search in ("lr_find", "scale_batch_size"):
+        monitor, module = StabilityMonitor(sink := Recorder()), Tuned()
+        trainer = make_trainer([monitor], max_epochs=1)
+        settings = {"num_training": 10} if search == "lr_find" else {"max_trials": 2, "steps_per_trial": 2}
+        getattr(Tuner(trainer), search)(module, **settings)
+        assert (sink.points, sink.events, monitor.outcome) == ([], [], Outcome.RUNNING)
+        trainer.fit(module)
+        assert monitor.outcome is Outcome.CONVERGED
+        assert [step for step, _ in sink.curve(names.TRAIN_LOSS)] == list(range(40 // module.batch_size))
 
 
 def test_inside_a_study_the_trials_recorder_is_found(monkeypatch):

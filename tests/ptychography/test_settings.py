@@ -75,11 +75,11 @@ def test_more_than_20_epochs_are_a_stress_test():
 @pytest.mark.parametrize(
     ("architecture", "default", "others", "refused"),
     [
-        ("hybrid", "plain", ["depth", "skipinit"], ["zero_gamma", "layerscale"]),
-        ("bounded_hybrid", "plain", ["depth", "skipinit"], ["zero_gamma", "layerscale"]),
-        ("stable_hybrid", "zero_gamma", ["layerscale"], ["plain", "depth", "skipinit"]),
-        ("fno", "plain", ["zero_gamma", "layerscale", "depth", "skipinit"], []),
-        ("my.net.Net", "plain", ["zero_gamma", "layerscale", "depth", "skipinit"], []),
+        ("hybrid", "plain", [], ["zero_gamma", "layerscale"]),
+        ("bounded_hybrid", "plain", [], ["zero_gamma", "layerscale"]),
+        ("stable_hybrid", "zero_gamma", ["layerscale"], ["plain"]),
+        ("fno", "plain", ["zero_gamma", "layerscale"], []),
+        ("my.net.Net", "plain", ["zero_gamma", "layerscale"], []),
     ],
 )
 def test_each_architecture_has_its_residuals(architecture, default, others, refused):
@@ -95,10 +95,29 @@ def test_a_name_that_is_close_to_a_built_in_is_suggested():
     assert "did you mean 'stable_hybrid'?" in refusal(model__architecture="stable_hybird")
 
 
-def test_options_are_for_a_network_of_your_own():
-    mine = TrialConfig.from_dotted({"model.architecture": "my.net.Net", "model.options.width": 3})
-    assert mine.model.options == {"width": 3}
-    assert "options" in refusal(model__options__width=3)
+@pytest.mark.parametrize(
+    ("name", "group", "beside"),
+    [
+        *((name, "model", {}) for name in ("architecture", "block", "decoder_activation", "head")),
+        *((name, "training", {}) for name in ("optimizer", "schedule")),
+        ("gradient_clip_algorithm", "execution", {"execution.gradient_clip_val": 1.0}),
+    ],
+)
+def test_a_part_is_built_in_or_of_your_own_and_then_has_options(name, group, beside):
+    setting, options = f"{group}.{name}", "model.options.width" if group == "model" else "training.options.width"
+    mine = TrialConfig.from_dotted({setting: "my.parts.Part", options: 3, **beside})
+    assert mine.own == {setting: "my.parts.Part"}
+    assert (mine.model if group == "model" else mine.training).options == {"width": 3}
+    for unknown in ("unknown", ".Part", "parts.", "my parts.Part"):
+        said = refusal(**{f"{group}__{name}": unknown})
+        assert said.startswith(f"{setting}: '{unknown}' is not known; accepted: ")
+        assert said.endswith(", or package.module.name of your own")
+    assert "options are for" in refusal(**{options.replace(".", "__"): 3})
+
+
+def test_clipping_of_your_own_without_a_value_would_not_be_used():
+    said = refusal(execution__gradient_clip_algorithm="my.parts.Clip")
+    assert "my.parts.Clip has no effect with gradient_clip_val=null, which is no clipping: set a number" in said
 
 
 @pytest.mark.parametrize(
@@ -255,12 +274,9 @@ def test_the_validation_loss_is_named_by_mode():
         ("model.pre_norm", "rms"),
         ("model.limiter", "decoder"),
         ("model.limiter_tau", 1.0),
-        ("model.decoder_norm", "group"),
-        ("model.leaky", "decoder"),
-        ("model.stabiliser", "tanh"),
-        ("model.head", "polar"),
+        ("model.block", "my.parts.Block"),
         ("training.adam_beta2", 0.95),
-        ("training.learning_rates", "mup"),
+        ("code_hash", "0" * 16),
         ("execution.agc_exempt", "decoder"),
     ],
 )
@@ -278,5 +294,3 @@ def test_bounded_hybrid_is_a_preset_whose_parts_can_be_set_one_by_one():
 def test_settings_without_an_effect_are_refused():
     assert "no part of that name" in refusal(model__architecture="fno", execution__agc_exempt="decoder")
     assert "no effect with optimizer=sgd" in refusal(training__optimizer="sgd", training__adam_beta2=0.9)
-    assert "not for optimizer=sgd" in refusal(training__optimizer="sgd", training__learning_rates="mup")
-    assert "no effect with learning_rates=uniform" in refusal(training__mup_base_width=8)

@@ -6,7 +6,7 @@ import pytest
 
 from fnostab.record import names
 from fnostab.record.journal import Journal
-from fnostab.record.judging import judge_journal, read_recorded
+from fnostab.record.judging import judge_recorded, read_recorded
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Outcome
 from fnostab.record.trial import Metric, TrialSpec
@@ -43,7 +43,7 @@ def judged(tmp_path):
                     journal.record(step, {name: value})
             for name, payload in events:
                 journal.event(name, payload)
-        return judge_journal(tmp_path, trial or spec())
+        return judge_recorded(read_recorded(tmp_path), trial or spec())
 
     return judge
 

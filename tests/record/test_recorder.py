@@ -14,7 +14,7 @@ from fnostab.record import names
 from fnostab.record.journal import FILE_NAME, Event, Journal, Point, read_journal
 from fnostab.record.outcomes import FAILURES
 from fnostab.record.recorder import ANNOUNCED, RANK_VARIABLES
-from fnostab.record.recording import ATTEMPT, RESTARTED, is_being_recorded
+from fnostab.record.recording import ATTEMPT
 from fnostab.recorder import Recorder
 
 ROOT = Path(__file__).parent.parent.parent
@@ -185,7 +185,7 @@ def test_of_a_step_that_a_retry_repeats_the_first_record_counts(trial, monkeypat
     curve = {step: values["train/loss"] for step, values, _ in points(trial) if "train/loss" in values}
     assert curve == {0: 0.0, 1: 1.0, 2: 2.0, 3: 13.0}
     assert [values["val/loss"] for _, values, _ in points(trial) if "val/loss" in values] == [5.0]
-    assert events(trial).count(("tags", {RESTARTED: "true"})) == 1
+    assert events(trial).count(("tags", {names.RESTARTED: "true"})) == 1
 
 
 def test_a_retry_may_repeat_steps_of_earlier_attempts_but_not_its_own(trial, monkeypatch):
@@ -272,10 +272,3 @@ def test_another_error_is_not_swallowed_nor_called_an_end(trial):
     with pytest.raises(ZeroDivisionError), Recorder():
         _ = 1 / 0
     assert events(trial) == []
-
-
-def test_whether_a_trial_is_being_recorded_can_be_seen(trial):
-    assert not is_being_recorded(trial)
-    with Recorder():
-        assert is_being_recorded(trial)
-    assert not is_being_recorded(trial)

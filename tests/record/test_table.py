@@ -2,6 +2,9 @@
 
 import csv
 import re
+import shutil
+import subprocess
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -122,6 +125,33 @@ def test_pandas_itself(tmp_path):
     assert read_table(path) == table
 
 
+R = 't <- read.csv("trials.csv"); write.csv(t, "trials.csv")'
+
+
+@pytest.mark.skipif(shutil.which("Rscript") is None, reason="R is not installed: apt-get install r-base-core")
+@pytest.mark.parametrize("arms", [("plain", "norm"), ("T", "F"), ("8", "16"), ('a "b", c', "d;e")])
+def test_r_itself(tmp_path, arms):
+    control, other = arms
+    study = STUDY.model_copy(update={"control": control, "roles": {"architecture": other}})
+    many = [replace(ROWS[1], arm=other, seed=seed, loss=-((2 / 3) ** seed)) for seed in range(1, 30)]
+    table = Table({"a": [replace(ROWS[0], arm=control), *many], "b": [TrialRow(control, 0, Outcome.OOM)]}, study)
+    write_table(tmp_path / "trials.csv", table)
+    subprocess.run(["Rscript", "-e", R], cwd=tmp_path, check=True, capture_output=True)
+    read = read_table(tmp_path / "trials.csv")
+    assert [[row.loss for row in read.stages[s]] for s in "ab"] == [
+        [row.loss and pytest.approx(row.loss, rel=1e-14) for row in table.stages[s]] for s in "ab"
+    ]
+    stages = {stage: [replace(row, loss=None) for row in rows] for stage, rows in read.stages.items()}
+    named = {"T": "TRUE", "F": "FALSE"}  # R takes a column of these letters for truth values
+    assert read.study == study.model_copy(
+        update={"control": named.get(control, control), "roles": {"architecture": named.get(other, other)}}
+    )
+    assert stages == {
+        stage: [replace(row, arm=named.get(row.arm, row.arm), loss=None) for row in rows]
+        for stage, rows in table.stages.items()
+    }
+
+
 def test_a_study_must_be_one(tmp_path):
     path = tmp_path / "trials.csv"
     path.write_text(f"{HEADER},study.control,study.alpha\n{GOOD},control,0.05\na,control,1,oom,,,,control,0.1\n")
@@ -147,6 +177,14 @@ def test_what_excel_writes(tmp_path):
     path = tmp_path / "trials.csv"
     path.write_bytes(b"\xef\xbb\xbf" + f"{HEADER}\r\na,control,0,converged,0.5,,9\r\n".encode())
     assert len(read_table(path).stages["a"]) == 1
+
+
+@pytest.mark.parametrize(("mark", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_other_separators_are_named(tmp_path, mark, name):
+    path = tmp_path / "trials.csv"
+    path.write_text(f'"{HEADER}"\n{GOOD}\n'.replace(",", f'"{mark}"'))
+    with pytest.raises(DecisionError, match=f"columns are separated by {name}: write them with commas"):
+        read_table(path)
 
 
 def test_the_loss_of_a_failed_trial_may_be_anything_that_is_no_number(read):

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 from report_helpers import case_of, study_spec
 
 from fnostab.cli.report import command
+from fnostab.decision import Criterion, State
 from fnostab.errors import ConfigError
 from fnostab.figures import loss_curves
 from fnostab.figures.fan import Curve
@@ -16,8 +18,8 @@ from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 from fnostab.report import evidence as evidence_module
 from fnostab.report import panels
-from fnostab.report.content import compose
-from fnostab.report.documents import to_html, to_markdown, write
+from fnostab.report.content import compose, in_words
+from fnostab.report.documents import environment, to_html, to_markdown, write
 from fnostab.report.evidence import Evidence, Spikes, exemplars, gather
 from fnostab.tracking import find_experiment, newest_study, trial_rows
 from fnostab.tracking.read.histories import metric_history, read_artifact, run_page
@@ -90,7 +92,7 @@ def stored_report(stored):
 
 def test_all_sections_are_there(report, html):
     markdown = to_markdown(report)
-    for section in (*SECTIONS, report.headline, report.verdict.next_step):
+    for section in (*SECTIONS, report.verdict.headline, report.verdict.next_step):
         assert section in html
         assert section in markdown
 
@@ -112,6 +114,20 @@ def test_ids_are_unique_and_references_lead_somewhere(stored_report):
     ids = re.findall(r'\bid="([^"]*)"', text)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'href="#([^"]*)"', text)) | set(re.findall(r"url\(#([^)]*)\)", text)) <= set(ids)
+
+
+def test_what_could_be_luck_is_not_decided():
+    ten = [trial for trial in TWELVE if trial.seed]  # 2 of 5 against none
+    verdict = case_of(ten, [replace(trial, loss=2 * trial.loss) for trial in ten]).verdict
+    assert verdict.headline == "leaning GOLD (could be luck)"
+    assert in_words(verdict) == "These trials do not decide the question yet."
+
+
+def test_an_effect_on_the_loss_is_a_ratio_or_a_difference():
+    effect = environment().filters["effect"]
+    found = Criterion("a", "norm", "better_loss", State.MET, "", effect=0.5, ci=(-0.2, 0.8))
+    assert effect(found) == "+0.5 [-0.2, +0.8]"
+    assert effect(replace(found, ci=(0.2, 0.8), is_ratio=True)) == "\N{MULTIPLICATION SIGN} 0.50 [0.20, 0.80]"
 
 
 def test_what_others_wrote_is_text():

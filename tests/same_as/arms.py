@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
-from same_as.differences import ADDED_STUDY_KEYS, RENAMED_SETTINGS, RENAMED_STUDY_KEYS
+from same_as.differences import ADDED_STUDY_KEYS, MOVED, RENAMED_SETTINGS, RENAMED_STUDY_KEYS
 
 TINY = {  # that does not collapse by itself, with 11 steps an epoch
     "data.N": 16,
@@ -140,10 +140,18 @@ class Study:
             "roles": dict(self.roles),
             "defaults": _renamed(TINY, settings),
             "stress": _renamed(self.stress, settings),
-            "arms": {arm: _renamed(values, settings) for arm, values in self.arms.items()},
+            "arms": {arm: _renamed(_moved(v) if renamed else v, settings) for arm, v in self.arms.items()},
         }
         written = _renamed({key: value for key, value in study.items() if value != {}}, keys)
         return yaml.safe_dump(written | (ADDED_STUDY_KEYS if renamed else {}), sort_keys=False)
+
+
+def _moved(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with those of parts that have moved in the working tree."""
+    moved: dict[str, Any] = {}
+    for name, value in values.items():
+        moved |= MOVED.get((name, value) if isinstance(value, str) else ("", None), {name: value})
+    return moved
 
 
 def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

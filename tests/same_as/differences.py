@@ -16,18 +16,52 @@ RENAMED: dict[str, dict[str, str]] = {"decide": {}, "export": {}, "replay": {}, 
 CHANGED: dict[str, tuple[str, ...]] = {  # there in both, with another value: hashes once they are made otherwise, say
     "decide": (),
     "export": (),
-    "replay": ("trial.study_hash",),
+    "replay": ("trial.study_hash", "trial.config_hash"),
     "events": (),
     "settings": (),
 }
 
 # Deliberate changes of names: from the baseline's to the working tree's.
 
-RENAMED_SETTINGS: dict[str, str] = {}  # dotted, as study files and --set have them
+RENAMED_SETTINGS: dict[str, str] = {  # dotted, as study files and --set have them
+    "training.mup_base_width": "training.options.base_width",
+}
 RENAMED_STUDY_KEYS: dict[str, str] = {}  # of a study file: "roles", say
 ADDED_STUDY_KEYS: dict[str, object] = {"task": "ptychography"}  # that the working tree wants besides
 RENAMED_METRICS: dict[str, str] = {}
-RENAMED_TENSORS: dict[str, str] = {}  # beginnings of names in best.safetensors
+RENAMED_TENSORS: dict[str, str] = {"decoder.0.norm.": "decoder.0.1.norm."}  # beginnings of names in best.safetensors
+
+# Parts that are examples/cure_search's now: settings of the baseline, and of the working tree in their place.
+
+NETWORK = "cure_parts.network"
+MOVED: dict[tuple[str, object], dict[str, object]] = {
+    ("model.residual", "depth"): {"model.block": f"{NETWORK}.DepthScaledBlock"},
+    ("model.residual", "skipinit"): {"model.block": f"{NETWORK}.SkipInitBlock"},
+    ("model.stabiliser", "tanh"): {"model.block": f"{NETWORK}.TanhBlock"},
+    ("model.leaky", "blocks"): {"model.block": f"{NETWORK}.LeakyBlock"},
+    ("model.leaky", "decoder"): {"model.decoder_activation": f"{NETWORK}.LeakyGELU"},
+    ("model.leaky", "both"): {
+        "model.block": f"{NETWORK}.LeakyBlock",
+        "model.decoder_activation": f"{NETWORK}.LeakyGELU",
+    },
+    ("model.decoder_norm", "group"): {"model.decoder_activation": f"{NETWORK}.NormedGELU"},
+    ("model.head", "polar"): {"model.head": f"{NETWORK}.Polar"},
+    ("training.optimizer", "stable_adamw"): {"training.optimizer": "cure_parts.stable_adamw.stable_adamw"},
+    ("training.learning_rates", "mup"): {"training.optimizer": "cure_parts.mup.adam"},
+    ("execution.gradient_clip_algorithm", "zclip"): {"execution.gradient_clip_algorithm": "cure_parts.zclip.ZClip"},
+}
+MOVED_ARMS = ("cure_candidates *", "stress_lr * group_norm_*")  # built-in "study profile arm" that are no more
+REMOVED_SETTINGS = (
+    *("model.decoder_norm", "model.leaky", "model.stabiliser"),
+    "training.learning_rates",
+    "training.mup_base_width",
+)
+ADDED_SETTINGS = {
+    "model.block": "residual",
+    "model.decoder_activation": "gelu",
+    "training.options": {},
+    "code_hash": None,
+}
 
 # What is compared of ``decide --json``, by its lists, and of an export.
 

@@ -1,7 +1,9 @@
 """Every random stream has the seed that it had, and every built-in study the settings."""
 
+from fnmatch import fnmatch
+
 import pytest
-from same_as.differences import RENAMED_SETTINGS
+from same_as.differences import ADDED_SETTINGS, MOVED_ARMS, REMOVED_SETTINGS, RENAMED_SETTINGS
 from same_as.records import comparable, insist_same
 from same_as.trees import in_both
 
@@ -60,8 +62,14 @@ def settings(trees):
     """(baseline, head): settings of every arm of every built-in study by name, as far as they are comparable."""
     objects = ("TrialConfig", "flatten", "load_study", "built_in_studies")
     baseline, head = in_both(trees, lambda tree: tree.script(SETTINGS, *objects))
-    old = {arm: {RENAMED_SETTINGS.get(name, name): v for name, v in values.items()} for arm, values in baseline.items()}
-    return comparable("settings", old, of_baseline=True), comparable("settings", head, of_baseline=False)
+    old = {
+        arm: {RENAMED_SETTINGS.get(name, name): v for name, v in values.items() if name not in REMOVED_SETTINGS}
+        for arm, values in baseline.items()
+        if not any(fnmatch(arm, moved) for moved in MOVED_ARMS)
+    }
+    assert all(values.items() >= ADDED_SETTINGS.items() for values in head.values())
+    new = {arm: {name: v for name, v in values.items() if name not in ADDED_SETTINGS} for arm, values in head.items()}
+    return comparable("settings", old, of_baseline=True), comparable("settings", new, of_baseline=False)
 
 
 def test_built_in_studies_and_defaults_have_the_same_settings(settings):

@@ -49,7 +49,7 @@ class Tree:
         """Of its processes: one thread, no configuration of the user's, this tree before what is installed."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith(OF_OTHERS)}
         return clean | {
-            "PYTHONPATH": os.pathsep.join([str(self.path), str(OWN)]),
+            "PYTHONPATH": os.pathsep.join([str(self.path), str(OWN), str(self.path / "examples" / "cure_search")]),
             "SAME_AS_TREE": str(self.path),  # for sitecustomize, which sees that this tree wins
             "OMP_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",

@@ -9,8 +9,9 @@ from rich.console import Console
 from fnostab.record import progress
 from fnostab.record.norm_curve import BARS, NONFINITE
 from fnostab.record.outcomes import Outcome
+from fnostab.record.progress import TrialState
 from fnostab.show import rendering, view
-from fnostab.show.state import StudyState, TrialState
+from fnostab.show.state import StudyState
 from fnostab.show.view import Display, StudyView, snapshot
 from fnostab.study.study import load_study
 

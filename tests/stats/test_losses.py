@@ -227,6 +227,8 @@ def test_failures_tie_with_one_another_behind_every_loss():
     assert lower_loss_p([math.inf] * 4, [0.1, 0.2, math.inf, math.inf]) == pytest.approx(
         brute_force_p([1, 2, 3, 3], [3] * 4)
     )
+    best = [-math.inf, -math.inf, math.inf, math.inf]  # of control, had two of its trials succeeded
+    assert lower_loss_p(best, [0.1, 0.2, 0.3]) == pytest.approx(brute_force_p([1, 2, 3], [0, 0, 4, 4]))
     with pytest.raises(DecisionError, match="NaN"):
         lower_loss_p([0.1], [math.nan])
 

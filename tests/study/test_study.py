@@ -55,6 +55,12 @@ def test_a_built_in_study_resolves(name, profile):
     assert len(set(study.config_hashes.values())) == len(study.arms)
 
 
+def test_arms_with_the_same_settings_are_named(own):
+    study = load_study(own(("  wide:", "  twin: {model.hidden_channels: 4}\n  wide:")), "small")
+    assert study.twins() == ["narrow and twin have the same settings: nothing is compared between them"]
+    assert study.twins(("narrow", "wide")) == []
+
+
 def test_the_shootout_is_the_strategys():
     arms = configs("stage_a", "full")
     assert list(arms) == ["control", "arch_fix", "opt_fix", "cure"]

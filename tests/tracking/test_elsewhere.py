@@ -34,7 +34,7 @@ def test_a_run_is_elsewhere_if_the_journal_at_hand_did_not_make_it(store, study,
     assert runs_elsewhere(store, study.spec, {("control", 1): None}) == []
     for other in (None, start + 1):
         (run,) = runs_elsewhere(store, study.spec, {("control", 0): other})
-        assert (run.arm, run.seed, run.outcome, run.at_work) == ("control", 0, Outcome.COLLAPSED, False)
+        assert (run.arm, run.seed, run.outcome, run.running) == ("control", 0, Outcome.COLLAPSED, False)
 
 
 def test_in_a_new_store_nothing_is_elsewhere(store, study):
@@ -45,7 +45,7 @@ def test_in_a_new_store_nothing_is_elsewhere(store, study):
 def test_whether_a_run_elsewhere_is_at_work(store, study, sent, owner, at_work):
     sent(outcome=None, owner=owner)
     (run,) = runs_elsewhere(store, study.spec, {("control", 0): None})
-    assert (run.outcome, run.at_work, run.owner) == (Outcome.RUNNING, at_work, owner)
+    assert (run.outcome, run.running, run.owner) == (None, at_work, owner)
 
 
 def test_on_another_host_a_run_that_was_silent_for_long_is_not_at_work(store, study, sent, monkeypatch):
@@ -53,7 +53,7 @@ def test_on_another_host_a_run_that_was_silent_for_long_is_not_at_work(store, st
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 3600)
     (run,) = runs_elsewhere(store, study.spec, {("control", 0): None})
-    assert not run.at_work
+    assert not run.running
 
 
 def test_what_is_set_aside_is_no_trial_any_more_and_makes_room_for_another(store, study, sent, parent):

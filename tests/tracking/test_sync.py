@@ -125,6 +125,17 @@ def test_a_failure_that_was_announced_before_the_process_died_stays_one(store, s
     assert run.data.tags[names.FAILURE_STEP] == "29"
 
 
+def test_a_value_that_is_not_finite_in_its_last_record_is_a_failure_too(store, study):
+    directory = study.trial()
+    write_trial(directory, outcome=None, owner=DEAD)
+    with Journal(directory) as journal:
+        journal.record(30, {names.TRAIN_LOSS: float("nan")})
+    sync(study.folder, store)
+    run = only_trial(store)
+    assert (run.info.status, run.data.tags[names.OUTCOME]) == ("FINISHED", "nonfinite")
+    assert (run.data.tags[names.FAILURE_STEP], run.data.tags[names.FAILURE_AFTER]) == ("30", "29")
+
+
 def test_a_trial_that_is_at_work_is_left_running(store, study):
     write_trial(study.trial(), outcome=None, owner=this_process())
     sync(study.folder, store)

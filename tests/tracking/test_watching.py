@@ -62,10 +62,10 @@ def test_trials_that_ended_and_one_under_way(store, study, running):
     }
     under_way = trials["control-1"]
     assert (under_way.running, under_way.step, under_way.loss, under_way.grad_norm) == (True, 9, 0.5, 3.0)
-    assert (under_way.window_max, under_way.spikes) == (((9, 7.0),), 1)
-    assert under_way.end_s is None
+    assert (under_way.curve.columns(1), under_way.spikes) == ([7.0], 1)
+    assert under_way.ended_s is None
     assert trials["control-0"].spikes == 2
-    assert trials["control-0"].end_s >= trials["control-0"].start_s
+    assert trials["control-0"].ended_s >= trials["control-0"].started_s
     assert watch.ended() is None
 
 
@@ -94,7 +94,7 @@ def test_the_next_poll_sees_what_happened_and_asks_little(store, study, running,
     assert asked == []  # no history has grown
     journal.record(19, {names.GRAD_NORM: 4.0, names.GRAD_NORM_WINDOW_MAX: 11.0})
     uploader.poll()
-    assert by_name(watch)["control-1"].window_max == ((9, 7.0), (19, 11.0))
+    assert by_name(watch)["control-1"].curve.columns(2) == [7.0, 11.0]
     assert len(asked) == 1
     write_outcome(journal, "nonfinite", failure_step=17)
     uploader.poll()

@@ -123,8 +123,8 @@ class SlurmLauncher:
                 trial.queued = queue.get(job.id) in slurm.WAITING
         gone = [job for job in self._running if job.id not in queue]
         accounts = slurm.accounts_of([job.id for job in gone if self._is_unclear(job)])
-        concluded = [job for job in gone if self._conclude(job, accounts.get(job.id))]
-        return [trial for job in concluded for trial in job.trials if not trial.finished]
+        ended_jobs = [job for job in gone if self._end_trials(job, accounts.get(job.id))]
+        return [trial for job in ended_jobs for trial in job.trials if not trial.finished]
 
     def preview(self, trials: Sequence[TrialProgress]) -> str:
         """The script that would be given to sbatch, and the trials that its jobs would train.
@@ -238,7 +238,7 @@ class SlurmLauncher:
             trial.update()
         return any(trial.outcome in (None, Outcome.KILLED) for trial in job.trials)
 
-    def _conclude(self, job: _Job, account: JobAccount | None) -> bool:
+    def _end_trials(self, job: _Job, account: JobAccount | None) -> bool:
         """Give the trials of a job that left the queue their outcomes; whether it is known by now what they are."""
         told = account is not None and account.has_ended
         gone_s = time.monotonic() - (job.gone_since_s or time.monotonic())

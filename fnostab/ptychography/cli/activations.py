@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +13,19 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from fnostab.cli.execution import RunOptions, as_assignments, execute
+from fnostab.cli.execution import RunOptions, execute, run_options
 from fnostab.cli.options import (
+    ARMS,
     CLUSTER,
+    EPOCHS,
+    EXPERIMENT,
+    JOBS,
     LAUNCHER,
     OUTPUT,
+    PROFILE,
+    SET,
     TRACKING_URI,
-    parse_names,
-    parse_seeds,
     parse_settings,
-    positive,
 )
 from fnostab.errors import CheckpointError, ConfigError, LaunchError
 from fnostab.ptychography.cli.activations_text import CHECKPOINT, INITIALISATION, TRAINED, block_table, drift_table
@@ -45,30 +49,21 @@ OF_A_CHECKPOINT = ("checkpoint", "output", "tracking_uri")  # parameters that go
 @click.argument("study", required=False)
 @click.option("--at", type=click.Choice([INITIALISATION, "both"]), default="both", show_default=True, help="When.")
 @click.option("--checkpoint", metavar="RUN_ID|PATH", help="Of this trial's best weights instead of a study.")
-@click.option("--arms", metavar="LIST", help="Only these arms, separated by commas.  [default: all]")
+@ARMS
 @click.option(
     "--seeds", metavar="N|LIST", default="1", show_default=True, help="How many seeds, or which: 10, or 0,3,5."
 )
-@click.option("--profile", default="auto", show_default=True, help="Size: full, small, or auto (full on a GPU).")
-@click.option("--epochs", metavar="N", help="Epochs.  [default: the profile's]")
-@click.option("--jobs", metavar="N", help="Trials side by side.  [default: one a GPU, or one a core]")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as model.fno_blocks=8.")
-@click.option("--experiment", help="MLflow experiment.  [default: the study's name]")
+@PROFILE
+@EPOCHS
+@JOBS
+@SET
+@EXPERIMENT
 @LAUNCHER
 @CLUSTER
 @OUTPUT
 @TRACKING_URI
-@click.pass_context
-def command(
-    context: click.Context,
-    /,
-    study: str | None,
-    at: str,
-    checkpoint: str | None,
-    output: Path,
-    tracking_uri: str | None,
-    **options: Any,
-) -> None:
+@run_options
+def command(at: str, checkpoint: str | None, options: RunOptions) -> None:
     """What every block does, against depth: does the mean of the activations grow?
 
     Mean and spread of the output, dead units, spectral branch against convolution, and power at low
@@ -77,14 +72,15 @@ def command(
     activations.json into the study's folder, and adds them to its run in MLflow.
     """
     console = Console()
+    options = replace(options, study=options.study or "stage_a")
     if checkpoint is not None:
-        _refuse_beside_a_checkpoint(context)
-        arms, folder, run = _at_checkpoint(checkpoint, output, tracking_uri, console)
+        _refuse_beside_a_checkpoint(click.get_current_context())
+        arms, folder, run = _at_checkpoint(checkpoint, options.output, options.tracking_uri, console)
     elif at == INITIALISATION:
-        arms, folder = _at_initialisation(study or "stage_a", context.args, output, console, **options)
+        arms, folder = _at_initialisation(options, console)
         run = None
     else:
-        arms, folder, run = _after_training(study or "stage_a", context.args, output, tracking_uri, console, **options)
+        arms, folder, run = _after_training(options, console)
     _report(arms, folder, run, console)
 
 
@@ -144,63 +140,20 @@ def _find_checkpoint(path: Path) -> Path:
     raise CheckpointError(f"{path} holds no best.safetensors: a trial writes it at its first validation")
 
 
-def _at_initialisation(
-    study: str,
-    extra: list[str],
-    output: Path,
-    console: Console,
-    *,
-    arms: str | None,
-    seeds: str,
-    profile: str,
-    epochs: str | None,
-    jobs: str | None,
-    settings: tuple[str, ...],
-    experiment: str | None,
-    launcher: str,
-    cluster: str | None,
-) -> tuple[Arms, Path]:
+def _at_initialisation(options: RunOptions, console: Console) -> tuple[Arms, Path]:
     """Measure the arms of a study without training; this runs here, whatever the launcher."""
     from fnostab.study.study import load_study
 
-    overrides = parse_settings((*as_assignments(extra), *settings))
-    if (n_epochs := positive("epochs", epochs)) is not None:
-        overrides["training.epochs"] = n_epochs
-    positive("jobs", jobs)
-    _insist_on_networks(study)
-    loaded = load_study(study, profile, overrides)
-    name = loaded.file.name
-    trials = loaded.trials(experiment or name, output, arms=parse_names(arms), seeds=parse_seeds(seeds))
+    _insist_on_networks(options.study)
+    loaded = load_study(options.study, options.profile, parse_settings(options.settings), epochs=options.epochs)
+    name, output = loaded.file.name, options.output
+    trials = loaded.trials(options.experiment or name, output, arms=options.arms, seeds=options.seeds)
     return _first_states([trial.spec for trial in trials], console), output / "activations" / f"{name}-{loaded.hash}"
 
 
-def _after_training(
-    study: str,
-    extra: list[str],
-    output: Path,
-    tracking_uri: str | None,
-    console: Console,
-    *,
-    arms: str | None,
-    seeds: str,
-    epochs: str | None,
-    jobs: str | None,
-    settings: tuple[str, ...],
-    **others: Any,
-) -> tuple[Arms, Path, tuple[Store, str]]:
+def _after_training(options: RunOptions, console: Console) -> tuple[Arms, Path, tuple[Store, str]]:
     """Measure the arms of a study after training; trials that are missing are trained."""
-    _insist_on_networks(study)
-    options = RunOptions(
-        study=study,
-        settings=(*as_assignments(extra), *settings),
-        output=output,
-        tracking_uri=tracking_uri,
-        seeds=tuple(parse_seeds(seeds)),
-        arms=tuple(parse_names(arms)),
-        epochs=positive("epochs", epochs),
-        jobs=positive("jobs", jobs),
-        **others,
-    )
+    _insist_on_networks(options.study)
     _, result = execute(options, console)
     _insist_on_journals(result)
     from fnostab.ptychography.training.activations import recorded_last
@@ -214,9 +167,9 @@ def _after_training(
 
 def _insist_on_journals(result: StudyRun) -> None:
     for trial in result.trials:
-        if trial.run_elsewhere is not None:
+        if trial.run_id is not None:
             raise LaunchError(
-                f"the journal of {trial.name} is not in {result.folder}, only its MLflow run {trial.run_elsewhere} "
+                f"the journal of {trial.name} is not in {result.folder}, only its MLflow run {trial.run_id} "
                 "is left: give the folder that holds it with --output, or another --experiment to train it again"
             )
 

@@ -25,6 +25,7 @@ from fnostab.ptychography.policy import (
     read_policy,
 )
 from fnostab.record import names
+from fnostab.show.console import say
 
 if TYPE_CHECKING:
     from fnostab.cli.judging import Judged
@@ -112,28 +113,27 @@ def act_on(judged: Judged, store: Store, *, apply: bool, force: bool, console: C
     if apply and doubt and not force:
         raise ConfigError(f"--apply: {doubt}: add --force to make it policy all the same")
     console.print("applying:" if apply else f"`--apply{' --force' if doubt else ''}` would:", highlight=False)
-    for line in _plan(action):
-        console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
+    say(console, *(f"  {line}" for line in _plan(action)))
     if not apply:
         if doubt:
-            console.print(f"  --force because {doubt}", highlight=False, soft_wrap=True)
+            say(console, f"  --force because {doubt}")
         return
     if action.champion is not None:
         version = _register(store, judged, *action.champion)
         console.print(f"registered {MODEL_NAME} version {version}, alias {CHAMPION}", highlight=False)
     action.policy.write(policy_path())
-    console.print(f"wrote {policy_path()}; `fnostab policy` shows it", highlight=False, soft_wrap=True)
+    say(console, f"wrote {policy_path()}; `fnostab policy` shows it")
 
 
 def _action(judged: Judged) -> Action | None:
     from fnostab.decision import VerdictName
-    from fnostab.report.verdict import conditions, headline
+    from fnostab.report.verdict import conditions
 
     case, verdict = judged.case, judged.case.verdict
     if verdict.winner is None:
         return None
     source = Source(
-        headline=headline(verdict),
+        headline=verdict.headline,
         run=judged.verdict_run,
         date=datetime.date.today(),
         conditions=tuple(conditions(case.studies)),
@@ -180,7 +180,6 @@ def _register(store: Store, judged: Judged, stage: str, trial: TrialRow) -> str:
     import numpy as np
 
     from fnostab.ptychography.training.checkpoint import load_checkpoint
-    from fnostab.report.verdict import headline
     from fnostab.tracking import RegisteredModel, fetch_checkpoint, register_network
 
     study, run_id = judged.case.studies[stage], trial.run_id or ""
@@ -189,7 +188,7 @@ def _register(store: Store, judged: Judged, stage: str, trial: TrialRow) -> str:
     if (spec.study_hash, spec.arm, spec.seed) != (study.hash, trial.arm, trial.seed):
         raise ModelError(f"the checkpoint of run {run_id} is that of the trial {spec.trial_id}, not of this run's")
     tags = {
-        names.VERDICT: headline(judged.case.verdict),
+        names.VERDICT: judged.case.verdict.headline,
         names.STUDY_RUN: judged.study_runs[stage],
         names.ARM: trial.arm,
         names.SEED: str(trial.seed),

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from fnostab.cli.options import TRACKING_URI, parse_settings
 from fnostab.errors import CheckpointError
+from fnostab.show.console import say
 
 if TYPE_CHECKING:
     from fnostab.ptychography.training.replay import KeptFailure, Replay
@@ -67,7 +68,7 @@ def command(
 
     console.print(render(replayed), highlight=False)
     for name in ("replay.png", "replay.json"):
-        console.print(str(output / name), highlight=False, soft_wrap=True, markup=False)
+        say(console, str(output / name))
 
 
 def _suffix(settings: tuple[str, ...]) -> str:

@@ -15,7 +15,9 @@ from fnostab.cli.decide import show
 from fnostab.cli.execution import RunOptions, execute, insist_on_results, refuse_in_a_chain
 from fnostab.cli.judging import Judged, judge_and_record
 from fnostab.cli.launchers import make_launcher
+from fnostab.cli.options import StoredStudies
 from fnostab.ptychography.task import profile_for
+from fnostab.show.console import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +113,7 @@ class _Chain:
         """Say which step begins, what it asks and why it is taken."""
         self.steps += 1
         self.console.print(f"\n[bold]step {self.steps}, {what}[/]: {QUESTIONS[what]}", highlight=False)
-        self.console.print(f"  {why}", highlight=False, markup=False, soft_wrap=True)
+        say(self.console, f"  {why}")
 
     def activations(self) -> None:
         """Train a few seeds of each arm of Stage A, and show what its blocks do."""
@@ -199,19 +201,18 @@ class _Chain:
 
     def _judge(self, name: str, deep: str | None = None) -> Judged:
         from fnostab.ptychography.report.story import Decision
-        from fnostab.report.verdict import arms_table, headline, render_briefly
+        from fnostab.report.tables import arms_table
+        from fnostab.report.verdict import render_briefly
         from fnostab.tracking.read.histories import run_page
 
         store: Store = self.runs[name].store
-        judged = judge_and_record(
-            store,
-            f"{self.prefix}{name}",
-            deep_experiment=f"{self.prefix}{deep}" if deep else None,
-            study_run=self.runs[name].run_id,
-            deep_study_run=self.runs[deep].run_id if deep else None,
-        )
+        studies = StoredStudies(f"{self.prefix}{name}", study_run=self.runs[name].run_id)
+        if deep:
+            deep_run = self.runs[deep].run_id
+            studies = replace(studies, deep_experiment=f"{self.prefix}{deep}", deep_study_run=deep_run)
+        judged = judge_and_record(store, studies)
         case, verdict = judged.case, judged.case.verdict
-        what, reason, next_step = headline(verdict), verdict.reason, _next_of(case)
+        what, reason, next_step = verdict.headline, verdict.reason, _next_of(case)
         if name == PIVOT:  # at Stage B's depth already, which its verdict, that of a Stage A, can't know
             self.console.print(arms_table(case.stages[0], verdict, "LayerScale at the depth of Stage B"))
             what, reason, next_step = "Found", _best_of(verdict), ""
@@ -266,7 +267,7 @@ class _Chain:
         return arguments
 
     def _say(self, line: str) -> None:
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(self.console, line)
 
 
 def _best_of(verdict: Verdict) -> str:

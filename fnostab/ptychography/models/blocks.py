@@ -1,17 +1,16 @@
 """The residual block of all built-in networks, and the convolutions around the blocks."""
 
 from collections import OrderedDict
-from typing import Self
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from fnostab.ptychography.models.bounds import LeakyGELU, Limiter, RMSNorm2d
-from fnostab.ptychography.models.gains import LayerScale, SkipInit, ZeroGammaInstanceNorm2d, make_gain
-from fnostab.ptychography.models.norms import GroupNorm2d
+from fnostab.ptychography.models.bounds import Limiter, RMSNorm2d
+from fnostab.ptychography.models.gains import LayerScale, ZeroGammaInstanceNorm2d, make_gain
 from fnostab.ptychography.models.spectral import SpectralConv2d
+from fnostab.ptychography.own import is_own, make_own
 from fnostab.ptychography.settings import ModelConfig
 
 __all__ = [
@@ -20,60 +19,39 @@ __all__ = [
     "conv_gelu_conv",
     "decoder_activation",
     "decoder_stage",
-    "head_to_patch",
+    "make_block",
+    "make_head",
     "residual_blocks",
 ]
 
 
 class ResidualBlock(nn.Module):
-    """y = x + gain(act(limiter(SpectralConv(stabiliser(norm(x))) + Conv3x3(norm(x))))).
+    """y = x + gain(act(limiter(SpectralConv(norm(x)) + Conv3x3(norm(x))))).
 
     Every part but the two convolutions and the activation is absent unless asked for: the plain block is
-    y = x + GELU(SpectralConv(x) + Conv3x3(x)).
+    y = x + GELU(SpectralConv(x) + Conv3x3(x)). A block of your own may be a subclass that puts other parts in their
+    place.
 
     Args:
+        config: says which parts there are. With ``checkpoint_blocks`` only the input is kept for the backward pass,
+            which then computes the block a second time: less memory, the same gradients. Hooks of the block still run
+            once, those of its parts twice.
         channels: of input and output.
         modes: Fourier modes kept along each axis.
         resolution: pixels along a side.
-        residual: the gain, as `fnostab.ptychography.models.gains.make_gain` takes it.
-        layerscale_init: first factor of a LayerScale.
-        n_blocks: of the network, for ``residual`` depth.
-        pre_norm: put an `RMSNorm2d` before the branch.
-        limiter_tau: put a `Limiter` before the activation.
-        leaky: let the activation be a `LeakyGELU`.
-        stabiliser: put a tanh before the spectral convolution.
-        checkpoint: keep only the input for the backward pass, which then computes the block a second
-            time: less memory, the same gradients. Hooks of the block still run once, those of its parts twice.
 
     Shapes: (B, channels, resolution, resolution) -> the same, float32.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        modes: int,
-        resolution: int,
-        residual: str = "plain",
-        layerscale_init: float = 1e-3,
-        checkpoint: bool = False,
-        *,
-        n_blocks: int = 1,
-        pre_norm: bool = False,
-        limiter_tau: float | None = None,
-        leaky: bool = False,
-        stabiliser: bool = False,
-    ) -> None:
+    def __init__(self, config: ModelConfig, channels: int, modes: int, resolution: int) -> None:
         super().__init__()
-        self.checkpoint = checkpoint
-        self.norm = RMSNorm2d(channels) if pre_norm else nn.Identity()
-        # Against overflow in half precision: White et al. 2023, "Guaranteed Approximation Bounds for
-        # Mixed-Precision Neural Operators", section 4.3; what the spectral branch sees is bounded by 1.
-        self.stabiliser = nn.Tanh() if stabiliser else nn.Identity()
+        self.checkpoint = config.checkpoint_blocks
+        self.norm = RMSNorm2d(channels) if config.pre_norm == "rms" else nn.Identity()
         self.spectral = SpectralConv2d(channels, channels, modes, resolution)
         self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
-        self.limiter = nn.Identity() if limiter_tau is None else Limiter(limiter_tau)
-        self.act = LeakyGELU() if leaky else nn.GELU()
-        self.gain = make_gain(residual, channels, layerscale_init, n_blocks)
+        self.limiter = Limiter(config.limiter_tau) if config.limiter in ("blocks", "both") else nn.Identity()
+        self.act: nn.Module = nn.GELU()
+        self.gain = make_gain(config.residual, channels, config.layerscale_init)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the gained branch to ``x``."""
@@ -84,39 +62,27 @@ class ResidualBlock(nn.Module):
 
     def _add_branch(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        z = self.spectral(self.stabiliser(h)) + self.conv(h)
+        z = self.spectral(h) + self.conv(h)
         return x + self.gain(self.act(self.limiter(z)))
-
-    @classmethod
-    def of(cls, config: ModelConfig, channels: int, modes: int, resolution: int) -> Self:
-        """A block of that size, otherwise as ``config`` says."""
-        return cls(
-            channels,
-            modes,
-            resolution,
-            config.residual,
-            config.layerscale_init,
-            config.checkpoint_blocks,
-            n_blocks=config.fno_blocks,
-            pre_norm=config.pre_norm == "rms",
-            limiter_tau=config.limiter_tau if config.limiter in ("blocks", "both") else None,
-            leaky=config.leaky in ("blocks", "both"),
-            stabiliser=config.stabiliser == "tanh",
-        )
 
     def gain_magnitude(self) -> Tensor | None:
         """Mean absolute gain of the branch, a 0-d tensor on the block's device; None if it has no gain.
 
-        Norm weight of ``zero_gamma``, LayerScale factor of ``layerscale``, the one factor of ``skipinit``.
+        Norm weight of ``zero_gamma``, LayerScale factor of ``layerscale``.
         """
         for module in self.gain.modules():
             if isinstance(module, ZeroGammaInstanceNorm2d):
                 return module.weight.detach().abs().mean()
             if isinstance(module, LayerScale):
                 return module.gamma.detach().abs().mean()
-            if isinstance(module, SkipInit):
-                return module.alpha.detach().abs()
         return None
+
+
+def make_block(config: ModelConfig, channels: int, modes: int, resolution: int) -> nn.Module:
+    """A `ResidualBlock`, or the block of your own that ``config.block`` names."""
+    if is_own(config.block):
+        return make_own("model.block", config.block, nn.Module, config, channels, modes, resolution)
+    return ResidualBlock(config, channels, modes, resolution)
 
 
 def channels_last(images: Tensor) -> Tensor:
@@ -140,11 +106,10 @@ def conv_gelu_conv(in_channels: int, out_channels: int) -> nn.Sequential:
 def decoder_activation(config: ModelConfig, channels: int) -> OrderedDict[str, nn.Module]:
     """The decoder's activation with what ``config`` puts before it, by name; the activation's is "1"."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
-    if config.decoder_norm == "group":
-        parts["norm"] = GroupNorm2d(channels)
     if config.limiter in ("decoder", "both"):
         parts["limiter"] = Limiter(config.limiter_tau)
-    parts["1"] = LeakyGELU() if config.leaky in ("decoder", "both") else nn.GELU()
+    own = config.decoder_activation
+    parts["1"] = make_own("model.decoder_activation", own, nn.Module, config, channels) if is_own(own) else nn.GELU()
     return parts
 
 
@@ -154,18 +119,13 @@ def decoder_stage(config: ModelConfig, in_channels: int, out_channels: int) -> n
     return nn.Sequential(OrderedDict([("0", first), *decoder_activation(config, out_channels).items(), ("2", second)]))
 
 
-def head_to_patch(head: str, values: Tensor) -> Tensor:
-    """The complex patch (B, 1, H, W) of what the head gives, (B, 2, H, W).
+def make_head(config: ModelConfig) -> Callable[[Tensor], Tensor]:
+    """What makes the complex patch (B, 1, H, W) of the last layer's values (B, 2, H, W)."""
+    return make_own("model.head", config.head, nn.Module, config) if is_own(config.head) else _real_imaginary
 
-    Args:
-        head: ``real_imaginary``: the two parts. ``polar``: softplus of the first as the amplitude and pi tanh of the
-            second as the phase, both of which a network can hold in bounds.
-        values: of the head.
-    """
-    first, second = values.chunk(2, dim=1)
-    if head == "polar":
-        return torch.polar(functional.softplus(first), torch.pi * torch.tanh(second))
-    return torch.complex(first, second)
+
+def _real_imaginary(values: Tensor) -> Tensor:
+    return torch.complex(*values.chunk(2, dim=1))
 
 
 def residual_blocks(module: nn.Module) -> dict[str, ResidualBlock]:

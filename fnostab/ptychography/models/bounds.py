@@ -1,4 +1,4 @@
-"""Layers that keep the input of an activation within bounds, or keep an activation alive outside of them.
+"""Layers that keep the input of an activation within bounds.
 
 GELU and its gradient are exactly 0 in float32 below about -14: a channel whose inputs all lie there is dead, and no
 gradient brings it back. One bad step of Adam can throw every channel there. Each part here takes one link
@@ -7,9 +7,8 @@ out of that chain; all map (B, C, H, W) to the same. docs/cure.md says which of 
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-__all__ = ["LeakyGELU", "Limiter", "RMSNorm2d"]
+__all__ = ["Limiter", "RMSNorm2d"]
 
 
 class RMSNorm2d(nn.Module):
@@ -61,19 +60,3 @@ class Limiter(nn.Module):
     def extra_repr(self) -> str:
         """The bound, for print(network)."""
         return f"tau={self.tau:g}"
-
-
-class LeakyGELU(nn.Module):
-    """GELU(x) + slope x: as GELU near 0, but with a gradient everywhere.
-
-    The leak is that of Maas et al. 2013, "Rectifier Nonlinearities Improve Neural Network Acoustic Models". It has no
-    dead zone, and no bound either.
-    """
-
-    def __init__(self, slope: float = 0.01) -> None:
-        super().__init__()
-        self.slope = slope
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply to each element."""
-        return functional.gelu(x) + self.slope * x

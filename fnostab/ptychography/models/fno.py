@@ -5,12 +5,12 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from fnostab.ptychography.models.blocks import (
-    ResidualBlock,
     channels_last,
     conv_gelu_conv,
     decoder_activation,
     decoder_stage,
-    head_to_patch,
+    make_block,
+    make_head,
 )
 from fnostab.ptychography.settings import ModelConfig
 
@@ -25,17 +25,17 @@ class FNO(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.head_kind = config.head
         channels = config.hidden_channels
         self.lifter = conv_gelu_conv(1, channels)
         self.blocks = nn.Sequential(
-            *(ResidualBlock.of(config, channels, config.fno_modes, config.N) for _ in range(config.fno_blocks))
+            *(make_block(config, channels, config.fno_modes, config.N) for _ in range(config.fno_blocks))
         )
         refiner = decoder_stage(config, channels, channels)
         self.refiner = nn.Sequential(OrderedDict([("0", refiner), *decoder_activation(config, channels).items()]))
         self.head = nn.Conv2d(channels, 2, kernel_size=1)
+        self.to_patch = make_head(config)
 
     def forward(self, amplitude: Tensor) -> Tensor:
         """Predict the object patch."""
         x = self.refiner(self.blocks(self.lifter(channels_last(amplitude))))
-        return head_to_patch(self.head_kind, self.head(x).to(self.head.weight.dtype))
+        return self.to_patch(self.head(x).to(self.head.weight.dtype))

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from fnostab.ptychography.models.blocks import (
-    ResidualBlock,
     channels_last,
     conv_gelu_conv,
     decoder_stage,
-    head_to_patch,
+    make_block,
+    make_head,
 )
 from fnostab.ptychography.settings import ModelConfig
 
@@ -30,12 +30,11 @@ class HybridUNO(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.head_kind = config.head
         levels = _levels(config)
         channels = [width for width, _ in levels]
 
-        def block(level: int, modes: int) -> ResidualBlock:
-            return ResidualBlock.of(config, levels[level][0], modes, levels[level][1])
+        def block(level: int, modes: int) -> nn.Module:
+            return make_block(config, levels[level][0], modes, levels[level][1])
 
         deepest = len(levels) - 1
         self.lifter = conv_gelu_conv(1, channels[0])
@@ -49,6 +48,7 @@ class HybridUNO(nn.Module):
             self.up.append(nn.ConvTranspose2d(coarse, fine, kernel_size=2, stride=2))
             self.decoder.append(decoder_stage(config, 2 * fine, fine))
         self.head = nn.Conv2d(channels[0], 2, kernel_size=1)
+        self.to_patch = make_head(config)
 
     def forward(self, amplitude: Tensor) -> Tensor:
         """Predict the object patch."""
@@ -62,7 +62,7 @@ class HybridUNO(nn.Module):
         x = self.bottleneck(x)
         for i in reversed(range(len(self.up))):
             x = self.decoder[i](torch.cat([self.up[i](x), skips[i]], dim=1))
-        return head_to_patch(self.head_kind, self.head(x).to(self.head.weight.dtype))
+        return self.to_patch(self.head(x).to(self.head.weight.dtype))
 
 
 def _levels(config: ModelConfig) -> list[tuple[int, int]]:

@@ -4,16 +4,16 @@ A generator is built by a callable that takes a `ModelConfig` and returns an ``n
 measured amplitudes (B, 1, N, N) float32 to object patches (B, 1, N, N) complex64.
 """
 
-import importlib
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from fnostab.errors import FnostabError, ModelError
+from fnostab.errors import ModelError
 from fnostab.ptychography.models.blocks import residual_blocks
 from fnostab.ptychography.models.fno import FNO
 from fnostab.ptychography.models.hybrid import HybridUNO
+from fnostab.ptychography.own import make_own, one_line
 from fnostab.ptychography.settings import ModelConfig
 
 __all__ = ["GENERATORS", "build_generator", "check_generator"]
@@ -35,25 +35,15 @@ def build_generator(config: ModelConfig) -> nn.Module:
     A network of your own is called with ``config``; its own settings are in ``config.options``.
 
     Raises:
-        ModelError: it can't be imported or built, is not an ``nn.Module``, or has no blocks to checkpoint
-            though ``config.checkpoint_blocks`` asks for it.
+        ModelError: it or a part of it can't be imported or built, is not an ``nn.Module``, or has no blocks to
+            checkpoint though ``config.checkpoint_blocks`` asks for it.
     """
     builder = GENERATORS.get(config.architecture)
-    if builder is not None:
-        return builder(config)
-    name = config.architecture
-    try:
-        module = _import_builder(name)(config)
-    except FnostabError:
-        raise
-    except Exception as error:
-        raise ModelError(f"{name}(config) raised {_one_line(error)}") from error
-    if not isinstance(module, nn.Module):
-        raise ModelError(f"{name}(config): expected a torch.nn.Module, got {type(module).__name__}")
+    module = builder(config) if builder else make_own("model.architecture", config.architecture, nn.Module, config)
     if config.checkpoint_blocks and not any(block.checkpoint for block in residual_blocks(module).values()):
         raise ModelError(
-            f"model.checkpoint_blocks=true has no effect on {name}: build its blocks as "
-            "fnostab.ptychography.models.ResidualBlock.of(config, ...), or leave it false"
+            f"model.checkpoint_blocks=true has no effect on {', '.join(config.own.values())}: build its blocks as "
+            "fnostab.ptychography.models.ResidualBlock(config, ...), or leave it false"
         )
     return module
 
@@ -72,7 +62,7 @@ def check_generator(generator: nn.Module, N: int) -> None:
         with torch.no_grad():
             patch = generator(torch.ones(shape, device=device))
     except Exception as error:
-        raise ModelError(f"{type(generator).__name__} fails on an input of {shape}: {_one_line(error)}") from error
+        raise ModelError(f"{type(generator).__name__} fails on an input of {shape}: {one_line(error)}") from error
     finally:
         for module in training:
             module.training = True
@@ -80,29 +70,6 @@ def check_generator(generator: nn.Module, N: int) -> None:
     expected = f"{shape} complex64"
     if got != expected:
         raise ModelError(f"{type(generator).__name__}: expected an output of {expected}, got {got}")
-
-
-def _import_builder(name: str) -> Builder:
-    module_name, _, attribute = name.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        raise ModelError(
-            f"model.architecture={name}: can't import {module_name} ({_one_line(error)}); "
-            "install it, or put its folder on PYTHONPATH"
-        ) from error
-    builder = getattr(module, attribute, None)
-    if not callable(builder):
-        problem = "is not callable" if hasattr(module, attribute) else "does not exist"
-        raise ModelError(
-            f"model.architecture={name}: {attribute} {problem} in {module_name}; "
-            "expected a class or function that takes a ModelConfig"
-        )
-    return builder
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _dtype(tensor: torch.Tensor) -> str:

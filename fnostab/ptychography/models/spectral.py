@@ -37,7 +37,6 @@ class SpectralConv2d(nn.Module):
     """
 
     weight_unit_dim: ClassVar[int] = 4  # the weights of one output channel are a unit of gradient clipping
-    weight_input_dim: ClassVar[int] = 2  # whose length muP divides the learning rate by
 
     def __init__(self, in_channels: int, out_channels: int, modes: int, resolution: int) -> None:
         super().__init__()

@@ -13,9 +13,9 @@ from fnostab.figures.arms import FailureRate
 from fnostab.record import names
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
-from fnostab.report.content import IN_WORDS, differences
+from fnostab.report.content import differences, in_words
 from fnostab.report.pictures import Picture, drawing
-from fnostab.report.verdict import Case, best_arms, conditions, headline, left_out, remarks
+from fnostab.report.verdict import Case, best_arms, conditions, left_out, remarks
 
 __all__ = ["Chapter", "Decision", "Drift", "Moments", "Ran", "Story", "chapter", "compose_story", "drifts"]
 
@@ -105,7 +105,6 @@ class Story:
     chapters: Sequence[Chapter]
     commands: Sequence[str]
     verdict_page: str
-    primary_metric: str
     store: str
     on_server: bool
     made_at: datetime
@@ -154,7 +153,7 @@ def chapter(ran: Ran, decisions: Sequence[Decision] = (), finding: str = "") -> 
             alt=f"{study.name}: failure rate of each arm with its 95 % interval",
         ),
         finding=finding or ("" if decisions else best),
-        left_out=[line.removeprefix("Stage A, ") for s in arms if (line := left_out(s))],
+        left_out=[line for s in arms if (line := left_out(s))],
         decisions=decisions,
     )
 
@@ -184,9 +183,9 @@ def compose_story(
     """
     study = case.studies["a"]
     return Story(
-        headline=headline(case.verdict),
+        headline=case.verdict.headline,
         verdict=case.verdict,
-        in_words=IN_WORDS.get(case.verdict.name, ""),
+        in_words=in_words(case.verdict),
         next_step=next_step,
         conditions=conditions(case.studies),
         remarks=remarks(case),
@@ -195,7 +194,6 @@ def compose_story(
         chapters=chapters,
         commands=commands,
         verdict_page=verdict_page,
-        primary_metric=study.metric.key,
         store=store,
         on_server=store.startswith("http"),
         made_at=made_at,

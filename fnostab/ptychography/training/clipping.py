@@ -1,4 +1,4 @@
-"""Gradient clipping: by global norm, by value, adaptively by unit (AGC), or by what is usual for the norm (ZClip).
+"""Gradient clipping: by global norm, by value, or adaptively by unit (AGC).
 
 AGC is algorithm 2 of Brock et al. 2021, "High-Performance Large-Scale Image Recognition Without
 Normalization"; reference implementation: github.com/google-deepmind/deepmind-research, nfnets/agc_optax.py.
@@ -22,11 +22,13 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from fnostab.errors import ConfigError
-from fnostab.ptychography.training.zclip import ZClip
+from fnostab.ptychography.own import is_own, make_own
+from fnostab.ptychography.settings import TrialConfig
 
-__all__ = ["adaptive_gradient_clip_", "clip_gradients_", "make_clipper", "mark_units_"]
+__all__ = ["Clipper", "adaptive_gradient_clip_", "clip_gradients_", "make_clipper", "mark_units_"]
 
 Parameters = Tensor | Iterable[Tensor]
+Clipper = Callable[[Parameters], Tensor]
 
 
 def mark_units_(module: nn.Module, exempt: str = "") -> None:
@@ -49,18 +51,22 @@ def mark_units_(module: nn.Module, exempt: str = "") -> None:
             parameter.agc_exempt = layer is layers[-1] or id(parameter) in also  # type: ignore[attr-defined]
 
 
-def make_clipper(algorithm: str, value: float) -> Callable[[Parameters], Tensor]:
+def make_clipper(config: TrialConfig) -> Clipper:
     """Make the function that clips the gradients of parameters and returns the clipped share.
 
-    A `ZClip`, which remembers earlier steps, or `clip_gradients_` with these settings, which does not.
+    It is `clip_gradients_` with a trial's settings, or one of your own: if that remembers earlier steps it has
+    ``state_dict`` and ``load_state_dict``, which a trial that goes on or is replayed needs.
 
     Raises:
-        ConfigError: when called, as `clip_gradients_`.
+        ModelError: one of your own can't be made.
     """
-    return ZClip(value) if algorithm == "zclip" else partial(clip_gradients_, value=value, algorithm=algorithm)
+    algorithm = config.execution.gradient_clip_algorithm
+    if is_own(algorithm):
+        return make_own("execution.gradient_clip_algorithm", algorithm, Callable, config)
+    return partial(clip_gradients_, value=config.execution.gradient_clip_val, algorithm=algorithm)
 
 
-def clip_gradients_(parameters: Parameters, value: float, algorithm: str) -> Tensor:
+def clip_gradients_(parameters: Parameters, value: float | None, algorithm: str) -> Tensor:
     """Clip by ``norm``, ``value`` or ``agc``; return the clipped share.
 
     Args:
@@ -77,7 +83,7 @@ def clip_gradients_(parameters: Parameters, value: float, algorithm: str) -> Ten
     """
     if algorithm not in ALGORITHMS:
         raise ConfigError(f"gradient_clip_algorithm={algorithm!r} is not known; accepted: {', '.join(ALGORITHMS)}")
-    if not value > 0:
+    if value is None or not value > 0:
         raise ConfigError(f"gradient_clip_val={value} must be positive; leave it null for no clipping")
     return ALGORITHMS[algorithm](parameters, value)
 

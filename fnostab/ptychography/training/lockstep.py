@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from fnostab.errors import LaunchError
-from fnostab.ptychography.settings import ARCHITECTURES, TrialConfig
+from fnostab.ptychography.settings import TrialConfig
 from fnostab.record.trial import TrialSpec
 
 __all__ = ["Lockstep", "Seat", "insist_on_lockstep"]
@@ -265,9 +265,10 @@ def insist_on_lockstep(specs: Sequence[TrialSpec]) -> None:
                 "only seeds of one arm can be trained in lockstep"
             )
     model = TrialConfig.from_dotted(first.settings).model
-    if model.architecture not in ARCHITECTURES:
+    if model.own:
         raise LaunchError(
-            f"{model.architecture} can't be trained in lockstep, only the built-in architectures: train its seeds alone"
+            f"{', '.join(model.own.values())} can't be trained in lockstep, only built-in networks: train its seeds "
+            "alone"
         )
     if model.checkpoint_blocks:
         raise LaunchError("model.checkpoint_blocks=true can't be trained in lockstep: leave one of them out")

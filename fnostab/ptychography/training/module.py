@@ -15,19 +15,17 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from fnostab.ptychography import measured
 from fnostab.ptychography.data.grid_lines import GridLines
+from fnostab.ptychography.own import is_own, make_own
 from fnostab.ptychography.physics.evaluation import amplitude_spread, evaluate, patch_variation
 from fnostab.ptychography.physics.far_field import far_field
 from fnostab.ptychography.physics.losses import constant_output_loss, mae_loss, poisson_loss
 from fnostab.ptychography.physics.twin import twin_share
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.clipping import make_clipper, mark_units_
-from fnostab.ptychography.training.learning_rates import parameter_groups
 from fnostab.ptychography.training.lockstep import Seat
 from fnostab.ptychography.training.precision import convolutions_in
 from fnostab.ptychography.training.reconstruction import reconstruct, true_patches
-from fnostab.ptychography.training.schedules import rate_factor
-from fnostab.ptychography.training.stable_adamw import StableAdamW
-from fnostab.ptychography.training.zclip import ZClip
+from fnostab.ptychography.training.schedules import make_schedule
 
 __all__ = ["PtychoModule"]
 
@@ -57,8 +55,8 @@ class PtychoModule(lightning.LightningModule):
         self.generator = generator
         self.data = data
         self.config = config
-        self.gradient_clip_val = value = config.execution.gradient_clip_val
-        self.clipper = None if value is None else make_clipper(config.execution.gradient_clip_algorithm, value)
+        self.gradient_clip_val = config.execution.gradient_clip_val
+        self.clipper = None if self.gradient_clip_val is None else make_clipper(config)
         self.clip_fraction: Tensor | None = None
         self.seat: Seat | None = None
         self._complex = [p for p in generator.parameters() if p.is_complex()]
@@ -115,27 +113,31 @@ class PtychoModule(lightning.LightningModule):
         self.log(measured.TWIN_SHARE, twin_share(patches[:, 0].cpu(), truth, self.data.probe))
         self.log(measured.VAL_SSIM_AMP, float(np.mean([score.ssim_amp for score in scores])))
 
-    def configure_optimizers(self) -> Any:
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """The configured optimiser of the trainable parameters, before its first step.
+
+        Raises:
+            ModelError: one of your own can't be made.
+        """
         training = self.config.training
-        mark_units_(self.generator, "decoder" if self.config.execution.agc_exempt == "decoder" else "")
-        groups = parameter_groups(self.generator, self.config)
+        if is_own(training.optimizer):
+            kind: Any = torch.optim.Optimizer
+            return make_own("training.optimizer", training.optimizer, kind, self.generator, self.config)
+        parameters = [p for p in self.generator.parameters() if p.requires_grad]
+        common: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
         # Fused ones take found_inf, by which the monitor keeps a non-finite step from the weights, but nothing complex.
-        fused = not self._complex
-        adam: dict[str, Any] = {"betas": (0.9, training.adam_beta2)}
-        optimizer: torch.optim.Optimizer
-        if training.optimizer == "adam":
-            optimizer = torch.optim.Adam(groups, **adam, fused=fused)
-        elif training.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(groups, **adam, fused=fused)
-        elif training.optimizer == "stable_adamw":
-            optimizer = StableAdamW(groups, **adam)
-        else:
-            optimizer = torch.optim.SGD(groups, momentum=training.momentum, fused=fused)
-        if training.schedule == "none":
+        common["fused"] = not self._complex
+        if training.optimizer == "sgd":
+            return torch.optim.SGD(parameters, momentum=training.momentum, **common)
+        kind = torch.optim.Adam if training.optimizer == "adam" else torch.optim.AdamW
+        return kind(parameters, betas=(0.9, training.adam_beta2), **common)
+
+    def configure_optimizers(self) -> Any:
+        mark_units_(self.generator, "decoder" if self.config.execution.agc_exempt == "decoder" else "")
+        optimizer = self.make_optimizer()
+        if self.config.training.schedule == "none":
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        warmup = training.warmup(steps // training.epochs)
-        factor = rate_factor(warmup, steps, cosine=training.schedule.endswith("cosine"))
+        factor = make_schedule(self.config, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -149,9 +151,11 @@ class PtychoModule(lightning.LightningModule):
             self.clip_fraction = self.clipper(list(self.generator.parameters()))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if isinstance(self.clipper, ZClip):
-            checkpoint[CLIPPER] = self.clipper.state_dict()
+        state_dict = getattr(self.clipper, "state_dict", None)
+        if state_dict is not None:
+            checkpoint[CLIPPER] = state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if isinstance(self.clipper, ZClip) and CLIPPER in checkpoint:  # not in a replay that changes the clipping
-            self.clipper.load_state_dict(checkpoint[CLIPPER])
+        load = getattr(self.clipper, "load_state_dict", None)
+        if load is not None and CLIPPER in checkpoint:  # not in a replay that changes the clipping
+            load(checkpoint[CLIPPER])

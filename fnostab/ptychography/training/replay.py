@@ -32,8 +32,7 @@ __all__ = ["Culprit", "KeptFailure", "Replay", "find_black_box", "replay"]
 OUT_OF_RANGE = 100.0  # times the root mean square of the module's output at the first replayed step
 FIXED = (
     *("data.", "vary", "training.batch_size", "training.epochs"),
-    *("training.optimizer", "training.adam_beta2", "training.loss"),
-    *("training.learning_rates", "training.mup_base_width"),  # the groups that the optimiser's state is kept in
+    *("training.optimizer", "training.adam_beta2", "training.loss", "training.options"),
 )
 
 Modules = Mapping[int, Mapping[str, ModuleState]]

@@ -9,7 +9,6 @@ from lightning.pytorch.callbacks import Callback
 from fnostab.monitor import StabilityMonitor
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.kept_failure import KeptFailure
-from fnostab.ptychography.training.learning_rates import parameter_groups
 from fnostab.record import names
 from fnostab.record.outcomes import Outcome
 
@@ -44,8 +43,8 @@ class ChangedSettings(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         (optimizer,) = trainer.optimizers
-        network: Any = pl_module.generator
-        wanted = parameter_groups(network, self.config)
+        module: Any = pl_module
+        wanted = module.make_optimizer().param_groups
         for group, new in zip(optimizer.param_groups, wanted, strict=True):
             if "training.weight_decay" in self.changed:
                 group["weight_decay"] = new["weight_decay"]

@@ -3,10 +3,28 @@
 import math
 from collections.abc import Callable
 
-__all__ = ["rate_factor"]
+from fnostab.ptychography.own import is_own, make_own
+from fnostab.ptychography.settings import TrialConfig
+
+__all__ = ["make_schedule", "rate_factor"]
+
+Factor = Callable[[int], float]
 
 
-def rate_factor(warmup_steps: int, total_steps: int, *, cosine: bool) -> Callable[[int], float]:
+def make_schedule(config: TrialConfig, steps: int) -> Factor:
+    """The configured schedule of a training of so many steps: factors by step, 0-based.
+
+    Raises:
+        ModelError: one of your own can't be made.
+    """
+    training = config.training
+    if is_own(training.schedule):
+        return make_own("training.schedule", training.schedule, Callable, steps, config)
+    warmup = training.warmup(steps // training.epochs)
+    return rate_factor(warmup, steps, cosine=training.schedule.endswith("cosine"))
+
+
+def rate_factor(warmup_steps: int, total_steps: int, *, cosine: bool) -> Factor:
     """Linear warm-up to 1 over ``warmup_steps``, then 1, or half a cosine down to 0 at ``total_steps``.
 
     The first step is taken at ``1 / (warmup_steps + 1)``, not at 0: it would be wasted.

@@ -8,7 +8,6 @@ import json
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -29,7 +28,7 @@ from fnostab.ptychography.training.setup import Training, choose_device, set_up,
 from fnostab.ptychography.training.trial_figures import draw_history, draw_reconstructions
 from fnostab.record import names
 from fnostab.record.journal import Journal
-from fnostab.record.outcomes import FAILURES, Outcome
+from fnostab.record.outcomes import FAILURES, Judgement, Outcome, outcome_payload
 from fnostab.record.settings import flatten
 from fnostab.record.trial import TrialSpec
 
@@ -57,7 +56,9 @@ def run_trial(spec: TrialSpec, directory: Path, seat: Seat | None = None) -> Out
             return _run(spec, directory, journal, seat)
         except BaseException as error:
             outcome = outcome_of(error)
-            _end(journal, outcome, error)
+            requested = outcome is Outcome.KILLED  # it is no fault of the trial's
+            payload = outcome_payload(Judgement(outcome), one_line(error), requested=requested)
+            journal.event(names.OUTCOME_EVENT, payload)
             if outcome is Outcome.INFRA_ERROR:
                 raise
             return outcome
@@ -122,17 +123,7 @@ def _run(spec: TrialSpec, directory: Path, journal: Journal, seat: Seat | None) 
         if not isinstance(error, KeyboardInterrupt | SystemExit):
             traceback.print_exc()
     judgement = monitor.judgement
-    journal.event(
-        names.OUTCOME_EVENT,
-        {
-            "outcome": str(judgement.outcome),
-            "failure_step": judgement.failure_step,
-            "known_good_step": judgement.known_good_step,
-            "rules_held": [str(rule) for rule in judgement.rules_held],
-            "not_judged": list(judgement.not_judged),
-            "reason": reason,
-        },
-    )
+    journal.event(names.OUTCOME_EVENT, outcome_payload(judgement, reason))
     snapshots.remove_files()
     return judgement.outcome
 
@@ -169,9 +160,3 @@ def _resume_point(path: Path, journal: Journal) -> Path | None:
 def _announce(journal: Journal, path: Path, folder: str) -> None:
     relative = path.relative_to(journal.directory).as_posix()
     journal.event(names.ARTIFACT_EVENT, {"path": relative, "artifact_path": folder})
-
-
-def _end(journal: Journal, outcome: Outcome, error: BaseException) -> None:
-    evidence: dict[str, Any] = {"failure_step": None, "known_good_step": None, "rules_held": [], "not_judged": []}
-    evidence |= {"requested": True} if outcome is Outcome.KILLED else {}  # to end: it is no fault of the trial's
-    journal.event(names.OUTCOME_EVENT, {"outcome": str(outcome), "reason": one_line(error), **evidence})

@@ -1,13 +1,13 @@
 """Hash a command's code: the files that its template names, and the files of `code`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fnostab.errors import ConfigError
-from fnostab.record.settings import digest, file_sha256, shown
+from fnostab.record.settings import file_sha256, shown
 from fnostab.tasks.command.template import Template
 
-__all__ = ["code_hash", "code_hashes"]
+__all__ = ["code_hashes"]
 
 MOST_FILES = 2_000
 MOST_BYTES = 200_000_000
@@ -45,11 +45,6 @@ def code_hashes(template: Template, globs: Sequence[str], folder: Path) -> dict[
         return {name: file_sha256(path) for name, path in sorted(found.items())}
     except OSError as error:
         raise ConfigError(f"code: can't read {error.filename}: {error.strerror}") from error
-
-
-def code_hash(hashes: Mapping[str, str]) -> str:
-    """One hash of all files and their names."""
-    return digest(dict(hashes))
 
 
 def _matches(home: Path, pattern: str) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fnostab.errors import ConfigError
-from fnostab.record.settings import shown, suggestion
+from fnostab.record.settings import shown, suggestion, value_text
 
 __all__ = ["RESERVED", "Template", "parse", "text_of_value"]
 
@@ -124,12 +124,8 @@ def text_of_value(value: Any, name: str, where: str = "") -> str:
     Raises:
         ConfigError: the value is null, a list or a mapping.
     """
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | str):
-        return str(value)
-    if isinstance(value, float):
-        return repr(value)
+    if isinstance(value, int | float | str):
+        return value_text(value)
     raise ConfigError(f"{where}{{{name}}} can't stand for {shown(value)}: use {{--{name}}}, or give it a value", name)
 
 

@@ -15,8 +15,9 @@ from mlflow import MlflowClient
 
 from fnostab.record import names
 from fnostab.record.outcomes import EXCLUDED, FAILURES, Outcome
+from fnostab.record.settings import value_text
 from fnostab.record.trial import StudySpec
-from fnostab.tracking.upload.batch import as_text
+from fnostab.tracking.upload.identity import PARENT_RUN
 
 __all__ = [
     "NOTE",
@@ -37,7 +38,6 @@ LONGEST = 7900  # characters; MLflow refuses a tag above 8000
 LONGEST_TEXT = 1500  # of one message
 MOST_LINES = 30  # of one list
 PICTURES = 2
-PARENT_RUN = "mlflow.parentRunId"
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~@-])")
 
 
@@ -181,9 +181,9 @@ def _what_it_is(arm: str | None, arms: Mapping[str, Mapping[str, Any]], control:
 def _differences(settings: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
     both = sorted(settings.keys() | others.keys())
     return [
-        f"{code(name)} {code(as_text(settings.get(name)))} (not {code(as_text(others.get(name)))})"
+        f"{code(name)} {code(value_text(settings.get(name)))} (not {code(value_text(others.get(name)))})"
         for name in both
-        if as_text(settings.get(name)) != as_text(others.get(name))
+        if value_text(settings.get(name)) != value_text(others.get(name))
     ]
 
 

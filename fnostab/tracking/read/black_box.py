@@ -2,12 +2,10 @@
 
 from pathlib import Path, PurePosixPath
 
-from mlflow.exceptions import MlflowException
-
 from fnostab.errors import TrackingError
 from fnostab.record import names
 from fnostab.record.outcomes import FAILURES
-from fnostab.tracking.store.store import Store, reported
+from fnostab.tracking.store.store import Store, existing_run, reported
 
 __all__ = ["fetch_black_box"]
 
@@ -23,14 +21,7 @@ def fetch_black_box(store: Store, run_id: str, into: Path) -> Path:
             or the store does not answer.
     """
     with reported(store):
-        try:
-            tags = store.client.get_run(run_id).data.tags
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            raise TrackingError(
-                f"there is no run {run_id} in {store.address}: check the id, or --tracking-uri"
-            ) from None
+        tags = existing_run(store, run_id).data.tags
         paths = [artifact.path for artifact in store.client.list_artifacts(run_id, names.BLACK_BOX)]
         if not paths:
             raise TrackingError(f"run {run_id} has no black box: {_why_none(tags.get(names.OUTCOME))}")

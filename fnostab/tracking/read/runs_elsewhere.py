@@ -5,45 +5,23 @@ of trials that the disk does not.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from fnostab.record import names
 from fnostab.record.attempt import may_be_at_work
-from fnostab.record.outcomes import Outcome
+from fnostab.record.progress import TrialState
 from fnostab.record.trial import StudySpec
-from fnostab.tracking.read.summaries import search_trials
+from fnostab.tracking.read.summaries import search_trials, trial_state
 from fnostab.tracking.store.store import Store, reported
 from fnostab.tracking.upload.trial_run import last_sign_ms
 
-__all__ = ["RunElsewhere", "runs_elsewhere", "set_aside"]
+__all__ = ["runs_elsewhere", "set_aside"]
 
 
-@dataclass(frozen=True)
-class RunElsewhere:
-    """A trial's run whose journal is not at hand.
+def runs_elsewhere(store: Store, study: StudySpec, starts_ms: Mapping[tuple[str, int], int | None]) -> list[TrialState]:
+    """Trials in ``starts_ms`` as runs tell them that their journals did not make.
 
-    Attributes:
-        start_ms: time of its journal's first record, in Unix milliseconds.
-        outcome: ``running`` if the run has none.
-        owner: 'pid@host' of the process that made it, None if that is not known.
-        at_work: whether that process can still be alive.
-    """
-
-    run_id: str
-    arm: str
-    seed: int
-    start_ms: int
-    outcome: Outcome
-    failure_step: int | None
-    owner: str | None
-    at_work: bool
-
-
-def runs_elsewhere(
-    store: Store, study: StudySpec, starts_ms: Mapping[tuple[str, int], int | None]
-) -> list[RunElsewhere]:
-    """Runs of the trials in ``starts_ms`` that their journals did not make.
+    ``first_ms`` is that of the other journal; ``running`` says whether its process can still be alive.
 
     Args:
         store: that is asked.
@@ -84,17 +62,8 @@ def set_aside(store: Store, run_id: str) -> None:
         store.client.set_tag(run_id, names.KIND, names.KIND_SET_ASIDE)  # last: a crash before it changes nothing
 
 
-def _describe(run: Any) -> RunElsewhere:
-    tags: Mapping[str, str] = run.data.tags
-    failure_step = tags.get(names.FAILURE_STEP)
-    ended = run.info.status != "RUNNING"
-    return RunElsewhere(
-        run_id=run.info.run_id,
-        arm=tags[names.ARM],
-        seed=int(tags[names.SEED]),
-        start_ms=run.info.start_time,
-        outcome=Outcome(tags.get(names.OUTCOME, Outcome.RUNNING)) if ended else Outcome.RUNNING,
-        failure_step=None if failure_step is None else int(failure_step),
-        owner=tags.get(names.OWNER),
-        at_work=not ended and may_be_at_work(tags.get(names.OWNER), last_sign_ms(run) / 1000),
-    )
+def _describe(run: Any) -> TrialState:
+    trial = trial_state(run.info.run_id, run.data.tags, run.data.metrics, at_work=run.info.status == "RUNNING")
+    trial.first_ms = run.info.start_time
+    trial.running &= may_be_at_work(trial.owner, last_sign_ms(run) / 1000)
+    return trial

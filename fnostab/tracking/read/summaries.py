@@ -6,25 +6,40 @@ through the tables that MLflow itself maps. A server can only be asked for whole
 pages at once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import sqlalchemy
 from mlflow.entities import LifecycleStage
-from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlRun, SqlTag
+from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlParam, SqlRun, SqlTag
 from sqlalchemy.orm import aliased
 
 from fnostab.record import names
+from fnostab.record.outcomes import Outcome
+from fnostab.record.progress import TrialState
 from fnostab.tracking.store.database import connected
 from fnostab.tracking.store.store import Store
 
-__all__ = ["AT_ONCE", "FEW", "PAGE", "Summary", "read_summaries", "search_in_shares", "search_trials"]
+__all__ = [
+    "AT_ONCE",
+    "FEW",
+    "PAGE",
+    "Summary",
+    "read_summaries",
+    "run_values",
+    "search_in_shares",
+    "search_trials",
+    "trial_state",
+]
 
 PAGE = 1000  # runs in one answer
 SHORT_PAGE = 250  # side by side: on a busy server a longer one outlasts the time that a client waits
 FEW = 100  # runs that are asked for at first: of most studies these are all
 AT_ONCE = 4  # requests to a server: `fnostab serve` and MLflow's own have as many processes
+PLACE = ("run_id", "status", "experiment_id", "start_time")
+TABLES: dict[str, Any] = {"params": SqlParam, "tags": SqlTag, "metrics": SqlLatestMetric}
 LAST_DIGITS = "0123456789abcdef"  # of run ids, which are random: sixteen equal shares
 Summary = tuple[str, dict[str, str], dict[str, float]]  # run id, tags, metrics
 
@@ -41,18 +56,80 @@ def read_summaries(
         tags: names; with those of ``metrics`` at most 50, as databases join about 60 tables.
         metrics: names; values that are not a number are left out.
     """
-    if not store.uri.startswith("http"):
-        return _in_database(store, experiment, study_hash, tags, metrics)
+    tag_names = {name: f"tags.{name}" for name in tags}
+    metric_names = {name: f"metrics.{name}" for name in metrics}
+    of_study = {names.KIND: names.KIND_TRIAL, names.STUDY_HASH: study_hash}
+    for place, has in run_values(store, [experiment], [*tag_names.values(), *metric_names.values()], of_study):
+        numbers = {name: has[key] for name, key in metric_names.items() if key in has and has[key] == has[key]}
+        yield place[0], {name: has[key] for name, key in tag_names.items() if key in has}, numbers
 
-    def summary(run: Any) -> Summary:  # at once: whole runs are large
-        has, last = run.data.tags, run.data.metrics
-        return (
-            run.info.run_id,
-            {name: has[name] for name in tags if name in has},
-            {name: last[name] for name in metrics if name in last and last[name] == last[name]},
-        )
 
-    return search_trials(store, experiment, study_hash, summary)
+def run_values(
+    store: Store, experiments: Sequence[str], wanted: Sequence[str], tags: Mapping[str, str]
+) -> Iterator[tuple[Sequence[Any], dict[str, Any]]]:
+    """Runs, in no order, with the values of those names that they have.
+
+    Args:
+        store: a database, which is asked for these values alone in one query, or a server, which gives whole runs.
+        experiments: ids.
+        wanted: names as ``params.x``, ``tags.x`` and ``metrics.x``; at most 50, as databases join about 60 tables.
+        tags: that a run must have, with their values.
+
+    Yields:
+        The values of `PLACE`, and those of the names; a metric may be NaN.
+    """
+    split = [(name, *name.split(".", 1)) for name in wanted]
+    if store.uri.startswith("http"):
+
+        def take(run: Any) -> tuple[Sequence[Any], dict[str, Any]]:  # at once: whole runs are large
+            found = ((name, getattr(run.data, group).get(key)) for name, group, key in split)
+            return [getattr(run.info, name) for name in PLACE], {n: value for n, value in found if value is not None}
+
+        yield from search_in_shares(store, experiments, _filter(tags), take)
+        return
+    query = sqlalchemy.select(SqlRun.run_uuid, SqlRun.status, SqlRun.experiment_id, SqlRun.start_time).where(
+        SqlRun.experiment_id.in_([int(each) for each in experiments]), SqlRun.lifecycle_stage == LifecycleStage.ACTIVE
+    )
+    for key, value in tags.items():
+        tag = aliased(SqlTag)
+        query = query.join(tag, SqlRun.run_uuid == tag.run_uuid).where(tag.key == key, tag.value == value)
+    for _, group, key in split:  # a column each: one row of a run is read ten times as fast as one of each value
+        of: Any = aliased(TABLES[group])
+        query = query.outerjoin(of, (of.run_uuid == SqlRun.run_uuid) & (of.key == key)).add_columns(of.value)
+        query = query.add_columns(of.is_nan if group == "metrics" else sqlalchemy.null())
+    n = len(PLACE)
+    with connected(store.uri) as connection:
+        for row in connection.execute(query):
+            columns = zip(wanted, row[n::2], row[n + 1 :: 2], strict=True)
+            yield row[:n], {name: math.nan if is_nan else value for name, value, is_nan in columns if value is not None}
+
+
+def _filter(tags: Mapping[str, str]) -> str:
+    return " AND ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+
+
+def trial_state(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], *, at_work: bool) -> TrialState:
+    """A trial as the tags and last metrics of its run tell it; ``at_work`` says whether MLflow has it as RUNNING."""
+
+    def whole(value: str | float | None) -> int | None:
+        return None if value is None else int(value)
+
+    outcome = Outcome(tags.get(names.OUTCOME, Outcome.RUNNING))
+    return TrialState(
+        arm=tags[names.ARM],
+        seed=int(tags[names.SEED]),
+        outcome=None if at_work or outcome is Outcome.RUNNING else outcome,
+        running=at_work,
+        step=whole(metrics.get(names.LAST_STEP)),
+        scheduled_steps=whole(tags.get(names.SCHEDULED_STEPS)),
+        loss=metrics.get(names.TRAIN_LOSS),
+        grad_norm=metrics.get(names.GRAD_NORM),
+        spikes=whole(metrics.get(names.SPIKES)),
+        failure_step=whole(tags.get(names.FAILURE_STEP)),
+        reason=tags.get(names.REASON),
+        owner=tags.get(names.OWNER),
+        run_id=run_id,
+    )
 
 
 def search_trials(
@@ -62,8 +139,8 @@ def search_trials(
 
     What was set aside is not among them. ``take`` may be called in several threads.
     """
-    of_study = f"tags.`{names.KIND}` = '{names.KIND_TRIAL}' AND tags.`{names.STUDY_HASH}` = '{study_hash}'"
-    return search_in_shares(store, [experiment], of_study, take)
+    of_study = {names.KIND: names.KIND_TRIAL, names.STUDY_HASH: study_hash}
+    return search_in_shares(store, [experiment], _filter(of_study), take)
 
 
 def search_in_shares(
@@ -93,29 +170,3 @@ def search_in_shares(
     with ThreadPoolExecutor(AT_ONCE if store.uri.startswith("http") else 1) as pool:
         for taken in pool.map(share, LAST_DIGITS):
             yield from taken
-
-
-def _in_database(
-    store: Store, experiment: str, study_hash: str, tags: Sequence[str], metrics: Sequence[str]
-) -> Iterator[Summary]:
-    kind, study = aliased(SqlTag), aliased(SqlTag)
-    query = (
-        sqlalchemy.select(SqlRun.run_uuid)
-        .join(kind, SqlRun.run_uuid == kind.run_uuid)
-        .join(study, SqlRun.run_uuid == study.run_uuid)
-        .where(SqlRun.experiment_id == int(experiment), SqlRun.lifecycle_stage == LifecycleStage.ACTIVE)
-        .where(kind.key == names.KIND, kind.value == names.KIND_TRIAL)
-        .where(study.key == names.STUDY_HASH, study.value == study_hash)
-    )
-    for name in tags:  # a column each: one row of a run is read ten times as fast as one of each value
-        tag = aliased(SqlTag)
-        query = query.outerjoin(tag, (tag.run_uuid == SqlRun.run_uuid) & (tag.key == name)).add_columns(tag.value)
-    for name in metrics:
-        last: Any = aliased(SqlLatestMetric)
-        of_run = (last.run_uuid == SqlRun.run_uuid) & (last.key == name) & last.is_nan.is_(False)
-        query = query.outerjoin(last, of_run).add_columns(last.value)
-    with connected(store.uri) as connection:
-        for run_id, *values in connection.execute(query):
-            found = zip((*tags, *metrics), values, strict=True)
-            has = {name: value for name, value in found if value is not None}
-            yield run_id, {n: has[n] for n in tags if n in has}, {n: has[n] for n in metrics if n in has}

@@ -5,10 +5,10 @@ The outcomes of all others are read in full from time to time only. Of histories
 gradient norm (at most 300 points a run) and its spikes are read, and only of runs in which they have grown.
 """
 
+import math
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,50 +16,19 @@ from fnostab.errors import TrackingError
 from fnostab.record import names
 from fnostab.record.attempt import is_alive, is_foreign, may_be_at_work
 from fnostab.record.outcomes import Outcome
+from fnostab.record.progress import TrialState
 from fnostab.tracking.read.histories import metric_history
-from fnostab.tracking.read.summaries import PAGE, read_summaries, search_trials
+from fnostab.tracking.read.summaries import PAGE, read_summaries, search_trials, trial_state
 from fnostab.tracking.store.store import DEFAULT_URI, Store, open_store, reported
 from fnostab.tracking.upload.trial_run import last_sign_ms
 
-__all__ = ["StudyWatch", "WatchedTrial", "existing_store", "find_study", "newest_experiment"]
+__all__ = ["StudyWatch", "existing_store", "find_study", "newest_experiment"]
 
 RECENT = 20  # ended runs of which a poll asks for everything
 HISTORIES = 16  # read in one poll
 SHARE_OF_FULL = 0.1  # of the time that is spent on reading all outcomes
 TAGS = (names.ARM, names.SEED, names.OUTCOME, names.FAILURE_STEP, names.REASON, names.OWNER, names.SCHEDULED_STEPS)
 METRICS = (names.TRAIN_LOSS, names.GRAD_NORM, names.SPIKES, names.LAST_STEP)
-
-
-@dataclass(frozen=True)
-class WatchedTrial:
-    """A trial's run as it stands.
-
-    Attributes:
-        outcome: None until it is known.
-        running: whether a process is at work on it, as far as that can be told from here.
-        step: last recorded one, 0-based.
-        scheduled_steps: of the whole training; None if that was not recorded.
-        start_s: Unix time; None if only its outcome was read.
-        end_s: the same.
-        spikes: of the gradient norm; None if nobody counted.
-        window_max: (step, norm) by rising step: the largest norm since the step before.
-    """
-
-    run_id: str
-    arm: str
-    seed: int
-    outcome: Outcome | None
-    running: bool
-    step: int | None = None
-    scheduled_steps: int | None = None
-    loss: float | None = None
-    grad_norm: float | None = None
-    spikes: int | None = None
-    failure_step: int | None = None
-    reason: str | None = None
-    start_s: float | None = None
-    end_s: float | None = None
-    window_max: tuple[tuple[int, float], ...] = ()
 
 
 class StudyWatch:
@@ -77,11 +46,11 @@ class StudyWatch:
         self._experiment = experiment
         self._hash = study_hash
         self._study_run = study_run
-        self._trials: dict[str, WatchedTrial] = {}
+        self._trials: dict[str, TrialState] = {}
         self._histories: dict[tuple[str, str], tuple[int, tuple[tuple[int, float], ...]]] = {}
         self._next_full_s = 0.0
 
-    def poll(self) -> list[WatchedTrial]:
+    def poll(self) -> list[TrialState]:
         """The study's trials as they stand now, in no order.
 
         Raises:
@@ -123,34 +92,35 @@ class StudyWatch:
         before, self._trials = self._trials, {}
         if self._store.uri.startswith("http"):
             found = search_trials(self._store, self._experiment, self._hash, lambda run: self._describe(run, {}))
-            self._trials = {trial.run_id: trial for trial in found}
+            self._trials = {run_id: trial for trial in found if (run_id := trial.run_id)}
         else:
             rows = read_summaries(self._store, self._experiment, self._hash, tags=TAGS, metrics=METRICS)
             for run_id, tags, metrics in rows:
                 seen = before.get(run_id)
-                if seen is not None and seen.end_s is not None:  # more is known of it, and it did not start again
+                if seen is not None and seen.ended_s is not None:  # more is known of it, and it did not start again
                     self._trials[run_id] = seen
                 else:
-                    self._trials[run_id] = _trial(run_id, tags, metrics, tags.get(names.OUTCOME) == Outcome.RUNNING)
+                    at_work = tags.get(names.OUTCOME) == Outcome.RUNNING
+                    self._trials[run_id] = trial_state(run_id, tags, metrics, at_work=at_work)
         ended = time.monotonic()
         self._next_full_s = ended + (ended - started) / SHARE_OF_FULL
 
-    def _describe(self, run: Any, steps: Mapping[str, int]) -> WatchedTrial:
-        at_work = run.info.status == "RUNNING"
-        alive = at_work and may_be_at_work(run.data.tags.get(names.OWNER), last_sign_ms(run) / 1000)
-        trial = _trial(run.info.run_id, run.data.tags, run.data.metrics, at_work)
-        spikes = trial.spikes
-        if spikes is None and at_work:
-            spikes = len(self._history(trial.run_id, names.SPIKE))
-        return replace(
-            trial,
-            running=alive,
-            step=steps.get(names.GRAD_NORM, trial.step),
-            spikes=spikes,
-            start_s=run.info.start_time / 1000,
-            end_s=None if at_work or run.info.end_time is None else run.info.end_time / 1000,
-            window_max=self._history(trial.run_id, names.GRAD_NORM_WINDOW_MAX),
-        )
+    def _describe(self, run: Any, steps: Mapping[str, int]) -> TrialState:
+        at_work, info, run_id = run.info.status == "RUNNING", run.info, run.info.run_id
+        trial = trial_state(run_id, run.data.tags, run.data.metrics, at_work=at_work)
+        trial.running = at_work and may_be_at_work(trial.owner, last_sign_ms(run) / 1000)
+        trial.step = steps.get(names.GRAD_NORM, trial.step)
+        if trial.spikes is None and at_work:
+            trial.spikes = len(self._history(run_id, names.SPIKE))
+        trial.started_s = trial.training_since_s = info.start_time / 1000
+        trial.ended_s = None if at_work or info.end_time is None else info.end_time / 1000
+        since = 0
+        for step, norm in self._history(run_id, names.GRAD_NORM_WINDOW_MAX):
+            trial.curve.add(norm, step, since)
+            since = step + 1
+        if trial.outcome is Outcome.NONFINITE and trial.failure_step is not None and trial.curve:
+            trial.curve.add(math.inf, trial.failure_step)  # a store holds finite numbers only
+        return trial
 
     def _history(self, run_id: str, metric: str) -> tuple[tuple[int, float], ...]:
         return self._histories.get((run_id, metric), (-1, ()))[1]
@@ -213,27 +183,3 @@ def find_study(store: Store, experiment: str, study_hash: str) -> tuple[str, str
         found = store.client.get_experiment_by_name(experiment)
         runs = store.client.search_runs([found.experiment_id], same, 1, 1) if found is not None else []
     return (str(found.experiment_id), str(runs[0].info.run_id)) if runs else None
-
-
-def _trial(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], at_work: bool) -> WatchedTrial:
-    failure_step, last_step, spikes = (
-        tags.get(names.FAILURE_STEP),
-        metrics.get(names.LAST_STEP),
-        metrics.get(names.SPIKES),
-    )
-    scheduled = tags.get(names.SCHEDULED_STEPS)
-    outcome = Outcome(tags.get(names.OUTCOME, Outcome.RUNNING))
-    return WatchedTrial(
-        run_id=run_id,
-        arm=tags[names.ARM],
-        seed=int(tags[names.SEED]),
-        outcome=None if at_work or outcome is Outcome.RUNNING else outcome,
-        running=at_work,
-        step=None if last_step is None else int(last_step),
-        scheduled_steps=None if scheduled is None else int(scheduled),
-        loss=metrics.get(names.TRAIN_LOSS),
-        grad_norm=metrics.get(names.GRAD_NORM),
-        spikes=None if spikes is None else int(spikes),
-        failure_step=None if failure_step is None else int(failure_step),
-        reason=tags.get(names.REASON),
-    )

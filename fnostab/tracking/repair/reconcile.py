@@ -14,14 +14,8 @@ from typing import Any
 
 from fnostab.errors import FnostabError, JournalError, TrackingError
 from fnostab.record import names
-from fnostab.record.attempt import (
-    close_if_abandoned,
-    end_of_abandoned,
-    is_of_elsewhere,
-    last_attempt,
-    may_be_at_work,
-    records_of_end,
-)
+from fnostab.record.attempt import is_of_elsewhere, last_attempt, may_be_at_work
+from fnostab.record.ending import close_if_abandoned, end_of_abandoned, records_of_end
 from fnostab.record.folders import folders_with
 from fnostab.record.journal import FILE_NAME, Event, journal_file, read_journal
 from fnostab.tracking.store.store import Store, describe, is_of_one_run, reported
@@ -166,7 +160,7 @@ def _close_trial(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
         if records is None:
             return None
         points += follower.verify()  # what is closed is judged: every point is compared before
-        if records and is_of_elsewhere(directory):
+        if records and is_of_elsewhere(last_attempt(directory / FILE_NAME).owner):
             follower.close(records)
         elif close_if_abandoned(directory):
             points += follower.send()

@@ -10,7 +10,8 @@ from typing import Any
 
 from fnostab.errors import FnostabError, JournalError, TrackingError
 from fnostab.record import names
-from fnostab.record.attempt import may_be_at_work, records_of_end
+from fnostab.record.attempt import may_be_at_work
+from fnostab.record.ending import records_of_end
 from fnostab.record.folders import folders_with
 from fnostab.record.journal import FILE_NAME, journal_file, read_journal
 from fnostab.record.trial import StudySpec

@@ -22,6 +22,7 @@ __all__ = [
     "Store",
     "checked_address",
     "describe",
+    "existing_run",
     "experiment_id",
     "find_or_make_run",
     "is_of_one_run",
@@ -150,6 +151,20 @@ def is_of_one_run(store: Store, error: Exception) -> bool:
     except Exception:  # of MLflow, its database and HTTP libraries
         return False
     return True
+
+
+def existing_run(store: Store, run_id: str) -> Any:
+    """The run of an id that a user gave.
+
+    Raises:
+        TrackingError: there is none.
+    """
+    try:
+        return store.client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise TrackingError(f"there is no run {run_id} in {store.address}: check the id, or --tracking-uri") from None
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Batches of points for MLflow: one call each, within MLflow's limits, in its types and under names that it takes."""
 
-import json
 import posixpath
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -11,8 +10,9 @@ from mlflow.entities import Metric, Param, RunTag
 
 from fnostab.record import names
 from fnostab.record.journal import Event, Point
+from fnostab.record.settings import value_text
 
-__all__ = ["Batch", "RunNames", "as_text", "clean", "metric_name"]
+__all__ = ["Batch", "RunNames", "clean", "metric_name"]
 
 # MLflow's limits: entries in one call, characters in a name
 MAX_METRICS = 999  # with the mark, as many entries as a call may have
@@ -66,7 +66,7 @@ class RunNames:
         allowed = {name: value for name, value in payload.items() if name not in self._protected}
         for name in payload.keys() - allowed.keys():
             self.leave_out(f"tag {name!r}: no record may set it")
-        return {self.of("tag", name): as_text(value) for name, value in allowed.items()}
+        return {self.of("tag", name): clean(value_text(value)) for name, value in allowed.items()}
 
     def note(self, record: Point | Event) -> None:
         """Give the names in a record that was sent before, so that those after it get what they had."""
@@ -104,11 +104,13 @@ class Batch:
                 for name, value in record.values.items()
             ]
         elif record.name == names.PARAMS_EVENT:
-            self.params |= {self._names.of("param", name): as_text(value) for name, value in record.payload.items()}
+            self.params |= {
+                self._names.of("param", name): clean(value_text(value)) for name, value in record.payload.items()
+            }
         elif record.name == names.TAGS_EVENT:
             self.tags |= self._names.tags(record.payload)
         elif record.name == names.STARTED_EVENT and record.payload.get("scheduled_steps") is not None:
-            self.tags[names.SCHEDULED_STEPS] = as_text(record.payload["scheduled_steps"])
+            self.tags[names.SCHEDULED_STEPS] = value_text(record.payload["scheduled_steps"])
 
     def calls(self, known_params: Collection[str], mark: str | None = None) -> Iterator[dict[str, Any]]:
         """Arguments of each call of log_batch.
@@ -133,11 +135,6 @@ class Batch:
 def metric_name(name: str) -> str:
     """``name`` as MLflow accepts it: ``blocks[0]/gain`` becomes ``blocks_0_/gain``."""
     return posixpath.normpath(re.sub(r"[^\w\-. :/]", "_", name)).lstrip("./")[:MAX_NAME_LENGTH].rstrip("/") or "_"
-
-
-def as_text(value: Any) -> str:
-    """A setting as it is written in YAML and on the command line: ``null``, ``true``, ``0.001``."""
-    return clean(value) if isinstance(value, str) else json.dumps(value)
 
 
 def clean(text: str) -> str:

@@ -28,8 +28,8 @@ from fnostab.errors import TrackingError
 from fnostab.record import names
 from fnostab.record.attempt import this_process
 from fnostab.record.journal import FILE_NAME as JOURNAL_FILE
-from fnostab.record.journal import Event, Journal, encode, read_journal
-from fnostab.record.outcomes import Outcome
+from fnostab.record.journal import Event, Journal, Point, encode, read_journal
+from fnostab.record.outcomes import Judgement, Outcome, outcome_payload
 from fnostab.tracking.store.store import Store, open_store
 from fnostab.tracking.upload.identity import LIVE_FILE, LiveRun
 from fnostab.tracking.upload.uploader import Uploader
@@ -39,13 +39,20 @@ __all__ = ["LiveSink", "live_sink"]
 FOLDER = "fnostab_runs"
 DEFAULT_EXPERIMENT = "fnostab"
 DRAIN_TIMEOUT_S = 30
+STEP_METRICS = {names.TRAIN_LOSS, names.GRAD_NORM}  # either shows an optimiser step
 
 
 class LiveSink:
-    """Sink of `live_sink`, which also remembers the outcome that was announced."""
+    """Sink of `live_sink`, which also remembers the outcome that was announced.
+
+    Attributes:
+        held_step: last step of a training that its journal held when it was opened; -1 without one.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self.directory = journal.directory
+        points = (record for record, _ in read_journal(journal.path) if isinstance(record, Point))
+        self.held_step = max((p.step for p in points if {*p.values, *p.nonfinite} & STEP_METRICS), default=-1)
         self.outcome: str | None = None
         self.ended = False
         self._journal = journal
@@ -81,7 +88,7 @@ def live_sink(
         run_name: name of the run; None takes that of the directory.
         uri: tracking store, as in `open_store`.
         directory: of the journal; None makes a new one under ``fnostab_runs``. One that exists
-            continues its run.
+            continues its run: a monitor's fit must go on from a checkpoint there, not begin again.
         run_id: of a run that is there already, as a Trainer's ``MLFlowLogger`` has one. None takes that of
             `mlflow.start_run`, if there is one in the same store and no other experiment or name is asked for, and
             else makes a run.
@@ -173,9 +180,10 @@ def _end(sink: LiveSink, otherwise: Outcome | None, error: BaseException | None)
         return
     if sink.outcome is None:  # announced in a process that was forked for the training
         sink.outcome = _announced(sink.directory)
-    outcome = otherwise if sink.outcome in (None, Outcome.RUNNING) else sink.outcome
+    outcome = otherwise if sink.outcome in (None, Outcome.RUNNING) else Outcome(sink.outcome)
     reason = f"{type(error).__name__}: {error}".splitlines()[0] if error else None
-    sink.event(names.OUTCOME_EVENT, {"outcome": outcome, "reason": reason})
+    judgement = None if outcome is None else Judgement(outcome)
+    sink.event(names.OUTCOME_EVENT, outcome_payload(judgement, reason))
 
 
 def _announced(directory: Path) -> str | None:

@@ -16,9 +16,9 @@ from fnostab import __version__
 from fnostab.errors import LaunchError, TrackingError
 from fnostab.record import names
 from fnostab.record.attempt import this_process
+from fnostab.record.settings import value_text
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.pages.notes import (
-    PARENT_RUN,
     as_tags,
     bounded,
     code,
@@ -31,7 +31,7 @@ from fnostab.tracking.pages.notes import (
 from fnostab.tracking.pages.views import install_views
 from fnostab.tracking.read.summaries import read_summaries
 from fnostab.tracking.store.store import Store, experiment_id, find_or_make_run, reported
-from fnostab.tracking.upload.batch import as_text
+from fnostab.tracking.upload.identity import PARENT_RUN
 
 __all__ = [
     "STUDY_FILE",
@@ -235,4 +235,6 @@ def _params(spec: StudySpec) -> dict[str, str]:
         "metric": spec.metric.key,
         **({"profile": spec.profile} if spec.profile else {}),
     }
-    return {name: as_text(value) for name, value in (params | {f"role.{k}": v for k, v in spec.roles.items()}).items()}
+    return {
+        name: value_text(value) for name, value in (params | {f"role.{k}": v for k, v in spec.roles.items()}).items()
+    }

@@ -14,7 +14,7 @@ from fnostab.errors import JournalError, TrackingError
 from fnostab.record import names
 from fnostab.record.attempt import starts_attempt
 from fnostab.record.journal import Event, Point
-from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
+from fnostab.record.outcomes import TRAINING_OUTCOMES, Judgement, Outcome, outcome_payload
 from fnostab.record.trial import TrialSpec
 from fnostab.tracking.pages.notes import withdraw_note
 from fnostab.tracking.store.store import Store, describe, experiment_id, find_or_make_run, is_refusal, reported
@@ -264,6 +264,6 @@ def end_unwritten(store: Store, trial: TrialSpec, outcome: Outcome, reason: str)
         experiment = experiment_id(store, trial.experiment)
         same_trial = f"tags.`{names.TRIAL_ID}` = '{trial.trial_id}'"
         for run in store.client.search_runs([experiment], same_trial, max_results=1):
-            payload = {"outcome": str(outcome), "reason": reason}
+            payload = outcome_payload(Judgement(outcome), reason)
             event = Event(time.time_ns() // 1_000_000, names.OUTCOME_EVENT, payload)
             TrialRun(store, run, f"{trial.arm}-{trial.seed}").end(event)

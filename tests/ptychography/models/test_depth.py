@@ -63,7 +63,7 @@ def test_below_the_floor_depth_adds_the_same_at_every_block(N: int) -> None:
     """The width ends where the resolution does, at any cap: depth costs no more than the blocks that are added."""
     for cap, widest in ((None, 512 * N // 64), (512, 512)):
         counts = [parameter_count(on_meta(N=N, fno_blocks=blocks, max_hidden_channels=cap)) for blocks in (8, 12, 16)]
-        block = ResidualBlock(1, 12, 4)  # at 4 x 4: all weights but biases grow with the square of the width
+        block = ResidualBlock(ModelConfig(), 1, 12, 4)  # at 4 x 4: weights, not biases, grow with the width's square
         (conv, bias), spectral = block.conv.parameters(), block.spectral.weight
         one = (conv.numel() + spectral.numel()) * widest**2 + bias.numel() * widest
         assert [b - a for a, b in pairwise(counts)] == [4 * one, 4 * one]

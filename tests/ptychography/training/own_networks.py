@@ -73,13 +73,13 @@ class Raises(Plain):
 
 
 class FailsAndRaises(Raises):
-    """Not finite at its second training step; raises ``options.error`` at its third, or sends the process SIGTERM."""
+    """Not finite at its second training step; raises ``options.error`` at its third, or sends that signal."""
 
-    ERRORS = {**Raises.ERRORS, "SIGTERM": None}  # noqa: RUF012
+    ERRORS = {**Raises.ERRORS, "SIGTERM": None, "SIGKILL": None}  # noqa: RUF012
 
     def forward(self, amplitudes):
-        if self.training and self.steps == 2 and self.error == "SIGTERM":
-            os.kill(os.getpid(), signal.SIGTERM)
+        if self.training and self.steps == 2 and self.error.startswith("SIG"):
+            os.kill(os.getpid(), getattr(signal, self.error))
             time.sleep(10)  # the signal ends it
         return super().forward(amplitudes) * (float("inf") if self.training and self.steps == 2 else 1)
 

@@ -11,6 +11,8 @@ from fnostab.errors import LaunchError
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.first_step import failure_of_first_step, insist_on_first_step
 
+STABLE_ADAMW, ZCLIP = "cure_parts.stable_adamw.stable_adamw", "cure_parts.zclip.ZClip"  # of examples/cure_search
+
 
 class Complex(nn.Module):
     """Its weights are complex, and it puts real channels together, for which torch takes no bfloat16."""
@@ -41,8 +43,8 @@ def config(tiny_settings, network=None, **settings):
     return TrialConfig.from_dotted(tiny_settings | own | {k.replace("__", "."): v for k, v in settings.items()})
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "stable_adamw"])
-@pytest.mark.parametrize("clip", [("norm", None), ("norm", 0.1), ("value", 0.1), ("agc", 0.01), ("zclip", 2.5)])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", STABLE_ADAMW])
+@pytest.mark.parametrize("clip", [("norm", None), ("norm", 0.1), ("value", 0.1), ("agc", 0.01), (ZCLIP, 2.5)])
 def test_complex_weights_are_accepted(tiny_settings, optimizer, clip):
     algorithm, value = clip
     execution = {"execution__gradient_clip_algorithm": algorithm, "execution__gradient_clip_val": value}

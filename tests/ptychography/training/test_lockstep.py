@@ -36,7 +36,7 @@ CASES = {
     "value": {"execution__gradient_clip_val": 0.01, "execution__gradient_clip_algorithm": "value"},
     "agc": {"execution__gradient_clip_val": 0.01, "execution__gradient_clip_algorithm": "agc"},
     "adamw": {"training__optimizer": "adamw", "training__weight_decay": 0.01},
-    "mup": {"training__learning_rates": "mup", "execution__gradient_clip_val": 0.5},
+    "mup": {"training__optimizer": "cure_parts.mup.adam", "execution__gradient_clip_val": 0.5},
     "sgd": {"training__optimizer": "sgd", "training__learning_rate": 0.01},
     "warmup_cosine": {"training__schedule": "warmup_cosine", "training__warmup_steps": 20},
     "poisson": {"training__loss": "poisson"},

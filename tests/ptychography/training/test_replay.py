@@ -176,7 +176,7 @@ def test_a_schedule_can_be_added(overflown):
         ({"training.learning_rate": -1}, "training.learning_rate=-1"),
         ({"training.batch_size": 4}, "training.batch_size can't be changed"),
         ({"training.optimizer": "sgd"}, "training.optimizer can't be changed"),
-        ({"training.learning_rates": "mup"}, "training.learning_rates can't be changed"),
+        ({"training.optimizer": "cure_parts.mup.adam"}, "training.optimizer can't be changed"),
         ({"data.N": 32}, "data.N"),
         ({"data": {"N": 16}}, "data can't be changed"),
         ({"vary": []}, "vary can't be changed"),

@@ -66,7 +66,7 @@ def test_the_resumed_curve_equals_the_uninterrupted_one(spec, uninterrupted, tmp
 
 def test_groups_of_parameters_go_on_with_their_own_rates(shared_dir, tmp_path):
     settings = {"training__schedule": "warmup", "training__warmup_steps": 15}
-    mup = make_spec(shared_dir, training__epochs=9, training__learning_rates="mup", **settings)
+    mup = make_spec(shared_dir, training__epochs=9, training__optimizer="cure_parts.mup.adam", **settings)
     whole = Trained(run_trial(mup, tmp_path / "whole"), tmp_path / "whole")
     run_until(mup, tmp_path / "killed", 40, signal.SIGKILL)
     resumed = Trained(run_trial(mup, tmp_path / "killed"), tmp_path / "killed")

@@ -23,12 +23,14 @@ from fnostab.ptychography.training import setup as setup_file
 from fnostab.ptychography.training.module import PtychoModule
 from fnostab.ptychography.training.trial import run_trial
 from fnostab.record import names
+from fnostab.record.ending import close_if_abandoned
 from fnostab.record.journal import Event, Journal, Point, read_journal
 from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import flatten
 from fnostab.record.trial import TrialSpec
 
 STEPS = 3 * STEPS_AN_EPOCH
+STABLE_ADAMW, ZCLIP = "cure_parts.stable_adamw.stable_adamw", "cure_parts.zclip.ZClip"  # of examples/cure_search
 
 
 def own(name):
@@ -325,18 +327,24 @@ def test_a_failure_that_was_observed_wins_over_what_ended_the_trial_later(traine
     assert not (trial.directory / "resume.safetensors").exists()
 
 
-def test_it_wins_over_a_signal_too(spec, tmp_path):
-    own_spec = spec(model__architecture=own("FailsAndRaises"), model__options__error="SIGTERM")
+@pytest.mark.parametrize(("signal", "status"), [("SIGTERM", 0), ("SIGKILL", -9)])
+def test_it_wins_over_a_signal_too(spec, tmp_path, signal, status):
+    """After SIGKILL the trial can't say so itself: whoever finds it reads its journal."""
+    settings = {"monitor__block_steps": 1, "monitor__after_failure": "continue"}
+    own_spec = spec(model__architecture=own("FailsAndRaises"), model__options__error=signal, **settings)
     own_spec.write(tmp_path / "trial.json")
     command = [sys.executable, "-m", "fnostab", "train", "--trial", str(tmp_path / "trial.json")]
     path = os.pathsep.join([str(Path(own_networks.__file__).parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=240, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
+    close_if_abandoned(tmp_path)
     trial = Trained(Outcome.NONFINITE, tmp_path)
-    assert (trial.final["outcome"], trial.final["failure_step"]) == ("nonfinite", 1)
-    assert trial.final["reason"] == "SystemExit: ended by SIGTERM"
+    found = [trial.final[name] for name in ("outcome", "failure_step", "known_good_step", "rules_held")]
+    assert found == ["nonfinite", 1, 0, ["nonfinite"]]
+    said = "SystemExit: ended by SIGTERM" if signal == "SIGTERM" else "ended without recording an outcome"
+    assert said in trial.final["reason"]
 
 
 # Complex weights
@@ -345,10 +353,10 @@ def test_it_wins_over_a_signal_too(spec, tmp_path):
 @pytest.mark.parametrize(
     "settings",
     [
-        *({"training__optimizer": optimizer} for optimizer in ("adam", "adamw", "sgd", "stable_adamw")),
+        *({"training__optimizer": optimizer} for optimizer in ("adam", "adamw", "sgd", STABLE_ADAMW)),
         *(
             {"execution__gradient_clip_algorithm": algorithm, "execution__gradient_clip_val": value}
-            for algorithm, value in (("norm", 0.05), ("value", 1e-3), ("agc", 1e-3), ("zclip", 0.5))
+            for algorithm, value in (("norm", 0.05), ("value", 1e-3), ("agc", 1e-3), (ZCLIP, 0.5))
         ),
     ],
     ids=lambda settings: str(next(iter(settings.values()))),
@@ -366,7 +374,7 @@ def test_complex_weights_train_with_every_optimiser_and_clipper(trained, setting
         assert 0 < max(trial.curve(names.CLIP_FRACTION).values()) <= 1
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "stable_adamw"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", STABLE_ADAMW])
 def test_a_step_that_is_not_finite_never_reaches_complex_weights(trained, optimizer):
     trial = trained(
         model__architecture=own("Spectral"),

@@ -6,7 +6,7 @@ from fnostab.errors import ConfigError
 from fnostab.record.ignored_seed import same_curves
 from fnostab.record.journal import Journal
 from fnostab.tasks.command import code
-from fnostab.tasks.command.code import code_hash, code_hashes
+from fnostab.tasks.command.code import code_hashes
 from fnostab.tasks.command.template import parse
 
 COMMAND = parse("python train.py --lr {lr} --seed {seed}")
@@ -28,12 +28,12 @@ def test_files_of_the_template_and_of_the_globs_count(folder):
 
 
 def test_changed_code_and_renamed_code_change_the_hash(folder):
-    before = code_hash(code_hashes(COMMAND, ["src/*.py"], folder))
-    assert before == code_hash(code_hashes(COMMAND, ["src/*.py"], folder))
+    before = code_hashes(COMMAND, ["src/*.py"], folder)
+    assert before == code_hashes(COMMAND, ["src/*.py"], folder)
     (folder / "src" / "a.py").rename(folder / "src" / "c.py")
-    renamed = code_hash(code_hashes(COMMAND, ["src/*.py"], folder))
+    renamed = code_hashes(COMMAND, ["src/*.py"], folder)
     (folder / "train.py").write_text("4")
-    assert len({before, renamed, code_hash(code_hashes(COMMAND, ["src/*.py"], folder))}) == 3
+    assert before != renamed != code_hashes(COMMAND, ["src/*.py"], folder) != before
 
 
 def test_links_lead_to_files_inside_the_folder_only(folder):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-__all__ = ["ZClip"]
+from fnostab.ptychography.settings import TrialConfig
 
 ALPHA = 0.97  # of the moving averages
 WARMUP_STEPS = 25  # that only count, and are not clipped
@@ -24,11 +24,11 @@ class ZClip:
     that is not finite enters neither. Nothing waits for the gradients' device.
 
     Args:
-        threshold: the largest z that is left as it is; the paper's is 2.5.
+        config: its ``gradient_clip_val`` is the threshold, the largest z that is left as it is; the paper's is 2.5.
     """
 
-    def __init__(self, threshold: float) -> None:
-        self.threshold = threshold
+    def __init__(self, config: TrialConfig) -> None:
+        self.threshold = config.execution.gradient_clip_val or 0.0
         self._count = 0
         self._mean = torch.zeros(())
         self._variance = torch.zeros(())

@@ -7,7 +7,8 @@ import numpy as np
 import own_networks
 import pytest
 import torch
-import trial_records
+from cure_parts import mup
+from cure_parts.mup import parameter_groups
 from safetensors import safe_open
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -17,14 +18,13 @@ from fnostab.monitor.black_box import HISTORY_FILE
 from fnostab.ptychography.models import build_generator, build_initialised, residual_blocks
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.kept_failure import KeptFailure, find_black_box
-from fnostab.ptychography.training.learning_rates import parameter_groups
-from fnostab.ptychography.training.module import PtychoModule
 from fnostab.ptychography.training.replay import replay
 from fnostab.ptychography.training.schedules import rate_factor
 from fnostab.record import names
 from fnostab.record.outcomes import Outcome
 
 OWN = own_networks.__name__
+MUP = "cure_parts.mup.adam"
 
 
 def config_of(**settings):
@@ -44,7 +44,7 @@ def shares_of(network, config):
 def test_a_layer_gets_less_the_more_channels_it_reads(architecture):
     """Levels of 8, 16 and 32 channels; the finest keeps the rate."""
     config = config_of(
-        model__architecture=architecture, model__hidden_channels=8, model__fno_blocks=3, training__learning_rates="mup"
+        model__architecture=architecture, model__hidden_channels=8, model__fno_blocks=3, training__optimizer=MUP
     )
     shares = shares_of(build_generator(config.model), config)
     less = {
@@ -68,7 +68,7 @@ def test_a_layer_gets_less_the_more_channels_it_reads(architecture):
 
 def test_from_a_base_on_the_rate_falls_with_the_width_of_the_network():
     config = config_of(
-        model__architecture="fno", model__hidden_channels=32, training__learning_rates="mup", training__mup_base_width=8
+        model__architecture="fno", model__hidden_channels=32, training__optimizer=MUP, training__options__base_width=8
     )
     shares = shares_of(build_generator(config.model), config)
     assert shares["lifter.0.weight"] == 1  # reads the image
@@ -76,26 +76,19 @@ def test_from_a_base_on_the_rate_falls_with_the_width_of_the_network():
     assert {share for name, share in shares.items() if name.endswith("bias")} == {1}
 
 
-def test_uniform_is_one_group_as_a_plain_list_of_parameters_gives():
-    config = config_of(training__weight_decay=0.1, training__optimizer="adamw")
-    network = build_generator(config.model)
-    plain = torch.optim.AdamW(list(network.parameters()), lr=1e-3, weight_decay=0.1, fused=True)
-    assert torch.optim.AdamW(parameter_groups(network, config), fused=True).state_dict() == plain.state_dict()
-
-
 def activation_changes(architecture, rates, width, seed):
     """How far the outputs of all residual blocks move in five small steps of Adam, as root mean squares."""
-    base = {"training__mup_base_width": 8} if rates == "mup" else {}
+    base = {"training__options__base_width": 8} if rates == MUP else {}
     config = config_of(
         model__architecture=architecture,
         model__hidden_channels=width,
         model__fno_blocks=2,
         training__learning_rate=1e-4,
-        training__learning_rates=rates,
+        training__optimizer=rates,
         **base,
     )
     network = build_initialised(config.model, seed)
-    optimizer = torch.optim.Adam(parameter_groups(network, config))
+    optimizer = mup.adam(network, config) if rates == MUP else torch.optim.Adam(network.parameters(), lr=1e-4)
     amplitudes = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(seed))
     seen: list[torch.Tensor] = []
     for block in residual_blocks(network).values():
@@ -110,7 +103,7 @@ def activation_changes(architecture, rates, width, seed):
 
 
 @pytest.mark.parametrize("architecture", ["hybrid", "stable_hybrid"])
-@pytest.mark.parametrize(("rates", "least", "most"), [("uniform", 0.5, 1.1), ("mup", -0.35, 0.2)])
+@pytest.mark.parametrize(("rates", "least", "most"), [("adam", 0.5, 1.1), (MUP, -0.35, 0.2)])
 def test_activations_move_further_in_wider_networks_unless_rates_fall_with_the_width(architecture, rates, least, most):
     """muP's own claim, as the power of the width by which they move: 1 for wide networks, and 0.
 
@@ -123,24 +116,9 @@ def test_activations_move_further_in_wider_networks_unless_rates_fall_with_the_w
     assert ((powers > least) & (powers < most)).all(), powers
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "stable_adamw"])
-def test_optimisers_take_the_rates_and_log_the_base_one(spec, data, optimizer):
-    mup = spec(training__learning_rates="mup", training__optimizer=optimizer, training__weight_decay=0.1)
-    config = trial_records.config_of(mup)
-    made = PtychoModule(build_initialised(config.model, 0), data, config).configure_optimizers()
-    rates = [group["lr"] for group in made.param_groups]
-    assert rates[0] == config.training.learning_rate  # the one that the monitor records
-    assert rates == sorted(rates, reverse=True)
-    assert len(rates) == 2  # levels of 4 and 8 channels; the decoder reads 8
-    if optimizer == "adam":  # adds the decay to the gradient, whose size does not count
-        assert [group["weight_decay"] for group in made.param_groups] == [0.1, 0.1]
-    else:
-        assert [group["lr"] * group["weight_decay"] for group in made.param_groups] == pytest.approx([5e-4, 5e-4])
-
-
 @pytest.mark.parametrize(("warmup_steps", "cosine"), [(5, False), (5, True), (0, True)])
 def test_schedules_keep_the_ratios(warmup_steps, cosine):
-    config = config_of(training__learning_rates="mup", model__fno_blocks=3)
+    config = config_of(training__optimizer=MUP, model__fno_blocks=3)
     optimizer = torch.optim.Adam(parameter_groups(build_generator(config.model), config))
     schedule = LambdaLR(optimizer, rate_factor(warmup_steps, 20, cosine=cosine))
     for _ in range(20):
@@ -154,7 +132,7 @@ def test_schedules_keep_the_ratios(warmup_steps, cosine):
 
 
 def test_the_recorded_rate_is_the_configured_one(trained):
-    trial = trained(training__learning_rates="mup", training__schedule="warmup", training__warmup_steps=4)
+    trial = trained(training__optimizer=MUP, training__schedule="warmup", training__warmup_steps=4)
     recorded = list(trial.curve(names.LEARNING_RATE).values())
     assert recorded[0] == pytest.approx(5e-3 / 5)
     assert recorded[-1] == 5e-3
@@ -164,7 +142,7 @@ def test_the_recorded_rate_is_the_configured_one(trained):
 @pytest.fixture(scope="module")
 def overflown(trained):
     trial = trained(
-        training__learning_rates="mup",
+        training__optimizer=MUP,
         training__learning_rate=1e20,
         training__schedule="warmup_cosine",
         training__warmup_steps=9,
@@ -219,7 +197,7 @@ def test_torch_layers_of_a_network_of_ones_own_are_known():
         nn.ConvTranspose2d(64, 32, 2, groups=2),
         nn.Linear(128, 3),
     )
-    shares = shares_of(layers, config_of(training__learning_rates="mup", training__mup_base_width=8))
+    shares = shares_of(layers, config_of(training__optimizer=MUP, training__options__base_width=8))
     assert {name: share for name, share in shares.items() if share != 1} == {
         "1.weight": 1 / 2,  # 16 channels a group
         "3.weight": 1 / 4,  # 32 channels a group
@@ -228,7 +206,7 @@ def test_torch_layers_of_a_network_of_ones_own_are_known():
 
 
 def test_other_layers_must_say_what_they_read():
-    config = config_of(training__learning_rates="mup", training__mup_base_width=4)
+    config = config_of(training__optimizer=MUP, training__options__base_width=4)
     network = own_networks.Untidy(config.model)
     with pytest.raises(ModelError, match=r"which axis of columns\.weight_ih_l0, \(64, 16\), .* its LSTM reads\?"):
         parameter_groups(network, config)
@@ -239,7 +217,7 @@ def test_other_layers_must_say_what_they_read():
 
 
 def test_frozen_parameters_are_left_out_and_tied_ones_counted_once():
-    config = config_of(training__learning_rates="mup", training__mup_base_width=2)
+    config = config_of(training__optimizer=MUP, training__options__base_width=2)
     network = own_networks.Untidy(config.model)
     network.columns.requires_grad_(False)
     network.columns.weight_input_dim = 1
@@ -250,5 +228,5 @@ def test_frozen_parameters_are_left_out_and_tied_ones_counted_once():
 
 def test_a_network_of_ones_own_trains(trained):
     settings = {"model__architecture": f"{OWN}.Plain", "model__options__width": 16, "training__epochs": 1}
-    shares = {"training__learning_rates": "mup", "training__mup_base_width": 4}
+    shares = {"training__optimizer": MUP, "training__options__base_width": 4}
     assert trained(**settings, **shares).points != trained(**settings).points

@@ -4,9 +4,12 @@ import math
 
 import pytest
 import torch
+from cure_parts.zclip import WARMUP_STEPS, ZClip
 from torch import nn
 
-from fnostab.ptychography.training.zclip import WARMUP_STEPS, ZClip
+from fnostab.ptychography.settings import TrialConfig
+
+THRESHOLD = {"gradient_clip_algorithm": "cure_parts.zclip.ZClip", "gradient_clip_val": 2.5}
 
 
 @pytest.fixture
@@ -23,7 +26,7 @@ def step(clip, parameter, norm):
 
 def warmed_up(parameter):
     """After 25 norms of mean 2 and standard deviation 0.5, which are not clipped."""
-    clip = ZClip(2.5)
+    clip = ZClip(TrialConfig.model_validate({"execution": THRESHOLD}))
     off = 0.5 * math.sqrt(WARMUP_STEPS / (WARMUP_STEPS - 1))
     for i in range(WARMUP_STEPS):
         norm = 2.0 if i == 0 else 2.0 + (off if i % 2 else -off)
@@ -60,6 +63,6 @@ def test_a_norm_that_is_not_finite_is_forgotten(parameter):
 
 
 def test_it_goes_on_where_another_stopped(parameter):
-    clip, other = warmed_up(parameter), ZClip(2.5)
+    clip, other = warmed_up(parameter), ZClip(TrialConfig.model_validate({"execution": THRESHOLD}))
     other.load_state_dict(clip.state_dict())
     assert step(other, parameter, 7.0) == step(clip, parameter, 7.0)

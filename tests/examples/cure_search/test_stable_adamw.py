@@ -1,9 +1,8 @@
 """StableAdamW: AdamW where the gradient is steady, and a bounded step where it jumps."""
 
 import torch
+from cure_parts.stable_adamw import StableAdamW
 from torch import nn
-
-from fnostab.ptychography.training.stable_adamw import StableAdamW
 
 
 def trained(optimizer_class, gradients, **settings):

@@ -4,10 +4,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["StableAdamW"]
+from fnostab.ptychography.settings import TrialConfig
+
+
+def stable_adamw(network: nn.Module, config: TrialConfig) -> "StableAdamW":
+    """The optimiser of a trial."""
+    training = config.training
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    betas = (0.9, training.adam_beta2)
+    return StableAdamW(parameters, lr=training.learning_rate, betas=betas, weight_decay=training.weight_decay)
 
 
 class StableAdamW(Optimizer):

@@ -1,0 +1,126 @@
+"""The watches of all optimisers of a fit: which of them a backward pass is for, and their steps in order."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Self
+
+import lightning
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fnostab.monitor.exceptions import is_anomaly, one_line
+from fnostab.monitor.logged import is_finite, one_number
+from fnostab.monitor.nonfinite_guard import RunningStatistics, describe_guard
+from fnostab.monitor.observed import Observed
+from fnostab.monitor.optimizer_curve import Curve
+from fnostab.monitor.optimizer_watch import OptimizerWatch
+from fnostab.monitor.steps import Step, read_steps
+
+__all__ = ["Watches"]
+
+
+class Watches:
+    """Watches of all optimisers.
+
+    Args:
+        watches: one for each optimiser; none before training.
+        statistics: running statistics of the module; None without a module.
+    """
+
+    def __init__(self, watches: Sequence[OptimizerWatch] = (), statistics: RunningStatistics | None = None) -> None:
+        self._watches = watches
+        self._statistics = statistics
+        self._going_backward: Tensor | None = None
+        self._fingerprints: list[list[tuple[int, int]]] = []
+
+    @classmethod
+    def of(cls, trainer: lightning.Trainer, module: lightning.LightningModule, *, weight_norms: bool) -> Self:
+        """Watch every optimiser of a Trainer that has parameters; Lightning's stand-in for none has not."""
+        optimizers = [each for each in trainer.optimizers if each.param_groups]
+        statistics, places = RunningStatistics(module, several=len(optimizers) > 1), itertools.count()
+        watches = [
+            OptimizerWatch(trainer, module, each, i, statistics, places, weight_norms=weight_norms)
+            for i, each in enumerate(optimizers)
+        ]
+        return cls(watches, statistics)
+
+    def __len__(self) -> int:
+        return len(self._watches)
+
+    @property
+    def guard(self) -> str:
+        """How a non-finite gradient is kept from the weights, in sentences."""
+        return " ".join(sorted({describe_guard(watch.optimizer) for watch in self._watches}))
+
+    @property
+    def made(self) -> list[Step]:
+        """Steps of the present batch, in order."""
+        return sorted((step for watch in self._watches for step in watch.made), key=lambda step: step.place)
+
+    @property
+    def unread_steps(self) -> int:
+        """Number of steps that were not read yet, of the optimiser that has the most."""
+        return max((len(watch.block) for watch in self._watches), default=0)
+
+    def attach(self, curves: Sequence[Curve]) -> None:
+        """Begin to watch, each optimiser from its curve's next step on."""
+        for watch, curve in zip(self._watches, curves, strict=True):
+            watch.attach(curve.steps)
+
+    def detach(self) -> None:
+        """Leave nothing in the optimisers."""
+        for watch in self._watches:
+            watch.detach()
+
+    def start_batch(self, batch: int, epoch: int) -> None:
+        """Note that a batch begins."""
+        if self._statistics is not None:
+            self._statistics.keep()
+        for watch in self._watches:
+            watch.start_batch(batch, epoch)
+
+    def start_backward(self, trainer: lightning.Trainer, loss: Tensor) -> None:
+        """Note that a loss goes backward."""
+        self._going_backward = one_number(loss, trainer)
+        for watch in self._watches:
+            watch.start_backward()
+        if len(self._watches) > 1:
+            self._fingerprints = [watch.fingerprint() for watch in self._watches]
+
+    def end_backward(self) -> None:
+        """Note that it has; it counts for the optimisers whose gradients have changed."""
+        loss, self._going_backward = self._going_backward, None
+        for i, watch in enumerate(self._watches):
+            if len(self._watches) == 1 or watch.fingerprint() != self._fingerprints[i]:
+                watch.end_backward(loss)
+
+    def announce(self, optimizer: Optimizer) -> None:
+        """Note that Lightning is about to make a step of ``optimizer``."""
+        for watch in self._watches:
+            if watch.optimizer is optimizer:
+                watch.announce()
+
+    def end_batch(self) -> None:
+        """Note that a batch has ended."""
+        for watch in self._watches:
+            watch.end_batch()
+
+    def read(self, curves: Sequence[Curve]) -> None:
+        """Bring the steps made since to the host, into their curves: the only place that waits for the device."""
+        pending = sorted((step for watch in self._watches for step in watch.block), key=lambda step: step.place)
+        for watch in self._watches:
+            watch.block = []
+        for step, numbers in zip(pending, read_steps(pending), strict=True):
+            curves[step.optimizer].take(step, numbers)
+
+    def take_step_under_way(self, seen: Observed, exception: BaseException) -> None:
+        """Take the loss that was going backward, or had gone, when ``exception`` ended the training."""
+        if not self._watches:
+            return
+        about = {"epoch": self._watches[0].epoch, "batch": self._watches[0].batch}
+        under_way = [(i, watch.loss_under_way()) for i, watch in enumerate(self._watches)]
+        for i, loss in (*under_way, (0, self._going_backward)):
+            if seen.first_failed is None and not is_finite(loss):
+                seen.curves[i].take_failure("loss", about)
+        if seen.first_failed is None and is_anomaly(exception):
+            seen.curves[0].take_failure("gradient", about | {"anomaly": one_line(exception)})

@@ -1,0 +1,96 @@
+"""Parts of your own, which settings name by their dotted path: ``package.module.name``."""
+
+import importlib
+import sys
+from collections.abc import Iterable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+from fnostab.errors import ConfigError, FnostabError, ModelError
+from fnostab.record.settings import digest, file_sha256
+
+__all__ = ["code_hash", "is_own", "make_own", "one_line"]
+
+ON_PATH = "install it, or put its folder on PYTHONPATH"
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is a dotted path, and not that of a built-in part."""
+    parts = name.split(".")
+    return len(parts) > 1 and all(part.isidentifier() for part in parts)
+
+
+def make_own(setting: str, name: str, kind: Any, *arguments: Any) -> Any:
+    """Call what ``name`` names with ``arguments``; return what it gives.
+
+    Args:
+        setting: that has the name, for errors.
+        name: ``package.module.name`` of a class or function.
+        kind: class of what it is to give.
+        *arguments: that it is called with.
+
+    Raises:
+        ModelError: it can't be imported, raises, or gives something else.
+    """
+    builder = _imported(setting, name)
+    try:
+        made = builder(*arguments)
+    except FnostabError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{setting}={name} raised {one_line(error)}") from error
+    if not isinstance(made, kind):
+        raise ModelError(f"{setting}={name}: expected a {kind.__name__}, got {type(made).__name__}")
+    return made
+
+
+def code_hash(named: Iterable[tuple[str, str]]) -> str | None:
+    """One hash of the files that parts of your own are in; None if there are none. Nothing is imported.
+
+    Args:
+        named: settings, each with the dotted path that it has.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    modules = {name.rpartition(".")[0]: setting for setting, name in named}
+    hashes = {module: file_sha256(_file_of(module, setting)) for module, setting in modules.items()}
+    return digest(hashes) if hashes else None
+
+
+def one_line(error: Exception) -> str:
+    """Kind and text of an error, without line breaks."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _imported(setting: str, name: str) -> Any:
+    module_name, _, attribute = name.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise ModelError(f"{setting}={name}: can't import {module_name} ({one_line(error)}); {ON_PATH}") from error
+    builder: Any = getattr(module, attribute, None)
+    if not callable(builder):
+        problem = "is not callable" if hasattr(module, attribute) else "does not exist"
+        raise ModelError(f"{setting}={name}: {attribute} {problem} in {module_name}; expected a class or function")
+    return builder
+
+
+def _file_of(module: str, setting: str) -> Path:
+    """File of a module, found as an import would find it, but without running the packages that it is in."""
+    spec = _spec(module)
+    path = Path(spec.origin or "") if spec else Path()
+    if not path.is_file():
+        raise ConfigError(f"{setting}: can't find the file of the module {module!r}; {ON_PATH}", setting)
+    return path
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    package = module.rpartition(".")[0]
+    above = _spec(package) if package else None
+    place = above.submodule_search_locations if above else None
+    if package and place is None:
+        return None
+    found = (finder.find_spec(module, place) for finder in sys.meta_path)
+    return next((spec for spec in found if spec is not None), None)

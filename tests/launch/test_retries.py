@@ -1,0 +1,30 @@
+"""Trials that end without a result: what is said of those that fail alike."""
+
+from trial_records import trial_spec
+
+from fnostab.launch.retries import FailuresAlike
+from fnostab.record.attempt import STDERR_FILE
+from fnostab.record.outcomes import Outcome
+from fnostab.record.progress import TrialProgress
+
+
+def broken(folder, seed, reason="exit status 1: no data", **fields):
+    spec = trial_spec(seed=seed, argv=("python", "train.py"))
+    directory = folder / f"control-{seed}"
+    directory.mkdir()
+    (directory / STDERR_FILE).write_text(f"Traceback\nno data\ncontrol-{seed}: infra_error\n")
+    return TrialProgress(spec, directory, Outcome.INFRA_ERROR, reason=reason, **fields)
+
+
+def test_the_second_trial_that_fails_alike_before_a_step_ends_it_with_the_end_of_its_log(tmp_path):
+    alike = FailuresAlike()
+    assert alike.take(broken(tmp_path, 0, step=7)) is None
+    assert alike.take(broken(tmp_path, 1, reason="exit status 1: another")) is None
+    assert alike.take(broken(tmp_path, 2)) is None
+    said = alike.take(broken(tmp_path, 3))
+    assert alike.found
+    assert said == (
+        "control-2 and control-3 failed alike before their first step, so no more trials are started: "
+        "exit status 1: no data\n"
+        f"{tmp_path}/control-3/stderr.log ends with\n  Traceback\n  no data\nmend that; the same command goes on"
+    )
