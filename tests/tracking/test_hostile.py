@@ -168,6 +168,7 @@ def test_what_can_be_sent_in_another_form_is(store, folder):
     assert insist_that_all_else_is_there(store).data.params["dropout ___"] == "10"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept_by", ["server", "postgresql"])
 def test_other_stores_take_the_same(request, folder, kept_by):
     address = request.getfixturevalue(kept_by)

@@ -18,9 +18,11 @@ from tracking_helpers import (
     write_outcome,
     write_trial,
 )
+from trial_records import trial_of
 
 from fnostab.record import names
 from fnostab.record.attempt import QUIET_S, this_process
+from fnostab.record.ending import close_if_abandoned
 from fnostab.record.journal import Journal, read_journal
 from fnostab.tracking import Uploader, ensure_study, open_store, reconcile, sync
 
@@ -231,6 +233,7 @@ def test_sync_leaves_every_byte_of_what_it_reads(store, study):
     assert everything_below(study.folder) == before
 
 
+@pytest.mark.slow
 def test_through_a_server_whose_database_was_put_back(store, server, study, tmp_path):
     """Real server on a real database, which is stopped, put back from its backup and started again."""
     directory = study.trial()
@@ -248,3 +251,24 @@ def test_through_a_server_whose_database_was_put_back(store, server, study, tmp_
     assert sync(study.folder, remote).points_sent == 300
     assert mark_of(remote) == marked
     assert is_whole(remote, directory)
+
+
+def test_a_program_whose_supervisor_died_is_judged_without_its_journal_being_written(store, study):
+    directory = study.folder / "control-0"
+    trial_of(study.spec, argv=("python", "train.py")).write(directory / "trial.json")
+    write_trial(directory, range(50), outcome=None)
+    with Journal(directory) as journal:
+        for step in (9, 19, 29, 39, 49):
+            journal.record(step, {names.VAL_PREFIX + "loss": 1 / step})
+        journal.event("recorded", {"step": 49})  # its Recorder was closed
+    before = everything_below(directory)
+    sync(study.folder, store)
+    run = only_trial(store)
+    assert (run.info.status, run.data.tags[names.OUTCOME]) == ("FINISHED", "converged")
+    assert everything_below(directory) == before
+    sent = stored_points(store, run)
+    assert sent[names.LAST_STEP]
+
+    assert close_if_abandoned(directory)  # the launcher, which goes on with the study, writes the same end
+    sync(study.folder, store)
+    assert stored_points(store, only_trial(store)) == sent == journal_points(directory)
