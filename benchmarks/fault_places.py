@@ -35,6 +35,7 @@ DEFAULTS = {  # a real trial of about two seconds
     "training.epochs": 4,
     "training.learning_rate": 0.001,
     "execution.device": "cpu",
+    "monitor.stagnated_detail": 1e-9,  # so few steps show no details
 }
 
 

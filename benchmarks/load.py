@@ -49,9 +49,8 @@ class Load:
             "points found/recorded": f"{self.stored}/{self.recorded}",
             "time": f"{self.seconds:.0f} s",
             "points a second": f"{self.recorded / self.seconds:.0f}",
-            f"a block of {BLOCK_STEPS * len(METRICS)} points: median, 99th percentile, longest": (
-                f"{p50:.2f} s, {p99:.2f} s, {max(self.blocks_s):.2f} s"
-            ),
+            f"a block of {BLOCK_STEPS * len(METRICS)} points: median, 99th percentile, longest": f"{p50:.2f} s, "
+            f"{p99:.2f} s, {max(self.blocks_s):.2f} s",
             "errors": "; ".join(self.problems) or "none",
         }
         return "\n".join(

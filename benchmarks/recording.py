@@ -3,7 +3,9 @@
     python -m benchmarks.recording            # about three minutes on one core
     python -m benchmarks.recording --small    # the small profile's network
 
-Every figure is a ratio within one run, in rounds that take turns: the machine may be busy.
+Every figure is a ratio within one run, in rounds that take turns: the machine may be busy. A difference of a few
+percent between steps is then lost in the noise, so that the time in the hooks of monitor and black box is taken by
+itself too.
 """
 
 import argparse
@@ -12,7 +14,10 @@ import os
 import tempfile
 import time
 import warnings
+from contextlib import ExitStack, contextmanager
+from functools import wraps
 from pathlib import Path
+from unittest.mock import patch
 
 import lightning
 import torch
@@ -20,7 +25,8 @@ from lightning.pytorch.callbacks import Callback
 
 from benchmarks.records import trial_record
 from benchmarks.timing import Row, clock, compared, medians, table
-from fnostab.monitor import BlackBox, Snapshots, StateFiles
+from fnostab.monitor import BlackBox, Snapshots, StabilityMonitor, StateFiles
+from fnostab.monitor.optimizer_watch import OptimizerWatch
 from fnostab.monitor.snapshots import EVERY_STEPS
 from fnostab.monitor.state import take_state, write_state
 from fnostab.ptychography.training.setup import set_up
@@ -31,6 +37,19 @@ SMALL = {"data.N": 32, "data.object_size": 120, "data.n_lines": 120, "data.scan_
 SMALL |= {"model.hidden_channels": 8, "model.fno_blocks": 3, "model.fno_modes": 8}
 VARIANTS = ("plain", "monitor", "monitor and black box")
 STEPS_AN_EPOCH = 431  # at full size
+HOOKED_STEPS = 16
+HOOKS = {  # at every step, but for the last, which reads what is left of a block; torch calls `_see`
+    StabilityMonitor: (
+        "on_train_batch_start",
+        "on_before_backward",
+        "on_after_backward",
+        "on_before_optimizer_step",
+        "on_train_batch_end",
+        "on_train_epoch_end",
+    ),
+    OptimizerWatch: ("_see",),
+    BlackBox: ("on_train_batch_start", "on_train_batch_end"),
+}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -61,6 +80,27 @@ class States(Callback):
         write_state(state, self.folder / "state.safetensors")
         self.write_s = time.perf_counter() - started
         self.bytes = (self.folder / "state.safetensors").stat().st_size
+
+
+@contextmanager
+def hooks_timed():
+    """Yields a list that fills with the seconds of each call of `HOOKS`."""
+    spent = []
+
+    def timed(hook):
+        @wraps(hook)
+        def run(*arguments):
+            started = clock(DEVICE)
+            hook(*arguments)
+            spent.append(clock(DEVICE) - started)
+
+        return run
+
+    with ExitStack() as stack:
+        for kind, hooks in HOOKS.items():
+            for name in hooks:
+                stack.enter_context(patch.object(kind, name, timed(getattr(kind, name))))
+        yield spent
 
 
 def spec(settings, folder):
@@ -142,6 +182,12 @@ def of_size(size, settings, rounds, n_steps):
                 times[variant] += found
         rows = compared(f"recorded step, {size}", medians(times), "ms")
         plain = rows[0]["value"]
+        in_hooks = {"plain": plain}
+        for variant in VARIANTS[1:]:
+            with hooks_timed() as spent:
+                steps(variant, trial, folder, HOOKED_STEPS)
+            in_hooks[variant] = sum(spent) / HOOKED_STEPS * 1e3
+        rows += compared(f"a step's share in hooks, {size}", in_hooks, "ms")
         now_and_then = {
             f"copy of the state, a {EVERY_STEPS}th of it": states.copy_s / EVERY_STEPS,
             "file of the state, its share of an epoch": states.write_s / STEPS_AN_EPOCH,

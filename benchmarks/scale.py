@@ -41,7 +41,7 @@ STEPS = EPOCHS * STEPS_AN_EPOCH
 ARMS = ("control", "arch_fix", "opt_fix")
 EVERY_STEP = (names.TRAIN_LOSS, names.GRAD_NORM, names.GRAD_NORM_CLIPPED, names.LEARNING_RATE)
 BLOCKS = ("encoder.0", "encoder.1", "encoder.2", "encoder.3", "bottleneck")
-EVERY_EPOCH = (measured.AMPLITUDE_SPREAD, measured.PATCH_VARIATION, measured.VAL_SSIM_AMP, "val/mae_val_Amp_loss")
+EVERY_EPOCH = (measured.SPREAD, measured.PATCH_VARIATION, measured.VAL_SSIM_AMP, "val/mae_val_Amp_loss")
 EVERY_EPOCH += tuple(
     each + block for each in (*names.BLOCK_QUANTITIES, names.RESIDUAL_GAIN, names.BLOCK_GRAD_NORM) for block in BLOCKS
 )

@@ -104,8 +104,8 @@ def prepare(settings: dict[str, Any], device: str, layers: str, allocator: str) 
 
 def replace_layers(generator: Any, layers: str) -> None:
     """Put another library's spectral convolutions in the place of ours."""
-    from benchmarks.reference import ReferenceSpectralConv
     from fnostab.ptychography.models import residual_blocks
+    from fnostab.ptychography.models.published_spectral import PublishedSpectralConv2d
 
     for block in residual_blocks(generator).values():
         ours = block.spectral
@@ -115,7 +115,7 @@ def replace_layers(generator: Any, layers: str) -> None:
             rows = min(2 * ours.modes, ours.resolution)  # it counts both signs, of the columns too
             block.spectral = SpectralConv(ours.in_channels, ours.out_channels, n_modes=(rows, rows), bias=False)
         else:
-            block.spectral = ReferenceSpectralConv(ours.in_channels, ours.out_channels, ours.modes)
+            block.spectral = PublishedSpectralConv2d(ours.in_channels, ours.out_channels, ours.modes)
 
 
 def step() -> float:

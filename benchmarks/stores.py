@@ -106,7 +106,7 @@ def copy_trials(database: Path, n_trials: int) -> None:
                 changed |= {} if fails else {OUTCOME: "converged", RULES_HELD: ""}
                 tags += [(str(value), run_id, name) for name, value in changed.items()]
                 metrics += [(0.18 if fails else loss, run_id, VAL_LOSS_BEST)]
-                metrics += [(0.02 if fails else 0.9, run_id, measured.AMPLITUDE_SPREAD)]
+                metrics += [(0.02 if fails else 0.9, run_id, measured.SPREAD)]
                 metrics += [(0.9, run_id, measured.VAL_SSIM_AMP)]
             connection.executemany("UPDATE tags SET value = ? WHERE run_uuid = ? AND key = ?", tags)
             connection.executemany("UPDATE latest_metrics SET value = ? WHERE run_uuid = ? AND key = ?", metrics)

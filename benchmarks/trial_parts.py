@@ -90,7 +90,7 @@ def book_parts(torch: Any, whole: Any) -> None:
     book(_EvaluationLoop, "run", "Lightning, a validation")
     book(setup.PtychoModule, "validation_step", "validation: forward")
     book(module, "reconstruct", "validation: stitching")
-    for name in ("evaluate", "amplitude_spread", "patch_variation"):
+    for name in ("evaluate", "field_spread", "detail_correlation", "patch_variation"):
         book(module, name, "validation: SSIM and spread")
     book(Journal, "record", "journal")
     book(Journal, "event", "journal")

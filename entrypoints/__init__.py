@@ -1,1 +1,39 @@
-"""Modules that MLproject starts."""
+"""Modules that MLproject starts, in the project's folder: of a git address that is a temporary clone."""
+
+import os
+import sys
+from pathlib import Path
+
+import psutil
+
+SHELLS = ("bash", "sh")  # in which MLflow starts a project's command
+
+
+def arguments() -> list[str]:
+    """Arguments of this process, with output in the directory in which the user typed `mlflow run`.
+
+    Study files and descriptions of clusters that are not in the project are looked for there too.
+    """
+    typed_in = _typed_in()
+    given = [_found(argument, typed_in) for argument in sys.argv[1:]]
+    if "--output" not in given[:-1]:
+        return [*given, "--output", str(typed_in / "outputs")]
+    value = given.index("--output") + 1
+    return [*given[:value], str(typed_in / given[value]), *given[value + 1 :]]
+
+
+def _typed_in() -> Path:
+    """Working directory of the process that called MLflow; that of this one if it was not MLflow that started it."""
+    if "MLFLOW_RUN_ID" not in os.environ:
+        return Path.cwd()
+    try:
+        caller = next(each for each in psutil.Process().parents() if each.name() not in SHELLS)
+        return Path(caller.cwd())
+    except (psutil.Error, StopIteration) as error:
+        print(f"who called `mlflow run` is gone: records are kept in {Path.cwd()} ({error})", file=sys.stderr)
+        return Path.cwd()
+
+
+def _found(argument: str, typed_in: Path) -> str:
+    is_theirs = argument.endswith((".yaml", ".yml")) and not Path(argument).exists() and (typed_in / argument).is_file()
+    return str(typed_in / argument) if is_theirs else argument

@@ -1,7 +1,6 @@
 """``mlflow run . -e activations``: activation drift against depth."""
 
-import sys
-
+from entrypoints import arguments
 from fnostab.cli import main
 
-main(["activations", *sys.argv[1:]])
+main(["activations", *arguments()])

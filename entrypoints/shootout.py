@@ -1,7 +1,6 @@
 """``mlflow run . -e shootout``: a study, and the verdict at its end."""
 
-import sys
-
+from entrypoints import arguments
 from fnostab.cli import main
 
-main(["run", *sys.argv[1:], "--decide"])
+main(["run", *arguments(), "--decide"])

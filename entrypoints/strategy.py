@@ -1,7 +1,6 @@
 """``mlflow run . -e strategy``: the whole chain of studies, and its report."""
 
-import sys
-
+from entrypoints import arguments
 from fnostab.cli import main
 
-main(["run", "strategy", *sys.argv[1:]])
+main(["run", "strategy", *arguments()])

@@ -1,7 +1,6 @@
 """``mlflow run . -e train``: one trial of a study, recorded as the study would."""
 
-import sys
-
+from entrypoints import arguments
 from fnostab.cli import main
 
-main(["train", *sys.argv[1:]])
+main(["train", *arguments()])

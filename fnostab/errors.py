@@ -7,6 +7,7 @@
     ├── JournalError     a trial's journal is damaged, locked by another process, or can't be written
     ├── CheckpointError  a training's state or a black box is damaged, or does not fit the network
     ├── TrackingError    the tracking server or an experiment, study or run on it can't be reached
+    │   └── SlowStoreError   the server is there, but has not answered in time
     ├── DecisionError    a table of trials can't be judged
     └── LaunchError      a study or trial can't be started
 
@@ -23,6 +24,7 @@ __all__ = [
     "JournalError",
     "LaunchError",
     "ModelError",
+    "SlowStoreError",
     "TrackingError",
 ]
 
@@ -61,6 +63,10 @@ class CheckpointError(FnostabError):
 
 class TrackingError(FnostabError):
     """The tracking server, or an experiment, study or run on it, can't be reached."""
+
+
+class SlowStoreError(TrackingError):
+    """The tracking server is there, but has not answered in time."""
 
 
 class DecisionError(FnostabError):

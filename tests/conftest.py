@@ -9,21 +9,11 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from tiny import TINY
 
 from fnostab.tracking.environment import settle
 
 ROOT = Path(__file__).parent.parent
-TINY = {
-    "data.N": 16,
-    "data.object_size": 40,
-    "data.n_lines": 20,
-    "data.scan_stride_test": 4,
-    "model.hidden_channels": 4,
-    "model.fno_blocks": 2,
-    "model.fno_modes": 4,
-    "training.epochs": 2,
-    "training.learning_rate": 0.001,
-}
 
 
 # As launchers start trials, and before torch is imported: sums over another number of threads differ in the last bit.
@@ -61,6 +51,24 @@ def postgresql():
     pytest.importorskip("psycopg", reason="needs the extra postgresql")
     with fault_places.postgresql() as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def real_server(empty_database, tmp_path_factory):
+    """Address of a real MLflow server, which many tests share: each has experiments of its own."""
+    from fnostab.tracking import free_port, open_store, ui_command, wait_until_ready
+
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    command, environment = ui_command(open_store(f"sqlite:///{folder}/mlflow.db"), port := free_port(5800))
+    with open(folder / "server.log", "wb") as log:
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_until_ready(url := f"http://127.0.0.1:{port}", 240, server)
+        yield url
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 import click
 import pytest
 import yaml
+from tiny import TINY
 
 from fnostab.cli import COMMANDS, group
 from fnostab.ptychography.settings import TrialConfig
@@ -54,16 +55,7 @@ LEFT_OUT = "..."  # a line of a block in the place of what is printed there
 STATUS = re.compile(r"#.*\bexit status (\d+)")
 TIMEOUT_S = 240
 
-TINY = {  # settings with which a trial trains in a second
-    "data.N": 16,
-    "data.object_size": 40,
-    "data.n_lines": 20,
-    "data.scan_stride_test": 4,
-    "model.hidden_channels": 4,
-    "model.fno_modes": 4,
-    "training.epochs": 1,
-    "training.learning_rate": 0.001,
-}
+SMALL = {name: v for name, v in TINY.items() if name != "model.fno_blocks"} | {"training.epochs": 1}  # of commands
 SMALLER = [  # what a command is run as: (pattern, what takes its place)
     (r"--seeds[ =][\d,]+", "--seeds 1"),
     (r"-P seeds=[\d,]+", "-P seeds=1"),
@@ -78,7 +70,7 @@ SMALLER = [  # what a command is run as: (pattern, what takes its place)
     (r"fnostab replay \S+", "fnostab replay {failed}"),  # of a trial that fails for certain
     (r"fnostab serve", r"\g<0> --port 0"),
 ]
-SMALLER_FILES = [('profile="small")', f'profile="small", overrides={TINY})'), ("seeds=range(10)", "seeds=range(1)")]
+SMALLER_FILES = [('profile="small")', f'profile="small", overrides={SMALL})'), ("seeds=range(10)", "seeds=range(1)")]
 LONG = re.compile(r"\b(run|train|activations|ui|serve|replay)\b")  # not again on the other pages that show it
 MAKES = {"run"}  # targets whose recipe is run; of the others it is only seen that make knows them
 
@@ -326,7 +318,7 @@ class Reader:
             command = re.sub(pattern, instead, command, count=1)
         if "fnostab run study.yaml" in command:  # of a command, which has settings of its own
             return [command]
-        given = {name: value for name, value in TINY.items() if f"{name}=" not in command}
+        given = {name: value for name, value in SMALL.items() if f"{name}=" not in command}
         if re.search(r"mlflow run .*-e (shootout|strategy|train|activations)", command, re.DOTALL):
             return [self._append(command, "".join(f" -P {name}={value}" for name, value in given.items()))]
         if re.search(r"(fnostab|python -m fnostab) (run|activations|train (?!--trial))", command):
@@ -341,7 +333,7 @@ class Reader:
     def failed(self):
         """Folder of a trial that failed."""
         if self._failed is None:
-            settings = "".join(f" --set {n}={v}" for n, v in (TINY | {"training.learning_rate": "1e30"}).items())
+            settings = "".join(f" --set {n}={v}" for n, v in (SMALL | {"training.learning_rate": "1e30"}).items())
             self.run(f"fnostab train stage_a --profile small --experiment failing{settings}", "a failing trial")
             (self._failed,) = self.folder.glob("outputs/failing/*/control-0")
         return self._failed

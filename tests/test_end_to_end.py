@@ -244,6 +244,49 @@ class TestOtherEntryPoints:
         assert not store.client.search_runs(["0"], "attributes.status = 'RUNNING'")
 
 
+class TestTypedElsewhere:
+    """`mlflow run` of another folder, as of a git address, which MLflow clones into a temporary folder."""
+
+    def test_records_of_a_clone_are_kept_where_it_was_typed(self, project, environment, tiny, tmp_path, empty_database):
+        shutil.copy(empty_database, tmp_path / "mlflow.db")
+        given = [part for setting in (*tiny[1::2], "profile=small", "arm=control") for part in ("-P", setting)]
+        command = ["mlflow", "run", f"file://{project}", "-e", "train", "--env-manager", "local", *given]
+        clean = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+        (tmp_path / "tmp").mkdir()
+        clean |= {"TMPDIR": str(tmp_path / "tmp")}
+        ended = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=300)
+        assert ended.returncode == 0, ended.stderr
+        kept = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("study.json")}
+        assert kept == {"outputs", "mlruns"}
+        assert not list((tmp_path / "tmp").rglob("journal.jsonl"))
+
+    @pytest.fixture
+    def started(self, tmp_path, environment):
+        """Arguments of an entry point, with those that `mlflow run` passes on: typed in one folder, run in another."""
+        for folder in ("typed", "project"):
+            (tmp_path / folder).mkdir()
+        show = "python -c 'from entrypoints import arguments; print(*arguments())'"
+        call = "import subprocess, sys; subprocess.run(['bash', '-c', sys.argv[1] + '; true'], cwd='../project')"
+
+        def start(given, **more):
+            asked = [sys.executable, "-c", call, f"{show} {given}"]
+            ended = subprocess.run(
+                asked, cwd=tmp_path / "typed", env=environment | more, check=True, capture_output=True, text=True
+            )
+            return ended.stdout.strip().replace(str(tmp_path), "")
+
+        return start
+
+    def test_output_follows_the_user(self, started, tmp_path):
+        (tmp_path / "typed/mine.yaml").touch()
+        (tmp_path / "project/theirs.yaml").touch()
+        within = {"MLFLOW_RUN_ID": "0" * 32}
+        assert started("mine.yaml --seeds 2", **within) == "/typed/mine.yaml --seeds 2 --output /typed/outputs"
+        assert started("theirs.yaml --output o --lr 1", **within) == "theirs.yaml --output /typed/o --lr 1"
+        assert started("stage_a --output /x", **within) == "stage_a --output /x"
+        assert started("stage_a") == "stage_a --output /project/outputs"  # by hand
+
+
 def test_a_trial_needs_no_mlflow(project, shootout, tmp_path, environment):
     """It starts faster without, and runs on machines that do not have it."""
     shutil.copy(journal_of(project, "control-0").parent / "trial.json", tmp_path)

@@ -11,6 +11,7 @@ import sys
 import click
 
 from fnostab import __version__
+from fnostab.cli.printing import echo, show_warnings_safely
 from fnostab.errors import FnostabError
 from fnostab.tasks.registry import COMMANDS as OF_TASKS
 from fnostab.tracking.environment import settle
@@ -70,12 +71,13 @@ def group(context: click.Context) -> None:
     into a verdict.
     """
     if context.invoked_subcommand is None:
-        click.echo(context.get_help())
+        echo(context.get_help())
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; what a user can mend ends in one line and exit status 2."""
     settle()
+    show_warnings_safely()
     atexit.register(gc.freeze)  # else Python looks through all objects for garbage before it ends: up to a second
     try:
         status = group(args=arguments, prog_name="fnostab", standalone_mode=False)
@@ -85,13 +87,13 @@ def main(arguments: list[str] | None = None) -> None:
         status = 130
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "fnostab"
-        click.echo(f"error: {error.format_message().rstrip('.')}; see `{command} --help`", err=True)
+        echo(f"error: {error.format_message().rstrip('.')}; see `{command} --help`", err=True)
         status = error.exit_code
     except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
+        echo(f"error: {error.format_message()}", err=True)
         status = error.exit_code
     except FnostabError as error:
-        click.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         status = 2
     except KeyboardInterrupt:
         status = 130

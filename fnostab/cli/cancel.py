@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from fnostab.cli.options import OUTPUT, TRACKING_URI
+from fnostab.cli.printing import echo
 from fnostab.errors import LaunchError, TrackingError
 
 
@@ -29,12 +30,12 @@ def command(context: click.Context, /, experiment: str | None, output: Path, tra
         raise LaunchError(f"there is no study under {where}: name its experiment, and its folder with --output")
     ended, running = cancel_study(folder)
     for trial in ended:
-        click.echo(f"{trial.name}: {trial.outcome}" + (f"  ({trial.reason})" if trial.reason else ""))
-    click.echo(f"{len(ended)} trials of {folder} ended")
+        echo(f"{trial.name}: {trial.outcome}" + (f"  ({trial.reason})" if trial.reason else ""))
+    echo(f"{len(ended)} trials of {folder} ended")
     try:
         reconcile(existing_store(tracking_uri), output, folder.parent.name)
     except TrackingError as error:
-        click.echo(f"not in MLflow yet: {error}; `fnostab sync {output}` sends it", err=True)
+        echo(f"not in MLflow yet: {error}; `fnostab sync {output}` sends it", err=True)
     for trial in running:
-        click.echo(f"still at work: {trial.name}, by {trial.owner}; call this on that machine", err=True)
+        echo(f"still at work: {trial.name}, by {trial.owner}; call this on that machine", err=True)
     context.exit(2 if running else 0)

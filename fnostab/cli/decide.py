@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
+from fnostab.cli.console import Console
 from fnostab.cli.judging import judge_and_record
 from fnostab.cli.options import RUNS, TRACKING_URI, StoredStudies, store_to_read, stored_studies
+from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 from fnostab.show.console import say
 from fnostab.tasks.registry import has_hook, hook
@@ -141,7 +142,7 @@ def show(
     from fnostab.report.verdict import render, to_json
 
     if as_json:
-        click.echo(json.dumps({**to_json(case), **(extra or {})}, indent=2))
+        echo(json.dumps({**to_json(case), **(extra or {})}, indent=2))
         return
     special = case.special.render(case) if case.special is not None else None
     if case.stress is not None:

@@ -7,9 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 import click
-from rich.console import Console
 
+from fnostab.cli.console import Console
 from fnostab.cli.options import ARMS, JOBS, PROFILE, SEEDS, SET, parse_names, parse_seeds, parse_settings, positive
+from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 from fnostab.show.console import say
 
@@ -52,9 +53,7 @@ def command(
     console.print(f"measuring a step of {estimates.described} ...", highlight=False)
     estimates.measure()
     if as_json:
-        click.echo(
-            json.dumps(estimates.to_json(trials) | {"study": loaded.file.name, "profile": loaded.profile}, indent=2)
-        )
+        echo(json.dumps(estimates.to_json(trials) | {"study": loaded.file.name, "profile": loaded.profile}, indent=2))
         return
     console.print(estimates.table())
     say(console, estimates.summary(trials), *(f"can't run: {refusal}" for refusal in estimates.refusals()))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fnostab.cli.options import RUNS, TRACKING_URI, StoredStudies, store_to_read, stored_studies
+from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def command(file: Path, stored: StoredStudies | None, runs: Path | None, trackin
         stages, study = _of_store(store_to_read(tracking_uri), stored)
     missing = {name: stage.all_missing for name, stage in stages.items()}
     write_table(file, Table({name: stage.trials for name, stage in stages.items()}, study, missing))
-    click.echo(f"{sum(len(stage.trials) for stage in stages.values())} trials written to {file}")
+    echo(f"{sum(len(stage.trials) for stage in stages.values())} trials written to {file}")
 
 
 def _of_store(store: Store, stored: StoredStudies) -> tuple[dict[str, Stage], TableStudy]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
     from fnostab.tracking.read.studies import StudyRecord
 
-__all__ = ["Judged", "judge_and_record", "make_case", "read_stages", "stage_of", "stage_title"]
+__all__ = ["Judged", "judge_and_record", "judged_line", "make_case", "read_stages", "stage_of", "stage_title"]
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,12 @@ def judge_and_record(store: Store, stored: StoredStudies) -> Judged:
     found, wanted = read_stages(store, stored), stored.places
     study_runs = {stage: record.run_id for stage, record in found.records.items()}
     studies = {stage: record.spec for stage, record in found.records.items()}
-    lines = [_judged_line(s, record, found.trials[s], wanted[s][0]) for s, record in found.records.items()]
+    lines = [judged_line(s, record, found.trials[s], wanted[s][0]) for s, record in found.records.items()]
     case = make_case(found.trials, studies, source=_source_of(studies, wanted), judged=lines, look=found.look)
     case = with_along(with_stress(case))
-    payload = {**to_json(case), "study_runs": study_runs, "seeds": found.seeds}
+    payload = {**to_json(case), "study_runs": study_runs}
+    if case.verdict.is_look:
+        payload["seeds"] = found.seeds
     verdict_run = log_verdict(
         store,
         found.experiment_ids["a"],
@@ -123,6 +125,7 @@ def make_case(
     """
     from fnostab.decision import Roles, Rules, decide
     from fnostab.decision.commands import command_of
+    from fnostab.decision.verdict import same_trials
     from fnostab.report.verdict import Case
 
     study = studies["a"]
@@ -133,7 +136,16 @@ def make_case(
         for name, stage in stages.items()
         for arm, seeds in stage.gone.items()
     ]
-    return Case(verdict, tuple(stages.values()), studies, (*(judged or ()), *gone), command)
+    alike = [
+        f"{stage_title(name, study)}{arm} gave the same numbers as {study.control} at every seed: "
+        "does what it changes have an effect?"
+        for name, stage in stages.items()
+        for arm in stage.arms
+        if arm != study.control
+        and len(stage.arm(arm)) >= verdict.rules.least_trials
+        and same_trials(stage.arm(study.control), stage.arm(arm))
+    ]
+    return Case(verdict, tuple(stages.values()), studies, (*(judged or ()), *gone, *alike), command)
 
 
 def _source_of(studies: Mapping[str, Any], wanted: Mapping[str, tuple[str, str | None]]) -> Source:
@@ -147,10 +159,12 @@ def _source_of(studies: Mapping[str, Any], wanted: Mapping[str, tuple[str, str |
     return Source(places, studies["a"].follow_up)
 
 
-def _judged_line(stage: str, record: StudyRecord, trials: Stage, experiment: str) -> str:
+def judged_line(stage: str, record: StudyRecord, trials: Stage, experiment: str) -> str:
+    """Say which study is judged, and what else its experiment holds."""
     started = datetime.fromtimestamp(record.start_ms / 1000).astimezone()
-    others = record.others
-    more = f"; {others} other stud{'y' if others == 1 else 'ies'} in this experiment (--study-run)" if others else ""
+    n, option = len(record.others), "--deep-study-run" if stage == "b" else "--study-run"
+    more = f"; {n} other stud{'y' if n == 1 else 'ies'} in this experiment: {option} {record.others[0]}" if n else ""
+    more += ", ..." if n > 1 else ""
     return (
         f"{stage_title(stage, record.spec)}{experiment}, study {record.spec.name} of {started:%Y-%m-%d %H:%M}, "
         f"{len(trials.trials)} trials, run {record.run_id}{more}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fnostab.errors import ConfigError
+from fnostab.study.limits import MOST_SEEDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,8 +41,6 @@ __all__ = [
     "store_to_read",
     "stored_studies",
 ]
-
-MOST_SEEDS = 10_000
 
 TRACKING_URI = click.option(
     "--tracking-uri", metavar="URI", help="MLflow server or database.  [default: MLFLOW_TRACKING_URI, or ./mlflow.db]"
@@ -160,12 +159,14 @@ def parse_looks(text: str) -> list[int]:
     """Parse looks: ``"10,20"`` are rising numbers of seeds.
 
     Raises:
-        ConfigError: the numbers do not rise, or the text is no list of them.
+        ConfigError: the numbers do not rise, are too large, or the text is no list of them.
     """
     parts = [part.strip() for part in text.split(",")]
     looks = [int(part) for part in parts if part.isascii() and part.isdecimal()]
-    if len(looks) < len(parts) or looks != sorted(set(looks)) or looks[0] < 1:
-        raise ConfigError(f"looks={text!r} is not accepted: give rising numbers of seeds per arm, as in 10,20")
+    if len(looks) < len(parts) or looks != sorted(set(looks)) or looks[0] < 1 or looks[-1] > MOST_SEEDS:
+        raise ConfigError(
+            f"looks={text!r} is not accepted: give rising numbers of seeds per arm up to {MOST_SEEDS}, as in 10,20"
+        )
     return looks
 
 

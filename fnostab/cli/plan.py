@@ -7,10 +7,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from fnostab.cli.console import Console
 from fnostab.cli.options import parse_looks
+from fnostab.cli.printing import echo
 from fnostab.show.console import say
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def command(
     if looks:
         answer["sequential"] = _sequential(parse_looks(looks), alpha, candidates, control_rate, arm_rate)
     if as_json:
-        click.echo(json.dumps(answer, indent=2))
+        echo(json.dumps(answer, indent=2))
     else:
         _print(answer, Console())
 

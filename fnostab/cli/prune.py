@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fnostab.cli.options import OUTPUT, TRACKING_URI
+from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ def command(
     if only != "points":
         refused = _archive(output, before_ms, experiment, yes)
     if not yes:
-        click.echo("nothing was changed: the same with --yes does it")
+        echo("nothing was changed: the same with --yes does it")
     for line in refused:
-        click.echo(f"not archived: {line}", err=True)
+        echo(f"not archived: {line}", err=True)
     context.exit(2 if refused else 0)
 
 
@@ -76,12 +77,12 @@ def _thin(store: Store, before_ms: int, experiment: str | None, yes: bool) -> No
 
     runs, planned = plan_thinning(store, before_ms, experiment)
     for each in planned:
-        click.echo(f"{each.experiment}: {each.runs} trials, at least {each.deleted:,} of {each.points:,} points to go")
+        echo(f"{each.experiment}: {each.runs} trials, at least {each.deleted:,} of {each.points:,} points to go")
     if not planned:
-        click.echo(f"no long curves that old in {store.address}")
+        echo(f"no long curves that old in {store.address}")
     elif yes:
         deleted = sum(thin_points(store, runs))
-        click.echo(f"{deleted:,} points of {len(runs)} trials deleted in {store.address}")
+        echo(f"{deleted:,} points of {len(runs)} trials deleted in {store.address}")
         compact(store)
 
 
@@ -92,10 +93,10 @@ def _archive(output: Path, before_ms: int, experiment: str | None, yes: bool) ->
     old, refused = old_journals(output, before_ms, experiment)
     size = sum((directory / FILE_NAME).stat().st_size for directory in old)
     if not yes or not old:
-        click.echo(f"{len(old)} journals that old in {output}, {size / 1e6:.1f} MB")
+        echo(f"{len(old)} journals that old in {output}, {size / 1e6:.1f} MB")
         return refused
     done = list(archive_journals(old))
     kept = [each for each in done if each.refused is None]
     before, after = sum(each.before for each in kept), sum(each.after for each in kept)
-    click.echo(f"{len(kept)} journals in {output} archived: {before / 1e6:.1f} MB, now {after / 1e6:.1f} MB")
+    echo(f"{len(kept)} journals in {output} archived: {before / 1e6:.1f} MB, now {after / 1e6:.1f} MB")
     return refused + [each.refused for each in done if each.refused is not None]

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from fnostab.cli.options import OUTPUT, TRACKING_URI
+from fnostab.cli.printing import echo
 
 
 @click.command("reconcile")
@@ -27,9 +28,9 @@ def command(context: click.Context, /, experiment: str | None, output: Path, tra
     for run in report.closed:
         points = f", {run.points_sent} points sent" if run.points_sent else ""
         reason = f"  ({run.reason})" if run.reason else ""
-        click.echo(f"{run.name}  {run.what}: {run.outcome}{points}{reason}")
+        echo(f"{run.name}  {run.what}: {run.outcome}{points}{reason}")
     at_work = f", {report.at_work} at work" if report.at_work else ""
-    click.echo(f"{len(report.closed)} runs closed{at_work} in {store.address}")
+    echo(f"{len(report.closed)} runs closed{at_work} in {store.address}")
     for line in report.refused:
-        click.echo(f"not closed: {line}", err=True)
+        echo(f"not closed: {line}", err=True)
     context.exit(2 if report.refused else 0)

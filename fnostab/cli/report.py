@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fnostab.cli.options import RUNS, TRACKING_URI, StoredStudies, store_to_read, stored_studies
+from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -46,12 +47,12 @@ def command(stored: StoredStudies | None, runs: Path | None, output: Path | None
         folder = output or Path("reports", stored.experiment)
         files = write(report, folder)
         log_files(store, report.verdict_run or "", files, folder, "report")
-    click.echo(f"{report.verdict.headline}{f': {report.verdict.reason}' if report.verdict.reason else ''}")
-    click.echo(f"next: {report.verdict.next_step}")
+    echo(f"{report.verdict.headline}{f': {report.verdict.reason}' if report.verdict.reason else ''}")
+    echo(f"next: {report.verdict.next_step}")
     for path in files[:2]:
-        click.echo(f"{path} ({path.stat().st_size / 1e3:,.0f} kB)")
+        echo(f"{path} ({path.stat().st_size / 1e3:,.0f} kB)")
     if report.verdict_run:
-        click.echo(f"recorded with run {report.verdict_run}")
+        echo(f"recorded with run {report.verdict_run}")
 
 
 def _of_store(store: Store, stored: StoredStudies) -> Report:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import click
-from rich.console import Console
 
+from fnostab.cli.console import Console
 from fnostab.cli.execution import RunOptions, execute, insist_on_results, run_options, show_dry_run
 from fnostab.cli.options import (
     ARMS,

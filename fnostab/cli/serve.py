@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -76,12 +77,12 @@ def command(
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     try:
-        click.echo(f"starting MLflow's server, log in {server.log} ...")
+        echo(f"starting MLflow's server, log in {server.log} ...")
         with server:
             _print_instructions(server)
             server.wait()
     except KeyboardInterrupt:
-        click.echo("ended")
+        echo("ended")
 
 
 def _end(_number: int, _frame: object) -> None:
@@ -121,9 +122,9 @@ def _ensure_admin(folder: Path) -> None:
         ConfigError: no password is in the environment, and there is no terminal to ask at.
         TrackingError: the password is not accepted.
     """
-    from fnostab.tracking import create_admin, needs_admin
+    from fnostab.tracking import administrator, create_admin
 
-    if not needs_admin(folder):
+    if administrator(folder) is not None:
         return
     name = os.environ.get(USERNAME) or "admin"
     password = os.environ.get(PASSWORD)
@@ -137,12 +138,12 @@ def _ensure_admin(folder: Path) -> None:
 
 def _print_instructions(server: TrackingServer) -> None:
     settings, store = server.settings, server.address
-    click.echo(f"tracking server: {settings.url}")
-    click.echo(f"  records in {store}, artifacts in {server.artifacts}")
-    click.echo("on each machine that uses it:")
-    click.echo(f"  export MLFLOW_TRACKING_URI={settings.url}")
+    echo(f"tracking server: {settings.url}")
+    echo(f"  records in {store}, artifacts in {server.artifacts}")
+    echo("on each machine that uses it:")
+    echo(f"  export MLFLOW_TRACKING_URI={settings.url}")
     if settings.auth:
-        click.echo("  export MLFLOW_TRACKING_USERNAME=...")
-        click.echo("  read -rs MLFLOW_TRACKING_PASSWORD && export MLFLOW_TRACKING_PASSWORD")
-        click.echo(f"the administrator adds users at {settings.url}/signup")
-    click.echo("Ctrl-C ends it")
+        echo("  export MLFLOW_TRACKING_USERNAME=...")
+        echo("  read -rs MLFLOW_TRACKING_PASSWORD && export MLFLOW_TRACKING_PASSWORD")
+        echo(f"the administrator adds users at {settings.url}/signup")
+    echo("Ctrl-C ends it")

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from fnostab.cli.console import Console
 from fnostab.cli.options import PROFILE
+from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 from fnostab.record.settings import value_text
 from fnostab.tasks.registry import TEMPLATE, load
@@ -56,7 +57,7 @@ def new(file: Path) -> None:
     except ConfigError:
         file.unlink()
         raise ConfigError(f"{file.stem!r} can't be the name of a study: letters, digits, dots, hyphens, _") from None
-    click.echo(f"wrote {file}: `fnostab studies show {file}`, `fnostab run {file}`")
+    echo(f"wrote {file}: `fnostab studies show {file}`, `fnostab run {file}`")
 
 
 def _list(console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fnostab.cli.options import TRACKING_URI
-from fnostab.errors import ConfigError, TrackingError
+from fnostab.cli.printing import echo
+from fnostab.errors import ConfigError, SlowStoreError, TrackingError
 
 if TYPE_CHECKING:
     from fnostab.tracking import Store, SyncReport
@@ -34,13 +36,25 @@ def command(context: click.Context, /, path: Path, follow: bool, verify: bool, t
 
     if follow and verify:
         raise ConfigError("--verify compares what has ended: give it without --follow")
-    store = open_store(tracking_uri)
+    store = _open_in_time(tracking_uri) if follow else open_store(tracking_uri)
     report = _follow(path, store) if follow else sync(path, store, verify=verify)
     compared = "; every point was compared" if verify else ""
-    click.echo(f"{report.trials} trials, {report.points_sent} points sent to {store.address}{compared}")
+    echo(f"{report.trials} trials, {report.points_sent} points sent to {store.address}{compared}")
     for line in report.refused:
-        click.echo(f"not sent: {line}", err=True)
+        echo(f"not sent: {line}", err=True)
     context.exit(2 if report.refused else 0)
+
+
+def _open_in_time(tracking_uri: str | None) -> Store:
+    """Open a store that may be slow: it is asked again until it answers."""
+    from fnostab.tracking import open_store
+
+    while True:
+        try:
+            return open_store(tracking_uri)
+        except SlowStoreError as error:
+            echo(f"{error}; it is tried again", err=True)
+            time.sleep(INTERVAL_S)
 
 
 def _follow(path: Path, store: Store) -> SyncReport:
@@ -52,10 +66,10 @@ def _follow(path: Path, store: Store) -> SyncReport:
     for sent in follow(path, store, INTERVAL_S):
         if isinstance(sent, TrackingError):
             if str(sent) != said:
-                click.echo(f"{sent}; it is tried again", err=True)
+                echo(f"{sent}; it is tried again", err=True)
             said = str(sent)
             continue
         last, points, said = sent, points + sent.points_sent, ""
         if sent.points_sent:
-            click.echo(f"{sent.points_sent} points sent", err=True)
+            echo(f"{sent.points_sent} points sent", err=True)
     return replace(last, points_sent=points)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import click
 
 from fnostab.cli.options import TRACKING_URI
+from fnostab.cli.printing import echo
 
 if TYPE_CHECKING:
     from fnostab.tracking import Store
 
-READY_S = 90.0
+READY_S = 600.0
 STOP_S = 10.0
 
 
@@ -33,21 +34,20 @@ def command(experiment: str | None, port: int, tracking_uri: str | None) -> None
     Starts it on this machine's records, on loopback, until Ctrl-C; points at the server if the
     records are on one. Prints the address of every view of every EXPERIMENT with trials.
     """
-    from fnostab.tracking import experiments_with_runs, open_store, wait_until_ready
+    from fnostab.tracking import experiments_with_runs, open_store
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server ends with this, however this ends
     store = open_store(tracking_uri)
     experiments = experiments_with_runs(store, experiment)
     if store.uri.startswith("http"):
-        wait_until_ready(store.uri, READY_S)
         _show(store, store.address, experiments)
         return
     with _served(store, port) as (url, server):
         _show(store, url, experiments)
-        click.echo("Ctrl-C ends it")
+        echo("Ctrl-C ends it")
         with contextlib.suppress(KeyboardInterrupt):
             server.wait()
-    click.echo("ended")
+    echo("ended")
 
 
 @contextlib.contextmanager
@@ -57,10 +57,10 @@ def _served(store: Store, port: int) -> Iterator[tuple[str, subprocess.Popen[byt
 
     chosen = free_port(port)
     if chosen != port:
-        click.echo(f"port {port} is taken, using {chosen}")
+        echo(f"port {port} is taken, using {chosen}")
     url = f"http://127.0.0.1:{chosen}"
-    click.echo(f"starting the MLflow UI on {store.address} ...")
-    with tempfile.NamedTemporaryFile(prefix="fnostab-ui-", suffix=".log") as log:
+    with tempfile.NamedTemporaryFile(prefix="fnostab-ui-", suffix=".log", delete=False) as log:
+        echo(f"starting the MLflow UI on {store.address}, log in {log.name} ...")
         line, environment = ui_command(store, chosen)
         server = subprocess.Popen(line, env=environment, stdout=log, stderr=log)
         try:
@@ -77,16 +77,16 @@ def _served(store: Store, port: int) -> Iterator[tuple[str, subprocess.Popen[byt
 def _show(store: Store, url: str, experiments: dict[str, str]) -> None:
     from fnostab.tracking import install_views, view_addresses
 
-    click.echo(f"MLflow UI: {url}")
+    echo(f"MLflow UI: {url}")
     for name, identifier in experiments.items():
         views = install_views(store, identifier)
         addresses = view_addresses(url, identifier, views)
-        click.echo(f"\n{name}")
+        echo(f"\n{name}")
         width = max(map(len, addresses))
         for view, address in addresses.items():
-            click.echo(f"  {view:<{width}}  {address}")
+            echo(f"  {view:<{width}}  {address}")
         for remark in views.remarks:
-            click.echo(f"  note: {remark}")
+            echo(f"  note: {remark}")
     if not experiments:
-        click.echo("no experiment with trials yet: `fnostab run stage_a` makes one")
-    click.echo()
+        echo("no experiment with trials yet: `fnostab run stage_a` makes one")
+    echo()

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from fnostab.cli.options import OUTPUT, TRACKING_URI
+from fnostab.cli.printing import echo
 
 
 @click.command("watch")
@@ -23,11 +24,10 @@ def command(experiment: str | None, once: bool, output: Path, tracking_uri: str 
     and Ctrl-C ends only the watching.
     """
     try:
-        from rich.console import Console
-
+        from fnostab.cli.console import Console
         from fnostab.show.watch import watch_study
 
         gc.freeze()  # as in `store_to_read`: it has imported MLflow
         watch_study(experiment, output=output, tracking_uri=tracking_uri, once=once, console=Console())
     except KeyboardInterrupt:
-        click.echo("stopped watching; the study is still running")
+        echo("stopped watching; the study is still running")

@@ -245,7 +245,7 @@ def _detail(name: str, pair: Pair) -> str:
 
 def _median_text(tally: Tally) -> str:
     if tally.median is None:
-        return f"none of {tally.n} that did not fail"
+        return f"no median ({tally.ok or 'none'} of {tally.n} did not fail{', of unknown loss' if tally.ok else ''})"
     return f"median {tally.median:.4g} of the {tally.ok} of {tally.n} that did not fail"
 
 

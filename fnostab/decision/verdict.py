@@ -22,7 +22,7 @@ from fnostab.decision.tally import ArmSummary, Stage, summarise
 from fnostab.decision.words import and_list
 from fnostab.errors import DecisionError
 
-__all__ = ["Verdict", "VerdictName", "decide"]
+__all__ = ["Verdict", "VerdictName", "decide", "same_trials"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,11 @@ class Verdict:
     def next_step(self) -> str:
         """The next step in words."""
         return self.next.text
+
+    @property
+    def is_look(self) -> bool:
+        """Whether anything was tested, so that luck had a chance: only then does a verdict count as a look."""
+        return any(criterion.p is not None for criterion in self.criteria)
 
     @property
     def exit_code(self) -> int:
@@ -163,7 +168,7 @@ def _repeated(stage_a: Stage, stage_b: Stage, control: str) -> Mapping[str, bool
     Raises:
         DecisionError: every arm's are, or a run stands in both.
     """
-    same = {arm: _same_trials(stage_a.arm(arm), stage_b.arm(arm)) for arm in stage_b.arms}
+    same = {arm: same_trials(stage_a.arm(arm), stage_b.arm(arm)) for arm in stage_b.arms}
     ran, deep = ({t.run_id for t in stage.trials if t.run_id} for stage in (stage_a, stage_b))
     runs = ran & deep
     if not runs and len(ran) == len(stage_a.trials) and len(deep) == len(stage_b.trials):
@@ -176,7 +181,7 @@ def _repeated(stage_a: Stage, stage_b: Stage, control: str) -> Mapping[str, bool
     return {arm: same[control] and is_same for arm, is_same in same.items()}
 
 
-def _same_trials(ours: Sequence[object], theirs: Sequence[object]) -> bool:
+def same_trials(ours: Sequence[object], theirs: Sequence[object]) -> bool:
     """Whether all trials of ``theirs`` are among ``ours``, and at least one has a loss to identify it."""
     seen = {_key(trial) for trial in ours}
     return all(_key(trial) in seen for trial in theirs) and any(_key(trial)[2] is not None for trial in theirs)

@@ -18,12 +18,13 @@ SKEWED_S, FAR_SKEWED_S = 5.0, 300.0  # times in the UI are off; processes that l
 IF_HANGING = "see that the server and its database run, and what their logs say"
 
 
-def records_checks(tracking_uri: str | None, output: Path) -> Iterator[Check]:
+def records_checks(tracking_uri: str | None, output: Path, mend: bool = False) -> Iterator[Check]:
     """Checks of the store that the other commands would use, and of what it holds of the journals on disk.
 
     Args:
         tracking_uri: of a server or database; None as for every command.
         output: folder of journals.
+        mend: move the addresses of artifacts, if the database was moved or copied.
     """
     from fnostab.tracking.store.health import default_database
 
@@ -32,9 +33,10 @@ def records_checks(tracking_uri: str | None, output: Path) -> Iterator[Check]:
         yield Check("records", lambda: _no_database(path), 5.0, IF_HANGING)
         return
     opened: list[Store] = []
-    yield Check("records", lambda: _open(tracking_uri, opened), 60.0, IF_HANGING, decides=True)
-    yield Check("schema", lambda: _schema(opened[0]), 20.0, IF_HANGING)
-    yield Check("clock", lambda: _clock(opened[0]), 20.0, IF_HANGING)
+    yield Check("records", lambda: _open(tracking_uri, opened), 90.0, IF_HANGING, decides=True)
+    yield Check("schema", lambda: _schema(opened[0]), 30.0, IF_HANGING)
+    yield Check("artifacts", lambda: _artifacts(opened[0], mend), 60.0, IF_HANGING)
+    yield Check("clock", lambda: _clock(opened[0]), 30.0, IF_HANGING)
     yield Check("writing", lambda: _writing(opened[0]), 120.0, IF_HANGING)
     yield Check("journals", lambda: _journals(opened[0], output), 120.0, IF_HANGING)
 
@@ -63,6 +65,28 @@ def _schema(store: "Store") -> Finding:
             f"`pip install 'mlflow=={tested}'`",
         )
     return Finding(State.OK, f"the server has MLflow {found}")
+
+
+def _artifacts(store: "Store", mend: bool) -> Finding:
+    from fnostab.tracking.repair.moving import move_addresses
+    from fnostab.tracking.store.places import ARTIFACTS, moved_experiments
+
+    if store.uri.startswith("http"):
+        return Finding(State.OK, "kept by the server")
+    moved = moved_experiments(store.uri, store.client)
+    if not moved:
+        return Finding(State.OK, "where the database says")
+    folders = ", ".join(sorted({str(folder) for folder in moved.values()}))
+    if not mend:
+        return Finding(
+            State.FAILED,
+            f"the database was moved or copied from {folders}, where those of {len(moved)} experiments would still go; "
+            "`fnostab doctor --mend` moves their addresses",
+        )
+    done = move_addresses(store)
+    missing = f"; of {done.missing} runs the artifacts are not here: copy them from there" if done.missing else ""
+    state = State.WARNING if done.missing else State.OK
+    return Finding(state, f"moved {done.addresses} addresses from {folders} to {done.folder / ARTIFACTS}{missing}")
 
 
 def _clock(store: "Store") -> Finding:

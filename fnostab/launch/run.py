@@ -24,6 +24,7 @@ from fnostab.launch.known import (
 )
 from fnostab.launch.launcher import Launcher, jobs_of
 from fnostab.launch.local import LocalLauncher, default_jobs
+from fnostab.launch.recording import Recording
 from fnostab.launch.retries import ATTEMPTS, FailuresAlike, Retries
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
@@ -31,13 +32,12 @@ from fnostab.show.console import say
 from fnostab.show.view import StudyView
 from fnostab.study.study import Study
 from fnostab.tasks.contract import Estimates
-from fnostab.tracking import Store, Uploader, end_unwritten, ensure_study, finish_study, link_project_run, open_store
+from fnostab.tracking import Store
 from fnostab.tracking.environment import settled
 
 __all__ = ["StudyRun", "run_study"]
 
 POLL_S = 0.25
-DRAIN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,42 @@ class StudyRun:
     """Result of `run_study`.
 
     Attributes:
-        store: where it is recorded.
+        recording: in MLflow.
         experiment: name of the MLflow experiment.
-        run_id: of the study's run.
         folder: of the study's journals.
         trials: those that were asked for, with their outcomes.
         given_up: those of them that are not tried again, unless more attempts are allowed.
         unsent: why some records are only on disk; None if all were sent.
     """
 
-    store: Store
+    recording: Recording
     experiment: str
-    run_id: str
     folder: Path
     trials: Sequence[TrialProgress]
     given_up: Sequence[TrialProgress]
     unsent: str | None
+
+    @property
+    def store(self) -> Store:
+        """Store that holds the records.
+
+        Raises:
+            TrackingError: it never answered.
+        """
+        if self.recording.store is None:
+            raise TrackingError(self.unsent or "the tracking server has not answered")
+        return self.recording.store
+
+    @property
+    def run_id(self) -> str:
+        """Id of the study's run.
+
+        Raises:
+            TrackingError: the store never answered.
+        """
+        if self.recording.run_id is None:
+            raise TrackingError(self.unsent or "the tracking server has not answered")
+        return self.recording.run_id
 
 
 @settled()
@@ -112,8 +132,9 @@ def run_study(
         launcher = LocalLauncher(jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core), takes.gpu)
     specs = [trial.spec for trial in trials]
     study.task.check_start(specs, here=launcher.here, lockstep=launcher.lockstep)
-    store = open_store(tracking_uri)
-    say(console, f"study {study.described} in experiment {experiment} at {store.address}")
+    recording = Recording(tracking_uri, console)
+    at = f" at {recording.store.address}" if recording.store is not None else ""
+    say(console, f"study {study.described} in experiment {experiment}{at}")
     say(console, *study.twins(arms))
     folder = study.folder(output, experiment)
     retries = Retries(attempts, retry_oom)
@@ -121,43 +142,37 @@ def run_study(
         insist_on_no_jobs(folder)
     estimates = _insist_on_fit(trials, study, retries, launcher)
     study.task.prepare(specs, console, here=launcher.here, lockstep=launcher.lockstep)
-    close_abandoned(store, experiment, output, console)
+    recording.ask(lambda store: close_abandoned(store, experiment, output, console))
     record = extended(record, folder)
     if other := other_study(record, folder):
         say(console, other)
     read_journals(record, trials, folder)
-    take_from_store(store, record, trials, retry_oom, console)
+    recording.ask(lambda store: take_from_store(store, record, trials, retry_oom, console))
     wanted = [trial.spec for trial in trials if retries.wants(trial)]
     if wanted and estimates is not None:
         _show_estimates(estimates, wanted, console)
 
     with _terminable():
-        study_run_id = ensure_study(store, record)
-        uploader = Uploader(store, study_run_id)
         try:
-            link_project_run(store, study_run_id)
-            for trial in trials:
-                if trial.run_id is None:
-                    uploader.follow(trial.directory)
-            uploader.start()
+            recording.start(record, trials, folder)
             forget_cancelling(folder)
             title = f"{study.file.name} ({study.profile} profile)" if study.profile else study.file.name
-            _work_off(trials, launcher, uploader, retries, console, title)
+            _work_off(trials, launcher, recording, retries, console, title)
         except BaseException as error:
             status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-            if unsent := _finish(store, study_run_id, status, uploader, trials):
+            if unsent := recording.finish(status):
                 say(console, unsent)
             raise
         status = "FINISHED" if all(trial.finished for trial in trials) else "FAILED"
-        unsent = _finish(store, study_run_id, status, uploader, trials)
+        unsent = recording.finish(status)
     given_up = [trial for trial in trials if retries.gave_up(trial)]
-    return StudyRun(store, experiment, study_run_id, folder, trials, given_up, unsent)
+    return StudyRun(recording, experiment, folder, trials, given_up, unsent)
 
 
 def _work_off(
     trials: Sequence[TrialProgress],
     launcher: Launcher,
-    uploader: Uploader,
+    recording: Recording,
     retries: Retries,
     console: Console,
     title: str,
@@ -188,7 +203,7 @@ def _work_off(
                 for trial in running:
                     if not trial.queued:
                         trial.update()
-                view.update(running, uploader.trouble, launcher.trouble)
+                view.update(running, recording.trouble, launcher.trouble)
                 time.sleep(POLL_S)
         except BaseException:
             try:
@@ -196,7 +211,7 @@ def _work_off(
             finally:
                 launcher.leave()
             raise
-        view.update([], uploader.trouble, None)
+        view.update([], recording.trouble, None)
 
 
 def _stop_if_cancelled(trials: Sequence[TrialProgress], launcher: Launcher, console: Console) -> None:
@@ -239,26 +254,6 @@ def _show_estimates(estimates: Estimates, specs: Sequence[TrialSpec], console: C
     console.print(f"{time.monotonic() - started:.1f} s", highlight=False)
     console.print(estimates.table())
     say(console, estimates.summary(Counter(spec.arm for spec in specs)))
-
-
-def _finish(
-    store: Store, study_run_id: str, status: str, uploader: Uploader, trials: Sequence[TrialProgress]
-) -> str | None:
-    """Send what is left and end the study's run; say why if that can't be done."""
-    unsent = None
-    uploader.stop()
-    try:
-        uploader.drain(DRAIN_S)
-    except TrackingError as error:
-        unsent = str(error)
-    try:
-        for trial in trials:
-            if trial.unwritten and trial.outcome is not None:
-                end_unwritten(store, trial.spec, trial.outcome, trial.reason or "")
-        finish_study(store, study_run_id, status)
-    except TrackingError as error:
-        unsent = unsent or str(error)
-    return unsent
 
 
 @contextmanager

@@ -8,6 +8,7 @@ __all__ = ["is_anomaly", "one_line", "outcome_of"]
 
 ALLOCATION_FAILED = ("can't allocate memory", "ALLOC_FAILED")  # torch on a CPU; cuFFT, cuBLAS and the like
 REASON_CHARACTERS = 500
+TRACEBACK = "Traceback (most recent call last)"
 
 
 def outcome_of(exception: BaseException) -> Outcome:
@@ -31,7 +32,10 @@ def one_line(exception: BaseException) -> str:
     """Type and message of an exception in one line of at most `REASON_CHARACTERS`."""
     if isinstance(exception.__context__, KeyboardInterrupt) and isinstance(exception, SystemExit):
         exception = exception.__context__  # what Lightning makes of Ctrl-C says nothing
-    text = f"{type(exception).__name__}: {exception}" if str(exception) else type(exception).__name__
+    said = str(exception).strip()
+    if TRACEBACK in said:  # of another process
+        said = said.splitlines()[-1]
+    text = f"{type(exception).__name__}: {said}" if said else type(exception).__name__
     return " ".join(text.split())[:REASON_CHARACTERS]
 
 

@@ -1,7 +1,7 @@
 """All that was seen of one fit, and what it comes to."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
 from typing import Any
 
@@ -50,7 +50,7 @@ class Observed:
 
     def validate(self, loss: float, logged: Mapping[str, float]) -> None:
         """Take in a validation, with those of its numbers that the rules look at."""
-        measures = (*self.rules.collapsed, *self.rules.meaningless)
+        measures = (*self.rules.collapsed, *self.rules.stagnated, *self.rules.meaningless)
         found = {measure: logged[measure] for measure in measures if measure in logged}
         self.validations.append(Validation(max(self.steps - 1, 0), loss, found))
 
@@ -67,23 +67,30 @@ class Observed:
             ends |= ends_early(self.validations, self.rules)
         return ends
 
-    def judge(self, last_scheduled_step: int) -> Judgement:
-        """That of the optimiser that failed first, else of the first one."""
-        self.judgements = tuple(self._judge_one(curve, last_scheduled_step) for curve in self.curves)
+    def judge(self, last_scheduled_step: int, elsewhere: int | None = None) -> Judgement:
+        """That of the optimiser that failed first, else of the first one.
+
+        Args:
+            last_scheduled_step: 0-based.
+            elsewhere: first non-finite step that another process saw, where this one saw nothing.
+        """
+        self.judgements = tuple(
+            self._judge_one(curve.first_nonfinite_step, curve.losses, last_scheduled_step) for curve in self.curves
+        )
         failed = self.first_failed
         if not self.curves:
-            return self._judge_one(None, last_scheduled_step)
+            return self._judge_one(elsewhere, [], last_scheduled_step)
         return self.judgements[0 if failed is None else failed.index]
 
-    def _judge_one(self, curve: Curve | None, last_scheduled_step: int) -> Judgement:
+    def _judge_one(self, nonfinite: int | None, losses: Sequence[float], last_scheduled_step: int) -> Judgement:
         validations = self.validations or self.epochs
         judgement = judge(
             validations,
-            first_nonfinite_step=None if curve is None else curve.first_nonfinite_step,
+            first_nonfinite_step=nonfinite,
             last_step=last_scheduled_step,
             baseline=self.baseline if self.validations else None,
             rules=self.rules,
-            training=[] if curve is None else curve.losses,
+            training=losses,
         )
         if not self.validations and len(validations) >= 2:
             note = f"exploded: on the training loss of each epoch, no {self.val_loss_name!r} was logged"

@@ -46,17 +46,17 @@ class FitResult:
         self._own = None
         self._numbers.fill_(math.nan)
 
+    def announce(self, first_nonfinite_step: int) -> None:
+        """Let the main process know of a non-finite step at once: this one may be ended with another."""
+        self._write(Outcome.RUNNING, None, first_nonfinite_step)
+
     def end(
         self, outcome: Outcome, judgement: Judgement | None, first_nonfinite_step: int | None, *, shares: bool
     ) -> None:
         """Take the result of this process; with ``shares`` the main process gets it too."""
         self._own = outcome, judgement, first_nonfinite_step
-        if not shares:
-            return
-        of_failure = (None, None) if judgement is None else (judgement.failure_step, judgement.known_good_step)
-        held = [float(judgement is not None and rule in judgement.rules_held) for rule in FAILURES]
-        numbers = [math.nan if step is None else float(step) for step in (first_nonfinite_step, *of_failure)]
-        self._numbers.copy_(torch.tensor([float(list(Outcome).index(outcome)), *numbers, *held], dtype=torch.float64))
+        if shares:
+            self._write(outcome, judgement, first_nonfinite_step)
 
     @property
     def ended(self) -> bool:
@@ -66,6 +66,12 @@ class FitResult:
     def told(self) -> Told:
         """Outcome, judgement and first non-finite step: this process's, else another one's, else ``running``."""
         return self._own or self._read() or (Outcome.RUNNING, None, None)
+
+    def _write(self, outcome: Outcome, judgement: Judgement | None, first_nonfinite_step: int | None) -> None:
+        of_failure = (None, None) if judgement is None else (judgement.failure_step, judgement.known_good_step)
+        held = [float(judgement is not None and rule in judgement.rules_held) for rule in FAILURES]
+        numbers = [math.nan if step is None else float(step) for step in (first_nonfinite_step, *of_failure)]
+        self._numbers.copy_(torch.tensor([float(list(Outcome).index(outcome)), *numbers, *held], dtype=torch.float64))
 
     def _read(self) -> Told | None:
         which, first, failed, good, *held = self._numbers.tolist()

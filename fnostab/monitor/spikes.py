@@ -42,10 +42,6 @@ class Spike:
     z_score: float
     recovered_step: int | None = None
 
-    def payload(self) -> dict[str, Any]:
-        """Payload of the journal's event."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class _Before:

@@ -260,7 +260,7 @@ class StabilityMonitor(Callback):
             self._watches.read(self.curves)
         with suppress(RuntimeError):
             self._watches.take_step_under_way(self._seen, exception)
-        seen = self._seen.judge(max(self.steps_read - 1, 0))
+        seen = self._seen.judge(max(self.steps_read - 1, 0), self.first_nonfinite_step)
         if seen.outcome is Outcome.NONFINITE:  # what was seen wins over what ended the process
             judgement = replace(seen, rules_held=(Outcome.NONFINITE,), not_judged=())
             self._end(judgement.outcome, judgement)
@@ -332,6 +332,8 @@ class StabilityMonitor(Callback):
         self._writer.event(name, payload)
         if name == names.NONFINITE_EVENT and sum(c.first_nonfinite_step is not None for c in self.curves) == 1:
             # at once: the process may die of it
+            if self._writer.writes:
+                self._result.announce(payload["step"])
             tags = {names.OUTCOME: str(Outcome.NONFINITE), names.FAILURE_STEP: str(payload["step"])}
             self._writer.event(names.TAGS_EVENT, tags)
 

@@ -1,24 +1,34 @@
 """Names under which trials of this task record what the engine does not know."""
 
 __all__ = [
-    "AMPLITUDE_SPREAD",
+    "CONSTANT_PUBLISHED_SSIM_PHASE",
     "CONSTANT_SSIM_AMP",
     "CONSTANT_SSIM_PHASE",
+    "DETAIL_CORRELATION",
+    "FRC_HALF",
+    "FRC_SEVENTH",
     "MAE_AMP",
     "MAE_PHASE",
     "PATCH_VARIATION",
     "PHASE_METRICS",
+    "PSNR_AMP",
+    "PSNR_PHASE",
+    "PUBLISHED_SSIM_PHASE",
+    "SPREAD",
     "SSIM_AMP",
     "SSIM_PHASE",
     "TWIN_SHARE",
     "VAL_SSIM_AMP",
+    "VAL_SSIM_PHASE",
 ]
 
 # At every validation
-AMPLITUDE_SPREAD = "val/amplitude_spread"  # of the stitched prediction, over the truth's
-PATCH_VARIATION = "val/patch_variation"  # from patch to patch, over the mean amplitude
+SPREAD = "val/spread"  # of the stitched complex field, over the truth's
+DETAIL_CORRELATION = "val/detail_correlation"  # of its details with the truth's
+PATCH_VARIATION = "val/patch_variation"  # of complex patches, from one to the next, over the mean amplitude
 TWIN_SHARE = "val/twin_share"  # of the patches, those nearer to the truth's twin image than to the truth
 VAL_SSIM_AMP = "val/ssim_amp"
+VAL_SSIM_PHASE = "val/ssim_phase"  # where the object has a phase
 
 # Once, at the end
 SSIM_AMP = "test/ssim_amp"
@@ -27,5 +37,11 @@ MAE_AMP = "test/mae_amp"
 MAE_PHASE = "test/mae_phase"
 CONSTANT_SSIM_AMP = "test/ssim_amp_constant"
 CONSTANT_SSIM_PHASE = "test/ssim_phase_constant"
+FRC_HALF = "test/frc_0.5"  # spatial frequency up to which it agrees with the truth, over that of the pixels
+FRC_SEVENTH = "test/frc_1_7"
+PSNR_AMP = "test/psnr_amp"  # dB
+PSNR_PHASE = "test/psnr_phase"
+PUBLISHED_SSIM_PHASE = "test/ssim_phase_published"  # on a scale of all phases, which is kind to a constant
+CONSTANT_PUBLISHED_SSIM_PHASE = "test/ssim_phase_published_constant"
 
 PHASE_METRICS = (SSIM_PHASE, MAE_PHASE)

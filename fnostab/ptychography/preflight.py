@@ -205,7 +205,7 @@ def _fewer_activations(config: TrialConfig) -> list[list[dict[str, Any]]]:
 def _smaller(config: TrialConfig) -> list[dict[str, Any]]:
     """Caps on the width below what the network has, the highest first."""
     model = config.model
-    widest = model.hidden_channels * model.N // model.min_resolution
+    widest = model.hidden_channels * model.N // (model.min_resolution or 1)
     widest = min(widest, model.max_hidden_channels or widest)
     caps = [model.hidden_channels << k for k in range(model.N.bit_length())]
     return [{"model.max_hidden_channels": cap} for cap in reversed(caps) if cap < widest]

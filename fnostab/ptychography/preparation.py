@@ -8,11 +8,11 @@ from rich.console import Console
 
 from fnostab.errors import LaunchError
 from fnostab.ptychography.data import prepare
+from fnostab.ptychography.lockstep import insist_on_lockstep
 from fnostab.ptychography.models import build_generator, check_generator
 from fnostab.ptychography.physics.probe import make_probe
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.first_step import insist_on_first_step
-from fnostab.ptychography.training.lockstep import insist_on_lockstep
 from fnostab.record.trial import TrialSpec
 
 __all__ = ["prepare_trials"]

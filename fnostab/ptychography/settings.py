@@ -24,6 +24,7 @@ __all__ = [
     "ExecutionConfig",
     "ModelConfig",
     "MonitorConfig",
+    "ObjectConfig",
     "ProbeConfig",
     "TrainingConfig",
     "TrialConfig",
@@ -34,9 +35,11 @@ ARCHITECTURES = {  # the residuals that each accepts; the first is its default
     "hybrid": ("plain",),
     "stable_hybrid": ("zero_gamma", "layerscale"),
     "bounded_hybrid": ("plain",),
+    "published_hybrid": ("plain",),
 }
-PRESETS = {  # settings of the model whose default follows the architecture
+PRESETS: dict[str, dict[str, Any]] = {  # settings of the model whose default follows the architecture
     "bounded_hybrid": {"pre_norm": "rms", "limiter": "both"},
+    "published_hybrid": {"down_kernel": 2, "spectral_weights": "published", "min_resolution": None},
 }
 BUILT_IN = {  # names that settings accept beside the dotted path of a part of your own
     "architecture": tuple(ARCHITECTURES),
@@ -86,13 +89,23 @@ class ProbeConfig(Frozen):
     curvature_rad: Annotated[float, Field(ge=0)] = 3.0  # phase at the disk's edge
 
 
+class ObjectConfig(Frozen):
+    """Objects: simulated ones, or areas of an image from a file."""
+
+    kind: Literal["lines", "gaussian_field", "dead_leaves", "siemens_star"] = "lines"
+    path: str | None = None  # image, or NPZ file with an array `object` of (H, W), complex or real; kind is then unused
+    sha256: str | None = None  # of that file; filled in when a study is resolved
+
+
 class DataConfig(Frozen):
-    """The grid-lines problem. Training, validation and test use independent objects."""
+    """Simulated ptychography. Training, validation and test use independent objects."""
 
     N: Annotated[int, Field(ge=4)] = 64  # pixels along a side of a diffraction pattern
     object_size: PositiveInt = 392  # pixels along a side
-    n_lines: PositiveInt = 400
+    n_lines: PositiveInt = 400  # of an object of lines
+    object: ObjectConfig = ObjectConfig()
     set_phi: bool = False  # without it the phase is zero and phase metrics mean nothing
+    phase_only: bool = False  # an amplitude of 1 everywhere
     nimgs_train: PositiveInt = 1  # objects
     nimgs_test: PositiveInt = 1  # objects, for validation and for test each
     scan_stride_train: PositiveInt = 4  # pixels
@@ -100,6 +113,12 @@ class DataConfig(Frozen):
     nphotons: PositiveFloat = 1e9  # mean photon count of a training pattern
     probe: ProbeConfig = ProbeConfig()
     seed: Annotated[int, Field(ge=0)] = 0  # of objects and photon noise
+
+    @model_validator(mode="after")
+    def _has_contrast(self) -> Self:
+        if self.phase_only and not self.set_phi:
+            raise ValueError("phase_only=true, but without a phase the object is nothing: set set_phi=true")
+        return self
 
     @model_validator(mode="after")
     def _scan_fits(self) -> Self:
@@ -122,7 +141,9 @@ class ModelConfig(_WithParts):
     fno_blocks: PositiveInt = 4
     fno_modes: PositiveInt = 12  # Fourier modes kept along each axis, each sign of the rows
     max_hidden_channels: PositiveInt | None = None  # cap on the doubling; null is none
-    min_resolution: Annotated[int, Field(ge=2)] = 4  # floor of the halving; further blocks keep their size
+    min_resolution: Annotated[int, Field(ge=2)] | None = 4  # floor of the halving; further blocks keep their size
+    down_kernel: Literal[2, 3] = 3  # of the convolutions that halve; default follows architecture
+    spectral_weights: Literal["existing", "published"] = "existing"  # published: one row sign, all modes
     checkpoint_blocks: bool = False  # keep less for the backward pass, and compute blocks twice; same numbers
     block: str = "residual"  # or package.module.Class of your own, called with config, channels, modes, resolution
     residual: Literal["plain", "zero_gamma", "layerscale"] = "plain"  # follows architecture
@@ -159,7 +180,14 @@ class ModelConfig(_WithParts):
         met = [self.N]
         while met[-1] % 2 == 0 and met[-1] > 2:
             met.append(met[-1] // 2)
-        if self.min_resolution not in {*met, type(self).model_fields["min_resolution"].default}:
+        if self.min_resolution is None:
+            counted = self.architecture == "fno" or self.spectral_weights == "published"  # on the meta device at least
+            if not counted and self.N % 2 ** (self.fno_blocks - 1):
+                raise ValueError(
+                    f"min_resolution=null halves N={self.N} {self.fno_blocks - 1} times, which is impossible: "
+                    f"set one of {', '.join(map(str, met))}, or lower fno_blocks"
+                )
+        elif self.min_resolution not in {*met, type(self).model_fields["min_resolution"].default}:
             raise ValueError(
                 f"min_resolution={self.min_resolution} is never met: "
                 f"halving N={self.N} gives {', '.join(map(str, met))}; set one of these"
@@ -180,6 +208,7 @@ class TrainingConfig(_WithParts):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999  # of the squares' moving average, of all but SGD
     schedule: str = "none"  # warmup, cosine, warmup_cosine; or of your own, called with the steps and config
+    cosine_floor: Annotated[float, Field(ge=0, lt=1)] = 0.0  # at which a cosine ends, as a share of the rate
     warmup_steps: Annotated[int, Field(ge=0)] = 0  # optimiser steps of linear warm-up
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # the same in epochs, or parts of one
     options: Options = Field(default={})  # for an optimiser, a schedule or clipping of your own
@@ -197,6 +226,11 @@ class TrainingConfig(_WithParts):
             )
         if self.adam_beta2 != type(self).model_fields["adam_beta2"].default and self.optimizer == "sgd":
             raise ValueError(f"adam_beta2={self.adam_beta2:g} has no effect with optimizer=sgd: leave it out")
+        if self.cosine_floor and not self.schedule.endswith("cosine"):
+            raise ValueError(
+                f"cosine_floor={self.cosine_floor:g} has no effect with schedule={self.schedule}: "
+                "set cosine or warmup_cosine"
+            )
         given = next((name for name in ("warmup_steps", "warmup_epochs") if getattr(self, name)), None)
         if given and self.schedule in ("none", "cosine"):
             raise ValueError(f"{given} has no effect with schedule={self.schedule}: set warmup or warmup_cosine")
@@ -240,11 +274,12 @@ class MonitorConfig(Frozen):
 
     block_steps: PositiveInt = 32  # steps between two reads of the device
     after_failure: Literal["stop", "continue"] = "stop"
-    collapsed_spread: PositiveFloat = 0.1  # of the stitched amplitude, as a share of the truth's
-    collapsed_patch_variation: PositiveFloat = 0.005
+    collapsed_spread: PositiveFloat = 0.1  # of the stitched complex field, as a share of the truth's
+    collapsed_patch_variation: PositiveFloat = 1e-4  # of complex patches, at three validations in a row
     exploded_vs_constant: PositiveFloat = 2.0  # times the constant output's loss
     exploded_vs_best: PositiveFloat = 3.0  # times the trial's own best
     stagnated_vs_constant: PositiveFloat = 0.95
+    stagnated_detail: PositiveFloat = 0.5  # correlation of the reconstruction's details with the truth's, at the end
     stagnated_twin_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the patches, above which no loss counts
 
     @property
@@ -252,9 +287,10 @@ class MonitorConfig(Frozen):
         """Convert the settings to the engine's rules."""
         return OutcomeRules(
             collapsed={
-                measured.AMPLITUDE_SPREAD: Bound(below=self.collapsed_spread),
-                measured.PATCH_VARIATION: Bound(below=self.collapsed_patch_variation, validations=2, ends_early=True),
+                measured.SPREAD: Bound(below=self.collapsed_spread),
+                measured.PATCH_VARIATION: Bound(below=self.collapsed_patch_variation, validations=3, ends_early=True),
             },
+            stagnated={measured.DETAIL_CORRELATION: Bound(below=self.stagnated_detail)},
             meaningless={measured.TWIN_SHARE: Bound(above=self.stagnated_twin_share)},
             stagnated_vs_baseline=self.stagnated_vs_constant,
             exploded_vs_baseline=self.exploded_vs_constant,
@@ -340,7 +376,7 @@ class TrialConfig(Frozen):
 
         All but paths, the device, checkpointing, and the rules of outcomes, by which records can be judged again.
         """
-        omitted = {"execution.device", "data.probe.path", "model.checkpoint_blocks"}
+        omitted = {"execution.device", "data.probe.path", "data.object.path", "model.checkpoint_blocks"}
         rules = {f"monitor.{name}" for name in MonitorConfig.model_fields if name != "after_failure"}
         return {key: value for key, value in flatten(self).items() if key not in omitted | rules}
 

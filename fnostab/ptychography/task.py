@@ -54,7 +54,7 @@ class Ptychography(Task):
     metric = Metric(name=VAL_LOSS, of="best")
     margin = 0.1
     epochs = "training.epochs"
-    charts = Charts(lines=(measured.AMPLITUDE_SPREAD,), bars=(measured.SSIM_AMP,))
+    charts = Charts(lines=(measured.SPREAD, measured.DETAIL_CORRELATION), bars=(measured.SSIM_AMP,))
     picture = PicturePanel(
         artifact="figures/reconstruction_0.png",
         title="Reconstructions of the test object",
@@ -78,7 +78,7 @@ class Ptychography(Task):
         """Lay a study's settings over the profile's and the policy's; see `Task.resolve`.
 
         Raises:
-            DataError: the probe file is missing.
+            DataError: a file of the probe or the object is missing.
             ConfigError: the file of a part of your own is missing.
         """
         own: dict[str, Any] = {}
@@ -86,15 +86,18 @@ class Ptychography(Task):
             own |= layer
         below = self.policy.settings_beside(own) if self.policy else {}
         settings = (flatten(profile_settings(profile)) if profile else {}) | below | own
-        path = settings.get("data.probe.path")
-        if isinstance(path, str) and path:
-            settings["data.probe.path"] = str(Path(path).absolute())
-            try:
-                settings["data.probe.sha256"] = file_sha256(path)
-            except OSError as error:
-                raise DataError(f"can't read the probe {path}: {error.strerror}; check data.probe.path") from error
-            except ValueError as error:
-                raise DataError(f"can't read the probe {path!r}: {error}; check data.probe.path") from None
+        for what in ("probe", "object"):
+            path = settings.get(f"data.{what}.path")
+            if isinstance(path, str) and path:
+                settings[f"data.{what}.path"] = str(Path(path).absolute())
+                try:
+                    settings[f"data.{what}.sha256"] = file_sha256(path)
+                except OSError as error:
+                    raise DataError(
+                        f"can't read the {what} {path}: {error.strerror}; check data.{what}.path"
+                    ) from error
+                except ValueError as error:
+                    raise DataError(f"can't read the {what} {path!r}: {error}; check data.{what}.path") from None
         settings["code_hash"] = code_hash(TrialConfig.from_dotted(settings).own.items())
         return flatten(TrialConfig.from_dotted(settings))
 

@@ -3,6 +3,7 @@
 The record of a trial holds them, and a trial that has ended can be judged again by others.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Self
@@ -29,9 +30,9 @@ class Bound(Frozen):
         return self
 
     def holds(self, value: float | None) -> bool:
-        """Whether the bound holds for a value; False for NaN, and for None, which was not measured."""
-        if value is None:
-            return False
+        """Whether the bound holds for a value: True for NaN, which is no success; False for None, not measured."""
+        if value is None or math.isnan(value):
+            return value is not None
         return value > self.above if self.above is not None else value < (self.below or 0.0)
 
     def holds_at(self, values: Sequence[float | None]) -> list[bool]:
@@ -56,6 +57,7 @@ class OutcomeRules(Frozen):
     baseline: float | None = None  # what an output that has learnt nothing gets
     failed: Bound | None = None  # of the metric, at the last validation: stagnated
     collapsed: dict[str, Bound] = Field(default={})  # measures of the output: any of them
+    stagnated: dict[str, Bound] = Field(default={})  # measures of what it has learnt, at the last validation: any
     meaningless: dict[str, Bound] = Field(default={})  # measures at which a good loss proves nothing
     # Shares and multiples, for losses that are above zero; without them the trial's own progress is the scale
     stagnated_vs_baseline: Annotated[float, Field(gt=0)] | None = None
@@ -71,6 +73,7 @@ class OutcomeRules(Frozen):
             baseline=None if self.baseline is None else -self.baseline,
             failed=None if self.failed is None else self.failed.turned(),
             collapsed=self.collapsed,
+            stagnated=self.stagnated,
             meaningless=self.meaningless,
         )
 

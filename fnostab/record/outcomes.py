@@ -7,14 +7,14 @@ not fail.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from fnostab.record import names
 from fnostab.record.explosion import exploded_at
-from fnostab.record.outcome_rules import OutcomeRules, Validation
+from fnostab.record.outcome_rules import Bound, OutcomeRules, Validation
 
 __all__ = [
     "EXCLUDED",
@@ -140,6 +140,13 @@ def judge(
         not_judged.append("stagnated: needs a validation")
     elif rules.failed is None:
         not_judged.append("stagnated: the loss of an output that has learnt nothing is unknown")
+    if rules.stagnated and validations:
+        unseen = sorted(name for name in rules.stagnated if not any(name in v.measures for v in validations))
+        if unseen:
+            not_judged.append(f"stagnated: by the loss alone, needs {' and '.join(unseen)}")
+        holds = [_any_holds(rules.stagnated, v) for v in validations]
+        if Outcome.STAGNATED not in held and (stretch := _final_stretch(validations, holds)):
+            held[Outcome.STAGNATED] = (last_step, None) if all(holds) else stretch
 
     by_precedence = tuple(outcome for outcome in FAILURES if outcome in held)
     if not by_precedence:
@@ -155,11 +162,14 @@ def collapsed_at(validations: Sequence[Validation], rules: OutcomeRules) -> list
 
 
 def ends_early(validations: Sequence[Validation], rules: OutcomeRules) -> bool:
-    """Whether a rule with ``ends_early`` holds at the last validation."""
+    """Whether a rule with ``ends_early`` holds at the last validation; NaN ends nothing before its time."""
     judged = [(bound, [v.measures.get(name) for v in validations]) for name, bound in rules.collapsed.items()]
     if rules.failed is not None:
         judged.append((rules.failed, [v.loss for v in validations]))
-    return any(bound.ends_early and any(bound.holds_at(values)[-1:]) for bound, values in judged)
+    return any(
+        bound.ends_early and any(bound.holds_at(values)[-1:]) and not any(map(_is_nan, values[-bound.validations :]))
+        for bound, values in judged
+    )
 
 
 def looks_failed(validations: Sequence[Validation], baseline: float | None, rules: OutcomeRules) -> bool:
@@ -169,7 +179,7 @@ def looks_failed(validations: Sequence[Validation], baseline: float | None, rule
     last = validations[-1]
     return (
         not math.isfinite(last.loss)
-        or any(bound.holds(last.measures.get(name)) for name, bound in rules.collapsed.items())
+        or _any_holds(rules.collapsed, last)
         or exploded_at(validations, baseline, rules)[-1]
     )
 
@@ -186,8 +196,15 @@ def _best(validations: Sequence[Validation]) -> float:
 
 def _meaningful(validations: Sequence[Validation], rules: OutcomeRules) -> Sequence[Validation]:
     """Validations at which a good loss proves something, by ``rules.meaningless``."""
-    void = rules.meaningless.items()
-    return [v for v in validations if not any(bound.holds(v.measures.get(name)) for name, bound in void)]
+    return [v for v in validations if not _any_holds(rules.meaningless, v)]
+
+
+def _any_holds(bounds: Mapping[str, Bound], validation: Validation) -> bool:
+    return any(bound.holds(validation.measures.get(name)) for name, bound in bounds.items())
+
+
+def _is_nan(value: float | None) -> bool:
+    return value is not None and math.isnan(value)
 
 
 def _first_nonfinite(validations: Sequence[Validation], first_step: int | None) -> tuple[int, int | None] | None:

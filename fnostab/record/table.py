@@ -24,13 +24,23 @@ from fnostab.record.table_study import (
     missing_text,
 )
 
-__all__ = ["COLUMNS", "Table", "TableStudy", "TrialRow", "check_separator", "read_table", "write_table"]
+__all__ = [
+    "COLUMNS",
+    "Table",
+    "TableStudy",
+    "TrialRow",
+    "check_separator",
+    "read_table",
+    "read_text",
+    "write_table",
+]
 
 COLUMNS = ("stage", "arm", "seed", "outcome", "val_loss", "failure_step", "last_step")
 MORE_COLUMNS = ("scheduled_steps", "rules_held", "grad_ratio", "run_id")
 MEASURE = "measure."
 STAGES = ("a", "b")
 LARGEST_BYTES = 50_000_000  # far above any study: a file that is none must not fill the memory
+MOST_ROWS = 100_000  # as many trials as a study may have
 MOST_DIGITS = 15  # of a whole number
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 _FORMULA = re.compile(r"[=+\-@\t\r]")  # a spreadsheet may carry out a cell that starts so
@@ -153,11 +163,7 @@ def write_table(path: str | Path, table: Table) -> None:
 
 def _records(path: str | Path) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Line number and values by column of each row."""
-    with open(path, "rb") as file:
-        data = file.read(LARGEST_BYTES + 1)
-    if len(data) > LARGEST_BYTES:
-        raise DecisionError(f"{path} is larger than {LARGEST_BYTES // 1_000_000} MB: it is no table of trials")
-    text = data.decode("utf-8-sig")  # Excel begins with a mark
+    text = read_text(path)
     check_separator(text, path)
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     _check_header(reader.fieldnames or (), path)
@@ -168,8 +174,27 @@ def _records(path: str | Path) -> Iterator[tuple[int, dict[str, str | None]]]:
                 f"{path}, line {reader.line_num}: more values than columns; decimals are written with a point"
             )
         yield reader.line_num, fields
-    if None in fields.values() and not data.endswith(b"\n"):
+    if None in fields.values() and not text.endswith("\n"):
         raise DecisionError(f"{path} ends within line {reader.line_num}: restore it, or end that line")
+
+
+def read_text(path: str | Path) -> str:
+    """Text of a CSV file of trials, without the mark with which Excel begins.
+
+    Raises:
+        OSError: the file can't be read.
+        UnicodeDecodeError: it is not in UTF-8.
+        DecisionError: it is larger than any table of trials.
+    """
+    with open(path, "rb") as file:
+        data = file.read(LARGEST_BYTES + 1)
+    if len(data) > LARGEST_BYTES:
+        raise DecisionError(f"{path} is larger than {LARGEST_BYTES // 1_000_000} MB: it is no table of trials")
+    if (lines := data.count(b"\n")) > MOST_ROWS + 1:
+        raise DecisionError(
+            f"{path} has {lines:,} lines; a table of trials has at most {MOST_ROWS:,} and a line of names: split it"
+        )
+    return data.decode("utf-8-sig")
 
 
 def check_separator(text: str, path: str | Path) -> None:

@@ -60,10 +60,11 @@ def percent(interval: tuple[float, float] | None) -> str:
 
 
 def plain_table(title: str, columns: Sequence[str], wrapped: str | None = None) -> Table:
-    """A table without lines, whose last column ``wrapped`` takes what room is left."""
+    """A table without lines, whose last column ``wrapped`` takes what room is left; long names are folded."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, no_wrap=True)
+        is_name = column == "arm"
+        table.add_column(column, no_wrap=not is_name, overflow="fold" if is_name else "ellipsis")
     if wrapped:
         table.add_column(wrapped)
     return table

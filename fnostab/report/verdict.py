@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fnostab.decision import ArmSummary, Stage, Stress, Verdict, VerdictName
+from fnostab.decision.words import p_text
 from fnostab.report.tables import (
     arms_table,
     criteria_table,
@@ -204,8 +205,8 @@ def remarks(case: Case) -> list[str]:
             ratio = ""
             if s.matched_ratio is not None:
                 seeds = f"{s.matched_pairs} seed{'s' if s.matched_pairs != 1 else ''} at which neither failed"
-                ratio = f"loss ratio {s.matched_ratio:.3f} over {seeds}; "
-            worst = f"counting a failed run as worst of all, p = {s.worst_rank_p:.3f} (one-sided)"
+                ratio = f"{verdict.rules.metric} ratio {s.matched_ratio:.3f} over {seeds}; "
+            worst = f"counting a failed run as worst of all, {p_text(s.worst_rank_p)} (one-sided)"
             lines.append(f"{_in_stage(verdict, s.stage)}{s.arm} against control: {ratio}{worst}")
     return lines
 

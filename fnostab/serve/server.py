@@ -22,29 +22,15 @@ from typing import Self
 
 from fnostab.errors import TrackingError
 from fnostab.serve.settings import ServerSettings, allowed_hosts, allowed_origins
-from fnostab.tracking.environment import OWN, TELEMETRY
-from fnostab.tracking.pages.ui import wait_until_ready
+from fnostab.tracking.pages.ui import server_environment, wait_until_ready
 from fnostab.tracking.store.database import check_writable
 from fnostab.tracking.store.passwords import auth_config, check_extra, private, secret_key
 from fnostab.tracking.store.store import checked_address, masked
 
 __all__ = ["TrackingServer"]
 
-READY_S = 120.0  # PostgreSQL under load takes 30
+READY_S = 600.0  # PostgreSQL under load takes 30 s, a busy machine minutes
 GRACE_S = 15.0
-OWN_VARIABLES = (  # what a user has set for clients, or for another server, is not meant for this one
-    "MLFLOW_TRACKING_URI",
-    "MLFLOW_TRACKING_USERNAME",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
-    "MLFLOW_AUTH_ADMIN_PASSWORD",
-    "MLFLOW_DEFAULT_ARTIFACT_ROOT",
-    "MLFLOW_REGISTRY_STORE_URI",
-    "MLFLOW_READ_REPLICA_BACKEND_STORE_URI",
-    "MLFLOW_ARTIFACTS_ONLY",
-    "MLFLOW_STATIC_PREFIX",
-    "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE",
-)
 
 
 class TrackingServer:
@@ -86,7 +72,7 @@ class TrackingServer:
                 umask=0o077,
             )
         try:
-            wait_until_ready(settings.local_url, READY_S, self._process)
+            wait_until_ready(settings.local_url, READY_S, self._process, self.log)
         except BaseException as error:
             ended = self._process.poll() is not None
             self.stop()
@@ -143,6 +129,7 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # one that was there before too
         os.close(os.open(folder / "server.log", os.O_WRONLY | os.O_CREAT, 0o600))
     except OSError as error:
         raise TrackingError(
@@ -187,9 +174,7 @@ def _command(settings: ServerSettings, artifacts: str) -> list[str]:
 
 def _environment(settings: ServerSettings, backend: str) -> dict[str, str]:
     """Environment of the server; it holds the backend's password, which a command line would show to everyone."""
-    values = OWN | {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
-    values[TELEMETRY] = "true"
-    values["MLFLOW_BACKEND_STORE_URI"] = backend
+    values = server_environment(backend)
     if settings.auth:
         values["MLFLOW_AUTH_CONFIG_PATH"] = str(auth_config(settings.folder))
         values.setdefault("MLFLOW_FLASK_SERVER_SECRET_KEY", secret_key(settings.folder))

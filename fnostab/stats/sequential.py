@@ -71,24 +71,25 @@ def _futile(n: int, last: int, alpha: float) -> NDArray[np.bool_]:
 
 
 def _stops(
-    looks: Sequence[int], alpha: float, control_rate: ArrayLike, arm_rate: ArrayLike, *, futility: bool
+    looks: Sequence[int], alpha: ArrayLike, control_rate: ArrayLike, arm_rate: ArrayLike, *, futility: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Probabilities of the first rejection and of giving up at each look, for rates (rates,): (rates, looks) each."""
+    alphas = [float(each) for each in np.broadcast_to(alpha, len(looks))]
     control_rate, arm_rate = np.atleast_1d(control_rate).astype(float), np.atleast_1d(arm_rate).astype(float)
     going_on = np.ones((control_rate.size, 1, 1))  # (rates, control failures, arm failures), not yet stopped
     rejections, futile = [], []
-    for before, n in zip([0, *looks], looks, strict=False):
+    for before, n, level in zip([0, *looks], looks, alphas, strict=False):
         control, arm = _transition(before, n, control_rate), _transition(before, n, arm_rate)
         reached = control @ going_on @ arm.swapaxes(1, 2)
-        region = rejection_region(n, n, alpha)
-        given_up = _futile(n, looks[-1], alpha) & ~region if futility and n < looks[-1] else np.zeros_like(region)
+        region = rejection_region(n, n, level)
+        given_up = _futile(n, looks[-1], alphas[-1]) & ~region if futility and n < looks[-1] else np.zeros_like(region)
         rejections.append(reached[:, region].sum(axis=1))
         futile.append(reached[:, given_up].sum(axis=1))
         going_on = np.where(region | given_up, 0.0, reached)
     return np.stack(rejections, axis=1), np.stack(futile, axis=1)
 
 
-def _errors(looks: Sequence[int], alpha: float) -> NDArray[np.float64]:
+def _errors(looks: Sequence[int], alpha: ArrayLike) -> NDArray[np.float64]:
     """Type I error over all looks at each of RATES."""
     return np.asarray(_stops(looks, alpha, RATES, RATES, futility=False)[0].sum(axis=1))
 
@@ -119,13 +120,18 @@ def sequential_alpha(looks: Sequence[int], overall: float = 0.05) -> float:
 
 
 def sequential_error_and_power(
-    looks: Sequence[int], alpha: float, control_rate: float, arm_rate: float, *, futility: bool = False
+    looks: Sequence[int],
+    alpha: float | Sequence[float],
+    control_rate: float,
+    arm_rate: float,
+    *,
+    futility: bool = False,
 ) -> SequentialDesign:
     """Type I error, power and expected size of a study that stops at the first look that rejects.
 
     Args:
         looks: seeds an arm at each look, rising.
-        alpha: level of one-sided Boschloo at every look, as from `sequential_alpha`.
+        alpha: level of one-sided Boschloo at every look, as from `sequential_alpha`, or one for each look.
         control_rate: control's failure rate, for power and size.
         arm_rate: the arm's.
         futility: give up where predictive power is below `FUTILE_POWER`. The error is given without it, so that
@@ -135,7 +141,8 @@ def sequential_error_and_power(
         ConfigError: looks that do not rise from 1 or more, alpha outside (0, 1), or a rate outside [0, 1].
     """
     _check_looks(looks)
-    check_open_unit("alpha", alpha)
+    for level in np.atleast_1d(alpha):
+        check_open_unit("alpha", float(level))
     check_rate("control_rate", control_rate)
     check_rate("arm_rate", arm_rate)
     errors = _errors(looks, alpha)

@@ -2,19 +2,21 @@
 
 from collections.abc import Iterator, Mapping
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from fnostab.errors import ConfigError
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.settings import Frozen, explain, flatten, read_yaml, shown, text_of
 from fnostab.record.trial import Measure, Metric, Name
+from fnostab.study.limits import MOST_ARMS, MOST_INHERITED, MOST_SEEDS, MOST_TRIALS
 from fnostab.tasks.registry import built_in_studies, make_task, task_names
 
-__all__ = ["Settings", "StudyFile", "built_in_studies", "read_study_file"]
+__all__ = ["Settings", "StudyFile", "built_in_studies", "insist_on_size", "read_study_file"]
 
 Settings = dict[str, Any]  # by dotted name
 PositiveNumber = Annotated[float, Field(gt=0)]
@@ -26,6 +28,7 @@ class OutcomeSection(Frozen):
     baseline: float | None = None
     failed: Bound | None = None
     collapsed: dict[str, Bound] = Field(default={})
+    stagnated: dict[str, Bound] = Field(default={})
 
 
 class StudyFile(BaseModel):
@@ -60,6 +63,14 @@ class StudyFile(BaseModel):
     _stressed: dict[str, dict[str, float]] = PrivateAttr(default_factory=dict)  # arm -> its names, with their values
     _written: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)  # the arms that an arm's settings are from
 
+    @field_validator("seeds")
+    @classmethod
+    def _are_not_too_many(cls, seeds: int | list[int]) -> int | list[int]:
+        count = seeds if isinstance(seeds, int) else len(seeds)
+        if count > MOST_SEEDS:
+            raise ValueError(f"{count:,} are not accepted; a study has at most {MOST_SEEDS:,}")
+        return seeds
+
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         if self.task is not None and self.command is not None:
@@ -71,6 +82,10 @@ class StudyFile(BaseModel):
         for what, arm in [("control", self.control), *self.roles.items()]:
             if arm not in self.arms:
                 raise ValueError(f"{what}: there is no arm {shown(arm)}; arms: {', '.join(self.arms)}")
+        try:
+            insist_on_size(len(self.arms), self.seeds if isinstance(self.seeds, int) else len(self.seeds))
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return self
 
     @property
@@ -135,6 +150,15 @@ class StudyFile(BaseModel):
                 if setting and f"{place}.".startswith(f"{part}.{setting}."):
                     return f"{self._source}, line {line}: "
         return f"{self._source}, line {self._lines[f'arms.{written[0]}']}: " if written else ""
+
+
+def insist_on_size(arms: int, seeds: int) -> None:
+    """Raise ConfigError if a study of so many arms and seeds is larger than any that can be run or judged."""
+    if arms * seeds > MOST_TRIALS:
+        raise ConfigError(
+            f"{arms:,} arms with {seeds:,} seeds each are {arms * seeds:,} trials; a study has at most "
+            f"{MOST_TRIALS:,}: take fewer seeds, or make several studies of it"
+        )
 
 
 def read_study_file(name: str) -> StudyFile:
@@ -231,8 +255,14 @@ def _expanded(
     expanded: dict[str, Settings] = {}
     written: dict[str, tuple[str, ...]] = {}
     stressed: dict[str, dict[str, float]] = {}
+    if len(arms) > MOST_ARMS:
+        raise _NotAcceptedError("arms", f"{len(arms):,} arms are not accepted; a study has at most {MOST_ARMS:,}")
     for arm in arms:
         settings, grid, chain = _inherited(arms, arm, ())
+        count = prod(len(values) for values in (*grid.values(), *stress.values()))
+        if count + len(expanded) > MOST_ARMS:
+            what = f"written out, arm {arm!r} is {count:,} arms, beside {len(expanded):,} before it"
+            raise _NotAcceptedError(f"arms.{arm}", f"{what}; a study has at most {MOST_ARMS:,}: shorten its lists")
         for values in product(*grid.values(), *stress.values()):
             parts = [f"_{_short(value)}" for value in values]
             name = f"{arm}{''.join(parts)}"
@@ -263,6 +293,11 @@ def _inherited(
     if parent in chain:
         circle = " -> ".join((*chain[chain.index(parent) :], parent))
         raise _NotAcceptedError(f"arms.{arm}.inherits", f"arms inherit from one another in a circle: {circle}")
+    if len(chain) > MOST_INHERITED:
+        raise _NotAcceptedError(
+            f"arms.{below[0]}.inherits",
+            f"arm {below[0]!r} inherits from more than {MOST_INHERITED} arms in a row: write its settings out",
+        )
     inherited, inherited_grid, ancestors = _inherited(arms, parent, chain)
     return inherited | settings, inherited_grid if grid is None else grid, (arm, *ancestors)
 

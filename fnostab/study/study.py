@@ -19,7 +19,7 @@ from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.progress import TrialProgress
 from fnostab.record.settings import digest, flatten
 from fnostab.record.trial import Metric, Name, Resources, StudySpec, TrialSpec
-from fnostab.study.file import Settings, StudyFile, built_in_studies, read_study_file
+from fnostab.study.file import Settings, StudyFile, built_in_studies, insist_on_size, read_study_file
 from fnostab.tasks.contract import Task
 from fnostab.tasks.registry import make_task
 
@@ -166,16 +166,22 @@ class Study:
             seeds: empty for the study's own.
 
         What the task has to say of the arms is reported as warnings of the log.
+
+        Raises:
+            ConfigError: there is no such arm, or the trials are too many.
         """
         if unknown := [arm for arm in arms if arm not in self.arms]:
             raise ConfigError(f"{self.file.name} has no arm {unknown[0]!r}; arms: {', '.join(self.arms)}")
+        own = self.file.seeds
+        chosen = seeds or (range(own) if isinstance(own, int) else own)
+        insist_on_size(len(arms or self.arms), len(chosen))
         for line in self.task.notices(self, list(arms or self.arms)):
             logging.getLogger(__name__).warning("%s", line)
-        own, folder = self.file.seeds, self.folder(output, experiment)
+        folder = self.folder(output, experiment)
         shared = str(output.absolute() / SHARED)
         return [
             self._trial(experiment, arm, seed, trial_folder(folder, arm, self.config_hashes[arm], seed), shared)
-            for seed in (seeds or (range(own) if isinstance(own, int) else own))
+            for seed in chosen
             for arm in (arms or self.arms)
         ]
 

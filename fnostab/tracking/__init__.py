@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fnostab.tracking.registry import RegisteredModel, fetch_checkpoint, register_network
     from fnostab.tracking.repair.reconcile import reconcile
     from fnostab.tracking.repair.sync import SyncReport, sync
-    from fnostab.tracking.store.passwords import create_admin, needs_admin
+    from fnostab.tracking.store.passwords import administrator, create_admin
     from fnostab.tracking.store.store import Store, open_store
     from fnostab.tracking.upload.live import live_sink
     from fnostab.tracking.upload.study_run import ensure_study, finish_study, link_project_run, log_study_artifact
@@ -32,6 +32,7 @@ __all__ = [
     "StudyWatch",
     "SyncReport",
     "Uploader",
+    "administrator",
     "create_admin",
     "end_unwritten",
     "ensure_study",
@@ -51,7 +52,6 @@ __all__ = [
     "log_study_artifact",
     "log_verdict",
     "looks_before",
-    "needs_admin",
     "newest_experiment",
     "newest_study",
     "newest_verdict",
@@ -79,7 +79,7 @@ _NAMES = {  # by module
     "registry": "RegisteredModel fetch_checkpoint register_network",
     "repair.reconcile": "reconcile",
     "repair.sync": "SyncReport sync",
-    "store.passwords": "create_admin needs_admin",
+    "store.passwords": "administrator create_admin",
     "store.store": "Store open_store",
     "upload.live": "live_sink",
     "upload.study_run": "ensure_study finish_study link_project_run log_study_artifact",

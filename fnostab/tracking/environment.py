@@ -1,12 +1,13 @@
 """Settings that MLflow reads from the environment: set for fnostab's own processes and calls, never by an import."""
 
+import getpass
 import logging
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-__all__ = ["OWN", "added", "given", "import_mlflow", "settle", "settled"]
+__all__ = ["OWN", "added", "given", "import_mlflow", "settle", "settled", "user_name"]
 
 TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
 OWN = {
@@ -50,6 +51,14 @@ def settled() -> Iterator[None]:
             _within -= 1
             if _within == 0:
                 _leave()
+
+
+def user_name() -> str:
+    """Name under which runs are made: that of the server's user, or else of this machine's."""
+    try:
+        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    except (KeyError, OSError):  # a container may know its user by number only
+        return str(os.getuid())
 
 
 def added() -> tuple[str, ...]:

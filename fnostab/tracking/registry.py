@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from fnostab.errors import ModelError, TrackingError
 from fnostab.record import names
-from fnostab.tracking.store.store import Store, existing_run, reported
+from fnostab.tracking.store.store import Store, existing_run, insist_on_place_of, reported
 
 __all__ = ["TRIAL_RUN", "VERDICT_RUN", "RegisteredModel", "fetch_checkpoint", "register_network"]
 
@@ -93,6 +93,7 @@ def register_network(
         path = Path(folder) / FOLDER
         _export(network.eval(), example, path)
         with reported(store):
+            insist_on_place_of(store, verdict_run)
             store.client.log_artifacts(verdict_run, str(path), FOLDER)
     with reported(store):
         _ensure_model(store, model)

@@ -105,6 +105,18 @@ def test_tables_and_exit_codes(call, tmp_path, monkeypatch, lines, status, said)
     assert said in words(out)
 
 
+def test_counts_are_whole_beside_long_names(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "an_arm_with_a_name_that_is_longer_than_others"
+    lines = rows("a", "control", 8, 12, oom=3) + rows("a", name, 20, 0)
+    _, out, _ = call("decide", "--table", write(tmp_path / "t.csv", lines))
+    assert "12/20   39%-78%" in out
+    assert "20 converged" in out
+    assert "\N{HORIZONTAL ELLIPSIS}" not in out
+    assert name in "".join(out.split()[:80]).replace(" ", "")
+
+
 def test_rows_of_stage_a_copied_as_stage_b_are_refused(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = rows("a", "control", 3, 7) + rows("a", "arch_fix", 9, 1)

@@ -12,6 +12,7 @@ from fnostab.serve import server
 from fnostab.serve import settings as server_settings
 from fnostab.serve.server import TrackingServer
 from fnostab.serve.settings import ServerSettings
+from fnostab.tracking.pages.ui import CLIENTS
 
 
 def refused(answer, text):
@@ -121,9 +122,9 @@ class TestCommand:
         assert server._environment(settings, uri)["MLFLOW_BACKEND_STORE_URI"] == uri
 
     def test_what_is_meant_for_clients_does_not_reach_it(self, monkeypatch):
-        for name in server.OWN_VARIABLES:
+        for name in CLIENTS:
             monkeypatch.setenv(name, "x")
-        assert not server._environment(ServerSettings(Path("s")), "sqlite:///x").keys() & set(server.OWN_VARIABLES)
+        assert not server._environment(ServerSettings(Path("s")), "sqlite:///x").keys() & set(CLIENTS)
 
     def test_only_loopback_is_answered_by_default(self):
         settings = ServerSettings(Path("s"))

@@ -1,14 +1,24 @@
 """Every sentence that `fnostab decide` says of an arm, beside the trials that it says it of; and its other lines."""
 
+import ast
+import re
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from decision_helpers import arm, stage, verdict_of
+from decision_helpers import arm, criterion, stage, verdict_of
 
-from fnostab.decision import Roles, Rules, Stage
+import fnostab.decision
+from fnostab.cli.judging import judged_line, make_case
+from fnostab.decision import Roles, Rules, Stage, compare_stress
 from fnostab.decision.commands import Place, Source, command_of
+from fnostab.decision.setting_values import compare_along
 from fnostab.record.outcomes import Outcome
+from fnostab.record.table import TableStudy
 from fnostab.record.trial import Measure
+from fnostab.report.tables import evidence_text
+from fnostab.report.verdict import Case, conditions, look_text, remarks
 
 QUALITY = {"sharpness": Measure(higher_is_better=True, margin=0.02)}
 CONTROL = arm("base", 3, 7)
@@ -104,6 +114,21 @@ SENTENCES = [
         "norm harms: nothing failed; on the loss alone: 50 % higher (p < 0.001).",
     ),
     (
+        [arm("base", 10), arm("norm", 10, loss=4)],
+        {},
+        "norm harms: nothing failed; on the loss alone: 4 times as high (p < 0.001).",
+    ),
+    (
+        [arm("base", 10, spread=0), arm("norm", 10, spread=0)],
+        {},
+        "norm does not help: nothing failed; on the loss alone: the same, and a gain of 10 % is ruled out.",
+    ),
+    (
+        [arm("base", 4, loss=-1.0), arm("norm", 4, loss=-1.1)],
+        {"higher_is_better": True, "metric": "return", "margin": 0, "look": 2},
+        "norm does not help: nothing failed; on the return alone: 0.1 lower, and any gain is ruled out.",
+    ),
+    (
         [arm("base", 10), arm("norm", 10, loss=1.001)],
         {},
         "norm does not help: nothing failed; on the loss alone: 0.1 % higher, and a gain of 10 % is ruled out.",
@@ -134,6 +159,12 @@ SENTENCES = [
         {"looks_planned": True},
         "norm: undecided, 0 of 10 failed, 3 of 10 of base; fewer failures, but could be luck (p = 0.058); "
         "10 more seeds an arm would most likely tell (81 % chance).",
+    ),
+    (
+        [arm("base", 8, 4), arm("norm", 12)],
+        {"looks_planned": True, "alpha": 0.02},
+        "norm: undecided, 0 of 12 failed, 4 of 12 of base; fewer failures, but could be luck (p = 0.022); "
+        "1 more seed an arm would most likely tell (96 % chance).",
     ),
     (
         [arm("base", 17, 3), arm("norm", 18, 2)],
@@ -231,6 +262,21 @@ REASONS = [
         "control fails in Stage B, and none of its candidates fails less often there: arch and clip",
     ),
     (
+        (
+            stage("a", measured(arm("control", 8, 12), 0.8), measured(arm("arch", 20, loss=0.8), 0.7)),
+            stage("b", FAILS, arm("arch", 20)),
+        ),
+        "leaning GOLD (could be luck)",
+        "arch fails less often than control in both stages, reaches a lower loss, and was never nonfinite, but its "
+        "sharpness is shown to be worse",
+    ),
+    (
+        (three(FAILS, arm("arch", 20, loss=0.8), arm("clip", 20)), None),
+        "INCONCLUSIVE",
+        "arch: meets its criteria in Stage A, not run in Stage B; clip: meets its criteria in Stage A, not run in "
+        "Stage B",
+    ),
+    (
         (three(FAILS, arm("arch", 2), arm("clip", 20, loss=2.0)), None),
         "INCONCLUSIVE",
         "arch: fewer failures, lower loss and never nonfinite can't be tested in Stage A, not run in Stage B; "
@@ -241,13 +287,31 @@ REASONS = [
 
 @pytest.mark.parametrize(("stages", "headline", "reason"), REASONS)
 def test_verdict_and_its_reason(stages, headline, reason):
-    verdict = verdict_of(*stages)
+    verdict = verdict_of(*stages, rules=Rules(measures=QUALITY))
     assert (verdict.headline, verdict.reason) == (headline, reason)
+
+
+@pytest.mark.parametrize(
+    ("arms", "headline"),
+    [
+        ([CONTROL, arm("norm", 9, 1)], "norm helps"),
+        ([arm("base", 8, 12), arm("norm", 20), arm("cure", 20)], "norm and cure help"),
+        ([CONTROL, arm("norm", 3, 7)], "no arm is shown to help"),
+    ],
+)
+def test_headline_of_a_study_without_roles(arms, headline):
+    assert verdict_of(stage("a", *arms), roles=Roles("base")).headline == headline
 
 
 STEPS = [
     ([arm("control", 2), arm("arch", 2)], "run 10 seeds of control and arch", "--seeds 10 --arms control,arch"),
     ([arm("control", 5, running=1), arm("arch", 5)], "wait, 1 trial still runs", None),
+    ([arm("control", 5, running=2), arm("arch", 5)], "wait, 2 trials still run", None),
+    (
+        [arm("control", 8, 12), arm("arch", 20, oom=1), arm("clip", 8, 11, oom=1)],
+        "run the trial of clip without an outcome again",
+        "--seeds 20 --arms clip --retry-oom",
+    ),
     (  # the forecast of the sentence, since that is no more than as many again
         [arm("control", 0, 10), arm("arch", 0, 10)],
         "run 6 more seeds of control and arch",
@@ -295,6 +359,26 @@ def test_next_step_and_its_command(arms, text, command):
     ("arms", "roles", "text"),
     [
         ([arm("control", 10)], Roles("control"), "run another arm: there is only control"),
+        (
+            [arm("control", 3, 7), arm("arch", 9, 1)],
+            Roles("control"),
+            "nothing more to run: every arm is answered",
+        ),
+        (
+            [arm("control", 10), arm("arch", 10)],
+            Roles("control"),
+            "control did not fail: ask where it does, at a greater depth or a harder setting",
+        ),
+        (
+            [arm("control", 17, 3), arm("arch", 18, 2)],
+            Roles("control"),
+            "ask where the arms differ more: another depth, setting or arm",
+        ),
+        (
+            [arm("control", 5, 5), [replace(t, last_step=49) for t in arm("arch", 10)]],
+            Roles("control"),
+            "run the arms for the same number of steps, or write `lengths: free` in the study",
+        ),
         ([arm("control", 10), arm("arch", 2, 8)], Roles("control", "arch"), "look for another remedy: arch harms"),
         (
             [arm("control", 10), arm("arch", 2, 8), arm("clip", 2, 8)],
@@ -309,9 +393,211 @@ def test_next_step_that_is_no_command(arms, roles, text):
     assert command_of(step, Source({"a": Place("s", "mine")}, "deeper")) == ""
 
 
+@pytest.mark.parametrize(
+    ("stages", "text"),
+    [
+        (REASONS[0][0], "nothing more to run: use arch"),
+        (REASONS[3][0], "look for another remedy: none of these arms helps at depth"),
+        (
+            (
+                Stage("a", (*arm("control", 3, 7), *arm("arch", 9, 1), *arm("clip", 3, 7))),
+                Stage("b", (*arm("control", 3, 7), *arm("arch", 9, 1))),
+            ),
+            "run Stage B: its trials must not be those of Stage A",
+        ),
+    ],
+)
+def test_next_step_after_two_stages(stages, text):
+    assert verdict_of(*stages).next.text == text
+
+
 def test_stage_b_takes_the_arms_and_settings_of_stage_a():
     step = verdict_of(three(FAILS, arm("arch", 20, loss=0.8), arm("clip", 8, 12))).next
     assert step.text == "run Stage B with control and arch"
     assert command_of(step, Source({"a": Place("s", "mine")}, "deeper")) == "fnostab run deeper --from mine"
     assert command_of(step, Source({"a": Place("s")}, "deeper")) == "fnostab run deeper --arms control,arch"
     assert command_of(step, Source()) == ""
+
+
+# The evidence
+
+
+@pytest.mark.parametrize(
+    ("arms", "rules", "name", "said"),
+    [
+        (
+            [arm("base", 7, 3), arm("norm", 10)],
+            {},
+            "fewer_failures",
+            "0/10 failed (at most 26 %), base 3/10 failed; reduction 0.3 [-0.0376, 0.603], Boschloo, p = 0.0579 "
+            "(one-sided), could be luck",
+        ),
+        (
+            [arm("base", 6), arm("norm", 6)],
+            {},
+            "fewer_failures",
+            "0/6 failed (at most 39 %), base 0/6 failed (at most 39 %); neither failed",
+        ),
+        ([arm("base", 6), arm("norm", 6)], {"failure_judged": False}, "fewer_failures", "failure not judged"),
+        (
+            [arm("base", 7, 3), arm("norm", 7, 2, oom=1)],
+            {},
+            "fewer_failures",
+            "2/9 failed, base 3/10 failed; 1 trial without an outcome could change it",
+        ),
+        (
+            [arm("base", 6), arm("norm", 5, 1, loss=0.9)],
+            {},
+            "better_loss",
+            "median 0.9 of the 5 of 6 that did not fail, base median 1 of the 6 of 6 that did not fail; "
+            "ratio 0.9 [0.878, 0.923], Mann-Whitney, p = 0.00216 (one-sided), significant",
+        ),
+        (
+            [arm("base", 5, loss=-1.0), arm("norm", 5, loss=-1.001)],
+            {"higher_is_better": True, "margin": 0.5},
+            "loss_within_margin",
+            "median -1.001 of the 5 of 5 that did not fail, base median -1 of the 5 of 5 that did not fail; "
+            "difference -0.001 [-0.031, 0.029], Mann-Whitney, shifted by the margin, p = 0.00397 (one-sided), "
+            "significant",
+        ),
+        (
+            [arm("base", 6), arm("norm", 6)],
+            {"margin": None},
+            "loss_within_margin",
+            "median 1 of the 6 of 6 that did not fail, base median 1 of the 6 of 6 that did not fail; "
+            "the study names no margin",
+        ),
+        (
+            [arm("base", 0, 6), arm("norm", 6)],
+            {},
+            "better_loss",
+            "median 1 of the 6 of 6 that did not fail, base no median (none of 6 did not fail); "
+            "counting a failed run as worst of all, p = 0.00108 (one-sided), significant",
+        ),
+        (
+            [arm("base", 5), [replace(t, loss=None) for t in arm("norm", 5)]],
+            {},
+            "better_loss",
+            "no median (5 of 5 did not fail, of unknown loss), base median 1 of the 5 of 5 that did not fail; "
+            "the losses of the successes are not known",
+        ),
+        ([arm("base", 6), arm("norm", 5, 1, kind="nonfinite")], {}, "no_nonfinite", "1 of 6 nonfinite"),
+    ],
+)
+def test_evidence_of_a_criterion(arms, rules, name, said):
+    verdict = verdict_of(stage("a", *arms), roles=Roles("base"), rules=Rules(**rules))
+    assert evidence_text(criterion(verdict, "a", "norm", name)) == said
+
+
+def test_reports_of_stage_b():
+    a = stage("a", arm("control", 5), arm("arch", 5))
+    b = stage("b", arm("control", 5, loss=0.9, grad_ratio=12.0), arm("arch", 0, 5))
+    assert [c.detail for c in verdict_of(a, b).criteria if not c.decides] == [
+        "gradient p99 at most 10 times its median in 0 of 5 trials",
+        "loss 0.9, Stage A 1",
+        "gradient p99 at most 10 times its median in 0 of 0 trials",
+        "no success to compare in both stages",
+    ]
+
+
+# The other lines
+
+STUDY = SimpleNamespace(
+    name="mine", roles={}, profile="small", size="3 layers", caveats=["a small size"], same_for_all=("data", "noise")
+)
+
+
+def test_lines_of_the_evidence():
+    rows = stage("a", arm("base", 8, 12, oom=2), arm("norm", 9, 1, running=1))
+    verdict = verdict_of(rows, roles=Roles("base"), rules=Rules(look=2))
+    case = Case(verdict, (rows,), {"a": STUDY})
+    assert remarks(case) == [
+        "fewest failures: norm (1/10)",
+        "base: 2 oom (seeds 20, 21): not in the rate of 12/20",
+        "norm: 1 running (seed 10): not in the rate of 1/10",
+        "norm against control: loss ratio 0.995 over 8 seeds at which neither failed; "
+        "counting a failed run as worst of all, p = 0.012 (one-sided)",
+    ]
+    assert conditions(case.studies) == [
+        "mine, small profile, 3 layers",
+        "a small size",
+        "The same for all seeds: data, noise. The answer holds for these.",
+    ]
+    assert look_text(verdict) == "This is look 2 at this study, so it tests at 0.0125 instead of 0.05."
+    two = stage("a", arm("control", 9, 1), arm("arch", 9, 1)), stage("b", arm("control", oom=3), arm("arch", oom=3))
+    assert remarks(Case(verdict_of(*two), two))[:2] == [
+        "Stage A: fewest failures (tied): control (1/10), arch (1/10)",
+        "Stage B: no training outcome",
+    ]
+
+
+def test_lines_on_what_is_judged():
+    record = SimpleNamespace(spec=STUDY, run_id="f" * 32, start_ms=0, others=("e" * 32, "d" * 32))
+    rows = Stage("a", tuple(arm("base", 3)), {"norm": (0, 1, 2)})
+    assert re.fullmatch(
+        r"exp, study mine of \S+ \S+, 3 trials, run f{32}; 2 other studies in this experiment: "
+        r"--study-run e{32}, \.\.\.",
+        judged_line("a", record, rows, "exp"),
+    )
+    study = TableStudy(control="base")
+    (gone,) = make_case({"a": rows}, {"a": study}, source=Source()).judged
+    assert gone == "norm takes no part: none of its 3 trials has a run"
+    twins = Stage("a", (*arm("base", 3, 1), *arm("norm", 3, 1), *arm("other", 4)))
+    (alike,) = make_case({"a": twins}, {"a": study}, source=Source()).judged
+    assert alike == "norm gave the same numbers as base at every seed: does what it changes have an effect?"
+
+
+def test_findings_of_studies_that_turn_one_setting():
+    families = {name: {f"{name}_{value:g}": value for value in (0.01, 0.02, 0.04)} for name in ("base", "cure")}
+    counts = {"base": (0, 3, 6), "cure": (0, 0, 1)}
+    rows = [arm(each, 6 - n, n) for name, ns in counts.items() for each, n in zip(families[name], ns, strict=True)]
+    assert compare_stress(stage("a", *rows), families, "lr", "base").finding == (
+        "half of base's trials fail at lr 0.02 (95 %: after 0.01 and before 0.04); "
+        "cure bears more: beyond 0.04 (95 %: after 0.02) (p = 0.016)"
+    )
+    worse = [arm(f"cure_{value:g}", 0, 6) for value in (0.01, 0.02, 0.04)]
+    assert compare_stress(stage("a", *rows[:3], *worse), families, "lr", "base").finding.endswith(
+        "; no arm bears more than that, as far as these trials can tell"
+    )
+    none = compare_stress(stage("a", arm("base_0.01", oom=3)), families, "lr", "base")
+    assert none.finding.startswith("half of base's trials fail at lr unknown: no trial came to a training outcome")
+
+    depths = {"d4": 4, "d6": 6}
+    for arms, said in (
+        (
+            [arm("d4", 10), arm("d6", 7, 3)],
+            "training begins to fail at depth 6: 3/10 failed (95 % interval 11% to 60%), the lowest value that fails",
+        ),
+        ([arm("d4", 10), arm("d6", 10)], "no trial failed at depth 4, 6"),
+        ([arm("d4", oom=2)], "no trial came to a training outcome at any depth"),
+    ):
+        assert compare_along(stage("a", *arms), "depth", depths, "d4").finding == said
+
+
+SAY_NOTHING = ("follow_up.py", "sequential.py", "external.py")  # said by other commands, or by test_decide_runs.py
+
+
+def words_of(path):
+    """Words in a source file that may come to be printed: of every text but docstrings and errors."""
+    tree = ast.parse(path.read_text())
+    silent = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Raise):
+            silent |= set(ast.walk(node))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            silent.add(node.body[0].value)
+    texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and n not in silent]
+    stripped = [text.strip(" ;:,.()") for text in texts if isinstance(text, str) and not text.startswith(("|", "bold"))]
+    return {text for text in stripped if len(re.findall("[A-Za-z]{2,}", text)) > 1 and " " in text and "{" not in text}
+
+
+def test_every_sentence_in_the_source_stands_here():
+    texts = [n.value for n in ast.walk(ast.parse(Path(__file__).read_text())) if isinstance(n, ast.Constant)]
+    here = [text for text in texts if isinstance(text, str)]
+    room = Path(fnostab.decision.__file__).parent
+    sources = [path for path in room.glob("*.py") if path.name not in SAY_NOTHING]
+    sources.append(room.parent / "report" / "verdict.py")
+    missing = {text: path.name for path in sources for text in words_of(path) if not any(text in h for h in here)}
+    assert missing == {}
+    coined = re.compile("unsupported|predictive power|levels off|n_ok|not ok|better_loss (met|not)")
+    assert not [text for path in sources for text in words_of(path) if coined.search(text)]

@@ -227,6 +227,11 @@ def test_more_seeds_where_as_many_again_most_likely_tell():
     assert planned.next.seeds == 10 + planned.answer("arch").more.extra
 
 
+def test_a_verdict_in_which_nothing_could_be_tested_is_no_look():
+    assert not verdict_of(stage("a", arm("control", 2), arm("arch", 2))).is_look
+    assert verdict_of(stage("a", arm("control", 3), arm("arch", 3))).is_look
+
+
 def test_bad_tables_are_refused():
     with pytest.raises(DecisionError, match=r"Stage B has no trial of the control arm 'control'; its arms: arch"):
         verdict_of(A_CURED, stage("b", arm("arch", 5)))

@@ -50,6 +50,7 @@ def Slow(config):
 def make(tmp_path, tiny, monkeypatch):
     """A function that makes ``n`` tiny trials in a folder, ready to be started."""
     (tmp_path / "networks.py").write_text(NETWORKS)
+    monkeypatch.syspath_prepend(tmp_path)  # where this process finds its file
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path(names.__file__).parent.parent.parent)]))
 
     def make(folder="trials", n=1, **settings):

@@ -3,9 +3,9 @@
 from trial_records import trial_spec
 
 from fnostab.launch.retries import FailuresAlike
-from fnostab.record.attempt import STDERR_FILE
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
+from fnostab.record.stderr_tail import STDERR_FILE
 
 
 def broken(folder, seed, reason="exit status 1: no data", **fields):
@@ -13,7 +13,10 @@ def broken(folder, seed, reason="exit status 1: no data", **fields):
     directory = folder / f"control-{seed}"
     directory.mkdir()
     (directory / STDERR_FILE).write_text(f"Traceback\nno data\ncontrol-{seed}: infra_error\n")
-    return TrialProgress(spec, directory, Outcome.INFRA_ERROR, reason=reason, **fields)
+    trial = TrialProgress(spec, directory)
+    for name, value in {"outcome": Outcome.INFRA_ERROR, "reason": reason, **fields}.items():
+        setattr(trial, name, value)
+    return trial
 
 
 def test_the_second_trial_that_fails_alike_before_a_step_ends_it_with_the_end_of_its_log(tmp_path):

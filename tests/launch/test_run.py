@@ -10,15 +10,23 @@ import time
 from pathlib import Path
 
 import pytest
+from slow_proxy import SlowProxy
 from tracking_helpers import marked
 
 from fnostab.cli.execution import insist_on_results
 from fnostab.errors import JournalError, LaunchError, TrackingError
-from fnostab.launch import run as run_module
+from fnostab.launch import recording
 from fnostab.record import names
 from fnostab.record.journal import Event, Journal, Point, read_journal
 from fnostab.record.outcomes import Outcome
-from fnostab.tracking import find_experiment, newest_study, open_store, sync, trial_rows
+from fnostab.tracking import (
+    find_experiment,
+    newest_study,
+    open_store,
+    sync,
+    trial_rows,
+)
+from fnostab.tracking.store import store as store_module
 
 
 def runs(kind=names.KIND_TRIAL, experiment="stage_a"):
@@ -358,7 +366,7 @@ def test_a_server_that_goes_away_stops_nothing_and_what_was_not_sent_is_named(st
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr("fnostab.tracking.upload.trial_run.TrialRun.find_or_make", away)
-    monkeypatch.setattr(run_module, "DRAIN_S", 0.5)
+    monkeypatch.setattr(recording, "DRAIN_S", 0.5)
     result = study.start(seeds=range(2))
     assert [t.outcome for t in result.trials] == [Outcome.CONVERGED] * 2
     assert "`fnostab sync" in result.unsent
@@ -372,7 +380,7 @@ def test_a_study_whose_records_cannot_be_linked_does_not_stay_running(study, mon
     def refuse(*_):
         raise TrackingError("the server refuses")
 
-    monkeypatch.setattr(run_module, "link_project_run", refuse)
+    monkeypatch.setattr(recording, "link_project_run", refuse)
     with pytest.raises(TrackingError):
         study.start()
     assert statuses(names.KIND_STUDY) == {"stage_a": "FAILED"}
@@ -390,3 +398,51 @@ def test_a_gpu_that_is_not_there_is_refused_at_once(study, monkeypatch):
     with pytest.raises(LaunchError, match=r"execution.device=cuda, but torch sees no GPU"):
         study.start(settings={"execution.device": "cuda"})
     assert not Path("outputs/stage_a").exists()
+
+
+@pytest.fixture
+def slow(real_server, study, monkeypatch):
+    """A real server behind a proxy that is slower than MLflow's client is patient."""
+    monkeypatch.setitem(store_module.IMPATIENT, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(recording, "RETRY_S", 0.1)
+    proxy = SlowProxy(real_server, 3)
+    yield proxy
+    proxy.close()
+
+
+class TestASlowServer:
+    @staticmethod
+    def settle(slow, monkeypatch):
+        """It is fast from now on, and its client patient: the machine itself may be busy."""
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+        slow.delay_s = 0
+
+    @staticmethod
+    def ended(slow, experiment):
+        client = open_store(slow.url).client
+        found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+        return sorted((run.data.tags[names.KIND], run.info.status) for run in found)
+
+    def test_trials_start_before_it_answers_and_their_records_are_sent_then(
+        self, study, slow, when, script, monkeypatch
+    ):
+        script({"control-0": ["silent 3"]})
+        when(lambda: started(study), lambda: self.settle(slow, monkeypatch))
+        monkeypatch.setattr(recording, "DRAIN_S", 60.0)
+        result = study.start(tracking_uri=slow.url, experiment="late", seeds=(0, 1))
+        assert "trials start meanwhile, and what they record is sent later" in study.output
+        assert result.unsent is None
+        assert self.ended(slow, "late")[0][0] == names.KIND_STUDY
+        assert "RUNNING" not in dict(self.ended(slow, "late")).values()
+
+    def test_one_that_stays_slow_costs_no_record(self, study, slow, monkeypatch):
+        result = study.start(tracking_uri=slow.url, experiment="never")
+        assert result.trials[0].outcome is Outcome.CONVERGED
+        assert f"`fnostab sync {result.folder}` sends it later" in result.unsent
+        with pytest.raises(TrackingError, match="nothing was sent"):
+            _ = result.store
+        self.settle(slow, monkeypatch)
+        assert sync(result.folder, open_store(slow.url)).points_sent > 0
+        assert self.ended(slow, "never") == [(names.KIND_STUDY, "FINISHED"), (names.KIND_TRIAL, "FINISHED")]

@@ -57,6 +57,10 @@ class Both(Small):
             loss = loss * NAN
         if self.case == "infra" and self.batches == 5:
             raise ValueError("mine")
+        if self.case == "one" and self.global_rank == 1:
+            loss = loss * (NAN if self.batches == 5 else 1)
+            if self.batches == 17:
+                raise ValueError("mine alone")
         return loss
     def validation_step(self, batch, batch_idx):
         if self.case == "validation":  # not synchronised: each process has its own, and the first one's is finite
@@ -113,7 +117,7 @@ CASES = ("loss-continue", "gradient-continue", "plain-continue", "stopped-stop",
 
 @pytest.fixture(scope="module")
 def forked(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("forked"), "ddp_fork", *CASES, "infra-stop")
+    return run(tmp_path_factory.mktemp("forked"), "ddp_fork", *CASES, "infra-stop", "one-continue")
 
 
 @pytest.mark.parametrize("case", ["loss", "gradient", "plain"])
@@ -187,6 +191,15 @@ def test_the_main_process_knows_how_forked_ones_ended(forked):
     assert forked["healthy"][0] == ("converged", None, None)
     assert forked["infra"][0] == ("infra_error", None, None)
     assert forked["validation"][0] == ("nonfinite", 19, None)
+
+
+def test_a_nonfinite_step_that_was_seen_wins_over_another_process_that_raised(forked):
+    """The one that saw it is ended, and can't say so any more."""
+    main, ends, lines = forked["one"]
+    assert (main, ends) == (("nonfinite", 5, 5), [])
+    tags = [payload for kind, name, payload in lines if kind == "event" and name == "tags"]
+    assert {tag["fnostab.outcome"] for tag in tags} == {"nonfinite"}
+    assert tags[-1]["fnostab.reason"] == "ProcessRaisedException: ValueError: mine alone"
 
 
 def test_sharded_gradients_are_refused_in_one_line():

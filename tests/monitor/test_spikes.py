@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -157,7 +158,7 @@ def test_continued_from_its_state_it_gives_the_same(cut):
 
 def test_a_payload_is_plain_and_finite():
     (spike,) = spikes_of([*CALM, 60.0, 1.0])
-    assert set(json.loads(json.dumps(spike.payload(), allow_nan=False))) == {
+    assert set(json.loads(json.dumps(asdict(spike), allow_nan=False))) == {
         "step",
         "peak_step",
         "norm",

@@ -18,7 +18,7 @@ from fnostab.record.outcomes import Outcome
 
 FLAT = Bound(below=0.1)
 ALIKE = Bound(below=0.005, validations=2, ends_early=True)
-CONSTANT = OutcomeRules(collapsed={measured.AMPLITUDE_SPREAD: FLAT, measured.PATCH_VARIATION: ALIKE})  # a task's
+CONSTANT = OutcomeRules(collapsed={measured.SPREAD: FLAT, measured.PATCH_VARIATION: ALIKE})  # a task's
 
 
 def watched(module, steps, *, watching=None, **settings):
@@ -382,7 +382,7 @@ def test_the_loss_of_an_output_that_learnt_nothing_makes_stagnation_visible():
 def constant_from(epoch, epochs):
     """Patch variations and spreads of a run whose output is constant from that epoch on."""
     variation = [0.5] * epoch + [0.001] * (epochs - epoch)
-    return {measured.PATCH_VARIATION: variation, measured.AMPLITUDE_SPREAD: [v / 0.5 for v in variation]}
+    return {measured.PATCH_VARIATION: variation, measured.SPREAD: [v / 0.5 for v in variation]}
 
 
 def test_a_constant_output_ends_a_trial_after_a_quarter_of_it():
@@ -398,7 +398,7 @@ def test_a_constant_output_ends_no_trial_before_warm_up_does():
 
 
 def test_a_constant_output_that_is_only_flat_ends_nothing_early():
-    flat = {measured.AMPLITUDE_SPREAD: [0.01] * 10, measured.PATCH_VARIATION: [0.5] * 10}
+    flat = {measured.SPREAD: [0.01] * 10, measured.PATCH_VARIATION: [0.5] * 10}
     monitor, _ = watched(Validated([1.0] * 10, **flat), 2, epochs=10, watching={"rules": CONSTANT})
     assert (monitor.outcome, monitor.steps_read) == (Outcome.COLLAPSED, 20)
 

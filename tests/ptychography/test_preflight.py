@@ -82,8 +82,8 @@ def test_arms_that_differ_in_what_costs_nothing_are_one_network(tiny_settings):
 
 def test_time_counts_training_and_evaluation(tiny_settings):
     known = Estimate(config(tiny_settings, training__epochs=3), None, step_s=1.0)
-    # 7 x 7 training patterns in batches of 16 are 4 steps; so are validation and test, at a third of the time
-    assert known.trial_s == pytest.approx(8 + 3 * 4 + 4 * 4 / 3)
+    # 9 x 9 training patterns in batches of 8 are 11 steps, 5 x 5 of validation and test 4, at a third of the time
+    assert known.trial_s == pytest.approx(8 + 3 * 11 + 4 * 4 / 3)
     assert Estimate(known.config, None).trial_s is None
 
 

@@ -247,3 +247,10 @@ def test_files_that_are_no_tables(tmp_path):
         read_table(path)
     with pytest.raises(DecisionError, match="can't write"):
         write_table(tmp_path, Table({}))
+
+
+def test_a_table_of_a_million_rows_is_refused_at_once(tmp_path):
+    path = tmp_path / "huge.csv"
+    path.write_text(",".join(COLUMNS) + "\n" + "a,control,1,converged,0.1,,9\n" * 1_000_000)
+    with pytest.raises(DecisionError, match="has 1,000,001 lines; a table of trials has at most 100,000"):
+        read_table(path)

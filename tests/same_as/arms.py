@@ -5,22 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
-from same_as.differences import ADDED_STUDY_KEYS, MOVED, RENAMED_SETTINGS, RENAMED_STUDY_KEYS
+from same_as.differences import ADDED_STUDY_KEYS, MOVED, RENAMED_SETTINGS, RENAMED_STUDY_KEYS, RULES_OF_BEFORE
+from tiny import TINY as TINY_TRIAL
 
-TINY = {  # that does not collapse by itself, with 11 steps an epoch
-    "data.N": 16,
-    "data.object_size": 48,
-    "data.n_lines": 30,
-    "data.set_phi": True,
-    "data.scan_stride_test": 8,
-    "model.hidden_channels": 4,
-    "model.fno_blocks": 2,
-    "model.fno_modes": 4,
-    "training.epochs": 2,
-    "training.batch_size": 8,
-    "training.learning_rate": 5e-3,
-    "execution.device": "cpu",
-}
+TINY = {name: value for name, value in TINY_TRIAL.items() if name not in RULES_OF_BEFORE}  # of both trees
 OWN = {"model.options.width": 4, "model.options.dropout": 0.2}
 COUNTED = {**OWN, "model.architecture": "same_as_networks.Counted", "model.options.step": 14, "monitor.block_steps": 4}
 SMALL = {"data.set_phi": False, "data.object_size": 40, "data.n_lines": 20, "training.learning_rate": 1e-3}
@@ -138,7 +126,7 @@ class Study:
             "description": "The same in two trees?",
             "control": self.control,
             "roles": dict(self.roles),
-            "defaults": _renamed(TINY, settings),
+            "defaults": _renamed(TINY, settings) | (RULES_OF_BEFORE if renamed else {}),
             "stress": _renamed(self.stress, settings),
             "arms": {arm: _renamed(_moved(v) if renamed else v, settings) for arm, v in self.arms.items()},
         }

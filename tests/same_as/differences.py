@@ -8,6 +8,14 @@ are not counted, so that ``trials.run_id`` names that key in every item of ``tri
 
 MACHINE_METRICS = ("system/", "samples_per_s", "peak_memory_bytes")  # names, or beginnings that end in "/"
 
+# Deliberately others, so that no value is compared: in one of the trees alone, or of another meaning.
+
+CHANGED_METRICS = (
+    *("val/amplitude_spread", "val/spread", "val/patch_variation", "val/detail_correlation", "val/ssim_phase"),
+    *("test/psnr_amp", "test/psnr_phase", "test/frc_0.5", "test/frc_1_7"),
+    *("test/ssim_phase_published", "test/ssim_phase_published_constant"),
+)
+
 # Deliberate changes of what is written: by output, paths of JSON keys (of export: columns).
 
 REMOVED: dict[str, tuple[str, ...]] = {"decide": (), "export": (), "replay": (), "events": (), "settings": ()}
@@ -23,6 +31,10 @@ CHANGED: dict[str, tuple[str, ...]] = {  # there in both, with another value: ha
 
 # Deliberate changes of names: from the baseline's to the working tree's.
 
+CHANGED_SETTINGS = ("monitor.collapsed_patch_variation",)  # of built-in studies
+CHANGED_IN_SMALL = ("training.epochs",)  # of their small profile
+ADDED_ARMS = ("stage_b * clipped_control",)  # built-in "study profile arm"
+RULES_OF_BEFORE: dict[str, object] = {"monitor.stagnated_detail": 1e-9}  # the working tree's, that judge as before
 RENAMED_SETTINGS: dict[str, str] = {  # dotted, as study files and --set have them
     "training.mup_base_width": "training.options.base_width",
 }
@@ -61,6 +73,14 @@ ADDED_SETTINGS = {
     "model.decoder_activation": "gelu",
     "training.options": {},
     "code_hash": None,
+    "model.down_kernel": 3,
+    "model.spectral_weights": "existing",
+    "training.cosine_floor": 0.0,
+    "monitor.stagnated_detail": 0.5,
+    "data.phase_only": False,
+    "data.object.kind": "lines",
+    "data.object.path": None,
+    "data.object.sha256": None,
 }
 
 # What is compared of ``decide --json``, by its lists, and of an export.

@@ -13,6 +13,7 @@ from typing import Any
 from same_as.differences import (
     ADDED,
     CHANGED,
+    CHANGED_METRICS,
     EVENTS,
     MACHINE_METRICS,
     REMOVED,
@@ -50,6 +51,7 @@ class Trial:
             for line in self.lines
             if "s" in line
             for name, value in [*line["v"].items(), *line.get("x", {}).items()]
+            if name not in CHANGED_METRICS
             if not any(name == m or (m.endswith("/") and name.startswith(m)) for m in MACHINE_METRICS)
         )
 

@@ -3,7 +3,15 @@
 from fnmatch import fnmatch
 
 import pytest
-from same_as.differences import ADDED_SETTINGS, MOVED_ARMS, REMOVED_SETTINGS, RENAMED_SETTINGS
+from same_as.differences import (
+    ADDED_ARMS,
+    ADDED_SETTINGS,
+    CHANGED_IN_SMALL,
+    CHANGED_SETTINGS,
+    MOVED_ARMS,
+    REMOVED_SETTINGS,
+    RENAMED_SETTINGS,
+)
 from same_as.records import comparable, insist_same
 from same_as.trees import in_both
 
@@ -62,14 +70,26 @@ def settings(trees):
     """(baseline, head): settings of every arm of every built-in study by name, as far as they are comparable."""
     objects = ("TrialConfig", "flatten", "load_study", "built_in_studies")
     baseline, head = in_both(trees, lambda tree: tree.script(SETTINGS, *objects))
-    old = {
-        arm: {RENAMED_SETTINGS.get(name, name): v for name, v in values.items() if name not in REMOVED_SETTINGS}
-        for arm, values in baseline.items()
-        if not any(fnmatch(arm, moved) for moved in MOVED_ARMS)
-    }
     assert all(values.items() >= ADDED_SETTINGS.items() for values in head.values())
-    new = {arm: {name: v for name, v in values.items() if name not in ADDED_SETTINGS} for arm, values in head.items()}
-    return comparable("settings", old, of_baseline=True), comparable("settings", new, of_baseline=False)
+    kept = _compared(baseline, REMOVED_SETTINGS, MOVED_ARMS)
+    old = {arm: {RENAMED_SETTINGS.get(name, name): v for name, v in values.items()} for arm, values in kept.items()}
+    return (
+        comparable("settings", old, of_baseline=True),
+        comparable("settings", _compared(head, ADDED_SETTINGS, ADDED_ARMS), of_baseline=False),
+    )
+
+
+def _compared(arms, names, left_out):
+    """Settings of arms without those of such names, and those that changed in both trees."""
+    return {
+        arm: {
+            name: value
+            for name, value in values.items()
+            if name not in {*names, *CHANGED_SETTINGS, *(CHANGED_IN_SMALL if " small " in arm else ())}
+        }
+        for arm, values in arms.items()
+        if not any(fnmatch(arm, pattern) for pattern in left_out)
+    }
 
 
 def test_built_in_studies_and_defaults_have_the_same_settings(settings):

@@ -19,6 +19,13 @@ def test_two_looks_after_ten_and_twenty_seeds():
     assert sequential_error_and_power([10, 20], 0.034, 0.3, 0.0).error == pytest.approx(0.0507, abs=5e-5)
 
 
+def test_looks_that_nobody_planned_exceed_the_first_ones_alpha_by_a_third_at_most():
+    levels = [0.05, 0.0125, 0.003125]
+    assert sequential_error_and_power([10, 20, 40], levels, 0.3, 0.3).error == pytest.approx(0.0498, abs=5e-5)
+    assert sequential_error_and_power([15, 30, 60], levels, 0.3, 0.3).error == pytest.approx(0.0546, abs=5e-5)
+    assert sum(levels) < 0.05 * 4 / 3
+
+
 def test_paths_agree_with_simulation():
     looks, alpha, control_rate, arm_rate, studies = [5, 10, 20], 0.03, 0.5, 0.1, 40_000
     rng = np.random.default_rng(0)

@@ -387,3 +387,38 @@ class TestTrialFolder:
         (trials()["wide-3"].directory / "trial.json").write_text('{"experiment": "mine", "arm": "wide", "seed": 3}')
         with pytest.raises(LaunchError, match=r"wide-3/trial.json .*earlier version .*choose another --output"):
             trials()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "seeds: [3, 5]",
+            "seeds: 1000000000",
+            "line 9: seeds: 1,000,000,000 are not accepted; a study has at most 10,000",
+        ),
+        ("seeds: [3, 5]", f"seeds: {list(range(10_001))}", "line 9: seeds: 10,001 are not accepted"),
+        (
+            "{model.hidden_channels: 4}",
+            f"{{grid: {{{', '.join(f's{i}: {list(range(10))}' for i in range(7))}}}}}",
+            r"line 7: written out, arm 'narrow' is 10,000,000 arms",
+        ),
+        (
+            "  wide:",
+            "".join(f"  a{i}: {{inherits: {f'a{i + 1}' if i < 900 else 'wide'}}}\n" for i in range(901)) + "  wide:",
+            "arm 'a0' inherits from more than 100 arms in a row",
+        ),
+        ("  wide:", "".join(f"  a{i}: {{}}\n" for i in range(3000)) + "  wide:", "line 6: 3,002 arms are not accepted"),
+    ],
+    ids=["seeds", "list of seeds", "grid", "inherits", "arms"],
+)
+def test_what_is_too_large_is_refused_before_it_is_written_out(own, old, new, message):
+    with pytest.raises(ConfigError, match=message):
+        load_study(own((old, new)))
+
+
+def test_trials_are_counted_before_they_are_made(own, tmp_path):
+    grid = "{grid: {training.batch_size: [1, 2, 4, 8, 16, 32], training.learning_rate: [0.1, 0.2]}}"
+    study = load_study(own(("{model.hidden_channels: 4}", grid), ("control: narrow", "control: narrow_1_0.1")))
+    with pytest.raises(ConfigError, match=r"13 arms with 10,000 seeds each are 130,000 trials; .* at most 100,000"):
+        study.trials("x", tmp_path, seeds=range(10_000))

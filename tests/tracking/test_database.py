@@ -1,6 +1,9 @@
 """Databases of other versions of MLflow, and those that can't be written."""
 
 import sqlite3
+import subprocess
+import sys
+import threading
 
 import pytest
 import sqlalchemy
@@ -12,6 +15,7 @@ from fnostab.errors import TrackingError
 from fnostab.serve.server import TrackingServer
 from fnostab.serve.settings import ServerSettings
 from fnostab.tracking import open_store
+from fnostab.tracking.store import database
 
 OLDER = "89d4b8295536"  # of 2019
 
@@ -29,6 +33,7 @@ def test_an_older_database_is_not_changed_unasked(tmp_path):
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, OLDER)
+        connection.execute(sqlalchemy.text("INSERT INTO experiments (experiment_id, name) VALUES (0, 'Default')"))
     engine.dispose()
     for use in (open_store, lambda uri: TrackingServer(ServerSettings(tmp_path / "s", uri))):
         with pytest.raises(TrackingError, match=r"is older; .*take a copy of it, and run `mlflow db upgrade sqlite:"):
@@ -42,6 +47,46 @@ def test_a_newer_database_is_refused(store):
         connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     with pytest.raises(TrackingError, match="a newer MLflow made it; `pip install --upgrade mlflow`"):
         open_store(store.uri)
+
+
+def half_made(path):
+    """A database as MLflow leaves it between two of its migrations."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM experiments")
+        connection.execute("UPDATE alembic_version SET version_num = ?", (OLDER,))
+
+
+def test_one_that_is_just_being_made_is_waited_for(store, caplog):
+    path = store.uri.removeprefix("sqlite:///")
+    newest = revision(path)
+    half_made(path)
+
+    def make_the_rest():
+        with sqlite3.connect(path, timeout=30) as connection:
+            connection.execute("UPDATE alembic_version SET version_num = ?", (newest,))
+
+    timer = threading.Timer(1, make_the_rest)
+    timer.start()
+    open_store(store.uri)
+    timer.join()
+    assert "another process is making the tables of sqlite:///" in caplog.text
+
+
+def test_one_that_nobody_makes_any_more_is_called_so(store, monkeypatch):
+    half_made(store.uri.removeprefix("sqlite:///"))
+    monkeypatch.setattr(database, "STALLED_S", 0.5)
+    with pytest.raises(TrackingError, match="was begun and is not whole: if no process makes it any more, delete it"):
+        open_store(store.uri)
+
+
+def test_two_processes_that_open_an_empty_database_make_it_once(tmp_path):
+    program = "from fnostab.tracking import open_store; open_store('sqlite:///new.db')"
+    both = [
+        subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [process.communicate(timeout=240)[1] for process in both] == ["", ""]
+    assert {path.name for path in tmp_path.iterdir()} == {"new.db"}
 
 
 def test_an_empty_database_is_filled(tmp_path):

@@ -92,13 +92,13 @@ def test_no_note_costs_an_outcome(store, study, monkeypatch):
 
 def test_a_study_says_what_became_of_its_arms_and_links_its_verdict(store, study):
     run_id = ensure_study(store, study.spec)
-    assert note_of(store, run_id) == study.spec.description
+    assert note_of(store, run_id) == escaped(study.spec.description)
     write_trial(study.trial("control"), outcome="collapsed")
     write_trial(study.trial("agc"))
     sync(study.folder, store)
     finish_study(store, run_id)
     note = note_of(store, run_id)
-    assert note.startswith(study.spec.description)
+    assert note.startswith(escaped(study.spec.description))
     assert "| arm | trials | converged | collapsed |" in note
     assert "| `control` | 1 | 0 | 1 |" in note
     assert "| `agc` | 1 | 1 | 0 |" in note

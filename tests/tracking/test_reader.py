@@ -64,7 +64,7 @@ def test_the_table_of_a_study(store, study):
 
 def test_a_server_and_its_database_give_the_same_table(served, make_study):
     store, study = served[0], make_study(experiment="same")
-    write_trial(study.trial("control", 0), **LAST, **{measured.AMPLITUDE_SPREAD: 0.7})
+    write_trial(study.trial("control", 0), **LAST, **{measured.SPREAD: 0.7})
     write_trial(study.trial("control", 1), outcome="collapsed")
     write_trial(study.trial("agc", 0), outcome=None)
     sync(study.folder, store)

@@ -72,11 +72,13 @@ def test_an_unreachable_server_is_named_without_its_password():
     assert "s3cret" not in message
 
 
-def test_a_server_that_says_nothing_is_not_waited_for(answer):
+def test_a_server_that_says_nothing_is_waited_for_as_long_as_its_client_is_told_to(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        assert "no tracking server answers" in refused(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert "is there, but has not answered within 1 s" in refused(f"http://127.0.0.1:{silent.getsockname()[1]}")
 
 
 @pytest.mark.parametrize(("status", "body"), [(404, b"not here"), (200, b"<html>welcome</html>")])

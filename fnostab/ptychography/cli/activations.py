@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
 
+from fnostab.cli.console import Console
 from fnostab.cli.execution import RunOptions, execute, run_options
 from fnostab.cli.options import (
     ARMS,

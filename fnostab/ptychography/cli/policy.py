@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
+from fnostab.cli.console import Console
+from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError, DecisionError, ModelError
 from fnostab.ptychography.policy import (
     CHAMPION,
@@ -51,7 +52,7 @@ def command(clear: bool, yes: bool) -> None:
         if not sys.stdin.isatty():
             raise ConfigError(f"--clear removes {path}: add --yes, as nobody can be asked here")
         click.confirm(f"remove {path}?", abort=True)
-    click.echo(f"removed {path}" if clear_policy() else f"there is no policy to remove at {path}")
+    echo(f"removed {path}" if clear_policy() else f"there is no policy to remove at {path}")
 
 
 def _show(policy: Policy | None, console: Console) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
+from fnostab.cli.console import Console
 from fnostab.cli.options import TRACKING_URI, parse_settings
+from fnostab.cli.printing import echo
 from fnostab.errors import CheckpointError
 from fnostab.show.console import say
 
@@ -62,7 +63,7 @@ def command(
     replayed = _replay(failure, changed, output, console)
     record = _write(replayed, output)
     if as_json:
-        click.echo(record.rstrip())
+        echo(record.rstrip())
         return
     from fnostab.ptychography.cli.replay_text import render
 

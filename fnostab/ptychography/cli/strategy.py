@@ -9,8 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from fnostab.cli.console import Console
 from fnostab.cli.decide import show
 from fnostab.cli.execution import RunOptions, execute, insist_on_results, refuse_in_a_chain
 from fnostab.cli.judging import Judged, judge_and_record
@@ -22,9 +21,9 @@ from fnostab.show.console import say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fnostab.decision import FollowUp, Verdict
+    from fnostab.decision import FollowUp
     from fnostab.launch.run import StudyRun
-    from fnostab.ptychography.report.story import Chapter, Decision, Ran
+    from fnostab.ptychography.report.story import Decision, Ran
     from fnostab.report.verdict import Case
     from fnostab.tracking import Store
 
@@ -76,8 +75,7 @@ def run_strategy(options: RunOptions, *, decide: bool, sequential: str | None, d
     chain.study("stage_a", "the arms side by side at standard depth, over the same seeds")
     chain.study("clip_sweep", "control clipped by norm, by value and adaptively, from hard to hardly at all")
     judged = chain.decide("Stage A, before anything deep is run")
-    roles_of = judged.case.studies["a"]
-    roles = Roles(roles_of.control, roles_of.roles.get("architecture"), roles_of.roles.get("clipping"))
+    roles = Roles.of(judged.case.studies["a"])
     following = follow_up(judged.case.verdict, roles)
     while following is not None and following.kind == "stage_b":
         chain.study("stage_b", following.why, from_verdict=True)
@@ -157,6 +155,8 @@ class _Chain:
 
     def last(self, following: FollowUp) -> str:
         """Run the study that ends the chain, and say what came of it; return what is left to do."""
+        from fnostab.report.verdict import best_arms
+
         more: tuple[str, ...] = ()
         if STUDY_OF[following.kind] == PIVOT:  # where nothing helped: at Stage B's depth
             deep = self.ran["stage_b"].study
@@ -165,25 +165,24 @@ class _Chain:
         self.study(STUDY_OF[following.kind], following.why, more=more)
         self.heading("decision", f"{STUDY_OF[following.kind]} for itself")
         case = self._judge(STUDY_OF[following.kind]).case
-        verdict = case.verdict
         if STUDY_OF[following.kind] == PIVOT:
-            return f"LayerScale has been run at the depth of Stage B: {_best_of(verdict)}"
+            return f"LayerScale has been run at the depth of Stage B: {best_arms(case.verdict)}"
         return _next_of(case)
 
     def report(self, judged: Judged, next_step: str, output: Path) -> None:
         """Write the report, add it to the verdict's run, and say where it is."""
         from fnostab.ptychography.report.documents import write_story
-        from fnostab.ptychography.report.story import compose_story
+        from fnostab.ptychography.report.story import Story, chapter, drifts
         from fnostab.tracking.read.histories import log_files, run_page
 
         self.heading("report", "what was asked, run and found, and how to repeat it")
         first = self.runs["stage_a"]
         store, page = first.store, run_page(first.store, judged.experiment_ids["a"], judged.verdict_run)
         whole = ["fnostab", "run", STRATEGY, *self._arguments(None, self.common.settings)]
-        story = compose_story(
-            judged.case,
-            [self._chapter(name) for name in self.ran],
-            json.loads((first.folder / "activations.json").read_text()),
+        story = Story(
+            case=judged.case,
+            chapters=[chapter(ran, self.decisions.get(name, ())) for name, ran in self.ran.items()],
+            drifts=drifts(json.loads((first.folder / "activations.json").read_text())),
             next_step=next_step,
             commands=[shlex.join(whole), *self.commands],
             verdict_page=page,
@@ -193,16 +192,16 @@ class _Chain:
         folder = output / f"{self.prefix}{STRATEGY}"
         files = write_story(story, folder)
         log_files(store, judged.verdict_run, files, folder, STRATEGY)
-        self._say(f"{story.headline}: {judged.case.verdict.reason}")
-        self._say(f"next: {next_step}")
+        say(self.console, f"{story.verdict.headline}: {story.verdict.reason}")
+        say(self.console, f"next: {next_step}")
         for path in files[:2]:
-            self._say(f"{path} ({path.stat().st_size / 1e3:,.0f} kB)")
-        self._say(f"recorded with the verdict's run {judged.verdict_run}: {page}")
+            say(self.console, f"{path} ({path.stat().st_size / 1e3:,.0f} kB)")
+        say(self.console, f"recorded with the verdict's run {judged.verdict_run}: {page}")
 
     def _judge(self, name: str, deep: str | None = None) -> Judged:
         from fnostab.ptychography.report.story import Decision
         from fnostab.report.tables import arms_table
-        from fnostab.report.verdict import render_briefly
+        from fnostab.report.verdict import best_arms, render_briefly
         from fnostab.tracking.read.histories import run_page
 
         store: Store = self.runs[name].store
@@ -215,14 +214,14 @@ class _Chain:
         what, reason, next_step = verdict.headline, verdict.reason, _next_of(case)
         if name == PIVOT:  # at Stage B's depth already, which its verdict, that of a Stage A, can't know
             self.console.print(arms_table(case.stages[0], verdict, "LayerScale at the depth of Stage B"))
-            what, reason, next_step = "Found", _best_of(verdict), ""
-            self._say(reason)
+            what, reason, next_step = "Found", best_arms(verdict), ""
+            say(self.console, reason)
         elif case.special is not None:
             show(case, self.console, as_json=False)
             what = "Found"
         else:
             self.console.print(render_briefly(case), highlight=False)
-        self._say(f"recorded as run {judged.verdict_run}")
+        say(self.console, f"recorded as run {judged.verdict_run}")
         self._keep(
             "decide",
             *("--experiment", f"{self.prefix}{name}"),
@@ -235,11 +234,6 @@ class _Chain:
 
     def _keep(self, *arguments: str) -> None:
         self.commands[shlex.join(["fnostab", *arguments])] = None
-
-    def _chapter(self, name: str) -> Chapter:
-        from fnostab.ptychography.report.story import chapter
-
-        return chapter(self.ran[name], self.decisions.get(name, ()))
 
     def _settings_of(self, name: str) -> tuple[str, ...]:
         """Settings of the command line, without the depth if the study has its own: Stage B takes twice Stage A's."""
@@ -265,16 +259,6 @@ class _Chain:
         if self.prefix:
             arguments += ["--experiment", f"{self.prefix}{name}" if name else self.prefix.removesuffix("_")]
         return arguments
-
-    def _say(self, line: str) -> None:
-        say(self.console, line)
-
-
-def _best_of(verdict: Verdict) -> str:
-    """Best arm of a study that is no Stage A."""
-    from fnostab.report.verdict import best_arms
-
-    return best_arms(verdict)
 
 
 def _next_of(case: Case) -> str:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from fnostab.errors import DataError
 from fnostab.ptychography.data.grid_lines import SPLITS, GridLines, Split, SplitName, simulate
-from fnostab.ptychography.physics.probe import probe_sha256
-from fnostab.ptychography.settings import DataConfig
+from fnostab.ptychography.physics.input_files import input_sha256
+from fnostab.ptychography.settings import DataConfig, ObjectConfig, ProbeConfig
 from fnostab.record.settings import digest, file_sha256
 
 __all__ = ["dataset_digest", "prepare"]
@@ -33,21 +33,21 @@ NUMBERS = ("photon_scale", "mean_amplitude", "mean_count")
 def dataset_digest(config: DataConfig, seed: int) -> str:
     """16 hexadecimal digits that name the data set of ``config`` at the data seed ``seed``.
 
-    A measured probe counts by its file's content, wherever the file lies. ``config.seed`` is not used.
+    A file of a probe or an object counts by its content, wherever the file lies. ``config.seed`` is not used.
 
     Raises:
-        DataError: the probe's digest is needed and its file can't be read.
+        DataError: a file's digest is needed and it can't be read.
     """
-    return digest(_identity(_with_probe_digest(config), seed))
+    return digest(_identity(_with_digests(config), seed))
 
 
 def prepare(config: DataConfig, seed: int, root: str | Path) -> GridLines:
     """The data set of ``config`` at the data seed ``seed``: made if ``root`` does not hold it yet, then read.
 
     Raises:
-        DataError: the probe can't be used, the data set can't be written, or what is there is damaged.
+        DataError: the probe or the object can't be used, the data set can't be written, or what is there is damaged.
     """
-    config = _with_probe_digest(config)
+    config = _with_digests(config)
     folder = Path(root) / dataset_digest(config, seed)
     try:
         if not folder.exists():
@@ -59,20 +59,25 @@ def prepare(config: DataConfig, seed: int, root: str | Path) -> GridLines:
     return _read(folder)
 
 
-def _with_probe_digest(config: DataConfig) -> DataConfig:
-    if config.probe.path is None:
-        return config
-    sha256 = config.probe.sha256 or probe_sha256(config.probe.path)
-    probe = config.probe.model_copy(update={"sha256": sha256.lower()})
-    return config.model_copy(update={"probe": probe})
+def _with_digests(config: DataConfig) -> DataConfig:
+    """The settings with the digests of all files that they name."""
+    changed: dict[str, ProbeConfig | ObjectConfig] = {}
+    if config.probe.path is not None:
+        sha256 = config.probe.sha256 or input_sha256(config.probe.path, "probe")
+        changed["probe"] = config.probe.model_copy(update={"sha256": sha256.lower()})
+    if config.object.path is not None:
+        sha256 = config.object.sha256 or input_sha256(config.object.path, "object")
+        changed["object"] = config.object.model_copy(update={"sha256": sha256.lower()})
+    return config.model_copy(update=changed)
 
 
 def _identity(config: DataConfig, seed: int) -> dict[str, Any]:
     """Settings that the numbers of a data set depend on."""
-    settings = config.model_dump(mode="json", exclude={"seed", "probe"})
+    settings = config.model_dump(mode="json", exclude={"seed", "probe", "object"})
     relevant = {"radius", "curvature_rad"} if config.probe.path is None else {"sha256"}
     probe = config.probe.model_dump(mode="json", include=relevant)
-    return {"format": FORMAT, "seed": seed, **settings, "probe": probe}
+    of = config.object.model_dump(mode="json", include={"kind"} if config.object.path is None else {"sha256"})
+    return {"format": FORMAT, "seed": seed, **settings, "probe": probe, "object": of}
 
 
 def _make(config: DataConfig, seed: int, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The grid-lines problem: simulated diffraction of three independent sets of objects."""
+"""Simulated diffraction of three independent sets of objects, lines unless others are asked for."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -6,9 +6,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from fnostab.errors import DataError
 from fnostab.ptychography.physics.detector import amplitude_of, detect, photon_scale
 from fnostab.ptychography.physics.far_field import far_field
-from fnostab.ptychography.physics.objects import line_object
+from fnostab.ptychography.physics.objects import make_object, object_areas
 from fnostab.ptychography.physics.probe import make_probe
 from fnostab.ptychography.physics.scan import extract_patches, scan_positions
 from fnostab.ptychography.settings import DataConfig
@@ -69,7 +70,7 @@ def simulate(config: DataConfig, seed: int) -> GridLines:
     photon scale is the whole training set's.)
 
     Raises:
-        DataError: a measured probe can't be used, or an object is empty.
+        DataError: a file of a probe or an object can't be used, an object is empty, or a pattern has no photon.
     """
     probe = make_probe(config.probe, config.N)
     train = _scene("train", config.nimgs_train, config.scan_stride_train, config, probe, seed)
@@ -77,15 +78,15 @@ def simulate(config: DataConfig, seed: int) -> GridLines:
     test = _scene("test", config.nimgs_test, config.scan_stride_test, config, probe, seed)
 
     scale = photon_scale(train.intensity.flatten(0, 1), config.nphotons)
-    measured = _measure(train, scale, seed)
+    measured = _measure(train, scale, config.nphotons, seed)
     return GridLines(
         probe=probe,
         photon_scale=scale,
         mean_amplitude=float(measured.amplitudes.mean(dtype=torch.float64)),
         mean_count=scale * float(measured.amplitudes.square().mean(dtype=torch.float64)),
         train=measured,
-        validation=_measure(validation, scale, seed),
-        test=_measure(test, scale, seed),
+        validation=_measure(validation, scale, config.nphotons, seed),
+        test=_measure(test, scale, config.nphotons, seed),
     )
 
 
@@ -101,8 +102,7 @@ class _Scene:
 
 def _scene(name: SplitName, n_images: int, stride: int, config: DataConfig, probe: Tensor, seed: int) -> _Scene:
     positions = scan_positions(config.object_size, config.N, stride)
-    streams = (_stream(seed, name, "object", k) for k in range(n_images))
-    objects = [line_object(config.object_size, config.n_lines, config.set_phi, stream) for stream in streams]
+    objects = _objects(name, n_images, config, seed)
     intensity = torch.empty(n_images, len(positions), config.N, config.N)
     for image, patterns in zip(objects, intensity, strict=True):
         for corners, chunk in zip(positions.split(CHUNK), patterns.split(CHUNK), strict=True):
@@ -110,12 +110,26 @@ def _scene(name: SplitName, n_images: int, stride: int, config: DataConfig, prob
     return _Scene(name, torch.stack(objects), positions, intensity)
 
 
-def _measure(scene: _Scene, scale: float, seed: int) -> Split:
+def _objects(name: SplitName, n_images: int, config: DataConfig, seed: int) -> list[Tensor]:
+    if config.object.path is None:
+        return [make_object(config, _stream(seed, name, "object", k)) for k in range(n_images)]
+    counts = {"train": config.nimgs_train, "validation": config.nimgs_test, "test": config.nimgs_test}
+    areas = object_areas(config, sum(counts.values()), _stream(seed, "all", "object", 0))
+    first = sum(counts[split] for split in SPLITS[: SPLITS.index(name)])
+    return areas[first : first + n_images]
+
+
+def _measure(scene: _Scene, scale: float, nphotons: float, seed: int) -> Split:
     amplitudes = torch.empty_like(scene.intensity)
     for k in range(len(scene.objects)):
         noise = _stream(seed, scene.name, "noise", k)
         for chunk, intensity in zip(amplitudes[k].split(CHUNK), scene.intensity[k].split(CHUNK), strict=True):
             chunk.copy_(amplitude_of(detect(intensity, scale, noise), scale))
+    if empty := int((amplitudes.flatten(2).amax(dim=2) == 0).sum()):
+        raise DataError(
+            f"nphotons={nphotons:g}: {empty} of {amplitudes.shape[:2].numel()} {scene.name} patterns hold no photon at "
+            "all, from which nothing can be learnt: raise data.nphotons"
+        )
     n_images, n_positions = scene.intensity.shape[:2]
     return Split(
         amplitudes=amplitudes.flatten(0, 1)[:, None],

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fnostab.ptychography.models.bounds import Limiter, RMSNorm2d
 from fnostab.ptychography.models.gains import LayerScale, ZeroGammaInstanceNorm2d, make_gain
+from fnostab.ptychography.models.published_spectral import PublishedSpectralConv2d
 from fnostab.ptychography.models.spectral import SpectralConv2d
 from fnostab.ptychography.own import is_own, make_own
 from fnostab.ptychography.settings import ModelConfig
@@ -47,7 +48,11 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.checkpoint = config.checkpoint_blocks
         self.norm = RMSNorm2d(channels) if config.pre_norm == "rms" else nn.Identity()
-        self.spectral = SpectralConv2d(channels, channels, modes, resolution)
+        self.spectral: nn.Module
+        if config.spectral_weights == "published":
+            self.spectral = PublishedSpectralConv2d(channels, channels, modes)
+        else:
+            self.spectral = SpectralConv2d(channels, channels, modes, resolution)
         self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
         self.limiter = Limiter(config.limiter_tau) if config.limiter in ("blocks", "both") else nn.Identity()
         self.act: nn.Module = nn.GELU()

@@ -12,8 +12,6 @@ __all__ = ["LayerScale", "ZeroGammaInstanceNorm2d", "make_gain"]
 
 Residual = Literal["plain", "zero_gamma", "layerscale"]
 
-RESIDUALS = ("plain", "zero_gamma", "layerscale")
-
 
 class ZeroGammaInstanceNorm2d(InstanceNorm2d):
     """Affine instance norm that starts, and is reset, at weight 0 and bias 0: its output is 0.

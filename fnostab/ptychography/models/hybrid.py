@@ -5,6 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from fnostab.errors import ModelError
 from fnostab.ptychography.models.blocks import (
     channels_last,
     conv_gelu_conv,
@@ -22,8 +23,9 @@ class HybridUNO(nn.Module):
 
     Between two encoder blocks the resolution is halved and the width doubled, as long as the
     resolution is even and half of it is not below ``min_resolution``; later blocks follow at constant
-    size and width. ``down.i``, ``up.i`` and ``decoder.i`` lie between level i and i + 1, level 0 being
-    full resolution, so that networks of different depth share their names.
+    size and width. Without ``min_resolution`` it is halved between any two blocks: where that is impossible, the
+    network can be counted but not run. ``down.i``, ``up.i`` and ``decoder.i`` lie between level i and i + 1, level 0
+    being full resolution, so that networks of different depth share their names.
 
     Shapes: measured amplitude (B, 1, N, N) float32 -> object patch (B, 1, N, N) complex64.
     """
@@ -44,14 +46,25 @@ class HybridUNO(nn.Module):
         self.up = nn.ModuleList()
         self.decoder = nn.ModuleList()
         for fine, coarse in pairwise(channels):
-            self.down.append(nn.Conv2d(fine, coarse, kernel_size=3, stride=2, padding=1))
+            kernel = config.down_kernel
+            self.down.append(nn.Conv2d(fine, coarse, kernel, stride=2, padding=(kernel - 1) // 2))
             self.up.append(nn.ConvTranspose2d(coarse, fine, kernel_size=2, stride=2))
             self.decoder.append(decoder_stage(config, 2 * fine, fine))
         self.head = nn.Conv2d(channels[0], 2, kernel_size=1)
         self.to_patch = make_head(config)
 
     def forward(self, amplitude: Tensor) -> Tensor:
-        """Predict the object patch."""
+        """Predict the object patch.
+
+        Raises:
+            ModelError: a resolution of N can't be halved as often as the network does.
+        """
+        N, halvings = amplitude.shape[-1], len(self.down)
+        if N % 2**halvings:
+            raise ModelError(
+                f"{len(self.encoder)} blocks halve N={N} {halvings} times, which is impossible: lower model.fno_blocks "
+                "or raise data.N; model.min_resolution=4 halves no further than that"
+            )
         x = self.lifter(channels_last(amplitude))
         skips: list[Tensor] = []
         for i, block in enumerate(self.encoder):
@@ -69,7 +82,8 @@ def _levels(config: ModelConfig) -> list[tuple[int, int]]:
     """(channels, resolution) of every level, from the finest."""
     channels, resolution = config.hidden_channels, config.N
     levels = [(channels, resolution)]
-    while len(levels) < config.fno_blocks and resolution % 2 == 0 and resolution // 2 >= config.min_resolution:
+    floor = config.min_resolution
+    while len(levels) < config.fno_blocks and (floor is None or (resolution % 2 == 0 and resolution // 2 >= floor)):
         channels = min(2 * channels, config.max_hidden_channels or 2 * channels)
         resolution //= 2
         levels.append((channels, resolution))

@@ -26,6 +26,7 @@ GENERATORS: dict[str, Builder] = {
     # with parts of their own, see fnostab.ptychography.settings.ARCHITECTURES and PRESETS
     "stable_hybrid": HybridUNO,
     "bounded_hybrid": HybridUNO,
+    "published_hybrid": HybridUNO,
 }
 
 

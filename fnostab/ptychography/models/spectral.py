@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fnostab.errors import ModelError
 from fnostab.ptychography.models.fourier import truncated_fourier
 
-__all__ = ["SpectralConv2d"]
+__all__ = ["SpectralConv2d", "without_autocast"]
 
 
 class SpectralConv2d(nn.Module):
@@ -61,7 +61,7 @@ class SpectralConv2d(nn.Module):
         expected = (self.in_channels, self.resolution, self.resolution)
         if x.ndim != 4 or x.shape[1:] != expected:
             raise ModelError(f"SpectralConv2d: expected (B, {', '.join(map(str, expected))}), got {tuple(x.shape)}")
-        with _without_autocast(x.device):  # sums over a whole image need their digits
+        with without_autocast(x.device):  # sums over a whole image need their digits
             modes = self._mix(self.fourier.to_modes(x.to(self.weight.dtype).movedim(1, -1)))
             return self.fourier.to_image(modes).movedim(-1, 1)
 
@@ -85,7 +85,8 @@ class SpectralConv2d(nn.Module):
         return f"{self.in_channels}, {self.out_channels}, modes={self.modes}, resolution={self.resolution}"
 
 
-def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Keep the precision of what is computed on ``device``."""
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()  # the meta device has none

@@ -5,6 +5,7 @@ its mean amplitude is matched too.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from fnostab.errors import DataError
 __all__ = ["Aligned", "align", "without_plane"]
 
 Image = NDArray[np.float64]
+Field = NDArray[np.complex128]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,17 @@ class Aligned:
     true_amplitude: Image
     true_phase: Image
 
+    @cached_property
+    def fields(self) -> tuple[Field, Field]:
+        """The reconstruction and the truth as complex fields of shape (H, W), both without the truth's phase plane.
+
+        A reconstruction that is constant but for a plane is constant then.
+        """
+        true = self.true_amplitude * np.exp(1j * self.true_phase)
+        flat = _flatten(true)
+        ramp = np.exp(1j * (np.angle(flat) - self.true_phase))
+        return self.amplitude * np.exp(1j * self.phase) * ramp, flat
+
 
 def align(prediction: Tensor, truth: Tensor) -> Aligned:
     """Match the mean amplitude, remove the global phase, then a plane fitted to the phase difference.
@@ -52,7 +65,9 @@ def align(prediction: Tensor, truth: Tensor) -> Aligned:
         raise DataError(
             f"can't compare shapes {tuple(prediction.shape)} and {tuple(truth.shape)}: expected equal (H, W)"
         )
-    predicted, true = (image.detach().cpu().numpy().astype(np.complex128) for image in (prediction, truth))
+    predicted, true = (
+        image.detach().cpu().resolve_conj().resolve_neg().numpy().astype(np.complex128) for image in (prediction, truth)
+    )
     if not np.isfinite(predicted).all():
         predicted = np.zeros_like(predicted)
     mean = np.abs(predicted).mean()
@@ -73,7 +88,7 @@ def without_plane(phase: Image) -> Image:
     return np.asarray(phase - phase.mean() - slopes[0] - slopes[1])
 
 
-def _flatten(difference: NDArray[np.complex128]) -> NDArray[np.complex128]:
+def _flatten(difference: Field) -> Field:
     """Remove the global phase and the phase plane of ``difference`` = prediction * conj(truth)."""
     # A steep ramp wraps. Products of neighbours do not, and give its slopes to start from.
     rows, columns = np.indices(difference.shape)

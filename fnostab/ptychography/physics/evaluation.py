@@ -10,17 +10,28 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.ndimage import uniform_filter
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from fnostab.errors import DataError
-from fnostab.ptychography.physics.alignment import Image, align, without_plane
+from fnostab.ptychography.physics.alignment import Field, Image, align, without_plane
 
-__all__ = ["Scores", "amplitude_spread", "constant_scores", "evaluate", "patch_variation"]
+__all__ = [
+    "PublishedScores",
+    "Scores",
+    "constant_scores",
+    "detail_correlation",
+    "evaluate",
+    "field_spread",
+    "patch_variation",
+    "published_scores",
+]
 
 LEAST_SPREAD = 0.1  # of the truth's: what varies less counts as constant
 FLAT = 1e-6  # a standard deviation below this share of the mean amplitude, or of a radian, is rounding
 SSIM_WINDOW = 7  # pixels, scikit-image's default
+POWER_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,22 @@ class Scores:
     mae_amp: float
     ssim_amp: float
     mae_phase: float | None = None
+    ssim_phase: float | None = None
+
+
+@dataclass(frozen=True)
+class PublishedScores:
+    """Scores as the published evaluation has them, to be compared with its numbers; those of the phase may be None.
+
+    Attributes:
+        psnr_amp: peak signal-to-noise ratio of the amplitude, in dB; the peak is the truth's range.
+        psnr_phase: the same of the phase.
+        ssim_phase: similarity of the phases without their planes, from -pi to pi on a scale from 0 to 1: kind to a
+            constant, and to any phase that varies little on that scale.
+    """
+
+    psnr_amp: float
+    psnr_phase: float | None = None
     ssim_phase: float | None = None
 
 
@@ -63,33 +90,73 @@ def constant_scores(truth: Tensor, *, set_phi: bool) -> Scores:
     return _score(torch.ones_like(truth), truth, set_phi=set_phi, least_spread=0.0)
 
 
-def amplitude_spread(prediction: Tensor, truth: Tensor) -> float:
-    """Standard deviation of the mean-matched predicted amplitude, divided by the truth's.
+def published_scores(prediction: Tensor, truth: Tensor, *, set_phi: bool) -> PublishedScores:
+    """Compare as the published evaluation does, after `align`. Arguments as in `evaluate`."""
+    pair = align(prediction, truth)
+    scores = PublishedScores(_psnr(pair.amplitude, pair.true_amplitude))
+    if not set_phi:
+        return scores
+    true, predicted = (without_plane(phase) / (2 * np.pi) + 0.5 for phase in (pair.true_phase, pair.phase))
+    ssim = structural_similarity(true, predicted, data_range=1.0, win_size=SSIM_WINDOW)
+    return replace(scores, psnr_phase=_psnr(pair.phase, pair.true_phase), ssim_phase=float(ssim))
 
-    It is 0 for a prediction that is constant, zero or not finite, and where the truth is constant.
+
+def field_spread(prediction: Tensor, truth: Tensor) -> float:
+    """Standard deviation of the predicted complex field after `align`, divided by the truth's.
+
+    It is 0 for a prediction that is constant, zero or not finite, and where the truth is constant; a phase plane is no
+    variation.
 
     Args:
         prediction: stitched, complex, shape (H, W).
         truth: complex, same shape.
     """
-    pair = align(prediction, truth)
-    return _spread(pair.amplitude, pair.true_amplitude, FLAT * pair.true_amplitude.mean())
+    predicted, true = align(prediction, truth).fields
+    return _spread(predicted, true, FLAT * np.abs(true).mean())
+
+
+def detail_correlation(prediction: Tensor, truth: Tensor, window: int) -> float:
+    """Correlation of the predicted complex field's details with the truth's, after `align`; between 0 and 1.
+
+    Details are what is left of a field without its mean over a square window around each pixel. With a window as large
+    as the probe, brightness that is right from patch to patch counts little: what is seen within a patch counts.
+    It is 0 where either has no details.
+
+    Args:
+        prediction: stitched, complex, shape (H, W).
+        truth: complex, same shape.
+        window: side of the square in pixels, odd.
+    """
+    predicted, true = (_details(field, window) for field in align(prediction, truth).fields)
+    norms = [float(np.sqrt((np.abs(details) ** 2).mean())) for details in (predicted, true)]
+    if min(norms) <= FLAT * float(truth.abs().mean()):
+        return 0.0
+    return float(abs((predicted * true.conj()).mean())) / (norms[0] * norms[1])
 
 
 def patch_variation(patches: Tensor) -> float:
-    """Standard deviation of the predicted amplitude from patch to patch, divided by its mean.
+    """Standard deviation of the predicted complex patches from one to the next, divided by their mean amplitude.
 
-    The deviation is taken at each pixel and averaged over the pixels. It is 0 if all patches are equal,
-    zero, or if any value is not finite.
+    Each patch's own phase factor, which diffraction does not determine, is removed before: it is turned towards what
+    the patches have in common. The deviation is taken at each pixel and averaged over the pixels. It is 0 if all
+    patches are equal but for their phase factors, zero, or if any value is not finite.
 
     Args:
         patches: complex or real, shape (n, ..., N, N).
     """
-    amplitude = patches.detach().abs().double()
-    mean = float(amplitude.mean())
+    flat = patches.detach().flatten(1)
+    flat = flat.to(torch.complex128 if flat.is_complex() else torch.float64)
+    mean = float(flat.abs().mean())
     if not (np.isfinite(mean) and mean > 0):
         return 0.0
-    return float(amplitude.std(dim=0, correction=0).mean()) / mean
+    common = flat[int(flat.abs().square().sum(dim=1).argmax())]
+    for _ in range(POWER_STEPS):  # towards the patches' first principal component
+        overlaps = flat @ common.conj()
+        common = overlaps.conj() @ flat
+        common = common / common.abs().max()
+    overlaps = flat @ common.conj()
+    turned = flat * (overlaps.conj() / overlaps.abs().clamp_min(torch.finfo(torch.float64).tiny))[:, None]
+    return float(turned.std(dim=0, correction=0).mean()) / mean
 
 
 def _score(prediction: Tensor, truth: Tensor, *, set_phi: bool, least_spread: float) -> Scores:
@@ -116,7 +183,18 @@ def _score(prediction: Tensor, truth: Tensor, *, set_phi: bool, least_spread: fl
     )
 
 
-def _spread(predicted: Image, true: Image, rounding: float) -> float:
+def _psnr(predicted: Image, true: Image) -> float:
+    """In dB; 0 where the truth does not vary, and no more than rounding lets it be."""
+    peak = float(np.ptp(true))
+    error = max(float(np.sqrt(((predicted - true) ** 2).mean())), FLAT * peak)
+    return 20 * float(np.log10(peak / error)) if error > 0 and peak > 0 else 0.0
+
+
+def _details(field: Field, window: int) -> Field:
+    return np.asarray(field - uniform_filter(field, window, mode="nearest"))
+
+
+def _spread(predicted: Image | Field, true: Image | Field, rounding: float) -> float:
     spread = float(true.std())
     return float(predicted.std()) / spread if spread > rounding else 0.0
 

@@ -1,30 +1,81 @@
-"""The grid-lines object: blurred random straight lines.
+"""Objects: blurred random straight lines, other random patterns, or areas of an image of the user's.
 
-The recipe is the `lines` data source of PtychoPINN (Hoidn, Mishra & Mehta, Sci. Rep. 13, 22789,
-2023, https://github.com/hoidn/PtychoPINN).
+The recipe of lines and phase is the `lines` data source of PtychoPINN (Hoidn, Mishra & Mehta, Sci. Rep. 13, 22789,
+2023, https://github.com/hoidn/PtychoPINN). All objects have a mean amplitude of 1.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from skimage.draw import line
+from skimage.draw import disk, line
 from torch import Tensor
 
 from fnostab.errors import DataError
+from fnostab.ptychography.physics.input_files import insist_on_sha256, read_npz, unreadable
+from fnostab.ptychography.settings import DataConfig
 
-__all__ = ["line_object"]
+__all__ = ["line_object", "make_object", "object_areas"]
+
+Image = NDArray[np.float64]
 
 BLUR = ((1, 1), (2, 5), (5, 10))  # weight and standard deviation in pixels of each Gaussian
 
 
-def line_object(size: int, n_lines: int, set_phi: bool, generator: torch.Generator) -> Tensor:
-    """A random object, complex64 of shape (size, size), with a mean amplitude of 1.
+def make_object(config: DataConfig, generator: torch.Generator) -> Tensor:
+    """A random object of the kind that ``config`` asks for, complex64 of shape (object_size, object_size).
 
-    The lines are drawn on a canvas twice as large, whose centre is cut out, so that they reach the
-    edges of the object as often as its middle.
+    Raises:
+        DataError: its amplitude is zero everywhere.
+    """
+    size = config.object_size
+    if config.object.kind == "lines":
+        pattern = _lines(size, config.n_lines, generator)
+    else:
+        pattern = PATTERNS[config.object.kind](size, generator)
+    return _with_phase(pattern, set_phi=config.set_phi, phase_only=config.phase_only)
+
+
+def object_areas(config: DataConfig, count: int, generator: torch.Generator) -> list[Tensor]:
+    """Areas of the user's image that have no pixel in common, in random order: each complex64 of (size, size).
+
+    Of a complex object its own phase counts, of grey values that which lines get. ``set_phi`` false takes the amplitude
+    alone, ``phase_only`` the phase alone.
+
+    Args:
+        config: names the file, and the size.
+        count: how many.
+        generator: of the order.
+
+    Raises:
+        DataError: the file can't be used, is too small for that, or is dark in one of the areas.
+    """
+    path, size = config.object.path or "", config.object_size
+    insist_on_sha256(path, "object", config.object.sha256)
+    image = read_npz(path, "object") if path.endswith(".npz") else _read_image(path)
+    if image.ndim != 2 or not np.isfinite(image).all() or not (np.iscomplexobj(image) or image.min() >= 0):
+        raise DataError(
+            f"object file {path} holds {image.dtype} of shape {image.shape}, expected (H, W), finite, "
+            "and complex or not negative"
+        )
+    rows, columns = (length // size for length in image.shape)
+    if rows * columns < count:
+        raise DataError(
+            f"object file {path} is {image.shape[0]} x {image.shape[1]}: training, validation and test need {count} "
+            f"areas of data.object_size={size} without a pixel in common, {rows * columns} are there: lower it"
+        )
+    chosen = torch.randperm(rows * columns, generator=generator)[:count].tolist()
+    corners = [(size * (k // columns), size * (k % columns)) for k in chosen]
+    areas = [image[row : row + size, column : column + size] for row, column in corners]
+    return [_of_area(area, config) for area in areas]
+
+
+def line_object(size: int, n_lines: int, set_phi: bool, generator: torch.Generator) -> Tensor:
+    """A random object of lines, complex64 of shape (size, size), with a mean amplitude of 1.
 
     Args:
         size: pixels along a side.
@@ -36,19 +87,88 @@ def line_object(size: int, n_lines: int, set_phi: bool, generator: torch.Generat
     Raises:
         DataError: no line comes near the object, so that its amplitude is zero.
     """
+    return _with_phase(_lines(size, n_lines, generator), set_phi=set_phi, phase_only=False)
+
+
+def _lines(size: int, n_lines: int, generator: torch.Generator) -> Image:
+    """Lines on a canvas twice as large, whose centre is cut out: they reach the edges as often as the middle."""
     canvas = np.zeros((2 * size, 2 * size))
     for ends in torch.randint(2 * size, (n_lines, 4), generator=generator).tolist():
         canvas[line(*ends)] = 1
     margin = size // 2
     amplitude = blur(canvas)[margin : margin + size, margin : margin + size]
-    mean = amplitude.mean()
-    if mean == 0:
+    if not amplitude.any():
         raise DataError(f"none of n_lines={n_lines} lines crosses the object: raise data.n_lines")
-    amplitude /= mean
+    return amplitude
+
+
+def _gaussian_field(size: int, generator: torch.Generator) -> Image:
+    """Log-normal random field whose logarithm has a power spectrum of f^-3 and a standard deviation of 0.3."""
+    noise = torch.randn(2 * size, 2 * size, generator=generator, dtype=torch.float64).numpy()
+    frequency = np.hypot(np.fft.fftfreq(2 * size)[:, None], np.fft.fftfreq(2 * size))
+    frequency[0, 0] = np.inf
+    field = np.fft.ifft2(np.fft.fft2(noise) * frequency**-1.5).real[:size, :size]
+    return np.asarray(np.exp(0.3 * (field - field.mean()) / field.std()))
+
+
+def _dead_leaves(size: int, generator: torch.Generator) -> Image:
+    """Discs of random grey that hide one another, their radii distributed as r^-3 (Lee, Mumford and Huang 2001)."""
+    smallest, largest, n_discs = 2.0, size / 5, 10 * size
+    u, row, column, grey = torch.rand(4, n_discs, generator=generator, dtype=torch.float64).numpy()
+    radii = (smallest**-2 - u * (smallest**-2 - largest**-2)) ** -0.5
+    canvas = np.full((size, size), 0.6)
+    for r, y, x, value in zip(radii, row * size, column * size, grey, strict=True):
+        canvas[disk((y, x), r, shape=canvas.shape)] = 0.2 + 0.8 * value
+    return np.asarray(gaussian_filter(canvas, 1))
+
+
+def _siemens_star(size: int, generator: torch.Generator) -> Image:
+    """A star of 24 to 48 spokes, turned and off the centre, faint beside bright."""
+    turn, row, column = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+    spokes = int(torch.randint(24, 49, (1,), generator=generator))
+    rows, columns = np.indices((size, size)) - size * (0.4 + 0.2 * np.array([row, column])).reshape(2, 1, 1)
+    bright = np.sin(spokes * np.arctan2(rows, columns) + 2 * np.pi * turn) > 0
+    lit = bright & (np.hypot(rows, columns) < 0.45 * size)
+    return np.asarray(gaussian_filter(np.where(lit, 1.0, 0.4), 1))
+
+
+PATTERNS: dict[str, Callable[[int, torch.Generator], Image]] = {
+    "gaussian_field": _gaussian_field,
+    "dead_leaves": _dead_leaves,
+    "siemens_star": _siemens_star,
+}
+
+
+def _with_phase(pattern: Image, *, set_phi: bool, phase_only: bool) -> Tensor:
+    amplitude = pattern / pattern.mean()
     phase = math.pi * np.tanh((amplitude - amplitude.max() / 2) / 3) if set_phi else 0
-    return torch.from_numpy((amplitude * np.exp(1j * phase)).astype(np.complex64))
+    return torch.from_numpy(((1.0 if phase_only else amplitude) * np.exp(1j * phase)).astype(np.complex64))
 
 
-def blur(canvas: NDArray[np.float64]) -> NDArray[np.float64]:
+def _of_area(area: NDArray[Any], config: DataConfig) -> Tensor:
+    amplitude = np.abs(area).astype(float)
+    if not amplitude.any():
+        raise DataError(f"object file {config.object.path} is zero in a whole area of {area.shape}: crop it")
+    if not np.iscomplexobj(area):
+        return _with_phase(amplitude, set_phi=config.set_phi, phase_only=config.phase_only)
+    amplitude = np.ones_like(amplitude) if config.phase_only else amplitude / amplitude.mean()
+    return torch.from_numpy((amplitude * np.exp(1j * np.angle(area) * config.set_phi)).astype(np.complex64))
+
+
+def _read_image(path: str) -> Image:
+    """Grey values of an image, (H, W)."""
+    from skimage.color import rgb2gray  # with skimage.io they take a quarter of a second, which few need
+    from skimage.io import imread
+
+    try:
+        image = imread(path)
+    except (OSError, ValueError, SyntaxError) as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise unreadable(path, "object", error) from error
+        raise DataError(f"object file {path} is neither an image nor an NPZ file (.npz): save it as one") from error
+    return np.asarray(rgb2gray(image[..., :3]) if image.ndim == 3 else image, dtype=float)
+
+
+def blur(canvas: Image) -> Image:
     """Sum of Gaussian blurs of a 2-D array: a sharp line on a broad foot."""
     return sum((weight * gaussian_filter(canvas, sigma) for weight, sigma in BLUR), start=np.zeros_like(canvas))

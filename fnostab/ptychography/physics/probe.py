@@ -5,21 +5,17 @@ beam. The curvature matters: a flat symmetric disk gives an object and its twin 
 conjugated) the same diffraction pattern, and no training can tell them apart.
 """
 
-import zipfile
-import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fnostab.errors import DataError
+from fnostab.ptychography.physics.input_files import insist_on_sha256, read_npz
 from fnostab.ptychography.settings import ProbeConfig
-from fnostab.record.settings import file_sha256
 
-__all__ = ["disk_probe", "load_probe", "make_probe", "probe_sha256"]
+__all__ = ["disk_probe", "load_probe", "make_probe"]
 
 EDGE_WIDTH = 1 / 64  # standard deviation of the disk's edge, as a share of N: one pixel at N = 64
 
@@ -65,12 +61,8 @@ def load_probe(path: str | Path, N: int, sha256: str | None = None) -> Tensor:
         DataError: the file is missing, is not such a file, is not the one with that digest, or its
             probe is not a finite, complex, non-zero array of (N, N).
     """
-    if sha256 is not None and (found := probe_sha256(path)) != sha256.lower():
-        raise DataError(
-            f"probe file {path} has sha256 {found}, expected {sha256}: "
-            "restore the file, or set data.probe.sha256 to the new digest"
-        )
-    probe = _read(path)
+    insist_on_sha256(path, "probe", sha256)
+    probe = read_npz(path, "probe")
     if probe.shape != (N, N):
         raise DataError(f"probe in {path} has shape {probe.shape}, expected ({N}, {N}): set data.N or crop the probe")
     if not np.iscomplexobj(probe):
@@ -82,35 +74,3 @@ def load_probe(path: str | Path, N: int, sha256: str | None = None) -> Tensor:
     if not narrow.any():
         raise DataError(f"probe in {path} is zero everywhere: it illuminates nothing, give another one")
     return torch.from_numpy(narrow)
-
-
-def probe_sha256(path: str | Path) -> str:
-    """SHA-256 of a probe file's bytes, in hexadecimal.
-
-    Raises:
-        DataError: the file can't be read.
-    """
-    try:
-        return file_sha256(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _read(path: str | Path) -> NDArray[Any]:
-    remedy = "save it with numpy.savez(path, probe=...)"
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise DataError(f"probe file {path} holds a bare array, expected an NPZ archive: {remedy}")
-        with archive:
-            if "probe" not in archive:
-                raise DataError(f"probe file {path} has arrays {sorted(archive)}, expected 'probe': {remedy}")
-            return np.asarray(archive["probe"])
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"probe file {path} is not a readable NPZ archive of numbers: {remedy}") from error
-
-
-def _unreadable(path: str | Path, error: OSError) -> DataError:
-    return DataError(f"can't read probe file {path}: {error.strerror or error}: correct data.probe.path")

@@ -11,13 +11,14 @@ from fnostab.decision import ArmSummary, Criterion, Roles, Rules, Stage, Verdict
 from fnostab.figures import failure_rate_forest
 from fnostab.figures.arms import FailureRate
 from fnostab.record import names
+from fnostab.record.settings import value_text
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
 from fnostab.report.content import differences, in_words
 from fnostab.report.pictures import Picture, drawing
 from fnostab.report.verdict import Case, best_arms, conditions, left_out, remarks
 
-__all__ = ["Chapter", "Decision", "Drift", "Moments", "Ran", "Story", "chapter", "compose_story", "drifts"]
+__all__ = ["Chapter", "Decision", "Drift", "Moments", "Ran", "Story", "chapter", "drifts"]
 
 Moments = Mapping[str, Mapping[str, Mapping[str, Any]]]  # arm -> when -> what `fnostab activations` writes of it
 
@@ -90,25 +91,56 @@ class Chapter:
     decisions: Sequence[Decision]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Story:
-    """Everything that the report of a chain shows. ``verdict`` is the last one on the stages."""
+    """Everything that the report of a chain shows.
 
-    headline: str
-    verdict: Verdict
-    in_words: str
-    next_step: str
-    conditions: Sequence[str]
-    remarks: Sequence[str]
-    criteria: Sequence[Criterion]
-    drifts: Sequence[Drift]
+    Attributes:
+        case: its last verdict on the stages.
+        chapters: its studies, in the order in which they were run.
+        drifts: of the activations of each arm's blocks.
+        next_step: what is left to do after the last study.
+        commands: that repeat it.
+        verdict_page: address of the verdict's run.
+        store: address that may be shown.
+        made_at: when.
+    """
+
+    case: Case
     chapters: Sequence[Chapter]
+    drifts: Sequence[Drift]
+    next_step: str
     commands: Sequence[str]
     verdict_page: str
     store: str
-    on_server: bool
     made_at: datetime
     version: str = __version__
+
+    @property
+    def verdict(self) -> Verdict:
+        """The last verdict."""
+        return self.case.verdict
+
+    @property
+    def in_words(self) -> str:
+        """The verdict in a sentence."""
+        return in_words(self.verdict)
+
+    @property
+    def conditions(self) -> list[str]:
+        """Conditions under which it holds."""
+        return conditions(self.case.studies)
+
+    @property
+    def remarks(self) -> list[str]:
+        """Remarks beside the tables."""
+        return remarks(self.case)
+
+    @property
+    def criteria(self) -> list[Criterion]:
+        """Criteria that the verdict asks of its candidates."""
+        roles, decisive = Roles.of(self.case.studies["a"]), [c for c in self.verdict.criteria if c.decides]
+        return [c for c in decisive if c.arm in roles.candidates and c.name in roles.criteria(c.arm, c.stage)]
 
     @property
     def pictures(self) -> list[Picture]:
@@ -131,17 +163,16 @@ def drifts(moments: Moments) -> list[Drift]:
     return found
 
 
-def chapter(ran: Ran, decisions: Sequence[Decision] = (), finding: str = "") -> Chapter:
-    """Count, compare and draw a study; of one without ``decisions`` or a ``finding`` it says which arm did best.
+def chapter(ran: Ran, decisions: Sequence[Decision] = ()) -> Chapter:
+    """Count, compare and draw a study; of one without ``decisions`` it says which arm did best.
 
     Raises:
         DecisionError: its control was not run.
     """
     study = ran.study
-    verdict = decide(_roles(study), Stage("a", tuple(ran.trials)), rules=Rules.of(study))
+    verdict = decide(Roles.of(study), Stage("a", tuple(ran.trials)), rules=Rules.of(study))
     arms = [summary for arm in study.arms for summary in verdict.arms if summary.arm == arm]
     table = differences(study, [summary.arm for summary in arms])
-    best = best_arms(verdict)
     return Chapter(
         ran=ran,
         arms=arms,
@@ -152,63 +183,12 @@ def chapter(ran: Ran, decisions: Sequence[Decision] = (), finding: str = "") -> 
             f"{study.name}-failure-rates",
             alt=f"{study.name}: failure rate of each arm with its 95 % interval",
         ),
-        finding=finding or ("" if decisions else best),
+        finding="" if decisions else best_arms(verdict),
         left_out=[line for s in arms if (line := left_out(s))],
         decisions=decisions,
     )
 
 
-def compose_story(
-    case: Case,
-    chapters: Sequence[Chapter],
-    moments: Moments,
-    *,
-    next_step: str,
-    commands: Sequence[str],
-    verdict_page: str,
-    store: str,
-    made_at: datetime,
-) -> Story:
-    """Put the report of a chain together.
-
-    Args:
-        case: its last verdict on the stages.
-        chapters: its studies, in the order in which they were run.
-        moments: of the activations of each arm's blocks.
-        next_step: what is left to do after the last study.
-        commands: that repeat it.
-        verdict_page: address of the verdict's run.
-        store: address that may be shown.
-        made_at: when.
-    """
-    study = case.studies["a"]
-    return Story(
-        headline=case.verdict.headline,
-        verdict=case.verdict,
-        in_words=in_words(case.verdict),
-        next_step=next_step,
-        conditions=conditions(case.studies),
-        remarks=remarks(case),
-        criteria=[c for c in case.verdict.criteria if c.decides and _is_asked(c, study)],
-        drifts=drifts(moments),
-        chapters=chapters,
-        commands=commands,
-        verdict_page=verdict_page,
-        store=store,
-        on_server=store.startswith("http"),
-        made_at=made_at,
-    )
-
-
-def _is_asked(criterion: Criterion, study: StudySpec) -> bool:
-    roles = _roles(study)
-    return criterion.arm in roles.candidates and criterion.name in roles.criteria(criterion.arm, criterion.stage)
-
-
-def _roles(study: StudySpec) -> Roles:
-    return Roles(study.control, study.roles.get("architecture"), study.roles.get("clipping"))
-
-
 def _changes(arm: str, control: str, table: Mapping[str, Mapping[str, Any]]) -> list[str]:
     differing = {name: values[arm] for name, values in table.items() if values.get(arm) != values.get(control)}
-    return [f"{name.rpartition('.')[2]}={'none' if value is None else value}" for name, value in differing.items()]
+    return [f"{name.rpartition('.')[2]}={value_text(value)}" for name, value in differing.items()]

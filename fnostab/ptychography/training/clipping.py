@@ -10,12 +10,11 @@ over all axes but one, which depends on the kind of layer, so `mark_units_` note
 
 All functions change gradients in place and return the clipped share as a 0-d tensor on the gradients'
 device, without waiting for that device. Parameters without a gradient are skipped; complex gradients
-count by their modulus, or in `clip_gradients_` by value as pairs of reals. No clipping stops a NaN or
+count by their modulus, or by value as pairs of reals. No clipping stops a NaN or
 infinite gradient: one NaN makes the whole gradient NaN under ``norm``, and that of its unit under ``agc``.
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ from fnostab.errors import ConfigError
 from fnostab.ptychography.own import is_own, make_own
 from fnostab.ptychography.settings import TrialConfig
 
-__all__ = ["Clipper", "adaptive_gradient_clip_", "clip_gradients_", "make_clipper", "mark_units_"]
+__all__ = ["Clipper", "adaptive_gradient_clip_", "clip_by_norm_", "clip_by_value_", "make_clipper", "mark_units_"]
 
 Parameters = Tensor | Iterable[Tensor]
 Clipper = Callable[[Parameters], Tensor]
@@ -54,38 +53,18 @@ def mark_units_(module: nn.Module, exempt: str = "") -> None:
 def make_clipper(config: TrialConfig) -> Clipper:
     """Make the function that clips the gradients of parameters and returns the clipped share.
 
-    It is `clip_gradients_` with a trial's settings, or one of your own: if that remembers earlier steps it has
-    ``state_dict`` and ``load_state_dict``, which a trial that goes on or is replayed needs.
+    One of your own that remembers earlier steps has ``state_dict`` and ``load_state_dict``, which a trial that goes on
+    or is replayed needs.
 
     Raises:
         ModelError: one of your own can't be made.
     """
-    algorithm = config.execution.gradient_clip_algorithm
-    if is_own(algorithm):
-        return make_own("execution.gradient_clip_algorithm", algorithm, Callable, config)
-    return partial(clip_gradients_, value=config.execution.gradient_clip_val, algorithm=algorithm)
-
-
-def clip_gradients_(parameters: Parameters, value: float | None, algorithm: str) -> Tensor:
-    """Clip by ``norm``, ``value`` or ``agc``; return the clipped share.
-
-    Args:
-        parameters: one tensor, or several on one device.
-        value: the largest global norm (``norm``), the largest absolute element (``value``), or the
-            largest ratio of a unit's gradient norm to its weight norm (``agc``).
-        algorithm: picks the rule.
-
-    Returns:
-        0-d tensor: 1 if the norm was clipped and 0 if not; the share of elements; the share of units.
-
-    Raises:
-        ConfigError: ``algorithm`` is not known, or ``value`` is not positive.
-    """
-    if algorithm not in ALGORITHMS:
-        raise ConfigError(f"gradient_clip_algorithm={algorithm!r} is not known; accepted: {', '.join(ALGORITHMS)}")
-    if value is None or not value > 0:
-        raise ConfigError(f"gradient_clip_val={value} must be positive; leave it null for no clipping")
-    return ALGORITHMS[algorithm](parameters, value)
+    execution = config.execution
+    if is_own(execution.gradient_clip_algorithm):
+        return make_own("execution.gradient_clip_algorithm", execution.gradient_clip_algorithm, Callable, config)
+    clip, value = ALGORITHMS[execution.gradient_clip_algorithm], execution.gradient_clip_val
+    assert value is not None
+    return lambda parameters: clip(parameters, value)
 
 
 def adaptive_gradient_clip_(parameters: Parameters, clip_factor: float, eps: float = 1e-3) -> Tensor:
@@ -119,11 +98,13 @@ def adaptive_gradient_clip_(parameters: Parameters, clip_factor: float, eps: flo
         return (norm > limit).float().mean()
 
 
-def _clip_by_norm_(parameters: Parameters, value: float) -> Tensor:
+def clip_by_norm_(parameters: Parameters, value: float) -> Tensor:
+    """Scale all gradients so that their global norm is at most ``value``; return 1 if that changed it and 0 if not."""
     return (clip_grad_norm_(parameters, value) > value).float()
 
 
-def _clip_by_value_(parameters: Parameters, value: float) -> Tensor:
+def clip_by_value_(parameters: Parameters, value: float) -> Tensor:
+    """Clip each element to at most ``value`` either way; return the share of elements that changed."""
     gradients = [g for _, g in _with_gradient(parameters)]
     if not gradients:
         return torch.zeros(())
@@ -136,8 +117,8 @@ def _clip_by_value_(parameters: Parameters, value: float) -> Tensor:
 
 
 ALGORITHMS: dict[str, Callable[[Parameters, float], Tensor]] = {
-    "norm": _clip_by_norm_,
-    "value": _clip_by_value_,
+    "norm": clip_by_norm_,
+    "value": clip_by_value_,
     "agc": adaptive_gradient_clip_,
 }
 

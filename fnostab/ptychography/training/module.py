@@ -16,13 +16,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from fnostab.ptychography import measured
 from fnostab.ptychography.data.grid_lines import GridLines
 from fnostab.ptychography.own import is_own, make_own
-from fnostab.ptychography.physics.evaluation import amplitude_spread, evaluate, patch_variation
+from fnostab.ptychography.physics.evaluation import detail_correlation, evaluate, field_spread, patch_variation
 from fnostab.ptychography.physics.far_field import far_field
 from fnostab.ptychography.physics.losses import constant_output_loss, mae_loss, poisson_loss
 from fnostab.ptychography.physics.twin import twin_share
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.clipping import make_clipper, mark_units_
-from fnostab.ptychography.training.lockstep import Seat
 from fnostab.ptychography.training.precision import convolutions_in
 from fnostab.ptychography.training.reconstruction import reconstruct, true_patches
 from fnostab.ptychography.training.schedules import make_schedule
@@ -36,7 +35,8 @@ class PtychoModule(lightning.LightningModule):
     """Trains a generator on diffraction amplitudes alone.
 
     Logs at each validation the loss under ``training.val_loss_name`` and, of the reconstructed
-    validation objects, amplitude spread, patch variation, the share of twin images and amplitude SSIM.
+    validation objects, spread and details of the complex field, variation from patch to patch, the share of twin images
+    and SSIMs.
 
     Args:
         generator: measured amplitudes (B, 1, N, N) float32 to object patches (B, 1, N, N) complex64.
@@ -47,7 +47,6 @@ class PtychoModule(lightning.LightningModule):
         clip_fraction: share of units that the last step clipped, a 0-d tensor; None without clipping.
         gradient_clip_val: as configured; None is no clipping at all.
         clipper: clips the gradients; None without clipping.
-        seat: its place among trainings side by side, if there are.
     """
 
     def __init__(self, generator: nn.Module, data: GridLines, config: TrialConfig) -> None:
@@ -58,7 +57,6 @@ class PtychoModule(lightning.LightningModule):
         self.gradient_clip_val = config.execution.gradient_clip_val
         self.clipper = None if self.gradient_clip_val is None else make_clipper(config)
         self.clip_fraction: Tensor | None = None
-        self.seat: Seat | None = None
         self._complex = [p for p in generator.parameters() if p.is_complex()]
         self.register_buffer("probe", data.probe, persistent=False)
         self._patches: list[Tensor] = []
@@ -68,7 +66,7 @@ class PtychoModule(lightning.LightningModule):
     def forward(self, amplitudes: Tensor) -> Tensor:
         """Complex object patches (B, 1, N, N) of measured amplitudes (B, 1, N, N)."""
         with convolutions_in(self.config.execution.convolution_precision, amplitudes.device):
-            return self.generator(amplitudes) if self.seat is None else self.seat.forward(amplitudes)
+            return self.generator(amplitudes)
 
     def loss(self, predicted_amplitude: Tensor, measured_amplitude: Tensor) -> Tensor:
         """The configured loss, a scalar."""
@@ -86,8 +84,6 @@ class PtychoModule(lightning.LightningModule):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         super().backward(loss, *args, **kwargs)
-        if self.seat is not None:
-            self.seat.backward()
         for parameter in self._complex:  # a conjugate that was not carried out yet stops Adam and clipping by norm
             if parameter.grad is not None and parameter.grad.is_conj():
                 parameter.grad = parameter.grad.resolve_conj()
@@ -105,13 +101,17 @@ class PtychoModule(lightning.LightningModule):
         loss = (torch.stack(self._losses) * weights).sum()
         self._patches, self._losses, self._sizes = [], [], []
         pairs = reconstruct(patches.cpu(), self.data.validation, self.config.data)
-        scores = [evaluate(*pair, set_phi=False) for pair in pairs]
+        scores = [evaluate(*pair, set_phi=self.config.data.set_phi) for pair in pairs]
         truth = true_patches(self.data.validation, self.config.data.N)
+        window = 2 * (self.config.data.N // 4) + 1  # about the probe's diameter
         self.log(self.config.training.val_loss_name, loss)
-        self.log(measured.AMPLITUDE_SPREAD, float(np.mean([amplitude_spread(*pair) for pair in pairs])))
+        self.log(measured.SPREAD, float(np.mean([field_spread(*pair) for pair in pairs])))
+        self.log(measured.DETAIL_CORRELATION, float(np.mean([detail_correlation(*pair, window) for pair in pairs])))
         self.log(measured.PATCH_VARIATION, patch_variation(patches))
         self.log(measured.TWIN_SHARE, twin_share(patches[:, 0].cpu(), truth, self.data.probe))
         self.log(measured.VAL_SSIM_AMP, float(np.mean([score.ssim_amp for score in scores])))
+        if self.config.data.set_phi:
+            self.log(measured.VAL_SSIM_PHASE, float(np.mean([score.ssim_phase for score in scores])))
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The configured optimiser of the trainable parameters, before its first step.

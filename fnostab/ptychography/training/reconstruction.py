@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from fnostab.ptychography import measured
 from fnostab.ptychography.data.grid_lines import Split
-from fnostab.ptychography.physics.evaluation import constant_scores, evaluate
+from fnostab.ptychography.physics.evaluation import constant_scores, evaluate, published_scores
+from fnostab.ptychography.physics.frc import fourier_ring_correlation, frc_resolution
 from fnostab.ptychography.physics.scan import centre_crop, extract_patches, stitch
 from fnostab.ptychography.settings import DataConfig
 
@@ -44,15 +45,27 @@ def true_patches(split: Split, N: int) -> Tensor:
 
 def score(pairs: list[tuple[Tensor, Tensor]], config: DataConfig) -> dict[str, float]:
     """Test metrics, averaged over objects, with a constant's SSIM beside; phase only with ``set_phi``."""
-    predicted = [evaluate(*pair, set_phi=config.set_phi) for pair in pairs]
-    constant = [constant_scores(truth, set_phi=config.set_phi) for _, truth in pairs]
+    each = [_score_one(*pair, set_phi=config.set_phi) for pair in pairs]
+    return {name: float(np.mean([values[name] for values in each])) for name in each[0]}
+
+
+def _score_one(prediction: Tensor, truth: Tensor, *, set_phi: bool) -> dict[str, float]:
+    flat = torch.ones_like(truth)
+    scores, constant = evaluate(prediction, truth, set_phi=set_phi), constant_scores(truth, set_phi=set_phi)
+    published, of_flat = (published_scores(image, truth, set_phi=set_phi) for image in (prediction, flat))
+    rings = fourier_ring_correlation(prediction, truth)
     values = {
-        measured.MAE_AMP: [s.mae_amp for s in predicted],
-        measured.SSIM_AMP: [s.ssim_amp for s in predicted],
-        measured.CONSTANT_SSIM_AMP: [s.ssim_amp for s in constant],
+        measured.MAE_AMP: scores.mae_amp,
+        measured.SSIM_AMP: scores.ssim_amp,
+        measured.CONSTANT_SSIM_AMP: constant.ssim_amp,
+        measured.PSNR_AMP: published.psnr_amp,
+        measured.FRC_HALF: frc_resolution(rings, 1 / 2),
+        measured.FRC_SEVENTH: frc_resolution(rings, 1 / 7),
+        measured.MAE_PHASE: scores.mae_phase,
+        measured.SSIM_PHASE: scores.ssim_phase,
+        measured.CONSTANT_SSIM_PHASE: constant.ssim_phase,
+        measured.PSNR_PHASE: published.psnr_phase,
+        measured.PUBLISHED_SSIM_PHASE: published.ssim_phase,
+        measured.CONSTANT_PUBLISHED_SSIM_PHASE: of_flat.ssim_phase,
     }
-    if config.set_phi:
-        values[measured.MAE_PHASE] = [s.mae_phase for s in predicted if s.mae_phase is not None]
-        values[measured.SSIM_PHASE] = [s.ssim_phase for s in predicted if s.ssim_phase is not None]
-        values[measured.CONSTANT_SSIM_PHASE] = [s.ssim_phase for s in constant if s.ssim_phase is not None]
-    return {name: float(np.mean(each)) for name, each in values.items()}
+    return {name: value for name, value in values.items() if value is not None}

@@ -16,7 +16,7 @@ __all__ = ["ChangedSettings", "Curves", "ReplayEnd"]
 
 STEPS_AFTER = 2  # a non-finite one, so that what came of it is seen
 STEPS_AFTER_CHANGE = 64  # the failing one with a setting changed: the failure may only be put off
-RATE = {f"training.{name}" for name in ("learning_rate", "schedule", "warmup_steps", "warmup_epochs")}
+RATE = {f"training.{name}" for name in ("learning_rate", "schedule", "cosine_floor", "warmup_steps", "warmup_epochs")}
 
 
 class Curves:

@@ -21,11 +21,11 @@ def make_schedule(config: TrialConfig, steps: int) -> Factor:
     if is_own(training.schedule):
         return make_own("training.schedule", training.schedule, Callable, steps, config)
     warmup = training.warmup(steps // training.epochs)
-    return rate_factor(warmup, steps, cosine=training.schedule.endswith("cosine"))
+    return rate_factor(warmup, steps, cosine=training.schedule.endswith("cosine"), floor=training.cosine_floor)
 
 
-def rate_factor(warmup_steps: int, total_steps: int, *, cosine: bool) -> Factor:
-    """Linear warm-up to 1 over ``warmup_steps``, then 1, or half a cosine down to 0 at ``total_steps``.
+def rate_factor(warmup_steps: int, total_steps: int, *, cosine: bool, floor: float = 0.0) -> Factor:
+    """Linear warm-up to 1 over ``warmup_steps``, then 1, or half a cosine down to ``floor`` at ``total_steps``.
 
     The first step is taken at ``1 / (warmup_steps + 1)``, not at 0: it would be wasted.
     (The cosine: Loshchilov and Hutter 2017, without restarts.)
@@ -37,6 +37,6 @@ def rate_factor(warmup_steps: int, total_steps: int, *, cosine: bool) -> Factor:
         if not cosine:
             return 1.0
         done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
     return factor

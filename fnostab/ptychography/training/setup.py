@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from fnostab.monitor import StabilityMonitor, StateFiles
 from fnostab.ptychography.data import GridLines, GridLinesData, prepare
 from fnostab.ptychography.models import build_initialised, residual_blocks
 from fnostab.ptychography.settings import TrialConfig
-from fnostab.ptychography.training.lockstep import Seat
 from fnostab.ptychography.training.module import PtychoModule
 from fnostab.ptychography.training.precision import tf32_only_if
 from fnostab.record.journal import Sink
@@ -65,12 +63,8 @@ class Training:
         device: torch.device,
         directory: Path,
         resume: Path | None = None,
-        seat: Seat | None = None,
     ) -> None:
-        """Train, from the start or from the state in ``resume``, as `fnostab.monitor.state` writes it.
-
-        With a ``seat`` the network's passes are made together with those of other trainings.
-        """
+        """Train, from the start or from the state in ``resume``, as `fnostab.monitor.state` writes it."""
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
@@ -86,19 +80,20 @@ class Training:
             enable_model_summary=False,
         )
         torch.manual_seed(self.layers_seed)
-        self.module.seat = seat
         with (
             warnings.catch_warnings(),
             tf32_only_if(self.config.execution.convolution_precision, device),
-            seat.taken(self.module.generator) if seat else nullcontext(),
         ):
             warnings.filterwarnings("ignore", module="lightning")  # advice on worker processes, of no use here
             trainer.fit(self.module, self.batches, ckpt_path=resume)
-        self.module.seat = None
 
 
-def set_up(spec: TrialSpec) -> Training:
+def set_up(spec: TrialSpec, kind: type[PtychoModule] = PtychoModule) -> Training:
     """Make what a trial trains: its data set, and its network with the initial weights of its seed.
+
+    Args:
+        spec: of the trial.
+        kind: of its module.
 
     Raises:
         FnostabError: the data set or the network can't be made.
@@ -106,7 +101,7 @@ def set_up(spec: TrialSpec) -> Training:
     config = TrialConfig.from_dotted(spec.settings)
     data = prepare(config.data, config.data_seed(spec.seed), spec.shared_dir)
     generator = build_initialised(config.model, config.stream(spec.seed, "initialisation"))
-    module = PtychoModule(generator, data, config)
+    module = kind(generator, data, config)
     order_seed = config.stream(spec.seed, "data_order")
     batches = GridLinesData(data, config.training.batch_size, order_seed)
     return Training(config, data, module, batches, module.constant_loss(), stream_seed(order_seed, "layers"))

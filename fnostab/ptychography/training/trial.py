@@ -7,7 +7,9 @@ last, so that what is on disk is right whenever the process dies. No MLflow here
 import json
 import traceback
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -21,7 +23,6 @@ from fnostab.ptychography.models import parameter_count
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.checkpoint import BestCheckpoint
 from fnostab.ptychography.training.environment import describe_environment, git_state, owner
-from fnostab.ptychography.training.lockstep import Seat
 from fnostab.ptychography.training.precision import tf32_only_if
 from fnostab.ptychography.training.reconstruction import predict, reconstruct, score
 from fnostab.ptychography.training.setup import Training, choose_device, set_up, watched_blocks
@@ -35,13 +36,19 @@ from fnostab.record.trial import TrialSpec
 __all__ = ["run_trial"]
 
 
-def run_trial(spec: TrialSpec, directory: Path, seat: Seat | None = None) -> Outcome:
+def run_trial(
+    spec: TrialSpec,
+    directory: Path,
+    make: Callable[[TrialSpec], Training] = set_up,
+    tags: Mapping[str, str] = MappingProxyType({}),
+) -> Outcome:
     """Train, judge and test one trial, writing its journal and artifacts into ``directory``.
 
     Args:
         spec: what to train.
         directory: of the trial.
-        seat: its place among others, if it is trained beside them; None trains it alone.
+        make: sets its training up.
+        tags: that it records beside its own.
 
     Returns:
         Its outcome: a training outcome, ``oom`` or ``killed``. A failure that was observed wins over whatever ended
@@ -53,7 +60,7 @@ def run_trial(spec: TrialSpec, directory: Path, seat: Seat | None = None) -> Out
     """
     with Journal(directory) as journal:
         try:
-            return _run(spec, directory, journal, seat)
+            return _run(spec, directory, journal, make, tags)
         except BaseException as error:
             outcome = outcome_of(error)
             requested = outcome is Outcome.KILLED  # it is no fault of the trial's
@@ -64,16 +71,21 @@ def run_trial(spec: TrialSpec, directory: Path, seat: Seat | None = None) -> Out
             return outcome
 
 
-def _run(spec: TrialSpec, directory: Path, journal: Journal, seat: Seat | None) -> Outcome:
+def _run(
+    spec: TrialSpec,
+    directory: Path,
+    journal: Journal,
+    make: Callable[[TrialSpec], Training],
+    tags: Mapping[str, str],
+) -> Outcome:
     config = TrialConfig.from_dotted(spec.settings)
     device = choose_device(config.execution.device)
     journal.event(names.PARAMS_EVENT, {**flatten(config), "seed": spec.seed, "arm": spec.arm})
     commit = git_state()["commit"]
     journal.event(
         names.TAGS_EVENT,
-        {names.OWNER: owner(), names.DEVICE: device.type, names.VERSION: fnostab.__version__}
-        | ({names.GIT_COMMIT: commit} if commit else {})
-        | ({names.LOCKSTEP: str(seat.lockstep.size)} if seat else {}),
+        {names.OWNER: owner(), names.DEVICE: device.type, names.VERSION: fnostab.__version__, **tags}
+        | ({names.GIT_COMMIT: commit} if commit else {}),
     )
     environment = directory / "artifacts" / "environment.json"
     environment.parent.mkdir(exist_ok=True)
@@ -86,7 +98,7 @@ def _run(spec: TrialSpec, directory: Path, journal: Journal, seat: Seat | None) 
         names.DATASET_EVENT,
         {"name": "grid_lines", "digest": digest, "source": f"fnostab simulation, data seed {data_seed}"},
     )
-    training = set_up(spec)
+    training = make(spec)
     generator = training.module.generator
     journal.record(0, {names.CONSTANT_LOSS: training.constant_loss, names.PARAMETERS: parameter_count(generator)})
 
@@ -110,7 +122,7 @@ def _run(spec: TrialSpec, directory: Path, journal: Journal, seat: Seat | None) 
     ]
     reason = None
     try:
-        training.fit(callbacks, device, directory, _resume_point(snapshots.resume, journal), seat)
+        training.fit(callbacks, device, directory, _resume_point(snapshots.resume, journal))
         _test(training, device, directory, journal, monitor)
         if checkpoint.exists():
             _announce(journal, checkpoint, "checkpoint")

@@ -58,7 +58,7 @@ class Command(Task):
     def check(self, study: "Study") -> None:
         """Refuse a baseline on the wrong side of the rules, and values that can't be written as a word."""
         outcome, metric = study.file.outcome, study.metric
-        for name in (metric.name, *(outcome.collapsed if outcome else ())):
+        for name in (metric.name, *((*outcome.collapsed, *outcome.stagnated) if outcome else ())):
             if name in NOT_RECORDED:
                 line = study.file.line_of("metric" if name == metric.name else "outcome")
                 raise ConfigError(f"{line}no {name!r} is recorded: rec.validation(i, {name}=...) records val/{name}")

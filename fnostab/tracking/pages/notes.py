@@ -124,12 +124,12 @@ def study_note(spec: StudySpec, experiment: str, outcomes: Mapping[str, Counter[
     """Write the note of a study that has ended.
 
     Args:
-        spec: of the study. Its description is Markdown of its author's.
+        spec: of the study.
         experiment: id.
         outcomes: how often each outcome, by arm.
         verdict: newest run that judges it, None if there is none.
     """
-    lines = [spec.description, "", f"{code(spec.control)} is the control arm. The others differ from it:", ""]
+    lines = [escaped(spec.description), "", f"{code(spec.control)} is the control arm. The others differ from it:", ""]
     for arm in spec.arms:
         if arm != spec.control:
             lines.append(f"- {code(arm)}: {', '.join(_differences(spec.arms[arm], spec.arms[spec.control])) or 'not'}")

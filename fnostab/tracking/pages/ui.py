@@ -1,5 +1,6 @@
 """Start MLflow's own web page on a store, on loopback only, and say what there is to see on it."""
 
+import logging
 import os
 import socket
 import subprocess
@@ -14,11 +15,28 @@ from fnostab.record import names
 from fnostab.tracking.environment import OWN, TELEMETRY
 from fnostab.tracking.store.store import Store, masked, reported
 
-__all__ = ["experiments_with_runs", "free_port", "ui_command", "wait_until_ready"]
+__all__ = ["CLIENTS", "experiments_with_runs", "free_port", "server_environment", "ui_command", "wait_until_ready"]
 
 HOST = "127.0.0.1"
 PORTS_TRIED = 50
 LONGEST_REASON = 200  # characters
+ANSWER_S = 10  # for one answer of a busy server
+SAY_EVERY_S = 30
+CLIENTS = (  # what a user has set for clients, or for another server, is not meant for a server that is started here
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_AUTH_ADMIN_USERNAME",
+    "MLFLOW_AUTH_ADMIN_PASSWORD",
+    "MLFLOW_DEFAULT_ARTIFACT_ROOT",
+    "MLFLOW_REGISTRY_STORE_URI",
+    "MLFLOW_READ_REPLICA_BACKEND_STORE_URI",
+    "MLFLOW_ARTIFACTS_ONLY",
+    "MLFLOW_STATIC_PREFIX",
+    "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE",
+)
+_log = logging.getLogger(__name__)
 
 
 def ui_command(store: Store, port: int) -> tuple[list[str], dict[str, str]]:
@@ -32,7 +50,13 @@ def ui_command(store: Store, port: int) -> tuple[list[str], dict[str, str]]:
     if store.uri.startswith("http"):
         raise TrackingError(f"{store.address} is a server and shows the page itself: open it in a browser")
     server = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
-    return server, {**OWN, **os.environ, TELEMETRY: "true", "MLFLOW_BACKEND_STORE_URI": store.uri}
+    return server, server_environment(store.uri)
+
+
+def server_environment(backend: str) -> dict[str, str]:
+    """Environment of a server that is started here on the database ``backend``, whose password it may hold."""
+    values = {name: value for name, value in os.environ.items() if name not in CLIENTS}
+    return OWN | values | {TELEMETRY: "true", "MLFLOW_BACKEND_STORE_URI": backend}
 
 
 def free_port(preferred: int = 5000) -> int:
@@ -86,24 +110,33 @@ def wait_until_ready(
 
     Args:
         url: of the server.
-        timeout_s: how long; a start takes 5 to 30 s.
+        timeout_s: how long; a start takes 5 to 30 s, and minutes on a machine that is busy.
         process: the server, so that its early end is noticed.
         log: file that takes its output, whose last line then says why.
+
+    Every 30 s a warning of the log says that it is waited for.
 
     Raises:
         TrackingError: it ended, or does not answer in time.
     """
-    deadline = time.monotonic() + timeout_s
+    started = time.monotonic()
+    deadline, said = started + timeout_s, 0
+    where = f"its log {log}" if log is not None else "the output of the server"
     while time.monotonic() < deadline:
+        if (waited := int((time.monotonic() - started) / SAY_EVERY_S)) > said:
+            said = waited
+            _log.warning("%s has not answered for %d s, it is waited for: see %s", url, said * SAY_EVERY_S, where)
         if process is not None and process.poll() is not None:
             why = f": {_last_line(log)}" if log is not None and _last_line(log) else ""
-            raise TrackingError(f"the MLflow server for {url} ended at once with status {process.returncode}{why}")
+            raise TrackingError(
+                f"the MLflow server for {url} ended at once with status {process.returncode}{why}; see {where}"
+            )
         try:
-            with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=2):
+            with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=ANSWER_S):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    raise TrackingError(f"nothing answers at {url} after {timeout_s:.0f} s: look at the output of the server")
+    raise TrackingError(f"nothing answers at {url} after {timeout_s:.0f} s: look at {where}")
 
 
 def _last_line(log: Path) -> str:

@@ -11,9 +11,11 @@ from fnostab import __version__
 from fnostab.errors import TrackingError
 from fnostab.record import names
 from fnostab.record.attempt import this_process
+from fnostab.tracking.environment import user_name
 from fnostab.tracking.pages.notes import as_tags, bounded, put_note, run_link
 from fnostab.tracking.read.histories import read_artifact
 from fnostab.tracking.read.studies import check_schema
+from fnostab.tracking.store.places import insist_on_place
 from fnostab.tracking.store.store import Store, reported
 from fnostab.tracking.upload.study_run import note_study
 
@@ -146,10 +148,12 @@ def log_verdict(
         names.OWNER: this_process(),
         names.SCHEMA_TAG: names.SCHEMA,
         names.VERSION: __version__,
+        names.USER: user_name(),
         **({names.SEEDS_JUDGED: str(payload["seeds"])} if "seeds" in payload else {}),
         **as_tags(bounded(note, more=MORE)),
     }
     with reported(store):
+        insist_on_place(store.uri, store.client.get_experiment(experiment))
         run_id: str = store.client.create_run(experiment, tags=tags, run_name=f"verdict: {verdict}").info.run_id
         # A value a line. Indented as well it takes twice the time: only Python's own encoder can do that
         store.client.log_text(run_id, json.dumps(payload, separators=(",\n", ": ")), VERDICT_FILE)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fnostab.tracking.read.summaries import AT_ONCE
 from fnostab.tracking.store.database import connected
-from fnostab.tracking.store.store import Store, reported
+from fnostab.tracking.store.store import Store, insist_on_place_of, reported
 
 __all__ = ["LOCAL_UI", "log_files", "metric_histories", "metric_history", "read_artifact", "run_page"]
 
@@ -109,6 +109,7 @@ def log_files(store: Store, run_id: str, files: Iterable[Path], root: Path, arti
         TrackingError: the store does not take them.
     """
     with reported(store):
+        insist_on_place_of(store, run_id)
         for path in files:
             folder = PurePosixPath(artifact_path, path.relative_to(root).parent.as_posix())
             store.client.log_artifact(run_id, str(path), str(folder))

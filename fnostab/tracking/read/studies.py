@@ -41,13 +41,13 @@ class StudyRecord:
 
     Attributes:
         start_ms: Unix time.
-        others: how many further studies its experiment holds.
+        others: run ids of the further studies that its experiment holds, the newest first.
     """
 
     run_id: str
     spec: StudySpec
     start_ms: int
-    others: int = 0
+    others: tuple[str, ...] = ()
 
 
 def find_experiment(store: Store, name: str) -> str:
@@ -85,7 +85,8 @@ def newest_study(store: Store, experiment: str, study_run: str | None = None) ->
             raise TrackingError(f"experiment {experiment} in {store.address} has no {what}; there are: {there_are}")
         run = runs[0]
         check_schema(run.info.run_id, run.data.tags)
-        return StudyRecord(run.info.run_id, _read_spec(store, run.info.run_id), run.info.start_time, len(found) - 1)
+        others = tuple(other.info.run_id for other in found if other is not run)
+        return StudyRecord(run.info.run_id, _read_spec(store, run.info.run_id), run.info.start_time, others)
 
 
 def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialRow]:

@@ -9,7 +9,6 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from fnostab.errors import TrackingError
@@ -19,6 +18,7 @@ from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialState
 from fnostab.tracking.read.histories import metric_history
 from fnostab.tracking.read.summaries import PAGE, read_summaries, search_trials, trial_state
+from fnostab.tracking.store.database import sqlite_file
 from fnostab.tracking.store.store import DEFAULT_URI, Store, open_store, reported
 from fnostab.tracking.upload.trial_run import last_sign_ms
 
@@ -144,10 +144,10 @@ def existing_store(uri: str | None = None) -> Store:
         TrackingError: nothing answers there, or there is no such database.
     """
     name = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-    path = Path(name.partition(":///")[2].partition("?")[0])
-    if name.startswith("sqlite:///") and not path.exists():
+    path = sqlite_file(name)
+    if path is not None and not path.exists():
         raise TrackingError(
-            f"there is no tracking database {path.absolute()}: start a study with `fnostab run stage_a`, "
+            f"there is no tracking database {path}: start a study with `fnostab run stage_a`, "
             "or name its store with --tracking-uri"
         )
     return open_store(uri)

@@ -4,20 +4,30 @@ MLflow 3.17 also changes the schema of an older database without being asked, if
 a database wants to be asked, and to take a copy first.
 """
 
+import logging
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import mlflow
 import sqlalchemy
+from filelock import FileLock, Timeout
 
 from fnostab.errors import TrackingError
 from fnostab.tracking.store.errors import describe, masked
 
-__all__ = ["TIMEOUT_S", "check_database", "check_writable", "connected", "usable_sqlite"]
+__all__ = ["TIMEOUT_S", "check_database", "check_writable", "connected", "made_by_one", "sqlite_file", "usable_sqlite"]
 
 TIMEOUT_S = 4
+LOCKED_S = 30  # another process that writes lets go of a database sooner
+MAKING_S = 180  # MLflow makes its tables in 5 to 60 s, by how busy the machine is
+STALLED_S = 30  # a database that did not change for so long is not being made
+SETTLED_S = 1  # the first experiment comes after the last table
+LOOK_S = 0.2
+_log = logging.getLogger(__name__)
+EMPTY = "empty"
 VERSIONS = "alembic_version"  # the table in which MLflow keeps the version of its schema
 
 
@@ -29,19 +39,36 @@ def usable_sqlite(uri: str) -> str:
     Raises:
         TrackingError: it can't.
     """
-    name, question_mark, query = uri.partition(":///")[2].partition("?")
-    if name in ("", ":memory:"):
+    path = sqlite_file(uri)
+    if path is None:
         raise TrackingError(f"tracking database {uri} is in memory: name a file, as in sqlite:///mlflow.db")
-    path = Path(name).absolute()
     if not path.parent.is_dir():
         raise TrackingError(f"tracking database {path}: there is no directory {path.parent}; make it, or name another")
     try:
-        with closing(sqlite3.connect(path, timeout=TIMEOUT_S)) as connection:
+        with closing(sqlite3.connect(path, timeout=LOCKED_S)) as connection:
             connection.execute("BEGIN IMMEDIATE")  # fails where writing would, and changes nothing
             connection.rollback()
     except sqlite3.Error as error:
         raise TrackingError(f"tracking database {path}: {error}; mend it, or name another file") from error
-    return f"sqlite:///{path}{question_mark}{query}"
+    _, question_mark, query = uri.partition("?")
+    written = str(path).replace("%", "%25").replace("?", "%3F")
+    # MLflow makes the parent of what follows "sqlite:///", as it is written
+    scheme = "sqlite" if written == str(path) else "sqlite+pysqlite"
+    usable = f"{scheme}:///{written}{question_mark}{query}"
+    if sqlite_file(usable) != path:
+        raise TrackingError(
+            f"tracking database {path}: SQLAlchemy {sqlalchemy.__version__} can't open a path with % or ?: "
+            "`pip install --upgrade sqlalchemy` (2.1 can), or name another folder"
+        )
+    return usable
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Absolute path of the file that a SQLite address names; None if it names none, or is of another kind."""
+    if not uri.startswith("sqlite") or "://" not in uri:
+        return None
+    name = sqlalchemy.make_url(uri).database
+    return None if name in (None, "", ":memory:") else Path(name).absolute()
 
 
 def check_database(uri: str) -> None:
@@ -49,15 +76,13 @@ def check_database(uri: str) -> None:
 
     Raises:
         TrackingError: there is no driver, it does not answer, or another version of MLflow made it.
+            One that another process is making is waited for.
     """
     from mlflow.store.db.utils import _get_latest_schema_revision  # here, since who uses a server needs none of it
 
-    with connected(uri) as connection:
-        if not sqlalchemy.inspect(connection).has_table(VERSIONS):
-            return  # empty: MLflow makes its tables
-        found = connection.scalar(sqlalchemy.text(f"SELECT version_num FROM {VERSIONS}"))
     wanted = _get_latest_schema_revision()
-    if found in (None, wanted):
+    found = _await_tables(uri, wanted)
+    if found in (None, EMPTY, wanted):
         return
     what = f"tracking database {masked(uri)} has the schema {found}, this MLflow {mlflow.__version__} uses {wanted}: "
     if _is_known(found):
@@ -65,6 +90,60 @@ def check_database(uri: str) -> None:
             f"{what}it is older; end what uses it, take a copy of it, and run `mlflow db upgrade {masked(uri)}`"
         )
     raise TrackingError(f"{what}a newer MLflow made it; `pip install --upgrade mlflow` here, as where it is served")
+
+
+def _await_tables(uri: str, wanted: str) -> str | None:
+    """Version of a database's schema, once no process is making its tables any more."""
+    found, is_made = _schema(uri)
+    if is_made or found in (EMPTY, wanted):
+        return found
+    _log.warning("another process is making the tables of %s, which is waited for", masked(uri))
+    deadline = time.monotonic() + STALLED_S
+    while not is_made and found != wanted:
+        if time.monotonic() > deadline:
+            raise TrackingError(
+                f"tracking database {masked(uri)} was begun and is not whole: if no process makes it any more, delete "
+                "it, or name another"
+            )
+        time.sleep(LOOK_S)
+        before, (found, is_made) = found, _schema(uri)
+        if found != before:
+            deadline = time.monotonic() + STALLED_S
+    time.sleep(SETTLED_S)
+    return found
+
+
+def _schema(uri: str) -> tuple[str | None, bool]:
+    """Version of a database's schema, and whether it holds an experiment: MLflow makes its first one last."""
+    with connected(uri) as connection:
+        tables = sqlalchemy.inspect(connection)
+        has_version, has_experiments = tables.has_table(VERSIONS), tables.has_table("experiments")
+        if not has_version and not has_experiments:
+            return EMPTY, False
+        version = sqlalchemy.text(f"SELECT version_num FROM {VERSIONS}")
+        any_experiment = sqlalchemy.text("SELECT 1 FROM experiments")
+        found = connection.scalar(version) if has_version else None
+        return found, has_experiments and connection.scalar(any_experiment) is not None
+
+
+@contextmanager
+def made_by_one(uri: str) -> Iterator[None]:
+    """Where a SQLite database is empty, let one process at a time open it: MLflow then makes its tables.
+
+    Raises:
+        TrackingError: another process has been at it for minutes.
+    """
+    path = sqlite_file(uri)
+    if path is None or _schema(uri)[0] != EMPTY:
+        yield
+        return
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        with FileLock(lock, timeout=MAKING_S):
+            yield
+            lock.unlink(missing_ok=True)
+    except Timeout:
+        raise TrackingError(f"{path} has been in the making for {MAKING_S} s: wait, or end what makes it") from None
 
 
 def check_writable(uri: str) -> None:

@@ -1,19 +1,23 @@
-"""Explain errors of a tracking store in one line that names no password and says what to do next."""
+"""Errors of a tracking store in one line that names no password and says what to do next."""
 
 import errno
 import re
 
 import requests
 import sqlalchemy
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException, RestException
 
-__all__ = ["describe", "is_away", "is_refusal", "masked"]
+from fnostab.errors import SlowStoreError, TrackingError
+
+__all__ = ["describe", "is_away", "is_refusal", "is_slow", "masked", "tracking_error"]
 
 LONGEST_MESSAGE = 240
 _PASSWORD = re.compile(r"((?:^(?!\S*//)|//)[^/@\s:]*):\S*@")  # to the last @: a password may hold one, or a slash
 _TOKEN = re.compile(r"(https?://)[^/@\s:]+@")
 _PARAMETER = re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token)[^=&\s]*=)[^&\s]+", re.IGNORECASE)
 _CAUSE = re.compile(r"Caused by (\w+)")
+_SLOW = re.compile(r"ReadTimeout|Read timed out|read timeout=")  # a connection that is not made has other words
 _AUTOFLUSH = re.compile(r"\(raised as a result of [^)]*\)\s*")  # SQLAlchemy's preface to what the database said
 _GIVES_UP = re.compile(r"too many (5\d\d) error responses")
 _NEXT_STEPS = {  # words of PostgreSQL, SQLite and the libraries that speak to them -> what to do next
@@ -45,6 +49,8 @@ def is_refusal(error: Exception) -> bool:
 
 def is_away(error: Exception) -> bool:
     """Whether a store does not answer, takes nothing from this user, or can't write: every run would meet the same."""
+    if is_slow(error):
+        return True
     if isinstance(error, MlflowException):
         gave_up = _GIVES_UP.search(str(error))
         status = int(gave_up[1]) if gave_up else error.get_http_status_code()
@@ -55,6 +61,16 @@ def is_away(error: Exception) -> bool:
     return isinstance(error, (*network, sqlalchemy.exc.OperationalError))
 
 
+def is_slow(error: Exception) -> bool:
+    """Whether a server took the question and did not answer in time."""
+    return isinstance(error, MlflowException | requests.RequestException) and bool(_SLOW.search(str(error)))
+
+
+def tracking_error(error: Exception, uri: str) -> TrackingError:
+    """An error of the store at ``uri`` as one of this program's."""
+    return (SlowStoreError if is_slow(error) else TrackingError)(describe(error, uri))
+
+
 def describe(error: Exception, uri: str) -> str:
     """Describe an error of the store at ``uri`` in one line, without its password."""
     address = masked(uri)
@@ -63,6 +79,12 @@ def describe(error: Exception, uri: str) -> str:
     first_line += next((f"; {step}" for words, step in _NEXT_STEPS.items() if words in first_line), "")
     if not uri.startswith("http"):
         return f"tracking database {address}: {first_line}"
+    if is_slow(error):
+        limit = MLFLOW_HTTP_REQUEST_TIMEOUT.get()
+        return (
+            f"the MLflow server at {address} is there, but has not answered within {limit} s: it or its database is "
+            f"busy; do it again later, or wait longer with MLFLOW_HTTP_REQUEST_TIMEOUT={2 * limit}"
+        )
     if status := _GIVES_UP.search(str(error)):
         return (
             f"the MLflow server at {address} answers, but can't do what is asked (HTTP {status[1]}): "

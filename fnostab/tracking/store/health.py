@@ -20,7 +20,7 @@ from fnostab.tracking.upload.batch import MAX_METRICS
 
 __all__ = ["clock_offset_s", "default_database", "points_per_s", "served_version"]
 
-TIMEOUT_S = 5
+TIMEOUT_S = 20
 BATCHES = 3  # they stay in MLflow's trash until `mlflow gc`
 SCRATCH_RUN = "fnostab doctor"
 

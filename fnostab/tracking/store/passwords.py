@@ -12,29 +12,30 @@ from mlflow.exceptions import MlflowException
 
 from fnostab.errors import TrackingError
 
-__all__ = ["auth_config", "check_extra", "create_admin", "needs_admin", "private", "secret_key"]
+__all__ = ["administrator", "auth_config", "check_extra", "create_admin", "private", "secret_key"]
 
 SHORTEST_PASSWORD = 12  # MLflow's rule
+ADMIN = "admin"  # unless another name is given
 KNOWN_PASSWORD = "password1234"  # that MLflow once came with
 
 
-def needs_admin(folder: Path) -> bool:
-    """Whether the server in ``folder`` has no administrator yet.
+def administrator(folder: Path) -> str | None:
+    """Name of an administrator of the server in ``folder``; None if it has none yet.
 
     Raises:
         TrackingError: its database of users can't be read.
     """
     path = folder / "auth.db"
     if not path.exists():
-        return True
+        return None
     try:
         with contextlib.closing(sqlite3.connect(path)) as users:
-            (count,) = users.execute("SELECT count(*) FROM users WHERE is_admin").fetchone()
+            found = users.execute("SELECT username FROM users WHERE is_admin ORDER BY id").fetchone()
     except sqlite3.Error as error:
         if "no such table" in str(error):
-            return True
+            return None
         raise TrackingError(f"can't read the users in {path}: {error}; restore it from a copy") from error
-    return not count
+    return None if found is None else str(found[0])
 
 
 def create_admin(folder: Path, name: str, password: str) -> None:
@@ -69,14 +70,14 @@ def check_extra() -> None:
 
 
 def auth_config(folder: Path) -> Path:
-    """Settings of MLflow's basic authentication: users may add to each other's experiments, but not delete them."""
+    """Settings of MLflow's basic authentication: users may edit each other's experiments, but not delete them."""
     path = private(folder, "auth.ini")
     users = str(private(folder, "auth.db")).replace("%", "%%")
     path.write_text(
         "[mlflow]\n"
         "default_permission = EDIT\n"
         f"database_uri = sqlite:///{users}\n"
-        "admin_username = admin\n"
+        f"admin_username = {(administrator(folder) or ADMIN).replace('%', '%%')}\n"  # else MLflow would make another
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
     )
     return path

@@ -1,5 +1,6 @@
 """The place where runs are recorded: an MLflow server, or a database without one."""
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -15,8 +16,9 @@ from mlflow.exceptions import MlflowException
 
 from fnostab.errors import TrackingError
 from fnostab.tracking.environment import settled
-from fnostab.tracking.store.database import check_database, usable_sqlite
-from fnostab.tracking.store.errors import describe, is_away, is_refusal, masked
+from fnostab.tracking.store.database import check_database, made_by_one, usable_sqlite
+from fnostab.tracking.store.errors import describe, is_away, is_refusal, is_slow, masked, tracking_error
+from fnostab.tracking.store.places import insist_on_place, new_artifact_location
 
 __all__ = [
     "Store",
@@ -25,6 +27,7 @@ __all__ = [
     "existing_run",
     "experiment_id",
     "find_or_make_run",
+    "insist_on_place_of",
     "is_of_one_run",
     "is_refusal",
     "masked",
@@ -37,6 +40,7 @@ SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql")
 PROBE_TIMEOUT_S = 4
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PROBE_TIMEOUT_S)}
 MOST_TWINS = 10
+_log = logging.getLogger(__name__)
 _USER_INFO = re.compile(r"(https?://)([^/@\s:]*):([^/\s]*)@")
 
 
@@ -54,25 +58,37 @@ class Store:
 
 
 def open_store(uri: str | None = None) -> Store:
-    """Open a tracking store, or say within seconds why it can't be opened.
+    """Open a tracking store, or say why it can't be opened: within seconds, unless it is there and slow.
 
     Args:
         uri: of an MLflow server or database; None takes MLFLOW_TRACKING_URI, and without that
             ``sqlite:///mlflow.db`` in the working directory.
 
     Raises:
+        SlowStoreError: a server is there and did not answer, however patient MLflow's settings are.
         TrackingError: nothing answers there, what answers is no MLflow, or the database can't be used.
     """
     given = checked_address(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
     uri, credentials = _apart(given.rstrip("/"))
-    with settled(), _environment(IMPATIENT | credentials):
+    with settled(), _environment(credentials), made_by_one(uri):
         try:
             client = MlflowClient(uri)
-            client.search_experiments(max_results=1)
+            _await_answer(client, given)
         except Exception as error:  # MLflow lets those of its database and HTTP libraries through
-            raise TrackingError(describe(error, given)) from error
+            raise tracking_error(error, given) from error
     os.environ.update(credentials)
     return Store(uri, client)
+
+
+def _await_answer(client: MlflowClient, uri: str) -> None:
+    try:
+        with _environment(IMPATIENT):
+            client.search_experiments(max_results=1)
+    except MlflowException as error:
+        if not is_slow(error):
+            raise
+        _log.warning("%s has not answered within %d s, it is asked again", masked(uri), PROBE_TIMEOUT_S)
+        client.search_experiments(max_results=1)
 
 
 def checked_address(uri: str) -> str:
@@ -98,12 +114,12 @@ def experiment_id(store: Store, name: str) -> str:
     """Id of the experiment called ``name``, which is made if there is none.
 
     Raises:
-        TrackingError: it was deleted.
+        TrackingError: it was deleted, or its database was moved and its artifacts would go to where that was before.
     """
     experiment = store.client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return str(store.client.create_experiment(name))
+            return str(store.client.create_experiment(name, new_artifact_location(store.uri, name)))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -111,7 +127,15 @@ def experiment_id(store: Store, name: str) -> str:
     if experiment.lifecycle_stage != "active":
         restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         raise TrackingError(f"experiment {name!r} in {store.address} was deleted: `{restore}`, or take another name")
+    insist_on_place(store.uri, experiment)
     return str(experiment.experiment_id)
+
+
+def insist_on_place_of(store: Store, run_id: str) -> None:
+    """Raise a `TrackingError` if the database was moved and the run's artifacts would go to where it was before."""
+    if not store.uri.startswith("http"):
+        experiment = store.client.get_run(run_id).info.experiment_id
+        insist_on_place(store.uri, store.client.get_experiment(experiment))
 
 
 def find_or_make_run(store: Store, experiment: str, which: str, make: Callable[[], object]) -> Any:
@@ -173,7 +197,7 @@ def reported(store: Store) -> Iterator[None]:
     try:
         yield
     except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
-        raise TrackingError(describe(error, store.uri)) from error
+        raise tracking_error(error, store.uri) from error
 
 
 def _apart(uri: str) -> tuple[str, dict[str, str]]:

@@ -16,6 +16,7 @@ from fnostab.record import names
 from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import text_of
 from fnostab.record.trial import TrialSpec
+from fnostab.tracking.environment import user_name
 from fnostab.tracking.upload.batch import clean
 
 __all__ = ["LIVE_FILE", "TRIAL_FILE", "LiveRun", "RunIdentity", "run_identity"]
@@ -98,4 +99,5 @@ def _tags(kind: str, trial_id: str) -> dict[str, str]:
         names.TRIAL_ID: trial_id,
         names.SCHEMA_TAG: names.SCHEMA,
         names.VERSION: __version__,
+        names.USER: user_name(),
     }

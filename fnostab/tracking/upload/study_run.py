@@ -18,9 +18,9 @@ from fnostab.record import names
 from fnostab.record.attempt import this_process
 from fnostab.record.settings import value_text
 from fnostab.record.trial import StudySpec
+from fnostab.tracking.environment import user_name
 from fnostab.tracking.pages.notes import (
     as_tags,
-    bounded,
     code,
     escaped,
     put_note,
@@ -30,7 +30,7 @@ from fnostab.tracking.pages.notes import (
 )
 from fnostab.tracking.pages.views import install_views
 from fnostab.tracking.read.summaries import read_summaries
-from fnostab.tracking.store.store import Store, experiment_id, find_or_make_run, reported
+from fnostab.tracking.store.store import Store, experiment_id, find_or_make_run, insist_on_place_of, reported
 from fnostab.tracking.upload.identity import PARENT_RUN
 
 __all__ = [
@@ -58,7 +58,7 @@ def ensure_study(store: Store, spec: StudySpec) -> str:
     with reported(store):
         run_id: str = find_or_make_study(store, spec).info.run_id
         store.client.set_tag(run_id, names.OWNER, this_process())
-        put_note(store.client, run_id, bounded(spec.description))  # what came of it is said at its end
+        put_note(store.client, run_id, escaped(spec.description))  # what came of it is said at its end
         store.client.update_run(run_id, status="RUNNING")
         return run_id
 
@@ -108,6 +108,7 @@ def log_study_artifact(store: Store, run_id: str, path: Path) -> None:
         TrackingError: the store does not take it.
     """
     with reported(store):
+        insist_on_place_of(store, run_id)
         store.client.log_artifact(run_id, str(path))
 
 
@@ -115,7 +116,7 @@ def link_project_run(store: Store, study_run_id: str) -> bool:
     """Let the run that `mlflow run` made and the study point at each other.
 
     Returns:
-        Whether there is such a run: MLFLOW_RUN_ID names it, and it may be in another store.
+        Whether there is such a run: MLFLOW_RUN_ID names it, and it may be in another store, or deleted.
 
     Raises:
         TrackingError: the store does not answer.
@@ -127,7 +128,7 @@ def link_project_run(store: Store, study_run_id: str) -> bool:
         try:
             store.client.set_tag(project_run_id, names.STUDY_RUN, study_run_id)
         except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # deleted
                 return False
             raise
         study = store.client.get_run(study_run_id)
@@ -215,6 +216,7 @@ def _tags(spec: StudySpec) -> dict[str, str]:
         **({names.PROFILE: spec.profile} if spec.profile else {}),
         names.SCHEMA_TAG: names.SCHEMA,
         names.VERSION: __version__,
+        names.USER: user_name(),
         names.CHARTS: json.dumps(
             {
                 "judged": sorted(set(spec.judged.values())),
@@ -223,7 +225,7 @@ def _tags(spec: StudySpec) -> dict[str, str]:
                 "bars": spec.charts.bars,
             }
         ),
-        **as_tags(bounded(spec.description)),
+        **as_tags(escaped(spec.description)),
     }
 
 

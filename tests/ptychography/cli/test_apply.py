@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import mlflow
 import pytest
 import torch
+from tiny import TINY
 from trial_records import config_of
 
 from fnostab.cli import main
@@ -22,8 +23,7 @@ from fnostab.record.journal import Journal
 from fnostab.study.study import Study, load_study, read_study_file
 from fnostab.tracking import Uploader, ensure_study, open_store
 
-TINY = {"data.N": 16, "data.object_size": 40, "data.scan_stride_test": 4, "model.hidden_channels": 2}
-TINY |= {"model.fno_modes": 3, "model.max_hidden_channels": 4, "execution.device": "cpu"}
+CAPPED = TINY | {"model.max_hidden_channels": 8}
 CHAMPION = "models:/fnostab-generator@champion"
 GOLD = ["decide", "--experiment", "gold_a", "--deep-experiment", "gold_b"]
 SILVER = ["decide", "--experiment", "silver"]
@@ -33,7 +33,7 @@ LOSS = {"control": 0.030, "arch_fix": 0.010, "opt_fix": 0.029}
 
 def write_study(store, folder, experiment, failures, *, study="stage_a", profile="full", seeds=10, blocks=2, best=None):
     """Record a study whose arms fail in their first ``failures[arm]`` seeds, and else end at about LOSS."""
-    resolved = Study(read_study_file(study), profile, TINY | {"model.fno_blocks": blocks})
+    resolved = Study(read_study_file(study), profile, CAPPED | {"model.fno_blocks": blocks})
     uploader = Uploader(store, ensure_study(store, resolved.spec(experiment)))
     for trial in resolved.trials(experiment, folder, arms=list(failures), seeds=range(seeds)):
         spec, directory = trial.spec, trial.directory
@@ -159,7 +159,7 @@ def test_gold_registers_the_best_network_and_makes_its_architecture_the_default(
     first = champion(recorded)
     assert f"registered fnostab-generator version {first.version}, alias champion" in out
 
-    study = Study(read_study_file("stage_b"), "full", TINY | {"model.fno_blocks": 3})
+    study = Study(read_study_file("stage_b"), "full", CAPPED | {"model.fno_blocks": 3})
     generator = trained(TrialConfig.from_dotted(study.arms["arch_fix"])).eval()
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     amplitude = torch.rand(3, 1, 16, 16)
@@ -252,7 +252,7 @@ def test_a_policy_is_shown_with_its_verdict_and_cleared(call):
     out = call("policy")[1]
     assert "execution.gradient_clip_val = 0.01" in out
     assert f"put there by SILVER, verdict run {run}, on " in out
-    assert "Stage A: stage_a, full profile, learning rate 0.001, blocks 2, epochs 20" in out
+    assert "Stage A: stage_a, full profile, learning rate 0.005, blocks 2, epochs 2" in out
 
     status, _, err = call("policy", "--clear")
     assert status == 2

@@ -14,7 +14,7 @@ import fnostab
 from fnostab.errors import DataError
 from fnostab.ptychography.data import GridLines, cache, dataset_digest, prepare
 from fnostab.ptychography.physics import disk_probe
-from fnostab.ptychography.settings import DataConfig, ProbeConfig
+from fnostab.ptychography.settings import DataConfig, ObjectConfig, ProbeConfig
 
 
 @pytest.fixture
@@ -154,6 +154,8 @@ def test_folder_that_cannot_be_made_is_an_error(config, tmp_path):
         {"scan_stride_train": 3},
         {"scan_stride_test": 7},
         {"nphotons": 2e6},
+        {"phase_only": True},
+        {"object": ObjectConfig(kind="dead_leaves")},
         {"probe": ProbeConfig(radius=0.2)},
         {"probe": ProbeConfig(curvature_rad=2.0)},
     ],
@@ -165,7 +167,7 @@ def test_every_setting_changes_the_digest(config, changed):
 
 def test_every_setting_of_the_data_is_tried_above():
     tried = {"N", "object_size", "n_lines", "set_phi", "nimgs_train", "nimgs_test"}
-    tried |= {"scan_stride_train", "scan_stride_test", "nphotons", "probe"}
+    tried |= {"scan_stride_train", "scan_stride_test", "nphotons", "probe", "object", "phase_only"}
     assert set(DataConfig.model_fields) - tried == {"seed"}
 
 
@@ -197,3 +199,20 @@ def test_probe_that_is_not_the_one_of_the_study_is_refused(config, tmp_path):
     probe = ProbeConfig(path=str(tmp_path / "probe.npz"), sha256="0" * 64)
     with pytest.raises(DataError, match=r"probe\.npz has sha256"):
         prepare(config.model_copy(update={"probe": probe}), 0, tmp_path)
+
+
+def test_an_object_of_a_file_counts_by_its_content_wherever_it_lies(config, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, image in (("a", rng.random((96, 96)) + 0.1), ("c", rng.random((96, 96)) + 0.1)):
+        np.savez(tmp_path / f"{name}.npz", object=image)
+    shutil.copy(tmp_path / "a.npz", tmp_path / "b.npz")
+    of = {n: config.model_copy(update={"object": ObjectConfig(path=str(tmp_path / f"{n}.npz"))}) for n in "abc"}
+    digests = {name: dataset_digest(one, 0) for name, one in of.items()}
+    assert digests["a"] == digests["b"] != digests["c"]
+    data = prepare(of["a"], 0, tmp_path / "data")
+    objects = [split.objects[0] for split in (data.train, data.validation, data.test)]
+    assert not any(torch.equal(one, other) for one, other in itertools.combinations(objects, 2))
+    np.savez(tmp_path / "a.npz", object=np.ones((96, 96)))
+    pinned = of["a"].model_copy(update={"object": ObjectConfig(path=str(tmp_path / "a.npz"), sha256="0" * 64)})
+    with pytest.raises(DataError, match=r"object file .* expected 0000.* set data.object.sha256"):
+        prepare(pinned, 0, tmp_path / "data")

@@ -96,3 +96,10 @@ def test_missing_probe_is_refused(config):
     measured = config.probe.model_copy(update={"path": "nowhere.npz"})
     with pytest.raises(DataError, match=r"nowhere\.npz"):
         simulate(_changed(config, probe=measured), seed=0)
+
+
+@pytest.mark.parametrize("nphotons", [1e-3, 3.0])
+def test_patterns_without_a_photon_are_refused(config, nphotons):
+    with pytest.raises(DataError, match=rf"nphotons={nphotons:g}: \d+ of 81 train patterns hold no photon"):
+        simulate(_changed(config, nphotons=nphotons), seed=0)
+    assert simulate(_changed(config, nphotons=100.0), seed=0).mean_count > 0

@@ -67,6 +67,10 @@ def test_every_architecture_of_the_configuration_is_registered() -> None:
 @pytest.mark.parametrize("N", [32, 16, 12, 7])
 def test_amplitudes_become_complex_patches_of_the_same_size(architecture: str, residual: str, N: int) -> None:
     generator = build_generator(ModelConfig(architecture=architecture, residual=residual, **{**SMALL, "N": N}))
+    if architecture == "published_hybrid" and N == 7:  # it halves whatever the resolution, the others while they can
+        with pytest.raises(ModelError, match="3 blocks halve N=7 2 times, which is impossible"):
+            check_generator(generator, N)
+        return
     patch = generator(torch.rand(3, 1, N, N))
     assert patch.shape == (3, 1, N, N)
     assert patch.dtype == torch.complex64
@@ -241,6 +245,7 @@ def test_networks_of_several_seeds_can_be_stacked(architecture: str, residual: s
 @pytest.mark.parametrize(("architecture", "residual"), BUILT_IN)
 def test_compilers_can_take_in_the_whole_network(architecture: str, residual: str) -> None:
     """Forward and backward as one graph each."""
+    torch.compiler.reset()  # it gives up after so many networks of one class
     network = build_generator(ModelConfig(architecture=architecture, residual=residual, **SMALL))
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
     x = torch.rand(2, 1, 16, 16)

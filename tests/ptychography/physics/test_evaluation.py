@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from fnostab.errors import DataError
-from fnostab.ptychography.physics import amplitude_spread, constant_scores, evaluate, line_object, patch_variation
+from fnostab.ptychography.physics import (
+    constant_scores,
+    detail_correlation,
+    evaluate,
+    field_spread,
+    line_object,
+    patch_variation,
+    published_scores,
+)
 
 NOISE = torch.Generator().manual_seed(1)
 
@@ -61,7 +69,8 @@ def test_constant_zero_and_nonfinite_predictions_never_score_well_and_stay_finit
     assert scores.ssim_phase == 0
     assert all(math.isfinite(score) for score in dataclasses.astuple(scores))
     assert scores.mae_phase == pytest.approx(constant_scores(truth, set_phi=True).mae_phase, rel=1e-4)
-    assert amplitude_spread(prediction, truth) == pytest.approx(0, abs=1e-6)
+    assert field_spread(prediction, truth) == pytest.approx(0, abs=1e-6)
+    assert detail_correlation(prediction, truth, 17) == 0
 
 
 def test_nonfinite_prediction_scores_as_a_zero_amplitude(truth):
@@ -94,7 +103,7 @@ def test_truth_without_contrast_gives_no_good_score():
     for prediction in (flat, torch.randn(20, 20, dtype=torch.complex64, generator=NOISE)):
         scores = evaluate(prediction, flat, set_phi=True)
         assert (scores.ssim_amp, scores.ssim_phase) == (0, 0)
-        assert amplitude_spread(prediction, flat) == 0
+        assert field_spread(prediction, flat) == 0
 
 
 def test_image_smaller_than_the_ssim_window_is_refused():
@@ -102,8 +111,48 @@ def test_image_smaller_than_the_ssim_window_is_refused():
         evaluate(torch.ones(6, 9), torch.ones(6, 9), set_phi=False)
 
 
-def test_amplitude_spread_is_the_ratio_of_contrasts_whatever_the_scale(truth):
-    assert amplitude_spread(5 * _with_contrast(truth, 0.3, 0), truth) == pytest.approx(0.3, rel=1e-4)
+def test_spread_is_the_ratio_of_contrasts_whatever_the_scale_and_the_phase_plane(truth):
+    flat = truth.abs().to(torch.complex64)
+    plane = torch.polar(torch.ones(80, 80), 0.05 * torch.arange(80.0) - 1.0)
+    assert field_spread(5 * plane * _with_contrast(flat, 0.3, 0), flat) == pytest.approx(0.3, rel=1e-4)
+    assert field_spread(3 * plane, truth) == pytest.approx(0, abs=1e-5)
+
+
+def test_an_object_of_phase_alone_that_was_found_is_neither_constant_nor_unlearnt():
+    """Its amplitude does not vary at all: what was judged by the amplitude took it for a collapse."""
+    truth = torch.polar(torch.ones(80, 80), line_object(80, 60, True, torch.Generator().manual_seed(0)).angle())
+    found = -2j * truth
+    assert field_spread(found, truth) == pytest.approx(1, rel=1e-5)
+    assert detail_correlation(found, truth, 17) == pytest.approx(1, rel=1e-5)
+    patches = torch.stack([found[k : k + 32, k : k + 32] for k in range(0, 48, 8)])
+    assert patch_variation(patches) > 0.1
+
+
+def test_details_are_correlated_as_far_as_they_are_right(truth):
+    assert detail_correlation(truth.conj() * 2j, truth.conj(), 17) == pytest.approx(1, rel=1e-5)
+    noise = torch.randn(truth.shape, dtype=torch.complex64, generator=NOISE)
+    good, bad = (detail_correlation(truth + s * noise, truth, 17) for s in (0.1, 1.0))
+    assert 1 > good > 0.8 > bad > 0
+    assert detail_correlation(noise, truth, 17) < 0.1
+    blurred = torch.nn.functional.avg_pool2d(truth.abs()[None, None], 31, 1, 15, count_include_pad=False)[0, 0]
+    assert detail_correlation(blurred + 0j, truth, 17) < 0.6  # brightness without details
+    assert detail_correlation(truth, torch.ones_like(truth), 17) == 0
+
+
+def test_patches_that_differ_by_a_phase_factor_are_alike():
+    """Diffraction can't tell them apart."""
+    patch = torch.randn(8, 8, dtype=torch.complex64, generator=NOISE)
+    factors = torch.polar(torch.ones(20), torch.linspace(-3, 3, 20))
+    assert patch_variation(factors[:, None, None] * patch) == pytest.approx(0, abs=1e-6)
+    other = patch * torch.polar(torch.ones(8, 8), torch.rand(8, 8, generator=NOISE))
+    assert patch_variation(torch.stack([patch, other])) > 0.05  # amplitudes are equal
+
+
+def test_a_conjugated_tensor_is_scored_as_any_other(truth):
+    assert evaluate(truth.conj(), truth, set_phi=True) == evaluate(
+        truth.conj().clone().resolve_conj(), truth, set_phi=True
+    )
+    assert evaluate(truth, truth.conj(), set_phi=True).ssim_amp == pytest.approx(1, abs=1e-5)
 
 
 def test_patch_variation():
@@ -116,3 +165,18 @@ def test_patch_variation():
         assert patch_variation(torch.full((3, 4, 4), value)) == 0
     assert isinstance(patch_variation(patches), float)
     assert not np.isnan(patch_variation(patches[:1]))
+
+
+def test_psnr_is_the_truths_range_over_the_error_in_decibels(truth):
+    checker = 2.0 * (torch.arange(80)[:, None] + torch.arange(80)).remainder(2) - 1  # +1, -1: mean and slope 0
+    scores = published_scores(truth * torch.polar(1 + 0 * checker, 0.01 * checker), truth, set_phi=True)
+    assert scores.psnr_phase == pytest.approx(20 * math.log10(float(np.ptp(truth.angle())) / 0.01), abs=0.1)
+    assert scores.psnr_amp == pytest.approx(120, abs=20)  # rounding
+    assert published_scores(truth, truth, set_phi=False).psnr_phase is None
+
+
+def test_the_published_phase_ssim_is_kind_to_a_constant(truth):
+    """It maps all of a turn to 0 to 1, ours the range of the truth."""
+    assert published_scores(torch.ones_like(truth), truth, set_phi=True).ssim_phase > 0.7
+    assert constant_scores(truth, set_phi=True).ssim_phase < 0.3
+    assert published_scores(1j * truth, truth, set_phi=True).ssim_phase == pytest.approx(1, abs=1e-4)

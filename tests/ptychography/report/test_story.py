@@ -8,7 +8,7 @@ from report_helpers import case_of, study_spec
 from fnostab.decision import VerdictName
 from fnostab.errors import ConfigError
 from fnostab.ptychography.report.documents import write_story
-from fnostab.ptychography.report.story import Decision, Drift, Ran, chapter, compose_story, drifts
+from fnostab.ptychography.report.story import Decision, Drift, Ran, Story, chapter, drifts
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 
@@ -36,10 +36,10 @@ def ran(**values):
 
 
 def story_of(*chapters):
-    return compose_story(
-        case_of(TRIALS),
-        chapters,
-        MOMENTS,
+    return Story(
+        case=case_of(TRIALS),
+        chapters=chapters,
+        drifts=drifts(MOMENTS),
         next_step="run <Stage B>",
         commands=["fnostab run strategy"],
         verdict_page="http://127.0.0.1:5000/#/verdict",

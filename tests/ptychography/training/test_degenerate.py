@@ -59,6 +59,9 @@ def output(kind, training):
         return truth.flatten(2)[:, :, torch.randperm(truth[0].numel(), generator=random)].view_as(truth)
     if kind == "one patch everywhere":
         return truth[:1].expand_as(truth).clone()
+    if kind == "brightness alone":  # each patch is one number, the right one for it
+        weight = probe.abs().square()
+        return ((weight * truth).sum(dim=(-2, -1), keepdim=True) / weight.sum()).expand_as(truth).clone()
     assert kind == "truth"
     return truth
 
@@ -75,12 +78,12 @@ def validated(kind, training):
 def outcome(kind, training):
     seen = validated(kind, training)
     loss = seen[training.config.training.val_loss_name]
-    names = (measured.AMPLITUDE_SPREAD, measured.PATCH_VARIATION, measured.TWIN_SHARE)
+    names = (measured.SPREAD, measured.PATCH_VARIATION, measured.TWIN_SHARE, measured.DETAIL_CORRELATION)
     measures = {name: seen[name] for name in names}
     return judge(
-        [Validation(step, loss, measures) for step in (10, 20)],
+        [Validation(step, loss, measures) for step in (10, 20, 30)],
         first_nonfinite_step=None,
-        last_step=20,
+        last_step=30,
         baseline=training.constant_loss,
         rules=training.config.monitor.outcome_rules,
     )
@@ -97,6 +100,7 @@ def outcome(kind, training):
         ("twin of the object", Outcome.STAGNATED),
         ("patches scrambled", Outcome.STAGNATED),
         ("pixels scrambled", Outcome.EXPLODED),
+        ("brightness alone", Outcome.STAGNATED),
         ("truth", Outcome.CONVERGED),
     ],
 )
@@ -109,6 +113,14 @@ def test_the_loss_alone_would_take_the_twin_for_the_truth(training):
     twin, truth = (validated(kind, training)[training.config.training.val_loss_name] for kind in ("twin", "truth"))
     assert twin == pytest.approx(truth, rel=0.01)
     assert twin < 0.01 * training.constant_loss
+
+
+def test_brightness_alone_beats_the_constant_without_showing_the_object(training):
+    """Why `stagnated` looks at details: by its loss, and by the field's spread, it has learnt something."""
+    seen = validated("brightness alone", training)
+    assert seen[training.config.training.val_loss_name] < 0.95 * training.constant_loss
+    assert seen[measured.SPREAD] > 0.5
+    assert seen[measured.DETAIL_CORRELATION] < 0.5
 
 
 def test_no_degenerate_output_comes_near_a_good_ssim(training):

@@ -175,8 +175,10 @@ def test_a_validation_batch_counts_by_its_size(spec, data, monkeypatch):
     assert logged[config.training.val_loss_name] == pytest.approx(float(whole), rel=1e-5)
     assert set(logged) == {
         config.training.val_loss_name,
-        measured.AMPLITUDE_SPREAD,
+        measured.SPREAD,
         measured.PATCH_VARIATION,
+        measured.DETAIL_CORRELATION,
         measured.TWIN_SHARE,
         measured.VAL_SSIM_AMP,
+        measured.VAL_SSIM_PHASE,
     }

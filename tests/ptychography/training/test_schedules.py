@@ -18,6 +18,13 @@ def test_by_hand():
     assert factor(11) == pytest.approx(0)
 
 
+def test_a_floor_is_where_the_cosine_ends_and_stays():
+    factor = rate_factor(3, 11, cosine=True, floor=0.2)
+    assert [factor(step) for step in (0, 3, 7, 11, 50)] == pytest.approx([0.25, 1, 0.6, 0.2, 0.2])
+    whole = warmup_cosine(3, 11)
+    assert [rate_factor(3, 11, cosine=True, floor=0.0)(step) for step in range(12)] == [whole(s) for s in range(12)]
+
+
 def test_it_rises_then_falls_and_never_restarts():
     factor = warmup_cosine(20, 100)
     values = [factor(step) for step in range(150)]

@@ -47,7 +47,7 @@ def test_every_step_and_every_epoch_is_recorded(trained):
     for metric in (names.TRAIN_LOSS, names.GRAD_NORM, names.GRAD_NORM_CLIPPED, names.LEARNING_RATE):
         assert list(trial.curve(metric)) == list(range(STEPS))
     ends = [STEPS_AN_EPOCH - 1, 2 * STEPS_AN_EPOCH - 1, STEPS - 1]
-    for metric in ("val/mae_val_Amp_loss", measured.AMPLITUDE_SPREAD, measured.PATCH_VARIATION, measured.VAL_SSIM_AMP):
+    for metric in ("val/mae_val_Amp_loss", measured.SPREAD, measured.PATCH_VARIATION, measured.VAL_SSIM_AMP):
         assert list(trial.curve(metric)) == ends
     kinds = (names.ACTIVATION_MEAN, names.ACTIVATION_STD, names.BLOCK_GRAD_NORM)
     for block in ("encoder.0", "encoder.1", "bottleneck"):

@@ -4,33 +4,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from tiny import TINY
 from trial_records import trial_spec
 
 from fnostab.record import names
 from fnostab.record.journal import Event, Point, read_journal
 from fnostab.record.outcomes import Outcome
 
-TINY = {
-    "data.N": 16,
-    "data.object_size": 48,
-    "data.n_lines": 30,
-    "data.set_phi": True,
-    "data.scan_stride_test": 8,
-    "model.hidden_channels": 4,
-    "model.fno_blocks": 2,
-    "model.fno_modes": 4,
-    "training.epochs": 3,
-    "training.batch_size": 8,
-    "training.learning_rate": 5e-3,
-    "execution.device": "cpu",
-}
+THREE_EPOCHS = TINY | {"training.epochs": 3}
 STEPS_AN_EPOCH = 11  # 81 patterns in batches of 8
 OF_THE_MACHINE = ("system/", names.SAMPLES_PER_S, names.PEAK_MEMORY)
 
 
 def make_spec(shared_dir, seed=0, **settings):
     dotted = {name.replace("__", "."): value for name, value in settings.items()}
-    return trial_spec(TINY | dotted, seed=seed, shared_dir=shared_dir)
+    return trial_spec(THREE_EPOCHS | dotted, seed=seed, shared_dir=shared_dir)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,4 @@
-"""Several trainings of one arm side by side in one process, with their networks computed as one.
-
-A step of a small network is mostly overhead: many small operations, launched for each seed anew. Here the
-weights of K networks are stacked, and each pass runs once for all of them. All else stays each training's
-own: it runs in a thread, with its optimiser, clipping, monitor, journal and end.
-
-A training asks for a pass and waits until every other one has asked too, or has left. Those that ask for the
-same are computed together, as long as that is all of them; else each is computed alone. So what a training
-does is the same as alone but for rounding, and what becomes of one changes no other.
-"""
+"""The passes of several networks of one arm, made as those of one network with stacked weights."""
 
 import threading
 from collections import defaultdict
@@ -19,11 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from fnostab.errors import LaunchError
-from fnostab.ptychography.settings import TrialConfig
-from fnostab.record.trial import TrialSpec
-
-__all__ = ["Lockstep", "Seat", "insist_on_lockstep"]
+__all__ = ["Lockstep", "Seat"]
 
 
 @dataclass(frozen=True)
@@ -253,22 +240,3 @@ class _Stack:
         """Amplitudes (K, B, 1, N, N) -> patches (K, B, 1, N, N)."""
         patches: Tensor = self._networks(self.weights, amplitudes)
         return patches
-
-
-def insist_on_lockstep(specs: Sequence[TrialSpec]) -> None:
-    """Raise LaunchError if trials can't be trained in lockstep."""
-    first = specs[0]
-    for spec in specs:
-        if spec.settings != first.settings:
-            raise LaunchError(
-                f"{spec.arm}-{spec.seed} and {first.arm}-{first.seed} have different settings: "
-                "only seeds of one arm can be trained in lockstep"
-            )
-    model = TrialConfig.from_dotted(first.settings).model
-    if model.own:
-        raise LaunchError(
-            f"{', '.join(model.own.values())} can't be trained in lockstep, only built-in networks: train its seeds "
-            "alone"
-        )
-    if model.checkpoint_blocks:
-        raise LaunchError("model.checkpoint_blocks=true can't be trained in lockstep: leave one of them out")

@@ -14,7 +14,7 @@ from trials import STEPS_AN_EPOCH, Trained
 from fnostab.errors import LaunchError
 from fnostab.launch import process
 from fnostab.launch.process import train_files
-from fnostab.ptychography.training import lockstep
+from fnostab.ptychography.lockstep import insist_on_lockstep, passes
 from fnostab.ptychography.training.module import PtychoModule
 from fnostab.record import names
 from fnostab.record.journal import Journal
@@ -85,8 +85,8 @@ def test_each_is_the_same_as_alone_but_for_rounding(case, side_by_side, trained)
 def test_the_networks_are_really_computed_together(side_by_side, monkeypatch):
     """But for the first validation batch of each epoch, whose blocks are watched."""
     computed = []
-    call = lockstep._Stack.__call__
-    monkeypatch.setattr(lockstep._Stack, "__call__", lambda self, x: computed.append(x.shape[:2]) or call(self, x))
+    call = passes._Stack.__call__
+    monkeypatch.setattr(passes._Stack, "__call__", lambda self, x: computed.append(x.shape[:2]) or call(self, x))
     side_by_side(*SEEDS)
     assert computed.count((3, 8)) + computed.count((3, 1)) == 3 * STEPS_AN_EPOCH
 
@@ -155,7 +155,7 @@ def test_other_settings_are_refused(spec, tmp_path, monkeypatch):
 )
 def test_what_lockstep_cannot_do_is_refused(settings, spec):
     with pytest.raises(LaunchError, match="can't be trained in lockstep"):
-        lockstep.insist_on_lockstep([spec(seed, **settings) for seed in (0, 1)])
+        insist_on_lockstep([spec(seed, **settings) for seed in (0, 1)])
 
 
 def test_sigterm_ends_all_and_each_goes_on_by_itself(spec, tmp_path):

@@ -1,0 +1,26 @@
+"""Rich's console for texts of others."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.console import ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from fnostab.cli.printing import visible
+
+__all__ = ["Console"]
+
+
+class Console(RichConsole):
+    """Rich's console, in which only Rich's own styles and movements reach the terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+        """Make a styled text of a string, as wide as it is shown."""
+        return super().render_str(visible(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render an object as segments whose texts hold no control characters."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)

@@ -1,0 +1,84 @@
+"""Let a SQLite database that was moved or copied with its project name the artifacts beside it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import sqlalchemy
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
+from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlLoggedModel, SqlRun
+from mlflow.utils.file_utils import local_file_uri_to_path
+
+from fnostab.errors import TrackingError
+from fnostab.tracking.store.database import connected, sqlite_file
+from fnostab.tracking.store.places import ARTIFACTS, moved_experiments
+from fnostab.tracking.store.store import Store, reported
+
+__all__ = ["Moved", "move_addresses"]
+
+ADDRESSES: tuple[Any, ...] = (
+    SqlExperiment.artifact_location,
+    SqlRun.artifact_uri,
+    SqlLoggedModel.artifact_location,
+    SqlModelVersion.source,
+    SqlModelVersion.storage_location,
+)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Result of `move_addresses`.
+
+    Attributes:
+        folder: of the database, and of the artifacts from now on.
+        addresses: that were moved.
+        missing: runs whose artifacts lie at the earlier address and not at the new one.
+    """
+
+    folder: Path
+    addresses: int
+    missing: int
+
+
+def move_addresses(store: Store) -> Moved:
+    """Write the new addresses of all artifacts that were beside the database before it was moved or copied.
+
+    No file is moved. All addresses change, or none.
+
+    Raises:
+        TrackingError: the database is no SQLite file, or does not take it.
+    """
+    database = sqlite_file(store.uri)
+    if database is None:
+        raise TrackingError(f"{store.address} is no SQLite file: its artifacts do not move with it")
+    with reported(store):
+        folders = set(moved_experiments(store.uri, store.client).values())
+    addresses = missing = 0
+    with connected(store.uri) as connection:
+        for folder in folders:
+            before = folder / ARTIFACTS
+            for column in ADDRESSES:
+                for prefix in (f"{before}/", f"{before.as_uri()}/"):
+                    addresses += _move(connection, column, prefix, f"{(database.parent / ARTIFACTS).as_uri()}/")
+            here = connection.scalars(sqlalchemy.select(SqlRun.artifact_uri)).all()
+            missing += sum(_is_left(Path(local_file_uri_to_path(uri)), before, database.parent) for uri in here if uri)
+        connection.commit()
+    return Moved(database.parent, addresses, missing)
+
+
+def _move(connection: sqlalchemy.Connection, column: Any, before: str, after: str) -> int:
+    """Replace the beginning of a column's addresses; return how many had it."""
+    had = sqlalchemy.func.substr(column, 1, len(before)) == before
+    found = connection.scalars(sqlalchemy.select(column).where(had).distinct()).all()
+    for old in found:
+        rest = old[len(before) :]
+        new = after + (rest if before.startswith("file:") else quote(rest))
+        connection.execute(sqlalchemy.update(column.class_).where(column == old).values({column.key: new}))
+    return len(found)
+
+
+def _is_left(artifacts: Path, before: Path, folder: Path) -> bool:
+    """Whether the artifacts of a run that are to be in ``folder`` are at the earlier place alone."""
+    here = folder / ARTIFACTS
+    return artifacts.is_relative_to(here) and not artifacts.exists() and (before / artifacts.relative_to(here)).exists()

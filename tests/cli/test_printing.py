@@ -1,0 +1,76 @@
+"""Texts of others reach a terminal as text."""
+
+import io
+import logging
+import re
+from pathlib import Path
+
+import pytest
+from rich.table import Table
+from rich.text import Text
+
+from fnostab.cli.console import Console
+from fnostab.cli.printing import echo, visible
+
+ROOT = Path(__file__).parents[2]
+HOSTILE = "x\x1b[2J\x1b]0;title\x07\x9b5m\r\u202e"
+CARRIED_OUT = re.compile("[\x07\x1b\x9b\r\u202e]")
+
+
+def test_what_a_terminal_would_carry_out_is_written_as_an_escape():
+    assert visible(HOSTILE) == r"x\x1b[2J\x1b]0;title\x07\x9b5m\r\u202e"
+    assert visible("half \ud800") == r"half \ud800"
+    assert visible("Grüße,\t量子\n") == "Grüße,\t量子\n"
+
+
+def test_every_way_to_print(capsys):
+    echo(HOSTILE)
+    echo(HOSTILE, err=True)
+    out = io.StringIO()
+    console = Console(file=out, width=100)
+    table = Table(HOSTILE)
+    table.add_row(HOSTILE)
+    table.add_row(Text(HOSTILE))
+    console.print(HOSTILE, markup=False)
+    console.print(table, Text(HOSTILE))
+    printed = [*capsys.readouterr(), out.getvalue()]
+    assert not [text for text in printed if CARRIED_OUT.search(text)]
+    assert out.getvalue().count(r"\x1b[2J") == 5
+
+
+def test_styles_of_our_own_still_reach_a_terminal():
+    console = Console(file=(out := io.StringIO()), force_terminal=True, color_system="standard")
+    console.print("[bold]kept[/bold]")
+    assert out.getvalue() == "\x1b[1mkept\x1b[0m\n"
+
+
+@pytest.mark.parametrize("command", [("decide", "--table"), ("decide", "--json", "--table")])
+def test_an_arm_of_somebodys_table(call, workplace, command):
+    arms = ("control", f'"{HOSTILE.replace(chr(13), "")}"')
+    rows = [f"a,{arm},{seed},converged,0.{seed + 1},,9" for arm in arms for seed in range(4)]
+    header = "stage,arm,seed,outcome,val_loss,failure_step,last_step"
+    Path("theirs.csv").write_text("\n".join([header, *rows]) + "\n")
+    status, out, err = call(*command, "theirs.csv")
+    assert status == 0, err
+    assert "2J" in out
+    assert not CARRIED_OUT.search(out + err)
+
+
+def test_an_error_that_quotes_a_file(call, workplace):
+    Path("theirs.csv").write_text(f"stage,arm\x1b[2J{'x' * 10}\n")
+    status, _, err = call("decide", "--table", "theirs\x1b[2J.csv")
+    assert status == 2
+    assert "\x1b" not in err
+
+
+def test_warnings_of_a_log(call):
+    call("--version")
+    assert not CARRIED_OUT.search(logging.lastResort.format(logging.LogRecord("x", 30, "", 0, "%s", (HOSTILE,), None)))
+
+
+def test_commands_print_in_these_ways_only():
+    for path in [*ROOT.glob("fnostab/cli/*.py"), *ROOT.glob("fnostab/ptychography/cli/*.py")]:
+        if path.name != "printing.py":
+            assert "click.echo(" not in path.read_text(), path
+        if re.search(r"(?<!\w)Console\((?!RichConsole)", path.read_text()):
+            assert "from fnostab.cli.console import Console" in path.read_text() or path.name == "console.py", path
