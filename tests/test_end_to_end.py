@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tracking_helpers import marked
 
 from fnostab.record import names
 from fnostab.record.journal import Event, Point, read_journal
@@ -311,11 +312,11 @@ def test_ctrl_c_ends_trials_and_their_runs(workplace, environment, tiny):
     with open("out.txt", "w") as out:
         driver = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
     started = time.monotonic()
-    while len(sent := list(workplace.glob("outputs/stage_a/*/*/upload.json"))) < 2:
+    while not (marked(workplace, "control-0") and marked(workplace, "opt_fix-0")):
         assert driver.poll() is None, Path("out.txt").read_text()
         assert time.monotonic() - started < 120
         time.sleep(0.1)
-    owners = [owner(path.parent) for path in sent]
+    owners = [owner(path.parent) for path in workplace.glob("outputs/stage_a/*/*/journal.jsonl")]
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
     assert driver.wait(60) == 130
     text = Path("out.txt").read_text()

@@ -1,7 +1,6 @@
 """Damaged files are refused in one line, or what is read from them is what was written."""
 
 import contextlib
-import json
 import math
 
 import pytest
@@ -12,12 +11,13 @@ from trial_records import study_spec, trial_spec
 from fnostab.errors import ConfigError, DecisionError, FnostabError, LaunchError
 from fnostab.ptychography.policy import read_policy
 from fnostab.ptychography.settings import TrialConfig
+from fnostab.record.lines import read_lines
 from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import flatten, read_yaml
 from fnostab.record.table import Table, TrialRow, read_table, write_table
 from fnostab.record.trial import TrialSpec
 from fnostab.study.study import read_study_file
-from fnostab.tracking.upload.follower import _check, _trusted_offset
+from fnostab.tracking.upload.mark import NOTHING, Mark
 
 ROWS = [
     TrialRow("control", 0, Outcome.CONVERGED, 0.1 + 0.2, None, 599, run_id="0123456789abcdef" * 2),
@@ -251,32 +251,32 @@ def test_a_huge_file_is_not_read(place):
         read_table(path)
 
 
-KEPT = {"run_id": "5eed", "offset": 1234, "check": _check("5eed", 1234)}
+MARK = Mark(1234, 0xC0FFEE, 1_700_000_000_000)
 
 
-def test_a_kept_offset_is_taken():
-    assert _trusted_offset(KEPT, "5eed") == 1234
-    assert _trusted_offset(KEPT, "other") == 0
+def test_a_mark_is_taken():
+    assert Mark.read(str(MARK)) == MARK
 
 
 @given(damage=DAMAGE)
 @settings(max_examples=80)
-def test_a_damaged_offset_leaves_nothing_out(damage):
-    try:
-        kept = json.loads(damaged(json.dumps(KEPT).encode(), damage))
-    except (ValueError, RecursionError):
-        return
-    assert _trusted_offset(kept, "5eed") in (0, 1234)
+def test_a_damaged_mark_is_none_or_that_of_another_journal(damage):
+    """A number may become another one: the checksum of the line there then is not that of the mark."""
+    mark = Mark.read(damaged(str(MARK).encode(), damage).decode(errors="replace"))
+    assert mark == NOTHING or mark.offset < 10**18
 
 
-@given(
-    st.none()
-    | st.integers()
-    | st.floats()
-    | st.text()
-    | st.lists(st.integers())
-    | st.dictionaries(st.text(), st.text())
-)
-def test_an_offset_of_another_type_leaves_nothing_out(value):
-    assert _trusted_offset(value, "5eed") == 0
-    assert _trusted_offset(KEPT | {"offset": value}, "5eed") == 0
+@given(st.text())
+def test_a_mark_that_is_none_leaves_nothing_out(text):
+    assert Mark.read(text) == NOTHING
+
+
+@given(st.binary(max_size=300))
+@example(b"00000000 ")
+@settings(max_examples=200)
+def test_a_journal_of_anything_is_read_to_its_end_or_refused(place, content):
+    path = place / "journal.jsonl"
+    path.write_bytes(content)
+    said = []
+    assert list(read_lines(path, leave_out=said.append)) == []
+    assert all(refused(line) for line in said)

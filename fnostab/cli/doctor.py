@@ -26,7 +26,8 @@ def command(context: click.Context, /, mend: bool, output: Path, tracking_uri: s
     from fnostab.doctor import State, installation_checks, look, machine_checks, records_checks
 
     console, failed = Console(highlight=False), False
-    for name, finding in look(chain(installation_checks(), machine_checks(output), records_checks(tracking_uri, mend))):
+    checks = chain(installation_checks(), machine_checks(output), records_checks(tracking_uri, output, mend))
+    for name, finding in look(checks):
         state = Text(f"{finding.state:<8}", style=STYLES[finding.state])
         console.print(state, Text(f"{name:<11}"), Text(finding.text), soft_wrap=True)
         failed |= finding.state is State.FAILED

@@ -11,7 +11,7 @@ import click
 
 from fnostab.cli.options import TRACKING_URI
 from fnostab.cli.printing import echo
-from fnostab.errors import SlowStoreError, TrackingError
+from fnostab.errors import ConfigError, SlowStoreError, TrackingError
 
 if TYPE_CHECKING:
     from fnostab.tracking import Store, SyncReport
@@ -22,20 +22,24 @@ INTERVAL_S = 5.0  # between two rounds of --follow
 @click.command("sync")
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 @click.option("--follow", is_flag=True, help="Go on until every study under PATH has ended.")
+@click.option("--verify", is_flag=True, help="Compare every point with MLflow's, and send those that it lacks.")
 @TRACKING_URI
 @click.pass_context
-def command(context: click.Context, /, path: Path, follow: bool, tracking_uri: str | None) -> None:
-    """Send every journal under PATH that MLflow does not hold yet; a second call sends nothing.
+def command(context: click.Context, /, path: Path, follow: bool, verify: bool, tracking_uri: str | None) -> None:
+    """Send what MLflow does not hold of the journals under PATH; a second call sends nothing.
 
-    PATH is a trial's folder, a study's, or the whole output folder; it may be a copy from another machine. With
-    --follow, records are sent while trials write them, also those of jobs on nodes without a network; a store that
-    does not answer is tried again.
+    PATH is a trial's folder, a study's, or the whole output folder; it may be a copy from another machine, and is
+    only read. With --follow, records are sent while trials write them, also those of jobs on nodes without a network;
+    a store that does not answer is tried again. What can't be sent is named at the end, and the exit status is 2.
     """
     from fnostab.tracking import open_store, sync
 
+    if follow and verify:
+        raise ConfigError("--verify compares what has ended: give it without --follow")
     store = _open_in_time(tracking_uri) if follow else open_store(tracking_uri)
-    report = _follow(path, store) if follow else sync(path, store)
-    echo(f"{report.trials} trials, {report.points_sent} points sent to {store.address}")
+    report = _follow(path, store) if follow else sync(path, store, verify=verify)
+    compared = "; every point was compared" if verify else ""
+    echo(f"{report.trials} trials, {report.points_sent} points sent to {store.address}{compared}")
     for line in report.refused:
         echo(f"not sent: {line}", err=True)
     context.exit(2 if report.refused else 0)

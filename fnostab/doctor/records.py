@@ -18,11 +18,12 @@ SKEWED_S, FAR_SKEWED_S = 5.0, 300.0  # times in the UI are off; processes that l
 IF_HANGING = "see that the server and its database run, and what their logs say"
 
 
-def records_checks(tracking_uri: str | None, mend: bool = False) -> Iterator[Check]:
-    """Checks of the store that the other commands would use.
+def records_checks(tracking_uri: str | None, output: Path, mend: bool = False) -> Iterator[Check]:
+    """Checks of the store that the other commands would use, and of what it holds of the journals on disk.
 
     Args:
         tracking_uri: of a server or database; None as for every command.
+        output: folder of journals.
         mend: move the addresses of artifacts, if the database was moved or copied.
     """
     from fnostab.tracking.store.health import default_database
@@ -37,6 +38,7 @@ def records_checks(tracking_uri: str | None, mend: bool = False) -> Iterator[Che
     yield Check("artifacts", lambda: _artifacts(opened[0], mend), 60.0, IF_HANGING)
     yield Check("clock", lambda: _clock(opened[0]), 30.0, IF_HANGING)
     yield Check("writing", lambda: _writing(opened[0]), 120.0, IF_HANGING)
+    yield Check("journals", lambda: _journals(opened[0], output), 120.0, IF_HANGING)
 
 
 def _no_database(path: Path) -> Finding:
@@ -114,3 +116,20 @@ def _writing(store: "Store") -> Finding:
             "or a server that is nearer helps",
         )
     return Finding(State.OK, f"{text}, in a run that was deleted again ({os.cpu_count()} cores here)")
+
+
+def _journals(store: "Store", output: Path) -> Finding:
+    from fnostab.tracking.repair.behind import journals_behind
+
+    found = journals_behind(store, output)
+    if found.behind:
+        return Finding(
+            State.FAILED,
+            f"{store.address} lacks records of {len(found.behind)} of {found.trials} trials in {output}, as "
+            f"{found.behind[0].name}: `fnostab sync {output}` sends them",
+        )
+    if found.unreadable:
+        return Finding(
+            State.WARNING, f"{len(found.unreadable)} trials in {output} can't be read: {found.unreadable[0]}"
+        )
+    return Finding(State.OK, f"the store has those of {found.trials} trials in {output}")

@@ -9,9 +9,10 @@ from filelock import FileLock, Timeout
 from fnostab.errors import JournalError
 from fnostab.record.archive import archive
 from fnostab.record.attempt import last_attempt
-from fnostab.record.journal import FILE_NAME
+from fnostab.record.files import HeldElsewhereError, held
+from fnostab.record.folders import folders_with
+from fnostab.record.journal import FILE_NAME, LOCK_NAME
 from fnostab.record.outcomes import TRAINING_OUTCOMES
-from fnostab.tracking.upload.follower import LOCK_FILE
 
 __all__ = ["Archived", "archive_journals", "old_journals"]
 
@@ -39,7 +40,7 @@ def old_journals(output: Path, before_ms: int, experiment: str | None = None) ->
         experiment: its name; None for all.
     """
     found, refused = [], []
-    for lines in sorted(Path(output, experiment or "").rglob(FILE_NAME)):
+    for lines in (folder / FILE_NAME for folder in folders_with(Path(output, experiment or ""), FILE_NAME)):
         if lines.stat().st_size < SMALLEST_BYTES:
             continue
         try:
@@ -57,9 +58,9 @@ def archive_journals(directories: Sequence[Path]) -> Iterator[Archived]:
     for directory in directories:
         before = (directory / FILE_NAME).stat().st_size
         try:
-            with FileLock(directory / "journal.lock", timeout=0), FileLock(directory / LOCK_FILE, timeout=0):
+            with FileLock(directory / LOCK_NAME, timeout=0), held(directory / FILE_NAME):  # of writer and uploader
                 yield Archived(directory, before, archive(directory))
-        except Timeout:
+        except (Timeout, HeldElsewhereError):
             yield Archived(directory, before, refused=f"{directory} is in use by another process")
         except JournalError as error:
             yield Archived(directory, before, refused=str(error))

@@ -1,13 +1,16 @@
 """Archives of finished journals, compressed by LZMA: ``xz -d journal.jsonl.xz`` gives the same file again."""
 
 import lzma
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
 
 from fnostab.errors import JournalError
-from fnostab.record.files import write_whole
+from fnostab.record.files import open_regular, write_whole
 from fnostab.record.lines import ARCHIVE_NAME, FILE_NAME, journal_file, read_lines
 
-__all__ = ["archive", "archived_bytes", "journal_bytes", "restore"]
+__all__ = ["archive", "opened", "restore"]
 
 
 def archive(directory: Path) -> int:
@@ -41,7 +44,8 @@ def restore(directory: Path) -> None:
         JournalError: the archive is damaged, or the folder can't be written.
     """
     lines, source = directory / FILE_NAME, directory / ARCHIVE_NAME
-    data = archived_bytes(source)
+    with opened(directory) as file:
+        data = file.read()
     try:
         write_whole(lines, data, to_disk=True)
         source.unlink()
@@ -49,28 +53,21 @@ def restore(directory: Path) -> None:
         raise JournalError(f"can't restore {lines}: {error.strerror or error}") from error
 
 
-def journal_bytes(directory: Path) -> int:
-    """Size of a trial's journal in bytes; of an archived journal, its size before it was archived.
+@contextmanager
+def opened(directory: Path) -> Iterator[BufferedIOBase]:
+    """A trial's journal, opened for reading; an archive reads as the journal that it was made of.
 
     Raises:
-        JournalError: there is no journal, or the archive is damaged.
+        JournalError: there is none, or it can't be read.
     """
     path = journal_file(directory)
-    if path.name == ARCHIVE_NAME:
-        return len(archived_bytes(path))
     try:
-        return path.stat().st_size
-    except OSError as error:
-        raise JournalError(f"can't read {path}: {error.strerror or error}") from error
-
-
-def archived_bytes(path: Path) -> bytes:
-    """Content of the journal that an archive holds.
-
-    Raises:
-        JournalError: the archive is damaged, or can't be read.
-    """
-    try:
-        return lzma.decompress(path.read_bytes())
-    except (OSError, lzma.LZMAError) as error:
-        raise JournalError(f"{path} can't be read as an archive ({error}): restore it from a copy") from error
+        with open_regular(path) as file:
+            if path.name != ARCHIVE_NAME:
+                yield file
+                return
+            with lzma.open(file) as lines:
+                yield lines
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        why = f" as an archive ({error}): restore it from a copy" if path.name == ARCHIVE_NAME else f": {error}"
+        raise JournalError(f"{path} can't be read{why}") from error

@@ -7,17 +7,18 @@ heartbeat, so a run whose process died would be RUNNING for ever if nobody looke
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
-from filelock import FileLock, Timeout
 
 from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
-from fnostab.record.journal import FILE_NAME, Event, Point, read_journal
+from fnostab.record.files import is_held
+from fnostab.record.journal import FILE_NAME, LOCK_NAME, Event, Point, read_journal
 from fnostab.record.outcomes import TRAINING_OUTCOMES
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "is_alive",
     "is_being_written",
     "is_foreign",
+    "is_of_elsewhere",
     "last_attempt",
     "may_be_at_work",
     "starts_attempt",
@@ -32,7 +34,7 @@ __all__ = [
 ]
 
 QUIET_S = 900  # after which a journal that is written on another host counts as abandoned
-LOCKS = ("journal.lock", "recorder.lock")  # of whoever is at work: the owner, and a program that records
+LOCKS = (LOCK_NAME, "recorder.lock")  # of whoever is at work: the owner, and a program that records
 COMMAND_WORDS = ("fnostab", "entrypoints")  # in the command lines of launchers and trials
 
 
@@ -44,12 +46,14 @@ class Attempt:
         end: outcome event that closed the attempt; None while there is none.
         owner: 'pid@host' of the process at work.
         owner_since_ms: Unix time at which that process named itself.
+        last_ms: Unix time of the last record.
         tags: tags that were set in the attempt.
     """
 
     end: Event | None = None
     owner: str | None = None
     owner_since_ms: int | None = None
+    last_ms: int = 0
     tags: dict[str, Any] = field(default_factory=dict)
 
     def may_be_tried_again(self) -> bool:
@@ -62,14 +66,19 @@ def starts_attempt(record: Point | Event) -> bool:
     return isinstance(record, Point) or (record.name == names.TAGS_EVENT and names.OWNER in record.payload)
 
 
-def last_attempt(journal: Path) -> Attempt:
+def last_attempt(journal: Path, leave_out: Callable[[str], None] | None = None) -> Attempt:
     """Read the last attempt from a journal.
 
+    Args:
+        journal: path.
+        leave_out: takes a line on each record that can't be read; None makes the first one an error.
+
     Raises:
-        JournalError: it is damaged.
+        JournalError: it can't be read.
     """
-    attempt = Attempt()
-    for record, _ in read_journal(journal):
+    attempt, last_ms = Attempt(), 0
+    for record, _ in read_journal(journal, leave_out=leave_out):
+        last_ms = record.time_ms
         if attempt.may_be_tried_again() and starts_attempt(record):
             attempt = Attempt()
         if isinstance(record, Point):
@@ -80,7 +89,17 @@ def last_attempt(journal: Path) -> Attempt:
                 attempt.owner, attempt.owner_since_ms = record.payload[names.OWNER], record.time_ms
         elif record.name == names.OUTCOME_EVENT:
             attempt.end = record
+    attempt.last_ms = last_ms
     return attempt
+
+
+def is_of_elsewhere(owner: str | None) -> bool:
+    """Whether a process ran on another host, and not in a job that this host's Slurm knows.
+
+    A journal of its that is at hand may be a copy of one that is written there.
+    """
+    job = slurm.job_of_owner(owner)
+    return is_foreign(owner) and (job is None or slurm.is_queued(*job) is None)
 
 
 def is_alive(owner: str | None, since_ms: int | None = None, last_sign_s: float | None = None) -> bool:
@@ -88,7 +107,7 @@ def is_alive(owner: str | None, since_ms: int | None = None, last_sign_s: float 
 
     If the name holds a Slurm job, Slurm is asked for that job: an interrupted job is queued again. A process of this
     host is looked up; one that started after ``since_ms`` has merely been given the same number. A process of
-    another host counts as alive for 15 minutes after its ``last_sign_s``.
+    another host counts as alive for 15 minutes after its ``last_sign_s``; a sign from the future is none.
 
     Args:
         owner: as in the trial's owner tag; None if it is not known.
@@ -98,7 +117,7 @@ def is_alive(owner: str | None, since_ms: int | None = None, last_sign_s: float 
     if (job := slurm.job_of_owner(owner)) and (queued := slurm.is_queued(*job)) is not None:
         return queued
     if is_foreign(owner):
-        return last_sign_s is not None and time.time() - last_sign_s < QUIET_S
+        return last_sign_s is not None and abs(time.time() - last_sign_s) < QUIET_S
     process = _process(owner)
     return process is not None and (since_ms is None or process.create_time() * 1000 <= since_ms + 1000)
 
@@ -114,7 +133,7 @@ def may_be_at_work(owner: str | None, last_sign_s: float) -> bool:
         last_sign_s: Unix time in seconds of the newest record.
     """
     if owner is None:
-        return time.time() - last_sign_s < QUIET_S
+        return abs(time.time() - last_sign_s) < QUIET_S
     if is_alive(owner, int(last_sign_s * 1000), last_sign_s):
         return True
     process = None if is_foreign(owner) or owner == this_process() else _process(owner)
@@ -138,19 +157,10 @@ def is_being_written(directory: Path) -> bool:
     """
     if not (directory / FILE_NAME).exists():
         return False
-    return any(_is_held(directory / name) for name in LOCKS if name == LOCKS[0] or (directory / name).exists())
-
-
-def _is_held(path: Path) -> bool:
-    lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
+        return any(is_held(directory / name) for name in LOCKS)
     except OSError as error:
-        raise JournalError(f"can't lock {path}: {error.strerror or error}") from error
-    lock.release()
-    return False
+        raise JournalError(f"can't lock {error.filename or directory}: {error.strerror or error}") from error
 
 
 def this_process() -> str:

@@ -6,16 +6,17 @@ itself; a failure that was observed wins over whatever ended the process later.
 
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fnostab.errors import FnostabError
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
 from fnostab.record.attempt import Attempt, is_alive, is_being_written, last_attempt
 from fnostab.record.ignored_seed import IGNORES_SEED, twin_seed
-from fnostab.record.journal import FILE_NAME, Journal
+from fnostab.record.journal import FILE_NAME, Event, Journal, Point, journal_file
 from fnostab.record.judging import Recorded, judge_recorded, observed_failure, read_recorded
 from fnostab.record.outcomes import FAILURES, TRAINING_OUTCOMES, Judgement, Outcome, outcome_payload
 from fnostab.record.stderr_tail import STDERR_FILE, tail_since
@@ -24,6 +25,7 @@ from fnostab.record.trial import TrialSpec
 __all__ = [
     "Ending",
     "ProcessEnd",
+    "Unwritten",
     "close_attempt",
     "close_if_abandoned",
     "close_program_trial",
@@ -31,6 +33,7 @@ __all__ = [
     "how_it_ended",
     "judge_again",
     "last_words",
+    "records_of_end",
 ]
 
 NOTHING_RECORDED = (
@@ -128,23 +131,75 @@ def end_of_abandoned(tags: Mapping[str, str], owner: str | None, tail: str = "")
     return outcome_payload(judgement, ending.reason, requested=ending.requested)
 
 
+class Unwritten:
+    """Takes the records that would end a trial, in place of its journal.
+
+    Attributes:
+        records: that were taken, all with the time that was given (Unix milliseconds).
+    """
+
+    def __init__(self, directory: Path, time_ms: int) -> None:
+        self.directory = directory
+        self.records: list[Point | Event] = []
+        self._time_ms = time_ms
+
+    def record(self, step: int, values: Mapping[str, float]) -> None:
+        """Take finite metrics of one step."""
+        self.records.append(Point(self._time_ms, step, values))
+
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Take one event."""
+        self.records.append(Event(self._time_ms, name, payload))
+
+
+def records_of_end(
+    directory: Path, last_sign_s: float = 0.0, leave_out: Callable[[str], None] | None = None
+) -> list[Point | Event] | None:
+    """Records that end a trial whose process died without an outcome, the outcome last; nothing is written.
+
+    They have the time of the last record, so that every store and every call gives the trial the same end.
+
+    Args:
+        directory: of the trial.
+        last_sign_s: Unix time of the last thing that is known of it from elsewhere.
+        leave_out: as of `last_attempt`.
+
+    Returns:
+        None while the process may be at work; an empty list if the trial has an outcome.
+
+    Raises:
+        JournalError: the journal can't be read.
+    """
+    attempt = last_attempt(directory / FILE_NAME, leave_out)
+    if attempt.end is not None:
+        return []
+    last_sign_s = max(last_sign_s, journal_file(directory).stat().st_mtime)
+    if is_alive(attempt.owner, attempt.owner_since_ms, last_sign_s) or is_being_written(directory):
+        return None
+    tail = tail_since(directory / STDERR_FILE, attempt.owner_since_ms)
+    unwritten = Unwritten(directory, attempt.last_ms)
+    try:
+        _close(unwritten, attempt, end_of_abandoned(attempt.tags, attempt.owner, tail))
+    except FnostabError as damage:  # of its records, or of another seed's: it can't be judged
+        end = end_of_abandoned(attempt.tags, attempt.owner, f"error: {damage}")
+        return [Event(attempt.last_ms, names.OUTCOME_EVENT, end)]
+    return unwritten.records
+
+
 def close_if_abandoned(directory: Path) -> bool:
     """Record an outcome for a trial whose process died without one; answer whether the trial has ended.
+
+    For who goes on with the trial: a reader of the journal, which may be a copy, only asks for `records_of_end`.
 
     Raises:
         JournalError: the journal is damaged, or can't be written.
     """
-    journal = directory / FILE_NAME
-    attempt = last_attempt(journal)
-    if attempt.end is not None:
-        return True
-    if is_alive(attempt.owner, attempt.owner_since_ms, journal.stat().st_mtime) or is_being_written(directory):
-        return False
-    tail = tail_since(directory / STDERR_FILE, attempt.owner_since_ms)
-    end = end_of_abandoned(attempt.tags, attempt.owner, tail)
-    with Journal(directory) as writer:
-        _close(writer, attempt, end)
-    return True
+    records = records_of_end(directory)
+    if records:
+        with Journal(directory) as writer:
+            for record in records:
+                writer.add(record)
+    return records is not None
 
 
 def close_attempt(journal: Journal, ending: Ending) -> None:
@@ -159,7 +214,7 @@ def close_attempt(journal: Journal, ending: Ending) -> None:
     _close(journal, last_attempt(journal.path), end, asked=ending.requested)
 
 
-def close_program_trial(journal: Journal, spec: TrialSpec, end: ProcessEnd) -> Outcome:
+def close_program_trial(journal: Journal | Unwritten, spec: TrialSpec, end: ProcessEnd) -> Outcome:
     """Judge a trial whose program has ended, and write its summary and, last, its outcome.
 
     Raises:
@@ -196,7 +251,7 @@ def judge_again(directory: Path, spec: TrialSpec) -> None:
             journal.event(names.OUTCOME_EVENT, payload)
 
 
-def _close(journal: Journal, attempt: Attempt, end: Mapping[str, Any], *, asked: bool = False) -> None:
+def _close(journal: Journal | Unwritten, attempt: Attempt, end: Mapping[str, Any], *, asked: bool = False) -> None:
     """Write the end of a dead trial: of a program by its records, else ``end``, unless its journal shows a failure."""
     path = journal.directory / "trial.json"
     spec = TrialSpec.read(path) if path.exists() else None
@@ -226,7 +281,7 @@ def _end_of_program(recorded: Recorded, judgement: Judgement | None, end: Proces
     return how_it_ended(replace(end, asked=False))
 
 
-def _announce_files(journal: Journal) -> None:
+def _announce_files(journal: Journal | Unwritten) -> None:
     """Announce as artifacts the files that the program left in ``{directory}``, up to 5 MB in all."""
     folder, left = journal.directory / "files", MOST_BYTES
     for path in sorted(folder.rglob("*")) if folder.is_dir() else []:

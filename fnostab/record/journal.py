@@ -12,7 +12,8 @@ import errno
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -20,10 +21,12 @@ from typing import Any, Protocol, Self
 from filelock import FileLock, Timeout
 
 from fnostab.errors import JournalError
-from fnostab.record.archive import archived_bytes, restore
+from fnostab.record.archive import opened, restore
 from fnostab.record.lines import ARCHIVE_NAME, FILE_NAME, Event, Point, encode, journal_file, parse_lines, read_lines
 
-__all__ = ["FILE_NAME", "Event", "Journal", "Point", "Sink", "encode", "journal_file", "read_journal"]
+__all__ = ["FILE_NAME", "LOCK_NAME", "Event", "Journal", "Point", "Sink", "encode", "journal_file", "read_journal"]
+
+LOCK_NAME = "journal.lock"
 
 
 class Sink(Protocol):
@@ -59,7 +62,10 @@ class Journal:
         self._time_ms = 0
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self.directory / "journal.lock")
+            for path in (self.directory / LOCK_NAME, self.path):
+                if path.is_symlink():
+                    raise JournalError(f"{path} is a link, through which nothing is written: put the file there")
+            self._lock = FileLock(self.directory / LOCK_NAME)
             self._lock.acquire(timeout=0)
         except Timeout:
             raise JournalError(f"{self.directory} is being written by another process: wait for it to end") from None
@@ -91,6 +97,16 @@ class Journal:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
+
+    def add(self, record: "Point | Event") -> None:
+        """Append a record with the time that it has, without metrics that the journal already holds."""
+        if isinstance(record, Point):
+            values = {name: value for name, value in record.values.items() if self._latest.get(name, -1) < record.step}
+            if not values:
+                return
+            record = replace(record, values=values)
+            self._latest.update(dict.fromkeys(values, record.step))
+        self._append(record)
 
     def lend(self) -> int:
         """Close the file but keep the lock, for a program that writes while this process waits.
@@ -153,15 +169,24 @@ class Journal:
             raise JournalError(f"can't write {self.path}: {error.strerror or error}; free some space") from error
 
 
-def read_journal(path: str | Path, offset: int = 0) -> Iterator[tuple[Point | Event, int]]:
+def read_journal(
+    path: str | Path, offset: int = 0, leave_out: Callable[[str], None] | None = None
+) -> Iterator[tuple[Point | Event, int]]:
     """Yield each record from byte ``offset`` on, with the offset behind it; the same for an archived journal.
 
     It ends before an incomplete last line, whose writer is at work or died.
 
+    Args:
+        path: of the journal.
+        offset: in bytes.
+        leave_out: takes a line on each record that can't be read; None makes the first one an error.
+
     Raises:
-        JournalError: the file can't be read, or a line that is not the last is damaged.
+        JournalError: the file can't be read, or a record in it that is not the last.
     """
-    if (archive := journal_file(Path(path).parent)).name == ARCHIVE_NAME and Path(path).name == FILE_NAME:
-        yield from parse_lines(archived_bytes(archive)[offset:], archive, offset)
+    directory = Path(path).parent
+    if Path(path).name == FILE_NAME and journal_file(directory).name == ARCHIVE_NAME:
+        with opened(directory) as file:
+            yield from parse_lines(file, directory / ARCHIVE_NAME, offset, leave_out)
     else:
-        yield from read_lines(path, offset)
+        yield from read_lines(path, offset, leave_out)

@@ -4,40 +4,69 @@ One line a record: the CRC-32 of the rest, a space, and a JSON object. ``t`` is 
 milliseconds at which the record was made, and is what every later copy shows, so that sending it
 twice changes nothing. Points carry ``s`` (step) and ``v`` (finite values by name), and ``x`` for
 values that were not finite; events carry ``e`` (name) and ``p`` (payload).
+
+A journal may come from elsewhere: what is read is of the types below, or refused.
 """
 
 import json
+import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
 from fnostab.errors import JournalError
+from fnostab.record import names
+from fnostab.record.files import open_regular
 
 __all__ = ["ARCHIVE_NAME", "FILE_NAME", "Event", "Point", "encode", "journal_file", "parse_lines", "read_lines"]
 
 FILE_NAME = "journal.jsonl"
 ARCHIVE_NAME = "journal.jsonl.xz"  # what `fnostab prune` makes of an old one (`fnostab.record.archive`)
+LONGEST_LINE_BYTES = 16_000_000
+LARGEST_STEP = 2**63 - 1  # of databases
+LATEST_MS = 253_402_300_799_999  # the end of the year 9999
+DEEPEST = 30  # lists and groups within each other
+NONFINITE = ("nan", "inf", "-inf")
+_TEXT, _WHOLE, _TEXTS = (str, type(None)), (int, type(None)), (list, type(None))
+FIELDS: Mapping[str, Mapping[str, tuple[type, ...]]] = {  # of events that others than their writer depend on
+    names.TAGS_EVENT: {names.OWNER: (str,), names.OUTCOME: (str,), names.FAILURE_STEP: (str, int)},
+    names.STARTED_EVENT: {"scheduled_steps": _WHOLE},
+    names.ARTIFACT_EVENT: {"path": (str,), "artifact_path": _TEXT},
+    names.DATASET_EVENT: {"name": (str,), "digest": (str,), "source": (str,), "context": (str,)},
+    names.OUTCOME_EVENT: {
+        "outcome": _TEXT,
+        "failure_step": _WHOLE,
+        "known_good_step": _WHOLE,
+        "rules_held": _TEXTS,
+        "not_judged": _TEXTS,
+        "reason": _TEXT,
+    },
+}
+NEEDED = {names.ARTIFACT_EVENT: {"path"}, names.DATASET_EVENT: {"name", "digest", "source"}}
 
 
 @dataclass(frozen=True)
 class Point:
-    """Metrics of one step. ``nonfinite`` maps a name to 'nan', 'inf' or '-inf'."""
+    """Metrics of one step. ``nonfinite`` maps a name to 'nan', 'inf' or '-inf'; ``checksum`` is its line's."""
 
     time_ms: int
     step: int
     values: Mapping[str, float]
     nonfinite: Mapping[str, str] = field(default_factory=dict)
+    checksum: int = field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Event:
-    """One event of a trial."""
+    """One event of a trial; ``checksum`` is its line's."""
 
     time_ms: int
     name: str
     payload: Mapping[str, Any]
+    checksum: int = field(default=0, compare=False, repr=False)
 
 
 def encode(record: Point | Event) -> bytes:
@@ -51,55 +80,137 @@ def encode(record: Point | Event) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def read_lines(path: str | Path, offset: int = 0) -> Iterator[tuple[Point | Event, int]]:
+def read_lines(
+    path: str | Path, offset: int = 0, leave_out: Callable[[str], None] | None = None
+) -> Iterator[tuple[Point | Event, int]]:
     """Yield each record from byte ``offset`` on, with the offset behind it.
 
     It ends before an incomplete last line, whose writer is at work or died.
 
+    Args:
+        path: of the journal.
+        offset: in bytes.
+        leave_out: takes a line on each record that can't be read; None makes the first one an error.
+
     Raises:
-        JournalError: the file can't be read, or a line that is not the last is damaged.
+        JournalError: the file can't be read, or a record in it that is not the last.
     """
     try:
-        with open(path, "rb") as file:
-            file.seek(offset)
-            data = file.read()
+        with open_regular(path) as file:
+            yield from parse_lines(file, path, offset, leave_out)
     except OSError as error:
         raise JournalError(f"can't read {path}: {error.strerror or error}") from error
-    yield from parse_lines(data, path, offset)
 
 
-def parse_lines(data: bytes, path: str | Path, offset: int = 0) -> Iterator[tuple[Point | Event, int]]:
-    """Yield each record of what stands in a journal from byte ``offset`` on, as `read_lines` does.
-
-    Raises:
-        JournalError: a line that is not the last is damaged; the message names ``path``.
-    """
-    lines = data.split(b"\n")
-    complete, torn = lines[:-1], lines[-1]
-    for index, line in enumerate(complete):
-        record = _parse(line)
-        if record is None:
-            if index == len(complete) - 1 and not torn:
+def parse_lines(
+    file: BufferedIOBase, path: str | Path, offset: int = 0, leave_out: Callable[[str], None] | None = None
+) -> Iterator[tuple[Point | Event, int]]:
+    """Yield each record of an open journal, as `read_lines` does; errors name ``path``."""
+    file.seek(offset)
+    line = file.readline(LONGEST_LINE_BYTES)
+    while line.endswith(b"\n") or len(line) == LONGEST_LINE_BYTES:
+        if not line.endswith(b"\n"):
+            raise JournalError(
+                f"{path} is damaged at byte {offset}: no line ends within {LONGEST_LINE_BYTES:,} bytes; "
+                "restore it from a copy, or delete its folder"
+            )
+        following = file.readline(LONGEST_LINE_BYTES)
+        try:
+            record = _parse(line)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            if not following and not isinstance(error, _NoRecordError):
                 return  # a torn line that ends in a stray newline
-            raise JournalError(f"{path} is damaged at byte {offset}: restore it from a copy, or delete its folder")
-        offset += len(line) + 1
-        yield record, offset
-
-
-def _parse(line: bytes) -> Point | Event | None:
-    checksum, _, text = line.partition(b" ")
-    try:
-        if int(checksum, 16) != zlib.crc32(text):
-            return None
-        fields = json.loads(text)
-        if "e" in fields:
-            return Event(fields["t"], fields["e"], fields["p"])
-        return Point(fields["t"], fields["s"], fields["v"], fields.get("x", {}))
-    except (ValueError, KeyError, TypeError):
-        return None
+            why = f": {error}" if isinstance(error, _NoRecordError) else ""
+            if leave_out is None:
+                hint = "restore it from a copy, or delete its folder"
+                raise JournalError(f"{path} is damaged at byte {offset}{why}; {hint}") from None
+            leave_out(f"{Path(path).name} is damaged at byte {offset}{why}")
+            record = None
+        offset += len(line)
+        if record is not None:
+            yield record, offset
+        line = following
 
 
 def journal_file(directory: str | Path) -> Path:
     """Path of a trial's records: ``journal.jsonl``, which need not exist yet, or its archive."""
     lines, archive = Path(directory, FILE_NAME), Path(directory, ARCHIVE_NAME)
     return archive if archive.exists() and not lines.exists() else lines
+
+
+class _NoRecordError(ValueError):
+    """A line is whole, but holds no record."""
+
+
+def _parse(line: bytes) -> Point | Event:
+    checksum, _, text = line.rstrip(b"\n").partition(b" ")
+    if (crc := int(checksum, 16)) != zlib.crc32(text):
+        raise ValueError("its checksum is another")
+    try:
+        fields = json.loads(text.decode())
+        if rb"\ud" in text.lower():
+            fields = _without_surrogates(fields)
+        time_ms = fields["t"]
+        if not _is_whole(time_ms, LATEST_MS):
+            raise _NoRecordError("its time is none")
+        return _event(fields, time_ms, crc) if "e" in fields else _point(fields, time_ms, crc)
+    except _NoRecordError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise _NoRecordError(f"it is no record ({type(error).__name__})") from None
+
+
+def _point(fields: Mapping[str, Any], time_ms: int, checksum: int) -> Point:
+    step, values, others = fields["s"], fields["v"], fields.get("x", {})
+    if not _is_whole(step, LARGEST_STEP):
+        raise _NoRecordError("its step is no whole number from 0")
+    for name, value in values.items():
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise _NoRecordError(f"{name[:80]!r} is no finite number")
+    for name, value in others.items():
+        if value not in NONFINITE:
+            raise _NoRecordError(f"{name[:80]!r} is none of {', '.join(NONFINITE)}")
+    return Point(time_ms, step, values, others, checksum)
+
+
+def _event(fields: Mapping[str, Any], time_ms: int, checksum: int) -> Event:
+    name, payload = fields["e"], fields["p"]
+    if not isinstance(name, str) or not isinstance(payload, dict):
+        raise _NoRecordError("it is no event with a payload")
+    if _is_deeper(payload, DEEPEST):
+        raise _NoRecordError(f"its values lie more than {DEEPEST} deep")
+    for key, types in FIELDS.get(name, {}).items():
+        if key not in payload and key not in NEEDED.get(name, ()):
+            continue
+        value = payload.get(key)
+        if type(value) not in types or (isinstance(value, int) and not _is_whole(value, LARGEST_STEP)):
+            raise _NoRecordError(f"{key} of {name} is not of its type")
+        if isinstance(value, list) and not all(isinstance(each, str) for each in value):
+            raise _NoRecordError(f"{key} of {name} is no list of texts")
+    outcome = payload.get("outcome" if name == names.OUTCOME_EVENT else names.OUTCOME)
+    if name in (names.OUTCOME_EVENT, names.TAGS_EVENT) and outcome not in (None, *names.OUTCOMES):
+        raise _NoRecordError(f"{str(outcome)[:80]!r} is no outcome")
+    step = payload.get(names.FAILURE_STEP) if name == names.TAGS_EVENT else None
+    if isinstance(step, str) and not (step.isascii() and step.isdecimal() and len(step) < len(str(LARGEST_STEP))):
+        raise _NoRecordError(f"{names.FAILURE_STEP} is no step")
+    return Event(time_ms, name, payload, checksum)
+
+
+def _is_whole(value: Any, largest: int) -> bool:
+    return type(value) is int and 0 <= value <= largest
+
+
+def _is_deeper(value: Any, deepest: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return deepest < 0 or any(_is_deeper(each, deepest - 1) for each in inner if isinstance(each, dict | list))
+
+
+def _without_surrogates(value: Any) -> Any:
+    """The same with a replacement character for each half of a character, which can't be written as UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_without_surrogates(each) for each in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(name): _without_surrogates(each) for name, each in value.items()}
+    return value

@@ -33,6 +33,8 @@ GIT_COMMIT = "fnostab.git_commit"
 DEVICE = "fnostab.device"
 LOCKSTEP = "fnostab.lockstep"  # how many trials the process trained side by side
 SCHEDULED_STEPS = "fnostab.scheduled_steps"  # optimiser steps of the whole training
+SENT = "fnostab.sent"  # how far the run has its journal: bytes, their CRC-32, time of the last record
+LEFT_OUT = "fnostab.left_out"  # records of the journal that could not be sent, and why
 THINNED = "fnostab.thinned"  # when `fnostab prune` took points away; the run takes no more of them
 SHORT_ARM = "arm"  # short copies, for the UI's grouping
 SHORT_SEED = "seed"
@@ -89,6 +91,8 @@ NONFINITE_EVENT = "nonfinite"
 SPIKE_EVENT = "spike"  # step, norm, z_score, recovered_step (None if it did not)
 RESUMED_EVENT = "resumed"  # from a checkpoint: step
 OUTCOME_EVENT = "outcome"
+
+OUTCOMES = "converged", "nonfinite", "collapsed", "exploded", "stagnated", "oom", "killed", "infra_error", "running"
 
 # Folders of a trial's artifacts
 BLACK_BOX = "black_box"  # the state from before the failing step

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from fnostab.errors import ConfigError
+from fnostab.record.files import open_regular
 
 __all__ = [
     "Frozen",
@@ -64,14 +65,18 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def text_of(path: str | Path) -> str:
+def text_of(path: str | Path, *, record: bool = False) -> str:
     """Read the text of a settings file.
+
+    Args:
+        path: of the file.
+        record: whether it is one that this program wrote, and so a regular file: a FIFO would be waited for.
 
     Raises:
         OSError: the file can't be read.
         ConfigError: it is not text in UTF-8, or far too large.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) if record else open(path, "rb") as file:
         data = file.read(LARGEST_BYTES + 1)
     if len(data) > LARGEST_BYTES:
         raise ConfigError(f"it is larger than {LARGEST_BYTES // 1_000_000} MB, as no file of settings is")

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from fnostab.record.files import open_regular
+
 __all__ = ["STDERR_FILE", "StderrTail", "tail_of", "tail_since"]
 
 STDERR_FILE = "stderr.log"  # of a trial that a launcher started
@@ -78,7 +80,7 @@ class StderrTail:
 def tail_of(path: Path, start: int = 0) -> str:
     """End of a log, at most 16 KiB, from byte ``start`` on; empty if it can't be read."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(start, size - TAIL_BYTES))
             return file.read().decode(errors="replace")

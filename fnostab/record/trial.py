@@ -41,7 +41,7 @@ class _Record(BaseModel):
             LaunchError: the file is missing, is no such record, or was changed.
         """
         try:
-            values = _parse(text_of(path))
+            values = _parse(text_of(path, record=True))
             check = values.pop(CHECK, None)
             if check is not None and check != _check(values):
                 raise ConfigError(f"it was changed since it was written; restore it, or delete its {CHECK} to take it")

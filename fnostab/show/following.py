@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from fnostab.errors import JournalError, TrackingError
-from fnostab.show.sources import Journals
+from fnostab.errors import FnostabError, JournalError, LaunchError, TrackingError
+from fnostab.record.folders import folders_with
+from fnostab.show.sources import QUIET_S, Journals
 from fnostab.tracking import Store, SyncReport, sync
 
 __all__ = ["follow"]
@@ -26,15 +28,17 @@ def follow(path: Path, store: Store, interval_s: float) -> Iterator[SyncReport |
         What each round sent, or why it could not.
 
     Raises:
-        FnostabError: there is no study under ``path``, or a record in it is damaged.
+        JournalError: there is no study under ``path``.
     """
     known: dict[Path, Journals] = {}
     while True:
-        for file in path.rglob("study.json"):
-            known.setdefault(file.parent, Journals(file.parent))
-        if not known:
+        found = folders_with(path, "study.json")
+        for folder in found:
+            with suppress(LaunchError):  # of a damaged record: `sync` names it, and sends the trials
+                known[folder] = known[folder] if folder in known else Journals(folder)
+        if not found:
             raise JournalError(f"there is no study under {path}: name a study's folder, or one above it")
-        ended = all(journals.ended() for journals in known.values())  # asked first: what they wrote last is sent below
+        ended = all(map(_has_ended, known.values()))  # asked first: what they wrote last is sent below
         try:
             report = sync(path, store)
         except TrackingError as error:
@@ -44,3 +48,11 @@ def follow(path: Path, store: Store, interval_s: float) -> Iterator[SyncReport |
             if ended:
                 return
         time.sleep(interval_s)
+
+
+def _has_ended(journals: Journals) -> bool:
+    """Whether a study has ended; one of which a record can't be read, if nothing was written for a minute."""
+    try:
+        return journals.ended() is not None
+    except FnostabError:
+        return journals.quiet_s() > QUIET_S

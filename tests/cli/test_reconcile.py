@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from tracking_helpers import marked
+
 from fnostab.record import names
 from fnostab.record.journal import Event, read_journal
 from fnostab.tracking import find_experiment, open_store
@@ -31,13 +33,14 @@ def test_launcher_and_trial_are_killed_and_the_study_goes_on(workplace, environm
     with open("out.txt", "w") as out:
         launcher = subprocess.Popen([sys.executable, "-m", "fnostab", *shared], env=environment, stdout=out, stderr=out)
     deadline = time.monotonic() + 120
-    while not (sent := list(workplace.glob("outputs/stage_a/*/*/upload.json"))):
+    while not marked(workplace, "control-0"):
         assert launcher.poll() is None, Path("out.txt").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     launcher.kill()
     launcher.wait()
-    os.kill(owner(sent[0].parent), signal.SIGKILL)
+    (journal,) = workplace.glob("outputs/stage_a/*/*/journal.jsonl")
+    os.kill(owner(journal.parent), signal.SIGKILL)
     assert statuses() == {"stage_a": "RUNNING", "control-0": "RUNNING"}
 
     status, out, err = call("reconcile", "stage_a")

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from fnostab.tracking import Store, free_port, ui_command, wait_until_ready
 
 
 def findings(uri):
-    return dict(look(records_checks(uri)))
+    return dict(look(records_checks(uri, Path("out"))))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def server(tmp_path_factory, empty_database):
 def test_a_server_that_is_well(server):
     found = findings(server)
     assert {name: each.state for name, each in found.items()} == dict.fromkeys(
-        ("records", "schema", "clock", "writing"), "ok"
+        ("records", "schema", "clock", "writing", "journals"), "ok"
     )
     assert "points/s, in a run that was deleted again" in found["writing"].text
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from slow_proxy import SlowProxy
+from tracking_helpers import marked
 
 from fnostab.cli.execution import insist_on_results
 from fnostab.errors import JournalError, LaunchError, TrackingError
@@ -193,7 +194,7 @@ def test_interrupted_it_leaves_killed_trials_no_process_and_nothing_running(stud
     everything = {"seeds": range(4), "jobs": 2}
 
     def both_hang():
-        hanging = [list(study.folder.glob(f"outputs/stage_a/*/control-{seed}/upload.json")) for seed in (1, 2)]
+        hanging = [marked(study.folder, f"control-{seed}") for seed in (1, 2)]
         return len(started(study)) == 3 and all(hanging)
 
     when(both_hang, lambda: os.kill(os.getpid(), sign))
@@ -230,7 +231,7 @@ def test_when_the_launcher_is_killed_its_trials_go_on_and_the_next_one_adopts_th
     launcher = subprocess.Popen([real, "-c", driver, sys.executable, json.dumps(study.settings)])
     try:
         deadline = time.monotonic() + 90
-        while not list(study.folder.glob("outputs/stage_a/*/control-0/upload.json")):
+        while not marked(study.folder, "control-0"):
             assert launcher.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -116,14 +116,14 @@ def read_curves(store, rows, experiment):
     return list(curves.values()), source
 
 
-def test_nothing_is_sent_again_whatever_became_of_the_position(call, store, study):
+def test_nothing_is_sent_again_whatever_became_of_the_mark(call, store, study):
     long_trial(directory := study.trial())
     sync(study.folder, store)
     prune(call, store, "--yes")
     assert (directory / "journal.jsonl.xz").exists()
     left = stored_points(store, only_trial(store))
     assert sync(study.folder, store).points_sent == 0
-    (directory / "upload.json").unlink()
+    store.client.delete_tag(only_trial(store).info.run_id, names.SENT)
     assert sync(study.folder, store).points_sent == 0
     assert sync(study.folder, store).trials == 1
     assert stored_points(store, only_trial(store)) == left

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from tracking_helpers import Server, journal_points, only_trial, stored_points
+from tracking_helpers import Server, journal_points, marked, only_trial, stored_points
 
 from fnostab.errors import TrackingError
 from fnostab.record import names
@@ -28,7 +28,7 @@ def wait_for(condition, timeout_s=60):
         time.sleep(0.05)
 
 
-def test_a_server_that_dies_and_comes_back_loses_and_doubles_nothing(server, study, monkeypatch):
+def test_a_server_that_dies_and_comes_back_loses_and_doubles_nothing(server, study, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     remote = open_store(server.url)
     uploader = Uploader(remote, ensure_study(remote, study.spec))
@@ -42,7 +42,7 @@ def test_a_server_that_dies_and_comes_back_loses_and_doubles_nothing(server, stu
                 journal.record(step, {"train/loss": 1.0 / (step + 1), "grad_norm/total": float(step)})
 
         record(range(5000))
-        wait_for(lambda: (directory / "upload.json").exists())  # it is in the midst of sending
+        wait_for(lambda: marked(tmp_path))  # it is in the midst of sending
         server.kill()
         record(range(5000, 6000))
         wait_for(lambda: uploader.trouble is not None)

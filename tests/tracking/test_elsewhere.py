@@ -1,9 +1,6 @@
 """Runs whose journals are not at hand, and journals that can't take what they should."""
 
-import errno
-import os
 import time
-from pathlib import Path
 
 import pytest
 from tracking_helpers import DEAD, only_trial, runs_of_kind, write_trial
@@ -69,7 +66,6 @@ def test_what_is_set_aside_is_no_trial_any_more_and_makes_room_for_another(store
     assert (run.info.status, run.info.run_name) == ("KILLED", "control-0 set aside")
 
     (study.folder / "control-0" / "journal.jsonl").unlink()
-    (study.folder / "control-0" / "upload.json").unlink()
     time.sleep(0.002)  # another journal begins in another millisecond
     sent(outcome="converged")
     assert only_trial(store).info.run_id != aside
@@ -92,20 +88,6 @@ def test_a_run_can_be_ended_without_its_journal(store, study, sent):
     assert (run.info.status, run.data.tags[names.OUTCOME]) == ("FAILED", "infra_error")
     assert run.data.tags[names.REASON] == "No space left on device"
     end_unwritten(store, spec.model_copy(update={"seed": 9}), Outcome.KILLED, "it has no run")
-
-
-def test_a_full_disk_does_not_keep_records_from_the_store(store, study, parent, monkeypatch):
-    directory, uploader = study.trial(), Uploader(store, parent)
-    write_trial(directory)
-    uploader.follow(directory)
-
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "write_text", full)
-    assert uploader.poll() == 30
-    assert (uploader.trouble, only_trial(store).info.status) == (None, "FINISHED")
-    assert uploader.poll() == 0
 
 
 def only_experiment(store):

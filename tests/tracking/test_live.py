@@ -1,8 +1,8 @@
 import pytest
-from filelock import FileLock
 from tracking_helpers import journal_points, runs_of_kind, stored_points
 
 from fnostab.record import names
+from fnostab.record.files import held
 from fnostab.tracking import live_sink, sync
 
 
@@ -68,8 +68,9 @@ def test_its_journal_can_be_sent_to_another_store(live, make_store):
 def test_what_could_not_be_sent_is_said_at_the_end(live, tmp_path, monkeypatch):
     monkeypatch.setattr("fnostab.tracking.upload.live.DRAIN_TIMEOUT_S", 0.1)
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "journal.jsonl").touch()
     with (
-        FileLock(tmp_path / "run" / "upload.lock"),
+        held(tmp_path / "run" / "journal.jsonl"),
         pytest.warns(UserWarning, match="fnostab sync .*/run` sends the rest later") as warned,
         live_sink("mine", directory=tmp_path / "run") as sink,
     ):

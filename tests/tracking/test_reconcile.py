@@ -9,7 +9,16 @@ import sys
 import time
 
 import pytest
-from tracking_helpers import DEAD, journal_points, only_trial, runs_of_kind, stored_points, write_trial
+from tracking_helpers import (
+    DEAD,
+    journal_points,
+    mark_of,
+    marked,
+    only_trial,
+    runs_of_kind,
+    stored_points,
+    write_trial,
+)
 
 from fnostab.record import names
 from fnostab.record.attempt import this_process
@@ -194,7 +203,7 @@ def test_a_script_that_dies_while_its_records_are_sent(store, tmp_path, how):
     store.client.create_experiment("mine")
     process = subprocess.Popen([sys.executable, "-c", LIVE, how], cwd=tmp_path)
     if how == "kill":
-        while not list(tmp_path.glob("fnostab_runs/mine/*/upload.json")):
+        while not marked(tmp_path):
             assert process.poll() is None
             time.sleep(0.01)
         assert reconcile(store, OUTPUT).closed == ()
@@ -219,11 +228,11 @@ def test_a_call_that_is_killed_in_the_middle_is_finished_by_the_next(store, stud
     uploader = Uploader(store, parent)
     uploader.follow(directory)
     uploader.poll()
-    before = (directory / "upload.json").stat().st_mtime_ns
+    before = mark_of(store)
     write_trial(directory, range(1, 8000), outcome=None)
     program = f"from fnostab.tracking import open_store, reconcile; reconcile(open_store({store.uri!r}), {OUTPUT!r})"
     process = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path)
-    while (directory / "upload.json").stat().st_mtime_ns == before and process.poll() is None:
+    while mark_of(store) == before and process.poll() is None:
         time.sleep(0.002)
     process.kill()
     process.wait()

@@ -2,11 +2,11 @@ import json
 import zlib
 
 import pytest
-from filelock import FileLock
 from tracking_helpers import journal_points, only_trial, runs_of_kind, stored_points, write_outcome, write_trial
 
 from fnostab.errors import TrackingError
 from fnostab.record import names
+from fnostab.record.files import held
 from fnostab.record.journal import Journal
 from fnostab.tracking import Uploader
 
@@ -50,14 +50,14 @@ def test_polling_again_sends_nothing(store, study, uploader):
     assert uploader.poll() == 0
 
 
-def test_a_crash_before_the_offset_was_saved_doubles_nothing(store, study, parent):
+def test_a_crash_before_the_mark_was_written_doubles_nothing(store, study, parent):
     directory = study.trial()
     write_trial(directory, range(1200))
     for _ in range(2):
         again = Uploader(store, parent)
         again.follow(directory)
         again.poll()
-        (directory / "upload.json").unlink()
+        store.client.delete_tag(only_trial(store).info.run_id, names.SENT)
     assert stored_points(store, only_trial(store)) == journal_points(directory)
 
 
@@ -232,39 +232,51 @@ def test_more_than_mlflow_takes_in_one_call(store, study, uploader):
     assert (len(run.data.params), len(run.data.metrics)) == (250, 2500)
 
 
-def test_one_damaged_journal_does_not_hold_up_the_others(store, study, uploader):
+def test_a_damaged_record_holds_up_neither_its_own_trial_nor_the_others(store, study, uploader):
     damaged, whole = study.trial("agc", 0), study.trial("control", 0)
     write_trial(damaged)
     content = (damaged / "journal.jsonl").read_bytes()
-    (damaged / "journal.jsonl").write_bytes(content.replace(b'"s":3', b'"s":4'))
+    (damaged / "journal.jsonl").write_bytes(content.replace(b'"s":3', b'"s":4', 1))
     write_trial(whole)
     for directory in (damaged, whole):
         uploader.follow(directory)
+    assert uploader.poll() == 59
+    assert "agc-0: not sent: journal.jsonl is damaged at byte" in uploader.trouble
+    uploader.drain(5)
+    runs = {run.info.run_name: run for run in runs_of_kind(store, names.KIND_TRIAL)}
+    assert set(runs) == {"agc-0 converged", "control-0 converged"}
+    assert "damaged at byte" in runs["agc-0 converged"].data.tags[names.LEFT_OUT]
+    assert names.LEFT_OUT not in runs["control-0 converged"].data.tags
+
+
+def test_what_is_not_wholly_sent_is_said_at_the_end(store, study, uploader):
+    first, second = study.trial("agc", 0), study.trial("control", 0)
+    for directory in (first, second):
+        write_trial(directory)
+        uploader.follow(directory)
+    (first / "trial.json").write_text("{}")
     uploader.poll()
-    assert "agc-0" in uploader.trouble
-    assert "damaged" in uploader.trouble
     with pytest.raises(TrackingError, match=r"1 of 2 trials are not wholly sent.*fnostab sync .*agc-0"):
         uploader.drain(0.1)
-    assert "control-0 converged" in {run.info.run_name for run in runs_of_kind(store, names.KIND_TRIAL)}
 
 
 def test_a_trial_that_cannot_be_sent_does_not_starve_the_others(store, study, uploader):
     first, second = study.trial("agc", 0), study.trial("control", 0)
-    (first / "upload.json.partial").mkdir(parents=True)  # in the way of the file of that name
     for directory in (first, second):
         write_trial(directory)
         uploader.follow(directory)
+    (first / "trial.json").write_text("{}")
     uploader.poll()
     uploader.poll()
     assert "agc-0" in uploader.trouble
-    assert "control-0 converged" in {run.info.run_name for run in runs_of_kind(store, names.KIND_TRIAL)}
+    assert [run.info.run_name for run in runs_of_kind(store, names.KIND_TRIAL)] == ["control-0 converged"]
 
 
 def test_only_one_process_sends_a_journal(store, study, uploader):
     directory = study.trial()
     write_trial(directory)
     uploader.follow(directory)
-    with FileLock(directory / "upload.lock"):
+    with held(directory / "journal.jsonl"):
         assert uploader.poll() == 0
         assert "another process" in uploader.trouble
     assert uploader.poll() == 30

@@ -3,10 +3,11 @@
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from trial_records import study_spec, trial_of
@@ -74,6 +75,24 @@ def stored_points(store, run):
         name: sorted((m.step, m.value, m.timestamp) for m in store.client.get_metric_history(run.info.run_id, name))
         for name in run.data.metrics
     }
+
+
+def copy_database(source, target):
+    """Copy a SQLite database, as a backup or back from one, whoever has it open."""
+    with closing(sqlite3.connect(source)) as there, closing(sqlite3.connect(target)) as here:
+        there.backup(here)
+
+
+def marked(folder, name=""):
+    """Whether the SQLite store in a folder has begun to take the journal of a run whose name begins so."""
+    query = "SELECT name FROM runs JOIN tags USING (run_uuid) WHERE key = ? AND name LIKE ?"
+    with closing(sqlite3.connect(f"file:{folder}/mlflow.db?mode=ro", uri=True, timeout=30)) as connection:
+        return bool(connection.execute(query, (names.SENT, f"{name}%")).fetchall())
+
+
+def mark_of(store):
+    """What the only trial's run says of how far it has its journal."""
+    return only_trial(store).data.tags[names.SENT]
 
 
 def runs_of_kind(store, kind, experiment="stage_a"):

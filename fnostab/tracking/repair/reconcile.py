@@ -14,10 +14,11 @@ from typing import Any
 
 from fnostab.errors import FnostabError, JournalError, TrackingError
 from fnostab.record import names
-from fnostab.record.attempt import last_attempt, may_be_at_work
-from fnostab.record.ending import close_if_abandoned, end_of_abandoned
+from fnostab.record.attempt import is_of_elsewhere, last_attempt, may_be_at_work
+from fnostab.record.ending import close_if_abandoned, end_of_abandoned, records_of_end
+from fnostab.record.folders import folders_with
 from fnostab.record.journal import FILE_NAME, Event, journal_file, read_journal
-from fnostab.tracking.store.store import Store, describe, is_refusal, reported
+from fnostab.tracking.store.store import Store, describe, is_of_one_run, reported
 from fnostab.tracking.upload.follower import Follower
 from fnostab.tracking.upload.identity import LIVE_FILE, run_identity
 from fnostab.tracking.upload.live import FOLDER as LIVE_FOLDER
@@ -103,7 +104,7 @@ def reconcile(store: Store, output: str | Path, experiment: str | None = None) -
             except FnostabError as error:
                 refused.append(f"{run.info.run_name}: {error}")
             except Exception as error:  # artifact stores raise errors of their own libraries
-                if not is_refusal(error):
+                if not is_of_one_run(store, error):
                     raise TrackingError(f"{describe(error, store.uri)}; reconcile again to go on") from error
                 refused.append(f"{run.info.run_name}: {describe(error, store.uri)}")
             else:
@@ -124,8 +125,9 @@ class _Folders:
         if tags[names.KIND] == names.KIND_LIVE:
             directories = self._live.get(tags.get(names.TRIAL_ID), [])
         else:
-            trial = Path(experiment, tags[names.STUDY_HASH], f"{tags[names.ARM]}-{tags[names.SEED]}")
-            directories = [root / trial for root in self._roots]
+            parts = experiment, tags[names.STUDY_HASH], f"{tags[names.ARM]}-{tags[names.SEED]}"
+            plain = all(part == Path(part).name for part in parts)  # a store may hold what others wrote
+            directories = [root.joinpath(*parts) for root in self._roots] if plain else []
         for directory in directories:
             if journal_file(directory).exists():
                 first = next(read_journal(directory / FILE_NAME), None)
@@ -136,9 +138,9 @@ class _Folders:
     @cached_property
     def _live(self) -> dict[str, list[Path]]:
         found: dict[str, list[Path]] = {}
-        for file in (path for root in self._roots for path in root.rglob(LIVE_FILE)):
+        for folder in (each for root in self._roots for each in folders_with(root, LIVE_FILE)):
             try:
-                found.setdefault(run_identity(file.parent, None).trial_id, []).append(file.parent)
+                found.setdefault(run_identity(folder, None).trial_id, []).append(folder)
             except JournalError:
                 continue  # not one that made a run
         return found
@@ -147,22 +149,33 @@ class _Folders:
 def _close_trial(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
     experiment = store.client.get_experiment(run.info.experiment_id).name
     directory = folders.journal_of(run, experiment)
-    points = 0
+    points, payload = 0, None
     if directory is not None:
-        if not close_if_abandoned(directory):
+        follower = Follower(store, directory, lock_timeout_s=LOCK_TIMEOUT_S)
+        points = follower.send()  # first: this journal may be a copy, or the run may lack a part of it
+        if follower.is_old_copy:
+            directory = None
+    if directory is not None:
+        records = records_of_end(directory, last_sign_ms(run) / 1000)
+        if records is None:
             return None
-        points = Follower(store, directory, lock_timeout_s=LOCK_TIMEOUT_S).send()
-        end = last_attempt(directory / FILE_NAME).end
+        points += follower.verify()  # what is closed is judged: every point is compared before
+        if records and is_of_elsewhere(last_attempt(directory / FILE_NAME).owner):
+            follower.close(records)
+        elif close_if_abandoned(directory):
+            points += follower.send()
+        end = records[-1] if records else last_attempt(directory / FILE_NAME).end
         now = store.client.get_run(run.info.run_id)
-        if end is not None and now.info.status == "RUNNING":  # the end was sent before, and undone by somebody
+        if isinstance(end, Event) and now.info.status == "RUNNING":  # its end was sent before, and undone by somebody
             TrialRun(store, now, run.info.run_name).end(end)
+        payload = end.payload if isinstance(end, Event) else {}
     else:
         owner, sign_ms = run.data.tags.get(names.OWNER), last_sign_ms(run)
         if may_be_at_work(owner, sign_ms / 1000):
             return None
-        end = Event(sign_ms, names.OUTCOME_EVENT, end_of_abandoned(run.data.tags, owner))
-        TrialRun(store, run, run.info.run_name).end(end)
-    payload = end.payload if end is not None else {}
+        payload = end_of_abandoned(run.data.tags, owner)
+        payload["reason"] += "; its journal is not at hand: `fnostab sync` sends what the run lacks of it"
+        TrialRun(store, run, run.info.run_name).end(Event(sign_ms, names.OUTCOME_EVENT, payload))
     what = "live run" if run.data.tags[names.KIND] == names.KIND_LIVE else "trial"
     outcome = str(payload.get("outcome") or "not judged")
     return ClosedRun(run.info.run_id, run.info.run_name, what, outcome, points, payload.get("reason"))

@@ -1,17 +1,21 @@
 """Bring a store up to date with the journals on disk: after an outage, a crash, or into a new store."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from fnostab.errors import FnostabError, JournalError, LaunchError, TrackingError
+from fnostab.errors import FnostabError, JournalError, TrackingError
 from fnostab.record import names
-from fnostab.record.attempt import is_alive
-from fnostab.record.ending import close_if_abandoned
+from fnostab.record.attempt import may_be_at_work
+from fnostab.record.ending import records_of_end
+from fnostab.record.folders import folders_with
 from fnostab.record.journal import FILE_NAME, journal_file, read_journal
 from fnostab.record.trial import StudySpec
-from fnostab.tracking.store.store import Store, describe, is_refusal, reported
+from fnostab.tracking.store.store import Store, describe, is_of_one_run
 from fnostab.tracking.upload.follower import Follower
 from fnostab.tracking.upload.identity import LIVE_FILE, TRIAL_FILE
 from fnostab.tracking.upload.study_run import STUDY_FILE, find_or_make_study, finish_study
@@ -26,9 +30,9 @@ class SyncReport:
     """Result of `sync`.
 
     Attributes:
-        trials: that are up to date now.
+        trials: that are up to date now, but for what ``refused`` says.
         points_sent: to bring them there.
-        refused: one line for each trial that could not be sent.
+        refused: one line for each trial that could not be sent, and for each record of one.
     """
 
     trials: int
@@ -36,71 +40,114 @@ class SyncReport:
     refused: tuple[str, ...] = ()
 
 
-def sync(path: str | Path, store: Store) -> SyncReport:
+def sync(path: str | Path, store: Store, *, verify: bool = False) -> SyncReport:
     """Send what a store does not have yet of the trials under ``path``.
 
-    A trial whose process died without an outcome is closed, in its journal too. Doing it twice
-    sends nothing the second time.
+    What it has is asked of the store. The run of a trial whose process died without an outcome is closed; nothing is
+    written under ``path``, which may be a copy. Doing it twice sends nothing the second time.
 
     Args:
         path: a trial's directory, or any above it.
         store: where to.
+        verify: whether to compare every point with the store's, and send those that it lacks.
 
     Raises:
         JournalError: there is no trial under ``path``.
         TrackingError: the store went away; another call goes on from there.
     """
-    directories = sorted(found.parent for name in (TRIAL_FILE, LIVE_FILE) for found in Path(path).rglob(name))
+    directories = folders_with(path, TRIAL_FILE, LIVE_FILE)
     if not directories:
         raise JournalError(f"there is no trial under {path}: name a trial's directory, or one above it")
-    started = [directory for directory in directories if _start_ms(directory) is not None]
-    points, refused = 0, []
+    starts = {directory: _start_ms(directory) for directory in directories}
+    started = [directory for directory, start_ms in starts.items() if start_ms is not None]
+    report = SyncReport(0, 0)
     for folder, trials in groupby(started, key=lambda directory: directory.parent):
-        sent, lines = _sync_siblings(folder, list(trials), store)
-        points += sent
-        refused += lines
-    return SyncReport(len(started) - len(refused), points, tuple(refused))
+        study = _Siblings(folder, {trial: starts[trial] or 0 for trial in trials}, store, verify)
+        study.sync()
+        report = SyncReport(
+            report.trials + study.sent, report.points_sent + study.points, (*report.refused, *study.refused)
+        )
+    return report
 
 
-def _sync_siblings(folder: Path, trials: list[Path], store: Store) -> tuple[int, list[str]]:
-    """Send the trials of one study; return how many points that was, and why some could not be sent."""
-    points, refused, running = 0, [], False
-    try:
-        study = _study_run(folder, trials, store)
-    except LaunchError as error:
-        return 0, [f"{trial}: {error}" for trial in trials]
-    for trial in trials:
+class _Siblings:
+    """Trials of one study, with the time of their first records in Unix milliseconds, on their way to a store."""
+
+    def __init__(self, folder: Path, trials: dict[Path, int], store: Store, verify: bool) -> None:
+        self.sent = self.points = 0
+        self.refused: list[str] = []
+        self._folder = folder
+        self._trials = trials
+        self._store = store
+        self._verify = verify
+        self._at_work = False
+
+    def sync(self) -> None:
+        """Send each trial, whatever becomes of the others."""
+        study = None
+        with self._named(f"{self._folder / STUDY_FILE}, without which its trials are sent"):
+            study = self._study_run()
+        for trial in self._trials:
+            with self._named(str(trial)):
+                self._sync_trial(trial, study and study.info.run_id)
+                self.sent += 1
+        if study and study.info.status == "RUNNING" and not self._at_work:
+            last_sign_s = max(_changed_s(trial) for trial in self._trials)
+            owner = study.data.tags.get(names.OWNER)
+            if owner is None or not may_be_at_work(owner, last_sign_s):
+                finish_study(self._store, study.info.run_id)
+
+    @contextmanager
+    def _named(self, what: str) -> Iterator[None]:
+        """Name what can't be sent, and go on; unless the store is away."""
         try:
-            running |= not close_if_abandoned(trial)
-            points += Follower(store, trial, study and study.info.run_id, lock_timeout_s=LOCK_TIMEOUT_S).send()
+            yield
         except FnostabError as error:
-            refused.append(f"{trial}: {error}")
+            self.refused.append(f"{what}: {error}")
         except Exception as error:  # artifact stores raise errors of their own libraries
-            if not is_refusal(error):
-                raise TrackingError(f"{describe(error, store.uri)}; sync again to go on") from error
-            refused.append(f"{trial}: {describe(error, store.uri)}")
-    if study and study.info.status == "RUNNING" and not (running or is_alive(study.data.tags.get(names.OWNER))):
-        finish_study(store, study.info.run_id)
-    return points, refused
+            why = describe(error, self._store.uri)
+            if not is_of_one_run(self._store, error):
+                raise TrackingError(f"{why}; sync again to go on") from error
+            self.refused.append(f"{what}: {why}")
 
+    def _sync_trial(self, trial: Path, study_run_id: str | None) -> None:
+        if not journal_file(trial).exists():
+            raise JournalError(f"{FILE_NAME} is a link that leads nowhere: put the journal in its place")
+        follower = Follower(self._store, trial, study_run_id, lock_timeout_s=LOCK_TIMEOUT_S)
+        self.points += follower.send()
+        if follower.is_old_copy:  # of a trial whose newer records are elsewhere
+            self._at_work = True
+        else:
+            end = records_of_end(trial, follower.last_sign_s(), leave_out=lambda line: None)  # the follower says it
+            self._at_work |= end is None
+            if end:
+                follower.close(end)
+        if self._verify:
+            self.points += follower.verify()
+        self.refused += [f"{trial}: {line}" for line in follower.left_out]
 
-def _study_run(folder: Path, trials: list[Path], store: Store) -> Any:
-    """The parent run of the trials in ``folder``; None for those that are part of no study."""
-    if not any((trial / TRIAL_FILE).exists() for trial in trials):
-        return None
-    starts = (_start_ms(trial) for trial in trials)
-    spec = StudySpec.read(folder / STUDY_FILE)
-    with reported(store):
-        return find_or_make_study(store, spec, min(filter(None, starts), default=None))
+    def _study_run(self) -> Any:
+        """The parent run of the trials; None for those that are part of no study."""
+        if not any((trial / TRIAL_FILE).exists() for trial in self._trials):
+            return None
+        spec = StudySpec.read(self._folder / STUDY_FILE)
+        return find_or_make_study(self._store, spec, min(filter(None, self._trials.values()), default=None))
 
 
 def _start_ms(directory: Path) -> int | None:
     """Time of a journal's first record; None if it has none yet, 0 if it can't be read."""
-    journal = directory / FILE_NAME
-    if not journal_file(directory).exists():
+    if not os.path.lexists(journal_file(directory)):
         return None
     try:
-        first = next(read_journal(journal), None)
+        first = next(read_journal(directory / FILE_NAME), None)
     except JournalError:
         return 0
     return None if first is None else first[0].time_ms
+
+
+def _changed_s(directory: Path) -> float:
+    """Time at which a journal was changed last, Unix seconds; 0 of one that is a link to nowhere."""
+    try:
+        return journal_file(directory).stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,14 +1,16 @@
 """Errors of a tracking store in one line that names no password and says what to do next."""
 
+import errno
 import re
 
 import requests
+import sqlalchemy
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException, RestException
 
 from fnostab.errors import SlowStoreError, TrackingError
 
-__all__ = ["describe", "is_refusal", "is_slow", "masked", "tracking_error"]
+__all__ = ["describe", "is_away", "is_refusal", "is_slow", "masked", "tracking_error"]
 
 LONGEST_MESSAGE = 240
 _PASSWORD = re.compile(r"((?:^(?!\S*//)|//)[^/@\s:]*):\S*@")  # to the last @: a password may hold one, or a slash
@@ -39,10 +41,24 @@ _NEXT_STEPS = {  # words of PostgreSQL, SQLite and the libraries that speak to t
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether an error concerns one run alone: the store said no to it, or a file of its can't be read or written."""
+    """Whether an error concerns one run alone: the store said no to it, or a file or record of its can't be taken."""
     if isinstance(error, MlflowException):
-        return int(error.get_http_status_code()) // 100 == 4
-    return isinstance(error, OSError) and not isinstance(error, requests.RequestException | ConnectionError)
+        return int(error.get_http_status_code()) // 100 == 4 and not is_away(error)
+    return not is_away(error)
+
+
+def is_away(error: Exception) -> bool:
+    """Whether a store does not answer, takes nothing from this user, or can't write: every run would meet the same."""
+    if is_slow(error):
+        return True
+    if isinstance(error, MlflowException):
+        gave_up = _GIVES_UP.search(str(error))
+        status = int(gave_up[1]) if gave_up else error.get_http_status_code()
+        return status in (401, 408, 429, 502, 503, 504)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    network = requests.RequestException, ConnectionError, TimeoutError
+    return isinstance(error, (*network, sqlalchemy.exc.OperationalError))
 
 
 def is_slow(error: Exception) -> bool:

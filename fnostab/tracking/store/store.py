@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from fnostab.errors import TrackingError
 from fnostab.tracking.environment import settled
 from fnostab.tracking.store.database import check_database, made_by_one, usable_sqlite
-from fnostab.tracking.store.errors import describe, is_refusal, is_slow, masked, tracking_error
+from fnostab.tracking.store.errors import describe, is_away, is_refusal, is_slow, masked, tracking_error
 from fnostab.tracking.store.places import insist_on_place, new_artifact_location
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "experiment_id",
     "find_or_make_run",
     "insist_on_place_of",
+    "is_of_one_run",
     "is_refusal",
     "masked",
     "open_store",
@@ -158,6 +159,22 @@ def find_or_make_run(store: Store, experiment: str, which: str, make: Callable[[
         if other.info.start_time == first.info.start_time and not (other.data.metrics or other.data.params):
             store.client.delete_run(other.info.run_id)
     return first
+
+
+def is_of_one_run(store: Store, error: Exception) -> bool:
+    """Whether an error concerns one run alone, so that others can be sent; where it does not tell, the store is asked.
+
+    A server that breaks on one run's record answers other questions: it is not away.
+    """
+    if is_refusal(error):
+        return True
+    if is_away(error):
+        return False
+    try:
+        store.client.search_experiments(max_results=1)
+    except Exception:  # of MLflow, its database and HTTP libraries
+        return False
+    return True
 
 
 def existing_run(store: Store, run_id: str) -> Any:

@@ -1,8 +1,8 @@
-"""Batches of points for MLflow: one call each, within MLflow's limits and in its types."""
+"""Batches of points for MLflow: one call each, within MLflow's limits, in its types and under names that it takes."""
 
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -12,22 +12,84 @@ from fnostab.record import names
 from fnostab.record.journal import Event, Point
 from fnostab.record.settings import value_text
 
-__all__ = ["Batch", "metric_name"]
+__all__ = ["Batch", "RunNames", "clean", "metric_name"]
 
 # MLflow's limits: entries in one call, characters in a name
-MAX_METRICS = 1000
+MAX_METRICS = 999  # with the mark, as many entries as a call may have
 MAX_PARAMS = 100
-MAX_TAGS = 100
+MAX_TAGS = 99
 MAX_NAME_LENGTH = 250
+NOT_A_TRIALS = (  # tags by which runs are found, which no record may set
+    names.SENT,
+    names.LEFT_OUT,
+    names.THINNED,
+    names.STUDY_RUN,
+    names.PROJECT_RUN,
+    names.VERDICT,
+    names.SEEDS_JUDGED,
+    "mlflow.parentRunId",
+)
+
+
+class RunNames:
+    """Names of one run's metrics, params and tags as MLflow accepts them, two for what the journal calls by two.
+
+    Args:
+        protected: tags that no record may set, besides those by which runs are found.
+    """
+
+    def __init__(self, protected: Collection[str] = ()) -> None:
+        self.left_out: dict[str, None] = {}  # a line on each record that is not sent, in order, each once
+        self._protected = {*protected, *NOT_A_TRIALS}
+        self._given: dict[tuple[str, str], str] = {}
+        self._taken: set[tuple[str, str]] = set()
+
+    def leave_out(self, line: str) -> None:
+        """Name a record, or a part of one, that is not sent."""
+        self.left_out[line] = None
+
+    def of(self, kind: str, name: str) -> str:
+        """Name of a metric, param or tag; where another has it already, with a number at its end."""
+        given = self._given.get((kind, name))
+        if given is None:
+            given = whole = metric_name(name)
+            number = 1
+            while (kind, given) in self._taken:
+                number += 1
+                given = f"{whole[: MAX_NAME_LENGTH - len(str(number)) - 1]}-{number}"
+            self._given[kind, name] = given
+            self._taken.add((kind, given))
+        return given
+
+    def tags(self, payload: Mapping[str, Any]) -> dict[str, str]:
+        """The tags that a record may set; the others are left out."""
+        allowed = {name: value for name, value in payload.items() if name not in self._protected}
+        for name in payload.keys() - allowed.keys():
+            self.leave_out(f"tag {name!r}: no record may set it")
+        return {self.of("tag", name): clean(value_text(value)) for name, value in allowed.items()}
+
+    def note(self, record: Point | Event) -> None:
+        """Give the names in a record that was sent before, so that those after it get what they had."""
+        kinds = {names.PARAMS_EVENT: "param", names.TAGS_EVENT: "tag"}
+        if isinstance(record, Point):
+            for name in record.values:
+                self.of("metric", name)
+        elif record.name in kinds:
+            for name in record.payload:
+                self.of(kinds[record.name], name)
 
 
 class Batch:
-    """Points, params and tags that wait to be sent together."""
+    """Points, params and tags that wait to be sent together, under the names of their run."""
 
-    def __init__(self) -> None:
+    def __init__(self, run_names: RunNames) -> None:
         self.metrics: list[Metric] = []
         self.params: dict[str, str] = {}
         self.tags: dict[str, str] = {}
+        self._names = run_names
+
+    def __bool__(self) -> bool:
+        return bool(self.metrics or self.params or self.tags)
 
     def has_room_for(self, record: Point | Event) -> bool:
         """Whether ``record`` still fits into one call; an empty batch takes any."""
@@ -38,27 +100,46 @@ class Batch:
         """Add a point, params or tags; other events hold nothing that goes in a batch."""
         if isinstance(record, Point):
             self.metrics += [
-                Metric(metric_name(name), value, record.time_ms, record.step) for name, value in record.values.items()
+                Metric(self._names.of("metric", name), float(value), record.time_ms, record.step)
+                for name, value in record.values.items()
             ]
         elif record.name == names.PARAMS_EVENT:
-            self.params |= {name: value_text(value) for name, value in record.payload.items()}
+            self.params |= {
+                self._names.of("param", name): clean(value_text(value)) for name, value in record.payload.items()
+            }
         elif record.name == names.TAGS_EVENT:
-            self.tags |= {name: value_text(value) for name, value in record.payload.items()}
+            self.tags |= self._names.tags(record.payload)
         elif record.name == names.STARTED_EVENT and record.payload.get("scheduled_steps") is not None:
             self.tags[names.SCHEDULED_STEPS] = value_text(record.payload["scheduled_steps"])
 
-    def calls(self, known_params: set[str]) -> Iterator[dict[str, Any]]:
-        """Arguments of each call of log_batch, without params that the run has: MLflow never changes one."""
+    def calls(self, known_params: Collection[str], mark: str | None = None) -> Iterator[dict[str, Any]]:
+        """Arguments of each call of log_batch.
+
+        Args:
+            known_params: that the run has: MLflow never changes one.
+            mark: tag that says how far the run has its journal, in the last call, once all else is there.
+        """
         params = [Param(name, value) for name, value in self.params.items() if name not in known_params]
         tags = [RunTag(name, value) for name, value in self.tags.items()]
-        parts = _split(self.metrics, MAX_METRICS), _split(params, MAX_PARAMS), _split(tags, MAX_TAGS)
-        for metrics, some_params, some_tags in zip_longest(*parts, fillvalue=()):
-            yield {"metrics": metrics, "params": some_params, "tags": some_tags}
+        calls = [
+            {"metrics": (), "params": some_params, "tags": some_tags}
+            for some_params, some_tags in zip_longest(_split(params, MAX_PARAMS), _split(tags, MAX_TAGS), fillvalue=())
+        ]
+        calls += [{"metrics": some, "params": (), "tags": ()} for some in _split(self.metrics, MAX_METRICS)]
+        if mark is not None:
+            last = calls.pop() if calls else {"metrics": (), "params": (), "tags": ()}
+            calls.append(last | {"tags": (*last["tags"], RunTag(names.SENT, mark))})
+        yield from calls
 
 
 def metric_name(name: str) -> str:
     """``name`` as MLflow accepts it: ``blocks[0]/gain`` becomes ``blocks_0_/gain``."""
-    return posixpath.normpath(re.sub(r"[^\w\-. :/]", "_", name)).lstrip("./")[:MAX_NAME_LENGTH]
+    return posixpath.normpath(re.sub(r"[^\w\-. :/]", "_", name)).lstrip("./")[:MAX_NAME_LENGTH].rstrip("/") or "_"
+
+
+def clean(text: str) -> str:
+    """``text`` as every database takes it: without the character NUL."""
+    return text.replace("\0", "\ufffd")
 
 
 def _split(items: Sequence[Any], size: int) -> list[Sequence[Any]]:

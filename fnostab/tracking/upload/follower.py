@@ -1,58 +1,68 @@
-"""Carry one journal into one run: every record once, whatever dies in between.
+"""Carry one journal into one run: every record once, whatever dies in between, and whatever becomes of the store.
 
-How far a store has a journal is kept beside the journal, and moves only after the store has taken a
-batch. A crash in between sends that batch again, which changes nothing: MLflow keeps one point for
-the same metric, step, time and value, and the time is the one in the journal. A run whose points were
+How far a run has its journal stands in the run (`fnostab.tracking.upload.mark`), and is asked of it each time before
+something is sent. A crash before the mark was written sends the same again, which changes nothing: MLflow keeps one
+point for the same metric, step, time and value, and the time is the one in the journal. A run whose points were
 thinned by `fnostab prune` takes no more of them.
+
+A record that can't be read, and what the store does not take of one, is left out and named; the rest is sent.
 """
 
-import errno
-import json
-import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
 
 from fnostab.errors import JournalError
 from fnostab.record import names
-from fnostab.record.archive import journal_bytes
-from fnostab.record.files import write_whole
+from fnostab.record.attempt import last_attempt
+from fnostab.record.files import HeldElsewhereError, held
 from fnostab.record.journal import FILE_NAME, Event, Point, journal_file, read_journal
-from fnostab.tracking.store.store import Store
-from fnostab.tracking.upload.batch import Batch
+from fnostab.tracking.store.store import Store, describe, is_of_one_run
+from fnostab.tracking.upload.batch import Batch, RunNames
 from fnostab.tracking.upload.identity import run_identity
-from fnostab.tracking.upload.trial_run import TrialRun
+from fnostab.tracking.upload.mark import NOTHING, Mark
+from fnostab.tracking.upload.trial_run import AGAIN, TrialRun, last_sign_ms
 
 __all__ = ["Follower"]
 
-PROGRESS_FILE = "upload.json"
-LOCK_FILE = "upload.lock"
 SENT_ALONE = (names.ARTIFACT_EVENT, names.DATASET_EVENT, names.OUTCOME_EVENT)
 
 
 class Follower:
-    """Sends what is new in one trial's journal; only one process at a time does so.
+    """Sends what is new in one trial's journal; of the processes that can lock it only one at a time does so.
+
+    Nothing is written into the trial's directory.
 
     Args:
         store: where to.
         directory: of the trial.
         study_run_id: the parent run, None if it has none.
         lock_timeout_s: how long to wait for another process that sends the same journal.
+
+    Attributes:
+        is_old_copy: whether the run's own journal is newer than this one, as `send` found.
     """
 
     def __init__(
         self, store: Store, directory: Path, study_run_id: str | None = None, *, lock_timeout_s: float = 0
     ) -> None:
         self.directory = directory
+        self.is_old_copy = False
         self._store = store
         self._study_run_id = study_run_id
         self._lock_timeout_s = lock_timeout_s
         self._journal = directory / FILE_NAME
-        self._progress = directory / PROGRESS_FILE
         self._sent_at: tuple[int, int] | None = None
         self._run: TrialRun | None = None
-        self._unsaved: tuple[str, int] | None = None
+        self._names: RunNames | None = None
+        self._at = NOTHING  # up to where this process has sent the journal
+        self._marked: Mark | None = None  # the mark that it left in the run
+        self._again = False  # whether an artifact could not be sent: a later process then begins before it
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """A line on each record, or part of one, that could not be sent, with the reason."""
+        return () if self._names is None else tuple(self._names.left_out)
 
     @property
     def is_behind(self) -> bool:
@@ -63,23 +73,34 @@ class Follower:
         """Send everything that is new; return how many points that was.
 
         Raises:
-            JournalError: the journal is damaged, or another process is sending it.
+            JournalError: the journal can't be read, or another process is sending it.
             Exception: what MLflow raises if the store does not take it. What it took is kept in
                 mind, and the next call goes on from there.
         """
         state = self._state()
         if state == self._sent_at:
             return 0
-        try:
-            with FileLock(self.directory / LOCK_FILE, timeout=self._lock_timeout_s):
-                points = self._send_new()
-        except Timeout:
-            raise JournalError(f"{self.directory} is being sent by another process: wait for it to end") from None
-        except Exception:
-            self._run = None  # it may be gone: look it up again
-            raise
+        with self._sending():
+            points = self._send_new()
         self._sent_at = state
         return points
+
+    def close(self, records: Iterable[Point | Event]) -> None:
+        """End the run with records that its journal lacks, unless it has ended; the journal stays as it is."""
+        with self._sending():
+            run = self._find()
+            if run is not None and not run.has_ended:
+                self._deliver(run, ((record, None) for record in records))
+
+    def verify(self) -> int:
+        """Compare the run with the whole journal, and send what it lacks; return how many points that was."""
+        with self._sending():
+            run = self._find()
+            return 0 if run is None or run.is_thinned else self._mend(run)
+
+    def last_sign_s(self) -> float:
+        """Unix time of the newest record that the store has of the trial; 0 if it has none."""
+        return 0.0 if self._run is None else last_sign_ms(self._run.run) / 1000
 
     def _state(self) -> tuple[int, int] | None:
         """Size and time of change of the journal; the size alone may be the same after a torn line was cut off."""
@@ -89,83 +110,125 @@ class Follower:
             return None
         return stat.st_size, stat.st_mtime_ns
 
-    def _send_new(self) -> int:
-        if self._run is None:
-            first = next(read_journal(self._journal), None)
+    @contextmanager
+    def _sending(self) -> Iterator[None]:
+        path = journal_file(self.directory)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(held(path, self._lock_timeout_s))
+            except HeldElsewhereError:
+                raise JournalError(f"{self.directory} is being sent by another process: wait for it to end") from None
+            except OSError as error:
+                raise JournalError(f"can't read {path}: {error.strerror or error}") from error
+            try:
+                yield
+            except Exception:
+                self._run = None  # it may be gone: look it up again
+                raise
+
+    def _find(self) -> TrialRun | None:
+        """The trial's run as it is now; made if the store has none, None as long as nothing is recorded."""
+        if self._run is None or not self._run.refresh():
+            damaged = list[str]()
+            first = next(read_journal(self._journal, leave_out=damaged.append), None)
             if first is None:
-                return 0
+                if damaged:
+                    raise JournalError(f"{damaged[0]}, and holds no other record: restore it from a copy")
+                return None
             identity = run_identity(self.directory, self._study_run_id)
             self._run = TrialRun.find_or_make(self._store, identity, start_ms=first[0].time_ms)
-        if self._run.is_thinned:  # to send them again would bring back what was taken away on purpose
-            self._keep_offset(self._run, journal_bytes(self.directory))
+            self._names, self._marked, self._again = self._run.names, None, False
+        return self._run
+
+    def _send_new(self) -> int:
+        run = self._find()
+        if run is None or run.is_thinned:  # to send them again would bring back what was taken away on purpose
             return 0
-        run, offset = self._run, self._offset(self._run)
-        points, batch = 0, Batch()
-        for record, end in read_journal(self._journal, offset):
+        if run.mark != self._marked:  # this process did not leave it: the store, or what was sent to it, is another
+            place = self._place(run)
+            self.is_old_copy = place is None
+            if place is None:
+                return self._mend(run)
+            self._at = self._marked = place
+        points = self._deliver(run, read_journal(self._journal, self._at.offset, run.names.leave_out))
+        run.say_left_out()
+        return points
+
+    def _place(self, run: TrialRun) -> Mark | None:
+        """Place up to which the run has this journal; None if the run's own is newer than this copy of it.
+
+        The names of metrics up to there are given as they were when they were sent.
+        """
+        last, damaged = NOTHING, list[str]()
+        for record, end in read_journal(self._journal, leave_out=damaged.append) if run.mark.offset else ():
+            last = Mark.behind(record, end)
+            run.names.note(record)
+            if last.offset >= run.mark.offset:
+                break
+        if last != run.mark:
+            return None if last.offset < run.mark.offset and last.time_ms <= run.mark.time_ms else NOTHING
+        run.take_over_left_out()
+        for line in damaged:
+            run.names.leave_out(line)
+        return last
+
+    def _deliver(self, run: TrialRun, records: Iterable[tuple[Point | Event, int | None]]) -> int:
+        """Send records, and after each batch how far that is; those without an offset are in no journal."""
+        points, batch = 0, Batch(run.names)
+        for record, end in records:
             if run.goes_on_with(record):
                 run.reopen()
             alone = isinstance(record, Event) and record.name in SENT_ALONE
-            if alone or not batch.has_room_for(record):
-                run.send(batch)
-                self._keep_offset(run, offset)
-                batch = Batch()
+            if (alone and batch) or not batch.has_room_for(record):
+                run.send(batch, self._marked)
+                batch = Batch(run.names)
             if isinstance(record, Event) and alone:
-                self._send_alone(run, record)
+                self._again |= not self._sent_alone(run, record)
             else:
                 batch.add(record)
             points += isinstance(record, Point) and bool(record.values)
-            offset = end
-        run.send(batch)
-        self._keep_offset(run, offset)
+            if end is not None:
+                self._at = Mark.behind(record, end)
+                self._marked = self._marked if self._again else self._at
+        run.send(batch, self._marked)
         return points
 
-    def _send_alone(self, run: TrialRun, event: Event) -> None:
-        if event.name == names.ARTIFACT_EVENT:
-            run.add_artifact(self.directory, event.payload)
-        elif event.name == names.DATASET_EVENT:
-            run.add_dataset(event.payload)
-        else:
+    def _sent_alone(self, run: TrialRun, event: Event) -> bool:
+        """Send an event of its own; answer False if its file can't be sent now, and is to be tried again later."""
+        if event.name == names.OUTCOME_EVENT:
             run.end(event)
-
-    def _offset(self, run: TrialRun) -> int:
-        """Offset up to which this store has the journal; 0 if its run was lost and made anew."""
-        if self._unsaved is not None and self._unsaved[0] == run.id:
-            return self._unsaved[1]
-        offset = _trusted_offset(self._read_progress().get(self._store.address), run.id)
-        if offset > journal_bytes(self.directory):
-            raise JournalError(
-                f"{self._journal} is shorter than what was sent of it: "
-                f"restore it from a copy, or delete {PROGRESS_FILE} beside it"
-            )
-        return offset
-
-    def _keep_offset(self, run: TrialRun, offset: int) -> None:
-        kept = {"run_id": run.id, "offset": offset, "check": _check(run.id, offset)}
-        progress = self._read_progress() | {self._store.address: kept}
+            return True
         try:
-            write_whole(self._progress, json.dumps(progress, indent=2) + "\n")
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if event.name == names.ARTIFACT_EVENT:
+                run.add_artifact(self.directory, event.payload)
+            else:
+                run.add_dataset(event.payload)
+        except JournalError as error:
+            run.names.leave_out(str(error))
+        except Exception as error:  # artifact stores raise errors of their own libraries
+            if not is_of_one_run(self._store, error):
                 raise
-            self._unsaved = run.id, offset  # a full disk must not keep records from the store
-        else:
-            self._unsaved = None
+            what = event.payload.get("path") or event.payload.get("name")
+            run.names.leave_out(f"{event.name} {str(what)[:80]!r}: {describe(error, self._store.uri)}{AGAIN}")
+            return False
+        return True
 
-    def _read_progress(self) -> dict[str, Any]:
-        try:
-            progress = json.loads(self._progress.read_text())
-        except (FileNotFoundError, ValueError, RecursionError):  # a torn file: sending again changes nothing
-            return {}
-        return progress if isinstance(progress, dict) else {}
+    def _mend(self, run: TrialRun) -> int:
+        """Send what the run lacks of the journal, record by record; its mark stays."""
+        whole = Batch(run.names)
+        for record, _ in read_journal(self._journal, leave_out=run.names.leave_out):
+            whole.add(record)
+            is_artifact = isinstance(record, Event) and record.name == names.ARTIFACT_EVENT
+            if isinstance(record, Event) and is_artifact and not run.has_artifact(self.directory, record.payload):
+                self._sent_alone(run, record)
+        lacking = run.lacks_of(whole)
+        run.send(lacking)
+        end = last_attempt(self._journal, _nowhere).end
+        if end is not None and not self.is_old_copy and run.lacks_end(end):
+            run.end(end)
+        run.say_left_out()
+        return len({(each.step, each.timestamp) for each in lacking.metrics})
 
 
-def _trusted_offset(kept: Any, run_id: str) -> int:
-    """Kept offset for one store; 0 if it is of another run or damaged, so that nothing is left out."""
-    if not isinstance(kept, dict) or kept.get("run_id") != run_id:
-        return 0
-    offset = kept.get("offset")
-    return offset if isinstance(offset, int) and kept.get("check") == _check(run_id, offset) else 0
-
-
-def _check(run_id: str, offset: int) -> int:
-    return zlib.crc32(f"{run_id} {offset}".encode())
+def _nowhere(line: str) -> None:
+    """Take a line on a record that can't be read where that is said elsewhere."""

@@ -5,22 +5,26 @@ holds ``live.json``.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fnostab import __version__
-from fnostab.errors import JournalError
+from fnostab.errors import ConfigError, JournalError
 from fnostab.record import names
 from fnostab.record.outcomes import Outcome
+from fnostab.record.settings import text_of
 from fnostab.record.trial import TrialSpec
 from fnostab.tracking.environment import user_name
+from fnostab.tracking.upload.batch import clean
 
 __all__ = ["LIVE_FILE", "TRIAL_FILE", "LiveRun", "RunIdentity", "run_identity"]
 
 TRIAL_FILE = "trial.json"
 LIVE_FILE = "live.json"
 PARENT_RUN = "mlflow.parentRunId"
+_TRIAL_ID = re.compile(r"[\w.-]{1,250}")
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,19 @@ def run_identity(directory: Path, study_run_id: str | None) -> RunIdentity:
     if (directory / TRIAL_FILE).exists():
         return _of_trial(TrialSpec.read(directory / TRIAL_FILE), study_run_id)
     try:
-        values = json.loads((directory / LIVE_FILE).read_text())
+        values = json.loads(text_of(directory / LIVE_FILE, record=True))
         live = LiveRun(**values)
-        if not all(isinstance(value, str) for value in values.values()):
-            raise TypeError("a value is no text")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        if not all(isinstance(value, str) and value.isprintable() and value for value in values.values()):
+            raise TypeError("a value is no line of text")
+    except (OSError, ValueError, TypeError, RecursionError, ConfigError) as error:
         raise JournalError(f"{directory} holds neither a {TRIAL_FILE} nor a {LIVE_FILE} that can be read") from error
-    return RunIdentity(live.experiment, live.trial_id, live.run_name, _tags(names.KIND_LIVE, live.trial_id))
+    return _identity(live.experiment, live.trial_id, live.run_name, _tags(names.KIND_LIVE, live.trial_id))
+
+
+def _identity(experiment: str, trial_id: str, run_name: str, tags: Mapping[str, str]) -> RunIdentity:
+    if not _TRIAL_ID.fullmatch(trial_id):  # it stands in questions to the store
+        raise JournalError(f"trial {trial_id[:80]!r}: expected a name of letters, digits, points and dashes")
+    return RunIdentity(experiment, trial_id, run_name, {name: clean(value) for name, value in tags.items()})
 
 
 def _of_trial(spec: TrialSpec, study_run_id: str | None) -> RunIdentity:
@@ -80,7 +90,7 @@ def _of_trial(spec: TrialSpec, study_run_id: str | None) -> RunIdentity:
     }
     if study_run_id is not None:
         tags[PARENT_RUN] = study_run_id
-    return RunIdentity(spec.experiment, spec.trial_id, f"{spec.arm}-{spec.seed}", tags)
+    return _identity(spec.experiment, spec.trial_id, f"{spec.arm}-{spec.seed}", tags)
 
 
 def _tags(kind: str, trial_id: str) -> dict[str, str]:

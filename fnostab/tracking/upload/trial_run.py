@@ -1,12 +1,14 @@
 """One trial's run in MLflow."""
 
 import logging
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from mlflow.entities import Dataset, DatasetInput, InputTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+from mlflow.exceptions import MlflowException
 
 from fnostab.errors import JournalError, TrackingError
 from fnostab.record import names
@@ -15,9 +17,10 @@ from fnostab.record.journal import Event, Point
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Judgement, Outcome, outcome_payload
 from fnostab.record.trial import TrialSpec
 from fnostab.tracking.pages.notes import withdraw_note
-from fnostab.tracking.store.store import Store, experiment_id, find_or_make_run, reported
-from fnostab.tracking.upload.batch import Batch
-from fnostab.tracking.upload.identity import RunIdentity
+from fnostab.tracking.store.store import Store, describe, experiment_id, find_or_make_run, is_refusal, reported
+from fnostab.tracking.upload.batch import Batch, RunNames, clean
+from fnostab.tracking.upload.identity import PARENT_RUN, RunIdentity
+from fnostab.tracking.upload.mark import Mark
 from fnostab.tracking.upload.study_run import note_trial
 
 __all__ = ["TrialRun", "end_unwritten", "last_sign_ms"]
@@ -35,21 +38,42 @@ OUTCOME_TAGS = {  # field of an outcome event -> tag
     "not_judged": names.NOT_JUDGED,
     "reason": names.REASON,
 }
+AGAIN = "; `fnostab sync` tries it again"  # ends a line on a file that can't be sent now
+MOST_NAMED = 20  # records that were left out, in the run's tag
 LONGEST_DIGEST = 36  # that MLflow accepts
+_MORE = re.compile(r"and \d+ more")
 _log = logging.getLogger(__name__)
 
 
 class TrialRun:
     """A run that is there in MLflow, and what has to be known to go on with it."""
 
-    def __init__(self, store: Store, run: Any, run_name: str) -> None:
+    def __init__(self, store: Store, run: Any, run_name: str, protected: Collection[str] = ()) -> None:
         self.id: str = run.info.run_id
+        self.names = RunNames(protected)
+        self._store = store
         self._client = store.client
         self._name = run_name
+        self._take(run)
+
+    def _take(self, run: Any) -> None:
+        self.run = run
         self.is_thinned = names.THINNED in run.data.tags
+        self.mark = Mark.read(run.data.tags.get(names.SENT))
+        self.has_ended = run.info.status != "RUNNING"
         self._params = set(run.data.params)
-        self._ended = run.info.status != "RUNNING"
         self._outcome = run.data.tags.get(names.OUTCOME)
+
+    def refresh(self) -> bool:
+        """Ask the store what it holds of the run; answer whether it still has it."""
+        try:
+            run = self._client.get_run(self.id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+        self._take(run)
+        return bool(run.info.lifecycle_stage == "active")
 
     @classmethod
     def find_or_make(cls, store: Store, identity: RunIdentity, start_ms: int) -> Self:
@@ -77,17 +101,38 @@ class TrialRun:
                 f"trial {identity.trial_id} was recorded from another directory, in run {run.info.run_id}: "
                 "go on in that directory, or delete that run"
             )
-        return cls(store, run, identity.run_name)
+        parent = identity.tags.get(PARENT_RUN)
+        if parent not in (None, run.data.tags.get(PARENT_RUN)):  # the store was put back to before it had that one
+            store.client.set_tag(run.info.run_id, PARENT_RUN, parent)
+        return cls(store, run, identity.run_name, identity.tags.keys() - {names.OUTCOME, names.VERSION})
 
-    def send(self, batch: Batch) -> None:
-        """Send points, params and tags."""
-        for arguments in batch.calls(self._params):
-            self._client.log_batch(self.id, **arguments, synchronous=True)
+    def send(self, batch: Batch, mark: Mark | None = None) -> None:
+        """Send points, params and tags, and then, with the last of them, how far the run has its journal."""
+        text = None if mark is None or mark == self.mark else str(mark)
+        for arguments in batch.calls(self._params, text):
+            self._log(**arguments)
         self._params |= batch.params.keys()
+        self.mark = mark or self.mark
+
+    def _log(self, **entries: Any) -> None:
+        """Log entries; those that the store refuses are left out and named, the others are there."""
+        try:
+            self._client.log_batch(self.id, **entries, synchronous=True)
+        except Exception as error:
+            if not (_is_of_an_entry(error) and self.refresh()):
+                raise
+            every = [(kind, entry) for kind in ("metrics", "params", "tags") for entry in entries[kind]]
+            if len(every) == 1:
+                ((kind, entry),) = every
+                self.names.leave_out(f"{kind[:-1]} {entry.key[:80]!r}: {describe(error, self._store.uri)}")
+                return
+            half = len(every) // 2
+            for part in (every[:half], every[half:]):  # in their order: the mark is the last
+                self._log(**{kind: [entry for of, entry in part if of == kind] for kind in entries})
 
     def goes_on_with(self, record: Point | Event) -> bool:
         """Whether ``record`` belongs to a new attempt at a trial that ended without a training outcome."""
-        return self._ended and self._outcome not in TRAINING_OUTCOMES and starts_attempt(record)
+        return self.has_ended and self._outcome not in TRAINING_OUTCOMES and starts_attempt(record)
 
     def reopen(self) -> None:
         """Set it running again, without the outcome of the attempt before."""
@@ -98,49 +143,105 @@ class TrialRun:
         if names.OUTCOME in stale:
             self._client.set_tag(self.id, names.OUTCOME, str(Outcome.RUNNING))
         self._client.update_run(self.id, status="RUNNING", name=self._name)
-        self._ended, self._outcome = False, None
+        self.has_ended, self._outcome = False, None
 
     def end(self, event: Event) -> None:
         """Write an outcome and end the run with the status that goes with it."""
         outcome = event.payload.get("outcome")
-        stale = self._client.get_run(self.id).data.tags.keys() if self._ended else ()  # it was judged by other rules
+        stale = self._client.get_run(self.id).data.tags.keys() if self.has_ended else ()  # it was judged by other rules
         for field, tag in OUTCOME_TAGS.items():
             value = event.payload.get(field)
             if value in (None, [], "") and tag in stale:
                 self._client.delete_tag(self.id, tag)
             if value not in (None, [], ""):
-                self._client.set_tag(self.id, tag, "; ".join(value) if isinstance(value, list) else str(value))
+                self._client.set_tag(self.id, tag, clean("; ".join(value) if isinstance(value, list) else str(value)))
         if outcome is not None:
             self._client.update_run(self.id, name=f"{self._name} {outcome}")
         note_trial(self._client, self.id, event.payload)
         self._client.set_terminated(self.id, STATUS.get(outcome, "FINISHED"), end_time=event.time_ms)
-        self._ended, self._outcome = True, outcome
+        self.has_ended, self._outcome = True, outcome
 
     def add_artifact(self, directory: Path, payload: Mapping[str, Any]) -> None:
         """Copy a file or folder of the trial's directory.
 
         Raises:
-            JournalError: there is no path, or it, or a link in the folder that it names, leads out of that directory.
+            JournalError: it, or a link in the folder that it names, leads out of that directory, or is no regular file.
         """
-        name = payload.get("path")
-        if not isinstance(name, str):
-            raise JournalError(f"{directory}: an artifact without a path")
+        name, to = payload["path"], payload.get("artifact_path")
         path, home = (directory / name).resolve(), directory.resolve()
         for each in (path, *path.rglob("*")):
             if not each.resolve().is_relative_to(home):
-                raise JournalError(f"{directory}: artifact {name!r} lies outside the trial's directory")
+                raise JournalError(f"artifact {name!r} lies outside the trial's directory")
+            if each.exists() and not (each.is_file() or each.is_dir()):
+                raise JournalError(f"artifact {name!r} is, or holds, what is no regular file")
+        if to and (to.startswith("/") or ".." in to.split("/")):
+            raise JournalError(f"artifact {name!r} would go to {to[:80]!r}, which lies outside the run's folder")
         if path.is_dir():
-            self._client.log_artifacts(self.id, str(path), payload.get("artifact_path"))
+            self._client.log_artifacts(self.id, str(path), to)
         elif path.exists():
-            self._client.log_artifact(self.id, str(path), payload.get("artifact_path"))
+            self._client.log_artifact(self.id, str(path), to)
         else:
             _log.warning("%s is gone and was not copied to MLflow", path)
 
+    def has_artifact(self, directory: Path, payload: Mapping[str, Any]) -> bool:
+        """Whether the files of an artifact are there, with their sizes; one that is gone here has none."""
+        path, to = directory / payload["path"], payload.get("artifact_path") or None
+        if not path.exists():
+            return True
+        wanted = {each.name: each.stat().st_size for each in (path.iterdir() if path.is_dir() else [path])}
+        found = {Path(each.path).name: each.file_size for each in self._client.list_artifacts(self.id, to)}
+        return all(name in found and found[name] in (None, size) for name, size in wanted.items())
+
     def add_dataset(self, payload: Mapping[str, Any]) -> None:
         """Name a data set that the trial used."""
-        dataset = Dataset(payload["name"], payload["digest"][:LONGEST_DIGEST], "local", payload["source"])
+        name, digest, source = (clean(payload[field]) for field in ("name", "digest", "source"))
+        dataset = Dataset(name, digest[:LONGEST_DIGEST], "local", source)
         context = InputTag("mlflow.data.context", payload.get("context", "train"))
         self._client.log_inputs(self.id, [DatasetInput(dataset, [context])])
+
+    def lacks_of(self, batch: Batch) -> Batch:
+        """What the run does not have of a batch: points are compared one by one, params and tags by name."""
+        lacking = Batch(self.names)
+        lacking.params = {name: value for name, value in batch.params.items() if name not in self._params}
+        lacking.tags = {name: value for name, value in batch.tags.items() if name not in self.run.data.tags}
+        wanted: dict[str, list[Metric]] = {}
+        for metric in batch.metrics:
+            wanted.setdefault(metric.key, []).append(metric)
+        for name, metrics in wanted.items():
+            found = self._client.get_metric_history(self.id, name) if name in self.run.data.metrics else ()
+            there = {(each.step, each.timestamp, each.value) for each in found}
+            lacking.metrics += [each for each in metrics if (each.step, each.timestamp, each.value) not in there]
+        return lacking
+
+    def lacks_end(self, event: Event) -> bool:
+        """Whether the run does not say what its journal says of its end."""
+        outcome = event.payload.get("outcome")
+        status = STATUS.get(outcome, "FINISHED")
+        return bool((self.run.info.status, self._outcome) != (status, outcome or self._outcome))
+
+    def take_over_left_out(self) -> None:
+        """Go on with the lines on records that could not be sent earlier, and are not to be tried again."""
+        for line in self.run.data.tags.get(names.LEFT_OUT, "").splitlines():
+            if not (line.endswith(AGAIN) or _MORE.fullmatch(line)):
+                self.names.leave_out(line)
+
+    def say_left_out(self) -> None:
+        """Write into the run which records could not be sent, and why; nothing if there are none."""
+        lines = list(self.names.left_out)
+        if len(lines) > MOST_NAMED:
+            lines[MOST_NAMED:] = [f"and {len(lines) - MOST_NAMED} more"]
+        text, there = clean("\n".join(lines)), self.run.data.tags.get(names.LEFT_OUT, "")
+        if text and text != there:
+            self._client.set_tag(self.id, names.LEFT_OUT, text)
+        elif there and not text:
+            self._client.delete_tag(self.id, names.LEFT_OUT)
+
+
+def _is_of_an_entry(error: Exception) -> bool:
+    """Whether an error may be due to one of the entries that were sent, and not to the store or the run."""
+    if isinstance(error, MlflowException):
+        return error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+    return isinstance(error, ValueError | TypeError | OverflowError) and is_refusal(error)
 
 
 def last_sign_ms(run: Any) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fnostab.errors import FnostabError, TrackingError
 from fnostab.tracking.environment import settled
-from fnostab.tracking.store.store import Store, describe, is_refusal
+from fnostab.tracking.store.store import Store, describe, is_of_one_run
 from fnostab.tracking.upload.follower import Follower
 
 __all__ = ["Uploader"]
@@ -99,11 +99,13 @@ class Uploader:
             try:
                 points += follower.send()
                 self._troubles.pop(directory, None)
+                if follower.left_out:
+                    self._troubles[directory] = f"{directory.name}: not sent: {follower.left_out[0]}"
             except FnostabError as error:
                 self._troubles[directory] = str(error)
             except Exception as error:  # artifact stores raise errors of their own libraries
                 self._troubles[directory] = f"{directory.name}: {describe(error, self._store.uri)}"
-                if not is_refusal(error):
+                if not is_of_one_run(self._store, error):
                     # The store is away: the others would only wait for it too. They go first next time.
                     self._followers[directory] = self._followers.pop(directory)
                     break

@@ -1,0 +1,97 @@
+"""Find the journals on disk that a store does not wholly hold."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fnostab.errors import FnostabError
+from fnostab.record import names
+from fnostab.record.folders import folders_with
+from fnostab.record.journal import FILE_NAME, journal_file, read_journal
+from fnostab.record.lines import ARCHIVE_NAME
+from fnostab.tracking.read.summaries import read_summaries
+from fnostab.tracking.store.store import Store, reported
+from fnostab.tracking.upload.identity import LIVE_FILE, TRIAL_FILE, RunIdentity, run_identity
+from fnostab.tracking.upload.mark import Mark
+
+__all__ = ["JournalsBehind", "journals_behind"]
+
+QUIET_S = 60.0  # journals that changed since may be under way
+TAGS = (names.TRIAL_ID, names.SENT, names.THINNED)
+MOST_LIVE = 10_000  # runs that are part of no study
+
+
+@dataclass(frozen=True)
+class JournalsBehind:
+    """Result of `journals_behind`.
+
+    Attributes:
+        trials: that have a journal which nobody has written for a minute.
+        behind: directories of those of which the store lacks records.
+        unreadable: a line on each trial whose record can't be read.
+    """
+
+    trials: int
+    behind: tuple[Path, ...]
+    unreadable: tuple[str, ...]
+
+
+def journals_behind(store: Store, output: str | Path) -> JournalsBehind:
+    """Compare the journals under ``output`` with what the runs in a store say of how far they have them.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    quiet: dict[Path, RunIdentity] = {}
+    unreadable = []
+    for directory in folders_with(output, TRIAL_FILE, LIVE_FILE):
+        path = journal_file(directory)
+        if not path.exists() or time.time() - path.stat().st_mtime < QUIET_S:
+            continue
+        try:
+            quiet[directory] = run_identity(directory, None)
+        except FnostabError as error:
+            unreadable.append(str(error))
+    with reported(store):
+        known = {key: tags for study in _studies(quiet) for key, tags in _tags_of(store, *study)}
+    behind = []
+    for directory, identity in quiet.items():
+        try:
+            if _is_behind(directory, known.get((identity.experiment, identity.trial_id))):
+                behind.append(directory)
+        except FnostabError as error:
+            unreadable.append(str(error))
+    return JournalsBehind(len(quiet), tuple(behind), tuple(unreadable))
+
+
+def _studies(quiet: Mapping[Path, RunIdentity]) -> set[tuple[str, str | None]]:
+    """Experiment and hash of each study; no hash for runs that are part of none."""
+    return {(identity.experiment, identity.tags.get(names.STUDY_HASH)) for identity in quiet.values()}
+
+
+def _tags_of(
+    store: Store, experiment: str, study_hash: str | None
+) -> Iterator[tuple[tuple[str, str | None], Mapping[str, str]]]:
+    found = store.client.get_experiment_by_name(experiment)
+    if found is None:
+        return
+    if study_hash is not None:
+        for _, tags, _ in read_summaries(store, found.experiment_id, study_hash, tags=TAGS, metrics=()):
+            yield (experiment, tags.get(names.TRIAL_ID)), tags
+        return
+    live = f"tags.`{names.KIND}` = '{names.KIND_LIVE}'"
+    for run in store.client.search_runs([found.experiment_id], live, max_results=MOST_LIVE):
+        yield (experiment, run.data.tags.get(names.TRIAL_ID)), run.data.tags
+
+
+def _is_behind(directory: Path, tags: Mapping[str, str] | None) -> bool:
+    """Whether a run, given by its tags, lacks a record of a journal; None: there is no run."""
+    tags = tags or {}
+    if names.THINNED in tags:
+        return False
+    mark = Mark.read(tags.get(names.SENT))
+    path = journal_file(directory)
+    if mark.offset and (path.name == ARCHIVE_NAME or path.stat().st_size <= mark.offset):
+        return False
+    return next(read_journal(directory / FILE_NAME, mark.offset, leave_out=lambda line: None), None) is not None

@@ -1,0 +1,47 @@
+"""The mark by which a run says how far it has its journal.
+
+It is in the run itself, written with the last call that brings what it speaks of: a store that was put back from
+a backup, or another one that takes its place, says by itself how far it came.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from fnostab.record.journal import Event, Point
+
+__all__ = ["NOTHING", "Mark"]
+
+_TEXT = re.compile(r"(\d{1,18}) ([0-9a-f]{8}) (\d{1,18})")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place in a journal.
+
+    Attributes:
+        offset: bytes before it.
+        checksum: of the line that ends there, which tells this journal from another one.
+        time_ms: of that record, Unix milliseconds.
+    """
+
+    offset: int
+    checksum: int
+    time_ms: int
+
+    @classmethod
+    def behind(cls, record: Point | Event, offset: int) -> Self:
+        """The place behind a record."""
+        return cls(offset, record.checksum, record.time_ms)
+
+    @classmethod
+    def read(cls, text: str | None) -> "Mark":
+        """Read a mark; what is none, or was changed by somebody, is that of a run that has nothing."""
+        found = _TEXT.fullmatch(text or "")
+        return cls(int(found[1]), int(found[2], 16), int(found[3])) if found else NOTHING
+
+    def __str__(self) -> str:
+        return f"{self.offset} {self.checksum:08x} {self.time_ms}"
+
+
+NOTHING = Mark(0, 0, 0)
