@@ -34,7 +34,7 @@ def server(tmp_path_factory, empty_database):
 def test_a_server_that_is_well(server):
     found = findings(server)
     assert {name: each.state for name, each in found.items()} == dict.fromkeys(
-        ("records", "schema", "clock", "writing", "journals"), "ok"
+        ("records", "schema", "artifacts", "clock", "writing", "journals"), "ok"
     )
     assert "points/s, in a run that was deleted again" in found["writing"].text
 
