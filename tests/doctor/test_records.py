@@ -72,13 +72,14 @@ def test_a_server_whose_clock_is_off(ahead_s, state):
     assert state == "ok" or "`timedatectl set-ntp true`" in found.text
 
 
-def test_a_server_that_says_nothing_is_not_waited_for():
+@pytest.mark.slow
+def test_a_server_that_says_nothing_is_asked_again_and_not_waited_for_for_ever():
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         started = time.monotonic()
         found = findings(f"http://127.0.0.1:{silent.getsockname()[1]}")
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 90  # the limit of that check
     assert list(found) == ["records"]
     assert "no tracking server answers" in found["records"].text
 
