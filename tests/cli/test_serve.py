@@ -12,7 +12,7 @@ from fnostab.serve import server
 from fnostab.serve import settings as server_settings
 from fnostab.serve.server import TrackingServer
 from fnostab.serve.settings import ServerSettings
-from fnostab.tracking.pages.ui import CLIENTS
+from fnostab.tracking.pages.ui import CLIENTS, server_environment
 
 
 def refused(answer, text):
@@ -124,7 +124,9 @@ class TestCommand:
     def test_what_is_meant_for_clients_does_not_reach_it(self, monkeypatch):
         for name in CLIENTS:
             monkeypatch.setenv(name, "x")
-        assert not server._environment(ServerSettings(Path("s")), "sqlite:///x").keys() & set(CLIENTS)
+        of_ui = server_environment("sqlite:///x")
+        for environment in (server._environment(ServerSettings(Path("s")), "sqlite:///x"), of_ui):
+            assert not environment.keys() & set(CLIENTS)
 
     def test_only_loopback_is_answered_by_default(self):
         settings = ServerSettings(Path("s"))

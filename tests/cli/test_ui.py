@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,7 @@ def test_it_prints_every_view_says_which_port_and_leaves_no_server(ui, store, ca
 
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
+    assert Path(re.search(r", log in (\S+\.log) \.\.\.", text)[1]).read_text()  # it is kept
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) != 0
 

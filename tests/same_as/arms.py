@@ -153,10 +153,15 @@ KILLED = Study("killed", {"long": ARMS["long"]}, "long", ONE_SEED, 1)
 LOCKSTEP = Study(
     "lockstep",
     {
-        "control": {},
-        "arch_fix": {"model.architecture": "bounded_hybrid", **_clip("zclip", 0.5), "training.epochs": 4},
-        "opt_fix": _clip("agc", 0.01),
-        "stable": {"model.architecture": "stable_hybrid", "training.schedule": "cosine"},
+        "control": NOT_COLLAPSED,  # in none: what collapsed is another question now
+        "arch_fix": {
+            **NOT_COLLAPSED,
+            **_clip("zclip", 0.5),
+            "model.architecture": "bounded_hybrid",
+            "training.epochs": 4,
+        },
+        "opt_fix": _clip("agc", 0.01, **NOT_COLLAPSED),
+        "stable": {"model.architecture": "stable_hybrid", "training.schedule": "cosine", **NOT_COLLAPSED},
     },
     "control",
     "3",

@@ -87,6 +87,7 @@ def prefixed():
         proxy.server_close()
 
 
+@pytest.mark.slow
 def test_the_life_of_a_server(tmp_path, environment, monkeypatch, prefixed):
     pytest.importorskip("flask_wtf")
     (tmp_path / "mlflow-server").mkdir(mode=0o755)

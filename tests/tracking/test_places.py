@@ -36,7 +36,9 @@ def write(store):
 
 def artifacts_finding(mend=False):
     """What doctor says of the artifacts of the store in the working directory."""
-    return dict(look(each for each in records_checks(None, mend) if each.name in ("records", "artifacts")))["artifacts"]
+    return dict(
+        look(each for each in records_checks(None, Path("outputs"), mend) if each.name in ("records", "artifacts"))
+    )["artifacts"]
 
 
 def notes(folder):
