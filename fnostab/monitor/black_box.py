@@ -137,13 +137,13 @@ class BlackBox(Callback):
         history.append(_Made(*place, step.norm, step.loss, gradients, weights))
 
     def _keep_nonfinite(self, trainer: lightning.Trainer) -> None:
-        step = self.monitor.first_nonfinite_step
-        if step is not None:
-            self._keep(trainer, self._history, Outcome.NONFINITE, step)
+        failed = self.monitor.first_failed
+        if failed is not None and failed.first_nonfinite_step is not None:
+            self._keep(trainer, self._history, Outcome.NONFINITE, failed.first_nonfinite_step)
 
     def _state(self, global_step: int) -> Mapping[str, Any] | Path:
         suspect = self.snapshots.suspect
-        at_step = self.monitor.first_nonfinite_step is not None
+        at_step = self.monitor.first_failed is not None
         return suspect if suspect.exists() and not at_step else self.snapshots.before(global_step)[1]
 
     def _keep(self, trainer: lightning.Trainer, history: Sequence[_Made], outcome: Outcome, failure_step: int) -> None:

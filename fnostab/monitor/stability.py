@@ -131,8 +131,13 @@ class StabilityMonitor(Callback):
         return judgement.failure_step if judgement is not None else first
 
     @property
+    def first_failed(self) -> Curve | None:
+        """The curve of this process whose non-finite step came first; None without one."""
+        return self._seen.first_failed
+
+    @property
     def first_nonfinite_step(self) -> int | None:
-        failed = self._seen.first_failed
+        failed = self.first_failed
         return self._result.told()[2] if failed is None else failed.first_nonfinite_step
 
     @property

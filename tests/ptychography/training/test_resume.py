@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from trials import Trained, make_spec
@@ -64,7 +65,8 @@ def test_the_resumed_curve_equals_the_uninterrupted_one(spec, uninterrupted, tmp
     assert sorted(resumed.points) == sorted(uninterrupted.points)  # every point, none twice
 
 
-def test_groups_of_parameters_go_on_with_their_own_rates(shared_dir, tmp_path):
+def test_groups_of_parameters_go_on_with_their_own_rates(shared_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3] / "examples" / "cure_search"), prepend=os.pathsep)
     settings = {"training__schedule": "warmup", "training__warmup_steps": 15}
     mup = make_spec(shared_dir, training__epochs=9, training__optimizer="cure_parts.mup.adam", **settings)
     whole = Trained(run_trial(mup, tmp_path / "whole"), tmp_path / "whole")
