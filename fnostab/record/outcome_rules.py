@@ -5,7 +5,7 @@ The record of a trial holds them, and a trial that has ended can be judged again
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -54,6 +54,7 @@ class OutcomeRules(Frozen):
     """
 
     baseline: float | None = None  # what an output that has learnt nothing gets
+    of: Literal["best", "last"] = "best"  # which validation is held against it: that of the study's metric
     failed: Bound | None = None  # of the metric, at the last validation: stagnated
     collapsed: dict[str, Bound] = Field(default={})  # measures of the output: any of them
     meaningless: dict[str, Bound] = Field(default={})  # measures at which a good loss proves nothing
@@ -69,6 +70,7 @@ class OutcomeRules(Frozen):
         """
         return OutcomeRules(
             baseline=None if self.baseline is None else -self.baseline,
+            of=self.of,
             failed=None if self.failed is None else self.failed.turned(),
             collapsed=self.collapsed,
             meaningless=self.meaningless,

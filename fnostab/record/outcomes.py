@@ -134,7 +134,7 @@ def judge(
     ):
         held[Outcome.STAGNATED] = stretch
     elif baseline is not None and validations:
-        if not _has_learnt(_best(_meaningful(validations, rules)), baseline, rules):
+        if not _has_learnt(_loss_that_counts(validations, rules), baseline, rules):
             held[Outcome.STAGNATED] = (last_step, None)
     elif not validations:
         not_judged.append("stagnated: needs a validation")
@@ -174,20 +174,18 @@ def looks_failed(validations: Sequence[Validation], baseline: float | None, rule
     )
 
 
-def _has_learnt(best: float, baseline: float, rules: OutcomeRules) -> bool:
+def _has_learnt(loss: float, baseline: float, rules: OutcomeRules) -> bool:
     if rules.stagnated_vs_baseline is not None:
-        return best <= rules.stagnated_vs_baseline * baseline
-    return best < baseline
+        return loss <= rules.stagnated_vs_baseline * baseline
+    return loss < baseline
 
 
-def _best(validations: Sequence[Validation]) -> float:
-    return min((v.loss for v in validations if math.isfinite(v.loss)), default=math.inf)
-
-
-def _meaningful(validations: Sequence[Validation], rules: OutcomeRules) -> Sequence[Validation]:
-    """Validations at which a good loss proves something, by ``rules.meaningless``."""
+def _loss_that_counts(validations: Sequence[Validation], rules: OutcomeRules) -> float:
+    """Best or last loss, by ``rules.of``; Inf if it is not finite, or proves nothing by ``rules.meaningless``."""
     void = rules.meaningless.items()
-    return [v for v in validations if not any(bound.holds(v.measures.get(name)) for name, bound in void)]
+    counted = validations if rules.of == "best" else validations[-1:]
+    meaningful = [v.loss for v in counted if not any(bound.holds(v.measures.get(name)) for name, bound in void)]
+    return min(filter(math.isfinite, meaningful), default=math.inf)
 
 
 def _first_nonfinite(validations: Sequence[Validation], first_step: int | None) -> tuple[int, int | None] | None:

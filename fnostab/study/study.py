@@ -203,9 +203,10 @@ class Study:
         return TrialProgress(spec, directory)
 
     def _rules(self, settings: Settings) -> OutcomeRules:
-        """The task's rules, with what the study file says laid over them."""
+        """The task's rules, with what the study file says laid over them, about the value that the metric takes."""
         said = {} if self.file.outcome is None else self.file.outcome.model_dump(exclude_unset=True)
-        return OutcomeRules.model_validate(self.task.rules(settings).model_dump() | said)
+        of = {"of": self.metric.of or "best"}
+        return OutcomeRules.model_validate(self.task.rules(settings).model_dump() | said | of)
 
     def _resolve(self, arm: str, overrides: Mapping[str, Any]) -> Settings:
         layers = [flatten(layer) for layer in (*self.file.layers(arm, self.profile), overrides)]
