@@ -132,6 +132,7 @@ class Study:
             roles={part: arm for part, arm in file.roles.items()},  # noqa: C416 - widens the keys to str
             metric=self.metric,
             judged={arm: task.judged(settings, self.metric) for arm, settings in self.arms.items()},
+            rules=file.rules,
             measures=task.measures if file.measures is None else file.measures,
             margin=task.margin if file.margin is None else file.margin,
             smallest_effect=file.smallest_effect,
