@@ -387,3 +387,9 @@ class TestTrialFolder:
         (trials()["wide-3"].directory / "trial.json").write_text('{"experiment": "mine", "arm": "wide", "seed": 3}')
         with pytest.raises(LaunchError, match=r"wide-3/trial.json .*earlier version .*choose another --output"):
             trials()
+
+
+def test_a_seed_that_is_listed_twice_is_refused(own):
+    path = own(("[3, 5]", "[1, 1, 2]"))
+    with pytest.raises(ConfigError, match=r"seeds=\[1, 1, 2\] is not accepted: a list without repetition"):
+        load_study(str(path))
