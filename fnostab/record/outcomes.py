@@ -7,6 +7,7 @@ not fail.
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,6 +29,9 @@ __all__ = [
     "looks_failed",
     "outcome_payload",
 ]
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # and whatever else a terminal is told
 
 
 class Outcome(StrEnum):
@@ -91,9 +95,14 @@ def outcome_payload(
         "known_good_step": evidence.known_good_step,
         "rules_held": [str(rule) for rule in evidence.rules_held],
         "not_judged": list(evidence.not_judged),
-        "reason": None if reason is None else reason[: names.LONGEST_REASON],
+        "reason": None if reason is None else _printable(reason)[: names.LONGEST_REASON],
         **({"requested": True} if requested else {}),
     }
+
+
+def _printable(text: str) -> str:
+    """Text without control characters and colours, which would reach the terminal of whoever reads it."""
+    return "".join(c for c in _COLOUR.sub("", text) if c.isprintable() or c == "\n")
 
 
 def judge(
