@@ -206,3 +206,30 @@ def test_a_program_that_is_not_there_is_refused_in_a_line_and_nothing_is_written
     status, _, err = call("run", "study.yaml", "--seeds", "1", *more)
     assert (status, err) == (2, "error: command: there is no program 'no-such-program' on PATH\n")
     assert {path.name for path in tmp_path.iterdir()} == {"train.py", "study.yaml"}
+
+
+NEWCOMER = """import sys
+from fnostab.recorder import Recorder
+with Recorder() as rec:
+    for i in range(3):
+        rec.step(i, loss=1.0 + float(sys.argv[1]))
+        rec.validation(i, loss=1.0 + float(sys.argv[1]))
+"""
+MISSPELLED = {"metric": {"name": "val/lss", "of": "last"}}
+BEYOND_REACH = {"metric": {"name": "val/loss", "of": "last"}, "outcome": {"baseline": 0.0001}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (MISSPELLED, "no trial recorded val/lss; recorded: val/loss (did you mean 'val/loss'?)"),
+        (BEYOND_REACH, "all trials of all arms are stagnated: check baseline 0.0001 and higher_is_better"),
+    ],
+)
+def test_a_study_asked_in_the_wrong_way_says_so_at_its_end_and_when_it_is_judged(call, workplace, asked, said):
+    (workplace / "train.py").write_text(NEWCOMER)
+    study = {"name": "plain", "description": "?", "command": "python train.py {seed}", "control": "control"}
+    (workplace / "study.yaml").write_text(json.dumps(study | {"arms": {"control": {}}} | asked))
+    status, out, err = call("run", "study.yaml", "--seeds", "2")
+    assert (status, out.count(said)) == (0, 1), err
+    assert call("decide", "--experiment", "plain")[1].count(said) == 1

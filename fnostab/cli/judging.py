@@ -15,11 +15,23 @@ if TYPE_CHECKING:
     from fnostab.cli.options import StoredStudies
     from fnostab.decision import Stage
     from fnostab.decision.commands import Source
+    from fnostab.record.trial import StudySpec
     from fnostab.report.verdict import Case
     from fnostab.tracking import Store
     from fnostab.tracking.read.studies import StudyRecord
 
-__all__ = ["Judged", "judge_and_record", "judged_line", "make_case", "read_stages", "stage_of", "stage_title"]
+__all__ = [
+    "Judged",
+    "judge_and_record",
+    "judged_line",
+    "make_case",
+    "oversights",
+    "read_stages",
+    "stage_of",
+    "stage_title",
+]
+
+MOST_RUNS = 10  # that are asked for what they recorded
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,7 @@ def judge_and_record(store: Store, stored: StoredStudies) -> Judged:
     study_runs = {stage: record.run_id for stage, record in found.records.items()}
     studies = {stage: record.spec for stage, record in found.records.items()}
     lines = [judged_line(s, record, found.trials[s], wanted[s][0]) for s, record in found.records.items()]
+    lines += [line for s, record in found.records.items() for line in oversights(store, record.spec, found.trials[s])]
     case = make_case(found.trials, studies, source=_source_of(studies, wanted), judged=lines, look=found.look)
     case = with_along(with_stress(case))
     payload = {**to_json(case), "study_runs": study_runs}
@@ -104,6 +117,26 @@ def stage_of(name: str, store: Store, experiment_id: str, record: StudyRecord) -
     there = {(row.arm, row.seed) for row in rows}
     missing = {arm: tuple(seed for seed in seeds if (arm, seed) not in there) for arm, seeds in asked.items()}
     return Stage(name, tuple(rows), missing if asked else None)
+
+
+def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
+    """A line each on what is probably wrong with a study as a whole.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    from fnostab.decision.oversights import all_failed_alike, lacks_metric, metric_not_recorded
+    from fnostab.tracking import recorded_metrics
+
+    lines, title = [], stage_title(stage.name, study)
+    if lacks_metric(stage.trials):
+        runs = [trial.run_id for trial in stage.trials if trial.counts and trial.run_id]
+        recorded = recorded_metrics(store, runs[:MOST_RUNS])
+        if study.metric.name not in recorded:
+            lines.append(metric_not_recorded(study.metric.name, recorded))
+    if line := all_failed_alike(stage.trials, study):
+        lines.append(line)
+    return [title + line for line in lines]
 
 
 def make_case(

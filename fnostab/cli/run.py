@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from fnostab.cli.console import Console
@@ -24,6 +26,9 @@ from fnostab.cli.options import (
 from fnostab.errors import ConfigError, DecisionError
 from fnostab.show.console import say
 from fnostab.tasks.registry import CHAINS, load
+
+if TYPE_CHECKING:
+    from fnostab.launch.run import StudyRun
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -64,6 +69,15 @@ def command(decide: bool, sequential: str | None, dry_run: bool, options: RunOpt
     run(options, decide=decide, sequential=sequential, dry_run=dry_run)
 
 
+def _oversights(result: StudyRun) -> list[str]:
+    from fnostab.cli.judging import oversights, stage_of
+    from fnostab.tracking import find_experiment, newest_study
+
+    experiment = find_experiment(result.store, result.experiment)
+    record = newest_study(result.store, experiment, result.run_id)
+    return oversights(result.store, record.spec, stage_of("a", result.store, experiment, record))
+
+
 def run_and_report(
     options: RunOptions, *, decide: bool = False, sequential: str | None = None, dry_run: bool = False
 ) -> None:
@@ -98,6 +112,8 @@ def run_and_report(
             decide_and_print(result.store, studies, console=console)
         except DecisionError as error:  # only some arms were asked for: what was to be run has run
             say(console, f"no verdict yet: {error}")
+    else:
+        say(console, *_oversights(result))
     at = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""
     commands = {"fnostab ui": "grad-norm curves of every trial in the MLflow UI"}
     commands[f"fnostab decide --experiment {result.experiment}"] = "the verdict"

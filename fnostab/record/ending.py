@@ -37,8 +37,8 @@ __all__ = [
 ]
 
 NOTHING_RECORDED = (
-    "it recorded nothing: add `from fnostab.recorder import Recorder` to the script, and in `with Recorder() as rec` "
-    "call rec.step(i, loss=...)"
+    "it recorded nothing: the script must call rec.step(i, loss=...) at each step, in `with Recorder() as rec` of "
+    "`from fnostab.recorder import Recorder`"
 )
 NO_MESSAGE = "it left no message"
 MOST_BYTES = 5_000_000  # of all files that are announced

@@ -6,7 +6,7 @@ The record of a trial holds them, and a trial that has ended can be judged again
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -55,6 +55,7 @@ class OutcomeRules(Frozen):
     """
 
     baseline: float | None = None  # what an output that has learnt nothing gets
+    of: Literal["best", "last"] = "best"  # which validation is held against it: that of the study's metric
     failed: Bound | None = None  # of the metric, at the last validation: stagnated
     collapsed: dict[str, Bound] = Field(default={})  # measures of the output: any of them
     stagnated: dict[str, Bound] = Field(default={})  # measures of what it has learnt, at the last validation: any
@@ -71,6 +72,7 @@ class OutcomeRules(Frozen):
         """
         return OutcomeRules(
             baseline=None if self.baseline is None else -self.baseline,
+            of=self.of,
             failed=None if self.failed is None else self.failed.turned(),
             collapsed=self.collapsed,
             stagnated=self.stagnated,

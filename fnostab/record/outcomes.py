@@ -7,6 +7,7 @@ not fail.
 
 import itertools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,6 +29,9 @@ __all__ = [
     "looks_failed",
     "outcome_payload",
 ]
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # and whatever else a terminal is told
 
 
 class Outcome(StrEnum):
@@ -91,9 +95,14 @@ def outcome_payload(
         "known_good_step": evidence.known_good_step,
         "rules_held": [str(rule) for rule in evidence.rules_held],
         "not_judged": list(evidence.not_judged),
-        "reason": None if reason is None else reason[: names.LONGEST_REASON],
+        "reason": None if reason is None else _printable(reason)[: names.LONGEST_REASON],
         **({"requested": True} if requested else {}),
     }
+
+
+def _printable(text: str) -> str:
+    """Text without control characters and colours, which would reach the terminal of whoever reads it."""
+    return "".join(c for c in _COLOUR.sub("", text) if c.isprintable() or c == "\n")
 
 
 def judge(
@@ -134,7 +143,7 @@ def judge(
     ):
         held[Outcome.STAGNATED] = stretch
     elif baseline is not None and validations:
-        if not _has_learnt(_best(_meaningful(validations, rules)), baseline, rules):
+        if not _has_learnt(_loss_that_counts(validations, rules), baseline, rules):
             held[Outcome.STAGNATED] = (last_step, None)
     elif not validations:
         not_judged.append("stagnated: needs a validation")
@@ -184,19 +193,17 @@ def looks_failed(validations: Sequence[Validation], baseline: float | None, rule
     )
 
 
-def _has_learnt(best: float, baseline: float, rules: OutcomeRules) -> bool:
+def _has_learnt(loss: float, baseline: float, rules: OutcomeRules) -> bool:
     if rules.stagnated_vs_baseline is not None:
-        return best <= rules.stagnated_vs_baseline * baseline
-    return best < baseline
+        return loss <= rules.stagnated_vs_baseline * baseline
+    return loss < baseline
 
 
-def _best(validations: Sequence[Validation]) -> float:
-    return min((v.loss for v in validations if math.isfinite(v.loss)), default=math.inf)
-
-
-def _meaningful(validations: Sequence[Validation], rules: OutcomeRules) -> Sequence[Validation]:
-    """Validations at which a good loss proves something, by ``rules.meaningless``."""
-    return [v for v in validations if not _any_holds(rules.meaningless, v)]
+def _loss_that_counts(validations: Sequence[Validation], rules: OutcomeRules) -> float:
+    """Best or last loss, by ``rules.of``; Inf if it is not finite, or proves nothing by ``rules.meaningless``."""
+    counted = validations if rules.of == "best" else validations[-1:]
+    meaningful = [v.loss for v in counted if not _any_holds(rules.meaningless, v)]
+    return min(filter(math.isfinite, meaningful), default=math.inf)
 
 
 def _any_holds(bounds: Mapping[str, Bound], validation: Validation) -> bool:

@@ -164,6 +164,7 @@ class StudySpec(_Record):
     metric: Metric
     seeds: Mapping[str, tuple[int, ...]] = {}  # name -> seeds that were asked for; one of them without a run is missing
     judged: Mapping[str, str]  # name -> metric of the journal that the arm's outcome rules are about
+    rules: OutcomeRules = OutcomeRules()  # of failures, as far as the study's file says them
     measures: Mapping[str, Measure] = {}  # of quality, by the name under which trials record them
     margin: Annotated[float, Field(ge=0)] | None = None  # of the metric: a share of control's, or in its units
     smallest_effect: Annotated[float, Field(gt=0, lt=1)] = 0.2  # reduction of the failure rate that is worth having

@@ -101,7 +101,7 @@ class _Watched:
         order = sorted(trials, key=lambda key: (arms.get(key[0], len(arms)), *key))
         self._jobs = max(self._jobs, sum(trial.running for trial in trials.values()))
         trouble = self.trouble or (self.records.trouble if self.records else None)
-        title = f"{self.spec.name} ({self.spec.profile} profile)"
+        title = f"{self.spec.name} ({self.spec.profile} profile)" if self.spec.profile else self.spec.name
         states = tuple(trials[key] for key in order)
         return StudyState(title, states, self._jobs, complete=self.journals is not None, trouble=trouble)
 

@@ -132,6 +132,7 @@ class Study:
             roles={part: arm for part, arm in file.roles.items()},  # noqa: C416 - widens the keys to str
             metric=self.metric,
             judged={arm: task.judged(settings, self.metric) for arm, settings in self.arms.items()},
+            rules=file.rules,
             measures=task.measures if file.measures is None else file.measures,
             margin=task.margin if file.margin is None else file.margin,
             smallest_effect=file.smallest_effect,
@@ -209,9 +210,10 @@ class Study:
         return TrialProgress(spec, directory)
 
     def _rules(self, settings: Settings) -> OutcomeRules:
-        """The task's rules, with what the study file says laid over them."""
+        """The task's rules, with what the study file says laid over them, about the value that the metric takes."""
         said = {} if self.file.outcome is None else self.file.outcome.model_dump(exclude_unset=True)
-        return OutcomeRules.model_validate(self.task.rules(settings).model_dump() | said)
+        of = {"of": self.metric.of or "best"}
+        return OutcomeRules.model_validate(self.task.rules(settings).model_dump() | said | of)
 
     def _resolve(self, arm: str, overrides: Mapping[str, Any]) -> Settings:
         layers = [flatten(layer) for layer in (*self.file.layers(arm, self.profile), overrides)]

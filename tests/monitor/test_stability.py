@@ -379,6 +379,15 @@ def test_the_loss_of_an_output_that_learnt_nothing_makes_stagnation_visible():
     assert (monitor.outcome, monitor.failure_step) == (Outcome.STAGNATED, 11)
 
 
+def test_stagnation_may_be_judged_by_the_last_validation():
+    outcomes = []
+    for of in ("best", "last"):
+        monitor = StabilityMonitor(rules=OutcomeRules(of=of), baseline=1.0)
+        fit(Validated([1.2, 0.9, 1.1]), monitor, 4, epochs=3)
+        outcomes.append(monitor.outcome)
+    assert outcomes == [Outcome.CONVERGED, Outcome.STAGNATED]
+
+
 def constant_from(epoch, epochs):
     """Patch variations and spreads of a run whose output is constant from that epoch on."""
     variation = [0.5] * epoch + [0.001] * (epochs - epoch)

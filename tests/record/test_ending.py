@@ -71,3 +71,8 @@ def test_the_payload_of_an_outcome_has_all_fields_and_a_bounded_reason():
     killed = outcome_payload(Judgement(Outcome.KILLED), "x" * 600, requested=True)
     assert (killed["outcome"], len(killed["reason"]), killed["requested"]) == ("killed", 500, True)
     assert outcome_payload(None)["outcome"] is None
+
+
+def test_a_reason_holds_no_control_characters():
+    reason = how_it_ended(ProcessEnd(1, tail="ValueError: \x1b[31mred\x1b[0m\x00 \x1b]0;title\x07 Übel\n")).reason
+    assert outcome_payload(None, reason)["reason"] == "exit status 1: ValueError: red ]0;title Übel"

@@ -129,6 +129,19 @@ def test_a_trial_worse_than_the_baseline_has_stagnated_at_its_last_scheduled_ste
     assert (judgement.outcome, judgement.failure_step) == (Outcome.STAGNATED, 49)
 
 
+@pytest.mark.parametrize(("losses", "of_last"), [([0.5, 0.7462], "stagnated"), ([0.8, 0.5], "converged")])
+def test_a_baseline_is_compared_with_the_value_that_the_metric_takes(judged, losses, of_last):
+    journal = {"val/loss": losses}
+    assert judged(journal, spec(OutcomeRules(baseline=0.6931, of="last")))[0].outcome == of_last
+
+
+def test_of_the_best_value_one_below_the_baseline_suffices_and_the_last_may_be_of_a_higher_metric(judged):
+    higher = Metric(name="val/accuracy", higher_is_better=True, of="last")
+    assert judged({"val/loss": [0.5, 0.7462]}, spec(OutcomeRules(baseline=0.6931)))[0].outcome is Outcome.CONVERGED
+    trial = spec(OutcomeRules(baseline=0.5, of="last"), higher, "val/accuracy")
+    assert judged({"val/accuracy": [0.7, 0.48]}, trial)[0].outcome is Outcome.STAGNATED
+
+
 def test_the_loss_of_a_constant_output_in_the_journal_is_a_baseline(judged):
     curves = {"constant_output_loss": [1.0], "val/loss": [1.2, 1.1]}
     assert judged(curves)[0].outcome is Outcome.STAGNATED

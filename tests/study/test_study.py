@@ -422,3 +422,9 @@ def test_trials_are_counted_before_they_are_made(own, tmp_path):
     study = load_study(own(("{model.hidden_channels: 4}", grid), ("control: narrow", "control: narrow_1_0.1")))
     with pytest.raises(ConfigError, match=r"13 arms with 10,000 seeds each are 130,000 trials; .* at most 100,000"):
         study.trials("x", tmp_path, seeds=range(10_000))
+
+
+def test_a_seed_that_is_listed_twice_is_refused(own):
+    path = own(("[3, 5]", "[1, 1, 2]"))
+    with pytest.raises(ConfigError, match=r"seeds=\[1, 1, 2\] is not accepted: a list without repetition"):
+        load_study(str(path))

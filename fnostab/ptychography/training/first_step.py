@@ -109,7 +109,7 @@ def _of_one_batch(config: TrialConfig) -> Training:
     module, batch = bare_trial(config, "cpu")
     patterns, _ = batch()
     data = replace(module.data, train=replace(module.data.train, amplitudes=patterns))
-    return Training(config, data, module, GridLinesData(data, len(patterns), 0), constant_loss=1.0, layers_seed=0)
+    return Training(config, data, module, GridLinesData(data, len(patterns), 0), 1.0, 0, config.monitor.outcome_rules)
 
 
 def _on_cpu(config: TrialConfig) -> TrialConfig:

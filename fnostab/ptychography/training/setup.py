@@ -19,6 +19,7 @@ from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.module import PtychoModule
 from fnostab.ptychography.training.precision import tf32_only_if
 from fnostab.record.journal import Sink
+from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.trial import TrialSpec
 from fnostab.seeding import stream_seed
 
@@ -36,6 +37,7 @@ class Training:
         batches: of the data set, in the trial's order.
         constant_loss: validation loss of the best constant output.
         layers_seed: of whatever a network draws while it trains, as dropout does.
+        rules: of outcomes.
     """
 
     config: TrialConfig
@@ -44,12 +46,13 @@ class Training:
     batches: GridLinesData
     constant_loss: float
     layers_seed: int
+    rules: OutcomeRules
 
     def monitor(self, sink: Sink | None) -> StabilityMonitor:
         """A monitor that judges by the trial's rules."""
         return StabilityMonitor(
             sink,
-            rules=self.config.monitor.outcome_rules,
+            rules=self.rules,
             val_loss_name=self.config.training.val_loss_name,
             baseline=self.constant_loss,
             block_steps=self.config.monitor.block_steps,
@@ -104,7 +107,8 @@ def set_up(spec: TrialSpec, kind: type[PtychoModule] = PtychoModule) -> Training
     module = kind(generator, data, config)
     order_seed = config.stream(spec.seed, "data_order")
     batches = GridLinesData(data, config.training.batch_size, order_seed)
-    return Training(config, data, module, batches, module.constant_loss(), stream_seed(order_seed, "layers"))
+    rules = config.monitor.outcome_rules.model_copy(update={"of": spec.rules.of})
+    return Training(config, data, module, batches, module.constant_loss(), stream_seed(order_seed, "layers"), rules)
 
 
 def choose_device(wanted: str) -> torch.device:

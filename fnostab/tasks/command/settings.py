@@ -1,6 +1,7 @@
 """Settings of a command, as `defaults` declares them: each has the type of its value."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +22,7 @@ KINDS: dict[str, Kind] = {
     "bool": "bool",
     "list": "list",
 }
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", re.ASCII)  # 1e-3: YAML 1.1 reads it as text, 1.2 not
 EXACT_BELOW = 2**53  # whole numbers that a float holds exactly
 EXPECTED = {"number": "a number", "int": "a whole number", "text": "text", "bool": "true or false", "list": "a list"}
 
@@ -102,6 +104,8 @@ def _kind_of(value: Any) -> Kind | None:
 def _checked(name: str, value: Any, declared: Declared, where: str) -> Any:
     if value is None and declared.may_be_null:
         return None
+    if declared.kind in ("number", "int") and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        value = _one_number(float(value))
     kind = _kind_of(value)
     fits = isinstance(value, int) and kind == "number" if declared.kind == "int" else kind == declared.kind
     if fits and isinstance(value, float) and not math.isfinite(value):

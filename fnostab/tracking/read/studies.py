@@ -1,7 +1,7 @@
 """Read studies back as tables, from each run's tags and latest metrics, never from histories."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from fnostab.tracking.read.summaries import read_summaries
 from fnostab.tracking.store.store import Store, reported
 from fnostab.tracking.upload.study_run import STUDY_FILE
 
-__all__ = ["StudyRecord", "check_schema", "find_experiment", "newest_study", "trial_rows"]
+__all__ = ["StudyRecord", "check_schema", "find_experiment", "newest_study", "recorded_metrics", "trial_rows"]
 
 TAGS_OF_ROW = (
     names.SCHEDULED_STEPS,
@@ -112,6 +112,16 @@ def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialR
                 ) from None
     order = list(study.spec.arms)
     return sorted(rows, key=lambda row: (order.index(row.arm) if row.arm in order else len(order), row.seed))
+
+
+def recorded_metrics(store: Store, run_ids: Iterable[str]) -> set[str]:
+    """Names of all metrics of these runs, whatever their values are.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    with reported(store):
+        return {name for run_id in run_ids for name in store.client.get_run(run_id).data.metrics}
 
 
 def _row(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], study: StudySpec) -> TrialRow:

@@ -52,6 +52,11 @@ def test_a_value_of_another_type_is_refused(name, value, expected):
     assert error.value.setting == name
 
 
+def test_a_number_with_an_exponent_needs_no_point():
+    values = resolve(DECLARED, [{"lr": "1e-3", "clip": "+2E-1", "depth": "1e1", "name": "1e-3"}])
+    assert [values[name] for name in ("lr", "clip", "depth", "name")] == [0.001, 0.2, 10, "1e-3"]
+
+
 def test_an_unknown_name_is_refused_with_what_may_be_meant():
     with pytest.raises(ConfigError, match=r"unknown setting 'epoch' .*did you mean 'epochs'"):
         resolve(DECLARED, [{"epoch": 3}])

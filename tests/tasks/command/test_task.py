@@ -133,6 +133,14 @@ def test_a_program_that_is_not_there_is_refused_before_anything_starts(study_fil
     task.check_start([], here=False, lockstep=False)
 
 
+@pytest.mark.parametrize("of", ["best", "last"])
+def test_the_baseline_is_held_against_the_value_that_the_metric_takes(study_file, tmp_path, of):
+    study_file(outcome="{baseline: 0.6931}")
+    path = tmp_path / "study.yaml"
+    path.write_text(path.read_text().replace("of: last", f"of: {of}"))
+    assert load_study(str(path)).trials("e", tmp_path)[0].spec.rules.of == of
+
+
 def test_a_program_on_path_is_accepted(study_file):
     task = Command(study_file(f"{sys.executable} train.py --lr {{lr}} --seed {{seed}}"))
     task.check_start([], here=True, lockstep=False)

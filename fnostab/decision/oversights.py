@@ -1,0 +1,64 @@
+"""Find what is probably wrong with a whole study: a metric that nobody recorded, rules by which everything fails."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from fnostab.record.names import GRAD_NORM, LEARNING_RATE, TRAIN_LOSS, VAL_PREFIX
+from fnostab.record.outcomes import Outcome
+from fnostab.record.settings import suggestion, value_text
+from fnostab.record.table import TrialRow
+
+__all__ = ["all_failed_alike", "lacks_metric", "metric_not_recorded"]
+
+
+def lacks_metric(trials: Sequence[TrialRow]) -> bool:
+    """Whether no trial has a value of the metric though some trained to an end that one would have been seen at."""
+    seen = [trial for trial in trials if trial.counts and trial.outcome is not Outcome.NONFINITE]
+    return bool(seen) and all(trial.loss is None for trial in trials)
+
+
+def metric_not_recorded(metric: str, recorded: Collection[str]) -> str:
+    """A line on a metric that no trial recorded.
+
+    Args:
+        metric: its name in the journals, as ``val/loss``.
+        recorded: names of everything that trials recorded.
+    """
+    validation = sorted(name for name in recorded if name.startswith(VAL_PREFIX))
+    if validation:
+        return f"no trial recorded {metric}; recorded: {', '.join(validation)}{suggestion(metric, validation)}"
+    others = [name for name in (TRAIN_LOSS, GRAD_NORM, LEARNING_RATE) if name in recorded]
+    hint = f"rec.validation(i, loss=...) records {VAL_PREFIX}loss"
+    return f"no trial recorded {metric}; recorded: {', '.join(others) or 'nothing of a validation'}; {hint}"
+
+
+def all_failed_alike(trials: Sequence[TrialRow], study: Any) -> str | None:
+    """A line on a study of which all trials of all arms failed by one rule that its file sets; None of any other.
+
+    Args:
+        trials: of all arms.
+        study: anything with the attributes of a `StudySpec`.
+    """
+    counted = [trial for trial in trials if trial.counts]
+    outcomes = {trial.outcome for trial in counted}
+    if len(outcomes) != 1 or len(counted) < 2:
+        return None
+    outcome, rules, checks = outcomes.pop(), study.rules, []
+    direction = set(study.judged.values()) == {study.metric.name}  # it turns the rules
+    if outcome is Outcome.STAGNATED and rules.baseline is not None:
+        checks.append(f"baseline {value_text(rules.baseline)}")
+    if outcome is Outcome.STAGNATED and rules.failed is not None:
+        checks.append(f"failed {_bound(rules.failed)}")
+    if outcome is Outcome.COLLAPSED:
+        checks += [f"{name} {_bound(bound)} of collapsed" for name, bound in rules.collapsed.items()]
+    if direction and (outcome is Outcome.EXPLODED or (outcome is Outcome.STAGNATED and checks)):
+        checks.append("higher_is_better")
+    if not checks:
+        return None
+    named = " and ".join(filter(None, (", ".join(checks[:-1]), checks[-1])))
+    return f"all trials of all arms are {outcome}: check {named}"
+
+
+def _bound(bound: Any) -> str:
+    side = "below" if bound.above is None else "above"
+    return f"{side} {value_text(bound.below if bound.above is None else bound.above)}"
