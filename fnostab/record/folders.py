@@ -32,5 +32,7 @@ def _below(top: Path, files: tuple[str, ...], seen: set[str]) -> Iterator[Path]:
             yield Path(folder)
         for name in inner:
             link = Path(folder, name)
-            if link.is_symlink() and any(next(link.glob(held), None) for held in HELD_BEHIND_A_LINK):
+            if not link.is_symlink() or Path(real).is_relative_to(os.path.realpath(link)):  # a loop, or all of a disk
+                continue
+            if any(next(link.glob(held), None) for held in HELD_BEHIND_A_LINK):
                 yield from _below(link, files, seen)
