@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import sqlalchemy
@@ -89,6 +90,22 @@ def test_two_processes_that_open_an_empty_database_make_it_once(tmp_path):
     said = [process.communicate(timeout=240)[1] for process in both]
     assert all(line.startswith(waits) for text in said for line in text.splitlines())
     assert [process.returncode for process in both] == [0, 0]
+    assert {path.name for path in tmp_path.iterdir()} == {"new.db"}
+
+
+@pytest.mark.parametrize("wait_s", [0.3, 1.0])
+def test_a_process_that_is_killed_while_it_makes_a_database_leaves_one_that_can_be_made(tmp_path, wait_s):
+    program = "from fnostab.tracking import open_store; open_store('sqlite:///new.db')"
+    making = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "new.db.making").exists():
+        assert time.monotonic() < deadline
+        assert making.poll() is None
+        time.sleep(0.01)
+    time.sleep(wait_s)
+    making.kill()
+    making.wait()
+    assert open_store(f"sqlite:///{tmp_path}/new.db").client.search_experiments()
     assert {path.name for path in tmp_path.iterdir()} == {"new.db"}
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import mlflow
 import sqlalchemy
 from filelock import FileLock, Timeout
+from mlflow.exceptions import MlflowException
 
 from fnostab.errors import TrackingError
 from fnostab.tracking.store.errors import describe, masked
@@ -131,7 +132,7 @@ def made_by_one(uri: str) -> Iterator[None]:
     """Where a SQLite database is empty, let one process at a time open it: MLflow then makes its tables.
 
     Raises:
-        TrackingError: another process has been at it for minutes.
+        TrackingError: another process has been at it for minutes, or the tables can't be made.
     """
     path = sqlite_file(uri)
     if path is None or _schema(uri)[0] != EMPTY:
@@ -140,10 +141,31 @@ def made_by_one(uri: str) -> Iterator[None]:
     lock = path.with_name(f"{path.name}.lock")
     try:
         with FileLock(lock, timeout=MAKING_S):
+            if _schema(uri)[0] == EMPTY:
+                _make_aside(uri, path)
             yield
             lock.unlink(missing_ok=True)
     except Timeout:
         raise TrackingError(f"{path} has been in the making for {MAKING_S} s: wait, or end what makes it") from None
+
+
+def _make_aside(uri: str, path: Path) -> None:
+    """Let MLflow make its tables in a file beside the database, which then takes its place.
+
+    A process that is killed meanwhile leaves no half of a schema.
+    """
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    aside = path.with_name(f"{path.name}.making")
+    for left in (aside, aside.with_name(f"{aside.name}-journal")):  # of a process that was killed
+        left.unlink(missing_ok=True)
+    name, mark, query = uri.partition("?")
+    try:
+        SqlAlchemyStore(f"{name}.making{mark}{query}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+        aside.replace(path)
+    except (OSError, MlflowException, sqlalchemy.exc.SQLAlchemyError) as error:
+        raise TrackingError(describe(error, uri)) from error
 
 
 def check_writable(uri: str) -> None:
