@@ -1,4 +1,4 @@
-"""What is said of a study that is probably asked in the wrong way."""
+"""Lines on a study that is probably asked in the wrong way."""
 
 from types import SimpleNamespace
 

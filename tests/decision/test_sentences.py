@@ -13,7 +13,9 @@ import fnostab.decision
 from fnostab.cli.judging import judged_line, make_case
 from fnostab.decision import Roles, Rules, Stage, compare_stress
 from fnostab.decision.commands import Place, Source, command_of
+from fnostab.decision.oversights import all_failed_alike, metric_not_recorded
 from fnostab.decision.setting_values import compare_along
+from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TableStudy
 from fnostab.record.trial import Measure
@@ -572,6 +574,20 @@ def test_findings_of_studies_that_turn_one_setting():
         ([arm("d4", oom=2)], "no trial came to a training outcome at any depth"),
     ):
         assert compare_along(stage("a", *arms), "depth", depths, "d4").finding == said
+
+
+def test_lines_on_a_study_that_is_probably_asked_in_the_wrong_way():
+    assert metric_not_recorded("val/lss", ["train/loss", "val/loss"]) == (
+        "no trial recorded val/lss; recorded: val/loss (did you mean 'val/loss'?)"
+    )
+    assert metric_not_recorded("val/loss", []) == (
+        "no trial recorded val/loss; recorded: nothing of a validation; rec.validation(i, loss=...) records val/loss"
+    )
+    alike = [*arm("base", 0, 2), *arm("norm", 0, 2)]
+    rules = OutcomeRules(collapsed={"val/spread": Bound(below=9.0)})
+    study = SimpleNamespace(rules=rules, judged={}, metric=SimpleNamespace(name="val/loss"))
+    said = "all trials of all arms are collapsed: check val/spread below 9.0 of collapsed"
+    assert all_failed_alike(alike, study) == said
 
 
 SAY_NOTHING = ("follow_up.py", "sequential.py", "external.py")  # said by other commands, or by test_decide_runs.py
