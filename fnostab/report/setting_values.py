@@ -16,12 +16,12 @@ __all__ = ["AlongPanel", "with_along"]
 
 @dataclass(frozen=True)
 class AlongPanel:
-    """Panel of values of one setting, in the place of answers for arms."""
+    """Panel of values of one setting, before the answers for arms."""
 
     along: Along
 
     def render(self, case: Case) -> RenderableType:
-        """Tables: the trials, each value, and what they say."""
+        """Tables: the trials, each value, and what they say; then the answer for each arm."""
         name = self.along.setting.rpartition(".")[2]
         columns = (name, "arm", "failed", "95 %", "median of those that did not fail")
         table = plain_table(f"Failure rate by {self.along.setting}", columns, "outcomes")
@@ -38,6 +38,7 @@ class AlongPanel:
             *(each for stage in case.stages for each in trial_table(stage, case.verdict)),
             table,
             *([Text("\n".join(lines))] if lines else []),
+            Text("\n".join(case.verdict.sentences)),
             Text("\n".join(conditions(case.studies)), style="dim"),
             Text.assemble((self.along.finding, "bold"), f"\nnext: {case.verdict.next.text}{command}"),
         ]

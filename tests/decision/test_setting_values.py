@@ -1,8 +1,14 @@
 """From which value of a setting on training fails."""
 
 from decision_helpers import arm, stage
+from rich.console import Console
 
+from fnostab.cli.judging import make_case
+from fnostab.decision import Stage
+from fnostab.decision.commands import Source
 from fnostab.decision.setting_values import compare_along, values_along
+from fnostab.record.table import TableStudy
+from fnostab.report.setting_values import with_along
 from fnostab.report.verdict import left_out
 from fnostab.stats.proportions import wilson
 
@@ -43,3 +49,14 @@ def test_only_arms_that_differ_in_one_number_are_along_it():
     assert values_along(arms | {"d": {"n": 4, "x": "z"}}) is None
     assert values_along(arms | {"d": {"n": True, "x": "y"}}) is None
     assert values_along({"a": {"n": 1}, "b": {"n": 2}}) is None  # a control and an arm
+
+
+def test_the_page_of_a_setting_has_the_answer_for_each_arm():
+    study = TableStudy(control="base", arms={"base": {"lr": 0.1}, "low": {"lr": 0.01}, "least": {"lr": 0.001}})
+    rows = Stage("a", (*arm("base", 1, 7), *arm("low", 8), *arm("least", 8)))
+    case = with_along(make_case({"a": rows}, {"a": study}, source=Source()))
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(case.special.render(case))
+    assert "low helps: 0 of 8 failed, 7 of 8 of base" in capture.get()
+    assert "training begins to fail at lr 0.1" in capture.get()
