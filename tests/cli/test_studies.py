@@ -20,7 +20,7 @@ def test_one_is_explained_by_what_its_arms_change(call):
     assert ["arch_fix", "architecture", "model.architecture", "=", "stable_hybrid"] in lines
     assert ["execution.gradient_clip_val", "=", "0.01"] in lines
     assert "10 seeds; decides on failures and val_loss_best" in out
-    assert "control in the small profile: learning rate 0.015, blocks 3, epochs 6" in out
+    assert "control in the small profile: learning rate 0.015, blocks 3, epochs 16" in out
 
 
 def test_a_new_one_can_be_run_as_it_is(call, workplace):

@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -23,7 +24,8 @@ def findings(uri):
 def server(tmp_path_factory, empty_database):
     """A real MLflow server: its address."""
     port, folder = free_port(5650), tmp_path_factory.mktemp("server")
-    command, environment = ui_command(Store(f"sqlite:///{empty_database}", None), port)
+    shutil.copy(empty_database, folder / "mlflow.db")
+    command, environment = ui_command(Store(f"sqlite:///{folder}/mlflow.db", None), port)
     process = subprocess.Popen(command, env=environment, cwd=folder, stderr=subprocess.DEVNULL)
     wait_until_ready(f"http://127.0.0.1:{port}", 120, process)
     yield f"http://127.0.0.1:{port}"

@@ -211,7 +211,7 @@ def test_a_study_that_is_started_again_keeps_its_run(store, study):
     run = store.client.get_run(first)
     assert run.info.status == "RUNNING"
     assert run.data.params["control"] == "control"
-    assert run.data.tags["mlflow.note.content"] == study.spec.description
+    assert run.data.tags["mlflow.note.content"] == r"Does \*\*zero\_gamma\*\* train?"
 
 
 def test_mlflow_runs_own_run_and_the_study_point_at_each_other(store, study, monkeypatch):
