@@ -148,7 +148,7 @@ def dashboards() -> Path:
     """Folder of the views: a wheel has it inside the package, a checkout beside it."""
     package = Path(fnostab.__file__).parent
     inside = package / "dashboards"
-    return inside if inside.is_dir() else package.parent / "dashboards"
+    return inside if next(inside.glob("*.json"), None) else package.parent / "dashboards"
 
 
 def _share_key(name: str) -> str:
