@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fnostab.cli.console import Console
 from fnostab.cli.judging import judge_and_record
 from fnostab.cli.options import RUNS, TRACKING_URI, StoredStudies, store_to_read, stored_studies
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
-from fnostab.show.console import say
+from fnostab.show.console import Console, say
 from fnostab.tasks.registry import has_hook, hook
 
 if TYPE_CHECKING:

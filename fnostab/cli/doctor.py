@@ -22,8 +22,8 @@ def command(context: click.Context, /, mend: bool, output: Path, tracking_uri: s
     """
     from rich.text import Text
 
-    from fnostab.cli.console import Console
     from fnostab.doctor import State, installation_checks, look, machine_checks, records_checks
+    from fnostab.show.console import Console
 
     console, failed = Console(highlight=False), False
     checks = chain(installation_checks(), machine_checks(output), records_checks(tracking_uri, output, mend))

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import click
 
-from fnostab.cli.console import Console
 from fnostab.cli.options import ARMS, JOBS, PROFILE, SEEDS, SET, parse_names, parse_seeds, parse_settings, positive
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
-from fnostab.show.console import say
+from fnostab.show.console import Console, say
 
 
 @click.command("estimate")

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from fnostab.cli.console import Console
 from fnostab.cli.options import parse_looks
 from fnostab.cli.printing import echo
-from fnostab.show.console import say
+from fnostab.show.console import Console, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

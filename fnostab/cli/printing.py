@@ -1,24 +1,13 @@
-"""Printing texts of others: what a terminal would carry out is shown as an escape.
-
-Names, reasons and messages come from tables, journals and servers of other people. A control character in one could
-move the cursor, hide a line or set the terminal's title.
-"""
+"""Print lines that may hold texts of others without Rich, which takes long to import."""
 
 import logging
-import re
 from typing import Any
 
 import click
 
-__all__ = ["echo", "show_warnings_safely", "visible"]
+from fnostab.show.visible import visible
 
-# C0 and C1 but for tab and line feed, marks that reverse the order of text, and halves of surrogate pairs
-_CARRIED_OUT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def visible(text: str) -> str:
-    """``text`` with its control characters written as escapes."""
-    return _CARRIED_OUT.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+__all__ = ["echo", "show_warnings_safely"]
 
 
 def echo(message: str = "", *, err: bool = False) -> None:

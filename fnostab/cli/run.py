@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fnostab.cli.console import Console
 from fnostab.cli.execution import RunOptions, execute, insist_on_results, run_options, show_dry_run
 from fnostab.cli.options import (
     ARMS,
@@ -24,7 +23,7 @@ from fnostab.cli.options import (
     parse_looks,
 )
 from fnostab.errors import ConfigError, DecisionError
-from fnostab.show.console import say
+from fnostab.show.console import Console, say
 from fnostab.tasks.registry import CHAINS, load
 
 if TYPE_CHECKING:

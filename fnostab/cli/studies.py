@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from fnostab.cli.console import Console
 from fnostab.cli.options import PROFILE
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 from fnostab.record.settings import value_text
+from fnostab.show.console import Console
 from fnostab.tasks.registry import TEMPLATE, load
 
 if TYPE_CHECKING:

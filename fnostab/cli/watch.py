@@ -24,7 +24,7 @@ def command(experiment: str | None, once: bool, output: Path, tracking_uri: str 
     and Ctrl-C ends only the watching.
     """
     try:
-        from fnostab.cli.console import Console
+        from fnostab.show.console import Console
         from fnostab.show.watch import watch_study
 
         gc.freeze()  # as in `store_to_read`: it has imported MLflow

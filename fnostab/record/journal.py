@@ -172,17 +172,10 @@ class Journal:
 def read_journal(
     path: str | Path, offset: int = 0, leave_out: Callable[[str], None] | None = None
 ) -> Iterator[tuple[Point | Event, int]]:
-    """Yield each record from byte ``offset`` on, with the offset behind it; the same for an archived journal.
-
-    It ends before an incomplete last line, whose writer is at work or died.
-
-    Args:
-        path: of the journal.
-        offset: in bytes.
-        leave_out: takes a line on each record that can't be read; None makes the first one an error.
+    """Yield each record with the offset behind it, as `read_lines` does; the same for an archived journal.
 
     Raises:
-        JournalError: the file can't be read, or a record in it that is not the last.
+        JournalError: as of `read_lines`, or the archive is damaged.
     """
     directory = Path(path).parent
     if Path(path).name == FILE_NAME and journal_file(directory).name == ARCHIVE_NAME:

@@ -17,7 +17,7 @@ from fnostab.report.pictures import Picture, drawing
 from fnostab.report.stress_picture import stress_picture
 from fnostab.report.verdict import Case, conditions, remarks
 
-__all__ = ["Report", "StageSection", "compose", "differences", "in_words"]
+__all__ = ["OnCase", "Report", "StageSection", "compose", "differences"]
 
 IN_WORDS: Mapping[VerdictName | None, str] = {
     VerdictName.GOLD: "The change of architecture is the cure.",
@@ -25,11 +25,6 @@ IN_WORDS: Mapping[VerdictName | None, str] = {
     VerdictName.PIVOT: "No candidate helps in the deep network.",
     VerdictName.INCONCLUSIVE: "These trials do not decide the question yet.",
 }
-
-
-def in_words(verdict: Verdict) -> str:
-    """The verdict in a sentence; what its tests do not support is not decided."""
-    return IN_WORDS.get(VerdictName.INCONCLUSIVE if verdict.supported is False else verdict.name, "")
 
 
 @dataclass(frozen=True)
@@ -74,8 +69,34 @@ class StageSection:
         return ": ".join(filter(None, (self.title, self.study.name))) or "Trials"
 
 
+class OnCase:
+    """What every report on a case says; subclasses have the case."""
+
+    case: Case
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict."""
+        return self.case.verdict
+
+    @property
+    def in_words(self) -> str:
+        """The verdict in a sentence, by what its tests support; empty of a study without roles."""
+        return IN_WORDS.get(VerdictName.INCONCLUSIVE if self.verdict.supported is False else self.verdict.name, "")
+
+    @property
+    def conditions(self) -> list[str]:
+        """Conditions under which it holds."""
+        return conditions(self.case.studies)
+
+    @property
+    def remarks(self) -> list[str]:
+        """Remarks beside the tables."""
+        return remarks(self.case)
+
+
 @dataclass(frozen=True)
-class Report:
+class Report(OnCase):
     """Everything that a report shows.
 
     Attributes:
@@ -96,26 +117,6 @@ class Report:
     verdict_run: str | None
     made_at: datetime
     version: str = __version__
-
-    @property
-    def verdict(self) -> Verdict:
-        """The verdict."""
-        return self.case.verdict
-
-    @property
-    def in_words(self) -> str:
-        """The verdict in a sentence; empty of a study without roles."""
-        return in_words(self.verdict)
-
-    @property
-    def conditions(self) -> list[str]:
-        """Conditions under which it holds."""
-        return conditions(self.case.studies)
-
-    @property
-    def remarks(self) -> list[str]:
-        """Remarks beside the tables."""
-        return remarks(self.case)
 
     @property
     def pictures(self) -> list[Picture]:

@@ -1,11 +1,32 @@
-"""Plain lines on a console."""
+"""Rich's console for texts of others, and plain lines on it."""
 
-from rich.console import Console
+from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["say"]
+from rich.console import Console as RichConsole
+from rich.console import ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from fnostab.show.visible import visible
+
+__all__ = ["Console", "say"]
 
 
-def say(console: Console, *lines: str, style: str | None = None) -> None:
+class Console(RichConsole):
+    """Rich's console, in which only Rich's own styles and movements reach the terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+        """Make a styled text of a string, as wide as it is shown."""
+        return super().render_str(visible(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render an object as segments whose texts hold no control characters."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
+def say(console: RichConsole, *lines: str, style: str | None = None) -> None:
     """Print lines as they are, however long: no markup, no colours of numbers, and no break but the terminal's own."""
     for line in lines:
         console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)

@@ -9,8 +9,9 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from fnostab.cli.console import Console
-from fnostab.cli.printing import echo, visible
+from fnostab.cli.printing import echo
+from fnostab.show.console import Console
+from fnostab.show.visible import visible
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "x\x1b[2J\x1b]0;title\x07\x9b5m\r\u202e"
@@ -73,4 +74,4 @@ def test_commands_print_in_these_ways_only():
         if path.name != "printing.py":
             assert "click.echo(" not in path.read_text(), path
         if re.search(r"(?<!\w)Console\((?!RichConsole)", path.read_text()):
-            assert "from fnostab.cli.console import Console" in path.read_text() or path.name == "console.py", path
+            assert "from fnostab.show.console import Console" in path.read_text(), path

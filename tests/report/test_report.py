@@ -18,7 +18,7 @@ from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 from fnostab.report import evidence as evidence_module
 from fnostab.report import panels
-from fnostab.report.content import compose, in_words
+from fnostab.report.content import OnCase, compose
 from fnostab.report.documents import environment, to_html, to_markdown, write
 from fnostab.report.evidence import Evidence, Spikes, exemplars, gather
 from fnostab.tracking import find_experiment, newest_study, trial_rows
@@ -118,9 +118,10 @@ def test_ids_are_unique_and_references_lead_somewhere(stored_report):
 
 def test_what_could_be_luck_is_not_decided():
     ten = [trial for trial in TWELVE if trial.seed]  # 2 of 5 against none
-    verdict = case_of(ten, [replace(trial, loss=2 * trial.loss) for trial in ten]).verdict
-    assert verdict.headline == "leaning GOLD (could be luck)"
-    assert in_words(verdict) == "These trials do not decide the question yet."
+    shown = OnCase()
+    shown.case = case_of(ten, [replace(trial, loss=2 * trial.loss) for trial in ten])
+    assert shown.verdict.headline == "leaning GOLD (could be luck)"
+    assert shown.in_words == "These trials do not decide the question yet."
 
 
 def test_an_effect_on_the_loss_is_a_ratio_or_a_difference():

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from fnostab.cli.console import Console
 from fnostab.cli.execution import RunOptions, execute, run_options
 from fnostab.cli.options import (
     ARMS,
@@ -29,6 +28,7 @@ from fnostab.cli.options import (
 )
 from fnostab.errors import CheckpointError, ConfigError, LaunchError
 from fnostab.ptychography.cli.activations_text import CHECKPOINT, INITIALISATION, TRAINED, block_table, drift_table
+from fnostab.show.console import Console
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fnostab.cli.console import Console
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError, DecisionError, ModelError
 from fnostab.ptychography.policy import (
@@ -26,7 +25,7 @@ from fnostab.ptychography.policy import (
     read_policy,
 )
 from fnostab.record import names
-from fnostab.show.console import say
+from fnostab.show.console import Console, say
 
 if TYPE_CHECKING:
     from fnostab.cli.judging import Judged

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fnostab.cli.console import Console
 from fnostab.cli.options import TRACKING_URI, parse_settings
 from fnostab.cli.printing import echo
 from fnostab.errors import CheckpointError
-from fnostab.show.console import say
+from fnostab.show.console import Console, say
 
 if TYPE_CHECKING:
     from fnostab.ptychography.training.replay import KeptFailure, Replay

@@ -9,14 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fnostab.cli.console import Console
 from fnostab.cli.decide import show
 from fnostab.cli.execution import RunOptions, execute, insist_on_results, refuse_in_a_chain
 from fnostab.cli.judging import Judged, judge_and_record
 from fnostab.cli.launchers import make_launcher
 from fnostab.cli.options import StoredStudies
 from fnostab.ptychography.task import profile_for
-from fnostab.show.console import say
+from fnostab.show.console import Console, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

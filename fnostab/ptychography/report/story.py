@@ -7,16 +7,16 @@ from statistics import median
 from typing import Any
 
 from fnostab import __version__
-from fnostab.decision import ArmSummary, Criterion, Roles, Rules, Stage, Verdict, decide
+from fnostab.decision import ArmSummary, Criterion, Roles, Rules, Stage, decide
 from fnostab.figures import failure_rate_forest
 from fnostab.figures.arms import FailureRate
 from fnostab.record import names
 from fnostab.record.settings import value_text
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
-from fnostab.report.content import differences, in_words
+from fnostab.report.content import OnCase, differences
 from fnostab.report.pictures import Picture, drawing
-from fnostab.report.verdict import Case, best_arms, conditions, left_out, remarks
+from fnostab.report.verdict import Case, best_arms, left_out
 
 __all__ = ["Chapter", "Decision", "Drift", "Moments", "Ran", "Story", "chapter", "drifts"]
 
@@ -92,7 +92,7 @@ class Chapter:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Story:
+class Story(OnCase):
     """Everything that the report of a chain shows.
 
     Attributes:
@@ -115,26 +115,6 @@ class Story:
     store: str
     made_at: datetime
     version: str = __version__
-
-    @property
-    def verdict(self) -> Verdict:
-        """The last verdict."""
-        return self.case.verdict
-
-    @property
-    def in_words(self) -> str:
-        """The verdict in a sentence."""
-        return in_words(self.verdict)
-
-    @property
-    def conditions(self) -> list[str]:
-        """Conditions under which it holds."""
-        return conditions(self.case.studies)
-
-    @property
-    def remarks(self) -> list[str]:
-        """Remarks beside the tables."""
-        return remarks(self.case)
 
     @property
     def criteria(self) -> list[Criterion]:
