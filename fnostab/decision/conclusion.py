@@ -175,7 +175,7 @@ def _of_candidate(found: _Findings, arm: str) -> str:
         open_ones = [_words(c.name, found.rules) for c in needed if c.state is State.UNTESTABLE]
         if not lacking and not open_ones:
             parts.append(f"meets its criteria in {where}")
-        parts += [f"lacks {and_list(lacking)} in {where}"] if lacking else []
+        parts += [f"does not show {and_list(lacking)} in {where}"] if lacking else []
         parts += [f"{and_list(open_ones)} can't be tested in {where}"] if open_ones else []
     return f"{arm}: {', '.join(parts)}"
 

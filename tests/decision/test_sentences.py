@@ -282,7 +282,7 @@ REASONS = [
         (three(FAILS, arm("arch", 2), arm("clip", 20, loss=2.0)), None),
         "INCONCLUSIVE",
         "arch: fewer failures, lower loss and never nonfinite can't be tested in Stage A, not run in Stage B; "
-        "clip: lacks loss within the margin in Stage A, not run in Stage B",
+        "clip: does not show loss within the margin in Stage A, not run in Stage B",
     ),
 ]
 
