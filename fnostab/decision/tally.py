@@ -25,7 +25,8 @@ class Stage:
     """The trials of one stage: ``a``, or ``b`` for the deep stress test of a study that has two.
 
     Attributes:
-        known_missing: by arm, seeds that the study should have and has not; None where no record says, and gaps count.
+        known_missing: by arm, seeds that the study should have and has not. None: unknown, and gaps in the seeds count
+            as missing.
     """
 
     name: str

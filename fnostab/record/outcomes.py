@@ -132,14 +132,20 @@ def judge(
     if not any(name in v.measures for v in validations for name in rules.collapsed):
         measures = " or ".join(sorted(rules.collapsed)) or "a measure of the output's spread"
         not_judged.append(f"collapsed: needs {measures}")
-    elif stretch := _final_stretch(validations, collapsed_at(validations, rules)):
+    elif stretch := _final_stretch(
+        validations, collapsed_at(validations, rules), begun=[_any_holds(rules.collapsed, v) for v in validations]
+    ):
         held[Outcome.COLLAPSED] = stretch
     if len(validations) < 2:
         not_judged.append("exploded: needs two validations")
     elif stretch := _final_stretch(validations, exploded_at(validations, baseline, rules, training), least=2):
         held[Outcome.EXPLODED] = stretch
     if rules.failed is not None and (
-        stretch := _final_stretch(validations, rules.failed.holds_at([v.loss for v in validations]))
+        stretch := _final_stretch(
+            validations,
+            rules.failed.holds_at([v.loss for v in validations]),
+            begun=[rules.failed.holds(v.loss) for v in validations],
+        )
     ):
         held[Outcome.STAGNATED] = stretch
     elif baseline is not None and validations:
@@ -228,11 +234,21 @@ def _first_nonfinite(validations: Sequence[Validation], first_step: int | None) 
 
 
 def _final_stretch(
-    validations: Sequence[Validation], holds: Sequence[bool], least: int = 1
+    validations: Sequence[Validation], holds: Sequence[bool], least: int = 1, begun: Sequence[bool] = ()
 ) -> tuple[int, int | None] | None:
-    """(first step of the final unbroken stretch, step of the validation before it); None if too short."""
+    """(first step of the final unbroken stretch, last step known to be good); None if too short.
+
+    Args:
+        validations: (n,).
+        holds: whether the rule holds at each, (n,).
+        least: length of the stretch that counts.
+        begun: of a rule that holds only after several validations: whether each is one of these, (n,).
+    """
     length = sum(1 for _ in itertools.takewhile(bool, reversed(holds)))
     if length < least:
         return None
     start = len(holds) - length
-    return validations[start].step, validations[start - 1].step if start else None
+    good = start - 1
+    while begun and good >= 0 and begun[good]:
+        good -= 1
+    return validations[start].step, validations[good].step if good >= 0 else None

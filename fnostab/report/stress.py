@@ -1,9 +1,12 @@
 """Print a stress study in a terminal. It draws nothing, so that it need not import what draws."""
 
+from collections import Counter
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fnostab.decision.stress import Stress, margin_text
+from fnostab.record.outcomes import EXCLUDED, Outcome
 from fnostab.report.tables import plain_table
 
 __all__ = ["render_stress"]
@@ -18,15 +21,8 @@ def render_stress(stress: Stress) -> RenderableType:
         counts = {point.value: f"{point.failed}/{point.n}" for point in arm.points}
         p = "" if arm.p is None else f"{arm.p:.2g}"
         table.add_row(arm.name, *(counts.get(value, "-") for value in values), p, margin_text(arm))
-    excluded = {
-        outcome: number
-        for arm in stress.arms
-        for point in arm.points
-        if sum(point.outcomes.values()) > point.n
-        for outcome, number in point.outcomes.items()
-        if outcome in ("oom", "killed", "infra_error", "running")
-    }
-    left_out = ", ".join(f"{number} {outcome}" for outcome, number in excluded.items())
+    outcomes = sum((Counter(point.outcomes) for arm in stress.arms for point in arm.points), Counter[str]())
+    left_out = ", ".join(f"{n} {each}" for each, n in outcomes.items() if each in (*EXCLUDED, Outcome.RUNNING))
     parts: list[RenderableType] = [table, Text()]
     if left_out:
         parts += [Text(f"no training outcome: {left_out}"), Text()]

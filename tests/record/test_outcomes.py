@@ -89,7 +89,7 @@ def test_patches_that_look_alike_must_do_so_three_times():
     assert judged(variations=8 * [0.5] + 2 * [9e-5]).outcome is Outcome.CONVERGED
     assert judged(variations=7 * [0.5] + 3 * [1e-4]).outcome is Outcome.CONVERGED
     often = judged(variations=7 * [0.5] + 3 * [9e-5])
-    assert (often.outcome, often.failure_step, often.known_good_step) == (Outcome.COLLAPSED, 999, 899)
+    assert (often.outcome, often.failure_step, often.known_good_step) == (Outcome.COLLAPSED, 999, 699)
 
 
 def test_a_training_whose_patches_are_much_alike_at_first_is_not_ended():
@@ -345,3 +345,13 @@ def test_rules_of_a_metric_that_is_higher_the_better_it_is_are_turned():
 def test_a_bound_has_one_side(bound):
     with pytest.raises(ValueError, match="one of above and below"):
         Bound(**bound)
+
+
+def test_a_rule_of_several_validations_names_the_last_one_before_the_first_of_these():
+    rules = OutcomeRules(collapsed={"val/spread": Bound(below=0.1, validations=3)})
+    spreads = {10: 1.0, 20: 1.0, 30: 0.0, 40: 0.0, 50: 0.0}
+    seen = [Validation(step, 1.0, {"val/spread": spread}) for step, spread in spreads.items()]
+    found = judge(seen, first_nonfinite_step=None, last_step=50, baseline=None, rules=rules)
+    assert (found.failure_step, found.known_good_step) == (50, 20)
+    found = judge(seen[2:], first_nonfinite_step=None, last_step=50, baseline=None, rules=rules)
+    assert (found.failure_step, found.known_good_step) == (50, None)
