@@ -9,6 +9,7 @@ from skimage.io import imsave
 from fnostab.errors import DataError
 from fnostab.ptychography.physics.objects import blur, make_object, object_areas
 from fnostab.ptychography.settings import DataConfig
+from fnostab.ptychography.task import Ptychography
 
 
 def _object(seed=0, size=96, n_lines=60, set_phi=True):
@@ -131,7 +132,7 @@ def test_a_file_that_is_no_image_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing to see")
     with pytest.raises(DataError, match="neither an image nor an NPZ file"):
         _areas(tmp_path / "notes.txt")
-    with pytest.raises(DataError, match=r"can't read object file .*absent.png: .* correct data.object.path"):
+    with pytest.raises(DataError, match=r"can't read the object .*absent.png: .* check data.object.path"):
         _areas(tmp_path / "absent.png")
 
 
@@ -169,3 +170,8 @@ def test_an_image_of_several_pages_is_not_taken_for_colour(tmp_path, shape):
         DataError, match=r"pages.tiff has shape \(" + ", ".join(map(str, shape)) + r"\), expected one image"
     ):
         _areas(tmp_path / "pages.tiff")
+
+
+def test_a_path_that_no_file_can_have_is_refused_where_a_study_is_read_too():
+    with pytest.raises(DataError, match=r"can't read the object 'a\\x00b.png': embedded null byte; check data.object"):
+        Ptychography().resolve([{"data.object.path": "a\0b.png"}], "small")
