@@ -21,6 +21,7 @@ HOOKS = {  # what tasks do beside their contract: known without importing them
 COMMANDS = {  # of tasks, by the name under which the command line has them: what they do, and their module
     "policy": ("Show what verdicts made the default.", "fnostab.ptychography.cli.policy"),
     "replay": ("Run a failure again from its black box.", "fnostab.ptychography.cli.replay"),
+    "data": ("Import measured data, and show it.", "fnostab.ptychography.cli.data"),
     "activations": ("Show the drift of the activations against depth.", "fnostab.ptychography.cli.activations"),
 }
 CHAINS = {  # several studies that `fnostab run NAME` runs one after another

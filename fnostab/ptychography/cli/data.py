@@ -1,0 +1,105 @@
+"""``fnostab data``: import measured scans, and show them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fnostab.errors import ConfigError
+from fnostab.show.console import Console, say
+
+if TYPE_CHECKING:
+    from fnostab.ptychography.scans.scan_file import Scan
+
+FILE = click.argument("file", type=click.Path(path_type=Path))
+
+
+@click.group("data")
+def command() -> None:
+    """Import measured scans, and show them.
+
+    A scan file is HDF5 and is named in any study of ptychography by --set data.path=scan.h5.
+    """
+
+
+@command.command("import")
+@FILE
+@click.option("--out", type=click.Path(path_type=Path), default="scan.h5", show_default=True, help="File to write.")
+@click.option("--map", "mapped", metavar="NAME=PATH", multiple=True, help="Where the file has an array.")
+@click.option("--kind", type=click.Choice(["counts", "intensity", "amplitude"]), help="What the patterns are.")
+@click.option("--positions", "of", type=click.Choice(["corner", "centre"]), help="Of a patch: what positions are of.")
+@click.option("--unit", type=click.Choice(["pixel", "metre"]), help="Of the positions.")
+@click.option("--pixel-size", type=click.FloatRange(0, min_open=True), metavar="METRES", help="Of the object.")
+@click.option("--zero-frequency", type=click.Choice(["centre", "corner"]), help="Where it is in a pattern.")
+@click.option("--crop", type=int, metavar="PIXELS", help="Keep the patterns' central part alone.")
+@click.option("--orientation", metavar="NAME", help="Of the positions, as in +row,-column; default: by the error.")
+@click.option("--probe", type=click.Path(path_type=Path), metavar="FILE", help="NPZ file with the array probe.")
+@click.option("--keep-probe", is_flag=True, help="Do not take the probe that ePIE refines.")
+@click.option("--sweeps", type=click.IntRange(0), default=30, show_default=True, help="Of ePIE; 0: no reference.")
+@click.option("--far-field", is_flag=True, help="The patterns are far-field ones, whatever the Fresnel number says.")
+def import_(file: Path, out: Path, mapped: tuple[str, ...], orientation: str | None, **given: Any) -> None:
+    """Make a scan file of what another program wrote.
+
+    Reads NPZ files of PtychoPINN and tike (also packed by bzip2), CXI and NXcxi_ptycho, and any NPZ or HDF5 file
+    whose arrays --map names: diffraction, probe, positions (or rows and columns), object, and mask (nonzero pixels
+    measure) or bad (nonzero pixels do not). Prints what it took, assumed, checked and left, and draws a figure beside
+    the scan file.
+    """
+    from fnostab.ptychography.scans.importing import ORIENTATIONS, ImportOptions, import_scan
+    from fnostab.ptychography.scans.layouts import MAPPED
+    from fnostab.ptychography.scans.scan_file import write_scan
+
+    places: dict[str, str] = {}
+    for each in mapped:
+        name, equals, place = each.partition("=")
+        if not (equals and place) or name not in MAPPED:
+            raise ConfigError(f"--map {each}: expected NAME=PATH, NAME one of {', '.join(MAPPED)}")
+        places[name] = place
+    if orientation is not None and orientation not in ORIENTATIONS:
+        raise ConfigError(f"--orientation {orientation} is not known; accepted: {' '.join(ORIENTATIONS)}")
+    console = Console()
+    say(console, f"reading {file}, which can take minutes ...")
+    imported = import_scan(file, ImportOptions(mapped=places, orientation=orientation, **given))
+    say(console, *imported.lines)
+    write_scan(imported.scan, out)
+    say(console, f"wrote {out} and {_draw(imported.scan, out)}", f"next: fnostab run stage_a --set data.path={out}")
+
+
+@command.command("show")
+@FILE
+def show(file: Path) -> None:
+    """Say what a scan file holds and where it came from, and draw its figure again."""
+    from fnostab.ptychography.scans.scan_file import probe_width, read_scan
+
+    scan = read_scan(file)
+    n, side, _ = scan.diffraction.shape
+    size = "of unknown size" if scan.pixel_size is None else f"of {scan.pixel_size:.4g} m"
+    console = Console()
+    total = scan.intensity.sum(axis=(1, 2)).mean()
+    span = scan.positions.max(axis=0) - scan.positions.min(axis=0)
+    say(
+        console,
+        f"{n} patterns of {side} x {side}, {scan.kind}, {total:.4g} a pattern; {int((~scan.mask).sum())} pixels masked",
+        f"positions over {span[0]:.1f} x {span[1]:.1f} pixels {size}; the probe is {probe_width(scan.probe):.1f} wide",
+        *(f"{name}: {source}" for name, source in scan.sources.items()),
+    )
+    if scan.object is None:
+        say(
+            console,
+            "no object: reconstructions are compared with none, and two halves of the test area with each other",
+        )
+    say(console, f"drew {_draw(scan, file)}")
+
+
+def _draw(scan: Scan, beside: Path) -> Path:
+    from fnostab.errors import DataError
+    from fnostab.ptychography.figures.scan import scan_figure
+
+    path = beside.with_suffix(".png")
+    try:
+        scan_figure(scan).savefig(path)
+    except OSError as error:
+        raise DataError(f"can't write {path}: {error.strerror or error}") from error
+    return path

@@ -1,0 +1,433 @@
+"""Make a scan file's content of what another program wrote: checked, with everything said that was taken or assumed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import median_filter
+from scipy.spatial import cKDTree
+
+from fnostab.errors import DataError
+from fnostab.ptychography.physics.input_files import read_npz
+from fnostab.ptychography.scans.defects import Defects, find_defects, no_number
+from fnostab.ptychography.scans.epie import Reconstruction, epie, photons_per_intensity
+from fnostab.ptychography.scans.layouts import Found, read_layout
+from fnostab.ptychography.scans.resizing import crop_probe, resize_image
+from fnostab.ptychography.scans.scan_file import Kind, Scan, probe_width
+
+__all__ = ["ORIENTATIONS", "ImportOptions", "Imported", "import_scan"]
+
+Orientation = tuple[bool, int, int]  # whether rows and columns are swapped; the signs of both after that
+ORIENTATIONS: dict[str, Orientation] = {
+    f"{'-' if r < 0 else '+'}{'column' if swap else 'row'},{'-' if c < 0 else '+'}{'row' if swap else 'column'}": (
+        swap,
+        r,
+        c,
+    )
+    for swap, r, c in product((False, True), (1, -1), (1, -1))
+}
+AS_GIVEN = next(iter(ORIENTATIONS))
+TRIED_SIDE, TRIED_PATTERNS, TRIED_SWEEPS = 64, 300, 4  # of a scan, to find its orientation
+CLEARLY = 0.95  # of the error as given: below it, another orientation is taken
+NEAR_FIELD = 1.0  # Fresnel number above which the far field does not hold
+LITTLE_OVERLAP = 0.5
+MetresOrPixels = Literal["pixel", "metre"]
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What the user says of a file; None is left to its layout and to the checks.
+
+    Attributes:
+        mapped: places in the file by the names of `layouts.MAPPED`.
+        kind: of the diffraction.
+        of: what a position is of.
+        unit: of positions.
+        pixel_size: of the object in metres.
+        zero_frequency: where it is in a pattern.
+        crop: side in pixels of the patterns' central part that is kept.
+        orientation: of the positions, a name of `ORIENTATIONS`.
+        probe: NPZ file with an array ``probe``, in place of the file's.
+        sweeps: of ePIE; 0 reconstructs nothing.
+        keep_probe: whether the probe stays as it is in the file, as it does beside an object.
+        far_field: whether the user vouches for the far field.
+    """
+
+    mapped: Mapping[str, str] = field(default_factory=dict)
+    kind: Kind | None = None
+    of: Literal["corner", "centre"] | None = None
+    unit: MetresOrPixels | None = None
+    pixel_size: float | None = None
+    zero_frequency: Literal["centre", "corner"] | None = None
+    crop: int | None = None
+    orientation: str | None = None
+    probe: Path | None = None
+    sweeps: int = 30
+    keep_probe: bool = False
+    far_field: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """A scan and what was said on the way.
+
+    Attributes:
+        scan: to be written.
+        lines: what was taken, assumed, checked and left.
+        reconstruction: by ePIE; None if there was none.
+    """
+
+    scan: Scan
+    lines: list[str]
+    reconstruction: Reconstruction | None = None
+
+
+def import_scan(path: Path, options: ImportOptions) -> Imported:
+    """Read, check and complete a scan.
+
+    Raises:
+        DataError: in one line, with what was found and the option that mends it.
+    """
+    found = read_layout(path, options.mapped)
+    lines = [f"layout: {found.layout}"]
+    lines += [f"took {name} from {place}: {_shape(found.arrays[name])}" for name, place in found.sources.items()]
+    lines += [f"assumed: {note}" for note in found.notes]
+
+    probe = _probe(path, found, options, lines)
+    diffraction = _diffraction(path, found, lines)
+    positions, in_metres = _positions(path, found, options, len(diffraction), lines)
+    kind = _kind(path, found, options, diffraction, lines)
+    bad = _known_bad(found, diffraction.shape[1:], lines)
+
+    _refuse_near_field(path, found, options, probe, diffraction.shape[-1])
+    if probe is None:
+        raise DataError(f"{path} has no probe: give one by --map probe=NAME or --probe FILE.npz")
+    diffraction, bad = _centred(path, diffraction, bad, kind, probe, options, lines)
+    defects = find_defects(diffraction, bad)
+    if defects.empty.all():
+        raise DataError(f"{path}: all {len(diffraction)} patterns are zero: name others by --map diffraction=NAME")
+    lines += _of_defects(defects, bad)
+    keep = ~defects.empty
+    mask = ~(bad | defects.bad)
+    patterns = np.where(mask, diffraction[keep], 0).astype(np.float32)
+    positions = positions[keep]
+
+    pixel_size = options.pixel_size or _far_field_pixel(found, patterns.shape[-1])
+    if in_metres:
+        if pixel_size is None:
+            raise DataError(f"{path}: positions are in metres and the object's pixel is not known: give --pixel-size")
+        positions = positions / pixel_size
+    elif np.ptp(positions, axis=0).max() < 1:
+        raise DataError(
+            f"{path}: positions span {np.ptp(positions, axis=0).max():.3g} pixels, less than one: if they are in "
+            "metres, give --unit metre and --pixel-size"
+        )
+    patterns, mask, probe, zoom = _cropped(path, patterns, mask, probe, options, lines)
+    positions = positions * zoom
+    pixel_size = None if pixel_size is None else pixel_size / zoom
+    of = options.of or found.of
+    if of is None:
+        raise DataError(f"{path} does not say whether positions are of a patch's corner or centre: give --positions")
+    lines.append(f"positions are those of a patch's {of}, in pixels of {_metres(pixel_size)}")
+
+    scan = Scan(patterns, kind, probe, positions, mask, None, pixel_size, _sources(path, found, options))
+    given = found.arrays.get("object")
+    scan = _oriented(path, scan, options, lines, has_object=given is not None)
+    lines += _of_overlap(scan)
+    if given is not None:
+        scan = _with_object(scan, np.squeeze(given), zoom, of, lines)
+    scan = replace(scan, positions=scan.positions - (0 if scan.object is not None else scan.positions.min(axis=0)))
+    reconstruction = None
+    if options.sweeps:
+        scan, reconstruction = _reconstructed(scan, options, lines)
+    lines += [f"left: {', '.join(found.left)}"] if found.left else []
+    return Imported(scan, lines, reconstruction)
+
+
+def _probe(path: Path, found: Found, options: ImportOptions, lines: list[str]) -> NDArray[np.complex64] | None:
+    if options.probe is not None:
+        array = read_npz(options.probe, "probe")
+        lines.append(f"took probe from {options.probe.name}: {_shape(array)}")
+    elif "probe" in found.arrays:
+        array = found.arrays["probe"]
+    else:
+        return None
+    modes = array.reshape(-1, *array.shape[-2:]) if array.ndim >= 2 else array
+    if array.ndim < 2 or array.shape[-1] != array.shape[-2] or not array.any():
+        raise DataError(f"{path}: probe is {_shape(array)}, expected a square one that is not zero: --map probe=NAME")
+    if not np.iscomplexobj(array):
+        raise DataError(f"{path}: probe is {array.dtype}, expected a complex one: --map probe=NAME or --probe FILE.npz")
+    if not np.isfinite(array).all():
+        raise DataError(f"{path}: probe has values that are not finite: repair it, or give --probe FILE.npz")
+    power = (np.abs(modes) ** 2).sum(axis=(1, 2))
+    if len(modes) > 1:
+        lines.append(f"took the first of {len(modes)} modes of the probe, {power[0] / power.sum():.1%} of its power")
+    return np.asarray(modes[0], dtype=np.complex64)
+
+
+def _diffraction(path: Path, found: Found, lines: list[str]) -> NDArray[Any]:
+    if "diffraction" not in found.arrays:
+        raise DataError(f"{path} has no diffraction patterns: name them by --map diffraction=NAME")
+    array = found.arrays["diffraction"]
+    while array.ndim > 3 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 3 or np.iscomplexobj(array):
+        raise DataError(f"{path}: diffraction is {_shape(array)}, expected real (n, M, M): --map diffraction=NAME")
+    if array.shape[0] == array.shape[1] != array.shape[2]:
+        lines.append("assumed: diffraction is (M, M, n), as older files of PtychoPINN are")
+        array = np.moveaxis(array, -1, 0)
+    if array.shape[1] != array.shape[2]:
+        raise DataError(f"{path}: patterns are {array.shape[1]} x {array.shape[2]}, expected square ones: cut them")
+    return array
+
+
+def _positions(
+    path: Path, found: Found, options: ImportOptions, n: int, lines: list[str]
+) -> tuple[NDArray[np.float64], bool]:
+    arrays = found.arrays
+    if "positions" in arrays:
+        array = arrays["positions"]
+    elif "rows" in arrays and "columns" in arrays and arrays["rows"].size == arrays["columns"].size:
+        array = np.stack([arrays["rows"].ravel(), arrays["columns"].ravel()], axis=1)
+    else:
+        raise DataError(
+            f"{path} has no positions: name them by --map positions=NAME, (n, 2) of row and column, or by "
+            "--map rows=NAME --map columns=NAME"
+        )
+    array = array.reshape(-1, array.shape[-1]) if array.ndim > 2 else array
+    if array.ndim != 2 or array.shape[1] != 2 or not np.isfinite(array).all():
+        raise DataError(f"{path}: positions are {_shape(array)}, expected finite (n, 2): --map positions=NAME")
+    if len(array) != n:
+        raise DataError(f"{path} has {n} patterns but {len(array)} positions: name others by --map")
+    return array.astype(np.float64), found.metres if options.unit is None else options.unit == "metre"
+
+
+def _kind(path: Path, found: Found, options: ImportOptions, diffraction: NDArray[Any], lines: list[str]) -> Kind:
+    sample = diffraction[: max(1, 2_000_000 // diffraction[0].size)]
+    sample = sample[np.isfinite(sample)]
+    whole = bool((sample == np.rint(sample)).all())
+    kind = options.kind or found.kind
+    if kind is None and found.layout.endswith("--map"):
+        raise DataError(f"{path} does not say what the patterns are: give --kind counts, intensity or amplitude")
+    if kind is None:
+        kind = "counts" if whole else "intensity"
+        lines.append(f"assumed: patterns are {kind}, as they are {'' if whole else 'not '}whole numbers (--kind)")
+    elif options.kind is None:
+        lines.append(f"assumed: patterns are of kind {kind}, as the layout has it (--kind)")
+    if kind == "counts" and not whole:
+        raise DataError(f"{path}: patterns are no whole numbers, so no counts: give --kind intensity or amplitude")
+    return kind
+
+
+def _known_bad(found: Found, shape: tuple[int, ...], lines: list[str]) -> NDArray[np.bool_]:
+    bad = np.zeros(shape, bool)
+    for name in ("mask", "bad"):
+        if name in found.arrays:
+            array = np.squeeze(found.arrays[name])
+            if array.shape != shape:
+                raise DataError(f"{name} is {_shape(array)}, expected {shape}: name another by --map {name}=NAME")
+            bad |= (array == 0) if name == "mask" else (array != 0)
+    return bad
+
+
+def _refuse_near_field(
+    path: Path, found: Found, options: ImportOptions, probe: NDArray[np.complex64] | None, side: int
+) -> None:
+    """A Fresnel number is width^2 / (wavelength x distance), of the probe, or of the whole frame without one."""
+    if options.far_field or not (found.wavelength and found.distance and found.detector_pixel):
+        return
+    share = 1.0 if probe is None else probe_width(probe) / probe.shape[0]
+    number = share**2 * found.wavelength * found.distance / found.detector_pixel**2
+    if number > NEAR_FIELD:
+        raise DataError(
+            f"{path} is in the near field, its Fresnel number is {number:.2g}: the physics here is the far field's; "
+            "if it is one nevertheless, say --far-field"
+        )
+
+
+def _centred(
+    path: Path,
+    diffraction: NDArray[Any],
+    bad: NDArray[np.bool_],
+    kind: Kind,
+    probe: NDArray[np.complex64],
+    options: ImportOptions,
+    lines: list[str],
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    place = options.zero_frequency
+    if place is None:
+        mean = np.where(bad | no_number(diffraction), 0, diffraction).mean(axis=0, dtype=np.float64)
+        mean, side = median_filter(mean, 3, mode="wrap"), len(mean)  # less hot pixels
+        quarter = slice(side // 4, side - side // 4)
+        total = mean.sum()
+        if not total:
+            raise DataError(f"{path}: all {len(diffraction)} patterns are zero: name others by --map diffraction=NAME")
+        shares = {
+            "centre": mean[quarter, quarter].sum() / total,
+            "corner": np.fft.fftshift(mean)[quarter, quarter].sum() / total,
+        }
+        place = "centre" if shares["centre"] >= shares["corner"] else "corner"
+        lines.append(
+            f"checked: the zero frequency is at the {place}, {shares[place]:.0%} of the mean pattern lies around it"
+        )
+        if abs(shares["centre"] - shares["corner"]) < 0.1:
+            raise DataError(f"{path}: the zero frequency is not seen at centre or corner: give --zero-frequency")
+    if place == "corner":
+        return np.fft.fftshift(diffraction, axes=(1, 2)), np.fft.fftshift(bad)
+    return diffraction, bad
+
+
+def _of_defects(defects: Defects, bad: NDArray[np.bool_]) -> Iterator[str]:
+    counts = {
+        "known to be bad": bad,
+        "no number, negative or saturated": defects.invalid,
+        "dead": defects.dead,
+        "hot": defects.hot,
+    }
+    pixels = ", ".join(f"{int(where.sum())} {what}" for what, where in counts.items())
+    yield f"checked: pixels masked in all patterns: {pixels}; empty patterns, left out: {defects.empty.sum()}"
+
+
+def _cropped(
+    path: Path,
+    patterns: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    probe: NDArray[np.complex64],
+    options: ImportOptions,
+    lines: list[str],
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.complex64], float]:
+    """Patterns, mask and probe of one size, and the factor that positions change by."""
+    side, crop = patterns.shape[-1], options.crop or patterns.shape[-1]
+    if not 4 <= crop <= side or crop % 2:
+        raise DataError(f"--crop {crop}: expected an even number from 4 to {side}, the side of the patterns")
+    zoom = 1.0
+    if crop < side:
+        first = side // 2 - crop // 2
+        inner = slice(first, first + crop)
+        kept = patterns[:, inner, inner].sum(dtype=np.float64) / patterns.sum(dtype=np.float64)
+        lines.append(f"cropped to the central {crop} of {side} pixels, {kept:.1%} of what was measured")
+        if probe.shape[0] == side:
+            probe, zoom = crop_probe(probe, crop), crop / side
+        else:
+            lines.append("assumed: the probe is already that of the cropped patterns, and so are positions in pixels")
+        patterns, mask = np.ascontiguousarray(patterns[:, inner, inner]), mask[inner, inner]
+    if probe.shape[0] != crop:
+        larger = "larger" if crop > probe.shape[0] else "smaller"
+        raise DataError(
+            f"{path}: patterns are {crop} x {crop}, {larger} than the probe of {probe.shape[0]} x {probe.shape[0]}: "
+            + (f"give --crop {probe.shape[0]}, or " if crop > probe.shape[0] else "give ")
+            + "a probe of their size by --probe FILE.npz"
+        )
+    if not mask.any():
+        raise DataError(f"{path}: no pixel is left by the mask: name another by --map mask=NAME (or bad=NAME)")
+    return patterns, mask, probe, zoom
+
+
+def _oriented(path: Path, scan: Scan, options: ImportOptions, lines: list[str], *, has_object: bool) -> Scan:
+    if options.orientation is not None:
+        return replace(scan, positions=_turned(scan.positions, options.orientation))
+    if has_object or not options.sweeps or len(scan.positions) < 4:
+        lines.append("orientation of the positions: as given, not checked (--orientation)")
+        return scan
+    side = min(scan.probe.shape[0], TRIED_SIDE)
+    inner = slice(scan.probe.shape[0] // 2 - side // 2, scan.probe.shape[0] // 2 - side // 2 + side)
+    centre = np.median(scan.positions, axis=0)
+    nearest = np.argsort(((scan.positions - centre) ** 2).sum(axis=1))[:TRIED_PATTERNS]
+    intensity, mask = scan.intensity[nearest][:, inner, inner], scan.mask[inner, inner]
+    probe, positions = crop_probe(scan.probe, side), scan.positions[nearest] * side / scan.probe.shape[0]
+    errors = {}
+    for name in ORIENTATIONS:
+        turned = _turned(positions, name)
+        errors[name] = epie(intensity, probe, turned - turned.min(axis=0), mask, TRIED_SWEEPS).errors[-1]
+    best = min(errors, key=errors.__getitem__)
+    taken = best if errors[best] < CLEARLY * errors[AS_GIVEN] else AS_GIVEN
+    others = min(error for name, error in errors.items() if name != taken)
+    clear = errors[taken] < CLEARLY * others
+    lines.append(
+        f"checked: orientation of the positions is {taken}, error {errors[taken]:.3f} after {TRIED_SWEEPS} sweeps, "
+        f"of the others at least {others:.3f}{'' if clear else ', which does not tell them apart'} (--orientation)"
+    )
+    return replace(scan, positions=_turned(scan.positions, taken))
+
+
+def _turned(positions: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    swap, rows, columns = ORIENTATIONS[name]
+    return (positions[:, ::-1] if swap else positions) * (rows, columns)
+
+
+def _of_overlap(scan: Scan) -> Iterator[str]:
+    width = probe_width(scan.probe)
+    distances, _ = cKDTree(scan.positions).query(scan.positions, k=2)
+    nearest = float(np.median(distances[:, 1]))
+    overlap = 1 - nearest / width
+    yield (
+        f"checked: the probe is {width:.0f} pixels wide, neighbours are {nearest:.1f} apart: {overlap:.0%} overlap"
+        + ("" if overlap >= LITTLE_OVERLAP else ", too little for a reconstruction that is well determined")
+    )
+    scale = photons_per_intensity(scan.intensity, scan.probe, scan.mask)
+    unit = "counts" if scan.kind == "counts" else "units"
+    total = scan.intensity.sum(axis=(1, 2)).mean()
+    yield f"checked: {total:.4g} {unit} a pattern, {scale:.3g} times the probe's scale, which training divides out"
+
+
+def _with_object(scan: Scan, given: NDArray[Any], zoom: float, of: str, lines: list[str]) -> Scan:
+    side = scan.probe.shape[0]
+    corners = scan.positions - (side // 2 if of == "centre" else 0)
+    if given.ndim != 2 or not np.iscomplexobj(given) or not np.isfinite(given).all():
+        lines.append(f"left: object, {_shape(given)}, which is no finite complex image")
+        return scan
+    given = resize_image(given, zoom)
+    if corners.min() < 0 or (corners.max(axis=0) + side + 1 > given.shape).any():
+        span = np.ceil(np.ptp(corners, axis=0)) + side + 1
+        if (span > given.shape).any():
+            lines.append(f"left: object, {_shape(given)}, too small for these positions")
+            return scan
+        corners = corners - corners.min(axis=0) + (np.array(given.shape) - span) // 2
+        lines.append("assumed: positions are centred on the object")
+    return replace(scan, positions=corners, object=given.astype(np.complex64))
+
+
+def _reconstructed(scan: Scan, options: ImportOptions, lines: list[str]) -> tuple[Scan, Reconstruction]:
+    found = epie(scan.intensity, scan.probe, scan.positions, scan.mask, options.sweeps)
+    lines.append(
+        f"reconstructed: {options.sweeps} sweeps of ePIE, amplitude error {found.errors[0]:.4f} in the first, "
+        f"{found.errors[-1]:.4f} in the last"
+    )
+    sources = dict(scan.sources)
+    if scan.object is None:
+        sources["object"] = f"ePIE, {options.sweeps} sweeps, amplitude error {found.errors[-1]:.4f}"
+        scan = replace(scan, object=found.object)
+    if not options.keep_probe and scan.object is found.object:
+        sources["probe"] += f", refined in {options.sweeps} sweeps of ePIE"
+        scan = replace(scan, probe=found.probe)
+        lines.append("took the probe that ePIE refined (--keep-probe keeps the file's)")
+    return replace(scan, sources=sources), found
+
+
+def _sources(path: Path, found: Found, options: ImportOptions) -> dict[str, str]:
+    sources = {name: f"{path.name}: {place}" for name, place in found.sources.items()}
+    if options.probe is not None:
+        sources["probe"] = f"{options.probe.name}: probe"
+    if "positions" not in sources:
+        sources["positions"] = f"{path.name}: {found.sources['rows']}, {found.sources['columns']}"
+    known = [sources.pop(name) for name in ("mask", "bad") if name in sources]
+    sources = {name: source for name, source in sources.items() if name not in ("rows", "columns")}
+    return {**sources, "mask": ", ".join([*known, "checks at import"])}
+
+
+def _far_field_pixel(found: Found, side: int) -> float | None:
+    if not (found.wavelength and found.distance and found.detector_pixel):
+        return None
+    return found.wavelength * found.distance / (side * found.detector_pixel)
+
+
+def _metres(pixel_size: float | None) -> str:
+    return "unknown size" if pixel_size is None else f"{pixel_size:.4g} m"
+
+
+def _shape(array: NDArray[Any]) -> str:
+    return f"{array.shape} {array.dtype}"

@@ -1,0 +1,187 @@
+"""A measured scan, and the HDF5 file of the program's own that holds one.
+
+    /               attributes format = "fnostab-scan", version = 1, pixel_size (metres, where it is known)
+    /diffraction    (n, M, M) float32; kind: counts, intensity or amplitude; zero frequency at (M // 2, M // 2)
+    /probe          (M, M) complex64
+    /positions      (n, 2) float64: corner (row, column) of each patch in pixels of the object, fractional
+    /mask           (M, M) bool: true where the detector measures
+    /object         (H, W) complex64, where there is one: pixel (0, 0) is position (0, 0)
+
+Each array has an attribute ``source``: where it came from.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fnostab.errors import DataError
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["KINDS", "Kind", "Outline", "Scan", "open_hdf5", "probe_width", "read_outline", "read_scan", "write_scan"]
+
+Kind = Literal["counts", "intensity", "amplitude"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+FORMAT, VERSION = "fnostab-scan", 1
+ARRAYS = {"diffraction": 3, "probe": 2, "positions": 2, "mask": 2, "object": 2}  # and their dimensions
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A measured scan, as its file has it.
+
+    Attributes:
+        diffraction: float32, shape (n, M, M), zero frequency at (M // 2, M // 2).
+        kind: of the diffraction.
+        probe: complex64, shape (M, M).
+        positions: corner (row, column) of each patch in pixels of the object, float64 of shape (n, 2).
+        mask: true where the detector measures, bool of shape (M, M).
+        object: known, or reconstructed; complex64 of shape (H, W), or None.
+        pixel_size: of the object in metres; None if unknown.
+        sources: where each array came from.
+    """
+
+    diffraction: NDArray[np.float32]
+    kind: Kind
+    probe: NDArray[np.complex64]
+    positions: NDArray[np.float64]
+    mask: NDArray[np.bool_]
+    object: NDArray[np.complex64] | None = None
+    pixel_size: float | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def intensity(self) -> NDArray[np.float32]:
+        """Diffraction as intensity, shape (n, M, M), 0 off the mask."""
+        values = self.diffraction**2 if self.kind == "amplitude" else self.diffraction
+        return np.where(self.mask, values, np.float32(0))
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Parts of a scan file that are read without its diffraction.
+
+    Attributes:
+        side: M.
+        kind: of the diffraction.
+        probe: complex64, shape (M, M).
+        positions: float64, shape (n, 2).
+        has_object: whether there is something to judge against.
+    """
+
+    side: int
+    kind: Kind
+    probe: NDArray[np.complex64]
+    positions: NDArray[np.float64]
+    has_object: bool
+
+
+def probe_width(probe: NDArray[Any]) -> float:
+    """Width of a probe (M, M) in pixels: the diameter of the even disk with the same (sum I)^2 / sum I^2."""
+    intensity = np.abs(probe.astype(complex)) ** 2
+    return float(2 * np.sqrt(intensity.sum() ** 2 / (intensity**2).sum() / np.pi))
+
+
+@contextmanager
+def open_hdf5(path: str | Path) -> Iterator["h5py.File"]:
+    """Open an HDF5 file for reading.
+
+    Raises:
+        DataError: h5py is missing, or the file can't be read, is truncated, or is no HDF5 file.
+    """
+    h5py = _h5py()
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except OSError as error:
+        if error.errno:
+            raise DataError(f"can't read {path}: {error.strerror}; check its path") from error
+        raise DataError(
+            f"{path} is truncated, damaged or no HDF5 file ({str(error).splitlines()[0]}): copy it again"
+        ) from error
+
+
+def read_scan(path: str | Path) -> Scan:
+    """Read a scan file whole.
+
+    Raises:
+        DataError: it can't be read, or is not such a file.
+    """
+    with open_hdf5(path) as file:
+        outline = _outline(path, file)
+        arrays = {name: file[name][()] for name in ARRAYS if name in file}
+        sources = {name: str(file[name].attrs.get("source", "unknown")) for name in arrays}
+        size = file.attrs.get("pixel_size")
+    return Scan(kind=outline.kind, pixel_size=None if size is None else float(size), sources=sources, **arrays)
+
+
+def read_outline(path: str | Path) -> Outline:
+    """Read a scan file but for its diffraction and its object.
+
+    Raises:
+        DataError: it can't be read, or is not such a file.
+    """
+    with open_hdf5(path) as file:
+        return _outline(path, file)
+
+
+def write_scan(scan: Scan, path: Path) -> None:
+    """Write a scan file; it appears whole or not at all.
+
+    Raises:
+        DataError: it can't be written.
+    """
+    h5py = _h5py()
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with h5py.File(partial, "w") as file:
+            file.attrs.update(format=FORMAT, version=VERSION)
+            if scan.pixel_size is not None:
+                file.attrs["pixel_size"] = scan.pixel_size
+            for name in ARRAYS:
+                array = getattr(scan, name)
+                if array is None:
+                    continue
+                packed: dict[str, Any] = {"compression": "gzip", "shuffle": True} if name == "diffraction" else {}
+                if packed:
+                    packed["chunks"] = (1, *array.shape[1:])
+                file.create_dataset(name, data=array, **packed).attrs["source"] = scan.sources.get(name, "unknown")
+            file["diffraction"].attrs.update(kind=scan.kind, zero_frequency="centre")
+            file["positions"].attrs.update(unit="pixel", of="corner", order="row, column")
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(f"can't write {path}: {error.strerror or error}: choose another --out") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _outline(path: str | Path, file: "h5py.File") -> Outline:
+    remedy = f"make it with `fnostab data import {path} --out scan.h5`"
+    if file.attrs.get("format") != FORMAT:
+        raise DataError(f"{path} is an HDF5 file, but no scan file of fnostab: {remedy}")
+    if file.attrs.get("version") != VERSION:
+        raise DataError(f"{path} has version {file.attrs.get('version')}, expected {VERSION}: import the scan again")
+    for name, dimensions in ARRAYS.items():
+        if (name in file and file[name].ndim != dimensions) or (name not in file and name != "object"):
+            raise DataError(f"{path} has no {name} of {dimensions} dimensions: import the scan again")
+    kind = str(file["diffraction"].attrs.get("kind"))
+    if kind not in KINDS:
+        raise DataError(f"{path} holds diffraction of kind {kind!r}, expected {', '.join(KINDS)}: import it again")
+    n, *shape = file["diffraction"].shape
+    if file["probe"].shape != tuple(shape) or file["mask"].shape != tuple(shape) or file["positions"].shape != (n, 2):
+        raise DataError(f"{path} holds arrays whose shapes do not fit each other: import the scan again")
+    return Outline(shape[0], kind, file["probe"][()], file["positions"][()], "object" in file)  # type: ignore[arg-type]
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise DataError("scan files need h5py: pip install 'fnostab[data]'") from error
+    return h5py

@@ -1,0 +1,192 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from small_scan import DETECTOR_PIXEL, PIXEL, SIDE, write_cxi, write_npz
+
+from fnostab.errors import DataError
+from fnostab.ptychography.cli.data import command
+from fnostab.ptychography.scans.importing import ORIENTATIONS, ImportOptions, import_scan
+from fnostab.ptychography.scans.scan_file import read_scan, write_scan
+
+h5py = pytest.importorskip("h5py")
+ONE_SWEEP = ImportOptions(sweeps=1, orientation="+row,+column")
+
+
+def relative(corners):
+    return corners - corners.min(axis=0)
+
+
+def test_the_same_scan_comes_out_of_three_layouts(small, tmp_path):
+    tike = import_scan(write_npz(tmp_path / "tike.npz.bz2", small.tike), ONE_SWEEP).scan
+    pinn = import_scan(write_npz(tmp_path / "pinn.npz", small.ptychopinn), ONE_SWEEP).scan
+    cxi = import_scan(write_cxi(tmp_path / "scan.cxi", small), ONE_SWEEP).scan
+
+    assert (tike.kind, pinn.kind, cxi.kind) == ("counts", "amplitude", "counts")
+    np.testing.assert_array_equal(tike.diffraction, small.counts)
+    np.testing.assert_array_equal(cxi.diffraction, small.counts)
+    np.testing.assert_allclose(pinn.intensity.sum(), small.counts.sum() / 3e4, rtol=1e-5)
+    for scan in (tike, cxi):
+        np.testing.assert_allclose(scan.positions, relative(small.corners), atol=1e-4)
+    np.testing.assert_allclose(pinn.positions, small.corners, atol=1e-9)  # in pixels of its object
+    np.testing.assert_array_equal(pinn.object, small.object)
+    np.testing.assert_array_equal(pinn.probe, small.probe)
+    assert cxi.pixel_size == pytest.approx(PIXEL)
+    assert (tike.pixel_size, pinn.pixel_size) == (None, None)
+
+
+def test_a_file_of_any_names_is_read_by_a_map(small, tmp_path):
+    arrays = {"frames": small.counts, "light": small.probe, "y": small.corners[:, 0], "x": small.corners[:, 1]}
+    places = {"diffraction": "frames", "probe": "light", "rows": "y", "columns": "x"}
+    with h5py.File(tmp_path / "own.h5", "w") as file:
+        for name, array in arrays.items():
+            file[f"scan/{name}"] = array
+    options = replace(ONE_SWEEP, kind="counts", of="corner")
+    npz = import_scan(write_npz(tmp_path / "own.npz", arrays), replace(options, mapped=places)).scan
+    of_hdf5 = {name: f"scan/{place}" for name, place in places.items()}
+    hdf5 = import_scan(tmp_path / "own.h5", replace(options, mapped=of_hdf5)).scan
+    for scan in (npz, hdf5):
+        np.testing.assert_allclose(scan.positions, relative(small.corners))
+        assert scan.sources["positions"].endswith("x")
+
+
+def test_a_scan_file_gives_back_what_was_written(small, tmp_path):
+    scan = import_scan(write_cxi(tmp_path / "scan.cxi", small), ONE_SWEEP).scan
+    write_scan(scan, tmp_path / "scan.h5")
+    again = read_scan(tmp_path / "scan.h5")
+    for name in ("diffraction", "probe", "positions", "mask", "object"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(scan, name))
+    assert (again.kind, again.pixel_size, again.sources) == (scan.kind, scan.pixel_size, scan.sources)
+    assert [path.name for path in tmp_path.glob("scan.h5*")] == ["scan.h5"]
+
+
+@pytest.mark.parametrize("name", [*ORIENTATIONS][1:])
+def test_positions_that_are_turned_are_turned_back(small, tmp_path, name):
+    swap, rows, columns = ORIENTATIONS[name]
+    signed = small.corners * (rows, columns)  # what `name` makes of the positions in the file
+    turned = replace(small, corners=signed[:, ::-1] if swap else signed)
+    imported = import_scan(write_npz(tmp_path / "scan.npz", turned.tike), ImportOptions(sweeps=1))
+    np.testing.assert_allclose(imported.scan.positions, relative(small.corners), atol=1e-4)
+    assert any(f"orientation of the positions is {name}" in line for line in imported.lines)
+
+
+def test_the_reconstruction_is_the_object(small, tmp_path):
+    imported = import_scan(write_npz(tmp_path / "scan.npz", small.tike), ImportOptions(sweeps=60))
+    seen = slice(SIDE // 2, small.corners.max().astype(int) + SIDE // 2)
+    ours, true = imported.scan.object[seen, seen], small.object[seen, seen]
+    height = min(ours.shape[0], true.shape[0])
+    ours, true = ours[:height, :height], true[:height, :height]
+    assert imported.reconstruction.errors[-1] < 0.3 * imported.reconstruction.errors[0]
+    correlation = abs((ours * true.conj()).sum()) / np.sqrt((abs(ours) ** 2).sum() * (abs(true) ** 2).sum())
+    assert correlation > 0.95
+
+
+def test_dead_hot_and_missing_values_are_masked_and_counted(small, tmp_path):
+    data = np.fft.ifftshift(small.counts, axes=(1, 2)).astype(np.float32)
+    data[:, 2, 3] = 0  # beside the zero frequency at the corner, where there is light
+    data[:, 8, 8] = 5000
+    data[7, 0, 5] = np.nan
+    data[11] = 0
+    data[12] = np.nan
+    imported = import_scan(write_npz(tmp_path / "scan.npz", small.tike | {"data": data}), ONE_SWEEP)
+    scan = imported.scan
+    assert np.argwhere(~np.fft.ifftshift(scan.mask)).tolist() == [[0, 5], [2, 3], [8, 8]]
+    assert len(scan.diffraction) == len(scan.positions) == len(small.counts) - 2
+    assert np.isfinite(scan.diffraction).all()
+    assert scan.diffraction[:, ~scan.mask].max() == 0
+    (line,) = [line for line in imported.lines if "masked" in line]
+    assert "1 no number, negative or saturated, 1 dead, 1 hot; empty patterns, left out: 2" in line
+
+
+def test_nothing_is_masked_of_a_good_detector(small, tmp_path):
+    assert import_scan(write_npz(tmp_path / "scan.npz", small.tike), ONE_SWEEP).scan.mask.all()
+
+
+def test_cropping_keeps_what_the_probe_illuminates(small, tmp_path):
+    path = write_cxi(tmp_path / "scan.cxi", small)
+    scan = import_scan(path, replace(ONE_SWEEP, crop=8, keep_probe=True)).scan
+    np.testing.assert_array_equal(scan.diffraction, small.counts[:, 4:12, 4:12])
+    np.testing.assert_allclose(scan.positions, relative(small.corners) / 2)
+    assert scan.pixel_size == pytest.approx(2 * PIXEL)
+    far = np.fft.fftshift(np.fft.fft2(small.probe))[4:12, 4:12]
+    np.testing.assert_allclose(np.fft.fftshift(np.fft.fft2(scan.probe)), far / 4, atol=1e-5)
+
+
+def npz(small, tmp_path, leave_out=(), **changed):
+    arrays = {name: array for name, array in {**small.tike, **changed}.items() if name not in leave_out}
+    return write_npz(tmp_path / "scan.npz", arrays)
+
+
+def refusal(path, **options):
+    with pytest.raises(DataError) as caught:
+        import_scan(path, replace(ONE_SWEEP, **options))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_is_missing_or_does_not_fit_is_refused(small, tmp_path):
+    assert "--probe FILE.npz" in refusal(npz(small, tmp_path, leave_out=["probe"]))
+    rest = {"diffraction": "data", "probe": "probe"}
+    alone = npz(small, tmp_path, leave_out=["scan"])
+    assert "no known layout, it has data, probe" in refusal(alone)
+    assert "--map positions=NAME" in refusal(alone, mapped=rest, kind="counts")
+    fewer = npz(small, tmp_path, scan=small.corners[:-3])
+    assert f"{len(small.counts)} patterns but {len(small.counts) - 3} positions" in refusal(fewer)
+    assert "has data, probe, scan" in refusal(npz(small, tmp_path), mapped={"mask": "good"})
+    assert "all 100 patterns are zero" in refusal(npz(small, tmp_path, data=np.zeros((100, SIDE, SIDE))))
+    assert "--kind intensity" in refusal(npz(small, tmp_path, data=small.tike["data"] / 3), kind="counts")
+
+
+def test_patterns_larger_than_the_probe_name_the_crop(small, tmp_path):
+    path = npz(small, tmp_path, probe=small.probe[4:12, 4:12])
+    assert "--crop 8" in refusal(path)
+    assert import_scan(path, replace(ONE_SWEEP, crop=8)).scan.diffraction.shape[1:] == (8, 8)
+
+
+def test_a_map_has_to_say_kind_and_what_positions_are_of(small, tmp_path):
+    arrays = {"a": small.counts, "b": small.probe, "c": small.corners}
+    path = write_npz(tmp_path / "own.npz", arrays)
+    mapped = {"diffraction": "a", "probe": "b", "positions": "c"}
+    assert "give --kind" in refusal(path, mapped=mapped)
+    assert "give --positions" in refusal(path, mapped=mapped, kind="counts")
+
+
+def test_metres_without_a_pixel_size_are_refused(small, tmp_path):
+    path = write_cxi(tmp_path / "scan.cxi", small, leave_out=["distance"])
+    assert "give --pixel-size" in refusal(path)
+    known = import_scan(path, replace(ONE_SWEEP, pixel_size=PIXEL)).scan
+    np.testing.assert_allclose(known.positions, relative(small.corners), atol=1e-6)
+    assert "--unit metre and --pixel-size" in refusal(npz(small, tmp_path, scan=small.corners * 1e-7))
+
+
+def test_the_near_field_is_refused(small, tmp_path):
+    path = write_cxi(tmp_path / "near.cxi", small, x_pixel_size=DETECTOR_PIXEL / 100, leave_out=["probe"])
+    assert "near field" in refusal(path)
+    assert "no probe" in refusal(path, far_field=True)
+
+
+def test_damaged_and_pickled_files_are_refused(small, tmp_path):
+    whole = write_cxi(tmp_path / "scan.cxi", small)
+    cut = tmp_path / "cut.cxi"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert "truncated" in refusal(cut)
+    pickled = npz(small, tmp_path, probe=np.array([{"a": 1}], dtype=object))
+    assert "probe is a pickled object, which is never loaded" in refusal(pickled)
+    (tmp_path / "text.npz").write_text("no archive")
+    assert "can't be read" in refusal(tmp_path / "text.npz")
+    assert "No such file" in refusal(tmp_path / "none.npz")
+
+
+def test_the_commands_say_what_was_taken_and_draw_a_figure(small, tmp_path):
+    path = write_npz(tmp_path / "scan.npz", small.tike)
+    out = tmp_path / "scan.h5"
+    done = CliRunner().invoke(
+        command, ["import", str(path), "--out", str(out), "--sweeps", "2"], catch_exceptions=False
+    )
+    assert done.exit_code == 0
+    for said in ("layout: tike NPZ", "zero frequency is at the corner", "overlap", "assumed: patterns are counts"):
+        assert said in done.output
+    assert out.with_suffix(".png").stat().st_size > 10_000
+    shown = CliRunner().invoke(command, ["show", str(out)], catch_exceptions=False)
+    assert f"{len(small.counts)} patterns of {SIDE} x {SIDE}, counts" in shown.output
