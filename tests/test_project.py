@@ -52,7 +52,7 @@ ONLY_IN = {  # libraries that are heavy, or that another one could replace
     "submitit": {"launch"},
 }
 OF_THE_TASK = re.compile(r"ssim|ptychogr|reconstruct|twin image|diffraction|scale model|layerscale", re.IGNORECASE)
-EXTRA = {"submitit": "slurm"}  # imported only where its extra is asked for
+EXTRA = {"h5py": "data", "submitit": "slurm"}  # imported only where its extra is asked for
 COMES_WITH = {"alembic": "mlflow", "requests": "mlflow", "sqlalchemy": "mlflow"}
 MODULE_OF = {"scikit-image": "skimage", "pyyaml": "yaml"}
 

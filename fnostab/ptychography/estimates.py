@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fnostab.monitor.snapshots import GENERATIONS
+from fnostab.ptychography.data import pattern_counts, probe_of
 from fnostab.ptychography.data.grid_lines import GridLines, Split
 from fnostab.ptychography.models import TrainingSize, build_generator, training_size
-from fnostab.ptychography.physics.probe import make_probe
 from fnostab.ptychography.physics.scan import scan_positions
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.module import PtychoModule
@@ -55,14 +55,21 @@ class Estimate:
         """Seconds of a trial that is not ended early, with validations and test; None if not measured."""
         if self.step_s is None:
             return None
-        data, epochs = self.config.data, self.config.training.epochs
-        trained = epochs * self._batches(data.nimgs_train, data.scan_stride_train)
-        evaluated = (epochs + 1) * self._batches(data.nimgs_test, data.scan_stride_test)
-        return START_AND_END_S + self.step_s * (trained + FORWARD_SHARE * evaluated)
+        epochs, batch_size = self.config.training.epochs, self.config.training.batch_size
+        trained, validated = (math.ceil(n / batch_size) for n in self._patterns())
+        return START_AND_END_S + self.step_s * (epochs * trained + FORWARD_SHARE * (epochs + 1) * validated)
 
-    def _batches(self, images: int, stride: int) -> int:
-        patterns = images * len(scan_positions(self.config.data.object_size, self.config.data.N, stride))
-        return math.ceil(patterns / self.config.training.batch_size)
+    def _patterns(self) -> tuple[int, int]:
+        """Patterns to train on and to validate on."""
+        data = self.config.data
+        if data.path is not None:
+            counts = pattern_counts(data)
+            return counts["train"], counts["validation"]
+        of_an_object = [
+            len(scan_positions(data.object_size, data.N, stride))
+            for stride in (data.scan_stride_train, data.scan_stride_test)
+        ]
+        return data.nimgs_train * of_an_object[0], data.nimgs_test * of_an_object[1]
 
 
 def network_key(config: TrialConfig) -> str:
@@ -117,7 +124,7 @@ def bare_trial(config: TrialConfig, device: str) -> tuple[PtychoModule, Callable
     N, batch_size = config.data.N, config.training.batch_size
     corners = torch.empty(0, 2, dtype=torch.int64)
     nothing = Split(torch.empty(0, 1, N, N), corners, corners[:, 0], torch.empty(0, N, N, dtype=torch.complex64))
-    probe = make_probe(config.data.probe, N).to(device)
+    probe = probe_of(config.data).to(device)
     data = GridLines(probe, 1.0, 1.0, 1.0, train=nothing, validation=nothing, test=nothing)
     module = PtychoModule(build_generator(config.model), data, config).to(device)
 

@@ -6,9 +6,11 @@ __all__ = [
     "CONSTANT_SSIM_PHASE",
     "DETAIL_CORRELATION",
     "FRC_HALF",
+    "FRC_HALVES",
     "FRC_SEVENTH",
     "MAE_AMP",
     "MAE_PHASE",
+    "NOISE_FLOOR",
     "PATCH_VARIATION",
     "PHASE_METRICS",
     "PSNR_AMP",
@@ -43,5 +45,10 @@ PSNR_AMP = "test/psnr_amp"  # dB
 PSNR_PHASE = "test/psnr_phase"
 PUBLISHED_SSIM_PHASE = "test/ssim_phase_published"  # on a scale of all phases, which is kind to a constant
 CONSTANT_PUBLISHED_SSIM_PHASE = "test/ssim_phase_published_constant"
+
+FRC_HALVES = "test/frc_halves"  # of measured data without a reference: of two halves of the test area, down to 1/7
+
+# Once, at the start
+NOISE_FLOOR = "noise_floor_loss"  # validation loss of rates that are right, by the photons' noise alone
 
 PHASE_METRICS = (SSIM_PHASE, MAE_PHASE)

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from fnostab.ptychography.data import prepare
+from fnostab.ptychography.data import prepare, probe_of
 from fnostab.ptychography.lockstep import insist_on_lockstep
 from fnostab.ptychography.models import build_generator, check_generator
-from fnostab.ptychography.physics.probe import make_probe
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.first_step import insist_on_first_step
 from fnostab.ptychography.training.setup import choose_device
@@ -31,7 +30,7 @@ def prepare_trials(trials: Sequence[TrialSpec], console: Console, *, here: bool,
         check_generator(generator, config.data.N)
         if lockstep:
             insist_on_lockstep([next(trial for trial in trials if trial.arm == arm)])
-        make_probe(config.data.probe, config.data.N)
+        probe_of(config.data)
     started = time.monotonic()
     console.print("trying a step of each arm ...", end=" ")
     insist_on_first_step(configs, here=here)

@@ -98,8 +98,11 @@ class ObjectConfig(Frozen):
 
 
 class DataConfig(Frozen):
-    """Simulated ptychography. Training, validation and test use independent objects."""
+    """Simulated ptychography, whose training, validation and test use independent objects; or a measured scan."""
 
+    path: str | None = None  # scan file of `fnostab data import`; settings of the simulation are then unused
+    sha256: str | None = None  # of that file; filled in when a study is resolved
+    fit: Literal["crop", "bin"] = "crop"  # how its patterns come to N pixels: the central ones, or sums of neighbours
     N: Annotated[int, Field(ge=4)] = 64  # pixels along a side of a diffraction pattern
     object_size: PositiveInt = 392  # pixels along a side
     n_lines: PositiveInt = 400  # of an object of lines
@@ -121,7 +124,23 @@ class DataConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _measured_or_simulated(self) -> Self:
+        if self.path is None:
+            if self.fit != "crop":
+                raise ValueError(f"fit={self.fit} has no effect without a measured scan: set data.path")
+            return self
+        if not self.set_phi:
+            raise ValueError("set_phi=false has no meaning with data.path: a measured object has a phase, leave it out")
+        measured_alone = {"path", "sha256", "fit", "N", "set_phi"}
+        for name, info in type(self).model_fields.items():
+            if name not in measured_alone and getattr(self, name) != info.default:
+                raise ValueError(f"{name} has no effect with data.path, it is of the simulation: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
     def _scan_fits(self) -> Self:
+        if self.path is not None:
+            return self
         if self.object_size < self.N + self.scan_stride_test:
             raise ValueError(
                 f"object_size={self.object_size} leaves no room to scan: "
@@ -351,6 +370,12 @@ class TrialConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _data_can_vary(self) -> Self:
+        if self.data.path is not None and "data" in self.vary:
+            raise ValueError("vary: data has no effect with data.path, there is one measured scan: leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
         if self.model.N != self.data.N:
             raise ValueError(f"model.N={self.model.N} but data.N={self.data.N}: set data.N alone, model.N follows")
@@ -375,7 +400,9 @@ class TrialConfig(Frozen):
 
         All but paths, the device, checkpointing, and the rules of outcomes, by which records can be judged again.
         """
-        omitted = {"execution.device", "data.probe.path", "data.object.path", "model.checkpoint_blocks"}
+        omitted = {"execution.device", "data.probe.path", "data.object.path", "data.path", "model.checkpoint_blocks"}
+        if self.data.path is None:  # trials of simulated data are found under the names that they have had
+            omitted |= {"data.sha256", "data.fit"}
         rules = {f"monitor.{name}" for name in MonitorConfig.model_fields if name != "after_failure"}
         return {key: value for key, value in flatten(self).items() if key not in omitted | rules}
 

@@ -11,7 +11,7 @@ __all__ = ["shootouts"]
 
 SHOOTOUT = "stage_a"
 DEPTH = "model.fno_blocks"
-FILLED_IN = ("data.probe.sha256", "data.object.sha256", "code_hash")  # when a study is resolved
+FILLED_IN = ("data.sha256", "data.probe.sha256", "data.object.sha256", "code_hash")  # when a study is resolved
 
 
 def shootouts(study: "Study") -> dict[str, str]:

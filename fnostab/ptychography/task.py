@@ -10,7 +10,7 @@ from fnostab.gpus import count_gpus
 from fnostab.ptychography import measured
 from fnostab.ptychography.own import code_hash
 from fnostab.ptychography.policy import Policy, policy_path, read_policy
-from fnostab.ptychography.settings import TrialConfig
+from fnostab.ptychography.settings import DataConfig, TrialConfig
 from fnostab.ptychography.shootout import shootouts
 from fnostab.record import names
 from fnostab.record.outcome_rules import OutcomeRules
@@ -59,8 +59,8 @@ class Ptychography(Task):
     picture = PicturePanel(
         artifact="figures/reconstruction_0.png",
         title="Reconstructions of the test object",
-        caption="Left to right: predicted, true, error; amplitude above, phase below where it is trained. "
-        "In error maps grey is no error, yellow too large, dark blue too small.",
+        caption="Left to right: predicted, true (of measured data the reference), error; amplitude above, phase below "
+        "where it is trained. In error maps grey is no error, yellow too large, dark blue too small.",
     )
     measures: Mapping[str, Measure] = {measured.VAL_SSIM_AMP: Measure(higher_is_better=True, margin=0.02)}
 
@@ -87,6 +87,8 @@ class Ptychography(Task):
             own |= layer
         below = self.policy.settings_beside(own) if self.policy else {}
         settings = (flatten(profile_settings(profile)) if profile else {}) | below | own
+        if settings.get("data.path"):
+            settings = _of_measured_data(settings, own)
         for what in INPUTS:
             path = settings.get(f"data.{what}.path")
             if isinstance(path, str) and path:
@@ -95,7 +97,10 @@ class Ptychography(Task):
                 settings[f"data.{what}.path"] = str(Path(path).absolute())
                 settings[f"data.{what}.sha256"] = input_sha256(path, what)
         settings["code_hash"] = code_hash(TrialConfig.from_dotted(settings).own.items())
-        return flatten(TrialConfig.from_dotted(settings))
+        config = TrialConfig.from_dotted(settings)
+        if config.data.path is not None:
+            _insist_on_counts(config)
+        return flatten(config)
 
     def check(self, study: "Study") -> None:
         """Refuse metrics that are not recorded, or mean nothing."""
@@ -109,6 +114,14 @@ class Ptychography(Task):
             of = "of: best or last" if metric.name == VAL_LOSS else "of: null"
             raise ConfigError(f"{study.file.line_of('metric')}metric {metric.name}: expected {how}, {of}")
         for arm, settings in study.arms.items():
+            if metric.name != VAL_LOSS and (path := settings["data.path"]) is not None:
+                from fnostab.ptychography.scans.scan_file import read_outline
+
+                if not read_outline(path).has_object:
+                    raise ConfigError(
+                        f"{study.file.name} decides on {metric.name}, but {path} has no object to compare with: import "
+                        "the scan with --sweeps 30, or decide on val_loss"
+                    )
             if metric.name in measured.PHASE_METRICS and not settings["data.set_phi"]:
                 raise ConfigError(
                     f"{study.file.name} decides on {metric.name}, but arm {arm} has data.set_phi=false, so that the "
@@ -146,7 +159,10 @@ class Ptychography(Task):
 
     def same_for_all(self, study: "Study") -> tuple[str, ...]:
         """Object, scan and photon noise, unless the study varies its data with the seed."""
-        varied = study.arms[study.file.control].get("vary") or ()
+        control = study.arms[study.file.control]
+        if control.get("data.path"):
+            return ("measured scan", "validation area")
+        varied = control.get("vary") or ()
         return () if "data" in varied else ("object", "scan", "photon noise", "validation set")
 
     def next_of(self, study: "Study") -> dict[str, str]:
@@ -181,6 +197,35 @@ class Ptychography(Task):
         from fnostab.ptychography.training.process import train
 
         return train(trials, directories)
+
+
+def _of_measured_data(settings: dict[str, Any], own: Settings) -> dict[str, Any]:
+    """Settings of a measured scan: its file, its size, and none of the profile's simulation.
+
+    Raises:
+        DataError: the file can't be read.
+    """
+    from fnostab.ptychography.physics.input_files import input_sha256
+    from fnostab.ptychography.scans.scan_file import read_outline
+
+    path = str(settings["data.path"])
+    kept = {name: value for name, value in settings.items() if name in own or not name.startswith("data.")}
+    sha256 = input_sha256(path, "scan")
+    side = min(DataConfig().N, read_outline(path).side)
+    filled = {"data.path": str(Path(path).absolute()), "data.sha256": sha256}
+    return {"data.N": side, "data.set_phi": True} | kept | filled
+
+
+def _insist_on_counts(config: TrialConfig) -> None:
+    from fnostab.ptychography.scans.scan_file import read_outline
+
+    path = config.data.path or ""
+    kind = read_outline(path).kind
+    if config.training.loss == "poisson" and kind != "counts":
+        raise ConfigError(
+            f"training.loss=poisson needs photon counts, {path} holds {kind}: set training.loss=mae, or import the "
+            "scan with --kind counts if it has them"
+        )
 
 
 def make_task(file: "StudyFile | None" = None) -> Ptychography:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fnostab.errors import DataError
 from fnostab.ptychography.data.grid_lines import SPLITS, GridLines, Split, SplitName, simulate
+from fnostab.ptychography.data.measured_scan import from_scan
 from fnostab.ptychography.physics.input_files import input_sha256
 from fnostab.ptychography.settings import DataConfig, ObjectConfig, ProbeConfig
 from fnostab.record.settings import digest, file_sha256
@@ -61,6 +62,8 @@ def prepare(config: DataConfig, seed: int, root: str | Path) -> GridLines:
 
 def _with_digests(config: DataConfig) -> DataConfig:
     """The settings with the digests of all files that they name."""
+    if config.path is not None:
+        return config.model_copy(update={"sha256": (config.sha256 or input_sha256(config.path, "scan")).lower()})
     changed: dict[str, ProbeConfig | ObjectConfig] = {}
     if config.probe.path is not None:
         sha256 = config.probe.sha256 or input_sha256(config.probe.path, "probe")
@@ -73,7 +76,9 @@ def _with_digests(config: DataConfig) -> DataConfig:
 
 def _identity(config: DataConfig, seed: int) -> dict[str, Any]:
     """Settings that the numbers of a data set depend on."""
-    settings = config.model_dump(mode="json", exclude={"seed", "probe", "object"})
+    if config.path is not None:
+        return {"format": FORMAT, **config.model_dump(mode="json", include={"N", "fit", "sha256"})}
+    settings = config.model_dump(mode="json", exclude={"seed", "probe", "object", "path", "sha256", "fit"})
     relevant = {"radius", "curvature_rad"} if config.probe.path is None else {"sha256"}
     probe = config.probe.model_dump(mode="json", include=relevant)
     of = config.object.model_dump(mode="json", include={"kind"} if config.object.path is None else {"sha256"})
@@ -89,7 +94,8 @@ def _make(config: DataConfig, seed: int, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
         partial.mkdir()
         try:
-            _write(simulate(config, seed), _identity(config, seed), partial)
+            made = simulate(config, seed) if config.path is None else from_scan(config)
+            _write(made, _identity(config, seed), partial)
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -102,6 +108,8 @@ def _write(data: GridLines, identity: dict[str, Any], folder: Path) -> None:
         np.save(path, tensor.numpy(), allow_pickle=False)
         sha256[path.name] = file_sha256(path)
     manifest = {"identity": identity, **{name: getattr(data, name) for name in NUMBERS}, "sha256": sha256}
+    if not data.noise_known:
+        manifest["noise_known"] = False
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
@@ -132,12 +140,15 @@ def _read(folder: Path) -> GridLines:
         train=split("train"),
         validation=split("validation"),
         test=split("test"),
+        mask=verified("mask") if "mask.npy" in sha256 else None,
+        noise_known=manifest.get("noise_known", True),
     )
 
 
 def _tensors(data: GridLines) -> dict[str, Tensor]:
     """All tensors of a data set, by the names of their files."""
-    return {"probe": data.probe} | {
+    mask = {} if data.mask is None else {"mask": data.mask}
+    return {"probe": data.probe, **mask} | {
         f"{split}_{field.name}": getattr(getattr(data, split), field.name)
         for split in SPLITS
         for field in fields(Split)

@@ -29,9 +29,10 @@ class Split:
 
     Attributes:
         amplitudes: measured, float32 of shape (n, 1, N, N).
-        positions: top-left corner (row, column) of each pattern's patch, int64 of shape (n, 2).
+        positions: top-left corner (row, column) of each pattern's patch, int64 of shape (n, 2); of measured data
+            float64, in fractions of a pixel.
         image_index: which of ``objects`` it is a patch of, int64 of shape (n,).
-        objects: the truth, complex64 of shape (k, H, W).
+        objects: the truth, complex64 of shape (k, H, W); of measured data the reference, k = 1, or none, k = 0.
     """
 
     amplitudes: Tensor
@@ -52,6 +53,8 @@ class GridLines:
         train: what is learnt from.
         validation: decides on checkpoints and outcomes.
         test: looked at once, at the end.
+        mask: pixels of measured data that count, bool of shape (N, N); None of simulated data, whose pixels all do.
+        noise_known: whether counts are those of photons, so that the noise is Poisson's.
     """
 
     probe: Tensor
@@ -61,6 +64,8 @@ class GridLines:
     train: Split
     validation: Split
     test: Split
+    mask: Tensor | None = None
+    noise_known: bool = True
 
 
 def simulate(config: DataConfig, seed: int) -> GridLines:

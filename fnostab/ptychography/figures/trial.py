@@ -36,7 +36,12 @@ class Panel:
     marks: Mapping[str, Series] = field(default_factory=dict)
 
 
-def reconstruction_figure(predicted: NDArray[np.complex64], truth: NDArray[np.complex64], phase: bool) -> Figure:
+def reconstruction_figure(
+    predicted: NDArray[np.complex64],
+    truth: NDArray[np.complex64],
+    phase: bool,
+    named: tuple[str, str] = ("predicted", "true"),
+) -> Figure:
     """A reconstruction beside the truth, and where it is wrong.
 
     Amplitude above and, if it is asked for, phase below; left to right the prediction, the truth, and
@@ -49,6 +54,7 @@ def reconstruction_figure(predicted: NDArray[np.complex64], truth: NDArray[np.co
         predicted: aligned to the truth, shape (h, w).
         truth: same shape.
         phase: whether there is one to compare.
+        named: what the two are called.
     """
     rows = [("amplitude", "", np.abs(predicted), np.abs(truth))]
     if phase:
@@ -60,8 +66,8 @@ def reconstruction_figure(predicted: NDArray[np.complex64], truth: NDArray[np.co
             error = np.angle(np.exp(1j * (ours - theirs))) if name == "phase" else ours - theirs
             limit = float(np.abs(error).max()) or 1.0
             same = (theirs.min(), theirs.max())
-            _image(figure, places[0], ours, f"predicted {name}{unit}", "viridis", same)
-            _image(figure, places[1], theirs, f"true {name}{unit}", "viridis", same)
+            _image(figure, places[0], ours, f"{named[0]} {name}{unit}", "viridis", same)
+            _image(figure, places[1], theirs, f"{named[1]} {name}{unit}", "viridis", same)
             ax = _image(figure, places[2], error, f"{name} error{unit}", ERRORS, (-limit, limit))
             ax.set_xlabel(f"mean absolute error {np.abs(error).mean():.2g}", fontsize=8)
     return figure

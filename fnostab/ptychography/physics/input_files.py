@@ -1,4 +1,4 @@
-"""Files that a user gives, of a probe or an object: read once, checked by SHA-256, never unpickled."""
+"""Files that a user gives, of a probe, an object or a scan: read once, checked by SHA-256, never unpickled."""
 
 import zipfile
 import zlib
@@ -13,7 +13,7 @@ from fnostab.record.settings import file_sha256
 
 __all__ = ["input_sha256", "insist_on_sha256", "read_npz", "unreadable"]
 
-What = Literal["probe", "object"]
+What = Literal["probe", "object", "scan"]
 
 
 def input_sha256(path: str | Path, what: What) -> str:
@@ -37,7 +37,7 @@ def insist_on_sha256(path: str | Path, what: What, sha256: str | None) -> None:
     if sha256 is not None and (found := input_sha256(path, what)) != sha256.lower():
         raise DataError(
             f"{what} file {path} has sha256 {found}, expected {sha256}: "
-            f"restore the file, or set data.{what}.sha256 to the new digest"
+            f"restore the file, or set {_setting(what)}sha256 to the new digest"
         )
 
 
@@ -66,4 +66,8 @@ def unreadable(path: str | Path, what: What, error: OSError | ValueError) -> Dat
     """The error of a file that can't be read."""
     reason = error.strerror if isinstance(error, OSError) else None
     named = str(path) if str(path).isprintable() else repr(str(path))
-    return DataError(f"can't read the {what} {named}: {reason or error}; check data.{what}.path")
+    return DataError(f"can't read the {what} {named}: {reason or error}; check {_setting(what)}path")
+
+
+def _setting(what: What) -> str:
+    return "data." if what == "scan" else f"data.{what}."

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from fnostab.errors import DataError
 
-__all__ = ["Stitched", "centre_crop", "extract_patches", "scan_positions", "stitch"]
+__all__ = ["Stitched", "centre_crop", "extract_patches", "scan_positions", "stitch", "stitch_weighted"]
+
+LEAST_LIGHT = 0.1  # of the probe's peak intensity, that a pixel of a weighted image has to get on the whole
 
 
 def scan_positions(object_size: int, N: int, stride: int) -> Tensor:
@@ -23,9 +25,19 @@ def scan_positions(object_size: int, N: int, stride: int) -> Tensor:
 
 
 def extract_patches(image: Tensor, positions: Tensor, N: int) -> Tensor:
-    """The patches of ``image`` (H, W) whose top-left corners are ``positions`` (n, 2): shape (n, N, N)."""
-    rows, columns = _pixels(positions, N)
-    return image[rows, columns]
+    """The patches of ``image`` (H, W) whose top-left corners are ``positions`` (n, 2): shape (n, N, N).
+
+    Positions in fractions of a pixel are interpolated linearly.
+    """
+    if not positions.is_floating_point():
+        rows, columns = _pixels(positions, N)
+        return image[rows, columns]
+    patches = image.new_zeros(len(positions), N, N)
+    for corners, share in _whole_pixels(positions):
+        rows, columns = _pixels(corners, N)
+        inside = (rows < image.shape[0]) & (columns < image.shape[1])
+        patches += share * image[rows.clamp(max=image.shape[0] - 1), columns.clamp(max=image.shape[1] - 1)] * inside
+    return patches
 
 
 def centre_crop(N: int, stride: int) -> int:
@@ -83,6 +95,46 @@ def stitch(patches: Tensor, positions: Tensor, crop: int) -> Stitched:
     if not times.all():
         raise DataError(f"crop={crop} leaves {int((times == 0).sum())} pixels without a patch: use at least the stride")
     return Stitched((total / times).reshape(height, width), top, left)
+
+
+def stitch_weighted(patches: Tensor, positions: Tensor, weight: Tensor, area: Tensor) -> tuple[Stitched, Tensor]:
+    """Average overlapping patches at fractions of a pixel, weighted by the light that each pixel got.
+
+    Args:
+        patches: complex, shape (n, N, N).
+        positions: top-left corners, float of shape (n, 2), at least 0; what is between pixels is shared linearly.
+        weight: of a patch's pixels, as the probe's intensity, shape (N, N).
+        area: positions (m, 2) whose patches' centres the image spans.
+
+    Returns:
+        The image (h, w), and where it is covered, bool of shape (h, w): elsewhere it is 0.
+    """
+    N = patches.shape[-1]
+    top, left = (area.amin(dim=0).floor().long() + N // 2).tolist()
+    bottom, right = (area.amax(dim=0).ceil().long() + N // 2 + 1).tolist()
+    height, width = (positions.amax(dim=0).floor().long() + N + 1).clamp(min=max(bottom, right)).tolist()
+    light = torch.zeros(height * width, dtype=weight.dtype)
+    total = torch.zeros(height * width, dtype=patches.dtype)
+    for corners, share in _whole_pixels(positions):
+        rows, columns = _pixels(corners, N)
+        pixel = (rows * width + columns).flatten()
+        light.index_add_(0, pixel, (share.to(weight.dtype) * weight).flatten())
+        total.index_add_(0, pixel, (share.to(weight.dtype) * weight * patches).flatten())
+    covered = light >= LEAST_LIGHT * weight.max()
+    image = torch.where(covered, total / light.clamp(min=torch.finfo(light.dtype).tiny), 0)
+    image, covered = (whole.reshape(height, width)[top:bottom, left:right] for whole in (image, covered))
+    return Stitched(image, top, left), covered
+
+
+def _whole_pixels(positions: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The four whole positions around each (n, 2), and their shares (n, 1, 1) by linear interpolation."""
+    corners = positions.floor().long()
+    fractions = (positions - corners).float()
+    around = []
+    for down, across in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        shares = [fractions[:, axis] if step else 1 - fractions[:, axis] for axis, step in enumerate((down, across))]
+        around.append((corners + torch.tensor([down, across]), (shares[0] * shares[1])[:, None, None]))
+    return around
 
 
 def _pixels(corners: Tensor, side: int) -> tuple[Tensor, Tensor]:

@@ -123,7 +123,7 @@ def _on_cpu(config: TrialConfig) -> TrialConfig:
 def _key(config: TrialConfig) -> str:
     training = config.training.model_dump(exclude=MAKE_NO_DIFFERENCE)
     parts = (config.model.model_dump(), training, config.execution.model_dump(), config.data.N)
-    return json.dumps([*parts, config.data.probe.model_dump()])
+    return json.dumps([*parts, config.data.probe.model_dump(), config.data.path, config.data.fit])
 
 
 def _named(arms: list[str]) -> str:

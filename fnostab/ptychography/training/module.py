@@ -18,6 +18,7 @@ from fnostab.ptychography import measured
 from fnostab.ptychography.data.grid_lines import GridLines
 from fnostab.ptychography.own import is_own, make_own
 from fnostab.ptychography.physics.alignment import align
+from fnostab.ptychography.physics.detector import amplitude_of, detect
 from fnostab.ptychography.physics.evaluation import detail_correlation, evaluate, field_spread, patch_variation
 from fnostab.ptychography.physics.far_field import far_field
 from fnostab.ptychography.physics.losses import constant_output_loss, mae_loss, poisson_loss
@@ -69,6 +70,8 @@ class PtychoModule(lightning.LightningModule):
         self.clip_fraction: Tensor | None = None
         self._complex = [p for p in generator.parameters() if p.is_complex()]
         self.register_buffer("probe", data.probe, persistent=False)
+        seen = None if data.mask is None or data.mask.all() else data.mask.flatten().nonzero()[:, 0]
+        self.register_buffer("seen", seen, persistent=False)  # pixels that count, where not all do
         self._patches: list[Tensor] = []
         self._losses: list[Tensor] = []
         self._sizes: list[int] = []
@@ -79,7 +82,12 @@ class PtychoModule(lightning.LightningModule):
             return self.generator(amplitudes)
 
     def loss(self, predicted_amplitude: Tensor, measured_amplitude: Tensor) -> Tensor:
-        """The configured loss, a scalar."""
+        """The configured loss over the pixels that count, a scalar."""
+        if self.seen is not None:
+            seen = self.seen.to(measured_amplitude.device)
+            predicted_amplitude, measured_amplitude = (
+                amplitude.flatten(-2)[..., seen] for amplitude in (predicted_amplitude, measured_amplitude)
+            )
         if self.config.training.loss == "mae":
             return mae_loss(predicted_amplitude, measured_amplitude, self.data.mean_amplitude)
         return poisson_loss(predicted_amplitude, measured_amplitude, self.data.photon_scale, self.data.mean_count)
@@ -87,6 +95,18 @@ class PtychoModule(lightning.LightningModule):
     def constant_loss(self) -> float:
         """Validation loss of the best constant output."""
         return constant_output_loss(self.loss, self.data.probe, self.data.validation.amplitudes)
+
+    def noise_floor(self) -> float | None:
+        """Validation loss that photon noise alone makes, of one draw; None of simulated data, or if no photons count.
+
+        The measured counts stand in for the rates, so that it is a little high of mae, and low where most pixels have
+        no photon of poisson.
+        """
+        if self.data.mask is None or not self.data.noise_known:
+            return None
+        amplitudes, scale = self.data.validation.amplitudes, self.data.photon_scale
+        drawn = detect(amplitudes.double().square(), scale, torch.Generator().manual_seed(0))
+        return float(self.loss(amplitudes, amplitude_of(drawn, scale)))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         measured, _ = batch
@@ -110,14 +130,17 @@ class PtychoModule(lightning.LightningModule):
         weights = torch.tensor(self._sizes, dtype=torch.float32, device=patches.device) / len(patches)
         loss = (torch.stack(self._losses) * weights).sum()
         self._patches, self._losses, self._sizes = [], [], []
-        pairs = [align(*pair) for pair in reconstruct(patches.cpu(), self.data.validation, self.config.data)]
+        self.log(self.config.training.val_loss_name, loss)
+        self.log(measured.PATCH_VARIATION, patch_variation(patches))
+        if not len(self.data.validation.objects):  # measured, and nothing to compare with
+            return
+        stitched = reconstruct(patches.cpu(), self.data.validation, self.config.data, self.data.probe)
+        pairs = [align(*pair) for pair in stitched]
         scores = [evaluate(pair, set_phi=self.config.data.set_phi) for pair in pairs]
         truth = true_patches(self.data.validation, self.config.data.N)
         window = 2 * (self.config.data.N // 4) + 1  # about the probe's diameter
-        self.log(self.config.training.val_loss_name, loss)
         self.log(measured.SPREAD, float(np.mean([field_spread(pair) for pair in pairs])))
         self.log(measured.DETAIL_CORRELATION, float(np.mean([detail_correlation(pair, window) for pair in pairs])))
-        self.log(measured.PATCH_VARIATION, patch_variation(patches))
         self.log(measured.TWIN_SHARE, twin_share(patches[:, 0].cpu(), truth, self.data.probe))
         self.log(measured.VAL_SSIM_AMP, float(np.mean([score.ssim_amp for score in scores])))
         if self.config.data.set_phi:

@@ -9,7 +9,7 @@ from fnostab.ptychography.data.grid_lines import Split
 from fnostab.ptychography.physics.alignment import align
 from fnostab.ptychography.physics.evaluation import constant_scores, evaluate, published_scores
 from fnostab.ptychography.physics.frc import fourier_ring_correlation, frc_resolution
-from fnostab.ptychography.physics.scan import centre_crop, extract_patches, stitch
+from fnostab.ptychography.physics.scan import Stitched, centre_crop, extract_patches, stitch, stitch_weighted
 from fnostab.ptychography.settings import DataConfig
 
 __all__ = ["predict", "reconstruct", "score", "true_patches"]
@@ -24,12 +24,19 @@ def predict(generator: nn.Module, split: Split, device: torch.device) -> Tensor:
     return torch.cat([generator(batch.to(device)).cpu() for batch in split.amplitudes.split(BATCH)])
 
 
-def reconstruct(patches: Tensor, split: Split, config: DataConfig) -> list[tuple[Tensor, Tensor]]:
+def reconstruct(
+    patches: Tensor, split: Split, config: DataConfig, probe: Tensor | None = None
+) -> list[tuple[Tensor, Tensor]]:
     """(stitched prediction, truth of the same area) for each object of ``split``, complex (h, w).
+
+    Of measured data, whose patches are weighted by the probe's intensity, the truth is the reference. Without one the
+    pair is what every other pattern, and the rest, give. Pixels that got too little light are equal in both.
 
     Raises:
         DataError: the patches don't cover that area.
     """
+    if config.path is not None and probe is not None:
+        return [_of_measured(patches[:, 0], split, probe)]
     crop = centre_crop(config.N, config.scan_stride_test)
     pairs = []
     for index, truth in enumerate(split.objects):
@@ -39,17 +46,39 @@ def reconstruct(patches: Tensor, split: Split, config: DataConfig) -> list[tuple
     return pairs
 
 
+def _of_measured(patches: Tensor, split: Split, probe: Tensor) -> tuple[Tensor, Tensor]:
+    weight = probe.abs().square()
+
+    def stitched(which: slice) -> tuple[Stitched, Tensor]:
+        return stitch_weighted(patches[which], split.positions[which], weight, split.positions)
+
+    if len(split.objects):
+        ours, covered = stitched(slice(None))
+        pair = ours.image, ours.cut(split.objects[0])
+    else:
+        (one, of_one), (other, of_other) = stitched(slice(0, None, 2)), stitched(slice(1, None, 2))
+        pair, covered = (one.image, other.image), of_one & of_other
+    means = [image[covered].mean() if covered.any() else image.mean() for image in pair]
+    return torch.where(covered, pair[0], means[0]), torch.where(covered, pair[1], means[1])
+
+
 def true_patches(split: Split, N: int) -> Tensor:
     """The part of the object that each pattern of ``split`` was taken of: complex64 of shape (n, N, N)."""
-    patches = torch.empty(len(split.positions), N, N, dtype=torch.complex64)
+    patches = torch.zeros(len(split.positions), N, N, dtype=torch.complex64)
     for index, truth in enumerate(split.objects):
         mine = split.image_index == index
         patches[mine] = extract_patches(truth, split.positions[mine], N)
     return patches
 
 
-def score(pairs: list[tuple[Tensor, Tensor]], config: DataConfig) -> dict[str, float]:
-    """Test metrics, averaged over objects, with a constant's SSIM beside; phase only with ``set_phi``."""
+def score(pairs: list[tuple[Tensor, Tensor]], config: DataConfig, *, halves: bool = False) -> dict[str, float]:
+    """Test metrics, averaged over objects, with a constant's SSIM beside; phase only with ``set_phi``.
+
+    Of pairs that are halves of one scan, their Fourier ring correlation alone.
+    """
+    if halves:
+        rings = [fourier_ring_correlation(align(*pair)) for pair in pairs]
+        return {measured.FRC_HALVES: float(np.mean([frc_resolution(curve, 1 / 7) for curve in rings]))}
     each = [_score_one(*pair, set_phi=config.set_phi) for pair in pairs]
     return {name: float(np.mean([values[name] for values in each])) for name in each[0]}
 

@@ -18,6 +18,7 @@ from fnostab.errors import CheckpointError, one_line
 from fnostab.monitor import BlackBox, BlockStatistics, ResourceSampler, Snapshots, StabilityMonitor
 from fnostab.monitor.exceptions import outcome_of
 from fnostab.monitor.state import read_state
+from fnostab.ptychography import measured
 from fnostab.ptychography.data import dataset_digest
 from fnostab.ptychography.models import parameter_count
 from fnostab.ptychography.settings import TrialConfig
@@ -94,13 +95,15 @@ def _run(
 
     data_seed = config.data_seed(spec.seed)
     digest = dataset_digest(config.data, data_seed)
-    journal.event(
-        names.DATASET_EVENT,
-        {"name": "grid_lines", "digest": digest, "source": f"fnostab simulation, data seed {data_seed}"},
-    )
+    name, source = "grid_lines", f"fnostab simulation, data seed {data_seed}"
+    if config.data.path is not None:
+        name, source = "measured_scan", f"{Path(config.data.path).name}, sha256 {config.data.sha256}"
+    journal.event(names.DATASET_EVENT, {"name": name, "digest": digest, "source": source})
     training = make(spec)
     generator = training.module.generator
     journal.record(0, {names.CONSTANT_LOSS: training.constant_loss, names.PARAMETERS: parameter_count(generator)})
+    if (noise_floor := training.module.noise_floor()) is not None:
+        journal.record(0, {measured.NOISE_FLOOR: noise_floor})
 
     monitor = training.monitor(journal)
     snapshots = Snapshots(monitor, directory)
@@ -147,9 +150,11 @@ def _test(
     config, data = training.config, training.data
     with tf32_only_if(config.execution.convolution_precision, device):
         patches = predict(training.module.to(device), data.test, device)
-    pairs = reconstruct(patches, data.test, config.data)
-    journal.record(max(monitor.steps_read - 1, 0), score(pairs, config.data))
-    drawn = draw_reconstructions(directory / "artifacts", pairs, phase=config.data.set_phi)
+    pairs = reconstruct(patches, data.test, config.data, data.probe)
+    halves = not len(data.test.objects)
+    journal.record(max(monitor.steps_read - 1, 0), score(pairs, config.data, halves=halves))
+    named = ("first half", "second half") if halves else ("predicted", "reference" if config.data.path else "true")
+    drawn = draw_reconstructions(directory / "artifacts", pairs, phase=config.data.set_phi, named=named)
     drawn += draw_history(directory / "artifacts", journal.path, monitor.failure_step)
     for path in drawn:
         _announce(journal, path, "figures")

@@ -35,14 +35,18 @@ class History:
     nonfinite_steps: list[int] = field(default_factory=list)
 
 
-def draw_reconstructions(folder: Path, pairs: list[tuple[Tensor, Tensor]], *, phase: bool) -> list[Path]:
-    """One figure for each (stitched prediction, truth); returns the files."""
+def draw_reconstructions(
+    folder: Path, pairs: list[tuple[Tensor, Tensor]], *, phase: bool, named: tuple[str, str] = ("predicted", "true")
+) -> list[Path]:
+    """One figure for each (stitched prediction, truth), ``named`` so; returns the files."""
     paths = []
     for index, (prediction, truth) in enumerate(pairs):
         pair = align(prediction, truth)
         predicted = pair.amplitude * np.exp(1j * pair.phase)
         true = pair.true_amplitude * np.exp(1j * pair.true_phase)
-        paths.append(_save(reconstruction_figure(predicted, true, phase), folder / f"reconstruction_{index}.png"))
+        paths.append(
+            _save(reconstruction_figure(predicted, true, phase, named), folder / f"reconstruction_{index}.png")
+        )
     return paths
 
 

@@ -1,0 +1,104 @@
+"""A trial of a measured scan, with a reference and without."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_scan import SIDE, simulated
+from trials import Trained, make_spec
+
+from fnostab.errors import ConfigError
+from fnostab.ptychography import measured
+from fnostab.ptychography.scans.scan_file import Scan, write_scan
+from fnostab.ptychography.task import Ptychography
+from fnostab.ptychography.training.reconstruction import reconstruct, true_patches
+from fnostab.ptychography.training.setup import set_up
+from fnostab.ptychography.training.trial import run_trial
+from fnostab.record import names
+from fnostab.record.outcomes import Outcome
+
+pytest.importorskip("h5py")
+NETWORK = {
+    "model.hidden_channels": 4,
+    "model.fno_blocks": 2,
+    "model.fno_modes": 4,
+    "training.epochs": 2,
+    "training.batch_size": 8,
+    "execution.device": "cpu",
+    "monitor.stagnated_detail": 1e-9,
+}
+
+
+@pytest.fixture(scope="module")
+def scan():
+    small = simulated(extent=84)
+    mask = np.ones((SIDE, SIDE), bool)
+    mask[3, 4] = False
+    return Scan(small.counts.astype(np.float32), "counts", small.probe, small.corners, mask, small.object)
+
+
+def spec_of(scan, folder, **settings):
+    path = folder / "scan.h5"
+    write_scan(scan, path)
+    resolved = Ptychography().resolve([NETWORK | {"data.path": str(path)} | settings], "small")
+    spec = make_spec(folder / "shared")
+    return spec.model_copy(update={"settings": resolved})
+
+
+def trained(spec, folder):
+    return Trained(run_trial(spec, folder / "trial"), folder / "trial")
+
+
+def test_the_size_follows_the_scan_and_the_profile_s_simulation_is_left_out(scan, tmp_path):
+    settings = spec_of(scan, tmp_path).settings
+    assert (settings["data.N"], settings["model.N"], settings["data.set_phi"]) == (SIDE, SIDE, True)
+    assert settings["data.object_size"] == 392
+    assert settings["training.learning_rate"] == 1.5e-2
+    assert len(settings["data.sha256"]) == 64
+
+
+def test_a_trial_is_judged_against_the_reference(scan, tmp_path):
+    trial = trained(spec_of(scan, tmp_path), tmp_path)
+    assert trial.outcome in (Outcome.CONVERGED, Outcome.STAGNATED)
+    assert 0 < trial.value(measured.NOISE_FLOOR) < trial.value(names.CONSTANT_LOSS)
+    for name in (measured.SPREAD, measured.VAL_SSIM_AMP, measured.VAL_SSIM_PHASE, measured.TWIN_SHARE):
+        assert len(trial.curve(name)) == 2
+    assert {measured.SSIM_AMP, measured.FRC_HALF} <= {name for name, _, _ in trial.points}
+    assert (trial.directory / "artifacts" / "reconstruction_0.png").exists()
+    (dataset,) = trial.events(names.DATASET_EVENT)
+    assert dataset["name"] == "measured_scan"
+
+
+def test_without_a_reference_the_loss_decides_and_what_is_not_judged_is_named(scan, tmp_path):
+    trial = trained(spec_of(replace(scan, object=None), tmp_path), tmp_path)
+    recorded = {name for name, _, _ in trial.points}
+    assert not recorded & {measured.SPREAD, measured.VAL_SSIM_AMP, measured.SSIM_AMP, measured.DETAIL_CORRELATION}
+    assert {measured.PATCH_VARIATION, measured.FRC_HALVES, measured.NOISE_FLOOR} <= recorded
+    assert any(measured.DETAIL_CORRELATION in reason for reason in trial.final["not_judged"])
+
+
+def test_the_true_patches_stitch_to_the_reference(scan, tmp_path):
+    training = set_up(spec_of(scan, tmp_path))
+    split = training.data.test
+    patches = true_patches(split, SIDE)[:, None]
+    ((ours, reference),) = reconstruct(patches, split, training.config.data, training.data.probe)
+    assert ours.shape == reference.shape
+    assert min(ours.shape) >= 7
+    assert (ours - reference).abs().mean() < 0.1 * reference.abs().mean()  # what two linear interpolations blur
+
+
+def test_masked_pixels_have_no_say_in_a_loss(scan, tmp_path):
+    module = set_up(spec_of(scan, tmp_path)).module
+    ours = torch.rand(3, 1, SIDE, SIDE)
+    other = ours.clone()
+    other[..., 3, 4] = 1e6
+    assert module.loss(other, ours) == 0
+    other[..., 3, 5] += 1
+    assert module.loss(other, ours) > 0
+
+
+def test_poisson_needs_counts(scan, tmp_path):
+    with pytest.raises(ConfigError, match=r"needs photon counts, .* holds intensity"):
+        spec_of(replace(scan, kind="intensity"), tmp_path, **{"training.loss": "poisson"})
+    spec_of(scan, tmp_path, **{"training.loss": "poisson"})
