@@ -59,8 +59,9 @@ class Ptychography(Task):
     picture = PicturePanel(
         artifact="figures/reconstruction_0.png",
         title="Reconstructions of the test object",
-        caption="Left to right: predicted, true (of measured data the reference), error; amplitude above, phase below "
-        "where it is trained. In error maps grey is no error, yellow too large, dark blue too small.",
+        caption="Left to right: predicted, true, error; amplitude above, phase below where it is trained. In error "
+        "maps grey is no error, yellow too large, dark blue too small. Of measured data: the whole scan, areas that "
+        "were trained on included, beside the reference; what no pattern lights is even.",
     )
     measures: Mapping[str, Measure] = {measured.VAL_SSIM_AMP: Measure(higher_is_better=True, margin=0.02)}
 

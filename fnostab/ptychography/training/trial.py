@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
+from torch import Tensor
 
 import fnostab
 from fnostab.errors import CheckpointError, one_line
@@ -19,7 +20,7 @@ from fnostab.monitor import BlackBox, BlockStatistics, ResourceSampler, Snapshot
 from fnostab.monitor.exceptions import outcome_of
 from fnostab.monitor.state import read_state
 from fnostab.ptychography import measured
-from fnostab.ptychography.data import dataset_digest
+from fnostab.ptychography.data import Split, dataset_digest
 from fnostab.ptychography.models import parameter_count
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.checkpoint import BestCheckpoint
@@ -148,11 +149,17 @@ def _test(
 ) -> None:
     """Score the reconstructions of the test set, and draw what the trial came to."""
     config, data = training.config, training.data
-    with tf32_only_if(config.execution.convolution_precision, device):
-        patches = predict(training.module.to(device), data.test, device)
-    pairs = reconstruct(patches, data.test, config.data, data.probe)
+
+    def reconstructed(split: Split) -> list[tuple[Tensor, Tensor]]:
+        with tf32_only_if(config.execution.convolution_precision, device):
+            patches = predict(training.module.to(device), split, device)
+        return reconstruct(patches, split, config.data, data.probe)
+
+    pairs = reconstructed(data.test)
     halves = not len(data.test.objects)
     journal.record(max(monitor.steps_read - 1, 0), score(pairs, config.data, halves=halves))
+    if config.data.path is not None:
+        pairs = [*reconstructed(data.whole), *pairs]
     named = ("first half", "second half") if halves else ("predicted", "reference" if config.data.path else "true")
     drawn = draw_reconstructions(directory / "artifacts", pairs, phase=config.data.set_phi, named=named)
     drawn += draw_history(directory / "artifacts", journal.path, monitor.failure_step)

@@ -65,7 +65,8 @@ def test_a_trial_is_judged_against_the_reference(scan, tmp_path):
     for name in (measured.SPREAD, measured.VAL_SSIM_AMP, measured.VAL_SSIM_PHASE, measured.TWIN_SHARE):
         assert len(trial.curve(name)) == 2
     assert {measured.SSIM_AMP, measured.FRC_HALF} <= {name for name, _, _ in trial.points}
-    assert (trial.directory / "artifacts" / "reconstruction_0.png").exists()
+    figures = {event["path"] for event in trial.events(names.ARTIFACT_EVENT)}
+    assert {"artifacts/reconstruction_0.png", "artifacts/reconstruction_1.png"} <= figures  # whole scan, test area
     (dataset,) = trial.events(names.DATASET_EVENT)
     assert dataset["name"] == "measured_scan"
 
