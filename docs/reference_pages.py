@@ -46,6 +46,9 @@ def commands_page() -> str:
         assert command is not None
         context = click.Context(command, info_name=name, parent=top, **command.context_settings)
         parts += [f"## `fnostab {name}`", "", "```text", command.get_help(context).rstrip(), "```", ""]
+        for part in getattr(command, "commands", {}).values():
+            inner = click.Context(part, info_name=part.name, parent=context)
+            parts += [f"### `fnostab {name} {part.name}`", "", "```text", part.get_help(inner).rstrip(), "```", ""]
     return "\n".join(parts)
 
 

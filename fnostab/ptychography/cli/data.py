@@ -51,6 +51,8 @@ def import_(file: Path, out: Path, mapped: tuple[str, ...], orientation: str | N
     from fnostab.ptychography.scans.layouts import MAPPED
     from fnostab.ptychography.scans.scan_file import write_scan
 
+    if out.exists() and file.exists() and out.samefile(file):
+        raise ConfigError(f"--out {out} is the file that is read: name another")
     places: dict[str, str] = {}
     for each in mapped:
         name, equals, place = each.partition("=")

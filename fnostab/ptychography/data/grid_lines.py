@@ -1,6 +1,6 @@
 """Simulated diffraction of three independent sets of objects, lines unless others are asked for."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, get_args
 
@@ -71,8 +71,10 @@ class GridLines:
     def whole(self) -> Split:
         """The areas of a measured scan together, which have one object."""
         splits = (self.train, self.validation, self.test)
-        parts = ([getattr(each, field.name) for each in splits] for field in fields(Split)[:-1])
-        return Split(*map(torch.cat, parts), objects=self.test.objects)
+        amplitudes, positions, image_index = (
+            torch.cat([getattr(each, name) for each in splits]) for name in ("amplitudes", "positions", "image_index")
+        )
+        return Split(amplitudes, positions, image_index, self.test.objects)
 
 
 def simulate(config: DataConfig, seed: int) -> GridLines:

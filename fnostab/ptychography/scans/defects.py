@@ -10,6 +10,7 @@ from scipy.ndimage import median_filter, rank_filter
 __all__ = ["Defects", "find_defects", "no_number"]
 
 CERTAIN_PHOTONS = 30  # that neighbours have on the whole: a pixel of theirs with none has a chance of exp(-30)
+MOSTLY = 0.9  # of the frames: a pixel that is negative in so many is marked, others had a background subtracted
 HOT_FACTOR = 5  # times what all but two of its neighbours have
 NEAR_AXIS = 1  # pixels around the zero frequency, where an undiffracted beam may be as sharp
 
@@ -20,7 +21,7 @@ class Defects:
 
     Attributes:
         empty: frames that are zero or no number everywhere, bool of shape (n,).
-        invalid: pixels that are negative, not finite, or an integer type's largest value in a frame, bool (M, M).
+        invalid: pixels that are no number in a frame, or negative in most, bool (M, M).
         dead: pixels that are 0 in all frames though their neighbours are not, bool (M, M).
         hot: pixels far above their neighbours on the whole, bool (M, M).
     """
@@ -37,8 +38,8 @@ class Defects:
 
 
 def no_number(diffraction: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where values are negative, not finite, or an integer type's largest, by which detectors mark gaps."""
-    found = ~(np.isfinite(diffraction) & (diffraction >= 0))
+    """Where values are not finite, or an integer type's largest, by which detectors mark gaps."""
+    found = ~np.isfinite(diffraction)
     if diffraction.dtype.kind in "iu":
         found |= diffraction == np.iinfo(diffraction.dtype).max
     return np.asarray(found)
@@ -54,9 +55,10 @@ def find_defects(diffraction: NDArray[Any], bad: NDArray[np.bool_]) -> Defects:
         bad: pixels that are known to be bad, shape (M, M).
     """
     invalid_at = no_number(diffraction)
-    values = np.where(invalid_at | bad, 0, diffraction).astype(np.float32)
+    values = np.where(invalid_at | bad, 0, diffraction).clip(0).astype(np.float32)
     empty = ~values.any(axis=(1, 2))
-    invalid = np.asarray(invalid_at[~empty].any(axis=0))
+    below = (diffraction[~empty] < 0).mean(axis=0) > MOSTLY
+    invalid = np.asarray(invalid_at[~empty].any(axis=0) | below)
     total = values[~empty].sum(axis=0, dtype=np.float64)
     total[invalid | bad] = 0
     whole = bool((values == np.rint(values)).all())

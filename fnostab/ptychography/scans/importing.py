@@ -114,6 +114,9 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
     keep = ~defects.empty
     mask = ~(bad | defects.bad)
     patterns = np.where(mask, diffraction[keep], 0).astype(np.float32)
+    if negative := int((patterns < 0).sum()):
+        lines.append(f"set {negative} negative values to 0, as a background that was subtracted leaves them")
+        patterns = patterns.clip(0)
     positions = positions[keep]
 
     pixel_size = options.pixel_size or _far_field_pixel(found, patterns.shape[-1])
@@ -284,7 +287,7 @@ def _centred(
 def _of_defects(defects: Defects, bad: NDArray[np.bool_]) -> Iterator[str]:
     counts = {
         "known to be bad": bad,
-        "no number, negative or saturated": defects.invalid,
+        "no number, saturated or always negative": defects.invalid,
         "dead": defects.dead,
         "hot": defects.hot,
     }

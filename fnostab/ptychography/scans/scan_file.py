@@ -10,6 +10,7 @@
 Each array has an attribute ``source``: where it came from.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -101,7 +102,7 @@ def open_hdf5(path: str | Path) -> Iterator["h5py.File"]:
             yield file
     except OSError as error:
         if error.errno:
-            raise DataError(f"can't read {path}: {error.strerror}; check its path") from error
+            raise DataError(f"can't read {path}: {os.strerror(error.errno)}; check its path") from error
         raise DataError(
             f"{path} is truncated, damaged or no HDF5 file ({str(error).splitlines()[0]}): copy it again"
         ) from error

@@ -87,16 +87,20 @@ def test_dead_hot_and_missing_values_are_masked_and_counted(small, tmp_path):
     data[:, 2, 3] = 0  # beside the zero frequency at the corner, where there is light
     data[:, 8, 8] = 5000
     data[7, 0, 5] = np.nan
+    data[:, 9, 9] = -2
+    data[5, 9, 3] = -1
     data[11] = 0
     data[12] = np.nan
     imported = import_scan(write_npz(tmp_path / "scan.npz", small.tike | {"data": data}), ONE_SWEEP)
     scan = imported.scan
-    assert np.argwhere(~np.fft.ifftshift(scan.mask)).tolist() == [[0, 5], [2, 3], [8, 8]]
+    assert np.argwhere(~np.fft.ifftshift(scan.mask)).tolist() == [[0, 5], [2, 3], [8, 8], [9, 9]]
     assert len(scan.diffraction) == len(scan.positions) == len(small.counts) - 2
     assert np.isfinite(scan.diffraction).all()
     assert scan.diffraction[:, ~scan.mask].max() == 0
+    assert any(line.startswith("set 1 negative values to 0") for line in imported.lines)
+    assert scan.diffraction.min() == 0
     (line,) = [line for line in imported.lines if "masked" in line]
-    assert "1 no number, negative or saturated, 1 dead, 1 hot; empty patterns, left out: 2" in line
+    assert "2 no number, saturated or always negative, 1 dead, 1 hot; empty patterns, left out: 2" in line
 
 
 def test_nothing_is_masked_of_a_good_detector(small, tmp_path):
@@ -188,5 +192,7 @@ def test_the_commands_say_what_was_taken_and_draw_a_figure(small, tmp_path):
     for said in ("layout: tike NPZ", "zero frequency is at the corner", "overlap", "assumed: patterns are counts"):
         assert said in done.output
     assert out.with_suffix(".png").stat().st_size > 10_000
+    same = CliRunner().invoke(command, ["import", str(path), "--out", str(path)])
+    assert "is the file that is read" in str(same.exception)
     shown = CliRunner().invoke(command, ["show", str(out)], catch_exceptions=False)
     assert f"{len(small.counts)} patterns of {SIDE} x {SIDE}, counts" in shown.output

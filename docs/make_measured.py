@@ -1,0 +1,109 @@
+"""Numbers and pictures of docs/measured.md, made from a measured scan.
+
+python -m docs.make_measured siemens-star-small.npz.bz2
+
+It imports the scan, runs stage_a on it, and writes what was printed and recorded between the marks of the page. The
+scan is tests/data/siemens-star-small.npz.bz2 of tike (https://github.com/AdvancedPhotonSource/tike, commit 8e1f937).
+"""
+
+import argparse
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from fnostab.ptychography import measured
+from fnostab.record import names
+from fnostab.record.journal import FILE_NAME, Event, Point, read_journal
+
+DOCS = Path(__file__).parent
+PALETTE = 128
+LOSS = "val/mae_val_Amp_loss"
+COLUMNS = {  # of the table: metric, and which of a trial's values
+    "best held-out loss": (LOSS, min),
+    "amplitude SSIM, validation": (measured.VAL_SSIM_AMP, lambda values: values[-1]),
+    "amplitude SSIM, test": (measured.SSIM_AMP, lambda values: values[-1]),
+    "phase SSIM, test": (measured.SSIM_PHASE, lambda values: values[-1]),
+}
+
+
+def main() -> None:
+    """Import, run, and fill in the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scan", type=Path)
+    parser.add_argument("--folder", type=Path, default=Path("outputs/measured"), help="where all is written")
+    parser.add_argument("--seeds", default="2")
+    given = parser.parse_args()
+    scan, folder = given.scan.absolute(), given.folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    said = fnostab(folder, "data", "import", str(scan), "--out", "star.h5")
+    run = ("run", "stage_a", "--set", "data.path=star.h5", "--seeds", given.seeds, "--profile", "small")
+    fnostab(folder, *run)
+    trials = {path.parent: read(path) for path in sorted(folder.glob(f"outputs/stage_a/*/*/{FILE_NAME}"))}
+    best = min(trials, key=lambda each: min(trials[each][0].get(LOSS, [float("inf")])))
+    page = DOCS / "measured.md"
+    text = fill(page.read_text(), "import", code(f"$ fnostab data import {scan.name} --out star.h5\n{said}"))
+    text = fill(text, "trials", table(trials))
+    page.write_text(text)
+    keep(folder / "star.png", DOCS / "images" / "measured_scan.png")
+    keep(best / "artifacts" / "reconstruction_0.png", DOCS / "images" / "measured_reconstruction.png")
+    print(f"filled in {page}; the picture is of {best.name}")
+
+
+def fnostab(folder: Path, *arguments: str) -> str:
+    """Standard output of a command, which has to succeed."""
+    command = [sys.executable, "-m", "fnostab", *arguments]
+    return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def read(journal: Path) -> tuple[dict[str, list[float]], str]:
+    """Values of every metric of a trial, in order, and its outcome."""
+    values: dict[str, list[float]] = {}
+    outcome = "running"
+    for record, _ in read_journal(journal):
+        if isinstance(record, Point):
+            for name, value in record.values.items():
+                values.setdefault(name, []).append(value)
+        elif isinstance(record, Event) and record.name == names.OUTCOME_EVENT:
+            outcome = record.payload["outcome"]
+    return values, outcome
+
+
+def table(trials: dict[Path, tuple[dict[str, list[float]], str]]) -> str:
+    """A row for each trial, and the losses to hold them against."""
+    first = next(iter(trials.values()))[0]
+    lines = ["| trial | outcome | " + " | ".join(COLUMNS) + " |", "|---|---|" + "---|" * len(COLUMNS)]
+    for path, (values, outcome) in trials.items():
+        cells = [f"{take(values[name]):.3f}" if name in values else "none" for name, take in COLUMNS.values()]
+        lines.append(f"| {path.name} | {outcome} | " + " | ".join(cells) + " |")
+    converged = [min(values[LOSS]) for values, outcome in trials.values() if outcome == "converged"]
+    constant, floor = first[names.CONSTANT_LOSS][0], first[measured.NOISE_FLOOR][0]
+    median = f"The median of those that converged is {statistics.median(converged):.3f}. " if converged else ""
+    ssim = f"A constant's amplitude SSIM is {first[measured.CONSTANT_SSIM_AMP][0]:.3f}."
+    return "\n".join(lines) + (
+        f"\n\nThe constant output's held-out loss is {constant:.3f}, the noise floor {floor:.3f}.\n{median}{ssim}"
+    )
+
+
+def code(text: str) -> str:
+    """A block of what was printed."""
+    return "```text\n" + text.rstrip() + "\n```"
+
+
+def fill(page: str, mark: str, content: str) -> str:
+    """Put content between a mark's two comments."""
+    pattern = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- end of {mark} -->)", re.DOTALL)
+    return pattern.sub(lambda found: f"{found[1]}\n{content}\n\n{found[2]}", page)
+
+
+def keep(figure: Path, image: Path) -> None:
+    """Copy a figure with fewer colours."""
+    with Image.open(figure) as opened:
+        opened.convert("RGB").quantize(PALETTE).save(image, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
