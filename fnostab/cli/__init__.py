@@ -7,6 +7,7 @@ import atexit
 import gc
 import importlib
 import sys
+from difflib import get_close_matches
 
 import click
 
@@ -47,7 +48,9 @@ class _Lazy(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return None
+            similar = get_close_matches(cmd_name, COMMANDS, n=1)
+            hint = f" (did you mean {similar[0]!r}?)" if similar else ""
+            raise click.UsageError(f"No such command {cmd_name!r}{hint}", ctx)
         module = f"fnostab.cli.{cmd_name}" if cmd_name in OWN else OF_TASKS[cmd_name][1]
         command: click.Command = importlib.import_module(module).command
         return command

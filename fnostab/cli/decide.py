@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fnostab.cli.judging import judge_and_record
-from fnostab.cli.options import RUNS, TRACKING_URI, StoredStudies, store_to_read, stored_studies
+from fnostab.cli.options import RUNS, TRACKING_URI, StoredStudies, nothing_named, store_to_read, stored_studies
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 from fnostab.show.console import Console, say
@@ -67,8 +67,11 @@ def command(
     A table has the columns stage (a or b), arm, seed, outcome, val_loss, failure_step, last_step; `fnostab export`
     writes one.
     """  # noqa: D301 (click's mark of a table)
-    if sum(each is not None for each in (table, stored, runs)) != 1:
-        raise ConfigError("say what to judge: --experiment NAME, --table FILE.csv, or --runs FILE.yaml")
+    given = sum(each is not None for each in (table, stored, runs))
+    if given > 1:
+        raise ConfigError("give one of --experiment, --table and --runs: they name different trials")
+    if not given:
+        raise nothing_named("--table FILE.csv, or --runs FILE.yaml", tracking_uri)
     if apply and stored is None:
         raise ConfigError("--apply needs --experiment: a table holds no settings and no networks")
     console = Console()

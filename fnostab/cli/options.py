@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fnostab.errors import ConfigError
+from fnostab.errors import ConfigError, FnostabError, TrackingError
 from fnostab.study.limits import MOST_SEEDS
 
 if TYPE_CHECKING:
@@ -27,12 +27,14 @@ __all__ = [
     "JOBS",
     "LAUNCHER",
     "OUTPUT",
+    "OUTPUT_FOLDER",
     "PROFILE",
     "RUNS",
     "SEEDS",
     "SET",
     "TRACKING_URI",
     "StoredStudies",
+    "nothing_named",
     "parse_looks",
     "parse_names",
     "parse_seeds",
@@ -45,10 +47,11 @@ __all__ = [
 TRACKING_URI = click.option(
     "--tracking-uri", metavar="URI", help="MLflow server or database.  [default: MLFLOW_TRACKING_URI, or ./mlflow.db]"
 )
+OUTPUT_FOLDER = Path("outputs")
 OUTPUT = click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("outputs"),
+    default=OUTPUT_FOLDER,
     show_default=True,
     help="Folder of journals and data sets.",
 )
@@ -132,6 +135,23 @@ def store_to_read(tracking_uri: str | None) -> Store:
     store = existing_store(tracking_uri)
     gc.freeze()  # MLflow's modules stay: to look through them for garbage took a quarter of `decide` on 10,000 trials
     return store
+
+
+def nothing_named(others: str, tracking_uri: str | None) -> FnostabError:
+    """The error of a command that was told nothing to judge: it names the newest study, or where it looked for one.
+
+    Args:
+        others: options beside --experiment that would name something.
+        tracking_uri: of the store.
+    """
+    try:
+        store = store_to_read(tracking_uri)
+        from fnostab.tracking import newest_experiment
+
+        newest = newest_experiment(store)
+    except TrackingError as error:
+        return error
+    return ConfigError(f"say what to judge: --experiment {newest}, the newest in {store.address}, {others}")
 
 
 def parse_seeds(text: str | None) -> list[int]:

@@ -115,6 +115,9 @@ def run_and_report(
         say(console, *_oversights(result))
     at = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""
     commands = {"fnostab ui": "grad-norm curves of every trial in the MLflow UI"}
-    commands[f"fnostab decide --experiment {result.experiment}"] = "the verdict"
+    if decide:
+        commands[f"fnostab report --experiment {result.experiment}"] = "the verdict with its figures, as one HTML file"
+    else:
+        commands[f"fnostab decide --experiment {result.experiment}"] = "the verdict"
     say(console, "\nnext:", *(f"  {line}{at}    # {meaning}" for line, meaning in commands.items()))
     insist_on_results(result)

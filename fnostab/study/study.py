@@ -172,8 +172,7 @@ class Study:
         Raises:
             ConfigError: there is no such arm, or the trials are too many.
         """
-        if unknown := [arm for arm in arms if arm not in self.arms]:
-            raise ConfigError(f"{self.file.name} has no arm {unknown[0]!r}; arms: {', '.join(self.arms)}")
+        self.file.insist_on_arms(arms)
         own = self.file.seeds
         chosen = seeds or (range(own) if isinstance(own, int) else own)
         insist_on_size(len(arms or self.arms), len(chosen))
@@ -223,7 +222,7 @@ class Study:
         except ConfigError as error:
             given = any(f"{name}.".startswith(f"{error.setting}.") for name in flatten(overrides) if error.setting)
             place = "" if given else self.file.place(arm, self.profile, error.setting)
-            raise ConfigError(f"{place}arm {arm}: {error}") from None
+            raise type(error)(f"{place}arm {arm}: {error}", error.setting) from None
 
 
 def load_study(

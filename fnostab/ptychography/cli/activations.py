@@ -114,9 +114,9 @@ def _at_checkpoint(
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(source)
         if RUN_ID.fullmatch(source) and not path.exists():
-            from fnostab.tracking import fetch_checkpoint, open_store
+            from fnostab.tracking import existing_store, fetch_checkpoint
 
-            run = (open_store(tracking_uri), source)
+            run = (existing_store(tracking_uri), source)
             path = fetch_checkpoint(*run, Path(scratch))
         else:
             path = _find_checkpoint(path)
