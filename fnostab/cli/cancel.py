@@ -9,7 +9,7 @@ from fnostab.cli.printing import echo
 from fnostab.errors import LaunchError, TrackingError
 
 
-@click.command("cancel")
+@click.command("cancel", epilog="Example: fnostab cancel stage_a")
 @click.argument("experiment", required=False)
 @OUTPUT
 @TRACKING_URI

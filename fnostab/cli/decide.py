@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["decide_and_print", "show"]
 
 
-@click.command("decide")
+@click.command("decide", epilog="Example: fnostab decide --experiment stage_a")
 @stored_studies
 @click.option("--table", type=click.Path(path_type=Path), help="A CSV file of trials instead of MLflow.")
 @RUNS

@@ -10,7 +10,7 @@ from fnostab.cli.options import OUTPUT, TRACKING_URI
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
 
-@click.command("doctor")
+@click.command("doctor", epilog="Example: fnostab doctor")
 @click.option("--mend", is_flag=True, help="Move the addresses of artifacts, if their database was moved or copied.")
 @OUTPUT
 @TRACKING_URI

@@ -14,7 +14,7 @@ from fnostab.errors import ConfigError
 from fnostab.show.console import Console, say
 
 
-@click.command("estimate")
+@click.command("estimate", epilog="Example: fnostab estimate stage_b --profile full")
 @click.argument("study")
 @SEEDS
 @ARMS

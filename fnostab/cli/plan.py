@@ -22,7 +22,7 @@ POWERS = (0.7, 0.8, 0.9)
 TOOTH = 10  # seeds beyond the answer among which a dip of the saw-tooth is looked for
 
 
-@click.command("plan")
+@click.command("plan", epilog="Example: fnostab plan --control-rate 0.4 --arm-rate 0.05")
 @click.option("--control-rate", default=0.3, show_default=True, help="Failure rate of control.")
 @click.option("--arm-rate", default=0.0, show_default=True, help="Failure rate that the arm is hoped to have.")
 @click.option("--power", default=0.8, show_default=True, help="Wanted probability of a significant result.")

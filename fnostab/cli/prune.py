@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
 
 
-@click.command("prune")
+@click.command("prune", epilog="Example: fnostab prune --older-than 90d")
 @click.option("--older-than", metavar="DATE|DAYS", required=True, help="As in 2026-01-31, or 90d.")
 @click.option("--only", type=click.Choice(["points", "journals"]), help="One of both.")
 @click.option("--experiment", metavar="NAME", help="Only of this one.  [default: of all]")

@@ -8,7 +8,7 @@ from fnostab.cli.options import OUTPUT, TRACKING_URI
 from fnostab.cli.printing import echo
 
 
-@click.command("reconcile")
+@click.command("reconcile", epilog="Example: fnostab reconcile stage_a")
 @click.argument("experiment", required=False)
 @OUTPUT
 @TRACKING_URI

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
 
 
-@click.command("report")
+@click.command("report", epilog="Example: fnostab report --experiment stage_a")
 @stored_studies
 @RUNS
 @click.option(

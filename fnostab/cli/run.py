@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     from fnostab.launch.run import StudyRun
 
 
-@click.command("run", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.command(
+    "run",
+    epilog="Example: fnostab run stage_a --seeds 10 --decide",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
 @click.argument("study")
 @SEEDS
 @ARMS

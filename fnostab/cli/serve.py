@@ -21,7 +21,7 @@ PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"
 USERNAME = "MLFLOW_AUTH_ADMIN_USERNAME"
 
 
-@click.command("serve")
+@click.command("serve", epilog="Example: fnostab serve --host 0.0.0.0 --auth")
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fnostab.study.study import Study
 
 
-@click.group("studies", invoke_without_command=True)
+@click.group("studies", epilog="Example: fnostab studies show stage_a", invoke_without_command=True)
 @click.pass_context
 def command(context: click.Context) -> None:
     """List the built-in studies, explain one, or write a new one."""
@@ -27,7 +27,7 @@ def command(context: click.Context) -> None:
         _list(Console())
 
 
-@command.command("show")
+@command.command("show", epilog="Example: fnostab studies show stage_a")
 @click.argument("study")
 @PROFILE
 def show(study: str, profile: str) -> None:
@@ -37,7 +37,7 @@ def show(study: str, profile: str) -> None:
     _explain(load_study(study, profile), Console())
 
 
-@command.command("new")
+@command.command("new", epilog="Example: fnostab studies new my_study.yaml")
 @click.argument("file", type=click.Path(path_type=Path))
 def new(file: Path) -> None:
     """Write a study to start from into FILE, as my_study.yaml; it runs as it is."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 INTERVAL_S = 5.0  # between two rounds of --follow
 
 
-@click.command("sync")
+@click.command("sync", epilog="Example: fnostab sync outputs")
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 @click.option("--follow", is_flag=True, help="Go on until every study under PATH has ended.")
 @click.option("--verify", is_flag=True, help="Compare every point with MLflow's, and send those that it lacks.")

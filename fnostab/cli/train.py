@@ -15,7 +15,11 @@ from fnostab.errors import ConfigError
 from fnostab.startup import imports_that_stay
 
 
-@click.command("train", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.command(
+    "train",
+    epilog="Example: fnostab train stage_a --arm control --seed 3",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
 @click.argument("study", required=False)
 @click.option("--arm", default="control", show_default=True)
 @click.option("--seed", default="0", show_default=True)

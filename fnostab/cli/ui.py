@@ -22,7 +22,7 @@ READY_S = 600.0
 STOP_S = 10.0
 
 
-@click.command("ui")
+@click.command("ui", epilog="Example: fnostab ui stage_a")
 @click.argument("experiment", required=False)
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="The next free one from it."

@@ -12,7 +12,7 @@ from fnostab.cli.options import OUTPUT, OUTPUT_FOLDER, TRACKING_URI
 from fnostab.cli.printing import echo
 
 
-@click.command("watch")
+@click.command("watch", epilog="Example: fnostab watch stage_a")
 @click.argument("experiment", required=False)
 @click.option("--once", is_flag=True, help="Print how it stands now, and end.")
 @OUTPUT

@@ -82,6 +82,7 @@ def test_each_command_says_what_it_does(call, name):
     status, out, err = call(name, "--help")
     assert (status, err) == (0, "")
     assert out.startswith(f"Usage: fnostab {name}")
+    assert out.splitlines()[-1].startswith(f"  Example: fnostab {name}")
 
 
 def test_without_a_command_there_is_help(call):

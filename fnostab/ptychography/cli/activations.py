@@ -45,7 +45,11 @@ RUN_ID = re.compile(r"[0-9a-f]{32}")
 OF_A_CHECKPOINT = ("checkpoint", "output", "tracking_uri")  # parameters that go with one
 
 
-@click.command("activations", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.command(
+    "activations",
+    epilog="Example: fnostab activations stage_a --at initialisation",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
 @click.argument("study", required=False)
 @click.option("--at", type=click.Choice([INITIALISATION, "both"]), default="both", show_default=True, help="When.")
 @click.option("--checkpoint", metavar="RUN_ID|PATH", help="Of this trial's best weights instead of a study.")

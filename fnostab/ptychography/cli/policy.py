@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
 
 
-@click.command("policy")
+@click.command("policy", epilog="Example: fnostab policy --clear")
 @click.option("--clear", is_flag=True, help="Remove it, so that the program's own defaults hold again.")
 @click.option("--yes", is_flag=True, help="With --clear: do not ask.")
 def command(clear: bool, yes: bool) -> None:

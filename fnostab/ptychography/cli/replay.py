@@ -32,7 +32,7 @@ EVERY_S = 3.0  # between two lines that say how far it is
 LONGEST_SUFFIX = 100  # characters of settings in a folder's name
 
 
-@click.command("replay")
+@click.command("replay", epilog="Example: fnostab replay outputs/stage_a/*/control-1")
 @click.argument("source", metavar="[RUN_ID|DIRECTORY]", required=False)
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting to change: does it still fail?")
 @click.option("--json", "as_json", is_flag=True, help="Print what is in replay.json.")
