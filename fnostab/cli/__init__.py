@@ -24,8 +24,8 @@ OWN = {
     "watch": "Show a study while it runs.",
     "cancel": "End a study, wherever its trials run.",
     "train": "Train one trial.",
-    "plan": "Say how many seeds a study takes.",
-    "estimate": "Say what memory and time a study takes.",
+    "plan": "Plan the number of seeds of a study.",
+    "estimate": "Estimate the memory and time of a study.",
     "decide": "Turn the records of a study into a verdict.",
     "report": "Write a verdict with its figures as one HTML file.",
     "export": "Write the trials of a study as a CSV table.",
@@ -34,7 +34,7 @@ OWN = {
     "reconcile": "Close runs whose process is gone.",
     "prune": "Thin old curves and archive old journals.",
     "serve": "Start a tracking server for a group.",
-    "doctor": "Check a set-up and say what mends it.",
+    "doctor": "Check a set-up and say how to fix it.",
     "ui": "Open the records in the MLflow UI.",
 }
 

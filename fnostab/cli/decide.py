@@ -30,9 +30,9 @@ __all__ = ["decide_and_print", "show"]
 @RUNS
 @click.option("--study", help="With --table: the study (name or file) whose arms and rules apply.")
 @click.option("--evidence", is_flag=True, help="Print criteria, tests, intervals and run ids as well.")
-@click.option("--exit-code", is_flag=True, help="Exit with a status that says what came out, as above.")
+@click.option("--exit-code", is_flag=True, help="Exit with a status that tells the answer, as above.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@click.option("--apply", is_flag=True, help="Make what GOLD or SILVER chose the default; see `fnostab policy`.")
+@click.option("--apply", is_flag=True, help="Make the choice of GOLD or SILVER the default; see `fnostab policy`.")
 @click.option("--force", is_flag=True, help="With --apply: even if it could be luck.")
 @TRACKING_URI
 @click.pass_context
@@ -50,7 +50,7 @@ def command(
     force: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Say of every arm of a study whether it helps, harms or does not help, and record that in MLflow as a run.
+    """Answer for every arm whether it helps, harms or does not help, and record the answer in MLflow as a run.
 
     A study with roles has a verdict as well. GOLD: the architecture is the cure. SILVER: it is not shown to help, but
     clipping helps. PIVOT: neither helps at depth. INCONCLUSIVE: what is open. `leaning` marks what could be luck.

@@ -16,7 +16,7 @@ STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 @TRACKING_URI
 @click.pass_context
 def command(context: click.Context, /, mend: bool, output: Path, tracking_uri: str | None) -> None:
-    """Check this installation, this machine and the records, and say how to mend each fault.
+    """Check this installation, this machine and the records, and say how to fix each fault.
 
     One line a check. It writes a scratch run and deletes it again. The exit status is 1 if something failed.
     """

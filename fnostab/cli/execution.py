@@ -159,7 +159,7 @@ def _resolve(
     if options.lockstep is None and not (options.live and loaded.task.name == "command"):
         return loaded, arms, on_cluster
     if on_cluster is not None:
-        raise ConfigError("--lockstep is of this machine's trials: leave it out, or leave out --launcher slurm")
+        raise ConfigError("--lockstep works on this machine only: leave it out, or leave out --launcher slurm")
     from fnostab.launch.local import LocalLauncher, default_jobs
 
     takes = loaded.resources
@@ -192,10 +192,10 @@ def insist_on_results(result: StudyRun) -> None:
     again = "the same command tries them again"
     if result.given_up:
         most = max(trial.fruitless for trial in result.given_up)
-        again = f"`fnostab run` with --attempts {most + ATTEMPTS} tries {len(result.given_up)} given up again"
+        again = f"`fnostab run` with --attempts {most + ATTEMPTS} retries the {len(result.given_up)} that were given up"
     raise LaunchError(
         f"{len(missing)} of {len(result.trials)} trials came to no result, as {first.name}: {first.outcome} "
-        f"({first.reason}); mend that, and {again}"
+        f"({first.reason}); fix that, and {again}"
     )
 
 
@@ -220,7 +220,9 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         except UnknownSettingError as error:
             similar = _similar_option(context, error.setting)
             if similar and any(setting.partition("=")[0] == error.setting for setting in settings):
-                raise click.UsageError(f"{error.setting!r} is no setting (did you mean {similar}?)", context) from None
+                raise click.UsageError(
+                    f"{error.setting!r} is not a setting (did you mean {similar}?)", context
+                ) from None
             raise
 
     return gathered
@@ -288,5 +290,5 @@ def refuse_in_a_chain(chain: str, **given: object) -> None:
     for name, value in given.items():
         if value:
             raise ConfigError(
-                f"--{name.replace('_', '-')} is of single studies: {chain} decides that itself; leave it out"
+                f"--{name.replace('_', '-')} applies to single studies, {chain} chooses it by itself: leave it out"
             )

@@ -26,7 +26,7 @@ def make_launcher(name: str, cluster: str | None, jobs: int | None, *, starts: b
     """
     if name == "local":
         if cluster:
-            raise ConfigError(f"--cluster {cluster} is of --launcher slurm: give that too, or leave it out")
+            raise ConfigError(f"--cluster {cluster} needs --launcher slurm: add that, or leave --cluster out")
         return None
     from fnostab.launch.slurm.cluster import ClusterFile, read_cluster_file
     from fnostab.launch.slurm.launcher import SlurmLauncher

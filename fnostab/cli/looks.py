@@ -1,4 +1,4 @@
-"""``fnostab run --sequential``: a study that is looked at before all its seeds have run."""
+"""``fnostab run --sequential``: judge a study at planned looks, before all its seeds have run."""
 
 from __future__ import annotations
 

@@ -60,14 +60,16 @@ LAUNCHER = click.option(
     type=click.Choice(["local", "slurm"]),
     default="local",
     show_default=True,
-    help="What runs the trials: processes of this machine, or jobs of its Slurm cluster.",
+    help="Run trials as processes on this machine, or as jobs of its Slurm cluster.",
 )
 CLUSTER = click.option(
-    "--cluster", metavar="FILE", help="What a Slurm job asks for, as YAML (docs/cluster.md).  [default: the cluster's]"
+    "--cluster",
+    metavar="FILE",
+    help="YAML file of what a Slurm job requests (docs/cluster.md).  [default: the cluster's]",
 )
 
 SEEDS = click.option(
-    "--seeds", metavar="N|LIST", help="How many seeds, or which: 10, or 0,3,5.  [default: the study's]"
+    "--seeds", metavar="N|LIST", help="Number of seeds, or a list: 10, or 0,3,5.  [default: the study's]"
 )
 ARMS = click.option("--arms", metavar="LIST", help="Only these arms, separated by commas.  [default: all]")
 PROFILE = click.option(
@@ -75,9 +77,11 @@ PROFILE = click.option(
 )
 EPOCHS = click.option("--epochs", metavar="N", help="Epochs of every trial.  [default: the profile's]")
 JOBS = click.option(
-    "--jobs", metavar="N", help="Trials side by side; of Slurm, jobs at once.  [default: one a GPU or core]"
+    "--jobs", metavar="N", help="Trials (with Slurm: jobs) at the same time.  [default: one per GPU or core]"
 )
-SET = click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as model.fno_blocks=8.")
+SET = click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, such as model.fno_blocks=8."
+)
 EXPERIMENT = click.option("--experiment", help="MLflow experiment.  [default: the study's name]")
 RUNS = click.option("--runs", type=click.Path(path_type=Path), help="A YAML file that maps runs of your own to trials.")
 STORED = (

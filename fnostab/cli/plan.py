@@ -45,7 +45,7 @@ def command(
     margin: float,
     as_json: bool,
 ) -> None:
-    """Say, before a study is run, how many seeds per arm it needs to show an effect.
+    """Compute, before a study is run, how many seeds per arm it needs to show an effect.
 
     Failure rates are planned exactly for one-sided Boschloo, losses by Noether's formula for Mann-Whitney. A ratio
     of 1 with a margin of 1.1 plans for `loss_within_10pct`, a ratio of 0.8 with a margin of 1 for `better_loss`.

@@ -44,12 +44,12 @@ def new(file: Path) -> None:
     from fnostab.study.study import read_study_file
 
     if file.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"{file} is no name of a study: it ends in .yaml")
+        raise ConfigError(f"{file} is not accepted: the name of a study file ends in .yaml")
     try:
         with open(file, "x") as written:
             written.write(load(TEMPLATE).format(name=file.stem))
     except FileExistsError:
-        raise ConfigError(f"{file} is there already: name another file") from None
+        raise ConfigError(f"{file} exists already: name another file") from None
     except OSError as error:
         raise ConfigError(f"can't write {file}: {error.strerror}") from error
     try:

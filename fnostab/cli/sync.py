@@ -26,7 +26,7 @@ INTERVAL_S = 5.0  # between two rounds of --follow
 @TRACKING_URI
 @click.pass_context
 def command(context: click.Context, /, path: Path, follow: bool, verify: bool, tracking_uri: str | None) -> None:
-    """Send what MLflow does not hold of the journals under PATH; a second call sends nothing.
+    """Send the records under PATH that MLflow lacks; a second call sends nothing.
 
     PATH is a trial's folder, a study's, or the whole output folder; it may be a copy from another machine, and is
     only read. With --follow, records are sent while trials write them, also those of jobs on nodes without a network;

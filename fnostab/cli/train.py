@@ -32,7 +32,7 @@ from fnostab.startup import imports_that_stay
     "trial_files",
     type=click.Path(dir_okay=False, path_type=Path),
     multiple=True,
-    help="A trial.json instead; several of one arm are trained in lockstep.",
+    help="Train this trial.json; several of one arm train in lockstep.",
 )
 @click.option("--fork-server", metavar="MODULES", hidden=True, help="Import these; fork trials, as asked on stdin.")
 @OUTPUT

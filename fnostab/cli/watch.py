@@ -14,7 +14,7 @@ from fnostab.cli.printing import echo
 
 @click.command("watch", epilog="Example: fnostab watch stage_a")
 @click.argument("experiment", required=False)
-@click.option("--once", is_flag=True, help="Print how it stands now, and end.")
+@click.option("--once", is_flag=True, help="Print the current state once, and exit.")
 @OUTPUT
 @TRACKING_URI
 def command(experiment: str | None, once: bool, output: Path, tracking_uri: str | None) -> None:

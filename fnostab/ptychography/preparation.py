@@ -1,4 +1,4 @@
-"""Before a study starts: data sets that its arms share; networks and probes that can't be used are refused."""
+"""Prepare a study: make the data sets that its arms share, and refuse networks and probes that can't be used."""
 
 import time
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def prepare_trials(trials: Sequence[TrialSpec], console: Console, *, here: bool,
     configs = {trial.arm: TrialConfig.from_dotted(trial.settings) for trial in trials}
     for arm, config in configs.items():
         if here and config.execution.device == "cuda" and not torch.cuda.is_available():
-            raise LaunchError("execution.device=cuda, but torch sees no GPU here: use auto or cpu, or mend the driver")
+            raise LaunchError("execution.device=cuda, but torch sees no GPU here: use auto or cpu, or fix the driver")
         generator = build_generator(config.model)
         check_generator(generator, config.data.N)
         if lockstep:

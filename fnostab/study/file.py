@@ -79,7 +79,9 @@ class StudyFile(BaseModel):
         if self.code and self.command is None:
             raise ValueError("code: names the files of a command; leave it out")
         if self.after_failure != "stop" and self.command is None:
-            raise ValueError("after_failure is of a command; the built-in task has the setting monitor.after_failure")
+            raise ValueError(
+                "after_failure applies to a command; the built-in task has the setting monitor.after_failure"
+            )
         if isinstance(self.seeds, list) and len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds={self.seeds} is not accepted: a list without repetition, as [0, 3, 5]")
         for what, arm in [("control", self.control), *self.roles.items()]:

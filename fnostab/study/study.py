@@ -58,7 +58,7 @@ class Study:
         self.looks: tuple[int, ...] = ()
         self.task = task or make_task(file.task_name, file)
         if file.knob is not None and file.knob in flatten(overrides or {}):
-            raise ConfigError(f"{file.name} turns {file.knob} by itself: leave it out, or write a study of your own")
+            raise ConfigError(f"{file.name} sets {file.knob} by itself: leave it out, or write a study of your own")
         if unknown := set(file.profiles) - set(self.task.profiles):
             accepted = ", ".join(self.task.profiles) or "none"
             raise ConfigError(f"{file.line_of('profiles')}profile {min(unknown)!r} is not known; accepted: {accepted}")
@@ -265,6 +265,6 @@ def trial_folder(folder: Path, arm: str, config_hash: str, seed: int) -> Path:
         same = TrialSpec.read(plain / "trial.json").config_hash == config_hash
     except LaunchError as error:
         raise LaunchError(
-            f"{error}; a study of an earlier version can't be gone on with: choose another --output"
+            f"{error}; a study of an earlier version can't be continued: choose another --output"
         ) from error
     return plain if same else folder / f"{arm}-{seed}-{config_hash[:8]}"

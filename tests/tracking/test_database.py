@@ -76,7 +76,7 @@ def test_one_that_is_just_being_made_is_waited_for(store, caplog):
 def test_one_that_nobody_makes_any_more_is_called_so(store, monkeypatch):
     half_made(store.uri.removeprefix("sqlite:///"))
     monkeypatch.setattr(database, "STALLED_S", 0.5)
-    with pytest.raises(TrackingError, match="was begun and is not whole: if no process makes it any more, delete it"):
+    with pytest.raises(TrackingError, match="is incomplete: if no process is creating it any more, delete it"):
         open_store(store.uri)
 
 

@@ -1,4 +1,4 @@
-"""``fnostab replay``: a failure again, with every module watched."""
+"""``fnostab replay``: run a failure again, with every module watched."""
 
 from __future__ import annotations
 
