@@ -70,7 +70,7 @@ def test_one_that_is_just_being_made_is_waited_for(store, caplog):
     timer.start()
     open_store(store.uri)
     timer.join()
-    assert "another process is making the tables of sqlite:///" in caplog.text
+    assert "waiting for another process that creates the tables of sqlite:///" in caplog.text
 
 
 def test_one_that_nobody_makes_any_more_is_called_so(store, monkeypatch):

@@ -221,8 +221,8 @@ def _engine(uri: str) -> sqlalchemy.Engine:
         raise TrackingError(describe(error, uri)) from error
     except ValueError:  # its text, as that of a port that is no number, may be a part of the password
         raise TrackingError(
-            f"tracking database {masked(uri)} is not a valid address: write special characters of a password as %40 for "
-            "@, %2F for / and %3A for a colon"
+            f"tracking database {masked(uri)} is not a valid address: write special characters of a password as %40 "
+            "for @, %2F for / and %3A for a colon"
         ) from None
 
 
