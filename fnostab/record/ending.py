@@ -242,7 +242,10 @@ def judge_again(directory: Path, spec: TrialSpec) -> None:
         JournalError: another process holds the journal, or it is damaged or can't be written.
     """
     end = last_attempt(directory / FILE_NAME).end
-    judgement, _ = judge_recorded(read_recorded(directory), spec)
+    recorded = read_recorded(directory)
+    if recorded.by_rules:
+        recorded.announced = None
+    judgement, _ = judge_recorded(recorded, spec)
     if judgement is None or end is None:
         return
     payload = outcome_payload(judgement)
