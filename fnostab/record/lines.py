@@ -10,6 +10,7 @@ A journal may come from elsewhere: what is read is of the types below, or refuse
 
 import json
 import math
+import operator
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -70,14 +71,28 @@ class Event:
 
 
 def encode(record: Point | Event) -> bytes:
-    """Write a record as one line."""
+    """Write a record as one line, which `read_lines` takes; integers of other libraries become Python's.
+
+    Raises:
+        JournalError: it would not be read again: too long or too deep, a number that is not finite, a value that JSON
+            does not have, or one of another type than its name asks for.
+    """
     if isinstance(record, Event):
-        line: dict[str, Any] = {"t": record.time_ms, "e": record.name, "p": record.payload}
+        what = f"event {str(record.name)[:80]!r}"
+        fields: dict[str, Any] = {"t": record.time_ms, "e": record.name, "p": record.payload}
     else:
-        line = {"t": record.time_ms, "s": record.step, "v": record.values}
-        line |= {"x": record.nonfinite} if record.nonfinite else {}
-    text = json.dumps(line, separators=(",", ":"), allow_nan=False).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
+        what = f"step {record.step}"
+        fields = {"t": record.time_ms, "s": record.step, "v": record.values}
+        fields |= {"x": record.nonfinite} if record.nonfinite else {}
+    try:
+        text = json.dumps(fields, separators=(",", ":"), allow_nan=False, default=operator.index).encode()
+        line = b"%08x %s\n" % (zlib.crc32(text), text)
+        if len(line) > LONGEST_LINE_BYTES:
+            raise _NoRecordError(f"it has {len(line):,} bytes, and a record at most {LONGEST_LINE_BYTES:,}")
+        _parse(line)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise JournalError(f"{what} can't be recorded: {error}") from None
+    return line
 
 
 def read_lines(
@@ -189,7 +204,7 @@ def _event(fields: Mapping[str, Any], time_ms: int, checksum: int) -> Event:
             raise _NoRecordError(f"{key} of {name} is no list of texts")
     outcome = payload.get("outcome" if name == names.OUTCOME_EVENT else names.OUTCOME)
     if name in (names.OUTCOME_EVENT, names.TAGS_EVENT) and outcome not in (None, *names.OUTCOMES):
-        raise _NoRecordError(f"{str(outcome)[:80]!r} is no outcome")
+        raise _NoRecordError(f"{str(outcome)[:80]!r} is no outcome: accepted are {', '.join(names.OUTCOMES)}")
     step = payload.get(names.FAILURE_STEP) if name == names.TAGS_EVENT else None
     if isinstance(step, str) and not (step.isascii() and step.isdecimal() and len(step) < len(str(LARGEST_STEP))):
         raise _NoRecordError(f"{names.FAILURE_STEP} is no step")
