@@ -61,6 +61,7 @@ def sync(path: str | Path, store: Store, *, verify: bool = False) -> SyncReport:
     starts = {directory: _start_ms(directory) for directory in directories}
     started = [directory for directory, start_ms in starts.items() if start_ms is not None]
     report = SyncReport(0, 0)
+    started.sort(key=lambda directory: directory.parent)  # a folder within a trial's stands between its siblings
     for folder, trials in groupby(started, key=lambda directory: directory.parent):
         study = _Siblings(folder, {trial: starts[trial] or 0 for trial in trials}, store, verify)
         study.sync()
