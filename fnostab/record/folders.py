@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["LIVE_FILE", "STUDY_FILE", "TRIAL_FILE", "folders_with"]
+__all__ = ["LIVE_FILE", "STUDY_FILE", "TRIAL_FILE", "folders_with", "trial_folders", "trial_name"]
 
 TRIAL_FILE = "trial.json"
 LIVE_FILE = "live.json"  # of a script's own run, which is part of no study
@@ -12,6 +12,24 @@ STUDY_FILE = "study.json"
 HELD_BEHIND_A_LINK = tuple(  # what makes a link one to records: a link to anything else, as a data set, is not followed
     f"{above}{name}" for above in ("", "*/", "*/*/") for name in (TRIAL_FILE, LIVE_FILE, STUDY_FILE)
 )
+
+
+def trial_name(arm: str, seed: int | str) -> str:
+    """Name of a trial within its study, as in ``control-3``."""
+    return f"{arm}-{seed}"
+
+
+def trial_folders(study: Path, arm: str, seed: int | str, config_hash: str) -> tuple[Path, Path]:
+    """Where the records of a trial may be: ``control-3``, or, where the arm was another before, with a hash behind it.
+
+    Args:
+        study: folder of its study.
+        arm: of the trial.
+        seed: of the trial.
+        config_hash: hash of the trial's settings.
+    """
+    name = trial_name(arm, seed)
+    return study / name, study / f"{name}-{config_hash[:8]}"
 
 
 def folders_with(path: str | Path, *files: str) -> list[Path]:

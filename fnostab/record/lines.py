@@ -98,7 +98,7 @@ def encode(record: Point | Event) -> bytes:
 
 
 def _is_plain(point: Point) -> bool:
-    """Whether a point that JSON took is one that `_parse` takes; it tells of the many steps at a fraction of the time."""
+    """Whether `_parse` takes a point that JSON took; of the many steps this tells it at a fraction of the time."""
     only_floats = {float}.issuperset(map(type, point.values.values())) and not point.nonfinite
     return only_floats and _is_whole(point.step, LARGEST_STEP) and _is_whole(point.time_ms, LATEST_MS)
 

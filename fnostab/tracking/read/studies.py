@@ -9,12 +9,13 @@ from mlflow.exceptions import MlflowException
 
 from fnostab.errors import LaunchError, TrackingError
 from fnostab.record import names
+from fnostab.record.folders import STUDY_FILE
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.read.summaries import read_summaries
+from fnostab.tracking.store.paging import every
 from fnostab.tracking.store.store import Store, reported
-from fnostab.tracking.upload.study_run import STUDY_FILE
 
 __all__ = ["StudyRecord", "check_schema", "find_experiment", "newest_study", "recorded_metrics", "trial_rows"]
 
@@ -60,7 +61,7 @@ def find_experiment(store: Store, name: str) -> str:
         experiment = store.client.get_experiment_by_name(name)
         if experiment is not None and experiment.lifecycle_stage == "active":
             return str(experiment.experiment_id)
-        there_are = ", ".join(sorted(e.name for e in store.client.search_experiments())) or "none"
+        there_are = ", ".join(sorted(e.name for e in every(store.client.search_experiments))) or "none"
     raise TrackingError(f"there is no experiment {name!r} in {store.address}; there are: {there_are}")
 
 
@@ -77,7 +78,9 @@ def newest_study(store: Store, experiment: str, study_run: str | None = None) ->
     """
     are_studies = f"tags.`{names.KIND}` = '{names.KIND_STUDY}'"
     with reported(store):
-        found = store.client.search_runs([experiment], are_studies, order_by=["attributes.start_time DESC"])
+        found = list(
+            every(store.client.search_runs, [experiment], are_studies, order_by=["attributes.start_time DESC"])
+        )
         runs = [run for run in found if study_run in (None, run.info.run_id)]
         if not runs:
             there_are = ", ".join(f"{run.info.run_id} ({run.info.run_name})" for run in found) or "none"

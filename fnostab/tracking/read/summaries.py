@@ -20,12 +20,12 @@ from fnostab.record import names
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialState
 from fnostab.tracking.store.database import connected
+from fnostab.tracking.store.paging import every
 from fnostab.tracking.store.store import Store
 
 __all__ = [
     "AT_ONCE",
     "FEW",
-    "PAGE",
     "Summary",
     "read_summaries",
     "run_values",
@@ -34,7 +34,6 @@ __all__ = [
     "trial_state",
 ]
 
-PAGE = 1000  # runs in one answer
 SHORT_PAGE = 250  # side by side: on a busy server a longer one outlasts the time that a client waits
 FEW = 100  # runs that are asked for at first: of most studies these are all
 AT_ONCE = 4  # requests to a server: `fnostab serve` and MLflow's own have as many processes
@@ -158,14 +157,7 @@ def search_in_shares(
 
     def share(digit: str) -> list[Any]:
         ends_so = " AND ".join(filter(None, (which, f"attributes.run_id LIKE '%{digit}'")))
-        taken: list[Any] = []
-        token = None
-        while True:
-            page = store.client.search_runs(list(experiments), ends_so, max_results=SHORT_PAGE, page_token=token)
-            taken += map(take, page)
-            token = page.token
-            if not token:
-                return taken
+        return [take(run) for run in every(store.client.search_runs, list(experiments), ends_so, page=SHORT_PAGE)]
 
     with ThreadPoolExecutor(AT_ONCE if store.uri.startswith("http") else 1) as pool:
         for taken in pool.map(share, LAST_DIGITS):
