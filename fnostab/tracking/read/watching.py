@@ -94,7 +94,7 @@ class StudyWatch:
             self._trials = {run_id: trial for trial in found if (run_id := trial.run_id)}
         else:
             rows = read_summaries(self._store, self._experiment, self._hash, tags=TAGS, metrics=METRICS)
-            for run_id, tags, metrics in rows:
+            for run_id, _, _, tags, metrics in rows:
                 seen = before.get(run_id)
                 if seen is not None and seen.ended_s is not None:  # more is known of it, and it did not start again
                     self._trials[run_id] = seen

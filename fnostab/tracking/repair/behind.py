@@ -79,8 +79,8 @@ def _tags_of(
     if found is None:
         return
     if study_hash is not None:
-        for _, tags, _ in read_summaries(store, found.experiment_id, study_hash, tags=TAGS, metrics=()):
-            yield (experiment, tags.get(names.TRIAL_ID)), tags
+        for run in read_summaries(store, found.experiment_id, study_hash, tags=TAGS, metrics=()):
+            yield (experiment, run.tags.get(names.TRIAL_ID)), run.tags
         return
     live = f"tags.`{names.KIND}` = '{names.KIND_LIVE}'"
     for run in every(store.client.search_runs, [found.experiment_id], live):

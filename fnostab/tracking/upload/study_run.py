@@ -201,8 +201,8 @@ def _read_spec(client: MlflowClient, study_run_id: str) -> StudySpec | None:
 def _outcomes(store: Store, experiment: str, spec: StudySpec) -> dict[str, Counter[str]]:
     """Count of each outcome by arm, in the study's order."""
     counts: dict[str, Counter[str]] = {arm: Counter() for arm in spec.arms}
-    for _, tags, _ in read_summaries(store, experiment, spec.hash, tags=(names.ARM, names.OUTCOME), metrics=()):
-        counts.setdefault(tags.get(names.ARM, "?"), Counter())[tags.get(names.OUTCOME, "?")] += 1
+    for run in read_summaries(store, experiment, spec.hash, tags=(names.ARM, names.OUTCOME), metrics=()):
+        counts.setdefault(run.tags.get(names.ARM, "?"), Counter())[run.tags.get(names.OUTCOME, "?")] += 1
     return {arm: each for arm, each in counts.items() if each}
 
 

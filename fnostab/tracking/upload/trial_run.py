@@ -23,7 +23,7 @@ from fnostab.tracking.upload.identity import PARENT_RUN, RunIdentity
 from fnostab.tracking.upload.mark import Mark
 from fnostab.tracking.upload.study_run import note_trial
 
-__all__ = ["TrialRun", "end_unwritten", "last_sign_ms"]
+__all__ = ["STATUS", "TrialRun", "end_unwritten", "last_sign_ms", "named_outcome"]
 
 STATUS: Mapping[str | None, str] = {  # of every other outcome: FINISHED
     Outcome.OOM: "FAILED",
@@ -216,7 +216,10 @@ class TrialRun:
         """Whether the run does not say what its journal says of its end."""
         outcome = event.payload.get("outcome")
         status = STATUS.get(outcome, "FINISHED")
-        return bool((self.run.info.status, self._outcome) != (status, outcome or self._outcome))
+        said = named_outcome(self.run.info.run_name, self._name)
+        return bool(
+            (self.run.info.status, self._outcome) != (status, outcome or self._outcome) or said not in (None, outcome)
+        )
 
     def take_over_left_out(self) -> None:
         """Go on with the lines on records that could not be sent earlier, and are not to be tried again."""
@@ -246,6 +249,17 @@ def _is_of_an_entry(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
     return isinstance(error, ValueError | TypeError | OverflowError) and is_refusal(error)
+
+
+def named_outcome(run_name: str, trial: str) -> str | None:
+    """The outcome that a run's name says since its end was recorded; None of a run at work, or that was renamed.
+
+    Args:
+        run_name: as MLflow has it.
+        trial: name of the trial, with which the other begins.
+    """
+    outcome = run_name.removeprefix(f"{trial} ")
+    return outcome if outcome != run_name and outcome in names.OUTCOMES else None
 
 
 def last_sign_ms(run: Any) -> int:
