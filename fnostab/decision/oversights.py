@@ -12,7 +12,7 @@ __all__ = ["all_failed_alike", "lacks_metric", "metric_not_recorded"]
 
 
 def lacks_metric(trials: Sequence[TrialRow]) -> bool:
-    """Whether no trial has a value of the metric though some trained to an end that one would have been seen at."""
+    """Whether no trial has a value of the metric, though at least one ended as only trials with a value should."""
     seen = [trial for trial in trials if trial.counts and trial.outcome is not Outcome.NONFINITE]
     return bool(seen) and all(trial.loss is None for trial in trials)
 
@@ -44,7 +44,9 @@ def all_failed_alike(trials: Sequence[TrialRow], study: Any) -> str | None:
     if len(outcomes) != 1 or len(counted) < 2:
         return None
     outcome, rules, checks = outcomes.pop(), study.rules, []
-    direction = set(study.judged.values()) == {study.metric.name}  # it turns the rules
+    direction = set(study.judged.values()) == {
+        study.metric.name
+    }  # the rules judge the metric itself, so a wrong direction inverts them
     if outcome is Outcome.STAGNATED and rules.baseline is not None:
         checks.append(f"baseline {value_text(rules.baseline)}")
     if outcome is Outcome.STAGNATED and rules.failed is not None:

@@ -30,6 +30,12 @@ class Along:
         return next((place for place in self.places if place.summary.n_failed), None)
 
     @property
+    def falls(self) -> bool:
+        """Whether failures only get fewer as the value rises: then training does not begin to fail at any."""
+        rates = [rate for place in self.places if (rate := place.summary.failure_rate) is not None]
+        return len(rates) > 1 and rates == sorted(rates, reverse=True) and rates[0] > rates[-1]
+
+    @property
     def finding(self) -> str:
         """The result in one sentence."""
         if self.lowest is not None:

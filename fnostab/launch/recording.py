@@ -28,7 +28,7 @@ class Recording:
     background, and what trials have written to their journals meanwhile is sent then.
 
     Args:
-        tracking_uri: as of `open_store`.
+        tracking_uri: as in `open_store`.
         console: to say on that the store is slow.
 
     Attributes:

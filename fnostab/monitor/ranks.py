@@ -18,9 +18,9 @@ SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
 
 def refuse_sharded(trainer: lightning.Trainer) -> None:
     """Raise a `ConfigError` if each process holds only a part of a gradient, whose norm would be that of a part."""
-    strategy = type(trainer.strategy).__name__
-    if strategy in SHARDED:
-        raise ConfigError(f"expected a strategy that keeps gradients whole, such as 'ddp', got {strategy}")
+    strategy = type(trainer.strategy)
+    if any(base.__name__ in SHARDED for base in strategy.__mro__):
+        raise ConfigError(f"expected a strategy that keeps gradients whole, such as 'ddp', got {strategy.__name__}")
 
 
 def anywhere(trainer: lightning.Trainer, holds: Tensor) -> Tensor:
@@ -33,7 +33,10 @@ def anywhere(trainer: lightning.Trainer, holds: Tensor) -> Tensor:
 
 
 class FitResult:
-    """Result of a fit, in memory shared by the processes that are spawned or forked for it: the main one reads it."""
+    """Result of a fit, in memory shared by the processes that are spawned or forked for it: the main one reads it.
+
+    Of a judgement all is shared but ``not_judged``, which is text.
+    """
 
     def __init__(self) -> None:
         self._numbers = torch.full((4 + len(FAILURES),), math.nan, dtype=torch.float64)

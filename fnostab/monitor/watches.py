@@ -80,7 +80,7 @@ class Watches:
             watch.start_batch(batch, epoch)
 
     def start_backward(self, trainer: lightning.Trainer, loss: Tensor) -> None:
-        """Note that a loss goes backward."""
+        """Note that ``loss`` goes backward; of any shape, but only one number is recorded."""
         self._going_backward = one_number(loss, trainer)
         for watch in self._watches:
             watch.start_backward()
@@ -88,7 +88,7 @@ class Watches:
             self._fingerprints = [watch.fingerprint() for watch in self._watches]
 
     def end_backward(self) -> None:
-        """Note that it has; it counts for the optimisers whose gradients have changed."""
+        """Credit the finished backward pass to the optimisers whose gradients have changed."""
         loss, self._going_backward = self._going_backward, None
         for i, watch in enumerate(self._watches):
             if len(self._watches) == 1 or watch.fingerprint() != self._fingerprints[i]:

@@ -129,7 +129,7 @@ def may_be_at_work(owner: str | None, last_sign_s: float) -> bool:
     without an owner may be one whose process has not recorded its name yet.
 
     Args:
-        owner: as of `is_alive`.
+        owner: as in `is_alive`.
         last_sign_s: Unix time in seconds of the newest record.
     """
     if owner is None:

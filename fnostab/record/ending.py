@@ -163,7 +163,7 @@ def records_of_end(
     Args:
         directory: of the trial.
         last_sign_s: Unix time of the last thing that is known of it from elsewhere.
-        leave_out: as of `last_attempt`.
+        leave_out: as in `last_attempt`.
 
     Returns:
         None while the process may be at work; an empty list if the trial has an outcome.

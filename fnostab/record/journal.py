@@ -192,7 +192,7 @@ def read_journal(
     """Yield each record with the offset behind it, as `read_lines` does; the same for an archived journal.
 
     Raises:
-        JournalError: as of `read_lines`, or the archive is damaged.
+        JournalError: as in `read_lines`, or the archive is damaged.
     """
     directory = Path(path).parent
     if Path(path).name == FILE_NAME and journal_file(directory).name == ARCHIVE_NAME:

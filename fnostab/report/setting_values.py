@@ -21,7 +21,7 @@ class AlongPanel:
     along: Along
 
     def render(self, case: Case) -> RenderableType:
-        """Tables: the trials, each value, and what they say; then the answer for each arm."""
+        """Tables of trials and of failure rate by value, then the answers and the finding."""
         name = self.along.setting.rpartition(".")[2]
         columns = (name, "arm", "failed", "95 %", "median of those that did not fail")
         table = plain_table(f"Failure rate by {self.along.setting}", columns, "outcomes")
@@ -51,13 +51,18 @@ class AlongPanel:
 
 
 def with_along(case: Case) -> Case:
-    """Put the result along one setting into a case whose arms differ in it alone; else return the case unchanged."""
+    """Put the result along one setting into a case whose arms differ in it alone; else return the case unchanged.
+
+    It stays unchanged too where failures only get fewer with the value, as with warm-up: the answers say that.
+    """
     study = case.studies.get("a")
     if study is None or len(case.stages) > 1 or study.roles or study.knob or not getattr(study, "arms", None):
         return case
     if (found := values_along(study.arms)) is None or not any(s.outcomes for s in case.verdict.arms):
         return case
     along = compare_along(case.stages[0], *found, study.control)
+    if along.falls:
+        return case
     command = study.next_of.get(along.lowest.summary.arm, "") if along.lowest else ""
     step = replace(case.verdict.next, text=_next_text(along))
     if along.lowest:

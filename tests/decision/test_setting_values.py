@@ -51,6 +51,14 @@ def test_only_arms_that_differ_in_one_number_are_along_it():
     assert values_along({"a": {"n": 1}, "b": {"n": 2}}) is None  # a control and an arm
 
 
+def test_failures_that_only_get_fewer_with_the_value_have_no_beginning():
+    study = TableStudy(control="none", arms={"none": {"warmup": 0}, "some": {"warmup": 100}, "much": {"warmup": 1000}})
+    rows = Stage("a", (*arm("none", 0, 5), *arm("some", 5), *arm("much", 5)))
+    case = with_along(make_case({"a": rows}, {"a": study}, source=Source()))
+    assert case.special is None
+    assert "begins to fail" not in case.verdict.reason
+
+
 def test_the_page_of_a_setting_has_the_answer_for_each_arm():
     study = TableStudy(control="base", arms={"base": {"lr": 0.1}, "low": {"lr": 0.01}, "least": {"lr": 0.001}})
     rows = Stage("a", (*arm("base", 1, 7), *arm("low", 8), *arm("least", 8)))

@@ -207,3 +207,5 @@ def test_sharded_gradients_are_refused_in_one_line():
 
     with pytest.raises(ConfigError, match="such as 'ddp', got FSDPStrategy"):
         refuse_sharded(SimpleNamespace(strategy=FSDPStrategy()))
+    with pytest.raises(ConfigError, match="got Ours"):
+        refuse_sharded(SimpleNamespace(strategy=type("Ours", (FSDPStrategy,), {})()))

@@ -109,6 +109,12 @@ def test_a_process_that_is_killed_while_it_makes_a_database_leaves_one_that_can_
     assert {path.name for path in tmp_path.iterdir()} == {"new.db"}
 
 
+@pytest.mark.parametrize("uri", ["sqlite://C:/x.db", "sqlite://home:mlflow.db"])
+def test_an_address_with_two_slashes_is_refused(uri):
+    with pytest.raises(TrackingError, match="three slashes stand before a path"):
+        open_store(uri)
+
+
 def test_an_empty_database_is_filled(tmp_path):
     path = tmp_path / "new.db"
     open_store(f"sqlite:///{path}")

@@ -45,14 +45,15 @@ def test_eight_writers_at_full_rate_lose_and_double_nothing(served, postgresql, 
     assert found.stored == found.recorded > 8000
 
 
-def test_a_study_is_on_the_server_with_its_artifacts_and_views(served, study):
+def test_a_study_is_on_the_server_with_its_artifacts_and_views(served, tmp_path):
+    study = StudyFolder(tmp_path / "out", experiment="views")  # other tests have a stage_a in this database
     store = open_store(served)
     uploader = Uploader(store, ensure_study(store, study.spec))
     directory = study.trial()
     uploader.follow(directory)
     write_trial(directory)
     uploader.drain(60)
-    run = only_trial(store)
+    run = only_trial(store, "views")
     assert stored_points(store, run) == journal_points(directory)
     tags = store.client.get_experiment(run.info.experiment_id).tags
     assert all(f"mlflow.sharedViewState.fnostab-{name}" in tags for name in VIEWS)

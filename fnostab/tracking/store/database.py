@@ -65,10 +65,19 @@ def usable_sqlite(uri: str) -> str:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """Absolute path of the file that a SQLite address names; None if it names none, or is of another kind."""
+    """Absolute path of the file that a SQLite address names; None if it names none, or is of another kind.
+
+    Raises:
+        TrackingError: it is no address.
+    """
     if not uri.startswith("sqlite") or "://" not in uri:
         return None
-    name = sqlalchemy.make_url(uri).database
+    try:
+        name = sqlalchemy.make_url(uri).database
+    except (ValueError, sqlalchemy.exc.ArgumentError) as error:
+        raise TrackingError(
+            f"tracking database {masked(uri)}: {error}; three slashes stand before a path, as in sqlite:///mlflow.db"
+        ) from error
     return None if name in (None, "", ":memory:") else Path(name).absolute()
 
 
