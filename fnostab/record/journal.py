@@ -126,6 +126,9 @@ class Journal:
 
         Returns:
             The lock's file descriptor. A program that inherits it keeps the trial locked if this process dies.
+
+        Raises:
+            JournalError: this process does not hold the lock.
         """
         self._file.close()
         descriptor: int | None = self._lock._context.lock_file_fd  # filelock has no public name for it
@@ -134,7 +137,11 @@ class Journal:
         return descriptor
 
     def take_back(self) -> None:
-        """Open the file again after `lend`, once nobody else writes: read what was added, cut off a torn line."""
+        """Open the file again after `lend`, once nobody else writes: read what was added, cut off a torn line.
+
+        Raises:
+            JournalError: what was added is damaged, or the journal can't be written.
+        """
         try:
             self._continue()
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by close()

@@ -128,7 +128,11 @@ def read_lines(
 def parse_lines(
     file: BufferedIOBase, path: str | Path, offset: int = 0, leave_out: Callable[[str], None] | None = None
 ) -> Iterator[tuple[Point | Event, int]]:
-    """Yield each record of an open journal, as `read_lines` does; errors name ``path``."""
+    """Yield each record of an open journal, as `read_lines` does; errors name ``path``.
+
+    Raises:
+        JournalError: no line ends within `LONGEST_LINE_BYTES`, or a record that is not the last can't be read.
+    """
     file.seek(offset)
     line = file.readline(LONGEST_LINE_BYTES)
     while line.endswith(b"\n") or len(line) == LONGEST_LINE_BYTES:

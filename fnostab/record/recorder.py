@@ -57,7 +57,11 @@ class Recorder:
             self._failed = sink.announced
 
     def scheduled(self, steps: SupportsIndex) -> None:
-        """Say how many optimiser steps the training is to have."""
+        """Say how many optimiser steps the training is to have.
+
+        Raises:
+            JournalError: that is no whole number from 1, or the journal can't be written.
+        """
         if (to := self._recording()) is not None:
             count = whole("scheduled", steps)
             if count < 1:
@@ -113,7 +117,11 @@ class Recorder:
         return not (self._failed and self._stops)
 
     def validation(self, step: SupportsIndex, /, *, loss: SupportsFloat | None = None, **others: SupportsFloat) -> bool:
-        """Record a validation after an optimiser step, as ``val/loss`` and ``val/<name>``; answer as `step` does."""
+        """Record a validation after an optimiser step, as ``val/loss`` and ``val/<name>``; answer as `step` does.
+
+        Raises:
+            JournalError: as `step` does.
+        """
         given = {**({} if loss is None else {"loss": loss}), **others}
         values = {name: number(name, value) for name, value in given.items()}
         if (to := self._recording()) is not None:
@@ -124,7 +132,11 @@ class Recorder:
     def failed(
         self, outcome: Literal["nonfinite", "collapsed", "exploded", "stagnated"], step: SupportsIndex, /
     ) -> None:
-        """Announce a failure at a step, for scripts that detect failures themselves; the first announcement counts."""
+        """Announce a failure at a step, for scripts that detect failures themselves; the first announcement counts.
+
+        Raises:
+            JournalError: there is no such outcome, the step is no whole number from 0, or the journal can't be written.
+        """
         if outcome not in ANNOUNCED:
             raise JournalError(f"failed({outcome!r}): expected one of {', '.join(ANNOUNCED)}")
         i = whole("failed", step)

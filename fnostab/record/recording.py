@@ -63,14 +63,22 @@ class Recording:
             raise
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Append the metrics of a step, without those that an earlier attempt recorded."""
+        """Append the metrics of a step, without those that an earlier attempt recorded.
+
+        Raises:
+            JournalError: the step does not rise, or the journal can't be written.
+        """
         if self.last_step is not None and step <= self.last_step:
             raise JournalError(f"step {step} comes after step {self.last_step}: steps must rise")
         self._point(step, values)
         self.last_step = step
 
     def validation(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a validation's metrics, and force them to the disk."""
+        """Append a validation's metrics, and force them to the disk.
+
+        Raises:
+            JournalError: the step does not rise, or the journal can't be written.
+        """
         if self._last_validation is not None and step <= self._last_validation:
             raise JournalError(f"validation {step} comes after validation {self._last_validation}: steps must rise")
         self._point(step, values)
