@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -22,6 +21,7 @@ from fnostab.cli.options import (
     LAUNCHER,
     OUTPUT,
     PROFILE,
+    RUN_ID,
     SET,
     TRACKING_URI,
     parse_settings,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     Arms = Mapping[str, Mapping[str, Mapping[int, BlockStates]]]  # by arm, moment and seed
 
-RUN_ID = re.compile(r"[0-9a-f]{32}")
 OF_A_CHECKPOINT = ("checkpoint", "output", "tracking_uri")  # parameters that go with one
 
 
