@@ -86,7 +86,7 @@ def test_two_processes_that_open_an_empty_database_make_it_once(tmp_path):
         subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    waits = "another process is making the tables of"  # what the second may say
+    waits = "waiting for another process that creates the tables of"  # what the second may say
     said = [process.communicate(timeout=240)[1] for process in both]
     assert all(line.startswith(waits) for text in said for line in text.splitlines())
     assert [process.returncode for process in both] == [0, 0]

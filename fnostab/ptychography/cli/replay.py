@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fnostab.cli.options import OUTPUT_FOLDER, TRACKING_URI, parse_settings, store_to_read
+from fnostab.cli.options import OUTPUT_FOLDER, RUN_ID, TRACKING_URI, parse_settings, store_to_read
 from fnostab.cli.printing import echo
 from fnostab.errors import CheckpointError, TrackingError
 from fnostab.record import names
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from fnostab.record.table import TrialRow
 
 TASK = "ptychography"
-RUN_ID = re.compile(r"[0-9a-f]{32}")
 EVERY_S = 3.0  # between two lines that say how far it is
 LONGEST_SUFFIX = 100  # characters of settings in a folder's name
 
@@ -142,7 +141,7 @@ def _replay(failure: KeptFailure, changed: dict[str, Any], output: Path, console
     from fnostab.ptychography.training.replay import replay
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # Lightning sets it when it is imported
-    what = f"{failure.trial.arm}-{failure.trial.seed} ({failure.outcome} at step {failure.failure_step})"
+    what = f"{failure.trial.name} ({failure.outcome} at step {failure.failure_step})"
     console.print(f"replaying {what} ...", highlight=False)
     said = time.monotonic()
 
