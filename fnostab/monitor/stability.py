@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fnostab.monitor.exceptions import one_line, outcome_of
-from fnostab.monitor.logged import logged_numbers, spellings
+from fnostab.monitor.logged import logged_numbers, recorded_as, spellings, validation_numbers
 from fnostab.monitor.observed import Observed, tags_of
 from fnostab.monitor.optimizer_curve import Curve
 from fnostab.monitor.ranks import FitResult, agreed, first_decides, refuse_sharded
@@ -233,12 +233,13 @@ class StabilityMonitor(Callback):
         logged = logged_numbers(trainer.callback_metrics)
         name = next((name for name in spellings(self.val_loss_name) if name in logged), None)
         spoilt = agreed(trainer, name is not None and not math.isfinite(logged[name]))
+        points = validation_numbers(logged)
         if name is not None:
             loss = math.nan if spoilt and math.isfinite(logged[name]) else logged[name]  # NaN of another process
             self._seen.validate(loss, logged)
-            points = {name: value for name, value in logged.items() if name.startswith(names.VAL_PREFIX)}
-            recorded = name if name.startswith(names.VAL_PREFIX) else f"{names.VAL_PREFIX}{name}"
-            self._writer.record(self.validations[-1].step, {**points, recorded: loss})
+            points[recorded_as(name)] = loss
+        if points:
+            self._writer.record(max(self.steps_read - 1, 0), points)
         self._end_early(trainer, judged=name is not None)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

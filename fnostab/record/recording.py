@@ -8,6 +8,7 @@ import errno
 import fcntl
 import math
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = ["ATTEMPT", "RECORDED_EVENT", "RECORDER_LOCK", "Recording", "number"]
 ATTEMPT = "fnostab.attempt"  # tag: token of the attempt that is under way
 RECORDED_EVENT = "recorded"  # the program ended its record by itself: step
 RECORDER_LOCK = "recorder.lock"
+_TWICE = re.compile("^val/val_")
 
 
 class Recording:
@@ -77,8 +79,8 @@ class Recording:
         self._sync()
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """Append metrics of a step under their own names; a monitor may give those of one step in several calls."""
-        self._point(step, values)
+        """Append metrics of a step as a monitor has them, perhaps in several calls; ``val_loss`` as ``val/loss``."""
+        self._point(step, {_TWICE.sub(names.VAL_PREFIX, name): value for name, value in values.items()})
 
     def announce(self, outcome: str, step: int) -> None:
         """Tag the trial as failed at a step, unless it has been already."""

@@ -581,7 +581,8 @@ def test_lines_on_a_study_that_is_probably_asked_in_the_wrong_way():
         "no trial recorded val/lss; recorded: val/loss (did you mean 'val/loss'?)"
     )
     assert metric_not_recorded("val/loss", []) == (
-        "no trial recorded val/loss; recorded: nothing of a validation; rec.validation(i, loss=...) records val/loss"
+        "no trial recorded val/loss; recorded: nothing of a validation; "
+        "rec.validation(i, loss=...), or a monitor and self.log('val_loss', ...), records val/loss"
     )
     alike = [*arm("base", 0, 2), *arm("norm", 0, 2)]
     rules = OutcomeRules(collapsed={"val/spread": Bound(below=9.0)})
