@@ -144,6 +144,7 @@ class Study:
             caveats=task.caveats(self.profile),
             same_for_all=task.same_for_all(self),
             follow_up=file.follow_up,
+            follow_up_criteria=tuple(file.follow_up_criteria),
             next_of=task.next_of(self),
             overrides=self.overrides,
             looks=self.looks,

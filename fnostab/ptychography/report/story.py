@@ -119,8 +119,9 @@ class Story(OnCase):
     @property
     def criteria(self) -> list[Criterion]:
         """Criteria that the verdict asks of its candidates."""
-        roles, decisive = Roles.of(self.case.studies["a"]), [c for c in self.verdict.criteria if c.decides]
-        return [c for c in decisive if c.arm in roles.candidates and c.name in roles.criteria(c.arm, c.stage)]
+        roles, rules = Roles.of(self.case.studies["a"]), self.verdict.rules
+        of_candidates = [c for c in self.verdict.criteria if c.arm in roles.candidates]
+        return [c for c in of_candidates if c.name in rules.criteria(roles, c.arm, c.stage)]
 
     @property
     def pictures(self) -> list[Picture]:
