@@ -10,6 +10,7 @@ gradient never reaches the weights (`nonfinite_guard`).
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -33,6 +34,7 @@ from fnostab.record import names
 from fnostab.record.journal import Sink
 from fnostab.record.outcome_rules import OutcomeRules, Validation
 from fnostab.record.outcomes import Judgement, Outcome
+from fnostab.record.recorder import AFTER_FAILURE_VARIABLE
 
 __all__ = ["StabilityMonitor"]
 
@@ -67,7 +69,8 @@ class StabilityMonitor(Callback):
             either `stagnated` is not judged.
         warmup_steps: a trial is never ended early for a constant output within these.
         block_steps: steps between two reads of the device.
-        after_failure: "stop" ends the training at a failure that is certain, "continue" goes on.
+        after_failure: "stop" ends the training at a failure that is certain, "continue" goes on. None does what the
+            study's file says, and stops outside a study.
         layer_norms_every: steps between two records of the gradient norm of every layer; None records none.
 
     Attributes:
@@ -93,7 +96,7 @@ class StabilityMonitor(Callback):
         baseline: float | None = None,
         warmup_steps: int = 0,
         block_steps: int = 32,
-        after_failure: Literal["stop", "continue"] = "stop",
+        after_failure: Literal["stop", "continue"] | None = None,
         layer_norms_every: int | None = None,
     ) -> None:
         self.sink = sink
@@ -102,7 +105,7 @@ class StabilityMonitor(Callback):
         self.baseline = self.rules.baseline if baseline is None else baseline
         self.warmup_steps = warmup_steps
         self.block_steps = block_steps
-        self.after_failure = after_failure
+        self.after_failure = after_failure or os.environ.get(AFTER_FAILURE_VARIABLE, "stop")
         self.layer_norms_every = layer_norms_every
         self.weight_norms = False
         self._result = FitResult()

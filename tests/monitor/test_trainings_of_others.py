@@ -855,3 +855,18 @@ def test_inside_a_study_the_trial_is_found_and_validations_have_the_names_of_a_s
     points = [record for record, _ in read_journal(tmp_path / FILE_NAME) if isinstance(record, Point)]
     assert [p.step for p in points if names.TRAIN_LOSS in p.values] == [0, 1, 2]
     assert next(dict(p.values) for p in points if recorded.keys() & p.values.keys()) == recorded
+
+
+@pytest.mark.parametrize(
+    ("study", "argument", "batches_trained"),
+    [("continue", None, 8), ("stop", None, 4), ("continue", "stop", 4), ("stop", "continue", 8), (None, None, 4)],
+)
+def test_after_a_failure_it_does_what_the_study_says_unless_told_otherwise(
+    monkeypatch, study, argument, batches_trained
+):
+    monkeypatch.delenv("FNOSTAB_AFTER_FAILURE", raising=False)
+    if study is not None:
+        monkeypatch.setenv("FNOSTAB_AFTER_FAILURE", study)
+    module = Small(times_gradient={3: INF})
+    fit(module, StabilityMonitor(block_steps=1, after_failure=argument), 8)
+    assert module.batches == batches_trained
