@@ -21,7 +21,7 @@ from fnostab.tracking.store.store import Store, describe, experiment_id, find_or
 from fnostab.tracking.upload.batch import Batch, RunNames, clean
 from fnostab.tracking.upload.identity import PARENT_RUN, RunIdentity
 from fnostab.tracking.upload.mark import Mark
-from fnostab.tracking.upload.study_run import note_trial
+from fnostab.tracking.upload.study_run import colour_tags, note_trial
 
 __all__ = ["TrialRun", "end_unwritten", "last_sign_ms"]
 
@@ -90,11 +90,15 @@ class TrialRun:
         """
         experiment = experiment_id(store, identity.experiment)
         same_trial = f"tags.`{names.TRIAL_ID}` = '{identity.trial_id}'"
+
+        def colour() -> dict[str, str]:
+            return colour_tags(store.client, identity.tags.get(PARENT_RUN), identity.tags.get(names.ARM))
+
         run = find_or_make_run(
             store,
             experiment,
             same_trial,
-            lambda: store.client.create_run(experiment, start_ms, dict(identity.tags), run_name=identity.run_name),
+            lambda: store.client.create_run(experiment, start_ms, dict(identity.tags) | colour(), identity.run_name),
         )
         if run.info.start_time != start_ms:
             raise TrackingError(
@@ -156,7 +160,9 @@ class TrialRun:
             if value not in (None, [], ""):
                 self._client.set_tag(self.id, tag, clean("; ".join(value) if isinstance(value, list) else str(value)))
         if outcome is not None:
-            self._client.update_run(self.id, name=f"{self._name} {outcome}")
+            step = event.payload.get("failure_step")
+            when = "" if step is None else f" at step {step}"
+            self._client.update_run(self.id, name=f"{self._name} {outcome}{when}")
         note_trial(self._client, self.id, event.payload)
         self._client.set_terminated(self.id, STATUS.get(outcome, "FINISHED"), end_time=event.time_ms)
         self.has_ended, self._outcome = True, outcome
