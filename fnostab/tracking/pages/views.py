@@ -64,6 +64,7 @@ _PAGE = {
     "datasetsFilter": [],
     "modelVersionFilter": "All Runs",
     "columnOrder": [],
+    "columnWidths": {},
     "runsHiddenMode": "SHOW_ALL",
     "viewMaximized": False,
     "runListHidden": False,
@@ -209,7 +210,6 @@ def _state(name: str, view: Mapping[str, Any], study: _NewestStudy) -> dict[str,
     return _PAGE | {
         "searchFilter": runs,
         "useGroupedValuesInCharts": not view.get("seeds", False),
-        "columnWidths": view.get("widths", {}),
         "selectedColumns": view["columns"],
         "compareRunCharts": list(_charts(name, view, study.charts)),
         "compareRunSections": [

@@ -160,9 +160,7 @@ class TrialRun:
             if value not in (None, [], ""):
                 self._client.set_tag(self.id, tag, clean("; ".join(value) if isinstance(value, list) else str(value)))
         if outcome is not None:
-            step = event.payload.get("failure_step")
-            when = "" if step is None else f" at step {step}"
-            self._client.update_run(self.id, name=f"{self._name} {outcome}{when}")
+            self._client.update_run(self.id, name=f"{self._name} {outcome}")
         note_trial(self._client, self.id, event.payload)
         self._client.set_terminated(self.id, STATUS.get(outcome, "FINISHED"), end_time=event.time_ms)
         self.has_ended, self._outcome = True, outcome
