@@ -122,9 +122,9 @@ def _at_checkpoint(
         from fnostab.ptychography.training.activations import at_checkpoint, at_initialisation
 
         spec, then = at_checkpoint(path, output / "datasets")
-    console.print(f"checkpoint of {spec.arm}-{spec.seed}, {spec.profile} profile", highlight=False)
+    console.print(f"checkpoint of {spec.name}, {spec.profile} profile", highlight=False)
     moments = {INITIALISATION: {spec.seed: at_initialisation(spec)}, CHECKPOINT: {spec.seed: then}}
-    name = f"{spec.config_hash}-{spec.arm}-{spec.seed}"  # safe, whatever the file says
+    name = f"{spec.config_hash}-{spec.name}"  # safe, whatever the file says
     return {spec.arm: moments}, output / "activations" / name, run
 
 

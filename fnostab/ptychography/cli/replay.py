@@ -94,7 +94,7 @@ def _replay(failure: KeptFailure, changed: dict[str, Any], output: Path, console
     from fnostab.ptychography.training.replay import replay
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # Lightning sets it when it is imported
-    what = f"{failure.trial.arm}-{failure.trial.seed} ({failure.outcome} at step {failure.failure_step})"
+    what = f"{failure.trial.name} ({failure.outcome} at step {failure.failure_step})"
     console.print(f"replaying {what} ...", highlight=False)
     said = time.monotonic()
 

@@ -16,6 +16,7 @@ from fnostab import __version__
 from fnostab.errors import LaunchError, TrackingError
 from fnostab.record import names
 from fnostab.record.attempt import this_process
+from fnostab.record.folders import STUDY_FILE
 from fnostab.record.settings import value_text
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.environment import user_name
@@ -36,7 +37,6 @@ from fnostab.tracking.upload.identity import PARENT_RUN
 
 __all__ = [
     "COLOURS",
-    "STUDY_FILE",
     "colour_tags",
     "ensure_study",
     "find_or_make_study",
@@ -47,7 +47,6 @@ __all__ = [
     "note_trial",
 ]
 
-STUDY_FILE = "study.json"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of arms, as in figures
 RUN_COLOUR = "mlflow.runColor"
 FOLDERS = ("figures",)  # of a trial, whose files its note shows
@@ -216,8 +215,8 @@ def _read_spec(client: MlflowClient, study_run_id: str) -> StudySpec | None:
 def _outcomes(store: Store, experiment: str, spec: StudySpec) -> dict[str, Counter[str]]:
     """Count of each outcome by arm, in the study's order."""
     counts: dict[str, Counter[str]] = {arm: Counter() for arm in spec.arms}
-    for _, tags, _ in read_summaries(store, experiment, spec.hash, tags=(names.ARM, names.OUTCOME), metrics=()):
-        counts.setdefault(tags.get(names.ARM, "?"), Counter())[tags.get(names.OUTCOME, "?")] += 1
+    for run in read_summaries(store, experiment, spec.hash, tags=(names.ARM, names.OUTCOME), metrics=()):
+        counts.setdefault(run.tags.get(names.ARM, "?"), Counter())[run.tags.get(names.OUTCOME, "?")] += 1
     return {arm: each for arm, each in counts.items() if each}
 
 
