@@ -119,8 +119,13 @@ def run_and_report(
             say(console, f"no verdict yet: {error}")
     else:
         say(console, *_oversights(result))
+    from fnostab.tracking import charts_address, find_experiment
+
     at = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""
-    commands = {"fnostab ui": "grad-norm curves of every trial in the MLflow UI"}
+    charts = charts_address(result.store, find_experiment(result.store, result.experiment))
+    needs = "" if result.store.uri.startswith("http") else "  (while `fnostab ui` runs)"
+    say(console, f"\ncharts: {charts}{needs}")
+    commands = {"fnostab ui": "opens them: grad-norm curves of every trial"}
     if decide:
         commands[f"fnostab report --experiment {result.experiment}"] = "the verdict with its figures, as one HTML file"
     else:

@@ -136,8 +136,18 @@ def _ensure_admin(folder: Path) -> None:
     create_admin(folder, name, password)
 
 
+def _charts(server: TrackingServer) -> str:
+    """Address of the newest study's charts; of the list of experiments as long as there is none."""
+    from fnostab.tracking import charts_address, experiments_page, experiments_with_runs, open_store
+
+    store, url = open_store(server.backend), server.settings.url
+    experiment = next(iter(experiments_with_runs(store).values()), None)
+    return experiments_page(url) if experiment is None else charts_address(store, experiment, url)
+
+
 def _print_instructions(server: TrackingServer) -> None:
     settings, store = server.settings, server.address
+    echo(_charts(server))
     echo(f"tracking server: {settings.url}")
     echo(f"  records in {store}, artifacts in {server.artifacts}")
     echo("on each machine that uses it:")
