@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FILE = click.argument("file", type=click.Path(path_type=Path))
 
 
-@click.group("data")
+@click.group("data", epilog="Example: fnostab data import scan.cxi --out scan.h5")
 def command() -> None:
     """Import measured scans, and show them.
 
@@ -24,7 +24,7 @@ def command() -> None:
     """
 
 
-@command.command("import")
+@command.command("import", epilog="Example: fnostab data import scan.npz --kind counts --out scan.h5")
 @FILE
 @click.option("--out", type=click.Path(path_type=Path), default="scan.h5", show_default=True, help="File to write.")
 @click.option("--map", "mapped", metavar="NAME=PATH", multiple=True, help="Where the file has an array.")
@@ -69,7 +69,7 @@ def import_(file: Path, out: Path, mapped: tuple[str, ...], orientation: str | N
     say(console, f"wrote {out} and {_draw(imported.scan, out)}", f"next: fnostab run stage_a --set data.path={out}")
 
 
-@command.command("show")
+@command.command("show", epilog="Example: fnostab data show scan.h5")
 @FILE
 def show(file: Path) -> None:
     """Say what a scan file holds and where it came from, and draw its figure again."""

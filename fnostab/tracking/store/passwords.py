@@ -48,7 +48,7 @@ def create_admin(folder: Path, name: str, password: str) -> None:
     if len(password) < SHORTEST_PASSWORD or password == KNOWN_PASSWORD:
         raise TrackingError(
             f"the administrator's password is not accepted: take one of at least {SHORTEST_PASSWORD} characters "
-            "that is no published default"
+            "that is not a published default"
         )
     path = private(folder, "auth.db")
     with warnings.catch_warnings():
@@ -92,7 +92,11 @@ def secret_key(folder: Path) -> str:
 
 
 def private(folder: Path, name: str) -> Path:
-    """Absolute path of a file that only its owner may read; it is made if there is none."""
+    """Absolute path of a file that only its owner may read; it is made if there is none.
+
+    Raises:
+        TrackingError: the folder can't be written.
+    """
     path = (folder / name).absolute()
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
