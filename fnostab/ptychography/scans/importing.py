@@ -33,6 +33,7 @@ ORIENTATIONS: dict[str, Orientation] = {
 AS_GIVEN = next(iter(ORIENTATIONS))
 TRIED_SIDE, TRIED_PATTERNS, TRIED_SWEEPS = 64, 300, 4  # of a scan, to find its orientation
 CLEARLY = 0.95  # of the error as given: below it, another orientation is taken
+ENOUGH_PATTERNS = 200  # of which the mean is taken
 NEAR_FIELD = 1.0  # Fresnel number above which the far field does not hold
 LITTLE_OVERLAP = 0.5
 MetresOrPixels = Literal["pixel", "metre"]
@@ -106,7 +107,7 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
     _refuse_near_field(path, found, options, probe, diffraction.shape[-1])
     if probe is None:
         raise DataError(f"{path} has no probe: give one by --map probe=NAME or --probe FILE.npz")
-    diffraction, bad = _centred(path, diffraction, bad, kind, probe, options, lines)
+    diffraction, bad = _centred(path, diffraction, bad, kind, options, lines)
     defects = find_defects(diffraction, bad)
     if defects.empty.all():
         raise DataError(f"{path}: all {len(diffraction)} patterns are zero: name others by --map diffraction=NAME")
@@ -138,11 +139,13 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
     lines.append(f"positions are those of a patch's {of}, in pixels of {_metres(pixel_size)}")
 
     scan = Scan(patterns, kind, probe, positions, mask, None, pixel_size, _sources(path, found, options))
-    given = found.arrays.get("object")
-    scan = _oriented(path, scan, options, lines, has_object=given is not None)
+    if options.orientation is not None:
+        scan = replace(scan, positions=_turned(scan.positions, options.orientation))
+    if "object" in found.arrays:
+        scan = _with_object(scan, np.squeeze(found.arrays["object"]), zoom, of, lines)
+    if options.orientation is None:
+        scan = _oriented(scan, options, lines)
     lines += _of_overlap(scan)
-    if given is not None:
-        scan = _with_object(scan, np.squeeze(given), zoom, of, lines)
     scan = replace(scan, positions=scan.positions - (0 if scan.object is not None else scan.positions.min(axis=0)))
     reconstruction = None
     if options.sweeps:
@@ -153,7 +156,10 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
 
 def _probe(path: Path, found: Found, options: ImportOptions, lines: list[str]) -> NDArray[np.complex64] | None:
     if options.probe is not None:
-        array = read_npz(options.probe, "probe")
+        try:
+            array = read_npz(options.probe, "probe")
+        except DataError as error:
+            raise DataError(str(error).replace("data.probe.path", "--probe")) from error
         lines.append(f"took probe from {options.probe.name}: {_shape(array)}")
     elif "probe" in found.arrays:
         array = found.arrays["probe"]
@@ -257,17 +263,18 @@ def _centred(
     diffraction: NDArray[Any],
     bad: NDArray[np.bool_],
     kind: Kind,
-    probe: NDArray[np.complex64],
     options: ImportOptions,
     lines: list[str],
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     place = options.zero_frequency
     if place is None:
-        mean = np.where(bad | no_number(diffraction), 0, diffraction).mean(axis=0, dtype=np.float64)
+        some = diffraction[:: max(1, len(diffraction) // ENOUGH_PATTERNS)]
+        values = np.where(bad | no_number(some), 0, some).clip(0)
+        mean = (values.astype(np.float64) ** (2 if kind == "amplitude" else 1)).mean(axis=0)
         mean, side = median_filter(mean, 3, mode="wrap"), len(mean)  # less hot pixels
         quarter = slice(side // 4, side - side // 4)
-        total = mean.sum()
-        if not total:
+        total = mean.sum() or 1.0
+        if not values.any():
             raise DataError(f"{path}: all {len(diffraction)} patterns are zero: name others by --map diffraction=NAME")
         shares = {
             "centre": mean[quarter, quarter].sum() / total,
@@ -330,10 +337,8 @@ def _cropped(
     return patterns, mask, probe, zoom
 
 
-def _oriented(path: Path, scan: Scan, options: ImportOptions, lines: list[str], *, has_object: bool) -> Scan:
-    if options.orientation is not None:
-        return replace(scan, positions=_turned(scan.positions, options.orientation))
-    if has_object or not options.sweeps or len(scan.positions) < 4:
+def _oriented(scan: Scan, options: ImportOptions, lines: list[str]) -> Scan:
+    if scan.object is not None or not options.sweeps or len(scan.positions) < 4:
         lines.append("orientation of the positions: as given, not checked (--orientation)")
         return scan
     side = min(scan.probe.shape[0], TRIED_SIDE)
@@ -385,12 +390,8 @@ def _with_object(scan: Scan, given: NDArray[Any], zoom: float, of: str, lines: l
         return scan
     given = resize_image(given, zoom)
     if corners.min() < 0 or (corners.max(axis=0) + side + 1 > given.shape).any():
-        span = np.ceil(np.ptp(corners, axis=0)) + side + 1
-        if (span > given.shape).any():
-            lines.append(f"left: object, {_shape(given)}, too small for these positions")
-            return scan
-        corners = corners - corners.min(axis=0) + (np.array(given.shape) - span) // 2
-        lines.append("assumed: positions are centred on the object")
+        lines.append(f"left: object, {_shape(given)}, as not all positions lie on it")
+        return scan
     return replace(scan, positions=corners, object=given.astype(np.complex64))
 
 

@@ -164,6 +164,22 @@ def test_metres_without_a_pixel_size_are_refused(small, tmp_path):
     assert "--unit metre and --pixel-size" in refusal(npz(small, tmp_path, scan=small.corners * 1e-7))
 
 
+def test_an_object_on_which_positions_do_not_lie_is_left_and_the_orientation_is_checked(small, tmp_path):
+    arrays = small.ptychopinn | {"objectGuess": small.object[:-9]}
+    imported = import_scan(write_npz(tmp_path / "scan.npz", arrays), ImportOptions(sweeps=1))
+    assert any("not all positions lie on it" in line for line in imported.lines)
+    assert any("orientation of the positions is +row,+column" in line for line in imported.lines)
+    assert imported.scan.sources["object"].startswith("ePIE")
+
+
+def test_a_probe_of_another_file_is_taken(small, tmp_path):
+    path = npz(small, tmp_path, leave_out=["probe"])
+    np.savez(tmp_path / "probe.npz", probe=2 * small.probe)
+    scan = import_scan(path, replace(ONE_SWEEP, probe=tmp_path / "probe.npz", keep_probe=True)).scan
+    np.testing.assert_array_equal(scan.probe, 2 * small.probe)
+    assert "check --probe" in refusal(path, probe=tmp_path / "none.npz")
+
+
 def test_the_near_field_is_refused(small, tmp_path):
     path = write_cxi(tmp_path / "near.cxi", small, x_pixel_size=DETECTOR_PIXEL / 100, leave_out=["probe"])
     assert "near field" in refusal(path)
