@@ -2,7 +2,13 @@ import pytest
 import torch
 
 from fnostab.errors import DataError
-from fnostab.ptychography.physics.scan import centre_crop, extract_patches, scan_positions, stitch
+from fnostab.ptychography.physics.scan import (
+    centre_crop,
+    extract_patches,
+    scan_positions,
+    stitch,
+    stitch_weighted,
+)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +67,28 @@ def test_crops_that_leave_gaps_or_do_not_fit_are_refused():
         stitch(patches, positions, crop=4)
     with pytest.raises(DataError, match="crop=5"):
         stitch(patches, positions, crop=5)
+
+
+def test_patches_at_fractions_of_a_pixel_lie_between_those_of_whole_pixels():
+    rows, columns = torch.meshgrid(torch.arange(12.0), torch.arange(12.0), indexing="ij")
+    plane = torch.complex(2 * rows, columns)
+    (patch,) = extract_patches(plane, torch.tensor([[1.25, 3.5]]), 4)
+    torch.testing.assert_close(patch, torch.complex(2 * rows + 2.5, columns + 3.5)[:4, :4])
+    whole = torch.tensor([[1, 3], [5, 2]])
+    assert torch.equal(extract_patches(plane, whole.double(), 4), extract_patches(plane, whole, 4))
+
+
+def test_a_weighted_image_leaves_out_what_got_no_light():
+    image = torch.randn(20, 20, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    positions = torch.tensor([[0.0, 0.0], [0.0, 8.0], [8.0, 0.0], [8.0, 8.0]])
+    weight = torch.zeros(8, 8)
+    weight[2:, 2:] = 1.0  # of adjacent patches the first two rows and columns stay dark
+    patches = extract_patches(image, positions, 8)
+    patches[:, :2] = 1e6
+    stitched, covered = stitch_weighted(patches, positions, weight, positions)
+    assert (stitched.top, stitched.left, stitched.image.shape) == (4, 4, (9, 9))
+    dark = torch.zeros(9, 9, dtype=torch.bool)
+    dark[4:6] = dark[:, 4:6] = True
+    assert torch.equal(covered, ~dark)
+    assert stitched.image[dark].abs().max() == 0
+    torch.testing.assert_close(stitched.image[covered], stitched.cut(image)[covered])
