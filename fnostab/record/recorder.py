@@ -112,7 +112,10 @@ class Recorder:
         return not (self._failed and self._stops)
 
     def validation(self, step: SupportsIndex, /, *, loss: SupportsFloat | None = None, **others: SupportsFloat) -> bool:
-        """Record a validation after an optimiser step, as ``val/loss`` and ``val/<name>``; answer as `step` does."""
+        """Record a validation after an optimiser step, as ``val/loss`` and ``val/<name>``; answer as `step` does.
+
+        A step may have several validations, as of several data sets: each with names of its own.
+        """
         given = {**({} if loss is None else {"loss": loss}), **others}
         values = {name: number(name, value) for name, value in given.items()}
         if (to := self._recording()) is not None:
