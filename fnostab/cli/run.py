@@ -113,6 +113,8 @@ def run_and_report(
             say(console, f"no verdict yet: {error}")
     else:
         say(console, *_oversights(result))
+    if result.overwritten:
+        say(console, result.overwritten)
     at = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""
     commands = {"fnostab ui": "grad-norm curves of every trial in the MLflow UI"}
     commands[f"fnostab decide --experiment {result.experiment}"] = "the verdict"
