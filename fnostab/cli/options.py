@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ __all__ = [
     "OUTPUT",
     "PROFILE",
     "RUNS",
+    "RUN_ID",
     "SEEDS",
     "SET",
     "TRACKING_URI",
@@ -42,6 +44,7 @@ __all__ = [
     "stored_studies",
 ]
 
+RUN_ID = re.compile(r"[0-9a-f]{32}")  # of MLflow
 TRACKING_URI = click.option(
     "--tracking-uri", metavar="URI", help="MLflow server or database.  [default: MLFLOW_TRACKING_URI, or ./mlflow.db]"
 )

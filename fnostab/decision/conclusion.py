@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from fnostab.decision.answers import Answer
 from fnostab.decision.criteria import Criterion, State
-from fnostab.decision.rules import ARCHITECTURE_A, ARCHITECTURE_B, CLIPPING, Roles, Rules
+from fnostab.decision.rules import Roles, Rules
 from fnostab.decision.tally import Stage
 from fnostab.decision.words import and_list
 
@@ -17,6 +17,8 @@ IN_WORDS = {
     "better_loss": "{better} {metric}",
     "loss_within_margin": "{metric} within the margin",
     "no_nonfinite": "never nonfinite",
+    "grad_bounded": "bounded gradients",
+    "matches_stage_a": "Stage A's {metric}",
 }
 
 
@@ -49,9 +51,9 @@ class _Findings:
     answers: Mapping[tuple[str, str], Answer]
     rules: Rules
 
-    def of(self, arm: str, stage: str, names: Sequence[str]) -> list[Criterion | None]:
-        """Criteria of an arm; None for a criterion that was not judged."""
-        return [self.criteria.get((stage, arm, name)) for name in names]
+    def of(self, arm: str, stage: str) -> list[Criterion | None]:
+        """Criteria that a candidate must meet in a stage; None for one that was not judged."""
+        return [self.criteria.get((stage, arm, name)) for name in self.rules.criteria(self.roles, arm, stage)]
 
     def ran(self, arm: str, stage: str) -> bool:
         return stage in self.stages and bool(self.stages[stage].arm(arm))
@@ -92,7 +94,7 @@ def _gold(found: _Findings) -> Conclusion | None:
     arm = found.roles.architecture
     if arm is None:
         return None
-    needed = [*found.of(arm, "a", ARCHITECTURE_A), *found.of(arm, "b", ARCHITECTURE_B)]
+    needed = [*found.of(arm, "a"), *found.of(arm, "b")]
     if not all(c is not None and c.state is State.MET for c in needed):
         return None
     supported = all(c is not None and c.supported for c in needed) and not _quality_worse(found, arm, "ab")
@@ -108,10 +110,10 @@ def _silver(found: _Findings) -> Conclusion | None:
     first, second = found.roles.architecture, found.roles.clipping
     if first is None or second is None:
         return None
-    of_first = [*found.of(first, "a", ARCHITECTURE_A), *found.of(first, "b", ARCHITECTURE_B)]
+    of_first = [*found.of(first, "a"), *found.of(first, "b")]
     broken = [c for c in of_first if c is not None and c.state is State.NOT_MET]
-    needed = found.of(second, "a", CLIPPING)
-    vetoes = [c for c in found.of(second, "b", CLIPPING) if c is not None and c.state is State.NOT_MET]
+    needed = found.of(second, "a")
+    vetoes = [c for c in found.of(second, "b") if c is not None and c.state is State.NOT_MET]
     if not broken or vetoes or not all(c is not None and c.state is State.MET for c in needed):
         return None
     answer = found.answers.get(("a", first))
@@ -170,7 +172,7 @@ def _of_candidate(found: _Findings, arm: str) -> str:
         if not found.ran(arm, stage):
             parts.append(f"not run in {where}")
             continue
-        needed = [c for c in found.of(arm, stage, found.roles.criteria(arm, stage)) if c is not None]
+        needed = [c for c in found.of(arm, stage) if c is not None]
         lacking = [_words(c.name, found.rules) for c in needed if c.state is State.NOT_MET]
         open_ones = [_words(c.name, found.rules) for c in needed if c.state is State.UNTESTABLE]
         if not lacking and not open_ones:

@@ -43,5 +43,6 @@ def follow_up(verdict: Verdict, roles: Roles) -> FollowUp | None:
 
 def _fails_deep(verdict: Verdict, roles: Roles, arm: str) -> bool:
     """Whether an arm does not meet a criterion of its role in Stage B."""
-    of_arm = [c for c in verdict.criteria if (c.stage, c.arm) == ("b", arm) and c.name in roles.criteria(arm, "b")]
+    needed = verdict.rules.criteria(roles, arm, "b")
+    of_arm = [c for c in verdict.criteria if (c.stage, c.arm) == ("b", arm) and c.name in needed]
     return any(c.state is State.NOT_MET for c in of_arm)

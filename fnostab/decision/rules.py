@@ -66,6 +66,7 @@ class Rules:
         looks_planned: whether alpha is already that of one of several planned looks, and does not shrink.
         failure_judged: whether failures of trials were judged at all.
         least_trials: smallest number of training outcomes, of control and of an arm, that is tested.
+        follow_up_criteria: what a candidate must meet in Stage B besides the criteria of its role.
         grad_bound: largest ratio of p99 to median of the gradient norm, in the last half of a run, that is bounded.
     """
 
@@ -80,6 +81,7 @@ class Rules:
     looks_planned: bool = False
     failure_judged: bool = True
     least_trials: int = 3
+    follow_up_criteria: tuple[str, ...] = ()
     grad_bound: float = 10.0
 
     @classmethod
@@ -98,10 +100,15 @@ class Rules:
             measures=dict(study.measures),
             smallest_effect=study.smallest_effect,
             free_lengths=study.lengths == "free",
+            follow_up_criteria=tuple(getattr(study, "follow_up_criteria", ())),
             look=known_look if look is None else look,
             failure_judged=getattr(study, "failure_judged", True),
             looks_planned=known_plan if looks_planned is None else looks_planned,
         )
+
+    def criteria(self, roles: Roles, arm: str, stage: str) -> tuple[str, ...]:
+        """Criteria that a candidate must meet in a stage: those of its role, and what the study asks for in Stage B."""
+        return (*roles.criteria(arm, stage), *(self.follow_up_criteria if stage == "b" else ()))
 
     @property
     def better(self) -> str:

@@ -1,4 +1,4 @@
-"""Criteria of Stage B that decide nothing: bounded gradients, and the quality reached in Stage A."""
+"""Criteria of Stage B that decide only if the study asks for them: bounded gradients, and the quality of Stage A."""
 
 from collections.abc import Iterable, Mapping
 
@@ -12,13 +12,13 @@ __all__ = ["deep_reports"]
 def deep_reports(
     stage_b: Stage, in_a: Mapping[str, ArmSummary], in_b: Mapping[str, ArmSummary], rules: Rules
 ) -> Iterable[Criterion]:
-    """Judge the criteria of each arm of Stage B that are reported and decide nothing."""
+    """Judge the criteria of each arm of Stage B that decide nothing unless ``rules.follow_up_criteria`` names them."""
     for name, b in in_b.items():
         ratios = [t.grad_ratio for t in stage_b.arm(name) if t.counts and t.grad_ratio is not None]
         bounded = sum(ratio <= rules.grad_bound for ratio in ratios)
         state = State.of(bounded == len(ratios)) if ratios else State.UNTESTABLE
         detail = f"gradient p99 at most {rules.grad_bound:g} times its median in {bounded} of {len(ratios)} trials"
-        yield Criterion("b", name, "grad_bounded", state, detail, decides=False)
+        yield _criterion(name, "grad_bounded", state, detail, rules)
         yield _matches_stage_a(name, in_a.get(name), b, rules)
 
 
@@ -26,7 +26,7 @@ def _matches_stage_a(name: str, a: ArmSummary | None, b: ArmSummary, rules: Rule
     """Whether the metric, and every measure of quality, is as good as in Stage A."""
     if a is None or a.median is None or b.median is None:
         detail = "no success to compare in both stages"
-        return Criterion("b", name, "matches_stage_a", State.UNTESTABLE, detail, decides=False)
+        return _criterion(name, "matches_stage_a", State.UNTESTABLE, detail, rules)
     pairs = [(rules.metric, rules.higher_is_better, b.median, a.median)]
     pairs += [
         (measure, rule.higher_is_better, b.measures[measure], a.measures[measure])
@@ -35,4 +35,10 @@ def _matches_stage_a(name: str, a: ArmSummary | None, b: ArmSummary, rules: Rule
     ]
     holds = all(deep >= plain if higher else deep <= plain for _, higher, deep, plain in pairs)
     detail = "; ".join(f"{what} {deep:.4g}, Stage A {plain:.4g}" for what, _, deep, plain in pairs)
-    return Criterion("b", name, "matches_stage_a", State.of(holds), detail, decides=False)
+    return _criterion(name, "matches_stage_a", State.of(holds), detail, rules)
+
+
+def _criterion(arm: str, name: str, state: State, detail: str, rules: Rules) -> Criterion:
+    """A criterion that needs no test: it says what was seen, and stands beside those that are tested."""
+    decides = name in rules.follow_up_criteria
+    return Criterion("b", arm, name, state, detail, supported=state is State.MET if decides else None, decides=decides)

@@ -128,13 +128,13 @@ def decide(roles: Roles, stage_a: Stage, stage_b: Stage | None = None, *, rules:
         name: {arm: summarise(s, arm, roles.control, higher_is_better=rules.higher_is_better) for arm in s.arms}
         for name, s in stages.items()
     }
+    if stage_b is not None:
+        criteria += deep_reports(stage_b, summaries["a"], summaries["b"], rules)
     conclusion = conclude(roles, stages, criteria, answers, rules) if roles.candidates else Conclusion()
     step = next_step(roles, stages, pairs, answers, conclusion)
     too_few = step.kind is NextKind.SEEDS and any(a.because is Because.OBSTACLE for a in answers)
     is_blocked = too_few or step.kind in (NextKind.WAIT, NextKind.RERUN)
     deep = None if is_blocked else stage_b_step(roles, stages, pairs, answers, conclusion)
-    if stage_b is not None:
-        criteria += deep_reports(stage_b, summaries["a"], summaries["b"], rules)
     return Verdict(
         name=conclusion.name,
         supported=conclusion.supported,

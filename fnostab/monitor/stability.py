@@ -20,7 +20,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fnostab.monitor.exceptions import one_line, outcome_of
+from fnostab.errors import one_line
+from fnostab.monitor.exceptions import outcome_of
 from fnostab.monitor.logged import logged_numbers, spellings
 from fnostab.monitor.observed import Observed, tags_of
 from fnostab.monitor.optimizer_curve import Curve

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from fnostab.errors import DecisionError
 from fnostab.record.settings import Frozen, explain
-from fnostab.record.trial import Measure, Metric
+from fnostab.record.trial import FollowUpCriterion, Measure, Metric
 
 __all__ = ["ABSENT", "PREFIX", "TableStudy", "is_missing", "missing_seeds", "missing_text"]
 
@@ -53,6 +53,7 @@ class TableStudy(Frozen):
     caveats: tuple[str, ...] = ()
     same_for_all: tuple[str, ...] = ()
     follow_up: str | None = None
+    follow_up_criteria: tuple[FollowUpCriterion, ...] = ()
     look: Annotated[int, Field(ge=1)] = 1
     looks_planned: bool = False
     failure_judged: bool = True
@@ -95,6 +96,7 @@ class TableStudy(Frozen):
             "same_for_all": _joined(self.same_for_all),
             "caveats": _joined(self.caveats),
             "follow_up": self.follow_up or "",
+            "follow_up_criteria": _joined(self.follow_up_criteria),
             "along": along,
             "along_arms": _joined(f"{arm} {values[along]!r}" for arm, values in self.arms.items()),
             "knob": self.knob or "",
@@ -124,6 +126,7 @@ class TableStudy(Frozen):
             "measures": dict(_parse_measure(part, where) for part in _split(text.get("measures", ""))),
             "same_for_all": _split(text.get("same_for_all", "")),
             "caveats": _split(text.get("caveats", "")),
+            "follow_up_criteria": _split(text.get("follow_up_criteria", "")),
             "next_of": dict(part.partition(" ")[::2] for part in _split(text.get("next_of", ""))),
             "stressed": {},
         }

@@ -19,10 +19,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fnostab.errors import ConfigError, LaunchError
 from fnostab.record.files import write_whole
+from fnostab.record.folders import trial_name
 from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.settings import Frozen, explain, shown, text_of
 
-__all__ = ["Charts", "Measure", "Metric", "Name", "PicturePanel", "Resources", "StudySpec", "TrialSpec"]
+__all__ = [
+    "Charts",
+    "FollowUpCriterion",
+    "Measure",
+    "Metric",
+    "Name",
+    "PicturePanel",
+    "Resources",
+    "StudySpec",
+    "TrialSpec",
+]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # safe as a folder's name
 
@@ -147,6 +158,9 @@ class Resources(Frozen):
     preloads: tuple[str, ...] = ()  # modules that a fork server imports once for all trials; empty: no forks
 
 
+FollowUpCriterion = Literal["grad_bounded", "matches_stage_a"]
+
+
 class StudySpec(_Record):
     """A resolved study, from which its parent run in MLflow is made."""
 
@@ -179,6 +193,7 @@ class StudySpec(_Record):
     looks: tuple[int, ...] = ()  # seeds per arm at each planned look
     overrides: Mapping[str, Any] = {}  # settings that the command line gave
     follow_up: str | None = None  # study that comes after this one
+    follow_up_criteria: tuple[FollowUpCriterion, ...] = ()  # that decide there besides those of the roles
     knob: str | None = None  # the setting that a stress study turns
     stressed: Mapping[str, Mapping[str, float]] = {}  # its arms: the names that each runs under, with values
 
@@ -222,4 +237,4 @@ class TrialSpec(_Record):
     @property
     def name(self) -> str:
         """Arm and seed, as in ``control-3``."""
-        return f"{self.arm}-{self.seed}"
+        return trial_name(self.arm, self.seed)

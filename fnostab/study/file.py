@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from fnostab.errors import ConfigError
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.settings import Frozen, explain, flatten, read_yaml, shown, text_of
-from fnostab.record.trial import Measure, Metric, Name
+from fnostab.record.trial import FollowUpCriterion, Measure, Metric, Name
 from fnostab.study.limits import MOST_ARMS, MOST_INHERITED, MOST_SEEDS, MOST_TRIALS
 from fnostab.tasks.registry import built_in_studies, make_task, task_names
 
@@ -52,6 +52,7 @@ class StudyFile(BaseModel):
     lengths: Literal["equal", "free"] = "equal"  # whether arms must run the same number of steps
     smallest_effect: Annotated[float, Field(gt=0, lt=1)] = 0.2  # reduction of the failure rate worth having
     follow_up: str | None = None  # study that comes after this one
+    follow_up_criteria: list[FollowUpCriterion] = []  # that decide there besides those of the roles
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of the tests, one-sided
     seeds: Annotated[int, Field(gt=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = 10
     defaults: Settings = {}  # of all arms

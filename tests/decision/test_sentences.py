@@ -293,6 +293,17 @@ def test_verdict_and_its_reason(stages, headline, reason):
     assert (verdict.headline, verdict.reason) == (headline, reason)
 
 
+def test_reason_where_a_study_asks_for_more_at_depth():
+    a = three(FAILS, arm("arch", 20, loss=0.8), arm("clip", 20))
+    b = three(FAILS, arm("arch", 20, grad_ratio=20.0), arm("clip", 20, loss=1.1, grad_ratio=20.0), name="b")
+    verdict = verdict_of(a, b, rules=Rules(follow_up_criteria=("grad_bounded", "matches_stage_a")))
+    assert verdict.headline == "INCONCLUSIVE"
+    assert verdict.reason == (
+        "arch: meets its criteria in Stage A, does not show bounded gradients and Stage A's loss in Stage B; "
+        "clip: meets its criteria in Stage A, does not show bounded gradients and Stage A's loss in Stage B"
+    )
+
+
 @pytest.mark.parametrize(
     ("arms", "headline"),
     [

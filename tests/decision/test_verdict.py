@@ -117,6 +117,24 @@ def test_gold_does_not_ask_for_the_loss_in_stage_b():
 
 
 @pytest.mark.parametrize(
+    ("asked", "deep", "expected"),
+    [
+        (("grad_bounded",), {"grad_ratio": 10.0, "loss": 2.0}, GOLD),
+        (("grad_bounded",), {"grad_ratio": 10.1}, SILVER),
+        (("matches_stage_a",), {"grad_ratio": 10.1, "loss": 0.85}, GOLD),
+        (("grad_bounded", "matches_stage_a"), {"grad_ratio": 2.0, "loss": 0.95}, SILVER),
+    ],
+)
+def test_a_study_may_ask_for_more_at_depth(asked, deep, expected):
+    """Where the architecture lacks it, the clipping arm, which has it, is left."""
+    b = stage("b", arm("control", 4, 6), arm("arch", 9, 1, **deep), arm("clip", 8, 2, loss=1.04, grad_ratio=3.0))
+    assert verdict_of(A_CURED, b).name is GOLD
+    verdict = verdict_of(A_CURED, b, rules=Rules(follow_up_criteria=asked))
+    assert verdict.name is expected
+    assert {c.name for c in verdict.criteria if not c.decides} == {"grad_bounded", "matches_stage_a"} - {*asked}
+
+
+@pytest.mark.parametrize(
     ("clip", "expected"),
     [(arm("clip", 9, 1, loss=1.1), SILVER), (arm("clip", 9, 1, loss=1.1001), INCONCLUSIVE)],
 )

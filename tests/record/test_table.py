@@ -52,6 +52,7 @@ STUDY = TableStudy(
     caveats=("a small size",),
     same_for_all=("object", "photon noise"),
     follow_up="deep",
+    follow_up_criteria=("matches_stage_a", "grad_bounded"),
     look=3,
     looks_planned=True,
 )
