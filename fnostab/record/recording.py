@@ -8,6 +8,7 @@ import errno
 import fcntl
 import math
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = ["ATTEMPT", "RECORDED_EVENT", "RECORDER_LOCK", "Recording"]
 ATTEMPT = "fnostab.attempt"  # tag: token of the attempt that is under way
 RECORDED_EVENT = "recorded"  # the program ended its record by itself: step
 RECORDER_LOCK = "recorder.lock"
+_TWICE = re.compile("^val/val_")
 
 
 class Recording:
@@ -89,12 +91,13 @@ class Recording:
         self._sync()
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """Append metrics of a step under their own names; a monitor may give those of one step in several calls.
+        """Append metrics of a step as a monitor has them, perhaps in several calls; ``val_loss`` as ``val/loss``.
 
         Raises:
             JournalError: the step is no whole number from 0, a value is no number, or the journal can't be written.
         """
-        self._point(whole("record", step), {name: number(name, value) for name, value in values.items()})
+        numbers = {_TWICE.sub(names.VAL_PREFIX, name): number(name, value) for name, value in values.items()}
+        self._point(whole("record", step), numbers)
 
     def announce(self, outcome: str, step: int) -> None:
         """Tag the trial as failed at a step, unless it has been already."""
