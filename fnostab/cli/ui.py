@@ -22,10 +22,14 @@ READY_S = 600.0
 STOP_S = 10.0
 
 
-@click.command("ui")
+@click.command("ui", epilog="Example: fnostab ui stage_a")
 @click.argument("experiment", required=False)
 @click.option(
-    "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="The next free one from it."
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=5000,
+    show_default=True,
+    help="First port to try; the next free one is used.",
 )
 @TRACKING_URI
 def command(experiment: str | None, port: int, tracking_uri: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Start MLflow's own web page on a store, on loopback only, and say what there is to see on it."""
+"""Start MLflow's own web page on a store, on loopback only, and print the addresses of its views."""
 
 import logging
 import os
@@ -126,7 +126,7 @@ def wait_until_ready(
     while time.monotonic() < deadline:
         if (waited := int((time.monotonic() - started) / SAY_EVERY_S)) > said:
             said = waited
-            _log.warning("%s has not answered for %d s, it is waited for: see %s", url, said * SAY_EVERY_S, where)
+            _log.warning("%s has not answered for %d s, still waiting: see %s", url, said * SAY_EVERY_S, where)
         if process is not None and process.poll() is not None:
             why = f": {_last_line(log)}" if log is not None and _last_line(log) else ""
             raise TrackingError(

@@ -1,4 +1,4 @@
-"""Charts that are there when the page opens: saved views of an experiment in the MLflow UI.
+"""Saved views of an experiment in the MLflow UI, with charts that show as soon as the page opens.
 
 What a view shows is data (the folder `dashboards`). MLflow keeps a saved view as a tag of the
 experiment, in a schema of its own, so views are only installed for versions they were tried with. A
