@@ -244,3 +244,57 @@ def test_after_a_verdict_the_next_command_is_no_verdict(call, workplace):
         assert status == 0, err
         assert out.splitlines()[-1].split()[:4] == ["fnostab", command, "--experiment", "plain"]
         assert ("fnostab decide" in out) == (command == "decide")
+
+
+CARELESS = """import pathlib, sys
+from fnostab.recorder import Recorder
+with Recorder() as rec:
+    for i in range(5):
+        loss = 1.0 / (i + 1) + 0.1 * float(sys.argv[1])
+        rec.step(i, loss=loss)
+    rec.validation(i, loss=loss)
+print("All-NaN slice: none; nan_to_num: off")
+print("test loss: nan" if sys.argv[1] == "1" else "test loss: 0.2")
+pathlib.Path("checkpoints").mkdir(exist_ok=True)
+pathlib.Path("checkpoints/last.txt").write_text(sys.argv[1])
+"""
+IGNORES_ITS_SEED = """from fnostab.recorder import Recorder
+with Recorder() as rec:
+    for i in range(5):
+        rec.step(i, loss=1.0 / (i + 1))
+    rec.validation(i, loss=0.2)
+"""
+
+
+def _small_study(folder, script, **asked):
+    (folder / "train.py").write_text(script)
+    study = {"name": "plain", "description": "?", "command": "python train.py {seed}", "control": "control"}
+    study |= {"arms": {"control": {}}, "metric": {"name": "val/loss", "of": "last"}}
+    (folder / "study.yaml").write_text(json.dumps(study | asked))
+
+
+def test_a_nan_that_is_only_printed_and_files_that_trials_share_are_told(call, workplace):
+    _small_study(workplace, CARELESS)
+    status, out, err = call("run", "study.yaml", "--seeds", "2")
+    assert status == 0, err
+    said = " ".join(out.split())
+    assert "control-1: converged (its log shows NaN, its records none: 'test loss: nan'; record what it prints)" in said
+    assert said.count("its log shows NaN") == 1
+    assert "files changed beside the study file: checkpoints/last.txt. If the program writes them" in said
+    again = call("run", "study.yaml", "--seeds", "2")[1]
+    assert "files changed" not in again  # nothing ran
+
+
+def test_files_of_one_trial_alone_or_in_its_own_directory_are_no_matter(call, workplace):
+    of_its_own = CARELESS.replace('Path("checkpoints', 'Path(sys.argv[2] + "/checkpoints')
+    _small_study(workplace, of_its_own, command="python train.py {seed} {directory}")
+    assert "files changed" not in call("run", "study.yaml", "--seeds", "2")[1]
+    _small_study(workplace, CARELESS, name="other")
+    assert "files changed" not in call("run", "study.yaml", "--seeds", "1")[1]
+
+
+def test_decide_says_why_trials_broke(call, workplace):
+    _small_study(workplace, IGNORES_ITS_SEED)
+    assert call("run", "study.yaml", "--seeds", "2")[0] != 0
+    said = " ".join(call("decide", "--experiment", "plain")[1].split())
+    assert "1 of 2 trials broke, as control-1: the script ignores its seed: all its values are those of seed 0" in said

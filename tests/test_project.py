@@ -29,6 +29,7 @@ MAY_IMPORT = {  # besides the words; docs/architecture.md draws it
     "tasks": {"record", "launch"},
     "study": {"record", "tasks"},
     "monitor": {"record", "recorder"},
+    "integrations": {"record"},
     "figures": {"record", "stats"},
     "tracking": {"record"},
     "show": {"record", "stats", "tracking"},
@@ -50,9 +51,10 @@ ONLY_IN = {  # libraries that are heavy, or that another one could replace
     "jinja2": {"report"},
     "click": {"cli", "ptychography"},
     "submitit": {"launch"},
+    "transformers": {"integrations"},
 }
 OF_THE_TASK = re.compile(r"ssim|ptychogr|reconstruct|twin image|diffraction|scale model|layerscale", re.IGNORECASE)
-EXTRA = {"h5py": "data", "submitit": "slurm"}  # imported only where its extra is asked for
+EXTRA = {"h5py": "data", "submitit": "slurm", "transformers": "transformers"}  # imported only where asked for
 COMES_WITH = {"alembic": "mlflow", "requests": "mlflow", "sqlalchemy": "mlflow"}
 MODULE_OF = {"scikit-image": "skimage", "pyyaml": "yaml"}
 

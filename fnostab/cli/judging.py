@@ -91,6 +91,7 @@ def judge_and_record(store: Store, stored: StoredStudies) -> Judged:
     studies = {stage: record.spec for stage, record in found.records.items()}
     lines = [judged_line(s, record, found.trials[s], wanted[s][0]) for s, record in found.records.items()]
     lines += [line for s, record in found.records.items() for line in oversights(store, record.spec, found.trials[s])]
+    lines += [line for stage in found.trials.values() for line in _broken(store, stage)]
     case = make_case(found.trials, studies, source=_source_of(studies, wanted), judged=lines, look=found.look)
     case = with_along(with_stress(case))
     payload = {**to_json(case), "study_runs": study_runs}
@@ -137,6 +138,19 @@ def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
     if line := all_failed_alike(stage.trials, study):
         lines.append(line)
     return [title + line for line in lines]
+
+
+def _broken(store: Store, stage: Stage) -> list[str]:
+    """A line on trials that broke, with the reason of the first."""
+    from fnostab.record.outcomes import Outcome
+    from fnostab.tracking import reason_of
+
+    broken = [trial for trial in stage.trials if trial.outcome is Outcome.INFRA_ERROR and trial.run_id]
+    if not broken:
+        return []
+    first = broken[0]
+    why = reason_of(store, first.run_id or "") or "no reason is recorded"
+    return [f"{len(broken)} of {len(stage.trials)} trials broke, as {first.arm}-{first.seed}: {why}"]
 
 
 def make_case(

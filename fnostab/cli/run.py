@@ -119,6 +119,8 @@ def run_and_report(
             say(console, f"no verdict yet: {error}")
     else:
         say(console, *_oversights(result))
+    if result.overwritten:
+        say(console, result.overwritten)
     from fnostab.tracking import charts_address, find_experiment
 
     at = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""

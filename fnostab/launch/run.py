@@ -24,6 +24,7 @@ from fnostab.launch.known import (
 )
 from fnostab.launch.launcher import Launcher, jobs_of
 from fnostab.launch.local import LocalLauncher, default_jobs
+from fnostab.launch.overwritten import overwritten
 from fnostab.launch.recording import Recording
 from fnostab.launch.retries import ATTEMPTS, FailuresAlike, Retries
 from fnostab.record.progress import TrialProgress
@@ -51,6 +52,7 @@ class StudyRun:
         trials: those that were asked for, with their outcomes.
         given_up: those of them that are not tried again, unless more attempts are allowed.
         unsent: why some records are only on disk; None if all were sent.
+        overwritten: a line on files that trials may have overwritten for one another; None without any.
     """
 
     recording: Recording
@@ -59,6 +61,7 @@ class StudyRun:
     trials: Sequence[TrialProgress]
     given_up: Sequence[TrialProgress]
     unsent: str | None
+    overwritten: str | None = None
 
     @property
     def store(self) -> Store:
@@ -152,6 +155,7 @@ def run_study(
     if wanted and estimates is not None:
         _show_estimates(estimates, wanted, console)
 
+    since_s = time.time()
     with _terminable():
         try:
             recording.start(record, trials, folder)
@@ -166,7 +170,8 @@ def run_study(
         status = "FINISHED" if all(trial.finished for trial in trials) else "FAILED"
         unsent = recording.finish(status)
     given_up = [trial for trial in trials if retries.gave_up(trial)]
-    return StudyRun(recording, experiment, folder, trials, given_up, unsent)
+    line = overwritten(wanted, output, since_s) if launcher.here else None
+    return StudyRun(recording, experiment, folder, trials, given_up, unsent, line)
 
 
 def _work_off(

@@ -4,6 +4,7 @@ The only place that reads a dead process's stderr. A program's records are judge
 itself; a failure that was observed wins over whatever ended the process later.
 """
 
+import math
 import re
 import signal
 from collections.abc import Callable, Mapping
@@ -48,6 +49,17 @@ _OUT_OF_MEMORY = re.compile(
     r"\bMemoryError\b|OutOfMemoryError|out of memory|ALLOC_FAILED|can't allocate memory|"
     r"Cannot allocate memory|std::bad_alloc|RESOURCE_EXHAUSTED",
     re.IGNORECASE,
+)
+_NAN = re.compile(r"(?<![\w.-])nan(?![\w-])", re.IGNORECASE)  # as a value: not nan_to_num, not All-NaN
+HINTS = (  # what fnostab itself has to do with an error
+    (
+        re.compile(r"No module named 'fnostab'"),
+        "install fnostab for the Python that the command starts, or name the one that has it",
+    ),
+    (
+        re.compile(r"invalid device ordinal|Duplicate GPU|requested gpu|\b(two|[2-9]) GPUs\b", re.IGNORECASE),
+        "each trial sees one GPU; for one with more: `command: env CUDA_VISIBLE_DEVICES=0,1 python ...` and `--jobs 1`",
+    ),
 )
 _ERROR = re.compile(r"(?:[\w.-]+: )?(?:fatal )?(error|[\w.]*(Error|Exception|Exit|Interrupt))(: |$)", re.IGNORECASE)
 
@@ -102,7 +114,9 @@ def how_it_ended(end: ProcessEnd) -> Ending:
     if code < 0:
         hint = " (perhaps by the kernel, for want of memory)" if code == -signal.SIGKILL else ""
         return Ending(Outcome.KILLED, f"ended by {_signal_name(-code)}{hint}{_after_colon(said)}")
-    return Ending(Outcome.INFRA_ERROR, f"exit status {code}: {last_words(tail)}")
+    said = last_words(tail)
+    hint = next((f"; {hint}" for pattern, hint in HINTS if pattern.search(said)), "")
+    return Ending(Outcome.INFRA_ERROR, f"exit status {code}: {said}{hint}")
 
 
 def last_words(tail: str) -> str:
@@ -279,10 +293,18 @@ def _end_of_program(recorded: Recorded, judgement: Judgement | None, end: Proces
         return how_it_ended(end)
     if code == 0 or (code is None and (recorded.complete or recorded.reached_the_end)):
         nothing = Ending(Outcome.INFRA_ERROR, NOTHING_RECORDED)
-        return nothing if judgement is None else Ending(judgement.outcome, None)
+        return nothing if judgement is None else Ending(judgement.outcome, _unrecorded_nan(recorded, end.tail))
     if recorded.seen is not None and recorded.seen[0] is Outcome.OOM:
         return Ending(Outcome.OOM, recorded.seen[1] or "out of memory")
     return how_it_ended(replace(end, asked=False))
+
+
+def _unrecorded_nan(recorded: Recorded, tail: str) -> str | None:
+    """Words on a log that shows NaN, of a training that recorded none."""
+    line = next((line.strip() for line in tail.splitlines() if _NAN.search(line)), None)
+    if line is None or any(math.isnan(value) for curve in recorded.curves.values() for value in curve.values()):
+        return None
+    return f"its log shows NaN, its records none: {line[:100]!r}; record what it prints"
 
 
 def _announce_files(journal: Journal | Unwritten) -> None:

@@ -119,6 +119,8 @@ class Recorder:
     def validation(self, step: SupportsIndex, /, *, loss: SupportsFloat | None = None, **others: SupportsFloat) -> bool:
         """Record a validation after an optimiser step, as ``val/loss`` and ``val/<name>``; answer as `step` does.
 
+        A step may have several validations, as of several data sets: each with names of its own.
+
         Raises:
             JournalError: as `step` does.
         """

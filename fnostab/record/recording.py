@@ -43,6 +43,7 @@ class Recording:
         self.last_step: int | None = None
         self.announced = False
         self._last_validation: int | None = None
+        self._validated: set[str] = set()  # names of that validation
         self._latest: dict[str, int] = {}
         self._time_ms = 0
         self._restarted = False
@@ -76,15 +77,17 @@ class Recording:
         self.last_step = step
 
     def validation(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a validation's metrics, and force them to the disk.
+        """Append a validation's metrics, and force them to the disk; a step may have several, of other names each.
 
         Raises:
             JournalError: the step does not rise, or the journal can't be written.
         """
-        if self._last_validation is not None and step <= self._last_validation:
-            raise JournalError(f"validation {step} comes after validation {self._last_validation}: steps must rise")
+        last = self._last_validation
+        before = self._validated if step == last else set()
+        if last is not None and (step < last or before & values.keys()):
+            raise JournalError(f"validation {step} comes after validation {last}: steps must rise")
         self._point(step, values)
-        self._last_validation = step
+        self._last_validation, self._validated = step, before | values.keys()
         self._sync()
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
@@ -162,7 +165,8 @@ class Recording:
                 recorded = [*record.values, *record.nonfinite]
                 self._latest.update(dict.fromkeys(recorded, record.step))
                 if all(name.startswith(names.VAL_PREFIX) for name in recorded):
-                    self._last_validation = record.step
+                    before = self._validated if record.step == self._last_validation else set()
+                    self._last_validation, self._validated = record.step, before.union(recorded)
                 else:
                     self.last_step = record.step
             elif record.name == names.TAGS_EVENT:

@@ -29,6 +29,22 @@ def test_exit_status_and_stderr_say_how_it_ended(end, outcome, reason):
 
 
 @pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        ("ModuleNotFoundError: No module named 'fnostab'", "install fnostab for the Python that the command starts"),
+        ("RuntimeError: CUDA error: invalid device ordinal", "env CUDA_VISIBLE_DEVICES=0,1"),
+        ("AssertionError: this needs two GPUs, found 1", "and `--jobs 1`"),
+        ("ModuleNotFoundError: No module named 'fnostab_data'", None),
+        ("RuntimeError: the GPU has fallen off the bus", None),
+    ],
+)
+def test_an_error_that_fnostab_has_a_part_in_says_what_to_do(error, hint):
+    reason = how_it_ended(ProcessEnd(1, tail=f"Traceback\n{error}\n")).reason
+    assert reason.startswith(f"exit status 1: {error}")
+    assert hint in reason if hint else reason.endswith(error)
+
+
+@pytest.mark.parametrize(
     ("tail", "outcome", "more"),
     [
         ("OSError: the disk melted\n\n", Outcome.INFRA_ERROR, ": OSError: the disk melted"),

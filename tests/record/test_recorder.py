@@ -172,6 +172,17 @@ def test_steps_rise_within_an_attempt(trial, again):
         rec.step(again, loss=1.0)
 
 
+def test_a_step_may_have_validations_of_several_data_sets_but_each_only_once(trial):
+    with Recorder() as rec:
+        rec.validation(3, loss=1.0)
+        rec.validation(3, other_loss=2.0)
+        with pytest.raises(JournalError, match="validation 3 comes after validation 3"):
+            rec.validation(3, loss=1.0)
+    with Recorder() as rec, pytest.raises(JournalError, match="validation 3 comes after validation 3"):
+        rec.validation(3, other_loss=2.0)
+    assert [values for _, values, _ in points(trial)] == [{"val/loss": 1.0}, {"val/other_loss": 2.0}]
+
+
 def test_of_a_step_that_a_retry_repeats_the_first_record_counts(trial, monkeypatch):
     with Recorder() as rec:
         for step in range(3):

@@ -81,6 +81,9 @@ ADDED_SETTINGS = {
     "data.object.kind": "lines",
     "data.object.path": None,
     "data.object.sha256": None,
+    "data.path": None,
+    "data.sha256": None,
+    "data.fit": "crop",
 }
 
 # What is compared of ``decide --json``, by its lists, and of an export.

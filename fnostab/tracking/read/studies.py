@@ -18,7 +18,15 @@ from fnostab.tracking.store.paging import every
 from fnostab.tracking.store.store import Store, reported
 from fnostab.tracking.upload.trial_run import STATUS, named_outcome
 
-__all__ = ["StudyRecord", "check_schema", "find_experiment", "newest_study", "recorded_metrics", "trial_rows"]
+__all__ = [
+    "StudyRecord",
+    "check_schema",
+    "find_experiment",
+    "newest_study",
+    "reason_of",
+    "recorded_metrics",
+    "trial_rows",
+]
 
 TAGS_OF_ROW = (
     names.SCHEDULED_STEPS,
@@ -134,6 +142,17 @@ def recorded_metrics(store: Store, run_ids: Iterable[str]) -> set[str]:
     """
     with reported(store):
         return {name for run_id in run_ids for name in store.client.get_run(run_id).data.metrics}
+
+
+def reason_of(store: Store, run_id: str) -> str | None:
+    """Why a trial's outcome is what it is; None where its run does not say.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    with reported(store):
+        reason: str | None = store.client.get_run(run_id).data.tags.get(names.REASON)
+    return reason
 
 
 def _row(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], study: StudySpec) -> TrialRow:

@@ -1,0 +1,138 @@
+"""Record the training of Hugging Face's Trainer: loss, gradient norm and learning rate of every optimiser step.
+
+The Trainer tells its callbacks a loss only where it logs, as a mean since the last log, in which NaN is replaced
+(``logging_nan_inf_filter``). Here the losses are those that its ``training_step`` returns, before that filter.
+"""
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from fnostab.record.recorder import JOURNAL_VARIABLE, Recorder
+
+__all__ = ["StabilityCallback"]
+
+PREFIX = "eval_"
+DURATIONS = ("_runtime", "_per_second", "_time")  # ends of names that say how fast an evaluation was
+
+
+class StabilityCallback(TrainerCallback):
+    """Records a training in the trial that the script was started for; outside a study it does nothing.
+
+    ``trainer.add_callback(StabilityCallback(trainer))``, before ``trainer.train()``.
+
+    A step is one of the optimiser: under gradient accumulation its loss is what the Trainer makes of its batches, and
+    in several processes their mean. The gradient norm is the one before clipping, also where ``max_grad_norm`` is 0.
+    A norm for which a loss scaler (fp16) left the step out is not recorded. ``eval_loss`` is the validation loss,
+    every other ``eval_NAME`` the measure ``val/NAME``. Once the trial has failed the training ends, unless the study
+    says ``after_failure: continue``.
+
+    What the Trainer evaluates before the first step is not recorded, nor after a training whose best weights it loaded
+    (``load_best_model_at_end``): these are no values of the last step.
+
+    Args:
+        trainer: whose ``training_step`` and ``accelerator.clip_grad_norm_`` are followed.
+
+    Raises:
+        JournalError: while training, as `Recorder`.
+    """
+
+    _loss: Any
+    _norm: Any
+    _lr: float | None
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._inside = JOURNAL_VARIABLE in os.environ  # in all processes: each decides by the same numbers
+        self._recorder: Recorder | None = None
+        self._evaluated: tuple[int, set[str]] = (-1, set())
+        self._forget()
+        if self._inside:
+            trainer.training_step = self._followed(trainer.training_step, self._take_loss)
+            trainer.accelerator.clip_grad_norm_ = self._followed(trainer.accelerator.clip_grad_norm_, self._take_norm)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
+    ) -> None:
+        if self._inside:
+            self._recorder = self._recorder or Recorder()
+            self._recorder.scheduled(state.max_steps)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
+    ) -> None:
+        self._forget()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
+    ) -> None:
+        self._lr = others["optimizer"].param_groups[0]["lr"]
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any) -> None:
+        if self._recorder is None:
+            return
+        accelerator = self._trainer.accelerator
+        loss = None if self._loss is None else accelerator.reduce(self._loss, reduction="mean")
+        norm = None if accelerator.optimizer_step_was_skipped else self._norm
+        if not self._recorder.step(state.global_step - 1, loss=loss, grad_norm=norm, lr=self._lr):
+            control.should_training_stop = True
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, Any] | None = None,
+        **others: Any,
+    ) -> None:
+        step = state.global_step - 1
+        after_training = self._recorder is None
+        if not self._inside or step < 0 or (after_training and args.load_best_model_at_end):
+            return
+        known = self._evaluated[1] if self._evaluated[0] == step else set()
+        values = {
+            name.removeprefix(PREFIX): value
+            for name, value in (metrics or {}).items()
+            if name.startswith(PREFIX) and not name.endswith(DURATIONS) and isinstance(value, int | float)
+        }
+        values = {name: value for name, value in values.items() if name not in known}
+        self._evaluated = step, known | values.keys()
+        if not values:
+            return
+        recorder = self._recorder or Recorder()
+        if not recorder.validation(step, **values):
+            control.should_training_stop = True
+        if after_training:
+            recorder.close()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
+    ) -> None:
+        if self._recorder is not None:
+            self._recorder.close()
+            self._recorder = None
+
+    def _forget(self) -> None:
+        """Begin a step: nothing of it is known."""
+        self._loss = self._norm = self._lr = None
+
+    def _take_loss(self, loss: Any) -> None:
+        self._loss = loss if self._loss is None else self._loss + loss
+
+    def _take_norm(self, norm: Any) -> None:
+        self._norm = norm if self._norm is None else self._norm
+
+    @staticmethod
+    def _followed(method: Callable[..., Any], take: Callable[[Any], None]) -> Callable[..., Any]:
+        """A method whose results ``take`` sees as well."""
+
+        @wraps(method)
+        def follow(*args: Any, **named: Any) -> Any:
+            result = method(*args, **named)
+            take(result)
+            return result
+
+        return follow
