@@ -40,12 +40,16 @@ def main() -> None:
     scan, folder = given.scan.absolute(), given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     said = fnostab(folder, "data", "import", str(scan), "--out", "star.h5")
+    cropped = fnostab(folder, "data", "import", str(scan), "--crop", "64", "--out", "star64.h5").splitlines()
     run = ("run", "stage_a", "--set", "data.path=star.h5", "--seeds", given.seeds, "--profile", "small")
     fnostab(folder, *run)
     trials = {path.parent: read(path) for path in sorted(folder.glob(f"outputs/stage_a/*/*/{FILE_NAME}"))}
     best = min(trials, key=lambda each: min(trials[each][0].get(LOSS, [float("inf")])))
     page = DOCS / "measured.md"
     text = fill(page.read_text(), "import", code(f"$ fnostab data import {scan.name} --out star.h5\n{said}"))
+    lines = [line for line in cropped if line.startswith(("cropped", "reconstructed"))]
+    shown = "\n".join([f"$ fnostab data import {scan.name} --crop 64 --out star64.h5", "...", *lines])
+    text = fill(text, "crop", code(shown))
     text = fill(text, "trials", table(trials))
     page.write_text(text)
     keep(folder / "star.png", DOCS / "images" / "measured_scan.png")
