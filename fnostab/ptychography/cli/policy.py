@@ -28,8 +28,8 @@ from fnostab.record import names
 from fnostab.show.console import Console, say
 
 if TYPE_CHECKING:
-    from fnostab.cli.judging import Judged
     from fnostab.record.table import TrialRow
+    from fnostab.report.judging import Judged
     from fnostab.report.verdict import Case
     from fnostab.tracking import Store
 
