@@ -60,12 +60,14 @@ class ProcessEnd:
         asked: whether it was asked to end.
         tail: end of its stderr.
         owner: the process, as 'pid@host'; None if unknown.
+        goes_on: whether the process itself goes on, as a notebook does after an exception.
     """
 
     return_code: int | None
     asked: bool = False
     tail: str = ""
     owner: str | None = None
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def how_it_ended(end: ProcessEnd) -> Ending:
     if code < 0:
         hint = " (perhaps by the kernel, for want of memory)" if code == -signal.SIGKILL else ""
         return Ending(Outcome.KILLED, f"ended by {_signal_name(-code)}{hint}{_after_colon(said)}")
-    return Ending(Outcome.INFRA_ERROR, f"exit status {code}: {last_words(tail)}")
+    return Ending(Outcome.INFRA_ERROR, f"{'' if end.goes_on else f'exit status {code}: '}{last_words(tail)}")
 
 
 def last_words(tail: str) -> str:

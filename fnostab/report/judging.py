@@ -205,10 +205,14 @@ def make_case(
 
 def _source_of(studies: Mapping[str, Any], wanted: Mapping[str, tuple[str, str | None]]) -> Source:
     from fnostab.decision.commands import Place, Source
+    from fnostab.record.trial import ASK
 
     places = {}
     for stage, study in studies.items():
         given = [f"{name}={json.dumps(value)}" for name, value in study.overrides.items()]
+        if study.task == ASK:  # no command runs its trials
+            places[stage] = Place(None, wanted[stage][0])
+            continue
         options = (*(("--profile", study.profile) if study.profile else ()), *(w for g in given for w in ("--set", g)))
         places[stage] = Place(study.asked_as or study.name, wanted[stage][0], options)
     return Source(places, studies["a"].follow_up)
