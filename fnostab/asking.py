@@ -13,6 +13,7 @@ the supervisor's part (`fnostab.launch.supervisor`) and the program's.
 import logging
 import os
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +63,8 @@ class Study:
 
     Args:
         name: of the study.
-        control: settings of the arm that the others are compared with; they declare the names and types of all.
+        control: settings of the arm that the others are compared with; they declare the names and types of all. The
+            type of None is that of an arm's value.
         arms: of each further arm, the settings in which it differs from control.
         seeds: their number, or a list of them.
         metric: name of the metric that decides besides failures, as ``val/loss``, or what a study file says of it, as
@@ -106,7 +108,7 @@ class Study:
             "name": name,
             "description": description,
             "control": CONTROL,
-            "defaults": dict(control),
+            "defaults": {setting: _typed(setting, value, arms) for setting, value in control.items()},
             "arms": {CONTROL: {}, **{arm: dict(settings) for arm, settings in arms.items()}},
             "seeds": seeds if isinstance(seeds, int) else list(seeds),
             "metric": {"name": metric} if isinstance(metric, str) else dict(metric),
@@ -170,10 +172,8 @@ class Study:
             if trial is None:
                 elsewhere += [] if progress.finished else [progress.name]
                 continue
-            try:
-                yield trial
-            finally:
-                trial._let_go()
+            yield trial
+            trial._let_go()
             if not trial._begun:
                 raise LaunchError(
                     f"{trial.name} was not recorded: train it in `with trial.recorder() as rec:`, within the loop"
@@ -199,7 +199,8 @@ class Study:
         record, trials = self._read()
         if not any(trial.first_ms for trial in trials):
             raise DecisionError(f"no trial of {record.name} was trained: `for trial in study:` hands them out")
-        with settled():
+        with settled(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "IProgress not found")  # of tqdm in a notebook: nothing here shows a bar
             from fnostab.report.judging import StoredStudies, judge_and_record
             from fnostab.tracking import find_study, open_store, sync
 
@@ -242,6 +243,15 @@ class Study:
             raise LaunchError(
                 f"can't write {self.folder}: {error.strerror or error}; choose another output="
             ) from error
+
+
+def _typed(setting: str, value: Any, arms: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Control's value of a setting, as ``defaults`` of a study file declare it."""
+    values = [settings[setting] for settings in arms.values() if settings.get(setting) is not None]
+    if value is not None or not values:
+        return value
+    kinds = {bool: "bool", int: "number", float: "number", str: "text", list: "list", tuple: "list"}
+    return {"type": kinds.get(type(values[0]), type(values[0]).__name__), "default": None}
 
 
 _last: "Trial | None" = None  # that this process was handed, which trains one at a time
@@ -321,9 +331,8 @@ class Trial:
         if raised is None and self.outcome is Outcome.INFRA_ERROR:
             raise LaunchError(f"{self.name}: {progress.reason}")
         if isinstance(raised, Exception) and (self.outcome in TRAINING_OUTCOMES or self.outcome is Outcome.OOM):
-            _log.warning(
-                "%s: %s, the loop goes on after %s: %s", self.name, self.outcome, type(raised).__name__, raised
-            )
+            said = f"{type(raised).__name__}: {raised}"
+            _log.warning("%s: %s (%s); the loop goes on", self.name, self.outcome, said)
         elif raised is not None:
             raise raised
 

@@ -65,7 +65,7 @@ class Case:
 
     def __repr__(self) -> str:
         text = StringIO()
-        console = Console(file=text, width=TEXT_WIDTH)
+        console = Console(file=text, width=TEXT_WIDTH, force_jupyter=False, color_system=None)
         console.print(render(self), Text(self.command), highlight=False)
         return visible(text.getvalue().rstrip())
 

@@ -152,7 +152,7 @@ class StudyFile(BaseModel):
             for place, line in self._lines.items():
                 if setting and f"{place}.".startswith(f"{part}.{setting}."):
                     return f"{self._source}, line {line}: "
-        return f"{self._source}, line {self._lines[f'arms.{written[0]}']}: " if written else ""
+        return self.line_of(f"arms.{written[0]}") if written else ""
 
 
 def insist_on_size(arms: int, seeds: int) -> None:

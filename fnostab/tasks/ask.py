@@ -49,4 +49,5 @@ class Ask(Command):
 
     def as_written(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Settings for a training: 1.0 stays a float, which the record writes as 1."""
-        return {name: float(value) if name in self._floats else value for name, value in settings.items()}
+        floats = {name: float(settings[name]) for name in self._floats if isinstance(settings[name], int)}
+        return {**settings, **floats}
