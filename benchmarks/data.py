@@ -13,6 +13,7 @@ import torch
 from benchmarks.timing import Row, compared, in_turns, medians
 from fnostab.ptychography.data import prepare
 from fnostab.ptychography.data.grid_lines import simulate
+from fnostab.ptychography.physics.alignment import align
 from fnostab.ptychography.physics.evaluation import constant_scores, evaluate
 from fnostab.ptychography.physics.losses import constant_output_loss, mae_loss, poisson_loss
 from fnostab.ptychography.physics.scan import centre_crop, extract_patches, stitch
@@ -47,7 +48,7 @@ def parts(config: DataConfig, folder: Path):
         "reading it again": lambda: prepare(config, config.seed, folder),
         "best constant's loss": lambda: constant_output_loss(mae, data.probe, split.amplitudes),
         "stitching": lambda: stitch(patches, split.positions, centre_crop(config.N, config.scan_stride_test)),
-        "scores with SSIM": lambda: evaluate(stitched.image, stitched.cut(truth), set_phi=True),
+        "scores with SSIM": lambda: evaluate(align(stitched.image, stitched.cut(truth)), set_phi=True),
     }
 
 

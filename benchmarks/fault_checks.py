@@ -14,7 +14,7 @@ import sqlalchemy
 from fnostab.record import names
 from fnostab.record.journal import Point, read_journal
 from fnostab.record.outcomes import TRAINING_OUTCOMES
-from fnostab.tracking.upload.batch import metric_name
+from fnostab.tracking.upload.batch import accepted_name
 
 PointKey = tuple[str, int]  # metric, step
 TIMED = (names.SAMPLES_PER_S, names.PEAK_MEMORY, "system/")  # metrics that differ from run to run
@@ -84,7 +84,7 @@ def read_runs(database: str, experiment: str) -> list[Run]:
 def journal_points(directory: Path) -> list[tuple[PointKey, float]]:
     """Every finite point of a journal, under the names that MLflow knows."""
     return [
-        ((metric_name(name), record.step), value)
+        ((accepted_name(name), record.step), value)
         for record, _ in read_journal(directory / "journal.jsonl")
         if isinstance(record, Point)
         for name, value in record.values.items()

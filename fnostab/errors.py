@@ -26,7 +26,11 @@ __all__ = [
     "ModelError",
     "SlowStoreError",
     "TrackingError",
+    "one_line",
 ]
+
+REASON_CHARACTERS = 500
+TRACEBACK = "Traceback (most recent call last)"
 
 
 class FnostabError(Exception):
@@ -75,3 +79,14 @@ class DecisionError(FnostabError):
 
 class LaunchError(FnostabError):
     """A study or a trial can't be started."""
+
+
+def one_line(exception: BaseException) -> str:
+    """Type and message of any exception in one line of at most `REASON_CHARACTERS`."""
+    if isinstance(exception.__context__, KeyboardInterrupt) and isinstance(exception, SystemExit):
+        exception = exception.__context__  # what Lightning makes of Ctrl-C says nothing
+    said = str(exception).strip()
+    if TRACEBACK in said:  # of another process
+        said = said.splitlines()[-1]
+    text = f"{type(exception).__name__}: {said}" if said else type(exception).__name__
+    return " ".join(text.split())[:REASON_CHARACTERS]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ __all__ = [
     "OUTPUT",
     "PROFILE",
     "RUNS",
+    "RUN_ID",
     "SEEDS",
     "SET",
     "TRACKING_URI",
@@ -40,6 +42,7 @@ __all__ = [
     "stored_studies",
 ]
 
+RUN_ID = re.compile(r"[0-9a-f]{32}")  # of MLflow
 TRACKING_URI = click.option(
     "--tracking-uri", metavar="URI", help="MLflow server or database.  [default: MLFLOW_TRACKING_URI, or ./mlflow.db]"
 )

@@ -224,8 +224,8 @@ def _elsewhere(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answ
         return NextStep(NextKind.ELSEWHERE, f"run another arm: there is only {roles.control}")
     fails = any(t.failed for stage in stages.values() for t in stage.arm(roles.control))
     if not fails and not any(a.helps for a in answers):
-        text = f"{roles.control} did not fail: ask where it does, at a greater depth or a harder setting"
+        text = f"{roles.control} did not fail: ask where it does, at a harder setting"
         return NextStep(NextKind.ELSEWHERE, text)
     if any(a.name is AnswerName.UNDECIDED for a in answers):
-        return NextStep(NextKind.ELSEWHERE, "ask where the arms differ more: another depth, setting or arm")
+        return NextStep(NextKind.ELSEWHERE, "ask where the arms differ more: another setting or arm")
     return NextStep(NextKind.NOTHING, "nothing more to run: every arm is answered")

@@ -28,7 +28,7 @@ def metric_not_recorded(metric: str, recorded: Collection[str]) -> str:
     if validation:
         return f"no trial recorded {metric}; recorded: {', '.join(validation)}{suggestion(metric, validation)}"
     others = [name for name in (TRAIN_LOSS, GRAD_NORM, LEARNING_RATE) if name in recorded]
-    hint = f"rec.validation(i, loss=...) records {VAL_PREFIX}loss"
+    hint = f"rec.validation(i, loss=...), or a monitor and self.log('val_loss', ...), records {VAL_PREFIX}loss"
     return f"no trial recorded {metric}; recorded: {', '.join(others) or 'nothing of a validation'}; {hint}"
 
 

@@ -18,6 +18,7 @@ from fnostab.launch.fork_server import ForkedTrial, ForkServer
 from fnostab.launch.launcher import jobs_of, write_outcome
 from fnostab.record.attempt import is_being_written
 from fnostab.record.ending import Ending, ProcessEnd, how_it_ended
+from fnostab.record.folders import TRIAL_FILE
 from fnostab.record.progress import TrialProgress
 from fnostab.record.stderr_tail import STDERR_FILE, tail_of
 from fnostab.tracking.environment import given
@@ -186,7 +187,7 @@ class LocalLauncher:
             self._server.listen(0.0)  # it may have died
         if self._server is None or self._server.status is not None:
             self._server = ForkServer(environment, log, job.trials[0].spec.resources.preloads)
-        return self._server.train([trial.directory / "trial.json" for trial in job.trials], job.log)
+        return self._server.train([trial.directory / TRIAL_FILE for trial in job.trials], job.log)
 
 
 def _kill_group(process: subprocess.Popen[bytes] | ForkedTrial) -> None:
@@ -206,7 +207,7 @@ def _spawn(job: _Job, environment: Mapping[str, str], log: IO[bytes] | None) -> 
 
 
 def _command(trials: Sequence[TrialProgress]) -> list[str]:
-    files = [part for trial in trials for part in ("--trial", str(trial.directory / "trial.json"))]
+    files = [part for trial in trials for part in ("--trial", str(trial.directory / TRIAL_FILE))]
     return [sys.executable, "-m", "fnostab", "train", *files]
 
 

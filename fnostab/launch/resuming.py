@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fnostab.errors import LaunchError
 from fnostab.record.ending import close_if_abandoned, judge_again
+from fnostab.record.folders import STUDY_FILE, TRIAL_FILE
 from fnostab.record.outcomes import TRAINING_OUTCOMES
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import StudySpec, TrialSpec
@@ -21,9 +22,9 @@ def read_journals(record: StudySpec, trials: Sequence[TrialProgress], folder: Pa
     """
     changed = [trial for trial in trials if _has_other_rules(trial)]
     try:
-        record.write(folder / "study.json")
+        record.write(folder / STUDY_FILE)
         for trial in trials:
-            trial.spec.write(trial.directory / "trial.json")
+            trial.spec.write(trial.directory / TRIAL_FILE)
     except OSError as error:
         raise LaunchError(
             f"can't write {error.filename or folder}: {error.strerror or error}; mend that, or choose another --output"
@@ -40,7 +41,7 @@ def read_journals(record: StudySpec, trials: Sequence[TrialProgress], folder: Pa
 
 def _has_other_rules(trial: TrialProgress) -> bool:
     """Whether a trial was judged by other rules than those of the study now: rules are no part of its identity."""
-    path = trial.directory / "trial.json"
+    path = trial.directory / TRIAL_FILE
     if not path.exists():
         return False
     earlier = TrialSpec.read(path)
@@ -53,7 +54,7 @@ def extended(record: StudySpec, folder: Path) -> StudySpec:
     Raises:
         LaunchError: that record is damaged.
     """
-    path = folder / "study.json"
+    path = folder / STUDY_FILE
     return record.extending(StudySpec.read(path)) if path.exists() else record
 
 
@@ -61,7 +62,7 @@ def other_study(record: StudySpec, folder: Path) -> str | None:
     """A line on an earlier study of the same name whose control, or code, is another; None if there is none."""
     if folder.exists():
         return None
-    for path in sorted(folder.parent.glob("*/study.json")):
+    for path in sorted(folder.parent.glob(f"*/{STUDY_FILE}")):
         try:
             earlier = StudySpec.read(path)
         except LaunchError:

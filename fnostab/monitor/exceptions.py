@@ -4,11 +4,9 @@ import torch
 
 from fnostab.record.outcomes import Outcome
 
-__all__ = ["is_anomaly", "one_line", "outcome_of"]
+__all__ = ["is_anomaly", "outcome_of"]
 
 ALLOCATION_FAILED = ("can't allocate memory", "ALLOC_FAILED")  # torch on a CPU; cuFFT, cuBLAS and the like
-REASON_CHARACTERS = 500
-TRACEBACK = "Traceback (most recent call last)"
 
 
 def outcome_of(exception: BaseException) -> Outcome:
@@ -26,17 +24,6 @@ def outcome_of(exception: BaseException) -> Outcome:
 def is_anomaly(exception: BaseException) -> bool:
     """Whether torch's `detect_anomaly` raised it, for a NaN in the backward pass."""
     return isinstance(exception, RuntimeError) and "returned nan values" in str(exception)
-
-
-def one_line(exception: BaseException) -> str:
-    """Type and message of an exception in one line of at most `REASON_CHARACTERS`."""
-    if isinstance(exception.__context__, KeyboardInterrupt) and isinstance(exception, SystemExit):
-        exception = exception.__context__  # what Lightning makes of Ctrl-C says nothing
-    said = str(exception).strip()
-    if TRACEBACK in said:  # of another process
-        said = said.splitlines()[-1]
-    text = f"{type(exception).__name__}: {said}" if said else type(exception).__name__
-    return " ".join(text.split())[:REASON_CHARACTERS]
 
 
 def _is_out_of_memory(exception: BaseException) -> bool:

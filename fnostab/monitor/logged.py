@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from fnostab.monitor.optimizer_watch import loss_scaler
+from fnostab.record.names import VAL_PREFIX
 
-__all__ = ["is_finite", "logged_numbers", "one_number", "spellings"]
+__all__ = ["is_finite", "logged_numbers", "one_number", "recorded_as", "spellings", "validation_numbers"]
 
 
 def one_number(loss: Tensor, trainer: lightning.Trainer) -> Tensor | None:
@@ -44,3 +45,13 @@ def spellings(name: str) -> tuple[str, ...]:
         if name.startswith(one):
             return name, other + name.removeprefix(one)
     return (name,)
+
+
+def recorded_as(name: str) -> str:
+    """Name of a validation's number in a journal: it begins with ``val/``."""
+    return name if name.startswith(VAL_PREFIX) else f"{VAL_PREFIX}{name}"
+
+
+def validation_numbers(logged: Mapping[str, float]) -> dict[str, float]:
+    """Numbers that a validation logged, as ``val/accuracy`` or ``val_accuracy``, as they are recorded."""
+    return {recorded_as(name): value for name, value in logged.items() if name.startswith((VAL_PREFIX, "val_"))}

@@ -10,6 +10,7 @@ gradient never reaches the weights (`nonfinite_guard`).
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,8 +21,9 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fnostab.monitor.exceptions import one_line, outcome_of
-from fnostab.monitor.logged import logged_numbers, spellings
+from fnostab.errors import one_line
+from fnostab.monitor.exceptions import outcome_of
+from fnostab.monitor.logged import logged_numbers, recorded_as, spellings, validation_numbers
 from fnostab.monitor.observed import Observed, tags_of
 from fnostab.monitor.optimizer_curve import Curve
 from fnostab.monitor.ranks import FitResult, agreed, first_decides, refuse_sharded
@@ -33,6 +35,7 @@ from fnostab.record import names
 from fnostab.record.journal import Sink
 from fnostab.record.outcome_rules import OutcomeRules, Validation
 from fnostab.record.outcomes import Judgement, Outcome
+from fnostab.record.recorder import AFTER_FAILURE_VARIABLE
 
 __all__ = ["StabilityMonitor"]
 
@@ -67,7 +70,8 @@ class StabilityMonitor(Callback):
             either `stagnated` is not judged.
         warmup_steps: a trial is never ended early for a constant output within these.
         block_steps: steps between two reads of the device.
-        after_failure: "stop" ends the training at a failure that is certain, "continue" goes on.
+        after_failure: "stop" ends the training at a failure that is certain, "continue" goes on. None does what the
+            study's file says, and stops outside a study.
         layer_norms_every: steps between two records of the gradient norm of every layer; None records none.
 
     Attributes:
@@ -93,7 +97,7 @@ class StabilityMonitor(Callback):
         baseline: float | None = None,
         warmup_steps: int = 0,
         block_steps: int = 32,
-        after_failure: Literal["stop", "continue"] = "stop",
+        after_failure: Literal["stop", "continue"] | None = None,
         layer_norms_every: int | None = None,
     ) -> None:
         self.sink = sink
@@ -102,7 +106,7 @@ class StabilityMonitor(Callback):
         self.baseline = self.rules.baseline if baseline is None else baseline
         self.warmup_steps = warmup_steps
         self.block_steps = block_steps
-        self.after_failure = after_failure
+        self.after_failure = after_failure or os.environ.get(AFTER_FAILURE_VARIABLE, "stop")
         self.layer_norms_every = layer_norms_every
         self.weight_norms = False
         self._result = FitResult()
@@ -233,12 +237,13 @@ class StabilityMonitor(Callback):
         logged = logged_numbers(trainer.callback_metrics)
         name = next((name for name in spellings(self.val_loss_name) if name in logged), None)
         spoilt = agreed(trainer, name is not None and not math.isfinite(logged[name]))
+        points = validation_numbers(logged)
         if name is not None:
             loss = math.nan if spoilt and math.isfinite(logged[name]) else logged[name]  # NaN of another process
             self._seen.validate(loss, logged)
-            points = {name: value for name, value in logged.items() if name.startswith(names.VAL_PREFIX)}
-            recorded = name if name.startswith(names.VAL_PREFIX) else f"{names.VAL_PREFIX}{name}"
-            self._writer.record(self.validations[-1].step, {**points, recorded: loss})
+            points[recorded_as(name)] = loss
+        if points:
+            self._writer.record(max(self.steps_read - 1, 0), points)
         self._end_early(trainer, judged=name is not None)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

@@ -8,7 +8,8 @@ import lightning
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fnostab.monitor.exceptions import is_anomaly, one_line
+from fnostab.errors import one_line
+from fnostab.monitor.exceptions import is_anomaly
 from fnostab.monitor.logged import is_finite, one_number
 from fnostab.monitor.nonfinite_guard import RunningStatistics, describe_guard
 from fnostab.monitor.observed import Observed

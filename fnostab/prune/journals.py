@@ -41,10 +41,13 @@ def old_journals(output: Path, before_ms: int, experiment: str | None = None) ->
     """
     found, refused = [], []
     for lines in (folder / FILE_NAME for folder in folders_with(Path(output, experiment or ""), FILE_NAME)):
-        if lines.stat().st_size < SMALLEST_BYTES:
-            continue
         try:
+            if lines.stat().st_size < SMALLEST_BYTES:
+                continue
             end = last_attempt(lines).end
+        except OSError as error:
+            refused.append(f"can't read {lines}: {error.strerror or error}")
+            continue
         except JournalError as error:
             refused.append(str(error))
             continue

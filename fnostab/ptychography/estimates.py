@@ -70,7 +70,7 @@ def network_key(config: TrialConfig) -> str:
     model, training = config.model, config.training
     unused = set() if model.own else {"layerscale_init"}
     step = (training.batch_size, training.optimizer, training.options, training.momentum > 0, training.loss)
-    return json.dumps([model.model_dump(exclude=unused), *step])
+    return json.dumps([model.model_dump(exclude=unused), *step, config.execution.convolution_precision])
 
 
 def trace(config: TrialConfig) -> TrainingSize | None:

@@ -7,12 +7,13 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-from fnostab.errors import ConfigError, FnostabError, ModelError
+from fnostab.errors import ConfigError, FnostabError, ModelError, one_line
 from fnostab.record.settings import digest, file_sha256
 
-__all__ = ["code_hash", "is_own", "make_own", "one_line"]
+__all__ = ["code_hash", "is_own", "make_own"]
 
 ON_PATH = "install it, or put its folder on PYTHONPATH"
+NOT_AT_IMPORT = "run that only where __name__ is '__main__'"
 
 
 def is_own(name: str) -> bool:
@@ -38,7 +39,7 @@ def make_own(setting: str, name: str, kind: Any, *arguments: Any) -> Any:
         made = builder(*arguments)
     except FnostabError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"{setting}={name} raised {one_line(error)}") from error
     if not isinstance(made, kind):
         raise ModelError(f"{setting}={name}: expected a {kind.__name__}, got {type(made).__name__}")
@@ -59,15 +60,14 @@ def code_hash(named: Iterable[tuple[str, str]]) -> str | None:
     return digest(hashes) if hashes else None
 
 
-def one_line(error: Exception) -> str:
-    """Kind and text of an error, without line breaks."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
 def _imported(setting: str, name: str) -> Any:
     module_name, _, attribute = name.rpartition(".")
     try:
         module = importlib.import_module(module_name)
+    except SystemExit as error:
+        raise ModelError(
+            f"{setting}={name}: importing {module_name} ends the program ({one_line(error)}); {NOT_AT_IMPORT}"
+        ) from error
     except Exception as error:
         raise ModelError(f"{setting}={name}: can't import {module_name} ({one_line(error)}); {ON_PATH}") from error
     builder: Any = getattr(module, attribute, None)

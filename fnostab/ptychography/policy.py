@@ -20,9 +20,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from fnostab.errors import ConfigError
-from fnostab.ptychography.settings import ModelConfig, TrialConfig
+from fnostab.ptychography.own import is_own
+from fnostab.ptychography.settings import ExecutionConfig, ModelConfig, TrialConfig
 from fnostab.record.files import write_whole
-from fnostab.record.settings import explain, read_yaml, shown, text_of
+from fnostab.record.settings import explain, flatten, read_yaml, shown, text_of
 
 __all__ = [
     "CHAMPION",
@@ -41,21 +42,14 @@ CHAMPION = "champion"  # alias of the network that the last GOLD registered
 FILE_NAME = "fnostab-policy.yaml"
 VARIABLE = "FNOSTAB_POLICY"
 HEADER = "# Defaults that a verdict chose. `fnostab policy` shows them, `fnostab policy --clear` removes them.\n"
-PARTS = {  # of blocks, named in a policy only where they are not the architecture's own
-    "model.pre_norm",
-    "model.limiter",
-    "model.limiter_tau",
-    "model.block",
-    "model.decoder_activation",
-    "model.head",
-}
+SIZES = {"N", "hidden_channels", "fno_blocks", "fno_modes", "max_hidden_channels", "checkpoint_blocks"}
+CLIPPING = ("gradient_clip_algorithm", "gradient_clip_val", "agc_exempt")
+OPTIONS = "training.options"  # of clipping of one's own
 GROUPS = {  # settings that only make sense together
-    "architecture": (
-        *("model.architecture", "model.residual", "model.layerscale_init", "model.options"),
-        *sorted(PARTS),
-    ),
-    "clipping": ("execution.gradient_clip_algorithm", "execution.gradient_clip_val"),
+    "architecture": tuple(f"model.{name}" for name in ModelConfig.model_fields if name not in SIZES),
+    "clipping": (*(f"execution.{name}" for name in CLIPPING), OPTIONS),
 }
+ALWAYS = {"model.architecture", "model.residual", "model.layerscale_init"}  # others only if not the usual ones
 Settings = dict[str, Any]  # by dotted name
 
 
@@ -93,8 +87,10 @@ class Policy(_Frozen):
             if _group(name) is None:
                 accepted = ", ".join(name for group in GROUPS.values() for name in group)
                 raise ValueError(f"unknown setting {shown(name)}; a policy accepts {accepted}")
+        met = settings.get("model.min_resolution")
+        N = 64 * max(met, 1) if isinstance(met, int) else 64  # which halving brings down to it
         try:
-            TrialConfig.from_dotted(settings)
+            TrialConfig.from_dotted({"data.N": N, "data.object_size": 2 * N} | settings)
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return settings
@@ -110,9 +106,11 @@ class Policy(_Frozen):
 
         Architecture and clipping are taken whole or not at all: an arm that names one setting of
         a group has the program's defaults for the rest of it. So an arm written without the policy
-        in mind, such as ``model.architecture: hybrid``, means the same with it and without.
+        in mind, such as ``model.architecture: hybrid``, means the same with it and without. Options of an arm's own
+        optimiser are no clipping, unless the policy has options too.
         """
-        taken = {_group(name) for name in named}
+        has_options = any(_is_of(name, OPTIONS) for name in self.settings)
+        taken = {_group(name) for name in named if has_options or not _is_of(name, OPTIONS)}
         return {name: value for name, value in self.settings.items() if _group(name) not in taken}
 
     def write(self, path: Path) -> None:
@@ -139,17 +137,20 @@ def architecture_policy(winner: Mapping[str, Any], control: Mapping[str, Any], v
     settings = _of_group(winner, "architecture")
     if winner["model.residual"] != "layerscale":
         settings.pop("model.layerscale_init", None)
-    usual = ModelConfig(architecture=winner["model.architecture"]).model_dump()
-    for name in PARTS & settings.keys():
-        if settings[name] == usual[name.removeprefix("model.")]:
-            settings.pop(name)
+    usual = flatten(TrialConfig(model=ModelConfig(architecture=winner["model.architecture"])))
+    settings = {name: value for name, value in settings.items() if name in ALWAYS or value != usual.get(name, ...)}
     old, new = control["model.architecture"], winner["model.architecture"]
     return Policy(settings=settings, deprecated=() if old == new else (old,), verdict=verdict)
 
 
 def clipping_policy(winner: Mapping[str, Any], verdict: Source) -> Policy:
     """The policy of SILVER: how the winner, an arm given by its dotted settings, clips gradients."""
-    return Policy(settings=_of_group(winner, "clipping"), verdict=verdict)
+    settings = _of_group(winner, "clipping")
+    if settings.get("execution.agc_exempt") == ExecutionConfig.model_fields["agc_exempt"].default:
+        settings.pop("execution.agc_exempt")
+    if not is_own(winner["execution.gradient_clip_algorithm"]):  # options are those of another part
+        settings = {name: value for name, value in settings.items() if not _is_of(name, OPTIONS)}
+    return Policy(settings=settings, verdict=verdict)
 
 
 def policy_path() -> Path:
@@ -209,9 +210,14 @@ def _way_out() -> str:
 
 def _group(name: str) -> str | None:
     for group, members in GROUPS.items():
-        if any(name == member or name.startswith(f"{member}.") for member in members):
+        if any(_is_of(name, member) for member in members):
             return group
     return None
+
+
+def _is_of(name: str, setting: str) -> bool:
+    """Whether a dotted name is a setting, or one of the options that it holds."""
+    return name == setting or name.startswith(f"{setting}.")
 
 
 def _of_group(settings: Mapping[str, Any], group: str) -> Settings:

@@ -3,16 +3,15 @@
 import time
 from collections.abc import Sequence
 
-import torch
 from rich.console import Console
 
-from fnostab.errors import LaunchError
 from fnostab.ptychography.data import prepare
 from fnostab.ptychography.lockstep import insist_on_lockstep
 from fnostab.ptychography.models import build_generator, check_generator
 from fnostab.ptychography.physics.probe import make_probe
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.first_step import insist_on_first_step
+from fnostab.ptychography.training.setup import choose_device
 from fnostab.record.trial import TrialSpec
 
 __all__ = ["prepare_trials"]
@@ -26,8 +25,8 @@ def prepare_trials(trials: Sequence[TrialSpec], console: Console, *, here: bool,
     """
     configs = {trial.arm: TrialConfig.from_dotted(trial.settings) for trial in trials}
     for arm, config in configs.items():
-        if here and config.execution.device == "cuda" and not torch.cuda.is_available():
-            raise LaunchError("execution.device=cuda, but torch sees no GPU here: use auto or cpu, or mend the driver")
+        if here:
+            choose_device(config.execution.device)
         generator = build_generator(config.model)
         check_generator(generator, config.data.N)
         if lockstep:

@@ -253,7 +253,7 @@ class ExecutionConfig(_WithParts):
 
     gradient_clip_algorithm: str = "norm"  # value, agc; or package.module.name of your own, called with config
     gradient_clip_val: PositiveFloat | None = None  # null: no clipping; of agc the factor lambda
-    agc_exempt: Literal["head", "decoder"] = "head"  # what agc leaves out; decoder: of hybrids, the head too
+    agc_exempt: Literal["head", "decoder"] = "head"  # what agc leaves out; decoder: the head and `decoder`
     device: Literal["auto", "cpu", "cuda"] = "auto"
     convolution_precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of real ones; tf32 is for a GPU
 
@@ -337,9 +337,8 @@ class TrialConfig(Frozen):
         return values
 
     @model_validator(mode="after")
-    def _decoder_is_there(self) -> Self:
-        hybrid = self.model.architecture.endswith("hybrid")
-        if self.execution.agc_exempt == "decoder" and not hybrid:
+    def _decoder_is_there(self) -> Self:  # of a network of your own it is known when it is built
+        if self.execution.agc_exempt == "decoder" and self.model.architecture == "fno":
             raise ValueError(
                 f"execution.agc_exempt=decoder: {self.model.architecture} has no part of that name; set head"
             )

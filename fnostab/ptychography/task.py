@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fnostab.errors import ConfigError, DataError
+from fnostab.errors import ConfigError
 from fnostab.gpus import count_gpus
 from fnostab.ptychography import measured
 from fnostab.ptychography.own import code_hash
@@ -15,7 +15,7 @@ from fnostab.ptychography.shootout import shootouts
 from fnostab.record import names
 from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.outcomes import Outcome
-from fnostab.record.settings import file_sha256, flatten, read_yaml
+from fnostab.record.settings import flatten, read_yaml
 from fnostab.record.trial import Charts, Measure, Metric, PicturePanel, Resources, TrialSpec
 from fnostab.tasks.contract import Settings, Task
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ptychography", "make_task", "profile_for", "profile_settings"]
 
+INPUTS: tuple[Literal["probe", "object"], ...] = ("probe", "object")  # that files may give
 VAL_LOSS = "val_loss"
 METRICS = {  # that may decide: higher is better
     VAL_LOSS: False,
@@ -86,18 +87,13 @@ class Ptychography(Task):
             own |= layer
         below = self.policy.settings_beside(own) if self.policy else {}
         settings = (flatten(profile_settings(profile)) if profile else {}) | below | own
-        for what in ("probe", "object"):
+        for what in INPUTS:
             path = settings.get(f"data.{what}.path")
             if isinstance(path, str) and path:
+                from fnostab.ptychography.physics.input_files import input_sha256  # needs numpy, most studies do not
+
                 settings[f"data.{what}.path"] = str(Path(path).absolute())
-                try:
-                    settings[f"data.{what}.sha256"] = file_sha256(path)
-                except OSError as error:
-                    raise DataError(
-                        f"can't read the {what} {path}: {error.strerror}; check data.{what}.path"
-                    ) from error
-                except ValueError as error:
-                    raise DataError(f"can't read the {what} {path!r}: {error}; check data.{what}.path") from None
+                settings[f"data.{what}.sha256"] = input_sha256(path, what)
         settings["code_hash"] = code_hash(TrialConfig.from_dotted(settings).own.items())
         return flatten(TrialConfig.from_dotted(settings))
 

@@ -1,6 +1,7 @@
 """Archives of finished journals, compressed by LZMA: ``xz -d journal.jsonl.xz`` gives the same file again."""
 
 import lzma
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
@@ -10,7 +11,9 @@ from fnostab.errors import JournalError
 from fnostab.record.files import open_regular, write_whole
 from fnostab.record.lines import ARCHIVE_NAME, FILE_NAME, journal_file, read_lines
 
-__all__ = ["archive", "opened", "restore"]
+__all__ = ["archive", "journal_size", "opened", "restore"]
+
+FOOTER_BYTES = 12  # of the xz format, https://tukaani.org/xz/xz-file-format.txt, 2.1.2 and 4
 
 
 def archive(directory: Path) -> int:
@@ -51,6 +54,39 @@ def restore(directory: Path) -> None:
         source.unlink()
     except OSError as error:
         raise JournalError(f"can't restore {lines}: {error.strerror or error}") from error
+
+
+def journal_size(directory: Path) -> int:
+    """Bytes of a trial's journal; of an archive, as its index at the end gives them, without unpacking it.
+
+    Raises:
+        JournalError: there is none, or it can't be read.
+    """
+    path = journal_file(directory)
+    try:
+        with open_regular(path) as file:
+            end = file.seek(0, os.SEEK_END)
+            if path.name != ARCHIVE_NAME:
+                return end
+            file.seek(end - FOOTER_BYTES)
+            index_bytes = 4 * (int.from_bytes(file.read(FOOTER_BYTES)[4:8], "little") + 1)
+            file.seek(end - FOOTER_BYTES - index_bytes)
+            index = iter(file.read(index_bytes)[1:])
+        numbers = [_number(index) for _ in range(2 * _number(index))]  # of each block its bytes, and of what it holds
+        return sum(numbers[1::2])
+    except (OSError, ValueError) as error:
+        raise JournalError(f"{path} can't be read ({error}): restore it from a copy") from error
+
+
+def _number(index: Iterator[int]) -> int:
+    """The next number of an archive's index: seven bits a byte, the lowest first, the last byte below 128."""
+    number = shift = 0
+    for byte in index:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return number
+    raise ValueError("its index is damaged")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from fnostab.errors import FnostabError
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
 from fnostab.record.attempt import Attempt, is_alive, is_being_written, last_attempt
+from fnostab.record.folders import TRIAL_FILE
 from fnostab.record.ignored_seed import IGNORES_SEED, twin_seed
 from fnostab.record.journal import FILE_NAME, Event, Journal, Point, journal_file
 from fnostab.record.judging import Recorded, judge_recorded, observed_failure, read_recorded
@@ -244,7 +245,10 @@ def judge_again(directory: Path, spec: TrialSpec) -> None:
         JournalError: another process holds the journal, or it is damaged or can't be written.
     """
     end = last_attempt(directory / FILE_NAME).end
-    judgement, _ = judge_recorded(read_recorded(directory), spec)
+    recorded = read_recorded(directory)
+    if recorded.by_rules:
+        recorded.announced = None
+    judgement, _ = judge_recorded(recorded, spec)
     if judgement is None or end is None:
         return
     payload = outcome_payload(judgement)
@@ -255,7 +259,7 @@ def judge_again(directory: Path, spec: TrialSpec) -> None:
 
 def _close(journal: Journal | Unwritten, attempt: Attempt, end: Mapping[str, Any], *, asked: bool = False) -> None:
     """Write the end of a dead trial: of a program by its records, else ``end``, unless its journal shows a failure."""
-    path = journal.directory / "trial.json"
+    path = journal.directory / TRIAL_FILE
     spec = TrialSpec.read(path) if path.exists() else None
     if spec is not None and spec.argv is not None:
         tail = tail_since(journal.directory / STDERR_FILE, attempt.owner_since_ms)

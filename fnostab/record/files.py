@@ -30,7 +30,7 @@ def write_whole(path: Path, content: str | bytes, *, to_disk: bool = False) -> N
         to_disk: wait for the disk, so that the content survives the death of the machine.
 
     Raises:
-        OSError: the file can't be written; the old content stays.
+        OSError: the file can't be written; the old content stays, unless only the wait for the disk failed.
     """
     partial = path.with_name(f"{path.name}.partial")
     partial.unlink(missing_ok=True)  # of a process that was killed
@@ -41,8 +41,19 @@ def write_whole(path: Path, content: str | bytes, *, to_disk: bool = False) -> N
                 file.flush()
                 os.fsync(file.fileno())
         partial.replace(path)
+        if to_disk:
+            _sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the disk knows a folder's files by their names."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def open_regular(path: str | Path) -> BufferedReader:

@@ -4,35 +4,59 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["folders_with"]
+__all__ = ["LIVE_FILE", "STUDY_FILE", "TRIAL_FILE", "folders_with", "trial_folders", "trial_name"]
 
-HELD_BEHIND_A_LINK = (  # what makes a link one to records: a link to anything else, as a data set, is not followed
-    "trial.json",
-    "live.json",
-    "study.json",
-    "*/live.json",
-    "*/study.json",
-    "*/*/study.json",
+TRIAL_FILE = "trial.json"
+LIVE_FILE = "live.json"  # of a script's own run, which is part of no study
+STUDY_FILE = "study.json"
+HELD_BEHIND_A_LINK = tuple(  # what makes a link one to records: a link to anything else, as a data set, is not followed
+    f"{above}{name}" for above in ("", "*/", "*/*/") for name in (TRIAL_FILE, LIVE_FILE, STUDY_FILE)
 )
 
 
+def trial_name(arm: str, seed: int | str) -> str:
+    """Name of a trial within its study, as in ``control-3``."""
+    return f"{arm}-{seed}"
+
+
+def trial_folders(study: Path, arm: str, seed: int | str, config_hash: str) -> tuple[Path, Path]:
+    """Where the records of a trial may be: ``control-3``, or, where the arm was another before, with a hash behind it.
+
+    Args:
+        study: folder of its study.
+        arm: of the trial.
+        seed: of the trial.
+        config_hash: hash of the trial's settings.
+    """
+    name = trial_name(arm, seed)
+    return study / name, study / f"{name}-{config_hash[:8]}"
+
+
 def folders_with(path: str | Path, *files: str) -> list[Path]:
-    """Folders at or below ``path`` that hold one of ``files``, sorted by their paths, each once."""
-    return sorted(_below(Path(path), files, set()))
+    """Folders at or below ``path`` that hold one of ``files``, sorted by their paths, each once.
+
+    A folder that is there and behind a link is named by its own path.
+    """
+    found, seen, tops = list[Path](), set[str](), [Path(path)]
+    while tops:
+        links = [link for top in tops for link in _walk(top, files, found, seen)]
+        tops = sorted(links, key=os.path.realpath)  # a folder before those within it
+    return sorted(found)
 
 
-def _below(top: Path, files: tuple[str, ...], seen: set[str]) -> Iterator[Path]:
-    for folder, inner, found in os.walk(top):
+def _walk(top: Path, files: tuple[str, ...], found: list[Path], seen: set[str]) -> Iterator[Path]:
+    """Add the folders below ``top`` to those that were found, without following links; yield those to follow."""
+    for folder, inner, names in os.walk(top):
         real = os.path.realpath(folder)
         if real in seen:
             inner.clear()
             continue
         seen.add(real)
-        if any(name in found or name in inner for name in files):  # a folder of that name is to be named, too
-            yield Path(folder)
+        if any(name in names or name in inner for name in files):  # a folder of that name is to be named, too
+            found.append(Path(folder))
         for name in inner:
             link = Path(folder, name)
             if not link.is_symlink() or Path(real).is_relative_to(os.path.realpath(link)):  # a loop, or all of a disk
                 continue
             if any(next(link.glob(held), None) for held in HELD_BEHIND_A_LINK):
-                yield from _below(link, files, seen)
+                yield link

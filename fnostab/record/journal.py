@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from fnostab.errors import JournalError
 from fnostab.record.archive import opened, restore
 from fnostab.record.lines import ARCHIVE_NAME, FILE_NAME, Event, Point, encode, journal_file, parse_lines, read_lines
+from fnostab.record.numbers import number, whole
 
 __all__ = ["FILE_NAME", "LOCK_NAME", "Event", "Journal", "Point", "Sink", "encode", "journal_file", "read_journal"]
 
@@ -81,38 +82,53 @@ class Journal:
             raise
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """Append metrics of one step, without those that the journal already holds."""
-        fresh = {name: value for name, value in values.items() if self._latest.get(name, -1) < step}
-        if not fresh:
-            return
-        finite = {name: float(value) for name, value in fresh.items() if math.isfinite(value)}
-        others = {name: repr(float(value)) for name, value in fresh.items() if not math.isfinite(value)}
-        self._append(Point(self._now_ms(), step, finite, others))
-        self._latest.update(dict.fromkeys(fresh, step))
+        """Append metrics of one step, without those that the journal already holds.
+
+        Raises:
+            JournalError: the step is no whole number from 0, a value is no number, or the journal can't be written.
+        """
+        given = {name: number(name, value) for name, value in values.items()}
+        finite = {name: value for name, value in given.items() if math.isfinite(value)}
+        others = {name: repr(value) for name, value in given.items() if not math.isfinite(value)}
+        self.add(Point(self._now_ms(), step, finite, others))
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Append one event, and force all that was written so far to the disk."""
-        self._append(Event(self._now_ms(), name, dict(payload)))
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
+        """Append one event, and force all that was written so far to the disk.
+
+        Raises:
+            JournalError: the payload holds what `encode` refuses, or the journal can't be written.
+        """
+        self.add(Event(self._now_ms(), name, dict(payload)))
 
     def add(self, record: "Point | Event") -> None:
-        """Append a record with the time that it has, without metrics that the journal already holds."""
-        if isinstance(record, Point):
-            values = {name: value for name, value in record.values.items() if self._latest.get(name, -1) < record.step}
-            if not values:
-                return
-            record = replace(record, values=values)
-            self._latest.update(dict.fromkeys(values, record.step))
-        self._append(record)
+        """Append a record with the time that it has, a point without metrics that the journal already holds.
+
+        Raises:
+            JournalError: the step is no whole number from 0, `encode` refuses the record, or the journal can't be
+                written. Nothing of it is then in the journal, unless it is an event that could not be forced to the
+                disk.
+        """
+        if isinstance(record, Event):
+            self._append(record)
+            try:
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
+            return
+        step = whole("record", record.step)
+        values, nonfinite = self._fresh(step, record.values), self._fresh(step, record.nonfinite)
+        if values or nonfinite:
+            self._append(replace(record, step=step, values=values, nonfinite=nonfinite))
+            self._latest.update(dict.fromkeys([*values, *nonfinite], step))
 
     def lend(self) -> int:
         """Close the file but keep the lock, for a program that writes while this process waits.
 
         Returns:
             The lock's file descriptor. A program that inherits it keeps the trial locked if this process dies.
+
+        Raises:
+            JournalError: this process does not hold the lock.
         """
         self._file.close()
         descriptor: int | None = self._lock._context.lock_file_fd  # filelock has no public name for it
@@ -121,7 +137,11 @@ class Journal:
         return descriptor
 
     def take_back(self) -> None:
-        """Open the file again after `lend`, once nobody else writes: read what was added, cut off a torn line."""
+        """Open the file again after `lend`, once nobody else writes: read what was added, cut off a torn line.
+
+        Raises:
+            JournalError: what was added is damaged, or the journal can't be written.
+        """
         try:
             self._continue()
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
@@ -152,6 +172,10 @@ class Journal:
                 self._latest.update(dict.fromkeys([*record.values, *record.nonfinite], record.step))
         if end < self.path.stat().st_size:
             os.truncate(self.path, end)
+
+    def _fresh(self, step: int, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of a step's values that the journal does not hold."""
+        return {name: value for name, value in values.items() if self._latest.get(name, -1) < step}
 
     def _now_ms(self) -> int:
         """Unix time, which never decreases within a journal: clocks are set back."""

@@ -33,6 +33,7 @@ class Recorded:
         curves: values by step, for each metric; NaN and Inf included.
         scheduled_steps: number of steps that the last attempt announced.
         announced: first failure that the last attempt announced, with its step.
+        by_rules: whether that was a judgement by the rules of then, which other rules may change.
         seen: ``oom``, with its reason, if the last attempt's recorder saw a memory error.
         complete: whether the last attempt closed its recorder.
     """
@@ -40,6 +41,7 @@ class Recorded:
     curves: dict[str, dict[int, float]] = field(default_factory=dict)
     scheduled_steps: int | None = None
     announced: tuple[Outcome, int] | None = None
+    by_rules: bool = False
     seen: tuple[Outcome, str] | None = None
     complete: bool = False
 
@@ -119,7 +121,9 @@ def _take_event(recorded: Recorded, event: Event) -> None:
             recorded.complete = False
         outcome = payload.get(names.OUTCOME)
         if outcome in FAILURES and names.FAILURE_STEP in payload:
-            recorded.announced = recorded.announced or (Outcome(outcome), int(payload[names.FAILURE_STEP]))
+            if recorded.announced is None:
+                recorded.announced = Outcome(outcome), int(payload[names.FAILURE_STEP])
+                recorded.by_rules = names.RULES_HELD in payload
         elif outcome is not None:
             recorded.seen = Outcome(outcome), payload.get(names.REASON, "")
 

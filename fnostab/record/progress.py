@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fnostab.record import names
+from fnostab.record.folders import trial_name
 from fnostab.record.journal import FILE_NAME, Event, journal_file, read_journal
 from fnostab.record.norm_curve import NormCurve
 from fnostab.record.outcomes import EXCLUDED, FAILURES, Outcome
@@ -63,7 +64,7 @@ class TrialState:
     @property
     def name(self) -> str:
         """Arm and seed, as the trial's folder is called."""
-        return f"{self.arm}-{self.seed}"
+        return trial_name(self.arm, self.seed)
 
     @property
     def finished(self) -> bool:

@@ -8,7 +8,6 @@ The standard library only, so that a script pays nothing for the import.
 """
 
 import math
-import operator
 import os
 import re
 from collections.abc import Iterator
@@ -19,7 +18,8 @@ from typing import Literal, Self, SupportsFloat, SupportsIndex
 
 from fnostab.errors import JournalError
 from fnostab.record import names
-from fnostab.record.recording import RECORDED_EVENT, Recording, number
+from fnostab.record.numbers import number, whole
+from fnostab.record.recording import RECORDED_EVENT, Recording
 
 __all__ = [
     "AFTER_FAILURE_VARIABLE",
@@ -67,9 +67,13 @@ class Recorder:
         self._borrows = sink is not None and _sharing is not None and sink is _sharing._to
 
     def scheduled(self, steps: SupportsIndex) -> None:
-        """Say how many optimiser steps the training is to have."""
+        """Say how many optimiser steps the training is to have.
+
+        Raises:
+            JournalError: that is no whole number from 1, or the journal can't be written.
+        """
         if (to := self._recording()) is not None:
-            count = _index("scheduled", steps)
+            count = whole("scheduled", steps)
             if count < 1:
                 raise JournalError(f"scheduled({count}): expected the number of steps, at least 1")
             to.event(names.STARTED_EVENT, {"scheduled_steps": count})
@@ -97,7 +101,8 @@ class Recorder:
             Whether to continue: False once the trial has failed, unless the study says ``after_failure: continue``.
 
         Raises:
-            JournalError: the step does not rise, a value is no number, or the journal can't be written.
+            JournalError: the step is no whole number from 0 or does not rise, a value is no number, or the journal
+                can't be written.
         """
         values = {}
         if loss is not None:
@@ -110,7 +115,7 @@ class Recorder:
                 values["lr"] = number("lr", lr)
             for name, other in others.items():
                 values[name] = number(name, other)
-            i = _index("step", step)
+            i = whole("step", step)
             to.step(i, {self._name(name): value for name, value in values.items()})
             if bad and not self._failed:
                 self._failed = True
@@ -122,21 +127,29 @@ class Recorder:
         return not (self._failed and self._stops)
 
     def validation(self, step: SupportsIndex, /, *, loss: SupportsFloat | None = None, **others: SupportsFloat) -> bool:
-        """Record a validation after an optimiser step, as ``val/loss`` and ``val/<name>``; answer as `step` does."""
+        """Record a validation after an optimiser step, as ``val/loss`` and ``val/<name>``; answer as `step` does.
+
+        Raises:
+            JournalError: as `step` does.
+        """
         given = {**({} if loss is None else {"loss": loss}), **others}
         values = {name: number(name, value) for name, value in given.items()}
         if (to := self._recording()) is not None:
-            to.validation(_index("validation", step), {self._val_name(name): value for name, value in values.items()})
+            to.validation(whole("validation", step), {self._val_name(name): value for name, value in values.items()})
         self._failed |= not math.isfinite(values.get("loss", 0.0))
         return not (self._failed and self._stops)
 
     def failed(
         self, outcome: Literal["nonfinite", "collapsed", "exploded", "stagnated"], step: SupportsIndex, /
     ) -> None:
-        """Announce a failure at a step, for scripts that detect failures themselves; the first announcement counts."""
+        """Announce a failure at a step, for scripts that detect failures themselves; the first announcement counts.
+
+        Raises:
+            JournalError: there is no such outcome, the step is no whole number from 0, or the journal can't be written.
+        """
         if outcome not in ANNOUNCED:
             raise JournalError(f"failed({outcome!r}): expected one of {', '.join(ANNOUNCED)}")
-        i = _index("failed", step)
+        i = whole("failed", step)
         self._failed = True
         if (to := self._recording()) is not None:
             to.announce(outcome, i)
@@ -215,16 +228,6 @@ def session_sink() -> Recording | None:
     if _sharing is not None and _sharing._pid == os.getpid():
         return _sharing._to
     return Recording(Path(directory), token)
-
-
-def _index(what: str, step: SupportsIndex) -> int:
-    try:
-        i = operator.index(step)
-    except TypeError:
-        raise JournalError(f"{what}({step!r}): expected a whole number of steps") from None
-    if i < 0:
-        raise JournalError(f"{what}({i}): expected a step from 0 on")
-    return i
 
 
 def _checked(name: str) -> str:

@@ -8,20 +8,23 @@ import errno
 import fcntl
 import math
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import Any
 
 from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.lines import FILE_NAME, Event, Point, encode, read_lines
+from fnostab.record.numbers import number, whole
 
-__all__ = ["ATTEMPT", "RECORDED_EVENT", "RECORDER_LOCK", "Recording", "number"]
+__all__ = ["ATTEMPT", "RECORDED_EVENT", "RECORDER_LOCK", "Recording"]
 
 ATTEMPT = "fnostab.attempt"  # tag: token of the attempt that is under way
 RECORDED_EVENT = "recorded"  # the program ended its record by itself: step
 RECORDER_LOCK = "recorder.lock"
+_TWICE = re.compile("^val/val_")
 
 
 class Recording:
@@ -62,14 +65,22 @@ class Recording:
             raise
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Append the metrics of a step, without those that an earlier attempt recorded."""
+        """Append the metrics of a step, without those that an earlier attempt recorded.
+
+        Raises:
+            JournalError: the step does not rise, or the journal can't be written.
+        """
         if self.last_step is not None and step <= self.last_step:
             raise JournalError(f"step {step} comes after step {self.last_step}: steps must rise")
         self._point(step, values)
         self.last_step = step
 
     def validation(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a validation's metrics, and force them to the disk."""
+        """Append a validation's metrics, and force them to the disk.
+
+        Raises:
+            JournalError: the step does not rise, or the journal can't be written.
+        """
         if self._last_validation is not None and step <= self._last_validation:
             raise JournalError(f"validation {step} comes after validation {self._last_validation}: steps must rise")
         self._point(step, values)
@@ -77,8 +88,13 @@ class Recording:
         self._sync()
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """Append metrics of a step under their own names; a monitor may give those of one step in several calls."""
-        self._point(step, values)
+        """Append metrics of a step as a monitor has them, perhaps in several calls; ``val_loss`` as ``val/loss``.
+
+        Raises:
+            JournalError: the step is no whole number from 0, a value is no number, or the journal can't be written.
+        """
+        numbers = {_TWICE.sub(names.VAL_PREFIX, name): number(name, value) for name, value in values.items()}
+        self._point(whole("record", step), numbers)
 
     def announce(self, outcome: str, step: int) -> None:
         """Tag the trial as failed at a step, unless it has been already."""
@@ -165,29 +181,3 @@ class Recording:
             )
         if self._size < os.stat(self.path).st_size:
             os.truncate(self.path, self._size)
-
-
-def number(name: str, value: SupportsFloat) -> float:
-    """A Python number, or a scalar of an array library, as a float.
-
-    Raises:
-        JournalError: the value is text, complex, or not one number.
-    """
-    if type(value) is float:
-        return value
-    if not isinstance(value, int | float):
-        item = getattr(value, "item", None)
-        try:
-            value = item() if callable(item) else value
-        except (TypeError, ValueError, RuntimeError):
-            raise JournalError(f"{name}: expected one number, got {_brief(value)}") from None
-    if not isinstance(value, str | bytes | complex) and hasattr(value, "__float__"):
-        try:
-            return float(value)
-        except (TypeError, ValueError, OverflowError, RuntimeError):
-            pass
-    raise JournalError(f"{name}: expected a number, got {_brief(value)}")
-
-
-def _brief(value: object) -> str:
-    return f"{' '.join(repr(value).split())[:80]} ({type(value).__name__})"

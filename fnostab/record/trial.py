@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fnostab.errors import ConfigError, LaunchError
 from fnostab.record.files import write_whole
+from fnostab.record.folders import trial_name
 from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.settings import Frozen, explain, shown, text_of
 
@@ -238,4 +239,4 @@ class TrialSpec(_Record):
     @property
     def name(self) -> str:
         """Arm and seed, as in ``control-3``."""
-        return f"{self.arm}-{self.seed}"
+        return trial_name(self.arm, self.seed)

@@ -17,7 +17,7 @@ from fnostab.report.pictures import Picture, drawing
 from fnostab.report.stress_picture import stress_picture
 from fnostab.report.verdict import Case, conditions, remarks
 
-__all__ = ["Box", "OnCase", "Report", "StageSection", "compose", "differences"]
+__all__ = ["Box", "OnCase", "Report", "StageSection", "compose", "differences", "failure_rates"]
 
 IN_WORDS: Mapping[VerdictName | None, str] = {
     VerdictName.GOLD: "The change of architecture is the cure.",
@@ -166,7 +166,7 @@ def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
         arms=summaries,
         stress=None if case.stress is None else stress_picture(case.stress, f"stage-{stage.name}-stress"),
         criteria=[c for c in case.verdict.criteria if c.stage == stage.name],
-        rates=_rates(stage.name, summaries) if judged else None,
+        rates=failure_rates(summaries, f"stage-{stage.name}") if judged else None,
         losses=drawing(
             loss_strip(trials, metric=study.metric.key, judged=judged),
             f"stage-{stage.name}-losses",
@@ -192,11 +192,12 @@ def _summaries(stage: Stage, case: Case) -> list[ArmSummary]:
     return [summaries[arm] for arm in arms]
 
 
-def _rates(stage: str, summaries: Sequence[ArmSummary]) -> Picture:
+def failure_rates(summaries: Sequence[ArmSummary], of: str, about: str = "") -> Picture:
+    """Picture ``of-failure-rates`` of the arms; ``about`` precedes the words for those who do not see it."""
     return drawing(
         failure_rate_forest({s.arm: FailureRate(s.n_failed, s.n, s.failure_rate_ci) for s in summaries}),
-        f"stage-{stage}-failure-rates",
-        alt="Failure rate of each arm with its 95 % interval",
+        f"{of}-failure-rates",
+        alt=f"{about}Failure rate of each arm with its 95 % interval",
     )
 
 

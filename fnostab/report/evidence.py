@@ -185,10 +185,10 @@ def _read_spikes(store: Store, case: Case, experiment_ids: Mapping[str, str]) ->
     counts = (names.SPIKES, names.SPIKES_UNRECOVERED)
     with reported(store):
         return {
-            run_id: Spikes(int(last[names.SPIKES]), int(last.get(names.SPIKES_UNRECOVERED, 0)))
+            run.run_id: Spikes(int(run.metrics[names.SPIKES]), int(run.metrics.get(names.SPIKES_UNRECOVERED, 0)))
             for stage, study in case.studies.items()
-            for run_id, _, last in read_summaries(store, experiment_ids[stage], study.hash, tags=(), metrics=counts)
-            if names.SPIKES in last
+            for run in read_summaries(store, experiment_ids[stage], study.hash, tags=(), metrics=counts)
+            if names.SPIKES in run.metrics
         }
 
 

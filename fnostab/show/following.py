@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fnostab.errors import FnostabError, JournalError, LaunchError, TrackingError
-from fnostab.record.folders import folders_with
+from fnostab.record.folders import STUDY_FILE, folders_with
 from fnostab.show.sources import QUIET_S, Journals
 from fnostab.tracking import Store, SyncReport, sync
 
@@ -32,7 +32,7 @@ def follow(path: Path, store: Store, interval_s: float) -> Iterator[SyncReport |
     """
     known: dict[Path, Journals] = {}
     while True:
-        found = folders_with(path, "study.json")
+        found = folders_with(path, STUDY_FILE)
         for folder in found:
             with suppress(LaunchError):  # of a damaged record: `sync` names it, and sends the trials
                 known[folder] = known[folder] if folder in known else Journals(folder)

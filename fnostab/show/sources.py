@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fnostab.errors import FnostabError
 from fnostab.record.attempt import is_alive
+from fnostab.record.folders import STUDY_FILE, TRIAL_FILE
 from fnostab.record.job_arrays import queued_jobs
 from fnostab.record.journal import FILE_NAME
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
@@ -34,7 +35,7 @@ class Journals:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.spec = StudySpec.read(folder / "study.json")
+        self.spec = StudySpec.read(folder / STUDY_FILE)
         self._trials: dict[Key, TrialProgress] = {}
         self._directories: set[str] = set()
 
@@ -73,13 +74,13 @@ class Journals:
 
     def quiet_s(self) -> float:
         """Seconds since the last record was written."""
-        paths = [self.folder / "study.json", *(t.directory / FILE_NAME for t in self._trials.values())]
+        paths = [self.folder / STUDY_FILE, *(t.directory / FILE_NAME for t in self._trials.values())]
         return time.time() - max(map(changed_s, paths))
 
     def _find(self) -> None:
         names = {path.parent.name for path in self.folder.glob("*/trial.json")} - self._directories
         for name in sorted(names):
-            spec = TrialSpec.read(self.folder / name / "trial.json")
+            spec = TrialSpec.read(self.folder / name / TRIAL_FILE)
             self._trials[spec.arm, spec.seed] = TrialProgress(spec, self.folder / name)
         self._directories |= names
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fnostab.errors import ConfigError, TrackingError
+from fnostab.record.folders import STUDY_FILE
 from fnostab.record.trial import StudySpec
 from fnostab.show.console import say
 from fnostab.show.sources import Journals, Records, changed_s, newest_folder
@@ -134,7 +135,7 @@ def _attach(experiment: str | None, output: Path, tracking_uri: str | None) -> _
         return _Watched(Journals(folder).spec, f"journals in {folder}", Journals(folder), None, f"no records: {error}")
     if folder is not None:
         journals = Journals(folder)
-        started_s = changed_s(folder / "study.json")
+        started_s = changed_s(folder / STUDY_FILE)
         mine = (journals.spec.experiment, journals.spec.hash)
         if stored is None or (stored[1].experiment, stored[1].hash) == mine or stored[2] <= started_s:
             return _Watched(journals.spec, f"journals in {folder}", journals, _records_of(store, journals.spec))

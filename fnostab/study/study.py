@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fnostab.errors import ConfigError, LaunchError
 from fnostab.gpus import count_gpus
+from fnostab.record.folders import TRIAL_FILE, trial_folders
 from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.progress import TrialProgress
 from fnostab.record.settings import digest, flatten
@@ -259,13 +260,13 @@ def trial_folder(folder: Path, arm: str, config_hash: str, seed: int) -> Path:
     Raises:
         LaunchError: the study was started by a version that named its trials otherwise.
     """
-    plain = folder / f"{arm}-{seed}"
-    if not (plain / "trial.json").exists():
+    plain, beside = trial_folders(folder, arm, seed, config_hash)
+    if not (plain / TRIAL_FILE).exists():
         return plain
     try:
-        same = TrialSpec.read(plain / "trial.json").config_hash == config_hash
+        same = TrialSpec.read(plain / TRIAL_FILE).config_hash == config_hash
     except LaunchError as error:
         raise LaunchError(
             f"{error}; a study of an earlier version can't be gone on with: choose another --output"
         ) from error
-    return plain if same else folder / f"{arm}-{seed}-{config_hash[:8]}"
+    return plain if same else beside

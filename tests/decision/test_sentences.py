@@ -380,12 +380,12 @@ def test_next_step_and_its_command(arms, text, command):
         (
             [arm("control", 10), arm("arch", 10)],
             Roles("control"),
-            "control did not fail: ask where it does, at a greater depth or a harder setting",
+            "control did not fail: ask where it does, at a harder setting",
         ),
         (
             [arm("control", 17, 3), arm("arch", 18, 2)],
             Roles("control"),
-            "ask where the arms differ more: another depth, setting or arm",
+            "ask where the arms differ more: another setting or arm",
         ),
         (
             [arm("control", 5, 5), [replace(t, last_step=49) for t in arm("arch", 10)]],
@@ -592,7 +592,8 @@ def test_lines_on_a_study_that_is_probably_asked_in_the_wrong_way():
         "no trial recorded val/lss; recorded: val/loss (did you mean 'val/loss'?)"
     )
     assert metric_not_recorded("val/loss", []) == (
-        "no trial recorded val/loss; recorded: nothing of a validation; rec.validation(i, loss=...) records val/loss"
+        "no trial recorded val/loss; recorded: nothing of a validation; "
+        "rec.validation(i, loss=...), or a monitor and self.log('val_loss', ...), records val/loss"
     )
     alike = [*arm("base", 0, 2), *arm("norm", 0, 2)]
     rules = OutcomeRules(collapsed={"val/spread": Bound(below=9.0)})

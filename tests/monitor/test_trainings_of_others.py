@@ -17,8 +17,10 @@ from torch.utils.data import DataLoader, IterableDataset
 from fnostab.errors import ConfigError
 from fnostab.monitor import StabilityMonitor
 from fnostab.record import names
+from fnostab.record.journal import FILE_NAME, Journal, Point, read_journal
 from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.outcomes import Outcome
+from fnostab.record.recording import ATTEMPT
 
 SGD = staticmethod(lambda parameters: torch.optim.SGD(parameters, lr=0.1))
 CLIPPED = names.GRAD_NORM_CLIPPED
@@ -828,18 +830,43 @@ def test_a_search_for_the_learning_rate_or_the_batch_size_leaves_nothing():
         assert [step for step, _ in sink.curve(names.TRAIN_LOSS)] == list(range(40 // module.batch_size))
 
 
-def test_inside_a_study_the_trials_recorder_is_found(monkeypatch):
-    import sys
-    import types
+@pytest.mark.parametrize(
+    ("logged", "recorded"),
+    [
+        ({"val_loss": 1.0, "val_accuracy": 0.5, "lr": 3.0}, {"val/loss": 1.0, "val/accuracy": 0.5}),
+        ({"val/loss": 1.0, "val/f1": 0.5}, {"val/loss": 1.0, "val/f1": 0.5}),
+        ({"val_accuracy": 0.5}, {"val/accuracy": 0.5}),  # a study's metric need not be a loss
+    ],
+)
+def test_inside_a_study_the_trial_is_found_and_validations_have_the_names_of_a_study_file(
+    tmp_path, monkeypatch, logged, recorded
+):
+    class Validates(Small):
+        def validation_step(self, batch, batch_idx):
+            self.log_dict(logged)
 
-    sink = Recorder()
-    monkeypatch.setitem(sys.modules, "fnostab.record.recorder", types.SimpleNamespace(session_sink=lambda: sink))
-    monkeypatch.setattr("fnostab.record.recorder", sys.modules["fnostab.record.recorder"], raising=False)
-    fit(Small(), StabilityMonitor(), 3)
-    assert sink.points == []  # outside
-    monkeypatch.setenv("FNOSTAB_JOURNAL", "somewhere")
-    fit(Small(), StabilityMonitor(), 3)
+    with Journal(tmp_path) as journal:
+        journal.event(names.TAGS_EVENT, {names.OWNER: "1@here", ATTEMPT: "first"})
+    monkeypatch.setenv("FNOSTAB_JOURNAL", str(tmp_path))
+    monkeypatch.setenv("FNOSTAB_TOKEN", "first")
+    fit(Validates(), [StabilityMonitor(sink := Recorder())], 3)  # a sink of its own comes first
     assert len(sink.values(names.TRAIN_LOSS)) == 3
-    own = Recorder()
-    fit(Small(), StabilityMonitor(own), 3)
-    assert len(own.values(names.TRAIN_LOSS)) == 3
+    fit(Validates(), StabilityMonitor(), 3)
+    points = [record for record, _ in read_journal(tmp_path / FILE_NAME) if isinstance(record, Point)]
+    assert [p.step for p in points if names.TRAIN_LOSS in p.values] == [0, 1, 2]
+    assert next(dict(p.values) for p in points if recorded.keys() & p.values.keys()) == recorded
+
+
+@pytest.mark.parametrize(
+    ("study", "argument", "batches_trained"),
+    [("continue", None, 8), ("stop", None, 4), ("continue", "stop", 4), ("stop", "continue", 8), (None, None, 4)],
+)
+def test_after_a_failure_it_does_what_the_study_says_unless_told_otherwise(
+    monkeypatch, study, argument, batches_trained
+):
+    monkeypatch.delenv("FNOSTAB_AFTER_FAILURE", raising=False)
+    if study is not None:
+        monkeypatch.setenv("FNOSTAB_AFTER_FAILURE", study)
+    module = Small(times_gradient={3: INF})
+    fit(module, StabilityMonitor(block_steps=1, after_failure=argument), 8)
+    assert module.batches == batches_trained

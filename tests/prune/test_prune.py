@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from tracking_helpers import StudyFolder, journal_points, only_trial, runs_of_kind, stored_points, write_trial
 
-from fnostab.prune import KEPT_AT_MOST, plan_thinning, shape_of, thin_points
+from fnostab.prune import KEPT_AT_MOST, old_journals, plan_thinning, shape_of, thin_points
 from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.report import evidence
@@ -188,6 +188,15 @@ def test_the_shape_of_a_curve_with_gaps():
     kept = shape_of(steps, values)
     assert kept.size <= KEPT_AT_MOST
     assert {0, 5000, 9999} <= set(kept.tolist())
+
+
+def test_a_journal_that_is_a_link_to_nowhere_is_named_and_the_others_are_found(study):
+    long_trial(study.trial())
+    lost = study.trial(seed=1) / "journal.jsonl"
+    lost.symlink_to(study.folder / "gone")
+    found, refused = old_journals(study.folder, time.time_ns() // 1_000_000 + 1)
+    assert found == [study.folder / "control-0"]
+    assert refused == [f"can't read {lost}: No such file or directory"]
 
 
 class TestCommand:

@@ -129,3 +129,19 @@ def test_a_schedule_of_ones_own_knows_how_many_steps_there_are(tiny_settings):
     config = TrialConfig.from_dotted(tiny_settings | {"training.schedule": f"{__name__}.half_way"})
     factor = make_schedule(config, 10)
     assert [factor(step) for step in (0, 4, 5, 9)] == [1, 1, 0.5, 0.5]
+
+
+ENDS = {"on import": "import sys\nsys.exit('no licence')\n", "when called": "def sgd(*_):\n    raise SystemExit(3)\n"}
+
+
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        ("on import", r"importing fnostab_own_part ends the program \(SystemExit: no licence\); .* '__main__'"),
+        ("when called", r"fnostab_own_part.sgd raised SystemExit: 3"),
+    ],
+)
+def test_a_part_that_ends_the_program_is_refused_as_any_other_that_fails(part, when, said):
+    part.write_text(ENDS[when])
+    with pytest.raises(ModelError, match=said):
+        make_own("training.optimizer", "fnostab_own_part.sgd", object)

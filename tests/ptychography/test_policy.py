@@ -13,6 +13,8 @@ from fnostab.ptychography.policy import (
     policy_path,
     read_policy,
 )
+from fnostab.ptychography.settings import TrialConfig
+from fnostab.record.settings import flatten
 from fnostab.study.study import load_study
 
 SOURCE = Source(headline="SILVER", run="5f0c", date=datetime.date(2026, 3, 1), conditions=("Stage A: full profile",))
@@ -218,3 +220,64 @@ def test_the_summary_is_one_line():
     assert Policy(settings=AGC, verdict=SOURCE).summary == (
         "execution.gradient_clip_algorithm=agc, execution.gradient_clip_val=0.01 (SILVER, verdict run 5f0c)"
     )
+
+
+def winner_of(**settings):
+    """All settings of an arm, as a study has them."""
+    return flatten(TrialConfig.from_dotted({name.replace("__", "."): value for name, value in settings.items()}))
+
+
+@pytest.mark.parametrize(
+    "special",
+    [
+        {"model.spectral_weights": "published"},
+        {"model.down_kernel": 2},
+        {"model.min_resolution": 8},
+        {"model.min_resolution": None},
+        {"model.pre_norm": "rms", "model.limiter": "both", "model.limiter_tau": 2.0},
+        {"model.head": "mine.Head", "model.options.depth": 2},
+    ],
+)
+def test_what_is_special_in_the_winners_network_is_the_default_from_then_on(special):
+    winner = flatten(TrialConfig.from_dotted({"model.architecture": "stable_hybrid", **special}))
+    policy = architecture_policy(winner, HYBRID, SOURCE)
+    assert policy.settings == {"model.architecture": "stable_hybrid", "model.residual": "zero_gamma", **special}
+    settled = policy.settings_beside(["training.epochs"])
+    assert TrialConfig.from_dotted(settled).model == TrialConfig.from_dotted(winner).model
+
+
+@pytest.mark.parametrize("architecture", ["published_hybrid", "bounded_hybrid", "stable_hybrid"])
+def test_what_an_architecture_brings_with_it_is_not_said_again(architecture):
+    settings = architecture_policy(winner_of(model__architecture=architecture), HYBRID, SOURCE).settings
+    assert settings.keys() == {"model.architecture", "model.residual"}
+
+
+def test_a_resolution_that_only_other_patterns_meet_can_be_policy():
+    winner = winner_of(data__N=48, model__min_resolution=3)
+    assert architecture_policy(winner, HYBRID, SOURCE).settings["model.min_resolution"] == 3
+
+
+def test_sizes_are_no_part_of_an_architecture():
+    winner = winner_of(
+        model__fno_blocks=6, model__hidden_channels=16, model__fno_modes=8, model__checkpoint_blocks=True
+    )
+    assert architecture_policy(winner, HYBRID, SOURCE).settings.keys() == {"model.architecture", "model.residual"}
+
+
+def test_clipping_is_taken_with_all_that_belongs_to_it():
+    agc = {"execution.gradient_clip_algorithm": "agc", "execution.gradient_clip_val": 0.02}
+    exempt = {**agc, "execution.agc_exempt": "decoder"}
+    assert clipping_policy(flatten(TrialConfig.from_dotted(agc)), SOURCE).settings == agc
+    assert clipping_policy(flatten(TrialConfig.from_dotted(exempt)), SOURCE).settings == exempt
+
+
+def test_options_go_with_clipping_of_ones_own_and_with_no_other():
+    options = {"training.optimizer": "mine.adam", "training.options.window": 25}
+    norm = {"execution.gradient_clip_algorithm": "norm", "execution.gradient_clip_val": 1.0}
+    own = {"execution.gradient_clip_algorithm": "mine.Clip", "execution.gradient_clip_val": 1.0}
+    by_norm, by_own = (clipping_policy(flatten(TrialConfig.from_dotted(options | how)), SOURCE) for how in (norm, own))
+    assert by_norm.settings == norm
+    assert by_own.settings == own | {"training.options.window": 25}
+    named = ["training.optimizer", "training.options.decay"]  # an optimiser's
+    assert by_norm.settings_beside(named) == norm
+    assert by_own.settings_beside(named) == {}

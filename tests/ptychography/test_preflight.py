@@ -80,6 +80,11 @@ def test_arms_that_differ_in_what_costs_nothing_are_one_network(tiny_settings):
     assert len({network_key(config(tiny_settings, **settings)) for settings in other}) == len(other)
 
 
+def test_the_precision_of_convolutions_costs_time_and_so_tells_networks_apart(tiny_settings):
+    precisions = ({}, {"execution__convolution_precision": "bfloat16"})
+    assert len({network_key(config(tiny_settings, **precision)) for precision in precisions}) == 2
+
+
 def test_time_counts_training_and_evaluation(tiny_settings):
     known = Estimate(config(tiny_settings, training__epochs=3), None, step_s=1.0)
     # 9 x 9 training patterns in batches of 8 are 11 steps, 5 x 5 of validation and test 4, at a third of the time

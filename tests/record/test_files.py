@@ -40,3 +40,14 @@ def test_what_was_there_stays_where_it_cannot_be_written(tmp_path, monkeypatch):
         write_whole(path, "after", to_disk=True)
     assert path.read_text() == "before"
     assert [each.name for each in tmp_path.iterdir()] == ["trial.json"]
+
+
+def test_the_disk_knows_the_file_by_its_name_once_it_is_there(tmp_path, monkeypatch):
+    forced = []
+
+    def note(descriptor):
+        forced.append((os.fstat(descriptor).st_ino, (tmp_path / "archive").exists()))
+
+    monkeypatch.setattr(os, "fsync", note)
+    write_whole(tmp_path / "archive", b"x", to_disk=True)
+    assert forced == [((tmp_path / "archive").stat().st_ino, False), (tmp_path.stat().st_ino, True)]

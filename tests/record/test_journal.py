@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fnostab.errors import JournalError
+from fnostab.record import names
 from fnostab.record.journal import Event, Journal, Point, read_journal
 
 
@@ -283,3 +284,90 @@ def test_a_journal_that_cannot_be_opened_leaves_no_lock(tmp_path):
 def test_a_journal_that_is_missing_is_an_error(tmp_path):
     with pytest.raises(JournalError, match="can't read"):
         records(tmp_path / "journal.jsonl")
+
+
+def nested(deep):
+    return {"in": nested(deep - 1)} if deep else {}
+
+
+UNREADABLE = {
+    "deep": ("note", nested(40), "more than 30 deep"),
+    "deeper than Python goes": ("note", nested(900), "can't be recorded"),
+    "long": ("note", {"text": "x" * 17_000_000}, "at most 16,000,000"),
+    "outcome": (names.OUTCOME_EVENT, {"outcome": "maybe"}, "'maybe' is no outcome"),
+    "not finite": ("note", {"loss": math.nan}, "float values"),
+    "no JSON": ("note", {"when": object()}, "object"),
+    "no path": (names.ARTIFACT_EVENT, {}, "path of artifact"),
+    "a name of no text": (7, {}, "event '7'"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_an_event_that_no_reader_would_take_is_refused_before_a_byte_is_written(tmp_path, case):
+    name, payload, why = UNREADABLE[case]
+    path = write_three(tmp_path)
+    before = path.read_bytes()
+    with Journal(tmp_path) as journal:
+        with pytest.raises(JournalError, match=why):
+            journal.event(name, payload)
+        assert path.read_bytes() == before
+        journal.record(2, {"loss": 0.0})
+    assert len(records(path)) == 4
+
+
+@pytest.mark.parametrize("step", [1.0, "1", -1, 2**63, None])
+def test_a_step_that_is_no_whole_number_from_0_is_an_error(tmp_path, step):
+    path = write_three(tmp_path)
+    before = path.read_bytes()
+    with Journal(tmp_path) as journal:
+        with pytest.raises(JournalError, match=r"record\(.*\): expected a (whole number of steps|step from 0)"):
+            journal.record(step, {"other": 0.5})
+        with pytest.raises(JournalError):
+            journal.add(Point(1, step, {"other": 0.5}))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("value", ["0.5", 1j, [1.0, 2.0], None])
+def test_a_metric_that_is_no_number_is_an_error(tmp_path, value):
+    with Journal(tmp_path) as journal, pytest.raises(JournalError, match="loss: expected a number"):
+        journal.record(0, {"loss": value})
+
+
+def test_integers_of_numpy_are_integers(tmp_path):
+    with Journal(tmp_path) as journal:
+        journal.record(np.int64(3), {"a": 1.0})
+        journal.record(True, {"b": 1.0})
+        journal.event("note", {"count": np.int32(7)})
+    first, second, note = records(journal.path)
+    assert (first.step, second.step, note.payload) == (3, 1, {"count": 7})
+
+
+def test_points_are_taken_over_with_their_time_each_metric_once(tmp_path):
+    with Journal(tmp_path) as journal:
+        journal.record(4, {"loss": 1.0, "norm": math.inf})
+        journal.add(Point(5, 5, {}, {"loss": "nan"}))
+        journal.add(Point(6, 5, {"norm": 2.0}, {"loss": "inf"}))
+        journal.add(Point(7, 4, {}, {"norm": "inf"}))
+    assert records(journal.path)[1:] == [Point(5, 5, {}, {"loss": "nan"}), Point(6, 5, {"norm": 2.0})]
+
+
+def test_a_point_that_the_disk_did_not_take_can_be_added_again(tmp_path, monkeypatch):
+    with Journal(tmp_path) as journal:
+        journal.record(0, {"loss": 1.0})
+        with open("/dev/full", "ab", buffering=0) as full, monkeypatch.context() as patch:
+            patch.setattr(journal, "_file", full)
+            with pytest.raises(JournalError, match="free some space"):
+                journal.add(Point(1, 1, {"loss": 2.0}))
+        journal.add(Point(1, 1, {"loss": 2.0}))
+    assert [point.step for point in records(journal.path)] == [0, 1]
+
+
+@pytest.mark.parametrize("write", ["event", "add"])
+def test_events_are_forced_to_the_disk_whoever_made_them(tmp_path, monkeypatch, write):
+    forced = []
+    with Journal(tmp_path) as journal:
+        monkeypatch.setattr("fnostab.record.journal.os.fsync", forced.append)
+        journal.record(0, {"loss": 1.0})
+        assert forced == []
+        journal.event("note", {}) if write == "event" else journal.add(Event(1, "note", {}))
+        assert len(forced) == 1

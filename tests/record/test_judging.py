@@ -4,11 +4,14 @@ import math
 
 import pytest
 
+from fnostab.monitor.observed import tags_of
 from fnostab.record import names
-from fnostab.record.journal import Journal
+from fnostab.record.attempt import last_attempt
+from fnostab.record.ending import judge_again
+from fnostab.record.journal import FILE_NAME, Journal
 from fnostab.record.judging import judge_recorded, read_recorded
 from fnostab.record.outcome_rules import Bound, OutcomeRules
-from fnostab.record.outcomes import Outcome
+from fnostab.record.outcomes import Judgement, Outcome, outcome_payload
 from fnostab.record.trial import Metric, TrialSpec
 
 NAN = math.nan
@@ -113,6 +116,26 @@ def test_an_announced_failure_wins_over_what_came_later(judged):
 
 def test_an_announcement_alone_is_an_observation(judged):
     assert judged({}, events=[tag("nonfinite", 7)])[0].failure_step == 7
+
+
+@pytest.mark.parametrize(
+    ("tags", "outcome"),
+    [
+        (tags_of(Judgement(Outcome.STAGNATED, 1, None, (Outcome.STAGNATED,))), Outcome.CONVERGED),
+        ({names.OUTCOME: "stagnated", names.FAILURE_STEP: "1"}, Outcome.STAGNATED),
+    ],
+    ids=["by the rules of then", "by the script"],
+)
+def test_other_rules_change_a_judgement_and_no_announcement(tmp_path, tags, outcome):
+    with Journal(tmp_path) as journal:
+        journal.event(names.TAGS_EVENT, {names.OWNER: "1@here"})
+        for step, loss in enumerate([2.0, 1.0, 0.9]):
+            journal.record(step, {"val/loss": loss})
+        journal.event(names.TAGS_EVENT, tags)
+        journal.event(names.OUTCOME_EVENT, outcome_payload(Judgement(Outcome.STAGNATED, 1)))
+    judge_again(tmp_path, spec(OutcomeRules(baseline=3.0)))
+    end = last_attempt(tmp_path / FILE_NAME).end
+    assert end.payload["outcome"] == outcome
 
 
 def test_what_an_earlier_attempt_announced_is_forgotten(judged):

@@ -13,7 +13,7 @@ from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.journal import FILE_NAME, Event, Journal, Point, read_journal
 from fnostab.record.outcomes import FAILURES
-from fnostab.record.recorder import ANNOUNCED, RANK_VARIABLES
+from fnostab.record.recorder import ANNOUNCED, RANK_VARIABLES, session_sink
 from fnostab.record.recording import ATTEMPT
 from fnostab.recorder import Recorder
 
@@ -205,10 +205,14 @@ def test_what_is_no_number_is_refused_in_one_line(trial, value):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("step", [1.0, "1", -1])
+@pytest.mark.parametrize("step", [1.0, "1", -1, 2**63])
 def test_a_step_is_a_whole_number(trial, step):
-    with Recorder() as rec, pytest.raises(JournalError, match="expected a"):
-        rec.step(step, loss=1.0)
+    with Recorder() as rec:
+        for record in (rec.step, rec.validation):
+            with pytest.raises(JournalError, match="expected a"):
+                record(step, loss=1.0)
+        rec.step(0, loss=1.0)
+    assert points(trial) == [(0, {"train/loss": 1.0}, {})]
 
 
 @pytest.mark.parametrize("name", ["a\nb", "train/loss", "val/loss", "a" * 300])
@@ -271,4 +275,15 @@ def test_an_end_for_want_of_memory_is_recorded(trial, error):
 def test_another_error_is_not_swallowed_nor_called_an_end(trial):
     with pytest.raises(ZeroDivisionError), Recorder():
         _ = 1 / 0
+    assert events(trial) == []
+
+
+def test_a_sink_of_a_session_takes_what_a_monitor_gives_and_refuses_what_no_reader_would_take(trial):
+    sink = session_sink()
+    sink.record(np.int64(2), {"a": np.float32(0.5)})
+    for refused in (lambda: sink.record(-1, {"b": 1.0}), lambda: sink.event("note", {"loss": float("nan")})):
+        with pytest.raises(JournalError):
+            refused()
+    sink.close()
+    assert points(trial) == [(2, {"a": 0.5}, {})]
     assert events(trial) == []

@@ -28,9 +28,9 @@ def project(make_store, tmp_path, monkeypatch):
     return make
 
 
-def write(store):
+def write(store, experiment="x"):
     """Log an artifact to a new run: MLflow remembers in this process where those of a run go."""
-    run = store.client.create_run(experiment_id(store, "x"))
+    run = store.client.create_run(experiment_id(store, experiment))
     store.client.log_text(run.info.run_id, "written", "note.txt")
 
 
@@ -88,6 +88,19 @@ def test_a_project_that_moved_is_noticed_and_mended(project, how, tmp_path, monk
     assert len(notes(after)) == 2
     assert notes(before) == left
     assert artifacts_finding().text == "where the database says"
+
+
+def test_an_experiment_with_a_slash_in_its_name_moves_too(project, tmp_path, monkeypatch):
+    before, after = project("before"), tmp_path / "after"
+    write(open_store(), "team/of one/x")
+    shutil.move(before, after)
+    monkeypatch.chdir(after)
+    with pytest.raises(TrackingError, match="artifacts of experiment 'team/of one/x' would still go to"):
+        experiment_id(open_store(), "team/of one/x")
+    assert artifacts_finding(mend=True).state is State.OK
+    write(open_store(), "team/of one/x")
+    assert len(notes(after / "mlruns" / "team" / "of one" / "x")) == 2
+    assert not before.exists()
 
 
 def test_of_a_database_that_was_copied_alone_doctor_says_what_is_not_here(project, tmp_path, monkeypatch):

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
-from tracking_helpers import Server, write_trial
+from tracking_helpers import Server, only_trial, write_trial
 
 from fnostab.errors import TrackingError
 from fnostab.ptychography import measured
 from fnostab.record import names
+from fnostab.record.attempt import this_process
+from fnostab.record.journal import Journal
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 from fnostab.tracking import (
@@ -76,6 +78,51 @@ def test_a_server_and_its_database_give_the_same_table(served, make_study):
     assert len(tables[0]) == 3
 
 
+@pytest.mark.parametrize(
+    ("outcome", "by_hand"), [("collapsed", "converged"), ("converged", "exploded"), ("killed", "oom")]
+)
+def test_an_outcome_that_somebody_changed_is_not_judged_until_it_is_put_right(store, study, outcome, by_hand):
+    for seed in (0, 1):
+        write_trial(study.trial("control", seed), outcome=outcome)
+    sync(study.folder, store)
+    experiment = find_experiment(store, "stage_a")
+    record = newest_study(store, experiment)
+    first, second = trial_rows(store, experiment, record)
+    store.client.set_tag(first.run_id, names.OUTCOME, by_hand)
+    with pytest.raises(TrackingError) as caught:
+        trial_rows(store, experiment, record)
+    assert str(caught.value).startswith(
+        f"tag fnostab.outcome of run {first.run_id} says {by_hand}, "
+        f"but its end was recorded with the name 'control-0 {outcome}' and the status "
+    )
+    assert "`fnostab sync --verify` on the output directory" in str(caught.value)
+    sync(study.folder, store, verify=True)
+    assert trial_rows(store, experiment, record) == [first, second]
+
+
+def test_a_name_that_is_the_owners_and_an_outcome_that_was_only_announced_are_taken(store, study):
+    write_trial(study.trial(), outcome="collapsed")
+    write_trial(at_work := study.trial(seed=1), outcome=None, owner=this_process())
+    with Journal(at_work) as journal:
+        journal.event(names.TAGS_EVENT, {names.OUTCOME: "nonfinite", names.FAILURE_STEP: "29"})
+    sync(study.folder, store)
+    experiment = find_experiment(store, "stage_a")
+    record = newest_study(store, experiment)
+    before = trial_rows(store, experiment, record)
+    store.client.update_run(before[0].run_id, name="the one with the flat image")
+    assert [row.outcome for row in before] == [Outcome.COLLAPSED, Outcome.NONFINITE]
+    assert trial_rows(store, experiment, record) == before
+
+
+def test_a_run_whose_name_says_another_end_is_called_by_its_own_again(store, study):
+    write_trial(study.trial(), outcome="collapsed")
+    sync(study.folder, store)
+    run_id = only_trial(store).info.run_id
+    store.client.update_run(run_id, name="control-0 converged")
+    sync(study.folder, store, verify=True)
+    assert only_trial(store).info.run_name == "control-0 collapsed"
+
+
 def test_deleted_runs_are_not_in_the_table(store, study):
     for seed in range(2):
         write_trial(study.trial("control", seed))
@@ -118,7 +165,7 @@ def test_more_trials_than_fit_one_answer_of_a_server(served, make_study, monkeyp
         each.client.log_metric(rows[0].run_id, "nor this", float("nan"))
         wanted = {"tags": (names.ARM, "not there"), "metrics": ("x", "nor this")}
         found = list(read_summaries(each, experiment, study.spec.hash, **wanted))
-        assert [(tags, metrics) for _, tags, metrics in found] == [({names.ARM: "control"}, {"x": 1.0})] * 6
+        assert [(run.tags, run.metrics) for run in found] == [({names.ARM: "control"}, {"x": 1.0})] * 6
 
 
 @pytest.fixture(scope="module")

@@ -118,6 +118,17 @@ def test_without_the_journal_tags_and_metrics_have_to_do(store, send):
     assert (run.info.status, run.info.end_time, run.info.run_name) == ("KILLED", newest, "control-0 killed")
 
 
+def test_the_journal_of_an_arm_that_was_another_before_is_found_beside_the_earlier_ones(store, send, study):
+    directory = send()
+    with_hash = directory.with_name(f"control-0-{study.spec.config_hashes['control'][:8]}")
+    directory.rename(with_hash)
+    record_more(with_hash)
+    write_trial(study.trial(), outcome="collapsed")  # the arm's journal before its settings were changed
+    (closed,) = reconcile(store, OUTPUT).closed
+    assert (closed.outcome, closed.points_sent) == ("killed", 1)
+    assert stored_points(store, only_trial(store)) == journal_points(with_hash)
+
+
 @pytest.mark.parametrize("with_journal", [True, False])
 def test_what_is_at_work_is_left_alone(store, send, with_journal):
     directory = send(owner=this_process())

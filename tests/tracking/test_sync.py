@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -141,6 +142,14 @@ def test_a_trial_that_is_at_work_is_left_running(store, study):
     sync(study.folder, store)
     assert only_trial(store).info.status == "RUNNING"
     assert runs_of_kind(store, names.KIND_STUDY)[0].info.status == "RUNNING"
+
+
+def test_a_copy_within_the_folder_of_a_trial_does_not_part_it_from_its_siblings(store, study):
+    write_trial(study.trial(seed=0))
+    shutil.copytree(study.folder / "control-0", study.folder / "control-0" / "copies" / "control-0")
+    write_trial(study.trial(seed=1), outcome=None, owner=this_process())
+    sync(study.folder, store)
+    assert runs_of_kind(store, names.KIND_STUDY)[0].info.status == "RUNNING"  # of its trials one is at work
 
 
 def test_whether_an_owner_is_alive():

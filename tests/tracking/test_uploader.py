@@ -9,6 +9,8 @@ from fnostab.record import names
 from fnostab.record.files import held
 from fnostab.record.journal import Journal
 from fnostab.tracking import Uploader
+from fnostab.tracking.upload.follower import Follower
+from fnostab.tracking.upload.mark import Mark
 
 
 @pytest.fixture
@@ -216,6 +218,25 @@ def test_names_that_mlflow_refuses_are_spelt_so_that_it_does_not(store, study, u
     uploader.follow(directory)
     uploader.poll()
     assert only_trial(store).data.metrics == {"residual_gain/blocks_0_": 0.5, "a/b": 1.0}
+
+
+def test_a_tag_of_fnostabs_is_set_under_its_own_spelling_or_not_at_all(store, study, uploader):
+    directory = study.trial()
+    uploader.follow(directory)
+    strange = {"./fnostab.sent": "0", "fnostab.seed/": "9", "//fnostab.outcome": "splendid", "a//b": "kept"}
+    with Journal(directory) as journal:
+        journal.event(names.TAGS_EVENT, strange)
+        journal.event(names.TAGS_EVENT, {names.OUTCOME: "nonfinite", names.FAILURE_STEP: "3"})
+    uploader.poll()
+    tags = only_trial(store).data.tags
+    assert (tags[names.SEED], tags["a/b"], tags[names.OUTCOME]) == ("0", "kept", "nonfinite")
+    assert Mark.read(tags[names.SENT]).offset == (directory / "journal.jsonl").stat().st_size
+    assert tags[names.LEFT_OUT].splitlines() == [f"tag {name!r}: no record may set it" for name in list(strange)[:3]]
+    with Journal(directory) as journal:
+        journal.event(names.TAGS_EVENT, {names.OUTCOME: "exploded"})
+    Follower(store, directory).send()  # another process, which reads what was sent
+    assert only_trial(store).data.tags[names.OUTCOME] == "exploded"
+    assert "fnostab.outcome-2" not in only_trial(store).data.tags
 
 
 def test_more_than_mlflow_takes_in_one_call(store, study, uploader):

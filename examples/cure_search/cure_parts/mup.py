@@ -24,14 +24,17 @@ from torch import nn
 from fnostab.errors import ModelError
 from fnostab.ptychography.models import SpectralConv2d
 from fnostab.ptychography.settings import TrialConfig
+from fnostab.ptychography.training.module import can_be_fused
 
 PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def adam(network: nn.Module, config: TrialConfig) -> torch.optim.Adam:
-    """Adam with these rates."""
-    return torch.optim.Adam(parameter_groups(network, config), betas=(0.9, config.training.adam_beta2), fused=True)
+    """Adam with these rates, fused unless a weight is complex."""
+    groups = parameter_groups(network, config)
+    fused = can_be_fused(parameter for group in groups for parameter in group["params"])
+    return torch.optim.Adam(groups, betas=(0.9, config.training.adam_beta2), fused=fused)
 
 
 def parameter_groups(network: nn.Module, config: TrialConfig) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fnostab.errors import ModelError
 from fnostab.ptychography.models import ResidualBlock, SpectralConv2d
 from fnostab.ptychography.models.norms import group_norm
 from fnostab.ptychography.settings import ModelConfig
@@ -43,9 +44,17 @@ class TanhBlock(ResidualBlock):
 
     Against overflow in half precision: White et al. 2023, "Guaranteed Approximation Bounds for Mixed-Precision Neural
     Operators", section 4.3.
+
+    Raises:
+        ModelError: ``spectral_weights`` is published, for which it has no convolution.
     """
 
     def __init__(self, config: ModelConfig, channels: int, modes: int, resolution: int) -> None:
+        if config.spectral_weights != "existing":
+            raise ModelError(
+                f"model.block={config.block}: it has no convolution of model.spectral_weights="
+                f"{config.spectral_weights}: set existing"
+            )
         super().__init__(config, channels, modes, resolution)
         self.spectral = _OfTanh(channels, channels, modes, resolution)
 

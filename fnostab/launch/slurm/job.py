@@ -16,6 +16,7 @@ from submitit.helpers import DelayedSubmission
 
 from fnostab.errors import LaunchError
 from fnostab.launch.local import LocalLauncher
+from fnostab.record.folders import TRIAL_FILE
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
@@ -92,7 +93,7 @@ def _sleep() -> None:
 
 def _read(directory: Path) -> TrialProgress:
     try:
-        trial = TrialProgress(TrialSpec.read(directory / "trial.json"), directory)
+        trial = TrialProgress(TrialSpec.read(directory / TRIAL_FILE), directory)
     except LaunchError as error:
         node = socket.gethostname()
         raise LaunchError(f"{error} (on {node}): is --output on a disk that compute nodes share?") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -22,6 +21,7 @@ from fnostab.cli.options import (
     LAUNCHER,
     OUTPUT,
     PROFILE,
+    RUN_ID,
     SET,
     TRACKING_URI,
     parse_settings,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     Arms = Mapping[str, Mapping[str, Mapping[int, BlockStates]]]  # by arm, moment and seed
 
-RUN_ID = re.compile(r"[0-9a-f]{32}")
 OF_A_CHECKPOINT = ("checkpoint", "output", "tracking_uri")  # parameters that go with one
 
 
@@ -123,9 +122,9 @@ def _at_checkpoint(
         from fnostab.ptychography.training.activations import at_checkpoint, at_initialisation
 
         spec, then = at_checkpoint(path, output / "datasets")
-    console.print(f"checkpoint of {spec.arm}-{spec.seed}, {spec.profile} profile", highlight=False)
+    console.print(f"checkpoint of {spec.name}, {spec.profile} profile", highlight=False)
     moments = {INITIALISATION: {spec.seed: at_initialisation(spec)}, CHECKPOINT: {spec.seed: then}}
-    name = f"{spec.config_hash}-{spec.arm}-{spec.seed}"  # safe, whatever the file says
+    name = f"{spec.config_hash}-{spec.name}"  # safe, whatever the file says
     return {spec.arm: moments}, output / "activations" / name, run
 
 

@@ -25,6 +25,7 @@ from fnostab.ptychography.policy import (
     read_policy,
 )
 from fnostab.record import names
+from fnostab.record.folders import trial_name
 from fnostab.show.console import Console, say
 
 if TYPE_CHECKING:
@@ -166,9 +167,8 @@ def _plan(action: Action) -> list[str]:
     lines = []
     if action.champion is not None:
         _, trial = action.champion
-        lines.append(
-            f"register the network of {trial.arm}-{trial.seed} (run {trial.run_id}) as {MODEL_NAME}, alias {CHAMPION}"
-        )
+        name = trial_name(trial.arm, trial.seed)
+        lines.append(f"register the network of {name} (run {trial.run_id}) as {MODEL_NAME}, alias {CHAMPION}")
     lines += [f"make {name}={value} the default" for name, value in action.policy.settings.items()]
     lines += [f"deprecate {architecture}" for architecture in action.policy.deprecated]
     before = read_policy()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fnostab.cli.options import TRACKING_URI, parse_settings
+from fnostab.cli.options import RUN_ID, TRACKING_URI, parse_settings
 from fnostab.cli.printing import echo
 from fnostab.errors import CheckpointError
 from fnostab.show.console import Console, say
@@ -20,7 +20,6 @@ from fnostab.show.console import Console, say
 if TYPE_CHECKING:
     from fnostab.ptychography.training.replay import KeptFailure, Replay
 
-RUN_ID = re.compile(r"[0-9a-f]{32}")
 EVERY_S = 3.0  # between two lines that say how far it is
 LONGEST_SUFFIX = 100  # characters of settings in a folder's name
 
@@ -95,7 +94,7 @@ def _replay(failure: KeptFailure, changed: dict[str, Any], output: Path, console
     from fnostab.ptychography.training.replay import replay
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # Lightning sets it when it is imported
-    what = f"{failure.trial.arm}-{failure.trial.seed} ({failure.outcome} at step {failure.failure_step})"
+    what = f"{failure.trial.name} ({failure.outcome} at step {failure.failure_step})"
     console.print(f"replaying {what} ...", highlight=False)
     said = time.monotonic()
 

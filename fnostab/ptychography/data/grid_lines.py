@@ -1,6 +1,7 @@
 """Simulated diffraction of three independent sets of objects, lines unless others are asked for."""
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, get_args
 
 import torch
@@ -73,9 +74,10 @@ def simulate(config: DataConfig, seed: int) -> GridLines:
         DataError: a file of a probe or an object can't be used, an object is empty, or a pattern has no photon.
     """
     probe = make_probe(config.probe, config.N)
-    train = _scene("train", config.nimgs_train, config.scan_stride_train, config, probe, seed)
-    validation = _scene("validation", config.nimgs_test, config.scan_stride_test, config, probe, seed)
-    test = _scene("test", config.nimgs_test, config.scan_stride_test, config, probe, seed)
+    objects = _objects(config, seed)
+    train = _scene("train", objects["train"], config.scan_stride_train, config.N, probe)
+    validation = _scene("validation", objects["validation"], config.scan_stride_test, config.N, probe)
+    test = _scene("test", objects["test"], config.scan_stride_test, config.N, probe)
 
     scale = photon_scale(train.intensity.flatten(0, 1), config.nphotons)
     measured = _measure(train, scale, config.nphotons, seed)
@@ -100,23 +102,24 @@ class _Scene:
     intensity: Tensor
 
 
-def _scene(name: SplitName, n_images: int, stride: int, config: DataConfig, probe: Tensor, seed: int) -> _Scene:
-    positions = scan_positions(config.object_size, config.N, stride)
-    objects = _objects(name, n_images, config, seed)
-    intensity = torch.empty(n_images, len(positions), config.N, config.N)
+def _scene(name: SplitName, objects: list[Tensor], stride: int, N: int, probe: Tensor) -> _Scene:
+    positions = scan_positions(len(objects[0]), N, stride)
+    intensity = torch.empty(len(objects), len(positions), N, N)
     for image, patterns in zip(objects, intensity, strict=True):
         for corners, chunk in zip(positions.split(CHUNK), patterns.split(CHUNK), strict=True):
-            chunk.copy_(far_field(probe * extract_patches(image, corners, config.N)).abs().square())
+            chunk.copy_(far_field(probe * extract_patches(image, corners, N)).abs().square())
     return _Scene(name, torch.stack(objects), positions, intensity)
 
 
-def _objects(name: SplitName, n_images: int, config: DataConfig, seed: int) -> list[Tensor]:
+def _objects(config: DataConfig, seed: int) -> dict[SplitName, list[Tensor]]:
+    counts = {split: config.nimgs_train if split == "train" else config.nimgs_test for split in SPLITS}
     if config.object.path is None:
-        return [make_object(config, _stream(seed, name, "object", k)) for k in range(n_images)]
-    counts = {"train": config.nimgs_train, "validation": config.nimgs_test, "test": config.nimgs_test}
-    areas = object_areas(config, sum(counts.values()), _stream(seed, "all", "object", 0))
-    first = sum(counts[split] for split in SPLITS[: SPLITS.index(name)])
-    return areas[first : first + n_images]
+        return {
+            split: [make_object(config, _stream(seed, split, "object", k)) for k in range(n)]
+            for split, n in counts.items()
+        }
+    areas = iter(object_areas(config, sum(counts.values()), _stream(seed, "all", "object", 0)))
+    return {split: list(islice(areas, n)) for split, n in counts.items()}
 
 
 def _measure(scene: _Scene, scale: float, nphotons: float, seed: int) -> Split:

@@ -78,7 +78,7 @@ class GridLinesData(lightning.LightningDataModule):
         data: the data set.
         batch_size: training patterns in a batch; the last batch of an epoch may be smaller.
         order_seed: of the shuffling.
-        eval_batch_size: validation and test patterns in a batch.
+        eval_batch_size: validation patterns in a batch.
     """
 
     def __init__(
@@ -111,10 +111,6 @@ class GridLinesData(lightning.LightningDataModule):
     def val_dataloader(self) -> PatternLoader:
         """All validation patterns, in order."""
         return PatternLoader(self._placed(self.data.validation.amplitudes), self.eval_batch_size)
-
-    def test_dataloader(self) -> PatternLoader:
-        """All test patterns, in order."""
-        return PatternLoader(self._placed(self.data.test.amplitudes), self.eval_batch_size)
 
     def _placed(self, amplitudes: Tensor) -> Tensor:
         if self.trainer is None:

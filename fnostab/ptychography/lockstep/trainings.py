@@ -69,7 +69,7 @@ def insist_on_lockstep(specs: Sequence[TrialSpec]) -> None:
     for spec in specs:
         if spec.settings != first.settings:
             raise LaunchError(
-                f"{spec.arm}-{spec.seed} and {first.arm}-{first.seed} have different settings: "
+                f"{spec.name} and {first.name} have different settings: "
                 "only seeds of one arm can be trained in lockstep"
             )
     model = TrialConfig.from_dotted(first.settings).model
@@ -103,7 +103,7 @@ def _in_threads(specs: Sequence[TrialSpec], directories: Sequence[Path]) -> list
             with lockstep.turn:
                 return run_trial(spec, directory, partial(_set_up, seat), tags)
         except FnostabError as error:
-            print(f"error: {spec.arm}-{spec.seed}: {error}", file=sys.stderr)
+            print(f"error: {spec.name}: {error}", file=sys.stderr)
         except Exception:
             traceback.print_exc()
         finally:

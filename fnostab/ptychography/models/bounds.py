@@ -1,8 +1,8 @@
-"""Layers that keep the input of an activation within bounds.
+"""Layers that bound the size of activations; all map (B, C, H, W) to the same.
 
-GELU and its gradient are exactly 0 in float32 below about -14: a channel whose inputs all lie there is dead, and no
-gradient brings it back. One bad step of Adam can throw every channel there. Each part here takes one link
-out of that chain; all map (B, C, H, W) to the same. docs/cure.md says which of them helps.
+In float32 GELU is exactly 0 below about -5.5, and its gradient below about -14: a channel whose inputs all lie there is
+dead, and no gradient brings it back. A large step of the optimiser can send channels there. `RMSNorm2d` bounds what
+a residual branch reads, `Limiter` what an activation reads. docs/cure.md says what came of either.
 """
 
 import torch
@@ -38,12 +38,11 @@ class RMSNorm2d(nn.Module):
 class Limiter(nn.Module):
     """z / sqrt(1 + mean(z^2) / tau^2), the mean over channels and pixels of each sample: its rms is below tau.
 
-    Nearly the identity where z is small against tau, and a norm without parameters where it is large: pre-activations
-    can't leave for the dead zone of their activation together, whatever a step did to the weights. Unlike a norm it
-    does not amplify what is small, and unlike a tanh it keeps the direction of z.
+    Nearly the identity where z is small against tau, and tau times an RMSNorm without gains where it is large. So
+    not all pre-activations of a sample can lie far below -tau, whatever a step did to the weights; those of one channel
+    can. Unlike a norm it does not amplify what is small, and unlike a tanh it keeps the direction of z.
 
-    This project's own; near to it are logit soft-capping (Gemma Team 2024, "Gemma 2", section 2) and RMSNorm, its
-    limit for a small tau.
+    This project's own. Close to it is logit soft-capping: Gemma Team 2024, "Gemma 2", section 2.
 
     Args:
         tau: bound of the root mean square, above 0.

@@ -9,11 +9,11 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from fnostab.errors import ModelError
+from fnostab.errors import ModelError, one_line
 from fnostab.ptychography.models.blocks import residual_blocks
 from fnostab.ptychography.models.fno import FNO
 from fnostab.ptychography.models.hybrid import HybridUNO
-from fnostab.ptychography.own import make_own, one_line
+from fnostab.ptychography.own import make_own
 from fnostab.ptychography.settings import ModelConfig
 
 __all__ = ["GENERATORS", "build_generator", "check_generator"]

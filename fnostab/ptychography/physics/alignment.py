@@ -15,6 +15,7 @@ from fnostab.errors import DataError
 
 __all__ = ["Aligned", "align", "without_plane"]
 
+FLAT = 1e-6  # a deviation below this share of the mean amplitude, or of a radian, is rounding
 Image = NDArray[np.float64]
 Field = NDArray[np.complex128]
 

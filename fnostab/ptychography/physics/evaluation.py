@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from scipy.ndimage import uniform_filter
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from fnostab.errors import DataError
-from fnostab.ptychography.physics.alignment import Field, Image, align, without_plane
+from fnostab.ptychography.physics.alignment import FLAT, Aligned, Field, Image, align, without_plane
 
 __all__ = [
     "PublishedScores",
@@ -29,9 +29,9 @@ __all__ = [
 ]
 
 LEAST_SPREAD = 0.1  # of the truth's: what varies less counts as constant
-FLAT = 1e-6  # a standard deviation below this share of the mean amplitude, or of a radian, is rounding
 SSIM_WINDOW = 7  # pixels, scikit-image's default
 POWER_STEPS = 5
+MOST_DECIBELS = -20 * np.log10(FLAT)  # of a PSNR: what is left of an error is rounding
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,13 @@ class Scores:
 
 @dataclass(frozen=True)
 class PublishedScores:
-    """Scores as the published evaluation has them, to be compared with its numbers; those of the phase may be None.
+    """Scores that the published evaluation has too; those of the phase may be None.
+
+    Only ``ssim_phase`` can be compared with its numbers. Its PSNR takes 255 for the peak, and it smooths its curve of
+    the Fourier ring correlation: docs/published.md.
 
     Attributes:
-        psnr_amp: peak signal-to-noise ratio of the amplitude, in dB; the peak is the truth's range.
+        psnr_amp: peak signal-to-noise ratio of the amplitude, in dB, at most 120; the peak is the truth's range.
         psnr_phase: the same of the phase.
         ssim_phase: similarity of the phases without their planes, from -pi to pi on a scale from 0 to 1: kind to a
             constant, and to any phase that varies little on that scale.
@@ -67,32 +70,30 @@ class PublishedScores:
     ssim_phase: float | None = None
 
 
-def evaluate(prediction: Tensor, truth: Tensor, *, set_phi: bool) -> Scores:
-    """Compare a stitched prediction with the truth, after `align`.
+def evaluate(pair: Aligned, *, set_phi: bool) -> Scores:
+    """Compare a stitched prediction with the truth.
 
     The SSIM of an amplitude (phase) that varies less than a tenth as much as the truth's is 0, and so is
     any SSIM against a truth that does not vary. A prediction that is zero, or has a value that is not
     finite, scores as a zero amplitude with a constant phase. All scores are finite.
 
     Args:
-        prediction: complex, shape (H, W), at least 7 x 7.
-        truth: complex, same shape, finite.
+        pair: of `align`, of at least 7 x 7 pixels; the truth is finite.
         set_phi: whether the truth has a phase, and the phase is to be scored.
 
     Raises:
-        DataError: the shapes differ, or are too small for the SSIM.
+        DataError: the images are too small for the SSIM.
     """
-    return _score(prediction, truth, set_phi=set_phi, least_spread=LEAST_SPREAD)
+    return _score(pair, set_phi=set_phi, least_spread=LEAST_SPREAD)
 
 
 def constant_scores(truth: Tensor, *, set_phi: bool) -> Scores:
-    """Scores of a constant reconstruction, its SSIMs as they come instead of 0. Arguments as in `evaluate`."""
-    return _score(torch.ones_like(truth), truth, set_phi=set_phi, least_spread=0.0)
+    """Scores of a constant reconstruction of ``truth`` (H, W), its SSIMs as they come instead of 0; see `evaluate`."""
+    return _score(align(torch.ones_like(truth), truth), set_phi=set_phi, least_spread=0.0)
 
 
-def published_scores(prediction: Tensor, truth: Tensor, *, set_phi: bool) -> PublishedScores:
-    """Compare as the published evaluation does, after `align`. Arguments as in `evaluate`."""
-    pair = align(prediction, truth)
+def published_scores(pair: Aligned, *, set_phi: bool) -> PublishedScores:
+    """PSNR and the published phase SSIM. Arguments as in `evaluate`."""
     scores = PublishedScores(_psnr(pair.amplitude, pair.true_amplitude))
     if not set_phi:
         return scores
@@ -101,35 +102,30 @@ def published_scores(prediction: Tensor, truth: Tensor, *, set_phi: bool) -> Pub
     return replace(scores, psnr_phase=_psnr(pair.phase, pair.true_phase), ssim_phase=float(ssim))
 
 
-def field_spread(prediction: Tensor, truth: Tensor) -> float:
-    """Standard deviation of the predicted complex field after `align`, divided by the truth's.
+def field_spread(pair: Aligned) -> float:
+    """Standard deviation of the predicted complex field, divided by the truth's.
 
     It is 0 for a prediction that is constant, zero or not finite, and where the truth is constant; a phase plane is no
     variation.
-
-    Args:
-        prediction: stitched, complex, shape (H, W).
-        truth: complex, same shape.
     """
-    predicted, true = align(prediction, truth).fields
+    predicted, true = pair.fields
     return _spread(predicted, true, FLAT * np.abs(true).mean())
 
 
-def detail_correlation(prediction: Tensor, truth: Tensor, window: int) -> float:
-    """Correlation of the predicted complex field's details with the truth's, after `align`; between 0 and 1.
+def detail_correlation(pair: Aligned, window: int) -> float:
+    """Correlation of the predicted complex field's details with the truth's, between 0 and 1.
 
     Details are what is left of a field without its mean over a square window around each pixel. With a window as large
     as the probe, brightness that is right from patch to patch counts little: what is seen within a patch counts.
     It is 0 where either has no details.
 
     Args:
-        prediction: stitched, complex, shape (H, W).
-        truth: complex, same shape.
+        pair: of `align`.
         window: side of the square in pixels, odd.
     """
-    predicted, true = (_details(field, window) for field in align(prediction, truth).fields)
+    predicted, true = (_details(field, window) for field in pair.fields)
     norms = [float(np.sqrt((np.abs(details) ** 2).mean())) for details in (predicted, true)]
-    if min(norms) <= FLAT * float(truth.abs().mean()):
+    if min(norms) <= FLAT * float(pair.true_amplitude.mean()):
         return 0.0
     return float(abs((predicted * true.conj()).mean())) / (norms[0] * norms[1])
 
@@ -159,13 +155,12 @@ def patch_variation(patches: Tensor) -> float:
     return float(turned.std(dim=0, correction=0).mean()) / mean
 
 
-def _score(prediction: Tensor, truth: Tensor, *, set_phi: bool, least_spread: float) -> Scores:
-    if min(truth.shape) < SSIM_WINDOW:
+def _score(pair: Aligned, *, set_phi: bool, least_spread: float) -> Scores:
+    if min(pair.true_amplitude.shape) < SSIM_WINDOW:
         raise DataError(
-            f"image of {tuple(truth.shape)} is too small for the SSIM, which needs "
+            f"image of {pair.true_amplitude.shape} is too small for the SSIM, which needs "
             f"{SSIM_WINDOW} x {SSIM_WINDOW} pixels: raise data.object_size"
         )
-    pair = align(prediction, truth)
     rounding = FLAT * pair.true_amplitude.mean()
     varies = _spread(pair.amplitude, pair.true_amplitude, rounding) >= least_spread
     scores = Scores(
@@ -184,10 +179,12 @@ def _score(prediction: Tensor, truth: Tensor, *, set_phi: bool, least_spread: fl
 
 
 def _psnr(predicted: Image, true: Image) -> float:
-    """In dB; 0 where the truth does not vary, and no more than rounding lets it be."""
+    """In dB; 0 where the truth does not vary."""
     peak = float(np.ptp(true))
-    error = max(float(np.sqrt(((predicted - true) ** 2).mean())), FLAT * peak)
-    return 20 * float(np.log10(peak / error)) if error > 0 and peak > 0 else 0.0
+    if peak == 0:
+        return 0.0
+    with np.errstate(divide="ignore"):  # no error is infinite
+        return float(min(peak_signal_noise_ratio(true, predicted, data_range=peak), MOST_DECIBELS))
 
 
 def _details(field: Field, window: int) -> Field:

@@ -1,48 +1,51 @@
 """Fourier ring correlation: up to which spatial frequency a reconstruction agrees with the truth.
 
-Saxton and Baumeister 1982, "The correlation averaging of a regularly arranged bacterial cell envelope protein", eq. 6.
+Saxton and Baumeister 1982, "The correlation averaging of a regularly arranged bacterial cell envelope protein", eq. 6;
+of complex fields its real part: van Heel and Schatz 2005, "Fourier shell correlation threshold criteria".
 """
 
 import numpy as np
-from torch import Tensor
 
-from fnostab.ptychography.physics.alignment import Field, Image, align
+from fnostab.ptychography.physics.alignment import FLAT, Aligned, Field, Image
 
 __all__ = ["fourier_ring_correlation", "frc_resolution"]
 
 
-def fourier_ring_correlation(prediction: Tensor, truth: Tensor) -> Image:
-    """Correlation of the complex fields after `align` in rings of spatial frequency, from 0 to that of the pixels.
+def fourier_ring_correlation(pair: Aligned) -> Image:
+    """Correlation of the complex fields in rings of spatial frequency, from 0 to that of the pixels.
 
     Means are removed and edges faded out by a Hann window, so that neither the brightness nor the image's frame agrees.
-    A ring in which either field has nothing has a correlation of 0.
-
-    Args:
-        prediction: stitched, complex, shape (H, W).
-        truth: complex, same shape.
+    A ring in which either field has nothing but rounding has a correlation of 0.
 
     Returns:
-        Shape (min(H, W) // 2 + 1,), between 0 and 1: ring k is about k / (2 (rings - 1)) cycles a pixel.
+        Shape (min(H, W) // 2 + 1,), between -1 and 1: ring k is about k / (2 (rings - 1)) cycles a pixel.
     """
-    spectra = [np.fft.fft2(_faded(field)) for field in align(prediction, truth).fields]
-    rows, columns = (np.fft.fftfreq(length) for length in truth.shape)
-    rings = min(truth.shape) // 2 + 1
+    shape = pair.true_amplitude.shape
+    spectra = [np.fft.fft2(_faded(field)) for field in pair.fields]
+    rows, columns = (np.fft.fftfreq(length) for length in shape)
+    rings = min(shape) // 2 + 1
     ring = np.rint(2 * (rings - 1) * np.hypot(rows[:, None], columns)).astype(int)
 
     def over_rings(values: Image) -> Image:
         return np.bincount(ring.ravel(), weights=values.ravel(), minlength=rings)[:rings].astype(float)
 
-    product = spectra[0] * spectra[1].conj()
-    power = np.sqrt(over_rings(np.abs(spectra[0]) ** 2) * over_rings(np.abs(spectra[1]) ** 2))
-    common = np.hypot(over_rings(product.real), over_rings(product.imag))
-    return np.asarray(np.divide(common, power, out=np.zeros(rings), where=power > np.finfo(float).tiny), dtype=float)
+    power = [over_rings(np.abs(spectrum) ** 2) for spectrum in spectra]
+    rounding = over_rings(np.ones(shape)) * pair.true_amplitude.size * (FLAT * pair.true_amplitude.mean()) ** 2
+    common = over_rings((spectra[0] * spectra[1].conj()).real)
+    seen = np.minimum(*power) > rounding
+    return np.asarray(np.divide(common, np.sqrt(power[0] * power[1]), out=np.zeros(rings), where=seen), dtype=float)
 
 
 def frc_resolution(curve: Image, threshold: float) -> float:
-    """Spatial frequency at which a `fourier_ring_correlation` first falls below ``threshold``.
+    """The highest frequency up to which the curve stays at or above threshold.
 
-    As a share of the highest that pixels can hold, half a cycle a pixel; 1 if it never does. Ring 0, the mean, is left
-    out.
+    As a share of the highest that pixels can hold, half a cycle a pixel: 1 if it stays so in all rings. Ring 0, the
+    mean, is left out. Against a known truth the threshold is 1/2. 1/7 is that between two reconstructions, each of one
+    half of the data: sqrt(2 c / (1 + c)) of c = 1/7 is 1/2 (Rosenthal and Henderson 2003).
+
+    Args:
+        curve: of `fourier_ring_correlation`, shape (rings,).
+        threshold: between 0 and 1.
     """
     below = np.flatnonzero(curve[1:] < threshold)
     return float(below[0]) / (len(curve) - 1) if below.size else 1.0

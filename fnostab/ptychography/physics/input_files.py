@@ -24,7 +24,7 @@ def input_sha256(path: str | Path, what: What) -> str:
     """
     try:
         return file_sha256(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a path with a NUL, say
         raise unreadable(path, what, error) from error
 
 
@@ -62,6 +62,8 @@ def read_npz(path: str | Path, what: What) -> NDArray[Any]:
         raise DataError(f"{what} file {path} is not a readable NPZ archive of numbers: {remedy}") from error
 
 
-def unreadable(path: str | Path, what: What, error: OSError) -> DataError:
+def unreadable(path: str | Path, what: What, error: OSError | ValueError) -> DataError:
     """The error of a file that can't be read."""
-    return DataError(f"can't read {what} file {path}: {error.strerror or error}: correct data.{what}.path")
+    reason = error.strerror if isinstance(error, OSError) else None
+    named = str(path) if str(path).isprintable() else repr(str(path))
+    return DataError(f"can't read the {what} {named}: {reason or error}; check data.{what}.path")

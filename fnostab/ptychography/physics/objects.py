@@ -19,7 +19,7 @@ from fnostab.errors import DataError
 from fnostab.ptychography.physics.input_files import insist_on_sha256, read_npz, unreadable
 from fnostab.ptychography.settings import DataConfig
 
-__all__ = ["line_object", "make_object", "object_areas"]
+__all__ = ["make_object", "object_areas"]
 
 Image = NDArray[np.float64]
 
@@ -43,8 +43,8 @@ def make_object(config: DataConfig, generator: torch.Generator) -> Tensor:
 def object_areas(config: DataConfig, count: int, generator: torch.Generator) -> list[Tensor]:
     """Areas of the user's image that have no pixel in common, in random order: each complex64 of (size, size).
 
-    Of a complex object its own phase counts, of grey values that which lines get. ``set_phi`` false takes the amplitude
-    alone, ``phase_only`` the phase alone.
+    A complex image keeps its phase; a grey one gets the phase formula of the lines. ``set_phi`` false takes the
+    amplitude alone, ``phase_only`` the phase alone.
 
     Args:
         config: names the file, and the size.
@@ -56,10 +56,10 @@ def object_areas(config: DataConfig, count: int, generator: torch.Generator) -> 
     """
     path, size = config.object.path or "", config.object_size
     insist_on_sha256(path, "object", config.object.sha256)
-    image = read_npz(path, "object") if path.endswith(".npz") else _read_image(path)
-    if image.ndim != 2 or not np.isfinite(image).all() or not (np.iscomplexobj(image) or image.min() >= 0):
+    image = read_npz(path, "object") if path.lower().endswith(".npz") else _read_image(path)
+    if not _is_object(image):
         raise DataError(
-            f"object file {path} holds {image.dtype} of shape {image.shape}, expected (H, W), finite, "
+            f"object file {path} holds {image.dtype} of shape {image.shape}, expected numbers of shape (H, W), finite, "
             "and complex or not negative"
         )
     rows, columns = (length // size for length in image.shape)
@@ -74,20 +74,10 @@ def object_areas(config: DataConfig, count: int, generator: torch.Generator) -> 
     return [_of_area(area, config) for area in areas]
 
 
-def line_object(size: int, n_lines: int, set_phi: bool, generator: torch.Generator) -> Tensor:
-    """A random object of lines, complex64 of shape (size, size), with a mean amplitude of 1.
-
-    Args:
-        size: pixels along a side.
-        n_lines: lines on the whole canvas.
-        set_phi: whether the phase is pi * tanh((A - max(A) / 2) / (3 mean(A))), with A the amplitude;
-            otherwise it is zero.
-        generator: of the lines' ends.
-
-    Raises:
-        DataError: no line comes near the object, so that its amplitude is zero.
-    """
-    return _with_phase(_lines(size, n_lines, generator), set_phi=set_phi, phase_only=False)
+def _is_object(image: NDArray[Any]) -> bool:
+    if image.ndim != 2 or not image.size or image.dtype.kind not in "biufc" or not np.isfinite(image).all():
+        return False
+    return np.iscomplexobj(image) or bool(image.min() >= 0)
 
 
 def _lines(size: int, n_lines: int, generator: torch.Generator) -> Image:
@@ -140,6 +130,7 @@ PATTERNS: dict[str, Callable[[int, torch.Generator], Image]] = {
 
 
 def _with_phase(pattern: Image, *, set_phi: bool, phase_only: bool) -> Tensor:
+    """Amplitude A of mean 1, and with ``set_phi`` the phase pi * tanh((A - max(A) / 2) / 3)."""
     amplitude = pattern / pattern.mean()
     phase = math.pi * np.tanh((amplitude - amplitude.max() / 2) / 3) if set_phi else 0
     return torch.from_numpy(((1.0 if phase_only else amplitude) * np.exp(1j * phase)).astype(np.complex64))
@@ -156,7 +147,7 @@ def _of_area(area: NDArray[Any], config: DataConfig) -> Tensor:
 
 
 def _read_image(path: str) -> Image:
-    """Grey values of an image, (H, W)."""
+    """Grey values of an image: (H, W) as it is, (H, W, 2) without alpha, (H, W, 3 or 4) its luminance without alpha."""
     from skimage.color import rgb2gray  # with skimage.io they take a quarter of a second, which few need
     from skimage.io import imread
 
@@ -166,7 +157,14 @@ def _read_image(path: str) -> Image:
         if isinstance(error, OSError) and error.strerror:
             raise unreadable(path, "object", error) from error
         raise DataError(f"object file {path} is neither an image nor an NPZ file (.npz): save it as one") from error
-    return np.asarray(rgb2gray(image[..., :3]) if image.ndim == 3 else image, dtype=float)
+    if image.ndim == 2:
+        return np.asarray(image, dtype=float)
+    if image.ndim == 3 and image.shape[-1] in (2, 3, 4):
+        return np.asarray(image[..., 0] if image.shape[-1] == 2 else rgb2gray(image[..., :3]), dtype=float)
+    raise DataError(
+        f"object file {path} has shape {image.shape}, expected one image: (H, W), or (H, W, 2), (H, W, 3) or (H, W, 4) "
+        "of grey or colour with its alpha: save one page of it"
+    )
 
 
 def blur(canvas: Image) -> Image:

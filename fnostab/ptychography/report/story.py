@@ -8,14 +8,12 @@ from typing import Any
 
 from fnostab import __version__
 from fnostab.decision import ArmSummary, Criterion, Roles, Rules, Stage, decide
-from fnostab.figures import failure_rate_forest
-from fnostab.figures.arms import FailureRate
 from fnostab.record import names
 from fnostab.record.settings import value_text
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
-from fnostab.report.content import OnCase, differences
-from fnostab.report.pictures import Picture, drawing
+from fnostab.report.content import OnCase, differences, failure_rates
+from fnostab.report.pictures import Picture
 from fnostab.report.verdict import Case, best_arms, left_out
 
 __all__ = ["Chapter", "Decision", "Drift", "Moments", "Ran", "Story", "chapter", "drifts"]
@@ -159,11 +157,7 @@ def chapter(ran: Ran, decisions: Sequence[Decision] = ()) -> Chapter:
         arms=arms,
         changes={s.arm: _changes(s.arm, study.control, table) for s in arms},
         against={c.arm: c.p for c in verdict.criteria if c.name == "fewer_failures"},
-        rates=drawing(
-            failure_rate_forest({s.arm: FailureRate(s.n_failed, s.n, s.failure_rate_ci) for s in arms}),
-            f"{study.name}-failure-rates",
-            alt=f"{study.name}: failure rate of each arm with its 95 % interval",
-        ),
+        rates=failure_rates(arms, study.name, about=f"{study.name}: "),
         finding="" if decisions else best_arms(verdict),
         left_out=[line for s in arms if (line := left_out(s))],
         decisions=decisions,

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from fnostab.errors import ConfigError
+from fnostab.errors import ConfigError, ModelError
 from fnostab.ptychography.own import is_own, make_own
 from fnostab.ptychography.settings import TrialConfig
 
@@ -40,8 +40,16 @@ def mark_units_(module: nn.Module, exempt: str = "") -> None:
     Args:
         module: the network.
         exempt: name of a part of it that AGC is to leave out as well; empty for none.
+
+    Raises:
+        ModelError: it has no part of that name.
     """
-    also = {id(parameter) for parameter in module.get_submodule(exempt).parameters()} if exempt else set()
+    try:
+        also = {id(parameter) for parameter in module.get_submodule(exempt).parameters()} if exempt else set()
+    except AttributeError:
+        raise ModelError(
+            f"execution.agc_exempt={exempt}: {type(module).__name__} has no part of that name; set head"
+        ) from None
     layers = [layer for layer in module.modules() if any(True for _ in layer.parameters(recurse=False))]
     for layer in layers:
         transposed = isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)

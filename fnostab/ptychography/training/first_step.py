@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from fnostab.errors import LaunchError
-from fnostab.monitor.exceptions import one_line, outcome_of
+from fnostab.errors import LaunchError, one_line
+from fnostab.monitor.exceptions import outcome_of
 from fnostab.ptychography.data import GridLinesData
 from fnostab.ptychography.estimates import bare_trial
 from fnostab.ptychography.settings import TrialConfig

@@ -5,6 +5,7 @@ patch; the patch is sent through the physics, and the loss compares the amplitud
 given with the one that was measured. The true object is only used to judge the reconstruction.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import lightning
@@ -16,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from fnostab.ptychography import measured
 from fnostab.ptychography.data.grid_lines import GridLines
 from fnostab.ptychography.own import is_own, make_own
+from fnostab.ptychography.physics.alignment import align
 from fnostab.ptychography.physics.evaluation import detail_correlation, evaluate, field_spread, patch_variation
 from fnostab.ptychography.physics.far_field import far_field
 from fnostab.ptychography.physics.losses import constant_output_loss, mae_loss, poisson_loss
@@ -26,9 +28,17 @@ from fnostab.ptychography.training.precision import convolutions_in
 from fnostab.ptychography.training.reconstruction import reconstruct, true_patches
 from fnostab.ptychography.training.schedules import make_schedule
 
-__all__ = ["PtychoModule"]
+__all__ = ["PtychoModule", "can_be_fused"]
 
 CLIPPER = "fnostab.clipper"  # its place in a checkpoint
+
+
+def can_be_fused(parameters: Iterable[Tensor]) -> bool:
+    """Whether torch's fused optimisers take all of them: nothing complex.
+
+    Fused ones take ``found_inf``, by which the monitor keeps a non-finite step from the weights.
+    """
+    return not any(parameter.is_complex() for parameter in parameters)
 
 
 class PtychoModule(lightning.LightningModule):
@@ -100,13 +110,13 @@ class PtychoModule(lightning.LightningModule):
         weights = torch.tensor(self._sizes, dtype=torch.float32, device=patches.device) / len(patches)
         loss = (torch.stack(self._losses) * weights).sum()
         self._patches, self._losses, self._sizes = [], [], []
-        pairs = reconstruct(patches.cpu(), self.data.validation, self.config.data)
-        scores = [evaluate(*pair, set_phi=self.config.data.set_phi) for pair in pairs]
+        pairs = [align(*pair) for pair in reconstruct(patches.cpu(), self.data.validation, self.config.data)]
+        scores = [evaluate(pair, set_phi=self.config.data.set_phi) for pair in pairs]
         truth = true_patches(self.data.validation, self.config.data.N)
         window = 2 * (self.config.data.N // 4) + 1  # about the probe's diameter
         self.log(self.config.training.val_loss_name, loss)
-        self.log(measured.SPREAD, float(np.mean([field_spread(*pair) for pair in pairs])))
-        self.log(measured.DETAIL_CORRELATION, float(np.mean([detail_correlation(*pair, window) for pair in pairs])))
+        self.log(measured.SPREAD, float(np.mean([field_spread(pair) for pair in pairs])))
+        self.log(measured.DETAIL_CORRELATION, float(np.mean([detail_correlation(pair, window) for pair in pairs])))
         self.log(measured.PATCH_VARIATION, patch_variation(patches))
         self.log(measured.TWIN_SHARE, twin_share(patches[:, 0].cpu(), truth, self.data.probe))
         self.log(measured.VAL_SSIM_AMP, float(np.mean([score.ssim_amp for score in scores])))
@@ -125,8 +135,7 @@ class PtychoModule(lightning.LightningModule):
             return make_own("training.optimizer", training.optimizer, kind, self.generator, self.config)
         parameters = [p for p in self.generator.parameters() if p.requires_grad]
         common: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
-        # Fused ones take found_inf, by which the monitor keeps a non-finite step from the weights, but nothing complex.
-        common["fused"] = not self._complex
+        common["fused"] = can_be_fused(parameters)
         if training.optimizer == "sgd":
             return torch.optim.SGD(parameters, momentum=training.momentum, **common)
         kind = torch.optim.Adam if training.optimizer == "adam" else torch.optim.AdamW

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from fnostab.ptychography import measured
 from fnostab.ptychography.data.grid_lines import Split
+from fnostab.ptychography.physics.alignment import align
 from fnostab.ptychography.physics.evaluation import constant_scores, evaluate, published_scores
 from fnostab.ptychography.physics.frc import fourier_ring_correlation, frc_resolution
 from fnostab.ptychography.physics.scan import centre_crop, extract_patches, stitch
@@ -24,7 +25,11 @@ def predict(generator: nn.Module, split: Split, device: torch.device) -> Tensor:
 
 
 def reconstruct(patches: Tensor, split: Split, config: DataConfig) -> list[tuple[Tensor, Tensor]]:
-    """(stitched prediction, truth of the same area) for each object of ``split``, complex (h, w)."""
+    """(stitched prediction, truth of the same area) for each object of ``split``, complex (h, w).
+
+    Raises:
+        DataError: the patches don't cover that area.
+    """
     crop = centre_crop(config.N, config.scan_stride_test)
     pairs = []
     for index, truth in enumerate(split.objects):
@@ -50,10 +55,10 @@ def score(pairs: list[tuple[Tensor, Tensor]], config: DataConfig) -> dict[str, f
 
 
 def _score_one(prediction: Tensor, truth: Tensor, *, set_phi: bool) -> dict[str, float]:
-    flat = torch.ones_like(truth)
-    scores, constant = evaluate(prediction, truth, set_phi=set_phi), constant_scores(truth, set_phi=set_phi)
-    published, of_flat = (published_scores(image, truth, set_phi=set_phi) for image in (prediction, flat))
-    rings = fourier_ring_correlation(prediction, truth)
+    pair, flat = align(prediction, truth), align(torch.ones_like(truth), truth)
+    scores, constant = evaluate(pair, set_phi=set_phi), constant_scores(truth, set_phi=set_phi)
+    published, of_flat = (published_scores(each, set_phi=set_phi) for each in (pair, flat))
+    rings = fourier_ring_correlation(pair)
     values = {
         measured.MAE_AMP: scores.mae_amp,
         measured.SSIM_AMP: scores.ssim_amp,

@@ -14,9 +14,9 @@ from types import MappingProxyType
 import torch
 
 import fnostab
-from fnostab.errors import CheckpointError
+from fnostab.errors import CheckpointError, one_line
 from fnostab.monitor import BlackBox, BlockStatistics, ResourceSampler, Snapshots, StabilityMonitor
-from fnostab.monitor.exceptions import one_line, outcome_of
+from fnostab.monitor.exceptions import outcome_of
 from fnostab.monitor.state import read_state
 from fnostab.ptychography.data import dataset_digest
 from fnostab.ptychography.models import parameter_count

@@ -13,6 +13,7 @@ from pathlib import Path
 from fnostab.errors import TrackingError
 from fnostab.record import names
 from fnostab.tracking.environment import OWN, TELEMETRY
+from fnostab.tracking.store.paging import every
 from fnostab.tracking.store.store import Store, masked, reported
 
 __all__ = ["CLIENTS", "experiments_with_runs", "free_port", "server_environment", "ui_command", "wait_until_ready"]
@@ -88,7 +89,7 @@ def experiments_with_runs(store: Store, name: str | None = None) -> dict[str, st
     """
     are_trials = f"tags.`{names.KIND}` = '{names.KIND_TRIAL}'"
     with reported(store):
-        there_are = store.client.search_experiments(order_by=["creation_time DESC"])
+        there_are = list(every(store.client.search_experiments, order_by=["creation_time DESC"]))
         found = {
             experiment.name: str(experiment.experiment_id)
             for experiment in there_are

@@ -15,13 +15,13 @@ from fnostab.tracking.environment import user_name
 from fnostab.tracking.pages.notes import as_tags, bounded, put_note, run_link
 from fnostab.tracking.read.histories import read_artifact
 from fnostab.tracking.read.studies import check_schema
+from fnostab.tracking.store.paging import every
 from fnostab.tracking.store.places import insist_on_place
 from fnostab.tracking.store.store import Store, reported
 from fnostab.tracking.upload.study_run import note_study
 
 __all__ = ["VerdictRecord", "log_verdict", "looks_before", "newest_verdict"]
 
-MOST_LOOKS = 1000
 VERDICT_FILE = "verdict.json"
 PARAMS = ("reason", "next_step")  # of the payload, shown as columns in the UI
 LONGEST_PARAM = 500
@@ -62,13 +62,12 @@ def newest_verdict(store: Store, experiment: str) -> VerdictRecord:
     are_verdicts = f"tags.`{names.KIND}` = '{names.KIND_VERDICT}' AND attributes.status = 'FINISHED'"
     with reported(store):
         newest_first = ["attributes.start_time DESC"]
-        found = list(store.client.search_runs([experiment], are_verdicts, order_by=newest_first))
         name = store.client.get_experiment(experiment).name
-    for run in found:
-        check_schema(run.info.run_id, run.data.tags)
-        payload = _payload(store, run.info.run_id)
-        if not isinstance(payload.get("look"), int):  # which a look at a study under way has
-            return _record(run.info.run_id, payload, name)
+        for run in every(store.client.search_runs, [experiment], are_verdicts, order_by=newest_first):
+            check_schema(run.info.run_id, run.data.tags)
+            payload = _payload(store, run.info.run_id)
+            if not isinstance(payload.get("look"), int):  # which a look at a study under way has
+                return _record(run.info.run_id, payload, name)
     raise TrackingError(
         f"experiment {name!r} in {store.address} has no verdict: `fnostab decide --experiment {name}` makes one"
     )
@@ -111,8 +110,8 @@ def looks_before(store: Store, experiment: str, study_run_id: str, *, seeds: int
         f"AND tags.`{names.SEEDS_JUDGED}` LIKE '%' AND attributes.status = 'FINISHED'"
     )
     with reported(store):
-        runs = store.client.search_runs([experiment], of_study, max_results=MOST_LOOKS)
-    judged = {int(run.data.tags[names.SEEDS_JUDGED]) for run in runs}
+        runs = every(store.client.search_runs, [experiment], of_study)
+        judged = {int(run.data.tags[names.SEEDS_JUDGED]) for run in runs}
     return sum(count < seeds for count in judged)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from fnostab.record import names
 from fnostab.record.attempt import may_be_at_work
+from fnostab.record.folders import trial_name
 from fnostab.record.progress import TrialState
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.read.summaries import search_trials, trial_state
@@ -56,7 +57,8 @@ def set_aside(store: Store, run_id: str) -> None:
         run = store.client.get_run(run_id)
         if run.info.status == "RUNNING":
             store.client.set_terminated(run_id, "KILLED")
-        store.client.update_run(run_id, name=f"{run.data.tags[names.ARM]}-{run.data.tags[names.SEED]} set aside")
+        name = trial_name(run.data.tags[names.ARM], run.data.tags[names.SEED])
+        store.client.update_run(run_id, name=f"{name} set aside")
         if names.TRIAL_ID in run.data.tags:
             store.client.delete_tag(run_id, names.TRIAL_ID)
         store.client.set_tag(run_id, names.KIND, names.KIND_SET_ASIDE)  # last: a crash before it changes nothing

@@ -9,12 +9,14 @@ from mlflow.exceptions import MlflowException
 
 from fnostab.errors import LaunchError, TrackingError
 from fnostab.record import names
+from fnostab.record.folders import STUDY_FILE, trial_name
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
-from fnostab.tracking.read.summaries import read_summaries
+from fnostab.tracking.read.summaries import Summary, read_summaries
+from fnostab.tracking.store.paging import every
 from fnostab.tracking.store.store import Store, reported
-from fnostab.tracking.upload.study_run import STUDY_FILE
+from fnostab.tracking.upload.trial_run import STATUS, named_outcome
 
 __all__ = ["StudyRecord", "check_schema", "find_experiment", "newest_study", "recorded_metrics", "trial_rows"]
 
@@ -60,7 +62,7 @@ def find_experiment(store: Store, name: str) -> str:
         experiment = store.client.get_experiment_by_name(name)
         if experiment is not None and experiment.lifecycle_stage == "active":
             return str(experiment.experiment_id)
-        there_are = ", ".join(sorted(e.name for e in store.client.search_experiments())) or "none"
+        there_are = ", ".join(sorted(e.name for e in every(store.client.search_experiments))) or "none"
     raise TrackingError(f"there is no experiment {name!r} in {store.address}; there are: {there_are}")
 
 
@@ -77,7 +79,9 @@ def newest_study(store: Store, experiment: str, study_run: str | None = None) ->
     """
     are_studies = f"tags.`{names.KIND}` = '{names.KIND_STUDY}'"
     with reported(store):
-        found = store.client.search_runs([experiment], are_studies, order_by=["attributes.start_time DESC"])
+        found = list(
+            every(store.client.search_runs, [experiment], are_studies, order_by=["attributes.start_time DESC"])
+        )
         runs = [run for run in found if study_run in (None, run.info.run_id)]
         if not runs:
             there_are = ", ".join(f"{run.info.run_id} ({run.info.run_name})" for run in found) or "none"
@@ -93,23 +97,31 @@ def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialR
     """One row for each trial of ``study``, by arm in the study's order and by seed.
 
     Raises:
-        TrackingError: the store does not answer, or a trial was recorded by a version that gave
-            names other meanings.
+        TrackingError: the store does not answer, a trial was recorded by a version that gave
+            names other meanings, or its outcome was changed since.
     """
-    rows = []
+    rows, changed = list[TrialRow](), list[str]()
     wanted = (study.spec.metric.key, *METRICS_OF_ROW, *study.spec.measures)
     with reported(store):
         found = read_summaries(store, experiment, study.spec.hash, tags=TAGS_OF_ROW, metrics=wanted)
-        for run_id, tags, metrics in found:
+        for run in found:
+            run_id, _, _, tags, metrics = run
             check_schema(run_id, tags)
             if tags.get(names.CONFIG_HASH) != study.spec.config_hashes.get(tags.get(names.ARM, "")):
                 continue  # of the arm as it was before its settings were changed
             try:
                 rows.append(_row(run_id, tags, metrics, study.spec))
+                changed += [line] if (line := _changed(run, rows[-1])) else []
             except (KeyError, ValueError) as error:
                 raise TrackingError(
                     f"run {run_id} has damaged tags ({error}): correct it, or delete it to leave it out"
                 ) from None
+    if changed:
+        more = f" ({len(changed) - 1} more runs are like it)" if changed[1:] else ""
+        raise TrackingError(
+            f"{changed[0]}{more}: `fnostab sync --verify` on the output directory writes what the journal says; "
+            "or set the tag back, or delete the run"
+        )
     order = list(study.spec.arms)
     return sorted(rows, key=lambda row: (order.index(row.arm) if row.arm in order else len(order), row.seed))
 
@@ -140,6 +152,23 @@ def _row(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], stu
         rules_held=tuple(Outcome(rule.strip()) for rule in tags.get(names.RULES_HELD, "").split(";") if rule.strip()),
         grad_ratio=p99 / median if p99 is not None and median else None,
         run_id=run_id,
+    )
+
+
+def _changed(run: Summary, row: TrialRow) -> str | None:
+    """A line on an outcome that is another than the one with which the run's end was recorded; None of any other.
+
+    The name and the status of a run are written with its outcome. Of a run at work, whose outcome may have been
+    announced already, and of one that was renamed they do not tell.
+    """
+    said = named_outcome(run.name, trial_name(row.arm, row.seed))
+    if row.outcome is Outcome.RUNNING or run.status == "RUNNING":
+        return None
+    if said in (None, row.outcome) and STATUS.get(row.outcome, "FINISHED") == run.status:
+        return None
+    return (
+        f"tag {names.OUTCOME} of run {run.run_id} says {row.outcome}, "
+        f"but its end was recorded with the name {run.name!r} and the status {run.status}"
     )
 
 

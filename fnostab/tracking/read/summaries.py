@@ -9,7 +9,7 @@ pages at once.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy
 from mlflow.entities import LifecycleStage
@@ -20,12 +20,12 @@ from fnostab.record import names
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialState
 from fnostab.tracking.store.database import connected
+from fnostab.tracking.store.paging import every
 from fnostab.tracking.store.store import Store
 
 __all__ = [
     "AT_ONCE",
     "FEW",
-    "PAGE",
     "Summary",
     "read_summaries",
     "run_values",
@@ -34,14 +34,22 @@ __all__ = [
     "trial_state",
 ]
 
-PAGE = 1000  # runs in one answer
 SHORT_PAGE = 250  # side by side: on a busy server a longer one outlasts the time that a client waits
 FEW = 100  # runs that are asked for at first: of most studies these are all
 AT_ONCE = 4  # requests to a server: `fnostab serve` and MLflow's own have as many processes
-PLACE = ("run_id", "status", "experiment_id", "start_time")
+PLACE = ("run_id", "status", "experiment_id", "start_time", "run_name")
 TABLES: dict[str, Any] = {"params": SqlParam, "tags": SqlTag, "metrics": SqlLatestMetric}
 LAST_DIGITS = "0123456789abcdef"  # of run ids, which are random: sixteen equal shares
-Summary = tuple[str, dict[str, str], dict[str, float]]  # run id, tags, metrics
+
+
+class Summary(NamedTuple):
+    """A trial as its run tells it: MLflow's status and name, and those of the wanted tags and metrics that it has."""
+
+    run_id: str
+    status: str
+    name: str
+    tags: dict[str, str]
+    metrics: dict[str, float]
 
 
 def read_summaries(
@@ -60,8 +68,10 @@ def read_summaries(
     metric_names = {name: f"metrics.{name}" for name in metrics}
     of_study = {names.KIND: names.KIND_TRIAL, names.STUDY_HASH: study_hash}
     for place, has in run_values(store, [experiment], [*tag_names.values(), *metric_names.values()], of_study):
+        run_id, status, _, _, run_name = place
         numbers = {name: has[key] for name, key in metric_names.items() if key in has and has[key] == has[key]}
-        yield place[0], {name: has[key] for name, key in tag_names.items() if key in has}, numbers
+        texts = {name: has[key] for name, key in tag_names.items() if key in has}
+        yield Summary(run_id, status, run_name or "", texts, numbers)
 
 
 def run_values(
@@ -87,7 +97,8 @@ def run_values(
 
         yield from search_in_shares(store, experiments, _filter(tags), take)
         return
-    query = sqlalchemy.select(SqlRun.run_uuid, SqlRun.status, SqlRun.experiment_id, SqlRun.start_time).where(
+    columns_of_run = SqlRun.run_uuid, SqlRun.status, SqlRun.experiment_id, SqlRun.start_time, SqlRun.name
+    query = sqlalchemy.select(*columns_of_run).where(
         SqlRun.experiment_id.in_([int(each) for each in experiments]), SqlRun.lifecycle_stage == LifecycleStage.ACTIVE
     )
     for key, value in tags.items():
@@ -158,14 +169,7 @@ def search_in_shares(
 
     def share(digit: str) -> list[Any]:
         ends_so = " AND ".join(filter(None, (which, f"attributes.run_id LIKE '%{digit}'")))
-        taken: list[Any] = []
-        token = None
-        while True:
-            page = store.client.search_runs(list(experiments), ends_so, max_results=SHORT_PAGE, page_token=token)
-            taken += map(take, page)
-            token = page.token
-            if not token:
-                return taken
+        return [take(run) for run in every(store.client.search_runs, list(experiments), ends_so, page=SHORT_PAGE)]
 
     with ThreadPoolExecutor(AT_ONCE if store.uri.startswith("http") else 1) as pool:
         for taken in pool.map(share, LAST_DIGITS):

@@ -17,8 +17,9 @@ from fnostab.record.attempt import is_alive, is_foreign, may_be_at_work
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialState
 from fnostab.tracking.read.histories import metric_history
-from fnostab.tracking.read.summaries import PAGE, read_summaries, search_trials, trial_state
+from fnostab.tracking.read.summaries import read_summaries, search_trials, trial_state
 from fnostab.tracking.store.database import sqlite_file
+from fnostab.tracking.store.paging import every
 from fnostab.tracking.store.store import DEFAULT_URI, Store, open_store, reported
 from fnostab.tracking.upload.trial_run import last_sign_ms
 
@@ -59,8 +60,11 @@ class StudyWatch:
         with reported(self._store):
             if time.monotonic() >= self._next_full_s:
                 self._read_all()
-            runs = self._search("attributes.status = 'RUNNING'", PAGE)
-            runs += self._search("attributes.status != 'RUNNING'", RECENT)
+            search, where = self._store.client.search_runs, [self._experiment]
+            of_study = f"tags.`{names.KIND}` = '{names.KIND_TRIAL}' AND tags.`{names.STUDY_HASH}` = '{self._hash}'"
+            ended, newest = f"{of_study} AND attributes.status != 'RUNNING'", ["attributes.end_time DESC"]
+            runs = list(every(search, where, f"{of_study} AND attributes.status = 'RUNNING'"))
+            runs += search(where, ended, max_results=RECENT, order_by=newest)
         budget = HISTORIES
         for run in runs:
             steps = {metric.key: metric.step for metric in run.data.to_proto().metrics}
@@ -81,11 +85,6 @@ class StudyWatch:
         owner = run.data.tags.get(names.OWNER)
         return None if owner is None or is_foreign(owner) or is_alive(owner) else "gone"
 
-    def _search(self, condition: str, most: int) -> list[Any]:
-        of_study = f"tags.`{names.KIND}` = '{names.KIND_TRIAL}' AND tags.`{names.STUDY_HASH}` = '{self._hash}'"
-        newest = ["attributes.end_time DESC"]
-        return list(self._store.client.search_runs([self._experiment], f"{of_study} AND {condition}", 1, most, newest))
-
     def _read_all(self) -> None:
         """Read every trial's outcome; a database is asked for these alone, a server for whole runs."""
         started = time.monotonic()
@@ -95,7 +94,7 @@ class StudyWatch:
             self._trials = {run_id: trial for trial in found if (run_id := trial.run_id)}
         else:
             rows = read_summaries(self._store, self._experiment, self._hash, tags=TAGS, metrics=METRICS)
-            for run_id, tags, metrics in rows:
+            for run_id, _, _, tags, metrics in rows:
                 seen = before.get(run_id)
                 if seen is not None and seen.ended_s is not None:  # more is known of it, and it did not start again
                     self._trials[run_id] = seen
@@ -160,7 +159,7 @@ def newest_experiment(store: Store) -> str:
         TrackingError: the store holds no study, or does not answer.
     """
     with reported(store):
-        experiments = {e.experiment_id: e.name for e in store.client.search_experiments()}
+        experiments = {e.experiment_id: e.name for e in every(store.client.search_experiments)}
         are_studies = f"tags.`{names.KIND}` = '{names.KIND_STUDY}'"
         newest = ["attributes.start_time DESC"]
         found = store.client.search_runs(list(experiments), are_studies, 1, 1, newest) if experiments else []

@@ -7,19 +7,21 @@ from pathlib import Path
 
 from fnostab.errors import FnostabError
 from fnostab.record import names
-from fnostab.record.folders import folders_with
+from fnostab.record.archive import journal_size, opened
+from fnostab.record.folders import LIVE_FILE, TRIAL_FILE, folders_with
 from fnostab.record.journal import FILE_NAME, journal_file, read_journal
 from fnostab.record.lines import ARCHIVE_NAME
 from fnostab.tracking.read.summaries import read_summaries
+from fnostab.tracking.store.paging import every
 from fnostab.tracking.store.store import Store, reported
-from fnostab.tracking.upload.identity import LIVE_FILE, TRIAL_FILE, RunIdentity, run_identity
-from fnostab.tracking.upload.mark import Mark
+from fnostab.tracking.upload.identity import RunIdentity, run_identity
+from fnostab.tracking.upload.mark import Mark, place_of
 
 __all__ = ["JournalsBehind", "journals_behind"]
 
 QUIET_S = 60.0  # journals that changed since may be under way
+LONGEST_LAST_LINE = 65_536  # bytes; a longer one is found by reading all records
 TAGS = (names.TRIAL_ID, names.SENT, names.THINNED)
-MOST_LIVE = 10_000  # runs that are part of no study
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,11 @@ def _tags_of(
     if found is None:
         return
     if study_hash is not None:
-        for _, tags, _ in read_summaries(store, found.experiment_id, study_hash, tags=TAGS, metrics=()):
-            yield (experiment, tags.get(names.TRIAL_ID)), tags
+        for run in read_summaries(store, found.experiment_id, study_hash, tags=TAGS, metrics=()):
+            yield (experiment, run.tags.get(names.TRIAL_ID)), run.tags
         return
     live = f"tags.`{names.KIND}` = '{names.KIND_LIVE}'"
-    for run in store.client.search_runs([found.experiment_id], live, max_results=MOST_LIVE):
+    for run in every(store.client.search_runs, [found.experiment_id], live):
         yield (experiment, run.data.tags.get(names.TRIAL_ID)), run.data.tags
 
 
@@ -90,8 +92,27 @@ def _is_behind(directory: Path, tags: Mapping[str, str] | None) -> bool:
     tags = tags or {}
     if names.THINNED in tags:
         return False
-    mark = Mark.read(tags.get(names.SENT))
-    path = journal_file(directory)
-    if mark.offset and (path.name == ARCHIVE_NAME or path.stat().st_size <= mark.offset):
+    mark, journal = Mark.read(tags.get(names.SENT)), directory / FILE_NAME
+    if mark.offset and _ends_at(directory, mark):
         return False
-    return next(read_journal(directory / FILE_NAME, mark.offset, leave_out=lambda line: None), None) is not None
+    place = place_of(mark, journal, lambda record: None, _nowhere)
+    if place is None:  # a copy of a journal that went on elsewhere
+        return False
+    return next(read_journal(journal, place.offset, leave_out=_nowhere), None) is not None
+
+
+def _ends_at(directory: Path, mark: Mark) -> bool:
+    """Whether a journal ends at a mark: told by its size and last line, of an archive, to be quick, by its size."""
+    if journal_size(directory) != mark.offset:
+        return False
+    path = journal_file(directory)
+    if path.name == ARCHIVE_NAME:
+        return True
+    with opened(directory) as file:
+        file.seek(max(mark.offset - LONGEST_LAST_LINE, 0))
+        last_line = file.read(LONGEST_LAST_LINE).rstrip(b"\n").rpartition(b"\n")[2]
+    return last_line.startswith(b"%08x " % mark.checksum)
+
+
+def _nowhere(line: str) -> None:
+    """Take a line on a record that can't be read, which `fnostab sync` says."""

@@ -6,28 +6,28 @@ known of the process is in the run's journal, if that is at hand, or else in the
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fnostab.errors import FnostabError, JournalError, TrackingError
+from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.attempt import is_of_elsewhere, last_attempt, may_be_at_work
 from fnostab.record.ending import close_if_abandoned, end_of_abandoned, records_of_end
-from fnostab.record.folders import folders_with
+from fnostab.record.folders import LIVE_FILE, folders_with, trial_folders
 from fnostab.record.journal import FILE_NAME, Event, journal_file, read_journal
-from fnostab.tracking.store.store import Store, describe, is_of_one_run, reported
+from fnostab.tracking.store.paging import every
+from fnostab.tracking.store.store import Store, refusal, reported
 from fnostab.tracking.upload.follower import Follower
-from fnostab.tracking.upload.identity import LIVE_FILE, run_identity
+from fnostab.tracking.upload.identity import run_identity
 from fnostab.tracking.upload.live import FOLDER as LIVE_FOLDER
 from fnostab.tracking.upload.trial_run import TrialRun, last_sign_ms
 
 __all__ = ["ClosedRun", "Reconciliation", "reconcile"]
 
 LOCK_TIMEOUT_S = 30
-PAGE = 1000  # runs in one answer
 MADE_BY_MLFLOW_RUN = "mlflow.project.entryPoint"  # a tag
 Close = Callable[[Store, Any, "_Folders"], "ClosedRun | None"]
 
@@ -85,14 +85,14 @@ def reconcile(store: Store, output: str | Path, experiment: str | None = None) -
     of_kind = f"tags.`{names.KIND}` = "
     of_mlflow_run = f"tags.`{MADE_BY_MLFLOW_RUN}` LIKE '%'"
     with reported(store):
-        every = {e.experiment_id: e.name for e in _pages(store.client.search_experiments)}
-    chosen = [key for key, name in every.items() if experiment in (None, name)]
+        there_are = {e.experiment_id: e.name for e in every(store.client.search_experiments)}
+    chosen = [key for key, name in there_are.items() if experiment in (None, name)]
     steps: list[tuple[Close, Sequence[str], str]] = [
         (_close_trial, chosen, f"{of_kind}'{names.KIND_TRIAL}'"),
         (_close_trial, chosen, f"{of_kind}'{names.KIND_LIVE}'"),
         (_close_study, chosen, f"{of_kind}'{names.KIND_STUDY}'"),
         (_close_verdict, chosen, f"{of_kind}'{names.KIND_VERDICT}'"),
-        (_close_project_run(chosen), list(every), f"{of_mlflow_run} AND tags.`{names.STUDY_RUN}` LIKE '%'"),
+        (_close_project_run(chosen), list(there_are), f"{of_mlflow_run} AND tags.`{names.STUDY_RUN}` LIKE '%'"),
     ]
     closed: list[ClosedRun] = []
     refused: list[str] = []
@@ -101,12 +101,8 @@ def reconcile(store: Store, output: str | Path, experiment: str | None = None) -
         for run in _running(store, experiments, which):
             try:
                 done = close(store, run, folders)
-            except FnostabError as error:
-                refused.append(f"{run.info.run_name}: {error}")
             except Exception as error:  # artifact stores raise errors of their own libraries
-                if not is_of_one_run(store, error):
-                    raise TrackingError(f"{describe(error, store.uri)}; reconcile again to go on") from error
-                refused.append(f"{run.info.run_name}: {describe(error, store.uri)}")
+                refused.append(f"{run.info.run_name}: {refusal(store, error, 'reconcile again to go on')}")
             else:
                 at_work += done is None and names.KIND in run.data.tags
                 closed += [done] if done is not None else []
@@ -125,9 +121,10 @@ class _Folders:
         if tags[names.KIND] == names.KIND_LIVE:
             directories = self._live.get(tags.get(names.TRIAL_ID), [])
         else:
-            parts = experiment, tags[names.STUDY_HASH], f"{tags[names.ARM]}-{tags[names.SEED]}"
-            plain = all(part == Path(part).name for part in parts)  # a store may hold what others wrote
-            directories = [root.joinpath(*parts) for root in self._roots] if plain else []
+            trial = tags[names.ARM], tags[names.SEED], tags.get(names.CONFIG_HASH, "")
+            plain = all(part == Path(part).name != ".." for part in (experiment, tags[names.STUDY_HASH], *trial))
+            studies = [Path(root, experiment, tags[names.STUDY_HASH]) for root in self._roots]
+            directories = [each for study in studies for each in trial_folders(study, *trial)] if plain else []
         for directory in directories:
             if journal_file(directory).exists():
                 first = next(read_journal(directory / FILE_NAME), None)
@@ -241,15 +238,4 @@ def _running(store: Store, experiments: Sequence[str], which: str) -> list[Any]:
         return []
     with reported(store):
         wanted = f"attributes.status = 'RUNNING' AND {which}"
-        return list(_pages(lambda **page: store.client.search_runs(list(experiments), wanted, **page)))
-
-
-def _pages(search: Callable[..., Any]) -> Iterator[Any]:
-    """Everything that a paged search of MLflow finds."""
-    token = None
-    while True:
-        page = search(max_results=PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+        return list(every(store.client.search_runs, list(experiments), wanted))

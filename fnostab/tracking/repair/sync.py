@@ -8,17 +8,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from fnostab.errors import FnostabError, JournalError, TrackingError
+from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.attempt import may_be_at_work
 from fnostab.record.ending import records_of_end
-from fnostab.record.folders import folders_with
+from fnostab.record.folders import LIVE_FILE, STUDY_FILE, TRIAL_FILE, folders_with
 from fnostab.record.journal import FILE_NAME, journal_file, read_journal
 from fnostab.record.trial import StudySpec
-from fnostab.tracking.store.store import Store, describe, is_of_one_run
+from fnostab.tracking.store.store import Store, refusal
 from fnostab.tracking.upload.follower import Follower
-from fnostab.tracking.upload.identity import LIVE_FILE, TRIAL_FILE
-from fnostab.tracking.upload.study_run import STUDY_FILE, find_or_make_study, finish_study
+from fnostab.tracking.upload.study_run import find_or_make_study, finish_study
 
 __all__ = ["SyncReport", "sync"]
 
@@ -61,6 +60,7 @@ def sync(path: str | Path, store: Store, *, verify: bool = False) -> SyncReport:
     starts = {directory: _start_ms(directory) for directory in directories}
     started = [directory for directory, start_ms in starts.items() if start_ms is not None]
     report = SyncReport(0, 0)
+    started.sort(key=lambda directory: directory.parent)  # a folder within a trial's stands between its siblings
     for folder, trials in groupby(started, key=lambda directory: directory.parent):
         study = _Siblings(folder, {trial: starts[trial] or 0 for trial in trials}, store, verify)
         study.sync()
@@ -102,13 +102,8 @@ class _Siblings:
         """Name what can't be sent, and go on; unless the store is away."""
         try:
             yield
-        except FnostabError as error:
-            self.refused.append(f"{what}: {error}")
         except Exception as error:  # artifact stores raise errors of their own libraries
-            why = describe(error, self._store.uri)
-            if not is_of_one_run(self._store, error):
-                raise TrackingError(f"{why}; sync again to go on") from error
-            self.refused.append(f"{what}: {why}")
+            self.refused.append(f"{what}: {refusal(self._store, error, 'sync again to go on')}")
 
     def _sync_trial(self, trial: Path, study_run_id: str | None) -> None:
         if not journal_file(trial).exists():

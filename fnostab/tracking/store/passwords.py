@@ -92,7 +92,11 @@ def secret_key(folder: Path) -> str:
 
 
 def private(folder: Path, name: str) -> Path:
-    """Absolute path of a file that only its owner may read; it is made if there is none."""
+    """Absolute path of a file that only its owner may read; it is made if there is none.
+
+    Raises:
+        TrackingError: the folder can't be written.
+    """
     path = (folder / name).absolute()
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))

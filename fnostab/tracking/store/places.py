@@ -17,6 +17,7 @@ from mlflow.utils.uri import is_local_uri
 
 from fnostab.errors import TrackingError
 from fnostab.tracking.store.database import TIMEOUT_S, sqlite_file
+from fnostab.tracking.store.paging import every
 
 __all__ = ["ARTIFACTS", "earlier_folder", "insist_on_place", "moved_experiments", "new_artifact_location"]
 
@@ -39,10 +40,13 @@ def earlier_folder(uri: str, experiment: Any) -> Path | None:
     if database is None or not is_local_uri(experiment.artifact_location):
         return None
     home = Path(local_file_uri_to_path(experiment.artifact_location))
-    folder = home.parent.parent
-    if home.parent.name != ARTIFACTS or folder.resolve() == database.parent.resolve():
+    named = Path(*filter(None, experiment.name.split("/")))  # a name as "a/b" is a folder within a folder
+    below = named if home.parts[-len(named.parts) :] == named.parts else Path(home.name)
+    artifacts = Path(*home.parts[: -len(below.parts)])
+    folder = artifacts.parent
+    if artifacts.name != ARTIFACTS or folder.resolve() == database.parent.resolve():
         return None
-    is_here = (database.parent / ARTIFACTS / home.name).is_dir()
+    is_here = (database.parent / ARTIFACTS / below).is_dir()
     if is_here or not folder.is_dir() or _holds(folder / database.name, database, experiment):
         return folder
     return None
@@ -61,7 +65,9 @@ def insist_on_place(uri: str, experiment: Any) -> None:
 
 def moved_experiments(uri: str, client: MlflowClient) -> dict[str, Path]:
     """Ids of the experiments with runs whose artifacts would go to where the project was before, with that folder."""
-    moved = {str(each.experiment_id): earlier_folder(uri, each) for each in client.search_experiments(ViewType.ALL)}
+    moved = {
+        str(each.experiment_id): earlier_folder(uri, each) for each in every(client.search_experiments, ViewType.ALL)
+    }
     return {
         experiment: folder
         for experiment, folder in moved.items()

@@ -14,7 +14,7 @@ import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from fnostab.errors import TrackingError
+from fnostab.errors import FnostabError, TrackingError
 from fnostab.tracking.environment import settled
 from fnostab.tracking.store.database import check_database, made_by_one, usable_sqlite
 from fnostab.tracking.store.errors import describe, is_away, is_refusal, is_slow, masked, tracking_error
@@ -32,6 +32,7 @@ __all__ = [
     "is_refusal",
     "masked",
     "open_store",
+    "refusal",
     "reported",
 ]
 
@@ -175,6 +176,25 @@ def is_of_one_run(store: Store, error: Exception) -> bool:
     except Exception:  # of MLflow, its database and HTTP libraries
         return False
     return True
+
+
+def refusal(store: Store, error: Exception, mend: str) -> str:
+    """A line on an error that concerns one run alone, or its records on disk.
+
+    Args:
+        store: that was written to.
+        error: what was raised.
+        mend: what to do once the store is back.
+
+    Raises:
+        TrackingError: the store is away.
+    """
+    if isinstance(error, FnostabError):
+        return str(error)
+    line = describe(error, store.uri)
+    if not is_of_one_run(store, error):
+        raise TrackingError(f"{line}; {mend}") from error
+    return line
 
 
 def existing_run(store: Store, run_id: str) -> Any:

@@ -12,7 +12,7 @@ from fnostab.record import names
 from fnostab.record.journal import Event, Point
 from fnostab.record.settings import value_text
 
-__all__ = ["Batch", "RunNames", "clean", "metric_name"]
+__all__ = ["Batch", "RunNames", "accepted_name", "clean"]
 
 # MLflow's limits: entries in one call, characters in a name
 MAX_METRICS = 999  # with the mark, as many entries as a call may have
@@ -52,7 +52,7 @@ class RunNames:
         """Name of a metric, param or tag; where another has it already, with a number at its end."""
         given = self._given.get((kind, name))
         if given is None:
-            given = whole = metric_name(name)
+            given = whole = accepted_name(name)
             number = 1
             while (kind, given) in self._taken:
                 number += 1
@@ -63,20 +63,27 @@ class RunNames:
 
     def tags(self, payload: Mapping[str, Any]) -> dict[str, str]:
         """The tags that a record may set; the others are left out."""
-        allowed = {name: value for name, value in payload.items() if name not in self._protected}
-        for name in payload.keys() - allowed.keys():
-            self.leave_out(f"tag {name!r}: no record may set it")
+        allowed = {name: value for name, value in payload.items() if self._may_set(name)}
+        for name in (name for name in payload if name not in allowed):
+            self.leave_out(f"tag {name[:80]!r}: no record may set it")
         return {self.of("tag", name): clean(value_text(value)) for name, value in allowed.items()}
+
+    def _may_set(self, tag: str) -> bool:
+        """Whether a record may set a tag. Under another spelling it may set none of fnostab's or MLflow's at all."""
+        given = accepted_name(tag)
+        return given not in self._protected and (given == tag or not given.startswith(("fnostab.", "mlflow.")))
 
     def note(self, record: Point | Event) -> None:
         """Give the names in a record that was sent before, so that those after it get what they had."""
-        kinds = {names.PARAMS_EVENT: "param", names.TAGS_EVENT: "tag"}
         if isinstance(record, Point):
             for name in record.values:
                 self.of("metric", name)
-        elif record.name in kinds:
+        elif record.name == names.PARAMS_EVENT:
             for name in record.payload:
-                self.of(kinds[record.name], name)
+                self.of("param", name)
+        elif record.name == names.TAGS_EVENT:
+            for name in filter(self._may_set, record.payload):
+                self.of("tag", name)
 
 
 class Batch:
@@ -132,7 +139,7 @@ class Batch:
         yield from calls
 
 
-def metric_name(name: str) -> str:
+def accepted_name(name: str) -> str:
     """``name`` as MLflow accepts it: ``blocks[0]/gain`` becomes ``blocks_0_/gain``."""
     return posixpath.normpath(re.sub(r"[^\w\-. :/]", "_", name)).lstrip("./")[:MAX_NAME_LENGTH].rstrip("/") or "_"
 

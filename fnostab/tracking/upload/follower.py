@@ -20,7 +20,7 @@ from fnostab.record.journal import FILE_NAME, Event, Point, journal_file, read_j
 from fnostab.tracking.store.store import Store, describe, is_of_one_run
 from fnostab.tracking.upload.batch import Batch, RunNames
 from fnostab.tracking.upload.identity import run_identity
-from fnostab.tracking.upload.mark import NOTHING, Mark
+from fnostab.tracking.upload.mark import NOTHING, Mark, place_of
 from fnostab.tracking.upload.trial_run import AGAIN, TrialRun, last_sign_ms
 
 __all__ = ["Follower"]
@@ -159,18 +159,13 @@ class Follower:
 
         The names of metrics up to there are given as they were when they were sent.
         """
-        last, damaged = NOTHING, list[str]()
-        for record, end in read_journal(self._journal, leave_out=damaged.append) if run.mark.offset else ():
-            last = Mark.behind(record, end)
-            run.names.note(record)
-            if last.offset >= run.mark.offset:
-                break
-        if last != run.mark:
-            return None if last.offset < run.mark.offset and last.time_ms <= run.mark.time_ms else NOTHING
-        run.take_over_left_out()
-        for line in damaged:
-            run.names.leave_out(line)
-        return last
+        damaged = list[str]()
+        place = place_of(run.mark, self._journal, run.names.note, damaged.append)
+        if place == run.mark:
+            run.take_over_left_out()
+            for line in damaged:
+                run.names.leave_out(line)
+        return place
 
     def _deliver(self, run: TrialRun, records: Iterable[tuple[Point | Event, int | None]]) -> int:
         """Send records, and after each batch how far that is; those without an offset are in no journal."""

@@ -13,16 +13,15 @@ from pathlib import Path
 from fnostab import __version__
 from fnostab.errors import ConfigError, JournalError
 from fnostab.record import names
+from fnostab.record.folders import LIVE_FILE, TRIAL_FILE
 from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import text_of
 from fnostab.record.trial import TrialSpec
 from fnostab.tracking.environment import user_name
 from fnostab.tracking.upload.batch import clean
 
-__all__ = ["LIVE_FILE", "TRIAL_FILE", "LiveRun", "RunIdentity", "run_identity"]
+__all__ = ["LiveRun", "RunIdentity", "run_identity"]
 
-TRIAL_FILE = "trial.json"
-LIVE_FILE = "live.json"
 PARENT_RUN = "mlflow.parentRunId"
 _TRIAL_ID = re.compile(r"[\w.-]{1,250}")
 
@@ -90,7 +89,7 @@ def _of_trial(spec: TrialSpec, study_run_id: str | None) -> RunIdentity:
     }
     if study_run_id is not None:
         tags[PARENT_RUN] = study_run_id
-    return _identity(spec.experiment, spec.trial_id, f"{spec.arm}-{spec.seed}", tags)
+    return _identity(spec.experiment, spec.trial_id, spec.name, tags)
 
 
 def _tags(kind: str, trial_id: str) -> dict[str, str]:

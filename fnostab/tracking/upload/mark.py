@@ -5,12 +5,14 @@ a backup, or another one that takes its place, says by itself how far it came.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
-from fnostab.record.journal import Event, Point
+from fnostab.record.journal import Event, Point, read_journal
 
-__all__ = ["NOTHING", "Mark"]
+__all__ = ["NOTHING", "Mark", "place_of"]
 
 _TEXT = re.compile(r"(\d{1,18}) ([0-9a-f]{8}) (\d{1,18})")
 
@@ -45,3 +47,31 @@ class Mark:
 
 
 NOTHING = Mark(0, 0, 0)
+
+
+def place_of(
+    mark: Mark, journal: Path, note: Callable[[Point | Event], None], leave_out: Callable[[str], None]
+) -> Mark | None:
+    """Place up to which a run with a mark has a journal: nothing if the mark is of another journal or store.
+
+    Args:
+        mark: that the run has.
+        journal: path, or that which an archive of it would have.
+        note: takes each record before the place.
+        leave_out: takes a line on each record there that can't be read.
+
+    Returns:
+        The place; None if the run's own journal is newer than this one, a copy of it.
+
+    Raises:
+        JournalError: the journal can't be read.
+    """
+    last = NOTHING
+    for record, end in read_journal(journal, leave_out=leave_out) if mark.offset else ():
+        last = Mark.behind(record, end)
+        note(record)
+        if last.offset >= mark.offset:
+            break
+    if last == mark:
+        return mark
+    return None if last.offset < mark.offset and last.time_ms <= mark.time_ms else NOTHING

@@ -16,6 +16,7 @@ from fnostab import __version__
 from fnostab.errors import LaunchError, TrackingError
 from fnostab.record import names
 from fnostab.record.attempt import this_process
+from fnostab.record.folders import STUDY_FILE
 from fnostab.record.settings import value_text
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.environment import user_name
@@ -34,7 +35,6 @@ from fnostab.tracking.store.store import Store, experiment_id, find_or_make_run,
 from fnostab.tracking.upload.identity import PARENT_RUN
 
 __all__ = [
-    "STUDY_FILE",
     "ensure_study",
     "find_or_make_study",
     "finish_study",
@@ -44,7 +44,6 @@ __all__ = [
     "note_trial",
 ]
 
-STUDY_FILE = "study.json"
 FOLDERS = ("figures",)  # of a trial, whose files its note shows
 _log = logging.getLogger(__name__)
 
@@ -202,8 +201,8 @@ def _read_spec(client: MlflowClient, study_run_id: str) -> StudySpec | None:
 def _outcomes(store: Store, experiment: str, spec: StudySpec) -> dict[str, Counter[str]]:
     """Count of each outcome by arm, in the study's order."""
     counts: dict[str, Counter[str]] = {arm: Counter() for arm in spec.arms}
-    for _, tags, _ in read_summaries(store, experiment, spec.hash, tags=(names.ARM, names.OUTCOME), metrics=()):
-        counts.setdefault(tags.get(names.ARM, "?"), Counter())[tags.get(names.OUTCOME, "?")] += 1
+    for run in read_summaries(store, experiment, spec.hash, tags=(names.ARM, names.OUTCOME), metrics=()):
+        counts.setdefault(run.tags.get(names.ARM, "?"), Counter())[run.tags.get(names.OUTCOME, "?")] += 1
     return {arm: each for arm, each in counts.items() if each}
 
 

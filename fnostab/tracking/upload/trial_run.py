@@ -23,7 +23,7 @@ from fnostab.tracking.upload.identity import PARENT_RUN, RunIdentity
 from fnostab.tracking.upload.mark import Mark
 from fnostab.tracking.upload.study_run import note_trial
 
-__all__ = ["TrialRun", "end_unwritten", "last_sign_ms"]
+__all__ = ["STATUS", "TrialRun", "end_unwritten", "last_sign_ms", "named_outcome"]
 
 STATUS: Mapping[str | None, str] = {  # of every other outcome: FINISHED
     Outcome.OOM: "FAILED",
@@ -89,11 +89,10 @@ class TrialRun:
             TrackingError: the run holds such another record.
         """
         experiment = experiment_id(store, identity.experiment)
-        same_trial = f"tags.`{names.TRIAL_ID}` = '{identity.trial_id}'"
         run = find_or_make_run(
             store,
             experiment,
-            same_trial,
+            _of_trial(identity.trial_id),
             lambda: store.client.create_run(experiment, start_ms, dict(identity.tags), run_name=identity.run_name),
         )
         if run.info.start_time != start_ms:
@@ -110,11 +109,11 @@ class TrialRun:
         """Send points, params and tags, and then, with the last of them, how far the run has its journal."""
         text = None if mark is None or mark == self.mark else str(mark)
         for arguments in batch.calls(self._params, text):
-            self._log(**arguments)
+            self._log_entries(**arguments)
         self._params |= batch.params.keys()
         self.mark = mark or self.mark
 
-    def _log(self, **entries: Any) -> None:
+    def _log_entries(self, **entries: Any) -> None:
         """Log entries; those that the store refuses are left out and named, the others are there."""
         try:
             self._client.log_batch(self.id, **entries, synchronous=True)
@@ -128,7 +127,7 @@ class TrialRun:
                 return
             half = len(every) // 2
             for part in (every[:half], every[half:]):  # in their order: the mark is the last
-                self._log(**{kind: [entry for of, entry in part if of == kind] for kind in entries})
+                self._log_entries(**{kind: [entry for of, entry in part if of == kind] for kind in entries})
 
     def goes_on_with(self, record: Point | Event) -> bool:
         """Whether ``record`` belongs to a new attempt at a trial that ended without a training outcome."""
@@ -217,7 +216,10 @@ class TrialRun:
         """Whether the run does not say what its journal says of its end."""
         outcome = event.payload.get("outcome")
         status = STATUS.get(outcome, "FINISHED")
-        return bool((self.run.info.status, self._outcome) != (status, outcome or self._outcome))
+        said = named_outcome(self.run.info.run_name, self._name)
+        return bool(
+            (self.run.info.status, self._outcome) != (status, outcome or self._outcome) or said not in (None, outcome)
+        )
 
     def take_over_left_out(self) -> None:
         """Go on with the lines on records that could not be sent earlier, and are not to be tried again."""
@@ -237,11 +239,27 @@ class TrialRun:
             self._client.delete_tag(self.id, names.LEFT_OUT)
 
 
+def _of_trial(trial_id: str) -> str:
+    """MLflow's filter that finds the run of a trial."""
+    return f"tags.`{names.TRIAL_ID}` = '{trial_id}'"
+
+
 def _is_of_an_entry(error: Exception) -> bool:
     """Whether an error may be due to one of the entries that were sent, and not to the store or the run."""
     if isinstance(error, MlflowException):
         return error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
     return isinstance(error, ValueError | TypeError | OverflowError) and is_refusal(error)
+
+
+def named_outcome(run_name: str, trial: str) -> str | None:
+    """The outcome that a run's name says since its end was recorded; None of a run at work, or that was renamed.
+
+    Args:
+        run_name: as MLflow has it.
+        trial: name of the trial, with which the other begins.
+    """
+    outcome = run_name.removeprefix(f"{trial} ")
+    return outcome if outcome != run_name and outcome in names.OUTCOMES else None
 
 
 def last_sign_ms(run: Any) -> int:
@@ -262,8 +280,7 @@ def end_unwritten(store: Store, trial: TrialSpec, outcome: Outcome, reason: str)
     """
     with reported(store):
         experiment = experiment_id(store, trial.experiment)
-        same_trial = f"tags.`{names.TRIAL_ID}` = '{trial.trial_id}'"
-        for run in store.client.search_runs([experiment], same_trial, max_results=1):
+        for run in store.client.search_runs([experiment], _of_trial(trial.trial_id), max_results=1):
             payload = outcome_payload(Judgement(outcome), reason)
             event = Event(time.time_ns() // 1_000_000, names.OUTCOME_EVENT, payload)
-            TrialRun(store, run, f"{trial.arm}-{trial.seed}").end(event)
+            TrialRun(store, run, trial.name).end(event)

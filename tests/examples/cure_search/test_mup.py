@@ -205,6 +205,30 @@ def test_torch_layers_of_a_network_of_ones_own_are_known():
     }
 
 
+def test_complex_weights_get_rates_and_take_a_step_too():
+    """Torch's fused Adam refuses them."""
+    config = config_of(
+        model__architecture="published_hybrid",
+        model__hidden_channels=8,
+        model__fno_blocks=3,
+        training__optimizer=MUP,
+        training__learning_rate=0.01,
+    )
+    network = build_initialised(config.model, 0)
+    shares = shares_of(network, config)
+    assert (shares["encoder.0.spectral.weight"], shares["encoder.2.spectral.weight"]) == (1, 1 / 4)
+    optimizer = mup.adam(network, config)
+    before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+    network(torch.rand(2, 1, 16, 16)).abs().sum().backward()
+    for weight in network.parameters():
+        weight.grad = weight.grad.resolve_conj()
+    optimizer.step()
+    moved = {name: float((w.detach() - before[name]).abs().max()) for name, w in network.named_parameters()}
+    assert 0 < moved["encoder.2.spectral.weight"] < 0.6 * moved["encoder.0.spectral.weight"]
+    assert not optimizer.defaults["fused"]
+    assert mup.adam(build_generator(config_of().model), config_of()).defaults["fused"]
+
+
 def test_other_layers_must_say_what_they_read():
     config = config_of(training__optimizer=MUP, training__options__base_width=4)
     network = own_networks.Untidy(config.model)

@@ -5,6 +5,7 @@ import torch
 from cure_parts.network import GroupNorm2d, LeakyGELU, Polar
 from torch import nn
 
+from fnostab.errors import ModelError
 from fnostab.ptychography.models import build_generator, build_initialised, check_generator, residual_blocks
 from fnostab.ptychography.settings import ModelConfig
 
@@ -72,3 +73,11 @@ def test_a_branch_is_scaled_by_the_depth_of_its_network(blocks):
     scaled = build_initialised(ModelConfig(block="cure_parts.network.DepthScaledBlock", **config), 1).encoder[0]
     plain = build_initialised(ModelConfig(**config), 1).encoder[0]
     torch.testing.assert_close(scaled(x) - x, (plain(x) - x) / (2 * blocks) ** 0.5)
+
+
+def test_a_block_that_would_ignore_the_published_weights_refuses_them():
+    config = config_of("block", "TanhBlock", spectral_weights="published")
+    with pytest.raises(ModelError, match=r"TanhBlock: .* model.spectral_weights=published: set existing"):
+        build_generator(config)
+    other = build_generator(config_of("block", "LeakyBlock", spectral_weights="published"))
+    assert any(weight.is_complex() for weight in other.parameters())

@@ -13,7 +13,7 @@ import torch
 import fnostab
 from fnostab.errors import DataError
 from fnostab.ptychography.data import GridLines, cache, dataset_digest, prepare
-from fnostab.ptychography.physics import disk_probe
+from fnostab.ptychography.physics.probe import disk_probe
 from fnostab.ptychography.settings import DataConfig, ObjectConfig, ProbeConfig
 
 

@@ -1,12 +1,17 @@
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
 from fnostab.errors import DataError
-from fnostab.ptychography.data import simulate
+from fnostab.ptychography.data import grid_lines, simulate
 from fnostab.ptychography.data.grid_lines import SPLITS
-from fnostab.ptychography.physics import centre_crop, extract_patches, far_field, photon_scale, stitch
+from fnostab.ptychography.physics.detector import photon_scale
+from fnostab.ptychography.physics.far_field import far_field
+from fnostab.ptychography.physics.objects import object_areas
+from fnostab.ptychography.physics.scan import centre_crop, extract_patches, stitch
+from fnostab.ptychography.settings import ObjectConfig
 
 
 def _splits(data):
@@ -103,3 +108,20 @@ def test_patterns_without_a_photon_are_refused(config, nphotons):
     with pytest.raises(DataError, match=rf"nphotons={nphotons:g}: \d+ of 81 train patterns hold no photon"):
         simulate(_changed(config, nphotons=nphotons), seed=0)
     assert simulate(_changed(config, nphotons=100.0), seed=0).mean_count > 0
+
+
+def test_the_objects_of_all_splits_come_from_one_reading_of_the_file(config, tmp_path, monkeypatch):
+    """In the order training, validation, test, as long as the areas last."""
+    np.savez(tmp_path / "scan.npz", object=np.random.default_rng(0).uniform(1, 2, (144, 96)))
+    measured = _changed(config, object=ObjectConfig(path=str(tmp_path / "scan.npz")), nimgs_train=2)
+    readings = []
+
+    def counted(*arguments):
+        readings.append(object_areas(*arguments))
+        return readings[-1]
+
+    monkeypatch.setattr(grid_lines, "object_areas", counted)
+    made = simulate(measured, seed=3)
+    (areas,) = readings
+    assert [len(split.objects) for split in _splits(made)] == [2, 1, 1]
+    assert torch.equal(torch.cat([split.objects for split in _splits(made)]), torch.stack(areas))

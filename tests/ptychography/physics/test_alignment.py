@@ -5,13 +5,12 @@ import pytest
 import torch
 
 from fnostab.errors import DataError
-from fnostab.ptychography.physics import align, line_object
-from fnostab.ptychography.physics.alignment import without_plane
+from fnostab.ptychography.physics.alignment import align, without_plane
 
 
 @pytest.fixture(scope="module")
-def truth() -> torch.Tensor:
-    return line_object(80, 60, True, torch.Generator().manual_seed(0))[:60, :70]
+def truth(lines) -> torch.Tensor:
+    return lines[:60, :70]
 
 
 def _plane(shape, constant, down, across):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fnostab.ptychography.physics import amplitude_of, detect, photon_scale
+from fnostab.ptychography.physics.detector import amplitude_of, detect, photon_scale
 
 
 def _generator(seed=0):

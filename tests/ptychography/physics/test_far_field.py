@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fnostab.ptychography.physics import far_field
+from fnostab.ptychography.physics.far_field import far_field
 
 
 @pytest.fixture(params=[16, 15])

@@ -5,7 +5,9 @@ import pytest
 import torch
 from scipy.special import xlogy
 
-from fnostab.ptychography.physics import constant_output_loss, disk_probe, far_field, mae_loss, poisson_loss
+from fnostab.ptychography.physics.far_field import far_field
+from fnostab.ptychography.physics.losses import constant_output_loss, mae_loss, poisson_loss
+from fnostab.ptychography.physics.probe import disk_probe
 
 SCALE, MEAN_COUNT = 1e6, 2.4e5
 

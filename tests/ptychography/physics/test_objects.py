@@ -7,12 +7,14 @@ from scipy.stats import norm
 from skimage.io import imsave
 
 from fnostab.errors import DataError
-from fnostab.ptychography.physics.objects import blur, line_object, make_object, object_areas
+from fnostab.ptychography.physics.objects import blur, make_object, object_areas
 from fnostab.ptychography.settings import DataConfig
+from fnostab.ptychography.task import Ptychography
 
 
 def _object(seed=0, size=96, n_lines=60, set_phi=True):
-    return line_object(size, n_lines, set_phi, torch.Generator().manual_seed(seed))
+    config = DataConfig(object_size=size, n_lines=n_lines, set_phi=set_phi)
+    return make_object(config, torch.Generator().manual_seed(seed))
 
 
 def test_blur_of_a_point_is_the_sum_of_three_gaussians():
@@ -48,8 +50,8 @@ def test_object_follows_from_its_seed():
 
 
 def test_empty_object_is_refused():
-    with pytest.raises(DataError, match="n_lines=0"):
-        _object(n_lines=0)
+    with pytest.raises(DataError, match="n_lines=1"):
+        _object(n_lines=1, seed=105, size=120)  # its line lies in a corner of the canvas
 
 
 def _config(**settings):
@@ -115,6 +117,9 @@ def test_a_complex_object_keeps_its_phase(tmp_path):
         (-np.ones((48, 144)), "complex or not negative"),
         (np.full((48, 144), np.nan), "finite"),
         (np.ones((48, 144, 3)), r"shape \(48, 144, 3\)"),
+        (np.full((48, 144), "bright"), r"<U6 of shape \(48, 144\), expected numbers"),
+        (np.zeros((48, 144), "datetime64[s]"), r"datetime64\[s\] of shape \(48, 144\), expected numbers"),
+        (np.ones((0, 144)), r"shape \(0, 144\)"),
     ],
 )
 def test_a_file_that_gives_no_objects_is_refused(tmp_path, array, said):
@@ -127,5 +132,46 @@ def test_a_file_that_is_no_image_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing to see")
     with pytest.raises(DataError, match="neither an image nor an NPZ file"):
         _areas(tmp_path / "notes.txt")
-    with pytest.raises(DataError, match=r"can't read object file .*absent.png: .* correct data.object.path"):
+    with pytest.raises(DataError, match=r"can't read the object .*absent.png: .* check data.object.path"):
         _areas(tmp_path / "absent.png")
+
+
+@pytest.mark.parametrize("name", ["scan.NPZ", "scan.Npz"])
+def test_an_archive_is_known_by_its_ending_however_it_is_written(tmp_path, name):
+    wanted = np.random.default_rng(0).uniform(1, 2, (48, 144))
+    with (tmp_path / name).open("wb") as file:
+        np.savez(file, background=np.full((48, 144), 7.0), object=wanted)
+    amplitudes = torch.cat([area.abs() for area in _areas(tmp_path / name)], dim=1)
+    assert amplitudes.std() > 0.1  # the background's is 0
+
+
+def test_grey_and_colour_lose_their_alpha(tmp_path):
+    """The picture is grey, so that its luminance is its grey value in any of the forms."""
+    grey = np.random.default_rng(0).integers(1, 255, (48, 144), dtype=np.uint8)
+    alpha = np.full_like(grey, 255)
+    forms = {
+        "l": grey,
+        "la": np.dstack([grey, alpha]),
+        "rgb": np.dstack([grey] * 3),
+        "rgba": np.dstack([grey] * 3 + [alpha]),
+    }
+    for form, pixels in forms.items():
+        imsave(tmp_path / f"{form}.tiff", pixels, check_contrast=False)
+    plain, *others = (_areas(tmp_path / f"{form}.tiff", set_phi=False) for form in forms)
+    for areas in others:
+        for area, expected in zip(areas, plain, strict=True):
+            torch.testing.assert_close(area, expected)
+
+
+@pytest.mark.parametrize("shape", [(70, 64, 64), (5, 48, 144, 3)])
+def test_an_image_of_several_pages_is_not_taken_for_colour(tmp_path, shape):
+    imsave(tmp_path / "pages.tiff", np.ones(shape, np.uint8), check_contrast=False)
+    with pytest.raises(
+        DataError, match=r"pages.tiff has shape \(" + ", ".join(map(str, shape)) + r"\), expected one image"
+    ):
+        _areas(tmp_path / "pages.tiff")
+
+
+def test_a_path_that_no_file_can_have_is_refused_where_a_study_is_read_too():
+    with pytest.raises(DataError, match=r"can't read the object 'a\\x00b.png': embedded null byte; check data.object"):
+        Ptychography().resolve([{"data.object.path": "a\0b.png"}], "small")

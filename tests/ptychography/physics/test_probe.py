@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from fnostab.errors import DataError
-from fnostab.ptychography.physics import disk_probe, far_field, load_probe, make_probe
+from fnostab.ptychography.physics.far_field import far_field
+from fnostab.ptychography.physics.probe import disk_probe, load_probe, make_probe
 from fnostab.ptychography.settings import ProbeConfig
 from fnostab.record.settings import file_sha256
 

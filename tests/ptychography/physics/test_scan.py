@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fnostab.errors import DataError
-from fnostab.ptychography.physics import centre_crop, extract_patches, scan_positions, stitch
+from fnostab.ptychography.physics.scan import centre_crop, extract_patches, scan_positions, stitch
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,23 @@ class Plain(nn.Module):
         return torch.complex(real + 1, imaginary)
 
 
+class WithDecoder(Plain):
+    """A part of it is called `decoder`."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.decoder = nn.Conv2d(2, 2, 1)
+        self.head = nn.Conv2d(2, 2, 1)
+
+    def forward(self, amplitudes):
+        real, imaginary = self.head(self.decoder(self.last(self.features(amplitudes)))).chunk(2, dim=1)
+        return torch.complex(real + 1, imaginary)
+
+
+class NoHybrid(Plain):
+    """Its name ends as those of the built-in hybrids, but it has no decoder."""
+
+
 class Constant(nn.Module):
     """Whatever it sees, one complex number in every pixel."""
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from trial_records import config_of
 
+from fnostab.errors import ModelError
 from fnostab.ptychography import measured
 from fnostab.ptychography.models import build_initialised
 from fnostab.ptychography.settings import TrialConfig
@@ -87,6 +88,18 @@ def test_agc_can_leave_the_decoder_out(make):
     touched = {name.split(".")[0] for name, p in module.generator.named_parameters() if not p.grad.equal(before[name])}
     assert "encoder" in touched
     assert not touched & {"decoder", "head"}
+
+
+def test_a_decoder_of_your_own_network_is_found_by_what_it_has_and_not_by_its_name(make):
+    settings = {"execution__gradient_clip_algorithm": "agc", "execution__gradient_clip_val": 1e-3}
+    module = make(**settings, execution__agc_exempt="decoder", model__architecture="own_networks.WithDecoder")
+    module.configure_optimizers()
+    exempt = {name for name, parameter in module.generator.named_parameters() if parameter.agc_exempt}
+    assert {"decoder.weight", "decoder.bias"} < exempt
+    assert not any(name.startswith("first") for name in exempt)
+    module = make(**settings, execution__agc_exempt="decoder", model__architecture="own_networks.NoHybrid")
+    with pytest.raises(ModelError, match=r"agc_exempt=decoder: NoHybrid has no part of that name; set head"):
+        module.configure_optimizers()
 
 
 def test_what_a_clipper_of_your_own_remembers_goes_into_a_checkpoint_and_out_of_it(make):

@@ -1,0 +1,50 @@
+"""Numbers of a program, Python's or an array library's, as a journal takes them. The standard library only."""
+
+import operator
+from typing import SupportsFloat, SupportsIndex
+
+from fnostab.errors import JournalError
+from fnostab.record.lines import LARGEST_STEP
+
+__all__ = ["number", "whole"]
+
+
+def whole(what: str, step: SupportsIndex) -> int:
+    """A step, or a number of steps, as an integer; errors name it as an argument of ``what``.
+
+    Raises:
+        JournalError: it is no integer, or not one from 0 to 2**63 - 1.
+    """
+    try:
+        i = int(operator.index(step))  # a bool is its own index
+    except TypeError:
+        raise JournalError(f"{what}({_brief(step)}): expected a whole number of steps") from None
+    if not 0 <= i <= LARGEST_STEP:
+        raise JournalError(f"{what}({i}): expected a step from 0 to 2**63 - 1")
+    return i
+
+
+def number(name: str, value: SupportsFloat) -> float:
+    """A Python number, or a scalar of an array library, as a float.
+
+    Raises:
+        JournalError: the value is text, complex, or not one number.
+    """
+    if type(value) is float:
+        return value
+    if not isinstance(value, int | float):
+        item = getattr(value, "item", None)
+        try:
+            value = item() if callable(item) else value
+        except (TypeError, ValueError, RuntimeError):
+            raise JournalError(f"{name}: expected one number, got {_brief(value)}") from None
+    if not isinstance(value, str | bytes | complex) and hasattr(value, "__float__"):
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            pass
+    raise JournalError(f"{name}: expected a number, got {_brief(value)}")
+
+
+def _brief(value: object) -> str:
+    return f"{' '.join(repr(value).split())[:80]} ({type(value).__name__})"

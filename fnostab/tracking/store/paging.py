@@ -1,0 +1,26 @@
+"""Searches of MLflow, page after page: an answer holds a thousand entries at most unless more are asked for."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+__all__ = ["every"]
+
+PAGE = 1000
+
+
+def every(search: Callable[..., Any], *args: Any, page: int = PAGE, **options: Any) -> Iterator[Any]:
+    """All that a search of MLflow's client finds, asked for as it is taken.
+
+    Args:
+        search: method of the client, as ``client.search_runs``.
+        args: of the search.
+        page: entries in one answer.
+        options: of the search, by name.
+    """
+    token = None
+    while True:
+        found = search(*args, max_results=page, page_token=token, **options)
+        yield from found
+        token = found.token
+        if not token:
+            return
