@@ -1,4 +1,4 @@
-"""How fast the program is: all that is measured, one subject after the other, as ratios within one run.
+"""Run all benchmarks, one subject after the other, as ratios within one run.
 
     python -m benchmarks --quick                              # on two cores in less than ten minutes
     python -m benchmarks --json performance.json --markdown docs/performance.md
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def machine(command: str) -> dict[str, object]:
-    """What was measured with what, on what."""
+    """Versions and machine that the measurements were made with."""
     import torch
 
     return {

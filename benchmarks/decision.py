@@ -1,4 +1,4 @@
-"""How often the decision is wrong where nothing differs, and how often it finds what does: simulated studies.
+"""Error rate and power of the decision, from simulated studies.
 
     python -m benchmarks.decision [--studies 2000]
 
@@ -34,7 +34,7 @@ def trials(rng, arm, rate, n):
 
 
 def names(rows, rules):
-    """What is answered of each arm."""
+    """Answers for each arm."""
     pairs = pairs_of(Stage("a", tuple(rows)), "control", rules)
     return [str(answer.name) for answer in stage_answers(pairs, stage_criteria(pairs, rules), rules)]
 

@@ -38,7 +38,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Found:
-    """What became of one trial.
+    """State of one trial after a fault.
 
     Attributes:
         recorded: points in its journal.

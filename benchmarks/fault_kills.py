@@ -28,7 +28,7 @@ ATTEMPTS = "1000"  # many kills hit a process that has come no further yet
 
 @dataclass
 class KillsReport:
-    """What was done, and what became of it."""
+    """Kills at random moments, and the records that were left."""
 
     kills: Counter[str] = field(default_factory=Counter)  # by what the process was doing
     starts: int = 0
@@ -49,7 +49,7 @@ class KillsReport:
         return not self.problems and not self.running and self.recorded == self.stored
 
     def rows(self) -> list[tuple[str, str]]:
-        """What is shown of it."""
+        """Rows of a table: quantity and value."""
         by_what = ", ".join(f"{count} {what}" for what, count in sorted(self.kills.items()))
         return [
             ("kills", f"{self.kills.total()} ({by_what})"),
@@ -181,7 +181,7 @@ def _forks(process: psutil.Process) -> bool:
 
 
 def _doing(directory: Path, pid: int) -> str:
-    """What a trial's process is at, as far as its journal says."""
+    """Phase of a trial's process, as far as its journal says."""
     journal, doing, mine = directory / "journal.jsonl", "starting", False
     if not journal.exists():
         return doing

@@ -1,4 +1,4 @@
-"""Where faults are put: directories with a store, servers that are started again, disks that are soon full."""
+"""Places for faults: directories with a store, servers that are started again, disks that are soon full."""
 
 import contextlib
 import os

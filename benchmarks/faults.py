@@ -392,7 +392,7 @@ def matrix_table(cells: Sequence[Cell], seconds: float) -> str:
 
 
 def kills_table(report: KillsReport) -> str:
-    """What random kills did, as Markdown."""
+    """Results of the random kills, as Markdown."""
     rows = report.rows()
     return "\n".join(["| what | result |", "|---|---|", *[f"| {name} | {value} |" for name, value in rows]])
 

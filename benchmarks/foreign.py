@@ -62,7 +62,7 @@ def measure(quick: bool) -> list[Row]:
 
 
 def processor_seconds_below() -> float:
-    """What the processes below this one have used, and those of them that have ended and were waited for there."""
+    """Time used by the processes below this one, ended ones that were waited for included."""
     return sum(sum(each.cpu_times()[:4]) for each in psutil.Process().children(recursive=True))
 
 

@@ -1,4 +1,4 @@
-"""How the time of a step grows with depth, size of the patterns and batch, at full size on one thread.
+"""Growth of a step's time with depth, size of the patterns and batch, at full size on one thread.
 
     python -m benchmarks --only growth
 

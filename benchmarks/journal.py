@@ -1,4 +1,4 @@
-"""How many points a second go into a journal, and from there into a store: a SQLite file, and through a server.
+"""Points per second into a journal, and from there into a store: a SQLite file, and through a server.
 
     python -m benchmarks --only journal
 

@@ -33,7 +33,7 @@ DRAIN_S = 120.0
 
 @dataclass
 class Load:
-    """What the writers did, and what the database has of it."""
+    """Points that the writers sent, and points that the database holds."""
 
     seconds: float = 0.0
     recorded: int = 0
@@ -43,7 +43,7 @@ class Load:
 
     @property
     def table(self) -> str:
-        """As Markdown."""
+        """The results as Markdown."""
         p50, p99 = statistics.median(self.blocks_s), statistics.quantiles(self.blocks_s, n=100)[98]
         rows = {
             "points found/recorded": f"{self.stored}/{self.recorded}",

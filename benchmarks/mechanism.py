@@ -82,7 +82,7 @@ def _keep(seen: dict[str, Tensor], name: str) -> Any:
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one seed; steps are 0-based, None is never.
+    """Course of one seed; steps are 0-based, None is never.
 
     Attributes:
         dead_step: first step after which a decoder stage is dead.

@@ -89,7 +89,7 @@ def of_reader(name: str, arguments: tuple[str, ...], stores: dict[str, Path], ro
 
 
 def by_quantity(what: str, costs: dict[str, list[Cost]]) -> list[Row]:
-    """Of each variant what it took, as ratios to the first."""
+    """Cost of each variant, as ratios to the first."""
     rows = compared(f"{what}, wall", {v: median(c.seconds for c in each) for v, each in costs.items()}, "s")
     rows += compared(f"{what}, CPU", {v: median(c.processor_seconds for c in each) for v, each in costs.items()}, "s")
     return rows + compared(f"{what}, peak", {v: max(c.peak_bytes for c in e) / 1e6 for v, e in costs.items()}, "MB")
@@ -132,7 +132,7 @@ def server(folder: Path) -> Iterator[str]:
 
 
 def of_starts(folder: Path, rounds: int) -> list[Row]:
-    """What it takes until a command has answered that asks no store, as a ratio to Python alone; in turns."""
+    """Time until a command that asks no store has answered, as a ratio to Python alone; in turns."""
     run(folder, "-m", "fnostab", *READERS["export"], "--tracking-uri", address(folder))
     costs: dict[str, list[Cost]] = {name: [] for name in STARTS}
     for _ in range(rounds):

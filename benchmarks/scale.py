@@ -51,7 +51,7 @@ THOUSAND = 1000
 
 @dataclass
 class Cost:
-    """What some trials cost one store.
+    """Cost of some trials for one store.
 
     Attributes:
         sent_s: from the first point to the last, through the server.
@@ -112,7 +112,7 @@ def measure_store(store: str, trials: int) -> Cost:
 
 
 def thin_and_archive(cost: Cost, output: Path, database: str, before: int) -> None:
-    """What `fnostab prune` does, without its words."""
+    """Prune as `fnostab prune` does, without its output."""
     store, now_ms = open_store(database), time.time_ns() // 1_000_000
     started = time.monotonic()
     list(thin_points(store, plan_thinning(store, now_ms)[0]))
@@ -208,7 +208,7 @@ def _used(processes: Iterable[psutil.Process]) -> float:
 
 
 def table(costs: list[Cost]) -> Iterator[str]:
-    """As Markdown: what was measured, and a thousand trials by proportion."""
+    """The measurements as Markdown, and a thousand trials by proportion."""
     yield f"| | {' | '.join(f'{c.store}, {c.trials} trials | by proportion, {THOUSAND:,}' for c in costs)} |"
     yield "|---|" + "---|" * (2 * len(costs))
     for what, value, form in (

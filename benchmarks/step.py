@@ -129,7 +129,7 @@ def step() -> float:
 
 
 def peak_bytes() -> int:
-    """What building and training it took at most, in addition to all code."""
+    """Peak memory of building and training it, in addition to all code."""
     import torch
 
     if _variant["device"] == "cuda":

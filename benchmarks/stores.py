@@ -36,7 +36,7 @@ LOSS = TrainingConfig().val_loss_name
 
 @dataclass(frozen=True)
 class Cost:
-    """What a process printed, took and needed; other work does not count on processors."""
+    """Output, processor time and memory of a process."""
 
     output: str
     seconds: float

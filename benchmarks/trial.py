@@ -67,7 +67,7 @@ Path(sys.argv[1]).write_text(json.dumps([time.perf_counter() - started, used.ru_
 
 @dataclass(frozen=True)
 class Use:
-    """What a command took."""
+    """Cost of a command."""
 
     wall_s: float
     cpu_s: float

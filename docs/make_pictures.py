@@ -57,7 +57,7 @@ def shown(command: list[str]) -> Iterator[str]:
     try:
         for line in server.stdout or ():
             printed.append(line)
-            if found := re.match(r"\s+shootout\s+(http\S+)", line):
+            if found := re.match(r"(http\S+)", line):
                 yield found[1]
                 return
         sys.exit(f"error: `fnostab ui` shows no shootout:\n{''.join(printed)}")

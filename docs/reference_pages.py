@@ -47,7 +47,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def commands_page() -> str:
-    """What each command's --help says, in the order of ``fnostab --help``."""
+    """Page with the --help of each command, in the order of ``fnostab --help``."""
     top = click.Context(group, info_name="fnostab", max_content_width=WIDTH, terminal_width=WIDTH)
     parts = ["# Commands", "", "What `--help` says. `fnostab` and `python -m fnostab` are the same.", ""]
     for name in COMMANDS:
@@ -78,7 +78,7 @@ def configuration_page() -> str:
 
 
 def package_page(name: str) -> str:
-    """What a package makes public, from mkdocstrings."""
+    """Page of a package's public names, from mkdocstrings."""
     package = import_module(f"fnostab.{name}")
     public = getattr(package, "__all__", [])
     lines = [f"# `fnostab.{name}`", "", inspect.getdoc(package) or "", ""]

@@ -2,6 +2,7 @@
 
     FnostabError
     ├── ConfigError      a setting is unknown, of the wrong type, or impossible beside another
+    │   └── UnknownSettingError   no setting has that name
     ├── DataError        a probe, a data set or its cache is missing, corrupt or of the wrong shape
     ├── ModelError       a network can't be found, built, or breaks the generator's contract
     ├── JournalError     a trial's journal is damaged, locked by another process, or can't be written
@@ -26,6 +27,7 @@ __all__ = [
     "ModelError",
     "SlowStoreError",
     "TrackingError",
+    "UnknownSettingError",
     "one_line",
 ]
 
@@ -47,6 +49,10 @@ class ConfigError(FnostabError):
     def __init__(self, message: str, setting: str = "") -> None:
         super().__init__(message)
         self.setting = setting
+
+
+class UnknownSettingError(ConfigError):
+    """No setting has that name."""
 
 
 class DataError(FnostabError):

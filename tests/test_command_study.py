@@ -233,3 +233,14 @@ def test_a_study_asked_in_the_wrong_way_says_so_at_its_end_and_when_it_is_judged
     status, out, err = call("run", "study.yaml", "--seeds", "2")
     assert (status, out.count(said)) == (0, 1), err
     assert call("decide", "--experiment", "plain")[1].count(said) == 1
+
+
+def test_after_a_verdict_the_next_command_is_no_verdict(call, workplace):
+    (workplace / "train.py").write_text(NEWCOMER)
+    study = {"name": "plain", "description": "?", "command": "python train.py {seed}", "control": "control"}
+    (workplace / "study.yaml").write_text(json.dumps(study | {"arms": {"control": {}}}))
+    for decide, command in (["--decide"], "report"), ([], "decide"):
+        status, out, err = call("run", "study.yaml", "--seeds", "1", *decide)
+        assert status == 0, err
+        assert out.splitlines()[-1].split()[:4] == ["fnostab", command, "--experiment", "plain"]
+        assert ("fnostab decide" in out) == (command == "decide")

@@ -7,6 +7,7 @@ import atexit
 import gc
 import importlib
 import sys
+from difflib import get_close_matches
 
 import click
 
@@ -23,8 +24,8 @@ OWN = {
     "watch": "Show a study while it runs.",
     "cancel": "End a study, wherever its trials run.",
     "train": "Train one trial.",
-    "plan": "Say how many seeds a study takes.",
-    "estimate": "Say what memory and time a study takes.",
+    "plan": "Plan the number of seeds of a study.",
+    "estimate": "Estimate the memory and time of a study.",
     "decide": "Turn the records of a study into a verdict.",
     "report": "Write a verdict with its figures as one HTML file.",
     "export": "Write the trials of a study as a CSV table.",
@@ -33,7 +34,7 @@ OWN = {
     "reconcile": "Close runs whose process is gone.",
     "prune": "Thin old curves and archive old journals.",
     "serve": "Start a tracking server for a group.",
-    "doctor": "Check a set-up and say what mends it.",
+    "doctor": "Check a set-up and say how to fix it.",
     "ui": "Open the records in the MLflow UI.",
 }
 
@@ -47,7 +48,9 @@ class _Lazy(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return None
+            similar = get_close_matches(cmd_name, COMMANDS, n=1)
+            hint = f" (did you mean {similar[0]!r}?)" if similar else ""
+            raise click.UsageError(f"No such command {cmd_name!r}{hint}", ctx)
         module = f"fnostab.cli.{cmd_name}" if cmd_name in OWN else OF_TASKS[cmd_name][1]
         command: click.Command = importlib.import_module(module).command
         return command

@@ -9,7 +9,7 @@ from fnostab.cli.printing import echo
 from fnostab.errors import LaunchError, TrackingError
 
 
-@click.command("cancel")
+@click.command("cancel", epilog="Example: fnostab cancel stage_a")
 @click.argument("experiment", required=False)
 @OUTPUT
 @TRACKING_URI
@@ -26,7 +26,7 @@ def command(context: click.Context, /, experiment: str | None, output: Path, tra
 
     folder = newest_folder(output, experiment)
     if folder is None:
-        where = f"{output}/{experiment}" if experiment else output
+        where = output.absolute() / (experiment or "")
         raise LaunchError(f"there is no study under {where}: name its experiment, and its folder with --output")
     ended, running = cancel_study(folder)
     for trial in ended:

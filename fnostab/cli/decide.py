@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fnostab.cli.options import RUNS, TRACKING_URI, store_to_read, stored_studies
+from fnostab.cli.options import RUNS, TRACKING_URI, nothing_named, store_to_read, stored_studies
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 from fnostab.report.judging import StoredStudies, judge_and_record
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 __all__ = ["decide_and_print", "show"]
 
 
-@click.command("decide")
+@click.command("decide", epilog="Example: fnostab decide --experiment stage_a")
 @stored_studies
 @click.option("--table", type=click.Path(path_type=Path), help="A CSV file of trials instead of MLflow.")
 @RUNS
 @click.option("--study", help="With --table: the study (name or file) whose arms and rules apply.")
 @click.option("--evidence", is_flag=True, help="Print criteria, tests, intervals and run ids as well.")
-@click.option("--exit-code", is_flag=True, help="Exit with a status that says what came out, as above.")
+@click.option("--exit-code", is_flag=True, help="Exit with a status that tells the answer, as above.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@click.option("--apply", is_flag=True, help="Make what GOLD or SILVER chose the default; see `fnostab policy`.")
+@click.option("--apply", is_flag=True, help="Make the choice of GOLD or SILVER the default; see `fnostab policy`.")
 @click.option("--force", is_flag=True, help="With --apply: even if it could be luck.")
 @TRACKING_URI
 @click.pass_context
@@ -50,7 +50,7 @@ def command(
     force: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Say of every arm of a study whether it helps, harms or does not help, and record that in MLflow as a run.
+    """Answer for every arm whether it helps, harms or does not help, and record the answer in MLflow as a run.
 
     A study with roles has a verdict as well. GOLD: the architecture is the cure. SILVER: it is not shown to help, but
     clipping helps. PIVOT: neither helps at depth. INCONCLUSIVE: what is open. `leaning` marks what could be luck.
@@ -67,8 +67,11 @@ def command(
     A table has the columns stage (a or b), arm, seed, outcome, val_loss, failure_step, last_step; `fnostab export`
     writes one.
     """  # noqa: D301 (click's mark of a table)
-    if sum(each is not None for each in (table, stored, runs)) != 1:
-        raise ConfigError("say what to judge: --experiment NAME, --table FILE.csv, or --runs FILE.yaml")
+    given = sum(each is not None for each in (table, stored, runs))
+    if given > 1:
+        raise ConfigError("give one of --experiment, --table and --runs: they name different trials")
+    if not given:
+        raise nothing_named("--table FILE.csv, or --runs FILE.yaml", tracking_uri)
     if apply and stored is None:
         raise ConfigError("--apply needs --experiment: a table holds no settings and no networks")
     console = Console()

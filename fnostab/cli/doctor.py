@@ -10,13 +10,13 @@ from fnostab.cli.options import OUTPUT, TRACKING_URI
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
 
-@click.command("doctor")
+@click.command("doctor", epilog="Example: fnostab doctor")
 @click.option("--mend", is_flag=True, help="Move the addresses of artifacts, if their database was moved or copied.")
 @OUTPUT
 @TRACKING_URI
 @click.pass_context
 def command(context: click.Context, /, mend: bool, output: Path, tracking_uri: str | None) -> None:
-    """Check this installation, this machine and the records, and say how to mend each fault.
+    """Check this installation, this machine and the records, and say how to fix each fault.
 
     One line a check. It writes a scratch run and deletes it again. The exit status is 1 if something failed.
     """

@@ -14,7 +14,7 @@ from fnostab.errors import ConfigError
 from fnostab.show.console import Console, say
 
 
-@click.command("estimate")
+@click.command("estimate", epilog="Example: fnostab estimate stage_b --profile full")
 @click.argument("study")
 @SEEDS
 @ARMS
@@ -46,7 +46,9 @@ def command(
     launcher = LocalLauncher(chosen_jobs or default_jobs(gpu), gpu)
     estimates = loaded.task.preflight(specs, min(launcher.jobs, len(specs)), launcher.gpus)
     if estimates is None:
-        raise ConfigError(f"task {loaded.task.name} is not estimated: run one seed, and `fnostab watch` shows its pace")
+        raise ConfigError(
+            f"task {loaded.task.name} can't be estimated: run one seed, and `fnostab watch` shows its pace"
+        )
     trials = dict(Counter(s.arm for s in specs))
     console = Console(stderr=as_json)
     console.print(f"measuring a step of {estimates.described} ...", highlight=False)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,12 +16,11 @@ from rich.console import Console
 
 from fnostab.cli.launchers import make_launcher
 from fnostab.cli.options import parse_names, parse_seeds, parse_settings, positive
-from fnostab.errors import ConfigError, LaunchError, TrackingError
+from fnostab.errors import ConfigError, LaunchError, TrackingError, UnknownSettingError
 from fnostab.startup import imports_that_stay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from fnostab.launch.launcher import Launcher
     from fnostab.launch.run import StudyRun
@@ -26,13 +28,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RunOptions",
-    "as_assignments",
     "execute",
     "insist_on_results",
     "refuse_in_a_chain",
     "run_options",
     "show_dry_run",
+    "split_words",
 ]
+
+_ASSIGNMENT = re.compile(r"[\w.-]+=.*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +114,7 @@ def show_dry_run(options: RunOptions, console: Console) -> None:
     from fnostab.launch.dry_run import dry_run
     from fnostab.launch.retries import ATTEMPTS, Retries
 
-    loaded, arms, launcher = _resolve(options, console)
+    loaded, arms, launcher = _resolve(options, console, starts=False)
     dry_run(
         loaded,
         experiment=options.experiment or loaded.file.name,
@@ -124,11 +128,16 @@ def show_dry_run(options: RunOptions, console: Console) -> None:
     )
 
 
-def _resolve(options: RunOptions, console: Console) -> tuple[Study, tuple[str, ...], Launcher | None]:
-    """The study, its arms that are to be run (empty for all), and what runs them (None for the usual launcher)."""
+def _resolve(
+    options: RunOptions, console: Console, *, starts: bool = True
+) -> tuple[Study, tuple[str, ...], Launcher | None]:
+    """The study, its arms that are to be run (empty for all), and what runs them (None for the usual launcher).
+
+    Without ``starts`` they are only shown, which takes no Slurm.
+    """
     from fnostab.study.study import load_study
 
-    on_cluster = make_launcher(options.launcher, options.cluster, options.jobs)
+    on_cluster = make_launcher(options.launcher, options.cluster, options.jobs, starts=starts)
     overrides, arms, profile = parse_settings(options.settings), options.arms, options.profile
     if options.from_experiment:
         from fnostab.cli.run_from import load_after
@@ -140,6 +149,7 @@ def _resolve(options: RunOptions, console: Console) -> tuple[Study, tuple[str, .
     else:
         gpus = None if on_cluster is None else on_cluster.has_gpus
         loaded = load_study(options.study, profile, overrides, epochs=options.epochs, gpus=gpus)
+    loaded.file.insist_on_arms(arms)  # torch is not imported yet, which takes seconds
     loaded.looks = options.looks
     if options.alpha is not None:
         loaded.file = loaded.file.model_copy(update={"alpha": options.alpha})
@@ -149,7 +159,7 @@ def _resolve(options: RunOptions, console: Console) -> tuple[Study, tuple[str, .
     if options.lockstep is None and not (options.live and loaded.task.name == "command"):
         return loaded, arms, on_cluster
     if on_cluster is not None:
-        raise ConfigError("--lockstep is of this machine's trials: leave it out, or leave out --launcher slurm")
+        raise ConfigError("--lockstep works on this machine only: leave it out, or leave out --launcher slurm")
     from fnostab.launch.local import LocalLauncher, default_jobs
 
     takes = loaded.resources
@@ -182,10 +192,10 @@ def insist_on_results(result: StudyRun) -> None:
     again = "the same command tries them again"
     if result.given_up:
         most = max(trial.fruitless for trial in result.given_up)
-        again = f"`fnostab run` with --attempts {most + ATTEMPTS} tries {len(result.given_up)} given up again"
+        again = f"`fnostab run` with --attempts {most + ATTEMPTS} retries the {len(result.given_up)} that were given up"
     raise LaunchError(
         f"{len(missing)} of {len(result.trials)} trials came to no result, as {first.name}: {first.outcome} "
-        f"({first.reason}); mend that, and {again}"
+        f"({first.reason}); fix that, and {again}"
     )
 
 
@@ -203,27 +213,76 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         own["seeds"] = tuple(parse_seeds(own.get("seeds")))
         own["arms"] = tuple(parse_names(own.get("arms")))
         own |= {name: positive(name, own[name]) for name in ("epochs", "jobs", "lockstep", "attempts") if name in own}
-        settings = (*as_assignments(context.args), *own.pop("settings"))
-        command(options=RunOptions(study=own.pop("study") or "", settings=settings, **own), **given)
+        study, assignments = _study_and_assignments(context, own.pop("study"))
+        settings = (*assignments, *own.pop("settings"))
+        try:
+            command(options=RunOptions(study=study, settings=settings, **own), **given)
+        except UnknownSettingError as error:
+            similar = _similar_option(context, error.setting)
+            if similar and any(setting.partition("=")[0] == error.setting for setting in settings):
+                raise click.UsageError(
+                    f"{error.setting!r} is not a setting (did you mean {similar}?)", context
+                ) from None
+            raise
 
     return gathered
 
 
-def as_assignments(extra: list[str]) -> list[str]:
-    """Turn ``--lr 0.1`` or ``--set.lr 0.1`` into assignments."""
-    assignments = []
-    rest = iter(extra)
-    for option in rest:
-        name, equals, value = option.removeprefix("--").partition("=")
-        if not option.startswith("--") or not name:
-            raise ConfigError(f"unknown argument {option!r}; a setting is written --name VALUE; see --help")
-        if not equals:
-            try:
-                value = next(rest)
-            except StopIteration:
-                raise ConfigError(f"{option} has no value") from None
-        assignments.append(f"{name.removeprefix('set.')}={value}")
-    return assignments
+def _study_and_assignments(context: click.Context, study: str | None) -> tuple[str, list[str]]:
+    """The argument STUDY, empty without one, and settings; click takes the first word for STUDY, be it ``--lr``."""
+    words, assignments = split_words([study, *context.args] if study else context.args, context)
+    required = any(isinstance(each, click.Argument) and each.required for each in context.command.params)
+    if required and not words:
+        raise click.UsageError("Missing argument 'STUDY'", context)
+    wrong = words[1:]
+    if words and _ASSIGNMENT.fullmatch(words[0]) and not Path(words[0]).exists():
+        wrong = words
+    if wrong:
+        raise _unknown(wrong[0], context)
+    return (words or [""])[0], assignments
+
+
+def split_words(words: Sequence[str], context: click.Context | None = None) -> tuple[list[str], list[str]]:
+    """Split what click left over into words that are no options, and assignments: ``--lr 0.1`` is ``lr=0.1``.
+
+    Args:
+        words: as they were given; ``--set.lr 0.1`` is the same as ``--lr 0.1``.
+        context: of the command, whose options an error names.
+
+    Raises:
+        click.UsageError: an option has no value.
+    """
+    others, assignments = list[str](), list[str]()
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not name:
+            others.append(word)
+            continue
+        following = value if equals else next(rest, None)
+        if following is None or (not equals and following.startswith("--")):
+            similar = _similar_option(context, name)
+            raise click.UsageError(f"{word} has no value" + (f" (did you mean {similar}?)" if similar else ""), context)
+        assignments.append(f"{name.removeprefix('set.')}={following}")
+    return others, assignments
+
+
+def _unknown(word: str, context: click.Context | None = None) -> click.UsageError:
+    """Refusal of a word that is neither an option nor a setting."""
+    name, equals, value = word.lstrip("-").partition("=")
+    if equals:
+        option = _similar_option(context, name) or f"--{name}"
+        return click.UsageError(f"unknown argument {word!r}: write {option} {value}", context)
+    similar = _similar_option(context, name) if word.startswith("-") else ""
+    hint = f" (did you mean {similar}?)" if similar else "; a setting is written --name VALUE"
+    return click.UsageError(f"unknown argument {word!r}{hint}", context)
+
+
+def _similar_option(context: click.Context | None, name: str) -> str:
+    """The option of a command whose name is most like ``name``; empty if none is."""
+    parameters = context.command.params if context else []
+    options = [o.removeprefix("--") for each in parameters if isinstance(each, click.Option) for o in each.opts]
+    return next((f"--{option}" for option in get_close_matches(name, options, n=1)), "")
 
 
 def refuse_in_a_chain(chain: str, **given: object) -> None:
@@ -231,5 +290,5 @@ def refuse_in_a_chain(chain: str, **given: object) -> None:
     for name, value in given.items():
         if value:
             raise ConfigError(
-                f"--{name.replace('_', '-')} is of single studies: {chain} decides that itself; leave it out"
+                f"--{name.replace('_', '-')} applies to single studies, {chain} chooses it by itself: leave it out"
             )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
 
 
-@click.command("export")
+@click.command("export", epilog="Example: fnostab export trials.csv --experiment stage_a")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @stored_studies
 @RUNS

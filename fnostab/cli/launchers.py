@@ -12,17 +12,23 @@ if TYPE_CHECKING:
 __all__ = ["make_launcher"]
 
 
-def make_launcher(name: str, cluster: str | None, jobs: int | None) -> SlurmLauncher | None:
+def make_launcher(name: str, cluster: str | None, jobs: int | None, *, starts: bool = True) -> SlurmLauncher | None:
     """Make the launcher that the options name; None for processes of this machine.
+
+    Args:
+        name: local or slurm.
+        cluster: path of a cluster file.
+        jobs: at once.
+        starts: whether it will start trials; one that only shows them needs no Slurm.
 
     Raises:
         FnostabError: the cluster file is not accepted, or there is no such cluster.
     """
     if name == "local":
         if cluster:
-            raise ConfigError(f"--cluster {cluster} is of --launcher slurm: give that too, or leave it out")
+            raise ConfigError(f"--cluster {cluster} needs --launcher slurm: add that, or leave --cluster out")
         return None
     from fnostab.launch.slurm.cluster import ClusterFile, read_cluster_file
     from fnostab.launch.slurm.launcher import SlurmLauncher
 
-    return SlurmLauncher(read_cluster_file(cluster) if cluster else ClusterFile(), jobs)
+    return SlurmLauncher(read_cluster_file(cluster) if cluster else ClusterFile(), jobs, starts=starts)

@@ -1,4 +1,4 @@
-"""``fnostab run --sequential``: a study that is looked at before all its seeds have run."""
+"""``fnostab run --sequential``: judge a study at planned looks, before all its seeds have run."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def run_in_looks(looks: Sequence[int], options: RunOptions, console: Console) ->
     from fnostab.decision import Roles, Rules, Stage
     from fnostab.decision.sequential import Standing, judge_look, look_alpha
     from fnostab.study.study import read_study_file
-    from fnostab.tracking import find_experiment, log_verdict, newest_study, trial_rows
 
     file = read_study_file(options.study).with_defaults()
+    file.insist_on_arms(options.arms)
     roles = Roles.of(file)
     arms = options.arms or tuple(file.arms)
     candidates = [arm for arm in arms if arm in (roles.candidates or file.arms) and arm != roles.control]
@@ -47,6 +47,8 @@ def run_in_looks(looks: Sequence[int], options: RunOptions, console: Console) ->
         raise ConfigError(f"--sequential compares arms with control: --arms needs {roles.control!r} and a candidate")
     alpha = look_alpha(looks, file.alpha, len([arm for arm in arms if arm != roles.control]))
     rules = replace(Rules.of(file, looks_planned=True), alpha=alpha)
+
+    from fnostab.tracking import find_experiment, log_verdict, newest_study, trial_rows
 
     open_arms = candidates
     for number, seeds in enumerate(looks, start=1):

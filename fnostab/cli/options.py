@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fnostab.errors import ConfigError
+from fnostab.errors import ConfigError, FnostabError, TrackingError
 from fnostab.report.judging import StoredStudies
 from fnostab.study.limits import MOST_SEEDS
 
@@ -27,12 +27,14 @@ __all__ = [
     "JOBS",
     "LAUNCHER",
     "OUTPUT",
+    "OUTPUT_FOLDER",
     "PROFILE",
     "RUNS",
     "RUN_ID",
     "SEEDS",
     "SET",
     "TRACKING_URI",
+    "nothing_named",
     "parse_looks",
     "parse_names",
     "parse_seeds",
@@ -46,10 +48,11 @@ RUN_ID = re.compile(r"[0-9a-f]{32}")  # of MLflow
 TRACKING_URI = click.option(
     "--tracking-uri", metavar="URI", help="MLflow server or database.  [default: MLFLOW_TRACKING_URI, or ./mlflow.db]"
 )
+OUTPUT_FOLDER = Path("outputs")
 OUTPUT = click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("outputs"),
+    default=OUTPUT_FOLDER,
     show_default=True,
     help="Folder of journals and data sets.",
 )
@@ -58,14 +61,16 @@ LAUNCHER = click.option(
     type=click.Choice(["local", "slurm"]),
     default="local",
     show_default=True,
-    help="What runs the trials: processes of this machine, or jobs of its Slurm cluster.",
+    help="Run trials as processes on this machine, or as jobs of its Slurm cluster.",
 )
 CLUSTER = click.option(
-    "--cluster", metavar="FILE", help="What a Slurm job asks for, as YAML (docs/cluster.md).  [default: the cluster's]"
+    "--cluster",
+    metavar="FILE",
+    help="YAML file of what a Slurm job requests (docs/cluster.md).  [default: the cluster's]",
 )
 
 SEEDS = click.option(
-    "--seeds", metavar="N|LIST", help="How many seeds, or which: 10, or 0,3,5.  [default: the study's]"
+    "--seeds", metavar="N|LIST", help="Number of seeds, or a list: 10, or 0,3,5.  [default: the study's]"
 )
 ARMS = click.option("--arms", metavar="LIST", help="Only these arms, separated by commas.  [default: all]")
 PROFILE = click.option(
@@ -73,9 +78,11 @@ PROFILE = click.option(
 )
 EPOCHS = click.option("--epochs", metavar="N", help="Epochs of every trial.  [default: the profile's]")
 JOBS = click.option(
-    "--jobs", metavar="N", help="Trials side by side; of Slurm, jobs at once.  [default: one a GPU or core]"
+    "--jobs", metavar="N", help="Trials (with Slurm: jobs) at the same time.  [default: one per GPU or core]"
 )
-SET = click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as model.fno_blocks=8.")
+SET = click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, such as model.fno_blocks=8."
+)
 EXPERIMENT = click.option("--experiment", help="MLflow experiment.  [default: the study's name]")
 RUNS = click.option("--runs", type=click.Path(path_type=Path), help="A YAML file that maps runs of your own to trials.")
 STORED = (
@@ -111,6 +118,23 @@ def store_to_read(tracking_uri: str | None) -> Store:
     store = existing_store(tracking_uri)
     gc.freeze()  # MLflow's modules stay: to look through them for garbage took a quarter of `decide` on 10,000 trials
     return store
+
+
+def nothing_named(others: str, tracking_uri: str | None) -> FnostabError:
+    """The error of a command that was told nothing to judge: it names the newest study, or where it looked for one.
+
+    Args:
+        others: options beside --experiment that would name something.
+        tracking_uri: of the store.
+    """
+    try:
+        store = store_to_read(tracking_uri)
+        from fnostab.tracking import newest_experiment
+
+        newest = newest_experiment(store)
+    except TrackingError as error:
+        return error
+    return ConfigError(f"say what to judge: --experiment {newest}, the newest in {store.address}, {others}")
 
 
 def parse_seeds(text: str | None) -> list[int]:

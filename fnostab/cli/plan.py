@@ -22,7 +22,7 @@ POWERS = (0.7, 0.8, 0.9)
 TOOTH = 10  # seeds beyond the answer among which a dip of the saw-tooth is looked for
 
 
-@click.command("plan")
+@click.command("plan", epilog="Example: fnostab plan --control-rate 0.4 --arm-rate 0.05")
 @click.option("--control-rate", default=0.3, show_default=True, help="Failure rate of control.")
 @click.option("--arm-rate", default=0.0, show_default=True, help="Failure rate that the arm is hoped to have.")
 @click.option("--power", default=0.8, show_default=True, help="Wanted probability of a significant result.")
@@ -45,7 +45,7 @@ def command(
     margin: float,
     as_json: bool,
 ) -> None:
-    """Say, before a study is run, how many seeds per arm it needs to show an effect.
+    """Compute, before a study is run, how many seeds per arm it needs to show an effect.
 
     Failure rates are planned exactly for one-sided Boschloo, losses by Noether's formula for Mann-Whitney. A ratio
     of 1 with a margin of 1.1 plans for `loss_within_10pct`, a ratio of 0.8 with a margin of 1 for `better_loss`.

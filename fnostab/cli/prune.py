@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
 
 
-@click.command("prune")
+@click.command("prune", epilog="Example: fnostab prune --older-than 90d")
 @click.option("--older-than", metavar="DATE|DAYS", required=True, help="As in 2026-01-31, or 90d.")
-@click.option("--only", type=click.Choice(["points", "journals"]), help="One of both.")
-@click.option("--experiment", metavar="NAME", help="Only of this one.  [default: of all]")
-@click.option("--yes", is_flag=True, help="Do it. Without this it only says what would go.")
+@click.option("--only", type=click.Choice(["points", "journals"]), help="Only one of the two.")
+@click.option("--experiment", metavar="NAME", help="Only this experiment.  [default: all]")
+@click.option("--yes", is_flag=True, help="Delete and archive. Without it, only show what would be.")
 @OUTPUT
 @TRACKING_URI
 @click.pass_context
@@ -50,7 +50,7 @@ def command(
     if only != "points":
         refused = _archive(output, before_ms, experiment, yes)
     if not yes:
-        echo("nothing was changed: the same with --yes does it")
+        echo("nothing was changed: add --yes to do it")
     for line in refused:
         echo(f"not archived: {line}", err=True)
     context.exit(2 if refused else 0)
@@ -79,7 +79,7 @@ def _thin(store: Store, before_ms: int, experiment: str | None, yes: bool) -> No
     for each in planned:
         echo(f"{each.experiment}: {each.runs} trials, at least {each.deleted:,} of {each.points:,} points to go")
     if not planned:
-        echo(f"no long curves that old in {store.address}")
+        echo(f"no long curves of that age in {store.address}")
     elif yes:
         deleted = sum(thin_points(store, runs))
         echo(f"{deleted:,} points of {len(runs)} trials deleted in {store.address}")
@@ -93,7 +93,7 @@ def _archive(output: Path, before_ms: int, experiment: str | None, yes: bool) ->
     old, refused = old_journals(output, before_ms, experiment)
     size = sum((directory / FILE_NAME).stat().st_size for directory in old)
     if not yes or not old:
-        echo(f"{len(old)} journals that old in {output}, {size / 1e6:.1f} MB")
+        echo(f"{len(old)} journals of that age in {output}, {size / 1e6:.1f} MB")
         return refused
     done = list(archive_journals(old))
     kept = [each for each in done if each.refused is None]

@@ -8,7 +8,7 @@ from fnostab.cli.options import OUTPUT, TRACKING_URI
 from fnostab.cli.printing import echo
 
 
-@click.command("reconcile")
+@click.command("reconcile", epilog="Example: fnostab reconcile stage_a")
 @click.argument("experiment", required=False)
 @OUTPUT
 @TRACKING_URI
@@ -19,9 +19,9 @@ def command(context: click.Context, /, experiment: str | None, output: Path, tra
     What their journals still hold is sent, and each run gets its outcome. A process of another host counts as
     alive for 15 minutes after its last sign. `fnostab run` does this first.
     """
-    from fnostab.tracking import find_experiment, open_store, reconcile
+    from fnostab.tracking import existing_store, find_experiment, reconcile
 
-    store = open_store(tracking_uri)
+    store = existing_store(tracking_uri)
     if experiment is not None:
         find_experiment(store, experiment)  # a name that is wrong is an error here
     report = reconcile(store, output, experiment)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fnostab.cli.options import RUNS, TRACKING_URI, store_to_read, stored_studies
+from fnostab.cli.options import RUNS, TRACKING_URI, nothing_named, store_to_read, stored_studies
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
 
 
-@click.command("report")
+@click.command("report", epilog="Example: fnostab report --experiment stage_a")
 @stored_studies
 @RUNS
 @click.option(
@@ -33,27 +33,33 @@ def command(stored: StoredStudies | None, runs: Path | None, output: Path | None
     report.html is one file that needs nothing beside it. report.md says the same, with its pictures
     beside it. Both are added to the verdict's run in MLflow; of runs of your own nothing is written there.
     """
-    if (stored is None) == (runs is None):
-        raise ConfigError("say what to report on: --experiment NAME, or --runs FILE.yaml")
-    from fnostab.report.documents import write
-    from fnostab.tracking.read.histories import log_files
-
-    if stored is None:
-        assert runs is not None
+    if stored is not None and runs is not None:
+        raise ConfigError("give one of --experiment and --runs: they name different trials")
+    if runs is not None:
         report = _of_runs(runs, tracking_uri)
-        files = write(report, output or Path("reports", runs.stem))
-    else:
+        files = _write(report, output or Path("reports", runs.stem))
+    elif stored is not None:
         store = store_to_read(tracking_uri)
         report = _of_store(store, stored)
         folder = output or Path("reports", stored.experiment)
-        files = write(report, folder)
+        files = _write(report, folder)
+        from fnostab.tracking.read.histories import log_files
+
         log_files(store, report.verdict_run or "", files, folder, "report")
+    else:
+        raise nothing_named("or --runs FILE.yaml", tracking_uri)
     echo(f"{report.verdict.headline}{f': {report.verdict.reason}' if report.verdict.reason else ''}")
     echo(f"next: {report.verdict.next_step}")
     for path in files[:2]:
         echo(f"{path} ({path.stat().st_size / 1e3:,.0f} kB)")
     if report.verdict_run:
         echo(f"recorded with run {report.verdict_run}")
+
+
+def _write(report: Report, folder: Path) -> list[Path]:
+    from fnostab.report.documents import write  # imports what draws, which is not needed where nothing is found
+
+    return write(report, folder)
 
 
 def _of_store(store: Store, stored: StoredStudies) -> Report:

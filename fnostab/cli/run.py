@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from fnostab.launch.run import StudyRun
 
 
-@click.command("run", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.command(
+    "run",
+    epilog="Example: fnostab run stage_a --seeds 10 --decide",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
 @click.argument("study")
 @SEEDS
 @ARMS
@@ -43,11 +47,13 @@ if TYPE_CHECKING:
     "--from",
     "from_experiment",
     metavar="EXPERIMENT",
-    help="The arms that the newest verdict on EXPERIMENT asks for, with the settings that they had there.",
+    help="Run the arms that the newest verdict on EXPERIMENT asks for, with their settings from there.",
 )
-@click.option("--retry-oom", is_flag=True, help="Try trials again that ran out of memory.")
-@click.option("--attempts", metavar="N", help="Give a trial up after N attempts that came no further.  [default: 3]")
-@click.option("--sequential", metavar="LIST", help="Look after so many seeds, as 10,20: stop arms that are decided.")
+@click.option("--retry-oom", is_flag=True, help="Retry trials that ran out of memory.")
+@click.option("--attempts", metavar="N", help="Give up a trial after N attempts without progress.  [default: 3]")
+@click.option(
+    "--sequential", metavar="LIST", help="Judge after these numbers of seeds, such as 10,20; decided arms stop."
+)
 @LAUNCHER
 @CLUSTER
 @click.option("--dry-run", is_flag=True, help="Show what would be started, and start nothing.")
@@ -61,7 +67,7 @@ def command(decide: bool, sequential: str | None, dry_run: bool, options: RunOpt
     Started again, it finishes what is missing and repeats nothing; more seeds extend it. Any other
     --NAME VALUE is a setting, as with --set.
 
-    STUDY can also be a chain of studies, strategy, that ends with a report.
+    STUDY can also be `strategy`, a chain of studies that ends with a report.
     """
     run = load(CHAINS[options.study]) if options.study in CHAINS else run_and_report
     run(options, decide=decide, sequential=sequential, dry_run=dry_run)
@@ -113,8 +119,16 @@ def run_and_report(
             say(console, f"no verdict yet: {error}")
     else:
         say(console, *_oversights(result))
+    from fnostab.tracking import charts_address, find_experiment
+
     at = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""
-    commands = {"fnostab ui": "grad-norm curves of every trial in the MLflow UI"}
-    commands[f"fnostab decide --experiment {result.experiment}"] = "the verdict"
+    charts = charts_address(result.store, find_experiment(result.store, result.experiment))
+    needs = "" if result.store.uri.startswith("http") else "  (while `fnostab ui` runs)"
+    say(console, f"\ncharts: {charts}{needs}")
+    commands = {"fnostab ui": "opens them: grad-norm curves of every trial"}
+    if decide:
+        commands[f"fnostab report --experiment {result.experiment}"] = "the verdict with its figures, as one HTML file"
+    else:
+        commands[f"fnostab decide --experiment {result.experiment}"] = "the verdict"
     say(console, "\nnext:", *(f"  {line}{at}    # {meaning}" for line, meaning in commands.items()))
     insist_on_results(result)

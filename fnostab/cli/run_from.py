@@ -44,7 +44,7 @@ def load_after(
     """
     from fnostab.study.study import read_study_file
     from fnostab.tasks.registry import hook, make_task
-    from fnostab.tracking import find_experiment, newest_study, newest_verdict, open_store
+    from fnostab.tracking import existing_store, find_experiment, newest_study, newest_verdict
 
     if Path(experiment).suffix in (".csv", ".json"):
         raise LaunchError(
@@ -52,7 +52,7 @@ def load_after(
             "`fnostab decide --experiment` judged"
         )
     file = read_study_file(study)
-    store = open_store(tracking_uri)
+    store = existing_store(tracking_uri)
     experiment_id = find_experiment(store, experiment)
     verdict = newest_verdict(store, experiment_id)
     if not verdict.stage_b:

@@ -21,7 +21,7 @@ PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"
 USERNAME = "MLFLOW_AUTH_ADMIN_USERNAME"
 
 
-@click.command("serve")
+@click.command("serve", epilog="Example: fnostab serve --host 0.0.0.0 --auth")
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
@@ -37,11 +37,11 @@ USERNAME = "MLFLOW_AUTH_ADMIN_USERNAME"
     "[default: SQLite in the folder]",
 )
 @click.option("--artifacts-destination", metavar="URI", help="Where artifacts are kept.  [default: in the folder]")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is every one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all of them.")
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port to listen on.")
-@click.option("--allowed-hosts", metavar="NAMES", help="Further names that it is opened by, as those of a proxy.")
+@click.option("--allowed-hosts", metavar="NAMES", help="Further host names of the server, such as its proxy's.")
 @click.option("--auth", is_flag=True, help=f"Ask users for a password. The administrator's first one: {PASSWORD}.")
-@click.option("--workers", type=click.IntRange(1, 64), default=4, show_default=True, help="Processes that answer.")
+@click.option("--workers", type=click.IntRange(1, 64), default=4, show_default=True, help="Number of server processes.")
 def command(
     folder: Path,
     backend: str | None,
@@ -136,8 +136,18 @@ def _ensure_admin(folder: Path) -> None:
     create_admin(folder, name, password)
 
 
+def _charts(server: TrackingServer) -> str:
+    """Address of the newest study's charts; of the list of experiments as long as there is none."""
+    from fnostab.tracking import charts_address, experiments_page, experiments_with_runs, open_store
+
+    store, url = open_store(server.backend), server.settings.url
+    experiment = next(iter(experiments_with_runs(store).values()), None)
+    return experiments_page(url) if experiment is None else charts_address(store, experiment, url)
+
+
 def _print_instructions(server: TrackingServer) -> None:
     settings, store = server.settings, server.address
+    echo(_charts(server))
     echo(f"tracking server: {settings.url}")
     echo(f"  records in {store}, artifacts in {server.artifacts}")
     echo("on each machine that uses it:")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fnostab.study.study import Study
 
 
-@click.group("studies", invoke_without_command=True)
+@click.group("studies", epilog="Example: fnostab studies show stage_a", invoke_without_command=True)
 @click.pass_context
 def command(context: click.Context) -> None:
     """List the built-in studies, explain one, or write a new one."""
@@ -27,7 +27,7 @@ def command(context: click.Context) -> None:
         _list(Console())
 
 
-@command.command("show")
+@command.command("show", epilog="Example: fnostab studies show stage_a")
 @click.argument("study")
 @PROFILE
 def show(study: str, profile: str) -> None:
@@ -37,19 +37,19 @@ def show(study: str, profile: str) -> None:
     _explain(load_study(study, profile), Console())
 
 
-@command.command("new")
+@command.command("new", epilog="Example: fnostab studies new my_study.yaml")
 @click.argument("file", type=click.Path(path_type=Path))
 def new(file: Path) -> None:
     """Write a study to start from into FILE, as my_study.yaml; it runs as it is."""
     from fnostab.study.study import read_study_file
 
     if file.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"{file} is no name of a study: it ends in .yaml")
+        raise ConfigError(f"{file} is not accepted: the name of a study file ends in .yaml")
     try:
         with open(file, "x") as written:
             written.write(load(TEMPLATE).format(name=file.stem))
     except FileExistsError:
-        raise ConfigError(f"{file} is there already: name another file") from None
+        raise ConfigError(f"{file} exists already: name another file") from None
     except OSError as error:
         raise ConfigError(f"can't write {file}: {error.strerror}") from error
     try:

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 INTERVAL_S = 5.0  # between two rounds of --follow
 
 
-@click.command("sync")
+@click.command("sync", epilog="Example: fnostab sync outputs")
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 @click.option("--follow", is_flag=True, help="Go on until every study under PATH has ended.")
 @click.option("--verify", is_flag=True, help="Compare every point with MLflow's, and send those that it lacks.")
 @TRACKING_URI
 @click.pass_context
 def command(context: click.Context, /, path: Path, follow: bool, verify: bool, tracking_uri: str | None) -> None:
-    """Send what MLflow does not hold of the journals under PATH; a second call sends nothing.
+    """Send the records under PATH that MLflow lacks; a second call sends nothing.
 
     PATH is a trial's folder, a study's, or the whole output folder; it may be a copy from another machine, and is
     only read. With --follow, records are sent while trials write them, also those of jobs on nodes without a network;

@@ -15,7 +15,11 @@ from fnostab.errors import ConfigError
 from fnostab.startup import imports_that_stay
 
 
-@click.command("train", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.command(
+    "train",
+    epilog="Example: fnostab train stage_a --arm control --seed 3",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
 @click.argument("study", required=False)
 @click.option("--arm", default="control", show_default=True)
 @click.option("--seed", default="0", show_default=True)
@@ -28,7 +32,7 @@ from fnostab.startup import imports_that_stay
     "trial_files",
     type=click.Path(dir_okay=False, path_type=Path),
     multiple=True,
-    help="A trial.json instead; several of one arm are trained in lockstep.",
+    help="Train this trial.json; several of one arm train in lockstep.",
 )
 @click.option("--fork-server", metavar="MODULES", hidden=True, help="Import these; fork trials, as asked on stdin.")
 @OUTPUT

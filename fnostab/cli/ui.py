@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
+import sys
 import tempfile
+import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +17,7 @@ import click
 
 from fnostab.cli.options import TRACKING_URI
 from fnostab.cli.printing import echo
+from fnostab.show.visible import visible
 
 if TYPE_CHECKING:
     from fnostab.tracking import Store
@@ -22,17 +26,23 @@ READY_S = 600.0
 STOP_S = 10.0
 
 
-@click.command("ui")
+@click.command("ui", epilog="Example: fnostab ui stage_a")
 @click.argument("experiment", required=False)
 @click.option(
-    "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="The next free one from it."
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=5000,
+    show_default=True,
+    help="First port to try; the next free one is used.",
 )
+@click.option("--open/--no-open", "opens", default=True, help="Open it in a browser, on a desktop.  [default: open]")
 @TRACKING_URI
-def command(experiment: str | None, port: int, tracking_uri: str | None) -> None:
+def command(experiment: str | None, port: int, opens: bool, tracking_uri: str | None) -> None:
     """Show the records in the MLflow UI, with charts that are already there.
 
     Starts it on this machine's records, on loopback, until Ctrl-C; points at the server if the
-    records are on one. Prints the address of every view of every EXPERIMENT with trials.
+    records are on one. Prints the address of the newest study's charts and opens it, then those of
+    the other views of every EXPERIMENT with trials.
     """
     from fnostab.tracking import experiments_with_runs, open_store
 
@@ -40,10 +50,10 @@ def command(experiment: str | None, port: int, tracking_uri: str | None) -> None
     store = open_store(tracking_uri)
     experiments = experiments_with_runs(store, experiment)
     if store.uri.startswith("http"):
-        _show(store, store.address, experiments)
+        _show(store, store.address, experiments, opens=opens)
         return
     with _served(store, port) as (url, server):
-        _show(store, url, experiments)
+        _show(store, url, experiments, opens=opens)
         echo("Ctrl-C ends it")
         with contextlib.suppress(KeyboardInterrupt):
             server.wait()
@@ -57,10 +67,10 @@ def _served(store: Store, port: int) -> Iterator[tuple[str, subprocess.Popen[byt
 
     chosen = free_port(port)
     if chosen != port:
-        echo(f"port {port} is taken, using {chosen}")
+        echo(f"port {port} is taken, using {chosen}", err=True)
     url = f"http://127.0.0.1:{chosen}"
     with tempfile.NamedTemporaryFile(prefix="fnostab-ui-", suffix=".log", delete=False) as log:
-        echo(f"starting the MLflow UI on {store.address}, log in {log.name} ...")
+        echo(f"starting the MLflow UI on {store.address}, log in {log.name} ...", err=True)
         line, environment = ui_command(store, chosen)
         server = subprocess.Popen(line, env=environment, stdout=log, stderr=log)
         try:
@@ -74,19 +84,31 @@ def _served(store: Store, port: int) -> Iterator[tuple[str, subprocess.Popen[byt
                 server.kill()
 
 
-def _show(store: Store, url: str, experiments: dict[str, str]) -> None:
-    from fnostab.tracking import install_views, view_addresses
+def _show(store: Store, url: str, experiments: dict[str, str], *, opens: bool) -> None:
+    from fnostab.tracking import experiments_page, install_views, view_addresses
 
-    echo(f"MLflow UI: {url}")
-    for name, identifier in experiments.items():
-        views = install_views(store, identifier)
-        addresses = view_addresses(url, identifier, views)
-        echo(f"\n{name}")
-        width = max(map(len, addresses))
-        for view, address in addresses.items():
-            echo(f"  {view:<{width}}  {address}")
+    if not experiments:
+        echo(experiments_page(url))
+        echo("no experiment with trials yet: `fnostab run stage_a` makes one")
+        return
+    installed = {name: install_views(store, identifier) for name, identifier in experiments.items()}
+    addresses = {name: view_addresses(url, experiments[name], views) for name, views in installed.items()}
+    newest = next(iter(next(iter(addresses.values())).values()))
+    echo(newest)
+    if opens and _is_desktop():
+        webbrowser.open(newest)
+    for name, views in installed.items():
+        click.secho(visible(f"\n{name}"), dim=True)
+        width = max(map(len, addresses[name]))
+        for view, address in addresses[name].items():
+            if address != newest:
+                click.secho(visible(f"  {view:<{width}}  {address}"), dim=True)
         for remark in views.remarks:
             echo(f"  note: {remark}")
-    if not experiments:
-        echo("no experiment with trials yet: `fnostab run stage_a` makes one")
     echo()
+
+
+def _is_desktop() -> bool:
+    """Whether somebody sits at a terminal of this machine, with a display."""
+    has_display = sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+    return has_display and sys.stdout.isatty()

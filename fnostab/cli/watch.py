@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import gc
+import shlex
 from pathlib import Path
 
 import click
 
-from fnostab.cli.options import OUTPUT, TRACKING_URI
+from fnostab.cli.options import OUTPUT, OUTPUT_FOLDER, TRACKING_URI
 from fnostab.cli.printing import echo
 
 
-@click.command("watch")
+@click.command("watch", epilog="Example: fnostab watch stage_a")
 @click.argument("experiment", required=False)
-@click.option("--once", is_flag=True, help="Print how it stands now, and end.")
+@click.option("--once", is_flag=True, help="Print the current state once, and exit.")
 @OUTPUT
 @TRACKING_URI
 def command(experiment: str | None, once: bool, output: Path, tracking_uri: str | None) -> None:
@@ -30,4 +31,7 @@ def command(experiment: str | None, once: bool, output: Path, tracking_uri: str 
         gc.freeze()  # as in `store_to_read`: it has imported MLflow
         watch_study(experiment, output=output, tracking_uri=tracking_uri, once=once, console=Console())
     except KeyboardInterrupt:
-        echo("stopped watching; the study is still running")
+        words = ["fnostab", "watch", *([experiment] if experiment else [])]
+        words += ["--output", str(output)] if output != OUTPUT_FOLDER else []
+        words += ["--tracking-uri", tracking_uri] if tracking_uri else []
+        echo(f"stopped watching; the study is still running\nnext: {shlex.join(words)}")

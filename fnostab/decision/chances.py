@@ -68,7 +68,7 @@ def _chance(control: Rate, arm: Rate, extra: int, alpha: float, smallest_effect:
 
 
 def _no_help(control: Rate, arm: Rate, extra: int, smallest_effect: float) -> NDArray[np.bool_]:
-    """Where Newcombe's interval excludes ``smallest_effect``: (extra + 1, extra + 1), by new failures of each."""
+    """Mask of Newcombe intervals below ``smallest_effect``: (extra + 1, extra + 1), by failures of each."""
     more = np.arange(extra + 1)
     theirs, _, theirs_high = _wilson(control.failed + more, control.n + extra)
     ours, ours_low, _ = _wilson(arm.failed + more, arm.n + extra)

@@ -106,7 +106,7 @@ def _mend(stage: Stage, arms: Sequence[str]) -> str:
     if not stopped:
         return ""
     how = ", ".join(sorted({str(outcome) for arm in stopped for outcome in ends[arm]}))
-    return f"mend what stops {and_list(stopped)} ({how}), then "
+    return f"fix what stops {and_list(stopped)} ({how}), then "
 
 
 def _ran_out(stage: Stage, arms: Sequence[str]) -> bool:

@@ -54,9 +54,9 @@ class Stress:
         control, *others = self.arms
         said = [f"half of {control.name}'s trials fail at {self.knob} {margin_text(control)}"]
         better = [arm for arm in others if arm.p is not None and arm.p <= self.alpha]
-        said += [f"{arm.name} bears more: {margin_text(arm)} (p = {arm.p:.2g})" for arm in better]
+        said += [f"{arm.name} tolerates more: {margin_text(arm)} (p = {arm.p:.2g})" for arm in better]
         if others and not better:
-            said.append("no arm bears more than that, as far as these trials can tell")
+            said.append("no arm tolerates more than that, as far as these trials can tell")
         return "; ".join(said)
 
 

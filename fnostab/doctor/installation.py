@@ -1,4 +1,4 @@
-"""Whether the libraries are those that the program is tested with, and which extras are there."""
+"""Check the versions of the libraries against those that are tested, and list the extras."""
 
 import platform
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ EXTRAS = {  # extra -> a module that comes with it, what it is for
     "postgresql": ("psycopg", "records on PostgreSQL"),
 }
 LIMIT_S = 20.0
-IF_HANGING = "see that the disk with Python's libraries answers"
+IF_HANGING = "check that the disk with Python's libraries answers"
 
 
 def installation_checks() -> Iterator[Check]:

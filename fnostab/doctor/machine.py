@@ -1,4 +1,4 @@
-"""Whether this machine can run trials: its disk and file locks, a GPU, a Slurm."""
+"""Check that this machine can run trials: disk, file locks, GPU, Slurm."""
 
 import json
 import os
@@ -17,7 +17,7 @@ __all__ = ["machine_checks"]
 TOO_FULL_BYTES, NEARLY_FULL_BYTES = 10**9, 10**10
 QUICK_S = 15.0
 IMPORT_S = 120.0  # torch, from a disk that many share
-IF_DISK_HANGS = "see that its file server runs, or name a folder on another disk with --output"
+IF_DISK_HANGS = "check that its file server runs, or name a folder on another disk with --output"
 
 _TRY_LOCK = "import sys; from filelock import FileLock; FileLock(sys.argv[1]).acquire(timeout=0)"
 _TRY_GPU = """

@@ -1,4 +1,4 @@
-"""Whether records can be written: the store, who serves it, how fast it is, and whether its clock agrees."""
+"""Check that records can be written: the store, its server, its speed and its clock."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ __all__ = ["records_checks"]
 
 SLOW_POINTS_PER_S = 500.0  # ten trials of the full profile on GPUs record about as many
 SKEWED_S, FAR_SKEWED_S = 5.0, 300.0  # times in the UI are off; processes that live are taken for dead
-IF_HANGING = "see that the server and its database run, and what their logs say"
+IF_HANGING = "check that the server and its database run, and read their logs"
 
 
 def records_checks(tracking_uri: str | None, output: Path, mend: bool = False) -> Iterator[Check]:

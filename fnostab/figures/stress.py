@@ -1,4 +1,4 @@
-"""Failure rate against a knob that is turned up."""
+"""Failure rate against a setting that is raised."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,10 +15,10 @@ APART = 1.02  # factor between the marks of neighbouring arms, so that equal rat
 
 
 def stress_figure(arms: Mapping[str, Sequence[tuple[float, FailureRate]]], knob: str) -> Figure:
-    """Failure rate of each arm at each value of the knob: which one bears more?
+    """Failure rate of each arm at each value of the knob: which one tolerates more?
 
     Marks are shares of trials that failed, bars their 95 % intervals. An arm whose line rises further to the right
-    bears more, as the knob is harder to the right; the dotted line is at one half, where an arm's margin is read off.
+    tolerates more, as the knob is harder to the right; at the dotted line, one half, an arm's margin is read off.
 
     Args:
         arms: by name, control first: (value, rate), harder and harder.

@@ -1,4 +1,4 @@
-"""A process that has imported what trainings need, and becomes one whenever it is asked to: by a fork.
+"""Fork server: a process that has made the imports of a training, and forks a trial whenever it is asked to.
 
 Importing torch and Lightning takes a quarter of a small trial's processor time. A fork has it done already, and shares
 the memory. The launcher's side, with what is said, is `fnostab.launch.fork_server`. Linux only.

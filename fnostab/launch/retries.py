@@ -78,5 +78,5 @@ class FailuresAlike:
         tail = "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
         return (
             f"{first} and {trial.name} failed alike before their first step, so no more trials are started: "
-            f"{trial.reason}\n{log} ends with\n{tail}\nmend that; the same command goes on"
+            f"{trial.reason}\n{log} ends with\n{tail}\nfix that; the same command goes on"
         )

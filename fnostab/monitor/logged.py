@@ -31,7 +31,7 @@ def is_finite(loss: Tensor | None) -> bool:
 
 
 def logged_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Those of what was logged that are single numbers."""
+    """Select the logged values that are single numbers."""
     numbers = {}
     for name, value in metrics.items():
         with suppress(TypeError, ValueError, RuntimeError):

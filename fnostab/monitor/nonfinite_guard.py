@@ -1,4 +1,4 @@
-"""Keep a step whose loss or gradient is not finite from the weights, without asking the device.
+"""Keep a step whose loss or gradient is not finite from changing the weights, without waiting for the device.
 
 Fused optimisers take a flag, ``found_inf``, that was made for loss scaling: a step with it set
 changes neither weights nor state. Any other optimiser gets gradients of zero instead.

@@ -1,4 +1,4 @@
-"""All that was seen of one fit, and what it comes to."""
+"""Observations of one fit, and the outcome that follows from them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ class Observed:
 
     @property
     def steps(self) -> int:
-        """Of the optimiser that made the most."""
+        """Number of steps of the optimiser that made the most."""
         return max((curve.steps for curve in self.curves), default=0)
 
     @property
@@ -68,7 +68,7 @@ class Observed:
         return ends
 
     def judge(self, last_scheduled_step: int, elsewhere: int | None = None) -> Judgement:
-        """That of the optimiser that failed first, else of the first one.
+        """Judge the fit by the optimiser that failed first, else by the first one.
 
         Args:
             last_scheduled_step: 0-based.
@@ -108,7 +108,7 @@ class Observed:
         return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, as plain data."""
+        """All observations as plain data."""
         return {
             "curves": [curve.state_dict() for curve in self.curves],
             "validations": [astuple(v) for v in self.validations],

@@ -58,13 +58,13 @@ class SinkWriter:
         self._sink = sink
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """As `Sink.record`."""
+        """Record metrics of a step, as `Sink.record` does."""
         if self._sink is not None and self.writes:
             self._sink.record(step, values)
             last_steps.note(self._sink, step)
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """As `Sink.event`."""
+        """Record an event, as `Sink.event` does."""
         if self._sink is not None and self.writes:
             self._sink.event(name, payload)
 

@@ -1,4 +1,4 @@
-"""Old journals, compressed."""
+"""Compress old journals."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

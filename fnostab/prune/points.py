@@ -1,4 +1,4 @@
-"""Fewer points in the store, and no spike less."""
+"""Thin the points of old trials in a store without losing a spike."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

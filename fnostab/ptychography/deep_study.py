@@ -1,4 +1,4 @@
-"""A study that goes on where another one ended: its arms, at the depth of this one."""
+"""Load a deep study with the arms that an earlier study chose."""
 
 from collections.abc import Mapping
 from typing import Any

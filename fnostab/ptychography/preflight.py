@@ -1,4 +1,4 @@
-"""Before a study starts: what each arm takes, as a table; and no arm that can't fit."""
+"""Estimate memory and time of each arm before a study starts, and refuse arms that can't fit."""
 
 import json
 import multiprocessing
@@ -152,10 +152,10 @@ class Preflight:
     def _refusal(self, arms: Sequence[str], estimate: Estimate) -> str:
         one = len(arms) == 1
         return (
-            f"arm{'' if one else 's'} {', '.join(arms)} need{'s' if one else ''} {_bytes(estimate.needed_bytes)} while "
-            f"training, {_bytes(self.available_bytes)} are there"
+            f"arm{'' if one else 's'} {', '.join(arms)} need{'s' if one else ''} {_bytes(estimate.needed_bytes)}"
+            f", only {_bytes(self.available_bytes)} available"
             f"{f' for each of {self.jobs} trials side by side' if self.jobs > 1 else ''}: "
-            + (", ".join(self._remedies(estimate)) or "nothing that was tried makes it fit, lower model.fno_blocks")
+            + (", ".join(self._remedies(estimate)) or "no setting that was tried makes it fit: lower model.fno_blocks")
         )
 
     def _remedies(self, estimate: Estimate) -> Iterator[str]:
@@ -164,7 +164,7 @@ class Preflight:
         for jobs in range(self.jobs - 1, 0, -1):
             there = memory_for_trial(jobs, self.gpus) or 0
             if needed <= there:
-                yield f"with --jobs {jobs} there are {_bytes(there)}"
+                yield f"--jobs {jobs} leaves {_bytes(there)}"
                 break
         fewer_activations, smaller = _fewer_activations(estimate.config), _smaller(estimate.config)
         least: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Before a study starts: data sets that its arms share; networks and probes that can't be used are refused."""
+"""Prepare a study: make the data sets that its arms share, and refuse networks and probes that can't be used."""
 
 import time
 from collections.abc import Sequence

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from fnostab.errors import ConfigError
+from fnostab.errors import ConfigError, UnknownSettingError
 from fnostab.ptychography import measured
 from fnostab.ptychography.own import is_own
 from fnostab.record.outcome_rules import Bound, OutcomeRules
@@ -319,8 +319,9 @@ class TrialConfig(Frozen):
         try:
             return cls.model_validate(nest(settings))
         except ValidationError as error:
-            location = error.errors(include_url=False)[0]["loc"]
-            raise ConfigError(explain(error, cls), ".".join(map(str, location))) from None
+            first = error.errors(include_url=False)[0]
+            kind = UnknownSettingError if first["type"] == "extra_forbidden" else ConfigError
+            raise kind(explain(error, cls), ".".join(map(str, first["loc"]))) from None
 
     @model_validator(mode="before")
     @classmethod

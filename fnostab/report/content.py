@@ -70,7 +70,7 @@ class StageSection:
 
 
 class OnCase:
-    """What every report on a case says; subclasses have the case."""
+    """Parts that all reports on a case share; subclasses have the case."""
 
     case: Case
 

@@ -231,5 +231,5 @@ def judged_line(stage: str, record: StudyRecord, trials: Stage, experiment: str)
 
 
 def stage_title(stage: str, study: Any) -> str:
-    """As in "Stage A: "; empty of a study that has one stage."""
+    """Title of a stage, as "Stage A: "; empty for a study that has one stage."""
     return f"Stage {stage.upper()}: " if study.roles or stage != "a" else ""

@@ -39,7 +39,7 @@ def with_stress(case: Case) -> Case:
     if study is None or study.knob is None or len(case.stages) > 1:
         return case
     stress = stress_of(case.stages[0], study)
-    step = NextStep(NextKind.ELSEWHERE, "run what bears most at a usual setting, for its loss")
+    step = NextStep(NextKind.ELSEWHERE, "run the arm that tolerates most at a usual setting, to see its loss")
     return replace(case, verdict=replace(case.verdict, reason=stress.finding, next=step), stress=stress, command="")
 
 

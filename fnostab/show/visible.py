@@ -1,4 +1,4 @@
-"""Texts of others, with whatever a terminal would carry out shown as an escape. The standard library only.
+"""Show control characters in texts of others as escapes, so that no terminal obeys them. The standard library only.
 
 Names, reasons and messages come from tables, journals and servers of other people. A control character in one could
 move the cursor, hide a line or set the terminal's title.

@@ -3,8 +3,11 @@
 Nothing is written and no journal is locked, so that watching never disturbs what it watches.
 """
 
+import json
 import re
+import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from rich.console import Console
 
 from fnostab.errors import ConfigError, TrackingError
 from fnostab.record.folders import STUDY_FILE
+from fnostab.record.progress import TrialState
 from fnostab.record.trial import StudySpec
 from fnostab.show.console import say
 from fnostab.show.sources import Journals, Records, changed_s, newest_folder
@@ -29,6 +33,7 @@ from fnostab.tracking import (
 
 __all__ = ["watch_study"]
 
+OUTPUT = Path("outputs")  # where `fnostab run` writes unless it is told otherwise
 ENDINGS = {
     "KILLED": "it was interrupted; the same `fnostab run` goes on where it stopped",
     "FAILED": "not every trial came to a result; the same `fnostab run` tries them again",
@@ -72,10 +77,33 @@ def watch_study(
             while not (ended := watched.ended()):
                 display.update(watched.state())
                 time.sleep(interval_s)
-            display.update(watched.state())
+            state = watched.state()
+            display.update(state)
     if ended:
         say(console, f"the study has ended: {ENDINGS[ended]}" if ended in ENDINGS else "the study has ended")
-        say(console, f"next: fnostab decide --experiment {watched.spec.experiment}")
+        spec, at = watched.spec, ["--tracking-uri", tracking_uri] if tracking_uri else []
+        words = ["decide", "--experiment", spec.experiment]
+        if ended in ENDINGS:
+            words = _run_again(spec, state.trials) + ([] if output == OUTPUT else ["--output", str(output)])
+        say(console, f"next: {shlex.join(['fnostab', *words, *at])}")
+
+
+def _run_again(spec: StudySpec, trials: Sequence[TrialState]) -> list[str]:
+    """Words of the command that runs the trials without a result of a study, which has ended."""
+    finished = {(trial.arm, trial.seed) for trial in trials if trial.finished}
+    left = {arm: of_arm for arm, of_arm in spec.seeds.items() if any((arm, seed) not in finished for seed in of_arm)}
+    seeds = sorted({seed for of_arm in left.values() for seed in of_arm})
+    words = ["run", spec.asked_as or spec.name]
+    words += ["--experiment", spec.experiment] if spec.experiment != spec.name else []
+    words += ["--arms", ",".join(left)] if left and len(left) < len(spec.arms) else []
+    if seeds == list(range(len(seeds))):
+        words += ["--seeds", str(len(seeds))] if seeds else []
+    else:
+        words += ["--seeds", ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")]  # 3 would be 0, 1 and 2
+    words += ["--profile", spec.profile] if spec.profile else []
+    for name, value in spec.overrides.items():
+        words += ["--set", f"{name}={json.dumps(value)}"]
+    return words
 
 
 @dataclass
@@ -130,7 +158,7 @@ def _attach(experiment: str | None, output: Path, tracking_uri: str | None) -> _
     except TrackingError as error:
         if folder is None:
             raise TrackingError(
-                f"{error} (and no journals are under {output}: name their folder with --output)"
+                f"{error} (and no journals are under {output.absolute()}: name their folder with --output)"
             ) from error
         return _Watched(Journals(folder).spec, f"journals in {folder}", Journals(folder), None, f"no records: {error}")
     if folder is not None:

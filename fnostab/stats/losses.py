@@ -1,4 +1,4 @@
-"""Losses, lower is better: how an arm's compare with control's, and how far that can be trusted.
+"""Compare the losses of an arm and control (lower is better), and say how robust the comparison is.
 
 Losses differ by factors, so effects are ratios, arm to control, below 1 where the arm is better. Numbers that
 use successful trials only flatter the arm that fails; `lower_loss_p` counts failures too, given as infinite.

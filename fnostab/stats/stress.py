@@ -1,4 +1,4 @@
-"""A knob that is turned until training fails: how far it can be turned, and whether an arm bears more than another.
+"""Stress studies: how far a setting can be raised until training fails, and whether one arm tolerates more.
 
 All that is assumed is that the failure rate does not fall as the knob is turned further. Rates are ``failed`` out of
 ``n`` trials at each value of the knob.

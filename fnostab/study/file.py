@@ -1,6 +1,6 @@
 """A study as it is written in YAML: arms that inherit from one another, grids, errors that name the line."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from fnostab.errors import ConfigError
 from fnostab.record.outcome_rules import Bound, OutcomeRules
-from fnostab.record.settings import Frozen, explain, flatten, read_yaml, shown, text_of
+from fnostab.record.settings import Frozen, explain, flatten, read_yaml, shown, suggestion, text_of
 from fnostab.record.trial import FollowUpCriterion, Measure, Metric, Name
 from fnostab.study.limits import MOST_ARMS, MOST_INHERITED, MOST_SEEDS, MOST_TRIALS
 from fnostab.tasks.registry import built_in_studies, make_task, task_names
@@ -79,7 +79,9 @@ class StudyFile(BaseModel):
         if self.code and self.command is None:
             raise ValueError("code: names the files of a command; leave it out")
         if self.after_failure != "stop" and self.command is None:
-            raise ValueError("after_failure is of a command; the built-in task has the setting monitor.after_failure")
+            raise ValueError(
+                "after_failure applies to a command; the built-in task has the setting monitor.after_failure"
+            )
         if isinstance(self.seeds, list) and len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds={self.seeds} is not accepted: a list without repetition, as [0, 3, 5]")
         for what, arm in [("control", self.control), *self.roles.items()]:
@@ -119,6 +121,13 @@ class StudyFile(BaseModel):
     def asked_as(self) -> str:
         """Argument of `fnostab run` for the study: the path of a file, or the name of a built-in study."""
         return self.name if self._source == f"{self.name}.yaml" and self.name in built_in_studies() else self._source
+
+    def insist_on_arms(self, arms: Iterable[str]) -> None:
+        """Raise ConfigError if one of these is no arm of the study."""
+        for arm in arms:
+            if arm not in self.arms:
+                similar = suggestion(arm, self.arms)
+                raise ConfigError(f"{self.name} has no arm {shown(arm)}{similar}; arms: {', '.join(self.arms)}")
 
     def with_defaults(self) -> Self:
         """The file with metric, measures and margin filled in where it leaves them to its task, if it names one."""
@@ -179,9 +188,10 @@ def read_study_file(name: str) -> StudyFile:
         except ConfigError as error:
             raise ConfigError(f"can't read the study {name}: {error}") from None
         return _parse(text, name)
-    if name in built_in_studies():
-        return _parse(built_in_studies()[name].read_text(), f"{name}.yaml")
-    raise ConfigError(f"no study {name!r}; built in: {', '.join(built_in_studies())}; or give the path of a .yaml file")
+    known = built_in_studies()
+    if name in known:
+        return _parse(known[name].read_text(), f"{name}.yaml")
+    raise ConfigError(f"no study {name!r}; built in: {', '.join(known)}; or give the path of a .yaml file")
 
 
 def _parse(text: str, source: str) -> StudyFile:

@@ -59,7 +59,7 @@ class Study:
         self.looks: tuple[int, ...] = ()
         self.task = task or make_task(file.task_name, file)
         if file.knob is not None and file.knob in flatten(overrides or {}):
-            raise ConfigError(f"{file.name} turns {file.knob} by itself: leave it out, or write a study of your own")
+            raise ConfigError(f"{file.name} sets {file.knob} by itself: leave it out, or write a study of your own")
         if unknown := set(file.profiles) - set(self.task.profiles):
             accepted = ", ".join(self.task.profiles) or "none"
             raise ConfigError(f"{file.line_of('profiles')}profile {min(unknown)!r} is not known; accepted: {accepted}")
@@ -173,8 +173,7 @@ class Study:
         Raises:
             ConfigError: there is no such arm, or the trials are too many.
         """
-        if unknown := [arm for arm in arms if arm not in self.arms]:
-            raise ConfigError(f"{self.file.name} has no arm {unknown[0]!r}; arms: {', '.join(self.arms)}")
+        self.file.insist_on_arms(arms)
         own = self.file.seeds
         chosen = seeds or (range(own) if isinstance(own, int) else own)
         insist_on_size(len(arms or self.arms), len(chosen))
@@ -224,7 +223,7 @@ class Study:
         except ConfigError as error:
             given = any(f"{name}.".startswith(f"{error.setting}.") for name in flatten(overrides) if error.setting)
             place = "" if given else self.file.place(arm, self.profile, error.setting)
-            raise ConfigError(f"{place}arm {arm}: {error}") from None
+            raise type(error)(f"{place}arm {arm}: {error}", error.setting) from None
 
 
 def load_study(
@@ -267,6 +266,6 @@ def trial_folder(folder: Path, arm: str, config_hash: str, seed: int) -> Path:
         same = TrialSpec.read(plain / TRIAL_FILE).config_hash == config_hash
     except LaunchError as error:
         raise LaunchError(
-            f"{error}; a study of an earlier version can't be gone on with: choose another --output"
+            f"{error}; a study of an earlier version can't be continued: choose another --output"
         ) from error
     return plain if same else beside

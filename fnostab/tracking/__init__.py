@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fnostab.tracking.pages.ui import experiments_with_runs, free_port, ui_command, wait_until_ready
     from fnostab.tracking.pages.verdicts import log_verdict, looks_before, newest_verdict
-    from fnostab.tracking.pages.views import install_views, view_addresses
+    from fnostab.tracking.pages.views import charts_address, experiments_page, install_views, view_addresses
     from fnostab.tracking.read.black_box import fetch_black_box
     from fnostab.tracking.read.foreign_runs import foreign_names, foreign_runs
     from fnostab.tracking.read.runs_elsewhere import runs_elsewhere, set_aside
@@ -33,10 +33,12 @@ __all__ = [
     "SyncReport",
     "Uploader",
     "administrator",
+    "charts_address",
     "create_admin",
     "end_unwritten",
     "ensure_study",
     "existing_store",
+    "experiments_page",
     "experiments_with_runs",
     "fetch_black_box",
     "fetch_checkpoint",
@@ -71,7 +73,7 @@ __all__ = [
 _NAMES = {  # by module
     "pages.ui": "experiments_with_runs free_port ui_command wait_until_ready",
     "pages.verdicts": "log_verdict looks_before newest_verdict",
-    "pages.views": "install_views view_addresses",
+    "pages.views": "charts_address experiments_page install_views view_addresses",
     "read.black_box": "fetch_black_box",
     "read.foreign_runs": "foreign_names foreign_runs",
     "read.runs_elsewhere": "runs_elsewhere set_aside",

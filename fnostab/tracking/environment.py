@@ -41,7 +41,7 @@ def settle() -> None:
 
 @contextmanager
 def settled() -> Iterator[None]:
-    """The same while a call of fnostab lasts in a process of the user's; then all is as it was before."""
+    """Settle the environment for the duration of a call in a user's process, and restore it afterwards."""
     global _within
     settle()
     try:

@@ -27,7 +27,7 @@ def imported(environment, tmp_path):
             f"finally: print(sorted({modules!r} & sys.modules.keys()))"
         )
         command = [sys.executable, "-c", code]
-        answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        answer = subprocess.run(command, cwd=tmp_path, env=environment, text=True, stdout=-1, stderr=subprocess.STDOUT)
         *printed, last = answer.stdout.splitlines()
         return ast.literal_eval(last), "\n".join(printed)
 
@@ -58,11 +58,31 @@ def test_judging_a_table_imports_statistics_and_nothing_else_that_is_slow(import
     assert modules == ["numpy", "scipy"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "stage_a", "--arms", "contrl"], "has no arm 'contrl'"),
+        (["run", "stage_a", "--sequential", "2,4", "--arms", "control,arch_fx"], "has no arm 'arch_fx'"),
+        (["run", "stage_a", "--sedes", "3"], "did you mean --seeds?"),
+        (["run", "stage_a", "--seed", "3"], "did you mean --seeds?"),
+        (["train", "stage_a", "--arm", "contrl"], "did you mean 'control'?"),
+        (["activations", "--arms", "contrl"], "did you mean 'control'?"),
+        (["estimate", "stage_a", "--arms", "contrl"], "did you mean 'control'?"),
+        (["replay"], "no trial that failed is under"),
+    ],
+)
+def test_what_is_misspelled_is_refused_before_torch_is_imported(imported, arguments, said):
+    modules, printed = imported(arguments, {"torch", "lightning", "matplotlib"})
+    assert modules == []
+    assert said in printed
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_says_what_it_does(call, name):
     status, out, err = call(name, "--help")
     assert (status, err) == (0, "")
     assert out.startswith(f"Usage: fnostab {name}")
+    assert out.splitlines()[-1].startswith(f"  Example: fnostab {name}")
 
 
 def test_without_a_command_there_is_help(call):

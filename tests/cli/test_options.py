@@ -1,8 +1,9 @@
 """How values are read, from a user's hand or from `mlflow run -P`."""
 
+import click
 import pytest
 
-from fnostab.cli.execution import as_assignments
+from fnostab.cli.execution import split_words
 from fnostab.cli.options import parse_names, parse_seeds, parse_settings, positive
 from fnostab.errors import ConfigError
 
@@ -57,13 +58,12 @@ def test_other_settings_are_refused(assignment):
 
 
 def test_what_mlproject_does_not_declare_becomes_a_setting():
-    assert as_assignments(["--model.fno_blocks", "8", "--a.b=c", "--training.momentum", "-0.5"]) == [
-        "model.fno_blocks=8",
-        "a.b=c",
-        "training.momentum=-0.5",
-    ]
-    assert as_assignments(["--clip", "0.1", "--set.epochs", "3"]) == ["clip=0.1", "epochs=3"]  # of a command: no dots
-    with pytest.raises(ConfigError, match=r"unknown argument 'clip'; a setting is written --name VALUE"):
-        as_assignments(["clip", "0.1"])
-    with pytest.raises(ConfigError, match=r"--model.fno_blocks has no value"):
-        as_assignments(["--model.fno_blocks"])
+    assert split_words(["--model.fno_blocks", "8", "--a.b=c", "--training.momentum", "-0.5"]) == (
+        [],
+        ["model.fno_blocks=8", "a.b=c", "training.momentum=-0.5"],
+    )
+    assert split_words(["--clip", "0.1", "--set.epochs", "3"])[1] == ["clip=0.1", "epochs=3"]  # of a command: no dots
+    assert split_words(["clip", "--lr", "0.1", "x"]) == (["clip", "x"], ["lr=0.1"])
+    for words in (["--model.fno_blocks"], ["--model.fno_blocks", "--lr", "3"]):
+        with pytest.raises(click.UsageError, match=r"--model.fno_blocks has no value"):
+            split_words(words)

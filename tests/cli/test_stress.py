@@ -23,7 +23,7 @@ def test_each_arms_margin_is_printed_and_written_into_the_report(recorded, call)
     assert "arm 0.005 0.02 0.04 p half of the trials fail at" in lines
     assert "control 0/6 3/6 6/6 0.02 (95 %: after 0.005 and before 0.04)" in lines
     assert "bounded - 0/6 1/6 0.016 beyond 0.04 (95 %: after 0.02)" in lines
-    assert "bounded bears more: beyond 0.04 (95 %: after 0.02) (p = 0.016)" in out
+    assert "bounded tolerates more: beyond 0.04 (95 %: after 0.02) (p = 0.016)" in out
 
     status, _, err = call("report", "--experiment", "stress_lr")
     assert status == 0, err

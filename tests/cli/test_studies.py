@@ -35,8 +35,8 @@ def test_a_new_one_can_be_run_as_it_is(call, workplace):
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("taken.yaml", "taken.yaml is there already: name another file"),
-        ("mine.txt", "mine.txt is no name of a study: it ends in .yaml"),
+        ("taken.yaml", "taken.yaml exists already: name another file"),
+        ("mine.txt", "mine.txt is not accepted: the name of a study file ends in .yaml"),
         ("absent/mine.yaml", "can't write absent/mine.yaml: No such file or directory"),
         ("a b.yaml", "'a b' can't be the name of a study"),
     ],

@@ -58,7 +58,10 @@ def test_it_prints_every_view_says_which_port_and_leaves_no_server(ui, store, ca
     with listener:
         process, text = ui("--port", str(port))
     assert f"port {port} is taken, using " in text
-    url = next(line for line in text.splitlines() if line.startswith("MLflow UI: ")).split()[-1]
+    first = next(line for line in text.splitlines() if line.startswith("http"))
+    url = first.partition("/#/")[0]
+    assert first.endswith(f"&workflowType=machine_learning&viewStateShareKey=fnostab-{VIEWS[0]}")
+    assert text.count(first) == 1
     for view in VIEWS:
         assert f"&viewStateShareKey=fnostab-{view}" in text
     assert "empty" not in text

@@ -332,12 +332,12 @@ STEPS = [
     ),
     (
         [arm("control", 5, 5), [replace(t, outcome=Outcome.INFRA_ERROR) for t in arm("arch", 10)]],
-        "mend what stops arch (infra_error), then run the 10 trials of arch without an outcome again",
+        "fix what stops arch (infra_error), then run the 10 trials of arch without an outcome again",
         "--seeds 10 --arms arch",
     ),
     (
         [arm("control", 5, 5), arm("arch", oom=2)],
-        "mend what stops arch (oom), then run 10 seeds of control and arch",
+        "fix what stops arch (oom), then run 10 seeds of control and arch",
         "--seeds 10 --arms control,arch --retry-oom",
     ),
     (  # seeds that do not begin with 0
@@ -347,7 +347,7 @@ STEPS = [
     ),
     (
         [arm("control", 10), [replace(t, seed=7) for t in arm("arch", oom=1)]],
-        "mend what stops arch (oom), then run 10 seeds of control and arch",
+        "fix what stops arch (oom), then run 10 seeds of control and arch",
         "--seeds 10 --arms control,arch --retry-oom",
     ),
     (
@@ -566,11 +566,11 @@ def test_findings_of_studies_that_turn_one_setting():
     rows = [arm(each, 6 - n, n) for name, ns in counts.items() for each, n in zip(families[name], ns, strict=True)]
     assert compare_stress(stage("a", *rows), families, "lr", "base").finding == (
         "half of base's trials fail at lr 0.02 (95 %: after 0.01 and before 0.04); "
-        "cure bears more: beyond 0.04 (95 %: after 0.02) (p = 0.016)"
+        "cure tolerates more: beyond 0.04 (95 %: after 0.02) (p = 0.016)"
     )
     worse = [arm(f"cure_{value:g}", 0, 6) for value in (0.01, 0.02, 0.04)]
     assert compare_stress(stage("a", *rows[:3], *worse), families, "lr", "base").finding.endswith(
-        "; no arm bears more than that, as far as these trials can tell"
+        "; no arm tolerates more than that, as far as these trials can tell"
     )
     none = compare_stress(stage("a", arm("base_0.01", oom=3)), families, "lr", "base")
     assert none.finding.startswith("half of base's trials fail at lr unknown: no trial came to a training outcome")

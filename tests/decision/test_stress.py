@@ -19,7 +19,7 @@ def stage(**failed):
     return Stage("a", tuple(rows))
 
 
-def test_the_arm_that_bears_more_is_named():
+def test_the_arm_that_tolerates_more_is_named():
     stress = compare_stress(stage(control=(0, 3, 6), cure=(0, 0, 1)), FAMILIES, "training.learning_rate", "control")
     control, cure = stress.arms
     assert control.p is None
@@ -28,7 +28,7 @@ def test_the_arm_that_bears_more_is_named():
     assert margin_text(cure) == "beyond 0.04 (95 %: after 0.02)"
     assert stress.finding == (
         "half of control's trials fail at training.learning_rate 0.02 (95 %: after 0.01 and before 0.04); "
-        "cure bears more: beyond 0.04 (95 %: after 0.02) (p = 0.016)"
+        "cure tolerates more: beyond 0.04 (95 %: after 0.02) (p = 0.016)"
     )
 
 
@@ -37,9 +37,9 @@ def test_p_values_are_corrected_for_the_number_of_arms():
     by_name = {arm.name: arm for arm in found.arms}
     assert by_name["cure"].p == pytest.approx(2 / 64)
     assert by_name["worse"].p == 1
-    assert "worse bears" not in found.finding
+    assert "worse tolerates" not in found.finding
     alone = compare_stress(stage(control=(0, 3, 6), worse=(6, 6, 6)), FAMILIES, "lr", "control")
-    assert "no arm bears more than that" in alone.finding
+    assert "no arm tolerates more than that" in alone.finding
 
 
 def test_arms_that_were_not_run_are_left_out_and_trials_without_an_outcome_do_not_count():

@@ -59,7 +59,8 @@ def test_trials_whose_driver_is_gone_are_ended_too(driver, workplace, call):
 
 def test_what_is_not_there_is_said(workplace, call):
     status, _, err = call("cancel", "stage_a")
+    looked = f"{workplace}/outputs/stage_a"
     assert (status, err) == (
         2,
-        "error: there is no study under outputs/stage_a: name its experiment, and its folder with --output\n",
+        f"error: there is no study under {looked}: name its experiment, and its folder with --output\n",
     )

@@ -216,5 +216,5 @@ class TestClusterFile:
         answer = fnostab(workplace, "run", "stage_a", "--cluster", "c.yaml")
         assert (answer.returncode, answer.stderr) == (
             2,
-            "error: --cluster c.yaml is of --launcher slurm: give that too, or leave it out\n",
+            "error: --cluster c.yaml needs --launcher slurm: add that, or leave --cluster out\n",
         )

@@ -71,8 +71,8 @@ def test_a_dry_run_changes_nothing_and_says_how_much_would_go(call, store, study
     before = stored_points(store, only_trial(store))
     out = prune(call, store)
     assert f"stage_a: 1 trials, at least {3 * (STEPS - KEPT_AT_MOST):,} of {3 * STEPS:,} points to go" in out
-    assert "1 journals that old in outputs" in out
-    assert out.endswith("nothing was changed: the same with --yes does it\n")
+    assert "1 journals of that age in outputs" in out
+    assert out.endswith("nothing was changed: add --yes to do it\n")
     assert stored_points(store, only_trial(store)) == before == journal_points(directory)
 
 
@@ -127,7 +127,7 @@ def test_nothing_is_sent_again_whatever_became_of_the_mark(call, store, study):
     assert sync(study.folder, store).points_sent == 0
     assert sync(study.folder, store).trials == 1
     assert stored_points(store, only_trial(store)) == left
-    assert "no long curves that old" in prune(call, store, "--yes")
+    assert "no long curves of that age" in prune(call, store, "--yes")
 
 
 def test_a_new_store_gets_every_point_from_the_archive(call, store, study, workplace, empty_database):
@@ -221,7 +221,7 @@ class TestCommand:
 
     def test_a_small_journal_would_only_grow(self, call, workplace):
         write_trial(directory := StudyFolder(workplace / "outputs").trial())
-        assert "0 journals that old" in call("prune", "--older-than", "0d", "--only", "journals", "--yes")[1]
+        assert "0 journals of that age" in call("prune", "--older-than", "0d", "--only", "journals", "--yes")[1]
         assert (directory / "journal.jsonl").exists()
 
     def test_a_journal_in_use_is_left_and_named(self, call, workplace):

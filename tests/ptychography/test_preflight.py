@@ -120,7 +120,7 @@ def test_an_arm_that_can_not_fit_is_refused_with_what_makes_it_fit(memory):
         Preflight(arms, jobs=1, gpus=0).insist_on_fit()
     message = str(refused.value)
     assert message.startswith("arm wide needs ")
-    assert " GB while training, 4.0 GB are there: " in message
+    assert " GB, only 4.0 GB available: " in message
     assert "with model.max_hidden_channels=512 it needs" in message
     assert "plain" not in message
     assert "batch_size" not in message  # the weights alone are too large
@@ -142,7 +142,7 @@ def test_fewer_trials_side_by_side_may_be_all_that_is_needed(memory, tiny_settin
     memory(3e9)
     found = Preflight({"a": config(tiny_settings)}, jobs=8, gpus=0)
     (refusal,) = found.refusals()
-    assert "are there for each of 8 trials side by side: with --jobs 5 there are 0.6 GB" in refusal
+    assert "available for each of 8 trials side by side: --jobs 5 leaves 0.6 GB" in refusal
 
 
 def test_where_no_single_change_is_enough_all_are_tried_together(memory):

@@ -306,7 +306,10 @@ def test_addresses_on_a_server_hold_no_password():
     class Server:
         uri = "https://me:secret@mlflow.example:8443/base"
 
-    assert run_page(Server, "7", "abc") == "https://mlflow.example:8443/base/#/experiments/7/runs/abc"
+    assert (
+        run_page(Server, "7", "abc")
+        == "https://mlflow.example:8443/base/#/experiments/7/runs/abc?workflowType=machine_learning"
+    )
 
 
 def test_the_command_logs_the_report_with_the_verdict(stored, tmp_path, monkeypatch):

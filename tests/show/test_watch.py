@@ -1,5 +1,8 @@
 """A study that runs in one process and is watched from another."""
 
+import _thread
+import json
+import shlex
 import shutil
 import threading
 from io import StringIO
@@ -110,9 +113,33 @@ class TestSources:
         assert line.split()[-1] == "1"  # spike
 
 
+class TestNext:
+    """The command that a watcher is told at the end."""
+
+    def test_of_an_interrupted_study_it_is_the_one_that_goes_on(self, study, script, when):
+        script({"control-1": ["hang"], "opt_fix-0": ["converged"]})
+        study.start(arms=("opt_fix",))
+        when(lambda: list(study.folder.glob("outputs/*/*/control-1/journal.jsonl")), _thread.interrupt_main)
+        with pytest.raises(KeyboardInterrupt):
+            study.start(seeds=range(2))
+        text = watched(study.folder / "outputs", once=True)
+        assert "it was interrupted" in text
+        words = shlex.split(text.splitlines()[-1])
+        assert words[:8] == ["next:", "fnostab", "run", "stage_a", "--arms", "control", "--seeds", "2"]
+        assert words[-2:] == ["--output", f"{study.folder}/outputs"]
+        asked = {words[at + 1] for at, word in enumerate(words) if word == "--set"}
+        assert asked == {f"{name}={json.dumps(value)}" for name, value in study.settings.items()}
+
+    def test_of_one_that_ended_it_is_the_one_that_judges(self, study):
+        study.start()
+        uri = f"sqlite:///{study.folder}/mlflow.db"
+        text = watched(study.folder / "outputs", once=True, tracking_uri=uri)
+        assert text.splitlines()[-1] == f"next: fnostab decide --experiment stage_a --tracking-uri {uri}"
+
+
 class TestNothingThere:
     def test_no_study_anywhere(self, workplace):
-        with pytest.raises(TrackingError, match=r"no study is recorded in .*no journals are under absent"):
+        with pytest.raises(TrackingError, match=r"no study is recorded in .*no journals are under /.*/absent"):
             watched(workplace.relative_to(workplace) / "absent")
 
     def test_another_experiment(self, study):

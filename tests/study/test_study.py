@@ -213,7 +213,7 @@ def test_what_does_not_exist_is_refused_with_what_does(own, tmp_path):
         load_study("stage_z")
     with pytest.raises(ConfigError, match=r"profile='tiny' is not known; accepted: auto, full, small"):
         load_study("stage_a", "tiny")
-    with pytest.raises(ConfigError, match=r"no arm 'arch_fx'; arms: control, arch_fix, opt_fix, cure"):
+    with pytest.raises(ConfigError, match=r"no arm 'arch_fx' \(did you mean 'arch_fix'\?\); arms: control, arch"):
         load_study("stage_a", "small").trials("e", tmp_path, arms=["arch_fx"])
     with pytest.raises(ConfigError, match=r"can't read the study .*absent.yaml: No such file"):
         load_study(str(tmp_path / "absent.yaml"))

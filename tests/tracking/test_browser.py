@@ -63,9 +63,14 @@ def addresses(records, environment):
         time.sleep(0.1)
     found, experiment = {}, ""
     for line in (records / "ui.txt").read_text().splitlines():
-        if shown := re.fullmatch(r"  (\w+) +(http\S+)", line):
+        if line.startswith("http"):
+            first = line
+        elif shown := re.fullmatch(r"  (\w+) +(http\S+)", line):
             found[experiment, shown[1]] = shown[2]
         experiment = line if re.fullmatch(r"[\w.-]+", line) else experiment
+    newest = re.search(r"/experiments/(\d+)/", first)[1]
+    (of,) = {of for (of, _), address in found.items() if f"/experiments/{newest}/" in address}
+    found[of, VIEWS[0]] = first
     yield found
     os.killpg(server.pid, signal.SIGINT)
     assert server.wait(30) == 0, (records / "ui.txt").read_text()
@@ -85,8 +90,8 @@ def visit(browser, request):
     """Open an address in a fresh profile; its screenshot is taken when the test ends."""
     pages = []
 
-    def open_page(address):
-        context = browser.new_context(viewport={"width": 1600, "height": 1300})
+    def open_page(address, width=1600):
+        context = browser.new_context(viewport={"width": width, "height": 1300})
         context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
         page.goto(address)
@@ -119,7 +124,12 @@ def test_every_view_of_every_experiment_with_trials_has_an_address(addresses):
 @pytest.mark.parametrize(
     ("view", "groups", "metrics"),
     [
-        ("shootout", ["Group: control", "Group: arch_fix"], ["grad_norm/total", "grad_norm/window_max", "train/loss"]),
+        (
+            "shootout",
+            ["Group: control", "Group: arch_fix"],
+            ["grad_norm/total", "grad_norm/window_max", "train/loss"],
+        ),
+        ("arms", ["Group: control", "Group: arch_fix"], ["grad_norm/total", "train/loss"]),
         ("depth", ["Group: 2"], ["grad_norm/window_max", "val/mae_val_Amp_loss"]),
         ("one_arm", ["Group: 0", "Group: 1"], ["grad_norm/total", "train/loss"]),
     ],
@@ -135,6 +145,18 @@ def test_a_view_shows_its_charts_with_data(addresses, visit, view, groups, metri
     )
     assert page.get_by_text("Step by step").count() == 1
     assert page.get_by_text("No charts in this section").count() == 0
+
+
+def test_three_clicks_from_the_servers_root_show_which_seed_failed_when_and_its_gradient_norm(addresses, visit):
+    page = visit(addresses["failing", "failed"].partition("#")[0], width=1400)
+    page.get_by_text("Model training", exact=True).click()
+    page.get_by_role("link", name="failing", exact=True).click()
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="failed trials", exact=True).click()
+    opened.value.get_by_text("agc-0 nonfinite", exact=True).first.wait_for()
+    opened.value.get_by_text(re.compile(r"^Group: .*\b17\b")).first.wait_for()
+    opened.value.locator(".scatterlayer path.js-line").first.wait_for(state="attached")
+    opened.value.get_by_text("grad_norm/total", exact=True).first.wait_for()
 
 
 def test_verdicts_are_a_table_with_their_reasons(addresses, visit):

@@ -70,13 +70,13 @@ def test_one_that_is_just_being_made_is_waited_for(store, caplog):
     timer.start()
     open_store(store.uri)
     timer.join()
-    assert "another process is making the tables of sqlite:///" in caplog.text
+    assert "waiting for another process that creates the tables of sqlite:///" in caplog.text
 
 
 def test_one_that_nobody_makes_any_more_is_called_so(store, monkeypatch):
     half_made(store.uri.removeprefix("sqlite:///"))
     monkeypatch.setattr(database, "STALLED_S", 0.5)
-    with pytest.raises(TrackingError, match="was begun and is not whole: if no process makes it any more, delete it"):
+    with pytest.raises(TrackingError, match="is incomplete: if no process is creating it any more, delete it"):
         open_store(store.uri)
 
 
@@ -86,7 +86,7 @@ def test_two_processes_that_open_an_empty_database_make_it_once(tmp_path):
         subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    waits = "another process is making the tables of"  # what the second may say
+    waits = "waiting for another process that creates the tables of"  # what the second may say
     said = [process.communicate(timeout=240)[1] for process in both]
     assert all(line.startswith(waits) for text in said for line in text.splitlines())
     assert [process.returncode for process in both] == [0, 0]

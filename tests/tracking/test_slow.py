@@ -33,7 +33,7 @@ def too_slow(slow, monkeypatch):
 
 def test_it_is_asked_again_and_that_is_said(slow, caplog):
     assert open_store(slow.url).client.get_experiment("0").name == "Default"
-    assert f"{slow.url} has not answered within 4 s, it is asked again" in caplog.text
+    assert f"{slow.url} has not answered within 4 s, asking again" in caplog.text
 
 
 def test_one_that_never_answers_in_time_is_not_called_away(too_slow):

@@ -5,13 +5,17 @@ import re
 
 import pytest
 from mlflow.exceptions import MlflowException
+from tracking_helpers import runs_of_kind, write_outcome, write_trial
 
+from fnostab import figures
 from fnostab.errors import TrackingError
 from fnostab.record import names
-from fnostab.tracking import ensure_study, install_views, view_addresses
+from fnostab.record.journal import Journal
+from fnostab.tracking import ensure_study, install_views, sync, view_addresses
 from fnostab.tracking.pages import views
 from fnostab.tracking.pages.views import VIEWS, dashboards
 from fnostab.tracking.store import health
+from fnostab.tracking.upload.study_run import COLOURS
 
 SHOOTOUT = "mlflow.sharedViewState.fnostab-shootout"
 
@@ -63,6 +67,47 @@ def test_the_shootout_shows_the_grad_norm_and_its_window_maximum_on_log_axes_by_
     assert (scales[names.GRAD_NORM], scales[names.GRAD_NORM_WINDOW_MAX]) == ("log", "log")
     assert {names.TIME_TO_FAILURE, names.NAN_EVENTS, names.SPIKES, names.CLIP_FRACTION} <= scales.keys()
     assert state["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "arm"}]
+
+
+def test_arms_of_a_study_have_colours_that_differ_and_trials_wear_them(store, study):
+    for arm in ("control", "agc"):
+        for seed in (0, 1):
+            write_trial(study.trial(arm, seed))
+    sync(study.folder, store)
+    found = {}
+    for run in runs_of_kind(store, names.KIND_TRIAL):
+        found.setdefault(run.data.tags[names.ARM], set()).add(run.data.tags["mlflow.runColor"])
+    assert found == {"control": {COLOURS[0]}, "agc": {COLOURS[1]}}
+    assert COLOURS == figures.COLOURS
+
+
+def test_failed_trials_are_found_each_drawn_by_itself(store, study, experiment, tags):
+    with Journal(study.trial("control", 3)) as journal:
+        write_outcome(journal, "collapsed", failure_step=33)
+    write_trial(study.trial("agc"))
+    sync(study.folder, store)
+    install_views(store, experiment)
+    state = state_of(tags(), "failed")
+    assert state["useGroupedValuesInCharts"] is False
+    (failed,) = store.client.search_runs([experiment], state["searchFilter"])
+    assert failed.info.run_name == "control-3 collapsed"
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_no_view_shows_a_chart_twice(store, experiment, tags, name):
+    install_views(store, experiment)
+    charts = [(chart["type"], chart["metricKey"]) for chart in state_of(tags(), name)["compareRunCharts"]]
+    assert len(charts) == len(set(charts))
+
+
+def test_an_experiments_note_leads_to_the_views_and_another_hand_is_respected(store, experiment, tags):
+    install_views(store, experiment)
+    first = tags()["mlflow.note.content"].splitlines()[0]
+    for name in VIEWS:
+        assert f"&workflowType=machine_learning&viewStateShareKey=fnostab-{name})" in first
+    store.client.set_experiment_tag(experiment, "mlflow.note.content", "mine")
+    install_views(store, experiment)
+    assert tags()["mlflow.note.content"] == "mine"
 
 
 def test_one_arm_is_the_control_of_the_newest_study(store, make_study, tags, experiment):

@@ -10,7 +10,7 @@ from filelock import FileLock
 from fnostab.errors import LaunchError
 from fnostab.launch.slurm.cluster import ClusterFile
 from fnostab.launch.slurm.ends import write_end
-from fnostab.launch.slurm.submission import insist_on_slurm, make_executor, sbatch, script
+from fnostab.launch.slurm.submission import insist_on_slurm, insist_on_submitit, make_executor, sbatch, script
 from fnostab.record import slurm_jobs as slurm
 from fnostab.record.job_arrays import FOLDER, JobArray, jobs_of
 from fnostab.record.outcomes import Outcome
@@ -43,23 +43,30 @@ class SlurmLauncher:
     Args:
         cluster: what jobs ask for.
         jobs: that run at once; None for those of ``cluster``.
+        starts: whether it will start trials. One that only shows what it would start needs submitit and no Slurm.
 
     Raises:
-        LaunchError: there is no Slurm here, no submitit, or no accounting.
+        LaunchError: there is no submitit, or, for one that starts trials, no Slurm here or no accounting.
     """
 
     lockstep = False
     here = False
     live = False
 
-    def __init__(self, cluster: ClusterFile, jobs: int | None = None) -> None:
+    def __init__(self, cluster: ClusterFile, jobs: int | None = None, *, starts: bool = True) -> None:
         self._cluster = cluster
         self._jobs = jobs or cluster.jobs
         self.jobs = self._jobs * cluster.trials_per_job
         self.trials_per_job = cluster.trials_per_job
         self.has_gpus = bool(cluster.gpus or cluster.shards)
         self.trouble: str | None = None
-        self._name = insist_on_slurm()
+        insist_on_submitit()
+        try:
+            self._name = insist_on_slurm()
+        except LaunchError as error:
+            if starts:
+                raise
+            self._name, self.trouble = "", str(error)
         self._gathered: list[list[TrialProgress]] = []
         self._done_before: list[TrialProgress] = []  # before a job was submitted for them
         self._running: list[_Job] = []
@@ -129,13 +136,16 @@ class SlurmLauncher:
     def preview(self, trials: Sequence[TrialProgress]) -> str:
         """The script that would be given to sbatch, and the trials that its jobs would train.
 
+        Without Slurm, trials that have a job already are shown as well, and a line says why.
+
         Raises:
             LaunchError: Slurm does not answer.
         """
-        without = self._adopt(trials, find=False)
+        without = self._adopt(trials, find=False) if self._name else trials
         k = self.trials_per_job
         groups = [without[i : i + k] for i in range(0, len(without), k)]
         lines = [f"{len(trials) - len(without)} trials have a job already"] if len(without) < len(trials) else []
+        lines += [] if self._name else [f"# jobs in the queue are not known: {self.trouble}"]
         if not groups:
             return "\n".join(lines)
         at_once = self._jobs - len(self._running)

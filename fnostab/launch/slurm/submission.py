@@ -19,7 +19,15 @@ from fnostab.tracking.environment import added
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
 
-__all__ = ["insist_on_slurm", "make_executor", "sbatch", "script"]
+__all__ = ["insist_on_slurm", "insist_on_submitit", "make_executor", "sbatch", "script"]
+
+
+def insist_on_submitit() -> None:
+    """Raise LaunchError if submitit is not installed."""
+    try:
+        import submitit  # noqa: F401
+    except ImportError:
+        raise LaunchError("--launcher slurm needs submitit: pip install 'fnostab[slurm]'") from None
 
 
 def insist_on_slurm() -> str:
@@ -32,10 +40,6 @@ def insist_on_slurm() -> str:
         raise LaunchError(
             f"no Slurm here: {', '.join(missing)} not on PATH; log in to the cluster, or leave out --launcher slurm"
         )
-    try:
-        import submitit  # noqa: F401
-    except ImportError:
-        raise LaunchError("--launcher slurm needs submitit: pip install 'fnostab[slurm]'") from None
     try:
         settings = slurm.settings()
     except SlurmError as error:
@@ -60,7 +64,12 @@ def make_executor(cluster: ClusterFile, folder: Path, name: str, at_once: int) -
     """
     from submitit import SlurmExecutor
 
-    executor = SlurmExecutor(folder / FOLDER, max_num_timeout=cluster.max_timeouts)
+    class Executor(SlurmExecutor):  # type: ignore[misc]
+        @classmethod
+        def affinity(cls) -> int:
+            return 1  # without srun it is refused, but a script can be shown: who starts jobs looked for Slurm before
+
+    executor = Executor(folder / FOLDER, max_num_timeout=cluster.max_timeouts)
     executor.update_parameters(
         job_name=name,
         partition=cluster.partition,

@@ -44,13 +44,19 @@ if TYPE_CHECKING:
 OF_A_CHECKPOINT = ("checkpoint", "output", "tracking_uri")  # parameters that go with one
 
 
-@click.command("activations", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.command(
+    "activations",
+    epilog="Example: fnostab activations stage_a --at initialisation",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
 @click.argument("study", required=False)
-@click.option("--at", type=click.Choice([INITIALISATION, "both"]), default="both", show_default=True, help="When.")
-@click.option("--checkpoint", metavar="RUN_ID|PATH", help="Of this trial's best weights instead of a study.")
+@click.option(
+    "--at", type=click.Choice([INITIALISATION, "both"]), default="both", show_default=True, help="When to measure."
+)
+@click.option("--checkpoint", metavar="RUN_ID|PATH", help="Measure this trial's best weights instead of a study's.")
 @ARMS
 @click.option(
-    "--seeds", metavar="N|LIST", default="1", show_default=True, help="How many seeds, or which: 10, or 0,3,5."
+    "--seeds", metavar="N|LIST", default="1", show_default=True, help="Number of seeds, or a list: 10, or 0,3,5."
 )
 @PROFILE
 @EPOCHS
@@ -63,7 +69,7 @@ OF_A_CHECKPOINT = ("checkpoint", "output", "tracking_uri")  # parameters that go
 @TRACKING_URI
 @run_options
 def command(at: str, checkpoint: str | None, options: RunOptions) -> None:
-    """What every block does, against depth: does the mean of the activations grow?
+    """Show statistics of every block against depth: does the mean of the activations grow?
 
     Mean and spread of the output, dead units, spectral branch against convolution, and power at low
     frequencies: at initialisation, and after training. Trains the seeds of each arm of STUDY (default
@@ -91,7 +97,7 @@ def _refuse_beside_a_checkpoint(context: click.Context) -> None:
             given.append(parameter.opts[0] if isinstance(parameter, click.Option) else str(context.params[name]))
     if given:
         raise ConfigError(
-            f"{given[0]} has no meaning beside --checkpoint, which knows its own trial: leave one of them out"
+            f"{given[0]} can't be combined with --checkpoint, which names its own trial: leave one of them out"
         )
 
 
@@ -113,9 +119,9 @@ def _at_checkpoint(
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(source)
         if RUN_ID.fullmatch(source) and not path.exists():
-            from fnostab.tracking import fetch_checkpoint, open_store
+            from fnostab.tracking import existing_store, fetch_checkpoint
 
-            run = (open_store(tracking_uri), source)
+            run = (existing_store(tracking_uri), source)
             path = fetch_checkpoint(*run, Path(scratch))
         else:
             path = _find_checkpoint(path)

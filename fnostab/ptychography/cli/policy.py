@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
 
 
-@click.command("policy")
-@click.option("--clear", is_flag=True, help="Remove it, so that the program's own defaults hold again.")
+@click.command("policy", epilog="Example: fnostab policy --clear")
+@click.option("--clear", is_flag=True, help="Remove the policy: the program's own defaults apply again.")
 @click.option("--yes", is_flag=True, help="With --clear: do not ask.")
 def command(clear: bool, yes: bool) -> None:
     """Show which defaults a verdict chose for new studies and `fnostab train`, and which verdict.
@@ -79,7 +79,7 @@ ABOUT_MODEL = (
 
 @dataclass(frozen=True)
 class Action:
-    """What a verdict would change.
+    """List the defaults that a verdict would change.
 
     Attributes:
         policy: to be written.
@@ -112,7 +112,7 @@ def act_on(judged: Judged, store: Store, *, apply: bool, force: bool, console: C
         return
     doubt = f"the verdict {' and '.join(action.doubts)}" if action.doubts else ""
     if apply and doubt and not force:
-        raise ConfigError(f"--apply: {doubt}: add --force to make it policy all the same")
+        raise ConfigError(f"--apply: {doubt}: add --force to make it the default anyway")
     console.print("applying:" if apply else f"`--apply{' --force' if doubt else ''}` would:", highlight=False)
     say(console, *(f"  {line}" for line in _plan(action)))
     if not apply:

@@ -1,4 +1,4 @@
-"""``fnostab replay``: a failure again, with every module watched."""
+"""``fnostab replay``: run a failure again, with every module watched."""
 
 from __future__ import annotations
 
@@ -6,26 +6,33 @@ import json
 import logging
 import os
 import re
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fnostab.cli.options import RUN_ID, TRACKING_URI, parse_settings
+from fnostab.cli.options import OUTPUT_FOLDER, RUN_ID, TRACKING_URI, parse_settings, store_to_read
 from fnostab.cli.printing import echo
-from fnostab.errors import CheckpointError
+from fnostab.errors import CheckpointError, TrackingError
+from fnostab.record import names
+from fnostab.record.folders import folders_with
+from fnostab.record.progress import TrialProgress
+from fnostab.record.trial import TrialSpec
 from fnostab.show.console import Console, say
 
 if TYPE_CHECKING:
     from fnostab.ptychography.training.replay import KeptFailure, Replay
+    from fnostab.record.table import TrialRow
 
+TASK = "ptychography"
 EVERY_S = 3.0  # between two lines that say how far it is
 LONGEST_SUFFIX = 100  # characters of settings in a folder's name
 
 
-@click.command("replay")
-@click.argument("source", metavar="RUN_ID|DIRECTORY")
+@click.command("replay", epilog="Example: fnostab replay outputs/stage_a/*/control-1")
+@click.argument("source", metavar="[RUN_ID|DIRECTORY]", required=False)
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting to change: does it still fail?")
 @click.option("--json", "as_json", is_flag=True, help="Print what is in replay.json.")
 @click.option(
@@ -35,16 +42,20 @@ LONGEST_SUFFIX = 100  # characters of settings in a folder's name
 )
 @TRACKING_URI
 def command(
-    source: str, settings: tuple[str, ...], as_json: bool, output: Path | None, tracking_uri: str | None
+    source: str | None, settings: tuple[str, ...], as_json: bool, output: Path | None, tracking_uri: str | None
 ) -> None:
     """Run a trial's failure again from its black box, and say where it began.
 
-    DIRECTORY is a trial's folder, its artifacts or the black box itself; RUN_ID its MLflow run. Training
-    goes on from the state before the failure, exactly as it did, with every module watched. With --set
-    it is an experiment: does the failure still happen? Writes replay.json and replay.png.
+    DIRECTORY is a trial's folder, its artifacts or the black box itself; RUN_ID its MLflow run. Without
+    either, the trials that failed are listed. Training goes on from the state before the failure, exactly as
+    it did, with every module watched. With --set it is an experiment: does the failure still happen? Writes
+    replay.json and replay.png.
     """
     console = Console(stderr=as_json)
     changed = parse_settings(settings)
+    if source is None:
+        say(console, *_failures(OUTPUT_FOLDER, tracking_uri))
+        return
     console.print("loading torch ...", end=" ")
     started = time.monotonic()
     from fnostab.ptychography.training.replay import KeptFailure, find_black_box
@@ -70,6 +81,42 @@ def command(
         say(console, str(output / name))
 
 
+def _failures(output: Path, tracking_uri: str | None) -> list[str]:
+    """A line for each trial that can be replayed: of the journals under ``output``, else of the store's newest study.
+
+    Raises:
+        FnostabError: there is none, or a record can't be read.
+    """
+    folders = [each for each in folders_with(output, "trial.json") if (each / "artifacts" / names.BLACK_BOX).is_dir()]
+    if folders and tracking_uri is None:
+        trials = [TrialProgress(TrialSpec.read(folder / "trial.json"), folder) for folder in folders]
+        for trial in trials:
+            trial.update()
+        return [f"failed, in {output.absolute()}:", *(_line(trial, str(trial.directory)) for trial in trials)]
+    from fnostab.tracking import find_experiment, newest_experiment, newest_study, trial_rows
+
+    try:
+        store = store_to_read(tracking_uri)
+        experiment = newest_experiment(store)
+        experiment_id = find_experiment(store, experiment)
+        study = newest_study(store, experiment_id)
+        failed = [row for row in trial_rows(store, experiment_id, study) if row.failed and study.spec.task == TASK]
+    except TrackingError as error:
+        raise CheckpointError(f"no trial that failed is under {output.absolute()}, and {error}") from error
+    if not failed:
+        raise CheckpointError(
+            f"no trial that failed is under {output.absolute()}, and none of experiment {experiment} in "
+            f"{store.address} can be replayed: give the folder of one, or the id of its run"
+        )
+    at = ["--tracking-uri", tracking_uri] if tracking_uri else []
+    return [f"failed, of experiment {experiment} in {store.address}:", *(_line(r, r.run_id or "", *at) for r in failed)]
+
+
+def _line(trial: TrialProgress | TrialRow, *words: str) -> str:
+    step = "" if trial.failure_step is None else f" at step {trial.failure_step}"
+    return f"  {trial.arm}-{trial.seed}  {trial.outcome}{step}  {shlex.join(['fnostab', 'replay', *words])}"
+
+
 def _suffix(settings: tuple[str, ...]) -> str:
     """Suffix of the folder's name, so that an experiment does not overwrite the faithful replay."""
     text = ",".join(settings)[:LONGEST_SUFFIX]
@@ -79,10 +126,10 @@ def _suffix(settings: tuple[str, ...]) -> str:
 def _fetch(run_id: str, output: Path, tracking_uri: str | None, console: Console) -> Path:
     console.print("loading MLflow, fetching the black box ...", end=" ")
     started = time.monotonic()
-    from fnostab.tracking import fetch_black_box, open_store
+    from fnostab.tracking import existing_store, fetch_black_box
 
     try:
-        folder = fetch_black_box(open_store(tracking_uri), run_id, output)
+        folder = fetch_black_box(existing_store(tracking_uri), run_id, output)
     except BaseException:
         console.print()
         raise

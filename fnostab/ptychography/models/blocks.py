@@ -125,7 +125,7 @@ def decoder_stage(config: ModelConfig, in_channels: int, out_channels: int) -> n
 
 
 def make_head(config: ModelConfig) -> Callable[[Tensor], Tensor]:
-    """What makes the complex patch (B, 1, H, W) of the last layer's values (B, 2, H, W)."""
+    """Head of a network: makes the complex patch (B, 1, H, W) from the last layer's values (B, 2, H, W)."""
     return make_own("model.head", config.head, nn.Module, config) if is_own(config.head) else _real_imaginary
 
 

@@ -113,7 +113,7 @@ def _of_one_batch(config: TrialConfig) -> Training:
 
 
 def _on_cpu(config: TrialConfig) -> TrialConfig:
-    """What can be tried of it on a machine that may have no GPU."""
+    """The configuration as it can be tried on a CPU."""
     execution = config.execution
     precision = "float32" if execution.convolution_precision == "tf32" else execution.convolution_precision
     changed = execution.model_copy(update={"device": "cpu", "convolution_precision": precision})

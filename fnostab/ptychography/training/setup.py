@@ -118,7 +118,7 @@ def choose_device(wanted: str) -> torch.device:
         LaunchError: a GPU is wanted and torch sees none.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise LaunchError("execution.device=cuda, but torch sees no GPU here: use auto or cpu, or mend the driver")
+        raise LaunchError("execution.device=cuda, but torch sees no GPU here: use auto or cpu, or fix the driver")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 

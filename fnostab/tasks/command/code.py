@@ -62,7 +62,7 @@ def _matches(home: Path, pattern: str) -> Iterator[Path]:
                 raise ConfigError(f"code: {shown(pattern)} names more than {MOST_FILES} files: name fewer")
             yield path
     except (ValueError, NotImplementedError) as error:
-        raise ConfigError(f"code: {shown(pattern)} is no pattern of paths: {error}") from None
+        raise ConfigError(f"code: {shown(pattern)} is not a pattern of paths: {error}") from None
 
 
 def _is_file(path: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fnostab.errors import ConfigError
+from fnostab.errors import ConfigError, UnknownSettingError
 from fnostab.record.settings import shown, suggestion
 from fnostab.tasks.command.template import RESERVED
 
@@ -64,7 +64,7 @@ def resolve(
         for name, value in layer.items():
             if name not in declared:
                 known = ", ".join(declared) or "none"
-                raise ConfigError(
+                raise UnknownSettingError(
                     f"{place(name)}unknown setting {shown(name)}{suggestion(name, declared)}; accepted: {known}", name
                 )
             values[name] = _checked(name, value, declared[name], place(name))

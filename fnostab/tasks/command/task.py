@@ -78,7 +78,7 @@ class Command(Task):
         return {"command": self._template.words, "settings": dict(settings), "code": dict(self._code), **goes_on}
 
     def after_failure(self, settings: Settings) -> Literal["stop", "continue"]:
-        """As the study file says."""
+        """Whether the program is told to stop or to continue, as the study file says."""
         return self._after_failure
 
     def resources(self, settings: Settings) -> Resources:
@@ -106,7 +106,9 @@ class Command(Task):
             return
         if "/" in program:
             if (self._folder / program).is_dir() or not os.access(self._folder / program, os.X_OK):
-                raise LaunchError(f"command: {self._folder / program} is no program: chmod +x it, or name one that is")
+                raise LaunchError(
+                    f"command: {self._folder / program} is not executable: chmod +x it, or name another program"
+                )
         elif shutil.which(program) is None:
             hint = f"; of the file beside the study write ./{program}" if (self._folder / program).is_file() else ""
             raise LaunchError(f"command: there is no program {program!r} on PATH{hint}")

@@ -57,7 +57,7 @@ class Template:
         for name in self.names:
             if name not in settings:
                 known = suggestion(name, settings)
-                raise ConfigError(f"{place('command')}{{{name}}} is no setting{known}: declare it under defaults")
+                raise ConfigError(f"{place('command')}{{{name}}} is not a setting{known}: declare it under defaults")
         for name in settings:
             if name in RESERVED:
                 raise ConfigError(f"{place(name)}{name} is reserved, and can't be the name of a setting", name)
@@ -154,7 +154,7 @@ def _check_braces(word: str, where: str) -> None:
             continue
         if not _NAME.fullmatch(inside.removeprefix("--")):
             raise ConfigError(
-                f"{where}command: {{{inside}}} is no placeholder: expected a plain name, as {{lr}}; "
+                f"{where}command: {{{inside}}} is not a placeholder: expected a plain name, as {{lr}}; "
                 "a brace itself is written twice"
             )
         if inside.startswith("--") and word != match[0]:
@@ -196,5 +196,5 @@ def _as_option(name: str, value: Any) -> list[str]:
 
 def _value(values: Mapping[str, Any], name: str, place: Place) -> Any:
     if name not in values:
-        raise ConfigError(f"{place('command')}{{{name}}} is no setting{suggestion(name, values)}", name)
+        raise ConfigError(f"{place('command')}{{{name}}} is not a setting{suggestion(name, values)}", name)
     return values[name]

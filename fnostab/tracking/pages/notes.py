@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ __all__ = [
     "bounded",
     "code",
     "escaped",
+    "put_experiment_note",
     "put_note",
     "run_link",
     "study_note",
@@ -88,6 +90,14 @@ def put_note(client: MlflowClient, run_id: str, text: str) -> bool:
     return True
 
 
+def put_experiment_note(client: MlflowClient, experiment: str, tags: Mapping[str, str], text: str) -> None:
+    """Write the note of an experiment with these tags, unless somebody else did; nothing if it says ``text``."""
+    if tags.get(NOTE) != text and _is_ours(tags):
+        digests = (_digest(note) for note in (text, tags.get(NOTE, "")) if note)
+        client.set_experiment_tag(experiment, WRITTEN, " ".join(digests))
+        client.set_experiment_tag(experiment, NOTE, text)
+
+
 def withdraw_note(client: MlflowClient, run_id: str) -> None:
     """Take back a note that no longer holds, unless somebody else wrote it."""
     tags = client.get_run(run_id).data.tags
@@ -96,7 +106,12 @@ def withdraw_note(client: MlflowClient, run_id: str) -> None:
 
 
 def trial_note(
-    run: Any, outcome: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]], control: str, artifacts: Iterable[str]
+    run: Any,
+    outcome: Mapping[str, Any],
+    arms: Mapping[str, Mapping[str, Any]],
+    control: str,
+    artifacts: Iterable[str],
+    picture: str | None = None,
 ) -> str:
     """Write the note of a trial that has ended.
 
@@ -106,6 +121,7 @@ def trial_note(
         arms: settings of each arm of the study, dotted; empty if they can't be known.
         control: name of the control arm.
         artifacts: paths of the files and folders that the run holds.
+        picture: path of the figure that is linked and shown first, if the run holds it.
     """
     tags, experiment, run_id = run.data.tags, run.info.experiment_id, run.info.run_id
     arm, seed = tags.get(names.ARM), tags.get(names.SEED)
@@ -115,7 +131,10 @@ def trial_note(
     lines += [f"- {line}" for line in _what_happened(outcome)]
     lines += ["", *_what_it_is(arm, arms, control), ""]
     links = _trial_links(experiment, run_id, tags, known)
-    pictures = [path for path in known if path.endswith(".png")][:PICTURES]
+    pictures = sorted((path for path in known if path.endswith(".png")), key=lambda path: path != picture)[:PICTURES]
+    if picture in known:  # on the first line, which a note that is folded shows
+        shown = PurePosixPath(picture).stem.rstrip("_0123456789")
+        lines[0] += f" · {run_link(escaped(shown), experiment, run_id, picture)}"
     images = "".join(f"![](get-artifact?path={quote(path)}&run_uuid={run_id})\n\n" for path in pictures)
     return bounded("\n".join(lines), f"\n\n{' · '.join(links)}\n\n{images}")
 

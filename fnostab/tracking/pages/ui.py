@@ -1,4 +1,4 @@
-"""Start MLflow's own web page on a store, on loopback only, and say what there is to see on it."""
+"""Start MLflow's own web page on a store, on loopback only, and print the addresses of its views."""
 
 import logging
 import os
@@ -78,7 +78,7 @@ def free_port(preferred: int = 5000) -> int:
 
 
 def experiments_with_runs(store: Store, name: str | None = None) -> dict[str, str]:
-    """Names and ids of the experiments that hold trials, newest first.
+    """Names and ids of the experiments that hold trials, that of the newest study first.
 
     Args:
         store: where to look.
@@ -90,6 +90,10 @@ def experiments_with_runs(store: Store, name: str | None = None) -> dict[str, st
     are_trials = f"tags.`{names.KIND}` = '{names.KIND_TRIAL}'"
     with reported(store):
         there_are = list(every(store.client.search_experiments, order_by=["creation_time DESC"]))
+        are_studies, newest = f"tags.`{names.KIND}` = '{names.KIND_STUDY}'", ["attributes.start_time DESC"]
+        ids = [experiment.experiment_id for experiment in there_are]
+        studies = store.client.search_runs(ids, are_studies, max_results=1, order_by=newest) if ids else []
+        there_are = sorted(there_are, key=lambda each: all(s.info.experiment_id != each.experiment_id for s in studies))
         found = {
             experiment.name: str(experiment.experiment_id)
             for experiment in there_are
@@ -126,7 +130,7 @@ def wait_until_ready(
     while time.monotonic() < deadline:
         if (waited := int((time.monotonic() - started) / SAY_EVERY_S)) > said:
             said = waited
-            _log.warning("%s has not answered for %d s, it is waited for: see %s", url, said * SAY_EVERY_S, where)
+            _log.warning("%s has not answered for %d s, still waiting: see %s", url, said * SAY_EVERY_S, where)
         if process is not None and process.poll() is not None:
             why = f": {_last_line(log)}" if log is not None and _last_line(log) else ""
             raise TrackingError(

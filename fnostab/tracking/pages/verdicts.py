@@ -94,7 +94,7 @@ def _record(run_id: str, payload: Mapping[str, Any], experiment: str) -> Verdict
 
 
 def looks_before(store: Store, experiment: str, study_run_id: str, *, seeds: int) -> int:
-    """How many looks were taken at a study with fewer seeds: verdicts that are recorded, those on as many counted once.
+    """Count the looks at a study with fewer seeds: recorded verdicts, those on equally many seeds counted once.
 
     Args:
         store: where they are.

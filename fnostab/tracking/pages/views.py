@@ -1,4 +1,4 @@
-"""Charts that are there when the page opens: saved views of an experiment in the MLflow UI.
+"""Saved views of an experiment in the MLflow UI, with charts that show as soon as the page opens.
 
 What a view shows is data (the folder `dashboards`). MLflow keeps a saved view as a tag of the
 experiment, in a schema of its own, so views are only installed for versions they were tried with. A
@@ -16,12 +16,23 @@ from uuid import NAMESPACE_URL, uuid5
 
 import fnostab
 from fnostab.record import names
+from fnostab.tracking.pages.notes import put_experiment_note
+from fnostab.tracking.read.histories import CLASSIC, ui_address
 from fnostab.tracking.store.health import served_version
 from fnostab.tracking.store.store import Store, reported
 
-__all__ = ["VIEWS", "InstalledViews", "dashboards", "install_views", "plain_address", "view_addresses"]
+__all__ = [
+    "VIEWS",
+    "InstalledViews",
+    "charts_address",
+    "dashboards",
+    "experiments_page",
+    "install_views",
+    "plain_address",
+    "view_addresses",
+]
 
-VIEWS = ("shootout", "depth", "one_arm", "verdicts")
+VIEWS = ("shootout", "failed", "arms", "depth", "one_arm", "verdicts")  # the first one is opened
 KNOWN_SCHEMA = "3.17"  # of MLflow; others may show the page without the charts
 VIEW_TAG = "mlflow.sharedViewState."  # + share key; MLflow's
 WRITTEN_TAG = "fnostab.view."  # + share key; SHA-256 of what was written there
@@ -58,7 +69,6 @@ _PAGE = {
     "viewMaximized": False,
     "runListHidden": False,
     "isAccordionReordered": True,
-    "useGroupedValuesInCharts": True,
     "hideEmptyCharts": True,
     "groupsExpanded": {},
     "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
@@ -91,9 +101,9 @@ class InstalledViews:
 
 
 def install_views(store: Store, experiment: str) -> InstalledViews:
-    """Put all views on an experiment, or bring them up to date; a second call writes nothing.
+    """Put all views, and a note that links them, on an experiment or bring them up to date; then again writes nothing.
 
-    A view that somebody changed in the UI stays as it is. With a version of MLflow whose schema is
+    A view, or note, that somebody changed in the UI stays as it is. With a version of MLflow whose schema is
     not known, nothing is written.
 
     Args:
@@ -127,6 +137,7 @@ def install_views(store: Store, experiment: str) -> InstalledViews:
                 _remember(store, experiment, name, view, tags)
                 store.client.set_experiment_tag(experiment, VIEW_TAG + _share_key(name), view)
                 written.append(name)
+        put_experiment_note(store.client, experiment, tags, _note(experiment))
     return InstalledViews(VIEWS, tuple(written), tuple(remarks))
 
 
@@ -141,7 +152,24 @@ def view_addresses(url: str, experiment: str, views: InstalledViews) -> dict[str
 
 def plain_address(url: str, experiment: str, mode: str = "CHART") -> str:
     """Address of an experiment's runs as a CHART or TABLE, without a view."""
-    return f"{url}/#/experiments/{experiment}/runs?compareRunsMode={mode}&workflowType=machine_learning"
+    return f"{url}/#/experiments/{experiment}/runs?compareRunsMode={mode}&{CLASSIC}"
+
+
+def charts_address(store: Store, experiment: str, url: str | None = None) -> str:
+    """Address of the charts of an experiment's newest study, on the MLflow UI at ``url`` (None: `ui_address`).
+
+    Raises:
+        TrackingError: the store does not answer, or has no such experiment.
+    """
+    with reported(store):
+        tags = store.client.get_experiment(experiment).tags
+    there = VIEWS[:1] if VIEW_TAG + _share_key(VIEWS[0]) in tags else ()
+    return next(iter(view_addresses(url or ui_address(store), experiment, InstalledViews(there)).values()))
+
+
+def experiments_page(url: str) -> str:
+    """Address of the list of experiments on the MLflow UI at ``url``."""
+    return f"{url}/#/experiments?{CLASSIC}"
 
 
 def dashboards() -> Path:
@@ -149,6 +177,13 @@ def dashboards() -> Path:
     package = Path(fnostab.__file__).parent
     inside = package / "dashboards"
     return inside if next(inside.glob("*.json"), None) else package.parent / "dashboards"
+
+
+def _note(experiment: str) -> str:
+    """Note of an experiment; its first line, which is seen while it is folded, leads to the views."""
+    addresses = view_addresses("", experiment, InstalledViews(VIEWS))
+    links = [f"[{_view(name)['title'].removeprefix('fnostab: ')}]({addresses[name].lstrip('/')})" for name in VIEWS]
+    return " · ".join(links)
 
 
 def _share_key(name: str) -> str:
@@ -174,6 +209,7 @@ def _state(name: str, view: Mapping[str, Any], study: _NewestStudy) -> dict[str,
     grouping = [{"mode": mode, "groupByData": key} for mode, key in view["group_by"]]
     return _PAGE | {
         "searchFilter": runs,
+        "useGroupedValuesInCharts": not view.get("seeds", False),
         "selectedColumns": view["columns"],
         "compareRunCharts": list(_charts(name, view, study.charts)),
         "compareRunSections": [
@@ -194,11 +230,15 @@ def _state(name: str, view: Mapping[str, Any], study: _NewestStudy) -> dict[str,
 
 
 def _charts(name: str, view: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
-    """Charts of a view; one of a word in braces becomes one for each metric that the study has for it."""
+    """Charts of a view, none twice; one of a word in braces becomes one for each metric that the study has for it."""
+    seen = set[tuple[str, str]]()
     for section in view["sections"]:
         for chart in section["charts"]:
             key = chart["metricKey"]
             for metric in words.get(key[1:-1], ()) if key.startswith("{") else (key,):
+                if (chart["type"], metric) in seen:
+                    continue
+                seen.add((chart["type"], metric))
                 place = {
                     "uuid": _uuid(name, section["name"], chart["type"], metric),
                     "metricSectionId": _uuid(name, section["name"]),

@@ -28,7 +28,9 @@ def fetch_black_box(store: Store, run_id: str, into: Path) -> Path:
         folder = into / names.BLACK_BOX
         for path in paths:
             if not _is_plain(path):
-                raise TrackingError(f"run {run_id} has an artifact {path!r}, which is no plain file of its black box")
+                raise TrackingError(
+                    f"run {run_id} has an artifact {path!r}, which is not a plain file of its black box"
+                )
         folder.mkdir(parents=True, exist_ok=True)
         for path in paths:
             file = Path(store.client.download_artifacts(run_id, path, str(folder)))  # without its folder in the run

@@ -22,8 +22,18 @@ from fnostab.tracking.read.summaries import AT_ONCE
 from fnostab.tracking.store.database import connected
 from fnostab.tracking.store.store import Store, insist_on_place_of, reported
 
-__all__ = ["LOCAL_UI", "log_files", "metric_histories", "metric_history", "read_artifact", "run_page"]
+__all__ = [
+    "CLASSIC",
+    "LOCAL_UI",
+    "log_files",
+    "metric_histories",
+    "metric_history",
+    "read_artifact",
+    "run_page",
+    "ui_address",
+]
 
+CLASSIC = "workflowType=machine_learning"  # in an address: the page of runs, not that of generative AI
 LOCAL_UI = "http://127.0.0.1:5000"  # where `fnostab ui` shows a database
 MOST_NAMED = 500  # run ids in one query: databases limit its values
 History = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps, rising, and values, both (n,)
@@ -98,8 +108,12 @@ def read_artifact(store: Store, run_id: str, path: str) -> bytes | None:
 
 def run_page(store: Store, experiment: str, run_id: str) -> str:
     """Address of a run's page: on the server, or as `fnostab ui` shows it if the store is a database."""
-    base = _USER.sub("//", store.uri) if store.uri.startswith("http") else LOCAL_UI
-    return f"{base}/#/experiments/{experiment}/runs/{run_id}"
+    return f"{ui_address(store)}/#/experiments/{experiment}/runs/{run_id}?{CLASSIC}"
+
+
+def ui_address(store: Store) -> str:
+    """Address of the MLflow UI, without a user's name: the server, or where `fnostab ui` shows a database."""
+    return _USER.sub("//", store.uri) if store.uri.startswith("http") else LOCAL_UI
 
 
 def log_files(store: Store, run_id: str, files: Iterable[Path], root: Path, artifact_path: str) -> None:

@@ -146,7 +146,7 @@ def trial_state(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, floa
 def search_trials(
     store: Store, experiment: str, study_hash: str, take: Callable[[Any], Any] = lambda run: run
 ) -> Iterator[Any]:
-    """What ``take`` makes of MLflow's runs of the trials of a study, in no order.
+    """Apply ``take`` to MLflow's runs of a study's trials; the results, in no order.
 
     What was set aside is not among them. ``take`` may be called in several threads.
     """
@@ -157,7 +157,7 @@ def search_trials(
 def search_in_shares(
     store: Store, experiments: Sequence[str], which: str = "", take: Callable[[Any], Any] = lambda run: run
 ) -> Iterator[Any]:
-    """What ``take`` makes of the runs of experiments, given by id, that the filter ``which`` finds, in no order.
+    """Apply ``take`` to the runs that the filter ``which`` finds in experiments, given by id; the results, in no order.
 
     Of a server several pages are asked for at once, each of the runs whose ids end alike. ``take`` may be called in
     several threads.

@@ -107,13 +107,13 @@ def _await_tables(uri: str, wanted: str) -> str | None:
     found, is_made = _schema(uri)
     if is_made or found in (EMPTY, wanted):
         return found
-    _log.warning("another process is making the tables of %s, which is waited for", masked(uri))
+    _log.warning("waiting for another process that creates the tables of %s", masked(uri))
     deadline = time.monotonic() + STALLED_S
     while not is_made and found != wanted:
         if time.monotonic() > deadline:
             raise TrackingError(
-                f"tracking database {masked(uri)} was begun and is not whole: if no process makes it any more, delete "
-                "it, or name another"
+                f"tracking database {masked(uri)} is incomplete: if no process is creating it any more, delete it, "
+                "or name another"
             )
         time.sleep(LOOK_S)
         before, (found, is_made) = found, _schema(uri)
@@ -138,7 +138,7 @@ def _schema(uri: str) -> tuple[str | None, bool]:
 
 @contextmanager
 def made_by_one(uri: str) -> Iterator[None]:
-    """Where a SQLite database is empty, let one process at a time open it: MLflow then makes its tables.
+    """Let one process at a time open an empty SQLite database: MLflow then makes its tables.
 
     Raises:
         TrackingError: another process has been at it for minutes, or the tables can't be made.
@@ -155,7 +155,7 @@ def made_by_one(uri: str) -> Iterator[None]:
             yield
             lock.unlink(missing_ok=True)
     except Timeout:
-        raise TrackingError(f"{path} has been in the making for {MAKING_S} s: wait, or end what makes it") from None
+        raise TrackingError(f"another process has been creating {path} for {MAKING_S} s: wait, or end it") from None
 
 
 def _make_aside(uri: str, path: Path) -> None:
@@ -221,8 +221,8 @@ def _engine(uri: str) -> sqlalchemy.Engine:
         raise TrackingError(describe(error, uri)) from error
     except ValueError:  # its text, as that of a port that is no number, may be a part of the password
         raise TrackingError(
-            f"tracking database {masked(uri)} is no address: write special characters of a password as %40 for @, "
-            "%2F for / and %3A for a colon"
+            f"tracking database {masked(uri)} is not a valid address: write special characters of a password as %40 "
+            "for @, %2F for / and %3A for a colon"
         ) from None
 
 

@@ -26,14 +26,14 @@ _NEXT_STEPS = {  # words of PostgreSQL, SQLite and the libraries that speak to t
     "does not exist": "make it with PostgreSQL's createdb or createuser, or correct the name",
     "onnection refused": "start it, or correct host and port",
     "failed to resolve host": "correct the host's name",
-    "timeout expired": "see that it runs and that no firewall is between",
+    "timeout expired": "check that it runs and that no firewall is in between",
     "too many clients": "raise its max_connections, or start the server with fewer --workers",
     "remaining connection slots": "raise its max_connections, or start the server with fewer --workers",
     "read-only": "name the database that is written, not a copy of it, or make it writable",
     "readonly": "make it writable, or name another one",
     "permission denied": "let its owner GRANT this user what is missing; the owner of the database lacks nothing",
     "mlflow-artifacts URI": "a server keeps its artifacts: name that server instead of its database",
-    "database is locked": "another process is writing it; do it again when that has ended",
+    "database is locked": "another process is writing to it; try again when that has ended",
     "No space left": "free some space where it is kept",
     "disk is full": "free some space where it is kept",
     "DiskFull": "free some space where it is kept",
@@ -83,7 +83,7 @@ def describe(error: Exception, uri: str) -> str:
         limit = MLFLOW_HTTP_REQUEST_TIMEOUT.get()
         return (
             f"the MLflow server at {address} is there, but has not answered within {limit} s: it or its database is "
-            f"busy; do it again later, or wait longer with MLFLOW_HTTP_REQUEST_TIMEOUT={2 * limit}"
+            f"busy; try again later, or wait longer with MLFLOW_HTTP_REQUEST_TIMEOUT={2 * limit}"
         )
     if status := _GIVES_UP.search(str(error)):
         return (

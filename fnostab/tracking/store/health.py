@@ -1,4 +1,4 @@
-"""Facts about a store for who wants to know whether it is well: version, clock, speed of writing."""
+"""Health of a store: version, clock, speed of writing."""
 
 import os
 import time

@@ -48,7 +48,7 @@ def create_admin(folder: Path, name: str, password: str) -> None:
     if len(password) < SHORTEST_PASSWORD or password == KNOWN_PASSWORD:
         raise TrackingError(
             f"the administrator's password is not accepted: take one of at least {SHORTEST_PASSWORD} characters "
-            "that is no published default"
+            "that is not a published default"
         )
     path = private(folder, "auth.db")
     with warnings.catch_warnings():

@@ -88,7 +88,7 @@ def _await_answer(client: MlflowClient, uri: str) -> None:
     except MlflowException as error:
         if not is_slow(error):
             raise
-        _log.warning("%s has not answered within %d s, it is asked again", masked(uri), PROBE_TIMEOUT_S)
+        _log.warning("%s has not answered within %d s, asking again", masked(uri), PROBE_TIMEOUT_S)
         client.search_experiments(max_results=1)
 
 

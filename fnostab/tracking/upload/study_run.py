@@ -30,11 +30,14 @@ from fnostab.tracking.pages.notes import (
     trial_note,
 )
 from fnostab.tracking.pages.views import install_views
+from fnostab.tracking.read.histories import CLASSIC
 from fnostab.tracking.read.summaries import read_summaries
 from fnostab.tracking.store.store import Store, experiment_id, find_or_make_run, insist_on_place_of, reported
 from fnostab.tracking.upload.identity import PARENT_RUN
 
 __all__ = [
+    "COLOURS",
+    "colour_tags",
     "ensure_study",
     "find_or_make_study",
     "finish_study",
@@ -44,6 +47,8 @@ __all__ = [
     "note_trial",
 ]
 
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of arms, as in figures
+RUN_COLOUR = "mlflow.runColor"
 FOLDERS = ("figures",)  # of a trial, whose files its note shows
 _log = logging.getLogger(__name__)
 
@@ -137,12 +142,20 @@ def link_project_run(store: Store, study_run_id: str) -> bool:
         put_note(
             store.client,
             project_run_id,
-            f"This run only started the study {page}. Its trials are in the experiment "
-            f"[{escaped(experiment.name)}](#/experiments/{experiment.experiment_id}), under that run.\n\n"
+            f"This run only started the study {page}. Its trials are in the experiment [{escaped(experiment.name)}]"
+            f"(#/experiments/{experiment.experiment_id}/runs?{CLASSIC}), under that run.\n\n"
             f"{code('fnostab ui')} shows them with their charts, "
             f"{code(f'fnostab decide --experiment {experiment.name}')} judges them.\n",
         )
     return True
+
+
+def colour_tags(client: MlflowClient, study_run_id: str | None, arm: str | None) -> dict[str, str]:
+    """Tags of a new run that give its curves its arm's colour; none of a run that is part of no study."""
+    spec = _read_spec(client, study_run_id) if study_run_id else None
+    if spec is None or arm is None or arm not in spec.arms:
+        return {}
+    return {RUN_COLOUR: COLOURS[list(spec.arms).index(arm) % len(COLOURS)]}
 
 
 def note_trial(client: MlflowClient, run_id: str, outcome: Mapping[str, Any]) -> None:
@@ -158,7 +171,8 @@ def note_trial(client: MlflowClient, run_id: str, outcome: Mapping[str, Any]) ->
         found = {artifact.path for artifact in client.list_artifacts(run_id)}
         for folder in found.intersection(FOLDERS):
             found |= {artifact.path for artifact in client.list_artifacts(run_id, folder)}
-        put_note(client, run_id, trial_note(run, outcome, arms, control, found))
+        picture = spec.picture.artifact if spec and spec.picture else None
+        put_note(client, run_id, trial_note(run, outcome, arms, control, found, picture))
     except Exception as error:  # artifact stores raise errors of their own libraries
         _log.warning("run %s has no note: %s", run_id, error)
 

@@ -21,7 +21,7 @@ from fnostab.tracking.store.store import Store, describe, experiment_id, find_or
 from fnostab.tracking.upload.batch import Batch, RunNames, clean
 from fnostab.tracking.upload.identity import PARENT_RUN, RunIdentity
 from fnostab.tracking.upload.mark import Mark
-from fnostab.tracking.upload.study_run import note_trial
+from fnostab.tracking.upload.study_run import colour_tags, note_trial
 
 __all__ = ["STATUS", "TrialRun", "end_unwritten", "last_sign_ms", "named_outcome"]
 
@@ -89,11 +89,15 @@ class TrialRun:
             TrackingError: the run holds such another record.
         """
         experiment = experiment_id(store, identity.experiment)
+
+        def colour() -> dict[str, str]:
+            return colour_tags(store.client, identity.tags.get(PARENT_RUN), identity.tags.get(names.ARM))
+
         run = find_or_make_run(
             store,
             experiment,
             _of_trial(identity.trial_id),
-            lambda: store.client.create_run(experiment, start_ms, dict(identity.tags), run_name=identity.run_name),
+            lambda: store.client.create_run(experiment, start_ms, dict(identity.tags) | colour(), identity.run_name),
         )
         if run.info.start_time != start_ms:
             raise TrackingError(

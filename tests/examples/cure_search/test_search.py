@@ -104,7 +104,7 @@ def test_a_cure_that_does_not_hold_is_said_not_to(search):
     assert "bounded does not hold: 0/5 failed" in out
     assert "bounded at learning rate 1e-3: not shown to be no worse than control; " in out
     assert "control failed in 20% of its trials, not in 30 to 90 %: a poor place to ask" in out
-    assert "no arm bears more than that" in out
+    assert "no arm tolerates more than that" in out
 
 
 def test_a_cure_with_worse_images_does_not_hold(search):

@@ -219,7 +219,7 @@ def test_a_doubtful_verdict_needs_force(call, experiment, doubt):
     assert f"--force because the verdict {doubt}" in out
     status, _, err = call(*arguments, "--apply")
     assert status == 2
-    assert err == f"error: --apply: the verdict {doubt}: add --force to make it policy all the same\n"
+    assert err == f"error: --apply: the verdict {doubt}: add --force to make it the default anyway\n"
     assert read_policy() is None
     assert call(*arguments, "--apply", "--force")[0] == 0
     assert read_policy() is not None

@@ -198,6 +198,6 @@ def test_names_that_leave_the_folder_are_refused(run, tmp_path, monkeypatch, pat
     store, run_id = run
     assert not _is_plain(path)
     monkeypatch.setattr(store.client, "list_artifacts", lambda *_: [FileInfo(path, False, 1)])
-    with pytest.raises(TrackingError, match="no plain file of its black box"):
+    with pytest.raises(TrackingError, match="not a plain file of its black box"):
         fetch_black_box(store, run_id, tmp_path / "into")
     assert not (tmp_path / "into").exists()

@@ -138,10 +138,10 @@ def test_nothing_to_cure_leads_to_the_depth_at_which_training_fails(store, chain
 @pytest.mark.parametrize(
     ("more", "pattern"),
     [
-        (("--arms", "control"), "--arms is of single studies: strategy decides that itself; leave it out"),
-        (("--from", "stage_a"), "--from is of single studies"),
-        (("--sequential", "3,5"), "--sequential is of single studies"),
-        (("--decide",), "--decide is of single studies"),
+        (("--arms", "control"), "--arms applies to single studies, strategy chooses it by itself: leave it out"),
+        (("--from", "stage_a"), "--from applies to single studies"),
+        (("--sequential", "3,5"), "--sequential applies to single studies"),
+        (("--decide",), "--decide applies to single studies"),
         (("--profile", "tiny"), "profile='tiny' is not known"),
         (("--experiment", "a/b"), "experiment='a/b_stage_a' is not accepted"),
         (("--set", "model.fno_blocks=banana"), "model.fno_blocks='banana' is not accepted"),

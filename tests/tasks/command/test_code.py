@@ -49,7 +49,7 @@ def test_links_lead_to_files_inside_the_folder_only(folder):
         (["none/*.py"], "names no file"),
         (["../*.py"], "leads out"),
         (["/etc/*"], "leads out"),
-        ([""], "no pattern|no file"),
+        ([""], "not a pattern|no file"),
     ],
 )
 def test_a_pattern_that_can_not_be_meant_is_refused(folder, globs, message):

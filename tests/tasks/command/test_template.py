@@ -102,9 +102,9 @@ def test_a_shell_of_the_users_own_takes_what_is_quoted_but_no_value_that_it_woul
         ("  ", "got nothing"),
         ("a", r"\{seed\} is missing"),
         ("a {--norm}x {seed}", "a word of its own"),
-        ("a '{x y}' {seed}", "no placeholder"),
-        ("a {} {seed}", "no placeholder"),
-        ("a {x!r} {seed}", "no placeholder"),
+        ("a '{x y}' {seed}", "not a placeholder"),
+        ("a {} {seed}", "not a placeholder"),
+        ("a {x!r} {seed}", "not a placeholder"),
         ("a {x {seed}", "single brace"),
     ],
 )
@@ -119,7 +119,7 @@ def test_placeholders_and_settings_belong_together():
     template = parse("a {lr} {--norm} --log {directory} {arm} {seed}")
     template.check(["lr", "norm"])
     assert template.names == ("lr", "norm")
-    with pytest.raises(ConfigError, match=r"command at line 1: \{norm\} is no setting .*'norms'"):
+    with pytest.raises(ConfigError, match=r"command at line 1: \{norm\} is not a setting .*'norms'"):
         template.check(["lr", "norms"], lambda name: f"{name} at line 1: ")
     with pytest.raises(ConfigError, match="wd at line 1: setting wd has no placeholder"):
         template.check(["lr", "norm", "wd"], lambda name: f"{name} at line 1: ")

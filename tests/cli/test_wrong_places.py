@@ -1,0 +1,97 @@
+"""Commands where there is nothing to work on: they say where they looked, and leave nothing behind."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from trial_records import trial_spec
+
+from fnostab.record import names
+from fnostab.record.journal import Journal
+from fnostab.tracking import open_store
+
+
+@pytest.fixture
+def store(workplace):
+    return open_store()
+
+
+@pytest.fixture
+def nowhere(tmp_path, environment, fnostab):
+    """A function that calls a command in an empty folder with an empty home: (status, stderr, files left)."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+
+    def run(*arguments, **more):
+        answer = fnostab(tmp_path / "here", *arguments, HOME=str(tmp_path / "home"), **more)
+        return answer.returncode, answer.stderr, [*(tmp_path / "here").rglob("*"), *(tmp_path / "home").rglob("*")]
+
+    run.folder = tmp_path / "here"
+    return run
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("decide",),
+        ("report", "--experiment", "stage_a"),
+        ("watch",),
+        ("replay",),
+        ("run", "stage_b", "--from", "stage_a"),
+    ],
+    ids=" ".join,
+)
+def test_without_records_nothing_is_made_and_the_place_is_named(nowhere, arguments):
+    status, err, left = nowhere(*arguments)
+    assert (status, left) == (2, [])
+    assert f"there is no tracking database {nowhere.folder}/mlflow.db" in err
+    if arguments[0] in ("watch", "replay"):
+        assert f"{nowhere.folder}/outputs" in err
+
+
+def test_the_newest_study_is_named_where_none_was(store, record_study, call):
+    record_study(store, "first", {"control": 0})
+    record_study(store, "second", {"control": 0})
+    for command in ("decide", "report"):
+        status, _, err = call(command)
+        assert status == 2
+        assert err.startswith("error: say what to judge: --experiment second, the newest in sqlite:///")
+
+
+def test_trials_that_failed_are_listed_with_the_command_that_replays_them(workplace, call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    for seed, ended in enumerate(["collapsed", "converged", "nonfinite"]):
+        folder = workplace / "outputs" / "stage_a" / "0123456789abcdef" / f"control-{seed}"
+        trial_spec({}, seed=seed, shared_dir=workplace).write(folder / "trial.json")
+        with Journal(folder) as journal:
+            journal.event(names.OUTCOME_EVENT, {"outcome": ended, "failure_step": None if seed == 1 else 7 + seed})
+        if seed != 1:
+            (folder / "artifacts" / names.BLACK_BOX).mkdir(parents=True)
+    status, out, _ = call("replay")
+    assert status == 0
+    heading, first, second = out.splitlines()
+    assert heading == f"failed, in {workplace}/outputs:"
+    assert first.split()[:5] == ["control-0", "collapsed", "at", "step", "7"]
+    assert second.split()[:5] == ["control-2", "nonfinite", "at", "step", "9"]
+    assert Path(shlex.split(second)[-1]) == Path("outputs/stage_a/0123456789abcdef/control-2")
+
+
+def test_without_journals_those_of_the_newest_study_in_the_store_are_listed(store, record_study, workplace, call):
+    record_study(store, "mine", {"control": 1})
+    (workplace / "outputs").rename(workplace / "gone")
+    status, out, _ = call("replay")
+    assert status == 0
+    heading, line = out.splitlines()
+    assert heading.startswith("failed, of experiment mine in sqlite:///")
+    experiment = store.client.get_experiment_by_name("mine").experiment_id
+    (run,) = store.client.search_runs([experiment], f"tags.`{names.OUTCOME}` = 'collapsed'")
+    assert line.split()[-3:] == ["fnostab", "replay", run.info.run_id]
+
+
+def test_a_dry_run_for_slurm_needs_no_slurm(nowhere):
+    command = ("run", "stage_a", "--arms", "control", "--seeds", "2", "--launcher", "slurm")
+    status, err, left = nowhere(*command, PATH="/nowhere")
+    assert (status, left) == (2, [])
+    assert "no Slurm here: sbatch" in err
+    status, err, left = nowhere(*command, "--dry-run", PATH="/nowhere")
+    assert (status, err, left) == (0, "", [])
