@@ -23,7 +23,16 @@ from fnostab.launch.slurm.cluster import ClusterFile
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.study.study import StudyFile
 
-PACKAGES = ("ptychography.physics", "ptychography.models", "monitor", "tracking", "stats", "decision", "figures")
+PACKAGES = (
+    "asking",
+    "ptychography.physics",
+    "ptychography.models",
+    "monitor",
+    "tracking",
+    "stats",
+    "decision",
+    "figures",
+)
 WIDTH = 100  # of the text of --help
 SOURCE = Path(__file__).parent.parent / "fnostab"
 

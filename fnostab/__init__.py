@@ -13,7 +13,7 @@ _MODULE_OF = {
     "Outcome": "record.outcomes",
     "Recorder": "recorder",
     "StabilityMonitor": "monitor",
-    "Study": "study.study",
+    "Study": "asking",
     "decide": "decision",
     "live_sink": "tracking",
     "load_study": "study.study",

@@ -21,7 +21,6 @@ from rich.console import Console
 from fnostab import FnostabError, load_study, run_study
 from fnostab.cli.execution import insist_on_results
 from fnostab.cli.options import parse_names, parse_settings
-from fnostab.cli.stress import stress_of
 from fnostab.decision import AnswerName, ArmSummary, Criterion, Roles, Rules, Stage, Stress, decide
 from fnostab.decision.stress import margin_text
 from fnostab.decision.tally import summarise
@@ -29,7 +28,7 @@ from fnostab.ptychography import measured
 from fnostab.ptychography.task import Ptychography
 from fnostab.record.outcomes import Outcome
 from fnostab.report.documents import write_files
-from fnostab.report.stress import render_stress
+from fnostab.report.stress import render_stress, stress_of
 from fnostab.report.stress_picture import stress_picture
 from fnostab.report.tables import evidence_text, plain_table
 from fnostab.stats.losses import median_interval

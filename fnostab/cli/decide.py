@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fnostab.cli.judging import judge_and_record
-from fnostab.cli.options import RUNS, TRACKING_URI, StoredStudies, nothing_named, store_to_read, stored_studies
+from fnostab.cli.options import RUNS, TRACKING_URI, nothing_named, store_to_read, stored_studies
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
+from fnostab.report.judging import StoredStudies, judge_and_record
 from fnostab.show.console import Console, say
 from fnostab.tasks.registry import has_hook, hook
 

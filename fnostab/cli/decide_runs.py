@@ -63,9 +63,9 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
     Raises:
         FnostabError: the file, the table or the store can't be read, or runs can't be told apart.
     """
-    from fnostab.cli.judging import make_case
     from fnostab.decision.commands import Source
     from fnostab.decision.external import trials_of
+    from fnostab.report.judging import make_case
 
     file, store = read_runs_file(path), None
     if file.table is not None:

@@ -24,12 +24,12 @@ def case_of_table(path: Path, study_name: str | None = None) -> Case:
     Raises:
         FnostabError: the table or the study can't be read, or control has no trial.
     """
-    from fnostab.cli.judging import make_case
-    from fnostab.cli.stress import with_stress
     from fnostab.decision import Stage
     from fnostab.decision.commands import Place, Source
     from fnostab.record.table import read_table
+    from fnostab.report.judging import make_case
     from fnostab.report.setting_values import with_along
+    from fnostab.report.stress import with_stress
 
     table = read_table(path)
     stages = {name: Stage(name, tuple(rows), table.missing.get(name)) for name, rows in sorted(table.stages.items())}

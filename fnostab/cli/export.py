@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fnostab.cli.options import RUNS, TRACKING_URI, StoredStudies, store_to_read, stored_studies
+from fnostab.cli.options import RUNS, TRACKING_URI, store_to_read, stored_studies
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
     from fnostab.decision import Stage
     from fnostab.record.table import TableStudy
+    from fnostab.report.judging import StoredStudies
     from fnostab.tracking import Store
 
 
@@ -46,9 +47,9 @@ def command(file: Path, stored: StoredStudies | None, runs: Path | None, trackin
 
 def _of_store(store: Store, stored: StoredStudies) -> tuple[dict[str, Stage], TableStudy]:
     """Trials by stage, and what is to be said of the study."""
-    from fnostab.cli.judging import read_stages
     from fnostab.decision.setting_values import values_along
     from fnostab.record.table import TableStudy
+    from fnostab.report.judging import read_stages
 
     found = read_stages(store, stored)
     spec = found.records["a"].spec

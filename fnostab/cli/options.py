@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import gc
 import re
-import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fnostab.errors import ConfigError, FnostabError, TrackingError
+from fnostab.report.judging import StoredStudies
 from fnostab.study.limits import MOST_SEEDS
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ __all__ = [
     "SEEDS",
     "SET",
     "TRACKING_URI",
-    "StoredStudies",
     "nothing_named",
     "parse_looks",
     "parse_names",
@@ -93,28 +91,6 @@ STORED = (
     click.option("--study-run", help="Run id of the study.  [default: the newest of the experiment]"),
     click.option("--deep-study-run", help="The same for Stage B."),
 )
-
-
-@dataclass(frozen=True)
-class StoredStudies:
-    """Studies in a store that are judged together: each by its experiment and its run, without one the newest."""
-
-    experiment: str
-    deep_experiment: str | None = None
-    study_run: str | None = None
-    deep_study_run: str | None = None
-
-    @property
-    def places(self) -> dict[str, tuple[str, str | None]]:
-        """Experiment and study run of each stage."""
-        deep = {"b": (self.deep_experiment, self.deep_study_run)} if self.deep_experiment else {}
-        return {"a": (self.experiment, self.study_run), **deep}
-
-    @property
-    def as_options(self) -> str:
-        """The options of a command that name them."""
-        given = {name: value for name, value in vars(self).items() if value}
-        return shlex.join(word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value))
 
 
 def stored_studies(command: Callable[..., None]) -> Callable[..., None]:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fnostab.cli.options import RUNS, TRACKING_URI, StoredStudies, nothing_named, store_to_read, stored_studies
+from fnostab.cli.options import RUNS, TRACKING_URI, nothing_named, store_to_read, stored_studies
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
     from fnostab.report.content import Report
+    from fnostab.report.judging import StoredStudies
     from fnostab.tracking import Store
 
 
@@ -64,9 +65,9 @@ def _write(report: Report, folder: Path) -> list[Path]:
 def _of_store(store: Store, stored: StoredStudies) -> Report:
     from datetime import datetime
 
-    from fnostab.cli.judging import judge_and_record
     from fnostab.report.content import compose
     from fnostab.report.evidence import gather
+    from fnostab.report.judging import judge_and_record
 
     judged = judge_and_record(store, stored)
     return compose(

@@ -19,7 +19,6 @@ from fnostab.cli.options import (
     SEEDS,
     SET,
     TRACKING_URI,
-    StoredStudies,
     parse_looks,
 )
 from fnostab.errors import ConfigError, DecisionError
@@ -75,7 +74,7 @@ def command(decide: bool, sequential: str | None, dry_run: bool, options: RunOpt
 
 
 def _oversights(result: StudyRun) -> list[str]:
-    from fnostab.cli.judging import oversights, stage_of
+    from fnostab.report.judging import oversights, stage_of
     from fnostab.tracking import find_experiment, newest_study
 
     experiment = find_experiment(result.store, result.experiment)
@@ -111,6 +110,7 @@ def run_and_report(
         _, result = execute(options, console)
     if decide:
         from fnostab.cli.decide import decide_and_print
+        from fnostab.report.judging import StoredStudies
 
         try:
             studies = StoredStudies(result.experiment, study_run=result.run_id)

@@ -14,18 +14,12 @@ from rich.console import Console
 
 from fnostab.errors import TrackingError
 from fnostab.launch.cancelling import forget_cancelling, is_cancelled
-from fnostab.launch.known import (
-    close_abandoned,
-    extended,
-    insist_on_no_jobs,
-    other_study,
-    read_journals,
-    take_from_store,
-)
+from fnostab.launch.known import close_abandoned, insist_on_no_jobs, take_from_store
 from fnostab.launch.launcher import Launcher, jobs_of
 from fnostab.launch.local import LocalLauncher, default_jobs
 from fnostab.launch.overwritten import overwritten
 from fnostab.launch.recording import Recording
+from fnostab.launch.resuming import extended, other_study, read_journals
 from fnostab.launch.retries import ATTEMPTS, FailuresAlike, Retries
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec

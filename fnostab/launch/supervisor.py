@@ -34,7 +34,7 @@ from fnostab.record.stderr_tail import STDERR_FILE, StderrTail
 from fnostab.record.trial import TrialSpec
 from fnostab.tracking.environment import given
 
-__all__ = ["end_program", "supervise", "was_asked_to_end"]
+__all__ = ["begin_attempt", "end_program", "no_recorder", "supervise", "was_asked_to_end"]
 
 GRACE_S = 15.0  # between asking a program to end and ending it
 LEFT_BEHIND_GRACE_S = 2.0  # the same for what it leaves behind
@@ -58,17 +58,13 @@ def supervise(spec: TrialSpec, directory: Path) -> Outcome:
     """
     if spec.argv is None:
         raise LaunchError(f"trial {spec.name} of the task {spec.task} has no command")
-    token = secrets.token_hex(8)
     directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         asked = stack.enter_context(_signals())
-        with _no_recorder(directory, wait_s=0.0):  # before the journal is opened: that cuts off a torn line
+        with no_recorder(directory, wait_s=0.0):  # before the journal is opened: that cuts off a torn line
             journal = stack.enter_context(Journal(directory))
             end_program(directory)  # what an attempt left whose supervisor died
-            journal.event(names.PARAMS_EVENT, {**spec.settings, "seed": spec.seed, "arm": spec.arm})
-            tags = {names.OWNER: this_process(), names.VERSION: fnostab.__version__, ATTEMPT: token}
-            journal.event(names.TAGS_EVENT, tags)
-        (directory / "files").mkdir(exist_ok=True)
+            token = begin_attempt(journal, spec)
         lock = journal.lend()
         with StderrTail(directory / STDERR_FILE) as stderr:
             try:
@@ -77,9 +73,23 @@ def supervise(spec: TrialSpec, directory: Path) -> Outcome:
                 what = getattr(error, "strerror", None) or error
                 return_code, folder = 127, spec.working_directory or Path.cwd()
                 stderr.say(f"error: can't start {spec.argv[0]!r}: {what}; it must be on PATH, or a path from {folder}")
-        with _no_recorder(directory):
+        with no_recorder(directory):
             journal.take_back()
             return close_program_trial(journal, spec, ProcessEnd(return_code, asked.at is not None, stderr.text))
+
+
+def begin_attempt(journal: Journal, spec: TrialSpec) -> str:
+    """Write the beginning of an attempt that this process owns, and make the program's folder; return its token.
+
+    Raises:
+        JournalError: the journal can't be written.
+    """
+    token = secrets.token_hex(8)
+    journal.event(names.PARAMS_EVENT, {**spec.settings, "seed": spec.seed, "arm": spec.arm})
+    tags = {names.OWNER: this_process(), names.VERSION: fnostab.__version__, ATTEMPT: token}
+    journal.event(names.TAGS_EVENT, tags)
+    (journal.directory / "files").mkdir(exist_ok=True)
+    return token
 
 
 def end_program(directory: Path) -> None:
@@ -184,8 +194,12 @@ def _environment(spec: TrialSpec, directory: Path, token: str) -> Mapping[str, s
 
 
 @contextmanager
-def _no_recorder(directory: Path, wait_s: float = RECORDER_WAIT_S) -> Iterator[None]:
-    """Wait until no program records the trial, and keep others from it."""
+def no_recorder(directory: Path, wait_s: float = RECORDER_WAIT_S) -> Iterator[None]:
+    """Wait until no program records the trial, and keep others from it.
+
+    Raises:
+        JournalError: a program still records it after ``wait_s`` seconds.
+    """
     lock = FileLock(directory / RECORDER_LOCK)
     try:
         lock.acquire(timeout=wait_s)

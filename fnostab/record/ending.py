@@ -73,12 +73,14 @@ class ProcessEnd:
         asked: whether it was asked to end.
         tail: end of its stderr.
         owner: the process, as 'pid@host'; None if unknown.
+        goes_on: whether the process itself goes on, as a notebook does after an exception.
     """
 
     return_code: int | None
     asked: bool = False
     tail: str = ""
     owner: str | None = None
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,9 @@ def how_it_ended(end: ProcessEnd) -> Ending:
     if code < 0:
         hint = " (perhaps by the kernel, for want of memory)" if code == -signal.SIGKILL else ""
         return Ending(Outcome.KILLED, f"ended by {_signal_name(-code)}{hint}{_after_colon(said)}")
-    said = last_words(tail)
+    said, status = last_words(tail), "" if end.goes_on else f"exit status {code}: "
     hint = next((f"; {hint}" for pattern, hint in HINTS if pattern.search(said)), "")
-    return Ending(Outcome.INFRA_ERROR, f"exit status {code}: {said}{hint}")
+    return Ending(Outcome.INFRA_ERROR, f"{status}{said}{hint}")
 
 
 def last_words(tail: str) -> str:

@@ -10,7 +10,8 @@ The standard library only, so that a script pays nothing for the import.
 import math
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, SupportsFloat, SupportsIndex
@@ -20,7 +21,15 @@ from fnostab.record import names
 from fnostab.record.numbers import number, whole
 from fnostab.record.recording import RECORDED_EVENT, Recording
 
-__all__ = ["AFTER_FAILURE_VARIABLE", "ANNOUNCED", "JOURNAL_VARIABLE", "TOKEN_VARIABLE", "Recorder", "session_sink"]
+__all__ = [
+    "AFTER_FAILURE_VARIABLE",
+    "ANNOUNCED",
+    "JOURNAL_VARIABLE",
+    "TOKEN_VARIABLE",
+    "Recorder",
+    "session_sink",
+    "shared",
+]
 
 JOURNAL_VARIABLE = "FNOSTAB_JOURNAL"  # directory of the trial
 TOKEN_VARIABLE = "FNOSTAB_TOKEN"  # of the attempt at it
@@ -55,6 +64,7 @@ class Recorder:
         if (sink := session_sink()) is not None:
             self._to = sink
             self._failed = sink.announced
+        self._borrows = sink is not None and _sharing is not None and sink is _sharing._to
 
     def scheduled(self, steps: SupportsIndex) -> None:
         """Say how many optimiser steps the training is to have.
@@ -159,7 +169,7 @@ class Recorder:
     def _end(self, error: BaseException | None) -> None:
         to, self._to = self._to, None
         self._closed = True
-        if to is None or os.getpid() != self._pid:
+        if to is None or self._borrows or os.getpid() != self._pid:
             return
         try:
             if error is None:
@@ -191,6 +201,23 @@ class Recorder:
         return self._val_names[name]
 
 
+_sharing: Recorder | None = None
+
+
+@contextmanager
+def shared(recorder: Recorder) -> Iterator[None]:
+    """Give what a recorder has open to monitors and further recorders of this process, instead of refusing them.
+
+    For a process that trains several trials one after the other: what a trial's training opens ends with the trial.
+    """
+    global _sharing
+    _sharing = recorder
+    try:
+        yield
+    finally:
+        _sharing = None
+
+
 def session_sink() -> Recording | None:
     """Open the journal of the trial that this process was started for; None outside a study and in ranks above 0.
 
@@ -200,6 +227,8 @@ def session_sink() -> Recording | None:
     directory, token = os.environ.get(JOURNAL_VARIABLE), os.environ.get(TOKEN_VARIABLE)
     if not (directory and token) or any(os.environ.get(name, "0") != "0" for name in RANK_VARIABLES):
         return None
+    if _sharing is not None and _sharing._pid == os.getpid():
+        return _sharing._to
     return Recording(Path(directory), token)
 
 

@@ -113,6 +113,7 @@ class Recording:
     def close(self) -> None:
         """Close the file and let others record."""
         os.close(self._file)
+        self._file = -1  # the number may soon be another file's
         fcntl.flock(self._lock, fcntl.LOCK_UN)  # forks may have it open
         os.close(self._lock)
 

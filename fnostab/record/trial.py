@@ -24,6 +24,7 @@ from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.settings import Frozen, explain, shown, text_of
 
 __all__ = [
+    "ASK",
     "Charts",
     "FollowUpCriterion",
     "Measure",
@@ -38,6 +39,7 @@ __all__ = [
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # safe as a folder's name
 
 
+ASK = "ask"  # task of trials that a loop of the user's own trains
 CHECK = "crc32"
 
 
@@ -225,7 +227,7 @@ class TrialSpec(_Record):
     rules: OutcomeRules = OutcomeRules()
     after_failure: Literal["stop", "continue"] = "stop"
     resources: Resources = Resources()
-    argv: tuple[str, ...] | None = None  # of a program, filled in; None of a task that trains by itself
+    argv: tuple[str, ...] | None = None  # of a program; () of a loop of the user's own; None of a task that trains
     working_directory: str | None = None
     shared_dir: str  # for what the trials of several studies share, as data sets
 

@@ -17,7 +17,7 @@ from fnostab.report.pictures import Picture, drawing
 from fnostab.report.stress_picture import stress_picture
 from fnostab.report.verdict import Case, conditions, remarks
 
-__all__ = ["OnCase", "Report", "StageSection", "compose", "differences", "failure_rates"]
+__all__ = ["Box", "OnCase", "Report", "StageSection", "compose", "differences", "failure_rates"]
 
 IN_WORDS: Mapping[VerdictName | None, str] = {
     VerdictName.GOLD: "The change of architecture is the cure.",
@@ -85,6 +85,11 @@ class OnCase:
         return IN_WORDS.get(VerdictName.INCONCLUSIVE if self.verdict.supported is False else self.verdict.name, "")
 
     @property
+    def rates(self) -> list[tuple[str, list[ArmSummary]]]:
+        """Title of each stage, and its arms in the order of the study."""
+        return [(self.verdict.stage_title(stage.name), _summaries(stage, self.case)) for stage in self.case.stages]
+
+    @property
     def conditions(self) -> list[str]:
         """Conditions under which it holds."""
         return conditions(self.case.studies)
@@ -93,6 +98,13 @@ class OnCase:
     def remarks(self) -> list[str]:
         """Remarks beside the tables."""
         return remarks(self.case)
+
+
+@dataclass(frozen=True)
+class Box(OnCase):
+    """What a report's first box shows."""
+
+    case: Case
 
 
 @dataclass(frozen=True)
@@ -140,9 +152,9 @@ def compose(
 
 def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
     study, judged = case.studies[stage.name], case.verdict.rules.failure_judged
-    arms = [arm for arm in study.arms if arm in stage.arms] + [arm for arm in stage.arms if arm not in study.arms]
+    summaries = _summaries(stage, case)
+    arms = [s.arm for s in summaries]
     trials = {arm: stage.arm(arm) for arm in arms}
-    summaries = {s.arm: s for s in case.verdict.arms if s.stage == stage.name}
     exemplary, missing = panels.exemplary(stage.name, trials, study, evidence)
     return StageSection(
         name=stage.name,
@@ -151,10 +163,10 @@ def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
         trials=stage.trials,
         parts={arm: _part(arm, study) for arm in arms},
         settings=differences(study, arms),
-        arms=[summaries[arm] for arm in arms],
+        arms=summaries,
         stress=None if case.stress is None else stress_picture(case.stress, f"stage-{stage.name}-stress"),
         criteria=[c for c in case.verdict.criteria if c.stage == stage.name],
-        rates=failure_rates([summaries[arm] for arm in arms], f"stage-{stage.name}") if judged else None,
+        rates=failure_rates(summaries, f"stage-{stage.name}") if judged else None,
         losses=drawing(
             loss_strip(trials, metric=study.metric.key, judged=judged),
             f"stage-{stage.name}-losses",
@@ -171,6 +183,13 @@ def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
         excluded=[t for t in stage.trials if not t.counts],
         gone=stage.all_missing,
     )
+
+
+def _summaries(stage: Stage, case: Case) -> list[ArmSummary]:
+    study = case.studies[stage.name]
+    arms = [arm for arm in study.arms if arm in stage.arms] + [arm for arm in stage.arms if arm not in study.arms]
+    summaries = {s.arm: s for s in case.verdict.arms if s.stage == stage.name}
+    return [summaries[arm] for arm in arms]
 
 
 def failure_rates(summaries: Sequence[ArmSummary], of: str, about: str = "") -> Picture:

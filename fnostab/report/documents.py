@@ -10,11 +10,12 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from fnostab.decision import Criterion, State
 from fnostab.errors import ConfigError
 from fnostab.record.settings import value_text
-from fnostab.report.content import Report
+from fnostab.report.content import Box, Report
 from fnostab.report.pictures import Picture
 from fnostab.report.tables import outcomes_text
+from fnostab.report.verdict import Case
 
-__all__ = ["HTML", "MARKDOWN", "PICTURES", "environment", "to_html", "to_markdown", "write", "write_files"]
+__all__ = ["HTML", "MARKDOWN", "PICTURES", "environment", "to_box", "to_html", "to_markdown", "write", "write_files"]
 
 HTML = "report.html"
 MARKDOWN = "report.md"
@@ -33,6 +34,12 @@ MEANINGS = {  # of criteria, for readers who have not seen the program
 def to_html(report: Report) -> str:
     """One page: its style and pictures are part of it; no script, nothing to load."""
     return environment().get_template("report.html.j2").render(report=report)
+
+
+def to_box(case: Case) -> str:
+    """Render the first box of a report by itself, for a notebook."""
+    box: Any = environment().get_template("box.html.j2").make_module({"report": Box(case)})
+    return str(box.box())
 
 
 def to_markdown(report: Report) -> str:

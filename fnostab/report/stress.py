@@ -1,15 +1,19 @@
-"""Print a stress study in a terminal. It draws nothing, so that it need not import what draws."""
+"""Judge a stress study and print it in a terminal. It draws nothing, so that it need not import what draws."""
 
 from collections import Counter
+from dataclasses import replace
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from fnostab.decision.stress import Stress, margin_text
+from fnostab.decision import NextKind, NextStep, Stage, Stress, compare_stress
+from fnostab.decision.stress import margin_text
 from fnostab.record.outcomes import EXCLUDED, Outcome
+from fnostab.record.trial import StudySpec
 from fnostab.report.tables import plain_table
+from fnostab.report.verdict import Case
 
-__all__ = ["render_stress"]
+__all__ = ["render_stress", "stress_of", "with_stress"]
 
 
 def render_stress(stress: Stress) -> RenderableType:
@@ -27,3 +31,20 @@ def render_stress(stress: Stress) -> RenderableType:
     if left_out:
         parts += [Text(f"no training outcome: {left_out}"), Text()]
     return Group(*parts, Text(stress.finding, "bold"))
+
+
+def with_stress(case: Case) -> Case:
+    """Put a stress study's result in the place of the verdict, whose arms would differ in two settings."""
+    study = case.studies.get("a")
+    if study is None or study.knob is None or len(case.stages) > 1:
+        return case
+    stress = stress_of(case.stages[0], study)
+    step = NextStep(NextKind.ELSEWHERE, "run the arm that tolerates most at a usual setting, to see its loss")
+    return replace(case, verdict=replace(case.verdict, reason=stress.finding, next=step), stress=stress, command="")
+
+
+def stress_of(stage: Stage, study: StudySpec) -> Stress:
+    """Judge how far each arm of a stress study withstands its knob."""
+    assert study.knob is not None
+    control = next(arm for arm, names in study.stressed.items() if study.control in names)
+    return compare_stress(stage, study.stressed, study.knob, control, study.alpha)

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from io import StringIO
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from fnostab.decision import ArmSummary, Stage, Stress, Verdict, VerdictName
@@ -17,6 +18,7 @@ from fnostab.report.tables import (
     test_text,
     trial_table,
 )
+from fnostab.show.visible import visible
 
 __all__ = [
     "Case",
@@ -38,11 +40,12 @@ COLOURS = {
     VerdictName.INCONCLUSIVE: "bold cyan",
 }
 MOST_SEEDS = 8  # named in a line
+TEXT_WIDTH = 100  # columns, where there is no terminal
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Case:
-    """A verdict with all that it was made from.
+    """A verdict with all that it was made from; a terminal shows it as text, a notebook as a report's first box.
 
     Attributes:
         studies: by stage, anything with the attributes of a `StudySpec`; empty for a table that does not say.
@@ -60,13 +63,26 @@ class Case:
     stress: Stress | None = None
     special: Any = None
 
+    def __repr__(self) -> str:
+        text = StringIO()
+        console = Console(file=text, width=TEXT_WIDTH, force_jupyter=False, color_system=None)
+        console.print(render(self), Text(self.command), highlight=False)
+        return visible(text.getvalue().rstrip())
+
+    def _repr_html_(self) -> str:
+        from fnostab.report.documents import to_box  # which draws: it takes long to import
+
+        return to_box(self)
+
 
 def scope(studies: Mapping[str, Any]) -> list[str]:
     """Things that were the same for all seeds, in a line; empty if unknown."""
     same = list(dict.fromkeys(what for study in studies.values() for what in getattr(study, "same_for_all", ())))
     if not same:
         return []
-    return [f"The same for all seeds: {', '.join(same)}. The answer holds for these."]
+    said = f"The same for all seeds: {', '.join(same)}. The answer holds for these."
+    one_set = any("validation set" in what for what in same)
+    return [f"{said} More seeds do not reduce the sampling error of one validation set." if one_set else said]
 
 
 def conditions(studies: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from fnostab.record.trial import FollowUpCriterion, Measure, Metric, Name
 from fnostab.study.limits import MOST_ARMS, MOST_INHERITED, MOST_SEEDS, MOST_TRIALS
 from fnostab.tasks.registry import built_in_studies, make_task, task_names
 
-__all__ = ["Settings", "StudyFile", "built_in_studies", "insist_on_size", "read_study_file"]
+__all__ = ["Settings", "StudyFile", "built_in_studies", "insist_on_size", "read_study_file", "study_file_of"]
 
 Settings = dict[str, Any]  # by dotted name
 PositiveNumber = Annotated[float, Field(gt=0)]
@@ -161,7 +161,7 @@ class StudyFile(BaseModel):
             for place, line in self._lines.items():
                 if setting and f"{place}.".startswith(f"{part}.{setting}."):
                     return f"{self._source}, line {line}: "
-        return f"{self._source}, line {self._lines[f'arms.{written[0]}']}: " if written else ""
+        return self.line_of(f"arms.{written[0]}") if written else ""
 
 
 def insist_on_size(arms: int, seeds: int) -> None:
@@ -201,7 +201,21 @@ def _parse(text: str, source: str) -> StudyFile:
         raise ConfigError(f"{source} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{source} is not a study: expected a mapping with name, description, control and arms")
-    lines = dict(_line_numbers(yaml.compose(text, yaml.SafeLoader)))
+    return study_file_of(values, source, dict(_line_numbers(yaml.compose(text, yaml.SafeLoader))))
+
+
+def study_file_of(values: Mapping[str, Any], source: str, lines: Mapping[str, int] | None = None) -> StudyFile:
+    """Make a study of values as a file has them.
+
+    Args:
+        values: sections of a study file, by name.
+        source: what errors name: the file's path, say.
+        lines: line in the file of each value, by dotted name.
+
+    Raises:
+        ConfigError: it is not accepted.
+    """
+    values, lines = dict(values), dict(lines or {})
     try:
         arms = values.get("arms")
         written: dict[str, tuple[str, ...]] = {}

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from fnostab.cli.decide_table import case_of_table
-from fnostab.cli.judging import make_case
 from fnostab.decision import Stage
 from fnostab.decision.commands import Source
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import Table, TableStudy, TrialRow, write_table
 from fnostab.record.trial import Measure
+from fnostab.report.judging import make_case
 from fnostab.report.verdict import to_json
 
 HEADER = "stage,arm,seed,outcome,val_loss,failure_step,last_step"

@@ -10,7 +10,6 @@ import pytest
 from decision_helpers import arm, criterion, stage, verdict_of
 
 import fnostab.decision
-from fnostab.cli.judging import judged_line, make_case
 from fnostab.decision import Roles, Rules, Stage, compare_stress
 from fnostab.decision.commands import Place, Source, command_of
 from fnostab.decision.oversights import all_failed_alike, metric_not_recorded
@@ -19,6 +18,7 @@ from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TableStudy
 from fnostab.record.trial import Measure
+from fnostab.report.judging import judged_line, make_case
 from fnostab.report.tables import evidence_text
 from fnostab.report.verdict import Case, conditions, look_text, remarks
 

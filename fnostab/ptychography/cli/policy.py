@@ -29,8 +29,8 @@ from fnostab.record.folders import trial_name
 from fnostab.show.console import Console, say
 
 if TYPE_CHECKING:
-    from fnostab.cli.judging import Judged
     from fnostab.record.table import TrialRow
+    from fnostab.report.judging import Judged
     from fnostab.report.verdict import Case
     from fnostab.tracking import Store
 

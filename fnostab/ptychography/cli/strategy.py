@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from fnostab.cli.decide import show
 from fnostab.cli.execution import RunOptions, execute, insist_on_results, refuse_in_a_chain
-from fnostab.cli.judging import Judged, judge_and_record
 from fnostab.cli.launchers import make_launcher
-from fnostab.cli.options import StoredStudies
 from fnostab.ptychography.task import profile_for
+from fnostab.report.judging import Judged, StoredStudies, judge_and_record
 from fnostab.show.console import Console, say
 
 if TYPE_CHECKING:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from fnostab.cli.stress import with_stress
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fnostab.cli.options import StoredStudies
     from fnostab.decision import Stage
     from fnostab.decision.commands import Source
     from fnostab.record.trial import StudySpec
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Judged",
+    "StoredStudies",
     "judge_and_record",
     "judged_line",
     "make_case",
@@ -32,6 +31,28 @@ __all__ = [
 ]
 
 MOST_RUNS = 10  # that are asked for what they recorded
+
+
+@dataclass(frozen=True)
+class StoredStudies:
+    """Studies in a store that are judged together: each by its experiment and its run, without one the newest."""
+
+    experiment: str
+    deep_experiment: str | None = None
+    study_run: str | None = None
+    deep_study_run: str | None = None
+
+    @property
+    def places(self) -> dict[str, tuple[str, str | None]]:
+        """Experiment and study run of each stage."""
+        deep = {"b": (self.deep_experiment, self.deep_study_run)} if self.deep_experiment else {}
+        return {"a": (self.experiment, self.study_run), **deep}
+
+    @property
+    def as_options(self) -> str:
+        """The options of a command that name them."""
+        given = {name: value for name, value in vars(self).items() if value}
+        return shlex.join(word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value))
 
 
 @dataclass(frozen=True)
@@ -83,6 +104,7 @@ def judge_and_record(store: Store, stored: StoredStudies) -> Judged:
         FnostabError: an experiment, study or control arm is missing, or the store does not answer.
     """
     from fnostab.report.setting_values import with_along
+    from fnostab.report.stress import with_stress
     from fnostab.report.verdict import to_json, to_markdown
     from fnostab.tracking import log_verdict
 
@@ -197,10 +219,14 @@ def make_case(
 
 def _source_of(studies: Mapping[str, Any], wanted: Mapping[str, tuple[str, str | None]]) -> Source:
     from fnostab.decision.commands import Place, Source
+    from fnostab.record.trial import ASK
 
     places = {}
     for stage, study in studies.items():
         given = [f"{name}={json.dumps(value)}" for name, value in study.overrides.items()]
+        if study.task == ASK:  # no command runs its trials
+            places[stage] = Place(None, wanted[stage][0])
+            continue
         options = (*(("--profile", study.profile) if study.profile else ()), *(w for g in given for w in ("--set", g)))
         places[stage] = Place(study.asked_as or study.name, wanted[stage][0], options)
     return Source(places, studies["a"].follow_up)

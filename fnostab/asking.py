@@ -1,0 +1,366 @@
+"""Ask and tell: a loop of the user's own, in a notebook say, trains the trials of a study.
+
+    study = fnostab.Study("qk", control={"qk_norm": False}, arms={"qk": {"qk_norm": True}}, seeds=5, baseline=3.02)
+    for trial in study:
+        with trial.recorder() as rec:
+            train(**trial.settings, seed=trial.seed, rec=rec)
+    study.decide()
+
+The records are those of every other study: a folder of journals, judged when a recorder closes. This process plays
+the supervisor's part (`fnostab.launch.supervisor`) and the program's.
+"""
+
+import logging
+import os
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from fnostab.errors import ConfigError, DecisionError, JournalError, LaunchError
+from fnostab.launch.resuming import extended, other_study, read_journals
+from fnostab.launch.supervisor import begin_attempt, no_recorder
+from fnostab.record.attempt import is_being_written
+from fnostab.record.ending import ProcessEnd, close_program_trial
+from fnostab.record.files import HeldElsewhereError, held
+from fnostab.record.journal import Journal
+from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
+from fnostab.record.progress import TrialProgress
+from fnostab.record.recorder import (
+    AFTER_FAILURE_VARIABLE,
+    JOURNAL_VARIABLE,
+    RANK_VARIABLES,
+    TOKEN_VARIABLE,
+    Recorder,
+    shared,
+)
+from fnostab.record.stderr_tail import STDERR_FILE
+from fnostab.record.trial import StudySpec
+from fnostab.study.file import StudyFile, read_study_file, study_file_of
+from fnostab.study.study import Study as ResolvedStudy
+from fnostab.tasks.ask import Ask
+from fnostab.tracking.environment import settled
+
+if TYPE_CHECKING:
+    from fnostab.report.verdict import Case
+
+__all__ = ["Study", "Trial"]
+
+LOCK_NAME = "ask.lock"  # of a study's folder: held while a trial is chosen
+WAIT_S = 60.0
+CONTROL = "control"
+_log = logging.getLogger(__name__)
+
+
+class Study:
+    """A study that hands out its missing trials: ``for trial in study``.
+
+    A second loop, in another process or after an interruption, goes on: a trial that has its outcome, or that another
+    process trains, is not handed out. One that was killed, or that an error of the code ended, is. More seeds and more
+    arms extend the study; another control is a new one. The code is not compared: rename the study if it changes.
+
+    Args:
+        name: of the study.
+        control: settings of the arm that the others are compared with; they declare the names and types of all. The
+            type of None is that of an arm's value.
+        arms: of each further arm, the settings in which it differs from control.
+        seeds: their number, or a list of them.
+        metric: name of the metric that decides besides failures, as ``val/loss``, or what a study file says of it, as
+            ``{"name": "val/accuracy", "higher_is_better": True, "of": "last"}``.
+        baseline: metric of an output that has learnt nothing; a trial that is no better has failed.
+        outcome: further rules of failures, as in a study file: ``{"failed": {"above": 3.5}}``.
+        margin: how much worse than control counts as no worse.
+        description: the question, in a sentence.
+        output: folder of journals.
+        experiment: in MLflow; None for the study's name.
+
+    Raises:
+        ConfigError: a name, setting or rule is not accepted.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        control: Mapping[str, Any],
+        arms: Mapping[str, Mapping[str, Any]],
+        seeds: int | Sequence[int] = 10,
+        metric: str | Mapping[str, Any] = "val/loss",
+        baseline: float | None = None,
+        outcome: Mapping[str, Any] | None = None,
+        margin: float | None = None,
+        description: str = "",
+        output: str | Path = "outputs",
+        experiment: str | None = None,
+    ) -> None:
+        source = f"Study({name!r})"
+        for what, given in {"control": control, "arms": arms, **(arms if isinstance(arms, Mapping) else {})}.items():
+            if not isinstance(given, Mapping):
+                raise ConfigError(f"{source}: {what}={given!r} is not accepted: expected a mapping, as {{'lr': 0.1}}")
+        if CONTROL in arms:
+            raise ConfigError(
+                f"{source}: arms={list(arms)}: {CONTROL!r} is the arm of control=...; name this one otherwise"
+            )
+        rules = dict(outcome or {}) | ({} if baseline is None else {"baseline": baseline})
+        values = {
+            "name": name,
+            "description": description,
+            "control": CONTROL,
+            "defaults": {setting: _typed(setting, value, arms) for setting, value in control.items()},
+            "arms": {CONTROL: {}, **{arm: dict(settings) for arm, settings in arms.items()}},
+            "seeds": seeds if isinstance(seeds, int) else list(seeds),
+            "metric": {"name": metric} if isinstance(metric, str) else dict(metric),
+            "outcome": rules or None,
+            "margin": margin,
+        }
+        self._set_up(study_file_of(values, source), output, experiment)
+
+    @classmethod
+    def read(
+        cls,
+        path: str | Path,
+        *,
+        seeds: int | Sequence[int] | None = None,
+        output: str | Path = "outputs",
+        experiment: str | None = None,
+    ) -> Self:
+        """Read a study from a YAML file that names neither ``command`` nor ``task``.
+
+        Args:
+            path: of the file.
+            seeds: their number, or a list; None for the file's own.
+            output: folder of journals.
+            experiment: in MLflow; None for the study's name.
+
+        Raises:
+            ConfigError: the file can't be read, or is not accepted.
+        """
+        study, file = cls.__new__(cls), read_study_file(str(path))
+        study._set_up(file, output, experiment, seeds)
+        return study
+
+    def _set_up(
+        self, file: StudyFile, output: str | Path, experiment: str | None, seeds: int | Sequence[int] | None = None
+    ) -> None:
+        self._task = Ask(file)
+        self._study = ResolvedStudy(file, None, task=self._task)
+        self._output = Path(output).absolute()
+        self._experiment = experiment or file.name
+        self._seeds = range(seeds) if isinstance(seeds, int) else seeds or ()
+        self.folder = self._study.folder(self._output, self._experiment)  # of the journals
+        self._study.spec(self._experiment)  # refuses a name of the experiment that names no folder
+        for line in self._study.twins():
+            _log.warning("%s", line)
+
+    def __iter__(self) -> Iterator["Trial"]:
+        """Hand out the trials that are missing, seed by seed.
+
+        Raises:
+            LaunchError: this process is of a rank above 0, or its loop left a trial without a record.
+            JournalError: a journal is damaged, or can't be written.
+        """
+        ranks = {name: os.environ[name] for name in RANK_VARIABLES if os.environ.get(name, "0") != "0"}
+        for name, rank in ranks.items():
+            raise LaunchError(
+                f"{name}={rank}: only rank 0 is handed trials; unset {name} in processes that train trials of their own"
+            )
+        elsewhere = []
+        for progress in self._read()[1]:
+            trial = self._take(progress)
+            if trial is None:
+                elsewhere += [] if progress.finished else [progress.name]
+                continue
+            yield trial
+            trial._let_go()
+            if not trial._begun:
+                raise LaunchError(
+                    f"{trial.name} was not recorded: train it in `with trial.recorder() as rec:`, within the loop"
+                )
+        if elsewhere:
+            _log.warning("%d trials, as %s, are being trained by another process", len(elsewhere), elsewhere[0])
+
+    def decide(self, tracking_uri: str | None = None) -> "Case":
+        """Send the records to MLflow and judge them, as `fnostab sync` and `fnostab decide` do.
+
+        The verdict is recorded, and a later one on more seeds tests at a stricter level, as theirs does.
+
+        Args:
+            tracking_uri: of MLflow; None takes MLFLOW_TRACKING_URI or ./mlflow.db.
+
+        Returns:
+            The answers with what they rest on: shown as a report's first box in a notebook, as text elsewhere.
+
+        Raises:
+            DecisionError: no trial was trained.
+            TrackingError: the store does not answer.
+        """
+        record, trials = self._read()
+        if not any(trial.first_ms for trial in trials):
+            raise DecisionError(f"no trial of {record.name} was trained: `for trial in study:` hands them out")
+        with settled(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "IProgress not found")  # of tqdm in a notebook: nothing here shows a bar
+            from fnostab.report.judging import StoredStudies, judge_and_record
+            from fnostab.tracking import find_study, open_store, sync
+
+            store = open_store(tracking_uri)
+            for line in sync(self.folder, store).refused:
+                _log.warning("not sent: %s", line)
+            _, run = find_study(store, self._experiment, record.hash) or (None, None)
+            return judge_and_record(store, StoredStudies(self._experiment, study_run=run)).case
+
+    def _read(self) -> tuple[StudySpec, list[TrialProgress]]:
+        """The study's record and its trials as they stand, written beside their journals."""
+        trials = self._study.trials(self._experiment, self._output, seeds=self._seeds)
+        if other := other_study(self._study.spec(self._experiment), self.folder):
+            _log.warning("%s", other)
+        with self._held():
+            record = extended(self._study.spec(self._experiment, trials), self.folder)
+            read_journals(record, trials, self.folder)
+        return record, trials
+
+    def _take(self, progress: TrialProgress) -> "Trial | None":
+        """Lock a trial's journal; None if it has its outcome or another process is at work on it."""
+        _let_go_of_last()
+        with self._held():
+            progress.update()
+            if progress.finished or is_being_written(progress.directory):
+                return None
+            return Trial(progress, self._task.as_written(progress.spec.settings))
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Keep other processes from choosing trials of this study meanwhile."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / LOCK_NAME).touch()
+            with held(self.folder / LOCK_NAME, WAIT_S):
+                yield
+        except HeldElsewhereError as error:
+            raise LaunchError(f"{error} for more than {WAIT_S:.0f} s: end that one") from None
+        except OSError as error:
+            raise LaunchError(
+                f"can't write {self.folder}: {error.strerror or error}; choose another output="
+            ) from error
+
+
+def _typed(setting: str, value: Any, arms: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Control's value of a setting, as ``defaults`` of a study file declare it."""
+    values = [settings[setting] for settings in arms.values() if settings.get(setting) is not None]
+    if value is not None or not values:
+        return value
+    kinds = {bool: "bool", int: "number", float: "number", str: "text", list: "list", tuple: "list"}
+    return {"type": kinds.get(type(values[0]), type(values[0]).__name__), "default": None}
+
+
+_last: "Trial | None" = None  # that this process was handed, which trains one at a time
+
+
+def _let_go_of_last() -> None:
+    """Unlock the trial of a loop that was left: a notebook keeps it alive with the error that ended it."""
+    if _last is not None and _last._pid == os.getpid():
+        if _last._recording:
+            raise LaunchError(f"{_last.name} is being recorded by this process: end its `with trial.recorder()` first")
+        _last._let_go()
+
+
+class Trial:
+    """One arm at one seed, handed out to be trained; its journal is locked until it has its outcome.
+
+    Attributes:
+        arm: name of the arm.
+        seed: that everything random in the training is to be drawn from.
+        settings: of the arm, by name.
+        directory: folder for files of the training's own; its PNG, CSV, JSON and text files go to MLflow.
+        outcome: once it is known.
+    """
+
+    def __init__(self, progress: TrialProgress, settings: Mapping[str, Any]) -> None:
+        global _last
+        self.arm, self.seed, self.name = progress.arm, progress.seed, progress.name
+        self.settings = dict(settings)
+        self.directory = progress.directory / "files"
+        self.outcome: Outcome | None = None
+        self._spec = progress.spec
+        self._journal: Journal | None = Journal(progress.directory)
+        self._begun = self._recording = False
+        self._pid = os.getpid()
+        _last = self
+
+    def __repr__(self) -> str:
+        return f"<Trial {self.name}: {self.settings}>"
+
+    @contextmanager
+    def recorder(self) -> Iterator[Recorder]:
+        """Record the training in this block, and judge it when the block ends; once a trial.
+
+        A `StabilityMonitor` and a `Recorder` that are made within the block write to the same journal.
+
+        An error in the block is raised again, unless the training itself failed before (``nonfinite``, or what
+        ``rec.failed`` announced) or memory ran out: these are outcomes, said in a line of the log, and the loop goes
+        on. After another error, ``infra_error``, and after Ctrl-C, ``killed``, the trial is handed out again.
+
+        Raises:
+            JournalError: the trial is no longer this process's, or its journal can't be written.
+            LaunchError: nothing was recorded, or the values are those of another seed.
+        """
+        journal, self._journal = self._journal, None
+        if journal is None:
+            raise JournalError(f"{self.name} was recorded or left already: take the next trial from the loop")
+        if JOURNAL_VARIABLE in os.environ:
+            journal.close()
+            raise LaunchError(f"this process records a trial already: {os.environ[JOURNAL_VARIABLE]}")
+        raised: BaseException | None = None
+        self._begun = self._recording = True
+        try:
+            with journal:
+                with _session(journal, self._spec.after_failure, begin_attempt(journal, self._spec)):
+                    try:
+                        with Recorder() as rec, shared(rec):
+                            yield rec
+                    except BaseException as error:  # told apart once the trial has its outcome
+                        raised = error
+                with no_recorder(journal.directory):
+                    journal.take_back()
+                    self.outcome = close_program_trial(journal, self._spec, _end_of(raised, journal.directory))
+        finally:
+            self._recording = False
+        progress = TrialProgress(self._spec, journal.directory)
+        progress.update()
+        if raised is None and self.outcome is Outcome.INFRA_ERROR:
+            raise LaunchError(f"{self.name}: {progress.reason}")
+        if isinstance(raised, Exception) and (self.outcome in TRAINING_OUTCOMES or self.outcome is Outcome.OOM):
+            said = f"{type(raised).__name__}: {raised}"
+            _log.warning("%s: %s (%s); the loop goes on", self.name, self.outcome, said)
+        elif raised is not None:
+            raise raised
+
+    def _let_go(self) -> None:
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            journal.close()
+
+
+@contextmanager
+def _session(journal: Journal, after_failure: str, token: str) -> Iterator[None]:
+    """Lend a journal to recorders of this process, which find it by the environment as a program's do."""
+    journal.lend()
+    own = {JOURNAL_VARIABLE: str(journal.directory), TOKEN_VARIABLE: token, AFTER_FAILURE_VARIABLE: after_failure}
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for name in own:
+            os.environ.pop(name, None)
+
+
+def _end_of(error: BaseException | None, directory: Path) -> ProcessEnd:
+    """End of a training as that of a program: 0 without an error, asked to end by Ctrl-C."""
+    if error is None:
+        return ProcessEnd(0, goes_on=True)
+    with open(directory / STDERR_FILE, "a", encoding="utf-8") as log:
+        log.write("".join(traceback.format_exception(error)))
+    if isinstance(error, Exception):
+        return ProcessEnd(1, tail="".join(traceback.format_exception_only(error)), goes_on=True)
+    return ProcessEnd(None, asked=True, goes_on=True)
