@@ -39,7 +39,7 @@ def main() -> None:
     given = parser.parse_args()
     scan, folder = given.scan.absolute(), given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    said = fnostab(folder, "data", "import", str(scan), "--out", "star.h5")
+    said = fnostab(folder, "data", "import", str(scan), "--out", "star.h5").replace(str(scan), scan.name)
     cropped = fnostab(folder, "data", "import", str(scan), "--crop", "64", "--out", "star64.h5").splitlines()
     run = ("run", "stage_a", "--set", "data.path=star.h5", "--seeds", given.seeds, "--profile", "small")
     fnostab(folder, *run)
