@@ -210,7 +210,7 @@ def test_a_recorder_of_the_scripts_own_beside_it_is_refused(trial, trainer_of):
 
 
 TWO_PROCESSES = """
-import sys, torch
+import os, pathlib, sys, torch
 from transformers import Trainer, TrainingArguments
 from fnostab.integrations.transformers import StabilityCallback
 
@@ -231,7 +231,7 @@ args = TrainingArguments(
 trainer = Trainer(Line(), args, train_dataset=data)
 trainer.add_callback(StabilityCallback(trainer))
 trainer.train()
-print("ended at", trainer.state.global_step)
+pathlib.Path(sys.argv[1], "ended-" + os.environ["RANK"]).write_text(str(trainer.state.global_step))
 """
 
 
@@ -247,7 +247,8 @@ def test_processes_that_train_together_record_their_mean_once_and_stop_together(
         text=True,
         timeout=200,
     )
-    assert run.stdout.count("ended at 2") == 2, run.stderr
+    ended = sorted((path.name, path.read_text()) for path in (trial / "out").glob("ended-*"))
+    assert ended == [("ended-0", "2"), ("ended-1", "2")], run.stderr
     recorded = read_recorded(trial)
     assert recorded.curves["train/loss"][0] == (0.5 + 4.5) / 2
     assert recorded.announced == ("nonfinite", 1)
