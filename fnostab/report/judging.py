@@ -197,6 +197,7 @@ def make_case(
     from fnostab.decision.verdict import same_trials
     from fnostab.report.verdict import Case
 
+    studies = {**studies, "a": _under_control_that_ran(studies["a"], stages["a"])}
     study = studies["a"]
     verdict = decide(Roles.of(study), stages["a"], stages.get("b"), rules=Rules.of(study, look=look))
     command = command_of(verdict.next, source)
@@ -215,6 +216,14 @@ def make_case(
         and same_trials(stage.arm(study.control), stage.arm(arm))
     ]
     return Case(verdict, tuple(stages.values()), studies, (*(judged or ()), *gone, *alike), command)
+
+
+def _under_control_that_ran(study: Any, stage: Stage) -> Any:
+    """A stress study of which a part was run: its control at the first value with trials."""
+    families = getattr(study, "stressed", {}).values()
+    family: Mapping[str, float] = next((names for names in families if study.control in names), {})
+    ran = next((name for name in family if stage.arm(name)), study.control)
+    return study if ran == study.control else study.model_copy(update={"control": ran})
 
 
 def _source_of(studies: Mapping[str, Any], wanted: Mapping[str, tuple[str, str | None]]) -> Source:

@@ -43,3 +43,12 @@ def test_as_json(recorded, call):
     control, bounded = stress["arms"]
     assert (control["margin"]["trains_at"], control["margin"]["fails_at"]) == (0.005, 0.04)
     assert bounded["points"][-1]["failed"] == 1
+
+
+def test_a_part_of_a_stress_study_is_judged_where_control_ran(workplace, record_study, call):
+    settings = {"training.learning_rate": None}
+    failures = {"control_0.02": 6, "bounded_0.02": 1}
+    record_study(open_store(None), "stress_lr", failures, study="stress_lr", seeds=6, **settings)
+    status, out, err = call("decide", "--experiment", "stress_lr")
+    assert status == 0, err
+    assert "control 6/6 before 0.02" in " ".join(out.split())
