@@ -121,7 +121,7 @@ def test_what_ends_every_attempt_at_once_is_given_up_also_across_starts(study, s
     (given_up,) = result.given_up
     assert (given_up.name, given_up.outcome, given_up.fruitless) == ("control-0", Outcome.INFRA_ERROR, 3)
     assert given_up.reason == "exit status 3: RuntimeError: the disk melted"
-    with pytest.raises(LaunchError, match=r"1 of 2 .* control-0: infra_error .*the disk melted.* --attempts 6 tries"):
+    with pytest.raises(LaunchError, match=r"1 of 2 .* control-0: infra_error .*the disk melted.* --attempts 6 retries"):
         insist_on_results(result)
     assert statuses() == {"control-0": "FAILED", "control-1": "FINISHED"}
 
