@@ -360,7 +360,7 @@ class Reader:
             printed, address = "", None
             for line in server.stdout:
                 printed += line
-                if found := re.search(r"(?:MLflow UI|tracking server): (http://127\.0\.0\.1:\d+)", line):
+                if found := re.match(r"(?:tracking server: )?(http://127\.0\.0\.1:\d+)", line):
                     address = found[1]
                 if "Ctrl-C ends it" in line:
                     break
