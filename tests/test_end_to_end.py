@@ -111,7 +111,7 @@ class TestShootout:
             "Stage A",
             "INCONCLUSIVE",
             "fnostab ui",
-            "fnostab decide --experiment stage_a",
+            "fnostab report --experiment stage_a",
         ):
             assert expected in shootout.stdout
 
