@@ -167,7 +167,7 @@ class TestWalls:
         answer = clean(
             "-c",
             "import os, sys, fnostab.tracking\n"
-            "print('mlflow' in sys.modules)\n"
+            "print('mlflow' in sys.modules, flush=True)\n"
             "import fastapi, lightning, pandas, requests, sqlalchemy, torch\n"  # once, what takes most of the time
             "for part in sys.argv[1:]:\n"
             "    if os.fork() == 0:\n"

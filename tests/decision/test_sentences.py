@@ -20,7 +20,7 @@ from fnostab.record.table import TableStudy
 from fnostab.record.trial import Measure
 from fnostab.report.judging import judged_line, make_case
 from fnostab.report.tables import evidence_text
-from fnostab.report.verdict import Case, conditions, look_text, remarks
+from fnostab.report.verdict import Case, conditions, look_text, remarks, scope
 
 QUALITY = {"sharpness": Measure(higher_is_better=True, margin=0.02)}
 CONTROL = arm("base", 3, 7)
@@ -535,6 +535,10 @@ def test_lines_of_the_evidence():
         "mine, small profile, 3 layers",
         "a small size",
         "The same for all seeds: data, noise. The answer holds for these.",
+    ]
+    assert scope({"a": SimpleNamespace(same_for_all=("object", "validation set"))}) == [
+        "The same for all seeds: object, validation set. The answer holds for these. More seeds do not reduce the "
+        "sampling error of one validation set."
     ]
     assert look_text(verdict) == "This is look 2 at this study, so it tests at 0.0125 instead of 0.05."
     two = stage("a", arm("control", 9, 1), arm("arch", 9, 1)), stage("b", arm("control", oom=3), arm("arch", oom=3))
