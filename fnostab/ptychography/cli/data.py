@@ -47,8 +47,9 @@ def import_(file: Path, out: Path, mapped: tuple[str, ...], orientation: str | N
     measure) or bad (nonzero pixels do not). Prints what it took, assumed, checked and left, and draws a figure beside
     the scan file.
     """
-    from fnostab.ptychography.scans.importing import ORIENTATIONS, ImportOptions, import_scan
+    from fnostab.ptychography.scans.importing import ImportOptions, import_scan
     from fnostab.ptychography.scans.layouts import MAPPED
+    from fnostab.ptychography.scans.orientation import ORIENTATIONS
     from fnostab.ptychography.scans.scan_file import write_scan
 
     if out.exists() and file.exists() and out.samefile(file):

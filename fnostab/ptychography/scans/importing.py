@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,23 +15,12 @@ from fnostab.ptychography.physics.input_files import read_npz
 from fnostab.ptychography.scans.defects import Defects, find_defects, no_number
 from fnostab.ptychography.scans.epie import Reconstruction, epie, photons_per_intensity
 from fnostab.ptychography.scans.layouts import Found, read_layout
+from fnostab.ptychography.scans.orientation import orient, turned
 from fnostab.ptychography.scans.resizing import crop_probe, resize_image
 from fnostab.ptychography.scans.scan_file import Kind, Scan, probe_width
 
-__all__ = ["ORIENTATIONS", "ImportOptions", "Imported", "import_scan"]
+__all__ = ["ImportOptions", "Imported", "import_scan"]
 
-Orientation = tuple[bool, int, int]  # whether rows and columns are swapped; the signs of both after that
-ORIENTATIONS: dict[str, Orientation] = {
-    f"{'-' if r < 0 else '+'}{'column' if swap else 'row'},{'-' if c < 0 else '+'}{'row' if swap else 'column'}": (
-        swap,
-        r,
-        c,
-    )
-    for swap, r, c in product((False, True), (1, -1), (1, -1))
-}
-AS_GIVEN = next(iter(ORIENTATIONS))
-TRIED_SIDE, TRIED_PATTERNS, TRIED_SWEEPS = 64, 300, 4  # of a scan, to find its orientation
-CLEARLY = 0.95  # of the error as given: below it, another orientation is taken
 ENOUGH_PATTERNS = 200  # of which the mean is taken
 NEAR_FIELD = 1.0  # Fresnel number above which the far field does not hold
 LITTLE_OVERLAP = 0.5
@@ -140,11 +128,14 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
 
     scan = Scan(patterns, kind, probe, positions, mask, None, pixel_size, _sources(path, found, options))
     if options.orientation is not None:
-        scan = replace(scan, positions=_turned(scan.positions, options.orientation))
+        scan = replace(scan, positions=turned(scan.positions, options.orientation))
     if "object" in found.arrays:
         scan = _with_object(scan, np.squeeze(found.arrays["object"]), zoom, of, lines)
-    if options.orientation is None:
-        scan = _oriented(scan, options, lines)
+    if options.orientation is None and scan.object is None and options.sweeps and len(scan.positions) >= 4:
+        scan, line = orient(scan)
+        lines.append(line)
+    elif options.orientation is None:
+        lines.append("orientation of the positions: as given, not checked (--orientation)")
     lines += _of_overlap(scan)
     scan = replace(scan, positions=scan.positions - (0 if scan.object is not None else scan.positions.min(axis=0)))
     reconstruction = None
@@ -335,36 +326,6 @@ def _cropped(
     if not mask.any():
         raise DataError(f"{path}: no pixel is left by the mask: name another by --map mask=NAME (or bad=NAME)")
     return patterns, mask, probe, zoom
-
-
-def _oriented(scan: Scan, options: ImportOptions, lines: list[str]) -> Scan:
-    if scan.object is not None or not options.sweeps or len(scan.positions) < 4:
-        lines.append("orientation of the positions: as given, not checked (--orientation)")
-        return scan
-    side = min(scan.probe.shape[0], TRIED_SIDE)
-    inner = slice(scan.probe.shape[0] // 2 - side // 2, scan.probe.shape[0] // 2 - side // 2 + side)
-    centre = np.median(scan.positions, axis=0)
-    nearest = np.argsort(((scan.positions - centre) ** 2).sum(axis=1))[:TRIED_PATTERNS]
-    intensity, mask = scan.intensity[nearest][:, inner, inner], scan.mask[inner, inner]
-    probe, positions = crop_probe(scan.probe, side), scan.positions[nearest] * side / scan.probe.shape[0]
-    errors = {}
-    for name in ORIENTATIONS:
-        turned = _turned(positions, name)
-        errors[name] = epie(intensity, probe, turned - turned.min(axis=0), mask, TRIED_SWEEPS).errors[-1]
-    best = min(errors, key=errors.__getitem__)
-    taken = best if errors[best] < CLEARLY * errors[AS_GIVEN] else AS_GIVEN
-    others = min(error for name, error in errors.items() if name != taken)
-    clear = errors[taken] < CLEARLY * others
-    lines.append(
-        f"checked: orientation of the positions is {taken}, error {errors[taken]:.3f} after {TRIED_SWEEPS} sweeps, "
-        f"of the others at least {others:.3f}{'' if clear else ', which does not tell them apart'} (--orientation)"
-    )
-    return replace(scan, positions=_turned(scan.positions, taken))
-
-
-def _turned(positions: NDArray[np.float64], name: str) -> NDArray[np.float64]:
-    swap, rows, columns = ORIENTATIONS[name]
-    return (positions[:, ::-1] if swap else positions) * (rows, columns)
 
 
 def _of_overlap(scan: Scan) -> Iterator[str]:

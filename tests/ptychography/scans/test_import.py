@@ -7,7 +7,8 @@ from small_scan import DETECTOR_PIXEL, PIXEL, SIDE, write_cxi, write_npz
 
 from fnostab.errors import DataError
 from fnostab.ptychography.cli.data import command
-from fnostab.ptychography.scans.importing import ORIENTATIONS, ImportOptions, import_scan
+from fnostab.ptychography.scans.importing import ImportOptions, import_scan
+from fnostab.ptychography.scans.orientation import ORIENTATIONS
 from fnostab.ptychography.scans.scan_file import read_scan, write_scan
 
 h5py = pytest.importorskip("h5py")
