@@ -90,13 +90,7 @@ class Answer:
 
 
 def stage_answers(pairs: Sequence[Pair], criteria: Sequence[Criterion], rules: Rules) -> list[Answer]:
-    """Answer for every arm of a stage but control.
-
-    Args:
-        pairs: every arm beside control.
-        criteria: result of `stage_criteria` for the same pairs.
-        rules: numbers that the answers rest on.
-    """
+    """Answer for every arm of a stage but control, by the `stage_criteria` of the same pairs."""
     answers = _answers(pairs, criteria, rules)
     if not any(pair.pending for pair in pairs):
         return answers

@@ -44,12 +44,7 @@ def shape_of(steps: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[n
 
 
 def plan_thinning(store: Store, before_ms: int, experiment: str | None = None) -> tuple[list[LongRun], list[Thinning]]:
-    """The runs whose points would be thinned, and how many points that is in each experiment.
-
-    Args:
-        store: a database.
-        before_ms: in which they ended (Unix milliseconds).
-        experiment: its name; None for all.
+    """The runs of a database whose points would be thinned, and how many points that is in each experiment.
 
     Raises:
         TrackingError: the store is a server, or does not answer.

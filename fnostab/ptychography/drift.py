@@ -76,15 +76,10 @@ def mean_slope(curves: Sequence[Sequence[float]] | NDArray[np.float64], *, level
 
 
 def growth(slope: Slope, blocks: int, spread: float) -> Growth:
-    """Whether a mean grows with depth.
+    """Whether a mean grows with depth over so many blocks.
 
-    It does not if, even at the interval's upper end, it rises by less than a small effect, 0.2 standard
-    deviations, from the first block to the last. It grows if the interval lies above 0 and that is not so.
-
-    Args:
-        slope: of the mean.
-        blocks: that it was taken over.
-        spread: typical standard deviation of the blocks' outputs.
+    It does not if, even at the interval's upper end, it rises by less than a small effect, 0.2 of the typical standard
+    deviation ``spread``, from the first block to the last. It grows if the interval lies above 0 and that is not so.
     """
     if slope.interval is None:
         return Growth.CANT_TELL

@@ -127,13 +127,7 @@ class Policy(_Frozen):
 
 
 def architecture_policy(winner: Mapping[str, Any], control: Mapping[str, Any], verdict: Source) -> Policy:
-    """The policy of GOLD: the winner's architecture and what is special in it; control's architecture is deprecated.
-
-    Args:
-        winner: dotted settings of the arm that won.
-        control: of the control arm.
-        verdict: that chose it.
-    """
+    """The policy of GOLD: the winner's architecture and what is special in it; control's architecture is deprecated."""
     settings = _of_group(winner, "architecture")
     if winner["model.residual"] != "layerscale":
         settings.pop("model.layerscale_init", None)

@@ -108,12 +108,8 @@ def read_lines(
 ) -> Iterator[tuple[Point | Event, int]]:
     """Yield each record from byte ``offset`` on, with the offset behind it.
 
-    It ends before an incomplete last line, whose writer is at work or died.
-
-    Args:
-        path: of the journal.
-        offset: in bytes.
-        leave_out: takes a line on each record that can't be read; None makes the first one an error.
+    It ends before an incomplete last line, whose writer is at work or died. ``leave_out`` takes a line on each record
+    that can't be read; without it the first one is an error.
 
     Raises:
         JournalError: the file can't be read, or a record in it that is not the last.

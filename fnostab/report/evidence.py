@@ -111,13 +111,7 @@ def gather(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> Evide
 
 
 def gather_of_runs(store: Store, case: Case, history: str | None, experiment_ids: Mapping[str, str]) -> Evidence:
-    """Read what a report shows of runs that others recorded: histories of their metric, and of gradient norms.
-
-    Args:
-        store: where they are.
-        case: of these runs.
-        history: name of the metric; None if it has no history.
-        experiment_ids: by run id.
+    """Read what a report shows of runs that others recorded: histories of their metric, if it has any, and of norms.
 
     Raises:
         TrackingError: the store does not answer.

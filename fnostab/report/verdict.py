@@ -101,9 +101,7 @@ def conditions(studies: Mapping[str, Any]) -> list[str]:
 def render(case: Case, *, evidence: bool = False) -> RenderableType:
     """Render the judged study, a table of arms, a sentence for each, the verdict and the next command.
 
-    Args:
-        case: what to show.
-        evidence: criteria, tests, intervals and run ids as well.
+    With ``evidence``, criteria, tests, intervals and run ids as well.
     """
     verdict = case.verdict
     parts: list[RenderableType] = [Text("\n".join(case.judged), style="dim")] if case.judged else []

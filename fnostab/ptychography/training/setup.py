@@ -94,10 +94,6 @@ class Training:
 def set_up(spec: TrialSpec, kind: type[PtychoModule] = PtychoModule) -> Training:
     """Make what a trial trains: its data set, and its network with the initial weights of its seed.
 
-    Args:
-        spec: of the trial.
-        kind: of its module.
-
     Raises:
         FnostabError: the data set or the network can't be made.
     """

@@ -115,13 +115,8 @@ def trial_note(
 ) -> str:
     """Write the note of a trial that has ended.
 
-    Args:
-        run: of MLflow, with its tags and params.
-        outcome: payload of the outcome event.
-        arms: settings of each arm of the study, dotted; empty if they can't be known.
-        control: name of the control arm.
-        artifacts: paths of the files and folders that the run holds.
-        picture: path of the figure that is linked and shown first, if the run holds it.
+    ``arms`` has the dotted settings of each arm, and is empty if they can't be known. ``picture`` is the path of the
+    figure that is linked and shown first, if the run holds it.
     """
     tags, experiment, run_id = run.data.tags, run.info.experiment_id, run.info.run_id
     arm, seed = tags.get(names.ARM), tags.get(names.SEED)
@@ -140,14 +135,7 @@ def trial_note(
 
 
 def study_note(spec: StudySpec, experiment: str, outcomes: Mapping[str, Counter[str]], verdict: Any = None) -> str:
-    """Write the note of a study that has ended.
-
-    Args:
-        spec: of the study.
-        experiment: id.
-        outcomes: how often each outcome, by arm.
-        verdict: newest run that judges it, None if there is none.
-    """
+    """Write the note of a study that has ended, with how often each outcome was, by arm, and its newest verdict."""
     lines = [escaped(spec.description), "", f"{code(spec.control)} is the control arm. The others differ from it:", ""]
     for arm in spec.arms:
         if arm != spec.control:

@@ -78,11 +78,7 @@ def free_port(preferred: int = 5000) -> int:
 
 
 def experiments_with_runs(store: Store, name: str | None = None) -> dict[str, str]:
-    """Names and ids of the experiments that hold trials, that of the newest study first.
-
-    Args:
-        store: where to look.
-        name: look at this experiment alone.
+    """Names and ids of the experiments that hold trials, of all or one, that of the newest study first.
 
     Raises:
         TrackingError: the store does not answer, or the experiment called ``name`` is missing or has no trials.

@@ -50,11 +50,7 @@ class VerdictRecord(BaseModel):
 
 
 def newest_verdict(store: Store, experiment: str) -> VerdictRecord:
-    """The verdict that was last recorded in an experiment; looks at a study under way are none.
-
-    Args:
-        store: where from.
-        experiment: id, of `find_experiment`.
+    """The verdict that was last recorded in an experiment, given by id; looks at a study under way are none.
 
     Raises:
         TrackingError: there is none, it is damaged, or was recorded by a version that gave names other meanings.
@@ -96,11 +92,7 @@ def _record(run_id: str, payload: Mapping[str, Any], experiment: str) -> Verdict
 def looks_before(store: Store, experiment: str, study_run_id: str, *, seeds: int) -> int:
     """Count the looks at a study with fewer seeds: recorded verdicts, those on equally many seeds counted once.
 
-    Args:
-        store: where they are.
-        experiment: id, of `find_experiment`.
-        study_run_id: parent run of the study.
-        seeds: trials of the arm that has the most now.
+    ``seeds`` are the trials of the arm that has the most now.
 
     Raises:
         TrackingError: the store does not answer.
@@ -126,14 +118,9 @@ def log_verdict(
 ) -> str:
     """Record a verdict and its evidence; return the id of its run.
 
-    Args:
-        store: where to.
-        experiment: id, of `find_experiment`.
-        study_run_ids: parent runs of the studies that were judged.
-        verdict: its headline, as in "GOLD" or "leaning GOLD (could be luck)".
-        payload: all of it, kept as ``verdict.json``.
-        table_text: Markdown, shown on the run's page and kept whole as ``verdict.md``.
-        outcomes: how often each, by study run and arm, for the studies' pages; of others the store is asked.
+    ``payload`` is kept as ``verdict.json``; ``table_text`` (Markdown) is shown on the run's page and kept whole as
+    ``verdict.md``. ``outcomes`` says how often each was, by study run and arm, for the studies' pages; of others the
+    store is asked.
 
     Raises:
         TrackingError: the store does not take it.

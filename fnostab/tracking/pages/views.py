@@ -106,10 +106,6 @@ def install_views(store: Store, experiment: str) -> InstalledViews:
     A view, or note, that somebody changed in the UI stays as it is. With a version of MLflow whose schema is
     not known, nothing is written.
 
-    Args:
-        store: where to.
-        experiment: id.
-
     Raises:
         TrackingError: the store does not answer, or has no such experiment.
     """

@@ -77,11 +77,6 @@ def find_experiment(store: Store, name: str) -> str:
 def newest_study(store: Store, experiment: str, study_run: str | None = None) -> StudyRecord:
     """The study of an experiment that started last, or the one whose parent run is ``study_run``.
 
-    Args:
-        store: where from.
-        experiment: id, of `find_experiment`.
-        study_run: run id.
-
     Raises:
         TrackingError: there is none, or it was recorded by a version that gave names other meanings.
     """

@@ -57,12 +57,7 @@ def read_summaries(
 ) -> Iterator[Summary]:
     """Trials of a study, in no order, with those of the named tags and metrics that they have.
 
-    Args:
-        store: where to look.
-        experiment: id.
-        study_hash: of the study.
-        tags: names; with those of ``metrics`` at most 50, as databases join about 60 tables.
-        metrics: names; values that are not a number are left out.
+    Metrics that are not a number are left out. At most 50 names in all: databases join about 60 tables.
     """
     tag_names = {name: f"tags.{name}" for name in tags}
     metric_names = {name: f"metrics.{name}" for name in metrics}
@@ -77,13 +72,10 @@ def read_summaries(
 def run_values(
     store: Store, experiments: Sequence[str], wanted: Sequence[str], tags: Mapping[str, str]
 ) -> Iterator[tuple[Sequence[Any], dict[str, Any]]]:
-    """Runs, in no order, with the values of those names that they have.
+    """Runs of experiments, given by id, that have all the ``tags``, with those of the wanted values that they have.
 
-    Args:
-        store: a database, which is asked for these values alone in one query, or a server, which gives whole runs.
-        experiments: ids.
-        wanted: names as ``params.x``, ``tags.x`` and ``metrics.x``; at most 50, as databases join about 60 tables.
-        tags: that a run must have, with their values.
+    In no order. A database is asked for these values alone in one query; a server gives whole runs. Names are
+    ``params.x``, ``tags.x`` and ``metrics.x``, at most 50: databases join about 60 tables.
 
     Yields:
         The values of `PLACE`, and those of the names; a metric may be NaN.

@@ -69,14 +69,10 @@ class Reconciliation:
 def reconcile(store: Store, output: str | Path, experiment: str | None = None) -> Reconciliation:
     """Give the runs whose process is gone their outcome, their status and the rest of their journals.
 
-    A process of this host is looked up; one of another host counts as alive for 15 minutes after its
-    last sign. Of the runs that fnostab did not make only those of `mlflow run` are looked at that
-    started a study: they are closed with the study's launcher. Doing it twice changes nothing.
-
-    Args:
-        store: whose runs.
-        output: folder of journals; those of a script's own runs are looked for in ``fnostab_runs`` too.
-        experiment: name; None for all. One that does not exist has no runs.
+    A process of this host is looked up; one of another host counts as alive for 15 minutes after its last sign.
+    Journals are looked for in ``output``, those of a script's own runs in ``fnostab_runs`` too. Of the runs that
+    fnostab did not make only those of `mlflow run` are looked at that started a study: they are closed with the study's
+    launcher. Doing it twice changes nothing.
 
     Raises:
         TrackingError: the store does not answer; another call goes on from there.

@@ -42,13 +42,9 @@ class SyncReport:
 def sync(path: str | Path, store: Store, *, verify: bool = False) -> SyncReport:
     """Send what a store does not have yet of the trials under ``path``.
 
-    What it has is asked of the store. The run of a trial whose process died without an outcome is closed; nothing is
-    written under ``path``, which may be a copy. Doing it twice sends nothing the second time.
-
-    Args:
-        path: a trial's directory, or any above it.
-        store: where to.
-        verify: whether to compare every point with the store's, and send those that it lacks.
+    What it has is asked of the store; with ``verify`` every point is compared. The run of a trial whose process died
+    without an outcome is closed; nothing is written under ``path``, which may be a copy. Doing it twice sends nothing
+    the second time.
 
     Raises:
         JournalError: there is no trial under ``path``.

@@ -9,14 +9,7 @@ PAGE = 1000
 
 
 def every(search: Callable[..., Any], *args: Any, page: int = PAGE, **options: Any) -> Iterator[Any]:
-    """All that a search of MLflow's client finds, asked for as it is taken.
-
-    Args:
-        search: method of the client, as ``client.search_runs``.
-        args: of the search.
-        page: entries in one answer.
-        options: of the search, by name.
-    """
+    """All that a search of MLflow's client, as ``client.search_runs``, finds, asked for as it is taken."""
     token = None
     while True:
         found = search(*args, max_results=page, page_token=token, **options)

@@ -144,12 +144,6 @@ def find_or_make_run(store: Store, experiment: str, which: str, make: Callable[[
 
     A server that dies while it answers may have made the run: MLflow's client asks again, and there are two.
     The one that every later search finds first is kept.
-
-    Args:
-        store: where to look.
-        experiment: id.
-        which: MLflow's filter, which finds this run alone.
-        make: makes the run if there is none.
     """
     found = store.client.search_runs([experiment], which, max_results=MOST_TWINS)
     if not found:
@@ -181,10 +175,7 @@ def is_of_one_run(store: Store, error: Exception) -> bool:
 def refusal(store: Store, error: Exception, mend: str) -> str:
     """A line on an error that concerns one run alone, or its records on disk.
 
-    Args:
-        store: that was written to.
-        error: what was raised.
-        mend: what to do once the store is back.
+    ``mend`` says what to do once the store is back.
 
     Raises:
         TrackingError: the store is away.

@@ -180,12 +180,7 @@ def note_trial(client: MlflowClient, run_id: str, outcome: Mapping[str, Any]) ->
 def note_study(store: Store, run_id: str, outcomes: Mapping[str, Counter[str]] | None = None) -> None:
     """Say on a study's page what its arms are and what became of their trials, and link its newest verdict.
 
-    Never raises, as `note_trial`.
-
-    Args:
-        store: where the study is.
-        run_id: of its parent run.
-        outcomes: how often each outcome, by arm; None asks the store for them.
+    Never raises, as `note_trial`. Without ``outcomes``, how often each was by arm, the store is asked for them.
     """
     try:
         spec = _read_spec(store.client, run_id)
