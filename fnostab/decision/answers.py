@@ -43,8 +43,6 @@ class Answer:
     An answer is open while it is undecided.
 
     Attributes:
-        rate: failures of the arm.
-        control: failures of control.
         p: p-value of the deciding test, after Holm; of an open answer, that of `fewer_failures`.
         interval: 95 % interval of the reduction of the failure rate.
         differences: difference from control in the metric, then in each measure of quality.

@@ -35,9 +35,6 @@ class NextStep:
     """The next step.
 
     Attributes:
-        text: the step in words.
-        stage: stage that it is about.
-        arms: arms to run.
         seeds: seeds that each arm should have afterwards: how many from 0 on, or which.
         retry_oom: whether trials that ran out of memory are to be run again.
     """

@@ -76,7 +76,7 @@ class LocalLauncher:
 
     Args:
         jobs: processes side by side.
-        device: "auto", "cpu" or "cuda"; with GPUs the processes take turns on them.
+        gpu: whether trials train on GPUs, if there are any: the processes take turns on them.
         lockstep: seeds of an arm that share a process, where the task can train them so.
         live: let trials write to this terminal instead of their logs.
         forks: whether trials on a CPU are forks of one process, where they can be.

@@ -20,7 +20,6 @@ class ModuleState:
     """State of one module at one step; a non-finite number is kept, None stands for a number that does not exist.
 
     Attributes:
-        output_rms: root mean square of its output.
         output_max: largest absolute value of its output.
         dead: share of dead channels of its output, see `fnostab.monitor.layer_measures.dead_share`.
         gradient: norm of the gradient with respect to its output.

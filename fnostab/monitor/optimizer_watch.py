@@ -29,15 +29,6 @@ def loss_scaler(trainer: lightning.Trainer) -> Any:
 class OptimizerWatch:
     """Keep a `Step` of every step that an optimiser makes.
 
-    Args:
-        trainer: Trainer of the optimiser.
-        module: module that it trains.
-        optimizer: optimiser to watch.
-        index: of the optimiser among all.
-        statistics: running statistics, restored after a bad step.
-        places: counter of the steps of all optimisers.
-        weight_norms: whether the norms of the weights are measured too.
-
     Attributes:
         block: steps that were not read yet.
         made: steps of the present batch.

@@ -21,9 +21,7 @@ class Thinning:
     """Result of thinning the trials of an experiment, done or only planned.
 
     Attributes:
-        runs: with long histories.
-        points: in these histories.
-        deleted: of them; at least so many, while it is only planned.
+        deleted: of their points; at least so many, while it is only planned.
     """
 
     experiment: str

@@ -29,7 +29,6 @@ class Slope(NamedTuple):
     Attributes:
         estimate: change from one block to the next.
         interval: for it; None with one seed.
-        n: seeds.
     """
 
     estimate: float
@@ -95,7 +94,6 @@ class Drift:
     Attributes:
         mean: slope of the mean of the outputs, per block.
         log_rms: slope of the logarithm of their root mean square: it grows by a factor of exp(slope) per block.
-        growth: of the mean.
     """
 
     mean: Slope

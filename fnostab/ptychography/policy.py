@@ -62,7 +62,6 @@ class Source(_Frozen):
 
     Attributes:
         headline: as in "GOLD" or "leaning GOLD (could be luck)".
-        run: MLflow run of the verdict.
         date: when it was applied.
         conditions: what it holds for, a line each.
     """

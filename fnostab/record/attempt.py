@@ -47,7 +47,6 @@ class Attempt:
         owner: 'pid@host' of the process at work.
         owner_since_ms: Unix time at which that process named itself.
         last_ms: Unix time of the last record.
-        tags: tags that were set in the attempt.
     """
 
     end: Event | None = None

@@ -70,7 +70,6 @@ class ProcessEnd:
 
     Attributes:
         return_code: exit status; -N if signal N ended it; None if whoever started it died first.
-        asked: whether it was asked to end.
         tail: end of its stderr.
         owner: the process, as 'pid@host'; None if unknown.
         goes_on: whether the process itself goes on, as a notebook does after an exception.

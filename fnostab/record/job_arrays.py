@@ -30,7 +30,6 @@ class JobArray(BaseModel):
     Attributes:
         name: name of the array, and of its record.
         cluster: Slurm's name of the cluster.
-        submitted_ms: Unix time.
         trials: names of the trials that each job trains.
         number: Slurm's number of the array, or of a single job; None until Slurm has given one.
     """

@@ -55,7 +55,6 @@ class TrialRow:
         failure_step: 0-based optimiser step of the failure, None if it did not fail.
         last_step: 0-based last step that was recorded, None if there is none.
         scheduled_steps: number of optimiser steps that were scheduled.
-        measures: measures of quality, by name.
         rules_held: every outcome rule that held, not only the one that named the outcome.
         grad_ratio: p99 over median of the gradient norm in the last half of the run.
         run_id: MLflow run; None if the row does not come from MLflow.

@@ -44,9 +44,7 @@ class Evidence:
     Attributes:
         curves: gradient norms.
         val_losses: steps and finite validation losses, both (n,).
-        spikes: of trials that counted them.
         pictures: what the study's picture panel shows, as PNG, of the best, median and worst trials.
-        pages: addresses of the runs.
         source: which gradient norms these are, in a sentence.
         epochs: whether a trial validates once an epoch; of runs of others values are known by step alone.
     """

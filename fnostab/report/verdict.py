@@ -51,7 +51,6 @@ class Case:
         studies: by stage, anything with the attributes of a `StudySpec`; empty for a table that does not say.
         judged: a line for each stage: which study, when, how many trials, what else is there.
         command: of the next step, to be pasted; empty if there is none.
-        stress: of a stress study; None of any other.
         special: what a task's own study says in place of answers, with `render` and `to_json`; None of any other.
     """
 

@@ -28,7 +28,6 @@ class KaplanMeier:
         low: lower end of the pointwise band.
         high: upper end.
         at_risk: trials that had neither failed nor been censored just before the step.
-        failures: trials that failed at the step.
     """
 
     steps: NDArray[np.float64]

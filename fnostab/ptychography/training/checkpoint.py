@@ -22,9 +22,7 @@ __all__ = ["BestCheckpoint", "load_checkpoint"]
 class BestCheckpoint(Callback):
     """Keep the generator's weights of the validation with the lowest loss.
 
-    Args:
-        path: of the file. Its metadata hold the trial's specification as JSON, and the loss.
-        spec: of the trial.
+    The file's metadata hold the trial's specification as JSON, and the loss.
     """
 
     def __init__(self, path: Path, spec: TrialSpec) -> None:

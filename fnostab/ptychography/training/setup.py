@@ -31,13 +31,9 @@ class Training:
     """A trial that is ready to be trained.
 
     Attributes:
-        config: of the trial.
-        data: its data set.
         module: its network with the physics and the loss.
-        batches: of the data set, in the trial's order.
         constant_loss: validation loss of the best constant output.
         layers_seed: of whatever a network draws while it trains, as dropout does.
-        rules: of outcomes.
     """
 
     config: TrialConfig

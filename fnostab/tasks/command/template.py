@@ -31,11 +31,7 @@ Place = Callable[[str], str]
 
 @dataclass(frozen=True)
 class Template:
-    """A command whose words hold placeholders.
-
-    Attributes:
-        words: as they were written.
-    """
+    """A command whose words hold placeholders."""
 
     words: tuple[str, ...]
 

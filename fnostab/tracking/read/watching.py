@@ -33,14 +33,7 @@ METRICS = (names.TRAIN_LOSS, names.GRAD_NORM, names.SPIKES, names.LAST_STEP)
 
 
 class StudyWatch:
-    """Polls one study of a store.
-
-    Args:
-        store: that is asked.
-        experiment: id.
-        study_hash: of the study.
-        study_run: id of its parent run.
-    """
+    """Polls one study of a store."""
 
     def __init__(self, store: Store, experiment: str, study_hash: str, study_run: str) -> None:
         self._store = store

@@ -30,7 +30,6 @@ class SyncReport:
 
     Attributes:
         trials: that are up to date now, but for what ``refused`` says.
-        points_sent: to bring them there.
         refused: one line for each trial that could not be sent, and for each record of one.
     """
 

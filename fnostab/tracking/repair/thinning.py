@@ -34,7 +34,6 @@ class LongRun:
     """A run with long histories.
 
     Attributes:
-        experiment: its name.
         points: how many each long history has, by metric.
     """
 
