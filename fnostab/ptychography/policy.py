@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from fnostab.errors import ConfigError
+from fnostab.errors import ConfigError, os_errors_as
 from fnostab.ptychography.own import is_own
 from fnostab.ptychography.settings import ExecutionConfig, ModelConfig, TrialConfig
 from fnostab.record.files import write_whole
@@ -119,10 +119,8 @@ class Policy(_Frozen):
             ConfigError: it can't be written.
         """
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        try:
+        with os_errors_as(ConfigError, f"can't write the policy {path}", f"{VARIABLE} names another"):
             write_whole(path, HEADER + text)
-        except OSError as error:
-            raise ConfigError(f"can't write the policy {path}: {error.strerror}; {VARIABLE} names another") from error
 
 
 def architecture_policy(winner: Mapping[str, Any], control: Mapping[str, Any], verdict: Source) -> Policy:
@@ -179,12 +177,11 @@ def clear_policy() -> bool:
         ConfigError: it can't be removed.
     """
     path = policy_path()
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise ConfigError(f"can't remove the policy {path}: {error.strerror}") from error
+    with os_errors_as(ConfigError, f"can't remove the policy {path}"):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
     return True
 
 

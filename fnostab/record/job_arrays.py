@@ -15,7 +15,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fnostab.errors import LaunchError
+from fnostab.errors import LaunchError, os_errors_as
 from fnostab.record import slurm_jobs as slurm
 from fnostab.record.files import write_whole
 
@@ -60,11 +60,9 @@ class JobArray(BaseModel):
             LaunchError: it can't be written.
         """
         path = folder / FOLDER / f"{self.name}.json"
-        try:
+        with os_errors_as(LaunchError, f"can't write {path}", "mend that first"):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, self.model_dump_json(indent=2) + "\n", to_disk=True)
-        except OSError as error:
-            raise LaunchError(f"can't write {path}: {error.strerror or error}; mend that first") from error
 
     def remove(self, folder: Path) -> None:
         """Forget an array that was not submitted."""

@@ -18,7 +18,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
-from fnostab.errors import JournalError
+from fnostab.errors import JournalError, os_errors_as
 from fnostab.record import names
 from fnostab.record.files import open_regular
 
@@ -114,11 +114,8 @@ def read_lines(
     Raises:
         JournalError: the file can't be read, or a record in it that is not the last.
     """
-    try:
-        with open_regular(path) as file:
-            yield from parse_lines(file, path, offset, leave_out)
-    except OSError as error:
-        raise JournalError(f"can't read {path}: {error.strerror or error}") from error
+    with os_errors_as(JournalError, f"can't read {path}"), open_regular(path) as file:
+        yield from parse_lines(file, path, offset, leave_out)
 
 
 def parse_lines(
