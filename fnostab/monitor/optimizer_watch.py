@@ -8,8 +8,8 @@ optimiser sees. The gradient before clipping is read at the end of the backward 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import lightning
 import torch
+from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -20,7 +20,7 @@ from fnostab.monitor.steps import Step, tensor_norms, total_norm, with_gradient
 __all__ = ["OptimizerWatch", "loss_scaler"]
 
 
-def loss_scaler(trainer: lightning.Trainer) -> Any:
+def loss_scaler(trainer: Trainer) -> Any:
     """The Trainer's loss scaler; None without one."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     return scaler if scaler is not None and scaler.is_enabled() else None
@@ -36,8 +36,8 @@ class OptimizerWatch:
 
     def __init__(
         self,
-        trainer: lightning.Trainer,
-        module: lightning.LightningModule,
+        trainer: Trainer,
+        module: LightningModule,
         optimizer: Optimizer,
         index: int,
         statistics: RunningStatistics,

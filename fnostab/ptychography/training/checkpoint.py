@@ -3,8 +3,8 @@
 import math
 from pathlib import Path
 
-import lightning
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -36,7 +36,7 @@ class BestCheckpoint(Callback):
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         self._best = state_dict["best"]
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         loss = float(trainer.callback_metrics[TrialConfig.from_dotted(self.spec.settings).training.val_loss_name])

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightning
 import torch
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import nn
@@ -64,7 +64,7 @@ class Training:
         resume: Path | None = None,
     ) -> None:
         """Train, from the start or from the state in ``resume``, as `fnostab.monitor.state` writes it."""
-        trainer = lightning.Trainer(
+        trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
             max_epochs=self.config.training.epochs,
