@@ -18,6 +18,7 @@ from fnostab.record import names
 from fnostab.record.outcomes import EXCLUDED, FAILURES, Outcome
 from fnostab.record.settings import value_text
 from fnostab.record.trial import StudySpec
+from fnostab.tracking.store.paging import of_kind
 from fnostab.tracking.upload.identity import PARENT_RUN
 
 __all__ = [
@@ -25,7 +26,9 @@ __all__ = [
     "as_tags",
     "bounded",
     "code",
+    "digests",
     "escaped",
+    "is_ours",
     "put_experiment_note",
     "put_note",
     "run_link",
@@ -73,7 +76,7 @@ def bounded(head: str, tail: str = "", more: str = "… (cut)") -> str:
 
 def as_tags(text: str) -> dict[str, str]:
     """Tags of a new run that holds a note."""
-    return {NOTE: text, WRITTEN: _digest(text)}
+    return {NOTE: text, WRITTEN: digests(text)}
 
 
 def put_note(client: MlflowClient, run_id: str, text: str) -> bool:
@@ -81,27 +84,25 @@ def put_note(client: MlflowClient, run_id: str, text: str) -> bool:
     tags = client.get_run(run_id).data.tags
     if tags.get(NOTE) == text:
         return True
-    if not _is_ours(tags):
+    if not is_ours(tags.get(NOTE), tags.get(WRITTEN)):
         return False
     # The digest goes first, beside that of the note which is there until then: a crash in between is harmless
-    digests = (_digest(note) for note in (text, tags.get(NOTE, "")) if note)
-    client.set_tag(run_id, WRITTEN, " ".join(digests))
+    client.set_tag(run_id, WRITTEN, digests(text, tags.get(NOTE)))
     client.set_tag(run_id, NOTE, text)
     return True
 
 
 def put_experiment_note(client: MlflowClient, experiment: str, tags: Mapping[str, str], text: str) -> None:
     """Write the note of an experiment with these tags, unless somebody else did; nothing if it says ``text``."""
-    if tags.get(NOTE) != text and _is_ours(tags):
-        digests = (_digest(note) for note in (text, tags.get(NOTE, "")) if note)
-        client.set_experiment_tag(experiment, WRITTEN, " ".join(digests))
+    if tags.get(NOTE) != text and is_ours(tags.get(NOTE), tags.get(WRITTEN)):
+        client.set_experiment_tag(experiment, WRITTEN, digests(text, tags.get(NOTE)))
         client.set_experiment_tag(experiment, NOTE, text)
 
 
 def withdraw_note(client: MlflowClient, run_id: str) -> None:
     """Take back a note that no longer holds, unless somebody else wrote it."""
     tags = client.get_run(run_id).data.tags
-    if NOTE in tags and _is_ours(tags):
+    if NOTE in tags and is_ours(tags[NOTE], tags.get(WRITTEN)):
         client.delete_tag(run_id, NOTE)
 
 
@@ -198,7 +199,7 @@ def _trial_links(experiment: str, run_id: str, tags: Mapping[str, str], artifact
     links = []
     if PARENT_RUN in tags:
         links.append(run_link("study", experiment, tags[PARENT_RUN]))
-        links.append(_search_link("verdicts", experiment, f"tags.`{names.KIND}` = '{names.KIND_VERDICT}'"))
+        links.append(_search_link("verdicts", experiment, of_kind(names.KIND_VERDICT)))
     titles = {"figures": "figures", "report": "report", names.BLACK_BOX: "black box", "checkpoint": "best weights"}
     links += [run_link(titles[path], experiment, run_id, path) for path in artifacts if path in titles]
     return [*links, run_link("all artifacts", experiment, run_id, "")]
@@ -209,10 +210,11 @@ def _search_link(text: str, experiment: str, found: str) -> str:
     return f"[{text}]({address})"
 
 
-def _is_ours(tags: Mapping[str, str]) -> bool:
-    note = tags.get(NOTE)
-    return not note or _digest(note) in tags.get(WRITTEN, "").split()
+def is_ours(text: str | None, written: str | None) -> bool:
+    """Whether a text of the UI is one of those whose `digests` were kept, or there is none."""
+    return not text or digests(text) in (written or "").split()
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def digests(*texts: str | None) -> str:
+    """SHA-256 of each text that there is."""
+    return " ".join(hashlib.sha256(text.encode()).hexdigest() for text in texts if text)

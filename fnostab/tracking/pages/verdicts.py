@@ -15,7 +15,7 @@ from fnostab.tracking.environment import user_name
 from fnostab.tracking.pages.notes import as_tags, bounded, put_note, run_link
 from fnostab.tracking.read.histories import read_artifact
 from fnostab.tracking.read.studies import check_schema
-from fnostab.tracking.store.paging import every
+from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.places import insist_on_place
 from fnostab.tracking.store.store import Store, reported
 from fnostab.tracking.upload.study_run import note_study
@@ -55,11 +55,10 @@ def newest_verdict(store: Store, experiment: str) -> VerdictRecord:
     Raises:
         TrackingError: there is none, it is damaged, or was recorded by a version that gave names other meanings.
     """
-    are_verdicts = f"tags.`{names.KIND}` = '{names.KIND_VERDICT}' AND attributes.status = 'FINISHED'"
+    are_verdicts = f"{of_kind(names.KIND_VERDICT)} AND attributes.status = 'FINISHED'"
     with reported(store):
-        newest_first = ["attributes.start_time DESC"]
         name = store.client.get_experiment(experiment).name
-        for run in every(store.client.search_runs, [experiment], are_verdicts, order_by=newest_first):
+        for run in every(store.client.search_runs, [experiment], are_verdicts, order_by=NEWEST_FIRST):
             check_schema(run.info.run_id, run.data.tags)
             payload = _payload(store, run.info.run_id)
             if not isinstance(payload.get("look"), int):  # which a look at a study under way has
@@ -98,7 +97,7 @@ def looks_before(store: Store, experiment: str, study_run_id: str, *, seeds: int
         TrackingError: the store does not answer.
     """
     of_study = (
-        f"tags.`{names.KIND}` = '{names.KIND_VERDICT}' AND tags.`{names.STUDY_RUN}` LIKE '%{study_run_id}%' "
+        f"{of_kind(names.KIND_VERDICT)} AND tags.`{names.STUDY_RUN}` LIKE '%{study_run_id}%' "
         f"AND tags.`{names.SEEDS_JUDGED}` LIKE '%' AND attributes.status = 'FINISHED'"
     )
     with reported(store):

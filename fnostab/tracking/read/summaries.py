@@ -20,7 +20,7 @@ from fnostab.record import names
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialState
 from fnostab.tracking.store.database import connected
-from fnostab.tracking.store.paging import every
+from fnostab.tracking.store.paging import every, of_kind
 from fnostab.tracking.store.store import Store
 
 __all__ = [
@@ -87,7 +87,8 @@ def run_values(
             found = ((name, getattr(run.data, group).get(key)) for name, group, key in split)
             return [getattr(run.info, name) for name in PLACE], {n: value for n, value in found if value is not None}
 
-        yield from search_in_shares(store, experiments, _filter(tags), take)
+        which = " AND ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        yield from search_in_shares(store, experiments, which, take)
         return
     columns_of_run = SqlRun.run_uuid, SqlRun.status, SqlRun.experiment_id, SqlRun.start_time, SqlRun.name
     query = sqlalchemy.select(*columns_of_run).where(
@@ -105,10 +106,6 @@ def run_values(
         for row in connection.execute(query):
             columns = zip(wanted, row[n::2], row[n + 1 :: 2], strict=True)
             yield row[:n], {name: math.nan if is_nan else value for name, value, is_nan in columns if value is not None}
-
-
-def _filter(tags: Mapping[str, str]) -> str:
-    return " AND ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
 
 
 def trial_state(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], *, at_work: bool) -> TrialState:
@@ -142,8 +139,7 @@ def search_trials(
 
     What was set aside is not among them. ``take`` may be called in several threads.
     """
-    of_study = {names.KIND: names.KIND_TRIAL, names.STUDY_HASH: study_hash}
-    return search_in_shares(store, [experiment], _filter(of_study), take)
+    return search_in_shares(store, [experiment], of_kind(names.KIND_TRIAL, study_hash), take)
 
 
 def search_in_shares(
