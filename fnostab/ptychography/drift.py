@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fnostab.errors import DecisionError
 from fnostab.record import names
-from fnostab.stats.interval import Interval
+from fnostab.stats.interval import LEVEL, Interval
 
 __all__ = ["SMALL_EFFECT", "Drift", "Growth", "Slope", "drift", "growth", "mean_slope"]
 
@@ -44,12 +44,11 @@ class Growth(StrEnum):
     CANT_TELL = "can't tell"
 
 
-def mean_slope(curves: Sequence[Sequence[float]] | NDArray[np.float64], *, level: float = 0.95) -> Slope | None:
+def mean_slope(curves: Sequence[Sequence[float]] | NDArray[np.float64]) -> Slope | None:
     """Least-squares slope of each curve over the block's number, averaged over the curves.
 
     Args:
-        curves: one for each seed, (seeds, blocks).
-        level: of the interval, which takes slopes of seeds as normally distributed.
+        curves: one for each seed, (seeds, blocks). The 95 % interval takes slopes of seeds as normally distributed.
 
     Returns:
         None without curves, or of a single block.
@@ -70,7 +69,7 @@ def mean_slope(curves: Sequence[Sequence[float]] | NDArray[np.float64], *, level
     estimate, n = float(slopes.mean()), slopes.size
     if n == 1:
         return Slope(estimate, None, 1)
-    half = float(scipy.stats.t.ppf((1 + level) / 2, n - 1) * slopes.std(ddof=1)) / math.sqrt(n)
+    half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1) * slopes.std(ddof=1)) / math.sqrt(n)
     return Slope(estimate, Interval(estimate - half, estimate + half), n)
 
 
