@@ -65,8 +65,8 @@ def _schema(store: "Store") -> Finding:
 
 
 def _artifacts(store: "Store", mend: bool) -> Finding:
-    from fnostab.tracking.repair.moving import move_addresses
-    from fnostab.tracking.store.places import ARTIFACTS, moved_experiments
+    from fnostab.tracking.repair.artifact_addresses import move_addresses
+    from fnostab.tracking.store.artifact_folders import ARTIFACTS, moved_experiments
 
     if store.uri.startswith("http"):
         return Finding(State.OK, "kept by the server")
@@ -116,7 +116,7 @@ def _writing(store: "Store") -> Finding:
 
 
 def _journals(store: "Store", output: Path) -> Finding:
-    from fnostab.tracking.repair.behind import journals_behind
+    from fnostab.tracking.repair.journals_behind import journals_behind
 
     found = journals_behind(store, output)
     if found.behind:

@@ -9,10 +9,10 @@ from filelock import FileLock, Timeout
 from fnostab.errors import JournalError
 from fnostab.record.archive import archive
 from fnostab.record.attempt import last_attempt
-from fnostab.record.files import HeldElsewhereError, held
 from fnostab.record.folders import folders_with
 from fnostab.record.journal import FILE_NAME, LOCK_NAME
 from fnostab.record.outcomes import TRAINING_OUTCOMES
+from fnostab.record.safe_files import HeldElsewhereError, held
 
 __all__ = ["Archived", "archive_journals", "old_journals"]
 

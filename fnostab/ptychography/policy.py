@@ -20,9 +20,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from fnostab.errors import ConfigError, os_errors_as
-from fnostab.ptychography.own import is_own
 from fnostab.ptychography.settings import ExecutionConfig, ModelConfig, TrialConfig
-from fnostab.record.files import write_whole
+from fnostab.ptychography.user_parts import is_own
+from fnostab.record.safe_files import write_whole
 from fnostab.record.settings import explain, flatten, read_yaml, shown, text_of
 
 __all__ = [

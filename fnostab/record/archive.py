@@ -8,8 +8,8 @@ from io import BufferedIOBase
 from pathlib import Path
 
 from fnostab.errors import JournalError, os_errors_as
-from fnostab.record.files import open_regular, write_whole
 from fnostab.record.lines import ARCHIVE_NAME, FILE_NAME, journal_file, read_lines
+from fnostab.record.safe_files import open_regular, write_whole
 
 __all__ = ["archive", "journal_size", "opened", "restore"]
 

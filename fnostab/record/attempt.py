@@ -17,9 +17,9 @@ import psutil
 from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
-from fnostab.record.files import is_held
 from fnostab.record.journal import FILE_NAME, LOCK_NAME, Event, Point, read_journal
 from fnostab.record.outcomes import TRAINING_OUTCOMES
+from fnostab.record.safe_files import is_held
 
 __all__ = [
     "Attempt",

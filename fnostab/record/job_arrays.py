@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fnostab.errors import LaunchError, os_errors_as
 from fnostab.record import slurm_jobs as slurm
-from fnostab.record.files import write_whole
+from fnostab.record.safe_files import write_whole
 
 __all__ = ["FOLDER", "JobArray", "jobs_of", "queued_jobs"]
 

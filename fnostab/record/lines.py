@@ -20,7 +20,7 @@ from typing import Any
 
 from fnostab.errors import JournalError, os_errors_as
 from fnostab.record import names
-from fnostab.record.files import open_regular
+from fnostab.record.safe_files import open_regular
 
 __all__ = ["ARCHIVE_NAME", "FILE_NAME", "Event", "Point", "encode", "journal_file", "parse_lines", "read_lines"]
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from fnostab.errors import ConfigError
-from fnostab.record.files import open_regular
+from fnostab.record.safe_files import open_regular
 
 __all__ = [
     "Frozen",

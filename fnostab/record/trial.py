@@ -18,9 +18,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fnostab.errors import ConfigError, LaunchError
-from fnostab.record.files import write_whole
 from fnostab.record.folders import trial_name
 from fnostab.record.outcome_rules import OutcomeRules
+from fnostab.record.safe_files import write_whole
 from fnostab.record.settings import Frozen, explain, shown, text_of
 
 __all__ = [

@@ -103,8 +103,8 @@ def judge_and_record(store: Store, stored: StoredStudies) -> Judged:
     Raises:
         FnostabError: an experiment, study or control arm is missing, or the store does not answer.
     """
-    from fnostab.report.setting_values import with_along
     from fnostab.report.stress import with_stress
+    from fnostab.report.sweep import with_along
     from fnostab.report.verdict import to_json, to_markdown
     from fnostab.tracking import log_verdict
 

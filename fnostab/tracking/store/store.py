@@ -16,9 +16,9 @@ from mlflow.exceptions import MlflowException
 
 from fnostab.errors import FnostabError, TrackingError
 from fnostab.tracking.environment import settled, variables
+from fnostab.tracking.store.artifact_folders import insist_on_place, new_artifact_location
 from fnostab.tracking.store.database import check_database, made_by_one, usable_sqlite
 from fnostab.tracking.store.errors import describe, is_away, is_refusal, is_slow, masked, tracking_error
-from fnostab.tracking.store.places import insist_on_place, new_artifact_location
 
 __all__ = [
     "Store",

@@ -15,8 +15,8 @@ from pathlib import Path
 from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.attempt import last_attempt
-from fnostab.record.files import HeldElsewhereError, held
 from fnostab.record.journal import FILE_NAME, Event, Point, journal_file, read_journal
+from fnostab.record.safe_files import HeldElsewhereError, held
 from fnostab.tracking.store.store import Store, describe, is_of_one_run
 from fnostab.tracking.upload.batch import Batch, RunNames
 from fnostab.tracking.upload.identity import run_identity
