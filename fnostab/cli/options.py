@@ -123,9 +123,7 @@ def store_to_read(tracking_uri: str | None) -> Store:
 def nothing_named(others: str, tracking_uri: str | None) -> FnostabError:
     """The error of a command that was told nothing to judge: it names the newest study, or where it looked for one.
 
-    Args:
-        others: options beside --experiment that would name something.
-        tracking_uri: of the store.
+    ``others`` are the options beside --experiment that would name something.
     """
     try:
         store = store_to_read(tracking_uri)

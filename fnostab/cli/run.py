@@ -87,12 +87,6 @@ def run_and_report(
 ) -> None:
     """Run a study or a part of it, print the verdict if asked, and name the next commands.
 
-    Args:
-        options: the study, and what is to be run of it.
-        decide: print the verdict.
-        sequential: seeds per arm at which to look, as in "10,20".
-        dry_run: only show what would be started.
-
     Raises:
         FnostabError: it could not be started, not all of it could be recorded, or a trial came to no result.
     """

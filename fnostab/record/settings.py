@@ -66,11 +66,7 @@ def file_sha256(path: str | Path) -> str:
 
 
 def text_of(path: str | Path, *, record: bool = False) -> str:
-    """Read the text of a settings file.
-
-    Args:
-        path: of the file.
-        record: whether it is one that this program wrote, and so a regular file: a FIFO would be waited for.
+    """Read the text of a settings file; a ``record`` of this program must be a regular file, as no FIFO is.
 
     Raises:
         OSError: the file can't be read.
@@ -129,13 +125,7 @@ def read_yaml(text: str) -> Any:
 
 
 def read_yaml_file(path: str | Path, kind: str, model: type[M], example: str) -> M:
-    """Read a YAML file that holds one model, and check it.
-
-    Args:
-        path: of the file.
-        kind: of file, for errors: "cluster file".
-        model: what it holds.
-        example: of what stands in it, for errors.
+    """Read a YAML file that holds one model, and check it; errors name its ``kind``, and an ``example``.
 
     Raises:
         ConfigError: it can't be read, or is not accepted.

@@ -109,7 +109,6 @@ class Metric(Frozen):
 
     Attributes:
         name: name of the metric in the trials' journals, as ``val/loss``.
-        higher_is_better: direction of the metric.
         of: which of a trial's values counts, best or last; None if a trial records only one.
     """
 
@@ -142,8 +141,6 @@ class PicturePanel(Frozen):
 
     Attributes:
         artifact: path of the picture among a trial's artifacts.
-        title: heading above the pictures.
-        caption: text below each picture.
     """
 
     artifact: str

@@ -51,7 +51,6 @@ class Case:
         studies: by stage, anything with the attributes of a `StudySpec`; empty for a table that does not say.
         judged: a line for each stage: which study, when, how many trials, what else is there.
         command: of the next step, to be pasted; empty if there is none.
-        stress: of a stress study; None of any other.
         special: what a task's own study says in place of answers, with `render` and `to_json`; None of any other.
     """
 
@@ -101,9 +100,7 @@ def conditions(studies: Mapping[str, Any]) -> list[str]:
 def render(case: Case, *, evidence: bool = False) -> RenderableType:
     """Render the judged study, a table of arms, a sentence for each, the verdict and the next command.
 
-    Args:
-        case: what to show.
-        evidence: criteria, tests, intervals and run ids as well.
+    With ``evidence``, criteria, tests, intervals and run ids as well.
     """
     verdict = case.verdict
     parts: list[RenderableType] = [Text("\n".join(case.judged), style="dim")] if case.judged else []
