@@ -4,7 +4,18 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["LIVE_FILE", "STUDY_FILE", "TRIAL_FILE", "folders_with", "trial_folders", "trial_name"]
+from fnostab.errors import JournalError
+
+__all__ = [
+    "LIVE_FILE",
+    "STUDY_FILE",
+    "TRIAL_FILE",
+    "folders_with",
+    "insist_on_studies",
+    "insist_on_trials",
+    "trial_folders",
+    "trial_name",
+]
 
 TRIAL_FILE = "trial.json"
 LIVE_FILE = "live.json"  # of a script's own run, which is part of no study
@@ -35,6 +46,30 @@ def folders_with(path: str | Path, *files: str) -> list[Path]:
         links = [link for top in tops for link in _walk(top, files, found, seen)]
         tops = sorted(links, key=os.path.realpath)  # a folder before those within it
     return sorted(found)
+
+
+def insist_on_trials(path: str | Path) -> list[Path]:
+    """Folders of the trials at or below ``path``, sorted.
+
+    Raises:
+        JournalError: there is none.
+    """
+    return _insist("trial", path, TRIAL_FILE, LIVE_FILE)
+
+
+def insist_on_studies(path: str | Path) -> list[Path]:
+    """Folders of the studies at or below ``path``, sorted.
+
+    Raises:
+        JournalError: there is none.
+    """
+    return _insist("study", path, STUDY_FILE)
+
+
+def _insist(kind: str, path: str | Path, *files: str) -> list[Path]:
+    if found := folders_with(path, *files):
+        return found
+    raise JournalError(f"there is no {kind} under {Path(path).absolute()}: name a {kind}'s folder, or one above it")
 
 
 def _walk(top: Path, files: tuple[str, ...], found: list[Path], seen: set[str]) -> Iterator[Path]:

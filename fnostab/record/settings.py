@@ -189,7 +189,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     name = ".".join(location)
     if first["type"] == "extra_forbidden":
         known = _fields(model, location[:-1])
-        return f"unknown setting {shown(name)}{suggestion(location[-1], known)}; accepted: {', '.join(known)}"
+        similar = suggestion(location[-1], known) or _similar_leaf(location[-1], model)
+        return f"unknown setting {shown(name)}{similar}; accepted: {', '.join(known)}"
     if first["type"] == "value_error":
         return f"{name}: {first['ctx']['error']}" if name else str(first["ctx"]["error"])
     if "[key]" in first["loc"]:
@@ -222,6 +223,13 @@ def _fields(model: type[BaseModel], location: Iterable[str]) -> list[str]:
             return []
         model = models[0]
     return list(model.model_fields)
+
+
+def _similar_leaf(name: str, model: type[BaseModel]) -> str:
+    """The setting of any group whose own name is most similar, as a part of an error; empty if none is."""
+    leaves = {key: f"{group}.{key}" for group in model.model_fields for key in _fields(model, [group])}
+    close = difflib.get_close_matches(name, leaves, n=1)
+    return f" (did you mean {leaves[close[0]]!r}?)" if close else ""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

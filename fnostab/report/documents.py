@@ -20,6 +20,7 @@ __all__ = ["HTML", "MARKDOWN", "PICTURES", "environment", "to_box", "to_html", "
 HTML = "report.html"
 MARKDOWN = "report.md"
 PICTURES = "pictures"
+MOST_COLUMNS = 6  # of arms side by side on a page; more stand one below the other
 
 MEANINGS = {  # of criteria, for readers who have not seen the program
     "fewer_failures": "fails less often than control",
@@ -96,7 +97,7 @@ def environment(*rooms: str) -> Environment:
         "md": _markdown_text,
     }
     made.filters.update(filters)
-    made.globals["MEANINGS"] = MEANINGS
+    made.globals |= {"MEANINGS": MEANINGS, "MOST_COLUMNS": MOST_COLUMNS}
     return made
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "Case",
     "best_arms",
     "conditions",
+    "in_lines",
     "left_out",
     "remarks",
     "render",
@@ -121,6 +122,15 @@ def render_briefly(case: Case) -> RenderableType:
     """Sentences, verdict and next step: for a terminal that has shown the trials already."""
     said = "\n".join(line for stage in case.stages for line in _sentences(case.verdict, stage.name))
     return Group(Text(said), Text(), _conclusion(case))
+
+
+def in_lines(case: Case) -> list[str]:
+    """The verdict and the answer for every arm as plain lines, for a message."""
+    verdict = case.verdict
+    if case.stress is not None or case.special is not None:
+        return [verdict.reason]
+    said = verdict.headline if verdict.name is None else f"{verdict.headline}: {verdict.reason}"
+    return [said, *verdict.sentences]
 
 
 def _sentences(verdict: Verdict, stage: str) -> list[str]:

@@ -191,7 +191,9 @@ def read_study_file(name: str) -> StudyFile:
     known = built_in_studies()
     if name in known:
         return _parse(known[name].read_text(), f"{name}.yaml")
-    raise ConfigError(f"no study {name!r}; built in: {', '.join(known)}; or give the path of a .yaml file")
+    raise ConfigError(
+        f"no study {name!r}{suggestion(name, known)}; built in: {', '.join(known)}; or give the path of a .yaml file"
+    )
 
 
 def _parse(text: str, source: str) -> StudyFile:

@@ -56,6 +56,10 @@ def command(
     if source is None:
         say(console, *_failures(OUTPUT_FOLDER, tracking_uri))
         return
+    if not RUN_ID.fullmatch(source) and not Path(source).exists():
+        raise CheckpointError(
+            f"there is no folder {Path(source).absolute()}, and that is no run id: `fnostab replay` lists what failed"
+        )
     console.print("loading torch ...", end=" ")
     started = time.monotonic()
     from fnostab.ptychography.training.replay import KeptFailure, find_black_box

@@ -124,7 +124,7 @@ def wait_until_ready(
     while time.monotonic() < deadline:
         if (waited := int((time.monotonic() - started) / SAY_EVERY_S)) > said:
             said = waited
-            _log.warning("%s has not answered for %d s, still waiting: see %s", url, said * SAY_EVERY_S, where)
+            _log.warning("still waiting for %s, no answer for %d s: see %s", url, said * SAY_EVERY_S, where)
         if process is not None and process.poll() is not None:
             why = f": {_last_line(log)}" if log is not None and _last_line(log) else ""
             raise TrackingError(

@@ -12,7 +12,7 @@ from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.attempt import may_be_at_work
 from fnostab.record.ending import records_of_end
-from fnostab.record.folders import LIVE_FILE, STUDY_FILE, TRIAL_FILE, folders_with
+from fnostab.record.folders import STUDY_FILE, TRIAL_FILE, insist_on_trials
 from fnostab.record.journal import FILE_NAME, journal_file, read_journal
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.store.store import Store, refusal
@@ -49,9 +49,7 @@ def sync(path: str | Path, store: Store, *, verify: bool = False) -> SyncReport:
         JournalError: there is no trial under ``path``.
         TrackingError: the store went away; another call goes on from there.
     """
-    directories = folders_with(path, TRIAL_FILE, LIVE_FILE)
-    if not directories:
-        raise JournalError(f"there is no trial under {path}: name a trial's directory, or one above it")
+    directories = insist_on_trials(path)
     starts = {directory: _start_ms(directory) for directory in directories}
     started = [directory for directory, start_ms in starts.items() if start_ms is not None]
     report = SyncReport(0, 0)
