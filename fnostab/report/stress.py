@@ -50,4 +50,6 @@ def with_stress(case: Case) -> Case:
     if step.kind not in (NextKind.WAIT, NextKind.RERUN):
         text = "run the arm that tolerates most at a usual setting, to see its loss"
         step, command = NextStep(NextKind.ELSEWHERE, text), ""
-    return replace(case, verdict=replace(case.verdict, reason=stress.finding, next=step), stress=stress, command=command)
+    return replace(
+        case, verdict=replace(case.verdict, reason=stress.finding, next=step), stress=stress, command=command
+    )

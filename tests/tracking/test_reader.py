@@ -107,7 +107,9 @@ def test_an_outcome_that_somebody_deleted_is_no_trial_that_still_runs(store, stu
     record = newest_study(store, experiment)
     (row,) = trial_rows(store, experiment, record)
     store.client.delete_tag(row.run_id, names.OUTCOME)
-    with pytest.raises(TrackingError, match=f"tag fnostab.outcome of run {row.run_id} is gone, but its end was recorded"):
+    with pytest.raises(
+        TrackingError, match=f"tag fnostab.outcome of run {row.run_id} is gone, but its end was recorded"
+    ):
         trial_rows(store, experiment, record)
     sync(study.folder, store, verify=True)
     assert trial_rows(store, experiment, record) == [row]
