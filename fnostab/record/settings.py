@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -201,7 +202,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _lower(message: str) -> str:
-    return message[0].lower() + message[1:]
+    """A message of pydantic's as the end of a line, without the names of classes."""
+    return re.sub(r" valid dictionary or instance of \w+", " mapping", message[0].lower() + message[1:])
 
 
 def _is_of_pydantic(part: str | int) -> bool:

@@ -36,7 +36,7 @@ __all__ = [
     "TrialSpec",
 ]
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # safe as a folder's name
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]  # safe as a folder's name
 
 
 ASK = "ask"  # task of trials that a loop of the user's own trains

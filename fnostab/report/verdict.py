@@ -64,9 +64,12 @@ class Case:
     special: Any = None
 
     def __repr__(self) -> str:
+        from fnostab.report.stress import render_stress
+
         text = StringIO()
         console = Console(file=text, width=TEXT_WIDTH, force_jupyter=False, color_system=None)
-        console.print(render(self), Text(self.command), highlight=False)
+        shown = render(self) if self.stress is None else render_stress(self)
+        console.print(shown, Text(self.command), highlight=False)
         return visible(text.getvalue().rstrip())
 
     def _repr_html_(self) -> str:

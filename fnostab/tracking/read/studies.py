@@ -157,7 +157,7 @@ def _row(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], stu
         seed=int(tags[names.SEED]),
         outcome=Outcome(tags.get(names.OUTCOME, Outcome.RUNNING)),
         loss=metrics.get(study.metric.key),
-        failure_step=None if failure_step is None else int(failure_step),
+        failure_step=None if failure_step is None else _step(failure_step),
         last_step=None if last_step is None else int(last_step),
         measures={name: metrics[name] for name in measures if name in metrics},
         scheduled_steps=None if scheduled is None else int(scheduled),
@@ -167,6 +167,14 @@ def _row(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], stu
     )
 
 
+def _step(text: str) -> int:
+    """A 0-based step of a tag; ValueError if it is none."""
+    step = int(text)
+    if step < 0:
+        raise ValueError(f"{text} is no step")
+    return step
+
+
 def _changed(run: Summary, row: TrialRow) -> str | None:
     """A line on an outcome that is another than the one with which the run's end was recorded; None of any other.
 
@@ -174,12 +182,13 @@ def _changed(run: Summary, row: TrialRow) -> str | None:
     announced already, and of one that was renamed they do not tell.
     """
     said = named_outcome(run.name, trial_name(row.arm, row.seed))
-    if row.outcome is Outcome.RUNNING or run.status == "RUNNING":
+    if run.status == "RUNNING" or (row.outcome is Outcome.RUNNING and said is None):
         return None
     if said in (None, row.outcome) and STATUS.get(row.outcome, "FINISHED") == run.status:
         return None
+    says = f"says {row.outcome}" if names.OUTCOME in run.tags else "is gone"
     return (
-        f"tag {names.OUTCOME} of run {run.run_id} says {row.outcome}, "
+        f"tag {names.OUTCOME} of run {run.run_id} {says}, "
         f"but its end was recorded with the name {run.name!r} and the status {run.status}"
     )
 
