@@ -84,7 +84,7 @@ def table(trials: dict[Path, tuple[dict[str, list[float]], str]]) -> str:
         cells = [f"{take(values[name]):.3f}" if name in values else "none" for name, take in COLUMNS.values()]
         lines.append(f"| {path.name} | {outcome} | " + " | ".join(cells) + " |")
     converged = [min(values[LOSS]) for values, outcome in trials.values() if outcome == "converged"]
-    constant, floor = first[names.CONSTANT_LOSS][0], first[measured.NOISE_FLOOR][0]
+    constant, floor = first[names.CONSTANT_LOSS][0], first[names.NOISE_FLOOR_LOSS][0]
     median = f"The median of those that converged is {statistics.median(converged):.3f}. " if converged else ""
     ssim = f"A constant's amplitude SSIM is {first[measured.CONSTANT_SSIM_AMP][0]:.3f}."
     return "\n".join(lines) + (

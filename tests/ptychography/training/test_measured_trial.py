@@ -61,7 +61,7 @@ def test_the_size_follows_the_scan_and_the_profile_s_simulation_is_left_out(scan
 def test_a_trial_is_judged_against_the_reference(scan, tmp_path):
     trial = trained(spec_of(scan, tmp_path), tmp_path)
     assert trial.outcome in (Outcome.CONVERGED, Outcome.STAGNATED)
-    assert 0 < trial.value(measured.NOISE_FLOOR) < trial.value(names.CONSTANT_LOSS)
+    assert 0 < trial.value(names.NOISE_FLOOR_LOSS) < trial.value(names.CONSTANT_LOSS)
     for name in (measured.SPREAD, measured.VAL_SSIM_AMP, measured.VAL_SSIM_PHASE, measured.TWIN_SHARE):
         assert len(trial.curve(name)) == 2
     assert {measured.SSIM_AMP, measured.FRC_HALF} <= {name for name, _, _ in trial.points}
@@ -75,7 +75,7 @@ def test_without_a_reference_the_loss_decides_and_what_is_not_judged_is_named(sc
     trial = trained(spec_of(replace(scan, object=None), tmp_path), tmp_path)
     recorded = {name for name, _, _ in trial.points}
     assert not recorded & {measured.SPREAD, measured.VAL_SSIM_AMP, measured.SSIM_AMP, measured.DETAIL_CORRELATION}
-    assert {measured.PATCH_VARIATION, measured.FRC_HALVES, measured.NOISE_FLOOR} <= recorded
+    assert {measured.PATCH_VARIATION, measured.FRC_HALVES, names.NOISE_FLOOR_LOSS} <= recorded
     assert any(measured.DETAIL_CORRELATION in reason for reason in trial.final["not_judged"])
 
 
