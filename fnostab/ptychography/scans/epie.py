@@ -1,9 +1,8 @@
 """Reconstruct object and probe by ePIE.
 
-Maiden and Rodenburg 2009, "An improved ptychographical phase retrieval algorithm for diffractive imaging", with a step
-size of 1 for the object. That of the probe is 1 in the first sweep, 1/2 in the second, and so on: a probe that goes on
-to take full steps follows the photon noise of each pattern. The probe is shifted by the fraction of a pixel that each
-position has.
+Maiden and Rodenburg 2009, "An improved ptychographical phase retrieval algorithm for diffractive imaging". Both step
+sizes are 1 in the first half of the sweeps and fall to 0 in the second: full steps to the end follow the photon noise
+of each pattern. The probe is shifted by the fraction of a pixel that each position has.
 """
 
 from dataclasses import dataclass
@@ -73,7 +72,7 @@ def epie(
     total = float(measured[:, seen].sum(dtype=np.float64))
     order, errors = np.random.default_rng(seed), []
     for sweep in range(sweeps):
-        error, probe_step = 0.0, np.float32(1 / (1 + sweep))
+        error, step = 0.0, np.float32(min(1, 2 * (1 - sweep / sweeps)))
         for k in order.permutation(len(positions)):
             rows, columns = np.exp(-2j * np.pi * frequencies * fractions[k][:, None]).astype(np.complex64)
             ramp = rows[:, None] * columns
@@ -85,8 +84,8 @@ def epie(
             error += float(np.abs(amplitude - measured[k])[seen].sum())
             wave *= np.where(seen, measured[k] / np.maximum(amplitude, TINY), 1)
             change = ifft2(wave, norm="ortho") - moved * patch
-            area += moved.conj() * change / max((np.abs(moved) ** 2).max(), TINY)
+            area += step * moved.conj() * change / max((np.abs(moved) ** 2).max(), TINY)
             back = fft2(patch.conj() * change / max((np.abs(patch) ** 2).max(), TINY)) * ramp.conj()
-            probe = probe + probe_step * ifft2(back)
+            probe = probe + step * ifft2(back)
         errors.append(error / total)
     return Reconstruction(image, probe.astype(np.complex64), tuple(errors))

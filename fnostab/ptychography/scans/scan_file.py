@@ -12,8 +12,9 @@ Each array has an attribute ``source``: where it came from.
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -25,7 +26,18 @@ from fnostab.errors import DataError
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["KINDS", "Kind", "Outline", "Scan", "open_hdf5", "probe_width", "read_outline", "read_scan", "write_scan"]
+__all__ = [
+    "KINDS",
+    "Kind",
+    "Outline",
+    "Scan",
+    "check_place",
+    "open_hdf5",
+    "probe_width",
+    "read_outline",
+    "read_scan",
+    "write_scan",
+]
 
 Kind = Literal["counts", "intensity", "amplitude"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -103,9 +115,13 @@ def open_hdf5(path: str | Path) -> Iterator["h5py.File"]:
     except OSError as error:
         if error.errno:
             raise DataError(f"can't read {path}: {os.strerror(error.errno)}; check its path") from error
-        raise DataError(
-            f"{path} is truncated, damaged or no HDF5 file ({str(error).splitlines()[0]}): copy it again"
-        ) from error
+        why = str(error).splitlines()[0]
+        if "filter" in why or "plugin" in why:
+            raise DataError(
+                f"{path} is compressed in a way that HDF5 does not know ({why}): pip install hdf5plugin, or unpack it "
+                "by `h5repack -f NONE`"
+            ) from error
+        raise DataError(f"{path} is truncated, damaged or no HDF5 file ({why}): copy it again") from error
 
 
 def read_scan(path: str | Path) -> Scan:
@@ -130,6 +146,24 @@ def read_outline(path: str | Path) -> Outline:
     """
     with open_hdf5(path) as file:
         return _outline(path, file)
+
+
+def check_place(path: Path) -> None:
+    """See that a scan file can be written, before the work of making it; an older one is replaced.
+
+    Raises:
+        DataError: h5py or the folder is missing, or another file is there.
+    """
+    _h5py()
+    if not os.access(path.parent, os.W_OK):
+        raise DataError(f"--out {path}: {path.parent} is no folder that can be written to: name another, or make it")
+    if path.suffix == ".png":
+        raise DataError(f"--out {path}: the figure is written there: name another, as in scan.h5")
+    if path.exists():
+        try:
+            read_outline(path)
+        except DataError as error:
+            raise DataError(f"--out {path} is there and is no scan file of fnostab: name another") from error
 
 
 def write_scan(scan: Scan, path: Path) -> None:
@@ -185,4 +219,6 @@ def _h5py() -> Any:
         import h5py
     except ImportError as error:
         raise DataError("scan files need h5py: pip install 'fnostab[data]'") from error
+    with suppress(ImportError):
+        import_module("hdf5plugin")  # makes the compression of detectors known, where it is installed
     return h5py

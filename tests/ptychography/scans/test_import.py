@@ -131,7 +131,7 @@ def refusal(path, **options):
 
 
 def test_what_is_missing_or_does_not_fit_is_refused(small, tmp_path):
-    assert "--probe FILE.npz" in refusal(npz(small, tmp_path, leave_out=["probe"]))
+    assert "--map probe=FILE:NAME" in refusal(npz(small, tmp_path, leave_out=["probe"]))
     rest = {"diffraction": "data", "probe": "probe"}
     alone = npz(small, tmp_path, leave_out=["scan"])
     assert "no known layout, it has data, probe" in refusal(alone)
@@ -162,7 +162,7 @@ def test_metres_without_a_pixel_size_are_refused(small, tmp_path):
     assert "give --pixel-size" in refusal(path)
     known = import_scan(path, replace(ONE_SWEEP, pixel_size=PIXEL)).scan
     np.testing.assert_allclose(known.positions, relative(small.corners), atol=1e-6)
-    assert "--unit metre and --pixel-size" in refusal(npz(small, tmp_path, scan=small.corners * 1e-7))
+    assert "by --unit and --pixel-size" in refusal(npz(small, tmp_path, scan=small.corners * 1e-7))
 
 
 def test_an_object_on_which_positions_do_not_lie_is_left_and_the_orientation_is_checked(small, tmp_path):
@@ -176,9 +176,10 @@ def test_an_object_on_which_positions_do_not_lie_is_left_and_the_orientation_is_
 def test_a_probe_of_another_file_is_taken(small, tmp_path):
     path = npz(small, tmp_path, leave_out=["probe"])
     np.savez(tmp_path / "probe.npz", probe=2 * small.probe)
-    scan = import_scan(path, replace(ONE_SWEEP, probe=tmp_path / "probe.npz", keep_probe=True)).scan
+    scan = import_scan(path, replace(ONE_SWEEP, mapped={"probe": f"{tmp_path}/probe.npz:probe"}, keep_probe=True)).scan
     np.testing.assert_array_equal(scan.probe, 2 * small.probe)
-    assert "check --probe" in refusal(path, probe=tmp_path / "none.npz")
+    assert scan.sources["probe"].startswith("probe.npz: probe")
+    assert "FILE:NAME" in refusal(path, mapped={"probe": f"{tmp_path}/none.npz:probe"})
 
 
 def test_the_near_field_is_refused(small, tmp_path):
