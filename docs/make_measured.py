@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scan", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("outputs/measured"), help="where all is written")
-    parser.add_argument("--seeds", default="2")
+    parser.add_argument("--seeds", default="5")
     given = parser.parse_args()
     scan, folder = given.scan.absolute(), given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)

@@ -107,5 +107,7 @@ def _draw(scan: Scan, beside: Path) -> Path:
         scan_figure(scan).savefig(path)
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise DataError(f"can't write {path}: {error.strerror or error}") from error
+        raise DataError(
+            f"can't write {path}: {error.strerror or error}; {beside} is whole: `fnostab data show {beside}` draws it"
+        ) from error
     return path

@@ -11,6 +11,7 @@ Each array has an attribute ``source``: where it came from.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -115,7 +116,7 @@ def open_hdf5(path: str | Path) -> Iterator["h5py.File"]:
     except OSError as error:
         if error.errno:
             raise DataError(f"can't read {path}: {os.strerror(error.errno)}; check its path") from error
-        why = str(error).splitlines()[0]
+        why = _reason(error)
         if "filter" in why or "plugin" in why:
             raise DataError(
                 f"{path} is compressed in a way that HDF5 does not know ({why}): pip install hdf5plugin, or unpack it "
@@ -191,7 +192,7 @@ def write_scan(scan: Scan, path: Path) -> None:
             file["positions"].attrs.update(unit="pixel", of="corner", order="row, column")
         partial.replace(path)
     except OSError as error:
-        raise DataError(f"can't write {path}: {error.strerror or error}: choose another --out") from error
+        raise DataError(f"can't write {path}: {_reason(error)}: choose another --out") from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -212,6 +213,12 @@ def _outline(path: str | Path, file: "h5py.File") -> Outline:
     if file["probe"].shape != tuple(shape) or file["mask"].shape != tuple(shape) or file["positions"].shape != (n, 2):
         raise DataError(f"{path} holds arrays whose shapes do not fit each other: import the scan again")
     return Outline(shape[0], kind, file["probe"][()], file["positions"][()], "object" in file)  # type: ignore[arg-type]
+
+
+def _reason(error: OSError) -> str:
+    """The reason in a line: HDF5 puts the system's into lines of its own."""
+    system = re.search(r"error message = '(.+?)'", str(error))
+    return system[1] if system else (error.strerror or str(error)).splitlines()[0]
 
 
 def _h5py() -> Any:
