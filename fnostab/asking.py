@@ -24,7 +24,6 @@ from fnostab.launch.resuming import extended, other_study, read_journals
 from fnostab.launch.supervisor import begin_attempt, no_recorder
 from fnostab.record.attempt import is_being_written
 from fnostab.record.ending import ProcessEnd, close_program_trial
-from fnostab.record.files import HeldElsewhereError, held
 from fnostab.record.journal import Journal
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.record.progress import TrialProgress
@@ -36,6 +35,7 @@ from fnostab.record.recorder import (
     Recorder,
     shared,
 )
+from fnostab.record.safe_files import HeldElsewhereError, held
 from fnostab.record.settings import shown
 from fnostab.record.stderr_tail import STDERR_FILE
 from fnostab.record.trial import StudySpec

@@ -41,10 +41,7 @@ class JudgedRuns:
     """Runs that a file describes, judged.
 
     Attributes:
-        runs: as trials.
         history: name of the metric that MLflow has the history of; None of a table.
-        store: where they are; None of a table.
-        source: what may be shown of where they are.
         experiment_ids: by run id; empty of a table.
     """
 

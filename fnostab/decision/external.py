@@ -84,7 +84,6 @@ class ExternalRuns:
     """Trials made from runs, with the attributes of a study that the answer needs.
 
     Attributes:
-        stage: the trials.
         lines: lines to print: how many runs there are, and which took no part.
         failure_judged: whether the file has a rule of failed runs.
         arms: empty, as are the other attributes that tell of settings: those of other programs are not known.

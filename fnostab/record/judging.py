@@ -17,7 +17,7 @@ from fnostab.record import names
 from fnostab.record.journal import FILE_NAME, Event, Point, read_journal
 from fnostab.record.outcome_rules import Validation
 from fnostab.record.outcomes import FAILURES, Judgement, Outcome, judge
-from fnostab.record.recording import RECORDED_EVENT
+from fnostab.record.program_journal import RECORDED_EVENT
 from fnostab.record.trial import TrialSpec
 
 __all__ = ["Recorded", "judge_recorded", "observed_failure", "read_recorded"]

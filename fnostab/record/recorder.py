@@ -20,7 +20,7 @@ from typing import Literal, Self, SupportsFloat, SupportsIndex
 from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.numbers import number, whole
-from fnostab.record.recording import RECORDED_EVENT, Recording
+from fnostab.record.program_journal import RECORDED_EVENT, Recording
 
 __all__ = [
     "AFTER_FAILURE_VARIABLE",

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fnostab.errors import DecisionError
+from fnostab.errors import DecisionError, os_errors_as
 from fnostab.record.outcomes import EXCLUDED, FAILURES, TRAINING_OUTCOMES, Outcome
 from fnostab.record.table_study import (
     ABSENT,
@@ -56,7 +56,6 @@ class TrialRow:
         failure_step: 0-based optimiser step of the failure, None if it did not fail.
         last_step: 0-based last step that was recorded, None if there is none.
         scheduled_steps: number of optimiser steps that were scheduled.
-        measures: measures of quality, by name.
         rules_held: every outcome rule that held, not only the one that named the outcome.
         grad_ratio: p99 over median of the gradient norm in the last half of the run.
         run_id: MLflow run; None if the row does not come from MLflow.
@@ -155,11 +154,8 @@ def write_table(path: str | Path, table: Table) -> None:
                 f"the name {text!r} can't be written to a table, a spreadsheet would take it for a formula: "
                 "rename it so that it starts with a letter or digit"
             )
-    try:
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *cells])
-    except OSError as error:
-        raise DecisionError(f"can't write {path}: {error.strerror}") from error
+    with os_errors_as(DecisionError, f"can't write {path}"), open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *cells])
 
 
 def _records(path: str | Path) -> Iterator[tuple[int, dict[str, str | None]]]:

@@ -162,12 +162,6 @@ class Study:
     ) -> list[TrialProgress]:
         """One trial for each seed and arm, seed by seed, so that a study cut short is still balanced.
 
-        Args:
-            experiment: MLflow experiment.
-            output: folder of journals.
-            arms: only these; empty for all.
-            seeds: empty for the study's own.
-
         What the task has to say of the arms is reported as warnings of the log.
 
         Raises:

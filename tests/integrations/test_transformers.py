@@ -14,8 +14,8 @@ from fnostab.integrations.transformers import StabilityCallback
 from fnostab.record import names
 from fnostab.record.journal import FILE_NAME, Journal
 from fnostab.record.judging import read_recorded
+from fnostab.record.program_journal import ATTEMPT
 from fnostab.record.recorder import RANK_VARIABLES
-from fnostab.record.recording import ATTEMPT
 from fnostab.recorder import Recorder
 
 

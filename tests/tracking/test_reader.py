@@ -7,7 +7,7 @@ import sqlalchemy
 from tracking_helpers import Server, only_trial, write_trial
 
 from fnostab.errors import TrackingError
-from fnostab.ptychography import measured
+from fnostab.ptychography import metric_names
 from fnostab.record import names
 from fnostab.record.attempt import this_process
 from fnostab.record.journal import Journal
@@ -30,7 +30,7 @@ from fnostab.tracking.read.summaries import read_summaries
 LAST = {
     names.VAL_LOSS_BEST: 0.0138,
     names.LAST_STEP: 29.0,
-    measured.VAL_SSIM_AMP: 0.9,
+    metric_names.VAL_SSIM_AMP: 0.9,
     names.GRAD_P99_LAST_HALF: 8.0,
     names.GRAD_MEDIAN_LAST_HALF: 2.0,
 }
@@ -57,7 +57,7 @@ def test_the_table_of_a_study(store, study):
         0.0138,
         None,
         29,
-        measures={measured.VAL_SSIM_AMP: 0.9},
+        measures={metric_names.VAL_SSIM_AMP: 0.9},
         grad_ratio=4.0,
         run_id=table[1].run_id,
     )
@@ -66,7 +66,7 @@ def test_the_table_of_a_study(store, study):
 
 def test_a_server_and_its_database_give_the_same_table(served, make_study):
     store, study = served[0], make_study(experiment="same")
-    write_trial(study.trial("control", 0), **LAST, **{measured.SPREAD: 0.7})
+    write_trial(study.trial("control", 0), **LAST, **{metric_names.SPREAD: 0.7})
     write_trial(study.trial("control", 1), outcome="collapsed")
     write_trial(study.trial("agc", 0), outcome=None)
     sync(study.folder, store)

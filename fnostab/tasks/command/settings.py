@@ -39,11 +39,9 @@ class Declared:
 
 
 def declare(defaults: Mapping[str, Any], place: Place = lambda name: "") -> dict[str, Declared]:
-    """Read types and defaults of all settings.
+    """Read types and defaults of all settings, each a value or ``{type: float, default: null}``.
 
-    Args:
-        defaults: value by name, or ``{type: float, default: null}``.
-        place: gives the place of a name in the study's file, to stand before an error.
+    ``place`` gives the place of a name in the study's file, to stand before an error.
 
     Raises:
         ConfigError: a name is reserved, or a value has no type.

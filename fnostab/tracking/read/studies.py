@@ -14,7 +14,7 @@ from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.read.summaries import Summary, read_summaries
-from fnostab.tracking.store.paging import every
+from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.store import Store, reported
 from fnostab.tracking.upload.trial_run import STATUS, named_outcome
 
@@ -77,19 +77,12 @@ def find_experiment(store: Store, name: str) -> str:
 def newest_study(store: Store, experiment: str, study_run: str | None = None) -> StudyRecord:
     """The study of an experiment that started last, or the one whose parent run is ``study_run``.
 
-    Args:
-        store: where from.
-        experiment: id, of `find_experiment`.
-        study_run: run id.
-
     Raises:
         TrackingError: there is none, or it was recorded by a version that gave names other meanings.
     """
-    are_studies = f"tags.`{names.KIND}` = '{names.KIND_STUDY}'"
     with reported(store):
-        found = list(
-            every(store.client.search_runs, [experiment], are_studies, order_by=["attributes.start_time DESC"])
-        )
+        are_studies = of_kind(names.KIND_STUDY)
+        found = list(every(store.client.search_runs, [experiment], are_studies, order_by=NEWEST_FIRST))
         runs = [run for run in found if study_run in (None, run.info.run_id)]
         if not runs:
             there_are = ", ".join(f"{run.info.run_id} ({run.info.run_name})" for run in found) or "none"

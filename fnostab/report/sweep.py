@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fnostab.decision import NextKind, NextStep
-from fnostab.decision.setting_values import Along, compare_along, values_along
+from fnostab.decision.sweep import Along, compare_along, values_along
 from fnostab.report.tables import percent, plain_table, trial_table
 from fnostab.report.verdict import Case, conditions, left_out
 
