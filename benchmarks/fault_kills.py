@@ -191,12 +191,15 @@ def kill_at_random(
 
 
 def _volley(shootout: Shootout, rng: random.Random, report: KillsReport, most: int) -> None:
-    """Kill some trials, what forks them, the launcher, or the launcher and all; nothing if there is none of them."""
+    """Kill some trials, what forks them, the launcher, or the launcher and all."""
     target = rng.choices(list(TARGETS), list(TARGETS.values()))[0]
     victims = shootout.victims()
     if target == "trials":
-        victims = [victim for victim in victims if victim[1] != FORKS]
-        victims = rng.sample(victims, rng.randint(1, len(victims))) if victims else []
+        while not (victims := [victim for victim in victims if victim[1] != FORKS]):  # a slow machine is still starting
+            shootout.keep_running()
+            time.sleep(0.5)
+            victims = shootout.victims()
+        victims = rng.sample(victims, rng.randint(1, len(victims)))
     elif target != "both":
         victims = [victim for victim in victims if target == "forks" and victim[1] == FORKS]
     if target in ("launcher", "both") and shootout.launcher is not None and shootout.launcher.poll() is None:
