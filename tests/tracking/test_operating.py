@@ -121,17 +121,17 @@ def test_a_study_through_nginx_with_tls_and_a_prefix(tmp_path, environment, fnos
         trusted = ssl.create_default_context(cafile=certificate)
 
         def page(address, **headers):
-            asked = urllib.request.Request(address, b"{}" if headers else None, headers)
+            asked = urllib.request.Request(address, b'{"max_results": 1}' if headers else None, headers)
             with urllib.request.urlopen(asked, timeout=60, context=trusted) as answer:
                 return answer.read().decode()
 
         for below in (f"{url}/", f"https://{NAME}:{port}/"):  # the page without a prefix has one of its own
             (script,) = re.findall(r'src="(static-files/[^"]+/main[^"]+)"', page(below))
             assert len(page(below + script)) > 10_000
-        create = f"{url}/api/2.0/mlflow/experiments/search"
-        assert page(create, Origin=f"https://{NAME}:{port}", **{"Content-Type": "application/json"})
+        search = f"{url}/api/2.0/mlflow/experiments/search"
+        assert page(search, Origin=f"https://{NAME}:{port}", **{"Content-Type": "application/json"})
         with pytest.raises(urllib.error.HTTPError, match="403"):
-            page(create, Origin="https://localhost:9999", **{"Content-Type": "application/json"})
+            page(search, Origin="https://localhost:9999", **{"Content-Type": "application/json"})
 
 
 @pytest.mark.slow
