@@ -121,6 +121,12 @@ def run_and_report(
         say(console, *_oversights(result))
     if result.overwritten:
         say(console, result.overwritten)
+    if any(trial.finished for trial in result.trials):
+        _say_what_is_next(console, result, options, decide=decide)
+    insist_on_results(result)
+
+
+def _say_what_is_next(console: Console, result: StudyRun, options: RunOptions, *, decide: bool) -> None:
     from fnostab.tracking import charts_address, find_experiment
 
     at = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""
@@ -133,4 +139,3 @@ def run_and_report(
     else:
         commands[f"fnostab decide --experiment {result.experiment}"] = "the verdict"
     say(console, "\nnext:", *(f"  {line}{at}    # {meaning}" for line, meaning in commands.items()))
-    insist_on_results(result)

@@ -16,7 +16,7 @@ from fnostab.errors import DecisionError
 from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import Frozen
 from fnostab.record.table import TrialRow
-from fnostab.record.trial import Measure, Metric
+from fnostab.record.trial import UNLESS_DRAWN, Measure, Metric
 
 __all__ = ["ExternalRuns", "Record", "RunsFile", "trials_of"]
 
@@ -101,7 +101,7 @@ class ExternalRuns:
     name: str = ""
     roles: Mapping[str, str] = field(default_factory=dict)
     caveats: Sequence[str] = ()
-    same_for_all: Sequence[str] = ()
+    same_for_all: Sequence[str] = UNLESS_DRAWN
     follow_up: str | None = None
     description: str = ""
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -534,11 +534,11 @@ def test_lines_of_the_evidence():
     assert conditions(case.studies) == [
         "mine, small profile, 3 layers",
         "a small size",
-        "The same for all seeds: data, noise. The answer holds for these.",
+        "Varied: what is drawn from the seed. The same for all seeds: data, noise. The answer holds for these.",
     ]
     assert scope({"a": SimpleNamespace(same_for_all=("object", "validation set"))}) == [
-        "The same for all seeds: object, validation set. The answer holds for these. More seeds do not reduce the "
-        "sampling error of one validation set."
+        "Varied: what is drawn from the seed. The same for all seeds: object, validation set. The answer holds for "
+        "these. More seeds do not reduce the sampling error of one validation set."
     ]
     assert look_text(verdict) == "This is look 2 at this study, so it tests at 0.0125 instead of 0.05."
     two = stage("a", arm("control", 9, 1), arm("arch", 9, 1)), stage("b", arm("control", oom=3), arm("arch", oom=3))
