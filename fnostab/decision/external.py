@@ -18,7 +18,7 @@ from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import Frozen
 from fnostab.record.table import TrialRow, parse_number
 from fnostab.record.table_study import is_missing
-from fnostab.record.trial import Measure, Metric
+from fnostab.record.trial import UNLESS_DRAWN, Measure, Metric
 
 __all__ = ["ExternalRuns", "Record", "RunsFile", "trials_of"]
 
@@ -102,7 +102,7 @@ class ExternalRuns:
     name: str = ""
     roles: Mapping[str, str] = field(default_factory=dict)
     caveats: Sequence[str] = ()
-    same_for_all: Sequence[str] = ()
+    same_for_all: Sequence[str] = UNLESS_DRAWN
     follow_up: str | None = None
     description: str = ""
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
