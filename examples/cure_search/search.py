@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from median_interval import median_interval
 from rich.console import Console
 
 from fnostab import FnostabError, load_study, run_study
@@ -31,7 +32,6 @@ from fnostab.report.documents import write_files
 from fnostab.report.stress import render_stress, stress_of
 from fnostab.report.stress_picture import stress_picture
 from fnostab.report.tables import evidence_text, plain_table
-from fnostab.stats.losses import median_interval
 from fnostab.stats.proportions import fewer_failures_p, holm
 from fnostab.stats.rate import Rate
 from fnostab.tracking import find_experiment, newest_study, trial_rows

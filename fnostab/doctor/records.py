@@ -21,10 +21,7 @@ IF_HANGING = "check that the server and its database run, and read their logs"
 def records_checks(tracking_uri: str | None, output: Path, mend: bool = False) -> Iterator[Check]:
     """Checks of the store that the other commands would use, and of what it holds of the journals on disk.
 
-    Args:
-        tracking_uri: of a server or database; None as for every command.
-        output: folder of journals.
-        mend: move the addresses of artifacts, if the database was moved or copied.
+    With ``mend``, addresses of artifacts are moved if the database was moved or copied.
     """
     from fnostab.tracking.store.health import default_database
 

@@ -40,9 +40,6 @@ class StudyRun:
     """Result of `run_study`.
 
     Attributes:
-        recording: in MLflow.
-        experiment: name of the MLflow experiment.
-        folder: of the study's journals.
         trials: those that were asked for, with their outcomes.
         given_up: those of them that are not tried again, unless more attempts are allowed.
         unsent: why some records are only on disk; None if all were sent.

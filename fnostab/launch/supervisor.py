@@ -48,10 +48,6 @@ def supervise(spec: TrialSpec, directory: Path) -> Outcome:
 
     SIGTERM or SIGINT to this process asks the program to end; a second SIGINT ends it at once.
 
-    Args:
-        spec: record of the trial, with ``argv``.
-        directory: folder of the trial.
-
     Raises:
         LaunchError: the trial has no program.
         JournalError: another process is at work on the trial, or its journal can't be written.

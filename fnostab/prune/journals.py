@@ -33,11 +33,6 @@ def old_journals(output: Path, before_ms: int, experiment: str | None = None) ->
     """Directories of trials with an outcome of training from before a time; and why others can't be told.
 
     Small journals are left out.
-
-    Args:
-        output: folder of journals.
-        before_ms: Unix milliseconds.
-        experiment: its name; None for all.
     """
     found, refused = [], []
     for lines in (folder / FILE_NAME for folder in folders_with(Path(output, experiment or ""), FILE_NAME)):

@@ -100,6 +100,24 @@ def test_an_outcome_that_somebody_changed_is_not_judged_until_it_is_put_right(st
     assert trial_rows(store, experiment, record) == [first, second]
 
 
+def test_an_outcome_that_somebody_deleted_is_no_trial_that_still_runs(store, study):
+    write_trial(study.trial("control", 0), outcome="collapsed", failure_step=3)
+    sync(study.folder, store)
+    experiment = find_experiment(store, "stage_a")
+    record = newest_study(store, experiment)
+    (row,) = trial_rows(store, experiment, record)
+    store.client.delete_tag(row.run_id, names.OUTCOME)
+    with pytest.raises(
+        TrackingError, match=f"tag fnostab.outcome of run {row.run_id} is gone, but its end was recorded"
+    ):
+        trial_rows(store, experiment, record)
+    sync(study.folder, store, verify=True)
+    assert trial_rows(store, experiment, record) == [row]
+    store.client.set_tag(row.run_id, names.FAILURE_STEP, "-3")
+    with pytest.raises(TrackingError, match=r"damaged tags \(-3 is no step\): correct it, or delete it"):
+        trial_rows(store, experiment, record)
+
+
 def test_a_name_that_is_the_owners_and_an_outcome_that_was_only_announced_are_taken(store, study):
     write_trial(study.trial(), outcome="collapsed")
     write_trial(at_work := study.trial(seed=1), outcome=None, owner=this_process())

@@ -97,12 +97,10 @@ def show(file: Path) -> None:
 
 
 def _draw(scan: Scan, beside: Path) -> Path:
-    from fnostab.errors import DataError
+    from fnostab.errors import DataError, os_errors_as
     from fnostab.ptychography.figures.scan import scan_figure
 
     path = beside.with_suffix(".png")
-    try:
+    with os_errors_as(DataError, f"can't write {path}"):
         scan_figure(scan).savefig(path)
-    except OSError as error:
-        raise DataError(f"can't write {path}: {error.strerror or error}") from error
     return path

@@ -8,9 +8,9 @@ given with the one that was measured. The true object is only used to judge the 
 from collections.abc import Iterable
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
+from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -42,7 +42,7 @@ def can_be_fused(parameters: Iterable[Tensor]) -> bool:
     return not any(parameter.is_complex() for parameter in parameters)
 
 
-class PtychoModule(lightning.LightningModule):
+class PtychoModule(LightningModule):
     """Trains a generator on diffraction amplitudes alone.
 
     Logs at each validation the loss under ``training.val_loss_name`` and, of the reconstructed

@@ -32,7 +32,6 @@ class Moved:
 
     Attributes:
         folder: of the database, and of the artifacts from now on.
-        addresses: that were moved.
         missing: runs whose artifacts lie at the earlier address and not at the new one.
     """
 
