@@ -69,7 +69,7 @@ class Case:
 
         text = StringIO()
         console = Console(file=text, width=TEXT_WIDTH, force_jupyter=False, color_system=None)
-        shown = render(self) if self.stress is None else render_stress(self)
+        shown = render(self) if self.stress is None else render_stress(self.stress, self.verdict)
         console.print(shown, Text(self.command), highlight=False)
         return visible(text.getvalue().rstrip())
 
