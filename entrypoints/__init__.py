@@ -15,6 +15,13 @@ def arguments() -> list[str]:
     Study files and descriptions of clusters that are not in the project are looked for there too.
     """
     typed_in = _typed_in()
+    if any(argument.partition("=")[0] == "--notify" for argument in sys.argv[1:]) and "MLFLOW_RUN_ID" in os.environ:
+        print(
+            "error: MLflow records -P notify=URL with the secrets in it: set FNOSTAB_NOTIFY=URL in the environment "
+            f"instead, and delete what it has recorded: mlflow runs delete --run-id {os.environ['MLFLOW_RUN_ID']}",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     given = [_found(argument, typed_in) for argument in sys.argv[1:]]
     if "--output" not in given[:-1]:
         return [*given, "--output", str(typed_in / "outputs")]

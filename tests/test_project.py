@@ -55,7 +55,12 @@ ONLY_IN = {  # libraries that are heavy, or that another one could replace
     "transformers": {"integrations"},
 }
 OF_THE_TASK = re.compile(r"ssim|ptychogr|reconstruct|twin image|diffraction|scale model|layerscale", re.IGNORECASE)
-EXTRA = {"h5py": "data", "submitit": "slurm", "transformers": "transformers"}  # imported only where asked for
+EXTRA = {
+    "apprise": "notify",
+    "h5py": "data",
+    "submitit": "slurm",
+    "transformers": "transformers",
+}  # imported only where asked for
 COMES_WITH = {"alembic": "mlflow", "requests": "mlflow", "sqlalchemy": "mlflow"}
 MODULE_OF = {"scikit-image": "skimage", "pyyaml": "yaml"}
 

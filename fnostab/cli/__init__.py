@@ -88,6 +88,9 @@ def main(arguments: list[str] | None = None) -> None:
         status = leave.exit_code
     except click.Abort:
         status = 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        echo(error.format_message(), err=True)
+        status = error.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "fnostab"
         echo(f"error: {error.format_message().rstrip('.')}; see `{command} --help`", err=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fnostab.cli.options import RUNS, TRACKING_URI, store_to_read, stored_studies
+from fnostab.cli.options import RUNS, TRACKING_URI, nothing_named, store_to_read, stored_studies
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 
@@ -29,8 +29,10 @@ def command(file: Path, stored: StoredStudies | None, runs: Path | None, trackin
     `fnostab decide --table FILE` judges it, on any machine, without MLflow, and says the same as on the store: the
     table holds quality, roles, alpha and all else that the answer needs. pandas and R may read and write it between.
     """
-    if (stored is None) == (runs is None):
-        raise ConfigError("say what to export: --experiment NAME, or --runs FILE.yaml")
+    if stored is not None and runs is not None:
+        raise ConfigError("give one of --experiment and --runs: they name different trials")
+    if stored is None and runs is None:
+        raise nothing_named("or --runs FILE.yaml", tracking_uri, "export")
     from fnostab.record.table import Table, TableStudy, write_table
 
     if runs is not None:
@@ -47,7 +49,7 @@ def command(file: Path, stored: StoredStudies | None, runs: Path | None, trackin
 
 def _of_store(store: Store, stored: StoredStudies) -> tuple[dict[str, Stage], TableStudy]:
     """Trials by stage, and what is to be said of the study."""
-    from fnostab.decision.setting_values import values_along
+    from fnostab.decision.sweep import values_along
     from fnostab.record.table import TableStudy
     from fnostab.report.judging import read_stages
 

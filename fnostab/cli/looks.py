@@ -15,19 +15,18 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fnostab.launch.run import StudyRun
+    from fnostab.show.notifying import Notifier
 
 __all__ = ["run_in_looks"]
 
 
-def run_in_looks(looks: Sequence[int], options: RunOptions, console: Console) -> StudyRun:
+def run_in_looks(
+    looks: Sequence[int], options: RunOptions, console: Console, notifier: Notifier | None = None
+) -> StudyRun:
     """Run a study up to each look, and go on with control and the arms that are still open.
 
-    The study is recorded with the alpha of a look, so that `fnostab decide` keeps the error over all looks too.
-
-    Args:
-        looks: seeds per arm at each look, rising.
-        options: the study, and what is to be run of it; it names no seeds.
-        console: shows the progress.
+    Looks are rising numbers of seeds per arm; the options name no seeds. The study is recorded with the alpha of a
+    look, so that `fnostab decide` keeps the error over all looks too. A notifier is told when a look decides an arm.
 
     Raises:
         FnostabError: it could not be started, not all of it could be recorded, or a trial came to no result.
@@ -68,6 +67,9 @@ def run_in_looks(looks: Sequence[int], options: RunOptions, console: Console) ->
         log_verdict(result.store, experiment, [result.run_id], name, payload, f"alpha {alpha:.5f}\n\n{text}")
         say(console, f"\n{name}, alpha {alpha:.5f}:", *(f"  {line}" for line in lines))
 
+        decided = [f"{each}" for each in found if each.standing is not Standing.OPEN]
+        if notifier and decided:
+            notifier.send(f"fnostab: {result.experiment}, {name}", *decided)
         open_arms = [each.arm for each in found if each.standing is Standing.OPEN]
         if not open_arms:
             break

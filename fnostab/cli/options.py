@@ -120,12 +120,10 @@ def store_to_read(tracking_uri: str | None) -> Store:
     return store
 
 
-def nothing_named(others: str, tracking_uri: str | None) -> FnostabError:
-    """The error of a command that was told nothing to judge: it names the newest study, or where it looked for one.
+def nothing_named(others: str, tracking_uri: str | None, todo: str = "judge") -> FnostabError:
+    """The error of a command that was told nothing to work on: it names the newest study, or where it looked for one.
 
-    Args:
-        others: options beside --experiment that would name something.
-        tracking_uri: of the store.
+    ``others`` are the options beside --experiment that would name something; ``todo`` is what is done with a study.
     """
     try:
         store = store_to_read(tracking_uri)
@@ -134,7 +132,7 @@ def nothing_named(others: str, tracking_uri: str | None) -> FnostabError:
         newest = newest_experiment(store)
     except TrackingError as error:
         return error
-    return ConfigError(f"say what to judge: --experiment {newest}, the newest in {store.address}, {others}")
+    return ConfigError(f"say what to {todo}: --experiment {newest}, the newest in {store.address}, {others}")
 
 
 def parse_seeds(text: str | None) -> list[int]:

@@ -21,12 +21,14 @@ from fnostab.cli.options import (
     TRACKING_URI,
     parse_looks,
 )
-from fnostab.errors import ConfigError, DecisionError
+from fnostab.errors import ConfigError, DecisionError, FnostabError
 from fnostab.show.console import Console, say
+from fnostab.show.notifying import VARIABLE, Notifier
 from fnostab.tasks.registry import CHAINS, load
 
 if TYPE_CHECKING:
     from fnostab.launch.run import StudyRun
+    from fnostab.tracking import Store
 
 
 @click.command(
@@ -58,10 +60,17 @@ if TYPE_CHECKING:
 @CLUSTER
 @click.option("--dry-run", is_flag=True, help="Show what would be started, and start nothing.")
 @click.option("--decide", is_flag=True, help="Print the verdict at the end.")
+@click.option(
+    "--notify",
+    multiple=True,
+    metavar="URL",
+    envvar=VARIABLE,
+    help=f"Send the answer to this address of apprise; may be repeated. {VARIABLE} keeps it out of lists of processes.",
+)
 @OUTPUT
 @TRACKING_URI
 @run_options
-def command(decide: bool, sequential: str | None, dry_run: bool, options: RunOptions) -> None:
+def command(decide: bool, sequential: str | None, dry_run: bool, notify: tuple[str, ...], options: RunOptions) -> None:
     """Run STUDY: a built-in one (see `fnostab studies`) or the path of a YAML file.
 
     Started again, it finishes what is missing and repeats nothing; more seeds extend it. Any other
@@ -69,8 +78,23 @@ def command(decide: bool, sequential: str | None, dry_run: bool, options: RunOpt
 
     STUDY can also be `strategy`, a chain of studies that ends with a report.
     """
+    notifier = Notifier(notify)
     run = load(CHAINS[options.study]) if options.study in CHAINS else run_and_report
-    run(options, decide=decide, sequential=sequential, dry_run=dry_run)
+    with notifier.of_failures(options.study, lambda: _link(options)):
+        run(options, decide=decide, sequential=sequential, dry_run=dry_run, notifier=notifier)
+
+
+def _link(options: RunOptions) -> str:
+    """Line on where the charts of a study are that did not go on; empty where nothing is recorded, or can be asked."""
+    from fnostab.study.study import read_study_file
+    from fnostab.tracking import existing_store, find_experiment
+
+    try:
+        store = existing_store(options.tracking_uri)
+        experiment = options.experiment or read_study_file(options.study).name
+        return charts_line(store, find_experiment(store, experiment))
+    except FnostabError:
+        return ""
 
 
 def _oversights(result: StudyRun) -> list[str]:
@@ -83,15 +107,16 @@ def _oversights(result: StudyRun) -> list[str]:
 
 
 def run_and_report(
-    options: RunOptions, *, decide: bool = False, sequential: str | None = None, dry_run: bool = False
+    options: RunOptions,
+    *,
+    decide: bool = False,
+    sequential: str | None = None,
+    dry_run: bool = False,
+    notifier: Notifier | None = None,
 ) -> None:
     """Run a study or a part of it, print the verdict if asked, and name the next commands.
 
-    Args:
-        options: the study, and what is to be run of it.
-        decide: print the verdict.
-        sequential: seeds per arm at which to look, as in "10,20".
-        dry_run: only show what would be started.
+    A notifier is told the answer, and what a look decides; for that a verdict is recorded, as `decide` does.
 
     Raises:
         FnostabError: it could not be started, not all of it could be recorded, or a trial came to no result.
@@ -105,28 +130,34 @@ def run_and_report(
 
         if options.from_experiment:
             raise ConfigError("--sequential decides by itself which arms go on: leave out --from")
-        result = run_in_looks(parse_looks(sequential), options, console)
+        result = run_in_looks(parse_looks(sequential), options, console, notifier)
     else:
         _, result = execute(options, console)
-    if decide:
+    said: list[str] = []
+    if decide or notifier:
         from fnostab.cli.decide import decide_and_print
-        from fnostab.report.judging import StoredStudies
+        from fnostab.report.judging import StoredStudies, judge_and_record
+        from fnostab.report.verdict import in_lines
 
         try:
             studies = StoredStudies(result.experiment, study_run=result.run_id)
-            decide_and_print(result.store, studies, console=console)
+            if decide:
+                case = decide_and_print(result.store, studies, console=console)
+            else:
+                case = judge_and_record(result.store, studies).case
+            said = in_lines(case)
         except DecisionError as error:  # only some arms were asked for: what was to be run has run
-            say(console, f"no verdict yet: {error}")
-    else:
+            said = [f"no verdict yet: {error}"]
+            say(console, *said if decide else ())
+    if not decide:
         say(console, *_oversights(result))
     if result.overwritten:
         say(console, result.overwritten)
-    from fnostab.tracking import charts_address, find_experiment
+    from fnostab.tracking import find_experiment
 
     at = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""
-    charts = charts_address(result.store, find_experiment(result.store, result.experiment))
-    needs = "" if result.store.uri.startswith("http") else "  (while `fnostab ui` runs)"
-    say(console, f"\ncharts: {charts}{needs}")
+    charts = charts_line(result.store, find_experiment(result.store, result.experiment))
+    say(console, f"\n{charts}")
     commands = {"fnostab ui": "opens them: grad-norm curves of every trial"}
     if decide:
         commands[f"fnostab report --experiment {result.experiment}"] = "the verdict with its figures, as one HTML file"
@@ -134,3 +165,13 @@ def run_and_report(
         commands[f"fnostab decide --experiment {result.experiment}"] = "the verdict"
     say(console, "\nnext:", *(f"  {line}{at}    # {meaning}" for line, meaning in commands.items()))
     insist_on_results(result)
+    if notifier:
+        notifier.send(f"fnostab: {result.experiment} has ended", *said, charts)
+
+
+def charts_line(store: Store, experiment_id: str) -> str:
+    """Line on where the charts of an experiment's newest study are."""
+    from fnostab.tracking import charts_address
+
+    needs = "" if store.uri.startswith("http") else "  (while `fnostab ui` runs)"
+    return f"charts: {charts_address(store, experiment_id)}{needs}"

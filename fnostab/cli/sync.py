@@ -20,7 +20,7 @@ INTERVAL_S = 5.0  # between two rounds of --follow
 
 
 @click.command("sync", epilog="Example: fnostab sync outputs")
-@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.argument("path", type=click.Path(path_type=Path))
 @click.option("--follow", is_flag=True, help="Go on until every study under PATH has ended.")
 @click.option("--verify", is_flag=True, help="Compare every point with MLflow's, and send those that it lacks.")
 @TRACKING_URI
@@ -32,10 +32,13 @@ def command(context: click.Context, /, path: Path, follow: bool, verify: bool, t
     only read. With --follow, records are sent while trials write them, also those of jobs on nodes without a network;
     a store that does not answer is tried again. What can't be sent is named at the end, and the exit status is 2.
     """
-    from fnostab.tracking import open_store, sync
+    from fnostab.record.folders import insist_on_studies, insist_on_trials
 
     if follow and verify:
         raise ConfigError("--verify compares what has ended: give it without --follow")
+    (insist_on_studies if follow else insist_on_trials)(path)  # before a database is made for them
+    from fnostab.tracking import open_store, sync
+
     store = _open_in_time(tracking_uri) if follow else open_store(tracking_uri)
     report = _follow(path, store) if follow else sync(path, store, verify=verify)
     compared = "; every point was compared" if verify else ""

@@ -44,10 +44,10 @@ def command(experiment: str | None, port: int, opens: bool, tracking_uri: str | 
     records are on one. Prints the address of the newest study's charts and opens it, then those of
     the other views of every EXPERIMENT with trials.
     """
-    from fnostab.tracking import experiments_with_runs, open_store
+    from fnostab.tracking import existing_store, experiments_with_runs
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server ends with this, however this ends
-    store = open_store(tracking_uri)
+    store = existing_store(tracking_uri)
     experiments = experiments_with_runs(store, experiment)
     if store.uri.startswith("http"):
         _show(store, store.address, experiments, opens=opens)

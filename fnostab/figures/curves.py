@@ -29,10 +29,8 @@ class LossCurve:
     """Validation losses of one trial.
 
     Attributes:
-        seed: of the trial.
         epochs: that had passed at each validation, rising, shape (n,).
         values: finite losses at these, shape (n,).
-        failed: whether its training failed.
         nonfinite_epochs: at which loss or gradient were not finite, shape (m,).
     """
 

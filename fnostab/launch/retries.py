@@ -51,11 +51,7 @@ class Retries:
 
 @dataclass
 class FailuresAlike:
-    """Programs that fail alike before their first step: what is wrong is wrong in all trials.
-
-    Attributes:
-        found: whether two trials did.
-    """
+    """Programs that fail alike before their first step: what is wrong is wrong in all trials."""
 
     found: bool = False
     _reasons: dict[str, str] = field(default_factory=dict)  # reason -> the first trial that gave it

@@ -4,7 +4,18 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["LIVE_FILE", "STUDY_FILE", "TRIAL_FILE", "folders_with", "trial_folders", "trial_name"]
+from fnostab.errors import JournalError
+
+__all__ = [
+    "LIVE_FILE",
+    "STUDY_FILE",
+    "TRIAL_FILE",
+    "folders_with",
+    "insist_on_studies",
+    "insist_on_trials",
+    "trial_folders",
+    "trial_name",
+]
 
 TRIAL_FILE = "trial.json"
 LIVE_FILE = "live.json"  # of a script's own run, which is part of no study
@@ -20,14 +31,7 @@ def trial_name(arm: str, seed: int | str) -> str:
 
 
 def trial_folders(study: Path, arm: str, seed: int | str, config_hash: str) -> tuple[Path, Path]:
-    """Where the records of a trial may be: ``control-3``, or, where the arm was another before, with a hash behind it.
-
-    Args:
-        study: folder of its study.
-        arm: of the trial.
-        seed: of the trial.
-        config_hash: hash of the trial's settings.
-    """
+    """Where a trial's records may be: ``control-3``, or, where the arm was another before, with a hash behind it."""
     name = trial_name(arm, seed)
     return study / name, study / f"{name}-{config_hash[:8]}"
 
@@ -42,6 +46,30 @@ def folders_with(path: str | Path, *files: str) -> list[Path]:
         links = [link for top in tops for link in _walk(top, files, found, seen)]
         tops = sorted(links, key=os.path.realpath)  # a folder before those within it
     return sorted(found)
+
+
+def insist_on_trials(path: str | Path) -> list[Path]:
+    """Folders of the trials at or below ``path``, sorted.
+
+    Raises:
+        JournalError: there is none.
+    """
+    return _insist("trial", path, TRIAL_FILE, LIVE_FILE)
+
+
+def insist_on_studies(path: str | Path) -> list[Path]:
+    """Folders of the studies at or below ``path``, sorted.
+
+    Raises:
+        JournalError: there is none.
+    """
+    return _insist("study", path, STUDY_FILE)
+
+
+def _insist(kind: str, path: str | Path, *files: str) -> list[Path]:
+    if found := folders_with(path, *files):
+        return found
+    raise JournalError(f"there is no {kind} under {Path(path).absolute()}: name a {kind}'s folder, or one above it")
 
 
 def _walk(top: Path, files: tuple[str, ...], found: list[Path], seen: set[str]) -> Iterator[Path]:

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -11,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from fnostab.errors import ConfigError
-from fnostab.record.files import open_regular
+from fnostab.record.safe_files import open_regular
 
 __all__ = [
     "Frozen",
@@ -66,11 +67,7 @@ def file_sha256(path: str | Path) -> str:
 
 
 def text_of(path: str | Path, *, record: bool = False) -> str:
-    """Read the text of a settings file.
-
-    Args:
-        path: of the file.
-        record: whether it is one that this program wrote, and so a regular file: a FIFO would be waited for.
+    """Read the text of a settings file; a ``record`` of this program must be a regular file, as no FIFO is.
 
     Raises:
         OSError: the file can't be read.
@@ -129,13 +126,7 @@ def read_yaml(text: str) -> Any:
 
 
 def read_yaml_file(path: str | Path, kind: str, model: type[M], example: str) -> M:
-    """Read a YAML file that holds one model, and check it.
-
-    Args:
-        path: of the file.
-        kind: of file, for errors: "cluster file".
-        model: what it holds.
-        example: of what stands in it, for errors.
+    """Read a YAML file that holds one model, and check it; errors name its ``kind``, and an ``example``.
 
     Raises:
         ConfigError: it can't be read, or is not accepted.
@@ -199,7 +190,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     name = ".".join(location)
     if first["type"] == "extra_forbidden":
         known = _fields(model, location[:-1])
-        return f"unknown setting {shown(name)}{suggestion(location[-1], known)}; accepted: {', '.join(known)}"
+        similar = suggestion(location[-1], known) or _similar_leaf(location[-1], model)
+        return f"unknown setting {shown(name)}{similar}; accepted: {', '.join(known)}"
     if first["type"] == "value_error":
         return f"{name}: {first['ctx']['error']}" if name else str(first["ctx"]["error"])
     if "[key]" in first["loc"]:
@@ -210,7 +202,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _lower(message: str) -> str:
-    return message[0].lower() + message[1:]
+    """A message of pydantic's as the end of a line, without the names of classes."""
+    return re.sub(r" valid dictionary or instance of \w+", " mapping", message[0].lower() + message[1:])
 
 
 def _is_of_pydantic(part: str | int) -> bool:
@@ -232,6 +225,13 @@ def _fields(model: type[BaseModel], location: Iterable[str]) -> list[str]:
             return []
         model = models[0]
     return list(model.model_fields)
+
+
+def _similar_leaf(name: str, model: type[BaseModel]) -> str:
+    """The setting of any group whose own name is most similar, as a part of an error; empty if none is."""
+    leaves = {key: f"{group}.{key}" for group in model.model_fields for key in _fields(model, [group])}
+    close = difflib.get_close_matches(name, leaves, n=1)
+    return f" (did you mean {leaves[close[0]]!r}?)" if close else ""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

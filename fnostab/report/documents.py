@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from fnostab.decision import Criterion, State
-from fnostab.errors import ConfigError
+from fnostab.errors import ConfigError, os_errors_as
 from fnostab.record.settings import value_text
 from fnostab.report.content import Box, Report
 from fnostab.report.pictures import Picture
@@ -20,6 +20,7 @@ __all__ = ["HTML", "MARKDOWN", "PICTURES", "environment", "to_box", "to_html", "
 HTML = "report.html"
 MARKDOWN = "report.md"
 PICTURES = "pictures"
+MOST_COLUMNS = 6  # of arms side by side on a page; more stand one below the other
 
 MEANINGS = {  # of criteria, for readers who have not seen the program
     "fewer_failures": "fails less often than control",
@@ -66,12 +67,10 @@ def write_files(folder: Path, texts: Mapping[str, str], pictures: Sequence[Pictu
         **{folder / name: text.encode() for name, text in texts.items()},
         **{folder / PICTURES / picture.file_name: picture.content for picture in pictures},
     }
-    try:
+    with os_errors_as(ConfigError, f"can't write the report to {folder}", "name another with -o"):
         (folder / PICTURES).mkdir(parents=True, exist_ok=True)
         for path, content in files.items():
             path.write_bytes(content)
-    except OSError as error:
-        raise ConfigError(f"can't write the report to {folder}: {error.strerror}; name another with -o") from error
     return list(files)
 
 
@@ -98,7 +97,7 @@ def environment(*rooms: str) -> Environment:
         "md": _markdown_text,
     }
     made.filters.update(filters)
-    made.globals["MEANINGS"] = MEANINGS
+    made.globals |= {"MEANINGS": MEANINGS, "MOST_COLUMNS": MOST_COLUMNS}
     return made
 
 

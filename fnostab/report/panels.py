@@ -82,15 +82,7 @@ def validation_losses(
 def recorded_values(
     stage: str, trials: Mapping[str, Sequence[TrialRow]], metric: str, evidence: Evidence, *, judged: bool
 ) -> Picture | None:
-    """The metric of runs of others over their steps, a panel an arm; None if none has a history.
-
-    Args:
-        stage: of the trials.
-        trials: of each arm.
-        metric: its name.
-        evidence: of the runs.
-        judged: whether it was judged which of them failed.
-    """
+    """The metric of runs of others over their steps, a panel an arm; None if none has a history."""
     curves = {
         arm: [
             LossCurve(t.seed, found[0].astype(float), found[1], t.failed)

@@ -25,6 +25,7 @@ __all__ = [
     "Case",
     "best_arms",
     "conditions",
+    "in_lines",
     "left_out",
     "remarks",
     "render",
@@ -52,7 +53,6 @@ class Case:
         studies: by stage, anything with the attributes of a `StudySpec`; empty for a table that does not say.
         judged: a line for each stage: which study, when, how many trials, what else is there.
         command: of the next step, to be pasted; empty if there is none.
-        stress: of a stress study; None of any other.
         special: what a task's own study says in place of answers, with `render` and `to_json`; None of any other.
     """
 
@@ -65,9 +65,12 @@ class Case:
     special: Any = None
 
     def __repr__(self) -> str:
+        from fnostab.report.stress import render_stress
+
         text = StringIO()
         console = Console(file=text, width=TEXT_WIDTH, force_jupyter=False, color_system=None)
-        console.print(render(self), Text(self.command), highlight=False)
+        shown = render(self) if self.stress is None else render_stress(self)
+        console.print(shown, Text(self.command), highlight=False)
         return visible(text.getvalue().rstrip())
 
     def _repr_html_(self) -> str:
@@ -102,9 +105,7 @@ def conditions(studies: Mapping[str, Any]) -> list[str]:
 def render(case: Case, *, evidence: bool = False) -> RenderableType:
     """Render the judged study, a table of arms, a sentence for each, the verdict and the next command.
 
-    Args:
-        case: what to show.
-        evidence: criteria, tests, intervals and run ids as well.
+    With ``evidence``, criteria, tests, intervals and run ids as well.
     """
     verdict = case.verdict
     parts: list[RenderableType] = [Text("\n".join(case.judged), style="dim")] if case.judged else []
@@ -125,6 +126,15 @@ def render_briefly(case: Case) -> RenderableType:
     """Sentences, verdict and next step: for a terminal that has shown the trials already."""
     said = "\n".join(line for stage in case.stages for line in _sentences(case.verdict, stage.name))
     return Group(Text(said), Text(), _conclusion(case))
+
+
+def in_lines(case: Case) -> list[str]:
+    """The verdict and the answer for every arm as plain lines, for a message."""
+    verdict = case.verdict
+    if case.stress is not None or case.special is not None:
+        return [verdict.reason]
+    said = verdict.headline if verdict.name is None else f"{verdict.headline}: {verdict.reason}"
+    return [said, *verdict.sentences]
 
 
 def _sentences(verdict: Verdict, stage: str) -> list[str]:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from fnostab.errors import FnostabError, JournalError, LaunchError, TrackingError
-from fnostab.record.folders import STUDY_FILE, folders_with
+from fnostab.errors import FnostabError, LaunchError, TrackingError
+from fnostab.record.folders import insist_on_studies
 from fnostab.show.sources import QUIET_S, Journals
 from fnostab.tracking import Store, SyncReport, sync
 
@@ -16,13 +16,8 @@ __all__ = ["follow"]
 def follow(path: Path, store: Store, interval_s: float) -> Iterator[SyncReport | TrackingError]:
     """Send what is new under ``path``, again and again, until every study there has ended.
 
-    A study has ended when no process or job of its trials is left, and all have a result or nothing was written for
-    a minute. A store that is away is tried again.
-
-    Args:
-        path: a study's folder, or any above it; more studies may be started there meanwhile.
-        store: where to.
-        interval_s: between two rounds.
+    A study has ended when no process or job of its trials is left, and all have a result or nothing was written for a
+    minute. More may be started there meanwhile. A store that is away is tried again.
 
     Yields:
         What each round sent, or why it could not.
@@ -32,12 +27,10 @@ def follow(path: Path, store: Store, interval_s: float) -> Iterator[SyncReport |
     """
     known: dict[Path, Journals] = {}
     while True:
-        found = folders_with(path, STUDY_FILE)
+        found = insist_on_studies(path)
         for folder in found:
             with suppress(LaunchError):  # of a damaged record: `sync` names it, and sends the trials
                 known[folder] = known[folder] if folder in known else Journals(folder)
-        if not found:
-            raise JournalError(f"there is no study under {path}: name a study's folder, or one above it")
         ended = all(map(_has_ended, known.values()))  # asked first: what they wrote last is sent below
         try:
             report = sync(path, store)

@@ -191,7 +191,9 @@ def read_study_file(name: str) -> StudyFile:
     known = built_in_studies()
     if name in known:
         return _parse(known[name].read_text(), f"{name}.yaml")
-    raise ConfigError(f"no study {name!r}; built in: {', '.join(known)}; or give the path of a .yaml file")
+    raise ConfigError(
+        f"no study {name!r}{suggestion(name, known)}; built in: {', '.join(known)}; or give the path of a .yaml file"
+    )
 
 
 def _parse(text: str, source: str) -> StudyFile:
@@ -205,12 +207,7 @@ def _parse(text: str, source: str) -> StudyFile:
 
 
 def study_file_of(values: Mapping[str, Any], source: str, lines: Mapping[str, int] | None = None) -> StudyFile:
-    """Make a study of values as a file has them.
-
-    Args:
-        values: sections of a study file, by name.
-        source: what errors name: the file's path, say.
-        lines: line in the file of each value, by dotted name.
+    """Make a study of values as a file has them; errors name its source, and a value's line.
 
     Raises:
         ConfigError: it is not accepted.

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fnostab.launch import recording
+from fnostab.launch import study_upload
 from fnostab.ptychography.data import prepare
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.record import names
@@ -38,7 +38,8 @@ def assert_refused(answer, pattern):
 @pytest.mark.parametrize(
     ("arguments", "pattern"),
     [
-        (("run", "stage_z"), r"no study 'stage_z'; built in: .*stage_a"),
+        (("run", "stage_z"), r"no study 'stage_z'.*; built in: .*stage_a"),
+        (("run", "stge_a"), r"no study 'stge_a' \(did you mean 'stage_a'\?\); built in"),
         (("run", "absent.yaml"), r"can't read the study absent.yaml: No such file"),
         (("run",), r"Missing argument 'STUDY'; see `fnostab run --help`"),
         ((*RUN, "--arms", "nobody"), r"stage_a has no arm 'nobody'; arms: control, arch_fix, opt_fix, cure"),
@@ -57,6 +58,7 @@ def assert_refused(answer, pattern):
             (*RUN, "--set", "training.learning_rate"),
             r"'training.learning_rate' is not accepted: write it as name=value",
         ),
+        ((*RUN, "--lerning_rate", "3"), r"setting 'lerning_rate' \(did you mean 'training.learning_rate'\?\)"),
         ((*RUN, "--set", "model.fno_blocs=4"), r"unknown setting 'model.fno_blocs' \(did you mean 'fno_blocks'\?\)"),
         ((*RUN, "--set", "model.architecture=hybird"), r"'hybird' is not known \(did you mean 'hybrid'\?\)"),
         ((*RUN, "--set", "model.architecture=no.such.Net"), r"can't find the file of the module 'no.such'.*PYTHONPATH"),
@@ -86,8 +88,10 @@ def assert_refused(answer, pattern):
         (("decide", "--experiment", "Default"), r"has no study"),
         (("decide", "--experment", "stage_a"), r"No such option.*--experment.*see `fnostab decide --help`"),
         (("export", "table.csv", "--experiment", "nothing"), r"there is no experiment 'nothing'"),
-        (("sync", "absent"), r"Path 'absent' does not exist"),
-        (("sync", "."), r"there is no trial under \.: name a trial's directory"),
+        (("sync", "absent"), r"there is no trial under /\S+/absent: name a trial's folder"),
+        (("sync", "absent", "--follow"), r"there is no study under /\S+/absent: name a study's folder"),
+        (("replay", "absent"), r"there is no folder /\S+/absent, .*: `fnostab replay` lists what failed"),
+        (("sync", "."), r"there is no trial under /\S+: name a trial's folder"),
         (("rnu",), r"No such command 'rnu' \(did you mean 'run'\?\)"),
         (("run", "stage_a", "--dryrun"), r"--dryrun has no value \(did you mean --dry-run\?\)"),
         (("run", "stage_a", "seeds=10"), r"unknown argument 'seeds=10': write --seeds 10; see `fnostab run --help`"),
@@ -110,6 +114,12 @@ def test_one_line_says_what_is_wrong(call, workplace, arguments, pattern):
     assert_refused(call(*arguments), pattern)
     assert statuses() == []
     assert not list(workplace.glob("outputs/stage_a"))
+
+
+def test_a_group_without_a_command_shows_its_help(call):
+    status, out, err = call("data")
+    assert (status, out) == (2, "")
+    assert err.startswith("Usage: fnostab data")
 
 
 def test_the_process_ends_with_that_status_too(fnostab, workplace):
@@ -196,7 +206,7 @@ def test_a_disk_that_cannot_be_written(call, small_disk, tiny):
 
 
 def test_a_disk_that_fills_up_while_a_trial_runs_loses_nothing(call, small_disk, tiny, monkeypatch):
-    monkeypatch.setattr(recording, "DRAIN_S", 1.0)
+    monkeypatch.setattr(study_upload, "DRAIN_S", 1.0)
     disk = small_disk(4096)
     command = (*RUN, *tiny, "--output", str(disk / "outputs"))
     overrides = dict(assignment.split("=") for assignment in tiny[1::2])

@@ -35,6 +35,8 @@ def nowhere(tmp_path, environment, fnostab):
     [
         ("decide",),
         ("report", "--experiment", "stage_a"),
+        ("export", "trials.csv"),
+        ("ui",),
         ("watch",),
         ("replay",),
         ("run", "stage_b", "--from", "stage_a"),
@@ -49,13 +51,43 @@ def test_without_records_nothing_is_made_and_the_place_is_named(nowhere, argumen
         assert f"{nowhere.folder}/outputs" in err
 
 
+@pytest.mark.parametrize("arguments", [("sync", "."), ("sync", "outputs", "--follow"), ("doctor",)], ids=" ".join)
+def test_nothing_is_made_where_there_is_nothing_to_send_or_check(nowhere, arguments):
+    status, err, left = nowhere(*arguments)
+    assert left == []
+    if arguments[0] == "sync":
+        assert status == 2
+        assert str(nowhere.folder) in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("run", "stage_a", "--arms", "contrl"), "did you mean 'control'"),
+        (("run", "stage_a", "--seed", "3"), "did you mean --seeds"),
+        (("run", "stage_a", "seeds=10"), "write --seeds 10"),
+        (("run", "stage_a", "--jobz", "2"), "did you mean --jobs"),
+        (("train", "stage_a", "--arm", "contrl"), "did you mean 'control'"),
+    ],
+    ids=lambda each: " ".join(each) if isinstance(each, tuple) else "",
+)
+def test_a_slip_is_refused_before_torch_is_loaded(nowhere, arguments, hint):
+    status, err, left = nowhere(*arguments, PYTHONPROFILEIMPORTTIME="1")
+    assert (status, left) == (2, [])
+    said = [line for line in err.splitlines() if not line.startswith("import time:")]
+    assert hint in said[-1]
+    imported = {line.rpartition("|")[2].strip() for line in err.splitlines()}
+    assert "fnostab.cli" in imported
+    assert not imported & {"torch", "mlflow"}
+
+
 def test_the_newest_study_is_named_where_none_was(store, record_study, call):
     record_study(store, "first", {"control": 0})
     record_study(store, "second", {"control": 0})
-    for command in ("decide", "report"):
-        status, _, err = call(command)
+    for command, todo in ((("decide",), "judge"), (("report",), "judge"), (("export", "trials.csv"), "export")):
+        status, _, err = call(*command)
         assert status == 2
-        assert err.startswith("error: say what to judge: --experiment second, the newest in sqlite:///")
+        assert err.startswith(f"error: say what to {todo}: --experiment second, the newest in sqlite:///")
 
 
 def test_trials_that_failed_are_listed_with_the_command_that_replays_them(workplace, call, monkeypatch):

@@ -13,7 +13,7 @@ import fnostab.decision
 from fnostab.decision import Roles, Rules, Stage, compare_stress
 from fnostab.decision.commands import Place, Source, command_of
 from fnostab.decision.oversights import all_failed_alike, metric_not_recorded
-from fnostab.decision.setting_values import compare_along
+from fnostab.decision.sweep import compare_along
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TableStudy

@@ -20,7 +20,7 @@ from fnostab.record import names
 from fnostab.record.journal import FILE_NAME, Journal, Point, read_journal
 from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.outcomes import Outcome
-from fnostab.record.recording import ATTEMPT
+from fnostab.record.program_journal import ATTEMPT
 
 SGD = staticmethod(lambda parameters: torch.optim.SGD(parameters, lr=0.1))
 CLIPPED = names.GRAD_NORM_CLIPPED

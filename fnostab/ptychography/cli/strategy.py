@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fnostab.launch.run import StudyRun
     from fnostab.ptychography.report.story import Decision, Ran
     from fnostab.report.verdict import Case
+    from fnostab.show.notifying import Notifier
     from fnostab.tracking import Store
 
 __all__ = ["run_strategy"]
@@ -53,7 +54,9 @@ STRATEGY = "strategy"
 STUDY_OF = {"stage_b": "stage_b", "another_remedy": "layerscale", "where_control_fails": "crash_hunt"}
 
 
-def run_strategy(options: RunOptions, *, decide: bool, sequential: str | None, dry_run: bool) -> None:
+def run_strategy(
+    options: RunOptions, *, decide: bool, sequential: str | None, dry_run: bool, notifier: Notifier
+) -> None:
     """Run what is missing of the chain, print each decision, and write the report.
 
     Arguments are those of `fnostab run`. The options' ``experiment`` is put before the name of every experiment, with
@@ -63,6 +66,7 @@ def run_strategy(options: RunOptions, *, decide: bool, sequential: str | None, d
         FnostabError: a study could not be started, a trial came to no result, or something could not be recorded.
     """
     from fnostab.decision import Roles, follow_up
+    from fnostab.report.verdict import in_lines
 
     given = {"decide": decide, "sequential": sequential, "dry_run": dry_run, "from": options.from_experiment}
     refuse_in_a_chain(STRATEGY, **given, arms=options.arms, lockstep=options.lockstep)
@@ -80,7 +84,9 @@ def run_strategy(options: RunOptions, *, decide: bool, sequential: str | None, d
         judged = chain.decide("Stage A and Stage B together")
         following = follow_up(judged.case.verdict, roles)
     next_step = chain.last(following) if following is not None else _next_of(judged.case)
-    chain.report(judged, next_step, options.output)
+    page = chain.report(judged, next_step, options.output)
+    if notifier:
+        notifier.send(f"fnostab: {STRATEGY} has ended", *in_lines(judged.case), f"next: {next_step}", page)
 
 
 @dataclass
@@ -88,9 +94,6 @@ class _Chain:
     """State of the chain: what has been run so far.
 
     Attributes:
-        prefix: of the experiments' names.
-        common: options that all studies share.
-        ran: studies by name.
         runs: what `execute` gave for them.
         decisions: by the study after which they were made.
         commands: that do the same step by step, each once.
@@ -167,8 +170,8 @@ class _Chain:
             return f"LayerScale has been run at the depth of Stage B: {best_arms(case.verdict)}"
         return _next_of(case)
 
-    def report(self, judged: Judged, next_step: str, output: Path) -> None:
-        """Write the report, add it to the verdict's run, and say where it is."""
+    def report(self, judged: Judged, next_step: str, output: Path) -> str:
+        """Write the report, add it to the verdict's run, say where it is, and return that run's page."""
         from fnostab.ptychography.report.documents import write_story
         from fnostab.ptychography.report.story import Story, chapter, drifts
         from fnostab.tracking.read.histories import log_files, run_page
@@ -195,6 +198,7 @@ class _Chain:
         for path in files[:2]:
             say(self.console, f"{path} ({path.stat().st_size / 1e3:,.0f} kB)")
         say(self.console, f"recorded with the verdict's run {judged.verdict_run}: {page}")
+        return page
 
     def _judge(self, name: str, deep: str | None = None) -> Judged:
         from fnostab.ptychography.report.story import Decision

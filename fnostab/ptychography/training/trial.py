@@ -45,12 +45,6 @@ def run_trial(
 ) -> Outcome:
     """Train, judge and test one trial, writing its journal and artifacts into ``directory``.
 
-    Args:
-        spec: what to train.
-        directory: of the trial.
-        make: sets its training up.
-        tags: that it records beside its own.
-
     Returns:
         Its outcome: a training outcome, ``oom`` or ``killed``. A failure that was observed wins over whatever ended
         the trial later.

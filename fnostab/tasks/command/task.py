@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fnostab.errors import ConfigError, LaunchError
 from fnostab.record.outcomes import Outcome
+from fnostab.record.recorder import METRIC_NAMES, is_metric_name
+from fnostab.record.settings import shown
 from fnostab.record.trial import Resources, TrialSpec
 from fnostab.tasks.command.code import code_hashes
 from fnostab.tasks.command.settings import Declared, declare, resolve
@@ -59,8 +61,10 @@ class Command(Task):
         """Refuse a baseline on the wrong side of the rules, and values that can't be written as a word."""
         outcome, metric = study.file.outcome, study.metric
         for name in (metric.name, *((*outcome.collapsed, *outcome.stagnated) if outcome else ())):
+            line = study.file.line_of("metric" if name == metric.name else "outcome")
+            if not is_metric_name(name):
+                raise ConfigError(f"{line}{shown(name)} is no name of a metric: {METRIC_NAMES} are accepted")
             if name in NOT_RECORDED:
-                line = study.file.line_of("metric" if name == metric.name else "outcome")
                 raise ConfigError(f"{line}no {name!r} is recorded: rec.validation(i, {name}=...) records val/{name}")
         if outcome is None or outcome.baseline is None or outcome.failed is None:
             return

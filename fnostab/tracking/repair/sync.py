@@ -12,7 +12,7 @@ from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.attempt import may_be_at_work
 from fnostab.record.ending import records_of_end
-from fnostab.record.folders import LIVE_FILE, STUDY_FILE, TRIAL_FILE, folders_with
+from fnostab.record.folders import STUDY_FILE, TRIAL_FILE, insist_on_trials
 from fnostab.record.journal import FILE_NAME, journal_file, read_journal
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.store.store import Store, refusal
@@ -30,7 +30,6 @@ class SyncReport:
 
     Attributes:
         trials: that are up to date now, but for what ``refused`` says.
-        points_sent: to bring them there.
         refused: one line for each trial that could not be sent, and for each record of one.
     """
 
@@ -42,21 +41,15 @@ class SyncReport:
 def sync(path: str | Path, store: Store, *, verify: bool = False) -> SyncReport:
     """Send what a store does not have yet of the trials under ``path``.
 
-    What it has is asked of the store. The run of a trial whose process died without an outcome is closed; nothing is
-    written under ``path``, which may be a copy. Doing it twice sends nothing the second time.
-
-    Args:
-        path: a trial's directory, or any above it.
-        store: where to.
-        verify: whether to compare every point with the store's, and send those that it lacks.
+    What it has is asked of the store; with ``verify`` every point is compared. The run of a trial whose process died
+    without an outcome is closed; nothing is written under ``path``, which may be a copy. Doing it twice sends nothing
+    the second time.
 
     Raises:
         JournalError: there is no trial under ``path``.
         TrackingError: the store went away; another call goes on from there.
     """
-    directories = folders_with(path, TRIAL_FILE, LIVE_FILE)
-    if not directories:
-        raise JournalError(f"there is no trial under {path}: name a trial's directory, or one above it")
+    directories = insist_on_trials(path)
     starts = {directory: _start_ms(directory) for directory in directories}
     started = [directory for directory, start_ms in starts.items() if start_ms is not None]
     report = SyncReport(0, 0)

@@ -1,0 +1,121 @@
+"""Tell people of the end of a study: mail, chat, a webhook, whatever apprise can reach.
+
+The addresses hold passwords and tokens. They are never printed, logged or recorded; errors name their scheme alone, and
+apprise's own log, which quotes them, is off.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from fnostab.errors import ConfigError, FnostabError, one_line
+from fnostab.record.settings import suggestion
+
+__all__ = ["VARIABLE", "Notifier"]
+
+VARIABLE = "FNOSTAB_NOTIFY"
+ACCEPTED = "mailto://USER:PASSWORD@HOST, slack://TOKENS/CHANNEL, tgram://BOT/CHAT, json://HOST:PORT, ..."
+LIMIT_S = 30.0  # for all addresses together; apprise gives up most of them after 4 s
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+-]{0,19})://")
+_log = logging.getLogger(__name__)
+
+
+class Notifier:
+    """Sends short messages to addresses; without any it does nothing.
+
+    Args:
+        addresses: of apprise, as ``json://host:8080``.
+
+    Raises:
+        ConfigError: apprise is not installed, or does not accept an address.
+    """
+
+    def __init__(self, addresses: Sequence[str] = ()) -> None:
+        os.environ.pop(VARIABLE, None)  # else every trial would have it, and Slurm keep it with its jobs
+        self._targets = _targets(addresses) if addresses else []
+
+    def __bool__(self) -> bool:
+        return bool(self._targets)
+
+    def send(self, title: str, *lines: str) -> None:
+        """Send a message to every address; one that does not take it is warned of, and changes nothing else."""
+        taken = dict.fromkeys(self._targets, False)
+
+        def deliver(target: Any) -> None:
+            with suppress(Exception):  # of a service's own code; its text may quote the address
+                taken[target] = bool(target.notify(title=title, body="\n".join(lines), body_format="text"))
+
+        threads = [threading.Thread(target=deliver, args=(target,), daemon=True) for target in self._targets]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + LIMIT_S
+        for thread in threads:
+            thread.join(max(deadline - time.monotonic(), 0))
+        for number, target in enumerate(self._targets, start=1):
+            if not taken[target]:
+                _log.warning(
+                    "--notify: address %d (%s) did not take the message; the study is not affected. "
+                    "`apprise -vv --body test URL` shows why",
+                    number,
+                    target.service_name,
+                )
+
+    @contextmanager
+    def of_failures(self, study: str, link: Callable[[], str]) -> Iterator[None]:
+        """Send a message if the study does not go on; a refusal of what was just typed needs none.
+
+        Args:
+            study: what was run.
+            link: gives the line on where its records are; asked after the failure.
+        """
+        try:
+            yield
+        except ConfigError:
+            raise
+        except KeyboardInterrupt:
+            self._send_failure(study, "was interrupted: the same `fnostab run` goes on where it stopped", link)
+            raise
+        except FnostabError as error:
+            self._send_failure(study, f"does not go on: {error}", link)
+            raise
+        except Exception as error:
+            self._send_failure(study, f"does not go on: {one_line(error)}", link)
+            raise
+
+    def _send_failure(self, study: str, what: str, link: Callable[[], str]) -> None:
+        if self:
+            self.send(f"fnostab: {study} has stopped", f"{study} {what}", link())
+
+
+def _targets(addresses: Sequence[str]) -> list[Any]:
+    """Services of apprise, in the order of their addresses."""
+    try:
+        import apprise
+    except ImportError:
+        raise ConfigError("--notify needs apprise: pip install 'fnostab[notify]'") from None
+    logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+    addresses = [address.strip() for address in addresses if address.strip()]
+    found = [apprise.Apprise.instantiate(address, suppress_exceptions=True) for address in addresses]
+    for number, (address, target) in enumerate(zip(addresses, found, strict=True), start=1):
+        if target is None:
+            raise ConfigError(_refusal(number, address, sorted(apprise.plugins.N_MGR.schemas())))
+    return found
+
+
+def _refusal(number: int, address: str, schemes: Sequence[str]) -> str:
+    """Say what is wrong with an address, of which only the scheme may be shown."""
+    named = _SCHEME.match(address)
+    if named is None:
+        what = "has no scheme, as json://"
+    elif named[1].lower() in schemes:
+        what = f"({named[1]}://...) is incomplete"
+    else:
+        what = f"has the unknown scheme {named[1]!r}{suggestion(named[1].lower(), schemes)}"
+    return f"--notify: address {number} {what}; accepted are those of apprise: {ACCEPTED}"

@@ -1,0 +1,149 @@
+"""``fnostab run --notify``: messages to a real HTTP server, and secrets that stay where they are."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from fnostab.launch import run as run_module
+from fnostab.show.notifying import VARIABLE, Notifier
+
+pytest.importorskip("apprise", reason="needs the extra notify")
+ROOT = Path(__file__).parent.parent.parent
+SECRET = "hunter2-of-the-group"
+BAD, GOOD = "collapsed", "converged"
+
+
+@pytest.fixture
+def mailbox():
+    """A server that keeps what is posted to it, and answers with its ``status``."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            server.messages.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(server.status)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.messages, server.status = [], 200
+    server.address = f"json://group:{SECRET}@127.0.0.1:{server.server_port}/{SECRET}?+X-Key={SECRET}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def run(workplace, script, tiny, call, monkeypatch):
+    monkeypatch.setattr(run_module, "POLL_S", 0.02)
+
+    def run(outcomes, *arguments):
+        script({f"{arm}-{seed}": [what] * 3 for arm, kinds in outcomes.items() for seed, what in enumerate(kinds)})
+        command = ("run", "stage_a", "--profile", "small", *tiny, "--jobs", "2", "--arms", ",".join(outcomes))
+        status, out, err = call(*command, *arguments)
+        assert SECRET not in out + err
+        assert not [p for p in workplace.rglob("*") if p.is_file() and SECRET.encode() in p.read_bytes()]
+        return status, out, err
+
+    return run
+
+
+def test_the_answer_is_told_with_the_link_when_a_study_ends(run, mailbox):
+    outcomes = {"control": [BAD] * 3, "arch_fix": [GOOD] * 3}
+    status, out, err = run(outcomes, "--seeds", "3", "--notify", mailbox.address, "--notify", mailbox.address)
+    assert (status, err) == (0, "")
+    first, second = mailbox.messages
+    assert first == second
+    assert first["title"] == "fnostab: stage_a has ended"
+    said, sentence, charts = first["message"].splitlines()
+    assert said.startswith(("GOLD", "leaning", "INCONCLUSIVE"))
+    assert sentence.startswith("arch_fix")
+    assert "0 of 3 failed, 3 of 3 of control" in sentence
+    assert charts in out
+    assert "viewStateShareKey=fnostab-shootout" in charts
+
+
+def test_a_study_that_does_not_go_on_is_told_of(run, mailbox):
+    status, _, _ = run({"control": ["exit 3", GOOD]}, "--seeds", "2", "--notify", mailbox.address)
+    assert status == 2
+    (message,) = mailbox.messages
+    assert message["title"] == "fnostab: stage_a has stopped"
+    assert "stage_a does not go on: 1 of 2 trials came to no result, as control-0: infra_error" in message["message"]
+    assert "charts: http" in message["message"]
+
+
+def test_a_look_that_decides_is_told_of(run, mailbox):
+    outcomes = {"control": [BAD] * 3, "arch_fix": [GOOD] * 3}
+    assert run(outcomes, "--sequential", "3,6", "--notify", mailbox.address)[0] == 0
+    look, end = mailbox.messages
+    assert look["title"] == "fnostab: stage_a, look 1 of 2 (3 seeds)"
+    assert look["message"].startswith("arch_fix: 0 of 3 failed, 3 of 3 of control")
+    assert end["title"] == "fnostab: stage_a has ended"
+
+
+def test_a_message_that_is_not_taken_changes_nothing_but_a_warning(run, mailbox, caplog):
+    mailbox.status = 500
+    status, out, _ = run({"control": [GOOD]}, "--seeds", "1", "--notify", mailbox.address)
+    assert status == 0
+    assert len(mailbox.messages) == 1
+    (line,) = caplog.messages
+    assert SECRET not in caplog.text
+    assert line.startswith("--notify: address 1 (JSON) did not take the message; the study is not affected")
+    assert "\nnext:" in out
+
+
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [
+        (f"jsonn://{SECRET}@127.0.0.1", r"has the unknown scheme 'jsonn' (did you mean 'json'?)"),
+        (f"slack://{SECRET}", "(slack://...) is incomplete"),
+        (SECRET, "has no scheme, as json://"),
+    ],
+)
+def test_a_wrong_address_is_refused_before_anything_is_trained(run, workplace, mailbox, address, what):
+    status, out, err = run({"control": [GOOD]}, "--seeds", "1", "--notify", mailbox.address, "--notify", address)
+    assert (status, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith(f"error: --notify: address 2 {what}; accepted are those of apprise: mailto://")
+    assert not (workplace / "outputs").exists()
+    assert mailbox.messages == []
+
+
+def test_the_environment_may_hold_the_address_and_trials_do_not_get_it(run, mailbox, monkeypatch):
+    monkeypatch.setenv(VARIABLE, mailbox.address)
+    assert run({"control": [GOOD]}, "--seeds", "1")[0] == 0
+    assert len(mailbox.messages) == 1
+    assert VARIABLE not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyboardInterrupt(), "mine was interrupted: the same `fnostab run` goes on where it stopped"),
+        (ZeroDivisionError("by 0"), "mine does not go on: ZeroDivisionError: by 0"),
+    ],
+)
+def test_whatever_ends_a_study_is_told_and_goes_on(mailbox, error, said):
+    notifier = Notifier([mailbox.address])
+    with pytest.raises(type(error)), notifier.of_failures("mine", lambda: "charts: there"):
+        raise error
+    assert mailbox.messages[0]["message"].splitlines() == [said, "charts: there"]
+
+
+def test_mlflow_would_record_a_parameter_so_the_address_is_refused_there(tmp_path, environment):
+    command = [sys.executable, "-m", "entrypoints.shootout", "stage_a", "--notify", f"json://{SECRET}"]
+    more = environment | {"MLFLOW_RUN_ID": "cafe", "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, cwd=tmp_path, env=more, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "set FNOSTAB_NOTIFY=URL in the environment" in ended.stderr
+    assert "mlflow runs delete --run-id cafe" in ended.stderr
+    assert SECRET not in ended.stderr

@@ -1,0 +1,99 @@
+"""The report as a browser shows it on a phone and a desk, and prints it."""
+
+import re
+import shutil
+import zlib
+
+import pytest
+from report_pages import page_of
+
+from fnostab.report.documents import to_html
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: install Debian's package `chromium`")
+STUDIES = {
+    "2 arms": {"arms": 2},
+    "4 arms": {"arms": 4},
+    "7 arms": {"arms": 7},
+    "stress": {"arms": 4, "knob": (1, 3, 9)},
+}
+ROWS = """[...document.querySelectorAll('.pictures')].map(grid => Object.values([...grid.children].reduce(
+    (rows, panel) => { const y = panel.offsetTop; rows[y] = (rows[y] || 0) + 1; return rows; }, {})))"""
+A4_HEIGHT, MARGIN = 842, 42.5  # points
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is part of the dev extra")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module", params=STUDIES)
+def report(request, browser, png, tmp_path_factory):
+    """Page of a report, at any width."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(to_html(page_of(png, **STUDIES[request.param])))
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("width", [390, 800, 900, 1400])
+def test_no_width_scrolls_sideways(report, width):
+    report.set_viewport_size({"width": width, "height": 844})
+    assert report.evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize("width", [800, 1400])
+def test_no_panel_stands_alone_beside_others(report, width):
+    report.set_viewport_size({"width": width, "height": 844})
+    for rows in report.evaluate(ROWS):
+        assert sum(rows) == 1 or 1 not in rows, rows
+
+
+def test_on_a_phone_panels_have_the_whole_width(report):
+    report.set_viewport_size({"width": 390, "height": 844})
+    assert {n for rows in report.evaluate(ROWS) for n in rows} == {1}
+    assert min(report.locator(".pictures figure").evaluate_all("all => all.map(each => each.offsetWidth)")) > 340
+
+
+def test_links_lead_to_runs_and_places_that_are_there(report):
+    hrefs = report.locator("a").evaluate_all("all => all.map(each => each.getAttribute('href'))")
+    within = {href for href in hrefs if href.startswith("#")}
+    assert all(report.locator(f"[id='{href[1:]}']").count() == 1 for href in within)
+    runs = set(hrefs) - within
+    assert runs
+    assert all(re.search(r"/#/experiments/1/runs/\w{32}\?workflowType=machine_learning$", href) for href in runs)
+    picture = report.locator(".photograph").first
+    picture.locator("a").first.click()
+    picture.get_by_text("close").click()
+    assert report.url.endswith("-exemplary")
+
+
+def test_a_fifth_of_the_first_page_at_most_is_empty(report):
+    bottom = lowest_text(report.pdf(prefer_css_page_size=True))
+    assert bottom > MARGIN + 0.8 * (A4_HEIGHT - 2 * MARGIN)
+
+
+def lowest_text(pdf):
+    """Distance from the top of the first page of a PDF to its lowest line of text, in points."""
+    page = re.search(rb"/Type /Page\b(?!s).*?/Contents (\d+) 0 R", pdf, re.DOTALL)[1]
+    stream = re.search(rb"\n" + page + rb" 0 obj.*?stream\r?\n(.*?)endstream", pdf, re.DOTALL)[1]
+    scale, shift, kept, found = 1.0, 0.0, [], []
+    for numbers, operator in re.findall(
+        rb"((?:-?[\d.]+\s+){6})?\b(cm|Tm|q|Q)\b", zlib.decompressobj().decompress(stream)
+    ):
+        if operator == b"q":
+            kept.append((scale, shift))
+        elif operator == b"Q":
+            scale, shift = kept.pop()
+        elif operator == b"cm":
+            _, _, _, d, _, f = map(float, numbers.split())
+            scale, shift = scale * d, shift + scale * f
+        else:
+            found.append(A4_HEIGHT - (shift + scale * float(numbers.split()[5])))
+    return max(found)
