@@ -266,7 +266,7 @@ def _measure_columns(columns: Iterable[str], study: TableStudy | None) -> dict[s
 
 
 def _parse(fields: Mapping[str, str | None], measures: Mapping[str, str], where: str) -> tuple[str, TrialRow]:
-    text = {column: (fields.get(column) or "").strip() for column in (*COLUMNS, *MORE_COLUMNS, *measures)}
+    text = {column: " ".join((fields.get(column) or "").split()) for column in (*COLUMNS, *MORE_COLUMNS, *measures)}
     text |= {column: "" for column, cell in text.items() if column not in ("arm", "val_loss") and is_missing(cell)}
     if text["stage"] not in STAGES:
         raise DecisionError(f"{where}: stage={text['stage']!r} is not accepted; accepted: {', '.join(STAGES)}")

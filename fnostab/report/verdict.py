@@ -69,7 +69,7 @@ class Case:
 
         text = StringIO()
         console = Console(file=text, width=TEXT_WIDTH, force_jupyter=False, color_system=None)
-        shown = render(self) if self.stress is None else render_stress(self)
+        shown = render(self) if self.stress is None else render_stress(self.stress, self.verdict)
         console.print(shown, Text(self.command), highlight=False)
         return visible(text.getvalue().rstrip())
 
@@ -80,11 +80,12 @@ class Case:
 
 
 def scope(studies: Mapping[str, Any]) -> list[str]:
-    """Things that were the same for all seeds, in a line; empty if unknown."""
+    """What was varied and what was the same for all seeds, in a line; empty if unknown."""
     same = list(dict.fromkeys(what for study in studies.values() for what in getattr(study, "same_for_all", ())))
     if not same:
         return []
-    said = f"The same for all seeds: {', '.join(same)}. The answer holds for these."
+    drawn = "Varied: what is drawn from the seed."
+    said = f"{drawn} The same for all seeds: {', '.join(same)}. The answer holds for these."
     one_set = any("validation set" in what for what in same)
     return [f"{said} More seeds do not reduce the sampling error of one validation set." if one_set else said]
 
