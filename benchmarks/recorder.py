@@ -15,7 +15,7 @@ from unittest import mock
 
 from fnostab.record import names
 from fnostab.record.journal import Journal
-from fnostab.record.recording import ATTEMPT
+from fnostab.record.program_journal import ATTEMPT
 from fnostab.record.trial import Metric, TrialSpec
 from fnostab.recorder import Recorder
 

@@ -24,7 +24,7 @@ from benchmarks.fault_places import postgresql
 from benchmarks.faults import write_section
 from benchmarks.records import trial_record
 from fnostab.prune import archive_journals, old_journals, plan_thinning, thin_points
-from fnostab.ptychography import measured
+from fnostab.ptychography import metric_names
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.record import names
 from fnostab.record.journal import Journal
@@ -41,11 +41,11 @@ STEPS = EPOCHS * STEPS_AN_EPOCH
 ARMS = ("control", "arch_fix", "opt_fix")
 EVERY_STEP = (names.TRAIN_LOSS, names.GRAD_NORM, names.GRAD_NORM_CLIPPED, names.LEARNING_RATE)
 BLOCKS = ("encoder.0", "encoder.1", "encoder.2", "encoder.3", "bottleneck")
-EVERY_EPOCH = (measured.SPREAD, measured.PATCH_VARIATION, measured.VAL_SSIM_AMP, "val/mae_val_Amp_loss")
+EVERY_EPOCH = (metric_names.SPREAD, metric_names.PATCH_VARIATION, metric_names.VAL_SSIM_AMP, "val/mae_val_Amp_loss")
 EVERY_EPOCH += tuple(
     each + block for each in (*names.BLOCK_QUANTITIES, names.RESIDUAL_GAIN, names.BLOCK_GRAD_NORM) for block in BLOCKS
 )
-ONCE = (names.VAL_LOSS_BEST, names.VAL_LOSS_LAST, measured.SSIM_AMP, names.LAST_STEP, names.TIME_TO_FAILURE)
+ONCE = (names.VAL_LOSS_BEST, names.VAL_LOSS_LAST, metric_names.SSIM_AMP, names.LAST_STEP, names.TIME_TO_FAILURE)
 THOUSAND = 1000
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fnostab.ptychography import measured
+from fnostab.ptychography import metric_names
 from fnostab.ptychography.settings import TrainingConfig
 from fnostab.record import names
 from fnostab.record.names import ARM, FAILURE_STEP, OUTCOME, RULES_HELD, SEED, SHORT_SEED, TRIAL_ID, VAL_LOSS_BEST
@@ -106,8 +106,8 @@ def copy_trials(database: Path, n_trials: int) -> None:
                 changed |= {} if fails else {OUTCOME: "converged", RULES_HELD: ""}
                 tags += [(str(value), run_id, name) for name, value in changed.items()]
                 metrics += [(0.18 if fails else loss, run_id, VAL_LOSS_BEST)]
-                metrics += [(0.02 if fails else 0.9, run_id, measured.SPREAD)]
-                metrics += [(0.9, run_id, measured.VAL_SSIM_AMP)]
+                metrics += [(0.02 if fails else 0.9, run_id, metric_names.SPREAD)]
+                metrics += [(0.9, run_id, metric_names.VAL_SSIM_AMP)]
             connection.executemany("UPDATE tags SET value = ? WHERE run_uuid = ? AND key = ?", tags)
             connection.executemany("UPDATE latest_metrics SET value = ? WHERE run_uuid = ? AND key = ?", metrics)
             steps = [(run_id, FAILURE_STEP) for (_, run_id), fails in zip(copies, failed, strict=True) if not fails]

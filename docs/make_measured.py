@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from fnostab.ptychography import measured
+from fnostab.ptychography import metric_names
 from fnostab.record import names
 from fnostab.record.journal import FILE_NAME, Event, Point, read_journal
 
@@ -24,9 +24,9 @@ PALETTE = 128
 LOSS = "val/mae_val_Amp_loss"
 COLUMNS = {  # of the table: metric, and which of a trial's values
     "best held-out loss": (LOSS, min),
-    "amplitude SSIM, validation": (measured.VAL_SSIM_AMP, lambda values: values[-1]),
-    "amplitude SSIM, test": (measured.SSIM_AMP, lambda values: values[-1]),
-    "phase SSIM, test": (measured.SSIM_PHASE, lambda values: values[-1]),
+    "amplitude SSIM, validation": (metric_names.VAL_SSIM_AMP, lambda values: values[-1]),
+    "amplitude SSIM, test": (metric_names.SSIM_AMP, lambda values: values[-1]),
+    "phase SSIM, test": (metric_names.SSIM_PHASE, lambda values: values[-1]),
 }
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scan", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("outputs/measured"), help="where all is written")
-    parser.add_argument("--seeds", default="2")
+    parser.add_argument("--seeds", default="5")
     given = parser.parse_args()
     scan, folder = given.scan.absolute(), given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,9 +84,9 @@ def table(trials: dict[Path, tuple[dict[str, list[float]], str]]) -> str:
         cells = [f"{take(values[name]):.3f}" if name in values else "none" for name, take in COLUMNS.values()]
         lines.append(f"| {path.name} | {outcome} | " + " | ".join(cells) + " |")
     converged = [min(values[LOSS]) for values, outcome in trials.values() if outcome == "converged"]
-    constant, floor = first[names.CONSTANT_LOSS][0], first[measured.NOISE_FLOOR][0]
+    constant, floor = first[names.CONSTANT_LOSS][0], first[names.NOISE_FLOOR_LOSS][0]
     median = f"The median of those that converged is {statistics.median(converged):.3f}. " if converged else ""
-    ssim = f"A constant's amplitude SSIM is {first[measured.CONSTANT_SSIM_AMP][0]:.3f}."
+    ssim = f"A constant's amplitude SSIM is {first[metric_names.CONSTANT_SSIM_AMP][0]:.3f}."
     return "\n".join(lines) + (
         f"\n\nThe constant output's held-out loss is {constant:.3f}, the noise floor {floor:.3f}.\n{median}{ssim}"
     )

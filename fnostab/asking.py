@@ -14,7 +14,7 @@ import logging
 import os
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -24,7 +24,6 @@ from fnostab.launch.resuming import extended, other_study, read_journals
 from fnostab.launch.supervisor import begin_attempt, no_recorder
 from fnostab.record.attempt import is_being_written
 from fnostab.record.ending import ProcessEnd, close_program_trial
-from fnostab.record.files import HeldElsewhereError, held
 from fnostab.record.journal import Journal
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.record.progress import TrialProgress
@@ -36,6 +35,8 @@ from fnostab.record.recorder import (
     Recorder,
     shared,
 )
+from fnostab.record.safe_files import HeldElsewhereError, held
+from fnostab.record.settings import shown
 from fnostab.record.stderr_tail import STDERR_FILE
 from fnostab.record.trial import StudySpec
 from fnostab.study.file import StudyFile, read_study_file, study_file_of
@@ -96,26 +97,37 @@ class Study:
         experiment: str | None = None,
     ) -> None:
         source = f"Study({name!r})"
-        for what, given in {"control": control, "arms": arms, **(arms if isinstance(arms, Mapping) else {})}.items():
-            if not isinstance(given, Mapping):
-                raise ConfigError(f"{source}: {what}={given!r} is not accepted: expected a mapping, as {{'lr': 0.1}}")
+        control = _settings(source, "control", control)
+        if not isinstance(arms, Mapping):
+            raise _not_accepted(source, "arms", arms, "a mapping of settings by arm, as {'clipped': {'clip': 1.0}}")
+        arms = {arm: _settings(source, arm, settings) for arm, settings in arms.items()}
         if CONTROL in arms:
             raise ConfigError(
                 f"{source}: arms={list(arms)}: {CONTROL!r} is the arm of control=...; name this one otherwise"
             )
+        if not isinstance(metric, str | Mapping):
+            raise _not_accepted(
+                source, "metric", metric, "a name, as 'val/loss', or {'name': 'val/loss', 'of': 'last'}"
+            )
+        if not isinstance(outcome, Mapping | None):
+            raise _not_accepted(source, "outcome", outcome, "rules of failures, as {'failed': {'above': 3.5}}")
         rules = dict(outcome or {}) | ({} if baseline is None else {"baseline": baseline})
+        if baseline is not None and outcome and "baseline" in outcome:
+            raise ConfigError(
+                f"{source}: baseline={baseline!r} and outcome={shown(outcome)} both name it: leave one out"
+            )
         values = {
             "name": name,
             "description": description,
             "control": CONTROL,
             "defaults": {setting: _typed(setting, value, arms) for setting, value in control.items()},
             "arms": {CONTROL: {}, **{arm: dict(settings) for arm, settings in arms.items()}},
-            "seeds": seeds if isinstance(seeds, int) else list(seeds),
+            "seeds": _seeds(source, seeds),
             "metric": {"name": metric} if isinstance(metric, str) else dict(metric),
             "outcome": rules or None,
             "margin": margin,
         }
-        self._set_up(study_file_of(values, source), output, experiment)
+        self._set_up(source, study_file_of(values, source), output, experiment)
 
     @classmethod
     def read(
@@ -138,17 +150,27 @@ class Study:
             ConfigError: the file can't be read, or is not accepted.
         """
         study, file = cls.__new__(cls), read_study_file(str(path))
-        study._set_up(file, output, experiment, seeds)
+        study._set_up(str(path), file, output, experiment, seeds)
         return study
 
     def _set_up(
-        self, file: StudyFile, output: str | Path, experiment: str | None, seeds: int | Sequence[int] | None = None
+        self,
+        source: str,
+        file: StudyFile,
+        output: str | Path,
+        experiment: str | None,
+        seeds: int | Sequence[int] | None = None,
     ) -> None:
+        if not isinstance(output, str | Path):
+            raise _not_accepted(source, "output", output, "a folder, as 'outputs'")
+        if not isinstance(experiment, str | None):
+            raise _not_accepted(source, "experiment", experiment, "a name, or None for the study's")
         self._task = Ask(file)
         self._study = ResolvedStudy(file, None, task=self._task)
         self._output = Path(output).absolute()
         self._experiment = experiment or file.name
-        self._seeds = range(seeds) if isinstance(seeds, int) else seeds or ()
+        asked = () if seeds is None else _seeds(source, seeds)
+        self._seeds = range(asked) if isinstance(asked, int) else asked
         self.folder = self._study.folder(self._output, self._experiment)  # of the journals
         self._study.spec(self._experiment)  # refuses a name of the experiment that names no folder
         for line in self._study.twins():
@@ -245,13 +267,45 @@ class Study:
             ) from error
 
 
+def _not_accepted(source: str, what: str, given: Any, expected: str) -> ConfigError:
+    return ConfigError(f"{source}: {what}={shown(given)} is not accepted: expected {expected}")
+
+
+def _settings(source: str, what: str, given: Any) -> dict[str, Any]:
+    """Settings by name, with the scalars of array libraries as Python's numbers."""
+    if not isinstance(given, Mapping):
+        raise _not_accepted(source, what, given, "a mapping, as {'lr': 0.1}")
+    if names := [name for name in given if not isinstance(name, str)]:
+        raise ConfigError(f"{source}: {what}: the name {shown(names[0])} of a setting is no text")
+    return {name: _plain(value) for name, value in given.items()}
+
+
+def _seeds(source: str, given: Any) -> int | list[int]:
+    """Seeds as a study file has them: their number, or a list."""
+    several = isinstance(given, Iterable) and not isinstance(given, int | str | Mapping)
+    found: int | list[int] = _plain(list(given) if several else given)
+    each = found if isinstance(found, list) else [found]
+    least = 0 if isinstance(found, list) else 1
+    if not each or len(set(map(repr, each))) < len(each) or any(type(n) is not int or n < least for n in each):
+        expected = "their number, as 10, or a list of whole numbers without repetition, as [0, 3, 5]"
+        raise _not_accepted(source, "seeds", given, expected)
+    return each if isinstance(found, list) else int(found)
+
+
+def _plain(value: Any) -> Any:
+    """A scalar of an array library, a tensor of no dimension too, as Python's number; any other value as it is."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
 def _typed(setting: str, value: Any, arms: Mapping[str, Mapping[str, Any]]) -> Any:
     """Control's value of a setting, as ``defaults`` of a study file declare it."""
     values = [settings[setting] for settings in arms.values() if settings.get(setting) is not None]
-    if value is not None or not values:
-        return value
-    kinds = {bool: "bool", int: "number", float: "number", str: "text", list: "list", tuple: "list"}
-    return {"type": kinds.get(type(values[0]), type(values[0]).__name__), "default": None}
+    kinds = {bool: "bool", int: "number", float: "number", str: "text", list: "list"}
+    if value is not None or not values or type(values[0]) not in kinds:
+        return values[0] if value is None and values else value  # which is refused by its name
+    return {"type": kinds[type(values[0])], "default": None}
 
 
 _last: "Trial | None" = None  # that this process was handed, which trains one at a time
@@ -321,6 +375,10 @@ class Trial:
                             yield rec
                     except BaseException as error:  # told apart once the trial has its outcome
                         raised = error
+                if os.getpid() != self._pid:  # a fork that leaves the block: the trial is not its to judge
+                    if raised is not None:
+                        raise raised
+                    return
                 with no_recorder(journal.directory):
                     journal.take_back()
                     self.outcome = close_program_trial(journal, self._spec, _end_of(raised, journal.directory))

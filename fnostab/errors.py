@@ -16,6 +16,9 @@ A message is one line: the offending value, what is accepted, and what to do nex
 prints it after ``error:`` and exits with status 2; it never shows a traceback for one of these.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 __all__ = [
     "CheckpointError",
     "ConfigError",
@@ -29,6 +32,7 @@ __all__ = [
     "TrackingError",
     "UnknownSettingError",
     "one_line",
+    "os_errors_as",
 ]
 
 REASON_CHARACTERS = 500
@@ -85,6 +89,15 @@ class DecisionError(FnostabError):
 
 class LaunchError(FnostabError):
     """A study or a trial can't be started."""
+
+
+@contextmanager
+def os_errors_as(kind: type[FnostabError], what: str, hint: str = "") -> Iterator[None]:
+    """Raise an OSError as one of ``kind``: what can't be done, the system's reason, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what}: {error.strerror or error}{f'; {hint}' if hint else ''}") from error
 
 
 def one_line(exception: BaseException) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from ports import unused_port
 from tiny import TINY
 
 from fnostab.tracking.environment import settle
@@ -31,6 +32,33 @@ hypothesis.settings.load_profile("shared")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Tests that take minutes, or share what can be there only once: the group that one process runs, the longest first.
+GROUPS = {
+    "test_docs.py": "documentation",
+    "test_end_to_end.py": "project",
+    "test_installed.py": "project",
+    "test_slurm.py": "slurm",
+    "test_slurm_faults.py": "slurm",
+    "test_slurm_study.py": "slurm",
+    "same_as": "same_as",
+    "test_faults.py": "faults",
+}
+
+
+def pytest_collection_modifyitems(items):
+    """Order of the tests, and those that one process runs when they run side by side (`make test`)."""
+
+    def group(item):
+        return next(
+            (name for part, name in GROUPS.items() if part in item.path.parts), str(item.path.relative_to(ROOT))
+        )
+
+    order = list(dict.fromkeys(GROUPS.values()))
+    items.sort(key=lambda item: order.index(group(item)) if group(item) in order else len(order))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+
+
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory):
     """MLflow takes seconds to make its tables: do it once, and copy the file."""
@@ -49,18 +77,18 @@ def postgresql():
     if fault_places.postgresql_programs() is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     pytest.importorskip("psycopg", reason="needs the extra postgresql")
-    with fault_places.postgresql() as address:
+    with fault_places.postgresql(unused_port(7000)) as address:
         yield address
 
 
 @pytest.fixture(scope="session")
 def real_server(empty_database, tmp_path_factory):
     """Address of a real MLflow server, which many tests share: each has experiments of its own."""
-    from fnostab.tracking import free_port, open_store, ui_command, wait_until_ready
+    from fnostab.tracking import open_store, ui_command, wait_until_ready
 
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_database, folder / "mlflow.db")
-    command, environment = ui_command(open_store(f"sqlite:///{folder}/mlflow.db"), port := free_port(5800))
+    command, environment = ui_command(open_store(f"sqlite:///{folder}/mlflow.db"), port := unused_port())
     with open(folder / "server.log", "wb") as log:
         server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:

@@ -168,6 +168,26 @@ class TestEnds:
         subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=False)
         assert list(run(clipping(seeds=1))) == ["control-0", "clipped-0"]
 
+    def test_a_fork_that_leaves_the_block_by_an_error_judges_nothing(self, tmp_path, environment):
+        code = (
+            "import fnostab, os, time\n"
+            "study = fnostab.Study('clipping', control={'clip': False}, arms={'clipped': {'clip': True}}, seeds=1)\n"
+            "trial = next(iter(study))\n"
+            "with trial.recorder() as rec:\n"
+            "    rec.step(0, loss=1.0)\n"
+            "    if (child := os.fork()) == 0:\n"
+            "        raise ValueError('of the fork')\n"
+            "    os.waitpid(child, 0)\n"
+            "    rec.step(1, loss=0.5)\n"
+            "print(trial.outcome)\n"
+        )
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=25)
+        assert done.stdout == "converged\n", done.stderr
+        assert "ValueError: of the fork" in done.stderr
+        (journal,) = tmp_path.glob("outputs/clipping/*/control-0/journal.jsonl")
+        assert journal.read_text().count('"e":"outcome"') == 1
+
     def test_a_trial_without_a_record_is_an_error(self, trial):
         with pytest.raises(LaunchError, match=r"control-0: it recorded nothing: the script must call rec.step"):
             ended_by(trial, None)
@@ -251,11 +271,54 @@ class TestInput:
             ({"outcome": {"faild": {"above": 1}}}, r"'outcome.faild' \(did you mean 'failed'"),
             ({"baseline": 1.0, "outcome": {"failed": {"above": 2}}}, "baseline 1 and failed contradict one another"),
             ({"experiment": "a/b"}, "experiment='a/b' is not accepted"),
+            ({"experiment": 3}, "experiment=3 is not accepted: expected a name"),
+            ({"output": None}, "output=None is not accepted: expected a folder"),
+            ({"seeds": "12"}, "seeds='12' is not accepted: expected their number, as 10, or a list"),
+            ({"seeds": 2.5}, "seeds=2.5 is not accepted"),
+            ({"seeds": True}, "seeds=True is not accepted"),
+            ({"seeds": None}, "seeds=None is not accepted"),
+            ({"seeds": [3, 3]}, r"seeds=\[3, 3\] is not accepted"),
+            ({"metric": None}, "metric=None is not accepted: expected a name, as 'val/loss'"),
+            ({"metric": "val/../loss"}, "'val/../loss' is no name of a metric"),
+            ({"metric": ""}, "'' is no name of a metric"),
+            ({"outcome": [1]}, r"outcome=\[1\] is not accepted: expected rules of failures"),
+            ({"outcome": {"failed": 3}}, "outcome.failed=3 is not accepted: input should be a mapping$"),
+            (
+                {"baseline": 1.0, "outcome": {"baseline": 1.5}},
+                "baseline=1.0 and outcome={'baseline': 1.5} both name it",
+            ),
+            ({"control": {3: 1}}, "control: the name 3 of a setting is no text"),
+            (
+                {"control": {"clip": None}, "arms": {"a": {"clip": max}}},
+                "clip=<built-in function max>: expected a number",
+            ),
+            (
+                {"control": {"clip": False, "text": "\ud800"}},
+                r"text='\\ud800' is not accepted: it can't be written in UTF-8",
+            ),
+            ({"arms": {"a" * 201: {"clip": True}}}, "at most 200 characters"),
         ],
     )
     def test_what_is_not_accepted_is_named(self, given, said):
         with pytest.raises(ConfigError, match=said):
             clipping(**given)
+
+    def test_numbers_of_array_libraries_are_numbers(self):
+        import numpy as np
+        import torch
+
+        sizes = {"lr": np.float32(0.5), "width": np.int64(8), "clip": np.bool_(False), "at": [torch.tensor(2), 3]}
+        study = clipping(control=sizes, seeds=np.arange(1, 3))
+        trials = study._read()[1]
+        assert [trial.seed for trial in trials] == [1, 1, 2, 2]
+        assert trials[0].spec.settings == {"lr": 0.5, "width": 8, "clip": False, "at": [2, 3]}
+
+    def test_seeds_beside_a_file_are_checked_as_well(self, tmp_path):
+        (tmp_path / "study.yaml").write_text("name: a\ndescription: b\ncontrol: c\narms: {c: {}}\nseeds: 2\n")
+        for seeds in (0, "3", [0, 0]):
+            with pytest.raises(ConfigError, match=r"study.yaml: seeds=.* is not accepted: expected their number"):
+                fnostab.Study.read("study.yaml", seeds=seeds)
+        assert len(fnostab.Study.read("study.yaml")._read()[1]) == 2
 
     def test_a_study_of_a_file_is_the_same_study(self, tmp_path):
         text = (

@@ -3,7 +3,8 @@
 Every block of commands in README.md and docs/*.md is run as it stands, in one copy of the working tree, page after
 page, but for what SMALLER replaces. `<!-- not run: reason -->` before a block leaves it out, in sight of the reader
 of the source. Files that a page shows (a block with a title) are written into that copy first. Before an answer that
-a page shows, `<!-- printed by: command -->` names a command that prints it again from the trials in results/.
+a page shows, `<!-- printed by: command -->` names a command that prints it again from the trials in results/, or
+`<!-- recorded in: file -->` what docs/make_pictures.py recorded of a command that takes longer.
 """
 
 import re
@@ -25,6 +26,7 @@ import pytest
 import yaml
 from tiny import TINY
 
+from docs.make_pictures import PRINTED
 from fnostab.cli import COMMANDS, group
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.record.settings import flatten
@@ -50,6 +52,8 @@ PROGRAMS = {
 STATE = ("cd ", "export ", "source ")  # commands that the later ones of a block need
 NOT_RUN = re.compile(r"<!-- not run: (.+?) -->")
 PRINTED_BY = re.compile(r"<!-- printed by: fnostab (.+?) -->")
+RECORDED_IN = re.compile(r"<!-- recorded in: (\S+) -->")
+FILLED = re.compile(r"<!-- (\w+) -->")  # by docs/make_measured.py
 ANSWER = re.compile(r"[\w-]+: (undecided|does not help), |(leaning )?(GOLD|SILVER|PIVOT|INCONCLUSIVE)\b.*: ")
 LEFT_OUT = "..."  # a line of a block in the place of what is printed there
 STATUS = re.compile(r"#.*\bexit status (\d+)")
@@ -85,6 +89,8 @@ class Block:
     lines: list[str]
     not_run: str | None
     printed_by: str | None = None  # arguments of fnostab
+    recorded_in: str | None = None
+    filled: bool = False
 
     @property
     def is_shell(self):
@@ -113,9 +119,9 @@ def blocks(page):
             i += 1
             continue
         before = next((line for line in reversed(lines[:start]) if line.strip()), "")
-        reason, printed = NOT_RUN.search(before), PRINTED_BY.search(before)
-        where = f"{page}:{start + 1}"
-        found.append(Block(where, language, title, code or [""], reason and reason[1], printed and printed[1]))
+        reason, printed, recorded = (mark.search(before) for mark in (NOT_RUN, PRINTED_BY, RECORDED_IN))
+        said = [match and match[1] for match in (reason, printed, recorded)]
+        found.append(Block(f"{page}:{start + 1}", language, title, code or [""], *said, bool(FILLED.search(before))))
     return found
 
 
@@ -194,6 +200,14 @@ class TestPages:
             assert (ROOT / folder).is_dir(), f"{page}: {folder}"
 
 
+def compare(block, text):
+    """Each part of a block stands in a text, in that order."""
+    rest = text
+    for part in re.split(rf"^{re.escape(LEFT_OUT)}\n", "\n".join([*block.lines, ""]), flags=re.MULTILINE):
+        _, found, rest = rest.partition(part.rstrip() + "\n")
+        assert found, f"{block.where}: not printed (any more):\n{part}\nbut\n{text}"
+
+
 class TestSamples:
     def test_an_answer_that_is_shown_is_printed_today(self, environment):
         shown = [block for block in written_blocks() if block.printed_by]
@@ -205,15 +219,22 @@ class TestSamples:
                 wide = environment | {"COLUMNS": "80"}
                 out = subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, check=True).stdout
                 printed[block.printed_by] = "".join(f"{line.rstrip()}\n" for line in out.splitlines())
-            rest = printed[block.printed_by]
-            for part in re.split(rf"^{re.escape(LEFT_OUT)}\n", "\n".join([*block.lines, ""]), flags=re.MULTILINE):
-                _, found, rest = rest.partition(part.rstrip() + "\n")
-                assert found, f"{block.where}: not printed (any more):\n{part}\nbut\n{printed[block.printed_by]}"
+            compare(block, printed[block.printed_by])
 
-    def test_each_answer_that_is_shown_says_what_prints_it(self):
+    def test_a_sample_that_is_shown_is_recorded(self):
+        shown = [block for block in written_blocks() if block.recorded_in]
+        assert {block.recorded_in for block in shown} == {f"results/samples/{name}.txt" for name in PRINTED}
+        for block in shown:
+            text = (ROOT / block.recorded_in).read_text()
+            assert text.startswith(f"$ fnostab {PRINTED[Path(block.recorded_in).stem]}\n")
+            compare(block, text)
+
+    def test_each_output_that_is_shown_says_what_prints_it(self):
         for block in written_blocks():
-            answers = [line for line in block.lines if ANSWER.match(line)]
-            assert not answers or block.printed_by, f"{block.where}: say `<!-- printed by: fnostab ... -->`"
+            output = block.language == "text" or not (block.language or block.is_shell)
+            if output or any(ANSWER.match(line) for line in block.lines):
+                said = block.printed_by or block.recorded_in or block.filled or block.not_run
+                assert said, f"{block.where}: say `<!-- printed by: fnostab ... -->`, or `<!-- recorded in: ... -->`"
 
 
 class Links(HTMLParser):

@@ -1,6 +1,7 @@
 """The package as it is installed: what is no module is there too, from a wheel, in place, and not installed at all."""
 
 import json
+import re
 import subprocess
 import sys
 import sysconfig
@@ -81,6 +82,11 @@ def test_a_wheel_holds_all_that_a_checkout_has(what_is_there, checkout):
     tracked = {path.relative_to(ROOT) for path in (ROOT / "fnostab").rglob("*") if path.is_file()}
     missing = [path for path in tracked if path.suffix != ".pyc" and not (site / path).is_file()]
     assert missing == []
+    (metadata,) = site.glob("fnostab-*.dist-info/METADATA")
+    description = metadata.read_text().partition("\n\n")[2]
+    assert description.startswith("# fnostab\n")
+    assert re.findall(r"\]\((?!http)|<!--", description) == []  # a package index has none of the repository's files
+    assert re.search(r"^\*\*At .* failed in \d+ of \d+ seeds", description, re.MULTILINE)  # in the picture's place
 
 
 def test_an_editable_install_reads_the_charts_of_the_checkout(what_is_there, checkout):

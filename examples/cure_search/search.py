@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from median_interval import median_interval
 from rich.console import Console
 
 from fnostab import FnostabError, load_study, run_study
@@ -24,14 +25,13 @@ from fnostab.cli.options import parse_names, parse_settings
 from fnostab.decision import AnswerName, ArmSummary, Criterion, Roles, Rules, Stage, Stress, decide
 from fnostab.decision.stress import margin_text
 from fnostab.decision.tally import summarise
-from fnostab.ptychography import measured
+from fnostab.ptychography import metric_names
 from fnostab.ptychography.task import Ptychography
 from fnostab.record.outcomes import Outcome
 from fnostab.report.documents import write_files
 from fnostab.report.stress import render_stress, stress_of
 from fnostab.report.stress_picture import stress_picture
 from fnostab.report.tables import evidence_text, plain_table
-from fnostab.stats.losses import median_interval
 from fnostab.stats.proportions import fewer_failures_p, holm
 from fnostab.stats.rate import Rate
 from fnostab.tracking import find_experiment, newest_study, trial_rows
@@ -193,7 +193,7 @@ class Search:
             ends = median_interval(losses) if len(losses) > 1 else None
             median = "-" if s.median is None else f"{s.median:.4g}"
             between = "" if ends is None else f" ({ends.low:.4g} to {ends.high:.4g})"
-            ci, ssim = s.failure_rate_ci, s.measures.get(measured.VAL_SSIM_AMP)
+            ci, ssim = s.failure_rate_ci, s.measures.get(metric_names.VAL_SSIM_AMP)
             rate = "-" if ci is None else f"{s.failure_rate:.0%} ({ci[0]:.0%} to {ci[1]:.0%})"
             quality = "-" if ssim is None else f"{ssim:.3f}"
             rows.append((s.arm, f"{s.n_failed}/{s.n}", rate, margins.get(s.arm, "-"), f"{median}{between}", quality, p))
@@ -203,7 +203,7 @@ class Search:
         rows = []
         for name, (_, stage) in self.steps.items():
             for t in stage.trials:
-                numbers = (t.loss, t.measures.get(measured.VAL_SSIM_AMP), t.failure_step, t.last_step)
+                numbers = (t.loss, t.measures.get(metric_names.VAL_SSIM_AMP), t.failure_step, t.last_step)
                 rows.append((name, t.arm, t.seed, t.outcome, *("" if n is None else f"{n:.6g}" for n in numbers)))
         return rows
 

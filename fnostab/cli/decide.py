@@ -104,16 +104,7 @@ def decide_and_print(
     force: bool = False,
     console: Console,
 ) -> Case:
-    """Judge, record, print, and act if asked.
-
-    Args:
-        store: holds the studies, and takes the verdict.
-        stored: the studies.
-        as_json: print JSON.
-        evidence: print criteria, tests, intervals and run ids as well.
-        apply: make what the verdict chose the default.
-        force: even if it could be luck.
-        console: to print on.
+    """Judge the studies that ``stored`` names, record the verdict in the store, print it, and apply it if asked.
 
     Raises:
         FnostabError: an experiment, study or control arm is missing, the store does not answer, or
@@ -148,7 +139,7 @@ def show(
         return
     special = case.special.render(case) if case.special is not None else None
     if case.stress is not None:
-        special = render_stress(case.stress)
+        special = render_stress(case.stress, case.verdict)
     console.print(special or render(case, evidence=evidence), highlight=False, soft_wrap=special is not None)
     if case.command and special is None:
         say(console, f"  {case.command}\n", style="bold")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fnostab.errors import ConfigError, DecisionError
 from fnostab.record.settings import read_yaml_file
-from fnostab.record.table import check_separator, read_text
+from fnostab.record.table import parse_csv, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,10 +41,7 @@ class JudgedRuns:
     """Runs that a file describes, judged.
 
     Attributes:
-        runs: as trials.
         history: name of the metric that MLflow has the history of; None of a table.
-        store: where they are; None of a table.
-        source: what may be shown of where they are.
         experiment_ids: by run id; empty of a table.
     """
 
@@ -90,10 +86,8 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
 def _rows(path: Path) -> Iterator[Record]:
     """Rows of a CSV file, each value under ``columns.NAME``."""
     try:
-        text = read_text(path)
-        check_separator(text, path)
-        for row in csv.DictReader(io.StringIO(text, newline=""), strict=True):
-            yield {f"columns.{name}": value for name, value in row.items() if name is not None and value != ""}
+        for _, row in parse_csv(read_text(path), path)[1]:
+            yield {f"columns.{name}": value for name, value in row.items() if value != ""}
     except OSError as error:
         raise DecisionError(f"can't read {path}: {error.strerror}") from error
     except (csv.Error, UnicodeDecodeError) as error:

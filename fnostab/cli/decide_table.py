@@ -28,8 +28,8 @@ def case_of_table(path: Path, study_name: str | None = None) -> Case:
     from fnostab.decision.commands import Place, Source
     from fnostab.record.table import read_table
     from fnostab.report.judging import make_case
-    from fnostab.report.setting_values import with_along
     from fnostab.report.stress import with_stress
+    from fnostab.report.sweep import with_along
 
     table = read_table(path)
     stages = {name: Stage(name, tuple(rows), table.missing.get(name)) for name, rows in sorted(table.stages.items())}

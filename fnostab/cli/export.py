@@ -49,7 +49,7 @@ def command(file: Path, stored: StoredStudies | None, runs: Path | None, trackin
 
 def _of_store(store: Store, stored: StoredStudies) -> tuple[dict[str, Stage], TableStudy]:
     """Trials by stage, and what is to be said of the study."""
-    from fnostab.decision.setting_values import values_along
+    from fnostab.decision.sweep import values_along
     from fnostab.record.table import TableStudy
     from fnostab.report.judging import read_stages
 

@@ -15,11 +15,7 @@ __all__ = ["make_launcher"]
 def make_launcher(name: str, cluster: str | None, jobs: int | None, *, starts: bool = True) -> SlurmLauncher | None:
     """Make the launcher that the options name; None for processes of this machine.
 
-    Args:
-        name: local or slurm.
-        cluster: path of a cluster file.
-        jobs: at once.
-        starts: whether it will start trials; one that only shows them needs no Slurm.
+    One that only shows trials, without ``starts``, needs no Slurm.
 
     Raises:
         FnostabError: the cluster file is not accepted, or there is no such cluster.

@@ -25,13 +25,8 @@ def run_in_looks(
 ) -> StudyRun:
     """Run a study up to each look, and go on with control and the arms that are still open.
 
-    The study is recorded with the alpha of a look, so that `fnostab decide` keeps the error over all looks too.
-
-    Args:
-        looks: seeds per arm at each look, rising.
-        options: the study, and what is to be run of it; it names no seeds.
-        console: shows the progress.
-        notifier: is told when a look decides an arm.
+    Looks are rising numbers of seeds per arm; the options name no seeds. The study is recorded with the alpha of a
+    look, so that `fnostab decide` keeps the error over all looks too. A notifier is told when a look decides an arm.
 
     Raises:
         FnostabError: it could not be started, not all of it could be recorded, or a trial came to no result.

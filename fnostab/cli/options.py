@@ -123,10 +123,7 @@ def store_to_read(tracking_uri: str | None) -> Store:
 def nothing_named(others: str, tracking_uri: str | None, todo: str = "judge") -> FnostabError:
     """The error of a command that was told nothing to work on: it names the newest study, or where it looked for one.
 
-    Args:
-        others: options beside --experiment that would name something.
-        tracking_uri: of the store.
-        todo: what the command does with a study.
+    ``others`` are the options beside --experiment that would name something; ``todo`` is what is done with a study.
     """
     try:
         store = store_to_read(tracking_uri)

@@ -116,12 +116,7 @@ def run_and_report(
 ) -> None:
     """Run a study or a part of it, print the verdict if asked, and name the next commands.
 
-    Args:
-        options: the study, and what is to be run of it.
-        decide: print the verdict.
-        sequential: seeds per arm at which to look, as in "10,20".
-        dry_run: only show what would be started.
-        notifier: is told the answer, and what a look decides; for that a verdict is recorded, as `decide` does.
+    A notifier is told the answer, and what a look decides; for that a verdict is recorded, as `decide` does.
 
     Raises:
         FnostabError: it could not be started, not all of it could be recorded, or a trial came to no result.
@@ -158,6 +153,8 @@ def run_and_report(
         say(console, *_oversights(result))
     if result.overwritten:
         say(console, result.overwritten)
+    if not any(trial.finished for trial in result.trials):
+        insist_on_results(result)  # there are no curves to see, and nothing to judge
     from fnostab.tracking import find_experiment
 
     at = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""

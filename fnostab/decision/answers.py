@@ -43,8 +43,6 @@ class Answer:
     An answer is open while it is undecided.
 
     Attributes:
-        rate: failures of the arm.
-        control: failures of control.
         p: p-value of the deciding test, after Holm; of an open answer, that of `fewer_failures`.
         interval: 95 % interval of the reduction of the failure rate.
         differences: difference from control in the metric, then in each measure of quality.
@@ -90,13 +88,7 @@ class Answer:
 
 
 def stage_answers(pairs: Sequence[Pair], criteria: Sequence[Criterion], rules: Rules) -> list[Answer]:
-    """Answer for every arm of a stage but control.
-
-    Args:
-        pairs: every arm beside control.
-        criteria: result of `stage_criteria` for the same pairs.
-        rules: numbers that the answers rest on.
-    """
+    """Answer for every arm of a stage but control, by the `stage_criteria` of the same pairs."""
     answers = _answers(pairs, criteria, rules)
     if not any(pair.pending for pair in pairs):
         return answers

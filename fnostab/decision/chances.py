@@ -43,13 +43,8 @@ class MoreSeeds:
 def more_seeds(control: Rate, arm: Rate, *, alpha: float, smallest_effect: float) -> MoreSeeds:
     """Forecast whether an arm helps, harms or does not help after more seeds, from failure rates alone.
 
-    Jeffreys priors on both rates, updated with what was seen.
-
-    Args:
-        control: failures of control.
-        arm: failures of the arm.
-        alpha: level of Holm's first step at the next look.
-        smallest_effect: reduction of the failure rate that is worth having.
+    Jeffreys priors on both rates, updated with what was seen. ``alpha`` is the level of Holm's first step at the next
+    look.
     """
     best = 0.0
     for extra in STEPS:

@@ -66,15 +66,7 @@ def conclude(
     answers: Sequence[Answer],
     rules: Rules,
 ) -> Conclusion:
-    """Return the first verdict whose conditions hold.
-
-    Args:
-        roles: roles of the arms, with at least one candidate.
-        stages: stages by name.
-        criteria: criteria of all stages.
-        answers: answers of all stages.
-        rules: numbers that the verdict rests on.
-    """
+    """Return the first verdict whose conditions hold, of a study with at least one candidate."""
     found = _Findings(
         roles,
         stages,

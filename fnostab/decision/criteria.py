@@ -50,10 +50,8 @@ class Criterion:
     """One comparison, with its evidence.
 
     Attributes:
-        state: state by the observed numbers.
-        detail: those numbers, in words.
+        detail: the observed numbers, in words.
         supported: whether a met criterion is significant; None if no test was made.
-        test: name of the test.
         p: one-sided p-value, after Holm.
         effect: reduction of the failure rate, or ratio or difference of the losses (``is_ratio`` says which).
         ci: 95 % interval of the effect.

@@ -19,7 +19,6 @@ class Difference:
     Attributes:
         text: difference in words, as "12 % higher".
         beyond: whether the arm's median is worse than control's by more than the margin.
-        shown: whether the arm is shown to be worse.
         p_worse: one-sided p-value against no difference.
         not_compared: reason in words why the two were not compared; empty if they were.
         better: whether the arm's median is better than control's.

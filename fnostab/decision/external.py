@@ -13,10 +13,12 @@ from pydantic import Field
 
 from fnostab.decision.tally import Stage
 from fnostab.errors import DecisionError
+from fnostab.record.outcome_rules import Bound
 from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import Frozen
-from fnostab.record.table import TrialRow
-from fnostab.record.trial import Measure, Metric
+from fnostab.record.table import TrialRow, parse_number
+from fnostab.record.table_study import is_missing
+from fnostab.record.trial import UNLESS_DRAWN, Measure, Metric
 
 __all__ = ["ExternalRuns", "Record", "RunsFile", "trials_of"]
 
@@ -31,8 +33,8 @@ class Failed(Frozen):
 
     Attributes:
         nonfinite: names of values; a run failed if one of them is NaN or infinite.
-        above: bounds by name; a run failed if a value is above its bound.
-        below: bounds by name; a run failed if a value is below its bound.
+        above: bounds by name; a run failed if a value is above its bound, or NaN.
+        below: bounds by name; a run failed if a value is below its bound, or NaN.
     """
 
     nonfinite: str | tuple[str, ...] = ()
@@ -82,7 +84,6 @@ class ExternalRuns:
     """Trials made from runs, with the attributes of a study that the answer needs.
 
     Attributes:
-        stage: the trials.
         lines: lines to print: how many runs there are, and which took no part.
         failure_judged: whether the file has a rule of failed runs.
         arms: empty, as are the other attributes that tell of settings: those of other programs are not known.
@@ -101,7 +102,7 @@ class ExternalRuns:
     name: str = ""
     roles: Mapping[str, str] = field(default_factory=dict)
     caveats: Sequence[str] = ()
-    same_for_all: Sequence[str] = ()
+    same_for_all: Sequence[str] = UNLESS_DRAWN
     follow_up: str | None = None
     description: str = ""
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -130,15 +131,13 @@ def trials_of(
     nameless: list[str] = []
     for place, run in enumerate(runs, start=1):
         label = str(run.get("run_id") or f"row {place}")
-        arm, seed = _text(run.get(file.arm)), _number(run.get(file.seed), file.seed, label)
-        if not arm or seed is None or not float(seed).is_integer() or seed < 0:
+        arm, seed = _text(run.get(file.arm)), _seed(run.get(file.seed), file.seed, label)
+        if not arm or seed is None:
             nameless.append(label)
             continue
-        key = (arm, int(seed))
+        key = (arm, seed)
         if key in seen:
-            raise DecisionError(
-                f"arm {arm}, seed {int(seed)} has two runs, {seen[key]} and {label}: exclude one of them"
-            )
+            raise DecisionError(f"arm {arm}, seed {seed} has two runs, {seen[key]} and {label}: exclude one of them")
         seen[key] = label
         rows.append(_row(run, *key, file, label))
     lines = [f"{len(rows)} runs"]
@@ -176,7 +175,7 @@ def _check_names(runs: Sequence[Record], file: RunsFile, known_names: Callable[[
             there_are |= set(known_names() if known_names else ())
             kind = next((kind for kind in KINDS if name.startswith(kind)), "")
             known = sorted(n for n in there_are if n.startswith(kind)) or sorted(there_are)
-            raise DecisionError(f"no run has {name!r}; there are: {', '.join(known[:20]) or 'none'}")
+            raise DecisionError(f"no run has {name!r}; there are: {', '.join(map(_text, known[:20])) or 'none'}")
 
 
 def _row(run: Record, arm: str, seed: int, file: RunsFile, label: str) -> TrialRow:
@@ -196,15 +195,15 @@ def _row(run: Record, arm: str, seed: int, file: RunsFile, label: str) -> TrialR
 
 
 def _outcome(run: Record, value: float | None, file: RunsFile, label: str) -> Outcome:
-    """Judge a run; an observed failure wins over the way it ended."""
+    """Judge a run; an observed failure wins over the way it ended. Without a value that has a bound it is not known."""
     failed = file.failed or Failed()
     values = {n: _number(run.get(n), n, label) for n in (*failed.nonfinite_names, *failed.above, *failed.below)}
     watched = [value, *(values[name] for name in failed.nonfinite_names)]
     if any(x is not None and not math.isfinite(x) for x in watched):
         return Outcome.NONFINITE
-    above = any(x is not None and x > limit for n, limit in failed.above.items() for x in [values[n]])
-    below = any(x is not None and x < limit for n, limit in failed.below.items() for x in [values[n]])
-    if above or below:
+    bounds = [(values[n], Bound(above=limit)) for n, limit in failed.above.items()]
+    bounds += [(values[n], Bound(below=limit)) for n, limit in failed.below.items()]
+    if any(bound.holds(x) for x, bound in bounds):
         return Outcome.STAGNATED
     if run.get("status") == "RUNNING":
         return Outcome.RUNNING
@@ -212,19 +211,30 @@ def _outcome(run: Record, value: float | None, file: RunsFile, label: str) -> Ou
         _text(run.get(name)) in ((wanted,) if isinstance(wanted, str) else wanted)
         for name, wanted in file.excluded.items()
     )
-    return Outcome.INFRA_ERROR if is_excluded or value is None else Outcome.CONVERGED
+    is_unknown = value is None or any(x is None for x, _ in bounds)
+    return Outcome.INFRA_ERROR if is_excluded or is_unknown else Outcome.CONVERGED
 
 
 def _text(value: str | float | None) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return "" if value is None else str(value).strip()
+    return "" if value is None else " ".join(str(value).split())  # in one line
+
+
+def _seed(value: str | float | None, name: str, label: str) -> int | None:
+    """A seed; None where there is none."""
+    text = _text(value)
+    if is_missing(text):
+        return None
+    if text.isascii() and text.isdecimal():  # a float would hold no more than 15 digits of it
+        return int(text)
+    number = parse_number(name, text, label)  # pandas writes 3 as 3.0 where a row has none
+    if number < 0 or not number.is_integer():
+        raise DecisionError(f"{label}: {name}={text!r} is no seed: expected a whole number from 0")
+    return int(number)
 
 
 def _number(value: str | float | None, name: str, label: str) -> float | None:
-    if value is None or value in ("", "NA"):
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        raise DecisionError(f"{label}: {name}={value!r} is not a number") from None
+    if isinstance(value, str):
+        return None if value.strip() in ("", "NA") else parse_number(name, value.strip(), label)
+    return value

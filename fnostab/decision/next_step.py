@@ -35,9 +35,6 @@ class NextStep:
     """The next step.
 
     Attributes:
-        text: the step in words.
-        stage: stage that it is about.
-        arms: arms to run.
         seeds: seeds that each arm should have afterwards: how many from 0 on, or which.
         retry_oom: whether trials that ran out of memory are to be run again.
     """
@@ -53,15 +50,7 @@ class NextStep:
 def next_step(
     roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, answers: Sequence[Answer], conclusion: Conclusion
 ) -> NextStep:
-    """Return the first step that applies.
-
-    Args:
-        roles: roles of the study.
-        stages: stages by name.
-        pairs: pairs of each stage.
-        answers: answers of all stages.
-        conclusion: the verdict; without a name for a study without roles.
-    """
+    """Return the first step that applies. The conclusion of a study without roles has no name."""
     return (
         _wait(stages)
         or _rerun(roles, stages, answers)

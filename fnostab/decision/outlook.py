@@ -13,12 +13,7 @@ __all__ = ["with_outlook"]
 
 
 def with_outlook(answers: Sequence[Answer], pairs: Sequence[Pair]) -> list[Answer]:
-    """Fill in ``fragile`` of every answer, and ``more`` of open ones.
-
-    Args:
-        answers: answers of one stage.
-        pairs: their pairs, in the same order.
-    """
+    """Fill in ``fragile`` of every answer of a stage, given with its pair, and ``more`` of open ones."""
     found = []
     for place, (answer, pair) in enumerate(zip(answers, pairs, strict=True)):
         more = None

@@ -18,26 +18,22 @@ def lacks_metric(trials: Sequence[TrialRow]) -> bool:
 
 
 def metric_not_recorded(metric: str, recorded: Collection[str]) -> str:
-    """A line on a metric that no trial recorded.
-
-    Args:
-        metric: its name in the journals, as ``val/loss``.
-        recorded: names of everything that trials recorded.
-    """
+    """A line on a metric, as ``val/loss``, that no trial recorded, and on what they recorded."""
     validation = sorted(name for name in recorded if name.startswith(VAL_PREFIX))
     if validation:
         return f"no trial recorded {metric}; recorded: {', '.join(validation)}{suggestion(metric, validation)}"
     others = [name for name in (TRAIN_LOSS, GRAD_NORM, LEARNING_RATE) if name in recorded]
     hint = f"rec.validation(i, loss=...), or a monitor and self.log('val_loss', ...), records {VAL_PREFIX}loss"
+    if metric.startswith(VAL_PREFIX) and metric != f"{VAL_PREFIX}loss":
+        logged = metric.removeprefix(VAL_PREFIX)
+        hint += f"; if the module logs {logged!r}, say StabilityMonitor(val_loss_name={logged!r})"
     return f"no trial recorded {metric}; recorded: {', '.join(others) or 'nothing of a validation'}; {hint}"
 
 
 def all_failed_alike(trials: Sequence[TrialRow], study: Any) -> str | None:
     """A line on a study of which all trials of all arms failed by one rule that its file sets; None of any other.
 
-    Args:
-        trials: of all arms.
-        study: anything with the attributes of a `StudySpec`.
+    ``study`` has the attributes of a `StudySpec`.
     """
     counted = [trial for trial in trials if trial.counts]
     outcomes = {trial.outcome for trial in counted}

@@ -17,7 +17,6 @@ class Pair:
     """An arm and control.
 
     Attributes:
-        scale: scale on which the metric is compared.
         repeats: whether the trials are those of Stage A again, and so no new evidence.
         family: number of arms of the stage that are compared with control.
     """

@@ -55,11 +55,8 @@ class Rules:
 
     Attributes:
         alpha: level of every family of tests, one-sided, at the first look.
-        metric: name of the metric in sentences.
-        higher_is_better: direction of the metric.
         margin: by how much the metric may be worse and still count as no worse: a share where lower is better and
             all values are above 0, else in its units; None if the study names none.
-        measures: measures of quality, by name.
         smallest_effect: smallest reduction of the failure rate that is worth having.
         free_lengths: whether arms may run different numbers of steps.
         look: number of this look: 1, plus the verdicts recorded on fewer seeds.

@@ -28,7 +28,6 @@ class Scale:
     """Scale of a metric or of a measure of quality.
 
     Attributes:
-        higher_is_better: direction.
         is_ratio: whether values are compared by ratios.
         margin: by how much a value may be worse: a share of control's, or in the values' units; None if not given.
     """

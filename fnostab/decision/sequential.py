@@ -34,8 +34,6 @@ class ArmAtLook:
     """A candidate at a look.
 
     Attributes:
-        rate: failures of the arm.
-        control: failures of control.
         p: p-value of `fewer_failures` after Holm; None if it can't be tested.
         predictive_power: chance that it is significant at the last look; None if the arm is decided.
     """

@@ -63,15 +63,7 @@ class Stress:
 def compare_stress(
     stage: Stage, families: Mapping[str, Mapping[str, float]], knob: str, control: str, alpha: float = 0.05
 ) -> Stress:
-    """Judge the arms of a stress study.
-
-    Args:
-        stage: trials of the study.
-        families: for each arm, the names under which it was run, with the value of the knob.
-        knob: the setting that was raised.
-        control: the family that the others are compared with.
-        alpha: level of the tests.
-    """
+    """Judge the arms of a stress study; ``families`` has the names under which each was run, with the knob's values."""
     order = [control, *(name for name in families if name != control)]
     found = {name: _points(stage, families[name]) for name in order}
     found = {name: points for name, points in found.items() if points or name == control}

@@ -83,8 +83,6 @@ class Tally:
     """Counts and values of one arm, on which criteria are judged.
 
     Attributes:
-        ok: number of trials that did not fail.
-        failed: number of trials whose training failed.
         nonfinite: number of those that failed as `nonfinite`.
         pending: number of trials without a training outcome: excluded, running or missing.
         losses: metric of the successes that have one, sorted, (n,).

@@ -33,13 +33,11 @@ class Verdict:
         name: name of the verdict; None for a study without roles.
         supported: whether the tests support it; None if it is INCONCLUSIVE, or there is none.
         reason: reason in words; empty without roles.
-        next: the next step.
         winner: arm that the verdict chooses; None if it chooses none.
         stage_b: control and the arms that should be run in Stage B and were not; empty if more trials of this stage
             come first.
         arms: summaries of the arms of each stage, in the order in which they were run.
         answers: answers for every arm but control.
-        sentences: one for each answer.
     """
 
     name: VerdictName | None

@@ -32,7 +32,6 @@ class Check:
     """Something to look at.
 
     Attributes:
-        name: of a word or two.
         examine: looks. What it raises of this program's errors is a failure found.
         limit_s: after which it counts as hanging.
         if_hanging: what is then to be said.

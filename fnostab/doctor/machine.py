@@ -36,11 +36,7 @@ print(json.dumps(found))
 
 
 def machine_checks(output: Path) -> Iterator[Check]:
-    """Checks of this machine.
-
-    Args:
-        output: folder of journals, which need not exist yet.
-    """
+    """Checks of this machine, and of the folder of journals, which need not exist yet."""
     yield Check("disk", lambda: _disk(output), QUICK_S, IF_DISK_HANGS)
     yield Check("file locks", lambda: _locks(output), 2 * QUICK_S, IF_DISK_HANGS)
     yield Check(

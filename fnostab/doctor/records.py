@@ -21,10 +21,7 @@ IF_HANGING = "check that the server and its database run, and read their logs"
 def records_checks(tracking_uri: str | None, output: Path, mend: bool = False) -> Iterator[Check]:
     """Checks of the store that the other commands would use, and of what it holds of the journals on disk.
 
-    Args:
-        tracking_uri: of a server or database; None as for every command.
-        output: folder of journals.
-        mend: move the addresses of artifacts, if the database was moved or copied.
+    With ``mend``, addresses of artifacts are moved if the database was moved or copied.
     """
     from fnostab.tracking.store.health import default_database
 
@@ -68,8 +65,8 @@ def _schema(store: "Store") -> Finding:
 
 
 def _artifacts(store: "Store", mend: bool) -> Finding:
-    from fnostab.tracking.repair.moving import move_addresses
-    from fnostab.tracking.store.places import ARTIFACTS, moved_experiments
+    from fnostab.tracking.repair.artifact_addresses import move_addresses
+    from fnostab.tracking.store.artifact_folders import ARTIFACTS, moved_experiments
 
     if store.uri.startswith("http"):
         return Finding(State.OK, "kept by the server")
@@ -119,7 +116,7 @@ def _writing(store: "Store") -> Finding:
 
 
 def _journals(store: "Store", output: Path) -> Finding:
-    from fnostab.tracking.repair.behind import journals_behind
+    from fnostab.tracking.repair.journals_behind import journals_behind
 
     found = journals_behind(store, output)
     if found.behind:

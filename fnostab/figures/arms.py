@@ -89,10 +89,6 @@ def kaplan_meier_figure(
     not finite. Ticks mark trials that ended without a failure (censored). Bands are pointwise 95 %
     intervals. An early drop speaks of initialisation, a late one of slow growth. Arms without a trial
     are left out.
-
-    Args:
-        arms: estimate of each arm.
-        nonfinite_steps: of each arm, failures whose values were not finite.
     """
     with matplotlib.rc_context(NAMED):
         figure = Figure(figsize=(4.9, 3.4), layout="constrained")

@@ -28,7 +28,6 @@ class Curve:
     """Gradient norms of one trial.
 
     Attributes:
-        seed: of the trial.
         steps: 0-based optimiser steps, shape (n,).
         values: finite norms at these, shape (n,).
         nonfinite_steps: at which the norm was not finite, shape (m,).
@@ -50,11 +49,8 @@ class Fan:
     Attributes:
         steps: first step of each window.
         low: lower quartile over the seeds.
-        median: over the seeds.
-        high: upper quartile.
         maximum: over the seeds.
         nonfinite: how many seeds had a norm that was not finite.
-        n_seeds: how many curves it is made of.
         peak: (step, seed, norm) of the largest of all; None if there is none.
     """
 

@@ -15,14 +15,10 @@ APART = 1.02  # factor between the marks of neighbouring arms, so that equal rat
 
 
 def stress_figure(arms: Mapping[str, Sequence[tuple[float, FailureRate]]], knob: str) -> Figure:
-    """Failure rate of each arm at each value of the knob: which one tolerates more?
+    """Failure rate of each arm, control first, at each value of the knob, harder and harder: which tolerates more?
 
     Marks are shares of trials that failed, bars their 95 % intervals. An arm whose line rises further to the right
-    tolerates more, as the knob is harder to the right; at the dotted line, one half, an arm's margin is read off.
-
-    Args:
-        arms: by name, control first: (value, rate), harder and harder.
-        knob: the setting, as a label.
+    tolerates more; at the dotted line, one half, an arm's margin is read off.
     """
     with matplotlib.rc_context(NAMED):
         figure = Figure(figsize=(5.4, 3.2), layout="constrained")

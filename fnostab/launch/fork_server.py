@@ -99,8 +99,6 @@ class ForkedTrial:
     """A fork that trains: what the launcher needs of `subprocess.Popen`.
 
     Attributes:
-        returncode: as Popen's.
-        started: whether the fork was made.
         gone: whether the process that forked it, or was to, has ended and can't say any more how this one does.
     """
 

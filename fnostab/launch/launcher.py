@@ -19,7 +19,6 @@ class Launcher(Protocol):
         jobs: how many trials run side by side at most.
         trials_per_job: how many of them share one job.
         lockstep: whether those are trained in lockstep, and therefore of one arm.
-        here: whether they run on this machine.
         live: whether trials write to this terminal.
         trouble: what keeps it from knowing how they are; None if nothing does.
     """

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from fnostab.errors import LaunchError
+from fnostab.errors import LaunchError, os_errors_as
 from fnostab.gpus import count_gpus
 from fnostab.launch.fork_server import ForkedTrial, ForkServer
 from fnostab.launch.launcher import jobs_of, write_outcome
@@ -76,7 +76,7 @@ class LocalLauncher:
 
     Args:
         jobs: processes side by side.
-        device: "auto", "cpu" or "cuda"; with GPUs the processes take turns on them.
+        gpu: whether trials train on GPUs, if there are any: the processes take turns on them.
         lockstep: seeds of an arm that share a process, where the task can train them so.
         live: let trials write to this terminal instead of their logs.
         forks: whether trials on a CPU are forks of one process, where they can be.
@@ -174,12 +174,9 @@ class LocalLauncher:
             threads = job.trials[0].spec.resources.threads
             environment |= {} if threads is None else {name: str(threads) for name in THREADS}
         start = self._fork if self._forks and not self.live and job.trials[0].spec.resources.preloads else _spawn
-        try:
-            with open(job.log, "ab") as log:
-                job.log_start = log.tell()
-                job.process = start(job, environment, None if self.live else log)
-        except OSError as error:
-            raise LaunchError(f"can't start {job.trials[0].name}: {error.strerror or error}") from error
+        with os_errors_as(LaunchError, f"can't start {job.trials[0].name}"), open(job.log, "ab") as log:
+            job.log_start = log.tell()
+            job.process = start(job, environment, None if self.live else log)
 
     def _fork(self, job: _Job, environment: Mapping[str, str], log: IO[bytes] | None) -> ForkedTrial:
         assert log is not None

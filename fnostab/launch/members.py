@@ -15,12 +15,7 @@ POLL_S = 0.02
 
 
 def members(group: int | None, token: str) -> list[psutil.Process]:
-    """List the processes of a group or with an attempt's token in their environment, without this one and zombies.
-
-    Args:
-        group: id of the process group; None looks for the token only.
-        token: token of the attempt.
-    """
+    """List the processes of a group (None: of none) or with an attempt's token, without this one and zombies."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):

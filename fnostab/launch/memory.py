@@ -38,8 +38,7 @@ def gpu_memory(gpus: int) -> int | None:
 def available_memory(root: Path = Path("/")) -> int:
     """Bytes that can be had on this machine, within the limits of the control groups that this process is in.
 
-    Args:
-        root: under which ``proc`` and ``sys`` lie.
+    ``proc`` and ``sys`` are looked for under ``root``.
     """
     free = [psutil.virtual_memory().available]
     try:

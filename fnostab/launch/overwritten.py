@@ -15,13 +15,7 @@ OF_OTHERS = ("mlflow.db", "mlruns", "mlartifacts", "__pycache__")  # also mlflow
 
 
 def overwritten(trials: Sequence[TrialSpec], output: Path, since_s: float) -> str | None:
-    """A line on files of the study's folder that have changed while programs of several trials ran; None without any.
-
-    Args:
-        trials: that ran.
-        output: folder of journals.
-        since_s: Unix time at which the first of them was started.
-    """
+    """A line on files of a study's folder that changed while programs of several trials ran; None without any."""
     folders = {Path(spec.working_directory) for spec in trials if spec.argv is not None and spec.working_directory}
     if len(trials) < 2 or not folders:
         return None

@@ -16,12 +16,9 @@ LARGEST_THRESHOLD = 2**31 - 1  # bytes
 
 
 def train_files(paths: Sequence[Path]) -> int:
-    """Train what each trial.json describes, with journal and artifacts beside it; several side by side.
+    """Train what each trial.json describes, with journal and artifacts beside it; several of one arm side by side.
 
     From here on SIGTERM ends trials properly: as ``killed``, with a state to go on from.
-
-    Args:
-        paths: files of trials; of several, the arm and all settings are the same.
 
     Returns:
         Exit status: 0 if all came to a training outcome, else 1.

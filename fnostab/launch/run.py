@@ -18,9 +18,9 @@ from fnostab.launch.known import close_abandoned, insist_on_no_jobs, take_from_s
 from fnostab.launch.launcher import Launcher, jobs_of
 from fnostab.launch.local import LocalLauncher, default_jobs
 from fnostab.launch.overwritten import overwritten
-from fnostab.launch.recording import Recording
 from fnostab.launch.resuming import extended, other_study, read_journals
 from fnostab.launch.retries import ATTEMPTS, FailuresAlike, Retries
+from fnostab.launch.study_upload import Recording
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
 from fnostab.show.console import say
@@ -40,9 +40,6 @@ class StudyRun:
     """Result of `run_study`.
 
     Attributes:
-        recording: in MLflow.
-        experiment: name of the MLflow experiment.
-        folder: of the study's journals.
         trials: those that were asked for, with their outcomes.
         given_up: those of them that are not tried again, unless more attempts are allowed.
         unsent: why some records are only on disk; None if all were sent.

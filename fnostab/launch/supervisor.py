@@ -28,8 +28,8 @@ from fnostab.record.attempt import last_attempt, this_process
 from fnostab.record.ending import ProcessEnd, close_program_trial
 from fnostab.record.journal import FILE_NAME, Journal
 from fnostab.record.outcomes import Outcome
+from fnostab.record.program_journal import ATTEMPT, RECORDER_LOCK
 from fnostab.record.recorder import AFTER_FAILURE_VARIABLE, JOURNAL_VARIABLE, TOKEN_VARIABLE
-from fnostab.record.recording import ATTEMPT, RECORDER_LOCK
 from fnostab.record.stderr_tail import STDERR_FILE, StderrTail
 from fnostab.record.trial import TrialSpec
 from fnostab.tracking.environment import given
@@ -47,10 +47,6 @@ def supervise(spec: TrialSpec, directory: Path) -> Outcome:
     """Run the program of a trial and record its outcome.
 
     SIGTERM or SIGINT to this process asks the program to end; a second SIGINT ends it at once.
-
-    Args:
-        spec: record of the trial, with ``argv``.
-        directory: folder of the trial.
 
     Raises:
         LaunchError: the trial has no program.

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
@@ -91,20 +91,18 @@ class BlackBox(Callback):
         self._suspect_history: list[_Made] = []
         self._tried = False  # once is enough, on a full disk too
 
-    def on_train_batch_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._global_step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if not self._tried:
             for step in self.monitor.made:
                 self._take(step)
             self._keep_nonfinite(trainer)
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._keep_nonfinite(trainer)
@@ -113,7 +111,7 @@ class BlackBox(Callback):
         elif not self._suspect_history:
             self._suspect_history = self._history
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._keep_nonfinite(trainer)
         judgement = self.monitor.judgement
         if judgement is None or judgement.outcome not in FAILURES:
@@ -136,7 +134,7 @@ class BlackBox(Callback):
         place = (step.number, step.epoch, step.batch, self._global_step)
         history.append(_Made(*place, step.norm, step.loss, gradients, weights))
 
-    def _keep_nonfinite(self, trainer: lightning.Trainer) -> None:
+    def _keep_nonfinite(self, trainer: Trainer) -> None:
         failed = self.monitor.first_failed
         if failed is not None and failed.first_nonfinite_step is not None:
             self._keep(trainer, self._history, Outcome.NONFINITE, failed.first_nonfinite_step)
@@ -146,7 +144,7 @@ class BlackBox(Callback):
         at_step = self.monitor.first_failed is not None
         return suspect if suspect.exists() and not at_step else self.snapshots.before(global_step)[1]
 
-    def _keep(self, trainer: lightning.Trainer, history: Sequence[_Made], outcome: Outcome, failure_step: int) -> None:
+    def _keep(self, trainer: Trainer, history: Sequence[_Made], outcome: Outcome, failure_step: int) -> None:
         if self._tried or self.folder.exists():
             return
         self._tried = True
@@ -192,7 +190,7 @@ def _stacked(tensors: Sequence[Tensor | None], *shape: int) -> Tensor:
     return torch.stack([missing, *(missing if t is None else t.float().cpu() for t in tensors)])[1:].contiguous()
 
 
-def _samples(trainer: lightning.Trainer, step: int) -> dict[str, Any]:
+def _samples(trainer: Trainer, step: int) -> dict[str, Any]:
     """Samples of the batch of a step, where datamodule or module have ``batch_indices``."""
     for one in (trainer.datamodule, trainer.lightning_module):
         if hasattr(one, "batch_indices"):

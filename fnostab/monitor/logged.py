@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-import lightning
 import torch
+from lightning import Trainer
 from torch import Tensor
 
 from fnostab.monitor.optimizer_watch import loss_scaler
@@ -15,7 +15,7 @@ from fnostab.record.names import VAL_PREFIX
 __all__ = ["is_finite", "logged_numbers", "one_number", "recorded_as", "spellings", "validation_numbers"]
 
 
-def one_number(loss: Tensor, trainer: lightning.Trainer) -> Tensor | None:
+def one_number(loss: Tensor, trainer: Trainer) -> Tensor | None:
     """A loss in float32 or more and without a scaler's factor; None if it is no single number."""
     if loss.numel() != 1:
         return None

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import lightning
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -20,7 +20,6 @@ class ModuleState:
     """State of one module at one step; a non-finite number is kept, None stands for a number that does not exist.
 
     Attributes:
-        output_rms: root mean square of its output.
         output_max: largest absolute value of its output.
         dead: share of dead channels of its output, see `fnostab.monitor.layer_measures.dead_share`.
         gradient: norm of the gradient with respect to its output.
@@ -64,26 +63,20 @@ class ModuleProbe(Callback):
         self._modules: dict[str, nn.Module] = {}
         self._in_backward = False
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         network = getattr(pl_module, "generator", pl_module)
         self._modules = {name: m for name, m in network.named_modules() if _is_watched(name, m)}
         for name, module in self._modules.items():
             module.register_forward_hook(self._hook(name))
 
-    def on_train_batch_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._seen = {}
         self._in_backward = False
 
-    def on_before_backward(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
-    ) -> None:
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         self._in_backward = True
 
-    def on_before_optimizer_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         for name, module in self._modules.items():
             own = [p for p in module.parameters(recurse=False) if p.grad is not None]
             if own and name in self._seen:
@@ -92,7 +85,7 @@ class ModuleProbe(Callback):
                 self._seen[name]["weight_gradient"] = _norm([p.grad for p in own if p.grad is not None])
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         for name, before in self._before.items():
             after = [p.detach() for p in self._modules[name].parameters(recurse=False) if p.grad is not None]

@@ -22,8 +22,6 @@ class Observed:
         val_loss_name: as the user gave it.
 
     Attributes:
-        curves: one for each optimiser.
-        validations: in order.
         epochs: mean training losses, judged where there are no validations.
         judgements: of each optimiser, once they were judged.
     """

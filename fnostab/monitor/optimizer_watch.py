@@ -8,8 +8,8 @@ optimiser sees. The gradient before clipping is read at the end of the backward 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import lightning
 import torch
+from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -20,7 +20,7 @@ from fnostab.monitor.steps import Step, tensor_norms, total_norm, with_gradient
 __all__ = ["OptimizerWatch", "loss_scaler"]
 
 
-def loss_scaler(trainer: lightning.Trainer) -> Any:
+def loss_scaler(trainer: Trainer) -> Any:
     """The Trainer's loss scaler; None without one."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     return scaler if scaler is not None and scaler.is_enabled() else None
@@ -29,15 +29,6 @@ def loss_scaler(trainer: lightning.Trainer) -> Any:
 class OptimizerWatch:
     """Keep a `Step` of every step that an optimiser makes.
 
-    Args:
-        trainer: Trainer of the optimiser.
-        module: module that it trains.
-        optimizer: optimiser to watch.
-        index: of the optimiser among all.
-        statistics: running statistics, restored after a bad step.
-        places: counter of the steps of all optimisers.
-        weight_norms: whether the norms of the weights are measured too.
-
     Attributes:
         block: steps that were not read yet.
         made: steps of the present batch.
@@ -45,8 +36,8 @@ class OptimizerWatch:
 
     def __init__(
         self,
-        trainer: lightning.Trainer,
-        module: lightning.LightningModule,
+        trainer: Trainer,
+        module: LightningModule,
         optimizer: Optimizer,
         index: int,
         statistics: RunningStatistics,

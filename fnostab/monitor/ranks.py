@@ -3,8 +3,8 @@
 import math
 from contextlib import suppress
 
-import lightning
 import torch
+from lightning import Trainer
 from torch import Tensor, distributed
 
 from fnostab.errors import ConfigError
@@ -16,14 +16,14 @@ Told = tuple[Outcome, Judgement | None, int | None]
 SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
 
 
-def refuse_sharded(trainer: lightning.Trainer) -> None:
+def refuse_sharded(trainer: Trainer) -> None:
     """Raise a `ConfigError` if each process holds only a part of a gradient, whose norm would be that of a part."""
     strategy = type(trainer.strategy)
     if any(base.__name__ in SHARDED for base in strategy.__mro__):
         raise ConfigError(f"expected a strategy that keeps gradients whole, such as 'ddp', got {strategy.__name__}")
 
 
-def anywhere(trainer: lightning.Trainer, holds: Tensor) -> Tensor:
+def anywhere(trainer: Trainer, holds: Tensor) -> Tensor:
     """Whether ``holds``, a 0-d boolean tensor, is true in any process; a tensor on the device, without waiting."""
     if trainer.world_size == 1 or not (distributed.is_available() and distributed.is_initialized()):
         return holds
@@ -91,11 +91,11 @@ def _step(number: float) -> int | None:
     return None if math.isnan(number) else int(number)
 
 
-def agreed(trainer: lightning.Trainer, holds: bool) -> bool:
+def agreed(trainer: Trainer, holds: bool) -> bool:
     """Whether ``holds`` is true in any process; waits for all of them."""
     return bool(trainer.strategy.reduce_boolean_decision(holds, all=False)) if trainer.world_size > 1 else holds
 
 
-def first_decides(trainer: lightning.Trainer, holds: bool) -> bool:
+def first_decides(trainer: Trainer, holds: bool) -> bool:
     """Whether ``holds`` is true in the process that records; waits for it."""
     return bool(trainer.strategy.broadcast(holds)) if trainer.world_size > 1 else holds

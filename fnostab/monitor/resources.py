@@ -6,9 +6,9 @@ import sys
 import time
 from typing import Any
 
-import lightning
 import psutil
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.data import extract_batch_size
 
@@ -37,9 +37,7 @@ class ResourceSampler(Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._started_s = time.perf_counter()
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now_s = time.perf_counter()
         self._trained_s += now_s - self._started_s
         self._trained_samples += extract_batch_size(batch)
@@ -47,7 +45,7 @@ class ResourceSampler(Callback):
             self._last_sample_s = now_s
             self._sample(on_gpu=pl_module.device.type == "cuda")
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         values = {names.PEAK_MEMORY: float(peak_memory_bytes())}
         if self._trained_s:
             values[names.SAMPLES_PER_S] = self._trained_samples / self._trained_s

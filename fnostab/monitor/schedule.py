@@ -2,13 +2,13 @@
 
 import math
 
-import lightning
+from lightning import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 __all__ = ["scheduled_steps"]
 
 
-def scheduled_steps(trainer: lightning.Trainer) -> float:
+def scheduled_steps(trainer: Trainer) -> float:
     """Number of steps of each optimiser, if it makes one a batch (or accumulation of batches); inf if unknown.
 
     It is known only once the loaders exist: `Trainer.estimated_stepping_batches` would make them, and so draw random

@@ -47,11 +47,7 @@ last_steps = _LastSteps()
 
 
 class SinkWriter:
-    """Writes one fit into a sink, if there is one and this process is the one that writes.
-
-    Attributes:
-        writes: whether it does.
-    """
+    """Writes one fit into a sink, if there is one and this process is the one that writes."""
 
     def __init__(self, sink: Sink | None) -> None:
         self.writes = True

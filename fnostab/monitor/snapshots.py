@@ -12,9 +12,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from fnostab.errors import CheckpointError
@@ -85,11 +85,11 @@ class Snapshots(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._random_states = state_dict["random"]
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not isinstance(trainer.strategy.checkpoint_io, StateFiles):
             raise CheckpointError("Snapshots needs StateFiles() among the Trainer's plugins")
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._random_states is not None:  # here: whatever is set up before may draw numbers
             _set_random_states(self._random_states)
         if trainer.global_step == 0:
@@ -101,14 +101,14 @@ class Snapshots(Callback):
             trainer.train_dataloader.start_at(trainer.global_step % trainer.num_training_batches)
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # After an epoch's last batch the validation is still to come, and Lightning would not go on with it.
         due = trainer.global_step - (self.recent[-1][0] if self.recent else 0) >= EVERY_STEPS
         if due and not trainer.is_last_batch and self.monitor.first_nonfinite_step is None:
             self._take(trainer)
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         monitor = self.monitor
@@ -120,28 +120,26 @@ class Snapshots(Callback):
             except OSError as error:
                 warnings.warn(f"{self.suspect} could not be kept: {error}", stacklevel=2)
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         if last or self.monitor.first_nonfinite_step is not None:
             return
         if (time.monotonic() - self._written_s) * SHARE >= self._cost_s:
             self._write(trainer)
 
-    def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         asked_to_end = isinstance(exception, KeyboardInterrupt | SystemExit)
         if asked_to_end and self.recent and self.monitor.first_nonfinite_step is None:
             step, state = self.recent[-1]
             if step > (self._resume_step or 0):
                 self._save(step, state)
 
-    def _take(self, trainer: lightning.Trainer) -> None:
+    def _take(self, trainer: Trainer) -> None:
         state = take_state(trainer)
         if self.monitor.first_nonfinite_step is None:  # the monitor read its last steps for this
             self.recent = [*self.recent, (trainer.global_step, state)][-GENERATIONS:]
 
-    def _write(self, trainer: lightning.Trainer) -> None:
+    def _write(self, trainer: Trainer) -> None:
         started = time.monotonic()
         self._save(trainer.global_step, take_state(trainer))
         self._written_s = time.monotonic()

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
-import lightning
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
@@ -176,7 +176,7 @@ class StabilityMonitor(Callback):
 
     # The hooks, in the order in which Lightning calls them
 
-    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
         refuse_sharded(trainer)
@@ -186,12 +186,10 @@ class StabilityMonitor(Callback):
         self._writer.writes = trainer.is_global_zero
         _put_before_those_that_clip(self, trainer)
 
-    def on_load_checkpoint(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._kept = checkpoint.get(CHECKPOINT_KEY, {}).get(self._place(trainer))
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Here and not before: the loaders are there, their state is restored, nothing has to be set up for it
         self._scheduled = scheduled_steps(trainer)
         self._watches = Watches.of(trainer, pl_module, weight_norms=self.weight_norms)
@@ -205,32 +203,26 @@ class StabilityMonitor(Callback):
         self._writer.event(names.STARTED_EVENT, {"scheduled_steps": scheduled, "guard": self.guard})
         self._watches.attach(self.curves)
 
-    def on_train_batch_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._watches.start_batch(batch_idx, trainer.current_epoch)
 
-    def on_before_backward(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
-    ) -> None:
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         self._watches.start_backward(trainer, loss)
 
-    def on_after_backward(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._watches.end_backward()
 
-    def on_before_optimizer_step(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         self._watches.announce(optimizer)
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._watches.end_batch()
         if self._watches.unread_steps >= self.block_steps:
             self._read_block(trainer)
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._read_block(trainer)
@@ -246,11 +238,11 @@ class StabilityMonitor(Callback):
             self._writer.record(max(self.steps_read - 1, 0), points)
         self._end_early(trainer, judged=name is not None)
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._read_block(trainer)
         self._seen.end_epoch()
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._watches.detach()
         self._read_block(trainer)
         for curve in self.curves:
@@ -260,9 +252,7 @@ class StabilityMonitor(Callback):
             last_step = max(int(self._scheduled) - 1, last_step)
         self._conclude(max(last_step, 0))
 
-    def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self._result.ended:
             return
         self._watches.detach()
@@ -281,7 +271,7 @@ class StabilityMonitor(Callback):
         if self.curves or last_steps.of(self.sink) < 0:  # else it holds an earlier fit
             self._writer.event(names.TAGS_EVENT, tags | {names.REASON: one_line(exception)})
 
-    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._result.ended:
             return
         # There was nothing to train: no steps were asked for, or the checkpoint is of the end
@@ -290,17 +280,15 @@ class StabilityMonitor(Callback):
         self._kept = None
         self._conclude(max(self.steps_read - 1, 0))
 
-    def on_save_checkpoint(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._watches.read(self.curves)
         # By place: Lightning's own way takes only one callback of a kind
         checkpoint.setdefault(CHECKPOINT_KEY, {})[self._place(trainer)] = self._seen.state_dict()
 
-    def _place(self, trainer: lightning.Trainer) -> int:
+    def _place(self, trainer: Trainer) -> int:
         return [c for c in trainer.callbacks if isinstance(c, StabilityMonitor)].index(self)
 
-    def _make_curves(self, n: int, pl_module: lightning.LightningModule) -> None:
+    def _make_curves(self, n: int, pl_module: LightningModule) -> None:
         window = UNKNOWN_WINDOW_STEPS
         if math.isfinite(self._scheduled):
             window = max(1, math.ceil(self._scheduled / names.WINDOWS))
@@ -310,12 +298,12 @@ class StabilityMonitor(Callback):
 
     # Reading and judging
 
-    def _read_block(self, trainer: lightning.Trainer) -> None:
+    def _read_block(self, trainer: Trainer) -> None:
         self._watches.read(self.curves)
         if self.after_failure == "stop" and any(curve.failed_now for curve in self.curves):
             trainer.should_stop = True
 
-    def _end_early(self, trainer: lightning.Trainer, *, judged: bool) -> None:
+    def _end_early(self, trainer: Trainer, *, judged: bool) -> None:
         ends = False
         if judged and self.after_failure == "stop":
             ends = self._seen.certain_failure(max(self.warmup_steps, self._scheduled / 4))
@@ -348,7 +336,7 @@ class StabilityMonitor(Callback):
             self._writer.event(names.TAGS_EVENT, tags)
 
 
-def _put_before_those_that_clip(monitor: StabilityMonitor, trainer: lightning.Trainer) -> None:
+def _put_before_those_that_clip(monitor: StabilityMonitor, trainer: Trainer) -> None:
     """Have the gradient seen before another callback changes it at the end of the backward pass."""
     callbacks: list[Callback] = trainer.callbacks
     for place, other in enumerate(callbacks[: callbacks.index(monitor)]):

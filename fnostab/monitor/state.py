@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
+from lightning import Trainer
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -40,7 +40,7 @@ class StateFiles(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def take_state(trainer: lightning.Trainer) -> dict[str, Any]:
+def take_state(trainer: Trainer) -> dict[str, Any]:
     """Copy the training's state in memory, on its device, without waiting for the device."""
     files = trainer.strategy.checkpoint_io
     trainer.save_checkpoint("memory")

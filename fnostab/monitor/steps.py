@@ -18,20 +18,16 @@ class Step:
 
     Attributes:
         learning_rate: learning rate of the first parameter group.
-        optimizer: index of the optimiser.
         number: of the step among those of its optimiser, 0-based.
         batch: index of the (last) batch of the step.
-        epoch: epoch of that batch.
         loss: mean over the step's micro-batches; under manual optimisation the sum of the losses that went backward.
         norm: norm of the gradient before clipping.
         clipped: norm of the gradient that the optimiser saw.
         fraction: share of units that were clipped.
         bad: whether loss or gradient is not finite, in any process.
         skipped: whether a loss scaler left the step out.
-        scale: loss scale before the step.
         restored: whether running statistics were not finite, and were restored, though the step is good.
         tensor_norms: gradient norm of each of ``parameters``, before clipping where that was read.
-        parameters: parameters with a gradient.
         weight_norms: norm of each of ``parameters`` before the step, where a black box asks for it.
         place: place of the step among those of all optimisers.
     """

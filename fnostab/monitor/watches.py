@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Self
 
-import lightning
+from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -35,7 +35,7 @@ class Watches:
         self._fingerprints: list[list[tuple[int, int]]] = []
 
     @classmethod
-    def of(cls, trainer: lightning.Trainer, module: lightning.LightningModule, *, weight_norms: bool) -> Self:
+    def of(cls, trainer: Trainer, module: LightningModule, *, weight_norms: bool) -> Self:
         """Watch every optimiser of a Trainer that has parameters; Lightning's stand-in for none has not."""
         optimizers = [each for each in trainer.optimizers if each.param_groups]
         statistics, places = RunningStatistics(module, several=len(optimizers) > 1), itertools.count()
@@ -80,7 +80,7 @@ class Watches:
         for watch in self._watches:
             watch.start_batch(batch, epoch)
 
-    def start_backward(self, trainer: lightning.Trainer, loss: Tensor) -> None:
+    def start_backward(self, trainer: Trainer, loss: Tensor) -> None:
         """Note that ``loss`` goes backward; of any shape, but only one number is recorded."""
         self._going_backward = one_number(loss, trainer)
         for watch in self._watches:

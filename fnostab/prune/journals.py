@@ -9,10 +9,10 @@ from filelock import FileLock, Timeout
 from fnostab.errors import JournalError
 from fnostab.record.archive import archive
 from fnostab.record.attempt import last_attempt
-from fnostab.record.files import HeldElsewhereError, held
 from fnostab.record.folders import folders_with
 from fnostab.record.journal import FILE_NAME, LOCK_NAME
 from fnostab.record.outcomes import TRAINING_OUTCOMES
+from fnostab.record.safe_files import HeldElsewhereError, held
 
 __all__ = ["Archived", "archive_journals", "old_journals"]
 
@@ -33,11 +33,6 @@ def old_journals(output: Path, before_ms: int, experiment: str | None = None) ->
     """Directories of trials with an outcome of training from before a time; and why others can't be told.
 
     Small journals are left out.
-
-    Args:
-        output: folder of journals.
-        before_ms: Unix milliseconds.
-        experiment: its name; None for all.
     """
     found, refused = [], []
     for lines in (folder / FILE_NAME for folder in folders_with(Path(output, experiment or ""), FILE_NAME)):

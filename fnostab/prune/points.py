@@ -21,9 +21,7 @@ class Thinning:
     """Result of thinning the trials of an experiment, done or only planned.
 
     Attributes:
-        runs: with long histories.
-        points: in these histories.
-        deleted: of them; at least so many, while it is only planned.
+        deleted: of their points; at least so many, while it is only planned.
     """
 
     experiment: str
@@ -44,12 +42,7 @@ def shape_of(steps: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[n
 
 
 def plan_thinning(store: Store, before_ms: int, experiment: str | None = None) -> tuple[list[LongRun], list[Thinning]]:
-    """The runs whose points would be thinned, and how many points that is in each experiment.
-
-    Args:
-        store: a database.
-        before_ms: in which they ended (Unix milliseconds).
-        experiment: its name; None for all.
+    """The runs of a database whose points would be thinned, and how many points that is in each experiment.
 
     Raises:
         TrackingError: the store is a server, or does not answer.

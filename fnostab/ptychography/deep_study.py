@@ -20,13 +20,7 @@ def deep_study(
     """The arms, roles and rules of ``earlier``, with what ``file`` says to all arms or to their profile laid over.
 
     An arm keeps every other setting that it was run with, as its learning rate; those in ``file`` of the arms
-    themselves take no part. The profile is that of ``earlier``.
-
-    Args:
-        file: the deep study, as `stage_b`.
-        earlier: as it was recorded.
-        profile: "auto", or the one that ``earlier`` was run with.
-        overrides: dotted settings that win over everything else.
+    themselves take no part. The profile is that of ``earlier``. ``overrides`` win over everything else.
 
     Raises:
         ConfigError: the profile is another, a setting is not accepted, or an arm would be no deeper than it was.

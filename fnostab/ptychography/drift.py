@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fnostab.errors import DecisionError
 from fnostab.record import names
-from fnostab.stats.interval import Interval
+from fnostab.stats.interval import LEVEL, Interval
 
 __all__ = ["SMALL_EFFECT", "Drift", "Growth", "Slope", "drift", "growth", "mean_slope"]
 
@@ -29,7 +29,6 @@ class Slope(NamedTuple):
     Attributes:
         estimate: change from one block to the next.
         interval: for it; None with one seed.
-        n: seeds.
     """
 
     estimate: float
@@ -45,12 +44,11 @@ class Growth(StrEnum):
     CANT_TELL = "can't tell"
 
 
-def mean_slope(curves: Sequence[Sequence[float]] | NDArray[np.float64], *, level: float = 0.95) -> Slope | None:
+def mean_slope(curves: Sequence[Sequence[float]] | NDArray[np.float64]) -> Slope | None:
     """Least-squares slope of each curve over the block's number, averaged over the curves.
 
     Args:
-        curves: one for each seed, (seeds, blocks).
-        level: of the interval, which takes slopes of seeds as normally distributed.
+        curves: one for each seed, (seeds, blocks). The 95 % interval takes slopes of seeds as normally distributed.
 
     Returns:
         None without curves, or of a single block.
@@ -71,20 +69,15 @@ def mean_slope(curves: Sequence[Sequence[float]] | NDArray[np.float64], *, level
     estimate, n = float(slopes.mean()), slopes.size
     if n == 1:
         return Slope(estimate, None, 1)
-    half = float(scipy.stats.t.ppf((1 + level) / 2, n - 1) * slopes.std(ddof=1)) / math.sqrt(n)
+    half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1) * slopes.std(ddof=1)) / math.sqrt(n)
     return Slope(estimate, Interval(estimate - half, estimate + half), n)
 
 
 def growth(slope: Slope, blocks: int, spread: float) -> Growth:
-    """Whether a mean grows with depth.
+    """Whether a mean grows with depth over so many blocks.
 
-    It does not if, even at the interval's upper end, it rises by less than a small effect, 0.2 standard
-    deviations, from the first block to the last. It grows if the interval lies above 0 and that is not so.
-
-    Args:
-        slope: of the mean.
-        blocks: that it was taken over.
-        spread: typical standard deviation of the blocks' outputs.
+    It does not if, even at the interval's upper end, it rises by less than a small effect, 0.2 of the typical standard
+    deviation ``spread``, from the first block to the last. It grows if the interval lies above 0 and that is not so.
     """
     if slope.interval is None:
         return Growth.CANT_TELL
@@ -100,7 +93,6 @@ class Drift:
     Attributes:
         mean: slope of the mean of the outputs, per block.
         log_rms: slope of the logarithm of their root mean square: it grows by a factor of exp(slope) per block.
-        growth: of the mean.
     """
 
     mean: Slope

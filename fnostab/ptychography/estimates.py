@@ -31,7 +31,6 @@ class Estimate:
     """Estimate of one trial of an arm.
 
     Attributes:
-        config: of the arm.
         size: of its network and a step; None where a network of one's own can't run on the meta device.
         step_s: seconds of a training step; None if not measured.
     """

@@ -19,10 +19,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from fnostab.errors import ConfigError
-from fnostab.ptychography.own import is_own
+from fnostab.errors import ConfigError, os_errors_as
 from fnostab.ptychography.settings import ExecutionConfig, ModelConfig, TrialConfig
-from fnostab.record.files import write_whole
+from fnostab.ptychography.user_parts import is_own
+from fnostab.record.safe_files import write_whole
 from fnostab.record.settings import explain, flatten, read_yaml, shown, text_of
 
 __all__ = [
@@ -62,7 +62,6 @@ class Source(_Frozen):
 
     Attributes:
         headline: as in "GOLD" or "leaning GOLD (could be luck)".
-        run: MLflow run of the verdict.
         date: when it was applied.
         conditions: what it holds for, a line each.
     """
@@ -120,20 +119,12 @@ class Policy(_Frozen):
             ConfigError: it can't be written.
         """
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        try:
+        with os_errors_as(ConfigError, f"can't write the policy {path}", f"{VARIABLE} names another"):
             write_whole(path, HEADER + text)
-        except OSError as error:
-            raise ConfigError(f"can't write the policy {path}: {error.strerror}; {VARIABLE} names another") from error
 
 
 def architecture_policy(winner: Mapping[str, Any], control: Mapping[str, Any], verdict: Source) -> Policy:
-    """The policy of GOLD: the winner's architecture and what is special in it; control's architecture is deprecated.
-
-    Args:
-        winner: dotted settings of the arm that won.
-        control: of the control arm.
-        verdict: that chose it.
-    """
+    """The policy of GOLD: the winner's architecture and what is special in it; control's architecture is deprecated."""
     settings = _of_group(winner, "architecture")
     if winner["model.residual"] != "layerscale":
         settings.pop("model.layerscale_init", None)
@@ -186,12 +177,11 @@ def clear_policy() -> bool:
         ConfigError: it can't be removed.
     """
     path = policy_path()
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise ConfigError(f"can't remove the policy {path}: {error.strerror}") from error
+    with os_errors_as(ConfigError, f"can't remove the policy {path}"):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
     return True
 
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from fnostab.errors import ConfigError, UnknownSettingError
-from fnostab.ptychography import measured
-from fnostab.ptychography.own import is_own
+from fnostab.ptychography import metric_names
+from fnostab.ptychography.user_parts import is_own
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.settings import Frozen, digest, explain, flatten, nest, suggestion
 from fnostab.seeding import stream_seed
@@ -306,11 +306,13 @@ class MonitorConfig(Frozen):
         """Convert the settings to the engine's rules."""
         return OutcomeRules(
             collapsed={
-                measured.SPREAD: Bound(below=self.collapsed_spread),
-                measured.PATCH_VARIATION: Bound(below=self.collapsed_patch_variation, validations=3, ends_early=True),
+                metric_names.SPREAD: Bound(below=self.collapsed_spread),
+                metric_names.PATCH_VARIATION: Bound(
+                    below=self.collapsed_patch_variation, validations=3, ends_early=True
+                ),
             },
-            stagnated={measured.DETAIL_CORRELATION: Bound(below=self.stagnated_detail)},
-            meaningless={measured.TWIN_SHARE: Bound(above=self.stagnated_twin_share)},
+            stagnated={metric_names.DETAIL_CORRELATION: Bound(below=self.stagnated_detail)},
+            meaningless={metric_names.TWIN_SHARE: Bound(above=self.stagnated_twin_share)},
             stagnated_vs_baseline=self.stagnated_vs_constant,
             exploded_vs_baseline=self.exploded_vs_constant,
             exploded_vs_best=self.exploded_vs_best,

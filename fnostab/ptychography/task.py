@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fnostab.errors import ConfigError
 from fnostab.gpus import count_gpus
-from fnostab.ptychography import measured
-from fnostab.ptychography.own import code_hash
+from fnostab.ptychography import metric_names
 from fnostab.ptychography.policy import Policy, policy_path, read_policy
 from fnostab.ptychography.settings import DataConfig, TrialConfig
 from fnostab.ptychography.shootout import shootouts
+from fnostab.ptychography.user_parts import code_hash
 from fnostab.record import names
 from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.outcomes import Outcome
@@ -33,10 +33,10 @@ INPUTS: tuple[Literal["probe", "object"], ...] = ("probe", "object")  # that fil
 VAL_LOSS = "val_loss"
 METRICS = {  # that may decide: higher is better
     VAL_LOSS: False,
-    measured.MAE_AMP: False,
-    measured.MAE_PHASE: False,
-    measured.SSIM_AMP: True,
-    measured.SSIM_PHASE: True,
+    metric_names.MAE_AMP: False,
+    metric_names.MAE_PHASE: False,
+    metric_names.SSIM_AMP: True,
+    metric_names.SSIM_PHASE: True,
 }
 SMALL_IS_A_MODEL = "The small profile is a scale model: a demonstration, not a basis for policy."
 SIZES = {"learning rate": "training.learning_rate", "blocks": "model.fno_blocks", "epochs": "training.epochs"}
@@ -55,7 +55,7 @@ class Ptychography(Task):
     metric = Metric(name=VAL_LOSS, of="best")
     margin = 0.1
     epochs = "training.epochs"
-    charts = Charts(lines=(measured.SPREAD, measured.DETAIL_CORRELATION), bars=(measured.SSIM_AMP,))
+    charts = Charts(lines=(metric_names.SPREAD, metric_names.DETAIL_CORRELATION), bars=(metric_names.SSIM_AMP,))
     picture = PicturePanel(
         artifact="figures/reconstruction_0.png",
         title="Reconstructions of the test object",
@@ -63,7 +63,7 @@ class Ptychography(Task):
         "maps grey is no error, yellow too large, dark blue too small. Of measured data: the whole scan, areas that "
         "were trained on included, beside the reference; what no pattern lights is even.",
     )
-    measures: Mapping[str, Measure] = {measured.VAL_SSIM_AMP: Measure(higher_is_better=True, margin=0.02)}
+    measures: Mapping[str, Measure] = {metric_names.VAL_SSIM_AMP: Measure(higher_is_better=True, margin=0.02)}
 
     def __init__(self, policy: Policy | None = None) -> None:
         self.policy = policy
@@ -123,7 +123,7 @@ class Ptychography(Task):
                         f"{study.file.name} decides on {metric.name}, but {path} has no object to compare with: import "
                         "the scan with --sweeps 30, or decide on val_loss"
                     )
-            if metric.name in measured.PHASE_METRICS and not settings["data.set_phi"]:
+            if metric.name in metric_names.PHASE_METRICS and not settings["data.set_phi"]:
                 raise ConfigError(
                     f"{study.file.name} decides on {metric.name}, but arm {arm} has data.set_phi=false, so that the "
                     "object has no phase: set data.set_phi=true, or decide on another metric"

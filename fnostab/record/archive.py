@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
 
-from fnostab.errors import JournalError
-from fnostab.record.files import open_regular, write_whole
+from fnostab.errors import JournalError, os_errors_as
 from fnostab.record.lines import ARCHIVE_NAME, FILE_NAME, journal_file, read_lines
+from fnostab.record.safe_files import open_regular, write_whole
 
 __all__ = ["archive", "journal_size", "opened", "restore"]
 
@@ -26,7 +26,7 @@ def archive(directory: Path) -> int:
     """
     lines, target = directory / FILE_NAME, directory / ARCHIVE_NAME
     end = max((end for _, end in read_lines(lines)), default=0)
-    try:
+    with os_errors_as(JournalError, f"can't archive {lines}"):
         data = lines.read_bytes()
         if not data or end != len(data):
             raise JournalError(f"{lines} does not end with a whole record: `fnostab reconcile` closes it")
@@ -36,8 +36,6 @@ def archive(directory: Path) -> int:
             raise JournalError(f"{lines} is not the same in {target}: it is left as it is")
         lines.unlink()
         return target.stat().st_size
-    except OSError as error:
-        raise JournalError(f"can't archive {lines}: {error.strerror or error}") from error
 
 
 def restore(directory: Path) -> None:
@@ -49,11 +47,9 @@ def restore(directory: Path) -> None:
     lines, source = directory / FILE_NAME, directory / ARCHIVE_NAME
     with opened(directory) as file:
         data = file.read()
-    try:
+    with os_errors_as(JournalError, f"can't restore {lines}"):
         write_whole(lines, data, to_disk=True)
         source.unlink()
-    except OSError as error:
-        raise JournalError(f"can't restore {lines}: {error.strerror or error}") from error
 
 
 def journal_size(directory: Path) -> int:

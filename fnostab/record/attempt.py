@@ -17,9 +17,9 @@ import psutil
 from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
-from fnostab.record.files import is_held
 from fnostab.record.journal import FILE_NAME, LOCK_NAME, Event, Point, read_journal
 from fnostab.record.outcomes import TRAINING_OUTCOMES
+from fnostab.record.safe_files import is_held
 
 __all__ = [
     "Attempt",
@@ -47,7 +47,6 @@ class Attempt:
         owner: 'pid@host' of the process at work.
         owner_since_ms: Unix time at which that process named itself.
         last_ms: Unix time of the last record.
-        tags: tags that were set in the attempt.
     """
 
     end: Event | None = None
@@ -69,9 +68,7 @@ def starts_attempt(record: Point | Event) -> bool:
 def last_attempt(journal: Path, leave_out: Callable[[str], None] | None = None) -> Attempt:
     """Read the last attempt from a journal.
 
-    Args:
-        journal: path.
-        leave_out: takes a line on each record that can't be read; None makes the first one an error.
+    ``leave_out`` takes a line on each record that can't be read; without it the first one is an error.
 
     Raises:
         JournalError: it can't be read.
@@ -108,11 +105,6 @@ def is_alive(owner: str | None, since_ms: int | None = None, last_sign_s: float 
     If the name holds a Slurm job, Slurm is asked for that job: an interrupted job is queued again. A process of this
     host is looked up; one that started after ``since_ms`` has merely been given the same number. A process of
     another host counts as alive for 15 minutes after its ``last_sign_s``; a sign from the future is none.
-
-    Args:
-        owner: as in the trial's owner tag; None if it is not known.
-        since_ms: Unix time in milliseconds at which the process was at work.
-        last_sign_s: Unix time in seconds of the last thing that it recorded.
     """
     if (job := slurm.job_of_owner(owner)) and (queued := slurm.is_queued(*job)) is not None:
         return queued
@@ -125,12 +117,8 @@ def is_alive(owner: str | None, since_ms: int | None = None, last_sign_s: float 
 def may_be_at_work(owner: str | None, last_sign_s: float) -> bool:
     """Whether a run's process may still be at work, judged without its journal, by its newest record in the store.
 
-    A process of this program that started after that record may be a new attempt before its first new step. A run
-    without an owner may be one whose process has not recorded its name yet.
-
-    Args:
-        owner: as in `is_alive`.
-        last_sign_s: Unix time in seconds of the newest record.
+    A process of this program that started after that record (Unix time) may be a new attempt before its first new step.
+    A run without an owner may be one whose process has not recorded its name yet.
     """
     if owner is None:
         return abs(time.time() - last_sign_s) < QUIET_S

@@ -70,7 +70,6 @@ class ProcessEnd:
 
     Attributes:
         return_code: exit status; -N if signal N ended it; None if whoever started it died first.
-        asked: whether it was asked to end.
         tail: end of its stderr.
         owner: the process, as 'pid@host'; None if unknown.
         goes_on: whether the process itself goes on, as a notebook does after an exception.
@@ -131,11 +130,6 @@ def end_of_abandoned(tags: Mapping[str, str], owner: str | None, tail: str = "")
 
     ``killed``, or ``infra_error`` if the process left an error, or the end of its Slurm job. What its training had
     come to, if it announced that, wins over these: leaving a failure out of the rates would flatter the arm.
-
-    Args:
-        tags: tags that the process set.
-        owner: the process, as 'pid@host'.
-        tail: end of its stderr.
     """
     ending = how_it_ended(ProcessEnd(None, tail=tail, owner=owner))
     if (job := slurm.job_of_owner(owner)) and (end := slurm.end_of(*job)) and end.outcome is not Outcome.INFRA_ERROR:
@@ -175,11 +169,8 @@ def records_of_end(
     """Records that end a trial whose process died without an outcome, the outcome last; nothing is written.
 
     They have the time of the last record, so that every store and every call gives the trial the same end.
-
-    Args:
-        directory: of the trial.
-        last_sign_s: Unix time of the last thing that is known of it from elsewhere.
-        leave_out: as in `last_attempt`.
+    ``last_sign_s`` is the Unix time of the last thing that is known of it from elsewhere; ``leave_out`` as in
+    `last_attempt`.
 
     Returns:
         None while the process may be at work; an empty list if the trial has an outcome.

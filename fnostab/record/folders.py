@@ -31,14 +31,7 @@ def trial_name(arm: str, seed: int | str) -> str:
 
 
 def trial_folders(study: Path, arm: str, seed: int | str, config_hash: str) -> tuple[Path, Path]:
-    """Where the records of a trial may be: ``control-3``, or, where the arm was another before, with a hash behind it.
-
-    Args:
-        study: folder of its study.
-        arm: of the trial.
-        seed: of the trial.
-        config_hash: hash of the trial's settings.
-    """
+    """Where a trial's records may be: ``control-3``, or, where the arm was another before, with a hash behind it."""
     name = trial_name(arm, seed)
     return study / name, study / f"{name}-{config_hash[:8]}"
 

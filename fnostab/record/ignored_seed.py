@@ -16,10 +16,7 @@ IGNORES_SEED = "the script ignores its seed"
 
 
 def same_curves(directories: Mapping[tuple[str, int], Path]) -> list[tuple[str, int, int]]:
-    """Pairs of seeds under which an arm's training and validation values are identical.
-
-    Args:
-        directories: folders of trials that have ended, by arm and seed.
+    """Pairs of seeds under which the training and validation values of an arm's ended trials are identical.
 
     Returns:
         (arm, first seed, another seed) for each seed whose curves are those of an earlier one.

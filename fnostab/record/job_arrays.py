@@ -15,9 +15,9 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fnostab.errors import LaunchError
+from fnostab.errors import LaunchError, os_errors_as
 from fnostab.record import slurm_jobs as slurm
-from fnostab.record.files import write_whole
+from fnostab.record.safe_files import write_whole
 
 __all__ = ["FOLDER", "JobArray", "jobs_of", "queued_jobs"]
 
@@ -30,7 +30,6 @@ class JobArray(BaseModel):
     Attributes:
         name: name of the array, and of its record.
         cluster: Slurm's name of the cluster.
-        submitted_ms: Unix time.
         trials: names of the trials that each job trains.
         number: Slurm's number of the array, or of a single job; None until Slurm has given one.
     """
@@ -61,11 +60,9 @@ class JobArray(BaseModel):
             LaunchError: it can't be written.
         """
         path = folder / FOLDER / f"{self.name}.json"
-        try:
+        with os_errors_as(LaunchError, f"can't write {path}", "mend that first"):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, self.model_dump_json(indent=2) + "\n", to_disk=True)
-        except OSError as error:
-            raise LaunchError(f"can't write {path}: {error.strerror or error}; mend that first") from error
 
     def remove(self, folder: Path) -> None:
         """Forget an array that was not submitted."""

@@ -20,7 +20,7 @@ from typing import Any, Protocol, Self
 
 from filelock import FileLock, Timeout
 
-from fnostab.errors import JournalError
+from fnostab.errors import JournalError, os_errors_as
 from fnostab.record.archive import opened, restore
 from fnostab.record.lines import ARCHIVE_NAME, FILE_NAME, Event, Point, encode, journal_file, parse_lines, read_lines
 from fnostab.record.numbers import number, whole
@@ -73,12 +73,9 @@ class Journal:
         except OSError as error:
             raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
         try:
-            self._continue()
-            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
-        except BaseException as error:
+            self.take_back()
+        except BaseException:
             self._lock.release()
-            if isinstance(error, OSError):
-                raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
             raise
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
@@ -110,10 +107,8 @@ class Journal:
         """
         if isinstance(record, Event):
             self._append(record)
-            try:
+            with os_errors_as(JournalError, f"can't write {self.path}"):
                 os.fsync(self._file.fileno())
-            except OSError as error:
-                raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
             return
         step = whole("record", record.step)
         values, nonfinite = self._fresh(step, record.values), self._fresh(step, record.nonfinite)
@@ -142,11 +137,9 @@ class Journal:
         Raises:
             JournalError: what was added is damaged, or the journal can't be written.
         """
-        try:
+        with os_errors_as(JournalError, f"can't write {self.path}"):
             self._continue()
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
-        except OSError as error:
-            raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
 
     def close(self) -> None:
         """Close the file and let other processes open it."""
@@ -184,13 +177,11 @@ class Journal:
 
     def _append(self, record: "Point | Event") -> None:
         data = encode(record)
-        try:
+        with os_errors_as(JournalError, f"can't write {self.path}", "free some space"):
             before = os.fstat(self._file.fileno()).st_size  # tell() is wrong once something was cut off
             if self._file.write(data) != len(data):
                 self._file.truncate(before)  # half a line must not stand before the next one
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise JournalError(f"can't write {self.path}: {error.strerror or error}; free some space") from error
 
 
 def read_journal(

@@ -6,6 +6,7 @@ earlier steps again; an announcement counts only for the attempt that made it.
 
 import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from fnostab.record import names
 from fnostab.record.journal import FILE_NAME, Event, Point, read_journal
 from fnostab.record.outcome_rules import Validation
 from fnostab.record.outcomes import FAILURES, Judgement, Outcome, judge
-from fnostab.record.recording import RECORDED_EVENT
+from fnostab.record.program_journal import RECORDED_EVENT
 from fnostab.record.trial import TrialSpec
 
 __all__ = ["Recorded", "judge_recorded", "observed_failure", "read_recorded"]
@@ -132,10 +133,13 @@ def _judge(recorded: Recorded, spec: TrialSpec) -> Judgement:
     turned = spec.metric.higher_is_better and spec.metric.name == spec.judged
     sign = -1.0 if turned else 1.0
     training = recorded.curves.get(names.TRAIN_LOSS, {})
-    measures = {name: curve for name, curve in recorded.curves.items() if name != spec.judged}
+    judged = sorted(recorded.curves.get(spec.judged, {}).items())
+    steps = [step for step, _ in judged]
+    ruled = {*spec.rules.collapsed, *spec.rules.stagnated, *spec.rules.meaningless}
+    measures = {name: _at_validations(recorded.curves[name], steps) for name in ruled & recorded.curves.keys()}
     validations = [
-        Validation(step, sign * loss, {name: curve[step] for name, curve in measures.items() if step in curve})
-        for step, loss in sorted(recorded.curves.get(spec.judged, {}).items())
+        Validation(step, sign * loss, {name: values[step] for name, values in measures.items() if step in values})
+        for step, loss in judged
     ]
     last_step = max(recorded.last_step or 0, (recorded.scheduled_steps or 1) - 1)
     if not validations:
@@ -151,6 +155,14 @@ def _judge(recorded: Recorded, spec: TrialSpec) -> Judgement:
         rules=spec.rules.turned() if turned else spec.rules,
         training=() if turned else _spread(training),  # a loss beside a score: no common scale
     )
+
+
+def _at_validations(curve: dict[int, float], steps: Sequence[int]) -> dict[int, float]:
+    """Values of a measure by step of validation: the newest since the one before, and of the last those after it."""
+    found = {}
+    for step in sorted(curve) if steps else ():
+        found[steps[min(bisect_left(steps, step), len(steps) - 1)]] = curve[step]
+    return found
 
 
 def _judge_training(recorded: Recorded, spec: TrialSpec, last_step: int) -> Judgement:

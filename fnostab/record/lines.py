@@ -18,9 +18,9 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
-from fnostab.errors import JournalError
+from fnostab.errors import JournalError, os_errors_as
 from fnostab.record import names
-from fnostab.record.files import open_regular
+from fnostab.record.safe_files import open_regular
 
 __all__ = ["ARCHIVE_NAME", "FILE_NAME", "Event", "Point", "encode", "journal_file", "parse_lines", "read_lines"]
 
@@ -108,21 +108,14 @@ def read_lines(
 ) -> Iterator[tuple[Point | Event, int]]:
     """Yield each record from byte ``offset`` on, with the offset behind it.
 
-    It ends before an incomplete last line, whose writer is at work or died.
-
-    Args:
-        path: of the journal.
-        offset: in bytes.
-        leave_out: takes a line on each record that can't be read; None makes the first one an error.
+    It ends before an incomplete last line, whose writer is at work or died. ``leave_out`` takes a line on each record
+    that can't be read; without it the first one is an error.
 
     Raises:
         JournalError: the file can't be read, or a record in it that is not the last.
     """
-    try:
-        with open_regular(path) as file:
-            yield from parse_lines(file, path, offset, leave_out)
-    except OSError as error:
-        raise JournalError(f"can't read {path}: {error.strerror or error}") from error
+    with os_errors_as(JournalError, f"can't read {path}"), open_regular(path) as file:
+        yield from parse_lines(file, path, offset, leave_out)
 
 
 def parse_lines(

@@ -133,7 +133,7 @@ def judge(
         measures = " or ".join(sorted(rules.collapsed)) or "a measure of the output's spread"
         not_judged.append(f"collapsed: needs {measures}")
     elif stretch := _final_stretch(
-        validations, collapsed_at(validations, rules), begun=[_any_holds(rules.collapsed, v) for v in validations]
+        validations, collapsed_at(validations, rules), begun=_any_holds_at(rules.collapsed, validations)
     ):
         held[Outcome.COLLAPSED] = stretch
     if len(validations) < 2:
@@ -159,7 +159,7 @@ def judge(
         unseen = sorted(name for name in rules.stagnated if not any(name in v.measures for v in validations))
         if unseen:
             not_judged.append(f"stagnated: by the loss alone, needs {' and '.join(unseen)}")
-        holds = [_any_holds(rules.stagnated, v) for v in validations]
+        holds = _any_holds_at(rules.stagnated, validations)
         if Outcome.STAGNATED not in held and (stretch := _final_stretch(validations, holds)):
             held[Outcome.STAGNATED] = (last_step, None) if all(holds) else stretch
 
@@ -172,8 +172,7 @@ def judge(
 
 def collapsed_at(validations: Sequence[Validation], rules: OutcomeRules) -> list[bool]:
     """Whether the output is constant at each validation, by any of the rules' measures."""
-    held = [bound.holds_at([v.measures.get(name) for v in validations]) for name, bound in rules.collapsed.items()]
-    return [any(each) for each in zip(*held, strict=True)] or [False] * len(validations)
+    return _any_holds_at(rules.collapsed, validations, in_a_row=True)
 
 
 def ends_early(validations: Sequence[Validation], rules: OutcomeRules) -> bool:
@@ -214,6 +213,23 @@ def _loss_that_counts(validations: Sequence[Validation], rules: OutcomeRules) ->
 
 def _any_holds(bounds: Mapping[str, Bound], validation: Validation) -> bool:
     return any(bound.holds(validation.measures.get(name)) for name, bound in bounds.items())
+
+
+def _any_holds_at(
+    bounds: Mapping[str, Bound], validations: Sequence[Validation], *, in_a_row: bool = False
+) -> list[bool]:
+    """Whether any bound holds at each validation; one that lacks a measure goes by the value before."""
+    held = []
+    for name, bound in bounds.items():
+        values = [v.measures.get(name) for v in validations]
+        taken = [value for value in values if value is not None]
+        at_taken = iter(bound.holds_at(taken) if in_a_row else [bound.holds(value) for value in taken])
+        latest, of_bound = False, []
+        for value in values:
+            latest = latest if value is None else next(at_taken)
+            of_bound.append(latest)
+        held.append(of_bound)
+    return [any(each) for each in zip(*held, strict=True)] or [False] * len(validations)
 
 
 def _is_nan(value: float | None) -> bool:

@@ -22,14 +22,11 @@ class TrialState:
     """A trial as it stands, whether its journal tells it or its run in a store.
 
     Attributes:
-        outcome: None until it is known.
-        running: whether a process is at work on it.
         queued: whether its job waits for the cluster.
         step: last recorded one, 0-based.
         scheduled_steps: of the whole training; None if that was not recorded.
         held_step: step that an earlier attempt came to: its points are not recorded again.
         spikes: of the gradient norm so far; None if nobody counted.
-        failure_step: 0-based.
         reason: of an outcome that is no training outcome.
         first_ms: time of the journal's first record, Unix milliseconds.
         started_s: Unix time at which the last attempt began; None if that is not known.
@@ -37,7 +34,6 @@ class TrialState:
         ended_s: Unix time.
         owner: 'pid@host' of the process that wrote last.
         run_id: its run in MLflow, if it is known from there.
-        curve: gradient norms against the step.
     """
 
     arm: str
@@ -117,8 +113,6 @@ class TrialProgress(TrialState):
     """One trial of a study, read from its journal as far as that goes; two of them are equal only if they are one.
 
     Attributes:
-        spec: what it trains.
-        directory: of its journal.
         run_id: MLflow run that holds the outcome, if not this folder's journal.
         fruitless: attempts in a row that came no further, but for those that were asked to end.
         came_further: whether the last attempt recorded a new step.

@@ -9,6 +9,7 @@ The standard library only, so that a script pays nothing for the import.
 
 import math
 import os
+import posixpath
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,14 +20,16 @@ from typing import Literal, Self, SupportsFloat, SupportsIndex
 from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.numbers import number, whole
-from fnostab.record.recording import RECORDED_EVENT, Recording
+from fnostab.record.program_journal import RECORDED_EVENT, Recording
 
 __all__ = [
     "AFTER_FAILURE_VARIABLE",
     "ANNOUNCED",
     "JOURNAL_VARIABLE",
+    "METRIC_NAMES",
     "TOKEN_VARIABLE",
     "Recorder",
+    "is_metric_name",
     "session_sink",
     "shared",
 ]
@@ -38,6 +41,7 @@ RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 ANNOUNCED = ("nonfinite", "collapsed", "exploded", "stagnated")  # FAILURES of fnostab.record.outcomes
 
 _STEP_NAMES = {"loss": names.TRAIN_LOSS, "grad_norm": names.GRAD_NORM, "lr": names.LEARNING_RATE}
+METRIC_NAMES = "up to 200 letters, digits, spaces and _ - . /, as in val/top 5"
 _NAME = re.compile(r"[\w\-./ ]{1,200}")
 
 
@@ -65,6 +69,11 @@ class Recorder:
             self._to = sink
             self._failed = sink.announced
         self._borrows = sink is not None and _sharing is not None and sink is _sharing._to
+
+    @property
+    def last_step(self) -> int | None:
+        """Last step that this attempt recorded; None before the first, and where nothing is recorded."""
+        return None if self._to is None else self._to.last_step
 
     def scheduled(self, steps: SupportsIndex) -> None:
         """Say how many optimiser steps the training is to have.
@@ -232,9 +241,19 @@ def session_sink() -> Recording | None:
     return Recording(Path(directory), token)
 
 
+def is_metric_name(name: str) -> bool:
+    """Whether a metric of this name can be recorded: MLflow would rename those of another form, as ``../x``."""
+    return (
+        bool(_NAME.fullmatch(name))
+        and posixpath.normpath(name) == name
+        and not name.startswith(("/", ".."))
+        and name != "."
+    )
+
+
 def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise JournalError(f"{name!r} is no name of a metric: letters, digits, spaces and _ - . / are accepted")
+    if not is_metric_name(name):
+        raise JournalError(f"{name[:300]!r} is no name of a metric: {METRIC_NAMES} are accepted")
     return name
 
 

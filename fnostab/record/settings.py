@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -11,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from fnostab.errors import ConfigError
-from fnostab.record.files import open_regular
+from fnostab.record.safe_files import open_regular
 
 __all__ = [
     "Frozen",
@@ -66,11 +67,7 @@ def file_sha256(path: str | Path) -> str:
 
 
 def text_of(path: str | Path, *, record: bool = False) -> str:
-    """Read the text of a settings file.
-
-    Args:
-        path: of the file.
-        record: whether it is one that this program wrote, and so a regular file: a FIFO would be waited for.
+    """Read the text of a settings file; a ``record`` of this program must be a regular file, as no FIFO is.
 
     Raises:
         OSError: the file can't be read.
@@ -129,13 +126,7 @@ def read_yaml(text: str) -> Any:
 
 
 def read_yaml_file(path: str | Path, kind: str, model: type[M], example: str) -> M:
-    """Read a YAML file that holds one model, and check it.
-
-    Args:
-        path: of the file.
-        kind: of file, for errors: "cluster file".
-        model: what it holds.
-        example: of what stands in it, for errors.
+    """Read a YAML file that holds one model, and check it; errors name its ``kind``, and an ``example``.
 
     Raises:
         ConfigError: it can't be read, or is not accepted.
@@ -211,7 +202,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _lower(message: str) -> str:
-    return message[0].lower() + message[1:]
+    """A message of pydantic's as the end of a line, without the names of classes."""
+    return re.sub(r" valid dictionary or instance of \w+", " mapping", message[0].lower() + message[1:])
 
 
 def _is_of_pydantic(part: str | int) -> bool:

@@ -96,10 +96,7 @@ def settings() -> Mapping[str, str]:
 
 
 def queue(*, fresh: bool = False) -> Mapping[str, str]:
-    """This user's jobs that wait or run, as ``{"123_4": "PENDING", ...}``.
-
-    Args:
-        fresh: ask even if the last answer is younger than ten seconds.
+    """This user's jobs that wait or run, as ``{"123_4": "PENDING", ...}``; ``fresh`` takes no answer of seconds ago.
 
     Raises:
         SlurmError: the controller does not answer.
@@ -166,11 +163,7 @@ def cancel(jobs: Collection[str]) -> None:
 
 
 def anybodys_queue(arrays: Collection[str]) -> dict[str, str]:
-    """As `queue`, for the jobs of some arrays, of any user; clusters may hide those of other users.
-
-    Args:
-        arrays: numbers of the arrays, or of single jobs.
-    """
+    """As `queue`, for the jobs of arrays, given by number, of any user; clusters may hide those of other users."""
     found: dict[str, str] = {}
     for number in sorted(arrays):
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from fnostab.record.files import open_regular
+from fnostab.record.safe_files import open_regular
 
 __all__ = ["STDERR_FILE", "StderrTail", "tail_of", "tail_since"]
 

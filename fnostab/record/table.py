@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fnostab.errors import DecisionError
+from fnostab.errors import DecisionError, os_errors_as
 from fnostab.record.outcomes import EXCLUDED, FAILURES, TRAINING_OUTCOMES, Outcome
 from fnostab.record.table_study import (
     ABSENT,
@@ -29,7 +29,8 @@ __all__ = [
     "Table",
     "TableStudy",
     "TrialRow",
-    "check_separator",
+    "parse_csv",
+    "parse_number",
     "read_table",
     "read_text",
     "write_table",
@@ -55,10 +56,12 @@ class TrialRow:
         failure_step: 0-based optimiser step of the failure, None if it did not fail.
         last_step: 0-based last step that was recorded, None if there is none.
         scheduled_steps: number of optimiser steps that were scheduled.
-        measures: measures of quality, by name.
         rules_held: every outcome rule that held, not only the one that named the outcome.
         grad_ratio: p99 over median of the gradient norm in the last half of the run.
         run_id: MLflow run; None if the row does not come from MLflow.
+        constant_loss: validation loss of the best constant output; None if unknown, as in a CSV file.
+        noise_floor_loss: validation loss of a right prediction, by noise alone; None if unknown, as in a CSV file.
+        not_judged: outcome rules that could not be judged, each with its reason; none in a CSV file.
     """
 
     arm: str
@@ -72,6 +75,9 @@ class TrialRow:
     rules_held: tuple[Outcome, ...] = ()
     grad_ratio: float | None = None
     run_id: str | None = None
+    constant_loss: float | None = None
+    noise_floor_loss: float | None = None
+    not_judged: tuple[str, ...] = ()
 
     @property
     def counts(self) -> bool:
@@ -154,28 +160,45 @@ def write_table(path: str | Path, table: Table) -> None:
                 f"the name {text!r} can't be written to a table, a spreadsheet would take it for a formula: "
                 "rename it so that it starts with a letter or digit"
             )
-    try:
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *cells])
-    except OSError as error:
-        raise DecisionError(f"can't write {path}: {error.strerror}") from error
+    with os_errors_as(DecisionError, f"can't write {path}"), open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *cells])
 
 
 def _records(path: str | Path) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Line number and values by column of each row."""
     text = read_text(path)
-    check_separator(text, path)
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
-    _check_header(reader.fieldnames or (), path)
-    fields: dict[str, str | None] = {}
-    for fields in reader:
-        if None in fields:
-            raise DecisionError(
-                f"{path}, line {reader.line_num}: more values than columns; decimals are written with a point"
-            )
-        yield reader.line_num, fields
+    columns, rows = parse_csv(text, path)
+    _check_header(columns, path)
+    line, fields = 1, dict[str, str | None]()
+    for line, fields in rows:
+        yield line, fields
     if None in fields.values() and not text.endswith("\n"):
-        raise DecisionError(f"{path} ends within line {reader.line_num}: restore it, or end that line")
+        raise DecisionError(f"{path} ends within line {line}: restore it, or end that line")
+
+
+def parse_csv(text: str, path: str | Path) -> tuple[Sequence[str], Iterator[tuple[int, dict[str, str | None]]]]:
+    """Parse a CSV file of trials: its columns, then the line number and the values by column of each row.
+
+    Raises:
+        DecisionError: it is separated by something else than commas, names a column twice, or, while it is iterated, a
+            row has more values than there are columns.
+        csv.Error: quotes are not closed.
+    """
+    _check_separator(text, path)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    columns = reader.fieldnames or ()
+    if twice := next((name for name in columns if name and columns.count(name) > 1), None):
+        raise DecisionError(f"{path}, line 1, has twice the column {twice!r}: rename one")
+
+    def rows() -> Iterator[tuple[int, dict[str, str | None]]]:
+        for fields in reader:
+            if None in fields:
+                raise DecisionError(
+                    f"{path}, line {reader.line_num}: more values than columns; decimals are written with a point"
+                )
+            yield reader.line_num, fields
+
+    return columns, rows()
 
 
 def read_text(path: str | Path) -> str:
@@ -197,7 +220,7 @@ def read_text(path: str | Path) -> str:
     return data.decode("utf-8-sig")
 
 
-def check_separator(text: str, path: str | Path) -> None:
+def _check_separator(text: str, path: str | Path) -> None:
     """Raise DecisionError if the first line of a CSV file separates its columns by something else than commas."""
     header = text.partition("\n")[0]
     other = next((name for mark, name in ((";", "semicolons"), ("\t", "tabs")) if mark in header), None)
@@ -210,9 +233,8 @@ def check_separator(text: str, path: str | Path) -> None:
 
 def _check_header(columns: Sequence[str], path: str | Path) -> None:
     for column in COLUMNS:
-        if columns.count(column) != 1:
-            has = "has no column" if column not in columns else "has twice the column"
-            raise DecisionError(f"{path}, line 1, {has} {column!r}; needed: {', '.join(COLUMNS)}")
+        if column not in columns:
+            raise DecisionError(f"{path}, line 1, has no column {column!r}; needed: {', '.join(COLUMNS)}")
 
 
 def _cells(stage: str, row: TrialRow, measures: Iterable[str]) -> list[str]:
@@ -244,7 +266,7 @@ def _measure_columns(columns: Iterable[str], study: TableStudy | None) -> dict[s
 
 
 def _parse(fields: Mapping[str, str | None], measures: Mapping[str, str], where: str) -> tuple[str, TrialRow]:
-    text = {column: (fields.get(column) or "").strip() for column in (*COLUMNS, *MORE_COLUMNS, *measures)}
+    text = {column: " ".join((fields.get(column) or "").split()) for column in (*COLUMNS, *MORE_COLUMNS, *measures)}
     text |= {column: "" for column, cell in text.items() if column not in ("arm", "val_loss") and is_missing(cell)}
     if text["stage"] not in STAGES:
         raise DecisionError(f"{where}: stage={text['stage']!r} is not accepted; accepted: {', '.join(STAGES)}")
@@ -283,10 +305,19 @@ def _number(name: str, text: str, where: str) -> float | None:
     """Parse a number; None if it is missing, or not finite, as a failed trial's may be."""
     if is_missing(text):
         return None
-    if not _NUMBER.fullmatch(text):
-        raise DecisionError(f"{where}: {name}={text!r} is not a number")
-    value = float(text)
+    value = parse_number(name, text, where)
     return value if math.isfinite(value) else None
+
+
+def parse_number(name: str, text: str, where: str) -> float:
+    """Parse a number as programs write it, NaN and infinity too.
+
+    Raises:
+        DecisionError: it is none.
+    """
+    if not _NUMBER.fullmatch(text.strip()):
+        raise DecisionError(f"{where}: {name}={text!r} is not a number: leave it empty where there is none")
+    return float(text)
 
 
 def _whole(name: str, text: str, where: str) -> int | None:

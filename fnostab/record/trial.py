@@ -18,13 +18,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fnostab.errors import ConfigError, LaunchError
-from fnostab.record.files import write_whole
 from fnostab.record.folders import trial_name
 from fnostab.record.outcome_rules import OutcomeRules
+from fnostab.record.safe_files import write_whole
 from fnostab.record.settings import Frozen, explain, shown, text_of
 
 __all__ = [
     "ASK",
+    "UNLESS_DRAWN",
     "Charts",
     "FollowUpCriterion",
     "Measure",
@@ -36,10 +37,11 @@ __all__ = [
     "TrialSpec",
 ]
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # safe as a folder's name
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]  # safe as a folder's name
 
 
 ASK = "ask"  # task of trials that a loop of the user's own trains
+UNLESS_DRAWN = ("data and validation set, unless the program draws them from its seed",)  # the same for all seeds
 CHECK = "crc32"
 
 
@@ -109,7 +111,6 @@ class Metric(Frozen):
 
     Attributes:
         name: name of the metric in the trials' journals, as ``val/loss``.
-        higher_is_better: direction of the metric.
         of: which of a trial's values counts, best or last; None if a trial records only one.
     """
 
@@ -142,8 +143,6 @@ class PicturePanel(Frozen):
 
     Attributes:
         artifact: path of the picture among a trial's artifacts.
-        title: heading above the pictures.
-        caption: text below each picture.
     """
 
     artifact: str

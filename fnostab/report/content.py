@@ -114,11 +114,8 @@ class Report(OnCase):
     Attributes:
         experiment: name of Stage A's.
         case: of one or two experiments in MLflow, or of runs of others.
-        evidence: of its runs.
-        sections: one a stage.
         store: address that may be shown.
         verdict_run: run id of the verdict; None if it was not recorded.
-        made_at: when.
     """
 
     experiment: str

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from fnostab.decision import Criterion, State
-from fnostab.errors import ConfigError
+from fnostab.errors import ConfigError, os_errors_as
 from fnostab.record.settings import value_text
 from fnostab.report.content import Box, Report
 from fnostab.report.pictures import Picture
@@ -67,12 +67,10 @@ def write_files(folder: Path, texts: Mapping[str, str], pictures: Sequence[Pictu
         **{folder / name: text.encode() for name, text in texts.items()},
         **{folder / PICTURES / picture.file_name: picture.content for picture in pictures},
     }
-    try:
+    with os_errors_as(ConfigError, f"can't write the report to {folder}", "name another with -o"):
         (folder / PICTURES).mkdir(parents=True, exist_ok=True)
         for path, content in files.items():
             path.write_bytes(content)
-    except OSError as error:
-        raise ConfigError(f"can't write the report to {folder}: {error.strerror}; name another with -o") from error
     return list(files)
 
 

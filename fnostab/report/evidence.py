@@ -44,9 +44,7 @@ class Evidence:
     Attributes:
         curves: gradient norms.
         val_losses: steps and finite validation losses, both (n,).
-        spikes: of trials that counted them.
         pictures: what the study's picture panel shows, as PNG, of the best, median and worst trials.
-        pages: addresses of the runs.
         source: which gradient norms these are, in a sentence.
         epochs: whether a trial validates once an epoch; of runs of others values are known by step alone.
     """
@@ -111,13 +109,7 @@ def gather(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> Evide
 
 
 def gather_of_runs(store: Store, case: Case, history: str | None, experiment_ids: Mapping[str, str]) -> Evidence:
-    """Read what a report shows of runs that others recorded: histories of their metric, and of gradient norms.
-
-    Args:
-        store: where they are.
-        case: of these runs.
-        history: name of the metric; None if it has no history.
-        experiment_ids: by run id.
+    """Read what a report shows of runs that others recorded: histories of their metric, if it has any, and of norms.
 
     Raises:
         TrackingError: the store does not answer.

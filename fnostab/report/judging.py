@@ -103,8 +103,8 @@ def judge_and_record(store: Store, stored: StoredStudies) -> Judged:
     Raises:
         FnostabError: an experiment, study or control arm is missing, or the store does not answer.
     """
-    from fnostab.report.setting_values import with_along
     from fnostab.report.stress import with_stress
+    from fnostab.report.sweep import with_along
     from fnostab.report.verdict import to_json, to_markdown
     from fnostab.tracking import log_verdict
 
@@ -185,12 +185,8 @@ def make_case(
 ) -> Case:
     """Answer and conclude.
 
-    Args:
-        stages: the trials, by name.
-        studies: by stage, anything with the attributes of a `StudySpec`; that of Stage A gives roles and rules.
-        source: where they are from, for the next command.
-        judged: a line for each stage on what is judged.
-        look: which look at the study this is; by default as it says itself.
+    A study is anything with the attributes of a `StudySpec`; that of Stage A gives roles and rules. ``judged`` is a
+    line for each stage on what is judged, ``look`` which look at the study this is, else as it says itself.
     """
     from fnostab.decision import Roles, Rules, decide
     from fnostab.decision.commands import command_of

@@ -32,7 +32,6 @@ class Picture:
         file_name: of the file beside the Markdown.
         alt: what it shows, for those who do not see it.
         caption: plain text under it.
-        content: of the file.
         element: the same as HTML that needs no file, its text escaped.
     """
 

@@ -6,18 +6,18 @@ from dataclasses import replace
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from fnostab.decision import NextKind, NextStep, Stage, Stress, compare_stress
+from fnostab.decision import NextKind, NextStep, Stage, Stress, Verdict, compare_stress
 from fnostab.decision.stress import margin_text
 from fnostab.record.outcomes import EXCLUDED, Outcome
 from fnostab.record.trial import StudySpec
 from fnostab.report.tables import plain_table
-from fnostab.report.verdict import Case
+from fnostab.report.verdict import Case, look_text
 
 __all__ = ["render_stress", "stress_of", "with_stress"]
 
 
-def render_stress(stress: Stress) -> RenderableType:
-    """A table of failures by value of the knob, each arm's margin, and what they say."""
+def render_stress(stress: Stress, verdict: Verdict | None = None) -> RenderableType:
+    """A table of failures by value of the knob, each arm's margin, what they say, and of a later look its level."""
     values = list(dict.fromkeys(point.value for arm in stress.arms for point in arm.points))
     columns = ("arm", *(f"{value:g}" for value in values), "p")
     table = plain_table(f"Failures by {stress.knob}", columns, "half of the trials fail at")
@@ -30,21 +30,30 @@ def render_stress(stress: Stress) -> RenderableType:
     parts: list[RenderableType] = [table, Text()]
     if left_out:
         parts += [Text(f"no training outcome: {left_out}"), Text()]
-    return Group(*parts, Text(stress.finding, "bold"))
+    look = [Text(look_text(verdict))] if verdict and verdict.rules.level < verdict.rules.alpha else []
+    return Group(*parts, Text(stress.finding, "bold"), *look)
 
 
 def with_stress(case: Case) -> Case:
-    """Put a stress study's result in the place of the verdict, whose arms would differ in two settings."""
+    """Put a stress study's result in the place of the verdict, whose arms would differ in two settings.
+
+    It is tested at the verdict's level, which a later look makes stricter. What still runs, or broke, comes first.
+    """
     study = case.studies.get("a")
     if study is None or study.knob is None or len(case.stages) > 1:
         return case
-    stress = stress_of(case.stages[0], study)
-    step = NextStep(NextKind.ELSEWHERE, "run the arm that tolerates most at a usual setting, to see its loss")
-    return replace(case, verdict=replace(case.verdict, reason=stress.finding, next=step), stress=stress, command="")
+    stress = stress_of(case.stages[0], study, case.verdict.rules.level)
+    step, command = case.verdict.next, case.command
+    if step.kind not in (NextKind.WAIT, NextKind.RERUN):
+        text = "run the arm that tolerates most at a usual setting, to see its loss"
+        step, command = NextStep(NextKind.ELSEWHERE, text), ""
+    return replace(
+        case, verdict=replace(case.verdict, reason=stress.finding, next=step), stress=stress, command=command
+    )
 
 
-def stress_of(stage: Stage, study: StudySpec) -> Stress:
-    """Judge how far each arm of a stress study withstands its knob."""
+def stress_of(stage: Stage, study: StudySpec, level: float | None = None) -> Stress:
+    """Judge how far each arm of a stress study withstands its knob, at its alpha if no ``level`` is given."""
     assert study.knob is not None
     control = next(arm for arm, names in study.stressed.items() if study.control in names)
-    return compare_stress(stage, study.stressed, study.knob, control, study.alpha)
+    return compare_stress(stage, study.stressed, study.knob, control, study.alpha if level is None else level)

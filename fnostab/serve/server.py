@@ -15,14 +15,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fnostab.errors import TrackingError
+from fnostab.errors import TrackingError, os_errors_as
 from fnostab.serve.settings import ServerSettings, allowed_hosts, allowed_origins
-from fnostab.tracking.pages.ui import server_environment, wait_until_ready
+from fnostab.tracking.pages.ui import server_command, server_environment, wait_until_ready
 from fnostab.tracking.store.database import check_writable
 from fnostab.tracking.store.passwords import auth_config, check_extra, private, secret_key
 from fnostab.tracking.store.store import checked_address, masked
@@ -127,14 +126,10 @@ def make_folder(folder: Path) -> None:
     Raises:
         TrackingError: it can't.
     """
-    try:
+    with os_errors_as(TrackingError, f"can't write the server's folder {folder}", "name another with --folder"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)  # one that was there before too
         os.close(os.open(folder / "server.log", os.O_WRONLY | os.O_CREAT, 0o600))
-    except OSError as error:
-        raise TrackingError(
-            f"can't write the server's folder {folder}: {error.strerror}; name another with --folder"
-        ) from error
 
 
 def _artifacts(settings: ServerSettings) -> str:
@@ -142,34 +137,27 @@ def _artifacts(settings: ServerSettings) -> str:
     if "://" in place:
         return place
     path = Path(place).absolute()
-    try:
+    with os_errors_as(TrackingError, f"can't keep artifacts in {path}", "name another place"):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrackingError(f"can't keep artifacts in {path}: {error.strerror}; name another place") from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise TrackingError(f"can't keep artifacts in {path}: it can't be written; name another place")
     return str(path)
 
 
 def _check_port(host: str, port: int) -> None:
-    try:
+    with os_errors_as(TrackingError, f"can't listen on {host} port {port}", "name another --port or --host"):
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
             probe.bind(address)
-    except OSError as error:
-        raise TrackingError(
-            f"can't listen on {host} port {port}: {error.strerror or error}; name another --port or --host"
-        ) from error
 
 
 def _command(settings: ServerSettings, artifacts: str) -> list[str]:
-    server = [sys.executable, "-m", "mlflow", "server", "--host", settings.host, "--port", str(settings.port)]
-    server += ["--workers", str(settings.workers), "--serve-artifacts", "--artifacts-destination", artifacts]
+    server = server_command(settings.host, settings.port, workers=settings.workers, passwords=settings.auth)
+    server += ["--serve-artifacts", "--artifacts-destination", artifacts]
     server += ["--allowed-hosts", ",".join(allowed_hosts(settings))]
     origins = allowed_origins(settings)
-    server += ["--cors-allowed-origins", ",".join(origins)] if origins else []
-    return [*server, "--app-name", "basic-auth"] if settings.auth else server
+    return [*server, "--cors-allowed-origins", ",".join(origins)] if origins else server
 
 
 def _environment(settings: ServerSettings, backend: str) -> dict[str, str]:

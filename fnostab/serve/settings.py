@@ -21,10 +21,7 @@ class ServerSettings:
         folder: of the server; made if it does not exist.
         backend: MLflow store address; None is SQLite in the folder.
         artifacts: where artifacts are kept, as a path or ``s3://...``; None is in the folder.
-        host: address to listen on.
-        port: to listen on.
         names: further names that people open it by, as that of a proxy.
-        auth: whether users need a password.
         workers: processes that answer.
     """
 

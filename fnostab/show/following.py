@@ -16,13 +16,8 @@ __all__ = ["follow"]
 def follow(path: Path, store: Store, interval_s: float) -> Iterator[SyncReport | TrackingError]:
     """Send what is new under ``path``, again and again, until every study there has ended.
 
-    A study has ended when no process or job of its trials is left, and all have a result or nothing was written for
-    a minute. A store that is away is tried again.
-
-    Args:
-        path: a study's folder, or any above it; more studies may be started there meanwhile.
-        store: where to.
-        interval_s: between two rounds.
+    A study has ended when no process or job of its trials is left, and all have a result or nothing was written for a
+    minute. More may be started there meanwhile. A store that is away is tried again.
 
     Yields:
         What each round sent, or why it could not.

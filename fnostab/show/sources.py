@@ -26,9 +26,6 @@ Key = tuple[str, int]  # arm, seed
 class Journals:
     """The trials of a study on disk.
 
-    Args:
-        folder: of the study, with ``study.json``.
-
     Raises:
         LaunchError: ``study.json`` is damaged.
     """

@@ -14,7 +14,6 @@ class StudyState:
 
     Attributes:
         trials: those that are known, in the order of the arms.
-        jobs: trials side by side.
         complete: whether ``trials`` are all that were asked for. A store knows only those that began.
         trouble: what keeps the view from being up to date, None if nothing does.
     """

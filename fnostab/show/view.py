@@ -26,9 +26,7 @@ IN_ONE_LINE = 4  # trials whose progress a plain line holds
 class Display:
     """Shows states of a study one after the other. Use as a context manager.
 
-    Args:
-        console: to show it on.
-        known: names of trials whose end is no news.
+    The end of trials that are ``known`` is no news.
 
     Attributes:
         study: what is left on the screen at the end.

@@ -50,15 +50,7 @@ def watch_study(
     once: bool = False,
     console: Console,
 ) -> None:
-    """Show a study until it ends.
-
-    Args:
-        experiment: its MLflow experiment; None for the newest that has a study.
-        output: folder of journals, which need not exist.
-        tracking_uri: of MLflow; None takes MLFLOW_TRACKING_URI or ./mlflow.db.
-        interval_s: between two looks.
-        once: print how it stands, and end.
-        console: to show it on.
+    """Show a study, the newest or that of an experiment, until it ends; ``once`` prints how it stands, and ends.
 
     Raises:
         FnostabError: there is no such study, or no store to ask; one line says which.

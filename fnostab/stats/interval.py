@@ -2,7 +2,9 @@
 
 from typing import NamedTuple
 
-__all__ = ["Interval"]
+__all__ = ["LEVEL", "Interval"]
+
+LEVEL = 0.95  # nominal coverage of every interval
 
 
 class Interval(NamedTuple):

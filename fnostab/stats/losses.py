@@ -4,20 +4,18 @@ Losses differ by factors, so effects are ratios, arm to control, below 1 where t
 use successful trials only flatter the arm that fails; `lower_loss_p` counts failures too, given as infinite.
 
 Sources: Hodges and Lehmann, Annals of Mathematical Statistics 34 (1963) 598; Mann and Whitney, ibid. 18 (1947)
-50; Lachin, Controlled Clinical Trials 20 (1999) 408 (worst rank); Efron, JASA 82 (1987) 171 (BCa).
+50; Lachin, Controlled Clinical Trials 20 (1999) 408 (worst rank).
 """
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from fnostab.errors import ConfigError, DecisionError
-from fnostab.stats.interval import Interval
+from fnostab.stats.interval import LEVEL, Interval
 from fnostab.stats.ranks import interval_depth, smaller_p, sorted_differences
 
 __all__ = [
@@ -28,7 +26,6 @@ __all__ = [
     "hodges_lehmann_shift",
     "lower_loss_p",
     "matched_ratio",
-    "median_interval",
 ]
 
 TIE = 1e-9  # relative difference within which values are the same
@@ -75,16 +72,16 @@ def _logs(losses: ArrayLike) -> NDArray[np.float64]:
     return np.log(array)
 
 
-def hodges_lehmann_ratio(control: ArrayLike, arm: ArrayLike, *, level: float = 0.95) -> RatioEstimate | None:
-    """Typical ratio of losses: the geometric median of all arm-to-control pairs, with Moses' interval.
+def hodges_lehmann_ratio(control: ArrayLike, arm: ArrayLike) -> RatioEstimate | None:
+    """Typical ratio of losses: the geometric median of all arm-to-control pairs, with Moses' 95 % interval.
 
     The interval holds the ratios that a two-sided Mann-Whitney test on logs does not reject. It is exact without
-    ties, conservative with them, and by the normal approximation where both samples are large.
+    ties, conservative with them, and by the normal approximation where both samples are large. 4 against 4 is the
+    least that has one.
 
     Args:
         control: losses of control's successful trials, (n,).
         arm: losses of the arm's, (m,).
-        level: at least this much is covered; 4 against 4 is the least that has an interval at 95 %.
 
     Returns:
         None if either is empty.
@@ -92,14 +89,14 @@ def hodges_lehmann_ratio(control: ArrayLike, arm: ArrayLike, *, level: float = 0
     Raises:
         DecisionError: a loss that is not finite, or not above 0.
     """
-    shift = _shift(_logs(control), _logs(arm), level)
+    shift = _shift(_logs(control), _logs(arm))
     if shift is None:
         return None
     ends = shift.interval
     return RatioEstimate(math.exp(shift.shift), Interval(math.exp(ends.low), math.exp(ends.high)) if ends else None)
 
 
-def hodges_lehmann_shift(control: ArrayLike, arm: ArrayLike, *, level: float = 0.95) -> ShiftEstimate | None:
+def hodges_lehmann_shift(control: ArrayLike, arm: ArrayLike) -> ShiftEstimate | None:
     """Typical difference of values, arm minus control: the median of all pairs, with Moses' interval.
 
     As `hodges_lehmann_ratio`, for values of any sign.
@@ -107,14 +104,14 @@ def hodges_lehmann_shift(control: ArrayLike, arm: ArrayLike, *, level: float = 0
     Raises:
         DecisionError: a value that is not finite.
     """
-    return _shift(_finite(control), _finite(arm), level)
+    return _shift(_finite(control), _finite(arm))
 
 
-def _shift(control: NDArray[np.float64], arm: NDArray[np.float64], level: float) -> ShiftEstimate | None:
+def _shift(control: NDArray[np.float64], arm: NDArray[np.float64]) -> ShiftEstimate | None:
     if control.size == 0 or arm.size == 0:
         return None
     pairs = arm.size * control.size
-    depth = interval_depth(arm.size, control.size, level)
+    depth = interval_depth(arm.size, control.size, LEVEL)
     ranks = [(pairs - 1) // 2, pairs // 2, depth - 1 if depth else 0, pairs - depth if depth else 0]
     below, above, low, high = sorted_differences(arm, control, ranks)
     return ShiftEstimate((below + above) / 2, Interval(low, high) if depth else None)
@@ -185,36 +182,3 @@ def matched_ratio(control_by_seed: Mapping[int, float], arm_by_seed: Mapping[int
         return MatchedRatio(ratio=None, n_pairs=0)
     log_ratios = _logs([arm_by_seed[seed] for seed in seeds]) - _logs([control_by_seed[seed] for seed in seeds])
     return MatchedRatio(ratio=float(np.exp(np.median(log_ratios))), n_pairs=len(seeds))
-
-
-def median_interval(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Interval | None:
-    """Bootstrap interval of the median: BCa, or percentile where BCa's corrections are undefined.
-
-    They are with heavy ties, as in (1, 1, 1, 1, 2). Identical values give an interval of no width. Below about
-    six values no interval that stays within the data reaches 95 %, and this one covers less than it says.
-
-    Args:
-        values: (n,).
-        level: nominal coverage.
-        seed: of the 9999 resamples; the same values always give the same interval.
-
-    Returns:
-        None for fewer than two values.
-
-    Raises:
-        DecisionError: a value that is not finite.
-    """
-    sample = _finite(values)
-    if sample.size < 2:
-        return None
-    if sample.min() == sample.max():
-        return Interval(float(sample[0]), float(sample[0]))
-    for method in ("BCa", "percentile"):
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
-            low, high = scipy.stats.bootstrap(
-                (sample,), np.median, confidence_level=level, method=method, rng=np.random.default_rng(seed)
-            ).confidence_interval
-        if np.isfinite([low, high]).all():
-            break
-    return Interval(float(low), float(high))

@@ -18,7 +18,7 @@ import scipy
 from fnostab.errors import DecisionError
 from fnostab.stats.boschloo import boschloo_p
 from fnostab.stats.checks import check_counts
-from fnostab.stats.interval import Interval
+from fnostab.stats.interval import LEVEL, Interval
 from fnostab.stats.rate import Rate
 
 __all__ = ["clopper_pearson_upper", "fewer_failures_p", "holm", "newcombe_difference", "wilson"]
@@ -45,8 +45,8 @@ def fewer_failures_p(control: Rate, arm: Rate) -> float:
 
 
 @lru_cache(maxsize=4096)
-def wilson(failed: int, n: int, *, level: float = 0.95) -> Interval | None:
-    """Wilson's score interval for one failure rate; None without trials.
+def wilson(failed: int, n: int) -> Interval | None:
+    """Wilson's 95 % score interval for one failure rate; None without trials.
 
     Raises:
         DecisionError: failures below 0 or above the number of trials.
@@ -54,14 +54,14 @@ def wilson(failed: int, n: int, *, level: float = 0.95) -> Interval | None:
     check_counts(failed, n)
     if n == 0:
         return None
-    low, high = scipy.stats.binomtest(failed, n).proportion_ci(level, method="wilson")
+    low, high = scipy.stats.binomtest(failed, n).proportion_ci(LEVEL, method="wilson")
     return Interval(float(low), float(high))
 
 
-def clopper_pearson_upper(n: int, *, level: float = 0.95) -> float | None:
-    """Exact one-sided upper bound on the failure rate when none of n trials failed; None without trials.
+def clopper_pearson_upper(n: int) -> float | None:
+    """Exact one-sided 95 % upper bound on the failure rate when none of n trials failed; None without trials.
 
-    It is 1 - (1 - level)^(1/n), near 3/n at 95 %.
+    It is 1 - 0.05^(1/n), near 3/n.
 
     Raises:
         DecisionError: a negative number of trials.
@@ -69,19 +69,19 @@ def clopper_pearson_upper(n: int, *, level: float = 0.95) -> float | None:
     check_counts(0, n)
     if n == 0:
         return None
-    return float(scipy.stats.binomtest(0, n, alternative="less").proportion_ci(level, method="exact").high)
+    return float(scipy.stats.binomtest(0, n, alternative="less").proportion_ci(LEVEL, method="exact").high)
 
 
 @lru_cache(maxsize=4096)
-def newcombe_difference(control: Rate, arm: Rate, *, level: float = 0.95) -> Interval | None:
-    """Newcombe's hybrid-score interval for the reduction, control's failure rate minus the arm's.
+def newcombe_difference(control: Rate, arm: Rate) -> Interval | None:
+    """Newcombe's hybrid-score 95 % interval for the reduction, control's failure rate minus the arm's.
 
     Positive is better. It stays within [-1, 1] and keeps a width when nothing failed.
 
     Returns:
         The interval; None when either has no trials.
     """
-    of_control, of_arm = wilson(control.failed, control.n, level=level), wilson(arm.failed, arm.n, level=level)
+    of_control, of_arm = wilson(control.failed, control.n), wilson(arm.failed, arm.n)
     if of_control is None or of_arm is None:
         return None
     reduction = control.value - arm.value

@@ -19,7 +19,8 @@ import scipy
 from numpy.typing import NDArray
 
 from fnostab.errors import DecisionError
-from fnostab.stats.checks import check_counts, check_open_unit
+from fnostab.stats.checks import check_counts
+from fnostab.stats.interval import LEVEL
 
 __all__ = ["Crossing", "crossing", "paired_fewer_failures_p"]
 
@@ -43,26 +44,22 @@ class Crossing:
     fails_at: float | None
 
 
-def crossing(values: Sequence[float], failed: Sequence[int], n: Sequence[int], *, level: float = 0.95) -> Crossing:
-    """Value at which the failure rate reaches one half, with an exact interval.
+def crossing(values: Sequence[float], failed: Sequence[int], n: Sequence[int]) -> Crossing:
+    """Value at which the failure rate reaches one half, with an exact 95 % interval.
 
     The estimate interpolates isotonic rates, linearly in the logarithm of the knob. The interval's ends are values of
-    the knob: from the first on, the rate is tested to be below one half (binomial, one-sided, at half of what is
-    left of ``level``) until a test fails; ``trains_at`` is the last that did not. The order is fixed beforehand, so
-    the tests need no correction. ``fails_at`` is found likewise from the last value. At 95 % it takes 6 trials
-    of a value to show anything.
+    the knob: from the first on, the rate is tested to be below one half (binomial, one-sided, at 2.5 %) until a test
+    fails; ``trains_at`` is the last that did not. The order is fixed beforehand, so the tests need no correction.
+    ``fails_at`` is found likewise from the last value. At 95 % it takes 6 trials of a value to show anything.
 
     Args:
         values: of the knob, above 0, in the order in which they are harder: all rising or all falling.
         failed: trials that failed at each.
         n: trials at each; where it is 0 the value is left out.
-        level: of the interval.
 
     Raises:
         DecisionError: no trials, values that are not in order, or impossible counts.
-        ConfigError: a level that is not between 0 and 1.
     """
-    check_open_unit("level", level)
     for k, m in zip(failed, n, strict=True):
         check_counts(k, m)
     rows = [(x, k, m) for x, k, m in zip(values, failed, n, strict=True) if m]
@@ -71,7 +68,7 @@ def crossing(values: Sequence[float], failed: Sequence[int], n: Sequence[int], *
         raise DecisionError(f"values {list(values)} with {list(n)} trials: expected trials at rising values above 0")
     x, failures, trials = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
     rates = scipy.optimize.isotonic_regression(failures / trials, weights=trials).x
-    alpha = (1 - level) / 2
+    alpha = (1 - LEVEL) / 2
     n_below = _leading(scipy.stats.binom.cdf(failures, trials, 0.5) <= alpha)
     n_above = _leading((scipy.stats.binom.sf(failures - 1, trials, 0.5) <= alpha)[::-1])
     return Crossing(

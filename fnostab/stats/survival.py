@@ -14,6 +14,7 @@ import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from fnostab.errors import DecisionError
+from fnostab.stats.interval import LEVEL
 
 __all__ = ["KaplanMeier", "LogRank", "kaplan_meier", "log_rank"]
 
@@ -28,7 +29,6 @@ class KaplanMeier:
         low: lower end of the pointwise band.
         high: upper end.
         at_risk: trials that had neither failed nor been censored just before the step.
-        failures: trials that failed at the step.
     """
 
     steps: NDArray[np.float64]
@@ -58,17 +58,16 @@ def _censored(steps: ArrayLike, failed: ArrayLike) -> Any:
     return scipy.stats.CensoredData(uncensored=times[events], right=times[~events])
 
 
-def kaplan_meier(steps: ArrayLike, failed: ArrayLike, *, level: float = 0.95) -> KaplanMeier | None:
+def kaplan_meier(steps: ArrayLike, failed: ArrayLike) -> KaplanMeier | None:
     """Kaplan-Meier estimate with Greenwood's variance on the log-log scale.
 
-    The band is undefined where survival is 1 or 0. Before the first failure it is [1, 1], as in R's survfit;
-    once all have failed it runs from 0 to the last upper end before (1 if there is none), since survival
-    can't rise again.
+    The pointwise 95 % band is undefined where survival is 1 or 0. Before the first failure it is [1, 1], as in R's
+    survfit; once all have failed it runs from 0 to the last upper end before (1 if there is none), since survival can't
+    rise again.
 
     Args:
         steps: failure step, or last step if the trial did not fail, (trials,).
         failed: whether it failed, (trials,).
-        level: pointwise coverage of the band.
 
     Returns:
         None without trials.
@@ -91,7 +90,7 @@ def kaplan_meier(steps: ArrayLike, failed: ArrayLike, *, level: float = 0.95) ->
     hazard = np.concatenate([[0.0], failures / np.maximum(at_risk * (at_risk - failures), 1)])
     log_survival = np.log(survival[inside])
     deviation = np.sqrt(np.cumsum(hazard)[inside]) / -log_survival  # of log(-log(survival))
-    stretch = np.exp(scipy.special.ndtri((1 + level) / 2) * deviation)
+    stretch = np.exp(scipy.special.ndtri((1 + LEVEL) / 2) * deviation)
     low[inside], high[inside] = np.exp(log_survival * stretch), np.exp(log_survival / stretch)
     high[survival == 0] = high[survival > 0][-1]
     return KaplanMeier(

@@ -207,12 +207,7 @@ def _parse(text: str, source: str) -> StudyFile:
 
 
 def study_file_of(values: Mapping[str, Any], source: str, lines: Mapping[str, int] | None = None) -> StudyFile:
-    """Make a study of values as a file has them.
-
-    Args:
-        values: sections of a study file, by name.
-        source: what errors name: the file's path, say.
-        lines: line in the file of each value, by dotted name.
+    """Make a study of values as a file has them; errors name its source, and a value's line.
 
     Raises:
         ConfigError: it is not accepted.

@@ -18,7 +18,7 @@ from fnostab.gpus import count_gpus
 from fnostab.record.folders import TRIAL_FILE, trial_folders
 from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.progress import TrialProgress
-from fnostab.record.settings import digest, flatten
+from fnostab.record.settings import digest, flatten, shown
 from fnostab.record.trial import Metric, Name, Resources, StudySpec, TrialSpec
 from fnostab.study.file import Settings, StudyFile, built_in_studies, insist_on_size, read_study_file
 from fnostab.tasks.contract import Task
@@ -113,8 +113,8 @@ class Study:
             TypeAdapter(Name).validate_python(experiment)
         except ValidationError:
             raise ConfigError(
-                f"experiment={experiment!r} is not accepted: it names a folder too, so start it with a letter or digit "
-                "and use only these, dots, hyphens and underscores"
+                f"experiment={shown(experiment)} is not accepted: it names a folder too, so start it with a letter or "
+                "digit and use only these, dots, hyphens and underscores, 200 at most"
             ) from None
         file, task = self.file, self.task
         asked = [(trial.spec.arm, trial.spec.seed) for trial in trials]
@@ -161,12 +161,6 @@ class Study:
         self, experiment: str, output: Path, *, arms: Sequence[str] = (), seeds: Sequence[int] = ()
     ) -> list[TrialProgress]:
         """One trial for each seed and arm, seed by seed, so that a study cut short is still balanced.
-
-        Args:
-            experiment: MLflow experiment.
-            output: folder of journals.
-            arms: only these; empty for all.
-            seeds: empty for the study's own.
 
         What the task has to say of the arms is reported as warnings of the log.
 

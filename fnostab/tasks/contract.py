@@ -57,10 +57,7 @@ class Task:
         name: as in ``task: name``.
         profiles: named layers of settings that ``--profile`` accepts; empty if there are none.
         metric: metric that decides if a study names none.
-        margin: margin of that metric.
         measures: measures of quality that every trial records.
-        charts: charts of the task's own metrics.
-        picture: picture that every trial keeps.
         epochs: name of the setting that ``--epochs`` sets.
     """
 

@@ -26,51 +26,6 @@ if TYPE_CHECKING:
     from fnostab.tracking.upload.trial_run import end_unwritten
     from fnostab.tracking.upload.uploader import Uploader
 
-__all__ = [
-    "RegisteredModel",
-    "Store",
-    "StudyWatch",
-    "SyncReport",
-    "Uploader",
-    "administrator",
-    "charts_address",
-    "create_admin",
-    "end_unwritten",
-    "ensure_study",
-    "existing_store",
-    "experiments_page",
-    "experiments_with_runs",
-    "fetch_black_box",
-    "fetch_checkpoint",
-    "find_experiment",
-    "find_study",
-    "finish_study",
-    "foreign_names",
-    "foreign_runs",
-    "free_port",
-    "install_views",
-    "link_project_run",
-    "live_sink",
-    "log_study_artifact",
-    "log_verdict",
-    "looks_before",
-    "newest_experiment",
-    "newest_study",
-    "newest_verdict",
-    "open_store",
-    "reason_of",
-    "reconcile",
-    "recorded_metrics",
-    "register_network",
-    "runs_elsewhere",
-    "set_aside",
-    "sync",
-    "trial_rows",
-    "ui_command",
-    "view_addresses",
-    "wait_until_ready",
-]
-
 _NAMES = {  # by module
     "pages.ui": "experiments_with_runs free_port ui_command wait_until_ready",
     "pages.verdicts": "log_verdict looks_before newest_verdict",
@@ -91,6 +46,8 @@ _NAMES = {  # by module
     "upload.uploader": "Uploader",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:

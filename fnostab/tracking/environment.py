@@ -4,10 +4,10 @@ import getpass
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-__all__ = ["OWN", "added", "given", "import_mlflow", "settle", "settled", "user_name"]
+__all__ = ["OWN", "added", "given", "import_mlflow", "settle", "settled", "user_name", "variables"]
 
 TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
 OWN = {
@@ -76,25 +76,27 @@ def import_mlflow() -> None:
 
     In a process that has imported it before, nothing changes.
     """
-    with _no_telemetry():
+    with variables({TELEMETRY: "true"}):
         import mlflow  # noqa: F401
 
 
 @contextmanager
-def _no_telemetry() -> Iterator[None]:
-    before = os.environ.get(TELEMETRY)
-    os.environ[TELEMETRY] = "true"
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for a while."""
+    before = {name: os.environ[name] for name in values if name in os.environ}
+    os.environ |= values
     try:
         yield
     finally:
-        os.environ.pop(TELEMETRY)
-        os.environ |= {} if before is None else {TELEMETRY: before}
+        for name in values:
+            os.environ.pop(name, None)
+        os.environ |= before
 
 
 def _enter() -> None:
     _added[:] = [name for name in OWN if name not in os.environ]
     os.environ.update({name: OWN[name] for name in _added})
-    _before.enter_context(_no_telemetry())
+    _before.enter_context(variables({TELEMETRY: "true"}))
     for logger in map(logging.getLogger, LOGGERS):
         _before.callback(logger.setLevel, logger.level)
         logger.setLevel(logging.ERROR)

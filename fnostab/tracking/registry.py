@@ -71,16 +71,9 @@ def register_network(
 ) -> str:
     """Register a network as the newest version of a model and give it the model's alias.
 
-    The alias moves last, once a copy that was loaded back has given the network's own output.
-
-    Args:
-        store: where to.
-        network: on the CPU; it is put in evaluation mode.
-        example: of its input, (B, ...), B > 1.
-        model: whose version it becomes.
-        verdict_run: that chose it, and whose artifacts hold it.
-        trial_run: that trained it.
-        tags: of the version, beside those two.
+    The alias moves last, once a copy that was loaded back has given the network's own output. The network is on the
+    CPU, and put in evaluation mode; ``example`` is of its input, (B, ...), B > 1. The verdict's run holds the
+    artifacts.
 
     Returns:
         The version.

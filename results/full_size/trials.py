@@ -6,7 +6,7 @@ python results/full_size/trials.py outputs/full_size_stress
 import sys
 from pathlib import Path
 
-from fnostab.ptychography import measured
+from fnostab.ptychography import metric_names
 from fnostab.record import names
 from fnostab.record.attempt import last_attempt
 from fnostab.record.journal import FILE_NAME
@@ -16,9 +16,9 @@ from fnostab.record.trial import TrialSpec
 
 LAST = {
     "validation loss": "val/mae_val_Amp_loss",
-    "amplitude SSIM": measured.VAL_SSIM_AMP,
-    "phase SSIM": measured.VAL_SSIM_PHASE,
-    "details": measured.DETAIL_CORRELATION,
+    "amplitude SSIM": metric_names.VAL_SSIM_AMP,
+    "phase SSIM": metric_names.VAL_SSIM_PHASE,
+    "details": metric_names.DETAIL_CORRELATION,
 }
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from fnostab.ptychography import measured
+from fnostab.ptychography import metric_names
 from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.study.study import Study, read_study_file
@@ -34,7 +34,7 @@ def record_study(tiny_settings, tmp_path):
             best = (loss or LOSS).get(spec.arm, 0.03) * (1 + 0.001 * spec.seed)
             with Journal(directory) as journal:
                 if outcome != "oom":
-                    scores = {names.VAL_LOSS_BEST: best, measured.VAL_SSIM_AMP: (ssim or {}).get(spec.arm, 0.9)}
+                    scores = {names.VAL_LOSS_BEST: best, metric_names.VAL_SSIM_AMP: (ssim or {}).get(spec.arm, 0.9)}
                     journal.record(9, {names.LAST_STEP: 9.0, **scores})
                 ended = {"outcome": outcome, "failure_step": 5 if outcome == "collapsed" else None}
                 evidence = {"known_good_step": None, "rules_held": [], "not_judged": [], "reason": None}

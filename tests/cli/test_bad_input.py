@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fnostab.launch import recording
+from fnostab.launch import study_upload
 from fnostab.ptychography.data import prepare
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.record import names
@@ -206,7 +206,7 @@ def test_a_disk_that_cannot_be_written(call, small_disk, tiny):
 
 
 def test_a_disk_that_fills_up_while_a_trial_runs_loses_nothing(call, small_disk, tiny, monkeypatch):
-    monkeypatch.setattr(recording, "DRAIN_S", 1.0)
+    monkeypatch.setattr(study_upload, "DRAIN_S", 1.0)
     disk = small_disk(4096)
     command = (*RUN, *tiny, "--output", str(disk / "outputs"))
     overrides = dict(assignment.split("=") for assignment in tiny[1::2])

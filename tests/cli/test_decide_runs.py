@@ -45,6 +45,7 @@ def test_returns_of_a_table(call, tmp_path, monkeypatch):
     assert "runs.yaml: 21 runs 1 runs without columns.model or columns.seed take no part: row 22" in text
     assert "norm 1/10" in text
     assert "norm helps: 1 of 10 failed, 7 of 10 of base" in text
+    assert "The same for all seeds: data and validation set, unless the program draws them from its seed." in text
     assert code == 0
 
 
@@ -107,3 +108,54 @@ def test_runs_of_mlflow_have_ids_and_a_status():
     ]
     with pytest.raises(DecisionError, match="two runs, r0 and r2"):
         trials_of([base, {**base, "run_id": "r2"}], file)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "a comma as decimal point",
+            "model,seed,return,loss,status\nbase,0,-120,5,0.1,OK\n",
+            "more values than columns",
+        ),
+        ("a name twice", "model,seed,return,loss,loss\nbase,0,-1,2,3\n", "line 1, has twice the column 'loss'"),
+        (
+            "a seed below 0",
+            "model,seed,return,loss,status\nbase,-1,-1,2,OK\n",
+            "columns.seed='-1' is no seed: expected a",
+        ),
+        ("a seed and a half", "model,seed,return,loss,status\nbase,1.5,-1,2,OK\n", "columns.seed='1.5' is no seed"),
+        ("grouped digits", "model,seed,return,loss,status\nbase,1,1_000,2,OK\n", "'1_000' is not a number: leave it"),
+    ],
+)
+def test_a_table_that_could_be_read_in_two_ways_is_refused(call, tmp_path, monkeypatch, name, text, message):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, [])
+    (tmp_path / "returns.csv").write_text(text)
+    code, _, err = call("decide", "--runs", "runs.yaml")
+    assert code == 2, name
+    assert message in err
+
+
+def trial(**values):
+    """The trial that a run with these values becomes, of a file with a bound on its accuracy."""
+    file = RunsFile(
+        table="x", control="a", arm="m", seed="s", metric="r", failed={"below": {"acc": 0.5}, "above": {"norm": 9.0}}
+    )
+    every = {"m": "a", "s": "0", "r": "1", "acc": "0.5", "norm": "9"}  # so that each name is known
+    (_, found) = trials_of([every, every | {"s": "1"} | values], file).stage.trials
+    return found
+
+
+def test_a_bound_holds_beyond_it_and_for_nan_and_without_the_value_nothing_is_known():
+    assert trial().outcome == "converged"
+    assert trial(acc="0.499").outcome == trial(norm="9.01").outcome == "stagnated"
+    assert trial(acc="nan").outcome == trial(norm="NaN").outcome == "stagnated"
+    assert trial(acc=None).outcome == "infra_error"
+    assert trial(acc=None, norm="10").outcome == "stagnated"
+
+
+def test_a_seed_keeps_all_its_digits_and_may_be_written_as_a_float():
+    assert trial(s=str(2**60 + 1)).seed == 2**60 + 1
+    assert trial(s="3.0").seed == trial(s=3.0).seed == 3
+    assert trial(s="1e+05").seed == 100_000

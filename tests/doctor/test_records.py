@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from ports import unused_port
 
 from fnostab.doctor import look, records, records_checks
-from fnostab.tracking import Store, free_port, ui_command, wait_until_ready
+from fnostab.tracking import Store, ui_command, wait_until_ready
 
 
 def findings(uri):
@@ -23,7 +24,7 @@ def findings(uri):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, empty_database):
     """A real MLflow server: its address."""
-    port, folder = free_port(5650), tmp_path_factory.mktemp("server")
+    port, folder = unused_port(), tmp_path_factory.mktemp("server")
     shutil.copy(empty_database, folder / "mlflow.db")
     command, environment = ui_command(Store(f"sqlite:///{folder}/mlflow.db", None), port)
     process = subprocess.Popen(command, env=environment, cwd=folder, stderr=subprocess.DEVNULL)

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 from slurm_cluster import Slurm, missing
 
-from fnostab.launch import recording
 from fnostab.launch import run as run_module
+from fnostab.launch import study_upload
 from fnostab.launch.run import run_study
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
@@ -63,7 +63,7 @@ class Study:
 @pytest.fixture
 def study(workplace, script, tiny, monkeypatch):
     monkeypatch.setattr(run_module, "POLL_S", 0.02)
-    monkeypatch.setattr(recording, "DRAIN_S", 5.0)
+    monkeypatch.setattr(study_upload, "DRAIN_S", 5.0)
     settings = dict(assignment.split("=") for assignment in tiny[1::2])
     return Study(workplace, settings)
 

@@ -18,7 +18,7 @@ import psutil
 
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "mariadb", "slurmdbd", "slurmctld", "slurmd", "sbatch", "sacct")
 NODES = ("n0", "n1")
-PORTS = range(16817, 18000, 10)  # of controllers; accounting and the nodes take those that follow
+PORTS = range(16817 + os.getpid() % 100 * 10, 19000, 10)  # of controllers; daemons take those that follow
 READY_S = 60
 ENVIRONMENT = os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
 

@@ -15,7 +15,7 @@ from tracking_helpers import marked
 
 from fnostab.cli.execution import insist_on_results
 from fnostab.errors import JournalError, LaunchError, TrackingError
-from fnostab.launch import recording
+from fnostab.launch import study_upload
 from fnostab.record import names
 from fnostab.record.journal import Event, Journal, Point, read_journal
 from fnostab.record.outcomes import Outcome
@@ -366,7 +366,7 @@ def test_a_server_that_goes_away_stops_nothing_and_what_was_not_sent_is_named(st
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr("fnostab.tracking.upload.trial_run.TrialRun.find_or_make", away)
-    monkeypatch.setattr(recording, "DRAIN_S", 0.5)
+    monkeypatch.setattr(study_upload, "DRAIN_S", 0.5)
     result = study.start(seeds=range(2))
     assert [t.outcome for t in result.trials] == [Outcome.CONVERGED] * 2
     assert "`fnostab sync" in result.unsent
@@ -380,7 +380,7 @@ def test_a_study_whose_records_cannot_be_linked_does_not_stay_running(study, mon
     def refuse(*_):
         raise TrackingError("the server refuses")
 
-    monkeypatch.setattr(recording, "link_project_run", refuse)
+    monkeypatch.setattr(study_upload, "link_project_run", refuse)
     with pytest.raises(TrackingError):
         study.start()
     assert statuses(names.KIND_STUDY) == {"stage_a": "FAILED"}
@@ -406,7 +406,7 @@ def slow(real_server, study, monkeypatch):
     monkeypatch.setitem(store_module.IMPATIENT, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr(recording, "RETRY_S", 0.1)
+    monkeypatch.setattr(study_upload, "RETRY_S", 0.1)
     proxy = SlowProxy(real_server, 3)
     yield proxy
     proxy.close()
@@ -430,7 +430,7 @@ class TestASlowServer:
     ):
         script({"control-0": ["silent 3"]})
         when(lambda: started(study), lambda: self.settle(slow, monkeypatch))
-        monkeypatch.setattr(recording, "DRAIN_S", 60.0)
+        monkeypatch.setattr(study_upload, "DRAIN_S", 60.0)
         result = study.start(tracking_uri=slow.url, experiment="late", seeds=(0, 1))
         assert "trials start meanwhile, and what they record is sent later" in study.output
         assert result.unsent is None

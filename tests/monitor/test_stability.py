@@ -10,7 +10,7 @@ from small_module import FUSED_ADAM, INF, NAN, Recorder, Small, batches, fit, fu
 from waiting import Reads, Waits
 
 from fnostab.monitor import StabilityMonitor
-from fnostab.ptychography import measured
+from fnostab.ptychography import metric_names
 from fnostab.record import names
 from fnostab.record.journal import Journal, Point, read_journal
 from fnostab.record.outcome_rules import Bound, OutcomeRules
@@ -18,7 +18,7 @@ from fnostab.record.outcomes import Outcome
 
 FLAT = Bound(below=0.1)
 ALIKE = Bound(below=0.005, validations=2, ends_early=True)
-CONSTANT = OutcomeRules(collapsed={measured.SPREAD: FLAT, measured.PATCH_VARIATION: ALIKE})  # a task's
+CONSTANT = OutcomeRules(collapsed={metric_names.SPREAD: FLAT, metric_names.PATCH_VARIATION: ALIKE})  # a task's
 
 
 def watched(module, steps, *, watching=None, **settings):
@@ -391,7 +391,7 @@ def test_stagnation_may_be_judged_by_the_last_validation():
 def constant_from(epoch, epochs):
     """Patch variations and spreads of a run whose output is constant from that epoch on."""
     variation = [0.5] * epoch + [0.001] * (epochs - epoch)
-    return {measured.PATCH_VARIATION: variation, measured.SPREAD: [v / 0.5 for v in variation]}
+    return {metric_names.PATCH_VARIATION: variation, metric_names.SPREAD: [v / 0.5 for v in variation]}
 
 
 def test_a_constant_output_ends_a_trial_after_a_quarter_of_it():
@@ -407,7 +407,7 @@ def test_a_constant_output_ends_no_trial_before_warm_up_does():
 
 
 def test_a_constant_output_that_is_only_flat_ends_nothing_early():
-    flat = {measured.SPREAD: [0.01] * 10, measured.PATCH_VARIATION: [0.5] * 10}
+    flat = {metric_names.SPREAD: [0.01] * 10, metric_names.PATCH_VARIATION: [0.5] * 10}
     monitor, _ = watched(Validated([1.0] * 10, **flat), 2, epochs=10, watching={"rules": CONSTANT})
     assert (monitor.outcome, monitor.steps_read) == (Outcome.COLLAPSED, 20)
 

@@ -188,6 +188,48 @@ def test_measures_at_the_same_steps_are_judged(judged):
     assert (judgement.outcome, judgement.failure_step, judgement.known_good_step) == (Outcome.COLLAPSED, 1, 0)
 
 
+@pytest.mark.parametrize(
+    ("spread", "failed_at", "good_at"),
+    [
+        ({9: 1.0, 19: 0.05}, 19, 9),  # not taken at the last validation
+        ({9: 1.0, 30: 0.05}, 29, 19),  # taken a step after it
+        ({5: 1.0, 15: 0.05, 25: 0.05}, 19, 9),  # never at one
+        ({29: 0.05}, 29, 19),  # at the end alone
+    ],
+)
+@pytest.mark.parametrize("outcome", ["collapsed", "stagnated"])
+def test_a_measure_that_is_taken_at_other_steps_than_the_loss_is_judged(judged, spread, failed_at, good_at, outcome):
+    rules = OutcomeRules(**{outcome: {"val/spread": Bound(below=0.1)}})
+    judgement, _ = judged({"val/loss": {9: 3.0, 19: 2.0, 29: 1.0}, "val/spread": spread}, spec(rules))
+    assert (judgement.outcome, judgement.failure_step, judgement.known_good_step) == (outcome, failed_at, good_at)
+
+
+def test_a_measure_that_has_recovered_by_its_last_value_is_no_failure(judged):
+    rules = OutcomeRules(collapsed={"val/spread": Bound(below=0.1)})
+    curves = {"val/loss": {9: 3.0, 19: 2.0, 29: 1.0}, "val/spread": {9: 0.05, 19: 1.0}}
+    assert judged(curves, spec(rules))[0].outcome is Outcome.CONVERGED
+
+
+@pytest.mark.parametrize(
+    ("spread", "found"),
+    [
+        ({9: 1.0, 29: 0.05}, (Outcome.CONVERGED, None, None)),  # once, though it is the newest at three validations
+        ({9: 1.0, 19: 0.05, 39: 0.05}, (Outcome.COLLAPSED, 39, 9)),
+    ],
+)
+def test_values_in_a_row_are_those_that_were_taken(judged, spread, found):
+    rules = OutcomeRules(collapsed={"val/spread": Bound(below=0.1, validations=2)})
+    loss = {step: 3.0 - step / 20 for step in range(9, 50, 10)}
+    judgement, _ = judged({"val/loss": loss, "val/spread": spread}, spec(rules))
+    assert (judgement.outcome, judgement.failure_step, judgement.known_good_step) == found
+
+
+def test_a_rule_may_be_about_the_metric_itself(judged):
+    rules = OutcomeRules(stagnated={"val/loss": Bound(above=2.0)})
+    judgement, _ = judged({"val/loss": [1.0, 3.0, 3.0]}, spec(rules))
+    assert (judgement.outcome, judgement.failure_step) == (Outcome.STAGNATED, 1)
+
+
 def test_without_a_validation_the_training_loss_is_judged_and_that_is_said(judged):
     falling = [math.exp(-step / 50) for step in range(200)]
     judgement, _ = judged({"train/loss": falling})

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fnostab.ptychography import measured
+from fnostab.ptychography import metric_names
 from fnostab.ptychography.settings import MonitorConfig
 from fnostab.record.outcome_rules import Bound, OutcomeRules, Validation
 from fnostab.record.outcomes import EXCLUDED, FAILURES, TRAINING_OUTCOMES, Outcome, ends_early, judge
@@ -15,7 +15,7 @@ HEALTHY = 10 * [0.3]
 LAST_STEP = 999
 
 
-NAMES = (measured.SPREAD, measured.PATCH_VARIATION, measured.DETAIL_CORRELATION)
+NAMES = (metric_names.SPREAD, metric_names.PATCH_VARIATION, metric_names.DETAIL_CORRELATION)
 
 
 def judged(losses=HEALTHY, spreads=None, variations=None, first=None, constant=1.0, rules=None, details=None):
@@ -96,7 +96,7 @@ def test_a_training_whose_patches_are_much_alike_at_first_is_not_ended():
     """The least that was seen of one that recovered is 0.0038; on a measured scan the amplitudes varied by 0.0009."""
     rules = MonitorConfig().outcome_rules
     for variation, ends in ((0.0038, False), (0.0009, False), (1e-5, True), (math.nan, False)):
-        seen = [Validation(step, 1.0, {measured.PATCH_VARIATION: variation}) for step in (10, 20, 30)]
+        seen = [Validation(step, 1.0, {metric_names.PATCH_VARIATION: variation}) for step in (10, 20, 30)]
         assert ends_early(seen, rules) is ends, variation
         assert not ends_early(seen[:2], rules)
 

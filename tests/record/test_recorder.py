@@ -13,8 +13,8 @@ from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.journal import FILE_NAME, Event, Journal, Point, read_journal
 from fnostab.record.outcomes import FAILURES
+from fnostab.record.program_journal import ATTEMPT
 from fnostab.record.recorder import ANNOUNCED, RANK_VARIABLES, session_sink
-from fnostab.record.recording import ATTEMPT
 from fnostab.recorder import Recorder
 
 ROOT = Path(__file__).parent.parent.parent
@@ -243,7 +243,7 @@ def test_nothing_is_recorded_after_its_end(trial):
 def test_times_never_decrease(trial, monkeypatch):
     clock = iter([5_000_000_000_000_000_000, 4_000_000_000_000_000_000, 6_000_000_000_000_000_000])
     with Recorder() as rec:
-        monkeypatch.setattr("fnostab.record.recording.time.time_ns", lambda: next(clock))
+        monkeypatch.setattr("fnostab.record.program_journal.time.time_ns", lambda: next(clock))
         for step in range(3):
             rec.step(step, loss=1.0)
         monkeypatch.undo()
@@ -255,10 +255,10 @@ def test_a_full_disk_leaves_whole_lines_and_says_so(trial, monkeypatch):
     write = os.write
     with Recorder() as rec:
         rec.step(0, loss=1.0)
-        monkeypatch.setattr("fnostab.record.recording.os.write", lambda file, data: write(file, data[:5]))
+        monkeypatch.setattr("fnostab.record.program_journal.os.write", lambda file, data: write(file, data[:5]))
         with pytest.raises(JournalError, match=f"{os.strerror(errno.ENOSPC)}; free some space"):
             rec.step(1, loss=1.0)
-        monkeypatch.setattr("fnostab.record.recording.os.write", write)
+        monkeypatch.setattr("fnostab.record.program_journal.os.write", write)
         rec.step(2, loss=1.0)
     assert [step for step, _, _ in points(trial)] == [0, 2]
 

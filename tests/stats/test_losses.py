@@ -6,6 +6,7 @@ import pytest
 import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from median_interval import median_interval
 
 from fnostab.errors import ConfigError, DecisionError
 from fnostab.stats.losses import (
@@ -13,7 +14,6 @@ from fnostab.stats.losses import (
     hodges_lehmann_shift,
     lower_loss_p,
     matched_ratio,
-    median_interval,
 )
 from fnostab.stats.ranks import interval_depth, smaller_p
 

@@ -13,11 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
+from ports import unused_port
 from tracking_helpers import StudyFolder, write_outcome, write_trial
 
 from fnostab.record import names
 from fnostab.record.journal import Journal
-from fnostab.tracking import find_experiment, free_port, open_store, sync
+from fnostab.tracking import find_experiment, open_store, sync
 from fnostab.tracking.pages.views import VIEWS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -53,7 +54,7 @@ def records(tmp_path_factory, empty_database, fnostab, tiny):
 @pytest.fixture(scope="module")
 def addresses(records, environment):
     """What `fnostab ui` prints: {(experiment, view): address}."""
-    command = [sys.executable, "-m", "fnostab", "ui", "--port", str(free_port(5700))]
+    command = [sys.executable, "-m", "fnostab", "ui", "--port", str(unused_port())]
     with open(records / "ui.txt", "w") as out:
         server = subprocess.Popen(command, cwd=records, env=environment, stdout=out, stderr=out, start_new_session=True)
     started = time.monotonic()

@@ -41,7 +41,11 @@ def test_in_a_new_store_nothing_is_elsewhere(store, study):
     assert runs_elsewhere(store, study.spec, {("control", 0): None}) == []
 
 
-@pytest.mark.parametrize(("owner", "at_work"), [(this_process(), True), (DEAD, False), ("1@another-host", True)])
+@pytest.mark.parametrize(
+    ("owner", "at_work"),
+    [(this_process(), True), (DEAD, False), ("1@another-host", True)],
+    ids=["alive", "dead", "another host"],
+)
 def test_whether_a_run_elsewhere_is_at_work(store, study, sent, owner, at_work):
     sent(outcome=None, owner=owner)
     (run,) = runs_elsewhere(store, study.spec, {("control", 0): None})

@@ -2,7 +2,7 @@ import pytest
 from tracking_helpers import journal_points, runs_of_kind, stored_points
 
 from fnostab.record import names
-from fnostab.record.files import held
+from fnostab.record.safe_files import held
 from fnostab.tracking import live_sink, sync
 
 

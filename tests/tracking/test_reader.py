@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
-from tracking_helpers import Server, only_trial, write_trial
+from tracking_helpers import Server, only_trial, write_outcome, write_trial
 
 from fnostab.errors import TrackingError
-from fnostab.ptychography import measured
+from fnostab.ptychography import metric_names
 from fnostab.record import names
 from fnostab.record.attempt import this_process
 from fnostab.record.journal import Journal
@@ -30,7 +30,7 @@ from fnostab.tracking.read.summaries import read_summaries
 LAST = {
     names.VAL_LOSS_BEST: 0.0138,
     names.LAST_STEP: 29.0,
-    measured.VAL_SSIM_AMP: 0.9,
+    metric_names.VAL_SSIM_AMP: 0.9,
     names.GRAD_P99_LAST_HALF: 8.0,
     names.GRAD_MEDIAN_LAST_HALF: 2.0,
 }
@@ -39,7 +39,11 @@ LAST = {
 def test_the_table_of_a_study(store, study):
     write_trial(study.trial("agc", 0), outcome="killed")
     write_trial(study.trial("control", 10), outcome="converged", **LAST)
-    write_trial(study.trial("control", 2), outcome="collapsed", **{names.VAL_LOSS_BEST: 0.18})
+    beside = {names.CONSTANT_LOSS: 0.21, names.NOISE_FLOOR_LOSS: 0.045}
+    with_reasons = study.trial("control", 2)
+    write_trial(with_reasons, outcome=None, **{names.VAL_LOSS_BEST: 0.18} | beside)
+    with Journal(with_reasons) as journal:
+        write_outcome(journal, "collapsed", not_judged=["exploded: needs two validations", "stagnated: needs x and y"])
     sync(study.folder, store)
     experiment = find_experiment(store, "stage_a")
     record = newest_study(store, experiment)
@@ -50,6 +54,8 @@ def test_the_table_of_a_study(store, study):
         ("control", 10, Outcome.CONVERGED, 0.0138),
         ("agc", 0, Outcome.KILLED, None),
     ]
+    assert (table[0].constant_loss, table[0].noise_floor_loss) == (0.21, 0.045)
+    assert table[0].not_judged == ("exploded: needs two validations", "stagnated: needs x and y")
     assert table[1] == TrialRow(
         "control",
         10,
@@ -57,7 +63,7 @@ def test_the_table_of_a_study(store, study):
         0.0138,
         None,
         29,
-        measures={measured.VAL_SSIM_AMP: 0.9},
+        measures={metric_names.VAL_SSIM_AMP: 0.9},
         grad_ratio=4.0,
         run_id=table[1].run_id,
     )
@@ -66,7 +72,7 @@ def test_the_table_of_a_study(store, study):
 
 def test_a_server_and_its_database_give_the_same_table(served, make_study):
     store, study = served[0], make_study(experiment="same")
-    write_trial(study.trial("control", 0), **LAST, **{measured.SPREAD: 0.7})
+    write_trial(study.trial("control", 0), **LAST, **{metric_names.SPREAD: 0.7})
     write_trial(study.trial("control", 1), outcome="collapsed")
     write_trial(study.trial("agc", 0), outcome=None)
     sync(study.folder, store)
@@ -98,6 +104,24 @@ def test_an_outcome_that_somebody_changed_is_not_judged_until_it_is_put_right(st
     assert "`fnostab sync --verify` on the output directory" in str(caught.value)
     sync(study.folder, store, verify=True)
     assert trial_rows(store, experiment, record) == [first, second]
+
+
+def test_an_outcome_that_somebody_deleted_is_no_trial_that_still_runs(store, study):
+    write_trial(study.trial("control", 0), outcome="collapsed", failure_step=3)
+    sync(study.folder, store)
+    experiment = find_experiment(store, "stage_a")
+    record = newest_study(store, experiment)
+    (row,) = trial_rows(store, experiment, record)
+    store.client.delete_tag(row.run_id, names.OUTCOME)
+    with pytest.raises(
+        TrackingError, match=f"tag fnostab.outcome of run {row.run_id} is gone, but its end was recorded"
+    ):
+        trial_rows(store, experiment, record)
+    sync(study.folder, store, verify=True)
+    assert trial_rows(store, experiment, record) == [row]
+    store.client.set_tag(row.run_id, names.FAILURE_STEP, "-3")
+    with pytest.raises(TrackingError, match=r"damaged tags \(-3 is no step\): correct it, or delete it"):
+        trial_rows(store, experiment, record)
 
 
 def test_a_name_that_is_the_owners_and_an_outcome_that_was_only_announced_are_taken(store, study):

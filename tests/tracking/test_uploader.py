@@ -6,8 +6,8 @@ from tracking_helpers import journal_points, only_trial, runs_of_kind, stored_po
 
 from fnostab.errors import TrackingError
 from fnostab.record import names
-from fnostab.record.files import held
 from fnostab.record.journal import Journal
+from fnostab.record.safe_files import held
 from fnostab.tracking import Uploader
 from fnostab.tracking.upload.follower import Follower
 from fnostab.tracking.upload.mark import Mark

@@ -10,11 +10,12 @@ import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from ports import unused_port
 from trial_records import study_spec, trial_of
 
 from fnostab.record import names
 from fnostab.record.journal import Journal, Point, read_journal
-from fnostab.tracking import free_port, ui_command, wait_until_ready
+from fnostab.tracking import ui_command, wait_until_ready
 
 READY_S = 240
 DEAD = f"99999999@{socket.gethostname()}"  # an owner that can't be alive
@@ -111,7 +112,7 @@ def serving(folder, environment, *options, **more):
 
     What it prints goes to printed.txt there.
     """
-    port, printed = free_port(5700), folder / "printed.txt"
+    port, printed = unused_port(), folder / "printed.txt"
     command = [sys.executable, "-m", "fnostab", "serve", "--port", str(port), "--workers", "2", *options]
     with open(printed, "wb") as output:
         process = subprocess.Popen(
@@ -134,7 +135,7 @@ class Server:
     """A real `mlflow server` on loopback that can be killed and started again."""
 
     def __init__(self, store, folder):
-        self.port = free_port(5600)
+        self.port = unused_port()
         self.url = f"http://127.0.0.1:{self.port}"
         (self._command, self._environment), self._folder = ui_command(store, self.port), folder
 

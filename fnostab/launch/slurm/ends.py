@@ -17,10 +17,7 @@ OUT_OF_MEMORY = "exceeded memory limit"  # what Slurm leaves there where it look
 def write_end(trial: TrialProgress, job: str, account: JobAccount | None) -> None:
     """Write what Slurm says of the end of a trial that could not, or only that it was asked to end.
 
-    Args:
-        trial: without an outcome, or ``killed``.
-        job: in which it ran.
-        account: of that job; None if accounting does not know its end.
+    ``account`` is None if accounting does not know the end of its job.
     """
     if account is None:
         if trial.outcome is None:

@@ -29,11 +29,7 @@ NOTICE = signal.SIGUSR2
 
 
 class TrialsJob:
-    """Trains trials in processes of their own; called by submitit, on a compute node.
-
-    Args:
-        directories: of the trials, each with its ``trial.json``.
-    """
+    """Trains trials in processes of their own; called by submitit, on a compute node."""
 
     def __init__(self, directories: Sequence[Path]) -> None:
         self.directories = [str(directory) for directory in directories]

@@ -54,14 +54,7 @@ def insist_on_slurm() -> str:
 
 
 def make_executor(cluster: ClusterFile, folder: Path, name: str, at_once: int) -> SlurmExecutor:
-    """Make the executor that submits jobs with the resources of a cluster file.
-
-    Args:
-        cluster: the file.
-        folder: of the study, in which submitit keeps its files.
-        name: of the jobs.
-        at_once: how many run at once at most.
-    """
+    """Make the executor that submits jobs with the resources of a cluster file; its files are in the study's folder."""
     from submitit import SlurmExecutor
 
     class Executor(SlurmExecutor):  # type: ignore[misc]
@@ -101,11 +94,7 @@ def script(executor: SlurmExecutor, jobs: int) -> str:
 
 
 def sbatch(executor: SlurmExecutor, jobs: Sequence[Sequence[Path]]) -> str:
-    """Submit jobs, as an array if they are several; its number.
-
-    Args:
-        executor: of `make_executor`.
-        jobs: directories of the trials that each trains.
+    """Submit jobs, given by their trials' directories, as an array if they are several; its number.
 
     Raises:
         LaunchError: Slurm refuses.

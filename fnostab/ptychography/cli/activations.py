@@ -26,7 +26,7 @@ from fnostab.cli.options import (
     TRACKING_URI,
     parse_settings,
 )
-from fnostab.errors import CheckpointError, ConfigError, LaunchError
+from fnostab.errors import CheckpointError, ConfigError, LaunchError, os_errors_as
 from fnostab.ptychography.cli.activations_text import CHECKPOINT, INITIALISATION, TRAINED, block_table, drift_table
 from fnostab.show.console import Console
 
@@ -202,12 +202,10 @@ def _report(arms: Arms, folder: Path, run: tuple[Store, str] | None, console: Co
         {arm: {moment: list(seeds.values()) for moment, seeds in moments.items()} for arm, moments in arms.items()}
     )
     picture, numbers = folder / "activations.png", folder / "activations.json"
-    try:
+    with os_errors_as(LaunchError, f"can't write to {folder}", "name another --output"):
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(picture)
         numbers.write_text(json.dumps(_record(arms, drifts), indent=2, allow_nan=False) + "\n")
-    except OSError as error:
-        raise LaunchError(f"can't write to {folder}: {error.strerror or error}; name another --output") from error
     if run is not None:
         from fnostab.tracking import log_study_artifact
 

@@ -82,7 +82,6 @@ class Action:
     """List the defaults that a verdict would change.
 
     Attributes:
-        policy: to be written.
         champion: stage and trial whose network is to be registered; None if the verdict is SILVER.
         doubts: why it is not applied without force.
     """

@@ -15,7 +15,7 @@ import click
 
 from fnostab.cli.options import OUTPUT_FOLDER, RUN_ID, TRACKING_URI, parse_settings, store_to_read
 from fnostab.cli.printing import echo
-from fnostab.errors import CheckpointError, TrackingError
+from fnostab.errors import CheckpointError, TrackingError, os_errors_as
 from fnostab.record import names
 from fnostab.record.folders import folders_with
 from fnostab.record.progress import TrialProgress
@@ -171,10 +171,8 @@ def _write(replayed: Replay, output: Path) -> str:
     from fnostab.ptychography.training.replay_record import replay_record, replayed_steps
 
     record = json.dumps(replay_record(replayed), indent=2, allow_nan=False) + "\n"
-    try:
+    with os_errors_as(CheckpointError, f"can't write to {output}", "name another --output"):
         output.mkdir(parents=True, exist_ok=True)
         (output / "replay.json").write_text(record)
         replay_figure(replayed_steps(replayed)).savefig(output / "replay.png")
-    except OSError as error:
-        raise CheckpointError(f"can't write to {output}: {error.strerror or error}; name another --output") from error
     return record

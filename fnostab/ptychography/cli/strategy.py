@@ -94,9 +94,6 @@ class _Chain:
     """State of the chain: what has been run so far.
 
     Attributes:
-        prefix: of the experiments' names.
-        common: options that all studies share.
-        ran: studies by name.
         runs: what `execute` gave for them.
         decisions: by the study after which they were made.
         commands: that do the same step by step, each once.

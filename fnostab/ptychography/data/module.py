@@ -72,14 +72,7 @@ class PatternLoader:
 
 
 class GridLinesData(lightning.LightningDataModule):
-    """A grid-lines data set, as Lightning's Trainer takes it.
-
-    Args:
-        data: the data set.
-        batch_size: training patterns in a batch; the last batch of an epoch may be smaller.
-        order_seed: of the shuffling.
-        eval_batch_size: validation patterns in a batch.
-    """
+    """A grid-lines data set, as Lightning's Trainer takes it; the last batch of an epoch may be smaller."""
 
     def __init__(
         self,

@@ -31,7 +31,6 @@ class ReplayedSteps:
         output_rms: root mean square of their outputs, (modules, n); NaN where there is none.
         dead: shares of channels that are constant, (modules, n); NaN where there is none.
         nonfinite: whether output or gradient is not finite, bool (modules, n).
-        focus: the step to look at.
         failure_step: at which the trial failed; it may lie outside of ``steps``.
     """
 

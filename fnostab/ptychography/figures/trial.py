@@ -26,7 +26,6 @@ class Panel:
     """Curves and marks that `history_figure` draws over one axis.
 
     Attributes:
-        ylabel: of the axis.
         curves: by name, the first below the others; values that are not finite are gaps.
         marks: by name, as open circles: validations, spikes.
     """

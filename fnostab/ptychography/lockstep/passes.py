@@ -65,8 +65,6 @@ class Lockstep:
         size: how many there are. Nothing is computed before each has asked for something, or has left.
 
     Attributes:
-        size: as given.
-        seats: one for each training.
         turn: held by a training for all that is not training: set-up draws from torch's global random
             state, and figures gain nothing from threads.
     """

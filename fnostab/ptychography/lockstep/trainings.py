@@ -46,11 +46,7 @@ class SeatedModule(PtychoModule):
 
 @dataclass(frozen=True)
 class SeatedTraining(Training):
-    """A training beside others.
-
-    Attributes:
-        seat: its place among them.
-    """
+    """A training beside others."""
 
     module: SeatedModule
     seat: Seat

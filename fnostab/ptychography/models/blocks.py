@@ -11,8 +11,8 @@ from fnostab.ptychography.models.bounds import Limiter, RMSNorm2d
 from fnostab.ptychography.models.gains import LayerScale, ZeroGammaInstanceNorm2d, make_gain
 from fnostab.ptychography.models.published_spectral import PublishedSpectralConv2d
 from fnostab.ptychography.models.spectral import SpectralConv2d
-from fnostab.ptychography.own import is_own, make_own
 from fnostab.ptychography.settings import ModelConfig
+from fnostab.ptychography.user_parts import is_own, make_own
 
 __all__ = [
     "ResidualBlock",

@@ -13,8 +13,8 @@ from fnostab.errors import ModelError, one_line
 from fnostab.ptychography.models.blocks import residual_blocks
 from fnostab.ptychography.models.fno import FNO
 from fnostab.ptychography.models.hybrid import HybridUNO
-from fnostab.ptychography.own import make_own
 from fnostab.ptychography.settings import ModelConfig
+from fnostab.ptychography.user_parts import make_own
 
 __all__ = ["GENERATORS", "build_generator", "check_generator"]
 

@@ -27,7 +27,6 @@ class Drift:
 
     Attributes:
         when: "initialisation" or "after training".
-        seeds: how many.
         slope: change of the mean from one block to the next.
         interval: of the slope, 95 %; None with one seed.
         growth: "grows", "does not grow" or "can't tell".
@@ -98,10 +97,7 @@ class Story(OnCase):
         chapters: its studies, in the order in which they were run.
         drifts: of the activations of each arm's blocks.
         next_step: what is left to do after the last study.
-        commands: that repeat it.
-        verdict_page: address of the verdict's run.
         store: address that may be shown.
-        made_at: when.
     """
 
     case: Case

@@ -39,11 +39,7 @@ def at_initialisation(spec: TrialSpec) -> BlockStates:
 
 
 def at_checkpoint(path: Path, data_dir: Path) -> tuple[TrialSpec, BlockStates]:
-    """Measure the network of a checkpoint; return also the trial that it is from.
-
-    Args:
-        path: of a file that `fnostab.ptychography.training.checkpoint.BestCheckpoint` wrote.
-        data_dir: where data sets are cached on this machine.
+    """Measure the network of a file that `BestCheckpoint` wrote; return also the trial that it is from.
 
     Raises:
         FnostabError: it is no such file, or the data set or the network can't be made.

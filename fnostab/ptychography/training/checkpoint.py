@@ -3,8 +3,8 @@
 import math
 from pathlib import Path
 
-import lightning
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -22,9 +22,7 @@ __all__ = ["BestCheckpoint", "load_checkpoint"]
 class BestCheckpoint(Callback):
     """Keep the generator's weights of the validation with the lowest loss.
 
-    Args:
-        path: of the file. Its metadata hold the trial's specification as JSON, and the loss.
-        spec: of the trial.
+    The file's metadata hold the trial's specification as JSON, and the loss.
     """
 
     def __init__(self, path: Path, spec: TrialSpec) -> None:
@@ -38,7 +36,7 @@ class BestCheckpoint(Callback):
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         self._best = state_dict["best"]
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         loss = float(trainer.callback_metrics[TrialConfig.from_dotted(self.spec.settings).training.val_loss_name])

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from fnostab.errors import ConfigError, ModelError
-from fnostab.ptychography.own import is_own, make_own
 from fnostab.ptychography.settings import TrialConfig
+from fnostab.ptychography.user_parts import is_own, make_own
 
 __all__ = ["Clipper", "adaptive_gradient_clip_", "clip_by_norm_", "clip_by_value_", "make_clipper", "mark_units_"]
 

@@ -24,9 +24,6 @@ class KeptFailure:
     """A failure of which the black box is there.
 
     Attributes:
-        folder: that holds it.
-        trial: what was trained.
-        outcome: of the trial.
         failure_step: 0-based optimiser step.
         batch: indices of the training patterns of that step.
         losses: training loss by step, as far as the history goes back.

@@ -8,15 +8,14 @@ given with the one that was measured. The true object is only used to judge the 
 from collections.abc import Iterable
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
+from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from fnostab.ptychography import measured
+from fnostab.ptychography import metric_names
 from fnostab.ptychography.data.grid_lines import GridLines
-from fnostab.ptychography.own import is_own, make_own
 from fnostab.ptychography.physics.alignment import align
 from fnostab.ptychography.physics.detector import amplitude_of, detect
 from fnostab.ptychography.physics.evaluation import detail_correlation, evaluate, field_spread, patch_variation
@@ -28,6 +27,7 @@ from fnostab.ptychography.training.clipping import make_clipper, mark_units_
 from fnostab.ptychography.training.precision import convolutions_in
 from fnostab.ptychography.training.reconstruction import reconstruct, true_patches
 from fnostab.ptychography.training.schedules import make_schedule
+from fnostab.ptychography.user_parts import is_own, make_own
 
 __all__ = ["PtychoModule", "can_be_fused"]
 
@@ -42,7 +42,7 @@ def can_be_fused(parameters: Iterable[Tensor]) -> bool:
     return not any(parameter.is_complex() for parameter in parameters)
 
 
-class PtychoModule(lightning.LightningModule):
+class PtychoModule(LightningModule):
     """Trains a generator on diffraction amplitudes alone.
 
     Logs at each validation the loss under ``training.val_loss_name`` and, of the reconstructed
@@ -131,7 +131,7 @@ class PtychoModule(lightning.LightningModule):
         loss = (torch.stack(self._losses) * weights).sum()
         self._patches, self._losses, self._sizes = [], [], []
         self.log(self.config.training.val_loss_name, loss)
-        self.log(measured.PATCH_VARIATION, patch_variation(patches))
+        self.log(metric_names.PATCH_VARIATION, patch_variation(patches))
         if not len(self.data.validation.objects):  # measured, and nothing to compare with
             return
         stitched = reconstruct(patches.cpu(), self.data.validation, self.config.data, self.data.probe)
@@ -139,12 +139,12 @@ class PtychoModule(lightning.LightningModule):
         scores = [evaluate(pair, set_phi=self.config.data.set_phi) for pair in pairs]
         truth = true_patches(self.data.validation, self.config.data.N)
         window = 2 * (self.config.data.N // 4) + 1  # about the probe's diameter
-        self.log(measured.SPREAD, float(np.mean([field_spread(pair) for pair in pairs])))
-        self.log(measured.DETAIL_CORRELATION, float(np.mean([detail_correlation(pair, window) for pair in pairs])))
-        self.log(measured.TWIN_SHARE, twin_share(patches[:, 0].cpu(), truth, self.data.probe))
-        self.log(measured.VAL_SSIM_AMP, float(np.mean([score.ssim_amp for score in scores])))
+        self.log(metric_names.SPREAD, float(np.mean([field_spread(pair) for pair in pairs])))
+        self.log(metric_names.DETAIL_CORRELATION, float(np.mean([detail_correlation(pair, window) for pair in pairs])))
+        self.log(metric_names.TWIN_SHARE, twin_share(patches[:, 0].cpu(), truth, self.data.probe))
+        self.log(metric_names.VAL_SSIM_AMP, float(np.mean([score.ssim_amp for score in scores])))
         if self.config.data.set_phi:
-            self.log(measured.VAL_SSIM_PHASE, float(np.mean([score.ssim_phase for score in scores])))
+            self.log(metric_names.VAL_SSIM_PHASE, float(np.mean([score.ssim_phase for score in scores])))
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The configured optimiser of the trainable parameters, before its first step.

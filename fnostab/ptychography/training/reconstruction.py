@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fnostab.ptychography import measured
+from fnostab.ptychography import metric_names
 from fnostab.ptychography.data.grid_lines import Split
 from fnostab.ptychography.physics.alignment import align
 from fnostab.ptychography.physics.evaluation import constant_scores, evaluate, published_scores
@@ -78,7 +78,7 @@ def score(pairs: list[tuple[Tensor, Tensor]], config: DataConfig, *, halves: boo
     """
     if halves:
         rings = [fourier_ring_correlation(align(*pair)) for pair in pairs]
-        return {measured.FRC_HALVES: float(np.mean([frc_resolution(curve, 1 / 7) for curve in rings]))}
+        return {metric_names.FRC_HALVES: float(np.mean([frc_resolution(curve, 1 / 7) for curve in rings]))}
     each = [_score_one(*pair, set_phi=config.set_phi) for pair in pairs]
     return {name: float(np.mean([values[name] for values in each])) for name in each[0]}
 
@@ -89,17 +89,17 @@ def _score_one(prediction: Tensor, truth: Tensor, *, set_phi: bool) -> dict[str,
     published, of_flat = (published_scores(each, set_phi=set_phi) for each in (pair, flat))
     rings = fourier_ring_correlation(pair)
     values = {
-        measured.MAE_AMP: scores.mae_amp,
-        measured.SSIM_AMP: scores.ssim_amp,
-        measured.CONSTANT_SSIM_AMP: constant.ssim_amp,
-        measured.PSNR_AMP: published.psnr_amp,
-        measured.FRC_HALF: frc_resolution(rings, 1 / 2),
-        measured.FRC_SEVENTH: frc_resolution(rings, 1 / 7),
-        measured.MAE_PHASE: scores.mae_phase,
-        measured.SSIM_PHASE: scores.ssim_phase,
-        measured.CONSTANT_SSIM_PHASE: constant.ssim_phase,
-        measured.PSNR_PHASE: published.psnr_phase,
-        measured.PUBLISHED_SSIM_PHASE: published.ssim_phase,
-        measured.CONSTANT_PUBLISHED_SSIM_PHASE: of_flat.ssim_phase,
+        metric_names.MAE_AMP: scores.mae_amp,
+        metric_names.SSIM_AMP: scores.ssim_amp,
+        metric_names.CONSTANT_SSIM_AMP: constant.ssim_amp,
+        metric_names.PSNR_AMP: published.psnr_amp,
+        metric_names.FRC_HALF: frc_resolution(rings, 1 / 2),
+        metric_names.FRC_SEVENTH: frc_resolution(rings, 1 / 7),
+        metric_names.MAE_PHASE: scores.mae_phase,
+        metric_names.SSIM_PHASE: scores.ssim_phase,
+        metric_names.CONSTANT_SSIM_PHASE: constant.ssim_phase,
+        metric_names.PSNR_PHASE: published.psnr_phase,
+        metric_names.PUBLISHED_SSIM_PHASE: published.ssim_phase,
+        metric_names.CONSTANT_PUBLISHED_SSIM_PHASE: of_flat.ssim_phase,
     }
     return {name: value for name, value in values.items() if value is not None}

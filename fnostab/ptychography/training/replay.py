@@ -43,7 +43,6 @@ class Culprit(NamedTuple):
 
     Attributes:
         step: 0-based optimiser step.
-        module: its name in the network.
         where: "output" or "gradient", the latter with respect to its output.
         what: "not finite", or how far out of range.
     """
@@ -59,7 +58,6 @@ class Replay:
     """Result of a replay.
 
     Attributes:
-        failure: that was replayed.
         changed: settings that differ from the trial's.
         losses: training loss of each replayed step.
         grad_norms: gradient norm before clipping of each.
@@ -70,7 +68,6 @@ class Replay:
         failed_at: step at which that was seen, 0-based.
         culprit: first module whose output or gradient is not finite or out of range.
         focus: step to look at: the culprit's, the failing one, or that of the largest gradient.
-        device: it ran on.
     """
 
     failure: KeptFailure

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import lightning
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from fnostab.monitor import StabilityMonitor
@@ -41,7 +41,7 @@ class ChangedSettings(Callback):
         self.config = config
         self.changed = changed
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         (optimizer,) = trainer.optimizers
         module: Any = pl_module
         wanted = module.make_optimizer().param_groups
@@ -79,7 +79,7 @@ class ReplayEnd(Callback):
             self.last_step += STEPS_AFTER
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.progress(trainer.global_step - 1, min(self.last_step, int(trainer.estimated_stepping_batches) - 1))
         seen = self.monitor.first_nonfinite_step
@@ -88,6 +88,6 @@ class ReplayEnd(Callback):
         if not self.at_validation and trainer.global_step > self.last_step:
             trainer.should_stop = True
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step > self.last_step:
             trainer.should_stop = True

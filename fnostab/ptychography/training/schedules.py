@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable
 
-from fnostab.ptychography.own import is_own, make_own
 from fnostab.ptychography.settings import TrialConfig
+from fnostab.ptychography.user_parts import is_own, make_own
 
 __all__ = ["make_schedule", "rate_factor"]
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightning
 import torch
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import nn
@@ -31,13 +31,9 @@ class Training:
     """A trial that is ready to be trained.
 
     Attributes:
-        config: of the trial.
-        data: its data set.
         module: its network with the physics and the loss.
-        batches: of the data set, in the trial's order.
         constant_loss: validation loss of the best constant output.
         layers_seed: of whatever a network draws while it trains, as dropout does.
-        rules: of outcomes.
     """
 
     config: TrialConfig
@@ -68,7 +64,7 @@ class Training:
         resume: Path | None = None,
     ) -> None:
         """Train, from the start or from the state in ``resume``, as `fnostab.monitor.state` writes it."""
-        trainer = lightning.Trainer(
+        trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
             max_epochs=self.config.training.epochs,
@@ -93,10 +89,6 @@ class Training:
 
 def set_up(spec: TrialSpec, kind: type[PtychoModule] = PtychoModule) -> Training:
     """Make what a trial trains: its data set, and its network with the initial weights of its seed.
-
-    Args:
-        spec: of the trial.
-        kind: of its module.
 
     Raises:
         FnostabError: the data set or the network can't be made.

@@ -19,7 +19,6 @@ from fnostab.errors import CheckpointError, one_line
 from fnostab.monitor import BlackBox, BlockStatistics, ResourceSampler, Snapshots, StabilityMonitor
 from fnostab.monitor.exceptions import outcome_of
 from fnostab.monitor.state import read_state
-from fnostab.ptychography import measured
 from fnostab.ptychography.data import Split, dataset_digest
 from fnostab.ptychography.models import parameter_count
 from fnostab.ptychography.settings import TrialConfig
@@ -45,12 +44,6 @@ def run_trial(
     tags: Mapping[str, str] = MappingProxyType({}),
 ) -> Outcome:
     """Train, judge and test one trial, writing its journal and artifacts into ``directory``.
-
-    Args:
-        spec: what to train.
-        directory: of the trial.
-        make: sets its training up.
-        tags: that it records beside its own.
 
     Returns:
         Its outcome: a training outcome, ``oom`` or ``killed``. A failure that was observed wins over whatever ended
@@ -104,7 +97,7 @@ def _run(
     generator = training.module.generator
     journal.record(0, {names.CONSTANT_LOSS: training.constant_loss, names.PARAMETERS: parameter_count(generator)})
     if (noise_floor := training.module.noise_floor()) is not None:
-        journal.record(0, {measured.NOISE_FLOOR: noise_floor})
+        journal.record(0, {names.NOISE_FLOOR_LOSS: noise_floor})
 
     monitor = training.monitor(journal)
     snapshots = Snapshots(monitor, directory)

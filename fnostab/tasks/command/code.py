@@ -20,11 +20,6 @@ def code_hashes(template: Template, globs: Sequence[str], folder: Path) -> dict[
     A file that a word of the template names counts if it exists, inside the folder or not; `globs` reach only files
     inside the folder, and links may lead only to files inside it.
 
-    Args:
-        template: template of the command.
-        globs: patterns, as ``["src/**/*.py"]``.
-        folder: folder of the study's file.
-
     Raises:
         ConfigError: a pattern names no file or leads out of the folder, or the files are too large or unreadable.
     """

@@ -39,11 +39,9 @@ class Declared:
 
 
 def declare(defaults: Mapping[str, Any], place: Place = lambda name: "") -> dict[str, Declared]:
-    """Read types and defaults of all settings.
+    """Read types and defaults of all settings, each a value or ``{type: float, default: null}``.
 
-    Args:
-        defaults: value by name, or ``{type: float, default: null}``.
-        place: gives the place of a name in the study's file, to stand before an error.
+    ``place`` gives the place of a name in the study's file, to stand before an error.
 
     Raises:
         ConfigError: a name is reserved, or a value has no type.
@@ -110,6 +108,8 @@ def _checked(name: str, value: Any, declared: Declared, where: str) -> Any:
     fits = isinstance(value, int) and kind == "number" if declared.kind == "int" else kind == declared.kind
     if fits and isinstance(value, float) and not math.isfinite(value):
         fits = False
+    if isinstance(value, str) and not value.isascii() and not _is_utf_8(value):
+        raise ConfigError(f"{where}{name}={shown(value)} is not accepted: it can't be written in UTF-8", name)
     if fits and kind == "list":
         fits = all(_kind_of(each) not in (None, "list") for each in value)
         value = list(value)
@@ -119,6 +119,13 @@ def _checked(name: str, value: Any, declared: Declared, where: str) -> Any:
             expected += f", as its default {declared.default!r} is: YAML reads 1e-3 as text, and 1.0e-3 as a number"
         raise ConfigError(f"{where}{name}={shown(value)} is not accepted: expected {expected}", name)
     return [_one_number(each) for each in value] if isinstance(value, list) else _one_number(value)
+
+
+def _is_utf_8(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _one_number(value: Any) -> Any:

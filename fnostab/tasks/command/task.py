@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fnostab.errors import ConfigError, LaunchError
 from fnostab.record.outcomes import Outcome
-from fnostab.record.trial import Resources, TrialSpec
+from fnostab.record.recorder import METRIC_NAMES, is_metric_name
+from fnostab.record.settings import shown
+from fnostab.record.trial import UNLESS_DRAWN, Resources, TrialSpec
 from fnostab.tasks.command.code import code_hashes
 from fnostab.tasks.command.settings import Declared, declare, resolve
 from fnostab.tasks.command.template import Template, parse
@@ -59,8 +61,10 @@ class Command(Task):
         """Refuse a baseline on the wrong side of the rules, and values that can't be written as a word."""
         outcome, metric = study.file.outcome, study.metric
         for name in (metric.name, *((*outcome.collapsed, *outcome.stagnated) if outcome else ())):
+            line = study.file.line_of("metric" if name == metric.name else "outcome")
+            if not is_metric_name(name):
+                raise ConfigError(f"{line}{shown(name)} is no name of a metric: {METRIC_NAMES} are accepted")
             if name in NOT_RECORDED:
-                line = study.file.line_of("metric" if name == metric.name else "outcome")
                 raise ConfigError(f"{line}no {name!r} is recorded: rec.validation(i, {name}=...) records val/{name}")
         if outcome is None or outcome.baseline is None or outcome.failed is None:
             return
@@ -95,7 +99,7 @@ class Command(Task):
 
     def same_for_all(self, study: "Study") -> tuple[str, ...]:
         """Things that the engine can't vary from seed to seed."""
-        return ("data and validation set, unless the program draws them from its seed",)
+        return UNLESS_DRAWN
 
     def check_start(self, trials: Sequence[TrialSpec], *, here: bool, lockstep: bool) -> None:
         """Refuse a program that does not exist."""

@@ -31,11 +31,7 @@ Place = Callable[[str], str]
 
 @dataclass(frozen=True)
 class Template:
-    """A command whose words hold placeholders.
-
-    Attributes:
-        words: as they were written.
-    """
+    """A command whose words hold placeholders."""
 
     words: tuple[str, ...]
 
@@ -46,10 +42,6 @@ class Template:
 
     def check(self, settings: Collection[str], place: Place = lambda name: "") -> None:
         """Insist that settings and placeholders belong together.
-
-        Args:
-            settings: names that the study declares.
-            place: gives the place of a name in the study's file, to stand before an error; empty if unknown.
 
         Raises:
             ConfigError: a placeholder has no setting, or a setting no placeholder.
@@ -93,11 +85,7 @@ class Template:
 
 
 def parse(text: str, place: Place = lambda name: "") -> Template:
-    """Split a command into words.
-
-    Args:
-        text: as in ``python train.py --lr {lr} {--norm} --seed {seed}``.
-        place: gives the place of a name in the study's file, to stand before an error.
+    """Split a command, as ``python train.py --lr {lr} {--norm} --seed {seed}``, into words.
 
     Raises:
         ConfigError: the text is empty, needs a shell, its quotes or braces don't match, or it has no ``{seed}``.

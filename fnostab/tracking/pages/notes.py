@@ -18,6 +18,7 @@ from fnostab.record import names
 from fnostab.record.outcomes import EXCLUDED, FAILURES, Outcome
 from fnostab.record.settings import value_text
 from fnostab.record.trial import StudySpec
+from fnostab.tracking.store.paging import of_kind
 from fnostab.tracking.upload.identity import PARENT_RUN
 
 __all__ = [
@@ -25,7 +26,9 @@ __all__ = [
     "as_tags",
     "bounded",
     "code",
+    "digests",
     "escaped",
+    "is_ours",
     "put_experiment_note",
     "put_note",
     "run_link",
@@ -73,7 +76,7 @@ def bounded(head: str, tail: str = "", more: str = "… (cut)") -> str:
 
 def as_tags(text: str) -> dict[str, str]:
     """Tags of a new run that holds a note."""
-    return {NOTE: text, WRITTEN: _digest(text)}
+    return {NOTE: text, WRITTEN: digests(text)}
 
 
 def put_note(client: MlflowClient, run_id: str, text: str) -> bool:
@@ -81,27 +84,25 @@ def put_note(client: MlflowClient, run_id: str, text: str) -> bool:
     tags = client.get_run(run_id).data.tags
     if tags.get(NOTE) == text:
         return True
-    if not _is_ours(tags):
+    if not is_ours(tags.get(NOTE), tags.get(WRITTEN)):
         return False
     # The digest goes first, beside that of the note which is there until then: a crash in between is harmless
-    digests = (_digest(note) for note in (text, tags.get(NOTE, "")) if note)
-    client.set_tag(run_id, WRITTEN, " ".join(digests))
+    client.set_tag(run_id, WRITTEN, digests(text, tags.get(NOTE)))
     client.set_tag(run_id, NOTE, text)
     return True
 
 
 def put_experiment_note(client: MlflowClient, experiment: str, tags: Mapping[str, str], text: str) -> None:
     """Write the note of an experiment with these tags, unless somebody else did; nothing if it says ``text``."""
-    if tags.get(NOTE) != text and _is_ours(tags):
-        digests = (_digest(note) for note in (text, tags.get(NOTE, "")) if note)
-        client.set_experiment_tag(experiment, WRITTEN, " ".join(digests))
+    if tags.get(NOTE) != text and is_ours(tags.get(NOTE), tags.get(WRITTEN)):
+        client.set_experiment_tag(experiment, WRITTEN, digests(text, tags.get(NOTE)))
         client.set_experiment_tag(experiment, NOTE, text)
 
 
 def withdraw_note(client: MlflowClient, run_id: str) -> None:
     """Take back a note that no longer holds, unless somebody else wrote it."""
     tags = client.get_run(run_id).data.tags
-    if NOTE in tags and _is_ours(tags):
+    if NOTE in tags and is_ours(tags[NOTE], tags.get(WRITTEN)):
         client.delete_tag(run_id, NOTE)
 
 
@@ -115,13 +116,8 @@ def trial_note(
 ) -> str:
     """Write the note of a trial that has ended.
 
-    Args:
-        run: of MLflow, with its tags and params.
-        outcome: payload of the outcome event.
-        arms: settings of each arm of the study, dotted; empty if they can't be known.
-        control: name of the control arm.
-        artifacts: paths of the files and folders that the run holds.
-        picture: path of the figure that is linked and shown first, if the run holds it.
+    ``arms`` has the dotted settings of each arm, and is empty if they can't be known. ``picture`` is the path of the
+    figure that is linked and shown first, if the run holds it.
     """
     tags, experiment, run_id = run.data.tags, run.info.experiment_id, run.info.run_id
     arm, seed = tags.get(names.ARM), tags.get(names.SEED)
@@ -140,14 +136,7 @@ def trial_note(
 
 
 def study_note(spec: StudySpec, experiment: str, outcomes: Mapping[str, Counter[str]], verdict: Any = None) -> str:
-    """Write the note of a study that has ended.
-
-    Args:
-        spec: of the study.
-        experiment: id.
-        outcomes: how often each outcome, by arm.
-        verdict: newest run that judges it, None if there is none.
-    """
+    """Write the note of a study that has ended, with how often each outcome was, by arm, and its newest verdict."""
     lines = [escaped(spec.description), "", f"{code(spec.control)} is the control arm. The others differ from it:", ""]
     for arm in spec.arms:
         if arm != spec.control:
@@ -210,7 +199,7 @@ def _trial_links(experiment: str, run_id: str, tags: Mapping[str, str], artifact
     links = []
     if PARENT_RUN in tags:
         links.append(run_link("study", experiment, tags[PARENT_RUN]))
-        links.append(_search_link("verdicts", experiment, f"tags.`{names.KIND}` = '{names.KIND_VERDICT}'"))
+        links.append(_search_link("verdicts", experiment, of_kind(names.KIND_VERDICT)))
     titles = {"figures": "figures", "report": "report", names.BLACK_BOX: "black box", "checkpoint": "best weights"}
     links += [run_link(titles[path], experiment, run_id, path) for path in artifacts if path in titles]
     return [*links, run_link("all artifacts", experiment, run_id, "")]
@@ -221,10 +210,11 @@ def _search_link(text: str, experiment: str, found: str) -> str:
     return f"[{text}]({address})"
 
 
-def _is_ours(tags: Mapping[str, str]) -> bool:
-    note = tags.get(NOTE)
-    return not note or _digest(note) in tags.get(WRITTEN, "").split()
+def is_ours(text: str | None, written: str | None) -> bool:
+    """Whether a text of the UI is one of those whose `digests` were kept, or there is none."""
+    return not text or digests(text) in (written or "").split()
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def digests(*texts: str | None) -> str:
+    """SHA-256 of each text that there is."""
+    return " ".join(hashlib.sha256(text.encode()).hexdigest() for text in texts if text)

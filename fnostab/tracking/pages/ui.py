@@ -13,10 +13,18 @@ from pathlib import Path
 from fnostab.errors import TrackingError
 from fnostab.record import names
 from fnostab.tracking.environment import OWN, TELEMETRY
-from fnostab.tracking.store.paging import every
+from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.store import Store, masked, reported
 
-__all__ = ["CLIENTS", "experiments_with_runs", "free_port", "server_environment", "ui_command", "wait_until_ready"]
+__all__ = [
+    "CLIENTS",
+    "experiments_with_runs",
+    "free_port",
+    "server_command",
+    "server_environment",
+    "ui_command",
+    "wait_until_ready",
+]
 
 HOST = "127.0.0.1"
 PORTS_TRIED = 50
@@ -50,8 +58,14 @@ def ui_command(store: Store, port: int) -> tuple[list[str], dict[str, str]]:
     """
     if store.uri.startswith("http"):
         raise TrackingError(f"{store.address} is a server and shows the page itself: open it in a browser")
-    server = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
-    return server, server_environment(store.uri)
+    return server_command(HOST, port, workers=1), server_environment(store.uri)
+
+
+def server_command(host: str, port: int, *, workers: int, passwords: bool = False) -> list[str]:
+    """Command of a server whose records only its own pages may change."""
+    server = [sys.executable, "-m", "fnostab.tracking.pages.mlflow_server", "server", "--host", host]
+    server += ["--port", str(port), "--workers", str(workers)]
+    return [*server, "--app-name", "basic-auth"] if passwords else server
 
 
 def server_environment(backend: str) -> dict[str, str]:
@@ -78,27 +92,21 @@ def free_port(preferred: int = 5000) -> int:
 
 
 def experiments_with_runs(store: Store, name: str | None = None) -> dict[str, str]:
-    """Names and ids of the experiments that hold trials, that of the newest study first.
-
-    Args:
-        store: where to look.
-        name: look at this experiment alone.
+    """Names and ids of the experiments that hold trials, of all or one, that of the newest study first.
 
     Raises:
         TrackingError: the store does not answer, or the experiment called ``name`` is missing or has no trials.
     """
-    are_trials = f"tags.`{names.KIND}` = '{names.KIND_TRIAL}'"
     with reported(store):
         there_are = list(every(store.client.search_experiments, order_by=["creation_time DESC"]))
-        are_studies, newest = f"tags.`{names.KIND}` = '{names.KIND_STUDY}'", ["attributes.start_time DESC"]
         ids = [experiment.experiment_id for experiment in there_are]
-        studies = store.client.search_runs(ids, are_studies, max_results=1, order_by=newest) if ids else []
+        studies = store.client.search_runs(ids, of_kind(names.KIND_STUDY), 1, 1, NEWEST_FIRST) if ids else []
         there_are = sorted(there_are, key=lambda each: all(s.info.experiment_id != each.experiment_id for s in studies))
         found = {
             experiment.name: str(experiment.experiment_id)
             for experiment in there_are
             if name in (None, experiment.name)
-            and store.client.search_runs([experiment.experiment_id], are_trials, max_results=1)
+            and store.client.search_runs([experiment.experiment_id], of_kind(names.KIND_TRIAL), max_results=1)
         }
     if name is None or found:
         return found

@@ -15,8 +15,8 @@ from fnostab.tracking.environment import user_name
 from fnostab.tracking.pages.notes import as_tags, bounded, put_note, run_link
 from fnostab.tracking.read.histories import read_artifact
 from fnostab.tracking.read.studies import check_schema
-from fnostab.tracking.store.paging import every
-from fnostab.tracking.store.places import insist_on_place
+from fnostab.tracking.store.artifact_folders import insist_on_place
+from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.store import Store, reported
 from fnostab.tracking.upload.study_run import note_study
 
@@ -50,20 +50,15 @@ class VerdictRecord(BaseModel):
 
 
 def newest_verdict(store: Store, experiment: str) -> VerdictRecord:
-    """The verdict that was last recorded in an experiment; looks at a study under way are none.
-
-    Args:
-        store: where from.
-        experiment: id, of `find_experiment`.
+    """The verdict that was last recorded in an experiment, given by id; looks at a study under way are none.
 
     Raises:
         TrackingError: there is none, it is damaged, or was recorded by a version that gave names other meanings.
     """
-    are_verdicts = f"tags.`{names.KIND}` = '{names.KIND_VERDICT}' AND attributes.status = 'FINISHED'"
+    are_verdicts = f"{of_kind(names.KIND_VERDICT)} AND attributes.status = 'FINISHED'"
     with reported(store):
-        newest_first = ["attributes.start_time DESC"]
         name = store.client.get_experiment(experiment).name
-        for run in every(store.client.search_runs, [experiment], are_verdicts, order_by=newest_first):
+        for run in every(store.client.search_runs, [experiment], are_verdicts, order_by=NEWEST_FIRST):
             check_schema(run.info.run_id, run.data.tags)
             payload = _payload(store, run.info.run_id)
             if not isinstance(payload.get("look"), int):  # which a look at a study under way has
@@ -96,17 +91,13 @@ def _record(run_id: str, payload: Mapping[str, Any], experiment: str) -> Verdict
 def looks_before(store: Store, experiment: str, study_run_id: str, *, seeds: int) -> int:
     """Count the looks at a study with fewer seeds: recorded verdicts, those on equally many seeds counted once.
 
-    Args:
-        store: where they are.
-        experiment: id, of `find_experiment`.
-        study_run_id: parent run of the study.
-        seeds: trials of the arm that has the most now.
+    ``seeds`` are the trials of the arm that has the most now.
 
     Raises:
         TrackingError: the store does not answer.
     """
     of_study = (
-        f"tags.`{names.KIND}` = '{names.KIND_VERDICT}' AND tags.`{names.STUDY_RUN}` LIKE '%{study_run_id}%' "
+        f"{of_kind(names.KIND_VERDICT)} AND tags.`{names.STUDY_RUN}` LIKE '%{study_run_id}%' "
         f"AND tags.`{names.SEEDS_JUDGED}` LIKE '%' AND attributes.status = 'FINISHED'"
     )
     with reported(store):
@@ -126,14 +117,9 @@ def log_verdict(
 ) -> str:
     """Record a verdict and its evidence; return the id of its run.
 
-    Args:
-        store: where to.
-        experiment: id, of `find_experiment`.
-        study_run_ids: parent runs of the studies that were judged.
-        verdict: its headline, as in "GOLD" or "leaning GOLD (could be luck)".
-        payload: all of it, kept as ``verdict.json``.
-        table_text: Markdown, shown on the run's page and kept whole as ``verdict.md``.
-        outcomes: how often each, by study run and arm, for the studies' pages; of others the store is asked.
+    ``payload`` is kept as ``verdict.json``; ``table_text`` (Markdown) is shown on the run's page and kept whole as
+    ``verdict.md``. ``outcomes`` says how often each was, by study run and arm, for the studies' pages; of others the
+    store is asked.
 
     Raises:
         TrackingError: the store does not take it.

@@ -5,7 +5,6 @@ experiment, in a schema of its own, so views are only installed for versions the
 second tag remembers what was written, so that a view which somebody changed is never overwritten.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +15,10 @@ from uuid import NAMESPACE_URL, uuid5
 
 import fnostab
 from fnostab.record import names
-from fnostab.tracking.pages.notes import put_experiment_note
+from fnostab.tracking.pages.notes import digests, is_ours, put_experiment_note
 from fnostab.tracking.read.histories import CLASSIC, ui_address
 from fnostab.tracking.store.health import served_version
+from fnostab.tracking.store.paging import NEWEST_FIRST, of_kind
 from fnostab.tracking.store.store import Store, reported
 
 __all__ = [
@@ -106,10 +106,6 @@ def install_views(store: Store, experiment: str) -> InstalledViews:
     A view, or note, that somebody changed in the UI stays as it is. With a version of MLflow whose schema is
     not known, nothing is written.
 
-    Args:
-        store: where to.
-        experiment: id.
-
     Raises:
         TrackingError: the store does not answer, or has no such experiment.
     """
@@ -126,16 +122,17 @@ def install_views(store: Store, experiment: str) -> InstalledViews:
         study = _newest_study(store, experiment)
         written, remarks = [], []
         for rank, name in enumerate(VIEWS):
-            view = _tag_value(name, rank, study)
-            if _is_changed(tags, name):
+            view, key = _tag_value(name, rank, study), _share_key(name)
+            stored, written_there = tags.get(VIEW_TAG + key), tags.get(WRITTEN_TAG + key)
+            if not is_ours(stored, written_there):
                 remarks.append(
                     f"view {name} was changed by hand and stays so; delete it in the UI's list of views, "
                     "and the next `fnostab ui` installs it afresh"
                 )
-            elif tags.get(VIEW_TAG + _share_key(name)) != view:
+            elif stored != view:
                 # The digest goes first: a crash in between must not make our own view look changed
-                _remember(store, experiment, name, view, tags)
-                store.client.set_experiment_tag(experiment, VIEW_TAG + _share_key(name), view)
+                store.client.set_experiment_tag(experiment, WRITTEN_TAG + key, digests(view, stored))
+                store.client.set_experiment_tag(experiment, VIEW_TAG + key, view)
                 written.append(name)
         put_experiment_note(store.client, experiment, tags, _note(experiment))
     return InstalledViews(VIEWS, tuple(written), tuple(remarks))
@@ -253,26 +250,8 @@ def _uuid(*parts: str) -> str:
     return str(uuid5(NAMESPACE_URL, "/".join(("fnostab", *parts))))
 
 
-def _is_changed(tags: Mapping[str, str], name: str) -> bool:
-    """Whether a view is there that is not what was last written."""
-    stored = tags.get(VIEW_TAG + _share_key(name))
-    return stored is not None and _digest(stored) not in tags.get(WRITTEN_TAG + _share_key(name), "").split()
-
-
-def _remember(store: Store, experiment: str, name: str, view: str, tags: Mapping[str, str]) -> None:
-    """Keep the digest of what is about to be written, beside that of what is there until then."""
-    stored = tags.get(VIEW_TAG + _share_key(name))
-    digests = [_digest(view)] if stored is None else [_digest(view), _digest(stored)]
-    store.client.set_experiment_tag(experiment, WRITTEN_TAG + _share_key(name), " ".join(digests))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _newest_study(store: Store, experiment: str) -> _NewestStudy:
-    are_studies = f"tags.`{names.KIND}` = '{names.KIND_STUDY}'"
-    newest = store.client.search_runs([experiment], are_studies, max_results=1, order_by=["attributes.start_time DESC"])
+    newest = store.client.search_runs([experiment], of_kind(names.KIND_STUDY), 1, 1, NEWEST_FIRST)
     if not newest:
         return _NewestStudy()
     data = newest[0].data

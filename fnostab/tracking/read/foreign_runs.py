@@ -18,13 +18,8 @@ LARGEST = sys.float_info.max  # in place of infinity, which MLflow's databases d
 def foreign_runs(store: Store, experiments: Sequence[str], wanted: Sequence[str]) -> list[Record]:
     """Runs of experiments as flat records, the oldest first: values by ``params.x``, ``tags.x`` or ``metrics.x``.
 
-    Beside them stand `PLACE`. A metric may be NaN or infinite. A database is asked for the wanted values alone, in one
-    query; a server gives whole runs only, and is asked for several pages at once.
-
-    Args:
-        store: where they are.
-        experiments: names.
-        wanted: names that are given where a run has them.
+    Beside those that are wanted stand `PLACE`. A metric may be NaN or infinite. A database is asked for the wanted
+    values alone, in one query; a server gives whole runs only, and is asked for several pages at once.
 
     Raises:
         TrackingError: there is no such experiment, or the store does not answer.

@@ -22,12 +22,8 @@ __all__ = ["runs_elsewhere", "set_aside"]
 def runs_elsewhere(store: Store, study: StudySpec, starts_ms: Mapping[tuple[str, int], int | None]) -> list[TrialState]:
     """Trials in ``starts_ms`` as runs tell them that their journals did not make.
 
+    ``starts_ms`` has by arm and seed the time of the first record of the journal at hand, None without one.
     ``first_ms`` is that of the other journal; ``running`` says whether its process can still be alive.
-
-    Args:
-        store: that is asked.
-        study: they belong to.
-        starts_ms: (arm, seed) -> time of the first record of the journal at hand, None without one.
 
     Raises:
         TrackingError: the store does not answer.

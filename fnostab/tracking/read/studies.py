@@ -14,7 +14,7 @@ from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.read.summaries import Summary, read_summaries
-from fnostab.tracking.store.paging import every
+from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.store import Store, reported
 from fnostab.tracking.upload.trial_run import STATUS, named_outcome
 
@@ -36,12 +36,15 @@ TAGS_OF_ROW = (
     names.OUTCOME,
     names.FAILURE_STEP,
     names.RULES_HELD,
+    names.NOT_JUDGED,
     names.SCHEMA_TAG,
 )
 METRICS_OF_ROW = (
     names.LAST_STEP,
     names.GRAD_P99_LAST_HALF,
     names.GRAD_MEDIAN_LAST_HALF,
+    names.CONSTANT_LOSS,
+    names.NOISE_FLOOR_LOSS,
 )
 
 
@@ -77,19 +80,12 @@ def find_experiment(store: Store, name: str) -> str:
 def newest_study(store: Store, experiment: str, study_run: str | None = None) -> StudyRecord:
     """The study of an experiment that started last, or the one whose parent run is ``study_run``.
 
-    Args:
-        store: where from.
-        experiment: id, of `find_experiment`.
-        study_run: run id.
-
     Raises:
         TrackingError: there is none, or it was recorded by a version that gave names other meanings.
     """
-    are_studies = f"tags.`{names.KIND}` = '{names.KIND_STUDY}'"
     with reported(store):
-        found = list(
-            every(store.client.search_runs, [experiment], are_studies, order_by=["attributes.start_time DESC"])
-        )
+        are_studies = of_kind(names.KIND_STUDY)
+        found = list(every(store.client.search_runs, [experiment], are_studies, order_by=NEWEST_FIRST))
         runs = [run for run in found if study_run in (None, run.info.run_id)]
         if not runs:
             there_are = ", ".join(f"{run.info.run_id} ({run.info.run_name})" for run in found) or "none"
@@ -164,14 +160,25 @@ def _row(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], stu
         seed=int(tags[names.SEED]),
         outcome=Outcome(tags.get(names.OUTCOME, Outcome.RUNNING)),
         loss=metrics.get(study.metric.key),
-        failure_step=None if failure_step is None else int(failure_step),
+        failure_step=None if failure_step is None else _step(failure_step),
         last_step=None if last_step is None else int(last_step),
         measures={name: metrics[name] for name in measures if name in metrics},
         scheduled_steps=None if scheduled is None else int(scheduled),
         rules_held=tuple(Outcome(rule.strip()) for rule in tags.get(names.RULES_HELD, "").split(";") if rule.strip()),
         grad_ratio=p99 / median if p99 is not None and median else None,
         run_id=run_id,
+        constant_loss=metrics.get(names.CONSTANT_LOSS),
+        noise_floor_loss=metrics.get(names.NOISE_FLOOR_LOSS),
+        not_judged=tuple(rule.strip() for rule in tags.get(names.NOT_JUDGED, "").split(";") if rule.strip()),
     )
+
+
+def _step(text: str) -> int:
+    """A 0-based step of a tag; ValueError if it is none."""
+    step = int(text)
+    if step < 0:
+        raise ValueError(f"{text} is no step")
+    return step
 
 
 def _changed(run: Summary, row: TrialRow) -> str | None:
@@ -181,12 +188,13 @@ def _changed(run: Summary, row: TrialRow) -> str | None:
     announced already, and of one that was renamed they do not tell.
     """
     said = named_outcome(run.name, trial_name(row.arm, row.seed))
-    if row.outcome is Outcome.RUNNING or run.status == "RUNNING":
+    if run.status == "RUNNING" or (row.outcome is Outcome.RUNNING and said is None):
         return None
     if said in (None, row.outcome) and STATUS.get(row.outcome, "FINISHED") == run.status:
         return None
+    says = f"says {row.outcome}" if names.OUTCOME in run.tags else "is gone"
     return (
-        f"tag {names.OUTCOME} of run {run.run_id} says {row.outcome}, "
+        f"tag {names.OUTCOME} of run {run.run_id} {says}, "
         f"but its end was recorded with the name {run.name!r} and the status {run.status}"
     )
 

@@ -20,7 +20,7 @@ from fnostab.record import names
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialState
 from fnostab.tracking.store.database import connected
-from fnostab.tracking.store.paging import every
+from fnostab.tracking.store.paging import every, of_kind
 from fnostab.tracking.store.store import Store
 
 __all__ = [
@@ -57,12 +57,7 @@ def read_summaries(
 ) -> Iterator[Summary]:
     """Trials of a study, in no order, with those of the named tags and metrics that they have.
 
-    Args:
-        store: where to look.
-        experiment: id.
-        study_hash: of the study.
-        tags: names; with those of ``metrics`` at most 50, as databases join about 60 tables.
-        metrics: names; values that are not a number are left out.
+    Metrics that are not a number are left out. At most 50 names in all: databases join about 60 tables.
     """
     tag_names = {name: f"tags.{name}" for name in tags}
     metric_names = {name: f"metrics.{name}" for name in metrics}
@@ -77,13 +72,10 @@ def read_summaries(
 def run_values(
     store: Store, experiments: Sequence[str], wanted: Sequence[str], tags: Mapping[str, str]
 ) -> Iterator[tuple[Sequence[Any], dict[str, Any]]]:
-    """Runs, in no order, with the values of those names that they have.
+    """Runs of experiments, given by id, that have all the ``tags``, with those of the wanted values that they have.
 
-    Args:
-        store: a database, which is asked for these values alone in one query, or a server, which gives whole runs.
-        experiments: ids.
-        wanted: names as ``params.x``, ``tags.x`` and ``metrics.x``; at most 50, as databases join about 60 tables.
-        tags: that a run must have, with their values.
+    In no order. A database is asked for these values alone in one query; a server gives whole runs. Names are
+    ``params.x``, ``tags.x`` and ``metrics.x``, at most 50: databases join about 60 tables.
 
     Yields:
         The values of `PLACE`, and those of the names; a metric may be NaN.
@@ -95,7 +87,8 @@ def run_values(
             found = ((name, getattr(run.data, group).get(key)) for name, group, key in split)
             return [getattr(run.info, name) for name in PLACE], {n: value for n, value in found if value is not None}
 
-        yield from search_in_shares(store, experiments, _filter(tags), take)
+        which = " AND ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        yield from search_in_shares(store, experiments, which, take)
         return
     columns_of_run = SqlRun.run_uuid, SqlRun.status, SqlRun.experiment_id, SqlRun.start_time, SqlRun.name
     query = sqlalchemy.select(*columns_of_run).where(
@@ -113,10 +106,6 @@ def run_values(
         for row in connection.execute(query):
             columns = zip(wanted, row[n::2], row[n + 1 :: 2], strict=True)
             yield row[:n], {name: math.nan if is_nan else value for name, value, is_nan in columns if value is not None}
-
-
-def _filter(tags: Mapping[str, str]) -> str:
-    return " AND ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
 
 
 def trial_state(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], *, at_work: bool) -> TrialState:
@@ -150,8 +139,7 @@ def search_trials(
 
     What was set aside is not among them. ``take`` may be called in several threads.
     """
-    of_study = {names.KIND: names.KIND_TRIAL, names.STUDY_HASH: study_hash}
-    return search_in_shares(store, [experiment], _filter(of_study), take)
+    return search_in_shares(store, [experiment], of_kind(names.KIND_TRIAL, study_hash), take)
 
 
 def search_in_shares(

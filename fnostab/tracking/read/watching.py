@@ -19,7 +19,7 @@ from fnostab.record.progress import TrialState
 from fnostab.tracking.read.histories import metric_history
 from fnostab.tracking.read.summaries import read_summaries, search_trials, trial_state
 from fnostab.tracking.store.database import sqlite_file
-from fnostab.tracking.store.paging import every
+from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.store import DEFAULT_URI, Store, open_store, reported
 from fnostab.tracking.upload.trial_run import last_sign_ms
 
@@ -33,14 +33,7 @@ METRICS = (names.TRAIN_LOSS, names.GRAD_NORM, names.SPIKES, names.LAST_STEP)
 
 
 class StudyWatch:
-    """Polls one study of a store.
-
-    Args:
-        store: that is asked.
-        experiment: id.
-        study_hash: of the study.
-        study_run: id of its parent run.
-    """
+    """Polls one study of a store."""
 
     def __init__(self, store: Store, experiment: str, study_hash: str, study_run: str) -> None:
         self._store = store
@@ -61,7 +54,7 @@ class StudyWatch:
             if time.monotonic() >= self._next_full_s:
                 self._read_all()
             search, where = self._store.client.search_runs, [self._experiment]
-            of_study = f"tags.`{names.KIND}` = '{names.KIND_TRIAL}' AND tags.`{names.STUDY_HASH}` = '{self._hash}'"
+            of_study = of_kind(names.KIND_TRIAL, self._hash)
             ended, newest = f"{of_study} AND attributes.status != 'RUNNING'", ["attributes.end_time DESC"]
             runs = list(every(search, where, f"{of_study} AND attributes.status = 'RUNNING'"))
             runs += search(where, ended, max_results=RECENT, order_by=newest)
@@ -160,9 +153,8 @@ def newest_experiment(store: Store) -> str:
     """
     with reported(store):
         experiments = {e.experiment_id: e.name for e in every(store.client.search_experiments)}
-        are_studies = f"tags.`{names.KIND}` = '{names.KIND_STUDY}'"
-        newest = ["attributes.start_time DESC"]
-        found = store.client.search_runs(list(experiments), are_studies, 1, 1, newest) if experiments else []
+        ids = list(experiments)
+        found = store.client.search_runs(ids, of_kind(names.KIND_STUDY), 1, 1, NEWEST_FIRST) if ids else []
     if not found:
         raise TrackingError(
             f"no study is recorded in {store.address}: start one with `fnostab run stage_a`, "
@@ -177,7 +169,7 @@ def find_study(store: Store, experiment: str, study_hash: str) -> tuple[str, str
     Raises:
         TrackingError: the store does not answer.
     """
-    same = f"tags.`{names.STUDY_HASH}` = '{study_hash}' AND tags.`{names.KIND}` = '{names.KIND_STUDY}'"
+    same = of_kind(names.KIND_STUDY, study_hash)
     with reported(store):
         found = store.client.get_experiment_by_name(experiment)
         runs = store.client.search_runs([found.experiment_id], same, 1, 1) if found is not None else []

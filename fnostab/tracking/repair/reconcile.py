@@ -18,7 +18,7 @@ from fnostab.record.attempt import is_of_elsewhere, last_attempt, may_be_at_work
 from fnostab.record.ending import close_if_abandoned, end_of_abandoned, records_of_end
 from fnostab.record.folders import LIVE_FILE, folders_with, trial_folders
 from fnostab.record.journal import FILE_NAME, Event, journal_file, read_journal
-from fnostab.tracking.store.paging import every
+from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.store import Store, refusal, reported
 from fnostab.tracking.upload.follower import Follower
 from fnostab.tracking.upload.identity import run_identity
@@ -69,29 +69,24 @@ class Reconciliation:
 def reconcile(store: Store, output: str | Path, experiment: str | None = None) -> Reconciliation:
     """Give the runs whose process is gone their outcome, their status and the rest of their journals.
 
-    A process of this host is looked up; one of another host counts as alive for 15 minutes after its
-    last sign. Of the runs that fnostab did not make only those of `mlflow run` are looked at that
-    started a study: they are closed with the study's launcher. Doing it twice changes nothing.
-
-    Args:
-        store: whose runs.
-        output: folder of journals; those of a script's own runs are looked for in ``fnostab_runs`` too.
-        experiment: name; None for all. One that does not exist has no runs.
+    A process of this host is looked up; one of another host counts as alive for 15 minutes after its last sign.
+    Journals are looked for in ``output``, those of a script's own runs in ``fnostab_runs`` too. Of the runs that
+    fnostab did not make only those of `mlflow run` are looked at that started a study: they are closed with the study's
+    launcher. Doing it twice changes nothing.
 
     Raises:
         TrackingError: the store does not answer; another call goes on from there.
     """
     folders = _Folders((Path(output), Path(LIVE_FOLDER)))
-    of_kind = f"tags.`{names.KIND}` = "
     of_mlflow_run = f"tags.`{MADE_BY_MLFLOW_RUN}` LIKE '%'"
     with reported(store):
         there_are = {e.experiment_id: e.name for e in every(store.client.search_experiments)}
     chosen = [key for key, name in there_are.items() if experiment in (None, name)]
     steps: list[tuple[Close, Sequence[str], str]] = [
-        (_close_trial, chosen, f"{of_kind}'{names.KIND_TRIAL}'"),
-        (_close_trial, chosen, f"{of_kind}'{names.KIND_LIVE}'"),
-        (_close_study, chosen, f"{of_kind}'{names.KIND_STUDY}'"),
-        (_close_verdict, chosen, f"{of_kind}'{names.KIND_VERDICT}'"),
+        (_close_trial, chosen, of_kind(names.KIND_TRIAL)),
+        (_close_trial, chosen, of_kind(names.KIND_LIVE)),
+        (_close_study, chosen, of_kind(names.KIND_STUDY)),
+        (_close_verdict, chosen, of_kind(names.KIND_VERDICT)),
         (_close_project_run(chosen), list(there_are), f"{of_mlflow_run} AND tags.`{names.STUDY_RUN}` LIKE '%'"),
     ]
     closed: list[ClosedRun] = []
@@ -179,20 +174,12 @@ def _close_trial(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
 
 
 def _close_study(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
-    owner, sign_ms = run.data.tags.get(names.OWNER), _last_sign_of_study(store, run)
-    if may_be_at_work(owner, sign_ms / 1000):
-        return None
-    store.client.set_terminated(run.info.run_id, "KILLED", end_time=sign_ms)
-    return ClosedRun(run.info.run_id, run.info.run_name, "study", "KILLED", reason=_gone(owner))
+    return _kill(store, run, "study", run.data.tags.get(names.OWNER), _last_sign_of_study(store, run))
 
 
 def _close_verdict(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
     """Whoever wants that verdict judges again: what is there of it may lack its evidence."""
-    owner = run.data.tags.get(names.OWNER)
-    if may_be_at_work(owner, run.info.start_time / 1000):
-        return None
-    store.client.set_terminated(run.info.run_id, "KILLED", end_time=run.info.start_time)
-    return ClosedRun(run.info.run_id, run.info.run_name, "verdict", "KILLED", reason=_gone(owner))
+    return _kill(store, run, "verdict", run.data.tags.get(names.OWNER), run.info.start_time)
 
 
 def _close_project_run(experiments: Sequence[str]) -> Close:
@@ -204,30 +191,34 @@ def _close_project_run(experiments: Sequence[str]) -> Close:
         if mine or names.KIND in tags:
             return None
         study = store.client.get_run(tags[names.STUDY_RUN])
-        owner, sign_ms = study.data.tags.get(names.OWNER), _last_sign_of_study(store, study)
-        if study.info.experiment_id not in experiments or may_be_at_work(owner, sign_ms / 1000):
+        if study.info.experiment_id not in experiments:
             return None
-        store.client.set_terminated(run.info.run_id, "KILLED", end_time=max(sign_ms, run.info.start_time))
-        return ClosedRun(run.info.run_id, run.info.run_name, "mlflow run", "KILLED", reason=_gone(owner))
+        sign_ms = _last_sign_of_study(store, study)
+        return _kill(store, run, "mlflow run", study.data.tags.get(names.OWNER), sign_ms)
 
     return close
 
 
-def _gone(owner: str | None) -> str:
-    return f"its process {owner or '(unknown)'} is gone"
+def _kill(store: Store, run: Any, what: str, owner: str | None, sign_ms: int) -> ClosedRun | None:
+    """End a run whose owner gave its last sign at ``sign_ms`` (Unix milliseconds), unless that may be at work."""
+    if may_be_at_work(owner, sign_ms / 1000):
+        return None
+    store.client.set_terminated(run.info.run_id, "KILLED", end_time=max(sign_ms, run.info.start_time))
+    reason = f"its process {owner or '(unknown)'} is gone"
+    return ClosedRun(run.info.run_id, run.info.run_name, what, "KILLED", reason=reason)
 
 
 def _last_sign_of_study(store: Store, study: Any) -> int:
     """Time of the newest record of a study's trials, a sign of its launcher, Unix milliseconds."""
     tags, experiment = study.data.tags, study.info.experiment_id
-    same = f"tags.`{names.STUDY_HASH}` = '{tags.get(names.STUDY_HASH)}' AND tags.`{names.KIND}` = '{names.KIND_TRIAL}'"
+    same = of_kind(names.KIND_TRIAL, str(tags.get(names.STUDY_HASH)))
     signs: list[int] = [study.info.start_time, study.info.end_time or 0]
     for which, order in (
-        (f"{same} AND attributes.status = 'RUNNING'", "attributes.start_time DESC"),
-        (same, "attributes.start_time DESC"),
-        (same, "attributes.end_time DESC"),
+        (f"{same} AND attributes.status = 'RUNNING'", NEWEST_FIRST),
+        (same, NEWEST_FIRST),
+        (same, ["attributes.end_time DESC"]),
     ):
-        for trial in store.client.search_runs([experiment], which, max_results=20, order_by=[order]):
+        for trial in store.client.search_runs([experiment], which, max_results=20, order_by=order):
             signs += [last_sign_ms(trial), trial.info.end_time or 0]
     return min(max(signs), time.time_ns() // 1_000_000)
 

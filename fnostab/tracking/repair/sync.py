@@ -30,7 +30,6 @@ class SyncReport:
 
     Attributes:
         trials: that are up to date now, but for what ``refused`` says.
-        points_sent: to bring them there.
         refused: one line for each trial that could not be sent, and for each record of one.
     """
 
@@ -42,13 +41,9 @@ class SyncReport:
 def sync(path: str | Path, store: Store, *, verify: bool = False) -> SyncReport:
     """Send what a store does not have yet of the trials under ``path``.
 
-    What it has is asked of the store. The run of a trial whose process died without an outcome is closed; nothing is
-    written under ``path``, which may be a copy. Doing it twice sends nothing the second time.
-
-    Args:
-        path: a trial's directory, or any above it.
-        store: where to.
-        verify: whether to compare every point with the store's, and send those that it lacks.
+    What it has is asked of the store; with ``verify`` every point is compared. The run of a trial whose process died
+    without an outcome is closed; nothing is written under ``path``, which may be a copy. Doing it twice sends nothing
+    the second time.
 
     Raises:
         JournalError: there is no trial under ``path``.

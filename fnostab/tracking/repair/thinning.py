@@ -34,7 +34,6 @@ class LongRun:
     """A run with long histories.
 
     Attributes:
-        experiment: its name.
         points: how many each long history has, by metric.
     """
 
@@ -44,16 +43,10 @@ class LongRun:
 
 
 def long_runs(store: Store, before_ms: int, longer_than: int, experiment: str | None = None) -> list[LongRun]:
-    """Runs that ended long ago for good, with those of their histories that are long.
+    """Runs of a database that ended before a time (Unix milliseconds) for good, with histories of more points.
 
-    That is trials of studies that are finished, and runs of scripts, if they came to an outcome of training:
-    no journal of theirs goes on.
-
-    Args:
-        store: a database.
-        before_ms: in which they ended (Unix milliseconds).
-        longer_than: so many points.
-        experiment: its name; None for all.
+    That is trials of studies that are finished, and runs of scripts, if they came to an outcome of training: no journal
+    of theirs goes on.
 
     Raises:
         TrackingError: the store is a server, or the database does not answer.
@@ -77,10 +70,7 @@ def long_runs(store: Store, before_ms: int, longer_than: int, experiment: str | 
 def thin(store: Store, runs: list[LongRun], keep: Keep) -> Iterator[tuple[LongRun, int]]:
     """Delete points of long histories; yields each run with how many were deleted, once they are.
 
-    Args:
-        store: a database.
-        runs: of `long_runs`.
-        keep: chooses the steps that stay: of rising steps (n,) and values (n,), NaN where one is not finite.
+    ``keep`` chooses the steps that stay: of rising steps (n,) and values (n,), NaN where one is not finite.
 
     Raises:
         TrackingError: the store is a server, or the database does not take it. What was yielded is done.
@@ -106,11 +96,6 @@ def thin(store: Store, runs: list[LongRun], keep: Keep) -> Iterator[tuple[LongRu
 
 def is_thinned(store: Store, experiment: str, study_hash: str) -> bool:
     """Whether of a study's long histories only the shape is left, be it of one trial.
-
-    Args:
-        store: a database or a server.
-        experiment: id.
-        study_hash: of the study.
 
     Raises:
         TrackingError: the store does not answer.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
-from fnostab.errors import TrackingError
+from fnostab.errors import TrackingError, os_errors_as
 
 __all__ = ["administrator", "auth_config", "check_extra", "create_admin", "private", "secret_key"]
 
@@ -98,9 +98,7 @@ def private(folder: Path, name: str) -> Path:
         TrackingError: the folder can't be written.
     """
     path = (folder / name).absolute()
-    try:
+    with os_errors_as(TrackingError, f"can't write {path}", "name another --folder"):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
         path.chmod(0o600)
-    except OSError as error:
-        raise TrackingError(f"can't write {path}: {error.strerror}; name another --folder") from error
     return path

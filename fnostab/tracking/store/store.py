@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +15,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from fnostab.errors import FnostabError, TrackingError
-from fnostab.tracking.environment import settled
+from fnostab.tracking.environment import settled, variables
+from fnostab.tracking.store.artifact_folders import insist_on_place, new_artifact_location
 from fnostab.tracking.store.database import check_database, made_by_one, usable_sqlite
 from fnostab.tracking.store.errors import describe, is_away, is_refusal, is_slow, masked, tracking_error
-from fnostab.tracking.store.places import insist_on_place, new_artifact_location
 
 __all__ = [
     "Store",
@@ -71,7 +71,7 @@ def open_store(uri: str | None = None) -> Store:
     """
     given = checked_address(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
     uri, credentials = _apart(given.rstrip("/"))
-    with settled(), _environment(credentials), made_by_one(uri):
+    with settled(), variables(credentials), made_by_one(uri):
         try:
             client = MlflowClient(uri)
             _await_answer(client, given)
@@ -83,7 +83,7 @@ def open_store(uri: str | None = None) -> Store:
 
 def _await_answer(client: MlflowClient, uri: str) -> None:
     try:
-        with _environment(IMPATIENT):
+        with variables(IMPATIENT):
             client.search_experiments(max_results=1)
     except MlflowException as error:
         if not is_slow(error):
@@ -144,12 +144,6 @@ def find_or_make_run(store: Store, experiment: str, which: str, make: Callable[[
 
     A server that dies while it answers may have made the run: MLflow's client asks again, and there are two.
     The one that every later search finds first is kept.
-
-    Args:
-        store: where to look.
-        experiment: id.
-        which: MLflow's filter, which finds this run alone.
-        make: makes the run if there is none.
     """
     found = store.client.search_runs([experiment], which, max_results=MOST_TWINS)
     if not found:
@@ -181,10 +175,7 @@ def is_of_one_run(store: Store, error: Exception) -> bool:
 def refusal(store: Store, error: Exception, mend: str) -> str:
     """A line on an error that concerns one run alone, or its records on disk.
 
-    Args:
-        store: that was written to.
-        error: what was raised.
-        mend: what to do once the store is back.
+    ``mend`` says what to do once the store is back.
 
     Raises:
         TrackingError: the store is away.
@@ -230,18 +221,3 @@ def _apart(uri: str) -> tuple[str, dict[str, str]]:
         return uri, {}
     bare = found[1] + uri[found.end() :]
     return bare, {"MLFLOW_TRACKING_USERNAME": unquote(found[2]), "MLFLOW_TRACKING_PASSWORD": unquote(found[3])}
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a while."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

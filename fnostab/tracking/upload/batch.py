@@ -120,11 +120,9 @@ class Batch:
             self.tags[names.SCHEDULED_STEPS] = value_text(record.payload["scheduled_steps"])
 
     def calls(self, known_params: Collection[str], mark: str | None = None) -> Iterator[dict[str, Any]]:
-        """Arguments of each call of log_batch.
+        """Arguments of each call of log_batch, without the params that the run has: MLflow never changes one.
 
-        Args:
-            known_params: that the run has: MLflow never changes one.
-            mark: tag that says how far the run has its journal, in the last call, once all else is there.
+        ``mark``, a tag that says how far the run has its journal, is in the last call, once all else is there.
         """
         params = [Param(name, value) for name, value in self.params.items() if name not in known_params]
         tags = [RunTag(name, value) for name, value in self.tags.items()]

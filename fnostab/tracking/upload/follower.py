@@ -15,8 +15,8 @@ from pathlib import Path
 from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.attempt import last_attempt
-from fnostab.record.files import HeldElsewhereError, held
 from fnostab.record.journal import FILE_NAME, Event, Point, journal_file, read_journal
+from fnostab.record.safe_files import HeldElsewhereError, held
 from fnostab.tracking.store.store import Store, describe, is_of_one_run
 from fnostab.tracking.upload.batch import Batch, RunNames
 from fnostab.tracking.upload.identity import run_identity
@@ -218,12 +218,8 @@ class Follower:
                 self._sent_alone(run, record)
         lacking = run.lacks_of(whole)
         run.send(lacking)
-        end = last_attempt(self._journal, _nowhere).end
+        end = last_attempt(self._journal, leave_out=lambda line: None).end  # said above
         if end is not None and not self.is_old_copy and run.lacks_end(end):
             run.end(end)
         run.say_left_out()
         return len({(each.step, each.timestamp) for each in lacking.metrics})
-
-
-def _nowhere(line: str) -> None:
-    """Take a line on a record that can't be read where that is said elsewhere."""

@@ -54,11 +54,7 @@ def place_of(
 ) -> Mark | None:
     """Place up to which a run with a mark has a journal: nothing if the mark is of another journal or store.
 
-    Args:
-        mark: that the run has.
-        journal: path, or that which an archive of it would have.
-        note: takes each record before the place.
-        leave_out: takes a line on each record there that can't be read.
+    ``note`` takes each record before the place, ``leave_out`` a line on each there that can't be read.
 
     Returns:
         The place; None if the run's own journal is newer than this one, a copy of it.

@@ -32,6 +32,7 @@ from fnostab.tracking.pages.notes import (
 from fnostab.tracking.pages.views import install_views
 from fnostab.tracking.read.histories import CLASSIC
 from fnostab.tracking.read.summaries import read_summaries
+from fnostab.tracking.store.paging import NEWEST_FIRST, of_kind
 from fnostab.tracking.store.store import Store, experiment_id, find_or_make_run, insist_on_place_of, reported
 from fnostab.tracking.upload.identity import PARENT_RUN
 
@@ -74,11 +75,10 @@ def find_or_make_study(store: Store, spec: StudySpec, start_ms: int | None = Non
     """
     client = store.client
     experiment = experiment_id(store, spec.experiment)
-    same_study = f"tags.`{names.STUDY_HASH}` = '{spec.hash}' AND tags.`{names.KIND}` = '{names.KIND_STUDY}'"
     run = find_or_make_run(
         store,
         experiment,
-        same_study,
+        of_kind(names.KIND_STUDY, spec.hash),
         lambda: client.create_run(experiment, start_ms, _tags(spec), run_name=spec.name),
     )
     for name, value in _params(spec).items():
@@ -180,23 +180,16 @@ def note_trial(client: MlflowClient, run_id: str, outcome: Mapping[str, Any]) ->
 def note_study(store: Store, run_id: str, outcomes: Mapping[str, Counter[str]] | None = None) -> None:
     """Say on a study's page what its arms are and what became of their trials, and link its newest verdict.
 
-    Never raises, as `note_trial`.
-
-    Args:
-        store: where the study is.
-        run_id: of its parent run.
-        outcomes: how often each outcome, by arm; None asks the store for them.
+    Never raises, as `note_trial`. Without ``outcomes``, how often each was by arm, the store is asked for them.
     """
     try:
         spec = _read_spec(store.client, run_id)
         if spec is None:
             return
         experiment = store.client.get_run(run_id).info.experiment_id
-        judges = (
-            f"tags.`{names.KIND}` = '{names.KIND_VERDICT}' AND tags.`{names.STUDY_RUN}` LIKE '%{run_id}%' "
-            "AND attributes.status = 'FINISHED'"  # else its process died before it was whole
-        )
-        newest = store.client.search_runs([experiment], judges, max_results=1, order_by=["attributes.start_time DESC"])
+        judges = f"{of_kind(names.KIND_VERDICT)} AND tags.`{names.STUDY_RUN}` LIKE '%{run_id}%'"
+        whole = f"{judges} AND attributes.status = 'FINISHED'"  # else its process died before that
+        newest = store.client.search_runs([experiment], whole, 1, 1, NEWEST_FIRST)
         counts = _outcomes(store, experiment, spec) if outcomes is None else outcomes
         put_note(store.client, run_id, study_note(spec, experiment, counts, newest[0] if newest else None))
     except Exception as error:  # artifact stores raise errors of their own libraries
@@ -231,12 +224,7 @@ def _tags(spec: StudySpec) -> dict[str, str]:
         names.VERSION: __version__,
         names.USER: user_name(),
         names.CHARTS: json.dumps(
-            {
-                "judged": sorted(set(spec.judged.values())),
-                "metric": [spec.metric.key],
-                "lines": spec.charts.lines,
-                "bars": spec.charts.bars,
-            }
+            {"judged": sorted(set(spec.judged.values())), "metric": [spec.metric.key], **vars(spec.charts)}
         ),
         **as_tags(escaped(spec.description)),
     }
@@ -250,6 +238,5 @@ def _params(spec: StudySpec) -> dict[str, str]:
         "metric": spec.metric.key,
         **({"profile": spec.profile} if spec.profile else {}),
     }
-    return {
-        name: value_text(value) for name, value in (params | {f"role.{k}": v for k, v in spec.roles.items()}).items()
-    }
+    params |= {f"role.{role}": arm for role, arm in spec.roles.items()}
+    return {name: value_text(value) for name, value in params.items()}

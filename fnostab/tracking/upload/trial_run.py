@@ -79,11 +79,8 @@ class TrialRun:
     def find_or_make(cls, store: Store, identity: RunIdentity, start_ms: int) -> Self:
         """The run of a trial: looked up by its tag, so that no crash makes a second one.
 
-        Args:
-            store: that holds it, or will.
-            identity: of the trial.
-            start_ms: time of the journal's first record. It tells this record of the trial from
-                another one that was made in another directory.
+        ``start_ms``, the time of the journal's first record, tells this record of the trial from another one that was
+        made in another directory.
 
         Raises:
             TrackingError: the run holds such another record.
@@ -256,12 +253,7 @@ def _is_of_an_entry(error: Exception) -> bool:
 
 
 def named_outcome(run_name: str, trial: str) -> str | None:
-    """The outcome that a run's name says since its end was recorded; None of a run at work, or that was renamed.
-
-    Args:
-        run_name: as MLflow has it.
-        trial: name of the trial, with which the other begins.
-    """
+    """The outcome that a run's name says since its end was recorded; None of a run at work, or that was renamed."""
     outcome = run_name.removeprefix(f"{trial} ")
     return outcome if outcome != run_name and outcome in names.OUTCOMES else None
 

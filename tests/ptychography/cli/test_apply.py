@@ -13,7 +13,7 @@ from tiny import TINY
 from trial_records import config_of
 
 from fnostab.cli import main
-from fnostab.ptychography import measured
+from fnostab.ptychography import metric_names
 from fnostab.ptychography.models import build_initialised
 from fnostab.ptychography.policy import policy_path, read_policy
 from fnostab.ptychography.settings import TrialConfig
@@ -42,7 +42,7 @@ def write_study(store, folder, experiment, failures, *, study="stage_a", profile
         failed = spec.seed < failures[spec.arm]
         with Journal(directory) as journal:
             loss = 0.001 if failed else LOSS[spec.arm] * (0.9 if is_best else 1 + 0.001 * spec.seed)
-            journal.record(9, {names.VAL_LOSS_BEST: loss, names.LAST_STEP: 9.0, measured.VAL_SSIM_AMP: 0.9})
+            journal.record(9, {names.VAL_LOSS_BEST: loss, names.LAST_STEP: 9.0, metric_names.VAL_SSIM_AMP: 0.9})
             if is_best:
                 (directory / "artifacts").mkdir()
                 write_checkpoint(directory / "artifacts" / "best.safetensors", spec)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fnostab.ptychography import measured
+from fnostab.ptychography import metric_names
 from fnostab.ptychography.data import GridLinesData
 from fnostab.ptychography.physics.alignment import align
 from fnostab.ptychography.physics.evaluation import constant_scores, evaluate
@@ -80,7 +80,12 @@ def validated(kind, training):
 def outcome(kind, training):
     seen = validated(kind, training)
     loss = seen[training.config.training.val_loss_name]
-    names = (measured.SPREAD, measured.PATCH_VARIATION, measured.TWIN_SHARE, measured.DETAIL_CORRELATION)
+    names = (
+        metric_names.SPREAD,
+        metric_names.PATCH_VARIATION,
+        metric_names.TWIN_SHARE,
+        metric_names.DETAIL_CORRELATION,
+    )
     measures = {name: seen[name] for name in names}
     return judge(
         [Validation(step, loss, measures) for step in (10, 20, 30)],
@@ -121,9 +126,9 @@ def test_brightness_alone_beats_the_constant_without_showing_the_object(training
     """Why `stagnated` looks at details: by its loss, and by the field's spread, it has learnt something."""
     seen = validated("brightness alone", training)
     assert seen[training.config.training.val_loss_name] < 0.95 * training.constant_loss
-    assert seen[measured.SPREAD] > 0.5
-    assert seen[measured.DETAIL_CORRELATION] == pytest.approx(0.49, abs=0.005)
-    assert validated("twin", training)[measured.DETAIL_CORRELATION] == pytest.approx(0.11, abs=0.005)
+    assert seen[metric_names.SPREAD] > 0.5
+    assert seen[metric_names.DETAIL_CORRELATION] == pytest.approx(0.49, abs=0.005)
+    assert validated("twin", training)[metric_names.DETAIL_CORRELATION] == pytest.approx(0.11, abs=0.005)
 
 
 def test_no_degenerate_output_comes_near_a_good_ssim(training):
@@ -145,6 +150,6 @@ def test_the_twins_of_a_part_of_the_patches_are_counted(training):
 
 
 def test_a_network_that_learns_gives_no_twins(trained):
-    (shares,) = [trained().curve(measured.TWIN_SHARE)]
+    (shares,) = [trained().curve(metric_names.TWIN_SHARE)]
     assert len(shares) == 3
     assert list(shares.values())[-1] == 0

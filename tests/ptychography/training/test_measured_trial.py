@@ -9,7 +9,7 @@ from small_scan import SIDE, simulated
 from trials import Trained, make_spec
 
 from fnostab.errors import ConfigError
-from fnostab.ptychography import measured
+from fnostab.ptychography import metric_names
 from fnostab.ptychography.scans.scan_file import Scan, write_scan
 from fnostab.ptychography.task import Ptychography
 from fnostab.ptychography.training.reconstruction import reconstruct, true_patches
@@ -61,10 +61,10 @@ def test_the_size_follows_the_scan_and_the_profile_s_simulation_is_left_out(scan
 def test_a_trial_is_judged_against_the_reference(scan, tmp_path):
     trial = trained(spec_of(scan, tmp_path), tmp_path)
     assert trial.outcome in (Outcome.CONVERGED, Outcome.STAGNATED)
-    assert 0 < trial.value(measured.NOISE_FLOOR) < trial.value(names.CONSTANT_LOSS)
-    for name in (measured.SPREAD, measured.VAL_SSIM_AMP, measured.VAL_SSIM_PHASE, measured.TWIN_SHARE):
+    assert 0 < trial.value(names.NOISE_FLOOR_LOSS) < trial.value(names.CONSTANT_LOSS)
+    for name in (metric_names.SPREAD, metric_names.VAL_SSIM_AMP, metric_names.VAL_SSIM_PHASE, metric_names.TWIN_SHARE):
         assert len(trial.curve(name)) == 2
-    assert {measured.SSIM_AMP, measured.FRC_HALF} <= {name for name, _, _ in trial.points}
+    assert {metric_names.SSIM_AMP, metric_names.FRC_HALF} <= {name for name, _, _ in trial.points}
     figures = {event["path"] for event in trial.events(names.ARTIFACT_EVENT)}
     assert {"artifacts/reconstruction_0.png", "artifacts/reconstruction_1.png"} <= figures  # whole scan, test area
     (dataset,) = trial.events(names.DATASET_EVENT)
@@ -74,9 +74,14 @@ def test_a_trial_is_judged_against_the_reference(scan, tmp_path):
 def test_without_a_reference_the_loss_decides_and_what_is_not_judged_is_named(scan, tmp_path):
     trial = trained(spec_of(replace(scan, object=None), tmp_path), tmp_path)
     recorded = {name for name, _, _ in trial.points}
-    assert not recorded & {measured.SPREAD, measured.VAL_SSIM_AMP, measured.SSIM_AMP, measured.DETAIL_CORRELATION}
-    assert {measured.PATCH_VARIATION, measured.FRC_HALVES, measured.NOISE_FLOOR} <= recorded
-    assert any(measured.DETAIL_CORRELATION in reason for reason in trial.final["not_judged"])
+    assert not recorded & {
+        metric_names.SPREAD,
+        metric_names.VAL_SSIM_AMP,
+        metric_names.SSIM_AMP,
+        metric_names.DETAIL_CORRELATION,
+    }
+    assert {metric_names.PATCH_VARIATION, metric_names.FRC_HALVES, names.NOISE_FLOOR_LOSS} <= recorded
+    assert any(metric_names.DETAIL_CORRELATION in reason for reason in trial.final["not_judged"])
 
 
 def test_the_true_patches_stitch_to_the_reference(scan, tmp_path):

@@ -3,7 +3,7 @@ import torch
 from trial_records import config_of
 
 from fnostab.errors import ModelError
-from fnostab.ptychography import measured
+from fnostab.ptychography import metric_names
 from fnostab.ptychography.models import build_initialised
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training import module as module_file
@@ -188,10 +188,10 @@ def test_a_validation_batch_counts_by_its_size(spec, data, monkeypatch):
     assert logged[config.training.val_loss_name] == pytest.approx(float(whole), rel=1e-5)
     assert set(logged) == {
         config.training.val_loss_name,
-        measured.SPREAD,
-        measured.PATCH_VARIATION,
-        measured.DETAIL_CORRELATION,
-        measured.TWIN_SHARE,
-        measured.VAL_SSIM_AMP,
-        measured.VAL_SSIM_PHASE,
+        metric_names.SPREAD,
+        metric_names.PATCH_VARIATION,
+        metric_names.DETAIL_CORRELATION,
+        metric_names.TWIN_SHARE,
+        metric_names.VAL_SSIM_AMP,
+        metric_names.VAL_SSIM_PHASE,
     }

@@ -16,7 +16,7 @@ from trial_records import config_of
 from trials import STEPS_AN_EPOCH, Trained
 
 from fnostab.errors import JournalError, LaunchError, ModelError
-from fnostab.ptychography import measured
+from fnostab.ptychography import metric_names
 from fnostab.ptychography.data import prepare
 from fnostab.ptychography.models import build_initialised
 from fnostab.ptychography.training import setup as setup_file
@@ -47,7 +47,12 @@ def test_every_step_and_every_epoch_is_recorded(trained):
     for metric in (names.TRAIN_LOSS, names.GRAD_NORM, names.GRAD_NORM_CLIPPED, names.LEARNING_RATE):
         assert list(trial.curve(metric)) == list(range(STEPS))
     ends = [STEPS_AN_EPOCH - 1, 2 * STEPS_AN_EPOCH - 1, STEPS - 1]
-    for metric in ("val/mae_val_Amp_loss", measured.SPREAD, measured.PATCH_VARIATION, measured.VAL_SSIM_AMP):
+    for metric in (
+        "val/mae_val_Amp_loss",
+        metric_names.SPREAD,
+        metric_names.PATCH_VARIATION,
+        metric_names.VAL_SSIM_AMP,
+    ):
         assert list(trial.curve(metric)) == ends
     kinds = (names.ACTIVATION_MEAN, names.ACTIVATION_STD, names.BLOCK_GRAD_NORM)
     for block in ("encoder.0", "encoder.1", "bottleneck"):
@@ -202,7 +207,7 @@ def test_another_seed_gives_other_numbers_on_the_same_data(trained):
     assert one.events(names.DATASET_EVENT) == other.events(names.DATASET_EVENT)
     assert one.value(names.CONSTANT_LOSS) == other.value(names.CONSTANT_LOSS)
     assert one.curve(names.TRAIN_LOSS)[0] != other.curve(names.TRAIN_LOSS)[0]
-    assert one.value(measured.SSIM_AMP) != other.value(measured.SSIM_AMP)
+    assert one.value(metric_names.SSIM_AMP) != other.value(metric_names.SSIM_AMP)
 
 
 def test_only_what_vary_names_is_varied(trained):
@@ -249,16 +254,21 @@ def test_the_test_set_is_looked_at_once_and_never_learnt_from(trained, spec, tmp
     monkeypatch.setattr(setup_file, "prepare", prepare_without_test)
     spoilt, whole = Trained(run_trial(spec(), tmp_path), tmp_path), trained()
     of_test = {name for name in trial_metrics(whole) if name.startswith("test/")}
-    assert of_test >= {measured.SSIM_AMP, measured.SSIM_PHASE, measured.MAE_AMP, measured.CONSTANT_SSIM_AMP}
+    assert of_test >= {
+        metric_names.SSIM_AMP,
+        metric_names.SSIM_PHASE,
+        metric_names.MAE_AMP,
+        metric_names.CONSTANT_SSIM_AMP,
+    }
     assert all(list(whole.curve(name)) == [STEPS - 1] for name in of_test)
-    assert spoilt.value(measured.SSIM_AMP) != whole.value(measured.SSIM_AMP)
+    assert spoilt.value(metric_names.SSIM_AMP) != whole.value(metric_names.SSIM_AMP)
     assert [p for p in spoilt.points if p[0] not in of_test] == [p for p in whole.points if p[0] not in of_test]
 
 
 def test_no_phase_is_scored_where_there_is_none(trained):
     trial = trained(data__set_phi=False, model__architecture=own("Plain"))
-    assert trial.curve(measured.SSIM_AMP)
-    assert not any(trial.curve(metric) for metric in (*measured.PHASE_METRICS, measured.CONSTANT_SSIM_PHASE))
+    assert trial.curve(metric_names.SSIM_AMP)
+    assert not any(trial.curve(metric) for metric in (*metric_names.PHASE_METRICS, metric_names.CONSTANT_SSIM_PHASE))
 
 
 # Networks of the user's own, and how they end
@@ -292,8 +302,8 @@ def test_a_constant_output_is_called_collapsed(trained):
     assert trial.final["rules_held"] == ["collapsed", "stagnated"]
     assert (trial.final["failure_step"], trial.final["known_good_step"]) == (STEPS_AN_EPOCH - 1, None)
     assert len(trial.curve("val/mae_val_Amp_loss")) == 3  # ended early, at the first validation past a quarter
-    assert trial.value(measured.SSIM_AMP) == 0
-    assert trial.value(measured.CONSTANT_SSIM_AMP) > 0
+    assert trial.value(metric_names.SSIM_AMP) == 0
+    assert trial.value(metric_names.CONSTANT_SSIM_AMP) > 0
 
 
 @pytest.mark.parametrize(
@@ -311,7 +321,7 @@ def test_a_step_that_is_not_finite_ends_a_trial_with_its_number(trained, after_f
     assert len(trial.curve(names.TRAIN_LOSS)) == steps
     assert [s for s, norm in trial.curve(names.GRAD_NORM).items() if isinstance(norm, str)] == [13]
     assert trial.value(names.TIME_TO_FAILURE) == 13
-    assert list(trial.curve(measured.SSIM_AMP)) == [steps - 1]  # tested all the same
+    assert list(trial.curve(metric_names.SSIM_AMP)) == [steps - 1]  # tested all the same
     assert (trial.directory / "artifacts" / "reconstruction_0.png").exists()
     assert all(torch.isfinite(w).all() for w in load_file(trial.directory / "artifacts" / "best.safetensors").values())
 

@@ -27,10 +27,6 @@ class Recording:
     A server that is there but does not answer in time keeps no trial from starting: it is asked again in the
     background, and what trials have written to their journals meanwhile is sent then.
 
-    Args:
-        tracking_uri: as in `open_store`.
-        console: to say on that the store is slow.
-
     Attributes:
         store: None until it has answered.
         run_id: of the study's run; None until it is made.

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fnostab.decision import NextKind, NextStep
-from fnostab.decision.setting_values import Along, compare_along, values_along
+from fnostab.decision.sweep import Along, compare_along, values_along
 from fnostab.report.tables import percent, plain_table, trial_table
 from fnostab.report.verdict import Case, conditions, left_out
 
@@ -77,8 +77,8 @@ def _next_text(along: Along) -> str:
     seen = [place for place in along.places if place.summary.n]
     if not seen:
         return "run the trials that ran out of memory again, smaller"
-    bound = seen[-1].summary.failure_rate_upper
+    bound, n = seen[-1].summary.failure_rate_upper, seen[-1].summary.n
     return (
-        f"more seeds or a higher {along.setting}: {seen[-1].summary.n} trials without a failure at "
-        f"{seen[-1].value:g} leave a failure rate of up to {bound or 0:.0%} possible (95 %)"
+        f"more seeds or a higher {along.setting}: {n} trial{'s' if n > 1 else ''} without a failure at "
+        f"{seen[-1].value:g} leave{'' if n > 1 else 's'} a failure rate of up to {bound or 0:.0%} possible (95 %)"
     )

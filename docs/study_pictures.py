@@ -1,15 +1,16 @@
-"""The gallery in docs/images, drawn from the journals of a study that was run.
+"""Pictures of a study that was run, for make_pictures.py: figures from its journals, and pages in a real browser."""
 
-fnostab run stage_a --profile small --seeds 6
-python -m docs.make_figures outputs/stage_a/HASH
-"""
-
-import argparse
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
+from playwright.sync_api import Page, sync_playwright
 
 from fnostab.figures import (
     LossCurve,
@@ -32,26 +33,76 @@ from fnostab.record.trial import StudySpec, TrialSpec
 from fnostab.stats.proportions import wilson
 from fnostab.stats.survival import kaplan_meier
 
-IMAGES = Path(__file__).parent / "images"
-DOTS_PER_INCH = 130
-PALETTE = 96  # colours of the reconstruction, which is large with all of them
+WIDE, TALL = 1400, 1050  # pixels of a page
+PATIENCE_MS = 600_000  # of a busy machine
+SETTLE_MS = 10_000  # curves are drawn one by one
+IN_THE_WAY = ("mlflow.assistant.chat_panel.close", "mlflow.experiment_page.shared_view.dismiss")
 
 Trials = dict[str, list[tuple[TrialRow, History, Path]]]  # by arm
 
 
-def main() -> None:
-    """Draw every figure of the gallery."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path, help="folder of a study that was run: outputs/EXPERIMENT/HASH")
-    folder = parser.parse_args().study
+def gallery(folder: Path) -> dict[str, Figure | Path]:
+    """The figures that trials and reports make, of the study in a folder (outputs/EXPERIMENT/HASH)."""
     study = StudySpec.read(folder / "study.json")
     trials: Trials = {arm: [_read(path) for path in sorted(folder.glob(f"{arm}-*"))] for arm in study.arms}
-    IMAGES.mkdir(exist_ok=True)
-    for name, figure in (_of_arms(trials, study) | _of_trials(trials)).items():
-        figure.savefig(IMAGES / f"{name}.png", dpi=DOTS_PER_INCH)
     best = min((each for of_arm in trials.values() for each in of_arm if each[0].loss), key=lambda t: t[0].loss)
-    with Image.open(best[2] / "artifacts" / "reconstruction_0.png") as picture:
-        picture.convert("RGB").quantize(PALETTE).save(IMAGES / "reconstruction.png", optimize=True)
+    of_best = {"reconstruction": best[2] / "artifacts" / "reconstruction_0.png"}
+    return _of_arms(trials, study) | _of_trials(trials) | of_best
+
+
+def charts(folder: Path) -> bytes:
+    """The first page that `fnostab ui` shows of the study in a folder, once its curves are drawn."""
+    with _shown(folder) as address, _browser() as page:
+        page.goto(address)
+        lines = page.locator(".scatterlayer path.js-line")
+        lines.first.wait_for(state="attached")
+        for name in IN_THE_WAY:
+            button = page.locator(f'[data-component-id="{name}"]')
+            if button.count():
+                button.first.click()
+        drawn = 0
+        while lines.count() > drawn:
+            drawn = lines.count()
+            page.wait_for_timeout(SETTLE_MS)
+        return page.screenshot()
+
+
+def report_page(path: Path) -> bytes:
+    """The first screen of a report."""
+    with _browser() as page:
+        page.goto(path.resolve().as_uri())
+        return page.screenshot()
+
+
+@contextmanager
+def _browser() -> Iterator[Page]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        sys.exit("error: there is no chromium: install Debian's package `chromium`")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": WIDE, "height": TALL})
+        page.set_default_timeout(PATIENCE_MS)
+        yield page
+        browser.close()
+
+
+@contextmanager
+def _shown(folder: Path) -> Iterator[str]:
+    """Address of the study's charts while `fnostab ui` runs."""
+    command = [sys.executable, "-m", "fnostab", "ui", "stage_a", "--no-open"]
+    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+    printed = []
+    try:
+        for line in server.stdout or ():
+            printed.append(line)
+            if found := re.match(r"(http\S+)", line):
+                yield found[1]
+                return
+        sys.exit(f"error: `fnostab ui` shows no study:\n{''.join(printed)}")
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def _read(directory: Path) -> tuple[TrialRow, History, Path]:
@@ -111,7 +162,3 @@ def _losses(row: TrialRow, history: History) -> LossCurve:
     epochs, finite = (steps + 1) / (steps[0] + 1), np.isfinite(values)
     lost = [(step + 1) / (steps[0] + 1) for step in history.nonfinite_steps]
     return LossCurve(row.seed, epochs[finite], values[finite], row.failed, lost)
-
-
-if __name__ == "__main__":
-    main()

@@ -67,13 +67,6 @@ def values_along(arms: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, 
 
 
 def compare_along(stage: Stage, setting: str, values: Mapping[str, float], control: str) -> Along:
-    """Summarise the arms of a study that differ in one number alone.
-
-    Args:
-        stage: trials of the study.
-        setting: name of the setting that differs.
-        values: its value in each arm; arms without a trial are left out.
-        control: arm that the others are compared with.
-    """
+    """Summarise the arms of a study that differ in one number alone; arms without a trial are left out."""
     found = [Place(value, summarise(stage, arm, control)) for arm, value in values.items() if arm in stage.arms]
     return Along(setting, sorted(found, key=lambda place: place.value))

@@ -20,14 +20,10 @@ class HeldElsewhereError(Exception):
 
 
 def write_whole(path: Path, content: str | bytes, *, to_disk: bool = False) -> None:
-    """Write a file atomically: a reader sees the old content or the new, even if this process dies.
+    """Write a file, text as UTF-8, atomically: a reader sees the old content or the new, even if this process dies.
 
-    A link in its place is replaced, never followed. One process at a time may write one file.
-
-    Args:
-        path: path in an existing folder.
-        content: bytes, or text, which is written as UTF-8.
-        to_disk: wait for the disk, so that the content survives the death of the machine.
+    A link in its place is replaced, never followed. One process at a time may write one file. With ``to_disk`` the disk
+    is waited for, so that the content survives the death of the machine.
 
     Raises:
         OSError: the file can't be written; the old content stays, unless only the wait for the disk failed.

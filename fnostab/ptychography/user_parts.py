@@ -23,13 +23,7 @@ def is_own(name: str) -> bool:
 
 
 def make_own(setting: str, name: str, kind: Any, *arguments: Any) -> Any:
-    """Call what ``name`` names with ``arguments``; return what it gives.
-
-    Args:
-        setting: that has the name, for errors.
-        name: ``package.module.name`` of a class or function.
-        kind: class of what it is to give.
-        *arguments: that it is called with.
+    """Call what a setting names, as ``package.module.name``, with ``arguments``; return what it gives, a ``kind``.
 
     Raises:
         ModelError: it can't be imported, raises, or gives something else.
@@ -47,10 +41,9 @@ def make_own(setting: str, name: str, kind: Any, *arguments: Any) -> Any:
 
 
 def code_hash(named: Iterable[tuple[str, str]]) -> str | None:
-    """One hash of the files that parts of your own are in; None if there are none. Nothing is imported.
+    """One hash of the files that parts of your own are in, given as (setting, dotted path); None if there are none.
 
-    Args:
-        named: settings, each with the dotted path that it has.
+    Nothing is imported.
 
     Raises:
         ConfigError: there is no such file.

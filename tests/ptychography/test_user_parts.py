@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from fnostab.errors import ConfigError, LaunchError, ModelError
-from fnostab.ptychography.own import code_hash, make_own
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.task import Ptychography
 from fnostab.ptychography.training.first_step import insist_on_first_step
 from fnostab.ptychography.training.schedules import make_schedule
+from fnostab.ptychography.user_parts import code_hash, make_own
 
 PART = {"training.optimizer": "fnostab_own_part.sgd"}
 SOURCE = """

@@ -5,10 +5,10 @@ from rich.console import Console
 
 from fnostab.decision import Stage
 from fnostab.decision.commands import Source
-from fnostab.decision.setting_values import compare_along, values_along
+from fnostab.decision.sweep import compare_along, values_along
 from fnostab.record.table import TableStudy
 from fnostab.report.judging import make_case
-from fnostab.report.setting_values import with_along
+from fnostab.report.sweep import with_along
 from fnostab.report.verdict import left_out
 from fnostab.stats.proportions import wilson
 

@@ -10,7 +10,7 @@ from fnostab.record import names
 from fnostab.record.archive import archive
 from fnostab.record.journal import Journal
 from fnostab.tracking import sync
-from fnostab.tracking.repair.behind import journals_behind
+from fnostab.tracking.repair.journals_behind import journals_behind
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlLoggedModel,
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from fnostab.errors import TrackingError
+from fnostab.tracking.store.artifact_folders import ARTIFACTS, moved_experiments
 from fnostab.tracking.store.database import connected, sqlite_file
-from fnostab.tracking.store.places import ARTIFACTS, moved_experiments
 from fnostab.tracking.store.store import Store, reported
 
 __all__ = ["Moved", "move_addresses"]
@@ -32,7 +32,6 @@ class Moved:
 
     Attributes:
         folder: of the database, and of the artifacts from now on.
-        addresses: that were moved.
         missing: runs whose artifacts lie at the earlier address and not at the new one.
     """
 

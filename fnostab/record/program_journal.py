@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fnostab.errors import JournalError
+from fnostab.errors import JournalError, os_errors_as
 from fnostab.record import names
 from fnostab.record.lines import FILE_NAME, Event, Point, encode, read_lines
 from fnostab.record.numbers import number, whole
@@ -47,10 +47,8 @@ class Recording:
         self._latest: dict[str, int] = {}
         self._time_ms = 0
         self._restarted = False
-        try:
+        with os_errors_as(JournalError, f"can't write {self.path}"):
             self._lock = os.open(directory / RECORDER_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._continue(token)
@@ -141,20 +139,15 @@ class Recording:
 
     def _append(self, record: Point | Event) -> None:
         data = encode(record)
-        try:
-            written = os.write(self._file, data)
-            if written != len(data):
+        with os_errors_as(JournalError, f"can't write {self.path}", "free some space"):
+            if os.write(self._file, data) != len(data):
                 os.ftruncate(self._file, self._size)  # half a line must not stand before the next one
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise JournalError(f"can't write {self.path}: {error.strerror or error}; free some space") from error
         self._size += len(data)
 
     def _sync(self) -> None:
-        try:
+        with os_errors_as(JournalError, f"can't write {self.path}"):
             os.fsync(self._file)
-        except OSError as error:
-            raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
 
     def _continue(self, token: str) -> None:
         """Read the trial's last step, and cut off the torn line of a process that died."""

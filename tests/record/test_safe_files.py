@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from fnostab.record.files import write_whole
+from fnostab.record.safe_files import write_whole
 
 
 @pytest.mark.parametrize("content", ["größer\n", b"\x00\xff", ""])

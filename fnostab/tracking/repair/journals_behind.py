@@ -12,7 +12,7 @@ from fnostab.record.folders import LIVE_FILE, TRIAL_FILE, folders_with
 from fnostab.record.journal import FILE_NAME, journal_file, read_journal
 from fnostab.record.lines import ARCHIVE_NAME
 from fnostab.tracking.read.summaries import read_summaries
-from fnostab.tracking.store.paging import every
+from fnostab.tracking.store.paging import every, of_kind
 from fnostab.tracking.store.store import Store, reported
 from fnostab.tracking.upload.identity import RunIdentity, run_identity
 from fnostab.tracking.upload.mark import Mark, place_of
@@ -82,8 +82,7 @@ def _tags_of(
         for run in read_summaries(store, found.experiment_id, study_hash, tags=TAGS, metrics=()):
             yield (experiment, run.tags.get(names.TRIAL_ID)), run.tags
         return
-    live = f"tags.`{names.KIND}` = '{names.KIND_LIVE}'"
-    for run in every(store.client.search_runs, [found.experiment_id], live):
+    for run in every(store.client.search_runs, [found.experiment_id], of_kind(names.KIND_LIVE)):
         yield (experiment, run.data.tags.get(names.TRIAL_ID)), run.data.tags
 
 
@@ -95,10 +94,10 @@ def _is_behind(directory: Path, tags: Mapping[str, str] | None) -> bool:
     mark, journal = Mark.read(tags.get(names.SENT)), directory / FILE_NAME
     if mark.offset and _ends_at(directory, mark):
         return False
-    place = place_of(mark, journal, lambda record: None, _nowhere)
+    place = place_of(mark, journal, lambda record: None, lambda line: None)  # `fnostab sync` says what is damaged
     if place is None:  # a copy of a journal that went on elsewhere
         return False
-    return next(read_journal(journal, place.offset, leave_out=_nowhere), None) is not None
+    return next(read_journal(journal, place.offset, leave_out=lambda line: None), None) is not None
 
 
 def _ends_at(directory: Path, mark: Mark) -> bool:
@@ -112,7 +111,3 @@ def _ends_at(directory: Path, mark: Mark) -> bool:
         file.seek(max(mark.offset - LONGEST_LAST_LINE, 0))
         last_line = file.read(LONGEST_LAST_LINE).rstrip(b"\n").rpartition(b"\n")[2]
     return last_line.startswith(b"%08x " % mark.checksum)
-
-
-def _nowhere(line: str) -> None:
-    """Take a line on a record that can't be read, which `fnostab sync` says."""

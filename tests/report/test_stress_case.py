@@ -1,0 +1,44 @@
+"""A stress study as a case: the level of its tests, its next step, and how it is shown."""
+
+import pytest
+
+from fnostab.decision import Stage
+from fnostab.decision.commands import Source
+from fnostab.record.outcomes import Outcome
+from fnostab.record.table import TrialRow
+from fnostab.record.table_study import TableStudy
+from fnostab.report.judging import make_case
+from fnostab.report.stress import with_stress
+
+FAMILIES = {name: {f"{name}_{v:g}": v for v in (0.1, 0.2, 0.4)} for name in ("control", "clipped")}
+FAILED = {"control": (0, 3, 6), "clipped": (0, 0, 1)}  # all six seeds differ for clipped: p = 1/64
+
+
+def case_of(*, look=1, last=Outcome.CONVERGED):
+    rows = [
+        TrialRow(arm, seed, Outcome.COLLAPSED if seed < failed else Outcome.CONVERGED, 0.1 + seed / 100)
+        for name, counts in FAILED.items()
+        for arm, failed in zip(FAMILIES[name], counts, strict=True)
+        for seed in range(6)
+    ]
+    rows[-1] = TrialRow("clipped_0.4", 5, last)
+    study = TableStudy(control="control_0.1", knob="lr", stressed=FAMILIES, look=look)
+    return with_stress(make_case({"a": Stage("a", tuple(rows))}, {"a": study}, source=Source(again="again")))
+
+
+@pytest.mark.parametrize(
+    ("look", "said"),
+    [(1, "clipped tolerates more: beyond 0.4 (95 %: after 0.2) (p = 0.016)"), (2, "no arm tolerates more than that")],
+)
+def test_a_later_look_is_tested_at_its_own_level_and_says_so(look, said):
+    case = case_of(look=look)
+    assert said in case.stress.finding == case.verdict.reason
+    shown = " ".join(repr(case).split())
+    assert "control 0/6 3/6 6/6" in shown
+    assert said in shown
+    assert ("This is look 2 at this study, so it tests at 0.0125" in shown) is (look == 2)
+
+
+def test_what_still_runs_is_waited_for_before_the_next_study():
+    assert case_of().verdict.next.text.startswith("run the arm that tolerates most")
+    assert case_of(last=Outcome.RUNNING).verdict.next.text == "wait, 1 trial still runs"

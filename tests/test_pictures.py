@@ -1,0 +1,53 @@
+"""The pictures of README and docs: each is made by a script, used by a page, and says what its table says."""
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from docs import make_pictures as script
+
+ROOT = Path(__file__).parent.parent
+MADE = (*script.OF_TABLES, *script.OF_STUDY)
+IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
+
+
+def images():
+    """(page, alternative text, file) of every picture in README and docs."""
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for alt, target in IMAGE.findall(page.read_text()):
+            yield page.name, alt, (page.parent / target).resolve()
+
+
+def test_each_picture_is_made_by_a_script_and_shown_on_a_page():
+    there = set(script.IMAGES.iterdir())
+    assert there == {script.IMAGES / f"{name}.png" for name in (*MADE, *script.ELSEWHERE)}
+    assert there == {target for _, _, target in images()}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_picture_says_what_its_table_says(name):
+    again = "python -m docs.make_pictures" + (" --folder FOLDER" if name in script.OF_STUDY else "")
+    with Image.open(script.IMAGES / f"{name}.png") as picture:
+        assert picture.text["Source"] == script.OF_TABLES.get(name, script.STUDY)
+        assert picture.text["Shows"] == script.shows(name), f"make it again: {again}"
+
+
+def test_the_readme_says_in_words_what_its_picture_claims():
+    (claim,) = [alt for page, alt, target in images() if (page, target.name) == ("README.md", "claim.png")]
+    assert claim == script.shows("claim"), "make it again: python -m docs.make_pictures"
+
+
+def test_more_rates_are_all_said_the_hardest_first(monkeypatch, tmp_path):
+    lines = (ROOT / script.FULL_SIZE).read_text().splitlines()
+    lines = [line for line in lines if not re.match(r"a,\w+_0\.003,", line)]
+    easier = [line.replace(",cure_0.01,", ",cure_0.003,") for line in lines if ",cure_0.01," in line]
+    easier += [line.replace(",control_0.01,", ",control_0.003,") for line in lines if ",control_0.01," in line][:9]
+    table = tmp_path / "stress.csv"
+    table.write_text("\n".join([*lines, *easier]) + "\n")
+    monkeypatch.setattr(script, "FULL_SIZE", str(table))
+    sentence, rows = script.claim()
+    assert [row.value for row in rows] == [0.01, 0.01, 0.003, 0.003]
+    assert "; at learning rate 0.003 control failed in 9 of 9 seeds, cure in 2 of 10 (p = " in sentence
+    assert len(script.claim_figure().axes[0].get_yticklabels()) == 4
