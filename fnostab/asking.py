@@ -289,7 +289,7 @@ def _seeds(source: str, given: Any) -> int | list[int]:
     if not each or len(set(map(repr, each))) < len(each) or any(type(n) is not int or n < least for n in each):
         expected = "their number, as 10, or a list of whole numbers without repetition, as [0, 3, 5]"
         raise _not_accepted(source, "seeds", given, expected)
-    return found
+    return each if isinstance(found, list) else int(found)
 
 
 def _plain(value: Any) -> Any:

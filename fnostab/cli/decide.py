@@ -139,7 +139,7 @@ def show(
         return
     special = case.special.render(case) if case.special is not None else None
     if case.stress is not None:
-        special = render_stress(case)
+        special = render_stress(case.stress, case.verdict)
     console.print(special or render(case, evidence=evidence), highlight=False, soft_wrap=special is not None)
     if case.command and special is None:
         say(console, f"  {case.command}\n", style="bold")

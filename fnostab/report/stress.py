@@ -6,19 +6,18 @@ from dataclasses import replace
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from fnostab.decision import NextKind, NextStep, compare_stress
+from fnostab.decision import NextKind, NextStep, Stage, Stress, Verdict, compare_stress
 from fnostab.decision.stress import margin_text
 from fnostab.record.outcomes import EXCLUDED, Outcome
+from fnostab.record.trial import StudySpec
 from fnostab.report.tables import plain_table
 from fnostab.report.verdict import Case, look_text
 
-__all__ = ["render_stress", "with_stress"]
+__all__ = ["render_stress", "stress_of", "with_stress"]
 
 
-def render_stress(case: Case) -> RenderableType:
-    """A table of failures by value of the knob, each arm's margin, what they say, and the level of a later look."""
-    stress = case.stress
-    assert stress is not None
+def render_stress(stress: Stress, verdict: Verdict | None = None) -> RenderableType:
+    """A table of failures by value of the knob, each arm's margin, what they say, and of a later look its level."""
     values = list(dict.fromkeys(point.value for arm in stress.arms for point in arm.points))
     columns = ("arm", *(f"{value:g}" for value in values), "p")
     table = plain_table(f"Failures by {stress.knob}", columns, "half of the trials fail at")
@@ -31,7 +30,7 @@ def render_stress(case: Case) -> RenderableType:
     parts: list[RenderableType] = [table, Text()]
     if left_out:
         parts += [Text(f"no training outcome: {left_out}"), Text()]
-    look = [Text(look_text(case.verdict))] if case.verdict.rules.level < case.verdict.rules.alpha else []
+    look = [Text(look_text(verdict))] if verdict and verdict.rules.level < verdict.rules.alpha else []
     return Group(*parts, Text(stress.finding, "bold"), *look)
 
 
@@ -43,9 +42,7 @@ def with_stress(case: Case) -> Case:
     study = case.studies.get("a")
     if study is None or study.knob is None or len(case.stages) > 1:
         return case
-    control = next(arm for arm, names in study.stressed.items() if study.control in names)
-    level = case.verdict.rules.level
-    stress = compare_stress(case.stages[0], study.stressed, study.knob, control, level)
+    stress = stress_of(case.stages[0], study, case.verdict.rules.level)
     step, command = case.verdict.next, case.command
     if step.kind not in (NextKind.WAIT, NextKind.RERUN):
         text = "run the arm that tolerates most at a usual setting, to see its loss"
@@ -53,3 +50,10 @@ def with_stress(case: Case) -> Case:
     return replace(
         case, verdict=replace(case.verdict, reason=stress.finding, next=step), stress=stress, command=command
     )
+
+
+def stress_of(stage: Stage, study: StudySpec, level: float | None = None) -> Stress:
+    """Judge how far each arm of a stress study withstands its knob, at its alpha if no ``level`` is given."""
+    assert study.knob is not None
+    control = next(arm for arm, names in study.stressed.items() if study.control in names)
+    return compare_stress(stage, study.stressed, study.knob, control, study.alpha if level is None else level)

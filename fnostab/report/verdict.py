@@ -1,6 +1,7 @@
 """Answers and a verdict as a person and a program read them."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from io import StringIO
 from typing import Any
@@ -68,7 +69,7 @@ class Case:
 
         text = StringIO()
         console = Console(file=text, width=TEXT_WIDTH, force_jupyter=False, color_system=None)
-        shown = render(self) if self.stress is None else render_stress(self)
+        shown = render(self) if self.stress is None else render_stress(self.stress, self.verdict)
         console.print(shown, Text(self.command), highlight=False)
         return visible(text.getvalue().rstrip())
 
@@ -226,6 +227,8 @@ def remarks(case: Case) -> list[str]:
     lines = []
     if verdict.rules.failure_judged:
         lines += [_in_stage(verdict, stage.name, ": ") + best_arms(verdict, stage.name) for stage in case.stages]
+    lines += [_in_stage(verdict, stage.name, ": ") + line for stage in case.stages for line in _not_judged(stage)]
+    lines += [_in_stage(verdict, stage.name, ": ") + line for stage in case.stages for line in _losses_beside(stage)]
     lines += [_in_stage(verdict, s.stage) + line for s in verdict.arms if (line := left_out(s))]
     for s in verdict.arms:
         if s.worst_rank_p is not None and s.n:
@@ -236,6 +239,29 @@ def remarks(case: Case) -> list[str]:
             worst = f"counting a failed run as worst of all, {p_text(s.worst_rank_p)} (one-sided)"
             lines.append(f"{_in_stage(verdict, s.stage)}{s.arm} against control: {ratio}{worst}")
     return lines
+
+
+def _losses_beside(stage: Stage) -> Iterator[str]:
+    """A line on the validation losses to hold a stage's against, where trials recorded them."""
+    kinds = {
+        "of the best constant output": [t.constant_loss for t in stage.trials],
+        "of a right prediction, by noise alone": [t.noise_floor_loss for t in stage.trials],
+    }
+    known = {what: [v for v in values if v is not None] for what, values in kinds.items()}
+    if said := [f"{_range(values)} {what}" for what, values in known.items() if values]:
+        yield f"validation losses to compare with: {', '.join(said)}"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.4g}", f"{max(values):.4g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _not_judged(stage: Stage) -> Iterator[str]:
+    """A line on each outcome rule that could not be judged, whatever the number of trials."""
+    judged = [trial for trial in stage.trials if trial.counts]
+    for reason, n in Counter(reason for trial in judged for reason in trial.not_judged).items():
+        yield f"not judged in {n} of {len(judged)} trials: {reason}"
 
 
 def _in_stage(verdict: Verdict, stage: str, mark: str = ", ") -> str:

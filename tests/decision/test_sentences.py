@@ -541,6 +541,13 @@ def test_lines_of_the_evidence():
         "these. More seeds do not reduce the sampling error of one validation set."
     ]
     assert look_text(verdict) == "This is look 2 at this study, so it tests at 0.0125 instead of 0.05."
+    beside = {"constant_loss": 0.21, "noise_floor_loss": 0.045, "not_judged": ("exploded: needs two validations",)}
+    known = stage("a", arm("base", 3, **beside), arm("norm", 2, 1, oom=1, **beside | {"constant_loss": 0.22}))
+    assert remarks(Case(verdict_of(known, roles=Roles("base")), (known,)))[1:3] == [
+        "not judged in 6 of 6 trials: exploded: needs two validations",
+        "validation losses to compare with: 0.21 to 0.22 of the best constant output, "
+        "0.045 of a right prediction, by noise alone",
+    ]
     two = stage("a", arm("control", 9, 1), arm("arch", 9, 1)), stage("b", arm("control", oom=3), arm("arch", oom=3))
     assert remarks(Case(verdict_of(*two), two))[:2] == [
         "Stage A: fewest failures (tied): control (1/10), arch (1/10)",

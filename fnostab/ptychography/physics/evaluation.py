@@ -56,7 +56,7 @@ class PublishedScores:
     """Scores that the published evaluation has too; those of the phase may be None.
 
     Only ``ssim_phase`` can be compared with its numbers. Its PSNR takes 255 for the peak, and it smooths its curve of
-    the Fourier ring correlation: docs/published.md.
+    the Fourier ring correlation: docs/depth.md.
 
     Attributes:
         psnr_amp: peak signal-to-noise ratio of the amplitude, in dB, at most 120; the peak is the truth's range.
