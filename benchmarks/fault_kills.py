@@ -21,9 +21,29 @@ from fnostab.record.stderr_tail import STDERR_FILE
 EXPERIMENT = "kills"
 ARMS = {"control": {}, "other": {"training.weight_decay": 0.001}}
 PAUSE_S = (1.0, 12.0)  # between two volleys
-TARGETS = {"trials": 8, "launcher": 1, "both": 1}  # with their weights
+TARGETS = {"trials": 8, "forks": 1, "launcher": 1, "both": 1}  # with their weights
+FORKS, SUPERVISORS, PROGRAMS = "of what forks trials", "of supervisors of programs", "of programs"
 MOST_STARTS_AT_THE_END = 5
 ATTEMPTS = "1000"  # many kills hit a process that has come no further yet
+PROGRAM = """
+import random, sys, time
+from fnostab.recorder import Recorder
+rate, seed = float(sys.argv[1]), int(sys.argv[2])
+draw = random.Random(seed)
+with Recorder() as rec:
+    rec.scheduled(400)
+    for step in range(400):
+        rec.step(step, loss=rate / (step + 1) + draw.random() / 100, grad_norm=draw.random())
+        time.sleep(0.02)
+"""
+STUDY_OF_PROGRAMS = """
+name: kills
+description: faults
+command: python program.py {rate} {seed}
+defaults: {rate: 1.0}
+control: control
+arms: {control: {}, other: {rate: 2.0}}
+"""
 
 
 @dataclass
@@ -70,16 +90,26 @@ class KillsReport:
 class Shootout:
     """A study that goes on whenever its launcher is started."""
 
-    def __init__(self, folder: Path, seeds: int, jobs: int, epochs: int) -> None:
-        self.place = Place(folder / "killed")
-        self.seeds, self.jobs, self.epochs = seeds, jobs, epochs
-        self.study = self.place.write_study(EXPERIMENT, ARMS, **{"training.epochs": epochs})
+    def __init__(self, folder: Path, seeds: int, jobs: int, epochs: int, *, programs: bool) -> None:
+        self.place = Place(folder)
+        self.seeds, self.jobs, self.epochs, self.programs = seeds, jobs, epochs, programs
+        self.study = self.write_study(self.place)
         self.launcher: subprocess.Popen[bytes] | None = None
         self.starts = 0
 
+    def write_study(self, place: Place) -> Path:
+        """Write its file, for it or its twins."""
+        if not self.programs:
+            return place.write_study(EXPERIMENT, ARMS, **{"training.epochs": self.epochs})
+        (place.folder / "program.py").write_text(PROGRAM)
+        path = place.folder / "kills.yaml"
+        path.write_text(STUDY_OF_PROGRAMS)
+        return path
+
     def command(self) -> list[str]:
         """Of the launcher."""
-        seeds = ["--seeds", str(self.seeds), "--profile", "small", "--jobs", str(self.jobs)]
+        profile = [] if self.programs else ["--profile", "small"]
+        seeds = ["--seeds", str(self.seeds), "--jobs", str(self.jobs), *profile]
         return ["run", str(self.study), *seeds, "--attempts", ATTEMPTS]
 
     def keep_running(self) -> None:
@@ -91,14 +121,20 @@ class Shootout:
         self.launcher = self.place.start(*self.command())
         self.starts += 1
 
-    def trials(self) -> list[tuple[psutil.Process, Path]]:
-        """Trials' processes and those that fork them, whoever started them, with the directories they write to."""
-        found = []
+    def victims(self) -> list[tuple[psutil.Process, str]]:
+        """Processes of trials and what forks or supervises them, whoever started them, and what each is or does."""
+        found: list[tuple[psutil.Process, str]] = []
         for process in psutil.process_iter(["cmdline"]):
             if "train" in (process.info["cmdline"] or []):
                 with contextlib.suppress(psutil.Error):
                     logs = [Path(file.path) for file in process.open_files() if Path(file.path).name == STDERR_FILE]
-                    found += [(process, log.parent) for log in logs[:1] if self.place.output in log.parents]
+                    if not logs or self.place.output not in logs[0].parents:
+                        continue
+                    if self.programs:
+                        found += [(process, SUPERVISORS), *((each, PROGRAMS) for each in process.children())]
+                    else:
+                        doing = f"of trials that were {_doing(logs[0].parent, process.pid)}"
+                        found.append((process, FORKS if _forks(process) else doing))
         return found
 
     def finish(self) -> int:
@@ -124,6 +160,7 @@ def kill_at_random(
     epochs: int = 20,
     pause_s: tuple[float, float] = PAUSE_S,
     twins: int = 5,
+    programs: bool = False,
 ) -> KillsReport:
     """Kill processes of a study at moments drawn from ``seed``, finish it, and compare it with its journals.
 
@@ -136,9 +173,10 @@ def kill_at_random(
         epochs: of a trial.
         pause_s: shortest and longest, between two volleys.
         twins: seeds of which the trials are run once more without a kill, to compare their curves.
+        programs: whether the study is of a program, with a supervisor for each trial.
     """
     rng, report, started = random.Random(seed), KillsReport(), time.monotonic()
-    shootout = Shootout(folder, seeds, jobs, epochs)
+    shootout = Shootout(folder / "killed", seeds, jobs, epochs, programs=programs)
     while report.kills.total() < n_kills:
         shootout.keep_running()
         time.sleep(rng.uniform(*pause_s))
@@ -153,18 +191,23 @@ def kill_at_random(
 
 
 def _volley(shootout: Shootout, rng: random.Random, report: KillsReport, most: int) -> None:
-    """Kill some trials, the launcher, or the launcher and all trials."""
+    """Kill some trials, what forks them, the launcher, or the launcher and all."""
     target = rng.choices(list(TARGETS), list(TARGETS.values()))[0]
-    victims = shootout.trials()
-    if target == "trials" and victims:
+    victims = shootout.victims()
+    if target == "trials":
+        while not (victims := [victim for victim in victims if victim[1] != FORKS]):  # a slow machine is still starting
+            shootout.keep_running()
+            time.sleep(0.5)
+            victims = shootout.victims()
         victims = rng.sample(victims, rng.randint(1, len(victims)))
-    if target != "trials" and shootout.launcher is not None and shootout.launcher.poll() is None:
+    elif target != "both":
+        victims = [victim for victim in victims if target == "forks" and victim[1] == FORKS]
+    if target in ("launcher", "both") and shootout.launcher is not None and shootout.launcher.poll() is None:
         shootout.launcher.kill()
         shootout.launcher.wait()
         report.kills["of the launcher"] += 1
         most -= 1
-    for process, directory in [] if target == "launcher" else victims[:most]:
-        what = "of what forks trials" if _forks(process) else f"of trials that were {_doing(directory, process.pid)}"
+    for process, what in victims[:most]:
         try:
             process.kill()
         except psutil.NoSuchProcess:
@@ -220,11 +263,10 @@ def _check(shootout: Shootout, report: KillsReport) -> None:
 
 def _compare(folder: Path, shootout: Shootout, report: KillsReport, seeds: int) -> None:
     """Run some of the trials once more, where nothing is killed, and compare the curves."""
-    place = Place(folder / "whole")
-    study = place.write_study(EXPERIMENT, ARMS, **{"training.epochs": shootout.epochs})
-    place.call("run", str(study), "--seeds", str(seeds), "--profile", "small", "--jobs", "2")
+    whole = Shootout(folder / "whole", seeds, 2, shootout.epochs, programs=shootout.programs)
+    whole.place.call(*whole.command())
     killed = {path.name: path for path in _directories(shootout.place)}
-    for directory in _directories(place):
+    for directory in _directories(whole.place):
         curves = [check_trial(path, []).curve for path in (killed[directory.name], directory)]
         report.compared += 1
         if metrics := differences(*curves):

@@ -1,7 +1,7 @@
 """Put every fault at every moment of a real study, do what a user would do next, and see that nothing is lost.
 
     python -m benchmarks.faults [--stores sqlite,server,postgresql] [--quick] [--markdown docs/reliability.md]
-    python -m benchmarks.faults --kills 200 [--markdown docs/reliability.md]
+    python -m benchmarks.faults --kills 200 [--programs] [--markdown docs/reliability.md]
 
 A cell of the matrix is right if the journals hold every point once, the store holds the same, every trial has one
 run with one outcome, nothing is RUNNING, and the curve is that of a twin that nothing befell.
@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--stores", default=",".join(STORES), help="Of them: %(default)s.")
     parser.add_argument("--quick", action="store_true", help="Only a few cells.")
     parser.add_argument("--kills", type=int, help="So many kills at random moments instead of the matrix.")
+    parser.add_argument("--programs", action="store_true", help="Kill those of a study of a program.")
     parser.add_argument("--seed", type=int, default=0, help="Of the moments.")
     parser.add_argument("--markdown", type=Path, help="Put the result into this file.")
     parser.add_argument("--keep", type=Path, help="A folder in which everything stays.")
@@ -109,8 +110,9 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = (options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-")))).absolute()
         if options.kills:
-            report = kill_at_random(folder, options.kills, options.seed)
-            section, text, ok = "kills", kills_table(report), report.ok
+            report = kill_at_random(folder, options.kills, options.seed, programs=options.programs)
+            section = "kills of programs" if options.programs else "kills"
+            text, ok = kills_table(report), report.ok
         else:
             started = time.monotonic()
             cells = run_matrix(folder, options.stores.split(","), quick=options.quick)

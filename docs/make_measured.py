@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scan", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("outputs/measured"), help="where all is written")
-    parser.add_argument("--seeds", default="2")
+    parser.add_argument("--seeds", default="5")
     given = parser.parse_args()
     scan, folder = given.scan.absolute(), given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def table(trials: dict[Path, tuple[dict[str, list[float]], str]]) -> str:
         cells = [f"{take(values[name]):.3f}" if name in values else "none" for name, take in COLUMNS.values()]
         lines.append(f"| {path.name} | {outcome} | " + " | ".join(cells) + " |")
     converged = [min(values[LOSS]) for values, outcome in trials.values() if outcome == "converged"]
-    constant, floor = first[names.CONSTANT_LOSS][0], first[metric_names.NOISE_FLOOR][0]
+    constant, floor = first[names.CONSTANT_LOSS][0], first[names.NOISE_FLOOR_LOSS][0]
     median = f"The median of those that converged is {statistics.median(converged):.3f}. " if converged else ""
     ssim = f"A constant's amplitude SSIM is {first[metric_names.CONSTANT_SSIM_AMP][0]:.3f}."
     return "\n".join(lines) + (

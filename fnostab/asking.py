@@ -282,13 +282,14 @@ def _settings(source: str, what: str, given: Any) -> dict[str, Any]:
 
 def _seeds(source: str, given: Any) -> int | list[int]:
     """Seeds as a study file has them: their number, or a list."""
-    found = _plain(given if isinstance(given, int | str | Mapping) or not isinstance(given, Iterable) else list(given))
+    several = isinstance(given, Iterable) and not isinstance(given, int | str | Mapping)
+    found: int | list[int] = _plain(list(given) if several else given)
     each = found if isinstance(found, list) else [found]
     least = 0 if isinstance(found, list) else 1
     if not each or len(set(map(repr, each))) < len(each) or any(type(n) is not int or n < least for n in each):
         expected = "their number, as 10, or a list of whole numbers without repetition, as [0, 3, 5]"
         raise _not_accepted(source, "seeds", given, expected)
-    return found
+    return each if isinstance(found, list) else int(found)
 
 
 def _plain(value: Any) -> Any:

@@ -300,3 +300,13 @@ def test_decide_says_why_trials_broke(call, workplace):
     assert (
         "1 of 2 trials ended without result, such as control-1: the script ignores its seed: all its values are" in said
     )
+
+
+def test_where_nothing_came_to_a_result_no_curves_and_no_verdict_are_offered(call, workplace):
+    _small_study(workplace, "def train():\n    raise RuntimeError('no data')\n\n\ntrain()\n")
+    status, out, err = call("run", "study.yaml", "--seeds", "2")
+    assert status != 0
+    assert "exit status 1: RuntimeError: no data" in " ".join(out.split())
+    assert "\n      raise RuntimeError('no data')\n" in out  # with the log's own indentation
+    assert "next:" not in out
+    assert "fix that, and the same command tries them again" in " ".join(err.split())

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fnostab.cli.options import parse_looks
 from fnostab.cli.printing import echo
+from fnostab.errors import ConfigError
 from fnostab.show.console import Console, say
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 MOST_SEEDS = 200
 RATES = (0.2, 0.3, 0.4, 0.5, 0.6)  # of control, in the table around the answer
 POWERS = (0.7, 0.8, 0.9)
+RATIO, MARGIN = 1.0, 1.1  # of losses, arm to control
 TOOTH = 10  # seeds beyond the answer among which a dip of the saw-tooth is looked for
 
 
@@ -30,8 +32,8 @@ TOOTH = 10  # seeds beyond the answer among which a dip of the saw-tooth is look
 @click.option("--candidates", default=1, show_default=True, help="Arms compared with one control (Holm).")
 @click.option("--looks", metavar="LIST", help="Seeds at which a sequential study is looked at, as in 10,20.")
 @click.option("--log-sd", type=float, help="For losses: standard deviation of the natural log of the loss over seeds.")
-@click.option("--ratio", default=1.0, show_default=True, help="For losses: true ratio, arm to control.")
-@click.option("--margin", default=1.1, show_default=True, help="For losses: ratio to show the arm to be below.")
+@click.option("--ratio", default=RATIO, show_default=True, help="For losses: true ratio, arm to control.")
+@click.option("--margin", default=MARGIN, show_default=True, help="For losses: ratio to show the arm to be below.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def command(
     control_rate: float,
@@ -48,8 +50,10 @@ def command(
     """Compute, before a study is run, how many seeds per arm it needs to show an effect.
 
     Failure rates are planned exactly for one-sided Boschloo, losses by Noether's formula for Mann-Whitney. A ratio
-    of 1 with a margin of 1.1 plans for `loss_within_10pct`, a ratio of 0.8 with a margin of 1 for `better_loss`.
+    of 1 with a margin of 1.1 plans for `loss_within_margin`, a ratio of 0.8 with a margin of 1 for `better_loss`.
     """
+    if log_sd is None and (ratio, margin) != (RATIO, MARGIN):
+        raise ConfigError("--ratio and --margin are of losses: give their spread as well, as in --log-sd 0.3")
     answer = _rates(control_rate, arm_rate, power, alpha, candidates)
     if log_sd is not None:
         from fnostab.stats.design import seeds_for_loss_ratio

@@ -153,6 +153,8 @@ def run_and_report(
         say(console, *_oversights(result))
     if result.overwritten:
         say(console, result.overwritten)
+    if not any(trial.finished for trial in result.trials):
+        insist_on_results(result)  # there are no curves to see, and nothing to judge
     from fnostab.tracking import find_experiment
 
     at = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""

@@ -18,7 +18,7 @@ from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import Frozen
 from fnostab.record.table import TrialRow, parse_number
 from fnostab.record.table_study import is_missing
-from fnostab.record.trial import Measure, Metric
+from fnostab.record.trial import UNLESS_DRAWN, Measure, Metric
 
 __all__ = ["ExternalRuns", "Record", "RunsFile", "trials_of"]
 
@@ -102,7 +102,7 @@ class ExternalRuns:
     name: str = ""
     roles: Mapping[str, str] = field(default_factory=dict)
     caveats: Sequence[str] = ()
-    same_for_all: Sequence[str] = ()
+    same_for_all: Sequence[str] = UNLESS_DRAWN
     follow_up: str | None = None
     description: str = ""
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -175,7 +175,7 @@ def _check_names(runs: Sequence[Record], file: RunsFile, known_names: Callable[[
             there_are |= set(known_names() if known_names else ())
             kind = next((kind for kind in KINDS if name.startswith(kind)), "")
             known = sorted(n for n in there_are if n.startswith(kind)) or sorted(there_are)
-            raise DecisionError(f"no run has {name!r}; there are: {', '.join(known[:20]) or 'none'}")
+            raise DecisionError(f"no run has {name!r}; there are: {', '.join(map(_text, known[:20])) or 'none'}")
 
 
 def _row(run: Record, arm: str, seed: int, file: RunsFile, label: str) -> TrialRow:
@@ -218,7 +218,7 @@ def _outcome(run: Record, value: float | None, file: RunsFile, label: str) -> Ou
 def _text(value: str | float | None) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return "" if value is None else str(value).strip()
+    return "" if value is None else " ".join(str(value).split())  # in one line
 
 
 def _seed(value: str | float | None, name: str, label: str) -> int | None:

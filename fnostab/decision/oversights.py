@@ -24,6 +24,9 @@ def metric_not_recorded(metric: str, recorded: Collection[str]) -> str:
         return f"no trial recorded {metric}; recorded: {', '.join(validation)}{suggestion(metric, validation)}"
     others = [name for name in (TRAIN_LOSS, GRAD_NORM, LEARNING_RATE) if name in recorded]
     hint = f"rec.validation(i, loss=...), or a monitor and self.log('val_loss', ...), records {VAL_PREFIX}loss"
+    if metric.startswith(VAL_PREFIX) and metric != f"{VAL_PREFIX}loss":
+        logged = metric.removeprefix(VAL_PREFIX)
+        hint += f"; if the module logs {logged!r}, say StabilityMonitor(val_loss_name={logged!r})"
     return f"no trial recorded {metric}; recorded: {', '.join(others) or 'nothing of a validation'}; {hint}"
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib
@@ -20,6 +21,7 @@ __all__ = ["LossCurve", "loss_curves", "median_curve"]
 PANELS_IN_A_ROW = 3
 RASTER_FROM = 4000  # points in one panel that are drawn as pixels even in vector formats
 FAILED_LINE: Any = (0, (3, 1.2))
+LEVEL_LINES: Any = ("-.", (0, (6, 3)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,13 @@ class LossCurve:
 
 
 def loss_curves(
-    arms: Mapping[str, Sequence[LossCurve]], *, metric: str, x: str = "epoch", median: bool = True, judged: bool = True
+    arms: Mapping[str, Sequence[LossCurve]],
+    *,
+    metric: str,
+    x: str = "epoch",
+    median: bool = True,
+    judged: bool = True,
+    levels: Mapping[str, float] = MappingProxyType({}),
 ) -> Figure:
     """Validation loss of every seed over the epochs, a panel an arm: how does it train, and how surely?
 
@@ -57,6 +65,7 @@ def loss_curves(
         x: what ``epochs`` of the curves counts, for the axis.
         median: whether medians are drawn: where all seeds have values at the same epochs.
         judged: whether it was judged which trials failed.
+        levels: losses to compare with, by what they are of; two at most.
     """
     columns = max(1, min(PANELS_IN_A_ROW, len(arms)))
     rows = max(1, -(-len(arms) // columns))
@@ -69,6 +78,8 @@ def loss_curves(
             _panel(ax, arms[arm], style, reference if place else None)
             if median:
                 ax.plot(*median_curve(arms[arm]), color=INK, linewidth=2, zorder=2.5)
+            for line, loss in zip(LEVEL_LINES, levels.values(), strict=False):
+                ax.axhline(loss, color=INK, alpha=0.55, linewidth=1, linestyle=line, zorder=1)
             ax.set_title(f"{arm}: {_counted(arms[arm], judged)}", fontsize=9, pad=9)
         for ax in panels[len(arms) :]:
             ax.set_visible(False)
@@ -80,7 +91,7 @@ def loss_curves(
             below = place + columns >= len(arms)
             ax.tick_params(labelbottom=below)
             ax.set(xlabel=x if below else "", ylabel="" if place % columns else metric)
-        legend_below(figure, _handles(arms, panels, median), columns=2 * columns - 1 if columns > 1 else 2)
+        legend_below(figure, _handles(arms, panels, median, levels), columns=2 * columns - 1 if columns > 1 else 2)
     return figure
 
 
@@ -121,7 +132,9 @@ def _panel(ax: Axes, curves: Sequence[LossCurve], style: ArmStyle, reference: An
     mark_nonfinite(ax, [epoch for curve in curves for epoch in curve.nonfinite_epochs])
 
 
-def _handles(arms: Mapping[str, Sequence[LossCurve]], panels: Sequence[Axes], median: bool) -> list[Any]:
+def _handles(
+    arms: Mapping[str, Sequence[LossCurve]], panels: Sequence[Axes], median: bool, levels: Mapping[str, float]
+) -> list[Any]:
     curves = [curve for of_arm in arms.values() for curve in of_arm]
     handles = [Line2D([], [], color=INK, linewidth=0.8, label="a seed")]
     if any(curve.failed for curve in curves):
@@ -131,5 +144,9 @@ def _handles(arms: Mapping[str, Sequence[LossCurve]], panels: Sequence[Axes], me
         handles.append(Line2D([], [], color=INK, linewidth=2, label="median"))
     if median and len(arms) > 1:
         handles.append(Line2D([], [], color=INK, linewidth=1.4, linestyle=":", label=f"median of {next(iter(arms))}"))
+    handles += [
+        Line2D([], [], color=INK, alpha=0.55, linewidth=1, linestyle=line, label=what)
+        for line, what in zip(LEVEL_LINES, levels, strict=False)
+    ]
     marks = [h for ax in panels for h in ax.get_legend_handles_labels()[0]]
     return handles + marks[:1]

@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from fnostab.errors import ConfigError, JournalError
 from fnostab.record.recorder import JOURNAL_VARIABLE, Recorder
 
 __all__ = ["StabilityCallback"]
@@ -37,7 +38,8 @@ class StabilityCallback(TrainerCallback):
         trainer: whose ``training_step`` and ``accelerator.clip_grad_norm_`` are followed.
 
     Raises:
-        JournalError: while training, as `Recorder`.
+        ConfigError: that is no Trainer, or it has such a callback already.
+        JournalError: while training, as `Recorder`; a second training begins at a step that is recorded.
     """
 
     _loss: Any
@@ -45,6 +47,12 @@ class StabilityCallback(TrainerCallback):
     _lr: float | None
 
     def __init__(self, trainer: Trainer) -> None:
+        if not isinstance(trainer, Trainer):
+            raise ConfigError(
+                f"StabilityCallback({type(trainer).__name__}): expected a Trainer, StabilityCallback(trainer)"
+            )
+        if any(isinstance(each, StabilityCallback) for each in trainer.callback_handler.callbacks):
+            raise ConfigError("this Trainer has a StabilityCallback already: add one")
         self._trainer = trainer
         self._inside = JOURNAL_VARIABLE in os.environ  # in all processes: each decides by the same numbers
         self._recorder: Recorder | None = None
@@ -59,6 +67,12 @@ class StabilityCallback(TrainerCallback):
     ) -> None:
         if self._inside:
             self._recorder = self._recorder or Recorder()
+            last = self._recorder.last_step
+            if last is not None and last >= state.global_step:
+                raise JournalError(
+                    f"a training begins at step {state.global_step}, but step {last} is recorded: a trial is one "
+                    "training; call train() once, of one Trainer, and leave out auto_find_batch_size"
+                )
             self._recorder.scheduled(state.max_steps)
 
     def on_step_begin(

@@ -70,7 +70,7 @@ class FailuresAlike:
             return None
         log = trial.directory / STDERR_FILE
         own = f"{trial.name}: {trial.outcome}"  # what the trial's process says at its end
-        lines = [line.strip() for line in tail_of(log).splitlines() if line.strip() not in ("", own)]
+        lines = [line.rstrip() for line in tail_of(log).splitlines() if line.strip() not in ("", own)]
         tail = "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
         return (
             f"{first} and {trial.name} failed alike before their first step, so no more trials are started: "

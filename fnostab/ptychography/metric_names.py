@@ -10,7 +10,6 @@ __all__ = [
     "FRC_SEVENTH",
     "MAE_AMP",
     "MAE_PHASE",
-    "NOISE_FLOOR",
     "PATCH_VARIATION",
     "PHASE_METRICS",
     "PSNR_AMP",
@@ -47,8 +46,5 @@ PUBLISHED_SSIM_PHASE = "test/ssim_phase_published"  # on a scale of all phases, 
 CONSTANT_PUBLISHED_SSIM_PHASE = "test/ssim_phase_published_constant"
 
 FRC_HALVES = "test/frc_halves"  # of measured data without a reference: of two halves of the test area, down to 1/7
-
-# Once, at the start
-NOISE_FLOOR = "noise_floor_loss"  # validation loss of rates that are right, by the photons' noise alone
 
 PHASE_METRICS = (SSIM_PHASE, MAE_PHASE)

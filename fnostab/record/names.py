@@ -68,6 +68,7 @@ BLOCK_GRAD_NORM = "block_grad_norm/"
 VAL_LOSS_BEST = "val_loss_best"  # decides
 VAL_LOSS_LAST = "val_loss_last"
 CONSTANT_LOSS = "constant_output_loss"
+NOISE_FLOOR_LOSS = "noise_floor_loss"  # validation loss of a right prediction, by the data's noise alone
 NAN_EVENTS = "nan_events"
 INF_EVENTS = "inf_events"
 SPIKES = "spike_events"

@@ -70,6 +70,11 @@ class Recorder:
             self._failed = sink.announced
         self._borrows = sink is not None and _sharing is not None and sink is _sharing._to
 
+    @property
+    def last_step(self) -> int | None:
+        """Last step that this attempt recorded; None before the first, and where nothing is recorded."""
+        return None if self._to is None else self._to.last_step
+
     def scheduled(self, steps: SupportsIndex) -> None:
         """Say how many optimiser steps the training is to have.
 

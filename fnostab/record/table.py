@@ -59,6 +59,9 @@ class TrialRow:
         rules_held: every outcome rule that held, not only the one that named the outcome.
         grad_ratio: p99 over median of the gradient norm in the last half of the run.
         run_id: MLflow run; None if the row does not come from MLflow.
+        constant_loss: validation loss of the best constant output; None if unknown, as in a CSV file.
+        noise_floor_loss: validation loss of a right prediction, by noise alone; None if unknown, as in a CSV file.
+        not_judged: outcome rules that could not be judged, each with its reason; none in a CSV file.
     """
 
     arm: str
@@ -72,6 +75,9 @@ class TrialRow:
     rules_held: tuple[Outcome, ...] = ()
     grad_ratio: float | None = None
     run_id: str | None = None
+    constant_loss: float | None = None
+    noise_floor_loss: float | None = None
+    not_judged: tuple[str, ...] = ()
 
     @property
     def counts(self) -> bool:
@@ -260,7 +266,7 @@ def _measure_columns(columns: Iterable[str], study: TableStudy | None) -> dict[s
 
 
 def _parse(fields: Mapping[str, str | None], measures: Mapping[str, str], where: str) -> tuple[str, TrialRow]:
-    text = {column: (fields.get(column) or "").strip() for column in (*COLUMNS, *MORE_COLUMNS, *measures)}
+    text = {column: " ".join((fields.get(column) or "").split()) for column in (*COLUMNS, *MORE_COLUMNS, *measures)}
     text |= {column: "" for column, cell in text.items() if column not in ("arm", "val_loss") and is_missing(cell)}
     if text["stage"] not in STAGES:
         raise DecisionError(f"{where}: stage={text['stage']!r} is not accepted; accepted: {', '.join(STAGES)}")

@@ -25,6 +25,7 @@ from fnostab.record.settings import Frozen, explain, shown, text_of
 
 __all__ = [
     "ASK",
+    "UNLESS_DRAWN",
     "Charts",
     "FollowUpCriterion",
     "Measure",
@@ -40,6 +41,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=
 
 
 ASK = "ask"  # task of trials that a loop of the user's own trains
+UNLESS_DRAWN = ("data and validation set, unless the program draws them from its seed",)  # the same for all seeds
 CHECK = "crc32"
 
 

@@ -1,6 +1,7 @@
 """The pictures of a stage with their captions: when trials failed, losses, gradient norms, what trials keep."""
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 
 import numpy as np
 
@@ -65,8 +66,12 @@ def validation_losses(
     """Validation losses of all seeds over the epochs, a panel an arm."""
     curves = {arm: _loss_curves([t for t in of_arm if t.counts], evidence) for arm, of_arm in trials.items()}
     metrics = list(dict.fromkeys(val_loss(study, arm) for arm in trials))
+    rows = [trial for of_arm in trials.values() for trial in of_arm]
+    floors = [t.noise_floor_loss for t in rows if t.noise_floor_loss is not None]
+    constants = [t.constant_loss for t in rows if t.constant_loss is not None]
+    between = {"constant output": median(constants), "noise alone": median(floors)} if floors and constants else {}
     return drawing(
-        loss_curves(curves, metric=metrics[0] if len(metrics) == 1 else "validation loss"),
+        loss_curves(curves, metric=metrics[0] if len(metrics) == 1 else "validation loss", levels=between),
         f"stage-{stage}-validation-losses",
         alt="Validation loss of every seed over the epochs, with their median, a panel for each arm",
         caption="A thin line is a seed; one that failed ends in a triangle, and counts from there on in the median "

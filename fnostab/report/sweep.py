@@ -77,8 +77,8 @@ def _next_text(along: Along) -> str:
     seen = [place for place in along.places if place.summary.n]
     if not seen:
         return "run the trials that ran out of memory again, smaller"
-    bound = seen[-1].summary.failure_rate_upper
+    bound, n = seen[-1].summary.failure_rate_upper, seen[-1].summary.n
     return (
-        f"more seeds or a higher {along.setting}: {seen[-1].summary.n} trials without a failure at "
-        f"{seen[-1].value:g} leave a failure rate of up to {bound or 0:.0%} possible (95 %)"
+        f"more seeds or a higher {along.setting}: {n} trial{'s' if n > 1 else ''} without a failure at "
+        f"{seen[-1].value:g} leave{'' if n > 1 else 's'} a failure rate of up to {bound or 0:.0%} possible (95 %)"
     )

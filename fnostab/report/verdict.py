@@ -1,6 +1,7 @@
 """Answers and a verdict as a person and a program read them."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from io import StringIO
 from typing import Any
@@ -79,11 +80,12 @@ class Case:
 
 
 def scope(studies: Mapping[str, Any]) -> list[str]:
-    """Things that were the same for all seeds, in a line; empty if unknown."""
+    """What was varied and what was the same for all seeds, in a line; empty if unknown."""
     same = list(dict.fromkeys(what for study in studies.values() for what in getattr(study, "same_for_all", ())))
     if not same:
         return []
-    said = f"The same for all seeds: {', '.join(same)}. The answer holds for these."
+    drawn = "Varied: what is drawn from the seed."
+    said = f"{drawn} The same for all seeds: {', '.join(same)}. The answer holds for these."
     one_set = any("validation set" in what for what in same)
     return [f"{said} More seeds do not reduce the sampling error of one validation set." if one_set else said]
 
@@ -225,6 +227,8 @@ def remarks(case: Case) -> list[str]:
     lines = []
     if verdict.rules.failure_judged:
         lines += [_in_stage(verdict, stage.name, ": ") + best_arms(verdict, stage.name) for stage in case.stages]
+    lines += [_in_stage(verdict, stage.name, ": ") + line for stage in case.stages for line in _not_judged(stage)]
+    lines += [_in_stage(verdict, stage.name, ": ") + line for stage in case.stages for line in _losses_beside(stage)]
     lines += [_in_stage(verdict, s.stage) + line for s in verdict.arms if (line := left_out(s))]
     for s in verdict.arms:
         if s.worst_rank_p is not None and s.n:
@@ -235,6 +239,29 @@ def remarks(case: Case) -> list[str]:
             worst = f"counting a failed run as worst of all, {p_text(s.worst_rank_p)} (one-sided)"
             lines.append(f"{_in_stage(verdict, s.stage)}{s.arm} against control: {ratio}{worst}")
     return lines
+
+
+def _losses_beside(stage: Stage) -> Iterator[str]:
+    """A line on the validation losses to hold a stage's against, where trials recorded them."""
+    kinds = {
+        "of the best constant output": [t.constant_loss for t in stage.trials],
+        "of a right prediction, by noise alone": [t.noise_floor_loss for t in stage.trials],
+    }
+    known = {what: [v for v in values if v is not None] for what, values in kinds.items()}
+    if said := [f"{_range(values)} {what}" for what, values in known.items() if values]:
+        yield f"validation losses to compare with: {', '.join(said)}"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.4g}", f"{max(values):.4g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _not_judged(stage: Stage) -> Iterator[str]:
+    """A line on each outcome rule that could not be judged, whatever the number of trials."""
+    judged = [trial for trial in stage.trials if trial.counts]
+    for reason, n in Counter(reason for trial in judged for reason in trial.not_judged).items():
+        yield f"not judged in {n} of {len(judged)} trials: {reason}"
 
 
 def _in_stage(verdict: Verdict, stage: str, mark: str = ", ") -> str:

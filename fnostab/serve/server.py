@@ -15,14 +15,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from fnostab.errors import TrackingError, os_errors_as
 from fnostab.serve.settings import ServerSettings, allowed_hosts, allowed_origins
-from fnostab.tracking.pages.ui import server_environment, wait_until_ready
+from fnostab.tracking.pages.ui import server_command, server_environment, wait_until_ready
 from fnostab.tracking.store.database import check_writable
 from fnostab.tracking.store.passwords import auth_config, check_extra, private, secret_key
 from fnostab.tracking.store.store import checked_address, masked
@@ -154,12 +153,11 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _command(settings: ServerSettings, artifacts: str) -> list[str]:
-    server = [sys.executable, "-m", "mlflow", "server", "--host", settings.host, "--port", str(settings.port)]
-    server += ["--workers", str(settings.workers), "--serve-artifacts", "--artifacts-destination", artifacts]
+    server = server_command(settings.host, settings.port, workers=settings.workers, passwords=settings.auth)
+    server += ["--serve-artifacts", "--artifacts-destination", artifacts]
     server += ["--allowed-hosts", ",".join(allowed_hosts(settings))]
     origins = allowed_origins(settings)
-    server += ["--cors-allowed-origins", ",".join(origins)] if origins else []
-    return [*server, "--app-name", "basic-auth"] if settings.auth else server
+    return [*server, "--cors-allowed-origins", ",".join(origins)] if origins else server
 
 
 def _environment(settings: ServerSettings, backend: str) -> dict[str, str]:

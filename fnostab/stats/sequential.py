@@ -24,6 +24,8 @@ from fnostab.stats.rate import Rate
 __all__ = ["FUTILE_POWER", "SequentialDesign", "sequential_alpha", "sequential_error_and_power"]
 
 FUTILE_POWER = 0.1  # predictive power of the last look below which more seeds are not worth their time
+MOST_SEEDS = 200  # an arm: beyond it the sum over all paths takes minutes
+TABLES_AT_ONCE = 10_000  # times the number of rates: 40 MB an array
 STEPS = 1000  # the per-look alpha is a whole multiple of overall / STEPS
 
 
@@ -51,6 +53,10 @@ class SequentialDesign:
 def _check_looks(looks: Sequence[int]) -> None:
     if not looks or looks[0] < 1 or any(later <= earlier for earlier, later in pairwise(looks)):
         raise ConfigError(f"looks {list(looks)}: expected rising numbers of seeds an arm, such as 10, 20")
+    if looks[-1] > MOST_SEEDS:
+        raise ConfigError(
+            f"looks {list(looks)}: the exact error is computed up to {MOST_SEEDS} seeds an arm: look earlier, or once"
+        )
 
 
 def _transition(before: int, after: int, rate: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -91,7 +97,8 @@ def _stops(
 
 def _errors(looks: Sequence[int], alpha: ArrayLike) -> NDArray[np.float64]:
     """Type I error over all looks at each of RATES."""
-    return np.asarray(_stops(looks, alpha, RATES, RATES, futility=False)[0].sum(axis=1))
+    shares = np.array_split(RATES, max(1, looks[-1] ** 2 // TABLES_AT_ONCE))  # memory grows as the square of the seeds
+    return np.concatenate([_stops(looks, alpha, rates, rates, futility=False)[0].sum(axis=1) for rates in shares])
 
 
 def sequential_alpha(looks: Sequence[int], overall: float = 0.05) -> float:

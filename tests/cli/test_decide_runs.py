@@ -45,6 +45,7 @@ def test_returns_of_a_table(call, tmp_path, monkeypatch):
     assert "runs.yaml: 21 runs 1 runs without columns.model or columns.seed take no part: row 22" in text
     assert "norm 1/10" in text
     assert "norm helps: 1 of 10 failed, 7 of 10 of base" in text
+    assert "The same for all seeds: data and validation set, unless the program draws them from its seed." in text
     assert code == 0
 
 

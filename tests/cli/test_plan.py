@@ -85,3 +85,17 @@ def test_what_is_out_of_range_is_one_line(call, arguments, message):
     code, out, err = call("plan", *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--ratio", "0.8"), "--ratio and --margin are of losses: give their spread as well, as in --log-sd 0.3"),
+        (("--margin", "1"), "--ratio and --margin are of losses"),
+        (("--looks", "5,5000"), "the exact error is computed up to 200 seeds an arm: look earlier, or once"),
+    ],
+)
+def test_what_would_be_left_out_in_silence_or_never_end_is_refused(call, arguments, said):
+    code, _, err = call("plan", *arguments)
+    assert code == 2
+    assert said in " ".join(err.split())

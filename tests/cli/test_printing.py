@@ -57,6 +57,29 @@ def test_an_arm_of_somebodys_table(call, workplace, command):
     assert not CARRIED_OUT.search(out + err)
 
 
+@pytest.mark.parametrize("of_runs", [True, False])
+def test_a_name_of_two_lines_is_shown_in_one(call, workplace, monkeypatch, of_runs):
+    monkeypatch.setenv("COLUMNS", "300")
+    rows = [
+        f"a,{arm},{seed},converged,0.{seed + 1},,9"
+        for arm in ("base" if of_runs else "control", '"x\nerror: y"')
+        for seed in range(4)
+    ]
+    header = "stage,arm,seed,outcome,val_loss,failure_step,last_step"
+    Path("theirs.csv").write_text("\n".join([header.replace("seed", '"seed\nerror: y"') if of_runs else header, *rows]))
+    columns = "arm: columns.arm\nmetric: columns.val_loss\nseed: "
+    Path("runs.yaml").write_text(f'table: theirs.csv\ncontrol: base\n{columns}"columns.seed\\nerror: y"\n')
+    Path("wrong.yaml").write_text(f"table: theirs.csv\ncontrol: base\n{columns}columns.absent\n")
+    asked = ("--runs", "runs.yaml") if of_runs else ("--table", "theirs.csv")
+    status, out, err = call("decide", *asked)
+    assert status == 0, err
+    assert "x error: y" in out
+    assert not re.search("^error: y", out + err, re.MULTILINE)
+    if of_runs:
+        status, _, err = call("decide", "--runs", "wrong.yaml")
+        assert (status, "columns.seed error: y" in err) == (2, True)
+
+
 def test_an_error_that_quotes_a_file(call, workplace):
     Path("theirs.csv").write_text(f"stage,arm\x1b[2J{'x' * 10}\n")
     status, _, err = call("decide", "--table", "theirs\x1b[2J.csv")

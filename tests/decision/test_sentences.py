@@ -534,13 +534,20 @@ def test_lines_of_the_evidence():
     assert conditions(case.studies) == [
         "mine, small profile, 3 layers",
         "a small size",
-        "The same for all seeds: data, noise. The answer holds for these.",
+        "Varied: what is drawn from the seed. The same for all seeds: data, noise. The answer holds for these.",
     ]
     assert scope({"a": SimpleNamespace(same_for_all=("object", "validation set"))}) == [
-        "The same for all seeds: object, validation set. The answer holds for these. More seeds do not reduce the "
-        "sampling error of one validation set."
+        "Varied: what is drawn from the seed. The same for all seeds: object, validation set. The answer holds for "
+        "these. More seeds do not reduce the sampling error of one validation set."
     ]
     assert look_text(verdict) == "This is look 2 at this study, so it tests at 0.0125 instead of 0.05."
+    beside = {"constant_loss": 0.21, "noise_floor_loss": 0.045, "not_judged": ("exploded: needs two validations",)}
+    known = stage("a", arm("base", 3, **beside), arm("norm", 2, 1, oom=1, **beside | {"constant_loss": 0.22}))
+    assert remarks(Case(verdict_of(known, roles=Roles("base")), (known,)))[1:3] == [
+        "not judged in 6 of 6 trials: exploded: needs two validations",
+        "validation losses to compare with: 0.21 to 0.22 of the best constant output, "
+        "0.045 of a right prediction, by noise alone",
+    ]
     two = stage("a", arm("control", 9, 1), arm("arch", 9, 1)), stage("b", arm("control", oom=3), arm("arch", oom=3))
     assert remarks(Case(verdict_of(*two), two))[:2] == [
         "Stage A: fewest failures (tied): control (1/10), arch (1/10)",
@@ -598,6 +605,11 @@ def test_lines_on_a_study_that_is_probably_asked_in_the_wrong_way():
     assert metric_not_recorded("val/loss", []) == (
         "no trial recorded val/loss; recorded: nothing of a validation; "
         "rec.validation(i, loss=...), or a monitor and self.log('val_loss', ...), records val/loss"
+    )
+    assert metric_not_recorded("val/mae", ["lr"]) == (
+        "no trial recorded val/mae; recorded: lr; "
+        "rec.validation(i, loss=...), or a monitor and self.log('val_loss', ...), records val/loss; "
+        "if the module logs 'mae', say StabilityMonitor(val_loss_name='mae')"
     )
     alike = [*arm("base", 0, 2), *arm("norm", 0, 2)]
     rules = OutcomeRules(collapsed={"val/spread": Bound(below=9.0)})

@@ -263,6 +263,16 @@ def test_every_seed_has_a_loss_curve_and_failures_their_own_shape():
     np.testing.assert_allclose(reference.get_ydata(), [0.35, 0.25, np.nan])
 
 
+def test_losses_to_compare_with_are_lines_in_every_panel():
+    arms = {"control": [losses(0.3, 0.2)], "arm": [losses(0.4, 0.1)]}
+    figure = loss_curves(arms, metric="loss", levels={"constant output": 0.35, "noise alone": 0.05})
+    for ax in figure.axes:
+        flat = {line.get_ydata()[0]: line.get_linestyle() for line in ax.lines if list(line.get_xdata()) == [0, 1]}
+        assert list(flat) == [0.35, 0.05]
+        assert flat[0.35] != flat[0.05]
+    assert legend(figure)[-2:] == ["constant output", "noise alone"]
+
+
 @pytest.mark.parametrize("arms", [{}, {"control": []}, {"control": [losses()], "b": [losses(1.0)]}])
 def test_loss_curves_of_little(arms):
     loss_curves(arms, metric="loss").canvas.draw()

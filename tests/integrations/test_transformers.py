@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
-from fnostab.errors import JournalError
+from fnostab.errors import ConfigError, JournalError
 from fnostab.integrations.transformers import StabilityCallback
 from fnostab.record import names
 from fnostab.record.journal import FILE_NAME, Journal
@@ -193,6 +193,36 @@ def test_a_training_that_goes_on_from_a_checkpoint_goes_on_with_its_steps(trial,
     recorded = read_recorded(trial)
     assert list(recorded.curves["train/loss"]) == [2, 3]
     assert recorded.reached_the_end
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_second_training_in_one_trial_is_refused_before_its_first_step(trial, trainer_of, is_same):
+    trainer = trainer_of(at(1.0, 2.0, 3.0))
+    trainer.train()
+    again = trainer if is_same else trainer_of(at(1.0))
+    with pytest.raises(JournalError, match="begins at step 0, but step 2 is recorded: a trial is one training"):
+        again.train()
+    assert len(read_recorded(trial).curves["train/loss"]) == 3
+
+
+def test_a_batch_size_that_the_trainer_looks_for_by_failing_is_refused(trial, trainer_of):
+    class Hungry(Line):
+        def forward(self, x):
+            if len(x) == 2 and self.weight.item() > 0:  # in the second step
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().forward(x)
+
+    trainer = trainer_of(at(1.0, 2.0, 3.0, 4.0), Hungry(), per_device_train_batch_size=2, auto_find_batch_size=True)
+    with pytest.raises(JournalError, match="leave out auto_find_batch_size"):
+        trainer.train()
+
+
+def test_a_callback_is_added_once_and_to_a_trainer(trial, trainer_of):
+    trainer = trainer_of(at(1.0))
+    with pytest.raises(ConfigError, match="this Trainer has a StabilityCallback already"):
+        StabilityCallback(trainer)
+    with pytest.raises(ConfigError, match=r"StabilityCallback\(TrainingArguments\): expected a Trainer"):
+        StabilityCallback(trainer.args)
 
 
 def test_outside_a_study_nothing_is_touched(tmp_path, trainer_of, monkeypatch):

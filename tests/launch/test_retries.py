@@ -12,7 +12,7 @@ def broken(folder, seed, reason="exit status 1: no data", **fields):
     spec = trial_spec(seed=seed, argv=("python", "train.py"))
     directory = folder / f"control-{seed}"
     directory.mkdir()
-    (directory / STDERR_FILE).write_text(f"Traceback\nno data\ncontrol-{seed}: infra_error\n")
+    (directory / STDERR_FILE).write_text(f"Traceback\n  no data\ncontrol-{seed}: infra_error\n")
     trial = TrialProgress(spec, directory)
     for name, value in {"outcome": Outcome.INFRA_ERROR, "reason": reason, **fields}.items():
         setattr(trial, name, value)
@@ -29,5 +29,5 @@ def test_the_second_trial_that_fails_alike_before_a_step_ends_it_with_the_end_of
     assert said == (
         "control-2 and control-3 failed alike before their first step, so no more trials are started: "
         "exit status 1: no data\n"
-        f"{tmp_path}/control-3/stderr.log ends with\n  Traceback\n  no data\nfix that; the same command goes on"
+        f"{tmp_path}/control-3/stderr.log ends with\n  Traceback\n    no data\nfix that; the same command goes on"
     )

@@ -3,6 +3,7 @@
 Two arms are the same, so that every trial has a twin: whatever befell one of them, their curves must be equal.
 """
 
+import math
 import os
 import signal
 import time
@@ -21,6 +22,7 @@ from fnostab.record.trial import TrialSpec
 SEEDS = 6
 AWAY_S = 30
 TIMEOUT_S = 200
+LEFT_S = 45  # at least, to a job whose time is nearly up, and less than its notice of a minute or little more
 SETTINGS = {
     "model.architecture": "slurm_network.Network",
     "data.scan_stride_train": 3,
@@ -71,6 +73,12 @@ def until(condition, process=None):
     return answer
 
 
+def seconds_of(cluster, job):
+    """For how long a job has run."""
+    parts = cluster.ask("squeue", "--noheader", f"--jobs={job}", "--format=%M").strip().split(":")
+    return sum(int(part) * 60**place for place, part in enumerate(reversed(parts)))
+
+
 def job_of(trial):
     return trial.owner.split()[-3]
 
@@ -87,7 +95,7 @@ def test_whatever_befalls_a_study_each_trial_ends_once_as_its_twin(place, on_clu
     study = place.write_study("twins", {"control": {}, "twin": {}}, **SETTINGS, **options)
     cluster = place.folder / "cluster.yaml"
     cluster.write_text(
-        f"jobs: 12\ntime_minutes: 10\nnotice_s: 60\nsetup: ['export PYTHONPATH={tmp_path}/without:$PYTHONPATH']\n"
+        f"jobs: 12\ntime_minutes: 15\nnotice_s: 60\nsetup: ['export PYTHONPATH={tmp_path}/without:$PYTHONPATH']\n"
     )
     command = ["run", str(study), "--launcher", "slurm", "--cluster", str(cluster), "--seeds", str(SEEDS)]
 
@@ -100,13 +108,15 @@ def test_whatever_befalls_a_study_each_trial_ends_once_as_its_twin(place, on_clu
     node = on_cluster.ask("squeue", "--noheader", f"--jobs={job_of(killed)}", "--format=%N").strip()
     psutil.Process(int(killed.owner.partition("@")[0])).kill()
     on_cluster.ask("scancel", "--signal=USR2", job_of(preempted))
-    on_cluster.ask("scontrol", "update", f"jobid={job_of(timed_out)}", "timelimit=1")
+    # A limit that its job had passed already, on a slow machine, would end it while it queues itself again
+    minutes = math.ceil((seconds_of(on_cluster, job_of(timed_out)) + LEFT_S) / 60)
+    on_cluster.ask("scontrol", "update", f"jobid={job_of(timed_out)}", f"timelimit={minutes}")
     place.server.kill()
     away_since = time.monotonic()
     assert on_cluster.crash_node("n1") >= 3
     struck = {name for name, t in trials_of(place).items() if t.outcome is None}
     until(lambda: events(timed_out, names.OUTCOME_EVENT), driver)
-    longer = ("scontrol", "update", f"jobid={job_of(timed_out)}", "timelimit=10")  # its next time is long enough
+    longer = ("scontrol", "update", f"jobid={job_of(timed_out)}", "timelimit=15")  # its next time is long enough
     until(lambda: on_cluster.accepts(*longer))  # once it is in the queue again
     until(lambda: time.monotonic() - away_since > AWAY_S / 2, driver)
     driver.kill()

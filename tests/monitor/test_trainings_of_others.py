@@ -361,6 +361,57 @@ def test_norms_around_clipping_wherever_it_takes_place(module, callbacks, before
     assert torch.equal(torch.stack(alone.weights), torch.stack(seen.weights))
 
 
+class ClipsByHand(LightningModule):
+    """As PtychoPINN's module: spectral weights are complex, and gradients of two batches are clipped together by hand.
+
+    Two optimisers, of which each has a part of the network; ``true`` holds (before, after) of each one's gradient at
+    each step, summed up in double precision.
+    """
+
+    def __init__(self, clip, *, together):
+        super().__init__()
+        self.automatic_optimization = False
+        torch.manual_seed(0)
+        self.spectral = nn.Parameter(torch.randn(4, dtype=torch.cfloat))
+        self.local = nn.Linear(3, 4)
+        self.clip, self.together = clip, together
+        self.true = ([], [])
+
+    def training_step(self, batch, batch_idx):
+        loss = (torch.fft.fft(self.local(batch)) * self.spectral).abs().square().mean()
+        self.manual_backward(loss / 2)
+        if batch_idx % 2 == 0:
+            return
+        optimizers = self.optimizers()
+        parts = [[p for group in optimizer.param_groups for p in group["params"]] for optimizer in optimizers]
+        before = [self.by_hand(part) for part in parts]
+        for group in [[p for part in parts for p in part]] if self.together else parts:
+            clip(group, self.clip)
+        for norms, norm, part in zip(self.true, before, parts, strict=True):
+            norms.append((norm, self.by_hand(part)))
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    @staticmethod
+    def by_hand(parameters):
+        return math.sqrt(sum(float(p.grad.to(torch.cdouble).abs().square().sum()) for p in parameters))
+
+    def configure_optimizers(self):
+        return [torch.optim.Adam([self.spectral], 0.01), torch.optim.Adam(self.local.parameters(), 0.01)]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_norms_before_and_after_a_modules_own_clipping_are_those_counted_by_hand(together):
+    module = ClipsByHand(0.05, together=together)
+    _, sink = watched(module, 16)
+    for end, true in zip(("", "/optimizer_1"), module.true, strict=True):
+        before, after = zip(*true, strict=True)
+        assert sink.curve(names.GRAD_NORM + end) == [(step, pytest.approx(norm)) for step, norm in enumerate(before)]
+        assert sink.values(CLIPPED + end) == pytest.approx(after)
+        assert min(before) > 2 * max(after) > 0
+
+
 def fit_alone(module, callbacks):
     fit(module, [kind() for kind in callbacks], 6)
     return module

@@ -275,6 +275,22 @@ def test_losses_are_drawn_over_epochs(monkeypatch):
     assert (lost.epochs.tolist(), lost.failed, list(lost.nonfinite_epochs)) == ([1, 1.5], True, [1.5])
 
 
+def test_what_losses_compare_with_and_what_was_not_judged_is_said_once():
+    reason = "collapsed: needs val/spread"
+    trials = [
+        TrialRow("control", 0, OK, 0.1, None, 29, constant_loss=0.21, noise_floor_loss=0.045, not_judged=(reason,)),
+        TrialRow("control", 1, OK, 0.2, None, 29, constant_loss=0.22, noise_floor_loss=0.045, not_judged=(reason,)),
+        TrialRow("control", 2, NONFINITE, None, 14, 14, constant_loss=0.21),
+        TrialRow("control", 3, OOM, not_judged=("exploded: needs two validations",)),
+    ]
+    report = report_of(case_of(trials), Evidence())
+    line = "validation losses to compare with: 0.21 to 0.22 of the best constant output, 0.045 of a right prediction"
+    for text in (to_html(report), to_markdown(report)):
+        assert text.count(line) == text.count(f"not judged in 2 of 3 trials: {reason}") == 1
+        assert "exploded: needs two validations" not in text
+    assert "compare with" not in to_markdown(report_of(case_of([TrialRow("control", 0, OK, 0.1)]), Evidence()))
+
+
 def test_a_killed_trial_is_censored_where_its_history_ends():
     trials = [TrialRow("control", 0, OK, 0.1, None, 29), TrialRow("control", 1, Outcome.KILLED, run_id="dead")]
     curve = Curve(1, np.arange(15), np.ones(15), np.array([], dtype=np.int64))

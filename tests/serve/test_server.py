@@ -1,6 +1,9 @@
 """With a real MLflow server in a process of its own."""
 
+import json
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 from tracking_helpers import Server, journal_points, marked, only_trial, stored_points
@@ -69,6 +72,20 @@ def test_a_server_that_dies_and_comes_back_loses_and_doubles_nothing(server, stu
     with pytest.raises(TrackingError, match="open it in a browser"):
         ui_command(remote, 5000)
     assert free_port(server.port) > server.port
+
+
+def test_pages_of_other_ports_of_this_machine_are_refused_by_the_server_of_ui(server):
+    def answered(origin):
+        create = f"{server.url}/api/2.0/mlflow/experiments/create"
+        said = {"Content-Type": "application/json", "Origin": origin}
+        asked = urllib.request.Request(create, json.dumps({"name": origin}).encode(), said)
+        try:
+            return urllib.request.urlopen(asked, timeout=60).status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert answered("http://localhost:9999") == answered("http://127.0.0.1:9999") == 403
+    assert answered(server.url) == 200
 
 
 def test_a_server_that_ends_at_once_is_not_waited_for(store, tmp_path):

@@ -1,11 +1,15 @@
 """docs/operating.md: its commands, run as they stand, in the life of a server."""
 
-import http.server
+import contextlib
+import os
 import re
+import shutil
+import socket
+import ssl
 import stat
 import subprocess
 import sys
-import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -18,6 +22,7 @@ from fnostab.tracking import open_store, sync
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operating.md").read_text()
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 ADA = {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "hers-and-nobody-elses"}
 
 
@@ -41,54 +46,96 @@ def started(folder, environment, *more, first=False):
     return serving(folder, environment, *options.split(), *more, **(exports if first else {}))
 
 
-class PrefixProxy(http.server.BaseHTTPRequestHandler):
-    """Takes the prefix /mlflow off, and hands on the Host header that it was asked with, as the page's nginx does."""
-
-    target = ""
-
-    def answer(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        headers = dict(self.headers.items()) | {"Host": "example.org"}
-        path = self.path.removeprefix("/mlflow")
-        assert path != self.path
-        asked = urllib.request.Request(self.target + path, body or None, headers, method=self.command)
-        try:
-            reply = urllib.request.urlopen(asked, timeout=60)
-        except urllib.error.HTTPError as error:
-            reply = error
-        with reply:
-            content = reply.read()
-        self.send_response(reply.status)
-        self.send_header("Content-Type", reply.headers.get("Content-Type", "text/plain"))
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = answer  # noqa: N815
-
-    def log_message(self, *_):
-        pass
+NAME = "127.0.0.2"  # stands for the page's: a name that every Linux machine reaches itself by
+TRAIN = """
+import sys
+from pathlib import Path
+from fnostab.recorder import Recorder
+with Recorder() as rec:
+    rec.scheduled(20)
+    for step in range(20):
+        rec.step(step, loss=float(sys.argv[1]) / (step + 1 + int(sys.argv[2])))
+Path(sys.argv[3], "large.txt").write_text("x" * 2_000_000)  # nginx by itself takes 1 MB
+"""
+STUDY = """
+name: behind
+description: Is it seen through a proxy?
+command: python train.py {rate} {seed} {directory}
+defaults: {rate: 1.0}
+control: control
+arms: {control: {}, other: {rate: 2.0}}
+"""
 
 
-@pytest.fixture
-def prefixed():
-    """A function that starts such a proxy before a server, and returns the address that users set."""
-    proxies = []
-
-    def start(target):
-        handler = type("Handler", (PrefixProxy,), {"target": target})
-        proxies.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
-        threading.Thread(target=proxies[-1].serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{proxies[-1].server_port}/mlflow"
-
-    yield start
-    for proxy in proxies:
-        proxy.shutdown()
-        proxy.server_close()
+@contextlib.contextmanager
+def nginx(folder, port, of_server):
+    """nginx with the page's server, and its location for a prefix besides: the file of its certificate."""
+    certificate, key = folder / "mlflow.pem", folder / "mlflow.key"
+    itself = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-days", "2"]
+    itself += ["-addext", f"subjectAltName=IP:{NAME}", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(itself, check=True, capture_output=True)
+    server, end = shown("mlflow.conf", of_server).rstrip().rsplit("}", 1)
+    text = f"{server}{shown('prefix', of_server)}}}{end}".replace("/etc/ssl/", f"{folder}/")
+    text = text.replace("mlflow.example.org", NAME).replace("listen 443", f"listen {NAME}:{port}")
+    temporary = "".join(f"{name}_temp_path {name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    as_who = "user root; " if os.getuid() == 0 else ""  # else its workers can't enter the test's folder
+    whole = f"{as_who}daemon off; pid nginx.pid; events {{}} http {{ access_log access.log; {temporary} {text} }}"
+    (folder / "nginx.conf").write_text(whole)
+    command = [NGINX, "-p", str(folder), "-e", "error.log", "-c", "nginx.conf"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        while socket.socket().connect_ex((NAME, port)):
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.1)
+        yield certificate
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
 
 
 @pytest.mark.slow
-def test_the_life_of_a_server(tmp_path, environment, monkeypatch, prefixed):
+@pytest.mark.skipif(
+    not (NGINX and shutil.which("openssl")), reason="needs nginx and openssl: apt-get install nginx-light"
+)
+def test_a_study_through_nginx_with_tls_and_a_prefix(tmp_path, environment, fnostab):
+    with socket.socket() as free:
+        free.bind((NAME, 0))
+        port = free.getsockname()[1]
+    (tmp_path / "train.py").write_text(TRAIN)
+    (tmp_path / "study.yaml").write_text(STUDY)
+    url = f"https://{NAME}:{port}/mlflow"
+    with (
+        serving(tmp_path, environment, "--allowed-hosts", f"{NAME}:{port}") as (_, of_server),
+        nginx(tmp_path, port, of_server) as certificate,
+    ):
+        run = ("run", "study.yaml", "--seeds", "1", "--tracking-uri", url)
+        unknown = fnostab(tmp_path, *run)
+        assert unknown.returncode == 2
+        assert "self-signed certificate; set REQUESTS_CA_BUNDLE to the file" in unknown.stderr
+        done = fnostab(tmp_path, *run, REQUESTS_CA_BUNDLE=str(certificate))
+        assert done.returncode == 0, done.stdout + done.stderr
+        links = re.findall(r"https?://\S+", done.stdout)
+        assert links
+        assert all(link.startswith(f"{url}/#/experiments") or link == url for link in links), links
+        assert len(list((tmp_path / "mlflow-server" / "artifacts").rglob("large.txt"))) == 2
+        trusted = ssl.create_default_context(cafile=certificate)
+
+        def page(address, **headers):
+            asked = urllib.request.Request(address, b'{"max_results": 1}' if headers else None, headers)
+            with urllib.request.urlopen(asked, timeout=60, context=trusted) as answer:
+                return answer.read().decode()
+
+        for below in (f"{url}/", f"https://{NAME}:{port}/"):  # the page without a prefix has one of its own
+            (script,) = re.findall(r'src="(static-files/[^"]+/main[^"]+)"', page(below))
+            assert len(page(below + script)) > 10_000
+        search = f"{url}/api/2.0/mlflow/experiments/search"
+        assert page(search, Origin=f"https://{NAME}:{port}", **{"Content-Type": "application/json"})
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            page(search, Origin="https://localhost:9999", **{"Content-Type": "application/json"})
+
+
+@pytest.mark.slow
+def test_the_life_of_a_server(tmp_path, environment, monkeypatch):
     pytest.importorskip("flask_wtf")
     (tmp_path / "mlflow-server").mkdir(mode=0o755)
     study = StudyFolder(tmp_path / "out")
@@ -107,8 +154,8 @@ def test_the_life_of_a_server(tmp_path, environment, monkeypatch, prefixed):
         sync(second, store)
     typed("restore", tmp_path, environment)
     # Neither the administrator's name nor the password is given
-    with started(tmp_path, environment, "--allowed-hosts", "example.org") as (_, port):
-        store = open_store(prefixed(f"http://127.0.0.1:{port}"))
+    with started(tmp_path, environment) as (_, port):
+        store = open_store(f"http://127.0.0.1:{port}")
         assert only_trial(store).data.tags[names.SEED] == "0"
         sync(study.folder, store)
         runs = {run.data.tags[names.SEED]: run for run in runs_of_kind(store, names.KIND_TRIAL)}

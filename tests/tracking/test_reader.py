@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
-from tracking_helpers import Server, only_trial, write_trial
+from tracking_helpers import Server, only_trial, write_outcome, write_trial
 
 from fnostab.errors import TrackingError
 from fnostab.ptychography import metric_names
@@ -39,7 +39,11 @@ LAST = {
 def test_the_table_of_a_study(store, study):
     write_trial(study.trial("agc", 0), outcome="killed")
     write_trial(study.trial("control", 10), outcome="converged", **LAST)
-    write_trial(study.trial("control", 2), outcome="collapsed", **{names.VAL_LOSS_BEST: 0.18})
+    beside = {names.CONSTANT_LOSS: 0.21, names.NOISE_FLOOR_LOSS: 0.045}
+    with_reasons = study.trial("control", 2)
+    write_trial(with_reasons, outcome=None, **{names.VAL_LOSS_BEST: 0.18} | beside)
+    with Journal(with_reasons) as journal:
+        write_outcome(journal, "collapsed", not_judged=["exploded: needs two validations", "stagnated: needs x and y"])
     sync(study.folder, store)
     experiment = find_experiment(store, "stage_a")
     record = newest_study(store, experiment)
@@ -50,6 +54,8 @@ def test_the_table_of_a_study(store, study):
         ("control", 10, Outcome.CONVERGED, 0.0138),
         ("agc", 0, Outcome.KILLED, None),
     ]
+    assert (table[0].constant_loss, table[0].noise_floor_loss) == (0.21, 0.045)
+    assert table[0].not_judged == ("exploded: needs two validations", "stagnated: needs x and y")
     assert table[1] == TrialRow(
         "control",
         10,

@@ -1,6 +1,7 @@
 """`fnostab serve` as a process: a real server with passwords, and how it ends."""
 
 import base64
+import json
 import os
 import signal
 import stat
@@ -26,11 +27,16 @@ def served(tmp_path_factory, environment):
         yield process, port, folder
 
 
-def status(port, host=None, password=None):
-    """HTTP status of a search for experiments."""
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=1")
-    if host:
-        request.add_header("Host", host)
+def status(port, host=None, password=None, origin=None, made=None):
+    """HTTP status of a search for experiments, or of a request that makes one."""
+    address = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/"
+    request = urllib.request.Request(address + ("create" if made else "search?max_results=1"))
+    if made:
+        request.data = json.dumps({"name": made}).encode()
+        request.add_header("Content-Type", "application/json")
+    for name, value in (("Host", host), ("Origin", origin)):
+        if value:
+            request.add_header(name, value)
     if password:
         request.add_header("Authorization", "Basic " + base64.b64encode(f"admin:{password}".encode()).decode())
     try:
@@ -50,6 +56,19 @@ def test_only_who_knows_the_password_is_answered(served, monkeypatch):
         open_store(f"http://admin:not-it-at-all@127.0.0.1:{port}")
     assert "not-it" not in str(refusal.value)
     assert "MLFLOW_TRACKING_PASSWORD" not in os.environ
+
+
+def test_pages_of_other_ports_of_this_machine_are_refused(served):
+    """With the password, which a browser adds for whoever is logged in."""
+    _, port, _ = served
+    for other in ("localhost:9999", f"localhost:{port}", "127.0.0.1", "127.0.0.1:9999", "[::1]:9999"):
+        assert status(port, password=PASSWORD, origin=f"http://{other}", made="of another page") == 403, other
+        assert status(port, password=PASSWORD, origin=f"http://{other}") == 403  # nor may it read
+    assert status(port, password=PASSWORD, origin="https://evil.example", made="of another page") == 403
+    assert status(port, password=PASSWORD, origin=f"http://127.0.0.1:{port}", made="its own page's") == 200
+    through_a_tunnel = {"host": "localhost:9000", "origin": "http://localhost:9000"}
+    assert status(port, password=PASSWORD, **through_a_tunnel, made="through a tunnel") == 200
+    assert status(port, password=PASSWORD, made="of a program") == 200
 
 
 def test_a_journal_is_sent_with_the_password_and_its_artifacts_through_the_server(served, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from fnostab.show.console import Console, say
 if TYPE_CHECKING:
     from fnostab.ptychography.scans.scan_file import Scan
 
+UNITS = ["pixel", "metre", "micrometre", "nanometre", "angstrom"]
 FILE = click.argument("file", type=click.Path(path_type=Path))
 
 
@@ -27,33 +28,34 @@ def command() -> None:
 @command.command("import", epilog="Example: fnostab data import scan.npz --kind counts --out scan.h5")
 @FILE
 @click.option("--out", type=click.Path(path_type=Path), default="scan.h5", show_default=True, help="File to write.")
-@click.option("--map", "mapped", metavar="NAME=PATH", multiple=True, help="Where the file has an array.")
+@click.option("--map", "mapped", metavar="NAME=PATH", multiple=True, help="Where an array is, see below.")
 @click.option("--kind", type=click.Choice(["counts", "intensity", "amplitude"]), help="What the patterns are.")
 @click.option("--positions", "of", type=click.Choice(["corner", "centre"]), help="Of a patch: what positions are of.")
-@click.option("--unit", type=click.Choice(["pixel", "metre"]), help="Of the positions.")
+@click.option("--unit", type=click.Choice(UNITS), help="Of the positions.")
 @click.option("--pixel-size", type=click.FloatRange(0, min_open=True), metavar="METRES", help="Of the object.")
 @click.option("--zero-frequency", type=click.Choice(["centre", "corner"]), help="Where it is in a pattern.")
 @click.option("--crop", type=int, metavar="PIXELS", help="Keep the patterns' central part alone.")
 @click.option("--orientation", metavar="NAME", help="Of the positions, as in +row,-column; default: by the error.")
-@click.option("--probe", type=click.Path(path_type=Path), metavar="FILE", help="NPZ file with the array probe.")
 @click.option("--keep-probe", is_flag=True, help="Do not take the probe that ePIE refines.")
 @click.option("--sweeps", type=click.IntRange(0), default=30, show_default=True, help="Of ePIE; 0: no reference.")
 @click.option("--far-field", is_flag=True, help="The patterns are far-field ones, whatever the Fresnel number says.")
 def import_(file: Path, out: Path, mapped: tuple[str, ...], orientation: str | None, **given: Any) -> None:
     """Make a scan file of what another program wrote.
 
-    Reads NPZ files of PtychoPINN and tike (also packed by bzip2), CXI and NXcxi_ptycho, and any NPZ or HDF5 file
-    whose arrays --map names: diffraction, probe, positions (or rows and columns), object, and mask (nonzero pixels
-    measure) or bad (nonzero pixels do not). Prints what it took, assumed, checked and left, and draws a figure beside
-    the scan file.
+    Reads NPZ files of PtychoPINN and tike (also packed by bzip2 or gzip), CXI and NXcxi_ptycho, and any NPZ or HDF5
+    file whose arrays --map names: diffraction, probe, positions (or rows and columns), object, and mask (nonzero
+    pixels measure) or bad (nonzero pixels do not). PATH is a name in FILE or, as OTHER_FILE:PATH, in another file; in
+    HDF5 chunks/*/data joins the arrays that it stands for. Prints what it took, assumed, checked and left, and draws a
+    figure beside the scan file.
     """
     from fnostab.ptychography.scans.importing import ImportOptions, import_scan
     from fnostab.ptychography.scans.layouts import MAPPED
     from fnostab.ptychography.scans.orientation import ORIENTATIONS
-    from fnostab.ptychography.scans.scan_file import write_scan
+    from fnostab.ptychography.scans.scan_file import check_place, write_scan
 
     if out.exists() and file.exists() and out.samefile(file):
         raise ConfigError(f"--out {out} is the file that is read: name another")
+    check_place(out)
     places: dict[str, str] = {}
     for each in mapped:
         name, equals, place = each.partition("=")
@@ -97,10 +99,15 @@ def show(file: Path) -> None:
 
 
 def _draw(scan: Scan, beside: Path) -> Path:
-    from fnostab.errors import DataError, os_errors_as
+    from fnostab.errors import DataError
     from fnostab.ptychography.figures.scan import scan_figure
 
     path = beside.with_suffix(".png")
-    with os_errors_as(DataError, f"can't write {path}"):
+    try:
         scan_figure(scan).savefig(path)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise DataError(
+            f"can't write {path}: {error.strerror or error}; {beside} is whole: `fnostab data show {beside}` draws it"
+        ) from error
     return path

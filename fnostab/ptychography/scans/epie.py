@@ -1,7 +1,8 @@
 """Reconstruct object and probe by ePIE.
 
-Maiden and Rodenburg 2009, "An improved ptychographical phase retrieval algorithm for diffractive imaging", both step
-sizes 1. The probe is shifted by the fraction of a pixel that each position has.
+Maiden and Rodenburg 2009, "An improved ptychographical phase retrieval algorithm for diffractive imaging". Both step
+sizes are 1 in the first half of the sweeps and fall to 0 in the second: full steps to the end follow the photon noise
+of each pattern. The probe is shifted by the fraction of a pixel that each position has.
 """
 
 from dataclasses import dataclass
@@ -70,8 +71,8 @@ def epie(
     image = np.ones(tuple(corners.max(axis=0) + side + 1), np.complex64)
     total = float(measured[:, seen].sum(dtype=np.float64))
     order, errors = np.random.default_rng(seed), []
-    for _ in range(sweeps):
-        error = 0.0
+    for sweep in range(sweeps):
+        error, step = 0.0, np.float32(min(1, 2 * (1 - sweep / sweeps)))
         for k in order.permutation(len(positions)):
             rows, columns = np.exp(-2j * np.pi * frequencies * fractions[k][:, None]).astype(np.complex64)
             ramp = rows[:, None] * columns
@@ -83,7 +84,8 @@ def epie(
             error += float(np.abs(amplitude - measured[k])[seen].sum())
             wave *= np.where(seen, measured[k] / np.maximum(amplitude, TINY), 1)
             change = ifft2(wave, norm="ortho") - moved * patch
-            area += moved.conj() * change / max((np.abs(moved) ** 2).max(), TINY)
-            probe = probe + ifft2(fft2(patch.conj() * change / max((np.abs(patch) ** 2).max(), TINY)) * ramp.conj())
+            area += step * moved.conj() * change / max((np.abs(moved) ** 2).max(), TINY)
+            back = fft2(patch.conj() * change / max((np.abs(patch) ** 2).max(), TINY)) * ramp.conj()
+            probe = probe + step * ifft2(back)
         errors.append(error / total)
     return Reconstruction(image, probe.astype(np.complex64), tuple(errors))

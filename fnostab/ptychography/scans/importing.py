@@ -11,7 +11,6 @@ from scipy.ndimage import median_filter
 from scipy.spatial import cKDTree
 
 from fnostab.errors import DataError
-from fnostab.ptychography.physics.input_files import read_npz
 from fnostab.ptychography.scans.defects import Defects, find_defects, no_number
 from fnostab.ptychography.scans.epie import Reconstruction, epie, photons_per_intensity
 from fnostab.ptychography.scans.layouts import Found, read_layout
@@ -24,7 +23,9 @@ __all__ = ["ImportOptions", "Imported", "import_scan"]
 ENOUGH_PATTERNS = 200  # of which the mean is taken
 NEAR_FIELD = 1.0  # Fresnel number above which the far field does not hold
 LITTLE_OVERLAP = 0.5
-MetresOrPixels = Literal["pixel", "metre"]
+Unit = Literal["pixel", "metre", "micrometre", "nanometre", "angstrom"]
+IN_METRES: dict[Unit, float] = {"metre": 1.0, "micrometre": 1e-6, "nanometre": 1e-9, "angstrom": 1e-10}
+AT_CORNER = 0.8  # of a probe's intensity in the outer half of its frame: it is stored from its centre on
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,6 @@ class ImportOptions:
         zero_frequency: where it is in a pattern.
         crop: side in pixels of the patterns' central part that is kept.
         orientation: of the positions, a name of `ORIENTATIONS`.
-        probe: NPZ file with an array ``probe``, in place of the file's.
         sweeps: of ePIE; 0 reconstructs nothing.
         keep_probe: whether the probe stays as it is in the file, as it does beside an object.
         far_field: whether the user vouches for the far field.
@@ -49,12 +49,11 @@ class ImportOptions:
     mapped: Mapping[str, str] = field(default_factory=dict)
     kind: Kind | None = None
     of: Literal["corner", "centre"] | None = None
-    unit: MetresOrPixels | None = None
+    unit: Unit | None = None
     pixel_size: float | None = None
     zero_frequency: Literal["centre", "corner"] | None = None
     crop: int | None = None
     orientation: str | None = None
-    probe: Path | None = None
     sweeps: int = 30
     keep_probe: bool = False
     far_field: bool = False
@@ -86,15 +85,15 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
     lines += [f"took {name} from {place}: {_shape(found.arrays[name])}" for name, place in found.sources.items()]
     lines += [f"assumed: {note}" for note in found.notes]
 
-    probe = _probe(path, found, options, lines)
+    probe = _probe(path, found, lines)
     diffraction = _diffraction(path, found, lines)
     positions, in_metres = _positions(path, found, options, len(diffraction), lines)
     kind = _kind(path, found, options, diffraction, lines)
-    bad = _known_bad(found, diffraction.shape[1:], lines)
+    bad = _known_bad(path, found, diffraction.shape, lines)
 
     _refuse_near_field(path, found, options, probe, diffraction.shape[-1])
     if probe is None:
-        raise DataError(f"{path} has no probe: give one by --map probe=NAME or --probe FILE.npz")
+        raise DataError(f"{path} has no probe: give one by --map probe=NAME or --map probe=FILE:NAME")
     diffraction, bad = _centred(path, diffraction, bad, kind, options, lines)
     defects = find_defects(diffraction, bad)
     if defects.empty.all():
@@ -111,12 +110,12 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
     pixel_size = options.pixel_size or _far_field_pixel(found, patterns.shape[-1])
     if in_metres:
         if pixel_size is None:
-            raise DataError(f"{path}: positions are in metres and the object's pixel is not known: give --pixel-size")
+            raise DataError(f"{path}: positions are lengths and the object's pixel is not known: give --pixel-size")
         positions = positions / pixel_size
-    elif np.ptp(positions, axis=0).max() < 1:
+    if (span := np.ptp(positions, axis=0).max()) < 1:
         raise DataError(
-            f"{path}: positions span {np.ptp(positions, axis=0).max():.3g} pixels, less than one: if they are in "
-            "metres, give --unit metre and --pixel-size"
+            f"{path}: positions span {span:.3g} pixels, less than one: name others by --map positions=NAME, or say "
+            "what they are in by --unit and --pixel-size"
         )
     patterns, mask, probe, zoom = _cropped(path, patterns, mask, probe, options, lines)
     positions = positions * zoom
@@ -126,11 +125,11 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
         raise DataError(f"{path} does not say whether positions are of a patch's corner or centre: give --positions")
     lines.append(f"positions are those of a patch's {of}, in pixels of {_metres(pixel_size)}")
 
-    scan = Scan(patterns, kind, probe, positions, mask, None, pixel_size, _sources(path, found, options))
+    scan = Scan(patterns, kind, probe, positions, mask, None, pixel_size, _sources(path, found))
     if options.orientation is not None:
         scan = replace(scan, positions=turned(scan.positions, options.orientation))
     if "object" in found.arrays:
-        scan = _with_object(scan, np.squeeze(found.arrays["object"]), zoom, of, lines)
+        scan = _with_object(scan, np.squeeze(_complex(found, "object", lines)), zoom, of, lines)
     if options.orientation is None and scan.object is None and options.sweeps and len(scan.positions) >= 4:
         scan, line = orient(scan)
         lines.append(line)
@@ -145,28 +144,42 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
     return Imported(scan, lines, reconstruction)
 
 
-def _probe(path: Path, found: Found, options: ImportOptions, lines: list[str]) -> NDArray[np.complex64] | None:
-    if options.probe is not None:
-        try:
-            array = read_npz(options.probe, "probe")
-        except DataError as error:
-            raise DataError(str(error).replace("data.probe.path", "--probe")) from error
-        lines.append(f"took probe from {options.probe.name}: {_shape(array)}")
-    elif "probe" in found.arrays:
-        array = found.arrays["probe"]
-    else:
+def _probe(path: Path, found: Found, lines: list[str]) -> NDArray[np.complex64] | None:
+    if "probe" not in found.arrays:
         return None
+    array = _complex(found, "probe", lines)
     modes = array.reshape(-1, *array.shape[-2:]) if array.ndim >= 2 else array
     if array.ndim < 2 or array.shape[-1] != array.shape[-2] or not array.any():
         raise DataError(f"{path}: probe is {_shape(array)}, expected a square one that is not zero: --map probe=NAME")
     if not np.iscomplexobj(array):
-        raise DataError(f"{path}: probe is {array.dtype}, expected a complex one: --map probe=NAME or --probe FILE.npz")
+        raise DataError(f"{path}: probe is {array.dtype}, expected a complex one: --map probe=NAME or probe=FILE:NAME")
     if not np.isfinite(array).all():
-        raise DataError(f"{path}: probe has values that are not finite: repair it, or give --probe FILE.npz")
+        raise DataError(f"{path}: probe has values that are not finite: repair it, or give --map probe=FILE:NAME")
     power = (np.abs(modes) ** 2).sum(axis=(1, 2))
     if len(modes) > 1:
         lines.append(f"took the first of {len(modes)} modes of the probe, {power[0] / power.sum():.1%} of its power")
-    return np.asarray(modes[0], dtype=np.complex64)
+    probe = np.asarray(modes[0], dtype=np.complex64)
+    quarter = slice(len(probe) // 4, len(probe) - len(probe) // 4)
+    outer = 1 - (np.abs(probe[quarter, quarter]) ** 2).sum() / (np.abs(probe) ** 2).sum()
+    if outer > AT_CORNER:
+        lines.append(
+            f"checked: the probe has its centre at the corner, {outer:.0%} of it lies around: moved to the centre"
+        )
+        return np.fft.fftshift(probe)
+    return probe
+
+
+def _complex(found: Found, name: str, lines: list[str]) -> NDArray[Any]:
+    """An array; real and imaginary parts along an axis of 2, the first or the last, become complex numbers."""
+    array = found.arrays[name]
+    if np.iscomplexobj(array) or array.ndim < 3:
+        return array
+    axis = -1 if array.shape[-1] == 2 else 0
+    if array.shape[axis] != 2:
+        return array
+    lines.append(f"assumed: {name} has its real and imaginary parts along its {'last' if axis else 'first'} axis")
+    real, imaginary = np.moveaxis(array, axis, 0)
+    return np.asarray(real + 1j * imaginary)
 
 
 def _diffraction(path: Path, found: Found, lines: list[str]) -> NDArray[Any]:
@@ -175,13 +188,21 @@ def _diffraction(path: Path, found: Found, lines: list[str]) -> NDArray[Any]:
     array = found.arrays["diffraction"]
     while array.ndim > 3 and array.shape[0] == 1:
         array = array[0]
-    if array.ndim != 3 or np.iscomplexobj(array):
+    if array.ndim == 4:
+        lines.append(
+            f"assumed: patterns of the {array.shape[0]} x {array.shape[1]} raster are in the order of positions"
+        )
+        array = array.reshape(-1, *array.shape[2:])
+    if array.ndim != 3 or not array.size or np.iscomplexobj(array):
         raise DataError(f"{path}: diffraction is {_shape(array)}, expected real (n, M, M): --map diffraction=NAME")
     if array.shape[0] == array.shape[1] != array.shape[2]:
         lines.append("assumed: diffraction is (M, M, n), as older files of PtychoPINN are")
         array = np.moveaxis(array, -1, 0)
     if array.shape[1] != array.shape[2]:
-        raise DataError(f"{path}: patterns are {array.shape[1]} x {array.shape[2]}, expected square ones: cut them")
+        raise DataError(
+            f"{path}: patterns are {array.shape[1]} x {array.shape[2]}, expected square ones: "
+            "cut them around the zero frequency"
+        )
     return array
 
 
@@ -199,11 +220,18 @@ def _positions(
             "--map rows=NAME --map columns=NAME"
         )
     array = array.reshape(-1, array.shape[-1]) if array.ndim > 2 else array
+    if array.ndim == 2 and array.shape[0] == 2 != array.shape[1]:
+        lines.append("assumed: positions are (2, n)")
+        array = array.T
+    if array.ndim == 2 and array.shape[1] == 3 and len(flat := np.flatnonzero(np.ptp(array, axis=0) == 0)) == 1:
+        lines.append(f"assumed: coordinate {flat[0] + 1} of 3 of the positions, the same for all, is the height")
+        array = np.delete(array, flat, axis=1)
     if array.ndim != 2 or array.shape[1] != 2 or not np.isfinite(array).all():
         raise DataError(f"{path}: positions are {_shape(array)}, expected finite (n, 2): --map positions=NAME")
     if len(array) != n:
         raise DataError(f"{path} has {n} patterns but {len(array)} positions: name others by --map")
-    return array.astype(np.float64), found.metres if options.unit is None else options.unit == "metre"
+    unit = options.unit or ("metre" if found.metres else "pixel")
+    return array.astype(np.float64) * IN_METRES.get(unit, 1.0), unit in IN_METRES
 
 
 def _kind(path: Path, found: Found, options: ImportOptions, diffraction: NDArray[Any], lines: list[str]) -> Kind:
@@ -223,14 +251,22 @@ def _kind(path: Path, found: Found, options: ImportOptions, diffraction: NDArray
     return kind
 
 
-def _known_bad(found: Found, shape: tuple[int, ...], lines: list[str]) -> NDArray[np.bool_]:
-    bad = np.zeros(shape, bool)
+def _known_bad(path: Path, found: Found, shape: tuple[int, ...], lines: list[str]) -> NDArray[np.bool_]:
+    bad = np.zeros(shape[1:], bool)
     for name in ("mask", "bad"):
         if name in found.arrays:
             array = np.squeeze(found.arrays[name])
-            if array.shape != shape:
-                raise DataError(f"{name} is {_shape(array)}, expected {shape}: name another by --map {name}=NAME")
-            bad |= (array == 0) if name == "mask" else (array != 0)
+            if array.shape not in (shape, shape[1:]):
+                raise DataError(
+                    f"{path}: {name} is {_shape(array)}, expected {shape[1:]}: name another by --map {name}=NAME"
+                )
+            off = (array == 0) if name == "mask" else (array != 0)
+            if array.ndim == 3:
+                lines.append(f"assumed: a pixel counts if it does in all patterns by {name}")
+                off = off.any(axis=0)
+            bad |= off
+    if bad.all():
+        raise DataError(f"{path}: no pixel is left by the mask: name another by --map mask=NAME (or bad=NAME)")
     return bad
 
 
@@ -303,6 +339,8 @@ def _cropped(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.complex64], float]:
     """Patterns, mask and probe of one size, and the factor that positions change by."""
     side, crop = patterns.shape[-1], options.crop or patterns.shape[-1]
+    if side % 2 and options.crop is None:
+        raise DataError(f"{path}: patterns are {side} x {side}, expected an even side: give --crop {side - 1}")
     if not 4 <= crop <= side or crop % 2:
         raise DataError(f"--crop {crop}: expected an even number from 4 to {side}, the side of the patterns")
     zoom = 1.0
@@ -321,7 +359,7 @@ def _cropped(
         raise DataError(
             f"{path}: patterns are {crop} x {crop}, {larger} than the probe of {probe.shape[0]} x {probe.shape[0]}: "
             + (f"give --crop {probe.shape[0]}, or " if crop > probe.shape[0] else "give ")
-            + "a probe of their size by --probe FILE.npz"
+            + "a probe of their size by --map probe=FILE:NAME"
         )
     if not mask.any():
         raise DataError(f"{path}: no pixel is left by the mask: name another by --map mask=NAME (or bad=NAME)")
@@ -373,12 +411,11 @@ def _reconstructed(scan: Scan, options: ImportOptions, lines: list[str]) -> tupl
     return replace(scan, sources=sources), found
 
 
-def _sources(path: Path, found: Found, options: ImportOptions) -> dict[str, str]:
-    sources = {name: f"{path.name}: {place}" for name, place in found.sources.items()}
-    if options.probe is not None:
-        sources["probe"] = f"{options.probe.name}: probe"
+def _sources(path: Path, found: Found) -> dict[str, str]:
+    here = {name: place for name, place in found.sources.items() if name not in found.elsewhere}
+    sources = found.sources | {name: f"{path.name}: {place}" for name, place in here.items()}
     if "positions" not in sources:
-        sources["positions"] = f"{path.name}: {found.sources['rows']}, {found.sources['columns']}"
+        sources["positions"] = f"{sources['rows']}, {found.sources['columns']}"
     known = [sources.pop(name) for name in ("mask", "bad") if name in sources]
     sources = {name: source for name, source in sources.items() if name not in ("rows", "columns")}
     return {**sources, "mask": ", ".join([*known, "checks at import"])}

@@ -1,13 +1,9 @@
-"""Read what other programs write: NPZ of tike and of PtychoPINN, CXI, and any NPZ or HDF5 by a map of names.
+"""Find a scan in what other programs write: NPZ of tike and of PtychoPINN, CXI, and any NPZ or HDF5 by a map of names.
 
-Nothing is unpickled. What is found is given as it is: `importing` makes a scan of it.
+What is found is given as it is: `importing` makes a scan of it.
 """
 
-import bz2
-import io
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fnostab.errors import DataError
-from fnostab.ptychography.scans.scan_file import Kind, open_hdf5
+from fnostab.ptychography.scans.archives import Archive, listed, open_archive
+from fnostab.ptychography.scans.scan_file import Kind
 
 __all__ = ["MAPPED", "Found", "read_layout"]
 
 MAPPED = ("diffraction", "probe", "positions", "rows", "columns", "object", "mask", "bad")  # names that --map takes
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-LARGEST_LISTED = 12  # names in an error
 PLANCK_LIGHT = 1.98644586e-25  # joule metre
 ELECTRON_VOLT = 1.602176634e-19  # joule
 
@@ -36,6 +31,7 @@ CXI: dict[str, tuple[str, ...]] = {  # where writers of CXI and NXcxi_ptycho put
     "distance": ("entry_1/instrument_1/detector_1/distance",),
     "detector_pixel": ("entry_1/instrument_1/detector_1/x_pixel_size",),
 }
+SCALARS = ("energy", "distance", "detector_pixel")
 
 
 @dataclass
@@ -45,7 +41,8 @@ class Found:
     Attributes:
         layout: its name.
         arrays: by the names of `MAPPED`.
-        sources: where in the file each is.
+        sources: where each is: its name in the file, or another file and its name there.
+        elsewhere: names of arrays that are from other files.
         kind: of the diffraction; None if the layout does not say.
         of: what a position is of; None if the layout does not say.
         metres: whether positions are in metres.
@@ -65,133 +62,101 @@ class Found:
     detector_pixel: float | None = None
     notes: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    elsewhere: frozenset[str] = frozenset()
 
 
 def read_layout(path: Path, mapped: Mapping[str, str]) -> Found:
     """Find diffraction, probe, positions and the rest in a file.
 
     Args:
-        path: an NPZ file, packed by bzip2 or not, or an HDF5 file.
-        mapped: places in it by the names of `MAPPED`; they win over the layout's own.
+        path: an NPZ file, packed by bzip2 or gzip or not, or an HDF5 file.
+        mapped: places by the names of `MAPPED`; they win over the layout's own. A place is a name in the file, or
+            FILE:NAME in another. In HDF5 ``*`` stands for any one part between slashes: the arrays found are joined.
 
     Raises:
-        DataError: the file can't be read, holds pickled objects, or its layout is not known.
+        DataError: a file can't be read or holds pickled objects, or its layout is not known.
     """
-    head = _head(path)
-    if head == HDF5_MAGIC:
-        return _read_hdf5(path, mapped)
-    return _read_npz(path, head, mapped)
-
-
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(HDF5_MAGIC))
-    except OSError as error:
-        raise DataError(f"can't read {path}: {error.strerror or error}; check its path") from error
-
-
-def _read_npz(path: Path, head: bytes, mapped: Mapping[str, str]) -> Found:
-    remedy = "expected an NPZ archive of numbers or an HDF5 file; ptypy, PtychoShelves and others can write HDF5 or CXI"
-    try:
-        content: Any = io.BytesIO(bz2.decompress(path.read_bytes())) if head.startswith(b"BZh") else path
-        archive = np.load(content, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise DataError(f"{path} holds a bare array: {remedy}")
-        with archive:
-            found = _of_names(path, list(archive), mapped)
-            found.arrays = {name: _npz_array(path, archive, place) for name, place in found.sources.items()}
-    except OSError as error:
-        raise DataError(f"can't read {path}: {error.strerror or error}: {remedy}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} can't be read ({str(error).splitlines()[0]}): {remedy}") from error
+    other = {name: place for name, place in mapped.items() if _other_file(place)}
+    here = {name: place for name, place in mapped.items() if name not in other}
+    with open_archive(path) as archive:
+        if archive.is_own:
+            raise DataError(f"{path} is a scan file of fnostab already: look at it with `fnostab data show {path}`")
+        found = _of_cxi(archive) if archive.is_hdf5 else _of_npz(archive)
+        if found is None and not mapped:
+            raise DataError(
+                f"{path} is in no known layout, it has {listed(archive.names)}: name its arrays, as in "
+                "--map diffraction=NAME --map probe=NAME --map positions=NAME"
+            )
+        found = found or Found(f"{'HDF5' if archive.is_hdf5 else 'NPZ'} by --map", {}, {})
+        _take(archive, found, here, mapped)
+        found.arrays = {name: archive.read(place) for name, place in found.sources.items()}
+    for name, place in other.items():
+        file, _, inside = place.partition(":")
+        with open_archive(Path(file)) as archive:
+            _insist(archive, name, inside)
+            found.arrays[name] = archive.read(inside)
+        found.sources[name] = f"{Path(file).name}: {inside}"
+    found.elsewhere = frozenset(other)
+    if "positions" in mapped or "rows" in mapped:
+        found.metres = False
+    elif found.metres and "positions" in found.arrays:
+        translation = found.arrays["positions"].reshape(-1, found.arrays["positions"].shape[-1])
+        if translation.shape[1] in (2, 3):  # (x, y, z) in metres
+            found.arrays["positions"] = translation[:, [1, 0]]
+            found.notes.append("translation is (x, y): columns and rows")
     return found
 
 
-def _npz_array(path: Path, archive: Any, place: str) -> NDArray[Any]:
-    try:
-        return np.asarray(archive[place])
-    except ValueError as error:
-        if "pickle" not in str(error):
-            raise
-        raise DataError(
-            f"{path}: {place} is a pickled object, which is never loaded: save it as an array of numbers, or name "
-            "another by --map"
-        ) from error
+def _other_file(place: str) -> bool:
+    file, colon, inside = place.partition(":")
+    return bool(colon and inside and Path(file).is_file())
 
 
-def _of_names(path: Path, names: list[str], mapped: Mapping[str, str]) -> Found:
-    there = set(names)
+def _of_npz(archive: Archive) -> Found | None:
+    there = set(archive.names)
     if {"data", "scan"} <= there:
         own = {"diffraction": "data", "positions": "scan", "probe": "probe", "object": "psi"}
-        found = Found("tike NPZ", {}, own, of="corner")
-    elif {"xcoords", "ycoords"} <= there and there & {"diffraction", "diff3d"}:
+        return Found("tike NPZ", {}, own, of="corner")
+    if {"xcoords", "ycoords"} <= there and there & {"diffraction", "diff3d"}:
         first = "diffraction" if "diffraction" in there else "diff3d"
         own = {"diffraction": first, "rows": "ycoords", "columns": "xcoords"}
         own |= {"probe": "probeGuess", "object": "objectGuess"}
-        found = Found("PtychoPINN NPZ", {}, own, kind="amplitude", of="centre")
-    elif mapped:
-        found = Found("NPZ by --map", {}, {})
-    else:
-        raise DataError(
-            f"{path} is in no known layout, it has {_listed(names)}: name its arrays, as in "
-            "--map diffraction=NAME --map probe=NAME --map positions=NAME"
-        )
-    return _take(path, found, names, there.__contains__, mapped)
+        return Found("PtychoPINN NPZ", {}, own, kind="amplitude", of="centre")
+    return None
 
 
-def _take(
-    path: Path, found: Found, names: Iterable[str], there: Callable[[str], bool], mapped: Mapping[str, str]
-) -> Found:
+def _of_cxi(archive: Archive) -> Found | None:
+    own = {name: next(filter(archive.find, places), "") for name, places in CXI.items()}
+    if not own["diffraction"]:
+        return None
+    scalars = {name: own.pop(name) for name in SCALARS}
+    found = Found("CXI", {}, own, of="corner", metres=True)
+    for name, place in scalars.items():
+        if place:
+            _set_scalar(found, name, float(np.ravel(archive.read(place))[0]))
+            archive.names[:] = [each for each in archive.names if each != place]
+    return found
+
+
+def _take(archive: Archive, found: Found, here: Mapping[str, str], mapped: Mapping[str, str]) -> None:
     """Lay what is mapped over the layout's own places, and note what is left."""
-    for name, place in mapped.items():
-        if not there(place):
-            raise DataError(f"--map {name}={place}: {path} has {_listed(names)}")
-    sources = {name: place for name, place in found.sources.items() if there(place)} | dict(mapped)
+    for name, place in here.items():
+        _insist(archive, name, place)
+    own = {name: place for name, place in found.sources.items() if name not in mapped and place and archive.find(place)}
     if "positions" in mapped:
-        sources = {name: place for name, place in sources.items() if name not in ("rows", "columns")}
+        own = {name: place for name, place in own.items() if name not in ("rows", "columns")}
     elif "rows" in mapped:
-        sources.pop("positions", None)
-    found.sources = sources
-    found.left += [name for name in names if name not in sources.values()]
-    return found
+        own.pop("positions", None)
+    found.sources = own | dict(here)
+    used = {name for place in found.sources.values() for name in archive.find(place)}
+    found.left += [name for name in archive.names if name not in used]
 
 
-def _read_hdf5(path: Path, mapped: Mapping[str, str]) -> Found:
-    with open_hdf5(path) as file:
-        if file.attrs.get("format") == "fnostab-scan":
-            raise DataError(f"{path} is a scan file of fnostab already: look at it with `fnostab data show {path}`")
-        names: list[str] = []
-        file.visititems(lambda name, item: names.append(name) if hasattr(item, "shape") else None)
-
-        def there(place: str) -> bool:  # through links too, which are not visited
-            return place in file and hasattr(file[place], "shape")
-
-        own = {name: next(filter(there, places), "") for name, places in CXI.items()}
-        own = {name: place for name, place in own.items() if place}
-        if "diffraction" in own:
-            scalars = {name: own.pop(name) for name in ("energy", "distance", "detector_pixel") if name in own}
-            found = Found("CXI", {}, own, of="corner", metres=True)
-            for name, place in scalars.items():
-                _set_scalar(found, name, float(np.ravel(file[place][()])[0]))
-            names = [name for name in names if name not in scalars.values()]
-        elif mapped:
-            found = Found("HDF5 by --map", {}, {})
-        else:
-            raise DataError(
-                f"{path} is in no known layout, it has {_listed(names)}: name its arrays, as in "
-                "--map diffraction=PATH --map probe=PATH --map positions=PATH"
-            )
-        _take(path, found, names, there, mapped)
-        found.arrays = {name: _plain(path, place, file[place][()]) for name, place in found.sources.items()}
-    if found.metres and "positions" in found.arrays and "positions" not in mapped:
-        translation = found.arrays["positions"]
-        if translation.ndim == 2 and translation.shape[1] in (2, 3):  # (x, y, z) in metres
-            found.arrays["positions"] = translation[:, [1, 0]]
-            found.notes.append("translation is (x, y): columns and rows")
-    elif "positions" in mapped or "rows" in mapped:
-        found.metres = False
-    return found
+def _insist(archive: Archive, name: str, place: str) -> None:
+    if not archive.find(place):
+        raise DataError(
+            f"--map {name}={place}: {archive.path} has {listed(archive.names)}; FILE:NAME is an array of another file"
+        )
 
 
 def _set_scalar(found: Found, name: str, value: float) -> None:
@@ -202,19 +167,3 @@ def _set_scalar(found: Found, name: str, value: float) -> None:
     unit = "J" if value < 1e-10 else "eV"
     found.wavelength = PLANCK_LIGHT / joule
     found.notes.append(f"energy {value:.6g} is in {unit}: wavelength {found.wavelength:.4g} m")
-
-
-def _plain(path: Path, place: str, array: Any) -> NDArray[Any]:
-    plain = np.asarray(array)
-    if plain.dtype.names == ("real", "imag") or plain.dtype.names == ("r", "i"):  # MATLAB's complex numbers
-        real, imaginary = plain.dtype.names
-        return np.asarray(plain[real] + 1j * plain[imaginary])
-    if plain.dtype.kind not in "biufc":
-        raise DataError(f"{path}: {place} holds {plain.dtype}, expected numbers: name another by --map")
-    return plain
-
-
-def _listed(names: Iterable[str]) -> str:
-    all_names = sorted(names)
-    more = f" and {len(all_names) - LARGEST_LISTED} more" if len(all_names) > LARGEST_LISTED else ""
-    return (", ".join(all_names[:LARGEST_LISTED]) or "nothing") + more

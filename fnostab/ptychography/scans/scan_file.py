@@ -11,9 +11,11 @@ Each array has an attribute ``source``: where it came from.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -25,7 +27,18 @@ from fnostab.errors import DataError
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["KINDS", "Kind", "Outline", "Scan", "open_hdf5", "probe_width", "read_outline", "read_scan", "write_scan"]
+__all__ = [
+    "KINDS",
+    "Kind",
+    "Outline",
+    "Scan",
+    "check_place",
+    "open_hdf5",
+    "probe_width",
+    "read_outline",
+    "read_scan",
+    "write_scan",
+]
 
 Kind = Literal["counts", "intensity", "amplitude"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -103,9 +116,13 @@ def open_hdf5(path: str | Path) -> Iterator["h5py.File"]:
     except OSError as error:
         if error.errno:
             raise DataError(f"can't read {path}: {os.strerror(error.errno)}; check its path") from error
-        raise DataError(
-            f"{path} is truncated, damaged or no HDF5 file ({str(error).splitlines()[0]}): copy it again"
-        ) from error
+        why = _reason(error)
+        if "filter" in why or "plugin" in why:
+            raise DataError(
+                f"{path} is compressed in a way that HDF5 does not know ({why}): pip install hdf5plugin, or unpack it "
+                "by `h5repack -f NONE`"
+            ) from error
+        raise DataError(f"{path} is truncated, damaged or no HDF5 file ({why}): copy it again") from error
 
 
 def read_scan(path: str | Path) -> Scan:
@@ -130,6 +147,24 @@ def read_outline(path: str | Path) -> Outline:
     """
     with open_hdf5(path) as file:
         return _outline(path, file)
+
+
+def check_place(path: Path) -> None:
+    """See that a scan file can be written, before the work of making it; an older one is replaced.
+
+    Raises:
+        DataError: h5py or the folder is missing, or another file is there.
+    """
+    _h5py()
+    if not os.access(path.parent, os.W_OK):
+        raise DataError(f"--out {path}: {path.parent} is no folder that can be written to: name another, or make it")
+    if path.suffix == ".png":
+        raise DataError(f"--out {path}: the figure is written there: name another, as in scan.h5")
+    if path.exists():
+        try:
+            read_outline(path)
+        except DataError as error:
+            raise DataError(f"--out {path} is there and is no scan file of fnostab: name another") from error
 
 
 def write_scan(scan: Scan, path: Path) -> None:
@@ -157,7 +192,7 @@ def write_scan(scan: Scan, path: Path) -> None:
             file["positions"].attrs.update(unit="pixel", of="corner", order="row, column")
         partial.replace(path)
     except OSError as error:
-        raise DataError(f"can't write {path}: {error.strerror or error}: choose another --out") from error
+        raise DataError(f"can't write {path}: {_reason(error)}: choose another --out") from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -180,9 +215,17 @@ def _outline(path: str | Path, file: "h5py.File") -> Outline:
     return Outline(shape[0], kind, file["probe"][()], file["positions"][()], "object" in file)  # type: ignore[arg-type]
 
 
+def _reason(error: OSError) -> str:
+    """The reason in a line: HDF5 puts the system's into lines of its own."""
+    system = re.search(r"error message = '(.+?)'", str(error))
+    return system[1] if system else (error.strerror or str(error)).splitlines()[0]
+
+
 def _h5py() -> Any:
     try:
         import h5py
     except ImportError as error:
         raise DataError("scan files need h5py: pip install 'fnostab[data]'") from error
+    with suppress(ImportError):
+        import_module("hdf5plugin")  # makes the compression of detectors known, where it is installed
     return h5py

@@ -19,7 +19,6 @@ from fnostab.errors import CheckpointError, one_line
 from fnostab.monitor import BlackBox, BlockStatistics, ResourceSampler, Snapshots, StabilityMonitor
 from fnostab.monitor.exceptions import outcome_of
 from fnostab.monitor.state import read_state
-from fnostab.ptychography import metric_names
 from fnostab.ptychography.data import Split, dataset_digest
 from fnostab.ptychography.models import parameter_count
 from fnostab.ptychography.settings import TrialConfig
@@ -98,7 +97,7 @@ def _run(
     generator = training.module.generator
     journal.record(0, {names.CONSTANT_LOSS: training.constant_loss, names.PARAMETERS: parameter_count(generator)})
     if (noise_floor := training.module.noise_floor()) is not None:
-        journal.record(0, {metric_names.NOISE_FLOOR: noise_floor})
+        journal.record(0, {names.NOISE_FLOOR_LOSS: noise_floor})
 
     monitor = training.monitor(journal)
     snapshots = Snapshots(monitor, directory)

@@ -10,7 +10,7 @@ from fnostab.errors import ConfigError, LaunchError
 from fnostab.record.outcomes import Outcome
 from fnostab.record.recorder import METRIC_NAMES, is_metric_name
 from fnostab.record.settings import shown
-from fnostab.record.trial import Resources, TrialSpec
+from fnostab.record.trial import UNLESS_DRAWN, Resources, TrialSpec
 from fnostab.tasks.command.code import code_hashes
 from fnostab.tasks.command.settings import Declared, declare, resolve
 from fnostab.tasks.command.template import Template, parse
@@ -99,7 +99,7 @@ class Command(Task):
 
     def same_for_all(self, study: "Study") -> tuple[str, ...]:
         """Things that the engine can't vary from seed to seed."""
-        return ("data and validation set, unless the program draws them from its seed",)
+        return UNLESS_DRAWN
 
     def check_start(self, trials: Sequence[TrialSpec], *, here: bool, lockstep: bool) -> None:
         """Refuse a program that does not exist."""

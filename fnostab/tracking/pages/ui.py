@@ -16,7 +16,15 @@ from fnostab.tracking.environment import OWN, TELEMETRY
 from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.store import Store, masked, reported
 
-__all__ = ["CLIENTS", "experiments_with_runs", "free_port", "server_environment", "ui_command", "wait_until_ready"]
+__all__ = [
+    "CLIENTS",
+    "experiments_with_runs",
+    "free_port",
+    "server_command",
+    "server_environment",
+    "ui_command",
+    "wait_until_ready",
+]
 
 HOST = "127.0.0.1"
 PORTS_TRIED = 50
@@ -50,8 +58,14 @@ def ui_command(store: Store, port: int) -> tuple[list[str], dict[str, str]]:
     """
     if store.uri.startswith("http"):
         raise TrackingError(f"{store.address} is a server and shows the page itself: open it in a browser")
-    server = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
-    return server, server_environment(store.uri)
+    return server_command(HOST, port, workers=1), server_environment(store.uri)
+
+
+def server_command(host: str, port: int, *, workers: int, passwords: bool = False) -> list[str]:
+    """Command of a server whose records only its own pages may change."""
+    server = [sys.executable, "-m", "fnostab.tracking.pages.mlflow_server", "server", "--host", host]
+    server += ["--port", str(port), "--workers", str(workers)]
+    return [*server, "--app-name", "basic-auth"] if passwords else server
 
 
 def server_environment(backend: str) -> dict[str, str]:

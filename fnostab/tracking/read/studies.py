@@ -36,12 +36,15 @@ TAGS_OF_ROW = (
     names.OUTCOME,
     names.FAILURE_STEP,
     names.RULES_HELD,
+    names.NOT_JUDGED,
     names.SCHEMA_TAG,
 )
 METRICS_OF_ROW = (
     names.LAST_STEP,
     names.GRAD_P99_LAST_HALF,
     names.GRAD_MEDIAN_LAST_HALF,
+    names.CONSTANT_LOSS,
+    names.NOISE_FLOOR_LOSS,
 )
 
 
@@ -164,6 +167,9 @@ def _row(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], stu
         rules_held=tuple(Outcome(rule.strip()) for rule in tags.get(names.RULES_HELD, "").split(";") if rule.strip()),
         grad_ratio=p99 / median if p99 is not None and median else None,
         run_id=run_id,
+        constant_loss=metrics.get(names.CONSTANT_LOSS),
+        noise_floor_loss=metrics.get(names.NOISE_FLOOR_LOSS),
+        not_judged=tuple(rule.strip() for rule in tags.get(names.NOT_JUDGED, "").split(";") if rule.strip()),
     )
 
 

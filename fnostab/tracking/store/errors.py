@@ -17,6 +17,7 @@ _PASSWORD = re.compile(r"((?:^(?!\S*//)|//)[^/@\s:]*):\S*@")  # to the last @: a
 _TOKEN = re.compile(r"(https?://)[^/@\s:]+@")
 _PARAMETER = re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token)[^=&\s]*=)[^&\s]+", re.IGNORECASE)
 _CAUSE = re.compile(r"Caused by (\w+)")
+_NO_TLS = re.compile(r"Caused by SSLError\(.*\[SSL[^\]]*\] (.*?)(?: \(_ssl|'|$)")
 _SLOW = re.compile(r"ReadTimeout|Read timed out|read timeout=")  # a connection that is not made has other words
 _AUTOFLUSH = re.compile(r"\(raised as a result of [^)]*\)\s*")  # SQLAlchemy's preface to what the database said
 _GIVES_UP = re.compile(r"too many (5\d\d) error responses")
@@ -93,6 +94,8 @@ def describe(error: Exception, uri: str) -> str:
     if isinstance(error, RestException):
         return f"the MLflow server at {address} refuses: {first_line}"
     if "failed with exception" in str(error) or isinstance(error, requests.ConnectionError | requests.Timeout):
+        if refused := _NO_TLS.search(str(error)):
+            return f"no secure connection to {address}: {refused[1]}; {_certificate_or_scheme(refused[1])}"
         cause = _CAUSE.search(str(error))
         why = f" ({cause[1]})" if cause else ""
         return f"no tracking server answers at {address}{why}: start it, or set MLFLOW_TRACKING_URI to one that runs"
@@ -105,6 +108,12 @@ def describe(error: Exception, uri: str) -> str:
             )
         return f"what answers at {address} is no MLflow server (HTTP {status}): check MLFLOW_TRACKING_URI"
     return f"tracking server {address}: {first_line}"
+
+
+def _certificate_or_scheme(said: str) -> str:
+    if "certificate" in said:
+        return "set REQUESTS_CA_BUNDLE to the file of the authority that signed it, or of the certificate itself"
+    return "if it speaks no TLS, its address begins with http://"
 
 
 def masked(text: str) -> str:

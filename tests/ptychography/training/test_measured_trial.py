@@ -61,7 +61,7 @@ def test_the_size_follows_the_scan_and_the_profile_s_simulation_is_left_out(scan
 def test_a_trial_is_judged_against_the_reference(scan, tmp_path):
     trial = trained(spec_of(scan, tmp_path), tmp_path)
     assert trial.outcome in (Outcome.CONVERGED, Outcome.STAGNATED)
-    assert 0 < trial.value(metric_names.NOISE_FLOOR) < trial.value(names.CONSTANT_LOSS)
+    assert 0 < trial.value(names.NOISE_FLOOR_LOSS) < trial.value(names.CONSTANT_LOSS)
     for name in (metric_names.SPREAD, metric_names.VAL_SSIM_AMP, metric_names.VAL_SSIM_PHASE, metric_names.TWIN_SHARE):
         assert len(trial.curve(name)) == 2
     assert {metric_names.SSIM_AMP, metric_names.FRC_HALF} <= {name for name, _, _ in trial.points}
@@ -80,7 +80,7 @@ def test_without_a_reference_the_loss_decides_and_what_is_not_judged_is_named(sc
         metric_names.SSIM_AMP,
         metric_names.DETAIL_CORRELATION,
     }
-    assert {metric_names.PATCH_VARIATION, metric_names.FRC_HALVES, metric_names.NOISE_FLOOR} <= recorded
+    assert {metric_names.PATCH_VARIATION, metric_names.FRC_HALVES, names.NOISE_FLOOR_LOSS} <= recorded
     assert any(metric_names.DETAIL_CORRELATION in reason for reason in trial.final["not_judged"])
 
 

@@ -1,0 +1,169 @@
+"""Arrays of numbers by their names in a file: NPZ, packed by bzip2 or gzip or not, and HDF5. Nothing is unpickled."""
+
+import bz2
+import gzip
+import io
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fnostab.errors import DataError
+from fnostab.ptychography.scans.scan_file import open_hdf5
+
+__all__ = ["Archive", "listed", "open_archive"]
+
+LARGEST_LISTED = 12  # names in an error
+REMEDY = (
+    "copy it again if it is damaged; expected an NPZ archive of numbers or an HDF5 file, which ptypy, PtychoShelves "
+    "and others can write"
+)
+UNREADABLE = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
+HDF5_MAGIC, HDF5_PLACES = b"\x89HDF\r\n\x1a\n", (0, 512, 1024, 2048)  # MATLAB puts 512 bytes of its own before it
+COMPLEX_FIELDS = (("real", "imag"), ("r", "i"))  # of MATLAB and of h5py
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file with arrays.
+
+    Attributes:
+        path: of the file.
+        is_hdf5: whether it is one, else NPZ.
+        is_own: whether it is a scan file of the program's own.
+        names: of its arrays.
+        find: names of the arrays that a name, or in HDF5 a pattern with ``*``, stands for; none if there are none.
+        read: an array by such a name; raises DataError if it does not hold numbers.
+    """
+
+    path: Path
+    is_hdf5: bool
+    is_own: bool
+    names: list[str]
+    find: Callable[[str], list[str]]
+    read: Callable[[str], NDArray[Any]]
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[Archive]:
+    """Open a file to read arrays from it.
+
+    Raises:
+        DataError: it can't be read, or is in no known format.
+    """
+    with _open_hdf5_archive(path) if _is_hdf5(path) else _open_npz(path) as archive:
+        yield archive
+
+
+def _is_hdf5(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(HDF5_PLACES[-1] + len(HDF5_MAGIC))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return any(head[place:].startswith(HDF5_MAGIC) for place in HDF5_PLACES)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first names, for an error."""
+    all_names = sorted(names)
+    more = f" and {len(all_names) - LARGEST_LISTED} more" if len(all_names) > LARGEST_LISTED else ""
+    return (", ".join(all_names[:LARGEST_LISTED]) or "nothing") + more
+
+
+@contextmanager
+def _open_npz(path: Path) -> Iterator[Archive]:
+    try:
+        archive = np.load(_unpacked(path), allow_pickle=False)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise DataError(f"{path} holds a bare array: {REMEDY}")
+
+    def read(place: str) -> NDArray[Any]:
+        try:
+            return _plain(path, place, archive[place])
+        except UNREADABLE as error:
+            if "pickle" not in str(error):
+                raise _unreadable(path, error) from error
+            raise DataError(
+                f"{path}: {place} is a pickled object, which is never loaded: save it as an array of numbers, or name "
+                "another by --map"
+            ) from error
+
+    with archive:
+        names = list(archive)
+        yield Archive(path, False, False, names, lambda place: [place] if place in names else [], read)
+
+
+def _unpacked(path: Path) -> Path | io.BytesIO:
+    with path.open("rb") as file:
+        head = file.read(6)
+    unpack = bz2.decompress if head.startswith(b"BZh") else gzip.decompress if head.startswith(b"\x1f\x8b") else None
+    if head == b"MATLAB":
+        raise ValueError("a MATLAB file before v7.3: save it again with -v7.3")
+    if unpack is None:
+        return path
+    content = unpack(path.read_bytes())
+    if content.startswith(HDF5_MAGIC):
+        raise ValueError("an HDF5 file that is packed: unpack it by gunzip or bunzip2")
+    return io.BytesIO(content)
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    if isinstance(error, OSError) and error.errno:
+        return DataError(f"can't read {path}: {error.strerror}; check its path")
+    why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "pickle" in why:  # numpy's guess at what is no archive
+        why = "no NPZ archive"
+    return DataError(f"{path} can't be read ({why}): {REMEDY}")
+
+
+@contextmanager
+def _open_hdf5_archive(path: Path) -> Iterator[Archive]:
+    with open_hdf5(path) as file:
+        names: list[str] = []
+        file.visititems(lambda name, item: names.append(name) if hasattr(item, "shape") else None)
+
+        def read(place: str) -> NDArray[Any]:
+            parts = [_plain(path, found, file[found][()]) for found in _places(file, place)]
+            shapes = {part.shape[1:] for part in parts}
+            if len(shapes) > 1:
+                raise DataError(f"{path}: arrays of {place} are of {len(shapes)} shapes and make no single one")
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+        is_own = file.attrs.get("format") == "fnostab-scan"
+        yield Archive(path, True, is_own, names, lambda place: _places(file, place), read)
+
+
+def _places(file: Any, place: str) -> list[str]:
+    """Arrays that a name with ``*`` between slashes stands for, by number; links, which are not visited, count too."""
+    found = [""]
+    for part in place.strip("/").split("/"):
+        found = [
+            f"{begin}/{name}".strip("/")
+            for begin in found
+            for name in (_numbered(file[begin or "/"]) if part == "*" else [part])
+            if f"{begin}/{name}".strip("/") in file
+        ]
+    return [each for each in found if hasattr(file[each], "shape")]
+
+
+def _numbered(group: Any) -> list[str]:
+    return sorted(group, key=lambda name: (len(name), name)) if hasattr(group, "keys") else []
+
+
+def _plain(path: Path, place: str, array: Any) -> NDArray[Any]:
+    plain = np.asarray(array)
+    if plain.dtype.names in COMPLEX_FIELDS:
+        real, imaginary = plain.dtype.names
+        return np.asarray(plain[real] + 1j * plain[imaginary])
+    if plain.dtype.kind not in "biufc":
+        raise DataError(f"{path}: {place} holds {plain.dtype}, expected numbers: name another by --map")
+    return plain

@@ -1,0 +1,81 @@
+"""MLflow's server, without requests from pages of other ports of this machine: `python -m`, with arguments of `mlflow`.
+
+MLflow takes requests from every page whose host is localhost, whatever ``--cors-allowed-origins`` says: from any
+program's page on any port, with the password of whoever is logged in.
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import mlflow.server
+from mlflow.cli import cli
+from mlflow.server.security_utils import is_localhost_origin
+
+__all__ = ["OwnPages", "app", "app_with_passwords"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+REFUSAL = b"refused: this server takes requests from its own pages only\n"
+
+
+class OwnPages:
+    """An application that answers 403 to pages of localhost that it did not serve; MLflow itself refuses other hosts.
+
+    A page is its own if its origin names the host and the port that the request was sent to, as through a tunnel.
+
+    Args:
+        app: that answers the others, by ASGI.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request on, or refuse it."""
+        headers = dict(scope.get("headers", ()))
+        origin, host = (headers.get(name, b"").decode("latin-1") for name in (b"origin", b"host"))
+        if scope["type"] != "http" or not is_localhost_origin(origin) or urlsplit(origin).netloc == host:
+            await self._app(scope, receive, send)
+            return
+        plain = [(b"content-type", b"text/plain"), (b"content-length", str(len(REFUSAL)).encode())]
+        await send({"type": "http.response.start", "status": 403, "headers": plain})
+        await send({"type": "http.response.body", "body": REFUSAL})
+
+
+def app() -> OwnPages:
+    """The server without passwords."""
+    from mlflow.server.fastapi_app import app as of_mlflow
+
+    return OwnPages(of_mlflow)
+
+
+def app_with_passwords() -> OwnPages:
+    """The server with MLflow's `basic-auth`."""
+    from mlflow.server.auth import create_app
+
+    return OwnPages(create_app())
+
+
+def _main() -> None:
+    """Run MLflow's command line, whose server then serves one of the two applications instead of MLflow's.
+
+    Raises:
+        AttributeError, KeyError: this MLflow starts its server in another way, and would serve its own.
+    """
+    instead = {"mlflow.server.fastapi_app:app": "app", "mlflow.server.auth:create_app": "app_with_passwords"}
+    build = mlflow.server._build_uvicorn_command
+
+    def command(options: str | None, host: str, port: int, workers: int, its: str, *more: Any) -> list[str]:
+        env_file = more[:1]
+        factory = f"fnostab.tracking.pages.mlflow_server:{instead[its]}"
+        return list(build(options, host, port, workers, factory, *env_file, is_factory=True))
+
+    mlflow.server._build_uvicorn_command = command
+    cli()
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,212 @@
+"""Files as other programs lay them out, read by --map, and what a reader has to refuse."""
+
+import gzip
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from small_scan import DETECTOR_PIXEL, DISTANCE, PIXEL, write_cxi, write_npz
+
+from fnostab.errors import DataError
+from fnostab.ptychography.cli.data import command
+from fnostab.ptychography.scans.importing import ImportOptions, import_scan
+
+h5py = pytest.importorskip("h5py")
+MAPPED = {"diffraction": "d", "probe": "p", "positions": "x"}
+
+
+def read(path, mapped=MAPPED, **options):
+    given = {"kind": "counts", "of": "corner", "sweeps": 1, "orientation": "+row,+column", "keep_probe": True}
+    imported = import_scan(path, ImportOptions(mapped=mapped, **given | options))
+    return imported.scan, imported.lines
+
+
+def refusal(path, mapped=MAPPED, **options):
+    with pytest.raises(DataError) as caught:
+        read(path, mapped, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def assert_is(scan, small):
+    np.testing.assert_array_equal(scan.diffraction, small.counts)
+    np.testing.assert_allclose(scan.positions, small.corners - small.corners.min(axis=0), atol=1e-4)
+    np.testing.assert_allclose(scan.probe, small.probe, atol=1e-6)
+
+
+def npz(small, tmp_path, **changed):
+    arrays = {"d": small.counts, "p": small.probe, "x": small.corners} | changed
+    return write_npz(tmp_path / "own.npz", arrays)
+
+
+def write_mat(path, arrays):
+    """As MATLAB's -v7.3 does: axes in reverse, complex numbers as a compound, 512 bytes before HDF5's own."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, array in arrays.items():
+            stored = array.T
+            if np.iscomplexobj(array):
+                stored = np.empty(array.T.shape, [("real", "f4"), ("imag", "f4")])
+                stored["real"], stored["imag"] = array.T.real, array.T.imag
+            file[name] = stored
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM")
+    return path
+
+
+def test_ptypy_keeps_patterns_in_chunks_and_the_probe_in_its_reconstruction(small, tmp_path):
+    with h5py.File(tmp_path / "scan.ptyd", "w") as file:
+        for chunk in range(12):  # more than ten: 10 comes after 9
+            part = slice(9 * chunk, 9 * chunk + 9)
+            file[f"chunks/{chunk}/data"] = small.counts[part].astype(np.int32)
+            file[f"chunks/{chunk}/positions"] = small.corners[part] * PIXEL
+            file[f"chunks/{chunk}/weights"] = np.ones_like(small.counts[part], dtype=float)
+        file["chunks/3/weights"][2, 5, 6] = 0
+        file["meta/energy"], file["meta/distance"], file["meta/psize"] = 6.2, DISTANCE, DETECTOR_PIXEL
+    with h5py.File(tmp_path / "scan.ptyr", "w") as file:
+        file["content/probe/SscanG00/data"] = small.probe[None]
+    mapped = {
+        "diffraction": "chunks/*/data",
+        "positions": "chunks/*/positions",
+        "mask": "chunks/*/weights",
+        "probe": f"{tmp_path}/scan.ptyr:content/probe/*/data",
+    }
+    scan, lines = read(tmp_path / "scan.ptyd", mapped, unit="metre", pixel_size=PIXEL)
+    assert np.argwhere(~scan.mask).tolist() == [[5, 6]]
+    np.testing.assert_array_equal(scan.diffraction, np.where(scan.mask, small.counts, 0))
+    np.testing.assert_allclose(scan.positions, small.corners - small.corners.min(axis=0), atol=1e-6)
+    assert scan.sources["probe"] == "scan.ptyr: content/probe/*/data"
+    assert lines[-1] == "left: meta/distance, meta/energy, meta/psize"
+
+
+def test_ptychoshelves_keeps_each_array_in_a_file_with_the_axes_of_matlab(small, tmp_path):
+    with h5py.File(tmp_path / "dp.hdf5", "w") as file:
+        file["dp"] = small.counts.transpose(0, 2, 1)  # (n, x, y)
+    with h5py.File(tmp_path / "para.hdf5", "w") as file:
+        file["ppX"], file["ppY"] = (small.corners[None, :, axis] * PIXEL * 1e10 for axis in (1, 0))
+    modes = np.stack([small.probe, 0.1 * small.probe], axis=-1)
+    write_mat(tmp_path / "probe.mat", {"probe": modes})
+    mapped = {"diffraction": "dp", "probe": f"{tmp_path}/probe.mat:probe"}
+    mapped |= {"rows": f"{tmp_path}/para.hdf5:ppX", "columns": f"{tmp_path}/para.hdf5:ppY"}
+    scan, lines = read(tmp_path / "dp.hdf5", mapped, unit="angstrom", pixel_size=PIXEL)
+    np.testing.assert_array_equal(scan.diffraction, small.counts.transpose(0, 2, 1))
+    np.testing.assert_allclose(scan.positions[:, ::-1], small.corners - small.corners.min(axis=0), atol=1e-4)
+    np.testing.assert_allclose(scan.probe, small.probe.T, atol=1e-6)
+    assert any(line.startswith("took the first of 2 modes of the probe, 99.0%") for line in lines)
+    (tmp_path / "old.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM")
+    assert "save it again with -v7.3" in refusal(tmp_path / "old.mat")
+
+
+def test_a_mat_file_with_everything_in_it(small, tmp_path):
+    arrays = {"d": np.moveaxis(small.counts, 0, -1), "p": small.probe, "x": small.corners}
+    scan, lines = read(write_mat(tmp_path / "all.mat", arrays), orientation="+column,+row")
+    np.testing.assert_array_equal(scan.diffraction, small.counts.transpose(0, 2, 1))
+    assert "assumed: positions are (2, n)" in lines
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: {"d": np.moveaxis(s.counts, 0, -1)}, "diffraction is (M, M, n)"),
+        (lambda s: {"d": s.counts.reshape(10, 10, 16, 16), "x": s.corners.reshape(10, 10, 2)}, "order of positions"),
+        (lambda s: {"d": np.fft.ifftshift(s.counts, axes=(1, 2))}, "the zero frequency is at the corner"),
+        (lambda s: {"x": s.corners.T}, "positions are (2, n)"),
+        (lambda s: {"x": np.c_[s.corners, np.full(100, 3.0)]}, "coordinate 3 of 3"),
+        (lambda s: {"p": np.stack([s.probe.real, s.probe.imag])}, "along its first axis"),
+        (lambda s: {"p": np.stack([s.probe.real, s.probe.imag], -1)}, "along its last axis"),
+        (lambda s: {"p": np.fft.ifftshift(s.probe)}, "the probe has its centre at the corner"),
+        (lambda s: {"p": compound(s.probe)}, "took probe"),
+    ],
+)
+def test_the_same_scan_however_its_axes_are_stored(small, tmp_path, change, said):
+    scan, lines = read(npz(small, tmp_path, **change(small)))
+    assert_is(scan, small)
+    assert any(said in line for line in lines)
+
+
+def compound(probe):
+    stored = np.empty(probe.shape, [("r", "f4"), ("i", "f4")])
+    stored["r"], stored["i"] = probe.real, probe.imag
+    return stored
+
+
+def test_positions_in_other_units_need_the_size_of_a_pixel(small, tmp_path):
+    path = npz(small, tmp_path, x=small.corners * PIXEL * 1e9)
+    scan, _ = read(path, unit="nanometre", pixel_size=PIXEL)
+    assert_is(scan, small)
+    assert "give --pixel-size" in refusal(path, unit="nanometre")
+    assert "less than one" in refusal(npz(small, tmp_path, x=small.corners * PIXEL))
+    assert "span 0 pixels" in refusal(npz(small, tmp_path, x=np.ones((100, 2))), unit="metre", pixel_size=PIXEL)
+
+
+def test_a_raster_of_nxcxi_ptycho(small, tmp_path):
+    xyz = np.c_[small.corners[:, ::-1], np.zeros(100)].reshape(10, 10, 3) * PIXEL
+    path = write_cxi(tmp_path / "raster.cxi", small, data=small.counts.reshape(10, 10, 16, 16), translation=xyz)
+    scan, _ = read(path, {})
+    assert_is(scan, small)
+
+
+def test_packed_files_are_unpacked_and_damaged_ones_named(small, tmp_path):
+    whole = gzip.compress(npz(small, tmp_path).read_bytes())
+    (tmp_path / "own.npz.gz").write_bytes(whole)
+    assert_is(read(tmp_path / "own.npz.gz")[0], small)
+    (tmp_path / "cut.npz.gz").write_bytes(whole[: len(whole) // 2])
+    assert "copy it again" in refusal(tmp_path / "cut.npz.gz")
+    packed = gzip.compress(write_cxi(tmp_path / "scan.cxi", small).read_bytes())
+    (tmp_path / "scan.cxi.gz").write_bytes(packed)
+    assert "unpack it by gunzip" in refusal(tmp_path / "scan.cxi.gz", {})
+
+
+def test_compression_that_hdf5_does_not_know_names_the_plugin(small, tmp_path):
+    with h5py.File(tmp_path / "lz4.h5", "w") as file:
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_chunk(small.counts.shape)
+        layout.set_filter(299, h5py.h5z.FLAG_OPTIONAL, ())  # of nobody
+        space = h5py.h5s.create_simple(small.counts.shape)
+        data = h5py.h5d.create(file.id, b"d", h5py.h5t.NATIVE_INT32, space, layout)
+        data.write_direct_chunk((0, 0, 0), b"packed", 0)
+        file["p"], file["x"] = small.probe, small.corners
+    assert "pip install hdf5plugin" in refusal(tmp_path / "lz4.h5")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: {"d": s.counts[:, :, :12]}, "patterns are 16 x 12, expected square ones"),
+        (lambda s: {"d": s.counts[:, :15, :15], "p": s.probe[:15, :15]}, "an even side: give --crop 14"),
+        (lambda s: {"d": s.counts[:0]}, "diffraction is (0, 16, 16)"),
+        (lambda s: {"d": s.counts * 1j}, "expected real (n, M, M)"),
+        (lambda s: {"d": -s.counts - 1}, "all 100 patterns are zero"),
+        (lambda s: {"x": np.array(["a"] * 100)}, "x holds <U1, expected numbers"),
+        (lambda s: {"p": np.abs(s.probe)}, "expected a complex one"),
+        (lambda s: {"p": 0 * s.probe}, "not zero"),
+        (lambda s: {"m": np.ones((8, 8))}, "mask is (8, 8) float64, expected (16, 16)"),
+        (lambda s: {"m": np.zeros((16, 16))}, "no pixel is left by the mask"),
+    ],
+)
+def test_what_can_not_be_a_scan_is_refused_in_a_line(small, tmp_path, change, said):
+    arrays = change(small)
+    assert said in refusal(npz(small, tmp_path, **arrays), MAPPED | ({"mask": "m"} if "m" in arrays else {}))
+
+
+def test_sums_of_small_integers_do_not_overflow(small, tmp_path):
+    counts = np.minimum(small.counts * 40, 2**16 - 2)
+    assert counts.sum(axis=0).max() > 2**16
+    narrow, wide = (read(npz(small, tmp_path, d=counts.astype(kind)))[0] for kind in (np.uint16, np.int64))
+    np.testing.assert_array_equal(narrow.diffraction, counts)
+    np.testing.assert_array_equal(narrow.object, wide.object)
+    assert narrow.mask.all()
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("none/scan.h5", "is no folder that can be written to"),
+        ("own.npz", "is there and is no scan file of fnostab"),
+        ("scan.png", "the figure is written there"),
+    ],
+)
+def test_a_place_where_a_scan_can_not_be_written_is_refused_before_the_work(small, tmp_path, out, said):
+    npz(small, tmp_path)
+    done = CliRunner().invoke(command, ["import", str(tmp_path / "absent.npz"), "--out", str(tmp_path / out)])
+    assert said in str(done.exception)
+    assert (tmp_path / "own.npz").exists()
