@@ -204,7 +204,7 @@ def test_a_program_that_is_not_there_is_refused_in_a_line_and_nothing_is_written
     (tmp_path / "train.py").write_text(SCRIPT)
     (tmp_path / "study.yaml").write_text(STUDY.replace("command: python ", "command: no-such-program "))
     status, _, err = call("run", "study.yaml", "--seeds", "1", *more)
-    assert (status, err) == (2, "error: command: there is no program 'no-such-program' on PATH\n")
+    assert (status, err) == (2, "error: command: no program 'no-such-program' on PATH\n")
     assert {path.name for path in tmp_path.iterdir()} == {"train.py", "study.yaml"}
 
 
@@ -297,7 +297,9 @@ def test_decide_says_why_trials_broke(call, workplace):
     _small_study(workplace, IGNORES_ITS_SEED)
     assert call("run", "study.yaml", "--seeds", "2")[0] != 0
     said = " ".join(call("decide", "--experiment", "plain")[1].split())
-    assert "1 of 2 trials broke, as control-1: the script ignores its seed: all its values are those of seed 0" in said
+    assert (
+        "1 of 2 trials ended without result, such as control-1: the script ignores its seed: all its values are" in said
+    )
 
 
 def test_where_nothing_came_to_a_result_no_curves_and_no_verdict_are_offered(call, workplace):

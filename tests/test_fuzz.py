@@ -154,10 +154,10 @@ def test_a_record_is_read_as_written_or_refused(place, record, damage):
     [
         ('"seed": 3', '"seed": 4', "was changed since it was written"),
         ('"seed": 3', '"seed": 3, "seed": 3', "TrialSpec: 'seed' is given twice$"),
-        ('"seed": 3', '"seed": NaN', "NaN is no finite number"),
-        ('"seed": 3', f'"seed": {"9" * 5000}', "it is no JSON"),
-        ("{", "[" * 100_000, "it is no JSON"),
-        ("{", "\0{", "it is no JSON"),
+        ('"seed": 3', '"seed": NaN', "NaN is not a finite number"),
+        ('"seed": 3', f'"seed": {"9" * 5000}', "not JSON"),
+        ("{", "[" * 100_000, "not JSON"),
+        ("{", "\0{", "not JSON"),
     ],
 )
 def test_a_changed_record_says_how(place, old, new, message):

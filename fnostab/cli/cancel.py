@@ -27,7 +27,7 @@ def command(context: click.Context, /, experiment: str | None, output: Path, tra
     folder = newest_folder(output, experiment)
     if folder is None:
         where = output.absolute() / (experiment or "")
-        raise LaunchError(f"there is no study under {where}: name its experiment, and its folder with --output")
+        raise LaunchError(f"no study found under {where}: name its experiment, and its folder with --output")
     ended, running = cancel_study(folder)
     for trial in ended:
         echo(f"{trial.name}: {trial.outcome}" + (f"  ({trial.reason})" if trial.reason else ""))

@@ -30,7 +30,7 @@ __all__ = ["decide_and_print", "show"]
 @RUNS
 @click.option("--study", help="With --table: the study (name or file) whose arms and rules apply.")
 @click.option("--evidence", is_flag=True, help="Print criteria, tests, intervals and run ids as well.")
-@click.option("--exit-code", is_flag=True, help="Exit with a status that tells the answer, as above.")
+@click.option("--exit-code", is_flag=True, help="Set the exit status by the answer, as listed above.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option("--apply", is_flag=True, help="Make the choice of GOLD or SILVER the default; see `fnostab policy`.")
 @click.option("--force", is_flag=True, help="With --apply: even if it could be luck.")

@@ -26,7 +26,7 @@ TOOTH = 10  # seeds beyond the answer among which a dip of the saw-tooth is look
 
 @click.command("plan", epilog="Example: fnostab plan --control-rate 0.4 --arm-rate 0.05")
 @click.option("--control-rate", default=0.3, show_default=True, help="Failure rate of control.")
-@click.option("--arm-rate", default=0.0, show_default=True, help="Failure rate that the arm is hoped to have.")
+@click.option("--arm-rate", default=0.0, show_default=True, help="Expected failure rate of the arm.")
 @click.option("--power", default=0.8, show_default=True, help="Wanted probability of a significant result.")
 @click.option("--alpha", default=0.05, show_default=True, help="One-sided level.")
 @click.option("--candidates", default=1, show_default=True, help="Arms compared with one control (Holm).")

@@ -48,8 +48,8 @@ def load_after(
 
     if Path(experiment).suffix in (".csv", ".json"):
         raise LaunchError(
-            f"--from {experiment}: a file holds no settings to go on with: give the name of an MLflow experiment that "
-            "`fnostab decide --experiment` judged"
+            f"--from {experiment}: a file holds no settings to continue with: give the name of an MLflow experiment "
+            "that `fnostab decide --experiment` judged"
         )
     file = read_study_file(study)
     store = existing_store(tracking_uri)

@@ -84,7 +84,7 @@ def _locks(output: Path) -> Finding:
     if other.returncode == 0:
         return Finding(
             State.FAILED,
-            f"locks in {place} keep nobody out: two processes could write one trial; mount it with locks "
+            f"file locks in {place} have no effect: two processes could write one trial; mount it with locks "
             "(NFS: version 4, without nolock), or name another disk with --output",
         )
     return Finding(State.OK, f"a second process is kept out in {place}")
@@ -130,7 +130,7 @@ def _slurm() -> Finding:
     names = ", ".join(partitions[1].split()) or "none"
     jobs = _answer("sacct", "--noheader", "--allocations", "--starttime=now")
     if jobs is None or jobs[0]:
-        why = "there is no sacct" if jobs is None else jobs[1]
+        why = "sacct not found" if jobs is None else jobs[1]
         return Finding(
             State.WARNING, f"partitions {names}, but the end of a job can't be asked for ({why}); "
             "ask its administrator for AccountingStorageType=accounting_storage/slurmdbd",

@@ -53,7 +53,7 @@ def _schema(store: "Store") -> Finding:
     from fnostab.tracking.store.health import served_version
 
     if not store.uri.startswith("http"):
-        return Finding(State.OK, "that of this MLflow")  # or the store would not have opened
+        return Finding(State.OK, "up to date for this MLflow")  # or the store would not have opened
     found, tested = served_version(store), TESTED["mlflow"]
     if found.split(".")[:2] != tested.split(".")[:2]:
         return Finding(

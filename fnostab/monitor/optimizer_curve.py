@@ -40,7 +40,7 @@ NORM_REASON = "clipped or otherwise written to before it could be read; call sel
 REASONS = {  # of what is missing from a step that has a gradient
     names.TRAIN_LOSS: "no single loss went through Lightning's backward",
     names.GRAD_NORM: NORM_REASON,
-    names.GRAD_NORM_CLIPPED: "the optimiser is none of torch's, so what it sees can't be read",
+    names.GRAD_NORM_CLIPPED: "not a torch optimiser, so the clipped gradients can't be read",
 }
 NO_GRADIENT = "no parameter had a gradient, as when a batch is skipped with None"
 

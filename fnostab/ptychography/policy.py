@@ -195,7 +195,7 @@ def _parse(values: Any) -> Policy:
 
 
 def _way_out() -> str:
-    return "mend it, or remove it with `fnostab policy --clear`"
+    return "fix it, or remove it with `fnostab policy --clear`"
 
 
 def _group(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""How a trial ended whose process wrote no outcome itself: read from its records, its stderr and its exit status.
+"""Outcomes of trials that died without writing one, from their records, stderr and exit status.
 
 The only place that reads a dead process's stderr. A program's records are judged here too, since it can't do that
 itself; a failure that was observed wins over whatever ended the process later.

@@ -69,7 +69,7 @@ def insist_on_studies(path: str | Path) -> list[Path]:
 def _insist(kind: str, path: str | Path, *files: str) -> list[Path]:
     if found := folders_with(path, *files):
         return found
-    raise JournalError(f"there is no {kind} under {Path(path).absolute()}: name a {kind}'s folder, or one above it")
+    raise JournalError(f"no {kind} found under {Path(path).absolute()}: name a {kind}'s folder, or one above it")
 
 
 def _walk(top: Path, files: tuple[str, ...], found: list[Path], seen: set[str]) -> Iterator[Path]:

@@ -60,7 +60,7 @@ class JobArray(BaseModel):
             LaunchError: it can't be written.
         """
         path = folder / FOLDER / f"{self.name}.json"
-        with os_errors_as(LaunchError, f"can't write {path}", "mend that first"):
+        with os_errors_as(LaunchError, f"can't write {path}", "fix that first"):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, self.model_dump_json(indent=2) + "\n", to_disk=True)
 
@@ -112,5 +112,5 @@ def _read(folder: Path) -> list[JobArray]:
             arrays.append(JobArray.model_validate_json(path.read_bytes()))
         except (OSError, ValidationError) as error:
             what = " ".join(str(error).split())[:200]
-            raise LaunchError(f"{path} is no record of jobs: {what}; delete it, and its jobs with scancel") from error
+            raise LaunchError(f"{path} is not a record of jobs: {what}; delete it, end its jobs by scancel") from error
     return arrays

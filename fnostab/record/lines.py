@@ -165,38 +165,38 @@ class _NoRecordError(ValueError):
 def _parse(line: bytes) -> Point | Event:
     checksum, _, text = line.rstrip(b"\n").partition(b" ")
     if (crc := int(checksum, 16)) != zlib.crc32(text):
-        raise ValueError("its checksum is another")
+        raise ValueError("its checksum does not match")
     try:
         fields = json.loads(text.decode())
         if rb"\ud" in text.lower():
             fields = _without_surrogates(fields)
         time_ms = fields["t"]
         if not _is_whole(time_ms, LATEST_MS):
-            raise _NoRecordError("its time is none")
+            raise _NoRecordError("its time is not a number")
         return _event(fields, time_ms, crc) if "e" in fields else _point(fields, time_ms, crc)
     except _NoRecordError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise _NoRecordError(f"it is no record ({type(error).__name__})") from None
+        raise _NoRecordError(f"not a record ({type(error).__name__})") from None
 
 
 def _point(fields: Mapping[str, Any], time_ms: int, checksum: int) -> Point:
     step, values, others = fields["s"], fields["v"], fields.get("x", {})
     if not _is_whole(step, LARGEST_STEP):
-        raise _NoRecordError("its step is no whole number from 0")
+        raise _NoRecordError("its step is not a whole number from 0")
     for name, value in values.items():
         if type(value) not in (int, float) or not math.isfinite(value):
-            raise _NoRecordError(f"{name[:80]!r} is no finite number")
+            raise _NoRecordError(f"{name[:80]!r} is not a finite number")
     for name, value in others.items():
         if value not in NONFINITE:
-            raise _NoRecordError(f"{name[:80]!r} is none of {', '.join(NONFINITE)}")
+            raise _NoRecordError(f"{name[:80]!r}: expected one of {', '.join(NONFINITE)}")
     return Point(time_ms, step, values, others, checksum)
 
 
 def _event(fields: Mapping[str, Any], time_ms: int, checksum: int) -> Event:
     name, payload = fields["e"], fields["p"]
     if not isinstance(name, str) or not isinstance(payload, dict):
-        raise _NoRecordError("it is no event with a payload")
+        raise _NoRecordError("not an event with a payload")
     if _is_deeper(payload, DEEPEST):
         raise _NoRecordError(f"its values lie more than {DEEPEST} deep")
     for key, types in FIELDS.get(name, {}).items():
@@ -206,13 +206,13 @@ def _event(fields: Mapping[str, Any], time_ms: int, checksum: int) -> Event:
         if type(value) not in types or (isinstance(value, int) and not _is_whole(value, LARGEST_STEP)):
             raise _NoRecordError(f"{key} of {name} is not of its type")
         if isinstance(value, list) and not all(isinstance(each, str) for each in value):
-            raise _NoRecordError(f"{key} of {name} is no list of texts")
+            raise _NoRecordError(f"{key} of {name} is not a list of texts")
     outcome = payload.get("outcome" if name == names.OUTCOME_EVENT else names.OUTCOME)
     if name in (names.OUTCOME_EVENT, names.TAGS_EVENT) and outcome not in (None, *names.OUTCOMES):
-        raise _NoRecordError(f"{str(outcome)[:80]!r} is no outcome: accepted are {', '.join(names.OUTCOMES)}")
+        raise _NoRecordError(f"{str(outcome)[:80]!r} is not an outcome; accepted: {', '.join(names.OUTCOMES)}")
     step = payload.get(names.FAILURE_STEP) if name == names.TAGS_EVENT else None
     if isinstance(step, str) and not (step.isascii() and step.isdecimal() and len(step) < len(str(LARGEST_STEP))):
-        raise _NoRecordError(f"{names.FAILURE_STEP} is no step")
+        raise _NoRecordError(f"{names.FAILURE_STEP} is not a step")
     return Event(time_ms, name, payload, checksum)
 
 

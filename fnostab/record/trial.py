@@ -86,12 +86,12 @@ def _parse(text: str) -> dict[str, Any]:
         return dict(pairs)
 
     def refuse(number: str) -> None:
-        raise ConfigError(f"{number} is no finite number")
+        raise ConfigError(f"{number} is not a finite number")
 
     try:
         values = json.loads(text, object_pairs_hook=once, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"it is no JSON: {error}") from None
+        raise ConfigError(f"not JSON: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError("expected a JSON object")
     return values

@@ -172,7 +172,9 @@ def _broken(store: Store, stage: Stage) -> list[str]:
         return []
     first = broken[0]
     why = reason_of(store, first.run_id or "") or "no reason is recorded"
-    return [f"{len(broken)} of {len(stage.trials)} trials broke, as {first.arm}-{first.seed}: {why}"]
+    return [
+        f"{len(broken)} of {len(stage.trials)} trials ended without result, such as {first.arm}-{first.seed}: {why}"
+    ]
 
 
 def make_case(
@@ -198,7 +200,7 @@ def make_case(
     verdict = decide(Roles.of(study), stages["a"], stages.get("b"), rules=Rules.of(study, look=look))
     command = command_of(verdict.next, source)
     gone = [
-        f"{stage_title(name, study)}{arm} takes no part: none of its {len(seeds)} trials has a run"
+        f"{stage_title(name, study)}{arm} is left out: none of its {len(seeds)} trials has a run"
         for name, stage in stages.items()
         for arm, seeds in stage.gone.items()
     ]

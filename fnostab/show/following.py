@@ -23,7 +23,7 @@ def follow(path: Path, store: Store, interval_s: float) -> Iterator[SyncReport |
         What each round sent, or why it could not.
 
     Raises:
-        JournalError: there is no study under ``path``.
+        JournalError: no study found under ``path``.
     """
     known: dict[Path, Journals] = {}
     while True:

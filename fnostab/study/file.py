@@ -86,7 +86,7 @@ class StudyFile(BaseModel):
             raise ValueError(f"seeds={self.seeds} is not accepted: a list without repetition, as [0, 3, 5]")
         for what, arm in [("control", self.control), *self.roles.items()]:
             if arm not in self.arms:
-                raise ValueError(f"{what}: there is no arm {shown(arm)}; arms: {', '.join(self.arms)}")
+                raise ValueError(f"{what}: no arm {shown(arm)}; arms: {', '.join(self.arms)}")
         try:
             insist_on_size(len(self.arms), self.seeds if isinstance(self.seeds, int) else len(self.seeds))
         except ConfigError as error:
@@ -291,7 +291,7 @@ def _expanded(
             parts = [f"_{_short(value)}" for value in values]
             name = f"{arm}{''.join(parts)}"
             if name in expanded:
-                raise _NotAcceptedError(f"arms.{arm}", f"there are two arms {name!r}: name one of them otherwise")
+                raise _NotAcceptedError(f"arms.{arm}", f"two arms are named {name!r}: rename one of them")
             expanded[name], written[name] = settings | dict(zip((*grid, *stress), values, strict=True)), chain
             if stress:
                 stressed.setdefault(f"{arm}{''.join(parts[:-1])}", {})[name] = float(values[-1])
@@ -311,9 +311,7 @@ def _inherited(
     if parent is None:
         return settings, grid or {}, (arm,)
     if parent not in arms:
-        raise _NotAcceptedError(
-            f"arms.{arm}.inherits", f"there is no arm {shown(parent)} to inherit from: {', '.join(arms)}"
-        )
+        raise _NotAcceptedError(f"arms.{arm}.inherits", f"no arm {shown(parent)} to inherit from: {', '.join(arms)}")
     if parent in chain:
         circle = " -> ".join((*chain[chain.index(parent) :], parent))
         raise _NotAcceptedError(f"arms.{arm}.inherits", f"arms inherit from one another in a circle: {circle}")

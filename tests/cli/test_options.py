@@ -1,4 +1,4 @@
-"""How values are read, from a user's hand or from `mlflow run -P`."""
+"""Reading of values, from a user's hand or from `mlflow run -P`."""
 
 import click
 import pytest

@@ -55,4 +55,4 @@ def test_launcher_and_trial_are_killed_and_the_study_goes_on(workplace, environm
 
 def test_a_wrong_experiment_is_named(workplace, call):
     status, _, err = call("reconcile", "stage_z")
-    assert (status, err.startswith("error: there is no experiment 'stage_z'")) == (2, True)
+    assert (status, err.startswith("error: no experiment 'stage_z'")) == (2, True)

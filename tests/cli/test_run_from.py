@@ -58,10 +58,10 @@ def test_looks_at_a_study_under_way_are_no_verdicts(store, call, record_study):
 
 class TestRefused:
     def test_no_experiment_no_verdict_a_table(self, store, call, record_study):
-        assert_refused(call(*FROM), r"there is no experiment 'stage_a' in ")
+        assert_refused(call(*FROM), r"no experiment 'stage_a' in ")
         record_study(store, "stage_a", WON)
         assert_refused(call(*FROM), r"experiment 'stage_a' in .* has no verdict: `fnostab decide --experiment stage_a`")
-        assert_refused(call("run", "stage_b", "--from", "trials.csv"), r"a file holds no settings to go on with")
+        assert_refused(call("run", "stage_b", "--from", "trials.csv"), r"a file holds no settings to continue with")
         assert_refused(call(*FROM, "--sequential", "3,5"), r"leave out --from")
         assert not store.client.get_experiment_by_name("stage_b")
 

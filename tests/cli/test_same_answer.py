@@ -90,7 +90,7 @@ def test_seeds_that_were_asked_for_and_have_no_run_are_missing(store, record_stu
     assert "missing" not in call("decide", "--experiment", "shallow")[1]
     delete(store, "shallow", *(("arch_fix", seed) for seed in (5, 6, 7)), *(("opt_fix", seed) for seed in range(3)))
     out = call("decide", "--experiment", "shallow")[1]
-    assert "opt_fix takes no part: none of its 3 trials has a run" in out
+    assert "opt_fix is left out: none of its 3 trials has a run" in out
     assert "5 converged, 3 missing" in out
     assert "run the 3 trials of arch_fix without an outcome again" in out
     assert "fnostab run stage_a --experiment shallow --seeds 8 --arms arch_fix" in out

@@ -84,7 +84,7 @@ def test_it_prints_every_view_says_which_port_and_leaves_no_server(ui, store, ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["stage_z"], r"there is no experiment 'stage_z' in sqlite.*; there are: Default, empty, stage_a"),
+        (["stage_z"], r"no experiment 'stage_z' in sqlite.*; there are: Default, empty, stage_a"),
         (["empty"], r"experiment 'empty' in sqlite.* holds no trials yet: `fnostab run`"),
         (["--tracking-uri", "http://127.0.0.1:9"], r"no tracking server answers at http://127.0.0.1:9"),
     ],

@@ -15,10 +15,10 @@ import pytest
     ("arguments", "message"),
     [
         (("a/b",), "experiment='a/b' is not accepted: give a name, as in `fnostab watch stage_a`"),
-        (("absent",), "there is no experiment 'absent' in sqlite:///"),
+        (("absent",), "no experiment 'absent' in sqlite:///"),
         ((), "no study is recorded in sqlite:///"),
         (("--tracking-uri", "http://127.0.0.1:9"), "no tracking server answers at http://127.0.0.1:9"),
-        (("--tracking-uri", "sqlite:///absent.db"), "there is no tracking database"),
+        (("--tracking-uri", "sqlite:///absent.db"), "no tracking database at"),
     ],
 )
 def test_what_can_not_be_watched_is_said_in_one_line(workplace, call, arguments, message):

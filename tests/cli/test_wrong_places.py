@@ -46,7 +46,7 @@ def nowhere(tmp_path, environment, fnostab):
 def test_without_records_nothing_is_made_and_the_place_is_named(nowhere, arguments):
     status, err, left = nowhere(*arguments)
     assert (status, left) == (2, [])
-    assert f"there is no tracking database {nowhere.folder}/mlflow.db" in err
+    assert f"no tracking database at {nowhere.folder}/mlflow.db" in err
     if arguments[0] in ("watch", "replay"):
         assert f"{nowhere.folder}/outputs" in err
 

@@ -1,4 +1,4 @@
-"""Which study a verdict leads to."""
+"""The study that a verdict leads to."""
 
 import pytest
 from decision_helpers import GOLD, INCONCLUSIVE, PIVOT, ROLES, SILVER, arm, stage, verdict_of

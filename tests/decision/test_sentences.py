@@ -565,7 +565,7 @@ def test_lines_on_what_is_judged():
     )
     study = TableStudy(control="base")
     (gone,) = make_case({"a": rows}, {"a": study}, source=Source()).judged
-    assert gone == "norm takes no part: none of its 3 trials has a run"
+    assert gone == "norm is left out: none of its 3 trials has a run"
     twins = Stage("a", (*arm("base", 3, 1), *arm("norm", 3, 1), *arm("other", 4)))
     (alike,) = make_case({"a": twins}, {"a": study}, source=Source()).judged
     assert alike == "norm gave the same numbers as base at every seed: does what it changes have an effect?"

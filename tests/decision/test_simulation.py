@@ -1,4 +1,4 @@
-"""How often the decision is wrong, and how often it finds what there is: a quick version of benchmarks/decision.py.
+"""Rates at which the decision is wrong, and finds what there is: a quick version of benchmarks/decision.py.
 
 At 5 % and 300 studies chance alone goes up to 8.6 % in one case of a thousand; the program itself, with 2000 studies
 a line, is printed in docs/statistics.md.

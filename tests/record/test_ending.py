@@ -1,4 +1,4 @@
-"""How a process ended that wrote no outcome: by its exit status and the end of its stderr."""
+"""Ends of processes that wrote no outcome: by its exit status and the end of its stderr."""
 
 import pytest
 

@@ -294,7 +294,7 @@ UNREADABLE = {
     "deep": ("note", nested(40), "more than 30 deep"),
     "deeper than Python goes": ("note", nested(900), "can't be recorded"),
     "long": ("note", {"text": "x" * 17_000_000}, "at most 16,000,000"),
-    "outcome": (names.OUTCOME_EVENT, {"outcome": "maybe"}, "'maybe' is no outcome"),
+    "outcome": (names.OUTCOME_EVENT, {"outcome": "maybe"}, "'maybe' is not an outcome"),
     "not finite": ("note", {"loss": math.nan}, "float values"),
     "no JSON": ("note", {"when": object()}, "object"),
     "no path": (names.ARTIFACT_EVENT, {}, "path of artifact"),

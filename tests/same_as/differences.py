@@ -1,4 +1,4 @@
-"""What may differ between the baseline and the working tree, as data.
+"""Allowed differences between the baseline and the working tree, as data.
 
 A deliberate change is one line here and one line in DELIBERATE.md. Paths of JSON keys are dotted; items of lists
 are not counted, so that ``trials.run_id`` names that key in every item of ``trials``.

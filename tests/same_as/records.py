@@ -1,4 +1,4 @@
-"""What trials wrote, read by neither tree: journals, tensors, and JSON as far as it is comparable."""
+"""Records of trials, read by neither tree: journals, tensors, and JSON as far as it is comparable."""
 
 import csv
 import hashlib

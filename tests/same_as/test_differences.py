@@ -1,4 +1,4 @@
-"""What `differences` allows is left out, and nothing else; what is found is said so that it can be read."""
+"""Tests that what `differences` allows is left out, and nothing else; what is found is said so that it can be read."""
 
 import pytest
 from same_as import records

@@ -69,7 +69,7 @@ class TestSources:
         study.start(seeds=range(2))
         (study.folder / "mlflow.db").unlink()
         text = watched(study.folder / "outputs", once=True)
-        assert "no records: there is no tracking database" in text
+        assert "no records: no tracking database at" in text
         assert "1/2" in text
         assert "2 of 2 trials" in text
         assert not (study.folder / "mlflow.db").exists()

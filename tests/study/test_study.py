@@ -169,7 +169,7 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path):
     ("replacement", "message"),
     [
         (("wide:", "wide arm:"), r"arms.*wide arm"),
-        (("control: narrow", "control: none"), r"there is no arm 'none'; arms: narrow, wide"),
+        (("control: narrow", "control: none"), r"no arm 'none'; arms: narrow, wide"),
         (("control: narrow\n", ""), "control"),
         (("[3, 5]", "0"), "seeds"),
         (("[3, 5]", "[]"), "seeds"),
@@ -287,14 +287,14 @@ def test_arms_inherit_settings_and_grids(written):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("inherits: base", "inherits: bass", r"line 10: there is no arm 'bass' to inherit from: base, rate, wide"),
+        ("inherits: base", "inherits: bass", r"line 10: no arm 'bass' to inherit from: base, rate, wide"),
         ("{epochs: 2}", "{epoch: 2}", r"line 8: arm base: unknown setting 'training.epoch' \(did you mean 'epochs'"),
         ("{epochs: 2}", "{epochs: 99}", r"line 8: arm base: training: epochs=99 is above 20"),
         ("[0.1, 1.0e-5]", "[0.1, -0.5]", r"line 12: arm rate_-0.5_none: training.learning_rate=-0.5 is not accepted"),
         ("[0.1, 1.0e-5]", "[]", r"line 11: grid=.* is not accepted: .* a list of values"),
         ("[0.1, 1.0e-5]", "0.1", r"line 11: grid=.* is not accepted"),
-        ("[0.1, 1.0e-5]", "[0.1, 1.0e-1]", r"line 9: there are two arms 'rate_0.1_none'"),
-        ("control: base", "control: bass", r"mine.yaml: control: there is no arm 'bass'; arms: base, rate_0.1_none"),
+        ("[0.1, 1.0e-5]", "[0.1, 1.0e-1]", r"line 9: two arms are named 'rate_0.1_none'"),
+        ("control: base", "control: bass", r"mine.yaml: control: no arm 'bass'; arms: base, rate_0.1_none"),
         (
             "    model.hidden_channels: 4\n",
             "    inherits: wide\n",

@@ -1,4 +1,4 @@
-"""Which journals on disk a store does not wholly hold, by the marks in its runs."""
+"""Journals on disk that a store does not wholly hold, by the marks in its runs."""
 
 import os
 import shutil

@@ -120,7 +120,7 @@ def test_an_outcome_that_somebody_deleted_is_no_trial_that_still_runs(store, stu
     sync(study.folder, store, verify=True)
     assert trial_rows(store, experiment, record) == [row]
     store.client.set_tag(row.run_id, names.FAILURE_STEP, "-3")
-    with pytest.raises(TrackingError, match=r"damaged tags \(-3 is no step\): correct it, or delete it"):
+    with pytest.raises(TrackingError, match=r"damaged tags \(-3 is not a step\): correct it, or delete it"):
         trial_rows(store, experiment, record)
 
 

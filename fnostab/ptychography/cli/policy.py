@@ -52,12 +52,12 @@ def command(clear: bool, yes: bool) -> None:
         if not sys.stdin.isatty():
             raise ConfigError(f"--clear removes {path}: add --yes, as nobody can be asked here")
         click.confirm(f"remove {path}?", abort=True)
-    echo(f"removed {path}" if clear_policy() else f"there is no policy to remove at {path}")
+    echo(f"removed {path}" if clear_policy() else f"no policy to remove at {path}")
 
 
 def _show(policy: Policy | None, console: Console) -> None:
     if policy is None:
-        console.print(f"no policy is in force: there is no {policy_path()}; `fnostab decide --apply` writes one")
+        console.print(f"no policy is in force: {policy_path()} does not exist; `fnostab decide --apply` writes one")
         return
     console.print(f"policy {policy_path()}, for what a study does not set itself:")
     for name, value in policy.settings.items():

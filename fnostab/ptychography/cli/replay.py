@@ -58,7 +58,7 @@ def command(
         return
     if not RUN_ID.fullmatch(source) and not Path(source).exists():
         raise CheckpointError(
-            f"there is no folder {Path(source).absolute()}, and that is no run id: `fnostab replay` lists what failed"
+            f"{Path(source).absolute()} is neither a folder nor the id of a run: `fnostab replay` lists what failed"
         )
     console.print("loading torch ...", end=" ")
     started = time.monotonic()

@@ -385,7 +385,7 @@ def _with_object(scan: Scan, given: NDArray[Any], zoom: float, of: str, lines: l
     side = scan.probe.shape[0]
     corners = scan.positions - (side // 2 if of == "centre" else 0)
     if given.ndim != 2 or not np.iscomplexobj(given) or not np.isfinite(given).all():
-        lines.append(f"left: object, {_shape(given)}, which is no finite complex image")
+        lines.append(f"left: object, {_shape(given)}, which is not a finite complex image")
         return scan
     given = resize_image(given, zoom)
     if corners.min() < 0 or (corners.max(axis=0) + side + 1 > given.shape).any():

@@ -115,7 +115,7 @@ class Command(Task):
                 )
         elif shutil.which(program) is None:
             hint = f"; of the file beside the study write ./{program}" if (self._folder / program).is_file() else ""
-            raise LaunchError(f"command: there is no program {program!r} on PATH{hint}")
+            raise LaunchError(f"command: no program {program!r} on PATH{hint}")
 
     def run(self, trials: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
         """Run the programs one after the other and record their outcomes; after a request to end, start no more."""

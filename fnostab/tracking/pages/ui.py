@@ -113,7 +113,7 @@ def experiments_with_runs(store: Store, name: str | None = None) -> dict[str, st
     if name in {experiment.name for experiment in there_are}:
         raise TrackingError(f"experiment {name!r} in {store.address} holds no trials yet: `fnostab run` fills one")
     others = ", ".join(sorted(experiment.name for experiment in there_are)) or "none"
-    raise TrackingError(f"there is no experiment {name!r} in {store.address}; there are: {others}")
+    raise TrackingError(f"no experiment {name!r} in {store.address}; there are: {others}")
 
 
 def wait_until_ready(

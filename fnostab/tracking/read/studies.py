@@ -74,7 +74,7 @@ def find_experiment(store: Store, name: str) -> str:
         if experiment is not None and experiment.lifecycle_stage == "active":
             return str(experiment.experiment_id)
         there_are = ", ".join(sorted(e.name for e in every(store.client.search_experiments))) or "none"
-    raise TrackingError(f"there is no experiment {name!r} in {store.address}; there are: {there_are}")
+    raise TrackingError(f"no experiment {name!r} in {store.address}; there are: {there_are}")
 
 
 def newest_study(store: Store, experiment: str, study_run: str | None = None) -> StudyRecord:
@@ -177,7 +177,7 @@ def _step(text: str) -> int:
     """A 0-based step of a tag; ValueError if it is none."""
     step = int(text)
     if step < 0:
-        raise ValueError(f"{text} is no step")
+        raise ValueError(f"{text} is not a step")
     return step
 
 

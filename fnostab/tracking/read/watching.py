@@ -139,7 +139,7 @@ def existing_store(uri: str | None = None) -> Store:
     path = sqlite_file(name)
     if path is not None and not path.exists():
         raise TrackingError(
-            f"there is no tracking database {path}: start a study with `fnostab run stage_a`, "
+            f"no tracking database at {path}: start a study with `fnostab run stage_a`, "
             "or name its store with --tracking-uri"
         )
     return open_store(uri)

@@ -166,7 +166,7 @@ def _close_trial(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
         if may_be_at_work(owner, sign_ms / 1000):
             return None
         payload = end_of_abandoned(run.data.tags, owner)
-        payload["reason"] += "; its journal is not at hand: `fnostab sync` sends what the run lacks of it"
+        payload["reason"] += "; its journal was not found here: `fnostab sync` where it is sends the rest"
         TrialRun(store, run, run.info.run_name).end(Event(sign_ms, names.OUTCOME_EVENT, payload))
     what = "live run" if run.data.tags[names.KIND] == names.KIND_LIVE else "trial"
     outcome = str(payload.get("outcome") or "not judged")

@@ -46,7 +46,7 @@ def sync(path: str | Path, store: Store, *, verify: bool = False) -> SyncReport:
     the second time.
 
     Raises:
-        JournalError: there is no trial under ``path``.
+        JournalError: no trial found under ``path``.
         TrackingError: the store went away; another call goes on from there.
     """
     directories = insist_on_trials(path)

@@ -44,13 +44,13 @@ def usable_sqlite(uri: str) -> str:
     if path is None:
         raise TrackingError(f"tracking database {uri} is in memory: name a file, as in sqlite:///mlflow.db")
     if not path.parent.is_dir():
-        raise TrackingError(f"tracking database {path}: there is no directory {path.parent}; make it, or name another")
+        raise TrackingError(f"tracking database {path}: no directory {path.parent}; make it, or name another")
     try:
         with closing(sqlite3.connect(path, timeout=LOCKED_S)) as connection:
             connection.execute("BEGIN IMMEDIATE")  # fails where writing would, and changes nothing
             connection.rollback()
     except sqlite3.Error as error:
-        raise TrackingError(f"tracking database {path}: {error}; mend it, or name another file") from error
+        raise TrackingError(f"tracking database {path}: {error}; fix it, or name another file") from error
     _, question_mark, query = uri.partition("?")
     written = str(path).replace("%", "%25").replace("?", "%3F")
     # MLflow makes the parent of what follows "sqlite:///", as it is written

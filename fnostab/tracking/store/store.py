@@ -199,7 +199,7 @@ def existing_run(store: Store, run_id: str) -> Any:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise TrackingError(f"there is no run {run_id} in {store.address}: check the id, or --tracking-uri") from None
+        raise TrackingError(f"no run {run_id} in {store.address}: check the id, or --tracking-uri") from None
 
 
 @contextmanager

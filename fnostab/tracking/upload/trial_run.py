@@ -173,7 +173,7 @@ class TrialRun:
             if not each.resolve().is_relative_to(home):
                 raise JournalError(f"artifact {name!r} lies outside the trial's directory")
             if each.exists() and not (each.is_file() or each.is_dir()):
-                raise JournalError(f"artifact {name!r} is, or holds, what is no regular file")
+                raise JournalError(f"artifact {name!r} is not a regular file, or holds one that is not")
         if to and (to.startswith("/") or ".." in to.split("/")):
             raise JournalError(f"artifact {name!r} would go to {to[:80]!r}, which lies outside the run's folder")
         if path.is_dir():

@@ -246,7 +246,7 @@ def test_a_table_can_not_be_applied(call):
 def test_a_policy_is_shown_with_its_verdict_and_cleared(call):
     status, out, _ = call("policy")
     assert status == 0
-    assert "no policy is in force: there is no fnostab-policy.yaml" in out
+    assert "no policy is in force: fnostab-policy.yaml does not exist" in out
     call(*SILVER, "--apply")
     run = read_policy().verdict.run
     out = call("policy")[1]
@@ -259,7 +259,7 @@ def test_a_policy_is_shown_with_its_verdict_and_cleared(call):
     assert err == "error: --clear removes fnostab-policy.yaml: add --yes, as nobody can be asked here\n"
     assert call("policy", "--clear", "--yes") == (0, "removed fnostab-policy.yaml\n", "")
     assert not policy_path().exists()
-    assert call("policy", "--clear", "--yes")[:2] == (0, "there is no policy to remove at fnostab-policy.yaml\n")
+    assert call("policy", "--clear", "--yes")[:2] == (0, "no policy to remove at fnostab-policy.yaml\n")
 
 
 def test_a_damaged_policy_is_one_line(call):

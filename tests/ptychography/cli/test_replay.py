@@ -137,7 +137,7 @@ def test_settings_that_are_refused(call, box, arguments, message):
 def test_a_folder_without_a_black_box(call, tmp_path):
     status, _, err = call("replay", str(tmp_path))
     assert status == 2
-    assert "there is no black box in" in err
+    assert "no black box in" in err
 
 
 def test_where_nothing_can_be_written(call, box, tmp_path):
@@ -162,7 +162,7 @@ def test_from_a_run(call, run, workplace):
 def test_a_run_that_does_not_exist(call, workplace):
     status, _, err = call("replay", "0" * 32)
     assert status == 2
-    assert f"there is no run {'0' * 32}" in err
+    assert f"no run {'0' * 32}" in err
 
 
 @pytest.mark.parametrize(
