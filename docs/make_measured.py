@@ -51,6 +51,8 @@ def main() -> None:
     shown = "\n".join([f"$ fnostab data import {scan.name} --crop 64 --out star64.h5", "...", *lines])
     text = fill(text, "crop", code(shown))
     text = fill(text, "trials", table(trials))
+    answer = fnostab(folder, "decide", "--experiment", "stage_a").partition("\n\n")[2]  # without where it was judged
+    text = fill(text, "answer", code(f"$ fnostab decide --experiment stage_a\n...\n{answer}"))
     page.write_text(text)
     keep(folder / "star.png", DOCS / "images" / "measured_scan.png")
     keep(best / "artifacts" / "reconstruction_0.png", DOCS / "images" / "measured_reconstruction.png")
@@ -94,7 +96,7 @@ def table(trials: dict[Path, tuple[dict[str, list[float]], str]]) -> str:
 
 def code(text: str) -> str:
     """A block of what was printed."""
-    return "```text\n" + text.rstrip() + "\n```"
+    return "```text\n" + "\n".join(line.rstrip() for line in text.rstrip().splitlines()) + "\n```"
 
 
 def fill(page: str, mark: str, content: str) -> str:

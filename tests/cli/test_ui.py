@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from fnostab.cli import serve
+from fnostab.cli.run import charts_line
 from fnostab.record import names
-from fnostab.tracking import experiments_with_runs, open_store
+from fnostab.serve.server import TrackingServer
+from fnostab.serve.settings import ServerSettings
+from fnostab.tracking import experiments_with_runs, install_views, open_store, view_addresses
 from fnostab.tracking.pages.views import VIEWS
 
 
@@ -91,6 +95,16 @@ def test_what_is_not_there_is_said_in_one_line(store, call, arguments, message):
     (line,) = err.splitlines()
     assert line.startswith("error: ")
     assert re.search(message, line)
+
+
+def test_run_serve_and_the_experiments_note_lead_to_the_charts_that_it_opens(store, workplace):
+    experiment = experiments_with_runs(store)["stage_a"]
+    first = next(iter(view_addresses("http://127.0.0.1:5000", experiment, install_views(store, experiment)).values()))
+    assert charts_line(store, experiment) == f"charts: {first}  (while `fnostab ui` runs)"
+    server = TrackingServer(ServerSettings(folder=workplace / "server", backend=store.uri, port=5000))
+    assert serve._charts(server) == first
+    note = store.client.get_experiment(experiment).tags["mlflow.note.content"]
+    assert f"(#/{first.partition('/#/')[2]})" in note.splitlines()[0]
 
 
 def test_experiments_without_trials_are_left_alone(store):

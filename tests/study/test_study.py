@@ -209,7 +209,8 @@ def test_a_metric_that_would_be_read_the_wrong_way_is_refused(own, metric, expec
 
 
 def test_what_does_not_exist_is_refused_with_what_does(own, tmp_path):
-    with pytest.raises(ConfigError, match=r"no study 'stage_z'; built in: .*stage_a, stage_b.*; or .* \.yaml"):
+    said = r"no study 'stage_z' \(did you mean 'stage_b'\?\); built in: .*stage_a, stage_b.*; or .* \.yaml"
+    with pytest.raises(ConfigError, match=said):
         load_study("stage_z")
     with pytest.raises(ConfigError, match=r"profile='tiny' is not known; accepted: auto, full, small"):
         load_study("stage_a", "tiny")

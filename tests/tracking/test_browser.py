@@ -178,6 +178,23 @@ def test_a_trials_note_links_to_its_study_and_artifacts(addresses, visit, record
     shown.get_by_text(re.compile(r"\w+\.png")).first.wait_for()
 
 
+def test_one_click_on_a_trials_page_shows_its_reconstruction(addresses, visit, records):
+    page = visit(run_page(addresses, records, "stage_a", "tags.arm = 'control'"), width=1400)
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="reconstruction", exact=True).click()
+    assert "/artifacts/figures/reconstruction_" in opened.value.url
+    opened.value.locator("img[src^='blob:'], img[src*='get-artifact']").first.wait_for(state="attached")
+
+
+def test_a_verdict_is_uncut_on_its_own_page(addresses, visit, records):
+    found = f"tags.`{names.KIND}` = 'verdict'"
+    store = open_store(f"sqlite:///{records}/mlflow.db")
+    run = store.client.search_runs([find_experiment(store, "stage_a")], found, max_results=1)[0]
+    page = visit(run_page(addresses, records, "stage_a", found), width=1400)
+    page.get_by_text("Show more").first.click()
+    page.get_by_text(run.data.params["reason"].partition(";")[0]).first.wait_for()
+
+
 def test_what_a_message_says_is_shown_as_it_is(addresses, visit, records):
     page = visit(run_page(addresses, records, "failing", f"tags.`{names.OUTCOME}` = 'nonfinite'"))
     page.get_by_text("Show more").first.click()
