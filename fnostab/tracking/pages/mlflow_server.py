@@ -4,8 +4,9 @@ MLflow takes requests from every page whose host is localhost, whatever ``--cors
 program's page on any port, with the password of whoever is logged in.
 """
 
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import mlflow.server
@@ -59,16 +60,22 @@ def app_with_passwords() -> OwnPages:
     return OwnPages(create_app())
 
 
-def _main() -> None:
-    """Run MLflow's command line, whose server then serves one of the two applications instead of MLflow's.
+def _refuse() -> NoReturn:
+    """End: this MLflow would serve its own application, without what is refused here."""
+    sys.exit(f"error: MLflow {mlflow.__version__} starts its server in a way that fnostab does not know: install 3.17")
 
-    Raises:
-        AttributeError, KeyError: this MLflow starts its server in another way, and would serve its own.
-    """
+
+def _main() -> None:
+    """Run MLflow's command line, whose server then serves one of the two applications instead of MLflow's."""
     instead = {"mlflow.server.fastapi_app:app": "app", "mlflow.server.auth:create_app": "app_with_passwords"}
-    build = mlflow.server._build_uvicorn_command
+    build = getattr(mlflow.server, "_build_uvicorn_command", None)
+
+    if build is None:
+        _refuse()
 
     def command(options: str | None, host: str, port: int, workers: int, its: str, *more: Any) -> list[str]:
+        if its not in instead:
+            _refuse()
         env_file = more[:1]
         factory = f"fnostab.tracking.pages.mlflow_server:{instead[its]}"
         return list(build(options, host, port, workers, factory, *env_file, is_factory=True))
