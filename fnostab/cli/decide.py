@@ -131,15 +131,12 @@ def show(
     case: Case, console: Console, *, as_json: bool, evidence: bool = False, extra: Mapping[str, Any] | None = None
 ) -> None:
     """Print a case: for people, or as JSON."""
-    from fnostab.report.stress import render_stress
     from fnostab.report.verdict import render, to_json
 
     if as_json:
         echo(json.dumps({**to_json(case), **(extra or {})}, indent=2))
         return
-    special = case.special.render(case) if case.special is not None else None
-    if case.stress is not None:
-        special = render_stress(case.stress, case.verdict)
-    console.print(special or render(case, evidence=evidence), highlight=False, soft_wrap=special is not None)
-    if case.command and special is None:
+    special = case.stress is not None or case.special is not None
+    console.print(render(case, evidence=evidence), highlight=False, soft_wrap=special)
+    if case.command and not special:
         say(console, f"  {case.command}\n", style="bold")

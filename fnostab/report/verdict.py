@@ -65,12 +65,9 @@ class Case:
     special: Any = None
 
     def __repr__(self) -> str:
-        from fnostab.report.stress import render_stress
-
         text = StringIO()
         console = Console(file=text, width=TEXT_WIDTH, force_jupyter=False, color_system=None)
-        shown = render(self) if self.stress is None else render_stress(self.stress, self.verdict)
-        console.print(shown, Text(self.command), highlight=False)
+        console.print(render(self), Text(self.command), highlight=False)
         return visible(text.getvalue().rstrip())
 
     def _repr_html_(self) -> str:
@@ -106,10 +103,16 @@ def conditions(studies: Mapping[str, Any]) -> list[str]:
 def render(case: Case, *, evidence: bool = False) -> RenderableType:
     """Render the judged study, a table of arms, a sentence for each, the verdict and the next command.
 
-    With ``evidence``, criteria, tests, intervals and run ids as well.
+    A stress study, and one along a single setting, have tables of their own instead. With ``evidence``, criteria,
+    tests, intervals and run ids as well.
     """
+    from fnostab.report.stress import render_stress
+
     verdict = case.verdict
     parts: list[RenderableType] = [Text("\n".join(case.judged), style="dim")] if case.judged else []
+    if case.stress is not None or case.special is not None:
+        special = case.special.render(case) if case.stress is None else render_stress(case.stress, verdict)
+        return Group(*(part for each in parts for part in (each, Text())), special)
     for stage in case.stages:
         parts += [arms_table(stage, verdict), Text("\n".join(_sentences(verdict, stage.name)))]
     if evidence:

@@ -39,6 +39,10 @@ def test_a_later_look_is_tested_at_its_own_level_and_says_so(look, said):
     assert ("This is look 2 at this study, so it tests at 0.0125" in shown) is (look == 2)
 
 
+def test_what_is_odd_about_its_trials_is_said_as_of_any_study():
+    assert "clipped_0.1 gave the same numbers as control_0.1 at every seed" in " ".join(repr(case_of()).split())
+
+
 def test_what_still_runs_is_waited_for_before_the_next_study():
     assert case_of().verdict.next.text.startswith("run the arm that tolerates most")
     assert case_of(last=Outcome.RUNNING).verdict.next.text == "wait, 1 trial still runs"
