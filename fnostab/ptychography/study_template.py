@@ -19,7 +19,7 @@ defaults:               # of all arms, over those of the profile
 arms:                   # each is a set of differences from the defaults
   control: {{execution.gradient_clip_val: null}}
   slow:                 # one arm for each value: slow_0.001, slow_0.003
-    grid: {{training.learning_rate: [1.0e-3, 3.0e-3]}}
+    grid: {{training.learning_rate: [1e-3, 3e-3]}}
   clipped:
     inherits: control   # settings (and the grid) of another arm; what stands here wins
     execution.gradient_clip_val: 1.0

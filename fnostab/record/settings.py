@@ -84,7 +84,10 @@ def text_of(path: str | Path, *, record: bool = False) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader that takes only text as names, and each name once: of two the last would win in silence."""
+    """YAML loader that takes only text as names, and each name once: of two the last would win in silence.
+
+    ``1e-3`` is a number, as in YAML 1.2; PyYAML reads YAML 1.1, in which it is text.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -98,6 +101,13 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.YAMLError(f"{shown(key.value)} is given twice, in line {line} again")
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$", re.ASCII),
+    list("-+.0123456789"),
+)
 
 
 def read_yaml(text: str) -> Any:

@@ -1,7 +1,6 @@
 """Settings of a command, as `defaults` declares them: each has the type of its value."""
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,7 +21,6 @@ KINDS: dict[str, Kind] = {
     "bool": "bool",
     "list": "list",
 }
-_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", re.ASCII)  # 1e-3: YAML 1.1 reads it as text, 1.2 not
 EXACT_BELOW = 2**53  # whole numbers that a float holds exactly
 EXPECTED = {"number": "a number", "int": "a whole number", "text": "text", "bool": "true or false", "list": "a list"}
 
@@ -102,8 +100,7 @@ def _kind_of(value: Any) -> Kind | None:
 def _checked(name: str, value: Any, declared: Declared, where: str) -> Any:
     if value is None and declared.may_be_null:
         return None
-    if declared.kind in ("number", "int") and isinstance(value, str) and _EXPONENT.fullmatch(value):
-        value = _one_number(float(value))
+    value = _one_number(value)
     kind = _kind_of(value)
     fits = isinstance(value, int) and kind == "number" if declared.kind == "int" else kind == declared.kind
     if fits and isinstance(value, float) and not math.isfinite(value):
@@ -115,10 +112,8 @@ def _checked(name: str, value: Any, declared: Declared, where: str) -> Any:
         value = list(value)
     if not fits:
         expected = EXPECTED[declared.kind] + (" or null" if declared.may_be_null else "")
-        if declared.kind == "text" and kind == "number" and _reads_as_number(declared.default):
-            expected += f", as its default {declared.default!r} is: YAML reads 1e-3 as text, and 1.0e-3 as a number"
         raise ConfigError(f"{where}{name}={shown(value)} is not accepted: expected {expected}", name)
-    return [_one_number(each) for each in value] if isinstance(value, list) else _one_number(value)
+    return [_one_number(each) for each in value] if isinstance(value, list) else value
 
 
 def _is_utf_8(text: str) -> bool:
@@ -132,10 +127,3 @@ def _one_number(value: Any) -> Any:
     """1 for 1.0, so that a number has one text and one hash however it was written."""
     whole = isinstance(value, float) and value.is_integer() and abs(value) < EXACT_BELOW
     return int(value) if whole else value
-
-
-def _reads_as_number(text: Any) -> bool:
-    try:
-        return isinstance(text, str) and math.isfinite(float(text))
-    except ValueError:
-        return False

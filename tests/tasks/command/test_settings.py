@@ -3,6 +3,7 @@
 import pytest
 
 from fnostab.errors import ConfigError
+from fnostab.record.settings import read_yaml
 from fnostab.tasks.command.settings import declare, resolve
 
 DECLARED = declare(
@@ -53,8 +54,9 @@ def test_a_value_of_another_type_is_refused(name, value, expected):
 
 
 def test_a_number_with_an_exponent_needs_no_point():
-    values = resolve(DECLARED, [{"lr": "1e-3", "clip": "+2E-1", "depth": "1e1", "name": "1e-3"}])
+    values = resolve(DECLARED, [read_yaml("{lr: 1e-3, clip: +2E-1, depth: 1e1, name: '1e-3'}")])
     assert [values[name] for name in ("lr", "clip", "depth", "name")] == [0.001, 0.2, 10, "1e-3"]
+    assert read_yaml("[5e-2, -.5e1, 1.e3, e5, 1e, 0x1e5, 1e5x]") == [0.05, -5.0, 1000.0, "e5", "1e", 0x1E5, "1e5x"]
 
 
 def test_an_unknown_name_is_refused_with_what_may_be_meant():
