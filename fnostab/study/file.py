@@ -64,6 +64,11 @@ class StudyFile(BaseModel):
     _stressed: dict[str, dict[str, float]] = PrivateAttr(default_factory=dict)  # arm -> its names, with their values
     _written: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)  # the arms that an arm's settings are from
 
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _by_name(cls, metric: Any) -> Any:
+        return {"name": metric} if isinstance(metric, str) else metric
+
     @field_validator("seeds")
     @classmethod
     def _are_not_too_many(cls, seeds: int | list[int]) -> int | list[int]:

@@ -208,6 +208,12 @@ def test_a_metric_that_would_be_read_the_wrong_way_is_refused(own, metric, expec
         load_study(own(("seeds: [3, 5]", f"metric: {metric}")), "small")
 
 
+def test_a_metric_may_be_given_by_its_name_alone(own):
+    line = "seeds: [3, 5]"
+    short, long = (load_study(own((line, f"metric: {metric}")), "small") for metric in ("val_loss", "{name: val_loss}"))
+    assert (short.metric, short.hash) == (long.metric, long.hash)
+
+
 def test_what_does_not_exist_is_refused_with_what_does(own, tmp_path):
     said = r"no study 'stage_z' \(did you mean 'stage_b'\?\); built in: .*stage_a, stage_b.*; or .* \.yaml"
     with pytest.raises(ConfigError, match=said):
