@@ -208,6 +208,18 @@ def test_a_program_that_is_not_there_is_refused_in_a_line_and_nothing_is_written
     assert {path.name for path in tmp_path.iterdir()} == {"train.py", "study.yaml"}
 
 
+def test_a_dry_run_shows_the_command_of_each_arm(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("")
+    arms = {"control": {}, "high": {"lr": 3e-2}}
+    study = {"name": "two", "description": "Two arms.", "command": "python train.py --lr {lr} --seed {seed}"}
+    text = json.dumps(study | {"metric": "val/loss", "defaults": {"lr": 1e-3}, "control": "control", "arms": arms})
+    (tmp_path / "study.yaml").write_text(text)
+    status, out, _ = call("run", "study.yaml", "--seeds", "2", "--dry-run")
+    assert status == 0
+    assert out.splitlines()[-2:] == ["python train.py --lr 0.001 --seed 0", "python train.py --lr 0.03 --seed 0"]
+
+
 NEWCOMER = """import sys
 from fnostab.recorder import Recorder
 with Recorder() as rec:

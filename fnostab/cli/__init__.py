@@ -6,6 +6,7 @@ The table below is all that ``fnostab --help`` needs, so that it answers at once
 import atexit
 import gc
 import importlib
+import re
 import sys
 from difflib import get_close_matches
 
@@ -93,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
         status = error.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "fnostab"
-        echo(f"error: {error.format_message().rstrip('.')}; see `{command} --help`", err=True)
+        echo(f"error: {error.format_message().rstrip('.')}{_meant(error)}; see `{command} --help`", err=True)
         status = error.exit_code
     except click.ClickException as error:
         echo(f"error: {error.format_message()}", err=True)
@@ -104,3 +105,10 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         status = 130
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _meant(error: click.UsageError) -> str:
+    """What may be meant by an argument too many: `decide` and others take a study's name as an option."""
+    named = re.match(r"Got unexpected extra argument \((\S+)\)", error.format_message())
+    takes = error.ctx is not None and any("--experiment" in param.opts for param in error.ctx.command.params)
+    return f" (did you mean --experiment {named[1]}?)" if named and takes else ""

@@ -78,7 +78,9 @@ PROFILE = click.option(
 )
 EPOCHS = click.option("--epochs", metavar="N", help="Epochs of every trial.  [default: the profile's]")
 JOBS = click.option(
-    "--jobs", metavar="N", help="Trials (with Slurm: jobs) at the same time.  [default: one per GPU or core]"
+    "--jobs",
+    metavar="N",
+    help="Trials (with Slurm: jobs) at the same time.  [default: one per GPU or core; programs without a GPU: 1]",
 )
 SET = click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, such as model.fno_blocks=8."

@@ -44,11 +44,15 @@ def dry_run(
     for trial in trials:
         trial.update()
     wanted = [trial for trial in trials if retries.wants(trial)]
+    commands: dict[str, str] = {}
+    for trial in wanted:
+        if trial.spec.argv:
+            commands.setdefault(trial.spec.arm, shlex.join(trial.spec.argv))
     say(
         console,
         f"study {study.described} in experiment {experiment}, journals in {folder}",
         *study.twins(arms),
         f"{len(wanted)} of {len(trials)} trials have no result, {launcher.jobs} would run side by side:",
         launcher.preview(wanted),
-        *(["of which the first starts", shlex.join(wanted[0].spec.argv)] if wanted and wanted[0].spec.argv else []),
+        *(["which start, of each arm the first:", *commands.values()] if commands else []),
     )

@@ -53,6 +53,10 @@ _OUT_OF_MEMORY = re.compile(
 _NAN = re.compile(r"(?<![\w.-])nan(?![\w-])", re.IGNORECASE)  # as a value: not nan_to_num, not All-NaN
 HINTS = (  # what fnostab itself has to do with an error
     (
+        re.compile(r"\b(nan|inf|infinity|infinite|non-?finite|not finite|OverflowError|diverged)\b", re.IGNORECASE),
+        "if the training failed so, record the value before raising: rec.step(step, loss=loss)",
+    ),
+    (
         re.compile(r"No module named 'fnostab'"),
         "install fnostab for the Python that the command starts, or name the one that has it",
     ),

@@ -24,7 +24,7 @@ MOST_COLUMNS = 6  # of arms side by side on a page; more stand one below the oth
 
 MEANINGS = {  # of criteria, for readers who have not seen the program
     "fewer_failures": "fails less often than control",
-    "better_loss": "better median than control's, of the trials that did not fail",
+    "better_loss": "better median than control's, of the trials that did not fail (if too few: of all, failures last)",
     "loss_within_margin": "that median is within the margin of control's",
     "no_nonfinite": "no trial gave NaN or infinity",
     "grad_bounded": "gradients stayed bounded in the last half",

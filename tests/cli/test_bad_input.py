@@ -95,6 +95,7 @@ def assert_refused(answer, pattern):
             r"/\S+/absent is neither a folder nor the id of a run: `fnostab replay` lists what failed",
         ),
         (("sync", "."), r"no trial found under /\S+: name a trial's folder"),
+        (("decide", "stage_a"), r"unexpected extra argument \(stage_a\) \(did you mean --experiment stage_a\?\); see"),
         (("rnu",), r"No such command 'rnu' \(did you mean 'run'\?\)"),
         (("run", "stage_a", "--dryrun"), r"--dryrun has no value \(did you mean --dry-run\?\)"),
         (("run", "stage_a", "seeds=10"), r"unknown argument 'seeds=10': write --seeds 10; see `fnostab run --help`"),
