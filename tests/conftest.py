@@ -12,7 +12,7 @@ import pytest
 from ports import unused_port
 from tiny import TINY
 
-from fnostab.tracking.environment import settle
+from fnostab.tracking.environment import OWN, settle
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,6 +20,9 @@ ROOT = Path(__file__).parent.parent
 # As launchers start trials, and before torch is imported: sums over another number of threads differ in the last bit.
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # these are of the process that started this one, not of a user
+    for name in OWN:
+        os.environ.pop(name, None)
 settle()  # as the command line does, so that what is tested in this process is as impatient
 
 # Machines are shared: how long an example takes is no property of the code. The same examples every time.

@@ -133,7 +133,7 @@ def nothing_named(others: str, tracking_uri: str | None, todo: str = "judge") ->
 
         newest = newest_experiment(store)
     except TrackingError as error:
-        return error
+        return TrackingError(f"{error}, or say what else to {todo}: {others.removeprefix('or ')}")
     return ConfigError(f"say what to {todo}: --experiment {newest}, the newest in {store.address}, {others}")
 
 

@@ -147,7 +147,7 @@ def test_a_report_of_a_table_says_not_judged_where_it_was_not(workplace, call):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("export", "t.csv"), ": --experiment NAME, or --runs FILE.yaml\n"),
+        (("export", "t.csv"), " with --tracking-uri, or say what else to export: --runs FILE.yaml\n"),
         (
             ("report", "--experiment", "x", "--runs", "y"),
             "give one of --experiment and --runs: they name different trials\n",
@@ -158,7 +158,7 @@ def test_a_report_of_a_table_says_not_judged_where_it_was_not(workplace, call):
         ),
     ],
 )
-def test_one_source_must_be_named(call, arguments, words):
+def test_one_source_must_be_named(workplace, call, arguments, words):
     code, _, err = call(*arguments)
     assert code == 2
     assert err.endswith(words)

@@ -31,7 +31,8 @@ def recorded(store, record_study, call):
     record_study(store, "shallow", {"control": "oom"}, seeds=range(13, 14))
     record_study(store, "shallow", {"opt_fix": 0}, seeds=range(13, 14))
     record_study(store, "deep", {"control": 9, "arch_fix": 2}, study="stage_b", seeds=12, loss={"arch_fix": 0.027})
-    store.client.delete_tag(runs(store, "shallow")["opt_fix", 13], names.OUTCOME)
+    store.client.delete_tag(at_work := runs(store, "shallow")["opt_fix", 13], names.OUTCOME)
+    store.client.update_run(at_work, status="RUNNING")
     delete(store, "shallow", ("arch_fix", 12), ("control", 4))
     delete(store, "deep", ("arch_fix", 11))
     return store

@@ -53,4 +53,4 @@ def test_what_can_not_be_written(call, workplace, file, message):
 def test_a_study_that_does_not_exist(call):
     status, _, err = call("studies", "show", "stage_z")
     assert status == 2
-    assert "no study 'stage_z'; built in: clip_sweep" in err
+    assert "no study 'stage_z' (did you mean 'stage_b'?); built in: clip_sweep" in err

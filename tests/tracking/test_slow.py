@@ -50,6 +50,7 @@ def test_ui_names_it(slow, real_server, call):
 
 @pytest.mark.parametrize("command", ["decide --experiment x", "sync out", "watch --once x"])
 def test_commands_say_that_it_is_slow(too_slow, command, study, call):
+    write_trial(study.trial())
     status, _, err = call(*command.split(), "--tracking-uri", too_slow.url)
     assert status == 2
     assert "is there, but has not answered within 1 s" in err

@@ -163,5 +163,5 @@ def test_whether_an_owner_is_alive():
 
 
 def test_a_path_without_trials_is_an_error(store, tmp_path):
-    with pytest.raises(JournalError, match="no trial under"):
+    with pytest.raises(JournalError, match="no trial found under"):
         sync(tmp_path, store)
