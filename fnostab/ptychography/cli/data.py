@@ -61,6 +61,8 @@ def import_(file: Path, out: Path, mapped: tuple[str, ...], orientation: str | N
         name, equals, place = each.partition("=")
         if not (equals and place) or name not in MAPPED:
             raise ConfigError(f"--map {each}: expected NAME=PATH, NAME one of {', '.join(MAPPED)}")
+        if name in places:
+            raise ConfigError(f"--map {name} is given twice, as {places[name]} and {place}: leave out one of them")
         places[name] = place
     if orientation is not None and orientation not in ORIENTATIONS:
         raise ConfigError(f"--orientation {orientation} is not known; accepted: {' '.join(ORIENTATIONS)}")

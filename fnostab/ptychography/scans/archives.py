@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -132,7 +133,10 @@ def _open_hdf5_archive(path: Path) -> Iterator[Archive]:
         file.visititems(lambda name, item: names.append(name) if hasattr(item, "shape") else None)
 
         def read(place: str) -> NDArray[Any]:
-            parts = [_plain(path, found, file[found][()]) for found in _places(file, place)]
+            found = _places(file, place)
+            for each in found:
+                _insist_on_sources(path, file[each])
+            parts = [_plain(path, each, file[each][()]) for each in found]
             shapes = {part.shape[1:] for part in parts}
             if len(shapes) > 1:
                 raise DataError(f"{path}: arrays of {place} are of {len(shapes)} shapes and make no single one")
@@ -149,10 +153,40 @@ def _places(file: Any, place: str) -> list[str]:
         found = [
             f"{begin}/{name}".strip("/")
             for begin in found
-            for name in (_numbered(file[begin or "/"]) if part == "*" else [part])
-            if f"{begin}/{name}".strip("/") in file
+            for name in (_numbered(_item(file, begin or "/")) if part == "*" else [part])
+            if _is_there(file, f"{begin}/{name}".strip("/"))
         ]
-    return [each for each in found if hasattr(file[each], "shape")]
+    return [each for each in found if hasattr(_item(file, each), "shape")]
+
+
+def _is_there(file: Any, place: str) -> bool:
+    try:
+        return place in file
+    except RuntimeError:  # below a link that leads to itself
+        return False
+
+
+def _item(file: Any, place: str) -> Any:
+    try:
+        return file[place]
+    except (KeyError, RuntimeError) as error:
+        link = file.get(place, getlink=True)
+        gone = f" to {link.filename}, which is not to be had: copy that file" if hasattr(link, "filename") else ""
+        raise DataError(
+            f"{file.filename}: {place} is a link{gone or ' that leads nowhere: repair it'}, or name another by --map"
+        ) from error
+
+
+def _insist_on_sources(path: Path, dataset: Any) -> None:
+    """Refuse an array that is put together from files of which one is missing: HDF5 reads its part as zeros."""
+    folders = (Path(), Path(dataset.file.filename).parent, Path(os.environ.get("HDF5_VDS_PREFIX", "")))
+    for source in dataset.virtual_sources() if dataset.is_virtual else ():
+        name = source.file_name
+        if name != "." and "%" not in name and not any((folder / name).exists() for folder in folders):
+            raise DataError(
+                f"{path}: {dataset.name} is put together from other files, of which {name} is missing: copy it to the "
+                "same place beside this one"
+            )
 
 
 def _numbered(group: Any) -> list[str]:

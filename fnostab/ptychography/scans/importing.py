@@ -177,6 +177,11 @@ def _complex(found: Found, name: str, lines: list[str]) -> NDArray[Any]:
     axis = -1 if array.shape[-1] == 2 else 0
     if array.shape[axis] != 2:
         return array
+    if axis == 0 and array.ndim > 3 and array.shape[1] == 2:
+        raise DataError(
+            f"{name} is {_shape(array)}: of its first two axes either may hold real and imaginary parts; save it as "
+            "complex numbers"
+        )
     lines.append(f"assumed: {name} has its real and imaginary parts along its {'last' if axis else 'first'} axis")
     real, imaginary = np.moveaxis(array, axis, 0)
     return np.asarray(real + 1j * imaginary)
@@ -226,8 +231,8 @@ def _positions(
     if array.ndim == 2 and array.shape[1] == 3 and len(flat := np.flatnonzero(np.ptp(array, axis=0) == 0)) == 1:
         lines.append(f"assumed: coordinate {flat[0] + 1} of 3 of the positions, the same for all, is the height")
         array = np.delete(array, flat, axis=1)
-    if array.ndim != 2 or array.shape[1] != 2 or not np.isfinite(array).all():
-        raise DataError(f"{path}: positions are {_shape(array)}, expected finite (n, 2): --map positions=NAME")
+    if array.ndim != 2 or array.shape[1] != 2 or np.iscomplexobj(array) or not np.isfinite(array).all():
+        raise DataError(f"{path}: positions are {_shape(array)}, expected finite real (n, 2): --map positions=NAME")
     if len(array) != n:
         raise DataError(f"{path} has {n} patterns but {len(array)} positions: name others by --map")
     unit = options.unit or ("metre" if found.metres else "pixel")

@@ -76,7 +76,7 @@ def read_layout(path: Path, mapped: Mapping[str, str]) -> Found:
     Raises:
         DataError: a file can't be read or holds pickled objects, or its layout is not known.
     """
-    other = {name: place for name, place in mapped.items() if _other_file(place)}
+    other = {name: elsewhere for name, place in mapped.items() if (elsewhere := _other_file(place))}
     here = {name: place for name, place in mapped.items() if name not in other}
     with open_archive(path) as archive:
         if archive.is_own:
@@ -90,12 +90,11 @@ def read_layout(path: Path, mapped: Mapping[str, str]) -> Found:
         found = found or Found(f"{'HDF5' if archive.is_hdf5 else 'NPZ'} by --map", {}, {})
         _take(archive, found, here, mapped)
         found.arrays = {name: archive.read(place) for name, place in found.sources.items()}
-    for name, place in other.items():
-        file, _, inside = place.partition(":")
-        with open_archive(Path(file)) as archive:
+    for name, (file, inside) in other.items():
+        with open_archive(file) as archive:
             _insist(archive, name, inside)
             found.arrays[name] = archive.read(inside)
-        found.sources[name] = f"{Path(file).name}: {inside}"
+        found.sources[name] = f"{file.name}: {inside}"
     found.elsewhere = frozenset(other)
     if "positions" in mapped or "rows" in mapped:
         found.metres = False
@@ -107,9 +106,11 @@ def read_layout(path: Path, mapped: Mapping[str, str]) -> Found:
     return found
 
 
-def _other_file(place: str) -> bool:
-    file, colon, inside = place.partition(":")
-    return bool(colon and inside and Path(file).is_file())
+def _other_file(place: str) -> tuple[Path, str] | None:
+    """File and name of FILE:NAME, each of which may have colons of its own; None where there is no such file."""
+    colons = [at for at, character in enumerate(place) if character == ":"]
+    splits = ((Path(place[:at]), place[at + 1 :]) for at in colons)
+    return next(((file, inside) for file, inside in splits if inside and file.is_file()), None)
 
 
 def _of_npz(archive: Archive) -> Found | None:
@@ -154,8 +155,11 @@ def _take(archive: Archive, found: Found, here: Mapping[str, str], mapped: Mappi
 
 def _insist(archive: Archive, name: str, place: str) -> None:
     if not archive.find(place):
+        file = place.rpartition(":")[0]
+        no_file = f"no file {file}, whose path would begin in the working directory, and " if file else ""
         raise DataError(
-            f"--map {name}={place}: {archive.path} has {listed(archive.names)}; FILE:NAME is an array of another file"
+            f"--map {name}={place}: {no_file}{archive.path} has {listed(archive.names)}; FILE:NAME is an array of "
+            "another file"
         )
 
 

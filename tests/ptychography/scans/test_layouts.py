@@ -210,3 +210,44 @@ def test_a_place_where_a_scan_can_not_be_written_is_refused_before_the_work(smal
     done = CliRunner().invoke(command, ["import", str(tmp_path / "absent.npz"), "--out", str(tmp_path / out)])
     assert said in str(done.exception)
     assert (tmp_path / "own.npz").exists()
+
+
+def test_links_and_parts_of_an_array_that_are_in_files_left_behind_are_named(small, tmp_path):
+    with h5py.File(tmp_path / "part.h5", "w") as file:
+        file["d"] = small.counts[:50]
+    whole = h5py.VirtualLayout(small.counts.shape, small.counts.dtype)
+    for half, name in enumerate(("part.h5", "second.h5")):
+        whole[50 * half : 50 * half + 50] = h5py.VirtualSource(name, "d", (50, 16, 16))
+    with h5py.File(tmp_path / "master.h5", "w") as file:
+        file["p"], file["x"] = small.probe, small.corners
+        file.create_virtual_dataset("d", whole)
+        file["parts/0"], file["parts/1"] = (h5py.ExternalLink(name, "d") for name in ("part.h5", "second.h5"))
+        file["circle"], file["nowhere"] = h5py.SoftLink("/circle"), h5py.SoftLink("/none")
+    master = tmp_path / "master.h5"
+    assert "/d is put together from other files, of which second.h5 is missing" in refusal(master)
+    for place, said in {"parts/*": "parts/1 is a link to second.h5", "circle": "nowhere", "nowhere": "nowhere"}.items():
+        assert said in refusal(master, MAPPED | {"diffraction": place})
+    with h5py.File(tmp_path / "second.h5", "w") as file:
+        file["d"] = small.counts[50:]
+    for place in ("d", "parts/*"):
+        assert_is(read(master, MAPPED | {"diffraction": place})[0], small)
+
+
+def test_another_file_may_have_colons_and_one_that_is_not_there_is_named(small, tmp_path):
+    path = npz(small, tmp_path)
+    other = tmp_path / "at 10:30:00.npz"
+    write_npz(other, {"p": small.probe})
+    assert_is(read(path, MAPPED | {"probe": f"{other}:p"})[0], small)
+    other.unlink()
+    assert f"no file {other}, " in refusal(path, MAPPED | {"probe": f"{other}:p"})
+
+
+def test_what_can_be_read_in_two_ways_is_refused(small, tmp_path):
+    modes = np.stack([small.probe, small.probe / 2])
+    parts = np.stack([modes.real, modes.imag])
+    assert_is(read(npz(small, tmp_path, p=np.moveaxis(parts, 0, -1)))[0], small)
+    for either in (parts, parts.swapaxes(0, 1)):
+        assert "save it as complex numbers" in refusal(npz(small, tmp_path, p=either))
+    assert "expected finite real (n, 2)" in refusal(npz(small, tmp_path, x=small.corners + 1j))
+    twice = CliRunner().invoke(command, ["import", str(npz(small, tmp_path)), "--map", "probe=p", "--map", "probe=q"])
+    assert "--map probe is given twice" in str(twice.exception)
