@@ -80,19 +80,27 @@ def command(decide: bool, sequential: str | None, dry_run: bool, notify: tuple[s
     """
     notifier = Notifier(notify)
     run = load(CHAINS[options.study]) if options.study in CHAINS else run_and_report
-    with notifier.of_failures(options.study, lambda: _link(options)):
+    with notifier.of_failures(lambda: _name(options), lambda: _link(options)):
         run(options, decide=decide, sequential=sequential, dry_run=dry_run, notifier=notifier)
+
+
+def _name(options: RunOptions) -> str:
+    """The experiment of what was asked for; of a chain its own name, and of a file that can't be read its path."""
+    from fnostab.study.study import read_study_file
+
+    try:
+        return options.study if options.study in CHAINS else options.experiment or read_study_file(options.study).name
+    except FnostabError:
+        return options.study
 
 
 def _link(options: RunOptions) -> str:
     """Line on where the charts of a study are that did not go on; empty where nothing is recorded, or can be asked."""
-    from fnostab.study.study import read_study_file
     from fnostab.tracking import existing_store, find_experiment
 
     try:
         store = existing_store(options.tracking_uri)
-        experiment = options.experiment or read_study_file(options.study).name
-        return charts_line(store, find_experiment(store, experiment))
+        return charts_line(store, find_experiment(store, _name(options)))
     except FnostabError:
         return ""
 

@@ -12,6 +12,7 @@ from fnostab.cli.execution import RunOptions, run_options
 from fnostab.cli.options import EPOCHS, EXPERIMENT, OUTPUT, PROFILE, SET, TRACKING_URI
 from fnostab.cli.run import run_and_report
 from fnostab.errors import ConfigError
+from fnostab.show.notifying import VARIABLE
 from fnostab.startup import imports_that_stay
 
 
@@ -44,6 +45,7 @@ def command(arm: str, seed: str, trial_files: tuple[Path, ...], fork_server: str
     With --trial FILE, as launchers call it: train what trial.json describes and write journal and
     artifacts beside it. That needs no MLflow; `fnostab sync` sends the journal.
     """
+    os.environ.pop(VARIABLE, None)  # addresses with passwords: a trial's program has no use for them
     if trial_files or fork_server:
         with imports_that_stay():
             from fnostab.launch.process import train_files

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ VARIABLE = "FNOSTAB_NOTIFY"
 ACCEPTED = "mailto://USER:PASSWORD@HOST, slack://TOKENS/CHANNEL, tgram://BOT/CHAT, json://HOST:PORT, ..."
 LIMIT_S = 30.0  # for all addresses together; apprise gives up most of them after 4 s
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+-]{0,19})://")
+_BETWEEN = re.compile(r"[\s,]+(?=[a-zA-Z][a-zA-Z0-9+-]*://)")  # of two addresses in one text
 _log = logging.getLogger(__name__)
 
 
@@ -31,7 +33,7 @@ class Notifier:
     """Sends short messages to addresses; without any it does nothing.
 
     Args:
-        addresses: of apprise, as ``json://host:8080``.
+        addresses: of apprise, as ``json://host:8080``; one text may hold several, with blanks or commas between.
 
     Raises:
         ConfigError: apprise is not installed, or does not accept an address.
@@ -68,30 +70,50 @@ class Notifier:
                 )
 
     @contextmanager
-    def of_failures(self, study: str, link: Callable[[], str]) -> Iterator[None]:
+    def of_failures(self, study: Callable[[], str], link: Callable[[], str]) -> Iterator[None]:
         """Send a message if the study does not go on; a refusal of what was just typed needs none.
 
         Args:
-            study: what was run.
-            link: gives the line on where its records are; asked after the failure.
+            study: gives the name of what was run.
+            link: gives the line on where its records are. Both are asked after the failure.
         """
+        with self._of_a_closed_terminal(study):
+            try:
+                yield
+            except ConfigError:
+                raise
+            except KeyboardInterrupt:
+                self._send_failure(study, "was interrupted: the same `fnostab run` goes on where it stopped", link)
+                raise
+            except FnostabError as error:
+                self._send_failure(study, f"does not go on: {error}", link)
+                raise
+            except Exception as error:
+                self._send_failure(study, f"does not go on: {one_line(error)}", link)
+                raise
+
+    @contextmanager
+    def _of_a_closed_terminal(self, study: Callable[[], str]) -> Iterator[None]:
+        """Send a message if this process is ended by its terminal's end, as of a connection that broke."""
+
+        def tell_and_end(signum: int, frame: object) -> None:
+            what = "lost its terminal: the same `fnostab run` goes on where it stopped; tmux or nohup keeps it running"
+            self._send_failure(study, what)  # no link: the store may be in the middle of a request
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
+
+        if not self or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:  # as under nohup
+            yield
+            return
+        signal.signal(signal.SIGHUP, tell_and_end)
         try:
             yield
-        except ConfigError:
-            raise
-        except KeyboardInterrupt:
-            self._send_failure(study, "was interrupted: the same `fnostab run` goes on where it stopped", link)
-            raise
-        except FnostabError as error:
-            self._send_failure(study, f"does not go on: {error}", link)
-            raise
-        except Exception as error:
-            self._send_failure(study, f"does not go on: {one_line(error)}", link)
-            raise
+        finally:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-    def _send_failure(self, study: str, what: str, link: Callable[[], str]) -> None:
+    def _send_failure(self, study: Callable[[], str], what: str, link: Callable[[], str] = str) -> None:
         if self:
-            self.send(f"fnostab: {study} has stopped", f"{study} {what}", link())
+            self.send(f"fnostab: {study()} has stopped", f"{study()} {what}", *filter(None, [link()]))
 
 
 def _targets(addresses: Sequence[str]) -> list[Any]:
@@ -101,7 +123,7 @@ def _targets(addresses: Sequence[str]) -> list[Any]:
     except ImportError:
         raise ConfigError("--notify needs apprise: pip install 'fnostab[notify]'") from None
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
-    addresses = [address.strip() for address in addresses if address.strip()]
+    addresses = [each.strip(" \t\r\n,") for address in addresses for each in _BETWEEN.split(address.strip())]
     found = [apprise.Apprise.instantiate(address, suppress_exceptions=True) for address in addresses]
     for number, (address, target) in enumerate(zip(addresses, found, strict=True), start=1):
         if target is None:
@@ -112,8 +134,12 @@ def _targets(addresses: Sequence[str]) -> list[Any]:
 def _refusal(number: int, address: str, schemes: Sequence[str]) -> str:
     """Say what is wrong with an address, of which only the scheme may be shown."""
     named = _SCHEME.match(address)
-    if named is None:
+    if not address:
+        what = "is empty"
+    elif named is None:
         what = "has no scheme, as json://"
+    elif (scheme := named[1].lower()) in ("http", "https"):
+        what = f"is of no service that is known; a webhook of your own is json{scheme[4:]}://HOST/PATH"
     elif named[1].lower() in schemes:
         what = f"({named[1]}://...) is incomplete"
     else:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -107,6 +108,8 @@ def test_a_message_that_is_not_taken_changes_nothing_but_a_warning(run, mailbox,
         (f"jsonn://{SECRET}@127.0.0.1", r"has the unknown scheme 'jsonn' (did you mean 'json'?)"),
         (f"slack://{SECRET}", "(slack://...) is incomplete"),
         (SECRET, "has no scheme, as json://"),
+        (f"https://127.0.0.1/{SECRET}", "is of no service that is known; a webhook of your own is jsons://HOST/PATH"),
+        ("", "is empty"),  # as of a shell's variable that is not set
     ],
 )
 def test_a_wrong_address_is_refused_before_anything_is_trained(run, workplace, mailbox, address, what):
@@ -116,6 +119,59 @@ def test_a_wrong_address_is_refused_before_anything_is_trained(run, workplace, m
     assert line.startswith(f"error: --notify: address 2 {what}; accepted are those of apprise: mailto://")
     assert not (workplace / "outputs").exists()
     assert mailbox.messages == []
+
+
+def test_several_addresses_in_one_text_are_several(run, mailbox):
+    own = mailbox.address.replace("?", "/own?")
+    assert run({"control": [GOOD]}, "--seeds", "1", "--notify", f"{mailbox.address}, {own},{own} ")[0] == 0
+    assert len(mailbox.messages) == 3
+
+
+PROGRAM = """import os, sys
+from fnostab.recorder import Recorder
+sys.exit(3) if "FNOSTAB_NOTIFY" in os.environ or sys.argv[1] != "0" else None
+with Recorder() as rec:
+    rec.step(0, loss=1.0)
+    rec.validation(0, loss=1.0)
+"""
+
+
+@pytest.fixture
+def program(workplace):
+    (workplace / "program.py").write_text(PROGRAM)
+    study = workplace / "study.yaml"
+    lines = (
+        "name: zero",
+        "description: only seed 0 works",
+        f"command: {sys.executable} program.py {{seed}}",
+        "control: control",
+        "arms: {control: {}}",
+    )
+    study.write_text("\n".join(lines))
+    return str(study)
+
+
+def test_one_trial_of_a_program_does_not_get_the_address_either(program, mailbox, call, monkeypatch):
+    monkeypatch.setenv(VARIABLE, mailbox.address)
+    status, _, err = call("train", program, "--seed", "0")
+    assert (status, mailbox.messages) == (0, []), err
+
+
+def test_a_study_of_a_file_is_told_of_by_its_name(program, mailbox, call):
+    assert call("run", program, "--seeds", "2", "--attempts", "1", "--notify", mailbox.address)[0] == 2
+    (message,) = mailbox.messages
+    assert message["title"] == "fnostab: zero has stopped"
+    assert message["message"].startswith("zero does not go on: 1 of 2 trials")
+
+
+def test_a_closed_terminal_is_told_of(mailbox):
+    code = (
+        "import os, signal; from fnostab.show.notifying import Notifier\n"
+        f"with Notifier(['{mailbox.address}']).of_failures(lambda: 'mine', str): os.kill(os.getpid(), signal.SIGHUP)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60)
+    assert ended.returncode == -signal.SIGHUP
+    assert mailbox.messages[0]["message"].startswith("mine lost its terminal: the same `fnostab run` goes on")
 
 
 def test_the_environment_may_hold_the_address_and_trials_do_not_get_it(run, mailbox, monkeypatch):
@@ -134,7 +190,7 @@ def test_the_environment_may_hold_the_address_and_trials_do_not_get_it(run, mail
 )
 def test_whatever_ends_a_study_is_told_and_goes_on(mailbox, error, said):
     notifier = Notifier([mailbox.address])
-    with pytest.raises(type(error)), notifier.of_failures("mine", lambda: "charts: there"):
+    with pytest.raises(type(error)), notifier.of_failures(lambda: "mine", lambda: "charts: there"):
         raise error
     assert mailbox.messages[0]["message"].splitlines() == [said, "charts: there"]
 
