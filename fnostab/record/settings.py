@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from fnostab.errors import ConfigError
 from fnostab.record.safe_files import open_regular
 
 __all__ = [
+    "QUOTE_IT",
     "Frozen",
     "digest",
     "explain",
@@ -32,6 +34,7 @@ __all__ = [
 LARGEST_BYTES = 1_000_000  # of a file of settings
 MOST_VALUES = 20_000  # in one, once what it repeats by reference is written out
 PYDANTIC_TYPES = ("constrained-int", "constrained-float", "constrained-str", "list", "int", "float", "str", "bool")
+QUOTE_IT = ": in YAML a text that reads as a number is quoted, as '1e5'"
 LONGEST_SHOWN = 200  # characters of a value in an error
 M = TypeVar("M", bound=BaseModel)
 
@@ -102,7 +105,18 @@ class _Loader(yaml.SafeLoader):
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
+    def construct_finite(self, node: yaml.ScalarNode) -> float:
+        """A number; one such as 12e4567, a part of a hash perhaps, is not made infinite."""
+        number = self.construct_yaml_float(node)
+        if math.isinf(number) and "inf" not in node.value.lower():
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(
+                f"{shown(node.value)} in line {line} is too large for a number: quote it if it is text"
+            )
+        return number
 
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_finite)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$", re.ASCII),
@@ -208,7 +222,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"{'.'.join(location[:-1])}: the name {shown(first['input'])} is not accepted: {_lower(first['msg'])}"
     if first["type"] == "missing":
         return f"{name} is missing"
-    return f"{name}={shown(first['input'])} is not accepted: {_lower(first['msg'])}"
+    is_number = isinstance(first["input"], int | float) and not isinstance(first["input"], bool)
+    hint = QUOTE_IT if first["type"] == "string_type" and is_number else ""
+    return f"{name}={shown(first['input'])} is not accepted: {_lower(first['msg'])}{hint}"
 
 
 def _lower(message: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fnostab.errors import ConfigError, UnknownSettingError
-from fnostab.record.settings import shown, suggestion
+from fnostab.record.settings import QUOTE_IT, shown, suggestion
 from fnostab.tasks.command.template import RESERVED
 
 __all__ = ["Declared", "declare", "resolve"]
@@ -103,17 +103,21 @@ def _checked(name: str, value: Any, declared: Declared, where: str) -> Any:
     value = _one_number(value)
     kind = _kind_of(value)
     fits = isinstance(value, int) and kind == "number" if declared.kind == "int" else kind == declared.kind
-    if fits and isinstance(value, float) and not math.isfinite(value):
-        fits = False
+    fits = fits and _is_finite(value)
     if isinstance(value, str) and not value.isascii() and not _is_utf_8(value):
         raise ConfigError(f"{where}{name}={shown(value)} is not accepted: it can't be written in UTF-8", name)
     if fits and kind == "list":
-        fits = all(_kind_of(each) not in (None, "list") for each in value)
+        fits = all(_kind_of(each) not in (None, "list") and _is_finite(each) for each in value)
         value = list(value)
     if not fits:
         expected = EXPECTED[declared.kind] + (" or null" if declared.may_be_null else "")
+        expected += QUOTE_IT if (declared.kind, kind) == ("text", "number") else ""
         raise ConfigError(f"{where}{name}={shown(value)} is not accepted: expected {expected}", name)
     return [_one_number(each) for each in value] if isinstance(value, list) else value
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _is_utf_8(text: str) -> bool:

@@ -39,10 +39,11 @@ def test_later_layers_win():
         ("lr", True, "a number"),
         ("lr", float("inf"), "a number"),
         ("lr", None, "a number"),
-        ("name", 1, "text"),
+        ("name", 1, "text: in YAML a text that reads as a number is quoted, as '1e5'"),
         ("norm", 1, "true or false"),
         ("widths", 1, "a list"),
         ("widths", [[1]], "a list"),
+        ("widths", [float("inf")], "a list"),
         ("clip", "x", "a number or null"),
         ("depth", 1.5, "a whole number"),
     ],
@@ -51,6 +52,13 @@ def test_a_value_of_another_type_is_refused(name, value, expected):
     with pytest.raises(ConfigError, match=f"line 7: {name}=.* is not accepted: expected {expected}$") as error:
         resolve(DECLARED, [{name: value}], lambda name: "line 7: ")
     assert error.value.setting == name
+
+
+def test_a_hash_that_reads_as_a_number_is_not_made_infinite():
+    for text in ("{name: 12e4567}", "{widths: [a, -12e4567]}", "lr: 1e400"):
+        with pytest.raises(ConfigError, match=r"'-?1\d?e4\d+' in line 1 is too large for a number: quote it"):
+            read_yaml(text)
+    assert read_yaml("[.inf, '12e4567', 1e300]") == [float("inf"), "12e4567", 1e300]
 
 
 def test_a_number_with_an_exponent_needs_no_point():
