@@ -220,6 +220,28 @@ def test_a_dry_run_shows_the_command_of_each_arm(call, tmp_path, monkeypatch):
     assert out.splitlines()[-2:] == ["python train.py --lr 0.001 --seed 0", "python train.py --lr 0.03 --seed 0"]
 
 
+RAISES = """import sys
+from fnostab.recorder import Recorder
+with Recorder() as rec:
+    rec.step(0, loss=1.0 + float(sys.argv[1]))
+    raise ValueError("loss is NaN")
+"""
+
+
+def test_a_dry_run_tells_what_was_given_up_from_what_has_a_result(call, workplace):
+    _small_study(workplace, RAISES)
+    run = ("run", "study.yaml", "--attempts", "1")
+    status, _, err = call(*run, "--seeds", "2")
+    assert status == 2
+    assert "--attempts 4 retries the 2 that were given up; a changed script is a new study" in " ".join(err.split())
+    status, out, _ = call(*run, "--seeds", "2", "--dry-run")
+    assert status == 0
+    assert "2 of 2 trials were given up, as control-0: infra_error" in out
+    assert out.splitlines()[-1] == "0 of 2 trials would be started"
+    assert "1 of 3 trials would be started, 1 side by side:" in call(*run, "--sequential", "3,6", "--dry-run")[1]
+    assert "leave out --seeds" in call(*run, "--sequential", "3,6", "--seeds", "2", "--dry-run")[2]
+
+
 NEWCOMER = """import sys
 from fnostab.recorder import Recorder
 with Recorder() as rec:

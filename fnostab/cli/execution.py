@@ -193,6 +193,8 @@ def insist_on_results(result: StudyRun) -> None:
     if result.given_up:
         most = max(trial.fruitless for trial in result.given_up)
         again = f"`fnostab run` with --attempts {most + ATTEMPTS} retries the {len(result.given_up)} that were given up"
+        if first.spec.argv is not None:
+            again += "; a changed script is a new study, whose trials all run without it"
     raise LaunchError(
         f"{len(missing)} of {len(result.trials)} trials came to no result, as {first.name}: {first.outcome} "
         f"({first.reason}); fix that, and {again}"
@@ -290,5 +292,6 @@ def refuse_in_a_chain(chain: str, **given: object) -> None:
     for name, value in given.items():
         if value:
             raise ConfigError(
-                f"--{name.replace('_', '-')} applies to single studies, {chain} chooses it by itself: leave it out"
+                f"--{name.replace('_', '-')} applies to single studies, not to {chain}, a chain of them: leave it "
+                f"out, or run one of them with it (`fnostab studies`)"
             )

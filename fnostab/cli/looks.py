@@ -40,8 +40,6 @@ def run_in_looks(
     roles = Roles.of(file)
     arms = options.arms or tuple(file.arms)
     candidates = [arm for arm in arms if arm in (roles.candidates or file.arms) and arm != roles.control]
-    if options.seeds:
-        raise ConfigError("--sequential says how many seeds there are: leave out --seeds")
     if roles.control not in arms or not candidates:
         raise ConfigError(f"--sequential compares arms with control: --arms needs {roles.control!r} and a candidate")
     alpha = look_alpha(looks, file.alpha, len([arm for arm in arms if arm != roles.control]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -130,15 +131,24 @@ def run_and_report(
         FnostabError: it could not be started, not all of it could be recorded, or a trial came to no result.
     """
     console = Console()
+    looks = parse_looks(sequential) if sequential else []
+    if looks and options.seeds:
+        raise ConfigError("--sequential says how many seeds there are: leave out --seeds")
     if dry_run:
+        if looks:
+            say(
+                console,
+                f"look 1 of {len(looks)}, {looks[0]} seeds an arm; arms that it decides end with it",
+            )
+            options = replace(options, seeds=tuple(range(looks[0])), looks=tuple(looks))
         show_dry_run(options, console)
         return
-    if sequential:
+    if looks:
         from fnostab.cli.looks import run_in_looks
 
         if options.from_experiment:
             raise ConfigError("--sequential decides by itself which arms go on: leave out --from")
-        result = run_in_looks(parse_looks(sequential), options, console, notifier)
+        result = run_in_looks(looks, options, console, notifier)
     else:
         _, result = execute(options, console)
     said: list[str] = []

@@ -1,14 +1,15 @@
 """Show what running a study would start, without starting it."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from fnostab.launch.launcher import Launcher
 from fnostab.launch.local import LocalLauncher, default_jobs
-from fnostab.launch.retries import Retries
+from fnostab.launch.retries import ATTEMPTS, Retries
+from fnostab.record.progress import TrialProgress
 from fnostab.show.console import say
 from fnostab.study.study import Study
 
@@ -44,6 +45,7 @@ def dry_run(
     for trial in trials:
         trial.update()
     wanted = [trial for trial in trials if retries.wants(trial)]
+    side_by_side = f", {launcher.jobs} side by side:" if wanted else ""
     commands: dict[str, str] = {}
     for trial in wanted:
         if trial.spec.argv:
@@ -52,7 +54,18 @@ def dry_run(
         console,
         f"study {study.described} in experiment {experiment}, journals in {folder}",
         *study.twins(arms),
-        f"{len(wanted)} of {len(trials)} trials have no result, {launcher.jobs} would run side by side:",
-        launcher.preview(wanted),
+        *_given_up(trials, retries),
+        f"{len(wanted)} of {len(trials)} trials would be started{side_by_side}",
+        *filter(None, [launcher.preview(wanted)]),
         *(["which start, of each arm the first:", *commands.values()] if commands else []),
     )
+
+
+def _given_up(trials: Sequence[TrialProgress], retries: Retries) -> Iterator[str]:
+    given_up = [trial for trial in trials if retries.gave_up(trial)]
+    if given_up:
+        first, most = given_up[0], max(trial.fruitless for trial in given_up)
+        yield (
+            f"{len(given_up)} of {len(trials)} trials were given up, as {first.name}: {first.outcome} "
+            f"({first.reason}); --attempts {most + ATTEMPTS} tries them again"
+        )

@@ -54,7 +54,8 @@ _NAN = re.compile(r"(?<![\w.-])nan(?![\w-])", re.IGNORECASE)  # as a value: not 
 HINTS = (  # what fnostab itself has to do with an error
     (
         re.compile(r"\b(nan|inf|infinity|infinite|non-?finite|not finite|OverflowError|diverged)\b", re.IGNORECASE),
-        "if the training failed so, record the value before raising: rec.step(step, loss=loss)",
+        "if the training failed so, record the value before raising: rec.step(step, loss=loss), or without one "
+        "rec.failed('nonfinite', step)",
     ),
     (
         re.compile(r"No module named 'fnostab'"),

@@ -80,7 +80,7 @@ def runs():
 def test_a_dry_run_shows_the_script_and_starts_nothing(study, on_cluster):
     status, out, _ = study.call(*study.run, "--seeds", "3", "--jobs", "2", "--dry-run")
     assert status == 0
-    assert "3 of 3 trials have no result, 2 would run side by side" in out
+    assert "3 of 3 trials would be started, 2 side by side:" in out
     for line in ("#SBATCH --array=0-2%2", "#SBATCH --time=30", "export STUB_SCRIPT=", "# job 2: control-2"):
         assert line in out
     assert not (study.folder / "outputs").exists()

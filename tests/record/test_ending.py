@@ -34,7 +34,7 @@ def test_exit_status_and_stderr_say_how_it_ended(end, outcome, reason):
         ("ModuleNotFoundError: No module named 'fnostab'", "install fnostab for the Python that the command starts"),
         ("RuntimeError: CUDA error: invalid device ordinal", "env CUDA_VISIBLE_DEVICES=0,1"),
         ("ValueError: loss is not finite", "record the value before raising: rec.step(step, loss=loss)"),
-        ("OverflowError: (34, 'Numerical result out of range')", "record the value before raising"),
+        ("OverflowError: (34, 'Numerical result out of range')", "or without one rec.failed('nonfinite', step)"),
         ("AssertionError: this needs two GPUs, found 1", "and `--jobs 1`"),
         ("ModuleNotFoundError: No module named 'fnostab_data'", None),
         ("RuntimeError: the GPU has fallen off the bus", None),

@@ -138,7 +138,7 @@ def test_nothing_to_cure_leads_to_the_depth_at_which_training_fails(store, chain
 @pytest.mark.parametrize(
     ("more", "pattern"),
     [
-        (("--arms", "control"), "--arms applies to single studies, strategy chooses it by itself: leave it out"),
+        (("--arms", "control"), "--arms applies to single studies, not to strategy, a chain of them"),
         (("--from", "stage_a"), "--from applies to single studies"),
         (("--sequential", "3,5"), "--sequential applies to single studies"),
         (("--decide",), "--decide applies to single studies"),
