@@ -104,7 +104,7 @@ def real_server(empty_database, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    """A real Chromium. Its driver runs an event loop in this thread, so that it must end with the tests that need it."""
+    """A real Chromium. Its driver runs an event loop in this thread, so it ends with a module's tests."""
     if (program := shutil.which("chromium")) is None:
         pytest.skip("there is no chromium: install Debian's package `chromium`")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is part of the dev extra")
