@@ -14,12 +14,12 @@ import logging
 import os
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from fnostab.errors import ConfigError, DecisionError, JournalError, LaunchError
+from fnostab.errors import DecisionError, JournalError, LaunchError
 from fnostab.launch.resuming import extended, other_study, read_journals
 from fnostab.launch.supervisor import begin_attempt, no_recorder
 from fnostab.record.attempt import is_being_written
@@ -36,12 +36,12 @@ from fnostab.record.recorder import (
     shared,
 )
 from fnostab.record.safe_files import HeldElsewhereError, held
-from fnostab.record.settings import shown
 from fnostab.record.stderr_tail import STDERR_FILE
 from fnostab.record.trial import StudySpec
 from fnostab.study.file import StudyFile, read_study_file, study_file_of
 from fnostab.study.study import Study as ResolvedStudy
 from fnostab.tasks.ask import Ask
+from fnostab.tasks.ask_arguments import not_accepted, seeds_of, study_values
 from fnostab.tracking.environment import settled
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ __all__ = ["Study", "Trial"]
 
 LOCK_NAME = "ask.lock"  # of a study's folder: held while a trial is chosen
 WAIT_S = 60.0
-CONTROL = "control"
 _log = logging.getLogger(__name__)
 
 
@@ -97,36 +96,7 @@ class Study:
         experiment: str | None = None,
     ) -> None:
         source = f"Study({name!r})"
-        control = _settings(source, "control", control)
-        if not isinstance(arms, Mapping):
-            raise _not_accepted(source, "arms", arms, "a mapping of settings by arm, as {'clipped': {'clip': 1.0}}")
-        arms = {arm: _settings(source, arm, settings) for arm, settings in arms.items()}
-        if CONTROL in arms:
-            raise ConfigError(
-                f"{source}: arms={list(arms)}: {CONTROL!r} is the arm of control=...; name this one otherwise"
-            )
-        if not isinstance(metric, str | Mapping):
-            raise _not_accepted(
-                source, "metric", metric, "a name, as 'val/loss', or {'name': 'val/loss', 'of': 'last'}"
-            )
-        if not isinstance(outcome, Mapping | None):
-            raise _not_accepted(source, "outcome", outcome, "rules of failures, as {'failed': {'above': 3.5}}")
-        rules = dict(outcome or {}) | ({} if baseline is None else {"baseline": baseline})
-        if baseline is not None and outcome and "baseline" in outcome:
-            raise ConfigError(
-                f"{source}: baseline={baseline!r} and outcome={shown(outcome)} both name it: leave one out"
-            )
-        values = {
-            "name": name,
-            "description": description,
-            "control": CONTROL,
-            "defaults": {setting: _typed(setting, value, arms) for setting, value in control.items()},
-            "arms": {CONTROL: {}, **{arm: dict(settings) for arm, settings in arms.items()}},
-            "seeds": _seeds(source, seeds),
-            "metric": {"name": metric} if isinstance(metric, str) else dict(metric),
-            "outcome": rules or None,
-            "margin": margin,
-        }
+        values = study_values(source, name, control, arms, seeds, metric, baseline, outcome, margin, description)
         self._set_up(source, study_file_of(values, source), output, experiment)
 
     @classmethod
@@ -162,14 +132,14 @@ class Study:
         seeds: int | Sequence[int] | None = None,
     ) -> None:
         if not isinstance(output, str | Path):
-            raise _not_accepted(source, "output", output, "a folder, as 'outputs'")
+            raise not_accepted(source, "output", output, "a folder, as 'outputs'")
         if not isinstance(experiment, str | None):
-            raise _not_accepted(source, "experiment", experiment, "a name, or None for the study's")
+            raise not_accepted(source, "experiment", experiment, "a name, or None for the study's")
         self._task = Ask(file)
         self._study = ResolvedStudy(file, None, task=self._task)
         self._output = Path(output).absolute()
         self._experiment = experiment or file.name
-        asked = () if seeds is None else _seeds(source, seeds)
+        asked = () if seeds is None else seeds_of(source, seeds)
         self._seeds = range(asked) if isinstance(asked, int) else asked
         self.folder = self._study.folder(self._output, self._experiment)  # of the journals
         self._study.spec(self._experiment)  # refuses a name of the experiment that names no folder
@@ -265,47 +235,6 @@ class Study:
             raise LaunchError(
                 f"can't write {self.folder}: {error.strerror or error}; choose another output="
             ) from error
-
-
-def _not_accepted(source: str, what: str, given: Any, expected: str) -> ConfigError:
-    return ConfigError(f"{source}: {what}={shown(given)} is not accepted: expected {expected}")
-
-
-def _settings(source: str, what: str, given: Any) -> dict[str, Any]:
-    """Settings by name, with the scalars of array libraries as Python's numbers."""
-    if not isinstance(given, Mapping):
-        raise _not_accepted(source, what, given, "a mapping, as {'lr': 0.1}")
-    if names := [name for name in given if not isinstance(name, str)]:
-        raise ConfigError(f"{source}: {what}: the name {shown(names[0])} of a setting is no text")
-    return {name: _plain(value) for name, value in given.items()}
-
-
-def _seeds(source: str, given: Any) -> int | list[int]:
-    """Seeds as a study file has them: their number, or a list."""
-    several = isinstance(given, Iterable) and not isinstance(given, int | str | Mapping)
-    found: int | list[int] = _plain(list(given) if several else given)
-    each = found if isinstance(found, list) else [found]
-    least = 0 if isinstance(found, list) else 1
-    if not each or len(set(map(repr, each))) < len(each) or any(type(n) is not int or n < least for n in each):
-        expected = "their number, as 10, or a list of whole numbers without repetition, as [0, 3, 5]"
-        raise _not_accepted(source, "seeds", given, expected)
-    return each if isinstance(found, list) else int(found)
-
-
-def _plain(value: Any) -> Any:
-    """A scalar of an array library, a tensor of no dimension too, as Python's number; any other value as it is."""
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
-
-
-def _typed(setting: str, value: Any, arms: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Control's value of a setting, as ``defaults`` of a study file declare it."""
-    values = [settings[setting] for settings in arms.values() if settings.get(setting) is not None]
-    kinds = {bool: "bool", int: "number", float: "number", str: "text", list: "list"}
-    if value is not None or not values or type(values[0]) not in kinds:
-        return values[0] if value is None and values else value  # which is refused by its name
-    return {"type": kinds[type(values[0])], "default": None}
 
 
 _last: "Trial | None" = None  # that this process was handed, which trains one at a time

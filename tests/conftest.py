@@ -102,6 +102,18 @@ def real_server(empty_database, tmp_path_factory):
         server.wait()
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """A real Chromium. Its driver runs an event loop in this thread, so it ends with a module's tests."""
+    if (program := shutil.which("chromium")) is None:
+        pytest.skip("there is no chromium: install Debian's package `chromium`")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is part of the dev extra")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
 @pytest.fixture(scope="session")
 def tiny_settings():
     """Settings with which a trial trains in a second."""

@@ -1,7 +1,6 @@
 """The report as a browser shows it on a phone and a desk, and prints it."""
 
 import re
-import shutil
 import zlib
 
 import pytest
@@ -9,8 +8,6 @@ from report_pages import page_of
 
 from fnostab.report.documents import to_html
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: install Debian's package `chromium`")
 STUDIES = {
     "2 arms": {"arms": 2},
     "4 arms": {"arms": 4},
@@ -20,15 +17,6 @@ STUDIES = {
 ROWS = """[...document.querySelectorAll('.pictures')].map(grid => Object.values([...grid.children].reduce(
     (rows, panel) => { const y = panel.offsetTop; rows[y] = (rows[y] || 0) + 1; return rows; }, {})))"""
 A4_HEIGHT, MARGIN = 842, 42.5  # points
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is part of the dev extra")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module", params=STUDIES)

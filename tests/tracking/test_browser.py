@@ -22,11 +22,8 @@ from fnostab.tracking import find_experiment, open_store, sync
 from fnostab.tracking.pages.views import VIEWS
 
 ROOT = Path(__file__).parent.parent.parent
-CHROMIUM = shutil.which("chromium")
 PATIENCE_MS = 60_000  # machines are shared
 NASTY = "<b>bold</b> *star* [link](http://x.invalid) | `code` @mlflow"
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: install Debian's package `chromium`")
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +72,6 @@ def addresses(records, environment):
     yield found
     os.killpg(server.pid, signal.SIGINT)
     assert server.wait(30) == 0, (records / "ui.txt").read_text()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is part of the dev extra")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -11,6 +11,16 @@ from scipy.ndimage import median_filter
 from scipy.spatial import cKDTree
 
 from fnostab.errors import DataError
+from fnostab.ptychography.scans.arrays import (
+    Unit,
+    bad_pixels_of,
+    complex_of,
+    kind_of,
+    patterns_of,
+    positions_of,
+    probe_of,
+    shape_text,
+)
 from fnostab.ptychography.scans.defects import Defects, find_defects, no_number
 from fnostab.ptychography.scans.epie import Reconstruction, epie, photons_per_intensity
 from fnostab.ptychography.scans.layouts import Found, read_layout
@@ -23,9 +33,6 @@ __all__ = ["ImportOptions", "Imported", "import_scan"]
 ENOUGH_PATTERNS = 200  # of which the mean is taken
 NEAR_FIELD = 1.0  # Fresnel number above which the far field does not hold
 LITTLE_OVERLAP = 0.5
-Unit = Literal["pixel", "metre", "micrometre", "nanometre", "angstrom"]
-IN_METRES: dict[Unit, float] = {"metre": 1.0, "micrometre": 1e-6, "nanometre": 1e-9, "angstrom": 1e-10}
-AT_CORNER = 0.8  # of a probe's intensity in the outer half of its frame: it is stored from its centre on
 
 
 @dataclass(frozen=True)
@@ -82,14 +89,14 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
     """
     found = read_layout(path, options.mapped)
     lines = [f"layout: {found.layout}"]
-    lines += [f"took {name} from {place}: {_shape(found.arrays[name])}" for name, place in found.sources.items()]
+    lines += [f"took {name} from {place}: {shape_text(found.arrays[name])}" for name, place in found.sources.items()]
     lines += [f"assumed: {note}" for note in found.notes]
 
-    probe = _probe(path, found, lines)
-    diffraction = _diffraction(path, found, lines)
-    positions, in_metres = _positions(path, found, options, len(diffraction), lines)
-    kind = _kind(path, found, options, diffraction, lines)
-    bad = _known_bad(path, found, diffraction.shape, lines)
+    probe = probe_of(path, found, lines)
+    diffraction = patterns_of(path, found, lines)
+    positions, in_metres = positions_of(path, found, options.unit, len(diffraction), lines)
+    kind = kind_of(path, found, options.kind, diffraction, lines)
+    bad = bad_pixels_of(path, found, diffraction.shape, lines)
 
     _refuse_near_field(path, found, options, probe, diffraction.shape[-1])
     if probe is None:
@@ -129,7 +136,7 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
     if options.orientation is not None:
         scan = replace(scan, positions=turned(scan.positions, options.orientation))
     if "object" in found.arrays:
-        scan = _with_object(scan, np.squeeze(_complex(found, "object", lines)), zoom, of, lines)
+        scan = _with_object(scan, np.squeeze(complex_of(found, "object", lines)), zoom, of, lines)
     if options.orientation is None and scan.object is None and options.sweeps and len(scan.positions) >= 4:
         scan, line = orient(scan)
         lines.append(line)
@@ -142,137 +149,6 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
         scan, reconstruction = _reconstructed(scan, options, lines)
     lines += [f"left: {', '.join(found.left)}"] if found.left else []
     return Imported(scan, lines, reconstruction)
-
-
-def _probe(path: Path, found: Found, lines: list[str]) -> NDArray[np.complex64] | None:
-    if "probe" not in found.arrays:
-        return None
-    array = _complex(found, "probe", lines)
-    modes = array.reshape(-1, *array.shape[-2:]) if array.ndim >= 2 else array
-    if array.ndim < 2 or array.shape[-1] != array.shape[-2] or not array.any():
-        raise DataError(f"{path}: probe is {_shape(array)}, expected a square one that is not zero: --map probe=NAME")
-    if not np.iscomplexobj(array):
-        raise DataError(f"{path}: probe is {array.dtype}, expected a complex one: --map probe=NAME or probe=FILE:NAME")
-    if not np.isfinite(array).all():
-        raise DataError(f"{path}: probe has values that are not finite: repair it, or give --map probe=FILE:NAME")
-    power = (np.abs(modes) ** 2).sum(axis=(1, 2))
-    if len(modes) > 1:
-        lines.append(f"took the first of {len(modes)} modes of the probe, {power[0] / power.sum():.1%} of its power")
-    probe = np.asarray(modes[0], dtype=np.complex64)
-    quarter = slice(len(probe) // 4, len(probe) - len(probe) // 4)
-    outer = 1 - (np.abs(probe[quarter, quarter]) ** 2).sum() / (np.abs(probe) ** 2).sum()
-    if outer > AT_CORNER:
-        lines.append(
-            f"checked: the probe has its centre at the corner, {outer:.0%} of it lies around: moved to the centre"
-        )
-        return np.fft.fftshift(probe)
-    return probe
-
-
-def _complex(found: Found, name: str, lines: list[str]) -> NDArray[Any]:
-    """An array; real and imaginary parts along an axis of 2, the first or the last, become complex numbers."""
-    array = found.arrays[name]
-    if np.iscomplexobj(array) or array.ndim < 3:
-        return array
-    axis = -1 if array.shape[-1] == 2 else 0
-    if array.shape[axis] != 2:
-        return array
-    if axis == 0 and array.ndim > 3 and array.shape[1] == 2:
-        raise DataError(
-            f"{name} is {_shape(array)}: of its first two axes either may hold real and imaginary parts; save it as "
-            "complex numbers"
-        )
-    lines.append(f"assumed: {name} has its real and imaginary parts along its {'last' if axis else 'first'} axis")
-    real, imaginary = np.moveaxis(array, axis, 0)
-    return np.asarray(real + 1j * imaginary)
-
-
-def _diffraction(path: Path, found: Found, lines: list[str]) -> NDArray[Any]:
-    if "diffraction" not in found.arrays:
-        raise DataError(f"{path} has no diffraction patterns: name them by --map diffraction=NAME")
-    array = found.arrays["diffraction"]
-    while array.ndim > 3 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim == 4:
-        lines.append(
-            f"assumed: patterns of the {array.shape[0]} x {array.shape[1]} raster are in the order of positions"
-        )
-        array = array.reshape(-1, *array.shape[2:])
-    if array.ndim != 3 or not array.size or np.iscomplexobj(array):
-        raise DataError(f"{path}: diffraction is {_shape(array)}, expected real (n, M, M): --map diffraction=NAME")
-    if array.shape[0] == array.shape[1] != array.shape[2]:
-        lines.append("assumed: diffraction is (M, M, n), as older files of PtychoPINN are")
-        array = np.moveaxis(array, -1, 0)
-    if array.shape[1] != array.shape[2]:
-        raise DataError(
-            f"{path}: patterns are {array.shape[1]} x {array.shape[2]}, expected square ones: "
-            "cut them around the zero frequency"
-        )
-    return array
-
-
-def _positions(
-    path: Path, found: Found, options: ImportOptions, n: int, lines: list[str]
-) -> tuple[NDArray[np.float64], bool]:
-    arrays = found.arrays
-    if "positions" in arrays:
-        array = arrays["positions"]
-    elif "rows" in arrays and "columns" in arrays and arrays["rows"].size == arrays["columns"].size:
-        array = np.stack([arrays["rows"].ravel(), arrays["columns"].ravel()], axis=1)
-    else:
-        raise DataError(
-            f"{path} has no positions: name them by --map positions=NAME, (n, 2) of row and column, or by "
-            "--map rows=NAME --map columns=NAME"
-        )
-    array = array.reshape(-1, array.shape[-1]) if array.ndim > 2 else array
-    if array.ndim == 2 and array.shape[0] == 2 != array.shape[1]:
-        lines.append("assumed: positions are (2, n)")
-        array = array.T
-    if array.ndim == 2 and array.shape[1] == 3 and len(flat := np.flatnonzero(np.ptp(array, axis=0) == 0)) == 1:
-        lines.append(f"assumed: coordinate {flat[0] + 1} of 3 of the positions, the same for all, is the height")
-        array = np.delete(array, flat, axis=1)
-    if array.ndim != 2 or array.shape[1] != 2 or np.iscomplexobj(array) or not np.isfinite(array).all():
-        raise DataError(f"{path}: positions are {_shape(array)}, expected finite real (n, 2): --map positions=NAME")
-    if len(array) != n:
-        raise DataError(f"{path} has {n} patterns but {len(array)} positions: name others by --map")
-    unit = options.unit or ("metre" if found.metres else "pixel")
-    return array.astype(np.float64) * IN_METRES.get(unit, 1.0), unit in IN_METRES
-
-
-def _kind(path: Path, found: Found, options: ImportOptions, diffraction: NDArray[Any], lines: list[str]) -> Kind:
-    sample = diffraction[: max(1, 2_000_000 // diffraction[0].size)]
-    sample = sample[np.isfinite(sample)]
-    whole = bool((sample == np.rint(sample)).all())
-    kind = options.kind or found.kind
-    if kind is None and found.layout.endswith("--map"):
-        raise DataError(f"{path} does not say what the patterns are: give --kind counts, intensity or amplitude")
-    if kind is None:
-        kind = "counts" if whole else "intensity"
-        lines.append(f"assumed: patterns are {kind}, as they are {'' if whole else 'not '}whole numbers (--kind)")
-    elif options.kind is None:
-        lines.append(f"assumed: patterns are of kind {kind}, as the layout has it (--kind)")
-    if kind == "counts" and not whole:
-        raise DataError(f"{path}: patterns are no whole numbers, so no counts: give --kind intensity or amplitude")
-    return kind
-
-
-def _known_bad(path: Path, found: Found, shape: tuple[int, ...], lines: list[str]) -> NDArray[np.bool_]:
-    bad = np.zeros(shape[1:], bool)
-    for name in ("mask", "bad"):
-        if name in found.arrays:
-            array = np.squeeze(found.arrays[name])
-            if array.shape not in (shape, shape[1:]):
-                raise DataError(
-                    f"{path}: {name} is {_shape(array)}, expected {shape[1:]}: name another by --map {name}=NAME"
-                )
-            off = (array == 0) if name == "mask" else (array != 0)
-            if array.ndim == 3:
-                lines.append(f"assumed: a pixel counts if it does in all patterns by {name}")
-                off = off.any(axis=0)
-            bad |= off
-    if bad.all():
-        raise DataError(f"{path}: no pixel is left by the mask: name another by --map mask=NAME (or bad=NAME)")
-    return bad
 
 
 def _refuse_near_field(
@@ -390,11 +266,11 @@ def _with_object(scan: Scan, given: NDArray[Any], zoom: float, of: str, lines: l
     side = scan.probe.shape[0]
     corners = scan.positions - (side // 2 if of == "centre" else 0)
     if given.ndim != 2 or not np.iscomplexobj(given) or not np.isfinite(given).all():
-        lines.append(f"left: object, {_shape(given)}, which is not a finite complex image")
+        lines.append(f"left: object, {shape_text(given)}, which is not a finite complex image")
         return scan
     given = resize_image(given, zoom)
     if corners.min() < 0 or (corners.max(axis=0) + side + 1 > given.shape).any():
-        lines.append(f"left: object, {_shape(given)}, as not all positions lie on it")
+        lines.append(f"left: object, {shape_text(given)}, as not all positions lie on it")
         return scan
     return replace(scan, positions=corners, object=given.astype(np.complex64))
 
@@ -434,7 +310,3 @@ def _far_field_pixel(found: Found, side: int) -> float | None:
 
 def _metres(pixel_size: float | None) -> str:
     return "unknown size" if pixel_size is None else f"{pixel_size:.4g} m"
-
-
-def _shape(array: NDArray[Any]) -> str:
-    return f"{array.shape} {array.dtype}"

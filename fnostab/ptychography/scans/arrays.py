@@ -1,0 +1,164 @@
+"""Arrays of a scan as they are found in a file, each checked and given one form.
+
+Each function adds a line on what it assumed to ``lines``. What is not accepted raises DataError, which names the option
+that mends it.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fnostab.errors import DataError
+from fnostab.ptychography.scans.layouts import Found
+from fnostab.ptychography.scans.scan_file import Kind
+
+__all__ = ["Unit", "bad_pixels_of", "complex_of", "kind_of", "patterns_of", "positions_of", "probe_of", "shape_text"]
+
+Unit = Literal["pixel", "metre", "micrometre", "nanometre", "angstrom"]
+IN_METRES: dict[Unit, float] = {"metre": 1.0, "micrometre": 1e-6, "nanometre": 1e-9, "angstrom": 1e-10}
+AT_CORNER = 0.8  # of a probe's intensity in the outer half of its frame: it is stored from its centre on
+
+
+def probe_of(path: Path, found: Found, lines: list[str]) -> NDArray[np.complex64] | None:
+    """The probe, of several modes the first, with its centre at the centre; None if there is none."""
+    if "probe" not in found.arrays:
+        return None
+    array = complex_of(found, "probe", lines)
+    modes = array.reshape(-1, *array.shape[-2:]) if array.ndim >= 2 else array
+    if array.ndim < 2 or array.shape[-1] != array.shape[-2] or not array.any():
+        raise DataError(
+            f"{path}: probe is {shape_text(array)}, expected a square one that is not zero: --map probe=NAME"
+        )
+    if not np.iscomplexobj(array):
+        raise DataError(f"{path}: probe is {array.dtype}, expected a complex one: --map probe=NAME or probe=FILE:NAME")
+    if not np.isfinite(array).all():
+        raise DataError(f"{path}: probe has values that are not finite: repair it, or give --map probe=FILE:NAME")
+    power = (np.abs(modes) ** 2).sum(axis=(1, 2))
+    if len(modes) > 1:
+        lines.append(f"took the first of {len(modes)} modes of the probe, {power[0] / power.sum():.1%} of its power")
+    probe = np.asarray(modes[0], dtype=np.complex64)
+    quarter = slice(len(probe) // 4, len(probe) - len(probe) // 4)
+    outer = 1 - (np.abs(probe[quarter, quarter]) ** 2).sum() / (np.abs(probe) ** 2).sum()
+    if outer > AT_CORNER:
+        lines.append(
+            f"checked: the probe has its centre at the corner, {outer:.0%} of it lies around: moved to the centre"
+        )
+        return np.fft.fftshift(probe)
+    return probe
+
+
+def complex_of(found: Found, name: str, lines: list[str]) -> NDArray[Any]:
+    """An array; real and imaginary parts along an axis of 2, the first or the last, become complex numbers."""
+    array = found.arrays[name]
+    if np.iscomplexobj(array) or array.ndim < 3:
+        return array
+    axis = -1 if array.shape[-1] == 2 else 0
+    if array.shape[axis] != 2:
+        return array
+    if axis == 0 and array.ndim > 3 and array.shape[1] == 2:
+        raise DataError(
+            f"{name} is {shape_text(array)}: of its first two axes either may hold real and imaginary parts; save it "
+            "as complex numbers"
+        )
+    lines.append(f"assumed: {name} has its real and imaginary parts along its {'last' if axis else 'first'} axis")
+    real, imaginary = np.moveaxis(array, axis, 0)
+    return np.asarray(real + 1j * imaginary)
+
+
+def patterns_of(path: Path, found: Found, lines: list[str]) -> NDArray[Any]:
+    """The patterns, (n, M, M)."""
+    if "diffraction" not in found.arrays:
+        raise DataError(f"{path} has no diffraction patterns: name them by --map diffraction=NAME")
+    array = found.arrays["diffraction"]
+    while array.ndim > 3 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim == 4:
+        lines.append(
+            f"assumed: patterns of the {array.shape[0]} x {array.shape[1]} raster are in the order of positions"
+        )
+        array = array.reshape(-1, *array.shape[2:])
+    if array.ndim != 3 or not array.size or np.iscomplexobj(array):
+        raise DataError(f"{path}: diffraction is {shape_text(array)}, expected real (n, M, M): --map diffraction=NAME")
+    if array.shape[0] == array.shape[1] != array.shape[2]:
+        lines.append("assumed: diffraction is (M, M, n), as older files of PtychoPINN are")
+        array = np.moveaxis(array, -1, 0)
+    if array.shape[1] != array.shape[2]:
+        raise DataError(
+            f"{path}: patterns are {array.shape[1]} x {array.shape[2]}, expected square ones: "
+            "cut them around the zero frequency"
+        )
+    return array
+
+
+def positions_of(
+    path: Path, found: Found, unit: Unit | None, n: int, lines: list[str]
+) -> tuple[NDArray[np.float64], bool]:
+    """Row and column of each of n positions, (n, 2), in pixels or in metres, and whether in metres."""
+    arrays = found.arrays
+    if "positions" in arrays:
+        array = arrays["positions"]
+    elif "rows" in arrays and "columns" in arrays and arrays["rows"].size == arrays["columns"].size:
+        array = np.stack([arrays["rows"].ravel(), arrays["columns"].ravel()], axis=1)
+    else:
+        raise DataError(
+            f"{path} has no positions: name them by --map positions=NAME, (n, 2) of row and column, or by "
+            "--map rows=NAME --map columns=NAME"
+        )
+    array = array.reshape(-1, array.shape[-1]) if array.ndim > 2 else array
+    if array.ndim == 2 and array.shape[0] == 2 != array.shape[1]:
+        lines.append("assumed: positions are (2, n)")
+        array = array.T
+    if array.ndim == 2 and array.shape[1] == 3 and len(flat := np.flatnonzero(np.ptp(array, axis=0) == 0)) == 1:
+        lines.append(f"assumed: coordinate {flat[0] + 1} of 3 of the positions, the same for all, is the height")
+        array = np.delete(array, flat, axis=1)
+    if array.ndim != 2 or array.shape[1] != 2 or np.iscomplexobj(array) or not np.isfinite(array).all():
+        raise DataError(f"{path}: positions are {shape_text(array)}, expected finite real (n, 2): --map positions=NAME")
+    if len(array) != n:
+        raise DataError(f"{path} has {n} patterns but {len(array)} positions: name others by --map")
+    unit = unit or ("metre" if found.metres else "pixel")
+    return array.astype(np.float64) * IN_METRES.get(unit, 1.0), unit in IN_METRES
+
+
+def kind_of(path: Path, found: Found, given: Kind | None, diffraction: NDArray[Any], lines: list[str]) -> Kind:
+    """What the patterns are: as ``given``, as the layout says, or as their values look."""
+    sample = diffraction[: max(1, 2_000_000 // diffraction[0].size)]
+    sample = sample[np.isfinite(sample)]
+    whole = bool((sample == np.rint(sample)).all())
+    kind = given or found.kind
+    if kind is None and found.layout.endswith("--map"):
+        raise DataError(f"{path} does not say what the patterns are: give --kind counts, intensity or amplitude")
+    if kind is None:
+        kind = "counts" if whole else "intensity"
+        lines.append(f"assumed: patterns are {kind}, as they are {'' if whole else 'not '}whole numbers (--kind)")
+    elif given is None:
+        lines.append(f"assumed: patterns are of kind {kind}, as the layout has it (--kind)")
+    if kind == "counts" and not whole:
+        raise DataError(f"{path}: patterns are no whole numbers, so no counts: give --kind intensity or amplitude")
+    return kind
+
+
+def bad_pixels_of(path: Path, found: Found, shape: tuple[int, ...], lines: list[str]) -> NDArray[np.bool_]:
+    """Pixels that the file says do not measure, (M, M)."""
+    bad = np.zeros(shape[1:], bool)
+    for name in ("mask", "bad"):
+        if name in found.arrays:
+            array = np.squeeze(found.arrays[name])
+            if array.shape not in (shape, shape[1:]):
+                raise DataError(
+                    f"{path}: {name} is {shape_text(array)}, expected {shape[1:]}: name another by --map {name}=NAME"
+                )
+            off = (array == 0) if name == "mask" else (array != 0)
+            if array.ndim == 3:
+                lines.append(f"assumed: a pixel counts if it does in all patterns by {name}")
+                off = off.any(axis=0)
+            bad |= off
+    if bad.all():
+        raise DataError(f"{path}: no pixel is left by the mask: name another by --map mask=NAME (or bad=NAME)")
+    return bad
+
+
+def shape_text(array: NDArray[Any]) -> str:
+    """Shape and type, as ``(516, 128, 128) float32``."""
+    return f"{array.shape} {array.dtype}"

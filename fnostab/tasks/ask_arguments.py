@@ -1,0 +1,98 @@
+"""Arguments of `fnostab.Study`, checked and given the form that a study file has."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fnostab.errors import ConfigError
+from fnostab.record.settings import shown
+
+__all__ = ["not_accepted", "seeds_of", "study_values"]
+
+CONTROL = "control"  # name of control's arm
+
+
+def study_values(
+    source: str,
+    name: str,
+    control: Mapping[str, Any],
+    arms: Mapping[str, Mapping[str, Any]],
+    seeds: int | Sequence[int],
+    metric: str | Mapping[str, Any],
+    baseline: float | None,
+    outcome: Mapping[str, Any] | None,
+    margin: float | None,
+    description: str,
+) -> dict[str, Any]:
+    """Sections of a study file; ``source`` is what errors name, the rest are arguments of `fnostab.Study`.
+
+    Raises:
+        ConfigError: an argument is of a wrong type, or two of them say the same.
+    """
+    control = _settings(source, "control", control)
+    if not isinstance(arms, Mapping):
+        raise not_accepted(source, "arms", arms, "a mapping of settings by arm, as {'clipped': {'clip': 1.0}}")
+    arms = {arm: _settings(source, arm, settings) for arm, settings in arms.items()}
+    if CONTROL in arms:
+        raise ConfigError(
+            f"{source}: arms={list(arms)}: {CONTROL!r} is the arm of control=...; name this one otherwise"
+        )
+    if not isinstance(metric, str | Mapping):
+        raise not_accepted(source, "metric", metric, "a name, as 'val/loss', or {'name': 'val/loss', 'of': 'last'}")
+    if not isinstance(outcome, Mapping | None):
+        raise not_accepted(source, "outcome", outcome, "rules of failures, as {'failed': {'above': 3.5}}")
+    rules = dict(outcome or {}) | ({} if baseline is None else {"baseline": baseline})
+    if baseline is not None and outcome and "baseline" in outcome:
+        raise ConfigError(f"{source}: baseline={baseline!r} and outcome={shown(outcome)} both name it: leave one out")
+    return {
+        "name": name,
+        "description": description,
+        "control": CONTROL,
+        "defaults": {setting: _typed(setting, value, arms) for setting, value in control.items()},
+        "arms": {CONTROL: {}, **{arm: dict(settings) for arm, settings in arms.items()}},
+        "seeds": seeds_of(source, seeds),
+        "metric": {"name": metric} if isinstance(metric, str) else dict(metric),
+        "outcome": rules or None,
+        "margin": margin,
+    }
+
+
+def not_accepted(source: str, what: str, given: Any, expected: str) -> ConfigError:
+    """The error of an argument, with its value and what is expected."""
+    return ConfigError(f"{source}: {what}={shown(given)} is not accepted: expected {expected}")
+
+
+def _settings(source: str, what: str, given: Any) -> dict[str, Any]:
+    """Settings by name, with the scalars of array libraries as Python's numbers."""
+    if not isinstance(given, Mapping):
+        raise not_accepted(source, what, given, "a mapping, as {'lr': 0.1}")
+    if names := [name for name in given if not isinstance(name, str)]:
+        raise ConfigError(f"{source}: {what}: the name {shown(names[0])} of a setting is no text")
+    return {name: _plain(value) for name, value in given.items()}
+
+
+def seeds_of(source: str, given: Any) -> int | list[int]:
+    """Seeds as a study file has them: their number, or a list."""
+    several = isinstance(given, Iterable) and not isinstance(given, int | str | Mapping)
+    found: int | list[int] = _plain(list(given) if several else given)
+    each = found if isinstance(found, list) else [found]
+    least = 0 if isinstance(found, list) else 1
+    if not each or len(set(map(repr, each))) < len(each) or any(type(n) is not int or n < least for n in each):
+        expected = "their number, as 10, or a list of whole numbers without repetition, as [0, 3, 5]"
+        raise not_accepted(source, "seeds", given, expected)
+    return each if isinstance(found, list) else int(found)
+
+
+def _plain(value: Any) -> Any:
+    """A scalar of an array library, a tensor of no dimension too, as Python's number; any other value as it is."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
+def _typed(setting: str, value: Any, arms: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Control's value of a setting, as ``defaults`` of a study file declare it."""
+    values = [settings[setting] for settings in arms.values() if settings.get(setting) is not None]
+    kinds = {bool: "bool", int: "number", float: "number", str: "text", list: "list"}
+    if value is not None or not values or type(values[0]) not in kinds:
+        return values[0] if value is None and values else value  # which is refused by its name
+    return {"type": kinds[type(values[0])], "default": None}
