@@ -110,5 +110,17 @@ def main(arguments: list[str] | None = None) -> None:
 def _meant(error: click.UsageError) -> str:
     """What may be meant by an argument too many: `decide` and others take a study's name as an option."""
     named = re.match(r"Got unexpected extra argument \((\S+)\)", error.format_message())
-    takes = error.ctx is not None and any("--experiment" in param.opts for param in error.ctx.command.params)
-    return f" (did you mean --experiment {named[1]}?)" if named and takes else ""
+    taken = {option for param in error.ctx.command.params for option in param.opts} if error.ctx else set()
+    if named is None or "--experiment" not in taken:
+        return ""
+    option, word = "--experiment", named[1]
+    if word.endswith(".csv") and "--table" in taken:
+        option = "--table"
+    elif word.endswith((".yaml", ".yml")):
+        from fnostab.study.file import read_study_file
+
+        try:
+            word = read_study_file(word).name
+        except FnostabError:  # no study: a file that maps runs perhaps
+            option = "--runs" if "--runs" in taken else option
+    return f" (did you mean {option} {word}?)"

@@ -167,6 +167,8 @@ def run_and_report(
         except DecisionError as error:  # only some arms were asked for: what was to be run has run
             said = [f"no verdict yet: {error}"]
             say(console, *said if decide else ())
+    if notifier:
+        notifier.answer = said
     if not decide:
         say(console, *_oversights(result))
     if result.overwritten:

@@ -35,12 +35,16 @@ class Notifier:
     Args:
         addresses: of apprise, as ``json://host:8080``; one text may hold several, with blanks or commas between.
 
+    Attributes:
+        answer: lines on what is known of the study, which a message on its failure has too.
+
     Raises:
         ConfigError: apprise is not installed, or does not accept an address.
     """
 
     def __init__(self, addresses: Sequence[str] = ()) -> None:
         os.environ.pop(VARIABLE, None)  # else every trial would have it, and Slurm keep it with its jobs
+        self.answer: Sequence[str] = ()
         self._targets = _targets(addresses) if addresses else []
 
     def __bool__(self) -> bool:
@@ -113,7 +117,7 @@ class Notifier:
 
     def _send_failure(self, study: Callable[[], str], what: str, link: Callable[[], str] = str) -> None:
         if self:
-            self.send(f"fnostab: {study()} has stopped", f"{study()} {what}", *filter(None, [link()]))
+            self.send(f"fnostab: {study()} has stopped", f"{study()} {what}", *self.answer, *filter(None, [link()]))
 
 
 def _targets(addresses: Sequence[str]) -> list[Any]:

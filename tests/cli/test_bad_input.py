@@ -19,6 +19,7 @@ from fnostab.study.study import load_study
 from fnostab.tracking import open_store
 
 RUN = ("run", "stage_a", "--profile", "small", "--arms", "control", "--seeds", "1")
+SPIRALS = Path(__file__).parents[2] / "examples" / "plain_loop" / "study.yaml"
 
 
 def statuses():
@@ -96,6 +97,9 @@ def assert_refused(answer, pattern):
         ),
         (("sync", "."), r"no trial found under /\S+: name a trial's folder"),
         (("decide", "stage_a"), r"unexpected extra argument \(stage_a\) \(did you mean --experiment stage_a\?\); see"),
+        (("decide", "own.yaml"), r"\(own.yaml\) \(did you mean --runs own.yaml\?\); see"),
+        (("decide", str(SPIRALS)), r"\(did you mean --experiment spirals\?\); see"),
+        (("decide", "trials.csv"), r"\(did you mean --table trials.csv\?\); see"),
         (("rnu",), r"No such command 'rnu' \(did you mean 'run'\?\)"),
         (("run", "stage_a", "--dryrun"), r"--dryrun has no value \(did you mean --dry-run\?\)"),
         (("run", "stage_a", "seeds=10"), r"unknown argument 'seeds=10': write --seeds 10; see `fnostab run --help`"),
