@@ -160,7 +160,9 @@ def test_a_trials_note_links_to_its_study_and_artifacts(addresses, visit, record
     page.get_by_text("Show more").first.click()
     page.get_by_text("It differs from").first.wait_for()
     page.locator("img[src^='get-artifact']").first.wait_for()
-    assert page.evaluate("document.querySelector(\"img[src^='get-artifact']\").complete")
+    page.wait_for_function(  # whole, and a picture
+        "[...document.querySelectorAll(\"img[src^='get-artifact']\")].some(img => img.complete && img.naturalWidth)"
+    )
     link = page.get_by_role("link", name="figures", exact=True).get_attribute("href")
     shown = visit(page.url.partition("#")[0] + link)
     shown.get_by_text(re.compile(r"\w+\.png")).first.wait_for()
