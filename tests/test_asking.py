@@ -279,15 +279,15 @@ class TestInput:
             ({"seeds": None}, "seeds=None is not accepted"),
             ({"seeds": [3, 3]}, r"seeds=\[3, 3\] is not accepted"),
             ({"metric": None}, "metric=None is not accepted: expected a name, as 'val/loss'"),
-            ({"metric": "val/../loss"}, "'val/../loss' is no name of a metric"),
-            ({"metric": ""}, "'' is no name of a metric"),
+            ({"metric": "val/../loss"}, "'val/../loss' is not a metric name"),
+            ({"metric": ""}, "'' is not a metric name"),
             ({"outcome": [1]}, r"outcome=\[1\] is not accepted: expected rules of failures"),
             ({"outcome": {"failed": 3}}, "outcome.failed=3 is not accepted: input should be a mapping$"),
             (
                 {"baseline": 1.0, "outcome": {"baseline": 1.5}},
                 "baseline=1.0 and outcome={'baseline': 1.5} both name it",
             ),
-            ({"control": {3: 1}}, "control: the name 3 of a setting is no text"),
+            ({"control": {3: 1}}, "control: the name 3 of a setting is not text"),
             (
                 {"control": {"clip": None}, "arms": {"a": {"clip": max}}},
                 "clip=<built-in function max>: expected a number",

@@ -222,8 +222,8 @@ def test_a_study_of_other_types_is_refused_or_finite(place, name, value):
     ("text", "message"),
     [
         ("a: 1\na: 2", "'a' is given twice, in line 2"),
-        ("1: x", "the name '1' in line 1 is no text"),
-        ("yes: x", "the name 'yes' in line 1 is no text"),
+        ("1: x", "the name '1' in line 1 is not text"),
+        ("yes: x", "the name 'yes' in line 1 is not text"),
         ("a: &a [*a]", "more than 20000 values"),
         ("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
             f"{c}: &{c} [{','.join([f'*{p}'] * 9)}]\n" for p, c in zip("abcdefg", "bcdefgh", strict=True)

@@ -132,6 +132,8 @@ def run_and_report(
     """
     console = Console()
     looks = parse_looks(sequential) if sequential else []
+    if looks and options.from_experiment:
+        raise ConfigError("--sequential decides by itself which arms go on: leave out --from")
     if looks and options.seeds:
         raise ConfigError("--sequential says how many seeds there are: leave out --seeds")
     if dry_run:
@@ -146,8 +148,6 @@ def run_and_report(
     if looks:
         from fnostab.cli.looks import run_in_looks
 
-        if options.from_experiment:
-            raise ConfigError("--sequential decides by itself which arms go on: leave out --from")
         result = run_in_looks(looks, options, console, notifier)
     else:
         _, result = execute(options, console)

@@ -230,7 +230,7 @@ def _seed(value: str | float | None, name: str, label: str) -> int | None:
         return int(text)
     number = parse_number(name, text, label)  # pandas writes 3 as 3.0 where a row has none
     if number < 0 or not number.is_integer():
-        raise DecisionError(f"{label}: {name}={text!r} is no seed: expected a whole number from 0")
+        raise DecisionError(f"{label}: {name}={text!r} is not a seed: expected a whole number from 0")
     return int(number)
 
 

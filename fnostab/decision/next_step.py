@@ -84,7 +84,7 @@ def _rerun(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer])
         many = "the trial" if n == 1 else f"the {n} trials"
         text = f"{_mend(stages[name], arms)}run {many} of {and_list(arms)} without an outcome again"
         if any(t.outcome is Outcome.INFRA_ERROR for t in lost):
-            text += "; what was given up needs a higher --attempts"
+            text += "; trials that were given up need a higher --attempts"
         seeds, oom = _seeds(stages[name], arms), _ran_out(stages[name], arms)
         return NextStep(NextKind.RERUN, text, name, tuple(arms), seeds=seeds, retry_oom=oom)
     return None

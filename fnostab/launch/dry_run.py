@@ -57,7 +57,7 @@ def dry_run(
         *_given_up(trials, retries),
         f"{len(wanted)} of {len(trials)} trials would be started{side_by_side}",
         *filter(None, [launcher.preview(wanted)]),
-        *(["which start, of each arm the first:", *commands.values()] if commands else []),
+        *(["first command of each arm:", *commands.values()] if commands else []),
     )
 
 

@@ -48,7 +48,7 @@ def deep_study(
         before = earlier.arms[arm].get(DEPTH)
         if before is not None and settings[DEPTH] <= before:
             raise ConfigError(
-                f"{DEPTH}={settings[DEPTH]} is no deeper than arm {arm} was in {earlier.experiment} "
+                f"{DEPTH}={settings[DEPTH]} is not deeper than arm {arm} was in {earlier.experiment} "
                 f"({before}): set more, as with --set {DEPTH}={2 * before}"
             )
     return study

@@ -281,7 +281,7 @@ class ExecutionConfig(_WithParts):
         if self.own and self.gradient_clip_val is None:
             raise ValueError(
                 f"gradient_clip_algorithm={self.gradient_clip_algorithm} has no effect with gradient_clip_val=null, "
-                "which is no clipping: set a number"
+                "which clips nothing: set a number"
             )
         if self.convolution_precision == "tf32" and self.device == "cpu":
             raise ValueError("convolution_precision=tf32 has no effect with device=cpu: use float32 or bfloat16")

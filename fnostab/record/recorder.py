@@ -253,7 +253,7 @@ def is_metric_name(name: str) -> bool:
 
 def _checked(name: str) -> str:
     if not is_metric_name(name):
-        raise JournalError(f"{name[:300]!r} is no name of a metric: {METRIC_NAMES} are accepted")
+        raise JournalError(f"{name[:300]!r} is not a metric name: expected {METRIC_NAMES}")
     return name
 
 

@@ -99,7 +99,7 @@ class _Loader(yaml.SafeLoader):
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
             if key.tag != "tag:yaml.org,2002:str":
-                raise yaml.YAMLError(f"the name {shown(key.value)} in line {line} is no text: quote it")
+                raise yaml.YAMLError(f"the name {shown(key.value)} in line {line} is not text: quote it")
             if key.value in seen:
                 raise yaml.YAMLError(f"{shown(key.value)} is given twice, in line {line} again")
             seen.add(key.value)

@@ -212,7 +212,7 @@ def read_text(path: str | Path) -> str:
     with open(path, "rb") as file:
         data = file.read(LARGEST_BYTES + 1)
     if len(data) > LARGEST_BYTES:
-        raise DecisionError(f"{path} is larger than {LARGEST_BYTES // 1_000_000} MB: it is no table of trials")
+        raise DecisionError(f"{path} is larger than {LARGEST_BYTES // 1_000_000} MB: it is not a table of trials")
     if (lines := data.count(b"\n")) > MOST_ROWS + 1:
         raise DecisionError(
             f"{path} has {lines:,} lines; a table of trials has at most {MOST_ROWS:,} and a line of names: split it"

@@ -66,7 +66,7 @@ def _settings(source: str, what: str, given: Any) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise not_accepted(source, what, given, "a mapping, as {'lr': 0.1}")
     if names := [name for name in given if not isinstance(name, str)]:
-        raise ConfigError(f"{source}: {what}: the name {shown(names[0])} of a setting is no text")
+        raise ConfigError(f"{source}: {what}: the name {shown(names[0])} of a setting is not text")
     return {name: _plain(value) for name, value in given.items()}
 
 

@@ -99,7 +99,7 @@ class TestRefused:
     def test_a_depth_that_is_none(self, store, call, record_study):
         record_study(store, "stage_a", WON)
         decided(store, call)
-        assert_refused(call(*FROM, "--set", "model.fno_blocks=3"), r"model.fno_blocks=3 is no deeper than arm control")
+        assert_refused(call(*FROM, "--set", "model.fno_blocks=3"), r"model.fno_blocks=3 is not deeper than arm control")
         assert_refused(call(*FROM, "--profile", "full"), r"was run with the small profile")
 
 

@@ -333,7 +333,7 @@ STEPS = [
     (
         [arm("control", 5, 5), [replace(t, outcome=Outcome.INFRA_ERROR) for t in arm("arch", 10)]],
         "fix what stops arch (infra_error), then run the 10 trials of arch without an outcome again; "
-        "what was given up needs a higher --attempts",
+        "trials that were given up need a higher --attempts",
         "--seeds 10 --arms arch",
     ),
     (

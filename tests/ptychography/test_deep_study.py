@@ -45,8 +45,8 @@ def test_the_command_line_has_the_last_word():
     ("depth", "profile", "overrides", "message"),
     [
         (3, "full", {}, "profile='full', but mine was run with the small profile"),
-        (6, "auto", {}, "model.fno_blocks=6 is no deeper than arm control was in mine (6): set more, as with --set "),
-        (3, "auto", {"model.fno_blocks": 2}, "model.fno_blocks=2 is no deeper than arm control was in mine (3)"),
+        (6, "auto", {}, "model.fno_blocks=6 is not deeper than arm control was in mine (6): set more, as with --set "),
+        (3, "auto", {"model.fno_blocks": 2}, "model.fno_blocks=2 is not deeper than arm control was in mine (3)"),
         (3, "auto", {"model.fno_blocs": 8}, "arm control: unknown setting 'model.fno_blocs'"),
     ],
 )

@@ -117,7 +117,7 @@ def test_a_part_is_built_in_or_of_your_own_and_then_has_options(name, group, bes
 
 def test_clipping_of_your_own_without_a_value_would_not_be_used():
     said = refusal(execution__gradient_clip_algorithm="my.parts.Clip")
-    assert "my.parts.Clip has no effect with gradient_clip_val=null, which is no clipping: set a number" in said
+    assert "my.parts.Clip has no effect with gradient_clip_val=null, which clips nothing: set a number" in said
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ def probe_of(path: Path, found: Found, lines: list[str]) -> NDArray[np.complex64
     outer = 1 - (np.abs(probe[quarter, quarter]) ** 2).sum() / (np.abs(probe) ** 2).sum()
     if outer > AT_CORNER:
         lines.append(
-            f"checked: the probe has its centre at the corner, {outer:.0%} of it lies around: moved to the centre"
+            f"checked: the probe has its centre at the corner ({outer:.0%} of its power lies outside the middle half): "
+            "moved to the centre"
         )
         return np.fft.fftshift(probe)
     return probe
@@ -135,7 +136,9 @@ def kind_of(path: Path, found: Found, given: Kind | None, diffraction: NDArray[A
     elif given is None:
         lines.append(f"assumed: patterns are of kind {kind}, as the layout has it (--kind)")
     if kind == "counts" and not whole:
-        raise DataError(f"{path}: patterns are no whole numbers, so no counts: give --kind intensity or amplitude")
+        raise DataError(
+            f"{path}: patterns are not whole numbers, so they are not counts: give --kind intensity or amplitude"
+        )
     return kind
 
 

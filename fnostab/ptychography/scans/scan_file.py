@@ -157,14 +157,14 @@ def check_place(path: Path) -> None:
     """
     _h5py()
     if not os.access(path.parent, os.W_OK):
-        raise DataError(f"--out {path}: {path.parent} is no folder that can be written to: name another, or make it")
+        raise DataError(f"--out {path}: {path.parent} is not a writable folder: name another, or make it")
     if path.suffix == ".png":
         raise DataError(f"--out {path}: the figure is written there: name another, as in scan.h5")
     if path.exists():
         try:
             read_outline(path)
         except DataError as error:
-            raise DataError(f"--out {path} is there and is no scan file of fnostab: name another") from error
+            raise DataError(f"--out {path} exists and is not a scan file of fnostab: name another") from error
 
 
 def write_scan(scan: Scan, path: Path) -> None:

@@ -63,7 +63,7 @@ class Command(Task):
         for name in (metric.name, *((*outcome.collapsed, *outcome.stagnated) if outcome else ())):
             line = study.file.line_of("metric" if name == metric.name else "outcome")
             if not is_metric_name(name):
-                raise ConfigError(f"{line}{shown(name)} is no name of a metric: {METRIC_NAMES} are accepted")
+                raise ConfigError(f"{line}{shown(name)} is not a metric name: expected {METRIC_NAMES}")
             if name in NOT_RECORDED:
                 raise ConfigError(f"{line}no {name!r} is recorded: rec.validation(i, {name}=...) records val/{name}")
         if outcome is None or outcome.baseline is None or outcome.failed is None:

@@ -200,8 +200,8 @@ def test_sums_of_small_integers_do_not_overflow(small, tmp_path):
 @pytest.mark.parametrize(
     ("out", "said"),
     [
-        ("none/scan.h5", "is no folder that can be written to"),
-        ("own.npz", "is there and is no scan file of fnostab"),
+        ("none/scan.h5", "is not a writable folder"),
+        ("own.npz", "exists and is not a scan file of fnostab"),
         ("scan.png", "the figure is written there"),
     ],
 )
