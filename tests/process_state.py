@@ -11,7 +11,16 @@ import signal
 import sys
 import threading
 
-LOGGERS = ("", "mlflow", "urllib3", "urllib3.connectionpool", "alembic", "lightning", "lightning.pytorch")
+LOGGERS = (
+    "",
+    "mlflow",
+    "mlflow.store.db.utils",
+    "urllib3",
+    "urllib3.connectionpool",
+    "alembic",
+    "lightning",
+    "lightning.pytorch",
+)
 
 
 def state():

@@ -22,7 +22,11 @@ OWN = {
     # Seven processes for `mlflow ui` that nothing here uses
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
-LOGGERS = ("mlflow", "urllib3.connectionpool")
+LEVELS = {
+    "mlflow": logging.ERROR,
+    "urllib3.connectionpool": logging.ERROR,
+    "mlflow.store.db.utils": logging.CRITICAL,  # each error of a database with its traceback, which is raised too
+}
 
 _lock = threading.Lock()
 _within = 0  # calls of `settled` under way
@@ -97,9 +101,10 @@ def _enter() -> None:
     _added[:] = [name for name in OWN if name not in os.environ]
     os.environ.update({name: OWN[name] for name in _added})
     _before.enter_context(variables({TELEMETRY: "true"}))
-    for logger in map(logging.getLogger, LOGGERS):
+    for name, level in LEVELS.items():
+        logger = logging.getLogger(name)
         _before.callback(logger.setLevel, logger.level)
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(level)
 
 
 def _leave() -> None:

@@ -82,6 +82,22 @@ def test_an_uploader_that_goes_on_notices_that_the_store_is_another(store, put_b
     assert is_whole(store, put_back)
 
 
+def test_an_uploader_goes_on_in_a_database_that_was_moved_into_the_place_of_its_own(store, study, uploader, tmp_path):
+    directory = study.trial()
+    write_trial(directory, range(300), outcome=None)
+    uploader.follow(directory)
+    uploader.poll()
+    copy_database(tmp_path / "mlflow.db", tmp_path / "backup.db")
+    write_trial(directory, range(300, 500))
+    uploader.poll()
+    (tmp_path / "backup.db").replace(tmp_path / "mlflow.db")  # the connections so far lead to a file without a name
+    with Journal(directory) as journal:
+        journal.record(5000, {"lr": 0.5})
+    assert uploader.poll() == 201
+    assert is_whole(store, directory)
+    assert is_whole(open_store(f"sqlite:///{tmp_path}/mlflow.db"), directory)
+
+
 def test_reconcile_closes_the_run_with_all_its_points(store, put_back, tmp_path):
     (closed,) = (run for run in reconcile(store, "out").closed if run.what == "trial")
     assert (closed.outcome, closed.points_sent) == ("converged", 700)

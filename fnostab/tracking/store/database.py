@@ -5,11 +5,13 @@ a database wants to be asked, and to take a copy first.
 """
 
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import sqlalchemy
@@ -19,7 +21,16 @@ from mlflow.exceptions import MlflowException
 from fnostab.errors import TrackingError
 from fnostab.tracking.store.errors import describe, masked
 
-__all__ = ["TIMEOUT_S", "check_database", "check_writable", "connected", "made_by_one", "sqlite_file", "usable_sqlite"]
+__all__ = [
+    "TIMEOUT_S",
+    "check_database",
+    "check_writable",
+    "connected",
+    "made_by_one",
+    "notice_another_file",
+    "sqlite_file",
+    "usable_sqlite",
+]
 
 TIMEOUT_S = 4
 LOCKED_S = 30  # another process that writes lets go of a database sooner
@@ -29,6 +40,7 @@ SETTLED_S = 1  # the first experiment comes after the last table
 LOOK_S = 0.2
 _log = logging.getLogger(__name__)
 EMPTY = "empty"
+FILE = "fnostab.file"  # what a connection is to
 VERSIONS = "alembic_version"  # the table in which MLflow keeps the version of its schema
 
 
@@ -175,6 +187,38 @@ def _make_aside(uri: str, path: Path) -> None:
         aside.replace(path)
     except (OSError, MlflowException, sqlalchemy.exc.SQLAlchemyError) as error:
         raise TrackingError(describe(error, uri)) from error
+
+
+def notice_another_file(engine: sqlalchemy.Engine) -> None:
+    """Let connections to a SQLite file that was replaced by another, as by a backup, be made again.
+
+    A connection that stays open would read the file as it was, and could not write.
+    """
+    path = sqlite_file(engine.url.render_as_string(hide_password=False))
+    if path is None or sqlalchemy.event.contains(engine, "checkout", _insist_on_file):
+        return
+
+    def remember(_connection: object, record: Any) -> None:
+        record.info[FILE] = path, _identity(path)
+
+    sqlalchemy.event.listen(engine, "connect", remember)
+    sqlalchemy.event.listen(engine, "checkout", _insist_on_file)
+    engine.dispose()
+
+
+def _insist_on_file(_connection: object, record: Any, _proxy: object) -> None:
+    path, before = record.info[FILE]
+    if (now := _identity(path)) is not None and now != before:
+        raise sqlalchemy.exc.DisconnectionError(f"{path} is another file")  # SQLAlchemy then connects again
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and number of a file; None if there is none."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 def check_writable(uri: str) -> None:

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from fnostab.errors import FnostabError, TrackingError
 from fnostab.tracking.environment import settled, variables
 from fnostab.tracking.store.artifact_folders import insist_on_place, new_artifact_location
-from fnostab.tracking.store.database import check_database, made_by_one, usable_sqlite
+from fnostab.tracking.store.database import check_database, made_by_one, notice_another_file, usable_sqlite
 from fnostab.tracking.store.errors import describe, is_away, is_refusal, is_slow, masked, tracking_error
 
 __all__ = [
@@ -74,6 +74,8 @@ def open_store(uri: str | None = None) -> Store:
     with settled(), variables(credentials), made_by_one(uri):
         try:
             client = MlflowClient(uri)
+            if uri.startswith("sqlite"):
+                notice_another_file(client._tracking_client.store.engine)  # MLflow has no public name for it
             _await_answer(client, given)
         except Exception as error:  # MLflow lets those of its database and HTTP libraries through
             raise tracking_error(error, given) from error
