@@ -1,5 +1,6 @@
 """``fnostab cancel``: end a study."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -35,7 +36,7 @@ def command(context: click.Context, /, experiment: str | None, output: Path, tra
     try:
         reconcile(existing_store(tracking_uri), output, folder.parent.name)
     except TrackingError as error:
-        echo(f"not in MLflow yet: {error}; `fnostab sync {output}` sends it", err=True)
+        echo(f"not in MLflow yet: {error}; `fnostab sync {shlex.quote(str(output))}` sends it", err=True)
     for trial in running:
         echo(f"still at work: {trial.name}, by {trial.owner}; call this on that machine", err=True)
     context.exit(2 if running else 0)

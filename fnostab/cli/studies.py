@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ def new(file: Path) -> None:
     except ConfigError:
         file.unlink()
         raise ConfigError(f"{file.stem!r} can't be the name of a study: letters, digits, dots, hyphens, _") from None
-    echo(f"wrote {file}: `fnostab studies show {file}`, `fnostab run {file}`")
+    echo(f"wrote {file}: `fnostab studies show {shlex.quote(str(file))}`, `fnostab run {shlex.quote(str(file))}`")
 
 
 def _list(console: Console) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -60,7 +61,9 @@ def _disk(output: Path) -> Finding:
     if free < TOO_FULL_BYTES:
         return Finding(State.FAILED, f"{text}; free some space, or name another disk with --output")
     if free < NEARLY_FULL_BYTES:
-        return Finding(State.WARNING, f"{text}; `fnostab prune --older-than 90d --output {output}` makes room")
+        return Finding(
+            State.WARNING, f"{text}; `fnostab prune --older-than 90d --output {shlex.quote(str(output))}` makes room"
+        )
     return Finding(State.OK, text)
 
 

@@ -1,6 +1,7 @@
 """Check that records can be written: the store, its server, its speed and its clock."""
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -123,10 +124,11 @@ def _journals(store: "Store", output: Path) -> Finding:
         return Finding(
             State.FAILED,
             f"{store.address} lacks records of {len(found.behind)} of {found.trials} trials in {output}, as "
-            f"{found.behind[0].name}: `fnostab sync {output}` sends them",
+            f"{found.behind[0].name}: `fnostab sync {shlex.quote(str(output))}` sends them",
         )
     if found.unreadable:
         return Finding(
             State.WARNING, f"{len(found.unreadable)} trials in {output} can't be read: {found.unreadable[0]}"
         )
-    return Finding(State.OK, f"the store has those of {found.trials} trials in {output}")
+    recent = f"; {found.recent} more were written within the last minute" if found.recent else ""
+    return Finding(State.OK, f"the store has those of {found.trials} trials in {output}{recent}")

@@ -1,5 +1,6 @@
 """A study's records on their way to MLflow: at once, or as soon as a slow server answers."""
 
+import shlex
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -87,7 +88,9 @@ class Recording:
             self._stopping.set()
             self._connecting.join(DRAIN_S)
         if self._uploader is None:
-            unsent = f"nothing was sent ({self.trouble}): `fnostab sync {self._folder}` sends it later"
+            unsent = (
+                f"nothing was sent ({self.trouble}): `fnostab sync {shlex.quote(str(self._folder))}` sends it later"
+            )
         else:
             self._uploader.stop()
             try:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from fnostab.errors import FnostabError, JournalError
 from fnostab.record import names
 from fnostab.record.journal import FILE_NAME
 from fnostab.record.judging import read_recorded
@@ -18,11 +19,10 @@ IGNORES_SEED = "the script ignores its seed"
 def same_curves(directories: Mapping[tuple[str, int], Path]) -> list[tuple[str, int, int]]:
     """Pairs of seeds under which the training and validation values of an arm's ended trials are identical.
 
+    A trial whose journal is missing or damaged tells nothing.
+
     Returns:
         (arm, first seed, another seed) for each seed whose curves are those of an earlier one.
-
-    Raises:
-        JournalError: a journal is missing or damaged.
     """
     same = []
     for arm, trials in itertools.groupby(sorted(directories.items()), key=lambda item: item[0][0]):
@@ -42,7 +42,10 @@ def twin_seed(directory: Path, spec: TrialSpec) -> int | None:
     """Another seed of a trial's arm with identical curves; None if there is none."""
     trials = {(spec.arm, spec.seed): directory}
     for path in directory.parent.glob(f"{spec.arm}-*/trial.json"):
-        other = TrialSpec.read(path)
+        try:
+            other = TrialSpec.read(path)
+        except FnostabError:  # its own trial's matter
+            continue
         same_arm = (other.arm, other.config_hash) == (spec.arm, spec.config_hash) and other.seed != spec.seed
         if same_arm and (path.parent / FILE_NAME).exists():
             trials[other.arm, other.seed] = path.parent
@@ -51,10 +54,14 @@ def twin_seed(directory: Path, spec: TrialSpec) -> int | None:
 
 
 def _curves(directory: Path) -> str | None:
-    """Training loss and validations of a trial as text that can be compared; None of one that recorded none."""
+    """Training loss and validations of a trial as text that can be compared; None if none can be read."""
+    try:
+        recorded = read_recorded(directory)
+    except JournalError:
+        return None
     curves = {
         name: sorted(curve.items())
-        for name, curve in read_recorded(directory).curves.items()
+        for name, curve in recorded.curves.items()
         if name == names.TRAIN_LOSS or (name.startswith(names.VAL_PREFIX) and not name.endswith(("_best", "_last")))
     }
     finite = {value for curve in curves.values() for _, value in curve if math.isfinite(value)}

@@ -33,7 +33,7 @@ DEEPEST = 30  # lists and groups within each other
 NONFINITE = ("nan", "inf", "-inf")
 _TEXT, _WHOLE, _TEXTS = (str, type(None)), (int, type(None)), (list, type(None))
 FIELDS: Mapping[str, Mapping[str, tuple[type, ...]]] = {  # of events that others than their writer depend on
-    names.TAGS_EVENT: {names.OWNER: (str,), names.OUTCOME: (str,), names.FAILURE_STEP: (str, int)},
+    names.TAGS_EVENT: {names.OWNER: (str,), names.OUTCOME: (str,), names.FAILURE_STEP: (str, int), names.REASON: _TEXT},
     names.STARTED_EVENT: {"scheduled_steps": _WHOLE},
     names.ARTIFACT_EVENT: {"path": (str,), "artifact_path": _TEXT},
     names.DATASET_EVENT: {"name": (str,), "digest": (str,), "source": (str,), "context": (str,)},

@@ -173,7 +173,8 @@ class TrialProgress(TrialState):
             self.scheduled_steps = event.payload.get("scheduled_steps")
             self.training_since_s = event.time_ms / 1000
         elif event.name == names.OUTCOME_EVENT:
-            self.outcome = Outcome(event.payload["outcome"])
+            outcome = event.payload.get("outcome")
+            self.outcome = None if outcome is None else Outcome(outcome)  # None: it was not judged
             self.failure_step = event.payload.get("failure_step")
             self.reason = event.payload.get("reason")
             self.ended_s = event.time_ms / 1000

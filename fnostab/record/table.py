@@ -9,6 +9,7 @@ import csv
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,7 @@ MEASURE = "measure."
 STAGES = ("a", "b")
 LARGEST_BYTES = 50_000_000  # far above any study: a file that is none must not fill the memory
 MOST_ROWS = 100_000  # as many trials as a study may have
+MOST_CELLS = 10_000_000
 MOST_DIGITS = 15  # of a whole number
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 _FORMULA = re.compile(r"[=+\-@\t\r]")  # a spreadsheet may carry out a cell that starts so
@@ -187,8 +189,13 @@ def parse_csv(text: str, path: str | Path) -> tuple[Sequence[str], Iterator[tupl
     _check_separator(text, path)
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     columns = reader.fieldnames or ()
-    if twice := next((name for name in columns if name and columns.count(name) > 1), None):
-        raise DecisionError(f"{path}, line 1, has twice the column {twice!r}: rename one")
+    if (cells := len(columns) * _lines(text)) > MOST_CELLS:
+        raise DecisionError(
+            f"{path} has {len(columns):,} columns and room for {cells:,} cells; a table of trials has at most "
+            f"{MOST_CELLS:,}: leave out columns"
+        )
+    if twice := next((name for name, count in Counter(columns).items() if name and count > 1), None):
+        raise DecisionError(f"{path}, line 1, has twice the column {twice[:80]!r}: rename one")
 
     def rows() -> Iterator[tuple[int, dict[str, str | None]]]:
         for fields in reader:
@@ -213,11 +220,16 @@ def read_text(path: str | Path) -> str:
         data = file.read(LARGEST_BYTES + 1)
     if len(data) > LARGEST_BYTES:
         raise DecisionError(f"{path} is larger than {LARGEST_BYTES // 1_000_000} MB: it is not a table of trials")
-    if (lines := data.count(b"\n")) > MOST_ROWS + 1:
+    text = data.decode("utf-8-sig")
+    if (lines := _lines(text)) > MOST_ROWS + 1:
         raise DecisionError(
             f"{path} has {lines:,} lines; a table of trials has at most {MOST_ROWS:,} and a line of names: split it"
         )
-    return data.decode("utf-8-sig")
+    return text
+
+
+def _lines(text: str) -> int:
+    return max(text.count("\n"), text.count("\r"))  # old Macs end a line so, Windows by both
 
 
 def _check_separator(text: str, path: str | Path) -> None:
@@ -253,7 +265,9 @@ def _constants(records: Sequence[Mapping[str, str | None]], path: str) -> dict[s
     for name in [n for n in (records[0] if records else {}) if n.startswith(PREFIX) and n != ABSENT]:
         values = {(fields[name] or "").strip() for fields in records}
         if len(values) > 1:
-            raise DecisionError(f"{path}: {name} has more than one value: {', '.join(sorted(values)[:3])}")
+            raise DecisionError(
+                f"{path}: {name} has more than one value: {', '.join(v[:80] for v in sorted(values)[:3])}"
+            )
         found[name] = values.pop()
     return found
 

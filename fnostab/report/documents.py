@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from fnostab.decision import Criterion, State
 from fnostab.errors import ConfigError, os_errors_as
@@ -14,6 +15,7 @@ from fnostab.report.content import Box, Report
 from fnostab.report.pictures import Picture
 from fnostab.report.tables import outcomes_text
 from fnostab.report.verdict import Case
+from fnostab.show.visible import visible
 
 __all__ = ["HTML", "MARKDOWN", "PICTURES", "environment", "to_box", "to_html", "to_markdown", "write", "write_files"]
 
@@ -79,6 +81,7 @@ def environment(*rooms: str) -> Environment:
     made = Environment(
         loader=ChoiceLoader([PackageLoader(room) for room in ("fnostab.report", *rooms)]),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -99,6 +102,13 @@ def environment(*rooms: str) -> Environment:
     made.filters.update(filters)
     made.globals |= {"MEANINGS": MEANINGS, "MOST_COLUMNS": MOST_COLUMNS}
     return made
+
+
+def _shown(value: Any) -> Any:
+    """What a template writes; a text without control characters, which whoever prints the file would obey."""
+    if isinstance(value, str):
+        return (Markup if isinstance(value, Markup) else str)(visible(value))
+    return value
 
 
 def _number(value: float | None) -> str:

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from fnostab.errors import FnostabError
@@ -26,6 +27,9 @@ Key = tuple[str, int]  # arm, seed
 class Journals:
     """The trials of a study on disk.
 
+    Attributes:
+        unreadable: a line on each trial whose records can't be read, by the name of its folder.
+
     Raises:
         LaunchError: ``study.json`` is damaged.
     """
@@ -35,13 +39,10 @@ class Journals:
         self.spec = StudySpec.read(folder / STUDY_FILE)
         self._trials: dict[Key, TrialProgress] = {}
         self._directories: set[str] = set()
+        self.unreadable: dict[str, str] = {}
 
     def read(self, known: Mapping[Key, Outcome]) -> dict[Key, TrialProgress]:
-        """States of all trials; journals of those whose outcome is ``known``, and final, are not read.
-
-        Raises:
-            FnostabError: a journal or a trial.json is damaged.
-        """
+        """States of all trials, as far as they can be read; not of those whose outcome is ``known``, and final."""
         self._find()
         jobs = queued_jobs(self.folder)
         states = {}
@@ -49,7 +50,8 @@ class Journals:
             if trial.step is None and known.get(key) in TRAINING_OUTCOMES:
                 continue
             if trial.outcome not in TRAINING_OUTCOMES:  # those are final
-                trial.update()
+                with self._named(trial.directory.name):
+                    trial.update()
             job = jobs.get(trial.name)
             trial.queued = job in WAITING
             trial.running = self._is_running(trial) if job is None else not trial.queued
@@ -77,9 +79,17 @@ class Journals:
     def _find(self) -> None:
         names = {path.parent.name for path in self.folder.glob("*/trial.json")} - self._directories
         for name in sorted(names):
-            spec = TrialSpec.read(self.folder / name / TRIAL_FILE)
-            self._trials[spec.arm, spec.seed] = TrialProgress(spec, self.folder / name)
+            with self._named(name):
+                spec = TrialSpec.read(self.folder / name / TRIAL_FILE)
+                self._trials[spec.arm, spec.seed] = TrialProgress(spec, self.folder / name)
         self._directories |= names
+
+    @contextmanager
+    def _named(self, trial: str) -> Iterator[None]:
+        try:
+            yield
+        except FnostabError as error:
+            self.unreadable[trial] = str(error)
 
     def _is_running(self, trial: TrialProgress) -> bool:
         if trial.outcome is not None or trial.first_ms is None:

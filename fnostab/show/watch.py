@@ -121,7 +121,8 @@ class _Watched:
         arms = {arm: n for n, arm in enumerate(self.spec.arms)}
         order = sorted(trials, key=lambda key: (arms.get(key[0], len(arms)), *key))
         self._jobs = max(self._jobs, sum(trial.running for trial in trials.values()))
-        trouble = self.trouble or (self.records.trouble if self.records else None)
+        unreadable = next(iter(self.journals.unreadable.values()), None) if self.journals else None
+        trouble = self.trouble or (self.records.trouble if self.records else None) or unreadable
         title = f"{self.spec.name} ({self.spec.profile} profile)" if self.spec.profile else self.spec.name
         states = tuple(trials[key] for key in order)
         return StudyState(title, states, self._jobs, complete=self.journals is not None, trouble=trouble)

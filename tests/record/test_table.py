@@ -255,3 +255,18 @@ def test_a_table_of_a_million_rows_is_refused_at_once(tmp_path):
     path.write_text(",".join(COLUMNS) + "\n" + "a,control,1,converged,0.1,,9\n" * 1_000_000)
     with pytest.raises(DecisionError, match="has 1,000,001 lines; a table of trials has at most 100,000"):
         read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "end", "message"),
+    [
+        (200_000, "1\n", "", "has no column 'stage'"),
+        (1_000_000, "1\n", "1\n" * 20, "room for 22,000,000 cells; .* at most 10,000,000: leave out columns"),
+        (3, "1,2\r", "\r" * 200_000, "has 200,002 lines"),
+    ],
+)
+def test_a_table_is_bounded_in_both_directions(tmp_path, columns, row, end, message):
+    path = tmp_path / "wide.csv"
+    path.write_text(",".join(f"c{n}" for n in range(columns)) + row[-1] + row + end, newline="")
+    with pytest.raises(DecisionError, match=message):
+        read_table(path)

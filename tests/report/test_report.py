@@ -134,7 +134,7 @@ def test_an_effect_on_the_loss_is_a_ratio_or_a_difference():
 def test_what_others_wrote_is_text():
     arms = ("control", "<b>&\"'|$x$")
     trials = [TrialRow(arm, seed, OK, 0.1, None, 9, run_id="<i>") for arm in arms for seed in range(3)]
-    spec = study_spec(arms, description="<script>alert(1)</script> | *x*", roles={})
+    spec = study_spec(arms, description="<script>alert(1)</script> | *x* \x1b[2J\u202e", roles={})
     report = report_of(case_of(trials, spec=spec))
     text = to_html(report)
     assert not {tag for tag, _ in Page(text).elements} & {"script", "b>", "i"}
@@ -142,6 +142,7 @@ def test_what_others_wrote_is_text():
     assert arms[1] in Page(text).text
     markdown = to_markdown(report)
     assert "<script" not in markdown
+    assert r"\x1b\[2J\u202e" in markdown
     assert "<b>" not in markdown
     assert r"\| \*x\*" in markdown
 

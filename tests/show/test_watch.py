@@ -15,6 +15,7 @@ from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.record.norm_curve import NONFINITE
 from fnostab.show import watch as watch_module
+from fnostab.show.sources import Journals
 from fnostab.show.watch import watch_study
 
 
@@ -73,6 +74,20 @@ class TestSources:
         assert "1/2" in text
         assert "2 of 2 trials" in text
         assert not (study.folder / "mlflow.db").exists()
+
+    def test_a_trial_that_can_not_be_read_is_named_and_the_others_are_shown(self, study, script):
+        script({"control-1": ["nonfinite"]})
+        study.start(seeds=range(4))
+        (folder,) = (study.folder / "outputs").glob("stage_a/*")
+        (folder / "control-2" / "journal.jsonl").write_text("no record\n\n")
+        (folder / "control-3" / "trial.json").write_text("{")
+        text = watched(study.folder / "outputs", once=True)
+        assert "1/4" in text  # the store has those two
+        assert "control-3/trial.json is not" in text.replace("\n", "")
+        journals = Journals(folder)
+        states = journals.read({})
+        assert [states["control", seed].outcome for seed in range(3)] == ["converged", "nonfinite", None]
+        assert sorted(journals.unreadable) == ["control-2", "control-3"]
 
     def test_records_need_no_journals_and_say_the_same(self, study, script):
         script({"control-1": ["collapsed"]})

@@ -8,7 +8,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 
 from fnostab.doctor import State, look, records_checks
 from fnostab.errors import TrackingError
-from fnostab.tracking import existing_store, link_project_run, log_verdict, open_store
+from fnostab.tracking import existing_store, link_project_run, log_verdict, newest_study, open_store
 from fnostab.tracking.store.store import experiment_id
 
 
@@ -88,6 +88,18 @@ def test_a_project_that_moved_is_noticed_and_mended(project, how, tmp_path, monk
     assert len(notes(after)) == 2
     assert notes(before) == left
     assert artifacts_finding().text == "where the database says"
+
+
+def test_a_study_whose_project_moved_says_so_before_it_misses_its_record(parent, tmp_path, monkeypatch):
+    after = tmp_path / "after"
+    after.mkdir()
+    for name in ("mlflow.db", "mlruns"):
+        shutil.move(tmp_path / name, after)
+    monkeypatch.chdir(after)
+    store = open_store()
+    experiment = store.client.get_experiment_by_name("stage_a").experiment_id
+    with pytest.raises(TrackingError, match=r"was moved or copied: .*`fnostab doctor --mend"):
+        newest_study(store, experiment)
 
 
 def test_an_experiment_with_a_slash_in_its_name_moves_too(project, tmp_path, monkeypatch):

@@ -89,6 +89,9 @@ LEFT_OUT = {  # records of which a part can't be taken
     "artifact to elsewhere": event("artifact", {"path": "trial.json", "artifact_path": "../../x"}),
     "artifact to the root": event("artifact", {"path": "trial.json", "artifact_path": "/x"}),
     "artifact with a FIFO": event("artifact", {"path": "pipes", "artifact_path": None}),
+    "artifact of a name that no file has": event("artifact", {"path": "n\0", "artifact_path": None}),
+    "artifact of a name that is too long": event("artifact", {"path": "a/" + "x" * 5000, "artifact_path": None}),
+    "artifact to a name that no folder has": event("artifact", {"path": "trial.json", "artifact_path": "n\0"}),
     "tag of another trial": event("tags", {names.TRIAL_ID: "another"}),
     "tag of another kind": event("tags", {names.KIND: "study", "mine": "1"}),
     "tag of a mark": event("tags", {names.SENT: "999999 00000000 9999999999999"}),
@@ -159,8 +162,10 @@ def test_a_bad_record_is_left_out_and_named(store, folder, call, records):
         assert "/agc-0: " in each
         assert len(each) < 500
     assert len(run.data.tags[names.LEFT_OUT].splitlines()) == min(len(records), MOST_NAMED + 1)
-    again = call("sync", str(path), "--tracking-uri", store.uri)
-    assert (again[0], sorted(again[2].splitlines())) == (2, sorted(said))  # it is said as long as it is so
+    for more in ((), ("--verify",)):
+        again = call("sync", str(path), "--tracking-uri", store.uri, *more)
+        assert (again[0], sorted(again[2].splitlines())) == (2, sorted(said))  # it is said as long as it is so
+        assert "2 trials" in again[1]
 
 
 def test_what_can_be_sent_in_another_form_is(store, folder):

@@ -272,6 +272,11 @@ def test_through_a_server_whose_database_was_put_back(store, server, study, tmp_
 def test_a_program_whose_supervisor_died_is_judged_without_its_journal_being_written(store, study):
     directory = study.folder / "control-0"
     trial_of(study.spec, argv=("python", "train.py")).write(directory / "trial.json")
+    for seed, hurt in ((1, "trial.json"), (2, "journal.jsonl")):  # which is nothing to this trial
+        twin = study.folder / f"control-{seed}"
+        trial_of(study.spec, seed=seed).write(twin / "trial.json")
+        write_trial(twin)
+        (twin / hurt).write_text("[" * 5000 + "\n\n")
     write_trial(directory, range(50), outcome=None)
     with Journal(directory) as journal:
         for step in (9, 19, 29, 39, 49):

@@ -15,7 +15,7 @@ from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.read.summaries import Summary, read_summaries
 from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
-from fnostab.tracking.store.store import Store, reported
+from fnostab.tracking.store.store import Store, insist_on_place_of, reported
 from fnostab.tracking.upload.trial_run import STATUS, named_outcome
 
 __all__ = [
@@ -204,6 +204,7 @@ def _read_spec(store: Store, run_id: str) -> StudySpec:
         try:
             return StudySpec.read(Path(store.client.download_artifacts(run_id, STUDY_FILE, folder)))
         except (MlflowException, OSError, LaunchError) as error:
+            insist_on_place_of(store, run_id)
             raise TrackingError(
                 f"study run {run_id} has no readable {STUDY_FILE}: `fnostab sync` on its output directory writes it"
             ) from error

@@ -32,11 +32,13 @@ class JournalsBehind:
         trials: that have a journal which nobody has written for a minute.
         behind: directories of those of which the store lacks records.
         unreadable: a line on each trial whose record can't be read.
+        recent: how many more trials have a journal that was written within the last minute.
     """
 
     trials: int
     behind: tuple[Path, ...]
     unreadable: tuple[str, ...]
+    recent: int = 0
 
 
 def journals_behind(store: Store, output: str | Path) -> JournalsBehind:
@@ -46,10 +48,13 @@ def journals_behind(store: Store, output: str | Path) -> JournalsBehind:
         TrackingError: the store does not answer.
     """
     quiet: dict[Path, RunIdentity] = {}
-    unreadable = []
+    unreadable, recent = [], 0
     for directory in folders_with(output, TRIAL_FILE, LIVE_FILE):
         path = journal_file(directory)
-        if not path.exists() or time.time() - path.stat().st_mtime < QUIET_S:
+        if not path.exists():
+            continue
+        if abs(time.time() - path.stat().st_mtime) < QUIET_S:  # a time to come is of another clock
+            recent += 1
             continue
         try:
             quiet[directory] = run_identity(directory, None)
@@ -64,7 +69,7 @@ def journals_behind(store: Store, output: str | Path) -> JournalsBehind:
                 behind.append(directory)
         except FnostabError as error:
             unreadable.append(str(error))
-    return JournalsBehind(len(quiet), tuple(behind), tuple(unreadable))
+    return JournalsBehind(len(quiet), tuple(behind), tuple(unreadable), recent)
 
 
 def _studies(quiet: Mapping[Path, RunIdentity]) -> set[tuple[str, str | None]]:

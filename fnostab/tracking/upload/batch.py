@@ -111,9 +111,8 @@ class Batch:
                 for name, value in record.values.items()
             ]
         elif record.name == names.PARAMS_EVENT:
-            self.params |= {
-                self._names.of("param", name): clean(value_text(value)) for name, value in record.payload.items()
-            }
+            for name, value in record.payload.items():  # the first value stays: MLflow changes none
+                self.params.setdefault(self._names.of("param", name), clean(value_text(value)))
         elif record.name == names.TAGS_EVENT:
             self.tags |= self._names.tags(record.payload)
         elif record.name == names.STARTED_EVENT and record.payload.get("scheduled_steps") is not None:

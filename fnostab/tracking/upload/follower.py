@@ -188,14 +188,17 @@ class Follower:
         run.send(batch, self._marked)
         return points
 
-    def _sent_alone(self, run: TrialRun, event: Event) -> bool:
-        """Send an event of its own; answer False if its file can't be sent now, and is to be tried again later."""
+    def _sent_alone(self, run: TrialRun, event: Event, *, again: bool = False) -> bool:
+        """Send an event of its own; answer False if its file can't be sent now, and is to be tried again later.
+
+        ``again``: an artifact that may be there already.
+        """
         if event.name == names.OUTCOME_EVENT:
             run.end(event)
             return True
         try:
             if event.name == names.ARTIFACT_EVENT:
-                run.add_artifact(self.directory, event.payload)
+                run.add_artifact(self.directory, event.payload, only_if_lacking=again)
             else:
                 run.add_dataset(event.payload)
         except JournalError as error:
@@ -214,8 +217,8 @@ class Follower:
         for record, _ in read_journal(self._journal, leave_out=run.names.leave_out):
             whole.add(record)
             is_artifact = isinstance(record, Event) and record.name == names.ARTIFACT_EVENT
-            if isinstance(record, Event) and is_artifact and not run.has_artifact(self.directory, record.payload):
-                self._sent_alone(run, record)
+            if isinstance(record, Event) and is_artifact:
+                self._sent_alone(run, record, again=True)
         lacking = run.lacks_of(whole)
         run.send(lacking)
         end = last_attempt(self._journal, leave_out=lambda line: None).end  # said above

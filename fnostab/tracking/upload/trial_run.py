@@ -1,5 +1,6 @@
 """One trial's run in MLflow."""
 
+import errno
 import logging
 import re
 import time
@@ -40,6 +41,7 @@ OUTCOME_TAGS = {  # field of an outcome event -> tag
 }
 AGAIN = "; `fnostab sync` tries it again"  # ends a line on a file that can't be sent now
 MOST_NAMED = 20  # records that were left out, in the run's tag
+LONGEST_LINE = 240  # on a record that was left out
 LONGEST_DIGEST = 36  # that MLflow accepts
 _MORE = re.compile(r"and \d+ more")
 _log = logging.getLogger(__name__)
@@ -161,21 +163,19 @@ class TrialRun:
         self._client.set_terminated(self.id, STATUS.get(outcome, "FINISHED"), end_time=event.time_ms)
         self.has_ended, self._outcome = True, outcome
 
-    def add_artifact(self, directory: Path, payload: Mapping[str, Any]) -> None:
-        """Copy a file or folder of the trial's directory.
+    def add_artifact(self, directory: Path, payload: Mapping[str, Any], *, only_if_lacking: bool = False) -> None:
+        """Copy a file or folder of the trial's directory; ``only_if_lacking``: unless the run has one of its size.
 
         Raises:
             JournalError: it, or a link in the folder that it names, leads out of that directory, or is no regular file.
         """
-        name, to = payload["path"], payload.get("artifact_path")
-        path, home = (directory / name).resolve(), directory.resolve()
-        for each in (path, *path.rglob("*")):
-            if not each.resolve().is_relative_to(home):
-                raise JournalError(f"artifact {name!r} lies outside the trial's directory")
-            if each.exists() and not (each.is_file() or each.is_dir()):
-                raise JournalError(f"artifact {name!r} is not a regular file, or holds one that is not")
-        if to and (to.startswith("/") or ".." in to.split("/")):
-            raise JournalError(f"artifact {name!r} would go to {to[:80]!r}, which lies outside the run's folder")
+        path, to = _artifact(directory, payload["path"]), payload.get("artifact_path")
+        if to and (to.startswith("/") or "\0" in to or ".." in to.split("/")):
+            raise JournalError(
+                f"artifact {payload['path'][:80]!r} would go to {to[:80]!r}, which lies outside the run's folder"
+            )
+        if only_if_lacking and self._has_artifact(path, to or None):
+            return
         if path.is_dir():
             self._client.log_artifacts(self.id, str(path), to)
         elif path.exists():
@@ -183,9 +183,8 @@ class TrialRun:
         else:
             _log.warning("%s is gone and was not copied to MLflow", path)
 
-    def has_artifact(self, directory: Path, payload: Mapping[str, Any]) -> bool:
+    def _has_artifact(self, path: Path, to: str | None) -> bool:
         """Whether the files of an artifact are there, with their sizes; one that is gone here has none."""
-        path, to = directory / payload["path"], payload.get("artifact_path") or None
         if not path.exists():
             return True
         wanted = {each.name: each.stat().st_size for each in (path.iterdir() if path.is_dir() else [path])}
@@ -238,6 +237,23 @@ class TrialRun:
             self._client.set_tag(self.id, names.LEFT_OUT, text)
         elif there and not text:
             self._client.delete_tag(self.id, names.LEFT_OUT)
+
+
+def _artifact(directory: Path, name: str) -> Path:
+    """Path of an artifact within a trial's directory; an error as `TrialRun.add_artifact` raises if it is none."""
+    home = directory.resolve()
+    try:
+        path = (directory / name).resolve()
+        for each in (path, *path.rglob("*")):
+            if not each.resolve().is_relative_to(home):
+                raise JournalError(f"artifact {name[:80]!r} lies outside the trial's directory")
+            if each.exists() and not (each.is_file() or each.is_dir()):
+                raise JournalError(f"artifact {name[:80]!r} is not a regular file, or holds one that is not")
+    except (OSError, ValueError, RuntimeError) as error:  # of a name that no file can have, or a loop of links
+        if isinstance(error, OSError) and error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        raise JournalError(f"artifact {name[:80]!r} is not the path of a file: {error}"[:LONGEST_LINE]) from None
+    return path
 
 
 def _of_trial(trial_id: str) -> str:

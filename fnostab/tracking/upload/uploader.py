@@ -4,6 +4,7 @@ A store that is away costs nothing: the journals are on disk, and the uploader g
 back. What went wrong is in `Uploader.trouble`; nothing is raised before `Uploader.drain`.
 """
 
+import shlex
 import threading
 import time
 from pathlib import Path
@@ -75,7 +76,7 @@ class Uploader:
         where = behind[0] if len(behind) == 1 else behind[0].parent
         raise TrackingError(
             f"{len(behind)} of {len(self._followers)} trials are not completely sent "
-            f"({self.trouble or 'still sending'}): `fnostab sync {where}` sends the rest later"
+            f"({self.trouble or 'still sending'}): `fnostab sync {shlex.quote(str(where))}` sends the rest later"
         )
 
     def start(self, interval_s: float = 1.0) -> None:
