@@ -207,7 +207,8 @@ def _work_off(
                         trial.update()
                 view.update(running, recording.trouble, launcher.trouble)
                 time.sleep(POLL_S)
-        except BaseException:
+        except BaseException as error:
+            error.add_note(launcher.leaving)  # for whoever is notified
             try:
                 say(console, launcher.leaving)
             finally:
