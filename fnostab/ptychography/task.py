@@ -12,6 +12,7 @@ from fnostab.ptychography.policy import Policy, policy_path, read_policy
 from fnostab.ptychography.settings import DataConfig, TrialConfig
 from fnostab.ptychography.shootout import shootouts
 from fnostab.ptychography.user_parts import code_hash
+from fnostab.ptychography.without_effect import unread_lines
 from fnostab.record import names
 from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.outcomes import Outcome
@@ -171,10 +172,18 @@ class Ptychography(Task):
         return shootouts(study)
 
     def notices(self, study: "Study", arms: Sequence[str]) -> list[str]:
-        """Notices on the policy before arms are run."""
+        """Settings that have no effect where they were given, and notices on the policy, before arms are run."""
+        usual = flatten(TrialConfig()) | flatten(profile_settings(study.profile) if study.profile else {})
+        configs = {arm: TrialConfig.from_dotted(study.arms[arm]) for arm in arms}
+        given: dict[str, Settings] = {}
+        for arm in arms:
+            named = {name for layer in study.file.layers(arm, study.profile) for name in flatten(layer)}
+            named |= study.overrides.keys()
+            given[arm] = {k: v for k, v in study.arms[arm].items() if k in named and v != usual.get(k)}
+        lines = unread_lines(given, configs)
         if self.policy is None:
-            return []
-        lines = [f"policy {policy_path()} in force where an arm says nothing else: {self.policy.summary}"]
+            return lines
+        lines.append(f"policy {policy_path()} in force where an arm says nothing else: {self.policy.summary}")
         for arm in arms:
             architecture = study.arms[arm]["model.architecture"]
             if arm != study.file.control and architecture in self.policy.deprecated:
