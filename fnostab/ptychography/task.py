@@ -64,7 +64,11 @@ class Ptychography(Task):
         "maps grey is no error, yellow too large, dark blue too small. Of measured data: the whole scan, areas that "
         "were trained on included, beside the reference; what no pattern lights is even.",
     )
-    measures: Mapping[str, Measure] = {metric_names.VAL_SSIM_AMP: Measure(higher_is_better=True, margin=0.02)}
+    measures: Mapping[str, Measure] = {
+        metric_names.VAL_SSIM_AMP: Measure(margin=0.02),
+        metric_names.VAL_SSIM_PHASE: Measure(margin=0.02),
+        metric_names.FRC_HALF: Measure(margin=0.05),  # two rings of the small profile's image
+    }
 
     def __init__(self, policy: Policy | None = None) -> None:
         self.policy = policy
@@ -166,6 +170,14 @@ class Ptychography(Task):
             return ("measured scan", "validation area")
         varied = control.get("vary") or ()
         return () if "data" in varied else ("object", "scan", "photon noise", "validation set")
+
+    def quality(self, study: "Study") -> Mapping[str, Measure]:
+        """Similarity of amplitude and phase, and the resolution of the field, as far as control's object has them."""
+        control = study.arms[study.file.control]
+        lacks = {metric_names.VAL_SSIM_AMP} if control["data.phase_only"] else set()
+        if not control["data.set_phi"]:
+            lacks.add(metric_names.VAL_SSIM_PHASE)
+        return {name: measure for name, measure in self.measures.items() if name not in lacks}
 
     def next_of(self, study: "Study") -> dict[str, str]:
         """Commands of the shootout at each depth, for a study of depths."""
