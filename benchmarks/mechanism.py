@@ -2,8 +2,8 @@
 
     PYTHONPATH=examples/cure_search python -m benchmarks.mechanism --seeds 10 --output results/cure
 
-Trains control and the leaky network of examples/cure_search (small profile, 6 epochs, learning rate 2e-2), looks at every step,
-and tries to revive what collapsed. Writes mechanism.csv, a row for each seed, and prints what came out.
+Trains control and the leaky network of examples/cure_search (small profile, 6 epochs, learning rate 2e-2), looks at
+every step, and tries to revive what collapsed. Writes mechanism.csv, a row for each seed, and prints what came out.
 """
 
 import argparse
