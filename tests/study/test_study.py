@@ -77,8 +77,11 @@ def test_the_shootout_is_the_strategys():
         assert (config.model.fno_modes, config.training.learning_rate) == (12, 1e-3)
         assert config.data.set_phi
         assert config.training.epochs <= 20
-    deep = configs("stage_b", "full")["control"]
-    assert deep.model.fno_blocks == 2 * control.model.fno_blocks
+    deep = configs("stage_b", "full")
+    assert deep["control"].model.fno_blocks == 2 * control.model.fno_blocks
+    clipped = deep["clipped_control"]  # the published Stage A's winner
+    assert clipped.model == deep["control"].model
+    assert (clipped.execution.gradient_clip_algorithm, clipped.execution.gradient_clip_val) == ("norm", 1.0)
 
 
 def test_trials_go_seed_by_seed_so_that_a_study_cut_short_is_balanced(own, tmp_path):
