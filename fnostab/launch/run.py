@@ -23,7 +23,7 @@ from fnostab.launch.retries import ATTEMPTS, FailuresAlike, Retries
 from fnostab.launch.study_upload import Recording
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
-from fnostab.show.console import say
+from fnostab.show.console import say, timed
 from fnostab.show.view import StudyView
 from fnostab.study.study import Study
 from fnostab.tasks.contract import Estimates
@@ -244,10 +244,8 @@ def _insist_on_fit(
 
 
 def _show_estimates(estimates: Estimates, specs: Sequence[TrialSpec], console: Console) -> None:
-    started = time.monotonic()
-    console.print(f"measuring a step of {estimates.described} ...", end=" ", highlight=False)
-    estimates.measure()
-    console.print(f"{time.monotonic() - started:.1f} s", highlight=False)
+    with timed(console, f"measuring a step of {estimates.described}"):
+        estimates.measure()
     console.print(estimates.table())
     say(console, estimates.summary(Counter(spec.arm for spec in specs)))
 
