@@ -298,6 +298,16 @@ def test_a_study_asked_in_the_wrong_way_says_so_at_its_end_and_when_it_is_judged
     assert call("decide", "--experiment", "plain")[1].count(said) == 1
 
 
+def test_a_misspelled_metric_is_named_when_the_first_trial_has_ended(call, workplace):
+    (workplace / "train.py").write_text(NEWCOMER)
+    study = {"name": "plain", "description": "?", "command": "python train.py {seed}", "control": "control"}
+    (workplace / "study.yaml").write_text(json.dumps(study | {"arms": {"control": {}}} | MISSPELLED))
+    status, out, err = call("run", "study.yaml", "--seeds", "2", "--jobs", "1")
+    early = "control-0 did not record val/lss; recorded: val/loss (did you mean 'val/loss'?)"
+    assert (status, out.count("did not record")) == (0, 1), err
+    assert out.index(early) < out.index("control-1: ")
+
+
 def test_after_a_verdict_the_next_command_is_no_verdict(call, workplace):
     (workplace / "train.py").write_text(NEWCOMER)
     study = {"name": "plain", "description": "?", "command": "python train.py {seed}", "control": "control"}

@@ -21,6 +21,8 @@ from fnostab.launch.overwritten import overwritten
 from fnostab.launch.resuming import extended, other_study, read_journals
 from fnostab.launch.retries import ATTEMPTS, FailuresAlike, Retries
 from fnostab.launch.study_upload import Recording
+from fnostab.record.missing_metric import metric_not_in_journal
+from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
 from fnostab.show.console import say, timed
@@ -174,7 +176,7 @@ def _work_off(
     title: str,
 ) -> None:
     waiting, running = _to_run(trials, retries, console), list[TrialProgress]()
-    alike = FailuresAlike()
+    alike, knows_metric = FailuresAlike(), any(trial.outcome is Outcome.CONVERGED for trial in trials)
     with StudyView(title, trials, launcher.jobs, Console(quiet=True) if launcher.live else console) as view:
         try:
             while waiting or running:
@@ -188,6 +190,10 @@ def _work_off(
                     launcher.submit(together)
                 for ended in launcher.poll():
                     running.remove(ended)
+                    if ended.outcome is Outcome.CONVERGED and not knows_metric:
+                        knows_metric = True
+                        if line := metric_not_in_journal(ended.spec.judged, ended.directory):
+                            say(console, line)
                     if said := alike.take(ended):
                         say(console, said)
                         view.was_told(ended)

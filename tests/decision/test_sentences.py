@@ -12,8 +12,9 @@ from decision_helpers import arm, criterion, stage, verdict_of
 import fnostab.decision
 from fnostab.decision import Roles, Rules, Stage, compare_stress
 from fnostab.decision.commands import Place, Source, command_of
-from fnostab.decision.oversights import all_failed_alike, metric_not_recorded
+from fnostab.decision.oversights import all_failed_alike
 from fnostab.decision.sweep import compare_along
+from fnostab.record.missing_metric import metric_not_recorded
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TableStudy
