@@ -242,6 +242,35 @@ def test_a_dry_run_tells_what_was_given_up_from_what_has_a_result(call, workplac
     assert "leave out --seeds" in call(*run, "--sequential", "3,6", "--seeds", "2", "--dry-run")[2]
 
 
+WITHOUT_TORCH = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"lightning", "safetensors", "skimage", "torch"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def test_without_torch_a_plain_script_is_trained_judged_and_reported(empty_database, tmp_path, environment, fnostab):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(WITHOUT_TORCH)
+    bare = os.pathsep.join([str(tmp_path / "site"), environment["PYTHONPATH"]])
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    (tmp_path / "train.py").write_text(SCRIPT)
+    (tmp_path / "study.yaml").write_text(STUDY)
+    for command in (RUN, ("decide", "--experiment", "plain"), ("report", "--experiment", "plain")):
+        done = fnostab(tmp_path, *command, PYTHONPATH=bare)
+        assert done.returncode == 0, _said(done)
+    refused = fnostab(tmp_path, "run", "stage_a", "--profile", "small", "--seeds", "1", PYTHONPATH=bare)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith("error: ")
+    assert refused.stderr.splitlines()[-1].endswith("is not installed: pip install 'fnostab[torch]'")
+    assert "Traceback" not in refused.stderr
+
+
 NEWCOMER = """import sys
 from fnostab.recorder import Recorder
 with Recorder() as rec:
@@ -267,6 +296,16 @@ def test_a_study_asked_in_the_wrong_way_says_so_at_its_end_and_when_it_is_judged
     status, out, err = call("run", "study.yaml", "--seeds", "2")
     assert (status, out.count(said)) == (0, 1), err
     assert call("decide", "--experiment", "plain")[1].count(said) == 1
+
+
+def test_a_misspelled_metric_is_named_when_the_first_trial_has_ended(call, workplace):
+    (workplace / "train.py").write_text(NEWCOMER)
+    study = {"name": "plain", "description": "?", "command": "python train.py {seed}", "control": "control"}
+    (workplace / "study.yaml").write_text(json.dumps(study | {"arms": {"control": {}}} | MISSPELLED))
+    status, out, err = call("run", "study.yaml", "--seeds", "2", "--jobs", "1")
+    early = "control-0 did not record val/lss; recorded: val/loss (did you mean 'val/loss'?)"
+    assert (status, out.count("did not record")) == (0, 1), err
+    assert out.index(early) < out.index("control-1: ")
 
 
 def test_after_a_verdict_the_next_command_is_no_verdict(call, workplace):

@@ -7,10 +7,12 @@ a page shows, `<!-- printed by: command -->` names a command that prints it agai
 `<!-- recorded in: file -->` what docs/make_pictures.py recorded of a command that takes longer.
 """
 
+import csv
 import re
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -235,6 +237,24 @@ class TestSamples:
             if output or any(ANSWER.match(line) for line in block.lines):
                 said = block.printed_by or block.recorded_in or block.filled or block.not_run
                 assert said, f"{block.where}: say `<!-- printed by: fnostab ... -->`, or `<!-- recorded in: ... -->`"
+
+    def test_counts_before_and_after_are_those_of_the_recorded_trials(self):
+        """docs/outcomes.md's table, and docs/studies.md's numbers of the small profile."""
+        with (ROOT / "results/question/successes.csv").open() as file:
+            trials = list(csv.DictReader(file))
+        rows = (ROOT / "docs/outcomes.md").read_text().partition("| trials | arm | before | after |")[2]
+        of = defaultdict(list)
+        for trial in trials:
+            of[trial["learning_rate"], trial["epochs"], trial["arm"]].append(trial)
+        for arm_trials in of.values():
+            ends = [[trial[when] != "converged" for trial in arm_trials] for when in ("without_details", "outcome")]
+            counts = " | ".join(f"{sum(failed)} of {len(failed)}" for failed in ends)
+            assert f"| `{arm_trials[0]['arm']}` | {counts} |" in rows
+        seen = [float(trial["ssim_amp"]) for trial in of["0.015", "16", "control"] if trial["outcome"] == "converged"]
+        median, lowest = f"a median amplitude SSIM of {statistics.median(seen):.2f}", f"the lowest {min(seen):.2f}"
+        page = (ROOT / "docs/studies.md").read_text()
+        assert median in page
+        assert lowest in page
 
 
 class Links(HTMLParser):

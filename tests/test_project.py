@@ -58,7 +58,11 @@ OF_THE_TASK = re.compile(r"ssim|ptychogr|reconstruct|twin image|diffraction|scal
 EXTRA = {
     "apprise": "notify",
     "h5py": "data",
+    "lightning": "torch",
+    "safetensors": "torch",
+    "scikit-image": "torch",
     "submitit": "slurm",
+    "torch": "torch",
     "transformers": "transformers",
 }  # imported only where asked for
 COMES_WITH = {"alembic": "mlflow", "requests": "mlflow", "sqlalchemy": "mlflow"}
@@ -190,7 +194,7 @@ class TestDependencies:
     def test_what_is_imported_is_what_is_declared(self, pyproject):
         declared = {canonicalize_name(Requirement(line).name) for line in pyproject["project"]["dependencies"]}
         modules = {m.split(".")[0] for found in imports().values() for m in found}
-        foreign = modules - sys.stdlib_module_names - {"fnostab"} - EXTRA.keys()
+        foreign = modules - sys.stdlib_module_names - {"fnostab"} - {MODULE_OF.get(name, name) for name in EXTRA}
         assert {COMES_WITH.get(name, name) for name in foreign} == {MODULE_OF.get(name, name) for name in declared}
 
     @pytest.mark.parametrize(("library", "extra"), EXTRA.items())
@@ -198,7 +202,9 @@ class TestDependencies:
         assert library in {Requirement(line).name for line in pyproject["project"]["optional-dependencies"][extra]}
 
     def test_a_project_environment_holds_what_the_package_needs(self, pyproject):
-        needed = sorted(canonicalize_name(Requirement(line).name) for line in pyproject["project"]["dependencies"])
+        project = pyproject["project"]
+        lines = [*project["dependencies"], *project["optional-dependencies"]["torch"]]
+        needed = sorted(canonicalize_name(Requirement(line).name) for line in lines)
         assert sorted(canonicalize_name(r.name) for r in requirements("requirements.txt")) == needed
         assert "-c constraints.txt" in (ROOT / "requirements.txt").read_text().splitlines()
         assert not any(r.specifier for r in requirements("requirements.txt"))  # pyproject.toml has the versions

@@ -38,8 +38,7 @@ OWN = {
     "doctor": "Check a set-up and say how to fix it.",
     "ui": "Open the records in the MLflow UI.",
 }
-
-
+OF_THE_EXTRA_TORCH = {"lightning", "safetensors", "skimage", "torch"}  # modules
 COMMANDS = OWN | {name: about for name, (about, _) in OF_TASKS.items()}
 
 
@@ -101,6 +100,11 @@ def main(arguments: list[str] | None = None) -> None:
         status = error.exit_code
     except FnostabError as error:
         echo(f"error: {error}", err=True)
+        status = 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in OF_THE_EXTRA_TORCH:
+            raise
+        echo(f"error: {error.name} is not installed: pip install 'fnostab[torch]'", err=True)
         status = 2
     except KeyboardInterrupt:
         status = 130

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import time
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from importlib import import_module
@@ -17,6 +16,7 @@ from rich.console import Console
 from fnostab.cli.launchers import make_launcher
 from fnostab.cli.options import parse_names, parse_seeds, parse_settings, positive
 from fnostab.errors import ConfigError, LaunchError, TrackingError, UnknownSettingError
+from fnostab.show.console import timed
 from fnostab.startup import imports_that_stay
 
 if TYPE_CHECKING:
@@ -170,14 +170,11 @@ def _resolve(
 def _load(study: Study, console: Console) -> Callable[..., StudyRun]:
     """Import `run_study`; this takes seconds, so a line is shown meanwhile."""
     modules = study.resources.preloads
-    console.print(f"loading {'torch and ' if modules else ''}MLflow ...", end=" ")
-    started = time.monotonic()
-    with imports_that_stay():
+    with timed(console, f"loading {'torch and ' if modules else ''}MLflow"), imports_that_stay():
         for module in modules:  # they take seconds, which would be silent later
             import_module(module)
         from fnostab.launch.run import run_study
 
-    console.print(f"{time.monotonic() - started:.1f} s", highlight=False)
     return run_study
 
 

@@ -79,7 +79,9 @@ def command(decide: bool, sequential: str | None, dry_run: bool, notify: tuple[s
 
     STUDY can also be `strategy`, a chain of studies that ends with a report.
     """
-    notifier = Notifier(notify)
+    notifier = Notifier(notify)  # refuses a wrong address, of a dry run too
+    if dry_run:
+        notifier = Notifier()
     run = load(CHAINS[options.study]) if options.study in CHAINS else run_and_report
     with notifier.of_failures(lambda: _name(options), lambda: _link(options)):
         run(options, decide=decide, sequential=sequential, dry_run=dry_run, notifier=notifier)

@@ -1,33 +1,19 @@
 """Find what is probably wrong with a whole study: a metric that nobody recorded, rules by which everything fails."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from fnostab.record.names import GRAD_NORM, LEARNING_RATE, TRAIN_LOSS, VAL_PREFIX
 from fnostab.record.outcomes import Outcome
-from fnostab.record.settings import suggestion, value_text
+from fnostab.record.settings import value_text
 from fnostab.record.table import TrialRow
 
-__all__ = ["all_failed_alike", "lacks_metric", "metric_not_recorded"]
+__all__ = ["all_failed_alike", "lacks_metric"]
 
 
 def lacks_metric(trials: Sequence[TrialRow]) -> bool:
     """Whether no trial has a value of the metric, though at least one ended as only trials with a value should."""
     seen = [trial for trial in trials if trial.counts and trial.outcome is not Outcome.NONFINITE]
     return bool(seen) and all(trial.loss is None for trial in trials)
-
-
-def metric_not_recorded(metric: str, recorded: Collection[str]) -> str:
-    """A line on a metric, as ``val/loss``, that no trial recorded, and on what they recorded."""
-    validation = sorted(name for name in recorded if name.startswith(VAL_PREFIX))
-    if validation:
-        return f"no trial recorded {metric}; recorded: {', '.join(validation)}{suggestion(metric, validation)}"
-    others = [name for name in (TRAIN_LOSS, GRAD_NORM, LEARNING_RATE) if name in recorded]
-    hint = f"rec.validation(i, loss=...), or a monitor and self.log('val_loss', ...), records {VAL_PREFIX}loss"
-    if metric.startswith(VAL_PREFIX) and metric != f"{VAL_PREFIX}loss":
-        logged = metric.removeprefix(VAL_PREFIX)
-        hint += f"; if the module logs {logged!r}, say StabilityMonitor(val_loss_name={logged!r})"
-    return f"no trial recorded {metric}; recorded: {', '.join(others) or 'nothing of a validation'}; {hint}"
 
 
 def all_failed_alike(trials: Sequence[TrialRow], study: Any) -> str | None:

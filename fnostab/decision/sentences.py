@@ -1,9 +1,12 @@
 """An answer as one sentence that a scientist reads at once."""
 
+from collections.abc import Iterable
+from itertools import groupby
+
 from fnostab.decision.answers import Answer, AnswerName, Because
 from fnostab.decision.differences import Difference
 from fnostab.decision.rules import Rules
-from fnostab.decision.words import failures, p_text, percent, points
+from fnostab.decision.words import and_list, failures, p_text, percent, points
 
 __all__ = ["sentence"]
 
@@ -45,17 +48,19 @@ def _helps(answer: Answer, rules: Rules) -> str:
     said = f"{answer.arm} {answer.name}: {_counts(answer)} ({_p(answer)}); it {reduction}"
     if _reduction(answer) < rules.smallest_effect:
         said += f", fewer than the {100 * rules.smallest_effect:.0f} that the study asks for"
-    return "; ".join([said, *(text for d in answer.differences if (text := _cost(d)))])
+    return "; ".join([said, *_costs(answer.differences)])
 
 
-def _cost(difference: Difference) -> str:
-    """Clause on a metric that is worse, or was not compared; empty if there is none."""
-    if difference.not_compared:
-        return f"{difference.name} not compared, {difference.not_compared}"
-    if not difference.beyond or difference.p_worse is None:
-        return ""
-    luck = f" ({p_text(difference.p_worse)})" if difference.shown else ", which could be luck"
-    return f"its {difference.name} was {difference.text}{luck}"
+def _costs(differences: Iterable[Difference]) -> Iterable[str]:
+    """Clauses on what is worse, and on what was not compared."""
+    for reason, alike in groupby(differences, lambda d: d.not_compared):
+        if reason:
+            yield f"{and_list([d.name for d in alike])} not compared, {reason}"
+            continue
+        for d in alike:
+            if d.beyond and d.p_worse is not None:
+                luck = f" ({p_text(d.p_worse)})" if d.shown else ", which could be luck"
+                yield f"its {d.name} was {d.text}{luck}"
 
 
 def _harms(answer: Answer, rules: Rules) -> str:
@@ -88,8 +93,7 @@ def _on_the_loss(answer: Answer, rules: Rules) -> str:
     nothing = "nothing failed" if rules.failure_judged else "failure not judged"
     start = f"{nothing}; on the {loss.name} alone"
     if answer.name is AnswerName.HELPS:
-        costs = [text for d in quality if (text := _cost(d))]
-        return "; ".join([f"{answer.arm} helps: {start}: {loss.text} ({_p(answer)})", *costs])
+        return "; ".join([f"{answer.arm} helps: {start}: {loss.text} ({_p(answer)})", *_costs(quality)])
     if answer.name is AnswerName.HARMS:
         return f"{answer.arm} harms: {start}: {loss.text} ({_p(answer)})"
     if answer.name is AnswerName.DOES_NOT_HELP:
@@ -102,9 +106,7 @@ def _on_the_loss(answer: Answer, rules: Rules) -> str:
     if loss.not_compared:
         return f"{said}; {loss.name} not compared, {loss.not_compared}"
     if loss.better and answer.supported_loss:
-        return "; ".join(
-            [f"{said}; {rules.better} {loss.name} ({_p(answer)})", *(t for d in quality if (t := _cost(d)))]
-        )
+        return "; ".join([f"{said}; {rules.better} {loss.name} ({_p(answer)})", *_costs(quality)])
     if loss.better:
         return f"{said}; {rules.better} {loss.name}, but could be luck ({_p(answer)})"
     return f"{said}; {loss.name} {loss.text}, which could be luck"

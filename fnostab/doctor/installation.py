@@ -11,6 +11,7 @@ from fnostab.doctor.finding import Check, Finding, State
 __all__ = ["EXTRAS", "TESTED", "installation_checks"]
 
 TESTED = {"torch": "2.13.0", "lightning": "2.6.6", "mlflow": "3.17.2"}  # of constraints.txt
+ONLY_FOR_TRAINING = ("torch", "lightning")
 OLDEST_PYTHON = (3, 11)
 EXTRAS = {  # extra -> a module that comes with it, what it is for
     "auth": ("flask_wtf", "fnostab serve --auth"),
@@ -40,6 +41,11 @@ def _library(name: str) -> Finding:
     try:
         found = version(name)
     except PackageNotFoundError:
+        if name in ONLY_FOR_TRAINING:
+            return Finding(
+                State.OK,
+                "not installed; the built-in study and StabilityMonitor need `pip install 'fnostab[torch]'`",
+            )
         return Finding(State.FAILED, f"is not installed; `pip install '{name}=={tested}'`")
     if found.split(".")[:2] != tested.split(".")[:2]:
         return Finding(

@@ -21,9 +21,11 @@ from fnostab.launch.overwritten import overwritten
 from fnostab.launch.resuming import extended, other_study, read_journals
 from fnostab.launch.retries import ATTEMPTS, FailuresAlike, Retries
 from fnostab.launch.study_upload import Recording
+from fnostab.record.missing_metric import metric_not_in_journal
+from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
-from fnostab.show.console import say
+from fnostab.show.console import say, timed
 from fnostab.show.view import StudyView
 from fnostab.study.study import Study
 from fnostab.tasks.contract import Estimates
@@ -174,7 +176,7 @@ def _work_off(
     title: str,
 ) -> None:
     waiting, running = _to_run(trials, retries, console), list[TrialProgress]()
-    alike = FailuresAlike()
+    alike, knows_metric = FailuresAlike(), any(trial.outcome is Outcome.CONVERGED for trial in trials)
     with StudyView(title, trials, launcher.jobs, Console(quiet=True) if launcher.live else console) as view:
         try:
             while waiting or running:
@@ -188,6 +190,10 @@ def _work_off(
                     launcher.submit(together)
                 for ended in launcher.poll():
                     running.remove(ended)
+                    if ended.outcome is Outcome.CONVERGED and not knows_metric:
+                        knows_metric = True
+                        if line := metric_not_in_journal(ended.spec.judged, ended.directory):
+                            say(console, line)
                     if said := alike.take(ended):
                         say(console, said)
                         view.was_told(ended)
@@ -201,7 +207,8 @@ def _work_off(
                         trial.update()
                 view.update(running, recording.trouble, launcher.trouble)
                 time.sleep(POLL_S)
-        except BaseException:
+        except BaseException as error:
+            error.add_note(launcher.leaving)  # for whoever is notified
             try:
                 say(console, launcher.leaving)
             finally:
@@ -244,10 +251,8 @@ def _insist_on_fit(
 
 
 def _show_estimates(estimates: Estimates, specs: Sequence[TrialSpec], console: Console) -> None:
-    started = time.monotonic()
-    console.print(f"measuring a step of {estimates.described} ...", end=" ", highlight=False)
-    estimates.measure()
-    console.print(f"{time.monotonic() - started:.1f} s", highlight=False)
+    with timed(console, f"measuring a step of {estimates.described}"):
+        estimates.measure()
     console.print(estimates.table())
     say(console, estimates.summary(Counter(spec.arm for spec in specs)))
 

@@ -1,6 +1,5 @@
 """Prepare a study: make the data sets that its arms share, and refuse networks and probes that can't be used."""
 
-import time
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -12,6 +11,7 @@ from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.first_step import insist_on_first_step
 from fnostab.ptychography.training.setup import choose_device
 from fnostab.record.trial import TrialSpec
+from fnostab.show.console import timed
 
 __all__ = ["prepare_trials"]
 
@@ -31,13 +31,9 @@ def prepare_trials(trials: Sequence[TrialSpec], console: Console, *, here: bool,
         if lockstep:
             insist_on_lockstep([next(trial for trial in trials if trial.arm == arm)])
         probe_of(config.data)
-    started = time.monotonic()
-    console.print("trying a step of each arm ...", end=" ")
-    insist_on_first_step(configs, here=here)
-    console.print(f"{time.monotonic() - started:.1f} s")
+    with timed(console, "trying a step of each arm"):
+        insist_on_first_step(configs, here=here)
     shared = {c.data.model_dump_json(): (c, t) for t in trials if "data" not in (c := configs[t.arm]).vary}
     for config, trial in shared.values():
-        started = time.monotonic()
-        console.print("preparing the data set ...", end=" ")
-        prepare(config.data, config.data_seed(trial.seed), trial.shared_dir)
-        console.print(f"{time.monotonic() - started:.1f} s")
+        with timed(console, "preparing the data set"):
+            prepare(config.data, config.data_seed(trial.seed), trial.shared_dir)

@@ -12,6 +12,7 @@ from fnostab.ptychography.policy import Policy, policy_path, read_policy
 from fnostab.ptychography.settings import DataConfig, TrialConfig
 from fnostab.ptychography.shootout import shootouts
 from fnostab.ptychography.user_parts import code_hash
+from fnostab.ptychography.without_effect import unread_lines
 from fnostab.record import names
 from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.outcomes import Outcome
@@ -63,7 +64,11 @@ class Ptychography(Task):
         "maps grey is no error, yellow too large, dark blue too small. Of measured data: the whole scan, areas that "
         "were trained on included, beside the reference; what no pattern lights is even.",
     )
-    measures: Mapping[str, Measure] = {metric_names.VAL_SSIM_AMP: Measure(higher_is_better=True, margin=0.02)}
+    measures: Mapping[str, Measure] = {
+        metric_names.VAL_SSIM_AMP: Measure(margin=0.02),
+        metric_names.VAL_SSIM_PHASE: Measure(margin=0.02),
+        metric_names.FRC_HALF: Measure(margin=0.05),  # two rings of the small profile's image
+    }
 
     def __init__(self, policy: Policy | None = None) -> None:
         self.policy = policy
@@ -166,15 +171,31 @@ class Ptychography(Task):
         varied = control.get("vary") or ()
         return () if "data" in varied else ("object", "scan", "photon noise", "validation set")
 
+    def quality(self, study: "Study") -> Mapping[str, Measure]:
+        """Similarity of amplitude and phase, and the resolution of the field, as far as control's object has them."""
+        control = study.arms[study.file.control]
+        lacks = {metric_names.VAL_SSIM_AMP} if control["data.phase_only"] else set()
+        if not control["data.set_phi"]:
+            lacks.add(metric_names.VAL_SSIM_PHASE)
+        return {name: measure for name, measure in self.measures.items() if name not in lacks}
+
     def next_of(self, study: "Study") -> dict[str, str]:
         """Commands of the shootout at each depth, for a study of depths."""
         return shootouts(study)
 
     def notices(self, study: "Study", arms: Sequence[str]) -> list[str]:
-        """Notices on the policy before arms are run."""
+        """Settings that have no effect where they were given, and notices on the policy, before arms are run."""
+        usual = flatten(TrialConfig()) | flatten(profile_settings(study.profile) if study.profile else {})
+        configs = {arm: TrialConfig.from_dotted(study.arms[arm]) for arm in arms}
+        given: dict[str, Settings] = {}
+        for arm in arms:
+            named = {name for layer in study.file.layers(arm, study.profile) for name in flatten(layer)}
+            named |= study.overrides.keys()
+            given[arm] = {k: v for k, v in study.arms[arm].items() if k in named and v != usual.get(k)}
+        lines = unread_lines(given, configs)
         if self.policy is None:
-            return []
-        lines = [f"policy {policy_path()} in force where an arm says nothing else: {self.policy.summary}"]
+            return lines
+        lines.append(f"policy {policy_path()} in force where an arm says nothing else: {self.policy.summary}")
         for arm in arms:
             architecture = study.arms[arm]["model.architecture"]
             if arm != study.file.control and architecture in self.policy.deprecated:

@@ -148,7 +148,8 @@ def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
     Raises:
         TrackingError: the store does not answer.
     """
-    from fnostab.decision.oversights import all_failed_alike, lacks_metric, metric_not_recorded
+    from fnostab.decision.oversights import all_failed_alike, lacks_metric
+    from fnostab.record.missing_metric import metric_not_recorded
     from fnostab.tracking import recorded_metrics
 
     lines, title = [], stage_title(stage.name, study)

@@ -227,9 +227,7 @@ def to_markdown(case: Case) -> str:
 def remarks(case: Case) -> list[str]:
     """Remarks beside the tables, a line each."""
     verdict = case.verdict
-    lines = []
-    if verdict.rules.failure_judged:
-        lines += [_in_stage(verdict, stage.name, ": ") + best_arms(verdict, stage.name) for stage in case.stages]
+    lines = [_in_stage(verdict, stage.name, ": ") + best_arms(verdict, stage.name) for stage in case.stages]
     lines += [_in_stage(verdict, stage.name, ": ") + line for stage in case.stages for line in _not_judged(stage)]
     lines += [_in_stage(verdict, stage.name, ": ") + line for stage in case.stages for line in _losses_beside(stage)]
     lines += [_in_stage(verdict, s.stage) + line for s in verdict.arms if (line := left_out(s))]
@@ -273,14 +271,26 @@ def _in_stage(verdict: Verdict, stage: str, mark: str = ", ") -> str:
 
 
 def best_arms(verdict: Verdict, stage: str = "a") -> str:
-    """The arms that failed least in a stage, all of them where several did."""
+    """The arms that failed least in a stage, and the arm of the best median of all; several where they tie."""
     ran = [s for s in verdict.arms if s.stage == stage and s.failure_rate is not None]
     if not ran:
         return "no training outcome"
-    least = min(s.failure_rate or 0.0 for s in ran)
-    names = [f"{s.arm} ({s.n_failed}/{s.n})" for s in ran if s.failure_rate == least]
-    tie = " (tied)" if len(names) > 1 else ""
-    return f"fewest failures{tie}: {', '.join(names)}"
+    said = []
+    if verdict.rules.failure_judged:
+        least = min(s.failure_rate or 0.0 for s in ran)
+        names = [f"{s.arm} ({s.n_failed}/{s.n})" for s in ran if s.failure_rate == least]
+        said.append(f"fewest failures{_tied(names)}: {', '.join(names)}")
+    higher = verdict.rules.higher_is_better
+    if medians := {s.arm: s.median for s in ran if s.median is not None}:
+        best = max(medians.values()) if higher else min(medians.values())
+        names = [f"{arm} ({median:.4g})" for arm, median in medians.items() if median == best]
+        way = "highest" if higher else "lowest"
+        said.append(f"{way} median {verdict.rules.metric} of all arms{_tied(names)}: {', '.join(names)}")
+    return "; ".join(said)
+
+
+def _tied(names: Sequence[str]) -> str:
+    return " (tied)" if len(names) > 1 else ""
 
 
 def left_out(s: ArmSummary) -> str:

@@ -1,6 +1,8 @@
 """Rich's console for texts of others, and plain lines on it."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -10,7 +12,7 @@ from rich.text import Text
 
 from fnostab.show.visible import visible
 
-__all__ = ["Console", "say"]
+__all__ = ["Console", "say", "timed"]
 
 
 class Console(RichConsole):
@@ -24,6 +26,18 @@ class Console(RichConsole):
         """Render an object as segments whose texts hold no control characters."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
+@contextmanager
+def timed(console: RichConsole, doing: str) -> Iterator[None]:
+    """Say what is being done, and after it how long it took, in one line."""
+    started, took = time.monotonic(), ""
+    console.print(f"{doing} ...", end=" ", highlight=False, markup=False)
+    try:
+        yield
+        took = f"{time.monotonic() - started:.1f} s"
+    finally:
+        console.print(took, highlight=False)
 
 
 def say(console: RichConsole, *lines: str, style: str | None = None) -> None:

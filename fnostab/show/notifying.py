@@ -86,8 +86,10 @@ class Notifier:
                 yield
             except ConfigError:
                 raise
-            except KeyboardInterrupt:
-                self._send_failure(study, "was interrupted: the same `fnostab run` goes on where it stopped", link)
+            except KeyboardInterrupt as error:
+                notes: list[str] = getattr(error, "__notes__", [])  # what becomes of the trials
+                what = next(iter(notes), "the same `fnostab run` goes on where it stopped")
+                self._send_failure(study, f"was interrupted: {what}", link, how="was interrupted")
                 raise
             except FnostabError as error:
                 self._send_failure(study, f"does not go on: {error}", link)
@@ -115,9 +117,11 @@ class Notifier:
         finally:
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-    def _send_failure(self, study: Callable[[], str], what: str, link: Callable[[], str] = str) -> None:
+    def _send_failure(
+        self, study: Callable[[], str], what: str, link: Callable[[], str] = str, how: str = "has stopped"
+    ) -> None:
         if self:
-            self.send(f"fnostab: {study()} has stopped", f"{study()} {what}", *self.answer, *filter(None, [link()]))
+            self.send(f"fnostab: {study()} {how}", f"{study()} {what}", *self.answer, *filter(None, [link()]))
 
 
 def _targets(addresses: Sequence[str]) -> list[Any]:

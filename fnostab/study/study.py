@@ -134,7 +134,7 @@ class Study:
             metric=self.metric,
             judged={arm: task.judged(settings, self.metric) for arm, settings in self.arms.items()},
             rules=file.rules,
-            measures=task.measures if file.measures is None else file.measures,
+            measures=task.quality(self) if file.measures is None else file.measures,
             margin=task.margin if file.margin is None else file.margin,
             smallest_effect=file.smallest_effect,
             lengths=file.lengths,

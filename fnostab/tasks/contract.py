@@ -57,7 +57,7 @@ class Task:
         name: as in ``task: name``.
         profiles: named layers of settings that ``--profile`` accepts; empty if there are none.
         metric: metric that decides if a study names none.
-        measures: measures of quality that every trial records.
+        measures: measures of quality that trials record.
         epochs: name of the setting that ``--epochs`` sets.
     """
 
@@ -138,6 +138,10 @@ class Task:
     def same_for_all(self, study: "Study") -> tuple[str, ...]:
         """Things that were the same for all seeds."""
         return ()
+
+    def quality(self, study: "Study") -> Mapping[str, Measure]:
+        """Those of ``measures`` that the trials of a study record."""
+        return self.measures
 
     def next_of(self, study: "Study") -> dict[str, str]:
         """Commands that follow up on failing arms of a study, by arm."""

@@ -35,6 +35,7 @@ def record_study(tiny_settings, tmp_path):
             with Journal(directory) as journal:
                 if outcome != "oom":
                     scores = {names.VAL_LOSS_BEST: best, metric_names.VAL_SSIM_AMP: (ssim or {}).get(spec.arm, 0.9)}
+                    scores |= {metric_names.VAL_SSIM_PHASE: 0.8, metric_names.FRC_HALF: 0.4}
                     journal.record(9, {names.LAST_STEP: 9.0, **scores})
                 ended = {"outcome": outcome, "failure_step": 5 if outcome == "collapsed" else None}
                 evidence = {"known_good_step": None, "rules_held": [], "not_judged": [], "reason": None}

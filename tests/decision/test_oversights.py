@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fnostab.decision.oversights import all_failed_alike, lacks_metric, metric_not_recorded
+from fnostab.decision.oversights import all_failed_alike, lacks_metric
+from fnostab.record.missing_metric import metric_not_recorded
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow

@@ -12,15 +12,16 @@ from decision_helpers import arm, criterion, stage, verdict_of
 import fnostab.decision
 from fnostab.decision import Roles, Rules, Stage, compare_stress
 from fnostab.decision.commands import Place, Source, command_of
-from fnostab.decision.oversights import all_failed_alike, metric_not_recorded
+from fnostab.decision.oversights import all_failed_alike
 from fnostab.decision.sweep import compare_along
+from fnostab.record.missing_metric import metric_not_recorded
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TableStudy
 from fnostab.record.trial import Measure
 from fnostab.report.judging import judged_line, make_case
 from fnostab.report.tables import evidence_text
-from fnostab.report.verdict import Case, conditions, look_text, remarks, scope
+from fnostab.report.verdict import Case, best_arms, conditions, look_text, remarks, scope
 
 QUALITY = {"sharpness": Measure(higher_is_better=True, margin=0.02)}
 CONTROL = arm("base", 3, 7)
@@ -78,6 +79,12 @@ SENTENCES = [
         {},
         "norm helps: 0 of 20 failed, 20 of 20 of base (p < 0.001); it fails 100 points less often (77 to 100 less); "
         "loss not compared, only 0 of 20 of base did not fail.",
+    ),
+    (
+        [arm("base", 0, 20), arm("norm", 20)],
+        {"measures": QUALITY | {"contrast": Measure()}},
+        "norm helps: 0 of 20 failed, 20 of 20 of base (p < 0.001); it fails 100 points less often (77 to 100 less); "
+        "loss, sharpness and contrast not compared, only 0 of 20 of base did not fail.",
     ),
     (
         [arm("base", 2, 18), [replace(t, last_step=49) for t in arm("norm", 20)]],
@@ -526,7 +533,7 @@ def test_lines_of_the_evidence():
     verdict = verdict_of(rows, roles=Roles("base"), rules=Rules(look=2))
     case = Case(verdict, (rows,), {"a": STUDY})
     assert remarks(case) == [
-        "fewest failures: norm (1/10)",
+        "fewest failures: norm (1/10); lowest median loss of all arms (tied): base (1), norm (1)",
         "base: 2 oom (seeds 20, 21): not in the rate of 12/20",
         "norm: 1 running (seed 10): not in the rate of 1/10",
         "norm against control: loss ratio 0.995 over 8 seeds at which neither failed; "
@@ -551,9 +558,26 @@ def test_lines_of_the_evidence():
     ]
     two = stage("a", arm("control", 9, 1), arm("arch", 9, 1)), stage("b", arm("control", oom=3), arm("arch", oom=3))
     assert remarks(Case(verdict_of(*two), two))[:2] == [
-        "Stage A: fewest failures (tied): control (1/10), arch (1/10)",
+        "Stage A: fewest failures (tied): control (1/10), arch (1/10); lowest median loss of all arms (tied): "
+        "control (1), arch (1)",
         "Stage B: no training outcome",
     ]
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (Rules(), "fewest failures: clip (0/10); lowest median loss of all arms: arch (0.8)"),
+        (
+            Rules(metric="score", higher_is_better=True),
+            "fewest failures: clip (0/10); highest median score of all arms: base (1)",
+        ),
+        (Rules(failure_judged=False), "lowest median loss of all arms: arch (0.8)"),
+    ],
+)
+def test_the_best_median_is_that_of_all_arms_with_control(rules, said):
+    rows = stage("a", arm("base", 8, 2), arm("arch", 8, 2, loss=0.8), arm("clip", 10, loss=0.9), arm("none", 0, 9))
+    assert best_arms(verdict_of(rows, roles=Roles("base"), rules=rules)) == said
 
 
 def test_lines_on_what_is_judged():

@@ -38,6 +38,14 @@ def test_a_library_that_is_missing_or_of_another_version(monkeypatch, tested, st
     assert (found.state, words in found.text) == (state, True)
 
 
+def test_torch_is_needed_by_trainings_only(monkeypatch):
+    monkeypatch.setattr(installation, "TESTED", {"no-such-torch": "1.0.0"})
+    monkeypatch.setattr(installation, "ONLY_FOR_TRAINING", ("no-such-torch",))
+    found = dict(look(installation_checks()))["no-such-torch"]
+    assert (found.state, found.text.split(";")[0]) == (State.OK, "not installed")
+    assert "pip install 'fnostab[torch]'" in found.text
+
+
 def test_an_extra_that_is_missing_is_named_with_its_use(monkeypatch):
     monkeypatch.setattr(installation, "EXTRAS", {"auth": ("no_such_module", "fnostab serve --auth")})
     found = dict(look(installation_checks()))["extras"]

@@ -182,9 +182,22 @@ def test_the_environment_may_hold_the_address_and_trials_do_not_get_it(run, mail
     assert VARIABLE not in os.environ
 
 
+def test_a_dry_run_that_is_refused_notifies_nobody(run, mailbox):
+    seeds = ("--seeds", "2", "--dry-run", "--notify", mailbox.address)
+    assert run({"control": [GOOD]}, *seeds, "--from", "nowhere")[0] == 2
+    assert mailbox.messages == []
+
+
+def _left_to_slurm():
+    error = KeyboardInterrupt()
+    error.add_note("3 jobs go on without this process")
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
+        (_left_to_slurm(), "mine was interrupted: 3 jobs go on without this process"),
         (KeyboardInterrupt(), "mine was interrupted: the same `fnostab run` goes on where it stopped"),
         (ZeroDivisionError("by 0"), "mine does not go on: ZeroDivisionError: by 0"),
     ],

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fnostab.ptychography import metric_names
 from fnostab.ptychography.training.trial import run_trial
 from fnostab.record.outcomes import Outcome
 from fnostab.study.study import built_in_studies, load_study
@@ -18,3 +19,19 @@ def test_its_arms_train(name, tiny_settings, tmp_path):
         spec = trial.spec
         outcome = run_trial(spec, trial.directory)
         assert outcome in {Outcome.CONVERGED, Outcome.STAGNATED, Outcome.COLLAPSED, Outcome.EXPLODED}, spec.arm
+
+
+@pytest.mark.parametrize(
+    ("settings", "lacks"),
+    [
+        ({}, set()),
+        ({"data.set_phi": False}, {metric_names.VAL_SSIM_PHASE}),
+        ({"data.phase_only": True}, {metric_names.VAL_SSIM_AMP}),  # an amplitude of 1 has an SSIM of 0
+    ],
+)
+def test_quality_is_judged_by_amplitude_phase_and_resolution_as_far_as_the_object_has_them(settings, lacks):
+    quality = load_study("stage_a", "small", settings).spec("stage_a").measures
+    everything = {metric_names.VAL_SSIM_AMP: 0.02, metric_names.VAL_SSIM_PHASE: 0.02, metric_names.FRC_HALF: 0.05}
+    assert {name: measure.margin for name, measure in quality.items()} == {
+        name: margin for name, margin in everything.items() if name not in lacks
+    }

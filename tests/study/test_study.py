@@ -77,8 +77,11 @@ def test_the_shootout_is_the_strategys():
         assert (config.model.fno_modes, config.training.learning_rate) == (12, 1e-3)
         assert config.data.set_phi
         assert config.training.epochs <= 20
-    deep = configs("stage_b", "full")["control"]
-    assert deep.model.fno_blocks == 2 * control.model.fno_blocks
+    deep = configs("stage_b", "full")
+    assert deep["control"].model.fno_blocks == 2 * control.model.fno_blocks
+    clipped = deep["clipped_control"]  # the published Stage A's winner
+    assert clipped.model == deep["control"].model
+    assert (clipped.execution.gradient_clip_algorithm, clipped.execution.gradient_clip_val) == ("norm", 1.0)
 
 
 def test_trials_go_seed_by_seed_so_that_a_study_cut_short_is_balanced(own, tmp_path):
@@ -429,6 +432,14 @@ def test_trials_are_counted_before_they_are_made(own, tmp_path):
     study = load_study(own(("{model.hidden_channels: 4}", grid), ("control: narrow", "control: narrow_1_0.1")))
     with pytest.raises(ConfigError, match=r"13 arms with 10,000 seeds each are 130,000 trials; .* at most 100,000"):
         study.trials("x", tmp_path, seeds=range(10_000))
+
+
+def test_what_the_deep_study_must_meet_stands_in_the_study_before_it(own):
+    asked = "\nfollow_up_criteria: [grad_bounded, matches_stage_a]"
+    with pytest.raises(ConfigError, match=r"follow_up_criteria are about the study that comes after this one: name it"):
+        load_study(own(more=asked), "small")
+    spec = load_study(own(more=f"{asked}\nfollow_up: stage_b"), "small").spec("mine")
+    assert spec.follow_up_criteria == ("grad_bounded", "matches_stage_a")
 
 
 def test_a_seed_that_is_listed_twice_is_refused(own):

@@ -28,17 +28,21 @@ NASTY = "<b>bold</b> *star* [link](http://x.invalid) | `code` @mlflow"
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory, empty_database, fnostab, tiny):
-    """A folder with a real study that was judged, and one whose trial failed with a nasty message."""
+    """A folder with a real study that was judged, and one of which two seeds failed, one with a nasty message."""
     folder = tmp_path_factory.mktemp("browser")
     shutil.copy(empty_database, folder / "mlflow.db")
     shared = ["--arms", "control,arch_fix", "--seeds", "2", "--profile", "small", *tiny]
     for arguments in (["run", "stage_a", *shared], ["report", "--experiment", "stage_a"]):
         ended = fnostab(folder, *arguments)
         assert ended.returncode == 0, ended.stderr
-    failed = StudyFolder(folder / "made_up", experiment="failing").trial("agc")
-    write_trial(failed, outcome=None, **{names.SPIKE: 40.0, names.SPIKES: 3.0})
-    with Journal(failed) as journal:
-        write_outcome(journal, "nonfinite", failure_step=17, known_good_step=16, reason=NASTY)
+    study = StudyFolder(folder / "made_up", experiment="failing")
+    for seed, outcome, step, reason in (0, "nonfinite", 17, NASTY), (2, "collapsed", 23, None):
+        failed = study.trial("control", seed)
+        write_trial(failed, outcome=None, **{names.SPIKE: 40.0, names.SPIKES: 3.0})
+        with Journal(failed) as journal:
+            write_outcome(journal, outcome, failure_step=step, known_good_step=step - 1, reason=reason)
+    for arm, seed in ("control", 1), ("agc", 0):
+        write_trial(study.trial(arm, seed))
     before = Path.cwd()
     os.chdir(folder)  # where artifacts go
     try:
@@ -136,16 +140,18 @@ def test_a_view_shows_its_charts_with_data(addresses, visit, view, groups, metri
     assert page.get_by_text("No charts in this section").count() == 0
 
 
-def test_three_clicks_from_the_servers_root_show_which_seed_failed_when_and_its_gradient_norm(addresses, visit):
+def test_three_clicks_from_the_servers_root_show_which_seeds_of_control_failed_when_and_how(addresses, visit):
     page = visit(addresses["failing", "failed"].partition("#")[0], width=1400)
     page.get_by_text("Model training", exact=True).click()
     page.get_by_role("link", name="failing", exact=True).click()
     with page.expect_popup() as opened:
         page.get_by_role("link", name="failed trials", exact=True).click()
-    opened.value.get_by_text("agc-0 nonfinite", exact=True).first.wait_for()
-    opened.value.get_by_text(re.compile(r"^Group: .*\b17\b")).first.wait_for()
-    opened.value.locator(".scatterlayer path.js-line").first.wait_for(state="attached")
+    for trial, step in ("control-0 nonfinite", 17), ("control-2 collapsed", 23):
+        opened.value.get_by_text(trial, exact=True).first.wait_for()
+        opened.value.get_by_text(re.compile(rf"^Group: .*\b{step}\b")).first.wait_for()
     opened.value.get_by_text("grad_norm/total", exact=True).first.wait_for()
+    opened.value.wait_for_function("document.querySelectorAll('.scatterlayer path.js-line').length >= 2")
+    assert opened.value.get_by_text(re.compile("^(control-1|agc-0)")).count() == 0  # they did not fail
 
 
 def test_verdicts_are_a_table_with_their_reasons(addresses, visit):

@@ -20,7 +20,7 @@ from fnostab.record import names
 from fnostab.record.folders import folders_with
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
-from fnostab.show.console import Console, say
+from fnostab.show.console import Console, say, timed
 
 if TYPE_CHECKING:
     from fnostab.ptychography.training.replay import KeptFailure, Replay
@@ -60,11 +60,9 @@ def command(
         raise CheckpointError(
             f"{Path(source).absolute()} is neither a folder nor the id of a run: `fnostab replay` lists what failed"
         )
-    console.print("loading torch ...", end=" ")
-    started = time.monotonic()
-    from fnostab.ptychography.training.replay import KeptFailure, find_black_box
+    with timed(console, "loading torch"):
+        from fnostab.ptychography.training.replay import KeptFailure, find_black_box
 
-    console.print(f"{time.monotonic() - started:.1f} s", highlight=False)
     suffix = _suffix(settings)
     if RUN_ID.fullmatch(source) and not Path(source).exists():
         output = output or Path(f"replay-{source}{suffix}")
@@ -128,17 +126,10 @@ def _suffix(settings: tuple[str, ...]) -> str:
 
 
 def _fetch(run_id: str, output: Path, tracking_uri: str | None, console: Console) -> Path:
-    console.print("loading MLflow, fetching the black box ...", end=" ")
-    started = time.monotonic()
-    from fnostab.tracking import existing_store, fetch_black_box
+    with timed(console, "loading MLflow, fetching the black box"):
+        from fnostab.tracking import existing_store, fetch_black_box
 
-    try:
-        folder = fetch_black_box(existing_store(tracking_uri), run_id, output)
-    except BaseException:
-        console.print()
-        raise
-    console.print(f"{time.monotonic() - started:.1f} s", highlight=False)
-    return folder
+        return fetch_black_box(existing_store(tracking_uri), run_id, output)
 
 
 def _replay(failure: KeptFailure, changed: dict[str, Any], output: Path, console: Console) -> Replay:

@@ -59,7 +59,8 @@ class PublishedScores:
     the Fourier ring correlation: docs/depth.md.
 
     Attributes:
-        psnr_amp: peak signal-to-noise ratio of the amplitude, in dB, at most 120; the peak is the truth's range.
+        psnr_amp: peak signal-to-noise ratio of the amplitude, in dB, at most 120; the peak is the truth's range. 0
+            where the truth does not vary.
         psnr_phase: the same of the phase.
         ssim_phase: similarity of the phases without their planes, from -pi to pi on a scale from 0 to 1: kind to a
             constant, and to any phase that varies little on that scale.
@@ -94,12 +95,12 @@ def constant_scores(truth: Tensor, *, set_phi: bool) -> Scores:
 
 def published_scores(pair: Aligned, *, set_phi: bool) -> PublishedScores:
     """PSNR and the published phase SSIM. Arguments as in `evaluate`."""
-    scores = PublishedScores(_psnr(pair.amplitude, pair.true_amplitude))
+    scores = PublishedScores(_psnr(pair.amplitude, pair.true_amplitude, FLAT * pair.true_amplitude.mean()))
     if not set_phi:
         return scores
     true, predicted = (without_plane(phase) / (2 * np.pi) + 0.5 for phase in (pair.true_phase, pair.phase))
     ssim = structural_similarity(true, predicted, data_range=1.0, win_size=SSIM_WINDOW)
-    return replace(scores, psnr_phase=_psnr(pair.phase, pair.true_phase), ssim_phase=float(ssim))
+    return replace(scores, psnr_phase=_psnr(pair.phase, pair.true_phase, FLAT), ssim_phase=float(ssim))
 
 
 def field_spread(pair: Aligned) -> float:
@@ -178,10 +179,10 @@ def _score(pair: Aligned, *, set_phi: bool, least_spread: float) -> Scores:
     )
 
 
-def _psnr(predicted: Image, true: Image) -> float:
+def _psnr(predicted: Image, true: Image, rounding: float) -> float:
     """In dB; 0 where the truth does not vary."""
     peak = float(np.ptp(true))
-    if peak == 0:
+    if peak <= rounding:
         return 0.0
     with np.errstate(divide="ignore"):  # no error is infinite
         return float(min(peak_signal_noise_ratio(true, predicted, data_range=peak), MOST_DECIBELS))

@@ -175,6 +175,13 @@ def test_psnr_is_the_truths_range_over_the_error_in_decibels(truth):
     assert published_scores(align(truth, truth), set_phi=False).psnr_phase is None
 
 
+def test_psnr_of_an_amplitude_that_does_not_vary_is_0(truth):
+    phase = truth / truth.abs()  # of modulus 1 but for rounding
+    scores = published_scores(align(phase, phase), set_phi=True)
+    assert scores.psnr_amp == 0
+    assert scores.psnr_phase > 100
+
+
 def test_the_published_phase_ssim_is_kind_to_a_constant(truth):
     """It maps all of a turn to 0 to 1, ours the range of the truth."""
     assert published_scores(align(torch.ones_like(truth), truth), set_phi=True).ssim_phase > 0.7

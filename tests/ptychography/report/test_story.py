@@ -64,7 +64,7 @@ def test_a_chapter_says_what_became_of_each_arm_and_what_it_changes():
     made = chapter(ran())
     assert [(s.arm, s.n_failed, s.n) for s in made.arms] == [("control", 3, 3), ("arch_fix", 0, 3)]
     assert made.changes == {"control": [], "arch_fix": ["architecture=stable_hybrid"]}
-    assert made.finding == "fewest failures: arch_fix (0/3)"
+    assert made.finding == "fewest failures: arch_fix (0/3); lowest median loss of all arms: arch_fix (0.1)"
     assert made.left_out[0].startswith("arch_fix: 1 oom (seed 3): not in the rate of 0/3")
 
 

@@ -1,0 +1,33 @@
+"""Say that a study's metric is not among what its trials record, and what is."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from fnostab.record.judging import read_recorded
+from fnostab.record.names import GRAD_NORM, LEARNING_RATE, TRAIN_LOSS, VAL_PREFIX
+from fnostab.record.settings import suggestion
+
+__all__ = ["metric_not_in_journal", "metric_not_recorded"]
+
+
+def metric_not_in_journal(metric: str, directory: Path) -> str | None:
+    """The line of `metric_not_recorded` on one trial that has ended; None if it recorded the metric.
+
+    Raises:
+        JournalError: its journal is missing or damaged.
+    """
+    recorded = read_recorded(directory).curves
+    return None if metric in recorded else metric_not_recorded(metric, recorded, f"{directory.name} did not record")
+
+
+def metric_not_recorded(metric: str, recorded: Collection[str], lead: str = "no trial recorded") -> str:
+    """A line on a metric, as ``val/loss``, that no trial recorded, and on what they recorded."""
+    validation = sorted(name for name in recorded if name.startswith(VAL_PREFIX))
+    if validation:
+        return f"{lead} {metric}; recorded: {', '.join(validation)}{suggestion(metric, validation)}"
+    others = [name for name in (TRAIN_LOSS, GRAD_NORM, LEARNING_RATE) if name in recorded]
+    hint = f"rec.validation(i, loss=...), or a monitor and self.log('val_loss', ...), records {VAL_PREFIX}loss"
+    if metric.startswith(VAL_PREFIX) and metric != f"{VAL_PREFIX}loss":
+        logged = metric.removeprefix(VAL_PREFIX)
+        hint += f"; if the module logs {logged!r}, say StabilityMonitor(val_loss_name={logged!r})"
+    return f"{lead} {metric}; recorded: {', '.join(others) or 'nothing of a validation'}; {hint}"
