@@ -65,7 +65,7 @@ EXTRA = {
     "torch": "torch",
     "transformers": "transformers",
 }  # imported only where asked for
-COMES_WITH = {"alembic": "mlflow", "requests": "mlflow", "sqlalchemy": "mlflow"}
+COMES_WITH = {"alembic": "mlflow", "markupsafe": "jinja2", "requests": "mlflow", "sqlalchemy": "mlflow"}
 MODULE_OF = {"scikit-image": "skimage", "pyyaml": "yaml"}
 
 
