@@ -233,10 +233,10 @@ def test_a_dry_run_tells_what_was_given_up_from_what_has_a_result(call, workplac
     run = ("run", "study.yaml", "--attempts", "1")
     status, _, err = call(*run, "--seeds", "2")
     assert status == 2
-    assert "--attempts 4 retries the 2 that were given up; a changed script is a new study" in " ".join(err.split())
+    assert "--attempts 4 retries those that were given up; a changed script is a new study" in " ".join(err.split())
     status, out, _ = call(*run, "--seeds", "2", "--dry-run")
     assert status == 0
-    assert "2 of 2 trials were given up, as control-0: infra_error" in out
+    assert "2 of 2 trials were given up, such as control-0: infra_error" in out
     assert out.splitlines()[-1] == "0 of 2 trials would be started"
     assert "1 of 3 trials would be started, 1 side by side:" in call(*run, "--sequential", "3,6", "--dry-run")[1]
     assert "leave out --seeds" in call(*run, "--sequential", "3,6", "--seeds", "2", "--dry-run")[2]

@@ -38,5 +38,5 @@ def command(context: click.Context, /, experiment: str | None, output: Path, tra
     except TrackingError as error:
         echo(f"not in MLflow yet: {error}; `fnostab sync {shlex.quote(str(output))}` sends it", err=True)
     for trial in running:
-        echo(f"still at work: {trial.name}, by {trial.owner}; call this on that machine", err=True)
+        echo(f"still at work: {trial.name}, by {trial.owner}; run this on that machine", err=True)
     context.exit(2 if running else 0)

@@ -189,11 +189,11 @@ def insist_on_results(result: StudyRun) -> None:
     again = "the same command tries them again"
     if result.given_up:
         most = max(trial.fruitless for trial in result.given_up)
-        again = f"`fnostab run` with --attempts {most + ATTEMPTS} retries the {len(result.given_up)} that were given up"
+        again = f"`fnostab run` with --attempts {most + ATTEMPTS} retries those that were given up"
         if first.spec.argv is not None:
             again += "; a changed script is a new study, whose trials all run without it"
     raise LaunchError(
-        f"{len(missing)} of {len(result.trials)} trials came to no result, as {first.name}: {first.outcome} "
+        f"{len(missing)} of {len(result.trials)} trials came to no result, such as {first.name}: {first.outcome} "
         f"({first.reason}); fix that, and {again}"
     )
 

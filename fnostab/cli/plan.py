@@ -53,7 +53,7 @@ def command(
     of 1 with a margin of 1.1 plans for `loss_within_margin`, a ratio of 0.8 with a margin of 1 for `better_loss`.
     """
     if log_sd is None and (ratio, margin) != (RATIO, MARGIN):
-        raise ConfigError("--ratio and --margin are of losses: give their spread as well, as in --log-sd 0.3")
+        raise ConfigError("--ratio and --margin are about losses: give their spread as well, as in --log-sd 0.3")
     answer = _rates(control_rate, arm_rate, power, alpha, candidates)
     if log_sd is not None:
         from fnostab.stats.design import seeds_for_loss_ratio

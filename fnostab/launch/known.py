@@ -37,8 +37,8 @@ def insist_on_no_jobs(folder: Path) -> None:
     """
     if jobs := queued_jobs(folder):
         raise LaunchError(
-            f"{len(jobs)} trials of this study, as {next(iter(jobs))}, have jobs in Slurm's queue: follow them with "
-            "--launcher slurm, or end them with `fnostab cancel`"
+            f"{len(jobs)} trials of this study, such as {next(iter(jobs))}, have jobs in Slurm's queue: follow them "
+            "with --launcher slurm, or end them with `fnostab cancel`"
         )
 
 

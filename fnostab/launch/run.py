@@ -232,7 +232,7 @@ def _to_run(trials: Sequence[TrialProgress], retries: Retries, console: Console)
     if finished := sum(trial.finished for trial in trials):
         console.print(f"{finished} of {len(trials)} trials are finished already")
     if given_up := [trial for trial in trials if retries.gave_up(trial)]:
-        say(console, f"{len(given_up)} of {len(trials)} trials were given up before, as {given_up[0].name}")
+        say(console, f"{len(given_up)} of {len(trials)} trials were given up before, such as {given_up[0].name}")
     return wanted
 
 

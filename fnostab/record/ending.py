@@ -118,7 +118,7 @@ def how_it_ended(end: ProcessEnd) -> Ending:
         reason = f"its process {end.owner or '(unknown)'} ended without recording an outcome{_after_colon(said)}"
         return Ending(Outcome.INFRA_ERROR if said else Outcome.KILLED, reason)
     if code < 0:
-        hint = " (perhaps by the kernel, for want of memory)" if code == -signal.SIGKILL else ""
+        hint = " (perhaps by the kernel, out of memory)" if code == -signal.SIGKILL else ""
         return Ending(Outcome.KILLED, f"ended by {_signal_name(-code)}{hint}{_after_colon(said)}")
     said, status = last_words(tail), "" if end.goes_on else f"exit status {code}: "
     hint = next((f"; {hint}" for pattern, hint in HINTS if pattern.search(said)), "")

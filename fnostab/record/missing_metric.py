@@ -29,5 +29,5 @@ def metric_not_recorded(metric: str, recorded: Collection[str], lead: str = "no 
     hint = f"rec.validation(i, loss=...), or a monitor and self.log('val_loss', ...), records {VAL_PREFIX}loss"
     if metric.startswith(VAL_PREFIX) and metric != f"{VAL_PREFIX}loss":
         logged = metric.removeprefix(VAL_PREFIX)
-        hint += f"; if the module logs {logged!r}, say StabilityMonitor(val_loss_name={logged!r})"
-    return f"{lead} {metric}; recorded: {', '.join(others) or 'nothing of a validation'}; {hint}"
+        hint += f"; if the module logs {logged!r}, use StabilityMonitor(val_loss_name={logged!r})"
+    return f"{lead} {metric}; recorded: {', '.join(others) or 'no validation'}; {hint}"

@@ -90,8 +90,8 @@ def test_what_is_out_of_range_is_one_line(call, arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--ratio", "0.8"), "--ratio and --margin are of losses: give their spread as well, as in --log-sd 0.3"),
-        (("--margin", "1"), "--ratio and --margin are of losses"),
+        (("--ratio", "0.8"), "--ratio and --margin are about losses: give their spread as well, as in --log-sd 0.3"),
+        (("--margin", "1"), "--ratio and --margin are about losses"),
         (("--looks", "5,5000"), "the exact error is computed up to 200 seeds an arm: look earlier, or once"),
     ],
 )

@@ -628,13 +628,13 @@ def test_lines_on_a_study_that_is_probably_asked_in_the_wrong_way():
         "no trial recorded val/lss; recorded: val/loss (did you mean 'val/loss'?)"
     )
     assert metric_not_recorded("val/loss", []) == (
-        "no trial recorded val/loss; recorded: nothing of a validation; "
+        "no trial recorded val/loss; recorded: no validation; "
         "rec.validation(i, loss=...), or a monitor and self.log('val_loss', ...), records val/loss"
     )
     assert metric_not_recorded("val/mae", ["lr"]) == (
         "no trial recorded val/mae; recorded: lr; "
         "rec.validation(i, loss=...), or a monitor and self.log('val_loss', ...), records val/loss; "
-        "if the module logs 'mae', say StabilityMonitor(val_loss_name='mae')"
+        "if the module logs 'mae', use StabilityMonitor(val_loss_name='mae')"
     )
     alike = [*arm("base", 0, 2), *arm("norm", 0, 2)]
     rules = OutcomeRules(collapsed={"val/spread": Bound(below=9.0)})

@@ -87,7 +87,7 @@ def test_who_dies_without_a_word_gets_an_outcome_with_the_reason(trials, script)
     assert reasons == [
         (Outcome.INFRA_ERROR, "exit status 3: RuntimeError: the disk melted"),
         (Outcome.INFRA_ERROR, "exit status 4: it left no message"),
-        (Outcome.KILLED, "ended by SIGKILL (perhaps by the kernel, for want of memory)"),
+        (Outcome.KILLED, "ended by SIGKILL (perhaps by the kernel, out of memory)"),
         (Outcome.KILLED, "ended by SIGSEGV"),
     ]
     for trial, (outcome, reason) in zip(made, reasons, strict=True):

@@ -78,7 +78,9 @@ def test_a_study_that_does_not_go_on_is_told_of(run, mailbox):
     assert status == 2
     (message,) = mailbox.messages
     assert message["title"] == "fnostab: stage_a has stopped"
-    assert "stage_a does not go on: 1 of 2 trials came to no result, as control-0: infra_error" in message["message"]
+    assert (
+        "stage_a does not go on: 1 of 2 trials came to no result, such as control-0: infra_error" in message["message"]
+    )
     assert "\nINCONCLUSIVE: " in message["message"]  # what is known all the same
     assert "charts: http" in message["message"]
 

@@ -177,7 +177,11 @@ class TestHowItEnded:
                 Outcome.OOM,
                 "torch.OutOfMemoryError: CUDA out of memory.",
             ),
-            ("os.kill(os.getpid(), 9)", Outcome.KILLED, "ended by SIGKILL (perhaps by the kernel, for want of memory)"),
+            (
+                "os.kill(os.getpid(), 9)",
+                Outcome.KILLED,
+                "ended by SIGKILL (perhaps by the kernel, out of memory)",
+            ),
             ("os.kill(os.getpid(), 11)", Outcome.KILLED, "ended by SIGSEGV"),
         ],
     )

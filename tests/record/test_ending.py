@@ -16,7 +16,7 @@ MEMORY = "torch.OutOfMemoryError: CUDA out of memory.\n"
         (ProcessEnd(2, tail="usage: a.py\n"), Outcome.INFRA_ERROR, "exit status 2: usage: a.py"),
         (ProcessEnd(3), Outcome.INFRA_ERROR, "exit status 3: it left no message"),
         (ProcessEnd(1, tail=MEMORY), Outcome.OOM, MEMORY.strip()),
-        (ProcessEnd(-9), Outcome.KILLED, "ended by SIGKILL (perhaps by the kernel, for want of memory)"),
+        (ProcessEnd(-9), Outcome.KILLED, "ended by SIGKILL (perhaps by the kernel, out of memory)"),
         (ProcessEnd(-11, tail=TRACEBACK), Outcome.KILLED, "ended by SIGSEGV: ValueError: no such file"),
         (ProcessEnd(-15, asked=True), Outcome.KILLED, "asked to end"),
         (ProcessEnd(-9, asked=True), Outcome.KILLED, "asked to end, and ended by SIGKILL"),
