@@ -38,6 +38,14 @@ def test_a_trial_that_never_started_has_nothing_to_say(trial):
     assert not is_being_written(trial.directory)
 
 
+def test_an_outcome_that_was_not_judged_is_none(trial):
+    with Journal(trial.directory) as journal:
+        attempt(journal, 3)
+        journal.event(names.OUTCOME_EVENT, {"outcome": None, "reason": "not judged"})
+    trial.update()
+    assert (trial.outcome, trial.reason, trial.step) == (None, "not judged", 2)
+
+
 def test_step_loss_and_gradient_norm_follow_the_journal(trial):
     with Journal(trial.directory) as journal:
         attempt(journal, 10)

@@ -239,6 +239,19 @@ def test_a_tag_of_fnostabs_is_set_under_its_own_spelling_or_not_at_all(store, st
     assert "fnostab.outcome-2" not in only_trial(store).data.tags
 
 
+def test_a_param_keeps_its_first_value_since_mlflow_changes_none(store, study, uploader):
+    directory = study.trial()
+    with Journal(directory) as journal:
+        journal.event(names.PARAMS_EVENT, {"lr": 0.1})
+        journal.event(names.PARAMS_EVENT, {"lr": 0.2, "width": 8})
+        journal.record(0, {"loss": 1.0})
+    uploader.follow(directory)
+    uploader.poll()
+    run = only_trial(store)
+    assert uploader.trouble is None
+    assert (run.data.params["lr"], run.data.params["width"], run.data.metrics["loss"]) == ("0.1", "8", 1.0)
+
+
 def test_more_than_mlflow_takes_in_one_call(store, study, uploader):
     directory = study.trial()
     many = {f"p{index}": index for index in range(250)}
