@@ -176,7 +176,9 @@ def _work_off(
     title: str,
 ) -> None:
     waiting, running = _to_run(trials, retries, console), list[TrialProgress]()
-    alike, knows_metric = FailuresAlike(), any(trial.outcome is Outcome.CONVERGED for trial in trials)
+    alike = FailuresAlike()
+    # A task in Python names its metric itself; a program is seen to record it when its first trial has ended.
+    knows_metric = any(trial.spec.argv is None or trial.outcome is Outcome.CONVERGED for trial in trials)
     with StudyView(title, trials, launcher.jobs, Console(quiet=True) if launcher.live else console) as view:
         try:
             while waiting or running:

@@ -198,9 +198,10 @@ def test_interrupted_it_leaves_killed_trials_no_process_and_nothing_running(stud
         return len(started(study)) == 3 and all(hanging)
 
     when(both_hang, lambda: os.kill(os.getpid(), sign))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as interrupted:
         study.start(**everything)
     assert "the same command goes on" in study.output
+    assert "the same command goes on" in interrupted.value.__notes__[0]  # what --notify sends
     assert statuses() == {"control-0": "FINISHED", "control-1": "KILLED", "control-2": "KILLED"}
     assert statuses(names.KIND_STUDY) == {"stage_a": "KILLED"}
     assert (study.folder / "script.log").read_text().count("end") == 3
