@@ -308,6 +308,19 @@ def test_a_misspelled_metric_is_named_when_the_first_trial_has_ended(call, workp
     assert out.index(early) < out.index("control-1: ")
 
 
+def test_an_arm_that_records_no_metric_is_named_before_it_is_said_to_help(call, workplace):
+    validates = NEWCOMER.replace("        rec.validation", "        if sys.argv[2] == '1': rec.validation")
+    (workplace / "train.py").write_text(validates)
+    study = {"name": "plain", "description": "?", "command": "python train.py {seed} {validate}", "control": "control"}
+    study |= {"defaults": {"validate": 1}, "arms": {"control": {}, "silent": {"validate": 0}}}
+    (workplace / "study.yaml").write_text(json.dumps(study | {"outcome": {"failed": {"above": 0.5}}}))
+    said = "trials without val/loss count as successes, unlike those that its rules judged: 3 of silent; "
+    status, out, err = call("run", "study.yaml", "--seeds", "3")
+    assert (status, out.count(said)) == (0, 1), err
+    out = call("decide", "--experiment", "plain")[1]
+    assert " ".join(out.split()).index(said) < " ".join(out.split()).index("silent helps")
+
+
 def test_after_a_verdict_the_next_command_is_no_verdict(call, workplace):
     (workplace / "train.py").write_text(NEWCOMER)
     study = {"name": "plain", "description": "?", "command": "python train.py {seed}", "control": "control"}

@@ -1,5 +1,6 @@
 """Find what is probably wrong with a whole study: a metric that nobody recorded, rules by which everything fails."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,13 +8,28 @@ from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import value_text
 from fnostab.record.table import TrialRow
 
-__all__ = ["all_failed_alike", "lacks_metric"]
+__all__ = ["all_failed_alike", "arms_without_metric", "lacks_metric"]
 
 
 def lacks_metric(trials: Sequence[TrialRow]) -> bool:
     """Whether no trial has a value of the metric, though at least one ended as only trials with a value should."""
     seen = [trial for trial in trials if trial.counts and trial.outcome is not Outcome.NONFINITE]
     return bool(seen) and all(trial.loss is None for trial in trials)
+
+
+def arms_without_metric(metric: str, trials: Sequence[TrialRow]) -> str | None:
+    """A line on arms whose trials converged without a value of the metric, which other trials have; None if none did.
+
+    Such a trial counts as a success, though the rules about the metric, which may have failed others, did not judge it.
+    """
+    bare = Counter(trial.arm for trial in trials if trial.outcome is Outcome.CONVERGED and trial.loss is None)
+    if not bare or all(trial.loss is None for trial in trials):
+        return None
+    counts = ", ".join(f"{n} of {arm}" for arm, n in bare.items())
+    return (
+        f"trials without {metric} count as successes, unlike those that its rules judged: {counts}; "
+        f"do not trust their failure rates until every arm records {metric}"
+    )
 
 
 def all_failed_alike(trials: Sequence[TrialRow], study: Any) -> str | None:

@@ -12,12 +12,12 @@ from decision_helpers import arm, criterion, stage, verdict_of
 import fnostab.decision
 from fnostab.decision import Roles, Rules, Stage, compare_stress
 from fnostab.decision.commands import Place, Source, command_of
-from fnostab.decision.oversights import all_failed_alike
+from fnostab.decision.oversights import all_failed_alike, arms_without_metric
 from fnostab.decision.sweep import compare_along
 from fnostab.record.missing_metric import metric_not_recorded
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Outcome
-from fnostab.record.table import TableStudy
+from fnostab.record.table import TableStudy, TrialRow
 from fnostab.record.trial import Measure
 from fnostab.report.judging import judged_line, make_case
 from fnostab.report.tables import evidence_text
@@ -636,6 +636,13 @@ def test_lines_on_a_study_that_is_probably_asked_in_the_wrong_way():
         "rec.validation(i, loss=...), or a monitor and self.log('val_loss', ...), records val/loss; "
         "if the module logs 'mae', use StabilityMonitor(val_loss_name='mae')"
     )
+    silent = [TrialRow("silent", seed, Outcome.CONVERGED) for seed in range(3)]
+    assert arms_without_metric("val/loss", [*arm("base", 1, 2), *silent]) == (
+        "trials without val/loss count as successes, unlike those that its rules judged: 3 of silent; "
+        "do not trust their failure rates until every arm records val/loss"
+    )
+    assert arms_without_metric("val/loss", silent) is None  # of nobody: another line says so
+    assert arms_without_metric("val/loss", arm("base", 1, 2)) is None
     alike = [*arm("base", 0, 2), *arm("norm", 0, 2)]
     rules = OutcomeRules(collapsed={"val/spread": Bound(below=9.0)})
     study = SimpleNamespace(rules=rules, judged={}, metric=SimpleNamespace(name="val/loss"))
