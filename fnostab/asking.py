@@ -286,7 +286,7 @@ class Trial:
 
         Raises:
             JournalError: the trial is no longer this process's, or its journal can't be written.
-            LaunchError: nothing was recorded, or the values are those of another seed.
+            LaunchError: nothing was recorded, not what the outcome rules judge, or the values of another seed.
         """
         journal, self._journal = self._journal, None
         if journal is None:

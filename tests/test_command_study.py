@@ -308,17 +308,56 @@ def test_a_misspelled_metric_is_named_when_the_first_trial_has_ended(call, workp
     assert out.index(early) < out.index("control-1: ")
 
 
-def test_an_arm_that_records_no_metric_is_named_before_it_is_said_to_help(call, workplace):
-    validates = NEWCOMER.replace("        rec.validation", "        if sys.argv[2] == '1': rec.validation")
-    (workplace / "train.py").write_text(validates)
+SOME_VALIDATE = NEWCOMER.replace("        rec.validation", "        if sys.argv[2] == '1': rec.validation")
+
+
+def _study_with_a_silent_arm(folder, **asked):
+    (folder / "train.py").write_text(SOME_VALIDATE)
     study = {"name": "plain", "description": "?", "command": "python train.py {seed} {validate}", "control": "control"}
     study |= {"defaults": {"validate": 1}, "arms": {"control": {}, "silent": {"validate": 0}}}
-    (workplace / "study.yaml").write_text(json.dumps(study | {"outcome": {"failed": {"above": 0.5}}}))
-    said = "trials without val/loss count as successes, unlike those that its rules judged: 3 of silent; "
+    (folder / "study.yaml").write_text(json.dumps(study | asked))
+
+
+@pytest.mark.parametrize(
+    ("rules", "missing"),
+    [
+        ({"failed": {"above": 0.5}}, "val/loss; recorded: train/loss; rec.validation(i, loss=...)"),
+        ({"baseline": 0.5}, "val/loss; recorded: train/loss; rec.validation(i, loss=...)"),
+        ({"stagnated": {"val/accuracy": {"below": 0.2}}}, "val/accuracy"),
+        ({"collapsed": {"val/spread": {"below": 0.2}}}, "val/spread"),
+    ],
+)
+def test_a_trial_that_did_not_record_what_its_rules_judge_is_no_success(call, workplace, rules, missing):
+    """In store, table and answer alike; and the first one says so before others are trained in vain."""
+    _study_with_a_silent_arm(workplace, outcome=rules)
+    status, out, _ = call("run", "study.yaml", "--seeds", "3", "--jobs", "1", "--arms", "silent")
+    said = " ".join(out.split())
+    assert status != 0
+    assert f"silent-0: its outcome can't be judged: it did not record {missing}" in said
+    assert "no more trials are started: record it in every arm, or correct metric and outcome in the study file" in said
+    assert "silent-1" not in said
+    table = workplace / "trials.csv"
+    assert call("export", str(table), "--experiment", "plain")[0] == 0
+    assert "silent,0,infra_error" in table.read_text()
+
+
+def test_trials_that_could_not_be_judged_are_judged_when_the_rules_are_corrected(call, workplace):
+    _study_with_a_silent_arm(workplace, outcome={"stagnated": {"val/acuracy": {"below": 0.2}}})
+    assert call("run", "study.yaml", "--seeds", "1", "--jobs", "1", "--arms", "control")[0] != 0
+    _study_with_a_silent_arm(workplace, outcome={"failed": {"above": 5.0}})
+    status, out, err = call("run", "study.yaml", "--seeds", "1", "--jobs", "1", "--arms", "control")
+    assert status == 0, err
+    assert "1 of 1 trials are finished already" in out
+
+
+def test_an_arm_that_records_no_metric_is_named_before_it_is_said_to_help(call, workplace):
+    _study_with_a_silent_arm(workplace)
+    said = (
+        "trials that recorded no val/loss were judged by their training loss alone, others by val/loss too: 3 of silent"
+    )
     status, out, err = call("run", "study.yaml", "--seeds", "3")
-    assert (status, out.count(said)) == (0, 1), err
-    out = call("decide", "--experiment", "plain")[1]
-    assert " ".join(out.split()).index(said) < " ".join(out.split()).index("silent helps")
+    assert (status, " ".join(out.split()).count(said)) == (0, 1), err
+    assert " ".join(call("decide", "--experiment", "plain")[1].split()).count(said) == 1
 
 
 def test_after_a_verdict_the_next_command_is_no_verdict(call, workplace):

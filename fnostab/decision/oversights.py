@@ -20,14 +20,14 @@ def lacks_metric(trials: Sequence[TrialRow]) -> bool:
 def arms_without_metric(metric: str, trials: Sequence[TrialRow]) -> str | None:
     """A line on arms whose trials converged without a value of the metric, which other trials have; None if none did.
 
-    Such a trial counts as a success, though the rules about the metric, which may have failed others, did not judge it.
+    The study's own rules don't judge the metric, or they would not have converged; `exploded` went by other values.
     """
     bare = Counter(trial.arm for trial in trials if trial.outcome is Outcome.CONVERGED and trial.loss is None)
     if not bare or all(trial.loss is None for trial in trials):
         return None
     counts = ", ".join(f"{n} of {arm}" for arm, n in bare.items())
     return (
-        f"trials without {metric} count as successes, unlike those that its rules judged: {counts}; "
+        f"trials that recorded no {metric} were judged by their training loss alone, others by {metric} too: {counts}; "
         f"do not trust their failure rates until every arm records {metric}"
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fnostab.errors import LaunchError
-from fnostab.record.ending import close_if_abandoned, judge_again
+from fnostab.record.ending import CANT_BE_JUDGED, close_if_abandoned, judge_again
 from fnostab.record.folders import STUDY_FILE, TRIAL_FILE
 from fnostab.record.outcomes import TRAINING_OUTCOMES
 from fnostab.record.progress import TrialProgress
@@ -34,7 +34,7 @@ def read_journals(record: StudySpec, trials: Sequence[TrialProgress], folder: Pa
         if trial.first_ms is not None and trial.outcome is None and close_if_abandoned(trial.directory):
             trial.update()
     for trial in changed:
-        if trial.outcome in TRAINING_OUTCOMES:
+        if trial.outcome in TRAINING_OUTCOMES or (trial.reason or "").startswith(CANT_BE_JUDGED):
             judge_again(trial.directory, trial.spec)
             trial.update()
 

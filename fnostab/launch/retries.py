@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from fnostab.record.ending import CANT_BE_JUDGED
 from fnostab.record.ignored_seed import IGNORES_SEED
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
@@ -49,18 +50,25 @@ class Retries:
         return trial.outcome is not None and not trial.finished and trial.fruitless >= self.attempts
 
 
+REMEDIES = {  # by the beginning of a reason that one trial gives for all
+    IGNORES_SEED: "use {seed} where the script draws",
+    CANT_BE_JUDGED: "record it in every arm, or correct metric and outcome in the study file; the same command goes on",
+}
+
+
 @dataclass
 class FailuresAlike:
-    """Programs that fail alike before their first step: what is wrong is wrong in all trials."""
+    """What is wrong in all trials: programs that fail alike before their first step, or can't be judged."""
 
     found: bool = False
     _reasons: dict[str, str] = field(default_factory=dict)  # reason -> the first trial that gave it
 
     def take(self, trial: TrialProgress) -> str | None:
         """Look at a trial that has ended; what to say once, when it is the second one."""
-        if trial.outcome is Outcome.INFRA_ERROR and (trial.reason or "").startswith(IGNORES_SEED) and not self.found:
+        remedy = next((remedy for why, remedy in REMEDIES.items() if (trial.reason or "").startswith(why)), None)
+        if trial.outcome is Outcome.INFRA_ERROR and remedy is not None and not self.found:
             self.found = True
-            return f"{trial.name}: {trial.reason}; no more trials are started: use {{seed}} where the script draws"
+            return f"{trial.name}: {trial.reason}; no more trials are started: {remedy}"
         early = trial.outcome is Outcome.INFRA_ERROR and trial.step is None and trial.held_step is None
         if self.found or trial.spec.argv is None or not early:
             return None

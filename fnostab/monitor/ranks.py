@@ -2,6 +2,7 @@
 
 import math
 from contextlib import suppress
+from typing import TypeVar, cast
 
 import torch
 from lightning import Trainer
@@ -10,8 +11,9 @@ from torch import Tensor, distributed
 from fnostab.errors import ConfigError
 from fnostab.record.outcomes import FAILURES, Judgement, Outcome
 
-__all__ = ["FitResult", "agreed", "anywhere", "first_decides", "refuse_sharded"]
+__all__ = ["FitResult", "agreed", "anywhere", "of_first", "refuse_sharded"]
 
+T = TypeVar("T")
 Told = tuple[Outcome, Judgement | None, int | None]
 SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
 
@@ -96,6 +98,6 @@ def agreed(trainer: Trainer, holds: bool) -> bool:
     return bool(trainer.strategy.reduce_boolean_decision(holds, all=False)) if trainer.world_size > 1 else holds
 
 
-def first_decides(trainer: Trainer, holds: bool) -> bool:
-    """Whether ``holds`` is true in the process that records; waits for it."""
-    return bool(trainer.strategy.broadcast(holds)) if trainer.world_size > 1 else holds
+def of_first(trainer: Trainer, value: T) -> T:
+    """The value in the process that records; waits for it."""
+    return cast(T, trainer.strategy.broadcast(value)) if trainer.world_size > 1 else value

@@ -26,7 +26,7 @@ from fnostab.monitor.exceptions import outcome_of
 from fnostab.monitor.logged import logged_numbers, recorded_as, spellings, validation_numbers
 from fnostab.monitor.observed import Observed, tags_of
 from fnostab.monitor.optimizer_curve import Curve
-from fnostab.monitor.ranks import FitResult, agreed, first_decides, refuse_sharded
+from fnostab.monitor.ranks import FitResult, agreed, of_first, refuse_sharded
 from fnostab.monitor.schedule import scheduled_steps
 from fnostab.monitor.sinks import SinkWriter, last_steps, session_sink
 from fnostab.monitor.steps import Step
@@ -59,7 +59,7 @@ class StabilityMonitor(Callback):
     A monitor may watch several fits one after the other; each needs a sink of its own. A training that goes on from a
     Lightning checkpoint is counted on from its step, and judged by what was seen before it too.
 
-    In several processes (``ddp``) what is not finite in one is left out in all, and the first one records.
+    In several processes (``ddp``) what is not finite in one is left out in all, and the first one judges and records.
 
     Args:
         sink: gets points and events; None takes the trial's own inside a study, and else keeps only the outcome.
@@ -250,7 +250,7 @@ class StabilityMonitor(Callback):
         last_step = self.steps_read - 1
         if math.isfinite(self._scheduled) and pl_module.automatic_optimization:
             last_step = max(int(self._scheduled) - 1, last_step)
-        self._conclude(max(last_step, 0))
+        self._conclude(trainer, max(last_step, 0))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self._result.ended:
@@ -278,7 +278,7 @@ class StabilityMonitor(Callback):
         self._make_curves(len((self._kept or {}).get("curves", ())), pl_module)
         self._seen.restore(self._kept, trainer.global_step)
         self._kept = None
-        self._conclude(max(self.steps_read - 1, 0))
+        self._conclude(trainer, max(self.steps_read - 1, 0))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._watches.read(self.curves)
@@ -307,10 +307,10 @@ class StabilityMonitor(Callback):
         ends = False
         if judged and self.after_failure == "stop":
             ends = self._seen.certain_failure(max(self.warmup_steps, self._scheduled / 4))
-        trainer.should_stop |= first_decides(trainer, ends)
+        trainer.should_stop |= of_first(trainer, ends)
 
-    def _conclude(self, last_scheduled_step: int) -> None:
-        judgement = self._seen.judge(last_scheduled_step)
+    def _conclude(self, trainer: Trainer, last_scheduled_step: int) -> None:
+        judgement = of_first(trainer, self._seen.judge(last_scheduled_step))
         if judgement.outcome is not Outcome.NONFINITE and not any(curve.observed for curve in self.curves):
             self._end(Outcome.INFRA_ERROR)
             self._writer.event(names.TAGS_EVENT, {names.OUTCOME: str(self.outcome), names.REASON: NOTHING_SEEN})

@@ -19,12 +19,14 @@ from fnostab.record.attempt import Attempt, is_alive, is_being_written, last_att
 from fnostab.record.folders import TRIAL_FILE
 from fnostab.record.ignored_seed import IGNORES_SEED, twin_seed
 from fnostab.record.journal import FILE_NAME, Event, Journal, Point, journal_file
-from fnostab.record.judging import Recorded, judge_recorded, observed_failure, read_recorded
+from fnostab.record.judging import Recorded, judge_recorded, observed_failure, read_recorded, unrecorded_of_rules
+from fnostab.record.missing_metric import metric_not_recorded
 from fnostab.record.outcomes import FAILURES, TRAINING_OUTCOMES, Judgement, Outcome, outcome_payload
 from fnostab.record.stderr_tail import STDERR_FILE, tail_since
 from fnostab.record.trial import TrialSpec
 
 __all__ = [
+    "CANT_BE_JUDGED",
     "Ending",
     "ProcessEnd",
     "Unwritten",
@@ -42,6 +44,7 @@ NOTHING_RECORDED = (
     "it recorded nothing: the script must call rec.step(i, loss=...) at each step, in `with Recorder() as rec` of "
     "`from fnostab.recorder import Recorder`"
 )
+CANT_BE_JUDGED = "its outcome can't be judged: it did not record"
 NO_MESSAGE = "it left no message"
 MOST_BYTES = 5_000_000  # of all files that are announced
 ANNOUNCED_FILES = (".png", ".json", ".csv", ".txt")
@@ -235,7 +238,7 @@ def close_program_trial(journal: Journal | Unwritten, spec: TrialSpec, end: Proc
     """
     recorded = read_recorded(journal.directory)
     judgement, summary = judge_recorded(recorded, spec)
-    ending = _end_of_program(recorded, judgement, end)
+    ending = _end_of_program(recorded, judgement, spec, end)
     if ending.outcome in TRAINING_OUTCOMES and (twin := twin_seed(journal.directory, spec)) is not None:
         ending = Ending(Outcome.INFRA_ERROR, f"{IGNORES_SEED}: all its values are those of seed {twin}")
     if ending.outcome not in TRAINING_OUTCOMES or judgement is None:
@@ -261,7 +264,8 @@ def judge_again(directory: Path, spec: TrialSpec) -> None:
     judgement, _ = judge_recorded(recorded, spec)
     if judgement is None or end is None:
         return
-    payload = outcome_payload(judgement)
+    unjudged = _cant_be_judged(recorded, judgement, spec)
+    payload = outcome_payload(judgement if unjudged is None else Judgement(Outcome.INFRA_ERROR), unjudged)
     if any(end.payload.get(name) != payload[name] for name in ("outcome", "failure_step")):
         with Journal(directory) as journal:
             journal.event(names.OUTCOME_EVENT, payload)
@@ -282,7 +286,15 @@ def _close(journal: Journal | Unwritten, attempt: Attempt, end: Mapping[str, Any
     journal.event(names.OUTCOME_EVENT, end)
 
 
-def _end_of_program(recorded: Recorded, judgement: Judgement | None, end: ProcessEnd) -> Ending:
+def _cant_be_judged(recorded: Recorded, judgement: Judgement, spec: TrialSpec) -> str | None:
+    """Why a trial that looks converged is none: a metric that its outcome rules need is missing. None if it is one."""
+    missing = unrecorded_of_rules(recorded, spec) if judgement.outcome is Outcome.CONVERGED else []
+    if spec.judged in missing:
+        return metric_not_recorded(spec.judged, recorded.curves, CANT_BE_JUDGED)
+    return f"{CANT_BE_JUDGED} {' and '.join(missing)}" if missing else None
+
+
+def _end_of_program(recorded: Recorded, judgement: Judgement | None, spec: TrialSpec, end: ProcessEnd) -> Ending:
     """The first that applies: an observed failure, a request to end, a good end, a memory error, how it died."""
     code = end.return_code
     if (failure := observed_failure(recorded, judgement)) is not None:
@@ -290,8 +302,11 @@ def _end_of_program(recorded: Recorded, judgement: Judgement | None, end: Proces
     if end.asked and not recorded.reached_the_end:
         return how_it_ended(end)
     if code == 0 or (code is None and (recorded.complete or recorded.reached_the_end)):
-        nothing = Ending(Outcome.INFRA_ERROR, NOTHING_RECORDED)
-        return nothing if judgement is None else Ending(judgement.outcome, _unrecorded_nan(recorded, end.tail))
+        if judgement is None:
+            return Ending(Outcome.INFRA_ERROR, NOTHING_RECORDED)
+        if unjudged := _cant_be_judged(recorded, judgement, spec):
+            return Ending(Outcome.INFRA_ERROR, unjudged)
+        return Ending(judgement.outcome, _unrecorded_nan(recorded, end.tail))
     if recorded.seen is not None and recorded.seen[0] is Outcome.OOM:
         return Ending(Outcome.OOM, recorded.seen[1] or "out of memory")
     return how_it_ended(replace(end, asked=False))

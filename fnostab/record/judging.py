@@ -20,7 +20,7 @@ from fnostab.record.outcomes import FAILURES, Judgement, Outcome, judge
 from fnostab.record.program_journal import RECORDED_EVENT
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["Recorded", "judge_recorded", "observed_failure", "read_recorded"]
+__all__ = ["Recorded", "judge_recorded", "observed_failure", "read_recorded", "unrecorded_of_rules"]
 
 BLOCKS = 20  # of the training loss, where no validation was recorded
 LONGEST_CURVE = 5_000_000  # steps of which a training loss is spread out
@@ -101,6 +101,15 @@ def judge_recorded(recorded: Recorded, spec: TrialSpec) -> tuple[Judgement | Non
         held = tuple(rule for rule in FAILURES if rule is outcome or rule in judgement.rules_held)
         judgement = replace(judgement, outcome=outcome, failure_step=step, known_good_step=None, rules_held=held)
     return judgement, _summary(recorded, spec, judgement)
+
+
+def unrecorded_of_rules(recorded: Recorded, spec: TrialSpec) -> list[str]:
+    """Names of metrics that the trial's outcome rules judge and that it did not record: without them none succeeds."""
+    rules = spec.rules
+    judged = {*rules.collapsed, *rules.stagnated, *rules.meaningless}
+    if rules.baseline is not None or rules.failed is not None:
+        judged.add(spec.judged)
+    return sorted(judged - recorded.curves.keys())
 
 
 def observed_failure(recorded: Recorded, judgement: Judgement | None) -> Judgement | None:

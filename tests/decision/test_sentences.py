@@ -638,7 +638,8 @@ def test_lines_on_a_study_that_is_probably_asked_in_the_wrong_way():
     )
     silent = [TrialRow("silent", seed, Outcome.CONVERGED) for seed in range(3)]
     assert arms_without_metric("val/loss", [*arm("base", 1, 2), *silent]) == (
-        "trials without val/loss count as successes, unlike those that its rules judged: 3 of silent; "
+        "trials that recorded no val/loss were judged by their training loss alone, others by val/loss too: "
+        "3 of silent; "
         "do not trust their failure rates until every arm records val/loss"
     )
     assert arms_without_metric("val/loss", silent) is None  # of nobody: another line says so

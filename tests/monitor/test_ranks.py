@@ -56,6 +56,8 @@ class Both(Small):
             loss = loss + NAN  # its gradient is finite
         if here and self.case in ("gradient", "plain", "stopped"):
             loss = loss * NAN
+        if self.case == "apart":
+            return loss + 100 * (self.batches > 9 if self.global_rank == 1 else self.batches < 9)
         if self.case == "infra" and self.batches == 5:
             raise ValueError("mine")
         if self.case == "one" and self.global_rank == 1:
@@ -78,6 +80,7 @@ def train(strategy, case, after):
     monitor = StabilityMonitor(Sink(f"{case}.jsonl"), block_steps=4, after_failure=after)
     trainer = Trainer(accelerator="cpu", devices=2, strategy=strategy, max_epochs=3, callbacks=[monitor], logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0)
+    torch.manual_seed(0)  # the same data in both processes
     data = DataLoader(torch.randn(40, 3), batch_size=2)
     try:
         trainer.fit(Both(case), data, DataLoader(torch.randn(4, 3), batch_size=2))
@@ -154,9 +157,10 @@ def test_the_decision_to_stop_is_that_of_all(forked, case, steps):
 
 def test_a_script_under_plain_ddp_starts_itself_twice_and_both_know_the_outcome(tmp_path):
     """Lightning starts ``python script.py`` a second time: each process has a monitor, the first one writes."""
-    found = run(tmp_path, "ddp", "gradient-continue", "stopped-stop", "healthy-stop", processes=2)
+    found = run(tmp_path, "ddp", "gradient-continue", "stopped-stop", "healthy-stop", "apart-stop", processes=2)
     told = {"gradient": ("nonfinite", 5, 5), "stopped": ("nonfinite", 5, 5), "healthy": ("converged", None, None)}
-    for case, steps in (("gradient", 30), ("stopped", 8), ("healthy", 30)):
+    told["apart"] = told["healthy"]  # the loss of the second process rises, that of the first one falls
+    for case, steps in (("gradient", 30), ("stopped", 8), ("healthy", 30), ("apart", 30)):
         main, ends, lines = found[case]
         assert main == told[case]
         assert [(end["equal"], end["finite"], end["steps"]) for end in ends] == [(True, True, steps)] * 2
