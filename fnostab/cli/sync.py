@@ -22,7 +22,11 @@ INTERVAL_S = 5.0  # between two rounds of --follow
 @click.command("sync", epilog="Example: fnostab sync outputs")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--follow", is_flag=True, help="Go on until every study under PATH has ended.")
-@click.option("--verify", is_flag=True, help="Compare every point with MLflow's, and send those that it lacks.")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Compare every point with MLflow's, send those that it lacks, and name those that no trial recorded.",
+)
 @TRACKING_URI
 @click.pass_context
 def command(context: click.Context, /, path: Path, follow: bool, verify: bool, tracking_uri: str | None) -> None:
@@ -45,7 +49,9 @@ def command(context: click.Context, /, path: Path, follow: bool, verify: bool, t
     echo(f"{report.trials} trials, {report.points_sent} points sent to {store.address}{compared}")
     for line in report.refused:
         echo(f"not sent: {line}", err=True)
-    context.exit(2 if report.refused else 0)
+    for line in report.otherwise:
+        echo(f"not as recorded: {line}", err=True)
+    context.exit(2 if report.refused or report.otherwise else 0)
 
 
 def _open_in_time(tracking_uri: str | None) -> Store:

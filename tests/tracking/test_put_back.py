@@ -24,6 +24,7 @@ from fnostab.record import names
 from fnostab.record.attempt import QUIET_S, this_process
 from fnostab.record.ending import close_if_abandoned
 from fnostab.record.journal import Journal, read_journal
+from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.tracking import Uploader, ensure_study, open_store, reconcile, sync
 
 ELSEWHERE = "77@another-host"
@@ -143,6 +144,21 @@ def test_verify_compares_all_and_repairs(store, study, call, tmp_path):
     assert is_whole(store, directory)
     assert copy.read_text() == "flat"
     assert sync(study.folder, store, verify=True).points_sent == 0
+
+
+def test_verify_names_what_no_trial_recorded(store, study, call):
+    directory = study.trial()
+    write_trial(directory, range(100))
+    sync(study.folder, store)
+    run = only_trial(store).info.run_id
+    store.client.log_metric(run, names.TRAIN_LOSS, 0.5, step=7)
+    store.client.log_metric(run, "of_mine", 1.0)  # the journal knows no such metric: it is nobody's business
+    verify = "sync", str(study.folder), "--verify", "--tracking-uri", store.uri
+    status, out, err = call(*verify)
+    said = f"1 points of {names.TRAIN_LOSS} in its run are not in its journal, such as 0.5 at step 7"
+    assert (status, err) == (2, f"not as recorded: {directory}: {said}\n")
+    assert "1 trials, 0 points sent" in out
+    assert call(*verify[:2], *verify[3:])[0] == 0  # only when asked
 
 
 def test_doctor_finds_a_store_that_lacks_records(store, study, put_back, call, tmp_path):
@@ -271,7 +287,7 @@ def test_through_a_server_whose_database_was_put_back(store, server, study, tmp_
 
 def test_a_program_whose_supervisor_died_is_judged_without_its_journal_being_written(store, study):
     directory = study.folder / "control-0"
-    trial_of(study.spec, argv=("python", "train.py")).write(directory / "trial.json")
+    trial_of(study.spec, argv=("python", "train.py"), rules=OutcomeRules()).write(directory / "trial.json")
     for seed, hurt in ((1, "trial.json"), (2, "journal.jsonl")):  # which is nothing to this trial
         twin = study.folder / f"control-{seed}"
         trial_of(study.spec, seed=seed).write(twin / "trial.json")
@@ -289,6 +305,7 @@ def test_a_program_whose_supervisor_died_is_judged_without_its_journal_being_wri
     assert everything_below(directory) == before
     sent = stored_points(store, run)
     assert sent[names.LAST_STEP]
+    assert sync(study.folder, store, verify=True).otherwise == ()  # of what the run was closed with
 
     assert close_if_abandoned(directory)  # the launcher, which goes on with the study, writes the same end
     sync(study.folder, store)

@@ -31,11 +31,13 @@ class SyncReport:
     Attributes:
         trials: that are up to date now, but for what ``refused`` says.
         refused: one line for each trial that could not be sent, and for each record of one.
+        otherwise: one line for each metric or param that a run has otherwise than its journal; only when verified.
     """
 
     trials: int
     points_sent: int
     refused: tuple[str, ...] = ()
+    otherwise: tuple[str, ...] = ()
 
 
 def sync(path: str | Path, store: Store, *, verify: bool = False) -> SyncReport:
@@ -58,7 +60,10 @@ def sync(path: str | Path, store: Store, *, verify: bool = False) -> SyncReport:
         study = _Siblings(folder, {trial: starts[trial] or 0 for trial in trials}, store, verify)
         study.sync()
         report = SyncReport(
-            report.trials + study.sent, report.points_sent + study.points, (*report.refused, *study.refused)
+            report.trials + study.sent,
+            report.points_sent + study.points,
+            (*report.refused, *study.refused),
+            (*report.otherwise, *study.otherwise),
         )
     return report
 
@@ -69,6 +74,7 @@ class _Siblings:
     def __init__(self, folder: Path, trials: dict[Path, int], store: Store, verify: bool) -> None:
         self.sent = self.points = 0
         self.refused: list[str] = []
+        self.otherwise: list[str] = []
         self._folder = folder
         self._trials = trials
         self._store = store
@@ -103,6 +109,7 @@ class _Siblings:
             raise JournalError(f"{FILE_NAME} is a link that leads nowhere: put the journal in its place")
         follower = Follower(self._store, trial, study_run_id, lock_timeout_s=LOCK_TIMEOUT_S)
         self.points += follower.send()
+        end = None
         if follower.is_old_copy:  # of a trial whose newer records are elsewhere
             self._at_work = True
         else:
@@ -111,7 +118,8 @@ class _Siblings:
             if end:
                 follower.close(end)
         if self._verify:
-            self.points += follower.verify()
+            self.points += follower.verify(end or ())
+            self.otherwise += [f"{trial}: {line}" for line in follower.otherwise]
         self.refused += [f"{trial}: {line}" for line in follower.left_out]
 
     def _study_run(self) -> Any:

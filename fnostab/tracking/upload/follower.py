@@ -41,6 +41,7 @@ class Follower:
 
     Attributes:
         is_old_copy: whether the run's own journal is newer than this one, as `send` found.
+        otherwise: a line on each param and metric that the run has otherwise than the journal, as `verify` found.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Follower:
     ) -> None:
         self.directory = directory
         self.is_old_copy = False
+        self.otherwise: tuple[str, ...] = ()
         self._store = store
         self._study_run_id = study_run_id
         self._lock_timeout_s = lock_timeout_s
@@ -92,11 +94,14 @@ class Follower:
             if run is not None and not run.has_ended:
                 self._deliver(run, ((record, None) for record in records))
 
-    def verify(self) -> int:
-        """Compare the run with the whole journal, and send what it lacks; return how many points that was."""
+    def verify(self, closed_with: Iterable[Point | Event] = ()) -> int:
+        """Compare the run with the whole journal, and send what it lacks; return how many points that was.
+
+        ``closed_with``: records that the run was given by `close`, and the journal lacks.
+        """
         with self._sending():
             run = self._find()
-            return 0 if run is None or run.is_thinned else self._mend(run)
+            return 0 if run is None or run.is_thinned else self._mend(run, closed_with)
 
     def last_sign_s(self) -> float:
         """Unix time of the newest record that the store has of the trial; 0 if it has none."""
@@ -211,7 +216,7 @@ class Follower:
             return False
         return True
 
-    def _mend(self, run: TrialRun) -> int:
+    def _mend(self, run: TrialRun, closed_with: Iterable[Point | Event] = ()) -> int:
         """Send what the run lacks of the journal, record by record; its mark stays."""
         whole = Batch(run.names)
         for record, _ in read_journal(self._journal, leave_out=run.names.leave_out):
@@ -219,7 +224,10 @@ class Follower:
             is_artifact = isinstance(record, Event) and record.name == names.ARTIFACT_EVENT
             if isinstance(record, Event) and is_artifact:
                 self._sent_alone(run, record, again=True)
-        lacking = run.lacks_of(whole)
+        for record in closed_with:
+            whole.add(record)
+        lacking, otherwise = run.compare(whole)
+        self.otherwise = () if self.is_old_copy else tuple(otherwise)
         run.send(lacking)
         end = last_attempt(self._journal, leave_out=lambda line: None).end  # said above
         if end is not None and not self.is_old_copy and run.lacks_end(end):

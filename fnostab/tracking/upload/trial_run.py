@@ -198,9 +198,15 @@ class TrialRun:
         context = InputTag("mlflow.data.context", payload.get("context", "train"))
         self._client.log_inputs(self.id, [DatasetInput(dataset, [context])])
 
-    def lacks_of(self, batch: Batch) -> Batch:
-        """What the run does not have of a batch: points are compared one by one, params and tags by name."""
-        lacking = Batch(self.names)
+    def compare(self, batch: Batch) -> tuple[Batch, list[str]]:
+        """What the run does not have of a batch, and a line on each of its params and metrics that says otherwise.
+
+        Points are compared one by one, tags by name. Metrics and params that are not in the batch may be of others.
+        """
+        lacking, otherwise = Batch(self.names), []
+        for name, value in batch.params.items():
+            if (there := self.run.data.params.get(name, value)) != value:
+                otherwise.append(f"param {name} is {there[:80]!r} in its run, {value[:80]!r} in its journal")
         lacking.params = {name: value for name, value in batch.params.items() if name not in self._params}
         lacking.tags = {name: value for name, value in batch.tags.items() if name not in self.run.data.tags}
         wanted: dict[str, list[Metric]] = {}
@@ -210,7 +216,11 @@ class TrialRun:
             found = self._client.get_metric_history(self.id, name) if name in self.run.data.metrics else ()
             there = {(each.step, each.timestamp, each.value) for each in found}
             lacking.metrics += [each for each in metrics if (each.step, each.timestamp, each.value) not in there]
-        return lacking
+            if foreign := there - {(each.step, each.timestamp, each.value) for each in metrics}:
+                step, _, value = min(foreign)
+                such = f"such as {value:.6g} at step {step}"
+                otherwise.append(f"{len(foreign)} points of {name} in its run are not in its journal, {such}")
+        return lacking, otherwise
 
     def lacks_end(self, event: Event) -> bool:
         """Whether the run does not say what its journal says of its end."""
