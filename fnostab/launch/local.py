@@ -149,14 +149,13 @@ class LocalLauncher:
 
         Ctrl-C while it waits for them ends them at once.
         """
-        started = []
-        for job in self._running:
-            if job.process is not None:
-                started.append(job.process)
-                job.asked_to_end = True
-                job.process.terminate()
+        started = [job.process for job in self._running if job.process is not None]
         deadline = time.monotonic() + GRACE_S
         try:
+            for job in self._running:
+                if job.process is not None:
+                    job.asked_to_end = True
+                    job.process.terminate()
             for process in started:
                 process.wait(max(0.0, deadline - time.monotonic()))
         except (subprocess.TimeoutExpired, KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections import Counter
@@ -35,6 +36,7 @@ from fnostab.tracking.environment import settled
 __all__ = ["StudyRun", "run_study"]
 
 POLL_S = 0.25
+ONE_REQUEST_S = 1.0  # within which a second signal to end asks for nothing more
 
 
 @dataclass(frozen=True)
@@ -261,13 +263,23 @@ def _show_estimates(estimates: Estimates, specs: Sequence[TrialSpec], console: C
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM interrupt as Ctrl-C does, so that no trial is left behind."""
+    """Let SIGTERM interrupt as Ctrl-C does, so that no trial is left behind.
+
+    Signals within a second are one request: `timeout` sends its own to the process and then to its group, and the
+    second would interrupt the first's work, so that trials would train on alone.
+    """
+    asked_s = -math.inf
 
     def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        nonlocal asked_s
+        if time.monotonic() - asked_s > ONE_REQUEST_S:
+            asked_s = time.monotonic()
+            raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    heeded = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heeded}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

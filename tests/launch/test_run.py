@@ -188,8 +188,8 @@ def test_a_resumed_trial_holds_no_point_twice(study, script):
     assert [point.step for point in history] == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_leaves_killed_trials_no_process_and_nothing_running(study, script, when, sign):
+@pytest.mark.parametrize("signs", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]])
+def test_interrupted_it_leaves_killed_trials_no_process_and_nothing_running(study, script, when, signs):
     script({"control-0": ["converged"], "control-1": ["hang", "converged"], "control-2": ["hang", "collapsed"]})
     everything = {"seeds": range(4), "jobs": 2}
 
@@ -197,7 +197,7 @@ def test_interrupted_it_leaves_killed_trials_no_process_and_nothing_running(stud
         hanging = [marked(study.folder, f"control-{seed}") for seed in (1, 2)]
         return len(started(study)) == 3 and all(hanging)
 
-    when(both_hang, lambda: os.kill(os.getpid(), sign))
+    when(both_hang, lambda: [os.kill(os.getpid(), sign) for sign in signs])
     with pytest.raises(KeyboardInterrupt) as interrupted:
         study.start(**everything)
     assert "the same command goes on" in study.output
