@@ -153,7 +153,7 @@ def judge(
             held[Outcome.STAGNATED] = (last_step, None)
     elif not validations:
         not_judged.append("stagnated: needs a validation")
-    elif rules.failed is None:
+    elif rules.failed is None and not any(name in v.measures for v in validations for name in rules.stagnated):
         not_judged.append("stagnated: the loss of an output that has learnt nothing is unknown")
     if rules.stagnated and validations:
         unseen = sorted(name for name in rules.stagnated if not any(name in v.measures for v in validations))

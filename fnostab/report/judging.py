@@ -148,7 +148,7 @@ def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
     Raises:
         TrackingError: the store does not answer.
     """
-    from fnostab.decision.oversights import all_failed_alike, arms_without_metric, lacks_metric
+    from fnostab.decision.oversights import all_failed_alike, arms_without_metric, lacks_metric, learning_not_judged
     from fnostab.record.missing_metric import metric_not_recorded
     from fnostab.tracking import recorded_metrics
 
@@ -160,8 +160,7 @@ def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
             lines.append(metric_not_recorded(study.metric.name, recorded))
     if line := arms_without_metric(study.metric.name, stage.trials):
         lines.append(line)
-    if line := all_failed_alike(stage.trials, study):
-        lines.append(line)
+    lines += filter(None, (learning_not_judged(stage.trials), all_failed_alike(stage.trials, study)))
     return [title + line for line in lines]
 
 

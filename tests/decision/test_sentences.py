@@ -12,7 +12,7 @@ from decision_helpers import arm, criterion, stage, verdict_of
 import fnostab.decision
 from fnostab.decision import Roles, Rules, Stage, compare_stress
 from fnostab.decision.commands import Place, Source, command_of
-from fnostab.decision.oversights import all_failed_alike, arms_without_metric
+from fnostab.decision.oversights import all_failed_alike, arms_without_metric, learning_not_judged
 from fnostab.decision.sweep import compare_along
 from fnostab.record.missing_metric import metric_not_recorded
 from fnostab.record.outcome_rules import Bound, OutcomeRules
@@ -644,6 +644,15 @@ def test_lines_on_a_study_that_is_probably_asked_in_the_wrong_way():
     )
     assert arms_without_metric("val/loss", silent) is None  # of nobody: another line says so
     assert arms_without_metric("val/loss", arm("base", 1, 2)) is None
+    unjudged = ("collapsed: needs a measure of the output's spread", "stagnated: needs a validation")
+    free = [replace(trial, not_judged=unjudged) for trial in arm("base", 1, 2)]
+    said = (
+        "no rule says which trials have learnt nothing, so that they count as successes: "
+        "set baseline or failed under outcome"
+    )
+    assert learning_not_judged(free) == said
+    assert learning_not_judged([replace(trial, not_judged=unjudged[:1]) for trial in free]) is None
+    assert learning_not_judged([replace(trial, outcome=Outcome.NONFINITE) for trial in free]) is None
     alike = [*arm("base", 0, 2), *arm("norm", 0, 2)]
     rules = OutcomeRules(collapsed={"val/spread": Bound(below=9.0)})
     study = SimpleNamespace(rules=rules, judged={}, metric=SimpleNamespace(name="val/loss"))
