@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fnostab.report.verdict import Case
     from fnostab.tracking import Store
 
-__all__ = ["JudgedRuns", "judge_runs", "read_runs_file"]
+__all__ = ["JudgedRuns", "judge_runs"]
 
 
 def read_runs_file(path: Path) -> RunsFile:

@@ -20,13 +20,11 @@ from fnostab.stats.losses import Effect
 from fnostab.stats.proportions import clopper_pearson_upper, fewer_failures_p, holm, newcombe_difference
 
 __all__ = [
-    "CRITERIA",
     "Criterion",
     "State",
     "fewer_failures_raw_p",
     "stage_criteria",
     "state_of",
-    "why_untestable",
 ]
 
 

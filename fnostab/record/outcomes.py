@@ -23,7 +23,6 @@ __all__ = [
     "TRAINING_OUTCOMES",
     "Judgement",
     "Outcome",
-    "collapsed_at",
     "ends_early",
     "judge",
     "looks_failed",

@@ -24,7 +24,6 @@ from fnostab.tracking.store.store import Store, insist_on_place_of, reported
 
 __all__ = [
     "CLASSIC",
-    "LOCAL_UI",
     "log_files",
     "metric_histories",
     "read_artifact",
