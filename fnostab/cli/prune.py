@@ -72,8 +72,8 @@ def _time_ms(text: str) -> int:
 
 
 def _thin(store: Store, before_ms: int, experiment: str | None, yes: bool) -> None:
-    from fnostab.prune import plan_thinning, thin_points
-    from fnostab.tracking.repair.thinning import compact
+    from fnostab.prune import plan_thinning, shape_of
+    from fnostab.tracking.repair.thinning import compact, thin
 
     runs, planned = plan_thinning(store, before_ms, experiment)
     for each in planned:
@@ -81,7 +81,7 @@ def _thin(store: Store, before_ms: int, experiment: str | None, yes: bool) -> No
     if not planned:
         echo(f"no long curves of that age in {store.address}")
     elif yes:
-        deleted = sum(thin_points(store, runs))
+        deleted = sum(thin(store, runs, shape_of))
         echo(f"{deleted:,} points of {len(runs)} trials deleted in {store.address}")
         compact(store)
 

@@ -10,7 +10,7 @@ from fnostab.decision.rules import Roles, Rules
 from fnostab.decision.tally import Stage
 from fnostab.decision.words import and_list
 
-__all__ = ["IN_WORDS", "Conclusion", "VerdictName", "conclude"]
+__all__ = ["Conclusion", "VerdictName", "conclude"]
 
 IN_WORDS = {
     "fewer_failures": "fewer failures",

@@ -23,7 +23,6 @@ __all__ = [
     "TRAINING_OUTCOMES",
     "Judgement",
     "Outcome",
-    "collapsed_at",
     "ends_early",
     "judge",
     "looks_failed",
@@ -133,7 +132,9 @@ def judge(
         measures = " or ".join(sorted(rules.collapsed)) or "a measure of the output's spread"
         not_judged.append(f"collapsed: needs {measures}")
     elif stretch := _final_stretch(
-        validations, collapsed_at(validations, rules), begun=_any_holds_at(rules.collapsed, validations)
+        validations,
+        _any_holds_at(rules.collapsed, validations, in_a_row=True),
+        begun=_any_holds_at(rules.collapsed, validations),
     ):
         held[Outcome.COLLAPSED] = stretch
     if len(validations) < 2:
@@ -168,11 +169,6 @@ def judge(
         return Judgement(Outcome.CONVERGED, not_judged=tuple(not_judged))
     failure_step, known_good_step = held[by_precedence[0]]
     return Judgement(by_precedence[0], failure_step, known_good_step, by_precedence, tuple(not_judged))
-
-
-def collapsed_at(validations: Sequence[Validation], rules: OutcomeRules) -> list[bool]:
-    """Whether the output is constant at each validation, by any of the rules' measures."""
-    return _any_holds_at(rules.collapsed, validations, in_a_row=True)
 
 
 def ends_early(validations: Sequence[Validation], rules: OutcomeRules) -> bool:

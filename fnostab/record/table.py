@@ -11,6 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,7 @@ __all__ = [
     "Table",
     "TableStudy",
     "TrialRow",
+    "csv_errors",
     "parse_csv",
     "parse_number",
     "read_table",
@@ -120,12 +122,8 @@ def read_table(path: str | Path) -> Table:
     """
     stages: dict[str, list[TrialRow]] = {}
     seen: dict[tuple[str, str, int], int] = {}
-    try:
+    with csv_errors(path):
         records = list(_records(path))
-    except OSError as error:
-        raise DecisionError(f"can't read {path}: {error.strerror}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DecisionError(f"{path} is not a CSV file in UTF-8: {error}") from error
     study = TableStudy.parse(_constants([fields for _, fields in records], str(path)), str(path))
     names = _measure_columns(records[0][1] if records else {}, study)
     missing: dict[str, Mapping[str, tuple[int, ...]]] = {}
@@ -176,6 +174,16 @@ def _records(path: str | Path) -> Iterator[tuple[int, dict[str, str | None]]]:
         yield line, fields
     if None in fields.values() and not text.endswith("\n"):
         raise DecisionError(f"{path} ends within line {line}: restore it, or end that line")
+
+
+@contextmanager
+def csv_errors(path: str | Path) -> Iterator[None]:
+    """Raise what `read_text` and `parse_csv` do as a DecisionError."""
+    try:
+        with os_errors_as(DecisionError, f"can't read {path}"):
+            yield
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DecisionError(f"{path} is not a CSV file in UTF-8: {error}") from error
 
 
 def parse_csv(text: str, path: str | Path) -> tuple[Sequence[str], Iterator[tuple[int, dict[str, str | None]]]]:

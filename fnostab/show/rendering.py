@@ -19,7 +19,6 @@ from fnostab.stats.proportions import wilson
 
 __all__ = [
     "RUNNING",
-    "SYMBOLS",
     "WAITING",
     "arms_table",
     "duration",

@@ -16,9 +16,10 @@ from rich.console import Console
 from fnostab.errors import ConfigError, TrackingError
 from fnostab.record.folders import STUDY_FILE
 from fnostab.record.progress import TrialState
+from fnostab.record.safe_files import changed_s
 from fnostab.record.trial import StudySpec
 from fnostab.show.console import say
-from fnostab.show.sources import Journals, Records, changed_s, newest_folder
+from fnostab.show.sources import Journals, Records, newest_folder
 from fnostab.show.state import StudyState
 from fnostab.show.view import Display, snapshot
 from fnostab.tracking import (

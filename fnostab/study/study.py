@@ -24,7 +24,7 @@ from fnostab.study.file import Settings, StudyFile, built_in_studies, insist_on_
 from fnostab.tasks.contract import Task
 from fnostab.tasks.registry import make_task
 
-__all__ = ["Study", "StudyFile", "built_in_studies", "load_study", "read_study_file", "trial_folder"]
+__all__ = ["Study", "StudyFile", "built_in_studies", "load_study", "read_study_file"]
 
 SHARED = "datasets"  # folder of what trials of several studies share, in the output folder
 

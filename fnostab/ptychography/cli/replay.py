@@ -19,6 +19,7 @@ from fnostab.errors import CheckpointError, TrackingError, os_errors_as
 from fnostab.record import names
 from fnostab.record.folders import folders_with
 from fnostab.record.progress import TrialProgress
+from fnostab.record.settings import digest
 from fnostab.record.trial import TrialSpec
 from fnostab.show.console import Console, say, timed
 
@@ -120,9 +121,12 @@ def _line(trial: TrialProgress | TrialRow, *words: str) -> str:
 
 
 def _suffix(settings: tuple[str, ...]) -> str:
-    """Suffix of the folder's name, so that an experiment does not overwrite the faithful replay."""
-    text = ",".join(settings)[:LONGEST_SUFFIX]
-    return f"-{re.sub(r'[^A-Za-z0-9=.,_-]', '_', text)}" if text else ""
+    """Suffix of the folder's name, so that an experiment overwrites neither the faithful replay nor another."""
+    text = ",".join(settings)
+    safe = re.sub(r"[^A-Za-z0-9=.,_-]", "_", text[:LONGEST_SUFFIX])
+    if safe != text:
+        safe += f"-{digest(text)[:8]}"
+    return f"-{safe}" if safe else ""
 
 
 def _fetch(run_id: str, output: Path, tracking_uri: str | None, console: Console) -> Path:

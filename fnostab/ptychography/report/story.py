@@ -153,7 +153,7 @@ def chapter(ran: Ran, decisions: Sequence[Decision] = ()) -> Chapter:
         arms=arms,
         changes={s.arm: _changes(s.arm, study.control, table) for s in arms},
         against={c.arm: c.p for c in verdict.criteria if c.name == "fewer_failures"},
-        rates=failure_rates(arms, study.name, about=f"{study.name}: "),
+        rates=failure_rates(arms, f"{study.name}-", about=f"{study.name}: "),
         finding="" if decisions else best_arms(verdict),
         left_out=[line for s in arms if (line := left_out(s))],
         decisions=decisions,

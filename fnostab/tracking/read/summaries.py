@@ -29,7 +29,6 @@ __all__ = [
     "Summary",
     "read_summaries",
     "run_values",
-    "search_in_shares",
     "search_trials",
     "trial_state",
 ]

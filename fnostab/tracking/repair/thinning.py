@@ -67,8 +67,8 @@ def long_runs(store: Store, before_ms: int, longer_than: int, experiment: str | 
         return found
 
 
-def thin(store: Store, runs: list[LongRun], keep: Keep) -> Iterator[tuple[LongRun, int]]:
-    """Delete points of long histories; yields each run with how many were deleted, once they are.
+def thin(store: Store, runs: list[LongRun], keep: Keep) -> Iterator[int]:
+    """Delete points of long histories; yields for each run how many were deleted, once they are.
 
     ``keep`` chooses the steps that stay: of rising steps (n,) and values (n,), NaN where one is not finite.
 
@@ -91,7 +91,7 @@ def thin(store: Store, runs: list[LongRun], keep: Keep) -> Iterator[tuple[LongRu
                 ).rowcount
             _tag(connection, run.run_id)
             connection.commit()
-            yield run, deleted
+            yield deleted
 
 
 def is_thinned(store: Store, experiment: str, study_hash: str) -> bool:

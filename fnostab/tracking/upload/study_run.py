@@ -46,6 +46,7 @@ __all__ = [
     "log_study_artifact",
     "note_study",
     "note_trial",
+    "read_spec",
 ]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of arms, as in figures
@@ -84,7 +85,7 @@ def find_or_make_study(store: Store, spec: StudySpec, start_ms: int | None = Non
     for name, value in _params(spec).items():
         if name not in run.data.params:
             client.log_param(run.info.run_id, name, value)
-    earlier = _read_spec(client, run.info.run_id)
+    earlier = read_spec(client, run.info.run_id)
     spec = spec if earlier is None else spec.extending(earlier)
     client.log_text(run.info.run_id, spec.model_dump_json(indent=2), STUDY_FILE)
     try:
@@ -152,7 +153,7 @@ def link_project_run(store: Store, study_run_id: str) -> bool:
 
 def colour_tags(client: MlflowClient, study_run_id: str | None, arm: str | None) -> dict[str, str]:
     """Tags of a new run that give its curves its arm's colour; none of a run that is part of no study."""
-    spec = _read_spec(client, study_run_id) if study_run_id else None
+    spec = read_spec(client, study_run_id) if study_run_id else None
     if spec is None or arm is None or arm not in spec.arms:
         return {}
     return {RUN_COLOUR: COLOURS[list(spec.arms).index(arm) % len(COLOURS)]}
@@ -166,7 +167,7 @@ def note_trial(client: MlflowClient, run_id: str, outcome: Mapping[str, Any]) ->
     try:
         run = client.get_run(run_id)
         study = run.data.tags.get(PARENT_RUN)
-        spec = _read_spec(client, study) if study else None
+        spec = read_spec(client, study) if study else None
         arms, control = (spec.arms, spec.control) if spec else ({}, "control")
         found = {artifact.path for artifact in client.list_artifacts(run_id)}
         for folder in found.intersection(FOLDERS):
@@ -183,7 +184,7 @@ def note_study(store: Store, run_id: str, outcomes: Mapping[str, Counter[str]] |
     Never raises, as `note_trial`. Without ``outcomes``, how often each was by arm, the store is asked for them.
     """
     try:
-        spec = _read_spec(store.client, run_id)
+        spec = read_spec(store.client, run_id)
         if spec is None:
             return
         experiment = store.client.get_run(run_id).info.experiment_id
@@ -196,7 +197,7 @@ def note_study(store: Store, run_id: str, outcomes: Mapping[str, Counter[str]] |
         _log.warning("study run %s has no note: %s", run_id, error)
 
 
-def _read_spec(client: MlflowClient, study_run_id: str) -> StudySpec | None:
+def read_spec(client: MlflowClient, study_run_id: str) -> StudySpec | None:
     """The study that a parent run belongs to; None if it has no readable record."""
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -34,7 +34,6 @@ class Uploader:
         self._troubles: dict[Path, str] = {}
         self._sending = threading.Lock()
         self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
 
     @property
     def trouble(self) -> str | None:
@@ -81,10 +80,7 @@ class Uploader:
 
     def start(self, interval_s: float = 1.0) -> None:
         """Poll in a background thread, so that neither training nor the terminal waits for the store."""
-        if self._thread is not None:
-            raise RuntimeError("the uploader was started before")
-        self._thread = threading.Thread(target=self._run, args=(interval_s,), name="fnostab-uploader", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, args=(interval_s,), name="fnostab-uploader", daemon=True).start()
 
     def stop(self) -> None:
         """Start no further round in the background. `drain` then sends what remains."""
