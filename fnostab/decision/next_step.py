@@ -197,7 +197,7 @@ def stage_b_step(
         if pair.arm in roles.candidates
         and any(state_of(name, pair) is State.NOT_MET for name in roles.criteria(pair.arm, "a"))
     }
-    ran = [arm for arm in roles.candidates if stages["a"].arm(arm)]
+    ran = [arm for arm in roles.candidates if arm in stages["a"].compared(roles.control)]
     arms = (roles.control, *(arm for arm in ran if arm not in out))
     if conclusion.winner and conclusion.winner not in arms:
         arms = (*arms, conclusion.winner)
@@ -212,7 +212,9 @@ def stage_b_step(
 
 def _elsewhere(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep:
     if not answers:
-        return NextStep(NextKind.ELSEWHERE, f"run another arm: there is only {roles.control}")
+        only = all(stage.arms == [roles.control] for stage in stages.values())
+        why = f"there is only {roles.control}" if only else f"all have the settings of {roles.control}"
+        return NextStep(NextKind.ELSEWHERE, f"run another arm: {why}")
     fails = any(t.failed for stage in stages.values() for t in stage.arm(roles.control))
     if not fails and not any(a.helps for a in answers):
         text = f"{roles.control} did not fail: ask where it does, at a harder setting"

@@ -139,7 +139,7 @@ def stage_of(name: str, store: Store, experiment_id: str, record: StudyRecord) -
     rows, asked = trial_rows(store, experiment_id, record), record.spec.seeds
     there = {(row.arm, row.seed) for row in rows}
     missing = {arm: tuple(seed for seed in seeds if (arm, seed) not in there) for arm, seeds in asked.items()}
-    return Stage(name, tuple(rows), missing if asked else None)
+    return Stage(name, tuple(rows), missing if asked else None, record.spec.same_settings)
 
 
 def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
@@ -196,6 +196,7 @@ def make_case(
     from fnostab.decision import Roles, Rules, decide
     from fnostab.decision.commands import command_of
     from fnostab.decision.verdict import same_trials
+    from fnostab.record.same_settings import same_settings_line
     from fnostab.report.verdict import Case
 
     studies = {**studies, "a": _under_control_that_ran(studies["a"], stages["a"])}
@@ -207,16 +208,19 @@ def make_case(
         for name, stage in stages.items()
         for arm, seeds in stage.gone.items()
     ]
+    repeated = {name: stage.repeated(study.control) for name, stage in stages.items()}
+    lines = [stage_title(name, study) + same_settings_line(*pair) for name in stages for pair in repeated[name].items()]
     alike = [
         f"{stage_title(name, study)}{arm} gave the same numbers as {study.control} at every seed: "
         "does what it changes have an effect?"
         for name, stage in stages.items()
         for arm in stage.arms
         if arm != study.control
+        and arm not in repeated[name]
         and len(stage.arm(arm)) >= verdict.rules.least_trials
         and same_trials(stage.arm(study.control), stage.arm(arm))
     ]
-    return Case(verdict, tuple(stages.values()), studies, (*(judged or ()), *gone, *alike), command)
+    return Case(verdict, tuple(stages.values()), studies, (*(judged or ()), *gone, *lines, *alike), command)
 
 
 def _under_control_that_ran(study: Any, stage: Stage) -> Any:

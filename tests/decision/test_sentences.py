@@ -596,6 +596,15 @@ def test_lines_on_what_is_judged():
     assert alike == "norm gave the same numbers as base at every seed: does what it changes have an effect?"
 
 
+def test_lines_on_arms_with_the_settings_of_control():
+    rows = replace(stage("a", arm("base", 3, 5), arm("norm", 3, 5)), same_settings={"norm": "base"})
+    case = make_case({"a": rows}, {"a": TableStudy(control="base")}, source=Source())
+    assert case.judged == ("norm has the settings of base: it is not compared, and no test counts it",)
+    assert case.verdict.next_step == "run another arm: all have the settings of base"
+    verdict = verdict_of(rows, roles=Roles("base", "norm"))
+    assert verdict.reason == "norm: has the settings of base in Stage A, not run in Stage B"
+
+
 def test_findings_of_studies_that_turn_one_setting():
     families = {name: {f"{name}_{value:g}": value for value in (0.01, 0.02, 0.04)} for name in ("base", "cure")}
     counts = {"base": (0, 3, 6), "cure": (0, 0, 1)}
