@@ -194,7 +194,7 @@ def make_case(
     line for each stage on what is judged, ``look`` which look at the study this is, else as it says itself.
     """
     from fnostab.decision import Roles, Rules, decide
-    from fnostab.decision.commands import command_of
+    from fnostab.decision.commands import as_run, command_of
     from fnostab.decision.verdict import same_trials
     from fnostab.record.same_settings import same_settings_line
     from fnostab.report.verdict import Case
@@ -202,6 +202,7 @@ def make_case(
     studies = {**studies, "a": _under_control_that_ran(studies["a"], stages["a"])}
     study = studies["a"]
     verdict = decide(Roles.of(study), stages["a"], stages.get("b"), rules=Rules.of(study, look=look))
+    verdict = replace(verdict, next=as_run(verdict.next, source))
     command = command_of(verdict.next, source)
     gone = [
         f"{stage_title(name, study)}{arm} is left out: none of its {len(seeds)} trials has a run"

@@ -11,7 +11,7 @@ from decision_helpers import arm, criterion, stage, verdict_of
 
 import fnostab.decision
 from fnostab.decision import Roles, Rules, Stage, compare_stress
-from fnostab.decision.commands import Place, Source, command_of
+from fnostab.decision.commands import Place, Source, as_run, command_of
 from fnostab.decision.oversights import all_failed_alike, arms_without_metric
 from fnostab.decision.sweep import compare_along
 from fnostab.record.missing_metric import metric_not_recorded
@@ -29,6 +29,10 @@ CONTROL = arm("base", 3, 7)
 
 def measured(trials, value):
     return [replace(t, measures={"sharpness": value}) for t in trials]
+
+
+def unmeasured(trials):
+    return [replace(t, loss=None) for t in trials]
 
 
 SENTENCES = [
@@ -333,9 +337,9 @@ STEPS = [
         "--seeds 20 --arms clip --retry-oom",
     ),
     (  # the forecast of the sentence, since that is no more than as many again
-        [arm("control", 0, 10), arm("arch", 0, 10)],
-        "run 6 more seeds of control and arch",
-        "--seeds 16 --arms control,arch",
+        [arm("control", 2, 18), arm("arch", 2, 18)],
+        "run 19 more seeds of control and arch",
+        "--seeds 39 --arms control,arch",
     ),
     (
         [arm("control", 5, 5), [replace(t, outcome=Outcome.INFRA_ERROR) for t in arm("arch", 10)]],
@@ -369,8 +373,9 @@ STEPS = [
 @pytest.mark.parametrize(("arms", "text", "command"), STEPS)
 def test_next_step_and_its_command(arms, text, command):
     step = verdict_of(stage("a", *arms), roles=Roles("control")).next
-    assert step.text == text
     store = Source({"a": Place("my study.yaml", "mine", ("--profile", "small"))})
+    assert as_run(step, store).text == text
+    assert "--attempts" not in as_run(step, Source(again="fnostab decide --runs r.yaml")).text
     expected = f"fnostab run 'my study.yaml' --experiment mine {command} --profile small"
     assert command_of(step, store) == (expected if command else "fnostab watch mine")
     assert command_of(step, Source(again="fnostab decide --table t.csv")) == "fnostab decide --table t.csv"
@@ -394,6 +399,37 @@ def test_next_step_and_its_command(arms, text, command):
             [arm("control", 17, 3), arm("arch", 18, 2)],
             Roles("control"),
             "ask where the arms differ more: another setting or arm",
+        ),
+        (  # the forecast of the sentence, where that is more than as many again
+            [arm("control", 7, 3), arm("arch", 10), arm("clip", 6, 4)],
+            Roles("control"),
+            "ask where the arms differ more: another setting or arm; or run 40 more seeds of control and arch",
+        ),
+        (
+            [arm("control", 0, 10), arm("arch", 0, 10)],
+            Roles("control"),
+            "every trial of every arm failed: check what counts as a failure, or ask at an easier setting; "
+            "or run 6 more seeds of control and arch",
+        ),
+        (
+            [arm("control", 0, 2, kind="nonfinite"), arm("arch", 0, 2, kind="nonfinite")],
+            Roles("control"),
+            "every trial of every arm failed: ask at an easier setting",
+        ),
+        (
+            [unmeasured(arm("control", 2)), unmeasured(arm("arch", 2))],
+            Roles("control"),
+            "correct the study's metric, or record it: no trial has a value of it",
+        ),
+        (  # what an arm costs is not known
+            [unmeasured(arm("control", 3, 7)), unmeasured(arm("arch", 9, 1))],
+            Roles("control"),
+            "correct the study's metric, or record it: no trial has a value of it",
+        ),
+        (  # a study of failures alone, which are still open
+            [unmeasured(arm("control", 2, 18)), unmeasured(arm("arch", 3, 17))],
+            Roles("control"),
+            "ask where the arms differ more: another setting or arm; or run 50 more seeds of control and arch",
         ),
         (
             [arm("control", 5, 5), [replace(t, last_step=49) for t in arm("arch", 10)]],
