@@ -149,6 +149,7 @@ def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
         TrackingError: the store does not answer.
     """
     from fnostab.decision.oversights import all_failed_alike, arms_without_metric, lacks_metric
+    from fnostab.decision.unequal_rules import rules_judged_in_part
     from fnostab.record.missing_metric import metric_not_recorded
     from fnostab.tracking import recorded_metrics
 
@@ -160,6 +161,7 @@ def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
             lines.append(metric_not_recorded(study.metric.name, recorded))
     if line := arms_without_metric(study.metric.name, stage.trials):
         lines.append(line)
+    lines += rules_judged_in_part(stage.trials)
     if line := all_failed_alike(stage.trials, study):
         lines.append(line)
     return [title + line for line in lines]

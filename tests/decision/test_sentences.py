@@ -14,6 +14,7 @@ from fnostab.decision import Roles, Rules, Stage, compare_stress
 from fnostab.decision.commands import Place, Source, as_run, command_of
 from fnostab.decision.oversights import all_failed_alike, arms_without_metric
 from fnostab.decision.sweep import compare_along
+from fnostab.decision.unequal_rules import rules_judged_in_part
 from fnostab.record.missing_metric import metric_not_recorded
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Outcome
@@ -630,6 +631,19 @@ def test_lines_on_what_is_judged():
     twins = Stage("a", (*arm("base", 3, 1), *arm("norm", 3, 1), *arm("other", 4)))
     (alike,) = make_case({"a": twins}, {"a": study}, source=Source()).judged
     assert alike == "norm gave the same numbers as base at every seed: does what it changes have an effect?"
+
+
+def test_a_line_on_arms_that_were_not_judged_by_the_rules_of_others():
+    reasons = ("exploded: needs two validations", "stagnated: the loss of an output that has learnt nothing is unknown")
+    rare = [replace(t, not_judged=reasons) for t in arm("rare", 3)]
+    said = (
+        "exploded was not judged, since it needs two validations, in trials that converged: 3 of rare; others were "
+        "judged by it; do not trust these failure rates until every arm is judged alike"
+    )
+    assert rules_judged_in_part([*arm("base", 0, 2, kind="exploded"), *rare]) == [said]
+    assert rules_judged_in_part([*(replace(t, not_judged=reasons[1:]) for t in arm("base", 2)), *rare]) == [said]
+    assert rules_judged_in_part(rare) == []  # alike, if in no trial
+    assert rules_judged_in_part([*arm("base", 0, 2, kind="nonfinite"), *rare]) == []
 
 
 def test_lines_on_arms_with_the_settings_of_control():
