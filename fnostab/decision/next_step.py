@@ -11,6 +11,7 @@ from fnostab.decision.oversights import lacks_metric
 from fnostab.decision.pairs import Pair
 from fnostab.decision.rules import Roles
 from fnostab.decision.tally import Stage
+from fnostab.decision.unequal_rules import rules_judged_in_part
 from fnostab.decision.words import and_list
 from fnostab.record.outcomes import Outcome
 
@@ -57,6 +58,7 @@ def next_step(
     return (
         _wait(stages)
         or _rerun(roles, stages, answers)
+        or _judge_alike(stages)
         or _check_metric(stages, answers)
         or _check_failures(roles, stages, answers)
         or _too_few(roles, stages, answers)
@@ -123,6 +125,13 @@ def _seeds(stage: Stage, arms: Sequence[str] = (), *, more: int = 0, least: int 
         return max(upto + more, least)
     further = max(more, least - len(seeds))
     return (*sorted(seeds), *range(upto, upto + further))
+
+
+def _judge_alike(stages: Mapping[str, Stage]) -> NextStep | None:
+    """Let every arm record what the rules need, where failures could be seen in some trials only."""
+    if not any(rules_judged_in_part(stage.trials) for stage in stages.values()):
+        return None
+    return NextStep(NextKind.ELSEWHERE, "let every arm record what the rules need: some were not judged as others were")
 
 
 def _check_metric(stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep | None:

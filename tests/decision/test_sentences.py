@@ -643,6 +643,8 @@ def test_a_line_on_arms_that_were_not_judged_by_the_rules_of_others():
     assert rules_judged_in_part([*arm("base", 0, 2, kind="exploded"), *rare]) == [said]
     assert rules_judged_in_part([*(replace(t, not_judged=reasons[1:]) for t in arm("base", 2)), *rare]) == [said]
     assert rules_judged_in_part(rare) == []  # alike, if in no trial
+    verdict = verdict_of(stage("a", arm("base", 0, 3, kind="exploded"), rare), roles=Roles("base"))
+    assert verdict.next_step == "let every arm record what the rules need: some were not judged as others were"
     assert rules_judged_in_part([*arm("base", 0, 2, kind="nonfinite"), *rare]) == []
 
 
