@@ -32,7 +32,10 @@ def case_of_table(path: Path, study_name: str | None = None) -> Case:
     from fnostab.report.sweep import with_along
 
     table = read_table(path)
-    stages = {name: Stage(name, tuple(rows), table.missing.get(name)) for name, rows in sorted(table.stages.items())}
+    stages = {
+        name: Stage(name, tuple(rows), table.missing.get(name), table.same_settings.get(name, {}))
+        for name, rows in sorted(table.stages.items())
+    }
     study: Any = table.study
     places = {"a": Place(study_name)} if study_name else {}
     if study_name is not None:

@@ -43,7 +43,8 @@ def command(file: Path, stored: StoredStudies | None, runs: Path | None, trackin
     elif stored is not None:
         stages, study = _of_store(store_to_read(tracking_uri), stored)
     missing = {name: stage.all_missing for name, stage in stages.items()}
-    write_table(file, Table({name: stage.trials for name, stage in stages.items()}, study, missing))
+    same_settings = {name: stage.same_settings for name, stage in stages.items()}
+    write_table(file, Table({name: stage.trials for name, stage in stages.items()}, study, missing, same_settings))
     echo(f"{sum(len(stage.trials) for stage in stages.values())} trials written to {file}")
 
 

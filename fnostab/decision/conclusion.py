@@ -164,6 +164,9 @@ def _of_candidate(found: _Findings, arm: str) -> str:
         if not found.ran(arm, stage):
             parts.append(f"not run in {where}")
             continue
+        if other := found.stages[stage].repeated(found.roles.control).get(arm):
+            parts.append(f"has the settings of {other} in {where}")
+            continue
         needed = [c for c in found.of(arm, stage) if c is not None]
         lacking = [_words(c.name, found.rules) for c in needed if c.state is State.NOT_MET]
         open_ones = [_words(c.name, found.rules) for c in needed if c.state is State.UNTESTABLE]

@@ -20,10 +20,13 @@ from fnostab.record.outcomes import EXCLUDED, FAILURES, TRAINING_OUTCOMES, Outco
 from fnostab.record.table_study import (
     ABSENT,
     PREFIX,
+    REPEATED,
     TableStudy,
     is_missing,
     missing_seeds,
     missing_text,
+    repeated_arms,
+    repeated_text,
 )
 
 __all__ = [
@@ -107,11 +110,13 @@ class Table:
         study: None of a table that does not say.
         missing: by stage and arm, the seeds that the study should have and has not; of a stage that is not named it is
             not known.
+        same_settings: by stage, arms with the settings of another, each with that arm.
     """
 
     stages: Mapping[str, Sequence[TrialRow]]
     study: TableStudy | None = None
     missing: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+    same_settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def read_table(path: str | Path) -> Table:
@@ -127,6 +132,7 @@ def read_table(path: str | Path) -> Table:
     study = TableStudy.parse(_constants([fields for _, fields in records], str(path)), str(path))
     names = _measure_columns(records[0][1] if records else {}, study)
     missing: dict[str, Mapping[str, tuple[int, ...]]] = {}
+    same_settings: dict[str, Mapping[str, str]] = {}
     for line, fields in records:
         where = f"{path}, line {line}"
         stage, row = _parse(fields, names, where)
@@ -137,9 +143,11 @@ def read_table(path: str | Path) -> Table:
         stages.setdefault(stage, []).append(row)
         if not is_missing(fields.get(ABSENT)):
             missing[stage] = missing_seeds(fields[ABSENT] or "", where)
+        if not is_missing(fields.get(REPEATED)):
+            same_settings[stage] = repeated_arms(fields[REPEATED] or "", where)
     if "a" not in stages:
         raise DecisionError(f"{path} has no trial of stage a")
-    return Table(stages, study, missing)
+    return Table(stages, study, missing, same_settings)
 
 
 def write_table(path: str | Path, table: Table) -> None:
@@ -148,12 +156,14 @@ def write_table(path: str | Path, table: Table) -> None:
     Raises:
         DecisionError: the file can't be written, or a spreadsheet would run a name as a formula.
     """
-    rows = [(stage, row) for stage, of_stage in table.stages.items() for row in of_stage]
+    rows = [(stage, row) for stage, trials in table.stages.items() for row in trials]
     measures = list(dict.fromkeys(name for _, row in rows for name in row.measures))
     constants = table.study.cells() if table.study else {}
-    absent = {stage: missing_text(table.missing.get(stage)) for stage in table.stages}
-    header = [*COLUMNS, *MORE_COLUMNS, *(MEASURE + name for name in measures), *constants, ABSENT]
-    cells = [[*_cells(s, row, measures), *constants.values(), absent[s]] for s, row in rows]
+    of_stage = {
+        s: [missing_text(table.missing.get(s)), repeated_text(table.same_settings.get(s, {}))] for s in table.stages
+    }
+    header = [*COLUMNS, *MORE_COLUMNS, *(MEASURE + name for name in measures), *constants, ABSENT, REPEATED]
+    cells = [[*_cells(s, row, measures), *constants.values(), *of_stage[s]] for s, row in rows]
     for text in {row.arm for _, row in rows} | {row.run_id or "" for _, row in rows} | set(constants.values()):
         if _FORMULA.match(text):
             raise DecisionError(
@@ -270,7 +280,7 @@ def _cells(stage: str, row: TrialRow, measures: Iterable[str]) -> list[str]:
 def _constants(records: Sequence[Mapping[str, str | None]], path: str) -> dict[str, str]:
     """The columns of the study: each has one value."""
     found: dict[str, str] = {}
-    for name in [n for n in (records[0] if records else {}) if n.startswith(PREFIX) and n != ABSENT]:
+    for name in [n for n in (records[0] if records else {}) if n.startswith(PREFIX) and n not in (ABSENT, REPEATED)]:
         values = {(fields[name] or "").strip() for fields in records}
         if len(values) > 1:
             raise DecisionError(

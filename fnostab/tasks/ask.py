@@ -39,6 +39,11 @@ class Ask(Command):
         layers = (file.defaults, *file.arms.values())
         self._floats = {name for layer in layers for name, value in layer.items() if isinstance(value, float)}
 
+    @property
+    def goes_by_arm(self) -> bool:
+        """Whether nothing but their names tells the arms apart: the loop sees these."""
+        return not self._declared
+
     def identity(self, settings: Settings) -> Any:
         """The settings: what trains is not known."""
         return {"settings": dict(settings)}

@@ -103,6 +103,11 @@ class Task:
         """Identity of an arm's trials, besides arm and seed, JSON-ready."""
         return dict(settings)
 
+    @property
+    def goes_by_arm(self) -> bool:
+        """Whether arms of one identity may train differently, since what trains is told their names."""
+        return False
+
     def judged(self, settings: Settings, metric: Metric) -> str:
         """Name of the metric in the journal that outcome rules judge."""
         return metric.name

@@ -145,7 +145,9 @@ def chapter(ran: Ran, decisions: Sequence[Decision] = ()) -> Chapter:
         DecisionError: its control was not run.
     """
     study = ran.study
-    verdict = decide(Roles.of(study), Stage("a", tuple(ran.trials)), rules=Rules.of(study))
+    verdict = decide(
+        Roles.of(study), Stage("a", tuple(ran.trials), same_settings=study.same_settings), rules=Rules.of(study)
+    )
     arms = [summary for arm in study.arms for summary in verdict.arms if summary.arm == arm]
     table = differences(study, [summary.arm for summary in arms])
     return Chapter(

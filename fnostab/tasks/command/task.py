@@ -54,6 +54,11 @@ class Command(Task):
         self._template.check(self._declared, self._place)
         self._code = code_hashes(self._template, file.code, self._folder)
 
+    @property
+    def goes_by_arm(self) -> bool:
+        """Whether the program is told its arm's name."""
+        return self._template.names_arm
+
     def resolve(self, layers: Sequence[Settings], profile: str | None) -> dict[str, Any]:
         """Values of all declared settings; the first layer declares them."""
         return resolve(self._declared, layers[1:])

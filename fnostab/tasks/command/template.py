@@ -40,6 +40,11 @@ class Template:
         """Settings that have a placeholder, in order, without `GIVEN`."""
         return tuple(name for name in self._placeholders() if name not in GIVEN)
 
+    @property
+    def names_arm(self) -> bool:
+        """Whether the arm's name is a part of the command."""
+        return "arm" in self._placeholders()
+
     def check(self, settings: Collection[str], place: Place = lambda name: "") -> None:
         """Insist that settings and placeholders belong together.
 
