@@ -82,7 +82,7 @@ class Command(Task):
         return {"command": self._template.words, "settings": dict(settings), "code": dict(self._code), **goes_on}
 
     def after_failure(self, settings: Settings) -> Literal["stop", "continue"]:
-        """Whether the program is told to stop or to continue, as the study file says."""
+        """Whether the program is asked to stop or to continue, as set in the study file."""
         return self._after_failure
 
     def resources(self, settings: Settings) -> Resources:
