@@ -282,7 +282,7 @@ def _similar_option(context: click.Context | None, name: str) -> str:
 
 
 def refuse_in_a_chain(chain: str, **given: object) -> None:
-    """Raise ConfigError if an option is given that a chain of studies decides by itself."""
+    """Raise ConfigError if an option is given that a chain of studies sets itself."""
     for name, value in given.items():
         if value:
             raise ConfigError(

@@ -25,7 +25,7 @@ __all__ = ["run_in_looks"]
 def run_in_looks(
     looks: Sequence[int], options: RunOptions, console: Console, notifier: Notifier | None = None
 ) -> StudyRun:
-    """Run a study up to each look, and go on with control and the arms that are still open.
+    """Run a study up to each look, then continue with control and the arms that are still open.
 
     Looks are rising numbers of seeds per arm; the options name no seeds. The study is recorded with the alpha of a
     look, so that `fnostab decide` keeps the error over all looks too. A notifier is told when a look decides an arm.

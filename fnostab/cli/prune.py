@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--older-than", metavar="DATE|DAYS", required=True, help="As in 2026-01-31, or 90d.")
 @click.option("--only", type=click.Choice(["points", "journals"]), help="Only one of the two.")
 @click.option("--experiment", metavar="NAME", help="Only this experiment.  [default: all]")
-@click.option("--yes", is_flag=True, help="Delete and archive. Without it, only show what would be.")
+@click.option("--yes", is_flag=True, help="Delete and archive. Without it, only show what would be done.")
 @OUTPUT
 @TRACKING_URI
 @click.pass_context

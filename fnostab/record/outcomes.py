@@ -34,7 +34,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # and whatever else a termin
 
 
 class Outcome(StrEnum):
-    """Outcome of a trial; its value is that of the MLflow tag ``fnostab.outcome``."""
+    """Outcome of a trial; its value is written to the MLflow tag ``fnostab.outcome``."""
 
     CONVERGED = "converged"
     NONFINITE = "nonfinite"

@@ -103,7 +103,7 @@ class OnCase:
 
 @dataclass(frozen=True)
 class Box(OnCase):
-    """What a report's first box shows."""
+    """Content of a report's first box."""
 
     case: Case
 

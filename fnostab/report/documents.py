@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing beside it, and as Markdown with its pictures beside it."""
+"""A report as one self-contained HTML file, and as Markdown with its pictures in separate files."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

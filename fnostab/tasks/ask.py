@@ -1,4 +1,4 @@
-"""The task ``ask``: trials that a loop of the user's own asks for and trains, in a notebook say."""
+"""The task ``ask``: trials that the user's own loop asks for and trains, for example in a notebook."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -117,7 +117,7 @@ class Task:
         return OutcomeRules()
 
     def after_failure(self, settings: Settings) -> Literal["stop", "continue"]:
-        """Whether a trial goes on once a failure is certain."""
+        """Whether a trial continues once a failure is certain."""
         return "stop"
 
     def resources(self, settings: Settings) -> Resources:
@@ -145,7 +145,7 @@ class Task:
         return ()
 
     def quality(self, study: "Study") -> Mapping[str, Measure]:
-        """Those of ``measures`` that the trials of a study record."""
+        """Names among ``measures`` that the trials of a study record."""
         return self.measures
 
     def next_of(self, study: "Study") -> dict[str, str]:

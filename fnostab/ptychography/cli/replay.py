@@ -48,8 +48,8 @@ def command(
     """Run a trial's failure again from its black box, and say where it began.
 
     DIRECTORY is a trial's folder, its artifacts or the black box itself; RUN_ID its MLflow run. Without
-    either, the trials that failed are listed. Training goes on from the state before the failure, exactly as
-    it did, with every module watched. With --set it is an experiment: does the failure still happen? Writes
+    either, the trials that failed are listed. Training continues from the state before the failure, exactly as
+    before, and every module is recorded. With --set it is an experiment: does the failure still happen? Writes
     replay.json and replay.png.
     """
     console = Console(stderr=as_json)

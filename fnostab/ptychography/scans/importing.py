@@ -37,7 +37,7 @@ LITTLE_OVERLAP = 0.5
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What the user says of a file; None is left to its layout and to the checks.
+    """The user's statements about a file; where None, the layout and the checks decide.
 
     Attributes:
         mapped: places in the file by the names of `layouts.MAPPED`.

@@ -96,7 +96,7 @@ class Command(Task):
         return {name: digest for name, digest in named.items() if digest is not None}
 
     def after_failure(self, settings: Settings) -> Literal["stop", "continue"]:
-        """Whether the program is told to stop or to continue, as the study file says."""
+        """Whether the program is asked to stop or to continue, as set in the study file."""
         return self._after_failure
 
     def resources(self, settings: Settings) -> Resources:

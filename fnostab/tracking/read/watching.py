@@ -1,4 +1,4 @@
-"""A study as its store tells it while it runs, asked again and again with few questions.
+"""Follow a running study through its store, with few queries.
 
 A poll asks for the runs that are under way and those that ended last: two searches, however large the study is.
 The outcomes of all others are read in full from time to time only. Of histories, only the window maxima of the

@@ -42,7 +42,7 @@ class JournalsBehind:
 
 
 def journals_behind(store: Store, output: str | Path) -> JournalsBehind:
-    """Compare the journals under ``output`` with what the runs in a store say of how far they have them.
+    """Compare the journals under ``output`` with how much of them the runs in a store have.
 
     Raises:
         TrackingError: the store does not answer.

@@ -83,7 +83,7 @@ class _Siblings:
         self._at_work = False
 
     def sync(self) -> None:
-        """Send each trial, whatever becomes of the others."""
+        """Send each trial, even if others fail."""
         study = None
         with self._named(f"{self._folder / STUDY_FILE}, without which its trials are sent"):
             study = self._study_run()

@@ -1,4 +1,4 @@
-"""Take points of long histories out of a database, and remember on their runs that it was done.
+"""Delete points of long histories from a database, and mark their runs as thinned.
 
 MLflow deletes whole runs only. Its points are therefore deleted through the tables that it maps itself, as
 `fnostab.tracking.read.summaries` reads them: in the database, since no server offers it. All of a run goes in one
@@ -106,7 +106,7 @@ def is_thinned(store: Store, experiment: str, study_hash: str) -> bool:
 
 
 def compact(store: Store) -> None:
-    """Give the room of deleted points back to the disk: SQLite keeps it else. PostgreSQL uses it again by itself.
+    """Return the space of deleted points to the disk: SQLite keeps it otherwise, PostgreSQL reuses it automatically.
 
     Raises:
         TrackingError: somebody else is using the database, or the disk has no room for a copy.

@@ -160,7 +160,7 @@ def colour_tags(client: MlflowClient, study_run_id: str | None, arm: str | None)
 
 
 def note_trial(client: MlflowClient, run_id: str, outcome: Mapping[str, Any]) -> None:
-    """Say on a trial's page what it is and what became of it: ``outcome`` is the payload of its outcome event.
+    """Describe a trial and its end on its page: ``outcome`` is the payload of its outcome event.
 
     Never raises: an outcome must not be lost with the note on it.
     """
@@ -179,7 +179,7 @@ def note_trial(client: MlflowClient, run_id: str, outcome: Mapping[str, Any]) ->
 
 
 def note_study(store: Store, run_id: str, outcomes: Mapping[str, Counter[str]] | None = None) -> None:
-    """Say on a study's page what its arms are and what became of their trials, and link its newest verdict.
+    """Describe a study's arms and the outcomes of their trials on its page, and link its newest verdict.
 
     Never raises, as `note_trial`. Without ``outcomes``, how often each was by arm, the store is asked for them.
     """

@@ -1,4 +1,4 @@
-"""Follow the journals of many trials while they run, behind the back of whoever writes them.
+"""Follow the journals of many trials while they run, without disturbing their writers.
 
 A store that is away costs nothing: the journals are on disk, and the uploader goes on when it is
 back. What went wrong is in `Uploader.trouble`; nothing is raised before `Uploader.drain`.
