@@ -224,6 +224,7 @@ def _tags(spec: StudySpec) -> dict[str, str]:
         names.SCHEMA_TAG: names.SCHEMA,
         names.VERSION: __version__,
         names.USER: user_name(),
+        names.SOURCE: f"fnostab run {spec.name}",
         names.CHARTS: json.dumps(
             {"judged": sorted(set(spec.judged.values())), "metric": [spec.metric.key], **vars(spec.charts)}
         ),
