@@ -47,6 +47,14 @@ def test_all_views_are_installed_and_a_second_time_writes_nothing(store, experim
     assert tags() == before
 
 
+def test_a_view_of_another_tasks_settings_is_left_out(store, make_study, experiment, tags):
+    ensure_study(store, make_study(hash="cafe").spec.model_copy(update={"task": "command"}))
+    found = install_views(store, experiment)
+    assert found.there == tuple(name for name in VIEWS if name != "depth")
+    assert "depth" not in tags()["mlflow.note.content"]
+    assert not [tag for tag in tags() if "depth" in tag]
+
+
 def test_a_study_brings_them_along(store, study):
     run = store.client.get_run(ensure_study(store, study.spec))
     assert install_views(store, run.info.experiment_id).written == ()

@@ -81,6 +81,7 @@ class _NewestStudy:
 
     control: str = "control"
     hash: str = ""
+    task: str = ""  # of an experiment without a study: any
     charts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
@@ -100,8 +101,9 @@ class InstalledViews:
 
 
 def install_views(store: Store, experiment: str) -> InstalledViews:
-    """Put all views, and a note that links them, on an experiment or bring them up to date; then again writes nothing.
+    """Put views, and a note that links them, on an experiment or bring them up to date; then again writes nothing.
 
+    A view that is of one task's settings is left out where the newest study is of another task.
     A view, or note, that somebody changed in the UI stays as it is. With a version of MLflow whose schema is
     not known, nothing is written.
 
@@ -120,7 +122,8 @@ def install_views(store: Store, experiment: str) -> InstalledViews:
         tags = store.client.get_experiment(experiment).tags
         study = _newest_study(store, experiment)
         written, remarks = [], []
-        for rank, name in enumerate(VIEWS):
+        views = tuple(name for name in VIEWS if not study.task or _view(name).get("task", study.task) == study.task)
+        for rank, name in enumerate(views):
             view, key = _tag_value(name, rank, study), _share_key(name)
             stored, written_there = tags.get(VIEW_TAG + key), tags.get(WRITTEN_TAG + key)
             if not is_ours(stored, written_there):
@@ -133,8 +136,8 @@ def install_views(store: Store, experiment: str) -> InstalledViews:
                 store.client.set_experiment_tag(experiment, WRITTEN_TAG + key, digests(view, stored))
                 store.client.set_experiment_tag(experiment, VIEW_TAG + key, view)
                 written.append(name)
-        put_experiment_note(store.client, experiment, tags, _note(experiment))
-    return InstalledViews(VIEWS, tuple(written), tuple(remarks))
+        put_experiment_note(store.client, experiment, tags, _note(experiment, views))
+    return InstalledViews(views, tuple(written), tuple(remarks))
 
 
 def view_addresses(url: str, experiment: str, views: InstalledViews) -> dict[str, str]:
@@ -175,10 +178,10 @@ def dashboards() -> Path:
     return inside if next(inside.glob("*.json"), None) else package.parent / "dashboards"
 
 
-def _note(experiment: str) -> str:
+def _note(experiment: str, views: Sequence[str]) -> str:
     """Note of an experiment; its first line, which is seen while it is folded, leads to the views."""
-    addresses = view_addresses("", experiment, InstalledViews(VIEWS))
-    links = [f"[{_view(name)['title'].removeprefix('fnostab: ')}]({addresses[name].lstrip('/')})" for name in VIEWS]
+    addresses = view_addresses("", experiment, InstalledViews(tuple(views)))
+    links = [f"[{_view(name)['title'].removeprefix('fnostab: ')}]({addresses[name].lstrip('/')})" for name in views]
     return " · ".join(links)
 
 
@@ -255,4 +258,5 @@ def _newest_study(store: Store, experiment: str) -> _NewestStudy:
         return _NewestStudy()
     data = newest[0].data
     charts = json.loads(data.tags.get(names.CHARTS, "{}"))
-    return _NewestStudy(data.params.get("control", "control"), data.tags.get(names.STUDY_HASH, ""), charts)
+    of_study = data.tags.get(names.STUDY_HASH, ""), data.tags.get(names.TASK, "")
+    return _NewestStudy(data.params.get("control", "control"), *of_study, charts)
