@@ -3,7 +3,7 @@
     FnostabError
     ├── ConfigError      a setting is unknown, of the wrong type, or impossible beside another
     │   └── UnknownSettingError   no setting has that name
-    ├── DataError        a probe, a data set or its cache is missing, corrupt or of the wrong shape
+    ├── DataError        a data set, a file of one or a cache is missing, corrupt or of the wrong shape
     ├── ModelError       a network can't be found, built, or breaks the generator's contract
     ├── JournalError     a trial's journal is damaged, locked by another process, or can't be written
     ├── CheckpointError  a training's state or a black box is damaged, or does not fit the network
@@ -60,7 +60,7 @@ class UnknownSettingError(ConfigError):
 
 
 class DataError(FnostabError):
-    """A probe, a data set or its cache is missing, corrupt or of the wrong shape."""
+    """A data set, a file of one or a cache is missing, corrupt or of the wrong shape."""
 
 
 class ModelError(FnostabError):
