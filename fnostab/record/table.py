@@ -105,11 +105,13 @@ class Table:
         study: None of a table that does not say.
         missing: by stage and arm, the seeds that the study should have and has not; of a stage that is not named it is
             not known.
+        path: of the file that it was read from; empty of a table that was made otherwise.
     """
 
     stages: Mapping[str, Sequence[TrialRow]]
     study: TableStudy | None = None
     missing: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+    path: str = field(default="", kw_only=True, compare=False)
 
 
 def read_table(path: str | Path) -> Table:
@@ -141,7 +143,7 @@ def read_table(path: str | Path) -> Table:
             missing[stage] = missing_seeds(fields[ABSENT] or "", where)
     if "a" not in stages:
         raise DecisionError(f"{path} has no trial of stage a")
-    return Table(stages, study, missing)
+    return Table(stages, study, missing, path=str(path))
 
 
 def write_table(path: str | Path, table: Table) -> None:
