@@ -1,4 +1,4 @@
-"""Ask and tell: a loop of the user's own, in a notebook say, trains the trials of a study.
+"""Ask and tell: the user's own loop, for example in a notebook, trains the trials of a study.
 
     study = fnostab.Study("qk", control={"qk_norm": False}, arms={"qk": {"qk_norm": True}}, seeds=5, baseline=3.02)
     for trial in study:

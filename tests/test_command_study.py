@@ -360,6 +360,20 @@ def test_an_arm_that_records_no_metric_is_named_before_it_is_said_to_help(call, 
     assert " ".join(call("decide", "--experiment", "plain")[1].split()).count(said) == 1
 
 
+def test_an_arm_with_the_settings_of_control_is_compared_nowhere(call, workplace):
+    _small_study(workplace, NEWCOMER, arms={"twin": {}, "control": {}})
+    said = "twin has the settings of control: it is not compared, and no test counts it"
+    status, out, err = call("run", "study.yaml", "--seeds", "3")
+    assert (status, out.count(said)) == (0, 1), err
+    assert call("export", "trials.csv", "--experiment", "plain")[0] == 0
+    for source in (["--experiment", "plain"], ["--table", "trials.csv"]):
+        judged = json.loads(call("decide", *source, "--json")[1])
+        assert (judged["answers"], judged["criteria"]) == ([], [])
+        assert [line for line in judged["judged"] if "twin" in line] == [said]
+    assert call("report", "--experiment", "plain")[0] == 0
+    assert said in (workplace / "reports" / "plain" / "report.html").read_text()
+
+
 def test_after_a_verdict_the_next_command_is_no_verdict(call, workplace):
     (workplace / "train.py").write_text(NEWCOMER)
     study = {"name": "plain", "description": "?", "command": "python train.py {seed}", "control": "control"}

@@ -257,6 +257,23 @@ class TestSamples:
         assert median in page
         assert lowest in page
 
+    def test_the_answer_on_the_measured_scan_is_of_the_trials_in_its_table(self):
+        """docs/measured.md, whose journals are not kept: docs/make_measured.py writes its table and its answer."""
+        page = (ROOT / "docs/measured.md").read_text()
+        rows = page.partition("<!-- trials -->")[2].partition("<!-- end of trials -->")[0]
+        trials = re.findall(r"^\| (\w+)-\d+ \| (\w+) \| ([\d.]+) \| [\d.]+ \| ([\d.]+) \|", rows, re.MULTILINE)
+        answer = page.partition("<!-- answer -->")[2]
+        for arm in dict.fromkeys(arm for arm, *_ in trials):
+            ends = [(end, float(loss)) for name, end, loss, _ in trials if name == arm]
+            said = re.search(rf"^{arm} +(\d+)/(\d+) .*?%-\d+% +([\d.]+) ", answer, re.MULTILINE)
+            good = [loss for end, loss in ends if end == "converged"]
+            assert (int(said[1]), int(said[2])) == (len(ends) - len(good), len(ends))
+            assert float(said[3]) == pytest.approx(statistics.median(good), abs=0.00051)  # losses have three decimals
+        good = [(float(loss), float(ssim)) for _, end, loss, ssim in trials if end == "converged"]
+        median = re.search(r"The median of those that converged is ([\d.]+)\. ", rows)[1]
+        assert float(median) == pytest.approx(statistics.median(loss for loss, _ in good), abs=0.0011)
+        assert f"on the test area of up to {max(ssim for _, ssim in good):.2f};" in " ".join(page.split())
+
 
 class Links(HTMLParser):
     """What a page links to and loads, and the names of its places."""

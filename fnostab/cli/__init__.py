@@ -1,6 +1,6 @@
 """The command line. Each command lives in a module of its own, imported when it is called.
 
-The table below is all that ``fnostab --help`` needs, so that it answers at once.
+The table below is all that ``fnostab --help`` needs, so that it answers immediately.
 """
 
 import atexit
@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _meant(error: click.UsageError) -> str:
-    """What may be meant by an argument too many: `decide` and others take a study's name as an option."""
+    """Suggest a fix for a surplus argument: `decide` and others take a study's name as an option."""
     named = re.match(r"Got unexpected extra argument \((\S+)\)", error.format_message())
     taken = {option for param in error.ctx.command.params for option in param.opts} if error.ctx else set()
     if named is None or "--experiment" not in taken:

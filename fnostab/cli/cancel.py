@@ -18,8 +18,8 @@ from fnostab.errors import LaunchError, TrackingError
 def command(context: click.Context, /, experiment: str | None, output: Path, tracking_uri: str | None) -> None:
     """End the newest study of EXPERIMENT, wherever its trials run; without EXPERIMENT, the study started last.
 
-    Jobs of a cluster are cancelled, processes of this machine asked to end, and `fnostab run`, if it is still at
-    work, stops. Trials that ran, or waited in a queue, are `killed`; the same `fnostab run` goes on where they were.
+    Jobs of a cluster are cancelled, processes of this machine are asked to end, and `fnostab run`, if it still runs,
+    stops. Trials that ran, or waited in a queue, are `killed`; the same `fnostab run` command resumes them.
     """
     from fnostab.launch.cancelling import cancel_study
     from fnostab.show.sources import newest_folder

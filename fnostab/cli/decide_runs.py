@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fnostab.errors import ConfigError, DecisionError
+from fnostab.errors import ConfigError
 from fnostab.record.settings import read_yaml_file
-from fnostab.record.table import parse_csv, read_text
+from fnostab.record.table import csv_errors, parse_csv, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from fnostab.report.verdict import Case
     from fnostab.tracking import Store
 
-__all__ = ["JudgedRuns", "judge_runs", "read_runs_file"]
+__all__ = ["JudgedRuns", "judge_runs"]
 
 
 def read_runs_file(path: Path) -> RunsFile:
@@ -85,10 +84,6 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
 
 def _rows(path: Path) -> Iterator[Record]:
     """Rows of a CSV file, each value under ``columns.NAME``."""
-    try:
+    with csv_errors(path):
         for _, row in parse_csv(read_text(path), path)[1]:
             yield {f"columns.{name}": value for name, value in row.items() if value != ""}
-    except OSError as error:
-        raise DecisionError(f"can't read {path}: {error.strerror}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DecisionError(f"{path} is not a CSV file in UTF-8: {error}") from error

@@ -93,10 +93,9 @@ def execute(options: RunOptions, console: Console) -> tuple[Study, StudyRun]:
         output=options.output,
         seeds=options.seeds,
         arms=arms,
-        jobs=options.jobs,
         launcher=launcher,
         retry_oom=options.retry_oom,
-        attempts=ATTEMPTS if options.attempts is None else options.attempts,
+        attempts=options.attempts or ATTEMPTS,
         tracking_uri=options.tracking_uri,
         console=console,
     )
@@ -121,17 +120,14 @@ def show_dry_run(options: RunOptions, console: Console) -> None:
         output=options.output,
         seeds=options.seeds,
         arms=arms,
-        jobs=options.jobs,
         launcher=launcher,
-        retries=Retries(ATTEMPTS if options.attempts is None else options.attempts, options.retry_oom),
+        retries=Retries(options.attempts or ATTEMPTS, options.retry_oom),
         console=console,
     )
 
 
-def _resolve(
-    options: RunOptions, console: Console, *, starts: bool = True
-) -> tuple[Study, tuple[str, ...], Launcher | None]:
-    """The study, its arms that are to be run (empty for all), and what runs them (None for the usual launcher).
+def _resolve(options: RunOptions, console: Console, *, starts: bool = True) -> tuple[Study, tuple[str, ...], Launcher]:
+    """The study, its arms that are to be run (empty for all), and what runs them.
 
     Without ``starts`` they are only shown, which takes no Slurm.
     """
@@ -156,15 +152,16 @@ def _resolve(
     if profile == "auto" and loaded.profile and not options.from_experiment:
         how = "was found" if on_cluster is None else "is asked for"
         console.print(f"profile {loaded.profile}: {'a' if loaded.profile == 'full' else 'no'} GPU {how}")
-    if options.lockstep is None and not (options.live and loaded.task.name == "command"):
-        return loaded, arms, on_cluster
     if on_cluster is not None:
-        raise ConfigError("--lockstep works on this machine only: leave it out, or leave out --launcher slurm")
+        if options.lockstep is not None:
+            raise ConfigError("--lockstep works on this machine only: leave it out, or leave out --launcher slurm")
+        return loaded, arms, on_cluster
     from fnostab.launch.local import LocalLauncher, default_jobs
 
     takes = loaded.resources
-    n = options.jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core)
-    return loaded, arms, LocalLauncher(n, takes.gpu, options.lockstep or 1, live=options.live)
+    jobs = options.jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core)
+    live = options.live and loaded.task.name == "command"
+    return loaded, arms, LocalLauncher(jobs, takes.gpu, options.lockstep or 1, live=live)
 
 
 def _load(study: Study, console: Console) -> Callable[..., StudyRun]:
@@ -285,7 +282,7 @@ def _similar_option(context: click.Context | None, name: str) -> str:
 
 
 def refuse_in_a_chain(chain: str, **given: object) -> None:
-    """Raise ConfigError if an option is given that a chain of studies decides by itself."""
+    """Raise ConfigError if an option is given that a chain of studies sets itself."""
     for name, value in given.items():
         if value:
             raise ConfigError(

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def command(file: Path, stored: StoredStudies | None, runs: Path | None, tracking_uri: str | None) -> None:
     """Write the trials of the newest study of an experiment, or runs of your own, to FILE, as CSV.
 
-    `fnostab decide --table FILE` judges it, on any machine, without MLflow, and says the same as on the store: the
-    table holds quality, roles, alpha and all else that the answer needs. pandas and R may read and write it between.
+    `fnostab decide --table FILE` judges it on any machine, without MLflow, and gives the same answer as on the store:
+    the table holds quality, roles, alpha and everything else that the answer needs. pandas and R may rewrite it.
     """
     if stored is not None and runs is not None:
         raise ConfigError("give one of --experiment and --runs: they name different trials")
@@ -43,7 +43,8 @@ def command(file: Path, stored: StoredStudies | None, runs: Path | None, trackin
     elif stored is not None:
         stages, study = _of_store(store_to_read(tracking_uri), stored)
     missing = {name: stage.all_missing for name, stage in stages.items()}
-    write_table(file, Table({name: stage.trials for name, stage in stages.items()}, study, missing))
+    same_settings = {name: stage.same_settings for name, stage in stages.items()}
+    write_table(file, Table({name: stage.trials for name, stage in stages.items()}, study, missing, same_settings))
     echo(f"{sum(len(stage.trials) for stage in stages.values())} trials written to {file}")
 
 

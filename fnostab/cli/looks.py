@@ -6,7 +6,9 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from fnostab.cli.execution import RunOptions, execute, insist_on_results
+from fnostab.cli.options import parse_settings
 from fnostab.errors import ConfigError
+from fnostab.record.same_settings import same_settings
 from fnostab.show.console import say
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ __all__ = ["run_in_looks"]
 def run_in_looks(
     looks: Sequence[int], options: RunOptions, console: Console, notifier: Notifier | None = None
 ) -> StudyRun:
-    """Run a study up to each look, and go on with control and the arms that are still open.
+    """Run a study up to each look, then continue with control and the arms that are still open.
 
     Looks are rising numbers of seeds per arm; the options name no seeds. The study is recorded with the alpha of a
     look, so that `fnostab decide` keeps the error over all looks too. A notifier is told when a look decides an arm.
@@ -33,12 +35,16 @@ def run_in_looks(
     """
     from fnostab.decision import Roles, Rules, Stage
     from fnostab.decision.sequential import Standing, judge_look, look_alpha
-    from fnostab.study.study import read_study_file
+    from fnostab.study.study import load_study
 
-    file = read_study_file(options.study).with_defaults()
+    study = load_study(options.study, options.profile, parse_settings(options.settings), epochs=options.epochs)
+    file = study.file.with_defaults()
     file.insist_on_arms(options.arms)
     roles = Roles.of(file)
-    arms = options.arms or tuple(file.arms)
+    asked = options.arms or tuple(file.arms)
+    say(console, *study.twins(asked))
+    same = same_settings({arm: study.config_hashes[arm] for arm in asked}, file.control)
+    arms = tuple(arm for arm in asked if arm not in same)
     candidates = [arm for arm in arms if arm in (roles.candidates or file.arms) and arm != roles.control]
     if roles.control not in arms or not candidates:
         raise ConfigError(f"--sequential compares arms with control: --arms needs {roles.control!r} and a candidate")
@@ -55,7 +61,7 @@ def run_in_looks(
         insist_on_results(result)
         experiment = find_experiment(result.store, result.experiment)
         trials = trial_rows(result.store, experiment, newest_study(result.store, experiment, result.run_id))
-        found = judge_look(roles, Stage("a", tuple(trials)), rules, seeds=seeds, last=looks[-1])
+        found = judge_look(roles, Stage("a", tuple(trials), same_settings=same), rules, seeds=seeds, last=looks[-1])
         found = [each for each in found if each.arm in open_arms]
 
         name = f"look {number} of {len(looks)} ({seeds} seeds)"

@@ -1,4 +1,4 @@
-"""Print lines that may hold texts of others without Rich, which takes long to import."""
+"""Print lines that may hold untrusted text without Rich, which takes long to import."""
 
 import logging
 from typing import Any

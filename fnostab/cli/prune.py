@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--older-than", metavar="DATE|DAYS", required=True, help="As in 2026-01-31, or 90d.")
 @click.option("--only", type=click.Choice(["points", "journals"]), help="Only one of the two.")
 @click.option("--experiment", metavar="NAME", help="Only this experiment.  [default: all]")
-@click.option("--yes", is_flag=True, help="Delete and archive. Without it, only show what would be.")
+@click.option("--yes", is_flag=True, help="Delete and archive. Without it, only show what would be done.")
 @OUTPUT
 @TRACKING_URI
 @click.pass_context
@@ -72,8 +72,8 @@ def _time_ms(text: str) -> int:
 
 
 def _thin(store: Store, before_ms: int, experiment: str | None, yes: bool) -> None:
-    from fnostab.prune import plan_thinning, thin_points
-    from fnostab.tracking.repair.thinning import compact
+    from fnostab.prune import plan_thinning, shape_of
+    from fnostab.tracking.repair.thinning import compact, thin
 
     runs, planned = plan_thinning(store, before_ms, experiment)
     for each in planned:
@@ -81,7 +81,7 @@ def _thin(store: Store, before_ms: int, experiment: str | None, yes: bool) -> No
     if not planned:
         echo(f"no long curves of that age in {store.address}")
     elif yes:
-        deleted = sum(thin_points(store, runs))
+        deleted = sum(thin(store, runs, shape_of))
         echo(f"{deleted:,} points of {len(runs)} trials deleted in {store.address}")
         compact(store)
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 def command(stored: StoredStudies | None, runs: Path | None, output: Path | None, tracking_uri: str | None) -> None:
     """Judge as `fnostab decide` does, and write the verdict with its evidence as a report.
 
-    report.html is one file that needs nothing beside it. report.md says the same, with its pictures
-    beside it. Both are added to the verdict's run in MLflow; of runs of your own nothing is written there.
+    report.html is a single self-contained file; report.md has the same text, with its pictures in separate files.
+    Both are added to the verdict's run in MLflow, except with --runs, which writes nothing to MLflow.
     """
     if stored is not None and runs is not None:
         raise ConfigError("give one of --experiment and --runs: they name different trials")

@@ -21,7 +21,7 @@ INTERVAL_S = 5.0  # between two rounds of --follow
 
 @click.command("sync", epilog="Example: fnostab sync outputs")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--follow", is_flag=True, help="Go on until every study under PATH has ended.")
+@click.option("--follow", is_flag=True, help="Continue until every study under PATH has ended.")
 @click.option(
     "--verify",
     is_flag=True,

@@ -40,9 +40,9 @@ STOP_S = 10.0
 def command(experiment: str | None, port: int, opens: bool, tracking_uri: str | None) -> None:
     """Show the records in the MLflow UI, with charts that are already there.
 
-    Starts it on this machine's records, on loopback, until Ctrl-C; points at the server if the
-    records are on one. Prints the address of the newest study's charts and opens it, then those of
-    the other views of every EXPERIMENT with trials.
+    Serves this machine's records on loopback until Ctrl-C; if the records are on a server, shows its
+    address instead. Prints and opens the address of the newest study's charts, then lists the other
+    views of every EXPERIMENT with trials.
     """
     from fnostab.tracking import existing_store, experiments_with_runs
 

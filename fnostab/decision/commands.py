@@ -2,11 +2,11 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fnostab.decision.next_step import NextKind, NextStep
 
-__all__ = ["Place", "Source", "command_of"]
+__all__ = ["Place", "Source", "as_run", "command_of"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,14 @@ class Source:
     places: Mapping[str, Place] = field(default_factory=dict)
     follow_up: str | None = None
     again: str = ""
+
+
+def as_run(step: NextStep, source: Source) -> NextStep:
+    """The step where `fnostab run` runs the trials: it gives up those that broke again and again."""
+    place = source.places.get(step.stage, Place())
+    if not (step.broke and place.study):
+        return step
+    return replace(step, text=f"{step.text}; trials that were given up need a higher --attempts")
 
 
 def command_of(step: NextStep, source: Source) -> str:

@@ -10,7 +10,7 @@ from fnostab.decision.rules import Roles, Rules
 from fnostab.decision.tally import Stage
 from fnostab.decision.words import and_list
 
-__all__ = ["IN_WORDS", "Conclusion", "VerdictName", "conclude"]
+__all__ = ["Conclusion", "VerdictName", "conclude"]
 
 IN_WORDS = {
     "fewer_failures": "fewer failures",
@@ -163,6 +163,9 @@ def _of_candidate(found: _Findings, arm: str) -> str:
         where = f"Stage {stage.upper()}"
         if not found.ran(arm, stage):
             parts.append(f"not run in {where}")
+            continue
+        if other := found.stages[stage].repeated(found.roles.control).get(arm):
+            parts.append(f"has the settings of {other} in {where}")
             continue
         needed = [c for c in found.of(arm, stage) if c is not None]
         lacking = [_words(c.name, found.rules) for c in needed if c.state is State.NOT_MET]

@@ -13,23 +13,19 @@ from functools import lru_cache
 
 from fnostab.decision.pairs import Pair
 from fnostab.decision.rules import Rules
-from fnostab.decision.scale import Effect, Scale
+from fnostab.decision.scale import Scale
 from fnostab.decision.tally import Tally
 from fnostab.decision.words import percent
+from fnostab.stats.losses import Effect
 from fnostab.stats.proportions import clopper_pearson_upper, fewer_failures_p, holm, newcombe_difference
 
 __all__ = [
-    "CRITERIA",
-    "LOSSES",
     "Criterion",
     "State",
     "fewer_failures_raw_p",
     "stage_criteria",
     "state_of",
-    "why_untestable",
 ]
-
-LOSSES = ("better_loss", "loss_within_margin")
 
 
 class State(StrEnum):

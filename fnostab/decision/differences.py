@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fnostab.decision.pairs import Pair
-from fnostab.decision.scale import Effect, Scale
+from fnostab.decision.scale import Scale
 from fnostab.decision.tally import median
+from fnostab.stats.losses import Effect
 
 __all__ = ["Difference", "differences"]
 

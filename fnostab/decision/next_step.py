@@ -7,9 +7,11 @@ from enum import StrEnum
 from fnostab.decision.answers import Answer, AnswerName, Because
 from fnostab.decision.conclusion import Conclusion, VerdictName
 from fnostab.decision.criteria import State, state_of
+from fnostab.decision.oversights import lacks_metric
 from fnostab.decision.pairs import Pair
 from fnostab.decision.rules import Roles
 from fnostab.decision.tally import Stage
+from fnostab.decision.unequal_rules import rules_judged_in_part
 from fnostab.decision.words import and_list
 from fnostab.record.outcomes import Outcome
 
@@ -37,6 +39,7 @@ class NextStep:
     Attributes:
         seeds: seeds that each arm should have afterwards: how many from 0 on, or which.
         retry_oom: whether trials that ran out of memory are to be run again.
+        broke: whether trials that ended with an error are, which `fnostab run` may have given up.
     """
 
     kind: NextKind
@@ -45,6 +48,7 @@ class NextStep:
     arms: tuple[str, ...] = ()
     seeds: int | tuple[int, ...] | None = None
     retry_oom: bool = False
+    broke: bool = False
 
 
 def next_step(
@@ -54,6 +58,9 @@ def next_step(
     return (
         _wait(stages)
         or _rerun(roles, stages, answers)
+        or _judge_alike(stages)
+        or _check_metric(stages, answers)
+        or _check_failures(roles, stages, answers)
         or _too_few(roles, stages, answers)
         or _not_comparable(answers)
         or _final(conclusion, stages)
@@ -83,10 +90,9 @@ def _rerun(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer])
         n = len(lost) + sum(len(stages[name].missing(arm)) for arm in arms)
         many = "the trial" if n == 1 else f"the {n} trials"
         text = f"{_mend(stages[name], arms)}run {many} of {and_list(arms)} without an outcome again"
-        if any(t.outcome is Outcome.INFRA_ERROR for t in lost):
-            text += "; trials that were given up need a higher --attempts"
+        broke = any(t.outcome is Outcome.INFRA_ERROR for t in lost)
         seeds, oom = _seeds(stages[name], arms), _ran_out(stages[name], arms)
-        return NextStep(NextKind.RERUN, text, name, tuple(arms), seeds=seeds, retry_oom=oom)
+        return NextStep(NextKind.RERUN, text, name, tuple(arms), seeds=seeds, retry_oom=oom, broke=broke)
     return None
 
 
@@ -119,6 +125,34 @@ def _seeds(stage: Stage, arms: Sequence[str] = (), *, more: int = 0, least: int 
         return max(upto + more, least)
     further = max(more, least - len(seeds))
     return (*sorted(seeds), *range(upto, upto + further))
+
+
+def _judge_alike(stages: Mapping[str, Stage]) -> NextStep | None:
+    """Let every arm record what the rules need, where failures could be seen in some trials only."""
+    if not any(rules_judged_in_part(stage.trials) for stage in stages.values()):
+        return None
+    return NextStep(NextKind.ELSEWHERE, "let every arm record what the rules need: some were not judged as others were")
+
+
+def _check_metric(stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep | None:
+    """Correct the metric of a study without a value of it, unless failures may still decide where it did not."""
+    lacking = any(lacks_metric(stage.trials) for stage in stages.values())
+    failed = any(t.failed for stage in stages.values() for t in stage.trials)
+    if not lacking or (failed and any(a.name is AnswerName.UNDECIDED for a in answers)):
+        return None
+    return NextStep(NextKind.ELSEWHERE, "correct the study's metric, or record it: no trial has a value of it")
+
+
+def _check_failures(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep | None:
+    """Doubt the rules, or the setting, of a study that answers nothing since all of its trials failed."""
+    counted = [t for stage in stages.values() for t in stage.trials if t.counts]
+    answered = any(a.name is not AnswerName.UNDECIDED for a in answers)
+    if len(counted) < 2 or answered or not answers or not all(t.failed for t in counted):
+        return None
+    text = "every trial of every arm failed: ask at an easier setting"
+    if any(t.outcome is not Outcome.NONFINITE for t in counted):
+        text = "every trial of every arm failed: check what counts as a failure, or ask at an easier setting"
+    return NextStep(NextKind.ELSEWHERE, text + _or_seeds(roles, answers))
 
 
 def _too_few(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep | None:
@@ -197,7 +231,7 @@ def stage_b_step(
         if pair.arm in roles.candidates
         and any(state_of(name, pair) is State.NOT_MET for name in roles.criteria(pair.arm, "a"))
     }
-    ran = [arm for arm in roles.candidates if stages["a"].arm(arm)]
+    ran = [arm for arm in roles.candidates if arm in stages["a"].compared(roles.control)]
     arms = (roles.control, *(arm for arm in ran if arm not in out))
     if conclusion.winner and conclusion.winner not in arms:
         arms = (*arms, conclusion.winner)
@@ -212,11 +246,26 @@ def stage_b_step(
 
 def _elsewhere(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep:
     if not answers:
-        return NextStep(NextKind.ELSEWHERE, f"run another arm: there is only {roles.control}")
+        only = all(stage.arms == [roles.control] for stage in stages.values())
+        why = f"there is only {roles.control}" if only else f"all have the settings of {roles.control}"
+        return NextStep(NextKind.ELSEWHERE, f"run another arm: {why}")
     fails = any(t.failed for stage in stages.values() for t in stage.arm(roles.control))
     if not fails and not any(a.helps for a in answers):
         text = f"{roles.control} did not fail: ask where it does, at a harder setting"
-        return NextStep(NextKind.ELSEWHERE, text)
+        return NextStep(NextKind.ELSEWHERE, text + _or_seeds(roles, answers))
     if any(a.name is AnswerName.UNDECIDED for a in answers):
-        return NextStep(NextKind.ELSEWHERE, "ask where the arms differ more: another setting or arm")
+        text = "ask where the arms differ more: another setting or arm"
+        return NextStep(NextKind.ELSEWHERE, text + _or_seeds(roles, answers))
     return NextStep(NextKind.NOTHING, "nothing more to run: every arm is answered")
+
+
+def _or_seeds(roles: Roles, answers: Sequence[Answer]) -> str:
+    """Words on the fewest seeds that most likely tell of an arm, though they are more than as many again."""
+    forecasts = {(a.stage, a.arm): a.more.extra for a in answers if a.more is not None and a.more.extra is not None}
+    if not forecasts:
+        return ""
+    extra = min(forecasts.values())
+    stage = min(stage for (stage, _), n in forecasts.items() if n == extra)
+    arms = (roles.control, *(arm for (where, arm), n in forecasts.items() if (where, n) == (stage, extra)))
+    at = f" in Stage {stage.upper()}" if roles.candidates else ""
+    return f"; or run {extra} more seed{'s' if extra > 1 else ''} of {and_list(arms)}{at}"

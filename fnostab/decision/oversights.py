@@ -8,7 +8,7 @@ from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import value_text
 from fnostab.record.table import TrialRow
 
-__all__ = ["all_failed_alike", "arms_without_metric", "lacks_metric"]
+__all__ = ["all_failed_alike", "arms_without_metric", "lacks_metric", "learning_not_judged"]
 
 
 def lacks_metric(trials: Sequence[TrialRow]) -> bool:
@@ -29,6 +29,23 @@ def arms_without_metric(metric: str, trials: Sequence[TrialRow]) -> str | None:
     return (
         f"trials that recorded no {metric} were judged by their training loss alone, others by {metric} too: {counts}; "
         f"do not trust their failure rates until every arm records {metric}"
+    )
+
+
+def learning_not_judged(trials: Sequence[TrialRow]) -> str | None:
+    """A line on a study in which no rule says which trials have learnt nothing; None of any other.
+
+    All of its trials may be successes for that reason alone.
+    """
+    counted = [trial for trial in trials if trial.counts]
+    if not any(trial.outcome is Outcome.CONVERGED for trial in counted):
+        return None
+    unjudged = [{why.partition(":")[0] for why in trial.not_judged} for trial in counted]
+    if not all({Outcome.COLLAPSED, Outcome.STAGNATED} <= each for each in unjudged):
+        return None
+    return (
+        "no rule says which trials have learnt nothing, so that they count as successes: "
+        "set baseline or failed under outcome"
     )
 
 

@@ -77,9 +77,9 @@ class Pair:
 
 
 def pairs_of(stage: Stage, control: str, rules: Rules, repeats: Mapping[str, bool] | None = None) -> Sequence[Pair]:
-    """Pair every arm of a stage that has a trial with control."""
+    """Pair every arm of a stage that has a trial with control, but for arms that repeat another's settings."""
     scale, tally = Scale.of(stage, rules), Tally.of(stage, control)
-    arms = [arm for arm in stage.arms if arm != control]
+    arms = stage.compared(control)
     return [
         Pair(
             stage=stage.name,

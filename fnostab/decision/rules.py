@@ -7,7 +7,7 @@ from typing import Any
 from fnostab.errors import DecisionError
 from fnostab.record.trial import Measure
 
-__all__ = ["ARCHITECTURE_A", "ARCHITECTURE_B", "CLIPPING", "Roles", "Rules"]
+__all__ = ["Roles", "Rules"]
 
 ARCHITECTURE_A = ("fewer_failures", "better_loss", "no_nonfinite")
 ARCHITECTURE_B = ("fewer_failures", "no_nonfinite")

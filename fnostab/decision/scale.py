@@ -7,20 +7,11 @@ from dataclasses import dataclass
 from fnostab.decision.rules import Rules
 from fnostab.decision.tally import Stage
 from fnostab.record.outcomes import Outcome
-from fnostab.stats.interval import Interval
-from fnostab.stats.losses import hodges_lehmann_ratio, hodges_lehmann_shift, lower_loss_p
+from fnostab.stats.losses import Effect, hodges_lehmann_ratio, hodges_lehmann_shift, lower_loss_p
 
-__all__ = ["Effect", "Scale"]
+__all__ = ["Scale"]
 
 ROUNDING = 1e-9  # relative
-
-
-@dataclass(frozen=True)
-class Effect:
-    """Typical ratio of the arm's values to control's, or their difference, with its 95 % interval if there is one."""
-
-    value: float
-    interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -80,11 +71,7 @@ class Scale:
 
     def effect(self, ours: Sequence[float], theirs: Sequence[float]) -> Effect | None:
         """Hodges-Lehmann estimate of the ratio or difference, arm to control; None without values in both."""
-        if self.is_ratio:
-            ratio = hodges_lehmann_ratio(theirs, ours)
-            return Effect(ratio.ratio, ratio.interval) if ratio else None
-        shift = hodges_lehmann_shift(theirs, ours)
-        return Effect(shift.shift, shift.interval) if shift else None
+        return hodges_lehmann_ratio(theirs, ours) if self.is_ratio else hodges_lehmann_shift(theirs, ours)
 
     def excludes_gain(self, effect: Effect | None) -> bool:
         """Whether an effect's interval excludes a gain of the margin (without one, any gain)."""

@@ -1,4 +1,4 @@
-"""An answer as one sentence that a scientist reads at once."""
+"""Write an answer as one sentence."""
 
 from collections.abc import Iterable
 from itertools import groupby

@@ -6,7 +6,7 @@ futile; that rule is not binding, since stopping early can only lower the error.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from fnostab.decision.criteria import stage_criteria
@@ -76,7 +76,7 @@ def judge_look(roles: Roles, stage: Stage, rules: Rules, *, seeds: int, last: in
         seeds: seeds per arm at this look.
         last: seeds per arm at the last look.
     """
-    seen = Stage(stage.name, tuple(trial for trial in stage.trials if trial.seed < seeds))
+    seen = replace(stage, trials=tuple(trial for trial in stage.trials if trial.seed < seeds))
     pairs = pairs_of(seen, roles.control, rules)
     criteria = {c.arm: c for c in stage_criteria(pairs, rules) if c.name == "fewer_failures"}
     found = []

@@ -27,11 +27,13 @@ class Stage:
     Attributes:
         known_missing: by arm, seeds that the study should have and has not. None: unknown, and gaps in the seeds count
             as missing.
+        same_settings: arms with the settings of another, which are not compared, each with that arm.
     """
 
     name: str
     trials: tuple[TrialRow, ...]
     known_missing: Mapping[str, tuple[int, ...]] | None = None
+    same_settings: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def _by_arm(self) -> dict[str, list[TrialRow]]:
@@ -48,6 +50,18 @@ class Stage:
     def arms(self) -> list[str]:
         """Names of the arms that were run, in order of appearance."""
         return list(self._by_arm)
+
+    def repeated(self, control: str) -> dict[str, str]:
+        """Arms that were run and are not compared, each with one of the same settings that was run too."""
+        first: dict[str, str] = {}
+        for arm in sorted(self.arms, key=lambda arm: arm != control):
+            first.setdefault(self.same_settings.get(arm, arm), arm)
+        firsts = {arm: first[self.same_settings.get(arm, arm)] for arm in self.arms}
+        return {arm: other for arm, other in firsts.items() if other != arm}
+
+    def compared(self, control: str) -> list[str]:
+        """Names of the arms that were run and are compared with control."""
+        return [arm for arm in self.arms if arm != control and arm not in self.repeated(control)]
 
     @property
     def outcomes(self) -> dict[str, Counter[str]]:

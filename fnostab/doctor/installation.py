@@ -8,11 +8,10 @@ from importlib.util import find_spec
 
 from fnostab.doctor.finding import Check, Finding, State
 
-__all__ = ["EXTRAS", "TESTED", "installation_checks"]
+__all__ = ["TESTED", "installation_checks"]
 
 TESTED = {"torch": "2.13.0", "lightning": "2.6.6", "mlflow": "3.17.2"}  # of constraints.txt
 ONLY_FOR_TRAINING = ("torch", "lightning")
-OLDEST_PYTHON = (3, 11)
 EXTRAS = {  # extra -> a module that comes with it, what it is for
     "auth": ("flask_wtf", "fnostab serve --auth"),
     "postgresql": ("psycopg", "records on PostgreSQL"),
@@ -30,10 +29,7 @@ def installation_checks() -> Iterator[Check]:
 
 
 def _python() -> Finding:
-    found = platform.python_version()
-    if tuple(map(int, found.split(".")[:2])) < OLDEST_PYTHON:
-        return Finding(State.FAILED, f"{found} is too old; take 3.11 or later: `make PYTHON=python3.12`")
-    return Finding(State.OK, found)
+    return Finding(State.OK, platform.python_version())
 
 
 def _library(name: str) -> Finding:

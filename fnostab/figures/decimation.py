@@ -1,4 +1,4 @@
-"""Fewer points for the same picture: what a curve of many steps needs, so that its extremes stay."""
+"""Reduce the points of a long curve for a picture, keeping its extremes."""
 
 import numpy as np
 from numpy.typing import NDArray

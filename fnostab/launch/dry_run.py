@@ -7,7 +7,6 @@ from pathlib import Path
 from rich.console import Console
 
 from fnostab.launch.launcher import Launcher
-from fnostab.launch.local import LocalLauncher, default_jobs
 from fnostab.launch.retries import ATTEMPTS, Retries
 from fnostab.record.progress import TrialProgress
 from fnostab.show.console import say
@@ -23,8 +22,7 @@ def dry_run(
     output: Path,
     seeds: Sequence[int],
     arms: Sequence[str],
-    jobs: int | None,
-    launcher: Launcher | None,
+    launcher: Launcher,
     retries: Retries,
     console: Console,
 ) -> None:
@@ -36,9 +34,6 @@ def dry_run(
         FnostabError: the study could not be started.
     """
     output = output.absolute()
-    if launcher is None:
-        takes = study.resources
-        launcher = LocalLauncher(jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core), takes.gpu)
     folder = study.folder(output, study.spec(experiment).experiment)
     trials = study.trials(experiment, output, arms=arms, seeds=seeds)
     study.task.check_start([trial.spec for trial in trials], here=launcher.here, lockstep=launcher.lockstep)

@@ -1,4 +1,4 @@
-"""Trials as forks of one process that has imported what they need, as the launcher sees it.
+"""Launcher's side of the fork server: trials as forks of one process that has made their imports.
 
 The process itself is in `fnostab.launch.forking`. Both say JSON, a line each, over a socket. The launcher:
 ``{"trial": 3, "files": [...], "log": "..."}``, and ``{"trial": 3, "signal": 15}``. The process: ``{"trial": 3}`` when

@@ -26,7 +26,7 @@ LAUNCHER = 0  # stdin is a socket: requests come on it and answers go
 
 
 def become_a_trial() -> list[Path]:
-    """Fork for every trial that is asked for; return in the forks alone, each as if started for its own.
+    """Fork for every requested trial; return only in the forks, each as if it had been started for its trial.
 
     This process ends when nobody is left to ask it. Its forks go on: each leads a session.
 

@@ -32,7 +32,7 @@ class Launcher(Protocol):
 
     @property
     def leaving(self) -> str:
-        """Say in words what becomes of trials when this process is interrupted."""
+        """Describe in words what happens to trials when this process is interrupted."""
 
     @property
     def free(self) -> int:
@@ -59,7 +59,7 @@ class Launcher(Protocol):
         """Let go of the trials, since this process ends."""
 
     def cancel(self) -> list[TrialProgress]:
-        """End all trials that are under way, but for those of this machine that others started; they are ``killed``."""
+        """End all running trials, except those that others started on this machine; they become ``killed``."""
 
 
 def jobs_of(waiting: Sequence[TrialProgress], launcher: Launcher) -> list[list[TrialProgress]]:

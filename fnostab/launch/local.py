@@ -52,7 +52,7 @@ class _Job:
         return self.trials[0].directory / STDERR_FILE
 
     def was_refused(self) -> bool:
-        """Whether it is to be started by itself, since it could not be forked."""
+        """Whether it must be started as a separate process, since it could not be forked."""
         process = self.process
         return isinstance(process, ForkedTrial) and process.gone and not (process.started or self.asked_to_end)
 
@@ -145,7 +145,7 @@ class LocalLauncher:
         self.cancel()
 
     def cancel(self) -> list[TrialProgress]:
-        """End the trials that this launcher started; they write ``killed``. Adopted ones go on.
+        """End the trials that this launcher started; they write ``killed``. Adopted trials continue.
 
         Ctrl-C while it waits for them ends them at once.
         """

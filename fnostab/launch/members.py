@@ -9,7 +9,7 @@ import psutil
 
 from fnostab.record.recorder import TOKEN_VARIABLE
 
-__all__ = ["ask_to_end", "end_all", "members"]
+__all__ = ["ask_to_end", "end_all"]
 
 POLL_S = 0.02
 

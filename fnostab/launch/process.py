@@ -36,7 +36,7 @@ def train_files(paths: Sequence[Path]) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed instead of giving it back to the system at once.
+    """Let glibc keep freed memory instead of returning it to the system immediately.
 
     Each step of a training takes and frees the same blocks of many megabytes. To fetch them anew is a page
     fault for every 4 KiB, which took 8 to 20 % of a step's CPU time. Elsewhere than on glibc nothing is changed.

@@ -49,7 +49,7 @@ def _has_other_rules(trial: TrialProgress) -> bool:
 
 
 def extended(record: StudySpec, folder: Path) -> StudySpec:
-    """A study with the arms that its record in a folder has besides.
+    """A study extended by the further arms of its record in a folder.
 
     Raises:
         LaunchError: that record is damaged.

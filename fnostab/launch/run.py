@@ -193,7 +193,8 @@ def _work_off(
                     for trial in together:
                         trial.begin_again()
                     launcher.submit(together)
-                for ended in launcher.poll():
+                newly_ended = launcher.poll()
+                for ended in newly_ended:
                     running.remove(ended)
                     if ended.outcome is Outcome.CONVERGED and not knows_metric:
                         knows_metric = True
@@ -203,6 +204,7 @@ def _work_off(
                         say(console, said)
                         view.was_told(ended)
                         waiting.clear()
+                for ended in newly_ended:  # once it is known whether any more are started
                     if retries.wants_again(ended) and not alike.found:
                         say(console, f"{ended.name}: {ended.outcome} ({ended.reason}); it is tried again")
                         view.was_told(ended)

@@ -1,4 +1,4 @@
-"""A study's records on their way to MLflow: at once, or as soon as a slow server answers."""
+"""Send a study's records to MLflow: immediately, or as soon as a slow server answers."""
 
 import shlex
 import threading

@@ -12,7 +12,7 @@ from fnostab.monitor.spikes import Spike, SpikeDetector
 from fnostab.monitor.steps import Step
 from fnostab.record import names
 
-__all__ = ["LAYER_NORM", "NOT_MEASURED_EVENT", "RESTORED_EVENT", "SCALER_SCALE", "SCALER_SKIPPED", "Curve"]
+__all__ = ["Curve"]
 
 LAYER_NORM = "layer_grad_norm/"  # + module name
 SCALER_SCALE = "grad_scaler/scale"

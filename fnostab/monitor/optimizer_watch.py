@@ -1,4 +1,4 @@
-"""Watch the steps of one optimiser as it makes them, whoever calls it, and however often it evaluates the loss.
+"""Watch the steps of one optimiser, independent of its caller and of how often it evaluates the loss.
 
 Lightning has no hook between the last change of a gradient (clipping, say) and the step that uses it; torch has: a
 hook before ``Optimizer.step``, and the closure that an optimiser calls for its gradient. What is read there is what the

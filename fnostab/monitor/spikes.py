@@ -22,6 +22,12 @@ from fnostab.record import names
 __all__ = ["Spike", "SpikeDetector"]
 
 MAD_TO_STD = 1.4826
+SPIKE_Z = 5.0  # z-score above which a norm is a spike
+WINDOW_STEPS = 100  # the latest, which define the normal level
+LEAST_HISTORY_STEPS = 2  # before which no spike is detected
+LEAST_STD = 0.5  # of the log norm: the smallest spike is exp(SPIKE_Z * LEAST_STD) times the median
+LOSS_FACTOR = 2.0  # times its median before the spike, at most, the loss is back
+RECOVERY_STEPS = 50  # within which a spike must recover
 
 
 @dataclass(frozen=True)
@@ -55,47 +61,23 @@ class _Before:
 class SpikeDetector:
     """Find gradient spikes in a training that is fed to it step by step.
 
-    A spike begins at a norm whose z-score is above ``spike_z``. It has recovered at the first step
-    whose norm is no longer above that threshold and whose loss is at most ``spike_loss_factor`` times
-    its median before the spike. After ``spike_recovery_steps`` without that it ends as not recovered,
-    and what it brought is the new level.
+    A spike begins at a norm whose z-score is above ``SPIKE_Z``. It has recovered at the first step whose norm is no
+    longer above that threshold and whose loss is at most ``LOSS_FACTOR`` times its median before the spike (a negative
+    median -m allows as much above it as m would). After ``RECOVERY_STEPS`` without that it ends as not recovered, and
+    what it brought is the new level.
 
     What is normal is frozen while a spike lasts. Its values enter the window only if it did not
     recover, and then they replace the window.
 
     A norm of NaN, Inf or 0 has no logarithm: it neither begins a spike nor enters the window. A loss
     that is not finite is not back.
-
-    Args:
-        spike_z: z-score above which a norm is a spike.
-        spike_window_steps: number of latest steps that define the normal level.
-        spike_min_history_steps: number of steps before which no spike is detected.
-        spike_min_std: floor of the log norm's standard deviation. The smallest spike is
-            ``exp(spike_z * spike_min_std)`` times the median.
-        spike_loss_factor: at most so many times its median before the spike, the loss is back. A
-            negative median -m allows as much above it as m would.
-        spike_recovery_steps: number of steps within which a spike must recover.
     """
 
-    def __init__(
-        self,
-        *,
-        spike_z: float = 5.0,
-        spike_window_steps: int = 100,
-        spike_min_history_steps: int = 2,
-        spike_min_std: float = 0.5,
-        spike_loss_factor: float = 2.0,
-        spike_recovery_steps: int = 50,
-    ) -> None:
-        self.spike_z = spike_z
-        self.spike_min_history_steps = spike_min_history_steps
-        self.spike_min_std = spike_min_std
-        self.spike_loss_factor = spike_loss_factor
-        self.spike_recovery_steps = spike_recovery_steps
-        self._log_norms: deque[float] = deque(maxlen=spike_window_steps)
-        self._losses: deque[float] = deque(maxlen=spike_window_steps)
+    def __init__(self) -> None:
+        self._log_norms: deque[float] = deque(maxlen=WINDOW_STEPS)
+        self._losses: deque[float] = deque(maxlen=WINDOW_STEPS)
         self._spike: Spike | None = None  # the one that lasts
-        self._before = _Before(0.0, spike_min_std, math.inf)
+        self._before = _Before(0.0, LEAST_STD, math.inf)
         self._held_log_norms: list[float] = []  # since it began
         self._held_losses: list[float] = []
         self._spikes = 0
@@ -157,15 +139,15 @@ class SpikeDetector:
         self._unrecovered = state["unrecovered"]
 
     def _begins(self, step: int, norm: float, log_norm: float) -> bool:
-        if len(self._log_norms) < self.spike_min_history_steps:
+        if len(self._log_norms) < LEAST_HISTORY_STEPS:
             return False
         middle = median(self._log_norms)
-        if log_norm - middle <= self.spike_z * self.spike_min_std:
+        if log_norm - middle <= SPIKE_Z * LEAST_STD:
             return False  # whatever the MAD is: this spares most steps its cost
         mad = median(abs(value - middle) for value in self._log_norms)
-        scale = max(MAD_TO_STD * mad, self.spike_min_std)
+        scale = max(MAD_TO_STD * mad, LEAST_STD)
         z_score = (log_norm - middle) / scale
-        if z_score <= self.spike_z:
+        if z_score <= SPIKE_Z:
             return False
         self._spike = Spike(step, step, norm, z_score)
         self._before = _Before(middle, scale, self._loss_limit())
@@ -175,7 +157,7 @@ class SpikeDetector:
         if not self._losses:
             return math.inf
         usual = median(self._losses)
-        return usual + (self.spike_loss_factor - 1) * abs(usual)
+        return usual + (LOSS_FACTOR - 1) * abs(usual)
 
     def _go_on(self, step: int, norm: float, log_norm: float | None, loss: float | None) -> list[Spike]:
         """Handle a step within a spike, or the first step after it."""
@@ -187,13 +169,13 @@ class SpikeDetector:
             z_score = (log_norm - self._before.median) / self._before.scale
             if norm > self._spike.norm:
                 self._spike = replace(self._spike, peak_step=step, norm=norm, z_score=z_score)
-        is_norm_back = math.isfinite(norm) and z_score <= self.spike_z
+        is_norm_back = math.isfinite(norm) and z_score <= SPIKE_Z
         is_loss_back = loss is None or (math.isfinite(loss) and loss <= self._before.loss_limit)
         if is_norm_back and is_loss_back:
             _append_finite(self._log_norms, log_norm)
             _append_finite(self._losses, loss)
             return [self._end(step)]
-        if step - self._spike.step >= self.spike_recovery_steps:
+        if step - self._spike.step >= RECOVERY_STEPS:
             return [self._end(None)]
         return []
 

@@ -50,7 +50,7 @@ class Watches:
 
     @property
     def guard(self) -> str:
-        """Sentences on how a non-finite gradient is kept from the weights."""
+        """Sentences that describe how a non-finite gradient is kept from the weights."""
         return " ".join(sorted({describe_guard(watch.optimizer) for watch in self._watches}))
 
     @property

@@ -1,6 +1,5 @@
 """Thin the points of old trials in a store without losing a spike."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,9 +8,9 @@ from numpy.typing import NDArray
 from fnostab.figures.decimation import decimate
 from fnostab.record import names
 from fnostab.tracking import Store
-from fnostab.tracking.repair.thinning import LongRun, long_runs, thin
+from fnostab.tracking.repair.thinning import LongRun, long_runs
 
-__all__ = ["KEPT_AT_MOST", "Thinning", "plan_thinning", "shape_of", "thin_points"]
+__all__ = ["KEPT_AT_MOST", "Thinning", "plan_thinning", "shape_of"]
 
 KEPT_AT_MOST = 3 * names.WINDOWS + 2  # of a history: a window's smallest, largest and first gap; the first, the last
 
@@ -59,12 +58,3 @@ def plan_thinning(store: Store, before_ms: int, experiment: str | None = None) -
             deleted=so_far.deleted + points - KEPT_AT_MOST * len(run.points),
         )
     return runs, list(planned.values())
-
-
-def thin_points(store: Store, runs: list[LongRun]) -> Iterator[int]:
-    """Thin the histories of runs of `plan_thinning`; yields how many points of each are gone.
-
-    Raises:
-        TrackingError: the database does not take it; another call goes on from there.
-    """
-    return (deleted for _, deleted in thin(store, runs, shape_of))

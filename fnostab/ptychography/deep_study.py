@@ -9,7 +9,7 @@ from fnostab.record.settings import flatten
 from fnostab.record.trial import StudySpec
 from fnostab.study.study import Study, StudyFile
 
-__all__ = ["DEPTH", "deep_study"]
+__all__ = ["deep_study"]
 
 DEPTH = "model.fno_blocks"
 

@@ -41,7 +41,7 @@ class Estimate:
 
     @property
     def snapshot_bytes(self) -> int:
-        """Copies of weights and optimiser, kept in case the trial fails."""
+        """Bytes of the copies of weights and optimiser that are kept in case the trial fails."""
         return 0 if self.size is None else COPIES * (self.size.weight_bytes + self.size.optimizer_bytes)
 
     @property

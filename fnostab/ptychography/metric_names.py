@@ -1,4 +1,4 @@
-"""Names under which trials of this task record what the engine does not know."""
+"""Names of the metrics and tags that only this task records."""
 
 __all__ = [
     "CONSTANT_PUBLISHED_SSIM_PHASE",

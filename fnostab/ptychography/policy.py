@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import ValidationError, field_validator
 
 from fnostab.errors import ConfigError, os_errors_as
 from fnostab.ptychography.settings import ExecutionConfig, ModelConfig, TrialConfig
 from fnostab.ptychography.user_parts import is_own
 from fnostab.record.safe_files import write_whole
-from fnostab.record.settings import explain, flatten, read_yaml, shown, text_of
+from fnostab.record.settings import Frozen, explain, flatten, read_yaml, shown, text_of
 
 __all__ = [
     "CHAMPION",
@@ -53,11 +53,7 @@ ALWAYS = {"model.architecture", "model.residual", "model.layerscale_init"}  # ot
 Settings = dict[str, Any]  # by dotted name
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Source(_Frozen):
+class Source(Frozen):
     """The verdict that put a policy there.
 
     Attributes:
@@ -72,7 +68,7 @@ class Source(_Frozen):
     conditions: tuple[str, ...] = ()
 
 
-class Policy(_Frozen):
+class Policy(Frozen):
     """Settings by dotted name, and the architectures that new arms should no longer use."""
 
     settings: Settings

@@ -19,7 +19,6 @@ from fnostab.seeding import stream_seed
 
 __all__ = [
     "ARCHITECTURES",
-    "PRESETS",
     "DataConfig",
     "ExecutionConfig",
     "ModelConfig",

@@ -1,8 +1,9 @@
 """Find the shootout that follows a study of depths: that at the depth of one of its arms."""
 
-import json
 import shlex
 from typing import TYPE_CHECKING, Any
+
+from fnostab.record.settings import value_text
 
 if TYPE_CHECKING:
     from fnostab.study.study import Study
@@ -32,10 +33,6 @@ def shootouts(study: "Study") -> dict[str, str]:
 
 def _command(usual: Any, settings: Any, profile: str | None) -> str:
     differing = {n: v for n, v in settings.items() if n not in FILLED_IN and usual.get(n) != v}
-    given = "".join(f" --set {shlex.quote(f'{name}={_as_yaml(value)}')}" for name, value in differing.items())
+    given = "".join(f" --set {shlex.quote(f'{name}={value_text(value)}')}" for name, value in differing.items())
     experiment = f"{SHOOTOUT}_{settings[DEPTH]}_blocks"
     return f"fnostab run {SHOOTOUT} --profile {profile}{given} --experiment {experiment}"
-
-
-def _as_yaml(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fnostab.study.file import StudyFile
     from fnostab.study.study import Study
 
-__all__ = ["Ptychography", "make_task", "profile_for", "profile_settings"]
+__all__ = ["Ptychography", "make_task", "profile_for"]
 
 INPUTS: tuple[Literal["probe", "object"], ...] = ("probe", "object")  # that files may give
 VAL_LOSS = "val_loss"

@@ -1,4 +1,4 @@
-"""Settings that change nothing beside others: whoever gave them is told, and not refused.
+"""Settings that have no effect beside others: a warning names them, and nothing is refused.
 
 A study may well give one setting to all arms of which some do not read it. What a part of your own reads is not known,
 so nothing is said of settings that it may read.

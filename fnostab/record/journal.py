@@ -167,7 +167,7 @@ class Journal:
             os.truncate(self.path, end)
 
     def _fresh(self, step: int, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of a step's values that the journal does not hold."""
+        """Values of a step that the journal lacks."""
         return {name: value for name, value in values.items() if self._latest.get(name, -1) < step}
 
     def _now_ms(self) -> int:

@@ -23,7 +23,6 @@ __all__ = [
     "TRAINING_OUTCOMES",
     "Judgement",
     "Outcome",
-    "collapsed_at",
     "ends_early",
     "judge",
     "looks_failed",
@@ -35,7 +34,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # and whatever else a termin
 
 
 class Outcome(StrEnum):
-    """Outcome of a trial; its value is that of the MLflow tag ``fnostab.outcome``."""
+    """Outcome of a trial; its value is written to the MLflow tag ``fnostab.outcome``."""
 
     CONVERGED = "converged"
     NONFINITE = "nonfinite"
@@ -133,7 +132,9 @@ def judge(
         measures = " or ".join(sorted(rules.collapsed)) or "a measure of the output's spread"
         not_judged.append(f"collapsed: needs {measures}")
     elif stretch := _final_stretch(
-        validations, collapsed_at(validations, rules), begun=_any_holds_at(rules.collapsed, validations)
+        validations,
+        _any_holds_at(rules.collapsed, validations, in_a_row=True),
+        begun=_any_holds_at(rules.collapsed, validations),
     ):
         held[Outcome.COLLAPSED] = stretch
     if len(validations) < 2:
@@ -153,7 +154,7 @@ def judge(
             held[Outcome.STAGNATED] = (last_step, None)
     elif not validations:
         not_judged.append("stagnated: needs a validation")
-    elif rules.failed is None:
+    elif rules.failed is None and not any(name in v.measures for v in validations for name in rules.stagnated):
         not_judged.append("stagnated: the loss of an output that has learnt nothing is unknown")
     if rules.stagnated and validations:
         unseen = sorted(name for name in rules.stagnated if not any(name in v.measures for v in validations))
@@ -168,11 +169,6 @@ def judge(
         return Judgement(Outcome.CONVERGED, not_judged=tuple(not_judged))
     failure_step, known_good_step = held[by_precedence[0]]
     return Judgement(by_precedence[0], failure_step, known_good_step, by_precedence, tuple(not_judged))
-
-
-def collapsed_at(validations: Sequence[Validation], rules: OutcomeRules) -> list[bool]:
-    """Whether the output is constant at each validation, by any of the rules' measures."""
-    return _any_holds_at(rules.collapsed, validations, in_a_row=True)
 
 
 def ends_early(validations: Sequence[Validation], rules: OutcomeRules) -> bool:

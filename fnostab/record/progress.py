@@ -1,4 +1,4 @@
-"""A trial as it stands, and how its journal tells it while it grows."""
+"""State of a trial, read from its journal while the journal grows."""
 
 import math
 import time

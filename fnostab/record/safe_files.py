@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 
-__all__ = ["HeldElsewhereError", "held", "is_held", "open_regular", "write_whole"]
+__all__ = ["HeldElsewhereError", "changed_s", "held", "is_held", "open_regular", "write_whole"]
 
 POLL_S = 0.05
 
@@ -63,6 +63,14 @@ def open_regular(path: str | Path) -> BufferedReader:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return os.fdopen(descriptor, "rb")
+
+
+def changed_s(path: Path) -> float:
+    """Time of a file's last change, Unix seconds; 0 if there is no file."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 @contextmanager

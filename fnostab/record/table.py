@@ -11,6 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,10 +20,13 @@ from fnostab.record.outcomes import EXCLUDED, FAILURES, TRAINING_OUTCOMES, Outco
 from fnostab.record.table_study import (
     ABSENT,
     PREFIX,
+    REPEATED,
     TableStudy,
     is_missing,
     missing_seeds,
     missing_text,
+    repeated_arms,
+    repeated_text,
 )
 
 __all__ = [
@@ -30,6 +34,7 @@ __all__ = [
     "Table",
     "TableStudy",
     "TrialRow",
+    "csv_errors",
     "parse_csv",
     "parse_number",
     "read_table",
@@ -105,12 +110,14 @@ class Table:
         study: None of a table that does not say.
         missing: by stage and arm, the seeds that the study should have and has not; of a stage that is not named it is
             not known.
+        same_settings: by stage, arms with the settings of another, each with that arm.
         path: of the file that it was read from; empty of a table that was made otherwise.
     """
 
     stages: Mapping[str, Sequence[TrialRow]]
     study: TableStudy | None = None
     missing: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+    same_settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     path: str = field(default="", kw_only=True, compare=False)
 
 
@@ -122,15 +129,12 @@ def read_table(path: str | Path) -> Table:
     """
     stages: dict[str, list[TrialRow]] = {}
     seen: dict[tuple[str, str, int], int] = {}
-    try:
+    with csv_errors(path):
         records = list(_records(path))
-    except OSError as error:
-        raise DecisionError(f"can't read {path}: {error.strerror}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DecisionError(f"{path} is not a CSV file in UTF-8: {error}") from error
     study = TableStudy.parse(_constants([fields for _, fields in records], str(path)), str(path))
     names = _measure_columns(records[0][1] if records else {}, study)
     missing: dict[str, Mapping[str, tuple[int, ...]]] = {}
+    same_settings: dict[str, Mapping[str, str]] = {}
     for line, fields in records:
         where = f"{path}, line {line}"
         stage, row = _parse(fields, names, where)
@@ -141,9 +145,11 @@ def read_table(path: str | Path) -> Table:
         stages.setdefault(stage, []).append(row)
         if not is_missing(fields.get(ABSENT)):
             missing[stage] = missing_seeds(fields[ABSENT] or "", where)
+        if not is_missing(fields.get(REPEATED)):
+            same_settings[stage] = repeated_arms(fields[REPEATED] or "", where)
     if "a" not in stages:
         raise DecisionError(f"{path} has no trial of stage a")
-    return Table(stages, study, missing, path=str(path))
+    return Table(stages, study, missing, same_settings, path=str(path))
 
 
 def write_table(path: str | Path, table: Table) -> None:
@@ -152,12 +158,14 @@ def write_table(path: str | Path, table: Table) -> None:
     Raises:
         DecisionError: the file can't be written, or a spreadsheet would run a name as a formula.
     """
-    rows = [(stage, row) for stage, of_stage in table.stages.items() for row in of_stage]
+    rows = [(stage, row) for stage, trials in table.stages.items() for row in trials]
     measures = list(dict.fromkeys(name for _, row in rows for name in row.measures))
     constants = table.study.cells() if table.study else {}
-    absent = {stage: missing_text(table.missing.get(stage)) for stage in table.stages}
-    header = [*COLUMNS, *MORE_COLUMNS, *(MEASURE + name for name in measures), *constants, ABSENT]
-    cells = [[*_cells(s, row, measures), *constants.values(), absent[s]] for s, row in rows]
+    of_stage = {
+        s: [missing_text(table.missing.get(s)), repeated_text(table.same_settings.get(s, {}))] for s in table.stages
+    }
+    header = [*COLUMNS, *MORE_COLUMNS, *(MEASURE + name for name in measures), *constants, ABSENT, REPEATED]
+    cells = [[*_cells(s, row, measures), *constants.values(), *of_stage[s]] for s, row in rows]
     for text in {row.arm for _, row in rows} | {row.run_id or "" for _, row in rows} | set(constants.values()):
         if _FORMULA.match(text):
             raise DecisionError(
@@ -178,6 +186,16 @@ def _records(path: str | Path) -> Iterator[tuple[int, dict[str, str | None]]]:
         yield line, fields
     if None in fields.values() and not text.endswith("\n"):
         raise DecisionError(f"{path} ends within line {line}: restore it, or end that line")
+
+
+@contextmanager
+def csv_errors(path: str | Path) -> Iterator[None]:
+    """Raise what `read_text` and `parse_csv` do as a DecisionError."""
+    try:
+        with os_errors_as(DecisionError, f"can't read {path}"):
+            yield
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DecisionError(f"{path} is not a CSV file in UTF-8: {error}") from error
 
 
 def parse_csv(text: str, path: str | Path) -> tuple[Sequence[str], Iterator[tuple[int, dict[str, str | None]]]]:
@@ -264,7 +282,7 @@ def _cells(stage: str, row: TrialRow, measures: Iterable[str]) -> list[str]:
 def _constants(records: Sequence[Mapping[str, str | None]], path: str) -> dict[str, str]:
     """The columns of the study: each has one value."""
     found: dict[str, str] = {}
-    for name in [n for n in (records[0] if records else {}) if n.startswith(PREFIX) and n != ABSENT]:
+    for name in [n for n in (records[0] if records else {}) if n.startswith(PREFIX) and n not in (ABSENT, REPEATED)]:
         values = {(fields[name] or "").strip() for fields in records}
         if len(values) > 1:
             raise DecisionError(

@@ -16,10 +16,21 @@ from fnostab.errors import DecisionError
 from fnostab.record.settings import Frozen, explain
 from fnostab.record.trial import FollowUpCriterion, Measure, Metric
 
-__all__ = ["ABSENT", "PREFIX", "TableStudy", "is_missing", "missing_seeds", "missing_text"]
+__all__ = [
+    "ABSENT",
+    "PREFIX",
+    "REPEATED",
+    "TableStudy",
+    "is_missing",
+    "missing_seeds",
+    "missing_text",
+    "repeated_arms",
+    "repeated_text",
+]
 
 PREFIX = "study."
 ABSENT = "study.missing"  # seeds that the study should have and has not, by arm: "control 3; control 5-9"
+REPEATED = "study.same_settings"  # arms with the settings of another: "twin = control"
 NOTHING = "nothing"  # is known to be missing; an empty cell says that it is not known
 MISSING = ("", "na", "nan", "<na>")  # as R, pandas and people write what is not there
 MOST_MISSING = 100_000  # seeds in a row
@@ -211,3 +222,21 @@ def missing_seeds(text: str, where: str) -> dict[str, tuple[int, ...]]:
             )
         found[arm] = (*found.get(arm, ()), *range(first, last + 1))
     return found
+
+
+def repeated_text(same_settings: Mapping[str, str]) -> str:
+    """Arms with the settings of another, each with that arm, as a cell of the column `REPEATED`."""
+    return _joined(f"{arm} = {other}" for arm, other in same_settings.items())
+
+
+def repeated_arms(text: str, where: str) -> dict[str, str]:
+    """Parse a cell that `repeated_text` wrote.
+
+    Raises:
+        DecisionError: the cell has another form.
+    """
+    pairs = [(arm.strip(), other.strip()) for arm, _, other in (part.partition("=") for part in _split(text))]
+    for arm, other in pairs:
+        if not arm or not other:
+            raise DecisionError(f"{where}: {REPEATED} has {text!r}, expected two arms, as in twin = control")
+    return dict(pairs)

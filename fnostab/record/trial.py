@@ -21,6 +21,7 @@ from fnostab.errors import ConfigError, LaunchError
 from fnostab.record.folders import trial_name
 from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.safe_files import write_whole
+from fnostab.record.same_settings import same_settings
 from fnostab.record.settings import Frozen, explain, shown, text_of
 
 __all__ = [
@@ -197,6 +198,11 @@ class StudySpec(_Record):
     follow_up_criteria: tuple[FollowUpCriterion, ...] = ()  # that decide there besides those of the roles
     knob: str | None = None  # the setting that a stress study turns
     stressed: Mapping[str, Mapping[str, float]] = {}  # its arms: the names that each runs under, with values
+
+    @property
+    def same_settings(self) -> dict[str, str]:
+        """Arms with the settings of another, which are not compared, each with that arm."""
+        return same_settings(self.config_hashes, self.control)
 
     def extending(self, earlier: "StudySpec") -> "StudySpec":
         """This study with the arms and seeds of an earlier record of it that this one does not name."""

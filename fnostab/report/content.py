@@ -35,6 +35,7 @@ class StageSection:
 
     Attributes:
         title: as "Stage A"; empty in a study of one stage.
+        prefix: of its pictures' names, as "stage-a-"; empty in a study of one stage.
         parts: of arms in the decision; empty for one without a part.
         settings: what differs between arms: setting -> value by arm.
         exemplary: arm -> pictures of its best, median and worst trial.
@@ -44,8 +45,8 @@ class StageSection:
         stress: of a stress study, failures against its knob; None of any other.
     """
 
-    name: str
     title: str
+    prefix: str
     study: StudySpec
     trials: Sequence[TrialRow]
     parts: Mapping[str, str]
@@ -102,7 +103,7 @@ class OnCase:
 
 @dataclass(frozen=True)
 class Box(OnCase):
-    """What a report's first box shows."""
+    """Content of a report's first box."""
 
     case: Case
 
@@ -152,29 +153,31 @@ def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
     summaries = _summaries(stage, case)
     arms = [s.arm for s in summaries]
     trials = {arm: stage.arm(arm) for arm in arms}
-    exemplary, missing = panels.exemplary(stage.name, trials, study, evidence)
+    title = case.verdict.stage_title(stage.name)
+    prefix = f"stage-{stage.name}-" if title else ""
+    exemplary, missing = panels.exemplary(prefix, trials, study, evidence)
     return StageSection(
-        name=stage.name,
-        title=case.verdict.stage_title(stage.name),
+        title=title,
+        prefix=prefix,
         study=study,
         trials=stage.trials,
         parts={arm: _part(arm, study) for arm in arms},
         settings=differences(study, arms),
         arms=summaries,
-        stress=None if case.stress is None else stress_picture(case.stress, f"stage-{stage.name}-stress"),
+        stress=None if case.stress is None else stress_picture(case.stress, f"{prefix}stress"),
         criteria=[c for c in case.verdict.criteria if c.stage == stage.name],
-        rates=failure_rates(summaries, f"stage-{stage.name}") if judged else None,
+        rates=failure_rates(summaries, prefix) if judged else None,
         losses=drawing(
             loss_strip(trials, metric=study.metric.key, judged=judged),
-            f"stage-{stage.name}-losses",
+            f"{prefix}losses",
             alt=f"Loss of every seed of each arm{', successes as dots, failures as triangles' if judged else ''}",
             caption="Every seed is a point, at the same place from top to bottom in each arm.",
         ),
-        survival=panels.survival(stage.name, trials, study.control, evidence),
-        curves=panels.validation_losses(stage.name, trials, study, evidence)
+        survival=panels.survival(prefix, trials, study.control, evidence),
+        curves=panels.validation_losses(prefix, trials, study, evidence)
         if evidence.epochs
-        else panels.recorded_values(stage.name, trials, study.metric.key, evidence, judged=judged),
-        fans=panels.fans(stage.name, trials, evidence),
+        else panels.recorded_values(prefix, trials, study.metric.key, evidence, judged=judged),
+        fans=panels.fans(prefix, trials, evidence),
         exemplary=exemplary,
         missing=missing,
         excluded=[t for t in stage.trials if not t.counts],
@@ -189,11 +192,11 @@ def _summaries(stage: Stage, case: Case) -> list[ArmSummary]:
     return [summaries[arm] for arm in arms]
 
 
-def failure_rates(summaries: Sequence[ArmSummary], of: str, about: str = "") -> Picture:
-    """Picture ``of-failure-rates`` of the arms; ``about`` precedes the words for those who do not see it."""
+def failure_rates(summaries: Sequence[ArmSummary], prefix: str, about: str = "") -> Picture:
+    """Picture of the arms' failure rates; ``about`` precedes the words for those who do not see it."""
     return drawing(
         failure_rate_forest({s.arm: FailureRate(s.n_failed, s.n, s.failure_rate_ci) for s in summaries}),
-        f"{of}-failure-rates",
+        f"{prefix}failure-rates",
         alt=f"{about}Failure rate of each arm with its 95 % interval",
     )
 

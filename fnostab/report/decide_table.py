@@ -44,7 +44,10 @@ def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> C
 
     if "a" not in table.stages:
         raise DecisionError("the table has no trial of stage a")
-    stages = {name: Stage(name, tuple(rows), table.missing.get(name)) for name, rows in sorted(table.stages.items())}
+    stages = {
+        name: Stage(name, tuple(rows), table.missing.get(name), table.same_settings.get(name, {}))
+        for name, rows in sorted(table.stages.items())
+    }
     places = {"a": Place(asked_as)} if asked_as else {}
     is_given, study = study is not None, study or table.study
     by = ""

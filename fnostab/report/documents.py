@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing beside it, and as Markdown with its pictures beside it."""
+"""A report as one self-contained HTML file, and as Markdown with its pictures in separate files."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from fnostab.report.tables import outcomes_text
 from fnostab.report.verdict import Case
 from fnostab.show.visible import visible
 
-__all__ = ["HTML", "MARKDOWN", "PICTURES", "environment", "to_box", "to_html", "to_markdown", "write", "write_files"]
+__all__ = ["HTML", "PICTURES", "environment", "to_box", "to_html", "to_markdown", "write", "write_files"]
 
 HTML = "report.html"
 MARKDOWN = "report.md"

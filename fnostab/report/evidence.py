@@ -26,7 +26,6 @@ __all__ = ["Evidence", "Spikes", "exemplars", "gather", "gather_of_runs", "val_l
 
 MOST_POINTS = 300_000  # of gradient norms at every step: 1 s from SQLite, half a minute through a server
 MOST_CURVES = 300  # of trials of a stage; above, the first seeds of each arm
-LOSS = "training.loss"  # the setting that names the validation loss
 
 
 @dataclass(frozen=True)

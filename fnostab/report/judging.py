@@ -139,7 +139,7 @@ def stage_of(name: str, store: Store, experiment_id: str, record: StudyRecord) -
     rows, asked = trial_rows(store, experiment_id, record), record.spec.seeds
     there = {(row.arm, row.seed) for row in rows}
     missing = {arm: tuple(seed for seed in seeds if (arm, seed) not in there) for arm, seeds in asked.items()}
-    return Stage(name, tuple(rows), missing if asked else None)
+    return Stage(name, tuple(rows), missing if asked else None, record.spec.same_settings)
 
 
 def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
@@ -148,7 +148,8 @@ def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
     Raises:
         TrackingError: the store does not answer.
     """
-    from fnostab.decision.oversights import all_failed_alike, arms_without_metric, lacks_metric
+    from fnostab.decision.oversights import all_failed_alike, arms_without_metric, lacks_metric, learning_not_judged
+    from fnostab.decision.unequal_rules import rules_judged_in_part
     from fnostab.record.missing_metric import metric_not_recorded
     from fnostab.tracking import recorded_metrics
 
@@ -160,8 +161,8 @@ def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
             lines.append(metric_not_recorded(study.metric.name, recorded))
     if line := arms_without_metric(study.metric.name, stage.trials):
         lines.append(line)
-    if line := all_failed_alike(stage.trials, study):
-        lines.append(line)
+    lines += rules_judged_in_part(stage.trials)
+    lines += filter(None, (learning_not_judged(stage.trials), all_failed_alike(stage.trials, study)))
     return [title + line for line in lines]
 
 
@@ -194,29 +195,34 @@ def make_case(
     line for each stage on what is judged, ``look`` which look at the study this is, else as it says itself.
     """
     from fnostab.decision import Roles, Rules, decide
-    from fnostab.decision.commands import command_of
+    from fnostab.decision.commands import as_run, command_of
     from fnostab.decision.verdict import same_trials
+    from fnostab.record.same_settings import same_settings_line
     from fnostab.report.verdict import Case
 
     studies = {**studies, "a": _under_control_that_ran(studies["a"], stages["a"])}
     study = studies["a"]
     verdict = decide(Roles.of(study), stages["a"], stages.get("b"), rules=Rules.of(study, look=look))
+    verdict = replace(verdict, next=as_run(verdict.next, source))
     command = command_of(verdict.next, source)
     gone = [
         f"{stage_title(name, study)}{arm} is left out: none of its {len(seeds)} trials has a run"
         for name, stage in stages.items()
         for arm, seeds in stage.gone.items()
     ]
+    repeated = {name: stage.repeated(study.control) for name, stage in stages.items()}
+    lines = [stage_title(name, study) + same_settings_line(*pair) for name in stages for pair in repeated[name].items()]
     alike = [
         f"{stage_title(name, study)}{arm} gave the same numbers as {study.control} at every seed: "
         "does what it changes have an effect?"
         for name, stage in stages.items()
         for arm in stage.arms
         if arm != study.control
+        and arm not in repeated[name]
         and len(stage.arm(arm)) >= verdict.rules.least_trials
         and same_trials(stage.arm(study.control), stage.arm(arm))
     ]
-    return Case(verdict, tuple(stages.values()), studies, (*(judged or ()), *gone, *alike), command)
+    return Case(verdict, tuple(stages.values()), studies, (*(judged or ()), *gone, *lines, *alike), command)
 
 
 def _under_control_that_ran(study: Any, stage: Stage) -> Any:

@@ -18,7 +18,7 @@ from fnostab.stats.survival import kaplan_meier, log_rank
 __all__ = ["exemplary", "fans", "recorded_values", "survival", "validation_losses"]
 
 
-def survival(stage: str, trials: Mapping[str, Sequence[TrialRow]], control: str, evidence: Evidence) -> Picture | None:
+def survival(prefix: str, trials: Mapping[str, Sequence[TrialRow]], control: str, evidence: Evidence) -> Picture | None:
     """Kaplan-Meier curves of all arms, with a log-rank test of each against ``control``.
 
     None for runs of others: when they failed is not known.
@@ -40,7 +40,7 @@ def survival(stage: str, trials: Mapping[str, Sequence[TrialRow]], control: str,
     lost = {arm: [t.failure_step for t in of_arm if _lost(t)] for arm, of_arm in trials.items()}
     return drawing(
         kaplan_meier_figure(curves, {arm: [s for s in steps if s is not None] for arm, steps in lost.items()}),
-        f"stage-{stage}-survival",
+        f"{prefix}survival",
         alt="Kaplan-Meier curves: share of trials of each arm without a failure, over optimiser steps",
         caption=f"Kaplan-Meier estimate with 95 % band; a tick is where trials ended without a failure.{against}",
     )
@@ -61,7 +61,7 @@ def _end(trial: TrialRow, evidence: Evidence) -> int | None:
 
 
 def validation_losses(
-    stage: str, trials: Mapping[str, Sequence[TrialRow]], study: StudySpec, evidence: Evidence
+    prefix: str, trials: Mapping[str, Sequence[TrialRow]], study: StudySpec, evidence: Evidence
 ) -> Picture:
     """Validation losses of all seeds over the epochs, a panel an arm."""
     curves = {arm: _loss_curves([t for t in of_arm if t.counts], evidence) for arm, of_arm in trials.items()}
@@ -72,7 +72,7 @@ def validation_losses(
     between = {"constant output": median(constants), "noise alone": median(floors)} if floors and constants else {}
     return drawing(
         loss_curves(curves, metric=metrics[0] if len(metrics) == 1 else "validation loss", levels=between),
-        f"stage-{stage}-validation-losses",
+        f"{prefix}validation-losses",
         alt="Validation loss of every seed over the epochs, with their median, a panel for each arm",
         caption="A thin line is a seed; one that failed ends in a triangle, and counts from there on in the median "
         "as worse than all others.",
@@ -80,7 +80,7 @@ def validation_losses(
 
 
 def recorded_values(
-    stage: str, trials: Mapping[str, Sequence[TrialRow]], metric: str, evidence: Evidence, *, judged: bool
+    prefix: str, trials: Mapping[str, Sequence[TrialRow]], metric: str, evidence: Evidence, *, judged: bool
 ) -> Picture | None:
     """The metric of runs of others over their steps, a panel an arm; None if none has a history."""
     curves = {
@@ -95,7 +95,7 @@ def recorded_values(
         return None
     return drawing(
         loss_curves(curves, metric=metric, x="step", median=False, judged=judged),
-        f"stage-{stage}-{metric}".replace("/", "-"),
+        f"{prefix}values",
         alt=f"{metric} of every seed over the steps, a panel for each arm",
         caption="A thin line is a seed, as it was recorded.",
     )
@@ -119,7 +119,7 @@ def _loss_curves(trials: Sequence[TrialRow], evidence: Evidence) -> list[LossCur
     ]
 
 
-def fans(stage: str, trials: Mapping[str, Sequence[TrialRow]], evidence: Evidence) -> list[Picture]:
+def fans(prefix: str, trials: Mapping[str, Sequence[TrialRow]], evidence: Evidence) -> list[Picture]:
     """Gradient norms of each arm, all on one axis."""
     curves = {
         arm: [c for t in of_arm if t.counts and (c := evidence.curves.get(t.run_id or "")) is not None]
@@ -135,7 +135,7 @@ def fans(stage: str, trials: Mapping[str, Sequence[TrialRow]], evidence: Evidenc
         pictures.append(
             drawing(
                 figure,
-                f"stage-{stage}-gradients-{number}",
+                f"{prefix}gradients-{number}",
                 alt=f"Gradient norm of {arm} over optimiser steps: median, quartiles and maximum over its seeds",
                 caption=f"{arm}: {_fan_in_words(fan)}{_spikes_in_words(trials[arm], evidence)}",
             )
@@ -175,7 +175,7 @@ def _spikes_in_words(trials: Sequence[TrialRow], evidence: Evidence) -> str:
 
 
 def exemplary(
-    stage: str, trials: Mapping[str, Sequence[TrialRow]], study: StudySpec, evidence: Evidence
+    prefix: str, trials: Mapping[str, Sequence[TrialRow]], study: StudySpec, evidence: Evidence
 ) -> tuple[dict[str, list[Picture]], list[str]]:
     """Pictures of the best, median and worst trial of each arm, and which of these trials kept none."""
     shown: dict[str, list[Picture]] = {}
@@ -190,7 +190,7 @@ def exemplary(
                 continue
             loss = "" if trial.loss is None else f", loss {trial.loss:.4g}"
             caption = f"{label}: seed {trial.seed}, {trial.outcome}{loss}"
-            name = f"stage-{stage}-exemplary-{number}-seed-{trial.seed}"
+            name = f"{prefix}exemplary-{number}-seed-{trial.seed}"
             alt = f"{study.picture.title}: {arm}, {label} seed"
             shown.setdefault(arm, []).append(photograph(picture, name, alt=alt, caption=caption))
     return shown, missing

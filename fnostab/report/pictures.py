@@ -1,4 +1,4 @@
-"""Pictures as a web page and a Markdown file take them: drawn once, kept in both forms."""
+"""Pictures for a web page and a Markdown file: drawn once, kept in both forms."""
 
 import base64
 import html

@@ -1,4 +1,4 @@
-"""MLflow's own tracking server for a group: what it is started with, and how it ends.
+"""Start and stop MLflow's own tracking server for a group.
 
 Its folder holds all that it needs, for its owner's eyes only:
 
@@ -89,7 +89,7 @@ class TrackingServer:
         return masked(self.backend)
 
     def wait(self) -> None:
-        """Wait until it ends by itself, which is a failure.
+        """Wait until the server ends without being asked, which is a failure.
 
         Raises:
             TrackingError: it did.

@@ -1,4 +1,4 @@
-"""Send what trials record for as long as they do: where nobody else does, as on a cluster whose driver has left."""
+"""Send records while trials write them, where nobody else does, such as on a cluster whose driver has ended."""
 
 import time
 from collections.abc import Iterator

@@ -75,7 +75,7 @@ class Notifier:
 
     @contextmanager
     def of_failures(self, study: Callable[[], str], link: Callable[[], str]) -> Iterator[None]:
-        """Send a message if the study does not go on; a refusal of what was just typed needs none.
+        """Send a message if the study stops; no message if the command line itself is refused.
 
         Args:
             study: gives the name of what was run.

@@ -19,7 +19,6 @@ from fnostab.stats.proportions import wilson
 
 __all__ = [
     "RUNNING",
-    "SYMBOLS",
     "WAITING",
     "arms_table",
     "duration",
@@ -69,7 +68,7 @@ def arms_table(study: StudyState, width: int) -> RenderableType:
 
 
 def trials_table(trials: Sequence[TrialState], width: int) -> RenderableType:
-    """A line for each trial: how far it is or what became of it, and its curve of gradient norms."""
+    """A line for each trial: its progress or outcome, and its curve of gradient norms."""
     texts = {
         "trial": [t.name for t in trials],
         "step": [_progress(t) for t in trials],

@@ -13,11 +13,12 @@ from fnostab.record.job_arrays import queued_jobs
 from fnostab.record.journal import FILE_NAME
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.record.progress import TrialProgress, TrialState
+from fnostab.record.safe_files import changed_s
 from fnostab.record.slurm_jobs import WAITING
 from fnostab.record.trial import StudySpec, TrialSpec
 from fnostab.tracking import StudyWatch
 
-__all__ = ["QUIET_S", "Journals", "Records", "changed_s", "newest_folder"]
+__all__ = ["QUIET_S", "Journals", "Records", "newest_folder"]
 
 QUIET_S = 60.0  # after which journals that nobody writes belong to a study that has ended
 SHARE_OF_STORE = 0.2  # of the time that the store is kept busy with questions
@@ -140,11 +141,3 @@ def newest_folder(output: Path, experiment: str | None) -> Path | None:
     """Folder of the study that was started last; starting writes its study.json."""
     found = list((output / experiment).glob("*/study.json") if experiment else output.glob("*/*/study.json"))
     return max(found, key=changed_s).parent if found else None
-
-
-def changed_s(path: Path) -> float:
-    """Time of a file's last change, Unix seconds; 0 if there is no file."""
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0

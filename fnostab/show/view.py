@@ -89,7 +89,7 @@ class Display:
 
 
 class StudyView:
-    """Shows what `run_study` runs: arms x seeds, what each trial became, and how far the running ones are.
+    """Shows what `run_study` runs: arms x seeds, the outcome of each trial, and the progress of running ones.
 
     Use as a context manager and call `update` often; it draws at most a few times a second.
     """

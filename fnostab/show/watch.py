@@ -1,4 +1,4 @@
-"""Watch a study that another process runs: from its journals where they are at hand, else from its store.
+"""Watch a study that another process runs: from its journals if they are available, otherwise from its store.
 
 Nothing is written and no journal is locked, so that watching never disturbs what it watches.
 """
@@ -16,9 +16,10 @@ from rich.console import Console
 from fnostab.errors import ConfigError, TrackingError
 from fnostab.record.folders import STUDY_FILE
 from fnostab.record.progress import TrialState
+from fnostab.record.safe_files import changed_s
 from fnostab.record.trial import StudySpec
 from fnostab.show.console import say
-from fnostab.show.sources import Journals, Records, changed_s, newest_folder
+from fnostab.show.sources import Journals, Records, newest_folder
 from fnostab.show.state import StudyState
 from fnostab.show.view import Display, snapshot
 from fnostab.tracking import (
@@ -50,7 +51,7 @@ def watch_study(
     once: bool = False,
     console: Console,
 ) -> None:
-    """Show a study, the newest or that of an experiment, until it ends; ``once`` prints how it stands, and ends.
+    """Show a study, the newest or that of an experiment, until it ends; ``once`` prints its current state and returns.
 
     Raises:
         FnostabError: there is no such study, or no store to ask; one line says which.
@@ -112,7 +113,7 @@ class _Watched:
         self._jobs = 1
 
     def state(self) -> StudyState:
-        """State of the study. A trial's own journal takes precedence over the store, which is told later."""
+        """State of the study. A trial's own journal takes precedence over the store, which is updated later."""
         rows = {(t.arm, t.seed): t for t in self.records.trials} if self.records else {}
         known = {key: row.outcome for key, row in rows.items() if row.outcome is not None}
         found = self.journals.read(known) if self.journals else {}

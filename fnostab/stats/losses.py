@@ -19,9 +19,8 @@ from fnostab.stats.interval import LEVEL, Interval
 from fnostab.stats.ranks import interval_depth, smaller_p, sorted_differences
 
 __all__ = [
+    "Effect",
     "MatchedRatio",
-    "RatioEstimate",
-    "ShiftEstimate",
     "hodges_lehmann_ratio",
     "hodges_lehmann_shift",
     "lower_loss_p",
@@ -32,18 +31,10 @@ TIE = 1e-9  # relative difference within which values are the same
 
 
 @dataclass(frozen=True)
-class RatioEstimate:
-    """Ratio of losses, arm to control; the interval is None where there are too few trials for one."""
+class Effect:
+    """Ratio of the arm's values to control's, or their difference; too few trials have no interval."""
 
-    ratio: float
-    interval: Interval | None
-
-
-@dataclass(frozen=True)
-class ShiftEstimate:
-    """Difference of values, arm minus control; the interval is None where there are too few trials for one."""
-
-    shift: float
+    value: float
     interval: Interval | None
 
 
@@ -72,7 +63,7 @@ def _logs(losses: ArrayLike) -> NDArray[np.float64]:
     return np.log(array)
 
 
-def hodges_lehmann_ratio(control: ArrayLike, arm: ArrayLike) -> RatioEstimate | None:
+def hodges_lehmann_ratio(control: ArrayLike, arm: ArrayLike) -> Effect | None:
     """Typical ratio of losses: the geometric median of all arm-to-control pairs, with Moses' 95 % interval.
 
     The interval holds the ratios that a two-sided Mann-Whitney test on logs does not reject. It is exact without
@@ -93,10 +84,10 @@ def hodges_lehmann_ratio(control: ArrayLike, arm: ArrayLike) -> RatioEstimate | 
     if shift is None:
         return None
     ends = shift.interval
-    return RatioEstimate(math.exp(shift.shift), Interval(math.exp(ends.low), math.exp(ends.high)) if ends else None)
+    return Effect(math.exp(shift.value), Interval(math.exp(ends.low), math.exp(ends.high)) if ends else None)
 
 
-def hodges_lehmann_shift(control: ArrayLike, arm: ArrayLike) -> ShiftEstimate | None:
+def hodges_lehmann_shift(control: ArrayLike, arm: ArrayLike) -> Effect | None:
     """Typical difference of values, arm minus control: the median of all pairs, with Moses' interval.
 
     As `hodges_lehmann_ratio`, for values of any sign.
@@ -107,14 +98,14 @@ def hodges_lehmann_shift(control: ArrayLike, arm: ArrayLike) -> ShiftEstimate | 
     return _shift(_finite(control), _finite(arm))
 
 
-def _shift(control: NDArray[np.float64], arm: NDArray[np.float64]) -> ShiftEstimate | None:
+def _shift(control: NDArray[np.float64], arm: NDArray[np.float64]) -> Effect | None:
     if control.size == 0 or arm.size == 0:
         return None
     pairs = arm.size * control.size
     depth = interval_depth(arm.size, control.size, LEVEL)
     ranks = [(pairs - 1) // 2, pairs // 2, depth - 1 if depth else 0, pairs - depth if depth else 0]
     below, above, low, high = sorted_differences(arm, control, ranks)
-    return ShiftEstimate((below + above) / 2, Interval(low, high) if depth else None)
+    return Effect((below + above) / 2, Interval(low, high) if depth else None)
 
 
 def lower_loss_p(control: ArrayLike, arm: ArrayLike, margin: float = 1.0, *, shift: float = 0.0) -> float:

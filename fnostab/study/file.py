@@ -289,6 +289,7 @@ def _expanded(
     expanded: dict[str, Settings] = {}
     written: dict[str, tuple[str, ...]] = {}
     stressed: dict[str, dict[str, float]] = {}
+    folded: dict[str, str] = {}
     if len(arms) > MOST_ARMS:
         raise _NotAcceptedError("arms", f"{len(arms):,} arms are not accepted; a study has at most {MOST_ARMS:,}")
     for arm in arms:
@@ -302,6 +303,9 @@ def _expanded(
             name = f"{arm}{''.join(parts)}"
             if name in expanded:
                 raise _NotAcceptedError(f"arms.{arm}", f"two arms are named {name!r}: rename one of them")
+            if (other := folded.setdefault(name.casefold(), name)) != name:
+                what = f"arms {other!r} and {name!r} differ by capitals alone, and would share folders on some disks"
+                raise _NotAcceptedError(f"arms.{arm}", f"{what}: rename one of them")
             expanded[name], written[name] = settings | dict(zip((*grid, *stress), values, strict=True)), chain
             if stress:
                 stressed.setdefault(f"{arm}{''.join(parts[:-1])}", {})[name] = float(values[-1])

@@ -1,4 +1,4 @@
-"""Largest sizes of a study. What asks for more is refused before anything is written out."""
+"""Largest sizes of a study. A larger study is refused before anything is written."""
 
 __all__ = ["MOST_ARMS", "MOST_INHERITED", "MOST_SEEDS", "MOST_TRIALS"]
 

@@ -18,13 +18,14 @@ from fnostab.gpus import count_gpus
 from fnostab.record.folders import TRIAL_FILE, trial_folders
 from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.progress import TrialProgress
+from fnostab.record.same_settings import same_settings, same_settings_line
 from fnostab.record.settings import digest, flatten, shown
 from fnostab.record.trial import Metric, Name, Resources, StudySpec, TrialSpec
 from fnostab.study.file import Settings, StudyFile, built_in_studies, insist_on_size, read_study_file
 from fnostab.tasks.contract import Task
 from fnostab.tasks.registry import make_task
 
-__all__ = ["Study", "StudyFile", "built_in_studies", "load_study", "read_study_file", "trial_folder"]
+__all__ = ["Study", "StudyFile", "built_in_studies", "load_study", "read_study_file"]
 
 SHARED = "datasets"  # folder of what trials of several studies share, in the output folder
 
@@ -73,7 +74,9 @@ class Study:
 
     @cached_property
     def config_hashes(self) -> Mapping[str, str]:
-        """Hash of each arm's identity."""
+        """Hash of each arm's identity; arms of one hash train alike."""
+        if self.task.goes_by_arm:
+            return {arm: digest([self.task.identity(settings), arm]) for arm, settings in self.arms.items()}
         return {arm: digest(self.task.identity(settings)) for arm, settings in self.arms.items()}
 
     @cached_property
@@ -83,15 +86,9 @@ class Study:
         return digest([self.task.name, self.file.name, control, self.config_hashes[control]])
 
     def twins(self, arms: Sequence[str] = ()) -> list[str]:
-        """A line for each group of arms, of these or of all, that have the same settings."""
-        groups: dict[str, list[str]] = {}
-        for arm in arms or self.arms:
-            groups.setdefault(self.config_hashes[arm], []).append(arm)
-        return [
-            f"{', '.join(group[:-1])} and {group[-1]} have the same settings: nothing is compared between them"
-            for group in groups.values()
-            if len(group) > 1
-        ]
+        """A line for each arm, of these or of all, that repeats another and so is not compared."""
+        hashes = {arm: self.config_hashes[arm] for arm in arms or self.arms}
+        return [same_settings_line(*pair) for pair in same_settings(hashes, self.file.control).items()]
 
     @property
     def resources(self) -> Resources:

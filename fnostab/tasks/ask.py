@@ -1,4 +1,4 @@
-"""The task ``ask``: trials that a loop of the user's own asks for and trains, in a notebook say."""
+"""The task ``ask``: trials that the user's own loop asks for and trains, for example in a notebook."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +38,11 @@ class Ask(Command):
         self._declared = declare(file.defaults, lambda name: file.line_of(f"defaults.{name}"))
         layers = (file.defaults, *file.arms.values())
         self._floats = {name for layer in layers for name, value in layer.items() if isinstance(value, float)}
+
+    @property
+    def goes_by_arm(self) -> bool:
+        """Whether nothing but their names tells the arms apart: the loop sees these."""
+        return not self._declared
 
     def identity(self, settings: Settings) -> Any:
         """The settings: what trains is not known."""

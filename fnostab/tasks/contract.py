@@ -103,6 +103,11 @@ class Task:
         """Identity of an arm's trials, besides arm and seed, JSON-ready."""
         return dict(settings)
 
+    @property
+    def goes_by_arm(self) -> bool:
+        """Whether arms of one identity may train differently, since what trains is told their names."""
+        return False
+
     def judged(self, settings: Settings, metric: Metric) -> str:
         """Name of the metric in the journal that outcome rules judge."""
         return metric.name
@@ -112,7 +117,7 @@ class Task:
         return OutcomeRules()
 
     def after_failure(self, settings: Settings) -> Literal["stop", "continue"]:
-        """Whether a trial goes on once a failure is certain."""
+        """Whether a trial continues once a failure is certain."""
         return "stop"
 
     def resources(self, settings: Settings) -> Resources:
@@ -140,7 +145,7 @@ class Task:
         return ()
 
     def quality(self, study: "Study") -> Mapping[str, Measure]:
-        """Those of ``measures`` that the trials of a study record."""
+        """Names among ``measures`` that the trials of a study record."""
         return self.measures
 
     def next_of(self, study: "Study") -> dict[str, str]:

@@ -26,7 +26,7 @@ from fnostab.errors import ModelError, TrackingError
 from fnostab.record import names
 from fnostab.tracking.store.store import Store, existing_run, insist_on_place_of, reported
 
-__all__ = ["TRIAL_RUN", "VERDICT_RUN", "RegisteredModel", "fetch_checkpoint", "register_network"]
+__all__ = ["RegisteredModel", "fetch_checkpoint", "register_network"]
 
 CHECKPOINT_FOLDER = "checkpoint"
 CHECKPOINT = f"{CHECKPOINT_FOLDER}/best.safetensors"

@@ -101,8 +101,20 @@ def test_a_report_has_the_curves_that_there_are_and_writes_nothing_of_theirs(the
     text = Path("reports/runs/report.md").read_text()
     assert "### return over the steps" in text
     assert {path.name for path in Path("reports/runs/pictures").iterdir()} == {
-        "stage-a-failure-rates.png", "stage-a-losses.png", "stage-a-return.png"
+        "failure-rates.png", "losses.png", "values.png"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["losses", "mean return"])
+def test_a_metric_of_any_name_has_a_picture_of_its_own(theirs, call, name):
+    for run in theirs.search_runs([theirs.get_experiment_by_name("theirs").experiment_id]):
+        for step in range(3):
+            theirs.log_metric(run.info.run_id, name, 1.0 + step, step=step)
+    Path("runs.yaml").write_text(re.sub("metrics.return$", f"metrics.{name}", MAPPING, flags=re.MULTILINE))
+    assert call("report", "--runs", "runs.yaml")[0] == 0
+    shown = re.findall(r"!\[.*\]\((pictures/[a-z-]+\.png)\)", Path("reports/runs/report.md").read_text())
+    assert sorted(shown) == ["pictures/failure-rates.png", "pictures/losses.png", "pictures/values.png"]
+    assert all((Path("reports/runs") / picture).exists() for picture in shown)
 
 
 def test_gradient_norms_are_drawn_where_they_were_recorded(theirs, call):

@@ -28,7 +28,7 @@ def test_each_arms_margin_is_printed_and_written_into_the_report(recorded, call)
     status, _, err = call("report", "--experiment", "stress_lr")
     assert status == 0, err
     text = (recorded / "reports/stress_lr/report.md").read_text()
-    assert "stage-a-stress.png" in text
+    assert "(pictures/stress.png)" in text
     assert "Share of trials that failed against" in text
     assert (
         'aria-label="Failure rate against training.learning_rate"'

@@ -11,9 +11,10 @@ from decision_helpers import arm, criterion, stage, verdict_of
 
 import fnostab.decision
 from fnostab.decision import Roles, Rules, Stage, compare_stress
-from fnostab.decision.commands import Place, Source, command_of
-from fnostab.decision.oversights import all_failed_alike, arms_without_metric
+from fnostab.decision.commands import Place, Source, as_run, command_of
+from fnostab.decision.oversights import all_failed_alike, arms_without_metric, learning_not_judged
 from fnostab.decision.sweep import compare_along
+from fnostab.decision.unequal_rules import rules_judged_in_part
 from fnostab.record.missing_metric import metric_not_recorded
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Outcome
@@ -29,6 +30,10 @@ CONTROL = arm("base", 3, 7)
 
 def measured(trials, value):
     return [replace(t, measures={"sharpness": value}) for t in trials]
+
+
+def unmeasured(trials):
+    return [replace(t, loss=None) for t in trials]
 
 
 SENTENCES = [
@@ -333,9 +338,9 @@ STEPS = [
         "--seeds 20 --arms clip --retry-oom",
     ),
     (  # the forecast of the sentence, since that is no more than as many again
-        [arm("control", 0, 10), arm("arch", 0, 10)],
-        "run 6 more seeds of control and arch",
-        "--seeds 16 --arms control,arch",
+        [arm("control", 2, 18), arm("arch", 2, 18)],
+        "run 19 more seeds of control and arch",
+        "--seeds 39 --arms control,arch",
     ),
     (
         [arm("control", 5, 5), [replace(t, outcome=Outcome.INFRA_ERROR) for t in arm("arch", 10)]],
@@ -369,8 +374,9 @@ STEPS = [
 @pytest.mark.parametrize(("arms", "text", "command"), STEPS)
 def test_next_step_and_its_command(arms, text, command):
     step = verdict_of(stage("a", *arms), roles=Roles("control")).next
-    assert step.text == text
     store = Source({"a": Place("my study.yaml", "mine", ("--profile", "small"))})
+    assert as_run(step, store).text == text
+    assert "--attempts" not in as_run(step, Source(again="fnostab decide --runs r.yaml")).text
     expected = f"fnostab run 'my study.yaml' --experiment mine {command} --profile small"
     assert command_of(step, store) == (expected if command else "fnostab watch mine")
     assert command_of(step, Source(again="fnostab decide --table t.csv")) == "fnostab decide --table t.csv"
@@ -394,6 +400,37 @@ def test_next_step_and_its_command(arms, text, command):
             [arm("control", 17, 3), arm("arch", 18, 2)],
             Roles("control"),
             "ask where the arms differ more: another setting or arm",
+        ),
+        (  # the forecast of the sentence, where that is more than as many again
+            [arm("control", 7, 3), arm("arch", 10), arm("clip", 6, 4)],
+            Roles("control"),
+            "ask where the arms differ more: another setting or arm; or run 40 more seeds of control and arch",
+        ),
+        (
+            [arm("control", 0, 10), arm("arch", 0, 10)],
+            Roles("control"),
+            "every trial of every arm failed: check what counts as a failure, or ask at an easier setting; "
+            "or run 6 more seeds of control and arch",
+        ),
+        (
+            [arm("control", 0, 2, kind="nonfinite"), arm("arch", 0, 2, kind="nonfinite")],
+            Roles("control"),
+            "every trial of every arm failed: ask at an easier setting",
+        ),
+        (
+            [unmeasured(arm("control", 2)), unmeasured(arm("arch", 2))],
+            Roles("control"),
+            "correct the study's metric, or record it: no trial has a value of it",
+        ),
+        (  # what an arm costs is not known
+            [unmeasured(arm("control", 3, 7)), unmeasured(arm("arch", 9, 1))],
+            Roles("control"),
+            "correct the study's metric, or record it: no trial has a value of it",
+        ),
+        (  # a study of failures alone, which are still open
+            [unmeasured(arm("control", 2, 18)), unmeasured(arm("arch", 3, 17))],
+            Roles("control"),
+            "ask where the arms differ more: another setting or arm; or run 50 more seeds of control and arch",
         ),
         (
             [arm("control", 5, 5), [replace(t, last_step=49) for t in arm("arch", 10)]],
@@ -596,6 +633,30 @@ def test_lines_on_what_is_judged():
     assert alike == "norm gave the same numbers as base at every seed: does what it changes have an effect?"
 
 
+def test_a_line_on_arms_that_were_not_judged_by_the_rules_of_others():
+    reasons = ("exploded: needs two validations", "stagnated: the loss of an output that has learnt nothing is unknown")
+    rare = [replace(t, not_judged=reasons) for t in arm("rare", 3)]
+    said = (
+        "exploded was not judged, since it needs two validations, in trials that converged: 3 of rare; others were "
+        "judged by it; do not trust these failure rates until every arm is judged alike"
+    )
+    assert rules_judged_in_part([*arm("base", 0, 2, kind="exploded"), *rare]) == [said]
+    assert rules_judged_in_part([*(replace(t, not_judged=reasons[1:]) for t in arm("base", 2)), *rare]) == [said]
+    assert rules_judged_in_part(rare) == []  # alike, if in no trial
+    verdict = verdict_of(stage("a", arm("base", 0, 3, kind="exploded"), rare), roles=Roles("base"))
+    assert verdict.next_step == "let every arm record what the rules need: some were not judged as others were"
+    assert rules_judged_in_part([*arm("base", 0, 2, kind="nonfinite"), *rare]) == []
+
+
+def test_lines_on_arms_with_the_settings_of_control():
+    rows = replace(stage("a", arm("base", 3, 5), arm("norm", 3, 5)), same_settings={"norm": "base"})
+    case = make_case({"a": rows}, {"a": TableStudy(control="base")}, source=Source())
+    assert case.judged == ("norm has the settings of base: it is not compared, and no test counts it",)
+    assert case.verdict.next_step == "run another arm: all have the settings of base"
+    verdict = verdict_of(rows, roles=Roles("base", "norm"))
+    assert verdict.reason == "norm: has the settings of base in Stage A, not run in Stage B"
+
+
 def test_findings_of_studies_that_turn_one_setting():
     families = {name: {f"{name}_{value:g}": value for value in (0.01, 0.02, 0.04)} for name in ("base", "cure")}
     counts = {"base": (0, 3, 6), "cure": (0, 0, 1)}
@@ -644,6 +705,15 @@ def test_lines_on_a_study_that_is_probably_asked_in_the_wrong_way():
     )
     assert arms_without_metric("val/loss", silent) is None  # of nobody: another line says so
     assert arms_without_metric("val/loss", arm("base", 1, 2)) is None
+    unjudged = ("collapsed: needs a measure of the output's spread", "stagnated: needs a validation")
+    free = [replace(trial, not_judged=unjudged) for trial in arm("base", 1, 2)]
+    said = (
+        "no rule says which trials have learnt nothing, so that they count as successes: "
+        "set baseline or failed under outcome"
+    )
+    assert learning_not_judged(free) == said
+    assert learning_not_judged([replace(trial, not_judged=unjudged[:1]) for trial in free]) is None
+    assert learning_not_judged([replace(trial, outcome=Outcome.NONFINITE) for trial in free]) is None
     alike = [*arm("base", 0, 2), *arm("norm", 0, 2)]
     rules = OutcomeRules(collapsed={"val/spread": Bound(below=9.0)})
     study = SimpleNamespace(rules=rules, judged={}, metric=SimpleNamespace(name="val/loss"))

@@ -159,6 +159,24 @@ def test_a_study_without_parts_has_answers_and_no_verdict():
     assert (verdict.headline, verdict.exit_code) == ("arch helps", 0)
 
 
+def test_an_arm_with_the_settings_of_another_is_not_compared():
+    """It would make the tests of the others stricter: 0.030 is 0.030 of one arm, and 0.060 of two."""
+    rows = stage("a", arm("twin", 0, 8), arm("control", 3, 5), arm("clip", 8), arm("again", 8))
+    same = replace(rows, same_settings={"twin": "control", "again": "clip"})
+    verdict = verdict_of(same, roles=Roles("control"))
+    alone = verdict_of(stage("a", arm("control", 3, 5), arm("clip", 8)), roles=Roles("control"))
+    assert verdict.answers == alone.answers
+    assert [summary.arm for summary in verdict.arms] == ["twin", "control", "clip", "again"]
+    assert verdict_of(rows, roles=Roles("control")).answer("clip").p > alone.answer("clip").p
+
+
+def test_of_arms_with_the_same_settings_the_first_that_was_run_is_compared():
+    rows = stage("a", arm("control", 3, 5), arm("again", 8), arm("third", 8))
+    same = replace(rows, same_settings={"again": "clip", "third": "clip"})
+    assert [a.arm for a in verdict_of(same, roles=Roles("control")).answers] == ["again"]
+    assert same.repeated("control") == {"third": "again"}
+
+
 def test_silver_is_not_supported_where_the_architecture_is_shown_to_help():
     a = stage("a", arm("control", 8, 12), arm("arch", 20, loss=1.0), arm("clip", 20, loss=1.0))
     verdict = verdict_of(a)

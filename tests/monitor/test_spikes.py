@@ -38,7 +38,7 @@ def test_z_score_by_hand():
 
 
 def test_the_floor_decides_where_the_norms_were_constant():
-    threshold = math.exp(5.0 * 0.5)  # spike_z x spike_min_std
+    threshold = math.exp(5.0 * 0.5)  # SPIKE_Z x LEAST_STD
     assert spikes_of([2.0] * 50 + [2.0 * threshold * 0.99] + [2.0] * 5) == []
     (spike,) = spikes_of([2.0] * 50 + [2.0 * threshold * 1.01] + [2.0] * 5)
     assert spike.step == 50
@@ -113,8 +113,7 @@ def test_without_a_loss_the_norm_alone_recovers():
 
 
 def test_a_loss_that_stays_high_is_not_recovered():
-    detector = SpikeDetector(spike_recovery_steps=20)
-    (spike,) = spikes_of([*CALM, 60.0, *CALM], [0.5] * 100 + [5.0] * 101, detector)
+    (spike,) = spikes_of([*CALM, 60.0, *CALM], [0.5] * 100 + [5.0] * 101)
     assert spike.recovered_step is None
 
 

@@ -10,13 +10,13 @@ import psycopg
 import pytest
 from tracking_helpers import StudyFolder, journal_points, only_trial, runs_of_kind, stored_points, write_trial
 
-from fnostab.prune import KEPT_AT_MOST, old_journals, plan_thinning, shape_of, thin_points
+from fnostab.prune import KEPT_AT_MOST, old_journals, plan_thinning, shape_of
 from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.report import evidence
 from fnostab.tracking import newest_study, open_store, sync, trial_rows
-from fnostab.tracking.read.histories import metric_history
-from fnostab.tracking.repair.thinning import is_thinned
+from fnostab.tracking.read.histories import metric_histories
+from fnostab.tracking.repair.thinning import is_thinned, thin
 
 STEPS, SPIKE_AT = 1500, 1230
 
@@ -172,10 +172,11 @@ def test_a_death_between_two_trials_leaves_each_whole_or_thinned(store, study):
         long_trial(study.trial(seed=seed))
     sync(study.folder, store)
     runs, _ = plan_thinning(store, time.time_ns() // 1_000_000)
-    thinning = thin_points(store, runs)
+    thinning = thin(store, runs, shape_of)
     next(thinning)
     thinning.close()
-    lengths = sorted(len(metric_history(store, run.run_id, "lr")[0]) for run in runs)
+    histories = metric_histories(store, [run.run_id for run in runs], "lr")
+    lengths = sorted(len(steps) for steps, _ in histories.values())
     assert lengths[0] <= KEPT_AT_MOST
     assert lengths[1:] == [STEPS, STEPS]
     assert len(plan_thinning(store, time.time_ns() // 1_000_000)[0]) == 2

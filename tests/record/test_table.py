@@ -82,8 +82,9 @@ STUDY = TableStudy(
 def test_what_is_written_is_read_again(tmp_path_factory, rows, study):
     path = tmp_path_factory.mktemp("table") / "trials.csv"
     missing = {"a": {"plain": (3, 4), "norm": (7,)}}
-    write_table(path, Table({"a": rows, "b": rows}, study, missing))
-    assert read_table(path) == Table({"a": rows, "b": rows}, study, missing)
+    same = {"a": {"norm": "plain"}}
+    write_table(path, Table({"a": rows, "b": rows}, study, missing, same))
+    assert read_table(path) == Table({"a": rows, "b": rows}, study, missing, same)
 
 
 ROWS = [

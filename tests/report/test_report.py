@@ -22,7 +22,7 @@ from fnostab.report.content import OnCase, compose
 from fnostab.report.documents import environment, to_html, to_markdown, write
 from fnostab.report.evidence import Evidence, Spikes, exemplars, gather
 from fnostab.tracking import find_experiment, newest_study, trial_rows
-from fnostab.tracking.read.histories import metric_history, read_artifact, run_page
+from fnostab.tracking.read.histories import metric_histories, read_artifact, run_page
 
 OK, COLLAPSED, NONFINITE, OOM = Outcome.CONVERGED, Outcome.COLLAPSED, Outcome.NONFINITE, Outcome.OOM
 SECTIONS = [
@@ -314,7 +314,7 @@ def test_of_a_large_study_only_window_maxima_are_read(stored, monkeypatch):
 def test_what_a_run_does_not_have(stored):
     experiment = find_experiment(stored.store, "stage_a")
     run_id = newest_study(stored.store, experiment).run_id
-    steps, values = metric_history(stored.store, run_id, "nothing")
+    steps, values = metric_histories(stored.store, [run_id], "nothing")[run_id]
     assert (steps.size, values.size) == (0, 0)
     assert read_artifact(stored.store, run_id, "figures/nothing.png") is None
 

@@ -34,7 +34,7 @@ def brute_force_p(first, second):
 def test_hollander_and_wolfes_example():
     assert smaller_p(EARLIER, AT_TERM) == pytest.approx(0.1272, abs=5e-5)
     effect = hodges_lehmann_ratio(control=np.exp(AT_TERM), arm=np.exp(EARLIER))
-    assert math.log(effect.ratio) == pytest.approx(-0.305)
+    assert math.log(effect.value) == pytest.approx(-0.305)
     assert np.log(effect.interval) == pytest.approx([-0.76, 0.15])
 
 
@@ -109,24 +109,24 @@ def test_interval_holds_the_ratios_that_the_test_does_not_reject(m, n, seed):
         assert 1 / math.comb(m + n, n) > 0.025
         return
     low, high = effect.interval
-    assert low <= effect.ratio <= high
+    assert low <= effect.value <= high
     assert lower_loss_p(control, arm, margin=high * 1.0001) <= 0.025 + 1e-12
     assert lower_loss_p(control, arm, margin=high * 0.9999) > 0.025
     swapped = hodges_lehmann_ratio(arm, control)
-    assert (swapped.ratio, *swapped.interval) == pytest.approx((1 / effect.ratio, 1 / high, 1 / low))
+    assert (swapped.value, *swapped.interval) == pytest.approx((1 / effect.value, 1 / high, 1 / low))
 
 
 @pytest.mark.parametrize(("control", "arm"), [([0.02], [0.01]), ([0.02, 0.02, 0.02], [0.01, 0.01])])
 def test_too_few_losses_have_a_ratio_without_an_interval(control, arm):
     effect = hodges_lehmann_ratio(control, arm)
-    assert effect.ratio == pytest.approx(0.5)
+    assert effect.value == pytest.approx(0.5)
     assert effect.interval is None
 
 
 def test_no_losses_no_ratio_and_identical_losses_a_ratio_of_one():
     assert hodges_lehmann_ratio([], [0.01]) is None
     effect = hodges_lehmann_ratio([0.01] * 5, [0.01] * 5)
-    assert (effect.ratio, *effect.interval) == (1.0, 1.0, 1.0)
+    assert (effect.value, *effect.interval) == (1.0, 1.0, 1.0)
 
 
 def test_large_samples_have_an_interval_near_the_normal_one():
@@ -197,7 +197,7 @@ def test_many_pairs_give_the_same_ratio_without_holding_them(monkeypatch):
     held = hodges_lehmann_ratio(control, arm)
     monkeypatch.setattr("fnostab.stats.ranks.PAIRS_LIMIT", 0)
     found = hodges_lehmann_ratio(control, arm)
-    assert found.ratio == pytest.approx(held.ratio, rel=1e-12)
+    assert found.value == pytest.approx(held.value, rel=1e-12)
     assert found.interval == pytest.approx(held.interval, rel=1e-12)
 
 
@@ -211,7 +211,7 @@ def test_few_values_against_many_are_compared_exactly():
 def test_one_value_against_a_hundred_has_an_estimate_and_its_interval():
     many = np.linspace(0.1, 0.2, 100)
     effect = hodges_lehmann_ratio(control=many, arm=[0.3])
-    assert effect.ratio == pytest.approx(0.3 / math.sqrt(many[49] * many[50]))
+    assert effect.value == pytest.approx(0.3 / math.sqrt(many[49] * many[50]))
     assert effect.interval == pytest.approx((0.3 / many[98], 0.3 / many[1]))  # 2/101 is below 0.025
     assert lower_loss_p(many, [0.05]) == pytest.approx(1 / 101)
 
@@ -235,4 +235,4 @@ def test_failures_tie_with_one_another_behind_every_loss():
 
 def test_differences_of_any_sign_have_an_interval():
     effect = hodges_lehmann_shift([-3.0, -2.0, -1.0, 0.0], [-2.0, -1.0, 0.0, 1.0])
-    assert (effect.shift, effect.interval) == (1.0, (-2.0, 4.0))
+    assert (effect.value, effect.interval) == (1.0, (-2.0, 4.0))

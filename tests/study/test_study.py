@@ -56,9 +56,20 @@ def test_a_built_in_study_resolves(name, profile):
 
 
 def test_arms_with_the_same_settings_are_named(own):
-    study = load_study(own(("  wide:", "  twin: {model.hidden_channels: 4}\n  wide:")), "small")
-    assert study.twins() == ["narrow and twin have the same settings: nothing is compared between them"]
+    study = load_study(own(("  narrow:", "  twin: {model.hidden_channels: 4}\n  narrow:")), "small")
+    assert study.twins() == ["twin has the settings of narrow: it is not compared, and no test counts it"]
+    assert study.spec("mine").same_settings == {"twin": "narrow"}
     assert study.twins(("narrow", "wide")) == []
+
+
+@pytest.mark.parametrize(("word", "same"), [("", {"twin": "plain"}), ("{arm}", {})])
+def test_arms_of_a_command_that_is_told_their_names_are_not_the_same(tmp_path, word, same):
+    path = tmp_path / "told.yaml"
+    path.write_text(
+        f"name: told\ndescription: Which?\ncommand: train --seed {{seed}} {word}\n"
+        "control: plain\narms: {plain: {}, twin: {}}\n"
+    )
+    assert load_study(str(path)).spec("told").same_settings == same
 
 
 def test_the_shootout_is_the_strategys():
@@ -303,6 +314,7 @@ def test_arms_inherit_settings_and_grids(written):
         ("[0.1, 1.0e-5]", "[]", r"line 11: grid=.* is not accepted: .* a list of values"),
         ("[0.1, 1.0e-5]", "0.1", r"line 11: grid=.* is not accepted"),
         ("[0.1, 1.0e-5]", "[0.1, 1.0e-1]", r"line 9: two arms are named 'rate_0.1_none'"),
+        ("wide:", "Base: {}\n  wide:", r"arms 'base' and 'Base' differ by capitals alone, .*: rename one of them"),
         ("control: base", "control: bass", r"mine.yaml: control: no arm 'bass'; arms: base, rate_0.1_none"),
         (
             "    model.hidden_channels: 4\n",

@@ -16,6 +16,7 @@ from tracking_helpers import (
     stored_points,
     write_trial,
 )
+from trial_records import trial_of
 
 from fnostab.errors import JournalError
 from fnostab.record import names
@@ -61,6 +62,15 @@ def test_a_new_store_equals_the_one_that_was_followed_live(make_store, study):
     (first,) = runs_of_kind(live, names.KIND_STUDY)
     assert made.data.params == first.data.params
     assert (made.info.status, made.data.tags[names.STUDY_HASH]) == ("FINISHED", "5eed")
+    assert made.data.tags["mlflow.source.name"] == "fnostab run shootout"
+
+
+def test_a_programs_run_says_how_it_was_started(store, study):
+    directory = study.folder / "control-0"
+    trial_of(study.spec, argv=("python", "train.py", "--note", "two words")).write(directory / "trial.json")
+    write_trial(directory)
+    sync(study.folder, store)
+    assert only_trial(store).data.tags["mlflow.source.name"] == "python train.py --note 'two words'"
 
 
 def test_a_second_call_sends_nothing(store, study):

@@ -87,9 +87,12 @@ def test_the_next_poll_sees_what_happened_and_asks_little(store, study, running,
     watch.poll()
     watch._next_full_s = float("inf")  # only the short questions from here on
     asked = []
-    monkeypatch.setattr(
-        "fnostab.tracking.read.watching.metric_history", lambda *a: asked.append(a) or ([9, 19], [7.0, 11.0])
-    )
+
+    def histories(store, run_ids, metric):
+        asked.append(metric)
+        return dict.fromkeys(run_ids, ([9, 19], [7.0, 11.0]))
+
+    monkeypatch.setattr("fnostab.tracking.read.watching.metric_histories", histories)
     watch.poll()
     assert asked == []  # no history has grown
     journal.record(19, {names.GRAD_NORM: 4.0, names.GRAD_NORM_WINDOW_MAX: 11.0})

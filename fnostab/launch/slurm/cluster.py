@@ -13,7 +13,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class ClusterFile(BaseModel):
-    """A job's share of a cluster. What is left out is the cluster's own default."""
+    """Resources that a job requests. The cluster's defaults apply to omitted fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

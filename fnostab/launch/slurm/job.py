@@ -65,7 +65,7 @@ class TrialsJob:
         return {trial.name: str(trial.outcome) for trial in trials}
 
     def checkpoint(self) -> DelayedSubmission:
-        """Let the trials write their resume points and end; the job that goes on with them."""
+        """Let the trials write their resume points and end; return the job that resumes them."""
         if self._launcher is not None:
             self._launcher.cancel()
         return DelayedSubmission(TrialsJob([trial.directory for trial in self._unfinished]))

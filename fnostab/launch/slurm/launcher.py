@@ -74,7 +74,7 @@ class SlurmLauncher:
 
     @property
     def leaving(self) -> str:
-        """Say in words what becomes of trials when this process is interrupted."""
+        """Describe in words what happens to trials when this process is interrupted."""
         if not self._running:
             return "no job is in the queue"
         return (

@@ -40,12 +40,12 @@ def command() -> None:
 @click.option("--sweeps", type=click.IntRange(0), default=30, show_default=True, help="Of ePIE; 0: no reference.")
 @click.option("--far-field", is_flag=True, help="The patterns are far-field ones, whatever the Fresnel number says.")
 def import_(file: Path, out: Path, mapped: tuple[str, ...], orientation: str | None, **given: Any) -> None:
-    """Make a scan file of what another program wrote.
+    """Convert a file of another program to a scan file.
 
     Reads NPZ files of PtychoPINN and tike (also packed by bzip2 or gzip), CXI and NXcxi_ptycho, and any NPZ or HDF5
     file whose arrays --map names: diffraction, probe, positions (or rows and columns), object, and mask (nonzero
     pixels measure) or bad (nonzero pixels do not). PATH is a name in FILE or, as OTHER_FILE:PATH, in another file; in
-    HDF5 chunks/*/data joins the arrays that it stands for. Prints what it took, assumed, checked and left, and draws a
+    HDF5 chunks/*/data joins all arrays that match. Prints what it read, assumed, checked and ignored, and draws a
     figure beside the scan file.
     """
     from fnostab.ptychography.scans.importing import ImportOptions, import_scan

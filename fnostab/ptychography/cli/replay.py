@@ -19,6 +19,7 @@ from fnostab.errors import CheckpointError, TrackingError, os_errors_as
 from fnostab.record import names
 from fnostab.record.folders import folders_with
 from fnostab.record.progress import TrialProgress
+from fnostab.record.settings import digest
 from fnostab.record.trial import TrialSpec
 from fnostab.show.console import Console, say, timed
 
@@ -47,8 +48,8 @@ def command(
     """Run a trial's failure again from its black box, and say where it began.
 
     DIRECTORY is a trial's folder, its artifacts or the black box itself; RUN_ID its MLflow run. Without
-    either, the trials that failed are listed. Training goes on from the state before the failure, exactly as
-    it did, with every module watched. With --set it is an experiment: does the failure still happen? Writes
+    either, the trials that failed are listed. Training continues from the state before the failure, exactly as
+    before, and every module is recorded. With --set it is an experiment: does the failure still happen? Writes
     replay.json and replay.png.
     """
     console = Console(stderr=as_json)
@@ -120,9 +121,12 @@ def _line(trial: TrialProgress | TrialRow, *words: str) -> str:
 
 
 def _suffix(settings: tuple[str, ...]) -> str:
-    """Suffix of the folder's name, so that an experiment does not overwrite the faithful replay."""
-    text = ",".join(settings)[:LONGEST_SUFFIX]
-    return f"-{re.sub(r'[^A-Za-z0-9=.,_-]', '_', text)}" if text else ""
+    """Suffix of the folder's name, so that an experiment overwrites neither the faithful replay nor another."""
+    text = ",".join(settings)
+    safe = re.sub(r"[^A-Za-z0-9=.,_-]", "_", text[:LONGEST_SUFFIX])
+    if safe != text:
+        safe += f"-{digest(text)[:8]}"
+    return f"-{safe}" if safe else ""
 
 
 def _fetch(run_id: str, output: Path, tracking_uri: str | None, console: Console) -> Path:

@@ -1,4 +1,4 @@
-"""The passes of several networks of one arm, made as those of one network with stacked weights."""
+"""Compute the passes of several networks of one arm as those of one network with stacked weights."""
 
 import threading
 from collections import defaultdict

@@ -71,7 +71,7 @@ class PublishedScores:
     ssim_phase: float | None = None
 
 
-def evaluate(pair: Aligned, *, set_phi: bool) -> Scores:
+def evaluate(pair: Aligned, *, set_phi: bool, least_spread: float = LEAST_SPREAD) -> Scores:
     """Compare a stitched prediction with the truth.
 
     The SSIM of an amplitude (phase) that varies less than a tenth as much as the truth's is 0, and so is
@@ -81,16 +81,36 @@ def evaluate(pair: Aligned, *, set_phi: bool) -> Scores:
     Args:
         pair: of `align`, of at least 7 x 7 pixels; the truth is finite.
         set_phi: whether the truth has a phase, and the phase is to be scored.
+        least_spread: share of the truth's spread below which an SSIM is 0.
 
     Raises:
         DataError: the images are too small for the SSIM.
     """
-    return _score(pair, set_phi=set_phi, least_spread=LEAST_SPREAD)
+    if min(pair.true_amplitude.shape) < SSIM_WINDOW:
+        raise DataError(
+            f"image of {pair.true_amplitude.shape} is too small for the SSIM, which needs "
+            f"{SSIM_WINDOW} x {SSIM_WINDOW} pixels: raise data.object_size"
+        )
+    rounding = FLAT * pair.true_amplitude.mean()
+    varies = _spread(pair.amplitude, pair.true_amplitude, rounding) >= least_spread
+    scores = Scores(
+        mae_amp=float(np.abs(pair.amplitude - pair.true_amplitude).mean()),
+        ssim_amp=_ssim(pair.amplitude, pair.true_amplitude, rounding) if varies else 0.0,
+    )
+    if not set_phi:
+        return scores
+    # The plane that was fitted to the difference says nothing about the prediction's own contrast.
+    varies = _spread(without_plane(pair.phase), without_plane(pair.true_phase), FLAT) >= least_spread
+    return replace(
+        scores,
+        mae_phase=float(np.abs(pair.phase - pair.true_phase).mean()),
+        ssim_phase=_ssim(pair.phase, pair.true_phase, FLAT) if varies else 0.0,
+    )
 
 
 def constant_scores(truth: Tensor, *, set_phi: bool) -> Scores:
     """Scores of a constant reconstruction of ``truth`` (H, W), its SSIMs as they come instead of 0; see `evaluate`."""
-    return _score(align(torch.ones_like(truth), truth), set_phi=set_phi, least_spread=0.0)
+    return evaluate(align(torch.ones_like(truth), truth), set_phi=set_phi, least_spread=0.0)
 
 
 def published_scores(pair: Aligned, *, set_phi: bool) -> PublishedScores:
@@ -154,29 +174,6 @@ def patch_variation(patches: Tensor) -> float:
     overlaps = flat @ common.conj()
     turned = flat * (overlaps.conj() / overlaps.abs().clamp_min(torch.finfo(torch.float64).tiny))[:, None]
     return float(turned.std(dim=0, correction=0).mean()) / mean
-
-
-def _score(pair: Aligned, *, set_phi: bool, least_spread: float) -> Scores:
-    if min(pair.true_amplitude.shape) < SSIM_WINDOW:
-        raise DataError(
-            f"image of {pair.true_amplitude.shape} is too small for the SSIM, which needs "
-            f"{SSIM_WINDOW} x {SSIM_WINDOW} pixels: raise data.object_size"
-        )
-    rounding = FLAT * pair.true_amplitude.mean()
-    varies = _spread(pair.amplitude, pair.true_amplitude, rounding) >= least_spread
-    scores = Scores(
-        mae_amp=float(np.abs(pair.amplitude - pair.true_amplitude).mean()),
-        ssim_amp=_ssim(pair.amplitude, pair.true_amplitude, rounding) if varies else 0.0,
-    )
-    if not set_phi:
-        return scores
-    # The plane that was fitted to the difference says nothing about the prediction's own contrast.
-    varies = _spread(without_plane(pair.phase), without_plane(pair.true_phase), FLAT) >= least_spread
-    return replace(
-        scores,
-        mae_phase=float(np.abs(pair.phase - pair.true_phase).mean()),
-        ssim_phase=_ssim(pair.phase, pair.true_phase, FLAT) if varies else 0.0,
-    )
 
 
 def _psnr(predicted: Image, true: Image, rounding: float) -> float:

@@ -145,7 +145,9 @@ def chapter(ran: Ran, decisions: Sequence[Decision] = ()) -> Chapter:
         DecisionError: its control was not run.
     """
     study = ran.study
-    verdict = decide(Roles.of(study), Stage("a", tuple(ran.trials)), rules=Rules.of(study))
+    verdict = decide(
+        Roles.of(study), Stage("a", tuple(ran.trials), same_settings=study.same_settings), rules=Rules.of(study)
+    )
     arms = [summary for arm in study.arms for summary in verdict.arms if summary.arm == arm]
     table = differences(study, [summary.arm for summary in arms])
     return Chapter(
@@ -153,7 +155,7 @@ def chapter(ran: Ran, decisions: Sequence[Decision] = ()) -> Chapter:
         arms=arms,
         changes={s.arm: _changes(s.arm, study.control, table) for s in arms},
         against={c.arm: c.p for c in verdict.criteria if c.name == "fewer_failures"},
-        rates=failure_rates(arms, study.name, about=f"{study.name}: "),
+        rates=failure_rates(arms, f"{study.name}-", about=f"{study.name}: "),
         finding="" if decisions else best_arms(verdict),
         left_out=[line for s in arms if (line := left_out(s))],
         decisions=decisions,

@@ -123,7 +123,7 @@ def positions_of(
 
 
 def kind_of(path: Path, found: Found, given: Kind | None, diffraction: NDArray[Any], lines: list[str]) -> Kind:
-    """What the patterns are: as ``given``, as the layout says, or as their values look."""
+    """Kind of the patterns: as ``given``, by the layout, or judged by their values."""
     sample = diffraction[: max(1, 2_000_000 // diffraction[0].size)]
     sample = sample[np.isfinite(sample)]
     whole = bool((sample == np.rint(sample)).all())

@@ -17,7 +17,7 @@ NEAR_AXIS = 1  # pixels around the zero frequency, where an undiffracted beam ma
 
 @dataclass(frozen=True, eq=False)
 class Defects:
-    """What does not count of a scan.
+    """Pixels and patterns of a scan that are left out.
 
     Attributes:
         empty: frames that are zero or no number everywhere, bool of shape (n,).

@@ -22,7 +22,7 @@ from fnostab.ptychography.scans.arrays import (
     shape_text,
 )
 from fnostab.ptychography.scans.defects import Defects, find_defects, no_number
-from fnostab.ptychography.scans.epie import Reconstruction, epie, photons_per_intensity
+from fnostab.ptychography.scans.epie import epie, photons_per_intensity
 from fnostab.ptychography.scans.layouts import Found, read_layout
 from fnostab.ptychography.scans.orientation import orient, turned
 from fnostab.ptychography.scans.resizing import crop_probe, resize_image
@@ -37,7 +37,7 @@ LITTLE_OVERLAP = 0.5
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What the user says of a file; None is left to its layout and to the checks.
+    """The user's statements about a file; where None, the layout and the checks decide.
 
     Attributes:
         mapped: places in the file by the names of `layouts.MAPPED`.
@@ -73,12 +73,10 @@ class Imported:
     Attributes:
         scan: to be written.
         lines: what was taken, assumed, checked and left.
-        reconstruction: by ePIE; None if there was none.
     """
 
     scan: Scan
     lines: list[str]
-    reconstruction: Reconstruction | None = None
 
 
 def import_scan(path: Path, options: ImportOptions) -> Imported:
@@ -144,11 +142,10 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
         lines.append("orientation of the positions: as given, not checked (--orientation)")
     lines += _of_overlap(scan)
     scan = replace(scan, positions=scan.positions - (0 if scan.object is not None else scan.positions.min(axis=0)))
-    reconstruction = None
     if options.sweeps:
-        scan, reconstruction = _reconstructed(scan, options, lines)
+        scan = _reconstructed(scan, options, lines)
     lines += [f"left: {', '.join(found.left)}"] if found.left else []
-    return Imported(scan, lines, reconstruction)
+    return Imported(scan, lines)
 
 
 def _refuse_near_field(
@@ -275,7 +272,7 @@ def _with_object(scan: Scan, given: NDArray[Any], zoom: float, of: str, lines: l
     return replace(scan, positions=corners, object=given.astype(np.complex64))
 
 
-def _reconstructed(scan: Scan, options: ImportOptions, lines: list[str]) -> tuple[Scan, Reconstruction]:
+def _reconstructed(scan: Scan, options: ImportOptions, lines: list[str]) -> Scan:
     found = epie(scan.intensity, scan.probe, scan.positions, scan.mask, options.sweeps)
     lines.append(
         f"reconstructed: {options.sweeps} sweeps of ePIE, amplitude error {found.errors[0]:.4f} in the first, "
@@ -289,7 +286,7 @@ def _reconstructed(scan: Scan, options: ImportOptions, lines: list[str]) -> tupl
         sources["probe"] += f", refined in {options.sweeps} sweeps of ePIE"
         scan = replace(scan, probe=found.probe)
         lines.append("took the probe that ePIE refined (--keep-probe keeps the file's)")
-    return replace(scan, sources=sources), found
+    return replace(scan, sources=sources)
 
 
 def _sources(path: Path, found: Found) -> dict[str, str]:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import h5py
 
 __all__ = [
-    "KINDS",
     "Kind",
     "Outline",
     "Scan",

@@ -1,8 +1,6 @@
 """Record the environment of a trial: code, packages, machine."""
 
-import os
 import platform
-import socket
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +10,7 @@ import torch
 
 import fnostab
 from fnostab.record import slurm_jobs as slurm
+from fnostab.record.attempt import this_process
 
 __all__ = ["describe_environment", "git_state", "owner"]
 
@@ -40,7 +39,7 @@ def git_state() -> dict[str, Any]:
 
 def owner() -> str:
     """``pid@host`` of this process, and the Slurm job that it is part of if that is queued again when interrupted."""
-    process, job = f"{os.getpid()}@{socket.gethostname()}", slurm.this_job()
+    process, job = this_process(), slurm.this_job()
     return f"{process} in Slurm job {job}" if job else process
 
 

@@ -1,4 +1,4 @@
-"""Read the failure that a black box describes, without pickle and without training."""
+"""Read the failure that a black box describes, without unpickling or training."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ __all__ = ["KeptFailure", "find_black_box"]
 
 @dataclass(frozen=True)
 class KeptFailure:
-    """A failure of which the black box is there.
+    """A failure with its black box.
 
     Attributes:
         failure_step: 0-based optimiser step.

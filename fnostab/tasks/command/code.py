@@ -1,31 +1,40 @@
-"""Hash a command's code: the files that its template names, and the files of `code`."""
+"""Hash a command's code: the files that its template and its settings name, and the files of `code`."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from fnostab.errors import ConfigError
 from fnostab.record.settings import file_sha256, shown
 from fnostab.tasks.command.template import Template
 
-__all__ = ["code_hashes"]
+__all__ = ["code_hashes", "hashes_of_values"]
 
 MOST_FILES = 2_000
 MOST_BYTES = 200_000_000
 IGNORED = ("__pycache__", ".git")
+SCRIPTS = (
+    ".py",
+    ".sh",
+    ".jl",
+    ".r",
+    ".lua",
+    ".ipynb",
+)  # of files elsewhere that are code: neither interpreters nor data
 
 
 def code_hashes(template: Template, globs: Sequence[str], folder: Path) -> dict[str, str]:
     """SHA-256 of each file by its path from the study's folder, in the order of their paths.
 
-    A file that a word of the template names counts if it exists, inside the folder or not; `globs` reach only files
-    inside the folder, and links may lead only to files inside it.
+    A file that the template names counts if it exists, inside the folder or not: as a word, behind ``=``, or as the
+    module behind ``-m``. `globs` reach only files inside the folder, and links may lead only to files inside it.
 
     Raises:
         ConfigError: a pattern names no file or leads out of the folder, or the files are too large or unreadable.
     """
     home = folder.resolve()
-    words = [word for word in template.words if not Path(word).is_absolute()]  # no interpreters
-    found: dict[str, Path] = {word: home / word for word in words if _is_file(home / word)}
+    found = _named(template.words, home)
     for pattern in globs:
         inside = {path.relative_to(home).as_posix(): path for path in _matches(home, pattern)}
         if not inside:
@@ -40,6 +49,40 @@ def code_hashes(template: Template, globs: Sequence[str], folder: Path) -> dict[
         return {name: file_sha256(path) for name, path in sorted(found.items())}
     except OSError as error:
         raise ConfigError(f"code: can't read {error.filename}: {error.strerror}") from error
+
+
+def hashes_of_values(values: Iterable[Any], folder: Path) -> dict[str, str]:
+    """SHA-256 of each file inside the study's folder that a setting names, by its path from there.
+
+    Files of more than 200 MB are data, and are left out.
+
+    Raises:
+        ConfigError: one is unreadable.
+    """
+    home = folder.resolve()
+    names = {value for value in values if isinstance(value, str) and not Path(value).is_absolute()}
+    found = {name: home / name for name in sorted(names) if _is_file(home / name)}
+    try:
+        return {name: file_sha256(path) for name, path in found.items() if path.stat().st_size <= MOST_BYTES}
+    except OSError as error:
+        raise ConfigError(f"can't read {error.filename}: {error.strerror}") from error
+
+
+def _named(words: Sequence[str], home: Path) -> dict[str, Path]:
+    """Files that words name, by their path from ``home``; those elsewhere, by the path as it is written, if scripts."""
+    found = {}
+    for before, word in itertools.pairwise(("", *words)):
+        module = word.replace(".", "/")
+        for name in (f"{module}.py", f"{module}/__main__.py") if before == "-m" else (word, word.partition("=")[2]):
+            path = home / name
+            if not name or not _is_file(path):
+                continue
+            if not Path(name).is_absolute():
+                found[name] = path
+            elif path.suffix.lower() in SCRIPTS:
+                inside = path.resolve().is_relative_to(home)
+                found[path.resolve().relative_to(home).as_posix() if inside else name] = path
+    return found
 
 
 def _matches(home: Path, pattern: str) -> Iterator[Path]:

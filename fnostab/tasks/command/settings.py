@@ -47,9 +47,7 @@ def declare(defaults: Mapping[str, Any], place: Place = lambda name: "") -> dict
     return {name: _declare(name, value, place(name)) for name, value in defaults.items()}
 
 
-def resolve(
-    declared: Mapping[str, Declared], layers: Sequence[Mapping[str, Any]], place: Place = lambda name: ""
-) -> dict[str, Any]:
+def resolve(declared: Mapping[str, Declared], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Compute the values of all settings: the defaults, overridden by layers, of which later ones win.
 
     Raises:
@@ -61,9 +59,9 @@ def resolve(
             if name not in declared:
                 known = ", ".join(declared) or "none"
                 raise UnknownSettingError(
-                    f"{place(name)}unknown setting {shown(name)}{suggestion(name, declared)}; accepted: {known}", name
+                    f"unknown setting {shown(name)}{suggestion(name, declared)}; accepted: {known}", name
                 )
-            values[name] = _checked(name, value, declared[name], place(name))
+            values[name] = _checked(name, value, declared[name], "")
     return values
 
 

@@ -11,7 +11,7 @@ from fnostab.record.outcomes import Outcome
 from fnostab.record.recorder import METRIC_NAMES, is_metric_name
 from fnostab.record.settings import shown
 from fnostab.record.trial import UNLESS_DRAWN, Resources, TrialSpec
-from fnostab.tasks.command.code import code_hashes
+from fnostab.tasks.command.code import code_hashes, hashes_of_values
 from fnostab.tasks.command.settings import Declared, declare, resolve
 from fnostab.tasks.command.template import Template, parse
 from fnostab.tasks.contract import Settings, Task
@@ -43,6 +43,7 @@ class Command(Task):
         self._template = Template(())
         self._declared: Mapping[str, Declared] = {}
         self._code: Mapping[str, str] = {}
+        self._values: dict[str, str | None] = {}  # hash of the file that a setting's value names; None if it names none
         self._place = lambda name: ""
         self._after_failure: Literal["stop", "continue"] = "stop" if file is None else file.after_failure
         if file is None:
@@ -52,6 +53,11 @@ class Command(Task):
         self._declared = declare(file.defaults, self._place)
         self._template.check(self._declared, self._place)
         self._code = code_hashes(self._template, file.code, self._folder)
+
+    @property
+    def goes_by_arm(self) -> bool:
+        """Whether the program is told its arm's name."""
+        return self._template.names_arm
 
     def resolve(self, layers: Sequence[Settings], profile: str | None) -> dict[str, Any]:
         """Values of all declared settings; the first layer declares them."""
@@ -79,10 +85,18 @@ class Command(Task):
     def identity(self, settings: Settings) -> Any:
         """Words, settings, the hashes of the program's files, and whether it is stopped at a failure."""
         goes_on = {} if self._after_failure == "stop" else {"after_failure": self._after_failure}
-        return {"command": self._template.words, "settings": dict(settings), "code": dict(self._code), **goes_on}
+        code = {**self._code, **self._hashes_of_values(settings)}
+        return {"command": self._template.words, "settings": dict(settings), "code": code, **goes_on}
+
+    def _hashes_of_values(self, settings: Settings) -> dict[str, str]:
+        """Hashes of files that settings name, each read once: a study is one, though its files change meanwhile."""
+        new = [value for value in settings.values() if isinstance(value, str) and value not in self._values]
+        self._values |= dict.fromkeys(new) | hashes_of_values(new, self._folder)
+        named = {value: self._values.get(value) for value in settings.values() if isinstance(value, str)}
+        return {name: digest for name, digest in named.items() if digest is not None}
 
     def after_failure(self, settings: Settings) -> Literal["stop", "continue"]:
-        """Whether the program is told to stop or to continue, as the study file says."""
+        """Whether the program is asked to stop or to continue, as set in the study file."""
         return self._after_failure
 
     def resources(self, settings: Settings) -> Resources:

@@ -12,7 +12,7 @@ from typing import Any
 from fnostab.errors import ConfigError
 from fnostab.record.settings import shown, suggestion, value_text
 
-__all__ = ["RESERVED", "Template", "parse", "text_of_value"]
+__all__ = ["RESERVED", "Template", "parse"]
 
 RESERVED = ("seed", "arm", "directory", "inherits", "grid")
 SHELLS = ("bash", "sh", "zsh", "dash")
@@ -40,6 +40,11 @@ class Template:
         """Settings that have a placeholder, in order, without `GIVEN`."""
         return tuple(name for name in self._placeholders() if name not in GIVEN)
 
+    @property
+    def names_arm(self) -> bool:
+        """Whether the arm's name is a part of the command."""
+        return "arm" in self._placeholders()
+
     def check(self, settings: Collection[str], place: Place = lambda name: "") -> None:
         """Insist that settings and placeholders belong together.
 
@@ -51,25 +56,23 @@ class Template:
                 known = suggestion(name, settings)
                 raise ConfigError(f"{place('command')}{{{name}}} is not a setting{known}: declare it under defaults")
         for name in settings:
-            if name in RESERVED:
-                raise ConfigError(f"{place(name)}{name} is reserved, and can't be the name of a setting", name)
             if name not in self.names:
                 raise ConfigError(
                     f"{place(name)}setting {name} has no placeholder: write {{{name}}} or {{--{name}}} in command", name
                 )
 
-    def fill(self, values: Mapping[str, Any], place: Place = lambda name: "") -> tuple[str, ...]:
-        """Words of the command for values of all settings, seed, arm and directory.
+    def fill(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Words of the command for values of all settings, seed, arm and directory, as `check` has seen them.
 
         Raises:
-            ConfigError: a value is missing, or can't be written as one word.
+            ConfigError: a value can't be written as one word.
         """
         filled: list[str] = []
         for index, word in enumerate(self.words):
             if option := _option(word):
-                filled += _as_option(option, _value(values, option, place))
+                filled += _as_option(option, values[option])
             else:
-                filled.append(_fill_word(word, values, place, script=_is_script(self.words, index)))
+                filled.append(_fill_word(word, values, script=_is_script(self.words, index)))
         for word in filled:
             if "\0" in word:
                 raise ConfigError(f"{shown(word)}: no argument of a program can hold a null character")
@@ -106,15 +109,11 @@ def parse(text: str, place: Place = lambda name: "") -> Template:
     return template
 
 
-def text_of_value(value: Any, name: str, where: str = "") -> str:
-    """Write a setting as one word: true or false, the shortest number, text unchanged.
-
-    Raises:
-        ConfigError: the value is null, a list or a mapping.
-    """
+def _word_of(value: Any, name: str) -> str:
+    """Write a setting as one word: true or false, the shortest number, text unchanged; no null and no list."""
     if isinstance(value, int | float | str):
         return value_text(value)
-    raise ConfigError(f"{where}{{{name}}} can't stand for {shown(value)}: use {{--{name}}}, or give it a value", name)
+    raise ConfigError(f"{{{name}}} can't stand for {shown(value)}: use {{--{name}}}, or give it a value", name)
 
 
 def _refuse_shell(text: str, words: list[str], where: str) -> None:
@@ -156,14 +155,14 @@ def _option(word: str) -> str | None:
     return inside[2:] if inside is not None and inside.startswith("--") else None
 
 
-def _fill_word(word: str, values: Mapping[str, Any], place: Place, *, script: bool) -> str:
+def _fill_word(word: str, values: Mapping[str, Any], *, script: bool) -> str:
     def fill(match: re.Match[str]) -> str:
         if (name := match["inside"]) is None:
             return match[0][0]  # of a doubled brace
-        text = text_of_value(_value(values, name, place), name, place(name))
+        text = _word_of(values[name], name)
         if script and shlex.quote(text) != text:
             raise ConfigError(
-                f"{place(name)}{name}={shown(text)} would be read by the shell: pass it as a word of its own, "
+                f"{name}={shown(text)} would be read by the shell: pass it as a word of its own, "
                 f"as in  bash -c 'python train.py \"$0\"' {{{name}}}",
                 name,
             )
@@ -178,11 +177,5 @@ def _as_option(name: str, value: Any) -> list[str]:
     if value is True:
         return [f"--{name}"]
     if isinstance(value, list | tuple):
-        return [f"--{name}", *(text_of_value(each, name) for each in value)]
-    return [f"--{name}", text_of_value(value, name)]
-
-
-def _value(values: Mapping[str, Any], name: str, place: Place) -> Any:
-    if name not in values:
-        raise ConfigError(f"{place('command')}{{{name}}} is not a setting{suggestion(name, values)}", name)
-    return values[name]
+        return [f"--{name}", *(_word_of(each, name) for each in value)]
+    return [f"--{name}", _word_of(value, name)]

@@ -28,7 +28,6 @@ __all__ = [
     "dashboards",
     "experiments_page",
     "install_views",
-    "plain_address",
     "view_addresses",
 ]
 

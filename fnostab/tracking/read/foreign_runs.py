@@ -1,4 +1,4 @@
-"""Runs that others recorded: read as they are, nothing of them is written."""
+"""Read runs that other programs recorded, without changing them."""
 
 import math
 import sys

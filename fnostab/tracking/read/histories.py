@@ -24,10 +24,8 @@ from fnostab.tracking.store.store import Store, insist_on_place_of, reported
 
 __all__ = [
     "CLASSIC",
-    "LOCAL_UI",
     "log_files",
     "metric_histories",
-    "metric_history",
     "read_artifact",
     "run_page",
     "ui_address",
@@ -38,15 +36,6 @@ LOCAL_UI = "http://127.0.0.1:5000"  # where `fnostab ui` shows a database
 MOST_NAMED = 500  # run ids in one query: databases limit its values
 History = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps, rising, and values, both (n,)
 _USER = re.compile(r"//[^/@]*@")
-
-
-def metric_history(store: Store, run_id: str, name: str) -> History:
-    """Every recorded point of a run's metric, as in `metric_histories`; n is 0 if it has none.
-
-    Raises:
-        TrackingError: the store does not answer.
-    """
-    return metric_histories(store, [run_id], name)[run_id]
 
 
 def metric_histories(store: Store, run_ids: Sequence[str], name: str) -> dict[str, History]:

@@ -1,4 +1,4 @@
-"""Runs of a study's trials that other journals made than those at hand.
+"""Runs of a study's trials that were made from other journals than the available ones.
 
 The output folder was deleted or moved, or another machine ran a part of the study. MLflow then knows
 of trials that the disk does not.

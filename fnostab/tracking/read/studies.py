@@ -1,13 +1,9 @@
 """Read studies back as tables, from each run's tags and latest metrics, never from histories."""
 
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from mlflow.exceptions import MlflowException
-
-from fnostab.errors import LaunchError, TrackingError
+from fnostab.errors import TrackingError
 from fnostab.record import names
 from fnostab.record.folders import STUDY_FILE, trial_name
 from fnostab.record.outcomes import Outcome
@@ -16,6 +12,7 @@ from fnostab.record.trial import StudySpec
 from fnostab.tracking.read.summaries import Summary, read_summaries
 from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.store import Store, insist_on_place_of, reported
+from fnostab.tracking.upload.study_run import read_spec
 from fnostab.tracking.upload.trial_run import STATUS, named_outcome
 
 __all__ = [
@@ -200,14 +197,13 @@ def _changed(run: Summary, row: TrialRow) -> str | None:
 
 
 def _read_spec(store: Store, run_id: str) -> StudySpec:
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            return StudySpec.read(Path(store.client.download_artifacts(run_id, STUDY_FILE, folder)))
-        except (MlflowException, OSError, LaunchError) as error:
-            insist_on_place_of(store, run_id)
-            raise TrackingError(
-                f"study run {run_id} has no readable {STUDY_FILE}: `fnostab sync` on its output directory writes it"
-            ) from error
+    spec = read_spec(store.client, run_id)
+    if spec is None:
+        insist_on_place_of(store, run_id)
+        raise TrackingError(
+            f"study run {run_id} has no readable {STUDY_FILE}: `fnostab sync` on its output directory writes it"
+        )
+    return spec
 
 
 def check_schema(run_id: str, tags: Mapping[str, str]) -> None:

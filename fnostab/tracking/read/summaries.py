@@ -1,4 +1,4 @@
-"""The tags and last metrics of a study's trials, and nothing else of them.
+"""Read only the tags and last metrics of a study's trials.
 
 MLflow's `search_runs` makes an object of every param, tag and metric of every run: at 10,000 trials a million
 objects, 40 s and 400 MB. A database is therefore asked for the few values that a table needs, in one query and
@@ -29,7 +29,6 @@ __all__ = [
     "Summary",
     "read_summaries",
     "run_values",
-    "search_in_shares",
     "search_trials",
     "trial_state",
 ]
@@ -55,7 +54,7 @@ class Summary(NamedTuple):
 def read_summaries(
     store: Store, experiment: str, study_hash: str, *, tags: Sequence[str], metrics: Sequence[str]
 ) -> Iterator[Summary]:
-    """Trials of a study, in no order, with those of the named tags and metrics that they have.
+    """Trials of a study, in no order, each with the requested tags and metrics that it has.
 
     Metrics that are not a number are left out. At most 50 names in all: databases join about 60 tables.
     """

@@ -1,4 +1,4 @@
-"""A study as its store tells it while it runs, asked again and again with few questions.
+"""Follow a running study through its store, with few queries.
 
 A poll asks for the runs that are under way and those that ended last: two searches, however large the study is.
 The outcomes of all others are read in full from time to time only. Of histories, only the window maxima of the
@@ -16,7 +16,7 @@ from fnostab.record import names
 from fnostab.record.attempt import is_alive, is_foreign, may_be_at_work
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialState
-from fnostab.tracking.read.histories import metric_history
+from fnostab.tracking.read.histories import metric_histories
 from fnostab.tracking.read.summaries import read_summaries, search_trials, trial_state
 from fnostab.tracking.store.database import sqlite_file
 from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
@@ -124,7 +124,8 @@ class StudyWatch:
             key = run.info.run_id, metric
             if metric in steps and self._histories.get(key, (-1,))[0] != steps[metric] and asked < budget:
                 asked += 1
-                points = zip(*metric_history(self._store, run.info.run_id, metric), strict=True)
+                history = metric_histories(self._store, [run.info.run_id], metric)[run.info.run_id]
+                points = zip(*history, strict=True)
                 self._histories[key] = steps[metric], tuple((int(step), float(norm)) for step, norm in points)
         return asked
 

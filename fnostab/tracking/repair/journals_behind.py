@@ -42,7 +42,7 @@ class JournalsBehind:
 
 
 def journals_behind(store: Store, output: str | Path) -> JournalsBehind:
-    """Compare the journals under ``output`` with what the runs in a store say of how far they have them.
+    """Compare the journals under ``output`` with how much of them the runs in a store have.
 
     Raises:
         TrackingError: the store does not answer.
@@ -61,7 +61,8 @@ def journals_behind(store: Store, output: str | Path) -> JournalsBehind:
         except FnostabError as error:
             unreadable.append(str(error))
     with reported(store):
-        known = {key: tags for study in _studies(quiet) for key, tags in _tags_of(store, *study)}
+        studies = {(each.experiment, each.tags.get(names.STUDY_HASH)) for each in quiet.values()}
+        known = {key: tags for study in studies for key, tags in _tags_of(store, *study)}
     behind = []
     for directory, identity in quiet.items():
         try:
@@ -72,14 +73,10 @@ def journals_behind(store: Store, output: str | Path) -> JournalsBehind:
     return JournalsBehind(len(quiet), tuple(behind), tuple(unreadable), recent)
 
 
-def _studies(quiet: Mapping[Path, RunIdentity]) -> set[tuple[str, str | None]]:
-    """Experiment and hash of each study; no hash for runs that are part of none."""
-    return {(identity.experiment, identity.tags.get(names.STUDY_HASH)) for identity in quiet.values()}
-
-
 def _tags_of(
     store: Store, experiment: str, study_hash: str | None
 ) -> Iterator[tuple[tuple[str, str | None], Mapping[str, str]]]:
+    """Tags of the runs of a study, or without a hash of those that are part of none, by experiment and trial."""
     found = store.client.get_experiment_by_name(experiment)
     if found is None:
         return

@@ -111,7 +111,7 @@ class _Folders:
         self._roots = roots
 
     def journal_of(self, run: Any, experiment: str) -> Path | None:
-        """Directory of the journal that made a run; None if it is not at hand."""
+        """Directory of the journal that made a run; None if it is not available."""
         tags = run.data.tags
         if tags[names.KIND] == names.KIND_LIVE:
             directories = self._live.get(tags.get(names.TRIAL_ID), [])

@@ -14,6 +14,7 @@ from fnostab.record.attempt import may_be_at_work
 from fnostab.record.ending import records_of_end
 from fnostab.record.folders import STUDY_FILE, TRIAL_FILE, insist_on_trials
 from fnostab.record.journal import FILE_NAME, journal_file, read_journal
+from fnostab.record.safe_files import changed_s
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.store.store import Store, refusal
 from fnostab.tracking.upload.follower import Follower
@@ -82,7 +83,7 @@ class _Siblings:
         self._at_work = False
 
     def sync(self) -> None:
-        """Send each trial, whatever becomes of the others."""
+        """Send each trial, even if others fail."""
         study = None
         with self._named(f"{self._folder / STUDY_FILE}, without which its trials are sent"):
             study = self._study_run()
@@ -91,7 +92,7 @@ class _Siblings:
                 self._sync_trial(trial, study and study.info.run_id)
                 self.sent += 1
         if study and study.info.status == "RUNNING" and not self._at_work:
-            last_sign_s = max(_changed_s(trial) for trial in self._trials)
+            last_sign_s = max(changed_s(journal_file(trial)) for trial in self._trials)
             owner = study.data.tags.get(names.OWNER)
             if owner is None or not may_be_at_work(owner, last_sign_s):
                 finish_study(self._store, study.info.run_id)
@@ -139,11 +140,3 @@ def _start_ms(directory: Path) -> int | None:
     except JournalError:
         return 0
     return None if first is None else first[0].time_ms
-
-
-def _changed_s(directory: Path) -> float:
-    """Time at which a journal was changed last, Unix seconds; 0 of one that is a link to nowhere."""
-    try:
-        return journal_file(directory).stat().st_mtime
-    except OSError:
-        return 0.0

@@ -1,4 +1,4 @@
-"""Take points of long histories out of a database, and remember on their runs that it was done.
+"""Delete points of long histories from a database, and mark their runs as thinned.
 
 MLflow deletes whole runs only. Its points are therefore deleted through the tables that it maps itself, as
 `fnostab.tracking.read.summaries` reads them: in the database, since no server offers it. All of a run goes in one
@@ -67,8 +67,8 @@ def long_runs(store: Store, before_ms: int, longer_than: int, experiment: str | 
         return found
 
 
-def thin(store: Store, runs: list[LongRun], keep: Keep) -> Iterator[tuple[LongRun, int]]:
-    """Delete points of long histories; yields each run with how many were deleted, once they are.
+def thin(store: Store, runs: list[LongRun], keep: Keep) -> Iterator[int]:
+    """Delete points of long histories; yields for each run how many were deleted, once they are.
 
     ``keep`` chooses the steps that stay: of rising steps (n,) and values (n,), NaN where one is not finite.
 
@@ -91,7 +91,7 @@ def thin(store: Store, runs: list[LongRun], keep: Keep) -> Iterator[tuple[LongRu
                 ).rowcount
             _tag(connection, run.run_id)
             connection.commit()
-            yield run, deleted
+            yield deleted
 
 
 def is_thinned(store: Store, experiment: str, study_hash: str) -> bool:
@@ -106,7 +106,7 @@ def is_thinned(store: Store, experiment: str, study_hash: str) -> bool:
 
 
 def compact(store: Store) -> None:
-    """Give the room of deleted points back to the disk: SQLite keeps it else. PostgreSQL uses it again by itself.
+    """Return the space of deleted points to the disk: SQLite keeps it otherwise, PostgreSQL reuses it automatically.
 
     Raises:
         TrackingError: somebody else is using the database, or the disk has no room for a copy.

@@ -19,7 +19,7 @@ from fnostab.errors import TrackingError
 from fnostab.tracking.store.database import TIMEOUT_S, sqlite_file
 from fnostab.tracking.store.paging import every
 
-__all__ = ["ARTIFACTS", "earlier_folder", "insist_on_place", "moved_experiments", "new_artifact_location"]
+__all__ = ["ARTIFACTS", "insist_on_place", "moved_experiments", "new_artifact_location"]
 
 ARTIFACTS = "mlruns"  # MLflow's own name
 

@@ -1,4 +1,4 @@
-"""A database that holds MLflow's records: whether it can be used, before MLflow tries for a hundred seconds.
+"""Check that a database of MLflow's records is usable, before MLflow tries for a hundred seconds.
 
 MLflow 3.17 also changes the schema of an older database without being asked, if that lacks a table. Who shares
 a database wants to be asked, and to take a copy first.

@@ -33,7 +33,7 @@ def default_database(uri: str | None) -> Path | None:
 
 
 def served_version(store: Store) -> str:
-    """Version of MLflow of whoever serves the page: the server, or this installation.
+    """MLflow version that serves the page: the server's, or this installation's.
 
     Raises:
         TrackingError: the server does not answer.

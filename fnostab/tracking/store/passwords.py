@@ -39,7 +39,7 @@ def administrator(folder: Path) -> str | None:
 
 
 def create_admin(folder: Path, name: str, password: str) -> None:
-    """Make the administrator ``name``, in this process: no other one is told the password.
+    """Create the administrator ``name`` in this process, so that no other process sees the password.
 
     Raises:
         TrackingError: the extra is missing, the name or password is not accepted, or the folder can't be written.

@@ -1,4 +1,4 @@
-"""Carry one journal into one run: every record once, whatever dies in between, and whatever becomes of the store.
+"""Send one journal to one run: every record once, whatever dies in between, and even if the store is replaced.
 
 How far a run has its journal stands in the run (`fnostab.tracking.upload.mark`), and is asked of it each time before
 something is sent. A crash before the mark was written sends the same again, which changes nothing: MLflow keeps one

@@ -6,6 +6,7 @@ holds ``live.json``.
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -83,6 +84,7 @@ def _of_trial(spec: TrialSpec, study_run_id: str | None) -> RunIdentity:
         names.TASK: spec.task,
         **({names.PROFILE: spec.profile} if spec.profile else {}),
         names.CONFIG_HASH: spec.config_hash,
+        names.SOURCE: f"fnostab run {spec.study}" if spec.argv is None else shlex.join(spec.argv),
         names.SHORT_ARM: spec.arm,
         names.SHORT_SEED: str(spec.seed),
         names.OUTCOME: str(Outcome.RUNNING),

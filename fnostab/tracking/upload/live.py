@@ -1,4 +1,4 @@
-"""A journal with an uploader behind it, for a training script of the user's own.
+"""A journal with an uploader behind it, for the user's own training script.
 
 with live_sink("my_experiment") as sink:
     trainer = lightning.Trainer(callbacks=[StabilityMonitor(sink)])

@@ -1,4 +1,4 @@
-"""The mark by which a run says how far it has its journal.
+"""Mark in a run that says how much of its journal it has.
 
 It is in the run itself, written with the last call that brings what it speaks of: a store that was put back from
 a backup, or another one that takes its place, says by itself how far it came.
@@ -38,7 +38,7 @@ class Mark:
 
     @classmethod
     def read(cls, text: str | None) -> "Mark":
-        """Read a mark; what is none, or was changed by somebody, is that of a run that has nothing."""
+        """Read a mark; an invalid or altered one counts as the mark of a run that has nothing."""
         found = _TEXT.fullmatch(text or "")
         return cls(int(found[1]), int(found[2], 16), int(found[3])) if found else NOTHING
 

@@ -46,6 +46,7 @@ __all__ = [
     "log_study_artifact",
     "note_study",
     "note_trial",
+    "read_spec",
 ]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of arms, as in figures
@@ -84,7 +85,7 @@ def find_or_make_study(store: Store, spec: StudySpec, start_ms: int | None = Non
     for name, value in _params(spec).items():
         if name not in run.data.params:
             client.log_param(run.info.run_id, name, value)
-    earlier = _read_spec(client, run.info.run_id)
+    earlier = read_spec(client, run.info.run_id)
     spec = spec if earlier is None else spec.extending(earlier)
     client.log_text(run.info.run_id, spec.model_dump_json(indent=2), STUDY_FILE)
     try:
@@ -152,21 +153,21 @@ def link_project_run(store: Store, study_run_id: str) -> bool:
 
 def colour_tags(client: MlflowClient, study_run_id: str | None, arm: str | None) -> dict[str, str]:
     """Tags of a new run that give its curves its arm's colour; none of a run that is part of no study."""
-    spec = _read_spec(client, study_run_id) if study_run_id else None
+    spec = read_spec(client, study_run_id) if study_run_id else None
     if spec is None or arm is None or arm not in spec.arms:
         return {}
     return {RUN_COLOUR: COLOURS[list(spec.arms).index(arm) % len(COLOURS)]}
 
 
 def note_trial(client: MlflowClient, run_id: str, outcome: Mapping[str, Any]) -> None:
-    """Say on a trial's page what it is and what became of it: ``outcome`` is the payload of its outcome event.
+    """Describe a trial and its end on its page: ``outcome`` is the payload of its outcome event.
 
     Never raises: an outcome must not be lost with the note on it.
     """
     try:
         run = client.get_run(run_id)
         study = run.data.tags.get(PARENT_RUN)
-        spec = _read_spec(client, study) if study else None
+        spec = read_spec(client, study) if study else None
         arms, control = (spec.arms, spec.control) if spec else ({}, "control")
         found = {artifact.path for artifact in client.list_artifacts(run_id)}
         for folder in found.intersection(FOLDERS):
@@ -178,12 +179,12 @@ def note_trial(client: MlflowClient, run_id: str, outcome: Mapping[str, Any]) ->
 
 
 def note_study(store: Store, run_id: str, outcomes: Mapping[str, Counter[str]] | None = None) -> None:
-    """Say on a study's page what its arms are and what became of their trials, and link its newest verdict.
+    """Describe a study's arms and the outcomes of their trials on its page, and link its newest verdict.
 
     Never raises, as `note_trial`. Without ``outcomes``, how often each was by arm, the store is asked for them.
     """
     try:
-        spec = _read_spec(store.client, run_id)
+        spec = read_spec(store.client, run_id)
         if spec is None:
             return
         experiment = store.client.get_run(run_id).info.experiment_id
@@ -196,7 +197,7 @@ def note_study(store: Store, run_id: str, outcomes: Mapping[str, Counter[str]] |
         _log.warning("study run %s has no note: %s", run_id, error)
 
 
-def _read_spec(client: MlflowClient, study_run_id: str) -> StudySpec | None:
+def read_spec(client: MlflowClient, study_run_id: str) -> StudySpec | None:
     """The study that a parent run belongs to; None if it has no readable record."""
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -223,6 +224,7 @@ def _tags(spec: StudySpec) -> dict[str, str]:
         names.SCHEMA_TAG: names.SCHEMA,
         names.VERSION: __version__,
         names.USER: user_name(),
+        names.SOURCE: f"fnostab run {spec.name}",
         names.CHARTS: json.dumps(
             {"judged": sorted(set(spec.judged.values())), "metric": [spec.metric.key], **vars(spec.charts)}
         ),

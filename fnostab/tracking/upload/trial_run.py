@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 class TrialRun:
-    """A run that is there in MLflow, and what has to be known to go on with it."""
+    """An existing run in MLflow, with the state needed to continue it."""
 
     def __init__(self, store: Store, run: Any, run_name: str, protected: Collection[str] = ()) -> None:
         self.id: str = run.info.run_id
@@ -109,7 +109,7 @@ class TrialRun:
         return cls(store, run, identity.run_name, identity.tags.keys() - {names.OUTCOME, names.VERSION})
 
     def send(self, batch: Batch, mark: Mark | None = None) -> None:
-        """Send points, params and tags, and then, with the last of them, how far the run has its journal."""
+        """Send points, params and tags, and with the last of them the mark of how much of the journal was sent."""
         text = None if mark is None or mark == self.mark else str(mark)
         for arguments in batch.calls(self._params, text):
             self._log_entries(**arguments)
@@ -199,7 +199,7 @@ class TrialRun:
         self._client.log_inputs(self.id, [DatasetInput(dataset, [context])])
 
     def compare(self, batch: Batch) -> tuple[Batch, list[str]]:
-        """What the run does not have of a batch, and a line on each of its params and metrics that says otherwise.
+        """Return the part of a batch that the run lacks, and a line on each of its params and metrics that differs.
 
         Points are compared one by one, tags by name. Metrics and params that are not in the batch may be of others.
         """

@@ -1,4 +1,4 @@
-"""Follow the journals of many trials while they run, behind the back of whoever writes them.
+"""Follow the journals of many trials while they run, without disturbing their writers.
 
 A store that is away costs nothing: the journals are on disk, and the uploader goes on when it is
 back. What went wrong is in `Uploader.trouble`; nothing is raised before `Uploader.drain`.
@@ -34,7 +34,6 @@ class Uploader:
         self._troubles: dict[Path, str] = {}
         self._sending = threading.Lock()
         self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
 
     @property
     def trouble(self) -> str | None:
@@ -81,10 +80,7 @@ class Uploader:
 
     def start(self, interval_s: float = 1.0) -> None:
         """Poll in a background thread, so that neither training nor the terminal waits for the store."""
-        if self._thread is not None:
-            raise RuntimeError("the uploader was started before")
-        self._thread = threading.Thread(target=self._run, args=(interval_s,), name="fnostab-uploader", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, args=(interval_s,), name="fnostab-uploader", daemon=True).start()
 
     def stop(self) -> None:
         """Start no further round in the background. `drain` then sends what remains."""

@@ -7,6 +7,7 @@ import pytest
 from trial_records import trial_spec
 
 from fnostab.errors import TrackingError
+from fnostab.ptychography.cli.replay import _suffix
 from fnostab.record import names
 from fnostab.tracking import fetch_black_box, open_store
 from fnostab.tracking.read.black_box import _is_plain
@@ -201,3 +202,11 @@ def test_names_that_leave_the_folder_are_refused(run, tmp_path, monkeypatch, pat
     with pytest.raises(TrackingError, match="not a plain file of its black box"):
         fetch_black_box(store, run_id, tmp_path / "into")
     assert not (tmp_path / "into").exists()
+
+
+def test_other_settings_have_another_folder():
+    long = [f"model.{'x' * 100}={value}" for value in (1, 2)]
+    folders = {_suffix(settings) for settings in [("a=[1 2]",), ("a=[1:2]",), (long[0],), (long[1],)]}
+    assert len(folders) == 4
+    assert _suffix(("training.learning_rate=0.001",)) == "-training.learning_rate=0.001"
+    assert _suffix(()) == ""

@@ -5,6 +5,7 @@ import pytest
 from fnostab.errors import ConfigError
 from fnostab.record.ignored_seed import same_curves
 from fnostab.record.journal import Journal
+from fnostab.study.study import load_study
 from fnostab.tasks.command import code
 from fnostab.tasks.command.code import code_hashes
 from fnostab.tasks.command.template import parse
@@ -25,6 +26,47 @@ def folder(tmp_path):
 def test_files_of_the_template_and_of_the_globs_count(folder):
     assert list(code_hashes(COMMAND, [], folder)) == ["train.py"]
     assert list(code_hashes(COMMAND, ["src/*.py", "**/*.py"], folder)) == ["src/a.py", "src/b.py", "train.py"]
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("python -m src.a {seed}", ["src/a.py"]),
+        ("python -m src {seed}", ["src/__main__.py"]),
+        ("python -m json.tool {seed}", []),  # a module that is not here
+        ("python {home}/train.py {seed}", ["train.py"]),
+        ("python {home}/../elsewhere.py {seed}", ["{home}/../elsewhere.py"]),
+        ("{home}/../python {seed}", []),  # no script: an interpreter
+        ("python train.py --config=src/a.py data={home}/../table.bin {seed}", ["src/a.py", "train.py"]),
+        ("python train.py --seed={seed} =x = --", ["train.py"]),
+    ],
+)
+def test_a_file_is_found_however_the_command_names_it(folder, command, names):
+    for path in ("../elsewhere.py", "../python", "../table.bin", "src/__main__.py"):
+        (folder / path).write_text("6")
+    found = code_hashes(parse(command.replace("{home}", str(folder))), [], folder)
+    assert list(found) == [name.replace("{home}", str(folder)) for name in names]
+
+
+def test_a_file_that_a_setting_names_is_a_part_of_the_arms_identity(folder, monkeypatch):
+    (folder / "study.yaml").write_text(
+        "name: s\ndescription: '?'\ncommand: python train.py --config {config} --seed {seed}\ncontrol: control\n"
+        "defaults: {config: src/a.py}\narms: {control: {}, other: {config: src/b.py}, none: {config: none}}\n"
+    )
+
+    def hashes():
+        return load_study(str(folder / "study.yaml")).spec("e").config_hashes
+
+    before = hashes()
+    assert hashes() == before
+    (folder / "src" / "b.py").write_text("7")
+    after = hashes()
+    assert {arm for arm in before if before[arm] != after[arm]} == {"other"}
+    monkeypatch.setattr(code, "MOST_BYTES", 1)  # larger ones are data
+    (folder / "src" / "b.py").write_text("88")
+    of_data = hashes()
+    (folder / "src" / "b.py").write_text("99")
+    assert hashes() == of_data
 
 
 def test_changed_code_and_renamed_code_change_the_hash(folder):

@@ -48,8 +48,8 @@ def test_an_option_appears_as_its_value_says(value, words):
 
 @pytest.mark.parametrize("value", [None, [1, 2]])
 def test_a_plain_placeholder_takes_neither_null_nor_lists(value):
-    with pytest.raises(ConfigError, match=r"^line 4: \{lr\} can't stand for .*\{--lr\}"):
-        parse("run {lr} {seed}").fill({"seed": 1, "lr": value}, lambda name: "line 4: ")
+    with pytest.raises(ConfigError, match=r"^\{lr\} can't stand for .*\{--lr\}"):
+        parse("run {lr} {seed}").fill({"seed": 1, "lr": value})
 
 
 def test_doubled_braces_are_braces():
@@ -123,5 +123,3 @@ def test_placeholders_and_settings_belong_together():
         template.check(["lr", "norms"], lambda name: f"{name} at line 1: ")
     with pytest.raises(ConfigError, match="wd at line 1: setting wd has no placeholder"):
         template.check(["lr", "norm", "wd"], lambda name: f"{name} at line 1: ")
-    with pytest.raises(ConfigError, match="arm is reserved"):
-        template.check(["lr", "norm", "arm"])
