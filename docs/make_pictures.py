@@ -27,7 +27,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from fnostab.cli.decide_table import case_of_table
 from fnostab.decision import Stage, Stress, compare_stress
 from fnostab.figures import COLOURS
 from fnostab.figures.arms import FailureRate
@@ -35,6 +34,7 @@ from fnostab.figures.stress import stress_figure
 from fnostab.figures.style import FAILED, NAMED, legend_below
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow, read_table
+from fnostab.report.decide_table import decide
 
 ROOT = Path(__file__).parent.parent
 IMAGES, SAMPLES, README = ROOT / "docs" / "images", ROOT / "results" / "samples", ROOT / "README.md"
@@ -117,7 +117,7 @@ def claim() -> tuple[str, list[Row]]:
     The arm is the one with the lowest p against control, over all values of the knob and corrected for the number of
     arms. Every value at which both have outcomes is said.
     """
-    case = case_of_table(ROOT / FULL_SIZE)  # what `fnostab decide --table` prints
+    case = decide(read_table(ROOT / FULL_SIZE))  # what `fnostab decide --table` prints
     (stage,), study, stress = case.stages, case.studies["a"], case.stress
     assert stress is not None
     control, *others = stress.arms

@@ -18,6 +18,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 
+import fnostab
 from fnostab.cli import COMMANDS, group
 from fnostab.launch.slurm.cluster import ClusterFile
 from fnostab.ptychography.settings import TrialConfig
@@ -40,6 +41,7 @@ SOURCE = Path(__file__).parent.parent / "fnostab"
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages; called by mkdocs once it has found the others."""
     pages = {"commands": commands_page(), "configuration": configuration_page()}
+    pages["python"] = python_page()
     pages |= {name.rpartition(".")[2]: package_page(name) for name in PACKAGES}
     for name, text in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
@@ -90,6 +92,14 @@ def package_page(name: str) -> str:
     modules = sorted(path.stem for path in (SOURCE / name.replace(".", "/")).glob("[!_]*.py"))
     options = ["    options:", "      show_root_toc_entry: true", "      heading_level: 2"]
     return "\n".join([*lines, *("\n".join([f"::: fnostab.{name}.{each}", *options, ""]) for each in modules)])
+
+
+def python_page() -> str:
+    """Page of what `import fnostab` offers and no package's own page has."""
+    modules = {name: getattr(fnostab, name).__module__ for name in dir(fnostab) if name != "__version__"}
+    paged = tuple(f"fnostab.{package}" for package in PACKAGES)
+    own = [f"::: {module}.{name}" for name, module in modules.items() if not module.startswith(paged)]
+    return "\n".join(["# Functions of `fnostab`", "", "[Python API](../python.md) has examples.", "", *own, ""])
 
 
 def _groups(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:

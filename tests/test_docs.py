@@ -28,6 +28,7 @@ import pytest
 import yaml
 from tiny import TINY
 
+import fnostab
 from docs.make_pictures import PRINTED
 from fnostab.cli import COMMANDS, group
 from fnostab.ptychography.settings import TrialConfig
@@ -334,6 +335,11 @@ class TestSite:
         listed = (site / "reference/commands.html").read_text()
         assert all(f"<code>fnostab {name}</code>" in listed for name in COMMANDS)
         assert "Sentinel" not in listed
+
+    def test_every_name_of_the_front_door_is_described(self, pages):
+        places = {place for page in pages.values() for place in page.places}
+        for name in set(dir(fnostab)) - {"__version__"}:
+            assert any(re.fullmatch(rf"fnostab(\.\w+)+\.{name}", place) for place in places), name
 
     def test_code_of_the_tools_is_no_page(self, site):
         assert not list(site.rglob("*.py"))

@@ -76,9 +76,13 @@ def command(
         raise ConfigError("--apply needs --experiment: a table holds no settings and no networks")
     console = Console()
     if table is not None:
-        from fnostab.cli.decide_table import case_of_table
+        from fnostab.record.table import read_table
+        from fnostab.report.decide_table import decide
+        from fnostab.study.study import read_study_file
 
-        case = case_of_table(table, study)
+        trials = read_table(table)
+        file = None if study is None else read_study_file(study).with_defaults()
+        case = decide(trials, file, asked_as=study)
         show(case, console, as_json=as_json, evidence=evidence)
     elif runs is not None:
         from fnostab.cli.decide_runs import judge_runs
@@ -131,12 +135,9 @@ def show(
     case: Case, console: Console, *, as_json: bool, evidence: bool = False, extra: Mapping[str, Any] | None = None
 ) -> None:
     """Print a case: for people, or as JSON."""
-    from fnostab.report.verdict import render, to_json
+    from fnostab.report.verdict import print_case, to_json
 
     if as_json:
         echo(json.dumps({**to_json(case), **(extra or {})}, indent=2))
         return
-    special = case.stress is not None or case.special is not None
-    console.print(render(case, evidence=evidence), highlight=False, soft_wrap=special)
-    if case.command and not special:
-        say(console, f"  {case.command}\n", style="bold")
+    print_case(case, console, evidence=evidence)

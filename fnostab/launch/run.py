@@ -26,6 +26,7 @@ from fnostab.record.missing_metric import metric_not_in_journal
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
+from fnostab.show.console import Console as SafeConsole
 from fnostab.show.console import say, timed
 from fnostab.show.view import StudyView
 from fnostab.study.study import Study
@@ -85,8 +86,8 @@ class StudyRun:
 def run_study(
     study: Study,
     *,
-    experiment: str,
-    output: Path,
+    experiment: str | None = None,
+    output: str | Path = "outputs",
     seeds: Sequence[int] = (),
     arms: Sequence[str] = (),
     jobs: int | None = None,
@@ -94,7 +95,7 @@ def run_study(
     retry_oom: bool = False,
     attempts: int = ATTEMPTS,
     tracking_uri: str | None = None,
-    console: Console,
+    console: Console | None = None,
 ) -> StudyRun:
     """Run the trials of a study that have no outcome yet.
 
@@ -106,7 +107,7 @@ def run_study(
 
     Args:
         study: resolved and checked.
-        experiment: MLflow experiment.
+        experiment: in MLflow; None for the study's name.
         output: folder of journals and data sets.
         seeds: empty for the study's own.
         arms: only these; empty for all.
@@ -115,13 +116,13 @@ def run_study(
         retry_oom: try trials again that ran out of memory.
         attempts: how many in a row may come no further before a trial is given up.
         tracking_uri: of MLflow; None takes MLFLOW_TRACKING_URI or ./mlflow.db.
-        console: to show progress on.
+        console: to show progress on, `rich.console.Console(quiet=True)` for none; None for the terminal.
 
     Raises:
         FnostabError: it could not be started; nothing was left half made.
         KeyboardInterrupt: it was interrupted; what ran is recorded as ``killed``.
     """
-    output = output.absolute()
+    experiment, output, console = experiment or study.file.name, Path(output).absolute(), console or SafeConsole()
     study.spec(experiment)  # refuses a name of the experiment that names no folder
     trials = study.trials(experiment, output, arms=arms, seeds=seeds)
     record = study.spec(experiment, trials)

@@ -111,12 +111,14 @@ class Table:
         missing: by stage and arm, the seeds that the study should have and has not; of a stage that is not named it is
             not known.
         same_settings: by stage, arms with the settings of another, each with that arm.
+        path: of the file that it was read from; empty of a table that was made otherwise.
     """
 
     stages: Mapping[str, Sequence[TrialRow]]
     study: TableStudy | None = None
     missing: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
     same_settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    path: str = field(default="", kw_only=True, compare=False)
 
 
 def read_table(path: str | Path) -> Table:
@@ -147,7 +149,7 @@ def read_table(path: str | Path) -> Table:
             same_settings[stage] = repeated_arms(fields[REPEATED] or "", where)
     if "a" not in stages:
         raise DecisionError(f"{path} has no trial of stage a")
-    return Table(stages, study, missing, same_settings)
+    return Table(stages, study, missing, same_settings, path=str(path))
 
 
 def write_table(path: str | Path, table: Table) -> None:

@@ -19,6 +19,7 @@ from fnostab.report.tables import (
     test_text,
     trial_table,
 )
+from fnostab.show.console import say
 from fnostab.show.visible import visible
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "conditions",
     "in_lines",
     "left_out",
+    "print_case",
     "remarks",
     "render",
     "render_briefly",
@@ -67,13 +69,21 @@ class Case:
     def __repr__(self) -> str:
         text = StringIO()
         console = Console(file=text, width=TEXT_WIDTH, force_jupyter=False, color_system=None)
-        console.print(render(self), Text(self.command), highlight=False)
+        print_case(self, console)
         return visible(text.getvalue().rstrip())
 
     def _repr_html_(self) -> str:
         from fnostab.report.documents import to_box  # which draws: it takes long to import
 
         return to_box(self)
+
+
+def print_case(case: Case, console: Console, *, evidence: bool = False) -> None:
+    """Print what `render` shows, and the next command, to be pasted."""
+    special = case.stress is not None or case.special is not None
+    console.print(render(case, evidence=evidence), highlight=False, soft_wrap=special)
+    if case.command and not special:
+        say(console, f"  {case.command}\n", style="bold")
 
 
 def scope(studies: Mapping[str, Any]) -> list[str]:

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from fnostab.cli.decide_table import case_of_table
 from fnostab.decision import Stage
 from fnostab.decision.commands import Source
 from fnostab.record.outcomes import Outcome
-from fnostab.record.table import Table, TableStudy, TrialRow, write_table
+from fnostab.record.table import Table, TableStudy, TrialRow, read_table, write_table
 from fnostab.record.trial import Measure
+from fnostab.report.decide_table import decide
 from fnostab.report.judging import make_case
 from fnostab.report.verdict import to_json
 
@@ -175,7 +175,7 @@ def test_a_table_that_was_written_says_the_same_criterion_by_criterion(tmp_path)
     path = tmp_path / "t.csv"
     missing = {name: {arm: stage.missing(arm) for arm in stage.arms} for name, stage in stages.items()}
     write_table(path, Table({name: stage.trials for name, stage in stages.items()}, STUDY, missing))
-    read = case_of_table(path)
+    read = decide(read_table(path))
     assert stored.verdict == read.verdict
     assert (read.verdict.headline, read.verdict.rules.level) == ("leaning GOLD (could be luck)", 0.01)
     assert "its sharp/ness is shown to be worse" in read.verdict.reason

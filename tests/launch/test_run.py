@@ -13,6 +13,7 @@ import pytest
 from slow_proxy import SlowProxy
 from tracking_helpers import marked
 
+import fnostab
 from fnostab.cli.execution import insist_on_results
 from fnostab.errors import JournalError, LaunchError, TrackingError
 from fnostab.launch import study_upload
@@ -217,6 +218,14 @@ def test_interrupted_it_leaves_killed_trials_no_process_and_nothing_running(stud
     ]
     assert before.items() <= {name: run.info.run_id for name, run in runs().items()}.items()
     assert statuses(names.KIND_STUDY) == {"stage_a": "FINISHED"}
+
+
+def test_a_study_alone_runs_as_the_command_line_would(study, capsys):
+    result = fnostab.run_study(fnostab.load_study("stage_a", "small", study.settings), arms=["control"], seeds=[0])
+    assert (result.experiment, result.folder.parent) == ("stage_a", study.folder / "outputs" / "stage_a")
+    assert [trial.outcome for trial in result.trials] == [Outcome.CONVERGED]
+    assert statuses() == {"control-0": "FINISHED"}
+    assert "in experiment stage_a at " in capsys.readouterr().out
 
 
 def test_when_the_launcher_is_killed_its_trials_go_on_and_the_next_one_adopts_them(study, script, when):

@@ -1,57 +1,67 @@
-"""``fnostab decide --table FILE.csv``: an answer without MLflow."""
+"""Judge a table of trials: an answer without MLflow, for `fnostab decide --table` and for Python."""
 
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fnostab.errors import DecisionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fnostab.decision import Stage
+    from fnostab.record.table import Table
     from fnostab.report.verdict import Case
 
-__all__ = ["case_of_table"]
+__all__ = ["decide"]
 
 CONTROL, ARCHITECTURE, CLIPPING = "control", "arch_fix", "opt_fix"  # of a table that does not say
 DEFAULT_STUDIES = {"a": "stage_a", "b": "stage_b"}  # whose arms these are
 
 
-def case_of_table(path: Path, study_name: str | None = None) -> Case:
-    """Judge a table by the study named, else by its own columns, else by arms called control, arch_fix and opt_fix.
+def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> Case:
+    """Judge a table, as `fnostab decide --table` does.
+
+    Args:
+        table: of `read_table`, or made of trials; stage a is judged, with stage b if it is there.
+        study: whose arms and rules apply, as a `TableStudy`, or anything with the attributes of a `StudySpec`; None for
+            the table's own, else for arms called control, arch_fix and opt_fix.
+        asked_as: name or file of ``study`` with which `fnostab run` runs more of its trials; None if that is not known.
+
+    Returns:
+        The answer for every arm and the verdict, in ``case.verdict``, with what they rest on: shown as a report's
+        first box in a notebook, and as `fnostab decide` prints it elsewhere.
 
     Raises:
-        FnostabError: the table or the study can't be read, or control has no trial.
+        DecisionError: stage a or control has no trial, or a trial stands there twice.
     """
     from fnostab.decision import Stage
     from fnostab.decision.commands import Place, Source
-    from fnostab.record.table import read_table
     from fnostab.report.judging import make_case
     from fnostab.report.stress import with_stress
     from fnostab.report.sweep import with_along
 
-    table = read_table(path)
+    if "a" not in table.stages:
+        raise DecisionError("the table has no trial of stage a")
     stages = {
         name: Stage(name, tuple(rows), table.missing.get(name), table.same_settings.get(name, {}))
         for name, rows in sorted(table.stages.items())
     }
-    study: Any = table.study
-    places = {"a": Place(study_name)} if study_name else {}
-    if study_name is not None:
-        from fnostab.study.study import read_study_file
-
-        study = read_study_file(study_name).with_defaults()
-    elif study is None:
+    places = {"a": Place(asked_as)} if asked_as else {}
+    is_given, study = study is not None, study or table.study
+    by = ""
+    if study is None:
         study = _default_study(stages)
+        by = f"; compared with {study.control}, as the table names no study"
         places = {stage: Place(name) for stage, name in DEFAULT_STUDIES.items()} if study.roles else {}
-    again = shlex.join(["fnostab", "decide", "--table", str(path)])
+    again = shlex.join(["fnostab", "decide", "--table", table.path]) if table.path else ""
     source = Source(places, getattr(study, "follow_up", None), again)
+    at = f"{table.path}: " if table.path else ""
     n = sum(len(stage.trials) for stage in stages.values())
     of = f" of {study.name}" if getattr(study, "name", "") else ""
-    by = "" if study_name or table.study else f"; compared with {study.control}, as the table names no study"
-    case = make_case(stages, {"a": study}, source=source, judged=[f"{path}: {n} trials{of}{by}"])
-    return case if study_name is not None else with_along(with_stress(case))
+    case = make_case(stages, {"a": study}, source=source, judged=[f"{at}{n} trials{of}{by}"])
+    return case if is_given else with_along(with_stress(case))
 
 
 def _default_study(stages: Mapping[str, Stage]) -> Any:

@@ -1,0 +1,57 @@
+"""``fnostab.decide``: the answer of a table in Python is that of the command line."""
+
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+
+import fnostab
+from fnostab import decision
+from fnostab.errors import DecisionError
+
+RESULTS = Path(__file__).parents[2] / "results"
+TABLES = ("question/stage_a", "question/stages_a_b", "question/crash_hunt", "full_size/stress")
+
+
+def printed(text):
+    return [line.rstrip() for line in text.rstrip().splitlines()]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_what_it_prints_is_what_the_command_prints(call, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "100")
+    path = RESULTS / f"{name}.csv"
+    _, out, _ = call("decide", "--table", str(path))
+    assert printed(str(fnostab.decide(fnostab.read_table(path)))) == printed(out)
+
+
+def test_the_front_door_offers_what_an_answer_is_made_of():
+    hints = get_type_hints(fnostab.Verdict).values()
+    parts = {part.__name__ for hint in hints for part in (hint, *get_args(hint)) if isinstance(part, type)}
+    made_of = {name for name in parts if hasattr(decision, name)}
+    assert {"Answer", "Criterion", "Rules"} <= made_of
+    assert made_of | {"AnswerName", "Case", "Stage"} <= set(dir(fnostab))
+
+
+class TestMadeTable:
+    def test_it_is_judged_without_a_file_and_says_the_same_once_written(self, tmp_path):
+        failed = {"base": 15, "norm": 2}
+        rows = [
+            fnostab.TrialRow(arm, seed, fnostab.Outcome.EXPLODED, None, 40, 41)
+            if seed < failed[arm]
+            else fnostab.TrialRow(arm, seed, fnostab.Outcome.CONVERGED, 0.1 + seed / 100, None, 99)
+            for arm in failed
+            for seed in range(20)
+        ]
+        table = fnostab.Table({"a": rows}, fnostab.TableStudy(name="mine", control="base", margin=0.1))
+        case = fnostab.decide(table)
+        assert case.verdict.answer("norm").name is fnostab.AnswerName.HELPS
+        assert str(case).startswith("40 trials of mine\n")
+        fnostab.write_table(tmp_path / "mine.csv", table)
+        read = fnostab.decide(fnostab.read_table(tmp_path / "mine.csv"))
+        assert read.verdict == case.verdict
+        assert printed(str(read))[1:] == printed(str(case))[1:]
+
+    def test_without_stage_a_it_is_refused(self):
+        with pytest.raises(DecisionError, match="no trial of stage a"):
+            fnostab.decide(fnostab.Table({"b": []}))
