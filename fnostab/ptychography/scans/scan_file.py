@@ -175,7 +175,8 @@ def write_scan(scan: Scan, path: Path) -> None:
     h5py = _h5py()
     partial = path.with_name(f"{path.name}.partial")
     try:
-        with h5py.File(partial, "w") as file:
+        partial.unlink(missing_ok=True)  # of a process that was killed; a link there is never followed
+        with h5py.File(partial, "x") as file:
             file.attrs.update(format=FORMAT, version=VERSION)
             if scan.pixel_size is not None:
                 file.attrs["pixel_size"] = scan.pixel_size

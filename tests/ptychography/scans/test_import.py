@@ -54,7 +54,10 @@ def test_a_file_of_any_names_is_read_by_a_map(small, tmp_path):
 
 def test_a_scan_file_gives_back_what_was_written(small, tmp_path):
     scan = import_scan(write_cxi(tmp_path / "scan.cxi", small), ONE_SWEEP).scan
+    (tmp_path / "mine").write_text("kept")
+    (tmp_path / "scan.h5.partial").symlink_to(tmp_path / "mine")
     write_scan(scan, tmp_path / "scan.h5")
+    assert (tmp_path / "mine").read_text() == "kept"
     again = read_scan(tmp_path / "scan.h5")
     for name in ("diffraction", "probe", "positions", "mask", "object"):
         np.testing.assert_array_equal(getattr(again, name), getattr(scan, name))
