@@ -23,7 +23,7 @@ import sqlalchemy
 from benchmarks.fault_places import postgresql
 from benchmarks.faults import write_section
 from benchmarks.records import trial_record
-from fnostab.prune import archive_journals, old_journals, plan_thinning, thin_points
+from fnostab.prune import archive_journals, old_journals, plan_thinning, shape_of
 from fnostab.ptychography import metric_names
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.record import names
@@ -33,7 +33,7 @@ from fnostab.record.trial import StudySpec
 from fnostab.serve.server import TrackingServer
 from fnostab.serve.settings import ServerSettings
 from fnostab.tracking import free_port, open_store, sync
-from fnostab.tracking.repair.thinning import compact
+from fnostab.tracking.repair.thinning import compact, thin
 
 EXPERIMENT, HASH = "scale", "0" * 16
 EPOCHS, STEPS_AN_EPOCH = 20, 430
@@ -115,7 +115,7 @@ def thin_and_archive(cost: Cost, output: Path, database: str, before: int) -> No
     """Prune as `fnostab prune` does, without its output."""
     store, now_ms = open_store(database), time.time_ns() // 1_000_000
     started = time.monotonic()
-    list(thin_points(store, plan_thinning(store, now_ms)[0]))
+    list(thin(store, plan_thinning(store, now_ms)[0], shape_of))
     cost.thin_s = time.monotonic() - started
     compact(store)
     if store.uri.startswith("postgresql"):

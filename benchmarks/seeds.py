@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.timing import Row, compared
-from benchmarks.trial import ROOT, clear, new_trial, run
+from benchmarks.trial import ROOT, clear, new_trials, run
 
 SEEDS = {True: 2, False: 6}  # quick or not
 ROUNDS = {True: 1, False: 3}
@@ -23,7 +23,7 @@ ROUNDS = {True: 1, False: 3}
 def measure(quick: bool) -> list[Row]:
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="seeds-") as temporary:
-        made = [new_trial(Path(temporary) / f"seed {seed}", ROOT, seed) for seed in range(SEEDS[quick])]
+        made = new_trials(Path(temporary) / "trials", ROOT, SEEDS[quick])
         train([made[:1]], 1)  # Python's compiled files are there
         times: dict[str, list[float]] = {}
         for _ in range(ROUNDS[quick]):

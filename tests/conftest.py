@@ -31,8 +31,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("shared")
 
-# A shell that starts pytest in the background has Ctrl-C ignored, here and in every process started from here.
+# A shell in the background has Ctrl-C ignored, nohup the end of a terminal, here and in every process started from here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 # Tests that take minutes, or share what can be there only once: the group that one process runs, the longest first.

@@ -1,6 +1,7 @@
 """`python -m benchmarks`: what its subjects give can be read by people and programs. No times are judged here."""
 
 import ast
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from benchmarks import __main__ as suite
 from benchmarks.timing import KEYS, compared, in_turns, row, skipped, table, write_section
 
 ROOT = Path(__file__).parent.parent
+OURS = ("fnostab", "benchmarks", "docs")
 
 
 @pytest.fixture
@@ -83,3 +85,18 @@ def test_a_table_shows_what_was_skipped_and_why():
 def test_a_page_without_the_marks_is_refused(page):
     with pytest.raises(SystemExit, match="no section between"):
         write_section(page, "other", "text", "python -m benchmarks")
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "docs", "entrypoints", "examples", "results"])
+def test_what_scripts_import_of_the_project_is_there(folder):
+    """Few of them run in a test, and no type checker reads them."""
+    missing = []
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or (node.module or "").partition(".")[0] not in OURS:
+                continue
+            module = importlib.import_module(node.module)
+            for name in (alias.name for alias in node.names):
+                if not hasattr(module, name) and importlib.util.find_spec(f"{node.module}.{name}") is None:
+                    missing.append(f"{path}: {node.module}.{name}")
+    assert missing == []
