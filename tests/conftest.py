@@ -31,7 +31,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("shared")
 
-# A shell in the background has Ctrl-C ignored, nohup the end of a terminal, here and in every process started from here.
+# A shell in the background ignores Ctrl-C, nohup the end of a terminal: here and in every process started from here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
