@@ -7,11 +7,10 @@ from enum import StrEnum
 from fnostab.decision.answers import Answer, AnswerName, Because
 from fnostab.decision.conclusion import Conclusion, VerdictName
 from fnostab.decision.criteria import State, state_of
-from fnostab.decision.oversights import lacks_metric
+from fnostab.decision.oversights import lacks_metric, rules_judged_in_part
 from fnostab.decision.pairs import Pair
 from fnostab.decision.rules import Roles
 from fnostab.decision.tally import Stage
-from fnostab.decision.unequal_rules import rules_judged_in_part
 from fnostab.decision.words import and_list
 from fnostab.record.outcomes import Outcome
 

@@ -148,8 +148,13 @@ def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
     Raises:
         TrackingError: the store does not answer.
     """
-    from fnostab.decision.oversights import all_failed_alike, arms_without_metric, lacks_metric, learning_not_judged
-    from fnostab.decision.unequal_rules import rules_judged_in_part
+    from fnostab.decision.oversights import (
+        all_failed_alike,
+        arms_without_metric,
+        lacks_metric,
+        learning_not_judged,
+        rules_judged_in_part,
+    )
     from fnostab.record.missing_metric import metric_not_recorded
     from fnostab.tracking import recorded_metrics
 

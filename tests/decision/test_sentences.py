@@ -12,9 +12,13 @@ from decision_helpers import arm, criterion, stage, verdict_of
 import fnostab.decision
 from fnostab.decision import Roles, Rules, Stage, compare_stress
 from fnostab.decision.commands import Place, Source, as_run, command_of
-from fnostab.decision.oversights import all_failed_alike, arms_without_metric, learning_not_judged
+from fnostab.decision.oversights import (
+    all_failed_alike,
+    arms_without_metric,
+    learning_not_judged,
+    rules_judged_in_part,
+)
 from fnostab.decision.sweep import compare_along
-from fnostab.decision.unequal_rules import rules_judged_in_part
 from fnostab.record.missing_metric import metric_not_recorded
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Outcome
