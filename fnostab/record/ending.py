@@ -287,8 +287,13 @@ def _close(journal: Journal | Unwritten, attempt: Attempt, end: Mapping[str, Any
 
 
 def _cant_be_judged(recorded: Recorded, judgement: Judgement, spec: TrialSpec) -> str | None:
-    """Why a trial that looks converged is none: a metric that its outcome rules need is missing. None if it is one."""
-    missing = unrecorded_of_rules(recorded, spec) if judgement.outcome is Outcome.CONVERGED else []
+    """Why a trial that looks converged is none: a metric that its outcome rules need is missing. None if it is one.
+
+    A task that trains itself sets its own rules and knows which of them need not be judged, as without a truth.
+    """
+    if spec.argv is None or judgement.outcome is not Outcome.CONVERGED:
+        return None
+    missing = unrecorded_of_rules(recorded, spec)
     if spec.judged in missing:
         return metric_not_recorded(spec.judged, recorded.curves, CANT_BE_JUDGED)
     return f"{CANT_BE_JUDGED} {' and '.join(missing)}" if missing else None

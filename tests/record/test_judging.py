@@ -138,6 +138,19 @@ def test_other_rules_change_a_judgement_and_no_announcement(tmp_path, tags, outc
     assert end.payload["outcome"] == outcome
 
 
+@pytest.mark.parametrize(("argv", "outcome"), [(None, "converged"), (("python",), "infra_error"), ((), "infra_error")])
+def test_a_measure_that_rules_need_may_lack_only_where_the_task_trains_itself(tmp_path, argv, outcome):
+    """The built-in task has rules about the object, which a measured scan without a truth can't be judged by."""
+    with Journal(tmp_path) as journal:
+        journal.event(names.TAGS_EVENT, {names.OWNER: "1@here"})
+        for step, loss in enumerate([2.0, 1.0, 0.9]):
+            journal.record(step, {"val/loss": loss})
+        journal.event(names.OUTCOME_EVENT, outcome_payload(Judgement(Outcome.STAGNATED, 1)))
+    rules = OutcomeRules(stagnated={"val/details": Bound(below=0.5)})
+    judge_again(tmp_path, spec(rules).model_copy(update={"argv": argv}))
+    assert last_attempt(tmp_path / FILE_NAME).end.payload["outcome"] == outcome
+
+
 def test_what_an_earlier_attempt_announced_is_forgotten(judged):
     again = (names.TAGS_EVENT, {names.OWNER: "2@here"})
     events = [(names.STARTED_EVENT, {"scheduled_steps": 9}), tag("collapsed", 1), again]
