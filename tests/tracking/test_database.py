@@ -109,6 +109,14 @@ def test_a_process_that_is_killed_while_it_makes_a_database_leaves_one_that_can_
     assert {path.name for path in tmp_path.iterdir()} == {"new.db"}
 
 
+def test_a_process_that_is_killed_once_the_database_is_made_leaves_a_lock_that_goes(tmp_path):
+    uri = f"sqlite:///{tmp_path}/new.db"
+    open_store(uri)
+    (tmp_path / "new.db.making.lock").touch()
+    open_store(uri)
+    assert {path.name for path in tmp_path.iterdir()} == {"new.db"}
+
+
 @pytest.mark.parametrize("uri", ["sqlite://C:/x.db", "sqlite://home:mlflow.db"])
 def test_an_address_with_two_slashes_is_refused(uri):
     with pytest.raises(TrackingError, match="three slashes stand before a path"):

@@ -156,10 +156,14 @@ def made_by_one(uri: str) -> Iterator[None]:
         TrackingError: another process has been at it for minutes, or the tables can't be made.
     """
     path = sqlite_file(uri)
-    if path is None or _schema(uri)[0] != EMPTY:
+    if path is None:
         yield
         return
-    lock = path.with_name(f"{path.name}.lock")
+    lock = path.with_name(f"{path.name}.making.lock")
+    if _schema(uri)[0] != EMPTY:
+        lock.unlink(missing_ok=True)  # of a process that was killed once the tables were there
+        yield
+        return
     try:
         with FileLock(lock, timeout=MAKING_S):
             if _schema(uri)[0] == EMPTY:
