@@ -45,7 +45,7 @@ from fnostab.tasks.command.supervisor import begin_attempt, no_recorder
 from fnostab.tracking.environment import settled
 
 if TYPE_CHECKING:
-    from fnostab.report.verdict import Case
+    from fnostab.report.case import Case
 
 __all__ = ["Study", "Trial"]
 
