@@ -139,7 +139,7 @@ class TestWalls:
             others = {m.split(".")[1] for m in parts[part] if m.startswith("fnostab.")} - {part}
             assert others <= allowed | WORDS, f"{part} imports {others - allowed - WORDS}"
 
-    @pytest.mark.parametrize("depth", [2, None], ids=["rooms", "modules"])
+    @pytest.mark.parametrize("depth", [2, 3, None], ids=["rooms", "sub-rooms", "modules"])
     def test_no_imports_go_round_in_a_circle(self, depth):
         """Late imports count too: what needs one is not below the other."""
         graph = defaultdict(set)

@@ -8,7 +8,7 @@ A training asks for a pass and waits until every other one has asked too, or has
 same are computed together, as long as that is all of them; else each is computed alone. So what a training
 does is the same as alone but for rounding, and what becomes of one changes no other.
 
-Of the room only `preparation` and `training.process` know of this folder, by a line each: it can be taken out whole.
+Of the room only `preparation` and `process` know of this folder, by a line each: it can be taken out whole.
 """
 
 from fnostab.ptychography.lockstep.trainings import insist_on_lockstep, train_in_lockstep
