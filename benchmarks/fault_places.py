@@ -165,7 +165,7 @@ def wait_for_server(place: Place) -> None:
 
 
 def postgresql_programs() -> Path | None:
-    """Where PostgreSQL's programs are; None if it is not installed."""
+    """Folder of PostgreSQL's programs; None if it is not installed."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     path = str(found[-1]) if found else shutil.which("initdb")
     return Path(path).parent if path else None

@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def shows(name: str) -> str:
-    """What a picture says of the trials of its table."""
+    """Text of a picture on the trials of its table."""
     if name == "claim":
         return claim()[0]
     if name == "cure":
@@ -93,7 +93,7 @@ def stage_of(table: str) -> Stage:
 
 
 def table_study(table: str) -> Any:
-    """What a table says of its study."""
+    """The study of a table."""
     return read_table(ROOT / table).study
 
 
@@ -107,7 +107,7 @@ class Row:
 
     @property
     def failed(self) -> str:
-        """How many, in words."""
+        """Number of failed trials, in words."""
         return f"{sum(t.failed for t in self.trials)} of {len(self.trials)}"
 
 
@@ -185,7 +185,7 @@ def search_stress() -> Stress:
 
 
 def cure_figure() -> Figure:
-    """How high a learning rate each arm of the search tolerates."""
+    """Draw the learning rates that each arm of the search tolerates."""
     stress = search_stress()
     arms = {arm.name: [(p.value, FailureRate(p.failed, p.n, p.interval)) for p in arm.points] for arm in stress.arms}
     return stress_figure(arms, stress.knob)
@@ -218,7 +218,7 @@ def of_study(folder: Path) -> None:
 
 
 def outcomes(table: Path) -> list[tuple[Any, ...]]:
-    """How each trial of a table ended."""
+    """End of each trial of a table."""
     return [(t.arm, t.seed, t.outcome, t.failure_step, t.loss) for t in read_table(table).stages["a"]]
 
 

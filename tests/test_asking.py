@@ -12,7 +12,7 @@ import pytest
 import fnostab
 from fnostab.cli import main
 from fnostab.errors import ConfigError, DecisionError, FnostabError, JournalError, LaunchError
-from fnostab.record.judging import read_recorded
+from fnostab.record.journal_outcomes import read_recorded
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
 

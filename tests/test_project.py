@@ -56,6 +56,8 @@ ONLY_IN = {  # libraries that are heavy, or that another one could replace
     "transformers": {"integrations"},
 }
 OF_THE_TASK = re.compile(r"ssim|ptychogr|reconstruct|twin image|diffraction|scale model|layerscale", re.IGNORECASE)
+NAMED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+QUESTION = re.compile(r"(What|Why|Those|How|Who|Whose|Which|Where|When)\b")
 EXTRA = {
     "apprise": "notify",
     "h5py": "data",
@@ -326,6 +328,13 @@ def test_no_file_says_where_packages_come_from(tracked):
 def test_git_leaves_out_what_a_run_writes(tracked, path):
     answer = subprocess.run(["git", "check-ignore", "--no-index", "--quiet", path], cwd=ROOT, check=False)
     assert answer.returncode == 0
+
+
+def test_a_docstring_is_a_plain_statement():
+    for path in ROOT.glob("fnostab/**/*.py"):
+        named = (each for each in ast.walk(ast.parse(path.read_text())) if isinstance(each, NAMED))
+        texts = {each.name: ast.get_docstring(each) or "" for each in named}
+        assert {name: text for name, text in texts.items() if QUESTION.match(text)} == {}, path
 
 
 def test_a_module_docstring_says_what_is_in_the_file():

@@ -56,7 +56,7 @@ has the rows above, `trials.csv` every trial of every step, whether its arm was 
 
 
 class Search:
-    """What has been run so far, step by step.
+    """Trials that were run so far, step by step.
 
     Attributes:
         options: of the command line.

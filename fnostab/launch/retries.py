@@ -58,7 +58,7 @@ REMEDIES = {  # by the beginning of a reason that one trial gives for all
 
 @dataclass
 class FailuresAlike:
-    """What is wrong in all trials: programs that fail alike before their first step, or can't be judged."""
+    """Find faults of all trials: programs that fail alike before their first step, or can't be judged."""
 
     found: bool = False
     _reasons: dict[str, str] = field(default_factory=dict)  # reason -> the first trial that gave it

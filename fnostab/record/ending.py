@@ -19,7 +19,13 @@ from fnostab.record.attempt import Attempt, is_alive, is_being_written, last_att
 from fnostab.record.folders import TRIAL_FILE
 from fnostab.record.ignored_seed import IGNORES_SEED, twin_seed
 from fnostab.record.journal import FILE_NAME, Event, Journal, Point, journal_file
-from fnostab.record.judging import Recorded, judge_recorded, observed_failure, read_recorded, unrecorded_of_rules
+from fnostab.record.journal_outcomes import (
+    Recorded,
+    judge_recorded,
+    observed_failure,
+    read_recorded,
+    unrecorded_of_rules,
+)
 from fnostab.record.missing_metric import metric_not_recorded
 from fnostab.record.outcomes import FAILURES, TRAINING_OUTCOMES, Judgement, Outcome, outcome_payload
 from fnostab.record.stderr_tail import STDERR_FILE, tail_since
@@ -287,7 +293,7 @@ def _close(journal: Journal | Unwritten, attempt: Attempt, end: Mapping[str, Any
 
 
 def _cant_be_judged(recorded: Recorded, judgement: Judgement, spec: TrialSpec) -> str | None:
-    """Why a trial that looks converged is none: a metric that its outcome rules need is missing. None if it is one.
+    """Name the metrics that are missing to judge a trial that looks converged by its rules; None if none is.
 
     A task that trains itself sets its own rules and knows which of them need not be judged, as without a truth.
     """

@@ -31,7 +31,7 @@ def trial_name(arm: str, seed: int | str) -> str:
 
 
 def trial_folders(study: Path, arm: str, seed: int | str, config_hash: str) -> tuple[Path, Path]:
-    """Where a trial's records may be: ``control-3``, or, where the arm was another before, with a hash behind it."""
+    """Folders that may hold a trial's records: ``control-3``, or that with a hash where the arm was another before."""
     name = trial_name(arm, seed)
     return study / name, study / f"{name}-{config_hash[:8]}"
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from fnostab.record.judging import read_recorded
+from fnostab.record.journal_outcomes import read_recorded
 from fnostab.record.names import GRAD_NORM, LEARNING_RATE, TRAIN_LOSS, VAL_PREFIX
 from fnostab.record.settings import suggestion
 

@@ -107,7 +107,7 @@ def environment(*rooms: str) -> Environment:
 
 
 def _shown(value: Any) -> Any:
-    """What a template writes; a text without control characters, which whoever prints the file would obey."""
+    """A value for a template; a text loses control characters, which whoever prints the file would obey."""
     if isinstance(value, str):
         return (Markup if isinstance(value, Markup) else str)(visible(value))
     return value

@@ -16,7 +16,7 @@ MOST_SEEDS = 8  # named in a line
 
 
 def scope(studies: Mapping[str, Any]) -> list[str]:
-    """What was varied and what was the same for all seeds, in a line; empty if unknown."""
+    """Say in a line what was varied and what was the same for all seeds; empty if unknown."""
     same = list(dict.fromkeys(what for study in studies.values() for what in getattr(study, "same_for_all", ())))
     if not same:
         return []

@@ -15,7 +15,7 @@ from fnostab.ptychography import metric_names
 from fnostab.ptychography.settings import MonitorConfig
 from fnostab.record import names
 from fnostab.record.journal import FILE_NAME
-from fnostab.record.judging import judge_recorded, read_recorded
+from fnostab.record.journal_outcomes import judge_recorded, read_recorded
 from fnostab.record.trial import TrialSpec
 
 LAST = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fnostab.record.judging import read_recorded
+from fnostab.record.journal_outcomes import read_recorded
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "hugging_face"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from fnostab.record.judging import read_recorded
+from fnostab.record.journal_outcomes import read_recorded
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ptychopinn"
 

@@ -13,7 +13,7 @@ from fnostab.errors import ConfigError, JournalError
 from fnostab.integrations.transformers import StabilityCallback
 from fnostab.record import names
 from fnostab.record.journal import FILE_NAME, Journal
-from fnostab.record.judging import read_recorded
+from fnostab.record.journal_outcomes import read_recorded
 from fnostab.record.program_journal import ATTEMPT
 from fnostab.record.recorder import RANK_VARIABLES
 from fnostab.recorder import Recorder

@@ -38,7 +38,7 @@ class Defects:
 
 
 def no_number(diffraction: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where values are not finite, or an integer type's largest, by which detectors mark gaps."""
+    """Mask of values that are not finite, or an integer type's largest, by which detectors mark gaps."""
     found = ~np.isfinite(diffraction)
     if diffraction.dtype.kind in "iu":
         found |= diffraction == np.iinfo(diffraction.dtype).max

@@ -137,7 +137,7 @@ def recorded_metrics(store: Store, run_ids: Iterable[str]) -> set[str]:
 
 
 def reason_of(store: Store, run_id: str) -> str | None:
-    """Why a trial's outcome is what it is; None where its run does not say.
+    """Reason for a trial's outcome; None where its run gives none.
 
     Raises:
         TrackingError: the store does not answer.
