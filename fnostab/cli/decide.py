@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fnostab.cli.options import RUNS, TRACKING_URI, nothing_named, store_to_read, stored_studies
+from fnostab.cli.options import RUNS, TRACKING_URI, insist_on_one, store_to_read, stored_studies
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
 from fnostab.report.judging import StoredStudies, judge_and_record
@@ -67,11 +67,7 @@ def command(
     A table has the columns stage (a or b), arm, seed, outcome, val_loss, failure_step, last_step; `fnostab export`
     writes one.
     """  # noqa: D301 (click's mark of a table)
-    given = sum(each is not None for each in (table, stored, runs))
-    if given > 1:
-        raise ConfigError("give one of --experiment, --table and --runs: they name different trials")
-    if not given:
-        raise nothing_named("--table FILE.csv, or --runs FILE.yaml", tracking_uri)
+    insist_on_one({"--experiment": stored, "--table FILE.csv": table, "--runs FILE.yaml": runs}, tracking_uri)
     if apply and stored is None:
         raise ConfigError("--apply needs --experiment: a table holds no settings and no networks")
     console = Console()

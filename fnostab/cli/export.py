@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fnostab.cli.options import RUNS, TRACKING_URI, nothing_named, store_to_read, stored_studies
+from fnostab.cli.options import RUNS, TRACKING_URI, insist_on_one, store_to_read, stored_studies
 from fnostab.cli.printing import echo
-from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
     from fnostab.decision import Stage
@@ -29,10 +28,7 @@ def command(file: Path, stored: StoredStudies | None, runs: Path | None, trackin
     `fnostab decide --table FILE` judges it on any machine, without MLflow, and gives the same answer as on the store:
     the table holds quality, roles, alpha and everything else that the answer needs. pandas and R may rewrite it.
     """
-    if stored is not None and runs is not None:
-        raise ConfigError("give one of --experiment and --runs: they name different trials")
-    if stored is None and runs is None:
-        raise nothing_named("or --runs FILE.yaml", tracking_uri, "export")
+    insist_on_one({"--experiment": stored, "--runs FILE.yaml": runs}, tracking_uri, "export")
     from fnostab.record.table import Table, TableStudy, write_table
 
     if runs is not None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fnostab.errors import ConfigError, FnostabError, TrackingError
+from fnostab.errors import ConfigError, TrackingError
 from fnostab.report.judging import StoredStudies
 from fnostab.study.limits import MOST_SEEDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from fnostab.tracking import Store
 
@@ -34,7 +34,7 @@ __all__ = [
     "SEEDS",
     "SET",
     "TRACKING_URI",
-    "nothing_named",
+    "insist_on_one",
     "parse_looks",
     "parse_names",
     "parse_seeds",
@@ -122,19 +122,26 @@ def store_to_read(tracking_uri: str | None) -> Store:
     return store
 
 
-def nothing_named(others: str, tracking_uri: str | None, todo: str = "judge") -> FnostabError:
-    """The error of a command that was told nothing to work on: it names the newest study, or where it looked for one.
+def insist_on_one(given: Mapping[str, object], tracking_uri: str | None, todo: str = "judge") -> None:
+    """Refuse a command that was told to work on several things, or on nothing: then name the newest study.
 
-    ``others`` are the options beside --experiment that would name something; ``todo`` is what is done with a study.
+    ``given`` has the value of each option that names trials, --experiment first; ``todo`` is what is done with them.
     """
+    n, (*some, last) = sum(value is not None for value in given.values()), given
+    if n > 1:
+        names = f"{', '.join(option.split()[0] for option in some)} and {last.split()[0]}"
+        raise ConfigError(f"give one of {names}: they name different trials")
+    if n == 1:
+        return
+    others = ", ".join([*some[1:], f"or {last}"])
     try:
         store = store_to_read(tracking_uri)
         from fnostab.tracking import newest_experiment
 
         newest = newest_experiment(store)
     except TrackingError as error:
-        return TrackingError(f"{error}, or say what else to {todo}: {others.removeprefix('or ')}")
-    return ConfigError(f"say what to {todo}: --experiment {newest}, the newest in {store.address}, {others}")
+        raise TrackingError(f"{error}, or say what else to {todo}: {others.removeprefix('or ')}") from None
+    raise ConfigError(f"say what to {todo}: --experiment {newest}, the newest in {store.address}, {others}")
 
 
 def parse_seeds(text: str | None) -> list[int]:

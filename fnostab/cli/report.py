@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fnostab.cli.options import RUNS, TRACKING_URI, nothing_named, store_to_read, stored_studies
+from fnostab.cli.options import RUNS, TRACKING_URI, insist_on_one, store_to_read, stored_studies
 from fnostab.cli.printing import echo
-from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
     from fnostab.report.content import Report
@@ -33,8 +32,7 @@ def command(stored: StoredStudies | None, runs: Path | None, output: Path | None
     report.html is a single self-contained file; report.md has the same text, with its pictures in separate files.
     Both are added to the verdict's run in MLflow, except with --runs, which writes nothing to MLflow.
     """
-    if stored is not None and runs is not None:
-        raise ConfigError("give one of --experiment and --runs: they name different trials")
+    insist_on_one({"--experiment": stored, "--runs FILE.yaml": runs}, tracking_uri)
     if runs is not None:
         report = _of_runs(runs, tracking_uri)
         files = _write(report, output or Path("reports", runs.stem))
@@ -46,8 +44,6 @@ def command(stored: StoredStudies | None, runs: Path | None, output: Path | None
         from fnostab.tracking.read.histories import log_files
 
         log_files(store, report.verdict_run or "", files, folder, "report")
-    else:
-        raise nothing_named("or --runs FILE.yaml", tracking_uri)
     echo(f"{report.verdict.headline}{f': {report.verdict.reason}' if report.verdict.reason else ''}")
     echo(f"next: {report.verdict.next_step}")
     for path in files[:2]:

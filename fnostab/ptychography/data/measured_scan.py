@@ -15,7 +15,7 @@ from fnostab.ptychography.data.grid_lines import SPLITS, GridLines, Split, Split
 from fnostab.ptychography.physics.input_files import insist_on_sha256
 from fnostab.ptychography.physics.probe import make_probe
 from fnostab.ptychography.scans.epie import photons_per_intensity
-from fnostab.ptychography.scans.resizing import crop_probe, resize_image
+from fnostab.ptychography.scans.resizing import central, crop_probe, resize_image
 from fnostab.ptychography.scans.scan_file import probe_width, read_outline, read_scan
 from fnostab.ptychography.settings import DataConfig
 
@@ -41,7 +41,7 @@ def from_scan(config: DataConfig) -> GridLines:
     side, N = scan.probe.shape[0], config.N
     probe, zoom = _probe_and_zoom(scan.probe, config)
     if config.fit == "crop":
-        inner = slice(side // 2 - N // 2, side // 2 - N // 2 + N)
+        inner = central(N, side)
         intensity, mask = scan.intensity[:, inner, inner], scan.mask[inner, inner]
     else:
         factor = side // N
@@ -147,7 +147,7 @@ def _probe_and_zoom(probe: NDArray[np.complex64], config: DataConfig) -> tuple[N
     if config.fit == "crop":
         smaller, zoom = crop_probe(probe, N), N / side
     else:
-        inner = slice(side // 2 - N // 2, side // 2 - N // 2 + N)
+        inner = central(N, side)
         smaller, zoom = probe[inner, inner], 1.0
         share = float((np.abs(smaller) ** 2).sum() / (np.abs(probe) ** 2).sum())
         if share < LEAST_OF_PROBE:

@@ -25,7 +25,7 @@ from fnostab.ptychography.scans.defects import Defects, find_defects, no_number
 from fnostab.ptychography.scans.epie import epie, photons_per_intensity
 from fnostab.ptychography.scans.layouts import Found, read_layout
 from fnostab.ptychography.scans.orientation import orient, turned
-from fnostab.ptychography.scans.resizing import crop_probe, resize_image
+from fnostab.ptychography.scans.resizing import central, crop_probe, resize_image
 from fnostab.ptychography.scans.scan_file import Kind, Scan, probe_width
 
 __all__ = ["ImportOptions", "Imported", "import_scan"]
@@ -223,8 +223,7 @@ def _cropped(
         raise DataError(f"--crop {crop}: expected an even number from 4 to {side}, the side of the patterns")
     zoom = 1.0
     if crop < side:
-        first = side // 2 - crop // 2
-        inner = slice(first, first + crop)
+        inner = central(crop, side)
         kept = patterns[:, inner, inner].sum(dtype=np.float64) / patterns.sum(dtype=np.float64)
         lines.append(f"cropped to the central {crop} of {side} pixels, {kept:.1%} of what was measured")
         if probe.shape[0] == side:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fnostab.ptychography.scans.epie import epie
-from fnostab.ptychography.scans.resizing import crop_probe
+from fnostab.ptychography.scans.resizing import central, crop_probe
 from fnostab.ptychography.scans.scan_file import Scan
 
 __all__ = ["ORIENTATIONS", "orient", "turned"]
@@ -36,7 +36,7 @@ def orient(scan: Scan) -> tuple[Scan, str]:
         The scan, and a line on what was found.
     """
     side = min(scan.probe.shape[0], TRIED_SIDE)
-    inner = slice(scan.probe.shape[0] // 2 - side // 2, scan.probe.shape[0] // 2 - side // 2 + side)
+    inner = central(side, scan.probe.shape[0])
     centre = np.median(scan.positions, axis=0)
     nearest = np.argsort(((scan.positions - centre) ** 2).sum(axis=1))[:TRIED_PATTERNS]
     intensity, mask = scan.intensity[nearest][:, inner, inner], scan.mask[inner, inner]

@@ -5,7 +5,13 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["crop_probe", "resize_image"]
+__all__ = ["central", "crop_probe", "resize_image"]
+
+
+def central(part: int, whole: int) -> slice:
+    """The central ``part`` of ``whole`` pixels, around pixel ``whole // 2``."""
+    first = whole // 2 - part // 2
+    return slice(first, first + part)
 
 
 def crop_probe(probe: NDArray[np.complex64], N: int) -> NDArray[np.complex64]:
@@ -28,7 +34,6 @@ def resize_image(image: NDArray[np.complex64], zoom: float) -> NDArray[np.comple
 
 def _crop(image: NDArray[np.complex64], shape: tuple[int, ...]) -> NDArray[np.complex64]:
     spectrum = np.fft.fftshift(np.fft.fft2(image.astype(complex)))
-    sides = zip(image.shape, shape, strict=True)
-    inner = tuple(slice(have // 2 - want // 2, have // 2 - want // 2 + want) for have, want in sides)
-    smaller = np.fft.ifft2(np.fft.ifftshift(spectrum[inner]))
+    inner = map(central, shape, image.shape)
+    smaller = np.fft.ifft2(np.fft.ifftshift(spectrum[tuple(inner)]))
     return np.asarray(smaller * (smaller.size / image.size), dtype=np.complex64)
