@@ -641,14 +641,19 @@ def test_a_line_on_arms_that_were_not_judged_by_the_rules_of_others():
     reasons = ("exploded: needs two validations", "stagnated: the loss of an output that has learnt nothing is unknown")
     rare = [replace(t, not_judged=reasons) for t in arm("rare", 3)]
     said = (
-        "exploded was not judged, since it needs two validations, in trials that converged: 3 of rare; others were "
-        "judged by it; do not trust these failure rates until every arm is judged alike"
+        "exploded was not judged (needs two validations) in trials that converged: 3 of rare; others were judged "
+        "by it; do not trust these failure rates until every arm is judged alike"
     )
     assert rules_judged_in_part([*arm("base", 0, 2, kind="exploded"), *rare]) == [said]
     assert rules_judged_in_part([*(replace(t, not_judged=reasons[1:]) for t in arm("base", 2)), *rare]) == [said]
     assert rules_judged_in_part(rare) == []  # alike, if in no trial
     verdict = verdict_of(stage("a", arm("base", 0, 3, kind="exploded"), rare), roles=Roles("base"))
     assert verdict.next_step == "let every arm record what the rules need: some were not judged as others were"
+    (sentence,) = verdict.sentences
+    assert sentence == (
+        "rare: undecided, only some of the trials were judged by exploded (needs two validations): they can't be "
+        "compared."
+    )
     assert rules_judged_in_part([*arm("base", 0, 2, kind="nonfinite"), *rare]) == []
 
 

@@ -1,5 +1,7 @@
 """Answers of a stress study."""
 
+from dataclasses import replace
+
 import pytest
 
 from fnostab.decision import Stage, compare_stress
@@ -30,6 +32,14 @@ def test_the_arm_that_tolerates_more_is_named():
         "half of control's trials fail at training.learning_rate 0.02 (95 %: after 0.01 and before 0.04); "
         "cure tolerates more: beyond 0.04 (95 %: after 0.02) (p = 0.016)"
     )
+
+
+def test_an_arm_that_was_not_judged_as_control_was_is_not_said_to_tolerate_more():
+    rows = stage(control=(0, 3, 6), cure=(0, 0, 1)).trials
+    unlike = [replace(t, not_judged=("collapsed: needs spread",)) if t.arm == "cure_0.02" else t for t in rows]
+    stress = compare_stress(Stage("a", tuple(unlike)), FAMILIES, "lr", "control")
+    assert [arm.p for arm in stress.arms] == [None, 1]
+    assert "tolerates more" in compare_stress(Stage("a", rows), FAMILIES, "lr", "control").finding
 
 
 def test_p_values_are_corrected_for_the_number_of_arms():
