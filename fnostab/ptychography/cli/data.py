@@ -1,4 +1,4 @@
-"""``fnostab data``: import measured scans, and show them."""
+"""``fnostab data``: import and show measured scans."""
 
 from __future__ import annotations
 

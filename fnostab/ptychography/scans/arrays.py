@@ -1,7 +1,7 @@
-"""Arrays of a scan as they are found in a file, each checked and given one form.
+"""Check the arrays of an imported scan and convert them to a standard form.
 
-Each function adds a line on what it assumed to ``lines``. What is not accepted raises DataError, which names the option
-that mends it.
+Each function appends a line to ``lines`` for every assumption it makes. Unusable arrays raise DataError, with the
+command-line option that solves the problem.
 """
 
 from pathlib import Path
@@ -18,11 +18,11 @@ __all__ = ["Unit", "bad_pixels_of", "complex_of", "kind_of", "patterns_of", "pos
 
 Unit = Literal["pixel", "metre", "micrometre", "nanometre", "angstrom"]
 IN_METRES: dict[Unit, float] = {"metre": 1.0, "micrometre": 1e-6, "nanometre": 1e-9, "angstrom": 1e-10}
-AT_CORNER = 0.8  # of a probe's intensity in the outer half of its frame: it is stored from its centre on
+AT_CORNER = 0.8  # share of intensity outside the middle half of the frame above which a probe is centred at a corner
 
 
 def probe_of(path: Path, found: Found, lines: list[str]) -> NDArray[np.complex64] | None:
-    """The probe, of several modes the first, with its centre at the centre; None if there is none."""
+    """Probe with its centre at the frame's centre, the first of several modes; complex64 (M, M), None if missing."""
     if "probe" not in found.arrays:
         return None
     array = complex_of(found, "probe", lines)
@@ -51,7 +51,7 @@ def probe_of(path: Path, found: Found, lines: list[str]) -> NDArray[np.complex64
 
 
 def complex_of(found: Found, name: str, lines: list[str]) -> NDArray[Any]:
-    """An array; real and imaginary parts along an axis of 2, the first or the last, become complex numbers."""
+    """Array ``name`` as complex numbers if its first or last axis, of length 2, has real and imaginary parts."""
     array = found.arrays[name]
     if np.iscomplexobj(array) or array.ndim < 3:
         return array
@@ -69,7 +69,7 @@ def complex_of(found: Found, name: str, lines: list[str]) -> NDArray[Any]:
 
 
 def patterns_of(path: Path, found: Found, lines: list[str]) -> NDArray[Any]:
-    """The patterns, (n, M, M)."""
+    """Diffraction patterns, shape (n, M, M)."""
     if "diffraction" not in found.arrays:
         raise DataError(f"{path} has no diffraction patterns: name them by --map diffraction=NAME")
     array = found.arrays["diffraction"]
@@ -96,7 +96,7 @@ def patterns_of(path: Path, found: Found, lines: list[str]) -> NDArray[Any]:
 def positions_of(
     path: Path, found: Found, unit: Unit | None, n: int, lines: list[str]
 ) -> tuple[NDArray[np.float64], bool]:
-    """Row and column of each of n positions, (n, 2), in pixels or in metres, and whether in metres."""
+    """Positions (row, column) of n patterns in pixels or metres, shape (n, 2), and whether they are in metres."""
     arrays = found.arrays
     if "positions" in arrays:
         array = arrays["positions"]
@@ -123,7 +123,7 @@ def positions_of(
 
 
 def kind_of(path: Path, found: Found, given: Kind | None, diffraction: NDArray[Any], lines: list[str]) -> Kind:
-    """Kind of the patterns: as ``given``, by the layout, or judged by their values."""
+    """Kind of the patterns: as ``given``, else from the layout, else inferred from the values."""
     sample = diffraction[: max(1, 2_000_000 // diffraction[0].size)]
     sample = sample[np.isfinite(sample)]
     whole = bool((sample == np.rint(sample)).all())
@@ -143,7 +143,7 @@ def kind_of(path: Path, found: Found, given: Kind | None, diffraction: NDArray[A
 
 
 def bad_pixels_of(path: Path, found: Found, shape: tuple[int, ...], lines: list[str]) -> NDArray[np.bool_]:
-    """Pixels that the file says do not measure, (M, M)."""
+    """Pixels that the file marks as bad, bool of shape (M, M)."""
     bad = np.zeros(shape[1:], bool)
     for name in ("mask", "bad"):
         if name in found.arrays:
@@ -163,5 +163,5 @@ def bad_pixels_of(path: Path, found: Found, shape: tuple[int, ...], lines: list[
 
 
 def shape_text(array: NDArray[Any]) -> str:
-    """Shape and type, as ``(516, 128, 128) float32``."""
+    """Shape and dtype as text, such as ``(516, 128, 128) float32``."""
     return f"{array.shape} {array.dtype}"
