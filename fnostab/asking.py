@@ -7,7 +7,7 @@
     study.decide()
 
 The records are those of every other study: a folder of journals, judged when a recorder closes. This process plays
-the supervisor's part (`fnostab.launch.supervisor`) and the program's.
+the supervisor's part (`fnostab.tasks.command.supervisor`) and the program's.
 """
 
 import logging
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fnostab.errors import DecisionError, JournalError, LaunchError
 from fnostab.launch.resuming import extended, other_study, read_journals
-from fnostab.launch.supervisor import begin_attempt, no_recorder
 from fnostab.record.attempt import is_being_written
 from fnostab.record.ending import ProcessEnd, close_program_trial
 from fnostab.record.journal import Journal
@@ -42,10 +41,11 @@ from fnostab.study.file import StudyFile, read_study_file, study_file_of
 from fnostab.study.study import Study as ResolvedStudy
 from fnostab.tasks.ask import Ask
 from fnostab.tasks.ask_arguments import not_accepted, seeds_of, study_values
+from fnostab.tasks.command.supervisor import begin_attempt, no_recorder
 from fnostab.tracking.environment import settled
 
 if TYPE_CHECKING:
-    from fnostab.report.verdict import Case
+    from fnostab.report.case import Case
 
 __all__ = ["Study", "Trial"]
 

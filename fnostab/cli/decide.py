@@ -18,7 +18,7 @@ from fnostab.tasks.registry import has_hook, hook
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fnostab.report.verdict import Case
+    from fnostab.report.case import Case
     from fnostab.tracking import Store
 
 __all__ = ["decide_and_print", "show"]

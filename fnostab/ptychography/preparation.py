@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from fnostab.ptychography.data import prepare, probe_of
+from fnostab.ptychography.first_step import insist_on_first_step
 from fnostab.ptychography.lockstep import insist_on_lockstep
 from fnostab.ptychography.models import build_generator, check_generator
 from fnostab.ptychography.settings import TrialConfig
-from fnostab.ptychography.training.first_step import insist_on_first_step
 from fnostab.ptychography.training.setup import choose_device
 from fnostab.record.trial import TrialSpec
 from fnostab.show.console import timed

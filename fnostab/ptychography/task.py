@@ -41,7 +41,7 @@ METRICS = {  # metrics that a study may decide on: whether higher is better
 }
 SMALL_IS_A_MODEL = "The small profile is a scale model: a demonstration, not a basis for policy."
 SIZES = {"learning rate": "training.learning_rate", "blocks": "model.fno_blocks", "epochs": "training.epochs"}
-PRELOADS = ("fnostab.ptychography.training.process",)
+PRELOADS = ("fnostab.ptychography.process",)
 
 
 class Ptychography(Task):
@@ -216,7 +216,7 @@ class Ptychography(Task):
 
     def run(self, trials: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
         """Train in this process; several trials run in lockstep."""
-        from fnostab.ptychography.training.process import train
+        from fnostab.ptychography.process import train
 
         return train(trials, directories)
 

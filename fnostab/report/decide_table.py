@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from fnostab.decision import Stage
     from fnostab.record.table import Table
-    from fnostab.report.verdict import Case
+    from fnostab.report.case import Case
 
 __all__ = ["decide"]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fnostab.decision import Stage
     from fnostab.decision.commands import Source
     from fnostab.record.trial import StudySpec
-    from fnostab.report.verdict import Case
+    from fnostab.report.case import Case
     from fnostab.tracking import Store
     from fnostab.tracking.read.studies import StudyRecord
 
@@ -203,7 +203,7 @@ def make_case(
     from fnostab.decision.commands import as_run, command_of
     from fnostab.decision.verdict import same_trials
     from fnostab.record.same_settings import same_settings_line
-    from fnostab.report.verdict import Case
+    from fnostab.report.case import Case
 
     studies = {**studies, "a": _under_control_that_ran(studies["a"], stages["a"])}
     study = studies["a"]

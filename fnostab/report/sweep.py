@@ -8,8 +8,9 @@ from rich.text import Text
 
 from fnostab.decision import NextKind, NextStep
 from fnostab.decision.sweep import Along, compare_along, values_along
+from fnostab.report.case import Case
+from fnostab.report.remarks import conditions, left_out
 from fnostab.report.tables import percent, plain_table, trial_table
-from fnostab.report.verdict import Case, conditions, left_out
 
 __all__ = ["AlongPanel", "with_along"]
 

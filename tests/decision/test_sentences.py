@@ -24,9 +24,10 @@ from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TableStudy, TrialRow
 from fnostab.record.trial import Measure
+from fnostab.report.case import Case
 from fnostab.report.judging import judged_line, make_case
+from fnostab.report.remarks import best_arms, conditions, look_text, remarks, scope
 from fnostab.report.tables import evidence_text
-from fnostab.report.verdict import Case, best_arms, conditions, look_text, remarks, scope
 
 QUALITY = {"sharpness": Measure(higher_is_better=True, margin=0.02)}
 CONTROL = arm("base", 3, 7)

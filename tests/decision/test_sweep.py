@@ -8,8 +8,8 @@ from fnostab.decision.commands import Source
 from fnostab.decision.sweep import compare_along, values_along
 from fnostab.record.table import TableStudy
 from fnostab.report.judging import make_case
+from fnostab.report.remarks import left_out
 from fnostab.report.sweep import with_along
-from fnostab.report.verdict import left_out
 from fnostab.stats.proportions import wilson
 
 BLOCKS = {"depth_8": 8, "depth_4": 4, "depth_6": 6}

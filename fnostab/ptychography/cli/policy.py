@@ -30,8 +30,8 @@ from fnostab.show.console import Console, say
 
 if TYPE_CHECKING:
     from fnostab.record.table import TrialRow
+    from fnostab.report.case import Case
     from fnostab.report.judging import Judged
-    from fnostab.report.verdict import Case
     from fnostab.tracking import Store
 
 
@@ -128,7 +128,7 @@ def act_on(judged: Judged, store: Store, *, apply: bool, force: bool, console: C
 
 def _action(judged: Judged) -> Action | None:
     from fnostab.decision import VerdictName
-    from fnostab.report.verdict import conditions
+    from fnostab.report.remarks import conditions
 
     case, verdict = judged.case, judged.case.verdict
     if verdict.winner is None:

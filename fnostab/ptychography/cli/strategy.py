@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fnostab.decision import FollowUp
     from fnostab.launch.run import StudyRun
     from fnostab.ptychography.report.story import Decision, Ran
-    from fnostab.report.verdict import Case
+    from fnostab.report.case import Case
     from fnostab.show.notifying import Notifier
     from fnostab.tracking import Store
 
@@ -161,7 +161,7 @@ class _Chain:
 
     def last(self, following: FollowUp) -> str:
         """Run and judge the study that ends the chain; return the next step."""
-        from fnostab.report.verdict import best_arms
+        from fnostab.report.remarks import best_arms
 
         more: tuple[str, ...] = ()
         if STUDY_OF[following.kind] == PIVOT:  # nothing helped: run at the depth of Stage B
@@ -207,8 +207,9 @@ class _Chain:
 
     def _judge(self, name: str, deep: str | None = None) -> Judged:
         from fnostab.ptychography.report.story import Decision
+        from fnostab.report.remarks import best_arms
         from fnostab.report.tables import arms_table
-        from fnostab.report.verdict import best_arms, render_briefly
+        from fnostab.report.verdict import render_briefly
         from fnostab.tracking.read.histories import run_page
 
         store: Store = self.runs[name].store

@@ -12,9 +12,10 @@ from fnostab.record import names
 from fnostab.record.settings import value_text
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
+from fnostab.report.case import Case
 from fnostab.report.content import OnCase, differences, failure_rates
 from fnostab.report.pictures import Picture
-from fnostab.report.verdict import Case, best_arms, left_out
+from fnostab.report.remarks import best_arms, left_out
 
 __all__ = ["Chapter", "Decision", "Drift", "Moments", "Ran", "Story", "chapter", "drifts"]
 

@@ -15,8 +15,7 @@ from mlflow.utils.rest_utils import http_request
 
 from fnostab.errors import TrackingError
 from fnostab.tracking.store.database import connected
-from fnostab.tracking.store.store import DEFAULT_URI, Store, reported
-from fnostab.tracking.upload.batch import MAX_METRICS
+from fnostab.tracking.store.store import DEFAULT_URI, MAX_METRICS, Store, reported
 
 __all__ = ["clock_offset_s", "default_database", "points_per_s", "served_version"]
 

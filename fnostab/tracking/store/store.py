@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+MAX_METRICS = 999  # in one call: with the mark, as many entries as MLflow allows
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql")
 PROBE_TIMEOUT_S = 4
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PROBE_TIMEOUT_S)}
