@@ -57,7 +57,7 @@ class Pair:
         n, name = min((self.ours.n, self.arm), (self.control.n, self.control_arm))
         if n < self.rules.least_trials:
             whose = "" if self.ours.n == self.control.n else f" of {name}"
-            return f"too few seeds to tell: {n}{whose} of at least {self.rules.least_trials}"
+            return f"too few seeds to tell: {n}{whose}, at least {self.rules.least_trials} are needed"
         if self._lengths_differ and not self.rules.free_lengths:
             lengths = f"{self.control_arm} ran {self.control.steps:g} steps, {self.arm} {self.ours.steps:g}"
             return f"{lengths}: they can't be compared"
