@@ -60,7 +60,7 @@ class Pair:
         n, name = min((self.ours.n, self.arm), (self.control.n, self.control_arm))
         if n < self.rules.least_trials:
             whose = "" if self.ours.n == self.control.n else f" of {name}"
-            return f"too few seeds to tell: {n}{whose} of at least {self.rules.least_trials}"
+            return f"too few seeds to tell: {n}{whose}, at least {self.rules.least_trials} are needed"
         if self.judged_in_part:
             rule, _, why = self.judged_in_part.partition(": ")
             return f"only some of the trials were judged by {rule} ({why}): they can't be compared"

@@ -79,7 +79,7 @@ def margin_text(arm: StressedArm) -> str:
     """Write an arm's margin with its 95 % interval, or with the end that is known."""
     margin = arm.margin
     if margin is None:
-        return "unknown: no trial came to a training outcome"
+        return "unknown: no trial has a training outcome"
     counted = [point.value for point in arm.points if point.n]
     if margin.estimate is not None:
         value = f"{margin.estimate:.2g}"

@@ -119,7 +119,7 @@ class DataConfig(Frozen):
     @model_validator(mode="after")
     def _has_contrast(self) -> Self:
         if self.phase_only and not self.set_phi:
-            raise ValueError("phase_only=true, but without a phase the object is nothing: set set_phi=true")
+            raise ValueError("phase_only=true, but without a phase the object is constant: set set_phi=true")
         return self
 
     @model_validator(mode="after")
@@ -129,11 +129,15 @@ class DataConfig(Frozen):
                 raise ValueError(f"fit={self.fit} has no effect without a measured scan: set data.path")
             return self
         if not self.set_phi:
-            raise ValueError("set_phi=false has no meaning with data.path: a measured object has a phase, leave it out")
+            raise ValueError(
+                "set_phi=false has no meaning with data.path: a measured object has a phase; leave set_phi out"
+            )
         measured_alone = {"path", "sha256", "fit", "N", "set_phi"}
         for name, info in type(self).model_fields.items():
             if name not in measured_alone and getattr(self, name) != info.default:
-                raise ValueError(f"{name} has no effect with data.path, it is of the simulation: leave one of them out")
+                raise ValueError(
+                    f"{name} has no effect with data.path, it belongs to the simulation: leave one of them out"
+                )
         return self
 
     @model_validator(mode="after")
@@ -240,7 +244,8 @@ class TrainingConfig(_WithParts):
             )
         if self.warmup_steps and self.warmup_epochs:
             raise ValueError(
-                f"warmup_steps={self.warmup_steps} and warmup_epochs={self.warmup_epochs:g} say the same twice: set one"
+                f"warmup_steps={self.warmup_steps} and warmup_epochs={self.warmup_epochs:g} both set the warm-up: "
+                "keep one"
             )
         if self.adam_beta2 != type(self).model_fields["adam_beta2"].default and self.optimizer == "sgd":
             raise ValueError(f"adam_beta2={self.adam_beta2:g} has no effect with optimizer=sgd: leave it out")

@@ -195,7 +195,7 @@ class Ptychography(Task):
         lines = unread_lines(given, configs)
         if self.policy is None:
             return lines
-        lines.append(f"policy {policy_path()} in force where an arm says nothing else: {self.policy.summary}")
+        lines.append(f"policy {policy_path()} in force unless an arm sets something else: {self.policy.summary}")
         for arm in arms:
             architecture = study.arms[arm]["model.architecture"]
             if arm != study.file.control and architecture in self.policy.deprecated:

@@ -57,5 +57,5 @@ def test_arms_that_were_not_run_are_left_out_and_trials_without_an_outcome_do_no
     stress = compare_stress(Stage("a", tuple(rows)), FAMILIES, "lr", "control")
     (control,) = stress.arms
     assert control.margin is None
-    assert "unknown: no trial came to a training outcome" in stress.finding
+    assert "unknown: no trial has a training outcome" in stress.finding
     assert control.points[0].outcomes == {"oom": 3}

@@ -50,7 +50,7 @@ def command(clear: bool, yes: bool) -> None:
     path = policy_path()
     if not yes:
         if not sys.stdin.isatty():
-            raise ConfigError(f"--clear removes {path}: add --yes, as nobody can be asked here")
+            raise ConfigError(f"--clear removes {path}: add --yes where no terminal can confirm it")
         click.confirm(f"remove {path}?", abort=True)
     echo(f"removed {path}" if clear_policy() else f"no policy to remove at {path}")
 
@@ -65,7 +65,7 @@ def _show(policy: Policy | None, console: Console) -> None:
     for architecture in policy.deprecated:
         console.print(f"  {architecture} is deprecated: new arms should not use it, other than as control")
     source = policy.verdict
-    console.print(f"put there by {source.headline}, verdict run {source.run}, on {source.date}")
+    console.print(f"set by {source.headline}, verdict run {source.run}, on {source.date}")
     for line in source.conditions:
         console.print(f"  {line}", markup=False)
 

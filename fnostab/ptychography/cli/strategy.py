@@ -37,7 +37,7 @@ QUESTIONS = {
     "stage_a": "does a candidate train more stably than control?",
     "clip_sweep": "is that only about how hard gradients are clipped?",
     "decision": "what do the trials say?",
-    "stage_b": "does it still in a deep network?",
+    "stage_b": "does it still do so in a deep network?",
     "layerscale": "does a small learnt gain on every block help, where nothing else did?",
     "crash_hunt": "from which depth on does control fail?",
     "report": "the whole story",

@@ -114,7 +114,7 @@ def _write(data: GridLines, identity: dict[str, Any], folder: Path) -> None:
 
 
 def _read(folder: Path) -> GridLines:
-    remedy = f"delete {folder} to have it made again"
+    remedy = f"delete {folder} to regenerate it"
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         numbers: dict[str, Any] = {name: float(manifest[name]) for name in NUMBERS}

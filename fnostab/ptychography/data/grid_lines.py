@@ -147,7 +147,7 @@ def _measure(scene: _Scene, scale: float, nphotons: float, seed: int) -> Split:
     if empty := int((amplitudes.flatten(2).amax(dim=2) == 0).sum()):
         raise DataError(
             f"nphotons={nphotons:g}: {empty} of {amplitudes.shape[:2].numel()} {scene.name} patterns hold no photon at "
-            "all, from which nothing can be learnt: raise data.nphotons"
+            "all, so that nothing can be learnt from them: raise data.nphotons"
         )
     n_images, n_positions = scene.intensity.shape[:2]
     return Split(

@@ -69,7 +69,7 @@ def object_areas(config: DataConfig, count: int, generator: torch.Generator) -> 
     if rows * columns < count:
         raise DataError(
             f"object file {path} is {image.shape[0]} x {image.shape[1]}: training, validation and test need {count} "
-            f"areas of data.object_size={size} without a pixel in common, {rows * columns} are there: lower it"
+            f"areas of data.object_size={size} without a pixel in common, only {rows * columns} fit: lower it"
         )
     chosen = torch.randperm(rows * columns, generator=generator)[:count].tolist()
     corners = [(size * (k // columns), size * (k % columns)) for k in chosen]

@@ -72,5 +72,5 @@ def load_probe(path: str | Path, N: int, sha256: str | None = None) -> Tensor:
         bad = int((~np.isfinite(narrow)).sum())
         raise DataError(f"probe in {path} has {bad} values that are not finite in complex64: repair or rescale it")
     if not narrow.any():
-        raise DataError(f"probe in {path} is zero everywhere: it illuminates nothing, give another one")
+        raise DataError(f"probe in {path} is zero everywhere: it illuminates nothing; give another one")
     return torch.from_numpy(narrow)

@@ -95,7 +95,7 @@ def _open_npz(path: Path) -> Iterator[Archive]:
                 raise _unreadable(path, error) from error
             raise DataError(
                 f"{path}: {place} is a pickled object, which is never loaded: save it as an array of numbers, or name "
-                "another by --map"
+                "another with --map"
             ) from error
 
     with archive:
@@ -108,12 +108,12 @@ def _unpacked(path: Path) -> Path | io.BytesIO:
         head = file.read(6)
     unpack = bz2.decompress if head.startswith(b"BZh") else gzip.decompress if head.startswith(b"\x1f\x8b") else None
     if head == b"MATLAB":
-        raise ValueError("a MATLAB file before v7.3: save it again with -v7.3")
+        raise ValueError("a MATLAB file older than v7.3: save it again with -v7.3")
     if unpack is None:
         return path
     content = unpack(path.read_bytes())
     if content.startswith(HDF5_MAGIC):
-        raise ValueError("an HDF5 file that is packed: unpack it by gunzip or bunzip2")
+        raise ValueError("a compressed HDF5 file: unpack it with gunzip or bunzip2")
     return io.BytesIO(content)
 
 
@@ -122,7 +122,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
         return DataError(f"can't read {path}: {error.strerror}; check its path")
     why = str(error).splitlines()[0] if str(error) else type(error).__name__
     if "pickle" in why:  # numpy's message for a file that is not an archive
-        why = "no NPZ archive"
+        why = "not an NPZ archive"
     return DataError(f"{path} can't be read ({why}): {REMEDY}")
 
 
@@ -139,7 +139,7 @@ def _open_hdf5_archive(path: Path) -> Iterator[Archive]:
             parts = [_plain(path, each, file[each][()]) for each in found]
             shapes = {part.shape[1:] for part in parts}
             if len(shapes) > 1:
-                raise DataError(f"{path}: arrays of {place} are of {len(shapes)} shapes and make no single one")
+                raise DataError(f"{path}: arrays of {place} have {len(shapes)} different shapes and can't be joined")
             return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
         is_own = file.attrs.get("format") == "fnostab-scan"
@@ -171,10 +171,10 @@ def _item(file: Any, place: str) -> Any:
         return file[place]
     except (KeyError, RuntimeError) as error:
         link = file.get(place, getlink=True)
-        gone = f" to {link.filename}, which is not to be had: copy that file" if hasattr(link, "filename") else ""
-        raise DataError(
-            f"{file.filename}: {place} is a link{gone or ' that leads nowhere: repair it'}, or name another by --map"
-        ) from error
+        what = "broken link: repair it"
+        if hasattr(link, "filename"):
+            what = f"link to {link.filename}, which is missing: copy that file"
+        raise DataError(f"{file.filename}: {place} is a {what}, or name another with --map") from error
 
 
 def _insist_on_sources(path: Path, dataset: Any) -> None:
@@ -184,7 +184,7 @@ def _insist_on_sources(path: Path, dataset: Any) -> None:
         name = source.file_name
         if name != "." and "%" not in name and not any((folder / name).exists() for folder in folders):
             raise DataError(
-                f"{path}: {dataset.name} is put together from other files, of which {name} is missing: copy it to the "
+                f"{path}: {dataset.name} is assembled from other files, of which {name} is missing: copy it to the "
                 "same place beside this one"
             )
 
@@ -199,5 +199,5 @@ def _plain(path: Path, place: str, array: Any) -> NDArray[Any]:
         real, imaginary = plain.dtype.names
         return np.asarray(plain[real] + 1j * plain[imaginary])
     if plain.dtype.kind not in "biufc":
-        raise DataError(f"{path}: {place} holds {plain.dtype}, expected numbers: name another by --map")
+        raise DataError(f"{path}: {place} holds {plain.dtype}, expected numbers: name another with --map")
     return plain

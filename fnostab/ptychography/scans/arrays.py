@@ -60,7 +60,7 @@ def complex_of(found: Found, name: str, lines: list[str]) -> NDArray[Any]:
         return array
     if axis == 0 and array.ndim > 3 and array.shape[1] == 2:
         raise DataError(
-            f"{name} is {shape_text(array)}: of its first two axes either may hold real and imaginary parts; save it "
+            f"{name} is {shape_text(array)}: either of its first two axes may hold real and imaginary parts; save it "
             "as complex numbers"
         )
     lines.append(f"assumed: {name} has its real and imaginary parts along its {'last' if axis else 'first'} axis")
@@ -71,7 +71,7 @@ def complex_of(found: Found, name: str, lines: list[str]) -> NDArray[Any]:
 def patterns_of(path: Path, found: Found, lines: list[str]) -> NDArray[Any]:
     """Diffraction patterns, shape (n, M, M)."""
     if "diffraction" not in found.arrays:
-        raise DataError(f"{path} has no diffraction patterns: name them by --map diffraction=NAME")
+        raise DataError(f"{path} has no diffraction patterns: name them with --map diffraction=NAME")
     array = found.arrays["diffraction"]
     while array.ndim > 3 and array.shape[0] == 1:
         array = array[0]
@@ -104,7 +104,7 @@ def positions_of(
         array = np.stack([arrays["rows"].ravel(), arrays["columns"].ravel()], axis=1)
     else:
         raise DataError(
-            f"{path} has no positions: name them by --map positions=NAME, (n, 2) of row and column, or by "
+            f"{path} has no positions: name them with --map positions=NAME, (n, 2) of row and column, or with "
             "--map rows=NAME --map columns=NAME"
         )
     array = array.reshape(-1, array.shape[-1]) if array.ndim > 2 else array
@@ -117,7 +117,7 @@ def positions_of(
     if array.ndim != 2 or array.shape[1] != 2 or np.iscomplexobj(array) or not np.isfinite(array).all():
         raise DataError(f"{path}: positions are {shape_text(array)}, expected finite real (n, 2): --map positions=NAME")
     if len(array) != n:
-        raise DataError(f"{path} has {n} patterns but {len(array)} positions: name others by --map")
+        raise DataError(f"{path} has {n} patterns but {len(array)} positions: name others with --map")
     unit = unit or ("metre" if found.metres else "pixel")
     return array.astype(np.float64) * IN_METRES.get(unit, 1.0), unit in IN_METRES
 
@@ -134,7 +134,7 @@ def kind_of(path: Path, found: Found, given: Kind | None, diffraction: NDArray[A
         kind = "counts" if whole else "intensity"
         lines.append(f"assumed: patterns are {kind}, as they are {'' if whole else 'not '}whole numbers (--kind)")
     elif given is None:
-        lines.append(f"assumed: patterns are of kind {kind}, as the layout has it (--kind)")
+        lines.append(f"assumed: patterns are of kind {kind}, as usual in this layout (--kind)")
     if kind == "counts" and not whole:
         raise DataError(
             f"{path}: patterns are not whole numbers, so they are not counts: give --kind intensity or amplitude"
@@ -150,15 +150,15 @@ def bad_pixels_of(path: Path, found: Found, shape: tuple[int, ...], lines: list[
             array = np.squeeze(found.arrays[name])
             if array.shape not in (shape, shape[1:]):
                 raise DataError(
-                    f"{path}: {name} is {shape_text(array)}, expected {shape[1:]}: name another by --map {name}=NAME"
+                    f"{path}: {name} is {shape_text(array)}, expected {shape[1:]}: name another with --map {name}=NAME"
                 )
             off = (array == 0) if name == "mask" else (array != 0)
             if array.ndim == 3:
-                lines.append(f"assumed: a pixel counts if it does in all patterns by {name}")
+                lines.append(f"assumed: a pixel counts if {name} counts it in all patterns")
                 off = off.any(axis=0)
             bad |= off
     if bad.all():
-        raise DataError(f"{path}: no pixel is left by the mask: name another by --map mask=NAME (or bad=NAME)")
+        raise DataError(f"{path}: the mask leaves no pixel: name another with --map mask=NAME (or bad=NAME)")
     return bad
 
 

@@ -98,17 +98,17 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
 
     _refuse_near_field(path, found, options, probe, diffraction.shape[-1])
     if probe is None:
-        raise DataError(f"{path} has no probe: give one by --map probe=NAME or --map probe=FILE:NAME")
+        raise DataError(f"{path} has no probe: give one with --map probe=NAME or --map probe=FILE:NAME")
     diffraction, bad = _centred(path, diffraction, bad, kind, options, lines)
     defects = find_defects(diffraction, bad)
     if defects.empty.all():
-        raise DataError(f"{path}: all {len(diffraction)} patterns are zero: name others by --map diffraction=NAME")
+        raise DataError(f"{path}: all {len(diffraction)} patterns are zero: name others with --map diffraction=NAME")
     lines += _of_defects(defects, bad)
     keep = ~defects.empty
     mask = ~(bad | defects.bad)
     patterns = np.where(mask, diffraction[keep], 0).astype(np.float32)
     if negative := int((patterns < 0).sum()):
-        lines.append(f"set {negative} negative values to 0, as a background that was subtracted leaves them")
+        lines.append(f"set {negative} negative values to 0, which background subtraction leaves")
         patterns = patterns.clip(0)
     positions = positions[keep]
 
@@ -119,7 +119,7 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
         positions = positions / pixel_size
     if (span := np.ptp(positions, axis=0).max()) < 1:
         raise DataError(
-            f"{path}: positions span {span:.3g} pixels, less than one: name others by --map positions=NAME, or say "
+            f"{path}: positions span {span:.3g} pixels, less than one: name others with --map positions=NAME, or say "
             "what they are in by --unit and --pixel-size"
         )
     patterns, mask, probe, zoom = _cropped(path, patterns, mask, probe, options, lines)
@@ -158,8 +158,8 @@ def _refuse_near_field(
     number = share**2 * found.wavelength * found.distance / found.detector_pixel**2
     if number > NEAR_FIELD:
         raise DataError(
-            f"{path} is in the near field, its Fresnel number is {number:.2g}: the physics here is the far field's; "
-            "if it is one nevertheless, say --far-field"
+            f"{path} is in the near field, its Fresnel number is {number:.2g}: only the far field is supported; "
+            "add --far-field if the patterns are far-field ones all the same"
         )
 
 
@@ -180,7 +180,9 @@ def _centred(
         quarter = slice(side // 4, side - side // 4)
         total = mean.sum() or 1.0
         if not values.any():
-            raise DataError(f"{path}: all {len(diffraction)} patterns are zero: name others by --map diffraction=NAME")
+            raise DataError(
+                f"{path}: all {len(diffraction)} patterns are zero: name others with --map diffraction=NAME"
+            )
         shares = {
             "centre": mean[quarter, quarter].sum() / total,
             "corner": np.fft.fftshift(mean)[quarter, quarter].sum() / total,
@@ -190,7 +192,9 @@ def _centred(
             f"checked: the zero frequency is at the {place}, {shares[place]:.0%} of the mean pattern lies around it"
         )
         if abs(shares["centre"] - shares["corner"]) < 0.1:
-            raise DataError(f"{path}: the zero frequency is not seen at centre or corner: give --zero-frequency")
+            raise DataError(
+                f"{path}: the zero frequency is neither at the centre nor at the corner: give --zero-frequency"
+            )
     if place == "corner":
         return np.fft.fftshift(diffraction, axes=(1, 2)), np.fft.fftshift(bad)
     return diffraction, bad
@@ -237,10 +241,10 @@ def _cropped(
         raise DataError(
             f"{path}: patterns are {crop} x {crop}, {larger} than the probe of {probe.shape[0]} x {probe.shape[0]}: "
             + (f"give --crop {probe.shape[0]}, or " if crop > probe.shape[0] else "give ")
-            + "a probe of their size by --map probe=FILE:NAME"
+            + "a probe of their size with --map probe=FILE:NAME"
         )
     if not mask.any():
-        raise DataError(f"{path}: no pixel is left by the mask: name another by --map mask=NAME (or bad=NAME)")
+        raise DataError(f"{path}: the mask leaves no pixel: name another with --map mask=NAME (or bad=NAME)")
     return patterns, mask, probe, zoom
 
 
@@ -267,7 +271,7 @@ def _with_object(scan: Scan, given: NDArray[Any], zoom: float, of: str, lines: l
         return scan
     given = resize_image(given, zoom)
     if corners.min() < 0 or (corners.max(axis=0) + side + 1 > given.shape).any():
-        lines.append(f"left: object, {shape_text(given)}, as not all positions lie on it")
+        lines.append(f"left: object, {shape_text(given)}, since some positions lie outside it")
         return scan
     return replace(scan, positions=corners, object=given.astype(np.complex64))
 

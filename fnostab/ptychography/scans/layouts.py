@@ -86,10 +86,10 @@ def read_layout(path: Path, mapped: Mapping[str, str]) -> Found:
         found = _of_cxi(archive) if archive.is_hdf5 else _of_npz(archive)
         if found is None and not mapped:
             raise DataError(
-                f"{path} is in no known layout, it has {listed(archive.names)}: name its arrays, as in "
+                f"{path} has no known layout, it holds {listed(archive.names)}: name its arrays, as in "
                 "--map diffraction=NAME --map probe=NAME --map positions=NAME"
             )
-        found = found or Found(f"{'HDF5' if archive.is_hdf5 else 'NPZ'} by --map", {}, {})
+        found = found or Found(f"{'HDF5' if archive.is_hdf5 else 'NPZ'} with --map", {}, {})
         _take(archive, found, here, mapped)
         found.arrays = {name: archive.read(place) for name, place in found.sources.items()}
     for name, (file, inside) in other.items():
@@ -158,7 +158,7 @@ def _take(archive: Archive, found: Found, here: Mapping[str, str], mapped: Mappi
 def _insist(archive: Archive, name: str, place: str) -> None:
     if not archive.find(place):
         file = place.rpartition(":")[0]
-        no_file = f"no file {file}, whose path would begin in the working directory, and " if file else ""
+        no_file = f"no file {file} in the working directory, and " if file else ""
         raise DataError(
             f"--map {name}={place}: {no_file}{archive.path} has {listed(archive.names)}; FILE:NAME is an array of "
             "another file"

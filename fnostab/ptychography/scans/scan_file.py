@@ -118,10 +118,10 @@ def open_hdf5(path: str | Path) -> Iterator["h5py.File"]:
         why = _reason(error)
         if "filter" in why or "plugin" in why:
             raise DataError(
-                f"{path} is compressed in a way that HDF5 does not know ({why}): pip install hdf5plugin, or unpack it "
-                "by `h5repack -f NONE`"
+                f"{path} uses a compression that HDF5 does not know ({why}): pip install hdf5plugin, or unpack it "
+                "with `h5repack -f NONE`"
             ) from error
-        raise DataError(f"{path} is truncated, damaged or no HDF5 file ({why}): copy it again") from error
+        raise DataError(f"{path} is truncated, damaged or not an HDF5 file ({why}): copy it again") from error
 
 
 def read_scan(path: str | Path) -> Scan:
@@ -200,7 +200,7 @@ def write_scan(scan: Scan, path: Path) -> None:
 def _outline(path: str | Path, file: "h5py.File") -> Outline:
     remedy = f"make it with `fnostab data import {path} --out scan.h5`"
     if file.attrs.get("format") != FORMAT:
-        raise DataError(f"{path} is an HDF5 file, but no scan file of fnostab: {remedy}")
+        raise DataError(f"{path} is an HDF5 file, but not a scan file of fnostab: {remedy}")
     if file.attrs.get("version") != VERSION:
         raise DataError(f"{path} has version {file.attrs.get('version')}, expected {VERSION}: import the scan again")
     for name, dimensions in ARRAYS.items():

@@ -76,7 +76,7 @@ class KeptFailure:
             return kept
         except (OSError, ValueError, KeyError, TypeError, SafetensorError, ValidationError) as error:
             what = " ".join(str(error).split())
-            raise CheckpointError(f"{folder} is not a black box that can be read: {what}") from error
+            raise CheckpointError(f"{folder} is not a readable black box: {what}") from error
 
 
 def find_black_box(path: Path) -> Path:

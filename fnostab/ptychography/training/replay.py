@@ -148,7 +148,7 @@ def _changed(config: TrialConfig, settings: Mapping[str, Any]) -> TrialConfig:
         if name.startswith(FIXED) or name in ("data", "training"):
             raise ConfigError(
                 f"{name} can't be changed in the middle of a training: "
-                "learning rate, schedule, weight decay, clipping and what has no parameters can"
+                "only learning rate, schedule, weight decay, clipping and parts without parameters can"
             )
     return changed
 

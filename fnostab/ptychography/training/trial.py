@@ -173,7 +173,7 @@ def _resume_point(path: Path, journal: Journal) -> Path | None:
     try:
         step = read_state(path)["global_step"]
     except CheckpointError as error:
-        warnings.warn(f"{error}; the trial starts anew", stacklevel=2)
+        warnings.warn(f"{error}; the trial starts from the beginning", stacklevel=2)
         path.unlink()
         return None
     journal.event(names.RESUMED_EVENT, {"step": step})
