@@ -123,7 +123,7 @@ def decide_and_print(
             raise ConfigError(f"--apply: task {task} has no defaults that a verdict could set")
         act_on(judged, store, apply=apply, force=force, console=aside)
     if not apply and verdict.winner is not None and verdict.supported and has_hook(task, "apply"):
-        say(aside, f"apply it: fnostab decide {stored.as_options} --apply")
+        say(aside, f"to make it the default: fnostab decide {stored.as_options} --apply")
     return judged.case
 
 

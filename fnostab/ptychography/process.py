@@ -1,4 +1,4 @@
-"""Trials of one process: one, or several of one arm in lockstep."""
+"""Train the trials of one process: one trial, or several of one arm in lockstep."""
 
 import logging
 from collections.abc import Sequence
@@ -13,13 +13,20 @@ __all__ = ["train"]
 
 
 def train(specs: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
-    """Outcomes of trials, which are trained side by side if they are several; None of one that broke off.
+    """Train trials, several of them in lockstep.
+
+    Args:
+        specs: specifications of the trials.
+        directories: their folders.
+
+    Returns:
+        The outcome of each trial; None for one that could not be carried out.
 
     Raises:
-        FnostabError: a single one could not be started.
-        LaunchError: they can't be trained in lockstep.
+        FnostabError: a single trial could not be started.
+        LaunchError: the trials can't be trained in lockstep.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # Lightning sets it when it is imported
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # Lightning sets the level at import
     if len(specs) > 1:
         return train_in_lockstep(specs, directories)
     return [run_trial(specs[0], directories[0])]

@@ -182,7 +182,7 @@ def _broken(store: Store, stage: Stage) -> list[str]:
     first = broken[0]
     why = reason_of(store, first.run_id or "") or "no reason is recorded"
     return [
-        f"{len(broken)} of {len(stage.trials)} trials ended without result, such as {first.arm}-{first.seed}: {why}"
+        f"{len(broken)} of {len(stage.trials)} trials ended without a result, such as {first.arm}-{first.seed}: {why}"
     ]
 
 

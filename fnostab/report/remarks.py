@@ -21,7 +21,7 @@ def scope(studies: Mapping[str, Any]) -> list[str]:
     if not same:
         return []
     drawn = "Varied: what is drawn from the seed."
-    said = f"{drawn} The same for all seeds: {', '.join(same)}. The answer holds for these."
+    said = f"{drawn} The same for all seeds: {', '.join(same)}. The answer holds only for these."
     one_set = any("validation set" in what for what in same)
     return [f"{said} More seeds do not reduce the sampling error of one validation set." if one_set else said]
 
@@ -71,7 +71,7 @@ def _losses_beside(stage: Stage) -> Iterator[str]:
     }
     known = {what: [v for v in values if v is not None] for what, values in kinds.items()}
     if said := [f"{_range(values)} {what}" for what, values in known.items() if values]:
-        yield f"validation losses to compare with: {', '.join(said)}"
+        yield f"reference validation losses: {', '.join(said)}"
 
 
 def _range(values: Sequence[float]) -> str:

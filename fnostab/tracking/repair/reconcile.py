@@ -98,7 +98,7 @@ def reconcile(store: Store, output: str | Path, experiment: str | None = None) -
             try:
                 done = close(store, run, folders)
             except Exception as error:  # artifact stores raise errors of their own libraries
-                refused.append(f"{run.info.run_name}: {refusal(store, error, 'reconcile again to go on')}")
+                refused.append(f"{run.info.run_name}: {refusal(store, error, 'reconcile again to continue')}")
             else:
                 at_work += done is None and names.KIND in run.data.tags
                 closed += [done] if done is not None else []
@@ -167,7 +167,7 @@ def _close_trial(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
         if may_be_at_work(owner, sign_ms / 1000):
             return None
         payload = end_of_abandoned(run.data.tags, owner)
-        payload["reason"] += "; its journal was not found here: `fnostab sync` where it is sends the rest"
+        payload["reason"] += "; its journal is not here: run `fnostab sync` where it is to send the rest"
         TrialRun(store, run, run.info.run_name).end(Event(sign_ms, names.OUTCOME_EVENT, payload))
     what = "live run" if run.data.tags[names.KIND] == names.KIND_LIVE else "trial"
     outcome = str(payload.get("outcome") or "not judged")

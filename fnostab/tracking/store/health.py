@@ -55,7 +55,7 @@ def clock_offset_s(store: Store) -> float | None:
     if store.uri.startswith("http"):
         date = _ask(store).headers.get("Date")
         if date is None:
-            raise TrackingError(f"the server at {store.address} does not say its time: let its proxy pass on Date")
+            raise TrackingError(f"the server at {store.address} sends no Date header: let its proxy pass it on")
         there = parsedate_to_datetime(date).timestamp() + 0.5  # it is cut to a second
     else:
         with connected(store.uri) as connection:

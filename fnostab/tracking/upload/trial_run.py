@@ -98,7 +98,7 @@ class TrialRun:
         if run.info.start_time != start_ms:
             raise TrackingError(
                 f"trial {identity.trial_id} was recorded from another directory, in run {run.info.run_id}: "
-                "go on in that directory, or delete that run"
+                "continue in that directory, or delete that run"
             )
         parent = identity.tags.get(names.PARENT_RUN)
         if parent not in (None, run.data.tags.get(names.PARENT_RUN)):  # the store was put back to before it had it
