@@ -70,5 +70,5 @@ def train(rec):
         print(f"epoch {epoch}: loss {loss:.4f}, relative error {error:.4f}")
 
 
-with Recorder() as rec:  # 2 of 2; what is recorded is said in train()
+with Recorder() as rec:  # 2 of 2; train() records the values
     train(rec)
