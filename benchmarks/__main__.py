@@ -1,11 +1,11 @@
-"""Run all benchmarks, one subject after the other, as ratios within one run.
+"""Run the benchmarks one after the other, and print times and their ratios.
 
-    python -m benchmarks --quick                              # on two cores in less than ten minutes
+    python -m benchmarks --quick                              # less than ten minutes on two cores
     python -m benchmarks --json performance.json --markdown docs/performance.md
     python -m benchmarks --only step,clipping
 
-The same on a GPU, if torch sees one. What the machine has not got is skipped, and the tables say so. CPU times
-are those of one thread's processor time, so that other processes do not count; nothing else should run all the same.
+They use a GPU if torch finds one. Benchmarks that the machine does not support are listed as skipped. CPU times are
+processor times of one thread, which exclude other processes; still, nothing else should run.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import psutil
 
 from benchmarks.timing import collect, table, write_section
 
-# Modules with a `measure`, in the order in which they run.
+# Modules with a function `measure`, in order of execution.
 SUBJECTS = (
     "step",
     "spectral",
@@ -37,7 +37,7 @@ SUBJECTS = (
     "foreign",
 )
 PACKAGES = ("torch", "lightning", "mlflow", "numpy", "neuraloperator")
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # as trials have
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # as in trials
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
         started = time.monotonic()
         try:
             rows[name] = collect(f"benchmarks.{name}", quick=options.quick)
-        except (Exception, SystemExit) as error:  # the others are worth having
+        except (Exception, SystemExit) as error:  # the other benchmarks still run
             failed.append(name)
             print(f"{name} failed: {type(error).__name__}: {error}", file=sys.stderr)
             continue
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def machine(command: str) -> dict[str, object]:
-    """Versions and machine that the measurements were made with."""
+    """Describe the machine and the versions of packages."""
     import torch
 
     return {
@@ -107,7 +107,7 @@ def commit() -> str | None:
 
 
 def said(about: dict[str, object]) -> str:
-    """The machine in two lines."""
+    """Format the command, machine and versions as Markdown."""
     packages = ", ".join(f"{name} {number}" for name, number in about["packages"].items())
     memory = f"{about['memory_bytes'] / 1e9:.0f} GB"
     where = f"{about['cpu']}, {about['cores']} cores, {memory}, {about['gpu'] or 'no GPU'}"

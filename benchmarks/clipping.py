@@ -1,9 +1,10 @@
-"""Adaptive gradient clipping: all units at once, against a loop over parameters and one norm a tensor.
+"""Time of adaptive gradient clipping: all units at once, a loop over parameters, and one norm per tensor.
 
     python -m benchmarks --only clipping
 
-Of the hybrid network at full size, on its own gradients, and as a share of its step. The loop is that of timm's
-``utils/agc.py``; one norm a tensor is what the reference does, which is not the paper's algorithm.
+The gradients are those of the hybrid network at full size; the time is also compared with that of a training step. The
+loop is that of timm's ``utils/agc.py``. One norm per tensor is what the published code computes, which is not the
+algorithm of the paper.
 """
 
 from benchmarks.timing import Row, compared, in_turns, medians
@@ -21,7 +22,7 @@ def measure(quick: bool) -> list[Row]:
     from fnostab.ptychography.training.clipping import adaptive_gradient_clip_
 
     torch.set_num_threads(1)
-    keep_freed_memory()  # as every process that trains
+    keep_freed_memory()  # as in every training process
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     module, batch = bare_trial(TrialConfig.from_dotted({}), device)

@@ -1,7 +1,7 @@
-"""Data and evaluation: simulating a data set, reading it again, and what judging a reconstruction takes.
+"""Time of simulating a data set, reading it from the cache, and evaluating a reconstruction.
 
 python -m benchmarks --only data
-python -m benchmarks.data           # what the data sets hold, and what a constant output scores on them
+python -m benchmarks.data           # sizes of the data sets, and scores of a constant output
 """
 
 import tempfile
@@ -26,7 +26,7 @@ CONFIGS = {
 
 
 def measure(quick: bool) -> list[Row]:
-    """Milliseconds of each part, beside those of the simulation; the quick run is of the small profile alone."""
+    """Milliseconds of each part, relative to the simulation; the quick run measures the small profile only."""
     torch.set_num_threads(1)
     rows = []
     for name in ("small",) if quick else CONFIGS:

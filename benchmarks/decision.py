@@ -2,8 +2,8 @@
 
     python -m benchmarks.decision [--studies 2000]
 
-Every study has one stage. Losses of the runs that did not fail are log-normal with the spread of the cure's
-confirmation. Nothing is trained; what is judged is what `fnostab decide` judges.
+Every study has one stage. Losses of successful trials are log-normal with the spread of the cure's confirmation.
+Nothing is trained; the simulated trials are judged as by `fnostab decide`.
 """
 
 import argparse
@@ -19,13 +19,13 @@ from fnostab.decision.pairs import pairs_of
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 
-LOG_SD = 0.14  # of losses over seeds: 0.11 to 0.14 in the arms of results/cure/trials.csv, step confirm
+LOG_SD = 0.14  # of losses over seeds; 0.11 to 0.14 for the arms in results/cure/trials.csv, step confirm
 RATES, SEEDS, CANDIDATES = (0.1, 0.3, 0.5), (5, 10, 20), (2, 4)
 LOOKS = (10, 20, 40)
 
 
 def trials(rng, arm, rate, n):
-    """Seeds of an arm that fails at a rate."""
+    """Simulate n trials of an arm with the given failure rate."""
     failed, losses = rng.random(n) < rate, 0.1 * np.exp(LOG_SD * rng.standard_normal(n))
     return [
         TrialRow(arm, seed, Outcome.COLLAPSED if failed[seed] else Outcome.CONVERGED, float(losses[seed]))
@@ -34,19 +34,19 @@ def trials(rng, arm, rate, n):
 
 
 def names(rows, rules):
-    """Answers for each arm."""
+    """Names of the answers for all arms."""
     pairs = pairs_of(Stage("a", tuple(rows)), "control", rules)
     return [str(answer.name) for answer in stage_answers(pairs, stage_criteria(pairs, rules), rules)]
 
 
 def study(rng, control_rate, arm_rate, n, candidates):
-    """Trials of control and of candidates that all fail at one rate."""
+    """Simulate trials of the control, and of candidates that all have the same failure rate."""
     arms = [(f"arm{i}", arm_rate) for i in range(candidates)]
     return [trial for arm, rate in [("control", control_rate), *arms] for trial in trials(rng, arm, rate, n)]
 
 
 def shares(studies, *, control_rate, arm_rate, n, candidates, seed=0):
-    """Shares of studies in which any arm helps (at a cost or not), harms, and does not help."""
+    """Shares of studies in which any arm helps (at a cost or not), harms, or does not help."""
     rng, found = np.random.default_rng(seed), Counter()
     for _ in range(studies):
         said = set(names(study(rng, control_rate, arm_rate, n, candidates), Rules()))
@@ -56,7 +56,7 @@ def shares(studies, *, control_rate, arm_rate, n, candidates, seed=0):
 
 
 def shares_over_looks(studies, rate, candidates=2, looks=LOOKS, seed=0):
-    """Shares of studies in which any arm helps or harms at any of several looks that nobody planned."""
+    """Shares of studies in which any arm helps or harms at any of several unplanned looks."""
     rng, found = np.random.default_rng(seed), Counter()
     for _ in range(studies):
         rows = study(rng, rate, rate, looks[-1], candidates)

@@ -1,10 +1,10 @@
-"""Cost of depth: parameters, memory and step time of 4 to 16 blocks, beside the published network.
+"""Cost of depth: parameters, memory and step time of 4 to 16 blocks, compared with the published network.
 
     python -m benchmarks.depth [--blocks 4,6,8,12,16] [--markdown docs/depth.md]      # about fifteen minutes
     python -m benchmarks.depth --trial                                                # a whole trial of 8 blocks
 
-Each network trains in processes of its own, on one thread, at full size: N = 64, 32 channels, 12 modes, batch 16.
-Times are processor seconds; with and without checkpointing they come from one process, step by step in turns.
+Each network trains in a separate process, on one thread, at full size: N = 64, 32 channels, 12 modes, batch 16. Times
+are processor seconds. Steps with and without checkpointing alternate in the same process.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from pathlib import Path
 from benchmarks.timing import resident, restart_peak, write_section
 
 DEPTHS = (4, 6, 8, 12, 16)
-VARIANTS = {  # at N = 64 and floor 4 the width ends at 512 by itself
+VARIANTS = {  # with N = 64 and floor 4 the width does not exceed 512 anyway
     "cap 512, floor 4": {"model.max_hidden_channels": 512},
     "no cap, floor 2": {"model.min_resolution": 2},
 }
-UNCAPPED = 8  # blocks, of the network that is shown without a cap too
+UNCAPPED = 8  # number of blocks for which the network without a cap is measured too
 ROUNDS = 2
 
 
@@ -45,7 +45,7 @@ def main():
 
 
 def table(depths):
-    """Markdown, a row for each depth and variant."""
+    """Markdown table with a row for each depth and variant."""
     rows = [
         "| blocks | | parameters | weights, gradients, Adam "
         "| activations: computed / measured | checkpointed "
@@ -80,7 +80,7 @@ def table(depths):
 
 
 def published_size(blocks):
-    """Parameters of the published network, a complex one as one, and bytes of weights, gradients and Adam's moments."""
+    """Parameters of the published network, complex ones counted once; and bytes of weights, gradients and moments."""
     import torch
 
     from fnostab.ptychography.models import build_generator
@@ -93,7 +93,7 @@ def published_size(blocks):
 
 
 def child(settings):
-    """`train_steps` in a process of its own."""
+    """Run `train_steps` in a separate process."""
     command = [sys.executable, "-m", "benchmarks.depth", "--child", json.dumps(settings)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     answer = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -101,7 +101,7 @@ def child(settings):
 
 
 def train_steps(settings):
-    """Train a few steps, and say what they took."""
+    """Train a few steps, and measure their time and memory."""
     import time
 
     import torch
@@ -113,7 +113,7 @@ def train_steps(settings):
     config = TrialConfig.from_dotted(settings)
     computed = trace(config)
     step_seconds(TrialConfig.from_dotted({"data.N": 16, "data.object_size": 40, "data.scan_stride_test": 4}), "cpu")
-    before = resident("VmRSS")  # with all code loaded that a step needs
+    before = resident("VmRSS")  # with all code of a step loaded
     restart_peak()
 
     torch.manual_seed(0)
@@ -147,7 +147,7 @@ def train_steps(settings):
 
 
 def whole_trial():
-    """A trial of 8 blocks as a study starts it, with all that watches it, on an object small enough for 68 steps."""
+    """Run a trial of 8 blocks as in a study, monitors included, on an object small enough for 68 steps."""
     from benchmarks.records import trial_record
     from fnostab.ptychography.estimates import Estimate, trace
     from fnostab.ptychography.settings import TrialConfig

@@ -1,10 +1,10 @@
-"""Cost of recording every block's state: a validation batch with and without it, and its share of an epoch.
+"""Cost of recording block statistics: time of a validation batch with and without, and share of an epoch.
 
-    python -m benchmarks.diagnostics            # full size: about two minutes on one core
-    python -m benchmarks.diagnostics --small    # the small profile's network
+    python -m benchmarks.diagnostics            # full size, about two minutes on one core
+    python -m benchmarks.diagnostics --small    # network of the small profile
 
-Figures are ratios within one process, in rounds that take turns: the machine may be busy. The first
-validation batch of an epoch is watched; steps of training are not.
+Variants alternate in one process and are compared by ratios, since the machine may be busy. Statistics are recorded
+for the first validation batch of an epoch, not for training steps.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""Checks of a study after a fault: journals and database agree, and nothing runs any more.
+"""Check a study after a fault: journals and database must agree, and nothing may be RUNNING.
 
-The database is read as it is, row by row, so that what MLflow hides is seen too.
+The tables of the database are read directly, since MLflow hides some rows.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ TIMED = (names.SAMPLES_PER_S, names.PEAK_MEMORY, "system/")  # metrics that diff
 
 @dataclass
 class Run:
-    """A run as its database has it, with every row of its histories."""
+    """Run as stored in the database, with all rows of its metric histories."""
 
     run_id: str
     name: str
@@ -32,7 +32,7 @@ class Run:
 
     @property
     def trial(self) -> str:
-        """Arm and seed, as its folder is called."""
+        """Arm and seed, the name of the trial's folder."""
         return f"{self.tags.get(names.ARM)}-{self.tags.get(names.SEED)}"
 
 
@@ -41,12 +41,12 @@ class Found:
     """State of one trial after a fault.
 
     Attributes:
-        recorded: points in its journal.
-        stored: of them in the store.
-        doubled: points that journal or store has twice, or that only the store has.
-        outcome: of its run; "" without one.
-        problems: what is wrong.
-        curve: its points but for those of time and memory.
+        recorded: number of points in the journal.
+        stored: number of these points that are in the store.
+        doubled: number of points that are twice in the journal or the store, or only in the store.
+        outcome: outcome of the run; empty without a run.
+        problems: descriptions of all inconsistencies.
+        curve: points except those of time and memory.
     """
 
     recorded: int
@@ -58,7 +58,7 @@ class Found:
 
 
 def read_runs(database: str, experiment: str) -> list[Run]:
-    """The runs of an experiment that are not deleted."""
+    """Read all runs of an experiment that are not deleted."""
     engine = sqlalchemy.create_engine(database)
     of_experiment = (
         "FROM runs r JOIN experiments e ON e.experiment_id = r.experiment_id {} "
@@ -82,7 +82,7 @@ def read_runs(database: str, experiment: str) -> list[Run]:
 
 
 def journal_points(directory: Path) -> list[tuple[PointKey, float]]:
-    """Every finite point of a journal, under the names that MLflow knows."""
+    """All finite points of a journal, with the metric names used in MLflow."""
     return [
         ((accepted_name(name), record.step), value)
         for record, _ in read_journal(directory / "journal.jsonl")
@@ -92,7 +92,7 @@ def journal_points(directory: Path) -> list[tuple[PointKey, float]]:
 
 
 def check_trial(directory: Path, runs: Sequence[Run]) -> Found:
-    """Compare a trial's journal with its runs, of which there should be one."""
+    """Compare a trial's journal with its run, and check that there is exactly one."""
     recorded = journal_points(directory)
     times = [record.time_ms for record, _ in read_journal(directory / "journal.jsonl")]
     mine = [r for r in runs if r.tags.get(names.KIND) == names.KIND_TRIAL and r.trial == directory.name]
@@ -116,10 +116,10 @@ def check_trial(directory: Path, runs: Sequence[Run]) -> Found:
 
 
 def count_running(runs: Sequence[Run]) -> int:
-    """Runs of any kind that are RUNNING."""
+    """Number of runs of any kind with status RUNNING."""
     return sum(run.status == "RUNNING" for run in runs)
 
 
 def differences(curve: Mapping[PointKey, float], whole: Mapping[PointKey, float]) -> list[str]:
-    """Metrics in which a trial's curve is not that of its twin that nothing befell."""
+    """Metrics in which a trial's curve differs from that of the same trial without a fault."""
     return sorted({key[0] for key in curve.keys() | whole.keys() if curve.get(key) != whole.get(key)})

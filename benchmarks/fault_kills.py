@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a running study, again and again: of trials, what forks them, the launcher, all."""
+"""Send SIGKILL to random processes of a running study at random moments: trials, their forkserver, the launcher."""
 
 import contextlib
 import os
@@ -20,11 +20,11 @@ from fnostab.record.stderr_tail import STDERR_FILE
 
 EXPERIMENT = "kills"
 ARMS = {"control": {}, "other": {"training.weight_decay": 0.001}}
-PAUSE_S = (1.0, 12.0)  # between two volleys
-TARGETS = {"trials": 8, "forks": 1, "launcher": 1, "both": 1}  # with their weights
+PAUSE_S = (1.0, 12.0)  # shortest and longest pause between volleys
+TARGETS = {"trials": 8, "forks": 1, "launcher": 1, "both": 1}  # relative frequencies
 FORKS, SUPERVISORS, PROGRAMS = "of what forks trials", "of supervisors of programs", "of programs"
 MOST_STARTS_AT_THE_END = 5
-ATTEMPTS = "1000"  # many kills hit a process that has come no further yet
+ATTEMPTS = "1000"  # many, as kills often hit a process before it has made progress
 PROGRAM = """
 import random, sys, time
 from fnostab.recorder import Recorder
@@ -48,9 +48,9 @@ arms: {control: {}, other: {rate: 2.0}}
 
 @dataclass
 class KillsReport:
-    """Kills at random moments, and the records that were left."""
+    """Result of a study whose processes were killed at random moments."""
 
-    kills: Counter[str] = field(default_factory=Counter)  # by what the process was doing
+    kills: Counter[str] = field(default_factory=Counter)  # by activity of the killed process
     starts: int = 0
     seconds: float = 0.0
     trials: int = 0
@@ -65,11 +65,11 @@ class KillsReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every trial is there once, whole, with an outcome, and nothing is RUNNING."""
+        """Whether every trial is stored exactly once, complete, with an outcome, and nothing is RUNNING."""
         return not self.problems and not self.running and self.recorded == self.stored
 
     def rows(self) -> list[tuple[str, str]]:
-        """Rows of a table: quantity and value."""
+        """Rows of the result table: (quantity, value)."""
         by_what = ", ".join(f"{count} {what}" for what, count in sorted(self.kills.items()))
         return [
             ("kills", f"{self.kills.total()} ({by_what})"),
@@ -88,7 +88,7 @@ class KillsReport:
 
 
 class Shootout:
-    """A study that goes on whenever its launcher is started."""
+    """Study that continues whenever its launcher is restarted."""
 
     def __init__(self, folder: Path, seeds: int, jobs: int, epochs: int, *, programs: bool) -> None:
         self.place = Place(folder)
@@ -98,7 +98,7 @@ class Shootout:
         self.starts = 0
 
     def write_study(self, place: Place) -> Path:
-        """Write its file, for it or its twins."""
+        """Write the study file, also for the undisturbed twin."""
         if not self.programs:
             return place.write_study(EXPERIMENT, ARMS, **{"training.epochs": self.epochs})
         (place.folder / "program.py").write_text(PROGRAM)
@@ -107,13 +107,13 @@ class Shootout:
         return path
 
     def command(self) -> list[str]:
-        """Of the launcher."""
+        """Arguments of the launcher."""
         profile = [] if self.programs else ["--profile", "small"]
         seeds = ["--seeds", str(self.seeds), "--jobs", str(self.jobs), *profile]
         return ["run", str(self.study), *seeds, "--attempts", ATTEMPTS]
 
     def keep_running(self) -> None:
-        """Start the launcher again if it has ended; with more seeds if the study has."""
+        """Restart the launcher if it has ended, with more seeds if the study was finished."""
         if self.launcher is not None and self.launcher.poll() is None:
             return
         if self.launcher is not None and self.launcher.returncode == 0:
@@ -122,7 +122,7 @@ class Shootout:
         self.starts += 1
 
     def victims(self) -> list[tuple[psutil.Process, str]]:
-        """Processes of trials and what forks or supervises them, whoever started them, and what each is or does."""
+        """Processes of trials, their forkserver or supervisors, each with a description, whoever started them."""
         found: list[tuple[psutil.Process, str]] = []
         for process in psutil.process_iter(["cmdline"]):
             if "train" in (process.info["cmdline"] or []):
@@ -138,7 +138,7 @@ class Shootout:
         return found
 
     def finish(self) -> int:
-        """Let it run until it is done: the launcher's last exit status."""
+        """Run the study to its end; return the launcher's last exit status."""
         status = None
         for _ in range(MOST_STARTS_AT_THE_END):
             if self.launcher is None or self.launcher.poll() is not None:
@@ -162,18 +162,18 @@ def kill_at_random(
     twins: int = 5,
     programs: bool = False,
 ) -> KillsReport:
-    """Kill processes of a study at moments drawn from ``seed``, finish it, and compare it with its journals.
+    """Kill processes of a study at random moments, finish the study, and compare the store with the journals.
 
     Args:
-        folder: to work in.
-        n_kills: in all.
-        seed: of the moments and victims.
-        seeds: of the study, at first; more if it is finished too soon.
-        jobs: trials side by side.
-        epochs: of a trial.
-        pause_s: shortest and longest, between two volleys.
-        twins: seeds of which the trials are run once more without a kill, to compare their curves.
-        programs: whether the study is of a program, with a supervisor for each trial.
+        folder: working directory.
+        n_kills: total number of kills.
+        seed: seed of the moments and victims.
+        seeds: initial number of seeds of the study; increased if it finishes too early.
+        jobs: concurrent trials.
+        epochs: epochs of a trial.
+        pause_s: shortest and longest pause between volleys.
+        twins: number of seeds that are run again without kills, to compare their curves.
+        programs: whether trials are programs with supervisors, not trainings of the built-in task.
     """
     rng, report, started = random.Random(seed), KillsReport(), time.monotonic()
     shootout = Shootout(folder / "killed", seeds, jobs, epochs, programs=programs)
@@ -191,11 +191,11 @@ def kill_at_random(
 
 
 def _volley(shootout: Shootout, rng: random.Random, report: KillsReport, most: int) -> None:
-    """Kill some trials, what forks them, the launcher, or the launcher and all."""
+    """Kill some trials, their forkserver, the launcher, or the launcher and all trials."""
     target = rng.choices(list(TARGETS), list(TARGETS.values()))[0]
     victims = shootout.victims()
     if target == "trials":
-        while not (victims := [victim for victim in victims if victim[1] != FORKS]):  # a slow machine is still starting
+        while not (victims := [victim for victim in victims if victim[1] != FORKS]):  # none has started yet
             shootout.keep_running()
             time.sleep(0.5)
             victims = shootout.victims()
@@ -217,14 +217,14 @@ def _volley(shootout: Shootout, rng: random.Random, report: KillsReport, most: i
 
 
 def _forks(process: psutil.Process) -> bool:
-    """Whether it is not a trial but listens to a launcher: what that asks comes on its stdin."""
+    """Whether a process is the forkserver of trials, whose stdin is a socket from the launcher."""
     with contextlib.suppress(OSError):
         return os.readlink(f"/proc/{process.pid}/fd/0").startswith("socket:")
     return False
 
 
 def _doing(directory: Path, pid: int) -> str:
-    """Phase of a trial's process, as far as its journal says."""
+    """Phase of a trial's process according to its journal."""
     journal, doing, mine = directory / "journal.jsonl", "starting", False
     if not journal.exists():
         return doing
@@ -243,7 +243,7 @@ def _doing(directory: Path, pid: int) -> str:
 
 
 def _check(shootout: Shootout, report: KillsReport) -> None:
-    """Every trial is there once, and the store has what its journal has."""
+    """Check that every trial is stored exactly once and agrees with its journal."""
     runs = read_runs(shootout.place.database, EXPERIMENT)
     wanted = {f"{arm}-{seed}" for arm in ARMS for seed in range(shootout.seeds)}
     counts = Counter(run.trial for run in runs if run.tags.get(names.KIND) == names.KIND_TRIAL)
@@ -262,7 +262,7 @@ def _check(shootout: Shootout, report: KillsReport) -> None:
 
 
 def _compare(folder: Path, shootout: Shootout, report: KillsReport, seeds: int) -> None:
-    """Run some of the trials once more, where nothing is killed, and compare the curves."""
+    """Run some of the trials again without kills, and compare the curves."""
     whole = Shootout(folder / "whole", seeds, 2, shootout.epochs, programs=shootout.programs)
     whole.place.call(*whole.command())
     killed = {path.name: path for path in _directories(shootout.place)}

@@ -1,4 +1,4 @@
-"""Places for faults: directories with a store, servers that are started again, disks that are soon full."""
+"""Environments for fault tests: directories with a store, servers that are restarted, and small disks."""
 
 import contextlib
 import os
@@ -19,9 +19,9 @@ import yaml
 from fnostab.tracking import free_port, open_store, ui_command, wait_until_ready
 
 ROOT = Path(__file__).parent.parent
-TIMEOUT_S = 420.0  # of one command
-ABSENT_S = 1.0  # that a killed server is away before it is started again
-DEFAULTS = {  # a real trial of about two seconds
+TIMEOUT_S = 420.0  # for one command
+ABSENT_S = 1.0  # downtime of a killed server before it is restarted
+DEFAULTS = {  # settings of a real trial of about two seconds
     "model.architecture": "faulty.Network",
     "model.hidden_channels": 4,
     "model.fno_blocks": 2,
@@ -35,17 +35,17 @@ DEFAULTS = {  # a real trial of about two seconds
     "training.epochs": 4,
     "training.learning_rate": 0.001,
     "execution.device": "cpu",
-    "monitor.stagnated_detail": 1e-9,  # so few steps show no details
+    "monitor.stagnated_detail": 1e-9,  # with so few steps no details are learnt
 }
 
 
 class Place:
-    """A directory in which `fnostab` runs as a user would run it.
+    """Working directory with a store, in which `fnostab` commands are run as by a user.
 
     Args:
-        folder: the directory; made if it does not exist.
-        database: SQLAlchemy's address of the store's rows; None is a new SQLite file in the folder.
-        server: through which the store is used; None for the database itself.
+        folder: the directory, created if it does not exist.
+        database: SQLAlchemy URL of the store's database; None for a new SQLite file in the folder.
+        server: server through which the store is used; None to use the database directly.
     """
 
     def __init__(self, folder: Path, database: str | None = None, server: "Server | None" = None) -> None:
@@ -81,7 +81,7 @@ class Place:
         return path
 
     def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
-        """Start ``fnostab ARGUMENTS``; with FAULT in the environment, the command that it befalls."""
+        """Start ``fnostab ARGUMENTS``; with FAULT in ``environment``, inject that fault."""
         program = "faulty" if "FAULT" in environment else "fnostab"
         with open(self.folder / "commands.log", "ab") as log:
             log.write(f"\n$ {program} {' '.join(arguments)}\n".encode())
@@ -96,7 +96,7 @@ class Place:
             )
 
     def call(self, *arguments: str, **environment: str) -> int:
-        """The same, until it has ended: its exit status."""
+        """Run ``fnostab ARGUMENTS`` as `start`, wait for it, and return its exit status."""
         process = self.start(*arguments, **environment)
         try:
             return process.wait(TIMEOUT_S)
@@ -106,12 +106,12 @@ class Place:
 
 
 class Server:
-    """A real `mlflow server` on a database, which is started again whenever it has died.
+    """Real `mlflow server` on a database, restarted whenever it dies.
 
     Args:
-        database: address of the database.
-        folder: of its log and artifacts.
-        port: from which on a free one is looked for.
+        database: URL of the database.
+        folder: folder for its log and artifacts.
+        port: first port to try.
     """
 
     def __init__(self, database: str, folder: Path, port: int) -> None:
@@ -159,7 +159,7 @@ class Server:
 
 
 def wait_for_server(place: Place) -> None:
-    """Wait until the server of a place answers, if it has one."""
+    """Wait until the server of a place responds, if it has one."""
     if place.uri.startswith("http"):
         wait_until_ready(place.uri, 120)
 
@@ -173,13 +173,13 @@ def postgresql_programs() -> Path | None:
 
 @contextlib.contextmanager
 def postgresql(port: int = 5543) -> Iterator[str]:
-    """A throw-away PostgreSQL cluster of an unprivileged user, with a password: the address of its database."""
+    """Context with a temporary PostgreSQL cluster of an unprivileged user; yields the URL of its database."""
     programs = postgresql_programs()
     if programs is None:
         raise FileNotFoundError("PostgreSQL is not installed")
     folder = Path(tempfile.mkdtemp(prefix="faults-postgresql-"))
     user: dict[str, Any] = {}
-    if os.geteuid() == 0:  # which PostgreSQL refuses to run as
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
         shutil.chown(folder, "nobody")
         user = {"user": "nobody", "extra_groups": []}
     port = free_port(port)
@@ -200,14 +200,14 @@ def postgresql(port: int = 5543) -> Iterator[str]:
             time.sleep(0.3)
         yield f"postgresql://fnostab:{password}@127.0.0.1:{port}/mlflow"
     finally:
-        process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
+        process.send_signal(signal.SIGQUIT)  # immediate shutdown: nothing is kept
         process.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size_mib: int = 24) -> Iterator[bool]:
-    """Mount a small disk at a folder; False if only root could, and this is not root."""
+    """Context with a small disk mounted at ``folder``; yields False if it can't be mounted, which requires root."""
     folder.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs", str(folder)]
     if os.geteuid() or not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:

@@ -1,11 +1,11 @@
-"""Put every fault at every moment of a real study, do what a user would do next, and see that nothing is lost.
+"""Inject every fault at every moment of a real study, act as a user would, and check that nothing is lost.
 
     python -m benchmarks.faults [--stores sqlite,server,postgresql] [--quick] [--markdown docs/reliability.md]
     python -m benchmarks.faults --limits [--markdown docs/reliability.md]
     python -m benchmarks.faults --kills 200 [--programs] [--markdown docs/reliability.md]
 
-A cell of the matrix is right if the journals hold every point once, the store holds the same, every trial has one
-run with one outcome, nothing is RUNNING, and the curve is that of a twin that nothing befell.
+A cell of the matrix passes if the journals contain every point once, the store contains the same points, every trial
+has one run with one outcome, nothing is RUNNING, and the curve equals that of the same trial without a fault.
 """
 
 import argparse
@@ -40,22 +40,22 @@ from fnostab.record import names
 from fnostab.record.journal import Event, Point, read_journal
 from fnostab.tracking import open_store
 
-MOMENTS = ("start", "mid-epoch", "validation")  # of a trial
+MOMENTS = ("start", "mid-epoch", "validation")  # within a trial
 GO_ON = ("server", "clock")  # faults that end no trial
 TRIAL_FAULTS = ("sigterm", "sigint", "exception", "oom", "exit", "sigkill")
 STORES = {"sqlite": "SQLite", "server": "server on SQLite", "postgresql": "server on PostgreSQL"}
 NEVER = {"model.options.moment": "never"}  # an arm of control's curve
-FREED_AFTER_S = 4.0  # a full disk of the store
+FREED_AFTER_S = 4.0  # time for which the store's disk is full
 
 
 @dataclass
 class Cell:
-    """One fault at one moment, and what became of the study."""
+    """Result of one fault at one moment."""
 
     store: str
     moment: str
     fault: str
-    then: str = ""  # what was done next
+    then: str = ""  # the user's next action
     trials: list[Found] = field(default_factory=list)
     running: int = 0
     back_s: float | None = None
@@ -64,11 +64,11 @@ class Cell:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was lost, doubled or left RUNNING."""
+        """Whether no point was lost or doubled and nothing is RUNNING."""
         return not self.problems and not self.running
 
     def row(self) -> str:
-        """A line of the table."""
+        """Row of the Markdown table."""
         recorded, stored = sum(t.recorded for t in self.trials), sum(t.stored for t in self.trials)
         outcomes = ", ".join(sorted({t.outcome for t in self.trials}))
         back = "" if self.back_s is None else f"{self.back_s:.1f}"
@@ -82,14 +82,14 @@ class Cell:
 
 @dataclass
 class Matrix:
-    """The cells so far, and the curve that all are compared with."""
+    """All results so far, and the trial without a fault that they are compared with."""
 
     folder: Path
     whole: Found
     cells: list[Cell] = field(default_factory=list)
 
     def add(self, cell: Cell, trials: Sequence[Path], runs: Sequence[Run]) -> None:
-        """Check a cell's trials against the store, and keep it."""
+        """Check a cell's trials against the store, and add the cell."""
         cell.trials = [check_trial(directory, runs) for directory in trials]
         cell.running = count_running(runs)
         cell.problems += [problem for found in cell.trials for problem in found.problems]
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, help="Put the result into this file.")
     parser.add_argument("--keep", type=Path, help="A folder in which everything stays.")
     options = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored, here and in every child
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it, for this process and its children
     with contextlib.ExitStack() as stack:
         folder = (options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-")))).absolute()
         if options.kills:
@@ -135,7 +135,7 @@ def main() -> None:
 
 
 def run_matrix(folder: Path, stores: Sequence[str], *, quick: bool = False) -> list[Cell]:
-    """All cells of some stores; two at a time."""
+    """Run all cells of some stores, two stores at a time."""
     matrix = Matrix(folder, nothing_befalls(folder / "whole"))
     groups: list[Callable[[], None]] = []
     if "sqlite" in stores:
@@ -157,7 +157,7 @@ def only_limits(folder: Path) -> list[Cell]:
 
 
 def nothing_befalls(folder: Path) -> Found:
-    """The trial that all others are compared with."""
+    """Run the trial without a fault that all others are compared with."""
     place = Place(folder)
     study = place.write_study("whole", {"control": {}})
     if status := place.call("run", str(study), "--seeds", "1", "--profile", "small"):
@@ -170,7 +170,7 @@ def nothing_befalls(folder: Path) -> Found:
 
 
 def on_sqlite(matrix: Matrix, quick: bool) -> None:
-    """Without a server."""
+    """Run all cells on SQLite without a server."""
     template = matrix.folder / "whole" / "mlflow.db"
     faults = ("oom", "sigkill") if quick else TRIAL_FAULTS
     moments = ("mid-epoch", "validation") if quick else MOMENTS
@@ -194,7 +194,7 @@ def limits(matrix: Matrix, template: Path) -> None:
 
 
 def on_server(matrix: Matrix, store: str, quick: bool) -> None:
-    """Through a server, on SQLite or PostgreSQL."""
+    """Run all cells through a server, on SQLite or PostgreSQL."""
     folder = matrix.folder / store
     with contextlib.ExitStack() as stack:
         if store == "postgresql":
@@ -218,7 +218,7 @@ def on_server(matrix: Matrix, store: str, quick: bool) -> None:
 def trial_faults(
     matrix: Matrix, place: Place, store: str, faults: Sequence[str], moments: Sequence[str], jobs: int = 2
 ) -> None:
-    """Each fault at each moment befalls an arm of its own, of one study."""
+    """Inject faults into trials: one study with an arm for each fault and moment."""
     arms = {
         f"{fault}-at-{moment}": {"model.options.fault": fault, "model.options.moment": moment}
         for fault in faults
@@ -241,7 +241,7 @@ def trial_faults(
 
 
 def upload_fault(matrix: Matrix, place: Place, store: str, fault: str) -> None:
-    """The launcher is befallen while it is sending."""
+    """Inject a fault into the launcher during an upload."""
     name = f"upload-{fault}"
     command = ["run", str(place.write_study(name, {"control": {}})), "--seeds", "1", "--profile", "small"]
     more = {"MLFLOW_RUN_ID": made_by_mlflow_run(place, name)} if fault == "sigkill" else {}
@@ -267,7 +267,7 @@ def launcher_fault(matrix: Matrix, place: Place, store: str, fault: str) -> None
 
 
 def befallen(place: Place, cell: Cell, command: Sequence[str], moment: str, **more: str) -> None:
-    """Run a command that a fault befalls, and then what a user would: the same again if it came to no good end."""
+    """Run a command with a fault, then act as a user would: repeat it if it failed."""
     marker = place.folder / f"{moment}-{cell.fault}.txt"
     status = place.call(*command, FAULT=cell.fault, FAULT_MOMENT=moment, FAULT_MARKER=str(marker), **more)
     wait_for_server(place)
@@ -287,7 +287,7 @@ def befallen(place: Place, cell: Cell, command: Sequence[str], moment: str, **mo
 
 
 def verdict_faults(matrix: Matrix, place: Place, store: str, faults: Sequence[str]) -> None:
-    """`fnostab decide` is befallen while it records the verdict."""
+    """Inject faults into `fnostab decide` while it records the verdict."""
     arms = {"control": {}, "other": {"training.weight_decay": 0.001}}
     study = place.write_study("verdicts", arms)
     place.call("run", str(study), "--seeds", "1", "--profile", "small")
@@ -297,7 +297,7 @@ def verdict_faults(matrix: Matrix, place: Place, store: str, faults: Sequence[st
 
 
 def verdict_fault(matrix: Matrix, place: Place, cell: Cell, experiment: str) -> None:
-    """One of them, on a study that has ended."""
+    """Inject one fault into `fnostab decide` on a finished study."""
     before = verdicts_in(place, experiment)
     befallen(place, cell, ["decide", "--experiment", experiment], "verdict")
     place.call("reconcile")
@@ -309,7 +309,7 @@ def verdict_fault(matrix: Matrix, place: Place, cell: Cell, experiment: str) -> 
 
 
 def full_disk(matrix: Matrix, template: Path, moment: str) -> None:
-    """The disk of the journals, or the one of the store, is full for a while."""
+    """Fill the disk of the journals or of the store temporarily."""
     cell = Cell(STORES["sqlite"], moment, "disk", "space freed, `fnostab run` again")
     place = new_place(matrix, f"disk-{moment}", template)
     disk = place.folder / "disk"
@@ -327,7 +327,7 @@ def full_disk(matrix: Matrix, template: Path, moment: str) -> None:
 
 
 def disk_of_journals(place: Place, cell: Cell, disk: Path, ballast: str) -> None:
-    """Full while a trial runs, until the study has ended."""
+    """Fill the disk of the journals during a trial, and free it after the study has ended."""
     place.output = disk / "outputs"
     options = {"model.options.fault": "disk", "model.options.moment": cell.moment}
     command = ["run", str(place.write_study("disk", {"control": options})), "--seeds", "1", "--profile", "small"]
@@ -346,7 +346,7 @@ def disk_of_journals(place: Place, cell: Cell, disk: Path, ballast: str) -> None
 
 
 def disk_of_store(place: Place, cell: Cell, disk: Path, ballast: str) -> None:
-    """Full in the midst of an upload or a verdict, for some seconds."""
+    """Fill the disk of the store for some seconds during an upload or a verdict."""
     shutil.move(place.folder / "mlflow.db", disk / "mlflow.db")
     place.database = place.uri = place.environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{disk / 'mlflow.db'}"
     place.environment["FAULT_BALLAST"] = ballast
@@ -363,7 +363,7 @@ def disk_of_store(place: Place, cell: Cell, disk: Path, ballast: str) -> None:
 
 @contextlib.contextmanager
 def freed_later(marker: Path, ballast: Path) -> Iterator[None]:
-    """Free a disk some seconds after it was filled."""
+    """Context in which a disk is freed some seconds after it was filled."""
 
     def free() -> None:
         while not marker.exists():
@@ -383,25 +383,25 @@ def freed_later(marker: Path, ballast: Path) -> Iterator[None]:
 
 
 def new_place(matrix: Matrix, name: str, template: Path) -> Place:
-    """A directory with a store that has its tables: making them takes MLflow seconds."""
+    """Create a place whose store already has its tables, which MLflow needs seconds to create."""
     place = Place(matrix.folder / name)
     shutil.copy(template, place.folder / "mlflow.db")
     return place
 
 
 def trials_in(place: Place) -> list[Path]:
-    """Directories of a place's trials."""
+    """Folders of all trials of a place."""
     return sorted(path.parent for path in place.output.glob("*/*/*/trial.json"))
 
 
 def verdicts_in(place: Place, experiment: str) -> list[str]:
-    """Status of each verdict on an experiment."""
+    """Status of each verdict run of an experiment."""
     runs = read_runs(place.database, experiment)
     return [run.status for run in runs if run.tags.get(names.KIND) == names.KIND_VERDICT]
 
 
 def made_by_mlflow_run(place: Place, experiment: str) -> str:
-    """A run as `mlflow run` makes one for itself before it starts a study: its id."""
+    """Create a run as `mlflow run` does before it starts a study; return its id."""
     client = open_store(place.uri).client
     found = client.get_experiment_by_name(experiment)
     key = found.experiment_id if found else client.create_experiment(experiment)
@@ -409,7 +409,7 @@ def made_by_mlflow_run(place: Place, experiment: str) -> str:
 
 
 def back_at_work_s(directory: Path, since: float | None = None) -> float | None:
-    """Seconds from a fault, or from ``since``, to the first new point of the next attempt."""
+    """Seconds from a fault, or from the time ``since``, to the first new point of the next attempt."""
     since = float((directory / MARKER).read_text()) if since is None else since
     began = False
     for record, _ in read_journal(directory / "journal.jsonl"):
@@ -421,7 +421,7 @@ def back_at_work_s(directory: Path, since: float | None = None) -> float | None:
 
 
 def matrix_table(cells: Sequence[Cell], seconds: float, old: str = "") -> str:
-    """The matrix as Markdown, its summary first; rows of ``old``, a page, stay unless there are new ones."""
+    """Format the matrix as Markdown, with a summary line first; rows of ``old``, a page, stay unless there are new ones."""
     kept = re.findall(r"^\| (?:SQLite|server on \w+) \|.*\|$", old, re.MULTILINE)
     rows = {tuple(row.split(" | ", 3)[:3]): row for row in [*kept, *(cell.row() for cell in cells)]}
     stores = [f"| {store}" for store in STORES.values()]
@@ -441,7 +441,7 @@ def matrix_table(cells: Sequence[Cell], seconds: float, old: str = "") -> str:
 
 
 def kills_table(report: KillsReport) -> str:
-    """Results of the random kills, as Markdown."""
+    """Format the results of the random kills as Markdown."""
     rows = report.rows()
     return "\n".join(["| what | result |", "|---|---|", *[f"| {name} | {value} |" for name, value in rows]])
 

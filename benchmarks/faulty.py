@@ -1,8 +1,8 @@
-"""A network and a command line in which one fault happens, once, at a chosen moment, for `benchmarks.faults`.
+"""Network and command line with one injected fault at a chosen moment, for `benchmarks.faults`.
 
-The network is `hybrid` in all but its ``options``: ``fault`` and ``moment``. As a program, ``python -m faulty
-run ...`` is ``python -m fnostab run ...`` with one call to MLflow wrapped; FAULT and FAULT_MOMENT in the environment
-say how. A marker file, which holds the time, sees to it that nothing is befallen twice.
+The network is `hybrid` with the options ``fault`` and ``moment``. The program ``python -m faulty run ...`` is
+``python -m fnostab run ...`` with a fault injected into a call to MLflow, chosen by the environment variables FAULT
+and FAULT_MOMENT. A marker file with the time of the fault prevents a second one.
 """
 
 import os
@@ -29,14 +29,14 @@ FAULTS = {
     "launchers": "two launchers",
 }
 MARKER = "fault.txt"
-STEP = 200  # of a trial: in the midst of its third epoch
-VALIDATION_AFTER = 150  # steps: its second
+STEP = 200  # in the middle of the third epoch of a trial
+VALIDATION_AFTER = 150  # steps before the second validation
 MOST_FILES = 64
 SET_BACK_S = 3600
 
 
 def strike(fault: str, marker: Path) -> None:
-    """Let a fault happen to this process, its disk or its server; nothing if ``marker`` says that it has."""
+    """Inject a fault into this process, its disk or its server, unless ``marker`` exists."""
     try:
         with open(marker, "x") as file:
             file.write(str(time.time()))
@@ -60,11 +60,11 @@ def strike(fault: str, marker: Path) -> None:
         os.killpg(int(Path(os.environ["FAULT_SERVER"]).read_text()), signal.SIGKILL)
     else:
         os.kill(os.getpid(), getattr(signal, fault.upper()))
-        time.sleep(0.05)  # until Python has seen it
+        time.sleep(0.05)  # until Python has handled the signal
 
 
 def fill(path: Path) -> None:
-    """Fill a disk to its last byte."""
+    """Fill a disk to the last byte."""
     with open(path, "ab", buffering=0) as file:
         for size in (65536, 4096, 1):
             try:
@@ -81,8 +81,8 @@ def set_clock_back() -> None:
     time.time_ns = lambda: nanoseconds() - SET_BACK_S * 10**9
 
 
-def Network(config: Any) -> Any:  # noqa: N802 - a class to those who name it
-    """`hybrid`, with what ``config.options`` asks for; faults happen only in the process of a trial."""
+def Network(config: Any) -> Any:  # noqa: N802 - named like a class in settings
+    """Build `hybrid` with the fault of ``config.options``, which only happens in the process of a trial."""
     from fnostab.ptychography.models import build_generator
 
     options = config.options
@@ -109,7 +109,7 @@ def Network(config: Any) -> Any:  # noqa: N802 - a class to those who name it
 
 
 def wrap(owner: type, name: str, due: Callable[..., bool], fault: str, marker: Path) -> None:
-    """Let ``fault`` happen once in a call of a method: while it is answered, or else when the store took it."""
+    """Inject ``fault`` once into a method call: server and disk faults during the call, others after it."""
     method = getattr(owner, name)
 
     def wrapped(self: Any, *arguments: Any, **more: Any) -> Any:
@@ -119,7 +119,7 @@ def wrap(owner: type, name: str, due: Callable[..., bool], fault: str, marker: P
             threading.Timer(0.005, strike, (fault, marker)).start()
         elif fault == "disk":
             strike(fault, marker)
-        elif fault == "answer":  # the server takes it and dies: the client asks again, as its library does
+        elif fault == "answer":  # the server processes the request and dies, and the client library retries
             method(self, *arguments, **more)
             strike("server", marker)
         answer = method(self, *arguments, **more)

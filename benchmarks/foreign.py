@@ -1,10 +1,10 @@
-"""Time of `decide --runs` on runs that another program recorded in MLflow, from SQLite and through a server.
+"""Time of `decide --runs` on MLflow runs recorded by another program, from SQLite and through a server.
 
     python -m benchmarks --only foreign            # 10,000 runs; five minutes on two cores, 200 MB of disk
     python -m benchmarks --only foreign --quick    # 1,000 runs
 
-A run has as much in it as one of a library that logs by itself: 30 params, 15 metrics, 10 tags. The mapping names
-five of these. Two runs are made by MLflow itself and copied row by row, with other seeds and values.
+Each run has 30 params, 15 metrics and 10 tags, as from a library with automatic logging; the mapping uses five of
+these. Two runs are created with MLflow and copied row by row, with other seeds and values.
 """
 
 import multiprocessing
@@ -45,7 +45,7 @@ def measure(quick: bool) -> list[Row]:
         folder = Path(temporary)
         (folder / "runs.yaml").write_text(MAPPING)
         filling = multiprocessing.Process(target=fill, args=(folder, n_runs))
-        filling.start()  # a process of its own, as in `benchmarks.reading`
+        filling.start()  # a separate process, as in `benchmarks.reading`
         filling.join()
         if filling.exitcode:
             sys.exit(filling.exitcode)
@@ -62,12 +62,12 @@ def measure(quick: bool) -> list[Row]:
 
 
 def processor_seconds_below() -> float:
-    """Time used by the processes below this one, ended ones that were waited for included."""
+    """Processor time of all descendants of this process, including those that ended and were waited for."""
     return sum(sum(each.cpu_times()[:4]) for each in psutil.Process().children(recursive=True))
 
 
 def fill(folder: Path, n_runs: int) -> None:
-    """Make the database of ``n_runs``, half of each arm."""
+    """Create a database with ``n_runs`` runs, half of each arm."""
     from fnostab.tracking import open_store
 
     client = open_store(address(folder)).client
@@ -89,7 +89,7 @@ def fill(folder: Path, n_runs: int) -> None:
 
 
 def template(client, experiment: str, arm: str) -> str:
-    """A run as MLflow itself records it: its id."""
+    """Create a run with MLflow; return its id."""
     from mlflow.entities import Metric, Param, RunTag
 
     run_id = client.create_run(experiment, tags={"seed": "0"}).info.run_id

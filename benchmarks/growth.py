@@ -1,9 +1,9 @@
-"""Growth of a step's time with depth, size of the patterns and batch, at full size on one thread.
+"""Growth of step time with depth, pattern size and batch size, at full size on one thread.
 
     python -m benchmarks --only growth
 
-One size changes at a time, from the full profile's: hybrid network of 4 blocks, N = 64, batch 16. No network is
-wider than 512 channels. Each is a process of its own.
+One size is varied at a time, from the full profile: hybrid network of 4 blocks, N = 64, batch 16. Networks have at
+most 512 channels. Each measurement is a separate process.
 """
 
 from statistics import median
@@ -33,7 +33,7 @@ def measure(quick: bool) -> list[Row]:
 
 def seconds(what: str, size: int, device: str, rounds: int) -> float:
     settings = {"model.max_hidden_channels": 512, SETTINGS[what]: size}
-    if what == "N":  # an object that leaves room to scan
+    if what == "N":  # the object must be larger than a pattern
         settings["data.object_size"] = 2 * size
     with own_process(prepare, settings, device, OURS, "kept") as process:
         return median([process.submit(step).result() for _ in range(rounds + 1)][1:])

@@ -1,8 +1,8 @@
-"""Points per second into a journal, and from there into a store: a SQLite file, and through a server.
+"""Throughput of a journal, and of its upload to a SQLite file and through a server.
 
     python -m benchmarks --only journal
 
-A point is what a step of a training gives: loss, gradient norm before and after clipping, learning rate.
+A step records the loss, the gradient norm before and after clipping, and the learning rate.
 """
 
 import tempfile
@@ -27,7 +27,7 @@ def measure(quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="journal-") as temporary:
         folder = Path(temporary)
         store = f"sqlite:///{folder / 'mlflow.db'}"
-        open_store(store).client.search_experiments()  # its tables are made
+        open_store(store).client.search_experiments()  # creates the tables
         seconds = {"journal": write(folder / "of-file", STEPS[quick])}
         seconds["to a SQLite file"] = send(folder / "of-file", store)
         write(folder / "of-server", STEPS[quick])
@@ -42,7 +42,7 @@ def measure(quick: bool) -> list[Row]:
 
 
 def write(folder: Path, n_steps: int) -> float:
-    """Seconds for as many steps."""
+    """Seconds to record ``n_steps`` steps."""
     folder.mkdir()
     LiveRun("journal", folder.name, uuid.uuid4().hex).write(folder)
     with Journal(folder) as journal:
@@ -54,7 +54,7 @@ def write(folder: Path, n_steps: int) -> float:
 
 
 def send(folder: Path, uri: str) -> float:
-    """Seconds until all of a journal is sent."""
+    """Seconds to upload a journal."""
     uploader = Uploader(open_store(uri))
     uploader.follow(folder)
     started = time.perf_counter()

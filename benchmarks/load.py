@@ -1,9 +1,9 @@
-"""Several writers at full rate against `fnostab serve` on a real database: no error, and rows equal points.
+"""Load test of `fnostab serve` on a real database: several writers at full rate, without errors or lost points.
 
     python -m benchmarks.load [--store postgresql] [--seconds 60] [--markdown docs/reliability.md]
 
-A writer is a process of its own with a journal of its own and the uploader behind it, as a launcher has. It records
-the next block of steps as soon as the server has taken the last: what is measured is the server.
+Each writer is a separate process with its own journal and uploader, as in a launcher. It records the next block of
+steps as soon as the server has accepted the last one, so the server limits the rate.
 """
 
 import argparse
@@ -27,23 +27,23 @@ from fnostab.tracking import Uploader, free_port, open_store
 
 EXPERIMENT = "load"
 METRICS = (names.TRAIN_LOSS, names.GRAD_NORM, names.GRAD_NORM_CLIPPED, names.CLIP_FRACTION, names.LEARNING_RATE)
-BLOCK_STEPS = 199  # 995 points: as many as go into one call with the mark that says how far it came
+BLOCK_STEPS = 199  # 995 points: one request, together with the upload position
 DRAIN_S = 120.0
 
 
 @dataclass
 class Load:
-    """Points that the writers sent, and points that the database holds."""
+    """Result of a load test: points sent by the writers, and points in the database."""
 
     seconds: float = 0.0
     recorded: int = 0
     stored: int = 0
-    blocks_s: list[float] = field(default_factory=list)  # from a block's first record to its being stored
+    blocks_s: list[float] = field(default_factory=list)  # from the first record of a block until it is stored
     problems: list[str] = field(default_factory=list)
 
     @property
     def table(self) -> str:
-        """The results as Markdown."""
+        """Results as a Markdown table."""
         p50, p99 = statistics.median(self.blocks_s), statistics.quantiles(self.blocks_s, n=100)[98]
         rows = {
             "points found/recorded": f"{self.stored}/{self.recorded}",
@@ -81,16 +81,16 @@ def main() -> None:
 
 
 def load(folder: Path, database: str, url: str, writers: int, seconds: float) -> Load:
-    """Let ``writers`` processes write through the server at ``url`` for so long, then compare.
+    """Run several writers against a server, then compare their journals with the database.
 
     Args:
-        folder: of the journals.
-        database: behind the server, read row by row at the end.
-        url: of the server.
-        writers: how many.
-        seconds: in which they begin new blocks.
+        folder: folder of the journals.
+        database: URL of the server's database, read directly at the end.
+        url: URL of the server.
+        writers: number of writers.
+        seconds: duration for which they start new blocks.
     """
-    context = multiprocessing.get_context("forkserver")  # imports MLflow once for all
+    context = multiprocessing.get_context("forkserver")  # imports MLflow only once
     context.set_forkserver_preload(["fnostab.tracking.upload.uploader"])
     directories = [folder / "outputs" / f"control-{seed}" for seed in range(writers)]
     found = Load()
@@ -111,11 +111,11 @@ def load(folder: Path, database: str, url: str, writers: int, seconds: float) ->
 
 
 def _ready(_: int) -> None:
-    time.sleep(0.5)  # every process of the pool takes one
+    time.sleep(0.5)  # so that every process of the pool gets one
 
 
 def _write(directory: Path, url: str, seconds: float) -> tuple[list[float], str | None]:
-    """One writer: seconds that each block took, and what went wrong."""
+    """Run one writer; return the seconds of each block, and its error if any."""
     blocks: list[float] = []
     _describe(directory)
     uploader = Uploader(open_store(url))

@@ -1,9 +1,9 @@
-"""Why control collapses: the tests of docs/findings.md that need to look inside a network while it trains.
+"""Why the control collapses: the tests of docs/findings.md that inspect a network during training.
 
     PYTHONPATH=examples/cure_search python -m benchmarks.mechanism --seeds 10 --output results/cure
 
-Trains control and the leaky network of examples/cure_search (small profile, 6 epochs, learning rate 2e-2), looks at
-every step, and tries to revive what collapsed. Writes mechanism.csv, a row for each seed, and prints what came out.
+Trains the control and the leaky network of examples/cure_search (small profile, 6 epochs, learning rate 2e-2), inspects
+every step, and tries to revive collapsed networks. Writes mechanism.csv with a row per seed, and prints a summary.
 """
 
 import argparse
@@ -29,23 +29,23 @@ from fnostab.record.outcomes import Outcome
 from fnostab.study.study import load_study
 
 CANDIDATES = "examples/cure_search/candidates.yaml"
-AS_ASKED_THEN = {"training.epochs": 6, "monitor.stagnated_detail": 1e-9}  # a success need not have shown details
-DEAD = 0.95  # share of a decoder stage's units
-NEAR = 0.02  # of the final loss
-FLAT = 0.005  # variation from patch to patch
-PROBE_PATTERNS = 64  # of the validation, on which the loss of every step is compared
+AS_ASKED_THEN = {"training.epochs": 6, "monitor.stagnated_detail": 1e-9}  # success does not require details
+DEAD = 0.95  # share of dead units from which a decoder stage counts as dead
+NEAR = 0.02  # relative deviation from the final loss up to which the loss has settled
+FLAT = 0.005  # patch variation below which the patches are alike
+PROBE_PATTERNS = 64  # validation patterns on which every step is evaluated
 REVIVAL_EPOCHS, REVIVAL_RATE = 3, 1e-3
-REVIVED = 0.95  # of the constant output's loss
+REVIVED = 0.95  # loss below which a network is revived, relative to a constant output's
 
 
 class Trace(Callback):
-    """After every step, on the same patterns: loss, variation, dead units of the decoder, means of the blocks.
+    """Evaluate the network on the same patterns after every step.
 
     Attributes:
-        losses: by step.
-        variation: of the predicted amplitude from patch to patch, by step.
-        dead: by step, the largest dead share of a decoder stage.
-        drift: by step, the largest |mean| / std of an encoder block's output.
+        losses: loss by step.
+        variation: variation of the predicted amplitude between patches, by step.
+        dead: largest dead share of a decoder stage, by step.
+        drift: largest |mean| / std of an encoder block's output, by step.
     """
 
     def __init__(self, training: Training) -> None:
@@ -83,17 +83,18 @@ def _keep(seen: dict[str, Tensor], name: str) -> Any:
 
 @dataclass(frozen=True)
 class Row:
-    """Course of one seed; steps are 0-based, None is never.
+    """Result of one seed; steps are 0-based, None means never.
 
     Attributes:
         dead_step: first step after which a decoder stage is dead.
-        flat_step: first step from which on the patches stay alike.
-        settled_step: first step from which on the loss stays within 2 % of its last value.
+        most_dead: largest dead share of a decoder stage.
+        flat_step: first step from which the patches stay alike.
+        settled_step: first step from which the loss stays within 2 % of its last value.
         drift_before: largest |mean| / std of an encoder block's output at the step before ``dead_step``.
-        largest_loss: of the first 34 steps.
-        revived_loss: after the dead units were drawn again and training went on, over the constant output's.
-        waited_loss: after it went on without that, over the constant output's.
-        n_reset: units drawn again.
+        largest_loss: largest loss of the first 34 steps.
+        n_reset: number of reset units.
+        revived_loss: loss after resetting dead units and further training, relative to a constant output's.
+        waited_loss: loss after further training without a reset, relative to a constant output's.
     """
 
     arm: str
@@ -111,7 +112,7 @@ class Row:
 
 
 def trace(arm: str, seed: int, output: Path, *, revive: bool) -> Row:
-    """Train one seed of an arm, looking at every step; then try to revive it if it collapsed."""
+    """Train one seed of an arm, inspecting every step; with ``revive`` try to revive a collapsed network."""
     (trial,) = load_study(CANDIDATES, "small", AS_ASKED_THEN).trials("mechanism", output, arms=[arm], seeds=[seed])
     training = set_up(trial.spec)
     monitor, seen = training.monitor(None), Trace(training)
@@ -141,7 +142,7 @@ def _from_then_on(holds: Sequence[bool]) -> int | None:
 
 
 def _revival(training: Training, monitor: StabilityMonitor, seed: int) -> Mapping[str, Any]:
-    """Go on from the final weights, with the dead units drawn again and without."""
+    """Continue training from the final weights, without and with a reset of dead units."""
     module = training.module
     optimizer = module.trainer.optimizers[0]
     weights = {name: value.clone() for name, value in module.state_dict().items()}
@@ -158,7 +159,7 @@ def _revival(training: Training, monitor: StabilityMonitor, seed: int) -> Mappin
 
 
 def _go_on(training: Training, optimizer: torch.optim.Optimizer) -> float:
-    """Train for some more epochs; return the validation loss."""
+    """Train for `REVIVAL_EPOCHS` more epochs; return the validation loss."""
     module, batches = training.module, training.batches
     for group in optimizer.param_groups:
         group["lr"] = REVIVAL_RATE
@@ -176,7 +177,7 @@ def _go_on(training: Training, optimizer: torch.optim.Optimizer) -> float:
 
 @torch.no_grad()
 def _reset_dead_units(training: Training, optimizer: torch.optim.Optimizer, seed: int) -> int:
-    """Draw the filters again that feed dead units of any GELU, and forget Adam's moments of them."""
+    """Redraw the filters that feed dead units of any GELU, and reset their Adam moments; return the number of units."""
     generator: Any = training.module.generator
     fed_by: dict[nn.Module, list[nn.Module]] = {}
     for part in generator.modules():
@@ -202,7 +203,7 @@ def _reset_dead_units(training: Training, optimizer: torch.optim.Optimizer, seed
 
 
 def _redraw(layer: Any, units: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """New values for some output units of a layer, as it draws them at first."""
+    """Redraw the weights of some output units of a layer from its initial distribution."""
     before = {name: p.clone() for name, p in layer.named_parameters()}
     layer.reset_parameters()
     for name, p in layer.named_parameters():
@@ -216,7 +217,7 @@ def _redraw(layer: Any, units: Tensor, optimizer: torch.optim.Optimizer) -> None
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
-    """The predictions of docs/findings.md that these rows are about, and what came out."""
+    """Results for the numbered predictions of docs/findings.md, one line each."""
     control = [row for row in rows if row.arm == "control"]
     leaky = [row for row in rows if row.arm == "leaky_both"]
     collapsed = [row for row in control if row.outcome == Outcome.COLLAPSED]
@@ -254,7 +255,7 @@ def _median(rows: Sequence[Row]) -> str:
 
 
 def main() -> None:
-    """Trace, write and print."""
+    """Train all seeds, write mechanism.csv and print the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--output", type=Path, default=Path("results/cure"))

@@ -1,11 +1,11 @@
-"""Time and memory of the commands that read a study: decide, export, watch and report, and what starting them takes.
+"""Time and memory of the commands that read a study (decide, export, watch, report), and their start-up time.
 
     python -m benchmarks --only reading            # five minutes on two cores, 1.5 GB of disk
     python -m benchmarks --only reading --quick    # a minute: up to 1,000 trials, shorter histories
 
-Each is a process of its own, as a user starts it, on SQLite databases of 100, 1,000 and 10,000 trials, on 300 trials
-with 8,000 steps, and through a server. Times are medians, on the clock and of processors, where other work does not
-count. Of a server they are those of its client alone.
+Each command runs in a separate process, as for a user, on SQLite databases of 100, 1,000 and 10,000 trials, on 300
+trials with 8,000 steps, and through a server. Wall and processor times are medians; with a server they are those of the
+client only.
 """
 
 import multiprocessing
@@ -37,7 +37,7 @@ STARTS = {
     "fnostab ui --help": ("-m", "fnostab", "ui", "--help"),
     "fnostab decide --table": ("-m", "fnostab", "decide", "--table", "trials.csv"),
 }
-WORKERS = 4  # of the server, as `fnostab serve` has
+WORKERS = 4  # of the server, as in `fnostab serve`
 
 
 def measure(quick: bool) -> list[Row]:
@@ -60,11 +60,11 @@ def measure(quick: bool) -> list[Row]:
 
 
 def store(few: Path, n_trials: int, n_steps: int = 0) -> Path:
-    """Folder with the database of ``n_trials``, with histories of ``n_steps`` if there are any."""
+    """Create a folder with a database of ``n_trials`` trials, with histories of ``n_steps`` steps if not 0."""
     folder = few.parent / f"{n_trials}-{n_steps}"
     shutil.copytree(few, folder, ignore=shutil.ignore_patterns("outputs"))
     filling = multiprocessing.Process(target=fill, args=(folder / "mlflow.db", n_trials, n_steps))
-    filling.start()  # a process of its own: the peak memory of one that is started from here is never below ours
+    filling.start()  # separate, since the peak memory of child processes is at least that of this one
     filling.join()
     if filling.exitcode:
         sys.exit(filling.exitcode)
@@ -78,7 +78,7 @@ def fill(database: Path, n_trials: int, n_steps: int) -> None:
 
 
 def of_reader(name: str, arguments: tuple[str, ...], stores: dict[str, Path], rounds: int) -> list[Row]:
-    """Time and memory of a command on each store, as ratios to those on the first."""
+    """Time and memory of a command on each store, relative to the first."""
     return by_quantity(
         name,
         {
@@ -89,14 +89,14 @@ def of_reader(name: str, arguments: tuple[str, ...], stores: dict[str, Path], ro
 
 
 def by_quantity(what: str, costs: dict[str, list[Cost]]) -> list[Row]:
-    """Cost of each variant, as ratios to the first."""
+    """Rows of wall time, processor time and peak memory of each variant, relative to the first."""
     rows = compared(f"{what}, wall", {v: median(c.seconds for c in each) for v, each in costs.items()}, "s")
     rows += compared(f"{what}, CPU", {v: median(c.processor_seconds for c in each) for v, each in costs.items()}, "s")
     return rows + compared(f"{what}, peak", {v: max(c.peak_bytes for c in e) / 1e6 for v, e in costs.items()}, "MB")
 
 
 def through_a_server(stores: dict[str, Path]) -> list[Row]:
-    """`decide` on the largest store through an MLflow server, as a ratio to the same without."""
+    """Cost of `decide` on the largest store through an MLflow server, relative to direct access."""
     size, folder = list(stores.items())[-1]
     arguments = ("-m", "fnostab", *READERS["decide"], "--tracking-uri")
     with server(folder) as url:
@@ -109,8 +109,8 @@ def through_a_server(stores: dict[str, Path]) -> list[Row]:
 
 @contextmanager
 def server(folder: Path) -> Iterator[str]:
-    """An MLflow server on loopback."""
-    from fnostab.tracking import free_port, open_store, ui_command, wait_until_ready  # MLflow's 200 MB, see `store`
+    """Context with an MLflow server on localhost; yields its URL."""
+    from fnostab.tracking import free_port, open_store, ui_command, wait_until_ready  # late: 200 MB, see `store`
 
     port = free_port(5900)
     (*command, _), environment = ui_command(open_store(address(folder)), port)
@@ -132,7 +132,7 @@ def server(folder: Path) -> Iterator[str]:
 
 
 def of_starts(folder: Path, rounds: int) -> list[Row]:
-    """Time until a command that asks no store has answered, as a ratio to Python alone; in turns."""
+    """Time of commands that need no store, relative to Python alone; variants alternate."""
     run(folder, "-m", "fnostab", *READERS["export"], "--tracking-uri", address(folder))
     costs: dict[str, list[Cost]] = {name: [] for name in STARTS}
     for _ in range(rounds):
@@ -140,4 +140,4 @@ def of_starts(folder: Path, rounds: int) -> list[Row]:
             costs[name].append(run(folder, *arguments))
     return [
         row for row in by_quantity("start", costs) if row["unit"] == "s"
-    ]  # Python alone needs less than this process
+    ]  # no peak memory: that of Python alone is below this process's

@@ -1,4 +1,4 @@
-"""Cost of a recorded step (loss, gradient norm, learning rate), and of the start of a trial's recorder.
+"""Cost of recording a step (loss, gradient norm, learning rate), and start-up cost of a supervised trial.
 
 python -m benchmarks.recorder             # a few seconds
 """
@@ -26,7 +26,7 @@ BLOCK_STEPS = 1000
 
 
 def step_us(rec, steps):
-    """Microseconds a step, as medians of blocks: the machine may be busy."""
+    """Microseconds per step, as median and maximum over blocks, since the machine may be busy."""
     blocks = []
     for start in range(0, steps, BLOCK_STEPS):
         began = time.perf_counter()
@@ -37,7 +37,7 @@ def step_us(rec, steps):
 
 
 def start_s():
-    """Seconds that the supervisor adds to a program that ends at once: the medians of starts that take turns."""
+    """Seconds that the supervisor adds to a program that ends at once: difference of medians of alternating starts."""
     program, alone, supervised = (sys.executable, "-c", "import fnostab.recorder"), [], []
     for seed in range(STARTS):
         with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +61,7 @@ def start_s():
             train = (sys.executable, "-m", "fnostab", "train", "--trial", str(path))
             for command, taken in ((program, alone), (train, supervised)):
                 began = time.perf_counter()
-                subprocess.run(command, capture_output=True, check=False)  # it records nothing: status 1
+                subprocess.run(command, capture_output=True, check=False)  # fails, since it records nothing
                 taken.append(time.perf_counter() - began)
     return statistics.median(supervised) - statistics.median(alone)
 

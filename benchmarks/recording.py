@@ -1,11 +1,10 @@
-"""Cost of monitoring: step time at full size with and without monitor and black box, and the journal's fsync.
+"""Cost of monitoring: step time at full size with and without monitor and black box, and cost of fsync.
 
     python -m benchmarks.recording            # about three minutes on one core
-    python -m benchmarks.recording --small    # the small profile's network
+    python -m benchmarks.recording --small    # network of the small profile
 
-Every figure is a ratio within one run, in rounds that take turns: the machine may be busy. A difference of a few
-percent between steps is then lost in the noise, so that the time in the hooks of monitor and black box is taken by
-itself too.
+Variants alternate in one run and are compared by ratios, since the machine may be busy. Differences of a few percent
+are within the noise, so the time spent in the hooks of monitor and black box is also measured directly.
 """
 
 import argparse
@@ -36,9 +35,9 @@ FULL = {"data.object_size": 240, "data.n_lines": 150}
 SMALL = {"data.N": 32, "data.object_size": 120, "data.n_lines": 120, "data.scan_stride_test": 5}
 SMALL |= {"model.hidden_channels": 8, "model.fno_blocks": 3, "model.fno_modes": 8}
 VARIANTS = ("plain", "monitor", "monitor and black box")
-STEPS_AN_EPOCH = 431  # at full size
+STEPS_AN_EPOCH = 431  # in the full profile
 HOOKED_STEPS = 16
-HOOKS = {  # at every step, but for the last, which reads what is left of a block; torch calls `_see`
+HOOKS = {  # called at every step; on_train_epoch_end reads the rest of a block; `_see` is called by torch
     StabilityMonitor: (
         "on_train_batch_start",
         "on_before_backward",
@@ -54,7 +53,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Clock(Callback):
-    """Seconds from the start of one batch to the start of the next."""
+    """Measure the seconds from the start of each batch to the start of the next."""
 
     def __init__(self):
         self.starts = []
@@ -64,11 +63,11 @@ class Clock(Callback):
 
     @property
     def steps(self):
-        return [b - a for a, b in zip(self.starts[1:], self.starts[2:], strict=False)]  # the first warms up
+        return [b - a for a, b in zip(self.starts[1:], self.starts[2:], strict=False)]  # the first is a warm-up
 
 
 class States(Callback):
-    """Times one copy in memory and one file."""
+    """Measure the time of copying the training state in memory, and of writing it to a file."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -84,7 +83,7 @@ class States(Callback):
 
 @contextmanager
 def hooks_timed():
-    """Yields a list that fills with the seconds of each call of `HOOKS`."""
+    """Context that yields a list, to which the seconds of each call of `HOOKS` are appended."""
     spent = []
 
     def timed(hook):
@@ -116,7 +115,7 @@ def spec(settings, folder):
 
 
 def steps(variant, trial, folder, n_steps):
-    """Seconds of each step; the last callback's `States` too."""
+    """Train a variant for ``n_steps`` steps; return the seconds of each step, and the `States` callback."""
     training = set_up(trial)
     watch, states = Clock(), States(folder)
     callbacks = [watch]
@@ -144,7 +143,7 @@ def steps(variant, trial, folder, n_steps):
 
 
 def journal_costs(folder, n=2000):
-    """Microseconds a point: handed to the operating system, and forced to the disk each time."""
+    """Microseconds to record a step: handed to the operating system, and with an fsync each time."""
     point = {"train/loss": 0.1, "grad_norm/total": 1.0, "grad_norm/clipped": 1.0, "lr": 1e-3}
     found = {}
     for name, forced in (("to the operating system", False), ("forced to the disk", True)):
@@ -159,7 +158,7 @@ def journal_costs(folder, n=2000):
 
 
 def measure(quick: bool) -> list[Row]:
-    """Of the full size; the quick run takes fewer steps, whose ratios are rougher."""
+    """Measure at full size; the quick run has fewer steps and is less precise."""
     quieten()
     return of_size("full size", FULL, *((3, 4) if quick else (4, 8)))
 
@@ -171,7 +170,7 @@ def quieten():
 
 
 def of_size(size, settings, rounds, n_steps):
-    """Rows of all variants, and of what is done now and then as a share of all steps."""
+    """Rows for all variants, and for periodic work as a share of a step."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         trial = spec(settings, folder)

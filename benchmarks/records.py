@@ -1,4 +1,4 @@
-"""Records of trials of the built-in task, for what is measured without a study file."""
+"""Trial specifications of the built-in task, for benchmarks without a study file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from fnostab.record.trial import TrialSpec
 
 
 def trial_record(settings: Mapping[str, Any], shared: str | Path, **about: Any) -> TrialSpec:
-    """A trial of the given dotted settings; ``about`` names its experiment, study, profile, arm and seed."""
+    """Specification of a trial with dotted settings; ``about`` has experiment, study, profile, arm and seed."""
     task, resolved = Ptychography(), flatten(TrialConfig.from_dotted(settings))
     return TrialSpec(
         task=task.name,

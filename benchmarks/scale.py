@@ -1,10 +1,10 @@
-"""Cost of a study for the store: rows, bytes and seconds for a few full-size trials, and for a thousand.
+"""Cost of a study for the store: rows, bytes and seconds of a few full-size trials, extrapolated to a thousand.
 
     python -m benchmarks.scale [--stores postgresql,sqlite] [--trials 6] [--markdown docs/scale.md]
 
-Journals of the full profile's length (20 epochs of 430 steps, the metrics of a real trial) go through
-`fnostab serve` into a real database, are thinned and archived. A thousand trials are this times a thousand, by
-proportion: that is arithmetic, not a measurement.
+Journals as long as in the full profile (20 epochs of 430 steps, the metrics of a real trial) are uploaded through
+`fnostab serve` to a real database, then thinned and archived. The numbers for a thousand trials are extrapolated
+linearly, not measured.
 """
 
 import argparse
@@ -54,10 +54,18 @@ class Cost:
     """Cost of some trials for one store.
 
     Attributes:
-        sent_s: from the first point to the last, through the server.
-        server_s: processor time of the server meanwhile.
-        database_s: of PostgreSQL's processes; None where the server does that work itself.
-        thin_s: to thin the points.
+        store: name of the store.
+        trials: number of trials.
+        rows: rows of metrics.
+        bytes: size of the database.
+        journal_bytes: size of the journals.
+        sent_s: wall time of the upload through the server.
+        server_s: processor time of the server during the upload.
+        database_s: processor time of PostgreSQL; None for SQLite, which runs in the server.
+        thin_s: wall time of thinning.
+        rows_after: rows of metrics after thinning.
+        bytes_after: size of the database after thinning.
+        archive_bytes: size of the archived journals.
     """
 
     store: str
@@ -88,7 +96,7 @@ def main() -> None:
 
 
 def measure_store(store: str, trials: int) -> Cost:
-    """Send some trials' journals to a store of a kind, and take the time."""
+    """Upload the journals of some trials to a store, and measure the cost."""
     with tempfile.TemporaryDirectory(prefix="scale-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         output = folder / "outputs"
@@ -112,7 +120,7 @@ def measure_store(store: str, trials: int) -> Cost:
 
 
 def thin_and_archive(cost: Cost, output: Path, database: str, before: int) -> None:
-    """Prune as `fnostab prune` does, without its output."""
+    """Thin and archive as `fnostab prune` does, and measure the cost."""
     store, now_ms = open_store(database), time.time_ns() // 1_000_000
     started = time.monotonic()
     list(thin(store, plan_thinning(store, now_ms)[0], shape_of))
@@ -128,7 +136,7 @@ def thin_and_archive(cost: Cost, output: Path, database: str, before: int) -> No
 
 
 def write_study(output: Path, trials: int) -> None:
-    """A study whose trials have run, as far as their journals tell."""
+    """Write the records of a study of finished trials."""
     about = {"experiment": EXPERIMENT, "profile": "full"}
     of_trial = trial_record({}, "data", study=EXPERIMENT, study_hash=HASH, arm="control", seed=0, **about)
     spec = StudySpec(
@@ -147,7 +155,7 @@ def write_study(output: Path, trials: int) -> None:
 
 
 def write_trial(directory: Path, every_step: tuple[str, ...], rng: random.Random) -> None:
-    """A journal as long as a real one: numbers have all their digits."""
+    """Write a journal as long as a real one, with numbers of full precision."""
     window = STEPS // names.WINDOWS
     with Journal(directory) as journal:
         journal.event(names.TAGS_EVENT, {names.OWNER: "1@elsewhere", names.DEVICE: "cuda"})
@@ -163,14 +171,14 @@ def write_trial(directory: Path, every_step: tuple[str, ...], rng: random.Random
 
 
 def size(database: str) -> int:
-    """Bytes of a database, indexes included."""
+    """Size of a database in bytes, including indexes."""
     if database.startswith("sqlite"):
         return Path(database.removeprefix("sqlite:///")).stat().st_size
     return int(_ask(database, "SELECT pg_database_size(current_database())"))
 
 
 def count_rows(database: str) -> int:
-    """Points in a database."""
+    """Number of metric points in a database."""
     return int(_ask(database, "SELECT count(*) FROM metrics"))
 
 
@@ -183,7 +191,7 @@ def _ask(database: str, query: str) -> int:
 
 
 def processor_s(server: TrackingServer, database: str) -> tuple[float, float]:
-    """Processor time so far: of the server's processes, and of PostgreSQL's, ended ones included."""
+    """Processor seconds so far of the server's processes and of PostgreSQL's, including ended ones."""
     assert server._process is not None
     port = sqlalchemy.make_url(database).port
     return _used([psutil.Process(server._process.pid)]), _used(_listening(port)) if port else 0.0
@@ -208,7 +216,7 @@ def _used(processes: Iterable[psutil.Process]) -> float:
 
 
 def table(costs: list[Cost]) -> Iterator[str]:
-    """The measurements as Markdown, and a thousand trials by proportion."""
+    """Lines of a Markdown table of the measurements, with the extrapolation to a thousand trials."""
     yield f"| | {' | '.join(f'{c.store}, {c.trials} trials | by proportion, {THOUSAND:,}' for c in costs)} |"
     yield "|---|" + "---|" * (2 * len(costs))
     for what, value, form in (

@@ -1,8 +1,8 @@
-"""Several seeds of one arm: one process after the other, side by side, and in lockstep.
+"""Wall time of several seeds of one arm: in sequence, in parallel processes, and in lockstep.
 
     python -m benchmarks --only seeds
 
-Wall time for all trials of the small profile, one thread a process. Other programs must not run meanwhile.
+Trials have the small profile and one thread per process. No other programs should run meanwhile.
 """
 
 import os
@@ -24,7 +24,7 @@ def measure(quick: bool) -> list[Row]:
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="seeds-") as temporary:
         made = new_trials(Path(temporary) / "trials", ROOT, SEEDS[quick])
-        train([made[:1]], 1)  # Python's compiled files are there
+        train([made[:1]], 1)  # warm-up, which compiles Python's files
         times: dict[str, list[float]] = {}
         for _ in range(ROUNDS[quick]):
             for jobs in dict.fromkeys((1, 2, cores)):
@@ -37,7 +37,7 @@ def measure(quick: bool) -> list[Row]:
 
 
 def train(processes: list[list[Path]], jobs: int) -> float:
-    """Seconds for all trials of all processes, so many of them at once."""
+    """Seconds to train all trials, with ``jobs`` processes at a time; each process trains a list of trials."""
     for trial in chain.from_iterable(processes):
         clear(trial)
 

@@ -1,10 +1,10 @@
-"""The spectral convolution by matrices and by FFT: forward, forward and backward, and error, at the networks' sizes.
+"""Time and error of the spectral convolution by matrices and by FFT, at the sizes of the built-in networks.
 
-    python -m benchmarks --only spectral            # every size, and more modes than any network has
-    python -m benchmarks --only spectral --quick    # the small profile's, and the full one's at depth 4
+    python -m benchmarks --only spectral            # all sizes, and more modes than any network has
+    python -m benchmarks --only spectral --quick    # the small profile, and the full one at depth 4
 
-On a GPU where there is one, else on one thread of the CPU, where the time is the process's own: other
-processes do not count. Forms take turns. The error is relative to the FFT in float64.
+The forward pass alone and with the backward pass are timed on a GPU if there is one, else as processor time of one CPU
+thread. Both forms alternate. The error is relative to the FFT in float64.
 """
 
 from functools import partial
@@ -20,8 +20,8 @@ from fnostab.ptychography.settings import ModelConfig
 FORMS = {"matrices": MatrixFourier, "fft": FFTFourier}
 BATCH = 16
 PROFILES = {"small": {"N": 32, "hidden_channels": 8, "fno_modes": 8}, "full": {"N": 64, "fno_modes": 12}}
-DEPTHS = {"small": (3, 4, 6), "full": (4, 6, 8)}  # capped at 512 channels, as deep studies are
-CROSSING = [  # (channels, resolution, modes, batch): where one form becomes the faster one
+DEPTHS = {"small": (3, 4, 6), "full": (4, 6, 8)}  # with at most 512 channels, as in deep studies
+CROSSING = [  # (channels, resolution, modes, batch) around the crossover of the two forms
     (channels, resolution, modes, 2 if resolution == 256 else 4)
     for channels, resolution, modes in product((8, 16, 32, 64), (64, 128, 256), (12, 16, 24, 32, 48, 64))
     if modes <= resolution // 2
@@ -38,7 +38,7 @@ def measure(quick):
 
 
 def network_sizes(quick):
-    """All (channels, resolution, modes, batch) of the spectral convolutions in the built-in networks."""
+    """(channels, resolution, modes, batch) of all spectral convolutions in the built-in networks."""
     sizes = set()
     for profile, settings in PROFILES.items():
         for architecture, depth in product(("hybrid", "fno"), DEPTHS[profile][: 1 if quick else None]):

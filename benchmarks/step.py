@@ -1,11 +1,12 @@
-"""A training step: each built-in network, the same on neuraloperator's SpectralConv, and on the reference's layers.
+"""Time and memory of a training step with our spectral convolutions, neuraloperator's, and the published ones.
 
     python -m benchmarks --only step
 
-Loss, backward pass and optimiser of a step at full size, batch 16, as a trial makes them. Each variant is a process
-of its own; they take turns, step by step. ``kept`` is the allocator setting of a process that trains, which keeps
-freed memory; ``default`` is the system's. `SpectralConv` gets the same modes, without a bias, which the local
-convolution beside it has; complex weights take Adam's ``foreach`` form, since there is no fused one for them.
+A step includes loss, backward pass and optimiser, at full size with batch 16, as in a trial. Each variant runs in a
+separate process; they alternate step by step. ``kept`` is the allocator setting of training processes, which keeps
+freed memory; ``default`` is the system's. neuraloperator's `SpectralConv` has the same modes and no bias, since the
+local convolution beside it has one. Complex weights use the ``foreach`` implementation of Adam, as the fused one does
+not support them.
 """
 
 from importlib.util import find_spec
@@ -31,7 +32,7 @@ SAME = ((OURS, "kept"), (NEURALOP, "kept"), (REFERENCE, "kept"))
 
 
 def measure(quick: bool) -> list[Row]:
-    """Time and peak memory of a step; in the quick run of one network in all variants, of the others in the same."""
+    """Measure time and peak memory of a step; the quick run leaves out deeper networks and has fewer rounds."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -40,7 +41,7 @@ def measure(quick: bool) -> list[Row]:
         rows.append(skipped("step on neuraloperator", "not installed: pip install 'fnostab[bench]'"))
     for name, settings in (NETWORKS if quick else NETWORKS | DEPTHS).items():
         variants = ALL if name == HYBRID else SAME
-        if device == "cuda":  # it has an allocator of its own
+        if device == "cuda":  # torch's own allocator is used
             variants = tuple(one for one in variants if one[1] == "kept")
         variants = tuple(one for one in variants if one[0] != NEURALOP or find_spec("neuralop"))
         rows += of_network(name, settings, device, variants, rounds=3 if quick else 7)
@@ -70,13 +71,13 @@ def of_network(
     return [*compared(f"step of {name}", seconds, "ms", ours), *compared(f"memory of {name}", memory, "GB", ours)]
 
 
-# What follows runs in the process of one variant.
+# The following functions run in the process of one variant.
 
 _variant: dict[str, Any] = {}
 
 
 def prepare(settings: dict[str, Any], device: str, layers: str, allocator: str) -> None:
-    """Build a variant."""
+    """Build the network, optimiser and batch of a variant."""
     import torch
 
     from fnostab.launch.process import keep_freed_memory
@@ -87,7 +88,7 @@ def prepare(settings: dict[str, Any], device: str, layers: str, allocator: str) 
     if allocator == "kept":
         keep_freed_memory()
     tiny = {"data.N": 16, "data.object_size": 40, "data.scan_stride_test": 4}
-    step_seconds(TrialConfig.from_dotted(tiny), device)  # all code is loaded
+    step_seconds(TrialConfig.from_dotted(tiny), device)  # loads all code
     _variant.update(device=device, before=resident("VmRSS"))
     restart_peak()
     torch.manual_seed(0)
@@ -103,7 +104,7 @@ def prepare(settings: dict[str, Any], device: str, layers: str, allocator: str) 
 
 
 def replace_layers(generator: Any, layers: str) -> None:
-    """Put another library's spectral convolutions in the place of ours."""
+    """Replace our spectral convolutions by others."""
     from fnostab.ptychography.models import residual_blocks
     from fnostab.ptychography.models.published_spectral import PublishedSpectralConv2d
 
@@ -112,14 +113,14 @@ def replace_layers(generator: Any, layers: str) -> None:
         if layers == NEURALOP:
             from neuralop.layers.spectral_convolution import SpectralConv
 
-            rows = min(2 * ours.modes, ours.resolution)  # it counts both signs, of the columns too
+            rows = min(2 * ours.modes, ours.resolution)  # n_modes counts both signs, also for columns
             block.spectral = SpectralConv(ours.in_channels, ours.out_channels, n_modes=(rows, rows), bias=False)
         else:
             block.spectral = PublishedSpectralConv2d(ours.in_channels, ours.out_channels, ours.modes)
 
 
 def step() -> float:
-    """Make one, and say what it took."""
+    """Make one step; return its duration in seconds."""
     module, optimizer, batch, device = (_variant[name] for name in ("module", "optimizer", "batch", "device"))
     started = clock(device)
     optimizer.zero_grad()
@@ -129,7 +130,7 @@ def step() -> float:
 
 
 def peak_bytes() -> int:
-    """Peak memory of building and training it, in addition to all code."""
+    """Peak memory of building and training the network in bytes, without code."""
     import torch
 
     if _variant["device"] == "cuda":

@@ -1,8 +1,8 @@
-"""Stores with many trials for `benchmarks.reading`, made from a few that were run.
+"""Create stores with many trials for `benchmarks.reading` from a few real trials.
 
-A small study of one seed is run for real; its runs are then copied row by row in the SQLite database, with other
-seeds, outcomes and losses, so that each copy holds what a trial of this version holds. Histories are not copied: 10,000
-trials have a hundred million points. `add_histories` gives runs those that reports read.
+A small study with one seed is run; its runs are then copied row by row in the SQLite database, with other seeds,
+outcomes and losses, so that each copy has the params, tags and metrics of a real trial. Histories are not copied, since
+10,000 trials have a hundred million points. `add_histories` adds those that reports read.
 """
 
 import os
@@ -29,14 +29,14 @@ FAILURE_RATES = {"control": 0.30, "arch_fix": 0.05, "opt_fix": 0.15, "cure": 0.0
 MEDIANS = {"control": 0.0138, "arch_fix": 0.0130, "opt_fix": 0.0140, "cure": 0.0135}
 LOG_SD = 0.3
 EPOCHS = 20
-SPIKES = 5  # in the gradient norms of a run
+SPIKES = 5  # gradient spikes per run
 STARTED_MS = 1_700_000_000_000
 LOSS = TrainingConfig().val_loss_name
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Output, processor time and memory of a process."""
+    """Output, wall time, processor time and peak memory of a process."""
 
     output: str
     seconds: float
@@ -45,12 +45,12 @@ class Cost:
 
 
 def address(folder: Path) -> str:
-    """Of the database in a folder."""
+    """URL of the database in a folder."""
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 
 def run(folder: Path, *arguments: str) -> Cost:
-    """Run ``python ARGUMENTS``; what it printed ends this process if it failed."""
+    """Run ``python ARGUMENTS``; if it fails, exit with its output."""
     with (
         open(os.devnull) as nothing,
         subprocess.Popen(
@@ -68,14 +68,14 @@ def run(folder: Path, *arguments: str) -> Cost:
 
 
 def run_few(folder: Path) -> None:
-    """Run one seed of each arm, with its records in the folder."""
+    """Run one seed of each arm, with the store and records in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     study = ("run", EXPERIMENT, "--profile", "small", "--seeds", "1", "--epochs", "1")
     run(folder, "-m", "fnostab", *study, "--tracking-uri", address(folder))
 
 
 def copy_trials(database: Path, n_trials: int) -> None:
-    """Copy the study's trials until it has ``n_trials``, with seeds from 1."""
+    """Copy the study's trials, with seeds from 1, until there are ``n_trials``."""
     rng = np.random.default_rng(0)
     with sqlite3.connect(database) as connection:
         connection.execute("PRAGMA synchronous = OFF")
@@ -124,7 +124,7 @@ def copy_rows(connection: sqlite3.Connection, table: str, key: str, template: st
 
 
 def copy_inputs(connection: sqlite3.Connection, template: str, run_ids: list[str]) -> None:
-    """The data set that each run names."""
+    """Copy the data set inputs of a run to other runs."""
     connection.executemany(
         "INSERT INTO inputs (input_uuid, source_type, source_id, destination_type, destination_id, step) "
         "SELECT ?, source_type, source_id, destination_type, ?, step FROM inputs WHERE destination_id = ?",
@@ -133,7 +133,7 @@ def copy_inputs(connection: sqlite3.Connection, template: str, run_ids: list[str
 
 
 def add_histories(database: Path, n_steps: int) -> None:
-    """Give every trial gradient norms at ``n_steps`` steps with a few spikes, their window maxima and its losses."""
+    """Add histories to every trial: ``n_steps`` gradient norms with spikes, their window maxima, and losses."""
     rng = np.random.default_rng(1)
     validations = np.linspace(0, n_steps - 1, EPOCHS + 1, dtype=int)[1:]
     with sqlite3.connect(database) as connection:

@@ -1,13 +1,13 @@
-"""Shared parts of the benchmarks: work timed in turns, separate processes, rows, tables, marked sections of pages.
+"""Shared parts of the benchmarks: alternating timings, separate processes, result rows, Markdown tables and sections.
 
-What a subject found is a list of rows:
+The result of a benchmark is a list of rows:
 
-    what      the work, as "step of hybrid, 4 blocks"
-    variant   how it was done, as "monitor"
-    value     the median; None for what could not be measured, and then the variant says why
-    unit      of the value
-    ratio     value over that of another variant in the same run; None for the one that others are compared with
-    of        the variant that the ratio is to
+    what      the measured work, such as "step of hybrid, 4 blocks"
+    variant   the variant, such as "monitor"
+    value     the median; None if it could not be measured, with the reason in ``variant``
+    unit      unit of the value
+    ratio     value relative to that of another variant in the same run; None for the reference variant
+    of        the reference variant of the ratio
 """
 
 import multiprocessing
@@ -28,12 +28,12 @@ def row(what: str, variant: str, value: float | None, unit: str, ratio: float | 
 
 
 def skipped(what: str, why: str) -> Row:
-    """A row for what this machine can't measure."""
+    """Row for a measurement that this machine does not support."""
     return row(what, f"skipped: {why}", None, "")
 
 
 def compared(what: str, values: Mapping[str, float], unit: str, of: str | None = None) -> list[Row]:
-    """A row for each variant, with ratios to ``of``, by default the first."""
+    """Rows for all variants, with ratios to the variant ``of``, by default the first."""
     of = next(iter(values)) if of is None else of
     return [
         row(what, variant, value, unit, *(() if variant == of else (value / values[of], of)))
@@ -42,7 +42,7 @@ def compared(what: str, values: Mapping[str, float], unit: str, of: str | None =
 
 
 def clock(device: str = "cpu") -> float:
-    """Seconds of this process's CPU, where other processes do not count; on a GPU of the wall, its work done."""
+    """Processor time of this process in seconds; for a GPU wall time after synchronising."""
     if device == "cpu":
         return time.process_time()
     import torch
@@ -54,7 +54,7 @@ def clock(device: str = "cpu") -> float:
 def in_turns(
     works: Mapping[str, Callable[[], object]], rounds: int, *, device: str = "cpu", warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of each work in each round; a round does all of them, so that what disturbs, disturbs all."""
+    """Seconds of each function in each round; a round calls all functions, so that disturbances affect all alike."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for number in range(warm_up + rounds):
         for name, work in works.items():
@@ -66,21 +66,21 @@ def in_turns(
 
 
 def medians(times: Mapping[str, Sequence[float]], scale: float = 1e3) -> dict[str, float]:
-    """The median of each, by default in milliseconds."""
+    """Median of each, by default in milliseconds."""
     return {name: median(found) * scale for name, found in times.items()}
 
 
 def own_process(prepare: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
-    """A fresh process, with a memory allocator of its own, for functions that are submitted to it one by one."""
+    """Executor with one new process, and thus its own memory allocator; ``prepare`` is called at its start."""
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(1, mp_context=context, initializer=prepare, initargs=arguments)
 
 
 def collect(module: str, *, quick: bool) -> list[Row]:
-    """The rows that a module's ``measure`` gives, in a process of its own.
+    """Run a module's ``measure`` in a separate process; return its rows.
 
     Raises:
-        ValueError: a row has other keys than the ones above.
+        ValueError: a row does not have the keys described above.
     """
     with own_process() as process:
         rows = process.submit(_measure, module, quick).result()
@@ -95,18 +95,18 @@ def _measure(module: str, quick: bool) -> list[Row]:
 
 
 def resident(field: str) -> int:
-    """Bytes of this process's memory: VmRSS now, VmHWM at most. Linux only."""
+    """Memory of this process in bytes: VmRSS at present, VmHWM the peak. Linux only."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def restart_peak() -> None:
-    """From here on VmHWM is what is held at most."""
+    """Reset the peak memory VmHWM of this process."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def table(rows: Iterable[Row]) -> str:
-    """Rows as Markdown."""
+    """Format rows as a Markdown table."""
     lines = ["| what | variant | median | ratio | to |", "|---|---|--:|--:|---|"]
     for one in rows:
         value = "" if one["value"] is None else f"{_number(one['value'])} {one['unit']}"
@@ -116,7 +116,7 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def _number(value: float) -> str:
-    """With three digits, but none of a whole number left out."""
+    """Format a number with three significant digits, or as an integer from 100."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
@@ -125,7 +125,7 @@ def _ratio(value: float) -> str:
 
 
 def write_section(path: Path, section: str, text: str, maker: str) -> None:
-    """Replace what stands between the section's two marks."""
+    """Replace the text between the two marks of a section in a file."""
     begin, end = f"<!-- {section}: made by {maker} -->", f"<!-- end of {section} -->"
     old = path.read_text()
     before, _, rest = old.partition(begin)

@@ -1,11 +1,10 @@
-"""A whole trial of the small profile, part by part, and against the first version of this program; a whole shootout.
+"""Time of a trial of the small profile and its parts, and of a shootout, compared with the first version of fnostab.
 
     python -m benchmarks --only trial
 
-The first version is taken from git's history and trains the same trials: same network, data and number of steps. Where
-there is no history, that is skipped. Trials are started as a study starts them, one after another by the launcher.
-Their CPU seconds are those of all processes that the launcher started, with their start and end, and with the process
-that the trials are forks of; divided by the number of trials.
+The first version is taken from the git history and trains the same trials, with the same network, data and number of
+steps; without the history it is skipped. Trials are run one after another by the launcher, as in a study. CPU seconds
+are those of all processes that the launcher started, including the forkserver, divided by the number of trials.
 """
 
 import json
@@ -25,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 FIRST_VERSION = "b08cb77339837294b399c947df1bf233c7b55d6d"  # the first that ran from `make run` to a verdict
 NOW, FIRST = "this version", "first version"
 ARMS = 3
-TRIALS = 6  # of one study, one after another
+TRIALS = 6  # trials of one study, in sequence
 PREPARE = """
 import sys
 from pathlib import Path
@@ -67,7 +66,7 @@ Path(sys.argv[1]).write_text(json.dumps([time.perf_counter() - started, used.ru_
 
 @dataclass(frozen=True)
 class Use:
-    """Cost of a command."""
+    """Wall and processor time of a command."""
 
     wall_s: float
     cpu_s: float
@@ -88,7 +87,7 @@ def measure(quick: bool) -> list[Row]:
 
 
 def first_version(folder: Path) -> bool:
-    """Unpack it; False if git does not have it."""
+    """Unpack the first version into ``folder``; return False if the git history does not have it."""
     folder.mkdir()
     archive = subprocess.run(["git", "archive", FIRST_VERSION], cwd=ROOT, capture_output=True, check=False)
     if archive.returncode:
@@ -98,7 +97,7 @@ def first_version(folder: Path) -> bool:
 
 
 def parts(folder: Path, rounds: int) -> list[Row]:
-    """CPU seconds of each part of a trial in a process of its own, medians, as shares of the whole."""
+    """Median CPU seconds of each part of a trial in a separate process, relative to the whole."""
     (trial,) = new_trials(folder, ROOT, 1)
     found: dict[str, list[float]] = {}
     for _ in range(rounds):
@@ -113,7 +112,7 @@ def parts(folder: Path, rounds: int) -> list[Row]:
 
 
 def trials(folder: Path, versions: dict[str, Path], rounds: int) -> list[Row]:
-    """The same trials by the launchers of all versions, in turns; the first round makes the data set."""
+    """Run the same trials with the launchers of all versions alternately; the first round creates the data set."""
     made = {version: new_trials(folder / f"trials of {version}", root, TRIALS) for version, root in versions.items()}
     uses: dict[str, list[Use]] = {version: [] for version in versions}
     for number in range(rounds + 1):
@@ -130,7 +129,7 @@ def trials(folder: Path, versions: dict[str, Path], rounds: int) -> list[Row]:
 
 
 def shootouts(folder: Path, versions: dict[str, Path], seeds: int) -> list[Row]:
-    """A study of three arms from the command to the verdict's records, as many trials at once as there are cores."""
+    """Run a study of three arms, from the command to the recorded verdict, with one trial per core at a time."""
     command = ["-m", "fnostab", "run", "stage_a", "--profile", "small", "--set", "execution.device=cpu"]
     uses = {}
     for version, root in versions.items():
@@ -149,21 +148,21 @@ def both(what: str, uses: dict[str, list[Use]]) -> list[Row]:
 
 
 def new_trials(folder: Path, root: Path, seeds: int) -> list[Path]:
-    """The trial.json of control at each seed, written by the version at ``root``."""
+    """Paths of trial.json of the control for each seed, written by the version at ``root``."""
     folder.mkdir()
     run(root, "-c", PREPARE, str(folder), str(seeds))
     return sorted(folder.glob("trial-*/trial.json"))
 
 
 def clear(trial: Path) -> None:
-    """Take away all that an earlier run left beside a trial.json."""
+    """Remove everything that an earlier run left beside a trial.json."""
     for path in trial.parent.iterdir():
         if path != trial:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def run(root: Path, *arguments: str) -> Use:
-    """Run Python on the version at ``root``, with one thread a process, as the launcher starts trials."""
+    """Run Python with the version at ``root`` and one thread per process, as the launcher does for trials."""
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with tempfile.TemporaryFile("w+") as printed:
         started = time.perf_counter()

@@ -1,8 +1,8 @@
-"""Train one trial as `fnostab train --trial` does, and say what CPU time each of its parts took.
+"""Train one trial as `fnostab train --trial` does, and measure the CPU time of its parts.
 
     python -m benchmarks.trial_parts TRIAL.json PARTS.json
 
-A part's time is its own: what a part within it takes is that one's.
+The time of a part excludes that of nested parts.
 """
 
 import functools
@@ -23,7 +23,7 @@ _since = 0.0
 
 
 def _switch(part: str | None) -> None:
-    """Book what has passed to the innermost open part; then open ``part``, or close that one."""
+    """Add the elapsed time to the innermost open part; then open ``part``, or with None close the innermost."""
     global _since
     now = time.process_time()
     if _open:
@@ -42,7 +42,7 @@ def booked(part: str) -> Iterator[None]:
 
 
 def book(owner: Any, name: str, part: str) -> None:
-    """From here on a function's time is booked to a part."""
+    """Wrap a function so that its time is added to a part."""
     function: Callable[..., Any] = getattr(owner, name)
 
     @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""Modules that MLproject starts, in the project's folder: of a git address that is a temporary clone."""
+"""Entry points of MLproject. They run in the project's folder, which for a git URL is a temporary clone."""
 
 import os
 import sys
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import psutil
 
-SHELLS = ("bash", "sh")  # in which MLflow starts a project's command
+SHELLS = ("bash", "sh")  # shells in which MLflow runs a project's command
 
 
 def arguments() -> list[str]:
-    """Arguments of this process, with output in the directory in which the user typed `mlflow run`.
+    """Arguments of this process, with paths relative to the directory in which the user typed `mlflow run`.
 
-    Study files and descriptions of clusters that are not in the project are looked for there too.
+    This applies to ``--output``, and to study and cluster files that are not in the project.
     """
     typed_in = _typed_in()
     if any(argument.partition("=")[0] == "--notify" for argument in sys.argv[1:]) and "MLFLOW_RUN_ID" in os.environ:
@@ -30,7 +30,7 @@ def arguments() -> list[str]:
 
 
 def _typed_in() -> Path:
-    """Working directory of the process that called MLflow; that of this one if it was not MLflow that started it."""
+    """Working directory of the process that called MLflow; this process's own if MLflow did not start it."""
     if "MLFLOW_RUN_ID" not in os.environ:
         return Path.cwd()
     try:

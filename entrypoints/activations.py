@@ -1,4 +1,4 @@
-"""``mlflow run . -e activations``: activation drift against depth."""
+"""``mlflow run . -e activations``: measure activation drift with depth."""
 
 from entrypoints import arguments
 from fnostab.cli import main

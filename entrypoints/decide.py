@@ -1,4 +1,4 @@
-"""``mlflow run . -e decide``: the verdict on what is recorded."""
+"""``mlflow run . -e decide``: judge the recorded trials."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""``mlflow run . -e shootout``: a study, and the verdict at its end."""
+"""``mlflow run . -e shootout``: run a study and judge it."""
 
 from entrypoints import arguments
 from fnostab.cli import main

@@ -1,4 +1,4 @@
-"""``mlflow run . -e strategy``: the whole chain of studies, and its report."""
+"""``mlflow run . -e strategy``: run the whole chain of studies and write its report."""
 
 from entrypoints import arguments
 from fnostab.cli import main

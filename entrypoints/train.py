@@ -1,4 +1,4 @@
-"""``mlflow run . -e train``: one trial of a study, recorded as the study would."""
+"""``mlflow run . -e train``: train one trial of a study, recorded as in the study."""
 
 from entrypoints import arguments
 from fnostab.cli import main

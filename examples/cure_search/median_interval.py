@@ -1,4 +1,4 @@
-"""Interval of a median. Source: Efron, JASA 82 (1987) 171 (BCa)."""
+"""Bootstrap interval of a median. Source: Efron, JASA 82 (1987) 171 (BCa)."""
 
 import warnings
 
@@ -11,16 +11,17 @@ from fnostab.stats.interval import LEVEL, Interval
 
 
 def median_interval(values: ArrayLike) -> Interval | None:
-    """Bootstrap 95 % interval of the median of values (n,): BCa, or percentile where BCa's corrections are undefined.
+    """Bootstrap 95 % interval of the median of values (n,), by BCa or, if that is undefined, by percentiles.
 
-    They are with heavy ties, as in (1, 1, 1, 1, 2). Identical values give an interval of no width. Below about
-    six values no interval that stays within the data reaches 95 %, and this one covers less than it says.
+    BCa's corrections are undefined with heavy ties, as in (1, 1, 1, 1, 2). Identical values give an interval of zero
+    width. With fewer than about six values no interval within the range of the data reaches 95 %, so the coverage is
+    lower.
 
     Returns:
-        None for fewer than two values.
+        The interval; None for fewer than two values.
 
     Raises:
-        DecisionError: a value that is not finite.
+        DecisionError: a value is not finite.
     """
     sample = np.asarray(values, dtype=float)
     if sample.ndim != 1 or not np.isfinite(sample).all():

@@ -1,8 +1,8 @@
-"""Choose a cure among the candidates, then see whether it holds where nothing was chosen.
+"""Choose a cure among candidates, then confirm it on new seeds and objects.
 
     python search.py --profile small
 
-Started again, it only runs what is missing. Rows, trials, a figure and a page go to outputs/cure/.
+If started again, it only runs missing trials. Tables, a figure and a report are written to outputs/cure/.
 """
 
 import argparse
@@ -39,12 +39,12 @@ from fnostab.tracking import find_experiment, newest_study, trial_rows
 HERE = Path(__file__).parent
 CANDIDATES = str(HERE / "candidates.yaml")
 CONTROL = "control"
-SHIPPED, PRESET = "warmup_norm_1", "bounded"  # the arm `cure` of `stage_a`; the arm that is `bounded_hybrid`
-SEEDS = 20  # of the confirmation
-FIRST, SECOND, STRESS, USUAL = 0.2, 0.6, 0.3, 2.0  # shares of that number: seeds of the other steps
+SHIPPED, PRESET = "warmup_norm_1", "bounded"  # the arm `cure` of `stage_a`; the arm `bounded_hybrid`
+SEEDS = 20  # seeds of the confirmation
+FIRST, SECOND, STRESS, USUAL = 0.2, 0.6, 0.3, 2.0  # seeds of the other steps, as multiples of that number
 FINALISTS = 4  # candidates in the second round of the choice
-FRESH = 300  # first seed of all that comes after the choice; seeds 100 to 119 and 200 to 219 chose what is shipped
-FRESH_OBJECTS = {"data.seed": 3}  # the choice is made at 0; 1 and 2 went with those seeds
+FRESH = 300  # first seed after the choice; seeds 100 to 119 and 200 to 219 chose what is shipped
+FRESH_OBJECTS = {"data.seed": 3}  # the choice uses 0; 1 and 2 were used with those seeds
 USUAL_RATE = {"training.learning_rate": 1e-3}
 COLUMNS = ("arm", "failed", "failure rate (95 %)", "half fail at (95 %)", "median loss (95 %)", "SSIM", "p")
 OF_TRIALS = ("step", "arm", "seed", "outcome", "val_loss_best", "val_ssim_amp", "failure_step", "last_step")
@@ -56,13 +56,14 @@ has the rows above, `trials.csv` every trial of every step, whether its arm was 
 
 
 class Search:
-    """Trials that were run so far, step by step.
+    """State of a search: the steps run so far.
 
     Attributes:
-        options: of the command line.
-        steps: by name: which arms on which seeds, in words, and the trials.
-        rows: by name of the step: cells of `COLUMNS` for each arm, control first.
-        stressed: margins of the arms of the stress study.
+        options: command-line options.
+        console: console for progress.
+        steps: for each step by name, a description of its arms and seeds, and its trials.
+        rows: for each step by name, the cells of `COLUMNS` for each arm, control first.
+        stressed: margins from the stress study; None until it is run.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -75,15 +76,15 @@ class Search:
     def compare(
         self, name: str, whom: str, arms: Sequence[str], seeds: range, more: dict[str, Any] | None = None, of: str = ""
     ) -> list[str]:
-        """Run candidates, all if ``arms`` is empty, and print a row for each; return them, the best first.
+        """Run candidates and print a row for each; return them, best first.
 
         Args:
-            name: of the step.
-            whom: they are, in words.
-            arms: control and candidates.
-            seeds: of each.
-            more: settings.
-            of: step that this one goes on with.
+            name: name of the step.
+            whom: description of the candidates.
+            arms: control and candidates; all if empty.
+            seeds: seeds of each arm.
+            more: additional settings.
+            of: name of the step that this one extends; empty for none.
         """
         stage, _ = self.run(name, whom, CANDIDATES, arms, seeds, more or {}, of)
         summaries = [summarise(stage, arm, CONTROL) for arm in (CONTROL, *(a for a in stage.arms if a != CONTROL))]
@@ -92,7 +93,7 @@ class Search:
         return [s.arm for s in sorted(summaries[1:], key=_rank)]
 
     def stress(self, arms: Sequence[str], seeds: range) -> None:
-        """Measure the stability margins of those arms that the study ``stress_lr`` has."""
+        """Measure the stability margins of the arms that are in the study ``stress_lr``."""
         named = load_study("stress_lr", self.options.profile).spec("stress_lr").stressed
         whom = f"{', '.join(arm for arm in arms if arm in named)} at rising learning rates"
         turned = [name for arm in arms for name in named.get(arm, ())]
@@ -103,7 +104,7 @@ class Search:
     def run(
         self, name: str, whom: str, study: str, arms: Sequence[str], seeds: range, more: dict[str, Any], of: str = ""
     ) -> tuple[Stage, Any]:
-        """Run what is missing of one step; return its trials, and the record of its study."""
+        """Run the missing trials of a step; return its trials and the specification of its study."""
         what = f"{whom}: seeds {seeds[0]} to {seeds[-1]}{''.join(f', {key}={value}' for key, value in more.items())}"
         self.say(f"\n{name}: {what}")
         options = self.options
@@ -126,7 +127,7 @@ class Search:
         return stage, record.spec
 
     def conclude(self, chosen: str, started: datetime) -> None:
-        """Say what holds, and write page, tables and figure."""
+        """Print the conclusions, and write report, tables and figure."""
         assert self.stressed is not None
         judged = decide(Roles(CONTROL), self.steps["confirm"][1], rules=Rules(measures=Ptychography.measures))
         usual = _criteria(decide(Roles(CONTROL), self.steps["usual rate"][1]).criteria, "loss_within_margin")
@@ -155,7 +156,7 @@ class Search:
         self.say(f"written: arms.csv, trials.csv and the figure in {folder}; look at {folder / 'README.md'}")
 
     def page(self, chosen: str, said: Sequence[str], picture: Any, started: datetime) -> str:
-        """The whole search in Markdown."""
+        """Report of the whole search in Markdown."""
         now = datetime.now().astimezone()
         lines = [f"# The cure: {chosen}", "", *(f"- {line}" for line in said), ""]
         lines += [f"![{picture.alt}](pictures/{picture.file_name})", ""]
@@ -172,14 +173,14 @@ class Search:
         return "\n".join(lines) + "\n"
 
     def table(self, name: str, title: str) -> None:
-        """Print the rows of a step."""
+        """Print the rows of a step as a table."""
         table = plain_table(title, COLUMNS)
         for row in self.rows[name]:
             table.add_row(*row)
         self.console.print(table, highlight=False)
 
     def say(self, line: str) -> None:
-        """Print a line as it is."""
+        """Print a line without markup."""
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _rows(self, stage: Stage, summaries: Sequence[ArmSummary]) -> list[tuple[str, ...]]:
@@ -209,10 +210,10 @@ class Search:
 
 
 def search(options: argparse.Namespace) -> None:
-    """Run what is missing of all steps.
+    """Run the missing trials of all steps.
 
     Raises:
-        FnostabError: a study could not be started, a trial came to no result, or something could not be recorded.
+        FnostabError: a study could not be started, a trial has no result, or a result could not be recorded.
     """
     started = datetime.now().astimezone()
     n, arms = options.seeds, list(options.arms)
@@ -237,7 +238,7 @@ def search(options: argparse.Namespace) -> None:
 
 
 def _rank(summary: ArmSummary) -> tuple[float, float]:
-    """The fewest failures first, as a share since arms may have lost trials to the machine; then the lowest loss."""
+    """Sort key: failure rate, since arms may have different numbers of trials; then median loss."""
     rate, median = summary.failure_rate, summary.median
     return (1.0 if rate is None else rate, float("inf") if median is None else median)
 
@@ -256,7 +257,7 @@ def _write(path: Path, header: Sequence[str], rows: Any) -> None:
 
 
 def main() -> None:
-    """Read the command line and search."""
+    """Parse the command line and run the search."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", choices=("small", "full"), default="small")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds of the confirmation; other steps take shares")
@@ -271,7 +272,7 @@ def main() -> None:
             raise FnostabError(f"seeds={options.seeds}: expected how many, 1 or more (--seeds)")
         options.arms, options.settings = parse_names(options.arms), parse_settings(options.settings)
         paths = (str(HERE), os.environ.get("PYTHONPATH", ""))
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))  # where trials find the candidates' parts
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))  # so that trials find the candidates' parts
         search(options)
     except FnostabError as error:
         sys.exit(f"error: {error}")

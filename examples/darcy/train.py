@@ -1,4 +1,4 @@
-"""neuraloperator's FNO learns Darcy flow: the pressure that belongs to a permeability."""
+"""Train neuraloperator's FNO on Darcy flow, to predict the pressure from the permeability."""
 
 import argparse
 import math
@@ -44,13 +44,13 @@ schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
 
 def predict(a):
-    """Pressures (B, 1, size, size) of permeabilities of that shape."""
+    """Predict pressures (B, 1, size, size) from permeabilities of the same shape."""
     with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
         return model(a).float()
 
 
 def train(rec):
-    """Train for all epochs, or until a step has failed."""
+    """Train for all epochs, or until a step fails."""
     rec.scheduled(steps)
     step = 0
     for epoch in range(args.epochs):
@@ -70,5 +70,5 @@ def train(rec):
         print(f"epoch {epoch}: loss {loss:.4f}, relative error {error:.4f}")
 
 
-with Recorder() as rec:  # 2 of 2; what is recorded is said in train()
+with Recorder() as rec:  # 2 of 2; train() records the values
     train(rec)

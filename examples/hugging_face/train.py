@@ -1,4 +1,4 @@
-"""A small BERT learns to read strings of letters backwards, with Hugging Face's Trainer. Nothing is downloaded."""
+"""Train a small BERT with Hugging Face's Trainer to reverse strings of letters. Nothing is downloaded."""
 
 import random
 
@@ -16,13 +16,13 @@ torch.set_num_threads(1)
 
 
 def strings(n):
-    """Random strings; the label of each place is the letter as far from the other end."""
+    """Random strings of letters; the labels are the reversed string."""
     rows = [random.choices(range(LETTERS), k=LENGTH) for _ in range(n)]
     return [{"input_ids": row, "labels": row[::-1]} for row in rows]
 
 
 def accuracy(output):
-    """Share of the letters that are right."""
+    """Share of correctly predicted letters."""
     return {"accuracy": np.mean(output.predictions.argmax(-1) == output.label_ids)}
 
 

@@ -1,4 +1,4 @@
-"""A small transformer that learns to predict the next character of a text."""
+"""Train a small transformer to predict the next character of a text."""
 
 import math
 from pathlib import Path
@@ -14,7 +14,7 @@ torch.set_num_threads(1)
 
 
 class Block(nn.Module):
-    """Causal attention and a perceptron, each on a normalised input and with a skip connection."""
+    """Pre-norm transformer block: causal attention and a perceptron, each with a skip connection."""
 
     def __init__(self, width: int, heads: int, qk_norm: bool):
         super().__init__()
@@ -26,7 +26,7 @@ class Block(nn.Module):
         self.norm_q, self.norm_k = (nn.LayerNorm(head) if qk_norm else nn.Identity() for _ in range(2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, T, width) to the same shape."""
+        """Apply the block: (B, T, width) -> the same."""
         q, k, v = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(self.norm_1(x)).chunk(3, -1)
         )
@@ -36,12 +36,18 @@ class Block(nn.Module):
 
 
 class LanguageModel(LightningModule):
-    """A transformer of characters.
+    """Character-level transformer.
 
     Args:
+        characters: number of different characters.
+        width: size of the embeddings.
+        layers: number of blocks.
+        heads: attention heads per block.
+        context: maximum number of characters in a sequence.
+        learning_rate: peak learning rate.
+        warmup_steps: steps of linear learning-rate warm-up.
         qk_norm: normalise queries and keys of every head (Dehghani et al. 2023).
-        z_loss: weight of the squared log of the softmax's normaliser (Chowdhery et al. 2022).
-        warmup_steps: in which the learning rate rises to its full height.
+        z_loss: weight of the squared log of the softmax normaliser (Chowdhery et al. 2022).
     """
 
     def __init__(
@@ -66,7 +72,7 @@ class LanguageModel(LightningModule):
                 nn.init.normal_(module.weight, std=0.02)
 
     def forward(self, text: torch.Tensor) -> torch.Tensor:
-        """Map characters (B, T) to logits (B, T, characters)."""
+        """Compute logits (B, T, characters) from characters (B, T)."""
         return self.head(self.blocks(self.token(text) + self.place.weight[: text.shape[1]]))
 
     def training_step(self, batch, batch_index):
@@ -83,7 +89,7 @@ class LanguageModel(LightningModule):
         optimizer = torch.optim.AdamW(self.parameters(), self.hparams.learning_rate, betas=(0.9, 0.95))
         steps, warmup = self.trainer.estimated_stepping_batches, self.hparams.warmup_steps
 
-        def factor(step):  # a rise, then a cosine down to a tenth
+        def factor(step):  # linear warm-up, then a cosine down to a tenth
             if step < warmup:
                 return (step + 1) / warmup
             return 0.55 + 0.45 * math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))
@@ -93,7 +99,7 @@ class LanguageModel(LightningModule):
 
 
 class Characters(LightningDataModule):
-    """Pieces of a text, of ``context`` characters and the one after; its last tenth is held out."""
+    """Sequences of ``context`` characters and the next one from a text, the last tenth of which is held out."""
 
     def __init__(self, path: Path = Path("shakespeare.txt"), context: int = 64, batch_size: int = 32):
         super().__init__()
@@ -113,7 +119,7 @@ class Characters(LightningDataModule):
 
 
 class CLI(LightningCLI):
-    """Lightning's command line; the model has as many characters as the text."""
+    """Lightning's command line, with the context and number of characters linked to those of the data."""
 
     def add_arguments_to_parser(self, parser):
         parser.link_arguments("data.context", "model.context")

@@ -1,4 +1,4 @@
-"""A plain PyTorch training: a small network learns to tell two spirals apart."""
+"""Plain PyTorch training loop: a small network learns to classify points of two spirals."""
 
 import argparse
 import math
@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 
 
 def spirals(n):
-    """(n, 2) points of two spirals, and which one each is of."""
+    """Random points (n, 2) of two spirals, and their labels (n,)."""
     label = torch.randint(2, (n,))
     angle = 3 * math.pi * torch.rand(n).sqrt()
     radius = angle / (3 * math.pi)

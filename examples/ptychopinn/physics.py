@@ -1,27 +1,27 @@
-"""Diffraction patterns of a scan: an object of random lines, a probe, the far field, and photons that are counted."""
+"""Simulate the diffraction patterns of a scan: object of random lines, probe, far field and photon noise."""
 
 import math
 
 import torch
 from torch.nn.functional import avg_pool2d
 
-N = 32  # pixels of a pattern along a side
+N = 32  # pixels along a side of a pattern
 
 
 def probe():
-    """A smooth disk with a curved phase, complex of shape (N, N)."""
+    """Smooth disk with a quadratic phase, complex of shape (N, N)."""
     x = torch.arange(N) - (N - 1) / 2
     r = torch.hypot(x[:, None], x) / N
     return torch.polar(torch.special.ndtr((0.25 - r) * 32), 2 * (r / 0.25) ** 2)
 
 
 def diffraction(patches):
-    """Amplitudes (B, 1, N, N) at the detector, of complex patches of that shape under the probe."""
+    """Far-field amplitudes (B, 1, N, N) of complex object patches (B, 1, N, N) illuminated by the probe."""
     return torch.fft.fftshift(torch.fft.fft2(patches * probe(), norm="ortho"), dim=(-2, -1)).abs()
 
 
 def lines(size, generator):
-    """An object of 60 straight lines: amplitude 0.4 to 1, phase 0 to pi / 2; complex of shape (size, size)."""
+    """Object of 60 straight lines with amplitude 0.4 to 1 and phase 0 to pi / 2, complex of shape (size, size)."""
     along = torch.linspace(-size, size, 4 * size)
     marks = torch.zeros(size, size)
     for x, y, angle in torch.rand(60, 3, generator=generator).tolist():
@@ -34,10 +34,10 @@ def lines(size, generator):
 
 
 def scan(patterns, seed, size=128, photons=1e6):
-    """Measured amplitudes (patterns, 1, N, N) at random positions of an object that belongs to ``seed``."""
+    """Measured amplitudes (patterns, 1, N, N) at random positions of the object given by ``seed``."""
     generator = torch.Generator().manual_seed(seed)
     whole = lines(size, generator)
     corners = torch.randint(size - N + 1, (patterns, 2), generator=generator).tolist()
     patches = torch.stack([whole[i : i + N, j : j + N] for i, j in corners])[:, None]
-    unit = photons / diffraction(torch.ones(1, 1, N, N)).square().sum()  # counts per intensity
+    unit = photons / diffraction(torch.ones(1, 1, N, N)).square().sum()  # photons per unit of intensity
     return (torch.poisson(unit * diffraction(patches).square(), generator=generator) / unit).sqrt()

@@ -1,4 +1,4 @@
-"""Ptychography without labels, as PtychoPINN trains it: its own steps, and its own clipping, in `training_step`."""
+"""Self-supervised ptychography as in PtychoPINN: manual optimisation and clipping in `training_step`."""
 
 import argparse
 import math
@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 
 
 class Block(nn.Module):
-    """y = x + GELU(spectral(x) + local(x)), of shape (B, width, N, N)."""
+    """Residual FNO block y = x + GELU(spectral(x) + local(x)): (B, width, N, N) -> the same."""
 
     def __init__(self, width, modes=8):
         super().__init__()
@@ -33,7 +33,7 @@ class Block(nn.Module):
 
 
 def clip_by_units(parameters, factor):
-    """Adaptive gradient clipping (Brock et al. 2021): a unit's gradient is at most ``factor`` times its weights."""
+    """Limit each unit's gradient norm to ``factor`` times its weight norm (AGC, Brock et al. 2021)."""
     for p in parameters:
         units = list(range(1, p.ndim)) or [0]  # a bias is one unit
         size, change = (torch.linalg.vector_norm(t, dim=units, keepdim=True) for t in (p.detach(), p.grad))
@@ -41,7 +41,7 @@ def clip_by_units(parameters, factor):
 
 
 class PtychoNet(LightningModule):
-    """From measured amplitudes to a patch of the object, judged by the amplitudes that the patch would give."""
+    """Network from measured amplitudes to object patches, trained on the amplitudes that the patches give."""
 
     def __init__(self, lr, clip, algorithm, width=8, blocks=4):
         super().__init__()
@@ -56,7 +56,7 @@ class PtychoNet(LightningModule):
         return torch.polar(amplitude.sigmoid(), math.pi * phase.tanh())
 
     def loss_of(self, measured):
-        """Mean absolute error of the amplitudes (B, 1, N, N) that the patches give, as a share of their mean."""
+        """Mean absolute error of the predicted amplitudes, relative to the mean of measured ones (B, 1, N, N)."""
         return (diffraction(self(measured)) - measured).abs().mean() / measured.mean()
 
     def training_step(self, batch, batch_index):

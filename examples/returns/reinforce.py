@@ -1,7 +1,8 @@
-"""REINFORCE balances a pole on a cart, in NumPy: one row of returns.csv for each variant and seed.
+"""REINFORCE on cart-pole, in NumPy; writes a row of returns.csv for each variant and seed.
 
-The cart is that of Barto, Sutton and Anderson (1983): a force of 10 N to the left or right at each of at most 200
-steps; an episode ends when the pole leans by 12 degrees or the cart is 2.4 m away. Its return is the number of steps.
+The cart-pole is that of Barto, Sutton and Anderson (1983): a force of 10 N to the left or right at each of at most 200
+steps. An episode ends when the pole leans by 12 degrees or the cart has moved by 2.4 m; its return is the number of
+steps.
 """
 
 import argparse
@@ -14,7 +15,7 @@ VARIANTS = {"plain": {}, "baseline": {"baseline": True}, "clipped": {"clip": 0.1
 
 
 def move(state, push):
-    """One step of 20 ms; state (episodes, 4): place, speed, angle, angular speed; push (episodes,): -1 or 1."""
+    """Advance by 20 ms; state (episodes, 4): position, speed, angle, angular speed; push (episodes,): -1 or 1."""
     _, v, angle, turn = state.T
     sine, cosine = np.sin(angle), np.cos(angle)
     pull = (10.0 * push + 0.05 * turn**2 * sine) / 1.1
@@ -24,7 +25,12 @@ def move(state, push):
 
 
 def play(weights, draw):
-    """Episodes side by side: states (steps, episodes, 4), pushes, chances to push right, and which steps count."""
+    """Play episodes in parallel.
+
+    Returns:
+        States (steps, episodes, 4), whether pushed right, probability of that, and a mask of valid steps; all others
+        (steps, episodes).
+    """
     state, alive = draw.uniform(-0.05, 0.05, (EPISODES, 4)), np.ones(EPISODES, bool)
     seen = []
     for _ in range(STEPS):
@@ -39,7 +45,7 @@ def play(weights, draw):
 
 
 def train(seed, iterations, baseline=False, clip=np.inf):
-    """Return (mean return of the last tenth of the iterations, largest norm of a gradient)."""
+    """Train a policy; return (mean return over the last tenth of the iterations, largest gradient norm)."""
     draw = np.random.default_rng(seed)
     weights, returns, norms = np.zeros(4), [], []
     for _ in range(iterations):

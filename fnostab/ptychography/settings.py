@@ -160,20 +160,20 @@ class ModelConfig(_WithParts):
     architecture: str = "hybrid"  # a built-in name, or your own package.module.Class
     N: Annotated[int, Field(ge=4)] = 64  # always data.N
     hidden_channels: PositiveInt = 32  # channels at full resolution
-    fno_blocks: PositiveInt = 4  # number of encoder blocks
+    fno_blocks: PositiveInt = 4  # number of residual blocks; of hybrid networks in the encoder
     fno_modes: PositiveInt = 12  # Fourier modes kept along each axis, per sign of the rows
     max_hidden_channels: PositiveInt | None = None  # maximum number of channels; null: no maximum
-    min_resolution: Annotated[int, Field(ge=2)] | None = 4  # minimum resolution; further blocks keep their size
+    min_resolution: Annotated[int, Field(ge=2)] | None = 4  # further blocks keep this size; null: always halve
     down_kernel: Literal[2, 3] = 3  # kernel size of downsampling convolutions; default depends on architecture
-    spectral_weights: Literal["existing", "published"] = "existing"  # published: one row sign, all modes
+    spectral_weights: Literal["existing", "published"] = "existing"  # of existing modes, or as published
     checkpoint_blocks: bool = False  # save memory by recomputing blocks in the backward pass; same results
-    block: str = "residual"  # or your own package.module.Class, called with config, channels, modes, resolution
+    block: str = "residual"  # residual; or your own package.module.Class(config, channels, modes, resolution)
     residual: Literal["plain", "zero_gamma", "layerscale"] = "plain"  # gain of blocks; default depends on architecture
     layerscale_init: PositiveFloat = 1e-3  # initial gain of residual=layerscale
     pre_norm: Literal["none", "rms"] = "none"  # norm before each block's branch; default depends on architecture
     limiter: Literal["none", "blocks", "decoder", "both"] = "none"  # before activations; default set by architecture
     limiter_tau: PositiveFloat = 3.0  # upper bound of the root mean square of activation inputs
-    decoder_activation: str = "gelu"  # or your own package.module.Class, called with config and channels
+    decoder_activation: str = "gelu"  # gelu; or your own package.module.Class, called with config and channels
     head: str = "real_imaginary"  # output of the last layer; or your own package.module.Class, called with config
     options: Options = Field(default={})  # options of your own parts
 
@@ -222,10 +222,10 @@ class TrainingConfig(_WithParts):
 
     epochs: PositiveInt = 20
     stress_test: bool = False  # required for more than 20 epochs
-    batch_size: PositiveInt = 16
-    loss: Literal["mae", "poisson"] = "mae"
+    batch_size: PositiveInt = 16  # patterns per optimiser step
+    loss: Literal["mae", "poisson"] = "mae"  # mean absolute error of amplitudes, or Poisson deviance of counts
     optimizer: str = "adam"  # adam, adamw, sgd; or your own package.module.name, called with network and config
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: PositiveFloat = 1e-3  # base rate, which the schedule scales
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # momentum of SGD
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999  # decay rate of Adam's second moment

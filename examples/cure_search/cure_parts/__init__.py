@@ -1,1 +1,1 @@
-"""Candidates for a cure that were not chosen, each by its dotted path."""
+"""Custom parts of the candidates that were not chosen; study files name them by dotted path."""

@@ -1,19 +1,19 @@
-"""Learning rates by layer: muP's, which fall with the width of what a layer reads.
+"""Adam with muP learning rates, which decrease with the input width of a layer.
 
-Adam moves every weight by about the learning rate, whatever the gradient's size. The moves of the n weights that feed
-one output line up with their inputs, so that the output moves n times as far as by one of them: wide layers take larger
-steps than narrow ones at the same rate. Dividing the rate of a layer by n makes them alike: Yang et al. 2022, "Tensor
-Programs V: Tuning Large Neural Networks via Zero-Shot Hyperparameter Transfer", table 3, of which this is the row for
-Adam. Reference implementation: github.com/microsoft/mup, optim.py.
+Adam changes every weight by about the learning rate, regardless of the gradient's size. The changes of the n weights of
+one output are aligned with their inputs, so the output changes n times as much as by one weight: at the same rate, wide
+layers take larger steps than narrow ones. Dividing a layer's rate by n compensates for this: Yang et al. 2022, "Tensor
+Programs V: Tuning Large Neural Networks via Zero-Shot Hyperparameter Transfer", table 3, row for Adam. Reference
+implementation: github.com/microsoft/mup, optim.py.
 
-What is this project's own:
+Differences from the paper:
 
-- Widths differ within a network that doubles its channels at each level, so the rule is put to use inside one network:
-  layers that read up to ``training.options.base_width`` channels (``model.hidden_channels`` if left out) keep the rate,
-  wider ones get base / n of it. None gets more. The first layer, which reads the image, is thus as the paper has it; so
-  is the head, whose rate falls with its inputs.
-- n counts channels. Pixels of a kernel and Fourier modes add to the sum too, but do not grow with the width.
-- Weights start as they do anyway, while the paper starts the head's at a smaller size the wider it is.
+- A network that doubles its channels at each level has layers of different widths, so the rule is applied within one
+  network. Layers with up to ``training.options.base_width`` input channels (default ``model.hidden_channels``) keep the
+  rate, wider ones get base / n of it; no layer gets more. The first layer, which reads the image, and the head, whose
+  rate decreases with its inputs, are thus as in the paper.
+- n counts channels. Kernel pixels and Fourier modes add to the sum too, but do not grow with the width.
+- The initialisation is unchanged. In the paper the head's initial weights decrease with its width.
 """
 
 from typing import Any
@@ -31,19 +31,19 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def adam(network: nn.Module, config: TrialConfig) -> torch.optim.Adam:
-    """Adam with these rates, fused unless a weight is complex."""
+    """Build Adam with these learning rates, fused unless a weight is complex."""
     groups = parameter_groups(network, config)
     fused = can_be_fused(parameter for group in groups for parameter in group["params"])
     return torch.optim.Adam(groups, betas=(0.9, config.training.adam_beta2), fused=fused)
 
 
 def parameter_groups(network: nn.Module, config: TrialConfig) -> list[dict[str, Any]]:
-    """The trainable parameters as an optimiser takes them, in groups of one learning rate each.
+    """Group the trainable parameters by learning rate, for an optimiser.
 
-    The first group has the rate of the configuration, the others follow by falling rate.
+    The first group has the configured rate; the others follow in order of decreasing rate.
 
     Raises:
-        ModelError: of a weight it is not known which axis counts what it reads.
+        ModelError: the axis of input channels of a weight is not known.
     """
     training = config.training
     base = int(training.options.get("base_width") or config.model.hidden_channels)
@@ -60,7 +60,7 @@ def parameter_groups(network: nn.Module, config: TrialConfig) -> list[dict[str, 
 
 
 def _widths(network: nn.Module) -> dict[nn.Parameter, int]:
-    """Number of channels that one output reads through each parameter; 1 for biases, gains and other vectors."""
+    """Number of input channels of each parameter; 1 for biases, gains and other vectors."""
     widths: dict[nn.Parameter, int] = {}
     for path, layer in network.named_modules():
         for name, parameter in layer.named_parameters(recurse=False):

@@ -1,4 +1,4 @@
-"""Parts of networks: blocks, activations of the decoder, and a head."""
+"""Custom network parts: blocks, decoder activations, and a head."""
 
 import math
 from collections import OrderedDict
@@ -12,27 +12,27 @@ from fnostab.ptychography.models import ResidualBlock, SpectralConv2d
 from fnostab.ptychography.models.norms import group_norm
 from fnostab.ptychography.settings import ModelConfig
 
-GROUP_CHANNELS = 4  # in a group: a channel by itself, as of an instance norm, loses its size against the others
-SLOPE = 0.01  # of the leak
+GROUP_CHANNELS = 4  # channels per group; with one, as in instance norm, channels lose their relative size
+SLOPE = 0.01  # slope of the leak
 
 
 class LeakyGELU(nn.Module):
-    """GELU(x) + 0.01 x: as GELU near 0, but with a gradient everywhere; of a decoder.
+    """Decoder activation GELU(x) + 0.01 x: close to GELU near 0, but with a gradient everywhere.
 
-    The leak is that of Maas et al. 2013, "Rectifier Nonlinearities Improve Neural Network Acoustic Models". It has no
-    dead zone, and no bound either.
+    The leak is that of Maas et al. 2013, "Rectifier Nonlinearities Improve Neural Network Acoustic Models". The
+    activation has no dead zone, but is not bounded.
     """
 
     def __init__(self, config: ModelConfig, channels: int) -> None:
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply to each element."""
+        """Apply the activation elementwise."""
         return functional.gelu(x) + SLOPE * x
 
 
 class LeakyBlock(ResidualBlock):
-    """A block whose activation leaks."""
+    """Residual block with `LeakyGELU` as activation."""
 
     def __init__(self, config: ModelConfig, channels: int, modes: int, resolution: int) -> None:
         super().__init__(config, channels, modes, resolution)
@@ -40,13 +40,13 @@ class LeakyBlock(ResidualBlock):
 
 
 class TanhBlock(ResidualBlock):
-    """A block whose spectral convolution sees tanh(x), so that what it takes in is bounded by 1.
+    """Residual block whose spectral convolution is applied to tanh(x), so that its input is bounded by 1.
 
-    Against overflow in half precision: White et al. 2023, "Guaranteed Approximation Bounds for Mixed-Precision Neural
-    Operators", section 4.3.
+    Proposed against overflow in half precision by White et al. 2023, "Guaranteed Approximation Bounds for
+    Mixed-Precision Neural Operators", section 4.3.
 
     Raises:
-        ModelError: ``spectral_weights`` is published, for which it has no convolution.
+        ModelError: ``spectral_weights`` is published, which is not supported.
     """
 
     def __init__(self, config: ModelConfig, channels: int, modes: int, resolution: int) -> None:
@@ -65,10 +65,10 @@ class _OfTanh(SpectralConv2d):
 
 
 class SkipInitBlock(ResidualBlock):
-    """A block whose branch has one learned factor, 0 at first: it starts as the identity, without a norm.
+    """Residual block with one learned factor on its branch, initially 0: it starts as the identity, without a norm.
 
-    De and Smith 2020, "Batch Normalization Biases Residual Blocks Towards the Identity Function", section 4;
-    the same as ReZero, Bachlechner et al. 2020.
+    SkipInit of De and Smith 2020, "Batch Normalization Biases Residual Blocks Towards the Identity Function", section
+    4; equal to ReZero, Bachlechner et al. 2020.
     """
 
     def __init__(self, config: ModelConfig, channels: int, modes: int, resolution: int) -> None:
@@ -76,7 +76,7 @@ class SkipInitBlock(ResidualBlock):
         self.gain = _Factor()
 
     def gain_magnitude(self) -> Tensor:
-        """The factor's absolute value, which trials record."""
+        """Absolute value of the factor, which trials record."""
         return self.gain.alpha.detach().abs()
 
 
@@ -93,10 +93,10 @@ class _Factor(nn.Module):
 
 
 class DepthScaledBlock(ResidualBlock):
-    """A block whose branch is multiplied by 1 / sqrt(2 n): what n branches add does not grow with their number.
+    """Residual block with its branch multiplied by 1 / sqrt(2 n), so that the sum of n branches does not grow with n.
 
-    Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3, where 2 n counts the
-    branches of n blocks.
+    Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3, where 2 n is the number of
+    branches in n blocks.
     """
 
     def __init__(self, config: ModelConfig, channels: int, modes: int, resolution: int) -> None:
@@ -114,7 +114,7 @@ class _Scale(nn.Module):
 
 
 class GroupNorm2d(nn.GroupNorm):
-    """Affine group norm over groups of 4 channels, as far as they divide. Wu and He 2018, "Group Normalization"."""
+    """Affine group norm with groups of 4 channels if possible. Wu and He 2018, "Group Normalization"."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(math.gcd(channels, max(1, channels // GROUP_CHANNELS)), channels)
@@ -125,19 +125,19 @@ class GroupNorm2d(nn.GroupNorm):
 
 
 class NormedGELU(nn.Sequential):
-    """GELU of what a group norm gives; of a decoder."""
+    """Decoder activation: group norm, then GELU."""
 
     def __init__(self, config: ModelConfig, channels: int) -> None:
         super().__init__(OrderedDict(norm=GroupNorm2d(channels), act=nn.GELU()))
 
 
 class Polar(nn.Module):
-    """A head of softplus amplitude and pi tanh phase, both of which a network can hold in bounds."""
+    """Head with softplus amplitude and phase pi tanh, which keeps the amplitude positive and the phase bounded."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
 
     def forward(self, values: Tensor) -> Tensor:
-        """Values of the last layer (B, 2, H, W) -> complex patch (B, 1, H, W)."""
+        """Convert values of the last layer (B, 2, H, W) to complex patches (B, 1, H, W)."""
         first, second = values.chunk(2, dim=1)
         return torch.polar(functional.softplus(first), torch.pi * torch.tanh(second))

@@ -11,7 +11,7 @@ from fnostab.ptychography.settings import TrialConfig
 
 
 def stable_adamw(network: nn.Module, config: TrialConfig) -> "StableAdamW":
-    """The optimiser of a trial."""
+    """Build `StableAdamW` for a trial."""
     training = config.training
     parameters = [p for p in network.parameters() if p.requires_grad]
     betas = (0.9, training.adam_beta2)
@@ -19,18 +19,18 @@ def stable_adamw(network: nn.Module, config: TrialConfig) -> "StableAdamW":
 
 
 class StableAdamW(Optimizer):
-    """AdamW whose step is divided by max(1, rms(g / sqrt(v))), one such number for each tensor.
+    """AdamW with the step of each tensor divided by max(1, rms(g / sqrt(v))).
 
-    v is the moving average of g^2: where it lags behind a gradient that has grown, plain Adam takes a step that is far
-    too large. Wortsman et al. 2023, "Stable and low-loss mixed-precision training for large-scale vision-language
-    models", algorithm 2, whose update clipping is that of Shazeer and Stern 2018, "Adafactor".
+    v is the moving average of g^2. If v lags behind a growing gradient, the steps of plain Adam are far too large.
+    Wortsman et al. 2023, "Stable and low-loss mixed-precision training for large-scale vision-language models",
+    algorithm 2; the update clipping is that of Shazeer and Stern 2018, "Adafactor".
 
     Args:
-        params: to train; complex ones are pairs of real numbers, as for torch's optimisers.
+        params: parameters to train; complex ones are treated as pairs of real numbers, as in torch's optimisers.
         lr: learning rate.
-        betas: of the moving averages of g and of g^2.
-        eps: least root of v.
-        weight_decay: decoupled, as in AdamW; 0 is Adam with update clipping.
+        betas: decay rates of the moving averages of g and g^2.
+        eps: minimum of sqrt(v).
+        weight_decay: decoupled weight decay as in AdamW; 0 gives Adam with update clipping.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class StableAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Take a step; return what ``closure`` returns."""
+        """Make an optimiser step; return the result of ``closure``."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -63,7 +63,7 @@ class StableAdamW(Optimizer):
         if not state:
             state.update(step=0, exp_avg=torch.zeros_like(parameter), exp_avg_sq=torch.zeros_like(parameter))
         state["step"] += 1
-        # Averages that need no correction for their start at 0: the first weight is 1.
+        # These weights include the bias correction: the first is 1.
         weights = [(1 - beta) / (1 - beta ** state["step"]) for beta in group["betas"]]
         mean, square = state["exp_avg"].lerp_(gradient, weights[0]), state["exp_avg_sq"]
         square.lerp_(gradient.square(), weights[1])

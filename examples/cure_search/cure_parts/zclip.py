@@ -1,7 +1,7 @@
-"""ZClip: clip the gradient norm where it stands out from its own recent past.
+"""ZClip: clip gradient norms that are outliers compared with recent norms.
 
 Kumar et al. 2025, "ZClip: Adaptive Spike Mitigation for LLM Pre-Training", algorithm 1, with its factor and warm-up.
-It has a memory, which belongs to the state of the training: a resumed or replayed one clips as the first did.
+The statistics are part of the training state, so that a resumed or replayed training clips identically.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,18 +13,18 @@ from torch.nn.utils import get_total_norm
 
 from fnostab.ptychography.settings import TrialConfig
 
-ALPHA = 0.97  # of the moving averages
-WARMUP_STEPS = 25  # that only count, and are not clipped
+ALPHA = 0.97  # decay of the moving averages
+WARMUP_STEPS = 25  # steps without clipping that initialise the statistics
 
 
 class ZClip:
-    """Scale the gradient so that its norm g has z = (g - mean) / std of at most threshold^2 / z, where z > threshold.
+    """Reduce the z-score z = (g - mean) / std of the gradient norm g to threshold^2 / z if z > threshold.
 
-    Mean and variance are moving averages of the norms after clipping, begun with those of the first 25 steps. A norm
-    that is not finite enters neither. Nothing waits for the gradients' device.
+    Mean and variance are moving averages of the norms after clipping, initialised with the norms of the first 25 steps.
+    Norms that are not finite are ignored. There is no synchronisation with the gradients' device.
 
     Args:
-        config: its ``gradient_clip_val`` is the threshold, the largest z that is left as it is; the paper's is 2.5.
+        config: configuration of the trial; ``gradient_clip_val`` is the threshold, 2.5 in the paper.
     """
 
     def __init__(self, config: TrialConfig) -> None:
@@ -34,7 +34,7 @@ class ZClip:
         self._variance = torch.zeros(())
 
     def __call__(self, parameters: Iterable[Tensor]) -> Tensor:
-        """Clip in place; return 1 if that changed the gradients and 0 if not, a 0-d tensor on their device."""
+        """Clip in place; return 1 if that changed the gradients, else 0, a 0-d tensor on their device."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not gradients:
             return torch.zeros(())
@@ -54,15 +54,15 @@ class ZClip:
             return stands_out.float()
 
     def state_dict(self) -> dict[str, Any]:
-        """State as a dict; tensors are not copied."""
+        """Return the statistics as a dict, without copying tensors."""
         return {"count": self._count, "mean": self._mean, "variance": self._variance}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Remember what `state_dict` gave."""
+        """Restore the statistics from the result of `state_dict`."""
         self._count, self._mean, self._variance = state["count"], state["mean"], state["variance"]
 
     def _take(self, norm: Tensor, weight: float) -> None:
-        """Move mean and variance towards a norm; with a weight of 1/n they are those of all n norms."""
+        """Update mean and variance with a norm; weights 1/n give the mean and variance of all n norms."""
         off = norm - self._mean
         usable = torch.isfinite(off)
         self._mean = torch.where(usable, self._mean + weight * off, self._mean)

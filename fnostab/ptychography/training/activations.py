@@ -25,7 +25,7 @@ from fnostab.record.trial import TrialSpec
 __all__ = ["BlockStates", "at_checkpoint", "at_initialisation", "recorded_last"]
 
 BlockStates = Mapping[str, Mapping[str, float]]
-"""By block, in the order in which they run, and by quantity, as in ``names.BLOCK_QUANTITIES``; finite values."""
+"""Finite values by block, in execution order, and by quantity, as in ``names.BLOCK_QUANTITIES``."""
 
 
 def at_initialisation(spec: TrialSpec) -> BlockStates:
