@@ -141,7 +141,7 @@ class TestEnds:
     def test_an_error_after_the_training_has_failed_is_its_outcome_and_the_loop_goes_on(self, trial, caplog):
         ended_by(trial, ValueError("loss is NaN"), 1.0, math.nan)
         assert self.outcome(trial) == ("nonfinite", None)
-        assert "control-0: nonfinite (ValueError: loss is NaN); the loop goes on" in caplog.text
+        assert "control-0: nonfinite (ValueError: loss is NaN); the loop continues" in caplog.text
         assert trial.name not in run(clipping(seeds=1))
 
     @pytest.mark.parametrize("error", [MemoryError("too large"), RuntimeError("CUDA error: out of memory")])
@@ -330,5 +330,7 @@ class TestInput:
         assert run(clipping(seeds=2)) == {}
         for line in ("command: python x.py --seed {seed} {--clip}", "task: ptychography"):
             (tmp_path / "study.yaml").write_text(f"{text}{line}\n")
-            with pytest.raises(FnostabError, match=r"study.yaml, line 7: (command|task) says what trains the trials"):
+            with pytest.raises(
+                FnostabError, match=r"study.yaml, line 7: (command|task) names what `fnostab run` starts"
+            ):
                 fnostab.Study.read("study.yaml")

@@ -233,7 +233,10 @@ def test_a_dry_run_tells_what_was_given_up_from_what_has_a_result(call, workplac
     run = ("run", "study.yaml", "--attempts", "1")
     status, _, err = call(*run, "--seeds", "2")
     assert status == 2
-    assert "--attempts 4 retries those that were given up; a changed script is a new study" in " ".join(err.split())
+    assert (
+        "--attempts 4 retries those that were given up; a changed script needs no --attempts, since it is a new study"
+        in " ".join(err.split())
+    )
     status, out, _ = call(*run, "--seeds", "2", "--dry-run")
     assert status == 0
     assert "2 of 2 trials were given up, such as control-0: infra_error" in out

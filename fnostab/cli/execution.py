@@ -188,7 +188,7 @@ def insist_on_results(result: StudyRun) -> None:
         most = max(trial.fruitless for trial in result.given_up)
         again = f"`fnostab run` with --attempts {most + ATTEMPTS} retries those that were given up"
         if first.spec.argv is not None:
-            again += "; a changed script is a new study, whose trials all run without it"
+            again += "; a changed script needs no --attempts, since it is a new study"
     raise LaunchError(
         f"{len(missing)} of {len(result.trials)} trials ended without a result, such as {first.name}: {first.outcome} "
         f"({first.reason}); fix that, then {again}"

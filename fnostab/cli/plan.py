@@ -30,10 +30,12 @@ TOOTH = 10  # seeds beyond the answer among which a dip of the saw-tooth is look
 @click.option("--power", default=0.8, show_default=True, help="Wanted probability of a significant result.")
 @click.option("--alpha", default=0.05, show_default=True, help="One-sided level.")
 @click.option("--candidates", default=1, show_default=True, help="Arms compared with one control (Holm).")
-@click.option("--looks", metavar="LIST", help="Seeds at which a sequential study is looked at, as in 10,20.")
+@click.option("--looks", metavar="LIST", help="Seeds per arm at each look of a sequential study, as in 10,20.")
 @click.option("--log-sd", type=float, help="For losses: standard deviation of the natural log of the loss over seeds.")
 @click.option("--ratio", default=RATIO, show_default=True, help="For losses: true ratio, arm to control.")
-@click.option("--margin", default=MARGIN, show_default=True, help="For losses: ratio to show the arm to be below.")
+@click.option(
+    "--margin", default=MARGIN, show_default=True, help="For losses: limit that the ratio is shown to be below."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def command(
     control_rate: float,

@@ -64,7 +64,7 @@ def _time_ms(text: str) -> int:
     except (ValueError, OverflowError):
         example = date.today() - timedelta(90)
         raise ConfigError(
-            f"--older-than {text!r} is not accepted: give a date, as {example}, or days, as 90d"
+            f"--older-than {text!r} is not accepted: give a date, such as {example}, or days, such as 90d"
         ) from None
     if then.timestamp() > time.time():
         raise ConfigError(f"--older-than {text!r} is in the future: give a date before today")

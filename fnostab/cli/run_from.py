@@ -65,6 +65,6 @@ def load_after(
     say(console, f"arms {arms} of {experiment}, by its verdict {verdict.verdict} (run {verdict.run_id})")
     deep_study = hook(file.task_name, "after")
     if deep_study is None:
-        raise LaunchError(f"--from: {study} is of task {file.task_name}, which has no studies that follow others")
+        raise LaunchError(f"--from: {study} is of task {file.task_name}, which has no follow-up studies")
     of_epochs = {} if epochs is None else {make_task(earlier.task).epochs: epochs}
     return deep_study(file, earlier, profile, of_epochs | dict(overrides)), verdict.stage_b

@@ -51,7 +51,7 @@ def learning_not_judged(trials: Sequence[TrialRow]) -> str | None:
     if not all({Outcome.COLLAPSED, Outcome.STAGNATED} <= each for each in unjudged):
         return None
     return (
-        "no rule says which trials have learnt nothing, so that they count as successes: "
+        "no rule says which trials have learnt nothing, so they count as successes: "
         "set baseline or failed under outcome"
     )
 

@@ -99,7 +99,7 @@ def _gpu() -> Finding:
         [sys.executable, "-c", _TRY_GPU], capture_output=True, text=True, timeout=IMPORT_S, check=False
     )
     if tried.returncode:
-        last = (tried.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (tried.stderr.strip().splitlines() or ["no output"])[-1]
         if last == "ModuleNotFoundError: No module named 'torch'":
             return Finding(State.OK, "not tried: torch is not installed")
         return Finding(State.FAILED, f"torch can't be imported: {last}; `pip install --force-reinstall torch`")
@@ -154,5 +154,5 @@ def _answer(*command: str) -> tuple[int, str] | None:
     except subprocess.TimeoutExpired:
         return 1, f"{command[0]} does not answer within {QUICK_S:g} s"
     if done.returncode:
-        return done.returncode, ((done.stderr or done.stdout).strip().splitlines() or ["it said nothing"])[-1]
+        return done.returncode, ((done.stderr or done.stdout).strip().splitlines() or ["no output"])[-1]
     return 0, done.stdout.strip()

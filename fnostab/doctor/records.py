@@ -94,7 +94,7 @@ def _clock(store: "Store") -> Finding:
     if offset is None:
         return Finding(State.OK, "nothing to compare")
     text = f"the store's is {abs(offset):.1f} s {'ahead' if offset > 0 else 'behind'}"
-    mend = "synchronise both with NTP, as by `timedatectl set-ntp true`"
+    mend = "synchronise both with NTP, for example with `timedatectl set-ntp true`"
     if abs(offset) > FAR_SKEWED_S:
         return Finding(State.FAILED, f"{text}: trials running elsewhere may be taken for dead; {mend}")
     if abs(offset) > SKEWED_S:

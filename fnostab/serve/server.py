@@ -116,7 +116,7 @@ class TrackingServer:
         status = self._process.returncode if self._process else None
         lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         causes = [line for line in lines if "Error" in line or "Exception" in line]
-        last = masked((causes or lines or ["it said nothing"])[-1])[:240]
+        last = masked((causes or lines or ["no output"])[-1])[:240]
         return TrackingError(f"MLflow's server ended with status {status}: {last}; the full log is {self.log}")
 
 

@@ -145,7 +145,7 @@ def _refusal(number: int, address: str, schemes: Sequence[str]) -> str:
     if not address:
         what = "is empty"
     elif named is None:
-        what = "has no scheme, as json://"
+        what = "has no scheme such as json://"
     elif (scheme := named[1].lower()) in ("http", "https"):
         what = f"names no known service; a webhook of your own is json{scheme[4:]}://HOST/PATH"
     elif named[1].lower() in schemes:

@@ -89,11 +89,11 @@ class StudyFile(BaseModel):
             )
         if self.follow_up_criteria and self.follow_up is None:
             raise ValueError(
-                "follow_up_criteria are about the study that comes after this one: name it here, as in "
-                "follow_up: stage_b, or move them to the file of the study that comes before"
+                "follow_up_criteria judge the study that follows this one: name it here, as in "
+                "follow_up: stage_b, or move them to the file of the study before it"
             )
         if isinstance(self.seeds, list) and len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds={self.seeds} is not accepted: a list without repetition, as [0, 3, 5]")
+            raise ValueError(f"seeds={self.seeds} is not accepted: a list without repetition, such as [0, 3, 5]")
         for what, arm in [("control", self.control), *self.roles.items()]:
             if arm not in self.arms:
                 raise ValueError(f"{what}: no arm {shown(arm)}; arms: {', '.join(self.arms)}")

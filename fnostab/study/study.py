@@ -60,7 +60,7 @@ class Study:
         self.looks: tuple[int, ...] = ()
         self.task = task or make_task(file.task_name, file)
         if file.knob is not None and file.knob in flatten(overrides or {}):
-            raise ConfigError(f"{file.name} sets {file.knob} by itself: leave it out, or write a study of your own")
+            raise ConfigError(f"{file.name} sets {file.knob} itself: leave it out, or write a study of your own")
         if unknown := set(file.profiles) - set(self.task.profiles):
             accepted = ", ".join(self.task.profiles) or "none"
             raise ConfigError(f"{file.line_of('profiles')}profile {min(unknown)!r} is not known; accepted: {accepted}")

@@ -32,8 +32,8 @@ class Ask(Command):
         super().__init__()
         if (given := "command" if file.command else "task" if file.task else None) is not None:
             raise ConfigError(
-                f"{file.line_of(given)}{given} says what trains the trials, and `fnostab run` starts it: leave it out "
-                "of a study whose trials a loop of your own trains"
+                f"{file.line_of(given)}{given} names what `fnostab run` starts: leave it out of a study that your "
+                "own loop trains"
             )
         self._declared = declare(file.defaults, lambda name: file.line_of(f"defaults.{name}"))
         layers = (file.defaults, *file.arms.values())

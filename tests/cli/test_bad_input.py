@@ -69,7 +69,7 @@ def assert_refused(answer, pattern):
         ((*RUN, "--set", "data.probe.path=absent.npz"), r"can't read the probe absent.npz.*check data.probe.path"),
         ((*RUN, "--tracking-uri", "http://127.0.0.1:1"), r"no tracking server answers at http://127.0.0.1:1"),
         ((*RUN, "--tracking-uri", "sqlite:///absent/mlflow.db"), r"no directory .*absent; make it"),
-        ((*RUN, "--tracking-uri", "ftp://host"), r"'ftp://host' is not supported: accepted are http"),
+        ((*RUN, "--tracking-uri", "ftp://host"), r"'ftp://host' is not supported; accepted: http"),
         (("train",), r"which trial\? Name a study"),
         (("train", "stage_a", "--seed", "-1"), r"seed='-1' is not accepted: give a whole number from 0"),
         (("train", "stage_a", "--arm", "nobody"), r"no arm 'nobody'"),

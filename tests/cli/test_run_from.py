@@ -72,7 +72,7 @@ class TestRefused:
             (
                 WON | {"opt_fix": 2},
                 {"control": 1, "arch_fix": 3, "opt_fix": 2},
-                r"PIVOT.*asks for no deep test; its next step: ask where",
+                r"PIVOT.*asks for no deep test; its next step: try a setting or an arm where",
             ),
         ],
     )

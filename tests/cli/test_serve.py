@@ -52,7 +52,7 @@ def test_a_folder_that_cannot_be_written(call, place):
 @pytest.mark.parametrize(
     ("backend", "text"),
     [
-        ("ftp://somewhere", "accepted are http, https, sqlite, postgresql"),
+        ("ftp://somewhere", "accepted: http, https, sqlite, postgresql"),
         ("http://ada:s3cret@127.0.0.1:5000", "is an MLflow server, expected a database"),
         ("sqlite:///absent/mlflow.db", "no directory"),
         ("postgresql://ada:s3cret@127.0.0.1:1/mlflow", "postgresql://ada:***@127.0.0.1:1"),

@@ -717,7 +717,7 @@ def test_lines_on_a_study_that_is_probably_asked_in_the_wrong_way():
     unjudged = ("collapsed: needs a measure of the output's spread", "stagnated: needs a validation")
     free = [replace(trial, not_judged=unjudged) for trial in arm("base", 1, 2)]
     said = (
-        "no rule says which trials have learnt nothing, so that they count as successes: "
+        "no rule says which trials have learnt nothing, so they count as successes: "
         "set baseline or failed under outcome"
     )
     assert learning_not_judged(free) == said

@@ -46,7 +46,10 @@ def test_a_server_of_another_version(server, monkeypatch):
     monkeypatch.setitem(records.TESTED, "mlflow", "2.22.0")
     found = findings(server)["schema"]
     assert found.state == "warning"
-    assert "tested is 2.22.0: charts may be missing; on its machine `pip install 'mlflow==2.22.0'`" in found.text
+    assert (
+        "the tested version is 2.22.0: charts may be missing; on its machine `pip install 'mlflow==2.22.0'`"
+        in found.text
+    )
 
 
 def test_a_server_that_is_slow(server, monkeypatch):

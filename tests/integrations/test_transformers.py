@@ -235,7 +235,7 @@ def test_outside_a_study_nothing_is_touched(tmp_path, trainer_of, monkeypatch):
 
 
 def test_a_recorder_of_the_scripts_own_beside_it_is_refused(trial, trainer_of):
-    with Recorder(), pytest.raises(JournalError, match="being recorded already"):
+    with Recorder(), pytest.raises(JournalError, match="already being recorded"):
         trainer_of(at(1.0)).train()
 
 

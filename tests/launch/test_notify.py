@@ -108,7 +108,7 @@ def test_a_message_that_is_not_taken_changes_nothing_but_a_warning(run, mailbox,
     [
         (f"jsonn://{SECRET}@127.0.0.1", r"has the unknown scheme 'jsonn' (did you mean 'json'?)"),
         (f"slack://{SECRET}", "(slack://...) is incomplete"),
-        (SECRET, "has no scheme, as json://"),
+        (SECRET, "has no scheme such as json://"),
         (f"https://127.0.0.1/{SECRET}", "names no known service; a webhook of your own is jsons://HOST/PATH"),
         ("", "is empty"),  # as of a shell's variable that is not set
     ],

@@ -252,7 +252,7 @@ class TestInterruptions:
         on_cluster.kill("slurmctld", signal.SIGTERM)
         slurm.forget_queue()
         assert launcher.poll() == []
-        assert launcher.trouble.startswith("Slurm can't be asked: squeue: ")
+        assert launcher.trouble.startswith("can't query Slurm: squeue: ")
         on_cluster.start_controller()
         until(lambda: launcher.poll() == [] and launcher.trouble is None)
         assert list(on_cluster.states().values()) == ["RUNNING"]

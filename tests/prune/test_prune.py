@@ -215,7 +215,7 @@ class TestCommand:
     def test_a_date_that_is_none(self, call, workplace, text):
         status, _, err = call("prune", "--older-than", text)
         assert status == 2
-        assert "is not accepted: give a date, as " in err
+        assert "is not accepted: give a date, such as " in err
 
     def test_a_date_to_come(self, call, workplace):
         assert "is in the future" in call("prune", "--older-than", "2999-01-01")[2]

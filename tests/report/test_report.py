@@ -27,14 +27,14 @@ from fnostab.tracking.read.histories import metric_histories, read_artifact, run
 OK, COLLAPSED, NONFINITE, OOM = Outcome.CONVERGED, Outcome.COLLAPSED, Outcome.NONFINITE, Outcome.OOM
 SECTIONS = [
     "What differs between the arms",
-    "What became of each arm",
+    "Outcomes of each arm",
     "Criteria: each arm against control",
     "Validation losses",
     "Gradient norms",
     "Reconstructions of the test object",
-    "Trials that take no part",
+    "Trials left out",
     "Every trial",
-    "Words",
+    "Glossary",
     "How far to trust it",
 ]
 TWELVE = [

@@ -448,7 +448,7 @@ def test_trials_are_counted_before_they_are_made(own, tmp_path):
 
 def test_what_the_deep_study_must_meet_stands_in_the_study_before_it(own):
     asked = "\nfollow_up_criteria: [grad_bounded, matches_stage_a]"
-    with pytest.raises(ConfigError, match=r"follow_up_criteria are about the study that comes after this one: name it"):
+    with pytest.raises(ConfigError, match=r"follow_up_criteria judge the study that follows this one: name it"):
         load_study(own(more=asked), "small")
     spec = load_study(own(more=f"{asked}\nfollow_up: stage_b"), "small").spec("mine")
     assert spec.follow_up_criteria == ("grad_bounded", "matches_stage_a")

@@ -112,7 +112,7 @@ def test_a_database_server_that_is_not_there():
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", "databricks", "ftp://somewhere"])
 def test_other_stores_are_refused_with_those_that_are_accepted(uri):
-    assert "accepted are http, https, sqlite" in refused(uri)
+    assert "accepted: http, https, sqlite" in refused(uri)
 
 
 def test_the_terminal_stays_empty_and_telemetry_off(tmp_path):

@@ -114,7 +114,7 @@ class SlurmLauncher:
                 ended += self._look_at(queue)
             self._queue, self.trouble = queue, None
         except SlurmError as error:
-            self.trouble = f"Slurm can't be asked: {error}"
+            self.trouble = f"can't query Slurm: {error}"
         self._forget(ended)
         return ended
 
@@ -217,7 +217,7 @@ class SlurmLauncher:
         try:
             known, queue = jobs_of(folder, self._name, find=find), slurm.queue(fresh=True)
         except SlurmError as error:
-            raise LaunchError(f"Slurm can't be asked for the jobs of {folder}: {error}") from error
+            raise LaunchError(f"can't query Slurm for the jobs of {folder}: {error}") from error
         without = []
         for trial in trials:
             job = known.get(trial.name)

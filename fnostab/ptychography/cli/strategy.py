@@ -169,7 +169,7 @@ class _Chain:
             settings = deep.arms[deep.control]
             more = tuple(f"{name}={json.dumps(settings[name])}" for name in DEEP)
         self.study(STUDY_OF[following.kind], following.why, more=more)
-        self.heading("decision", f"{STUDY_OF[following.kind]} for itself")
+        self.heading("decision", f"{STUDY_OF[following.kind]} on its own")
         case = self._judge(STUDY_OF[following.kind]).case
         if STUDY_OF[following.kind] == PIVOT:
             return f"LayerScale has been run at the depth of Stage B: {best_arms(case.verdict)}"

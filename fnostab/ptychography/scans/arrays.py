@@ -83,7 +83,7 @@ def patterns_of(path: Path, found: Found, lines: list[str]) -> NDArray[Any]:
     if array.ndim != 3 or not array.size or np.iscomplexobj(array):
         raise DataError(f"{path}: diffraction is {shape_text(array)}, expected real (n, M, M): --map diffraction=NAME")
     if array.shape[0] == array.shape[1] != array.shape[2]:
-        lines.append("assumed: diffraction is (M, M, n), as older files of PtychoPINN are")
+        lines.append("assumed: diffraction is (M, M, n), as in older files of PtychoPINN")
         array = np.moveaxis(array, -1, 0)
     if array.shape[1] != array.shape[2]:
         raise DataError(
@@ -132,7 +132,7 @@ def kind_of(path: Path, found: Found, given: Kind | None, diffraction: NDArray[A
         raise DataError(f"{path} does not say what the patterns are: give --kind counts, intensity or amplitude")
     if kind is None:
         kind = "counts" if whole else "intensity"
-        lines.append(f"assumed: patterns are {kind}, as they are {'' if whole else 'not '}whole numbers (--kind)")
+        lines.append(f"assumed: patterns are {kind}, since they are {'' if whole else 'not '}whole numbers (--kind)")
     elif given is None:
         lines.append(f"assumed: patterns are of kind {kind}, as usual in this layout (--kind)")
     if kind == "counts" and not whole:

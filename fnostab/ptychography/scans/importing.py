@@ -119,8 +119,8 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
         positions = positions / pixel_size
     if (span := np.ptp(positions, axis=0).max()) < 1:
         raise DataError(
-            f"{path}: positions span {span:.3g} pixels, less than one: name others with --map positions=NAME, or say "
-            "what they are in by --unit and --pixel-size"
+            f"{path}: positions span {span:.3g} pixels, less than one: name others with --map positions=NAME, or "
+            "give their unit with --unit and --pixel-size"
         )
     patterns, mask, probe, zoom = _cropped(path, patterns, mask, probe, options, lines)
     positions = positions * zoom

@@ -158,7 +158,7 @@ def _take(archive: Archive, found: Found, here: Mapping[str, str], mapped: Mappi
 def _insist(archive: Archive, name: str, place: str) -> None:
     if not archive.find(place):
         file = place.rpartition(":")[0]
-        no_file = f"no file {file} in the working directory, and " if file else ""
+        no_file = f"no file {file}, as seen from the working directory, and " if file else ""
         raise DataError(
             f"--map {name}={place}: {no_file}{archive.path} has {listed(archive.names)}; FILE:NAME is an array of "
             "another file"

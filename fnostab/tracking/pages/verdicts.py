@@ -84,7 +84,7 @@ def _record(run_id: str, payload: Mapping[str, Any], experiment: str) -> Verdict
         where = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
         raise TrackingError(
             f"{VERDICT_FILE} of the verdict's run {run_id} is damaged or of an older version, in {where!r}: "
-            f"`fnostab decide --experiment {experiment}` makes it anew"
+            f"`fnostab decide --experiment {experiment}` writes it again"
         ) from None
 
 

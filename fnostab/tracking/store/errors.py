@@ -113,7 +113,7 @@ def describe(error: Exception, uri: str) -> str:
 def _certificate_or_scheme(said: str) -> str:
     if "certificate" in said:
         return "set REQUESTS_CA_BUNDLE to the file of the authority that signed it, or of the certificate itself"
-    return "if it speaks no TLS, its address begins with http://"
+    return "if it does not use TLS, its address begins with http://"
 
 
 def masked(text: str) -> str:

@@ -104,7 +104,7 @@ def checked_address(uri: str) -> str:
     scheme = uri.partition("://")[0].partition("+")[0] if "://" in uri else ""
     if scheme not in SCHEMES:
         raise TrackingError(
-            f"tracking store {masked(uri)!r} is not supported: accepted are {', '.join(SCHEMES)}, as in {DEFAULT_URI}"
+            f"tracking store {masked(uri)!r} is not supported; accepted: {', '.join(SCHEMES)}, as in {DEFAULT_URI}"
         )
     if scheme.startswith("http"):
         return uri

@@ -179,7 +179,7 @@ def test_metres_without_a_pixel_size_are_refused(small, tmp_path):
     assert "give --pixel-size" in refusal(path)
     known = import_scan(path, replace(ONE_SWEEP, pixel_size=PIXEL)).scan
     np.testing.assert_allclose(known.positions, relative(small.corners), atol=1e-6)
-    assert "by --unit and --pixel-size" in refusal(npz(small, tmp_path, scan=small.corners * 1e-7))
+    assert "with --unit and --pixel-size" in refusal(npz(small, tmp_path, scan=small.corners * 1e-7))
 
 
 def test_an_object_on_which_positions_do_not_lie_is_left_and_the_orientation_is_checked(small, tmp_path):
