@@ -18,6 +18,7 @@ __all__ = ["Panel", "history_figure", "reconstruction_figure"]
 
 ERRORS = "cividis"  # its lightness rises all the way, so that the sign of an error is seen in grey too
 WIDTH, ROW_HEIGHT, IMAGE = 7.2, 2.2, 1.67  # inches
+SPIKES = {"spike": "D"}  # a marker of their own: under validations they would pass for more of these
 LINE_COLOURS = (COLOURS[0], COLOURS[4])  # dark under light: both are seen in grey
 
 
@@ -27,7 +28,7 @@ class Panel:
 
     Attributes:
         curves: by name, the first below the others; values that are not finite are gaps.
-        marks: by name, as open circles: validations, spikes.
+        marks: by name: "spike" as open diamonds, others, such as validations, as open circles.
     """
 
     ylabel: str
@@ -107,7 +108,7 @@ def history_figure(
 
     Panels share their steps, so that a spike of the gradient stands under what it did to the loss. Of
     long curves the smallest and the largest value in every column of pixels are drawn, so no spike is
-    left out. Open circles are validations, or gradient spikes as the monitor counts them. Red crosses on
+    left out. Open circles are validations, open diamonds gradient spikes as the monitor counts them. Red crosses on
     the top edge are steps whose loss or gradient was not finite; the dashed line is the step of failure.
     Axes are logarithmic.
 
@@ -139,5 +140,5 @@ def _history(ax: Axes, panel: Panel) -> None:
         ax.plot(steps[lone], values[lone], ".", color=colour, markersize=5)
     for name, marks in panel.marks.items():
         look: Any = {"color": INK, "markersize": 5, "markerfacecolor": "none"}
-        ax.plot(*marks, "o", zorder=3, label=name, **look)
+        ax.plot(*marks, SPIKES.get(name, "o"), zorder=3, label=name, **look)
     plain_powers(ax.yaxis)
