@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_labels_of_an_axis_over_many_orders_do_not_overlap(largest):
     shown = [tick.label1.get_window_extent() for tick in ax.yaxis.get_major_ticks() if low <= tick.get_loc() <= high]
     shown.sort(key=lambda box: box.y0)
     assert len(shown) > 3
-    assert all(a.y1 < b.y0 for a, b in zip(shown, shown[1:], strict=False))
+    assert all(a.y1 < b.y0 for a, b in pairwise(shown))
 
 
 @pytest.mark.parametrize("seeds", [[], [{}], [{"b0": {}}], [blocks(0.0), blocks(0.0, 1.0)], [blocks(*np.zeros(3))]])
