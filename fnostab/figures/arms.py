@@ -120,7 +120,8 @@ def _survival(
     left = np.append(curve.at_risk[1:], 0)  # at risk just before the next step
     censored = curve.at_risk - curve.failures > left
     ticks: Any = {"color": style.colour, "markersize": 9, "markeredgewidth": 2}
-    ax.plot(curve.steps[censored], curve.survival[censored], "|", clip_on=False, **ticks)
+    if censored.any():  # a line without points that is not clipped would lie at the figure's corner, and keep it free
+        ax.plot(curve.steps[censored], curve.survival[censored], "|", clip_on=False, **ticks)
     if nonfinite_steps:
         at = np.searchsorted(curve.steps, nonfinite_steps)
         crosses = {key: value for key, value in KINDS[NONFINITE].items() if key != "marker"}

@@ -18,7 +18,7 @@ from fnostab.figures.style import FAILED, INK, NAMED, ArmStyle, arm_styles, lege
 
 __all__ = ["LossCurve", "loss_curves", "median_curve"]
 
-PANELS_IN_A_ROW = 3
+PANELS_IN_A_ROW = (3, 2, 4)  # the first that leaves no panel alone in the last row
 RASTER_FROM = 4000  # number of points in a panel above which they are rasterised in vector formats
 FAILED_LINE: Any = (0, (3, 1.2))
 LEVEL_LINES: Any = ("-.", (0, (6, 3)))
@@ -67,7 +67,8 @@ def loss_curves(
         judged: whether failures were judged.
         levels: losses to compare with, by name; at most two.
     """
-    columns = max(1, min(PANELS_IN_A_ROW, len(arms)))
+    columns = next((n for n in PANELS_IN_A_ROW if len(arms) % n != 1), PANELS_IN_A_ROW[0])
+    columns = max(1, min(columns, len(arms)))
     rows = max(1, -(-len(arms) // columns))
     with matplotlib.rc_context(NAMED):
         figure = Figure(figsize=(max(3.6, 2.75 * columns), 0.7 + 2.3 * rows), layout="constrained")

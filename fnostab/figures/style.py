@@ -123,7 +123,7 @@ def plain_powers(axis: Axis) -> None:
     """Label the powers of ten of a log axis as plain text: 0.01, 1, 100, 10⁴; minor ticks too if these are few."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
     low, high = axis.get_view_interval()
-    if high > 100 * low:
+    if high > 1000 * low:
         axis.set_minor_formatter(NullFormatter())
     else:
         digits = (2, 5) if high > 6 * low else range(2, 10)
@@ -138,7 +138,7 @@ def _digit(value: float) -> int:
 def _power(value: float) -> str:
     if value <= 0:
         return f"\N{MINUS SIGN}{_power(-value)}" if value else "0"
-    if 1e-3 < value < 1e4:
+    if 9e-4 < value < 1e4:
         return f"{value:g}"
     exponent = f"{value:e}".partition("e")[2]
     return f"10{str(int(exponent)).translate(_SUPERSCRIPTS)}"

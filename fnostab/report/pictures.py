@@ -20,7 +20,7 @@ DOTS_PER_INCH = 160  # of drawings beside a Markdown file
 _PROLOGUE = re.compile(r"^.*?(?=<svg)", re.DOTALL)
 _METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
 _FONTS = re.compile(r"(font: [^;\"']*?)'[^;\"]*?sans-serif")
-_SIZE = re.compile(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"')
+_SIZE = re.compile(r'(<svg[^>]*?) width="([\d.]+pt)" height="[^"]*"')
 _ID = re.compile(r'(\bid="|url\(#|href="#)')
 
 
@@ -67,7 +67,7 @@ def photograph(png: bytes, name: str, *, alt: str, caption: str = "") -> Picture
 def _inline(svg: str, name: str, alt: str) -> str:
     """An SVG document as an element of a page that holds others: ids of its own, the page's font and ink."""
     svg = _METADATA.sub("", _PROLOGUE.sub("", svg))
-    svg = _SIZE.sub(r"\1", svg, count=1).replace(INK, "currentColor")
+    svg = _SIZE.sub(r'\1 style="--width: \2"', svg, count=1).replace(INK, "currentColor")
     svg = _FONTS.sub(r"\1var(--font)", svg)
     svg = _ID.sub(rf"\g<1>{name}-", svg)
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"', 1)

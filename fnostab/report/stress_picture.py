@@ -11,5 +11,5 @@ __all__ = ["stress_picture"]
 def stress_picture(stress: Stress, name: str = "stress") -> Picture:
     """Failure rate of each arm against the knob."""
     arms = {arm.name: [(p.value, FailureRate(p.failed, p.n, p.interval)) for p in arm.points] for arm in stress.arms}
-    caption = f"Share of trials that failed against {stress.knob}, with 95 % intervals. {stress.finding}."
+    caption = f"Share of trials that failed against {stress.knob}, with 95 % intervals: {stress.finding}."
     return drawing(stress_figure(arms, stress.knob), name, alt=f"Failure rate against {stress.knob}", caption=caption)

@@ -111,6 +111,16 @@ def test_survival_is_drawn_as_it_was_estimated():
     assert not lines(figure, "empty")
 
 
+def test_an_arm_whose_trials_all_failed_leaves_the_survival_curves_their_room():
+    arms = {"control": kaplan_meier([9, 9], [False, False]), "arm": kaplan_meier([3, 5], [True, True])}
+    heights = []
+    for shown in (["control"], list(arms)):
+        figure = kaplan_meier_figure({arm: arms[arm] for arm in shown})
+        figure.draw_without_rendering()
+        heights.append(figure.axes[0].get_position().height)
+    assert heights[0] == pytest.approx(heights[1])
+
+
 def test_every_seed_is_a_point_and_what_became_of_it_its_shape():
     trials = [
         TrialRow("arm", 0, Outcome.CONVERGED, 0.1),
@@ -196,11 +206,23 @@ def test_a_history_shows_its_spike_and_the_step_that_was_not_finite(at):
     assert np.nanmax(curve.get_ydata()) == 4e4
     low, high = curve.axes.get_ylim()
     assert low < 1 < 4e4 < high
-    (circle,) = lines(figure, "spike")
-    assert (list(circle.get_xdata()), list(circle.get_ydata()), circle.get_marker()) == ([at], [4e4], "o")
+    (diamond,) = lines(figure, "spike")
+    assert (list(diamond.get_xdata()), list(diamond.get_ydata()), diamond.get_marker()) == ([at], [4e4], "D")
     assert [list(line.get_xdata()) for line in lines(figure, "failure")] == [[10_000, 10_000]] * 2
     assert {"spike", "not finite", "failure"} <= set(legend(figure))
     assert_marked(figure, [[10_000], [10_000]])
+
+
+@pytest.mark.parametrize(
+    ("norms", "labels"),
+    [((0.15, 13), ["0.2", "0.5", "1", "2", "5", "10"]), ((1e-3, 100), ["0.001", "0.01", "0.1", "1", "10", "100"])],
+)
+def test_a_log_axis_is_labelled_between_its_powers_of_ten_where_these_are_few(norms, labels):
+    figure = history_figure([Panel("gradient norm", {"": (np.arange(2), np.array(norms))})])
+    figure.draw_without_rendering()
+    axis, (low, high) = figure.axes[0].yaxis, figure.axes[0].get_ylim()
+    ticks = {tick.get_loc(): tick.label1.get_text() for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())}
+    assert [ticks[place] for place in sorted(ticks) if ticks[place] and low <= place <= high] == labels
 
 
 def test_a_value_between_two_gaps_is_drawn():
@@ -234,6 +256,14 @@ def test_a_seed_that_has_ended_counts_in_the_median_as_worse_than_all_others():
     assert epochs.tolist() == [1, 2, 3]
     np.testing.assert_allclose(medians, [0.35, np.nan, np.nan])  # of 0.1, 0.3, 0.4 and one without any
     np.testing.assert_allclose(median_curve(curves[:3])[1], [0.3, 0.3, 0.2])
+
+
+@pytest.mark.parametrize(("arms", "last_row"), [(2, 2), (3, 3), (4, 2), (5, 2), (6, 3), (7, 3), (10, 2)])
+def test_no_panel_stands_alone_in_the_last_row(arms, last_row):
+    figure = loss_curves({f"arm_{i}": [losses(0.3, 0.2)] for i in range(arms)}, metric="loss")
+    figure.draw_without_rendering()
+    bottoms = [round(ax.get_position().y0, 2) for ax in figure.axes if ax.get_visible()]
+    assert bottoms.count(min(bottoms)) == last_row
 
 
 def test_a_validation_within_an_epoch_is_drawn_but_moves_no_median():

@@ -16,6 +16,8 @@ STUDIES = {
 }
 ROWS = """[...document.querySelectorAll('.pictures')].map(grid => Object.values([...grid.children].reduce(
     (rows, panel) => { const y = panel.offsetTop; rows[y] = (rows[y] || 0) + 1; return rows; }, {})))"""
+LINES_OF_SHORT_NAMES = """cells => cells.filter(cell => cell.innerText && cell.innerText.length < 9).map(cell => {
+    const text = document.createRange(); text.selectNodeContents(cell); return text.getClientRects().length; })"""
 A4_HEIGHT, MARGIN = 842, 42.5  # points
 
 
@@ -41,6 +43,19 @@ def test_no_panel_stands_alone_beside_others(report, width):
     report.set_viewport_size({"width": width, "height": 844})
     for rows in report.evaluate(ROWS):
         assert sum(rows) == 1 or 1 not in rows, rows
+
+
+@pytest.mark.parametrize("width", [900, 1400])
+def test_names_of_arms_are_not_broken(report, width):
+    report.set_viewport_size({"width": width, "height": 844})
+    lines = report.locator("table.cards :is(td, th):first-child").evaluate_all(LINES_OF_SHORT_NAMES)
+    assert set(lines) == {1}
+
+
+def test_a_drawing_is_at_most_half_as_large_again_as_it_was_made(report):
+    report.set_viewport_size({"width": 1400, "height": 844})
+    scales = report.locator("figure svg").evaluate_all("all => all.map(each => each.getScreenCTM().a)")
+    assert max(scales) <= 1.5 * 96 / 72 + 0.01  # pixels a point
 
 
 def test_on_a_phone_panels_have_the_whole_width(report):

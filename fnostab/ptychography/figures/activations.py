@@ -102,7 +102,8 @@ def _scale(ax: Axes, quantity: str, values: Sequence[float]) -> None:
         sizes = np.abs([value for value in values if value])
         if sizes.size and sizes.max() > LOG_FROM**2 * np.median(sizes):
             linear = float(10 ** np.ceil(np.log10(np.median(sizes))))
-            ax.set_yscale("symlog", linthresh=linear, linscale=0.6)
+            decades = float(np.log10(sizes.max() / linear))
+            ax.set_yscale("symlog", linthresh=linear, linscale=max(0.6, decades / 5))  # room for three labels
             ticks = SymmetricalLogLocator(base=10, linthresh=linear)
             ticks.set_params(numticks=7)
             ax.yaxis.set_major_locator(ticks)

@@ -18,6 +18,7 @@ __all__ = ["Panel", "history_figure", "reconstruction_figure"]
 
 ERRORS = "cividis"  # monotonic in lightness, so that the sign of an error shows in greyscale too
 WIDTH, ROW_HEIGHT, IMAGE = 7.2, 2.2, 1.67  # inches
+SPIKES = {"spike": "D"}  # otherwise taken for validations
 LINE_COLOURS = (COLOURS[0], COLOURS[4])  # dark below light, distinguishable in greyscale
 
 
@@ -28,7 +29,8 @@ class Panel:
     Attributes:
         ylabel: label of the vertical axis.
         curves: curves by name, drawn in this order; values that are not finite are gaps.
-        marks: points by name, drawn as open circles, such as validations or spikes.
+        marks: points by name, "spike" as open diamonds, others, such as validations,
+            as open circles.
     """
 
     ylabel: str
@@ -107,8 +109,8 @@ def history_figure(
     """Draw quantities of a trial over its optimiser steps: what happened just before it failed?
 
     Panels share the step axis, so a gradient spike is aligned with its effect on the loss. For long curves the
-    smallest and largest value in every pixel column are drawn, so no spike is lost. Open circles are validations, or
-    gradient spikes detected by the monitor. Red crosses on the top edge mark steps with a non-finite loss or gradient;
+    smallest and largest value in every pixel column are drawn, so no spike is lost. Open circles are validations,
+    open diamonds gradient spikes detected by the monitor. Red crosses on the top edge mark steps with a non-finite loss or gradient;
     the dashed line is the failure step. Vertical axes are logarithmic.
 
     Args:
@@ -139,5 +141,5 @@ def _history(ax: Axes, panel: Panel) -> None:
         ax.plot(steps[lone], values[lone], ".", color=colour, markersize=5)
     for name, marks in panel.marks.items():
         look: Any = {"color": INK, "markersize": 5, "markerfacecolor": "none"}
-        ax.plot(*marks, "o", zorder=3, label=name, **look)
+        ax.plot(*marks, SPIKES.get(name, "o"), zorder=3, label=name, **look)
     plain_powers(ax.yaxis)

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -54,6 +55,19 @@ def test_means_over_many_orders_keep_their_sign():
     ax = panels(activation_figure({"control": {"m": [blocks(-0.01, 0.02, 0.03, 4e4)]}}))["mean of the output"]
     assert ax.get_yscale() == "symlog"
     assert math.isclose(max(ax.lines[0].get_ydata()), 4e4)
+
+
+@pytest.mark.parametrize("largest", [1e3, 1e9])
+def test_labels_of_an_axis_over_many_orders_do_not_overlap(largest):
+    figure = activation_figure({"control": {"initialisation": [blocks(0.01, 0.02, 0.05, largest)]}})
+    figure.draw_without_rendering()
+    ax = panels(figure)["mean of the output"]
+    assert ax.get_yscale() == "symlog"
+    low, high = ax.get_ylim()
+    shown = [tick.label1.get_window_extent() for tick in ax.yaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+    shown.sort(key=lambda box: box.y0)
+    assert len(shown) > 3
+    assert all(a.y1 < b.y0 for a, b in pairwise(shown))
 
 
 @pytest.mark.parametrize("seeds", [[], [{}], [{"b0": {}}], [blocks(0.0), blocks(0.0, 1.0)], [blocks(*np.zeros(3))]])
