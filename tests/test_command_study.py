@@ -455,7 +455,7 @@ from fnostab.recorder import Recorder
 with Recorder() as rec:
     rec.scheduled(100)
     for step in range(50):
-        rec.step(step, loss=float(sys.argv[1]) + step)
+        rec.step(step, loss=float(sys.argv[1]) + 100 - step)
 """
 
 
