@@ -445,6 +445,32 @@ def test_decide_says_why_trials_broke(call, workplace):
     )
 
 
+def test_apply_is_refused_before_the_verdict_is_recorded_where_a_task_has_no_defaults(call, workplace):
+    _small_study(workplace, IGNORES_ITS_SEED)
+    call("run", "study.yaml", "--seeds", "1")
+    code, out, err = call("decide", "--experiment", "plain", "--apply")
+    assert (code, out) == (2, "")
+    assert err == "error: --apply: task command has no defaults that a verdict could set\n"
+
+
+SHORT = """import sys
+from fnostab.recorder import Recorder
+
+with Recorder() as rec:
+    rec.scheduled(100)
+    for step in range(50):
+        rec.step(step, loss=float(sys.argv[1]) + 100 - step)
+"""
+
+
+def test_a_program_that_ends_half_way_is_told(call, workplace):
+    _small_study(workplace, SHORT)
+    said = " ".join("".join(call("run", "study.yaml", "--seeds", "1")[1:]).split())
+    assert "converged (its records end after 50 of 100 scheduled steps)" in said
+    said = " ".join(call("decide", "--experiment", "plain")[1].split())
+    assert "the records of 1 of 1 trials that converged end before their schedule" in said
+
+
 def test_where_nothing_came_to_a_result_no_curves_and_no_verdict_are_offered(call, workplace):
     _small_study(workplace, "def train():\n    raise RuntimeError('no data')\n\n\ntrain()\n")
     status, out, err = call("run", "study.yaml", "--seeds", "2")

@@ -110,6 +110,8 @@ def decide_and_print(
         FnostabError: an experiment, study or control arm is missing, the store does not answer, or
             the verdict is not to be applied.
     """
+    if apply:
+        _check_applicable(store, stored)
     judged = judge_and_record(store, stored)
     extra = {"study_runs": judged.study_runs, "verdict_run": judged.verdict_run}
     show(judged.case, console, as_json=as_json, evidence=evidence, extra=extra)
@@ -119,12 +121,25 @@ def decide_and_print(
     aside = Console(stderr=True) if as_json else console
     if apply or (evidence and verdict.winner is not None and has_hook(task, "apply")):
         act_on = hook(task, "apply")
-        if act_on is None:
-            raise ConfigError(f"--apply: task {task} has no defaults that a verdict could set")
-        act_on(judged, store, apply=apply, force=force, console=aside)
+        if act_on is not None:
+            act_on(judged, store, apply=apply, force=force, console=aside)
     if not apply and verdict.winner is not None and verdict.supported and has_hook(task, "apply"):
         say(aside, f"to make it the default: fnostab decide {stored.as_options} --apply")
     return judged.case
+
+
+def _check_applicable(store: Store, stored: StoredStudies) -> None:
+    """Refuse to apply a verdict on a task without defaults, before the verdict is recorded.
+
+    Raises:
+        FnostabError: it has none, an experiment or study is missing, or the store does not answer.
+    """
+    from fnostab.tracking import find_experiment, newest_study
+
+    name, run = stored.places["a"]
+    task = newest_study(store, find_experiment(store, name), run).spec.task
+    if not has_hook(task, "apply"):
+        raise ConfigError(f"--apply: task {task} has no defaults that a verdict could set")
 
 
 def show(

@@ -129,6 +129,7 @@ def trials_of(
     rows: list[TrialRow] = []
     seen: dict[tuple[str, int], str] = {}
     nameless: list[str] = []
+    valueless: dict[str, list[str]] = {}
     for place, run in enumerate(runs, start=1):
         label = str(run.get("run_id") or f"row {place}")
         arm, seed = _text(run.get(file.arm)), _seed(run.get(file.seed), file.seed, label)
@@ -139,11 +140,15 @@ def trials_of(
         if key in seen:
             raise DecisionError(f"arm {arm}, seed {seed} has two runs, {seen[key]} and {label}: exclude one of them")
         seen[key] = label
-        rows.append(_row(run, *key, file, label))
+        row = _row(run, *key, file, label)
+        rows.append(row)
+        if row.outcome is Outcome.INFRA_ERROR and not _is_excluded(run, file):
+            valueless.setdefault(_lacking(run, file, label), []).append(label)
     lines = [f"{len(rows)} runs"]
     if nameless:
-        shown = ", ".join(nameless[:MOST_NAMED]) + (", ..." if len(nameless) > MOST_NAMED else "")
-        lines.append(f"{len(nameless)} runs without {file.arm} or {file.seed} take no part: {shown}")
+        lines.append(f"{len(nameless)} runs without {file.arm} or {file.seed} take no part: {_named(nameless)}")
+    for name, labels in valueless.items():
+        lines.append(f"{len(labels)} runs without a value of {name} count as infra_error: {_named(labels)}")
     if file.failed is None:
         lines.append("failure not judged: the file does not say when a run failed (failed)")
     return ExternalRuns(
@@ -160,6 +165,10 @@ def trials_of(
         alpha=file.alpha,
         failure_judged=file.failed is not None,
     )
+
+
+def _named(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:MOST_NAMED]) + (", ..." if len(labels) > MOST_NAMED else "")
 
 
 def _in_order(rows: Sequence[TrialRow], control: str) -> list[TrialRow]:
@@ -207,12 +216,22 @@ def _outcome(run: Record, value: float | None, file: RunsFile, label: str) -> Ou
         return Outcome.STAGNATED
     if run.get("status") == "RUNNING":
         return Outcome.RUNNING
-    is_excluded = any(
+    is_unknown = value is None or any(x is None for x, _ in bounds)
+    return Outcome.INFRA_ERROR if is_unknown or _is_excluded(run, file) else Outcome.CONVERGED
+
+
+def _is_excluded(run: Record, file: RunsFile) -> bool:
+    return any(
         _text(run.get(name)) in ((wanted,) if isinstance(wanted, str) else wanted)
         for name, wanted in file.excluded.items()
     )
-    is_unknown = value is None or any(x is None for x, _ in bounds)
-    return Outcome.INFRA_ERROR if is_excluded or is_unknown else Outcome.CONVERGED
+
+
+def _lacking(run: Record, file: RunsFile, label: str) -> str:
+    """Name of the first value that a run's outcome needs and that it has not."""
+    failed = file.failed or Failed()
+    names = (file.metric, *failed.above, *failed.below)
+    return next(name for name in names if _number(run.get(name), name, label) is None)
 
 
 def _text(value: str | float | None) -> str:

@@ -1,5 +1,6 @@
 """Choose the next step after a verdict: one step, as data from which a command is made."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -96,12 +97,20 @@ def _rerun(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer])
 
 
 def _mend(stage: Stage, arms: Sequence[str]) -> str:
-    """Words on arms of which every trial broke or ran out of memory: more of the same would end so too."""
-    ends = {arm: {t.outcome for t in stage.arm(arm)} for arm in arms}
-    stopped = [arm for arm, ended in ends.items() if ended and ended <= {Outcome.INFRA_ERROR, Outcome.OOM}]
+    """Words on arms of which half of the trials broke, or all ran out of memory: more of the same would end so too.
+
+    Of a script that ignores its seed the first trial has an outcome, and all others broke.
+    """
+    stops = (Outcome.INFRA_ERROR, Outcome.OOM)
+    ends = {arm: Counter(t.outcome for t in stage.arm(arm)) for arm in arms}
+    stopped = [
+        arm
+        for arm, ended in ends.items()
+        if ended and (ended.keys() <= {*stops} or 2 * ended[Outcome.INFRA_ERROR] >= ended.total())
+    ]
     if not stopped:
         return ""
-    how = ", ".join(sorted({str(outcome) for arm in stopped for outcome in ends[arm]}))
+    how = ", ".join(sorted({str(outcome) for arm in stopped for outcome in stops if ends[arm][outcome]}))
     return f"fix what stops {and_list(stopped)} ({how}), then "
 
 

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from fnostab.record.outcomes import Outcome
+from fnostab.record.outcomes import Outcome, stopped_short
 from fnostab.record.settings import value_text
 from fnostab.record.table import TrialRow
 
 __all__ = [
     "all_failed_alike",
     "arms_without_metric",
+    "ended_early_line",
     "judged_in_part",
     "lacks_metric",
     "learning_not_judged",
@@ -53,6 +54,20 @@ def learning_not_judged(trials: Sequence[TrialRow]) -> str | None:
     return (
         "no rule says which trials have learnt nothing, so they count as successes: "
         "set baseline or failed under outcome"
+    )
+
+
+def ended_early_line(arm: str, trials: Sequence[TrialRow]) -> str | None:
+    """A line on trials of an arm that converged and stopped before their schedule; None if none did."""
+    ended = [trial for trial in trials if trial.outcome is Outcome.CONVERGED]
+    early = [trial for trial in ended if stopped_short(trial.last_step, trial.scheduled_steps)]
+    if not early:
+        return None
+    first = min(early, key=lambda trial: trial.last_step or 0)
+    at = f"{(first.last_step or 0) + 1} of {first.scheduled_steps}"
+    return (
+        f"{arm}: the records of {len(early)} of {len(ended)} trials that converged end before their schedule, such as "
+        f"seed {first.seed} after {at} steps; what they did not train through could not fail"
     )
 
 

@@ -15,7 +15,7 @@ def sentence(answer: Answer, rules: Rules) -> str:
     """Write an answer as one sentence."""
     if answer.because in (Because.OBSTACLE, Because.PENDING):
         said = f"{answer.arm}: undecided, {answer.obstacle}"
-        return f"{said}: {_counts(answer)}." if answer.because is Because.PENDING else f"{said}."
+        return f"{said}: {_counts(answer, rules)}." if answer.because is Because.PENDING else f"{said}."
     if answer.because is Because.LOSS:
         said = _on_the_loss(answer, rules)
     else:
@@ -34,8 +34,11 @@ def sentence(answer: Answer, rules: Rules) -> str:
     return f"{'; '.join(notes)}."
 
 
-def _counts(answer: Answer) -> str:
-    return f"{failures(answer.rate)} failed, {failures(answer.control)} of {answer.control_arm}"
+def _counts(answer: Answer, rules: Rules) -> str:
+    if not rules.failure_judged and not (answer.rate.failed or answer.control.failed):
+        return "failure not judged"
+    failed = "failed" if rules.failure_judged else "nonfinite"  # all that is seen without a rule
+    return f"{failures(answer.rate)} {failed}, {failures(answer.control)} of {answer.control_arm}"
 
 
 def _reduction(answer: Answer) -> float:
@@ -45,7 +48,7 @@ def _reduction(answer: Answer) -> float:
 def _helps(answer: Answer, rules: Rules) -> str:
     """Sentence of an arm that helps, with its cost."""
     reduction = points(_reduction(answer), answer.interval)
-    said = f"{answer.arm} {answer.name}: {_counts(answer)} ({_p(answer)}); it {reduction}"
+    said = f"{answer.arm} {answer.name}: {_counts(answer, rules)} ({_p(answer)}); it {reduction}"
     if _reduction(answer) < rules.smallest_effect:
         said += f", fewer than the {100 * rules.smallest_effect:.0f} that the study asks for"
     return "; ".join([said, *_costs(answer.differences)])
@@ -65,16 +68,16 @@ def _costs(differences: Iterable[Difference]) -> Iterable[str]:
 
 def _harms(answer: Answer, rules: Rules) -> str:
     reduction = points(_reduction(answer), answer.interval)
-    return f"{answer.arm} harms, it fails more often: {_counts(answer)} ({_p(answer)}); it {reduction}"
+    return f"{answer.arm} harms, it fails more often: {_counts(answer, rules)} ({_p(answer)}); it {reduction}"
 
 
 def _does_not_help(answer: Answer, rules: Rules) -> str:
     worth = f"{100 * rules.smallest_effect:.0f} points"
-    return f"{answer.arm} does not help: {_counts(answer)}; a reduction of {worth} or more is ruled out"
+    return f"{answer.arm} does not help: {_counts(answer, rules)}; a reduction of {worth} or more is ruled out"
 
 
 def _undecided(answer: Answer, rules: Rules) -> str:
-    said = f"{answer.arm}: undecided, {_counts(answer)}"
+    said = f"{answer.arm}: undecided, {_counts(answer, rules)}"
     reduction = _reduction(answer)
     if reduction > 0:
         said += f"; fewer failures, but could be luck ({_p(answer)})"

@@ -27,7 +27,7 @@ from fnostab.record.journal_outcomes import (
     unrecorded_of_rules,
 )
 from fnostab.record.missing_metric import metric_not_recorded
-from fnostab.record.outcomes import FAILURES, TRAINING_OUTCOMES, Judgement, Outcome, outcome_payload
+from fnostab.record.outcomes import FAILURES, TRAINING_OUTCOMES, Judgement, Outcome, outcome_payload, stopped_short
 from fnostab.record.stderr_tail import STDERR_FILE, tail_since
 from fnostab.record.trial import TrialSpec
 
@@ -317,7 +317,7 @@ def _end_of_program(recorded: Recorded, judgement: Judgement | None, spec: Trial
             return Ending(Outcome.INFRA_ERROR, NOTHING_RECORDED)
         if unjudged := _cant_be_judged(recorded, judgement, spec):
             return Ending(Outcome.INFRA_ERROR, unjudged)
-        return Ending(judgement.outcome, _unrecorded_nan(recorded, end.tail))
+        return Ending(judgement.outcome, _unrecorded_nan(recorded, end.tail) or _ended_early(recorded))
     if recorded.seen is not None and recorded.seen[0] is Outcome.OOM:
         return Ending(Outcome.OOM, recorded.seen[1] or "out of memory")
     return how_it_ended(replace(end, asked=False))
@@ -329,6 +329,13 @@ def _unrecorded_nan(recorded: Recorded, tail: str) -> str | None:
     if line is None or any(math.isnan(value) for curve in recorded.curves.values() for value in curve.values()):
         return None
     return f"its log shows NaN, its records none: {line[:100]!r}; record what it prints"
+
+
+def _ended_early(recorded: Recorded) -> str | None:
+    """Words on a program that ended well long before the last step that it scheduled."""
+    if not stopped_short(recorded.last_step, recorded.scheduled_steps):
+        return None
+    return f"its records end after {(recorded.last_step or 0) + 1} of {recorded.scheduled_steps} scheduled steps"
 
 
 def _announce_files(journal: Journal | Unwritten) -> None:

@@ -27,9 +27,10 @@ __all__ = [
     "judge",
     "looks_failed",
     "outcome_payload",
+    "stopped_short",
 ]
 
-
+COMPLETE = 0.9  # share of the scheduled steps: not every step need be recorded
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # and whatever else a terminal is told
 
 
@@ -75,6 +76,11 @@ class Judgement:
     known_good_step: int | None = None
     rules_held: tuple[Outcome, ...] = ()
     not_judged: tuple[str, ...] = ()
+
+
+def stopped_short(last_step: int | None, scheduled_steps: int | None) -> bool:
+    """Whether the last step that was recorded, 0-based, lies well before the last that was scheduled."""
+    return last_step is not None and scheduled_steps is not None and last_step + 1 < COMPLETE * scheduled_steps
 
 
 def outcome_payload(

@@ -201,6 +201,7 @@ def make_case(
     """
     from fnostab.decision import Roles, Rules, decide
     from fnostab.decision.commands import as_run, command_of
+    from fnostab.decision.oversights import ended_early_line
     from fnostab.decision.verdict import same_trials
     from fnostab.record.same_settings import same_settings_line
     from fnostab.report.case import Case
@@ -227,7 +228,13 @@ def make_case(
         and len(stage.arm(arm)) >= verdict.rules.least_trials
         and same_trials(stage.arm(study.control), stage.arm(arm))
     ]
-    return Case(verdict, tuple(stages.values()), studies, (*(judged or ()), *gone, *lines, *alike), command)
+    early = [
+        stage_title(name, study) + line
+        for name, stage in stages.items()
+        for arm in stage.arms
+        if (line := ended_early_line(arm, stage.arm(arm)))
+    ]
+    return Case(verdict, tuple(stages.values()), studies, (*(judged or ()), *gone, *lines, *alike, *early), command)
 
 
 def _under_control_that_ran(study: Any, stage: Stage) -> Any:

@@ -67,6 +67,14 @@ def test_without_a_rule_failure_is_not_judged(call, tmp_path, monkeypatch):
     assert "nothing failed" not in text
 
 
+def test_runs_without_a_value_that_their_outcome_needs_are_named(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    write(tmp_path, [*ROWS, row("base", 10, ""), row("base", 11, "", status="FAILED")])
+    text = " ".join(call("decide", "--runs", "runs.yaml")[1].split())
+    assert "1 runs without a value of columns.return count as infra_error: row 23" in text
+
+
 @pytest.mark.parametrize(
     ("lines", "change", "message"),
     [

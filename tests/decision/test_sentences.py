@@ -15,6 +15,7 @@ from fnostab.decision.commands import Place, Source, as_run, command_of
 from fnostab.decision.oversights import (
     all_failed_alike,
     arms_without_metric,
+    ended_early_line,
     learning_not_judged,
     rules_judged_in_part,
 )
@@ -367,6 +368,15 @@ STEPS = [
         "fix what stops arch (oom), then run 10 seeds of control and arch",
         "--seeds 10 --arms control,arch --retry-oom",
     ),
+    (  # as of a script that ignores its seed
+        [
+            arm("control", 5, 5),
+            [*arm("arch", 1), *(replace(t, outcome=Outcome.INFRA_ERROR) for t in arm("arch", 4)[1:])],
+        ],
+        "fix what stops arch (infra_error), then run the 3 trials of arch without an outcome again; "
+        "trials that were given up need a higher --attempts",
+        "--seeds 4 --arms arch",
+    ),
     (
         [arm("control", 8, 12), arm("arch", 13, oom=7)],
         "rerun the 7 trials of arch without an outcome",
@@ -635,6 +645,30 @@ def test_lines_on_what_is_judged():
     twins = Stage("a", (*arm("base", 3, 1), *arm("norm", 3, 1), *arm("other", 4)))
     (alike,) = make_case({"a": twins}, {"a": study}, source=Source()).judged
     assert alike == "norm gave the same numbers as base at every seed: does what it changes have an effect?"
+
+
+def test_without_a_rule_of_failure_a_sentence_counts_none():
+    rules = Rules(failure_judged=False)
+    lost = [replace(t, outcome=Outcome.INFRA_ERROR, loss=None) for t in arm("norm", 3)[2:]]
+    verdict = verdict_of(stage("a", arm("base", 3), [*arm("norm", 2), *lost]), roles=Roles("base"), rules=rules)
+    assert verdict.sentences == (
+        "norm: undecided, 1 trial of norm without an outcome could change it: failure not judged.",
+    )
+    blown = stage("a", arm("base", 3, 7, kind="nonfinite"), arm("norm", 9, 1, kind="nonfinite"))
+    (said,) = verdict_of(blown, roles=Roles("base"), rules=rules).sentences
+    assert said.startswith("norm helps: 1 of 10 nonfinite, 7 of 10 of base (p = 0.004)")
+
+
+@pytest.mark.parametrize("last_step", [89, 999])
+def test_trials_that_ended_well_before_their_schedule_are_told(last_step):
+    rows = [replace(t, last_step=last_step, scheduled_steps=1000) for t in arm("norm", 9, 1)]
+    assert ended_early_line("norm", rows) == (
+        None
+        if last_step == 999
+        else "norm: the records of 9 of 9 trials that converged end before their schedule, such as seed 0 after 90 of "
+        "1000 steps; what they did not train through could not fail"
+    )
+    assert ended_early_line("norm", arm("norm", 3)) is None  # of an unknown schedule
 
 
 def test_a_line_on_arms_that_were_not_judged_by_the_rules_of_others():
