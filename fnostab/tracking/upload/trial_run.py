@@ -39,6 +39,7 @@ OUTCOME_TAGS = {  # field of an outcome event -> tag
     "not_judged": names.NOT_JUDGED,
     "reason": names.REASON,
 }
+OF_IDENTITY = {names.KIND, names.STUDY_HASH, names.ARM, names.SEED, names.CONFIG_HASH, PARENT_RUN}  # that readers go by
 AGAIN = "; `fnostab sync` tries it again"  # ends a line on a file that can't be sent now
 MOST_NAMED = 20  # records that were left out, in the run's tag
 LONGEST_LINE = 240  # on a record that was left out
@@ -103,9 +104,11 @@ class TrialRun:
                 f"trial {identity.trial_id} was recorded from another directory, in run {run.info.run_id}: "
                 "go on in that directory, or delete that run"
             )
-        parent = identity.tags.get(PARENT_RUN)
-        if parent not in (None, run.data.tags.get(PARENT_RUN)):  # the store was put back to before it had that one
-            store.client.set_tag(run.info.run_id, PARENT_RUN, parent)
+        for name in (
+            OF_IDENTITY & identity.tags.keys()
+        ):  # somebody changed it, or the store is older than the parent run
+            if run.data.tags.get(name) != identity.tags[name]:
+                store.client.set_tag(run.info.run_id, name, identity.tags[name])
         return cls(store, run, identity.run_name, identity.tags.keys() - {names.OUTCOME, names.VERSION})
 
     def send(self, batch: Batch, mark: Mark | None = None) -> None:
