@@ -84,7 +84,7 @@ def write_outcome(trial: TrialProgress, ending: Ending) -> None:
     if not (trial.directory / TRIAL_FILE).exists():
         trial.outcome, trial.unwritten = ending.outcome, True
         trial.reason = (
-            f"{trial.directory} was moved or deleted while it ran: the same command, where it is now, goes on"
+            f"{trial.directory} was moved or deleted while it ran: the same command goes on where the folder is"
         )
         return
     try:

@@ -34,7 +34,7 @@ _NEXT_STEPS = {  # words of PostgreSQL, SQLite and the libraries that speak to t
     "readonly": "make it writable, or name another one",
     "permission denied": "let its owner GRANT this user what is missing; the owner of the database lacks nothing",
     "mlflow-artifacts URI": "a server keeps its artifacts: name that server instead of its database",
-    "database is locked": "another process is writing to it; try again when that has ended",
+    "database is locked": "another process writes to it: try again when that has ended, or went on (`fg`) after Ctrl-Z",
     "disk I/O error": "see whether its disk is there, and what its quota and `ulimit -f` allow",
     "No space left": "free some space where it is kept",
     "disk is full": "free some space where it is kept",
