@@ -5,6 +5,7 @@ from typing import Protocol
 
 from fnostab.errors import FnostabError
 from fnostab.record.ending import Ending, close_attempt
+from fnostab.record.folders import TRIAL_FILE
 from fnostab.record.journal import FILE_NAME, Journal
 from fnostab.record.progress import TrialProgress
 from fnostab.tasks.command.supervisor import end_program
@@ -76,7 +77,16 @@ def jobs_of(waiting: Sequence[TrialProgress], launcher: Launcher) -> list[list[T
 
 
 def write_outcome(trial: TrialProgress, ending: Ending) -> None:
-    """Write the outcome of a trial whose process is gone and wrote none, as `close_attempt` does."""
+    """Write the outcome of a trial whose process is gone and wrote none, as `close_attempt` does.
+
+    A folder that was moved or deleted meanwhile is not made again: the trial's records may be elsewhere.
+    """
+    if not (trial.directory / TRIAL_FILE).exists():
+        trial.outcome, trial.unwritten = ending.outcome, True
+        trial.reason = (
+            f"{trial.directory} was moved or deleted while it ran: the same command goes on where the folder is"
+        )
+        return
     try:
         if trial.spec.argv is not None and (trial.directory / FILE_NAME).exists():
             end_program(trial.directory)

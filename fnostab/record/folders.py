@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fnostab.errors import JournalError
+from fnostab.record.lines import ARCHIVE_NAME, FILE_NAME
 
 __all__ = [
     "LIVE_FILE",
+    "OF_TRIALS",
     "STUDY_FILE",
     "TRIAL_FILE",
     "folders_with",
@@ -20,6 +22,7 @@ __all__ = [
 TRIAL_FILE = "trial.json"
 LIVE_FILE = "live.json"  # of a script's own run, which is part of no study
 STUDY_FILE = "study.json"
+OF_TRIALS = (TRIAL_FILE, LIVE_FILE, FILE_NAME, ARCHIVE_NAME)  # any of them makes a folder one of a trial
 HELD_BEHIND_A_LINK = tuple(  # what makes a link one to records: a link to anything else, as a data set, is not followed
     f"{above}{name}" for above in ("", "*/", "*/*/") for name in (TRIAL_FILE, LIVE_FILE, STUDY_FILE)
 )
@@ -49,12 +52,12 @@ def folders_with(path: str | Path, *files: str) -> list[Path]:
 
 
 def insist_on_trials(path: str | Path) -> list[Path]:
-    """Folders of the trials at or below ``path``, sorted.
+    """Folders of the trials at or below ``path``, sorted; a journal that has lost its ``trial.json`` is in one, too.
 
     Raises:
         JournalError: there is none.
     """
-    return _insist("trial", path, TRIAL_FILE, LIVE_FILE)
+    return _insist("trial", path, *OF_TRIALS)
 
 
 def insist_on_studies(path: str | Path) -> list[Path]:

@@ -44,6 +44,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=
 ASK = "ask"  # task of trials that a loop of the user's own trains
 UNLESS_DRAWN = ("data and validation set, unless the program draws them from its seed",)  # the same for all seeds
 CHECK = "crc32"
+DAMAGED = "restore it from a copy, or delete it: `fnostab run` of its study writes it again"
 
 
 class _Record(BaseModel):
@@ -94,9 +95,9 @@ def _parse(text: str) -> dict[str, Any]:
     try:
         values = json.loads(text, object_pairs_hook=once, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"not JSON: {error}") from None
+        raise ConfigError(f"not JSON: {error}; {DAMAGED}") from None
     if not isinstance(values, dict):
-        raise ConfigError("expected a JSON object")
+        raise ConfigError(f"expected a JSON object; {DAMAGED}")
     return values
 
 

@@ -256,6 +256,8 @@ def trial_folder(folder: Path, arm: str, config_hash: str, seed: int) -> Path:
     try:
         same = TrialSpec.read(plain / TRIAL_FILE).config_hash == config_hash
     except LaunchError as error:
+        if isinstance(error.__cause__, ConfigError):  # it is damaged, and says what to do
+            raise
         raise LaunchError(
             f"{error}; a study of an earlier version can't be continued: choose another --output"
         ) from error

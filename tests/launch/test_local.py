@@ -113,6 +113,22 @@ def test_a_failure_that_was_announced_before_the_process_died_stays_one(trials, 
     assert last_outcome(trial)["rules_held"] == ["nonfinite"]
 
 
+def test_a_folder_that_was_moved_meanwhile_is_not_made_again(trials, script):
+    script({"control-0": ["hang"]})
+    (trial,) = trials()
+    launcher = LocalLauncher(1, gpu=False)
+    launcher.submit([trial])
+    wait_for_steps([trial])
+    moved = trial.directory.rename(trial.directory.with_name("elsewhere"))
+    os.kill(int(trial.owner.partition("@")[0]), signal.SIGKILL)
+    while not launcher.poll():
+        time.sleep(0.01)
+    assert (trial.outcome, trial.unwritten) == (Outcome.KILLED, True)
+    assert f"{trial.directory} was moved or deleted" in trial.reason
+    assert not trial.directory.exists()
+    assert (moved / "journal.jsonl").exists()
+
+
 @pytest.mark.parametrize("metric", [names.TRAIN_LOSS, names.GRAD_NORM, None])
 def test_a_value_that_was_recorded_as_not_finite_wins_without_an_announcement(trials, script, metric):
     """The process died between the two, or went on after a validation."""

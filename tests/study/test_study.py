@@ -11,7 +11,7 @@ from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.record.trial import StudySpec, TrialSpec
 from fnostab.study import study as study_module
-from fnostab.study.study import built_in_studies, load_study
+from fnostab.study.study import built_in_studies, load_study, trial_folder
 
 OWN = """
 task: ptychography
@@ -177,6 +177,22 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path):
     path.write_text("{torn")
     with pytest.raises(LaunchError, match="is not a StudySpec"):
         StudySpec.read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "end"),
+    [
+        (b"", "or delete it: `fnostab run` of its study writes it again"),
+        (bytes(500), "or delete it: `fnostab run` of its study writes it again"),  # after a power cut
+        (b'{"experiment": "a"}', "a study of an earlier version can't be continued: choose another --output"),
+    ],
+)
+def test_a_trial_file_that_cannot_be_read_says_what_to_do(tmp_path, content, end):
+    (tmp_path / "control-0").mkdir()
+    (tmp_path / "control-0" / "trial.json").write_bytes(content)
+    with pytest.raises(LaunchError) as error:
+        trial_folder(tmp_path, "control", "0" * 16, 0)
+    assert str(error.value).endswith(end)
 
 
 @pytest.mark.parametrize(

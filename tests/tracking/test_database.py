@@ -1,10 +1,13 @@
 """Databases of other versions of MLflow, and those that can't be written."""
 
+import errno
+import os
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import sqlalchemy
@@ -115,6 +118,14 @@ def test_a_process_that_is_killed_once_the_database_is_made_leaves_a_lock_that_g
     (tmp_path / "new.db.making.lock").touch()
     open_store(uri)
     assert {path.name for path in tmp_path.iterdir()} == {"new.db"}
+
+
+def test_a_database_in_a_folder_that_is_only_read_can_be_read(store, monkeypatch):
+    def refuse(path, *, missing_ok=False):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert open_store(store.uri).client.search_experiments()
 
 
 @pytest.mark.parametrize("uri", ["sqlite://C:/x.db", "sqlite://home:mlflow.db"])

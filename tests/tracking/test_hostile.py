@@ -12,10 +12,12 @@ from tracking_helpers import only_trial, runs_of_kind, stored_points, write_tria
 
 from fnostab.errors import JournalError
 from fnostab.record import names
+from fnostab.record.archive import archive
 from fnostab.record.journal import Journal, read_journal
 from fnostab.record.lines import DEEPEST, LATEST_MS
 from fnostab.record.outcomes import Outcome
 from fnostab.tracking import live_sink, open_store, sync
+from fnostab.tracking.repair.journals_behind import journals_behind
 from fnostab.tracking.upload.batch import MAX_NAME_LENGTH, RunNames
 from fnostab.tracking.upload.trial_run import MOST_NAMED
 
@@ -232,6 +234,26 @@ def test_a_file_that_is_none_costs_its_trial_alone(store, study, make_study, fil
     assert "900d-control" in {r.data.tags[names.TRIAL_ID][:12] for r in runs_of_kind(store, names.KIND_TRIAL)}
     (line,) = report.refused
     assert str(bad if ".." not in file else bad.parent) in line
+
+
+@pytest.mark.parametrize("archived", [False, True], ids=["journal", "archive"])
+def test_a_journal_that_lost_its_trial_file_is_named_and_sent_once_that_is_back(store, study, archived):
+    lost, other = study.trial(), study.trial(seed=1)
+    for directory in (lost, other):
+        write_trial(directory)
+    if archived:
+        archive(lost)
+    kept = (lost / "trial.json").rename(study.folder.parent / "kept.json")
+    report = sync(study.folder, store)
+    assert (report.trials, len(report.refused)) == (1, 1)
+    assert f"{lost} holds neither a trial.json" in report.refused[0]
+    assert "run its study again, which writes it" in report.refused[0]
+    for file in study.folder.glob("*/journal.jsonl*"):
+        os.utime(file, (1, 1))  # long quiet
+    assert [str(lost) in line for line in journals_behind(store, study.folder).unreadable] == [True]
+    kept.rename(lost / "trial.json")
+    assert sync(study.folder, store).refused == ()
+    assert len(runs_of_kind(store, names.KIND_TRIAL)) == 2
 
 
 def test_a_study_that_cannot_be_read_does_not_keep_its_trials_back(store, study):

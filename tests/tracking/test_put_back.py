@@ -180,6 +180,17 @@ def test_a_run_goes_back_below_a_study_that_was_made_again(store, study, put_bac
     assert only_trial(store).data.tags["mlflow.parentRunId"] == made.info.run_id != lost.info.run_id
 
 
+def test_tags_by_which_a_trial_is_known_are_put_right(store, study):
+    write_trial(study.trial())
+    sync(study.folder, store)
+    run = only_trial(store)
+    for tag in (names.STUDY_HASH, names.ARM, names.SEED, names.CONFIG_HASH):
+        store.client.set_tag(run.info.run_id, tag, "7")
+    store.client.delete_tag(run.info.run_id, names.KIND)
+    sync(study.folder, store)
+    assert only_trial(store).data.tags == run.data.tags
+
+
 def test_a_newer_copy_of_a_journal_goes_on(store, study):
     directory = study.trial()
     write_trial(directory, range(10), outcome=None)

@@ -86,8 +86,14 @@ def test_a_web_page_is_no_tracking_server(answer, status, body):
     assert "is not an MLflow server" in refused(answer(status, body))
 
 
-def test_refused_credentials_are_called_so(answer):
-    assert "MLFLOW_TRACKING_USERNAME" in refused(answer(401, b"who are you?"))
+@pytest.mark.parametrize("body", [b"who are you?", b'{"error_code": "UNAUTHENTICATED", "message": "no"}'])
+def test_refused_credentials_are_called_so(answer, body):
+    assert "MLFLOW_TRACKING_USERNAME" in refused(answer(401, body))
+
+
+def test_a_server_that_is_asked_too_often_is_not_called_absent(answer, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert "answers, but can't do what is asked (HTTP 429)" in refused(answer(429, b"not so fast"))
 
 
 def test_a_missing_directory_is_not_made(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 from fnostab.errors import FnostabError
 from fnostab.record import names
 from fnostab.record.archive import journal_size, opened
-from fnostab.record.folders import LIVE_FILE, TRIAL_FILE, folders_with
+from fnostab.record.folders import OF_TRIALS, folders_with
 from fnostab.record.journal import FILE_NAME, journal_file, read_journal
 from fnostab.record.lines import ARCHIVE_NAME
 from fnostab.tracking.read.summaries import read_summaries
@@ -49,7 +49,7 @@ def journals_behind(store: Store, output: str | Path) -> JournalsBehind:
     """
     quiet: dict[Path, RunIdentity] = {}
     unreadable, recent = [], 0
-    for directory in folders_with(output, TRIAL_FILE, LIVE_FILE):
+    for directory in folders_with(output, *OF_TRIALS):
         path = journal_file(directory)
         if not path.exists():
             continue

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +161,8 @@ def made_by_one(uri: str) -> Iterator[None]:
         return
     lock = path.with_name(f"{path.name}.making.lock")
     if _schema(uri)[0] != EMPTY:
-        lock.unlink(missing_ok=True)  # of a process that was killed once the tables were there
+        with suppress(OSError):  # its folder may be one that is only read
+            lock.unlink()  # of a process that was killed once the tables were there
         yield
         return
     try:

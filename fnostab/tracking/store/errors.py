@@ -20,7 +20,7 @@ _CAUSE = re.compile(r"Caused by (\w+)")
 _NO_TLS = re.compile(r"Caused by SSLError\(.*\[SSL[^\]]*\] (.*?)(?: \(_ssl|'|$)")
 _SLOW = re.compile(r"ReadTimeout|Read timed out|read timeout=")  # a connection that is not made has other words
 _AUTOFLUSH = re.compile(r"\(raised as a result of [^)]*\)\s*")  # SQLAlchemy's preface to what the database said
-_GIVES_UP = re.compile(r"too many (5\d\d) error responses")
+_GIVES_UP = re.compile(r"too many (5\d\d|429) error responses")
 _NEXT_STEPS = {  # words of PostgreSQL, SQLite and the libraries that speak to them -> what to do next
     "password authentication failed": "correct the user or the password in its address",
     "no pg_hba.conf entry": "let its administrator admit this machine in pg_hba.conf",
@@ -34,7 +34,8 @@ _NEXT_STEPS = {  # words of PostgreSQL, SQLite and the libraries that speak to t
     "readonly": "make it writable, or name another one",
     "permission denied": "let its owner GRANT this user what is missing; the owner of the database lacks nothing",
     "mlflow-artifacts URI": "a server keeps its artifacts: name that server instead of its database",
-    "database is locked": "another process is writing to it; try again when that has ended",
+    "database is locked": "another process writes to it: try again when that has ended, or went on (`fg`) after Ctrl-Z",
+    "disk I/O error": "see whether its disk is there, and what its quota and `ulimit -f` allow",
     "No space left": "free some space where it is kept",
     "disk is full": "free some space where it is kept",
     "DiskFull": "free some space where it is kept",
@@ -91,7 +92,7 @@ def describe(error: Exception, uri: str) -> str:
             f"the MLflow server at {address} answers, but failed to handle the request (HTTP {status[1]}): "
             "its database may be full, unreachable or overloaded; its log says why"
         )
-    if isinstance(error, RestException):
+    if isinstance(error, RestException) and error.get_http_status_code() != 401:
         return f"the MLflow server at {address} refuses: {first_line}"
     if "failed with exception" in str(error) or isinstance(error, requests.ConnectionError | requests.Timeout):
         if refused := _NO_TLS.search(str(error)):

@@ -64,7 +64,10 @@ def run_identity(directory: Path, study_run_id: str | None) -> RunIdentity:
         if not all(isinstance(value, str) and value.isprintable() and value for value in values.values()):
             raise TypeError("a value is not a line of text")
     except (OSError, ValueError, TypeError, RecursionError, ConfigError) as error:
-        raise JournalError(f"{directory} holds neither a {TRIAL_FILE} nor a {LIVE_FILE} that can be read") from error
+        raise JournalError(
+            f"{directory} holds neither a {TRIAL_FILE} nor a {LIVE_FILE} that can be read: restore it from a copy, or "
+            "run its study again, which writes it"
+        ) from error
     return _identity(live.experiment, live.trial_id, live.run_name, _tags(names.KIND_LIVE, live.trial_id))
 
 

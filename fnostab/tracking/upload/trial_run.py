@@ -36,6 +36,7 @@ OUTCOME_TAGS = {  # field of an outcome event -> tag
     "not_judged": names.NOT_JUDGED,
     "reason": names.REASON,
 }
+OF_IDENTITY = {names.KIND, names.STUDY_HASH, names.ARM, names.SEED, names.CONFIG_HASH, PARENT_RUN}  # that readers go by
 AGAIN = "; `fnostab sync` tries it again"  # ends a line on a file that can't be sent now
 MOST_NAMED = 20  # records that were left out, in the run's tag
 LONGEST_LINE = 240  # on a record that was left out
@@ -100,9 +101,9 @@ class TrialRun:
                 f"trial {identity.trial_id} was recorded from another directory, in run {run.info.run_id}: "
                 "continue in that directory, or delete that run"
             )
-        parent = identity.tags.get(names.PARENT_RUN)
-        if parent not in (None, run.data.tags.get(names.PARENT_RUN)):  # the store was put back to before it had it
-            store.client.set_tag(run.info.run_id, names.PARENT_RUN, parent)
+        for name in OF_IDENTITY & identity.tags.keys():  # changed by hand, or an older store was put back
+            if run.data.tags.get(name) != identity.tags[name]:
+                store.client.set_tag(run.info.run_id, name, identity.tags[name])
         return cls(store, run, identity.run_name, identity.tags.keys() - {names.OUTCOME, names.VERSION})
 
     def send(self, batch: Batch, mark: Mark | None = None) -> None:
