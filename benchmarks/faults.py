@@ -421,7 +421,7 @@ def back_at_work_s(directory: Path, since: float | None = None) -> float | None:
 
 
 def matrix_table(cells: Sequence[Cell], seconds: float, old: str = "") -> str:
-    """Format the matrix as Markdown, with a summary line first; rows of ``old``, a page, stay unless there are new ones."""
+    """Format the matrix as Markdown, with a summary line first; rows of the page ``old`` stay unless run again."""
     kept = re.findall(r"^\| (?:SQLite|server on \w+) \|.*\|$", old, re.MULTILINE)
     rows = {tuple(row.split(" | ", 3)[:3]): row for row in [*kept, *(cell.row() for cell in cells)]}
     stores = [f"| {store}" for store in STORES.values()]

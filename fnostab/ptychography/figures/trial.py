@@ -110,8 +110,8 @@ def history_figure(
 
     Panels share the step axis, so a gradient spike is aligned with its effect on the loss. For long curves the
     smallest and largest value in every pixel column are drawn, so no spike is lost. Open circles are validations,
-    open diamonds gradient spikes detected by the monitor. Red crosses on the top edge mark steps with a non-finite loss or gradient;
-    the dashed line is the failure step. Vertical axes are logarithmic.
+    open diamonds gradient spikes detected by the monitor. Red crosses on the top edge mark steps with a non-finite loss
+    or gradient; the dashed line is the failure step. Vertical axes are logarithmic.
 
     Args:
         panels: panels from top to bottom.

@@ -36,7 +36,8 @@ OUTCOME_TAGS = {  # field of an outcome event -> tag
     "not_judged": names.NOT_JUDGED,
     "reason": names.REASON,
 }
-OF_IDENTITY = {names.KIND, names.STUDY_HASH, names.ARM, names.SEED, names.CONFIG_HASH, PARENT_RUN}  # that readers go by
+# by these tags readers know a trial
+OF_IDENTITY = {names.KIND, names.STUDY_HASH, names.ARM, names.SEED, names.CONFIG_HASH, names.PARENT_RUN}
 AGAIN = "; `fnostab sync` tries it again"  # ends a line on a file that can't be sent now
 MOST_NAMED = 20  # records that were left out, in the run's tag
 LONGEST_LINE = 240  # on a record that was left out
