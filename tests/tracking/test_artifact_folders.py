@@ -78,7 +78,7 @@ def test_a_project_that_moved_is_noticed_and_mended(project, how, tmp_path, monk
             use()
     found = artifacts_finding()
     assert found.state is State.FAILED
-    assert f"moved or copied from {before}, " in found.text
+    assert f"moved or copied from {before}: " in found.text
     mended = artifacts_finding(mend=True)
     assert mended.state is State.OK
     assert f"from {before} to {after}/mlruns" in mended.text
