@@ -16,8 +16,15 @@ STUDIES = {
 }
 ROWS = """[...document.querySelectorAll('.pictures')].map(grid => Object.values([...grid.children].reduce(
     (rows, panel) => { const y = panel.offsetTop; rows[y] = (rows[y] || 0) + 1; return rows; }, {})))"""
-LINES_OF_SHORT_NAMES = """cells => cells.filter(cell => cell.innerText && cell.innerText.length < 9).map(cell => {
+LINES = """cells => cells.map(cell => {
     const text = document.createRange(); text.selectNodeContents(cell); return text.getClientRects().length; })"""
+LINES_OF_SHORT_NAMES = LINES.replace("cells.", "cells.filter(cell => cell.innerText && cell.innerText.length < 9).")
+BROKEN_WORDS = """cells => cells.filter(cell => cell.offsetWidth).flatMap(cell =>
+    [...cell.innerText.matchAll(/\\S+/g)].filter(word => {
+        const text = document.createRange();
+        text.setStart(cell.firstChild, word.index);
+        text.setEnd(cell.firstChild, word.index + word[0].length);
+        return text.getClientRects().length > 1; }).map(word => word[0]))"""
 A4_HEIGHT, MARGIN = 842, 42.5  # points
 
 
@@ -62,6 +69,19 @@ def test_on_a_phone_panels_have_the_whole_width(report):
     report.set_viewport_size({"width": 390, "height": 844})
     assert {n for rows in report.evaluate(ROWS) for n in rows} == {1}
     assert min(report.locator(".pictures figure").evaluate_all("all => all.map(each => each.offsetWidth)")) > 340
+
+
+def test_on_a_phone_numbers_and_headings_of_the_table_of_trials_are_not_broken(report):
+    report.set_viewport_size({"width": 390, "height": 844})
+    report.evaluate(
+        "document.querySelectorAll('table.trials tbody td:nth-child(4)').forEach(td => td.textContent = '0.09342')"
+    )
+    lines = report.locator("table.trials :is(tbody td:is(:nth-child(4), .outcome), th:nth-child(2))").evaluate_all(
+        LINES
+    )
+    assert set(lines) == {1}
+    words = report.locator("table.trials th").evaluate_all(BROKEN_WORDS)
+    assert words == []
 
 
 def test_links_lead_to_runs_and_places_that_are_there(report):
