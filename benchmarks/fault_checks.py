@@ -94,12 +94,15 @@ def journal_points(directory: Path) -> list[tuple[PointKey, float]]:
 def check_trial(directory: Path, runs: Sequence[Run]) -> Found:
     """Compare a trial's journal with its runs, of which there should be one."""
     recorded = journal_points(directory)
+    times = [record.time_ms for record, _ in read_journal(directory / "journal.jsonl")]
     mine = [r for r in runs if r.tags.get(names.KIND) == names.KIND_TRIAL and r.trial == directory.name]
     stored = [point for run in mine for point in run.points]
     counts = [Counter(key for key, _ in points) for points in (recorded, stored)]
     doubled = sum(sum(c.values()) - len(c) for c in counts) + len(set(stored) - set(recorded))
     outcome = mine[0].tags.get(names.OUTCOME, "") if mine else ""
     problems = []
+    if times != sorted(times):
+        problems.append("times that decrease")
     if len(mine) != 1:
         problems.append(f"{len(mine)} runs of the trial")
     if lost := len(set(recorded) - set(stored)):

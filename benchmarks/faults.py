@@ -1,6 +1,7 @@
 """Put every fault at every moment of a real study, do what a user would do next, and see that nothing is lost.
 
     python -m benchmarks.faults [--stores sqlite,server,postgresql] [--quick] [--markdown docs/reliability.md]
+    python -m benchmarks.faults --limits [--markdown docs/reliability.md]
     python -m benchmarks.faults --kills 200 [--programs] [--markdown docs/reliability.md]
 
 A cell of the matrix is right if the journals hold every point once, the store holds the same, every trial has one
@@ -10,6 +11,7 @@ run with one outcome, nothing is RUNNING, and the curve is that of a twin that n
 import argparse
 import contextlib
 import os
+import re
 import shutil
 import signal
 import sys
@@ -24,6 +26,7 @@ from pathlib import Path
 from benchmarks.fault_checks import Found, Run, check_trial, count_running, differences, read_runs
 from benchmarks.fault_kills import KillsReport, kill_at_random
 from benchmarks.fault_places import (
+    TIMEOUT_S,
     Place,
     Server,
     postgresql,
@@ -38,8 +41,10 @@ from fnostab.record.journal import Event, Point, read_journal
 from fnostab.tracking import open_store
 
 MOMENTS = ("start", "mid-epoch", "validation")  # of a trial
+GO_ON = ("server", "clock")  # faults that end no trial
 TRIAL_FAULTS = ("sigterm", "sigint", "exception", "oom", "exit", "sigkill")
 STORES = {"sqlite": "SQLite", "server": "server on SQLite", "postgresql": "server on PostgreSQL"}
+NEVER = {"model.options.moment": "never"}  # an arm of control's curve
 FREED_AFTER_S = 4.0  # a full disk of the store
 
 
@@ -100,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stores", default=",".join(STORES), help="Of them: %(default)s.")
     parser.add_argument("--quick", action="store_true", help="Only a few cells.")
+    parser.add_argument("--limits", action="store_true", help="Only clock, open files and two launchers: their rows.")
     parser.add_argument("--kills", type=int, help="So many kills at random moments instead of the matrix.")
     parser.add_argument("--programs", action="store_true", help="Kill those of a study of a program.")
     parser.add_argument("--seed", type=int, default=0, help="Of the moments.")
@@ -115,8 +121,12 @@ def main() -> None:
             text, ok = kills_table(report), report.ok
         else:
             started = time.monotonic()
-            cells = run_matrix(folder, options.stores.split(","), quick=options.quick)
-            section, text = "matrix", matrix_table(cells, time.monotonic() - started)
+            if options.limits:
+                cells = only_limits(folder)
+            else:
+                cells = run_matrix(folder, options.stores.split(","), quick=options.quick)
+            old = options.markdown.read_text() if options.limits and options.markdown else ""
+            section, text = "matrix", matrix_table(cells, time.monotonic() - started, old)
             ok = all(cell.ok for cell in cells)
     print(text)
     if options.markdown:
@@ -137,6 +147,13 @@ def run_matrix(folder: Path, stores: Sequence[str], *, quick: bool = False) -> l
             done.result()
     order = list(STORES.values())
     return sorted(matrix.cells, key=lambda cell: order.index(cell.store))
+
+
+def only_limits(folder: Path) -> list[Cell]:
+    """Cells of a clock, of few open files and of two launchers."""
+    matrix = Matrix(folder, nothing_befalls(folder / "whole"))
+    limits(matrix, folder / "whole" / "mlflow.db")
+    return matrix.cells
 
 
 def nothing_befalls(folder: Path) -> Found:
@@ -165,6 +182,15 @@ def on_sqlite(matrix: Matrix, quick: bool) -> None:
     verdict_faults(matrix, new_place(matrix, "verdicts", template), STORES["sqlite"], verdicts)
     for moment in () if quick else (*MOMENTS, "upload", "verdict"):
         full_disk(matrix, template, moment)
+    if not quick:
+        limits(matrix, template)
+
+
+def limits(matrix: Matrix, template: Path) -> None:
+    """A clock that is set back, few open files, two launchers: without a server."""
+    trial_faults(matrix, new_place(matrix, "clock", template), STORES["sqlite"], ("clock",), MOMENTS)
+    for fault in ("files", "launchers"):
+        launcher_fault(matrix, new_place(matrix, fault, template), STORES["sqlite"], fault)
 
 
 def on_server(matrix: Matrix, store: str, quick: bool) -> None:
@@ -207,8 +233,8 @@ def trial_faults(
     for directory in trials_in(place):
         fault, _, moment = directory.name.removesuffix("-0").partition("-at-")
         then = "`fnostab run --retry-oom`" if fault == "oom" else "nothing: tried again at once"
-        cell = Cell(store, moment, fault, "nothing: it went on" if fault == "server" else then)
-        cell.back_s = back_at_work_s(directory) if fault != "server" else None
+        cell = Cell(store, moment, fault, "nothing: it went on" if fault in GO_ON else then)
+        cell.back_s = back_at_work_s(directory) if fault not in GO_ON else None
         if not (directory / MARKER).exists():
             cell.problems.append("the fault did not happen")
         matrix.add(cell, [directory], runs)
@@ -222,6 +248,22 @@ def upload_fault(matrix: Matrix, place: Place, store: str, fault: str) -> None:
     cell = Cell(store, "first answer" if fault == "answer" else "upload", fault)
     befallen(place, cell, command, "upload", **more)
     matrix.add(cell, trials_in(place), read_runs(place.database, name))
+
+
+def launcher_fault(matrix: Matrix, place: Place, store: str, fault: str) -> None:
+    """A launcher may open few files, or another is started with it on the same study."""
+    command = ["run", str(place.write_study(fault, {"control": {}, "other": NEVER})), "--seeds", "1"]
+    command += ["--profile", "small"]
+    cell = Cell(store, "launcher", fault)
+    other = place.start(*command) if fault == "launchers" else None
+    if other is None:
+        befallen(place, cell, command, "launcher")
+        cell.back_s = None  # it was never away
+    else:
+        statuses = [place.call(*command), other.wait(TIMEOUT_S)]
+        cell.then = "nothing: both went on"
+        cell.problems += [f"a launcher ends with {status}" for status in statuses if status]
+    matrix.add(cell, trials_in(place), read_runs(place.database, fault))
 
 
 def befallen(place: Place, cell: Cell, command: Sequence[str], moment: str, **more: str) -> None:
@@ -378,17 +420,22 @@ def back_at_work_s(directory: Path, since: float | None = None) -> float | None:
     return None
 
 
-def matrix_table(cells: Sequence[Cell], seconds: float) -> str:
-    """The matrix as Markdown, its summary first."""
-    wrong = [cell for cell in cells if not cell.ok]
+def matrix_table(cells: Sequence[Cell], seconds: float, old: str = "") -> str:
+    """The matrix as Markdown, its summary first; rows of ``old``, a page, stay unless there are new ones."""
+    kept = re.findall(r"^\| (?:SQLite|server on \w+) \|.*\|$", old, re.MULTILINE)
+    rows = {tuple(row.split(" | ", 3)[:3]): row for row in [*kept, *(cell.row() for cell in cells)]}
+    stores = [f"| {store}" for store in STORES.values()]
+    ordered = sorted(rows.values(), key=lambda row: stores.index(row.split(" | ")[0]))
+    n_ok = sum(row.endswith("| OK |") for row in ordered)
+    minutes = seconds / 60 + sum(map(int, re.findall(r"cells are OK \((\d+) minutes", old)))
     head = ["store", "moment", "fault", "done next", "points found/recorded", "doubled", "RUNNING left"]
     head += ["outcome", "curve", "back after (s)", ""]
     lines = [
-        f"{len(cells) - len(wrong)} of {len(cells)} cells are OK ({seconds / 60:.0f} minutes, {os.cpu_count()} cores).",
+        f"{n_ok} of {len(ordered)} cells are OK ({minutes:.0f} minutes, {os.cpu_count()} cores).",
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),
-        *[cell.row() for cell in cells],
+        *ordered,
     ]
     return "\n".join(lines)
 

@@ -6,6 +6,7 @@ say how. A marker file, which holds the time, sees to it that nothing is befalle
 """
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -23,10 +24,15 @@ FAULTS = {
     "sigkill": "SIGKILL",
     "disk": "full disk",
     "server": "server killed",
+    "clock": "clock set back an hour",
+    "files": "`ulimit -n 64`",
+    "launchers": "two launchers",
 }
 MARKER = "fault.txt"
 STEP = 200  # of a trial: in the midst of its third epoch
 VALIDATION_AFTER = 150  # steps: its second
+MOST_FILES = 64
+SET_BACK_S = 3600
 
 
 def strike(fault: str, marker: Path) -> None:
@@ -46,6 +52,10 @@ def strike(fault: str, marker: Path) -> None:
         os._exit(3)
     elif fault == "disk":
         fill(Path(os.environ["FAULT_BALLAST"]))
+    elif fault == "clock":
+        set_clock_back()
+    elif fault == "files":
+        resource.setrlimit(resource.RLIMIT_NOFILE, (MOST_FILES, MOST_FILES))
     elif fault == "server":
         os.killpg(int(Path(os.environ["FAULT_SERVER"]).read_text()), signal.SIGKILL)
     else:
@@ -62,6 +72,13 @@ def fill(path: Path) -> None:
                     pass
             except OSError:
                 continue
+
+
+def set_clock_back() -> None:
+    """Set the clock of this process back; only root could set the machine's."""
+    seconds, nanoseconds = time.time, time.time_ns
+    time.time = lambda: seconds() - SET_BACK_S
+    time.time_ns = lambda: nanoseconds() - SET_BACK_S * 10**9
 
 
 def Network(config: Any) -> Any:  # noqa: N802 - a class to those who name it
@@ -129,7 +146,9 @@ def main() -> None:
     def in_verdict(*arguments: Any, **more: Any) -> bool:
         return "verdict.md" in arguments
 
-    if fault == "answer":
+    if fault == "files":
+        strike(fault, marker)
+    elif fault == "answer":
         wrap(MlflowClient, "create_run", lambda *a, **m: True, fault, marker)
     elif os.environ["FAULT_MOMENT"] == "upload":
         wrap(MlflowClient, "log_batch", second_batch, fault, marker)

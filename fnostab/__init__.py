@@ -12,7 +12,7 @@ _MODULE_OF = {
     "Answer": "decision",
     "AnswerName": "decision",
     "ArmSummary": "decision",
-    "Case": "report.verdict",
+    "Case": "report.case",
     "Criterion": "decision",
     "FnostabError": "errors",
     "NextStep": "decision",

@@ -7,7 +7,7 @@
     study.decide()
 
 The records are those of every other study: a folder of journals, judged when a recorder closes. This process plays
-the supervisor's part (`fnostab.launch.supervisor`) and the program's.
+the supervisor's part (`fnostab.tasks.command.supervisor`) and the program's.
 """
 
 import logging
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fnostab.errors import DecisionError, JournalError, LaunchError
 from fnostab.launch.resuming import extended, other_study, read_journals
-from fnostab.launch.supervisor import begin_attempt, no_recorder
 from fnostab.record.attempt import is_being_written
 from fnostab.record.ending import ProcessEnd, close_program_trial
 from fnostab.record.journal import Journal
@@ -42,10 +41,11 @@ from fnostab.study.file import StudyFile, read_study_file, study_file_of
 from fnostab.study.study import Study as ResolvedStudy
 from fnostab.tasks.ask import Ask
 from fnostab.tasks.ask_arguments import not_accepted, seeds_of, study_values
+from fnostab.tasks.command.supervisor import begin_attempt, no_recorder
 from fnostab.tracking.environment import settled
 
 if TYPE_CHECKING:
-    from fnostab.report.verdict import Case
+    from fnostab.report.case import Case
 
 __all__ = ["Study", "Trial"]
 
@@ -156,7 +156,7 @@ class Study:
         ranks = {name: os.environ[name] for name in RANK_VARIABLES if os.environ.get(name, "0") != "0"}
         for name, rank in ranks.items():
             raise LaunchError(
-                f"{name}={rank}: only rank 0 is handed trials; unset {name} in processes that train trials of their own"
+                f"{name}={rank}: only rank 0 gets trials; unset {name} in processes that train trials of their own"
             )
         elsewhere = []
         for progress in self._read()[1]:
@@ -190,7 +190,7 @@ class Study:
         """
         record, trials = self._read()
         if not any(trial.first_ms for trial in trials):
-            raise DecisionError(f"no trial of {record.name} was trained: `for trial in study:` hands them out")
+            raise DecisionError(f"no trial of {record.name} was trained: `for trial in study:` yields them")
         with settled(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "IProgress not found")  # of tqdm in a notebook: nothing here shows a bar
             from fnostab.report.judging import StoredStudies, judge_and_record
@@ -230,7 +230,7 @@ class Study:
             with held(self.folder / LOCK_NAME, WAIT_S):
                 yield
         except HeldElsewhereError as error:
-            raise LaunchError(f"{error} for more than {WAIT_S:.0f} s: end that one") from None
+            raise LaunchError(f"{error} for more than {WAIT_S:.0f} s: end that process") from None
         except OSError as error:
             raise LaunchError(
                 f"can't write {self.folder}: {error.strerror or error}; choose another output="
@@ -290,10 +290,10 @@ class Trial:
         """
         journal, self._journal = self._journal, None
         if journal is None:
-            raise JournalError(f"{self.name} was recorded or left already: take the next trial from the loop")
+            raise JournalError(f"{self.name} has already been recorded or skipped: take the next trial from the loop")
         if JOURNAL_VARIABLE in os.environ:
             journal.close()
-            raise LaunchError(f"this process records a trial already: {os.environ[JOURNAL_VARIABLE]}")
+            raise LaunchError(f"this process is already recording a trial: {os.environ[JOURNAL_VARIABLE]}")
         raised: BaseException | None = None
         self._begun = self._recording = True
         try:
@@ -319,7 +319,7 @@ class Trial:
             raise LaunchError(f"{self.name}: {progress.reason}")
         if isinstance(raised, Exception) and (self.outcome in TRAINING_OUTCOMES or self.outcome is Outcome.OOM):
             said = f"{type(raised).__name__}: {raised}"
-            _log.warning("%s: %s (%s); the loop goes on", self.name, self.outcome, said)
+            _log.warning("%s: %s (%s); the loop continues", self.name, self.outcome, said)
         elif raised is not None:
             raise raised
 

@@ -117,7 +117,7 @@ class TestTrials:
 
     def test_only_the_first_rank_is_handed_any(self, monkeypatch):
         monkeypatch.setenv("RANK", "1")
-        with pytest.raises(LaunchError, match="RANK=1: only rank 0 is handed trials; unset RANK"):
+        with pytest.raises(LaunchError, match="RANK=1: only rank 0 gets trials; unset RANK"):
             next(iter(clipping()))
 
 

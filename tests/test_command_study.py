@@ -104,7 +104,7 @@ def _said(result):
 def test_ctrl_c_ends_it_and_leaves_no_process(interrupted, place):
     output, status = interrupted
     assert status == 130, output
-    assert "the same command goes on" in output
+    assert "the same command resumes them" in output
     left = [p.info["cmdline"] for p in psutil.process_iter(["cmdline", "cwd"]) if p.info["cwd"] == str(place)]
     assert left == []
 
@@ -437,7 +437,8 @@ def test_decide_says_why_trials_broke(call, workplace):
     assert call("run", "study.yaml", "--seeds", "2")[0] != 0
     said = " ".join(call("decide", "--experiment", "plain")[1].split())
     assert (
-        "1 of 2 trials ended without result, such as control-1: the script ignores its seed: all its values are" in said
+        "1 of 2 trials ended without a result, such as control-1: the script ignores its seed: all its values are"
+        in said
     )
 
 
@@ -474,4 +475,4 @@ def test_where_nothing_came_to_a_result_no_curves_and_no_verdict_are_offered(cal
     assert "exit status 1: RuntimeError: no data" in " ".join(out.split())
     assert "\n      raise RuntimeError('no data')\n" in out  # with the log's own indentation
     assert "next:" not in out
-    assert "fix that, and the same command tries them again" in " ".join(err.split())
+    assert "fix that, then the same command retries them" in " ".join(err.split())

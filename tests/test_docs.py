@@ -426,7 +426,7 @@ class Reader:
                 printed += line
                 if found := re.match(r"(?:tracking server: )?(http://127\.0\.0\.1:\d+)", line):
                     address = found[1]
-                if "Ctrl-C ends it" in line:
+                if "Ctrl-C stops it" in line:
                     break
             assert address, f"{where}: {command}\n{printed}"
             with urllib.request.urlopen(address, timeout=60) as answer:

@@ -320,7 +320,7 @@ def test_ctrl_c_ends_trials_and_their_runs(workplace, environment, tiny):
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
     assert driver.wait(60) == 130
     text = Path("out.txt").read_text()
-    assert "the same command goes on where this one stopped" in text
+    assert "the same command resumes them" in text
     assert "Traceback" not in text
     assert not [pid for pid in owners if Path(f"/proc/{pid}").exists()]
 

@@ -1,6 +1,7 @@
 """A part of `python -m benchmarks.faults`: whatever befalls a study, nothing is lost or doubled or stays RUNNING.
 
-FAULTS=all in the environment adds the stores behind a server, which take minutes.
+FAULTS=all in the environment adds the stores behind a server, and a clock, few open files and two launchers, which take
+minutes.
 """
 
 import os
@@ -9,7 +10,19 @@ import pytest
 
 from benchmarks.fault_kills import kill_at_random
 from benchmarks.fault_places import Place, postgresql_programs
-from benchmarks.faults import Cell, Matrix, new_place, nothing_befalls, on_server, trial_faults, verdict_fault
+from benchmarks.faults import (
+    Cell,
+    Matrix,
+    limits,
+    matrix_table,
+    new_place,
+    nothing_befalls,
+    on_server,
+    trial_faults,
+    verdict_fault,
+)
+
+IN_FULL = pytest.mark.skipif(os.environ.get("FAULTS") != "all", reason="takes minutes: set FAULTS=all")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +51,32 @@ def test_ten_kills_at_random_moments(tmp_path):
     assert report.trials >= 2
 
 
-@pytest.mark.skipif(os.environ.get("FAULTS") != "all", reason="takes minutes: set FAULTS=all")
+def test_new_cells_take_the_place_of_older_ones_in_the_table_and_the_others_stay():
+    server, sqlite = (
+        Cell(store, "upload", "sigkill", then) for store, then in (("server on SQLite", "b"), ("SQLite", "a"))
+    )
+    old = matrix_table([server, sqlite], 120)
+    table = matrix_table(
+        [Cell("SQLite", "upload", "sigkill", "c", problems=["lost"]), Cell("SQLite", "start", "clock")], 60, old
+    )
+    assert table.startswith("2 of 3 cells are OK (3 minutes")
+    rows = [line.split(" | ")[:4] for line in table.splitlines() if " | upload | " in line or " | start | " in line]
+    assert rows == [
+        ["| SQLite", "upload", "SIGKILL", "c"],
+        ["| SQLite", "start", "clock set back an hour", ""],
+        ["| server on SQLite", "upload", "SIGKILL", "b"],
+    ]
+
+
+@IN_FULL
+def test_a_clock_few_open_files_and_two_launchers(matrix):
+    before = len(matrix.cells)
+    limits(matrix, matrix.folder / "whole" / "mlflow.db")
+    assert len(matrix.cells) == before + 5
+    assert all(cell.ok for cell in matrix.cells[before:]), [cell.row() for cell in matrix.cells[before:]]
+
+
+@IN_FULL
 @pytest.mark.parametrize("store", ["server", "postgresql"])
 def test_through_a_server(store, matrix):
     if store == "postgresql" and postgresql_programs() is None:

@@ -221,7 +221,7 @@ def test_a_study_of_other_types_is_refused_or_finite(place, name, value):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\na: 2", "'a' is given twice, in line 2"),
+        ("a: 1\na: 2", "'a' is given twice, the second time in line 2"),
         ("1: x", "the name '1' in line 1 is not text"),
         ("yes: x", "the name 'yes' in line 1 is not text"),
         ("a: &a [*a]", "more than 20000 values"),

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections import defaultdict
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ MAY_IMPORT = {  # besides the words; docs/architecture.md draws it
     "recorder": {"record"},
     "stats": set(),
     "decision": {"record", "stats"},
-    "tasks": {"record", "launch"},
+    "tasks": {"record", "tracking"},
     "study": {"record", "tasks"},
     "monitor": {"record", "recorder"},
     "integrations": {"record"},
@@ -81,18 +82,28 @@ def without_annotations(tree):
 
 
 @cache
+def modules():
+    """{module of fnostab: modules that it imports, early or late}, as {"fnostab.stats.rate": {"fnostab.errors"}}."""
+    paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in ROOT.glob("fnostab/**/*.py")}
+    paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    found = {name: set() for name in paths}
+    for name, path in paths.items():
+        for node in without_annotations(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found[name] |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: a relative import"
+                whole = [f"{node.module}.{alias.name}" for alias in node.names]
+                found[name] |= {each if each in paths or node.module == "fnostab" else node.module for each in whole}
+    return found
+
+
+@cache
 def imports():
     """{part of fnostab: modules that its files import}, as in {"stats": {"numpy", "fnostab.errors"}}."""
     found = defaultdict(set)
-    for path in ROOT.joinpath("fnostab").rglob("*.py"):
-        part = path.relative_to(ROOT / "fnostab").parts[0].removesuffix(".py")
-        for node in without_annotations(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                found[part] |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{path}: a relative import"
-                names = [f"fnostab.{alias.name}" for alias in node.names] if node.module == "fnostab" else [node.module]
-                found[part] |= set(names)
+    for name, imported in modules().items():
+        found[[*name.split("."), "__init__"][1]] |= imported
     return found
 
 
@@ -127,6 +138,15 @@ class TestWalls:
         for part, allowed in MAY_IMPORT.items():
             others = {m.split(".")[1] for m in parts[part] if m.startswith("fnostab.")} - {part}
             assert others <= allowed | WORDS, f"{part} imports {others - allowed - WORDS}"
+
+    @pytest.mark.parametrize("depth", [2, 3, None], ids=["rooms", "sub-rooms", "modules"])
+    def test_no_imports_go_round_in_a_circle(self, depth):
+        """Late imports count too: what needs one is not below the other."""
+        graph = defaultdict(set)
+        for name, imported in modules().items():
+            short = ".".join(name.split(".")[:depth])
+            graph[short] |= {".".join(each.split(".")[:depth]) for each in imported} - {short}
+        TopologicalSorter(graph).prepare()  # CycleError names the circle
 
     def test_only_the_ways_in_import_the_command_line(self):
         users = {part for part, modules in imports().items() if any(m.startswith("fnostab.cli") for m in modules)}

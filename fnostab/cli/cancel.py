@@ -28,7 +28,7 @@ def command(context: click.Context, /, experiment: str | None, output: Path, tra
     folder = newest_folder(output, experiment)
     if folder is None:
         where = output.absolute() / (experiment or "")
-        raise LaunchError(f"no study found under {where}: name its experiment, and its folder with --output")
+        raise LaunchError(f"no study found under {where}: name its experiment, and its output folder with --output")
     ended, running = cancel_study(folder)
     for trial in ended:
         echo(f"{trial.name}: {trial.outcome}" + (f"  ({trial.reason})" if trial.reason else ""))
@@ -38,5 +38,5 @@ def command(context: click.Context, /, experiment: str | None, output: Path, tra
     except TrackingError as error:
         echo(f"not in MLflow yet: {error}; `fnostab sync {shlex.quote(str(output))}` sends it", err=True)
     for trial in running:
-        echo(f"still at work: {trial.name}, by {trial.owner}; run this on that machine", err=True)
+        echo(f"still running: {trial.name}, by {trial.owner}; run this on that machine", err=True)
     context.exit(2 if running else 0)

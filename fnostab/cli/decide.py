@@ -18,7 +18,7 @@ from fnostab.tasks.registry import has_hook, hook
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fnostab.report.verdict import Case
+    from fnostab.report.case import Case
     from fnostab.tracking import Store
 
 __all__ = ["decide_and_print", "show"]
@@ -128,7 +128,7 @@ def decide_and_print(
         if act_on is not None:
             act_on(judged, store, apply=apply, force=force, console=aside)
     if not apply and verdict.winner is not None and verdict.supported and has_hook(task, "apply"):
-        say(aside, f"apply it: fnostab decide {stored.as_options} --apply")
+        say(aside, f"to make it the default: fnostab decide {stored.as_options} --apply")
     return judged.case
 
 

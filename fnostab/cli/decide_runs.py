@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from fnostab.decision.external import ExternalRuns, Record, RunsFile
-    from fnostab.report.verdict import Case
+    from fnostab.report.case import Case
     from fnostab.tracking import Store
 
 __all__ = ["JudgedRuns", "judge_runs"]

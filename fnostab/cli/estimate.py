@@ -31,7 +31,7 @@ def command(
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Show parameters, memory, and time of every arm of STUDY, and the time of all of it. Nothing is recorded.
+    """Show parameters, memory, and time of every arm of STUDY, and the total time. Nothing is recorded.
 
     Memory is computed on a device that holds no numbers; time is that of a few real steps of each network that
     fits. `fnostab run` shows the same table, and refuses arms that do not fit.

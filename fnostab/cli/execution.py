@@ -150,7 +150,7 @@ def _resolve(options: RunOptions, console: Console, *, starts: bool = True) -> t
     if options.alpha is not None:
         loaded.file = loaded.file.model_copy(update={"alpha": options.alpha})
     if profile == "auto" and loaded.profile and not options.from_experiment:
-        how = "was found" if on_cluster is None else "is asked for"
+        how = "was found" if on_cluster is None else "was requested"
         console.print(f"profile {loaded.profile}: {'a' if loaded.profile == 'full' else 'no'} GPU {how}")
     if on_cluster is not None:
         if options.lockstep is not None:
@@ -183,15 +183,15 @@ def insist_on_results(result: StudyRun) -> None:
     if not missing:
         return
     first = next(iter(result.given_up), missing[0])
-    again = "the same command tries them again"
+    again = "the same command retries them"
     if result.given_up:
         most = max(trial.fruitless for trial in result.given_up)
         again = f"`fnostab run` with --attempts {most + ATTEMPTS} retries those that were given up"
         if first.spec.argv is not None:
             again += "; a changed script is a new study, whose trials all run without it"
     raise LaunchError(
-        f"{len(missing)} of {len(result.trials)} trials came to no result, such as {first.name}: {first.outcome} "
-        f"({first.reason}); fix that, and {again}"
+        f"{len(missing)} of {len(result.trials)} trials ended without a result, such as {first.name}: {first.outcome} "
+        f"({first.reason}); fix that, then {again}"
     )
 
 

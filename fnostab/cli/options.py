@@ -168,7 +168,7 @@ def parse_looks(text: str) -> list[int]:
     looks = [int(part) for part in parts if part.isascii() and part.isdecimal()]
     if len(looks) < len(parts) or looks != sorted(set(looks)) or looks[0] < 1 or looks[-1] > MOST_SEEDS:
         raise ConfigError(
-            f"looks={text!r} is not accepted: give rising numbers of seeds per arm up to {MOST_SEEDS}, as in 10,20"
+            f"looks={text!r} is not accepted: give increasing numbers of seeds per arm up to {MOST_SEEDS}, as in 10,20"
         )
     return looks
 

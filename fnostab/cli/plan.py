@@ -150,9 +150,9 @@ def _lines(answer: dict[str, Any]) -> Iterable[str]:
         yield f"{n} seeds per arm show {rates} with power {answer['power_at_seeds']:.3f}: {of}, {_level(answer)}"
         if answer["dips"]:
             dips = ", ".join(map(str, answer["dips"]))
-            yield f"power rises in a saw-tooth, because failures are whole numbers: at {dips} seeds it dips below again"
+            yield f"power rises in a saw-tooth, because failures are whole numbers: at {dips} seeds it drops again"
         else:
-            yield "power rises in a saw-tooth, because failures are whole numbers: one seed more may have a little less"
+            yield "power rises in a saw-tooth, because failures are whole numbers: one more seed may lower it slightly"
     if "losses" in answer:
         yield _loss_line(answer)
     if "sequential" in answer:
@@ -165,14 +165,12 @@ def _level(answer: dict[str, Any]) -> str:
 
 def _loss_line(answer: dict[str, Any]) -> str:
     losses = answer["losses"]
-    what = f"a loss below {losses['margin']:g} times control's, where it is {losses['ratio']:g} times"
+    what = f"a loss below {losses['margin']:g} times control's if the true ratio is {losses['ratio']:g}"
     if losses["successful_seeds"] is None:
         return f"no number of seeds shows {what}"
     line = f"{losses['successful_seeds']} successful trials per arm show {what}"
     rate = max(answer["control_rate"], answer["arm_rate"])
-    return (
-        line if losses["seeds"] is None or not rate else f"{line}: {losses['seeds']} seeds where {rate:g} of them fail"
-    )
+    return line if losses["seeds"] is None or not rate else f"{line}: {losses['seeds']} seeds if {rate:g} of them fail"
 
 
 def _sequential_lines(design: dict[str, Any]) -> Iterable[str]:
@@ -183,7 +181,7 @@ def _sequential_lines(design: dict[str, Any]) -> Iterable[str]:
     yield f"  type I error over all looks at most {error}, exact"
     found = ", ".join(f"{share:.3f} at {n}" for share, n in zip(design["rejected_at_look"], looks, strict=True))
     given_up = ", ".join(f"{share:.3f} at {n}" for share, n in zip(design["futile_at_look"], looks[:-1], strict=False))
-    yield f"  power {design['power']:.3f}: {found} seeds; given up as futile: {given_up or 'never'}"
+    yield f"  power {design['power']:.3f}: {found} seeds; stopped for futility: {given_up or 'never'}"
     yield f"  on average {design['expected_seeds']:.1f} seeds per arm"
 
 

@@ -77,7 +77,7 @@ def _thin(store: Store, before_ms: int, experiment: str | None, yes: bool) -> No
 
     runs, planned = plan_thinning(store, before_ms, experiment)
     for each in planned:
-        echo(f"{each.experiment}: {each.runs} trials, at least {each.deleted:,} of {each.points:,} points to go")
+        echo(f"{each.experiment}: {each.runs} trials, at least {each.deleted:,} of {each.points:,} points to delete")
     if not planned:
         echo(f"no long curves of that age in {store.address}")
     elif yes:

@@ -29,7 +29,7 @@ def command(context: click.Context, /, experiment: str | None, output: Path, tra
         points = f", {run.points_sent} points sent" if run.points_sent else ""
         reason = f"  ({run.reason})" if run.reason else ""
         echo(f"{run.name}  {run.what}: {run.outcome}{points}{reason}")
-    at_work = f", {report.at_work} at work" if report.at_work else ""
+    at_work = f", {report.at_work} still running" if report.at_work else ""
     echo(f"{len(report.closed)} runs closed{at_work} in {store.address}")
     for line in report.refused:
         echo(f"not closed: {line}", err=True)

@@ -135,14 +135,14 @@ def run_and_report(
     console = Console()
     looks = parse_looks(sequential) if sequential else []
     if looks and options.from_experiment:
-        raise ConfigError("--sequential decides by itself which arms go on: leave out --from")
+        raise ConfigError("--sequential decides which arms continue: leave out --from")
     if looks and options.seeds:
-        raise ConfigError("--sequential says how many seeds there are: leave out --seeds")
+        raise ConfigError("--sequential sets the numbers of seeds: leave out --seeds")
     if dry_run:
         if looks:
             say(
                 console,
-                f"look 1 of {len(looks)}, {looks[0]} seeds an arm; arms that it decides end with it",
+                f"look 1 of {len(looks)}, {looks[0]} seeds per arm; arms that it decides stop there",
             )
             options = replace(options, seeds=tuple(range(looks[0])), looks=tuple(looks))
         show_dry_run(options, console)

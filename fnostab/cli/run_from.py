@@ -48,7 +48,7 @@ def load_after(
 
     if Path(experiment).suffix in (".csv", ".json"):
         raise LaunchError(
-            f"--from {experiment}: a file holds no settings to continue with: give the name of an MLflow experiment "
+            f"--from {experiment}: a file holds no settings to continue with; give the name of an MLflow experiment "
             "that `fnostab decide --experiment` judged"
         )
     file = read_study_file(study)

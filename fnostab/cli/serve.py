@@ -106,11 +106,11 @@ def _warn(settings: ServerSettings) -> None:
     if is_loopback(settings.host):
         return
     danger = (
-        "passwords and records cross the network unencrypted: put a proxy with TLS before it, and give its name "
+        "passwords and records cross the network unencrypted: put a TLS proxy in front of it, and give its name "
         "with --allowed-hosts"
         if settings.auth
         else f"everyone who reaches {settings.host} port {settings.port} can read, change and delete all records: "
-        "add --auth, or listen on 127.0.0.1 and let users come through ssh -L"
+        "add --auth, or listen on 127.0.0.1 and let users connect through ssh -L"
     )
     click.secho(f"warning: {danger}", fg="yellow", err=True)
 
@@ -156,4 +156,4 @@ def _print_instructions(server: TrackingServer) -> None:
         echo("  export MLFLOW_TRACKING_USERNAME=...")
         echo("  read -rs MLFLOW_TRACKING_PASSWORD && export MLFLOW_TRACKING_PASSWORD")
         echo(f"the administrator adds users at {settings.url}/signup")
-    echo("Ctrl-C ends it")
+    echo("Ctrl-C stops it")

@@ -72,7 +72,7 @@ def _list(console: Console) -> None:
         file = read_study_file(name)
         table.add_row(name, str(len(file.arms)), file.description)
     console.print(table, highlight=False)
-    console.print("\n`fnostab studies show NAME` has the arms of one.", highlight=False)
+    console.print("\n`fnostab studies show NAME` lists the arms of a study.", highlight=False)
     console.print("`fnostab run strategy` runs several of them.", highlight=False)
 
 

@@ -39,7 +39,7 @@ def command(context: click.Context, /, path: Path, follow: bool, verify: bool, t
     from fnostab.record.folders import insist_on_studies, insist_on_trials
 
     if follow and verify:
-        raise ConfigError("--verify compares what has ended: give it without --follow")
+        raise ConfigError("--verify compares trials that have ended: leave out --follow")
     (insist_on_studies if follow else insist_on_trials)(path)  # before a database is made for them
     from fnostab.tracking import open_store, sync
 
@@ -62,7 +62,7 @@ def _open_in_time(tracking_uri: str | None) -> Store:
         try:
             return open_store(tracking_uri)
         except SlowStoreError as error:
-            echo(f"{error}; it is tried again", err=True)
+            echo(f"{error}; retrying", err=True)
             time.sleep(INTERVAL_S)
 
 
@@ -75,7 +75,7 @@ def _follow(path: Path, store: Store) -> SyncReport:
     for sent in follow(path, store, INTERVAL_S):
         if isinstance(sent, TrackingError):
             if str(sent) != said:
-                echo(f"{sent}; it is tried again", err=True)
+                echo(f"{sent}; retrying", err=True)
             said = str(sent)
             continue
         last, points, said = sent, points + sent.points_sent, ""

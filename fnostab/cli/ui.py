@@ -54,7 +54,7 @@ def command(experiment: str | None, port: int, opens: bool, tracking_uri: str | 
         return
     with _served(store, port) as (url, server):
         _show(store, url, experiments, opens=opens)
-        echo("Ctrl-C ends it")
+        echo("Ctrl-C stops it")
         with contextlib.suppress(KeyboardInterrupt):
             server.wait()
     echo("ended")

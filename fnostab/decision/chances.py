@@ -35,8 +35,8 @@ class MoreSeeds:
     def __str__(self) -> str:
         if self.extra is not None:
             many = "1 more seed" if self.extra == 1 else f"{self.extra} more seeds"
-            return f"{many} an arm would most likely tell ({percent(self.chance)} chance)"
-        return f"more seeds will hardly help: {percent(self.chance)} chance at best"
+            return f"{many} per arm would probably decide ({percent(self.chance)} chance)"
+        return f"more seeds may not be enough: {percent(self.chance)} chance at best"
 
 
 @lru_cache(maxsize=256)

@@ -28,7 +28,7 @@ def follow_up(verdict: Verdict, roles: Roles) -> FollowUp | None:
     """Choose the study after a verdict on Stage A or on both stages; None if the chain ends here."""
     if verdict.stage_b:
         first = f"{verdict.winner} won Stage A" if verdict.winner else "Stage A leaves it open"
-        why = f"{first}; arms that are not out: {', '.join(verdict.stage_b)}"
+        why = f"{first}; arms not ruled out: {', '.join(verdict.stage_b)}"
         return FollowUp("stage_b", why, verdict.stage_b)
     if verdict.name is VerdictName.PIVOT:
         return FollowUp("another_remedy", verdict.reason)

@@ -89,7 +89,7 @@ def _rerun(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer])
         lost = [t for arm in arms for t in stages[name].arm(arm) if t.excluded]
         n = len(lost) + sum(len(stages[name].missing(arm)) for arm in arms)
         many = "the trial" if n == 1 else f"the {n} trials"
-        text = f"{_mend(stages[name], arms)}run {many} of {and_list(arms)} without an outcome again"
+        text = f"{_mend(stages[name], arms)}rerun {many} of {and_list(arms)} without an outcome"
         broke = any(t.outcome is Outcome.INFRA_ERROR for t in lost)
         seeds, oom = _seeds(stages[name], arms), _ran_out(stages[name], arms)
         return NextStep(NextKind.RERUN, text, name, tuple(arms), seeds=seeds, retry_oom=oom, broke=broke)
@@ -139,7 +139,9 @@ def _judge_alike(stages: Mapping[str, Stage]) -> NextStep | None:
     """Let every arm record what the rules need, where failures could be seen in some trials only."""
     if not any(rules_judged_in_part(stage.trials) for stage in stages.values()):
         return None
-    return NextStep(NextKind.ELSEWHERE, "let every arm record what the rules need: some were not judged as others were")
+    return NextStep(
+        NextKind.ELSEWHERE, "record what the rules need in every arm: some trials were judged by fewer rules"
+    )
 
 
 def _check_metric(stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep | None:
@@ -157,9 +159,9 @@ def _check_failures(roles: Roles, stages: Mapping[str, Stage], answers: Sequence
     answered = any(a.name is not AnswerName.UNDECIDED for a in answers)
     if len(counted) < 2 or answered or not answers or not all(t.failed for t in counted):
         return None
-    text = "every trial of every arm failed: ask at an easier setting"
+    text = "every trial of every arm failed: try an easier setting"
     if any(t.outcome is not Outcome.NONFINITE for t in counted):
-        text = "every trial of every arm failed: check what counts as a failure, or ask at an easier setting"
+        text = "every trial of every arm failed: check what counts as a failure, or try an easier setting"
     return NextStep(NextKind.ELSEWHERE, text + _or_seeds(roles, answers))
 
 
@@ -259,12 +261,12 @@ def _elsewhere(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answ
         return NextStep(NextKind.ELSEWHERE, f"run another arm: {why}")
     fails = any(t.failed for stage in stages.values() for t in stage.arm(roles.control))
     if not fails and not any(a.helps for a in answers):
-        text = f"{roles.control} did not fail: ask where it does, at a harder setting"
+        text = f"{roles.control} did not fail: try a harder setting, where it does"
         return NextStep(NextKind.ELSEWHERE, text + _or_seeds(roles, answers))
     if any(a.name is AnswerName.UNDECIDED for a in answers):
-        text = "ask where the arms differ more: another setting or arm"
+        text = "try a setting or an arm where the difference is larger"
         return NextStep(NextKind.ELSEWHERE, text + _or_seeds(roles, answers))
-    return NextStep(NextKind.NOTHING, "nothing more to run: every arm is answered")
+    return NextStep(NextKind.NOTHING, "nothing more to run: every arm has an answer")
 
 
 def _or_seeds(roles: Roles, answers: Sequence[Answer]) -> str:

@@ -12,6 +12,7 @@ __all__ = [
     "all_failed_alike",
     "arms_without_metric",
     "ended_early_line",
+    "judged_in_part",
     "lacks_metric",
     "learning_not_judged",
     "rules_judged_in_part",
@@ -70,21 +71,30 @@ def ended_early_line(arm: str, trials: Sequence[TrialRow]) -> str | None:
     )
 
 
-def rules_judged_in_part(trials: Sequence[TrialRow]) -> list[str]:
-    """A line on each rule without which trials converged, though others were judged by it."""
+def judged_in_part(trials: Sequence[TrialRow]) -> dict[str, list[TrialRow]]:
+    """Trials that converged without a rule by which others were judged, by rule and reason, as ``rule: reason``."""
     lacking: dict[str, list[TrialRow]] = {}
     for trial in trials:
         for reason in trial.not_judged if trial.outcome is Outcome.CONVERGED else ():
             lacking.setdefault(reason, []).append(trial)
+
+    def judged_elsewhere(reason: str) -> bool:
+        ends = (reason.partition(": ")[0], Outcome.CONVERGED)
+        return sum(trial.outcome in ends for trial in trials) > len(lacking[reason])
+
+    return {reason: bare for reason, bare in lacking.items() if judged_elsewhere(reason)}
+
+
+def rules_judged_in_part(trials: Sequence[TrialRow]) -> list[str]:
+    """A line on each rule without which trials converged, though others were judged by it."""
     lines = []
-    for reason, bare in lacking.items():
+    for reason, bare in judged_in_part(trials).items():
         rule, _, why = reason.partition(": ")
-        ended_so = [trial for trial in trials if trial.outcome in (rule, Outcome.CONVERGED)]
-        if not why.startswith("needs ") or len(ended_so) == len(bare):
-            continue
+        if all(trial.loss is None for trial in bare):
+            continue  # `arms_without_metric` says it
         counts = ", ".join(f"{n} of {arm}" for arm, n in Counter(trial.arm for trial in bare).items())
         lines.append(
-            f"{rule} was not judged, since it {why}, in trials that converged: {counts}; others were judged by it; "
+            f"{rule} was not judged ({why}) in trials that converged: {counts}; others were judged by it; "
             "do not trust these failure rates until every arm is judged alike"
         )
     return lines

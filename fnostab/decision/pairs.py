@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from fnostab.decision.oversights import judged_in_part
 from fnostab.decision.rules import Rules
 from fnostab.decision.scale import Scale
 from fnostab.decision.tally import Stage, Tally
@@ -19,6 +20,7 @@ class Pair:
     Attributes:
         repeats: whether the trials are those of Stage A again, and so no new evidence.
         family: number of arms of the stage that are compared with control.
+        judged_in_part: rule by which only some trials of both were judged, with the reason; empty if there is none.
     """
 
     stage: str
@@ -30,6 +32,7 @@ class Pair:
     rules: Rules
     repeats: bool = False
     family: int = 1
+    judged_in_part: str = ""
 
     @property
     def worst(self) -> "Pair":
@@ -57,7 +60,10 @@ class Pair:
         n, name = min((self.ours.n, self.arm), (self.control.n, self.control_arm))
         if n < self.rules.least_trials:
             whose = "" if self.ours.n == self.control.n else f" of {name}"
-            return f"too few seeds to tell: {n}{whose} of at least {self.rules.least_trials}"
+            return f"too few seeds to tell: {n}{whose}, at least {self.rules.least_trials} are needed"
+        if self.judged_in_part:
+            rule, _, why = self.judged_in_part.partition(": ")
+            return f"only some of the trials were judged by {rule} ({why}): they can't be compared"
         if self._lengths_differ and not self.rules.free_lengths:
             lengths = f"{self.control_arm} ran {self.control.steps:g} steps, {self.arm} {self.ours.steps:g}"
             return f"{lengths}: they can't be compared"
@@ -91,6 +97,7 @@ def pairs_of(stage: Stage, control: str, rules: Rules, repeats: Mapping[str, boo
             rules=rules,
             repeats=(repeats or {}).get(arm, False),
             family=len(arms),
+            judged_in_part=next(iter(judged_in_part([*stage.arm(control), *stage.arm(arm)])), ""),
         )
         for arm in arms
     ]

@@ -73,8 +73,7 @@ def _harms(answer: Answer, rules: Rules) -> str:
 
 def _does_not_help(answer: Answer, rules: Rules) -> str:
     worth = f"{100 * rules.smallest_effect:.0f} points"
-    ruled_out = f"that it fails less often by {worth} or more is ruled out"
-    return f"{answer.arm} does not help: {_counts(answer, rules)}; {ruled_out}"
+    return f"{answer.arm} does not help: {_counts(answer, rules)}; a reduction of {worth} or more is ruled out"
 
 
 def _undecided(answer: Answer, rules: Rules) -> str:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fnostab.decision.oversights import judged_in_part
 from fnostab.decision.tally import Stage, Tally
 from fnostab.stats.interval import Interval
 from fnostab.stats.proportions import holm, wilson
@@ -68,7 +69,7 @@ def compare_stress(
     found = {name: _points(stage, families[name]) for name in order}
     found = {name: points for name, points in found.items() if points or name == control}
     candidates = [name for name in found if name != control]
-    raw = [paired_fewer_failures_p(_differences(stage, families[control], families[name])) for name in candidates]
+    raw = [_p(stage, families[control], families[name]) for name in candidates]
     p = dict(zip(candidates, holm(raw), strict=True))
     arms = [StressedArm(name, points, _margin(points), p.get(name)) for name, points in found.items()]
     return Stress(knob, arms, alpha)
@@ -78,7 +79,7 @@ def margin_text(arm: StressedArm) -> str:
     """Write an arm's margin with its 95 % interval, or with the end that is known."""
     margin = arm.margin
     if margin is None:
-        return "unknown: no trial came to a training outcome"
+        return "unknown: no trial has a training outcome"
     counted = [point.value for point in arm.points if point.n]
     if margin.estimate is not None:
         value = f"{margin.estimate:.2g}"
@@ -98,6 +99,12 @@ def _points(stage: Stage, arms: Mapping[str, float]) -> list[StressPoint]:
             outcomes = dict(Counter(str(trial.outcome) for trial in trials))
             points.append(StressPoint(value, tally.failed, tally.n, wilson(tally.failed, tally.n), outcomes))
     return points
+
+
+def _p(stage: Stage, control: Mapping[str, float], arm: Mapping[str, float]) -> float:
+    """p-value for fewer failures of the arm, before Holm; 1 if not all were judged by the same rules."""
+    unlike = judged_in_part([trial for name in (*control, *arm) for trial in stage.arm(name)])
+    return 1.0 if unlike else paired_fewer_failures_p(_differences(stage, control, arm))
 
 
 def _differences(stage: Stage, control: Mapping[str, float], arm: Mapping[str, float]) -> list[int]:

@@ -48,7 +48,7 @@ class Along:
             )
         seen = [f"{place.value:g}" for place in self.places if place.summary.n]
         if not seen:
-            return f"no trial came to a training outcome at any {self.setting}"
+            return f"no trial has a training outcome at any {self.setting}"
         return f"no trial failed at {self.setting} {', '.join(seen)}"
 
 

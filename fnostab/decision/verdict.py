@@ -173,7 +173,7 @@ def _repeated(stage_a: Stage, stage_b: Stage, control: str) -> Mapping[str, bool
         return {}  # other runs, however alike they came out
     if runs or (all(same.values()) and set(stage_a.arms) <= set(stage_b.arms)):
         raise DecisionError(
-            "Stage B repeats Stage A: the same trials say nothing of a second depth; "
+            "Stage B repeats Stage A: the same trials say nothing about a second depth; "
             "leave Stage B out, or give the trials of the deep stage"
         )
     return {arm: same[control] and is_same for arm, is_same in same.items()}

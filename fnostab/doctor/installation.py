@@ -17,7 +17,7 @@ EXTRAS = {  # extra -> a module that comes with it, what it is for
     "postgresql": ("psycopg", "records on PostgreSQL"),
 }
 LIMIT_S = 20.0
-IF_HANGING = "check that the disk with Python's libraries answers"
+IF_HANGING = "check that the disk with Python's libraries responds"
 
 
 def installation_checks() -> Iterator[Check]:
@@ -45,7 +45,8 @@ def _library(name: str) -> Finding:
         return Finding(State.FAILED, f"is not installed; `pip install '{name}=={tested}'`")
     if found.split(".")[:2] != tested.split(".")[:2]:
         return Finding(
-            State.WARNING, f"{found}, but tested is {tested}; if something is odd, `pip install '{name}=={tested}'`"
+            State.WARNING,
+            f"{found}, but the tested version is {tested}; if something misbehaves, `pip install '{name}=={tested}'`",
         )
     return Finding(State.OK, found)
 

@@ -55,7 +55,7 @@ def _nearest(folder: Path) -> Path:
 def _disk(output: Path) -> Finding:
     place = _nearest(output)
     if not os.access(place, os.W_OK):
-        return Finding(State.FAILED, f"{place} can't be written; name another folder with --output")
+        return Finding(State.FAILED, f"can't write to {place}; name another folder with --output")
     free = shutil.disk_usage(place).free
     text = f"{free / 1e9:.1f} GB free for journals in {place}"
     if free < TOO_FULL_BYTES:
@@ -90,7 +90,7 @@ def _locks(output: Path) -> Finding:
             f"file locks in {place} have no effect: two processes could write one trial; mount it with locks "
             "(NFS: version 4, without nolock), or name another disk with --output",
         )
-    return Finding(State.OK, f"a second process is kept out in {place}")
+    return Finding(State.OK, f"locks work in {place}")
 
 
 def _gpu() -> Finding:
@@ -109,13 +109,13 @@ def _gpu() -> Finding:
         return Finding(State.OK, f"{len(found['devices'])}: {', '.join(sorted(set(found['devices'])))} ({versions})")
     if found["error"]:
         return Finding(
-            State.FAILED, f"torch {found['version']} can't use one: {found['error']}; update the driver, or install a "
-            "torch for the one that is there",
+            State.FAILED, f"torch {found['version']} can't use the GPU: {found['error']}; update the driver, or "
+            "install a torch build for this driver",
         )  # fmt: skip
     if driver is not None and driver[0] == 0 and driver[1]:
         name = driver[1].splitlines()[0].split(",")[0]
         return Finding(
-            State.WARNING, f"{name} is there, but torch {found['version']} is built for the CPU; install one for CUDA"
+            State.WARNING, f"found {name}, but torch {found['version']} is a CPU build; install a CUDA build"
         )
     return Finding(State.OK, f"none; trials run on {os.cpu_count()} cores")
 
@@ -129,7 +129,7 @@ def _driver_version(answer: tuple[int, str] | None) -> str:
 def _slurm() -> Finding:
     partitions = _answer("sinfo", "--noheader", "--format=%P")
     if partitions is None:
-        return Finding(State.OK, "not here; trials run on this machine")
+        return Finding(State.OK, "not found; trials run on this machine")
     if partitions[0]:
         return Finding(State.WARNING, f"{partitions[1]}; to use it, ask its administrator whether slurmctld runs")
     names = ", ".join(partitions[1].split()) or "none"

@@ -59,7 +59,7 @@ def _schema(store: "Store") -> Finding:
     if found.split(".")[:2] != tested.split(".")[:2]:
         return Finding(
             State.WARNING,
-            f"the server has MLflow {found}, tested is {tested}: charts may be missing; on its machine "
+            f"the server has MLflow {found}, the tested version is {tested}: charts may be missing; on its machine "
             f"`pip install 'mlflow=={tested}'`",
         )
     return Finding(State.OK, f"the server has MLflow {found}")
@@ -73,13 +73,13 @@ def _artifacts(store: "Store", mend: bool) -> Finding:
         return Finding(State.OK, "kept by the server")
     moved = moved_experiments(store.uri, store.client)
     if not moved:
-        return Finding(State.OK, "where the database says")
+        return Finding(State.OK, "in the folder that the database names")
     folders = ", ".join(sorted({str(folder) for folder in moved.values()}))
     if not mend:
         return Finding(
             State.FAILED,
-            f"the database was moved or copied from {folders}, where those of {len(moved)} experiments would still go; "
-            "`fnostab doctor --mend` moves their addresses",
+            f"the database was moved or copied from {folders}: artifacts of {len(moved)} experiments would still go "
+            "there; `fnostab doctor --mend` moves their addresses",
         )
     done = move_addresses(store)
     missing = f"; of {done.missing} runs the artifacts are not here: copy them from there" if done.missing else ""
@@ -94,9 +94,9 @@ def _clock(store: "Store") -> Finding:
     if offset is None:
         return Finding(State.OK, "nothing to compare")
     text = f"the store's is {abs(offset):.1f} s {'ahead' if offset > 0 else 'behind'}"
-    mend = "set both by NTP, as with `timedatectl set-ntp true`"
+    mend = "synchronise both with NTP, as by `timedatectl set-ntp true`"
     if abs(offset) > FAR_SKEWED_S:
-        return Finding(State.FAILED, f"{text}: trials at work elsewhere may be taken for dead; {mend}")
+        return Finding(State.FAILED, f"{text}: trials running elsewhere may be taken for dead; {mend}")
     if abs(offset) > SKEWED_S:
         return Finding(State.WARNING, f"{text}: times of records are off by that; {mend}")
     return Finding(State.OK, text)
@@ -111,7 +111,7 @@ def _writing(store: "Store") -> Finding:
         return Finding(
             State.WARNING,
             f"{text}: uploads will lag behind the journals, which lose nothing; PostgreSQL (`fnostab serve --backend`) "
-            "or a server that is nearer helps",
+            "or a server closer by helps",
         )
     return Finding(State.OK, f"{text}, in a run that was deleted again ({os.cpu_count()} cores here)")
 
@@ -131,4 +131,4 @@ def _journals(store: "Store", output: Path) -> Finding:
             State.WARNING, f"{len(found.unreadable)} trials in {output} can't be read: {found.unreadable[0]}"
         )
     recent = f"; {found.recent} more were written within the last minute" if found.recent else ""
-    return Finding(State.OK, f"the store has those of {found.trials} trials in {output}{recent}")
+    return Finding(State.OK, f"the store has all records of {found.trials} trials in {output}{recent}")

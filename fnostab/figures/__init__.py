@@ -1,8 +1,7 @@
-"""Figures, one function each, one style for all: used by a trial's artifacts, reports and docs alike.
+"""Figures in one common style, for trial artifacts, reports and the docs; one function per figure.
 
-Arms side by side are drawn in `fnostab.figures.arms`; validation losses of many seeds in `fnostab.figures.curves`,
-their gradient norms in `fnostab.figures.fan`.
-In all of them spikes stay in view, and a red cross is a value that was not finite.
+`fnostab.figures.arms` compares arms, `fnostab.figures.curves` draws the validation losses of many seeds, and
+`fnostab.figures.fan` their gradient norms. No figure hides a spike, and a red cross marks a value that was not finite.
 """
 
 from fnostab.figures.arms import failure_rate_forest, kaplan_meier_figure, loss_strip

@@ -1,6 +1,6 @@
-"""Arms side by side: how often they failed, when, and what their losses are.
+"""Comparisons of arms: how often they failed, when they failed, and their losses.
 
-Each function takes the arms in the study's order; control comes first and is drawn first.
+Each function takes the arms in the study's order, the control first, and draws them in that order.
 """
 
 import math
@@ -33,10 +33,10 @@ from fnostab.stats.survival import KaplanMeier
 
 __all__ = ["FailureRate", "failure_rate_forest", "kaplan_meier_figure", "loss_strip"]
 
-SPREAD = 0.3  # of an arm's seeds to either side of its place, in places
-RASTER_FROM = 2000  # points that are drawn as pixels even in vector formats
+SPREAD = 0.3  # offset of an arm's outermost seeds from its row, in rows
+RASTER_FROM = 2000  # number of points above which they are rasterised in vector formats
 BAND_EDGE: Any = {"linewidth": 0.6, "alpha": 0.45}
-KINDS: Any = {  # of trials in a strip: how they are drawn
+KINDS: Any = {  # marker style of each kind of trial in `loss_strip`
     "success": {"marker": "o", "markersize": 5},
     "failure": FAILED,
     NONFINITE: {"marker": "x", "markersize": 6.5, "markeredgewidth": 1.8, "color": ALERT},
@@ -45,7 +45,7 @@ KINDS: Any = {  # of trials in a strip: how they are drawn
 
 @dataclass(frozen=True)
 class FailureRate:
-    """``failed`` of ``n`` trials, with the interval of the rate; None without trials."""
+    """Failure rate: ``failed`` out of ``n`` trials, and the 95 % interval of the rate (None without trials)."""
 
     failed: int
     n: int
@@ -53,11 +53,11 @@ class FailureRate:
 
 
 def failure_rate_forest(arms: Mapping[str, FailureRate]) -> Figure:
-    """Failure rate of each arm: who fails less often, and is it more than luck?
+    """Draw the failure rate of each arm: which fails less often, and could that be luck?
 
-    A mark is the share of trials that failed, its bar the 95 % interval; the counts stand at the right.
-    The dotted line goes through the first arm, the control: an arm whose bar lies wholly to its left fails
-    less often than control did. Bars that overlap much say that the study is too small to tell.
+    A mark is the share of trials that failed, a bar its 95 % interval, with the counts on the right. The dotted line
+    is the rate of the first arm, the control: an arm whose whole bar is left of it fails less often than the control
+    did. If the bars overlap a lot, the study is too small to tell.
     """
     with matplotlib.rc_context({**NAMED, "axes.spines.left": False}):
         figure = Figure(figsize=(5.4, 0.75 + 0.33 * len(arms)), layout="constrained")
@@ -83,12 +83,15 @@ def failure_rate_forest(arms: Mapping[str, FailureRate]) -> Figure:
 def kaplan_meier_figure(
     arms: Mapping[str, KaplanMeier | None], nonfinite_steps: Mapping[str, Sequence[int]] | None = None
 ) -> Figure:
-    """Share of trials without a failure up to each optimiser step: when do they fail?
+    """Draw the share of trials without a failure up to each optimiser step: when do trials fail?
 
-    A curve falls where a trial of its arm fails; a red cross on it says that this was a value that was
-    not finite. Ticks mark trials that ended without a failure (censored). Bands are pointwise 95 %
-    intervals. An early drop speaks of initialisation, a late one of slow growth. Arms without a trial
-    are left out.
+    A curve drops where a trial of the arm fails; a red cross marks failures by a non-finite value. Ticks mark
+    trials that ended without a failure (censored). Bands are pointwise 95 % intervals. Early drops suggest a problem
+    of the initialisation, late ones slow growth. Arms without trials are left out.
+
+    Args:
+        arms: curve of each arm; None without trials.
+        nonfinite_steps: for each arm, the steps of failures by a non-finite value.
     """
     with matplotlib.rc_context(NAMED):
         figure = Figure(figsize=(4.9, 3.4), layout="constrained")
@@ -97,7 +100,7 @@ def kaplan_meier_figure(
         for place, (arm, style) in enumerate(arm_styles(arms).items()):
             curve = arms[arm]
             if curve is not None:
-                width = max(1.4, 2.8 - 0.6 * place)  # where curves coincide, those below are wider
+                width = max(1.4, 2.8 - 0.6 * place)  # later curves are thinner, so that coinciding curves all show
                 _survival(ax, arm, curve, style, width, (nonfinite_steps or {}).get(arm, ()))
         ax.set(xlabel="optimiser step", ylabel="trials without failure", xlim=(0, end * 1.02 or 1), ylim=(0, 1.04))
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
@@ -129,16 +132,16 @@ def _marks_last(handles: Sequence[Any]) -> list[Any]:
 
 
 def loss_strip(arms: Mapping[str, Sequence[TrialRow]], *, metric: str, judged: bool = True) -> Figure:
-    """Loss of every trial with a training outcome: how good are the successes, and what did failures reach?
+    """Draw the loss of every trial with a training outcome, successes and failures.
 
-    A dot is a success, an open triangle a failure, a red cross a failure whose values were not finite; a
-    bar is at the median of each arm's successes, so read it beside how many there were. Failures without
-    a finite loss stand beside the axis. The trials of one seed are at the same height in all arms.
+    A dot is a success, an open triangle a failure, a red cross a failure by a non-finite value. A bar marks the
+    median of an arm's successes; the number of successes is in the arm's label. Failures without a finite loss are
+    drawn beside the axis. Trials of one seed have the same vertical offset in all arms.
 
     Args:
         arms: trials of each arm, control first.
-        metric: what the losses are, for the axis.
-        judged: whether it was judged which trials failed; if not, a dot is a run.
+        metric: name of the loss, the axis label.
+        judged: whether failures were judged; if not, every dot is a run.
     """
     counted = {arm: [t for t in trials if t.counts] for arm, trials in arms.items()}
     seeds = sorted({t.seed for trials in counted.values() for t in trials})
@@ -187,7 +190,7 @@ def _strip(ax: Axes, place: int, trials: Sequence[TrialRow], offsets: Mapping[in
     common: Any = {"linestyle": "", "rasterized": len(trials) > RASTER_FROM, "alpha": 0.85, "color": colour}
     for kind, look in KINDS.items():
         of_kind = [t for t in trials if _kind(t) == kind]
-        for inside in (True, False):  # the axis, or beside it
+        for inside in (True, False):  # on the axis, or beside it
             shown = [t for t in of_kind if _has_loss(t) is inside]
             if shown:
                 losses = [(t.loss or 0.0) if inside else 1.05 for t in shown]

@@ -1,4 +1,4 @@
-"""Validation losses of all seeds over the training, arm beside arm."""
+"""Validation losses of all seeds during training, one panel per arm."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from fnostab.figures.style import FAILED, INK, NAMED, ArmStyle, arm_styles, lege
 __all__ = ["LossCurve", "loss_curves", "median_curve"]
 
 PANELS_IN_A_ROW = 3
-RASTER_FROM = 4000  # points in one panel that are drawn as pixels even in vector formats
+RASTER_FROM = 4000  # number of points in a panel above which they are rasterised in vector formats
 FAILED_LINE: Any = (0, (3, 1.2))
 LEVEL_LINES: Any = ("-.", (0, (6, 3)))
 
@@ -29,9 +29,10 @@ class LossCurve:
     """Validation losses of one trial.
 
     Attributes:
-        epochs: that had passed at each validation, rising, shape (n,).
-        values: finite losses at these, shape (n,).
-        nonfinite_epochs: at which loss or gradient were not finite, shape (m,).
+        epochs: epochs completed at each validation, increasing, shape (n,).
+        values: finite losses at these epochs, shape (n,).
+        failed: whether the trial failed.
+        nonfinite_epochs: epochs at which the loss or gradient was not finite, shape (m,).
     """
 
     seed: int
@@ -50,22 +51,21 @@ def loss_curves(
     judged: bool = True,
     levels: Mapping[str, float] = MappingProxyType({}),
 ) -> Figure:
-    """Validation loss of every seed over the epochs, a panel an arm: how does it train, and how surely?
+    """Draw the validation loss of every seed over the epochs, one panel per arm.
 
-    A thin line is a seed; if its training failed it is dashed and ends in an open triangle. The thick
-    line is their median. A seed whose curve has ended counts in the median as worse than all others, so
-    that failures that leave do not flatter their arm; where half have ended, so does the median. The
-    dotted line in the other panels is the median of the first arm, the control. Red crosses on the top
-    edge are epochs in which a value was not finite. Both axes are the same in all panels; that of losses
-    is logarithmic where all are above 0.
+    A thin line is a seed; if the trial failed it is dashed and ends in an open triangle. The thick line is the median
+    over seeds. A seed whose curve has ended counts as worse than all others, so that trials which fail early do not
+    lower the median; once half of the seeds have ended, the median ends too. The dotted line in the other panels is
+    the median of the first arm, the control. Red crosses on the top edge mark epochs with a non-finite value. All
+    panels share both axes; the loss axis is logarithmic if all losses are above 0.
 
     Args:
         arms: curves of each arm, control first.
-        metric: what the losses are, for the axis.
-        x: what ``epochs`` of the curves counts, for the axis.
-        median: whether medians are drawn: where all seeds have values at the same epochs.
-        judged: whether it was judged which trials failed.
-        levels: losses to compare with, by what they are of; two at most.
+        metric: name of the loss, the axis label.
+        x: unit of ``epochs`` of the curves, the axis label.
+        median: draw medians; requires that all seeds have values at the same epochs.
+        judged: whether failures were judged.
+        levels: losses to compare with, by name; at most two.
     """
     columns = max(1, min(PANELS_IN_A_ROW, len(arms)))
     rows = max(1, -(-len(arms) // columns))
@@ -96,13 +96,15 @@ def loss_curves(
 
 
 def median_curve(curves: Sequence[LossCurve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Median over seeds at each whole epoch at which any of them has a loss: epochs and medians, both (n,).
+    """Median loss over seeds at each whole epoch with a loss of any seed.
 
-    A seed without a loss at an epoch counts as worse than all others; where that leaves no finite
-    median it is NaN.
+    A seed without a loss at an epoch counts as worse than all others.
+
+    Returns:
+        Epochs and medians, both of shape (n,); a median is NaN where it is not finite.
     """
     epochs = np.unique(np.concatenate([c.epochs for c in curves])) if curves else np.array([])
-    epochs = epochs[epochs == np.round(epochs)]  # training that is ended early validates within an epoch
+    epochs = epochs[epochs == np.round(epochs)]  # a training that ends early validates within an epoch
     losses = np.full((len(curves), epochs.size), np.inf)
     for row, curve in zip(losses, curves, strict=True):
         _, here, there = np.intersect1d(epochs, curve.epochs, return_indices=True)

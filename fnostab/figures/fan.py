@@ -1,8 +1,7 @@
-"""Gradient norms of an arm's seeds over the training, so that no spike is lost.
+"""Fan chart of the gradient norms of an arm's seeds, in which no spike is lost.
 
-A curve of 20,000 steps has more points than a screen has columns. Sampling it loses what matters: a
-single step at 4e4 on a flat curve is drawn only by luck. Here each seed is reduced to its largest
-value in each window of steps, and the fan is made of those.
+A curve of 20,000 steps has more points than a screen has columns, and sampling it would miss most single-step spikes.
+Each seed is therefore reduced to its largest value in each window of steps.
 """
 
 import math
@@ -20,7 +19,7 @@ from fnostab.figures.style import COLOURS, INK, STYLE, legend_below, mark_nonfin
 
 __all__ = ["Curve", "Fan", "grad_norm_fan", "make_fan"]
 
-WINDOWS = 500  # at most, in one fan
+WINDOWS = 500  # maximum number in one fan
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +28,8 @@ class Curve:
 
     Attributes:
         steps: 0-based optimiser steps, shape (n,).
-        values: finite norms at these, shape (n,).
-        nonfinite_steps: at which the norm was not finite, shape (m,).
+        values: finite norms at these steps, shape (n,).
+        nonfinite_steps: steps at which the norm was not finite, shape (m,).
     """
 
     seed: int
@@ -41,17 +40,19 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class Fan:
-    """Gradient norms of many seeds, in windows of ``window_steps`` steps.
+    """Quantiles over seeds of the largest gradient norm in each window of ``window_steps`` steps.
 
-    Each seed counts with its largest norm in a window. Arrays have the shape (windows,) and are NaN
-    where no seed has a finite value.
+    Arrays have the shape (windows,) and are NaN where no seed has a finite value.
 
     Attributes:
         steps: first step of each window.
         low: lower quartile over the seeds.
-        maximum: over the seeds.
-        nonfinite: how many seeds had a norm that was not finite.
-        peak: (step, seed, norm) of the largest of all; None if there is none.
+        median: median over the seeds.
+        high: upper quartile over the seeds.
+        maximum: maximum over the seeds.
+        nonfinite: number of seeds with a non-finite norm.
+        n_seeds: number of seeds.
+        peak: (step, seed, norm) of the largest norm; None without norms.
     """
 
     window_steps: int
@@ -66,9 +67,9 @@ class Fan:
 
 
 def make_fan(curves: Sequence[Curve], windows: int = WINDOWS) -> Fan:
-    """Reduce curves to at most ``windows`` windows; with fewer steps than that, each step is its own.
+    """Reduce curves to a fan of at most ``windows`` windows; with fewer steps, each step is a window.
 
-    Of curves that hold only the largest norm in every so many steps, windows are multiples of these.
+    If the curves are already thinned to one norm per interval of steps, the window is a multiple of that interval.
     """
     last = max((int(each.max()) for c in curves for each in (c.steps, c.nonfinite_steps) if each.size), default=-1)
     seen_at = [np.union1d(c.steps, c.nonfinite_steps) for c in curves]
@@ -89,17 +90,17 @@ def make_fan(curves: Sequence[Curve], windows: int = WINDOWS) -> Fan:
 
 
 def grad_norm_fan(fan: Fan, *, colour: str = COLOURS[0], limits: tuple[float, float] | None = None) -> Figure:
-    """Gradient norms of one arm over the training: does any seed spike, and do most of them?
+    """Draw the gradient norms of one arm during training: do single seeds spike, or most of them?
 
-    The thick line is the median over the seeds, the band their quartiles, the thin line the largest of
-    all; a dot marks the largest norm of the whole training. A thin line far above a flat band is one
-    seed's spike; a band that rises is the arm's habit. Red crosses on the top edge are windows in which
-    a norm was not finite. The axis of norms is logarithmic.
+    The thick line is the median over seeds, the band their quartiles, the thin line the maximum; a dot marks the
+    largest norm of the whole training. A thin line far above a flat band is the spike of a single seed; a rising band
+    is typical of the arm. Red crosses on the top edge mark windows with a non-finite norm. The norm axis is
+    logarithmic.
 
     Args:
-        fan: of one arm.
-        colour: of the arm.
-        limits: of the axis of norms, so that arms can be compared; None fits this one.
+        fan: fan of the arm.
+        colour: colour of the arm.
+        limits: limits of the norm axis, to compare arms; None fits them to this arm.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.8, 2.8), layout="constrained")

@@ -1,4 +1,4 @@
-"""Failure rate against a setting that is raised."""
+"""Failure rate of each arm as a function of a stress setting, the knob."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,14 +11,18 @@ from fnostab.figures.style import NAMED, arm_styles, legend_below
 
 __all__ = ["stress_figure"]
 
-APART = 1.02  # factor between the marks of neighbouring arms, so that equal rates both show
+APART = 1.02  # factor between the x positions of neighbouring arms, so that equal rates do not overlap
 
 
 def stress_figure(arms: Mapping[str, Sequence[tuple[float, FailureRate]]], knob: str) -> Figure:
-    """Failure rate of each arm, control first, at each value of the knob, harder and harder: which tolerates more?
+    """Draw the failure rate of each arm at each value of the knob: which arm tolerates more?
 
     Marks are shares of trials that failed, bars their 95 % intervals. An arm whose line rises further to the right
-    tolerates more; at the dotted line, one half, an arm's margin is read off.
+    tolerates more. The dotted line is a rate of one half.
+
+    Args:
+        arms: for each arm, control first, (value of the knob, failure rate) from easy to hard.
+        knob: name of the setting, the axis label.
     """
     with matplotlib.rc_context(NAMED):
         figure = Figure(figsize=(5.4, 3.2), layout="constrained")

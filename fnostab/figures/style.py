@@ -1,7 +1,7 @@
-"""Shared style of all figures: colours, dashes, markers.
+"""Shared style of all figures: colours, line styles, markers.
 
-Colours are Okabe and Ito's, told apart by colour-blind readers. Print without colour needs more, so
-every arm also has a dash and a marker of its own, and what is not finite a shape that nothing else has.
+The colours are those of Okabe and Ito, which colour-blind readers can tell apart. For print without colour every arm
+also has its own line style and marker, and non-finite values have a marker that nothing else uses.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,14 +35,14 @@ __all__ = [
 ]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-LINES = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1, 1.5)))  # so that curves that coincide both show
+LINES = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1, 1.5)))  # coinciding curves all show
 MARKERS = ("o", "s", "D", "^", "v", "P", "h")
-INK = "#1c2024"  # of text, axes and marks; a page with a dark ground puts its own in its place
-ALERT = "#d00000"  # of what is not finite, and of nothing else
-FAILED: Any = {"marker": "v", "markersize": 6, "markerfacecolor": "none", "markeredgewidth": 1.2}  # a trial
-NONFINITE = "not finite"  # as legends call it
-CROSSES = 150  # side by side, in one figure
-LOG_FROM = 5.0  # ratio of the values above which their axis is logarithmic
+INK = "#1c2024"  # text, axes and marks; replaced on pages with a dark background
+ALERT = "#d00000"  # only for values that are not finite
+FAILED: Any = {"marker": "v", "markersize": 6, "markerfacecolor": "none", "markeredgewidth": 1.2}  # failed trials
+NONFINITE = "not finite"  # legend label
+CROSSES = 150  # maximum number side by side in a figure
+LOG_FROM = 5.0  # ratio of largest to smallest value above which an axis is logarithmic
 STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -58,7 +58,7 @@ STYLE: Any = {
     "font.size": 9,
     "figure.dpi": 120,
 }
-NAMED: Any = {**STYLE, "text.parse_math": False}  # where names of arms are shown: they are names, no formulas
+NAMED: Any = {**STYLE, "text.parse_math": False}  # for figures with arm names, which are not formulas
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -71,21 +71,21 @@ class ArmStyle(NamedTuple):
 
 
 def cycled(values: tuple[Any, ...], n: int) -> list[Any]:
-    """The first ``n`` of ``values``, from the start again where they end."""
+    """First ``n`` of ``values``, repeated cyclically."""
     return list(islice(cycle(values), n))
 
 
 def arm_styles(arms: Iterable[str]) -> dict[str, ArmStyle]:
-    """The style of each arm, by its place in the study."""
+    """Style of each arm, by its position in the study."""
     names = list(arms)
     looks = zip(*(cycled(each, len(names)) for each in (COLOURS, LINES, MARKERS)), strict=True)
     return {arm: ArmStyle(*look) for arm, look in zip(names, looks, strict=True)}
 
 
 def mark_nonfinite(ax: Axes, places: Sequence[float] | NDArray[Any]) -> None:
-    """A red cross on the top edge at each of ``places``, which are in units of the horizontal axis.
+    """Draw a red cross on the top edge at each of ``places``, in units of the horizontal axis.
 
-    Of very many, the first in each column that a cross is wide.
+    Where crosses would overlap only the first is drawn.
     """
     sorted_places = np.unique(np.asarray(places, dtype=np.float64))
     places, _ = decimate(sorted_places, np.full(sorted_places.size, np.nan), CROSSES)
@@ -105,9 +105,9 @@ def mark_nonfinite(ax: Axes, places: Sequence[float] | NDArray[Any]) -> None:
 
 
 def legend_below(figure: Figure, handles: Sequence[Any], columns: int = 4, handle_length: float = 2.6) -> None:
-    """One legend for the whole figure, below it, where it covers no data; none without handles."""
+    """Add one legend for the whole figure below it, where it covers no data; without handles do nothing."""
     if handles:
-        by_label = {handle.get_label(): handle for handle in handles}  # panels name the same things
+        by_label = {handle.get_label(): handle for handle in handles}  # panels repeat labels
         figure.legend(
             by_label.values(),
             by_label.keys(),
@@ -120,7 +120,7 @@ def legend_below(figure: Figure, handles: Sequence[Any], columns: int = 4, handl
 
 
 def plain_powers(axis: Axis) -> None:
-    """Label powers of ten on a log axis with plain text: 0.01, 1, 100, 10⁴; where they are few, what is between."""
+    """Label the powers of ten of a log axis as plain text: 0.01, 1, 100, 10⁴; minor ticks too if these are few."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
     low, high = axis.get_view_interval()
     if high > 100 * low:
@@ -131,7 +131,7 @@ def plain_powers(axis: Axis) -> None:
 
 
 def _digit(value: float) -> int:
-    """The first one, of a number with one."""
+    """First significant digit."""
     return int(f"{value:.0e}"[0])
 
 

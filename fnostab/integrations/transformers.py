@@ -70,7 +70,7 @@ class StabilityCallback(TrainerCallback):
             last = self._recorder.last_step
             if last is not None and last >= state.global_step:
                 raise JournalError(
-                    f"a training begins at step {state.global_step}, but step {last} is recorded: a trial is one "
+                    f"training starts at step {state.global_step}, but step {last} is recorded: a trial is one "
                     "training; call train() once, of one Trainer, and leave out auto_find_batch_size"
                 )
             self._recorder.scheduled(state.max_steps)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from fnostab.launch.slurm.cluster import ClusterFile
 from fnostab.launch.slurm.launcher import SlurmLauncher
-from fnostab.launch.supervisor import end_program
 from fnostab.record import slurm_jobs as slurm
 from fnostab.record.attempt import is_alive, is_being_written, is_foreign, last_attempt
 from fnostab.record.ending import close_if_abandoned
@@ -19,6 +18,7 @@ from fnostab.record.job_arrays import FOLDER
 from fnostab.record.journal import FILE_NAME
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
+from fnostab.tasks.command.supervisor import end_program
 
 __all__ = ["cancel_study", "forget_cancelling", "is_cancelled"]
 

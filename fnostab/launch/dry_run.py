@@ -62,5 +62,5 @@ def _given_up(trials: Sequence[TrialProgress], retries: Retries) -> Iterator[str
         first, most = given_up[0], max(trial.fruitless for trial in given_up)
         yield (
             f"{len(given_up)} of {len(trials)} trials were given up, such as {first.name}: {first.outcome} "
-            f"({first.reason}); --attempts {most + ATTEMPTS} tries them again"
+            f"({first.reason}); --attempts {most + ATTEMPTS} retries them"
         )

@@ -100,9 +100,7 @@ def _answer(**what: int) -> None:
 def _insist_on_one_thread() -> None:
     count = max(threading.active_count(), len(os.listdir("/proc/self/task")))
     if count > 1:
-        raise LaunchError(
-            f"what was imported runs {count} threads, so that trials can't be forked: each is started anew"
-        )
+        raise LaunchError(f"imported modules run {count} threads, so trials can't be forked: each starts a new process")
 
 
 def _start_anew(request: Mapping[str, Any], handlers: Mapping[signal.Signals, Any], mask: set[Any]) -> list[Path]:

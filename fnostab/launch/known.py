@@ -58,7 +58,7 @@ def take_from_store(
     for run in elsewhere:
         if run.running:
             raise LaunchError(
-                f"{run.name} is at work in another folder as {run.owner or 'a process without a name yet'} "
+                f"{run.name} is running in another folder as {run.owner or 'an unnamed process'} "
                 f"(MLflow run {run.run_id}): wait for it to end, or give that folder with --output"
             )
     n_aside = 0

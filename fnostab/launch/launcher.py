@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from fnostab.errors import FnostabError
-from fnostab.launch.supervisor import end_program
 from fnostab.record.ending import Ending, close_attempt
 from fnostab.record.journal import FILE_NAME, Journal
 from fnostab.record.progress import TrialProgress
+from fnostab.tasks.command.supervisor import end_program
 
 __all__ = ["Launcher", "jobs_of", "write_outcome"]
 

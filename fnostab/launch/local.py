@@ -84,7 +84,7 @@ class LocalLauncher:
 
     here = True
     trouble: str | None = None
-    leaving = "ending the trials that run; the same command goes on where this one stopped"
+    leaving = "stopping the running trials; the same command resumes them"
 
     def __init__(self, jobs: int, gpu: bool, lockstep: int = 1, *, forks: bool = True, live: bool = False) -> None:
         for name, number in (("jobs", jobs), ("lockstep", lockstep)):

@@ -25,7 +25,7 @@ def overwritten(trials: Sequence[TrialSpec], output: Path, since_s: float) -> st
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return (
         f"while the trials ran, files changed beside the study file: {', '.join(found[:SHOWN])}{more}. If the program "
-        "writes them, trials overwrite one another's, or go on from them: let it write into {directory}"
+        "writes them, trials overwrite each other's files or continue from them: let it write into {directory}"
     )
 
 

@@ -68,7 +68,5 @@ def other_study(record: StudySpec, folder: Path) -> str | None:
         except LaunchError:
             continue
         if (earlier.task, earlier.name) == (record.task, record.name):
-            return (
-                f"this is a new study: its control, or its code, is not that of study {earlier.hash} of the same name"
-            )
+            return f"this is a new study: its control or its code differs from study {earlier.hash} of the same name"
     return None

@@ -52,7 +52,7 @@ class Retries:
 
 REMEDIES = {  # by the beginning of a reason that one trial gives for all
     IGNORES_SEED: "use {seed} where the script draws",
-    CANT_BE_JUDGED: "record it in every arm, or correct metric and outcome in the study file; the same command goes on",
+    CANT_BE_JUDGED: "record it in every arm, or correct metric and outcome in the study file; then repeat the command",
 }
 
 
@@ -82,5 +82,5 @@ class FailuresAlike:
         tail = "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
         return (
             f"{first} and {trial.name} failed alike before their first step, so no more trials are started: "
-            f"{trial.reason}\n{log} ends with\n{tail}\nfix that; the same command goes on"
+            f"{trial.reason}\n{log} ends with\n{tail}\nfix that, then repeat the command"
         )

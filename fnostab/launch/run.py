@@ -206,7 +206,7 @@ def _work_off(
                         waiting.clear()
                 for ended in newly_ended:  # once it is known whether any more are started
                     if retries.wants_again(ended) and not alike.found:
-                        say(console, f"{ended.name}: {ended.outcome} ({ended.reason}); it is tried again")
+                        say(console, f"{ended.name}: {ended.outcome} ({ended.reason}); retrying")
                         view.was_told(ended)
                         waiting.append(ended)
                 for trial in running:
@@ -239,7 +239,7 @@ def _to_run(trials: Sequence[TrialProgress], retries: Retries, console: Console)
     if finished := sum(trial.finished for trial in trials):
         console.print(f"{finished} of {len(trials)} trials are finished already")
     if given_up := [trial for trial in trials if retries.gave_up(trial)]:
-        say(console, f"{len(given_up)} of {len(trials)} trials were given up before, such as {given_up[0].name}")
+        say(console, f"{len(given_up)} of {len(trials)} trials were given up earlier, such as {given_up[0].name}")
     return wanted
 
 

@@ -109,7 +109,7 @@ class Recording:
         return unsent
 
     def _say_slow(self, error: SlowStoreError) -> None:
-        say(self._console, f"{error}; trials start meanwhile, and what they record is sent later")
+        say(self._console, f"{error}; trials start anyway, and their records are sent later")
 
     def _connect(self, store: Store) -> None:
         self.run_id = ensure_study(store, self._record)

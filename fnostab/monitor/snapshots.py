@@ -149,7 +149,7 @@ class Snapshots(Callback):
         try:
             write_state(state, self.resume)
         except CheckpointError as error:  # a trial that can't be resumed is still a trial
-            warnings.warn(f"{error}; the trial starts anew if it is killed", stacklevel=2)
+            warnings.warn(f"{error}; the trial starts from the beginning if it is killed", stacklevel=2)
         else:
             self._resume_step = step
 

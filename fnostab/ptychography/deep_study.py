@@ -1,4 +1,4 @@
-"""Load a deep study with the arms that an earlier study chose."""
+"""Build a deep study from the arms of an earlier study."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,13 +17,19 @@ DEPTH = "model.fno_blocks"
 def deep_study(
     file: StudyFile, earlier: StudySpec, profile: str = "auto", overrides: Mapping[str, Any] | None = None
 ) -> Study:
-    """The arms, roles and rules of ``earlier``, with what ``file`` says to all arms or to their profile laid over.
+    """Repeat the arms, roles and rules of ``earlier`` with the defaults and profile settings of ``file``.
 
-    An arm keeps every other setting that it was run with, as its learning rate; those in ``file`` of the arms
-    themselves take no part. The profile is that of ``earlier``. ``overrides`` win over everything else.
+    All other settings of an arm, such as its learning rate, are those it was run with; settings of single arms in
+    ``file`` are ignored. The profile is that of ``earlier``.
+
+    Args:
+        file: study file of the deep study.
+        earlier: study whose arms are used.
+        profile: profile of ``earlier``, or "auto".
+        overrides: dotted settings that take precedence over all others.
 
     Raises:
-        ConfigError: the profile is another, a setting is not accepted, or an arm would be no deeper than it was.
+        ConfigError: the profile differs, a setting is not accepted, or an arm would not be deeper than before.
     """
     task = Ptychography()
     if profile != "auto" and task.choose_profile(profile, gpus=False) != earlier.profile:

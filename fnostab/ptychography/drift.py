@@ -1,7 +1,7 @@
-"""Does the mean of the activations grow from block to block? The slope of each seed, and an interval over seeds.
+"""Test whether the mean activation grows from block to block, by one slope per seed and an interval over seeds.
 
-Blocks of one network depend on each other, so that the residuals of its line say little about how sure its
-slope is. Seeds are independent: the interval is Student's, of the mean of their slopes.
+Blocks of one network are not independent, so the residuals of its regression line do not give the uncertainty of
+the slope. Seeds are independent: the interval is Student's t interval of the mean slope.
 """
 
 import math
@@ -24,11 +24,12 @@ SMALL_EFFECT = 0.2  # standard deviations; Cohen, Statistical Power Analysis (19
 
 
 class Slope(NamedTuple):
-    """Mean of the seeds' slopes.
+    """Mean slope over seeds.
 
     Attributes:
         estimate: change from one block to the next.
-        interval: for it; None with one seed.
+        interval: 95 % interval; None with one seed.
+        n: number of seeds.
     """
 
     estimate: float
@@ -37,7 +38,7 @@ class Slope(NamedTuple):
 
 
 class Growth(StrEnum):
-    """Conclusion from the interval of a slope."""
+    """Conclusion drawn from the interval of a slope."""
 
     GROWS = "grows"
     DOES_NOT_GROW = "does not grow"
@@ -45,16 +46,18 @@ class Growth(StrEnum):
 
 
 def mean_slope(curves: Sequence[Sequence[float]] | NDArray[np.float64]) -> Slope | None:
-    """Least-squares slope of each curve over the block's number, averaged over the curves.
+    """Least-squares slope of each curve over the block index, averaged over curves.
+
+    The 95 % interval assumes that the slopes are normally distributed over seeds.
 
     Args:
-        curves: one for each seed, (seeds, blocks). The 95 % interval takes slopes of seeds as normally distributed.
+        curves: one curve per seed, shape (seeds, blocks).
 
     Returns:
-        None without curves, or of a single block.
+        The mean slope; None without curves or with a single block.
 
     Raises:
-        DecisionError: a value is not finite, or curves differ in length.
+        DecisionError: a value is not finite, or the curves differ in length.
     """
     lengths = {len(curve) for curve in curves}
     if len(lengths) > 1:
@@ -74,10 +77,15 @@ def mean_slope(curves: Sequence[Sequence[float]] | NDArray[np.float64]) -> Slope
 
 
 def growth(slope: Slope, blocks: int, spread: float) -> Growth:
-    """Whether a mean grows with depth over so many blocks.
+    """Decide whether a mean grows with depth.
 
-    It does not if, even at the interval's upper end, it rises by less than a small effect, 0.2 of the typical standard
-    deviation ``spread``, from the first block to the last. It grows if the interval lies above 0 and that is not so.
+    It does not grow if even the upper end of the interval amounts to less than a small effect, 0.2 ``spread``, from
+    the first block to the last. Otherwise it grows if the interval is above 0.
+
+    Args:
+        slope: slope of the mean per block.
+        blocks: number of blocks.
+        spread: typical standard deviation of the outputs.
     """
     if slope.interval is None:
         return Growth.CANT_TELL
@@ -88,11 +96,13 @@ def growth(slope: Slope, blocks: int, spread: float) -> Growth:
 
 @dataclass(frozen=True)
 class Drift:
-    """Whether the mean grows with depth, over seeds.
+    """Growth of activations with depth, over seeds.
 
     Attributes:
-        mean: slope of the mean of the outputs, per block.
-        log_rms: slope of the logarithm of their root mean square: it grows by a factor of exp(slope) per block.
+        mean: slope of the mean output, per block.
+        log_rms: slope of the logarithm of the root mean square output, which grows by a factor of exp(slope) per
+            block; None if an output is zero.
+        growth: whether the mean grows.
     """
 
     mean: Slope
@@ -100,22 +110,22 @@ class Drift:
     growth: Growth
 
     def as_dict(self) -> dict[str, Any]:
-        """The result as a dict, JSON-ready."""
+        """Result as a JSON-serialisable dict."""
         slopes = {"mean_slope": self.mean, "log_rms_slope": self.log_rms}
         return {name: s and s._asdict() for name, s in slopes.items()} | {"mean": str(self.growth)}
 
 
 def drift(seeds: Sequence[Mapping[str, Mapping[str, float]]]) -> Drift | None:
-    """Whether the mean of the outputs grows from block to block, judged over seeds.
+    """Test over seeds whether the mean output grows from block to block.
 
-    A seed that lacks a block of the others, whose numbers were not finite, is left out.
+    Seeds with missing blocks, whose values were not finite, are left out.
 
     Args:
-        seeds: for each one, by block in the order in which they run, the quantities of its output by name,
-            among them ``names.ACTIVATION_MEAN`` and ``names.ACTIVATION_STD``.
+        seeds: for each seed and block, in execution order, the quantities of the block's output by name, among them
+            ``names.ACTIVATION_MEAN`` and ``names.ACTIVATION_STD``.
 
     Returns:
-        None if no seed has two blocks.
+        The result; None if no seed has two blocks.
     """
     most = max((len(states) for states in seeds), default=0)
     needed = {names.ACTIVATION_MEAN, names.ACTIVATION_STD}

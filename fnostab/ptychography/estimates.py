@@ -1,4 +1,4 @@
-"""Estimate one trial: memory from a step on the meta device, time from a few real steps."""
+"""Estimate the memory of a trial from a step on the meta device, and its time from a few real steps."""
 
 import json
 import math
@@ -19,20 +19,21 @@ from fnostab.ptychography.training.module import PtychoModule
 
 __all__ = ["Estimate", "bare_trial", "network_key", "step_seconds", "trace"]
 
-PROCESS_BYTES = 500_000_000  # of a trial's process without its network: Python, torch, Lightning; or CUDA's own
-COPIES = GENERATIONS + 1  # of weights and optimiser: the snapshots, and the next one while it is made
-FORWARD_SHARE = 1 / 3  # of a step's time: the backward pass takes twice as long
-START_AND_END_S = 8.0  # of a trial: imports, scores, figures
-MEASURED_S = 0.05  # of steps that are timed, after one that warms up
+PROCESS_BYTES = 500_000_000  # a trial's process without its network: Python, torch, Lightning; or the CUDA context
+COPIES = GENERATIONS + 1  # copies of weights and optimiser: the snapshots, and the one being written
+FORWARD_SHARE = 1 / 3  # share of a step's time; the backward pass takes twice as long
+START_AND_END_S = 8.0  # imports, scores and figures of a trial
+MEASURED_S = 0.05  # minimum total time of the timed steps, after a warm-up step
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Estimate of one trial of an arm.
+    """Estimated memory and time of one trial of an arm.
 
     Attributes:
-        size: of its network and a step; None where a network of one's own can't run on the meta device.
-        step_s: seconds of a training step; None if not measured.
+        config: configuration of the trial.
+        size: memory of the network and of a training step; None if a custom network can't run on the meta device.
+        step_s: duration of a training step in seconds; None if not measured.
     """
 
     config: TrialConfig
@@ -41,17 +42,17 @@ class Estimate:
 
     @property
     def snapshot_bytes(self) -> int:
-        """Bytes of the copies of weights and optimiser that are kept in case the trial fails."""
+        """Bytes of the copies of weights and optimiser state that are kept in case the trial fails."""
         return 0 if self.size is None else COPIES * (self.size.weight_bytes + self.size.optimizer_bytes)
 
     @property
     def needed_bytes(self) -> int | None:
-        """Memory in bytes that the trial's process needs at once; None if unknown."""
+        """Peak memory of the trial's process in bytes; None if unknown."""
         return None if self.size is None else self.size.total_bytes + self.snapshot_bytes + PROCESS_BYTES
 
     @property
     def trial_s(self) -> float | None:
-        """Seconds of a trial that is not ended early, with validations and test; None if not measured."""
+        """Duration in seconds of a trial that does not end early, with validations and test; None if not measured."""
         if self.step_s is None:
             return None
         epochs, batch_size = self.config.training.epochs, self.config.training.batch_size
@@ -59,7 +60,7 @@ class Estimate:
         return START_AND_END_S + self.step_s * (epochs * trained + FORWARD_SHARE * (epochs + 1) * validated)
 
     def _patterns(self) -> tuple[int, int]:
-        """Patterns to train on and to validate on."""
+        """Numbers of training and validation patterns."""
         data = self.config.data
         if data.path is not None:
             counts = pattern_counts(data)
@@ -72,7 +73,7 @@ class Estimate:
 
 
 def network_key(config: TrialConfig) -> str:
-    """Equal for configurations whose steps take the same memory and time, but for clipping."""
+    """Key that is equal for configurations whose steps take the same memory and time, clipping aside."""
     model, training = config.model, config.training
     unused = set() if model.own else {"layerscale_init"}
     step = (training.batch_size, training.optimizer, training.options, training.momentum > 0, training.loss)
@@ -80,9 +81,12 @@ def network_key(config: TrialConfig) -> str:
 
 
 def trace(config: TrialConfig) -> TrainingSize | None:
-    """Size of a trial's network and of one step of its training, physics and loss included.
+    """Measure the memory of a trial's network and of one training step, including physics and loss.
 
-    An optimiser of one's own counts as Adam. None if parts of one's own can't be built or run on the meta device.
+    A custom optimiser counts as Adam.
+
+    Returns:
+        The size; None if a custom part can't be built or run on the meta device.
     """
     training = config.training
     moments = 2 if training.optimizer != "sgd" else int(training.momentum > 0)
@@ -97,18 +101,19 @@ def trace(config: TrialConfig) -> TrainingSize | None:
 
 
 def step_seconds(config: TrialConfig, device: str) -> float | None:
-    """Seconds of a training step on ``device``, of random patterns.
+    """Measure the duration of a training step on ``device`` with random patterns, in seconds.
 
-    None if a part of one's own fails, or others leave too little of a GPU's memory.
+    One thread is used, as in a trial. After a warm-up step the shortest of several steps counts.
 
-    One thread is used, as in a trial. One step warms up; the shortest of those that follow counts.
+    Returns:
+        The duration; None if a custom part fails, or other processes leave too little GPU memory.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng(devices=[]):
             return _shortest_step(config, device)
-    except torch.OutOfMemoryError:  # others use the GPU
+    except torch.OutOfMemoryError:  # other processes use the GPU
         return None
     except (Exception, SystemExit):
         if not config.own:
@@ -119,7 +124,7 @@ def step_seconds(config: TrialConfig, device: str) -> float | None:
 
 
 def bare_trial(config: TrialConfig, device: str) -> tuple[PtychoModule, Callable[[], tuple[Tensor, Tensor]]]:
-    """Make a trial's module without a data set, and a function that makes batches of random patterns."""
+    """Build a trial's module without a data set, and a function that returns batches of random patterns."""
     N, batch_size = config.data.N, config.training.batch_size
     corners = torch.empty(0, 2, dtype=torch.int64)
     nothing = Split(torch.empty(0, 1, N, N), corners, corners[:, 0], torch.empty(0, N, N, dtype=torch.complex64))

@@ -1,13 +1,13 @@
-"""The policy: what a verdict made the default for new studies and training.
+"""Policy: default settings for new studies, chosen by a verdict.
 
-It is a file of its own, so that a group can keep it under version control:
+The policy is a separate file, which a group can keep under version control:
 
     settings: {execution.gradient_clip_algorithm: agc, execution.gradient_clip_val: 0.01}
     deprecated: []
     verdict: {headline: SILVER, run: 5f0c..., date: '2026-03-01', conditions: [...]}
 
-One verdict puts it there, and the next one to be applied replaces it. Its settings lie between the
-profile and what a study says itself: see `Policy.settings_beside`.
+Applying a verdict writes it, and applying another replaces it. Its settings override the profile's and are
+overridden by a study's own, see `Policy.settings_beside`.
 """
 
 import datetime
@@ -37,29 +37,30 @@ __all__ = [
     "read_policy",
 ]
 
-MODEL_NAME = "fnostab-generator"  # in MLflow's model registry
-CHAMPION = "champion"  # alias of the network that the last GOLD registered
+MODEL_NAME = "fnostab-generator"  # name in MLflow's model registry
+CHAMPION = "champion"  # alias of the network registered by the last GOLD verdict
 FILE_NAME = "fnostab-policy.yaml"
 VARIABLE = "FNOSTAB_POLICY"
 HEADER = "# Defaults that a verdict chose. `fnostab policy` shows them, `fnostab policy --clear` removes them.\n"
 SIZES = {"N", "hidden_channels", "fno_blocks", "fno_modes", "max_hidden_channels", "checkpoint_blocks"}
 CLIPPING = ("gradient_clip_algorithm", "gradient_clip_val", "agc_exempt")
-OPTIONS = "training.options"  # of clipping of one's own
+OPTIONS = "training.options"  # options of custom clipping
 GROUPS = {  # settings that only make sense together
     "architecture": tuple(f"model.{name}" for name in ModelConfig.model_fields if name not in SIZES),
     "clipping": (*(f"execution.{name}" for name in CLIPPING), OPTIONS),
 }
-ALWAYS = {"model.architecture", "model.residual", "model.layerscale_init"}  # others only if not the usual ones
+ALWAYS = {"model.architecture", "model.residual", "model.layerscale_init"}  # others only if not the default
 Settings = dict[str, Any]  # by dotted name
 
 
 class Source(Frozen):
-    """The verdict that put a policy there.
+    """Verdict that a policy is based on.
 
     Attributes:
-        headline: as in "GOLD" or "leaning GOLD (could be luck)".
-        date: when it was applied.
-        conditions: what it holds for, a line each.
+        headline: headline such as "GOLD" or "leaning GOLD (could be luck)".
+        run: id of the verdict's run.
+        date: date on which it was applied.
+        conditions: conditions under which it was reached, one per line.
     """
 
     headline: str
@@ -83,7 +84,7 @@ class Policy(Frozen):
                 accepted = ", ".join(name for group in GROUPS.values() for name in group)
                 raise ValueError(f"unknown setting {shown(name)}; a policy accepts {accepted}")
         met = settings.get("model.min_resolution")
-        N = 64 * max(met, 1) if isinstance(met, int) else 64  # which halving brings down to it
+        N = 64 * max(met, 1) if isinstance(met, int) else 64  # a size whose halvings include it
         try:
             TrialConfig.from_dotted({"data.N": N, "data.object_size": 2 * N} | settings)
         except ConfigError as error:
@@ -92,27 +93,30 @@ class Policy(Frozen):
 
     @property
     def summary(self) -> str:
-        """Settings and verdict of the policy in one line."""
+        """One-line summary of the settings and the verdict."""
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
         return f"{settings} ({self.verdict.headline}, verdict run {self.verdict.run})"
 
     def settings_beside(self, named: Iterable[str]) -> Settings:
-        """The settings that hold where an arm names the settings ``named`` itself.
+        """Settings of the policy that apply to an arm which sets ``named`` itself.
 
-        Architecture and clipping are taken whole or not at all: an arm that names one setting of
-        a group has the program's defaults for the rest of it. So an arm written without the policy
-        in mind, such as ``model.architecture: hybrid``, means the same with it and without. Options of an arm's own
-        optimiser are no clipping, unless the policy has options too.
+        The groups architecture and clipping apply as a whole or not at all: an arm that sets one setting of a group
+        gets the program's defaults for the rest. An arm written without the policy in mind, such as
+        ``model.architecture: hybrid``, therefore means the same with and without it. ``training.options`` of an arm
+        count as clipping only if the policy has options too.
+
+        Args:
+            named: dotted names of the arm's own settings.
         """
         has_options = any(_is_of(name, OPTIONS) for name in self.settings)
         taken = {_group(name) for name in named if has_options or not _is_of(name, OPTIONS)}
         return {name: value for name, value in self.settings.items() if _group(name) not in taken}
 
     def write(self, path: Path) -> None:
-        """Write to ``path``, atomically.
+        """Write the policy to ``path`` atomically.
 
         Raises:
-            ConfigError: it can't be written.
+            ConfigError: the file can't be written.
         """
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         with os_errors_as(ConfigError, f"can't write the policy {path}", f"{VARIABLE} names another"):
@@ -120,7 +124,7 @@ class Policy(Frozen):
 
 
 def architecture_policy(winner: Mapping[str, Any], control: Mapping[str, Any], verdict: Source) -> Policy:
-    """The policy of GOLD: the winner's architecture and what is special in it; control's architecture is deprecated."""
+    """Create the policy of GOLD: the winner's architecture with its non-default settings; deprecate the control's."""
     settings = _of_group(winner, "architecture")
     if winner["model.residual"] != "layerscale":
         settings.pop("model.layerscale_init", None)
@@ -131,25 +135,25 @@ def architecture_policy(winner: Mapping[str, Any], control: Mapping[str, Any], v
 
 
 def clipping_policy(winner: Mapping[str, Any], verdict: Source) -> Policy:
-    """The policy of SILVER: how the winner, an arm given by its dotted settings, clips gradients."""
+    """Create the policy of SILVER: the gradient clipping of the winner, an arm's dotted settings."""
     settings = _of_group(winner, "clipping")
     if settings.get("execution.agc_exempt") == ExecutionConfig.model_fields["agc_exempt"].default:
         settings.pop("execution.agc_exempt")
-    if not is_own(winner["execution.gradient_clip_algorithm"]):  # options are those of another part
+    if not is_own(winner["execution.gradient_clip_algorithm"]):  # the options belong to another part
         settings = {name: value for name, value in settings.items() if not _is_of(name, OPTIONS)}
     return Policy(settings=settings, verdict=verdict)
 
 
 def policy_path() -> Path:
-    """Path of the policy: FNOSTAB_POLICY, or ``fnostab-policy.yaml`` in the working directory."""
+    """Path of the policy file: FNOSTAB_POLICY, or ``fnostab-policy.yaml`` in the working directory."""
     return Path(os.environ.get(VARIABLE) or FILE_NAME)
 
 
 def read_policy() -> Policy | None:
-    """The policy in force; None if there is none.
+    """Read the current policy; None if there is none.
 
     Raises:
-        ConfigError: its file can't be read, or is no policy.
+        ConfigError: the file can't be read, or is not a valid policy.
     """
     path = policy_path()
     try:
@@ -167,10 +171,10 @@ def read_policy() -> Policy | None:
 
 
 def clear_policy() -> bool:
-    """Remove the policy's file, readable or not; answer whether there was one.
+    """Remove the policy file, even if it is not valid; return whether there was one.
 
     Raises:
-        ConfigError: it can't be removed.
+        ConfigError: the file can't be removed.
     """
     path = policy_path()
     with os_errors_as(ConfigError, f"can't remove the policy {path}"):
@@ -202,7 +206,7 @@ def _group(name: str) -> str | None:
 
 
 def _is_of(name: str, setting: str) -> bool:
-    """Whether a dotted name is a setting, or one of the options that it holds."""
+    """Whether a dotted name is ``setting`` or one of its options."""
     return name == setting or name.startswith(f"{setting}.")
 
 

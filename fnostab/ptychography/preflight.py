@@ -21,16 +21,16 @@ __all__ = ["Preflight"]
 
 
 class Preflight:
-    """Estimates of arms; those that share network and batch are computed once.
+    """Estimates of memory and time for all arms; arms with the same network and batch are measured once.
 
     Args:
-        arms: configurations by the arm's name.
-        jobs: trials side by side.
-        gpus: that they share; 0 for the CPU.
+        arms: configurations by arm.
+        jobs: number of concurrent trials.
+        gpus: number of GPUs they share; 0 for the CPU.
 
     Attributes:
-        estimates: by the arm's name; their times are there after `measure`.
-        available_bytes: for each trial; None if the GPUs' driver does not say.
+        estimates: estimates by arm; step times are None until `measure` is called.
+        available_bytes: memory for each trial; None if the GPU driver does not report it.
     """
 
     def __init__(self, arms: Mapping[str, TrialConfig], jobs: int, gpus: int) -> None:
@@ -41,21 +41,21 @@ class Preflight:
         self.estimates = {arm: Estimate(config, sizes[network_key(config)]) for arm, config in arms.items()}
 
     def fits(self, estimate: Estimate) -> bool:
-        """Whether there is memory enough; what is not known counts as fitting."""
+        """Whether the memory is sufficient; True if unknown."""
         needed, available = estimate.needed_bytes, self.available_bytes
         return needed is None or available is None or needed <= available
 
     def insist_on_fit(self) -> None:
-        """Refuse arms that do not fit.
+        """Check that all arms fit into memory.
 
         Raises:
-            LaunchError: with what each of them needs, and what would make it fit.
+            LaunchError: some arms do not fit; the message lists their needs and remedies.
         """
         if refusals := self.refusals():
             raise LaunchError("; ".join(refusals))
 
     def refusals(self) -> list[str]:
-        """Describe every network that does not fit: its arms, their needs, and settings that would make it fit."""
+        """Describe each network that does not fit: its arms, the memory needed, and settings that would make it fit."""
         arms: dict[str, list[str]] = {}
         for arm, estimate in self.estimates.items():
             if not self.fits(estimate):
@@ -64,19 +64,19 @@ class Preflight:
 
     @property
     def described(self) -> str:
-        """Number of networks that `measure` runs, in words."""
+        """Number of networks that `measure` runs, as text."""
         n = len(self.measurable)
         return f"{n} network{'s' if n != 1 else ''}"
 
     @property
     def measurable(self) -> dict[str, TrialConfig]:
-        """A configuration for every distinct network that is known to fit."""
+        """One configuration for each distinct network that is known to fit."""
         return _distinct(e.config for e in self.estimates.values() if e.size is not None and self.fits(e))
 
     def measure(self) -> None:
-        """Time a step of every network that is known to fit.
+        """Measure the step time of every network that is known to fit.
 
-        On the CPU in this process; on a GPU in one of its own, so that this one takes none of its memory.
+        CPU steps run in this process, GPU steps in a separate one, so that this process uses no GPU memory.
         """
         networks = self.measurable
         if self.gpus and torch.cuda.is_available():
@@ -90,7 +90,7 @@ class Preflight:
             self.estimates[arm] = replace(estimate, step_s=of_network.get(network_key(estimate.config)))
 
     def study_s(self, trials: Mapping[str, int]) -> float | None:
-        """Seconds that so many trials of each arm take; None if that of an arm is not known."""
+        """Duration in seconds of a study with ``trials`` trials per arm; None if unknown for an arm."""
         seconds = {arm: self.estimates[arm].trial_s for arm in trials}
         known = [each for each in seconds.values() if each is not None]
         if len(known) < len(seconds):
@@ -98,9 +98,9 @@ class Preflight:
         return max(sum(n * (seconds[arm] or 0.0) for arm, n in trials.items()) / self.jobs, *known)
 
     def table(self) -> Table:
-        """A row for each arm; "unknown" where a network of one's own can't be traced.
+        """Table with one row per arm; "unknown" if a custom network can't be traced.
 
-        "state" is weights, gradients and what the optimiser keeps.
+        "state" is the size of weights, gradients and optimiser state.
         """
         table = Table(box=None, pad_edge=False)
         columns = ("blocks", "weights", "state", "activations", "in all", "step", "trial")
@@ -119,14 +119,14 @@ class Preflight:
         return table
 
     def summary(self, trials: Mapping[str, int]) -> str:
-        """One line: how long so many trials of each arm take together."""
+        """One-line summary of the duration of a study with ``trials`` trials per arm."""
         seconds = self.study_s(trials)
         total = sum(trials.values())
         what = f"{total} trial{'s' if total > 1 else ''}, {self.jobs} at a time"
         return f"{what}: {'of unknown time' if seconds is None else f'about {duration(seconds)}'} if none ends early"
 
     def to_json(self, trials: Mapping[str, int]) -> dict[str, Any]:
-        """All estimates, JSON-ready."""
+        """All estimates as a JSON-serialisable dict."""
         arms = {
             arm: {
                 "blocks": estimate.config.model.fno_blocks,
@@ -159,7 +159,7 @@ class Preflight:
         )
 
     def _remedies(self, estimate: Estimate) -> Iterator[str]:
-        """Find settings that make an arm fit, by trying."""
+        """Yield settings that make an arm fit, found by trial."""
         needed, available = estimate.needed_bytes or 0, self.available_bytes or 0
         for jobs in range(self.jobs - 1, 0, -1):
             there = memory_for_trial(jobs, self.gpus) or 0
@@ -192,7 +192,7 @@ class Preflight:
 
 
 def _fewer_activations(config: TrialConfig) -> list[list[dict[str, Any]]]:
-    """Changes that leave the network as it is; in each list the mildest first."""
+    """Alternative changes that keep the network unchanged, each list from mild to strong."""
     changes: list[list[dict[str, Any]]] = []
     if not config.model.checkpoint_blocks:
         changes.append([{"model.checkpoint_blocks": True}])
@@ -203,7 +203,7 @@ def _fewer_activations(config: TrialConfig) -> list[list[dict[str, Any]]]:
 
 
 def _smaller(config: TrialConfig) -> list[dict[str, Any]]:
-    """Caps on the width below what the network has, the highest first."""
+    """Caps on the width below that of the network, largest first."""
     model = config.model
     widest = model.hidden_channels * model.N // (model.min_resolution or 1)
     widest = min(widest, model.max_hidden_channels or widest)

@@ -1,14 +1,14 @@
-"""Prepare a study: make the data sets that its arms share, and refuse networks and probes that can't be used."""
+"""Prepare a study: check networks, probes and devices, and create the data sets that its arms share."""
 
 from collections.abc import Sequence
 
 from rich.console import Console
 
 from fnostab.ptychography.data import prepare, probe_of
+from fnostab.ptychography.first_step import insist_on_first_step
 from fnostab.ptychography.lockstep import insist_on_lockstep
 from fnostab.ptychography.models import build_generator, check_generator
 from fnostab.ptychography.settings import TrialConfig
-from fnostab.ptychography.training.first_step import insist_on_first_step
 from fnostab.ptychography.training.setup import choose_device
 from fnostab.record.trial import TrialSpec
 from fnostab.show.console import timed
@@ -17,7 +17,13 @@ __all__ = ["prepare_trials"]
 
 
 def prepare_trials(trials: Sequence[TrialSpec], console: Console, *, here: bool, lockstep: bool) -> None:
-    """Make the data sets that all arms share, and see that the launcher can use networks and probes.
+    """Check networks, probes and a training step of each arm, then create the shared data sets.
+
+    Args:
+        trials: all trials of the study.
+        console: console for progress.
+        here: whether the trials run on this machine; only then the device is checked.
+        lockstep: whether seeds are trained in lockstep.
 
     Raises:
         FnostabError: a network, a probe or the device can't be used, or a training step fails.

@@ -1,8 +1,8 @@
-"""The configuration of a trial: typed, validated once, immutable after.
+"""Configuration of a trial: typed, validated once, then immutable.
 
-The same dotted names (``model.fno_blocks``) are used in YAML, on the command line, by
-``mlflow run -P``, as MLflow params and here. Unknown keys, wrong types and impossible combinations
-are refused before anything starts: `TrialConfig.from_dotted` raises a `ConfigError` of one line.
+The same dotted names, such as ``model.fno_blocks``, are used in YAML, on the command line, by ``mlflow run -P``, as
+MLflow params and here. Unknown keys, wrong types and impossible combinations are refused before anything starts:
+`TrialConfig.from_dotted` raises a one-line `ConfigError`.
 """
 
 from collections.abc import Mapping
@@ -29,18 +29,18 @@ __all__ = [
     "TrialConfig",
 ]
 
-ARCHITECTURES = {  # the residuals that each accepts; the first is its default
+ARCHITECTURES = {  # accepted values of model.residual; the first is the default
     "fno": ("plain", "zero_gamma", "layerscale"),
     "hybrid": ("plain",),
     "stable_hybrid": ("zero_gamma", "layerscale"),
     "bounded_hybrid": ("plain",),
     "published_hybrid": ("plain",),
 }
-PRESETS: dict[str, dict[str, Any]] = {  # settings of the model whose default follows the architecture
+PRESETS: dict[str, dict[str, Any]] = {  # other model settings whose defaults depend on the architecture
     "bounded_hybrid": {"pre_norm": "rms", "limiter": "both"},
     "published_hybrid": {"down_kernel": 2, "spectral_weights": "published", "min_resolution": None},
 }
-BUILT_IN = {  # names that settings accept beside the dotted path of a part of your own
+BUILT_IN = {  # accepted names, besides the dotted path of a custom part
     "architecture": tuple(ARCHITECTURES),
     "block": ("residual",),
     "decoder_activation": ("gelu",),
@@ -56,7 +56,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 class _WithParts(Frozen):
-    """Settings of which some name a built-in part or one of your own."""
+    """Settings, some of which name a built-in or custom part."""
 
     @field_validator(*BUILT_IN, check_fields=False)
     @classmethod
@@ -71,55 +71,55 @@ class _WithParts(Frozen):
 
     @property
     def own(self) -> dict[str, str]:
-        """Settings that name a part of your own, each with its dotted path."""
+        """Settings that name a custom part, each with its dotted path."""
         named = ((name, getattr(self, name)) for name in BUILT_IN if name in type(self).model_fields)
         return {name: value for name, value in named if is_own(value)}
 
 
 class ProbeConfig(Frozen):
-    """The illumination: an idealised one, or a measured one from a file.
+    """The probe: idealised, or measured and read from a file.
 
-    Without phase curvature a flat symmetric disk cannot tell the object from its twin image.
+    Without phase curvature, a flat symmetric disk can't distinguish the object from its twin image.
     """
 
-    path: str | None = None  # NPZ file with a complex array `probe` of (N, N); the rest is then unused
-    sha256: str | None = None  # of that file; filled in when a study is resolved
-    radius: Annotated[float, Field(gt=0, le=0.5)] = 0.25  # of the disk, as a share of N
-    curvature_rad: Annotated[float, Field(ge=0)] = 3.0  # phase at the disk's edge
+    path: str | None = None  # NPZ file with a complex array `probe` of shape (N, N); the other settings are then unused
+    sha256: str | None = None  # SHA-256 of the file; filled in when a study is resolved
+    radius: Annotated[float, Field(gt=0, le=0.5)] = 0.25  # radius of the disk as a share of N
+    curvature_rad: Annotated[float, Field(ge=0)] = 3.0  # phase at the disk's edge in radians
 
 
 class ObjectConfig(Frozen):
-    """Objects: simulated ones, or areas of an image from a file."""
+    """Objects: simulated, or areas of an image read from a file."""
 
-    kind: Literal["lines", "gaussian_field", "dead_leaves", "siemens_star"] = "lines"
-    path: str | None = None  # image, or NPZ file with an array `object` of (H, W), complex or real; kind is then unused
-    sha256: str | None = None  # of that file; filled in when a study is resolved
+    kind: Literal["lines", "gaussian_field", "dead_leaves", "siemens_star"] = "lines"  # kind of a simulated object
+    path: str | None = None  # image, or NPZ file with a real or complex array `object` (H, W); kind is then unused
+    sha256: str | None = None  # SHA-256 of the file; filled in when a study is resolved
 
 
 class DataConfig(Frozen):
-    """Simulated ptychography, whose training, validation and test use independent objects; or a measured scan."""
+    """The data: simulated, with independent objects for training, validation and test, or a measured scan."""
 
-    path: str | None = None  # scan file of `fnostab data import`; settings of the simulation are then unused
-    sha256: str | None = None  # of that file; filled in when a study is resolved
-    fit: Literal["crop", "bin"] = "crop"  # how its patterns come to N pixels: the central ones, or sums of neighbours
+    path: str | None = None  # scan file from `fnostab data import`; simulation settings are then unused
+    sha256: str | None = None  # SHA-256 of the file; filled in when a study is resolved
+    fit: Literal["crop", "bin"] = "crop"  # how measured patterns are reduced to N pixels: cropped or binned
     N: Annotated[int, Field(ge=4)] = 64  # pixels along a side of a diffraction pattern
-    object_size: PositiveInt = 392  # pixels along a side
-    n_lines: PositiveInt = 400  # of an object of lines
+    object_size: PositiveInt = 392  # pixels along a side of an object
+    n_lines: PositiveInt = 400  # number of lines of an object of kind lines
     object: ObjectConfig = ObjectConfig()
-    set_phi: bool = False  # without it the phase is zero and phase metrics mean nothing
-    phase_only: bool = False  # an amplitude of 1 everywhere
-    nimgs_train: PositiveInt = 1  # objects
-    nimgs_test: PositiveInt = 1  # objects, for validation and for test each
-    scan_stride_train: PositiveInt = 4  # pixels
-    scan_stride_test: PositiveInt = 10  # pixels, for validation and test
+    set_phi: bool = False  # give objects a phase; without it phase metrics are meaningless
+    phase_only: bool = False  # set the amplitude of objects to 1
+    nimgs_train: PositiveInt = 1  # number of training objects
+    nimgs_test: PositiveInt = 1  # number of validation objects, and of test objects
+    scan_stride_train: PositiveInt = 4  # distance of scan positions in pixels, for training
+    scan_stride_test: PositiveInt = 10  # distance of scan positions in pixels, for validation and test
     nphotons: PositiveFloat = 1e9  # mean photon count of a training pattern
     probe: ProbeConfig = ProbeConfig()
-    seed: Annotated[int, Field(ge=0)] = 0  # of objects and photon noise
+    seed: Annotated[int, Field(ge=0)] = 0  # seed of objects and photon noise
 
     @model_validator(mode="after")
     def _has_contrast(self) -> Self:
         if self.phase_only and not self.set_phi:
-            raise ValueError("phase_only=true, but without a phase the object is nothing: set set_phi=true")
+            raise ValueError("phase_only=true, but without a phase the object is constant: set set_phi=true")
         return self
 
     @model_validator(mode="after")
@@ -129,11 +129,15 @@ class DataConfig(Frozen):
                 raise ValueError(f"fit={self.fit} has no effect without a measured scan: set data.path")
             return self
         if not self.set_phi:
-            raise ValueError("set_phi=false has no meaning with data.path: a measured object has a phase, leave it out")
+            raise ValueError(
+                "set_phi=false has no meaning with data.path: a measured object has a phase; leave set_phi out"
+            )
         measured_alone = {"path", "sha256", "fit", "N", "set_phi"}
         for name, info in type(self).model_fields.items():
             if name not in measured_alone and getattr(self, name) != info.default:
-                raise ValueError(f"{name} has no effect with data.path, it is of the simulation: leave one of them out")
+                raise ValueError(
+                    f"{name} has no effect with data.path, it belongs to the simulation: leave one of them out"
+                )
         return self
 
     @model_validator(mode="after")
@@ -151,27 +155,27 @@ class DataConfig(Frozen):
 
 
 class ModelConfig(_WithParts):
-    """A generator: measured amplitudes in, complex object patches out."""
+    """The network, which predicts complex object patches from measured amplitudes."""
 
-    architecture: str = "hybrid"  # a built-in name, or package.module.Class of your own
-    N: Annotated[int, Field(ge=4)] = 64  # follows data.N
-    hidden_channels: PositiveInt = 32  # at full resolution
-    fno_blocks: PositiveInt = 4
-    fno_modes: PositiveInt = 12  # Fourier modes kept along each axis, each sign of the rows
-    max_hidden_channels: PositiveInt | None = None  # cap on the doubling; null is none
-    min_resolution: Annotated[int, Field(ge=2)] | None = 4  # floor of the halving; further blocks keep their size
-    down_kernel: Literal[2, 3] = 3  # of the convolutions that halve; default follows architecture
+    architecture: str = "hybrid"  # a built-in name, or your own package.module.Class
+    N: Annotated[int, Field(ge=4)] = 64  # always data.N
+    hidden_channels: PositiveInt = 32  # channels at full resolution
+    fno_blocks: PositiveInt = 4  # number of encoder blocks
+    fno_modes: PositiveInt = 12  # Fourier modes kept along each axis, per sign of the rows
+    max_hidden_channels: PositiveInt | None = None  # maximum number of channels; null: no maximum
+    min_resolution: Annotated[int, Field(ge=2)] | None = 4  # minimum resolution; further blocks keep their size
+    down_kernel: Literal[2, 3] = 3  # kernel size of downsampling convolutions; default depends on architecture
     spectral_weights: Literal["existing", "published"] = "existing"  # published: one row sign, all modes
-    checkpoint_blocks: bool = False  # keep less for the backward pass, and compute blocks twice; same numbers
-    block: str = "residual"  # or package.module.Class of your own, called with config, channels, modes, resolution
-    residual: Literal["plain", "zero_gamma", "layerscale"] = "plain"  # follows architecture
-    layerscale_init: PositiveFloat = 1e-3
-    pre_norm: Literal["none", "rms"] = "none"  # before each block's branch; default follows architecture
-    limiter: Literal["none", "blocks", "decoder", "both"] = "none"  # before activations; follows architecture
-    limiter_tau: PositiveFloat = 3.0  # bound of their inputs' root mean square
-    decoder_activation: str = "gelu"  # or package.module.Class of your own, called with config and channels
-    head: str = "real_imaginary"  # what the last layer gives; or package.module.Class of your own, called with config
-    options: Options = Field(default={})  # for parts of your own
+    checkpoint_blocks: bool = False  # save memory by recomputing blocks in the backward pass; same results
+    block: str = "residual"  # or your own package.module.Class, called with config, channels, modes, resolution
+    residual: Literal["plain", "zero_gamma", "layerscale"] = "plain"  # gain of blocks; default depends on architecture
+    layerscale_init: PositiveFloat = 1e-3  # initial gain of residual=layerscale
+    pre_norm: Literal["none", "rms"] = "none"  # norm before each block's branch; default depends on architecture
+    limiter: Literal["none", "blocks", "decoder", "both"] = "none"  # before activations; default set by architecture
+    limiter_tau: PositiveFloat = 3.0  # upper bound of the root mean square of activation inputs
+    decoder_activation: str = "gelu"  # or your own package.module.Class, called with config and channels
+    head: str = "real_imaginary"  # output of the last layer; or your own package.module.Class, called with config
+    options: Options = Field(default={})  # options of your own parts
 
     @model_validator(mode="before")
     @classmethod
@@ -214,22 +218,22 @@ class ModelConfig(_WithParts):
 
 
 class TrainingConfig(_WithParts):
-    """Settings of the optimiser, the loss and the schedule."""
+    """Optimiser, loss and learning-rate schedule."""
 
     epochs: PositiveInt = 20
-    stress_test: bool = False  # needed for more than 20 epochs
+    stress_test: bool = False  # required for more than 20 epochs
     batch_size: PositiveInt = 16
     loss: Literal["mae", "poisson"] = "mae"
-    optimizer: str = "adam"  # adam, adamw, sgd; or package.module.name of your own, called with network and config
+    optimizer: str = "adam"  # adam, adamw, sgd; or your own package.module.name, called with network and config
     learning_rate: PositiveFloat = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD
-    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999  # of the squares' moving average, of all but SGD
-    schedule: str = "none"  # warmup, cosine, warmup_cosine; or of your own, called with the steps and config
-    cosine_floor: Annotated[float, Field(ge=0, lt=1)] = 0.0  # at which a cosine ends, as a share of the rate
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # momentum of SGD
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999  # decay rate of Adam's second moment
+    schedule: str = "none"  # none, warmup, cosine, warmup_cosine; or your own, called with steps and config
+    cosine_floor: Annotated[float, Field(ge=0, lt=1)] = 0.0  # final learning rate of a cosine, as a share of the base
     warmup_steps: Annotated[int, Field(ge=0)] = 0  # optimiser steps of linear warm-up
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # the same in epochs, or parts of one
-    options: Options = Field(default={})  # for an optimiser, a schedule or clipping of your own
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # length of the warm-up in epochs, instead of steps
+    options: Options = Field(default={})  # options of your own optimiser, schedule or clipping
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -240,7 +244,8 @@ class TrainingConfig(_WithParts):
             )
         if self.warmup_steps and self.warmup_epochs:
             raise ValueError(
-                f"warmup_steps={self.warmup_steps} and warmup_epochs={self.warmup_epochs:g} say the same twice: set one"
+                f"warmup_steps={self.warmup_steps} and warmup_epochs={self.warmup_epochs:g} both set the warm-up: "
+                "keep one"
             )
         if self.adam_beta2 != type(self).model_fields["adam_beta2"].default and self.optimizer == "sgd":
             raise ValueError(f"adam_beta2={self.adam_beta2:g} has no effect with optimizer=sgd: leave it out")
@@ -257,23 +262,23 @@ class TrainingConfig(_WithParts):
         return self
 
     def warmup(self, steps_per_epoch: int) -> int:
-        """Optimiser steps of linear warm-up."""
+        """Number of optimiser steps of linear warm-up."""
         return self.warmup_steps or round(self.warmup_epochs * steps_per_epoch)
 
     @property
     def val_loss_name(self) -> str:
-        """Name of the monitored validation loss: loss, ``val``, and the quantity it compares."""
+        """Name of the monitored validation loss, such as ``mae_val_Amp_loss``."""
         return f"{self.loss}_val_Amp_loss"
 
 
 class ExecutionConfig(_WithParts):
-    """Settings of the execution, never a part of the model's identity."""
+    """Gradient clipping, device and precision; not part of the model's identity."""
 
-    gradient_clip_algorithm: str = "norm"  # value, agc; or package.module.name of your own, called with config
-    gradient_clip_val: PositiveFloat | None = None  # null: no clipping; of agc the factor lambda
-    agc_exempt: Literal["head", "decoder"] = "head"  # what agc leaves out; decoder: the head and `decoder`
+    gradient_clip_algorithm: str = "norm"  # norm, value, agc; or your own package.module.name, called with config
+    gradient_clip_val: PositiveFloat | None = None  # clipping threshold, for agc the factor lambda; null: no clipping
+    agc_exempt: Literal["head", "decoder"] = "head"  # layers that agc does not clip; decoder: head and decoder
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    convolution_precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of real ones; tf32 is for a GPU
+    convolution_precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # for real convolutions; tf32: GPU only
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -288,21 +293,21 @@ class ExecutionConfig(_WithParts):
 
 
 class MonitorConfig(Frozen):
-    """Rules of failures, and what happens after one. docs/outcomes.md has the reasons."""
+    """Rules of failure, and what happens after one; for the reasons see docs/outcomes.md."""
 
-    block_steps: PositiveInt = 32  # steps between two reads of the device
-    after_failure: Literal["stop", "continue"] = "stop"
-    collapsed_spread: PositiveFloat = 0.1  # of the stitched complex field, as a share of the truth's
-    collapsed_patch_variation: PositiveFloat = 1e-4  # of complex patches, at three validations in a row
-    exploded_vs_constant: PositiveFloat = 2.0  # times the constant output's loss
-    exploded_vs_best: PositiveFloat = 3.0  # times the trial's own best
-    stagnated_vs_constant: PositiveFloat = 0.95
-    stagnated_detail: PositiveFloat = 0.5  # correlation of the reconstruction's details with the truth's, at the end
-    stagnated_twin_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the patches, above which no loss counts
+    block_steps: PositiveInt = 32  # steps between two reads of metrics from the device
+    after_failure: Literal["stop", "continue"] = "stop"  # whether a failed trial stops
+    collapsed_spread: PositiveFloat = 0.1  # minimum spread of the stitched complex field, as a share of the truth's
+    collapsed_patch_variation: PositiveFloat = 1e-4  # minimum patch variation, judged over three validations in a row
+    exploded_vs_constant: PositiveFloat = 2.0  # maximum loss, as a multiple of a constant output's
+    exploded_vs_best: PositiveFloat = 3.0  # maximum loss, as a multiple of the trial's own best
+    stagnated_vs_constant: PositiveFloat = 0.95  # maximum loss of a success, as a multiple of a constant output's
+    stagnated_detail: PositiveFloat = 0.5  # minimum final correlation of details with the truth's
+    stagnated_twin_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of twin patches above which no loss counts
 
     @property
     def outcome_rules(self) -> OutcomeRules:
-        """Convert the settings to the engine's rules."""
+        """Outcome rules of the engine with these settings."""
         return OutcomeRules(
             collapsed={
                 metric_names.SPREAD: Bound(below=self.collapsed_spread),
@@ -319,22 +324,22 @@ class MonitorConfig(Frozen):
 
 
 class TrialConfig(Frozen):
-    """Everything that determines a trial, but for its seed."""
+    """All settings of a trial; with the seed they determine its results."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     execution: ExecutionConfig = ExecutionConfig()
     monitor: MonitorConfig = MonitorConfig()
-    vary: tuple[Literal["initialisation", "data_order", "data"], ...] = ("initialisation", "data_order")
-    code_hash: str | None = None  # of the files that parts of your own are in; filled in when a study is resolved
+    vary: tuple[Literal["initialisation", "data_order", "data"], ...] = ("initialisation", "data_order")  # vary by seed
+    code_hash: str | None = None  # hash of the source files of your own parts; filled in when a study is resolved
 
     @classmethod
     def from_dotted(cls, settings: Mapping[str, Any]) -> Self:
-        """Build from dotted names, as in ``{"model.fno_blocks": 8}``.
+        """Build a configuration from dotted names, as in ``{"model.fno_blocks": 8}``.
 
         Raises:
-            ConfigError: an unknown name, or a value that is not accepted, alone or beside another.
+            ConfigError: a name is unknown, or a value or a combination of values is not accepted.
         """
         try:
             return cls.model_validate(nest(settings))
@@ -358,7 +363,7 @@ class TrialConfig(Frozen):
         return values
 
     @model_validator(mode="after")
-    def _decoder_is_there(self) -> Self:  # of a network of your own it is known when it is built
+    def _decoder_is_there(self) -> Self:  # for a custom network this is checked when it is built
         if self.execution.agc_exempt == "decoder" and self.model.architecture == "fno":
             raise ValueError(
                 f"execution.agc_exempt=decoder: {self.model.architecture} has no part of that name; set head"
@@ -385,30 +390,31 @@ class TrialConfig(Frozen):
 
     @property
     def own(self) -> dict[str, str]:
-        """Dotted settings that name a part of your own, each with its dotted path."""
+        """Dotted settings that name a custom part, each with its dotted path."""
         groups = {"model": self.model, "training": self.training, "execution": self.execution}
         return {f"{group}.{name}": path for group, part in groups.items() for name, path in part.own.items()}
 
     def stream(self, seed: int, what: Literal["initialisation", "data_order", "data"]) -> int:
-        """Seed of one random stream of the trial with this ``seed``."""
+        """Seed of one random stream of the trial with seed ``seed``; independent of it unless in ``vary``."""
         return stream_seed(seed if what in self.vary else 0, what)
 
     def data_seed(self, seed: int) -> int:
-        """Seed of objects and noise: the study's own, unless ``vary`` names the data."""
+        """Seed of objects and noise: ``data.seed``, unless ``vary`` contains the data."""
         return self.stream(seed, "data") if "data" in self.vary else self.data.seed
 
     def identity(self) -> dict[str, Any]:
-        """The dotted settings that change the trial's numbers.
+        """Dotted settings that determine the trial's numbers.
 
-        All but paths, the device, checkpointing, and the rules of outcomes, by which records can be judged again.
+        These are all except paths, the device, checkpointing, and the outcome rules, which can be applied again to
+        finished trials.
         """
         omitted = {"execution.device", "data.probe.path", "data.object.path", "data.path", "model.checkpoint_blocks"}
-        if self.data.path is None:  # trials of simulated data are found under the names that they have had
+        if self.data.path is None:  # keeps the hashes of earlier trials of simulated data
             omitted |= {"data.sha256", "data.fit"}
         rules = {f"monitor.{name}" for name in MonitorConfig.model_fields if name != "after_failure"}
         return {key: value for key, value in flatten(self).items() if key not in omitted | rules}
 
     @property
     def config_hash(self) -> str:
-        """16 hexadecimal digits that name `identity`."""
+        """16 hexadecimal digits that identify `identity`."""
         return digest(self.identity())

@@ -1,4 +1,4 @@
-"""Find the shootout that follows a study of depths: that at the depth of one of its arms."""
+"""Commands for the shootout that follows a study of depths, at the depth of one of its arms."""
 
 import shlex
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,13 @@ __all__ = ["shootouts"]
 
 SHOOTOUT = "stage_a"
 DEPTH = "model.fno_blocks"
-FILLED_IN = ("data.sha256", "data.probe.sha256", "data.object.sha256", "code_hash")  # when a study is resolved
+FILLED_IN = ("data.sha256", "data.probe.sha256", "data.object.sha256", "code_hash")  # set when a study is resolved
 
 
 def shootouts(study: "Study") -> dict[str, str]:
-    """Write, for each arm of a study of depths, the command that runs the shootout with that arm's settings.
+    """For each arm of a study of depths, the command that runs the shootout with that arm's settings.
 
-    Empty for a study whose arms differ in anything else.
+    Empty for a study whose arms differ in any other setting.
     """
     from fnostab.study.study import Study, read_study_file
 

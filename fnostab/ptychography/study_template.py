@@ -1,4 +1,4 @@
-"""A study to begin with: what `fnostab studies new` writes."""
+"""Template of a study file, written by `fnostab studies new`."""
 
 __all__ = ["TEMPLATE"]
 

@@ -1,4 +1,4 @@
-"""The task ``ptychography``: what the engine asks of the built-in question."""
+"""The ptychography task: implementation of the engine's task interface."""
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Ptychography", "make_task", "profile_for"]
 
-INPUTS: tuple[Literal["probe", "object"], ...] = ("probe", "object")  # that files may give
+INPUTS: tuple[Literal["probe", "object"], ...] = ("probe", "object")  # inputs that can be read from files
 VAL_LOSS = "val_loss"
-METRICS = {  # that may decide: higher is better
+METRICS = {  # metrics that a study may decide on: whether higher is better
     VAL_LOSS: False,
     metric_names.MAE_AMP: False,
     metric_names.MAE_PHASE: False,
@@ -41,14 +41,14 @@ METRICS = {  # that may decide: higher is better
 }
 SMALL_IS_A_MODEL = "The small profile is a scale model: a demonstration, not a basis for policy."
 SIZES = {"learning rate": "training.learning_rate", "blocks": "model.fno_blocks", "epochs": "training.epochs"}
-PRELOADS = ("fnostab.ptychography.training.process",)
+PRELOADS = ("fnostab.ptychography.process",)
 
 
 class Ptychography(Task):
-    """Hybrid FNO networks that recover an object from its diffraction patterns.
+    """Task of training hybrid FNO networks that reconstruct an object from its diffraction patterns.
 
     Args:
-        policy: defaults that a verdict chose; None for none.
+        policy: defaults chosen by a verdict, or None.
     """
 
     name = "ptychography"
@@ -74,7 +74,7 @@ class Ptychography(Task):
         self.policy = policy
 
     def choose_profile(self, wanted: str, *, gpus: bool) -> str:
-        """``auto`` is full where there is a GPU, small elsewhere."""
+        """Resolve ``auto`` to full with a GPU, else to small; check other names."""
         if wanted == "auto":
             return "full" if gpus else "small"
         if wanted not in self.profiles:
@@ -82,11 +82,11 @@ class Ptychography(Task):
         return wanted
 
     def resolve(self, layers: Sequence[Settings], profile: str | None) -> dict[str, Any]:
-        """Lay a study's settings over the profile's and the policy's; see `Task.resolve`.
+        """Override the settings of profile and policy with those of a study; see `Task.resolve`.
 
         Raises:
-            DataError: a file of the probe or the object is missing.
-            ConfigError: the file of a part of your own is missing.
+            DataError: a probe, object or scan file can't be read.
+            ConfigError: a setting is not accepted, or the file of a custom part is missing.
         """
         own: dict[str, Any] = {}
         for layer in layers:
@@ -98,7 +98,7 @@ class Ptychography(Task):
         for what in INPUTS:
             path = settings.get(f"data.{what}.path")
             if isinstance(path, str) and path:
-                from fnostab.ptychography.physics.input_files import input_sha256  # needs numpy, most studies do not
+                from fnostab.ptychography.physics.input_files import input_sha256  # slow: imports numpy
 
                 settings[f"data.{what}.path"] = str(Path(path).absolute())
                 settings[f"data.{what}.sha256"] = input_sha256(path, what)
@@ -109,7 +109,7 @@ class Ptychography(Task):
         return flatten(config)
 
     def check(self, study: "Study") -> None:
-        """Refuse metrics that are not recorded, or mean nothing."""
+        """Check that the study's metric is recorded and meaningful."""
         metric = study.metric
         if metric.name not in METRICS:
             raise ConfigError(
@@ -135,15 +135,15 @@ class Ptychography(Task):
                 )
 
     def identity(self, settings: Settings) -> Any:
-        """All settings but paths, the device, checkpointing and the rules of outcomes."""
+        """All settings except paths, the device, checkpointing and the outcome rules."""
         return TrialConfig.from_dotted(settings).identity()
 
     def judged(self, settings: Settings, metric: Metric) -> str:
-        """The validation loss, whatever decides."""
+        """Name of the validation loss, which outcomes are judged by whatever metric decides."""
         return f"{names.VAL_PREFIX}{TrialConfig.from_dotted(settings).training.val_loss_name}"
 
     def rules(self, settings: Settings) -> OutcomeRules:
-        """Rules of failures, from the settings under ``monitor``."""
+        """Outcome rules from the settings under ``monitor``."""
         return TrialConfig.from_dotted(settings).monitor.outcome_rules
 
     def after_failure(self, settings: Settings) -> Literal["stop", "continue"]:
@@ -151,20 +151,20 @@ class Ptychography(Task):
         return TrialConfig.from_dotted(settings).monitor.after_failure
 
     def resources(self, settings: Settings) -> Resources:
-        """A GPU unless ``execution.device`` is cpu; imports that trials on a CPU share."""
+        """Require a GPU unless ``execution.device`` is cpu; name the imports that CPU trials share."""
         return Resources(gpu=settings["execution.device"] != "cpu", preloads=PRELOADS)
 
     def size(self, study: "Study") -> str:
-        """Learning rate, depth and epochs of control."""
+        """Learning rate, depth and epochs of the control."""
         control = study.arms[study.file.control]
         return ", ".join(f"{label} {control[key]:g}" for label, key in SIZES.items())
 
     def caveats(self, profile: str | None) -> tuple[str, ...]:
-        """The small profile is a scale model."""
+        """Warn that the small profile is a scale model."""
         return (SMALL_IS_A_MODEL,) if profile == "small" else ()
 
     def same_for_all(self, study: "Study") -> tuple[str, ...]:
-        """Object, scan and photon noise, unless the study varies its data with the seed."""
+        """Parts of the data that all seeds share, unless the study varies the data with the seed."""
         control = study.arms[study.file.control]
         if control.get("data.path"):
             return ("measured scan", "validation area")
@@ -172,7 +172,7 @@ class Ptychography(Task):
         return () if "data" in varied else ("object", "scan", "photon noise", "validation set")
 
     def quality(self, study: "Study") -> Mapping[str, Measure]:
-        """Similarity of amplitude and phase, and the resolution of the field, as far as control's object has them."""
+        """Quality measures: FRC, and SSIM of the amplitude and phase if the control's object has them."""
         control = study.arms[study.file.control]
         lacks = {metric_names.VAL_SSIM_AMP} if control["data.phase_only"] else set()
         if not control["data.set_phi"]:
@@ -180,11 +180,11 @@ class Ptychography(Task):
         return {name: measure for name, measure in self.measures.items() if name not in lacks}
 
     def next_of(self, study: "Study") -> dict[str, str]:
-        """Commands of the shootout at each depth, for a study of depths."""
+        """Commands of the shootout at each depth, if the study compares depths."""
         return shootouts(study)
 
     def notices(self, study: "Study", arms: Sequence[str]) -> list[str]:
-        """Settings that have no effect where they were given, and notices on the policy, before arms are run."""
+        """Notices before the arms are run: settings without effect, and the policy in force."""
         usual = flatten(TrialConfig()) | flatten(profile_settings(study.profile) if study.profile else {})
         configs = {arm: TrialConfig.from_dotted(study.arms[arm]) for arm in arms}
         given: dict[str, Settings] = {}
@@ -195,7 +195,7 @@ class Ptychography(Task):
         lines = unread_lines(given, configs)
         if self.policy is None:
             return lines
-        lines.append(f"policy {policy_path()} in force where an arm says nothing else: {self.policy.summary}")
+        lines.append(f"policy {policy_path()} in force unless an arm sets something else: {self.policy.summary}")
         for arm in arms:
             architecture = study.arms[arm]["model.architecture"]
             if arm != study.file.control and architecture in self.policy.deprecated:
@@ -203,29 +203,29 @@ class Ptychography(Task):
         return lines
 
     def prepare(self, trials: Sequence[TrialSpec], console: "Console", *, here: bool, lockstep: bool) -> None:
-        """Make the data sets that all arms share, and see that networks and probes can be used."""
+        """Check networks and probes, and create the data sets that all arms share."""
         from fnostab.ptychography.preparation import prepare_trials
 
         prepare_trials(trials, console, here=here, lockstep=lockstep)
 
     def preflight(self, trials: Sequence[TrialSpec], jobs: int, gpus: int) -> "Preflight":
-        """Estimates of memory and time."""
+        """Estimate memory and time of all arms."""
         from fnostab.ptychography.preflight import Preflight
 
         return Preflight({t.arm: TrialConfig.from_dotted(t.settings) for t in trials}, jobs, gpus)
 
     def run(self, trials: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
-        """Train in this process; several in lockstep."""
-        from fnostab.ptychography.training.process import train
+        """Train in this process; several trials run in lockstep."""
+        from fnostab.ptychography.process import train
 
         return train(trials, directories)
 
 
 def _of_measured_data(settings: dict[str, Any], own: Settings) -> dict[str, Any]:
-    """Settings of a measured scan: its file, its size, and none of the profile's simulation.
+    """Settings of a study on a measured scan, without the profile's simulation settings.
 
     Raises:
-        DataError: the file can't be read.
+        DataError: the scan file can't be read.
     """
     from fnostab.ptychography.physics.input_files import input_sha256
     from fnostab.ptychography.scans.scan_file import read_outline
@@ -251,19 +251,19 @@ def _insist_on_counts(config: TrialConfig) -> None:
 
 
 def make_task(file: "StudyFile | None" = None) -> Ptychography:
-    """The task under the policy in force.
+    """Create the task with the current policy.
 
     Raises:
-        ConfigError: the policy is damaged.
+        ConfigError: the policy is not valid.
     """
     return Ptychography(read_policy())
 
 
 def profile_for(wanted: str, cluster: "SlurmLauncher | None") -> str:
-    """The profile of trials on a cluster, or on this machine.
+    """Resolve a profile for trials on a cluster, or on this machine if ``cluster`` is None.
 
     Raises:
-        ConfigError: there is no such profile.
+        ConfigError: the profile is not known.
     """
     return Ptychography().choose_profile(wanted, gpus=bool(count_gpus()) if cluster is None else cluster.has_gpus)
 

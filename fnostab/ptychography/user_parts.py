@@ -1,4 +1,4 @@
-"""Parts of your own, which settings name by their dotted path: ``package.module.name``."""
+"""Custom parts, such as a user's network or optimiser, which settings name as ``package.module.name``."""
 
 import importlib
 import sys
@@ -17,16 +17,25 @@ NOT_AT_IMPORT = "run that only where __name__ is '__main__'"
 
 
 def is_own(name: str) -> bool:
-    """Whether a name is a dotted path, and not that of a built-in part."""
+    """Whether a name is the dotted path of a custom part, and not the name of a built-in one."""
     parts = name.split(".")
     return len(parts) > 1 and all(part.isidentifier() for part in parts)
 
 
 def make_own(setting: str, name: str, kind: Any, *arguments: Any) -> Any:
-    """Call what a setting names, as ``package.module.name``, with ``arguments``; return what it gives, a ``kind``.
+    """Build a custom part: call ``package.module.name`` with ``arguments``.
+
+    Args:
+        setting: setting that names the part, for error messages.
+        name: dotted path of a class or function.
+        kind: expected type of the result.
+        *arguments: arguments of the call.
+
+    Returns:
+        The part, an instance of ``kind``.
 
     Raises:
-        ModelError: it can't be imported, raises, or gives something else.
+        ModelError: the part can't be imported, the call raises, or the result is not a ``kind``.
     """
     builder = _imported(setting, name)
     try:
@@ -41,12 +50,13 @@ def make_own(setting: str, name: str, kind: Any, *arguments: Any) -> Any:
 
 
 def code_hash(named: Iterable[tuple[str, str]]) -> str | None:
-    """One hash of the files that parts of your own are in, given as (setting, dotted path); None if there are none.
+    """Hash of the source files of custom parts, without importing them; None without custom parts.
 
-    Nothing is imported.
+    Args:
+        named: (setting, dotted path) of each part.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: the file of a part is not found.
     """
     modules = {name.rpartition(".")[0]: setting for setting, name in named}
     hashes = {module: file_sha256(_file_of(module, setting)) for module, setting in modules.items()}
@@ -71,7 +81,7 @@ def _imported(setting: str, name: str) -> Any:
 
 
 def _file_of(module: str, setting: str) -> Path:
-    """File of a module, found as an import would find it, but without running the packages that it is in."""
+    """Find the file of a module as an import would, without executing its parent packages."""
     spec = _spec(module)
     path = Path(spec.origin or "") if spec else Path()
     if not path.is_file():

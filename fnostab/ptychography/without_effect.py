@@ -1,7 +1,7 @@
-"""Settings that have no effect beside others: a warning names them, and nothing is refused.
+"""Warn about settings that have no effect in combination with others.
 
-A study may well give one setting to all arms of which some do not read it. What a part of your own reads is not known,
-so nothing is said of settings that it may read.
+Such settings are not refused, since a study may set them for all arms although some do not use them. It is not known
+which settings a custom part uses, so there is no warning about settings that it may use.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from fnostab.record.settings import value_text
 
 __all__ = ["unread_lines", "unread_settings"]
 
-MOST_ARMS = 4  # that a line names
+MOST_ARMS = 4  # maximum number of arms named in a warning
 
 
 def unread_settings(config: TrialConfig) -> dict[str, str]:
-    """Settings that a trial does not read, each with the setting because of which, as ``model.architecture=fno``."""
+    """Settings that a trial does not use, each with the cause, such as ``model.architecture=fno``."""
     data, model, training, execution = config.data, config.model, config.training, config.execution
     unread: dict[str, str] = {}
     if data.object.path is not None:
@@ -44,11 +44,11 @@ def unread_settings(config: TrialConfig) -> dict[str, str]:
 
 
 def unread_lines(given: Mapping[str, Mapping[str, Any]], configs: Mapping[str, TrialConfig]) -> list[str]:
-    """A line for each setting that was given to arms which do not read it.
+    """One warning for each setting that is given to arms which do not use it.
 
     Args:
-        given: dotted settings that were given to each arm, as far as they are not what they would be anyway.
-        configs: of the same arms.
+        given: for each arm, the dotted settings given to it that differ from the default.
+        configs: configurations of the same arms.
     """
     arms_of: dict[tuple[str, str], list[str]] = {}
     for arm, settings in given.items():

@@ -33,7 +33,7 @@ def archive(directory: Path) -> int:
         write_whole(target, lzma.compress(data), to_disk=True)
         if lzma.decompress(target.read_bytes()) != data:
             target.unlink()
-            raise JournalError(f"{lines} is not the same in {target}: it is left as it is")
+            raise JournalError(f"{lines} does not read back the same from {target}: it was left unchanged")
         lines.unlink()
         return target.stat().st_size
 

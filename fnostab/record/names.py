@@ -11,6 +11,7 @@ KIND = "fnostab.kind"  # what a run is: one of the KIND_ values below
 TRIAL_ID = "fnostab.trial_id"
 USER = "mlflow.user"  # whose run it is
 SOURCE = "mlflow.source.name"  # the command that made it: MLflow's column "Source"
+PARENT_RUN = "mlflow.parentRunId"  # run id of the study
 OWNER = "fnostab.owner"  # who writes the journal: "pid@host", or "pid@host in Slurm job 123_4 of perlmutter"
 STUDY = "fnostab.study"
 TASK = "fnostab.task"

@@ -57,7 +57,7 @@ class Recording:
             os.close(self._lock)
             if isinstance(error, BlockingIOError):
                 raise JournalError(
-                    f"{directory} is being recorded already: only one process may record a trial, with one Recorder"
+                    f"{directory} is already being recorded: only one process may record a trial, with one Recorder"
                 ) from None
             if isinstance(error, OSError):
                 raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
@@ -174,7 +174,8 @@ class Recording:
                 self.last_step = record.payload["step"]  # of this attempt, which may not repeat its own steps
         if newest != token:
             raise JournalError(
-                f"{self.path.parent} is at another attempt than this process: end it; `fnostab run` starts the next"
+                f"{self.path.parent} is at another attempt than this process: end this process; `fnostab run` starts "
+                "the next"
             )
         if self._size < os.stat(self.path).st_size:
             os.truncate(self.path, self._size)

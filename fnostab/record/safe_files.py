@@ -86,7 +86,7 @@ def held(path: Path, timeout_s: float = 0) -> Iterator[None]:
         deadline = time.monotonic() + timeout_s
         while not _lock(descriptor, fcntl.LOCK_EX, required=can_write):  # NFS locks only what can be written
             if time.monotonic() >= deadline:
-                raise HeldElsewhereError(f"{path} is held by another process")
+                raise HeldElsewhereError(f"{path} is locked by another process")
             time.sleep(POLL_S)
         yield
     finally:

@@ -34,7 +34,7 @@ __all__ = [
 LARGEST_BYTES = 1_000_000  # of a file of settings
 MOST_VALUES = 20_000  # in one, once what it repeats by reference is written out
 PYDANTIC_TYPES = ("constrained-int", "constrained-float", "constrained-str", "list", "int", "float", "str", "bool")
-QUOTE_IT = ": in YAML a text that reads as a number is quoted, as '1e5'"
+QUOTE_IT = ": in YAML, quote text that looks like a number, as '1e5'"
 LONGEST_SHOWN = 200  # characters of a value in an error
 M = TypeVar("M", bound=BaseModel)
 
@@ -74,16 +74,16 @@ def text_of(path: str | Path, *, record: bool = False) -> str:
 
     Raises:
         OSError: the file can't be read.
-        ConfigError: it is not text in UTF-8, or far too large.
+        ConfigError: it is not UTF-8 text, or far too large.
     """
     with open_regular(path) if record else open(path, "rb") as file:
         data = file.read(LARGEST_BYTES + 1)
     if len(data) > LARGEST_BYTES:
-        raise ConfigError(f"it is larger than {LARGEST_BYTES // 1_000_000} MB, as no file of settings is")
+        raise ConfigError(f"it is larger than {LARGEST_BYTES // 1_000_000} MB, too large for a settings file")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ConfigError("it is not text in UTF-8") from None
+        raise ConfigError("it is not UTF-8 text") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -101,7 +101,7 @@ class _Loader(yaml.SafeLoader):
             if key.tag != "tag:yaml.org,2002:str":
                 raise yaml.YAMLError(f"the name {shown(key.value)} in line {line} is not text: quote it")
             if key.value in seen:
-                raise yaml.YAMLError(f"{shown(key.value)} is given twice, in line {line} again")
+                raise yaml.YAMLError(f"{shown(key.value)} is given twice, the second time in line {line}")
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 

@@ -44,6 +44,7 @@ __all__ = [
 
 COLUMNS = ("stage", "arm", "seed", "outcome", "val_loss", "failure_step", "last_step")
 MORE_COLUMNS = ("scheduled_steps", "rules_held", "grad_ratio", "run_id")
+NOT_JUDGED = "not_judged"  # a column where a rule could not be judged
 MEASURE = "measure."
 STAGES = ("a", "b")
 LARGEST_BYTES = 50_000_000  # far above any study: a file that is none must not fill the memory
@@ -68,7 +69,7 @@ class TrialRow:
         run_id: MLflow run; None if the row does not come from MLflow.
         constant_loss: validation loss of the best constant output; None if unknown, as in a CSV file.
         noise_floor_loss: validation loss of a right prediction, by noise alone; None if unknown, as in a CSV file.
-        not_judged: outcome rules that could not be judged, each with its reason; none in a CSV file.
+        not_judged: outcome rules that could not be judged, each with its reason, as ``rule: reason``.
     """
 
     arm: str
@@ -161,11 +162,15 @@ def write_table(path: str | Path, table: Table) -> None:
     rows = [(stage, row) for stage, trials in table.stages.items() for row in trials]
     measures = list(dict.fromkeys(name for _, row in rows for name in row.measures))
     constants = table.study.cells() if table.study else {}
+    more = [NOT_JUDGED] if any(row.not_judged for _, row in rows) else []
     of_stage = {
         s: [missing_text(table.missing.get(s)), repeated_text(table.same_settings.get(s, {}))] for s in table.stages
     }
-    header = [*COLUMNS, *MORE_COLUMNS, *(MEASURE + name for name in measures), *constants, ABSENT, REPEATED]
-    cells = [[*_cells(s, row, measures), *constants.values(), *of_stage[s]] for s, row in rows]
+    header = [*COLUMNS, *MORE_COLUMNS, *(MEASURE + name for name in measures), *more, *constants, ABSENT, REPEATED]
+    cells = [
+        [*_cells(s, row, measures), *("; ".join(row.not_judged) for _ in more), *constants.values(), *of_stage[s]]
+        for s, row in rows
+    ]
     for text in {row.arm for _, row in rows} | {row.run_id or "" for _, row in rows} | set(constants.values()):
         if _FORMULA.match(text):
             raise DecisionError(
@@ -300,7 +305,10 @@ def _measure_columns(columns: Iterable[str], study: TableStudy | None) -> dict[s
 
 
 def _parse(fields: Mapping[str, str | None], measures: Mapping[str, str], where: str) -> tuple[str, TrialRow]:
-    text = {column: " ".join((fields.get(column) or "").split()) for column in (*COLUMNS, *MORE_COLUMNS, *measures)}
+    text = {
+        column: " ".join((fields.get(column) or "").split())
+        for column in (*COLUMNS, *MORE_COLUMNS, NOT_JUDGED, *measures)
+    }
     text |= {column: "" for column, cell in text.items() if column not in ("arm", "val_loss") and is_missing(cell)}
     if text["stage"] not in STAGES:
         raise DecisionError(f"{where}: stage={text['stage']!r} is not accepted; accepted: {', '.join(STAGES)}")
@@ -326,6 +334,7 @@ def _parse(fields: Mapping[str, str | None], measures: Mapping[str, str], where:
         rules_held=tuple(_outcome(rule.strip(), where) for rule in text["rules_held"].split(";") if rule.strip()),
         grad_ratio=_number("grad_ratio", text["grad_ratio"], where),
         run_id=text["run_id"] or None,
+        not_judged=tuple(reason.strip() for reason in text[NOT_JUDGED].split(";") if reason.strip()),
     )
 
 

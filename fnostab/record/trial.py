@@ -60,7 +60,9 @@ class _Record(BaseModel):
             values = _parse(text_of(path, record=True))
             check = values.pop(CHECK, None)
             if check is not None and check != _check(values):
-                raise ConfigError(f"it was changed since it was written; restore it, or delete its {CHECK} to take it")
+                raise ConfigError(
+                    f"it was changed since it was written; restore it, or delete its {CHECK} to accept it"
+                )
             return cls.model_validate_json(json.dumps(values))
         except OSError as error:
             raise LaunchError(f"can't read {path}: {error.strerror or error}") from error

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fnostab import __version__
 from fnostab.decision import ArmSummary, Criterion, Stage, Verdict, VerdictName
@@ -14,8 +14,11 @@ from fnostab.record.trial import StudySpec
 from fnostab.report import panels
 from fnostab.report.evidence import Evidence
 from fnostab.report.pictures import Picture, drawing
+from fnostab.report.remarks import conditions, remarks
 from fnostab.report.stress_picture import stress_picture
-from fnostab.report.verdict import Case, conditions, remarks
+
+if TYPE_CHECKING:
+    from fnostab.report.case import Case
 
 __all__ = ["Box", "OnCase", "Report", "StageSection", "compose", "differences", "failure_rates"]
 
@@ -73,7 +76,7 @@ class StageSection:
 class OnCase:
     """Parts that all reports on a case share; subclasses have the case."""
 
-    case: Case
+    case: "Case"
 
     @property
     def verdict(self) -> Verdict:
@@ -105,7 +108,7 @@ class OnCase:
 class Box(OnCase):
     """Content of a report's first box."""
 
-    case: Case
+    case: "Case"
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class Report(OnCase):
     """
 
     experiment: str
-    case: Case
+    case: "Case"
     evidence: Evidence
     sections: Sequence[StageSection]
     store: str
@@ -141,14 +144,14 @@ class Report(OnCase):
 
 
 def compose(
-    case: Case, evidence: Evidence, *, experiment: str, store: str, verdict_run: str | None = None, made_at: datetime
+    case: "Case", evidence: Evidence, *, experiment: str, store: str, verdict_run: str | None = None, made_at: datetime
 ) -> Report:
     """Draw and word a report; arguments are the attributes of `Report`."""
     sections = [_section(stage, case, evidence) for stage in case.stages]
     return Report(experiment, case, evidence, sections, store, verdict_run, made_at)
 
 
-def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
+def _section(stage: Stage, case: "Case", evidence: Evidence) -> StageSection:
     study, judged = case.studies[stage.name], case.verdict.rules.failure_judged
     summaries = _summaries(stage, case)
     arms = [s.arm for s in summaries]
@@ -185,7 +188,7 @@ def _section(stage: Stage, case: Case, evidence: Evidence) -> StageSection:
     )
 
 
-def _summaries(stage: Stage, case: Case) -> list[ArmSummary]:
+def _summaries(stage: Stage, case: "Case") -> list[ArmSummary]:
     study = case.studies[stage.name]
     arms = [arm for arm in study.arms if arm in stage.arms] + [arm for arm in stage.arms if arm not in study.arms]
     summaries = {s.arm: s for s in case.verdict.arms if s.stage == stage.name}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from fnostab.decision import Stage
     from fnostab.record.table import Table
-    from fnostab.report.verdict import Case
+    from fnostab.report.case import Case
 
 __all__ = ["decide"]
 
@@ -38,7 +38,8 @@ def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> C
     """
     from fnostab.decision import Stage
     from fnostab.decision.commands import Place, Source
-    from fnostab.report.judging import make_case
+    from fnostab.decision.oversights import rules_judged_in_part
+    from fnostab.report.judging import make_case, stage_title
     from fnostab.report.stress import with_stress
     from fnostab.report.sweep import with_along
 
@@ -60,7 +61,11 @@ def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> C
     at = f"{table.path}: " if table.path else ""
     n = sum(len(stage.trials) for stage in stages.values())
     of = f" of {study.name}" if getattr(study, "name", "") else ""
-    case = make_case(stages, {"a": study}, source=source, judged=[f"{at}{n} trials{of}{by}"])
+    lines = [f"{at}{n} trials{of}{by}"]
+    lines += [
+        stage_title(s, study) + line for s, stage in stages.items() for line in rules_judged_in_part(stage.trials)
+    ]
+    case = make_case(stages, {"a": study}, source=source, judged=lines)
     return case if is_given else with_along(with_stress(case))
 
 

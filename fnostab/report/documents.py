@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -14,8 +14,10 @@ from fnostab.record.settings import value_text
 from fnostab.report.content import Box, Report
 from fnostab.report.pictures import Picture
 from fnostab.report.tables import outcomes_text
-from fnostab.report.verdict import Case
 from fnostab.show.visible import visible
+
+if TYPE_CHECKING:
+    from fnostab.report.case import Case
 
 __all__ = ["HTML", "PICTURES", "environment", "to_box", "to_html", "to_markdown", "write", "write_files"]
 
@@ -39,7 +41,7 @@ def to_html(report: Report) -> str:
     return environment().get_template("report.html.j2").render(report=report)
 
 
-def to_box(case: Case) -> str:
+def to_box(case: "Case") -> str:
     """Render the first box of a report by itself, for a notebook."""
     box: Any = environment().get_template("box.html.j2").make_module({"report": Box(case)})
     return str(box.box())

@@ -5,6 +5,7 @@ A verdict is made from one number a trial. This reads histories, and so keeps to
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,12 +16,14 @@ from fnostab.record import names
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
-from fnostab.report.verdict import Case
 from fnostab.tracking import Store
 from fnostab.tracking.read.histories import metric_histories, read_artifact, run_page
 from fnostab.tracking.read.summaries import read_summaries
 from fnostab.tracking.repair.thinning import is_thinned
 from fnostab.tracking.store.store import reported
+
+if TYPE_CHECKING:
+    from fnostab.report.case import Case
 
 __all__ = ["Evidence", "Spikes", "exemplars", "gather", "gather_of_runs", "val_loss"]
 
@@ -75,7 +78,7 @@ def exemplars(trials: Sequence[TrialRow], *, higher_is_better: bool = False) -> 
     return [(" and ".join(labels), ranked[place]) for place, labels in by_place.items()]
 
 
-def gather(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> Evidence:
+def gather(store: Store, case: "Case", experiment_ids: Mapping[str, str]) -> Evidence:
     """Read what a report on ``case`` shows.
 
     Raises:
@@ -107,7 +110,7 @@ def gather(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> Evide
     )
 
 
-def gather_of_runs(store: Store, case: Case, history: str | None, experiment_ids: Mapping[str, str]) -> Evidence:
+def gather_of_runs(store: Store, case: "Case", history: str | None, experiment_ids: Mapping[str, str]) -> Evidence:
     """Read what a report shows of runs that others recorded: histories of their metric, if it has any, and of norms.
 
     Raises:
@@ -156,7 +159,7 @@ def _read_curves(store: Store, stages: Mapping[str, Sequence[TrialRow]], thinned
     return curves, f"Gradient norms before clipping: {what}, of {of}."
 
 
-def _read_val_losses(store: Store, case: Case, stages: Mapping[str, Sequence[TrialRow]]) -> dict[str, Series]:
+def _read_val_losses(store: Store, case: "Case", stages: Mapping[str, Sequence[TrialRow]]) -> dict[str, Series]:
     """Validation losses of the trials that count, by run id."""
     run_ids: dict[str, list[str]] = {}  # by the metric's name
     for name, trials in stages.items():
@@ -171,7 +174,7 @@ def val_loss(study: StudySpec, arm: str) -> str:
     return study.judged.get(arm, study.metric.name)
 
 
-def _read_spikes(store: Store, case: Case, experiment_ids: Mapping[str, str]) -> dict[str, Spikes]:
+def _read_spikes(store: Store, case: "Case", experiment_ids: Mapping[str, str]) -> dict[str, Spikes]:
     """Spikes of the trials that counted them, by run id."""
     counts = (names.SPIKES, names.SPIKES_UNRECOVERED)
     with reported(store):

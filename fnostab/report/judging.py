@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fnostab.decision import Stage
     from fnostab.decision.commands import Source
     from fnostab.record.trial import StudySpec
-    from fnostab.report.verdict import Case
+    from fnostab.report.case import Case
     from fnostab.tracking import Store
     from fnostab.tracking.read.studies import StudyRecord
 
@@ -182,7 +182,7 @@ def _broken(store: Store, stage: Stage) -> list[str]:
     first = broken[0]
     why = reason_of(store, first.run_id or "") or "no reason is recorded"
     return [
-        f"{len(broken)} of {len(stage.trials)} trials ended without result, such as {first.arm}-{first.seed}: {why}"
+        f"{len(broken)} of {len(stage.trials)} trials ended without a result, such as {first.arm}-{first.seed}: {why}"
     ]
 
 
@@ -204,7 +204,7 @@ def make_case(
     from fnostab.decision.oversights import ended_early_line
     from fnostab.decision.verdict import same_trials
     from fnostab.record.same_settings import same_settings_line
-    from fnostab.report.verdict import Case
+    from fnostab.report.case import Case
 
     studies = {**studies, "a": _under_control_that_ran(studies["a"], stages["a"])}
     study = studies["a"]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -10,8 +11,11 @@ from fnostab.decision import NextKind, NextStep, Stage, Stress, Verdict, compare
 from fnostab.decision.stress import margin_text
 from fnostab.record.outcomes import EXCLUDED, Outcome
 from fnostab.record.trial import StudySpec
+from fnostab.report.remarks import look_text
 from fnostab.report.tables import plain_table
-from fnostab.report.verdict import Case, look_text
+
+if TYPE_CHECKING:
+    from fnostab.report.case import Case
 
 __all__ = ["render_stress", "stress_of", "with_stress"]
 
@@ -34,7 +38,7 @@ def render_stress(stress: Stress, verdict: Verdict | None = None) -> RenderableT
     return Group(*parts, Text(stress.finding, "bold"), *look)
 
 
-def with_stress(case: Case) -> Case:
+def with_stress(case: "Case") -> "Case":
     """Put a stress study's result in the place of the verdict, whose arms would differ in two settings.
 
     It is tested at the verdict's level, which a later look makes stricter. What still runs, or broke, comes first.

@@ -8,8 +8,9 @@ from rich.text import Text
 
 from fnostab.decision import NextKind, NextStep
 from fnostab.decision.sweep import Along, compare_along, values_along
+from fnostab.report.case import Case
+from fnostab.report.remarks import conditions, left_out
 from fnostab.report.tables import percent, plain_table, trial_table
-from fnostab.report.verdict import Case, conditions, left_out
 
 __all__ = ["AlongPanel", "with_along"]
 
@@ -76,7 +77,7 @@ def _next_text(along: Along) -> str:
         return f"study arms at {along.setting} {along.lowest.value:g}"
     seen = [place for place in along.places if place.summary.n]
     if not seen:
-        return "run the trials that ran out of memory again, smaller"
+        return "rerun the trials that ran out of memory at a smaller size"
     bound, n = seen[-1].summary.failure_rate_upper, seen[-1].summary.n
     return (
         f"more seeds or a higher {along.setting}: {n} trial{'s' if n > 1 else ''} without a failure at "

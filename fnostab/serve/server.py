@@ -47,7 +47,7 @@ class TrackingServer:
         make_folder(settings.folder)
         self.backend = checked_address(settings.backend or f"sqlite:///{private(settings.folder, 'mlflow.db')}")
         if self.backend.startswith("http"):
-            raise TrackingError(f"{masked(self.backend)} is a server already; a backend is a database")
+            raise TrackingError(f"{masked(self.backend)} is an MLflow server, expected a database")
         check_writable(self.backend)
         if settings.auth:
             check_extra()
@@ -117,7 +117,7 @@ class TrackingServer:
         lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         causes = [line for line in lines if "Error" in line or "Exception" in line]
         last = masked((causes or lines or ["it said nothing"])[-1])[:240]
-        return TrackingError(f"MLflow's server ended with status {status}: {last}; all of it is in {self.log}")
+        return TrackingError(f"MLflow's server ended with status {status}: {last}; the full log is {self.log}")
 
 
 def make_folder(folder: Path) -> None:

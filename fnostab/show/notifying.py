@@ -67,7 +67,7 @@ class Notifier:
         for number, target in enumerate(self._targets, start=1):
             if not taken[target]:
                 _log.warning(
-                    "--notify: address %d (%s) did not take the message; the study is not affected. "
+                    "--notify: address %d (%s) rejected the message; the study is not affected. "
                     "`apprise -vv --body test URL` shows why",
                     number,
                     target.service_name,
@@ -88,14 +88,14 @@ class Notifier:
                 raise
             except KeyboardInterrupt as error:
                 notes: list[str] = getattr(error, "__notes__", [])  # what becomes of the trials
-                what = next(iter(notes), "the same `fnostab run` goes on where it stopped")
+                what = next(iter(notes), "the same `fnostab run` command resumes it")
                 self._send_failure(study, f"was interrupted: {what}", link, how="was interrupted")
                 raise
             except FnostabError as error:
-                self._send_failure(study, f"does not go on: {error}", link)
+                self._send_failure(study, f"stopped: {error}", link)
                 raise
             except Exception as error:
-                self._send_failure(study, f"does not go on: {one_line(error)}", link)
+                self._send_failure(study, f"stopped: {one_line(error)}", link)
                 raise
 
     @contextmanager
@@ -103,7 +103,7 @@ class Notifier:
         """Send a message if this process is ended by its terminal's end, as of a connection that broke."""
 
         def tell_and_end(signum: int, frame: object) -> None:
-            what = "lost its terminal: the same `fnostab run` goes on where it stopped; tmux or nohup keeps it running"
+            what = "lost its terminal: the same `fnostab run` command resumes it; tmux or nohup keeps it running"
             self._send_failure(study, what)  # no link: the store may be in the middle of a request
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
@@ -147,9 +147,9 @@ def _refusal(number: int, address: str, schemes: Sequence[str]) -> str:
     elif named is None:
         what = "has no scheme, as json://"
     elif (scheme := named[1].lower()) in ("http", "https"):
-        what = f"is of no service that is known; a webhook of your own is json{scheme[4:]}://HOST/PATH"
+        what = f"names no known service; a webhook of your own is json{scheme[4:]}://HOST/PATH"
     elif named[1].lower() in schemes:
         what = f"({named[1]}://...) is incomplete"
     else:
         what = f"has the unknown scheme {named[1]!r}{suggestion(named[1].lower(), schemes)}"
-    return f"--notify: address {number} {what}; accepted are those of apprise: {ACCEPTED}"
+    return f"--notify: address {number} {what}; accepted: Apprise URLs, {ACCEPTED}"

@@ -36,9 +36,9 @@ __all__ = ["watch_study"]
 
 OUTPUT = Path("outputs")  # where `fnostab run` writes unless it is told otherwise
 ENDINGS = {
-    "KILLED": "it was interrupted; the same `fnostab run` goes on where it stopped",
-    "FAILED": "not every trial came to a result; the same `fnostab run` tries them again or says how",
-    "gone": "the process that ran it is gone; the same `fnostab run` goes on where it stopped",
+    "KILLED": "it was interrupted; the same `fnostab run` command resumes it",
+    "FAILED": "some trials ended without a result; the same `fnostab run` command retries them or says how",
+    "gone": "the process that ran it is gone; the same `fnostab run` command resumes it",
 }
 
 

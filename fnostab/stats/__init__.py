@@ -1,1 +1,1 @@
-"""Statistics that compare two arms: failure rates, losses, survival, and how many seeds that takes."""
+"""Statistics that compare two arms: failure rates, losses, survival, and the number of seeds needed."""

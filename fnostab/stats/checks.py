@@ -1,4 +1,4 @@
-"""Refusals that several modules of this package share."""
+"""Argument checks shared by the modules of this package."""
 
 from fnostab.errors import ConfigError, DecisionError
 

@@ -1,11 +1,11 @@
-"""Number of seeds that a comparison needs: before the study, and after some seeds have been seen.
+"""Number of seeds that a comparison needs, before a study starts and after some seeds have finished.
 
-Failure rates are planned by exact enumeration of both arms' binomials through the rejection region of the test
-that decides, one-sided Boschloo. Power then rises in a saw-tooth with n, so that a search takes the first n
-that reaches the target; the next may fall short of it by a little.
+For failure rates, power is exact: both arms' binomial distributions are summed over the rejection region of the
+test that decides, one-sided Boschloo. Power then rises with n in a saw-tooth. The search returns the first n that
+reaches the target; power at the next n may be slightly below it.
 
-Holm: alpha is divided by the number of candidates. That is Holm's first step, the power of a candidate
-whose fellows have no effect; with effective fellows it is higher.
+With several candidates alpha is divided by their number. This is the first step of Holm's procedure, hence the
+power of a candidate when no other candidate has an effect; when others do, its power is higher.
 
 Sources: Boschloo, Statistica Neerlandica 24 (1970) 1; Noether, JASA 82 (1987) 645; Spiegelhalter, Freedman and
 Blackburn, Controlled Clinical Trials 7 (1986) 8 (predictive power).
@@ -31,12 +31,12 @@ __all__ = [
     "significant",
 ]
 
-EXACT_LIMIT = 400  # trials in both arms, 25 ms
-JEFFREYS = 0.5  # both parameters of the prior Beta distribution of a failure rate
+EXACT_LIMIT = 400  # trials in both arms together; takes 25 ms
+JEFFREYS = 0.5  # both parameters of the Beta prior of a failure rate
 
 
 def _level(alpha: float, candidates: int) -> float:
-    """Alpha of Holm's first step."""
+    """Significance level of Holm's first step."""
     check_open_unit("alpha", alpha)
     if candidates < 1:
         raise ConfigError(f"candidates {candidates}: expected at least 1")
@@ -44,7 +44,7 @@ def _level(alpha: float, candidates: int) -> float:
 
 
 def boschloo_power(control_rate: float, arm_rate: float, n: int, alpha: float = 0.05) -> float:
-    """Probability that one-sided Boschloo finds the arm's failure rate lower, with n seeds an arm. Exact.
+    """Exact probability that one-sided Boschloo's test finds the arm's failure rate lower, with n seeds per arm.
 
     Raises:
         ConfigError: a rate outside [0, 1], alpha outside (0, 1), or n below 1.
@@ -66,12 +66,13 @@ def seeds_for_rates(
     candidates: int = 1,
     limit: int = 200,
 ) -> int | None:
-    """Smallest number of seeds an arm at which `boschloo_power` reaches ``power``.
+    """Smallest number of seeds per arm at which `boschloo_power` reaches ``power``.
 
-    0.3 against 0 takes 18 with one candidate and 21 with two.
+    A failure rate of 0.3 against 0 needs 18 seeds with one candidate and 21 with two. The search takes up to 2 s
+    for 200 seeds.
 
     Returns:
-        None where ``limit`` seeds do not suffice, or the arm is no better. Up to 2 s for 200 seeds.
+        The number; None if ``limit`` seeds are not enough or the arm is not better.
 
     Raises:
         ConfigError: a rate outside [0, 1], alpha or power outside (0, 1), or no candidate.
@@ -97,24 +98,23 @@ def seeds_for_loss_ratio(
     alpha: float = 0.05,
     candidates: int = 1,
 ) -> int | None:
-    """Successful trials an arm for the one-sided Mann-Whitney test of losses, by Noether's formula.
+    """Successful trials per arm needed by the one-sided Mann-Whitney test of losses, by Noether's formula.
 
-    n = (z_alpha + z_power)^2 / (6 (q - 1/2)^2), q being the chance that the arm's loss is below ``margin``
-    times control's, for log-normal losses Phi(log(margin / ratio) / (sqrt(2) log_sd)). It asks for a
-    seed or two too many where that effect is large (q above 0.75), and never for less than the least n at
-    which the exact test can reach alpha.
-    Only successes count: at a failure rate f, plan n / (1 - f) seeds.
+    n = (z_alpha + z_power)^2 / (6 (q - 1/2)^2), where q is the probability that the arm's loss is below ``margin``
+    times the control's. For log-normal losses q = Phi(log(margin / ratio) / (sqrt(2) log_sd)). For large effects
+    (q above 0.75) the result is a seed or two too high. It is never below the smallest n at which the exact test
+    can reach alpha. Only successful trials count: at a failure rate f, plan n / (1 - f) seeds.
 
     Args:
-        log_sd: standard deviation of the natural log of the loss over seeds, the same in both, above 0.
+        log_sd: standard deviation of the natural log of the loss over seeds, equal in both arms, above 0.
         ratio: true ratio of losses, arm to control, above 0.
-        margin: the ratio to show the arm to be below; 1.1 for non-inferiority within 10 %.
-        power: wanted probability of a significant result.
-        alpha: one-sided level.
-        candidates: arms compared with one control.
+        margin: ratio that the arm is to be shown to be below; 1.1 for non-inferiority within 10 %.
+        power: desired probability of a significant result.
+        alpha: one-sided significance level.
+        candidates: number of arms compared with the control.
 
     Returns:
-        None where ``ratio`` is not below ``margin``.
+        The number; None if ``ratio`` is not below ``margin``.
 
     Raises:
         ConfigError: alpha or power outside (0, 1), no candidate, or another number not above 0.
@@ -134,13 +134,13 @@ def seeds_for_loss_ratio(
 
 
 def future_failures(rate: Rate, extra: int) -> NDArray[np.float64]:
-    """Beta-binomial probability of 0..extra further failures: (extra + 1,)."""
+    """Beta-binomial probability of 0..extra further failures, shape (extra + 1,)."""
     alpha, beta = rate.failed + JEFFREYS, rate.n - rate.failed + JEFFREYS
     return np.asarray(scipy.stats.betabinom.pmf(np.arange(extra + 1), extra, alpha, beta))
 
 
 def significant(seen_control: Rate, seen_arm: Rate, extra: int, alpha: float) -> NDArray[np.bool_]:
-    """Whether each table with 0..extra more failures is significant: (extra + 1, extra + 1), control's first."""
+    """Whether each table with 0..extra further failures is significant: (extra + 1, extra + 1), control first."""
     control_n, arm_n = seen_control.n + extra, seen_arm.n + extra
     if control_n + arm_n <= EXACT_LIMIT:
         region = rejection_region(control_n, arm_n, alpha)
@@ -155,13 +155,14 @@ def significant(seen_control: Rate, seen_arm: Rate, extra: int, alpha: float) ->
 
 
 def predictive_power(control: Rate, arm: Rate, extra: int, alpha: float = 0.05) -> float:
-    """Probability that one-sided Boschloo on all data is significant after ``extra`` more seeds an arm.
+    """Probability that one-sided Boschloo's test on all data is significant after ``extra`` more seeds per arm.
 
-    Both failure rates have Jeffreys' prior, updated with what was seen. With several candidates give the alpha
-    that Holm leaves for this one. Above 400 trials in both arms the pooled z-test stands in for Boschloo's.
+    Both failure rates have Jeffreys' prior, updated with the counts so far. With several candidates, pass the alpha
+    that Holm's procedure leaves for this one. Above 400 trials in both arms together a pooled z-test replaces
+    Boschloo's.
 
     Returns:
-        0 or 1 at ``extra`` 0: whether it is significant now.
+        The probability; if ``extra`` is 0, whether the result is significant now, as 0 or 1.
 
     Raises:
         ConfigError: alpha outside (0, 1), or a negative ``extra``.

@@ -1,4 +1,4 @@
-"""An interval, as the functions of this package return it."""
+"""The confidence interval that the functions of this package return."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ LEVEL = 0.95  # nominal coverage of every interval
 
 
 class Interval(NamedTuple):
-    """Both ends belong to it. Where data give no interval, functions return None instead."""
+    """A closed confidence interval. Functions return None when the data give none."""
 
     low: float
     high: float

@@ -1,7 +1,7 @@
-"""Compare the losses of an arm and control (lower is better), and say how robust the comparison is.
+"""Compare the losses of an arm and the control; lower is better.
 
-Losses differ by factors, so effects are ratios, arm to control, below 1 where the arm is better. Numbers that
-use successful trials only flatter the arm that fails; `lower_loss_p` counts failures too, given as infinite.
+Losses differ by factors, so effects are ratios, arm to control: below 1 the arm is better. Statistics of successful
+trials alone favour an arm that fails often; `lower_loss_p` can include failures, as infinite losses.
 
 Sources: Hodges and Lehmann, Annals of Mathematical Statistics 34 (1963) 598; Mann and Whitney, ibid. 18 (1947)
 50; Lachin, Controlled Clinical Trials 20 (1999) 408 (worst rank).
@@ -27,12 +27,12 @@ __all__ = [
     "matched_ratio",
 ]
 
-TIE = 1e-9  # relative difference within which values are the same
+TIE = 1e-9  # relative difference up to which values are equal
 
 
 @dataclass(frozen=True)
 class Effect:
-    """Ratio of the arm's values to control's, or their difference; too few trials have no interval."""
+    """Ratio of the arm's values to the control's, or their difference. No interval with too few trials."""
 
     value: float
     interval: Interval | None
@@ -40,14 +40,14 @@ class Effect:
 
 @dataclass(frozen=True)
 class MatchedRatio:
-    """Median ratio over the seeds at which both succeeded; None if there is none."""
+    """Median ratio over the seeds with which both arms succeeded; None if there are no such seeds."""
 
     ratio: float | None
     n_pairs: int
 
 
 def _finite(values: ArrayLike) -> NDArray[np.float64]:
-    """Convert losses to a float array (n,) of finite values."""
+    """Convert to a float array of shape (n,); refuse values that are not finite."""
     array = np.asarray(values, dtype=float)
     if array.ndim != 1:
         raise DecisionError(f"expected values of shape (n,), got {array.shape}")
@@ -64,18 +64,18 @@ def _logs(losses: ArrayLike) -> NDArray[np.float64]:
 
 
 def hodges_lehmann_ratio(control: ArrayLike, arm: ArrayLike) -> Effect | None:
-    """Typical ratio of losses: the geometric median of all arm-to-control pairs, with Moses' 95 % interval.
+    """Hodges-Lehmann ratio of losses: geometric median of all arm-to-control ratios, with Moses' 95 % interval.
 
-    The interval holds the ratios that a two-sided Mann-Whitney test on logs does not reject. It is exact without
-    ties, conservative with them, and by the normal approximation where both samples are large. 4 against 4 is the
-    least that has one.
+    The interval contains the ratios that a two-sided Mann-Whitney test of the logarithms does not reject. It is
+    exact without ties and conservative with ties; for two large samples it uses the normal approximation. The
+    smallest samples with an interval are 4 against 4.
 
     Args:
-        control: losses of control's successful trials, (n,).
-        arm: losses of the arm's, (m,).
+        control: losses of the control's successful trials, shape (n,).
+        arm: losses of the arm's successful trials, shape (m,).
 
     Returns:
-        None if either is empty.
+        The effect; None if either sample is empty.
 
     Raises:
         DecisionError: a loss that is not finite, or not above 0.
@@ -88,9 +88,9 @@ def hodges_lehmann_ratio(control: ArrayLike, arm: ArrayLike) -> Effect | None:
 
 
 def hodges_lehmann_shift(control: ArrayLike, arm: ArrayLike) -> Effect | None:
-    """Typical difference of values, arm minus control: the median of all pairs, with Moses' interval.
+    """Hodges-Lehmann shift: median of all differences arm minus control, with Moses' 95 % interval.
 
-    As `hodges_lehmann_ratio`, for values of any sign.
+    Like `hodges_lehmann_ratio`, but for values of any sign.
 
     Raises:
         DecisionError: a value that is not finite.
@@ -109,20 +109,20 @@ def _shift(control: NDArray[np.float64], arm: NDArray[np.float64]) -> Effect | N
 
 
 def lower_loss_p(control: ArrayLike, arm: ArrayLike, margin: float = 1.0, *, shift: float = 0.0) -> float:
-    """One-sided Mann-Whitney test that the arm's losses are below ``margin`` times control's, plus ``shift``.
+    """One-sided Mann-Whitney test that the arm's losses are below ``margin`` times the control's, plus ``shift``.
 
-    Ranks do not change under the logarithm, so a shift of the logs by log(margin) is a division of the losses.
-    ``margin`` 1 tests for a lower loss, 1.1 for a loss at most 10 % higher (non-inferiority). Values that come
-    within 1e-9 of one another, relative to their size, are ties: 0.11 / 1.1 is 0.1.
+    ``margin`` 1 tests for a lower loss, 1.1 for a loss at most 10 % higher (non-inferiority). Ranks do not change
+    under the logarithm, so dividing the arm's losses by ``margin`` shifts their logs by -log(margin). Values within
+    a relative difference of 1e-9 are ties: 0.11 / 1.1 equals 0.1.
 
     Args:
-        control: losses of control's trials, (n,); infinity stands for a failure, worse than any loss.
-        arm: losses of the arm's, (m,).
-        margin: above 0.
-        shift: in the units of the loss.
+        control: losses of the control's trials, shape (n,); infinity stands for a failure, worse than any loss.
+        arm: losses of the arm's trials, shape (m,).
+        margin: ratio, above 0.
+        shift: difference, in units of the loss.
 
     Returns:
-        The p-value of `smaller_p`; 1.0 if either is empty, or all are equal.
+        The p-value, see `smaller_p`; 1.0 if either sample is empty or all values are equal.
 
     Raises:
         DecisionError: a loss that is NaN.
@@ -143,7 +143,7 @@ def _numbers(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _places(values: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
-    """Places of values (n,) in their order, the same for those that are the same but for rounding."""
+    """Dense ranks of values (n,), from 0; values that differ only by rounding share a rank."""
     if values.size == 0:
         return values
     order = np.argsort(values, kind="stable")
@@ -159,14 +159,14 @@ def _places(values: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
 
 
 def matched_ratio(control_by_seed: Mapping[int, float], arm_by_seed: Mapping[int, float]) -> MatchedRatio:
-    """Geometric median of the arm-to-control ratios over the seeds at which both succeeded.
+    """Geometric median of the arm-to-control ratios over the seeds with which both arms succeeded.
 
     Args:
-        control_by_seed: losses of control's successful trials.
-        arm_by_seed: losses of the arm's.
+        control_by_seed: losses of the control's successful trials.
+        arm_by_seed: losses of the arm's successful trials.
 
     Raises:
-        DecisionError: a loss, at a seed that both have, that is not finite or not above 0.
+        DecisionError: a loss of a shared seed is not finite or not above 0.
     """
     seeds = sorted(control_by_seed.keys() & arm_by_seed.keys())
     if not seeds:

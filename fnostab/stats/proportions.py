@@ -1,7 +1,6 @@
-"""Failure rates: a test that the arm's is lower, intervals, and Holm's correction.
+"""Failure rates: a test that the arm's is lower, confidence intervals, and Holm's correction.
 
-A rate is ``failed`` out of ``n`` trials. No function needs the trials themselves. ``n = 0`` is data without
-information: tests return 1.0, intervals None.
+A rate is ``failed`` out of ``n`` trials. With ``n = 0`` tests return 1.0 and intervals are None.
 
 Sources: Boschloo, Statistica Neerlandica 24 (1970) 1; Wilson, JASA 22 (1927) 209; Clopper and Pearson,
 Biometrika 26 (1934) 404; Newcombe, Statistics in Medicine 17 (1998) 873, method 10; Holm, Scandinavian
@@ -23,18 +22,19 @@ from fnostab.stats.rate import Rate
 
 __all__ = ["clopper_pearson_upper", "fewer_failures_p", "holm", "newcombe_difference", "wilson"]
 
-SCIPY_LIMIT = 400  # trials in both arms; SciPy's time and memory rise with their product
+SCIPY_LIMIT = 400  # trials in both arms together; SciPy's time and memory grow with the product of the two
 
 
 @lru_cache(maxsize=4096)
 def fewer_failures_p(control: Rate, arm: Rate) -> float:
-    """One-sided Boschloo test that the arm's failure rate is lower than control's.
+    """One-sided Boschloo test that the arm's failure rate is lower than the control's.
 
-    Unconditional and exact: the p-value is the largest over the common failure rate, and is never above
-    Fisher's. 3/10 against 0/10 gives 0.058. It is SciPy's up to 200 trials an arm (0.1 s), and `boschloo_p` above.
+    The test is unconditional and exact: the p-value is the maximum over the common failure rate, and never above
+    Fisher's. 3/10 against 0/10 gives 0.058. It is computed by SciPy up to 200 trials per arm (0.1 s), and by
+    `boschloo_p` above.
 
     Returns:
-        The p-value; 1.0 when nothing failed, when everything failed, or when an arm has no trials.
+        The p-value; 1.0 if no trial failed, all trials failed, or an arm has no trials.
     """
     if control.n == 0 or arm.n == 0 or control.failed + arm.failed in (0, control.n + arm.n):
         return 1.0
@@ -59,9 +59,9 @@ def wilson(failed: int, n: int) -> Interval | None:
 
 
 def clopper_pearson_upper(n: int) -> float | None:
-    """Exact one-sided 95 % upper bound on the failure rate when none of n trials failed; None without trials.
+    """Exact one-sided 95 % upper bound of the failure rate when none of n trials failed; None without trials.
 
-    It is 1 - 0.05^(1/n), near 3/n.
+    The bound is 1 - 0.05^(1/n), about 3/n.
 
     Raises:
         DecisionError: a negative number of trials.
@@ -74,12 +74,12 @@ def clopper_pearson_upper(n: int) -> float | None:
 
 @lru_cache(maxsize=4096)
 def newcombe_difference(control: Rate, arm: Rate) -> Interval | None:
-    """Newcombe's hybrid-score 95 % interval for the reduction, control's failure rate minus the arm's.
+    """Newcombe's hybrid-score 95 % interval for the reduction, the control's failure rate minus the arm's.
 
-    Positive is better. It stays within [-1, 1] and keeps a width when nothing failed.
+    Positive values favour the arm. The interval stays within [-1, 1] and has a width even if nothing failed.
 
     Returns:
-        The interval; None when either has no trials.
+        The interval; None if either arm has no trials.
     """
     of_control, of_arm = wilson(control.failed, control.n), wilson(arm.failed, arm.n)
     if of_control is None or of_arm is None:
@@ -92,17 +92,17 @@ def newcombe_difference(control: Rate, arm: Rate) -> Interval | None:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment for testing several candidates against one control.
+    """Adjust p-values by Holm's step-down procedure, for several candidates tested against one control.
 
     Args:
-        p_values: (candidates,), in any order; may be empty.
+        p_values: one per candidate, in any order; may be empty.
 
     Returns:
-        Adjusted p-values in the same order; those at most alpha are rejected with a family-wise error
-        of at most alpha, whatever their dependence.
+        Adjusted p-values in the same order. Rejecting those at most alpha keeps the family-wise error within alpha,
+        whatever the dependence between the tests.
 
     Raises:
-        DecisionError: a p-value outside [0, 1], or NaN.
+        DecisionError: a p-value is NaN or outside [0, 1].
     """
     p = np.asarray(p_values, dtype=float)
     if not np.all((p >= 0) & (p <= 1)):

@@ -1,9 +1,9 @@
-"""The exact null distribution of a rank sum, ties included.
+"""Mann-Whitney test with the exact null distribution of the rank sum, ties included.
 
-SciPy's exact Mann-Whitney test knows no ties, and its normal approximation is too bold at a few seeds: three
-tied values below three others give 0.023 where no arrangement of six values is rarer than 0.05. Failures at
-the same step tie often, so the conditional distribution given the ties is computed here, by the shift
-algorithm of Streitberg and Röhmel, Statistical Software Newsletter 12 (1986) 10.
+SciPy's exact Mann-Whitney test does not handle ties, and its normal approximation is anticonservative with few
+seeds: three tied values below three others give 0.023, although no arrangement of six values is rarer than 0.05.
+Failures at the same step tie often. The distribution conditional on the ties is therefore computed here, by the
+shift algorithm of Streitberg and Röhmel, Statistical Software Newsletter 12 (1986) 10.
 """
 
 import math
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 __all__ = ["interval_depth", "smaller_p", "sorted_differences"]
 
-EXACT_LIMIT = 6_000  # values of the smaller sample times all values, 0.03 s; above, the normal one errs by 0.001
-FEW = 10  # values in the smaller sample, of which no normal approximation holds
-FEW_LIMIT = 60_000  # for those, 10 s; a hundred times as fast where fewer are many
-PAIRS_LIMIT = 1_000_000  # pairs of values that are held in memory at once
+EXACT_LIMIT = 6_000  # size of the smaller sample times that of both, 0.03 s; above, the normal p errs by 0.001
+FEW = 10  # size of the smaller sample up to which the normal approximation is poor
+FEW_LIMIT = 60_000  # limit for such samples; takes up to 10 s
+PAIRS_LIMIT = 1_000_000  # pairs of values held in memory at once
 
 
 def _is_exact(m: int, n: int) -> bool:
@@ -29,7 +29,7 @@ def _is_exact(m: int, n: int) -> bool:
 
 
 def _subset_sums(scores: NDArray[np.int64], size: int) -> NDArray[np.float64]:
-    """Number of subsets with ``size`` of the scores (n,) for each sum from 0 to the largest."""
+    """Number of subsets of ``size`` scores, out of scores (n,), for each sum from 0 to the largest."""
     total = int(np.sort(scores)[scores.size - size :].sum())
     counts = np.zeros((size + 1, total + 1))
     counts[0, 0] = 1.0
@@ -39,15 +39,15 @@ def _subset_sums(scores: NDArray[np.int64], size: int) -> NDArray[np.float64]:
 
 
 def smaller_p(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """One-sided Mann-Whitney test that the first sample tends to be smaller.
+    """One-sided Mann-Whitney test that values of the first sample tend to be smaller.
 
     Args:
-        first: (m,), without NaN; infinite values tie with one another.
-        second: (n,), the same.
+        first: values without NaN, shape (m,); infinite values tie with each other.
+        second: the same, shape (n,).
 
     Returns:
-        The p-value: exact given the ties, but where both samples are large (more than `EXACT_LIMIT`), by SciPy's
-        normal approximation with tie and continuity correction. 1.0 if a sample is empty or all values are equal.
+        The p-value, exact given the ties. For large samples (see `EXACT_LIMIT`) it is SciPy's normal approximation
+        with tie and continuity correction. 1.0 if a sample is empty or all values are equal.
     """
     pooled = np.concatenate([first, second])
     if first.size == 0 or second.size == 0 or pooled.min() == pooled.max():
@@ -57,7 +57,7 @@ def smaller_p(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
         places = midranks[: first.size], midranks[first.size :]
         return float(scipy.stats.mannwhitneyu(*places, alternative="less", method="asymptotic").pvalue)
     doubled = np.rint(2 * midranks).astype(np.int64)  # midranks are halves
-    if first.size > second.size:  # the smaller sample has few sums: the larger first is, the smaller second's are
+    if first.size > second.size:  # sum over the smaller sample, with fewer sums; ranks reversed, as it is the second
         doubled = 2 * (pooled.size + 1) - doubled
         drawn = doubled[first.size :]
     else:
@@ -68,13 +68,13 @@ def smaller_p(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
 
 @lru_cache(maxsize=256)
 def interval_depth(m: int, n: int, level: float) -> int:
-    """Rank of the interval's ends among the m n sorted pairwise differences.
+    """Rank k of the ends of Moses' interval among the m n sorted pairwise differences.
 
-    The interval from the k-th smallest to the k-th largest difference covers the shift with at least
-    ``level`` (Moses; Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, section 4.3).
+    The interval from the k-th smallest to the k-th largest difference covers the shift with a probability of at
+    least ``level`` (Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, section 4.3).
 
     Returns:
-        k, or 0 where even the whole range covers less, as for three against three at 95 %.
+        k, or 0 if even the whole range covers less, as for 3 against 3 values at 95 %.
     """
     tail = (1 - level) / 2
     m, n = min(m, n), max(m, n)
@@ -87,15 +87,14 @@ def interval_depth(m: int, n: int, level: float) -> int:
 
 
 def sorted_differences(first: NDArray[np.float64], second: NDArray[np.float64], ranks: Sequence[int]) -> list[float]:
-    """Chosen values of the sorted pairwise differences first - second.
+    """Order statistics of the pairwise differences first - second.
 
-    Above a million pairs, each is found by bisection on its value, to rounding, in memory for one value of
-    ``first`` and ``second`` each.
+    Above a million pairs each is found by bisection on its value, up to rounding, in O(m + n) memory.
 
     Args:
-        first: (m,), finite.
-        second: (n,), finite.
-        ranks: places in the sorted differences, 0 to m n - 1.
+        first: finite values, shape (m,).
+        second: finite values, shape (n,).
+        ranks: indices into the sorted differences, 0 to m n - 1.
     """
     if first.size * second.size <= PAIRS_LIMIT:
         differences = np.sort(np.subtract.outer(first, second), axis=None)

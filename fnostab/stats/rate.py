@@ -1,4 +1,4 @@
-"""A failure rate as it was counted."""
+"""Failure rate as a pair of counts."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ __all__ = ["Rate"]
 
 @dataclass(frozen=True, order=True)
 class Rate:
-    """``failed`` of ``n`` trials.
+    """Failure rate: ``failed`` out of ``n`` trials.
 
     Raises:
         DecisionError: failures below 0 or above the number of trials.
@@ -23,7 +23,7 @@ class Rate:
 
     @property
     def value(self) -> float:
-        """The share that failed; 0 without trials."""
+        """Share of trials that failed; 0 without trials."""
         return self.failed / self.n if self.n else 0.0
 
     def __str__(self) -> str:

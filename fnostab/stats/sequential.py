@@ -1,10 +1,10 @@
-"""Looking at failure rates before all seeds have run, without more false alarms.
+"""Group-sequential tests of failure rates: interim looks without a higher type I error.
 
-One alpha is used at every look, as in Pocock's design (Biometrika 64 (1977) 191), but found for the counts
-themselves rather than for their normal limit: the probability that one-sided Boschloo rejects at any look is
-summed over all paths of failure counts, at its largest over the common failure rate. Stopping for futility,
-where predictive power is below 10 %, only lowers that error, and needs no allowance; it costs power, which is
-given with it. All this holds for failure rates, not for losses.
+Every look uses the same alpha, as in Pocock's design (Biometrika 64 (1977) 191). Unlike there, it is computed for
+the counts themselves, not for their normal limit: the probability that one-sided Boschloo's test rejects at any look
+is summed over all paths of failure counts and maximised over the common failure rate. Stopping for futility, when
+predictive power is below 10 %, only lowers that error and needs no correction; it costs power, which is reported.
+This module is for failure rates, not for losses.
 """
 
 from collections.abc import Sequence
@@ -23,23 +23,23 @@ from fnostab.stats.rate import Rate
 
 __all__ = ["FUTILE_POWER", "SequentialDesign", "sequential_alpha", "sequential_error_and_power"]
 
-FUTILE_POWER = 0.1  # predictive power of the last look below which more seeds are not worth their time
-MOST_SEEDS = 200  # an arm: beyond it the sum over all paths takes minutes
-TABLES_AT_ONCE = 10_000  # times the number of rates: 40 MB an array
-STEPS = 1000  # the per-look alpha is a whole multiple of overall / STEPS
+FUTILE_POWER = 0.1  # a study is futile if its predictive power at the last look is below this
+MOST_SEEDS = 200  # per arm; with more, the sum over all paths takes minutes
+TABLES_AT_ONCE = 10_000  # times the number of rates: 40 MB per array
+STEPS = 1000  # the alpha of each look is a multiple of overall / STEPS
 
 
 @dataclass(frozen=True)
 class SequentialDesign:
-    """Error, power and size of a sequence of looks at given failure rates.
+    """Type I error, power and expected size of a sequential design.
 
     Attributes:
-        error: type I error over all looks, the largest over the common failure rate.
-        error_rate: the common failure rate at which it is that large.
+        error: type I error over all looks, maximised over the common failure rate.
+        error_rate: common failure rate at which the error is largest.
         power: probability of a rejection at any look.
-        rejected_at_look: probability that the first rejection comes at each look; sums to ``power``.
-        futile_at_look: probability that the study is given up at each look.
-        expected_seeds: seeds an arm until it stops, on average.
+        rejected_at_look: probability that the first rejection happens at each look; sums to ``power``.
+        futile_at_look: probability that the study stops for futility at each look.
+        expected_seeds: mean number of seeds per arm until the study stops.
     """
 
     error: float
@@ -60,7 +60,7 @@ def _check_looks(looks: Sequence[int]) -> None:
 
 
 def _transition(before: int, after: int, rate: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability of (rate, failures of ``after`` trials, failures of the first ``before``)."""
+    """Transition probabilities between failure counts at two looks, shape (rates, after + 1, before + 1)."""
     further = np.subtract.outer(np.arange(after + 1), np.arange(before + 1))
     possible = (further >= 0) & (further <= after - before)
     return np.where(possible, binomial_pmf(after - before, rate)[:, np.where(possible, further, 0)], 0.0)
@@ -68,7 +68,7 @@ def _transition(before: int, after: int, rate: NDArray[np.float64]) -> NDArray[n
 
 @lru_cache(maxsize=32)
 def _futile(n: int, last: int, alpha: float) -> NDArray[np.bool_]:
-    """Tables after n seeds an arm that promise too little for the last look: (control failures, arm failures)."""
+    """Tables after n seeds per arm at which the study is futile, indexed by (control failures, arm failures)."""
     counts = range(n + 1)
     powers = [
         [predictive_power(Rate(control, n), Rate(arm, n), last - n, alpha) for arm in counts] for control in counts
@@ -79,10 +79,10 @@ def _futile(n: int, last: int, alpha: float) -> NDArray[np.bool_]:
 def _stops(
     looks: Sequence[int], alpha: ArrayLike, control_rate: ArrayLike, arm_rate: ArrayLike, *, futility: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Probabilities of the first rejection and of giving up at each look, for rates (rates,): (rates, looks) each."""
+    """Probabilities of the first rejection and of a futility stop at each look, (rates, looks) each."""
     alphas = [float(each) for each in np.broadcast_to(alpha, len(looks))]
     control_rate, arm_rate = np.atleast_1d(control_rate).astype(float), np.atleast_1d(arm_rate).astype(float)
-    going_on = np.ones((control_rate.size, 1, 1))  # (rates, control failures, arm failures), not yet stopped
+    going_on = np.ones((control_rate.size, 1, 1))  # P(not yet stopped), by (rate, control failures, arm failures)
     rejections, futile = [], []
     for before, n, level in zip([0, *looks], looks, alphas, strict=False):
         control, arm = _transition(before, n, control_rate), _transition(before, n, arm_rate)
@@ -96,27 +96,27 @@ def _stops(
 
 
 def _errors(looks: Sequence[int], alpha: ArrayLike) -> NDArray[np.float64]:
-    """Type I error over all looks at each of RATES."""
-    shares = np.array_split(RATES, max(1, looks[-1] ** 2 // TABLES_AT_ONCE))  # memory grows as the square of the seeds
+    """Type I error over all looks at each of `RATES`."""
+    shares = np.array_split(RATES, max(1, looks[-1] ** 2 // TABLES_AT_ONCE))  # memory grows as seeds squared
     return np.concatenate([_stops(looks, alpha, rates, rates, futility=False)[0].sum(axis=1) for rates in shares])
 
 
 def sequential_alpha(looks: Sequence[int], overall: float = 0.05) -> float:
-    """Alpha to use at each look so that the error over all looks stays within ``overall``.
+    """Alpha of each look that keeps the type I error over all looks within ``overall``.
 
     Args:
-        looks: seeds an arm at each look, rising; the last is the planned size.
+        looks: seeds per arm at each look, increasing; the last is the planned size.
         overall: type I error allowed over all looks, in (0, 1).
 
     Returns:
-        The largest multiple of overall / 1000 that keeps it. Looks after 10 and 20 seeds give 0.03115.
+        The largest multiple of overall / 1000 that does so. Looks after 10 and 20 seeds give 0.03115.
 
     Raises:
-        ConfigError: looks that do not rise from 1 or more, or overall outside (0, 1).
+        ConfigError: the looks are not increasing, start below 1 or exceed 200, or overall is outside (0, 1).
     """
     _check_looks(looks)
     check_open_unit("overall", overall)
-    kept, exceeded = STEPS // len(looks), STEPS + 1  # Bonferroni's always keeps it
+    kept, exceeded = STEPS // len(looks), STEPS + 1  # Bonferroni's level always does
     while exceeded - kept > 1:
         middle = (kept + exceeded) // 2
         if supremum(_errors(looks, overall * middle / STEPS)) <= overall:
@@ -134,18 +134,19 @@ def sequential_error_and_power(
     *,
     futility: bool = False,
 ) -> SequentialDesign:
-    """Type I error, power and expected size of a study that stops at the first look that rejects.
+    """Type I error, power and expected size of a study that stops at the first rejection.
 
     Args:
-        looks: seeds an arm at each look, rising.
-        alpha: level of one-sided Boschloo at every look, as from `sequential_alpha`, or one for each look.
-        control_rate: control's failure rate, for power and size.
-        arm_rate: the arm's.
-        futility: give up where predictive power is below `FUTILE_POWER`. The error is given without it, so that
-            nothing is lost by going on all the same.
+        looks: seeds per arm at each look, increasing.
+        alpha: level of one-sided Boschloo's test at every look, as from `sequential_alpha`, or one per look.
+        control_rate: failure rate of the control, for power and size.
+        arm_rate: failure rate of the arm.
+        futility: stop when predictive power is below `FUTILE_POWER`. The error is computed without this rule, so it
+            also holds if the study continues nevertheless.
 
     Raises:
-        ConfigError: looks that do not rise from 1 or more, alpha outside (0, 1), or a rate outside [0, 1].
+        ConfigError: the looks are not increasing, start below 1 or exceed 200, alpha is outside (0, 1), or a rate
+            is outside [0, 1].
     """
     _check_looks(looks)
     for level in np.atleast_1d(alpha):

@@ -1,6 +1,6 @@
-"""Stress studies: how far a setting can be raised until training fails, and whether one arm tolerates more.
+"""Stress studies: how far a setting, the knob, can be raised until training fails, and which arm tolerates more.
 
-All that is assumed is that the failure rate does not fall as the knob is turned further. Rates are ``failed`` out of
+The only assumption is that the failure rate does not decrease as the knob is turned up. Rates are ``failed`` out of
 ``n`` trials at each value of the knob.
 
 Sources: Ayer et al., Annals of Mathematical Statistics 26 (1955) 641 (isotonic rates); Maurer, Hothorn and Lehmacher,
@@ -29,13 +29,13 @@ Floats = NDArray[Any]
 
 @dataclass(frozen=True)
 class Crossing:
-    """The value of the knob at which the failure rate reaches one half.
+    """Value of the knob at which the failure rate reaches one half.
 
     Attributes:
-        estimate: None if the rates stay on one side of one half at every value.
-        beyond: whether they stay below it.
-        trains_at: the last value of those at which less than half fail, with confidence; None if there is none.
-        fails_at: the first value of those at which more than half fail, with confidence; None likewise.
+        estimate: None if all rates are on the same side of one half.
+        beyond: whether the last rate is still below one half.
+        trains_at: last value at which significantly less than half fail; None if there is none.
+        fails_at: first value at which significantly more than half fail; None if there is none.
     """
 
     estimate: float | None
@@ -45,20 +45,21 @@ class Crossing:
 
 
 def crossing(values: Sequence[float], failed: Sequence[int], n: Sequence[int]) -> Crossing:
-    """Value at which the failure rate reaches one half, with an exact 95 % interval.
+    """Estimate the value at which the failure rate reaches one half, with an exact 95 % interval.
 
-    The estimate interpolates isotonic rates, linearly in the logarithm of the knob. The interval's ends are values of
-    the knob: from the first on, the rate is tested to be below one half (binomial, one-sided, at 2.5 %) until a test
-    fails; ``trains_at`` is the last that did not. The order is fixed beforehand, so the tests need no correction.
-    ``fails_at`` is found likewise from the last value. At 95 % it takes 6 trials of a value to show anything.
+    The estimate interpolates isotonic rates linearly in the logarithm of the knob. The interval's ends are values of
+    the knob. From the first value on, a one-sided binomial test at 2.5 % asks whether the rate is below one half;
+    ``trains_at`` is the last value before a test is not significant. The order is fixed beforehand, so the tests need
+    no correction. ``fails_at`` is found in the same way from the last value backwards. A significant test needs at
+    least 6 trials at a value.
 
     Args:
-        values: of the knob, above 0, in the order in which they are harder: all rising or all falling.
-        failed: trials that failed at each.
-        n: trials at each; where it is 0 the value is left out.
+        values: values of the knob, above 0, from easy to hard: all increasing or all decreasing.
+        failed: number of failed trials at each value.
+        n: number of trials at each value; values with 0 trials are skipped.
 
     Raises:
-        DecisionError: no trials, values that are not in order, or impossible counts.
+        DecisionError: there are no trials, the values are not in order, or a count is impossible.
     """
     for k, m in zip(failed, n, strict=True):
         check_counts(k, m)
@@ -80,21 +81,21 @@ def crossing(values: Sequence[float], failed: Sequence[int], n: Sequence[int]) -
 
 
 def paired_fewer_failures_p(differences: Sequence[int]) -> float:
-    """One-sided test that the arm fails less often than control, over all values of the knob together.
+    """One-sided test that the arm fails less often than the control, over all values of the knob together.
 
-    Exact, by seed: if both fail alike, a seed's difference is as likely to have the other sign. Trials of one seed at
-    several values, which start from the same weights, need not be independent. 5 seeds are the fewest that can reach
-    0.05.
+    Fisher's exact sign-flip test by seed: if both arms fail equally often, each seed's difference is as likely to
+    have the opposite sign. Trials of one seed at several values start from the same weights and may be dependent. At
+    least 5 seeds are needed to reach 0.05.
 
     Args:
-        differences: for each seed, how many more trials of control failed than of the arm, over the values at which
-            both have an outcome.
+        differences: for each seed, failed trials of the control minus those of the arm, over the values at which both
+            have an outcome.
 
     Returns:
-        The p-value; 1.0 where nothing can be said.
+        The p-value; 1.0 without seeds or differences.
     """
     sizes = [abs(int(d)) for d in differences]
-    distribution = np.ones(1)  # of the sum over seeds, from its least value on
+    distribution = np.ones(1)  # of the sum over seeds, from its smallest value up
     for size in sizes:
         signs = np.zeros(2 * size + 1)
         signs[0] += 0.5
@@ -105,7 +106,7 @@ def paired_fewer_failures_p(differences: Sequence[int]) -> float:
 
 
 def _interpolated(log_x: Floats, rates: Floats) -> float | None:
-    """Value at which rising ``rates`` reach one half; None if that is not between the first and the last."""
+    """Value at which increasing ``rates`` reach one half; None if that is outside the range of values."""
     if rates[0] >= 0.5 or rates[-1] < 0.5:
         return None
     after = int(np.argmax(rates >= 0.5))
@@ -114,5 +115,5 @@ def _interpolated(log_x: Floats, rates: Floats) -> float | None:
 
 
 def _leading(holds: Floats) -> int:
-    """Number of leading true values."""
+    """Number of true values before the first false one."""
     return int(np.argmin(np.append(holds, False)))

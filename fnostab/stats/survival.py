@@ -1,6 +1,7 @@
-"""Time to failure in optimiser steps; trials that did not fail are right-censored at their last step.
+"""Time to failure in optimiser steps: Kaplan-Meier curves and the log-rank test.
 
-A failure seen only at a validation happened somewhere since the one before; its given failure step is used.
+Trials that did not fail are right-censored at their last step. A failure detected at a validation happened at some
+step since the validation before; its recorded failure step is used.
 
 Sources: Kaplan and Meier, JASA 53 (1958) 457; log-log band: Kalbfleisch and Prentice, The Statistical Analysis
 of Failure Time Data, section 1.4; log-rank: Mantel, Cancer Chemotherapy Reports 50 (1966) 163.
@@ -21,14 +22,15 @@ __all__ = ["KaplanMeier", "LogRank", "kaplan_meier", "log_rank"]
 
 @dataclass(frozen=True, eq=False)
 class KaplanMeier:
-    """A survival curve: right-continuous steps, all arrays (times,), starting at step 0 with survival 1.
+    """Survival curve, right-continuous, starting at step 0 with survival 1; all arrays have the shape (times,).
 
     Attributes:
-        steps: 0, then each distinct step at which a trial failed or was censored, rising.
+        steps: 0, then each distinct step at which a trial failed or was censored, increasing.
         survival: share of trials not failed up to and including the step.
-        low: lower end of the pointwise band.
-        high: upper end.
-        at_risk: trials that had neither failed nor been censored just before the step.
+        low: lower end of the pointwise 95 % band.
+        high: upper end of the band.
+        at_risk: number of trials neither failed nor censored just before the step.
+        failures: number of trials that failed at the step.
     """
 
     steps: NDArray[np.float64]
@@ -41,14 +43,14 @@ class KaplanMeier:
 
 @dataclass(frozen=True)
 class LogRank:
-    """z is positive where the arm fails less or later than control; p is two-sided."""
+    """Result of a log-rank test: z is positive if the arm fails less or later than the control; p is two-sided."""
 
     z: float
     p: float
 
 
 def _censored(steps: ArrayLike, failed: ArrayLike) -> Any:
-    """Convert times and failures, both (trials,), to SciPy's CensoredData."""
+    """Convert last steps and failure flags, both (trials,), to SciPy's CensoredData."""
     times, events = np.asarray(steps, dtype=float), np.asarray(failed, dtype=bool)
     if times.ndim != 1 or times.shape != events.shape:
         raise DecisionError(f"expected steps and failed of one shape (trials,), got {times.shape} and {events.shape}")
@@ -61,19 +63,19 @@ def _censored(steps: ArrayLike, failed: ArrayLike) -> Any:
 def kaplan_meier(steps: ArrayLike, failed: ArrayLike) -> KaplanMeier | None:
     """Kaplan-Meier estimate with Greenwood's variance on the log-log scale.
 
-    The pointwise 95 % band is undefined where survival is 1 or 0. Before the first failure it is [1, 1], as in R's
-    survfit; once all have failed it runs from 0 to the last upper end before (1 if there is none), since survival can't
-    rise again.
+    The formula of the pointwise 95 % band is undefined where survival is 1 or 0. Before the first failure the band is
+    [1, 1], as in R's survfit. Once all trials have failed it runs from 0 to the previous upper end (1 if there is
+    none), since survival can't rise again.
 
     Args:
-        steps: failure step, or last step if the trial did not fail, (trials,).
-        failed: whether it failed, (trials,).
+        steps: failure step of each trial, or its last step if it did not fail, shape (trials,).
+        failed: whether each trial failed, shape (trials,).
 
     Returns:
-        None without trials.
+        The curve; None without trials.
 
     Raises:
-        DecisionError: a step that is negative or not finite, or shapes that differ.
+        DecisionError: a step is negative or not finite, or the shapes differ.
     """
     data = _censored(steps, failed)
     if len(data) == 0:
@@ -109,16 +111,16 @@ def log_rank(
     """Two-sided log-rank test of equal hazards.
 
     Args:
-        control_steps: failure step or last step of control's trials, (n,).
-        control_failed: whether they failed, (n,).
-        arm_steps: the arm's, (m,).
-        arm_failed: the arm's, (m,).
+        control_steps: failure step or last step of the control's trials, shape (n,).
+        control_failed: whether they failed, shape (n,).
+        arm_steps: failure step or last step of the arm's trials, shape (m,).
+        arm_failed: whether they failed, shape (m,).
 
     Returns:
-        z 0 and p 1 where the data say nothing: no failure, or none at which both still had a trial at risk.
+        The result; z 0 and p 1 without information: no failures, or none while both arms had a trial at risk.
 
     Raises:
-        DecisionError: a step that is negative or not finite, or shapes that differ.
+        DecisionError: a step is negative or not finite, or the shapes differ.
     """
     control, arm = _censored(control_steps, control_failed), _censored(arm_steps, arm_failed)
     if len(control) == 0 or len(arm) == 0:

@@ -162,7 +162,7 @@ def test_a_damaged_data_set_is_named_with_the_remedy(call, workplace, tiny):
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)
-    assert_refused(call(*RUN, *tiny), rf"{damaged} is damaged.*delete {damaged.parent} to have it made again")
+    assert_refused(call(*RUN, *tiny), rf"{damaged} is damaged.*delete {damaged.parent} to regenerate it")
     assert statuses() == []
 
 

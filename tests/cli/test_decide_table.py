@@ -190,8 +190,9 @@ def test_what_was_not_varied_and_the_look_are_said(call, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     write_table("t.csv", Table({"a": [*trials("base", 3, 7, 0.1), *trials("norm", 9, 1, 0.1)]}, STUDY))
     _, out, _ = call("decide", "--table", "t.csv")
-    assert "drawn from the seed. The same for all seeds: object, photon noise. The answer holds for these." in words(
-        out
+    assert (
+        "drawn from the seed. The same for all seeds: object, photon noise. The answer holds only for these."
+        in words(out)
     )
     assert "This is look 2 at this study, so it tests at 0.01 instead of 0.04." in words(out)
 

@@ -93,7 +93,7 @@ def test_seeds_that_were_asked_for_and_have_no_run_are_missing(store, record_stu
     out = call("decide", "--experiment", "shallow")[1]
     assert "opt_fix is left out: none of its 3 trials has a run" in out
     assert "5 converged, 3 missing" in out
-    assert "run the 3 trials of arch_fix without an outcome again" in out
+    assert "rerun the 3 trials of arch_fix without an outcome" in out
     assert "fnostab run stage_a --experiment shallow --seeds 8 --arms arch_fix" in out
 
 

@@ -53,7 +53,7 @@ def test_a_folder_that_cannot_be_written(call, place):
     ("backend", "text"),
     [
         ("ftp://somewhere", "accepted are http, https, sqlite, postgresql"),
-        ("http://ada:s3cret@127.0.0.1:5000", "is a server already"),
+        ("http://ada:s3cret@127.0.0.1:5000", "is an MLflow server, expected a database"),
         ("sqlite:///absent/mlflow.db", "no directory"),
         ("postgresql://ada:s3cret@127.0.0.1:1/mlflow", "postgresql://ada:***@127.0.0.1:1"),
         ("postgresql://ada:s3:cret/@127.0.0.1/mlflow", "postgresql://ada:***@127.0.0.1"),

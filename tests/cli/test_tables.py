@@ -18,7 +18,7 @@ OPTIONS = {"one_stage": ("--study", str(TABLES / "one_stage.yaml"))}
 SAID = {
     "two_seeds_each": (
         30,
-        "arch_fix: undecided, too few seeds to tell: 2 of at least 3.",
+        "arch_fix: undecided, too few seeds to tell: 2, at least 3 are needed.",
         "next: run 10 seeds of control, arch_fix and opt_fix",
         "fnostab run stage_a --seeds 10 --arms control,arch_fix,opt_fix",
     ),
@@ -26,7 +26,7 @@ SAID = {
     "one_stage": (
         0,
         "layernorm helps: 1 of 10 failed, 7 of 10 of base (p = 0.004); it fails 60 points less often (17 to 81 less).",
-        "next: nothing more to run: every arm is answered",
+        "next: nothing more to run: every arm has an answer",
     ),
     "one_success_against_100": (
         30,
@@ -57,7 +57,7 @@ SAID = {
         "arch_fix: undecided, 15 trials of control without an outcome could change it: 12 of 20 failed, 3 of 5 of "
         "control.",
         "INCONCLUSIVE: arch_fix: does not show fewer failures and lower loss in Stage A, fewer failures can't be",
-        "next: run the 15 trials of control without an outcome again",
+        "next: rerun the 15 trials of control without an outcome",
         "fnostab run stage_b --seeds 20 --arms control --retry-oom",
     ),
 }

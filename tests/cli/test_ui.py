@@ -38,7 +38,7 @@ def ui(store, workplace, environment):
         process = subprocess.Popen(command, cwd=workplace, env=environment | more, stdout=out, stderr=out)
         started.append((process, out))
         deadline = time.monotonic() + 90
-        while "Ctrl-C ends it" not in (text := (workplace / "ui.txt").read_text()) and process.poll() is None:
+        while "Ctrl-C stops it" not in (text := (workplace / "ui.txt").read_text()) and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         return process, text

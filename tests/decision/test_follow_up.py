@@ -31,7 +31,7 @@ def test_stage_a_leads_to_stage_b_with_control_and_what_is_not_out(a, name, arms
 
 def test_a_winner_is_named_as_the_reason():
     found = follow_up(verdict_of(stage("a", CONTROL, ARCH_OUT, CLIP)), ROLES)
-    assert found.why == "clip won Stage A; arms that are not out: control, clip"
+    assert found.why == "clip won Stage A; arms not ruled out: control, clip"
 
 
 def test_candidates_that_harm_need_no_deep_test():

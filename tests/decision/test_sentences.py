@@ -25,9 +25,10 @@ from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TableStudy, TrialRow
 from fnostab.record.trial import Measure
+from fnostab.report.case import Case
 from fnostab.report.judging import judged_line, make_case
+from fnostab.report.remarks import best_arms, conditions, look_text, remarks, scope
 from fnostab.report.tables import evidence_text
-from fnostab.report.verdict import Case, best_arms, conditions, look_text, remarks, scope
 
 QUALITY = {"sharpness": Measure(higher_is_better=True, margin=0.02)}
 CONTROL = arm("base", 3, 7)
@@ -113,8 +114,7 @@ SENTENCES = [
     (
         [arm("base", 60, 40), arm("norm", 60, 40)],
         {},
-        "norm does not help: 40 of 100 failed, 40 of 100 of base; that it fails less often by 20 points or more is "
-        "ruled out.",
+        "norm does not help: 40 of 100 failed, 40 of 100 of base; a reduction of 20 points or more is ruled out.",
     ),
     # Nothing failed
     (
@@ -177,13 +177,13 @@ SENTENCES = [
         [arm("base", 7, 3), arm("norm", 10)],
         {"looks_planned": True},
         "norm: undecided, 0 of 10 failed, 3 of 10 of base; fewer failures, but could be luck (p = 0.058); "
-        "10 more seeds an arm would most likely tell (81 % chance).",
+        "10 more seeds per arm would probably decide (81 % chance).",
     ),
     (
         [arm("base", 8, 4), arm("norm", 12)],
         {"looks_planned": True, "alpha": 0.02},
         "norm: undecided, 0 of 12 failed, 4 of 12 of base; fewer failures, but could be luck (p = 0.022); "
-        "1 more seed an arm would most likely tell (96 % chance).",
+        "1 more seed per arm would probably decide (96 % chance).",
     ),
     (
         [arm("base", 17, 3), arm("norm", 18, 2)],
@@ -194,11 +194,11 @@ SENTENCES = [
     (
         [arm("base", 12, 8), arm("norm", 10, 10)],
         {"smallest_effect": 0.05},
-        "norm: undecided, 10 of 20 failed, 8 of 20 of base; more failures, but could be luck; more seeds will hardly "
-        "help: 61 % chance at best.",
+        "norm: undecided, 10 of 20 failed, 8 of 20 of base; more failures, but could be luck; more seeds may not be "
+        "enough: 61 % chance at best.",
     ),
-    ([arm("base", 2), arm("norm", 2)], {}, "norm: undecided, too few seeds to tell: 2 of at least 3."),
-    ([arm("base", 9), arm("norm", 2)], {}, "norm: undecided, too few seeds to tell: 2 of norm of at least 3."),
+    ([arm("base", 2), arm("norm", 2)], {}, "norm: undecided, too few seeds to tell: 2, at least 3 are needed."),
+    ([arm("base", 9), arm("norm", 2)], {}, "norm: undecided, too few seeds to tell: 2 of norm, at least 3 are needed."),
     (
         [arm("base", 5, 5), [replace(t, last_step=49) for t in arm("norm", 10)]],
         {},
@@ -227,7 +227,7 @@ SENTENCES = [
     (
         [arm("base", 0, 10), arm("norm", 0, 10)],
         {},
-        "norm: undecided, 10 of 10 failed, 10 of 10 of base; 6 more seeds an arm would most likely tell (80 % chance).",
+        "norm: undecided, 10 of 10 failed, 10 of 10 of base; 6 more seeds per arm would probably decide (80 % chance).",
     ),
 ]
 
@@ -339,7 +339,7 @@ STEPS = [
     ([arm("control", 5, running=2), arm("arch", 5)], "wait, 2 trials still run", None),
     (
         [arm("control", 8, 12), arm("arch", 20, oom=1), arm("clip", 8, 11, oom=1)],
-        "run the trial of clip without an outcome again",
+        "rerun the trial of clip without an outcome",
         "--seeds 20 --arms clip --retry-oom",
     ),
     (  # the forecast of the sentence, since that is no more than as many again
@@ -349,7 +349,7 @@ STEPS = [
     ),
     (
         [arm("control", 5, 5), [replace(t, outcome=Outcome.INFRA_ERROR) for t in arm("arch", 10)]],
-        "fix what stops arch (infra_error), then run the 10 trials of arch without an outcome again; "
+        "fix what stops arch (infra_error), then rerun the 10 trials of arch without an outcome; "
         "trials that were given up need a higher --attempts",
         "--seeds 10 --arms arch",
     ),
@@ -373,13 +373,13 @@ STEPS = [
             arm("control", 5, 5),
             [*arm("arch", 1), *(replace(t, outcome=Outcome.INFRA_ERROR) for t in arm("arch", 4)[1:])],
         ],
-        "fix what stops arch (infra_error), then run the 3 trials of arch without an outcome again; "
+        "fix what stops arch (infra_error), then rerun the 3 trials of arch without an outcome; "
         "trials that were given up need a higher --attempts",
         "--seeds 4 --arms arch",
     ),
     (
         [arm("control", 8, 12), arm("arch", 13, oom=7)],
-        "run the 7 trials of arch without an outcome again",
+        "rerun the 7 trials of arch without an outcome",
         "--seeds 20 --arms arch --retry-oom",
     ),
 ]
@@ -403,33 +403,33 @@ def test_next_step_and_its_command(arms, text, command):
         (
             [arm("control", 3, 7), arm("arch", 9, 1)],
             Roles("control"),
-            "nothing more to run: every arm is answered",
+            "nothing more to run: every arm has an answer",
         ),
         (
             [arm("control", 10), arm("arch", 10)],
             Roles("control"),
-            "control did not fail: ask where it does, at a harder setting",
+            "control did not fail: try a harder setting, where it does",
         ),
         (
             [arm("control", 17, 3), arm("arch", 18, 2)],
             Roles("control"),
-            "ask where the arms differ more: another setting or arm",
+            "try a setting or an arm where the difference is larger",
         ),
         (  # the forecast of the sentence, where that is more than as many again
             [arm("control", 7, 3), arm("arch", 10), arm("clip", 6, 4)],
             Roles("control"),
-            "ask where the arms differ more: another setting or arm; or run 40 more seeds of control and arch",
+            "try a setting or an arm where the difference is larger; or run 40 more seeds of control and arch",
         ),
         (
             [arm("control", 0, 10), arm("arch", 0, 10)],
             Roles("control"),
-            "every trial of every arm failed: check what counts as a failure, or ask at an easier setting; "
+            "every trial of every arm failed: check what counts as a failure, or try an easier setting; "
             "or run 6 more seeds of control and arch",
         ),
         (
             [arm("control", 0, 2, kind="nonfinite"), arm("arch", 0, 2, kind="nonfinite")],
             Roles("control"),
-            "every trial of every arm failed: ask at an easier setting",
+            "every trial of every arm failed: try an easier setting",
         ),
         (
             [unmeasured(arm("control", 2)), unmeasured(arm("arch", 2))],
@@ -444,7 +444,7 @@ def test_next_step_and_its_command(arms, text, command):
         (  # a study of failures alone, which are still open
             [unmeasured(arm("control", 2, 18)), unmeasured(arm("arch", 3, 17))],
             Roles("control"),
-            "ask where the arms differ more: another setting or arm; or run 50 more seeds of control and arch",
+            "try a setting or an arm where the difference is larger; or run 50 more seeds of control and arch",
         ),
         (
             [arm("control", 5, 5), [replace(t, last_step=49) for t in arm("arch", 10)]],
@@ -593,18 +593,18 @@ def test_lines_of_the_evidence():
     assert conditions(case.studies) == [
         "mine, small profile, 3 layers",
         "a small size",
-        "Varied: what is drawn from the seed. The same for all seeds: data, noise. The answer holds for these.",
+        "Varied: what is drawn from the seed. The same for all seeds: data, noise. The answer holds only for these.",
     ]
     assert scope({"a": SimpleNamespace(same_for_all=("object", "validation set"))}) == [
-        "Varied: what is drawn from the seed. The same for all seeds: object, validation set. The answer holds for "
-        "these. More seeds do not reduce the sampling error of one validation set."
+        "Varied: what is drawn from the seed. The same for all seeds: object, validation set. The answer holds only "
+        "for these. More seeds do not reduce the sampling error of one validation set."
     ]
     assert look_text(verdict) == "This is look 2 at this study, so it tests at 0.0125 instead of 0.05."
     beside = {"constant_loss": 0.21, "noise_floor_loss": 0.045, "not_judged": ("exploded: needs two validations",)}
     known = stage("a", arm("base", 3, **beside), arm("norm", 2, 1, oom=1, **beside | {"constant_loss": 0.22}))
     assert remarks(Case(verdict_of(known, roles=Roles("base")), (known,)))[1:3] == [
         "not judged in 6 of 6 trials: exploded: needs two validations",
-        "validation losses to compare with: 0.21 to 0.22 of the best constant output, "
+        "reference validation losses: 0.21 to 0.22 of the best constant output, "
         "0.045 of a right prediction, by noise alone",
     ]
     two = stage("a", arm("control", 9, 1), arm("arch", 9, 1)), stage("b", arm("control", oom=3), arm("arch", oom=3))
@@ -675,14 +675,19 @@ def test_a_line_on_arms_that_were_not_judged_by_the_rules_of_others():
     reasons = ("exploded: needs two validations", "stagnated: the loss of an output that has learnt nothing is unknown")
     rare = [replace(t, not_judged=reasons) for t in arm("rare", 3)]
     said = (
-        "exploded was not judged, since it needs two validations, in trials that converged: 3 of rare; others were "
-        "judged by it; do not trust these failure rates until every arm is judged alike"
+        "exploded was not judged (needs two validations) in trials that converged: 3 of rare; others were judged "
+        "by it; do not trust these failure rates until every arm is judged alike"
     )
     assert rules_judged_in_part([*arm("base", 0, 2, kind="exploded"), *rare]) == [said]
     assert rules_judged_in_part([*(replace(t, not_judged=reasons[1:]) for t in arm("base", 2)), *rare]) == [said]
     assert rules_judged_in_part(rare) == []  # alike, if in no trial
     verdict = verdict_of(stage("a", arm("base", 0, 3, kind="exploded"), rare), roles=Roles("base"))
-    assert verdict.next_step == "let every arm record what the rules need: some were not judged as others were"
+    assert verdict.next_step == "record what the rules need in every arm: some trials were judged by fewer rules"
+    (sentence,) = verdict.sentences
+    assert sentence == (
+        "rare: undecided, only some of the trials were judged by exploded (needs two validations): they can't be "
+        "compared."
+    )
     assert rules_judged_in_part([*arm("base", 0, 2, kind="nonfinite"), *rare]) == []
 
 
@@ -708,7 +713,7 @@ def test_findings_of_studies_that_turn_one_setting():
         "; no arm tolerates more than that, as far as these trials can tell"
     )
     none = compare_stress(stage("a", arm("base_0.01", oom=3)), families, "lr", "base")
-    assert none.finding.startswith("half of base's trials fail at lr unknown: no trial came to a training outcome")
+    assert none.finding.startswith("half of base's trials fail at lr unknown: no trial has a training outcome")
 
     depths = {"d4": 4, "d6": 6}
     for arms, said in (
@@ -717,7 +722,7 @@ def test_findings_of_studies_that_turn_one_setting():
             "training begins to fail at depth 6: 3/10 failed (95 % interval 11% to 60%), the lowest value that fails",
         ),
         ([arm("d4", 10), arm("d6", 10)], "no trial failed at depth 4, 6"),
-        ([arm("d4", oom=2)], "no trial came to a training outcome at any depth"),
+        ([arm("d4", oom=2)], "no trial has a training outcome at any depth"),
     ):
         assert compare_along(stage("a", *arms), "depth", depths, "d4").finding == said
 

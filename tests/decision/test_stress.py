@@ -1,5 +1,7 @@
 """Answers of a stress study."""
 
+from dataclasses import replace
+
 import pytest
 
 from fnostab.decision import Stage, compare_stress
@@ -32,6 +34,14 @@ def test_the_arm_that_tolerates_more_is_named():
     )
 
 
+def test_an_arm_that_was_not_judged_as_control_was_is_not_said_to_tolerate_more():
+    rows = stage(control=(0, 3, 6), cure=(0, 0, 1)).trials
+    unlike = [replace(t, not_judged=("collapsed: needs spread",)) if t.arm == "cure_0.02" else t for t in rows]
+    stress = compare_stress(Stage("a", tuple(unlike)), FAMILIES, "lr", "control")
+    assert [arm.p for arm in stress.arms] == [None, 1]
+    assert "tolerates more" in compare_stress(Stage("a", rows), FAMILIES, "lr", "control").finding
+
+
 def test_p_values_are_corrected_for_the_number_of_arms():
     found = compare_stress(stage(control=(0, 3, 6), cure=(0, 0, 1), worse=(6, 6, 6)), FAMILIES, "lr", "control")
     by_name = {arm.name: arm for arm in found.arms}
@@ -47,5 +57,5 @@ def test_arms_that_were_not_run_are_left_out_and_trials_without_an_outcome_do_no
     stress = compare_stress(Stage("a", tuple(rows)), FAMILIES, "lr", "control")
     (control,) = stress.arms
     assert control.margin is None
-    assert "unknown: no trial came to a training outcome" in stress.finding
+    assert "unknown: no trial has a training outcome" in stress.finding
     assert control.points[0].outcomes == {"oom": 3}

@@ -8,8 +8,8 @@ from fnostab.decision.commands import Source
 from fnostab.decision.sweep import compare_along, values_along
 from fnostab.record.table import TableStudy
 from fnostab.report.judging import make_case
+from fnostab.report.remarks import left_out
 from fnostab.report.sweep import with_along
-from fnostab.report.verdict import left_out
 from fnostab.stats.proportions import wilson
 
 BLOCKS = {"depth_8": 8, "depth_4": 4, "depth_6": 6}
@@ -40,7 +40,7 @@ def test_a_value_that_did_not_fit_is_none_that_fails():
 def test_nothing_fitted_or_was_run():
     found = compared(arm("depth_4", oom=2))
     assert [place.value for place in found.places] == [4]
-    assert found.finding == "no trial came to a training outcome at any depth"
+    assert found.finding == "no trial has a training outcome at any depth"
 
 
 def test_only_arms_that_differ_in_one_number_are_along_it():

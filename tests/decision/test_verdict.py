@@ -202,7 +202,7 @@ def test_exclusions_that_could_turn_it_leave_it_open():
     assert verdict.name is INCONCLUSIVE
     step = verdict.next
     assert (step.kind, step.stage, step.arms, step.retry_oom) == (NextKind.RERUN, "b", ("control",), True)
-    assert step.text == "run the 15 trials of control without an outcome again"
+    assert step.text == "rerun the 15 trials of control without an outcome"
 
 
 def test_one_success_against_a_hundred_has_an_answer():
@@ -241,7 +241,7 @@ def test_a_stage_b_that_repeats_stage_a_is_refused():
             stage("a", *(arm(name, 9) for name in ("control", "arch", "clip"))),
             stage("b", *(arm(name, 9) for name in ("control", "arch", "clip"))),
             NextKind.ELSEWHERE,
-            "control did not fail: ask where it does, at a harder setting",
+            "control did not fail: try a harder setting, where it does",
         ),
     ],
 )

@@ -28,7 +28,11 @@ def test_here_all_is_well():
     ("tested", "state", "words"),
     [
         ({"no-such-library": "1.0.0"}, "failed", "is not installed; `pip install 'no-such-library==1.0.0'`"),
-        ({"numpy": "1.0.0"}, "warning", "but tested is 1.0.0; if something is odd, `pip install 'numpy==1.0.0'`"),
+        (
+            {"numpy": "1.0.0"},
+            "warning",
+            "but the tested version is 1.0.0; if something misbehaves, `pip install 'numpy==1.0.0'`",
+        ),
     ],
 )
 def test_a_library_that_is_missing_or_of_another_version(monkeypatch, tested, state, words):

@@ -94,7 +94,7 @@ class TestGpu:
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
         found = finding("GPU")
         assert found.state == "warning"
-        assert found.text.startswith("NVIDIA A100-SXM4-40GB is there, but torch 2.13.0+cpu is built for the CPU")
+        assert found.text.startswith("found NVIDIA A100-SXM4-40GB, but torch 2.13.0+cpu is a CPU build")
 
     def test_a_driver_that_hangs(self, program, tmp_path, monkeypatch):
         (tmp_path / "torch.py").write_text("import time\ntime.sleep(60)")
@@ -108,7 +108,7 @@ class TestGpu:
 class TestSlurm:
     def test_a_machine_without_it(self, monkeypatch, tmp_path):
         monkeypatch.setenv("PATH", str(tmp_path))
-        assert finding("Slurm").text == "not here; trials run on this machine"
+        assert finding("Slurm").text == "not found; trials run on this machine"
 
     def test_a_controller_that_is_away(self, program):
         said = "slurm_load_partitions: Unable to contact slurm controller (connect failure)"

@@ -85,7 +85,7 @@ def test_a_server_that_says_nothing_is_asked_again_and_not_waited_for_for_ever(m
         found = findings(f"http://127.0.0.1:{silent.getsockname()[1]}")
     assert time.monotonic() - started < 90  # the limit of that check
     assert list(found) == ["records"]
-    assert "is there, but has not answered within 1 s" in found["records"].text
+    assert "is running, but has not answered within 1 s" in found["records"].text
 
 
 def test_a_wrong_password(postgresql):

@@ -200,7 +200,7 @@ def test_a_second_training_in_one_trial_is_refused_before_its_first_step(trial, 
     trainer = trainer_of(at(1.0, 2.0, 3.0))
     trainer.train()
     again = trainer if is_same else trainer_of(at(1.0))
-    with pytest.raises(JournalError, match="begins at step 0, but step 2 is recorded: a trial is one training"):
+    with pytest.raises(JournalError, match="starts at step 0, but step 2 is recorded: a trial is one training"):
         again.train()
     assert len(read_recorded(trial).curves["train/loss"]) == 3
 

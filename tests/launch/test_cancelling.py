@@ -62,5 +62,5 @@ def test_what_is_not_there_is_said(workplace, call):
     looked = f"{workplace}/outputs/stage_a"
     assert (status, err) == (
         2,
-        f"error: no study found under {looked}: name its experiment, and its folder with --output\n",
+        f"error: no study found under {looked}: name its experiment, and its output folder with --output\n",
     )

@@ -178,7 +178,7 @@ def test_with_threads_nothing_is_forked_and_the_log_says_so(make, launcher, tmp_
     work_off(launcher, trials)
     assert all(trial.outcome in TRAINING_OUTCOMES for trial in trials)
     log = (trials[0].directory / "stderr.log").read_text()
-    assert "error: what was imported runs 2 threads, so that trials can't be forked" in log
+    assert "error: imported modules run 2 threads, so trials can't be forked" in log
 
 
 def test_the_death_of_the_process_that_forks_costs_nothing(make, launcher):

@@ -78,9 +78,7 @@ def test_a_study_that_does_not_go_on_is_told_of(run, mailbox):
     assert status == 2
     (message,) = mailbox.messages
     assert message["title"] == "fnostab: stage_a has stopped"
-    assert (
-        "stage_a does not go on: 1 of 2 trials came to no result, such as control-0: infra_error" in message["message"]
-    )
+    assert "stage_a stopped: 1 of 2 trials ended without a result, such as control-0: infra_error" in message["message"]
     assert "\nINCONCLUSIVE: " in message["message"]  # what is known all the same
     assert "charts: http" in message["message"]
 
@@ -101,7 +99,7 @@ def test_a_message_that_is_not_taken_changes_nothing_but_a_warning(run, mailbox,
     assert len(mailbox.messages) == 1
     (line,) = (message for message in caplog.messages if message.startswith("--notify"))  # the store may be slow
     assert SECRET not in caplog.text
-    assert line.startswith("--notify: address 1 (JSON) did not take the message; the study is not affected")
+    assert line.startswith("--notify: address 1 (JSON) rejected the message; the study is not affected")
     assert "\nnext:" in out
 
 
@@ -111,7 +109,7 @@ def test_a_message_that_is_not_taken_changes_nothing_but_a_warning(run, mailbox,
         (f"jsonn://{SECRET}@127.0.0.1", r"has the unknown scheme 'jsonn' (did you mean 'json'?)"),
         (f"slack://{SECRET}", "(slack://...) is incomplete"),
         (SECRET, "has no scheme, as json://"),
-        (f"https://127.0.0.1/{SECRET}", "is of no service that is known; a webhook of your own is jsons://HOST/PATH"),
+        (f"https://127.0.0.1/{SECRET}", "names no known service; a webhook of your own is jsons://HOST/PATH"),
         ("", "is empty"),  # as of a shell's variable that is not set
     ],
 )
@@ -119,7 +117,7 @@ def test_a_wrong_address_is_refused_before_anything_is_trained(run, workplace, m
     status, out, err = run({"control": [GOOD]}, "--seeds", "1", "--notify", mailbox.address, "--notify", address)
     assert (status, out) == (2, "")
     (line,) = err.splitlines()
-    assert line.startswith(f"error: --notify: address 2 {what}; accepted are those of apprise: mailto://")
+    assert line.startswith(f"error: --notify: address 2 {what}; accepted: Apprise URLs, mailto://")
     assert not (workplace / "outputs").exists()
     assert mailbox.messages == []
 
@@ -164,7 +162,7 @@ def test_a_study_of_a_file_is_told_of_by_its_name(program, mailbox, call):
     assert call("run", program, "--seeds", "2", "--attempts", "1", "--notify", mailbox.address)[0] == 2
     (message,) = mailbox.messages
     assert message["title"] == "fnostab: zero has stopped"
-    assert message["message"].startswith("zero does not go on: 1 of 2 trials")
+    assert message["message"].startswith("zero stopped: 1 of 2 trials")
 
 
 def test_a_closed_terminal_is_told_of(mailbox):
@@ -174,7 +172,9 @@ def test_a_closed_terminal_is_told_of(mailbox):
     )
     ended = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60)
     assert ended.returncode == -signal.SIGHUP
-    assert mailbox.messages[0]["message"].startswith("mine lost its terminal: the same `fnostab run` goes on")
+    assert mailbox.messages[0]["message"].startswith(
+        "mine lost its terminal: the same `fnostab run` command resumes it"
+    )
 
 
 def test_the_environment_may_hold_the_address_and_trials_do_not_get_it(run, mailbox, monkeypatch):
@@ -192,16 +192,16 @@ def test_a_dry_run_that_is_refused_notifies_nobody(run, mailbox):
 
 def _left_to_slurm():
     error = KeyboardInterrupt()
-    error.add_note("3 jobs go on without this process")
+    error.add_note("3 jobs continue without this process")
     return error
 
 
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (_left_to_slurm(), "mine was interrupted: 3 jobs go on without this process"),
-        (KeyboardInterrupt(), "mine was interrupted: the same `fnostab run` goes on where it stopped"),
-        (ZeroDivisionError("by 0"), "mine does not go on: ZeroDivisionError: by 0"),
+        (_left_to_slurm(), "mine was interrupted: 3 jobs continue without this process"),
+        (KeyboardInterrupt(), "mine was interrupted: the same `fnostab run` command resumes it"),
+        (ZeroDivisionError("by 0"), "mine stopped: ZeroDivisionError: by 0"),
     ],
 )
 def test_whatever_ends_a_study_is_told_and_goes_on(mailbox, error, said):

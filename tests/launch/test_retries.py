@@ -29,5 +29,5 @@ def test_the_second_trial_that_fails_alike_before_a_step_ends_it_with_the_end_of
     assert said == (
         "control-2 and control-3 failed alike before their first step, so no more trials are started: "
         "exit status 1: no data\n"
-        f"{tmp_path}/control-3/stderr.log ends with\n  Traceback\n    no data\nfix that; the same command goes on"
+        f"{tmp_path}/control-3/stderr.log ends with\n  Traceback\n    no data\nfix that, then repeat the command"
     )

@@ -97,7 +97,7 @@ def test_what_kept_a_trial_from_a_result_is_tried_again_and_only_that(study, scr
     seeds = range(4)
     study.start(seeds=seeds, jobs=1)
     assert started(study) == ["control-0", "control-1", "control-2", "control-3", "control-0", "control-1"]
-    assert "control-0: infra_error (exit status 3: RuntimeError: the disk melted); it is tried again" in study.output
+    assert "control-0: infra_error (exit status 3: RuntimeError: the disk melted); retrying" in study.output
     assert study.output.count("control-0: ") == 2  # that, and how it ended
     assert {name: row.outcome for name, row in rows().items()} == {
         "control-0": Outcome.CONVERGED,
@@ -201,8 +201,8 @@ def test_interrupted_it_leaves_killed_trials_no_process_and_nothing_running(stud
     when(both_hang, lambda: [os.kill(os.getpid(), sign) for sign in signs])
     with pytest.raises(KeyboardInterrupt) as interrupted:
         study.start(**everything)
-    assert "the same command goes on" in study.output
-    assert "the same command goes on" in interrupted.value.__notes__[0]  # what --notify sends
+    assert "the same command resumes" in study.output
+    assert "the same command resumes" in interrupted.value.__notes__[0]  # what --notify sends
     assert statuses() == {"control-0": "FINISHED", "control-1": "KILLED", "control-2": "KILLED"}
     assert statuses(names.KIND_STUDY) == {"stage_a": "KILLED"}
     assert (study.folder / "script.log").read_text().count("end") == 3
@@ -319,7 +319,7 @@ class TestWithoutTheJournals:
         client, (run,) = open_store().client, runs().values()
         client.set_tag(run.info.run_id, names.OWNER, f"{os.getppid()}@{os.uname().nodename}")
         client.update_run(run.info.run_id, status="RUNNING")
-        with pytest.raises(LaunchError, match=r"control-0 is at work in another folder as \d+@.*: wait .* --output"):
+        with pytest.raises(LaunchError, match=r"control-0 is running in another folder as \d+@.*: wait .* --output"):
             study.start()
         assert started(study) == ["control-0"]
         assert statuses(names.KIND_STUDY) == {"stage_a": "FINISHED"}  # nothing was set running
@@ -442,7 +442,7 @@ class TestASlowServer:
         when(lambda: started(study), lambda: self.settle(slow, monkeypatch))
         monkeypatch.setattr(study_upload, "DRAIN_S", 60.0)
         result = study.start(tracking_uri=slow.url, experiment="late", seeds=(0, 1))
-        assert "trials start meanwhile, and what they record is sent later" in study.output
+        assert "trials start anyway, and their records are sent later" in study.output
         assert result.unsent is None
         assert self.ended(slow, "late")[0][0] == names.KIND_STUDY
         assert "RUNNING" not in dict(self.ended(slow, "late")).values()

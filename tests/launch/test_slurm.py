@@ -369,7 +369,7 @@ class TestRefusals:
             with Slurm(folder, accounting=False) as forgetful:
                 monkeypatch.setenv("SLURM_CONF", forgetful.environment["SLURM_CONF"])
                 slurm.settings.cache_clear()
-                with pytest.raises(LaunchError, match="cluster toy keeps no accounts"):
+                with pytest.raises(LaunchError, match="cluster toy has no accounting"):
                     SlurmLauncher(ClusterFile())
         finally:
             slurm.settings.cache_clear()

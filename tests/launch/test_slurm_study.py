@@ -101,7 +101,7 @@ def test_jobs_outlive_their_driver_and_are_followed_without_one(study, on_cluste
     until(lambda: study.journal() and study.outcomes("control-1"), driver)
     driver.send_signal(signal.SIGINT)
     assert driver.wait(60) == 130
-    assert "jobs go on without this process" in (study.folder / "driver.txt").read_text()
+    assert "jobs continue without this process" in (study.folder / "driver.txt").read_text()
     assert list(on_cluster.states().values()) == ["RUNNING"]
 
     status, out, _ = study.call("watch", "--once")

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fnostab.errors import ConfigError, LaunchError, ModelError
+from fnostab.ptychography.first_step import insist_on_first_step
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.task import Ptychography
-from fnostab.ptychography.training.first_step import insist_on_first_step
 from fnostab.ptychography.training.schedules import make_schedule
 from fnostab.ptychography.user_parts import code_hash, make_own
 

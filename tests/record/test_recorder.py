@@ -150,7 +150,7 @@ def test_a_second_process_is_refused(trial):
             [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
         )
     assert answer.returncode == 1
-    assert "being recorded already: only one process may record a trial" in answer.stderr.splitlines()[-1]
+    assert "already being recorded: only one process may record a trial" in answer.stderr.splitlines()[-1]
 
 
 def test_a_process_of_an_earlier_attempt_is_refused(trial, monkeypatch):

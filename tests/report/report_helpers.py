@@ -8,7 +8,7 @@ from fnostab.decision import Roles, Rules, Stage, decide
 from fnostab.ptychography.task import Ptychography
 from fnostab.record import names
 from fnostab.record.journal import Journal
-from fnostab.report.verdict import Case
+from fnostab.report.case import Case
 from fnostab.tracking import sync
 
 SETTINGS = {

@@ -52,6 +52,22 @@ class TestMadeTable:
         assert read.verdict == case.verdict
         assert printed(str(read))[1:] == printed(str(case))[1:]
 
+    def test_arms_that_were_not_judged_alike_are_not_compared_once_written_either(self, tmp_path):
+        reasons = ("exploded: needs two validations", "collapsed: needs a measure, as spread")
+        rows = [fnostab.TrialRow("base", seed, fnostab.Outcome.EXPLODED, None, 40, 41) for seed in range(10)]
+        rows += [
+            fnostab.TrialRow("norm", seed, fnostab.Outcome.CONVERGED, 0.1, None, 41, not_judged=reasons)
+            for seed in range(10)
+        ]
+        table = fnostab.Table({"a": rows}, fnostab.TableStudy(name="mine", control="base", margin=0.1))
+        fnostab.write_table(tmp_path / "mine.csv", table)
+        read = fnostab.read_table(tmp_path / "mine.csv")
+        assert [row.not_judged for row in read.stages["a"]] == [()] * 10 + [reasons] * 10
+        for case in (fnostab.decide(table), fnostab.decide(read)):
+            assert case.verdict.answer("norm").name is fnostab.AnswerName.UNDECIDED
+            assert "only some of the trials were judged by exploded (needs two validations)" in str(case)
+            assert "do not trust these failure rates" in str(case)
+
     def test_without_stage_a_it_is_refused(self):
         with pytest.raises(DecisionError, match="no trial of stage a"):
             fnostab.decide(fnostab.Table({"b": []}))

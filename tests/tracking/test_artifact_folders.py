@@ -87,7 +87,7 @@ def test_a_project_that_moved_is_noticed_and_mended(project, how, tmp_path, monk
     write(store)
     assert len(notes(after)) == 2
     assert notes(before) == left
-    assert artifacts_finding().text == "where the database says"
+    assert artifacts_finding().text == "in the folder that the database names"
 
 
 def test_a_study_whose_project_moved_says_so_before_it_misses_its_record(parent, tmp_path, monkeypatch):

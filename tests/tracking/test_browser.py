@@ -59,7 +59,7 @@ def addresses(records, environment):
     with open(records / "ui.txt", "w") as out:
         server = subprocess.Popen(command, cwd=records, env=environment, stdout=out, stderr=out, start_new_session=True)
     started = time.monotonic()
-    while "Ctrl-C ends it" not in (records / "ui.txt").read_text():
+    while "Ctrl-C stops it" not in (records / "ui.txt").read_text():
         assert server.poll() is None, (records / "ui.txt").read_text()
         assert time.monotonic() - started < 90
         time.sleep(0.1)

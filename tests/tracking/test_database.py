@@ -37,7 +37,7 @@ def test_an_older_database_is_not_changed_unasked(tmp_path):
         connection.execute(sqlalchemy.text("INSERT INTO experiments (experiment_id, name) VALUES (0, 'Default')"))
     engine.dispose()
     for use in (open_store, lambda uri: TrackingServer(ServerSettings(tmp_path / "s", uri))):
-        with pytest.raises(TrackingError, match=r"is older; .*take a copy of it, and run `mlflow db upgrade sqlite:"):
+        with pytest.raises(TrackingError, match=r"is older; .*back it up, and run `mlflow db upgrade sqlite:"):
             use(f"sqlite:///{path}")
     assert revision(path) == OLDER
 
@@ -119,7 +119,7 @@ def test_a_process_that_is_killed_once_the_database_is_made_leaves_a_lock_that_g
 
 @pytest.mark.parametrize("uri", ["sqlite://C:/x.db", "sqlite://home:mlflow.db"])
 def test_an_address_with_two_slashes_is_refused(uri):
-    with pytest.raises(TrackingError, match="three slashes stand before a path"):
+    with pytest.raises(TrackingError, match="a path follows three slashes"):
         open_store(uri)
 
 

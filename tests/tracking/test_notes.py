@@ -82,7 +82,7 @@ def test_a_trial_that_is_tried_again_loses_the_note_of_the_attempt_before(store,
 
 
 def test_no_note_costs_an_outcome(store, study, monkeypatch):
-    monkeypatch.setattr("fnostab.tracking.upload.study_run.trial_note", lambda *_: 1 / 0)
+    monkeypatch.setattr("fnostab.tracking.pages.run_notes.trial_note", lambda *_: 1 / 0)
     write_trial(study.trial())
     sync(study.folder, store)
     run = only_trial(store)

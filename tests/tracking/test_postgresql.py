@@ -74,7 +74,7 @@ def test_a_disk_that_fills_under_the_database_delays_and_loses_nothing(served, p
         ballast = disk / "ballast"
         ballast.write_bytes(bytes(shutil.disk_usage(disk).free - LEFT_BYTES))
         store = open_store(served)
-        with pytest.raises(TrackingError, match=r"HTTP 503\): its database may be full.*sync again to go on"):
+        with pytest.raises(TrackingError, match=r"HTTP 503\): its database may be full.*sync again to continue"):
             sync(study.folder, store)
         ballast.unlink()
         sync(study.folder, store)

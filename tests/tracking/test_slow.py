@@ -33,11 +33,11 @@ def too_slow(slow, monkeypatch):
 
 def test_it_is_asked_again_and_that_is_said(slow, caplog):
     assert open_store(slow.url).client.get_experiment("0").name == "Default"
-    assert f"{slow.url} has not answered within 4 s, asking again" in caplog.text
+    assert f"{slow.url} has not answered within 4 s, retrying" in caplog.text
 
 
 def test_one_that_never_answers_in_time_is_not_called_away(too_slow):
-    with pytest.raises(SlowStoreError, match=r"is there, but has not answered within 1 s: .*TIMEOUT=2"):
+    with pytest.raises(SlowStoreError, match=r"is running, but has not answered within 1 s: .*TIMEOUT=2"):
         open_store(too_slow.url)
 
 
@@ -53,7 +53,7 @@ def test_commands_say_that_it_is_slow(too_slow, command, study, call):
     write_trial(study.trial())
     status, _, err = call(*command.split(), "--tracking-uri", too_slow.url)
     assert status == 2
-    assert "is there, but has not answered within 1 s" in err
+    assert "is running, but has not answered within 1 s" in err
     assert "start it" not in err
 
 
@@ -69,5 +69,5 @@ def test_sync_follow_goes_on_when_it_answers(too_slow, study, call, monkeypatch)
     threading.Thread(target=recover, daemon=True).start()
     status, out, err = call("sync", "--follow", "out", "--tracking-uri", too_slow.url)
     assert status == 0, err
-    assert "it is tried again" in err
+    assert "; retrying" in err
     assert "1 trials" in out

@@ -78,12 +78,12 @@ def test_a_server_that_says_nothing_is_waited_for_as_long_as_its_client_is_told_
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        assert "is there, but has not answered within 1 s" in refused(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert "is running, but has not answered within 1 s" in refused(f"http://127.0.0.1:{silent.getsockname()[1]}")
 
 
 @pytest.mark.parametrize(("status", "body"), [(404, b"not here"), (200, b"<html>welcome</html>")])
 def test_a_web_page_is_no_tracking_server(answer, status, body):
-    assert "is no MLflow server" in refused(answer(status, body))
+    assert "is not an MLflow server" in refused(answer(status, body))
 
 
 def test_refused_credentials_are_called_so(answer):

@@ -290,7 +290,7 @@ def test_what_is_not_wholly_sent_is_said_at_the_end(store, study, uploader):
         uploader.follow(directory)
     (first / "trial.json").write_text("{}")
     uploader.poll()
-    with pytest.raises(TrackingError, match=r"1 of 2 trials are not completely sent.*fnostab sync .*agc-0"):
+    with pytest.raises(TrackingError, match=r"1 of 2 trials are not fully sent.*fnostab sync .*agc-0"):
         uploader.drain(0.1)
 
 

@@ -133,7 +133,7 @@ def test_a_view_that_was_changed_stays_and_is_named(store, experiment, tags):
     assert tags()[SHOOTOUT] == '{"name": "mine"}'
     assert found.written == ()
     assert found.there == VIEWS
-    assert re.search("view shootout was changed by hand and stays so; delete it", found.remarks[0])
+    assert re.search("view shootout was changed by hand and is left alone; delete it", found.remarks[0])
     store.client.delete_experiment_tag(experiment, SHOOTOUT)
     assert install_views(store, experiment).written == ("shootout",)
 

@@ -78,7 +78,7 @@ class SlurmLauncher:
         if not self._running:
             return "no job is in the queue"
         return (
-            f"{len(self._running)} jobs go on without this process: the same command follows them again, "
+            f"{len(self._running)} jobs continue without this process: the same command follows them again, "
             "`fnostab cancel` ends them, `fnostab sync --follow` sends what they record"
         )
 

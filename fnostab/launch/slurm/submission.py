@@ -46,7 +46,7 @@ def insist_on_slurm() -> str:
         raise LaunchError(f"Slurm does not answer here: {error}") from error
     if settings.get("AccountingStorageType", "").endswith("/none") or not settings.get("AccountingStorageType"):
         raise LaunchError(
-            f"cluster {settings.get('ClusterName')} keeps no accounts (AccountingStorageType is "
+            f"cluster {settings.get('ClusterName')} has no accounting (AccountingStorageType is "
             f"{settings.get('AccountingStorageType') or 'empty'}): how jobs end can't be seen there; see "
             "'Trials on any scheduler' in docs/cluster.md"
         )

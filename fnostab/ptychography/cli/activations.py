@@ -1,4 +1,4 @@
-"""``fnostab activations``: does the mean of the activations grow with depth?"""
+"""``fnostab activations``: measure whether the mean activation grows with depth."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     Arms = Mapping[str, Mapping[str, Mapping[int, BlockStates]]]  # by arm, moment and seed
 
-OF_A_CHECKPOINT = ("checkpoint", "output", "tracking_uri")  # parameters that go with one
+OF_A_CHECKPOINT = ("checkpoint", "output", "tracking_uri")  # parameters accepted with --checkpoint
 
 
 @click.command(
@@ -102,7 +102,7 @@ def _refuse_beside_a_checkpoint(context: click.Context) -> None:
 
 
 def _insist_on_networks(study: str) -> None:
-    """Refuse a study of another task, before anything of it is trained."""
+    """Refuse a study of another task before training anything."""
     from fnostab.study.study import read_study_file
 
     if (task := read_study_file(study).task_name) != "ptychography":
@@ -112,7 +112,7 @@ def _insist_on_networks(study: str) -> None:
 def _at_checkpoint(
     source: str, output: Path, tracking_uri: str | None, console: Console
 ) -> tuple[Arms, Path, tuple[Store, str] | None]:
-    """Measure the network of a checkpoint, named by its run, its file, or the trial's folder."""
+    """Measure the network of a checkpoint, given by its run id, its file, or its trial's folder."""
     import tempfile
 
     run: tuple[Store, str] | None = None
@@ -130,7 +130,7 @@ def _at_checkpoint(
         spec, then = at_checkpoint(path, output / "datasets")
     console.print(f"checkpoint of {spec.name}, {spec.profile} profile", highlight=False)
     moments = {INITIALISATION: {spec.seed: at_initialisation(spec)}, CHECKPOINT: {spec.seed: then}}
-    name = f"{spec.config_hash}-{spec.name}"  # safe, whatever the file says
+    name = f"{spec.config_hash}-{spec.name}"  # safe as a path for any content of the file
     return {spec.arm: moments}, output / "activations" / name, run
 
 
@@ -146,7 +146,7 @@ def _find_checkpoint(path: Path) -> Path:
 
 
 def _at_initialisation(options: RunOptions, console: Console) -> tuple[Arms, Path]:
-    """Measure the arms of a study without training; this runs here, whatever the launcher."""
+    """Measure the arms of a study without training, in this process for any launcher."""
     from fnostab.study.study import load_study
 
     _insist_on_networks(options.study)
@@ -157,7 +157,7 @@ def _at_initialisation(options: RunOptions, console: Console) -> tuple[Arms, Pat
 
 
 def _after_training(options: RunOptions, console: Console) -> tuple[Arms, Path, tuple[Store, str]]:
-    """Measure the arms of a study after training; trials that are missing are trained."""
+    """Measure the arms of a study after training; missing trials are trained."""
     _insist_on_networks(options.study)
     _, result = execute(options, console)
     _insist_on_journals(result)
@@ -191,7 +191,7 @@ def _first_states(specs: Sequence[TrialSpec], console: Console) -> dict[str, dic
 
 
 def _report(arms: Arms, folder: Path, run: tuple[Store, str] | None, console: Console) -> None:
-    """Write figure and numbers, add them to a run in MLflow, and print the tables."""
+    """Write the figure and numbers, add them to the MLflow run, and print the tables."""
     from fnostab.ptychography.drift import drift
     from fnostab.ptychography.figures.activations import activation_figure
 

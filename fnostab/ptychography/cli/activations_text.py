@@ -1,4 +1,4 @@
-"""Tables of every block's statistics, and whether the mean grows: for a terminal of 80 columns."""
+"""Terminal tables of block statistics and of the growth of the mean, for 80 columns."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHARES = (names.DEAD_UNITS, names.LOW_FREQUENCIES)
 
 
 def block_table(arm: str, moment: str, seeds: Mapping[int, BlockStates]) -> Table:
-    """A row for each block of an arm at one moment; of several seeds the medians."""
+    """Table of an arm at one moment with a row per block; for several seeds the medians."""
     several = f", medians of {len(seeds)} seeds" if len(seeds) > 1 else ""
     table = Table(title=f"{arm}, {_when(moment)}{several}", title_justify="left", box=None)
     table.add_column("block")
@@ -55,7 +55,7 @@ def _cell(quantity: str, value: float | None) -> str:
 
 
 def drift_table(drifts: Mapping[str, Mapping[str, Drift | None]]) -> Table:
-    """Table of the mean's change from block to block, and of what it says, for each arm and moment."""
+    """Table of the change of the mean from block to block, with the conclusion, for each arm and moment."""
     table = Table(title="Mean against depth", title_justify="left", box=None)
     table.add_column("arm", overflow="fold")
     table.add_column("when", no_wrap=True)

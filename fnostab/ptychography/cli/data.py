@@ -1,4 +1,4 @@
-"""``fnostab data``: import measured scans, and show them."""
+"""``fnostab data``: import and show measured scans."""
 
 from __future__ import annotations
 
@@ -28,22 +28,32 @@ def command() -> None:
 @command.command("import", epilog="Example: fnostab data import scan.npz --kind counts --out scan.h5")
 @FILE
 @click.option("--out", type=click.Path(path_type=Path), default="scan.h5", show_default=True, help="File to write.")
-@click.option("--map", "mapped", metavar="NAME=PATH", multiple=True, help="Where an array is, see below.")
+@click.option("--map", "mapped", metavar="NAME=PATH", multiple=True, help="Where to find an array; see above.")
 @click.option("--kind", type=click.Choice(["counts", "intensity", "amplitude"]), help="What the patterns are.")
-@click.option("--positions", "of", type=click.Choice(["corner", "centre"]), help="Of a patch: what positions are of.")
-@click.option("--unit", type=click.Choice(UNITS), help="Of the positions.")
-@click.option("--pixel-size", type=click.FloatRange(0, min_open=True), metavar="METRES", help="Of the object.")
-@click.option("--zero-frequency", type=click.Choice(["centre", "corner"]), help="Where it is in a pattern.")
-@click.option("--crop", type=int, metavar="PIXELS", help="Keep the patterns' central part alone.")
-@click.option("--orientation", metavar="NAME", help="Of the positions, as in +row,-column; default: by the error.")
-@click.option("--keep-probe", is_flag=True, help="Do not take the probe that ePIE refines.")
-@click.option("--sweeps", type=click.IntRange(0), default=30, show_default=True, help="Of ePIE; 0: no reference.")
-@click.option("--far-field", is_flag=True, help="The patterns are far-field ones, whatever the Fresnel number says.")
+@click.option(
+    "--positions", "of", type=click.Choice(["corner", "centre"]), help="Part of a patch that positions refer to."
+)
+@click.option("--unit", type=click.Choice(UNITS), help="Unit of the positions.")
+@click.option(
+    "--pixel-size", type=click.FloatRange(0, min_open=True), metavar="METRES", help="Pixel size of the object."
+)
+@click.option(
+    "--zero-frequency", type=click.Choice(["centre", "corner"]), help="Place of the zero frequency in a pattern."
+)
+@click.option("--crop", type=int, metavar="PIXELS", help="Keep only the central PIXELS of each pattern.")
+@click.option(
+    "--orientation", metavar="NAME", help="Orientation of the positions, as in +row,-column.  [default: the best fit]"
+)
+@click.option("--keep-probe", is_flag=True, help="Keep the file's probe, not the one that ePIE refines.")
+@click.option(
+    "--sweeps", type=click.IntRange(0), default=30, show_default=True, help="Sweeps of ePIE; 0: no reference object."
+)
+@click.option("--far-field", is_flag=True, help="Treat the patterns as far-field, whatever the Fresnel number.")
 def import_(file: Path, out: Path, mapped: tuple[str, ...], orientation: str | None, **given: Any) -> None:
     """Convert a file of another program to a scan file.
 
-    Reads NPZ files of PtychoPINN and tike (also packed by bzip2 or gzip), CXI and NXcxi_ptycho, and any NPZ or HDF5
-    file whose arrays --map names: diffraction, probe, positions (or rows and columns), object, and mask (nonzero
+    Reads NPZ files of PtychoPINN and tike (also compressed with bzip2 or gzip), CXI and NXcxi_ptycho, and any NPZ or
+    HDF5 file whose arrays --map names: diffraction, probe, positions (or rows and columns), object, and mask (nonzero
     pixels measure) or bad (nonzero pixels do not). PATH is a name in FILE or, as OTHER_FILE:PATH, in another file; in
     HDF5 chunks/*/data joins all arrays that match. Prints what it read, assumed, checked and ignored, and draws a
     figure beside the scan file.
@@ -95,7 +105,7 @@ def show(file: Path) -> None:
     if scan.object is None:
         say(
             console,
-            "no object: reconstructions are compared with none, and two halves of the test area with each other",
+            "no object to compare reconstructions with: two halves of the test area are compared with each other",
         )
     say(console, f"drew {_draw(scan, file)}")
 
@@ -110,6 +120,7 @@ def _draw(scan: Scan, beside: Path) -> Path:
     except OSError as error:
         path.unlink(missing_ok=True)
         raise DataError(
-            f"can't write {path}: {error.strerror or error}; {beside} is whole: `fnostab data show {beside}` draws it"
+            f"can't write {path}: {error.strerror or error}; {beside} is complete: "
+            f"`fnostab data show {beside}` draws it"
         ) from error
     return path

@@ -1,4 +1,4 @@
-"""``fnostab policy``: what is in force, and how ``fnostab decide --apply`` puts it there."""
+"""``fnostab policy``: show or remove the policy; and ``fnostab decide --apply``, which writes it."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from fnostab.show.console import Console, say
 
 if TYPE_CHECKING:
     from fnostab.record.table import TrialRow
+    from fnostab.report.case import Case
     from fnostab.report.judging import Judged
-    from fnostab.report.verdict import Case
     from fnostab.tracking import Store
 
 
@@ -50,7 +50,7 @@ def command(clear: bool, yes: bool) -> None:
     path = policy_path()
     if not yes:
         if not sys.stdin.isatty():
-            raise ConfigError(f"--clear removes {path}: add --yes, as nobody can be asked here")
+            raise ConfigError(f"--clear removes {path}: add --yes where no terminal can confirm it")
         click.confirm(f"remove {path}?", abort=True)
     echo(f"removed {path}" if clear_policy() else f"no policy to remove at {path}")
 
@@ -65,12 +65,12 @@ def _show(policy: Policy | None, console: Console) -> None:
     for architecture in policy.deprecated:
         console.print(f"  {architecture} is deprecated: new arms should not use it, other than as control")
     source = policy.verdict
-    console.print(f"put there by {source.headline}, verdict run {source.run}, on {source.date}")
+    console.print(f"set by {source.headline}, verdict run {source.run}, on {source.date}")
     for line in source.conditions:
         console.print(f"  {line}", markup=False)
 
 
-EXAMPLE_BATCH = 2  # torch.export makes a batch of 1 a constant: the network would take no other
+EXAMPLE_BATCH = 2  # torch.export would specialise the network to a batch of 1
 ABOUT_MODEL = (
     "Measured amplitudes (B, 1, N, N) float32 in, complex object patches (B, 1, N, N) complex64 out. "
     f"Registered by `fnostab decide --apply`; the alias {CHAMPION} is the network of the last GOLD."
@@ -79,11 +79,12 @@ ABOUT_MODEL = (
 
 @dataclass(frozen=True)
 class Action:
-    """List the defaults that a verdict would change.
+    """Changes of the defaults that follow from a verdict.
 
     Attributes:
-        champion: stage and trial whose network is to be registered; None if the verdict is SILVER.
-        doubts: why it is not applied without force.
+        policy: the new policy.
+        champion: stage and trial whose network is to be registered; None for SILVER.
+        doubts: reasons not to apply the verdict without --force.
     """
 
     policy: Policy
@@ -92,14 +93,14 @@ class Action:
 
 
 def act_on(judged: Judged, store: Store, *, apply: bool, force: bool, console: Console) -> None:
-    """Say what a verdict changes, and change it if asked.
+    """Print the changes of the defaults that follow from a verdict, and with ``apply`` make them.
 
-    GOLD registers the winning network and makes its architecture the default, SILVER makes its
-    clipping the default. The others change nothing.
+    GOLD registers the winning network and makes its architecture the default; SILVER makes the winner's clipping the
+    default. Other verdicts change nothing.
 
     Raises:
-        ConfigError: the verdict is not one to apply, or not without force.
-        FnostabError: the network can't be registered, or the policy not be written.
+        ConfigError: the verdict can't be applied, or not without ``force``.
+        FnostabError: the network can't be registered, or the policy can't be written.
     """
     action = _action(judged)
     if action is None:
@@ -127,7 +128,7 @@ def act_on(judged: Judged, store: Store, *, apply: bool, force: bool, console: C
 
 def _action(judged: Judged) -> Action | None:
     from fnostab.decision import VerdictName
-    from fnostab.report.verdict import conditions
+    from fnostab.report.remarks import conditions
 
     case, verdict = judged.case, judged.case.verdict
     if verdict.winner is None:
@@ -150,7 +151,7 @@ def _action(judged: Judged) -> Action | None:
 
 
 def _best_trial(case: Case, arm: str) -> tuple[str, TrialRow]:
-    """The deepest stage that an arm ran in, and its converged trial there with the best primary metric."""
+    """Deepest stage of an arm, and its converged trial there with the best primary metric."""
     from fnostab.record.outcomes import Outcome
 
     stage = [stage for stage in case.stages if stage.arm(arm)][-1]

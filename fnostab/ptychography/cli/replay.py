@@ -1,4 +1,4 @@
-"""``fnostab replay``: run a failure again, with every module watched."""
+"""``fnostab replay``: replay a failure with every module watched."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from fnostab.record.table import TrialRow
 
 TASK = "ptychography"
-EVERY_S = 3.0  # between two lines that say how far it is
-LONGEST_SUFFIX = 100  # characters of settings in a folder's name
+EVERY_S = 3.0  # interval between progress lines
+LONGEST_SUFFIX = 100  # maximum length of the settings in a folder's name
 
 
 @click.command("replay", epilog="Example: fnostab replay outputs/stage_a/*/control-1")
@@ -85,10 +85,10 @@ def command(
 
 
 def _failures(output: Path, tracking_uri: str | None) -> list[str]:
-    """A line for each trial that can be replayed: of the journals under ``output``, else of the store's newest study.
+    """List the trials that can be replayed, from journals under ``output``, else from the store's newest study.
 
     Raises:
-        FnostabError: there is none, or a record can't be read.
+        FnostabError: there is no such trial, or a record can't be read.
     """
     folders = [each for each in folders_with(output, "trial.json") if (each / "artifacts" / names.BLACK_BOX).is_dir()]
     if folders and tracking_uri is None:
@@ -121,7 +121,7 @@ def _line(trial: TrialProgress | TrialRow, *words: str) -> str:
 
 
 def _suffix(settings: tuple[str, ...]) -> str:
-    """Suffix of the folder's name, so that an experiment overwrites neither the faithful replay nor another."""
+    """Suffix of the output folder, so that experiments overwrite neither the exact replay nor each other."""
     text = ",".join(settings)
     safe = re.sub(r"[^A-Za-z0-9=.,_-]", "_", text[:LONGEST_SUFFIX])
     if safe != text:
@@ -139,7 +139,7 @@ def _fetch(run_id: str, output: Path, tracking_uri: str | None, console: Console
 def _replay(failure: KeptFailure, changed: dict[str, Any], output: Path, console: Console) -> Replay:
     from fnostab.ptychography.training.replay import replay
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # Lightning sets it when it is imported
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # Lightning sets the level at import
     what = f"{failure.trial.name} ({failure.outcome} at step {failure.failure_step})"
     console.print(f"replaying {what} ...", highlight=False)
     said = time.monotonic()
@@ -154,14 +154,14 @@ def _replay(failure: KeptFailure, changed: dict[str, Any], output: Path, console
 
 
 def _data_dir(failure: KeptFailure, output: Path) -> Path:
-    """Folder of cached data sets: the trial's own, if it is on this machine."""
+    """Cache of data sets: the trial's own if it exists on this machine and is writable, else below ``output``."""
     own = Path(failure.trial.shared_dir)
     usable = own.is_absolute() and own.is_dir() and os.access(own, os.W_OK)
     return own if usable else output / "datasets"
 
 
 def _write(replayed: Replay, output: Path) -> str:
-    """Write replay.json and replay.png; return the former's text."""
+    """Write replay.json and replay.png; return the JSON text."""
     from fnostab.ptychography.figures.replay import replay_figure
     from fnostab.ptychography.training.replay_record import replay_record, replayed_steps
 

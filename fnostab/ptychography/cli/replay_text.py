@@ -1,4 +1,4 @@
-"""A replay as text for the terminal."""
+"""Render a replay as text for the terminal."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["render"]
 
 MOST_MODULES = 8
-MUCH_DEAD = 0.5  # of the channels of an output
-MOST_INDICES = 8  # of a batch
+MUCH_DEAD = 0.5  # share of dead channels from which a module is mentioned
+MOST_INDICES = 8  # indices of the batch to show
 LONGEST_NAME = 40
 HAPPENED = {
     Outcome.COLLAPSED: "the output is constant",
@@ -32,7 +32,7 @@ COLUMNS = ("step", "output\nrms", "gradient", "dead", "update/\nweight")
 
 
 def render(replay: Replay) -> RenderableType:
-    """Headline, what the replay is worth, where the failure began, and the modules that changed most."""
+    """Render the headline, the exactness of the replay, where the failure began, and the modules that changed most."""
     lines = [Text(_headline(replay), style="bold"), *map(Text, _findings(replay))]
     shown, left_out = _most_changed(replay)
     if not shown:
@@ -100,7 +100,7 @@ def _culprit(replay: Replay) -> str:
 
 
 def _dead(replay: Replay) -> str:
-    """The module with the largest share of dead channels in the end; empty if there is none to speak of."""
+    """Sentence on the module with the most dead channels at the end; empty below `MUCH_DEAD`."""
     last = replay.modules[max(replay.modules)]
     name, share = max(((name, s.dead or 0.0) for name, s in last.items()), key=lambda one: one[1], default=("", 0.0))
     if share < MUCH_DEAD:
@@ -118,13 +118,13 @@ def _batch(replay: Replay) -> str:
 
 
 def _steps(replay: Replay) -> dict[str, int]:
-    """The focus, and the steps before and after it as far as they were replayed."""
+    """The focus step and its neighbours, as far as they were replayed."""
     near = {"before": replay.focus - 1, "at": replay.focus, "after": replay.focus + 1}
     return {when: step for when, step in near.items() if step in replay.modules}
 
 
 def _most_changed(replay: Replay) -> tuple[list[str], int]:
-    """The modules that changed most around the focus, in the network's order, and how many others there are."""
+    """Modules that changed most around the focus, in network order, and the number of others."""
     near = [replay.modules[step] for step in _steps(replay).values()]
     names = list(dict.fromkeys(name for at_step in near for name in at_step))
     change = {name: _change([at_step[name] for at_step in near if name in at_step]) for name in names}
@@ -135,7 +135,7 @@ def _most_changed(replay: Replay) -> tuple[list[str], int]:
 
 
 def _change(states: list[ModuleState]) -> float:
-    """Largest factor, as a logarithm, by which output or gradient changed; infinite if one is not finite."""
+    """Log of the largest factor by which output or gradient changed, plus changes of dead; inf if not finite."""
     if not all(state.finite for state in states):
         return math.inf
     largest = 0.0
@@ -148,7 +148,7 @@ def _change(states: list[ModuleState]) -> float:
 
 def _table(replay: Replay, names: list[str]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
-    table.add_column("module", overflow="ellipsis", max_width=LONGEST_NAME, no_wrap=False)  # gives way to the numbers
+    table.add_column("module", overflow="ellipsis", max_width=LONGEST_NAME, no_wrap=False)  # shrinks first
     for column in COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
     steps = _steps(replay)

@@ -1,4 +1,4 @@
-"""``fnostab run strategy``: the whole chain of studies, each for the reason that the verdict before it gave."""
+"""``fnostab run strategy``: run the chain of studies, in which each verdict determines the next study."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fnostab.decision import FollowUp
     from fnostab.launch.run import StudyRun
     from fnostab.ptychography.report.story import Decision, Ran
-    from fnostab.report.verdict import Case
+    from fnostab.report.case import Case
     from fnostab.show.notifying import Notifier
     from fnostab.tracking import Store
 
@@ -30,14 +30,14 @@ __all__ = ["run_strategy"]
 
 PIVOT = "layerscale"
 DEPTH = "model.fno_blocks="
-DEEP = ("model.fno_blocks", "model.max_hidden_channels")  # of Stage B, at which its pivot is run too
-SEEDS_OF_ACTIVATIONS = 3  # the fewest with which an interval says something
+DEEP = ("model.fno_blocks", "model.max_hidden_channels")  # settings of Stage B that its pivot uses too
+SEEDS_OF_ACTIVATIONS = 3  # minimum for a useful interval
 QUESTIONS = {
     "activations": "does the mean of the activations grow with depth?",
     "stage_a": "does a candidate train more stably than control?",
     "clip_sweep": "is that only about how hard gradients are clipped?",
     "decision": "what do the trials say?",
-    "stage_b": "does it still in a deep network?",
+    "stage_b": "does it still do so in a deep network?",
     "layerscale": "does a small learnt gain on every block help, where nothing else did?",
     "crash_hunt": "from which depth on does control fail?",
     "report": "the whole story",
@@ -57,13 +57,13 @@ STUDY_OF = {"stage_b": "stage_b", "another_remedy": "layerscale", "where_control
 def run_strategy(
     options: RunOptions, *, decide: bool, sequential: str | None, dry_run: bool, notifier: Notifier
 ) -> None:
-    """Run what is missing of the chain, print each decision, and write the report.
+    """Run the missing parts of the chain, print each decision, and write the report.
 
-    Arguments are those of `fnostab run`. The options' ``experiment`` is put before the name of every experiment, with
-    an underscore; ``model.fno_blocks`` among the settings is Stage A's depth, of which Stage B takes twice.
+    The arguments are those of `fnostab run`. ``experiment`` of the options, with an underscore, is a prefix of all
+    experiment names. ``model.fno_blocks`` in the settings is the depth of Stage A; Stage B is twice as deep.
 
     Raises:
-        FnostabError: a study could not be started, a trial came to no result, or something could not be recorded.
+        FnostabError: a study could not be started, a trial has no result, or a result could not be recorded.
     """
     from fnostab.decision import Roles, follow_up
     from fnostab.report.verdict import in_lines
@@ -91,12 +91,17 @@ def run_strategy(
 
 @dataclass
 class _Chain:
-    """State of the chain: what has been run so far.
+    """State of the chain.
 
     Attributes:
-        runs: what `execute` gave for them.
-        decisions: by the study after which they were made.
-        commands: that do the same step by step, each once.
+        console: console for progress.
+        prefix: prefix of experiment names.
+        common: options that all studies share.
+        steps: number of steps so far.
+        ran: content of the report on each finished study.
+        runs: result of `execute` for each finished study.
+        decisions: decisions by the study after which they were made.
+        commands: commands that repeat the chain step by step, without duplicates.
     """
 
     console: Console
@@ -109,13 +114,13 @@ class _Chain:
     commands: dict[str, None] = field(default_factory=dict)
 
     def heading(self, what: str, why: str) -> None:
-        """Say which step begins, what it asks and why it is taken."""
+        """Print the heading of the next step: its number, question and reason."""
         self.steps += 1
         self.console.print(f"\n[bold]step {self.steps}, {what}[/]: {QUESTIONS[what]}", highlight=False)
         say(self.console, f"  {why}")
 
     def activations(self) -> None:
-        """Train a few seeds of each arm of Stage A, and show what its blocks do."""
+        """Train a few seeds of each arm of Stage A, and show the activations of its blocks."""
         from fnostab.ptychography.cli.activations import command
 
         seeds = self.common.seeds[:SEEDS_OF_ACTIVATIONS] or tuple(range(SEEDS_OF_ACTIVATIONS))
@@ -129,7 +134,7 @@ class _Chain:
         command.main(arguments, prog_name="fnostab activations", standalone_mode=False)
 
     def study(self, name: str, why: str, *, from_verdict: bool = False, more: tuple[str, ...] = ()) -> None:
-        """Run what is missing of a study, and keep its trials for the report."""
+        """Run the missing trials of a study, and keep its trials for the report."""
         from fnostab.ptychography.report.story import Ran
         from fnostab.tracking import find_experiment, newest_study, trial_rows
         from fnostab.tracking.read.histories import run_page
@@ -150,16 +155,16 @@ class _Chain:
         self._keep("run", name, *(["--from", earlier] if earlier else []), *self._arguments(name, settings))
 
     def decide(self, why: str) -> Judged:
-        """Judge the stages that were run, and record the verdict."""
+        """Judge the finished stages, and record the verdict."""
         self.heading("decision", why)
         return self._judge("stage_a", "stage_b" if "stage_b" in self.runs else None)
 
     def last(self, following: FollowUp) -> str:
-        """Run the study that ends the chain, and say what came of it; return what is left to do."""
-        from fnostab.report.verdict import best_arms
+        """Run and judge the study that ends the chain; return the next step."""
+        from fnostab.report.remarks import best_arms
 
         more: tuple[str, ...] = ()
-        if STUDY_OF[following.kind] == PIVOT:  # where nothing helped: at Stage B's depth
+        if STUDY_OF[following.kind] == PIVOT:  # nothing helped: run at the depth of Stage B
             deep = self.ran["stage_b"].study
             settings = deep.arms[deep.control]
             more = tuple(f"{name}={json.dumps(settings[name])}" for name in DEEP)
@@ -171,7 +176,7 @@ class _Chain:
         return _next_of(case)
 
     def report(self, judged: Judged, next_step: str, output: Path) -> str:
-        """Write the report, add it to the verdict's run, say where it is, and return that run's page."""
+        """Write the report, add it to the verdict's run, and return the URL of that run."""
         from fnostab.ptychography.report.documents import write_story
         from fnostab.ptychography.report.story import Story, chapter, drifts
         from fnostab.tracking.read.histories import log_files, run_page
@@ -202,8 +207,9 @@ class _Chain:
 
     def _judge(self, name: str, deep: str | None = None) -> Judged:
         from fnostab.ptychography.report.story import Decision
+        from fnostab.report.remarks import best_arms
         from fnostab.report.tables import arms_table
-        from fnostab.report.verdict import best_arms, render_briefly
+        from fnostab.report.verdict import render_briefly
         from fnostab.tracking.read.histories import run_page
 
         store: Store = self.runs[name].store
@@ -214,7 +220,7 @@ class _Chain:
         judged = judge_and_record(store, studies)
         case, verdict = judged.case, judged.case.verdict
         what, reason, next_step = verdict.headline, verdict.reason, _next_of(case)
-        if name == PIVOT:  # at Stage B's depth already, which its verdict, that of a Stage A, can't know
+        if name == PIVOT:  # already at the depth of Stage B, which the verdict, that of a Stage A, does not know
             self.console.print(arms_table(case.stages[0], verdict, "LayerScale at the depth of Stage B"))
             what, reason, next_step = "Found", best_arms(verdict), ""
             say(self.console, reason)
@@ -238,7 +244,7 @@ class _Chain:
         self.commands[shlex.join(["fnostab", *arguments])] = None
 
     def _settings_of(self, name: str) -> tuple[str, ...]:
-        """Settings of the command line, without the depth if the study has its own: Stage B takes twice Stage A's."""
+        """Settings of the command line, without the depth if the study has its own; doubled for Stage B."""
         others = tuple(each for each in self.common.settings if not each.startswith(DEPTH))
         if name in ("crash_hunt", PIVOT):
             return others
@@ -248,7 +254,7 @@ class _Chain:
         return self.common.settings
 
     def _arguments(self, name: str | None, settings: Sequence[str], seeds: Sequence[int] = ()) -> list[str]:
-        """Arguments of a command that repeats a study or the whole chain, with the chain's seeds or others."""
+        """Command-line arguments that repeat a study or the whole chain, with the chain's seeds or others."""
         seeds, epochs, profile = list(seeds or self.common.seeds), self.common.epochs, self.common.profile
         arguments = ["--profile", profile] if name != "stage_b" else []
         if seeds:
@@ -264,5 +270,5 @@ class _Chain:
 
 
 def _next_of(case: Case) -> str:
-    """The next step, with its command."""
+    """Text of the next step, with its command."""
     return f"{case.verdict.next_step}: {case.command}" if case.command else case.verdict.next_step

@@ -1,4 +1,4 @@
-"""Data sets, simulated or of a measured scan: made once, kept on disk, handed to training batch by batch."""
+"""Simulated and measured data sets: created once, cached on disk, and served to training in batches."""
 
 from fnostab.ptychography.data.cache import dataset_digest, prepare
 from fnostab.ptychography.data.grid_lines import GridLines, Split, simulate

@@ -1,9 +1,9 @@
-"""Data sets on disk: each is made once, and verified whenever it is read.
+"""Cache of data sets on disk: each is created once, and verified by SHA-256 whenever it is read.
 
     <root>/<digest>/manifest.json, probe.npy, train_amplitudes.npy, ...
 
-The folder appears in one piece: it is written under another name and renamed when complete. A lock
-beside it keeps concurrent trials from making the same data set twice.
+The folder is created atomically: it is written under a temporary name and renamed when complete. A lock file beside
+it keeps concurrent trials from creating the same data set twice.
 """
 
 import json
@@ -26,27 +26,27 @@ from fnostab.record.settings import digest, file_sha256
 
 __all__ = ["dataset_digest", "prepare"]
 
-FORMAT = 1  # raise it when the same settings come to give other numbers or files
+FORMAT = 1  # increase it when the same settings give different numbers or files
 MANIFEST = "manifest.json"
 NUMBERS = ("photon_scale", "mean_amplitude", "mean_count")
 
 
 def dataset_digest(config: DataConfig, seed: int) -> str:
-    """16 hexadecimal digits that name the data set of ``config`` at the data seed ``seed``.
+    """16 hexadecimal digits that identify the data set of ``config`` with the data seed ``seed``.
 
-    A file of a probe or an object counts by its content, wherever the file lies. ``config.seed`` is not used.
+    Probe, object and scan files are identified by their content, not by their path. ``config.seed`` is not used.
 
     Raises:
-        DataError: a file's digest is needed and it can't be read.
+        DataError: a file without a known digest can't be read.
     """
     return digest(_identity(_with_digests(config), seed))
 
 
 def prepare(config: DataConfig, seed: int, root: str | Path) -> GridLines:
-    """The data set of ``config`` at the data seed ``seed``: made if ``root`` does not hold it yet, then read.
+    """Read the data set of ``config`` with the data seed ``seed`` from the cache ``root``; create it first if needed.
 
     Raises:
-        DataError: the probe or the object can't be used, the data set can't be written, or what is there is damaged.
+        DataError: the probe or object can't be used, the data set can't be written, or the cached one is damaged.
     """
     config = _with_digests(config)
     folder = Path(root) / dataset_digest(config, seed)
@@ -61,7 +61,7 @@ def prepare(config: DataConfig, seed: int, root: str | Path) -> GridLines:
 
 
 def _with_digests(config: DataConfig) -> DataConfig:
-    """The settings with the digests of all files that they name."""
+    """Settings with the digests of all their files filled in."""
     if config.path is not None:
         return config.model_copy(update={"sha256": (config.sha256 or input_sha256(config.path, "scan")).lower()})
     changed: dict[str, ProbeConfig | ObjectConfig] = {}
@@ -75,7 +75,7 @@ def _with_digests(config: DataConfig) -> DataConfig:
 
 
 def _identity(config: DataConfig, seed: int) -> dict[str, Any]:
-    """Settings that the numbers of a data set depend on."""
+    """Settings that determine the numbers of a data set."""
     if config.path is not None:
         return {"format": FORMAT, **config.model_dump(mode="json", include={"N", "fit", "sha256"})}
     settings = config.model_dump(mode="json", exclude={"seed", "probe", "object", "path", "sha256", "fit"})
@@ -88,10 +88,10 @@ def _identity(config: DataConfig, seed: int) -> dict[str, Any]:
 def _make(config: DataConfig, seed: int, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
-        if folder.exists():  # another process made it while this one waited
+        if folder.exists():  # created by another process while this one waited
             return
         partial = folder.with_name(f"{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
         partial.mkdir()
         try:
             made = simulate(config, seed) if config.path is None else from_scan(config)
@@ -114,7 +114,7 @@ def _write(data: GridLines, identity: dict[str, Any], folder: Path) -> None:
 
 
 def _read(folder: Path) -> GridLines:
-    remedy = f"delete {folder} to have it made again"
+    remedy = f"delete {folder} to regenerate it"
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         numbers: dict[str, Any] = {name: float(manifest[name]) for name in NUMBERS}
@@ -146,7 +146,7 @@ def _read(folder: Path) -> GridLines:
 
 
 def _tensors(data: GridLines) -> dict[str, Tensor]:
-    """All tensors of a data set, by the names of their files."""
+    """All tensors of a data set, by file name without suffix."""
     mask = {} if data.mask is None else {"mask": data.mask}
     return {"probe": data.probe, **mask} | {
         f"{split}_{field.name}": getattr(getattr(data, split), field.name)

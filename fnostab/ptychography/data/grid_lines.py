@@ -1,4 +1,4 @@
-"""Simulated diffraction of three independent sets of objects, lines unless others are asked for."""
+"""Simulated diffraction patterns of independent training, validation and test objects."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -20,19 +20,20 @@ __all__ = ["SPLITS", "GridLines", "Split", "SplitName", "simulate"]
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
-CHUNK = 512  # patterns at a time: bounds the memory of the complex exit waves
+CHUNK = 512  # patterns per batch of the simulation, which limits the memory of the complex exit waves
 
 
 @dataclass(frozen=True)
 class Split:
-    """Measured patterns, where each was taken, and the objects that they were taken of.
+    """Diffraction patterns of one split with their scan positions and objects.
 
     Attributes:
-        amplitudes: measured, float32 of shape (n, 1, N, N).
-        positions: top-left corner (row, column) of each pattern's patch, int64 of shape (n, 2); of measured data
-            float64, in fractions of a pixel.
-        image_index: which of ``objects`` it is a patch of, int64 of shape (n,).
-        objects: the truth, complex64 of shape (k, H, W); of measured data the reference, k = 1, or none, k = 0.
+        amplitudes: measured amplitudes, float32 of shape (n, 1, N, N).
+        positions: top-left corner (row, column) of each pattern's patch in pixels, shape (n, 2); int64 for simulated
+            data, float64 for measured data, whose positions are fractional.
+        image_index: index into ``objects`` for each pattern, int64 of shape (n,).
+        objects: true objects, complex64 of shape (k, H, W). For measured data the reference (k = 1), if there is one,
+            else k = 0.
     """
 
     amplitudes: Tensor
@@ -43,18 +44,20 @@ class Split:
 
 @dataclass(frozen=True)
 class GridLines:
-    """A data set. Input and target share one scale: amplitude = sqrt(counts / photon_scale).
+    """Data set with training, validation and test splits, simulated or measured.
+
+    All amplitudes have the same scale: amplitude = sqrt(counts / photon_scale).
 
     Attributes:
         probe: complex64 of shape (N, N).
-        photon_scale: photons per unit of intensity, fixed on the training set.
-        mean_amplitude: of all pixels of the training patterns.
-        mean_count: photons per pixel, over all pixels of the training patterns.
-        train: what is learnt from.
-        validation: decides on checkpoints and outcomes.
-        test: looked at once, at the end.
-        mask: pixels of measured data that count, bool of shape (N, N); None of simulated data, whose pixels all do.
-        noise_known: whether counts are those of photons, so that the noise is Poisson's.
+        photon_scale: photons per unit of intensity, computed from the training set.
+        mean_amplitude: mean over all pixels of the training patterns.
+        mean_count: mean photons per pixel, over all pixels of the training patterns.
+        train: training patterns.
+        validation: patterns that decide on checkpoints and outcomes.
+        test: patterns used once, at the end of a trial.
+        mask: valid pixels of measured data, bool of shape (N, N); None for simulated data, where all are valid.
+        noise_known: whether counts are photon counts, so that the noise is Poisson noise.
     """
 
     probe: Tensor
@@ -69,7 +72,7 @@ class GridLines:
 
     @property
     def whole(self) -> Split:
-        """The areas of a measured scan together, which have one object."""
+        """All splits of a measured scan joined into one; they share one object."""
         splits = (self.train, self.validation, self.test)
         amplitudes, positions, image_index = (
             torch.cat([getattr(each, name) for each in splits]) for name in ("amplitudes", "positions", "image_index")
@@ -78,14 +81,13 @@ class GridLines:
 
 
 def simulate(config: DataConfig, seed: int) -> GridLines:
-    """Make the data set of ``config``; the same ``seed`` makes the same one. ``config.seed`` is not used.
+    """Simulate the data set of ``config``, reproducibly for a given ``seed``. ``config.seed`` is not used.
 
-    Every object and its photon noise have a random stream of their own, so that validation and test
-    objects do not depend on the number of training objects. (Their photon counts do a little: the
-    photon scale is the whole training set's.)
+    Every object and its photon noise have their own random stream, so validation and test objects do not depend on
+    the number of training objects. Their photon counts depend on it slightly, through the photon scale.
 
     Raises:
-        DataError: a file of a probe or an object can't be used, an object is empty, or a pattern has no photon.
+        DataError: a probe or object file can't be used, an object is empty, or a pattern has no photon.
     """
     probe = make_probe(config.probe, config.N)
     objects = _objects(config, seed)
@@ -108,7 +110,7 @@ def simulate(config: DataConfig, seed: int) -> GridLines:
 
 @dataclass(frozen=True)
 class _Scene:
-    """Objects (k, H, W), positions (n, 2) and noise-free patterns (k, n, N, N), before any photon is counted."""
+    """Objects (k, H, W), positions (n, 2) and noise-free intensities (k, n, N, N)."""
 
     name: SplitName
     objects: Tensor
@@ -145,7 +147,7 @@ def _measure(scene: _Scene, scale: float, nphotons: float, seed: int) -> Split:
     if empty := int((amplitudes.flatten(2).amax(dim=2) == 0).sum()):
         raise DataError(
             f"nphotons={nphotons:g}: {empty} of {amplitudes.shape[:2].numel()} {scene.name} patterns hold no photon at "
-            "all, from which nothing can be learnt: raise data.nphotons"
+            "all, so that nothing can be learnt from them: raise data.nphotons"
         )
     n_images, n_positions = scene.intensity.shape[:2]
     return Split(

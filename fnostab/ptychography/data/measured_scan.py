@@ -1,6 +1,6 @@
-"""A data set made of a measured scan, split into areas as far apart as the probe is wide.
+"""Data set from a measured scan, split into areas that are at least one probe width apart.
 
-What stands in place of the truth is the file's object, known or reconstructed at import.
+The file's object, known or reconstructed at import, serves as the reference in place of a true object.
 """
 
 import math
@@ -21,16 +21,17 @@ from fnostab.ptychography.settings import DataConfig
 
 __all__ = ["areas", "from_scan", "pattern_counts", "probe_of"]
 
-HELD_OUT = 0.2  # of the scan's longer side, where validation and test lie beside each other
-LEAST_SPAN = 6  # of an area's positions, in pixels: below it an SSIM has no window
+HELD_OUT = 0.2  # share of the scan's longer side for validation and test
+LEAST_SPAN = 6  # minimum span in pixels of an area's positions, so that an SSIM window fits
 LEAST_PATTERNS = 4
-LEAST_OF_PROBE = 0.95  # of its intensity that has to lie in the smaller frame of binned patterns
+LEAST_OF_PROBE = 0.95  # minimum share of the probe's intensity within the smaller frame of binned patterns
 
 
 def from_scan(config: DataConfig) -> GridLines:
-    """Make the data set of ``config.path``: patterns of N pixels, split by area.
+    """Create the data set from the scan file ``config.path``: patterns of N x N pixels, split by area.
 
-    Positions are fractional, in pixels of the object as N pixels have it; objects are empty if the file has none.
+    Positions are fractional, in pixels of the object at the resolution of N-pixel patterns. ``objects`` is empty if
+    the file has no object.
 
     Raises:
         DataError: the file can't be read, does not fit N, or is too small to be split.
@@ -79,10 +80,10 @@ def from_scan(config: DataConfig) -> GridLines:
 
 
 def probe_of(config: DataConfig) -> Tensor:
-    """The probe of a data set, simulated or measured, complex64 of shape (N, N) with a peak modulus of 1.
+    """Probe of a simulated or measured data set, complex64 of shape (N, N) with a peak modulus of 1.
 
     Raises:
-        DataError: its file can't be used.
+        DataError: the probe's file can't be used.
     """
     if config.path is None:
         return make_probe(config.probe, config.N)
@@ -90,7 +91,7 @@ def probe_of(config: DataConfig) -> Tensor:
 
 
 def pattern_counts(config: DataConfig) -> dict[SplitName, int]:
-    """Number of patterns of each split of a measured scan."""
+    """Number of patterns in each split of a measured scan."""
     outline = read_outline(_path(config))
     _, zoom = _probe_and_zoom(outline.probe, config)
     found = areas(outline.positions, probe_width(outline.probe), LEAST_SPAN / zoom, _path(config))
@@ -100,15 +101,18 @@ def pattern_counts(config: DataConfig) -> dict[SplitName, int]:
 def areas(
     positions: NDArray[np.float64], gap: float, least_span: float = LEAST_SPAN, path: str = ""
 ) -> dict[SplitName, NDArray[np.int64]]:
-    """Indices of the patterns to train on, to validate and to test on; those in the gaps between are left out.
+    """Split a scan into training, validation and test areas; patterns in the gaps between them are left out.
 
-    A strip at the end of the scan's longer side is held out. Its first part validates, its last part tests.
+    A strip at the end of the scan's longer side is held out; one half of it is for validation, the other for test.
 
     Args:
-        positions: in pixels, shape (n, 2).
-        gap: pixels between areas, along an axis.
-        least_span: pixels that the positions of an area span at least, in both directions.
-        path: of the scan, for errors.
+        positions: scan positions in pixels, shape (n, 2).
+        gap: distance between areas along an axis, in pixels.
+        least_span: minimum span of an area's positions in both directions, in pixels.
+        path: path of the scan, for error messages.
+
+    Returns:
+        Pattern indices of each split.
 
     Raises:
         DataError: an area would be too small.
@@ -139,7 +143,7 @@ def _path(config: DataConfig) -> str:
 
 
 def _probe_and_zoom(probe: NDArray[np.complex64], config: DataConfig) -> tuple[NDArray[np.complex64], float]:
-    """The probe on N pixels with a peak modulus of 1, and the factor that positions change by."""
+    """Probe on N pixels with a peak modulus of 1, and the factor by which positions are scaled."""
     side, N = probe.shape[0], config.N
     if side < N or (config.fit == "bin" and side % N):
         accepted = f"at most {side}" if config.fit == "crop" else f"a whole part of {side}"
@@ -155,7 +159,7 @@ def _probe_and_zoom(probe: NDArray[np.complex64], config: DataConfig) -> tuple[N
                 f"{config.path}: binned to data.N={N}, the frame holds {share:.0%} of the probe, expected at least "
                 f"{LEAST_OF_PROBE:.0%}: raise data.N, or set data.fit=crop"
             )
-        # The zero frequency lies in the first of its bin's pixels: half a bin off, which a phase ramp makes good.
+        # Binning shifts the zero frequency from the centre of its bin; a phase ramp compensates for it.
         turns = (side // N - 1) / 2 * (np.arange(N) - N // 2) / side
         ramp = np.exp(-2j * math.pi * turns)
         smaller = smaller * ramp[:, None] * ramp

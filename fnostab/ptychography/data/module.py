@@ -1,8 +1,8 @@
-"""Batches of patterns for Lightning.
+"""Lightning data module and loaders for diffraction patterns.
 
-All patterns are in memory, so a batch is one indexing operation on one tensor: no workers, no copy
-of samples one by one. They are in a GPU's own memory where they take no more than a quarter of what is
-free. The order of every epoch has a random stream of its own and does not depend on what ran before it.
+All patterns are in memory, so a batch is a single indexing operation on one tensor, without workers. They are moved
+to the GPU if they need at most a quarter of its free memory. The order of each epoch has its own random stream and
+does not depend on earlier random draws.
 """
 
 import math
@@ -21,9 +21,9 @@ Batch = tuple[Tensor, Tensor]
 
 
 class EpochOrder:
-    """The order of ``n_patterns`` patterns in each epoch.
+    """Random order of ``n_patterns`` patterns in each epoch.
 
-    Lightning calls ``set_epoch`` on a loader's ``sampler`` before every epoch, a resumed one too.
+    Lightning calls ``set_epoch`` of a loader's ``sampler`` before every epoch, also after a resume.
     """
 
     def __init__(self, n_patterns: int, order_seed: int) -> None:
@@ -32,29 +32,29 @@ class EpochOrder:
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, counted from 0, whose order is used from now on."""
+        """Select the current epoch, counted from 0."""
         self.epoch = epoch
 
     def order(self, epoch: int | None = None) -> Tensor:
-        """A permutation of the patterns, int64 of shape (n_patterns,); by default the chosen epoch's."""
+        """Permutation of the patterns in an epoch (default: the current one), int64 of shape (n_patterns,)."""
         seed = stream_seed(self.order_seed, "epoch", str(self.epoch if epoch is None else epoch))
         return torch.randperm(self.n_patterns, generator=torch.Generator().manual_seed(seed))
 
 
 class PatternLoader:
-    """Batches (amplitudes (B, 1, N, N), indices (B,)); the last one may be smaller.
+    """Loader of batches (amplitudes (B, 1, N, N), indices (B,)); the last batch may be smaller.
 
     Args:
-        amplitudes: of all patterns, shape (n, 1, N, N); batches are on the same device.
-        batch_size: patterns in a batch.
-        sampler: chooses the order; None keeps the patterns as they are.
+        amplitudes: amplitudes of all patterns, shape (n, 1, N, N); batches are on the same device.
+        batch_size: patterns per batch.
+        sampler: order of the patterns; None keeps them in their given order.
     """
 
     def __init__(self, amplitudes: Tensor, batch_size: int, sampler: EpochOrder | None = None) -> None:
         self.amplitudes = amplitudes
         self.batch_size = batch_size
         self.sampler = sampler
-        self.batch_sampler = None  # Lightning reads it of whatever has a sampler
+        self.batch_sampler = None  # read by Lightning from every loader with a sampler
         self._first_batch = 0
 
     def __len__(self) -> int:
@@ -67,12 +67,19 @@ class PatternLoader:
             yield self.amplitudes[indices], indices
 
     def start_at(self, batch: int) -> None:
-        """Leave out the first batches of the next epoch, once."""
+        """Start the next epoch, and only that one, at this batch."""
         self._first_batch = batch
 
 
 class GridLinesData(lightning.LightningDataModule):
-    """A grid-lines data set, as Lightning's Trainer takes it; the last batch of an epoch may be smaller."""
+    """Lightning data module of a `GridLines` data set; the last batch of an epoch may be smaller.
+
+    Args:
+        data: the data set.
+        batch_size: patterns per training batch.
+        order_seed: seed of the order of training patterns.
+        eval_batch_size: patterns per validation batch.
+    """
 
     def __init__(
         self,
@@ -89,20 +96,20 @@ class GridLinesData(lightning.LightningDataModule):
         self._order = EpochOrder(len(data.train.amplitudes), order_seed)
 
     def epoch_order(self, epoch: int) -> Tensor:
-        """Indices of the training patterns in the order of that epoch, counted from 0: int64 of shape (n,)."""
+        """Indices of the training patterns in the order of an epoch, counted from 0; int64 of shape (n,)."""
         return self._order.order(epoch)
 
     def batch_indices(self, step: int) -> Tensor:
-        """Indices of the training patterns in the batch of an optimiser step, counted from 0: int64 of shape (B,)."""
+        """Indices of the training patterns in the batch of a step, counted from 0; int64 of shape (B,)."""
         epoch, number = divmod(step, math.ceil(self._order.n_patterns / self.batch_size))
         return self.epoch_order(epoch).split(self.batch_size)[number]
 
     def train_dataloader(self) -> PatternLoader:
-        """All training patterns, shuffled anew in every epoch."""
+        """Loader of all training patterns, reshuffled every epoch."""
         return PatternLoader(self._placed(self.data.train.amplitudes), self.batch_size, self._order)
 
     def val_dataloader(self) -> PatternLoader:
-        """All validation patterns, in order."""
+        """Loader of all validation patterns, in order."""
         return PatternLoader(self._placed(self.data.validation.amplitudes), self.eval_batch_size)
 
     def _placed(self, amplitudes: Tensor) -> Tensor:
@@ -115,5 +122,5 @@ class GridLinesData(lightning.LightningDataModule):
 
 
 def fits(n_bytes: int, n_free: int) -> bool:
-    """Whether data may stay on a device: a quarter of its free memory leaves room for training, and for neighbours."""
+    """Whether data of ``n_bytes`` may be kept on a device: at most a quarter of its ``n_free`` free bytes."""
     return n_bytes <= n_free // 4

@@ -1,4 +1,4 @@
-"""Figure of every block's statistics against depth: do activations drift?"""
+"""Figure of block statistics against depth, which shows whether activations drift."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,23 +24,22 @@ PANELS = {
     names.DEAD_UNITS: "dead units after the GELU",
 }
 SHARES = (names.LOW_FREQUENCIES, names.DEAD_UNITS)
-MOMENTS = (("--", "white"), ("-", None))  # line, and face of the marks: None is the arm's colour
+MOMENTS = (("--", "white"), ("-", None))  # line style and marker face; None is the arm's colour
 
-Seeds = Sequence[Mapping[str, Mapping[str, float]]]  # of each one, by block and quantity
+Seeds = Sequence[Mapping[str, Mapping[str, float]]]  # for each seed, values by block and quantity
 
 
 def activation_figure(arms: Mapping[str, Mapping[str, Seeds]]) -> Figure:
-    """Draw each quantity of the blocks against depth, one panel each.
+    """Draw each quantity of the blocks against depth, one panel per quantity.
 
-    A mean that grows from block to block is the drift that y = x + GELU(...) is suspected of; a flat line
-    at 0 is none. On a log axis, a straight rise of the spread is a growth by a factor in each block; the mean's
-    axis is linear around 0 and logarithmic where means are large. Lines are medians over seeds, bands reach
-    from the smallest to the largest. Dashed with open marks: the first moment. Solid: the second.
-    Quantities that no block has get no panel.
+    A mean that grows from block to block is the drift that y = x + GELU(...) is suspected to cause; a flat line at 0
+    is no drift. On a log axis a straight rise of the standard deviation is exponential growth with depth; the axis of
+    the mean is linear around 0 and logarithmic for large means. Lines are medians over seeds, bands the range. Dashed
+    lines with open marks are the first moment, solid lines the second. Quantities without values get no panel.
 
     Args:
-        arms: for each arm, for each moment ("initialisation", "after training"), of each seed the quantities
-            of every block, in the order in which blocks run.
+        arms: for each arm and moment ("initialisation", "after training"), the quantities of every block of each
+            seed, in execution order.
     """
     quantities = [quantity for quantity in PANELS if _curves_of(arms, quantity)] or list(PANELS)[:2]
     with matplotlib.rc_context(NAMED):
@@ -49,7 +48,7 @@ def activation_figure(arms: Mapping[str, Mapping[str, Seeds]]) -> Figure:
         axes = list(figure.subplots(rows, min(len(quantities), 3), squeeze=False).flat)
         for ax, quantity in zip(axes, quantities, strict=False):
             for place, (arm, style) in enumerate(arm_styles(arms).items()):
-                size = max(3.0, 6.5 - place)  # where arms coincide, those below are larger
+                size = max(3.0, 6.5 - place)  # later markers are smaller, so that coinciding arms all show
                 for (line, face), seeds in zip(MOMENTS, arms[arm].values(), strict=False):
                     _draw(ax, _table(seeds, quantity), style, line, face or style.colour, size)
             _scale(ax, quantity, _curves_of(arms, quantity))
@@ -60,7 +59,7 @@ def activation_figure(arms: Mapping[str, Mapping[str, Seeds]]) -> Figure:
 
 
 def _table(seeds: Seeds, quantity: str) -> NDArray[np.float64]:
-    """(seeds, blocks), NaN where there is none."""
+    """Values of a quantity, shape (seeds, blocks); NaN where missing."""
     most = max((len(states) for states in seeds), default=0)
     table = np.full((len(seeds), most), np.nan)
     for row, states in zip(table, seeds, strict=True):

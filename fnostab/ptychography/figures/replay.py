@@ -1,4 +1,4 @@
-"""A failure that was run again: what every module did, step by step."""
+"""Figure of a replayed failure: the state of every module at each step."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,24 +14,25 @@ from fnostab.figures.style import ALERT, COLOURS, INK, NAMED, legend_below, mark
 
 __all__ = ["ReplayedSteps", "replay_figure"]
 
-LARGEST_RATIO = 3  # powers of ten that the colours tell apart, of an output over its first
-MOST_NAMES = 40  # at the side of a heat map
+LARGEST_RATIO = 3  # range of the colour scale of output ratios, in powers of ten
+MOST_NAMES = 40  # row labels of a heat map
 LONGEST_NAME = 28
 
 
 @dataclass(frozen=True, eq=False)
 class ReplayedSteps:
-    """The replayed steps as arrays.
+    """Arrays of the replayed steps.
 
     Attributes:
-        steps: optimiser steps, rising by 1, shape (n,).
-        losses: training losses, (n,).
-        grad_norms: before clipping, (n,).
-        modules: names, in the order in which they run.
-        output_rms: root mean square of their outputs, (modules, n); NaN where there is none.
-        dead: shares of channels that are constant, (modules, n); NaN where there is none.
-        nonfinite: whether output or gradient is not finite, bool (modules, n).
-        failure_step: at which the trial failed; it may lie outside of ``steps``.
+        steps: consecutive optimiser steps, shape (n,).
+        losses: training losses, shape (n,).
+        grad_norms: gradient norms before clipping, shape (n,).
+        modules: module names in execution order.
+        output_rms: root mean square of each module's output, shape (modules, n); NaN where missing.
+        dead: share of constant channels, shape (modules, n); NaN where missing.
+        nonfinite: whether the output or gradient is not finite, bool of shape (modules, n).
+        focus: step to look at.
+        failure_step: step at which the trial failed; may be outside ``steps``.
     """
 
     steps: NDArray[np.int64]
@@ -46,13 +47,13 @@ class ReplayedSteps:
 
 
 def replay_figure(replay: ReplayedSteps) -> Figure:
-    """Figure of a replay: where did the failure begin?
+    """Draw a replay: where did the failure begin?
 
-    Above, loss and gradient norm on logarithmic axes; the solid line is the step to look at, the dashed
-    one the step at which the trial failed, red crosses on the top edge are values that were not finite.
-    Below, one row a module in the order of the forward pass, one column a step: the output's root mean
-    square over that of the first step, blue where it shrinks and red where it grows, then the share of
-    its channels that are dead. A red cross in a cell: output or gradient is not finite. Grey: no value.
+    Top: loss and gradient norm on logarithmic axes. The solid vertical line is the step to look at, the dashed line
+    the step at which the trial failed; red crosses on the top edge mark values that were not finite. Bottom: heat maps
+    with a row per module, in the order of the forward pass, and a column per step. The left one is the root mean
+    square of the output relative to the first step (blue: smaller, red: larger), the right one the share of dead
+    channels. A red cross marks a non-finite output or gradient; grey means no value.
     """
     rows = min(max(len(replay.modules), 4), MOST_NAMES)
     with matplotlib.rc_context(NAMED):
@@ -97,7 +98,7 @@ def _mark(ax: Axes, replay: ReplayedSteps, colour: str = INK) -> None:
 
 
 def _growth(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """log10 of ``values`` (modules, n) over their first column; what is not finite, or over 0, is NaN."""
+    """log10 of ``values`` (modules, n) relative to their first column; NaN where that is not finite."""
     with np.errstate(divide="ignore", invalid="ignore"):
         growth = np.log10(values / values[:, :1])
     growth[~np.isfinite(growth)] = np.nan
@@ -112,7 +113,7 @@ def _map(ax: Axes, replay: ReplayedSteps, values: NDArray[np.float64], colours: 
     shown = ax.imshow(values, cmap=colours, aspect="auto", interpolation="nearest", extent=extent, **scale)
     modules, columns = np.nonzero(replay.nonfinite)
     ax.plot(replay.steps[columns], modules, "x", color=ALERT, markersize=5, markeredgewidth=1.4)
-    _mark(ax, replay, "0.6")  # seen on light and dark cells
+    _mark(ax, replay, "0.6")  # visible on light and dark cells
     ax.set(xlabel="optimiser step", xlim=(first, last))
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     ax.grid(False)

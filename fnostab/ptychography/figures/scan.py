@@ -1,4 +1,4 @@
-"""The figure of a measured scan: what was measured, with what, where, and a first reconstruction."""
+"""Figure of a measured scan: mean pattern, mask, positions, probe and object."""
 
 import matplotlib
 import numpy as np
@@ -12,9 +12,9 @@ __all__ = ["scan_figure"]
 
 
 def scan_figure(scan: Scan) -> Figure:
-    """Mean pattern, mask and positions above; probe, and the object's amplitude and phase below, if there is one.
+    """Draw a scan: mean pattern, mask and positions above; probe, object amplitude and object phase below.
 
-    The circle among the positions is as wide as the probe. Object and positions have rows downward.
+    The circle among the positions has the probe's width. Rows point downward for object and positions.
     """
     side = scan.probe.shape[0]
     mean = scan.intensity.mean(axis=0, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Figures that one trial keeps: its reconstruction beside the truth, and its history."""
+"""Figures of one trial: its reconstruction beside the truth, and its training history."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,18 +16,19 @@ from fnostab.figures.style import COLOURS, INK, STYLE, legend_below, mark_nonfin
 
 __all__ = ["Panel", "history_figure", "reconstruction_figure"]
 
-ERRORS = "cividis"  # its lightness rises all the way, so that the sign of an error is seen in grey too
+ERRORS = "cividis"  # monotonic in lightness, so that the sign of an error shows in greyscale too
 WIDTH, ROW_HEIGHT, IMAGE = 7.2, 2.2, 1.67  # inches
-LINE_COLOURS = (COLOURS[0], COLOURS[4])  # dark under light: both are seen in grey
+LINE_COLOURS = (COLOURS[0], COLOURS[4])  # dark below light, distinguishable in greyscale
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Curves and marks that `history_figure` draws over one axis.
+    """One panel of `history_figure`.
 
     Attributes:
-        curves: by name, the first below the others; values that are not finite are gaps.
-        marks: by name, as open circles: validations, spikes.
+        ylabel: label of the vertical axis.
+        curves: curves by name, drawn in this order; values that are not finite are gaps.
+        marks: points by name, drawn as open circles, such as validations or spikes.
     """
 
     ylabel: str
@@ -41,19 +42,19 @@ def reconstruction_figure(
     phase: bool,
     named: tuple[str, str] = ("predicted", "true"),
 ) -> Figure:
-    """A reconstruction beside the truth, and where it is wrong.
+    """Draw a reconstruction, the truth and the error.
 
-    Amplitude above and, if it is asked for, phase below; left to right the prediction, the truth, and
-    the error |predicted| - |true|, or the phase difference wrapped into (-pi, pi], in radians. Prediction and truth
-    share the truth's scale, and a colour bar that ends in a tip has values beyond it. In an error map
-    grey is no error, yellow too large, dark blue too small. A prediction that has collapsed is one
-    plain colour, and its error map the negative of the truth.
+    The first row is the amplitude, the second, with ``phase``, the phase. The columns are the prediction, the truth
+    and the error: |predicted| - |true|, or the phase difference wrapped into (-pi, pi] in radians. Prediction and
+    truth share the truth's colour scale; a pointed end of the colour bar indicates values beyond it. In error maps
+    grey is no error, yellow too large, dark blue too small. A collapsed prediction is a single colour, and its error
+    map the negative of the truth.
 
     Args:
-        predicted: aligned to the truth, shape (h, w).
-        truth: same shape.
-        phase: whether there is one to compare.
-        named: what the two are called.
+        predicted: reconstruction aligned to the truth, shape (h, w).
+        truth: true object, same shape.
+        phase: whether to draw the phase.
+        named: titles of prediction and truth.
     """
     rows = [("amplitude", "", np.abs(predicted), np.abs(truth))]
     if phase:
@@ -75,9 +76,9 @@ def reconstruction_figure(
 def _image(
     figure: Figure, place: tuple[int, int], image: NDArray[Any], title: str, colours: str, limits: tuple[float, float]
 ) -> Axes:
-    """An image in its line and column, with a colour bar.
+    """Draw an image with a colour bar at a (row, column) of the figure.
 
-    Where they lie is known, so they are put there: to let matplotlib find it out takes longer than all else.
+    Axes are placed explicitly, since matplotlib's layout engines would take most of the drawing time.
     """
     line, column = place
     width, height = figure.get_size_inches()
@@ -95,7 +96,7 @@ def _image(
     tips = "both" if below and above else "min" if below else "max" if above else "neither"
     bar = figure.colorbar(shown, cax=axes(IMAGE + 0.06, 0.05 * IMAGE, 0.09, 0.9 * IMAGE), extend=tips)
     bar.ax.tick_params(labelsize=7.5)
-    bar.ax.yaxis.get_offset_text().set_horizontalalignment("left")  # else it lies on the image's title
+    bar.ax.yaxis.get_offset_text().set_horizontalalignment("left")  # else it overlaps the image's title
     bar.locator = MaxNLocator(5)
     return ax
 
@@ -103,18 +104,17 @@ def _image(
 def history_figure(
     panels: Sequence[Panel], *, nonfinite_steps: Sequence[int] = (), failure_step: int | None = None
 ) -> Figure:
-    """A trial over its optimiser steps: what happened just before it failed?
+    """Draw quantities of a trial over its optimiser steps: what happened just before it failed?
 
-    Panels share their steps, so that a spike of the gradient stands under what it did to the loss. Of
-    long curves the smallest and the largest value in every column of pixels are drawn, so no spike is
-    left out. Open circles are validations, or gradient spikes as the monitor counts them. Red crosses on
-    the top edge are steps whose loss or gradient was not finite; the dashed line is the step of failure.
-    Axes are logarithmic.
+    Panels share the step axis, so a gradient spike is aligned with its effect on the loss. For long curves the
+    smallest and largest value in every pixel column are drawn, so no spike is lost. Open circles are validations, or
+    gradient spikes detected by the monitor. Red crosses on the top edge mark steps with a non-finite loss or gradient;
+    the dashed line is the failure step. Vertical axes are logarithmic.
 
     Args:
-        panels: from top to bottom.
-        nonfinite_steps: marked in all panels.
-        failure_step: marked in all panels.
+        panels: panels from top to bottom.
+        nonfinite_steps: steps with a non-finite value, marked in all panels.
+        failure_step: step of failure, marked in all panels.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 0.6 + 2.2 * len(panels)), layout="constrained")

@@ -1,14 +1,14 @@
-"""Several trainings of one arm side by side in one process, with their networks computed as one.
+"""Train several seeds of one arm in lockstep in one process, with batched forward and backward passes.
 
-A step of a small network is mostly overhead: many small operations, launched for each seed anew. Here the
-weights of K networks are stacked, and each pass runs once for all of them. All else stays each training's
-own: it runs in a thread, with its optimiser, clipping, monitor, journal and end.
+A step of a small network is mostly launch overhead of many small operations. In lockstep the weights of K networks
+are stacked, and each pass runs once for all of them. Everything else stays separate: each training runs in its own
+thread with its own optimiser, clipping, monitor and journal, and ends on its own.
 
-A training asks for a pass and waits until every other one has asked too, or has left. Those that ask for the
-same are computed together, as long as that is all of them; else each is computed alone. So what a training
-does is the same as alone but for rounding, and what becomes of one changes no other.
+A training requests a pass and waits until all others have requested one too, or have left. If all request the same
+kind of pass they are computed together, otherwise one by one. Each training therefore computes the same numbers as
+alone, up to rounding, and does not depend on the fate of the others.
 
-Of the room only `preparation` and `training.process` know of this folder, by a line each: it can be taken out whole.
+Only `preparation` and `process` import this package, each in one line, so it can easily be removed.
 """
 
 from fnostab.ptychography.lockstep.trainings import insist_on_lockstep, train_in_lockstep

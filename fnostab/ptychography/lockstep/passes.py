@@ -1,4 +1,4 @@
-"""Compute the passes of several networks of one arm as those of one network with stacked weights."""
+"""Batched forward and backward passes of several networks of one arm, with stacked weights."""
 
 import threading
 from collections import defaultdict
@@ -15,18 +15,18 @@ __all__ = ["Lockstep", "Seat"]
 
 @dataclass(frozen=True)
 class _Mode:
-    """Mode of a forward pass; requests of equal mode can be joined."""
+    """Mode of a forward pass; requests with equal modes can be batched."""
 
     shape: torch.Size
     grad: bool
     inference: bool
     device: str
-    autocast: torch.dtype | None  # that of its convolutions, None if they are not cast
-    alone: bool  # hooks want to see this network's own tensors
+    autocast: torch.dtype | None  # of its convolutions; None if they are not cast
+    alone: bool  # whether hooks need this network's own tensors
 
     @classmethod
     def here(cls, amplitudes: Tensor, generator: nn.Module) -> "_Mode":
-        """Mode in which this thread would make a forward pass of ``generator`` now."""
+        """Mode of a forward pass of ``generator`` in the current thread."""
         device = amplitudes.device.type
         return cls(
             amplitudes.shape,
@@ -49,7 +49,7 @@ class _Mode:
 
 @dataclass
 class _Request:
-    """A pass that a training waits for: a forward one by its mode, or a backward one by the forward one before it."""
+    """Pass that a training waits for; ``kind`` is the mode of a forward pass, or the forward pass to differentiate."""
 
     kind: "_Mode | _Pass"
     tensor: Tensor  # amplitudes, or the gradient with respect to the patches
@@ -59,14 +59,14 @@ class _Request:
 
 
 class Lockstep:
-    """Meeting point of trainings that run in lockstep.
+    """Synchronisation point of trainings that run in lockstep.
 
     Args:
-        size: how many there are. Nothing is computed before each has asked for something, or has left.
+        size: number of trainings. A pass is computed once each training has requested one or has left.
 
     Attributes:
-        turn: held by a training for all that is not training: set-up draws from torch's global random
-            state, and figures gain nothing from threads.
+        turn: lock that a training holds outside of its training loop, since set-up uses torch's global random state
+            and figures do not profit from threads.
     """
 
     def __init__(self, size: int) -> None:
@@ -79,13 +79,13 @@ class Lockstep:
         self._ended_by: str | None = None
 
     def end(self, reason: str) -> None:
-        """Let every training raise SystemExit instead of its next pass."""
+        """Make every training raise SystemExit with this reason at its next pass."""
         with self._changed:
             self._ended_by = reason
             self._changed.notify_all()
 
     def ask(self, seat: "Seat", request: _Request) -> Tensor | None:
-        """Wait for a pass; raises what went wrong with it."""
+        """Request a pass, wait for it and return its result; re-raise its error."""
         with self._changed:
             seat.request = request
             self._serve()
@@ -99,14 +99,14 @@ class Lockstep:
         return request.answer
 
     def leave(self, seat: "Seat") -> None:
-        """Wait for this one no longer."""
+        """Remove a training, so that the others no longer wait for it."""
         with self._changed:
             if seat in self._present:
                 self._present.remove(seat)
                 self._serve()
 
     def _serve(self) -> None:
-        """Make the passes, once all present have asked; the last one to come makes them for all."""
+        """Compute the passes once all present trainings have requested one, in the thread of the last request."""
         requests = {seat: seat.request for seat in self._present if seat.request and not seat.request.done}
         if not requests or len(requests) < len(self._present):
             return
@@ -120,7 +120,7 @@ class Lockstep:
                 else:
                     with kind.entered():
                         self._forward(kind, asked)
-            except Exception as error:  # each training judges it as its own, a lack of memory too
+            except Exception as error:  # re-raised in each training, which judges it as its own
                 for request in asked.values():
                     request.error = error
             for request in asked.values():
@@ -146,11 +146,11 @@ class Lockstep:
 
 
 class Seat:
-    """One training's place among the others.
+    """Place of one training in a `Lockstep`.
 
     Attributes:
-        generator: its network, while it trains.
-        latest: its forward pass that has not been taken back yet.
+        generator: network of the training.
+        latest: last forward pass, until its backward pass.
     """
 
     generator: nn.Module
@@ -163,7 +163,7 @@ class Seat:
 
     @contextmanager
     def taken(self, generator: nn.Module) -> Iterator[None]:
-        """Train ``generator`` beside the others, which have the turn meanwhile; leave at the end."""
+        """Context of the training loop of ``generator``: release the turn to the others, and leave at the end."""
         self.generator = generator
         self.lockstep.turn.release()
         try:
@@ -172,30 +172,30 @@ class Seat:
             self.lockstep.leave(self)
             self.lockstep.turn.acquire()
             for parameter in generator.parameters():
-                parameter.data = parameter.data.clone()  # else it would hold the weights of all
+                parameter.data = parameter.data.clone()  # else it would keep the stacked weights of all alive
 
     def forward(self, amplitudes: Tensor) -> Tensor:
         """Output of the network for ``amplitudes``, as from `torch.nn.Module.__call__`.
 
-        With gradients on, ask for `backward` once the loss's own backward pass has come to these patches.
+        With gradients enabled, call `backward` after the backward pass of the loss has reached these patches.
         """
         self._patches = self.lockstep.ask(self, _Request(_Mode.here(amplitudes, self.generator), amplitudes))
         assert self._patches is not None
         return self._patches
 
     def backward(self) -> None:
-        """Compute the parameters' gradients from the gradient of the patches."""
+        """Compute the parameter gradients from the gradient of the patches."""
         assert self.latest is not None
         assert self._patches is not None
         gradient = self._patches.grad
-        if gradient is None:  # the loss does not depend on them
+        if gradient is None:  # the loss does not depend on the patches
             gradient = torch.zeros_like(self._patches)
         self.lockstep.ask(self, _Request(self.latest, gradient))
         self.latest = self._patches = None
 
 
 class _Pass:
-    """A forward pass of some seats, with what its backward pass needs."""
+    """Forward pass of some seats, kept for its backward pass."""
 
     def __init__(self, seats: Sequence[Seat], parameters: Sequence[Tensor], patches: Tensor) -> None:
         self.seats = seats
@@ -203,7 +203,7 @@ class _Pass:
         self.patches = patches
 
     def backward(self, gradients: Mapping[Seat, Tensor]) -> None:
-        """Give every seat's parameters their gradients. One that has left gets none: its part is 0 times anything."""
+        """Set the parameter gradients of every seat; a seat without a gradient has left and counts with zeros."""
         with torch.inference_mode(False):
             unasked = torch.zeros_like(self.patches[0])
             gradient = torch.stack([gradients.get(seat, unasked) for seat in self.seats])
@@ -213,13 +213,13 @@ class _Pass:
             for parameter, each in zip(seat.generator.parameters(), found, strict=True):
                 if each is not None and seat in gradients:
                     own = each[place] if stacked else each
-                    if own.stride() != parameter.stride():  # as autograd itself sees to: fused optimisers rely on it
+                    if own.stride() != parameter.stride():  # like autograd; fused optimisers rely on it
                         own = torch.empty_like(parameter).copy_(own)
                     parameter.grad = own if parameter.grad is None else parameter.grad + own
 
 
 class _Stack:
-    """The weights of several equal networks as one: from here on theirs are views of it."""
+    """Stacked weights of several equal networks; the networks' own weights become views of them."""
 
     def __init__(self, seats: Sequence[Seat]) -> None:
         self.seats = seats
@@ -235,6 +235,6 @@ class _Stack:
         self._networks = vmap(lambda weights, amplitudes: functional_call(self.generator, weights, (amplitudes,)))
 
     def __call__(self, amplitudes: Tensor) -> Tensor:
-        """Amplitudes (K, B, 1, N, N) -> patches (K, B, 1, N, N)."""
+        """Run all networks: amplitudes (K, B, 1, N, N) -> patches (K, B, 1, N, N)."""
         patches: Tensor = self._networks(self.weights, amplitudes)
         return patches

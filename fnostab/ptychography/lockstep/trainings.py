@@ -1,4 +1,4 @@
-"""Trials of one arm as threads of one process, each with a seat at the meeting point of their passes."""
+"""Run trials of one arm in lockstep, as threads of one process."""
 
 import sys
 import traceback
@@ -26,19 +26,19 @@ __all__ = ["insist_on_lockstep", "train_in_lockstep"]
 
 
 class SeatedModule(PtychoModule):
-    """A module whose network's passes are made together with those of other trainings, while it has a seat."""
+    """Module whose network passes are batched with those of other trainings while it has a seat."""
 
     seat: Seat | None = None
 
     def forward(self, amplitudes: Tensor) -> Tensor:
-        """Complex object patches (B, 1, N, N) of measured amplitudes (B, 1, N, N)."""
+        """Predict complex object patches (B, 1, N, N) from measured amplitudes (B, 1, N, N)."""
         if self.seat is None:
             return super().forward(amplitudes)
         with convolutions_in(self.config.execution.convolution_precision, amplitudes.device):
             return self.seat.forward(amplitudes)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Go back to the patches, and together with the others to the weights."""
+        """Backpropagate to the patches, then together with the other trainings to the weights."""
         super().backward(loss, *args, **kwargs)
         if self.seat is not None:
             self.seat.backward()
@@ -46,13 +46,13 @@ class SeatedModule(PtychoModule):
 
 @dataclass(frozen=True)
 class SeatedTraining(Training):
-    """A training beside others."""
+    """Training that runs in lockstep with others."""
 
     module: SeatedModule
     seat: Seat
 
     def fit(self, *args: Any, **kwargs: Any) -> None:
-        """Train as alone, with the passes of the network made together."""
+        """Train as `Training.fit`, with batched network passes."""
         self.module.seat = self.seat
         with self.seat.taken(self.module.generator):
             super().fit(*args, **kwargs)
@@ -60,7 +60,11 @@ class SeatedTraining(Training):
 
 
 def insist_on_lockstep(specs: Sequence[TrialSpec]) -> None:
-    """Raise LaunchError if trials can't be trained in lockstep."""
+    """Check that trials can be trained in lockstep.
+
+    Raises:
+        LaunchError: the trials have different settings, a custom network, or checkpointed blocks.
+    """
     first = specs[0]
     for spec in specs:
         if spec.settings != first.settings:
@@ -79,15 +83,18 @@ def insist_on_lockstep(specs: Sequence[TrialSpec]) -> None:
 
 
 def train_in_lockstep(specs: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
-    """Outcomes of trials that are trained side by side; None of one that could not be carried out.
+    """Train trials in lockstep.
+
+    Returns:
+        The outcome of each trial; None for one that could not be carried out.
 
     Raises:
-        LaunchError: they can't be trained so.
+        LaunchError: the trials can't be trained in lockstep.
     """
     insist_on_lockstep(specs)
     execution = TrialConfig.from_dotted(specs[0].settings).execution
     with tf32_only_if(execution.convolution_precision, choose_device(execution.device)):
-        return _in_threads(specs, directories)  # each sets that too, and takes it back when it ends: to the same
+        return _in_threads(specs, directories)  # each thread sets and restores the same value
 
 
 def _in_threads(specs: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
@@ -109,8 +116,8 @@ def _in_threads(specs: Sequence[TrialSpec], directories: Sequence[Path]) -> list
     with ThreadPoolExecutor(len(specs)) as pool:
         trainings = [pool.submit(train, *each) for each in zip(specs, directories, lockstep.seats, strict=True)]
         try:
-            wait(trainings)  # not Thread.join: before Python 3.13 one that is interrupted takes the thread for ended
-        except (KeyboardInterrupt, SystemExit) as end:  # it comes to the main thread alone
+            wait(trainings)  # not Thread.join, which before Python 3.13 marks a thread as ended if interrupted
+        except (KeyboardInterrupt, SystemExit) as end:  # only raised in the main thread
             lockstep.end(str(end) or type(end).__name__)
         return [training.result() for training in trainings]
 

@@ -1,4 +1,4 @@
-"""Networks that learn: measured amplitudes in, complex object patches out."""
+"""Neural networks that predict complex object patches from measured amplitudes."""
 
 from fnostab.ptychography.models.blocks import ResidualBlock, residual_blocks
 from fnostab.ptychography.models.fno import FNO

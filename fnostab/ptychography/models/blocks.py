@@ -1,4 +1,4 @@
-"""The residual block of all built-in networks, and the convolutions around the blocks."""
+"""Residual block of the built-in networks, and the convolutions around the blocks."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -27,17 +27,16 @@ __all__ = [
 
 
 class ResidualBlock(nn.Module):
-    """y = x + gain(act(limiter(SpectralConv(norm(x)) + Conv3x3(norm(x))))).
+    """Residual block y = x + gain(act(limiter(SpectralConv(norm(x)) + Conv3x3(norm(x))))).
 
-    Every part but the two convolutions and the activation is absent unless asked for: the plain block is
-    y = x + GELU(SpectralConv(x) + Conv3x3(x)). A block of your own may be a subclass that puts other parts in their
-    place.
+    Norm, limiter and gain are identities unless configured: the plain block is
+    y = x + GELU(SpectralConv(x) + Conv3x3(x)). A custom block may be a subclass that replaces parts.
 
     Args:
-        config: says which parts there are. With ``checkpoint_blocks`` only the input is kept for the backward pass,
-            which then computes the block a second time: less memory, the same gradients. Hooks of the block still run
-            once, those of its parts twice.
-        channels: of input and output.
+        config: parts of the block. With ``checkpoint_blocks`` only the input is kept for the backward pass, which
+            recomputes the block: less memory, the same gradients. Hooks of the block still run once, hooks of its
+            parts twice.
+        channels: channels of input and output.
         modes: Fourier modes kept along each axis.
         resolution: pixels along a side.
 
@@ -59,7 +58,7 @@ class ResidualBlock(nn.Module):
         self.gain = make_gain(config.residual, channels, config.layerscale_init)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the gained branch to ``x``."""
+        """Add the branch, multiplied by its gain, to ``x``."""
         if not (self.checkpoint and torch.is_grad_enabled()):
             return self._add_branch(x)
         y: Tensor = checkpoint(self._add_branch, x, use_reentrant=False, preserve_rng_state=False)
@@ -71,9 +70,9 @@ class ResidualBlock(nn.Module):
         return x + self.gain(self.act(self.limiter(z)))
 
     def gain_magnitude(self) -> Tensor | None:
-        """Mean absolute gain of the branch, a 0-d tensor on the block's device; None if it has no gain.
+        """Mean absolute gain of the branch, a 0-d tensor on the block's device; None without a gain.
 
-        Norm weight of ``zero_gamma``, LayerScale factor of ``layerscale``.
+        The gain is the norm weight for ``zero_gamma`` and the LayerScale factor for ``layerscale``.
         """
         for module in self.gain.modules():
             if isinstance(module, ZeroGammaInstanceNorm2d):
@@ -84,23 +83,23 @@ class ResidualBlock(nn.Module):
 
 
 def make_block(config: ModelConfig, channels: int, modes: int, resolution: int) -> nn.Module:
-    """A `ResidualBlock`, or the block of your own that ``config.block`` names."""
+    """Build a `ResidualBlock`, or the custom block that ``config.block`` names."""
     if is_own(config.block):
         return make_own("model.block", config.block, nn.Module, config, channels, modes, resolution)
     return ResidualBlock(config, channels, modes, resolution)
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """Images of one channel (B, 1, H, W), as a view whose channels are the last axis in memory.
+    """View single-channel images (B, 1, H, W) in channels-last memory format.
 
-    What a network computes from it has that layout too: it suits convolutions and Fourier matrices.
-    Torch's own way leaves one channel as it is, and is refused under ``torch.func.vmap``.
+    The network's activations then have this layout too, which is faster for convolutions and Fourier matrices.
+    ``torch.channels_last`` does not change a single channel, and fails under ``torch.func.vmap``.
     """
     return images.squeeze(1).unsqueeze(-1).movedim(-1, 1)
 
 
 def conv_gelu_conv(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Two 3x3 convolutions with a GELU between: (B, in_channels, H, W) -> (B, out_channels, H, W)."""
+    """Build two 3x3 convolutions with a GELU between: (B, in_channels, H, W) -> (B, out_channels, H, W)."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
         nn.GELU(),
@@ -109,7 +108,7 @@ def conv_gelu_conv(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def decoder_activation(config: ModelConfig, channels: int) -> OrderedDict[str, nn.Module]:
-    """The decoder's activation with what ``config`` puts before it, by name; the activation's is "1"."""
+    """Build the decoder's activation, named "1", with an optional limiter before it."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if config.limiter in ("decoder", "both"):
         parts["limiter"] = Limiter(config.limiter_tau)
@@ -119,13 +118,13 @@ def decoder_activation(config: ModelConfig, channels: int) -> OrderedDict[str, n
 
 
 def decoder_stage(config: ModelConfig, in_channels: int, out_channels: int) -> nn.Sequential:
-    """Build `conv_gelu_conv` with the decoder's activation; the convolutions keep their names, "0" and "2"."""
+    """Build `conv_gelu_conv` with the decoder's activation; the convolutions keep the names "0" and "2"."""
     first, _, second = conv_gelu_conv(in_channels, out_channels)
     return nn.Sequential(OrderedDict([("0", first), *decoder_activation(config, out_channels).items(), ("2", second)]))
 
 
 def make_head(config: ModelConfig) -> Callable[[Tensor], Tensor]:
-    """Head of a network: makes the complex patch (B, 1, H, W) from the last layer's values (B, 2, H, W)."""
+    """Build the head, which turns the last layer's values (B, 2, H, W) into complex patches (B, 1, H, W)."""
     return make_own("model.head", config.head, nn.Module, config) if is_own(config.head) else _real_imaginary
 
 
@@ -134,5 +133,5 @@ def _real_imaginary(values: Tensor) -> Tensor:
 
 
 def residual_blocks(module: nn.Module) -> dict[str, ResidualBlock]:
-    """All residual blocks of a network, by qualified name, in the order in which they were registered."""
+    """All residual blocks of a network by qualified name, in registration order."""
     return {name: block for name, block in module.named_modules() if isinstance(block, ResidualBlock)}

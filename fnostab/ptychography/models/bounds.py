@@ -1,8 +1,8 @@
-"""Layers that bound the size of activations; all map (B, C, H, W) to the same.
+"""Layers that bound the size of activations; shapes (B, C, H, W) -> the same.
 
-In float32 GELU is exactly 0 below about -5.5, and its gradient below about -14: a channel whose inputs all lie there is
-dead, and no gradient brings it back. A large step of the optimiser can send channels there. `RMSNorm2d` bounds what
-a residual branch reads, `Limiter` what an activation reads. docs/cure.md says what came of either.
+In float32, GELU is exactly 0 below about -5.5, and its gradient below about -14. A channel whose inputs are all in
+that range is dead: no gradient revives it. A large optimiser step can push channels there. `RMSNorm2d` bounds the
+input of a residual branch, `Limiter` the input of an activation. For results see docs/cure.md.
 """
 
 import torch
@@ -12,11 +12,11 @@ __all__ = ["Limiter", "RMSNorm2d"]
 
 
 class RMSNorm2d(nn.Module):
-    """h = g x / sqrt(mean(x^2) + eps), the mean over channels and pixels of each sample, g one gain a channel.
+    """RMS norm h = g x / sqrt(mean(x^2) + eps), with the mean over channels and pixels, and a gain g per channel.
 
-    Before the branch of a residual block: the branch sees inputs of one size however large the stream has grown.
-    Zhang and Sennrich 2019, "Root Mean Square Layer Normalization"; before the branch as in Xiong et al. 2020, "On
-    Layer Normalization in the Transformer Architecture".
+    It normalises each sample. Placed before the branch of a residual block, it keeps the size of the branch's inputs
+    constant, however large the residual stream is. Zhang and Sennrich 2019, "Root Mean Square Layer Normalization";
+    the placement as in Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture".
     """
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
@@ -36,16 +36,17 @@ class RMSNorm2d(nn.Module):
 
 
 class Limiter(nn.Module):
-    """z / sqrt(1 + mean(z^2) / tau^2), the mean over channels and pixels of each sample: its rms is below tau.
+    """Limit the root mean square of each sample to tau: z / sqrt(1 + mean(z^2) / tau^2).
 
-    Nearly the identity where z is small against tau, and tau times an RMSNorm without gains where it is large. So
-    not all pre-activations of a sample can lie far below -tau, whatever a step did to the weights; those of one channel
-    can. Unlike a norm it does not amplify what is small, and unlike a tanh it keeps the direction of z.
+    The mean is over channels and pixels. The layer is nearly the identity for z small compared with tau, and tau times
+    an RMS norm without gains for large z. Whatever a step did to the weights, not all pre-activations of a sample can
+    be far below -tau; those of a single channel can. Unlike a norm it does not amplify small values, and unlike tanh
+    it keeps the direction of z.
 
-    This project's own. Close to it is logit soft-capping: Gemma Team 2024, "Gemma 2", section 2.
+    The layer was designed for this project. A similar one is logit soft-capping: Gemma Team 2024, "Gemma 2", section 2.
 
     Args:
-        tau: bound of the root mean square, above 0.
+        tau: upper bound of the root mean square, above 0.
     """
 
     def __init__(self, tau: float) -> None:

@@ -1,4 +1,4 @@
-"""The FNO with cascaded refiners: residual blocks at full resolution, then convolutions."""
+"""Fourier neural operator (FNO) with refiners: residual blocks at full resolution, then convolutions."""
 
 from collections import OrderedDict
 
@@ -18,7 +18,7 @@ __all__ = ["FNO"]
 
 
 class FNO(nn.Module):
-    """Lifter -> residual blocks at constant width -> two conv-GELU refiners -> head.
+    """FNO: lifter -> residual blocks at constant width -> two conv-GELU refiners -> head.
 
     Shapes: measured amplitude (B, 1, N, N) float32 -> object patch (B, 1, N, N) complex64.
     """

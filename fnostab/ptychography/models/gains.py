@@ -1,4 +1,4 @@
-"""Gains of a residual block, which multiply its branch before it is added: (B, C, H, W) -> the same."""
+"""Gains that scale the branch of a residual block; shapes (B, C, H, W) -> the same."""
 
 from collections import OrderedDict
 from typing import Literal
@@ -14,9 +14,9 @@ Residual = Literal["plain", "zero_gamma", "layerscale"]
 
 
 class ZeroGammaInstanceNorm2d(InstanceNorm2d):
-    """Affine instance norm that starts, and is reset, at weight 0 and bias 0: its output is 0.
+    """Affine instance norm initialised with weight 0 and bias 0, so that its output is 0.
 
-    Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 5.1, for batch norm.
+    Proposed for batch norm by Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 5.1.
     """
 
     def reset_parameters(self) -> None:
@@ -26,7 +26,7 @@ class ZeroGammaInstanceNorm2d(InstanceNorm2d):
 
 
 class LayerScale(nn.Module):
-    """A learned factor per channel, small at first.
+    """Learned factor per channel, initialised with a small value.
 
     Touvron et al. 2021, "Going deeper with Image Transformers", eq. 4.
     """
@@ -47,13 +47,13 @@ class LayerScale(nn.Module):
 
 
 def make_gain(residual: Residual, channels: int, layerscale_init: float) -> nn.Module:
-    """The gain that ``residual`` names.
+    """Build the gain that ``residual`` names.
 
     Args:
-        residual: ``plain``: none. ``zero_gamma``: instance norm with weight and bias 0 at first. ``layerscale``:
-            instance norm, then a LayerScale that starts at ``layerscale_init``.
-        channels: of the branch.
-        layerscale_init: unused by the others.
+        residual: ``plain``: identity. ``zero_gamma``: instance norm with initial weight and bias 0. ``layerscale``:
+            instance norm, then a LayerScale with initial value ``layerscale_init``.
+        channels: channels of the branch.
+        layerscale_init: initial value, used by ``layerscale`` only.
     """
     if residual == "plain":
         return nn.Identity()

@@ -1,4 +1,4 @@
-"""The hybrid U-NO: a spectral encoder and a convolutional decoder with skip connections."""
+"""Hybrid U-NO: a spectral encoder and a convolutional decoder with skip connections."""
 
 from itertools import pairwise
 
@@ -19,13 +19,13 @@ __all__ = ["HybridUNO"]
 
 
 class HybridUNO(nn.Module):
-    """Lifter -> encoder of residual blocks -> bottleneck block -> decoder -> head.
+    """Hybrid U-NO: lifter -> encoder of residual blocks -> bottleneck block -> decoder -> head.
 
-    Between two encoder blocks the resolution is halved and the width doubled, as long as the
-    resolution is even and half of it is not below ``min_resolution``; later blocks follow at constant
-    size and width. Without ``min_resolution`` it is halved between any two blocks: where that is impossible, the
-    network can be counted but not run. ``down.i``, ``up.i`` and ``decoder.i`` lie between level i and i + 1, level 0
-    being full resolution, so that networks of different depth share their names.
+    Between two encoder blocks the resolution is halved and the width doubled, as long as the resolution is even and
+    half of it is at least ``min_resolution``; later blocks have constant size and width. Without ``min_resolution`` it
+    is halved between all blocks. If that is impossible, the network's parameters can be counted but it can't be run.
+    ``down.i``, ``up.i`` and ``decoder.i`` connect levels i and i + 1, where level 0 is full resolution, so networks of
+    different depth share layer names.
 
     Shapes: measured amplitude (B, 1, N, N) float32 -> object patch (B, 1, N, N) complex64.
     """
@@ -57,7 +57,7 @@ class HybridUNO(nn.Module):
         """Predict the object patch.
 
         Raises:
-            ModelError: a resolution of N can't be halved as often as the network does.
+            ModelError: N can't be halved as often as the network needs.
         """
         N, halvings = amplitude.shape[-1], len(self.down)
         if N % 2**halvings:
@@ -79,7 +79,7 @@ class HybridUNO(nn.Module):
 
 
 def _levels(config: ModelConfig) -> list[tuple[int, int]]:
-    """(channels, resolution) of every level, from the finest."""
+    """(channels, resolution) of every level, finest first."""
     channels, resolution = config.hidden_channels, config.N
     levels = [(channels, resolution)]
     floor = config.min_resolution

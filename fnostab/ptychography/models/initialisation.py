@@ -1,7 +1,7 @@
-"""Weights that depend on the seed and the layer's name alone.
+"""Initial weights that depend only on the seed and the layer's name.
 
-Layers of equal name and shape start equal in all arms at one seed, whatever else was built, so that
-arms can be compared seed by seed. Weights are drawn on the CPU and are thus the same for any device.
+With the same seed, layers of the same name and shape have the same initial weights in all arms, so that arms can be
+compared seed by seed. Weights are drawn on the CPU and thus do not depend on the device.
 """
 
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ __all__ = ["build_initialised", "initialise_"]
 
 
 def build_initialised(config: ModelConfig, seed: int) -> nn.Module:
-    """Build a network with the weights of ``seed``; the global random state is left as it was.
+    """Build a network with the initial weights of ``seed``, without changing the global random state.
 
     Raises:
-        ModelError: as `build_generator`.
+        ModelError: see `build_generator`.
     """
     with _cpu_seed(stream_seed(seed, "initialisation")):
         module = build_generator(config)
@@ -31,14 +31,14 @@ def build_initialised(config: ModelConfig, seed: int) -> nn.Module:
 
 
 def initialise_(module: nn.Module, seed: int) -> None:
-    """Draw the weights of every layer anew, each from a random stream named after the layer.
+    """Redraw the weights of every layer, each from a random stream named after the layer.
 
-    A layer is a module without children that owns parameters and has ``reset_parameters``. Other
-    parameters keep what their constructor gave them. A layer that is to start otherwise than its type
-    does overrides ``reset_parameters``; what a parent wrote into it is lost.
+    A layer is a module without children that has parameters and ``reset_parameters``. Other parameters keep the values
+    from their constructor. To customise the initialisation of a layer, override its ``reset_parameters``; values
+    assigned by a parent module are lost.
 
     Raises:
-        ModelError: the module is on another device than the CPU.
+        ModelError: the module is not on the CPU.
     """
     for name, layer in module.named_modules():
         parameters = list(layer.parameters(recurse=False))
@@ -54,7 +54,7 @@ def initialise_(module: nn.Module, seed: int) -> None:
 
 @contextmanager
 def _cpu_seed(seed: int) -> Iterator[None]:
-    # Not torch.manual_seed: it would also reseed all accelerators, and saving their state would start them.
+    # Not torch.manual_seed: it would also reseed all accelerators, and saving their state would initialise them.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

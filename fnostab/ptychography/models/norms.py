@@ -1,4 +1,4 @@
-"""Norms over the pixels of each sample, for networks whose channels are last in memory."""
+"""Instance and group norm for networks in channels-last memory format."""
 
 import torch
 from torch import Tensor, nn
@@ -7,9 +7,9 @@ __all__ = ["InstanceNorm2d", "group_norm"]
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
-    """Affine instance norm that leaves its output in memory with its channels last.
+    """Affine instance norm with channels-last output.
 
-    Computed as a group norm of one channel a group, which is faster than torch's instance norm.
+    It is computed as a group norm with one channel per group, which is faster than torch's instance norm.
     """
 
     def __init__(self, channels: int) -> None:
@@ -21,11 +21,11 @@ class InstanceNorm2d(nn.InstanceNorm2d):
 
 
 def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Group norm with the pixels last: with channels last torch's variance is a difference of two large numbers.
+    """Group norm computed on contiguous input: on channels-last input torch's variance suffers from cancellation.
 
-    Shapes: x (B, C, H, W), weight and bias (C,) -> (B, C, H, W), its channels last in memory.
+    Shapes: x (B, C, H, W), weight and bias (C,) -> (B, C, H, W) in channels-last memory format.
     """
     B, C, H, W = x.shape
-    # Not functional.group_norm, which asks for the layout, and that is refused under torch.func.vmap.
+    # Not functional.group_norm, which queries the memory format; torch.func.vmap does not support that.
     y, _, _ = torch.native_group_norm(x.to(weight.dtype).contiguous(), weight, bias, B, C, H * W, groups, eps)
     return y.movedim(1, -1).contiguous().movedim(-1, 1)

@@ -1,7 +1,7 @@
-"""The spectral convolution of the published networks, as their numbers of parameters say that it was.
+"""Spectral convolution of the published networks, reconstructed from their parameter counts.
 
-It has one complex matrix for each of modes x modes frequencies, whether they exist at its resolution or not, and keeps
-only the non-negative frequencies of the rows.
+It has a complex matrix for each of modes x modes frequencies, even those that do not exist at its resolution, and
+keeps only non-negative frequencies of the rows.
 """
 
 from typing import ClassVar
@@ -16,20 +16,20 @@ __all__ = ["PublishedSpectralConv2d"]
 
 
 class PublishedSpectralConv2d(nn.Module):
-    """Mix channels by a complex matrix at each low Fourier mode of one sign of the rows; drop the others.
+    """Mix channels by a complex matrix at each low Fourier mode with a non-negative row frequency; drop other modes.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
         modes: frequencies kept along each axis, as far as they exist.
 
-    Shapes: (B, in_channels, N, N) -> (B, out_channels, N, N), float32, for any N; channels are last in memory.
-    ``weight`` is complex64 of shape (in_channels, out_channels, modes, modes). Weights of modes that do not exist get
-    a gradient of zero.
+    Shapes: (B, in_channels, N, N) -> (B, out_channels, N, N), float32, for any N, in channels-last memory format.
+    ``weight`` is complex64 of shape (in_channels, out_channels, modes, modes). Weights of modes that do not exist have
+    zero gradients.
     """
 
-    weight_unit_dim: ClassVar[int] = 1  # the weights of one output channel are a unit of gradient clipping
-    weight_input_dim: ClassVar[int] = 0  # whose length muP divides the learning rate by
+    weight_unit_dim: ClassVar[int] = 1  # axis of output channels, the units of adaptive gradient clipping
+    weight_input_dim: ClassVar[int] = 0  # axis whose length muP divides the learning rate by
 
     def __init__(self, in_channels: int, out_channels: int, modes: int) -> None:
         super().__init__()
@@ -38,11 +38,11 @@ class PublishedSpectralConv2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw complex normal weights of mean square modulus 1 / in_channels, as `SpectralConv2d` does."""
+        """Draw complex normal weights with mean square modulus 1 / in_channels, as in `SpectralConv2d`."""
         nn.init.normal_(torch.view_as_real(self.weight), std=(2 * len(self.weight)) ** -0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve."""
+        """Apply the convolution."""
         height, width = x.shape[-2:]
         rows, columns = min(self.modes, height), min(self.modes, width // 2 + 1)
         with without_autocast(x.device):

@@ -1,7 +1,7 @@
-"""Build the network of ``model.architecture``; the contract that every network keeps.
+"""Build the network that ``model.architecture`` names, and check its contract.
 
-A generator is built by a callable that takes a `ModelConfig` and returns an ``nn.Module``, which maps
-measured amplitudes (B, 1, N, N) float32 to object patches (B, 1, N, N) complex64.
+A generator is built by a callable that takes a `ModelConfig` and returns an ``nn.Module``. The module maps measured
+amplitudes (B, 1, N, N) float32 to object patches (B, 1, N, N) complex64.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Builder = Callable[[ModelConfig], nn.Module]
 GENERATORS: dict[str, Builder] = {
     "fno": FNO,
     "hybrid": HybridUNO,
-    # with parts of their own, see fnostab.ptychography.settings.ARCHITECTURES and PRESETS
+    # the same network with other parts, see fnostab.ptychography.settings.ARCHITECTURES and PRESETS
     "stable_hybrid": HybridUNO,
     "bounded_hybrid": HybridUNO,
     "published_hybrid": HybridUNO,
@@ -31,13 +31,13 @@ GENERATORS: dict[str, Builder] = {
 
 
 def build_generator(config: ModelConfig) -> nn.Module:
-    """Build the network that ``config.architecture`` names: a built-in, or ``package.module.Class``.
+    """Build the network that ``config.architecture`` names: a built-in one, or a custom ``package.module.Class``.
 
-    A network of your own is called with ``config``; its own settings are in ``config.options``.
+    A custom network is called with ``config``; its own settings are in ``config.options``.
 
     Raises:
-        ModelError: it or a part of it can't be imported or built, is not an ``nn.Module``, or has no blocks to
-            checkpoint though ``config.checkpoint_blocks`` asks for it.
+        ModelError: the network or a part of it can't be imported or built or is not an ``nn.Module``, or
+            ``config.checkpoint_blocks`` is set and it has no blocks to checkpoint.
     """
     builder = GENERATORS.get(config.architecture)
     module = builder(config) if builder else make_own("model.architecture", config.architecture, nn.Module, config)
@@ -50,15 +50,15 @@ def build_generator(config: ModelConfig) -> nn.Module:
 
 
 def check_generator(generator: nn.Module, N: int) -> None:
-    """Send a tiny batch through a network to see that it keeps the contract; changes nothing in it.
+    """Check the contract of a network with a tiny batch, without changing its state.
 
     Raises:
-        ModelError: the forward pass fails, or does not give (B, 1, N, N) complex64.
+        ModelError: the forward pass fails, or its output is not (B, 1, N, N) complex64.
     """
     shape = (2, 1, N, N)
     device = next((parameter.device for parameter in generator.parameters()), torch.device("cpu"))
     training = [module for module in generator.modules() if module.training]
-    generator.eval()  # so that running statistics and random streams stay as they are
+    generator.eval()  # leaves running statistics and random streams unchanged
     try:
         with torch.no_grad():
             patch = generator(torch.ones(shape, device=device))

@@ -1,4 +1,4 @@
-"""Size of a network, and the memory that its training takes."""
+"""Size of a network, and the memory that its training needs."""
 
 import weakref
 from collections.abc import Callable
@@ -15,15 +15,14 @@ __all__ = ["TrainingSize", "parameter_count", "training_size"]
 
 @dataclass(frozen=True)
 class TrainingSize:
-    """Parameters of a network, and bytes that one of its training steps holds.
+    """Number of parameters of a network, and memory of a training step.
 
     Attributes:
-        parameters: real ones; a complex one counts as two.
-        weight_bytes: of parameters and buffers.
-        gradient_bytes: of their gradients.
-        optimizer_bytes: of the optimiser's moments.
-        activation_bytes: the most that a step holds besides those: what is kept for the backward pass,
-            and what is made and dropped on the way.
+        parameters: number of real parameters; a complex parameter counts as two.
+        weight_bytes: size of parameters and buffers.
+        gradient_bytes: size of the gradients.
+        optimizer_bytes: size of the optimiser's moments.
+        activation_bytes: peak size of everything else in a step: tensors kept for the backward pass, and temporaries.
     """
 
     parameters: int
@@ -34,34 +33,34 @@ class TrainingSize:
 
     @property
     def state_bytes(self) -> int:
-        """Weights, gradients and optimiser together."""
+        """Total size of weights, gradients and optimiser moments."""
         return self.weight_bytes + self.gradient_bytes + self.optimizer_bytes
 
     @property
     def total_bytes(self) -> int:
-        """The state and the activations."""
+        """Total size of state and activations."""
         return self.state_bytes + self.activation_bytes
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Number of real parameters; a complex one counts as two.
+    """Number of real parameters; a complex parameter counts as two.
 
-    Needs no memory if the network was built under ``torch.device("meta")``.
+    Build the network under ``torch.device("meta")`` to count without allocating memory.
     """
     return sum(parameter.numel() * (2 if parameter.is_complex() else 1) for parameter in module.parameters())
 
 
 def training_size(module: nn.Module, loss: Callable[[], Tensor], moments: int) -> TrainingSize:
-    """Measure a network by one forward and backward pass, which on the meta device needs no memory.
+    """Measure the memory of one forward and backward pass; on the meta device nothing is allocated.
 
-    Every storage that an operation makes is counted from then until it is freed, once however many
-    tensors view it. Memory that a kernel takes for itself, as an FFT's or a convolution's workspace,
-    is not seen. Gradients that the module had are dropped.
+    Every storage created by an operation counts until it is freed, once even if several tensors view it. Internal
+    memory of kernels, such as the workspace of an FFT or a convolution, is not included. Existing gradients of the
+    module are discarded.
 
     Args:
-        module: all parameters that ``loss`` uses.
-        loss: runs the forward pass and returns the scalar to be differentiated.
-        moments: numbers that the optimiser keeps for each parameter: 2 for Adam.
+        module: module with all parameters that ``loss`` uses.
+        loss: function that runs the forward pass and returns the scalar loss.
+        moments: numbers that the optimiser keeps per parameter: 2 for Adam.
     """
     module.zero_grad(set_to_none=True)
     owned = [*module.parameters(), *module.buffers()]
@@ -77,16 +76,16 @@ def training_size(module: nn.Module, loss: Callable[[], Tensor], moments: int) -
         weight_bytes=sum(storage.nbytes() for storage in {tensor.untyped_storage() for tensor in owned}),
         gradient_bytes=gradients,
         optimizer_bytes=moments * trained,
-        # The gradients of the step before are dropped only between the two passes.
+        # Gradients of the previous step are freed only between the two passes.
         activation_bytes=max(in_forward, live.peak - gradients),
     )
 
 
 class _LiveStorages(TorchDispatchMode):
-    """Bytes of all storages made by operations under it that are not freed yet: ``now``, and at most: ``peak``.
+    """Dispatch mode that tracks the bytes of live storages created under it, currently (``now``) and at the peak.
 
     Args:
-        owned: tensors that are not counted.
+        owned: tensors to exclude.
     """
 
     def __init__(self, owned: list[Tensor]) -> None:

@@ -17,26 +17,25 @@ __all__ = ["SpectralConv2d", "without_autocast"]
 
 
 class SpectralConv2d(nn.Module):
-    """Mix channels by a complex matrix at each low Fourier mode of a square image; drop the others.
+    """Mix channels by a complex matrix at each low Fourier mode of a square image; drop other modes.
 
-    Kept are the ``modes`` lowest frequencies of each sign along the rows and the ``modes`` lowest
-    along the columns (the input is real, so negative column frequencies follow). Weights are
-    allocated only for modes that exist at ``resolution``; any others would never get a gradient.
+    The ``modes`` lowest frequencies of each sign are kept along the rows, and the ``modes`` lowest along the columns
+    (the input is real, so negative column frequencies follow). Weights are allocated only for modes that exist at
+    ``resolution``; others would never get a gradient.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        modes: frequencies kept along each axis, each sign of the rows.
+        modes: frequencies kept along each axis, per sign of the rows.
         resolution: pixels along a side of input and output.
 
-    Shapes: (B, in_channels, resolution, resolution) -> (B, out_channels, resolution, resolution),
-    float32; the output lies in memory with its channels last. ``weight`` is (columns, rows, in_channels,
-    2, out_channels), real parts before imaginary ones: optimisers, norms and counts then treat it as the
-    real numbers that it is, and the mixing is one batched product of real matrices, one a mode, that
-    copies no weight.
+    Shapes: (B, in_channels, resolution, resolution) -> (B, out_channels, resolution, resolution), float32, in
+    channels-last memory format. ``weight`` is real, of shape (columns, rows, in_channels, 2, out_channels), with real
+    before imaginary parts. Optimisers, norms and parameter counts therefore need no complex numbers, and the mixing is
+    one batched product of real matrices without copies of the weights.
     """
 
-    weight_unit_dim: ClassVar[int] = 4  # the weights of one output channel are a unit of gradient clipping
+    weight_unit_dim: ClassVar[int] = 4  # axis of output channels, the units of adaptive gradient clipping
 
     def __init__(self, in_channels: int, out_channels: int, modes: int, resolution: int) -> None:
         super().__init__()
@@ -49,26 +48,26 @@ class SpectralConv2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw complex normal weights of mean square modulus 1 / in_channels: the variance is kept."""
+        """Draw complex normal weights with mean square modulus 1 / in_channels, which preserves the variance."""
         nn.init.normal_(self.weight, std=(2 * self.in_channels) ** -0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve.
+        """Apply the convolution.
 
         Raises:
-            ModelError: ``x`` has other channels or another resolution than the layer was built for.
+            ModelError: ``x`` does not have the channels and resolution that the layer was built for.
         """
         expected = (self.in_channels, self.resolution, self.resolution)
         if x.ndim != 4 or x.shape[1:] != expected:
             raise ModelError(f"SpectralConv2d: expected (B, {', '.join(map(str, expected))}), got {tuple(x.shape)}")
-        with without_autocast(x.device):  # sums over a whole image need their digits
+        with without_autocast(x.device):  # sums over a whole image need full precision
             modes = self._mix(self.fourier.to_modes(x.to(self.weight.dtype).movedim(1, -1)))
             return self.fourier.to_image(modes).movedim(-1, 1)
 
     def _mix(self, modes: Tensor) -> Tensor:
-        """(M, 2, B, in_channels) -> (M, 2, B, out_channels): a complex matrix at each of M modes."""
+        """Apply a complex matrix at each of M modes: (M, 2, B, in_channels) -> (M, 2, B, out_channels)."""
         M, _, B, _ = modes.shape
-        # Real and imaginary rows by real and imaginary columns: all four products at once.
+        # All four products of real and imaginary parts at once.
         weight = self.weight.view(M, self.in_channels, 2 * self.out_channels)
         products = torch.bmm(modes.reshape(M, 2 * B, self.in_channels), weight)
         of_real, of_imaginary = products.view(M, 2, B, 2, self.out_channels).unbind(1)
@@ -77,7 +76,7 @@ class SpectralConv2d(nn.Module):
         return torch.stack((real_real - imaginary_imaginary, real_imaginary + imaginary_real), dim=1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self.fourier.apply(fn)  # it is no module: this layer is the innermost one
+        self.fourier.apply(fn)  # not a module, so that this layer has no children and is initialised as a whole
         return super()._apply(fn, recurse)
 
     def extra_repr(self) -> str:
@@ -86,7 +85,7 @@ class SpectralConv2d(nn.Module):
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Keep the precision of what is computed on ``device``."""
+    """Context that disables autocast on ``device``."""
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()  # the meta device has none

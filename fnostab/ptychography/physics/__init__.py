@@ -1,1 +1,1 @@
-"""Physics of the measurement (probe, object, far field, photons), and how an image is judged."""
+"""Physics of the measurement (probe, object, far field, photons), and image quality metrics."""

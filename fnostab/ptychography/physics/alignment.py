@@ -1,7 +1,7 @@
-"""Align a reconstruction with the truth: remove what diffraction cannot determine, before they are compared.
+"""Align a reconstruction with the truth before comparing them, by removing what diffraction cannot determine.
 
-A reconstruction is known only up to a global phase and, as the probe's tilt is, up to a phase ramp;
-its mean amplitude is matched too.
+A reconstruction is determined only up to a global phase and, since the probe's tilt is unknown, up to a phase ramp.
+Its mean amplitude is matched too.
 """
 
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ from fnostab.errors import DataError
 
 __all__ = ["Aligned", "align", "without_plane"]
 
-FLAT = 1e-6  # a deviation below this share of the mean amplitude, or of a radian, is rounding
+FLAT = 1e-6  # deviations below this share of the mean amplitude, or of a radian, count as rounding errors
 Image = NDArray[np.float64]
 Field = NDArray[np.complex128]
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """A reconstruction and the truth, comparable pixel by pixel. All are float64 of shape (H, W).
+    """A reconstruction and the truth, comparable pixel by pixel. All arrays are float64 of shape (H, W).
 
     Attributes:
-        amplitude: of the reconstruction, with the truth's mean.
-        phase: of the reconstruction, in radians, without global phase and plane; of all values that
-            differ by 2 pi the one nearest to the truth.
-        true_amplitude: of the truth.
-        true_phase: of the truth, in radians.
+        amplitude: amplitude of the reconstruction, scaled to the truth's mean.
+        phase: phase of the reconstruction in radians, with global phase and phase plane matched to the truth, and
+            unwrapped to within pi of the true phase.
+        true_amplitude: amplitude of the truth.
+        true_phase: phase of the truth in radians.
     """
 
     amplitude: Image
@@ -39,9 +39,9 @@ class Aligned:
 
     @cached_property
     def fields(self) -> tuple[Field, Field]:
-        """The reconstruction and the truth as complex fields of shape (H, W), both without the truth's phase plane.
+        """Reconstruction and truth as complex fields of shape (H, W), both without the truth's phase plane.
 
-        A reconstruction that is constant but for a plane is constant then.
+        A reconstruction that is constant up to a phase plane thus becomes constant.
         """
         true = self.true_amplitude * np.exp(1j * self.true_phase)
         flat = _flatten(true)
@@ -50,14 +50,14 @@ class Aligned:
 
 
 def align(prediction: Tensor, truth: Tensor) -> Aligned:
-    """Match the mean amplitude, remove the global phase, then a plane fitted to the phase difference.
+    """Match the mean amplitude, then remove the global phase and a plane fitted to the phase difference.
 
-    A prediction with any value that is not finite is taken as zero everywhere. A zero pixel has the
-    phase of the constant 1.
+    A prediction with any non-finite value is treated as zero everywhere. The phase of zero pixels is that of the
+    constant 1.
 
     Args:
-        prediction: complex, shape (H, W).
-        truth: complex, same shape.
+        prediction: complex reconstruction, shape (H, W).
+        truth: complex true object, same shape.
 
     Raises:
         DataError: the shapes differ or are not 2-D.
@@ -81,23 +81,23 @@ def align(prediction: Tensor, truth: Tensor) -> Aligned:
 
 
 def without_plane(phase: Image) -> Image:
-    """``phase`` of shape (H, W) less the plane that fits it best by least squares."""
+    """Subtract the least-squares plane from ``phase`` of shape (H, W)."""
     height, width = phase.shape
     rows, columns = np.indices(phase.shape) - np.array([height - 1, width - 1]).reshape(2, 1, 1) / 2
-    # On a whole, centred grid the three terms of a plane are orthogonal.
+    # On a full, centred grid the three terms of a plane are orthogonal.
     slopes = [(phase * axis).sum() / max((axis**2).sum(), 1) * axis for axis in (rows, columns)]
     return np.asarray(phase - phase.mean() - slopes[0] - slopes[1])
 
 
 def _flatten(difference: Field) -> Field:
     """Remove the global phase and the phase plane of ``difference`` = prediction * conj(truth)."""
-    # A steep ramp wraps. Products of neighbours do not, and give its slopes to start from.
+    # A steep ramp wraps. Products of neighbouring pixels do not wrap, and give initial slopes.
     rows, columns = np.indices(difference.shape)
     down = np.angle((difference[1:] * difference[:-1].conj()).sum())
     across = np.angle((difference[:, 1:] * difference[:, :-1].conj()).sum())
     difference = difference * np.exp(-1j * (down * rows + across * columns))
     difference = difference * np.exp(-1j * np.angle(difference.sum()))
-    for _ in range(2):  # the second time, pixels that the first fit brought back into (-pi, pi]
+    for _ in range(2):  # the second fit includes pixels that the first one unwrapped
         phase = np.angle(difference)
         difference = np.abs(difference) * np.exp(1j * without_plane(phase))
     return difference

@@ -1,9 +1,8 @@
-"""Score a reconstruction, beside the score of a constant.
+"""Image quality metrics of a reconstruction, and of a constant one for comparison.
 
-A constant reconstruction is the typical failure, and SSIM can be kind to it: against a phase that is
-zero everywhere it is perfect, and an amplitude SSIM near 0.3 is common. So a reconstruction that
-hardly varies gets an SSIM of 0, and the constant's own (`constant_scores`) is meant to stand beside
-every other.
+A constant reconstruction is the typical failure, and its SSIM can be high: 1 for a phase that is zero everywhere, and
+often about 0.3 for the amplitude. A reconstruction that hardly varies therefore gets an SSIM of 0, and the SSIM of a
+constant (`constant_scores`) should be reported beside every other.
 """
 
 from dataclasses import dataclass, replace
@@ -28,18 +27,18 @@ __all__ = [
     "published_scores",
 ]
 
-LEAST_SPREAD = 0.1  # of the truth's: what varies less counts as constant
+LEAST_SPREAD = 0.1  # share of the truth's standard deviation below which an image counts as constant
 SSIM_WINDOW = 7  # pixels, scikit-image's default
 POWER_STEPS = 5
-MOST_DECIBELS = -20 * np.log10(FLAT)  # of a PSNR: what is left of an error is rounding
+MOST_DECIBELS = -20 * np.log10(FLAT)  # upper limit of a PSNR; the remaining error is rounding
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Errors and similarities of a reconstruction; those of the phase are None if it was not asked for.
+    """Errors and similarities of a reconstruction; those of the phase are None if it was not scored.
 
     Attributes:
-        mae_amp: mean absolute error of the amplitude, in units of the truth's.
+        mae_amp: mean absolute error of the amplitude, in units of the true amplitude.
         ssim_amp: structural similarity of the amplitude (Wang et al. 2004), at most 1.
         mae_phase: mean absolute error of the phase, in radians.
         ssim_phase: structural similarity of the phase.
@@ -53,17 +52,17 @@ class Scores:
 
 @dataclass(frozen=True)
 class PublishedScores:
-    """Scores that the published evaluation has too; those of the phase may be None.
+    """Metrics of the published evaluation; those of the phase may be None.
 
-    Only ``ssim_phase`` can be compared with its numbers. Its PSNR takes 255 for the peak, and it smooths its curve of
-    the Fourier ring correlation: docs/depth.md.
+    Only ``ssim_phase`` is comparable with the published numbers: the published PSNR uses a peak of 255, and the
+    published Fourier ring correlation is smoothed, see docs/depth.md.
 
     Attributes:
-        psnr_amp: peak signal-to-noise ratio of the amplitude, in dB, at most 120; the peak is the truth's range. 0
-            where the truth does not vary.
-        psnr_phase: the same of the phase.
-        ssim_phase: similarity of the phases without their planes, from -pi to pi on a scale from 0 to 1: kind to a
-            constant, and to any phase that varies little on that scale.
+        psnr_amp: peak signal-to-noise ratio of the amplitude in dB, at most 120, with the truth's range as peak; 0 if
+            the truth does not vary.
+        psnr_phase: the same for the phase.
+        ssim_phase: structural similarity of the phases without their planes, with -pi to pi mapped to 0 to 1. It is
+            high for a constant and for any phase that varies little on that scale.
     """
 
     psnr_amp: float
@@ -72,16 +71,16 @@ class PublishedScores:
 
 
 def evaluate(pair: Aligned, *, set_phi: bool, least_spread: float = LEAST_SPREAD) -> Scores:
-    """Compare a stitched prediction with the truth.
+    """Score a stitched prediction against the truth.
 
-    The SSIM of an amplitude (phase) that varies less than a tenth as much as the truth's is 0, and so is
-    any SSIM against a truth that does not vary. A prediction that is zero, or has a value that is not
-    finite, scores as a zero amplitude with a constant phase. All scores are finite.
+    The SSIM is 0 for an amplitude or phase whose standard deviation is less than ``least_spread`` times the truth's,
+    and if the truth does not vary. A prediction that is zero or has a non-finite value is scored as zero amplitude
+    with constant phase. All scores are finite.
 
     Args:
-        pair: of `align`, of at least 7 x 7 pixels; the truth is finite.
-        set_phi: whether the truth has a phase, and the phase is to be scored.
-        least_spread: share of the truth's spread below which an SSIM is 0.
+        pair: result of `align`, at least 7 x 7 pixels; the truth is finite.
+        set_phi: whether the truth has a phase; it is then scored.
+        least_spread: share of the truth's standard deviation below which an SSIM is 0.
 
     Raises:
         DataError: the images are too small for the SSIM.
@@ -99,7 +98,7 @@ def evaluate(pair: Aligned, *, set_phi: bool, least_spread: float = LEAST_SPREAD
     )
     if not set_phi:
         return scores
-    # The plane that was fitted to the difference says nothing about the prediction's own contrast.
+    # Planes are removed, as the plane that was fitted to the difference is no contrast of the prediction.
     varies = _spread(without_plane(pair.phase), without_plane(pair.true_phase), FLAT) >= least_spread
     return replace(
         scores,
@@ -109,12 +108,12 @@ def evaluate(pair: Aligned, *, set_phi: bool, least_spread: float = LEAST_SPREAD
 
 
 def constant_scores(truth: Tensor, *, set_phi: bool) -> Scores:
-    """Scores of a constant reconstruction of ``truth`` (H, W), its SSIMs as they come instead of 0; see `evaluate`."""
+    """Score a constant reconstruction of ``truth`` (H, W) as `evaluate`, but with its actual SSIM instead of 0."""
     return evaluate(align(torch.ones_like(truth), truth), set_phi=set_phi, least_spread=0.0)
 
 
 def published_scores(pair: Aligned, *, set_phi: bool) -> PublishedScores:
-    """PSNR and the published phase SSIM. Arguments as in `evaluate`."""
+    """Compute the PSNR and the published phase SSIM. For the arguments see `evaluate`."""
     scores = PublishedScores(_psnr(pair.amplitude, pair.true_amplitude, FLAT * pair.true_amplitude.mean()))
     if not set_phi:
         return scores
@@ -124,25 +123,25 @@ def published_scores(pair: Aligned, *, set_phi: bool) -> PublishedScores:
 
 
 def field_spread(pair: Aligned) -> float:
-    """Standard deviation of the predicted complex field, divided by the truth's.
+    """Standard deviation of the predicted complex field, relative to the truth's.
 
-    It is 0 for a prediction that is constant, zero or not finite, and where the truth is constant; a phase plane is no
-    variation.
+    It is 0 if the prediction is constant, zero or not finite, or the truth is constant. A phase plane does not count
+    as variation.
     """
     predicted, true = pair.fields
     return _spread(predicted, true, FLAT * np.abs(true).mean())
 
 
 def detail_correlation(pair: Aligned, window: int) -> float:
-    """Correlation of the predicted complex field's details with the truth's, between 0 and 1.
+    """Correlation between the details of the predicted complex field and the truth's, from 0 to 1.
 
-    Details are what is left of a field without its mean over a square window around each pixel. With a window as large
-    as the probe, brightness that is right from patch to patch counts little: what is seen within a patch counts.
-    It is 0 where either has no details.
+    The details of a field are the field minus its local mean over a square window. With a window as large as the probe
+    the metric measures structure within patches, and not the mean brightness from patch to patch. It is 0 if either
+    field has no details.
 
     Args:
-        pair: of `align`.
-        window: side of the square in pixels, odd.
+        pair: result of `align`.
+        window: side of the window in pixels, odd.
     """
     predicted, true = (_details(field, window) for field in pair.fields)
     norms = [float(np.sqrt((np.abs(details) ** 2).mean())) for details in (predicted, true)]
@@ -152,11 +151,11 @@ def detail_correlation(pair: Aligned, window: int) -> float:
 
 
 def patch_variation(patches: Tensor) -> float:
-    """Standard deviation of the predicted complex patches from one to the next, divided by their mean amplitude.
+    """Standard deviation between predicted complex patches, relative to their mean amplitude.
 
-    Each patch's own phase factor, which diffraction does not determine, is removed before: it is turned towards what
-    the patches have in common. The deviation is taken at each pixel and averaged over the pixels. It is 0 if all
-    patches are equal but for their phase factors, zero, or if any value is not finite.
+    The global phase of each patch, which diffraction does not determine, is aligned first: to the patches' first
+    principal component. The standard deviation over patches is averaged over pixels. It is 0 if all patches are zero
+    or equal up to their global phases, or if any value is not finite.
 
     Args:
         patches: complex or real, shape (n, ..., N, N).
@@ -167,7 +166,7 @@ def patch_variation(patches: Tensor) -> float:
     if not (np.isfinite(mean) and mean > 0):
         return 0.0
     common = flat[int(flat.abs().square().sum(dim=1).argmax())]
-    for _ in range(POWER_STEPS):  # towards the patches' first principal component
+    for _ in range(POWER_STEPS):  # power iteration for the first principal component
         overlaps = flat @ common.conj()
         common = overlaps.conj() @ flat
         common = common / common.abs().max()
@@ -177,11 +176,11 @@ def patch_variation(patches: Tensor) -> float:
 
 
 def _psnr(predicted: Image, true: Image, rounding: float) -> float:
-    """In dB; 0 where the truth does not vary."""
+    """PSNR in dB; 0 if the truth does not vary."""
     peak = float(np.ptp(true))
     if peak <= rounding:
         return 0.0
-    with np.errstate(divide="ignore"):  # no error is infinite
+    with np.errstate(divide="ignore"):  # the PSNR of a perfect prediction is infinite
         return float(min(peak_signal_noise_ratio(true, predicted, data_range=peak), MOST_DECIBELS))
 
 

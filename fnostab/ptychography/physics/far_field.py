@@ -7,14 +7,14 @@ __all__ = ["far_field"]
 
 
 def far_field(exit_wave: Tensor) -> Tensor:
-    """Wave at a distant detector: the centred, unitary 2-D Fourier transform (Fraunhofer).
+    """Propagate an exit wave to the far field by a centred, unitary 2-D Fourier transform (Fraunhofer diffraction).
 
     Args:
         exit_wave: complex, shape (..., N, N), with the optical axis at pixel (N // 2, N // 2).
 
     Returns:
-        Complex, same shape, zero frequency at pixel (N // 2, N // 2). Its energy, the sum of the squared
-        modulus, is the exit wave's.
+        Wave at the detector, complex of the same shape, with the zero frequency at pixel (N // 2, N // 2). Its energy,
+        the sum of the squared modulus, equals that of the exit wave.
     """
     axes = (-2, -1)
     spectrum = torch.fft.fft2(torch.fft.ifftshift(exit_wave, dim=axes), dim=axes, norm="ortho")

@@ -1,7 +1,7 @@
-"""Fourier ring correlation: up to which spatial frequency a reconstruction agrees with the truth.
+"""Fourier ring correlation (FRC): the spatial frequency up to which a reconstruction agrees with the truth.
 
 Saxton and Baumeister 1982, "The correlation averaging of a regularly arranged bacterial cell envelope protein", eq. 6;
-of complex fields its real part: van Heel and Schatz 2005, "Fourier shell correlation threshold criteria".
+for complex fields its real part: van Heel and Schatz 2005, "Fourier shell correlation threshold criteria".
 """
 
 import numpy as np
@@ -12,13 +12,17 @@ __all__ = ["fourier_ring_correlation", "frc_resolution"]
 
 
 def fourier_ring_correlation(pair: Aligned) -> Image:
-    """Correlation of the complex fields in rings of spatial frequency, from 0 to that of the pixels.
+    """Correlation of the complex fields in rings of spatial frequency, from 0 to the Nyquist frequency.
 
-    Means are removed and edges faded out by a Hann window, so that neither the brightness nor the image's frame agrees.
-    A ring in which either field has nothing but rounding has a correlation of 0.
+    Means are subtracted and a Hann window is applied, so that neither the brightness nor the image borders correlate.
+    The correlation is 0 in a ring where either field contains only rounding errors.
+
+    Args:
+        pair: result of `align`.
 
     Returns:
-        Shape (min(H, W) // 2 + 1,), between -1 and 1: ring k is about k / (2 (rings - 1)) cycles a pixel.
+        Correlations between -1 and 1, shape (min(H, W) // 2 + 1,); ring k is at about k / (2 (rings - 1)) cycles per
+        pixel.
     """
     shape = pair.true_amplitude.shape
     spectra = [np.fft.fft2(_faded(field)) for field in pair.fields]
@@ -37,14 +41,14 @@ def fourier_ring_correlation(pair: Aligned) -> Image:
 
 
 def frc_resolution(curve: Image, threshold: float) -> float:
-    """The highest frequency up to which the curve stays at or above threshold.
+    """Highest spatial frequency up to which the correlation is at least ``threshold``, relative to Nyquist.
 
-    As a share of the highest that pixels can hold, half a cycle a pixel: 1 if it stays so in all rings. Ring 0, the
-    mean, is left out. Against a known truth the threshold is 1/2. 1/7 is that between two reconstructions, each of one
-    half of the data: sqrt(2 c / (1 + c)) of c = 1/7 is 1/2 (Rosenthal and Henderson 2003).
+    It is 1 if all rings reach the threshold. Ring 0, the mean, is ignored. The usual threshold is 1/2 against a known
+    truth, and 1/7 between two reconstructions from one half of the data each: sqrt(2 c / (1 + c)) is 1/2 for c = 1/7
+    (Rosenthal and Henderson 2003).
 
     Args:
-        curve: of `fourier_ring_correlation`, shape (rings,).
+        curve: result of `fourier_ring_correlation`, shape (rings,).
         threshold: between 0 and 1.
     """
     below = np.flatnonzero(curve[1:] < threshold)

@@ -1,4 +1,4 @@
-"""Files that a user gives, of a probe, an object or a scan: read once, checked by SHA-256, never unpickled."""
+"""User-supplied files of probes, objects and scans: verified by SHA-256, never unpickled."""
 
 import zipfile
 import zlib
@@ -17,22 +17,22 @@ What = Literal["probe", "object", "scan"]
 
 
 def input_sha256(path: str | Path, what: What) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal.
+    """SHA-256 of a file's bytes as hexadecimal digits.
 
     Raises:
         DataError: the file can't be read.
     """
     try:
         return file_sha256(path)
-    except (OSError, ValueError) as error:  # a path with a NUL, say
+    except (OSError, ValueError) as error:  # for example a path with a NUL character
         raise unreadable(path, what, error) from error
 
 
 def insist_on_sha256(path: str | Path, what: What, sha256: str | None) -> None:
-    """Refuse a file that is not the one with that digest; None does not check it.
+    """Check that a file has the digest ``sha256``; None skips the check.
 
     Raises:
-        DataError: it is another, or can't be read.
+        DataError: the digest differs, or the file can't be read.
     """
     if sha256 is not None and (found := input_sha256(path, what)) != sha256.lower():
         raise DataError(
@@ -42,10 +42,10 @@ def insist_on_sha256(path: str | Path, what: What, sha256: str | None) -> None:
 
 
 def read_npz(path: str | Path, what: What) -> NDArray[Any]:
-    """Read the array called ``what`` from an NPZ file.
+    """Read the array named ``what`` from an NPZ file.
 
     Raises:
-        DataError: the file is missing, is no such file, or has no array of that name.
+        DataError: the file is missing, is not an NPZ file, or has no such array.
     """
     remedy = f"save it with numpy.savez(path, {what}=...)"
     try:
@@ -63,7 +63,7 @@ def read_npz(path: str | Path, what: What) -> NDArray[Any]:
 
 
 def unreadable(path: str | Path, what: What, error: OSError | ValueError) -> DataError:
-    """The error of a file that can't be read."""
+    """Build the error for a file that can't be read."""
     reason = error.strerror if isinstance(error, OSError) else None
     named = str(path) if str(path).isprintable() else repr(str(path))
     return DataError(f"can't read the {what} {named}: {reason or error}; check {_setting(what)}path")

@@ -1,7 +1,7 @@
-"""Objects: blurred random straight lines, other random patterns, or areas of an image of the user's.
+"""Objects: blurred random straight lines, other random patterns, or areas of a user's image.
 
-The recipe of lines and phase is the `lines` data source of PtychoPINN (Hoidn, Mishra & Mehta, Sci. Rep. 13, 22789,
-2023, https://github.com/hoidn/PtychoPINN). All objects have a mean amplitude of 1.
+Lines and phase follow the `lines` data source of PtychoPINN (Hoidn, Mishra & Mehta, Sci. Rep. 13, 22789, 2023,
+https://github.com/hoidn/PtychoPINN). All objects have a mean amplitude of 1.
 """
 
 import math
@@ -27,10 +27,10 @@ BLUR = ((1, 1), (2, 5), (5, 10))  # weight and standard deviation in pixels of e
 
 
 def make_object(config: DataConfig, generator: torch.Generator) -> Tensor:
-    """A random object of the kind that ``config`` asks for, complex64 of shape (object_size, object_size).
+    """Create a random object of the configured kind, complex64 of shape (object_size, object_size).
 
     Raises:
-        DataError: its amplitude is zero everywhere.
+        DataError: the object's amplitude is zero everywhere.
     """
     size = config.object_size
     if config.object.kind == "lines":
@@ -41,18 +41,21 @@ def make_object(config: DataConfig, generator: torch.Generator) -> Tensor:
 
 
 def object_areas(config: DataConfig, count: int, generator: torch.Generator) -> list[Tensor]:
-    """Areas of the user's image that have no pixel in common, in random order: each complex64 of (size, size).
+    """Cut disjoint areas from the user's image, in random order.
 
-    A complex image keeps its phase; a grey one gets the phase formula of the lines. ``set_phi`` false takes the
-    amplitude alone, ``phase_only`` the phase alone.
+    A complex image keeps its phase; a real one gets a phase by the same formula as lines. Without ``set_phi`` only the
+    amplitude is used, with ``phase_only`` only the phase.
 
     Args:
-        config: names the file, and the size.
-        count: how many.
-        generator: of the order.
+        config: data settings with the image's path and the size of an object.
+        count: number of areas.
+        generator: random generator for the order.
+
+    Returns:
+        ``count`` objects, each complex64 of shape (object_size, object_size).
 
     Raises:
-        DataError: the file can't be used, is too small for that, or is dark in one of the areas.
+        DataError: the file can't be used, the image is too small, or an area is zero everywhere.
     """
     path, size = config.object.path or "", config.object_size
     insist_on_sha256(path, "object", config.object.sha256)
@@ -66,7 +69,7 @@ def object_areas(config: DataConfig, count: int, generator: torch.Generator) -> 
     if rows * columns < count:
         raise DataError(
             f"object file {path} is {image.shape[0]} x {image.shape[1]}: training, validation and test need {count} "
-            f"areas of data.object_size={size} without a pixel in common, {rows * columns} are there: lower it"
+            f"areas of data.object_size={size} without a pixel in common, only {rows * columns} fit: lower it"
         )
     chosen = torch.randperm(rows * columns, generator=generator)[:count].tolist()
     corners = [(size * (k // columns), size * (k % columns)) for k in chosen]
@@ -81,7 +84,7 @@ def _is_object(image: NDArray[Any]) -> bool:
 
 
 def _lines(size: int, n_lines: int, generator: torch.Generator) -> Image:
-    """Lines on a canvas twice as large, whose centre is cut out: they reach the edges as often as the middle."""
+    """Draw lines on a canvas twice as large and cut out its centre, so that lines cover the edges as often."""
     canvas = np.zeros((2 * size, 2 * size))
     for ends in torch.randint(2 * size, (n_lines, 4), generator=generator).tolist():
         canvas[line(*ends)] = 1
@@ -93,7 +96,7 @@ def _lines(size: int, n_lines: int, generator: torch.Generator) -> Image:
 
 
 def _gaussian_field(size: int, generator: torch.Generator) -> Image:
-    """Log-normal random field whose logarithm has a power spectrum of f^-3 and a standard deviation of 0.3."""
+    """Draw a log-normal field whose logarithm has a power spectrum of f^-3 and a standard deviation of 0.3."""
     noise = torch.randn(2 * size, 2 * size, generator=generator, dtype=torch.float64).numpy()
     frequency = np.hypot(np.fft.fftfreq(2 * size)[:, None], np.fft.fftfreq(2 * size))
     frequency[0, 0] = np.inf
@@ -102,7 +105,7 @@ def _gaussian_field(size: int, generator: torch.Generator) -> Image:
 
 
 def _dead_leaves(size: int, generator: torch.Generator) -> Image:
-    """Discs of random grey that hide one another, their radii distributed as r^-3 (Lee, Mumford and Huang 2001)."""
+    """Draw overlapping discs of random grey, with radii distributed as r^-3 (Lee, Mumford and Huang 2001)."""
     smallest, largest, n_discs = 2.0, size / 5, 10 * size
     u, row, column, grey = torch.rand(4, n_discs, generator=generator, dtype=torch.float64).numpy()
     radii = (smallest**-2 - u * (smallest**-2 - largest**-2)) ** -0.5
@@ -113,7 +116,7 @@ def _dead_leaves(size: int, generator: torch.Generator) -> Image:
 
 
 def _siemens_star(size: int, generator: torch.Generator) -> Image:
-    """A star of 24 to 48 spokes, turned and off the centre, faint beside bright."""
+    """Draw a Siemens star of 24 to 48 spokes with a random rotation and centre, on a darker background."""
     turn, row, column = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
     spokes = int(torch.randint(24, 49, (1,), generator=generator))
     rows, columns = np.indices((size, size)) - size * (0.4 + 0.2 * np.array([row, column])).reshape(2, 1, 1)
@@ -130,7 +133,7 @@ PATTERNS: dict[str, Callable[[int, torch.Generator], Image]] = {
 
 
 def _with_phase(pattern: Image, *, set_phi: bool, phase_only: bool) -> Tensor:
-    """Amplitude A of mean 1, and with ``set_phi`` the phase pi * tanh((A - max(A) / 2) / 3)."""
+    """Complex object with amplitude A of mean 1 and, with ``set_phi``, phase pi * tanh((A - max(A) / 2) / 3)."""
     amplitude = pattern / pattern.mean()
     phase = math.pi * np.tanh((amplitude - amplitude.max() / 2) / 3) if set_phi else 0
     return torch.from_numpy(((1.0 if phase_only else amplitude) * np.exp(1j * phase)).astype(np.complex64))
@@ -147,8 +150,8 @@ def _of_area(area: NDArray[Any], config: DataConfig) -> Tensor:
 
 
 def _read_image(path: str) -> Image:
-    """Grey values of an image: (H, W) as it is, (H, W, 2) without alpha, (H, W, 3 or 4) its luminance without alpha."""
-    from skimage.color import rgb2gray  # with skimage.io they take a quarter of a second, which few need
+    """Read the grey values (H, W) of a grey or colour image, the luminance for colour; alpha is ignored."""
+    from skimage.color import rgb2gray  # slow imports (0.25 s), rarely needed
     from skimage.io import imread
 
     try:
@@ -168,5 +171,5 @@ def _read_image(path: str) -> Image:
 
 
 def blur(canvas: Image) -> Image:
-    """Sum of Gaussian blurs of a 2-D array: a sharp line on a broad foot."""
+    """Weighted sum of Gaussian blurs of a 2-D array, which gives lines a sharp core and broad tails."""
     return sum((weight * gaussian_filter(canvas, sigma) for weight, sigma in BLUR), start=np.zeros_like(canvas))

@@ -1,8 +1,8 @@
-"""The probe: the wave that illuminates the object.
+"""Probe: the wave that illuminates the object.
 
-An idealised probe is a disk with a smooth edge and a quadratic phase, as of a slightly defocused
-beam. The curvature matters: a flat symmetric disk gives an object and its twin (inverted and
-conjugated) the same diffraction pattern, and no training can tell them apart.
+The idealised probe is a disk with a smooth edge and a quadratic phase, as in a slightly defocused beam. The curvature
+matters: with a flat symmetric disk an object and its twin (inverted and conjugated) have the same diffraction pattern,
+and training cannot distinguish them.
 """
 
 from pathlib import Path
@@ -17,16 +17,16 @@ from fnostab.ptychography.settings import ProbeConfig
 
 __all__ = ["disk_probe", "load_probe", "make_probe"]
 
-EDGE_WIDTH = 1 / 64  # standard deviation of the disk's edge, as a share of N: one pixel at N = 64
+EDGE_WIDTH = 1 / 64  # standard deviation of the disk's edge as a share of N: one pixel for N = 64
 
 
 def make_probe(config: ProbeConfig, N: int) -> Tensor:
-    """The probe that ``config`` describes, complex64 of shape (N, N), scaled to a peak modulus of 1.
+    """Create or load the probe of ``config``, complex64 of shape (N, N), scaled to a peak modulus of 1.
 
-    A probe's own scale has no meaning here: the photon budget sets the dose.
+    The scale of a measured probe is not used: the photon budget sets the dose.
 
     Raises:
-        DataError: the measured probe can't be used; see `load_probe`.
+        DataError: the measured probe can't be used, see `load_probe`.
     """
     if config.path is None:
         return disk_probe(N, config.radius, config.curvature_rad)
@@ -35,12 +35,12 @@ def make_probe(config: ProbeConfig, N: int) -> Tensor:
 
 
 def disk_probe(N: int, radius: float, curvature_rad: float) -> Tensor:
-    """A smoothed disk with a quadratic phase, complex64 of shape (N, N), with a modulus of at most 1.
+    """Create a smoothed disk with a quadratic phase, complex64 of shape (N, N), with a modulus of at most 1.
 
     Args:
         N: pixels along a side.
-        radius: of the disk, as a share of N; the modulus is 1/2 there.
-        curvature_rad: phase at the disk's edge, in radians, relative to its centre.
+        radius: radius of the disk, at which the modulus is 1/2, as a share of N.
+        curvature_rad: phase at the disk's edge relative to its centre, in radians.
     """
     x = torch.arange(N, dtype=torch.float64) - (N - 1) / 2
     distance = torch.hypot(x[:, None], x) / N
@@ -50,16 +50,16 @@ def disk_probe(N: int, radius: float, curvature_rad: float) -> Tensor:
 
 
 def load_probe(path: str | Path, N: int, sha256: str | None = None) -> Tensor:
-    """A measured probe from the array ``probe`` of an NPZ file, complex64 of shape (N, N).
+    """Load a measured probe from the array ``probe`` of an NPZ file, complex64 of shape (N, N).
 
     Args:
-        path: the file. It is never unpickled.
-        N: pixels along a side that the probe must have.
-        sha256: of the file's bytes, in hexadecimal; None does not check it.
+        path: path of the file, which is never unpickled.
+        N: required number of pixels along a side.
+        sha256: expected SHA-256 of the file as hexadecimal digits; None skips the check.
 
     Raises:
-        DataError: the file is missing, is not such a file, is not the one with that digest, or its
-            probe is not a finite, complex, non-zero array of (N, N).
+        DataError: the file is missing, is not an NPZ file or has another digest, or its probe is not a finite, complex,
+            non-zero array of shape (N, N).
     """
     insist_on_sha256(path, "probe", sha256)
     probe = read_npz(path, "probe")
@@ -72,5 +72,5 @@ def load_probe(path: str | Path, N: int, sha256: str | None = None) -> Tensor:
         bad = int((~np.isfinite(narrow)).sum())
         raise DataError(f"probe in {path} has {bad} values that are not finite in complex64: repair or rescale it")
     if not narrow.any():
-        raise DataError(f"probe in {path} is zero everywhere: it illuminates nothing, give another one")
+        raise DataError(f"probe in {path} is zero everywhere: it illuminates nothing; give another one")
     return torch.from_numpy(narrow)

@@ -1,4 +1,4 @@
-"""The scan: where the probe lies on the object, and how patches become an image again."""
+"""Scan geometry: extract the patches that the probe illuminates, and stitch patches to an image."""
 
 from dataclasses import dataclass
 
@@ -9,25 +9,25 @@ from fnostab.errors import DataError
 
 __all__ = ["Stitched", "centre_crop", "extract_patches", "scan_positions", "stitch", "stitch_weighted"]
 
-LEAST_LIGHT = 0.1  # of the probe's peak intensity, that a pixel of a weighted image has to get on the whole
+LEAST_LIGHT = 0.1  # minimum total weight of a covered pixel, as a share of the probe's peak intensity
 
 
 def scan_positions(object_size: int, N: int, stride: int) -> Tensor:
-    """Top-left corners (row, column) of all patches on a regular grid, int64 of shape (n, 2), row by row.
+    """Top-left corners (row, column) of all patches on a regular grid, row by row, int64 of shape (n, 2).
 
     Args:
         object_size: pixels along a side of the object.
         N: pixels along a side of a patch.
-        stride: pixels between neighbours.
+        stride: pixels between neighbouring patches.
     """
     corners = torch.arange(0, object_size - N + 1, stride)
     return torch.cartesian_prod(corners, corners)
 
 
 def extract_patches(image: Tensor, positions: Tensor, N: int) -> Tensor:
-    """The patches of ``image`` (H, W) whose top-left corners are ``positions`` (n, 2): shape (n, N, N).
+    """Extract the patches of ``image`` (H, W) with top-left corners at ``positions`` (n, 2), shape (n, N, N).
 
-    Positions in fractions of a pixel are interpolated linearly.
+    At fractional positions the image is interpolated linearly.
     """
     if not positions.is_floating_point():
         rows, columns = _pixels(positions, N)
@@ -43,19 +43,19 @@ def extract_patches(image: Tensor, positions: Tensor, N: int) -> Tensor:
 def centre_crop(N: int, stride: int) -> int:
     """Side in pixels of the smallest centre crop that leaves no gaps between patches.
 
-    Crops as wide as the stride touch. One pixel more, where needed, gives both sides equal margins.
+    Crops as wide as the stride touch each other. One more pixel is added if needed for equal margins on both sides.
     """
     return stride + (N - stride) % 2
 
 
 @dataclass(frozen=True)
 class Stitched:
-    """An image made of patches, and the part of the object that it covers.
+    """Image stitched from patches, and its position in the object.
 
     Attributes:
-        image: shape (h, w).
-        top: row of the object at which it begins.
-        left: column of the object at which it begins.
+        image: stitched image, shape (h, w).
+        top: first row of the image in the object.
+        left: first column of the image in the object.
     """
 
     image: Tensor
@@ -63,7 +63,7 @@ class Stitched:
     left: int
 
     def cut(self, whole: Tensor) -> Tensor:
-        """The same area of ``whole``, an image of the object's size (H, W): shape (h, w)."""
+        """Cut the same area (h, w) from ``whole``, an image (H, W) of the object's size."""
         height, width = self.image.shape
         return whole[self.top : self.top + height, self.left : self.left + width]
 
@@ -74,7 +74,7 @@ def stitch(patches: Tensor, positions: Tensor, crop: int) -> Stitched:
     Args:
         patches: real or complex, shape (n, N, N).
         positions: top-left corners of the whole patches, int64 of shape (n, 2).
-        crop: side in pixels of the centre crop that is used of each patch; see `centre_crop`.
+        crop: side in pixels of the centre crop used from each patch, see `centre_crop`.
 
     Raises:
         DataError: the crop is larger than a patch, or the crops leave gaps.
@@ -98,16 +98,16 @@ def stitch(patches: Tensor, positions: Tensor, crop: int) -> Stitched:
 
 
 def stitch_weighted(patches: Tensor, positions: Tensor, weight: Tensor, area: Tensor) -> tuple[Stitched, Tensor]:
-    """Average overlapping patches at fractions of a pixel, weighted by the light that each pixel got.
+    """Average overlapping patches at fractional positions, weighted by the probe's intensity.
 
     Args:
         patches: complex, shape (n, N, N).
-        positions: top-left corners, float of shape (n, 2), at least 0; what is between pixels is shared linearly.
-        weight: of a patch's pixels, as the probe's intensity, shape (N, N).
-        area: positions (m, 2) whose patches' centres the image spans.
+        positions: top-left corners, float of shape (n, 2), at least 0; linear interpolation between pixels.
+        weight: weight of a patch's pixels, such as the probe's intensity, shape (N, N).
+        area: positions (m, 2); the image spans the centres of their patches.
 
     Returns:
-        The image (h, w), and where it is covered, bool of shape (h, w): elsewhere it is 0.
+        The image (h, w), 0 where it is not covered, and a mask of covered pixels, bool of shape (h, w).
     """
     N = patches.shape[-1]
     top, left = (area.amin(dim=0).floor().long() + N // 2).tolist()
@@ -127,7 +127,7 @@ def stitch_weighted(patches: Tensor, positions: Tensor, weight: Tensor, area: Te
 
 
 def _whole_pixels(positions: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """The four whole positions around each (n, 2), and their shares (n, 1, 1) by linear interpolation."""
+    """The four integer positions (n, 2) around each position, with bilinear weights (n, 1, 1)."""
     corners = positions.floor().long()
     fractions = (positions - corners).float()
     around = []
@@ -138,7 +138,7 @@ def _whole_pixels(positions: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def _pixels(corners: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the pixels of squares with these corners, each of shape (n, side, side)."""
+    """Row and column indices of the pixels of squares with these corners, each of shape (n, side, side)."""
     offset = torch.arange(side, device=corners.device)
     rows = corners[:, 0, None, None] + offset[:, None]
     columns = corners[:, 1, None, None] + offset

@@ -1,8 +1,8 @@
-"""The twin image: a reconstruction with a perfect diffraction loss that is not the object.
+"""Twin image: a wrong reconstruction with a perfect diffraction loss.
 
-An exit wave and its twin, turned by half and complex conjugated, have the same far-field amplitude, so that no
-diffraction loss tells them apart (Fienup 1982, "Phase retrieval algorithms: a comparison", section V). A network
-that gives the twin's patches has learnt the wrong thing as well as it can be learnt.
+An exit wave and its twin, rotated by 180 degrees and complex conjugated, have the same far-field amplitude, so no
+diffraction loss distinguishes them (Fienup 1982, "Phase retrieval algorithms: a comparison", section V). A network
+that predicts the twin has the loss of a perfect network.
 """
 
 import torch
@@ -14,19 +14,19 @@ __all__ = ["twin_share"]
 
 
 def twin_share(patches: Tensor, true_patches: Tensor, probe: Tensor) -> float:
-    """Share of the patches whose exit wave is nearer to the twin of the true one than to the true one itself.
+    """Share of patches whose exit wave is closer to the twin of the true exit wave than to the true one.
 
-    Nearer by the modulus of the inner product, which no global phase changes. A patch as near to one as to the other,
-    as one that is zero, does not count. The twin is turned about the centre between the pixels; a probe centred on
-    a pixel has it one pixel off, which is little against the size of a probe.
+    Closeness is the modulus of the inner product, which is invariant to a global phase. Patches equally close to both,
+    such as zero patches, do not count as twins. The rotation is about the centre between pixels; for a probe centred on
+    a pixel it is one pixel off, which is small compared with the probe.
 
     Args:
-        patches: predicted, complex, shape (n, N, N).
-        true_patches: of the object, complex, same shape.
+        patches: predicted patches, complex of shape (n, N, N).
+        true_patches: patches of the true object, complex of the same shape.
         probe: complex, shape (N, N).
 
     Returns:
-        0 if any predicted value is not finite.
+        The share; 0 if any predicted value is not finite.
 
     Raises:
         DataError: the shapes differ.

@@ -1,1 +1,1 @@
-"""Report panels and documents of the ptychography task."""
+"""Reports of the ptychography task."""

@@ -1,4 +1,4 @@
-"""The strategy's story, as HTML and Markdown."""
+"""Render the report of a whole strategy as HTML and Markdown."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ __all__ = ["write_story"]
 
 
 def write_story(story: Story, folder: Path) -> list[Path]:
-    """Write ``strategy.html`` and ``strategy.md`` into ``folder``; return all files, the HTML first.
+    """Write ``strategy.html`` and ``strategy.md`` with their pictures into ``folder``; return all files, HTML first.
 
     Raises:
-        ConfigError: it can't be written.
+        ConfigError: a file can't be written.
     """
     templates = environment("fnostab.ptychography.report")
     texts = {

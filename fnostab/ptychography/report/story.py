@@ -1,4 +1,4 @@
-"""The report of a whole chain of studies, before it is HTML or Markdown: what was asked, run and found, in order."""
+"""Content of the report on a chain of studies, independent of HTML or Markdown."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,23 +12,28 @@ from fnostab.record import names
 from fnostab.record.settings import value_text
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
+from fnostab.report.case import Case
 from fnostab.report.content import OnCase, differences, failure_rates
 from fnostab.report.pictures import Picture
-from fnostab.report.verdict import Case, best_arms, left_out
+from fnostab.report.remarks import best_arms, left_out
 
 __all__ = ["Chapter", "Decision", "Drift", "Moments", "Ran", "Story", "chapter", "drifts"]
 
-Moments = Mapping[str, Mapping[str, Mapping[str, Any]]]  # arm -> when -> what `fnostab activations` writes of it
+Moments = Mapping[str, Mapping[str, Mapping[str, Any]]]  # arm -> moment -> output of `fnostab activations`
 
 
 @dataclass(frozen=True)
 class Drift:
-    """Means of the outputs of an arm's first and last block, as medians over seeds, and whether they grow.
+    """Mean output of an arm's first and last block, and whether the mean grows with depth.
 
     Attributes:
+        arm: name of the arm.
         when: "initialisation" or "after training".
+        seeds: number of seeds.
+        first_mean: mean output of the first block, median over seeds.
+        last_mean: mean output of the last block, median over seeds.
         slope: change of the mean from one block to the next.
-        interval: of the slope, 95 %; None with one seed.
+        interval: 95 % interval of the slope; None with one seed.
         growth: "grows", "does not grow" or "can't tell".
     """
 
@@ -44,9 +49,14 @@ class Drift:
 
 @dataclass(frozen=True)
 class Decision:
-    """A verdict within the chain, or what a study at its end found; ``page`` is the address of its run.
+    """Verdict within the chain, or the finding of a final study.
 
-    ``next_step`` is empty where the chain has taken it.
+    Attributes:
+        headline: headline of the verdict.
+        reason: reason for the verdict.
+        next_step: recommended next step; empty if the chain has already taken it.
+        run_id: id of the verdict's run.
+        page: URL of the run.
     """
 
     headline: str
@@ -58,7 +68,15 @@ class Decision:
 
 @dataclass(frozen=True)
 class Ran:
-    """A study of the chain: what it is called in the report, why it was run, and what it is in the store."""
+    """Study of the chain with its trials.
+
+    Attributes:
+        title: title in the report.
+        why: reason for running it.
+        study: specification of the study.
+        trials: its trials.
+        page: URL of the study in the tracking store.
+    """
 
     title: str
     why: str
@@ -69,13 +87,17 @@ class Ran:
 
 @dataclass(frozen=True)
 class Chapter:
-    """One study of the chain as the report shows it.
+    """Content of the report on one study of the chain.
 
     Attributes:
-        changes: of each arm, the settings in which it differs from control, as "name=value".
-        against: of each arm, the p-value of `fewer_failures` against control; None where it was not tested.
-        finding: in a sentence, of a study without a decision.
-        left_out: a line for each arm with trials that take no part.
+        ran: the study and its trials.
+        arms: summaries of the arms.
+        changes: for each arm, the settings that differ from the control, as "name=value".
+        against: for each arm, the p-value of `fewer_failures` against the control; None if not tested.
+        rates: picture of the failure rates.
+        finding: result in one sentence; empty for a study with decisions.
+        left_out: a line for each arm with excluded trials.
+        decisions: verdicts based on the study.
     """
 
     ran: Ran
@@ -90,14 +112,18 @@ class Chapter:
 
 @dataclass(frozen=True, kw_only=True)
 class Story(OnCase):
-    """Everything that the report of a chain shows.
+    """Content of the report on a chain of studies.
 
     Attributes:
-        case: its last verdict on the stages.
-        chapters: its studies, in the order in which they were run.
-        drifts: of the activations of each arm's blocks.
-        next_step: what is left to do after the last study.
-        store: address that may be shown.
+        case: the last verdict on the stages.
+        chapters: studies in the order in which they were run.
+        drifts: drift of the activations of each arm.
+        next_step: next step after the last study.
+        commands: commands that were run.
+        verdict_page: URL of the verdict's run.
+        store: URL of the tracking store, without credentials.
+        made_at: time of the report.
+        version: version of fnostab.
     """
 
     case: Case
@@ -112,19 +138,19 @@ class Story(OnCase):
 
     @property
     def criteria(self) -> list[Criterion]:
-        """Criteria that the verdict asks of its candidates."""
+        """Criteria that the verdict applies to its candidates."""
         roles, rules = Roles.of(self.case.studies["a"]), self.verdict.rules
         of_candidates = [c for c in self.verdict.criteria if c.arm in roles.candidates]
         return [c for c in of_candidates if c.name in rules.criteria(roles, c.arm, c.stage)]
 
     @property
     def pictures(self) -> list[Picture]:
-        """All pictures, in the order in which they are shown."""
+        """All pictures in the order of the report."""
         return [chapter.rates for chapter in self.chapters]
 
 
 def drifts(moments: Moments) -> list[Drift]:
-    """First against last block of every arm, at initialisation and after training."""
+    """Compare the first and last block of every arm, at initialisation and after training."""
     mean = names.ACTIVATION_MEAN.rstrip("/")
     found = []
     for arm, of_arm in moments.items():
@@ -139,10 +165,10 @@ def drifts(moments: Moments) -> list[Drift]:
 
 
 def chapter(ran: Ran, decisions: Sequence[Decision] = ()) -> Chapter:
-    """Count, compare and draw a study; of one without ``decisions`` it says which arm did best.
+    """Summarise, compare and draw the arms of a study; without ``decisions`` also name the best arms.
 
     Raises:
-        DecisionError: its control was not run.
+        DecisionError: the control was not run.
     """
     study = ran.study
     verdict = decide(

@@ -1,1 +1,1 @@
-"""Measured scans: the program's own file, foreign layouts that it is made of, and checks on the way."""
+"""Measured scans: the scan file format, and the import of other formats with checks."""

@@ -1,4 +1,4 @@
-"""Arrays of numbers by their names in a file: NPZ, packed by bzip2 or gzip or not, and HDF5. Nothing is unpickled."""
+"""Read named numeric arrays from NPZ files (also bzip2- or gzip-compressed) and HDF5. Nothing is unpickled."""
 
 import bz2
 import gzip
@@ -20,27 +20,27 @@ from fnostab.ptychography.scans.scan_file import open_hdf5
 
 __all__ = ["Archive", "listed", "open_archive"]
 
-LARGEST_LISTED = 12  # names in an error
+LARGEST_LISTED = 12  # names listed in an error message
 REMEDY = (
     "copy it again if it is damaged; expected an NPZ archive of numbers or an HDF5 file, which ptypy, PtychoShelves "
     "and others can write"
 )
 UNREADABLE = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
-HDF5_MAGIC, HDF5_PLACES = b"\x89HDF\r\n\x1a\n", (0, 512, 1024, 2048)  # MATLAB puts 512 bytes of its own before it
-COMPLEX_FIELDS = (("real", "imag"), ("r", "i"))  # of MATLAB and of h5py
+HDF5_MAGIC, HDF5_PLACES = b"\x89HDF\r\n\x1a\n", (0, 512, 1024, 2048)  # MATLAB writes 512 bytes before it
+COMPLEX_FIELDS = (("real", "imag"), ("r", "i"))  # as written by MATLAB and by h5py
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file with arrays.
+    """Open file with named arrays.
 
     Attributes:
-        path: of the file.
-        is_hdf5: whether it is one, else NPZ.
-        is_own: whether it is a scan file of the program's own.
-        names: of its arrays.
-        find: names of the arrays that a name, or in HDF5 a pattern with ``*``, stands for; none if there are none.
-        read: an array by such a name; raises DataError if it does not hold numbers.
+        path: path of the file.
+        is_hdf5: whether it is an HDF5 file; otherwise it is NPZ.
+        is_own: whether it is a scan file of fnostab.
+        names: names of all arrays.
+        find: returns the array names that match a name or, in HDF5, a pattern with ``*``; empty without a match.
+        read: reads the array of such a name; raises DataError if it is not numeric.
     """
 
     path: Path
@@ -53,10 +53,10 @@ class Archive:
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
-    """Open a file to read arrays from it.
+    """Open an NPZ or HDF5 file for reading.
 
     Raises:
-        DataError: it can't be read, or is in no known format.
+        DataError: the file can't be read, or its format is not known.
     """
     with _open_hdf5_archive(path) if _is_hdf5(path) else _open_npz(path) as archive:
         yield archive
@@ -72,7 +72,7 @@ def _is_hdf5(path: Path) -> bool:
 
 
 def listed(names: Iterable[str]) -> str:
-    """The first names, for an error."""
+    """Format the first names for an error message."""
     all_names = sorted(names)
     more = f" and {len(all_names) - LARGEST_LISTED} more" if len(all_names) > LARGEST_LISTED else ""
     return (", ".join(all_names[:LARGEST_LISTED]) or "nothing") + more
@@ -95,7 +95,7 @@ def _open_npz(path: Path) -> Iterator[Archive]:
                 raise _unreadable(path, error) from error
             raise DataError(
                 f"{path}: {place} is a pickled object, which is never loaded: save it as an array of numbers, or name "
-                "another by --map"
+                "another with --map"
             ) from error
 
     with archive:
@@ -108,12 +108,12 @@ def _unpacked(path: Path) -> Path | io.BytesIO:
         head = file.read(6)
     unpack = bz2.decompress if head.startswith(b"BZh") else gzip.decompress if head.startswith(b"\x1f\x8b") else None
     if head == b"MATLAB":
-        raise ValueError("a MATLAB file before v7.3: save it again with -v7.3")
+        raise ValueError("a MATLAB file older than v7.3: save it again with -v7.3")
     if unpack is None:
         return path
     content = unpack(path.read_bytes())
     if content.startswith(HDF5_MAGIC):
-        raise ValueError("an HDF5 file that is packed: unpack it by gunzip or bunzip2")
+        raise ValueError("a compressed HDF5 file: unpack it with gunzip or bunzip2")
     return io.BytesIO(content)
 
 
@@ -121,8 +121,8 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     if isinstance(error, OSError) and error.errno:
         return DataError(f"can't read {path}: {error.strerror}; check its path")
     why = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if "pickle" in why:  # numpy's guess at what is no archive
-        why = "no NPZ archive"
+    if "pickle" in why:  # numpy's message for a file that is not an archive
+        why = "not an NPZ archive"
     return DataError(f"{path} can't be read ({why}): {REMEDY}")
 
 
@@ -139,7 +139,7 @@ def _open_hdf5_archive(path: Path) -> Iterator[Archive]:
             parts = [_plain(path, each, file[each][()]) for each in found]
             shapes = {part.shape[1:] for part in parts}
             if len(shapes) > 1:
-                raise DataError(f"{path}: arrays of {place} are of {len(shapes)} shapes and make no single one")
+                raise DataError(f"{path}: arrays of {place} have {len(shapes)} different shapes and can't be joined")
             return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
         is_own = file.attrs.get("format") == "fnostab-scan"
@@ -147,7 +147,7 @@ def _open_hdf5_archive(path: Path) -> Iterator[Archive]:
 
 
 def _places(file: Any, place: str) -> list[str]:
-    """Arrays that a name with ``*`` between slashes stands for, by number; links, which are not visited, count too."""
+    """Arrays that match a name with ``*`` between slashes, in numerical order; links are followed."""
     found = [""]
     for part in place.strip("/").split("/"):
         found = [
@@ -162,7 +162,7 @@ def _places(file: Any, place: str) -> list[str]:
 def _is_there(file: Any, place: str) -> bool:
     try:
         return place in file
-    except RuntimeError:  # below a link that leads to itself
+    except RuntimeError:  # below a circular link
         return False
 
 
@@ -171,20 +171,20 @@ def _item(file: Any, place: str) -> Any:
         return file[place]
     except (KeyError, RuntimeError) as error:
         link = file.get(place, getlink=True)
-        gone = f" to {link.filename}, which is not to be had: copy that file" if hasattr(link, "filename") else ""
-        raise DataError(
-            f"{file.filename}: {place} is a link{gone or ' that leads nowhere: repair it'}, or name another by --map"
-        ) from error
+        what = "broken link: repair it"
+        if hasattr(link, "filename"):
+            what = f"link to {link.filename}, which is missing: copy that file"
+        raise DataError(f"{file.filename}: {place} is a {what}, or name another with --map") from error
 
 
 def _insist_on_sources(path: Path, dataset: Any) -> None:
-    """Refuse an array that is put together from files of which one is missing: HDF5 reads its part as zeros."""
+    """Refuse a virtual dataset with a missing source file, whose part HDF5 would read as zeros."""
     folders = (Path(), Path(dataset.file.filename).parent, Path(os.environ.get("HDF5_VDS_PREFIX", "")))
     for source in dataset.virtual_sources() if dataset.is_virtual else ():
         name = source.file_name
         if name != "." and "%" not in name and not any((folder / name).exists() for folder in folders):
             raise DataError(
-                f"{path}: {dataset.name} is put together from other files, of which {name} is missing: copy it to the "
+                f"{path}: {dataset.name} is assembled from other files, of which {name} is missing: copy it to the "
                 "same place beside this one"
             )
 
@@ -199,5 +199,5 @@ def _plain(path: Path, place: str, array: Any) -> NDArray[Any]:
         real, imaginary = plain.dtype.names
         return np.asarray(plain[real] + 1j * plain[imaginary])
     if plain.dtype.kind not in "biufc":
-        raise DataError(f"{path}: {place} holds {plain.dtype}, expected numbers: name another by --map")
+        raise DataError(f"{path}: {place} holds {plain.dtype}, expected numbers: name another with --map")
     return plain

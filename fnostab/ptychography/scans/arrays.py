@@ -1,7 +1,7 @@
-"""Arrays of a scan as they are found in a file, each checked and given one form.
+"""Check the arrays of an imported scan and convert them to a standard form.
 
-Each function adds a line on what it assumed to ``lines``. What is not accepted raises DataError, which names the option
-that mends it.
+Each function appends a line to ``lines`` for every assumption it makes. Unusable arrays raise DataError, with the
+command-line option that solves the problem.
 """
 
 from pathlib import Path
@@ -18,11 +18,11 @@ __all__ = ["Unit", "bad_pixels_of", "complex_of", "kind_of", "patterns_of", "pos
 
 Unit = Literal["pixel", "metre", "micrometre", "nanometre", "angstrom"]
 IN_METRES: dict[Unit, float] = {"metre": 1.0, "micrometre": 1e-6, "nanometre": 1e-9, "angstrom": 1e-10}
-AT_CORNER = 0.8  # of a probe's intensity in the outer half of its frame: it is stored from its centre on
+AT_CORNER = 0.8  # share of intensity outside the middle half of the frame above which a probe is centred at a corner
 
 
 def probe_of(path: Path, found: Found, lines: list[str]) -> NDArray[np.complex64] | None:
-    """The probe, of several modes the first, with its centre at the centre; None if there is none."""
+    """Probe with its centre at the frame's centre, the first of several modes; complex64 (M, M), None if missing."""
     if "probe" not in found.arrays:
         return None
     array = complex_of(found, "probe", lines)
@@ -51,7 +51,7 @@ def probe_of(path: Path, found: Found, lines: list[str]) -> NDArray[np.complex64
 
 
 def complex_of(found: Found, name: str, lines: list[str]) -> NDArray[Any]:
-    """An array; real and imaginary parts along an axis of 2, the first or the last, become complex numbers."""
+    """Array ``name`` as complex numbers if its first or last axis, of length 2, has real and imaginary parts."""
     array = found.arrays[name]
     if np.iscomplexobj(array) or array.ndim < 3:
         return array
@@ -60,7 +60,7 @@ def complex_of(found: Found, name: str, lines: list[str]) -> NDArray[Any]:
         return array
     if axis == 0 and array.ndim > 3 and array.shape[1] == 2:
         raise DataError(
-            f"{name} is {shape_text(array)}: of its first two axes either may hold real and imaginary parts; save it "
+            f"{name} is {shape_text(array)}: either of its first two axes may hold real and imaginary parts; save it "
             "as complex numbers"
         )
     lines.append(f"assumed: {name} has its real and imaginary parts along its {'last' if axis else 'first'} axis")
@@ -69,9 +69,9 @@ def complex_of(found: Found, name: str, lines: list[str]) -> NDArray[Any]:
 
 
 def patterns_of(path: Path, found: Found, lines: list[str]) -> NDArray[Any]:
-    """The patterns, (n, M, M)."""
+    """Diffraction patterns, shape (n, M, M)."""
     if "diffraction" not in found.arrays:
-        raise DataError(f"{path} has no diffraction patterns: name them by --map diffraction=NAME")
+        raise DataError(f"{path} has no diffraction patterns: name them with --map diffraction=NAME")
     array = found.arrays["diffraction"]
     while array.ndim > 3 and array.shape[0] == 1:
         array = array[0]
@@ -96,7 +96,7 @@ def patterns_of(path: Path, found: Found, lines: list[str]) -> NDArray[Any]:
 def positions_of(
     path: Path, found: Found, unit: Unit | None, n: int, lines: list[str]
 ) -> tuple[NDArray[np.float64], bool]:
-    """Row and column of each of n positions, (n, 2), in pixels or in metres, and whether in metres."""
+    """Positions (row, column) of n patterns in pixels or metres, shape (n, 2), and whether they are in metres."""
     arrays = found.arrays
     if "positions" in arrays:
         array = arrays["positions"]
@@ -104,7 +104,7 @@ def positions_of(
         array = np.stack([arrays["rows"].ravel(), arrays["columns"].ravel()], axis=1)
     else:
         raise DataError(
-            f"{path} has no positions: name them by --map positions=NAME, (n, 2) of row and column, or by "
+            f"{path} has no positions: name them with --map positions=NAME, (n, 2) of row and column, or with "
             "--map rows=NAME --map columns=NAME"
         )
     array = array.reshape(-1, array.shape[-1]) if array.ndim > 2 else array
@@ -117,13 +117,13 @@ def positions_of(
     if array.ndim != 2 or array.shape[1] != 2 or np.iscomplexobj(array) or not np.isfinite(array).all():
         raise DataError(f"{path}: positions are {shape_text(array)}, expected finite real (n, 2): --map positions=NAME")
     if len(array) != n:
-        raise DataError(f"{path} has {n} patterns but {len(array)} positions: name others by --map")
+        raise DataError(f"{path} has {n} patterns but {len(array)} positions: name others with --map")
     unit = unit or ("metre" if found.metres else "pixel")
     return array.astype(np.float64) * IN_METRES.get(unit, 1.0), unit in IN_METRES
 
 
 def kind_of(path: Path, found: Found, given: Kind | None, diffraction: NDArray[Any], lines: list[str]) -> Kind:
-    """Kind of the patterns: as ``given``, by the layout, or judged by their values."""
+    """Kind of the patterns: as ``given``, else from the layout, else inferred from the values."""
     sample = diffraction[: max(1, 2_000_000 // diffraction[0].size)]
     sample = sample[np.isfinite(sample)]
     whole = bool((sample == np.rint(sample)).all())
@@ -134,7 +134,7 @@ def kind_of(path: Path, found: Found, given: Kind | None, diffraction: NDArray[A
         kind = "counts" if whole else "intensity"
         lines.append(f"assumed: patterns are {kind}, as they are {'' if whole else 'not '}whole numbers (--kind)")
     elif given is None:
-        lines.append(f"assumed: patterns are of kind {kind}, as the layout has it (--kind)")
+        lines.append(f"assumed: patterns are of kind {kind}, as usual in this layout (--kind)")
     if kind == "counts" and not whole:
         raise DataError(
             f"{path}: patterns are not whole numbers, so they are not counts: give --kind intensity or amplitude"
@@ -143,25 +143,25 @@ def kind_of(path: Path, found: Found, given: Kind | None, diffraction: NDArray[A
 
 
 def bad_pixels_of(path: Path, found: Found, shape: tuple[int, ...], lines: list[str]) -> NDArray[np.bool_]:
-    """Pixels that the file says do not measure, (M, M)."""
+    """Pixels that the file marks as bad, bool of shape (M, M)."""
     bad = np.zeros(shape[1:], bool)
     for name in ("mask", "bad"):
         if name in found.arrays:
             array = np.squeeze(found.arrays[name])
             if array.shape not in (shape, shape[1:]):
                 raise DataError(
-                    f"{path}: {name} is {shape_text(array)}, expected {shape[1:]}: name another by --map {name}=NAME"
+                    f"{path}: {name} is {shape_text(array)}, expected {shape[1:]}: name another with --map {name}=NAME"
                 )
             off = (array == 0) if name == "mask" else (array != 0)
             if array.ndim == 3:
-                lines.append(f"assumed: a pixel counts if it does in all patterns by {name}")
+                lines.append(f"assumed: a pixel counts if {name} counts it in all patterns")
                 off = off.any(axis=0)
             bad |= off
     if bad.all():
-        raise DataError(f"{path}: no pixel is left by the mask: name another by --map mask=NAME (or bad=NAME)")
+        raise DataError(f"{path}: the mask leaves no pixel: name another with --map mask=NAME (or bad=NAME)")
     return bad
 
 
 def shape_text(array: NDArray[Any]) -> str:
-    """Shape and type, as ``(516, 128, 128) float32``."""
+    """Shape and dtype as text, such as ``(516, 128, 128) float32``."""
     return f"{array.shape} {array.dtype}"

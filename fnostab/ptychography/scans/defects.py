@@ -1,4 +1,4 @@
-"""Find what a detector got wrong: frames without a photon, and pixels that are dead, hot or no numbers."""
+"""Detect defects of a detector: empty frames, and dead, hot or invalid pixels."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,21 +9,21 @@ from scipy.ndimage import median_filter, rank_filter
 
 __all__ = ["Defects", "find_defects", "no_number"]
 
-CERTAIN_PHOTONS = 30  # that neighbours have on the whole: a pixel of theirs with none has a chance of exp(-30)
-MOSTLY = 0.9  # of the frames: a pixel that is negative in so many is marked, others had a background subtracted
-HOT_FACTOR = 5  # times what all but two of its neighbours have
-NEAR_AXIS = 1  # pixels around the zero frequency, where an undiffracted beam may be as sharp
+CERTAIN_PHOTONS = 30  # expected photons with which a pixel has none by chance only with probability exp(-30)
+MOSTLY = 0.9  # share of frames above which a negative pixel is invalid; rarer ones come from background subtraction
+HOT_FACTOR = 5  # ratio to the third-largest value in the neighbourhood above which a pixel is hot
+NEAR_AXIS = 1  # pixels around the zero frequency that are never hot, since the direct beam may be as sharp
 
 
 @dataclass(frozen=True, eq=False)
 class Defects:
-    """Pixels and patterns of a scan that are left out.
+    """Pixels and frames of a scan to leave out.
 
     Attributes:
-        empty: frames that are zero or no number everywhere, bool of shape (n,).
-        invalid: pixels that are no number in a frame, or negative in most, bool (M, M).
-        dead: pixels that are 0 in all frames though their neighbours are not, bool (M, M).
-        hot: pixels far above their neighbours on the whole, bool (M, M).
+        empty: frames without a positive value, bool of shape (n,).
+        invalid: pixels that are invalid in any frame, or negative in most, bool of shape (M, M).
+        dead: pixels that are 0 in all frames although their neighbours are not, bool of shape (M, M).
+        hot: pixels whose sum over frames is far above that of their neighbours, bool of shape (M, M).
     """
 
     empty: NDArray[np.bool_]
@@ -33,12 +33,12 @@ class Defects:
 
     @property
     def bad(self) -> NDArray[np.bool_]:
-        """All pixels that do not count, bool (M, M)."""
+        """All defective pixels, bool of shape (M, M)."""
         return self.invalid | self.dead | self.hot
 
 
 def no_number(diffraction: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where values are not finite, or an integer type's largest, by which detectors mark gaps."""
+    """Mask of invalid values: not finite, or the largest integer of the dtype, which marks detector gaps."""
     found = ~np.isfinite(diffraction)
     if diffraction.dtype.kind in "iu":
         found |= diffraction == np.iinfo(diffraction.dtype).max
@@ -48,11 +48,11 @@ def no_number(diffraction: NDArray[Any]) -> NDArray[np.bool_]:
 def find_defects(diffraction: NDArray[Any], bad: NDArray[np.bool_]) -> Defects:
     """Find empty frames and bad pixels.
 
-    Dead pixels are looked for in whole numbers alone: elsewhere it is not known what a photon is.
+    Dead pixels are only detected in whole numbers; otherwise the intensity of a photon is not known.
 
     Args:
-        diffraction: as the file has it, zero frequency in the centre, shape (n, M, M).
-        bad: pixels that are known to be bad, shape (M, M).
+        diffraction: patterns as in the file, with the zero frequency in the centre, shape (n, M, M).
+        bad: pixels known to be bad, shape (M, M).
     """
     invalid_at = no_number(diffraction)
     values = np.where(invalid_at | bad, 0, diffraction).clip(0).astype(np.float32)
@@ -65,7 +65,7 @@ def find_defects(diffraction: NDArray[Any], bad: NDArray[np.bool_]) -> Defects:
     dead = np.asarray((total == 0) & (median_filter(total, 3) >= CERTAIN_PHOTONS)) if whole else np.zeros_like(bad)
     second = rank_filter(
         total, -3, footprint=np.ones((3, 3)), mode="constant"
-    )  # the pixel itself and one neighbour may be above it
+    )  # so the pixel and one neighbour may both be hot
     floor = CERTAIN_PHOTONS if whole else 1e-3 * total.mean()
     hot = np.asarray(total > HOT_FACTOR * second + floor)
     middle = len(total) // 2

@@ -1,8 +1,8 @@
-"""Reconstruct object and probe by ePIE.
+"""Reconstruct object and probe with the extended ptychographical iterative engine (ePIE).
 
 Maiden and Rodenburg 2009, "An improved ptychographical phase retrieval algorithm for diffractive imaging". Both step
-sizes are 1 in the first half of the sweeps and fall to 0 in the second: full steps to the end follow the photon noise
-of each pattern. The probe is shifted by the fraction of a pixel that each position has.
+sizes are 1 in the first half of the sweeps and decrease to 0 in the second, since constant steps would follow the
+photon noise of each pattern. Fractional positions are handled by subpixel shifts of the probe.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ TINY = np.float32(1e-12)
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """A reconstruction.
+    """Result of `epie`.
 
     Attributes:
-        object: complex64, shape (H, W); pixel (0, 0) is position (0, 0).
-        probe: refined, complex64, shape (M, M).
-        errors: sum |a - A| / sum A of the amplitudes in each sweep, before each pattern's update.
+        object: reconstructed object, complex64 of shape (H, W); pixel (0, 0) is position (0, 0).
+        probe: refined probe, complex64 of shape (M, M).
+        errors: amplitude error sum |a - A| / sum A of each sweep, computed before each update.
     """
 
     object: NDArray[np.complex64]
@@ -34,9 +34,12 @@ class Reconstruction:
 def photons_per_intensity(
     intensity: NDArray[np.float32], probe: NDArray[np.complex64], mask: NDArray[np.bool_]
 ) -> float:
-    """Scale between measured intensity (n, M, M) and a probe (M, M): mean sum of patterns over that of the probe's.
+    """Scale of measured intensity relative to a probe's: mean pattern sum over the sum of the probe's far field.
 
-    Both sums are over the mask (M, M), zero frequency in its centre.
+    Args:
+        intensity: measured intensity, shape (n, M, M).
+        probe: probe, shape (M, M).
+        mask: pixels to sum over, shape (M, M), with the zero frequency in the centre.
     """
     empty = np.abs(np.fft.fftshift(fft2(probe, norm="ortho"))) ** 2
     return float(intensity[:, mask].sum(axis=1, dtype=np.float64).mean() / empty[mask].sum(dtype=np.float64))
@@ -51,15 +54,15 @@ def epie(
     *,
     seed: int = 0,
 ) -> Reconstruction:
-    """Reconstruct the object from an even start of 1, and refine the probe.
+    """Reconstruct the object, starting from a constant 1, and refine the probe.
 
     Args:
-        intensity: zero frequency in the centre, shape (n, M, M).
-        probe: of any scale, shape (M, M).
-        positions: corners in pixels, not below 0, shape (n, 2).
-        mask: where the detector measures, shape (M, M).
-        sweeps: over all patterns, in a random order each.
-        seed: of that order.
+        intensity: measured intensity with the zero frequency in the centre, shape (n, M, M).
+        probe: initial probe of any scale, shape (M, M).
+        positions: top-left corners in pixels, at least 0, shape (n, 2).
+        mask: valid detector pixels, shape (M, M).
+        sweeps: number of passes over all patterns, each in a new random order.
+        seed: seed of the order.
     """
     side = probe.shape[0]
     scale = photons_per_intensity(intensity, probe, mask)

@@ -1,4 +1,4 @@
-"""Make a scan file's content of what another program wrote: checked, with everything said that was taken or assumed."""
+"""Import a scan written by another program: read, check and complete it, and report every assumption."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,27 +30,27 @@ from fnostab.ptychography.scans.scan_file import Kind, Scan, probe_width
 
 __all__ = ["ImportOptions", "Imported", "import_scan"]
 
-ENOUGH_PATTERNS = 200  # of which the mean is taken
-NEAR_FIELD = 1.0  # Fresnel number above which the far field does not hold
+ENOUGH_PATTERNS = 200  # patterns to average, approximately
+NEAR_FIELD = 1.0  # Fresnel number above which the far-field approximation is invalid
 LITTLE_OVERLAP = 0.5
 
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """The user's statements about a file; where None, the layout and the checks decide.
+    """User's options for an import; None leaves the choice to the layout and the checks.
 
     Attributes:
-        mapped: places in the file by the names of `layouts.MAPPED`.
-        kind: of the diffraction.
-        of: what a position is of.
-        unit: of positions.
-        pixel_size: of the object in metres.
-        zero_frequency: where it is in a pattern.
-        crop: side in pixels of the patterns' central part that is kept.
-        orientation: of the positions, a name of `ORIENTATIONS`.
-        sweeps: of ePIE; 0 reconstructs nothing.
-        keep_probe: whether the probe stays as it is in the file, as it does beside an object.
-        far_field: whether the user vouches for the far field.
+        mapped: array names in the file by the names of `layouts.MAPPED`.
+        kind: kind of the diffraction data.
+        of: point of a patch that positions refer to.
+        unit: unit of the positions.
+        pixel_size: size of an object pixel in metres.
+        zero_frequency: location of the zero frequency in a pattern.
+        crop: side in pixels of the central part of the patterns to keep.
+        orientation: orientation of the positions, a name in `ORIENTATIONS`.
+        sweeps: sweeps of ePIE; 0 for no reconstruction.
+        keep_probe: keep the file's probe instead of the refined one; implied if the file has an object.
+        far_field: assume the far field even if the Fresnel number indicates the near field.
     """
 
     mapped: Mapping[str, str] = field(default_factory=dict)
@@ -68,11 +68,11 @@ class ImportOptions:
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """A scan and what was said on the way.
+    """Imported scan with its report.
 
     Attributes:
-        scan: to be written.
-        lines: what was taken, assumed, checked and left.
+        scan: the scan, to be written.
+        lines: report of what was taken, assumed, checked and left out.
     """
 
     scan: Scan
@@ -83,7 +83,7 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
     """Read, check and complete a scan.
 
     Raises:
-        DataError: in one line, with what was found and the option that mends it.
+        DataError: the scan can't be used; one line, with the finding and the option that solves the problem.
     """
     found = read_layout(path, options.mapped)
     lines = [f"layout: {found.layout}"]
@@ -98,17 +98,17 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
 
     _refuse_near_field(path, found, options, probe, diffraction.shape[-1])
     if probe is None:
-        raise DataError(f"{path} has no probe: give one by --map probe=NAME or --map probe=FILE:NAME")
+        raise DataError(f"{path} has no probe: give one with --map probe=NAME or --map probe=FILE:NAME")
     diffraction, bad = _centred(path, diffraction, bad, kind, options, lines)
     defects = find_defects(diffraction, bad)
     if defects.empty.all():
-        raise DataError(f"{path}: all {len(diffraction)} patterns are zero: name others by --map diffraction=NAME")
+        raise DataError(f"{path}: all {len(diffraction)} patterns are zero: name others with --map diffraction=NAME")
     lines += _of_defects(defects, bad)
     keep = ~defects.empty
     mask = ~(bad | defects.bad)
     patterns = np.where(mask, diffraction[keep], 0).astype(np.float32)
     if negative := int((patterns < 0).sum()):
-        lines.append(f"set {negative} negative values to 0, as a background that was subtracted leaves them")
+        lines.append(f"set {negative} negative values to 0, which background subtraction leaves")
         patterns = patterns.clip(0)
     positions = positions[keep]
 
@@ -119,7 +119,7 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
         positions = positions / pixel_size
     if (span := np.ptp(positions, axis=0).max()) < 1:
         raise DataError(
-            f"{path}: positions span {span:.3g} pixels, less than one: name others by --map positions=NAME, or say "
+            f"{path}: positions span {span:.3g} pixels, less than one: name others with --map positions=NAME, or say "
             "what they are in by --unit and --pixel-size"
         )
     patterns, mask, probe, zoom = _cropped(path, patterns, mask, probe, options, lines)
@@ -151,15 +151,15 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
 def _refuse_near_field(
     path: Path, found: Found, options: ImportOptions, probe: NDArray[np.complex64] | None, side: int
 ) -> None:
-    """A Fresnel number is width^2 / (wavelength x distance), of the probe, or of the whole frame without one."""
+    """Refuse a Fresnel number width^2 / (wavelength x distance) above 1; width of the probe, or else of the frame."""
     if options.far_field or not (found.wavelength and found.distance and found.detector_pixel):
         return
     share = 1.0 if probe is None else probe_width(probe) / probe.shape[0]
     number = share**2 * found.wavelength * found.distance / found.detector_pixel**2
     if number > NEAR_FIELD:
         raise DataError(
-            f"{path} is in the near field, its Fresnel number is {number:.2g}: the physics here is the far field's; "
-            "if it is one nevertheless, say --far-field"
+            f"{path} is in the near field, its Fresnel number is {number:.2g}: only the far field is supported; "
+            "add --far-field if the patterns are far-field ones all the same"
         )
 
 
@@ -176,11 +176,13 @@ def _centred(
         some = diffraction[:: max(1, len(diffraction) // ENOUGH_PATTERNS)]
         values = np.where(bad | no_number(some), 0, some).clip(0)
         mean = (values.astype(np.float64) ** (2 if kind == "amplitude" else 1)).mean(axis=0)
-        mean, side = median_filter(mean, 3, mode="wrap"), len(mean)  # less hot pixels
+        mean, side = median_filter(mean, 3, mode="wrap"), len(mean)  # removes hot pixels
         quarter = slice(side // 4, side - side // 4)
         total = mean.sum() or 1.0
         if not values.any():
-            raise DataError(f"{path}: all {len(diffraction)} patterns are zero: name others by --map diffraction=NAME")
+            raise DataError(
+                f"{path}: all {len(diffraction)} patterns are zero: name others with --map diffraction=NAME"
+            )
         shares = {
             "centre": mean[quarter, quarter].sum() / total,
             "corner": np.fft.fftshift(mean)[quarter, quarter].sum() / total,
@@ -190,7 +192,9 @@ def _centred(
             f"checked: the zero frequency is at the {place}, {shares[place]:.0%} of the mean pattern lies around it"
         )
         if abs(shares["centre"] - shares["corner"]) < 0.1:
-            raise DataError(f"{path}: the zero frequency is not seen at centre or corner: give --zero-frequency")
+            raise DataError(
+                f"{path}: the zero frequency is neither at the centre nor at the corner: give --zero-frequency"
+            )
     if place == "corner":
         return np.fft.fftshift(diffraction, axes=(1, 2)), np.fft.fftshift(bad)
     return diffraction, bad
@@ -215,7 +219,7 @@ def _cropped(
     options: ImportOptions,
     lines: list[str],
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.complex64], float]:
-    """Patterns, mask and probe of one size, and the factor that positions change by."""
+    """Crop patterns, mask and probe to one size; return also the factor by which positions are scaled."""
     side, crop = patterns.shape[-1], options.crop or patterns.shape[-1]
     if side % 2 and options.crop is None:
         raise DataError(f"{path}: patterns are {side} x {side}, expected an even side: give --crop {side - 1}")
@@ -237,10 +241,10 @@ def _cropped(
         raise DataError(
             f"{path}: patterns are {crop} x {crop}, {larger} than the probe of {probe.shape[0]} x {probe.shape[0]}: "
             + (f"give --crop {probe.shape[0]}, or " if crop > probe.shape[0] else "give ")
-            + "a probe of their size by --map probe=FILE:NAME"
+            + "a probe of their size with --map probe=FILE:NAME"
         )
     if not mask.any():
-        raise DataError(f"{path}: no pixel is left by the mask: name another by --map mask=NAME (or bad=NAME)")
+        raise DataError(f"{path}: the mask leaves no pixel: name another with --map mask=NAME (or bad=NAME)")
     return patterns, mask, probe, zoom
 
 
@@ -267,7 +271,7 @@ def _with_object(scan: Scan, given: NDArray[Any], zoom: float, of: str, lines: l
         return scan
     given = resize_image(given, zoom)
     if corners.min() < 0 or (corners.max(axis=0) + side + 1 > given.shape).any():
-        lines.append(f"left: object, {shape_text(given)}, as not all positions lie on it")
+        lines.append(f"left: object, {shape_text(given)}, since some positions lie outside it")
         return scan
     return replace(scan, positions=corners, object=given.astype(np.complex64))
 

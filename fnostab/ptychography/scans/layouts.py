@@ -1,6 +1,6 @@
-"""Find a scan in what other programs write: NPZ of tike and of PtychoPINN, CXI, and any NPZ or HDF5 by a map of names.
+"""File layouts of other programs: NPZ of tike and PtychoPINN, CXI, and any NPZ or HDF5 file with mapped names.
 
-What is found is given as it is: `importing` makes a scan of it.
+Arrays are returned as they are in the file; `importing` converts them to a scan.
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ from fnostab.ptychography.scans.scan_file import Kind
 
 __all__ = ["MAPPED", "Found", "read_layout"]
 
-MAPPED = ("diffraction", "probe", "positions", "rows", "columns", "object", "mask", "bad")  # names that --map takes
+MAPPED = ("diffraction", "probe", "positions", "rows", "columns", "object", "mask", "bad")  # names that --map accepts
 PLANCK_LIGHT = 1.98644586e-25  # joule metre
 ELECTRON_VOLT = 1.602176634e-19  # joule
 
-CXI: dict[str, tuple[str, ...]] = {  # where writers of CXI and NXcxi_ptycho put things
+CXI: dict[str, tuple[str, ...]] = {  # alternative paths in CXI and NXcxi_ptycho files
     "diffraction": ("entry_1/data_1/data", "entry_1/instrument_1/detector_1/data"),
     "positions": ("entry_1/data_1/translation", "entry_1/sample_1/geometry_1/translation"),
     "probe": ("entry_1/instrument_1/source_1/probe", "entry_1/instrument_1/source_1/illumination"),
@@ -36,19 +36,21 @@ SCALARS = ("energy", "distance", "detector_pixel")
 
 @dataclass
 class Found:
-    """Arrays of a file, as they are there, and what its layout says of them.
+    """Unmodified arrays of a file, and properties implied by its layout.
 
     Attributes:
-        layout: its name.
-        arrays: by the names of `MAPPED`.
-        sources: where each is: its name in the file, or another file and its name there.
-        elsewhere: names of arrays that are from other files.
-        kind: of the diffraction; None if the layout does not say.
-        of: what a position is of; None if the layout does not say.
+        layout: name of the layout.
+        arrays: arrays by the names of `MAPPED`.
+        sources: origin of each array: its name in the file, or another file and the name there.
+        kind: kind of the diffraction data; None if the layout does not define it.
+        of: point of a patch that positions refer to; None if the layout does not define it.
         metres: whether positions are in metres.
-        wavelength: in metres, with distance and detector pixel, where known.
-        notes: what was assumed.
-        left: names of the file's arrays that were not used.
+        wavelength: wavelength in metres, if known.
+        distance: distance from object to detector in metres, if known.
+        detector_pixel: size of a detector pixel in metres, if known.
+        notes: assumptions made.
+        left: names of unused arrays.
+        elsewhere: names of arrays from other files.
     """
 
     layout: str
@@ -66,15 +68,15 @@ class Found:
 
 
 def read_layout(path: Path, mapped: Mapping[str, str]) -> Found:
-    """Find diffraction, probe, positions and the rest in a file.
+    """Read diffraction, probe, positions and other arrays from a file.
 
     Args:
-        path: an NPZ file, packed by bzip2 or gzip or not, or an HDF5 file.
-        mapped: places by the names of `MAPPED`; they win over the layout's own. A place is a name in the file, or
-            FILE:NAME in another. In HDF5 ``*`` stands for any one part between slashes: the arrays found are joined.
+        path: NPZ file, optionally compressed by bzip2 or gzip, or HDF5 file.
+        mapped: array names by the names of `MAPPED`; they override the layout's own. FILE:NAME is an array of another
+            file. In HDF5 ``*`` matches any part between slashes, and matching arrays are concatenated.
 
     Raises:
-        DataError: a file can't be read or holds pickled objects, or its layout is not known.
+        DataError: a file can't be read or contains pickled objects, or its layout is not known.
     """
     other = {name: elsewhere for name, place in mapped.items() if (elsewhere := _other_file(place))}
     here = {name: place for name, place in mapped.items() if name not in other}
@@ -84,10 +86,10 @@ def read_layout(path: Path, mapped: Mapping[str, str]) -> Found:
         found = _of_cxi(archive) if archive.is_hdf5 else _of_npz(archive)
         if found is None and not mapped:
             raise DataError(
-                f"{path} is in no known layout, it has {listed(archive.names)}: name its arrays, as in "
+                f"{path} has no known layout, it holds {listed(archive.names)}: name its arrays, as in "
                 "--map diffraction=NAME --map probe=NAME --map positions=NAME"
             )
-        found = found or Found(f"{'HDF5' if archive.is_hdf5 else 'NPZ'} by --map", {}, {})
+        found = found or Found(f"{'HDF5' if archive.is_hdf5 else 'NPZ'} with --map", {}, {})
         _take(archive, found, here, mapped)
         found.arrays = {name: archive.read(place) for name, place in found.sources.items()}
     for name, (file, inside) in other.items():
@@ -107,7 +109,7 @@ def read_layout(path: Path, mapped: Mapping[str, str]) -> Found:
 
 
 def _other_file(place: str) -> tuple[Path, str] | None:
-    """File and name of FILE:NAME, each of which may have colons of its own; None where there is no such file."""
+    """Split FILE:NAME, both of which may contain colons, at an existing file; None without such a file."""
     colons = [at for at, character in enumerate(place) if character == ":"]
     splits = ((Path(place[:at]), place[at + 1 :]) for at in colons)
     return next(((file, inside) for file, inside in splits if inside and file.is_file()), None)
@@ -140,7 +142,7 @@ def _of_cxi(archive: Archive) -> Found | None:
 
 
 def _take(archive: Archive, found: Found, here: Mapping[str, str], mapped: Mapping[str, str]) -> None:
-    """Lay what is mapped over the layout's own places, and note what is left."""
+    """Override the layout's array names by mapped ones, and record the unused arrays."""
     for name, place in here.items():
         _insist(archive, name, place)
     own = {name: place for name, place in found.sources.items() if name not in mapped and place and archive.find(place)}
@@ -156,7 +158,7 @@ def _take(archive: Archive, found: Found, here: Mapping[str, str], mapped: Mappi
 def _insist(archive: Archive, name: str, place: str) -> None:
     if not archive.find(place):
         file = place.rpartition(":")[0]
-        no_file = f"no file {file}, whose path would begin in the working directory, and " if file else ""
+        no_file = f"no file {file} in the working directory, and " if file else ""
         raise DataError(
             f"--map {name}={place}: {no_file}{archive.path} has {listed(archive.names)}; FILE:NAME is an array of "
             "another file"

@@ -1,4 +1,4 @@
-"""Find the orientation of a scan's positions: the one of eight in which ePIE's error is lowest."""
+"""Find the orientation of a scan's positions, the one of eight with the lowest ePIE error."""
 
 from dataclasses import replace
 from itertools import product
@@ -12,7 +12,7 @@ from fnostab.ptychography.scans.scan_file import Scan
 
 __all__ = ["ORIENTATIONS", "orient", "turned"]
 
-Orientation = tuple[bool, int, int]  # whether rows and columns are swapped; the signs of both after that
+Orientation = tuple[bool, int, int]  # whether rows and columns are swapped, then the sign of each
 ORIENTATIONS: dict[str, Orientation] = {
     f"{'-' if r < 0 else '+'}{'column' if swap else 'row'},{'-' if c < 0 else '+'}{'row' if swap else 'column'}": (
         swap,
@@ -22,18 +22,18 @@ ORIENTATIONS: dict[str, Orientation] = {
     for swap, r, c in product((False, True), (1, -1), (1, -1))
 }
 AS_GIVEN = next(iter(ORIENTATIONS))
-TRIED_SIDE, TRIED_PATTERNS, TRIED_SWEEPS = 64, 300, 4  # of a scan, to find its orientation
-CLEARLY = 0.95  # of the error as given: below it, another orientation is taken
+TRIED_SIDE, TRIED_PATTERNS, TRIED_SWEEPS = 64, 300, 4  # size of the test reconstructions
+CLEARLY = 0.95  # ratio of errors below which one orientation is clearly better than another
 
 
 def orient(scan: Scan) -> tuple[Scan, str]:
-    """Turn positions into the orientation of the lowest error; as given, if none is clearly lower.
+    """Turn positions into the orientation with the lowest error, or keep them if no error is clearly lower.
 
     Args:
-        scan: of at least 4 patterns.
+        scan: scan with at least 4 patterns.
 
     Returns:
-        The scan, and a line on what was found.
+        The scan, and a line for the report.
     """
     side = min(scan.probe.shape[0], TRIED_SIDE)
     inner = slice(scan.probe.shape[0] // 2 - side // 2, scan.probe.shape[0] // 2 - side // 2 + side)
@@ -57,6 +57,6 @@ def orient(scan: Scan) -> tuple[Scan, str]:
 
 
 def turned(positions: NDArray[np.float64], name: str) -> NDArray[np.float64]:
-    """Positions (n, 2) as ``name`` of `ORIENTATIONS` has them, shape (n, 2)."""
+    """Turn positions (n, 2) into the orientation ``name`` of `ORIENTATIONS`."""
     swap, rows, columns = ORIENTATIONS[name]
     return (positions[:, ::-1] if swap else positions) * (rows, columns)

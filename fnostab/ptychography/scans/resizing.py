@@ -1,4 +1,4 @@
-"""Bring a scan to patterns of N pixels: the central ones, or sums of neighbours."""
+"""Resample probes and images for patterns that are cropped to fewer pixels."""
 
 from fractions import Fraction
 
@@ -9,14 +9,14 @@ __all__ = ["crop_probe", "resize_image"]
 
 
 def crop_probe(probe: NDArray[np.complex64], N: int) -> NDArray[np.complex64]:
-    """The probe (M, M) as a detector of N central pixels sees it: as wide in metres, on N x N larger pixels."""
+    """Resample a probe (M, M) for patterns cropped to N pixels: the same field of view on N x N larger pixels."""
     return _crop(probe, (N, N))
 
 
 def resize_image(image: NDArray[np.complex64], zoom: float) -> NDArray[np.complex64]:
-    """An image (H, W) on pixels 1 / ``zoom`` as large, by its spectrum's central part; pixel (0, 0) stays in place.
+    """Resample an image (H, W) to pixels 1 / ``zoom`` times as large, by cropping its spectrum; pixel (0, 0) is fixed.
 
-    Its lower and right edges are repeated until both sides are whole numbers of the new pixels.
+    The lower and right edges are padded by repetition to a whole number of new pixels.
     """
     if zoom == 1:
         return image

@@ -1,13 +1,13 @@
-"""A measured scan, and the HDF5 file of the program's own that holds one.
+"""Measured scan, and the HDF5 file format of fnostab for it.
 
-    /               attributes format = "fnostab-scan", version = 1, pixel_size (metres, where it is known)
+    /               attributes format = "fnostab-scan", version = 1, pixel_size (metres, if known)
     /diffraction    (n, M, M) float32; kind: counts, intensity or amplitude; zero frequency at (M // 2, M // 2)
     /probe          (M, M) complex64
-    /positions      (n, 2) float64: corner (row, column) of each patch in pixels of the object, fractional
-    /mask           (M, M) bool: true where the detector measures
-    /object         (H, W) complex64, where there is one: pixel (0, 0) is position (0, 0)
+    /positions      (n, 2) float64: corner (row, column) of each patch in object pixels, fractional
+    /mask           (M, M) bool: true for valid detector pixels
+    /object         (H, W) complex64, optional: pixel (0, 0) is position (0, 0)
 
-Each array has an attribute ``source``: where it came from.
+The attribute ``source`` of each array describes its origin.
 """
 
 import os
@@ -42,22 +42,22 @@ __all__ = [
 Kind = Literal["counts", "intensity", "amplitude"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FORMAT, VERSION = "fnostab-scan", 1
-ARRAYS = {"diffraction": 3, "probe": 2, "positions": 2, "mask": 2, "object": 2}  # and their dimensions
+ARRAYS = {"diffraction": 3, "probe": 2, "positions": 2, "mask": 2, "object": 2}  # with their number of dimensions
 
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A measured scan, as its file has it.
+    """Measured scan, the content of a scan file.
 
     Attributes:
-        diffraction: float32, shape (n, M, M), zero frequency at (M // 2, M // 2).
-        kind: of the diffraction.
-        probe: complex64, shape (M, M).
-        positions: corner (row, column) of each patch in pixels of the object, float64 of shape (n, 2).
-        mask: true where the detector measures, bool of shape (M, M).
-        object: known, or reconstructed; complex64 of shape (H, W), or None.
-        pixel_size: of the object in metres; None if unknown.
-        sources: where each array came from.
+        diffraction: patterns, float32 of shape (n, M, M), with the zero frequency at (M // 2, M // 2).
+        kind: kind of the diffraction data.
+        probe: complex64 of shape (M, M).
+        positions: corner (row, column) of each patch in object pixels, float64 of shape (n, 2).
+        mask: true for valid detector pixels, bool of shape (M, M).
+        object: known or reconstructed object, complex64 of shape (H, W); None if there is none.
+        pixel_size: size of an object pixel in metres; None if unknown.
+        sources: origin of each array.
     """
 
     diffraction: NDArray[np.float32]
@@ -71,21 +71,21 @@ class Scan:
 
     @property
     def intensity(self) -> NDArray[np.float32]:
-        """Diffraction as intensity, shape (n, M, M), 0 off the mask."""
+        """Measured intensity, shape (n, M, M), 0 outside the mask."""
         values = self.diffraction**2 if self.kind == "amplitude" else self.diffraction
         return np.where(self.mask, values, np.float32(0))
 
 
 @dataclass(frozen=True)
 class Outline:
-    """Parts of a scan file that are read without its diffraction.
+    """Content of a scan file without its diffraction data and object.
 
     Attributes:
-        side: M.
-        kind: of the diffraction.
-        probe: complex64, shape (M, M).
-        positions: float64, shape (n, 2).
-        has_object: whether there is something to judge against.
+        side: pixels along a side of a pattern, M.
+        kind: kind of the diffraction data.
+        probe: complex64 of shape (M, M).
+        positions: float64 of shape (n, 2).
+        has_object: whether the file has an object, which serves as the reference.
     """
 
     side: int
@@ -96,7 +96,7 @@ class Outline:
 
 
 def probe_width(probe: NDArray[Any]) -> float:
-    """Width of a probe (M, M) in pixels: the diameter of the even disk with the same (sum I)^2 / sum I^2."""
+    """Width of a probe (M, M) in pixels: diameter of the uniform disk with the same (sum I)^2 / sum I^2."""
     intensity = np.abs(probe.astype(complex)) ** 2
     return float(2 * np.sqrt(intensity.sum() ** 2 / (intensity**2).sum() / np.pi))
 
@@ -106,7 +106,7 @@ def open_hdf5(path: str | Path) -> Iterator["h5py.File"]:
     """Open an HDF5 file for reading.
 
     Raises:
-        DataError: h5py is missing, or the file can't be read, is truncated, or is no HDF5 file.
+        DataError: h5py is missing, or the file can't be read, is truncated, or is not an HDF5 file.
     """
     h5py = _h5py()
     try:
@@ -118,17 +118,17 @@ def open_hdf5(path: str | Path) -> Iterator["h5py.File"]:
         why = _reason(error)
         if "filter" in why or "plugin" in why:
             raise DataError(
-                f"{path} is compressed in a way that HDF5 does not know ({why}): pip install hdf5plugin, or unpack it "
-                "by `h5repack -f NONE`"
+                f"{path} uses a compression that HDF5 does not know ({why}): pip install hdf5plugin, or unpack it "
+                "with `h5repack -f NONE`"
             ) from error
-        raise DataError(f"{path} is truncated, damaged or no HDF5 file ({why}): copy it again") from error
+        raise DataError(f"{path} is truncated, damaged or not an HDF5 file ({why}): copy it again") from error
 
 
 def read_scan(path: str | Path) -> Scan:
-    """Read a scan file whole.
+    """Read a scan file.
 
     Raises:
-        DataError: it can't be read, or is not such a file.
+        DataError: the file can't be read, or is not a scan file.
     """
     with open_hdf5(path) as file:
         outline = _outline(path, file)
@@ -139,20 +139,20 @@ def read_scan(path: str | Path) -> Scan:
 
 
 def read_outline(path: str | Path) -> Outline:
-    """Read a scan file but for its diffraction and its object.
+    """Read a scan file without its diffraction data and object.
 
     Raises:
-        DataError: it can't be read, or is not such a file.
+        DataError: the file can't be read, or is not a scan file.
     """
     with open_hdf5(path) as file:
         return _outline(path, file)
 
 
 def check_place(path: Path) -> None:
-    """See that a scan file can be written, before the work of making it; an older one is replaced.
+    """Check that a scan file can be written to ``path``, before the scan is imported. A scan file may be overwritten.
 
     Raises:
-        DataError: h5py or the folder is missing, or another file is there.
+        DataError: h5py is missing, the folder is missing or not writable, or ``path`` is another file.
     """
     _h5py()
     if not os.access(path.parent, os.W_OK):
@@ -167,15 +167,15 @@ def check_place(path: Path) -> None:
 
 
 def write_scan(scan: Scan, path: Path) -> None:
-    """Write a scan file; it appears whole or not at all.
+    """Write a scan file atomically.
 
     Raises:
-        DataError: it can't be written.
+        DataError: the file can't be written.
     """
     h5py = _h5py()
     partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.unlink(missing_ok=True)  # of a process that was killed; a link there is never followed
+        partial.unlink(missing_ok=True)  # left by a killed process; a link there is not followed
         with h5py.File(partial, "x") as file:
             file.attrs.update(format=FORMAT, version=VERSION)
             if scan.pixel_size is not None:
@@ -200,7 +200,7 @@ def write_scan(scan: Scan, path: Path) -> None:
 def _outline(path: str | Path, file: "h5py.File") -> Outline:
     remedy = f"make it with `fnostab data import {path} --out scan.h5`"
     if file.attrs.get("format") != FORMAT:
-        raise DataError(f"{path} is an HDF5 file, but no scan file of fnostab: {remedy}")
+        raise DataError(f"{path} is an HDF5 file, but not a scan file of fnostab: {remedy}")
     if file.attrs.get("version") != VERSION:
         raise DataError(f"{path} has version {file.attrs.get('version')}, expected {VERSION}: import the scan again")
     for name, dimensions in ARRAYS.items():
@@ -216,7 +216,7 @@ def _outline(path: str | Path, file: "h5py.File") -> Outline:
 
 
 def _reason(error: OSError) -> str:
-    """The reason in a line: HDF5 puts the system's into lines of its own."""
+    """Reason of an error in one line; HDF5 embeds the system's message in a longer text."""
     system = re.search(r"error message = '(.+?)'", str(error))
     return system[1] if system else (error.strerror or str(error)).splitlines()[0]
 
@@ -227,5 +227,5 @@ def _h5py() -> Any:
     except ImportError as error:
         raise DataError("scan files need h5py: pip install 'fnostab[data]'") from error
     with suppress(ImportError):
-        import_module("hdf5plugin")  # makes the compression of detectors known, where it is installed
+        import_module("hdf5plugin")  # optional: registers the compression filters of detectors
     return h5py

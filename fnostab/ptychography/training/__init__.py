@@ -1,1 +1,1 @@
-"""Training of a network, from a trial's configuration to its outcome."""
+"""Training of a network, from the configuration of a trial to its outcome."""

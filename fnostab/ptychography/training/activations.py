@@ -1,8 +1,8 @@
-"""Measure every block of a network: at initialisation, at a checkpoint and after training.
+"""Measure the activations of every block of a network: at initialisation, at a checkpoint and after training.
 
-The drift hypothesis is that y = x + GELU(...) adds a positive mean at every block, so that the mean
-grows with depth. Here it is measured: of first weights and of a checkpoint's by running the network on the
-first validation batch, after training from what the trial recorded at its last validation.
+The drift hypothesis is that y = x + GELU(...) adds a positive mean in every block, so that the mean grows with depth.
+At initialisation and for a checkpoint the network is run on the first validation batch; after training the values that
+the trial recorded at its last validation are used.
 """
 
 import math
@@ -29,7 +29,7 @@ BlockStates = Mapping[str, Mapping[str, float]]
 
 
 def at_initialisation(spec: TrialSpec) -> BlockStates:
-    """Measure the trial's network with its initial weights.
+    """Measure the network of a trial with its initial weights.
 
     Raises:
         FnostabError: the data set or the network can't be made.
@@ -39,10 +39,17 @@ def at_initialisation(spec: TrialSpec) -> BlockStates:
 
 
 def at_checkpoint(path: Path, data_dir: Path) -> tuple[TrialSpec, BlockStates]:
-    """Measure the network of a file that `BestCheckpoint` wrote; return also the trial that it is from.
+    """Measure the network of a checkpoint written by `BestCheckpoint`.
+
+    Args:
+        path: checkpoint file.
+        data_dir: cache of data sets.
+
+    Returns:
+        The specification of the checkpoint's trial, and the state of its blocks.
 
     Raises:
-        FnostabError: it is no such file, or the data set or the network can't be made.
+        FnostabError: the file is not a checkpoint, or the data set or the network can't be made.
     """
     generator, spec = load_checkpoint(path)
     spec = spec.model_copy(update={"shared_dir": str(data_dir)})
@@ -50,7 +57,7 @@ def at_checkpoint(path: Path, data_dir: Path) -> tuple[TrialSpec, BlockStates]:
 
 
 def recorded_last(directory: Path) -> BlockStates:
-    """Read the blocks' state at a trial's last validation from its journal; empty if there was none."""
+    """Read the state of the blocks at a trial's last validation from its journal; empty without a validation."""
     last: Mapping[str, float] = {}
     for record, _ in read_journal(directory / FILE_NAME):
         if isinstance(record, Point) and any(name.startswith(names.ACTIVATION_MEAN) for name in record.values):

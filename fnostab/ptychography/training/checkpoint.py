@@ -1,4 +1,4 @@
-"""The weights of the best epoch, as safetensors: no code is run when they are loaded."""
+"""Checkpoint of the best epoch in safetensors format, which executes no code when loaded."""
 
 import math
 from pathlib import Path
@@ -20,9 +20,13 @@ __all__ = ["BestCheckpoint", "load_checkpoint"]
 
 
 class BestCheckpoint(Callback):
-    """Keep the generator's weights of the validation with the lowest loss.
+    """Save the generator's weights at the validation with the lowest loss.
 
-    The file's metadata hold the trial's specification as JSON, and the loss.
+    The file's metadata contain the trial's specification as JSON, and the loss.
+
+    Args:
+        path: checkpoint file, overwritten at each improvement.
+        spec: specification of the trial.
     """
 
     def __init__(self, path: Path, spec: TrialSpec) -> None:
@@ -43,7 +47,7 @@ class BestCheckpoint(Callback):
         if loss >= self._best or not math.isfinite(loss):
             return
         self._best = loss
-        weights = {  # copies, since the format refuses tensors that share memory, as tied weights do
+        weights = {  # copies, since the format does not allow shared memory, as of tied weights
             name: tensor.cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in pl_module.generator.state_dict().items()
         }
@@ -51,16 +55,19 @@ class BestCheckpoint(Callback):
 
 
 def load_checkpoint(path: Path) -> tuple[nn.Module, TrialSpec]:
-    """Build the network of a checkpoint that `BestCheckpoint` wrote, with its weights.
+    """Build the network of a checkpoint written by `BestCheckpoint`, and load its weights.
+
+    Returns:
+        The network and the specification of its trial.
 
     Raises:
-        CheckpointError: it can't be read, is no such file, or its weights are not those of its network.
-        ModelError: its network can't be built.
+        CheckpointError: the file can't be read, is not a checkpoint, or its weights do not fit its network.
+        ModelError: the network can't be built.
     """
     try:
         with safe_open(path, framework="pt") as file:
             spec = TrialSpec.model_validate_json((file.metadata() or {})["trial"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         generator = build_generator(TrialConfig.from_dotted(spec.settings).model)
         generator.load_state_dict(weights)
     except OSError as error:

@@ -1,17 +1,17 @@
 """Gradient clipping: by global norm, by value, or adaptively by unit (AGC).
 
-AGC is algorithm 2 of Brock et al. 2021, "High-Performance Large-Scale Image Recognition Without
-Normalization"; reference implementation: github.com/google-deepmind/deepmind-research, nfnets/agc_optax.py.
-A unit is what feeds one output: a row of a linear layer, a filter of a convolution. Its norms are taken
-over all axes but one, which depends on the kind of layer, so `mark_units_` notes it on the parameters:
+AGC is algorithm 2 of Brock et al. 2021, "High-Performance Large-Scale Image Recognition Without Normalization";
+reference implementation: github.com/google-deepmind/deepmind-research, nfnets/agc_optax.py. A unit comprises the
+weights of one output: a row of a linear layer, or a filter of a convolution. Its norm is over all axes but one, which
+depends on the kind of layer. `mark_units_` sets it as an attribute of the parameters:
 
-    unit_dim     the axis that counts units, 0 if absent; parameters of fewer than two axes are one unit
-    agc_exempt   True leaves the parameter out of AGC
+    unit_dim     the axis of units, 0 if absent; a parameter with fewer than two axes is one unit
+    agc_exempt   True excludes the parameter from AGC
 
-All functions change gradients in place and return the clipped share as a 0-d tensor on the gradients'
-device, without waiting for that device. Parameters without a gradient are skipped; complex gradients
-count by their modulus, or by value as pairs of reals. No clipping stops a NaN or
-infinite gradient: one NaN makes the whole gradient NaN under ``norm``, and that of its unit under ``agc``.
+All functions modify gradients in place and return the clipped share as a 0-d tensor on the gradients' device, without
+synchronising with it. Parameters without a gradient are skipped. Complex gradients are clipped by their modulus, by
+value as pairs of reals. Clipping does not remove NaN or infinite gradients: one NaN makes all gradients NaN with
+``norm``, and the gradient of its unit with ``agc``.
 """
 
 from collections.abc import Callable, Iterable
@@ -31,18 +31,18 @@ Clipper = Callable[[Parameters], Tensor]
 
 
 def mark_units_(module: nn.Module, exempt: str = "") -> None:
-    """Note on each parameter which axis counts its units, and exempt the final layer from AGC.
+    """Mark the axis of units of each parameter, and exempt the final layer from AGC.
 
-    The axis is 1 for transposed convolutions, the layer's class attribute ``weight_unit_dim`` where it
-    has one, and 0 otherwise. The final layer is the module registered last among those that own
-    parameters. Deep copies and loaded networks lose the marks: call this when training starts.
+    The axis is the layer's class attribute ``weight_unit_dim`` if it has one, otherwise 1 for transposed convolutions
+    and 0 for all others. The final layer is the last registered module with parameters. Deep copies and loaded
+    networks lose the marks, so call this when training starts.
 
     Args:
         module: the network.
-        exempt: name of a part of it that AGC is to leave out as well; empty for none.
+        exempt: name of another part to exempt from AGC; empty for none.
 
     Raises:
-        ModelError: it has no part of that name.
+        ModelError: the network has no part of that name.
     """
     try:
         also = {id(parameter) for parameter in module.get_submodule(exempt).parameters()} if exempt else set()
@@ -59,13 +59,12 @@ def mark_units_(module: nn.Module, exempt: str = "") -> None:
 
 
 def make_clipper(config: TrialConfig) -> Clipper:
-    """Make the function that clips the gradients of parameters and returns the clipped share.
+    """Build the function that clips the gradients of parameters and returns the clipped share.
 
-    One of your own that remembers earlier steps has ``state_dict`` and ``load_state_dict``, which a trial that goes on
-    or is replayed needs.
+    A custom function with state must have ``state_dict`` and ``load_state_dict``, which resuming and replaying need.
 
     Raises:
-        ModelError: one of your own can't be made.
+        ModelError: a custom function can't be built.
     """
     execution = config.execution
     if is_own(execution.gradient_clip_algorithm):
@@ -81,10 +80,10 @@ def adaptive_gradient_clip_(parameters: Parameters, clip_factor: float, eps: flo
     Args:
         parameters: one tensor, or several on one device, marked by `mark_units_`.
         clip_factor: lambda of the paper, typically 0.01 to 0.1.
-        eps: least weight norm, so that units that start at zero can move.
+        eps: minimum weight norm, so that units initialised with zero can change.
 
     Returns:
-        Share of units that were clipped, exempt parameters not counted; a 0-d tensor.
+        Share of clipped units, without exempt parameters; a 0-d tensor.
 
     Raises:
         ConfigError: ``clip_factor`` is not positive.
@@ -97,7 +96,7 @@ def adaptive_gradient_clip_(parameters: Parameters, clip_factor: float, eps: flo
     with torch.no_grad():
         weight_norms = [_unit_norms(p, p) for p, _ in pairs]
         norms = [_unit_norms(g, p) for p, g in pairs]
-        # Then all units of all parameters at once: few small operations, however deep the network.
+        # All units of all parameters at once: the number of operations does not grow with depth.
         norm = torch.cat([n.flatten() for n in norms])
         limit = clip_factor * torch.cat([n.flatten() for n in weight_norms]).clamp(min=eps)
         scales = (limit / norm).clamp(max=1).split([n.numel() for n in norms])
@@ -107,12 +106,12 @@ def adaptive_gradient_clip_(parameters: Parameters, clip_factor: float, eps: flo
 
 
 def clip_by_norm_(parameters: Parameters, value: float) -> Tensor:
-    """Scale all gradients so that their global norm is at most ``value``; return 1 if that changed it and 0 if not."""
+    """Scale all gradients so that their global norm is at most ``value``; return 1 if that changed them, else 0."""
     return (clip_grad_norm_(parameters, value) > value).float()
 
 
 def clip_by_value_(parameters: Parameters, value: float) -> Tensor:
-    """Clip each element to at most ``value`` either way; return the share of elements that changed."""
+    """Clip each element to [-``value``, ``value``]; return the share of clipped elements."""
     gradients = [g for _, g in _with_gradient(parameters)]
     if not gradients:
         return torch.zeros(())
@@ -137,13 +136,13 @@ def _with_gradient(parameters: Parameters) -> list[tuple[Tensor, Tensor]]:
 
 
 def _unit_norms(values: Tensor, parameter: Tensor) -> Tensor:
-    """Norms over all axes but the one that counts units, kept as axes of length 1."""
+    """Norms over all axes but that of units, which are kept with length 1."""
     if values.ndim < 2:
         return torch.linalg.vector_norm(values)
     unit_dim = getattr(parameter, "unit_dim", 0)
     before, after = tuple(range(unit_dim)), tuple(range(unit_dim + 1, values.ndim))
     if after:
         values = torch.linalg.vector_norm(values, dim=after, keepdim=True)
-    if before:  # by squares: a norm over leading axes is six times slower on a CPU
+    if before:  # explicit squares: vector_norm over leading axes is six times slower on a CPU
         values = (values.abs() if values.is_complex() else values).square().sum(dim=before, keepdim=True).sqrt()
     return values

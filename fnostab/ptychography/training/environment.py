@@ -18,7 +18,7 @@ PACKAGES = ("torch", "lightning", "numpy", "scipy", "scikit-image", "pydantic")
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Versions, machine and code state, as JSON-ready values."""
+    """Versions, machine and code state as a JSON-serialisable dict."""
     return {
         "fnostab": fnostab.__version__,
         "git": git_state(),
@@ -32,13 +32,13 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the working directory and whether it has changes; both None outside a repository."""
+    """Commit of the working directory, and whether it has uncommitted changes; both None outside a repository."""
     commit = _git("rev-parse", "HEAD")
     return {"commit": commit, "dirty": None if commit is None else bool(_git("status", "--porcelain"))}
 
 
 def owner() -> str:
-    """``pid@host`` of this process, and the Slurm job that it is part of if that is queued again when interrupted."""
+    """``pid@host`` of this process, with its Slurm job if that is requeued when interrupted."""
     process, job = this_process(), slurm.this_job()
     return f"{process} in Slurm job {job}" if job else process
 

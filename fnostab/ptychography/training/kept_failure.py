@@ -1,4 +1,4 @@
-"""Read the failure that a black box describes, without unpickling or training."""
+"""Read the recorded failure of a black box, without unpickling."""
 
 import json
 from collections.abc import Mapping
@@ -21,14 +21,17 @@ __all__ = ["KeptFailure", "find_black_box"]
 
 @dataclass(frozen=True)
 class KeptFailure:
-    """A failure with its black box.
+    """Failure recorded in a black box.
 
     Attributes:
-        failure_step: 0-based optimiser step.
+        folder: folder of the black box.
+        trial: specification of the trial.
+        outcome: the failure.
+        failure_step: 0-based optimiser step of the failure.
         batch: indices of the training patterns of that step.
-        losses: training loss by step, as far as the history goes back.
-        grad_norms: the same of the gradient norm before clipping.
-        environment: packages, device and threads, as `fnostab.ptychography.training.environment` describes them.
+        losses: training loss by step, as far back as recorded.
+        grad_norms: gradient norm before clipping by step, as far back as recorded.
+        environment: packages, device and threads, see `fnostab.ptychography.training.environment`.
     """
 
     folder: Path
@@ -42,15 +45,15 @@ class KeptFailure:
 
     @property
     def state(self) -> Path:
-        """File with the state of the training from before the failure."""
+        """File with the training state from before the failure."""
         return self.folder / STATE_FILE
 
     @classmethod
     def read(cls, folder: Path) -> "KeptFailure":
-        """Read what `fnostab.monitor.black_box` wrote.
+        """Read a black box written by `fnostab.monitor.black_box`.
 
         Raises:
-            CheckpointError: it is damaged or incomplete, or was written by another version.
+            CheckpointError: the black box is damaged or incomplete, or was written by another version.
         """
         try:
             about = json.loads((folder / BLACK_BOX_FILE).read_text())
@@ -73,14 +76,14 @@ class KeptFailure:
             return kept
         except (OSError, ValueError, KeyError, TypeError, SafetensorError, ValidationError) as error:
             what = " ".join(str(error).split())
-            raise CheckpointError(f"{folder} is not a black box that can be read: {what}") from error
+            raise CheckpointError(f"{folder} is not a readable black box: {what}") from error
 
 
 def find_black_box(path: Path) -> Path:
-    """The black box at ``path``, or of the trial whose folder it is.
+    """Find the folder of a black box at ``path``, or in the trial's folder ``path``.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no black box.
     """
     for folder in (path, path / names.BLACK_BOX, path / "artifacts" / names.BLACK_BOX):
         if (folder / BLACK_BOX_FILE).is_file():

@@ -1,8 +1,8 @@
-"""The LightningModule: predicted object patch, physics, loss.
+"""LightningModule of self-supervised ptychography: network, physics and loss.
 
-Self-supervised: the network sees a measured diffraction amplitude and predicts the complex object
-patch; the patch is sent through the physics, and the loss compares the amplitude that it would have
-given with the one that was measured. The true object is only used to judge the reconstruction.
+From a measured diffraction amplitude the network predicts a complex object patch. The physics computes the diffraction
+amplitude of this patch, and the loss compares it with the measured one. The true object is only used to evaluate the
+reconstruction.
 """
 
 from collections.abc import Iterable
@@ -31,33 +31,32 @@ from fnostab.ptychography.user_parts import is_own, make_own
 
 __all__ = ["PtychoModule", "can_be_fused"]
 
-CLIPPER = "fnostab.clipper"  # its place in a checkpoint
+CLIPPER = "fnostab.clipper"  # key of the clipper's state in a checkpoint
 
 
 def can_be_fused(parameters: Iterable[Tensor]) -> bool:
-    """Whether torch's fused optimisers take all of them: nothing complex.
+    """Whether torch's fused optimisers support the parameters, that is, none is complex.
 
-    Fused ones take ``found_inf``, by which the monitor keeps a non-finite step from the weights.
+    Fused optimisers support ``found_inf``, by which the monitor prevents non-finite updates of the weights.
     """
     return not any(parameter.is_complex() for parameter in parameters)
 
 
 class PtychoModule(LightningModule):
-    """Trains a generator on diffraction amplitudes alone.
+    """Train a generator on diffraction amplitudes alone.
 
-    Logs at each validation the loss under ``training.val_loss_name`` and, of the reconstructed
-    validation objects, spread and details of the complex field, variation from patch to patch, the share of twin images
-    and SSIMs.
+    Each validation logs the loss as ``training.val_loss_name``, the patch variation, and metrics of the reconstructed
+    validation objects: spread and detail correlation of the complex field, share of twin images, and SSIM.
 
     Args:
-        generator: measured amplitudes (B, 1, N, N) float32 to object patches (B, 1, N, N) complex64.
-        data: patterns, probe and true objects.
-        config: of the trial.
+        generator: network from measured amplitudes (B, 1, N, N) float32 to object patches (B, 1, N, N) complex64.
+        data: data set with patterns, probe and true objects.
+        config: configuration of the trial.
 
     Attributes:
-        clip_fraction: share of units that the last step clipped, a 0-d tensor; None without clipping.
-        gradient_clip_val: as configured; None is no clipping at all.
-        clipper: clips the gradients; None without clipping.
+        clip_fraction: share clipped in the last step, a 0-d tensor; None without clipping.
+        gradient_clip_val: configured clipping threshold; None without clipping.
+        clipper: function that clips the gradients; None without clipping.
     """
 
     def __init__(self, generator: nn.Module, data: GridLines, config: TrialConfig) -> None:
@@ -71,18 +70,18 @@ class PtychoModule(LightningModule):
         self._complex = [p for p in generator.parameters() if p.is_complex()]
         self.register_buffer("probe", data.probe, persistent=False)
         seen = None if data.mask is None or data.mask.all() else data.mask.flatten().nonzero()[:, 0]
-        self.register_buffer("seen", seen, persistent=False)  # pixels that count, where not all do
+        self.register_buffer("seen", seen, persistent=False)  # valid pixels; None if all are valid
         self._patches: list[Tensor] = []
         self._losses: list[Tensor] = []
         self._sizes: list[int] = []
 
     def forward(self, amplitudes: Tensor) -> Tensor:
-        """Complex object patches (B, 1, N, N) of measured amplitudes (B, 1, N, N)."""
+        """Predict complex object patches (B, 1, N, N) from measured amplitudes (B, 1, N, N)."""
         with convolutions_in(self.config.execution.convolution_precision, amplitudes.device):
             return self.generator(amplitudes)
 
     def loss(self, predicted_amplitude: Tensor, measured_amplitude: Tensor) -> Tensor:
-        """The configured loss over the pixels that count, a scalar."""
+        """Compute the configured loss over the valid pixels, a scalar."""
         if self.seen is not None:
             seen = self.seen.to(measured_amplitude.device)
             predicted_amplitude, measured_amplitude = (
@@ -93,14 +92,14 @@ class PtychoModule(LightningModule):
         return poisson_loss(predicted_amplitude, measured_amplitude, self.data.photon_scale, self.data.mean_count)
 
     def constant_loss(self) -> float:
-        """Validation loss of the best constant output."""
+        """Compute the validation loss of the best constant output."""
         return constant_output_loss(self.loss, self.data.probe, self.data.validation.amplitudes)
 
     def noise_floor(self) -> float | None:
-        """Validation loss that photon noise alone makes, of one draw; None of simulated data, or if no photons count.
+        """Validation loss caused by photon noise alone, from one draw; None for simulated data or unknown noise.
 
-        The measured counts stand in for the rates, so that it is a little high of mae, and low where most pixels have
-        no photon of poisson.
+        The measured counts are used as rates. The estimate is therefore slightly high for ``mae``, and low for
+        ``poisson`` if most pixels have no photon.
         """
         if self.data.mask is None or not self.data.noise_known:
             return None
@@ -114,7 +113,7 @@ class PtychoModule(LightningModule):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         super().backward(loss, *args, **kwargs)
-        for parameter in self._complex:  # a conjugate that was not carried out yet stops Adam and clipping by norm
+        for parameter in self._complex:  # Adam and clipping by norm fail on lazily conjugated tensors
             if parameter.grad is not None and parameter.grad.is_conj():
                 parameter.grad = parameter.grad.resolve_conj()
 
@@ -132,7 +131,7 @@ class PtychoModule(LightningModule):
         self._patches, self._losses, self._sizes = [], [], []
         self.log(self.config.training.val_loss_name, loss)
         self.log(metric_names.PATCH_VARIATION, patch_variation(patches))
-        if not len(self.data.validation.objects):  # measured, and nothing to compare with
+        if not len(self.data.validation.objects):  # measured data without a reference
             return
         stitched = reconstruct(patches.cpu(), self.data.validation, self.config.data, self.data.probe)
         pairs = [align(*pair) for pair in stitched]
@@ -147,10 +146,10 @@ class PtychoModule(LightningModule):
             self.log(metric_names.VAL_SSIM_PHASE, float(np.mean([score.ssim_phase for score in scores])))
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """The configured optimiser of the trainable parameters, before its first step.
+        """Build the configured optimiser of the trainable parameters.
 
         Raises:
-            ModelError: one of your own can't be made.
+            ModelError: a custom optimiser can't be built.
         """
         training = self.config.training
         if is_own(training.optimizer):
@@ -178,7 +177,7 @@ class PtychoModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        # The Trainer knows neither AGC nor its lambda, so clipping is the module's own setting.
+        # The Trainer does not support AGC, so the module clips.
         if self.clipper is not None:
             self.clip_fraction = self.clipper(list(self.generator.parameters()))
 
@@ -189,5 +188,5 @@ class PtychoModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         load = getattr(self.clipper, "load_state_dict", None)
-        if load is not None and CLIPPER in checkpoint:  # not in a replay that changes the clipping
+        if load is not None and CLIPPER in checkpoint:  # absent if a replay changes the clipping
             load(checkpoint[CLIPPER])

@@ -1,6 +1,6 @@
-"""The number format of the real convolutions: ``execution.convolution_precision``.
+"""Precision of the real convolutions, ``execution.convolution_precision``.
 
-Spectral convolutions, norms, physics, losses, weights and optimisers are float32 whatever it is.
+Spectral convolutions, norms, physics, losses, weights and optimisers always use float32.
 """
 
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ __all__ = ["convolutions_in", "tf32_only_if"]
 
 
 def convolutions_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Context of a network's forward pass: under ``bfloat16`` its convolutions round their inputs and outputs."""
-    if precision != "bfloat16" or device.type == "meta":  # there only sizes are counted
+    """Context of a network's forward pass, with bfloat16 autocast for ``bfloat16``."""
+    if precision != "bfloat16" or device.type == "meta":  # the meta device is only used to measure sizes
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
 
 
 @contextmanager
 def tf32_only_if(precision: str, device: torch.device) -> Iterator[None]:
-    """Context of a whole training: convolutions on a GPU use TF32 only if asked for (torch's default is to use it).
+    """Context of a training, in which GPU convolutions use TF32, torch's default, only for ``tf32``.
 
     Raises:
-        LaunchError: TF32 is asked for on a device that has none.
+        LaunchError: TF32 is configured for a CPU.
     """
     if precision == "tf32" and device.type != "cuda":
         raise LaunchError(f"execution.convolution_precision=tf32 has no effect on a {device.type}: use float32")

@@ -1,4 +1,4 @@
-"""Reconstruct whole objects from predicted patches, beside the truth."""
+"""Reconstruct whole objects from predicted patches, and score them against the truth."""
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ BATCH = 64
 
 @torch.no_grad()
 def predict(generator: nn.Module, split: Split, device: torch.device) -> Tensor:
-    """Object patches of every pattern of ``split``: complex64 of shape (n, 1, N, N), on the CPU."""
+    """Predict the object patches of all patterns of ``split``, complex64 of shape (n, 1, N, N) on the CPU."""
     generator.eval()
     return torch.cat([generator(batch.to(device)).cpu() for batch in split.amplitudes.split(BATCH)])
 
@@ -27,13 +27,23 @@ def predict(generator: nn.Module, split: Split, device: torch.device) -> Tensor:
 def reconstruct(
     patches: Tensor, split: Split, config: DataConfig, probe: Tensor | None = None
 ) -> list[tuple[Tensor, Tensor]]:
-    """(stitched prediction, truth of the same area) for each object of ``split``, complex (h, w).
+    """Stitch the patches of each object, and cut out the same area of the truth.
 
-    Of measured data, whose patches are weighted by the probe's intensity, the truth is the reference. Without one the
-    pair is what every other pattern, and the rest, give. Pixels that got too little light are equal in both.
+    For measured data the patches are weighted by the probe's intensity, and the truth is the reference. Without a
+    reference each pair has two reconstructions, from the even and from the odd patterns. Pixels with too little light
+    are set to the mean of the others.
+
+    Args:
+        patches: predicted patches, complex of shape (n, 1, N, N).
+        split: split that the patches belong to.
+        config: data settings.
+        probe: probe of measured data, complex of shape (N, N).
+
+    Returns:
+        (stitched prediction, truth) for each object of ``split``, both complex of shape (h, w).
 
     Raises:
-        DataError: the patches don't cover that area.
+        DataError: the patches do not cover the area.
     """
     if config.path is not None and probe is not None:
         return [_of_measured(patches[:, 0], split, probe)]
@@ -63,7 +73,7 @@ def _of_measured(patches: Tensor, split: Split, probe: Tensor) -> tuple[Tensor, 
 
 
 def true_patches(split: Split, N: int) -> Tensor:
-    """The part of the object that each pattern of ``split`` was taken of: complex64 of shape (n, N, N)."""
+    """True object patch of each pattern of ``split``, complex64 of shape (n, N, N)."""
     patches = torch.zeros(len(split.positions), N, N, dtype=torch.complex64)
     for index, truth in enumerate(split.objects):
         mine = split.image_index == index
@@ -72,9 +82,15 @@ def true_patches(split: Split, N: int) -> Tensor:
 
 
 def score(pairs: list[tuple[Tensor, Tensor]], config: DataConfig, *, halves: bool = False) -> dict[str, float]:
-    """Test metrics, averaged over objects, with a constant's SSIM beside; phase only with ``set_phi``.
+    """Compute test metrics, averaged over objects, including the SSIM of a constant.
 
-    Of pairs that are halves of one scan, their Fourier ring correlation alone.
+    Args:
+        pairs: result of `reconstruct`.
+        config: data settings; phase metrics require ``set_phi``.
+        halves: whether pairs are two halves of one scan, of which only the Fourier ring correlation is computed.
+
+    Returns:
+        Values by metric name.
     """
     if halves:
         rings = [fourier_ring_correlation(align(*pair)) for pair in pairs]

@@ -1,8 +1,8 @@
-"""Run a failure again from its black box, and say where it began.
+"""Replay a failure from its black box, and find where it began.
 
-The replay goes through the same trainer, data order, clipping and judging as the trial, from the
-state that was kept to a little past the failing step: bit by bit the same on the CPU. Every module is
-watched on the way. With a setting changed it tests a hypothesis: does the failure still happen?
+The replay uses the same trainer, data order, clipping and outcome rules as the trial, from the saved state to a few
+steps past the failing step. On the CPU it is bit-identical. Every module is watched. With a changed setting the replay
+is an experiment: does the failure still happen?
 """
 
 import math
@@ -29,7 +29,7 @@ from fnostab.record.settings import flatten
 
 __all__ = ["Culprit", "KeptFailure", "Replay", "find_black_box", "replay"]
 
-OUT_OF_RANGE = 100.0  # times the root mean square of the module's output at the first replayed step
+OUT_OF_RANGE = 100.0  # ratio of a module's output rms to that at the first replayed step
 FIXED = (
     *("data.", "vary", "training.batch_size", "training.epochs"),
     *("training.optimizer", "training.adam_beta2", "training.loss", "training.options"),
@@ -39,11 +39,12 @@ Modules = Mapping[int, Mapping[str, ModuleState]]
 
 
 class Culprit(NamedTuple):
-    """The first module that went wrong.
+    """First module with a value that is not finite or out of range.
 
     Attributes:
         step: 0-based optimiser step.
-        where: "output" or "gradient", the latter with respect to its output.
+        module: name of the module.
+        where: "output", or "gradient" with respect to the output.
         what: "not finite", or how far out of range.
     """
 
@@ -58,16 +59,18 @@ class Replay:
     """Result of a replay.
 
     Attributes:
+        failure: the replayed failure.
         changed: settings that differ from the trial's.
-        losses: training loss of each replayed step.
-        grad_norms: gradient norm before clipping of each.
-        modules: by step and module, in the order in which the modules ran.
-        n_compared: steps of the trial's own record that were compared with the replay.
-        n_equal: of them, how many gave the same loss and norm to the last bit.
-        outcome: the failure that the replay came to; None if it came to none.
-        failed_at: step at which that was seen, 0-based.
-        culprit: first module whose output or gradient is not finite or out of range.
+        losses: training loss by step.
+        grad_norms: gradient norm before clipping by step.
+        modules: state of the modules by step and name, in execution order.
+        n_compared: number of steps that are in the trial's record too.
+        n_equal: number of these steps with bit-identical loss and gradient norm.
+        outcome: failure of the replay; None if it did not fail.
+        failed_at: 0-based step of that failure.
+        culprit: first module whose output or gradient is not finite or out of range; None if there is none.
         focus: step to look at: the culprit's, the failing one, or that of the largest gradient.
+        device: type of the device.
     """
 
     failure: KeptFailure
@@ -85,7 +88,7 @@ class Replay:
 
     @property
     def fails(self) -> bool:
-        """Whether a failure happened."""
+        """Whether the replay failed."""
         return self.outcome is not None
 
 
@@ -96,17 +99,17 @@ def replay(
     data_dir: Path | None = None,
     progress: Callable[[int, int], None] = lambda step, last: None,
 ) -> Replay:
-    """Train again from the kept state to a little past the failing step.
+    """Train again from the saved state to a few steps past the failing step.
 
     Args:
-        failure: to replay.
-        settings: dotted names and the values that they get instead of the trial's.
-        data_dir: where data sets are cached; the trial's own by default.
-        progress: is called after each step with its number and about the last one's.
+        failure: failure to replay.
+        settings: changed settings by dotted name.
+        data_dir: cache of data sets; by default the trial's.
+        progress: called after each step with its number and the approximate number of the last step.
 
     Raises:
-        ConfigError: a setting is not known, or can't be changed in the middle of a training.
-        CheckpointError: the network does not fit the state any more.
+        ConfigError: a setting is not known, or can't be changed during a training.
+        CheckpointError: the network no longer fits the saved state.
         FnostabError: the data set or the network can't be made.
     """
     changed = dict(settings or {})
@@ -140,19 +143,19 @@ def replay(
 
 
 def _changed(config: TrialConfig, settings: Mapping[str, Any]) -> TrialConfig:
-    changed = TrialConfig.from_dotted({**flatten(config), **settings})  # first: a name may only be misspelt
+    changed = TrialConfig.from_dotted({**flatten(config), **settings})  # first, since a name may be misspelt
     for name in settings:
         if name.startswith(FIXED) or name in ("data", "training"):
             raise ConfigError(
                 f"{name} can't be changed in the middle of a training: "
-                "learning rate, schedule, weight decay, clipping and what has no parameters can"
+                "only learning rate, schedule, weight decay, clipping and parts without parameters can"
             )
     return changed
 
 
 @contextmanager
 def _threads(number: Any, device: torch.device) -> Iterator[None]:
-    """Context with the trial's number of threads, on which the last bits of sums on the CPU depend."""
+    """Context with the trial's number of threads, which affects the rounding of sums on the CPU."""
     before = torch.get_num_threads()
     if isinstance(number, int) and number > 0 and device.type == "cpu":
         torch.set_num_threads(number)
@@ -164,7 +167,7 @@ def _threads(number: Any, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _fitting(changed: Mapping[str, Any]) -> Iterator[None]:
-    """Turn torch's error about a state that does not fit the network into one line."""
+    """Context that turns torch's error about a state that does not fit the network into a one-line error."""
     try:
         yield
     except RuntimeError as error:
@@ -219,13 +222,13 @@ def _same(one: float, other: float) -> bool:
 
 
 def _outcome(failure: KeptFailure, monitor: StabilityMonitor) -> Outcome | None:
-    """Outcome of the replay; a rule about a whole training is judged only if all of it was seen."""
+    """Failure of the replay, or None; rules about a whole training apply only if it ran to the end."""
     validations = monitor.validations
     if monitor.first_nonfinite_step is not None or not all(math.isfinite(v.loss) for v in validations):
         return Outcome.NONFINITE
-    if failure.outcome is Outcome.NONFINITE:  # it may end within an epoch, where a validation says nothing of the rest
+    if failure.outcome is Outcome.NONFINITE:  # it may end within an epoch, too early to judge other rules
         return None
-    if failure.outcome is Outcome.STAGNATED:  # the replay went to the end
+    if failure.outcome is Outcome.STAGNATED:  # the replay ran to the end
         return monitor.outcome if monitor.outcome in FAILURES else None
     if looks_failed(validations[-1:], None, monitor.rules):
         return Outcome.COLLAPSED
@@ -246,13 +249,13 @@ def _focus(failure: KeptFailure, culprit: Culprit | None, grad_norms: Mapping[in
 def _first_out_of_range(modules: Modules) -> Culprit | None:
     start = min(modules)
     for step in sorted(modules):
-        for name, state in modules[step].items():  # in the order of the forward pass
+        for name, state in modules[step].items():  # in forward order
             if state.output_max is not None and not math.isfinite(state.output_max):
                 return Culprit(step, name, "output", "not finite")
             usual = getattr(modules[start].get(name), "output_rms", None) or math.inf
             if state.output_rms is not None and state.output_rms > OUT_OF_RANGE * usual:
                 return Culprit(step, name, "output", f"{state.output_rms / usual:.3g} times that of step {start}")
-        for name, state in reversed(list(modules[step].items())):  # of the backward pass
+        for name, state in reversed(list(modules[step].items())):  # in backward order
             if state.gradient is not None and not math.isfinite(state.gradient):
                 return Culprit(step, name, "gradient", "not finite")
     return None

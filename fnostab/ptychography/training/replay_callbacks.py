@@ -1,4 +1,4 @@
-"""Callbacks of a replay: they change settings at its start, and end it early."""
+"""Lightning callbacks of a replay, which change settings at its start and stop it early."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,13 +14,13 @@ from fnostab.record.outcomes import Outcome
 
 __all__ = ["ChangedSettings", "Curves", "ReplayEnd"]
 
-STEPS_AFTER = 2  # a non-finite one, so that what came of it is seen
-STEPS_AFTER_CHANGE = 64  # the failing one with a setting changed: the failure may only be put off
+STEPS_AFTER = 2  # steps after a non-finite one, to show its consequences
+STEPS_AFTER_CHANGE = 64  # steps after the failing one if settings are changed, which may only delay the failure
 RATE = {f"training.{name}" for name in ("learning_rate", "schedule", "cosine_floor", "warmup_steps", "warmup_epochs")}
 
 
 class Curves:
-    """A sink that keeps loss and norm by step."""
+    """Sink that records loss and gradient norm by step."""
 
     def __init__(self) -> None:
         self.losses: dict[int, float] = {}
@@ -35,7 +35,7 @@ class Curves:
 
 
 class ChangedSettings(Callback):
-    """Puts changed settings of the optimiser in place of those that came with its state."""
+    """Apply changed optimiser settings, which loading the saved state has overwritten."""
 
     def __init__(self, config: TrialConfig, changed: Mapping[str, Any]) -> None:
         self.config = config
@@ -55,7 +55,7 @@ class ChangedSettings(Callback):
         rates = [new["lr"] for new in wanted]
         factor = 1.0
         for config in trainer.lr_scheduler_configs:
-            schedule: Any = config.scheduler  # a LambdaLR, whose rates depend on nothing but the step
+            schedule: Any = config.scheduler  # a LambdaLR, whose rates depend only on the step
             schedule.last_epoch = trainer.global_step
             schedule.base_lrs = rates
             factor = schedule.lr_lambdas[0](trainer.global_step)
@@ -64,7 +64,7 @@ class ChangedSettings(Callback):
 
 
 class ReplayEnd(Callback):
-    """Ends the replay a little past the failing step, or at the validation that showed the failure."""
+    """Stop the replay a few steps past the failing step, or at the validation that detected the failure."""
 
     def __init__(
         self, failure: KeptFailure, monitor: StabilityMonitor, changed: bool, progress: Callable[[int, int], None]

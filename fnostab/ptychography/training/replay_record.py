@@ -1,4 +1,4 @@
-"""A replay as plain data: for a file, and for a figure."""
+"""Convert a replay to plain data for replay.json and its figure."""
 
 import math
 from dataclasses import asdict
@@ -16,9 +16,9 @@ SCHEMA = 1
 
 
 def replay_record(replay: Replay) -> dict[str, Any]:
-    """All of a replay as JSON-ready values; numbers that are not finite are "nan", "inf" and "-inf".
+    """Convert a replay to a JSON-serialisable dict; non-finite numbers become "nan", "inf" and "-inf".
 
-    docs/replay.md says what the keys mean.
+    The keys are described in docs/replay.md.
     """
     failure, culprit = replay.failure, replay.culprit
     trial = failure.trial
@@ -61,12 +61,12 @@ def replay_record(replay: Replay) -> dict[str, Any]:
 
 
 def replayed_steps(replay: Replay) -> ReplayedSteps:
-    """Numbers that `replay_figure` draws."""
+    """Convert a replay to the arrays for `replay_figure`."""
     steps = sorted(replay.losses)
     names = list(dict.fromkeys(name for step in steps for name in replay.modules.get(step, {})))
 
     def table(attribute: str) -> NDArray[np.float64]:
-        """Table of one quantity of every module at every step, (modules, steps); NaN where there is none."""
+        """One attribute of every module at every step, shape (modules, steps); NaN where missing."""
         rows = [[getattr(replay.modules.get(step, {}).get(name), attribute, None) for step in steps] for name in names]
         return np.array(rows, dtype=np.float64).reshape(len(names), len(steps))
 

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, as factors on the base rate by optimiser step."""
+"""Learning-rate schedules: functions from the optimiser step to a factor of the base rate."""
 
 import math
 from collections.abc import Callable
@@ -12,10 +12,14 @@ Factor = Callable[[int], float]
 
 
 def make_schedule(config: TrialConfig, steps: int) -> Factor:
-    """The configured schedule of a training of so many steps: factors by step, 0-based.
+    """Build the configured schedule, a function from the 0-based step to a factor.
+
+    Args:
+        config: configuration of the trial.
+        steps: total number of optimiser steps.
 
     Raises:
-        ModelError: one of your own can't be made.
+        ModelError: a custom schedule can't be built.
     """
     training = config.training
     if is_own(training.schedule):
@@ -25,10 +29,10 @@ def make_schedule(config: TrialConfig, steps: int) -> Factor:
 
 
 def rate_factor(warmup_steps: int, total_steps: int, *, cosine: bool, floor: float = 0.0) -> Factor:
-    """Linear warm-up to 1 over ``warmup_steps``, then 1, or half a cosine down to ``floor`` at ``total_steps``.
+    """Linear warm-up to 1 over ``warmup_steps``, then constant, or half a cosine down to ``floor`` at ``total_steps``.
 
-    The first step is taken at ``1 / (warmup_steps + 1)``, not at 0: it would be wasted.
-    (The cosine: Loshchilov and Hutter 2017, without restarts.)
+    The first factor is ``1 / (warmup_steps + 1)``, since a step with factor 0 would be wasted. The cosine is that of
+    Loshchilov and Hutter 2017, "SGDR", without restarts.
     """
 
     def factor(step: int) -> float:

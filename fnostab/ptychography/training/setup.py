@@ -1,4 +1,4 @@
-"""Set up a training: the same model, data and trainer for a trial and for the replay of its failure."""
+"""Set up a training: model, data and trainer, identical for a trial and for the replay of its failure."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,16 @@ __all__ = ["Training", "choose_device", "set_up", "watched_blocks"]
 
 @dataclass(frozen=True)
 class Training:
-    """A trial that is ready to be trained.
+    """Trial that is ready to be trained.
 
     Attributes:
-        module: its network with the physics and the loss.
+        config: configuration of the trial.
+        data: data set.
+        module: network with physics and loss.
+        batches: Lightning data module.
         constant_loss: validation loss of the best constant output.
-        layers_seed: of whatever a network draws while it trains, as dropout does.
+        layers_seed: seed of random numbers drawn during training, such as dropout.
+        rules: outcome rules.
     """
 
     config: TrialConfig
@@ -45,7 +49,7 @@ class Training:
     rules: OutcomeRules
 
     def monitor(self, sink: Sink | None) -> StabilityMonitor:
-        """A monitor that judges by the trial's rules."""
+        """Build a monitor with the trial's outcome rules, which records to ``sink``."""
         return StabilityMonitor(
             sink,
             rules=self.rules,
@@ -63,13 +67,13 @@ class Training:
         directory: Path,
         resume: Path | None = None,
     ) -> None:
-        """Train, from the start or from the state in ``resume``, as `fnostab.monitor.state` writes it."""
+        """Train from the start, or from the state file ``resume`` written by `fnostab.monitor.state`."""
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
             max_epochs=self.config.training.epochs,
             callbacks=list(callbacks),
-            # LightningEnvironment: under Slurm, Lightning would requeue the job by itself
+            # LightningEnvironment: otherwise Lightning would requeue Slurm jobs itself
             plugins=[LightningEnvironment(), StateFiles()],
             default_root_dir=directory,
             num_sanity_val_steps=0,
@@ -83,12 +87,16 @@ class Training:
             warnings.catch_warnings(),
             tf32_only_if(self.config.execution.convolution_precision, device),
         ):
-            warnings.filterwarnings("ignore", module="lightning")  # advice on worker processes, of no use here
+            warnings.filterwarnings("ignore", module="lightning")  # advice on worker processes, not applicable
             trainer.fit(self.module, self.batches, ckpt_path=resume)
 
 
 def set_up(spec: TrialSpec, kind: type[PtychoModule] = PtychoModule) -> Training:
-    """Make what a trial trains: its data set, and its network with the initial weights of its seed.
+    """Build the data set of a trial, and its network with the initial weights of its seed.
+
+    Args:
+        spec: specification of the trial.
+        kind: class of the Lightning module.
 
     Raises:
         FnostabError: the data set or the network can't be made.
@@ -104,10 +112,10 @@ def set_up(spec: TrialSpec, kind: type[PtychoModule] = PtychoModule) -> Training
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The device for ``execution.device``.
+    """Choose the device for ``execution.device``.
 
     Raises:
-        LaunchError: a GPU is wanted and torch sees none.
+        LaunchError: ``cuda`` is configured, but torch finds no GPU.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
         raise LaunchError("execution.device=cuda, but torch sees no GPU here: use auto or cpu, or fix the driver")
@@ -115,5 +123,5 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def watched_blocks(generator: nn.Module) -> Mapping[str, nn.Module]:
-    """Choose the blocks to watch: residual blocks, or the parts of a user's own network."""
+    """Modules to watch by name: residual blocks, or the direct children of a custom network."""
     return residual_blocks(generator) or dict(generator.named_children())

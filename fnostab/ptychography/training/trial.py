@@ -1,7 +1,7 @@
-"""One trial from its configuration to its outcome. It reads from top to bottom.
+"""Run one trial, from its configuration to its outcome.
 
-Everything that is known is written to the trial's journal as soon as it is known, and the outcome
-last, so that what is on disk is right whenever the process dies. No MLflow here.
+Everything is written to the trial's journal as soon as it is known, and the outcome last, so that the files are
+consistent whenever the process dies. MLflow is not used here.
 """
 
 import json
@@ -43,22 +43,28 @@ def run_trial(
     make: Callable[[TrialSpec], Training] = set_up,
     tags: Mapping[str, str] = MappingProxyType({}),
 ) -> Outcome:
-    """Train, judge and test one trial, writing its journal and artifacts into ``directory``.
+    """Train, judge and test one trial, and write its journal and artifacts into ``directory``.
+
+    Args:
+        spec: specification of the trial.
+        directory: folder of the trial.
+        make: function that sets up the training.
+        tags: additional tags to record.
 
     Returns:
-        Its outcome: a training outcome, ``oom`` or ``killed``. A failure that was observed wins over whatever ended
-        the trial later.
+        A training outcome, ``oom`` or ``killed``. An observed failure takes precedence over whatever ended the trial
+        later.
 
     Raises:
-        FnostabError: it could not be started, or its journal can't be written.
-        Exception: whatever else went wrong, after ``infra_error`` was written.
+        FnostabError: the trial could not be started, or its journal can't be written.
+        Exception: any other error, re-raised after ``infra_error`` is recorded.
     """
     with Journal(directory) as journal:
         try:
             return _run(spec, directory, journal, make, tags)
         except BaseException as error:
             outcome = outcome_of(error)
-            requested = outcome is Outcome.KILLED  # it is no fault of the trial's
+            requested = outcome is Outcome.KILLED  # not an error of the trial
             payload = outcome_payload(Judgement(outcome), one_line(error), requested=requested)
             journal.event(names.OUTCOME_EVENT, payload)
             if outcome is Outcome.INFRA_ERROR:
@@ -128,7 +134,7 @@ def _run(
     except BaseException as error:
         if monitor.judgement is None or monitor.judgement.outcome not in FAILURES:
             raise
-        reason = one_line(error)  # a failure that was observed wins over what ended the trial later
+        reason = one_line(error)  # an observed failure takes precedence over what ended the trial later
         if not isinstance(error, KeyboardInterrupt | SystemExit):
             traceback.print_exc()
     judgement = monitor.judgement
@@ -140,7 +146,7 @@ def _run(
 def _test(
     training: Training, device: torch.device, directory: Path, journal: Journal, monitor: StabilityMonitor
 ) -> None:
-    """Score the reconstructions of the test set, and draw what the trial came to."""
+    """Score the reconstructions of the test set, and draw the trial's figures."""
     config, data = training.config, training.data
 
     def reconstructed(split: Split) -> list[tuple[Tensor, Tensor]]:
@@ -161,13 +167,13 @@ def _test(
 
 
 def _resume_point(path: Path, journal: Journal) -> Path | None:
-    """The state that an earlier attempt left, if it left one that is whole."""
+    """State file of an earlier attempt; None if there is none or it is damaged."""
     if not path.exists():
         return None
     try:
         step = read_state(path)["global_step"]
     except CheckpointError as error:
-        warnings.warn(f"{error}; the trial starts anew", stacklevel=2)
+        warnings.warn(f"{error}; the trial starts from the beginning", stacklevel=2)
         path.unlink()
         return None
     journal.event(names.RESUMED_EVENT, {"step": step})

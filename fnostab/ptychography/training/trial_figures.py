@@ -1,4 +1,4 @@
-"""The figures that a trial keeps: reconstructions beside the truth, and its history."""
+"""Draw and save the figures of a trial: reconstructions beside the truth, and the training history."""
 
 import math
 from dataclasses import dataclass, field
@@ -24,11 +24,11 @@ SPIKE = "spike"
 
 @dataclass(frozen=True)
 class History:
-    """Curves of a trial that `history_figure` draws.
+    """Curves of a trial for `history_figure`.
 
     Attributes:
-        panels: by the name of their file: "loss" with validations, "grad_norm" with spikes.
-        nonfinite_steps: at which a loss or a gradient norm was not finite, rising.
+        panels: panels by file name: "loss" with validations, "grad_norm" with spikes.
+        nonfinite_steps: steps with a non-finite loss or gradient norm, increasing.
     """
 
     panels: dict[str, Panel] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class History:
 def draw_reconstructions(
     folder: Path, pairs: list[tuple[Tensor, Tensor]], *, phase: bool, named: tuple[str, str] = ("predicted", "true")
 ) -> list[Path]:
-    """One figure for each (stitched prediction, truth), ``named`` so; returns the files."""
+    """Save one figure for each (stitched prediction, truth), with titles ``named``; return the files."""
     paths = []
     for index, (prediction, truth) in enumerate(pairs):
         pair = align(prediction, truth)
@@ -51,7 +51,7 @@ def draw_reconstructions(
 
 
 def draw_history(folder: Path, journal: Path, failure_step: int | None) -> list[Path]:
-    """Loss and gradient norm at every step, from the journal; returns the files."""
+    """Save figures of the loss and gradient norm at every step of a journal; return the files."""
     history = read_history(journal)
     lost = history.nonfinite_steps
     return [
@@ -61,7 +61,7 @@ def draw_history(folder: Path, journal: Path, failure_step: int | None) -> list[
 
 
 def read_history(journal: Path) -> History:
-    """Loss, validations, gradient norms, spikes and steps that were not finite, from a trial's journal."""
+    """Read losses, validations, gradient norms, spikes and non-finite steps from a trial's journal."""
     curves: dict[str, dict[int, float]] = {}
     nonfinite = set[int]()
     for record, _ in read_journal(journal):
@@ -74,7 +74,7 @@ def read_history(journal: Path) -> History:
                 nonfinite.add(record.step)
     series = {label: _series(curves[label]) for label in curves}
     marks = {label: series[label] for label in (VALIDATION, SPIKE) if label in series}
-    if _same(series, *GRADIENTS.values()):  # nothing was clipped: the second would hide the first
+    if _same(series, *GRADIENTS.values()):  # nothing was clipped, and the second curve would hide the first
         series["gradient norm"] = series.pop(GRADIENTS[names.GRAD_NORM])
         series.pop(GRADIENTS[names.GRAD_NORM_CLIPPED])
     return History(

@@ -13,6 +13,7 @@ from fnostab.record.settings import shown
 from fnostab.record.trial import UNLESS_DRAWN, Resources, TrialSpec
 from fnostab.tasks.command.code import code_hashes, hashes_of_values
 from fnostab.tasks.command.settings import Declared, declare, resolve
+from fnostab.tasks.command.supervisor import supervise, was_asked_to_end
 from fnostab.tasks.command.template import Template, parse
 from fnostab.tasks.contract import Settings, Task
 
@@ -133,8 +134,6 @@ class Command(Task):
 
     def run(self, trials: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
         """Run the programs one after the other and record their outcomes; after a request to end, start no more."""
-        from fnostab.launch.supervisor import supervise, was_asked_to_end
-
         outcomes: list[Outcome | None] = []
         for trial, directory in zip(trials, directories, strict=True):
             outcomes.append(supervise(trial, directory))

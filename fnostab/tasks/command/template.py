@@ -136,13 +136,13 @@ def _check_braces(word: str, where: str) -> None:
     for match in _PLACEHOLDER.finditer(word):
         inside = match["inside"]
         if match[0] in ("{", "}"):
-            raise ConfigError(f"{where}command: {shown(word)} has a single brace; a brace itself is written twice")
+            raise ConfigError(f"{where}command: {shown(word)} has a single brace; write a literal brace twice")
         if inside is None:
             continue
         if not _NAME.fullmatch(inside.removeprefix("--")):
             raise ConfigError(
                 f"{where}command: {{{inside}}} is not a placeholder: expected a plain name, as {{lr}}; "
-                "a brace itself is written twice"
+                "write a literal brace twice"
             )
         if inside.startswith("--") and word != match[0]:
             raise ConfigError(f"{where}command: {{{inside}}} must be a word of its own, not a part of {shown(word)}")

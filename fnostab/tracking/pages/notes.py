@@ -19,7 +19,6 @@ from fnostab.record.outcomes import EXCLUDED, FAILURES, Outcome
 from fnostab.record.settings import value_text
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.store.paging import of_kind
-from fnostab.tracking.upload.identity import PARENT_RUN
 
 __all__ = [
     "NOTE",
@@ -197,8 +196,8 @@ def _differences(settings: Mapping[str, Any], others: Mapping[str, Any]) -> list
 
 def _trial_links(experiment: str, run_id: str, tags: Mapping[str, str], artifacts: Iterable[str]) -> list[str]:
     links = []
-    if PARENT_RUN in tags:
-        links.append(run_link("study", experiment, tags[PARENT_RUN]))
+    if names.PARENT_RUN in tags:
+        links.append(run_link("study", experiment, tags[names.PARENT_RUN]))
         links.append(_search_link("verdicts", experiment, of_kind(names.KIND_VERDICT)))
     titles = {"figures": "figures", "report": "report", names.BLACK_BOX: "black box", "checkpoint": "best weights"}
     links += [run_link(titles[path], experiment, run_id, path) for path in artifacts if path in titles]

@@ -13,12 +13,12 @@ from fnostab.record import names
 from fnostab.record.attempt import this_process
 from fnostab.tracking.environment import user_name
 from fnostab.tracking.pages.notes import as_tags, bounded, put_note, run_link
+from fnostab.tracking.pages.run_notes import note_study
 from fnostab.tracking.read.histories import read_artifact
 from fnostab.tracking.read.studies import check_schema
 from fnostab.tracking.store.artifact_folders import insist_on_place
 from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.store import Store, reported
-from fnostab.tracking.upload.study_run import note_study
 
 __all__ = ["VerdictRecord", "log_verdict", "looks_before", "newest_verdict"]
 

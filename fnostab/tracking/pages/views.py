@@ -128,8 +128,8 @@ def install_views(store: Store, experiment: str) -> InstalledViews:
             stored, written_there = tags.get(VIEW_TAG + key), tags.get(WRITTEN_TAG + key)
             if not is_ours(stored, written_there):
                 remarks.append(
-                    f"view {name} was changed by hand and stays so; delete it in the UI's list of views, "
-                    "and the next `fnostab ui` installs it afresh"
+                    f"view {name} was changed by hand and is left alone; delete it in the UI's list of views, "
+                    "and the next `fnostab ui` installs it again"
                 )
             elif stored != view:
                 # The digest goes first: a crash in between must not make our own view look changed

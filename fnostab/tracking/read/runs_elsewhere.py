@@ -12,9 +12,9 @@ from fnostab.record.attempt import may_be_at_work
 from fnostab.record.folders import trial_name
 from fnostab.record.progress import TrialState
 from fnostab.record.trial import StudySpec
+from fnostab.tracking.read.single_run import last_sign_ms
 from fnostab.tracking.read.summaries import search_trials, trial_state
 from fnostab.tracking.store.store import Store, reported
-from fnostab.tracking.upload.trial_run import last_sign_ms
 
 __all__ = ["runs_elsewhere", "set_aside"]
 

@@ -9,11 +9,10 @@ from fnostab.record.folders import STUDY_FILE, trial_name
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
+from fnostab.tracking.read.single_run import named_outcome, read_spec, status_of
 from fnostab.tracking.read.summaries import Summary, read_summaries
 from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.store import Store, insist_on_place_of, reported
-from fnostab.tracking.upload.study_run import read_spec
-from fnostab.tracking.upload.trial_run import STATUS, named_outcome
 
 __all__ = [
     "StudyRecord",
@@ -187,7 +186,7 @@ def _changed(run: Summary, row: TrialRow) -> str | None:
     said = named_outcome(run.name, trial_name(row.arm, row.seed))
     if run.status == "RUNNING" or (row.outcome is Outcome.RUNNING and said is None):
         return None
-    if said in (None, row.outcome) and STATUS.get(row.outcome, "FINISHED") == run.status:
+    if said in (None, row.outcome) and status_of(row.outcome) == run.status:
         return None
     says = f"says {row.outcome}" if names.OUTCOME in run.tags else "is gone"
     return (

@@ -17,11 +17,11 @@ from fnostab.record.attempt import is_alive, is_foreign, may_be_at_work
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialState
 from fnostab.tracking.read.histories import metric_histories
+from fnostab.tracking.read.single_run import last_sign_ms
 from fnostab.tracking.read.summaries import read_summaries, search_trials, trial_state
 from fnostab.tracking.store.database import sqlite_file
 from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.store import DEFAULT_URI, Store, open_store, reported
-from fnostab.tracking.upload.trial_run import last_sign_ms
 
 __all__ = ["StudyWatch", "existing_store", "find_study", "newest_experiment"]
 

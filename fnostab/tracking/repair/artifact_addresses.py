@@ -50,7 +50,7 @@ def move_addresses(store: Store) -> Moved:
     """
     database = sqlite_file(store.uri)
     if database is None:
-        raise TrackingError(f"{store.address} is no SQLite file: its artifacts do not move with it")
+        raise TrackingError(f"{store.address} is not an SQLite file: its artifacts do not move with it")
     with reported(store):
         folders = set(moved_experiments(store.uri, store.client).values())
     addresses = missing = 0

@@ -18,12 +18,13 @@ from fnostab.record.attempt import is_of_elsewhere, last_attempt, may_be_at_work
 from fnostab.record.ending import close_if_abandoned, end_of_abandoned, records_of_end
 from fnostab.record.folders import LIVE_FILE, folders_with, trial_folders
 from fnostab.record.journal import FILE_NAME, Event, journal_file, read_journal
+from fnostab.tracking.read.single_run import last_sign_ms
 from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.store import Store, refusal, reported
 from fnostab.tracking.upload.follower import Follower
 from fnostab.tracking.upload.identity import run_identity
 from fnostab.tracking.upload.live import FOLDER as LIVE_FOLDER
-from fnostab.tracking.upload.trial_run import TrialRun, last_sign_ms
+from fnostab.tracking.upload.trial_run import TrialRun
 
 __all__ = ["ClosedRun", "Reconciliation", "reconcile"]
 
@@ -97,7 +98,7 @@ def reconcile(store: Store, output: str | Path, experiment: str | None = None) -
             try:
                 done = close(store, run, folders)
             except Exception as error:  # artifact stores raise errors of their own libraries
-                refused.append(f"{run.info.run_name}: {refusal(store, error, 'reconcile again to go on')}")
+                refused.append(f"{run.info.run_name}: {refusal(store, error, 'reconcile again to continue')}")
             else:
                 at_work += done is None and names.KIND in run.data.tags
                 closed += [done] if done is not None else []
@@ -166,7 +167,7 @@ def _close_trial(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
         if may_be_at_work(owner, sign_ms / 1000):
             return None
         payload = end_of_abandoned(run.data.tags, owner)
-        payload["reason"] += "; its journal was not found here: `fnostab sync` where it is sends the rest"
+        payload["reason"] += "; its journal is not here: run `fnostab sync` where it is to send the rest"
         TrialRun(store, run, run.info.run_name).end(Event(sign_ms, names.OUTCOME_EVENT, payload))
     what = "live run" if run.data.tags[names.KIND] == names.KIND_LIVE else "trial"
     outcome = str(payload.get("outcome") or "not judged")

@@ -103,11 +103,11 @@ class _Siblings:
         try:
             yield
         except Exception as error:  # artifact stores raise errors of their own libraries
-            self.refused.append(f"{what}: {refusal(self._store, error, 'sync again to go on')}")
+            self.refused.append(f"{what}: {refusal(self._store, error, 'sync again to continue')}")
 
     def _sync_trial(self, trial: Path, study_run_id: str | None) -> None:
         if not journal_file(trial).exists():
-            raise JournalError(f"{FILE_NAME} is a link that leads nowhere: put the journal in its place")
+            raise JournalError(f"{FILE_NAME} is a broken link: put the journal in its place")
         follower = Follower(self._store, trial, study_run_id, lock_timeout_s=LOCK_TIMEOUT_S)
         self.points += follower.send()
         end = None

@@ -22,7 +22,6 @@ from fnostab.record import names
 from fnostab.record.outcomes import TRAINING_OUTCOMES
 from fnostab.tracking.store.database import connected
 from fnostab.tracking.store.store import Store, reported
-from fnostab.tracking.upload.identity import PARENT_RUN
 
 __all__ = ["LongRun", "compact", "is_thinned", "long_runs", "thin"]
 
@@ -124,7 +123,7 @@ def _ended(before_ms: int, experiment: str | None) -> sqlalchemy.Select[Any]:
         .join(SqlExperiment, SqlExperiment.experiment_id == SqlRun.experiment_id)
         .join(kind, (kind.run_uuid == SqlRun.run_uuid) & (kind.key == names.KIND))
         .join(outcome, (outcome.run_uuid == SqlRun.run_uuid) & (outcome.key == names.OUTCOME))
-        .outerjoin(parent, (parent.run_uuid == SqlRun.run_uuid) & (parent.key == PARENT_RUN))
+        .outerjoin(parent, (parent.run_uuid == SqlRun.run_uuid) & (parent.key == names.PARENT_RUN))
         .outerjoin(study, study.run_uuid == parent.value)
         .where(SqlRun.lifecycle_stage == LifecycleStage.ACTIVE)
         .where(SqlRun.status != RunStatus.to_string(RunStatus.RUNNING), SqlRun.end_time < before_ms)

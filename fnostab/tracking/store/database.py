@@ -88,7 +88,7 @@ def sqlite_file(uri: str) -> Path | None:
         name = sqlalchemy.make_url(uri).database
     except (ValueError, sqlalchemy.exc.ArgumentError) as error:
         raise TrackingError(
-            f"tracking database {masked(uri)}: {error}; three slashes stand before a path, as in sqlite:///mlflow.db"
+            f"tracking database {masked(uri)}: {error}; a path follows three slashes, as in sqlite:///mlflow.db"
         ) from error
     return None if name in (None, "", ":memory:") else Path(name).absolute()
 
@@ -109,9 +109,9 @@ def check_database(uri: str) -> None:
     what = f"tracking database {masked(uri)} has the schema {found}, this MLflow {mlflow.__version__} uses {wanted}: "
     if _is_known(found):
         raise TrackingError(
-            f"{what}it is older; end what uses it, take a copy of it, and run `mlflow db upgrade {masked(uri)}`"
+            f"{what}it is older; stop what uses it, back it up, and run `mlflow db upgrade {masked(uri)}`"
         )
-    raise TrackingError(f"{what}a newer MLflow made it; `pip install --upgrade mlflow` here, as where it is served")
+    raise TrackingError(f"{what}a newer MLflow made it; `pip install --upgrade mlflow` here, as on its server")
 
 
 def _await_tables(uri: str, wanted: str) -> str | None:

@@ -27,7 +27,7 @@ _NEXT_STEPS = {  # words of PostgreSQL, SQLite and the libraries that speak to t
     "does not exist": "make it with PostgreSQL's createdb or createuser, or correct the name",
     "onnection refused": "start it, or correct host and port",
     "failed to resolve host": "correct the host's name",
-    "timeout expired": "check that it runs and that no firewall is in between",
+    "timeout expired": "check that it runs and that no firewall blocks it",
     "too many clients": "raise its max_connections, or start the server with fewer --workers",
     "remaining connection slots": "raise its max_connections, or start the server with fewer --workers",
     "read-only": "name the database that is written, not a copy of it, or make it writable",
@@ -83,13 +83,13 @@ def describe(error: Exception, uri: str) -> str:
     if is_slow(error):
         limit = MLFLOW_HTTP_REQUEST_TIMEOUT.get()
         return (
-            f"the MLflow server at {address} is there, but has not answered within {limit} s: it or its database is "
+            f"the MLflow server at {address} is running, but has not answered within {limit} s: it or its database is "
             f"busy; try again later, or wait longer with MLFLOW_HTTP_REQUEST_TIMEOUT={2 * limit}"
         )
     if status := _GIVES_UP.search(str(error)):
         return (
-            f"the MLflow server at {address} answers, but can't do what is asked (HTTP {status[1]}): "
-            "its database may be full, away or overloaded; its log says why"
+            f"the MLflow server at {address} answers, but failed to handle the request (HTTP {status[1]}): "
+            "its database may be full, unreachable or overloaded; its log says why"
         )
     if isinstance(error, RestException):
         return f"the MLflow server at {address} refuses: {first_line}"
@@ -106,7 +106,7 @@ def describe(error: Exception, uri: str) -> str:
                 f"the server at {address} refuses these credentials: "
                 "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             )
-        return f"what answers at {address} is no MLflow server (HTTP {status}): check MLFLOW_TRACKING_URI"
+        return f"what answers at {address} is not an MLflow server (HTTP {status}): check MLFLOW_TRACKING_URI"
     return f"tracking server {address}: {first_line}"
 
 

@@ -15,8 +15,7 @@ from mlflow.utils.rest_utils import http_request
 
 from fnostab.errors import TrackingError
 from fnostab.tracking.store.database import connected
-from fnostab.tracking.store.store import DEFAULT_URI, Store, reported
-from fnostab.tracking.upload.batch import MAX_METRICS
+from fnostab.tracking.store.store import DEFAULT_URI, MAX_METRICS, Store, reported
 
 __all__ = ["clock_offset_s", "default_database", "points_per_s", "served_version"]
 
@@ -56,7 +55,7 @@ def clock_offset_s(store: Store) -> float | None:
     if store.uri.startswith("http"):
         date = _ask(store).headers.get("Date")
         if date is None:
-            raise TrackingError(f"the server at {store.address} does not say its time: let its proxy pass on Date")
+            raise TrackingError(f"the server at {store.address} sends no Date header: let its proxy pass it on")
         there = parsedate_to_datetime(date).timestamp() + 0.5  # it is cut to a second
     else:
         with connected(store.uri) as connection:

@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+MAX_METRICS = 999  # in one call: with the mark, as many entries as MLflow allows
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql")
 PROBE_TIMEOUT_S = 4
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PROBE_TIMEOUT_S)}
@@ -90,7 +91,7 @@ def _await_answer(client: MlflowClient, uri: str) -> None:
     except MlflowException as error:
         if not is_slow(error):
             raise
-        _log.warning("%s has not answered within %d s, asking again", masked(uri), PROBE_TIMEOUT_S)
+        _log.warning("%s has not answered within %d s, retrying", masked(uri), PROBE_TIMEOUT_S)
         client.search_experiments(max_results=1)
 
 
@@ -129,7 +130,7 @@ def experiment_id(store: Store, name: str) -> str:
             experiment = store.client.get_experiment_by_name(name)  # made by another process just now
     if experiment.lifecycle_stage != "active":
         restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
-        raise TrackingError(f"experiment {name!r} in {store.address} was deleted: `{restore}`, or take another name")
+        raise TrackingError(f"experiment {name!r} in {store.address} was deleted: `{restore}`, or choose another name")
     insist_on_place(store.uri, experiment)
     return str(experiment.experiment_id)
 

@@ -11,11 +11,11 @@ from mlflow.entities import Metric, Param, RunTag
 from fnostab.record import names
 from fnostab.record.journal import Event, Point
 from fnostab.record.settings import value_text
+from fnostab.tracking.store.store import MAX_METRICS
 
 __all__ = ["Batch", "RunNames", "accepted_name", "clean"]
 
 # MLflow's limits: entries in one call, characters in a name
-MAX_METRICS = 999  # with the mark, as many entries as a call may have
 MAX_PARAMS = 100
 MAX_TAGS = 99
 MAX_NAME_LENGTH = 250
@@ -27,7 +27,7 @@ NOT_A_TRIALS = (  # tags by which runs are found, which no record may set
     names.PROJECT_RUN,
     names.VERDICT,
     names.SEEDS_JUDGED,
-    "mlflow.parentRunId",
+    names.PARENT_RUN,
 )
 
 

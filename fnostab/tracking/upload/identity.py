@@ -23,7 +23,6 @@ from fnostab.tracking.upload.batch import clean
 
 __all__ = ["LiveRun", "RunIdentity", "run_identity"]
 
-PARENT_RUN = "mlflow.parentRunId"
 _TRIAL_ID = re.compile(r"[\w.-]{1,250}")
 
 
@@ -90,7 +89,7 @@ def _of_trial(spec: TrialSpec, study_run_id: str | None) -> RunIdentity:
         names.OUTCOME: str(Outcome.RUNNING),
     }
     if study_run_id is not None:
-        tags[PARENT_RUN] = study_run_id
+        tags[names.PARENT_RUN] = study_run_id
     return _identity(spec.experiment, spec.trial_id, spec.name, tags)
 
 

@@ -1,11 +1,8 @@
-"""The parent run of a study, its link with the run that `mlflow run` made for itself, and their notes."""
+"""The parent run of a study, and its link with the run that `mlflow run` made for itself."""
 
 import json
 import logging
 import os
-import tempfile
-from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from fnostab import __version__
-from fnostab.errors import LaunchError, TrackingError
+from fnostab.errors import TrackingError
 from fnostab.record import names
 from fnostab.record.attempt import this_process
 from fnostab.record.folders import STUDY_FILE
@@ -26,15 +23,13 @@ from fnostab.tracking.pages.notes import (
     escaped,
     put_note,
     run_link,
-    study_note,
-    trial_note,
 )
+from fnostab.tracking.pages.run_notes import note_study
 from fnostab.tracking.pages.views import install_views
 from fnostab.tracking.read.histories import CLASSIC
-from fnostab.tracking.read.summaries import read_summaries
-from fnostab.tracking.store.paging import NEWEST_FIRST, of_kind
+from fnostab.tracking.read.single_run import read_spec
+from fnostab.tracking.store.paging import of_kind
 from fnostab.tracking.store.store import Store, experiment_id, find_or_make_run, insist_on_place_of, reported
-from fnostab.tracking.upload.identity import PARENT_RUN
 
 __all__ = [
     "COLOURS",
@@ -44,14 +39,10 @@ __all__ = [
     "finish_study",
     "link_project_run",
     "log_study_artifact",
-    "note_study",
-    "note_trial",
-    "read_spec",
 ]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of arms, as in figures
 RUN_COLOUR = "mlflow.runColor"
-FOLDERS = ("figures",)  # of a trial, whose files its note shows
 _log = logging.getLogger(__name__)
 
 
@@ -157,61 +148,6 @@ def colour_tags(client: MlflowClient, study_run_id: str | None, arm: str | None)
     if spec is None or arm is None or arm not in spec.arms:
         return {}
     return {RUN_COLOUR: COLOURS[list(spec.arms).index(arm) % len(COLOURS)]}
-
-
-def note_trial(client: MlflowClient, run_id: str, outcome: Mapping[str, Any]) -> None:
-    """Describe a trial and its end on its page: ``outcome`` is the payload of its outcome event.
-
-    Never raises: an outcome must not be lost with the note on it.
-    """
-    try:
-        run = client.get_run(run_id)
-        study = run.data.tags.get(PARENT_RUN)
-        spec = read_spec(client, study) if study else None
-        arms, control = (spec.arms, spec.control) if spec else ({}, "control")
-        found = {artifact.path for artifact in client.list_artifacts(run_id)}
-        for folder in found.intersection(FOLDERS):
-            found |= {artifact.path for artifact in client.list_artifacts(run_id, folder)}
-        picture = spec.picture.artifact if spec and spec.picture else None
-        put_note(client, run_id, trial_note(run, outcome, arms, control, found, picture))
-    except Exception as error:  # artifact stores raise errors of their own libraries
-        _log.warning("run %s has no note: %s", run_id, error)
-
-
-def note_study(store: Store, run_id: str, outcomes: Mapping[str, Counter[str]] | None = None) -> None:
-    """Describe a study's arms and the outcomes of their trials on its page, and link its newest verdict.
-
-    Never raises, as `note_trial`. Without ``outcomes``, how often each was by arm, the store is asked for them.
-    """
-    try:
-        spec = read_spec(store.client, run_id)
-        if spec is None:
-            return
-        experiment = store.client.get_run(run_id).info.experiment_id
-        judges = f"{of_kind(names.KIND_VERDICT)} AND tags.`{names.STUDY_RUN}` LIKE '%{run_id}%'"
-        whole = f"{judges} AND attributes.status = 'FINISHED'"  # else its process died before that
-        newest = store.client.search_runs([experiment], whole, 1, 1, NEWEST_FIRST)
-        counts = _outcomes(store, experiment, spec) if outcomes is None else outcomes
-        put_note(store.client, run_id, study_note(spec, experiment, counts, newest[0] if newest else None))
-    except Exception as error:  # artifact stores raise errors of their own libraries
-        _log.warning("study run %s has no note: %s", run_id, error)
-
-
-def read_spec(client: MlflowClient, study_run_id: str) -> StudySpec | None:
-    """The study that a parent run belongs to; None if it has no readable record."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            return StudySpec.read(Path(client.download_artifacts(study_run_id, STUDY_FILE, folder)))
-        except (MlflowException, OSError, LaunchError):
-            return None
-
-
-def _outcomes(store: Store, experiment: str, spec: StudySpec) -> dict[str, Counter[str]]:
-    """Count of each outcome by arm, in the study's order."""
-    counts: dict[str, Counter[str]] = {arm: Counter() for arm in spec.arms}
-    for run in read_summaries(store, experiment, spec.hash, tags=(names.ARM, names.OUTCOME), metrics=()):
-        counts.setdefault(run.tags.get(names.ARM, "?"), Counter())[run.tags.get(names.OUTCOME, "?")] += 1
-    return {arm: each for arm, each in counts.items() if each}
 
 
 def _tags(spec: StudySpec) -> dict[str, str]:

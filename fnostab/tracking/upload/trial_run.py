@@ -18,19 +18,16 @@ from fnostab.record.journal import Event, Point
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Judgement, Outcome, outcome_payload
 from fnostab.record.trial import TrialSpec
 from fnostab.tracking.pages.notes import withdraw_note
+from fnostab.tracking.pages.run_notes import note_trial
+from fnostab.tracking.read.single_run import named_outcome, status_of
 from fnostab.tracking.store.store import Store, describe, experiment_id, find_or_make_run, is_refusal, reported
 from fnostab.tracking.upload.batch import Batch, RunNames, clean
-from fnostab.tracking.upload.identity import PARENT_RUN, RunIdentity
+from fnostab.tracking.upload.identity import RunIdentity
 from fnostab.tracking.upload.mark import Mark
-from fnostab.tracking.upload.study_run import colour_tags, note_trial
+from fnostab.tracking.upload.study_run import colour_tags
 
-__all__ = ["STATUS", "TrialRun", "end_unwritten", "last_sign_ms", "named_outcome"]
+__all__ = ["TrialRun", "end_unwritten"]
 
-STATUS: Mapping[str | None, str] = {  # of every other outcome: FINISHED
-    Outcome.OOM: "FAILED",
-    Outcome.INFRA_ERROR: "FAILED",
-    Outcome.KILLED: "KILLED",
-}
 OUTCOME_TAGS = {  # field of an outcome event -> tag
     "outcome": names.OUTCOME,
     "failure_step": names.FAILURE_STEP,
@@ -90,7 +87,7 @@ class TrialRun:
         experiment = experiment_id(store, identity.experiment)
 
         def colour() -> dict[str, str]:
-            return colour_tags(store.client, identity.tags.get(PARENT_RUN), identity.tags.get(names.ARM))
+            return colour_tags(store.client, identity.tags.get(names.PARENT_RUN), identity.tags.get(names.ARM))
 
         run = find_or_make_run(
             store,
@@ -101,11 +98,11 @@ class TrialRun:
         if run.info.start_time != start_ms:
             raise TrackingError(
                 f"trial {identity.trial_id} was recorded from another directory, in run {run.info.run_id}: "
-                "go on in that directory, or delete that run"
+                "continue in that directory, or delete that run"
             )
-        parent = identity.tags.get(PARENT_RUN)
-        if parent not in (None, run.data.tags.get(PARENT_RUN)):  # the store was put back to before it had that one
-            store.client.set_tag(run.info.run_id, PARENT_RUN, parent)
+        parent = identity.tags.get(names.PARENT_RUN)
+        if parent not in (None, run.data.tags.get(names.PARENT_RUN)):  # the store was put back to before it had it
+            store.client.set_tag(run.info.run_id, names.PARENT_RUN, parent)
         return cls(store, run, identity.run_name, identity.tags.keys() - {names.OUTCOME, names.VERSION})
 
     def send(self, batch: Batch, mark: Mark | None = None) -> None:
@@ -160,7 +157,7 @@ class TrialRun:
         if outcome is not None:
             self._client.update_run(self.id, name=f"{self._name} {outcome}")
         note_trial(self._client, self.id, event.payload)
-        self._client.set_terminated(self.id, STATUS.get(outcome, "FINISHED"), end_time=event.time_ms)
+        self._client.set_terminated(self.id, status_of(outcome), end_time=event.time_ms)
         self.has_ended, self._outcome = True, outcome
 
     def add_artifact(self, directory: Path, payload: Mapping[str, Any], *, only_if_lacking: bool = False) -> None:
@@ -225,7 +222,7 @@ class TrialRun:
     def lacks_end(self, event: Event) -> bool:
         """Whether the run does not say what its journal says of its end."""
         outcome = event.payload.get("outcome")
-        status = STATUS.get(outcome, "FINISHED")
+        status = status_of(outcome)
         said = named_outcome(self.run.info.run_name, self._name)
         return bool(
             (self.run.info.status, self._outcome) != (status, outcome or self._outcome) or said not in (None, outcome)
@@ -276,22 +273,6 @@ def _is_of_an_entry(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
     return isinstance(error, ValueError | TypeError | OverflowError) and is_refusal(error)
-
-
-def named_outcome(run_name: str, trial: str) -> str | None:
-    """The outcome that a run's name says since its end was recorded; None of a run at work, or that was renamed."""
-    outcome = run_name.removeprefix(f"{trial} ")
-    return outcome if outcome != run_name and outcome in names.OUTCOMES else None
-
-
-def last_sign_ms(run: Any) -> int:
-    """Time of the newest metric of a run's trial, or of its start (Unix milliseconds).
-
-    It is in what `search_runs` gives, so that no history need be read.
-    """
-    signs: list[int] = [metric.timestamp for metric in run.data.to_proto().metrics]
-    newest: int = max([run.info.start_time, *signs])
-    return newest
 
 
 def end_unwritten(store: Store, trial: TrialSpec, outcome: Outcome, reason: str) -> None:

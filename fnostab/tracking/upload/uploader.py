@@ -74,7 +74,7 @@ class Uploader:
             return
         where = behind[0] if len(behind) == 1 else behind[0].parent
         raise TrackingError(
-            f"{len(behind)} of {len(self._followers)} trials are not completely sent "
+            f"{len(behind)} of {len(self._followers)} trials are not fully sent "
             f"({self.trouble or 'still sending'}): `fnostab sync {shlex.quote(str(where))}` sends the rest later"
         )
 

@@ -133,12 +133,14 @@ def test_gold_says_what_it_would_do_and_does_nothing(call, recorded):
 
 def test_without_evidence_one_line_says_how_to_apply_it(call):
     _, out, _ = call(*GOLD)
-    assert out.endswith("\napply it: fnostab decide --experiment gold_a --deep-experiment gold_b --apply\n")
+    assert out.endswith(
+        "\nto make it the default: fnostab decide --experiment gold_a --deep-experiment gold_b --apply\n"
+    )
     assert "model.architecture" not in out
 
 
 def test_a_winner_that_could_be_luck_is_not_to_be_applied(call):
-    assert "apply it" not in call("decide", "--experiment", "weak")[1]
+    assert "to make it the default" not in call("decide", "--experiment", "weak")[1]
 
 
 def test_to_say_so_the_task_is_not_imported(recorded, tmp_path, environment):
@@ -150,7 +152,7 @@ def test_to_say_so_the_task_is_not_imported(recorded, tmp_path, environment):
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.endswith("apply it: fnostab decide --experiment silver --apply\nimported []\n")
+    assert done.stdout.endswith("to make it the default: fnostab decide --experiment silver --apply\nimported []\n")
 
 
 def test_gold_registers_the_best_network_and_makes_its_architecture_the_default(call, recorded, monkeypatch):
@@ -204,7 +206,7 @@ def test_json_stays_json(call):
     status, out, err = call(*SILVER, "--json")
     assert status == 0
     assert json.loads(out)["verdict"] == "SILVER"
-    assert err == "apply it: fnostab decide --experiment silver --apply\n"
+    assert err == "to make it the default: fnostab decide --experiment silver --apply\n"
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,7 @@ def test_a_doubtful_verdict_needs_force(call, experiment, doubt):
 def test_an_inconclusive_verdict_changes_nothing(call):
     arguments = ["decide", "--experiment", "nothing"]
     out = call(*arguments, "--evidence")[1]
-    assert not [line for line in ("would:", "apply it:") if line in out]
+    assert not [line for line in ("would:", "to make it the default:") if line in out]
     status, out, err = call(*arguments, "--apply", "--force")
     assert status == 2
     assert "INCONCLUSIVE" in out
@@ -251,12 +253,12 @@ def test_a_policy_is_shown_with_its_verdict_and_cleared(call):
     run = read_policy().verdict.run
     out = call("policy")[1]
     assert "execution.gradient_clip_val = 0.01" in out
-    assert f"put there by SILVER, verdict run {run}, on " in out
+    assert f"set by SILVER, verdict run {run}, on " in out
     assert "Stage A: stage_a, full profile, learning rate 0.005, blocks 2, epochs 2" in out
 
     status, _, err = call("policy", "--clear")
     assert status == 2
-    assert err == "error: --clear removes fnostab-policy.yaml: add --yes, as nobody can be asked here\n"
+    assert err == "error: --clear removes fnostab-policy.yaml: add --yes where no terminal can confirm it\n"
     assert call("policy", "--clear", "--yes") == (0, "removed fnostab-policy.yaml\n", "")
     assert not policy_path().exists()
     assert call("policy", "--clear", "--yes")[:2] == (0, "no policy to remove at fnostab-policy.yaml\n")

@@ -153,7 +153,7 @@ def test_packed_files_are_unpacked_and_damaged_ones_named(small, tmp_path):
     assert "copy it again" in refusal(tmp_path / "cut.npz.gz")
     packed = gzip.compress(write_cxi(tmp_path / "scan.cxi", small).read_bytes())
     (tmp_path / "scan.cxi.gz").write_bytes(packed)
-    assert "unpack it by gunzip" in refusal(tmp_path / "scan.cxi.gz", {})
+    assert "unpack it with gunzip" in refusal(tmp_path / "scan.cxi.gz", {})
 
 
 def test_compression_that_hdf5_does_not_know_names_the_plugin(small, tmp_path):
@@ -180,7 +180,7 @@ def test_compression_that_hdf5_does_not_know_names_the_plugin(small, tmp_path):
         (lambda s: {"p": np.abs(s.probe)}, "expected a complex one"),
         (lambda s: {"p": 0 * s.probe}, "not zero"),
         (lambda s: {"m": np.ones((8, 8))}, "mask is (8, 8) float64, expected (16, 16)"),
-        (lambda s: {"m": np.zeros((16, 16))}, "no pixel is left by the mask"),
+        (lambda s: {"m": np.zeros((16, 16))}, "the mask leaves no pixel"),
     ],
 )
 def test_what_can_not_be_a_scan_is_refused_in_a_line(small, tmp_path, change, said):
@@ -224,7 +224,7 @@ def test_links_and_parts_of_an_array_that_are_in_files_left_behind_are_named(sma
         file["parts/0"], file["parts/1"] = (h5py.ExternalLink(name, "d") for name in ("part.h5", "second.h5"))
         file["circle"], file["nowhere"] = h5py.SoftLink("/circle"), h5py.SoftLink("/none")
     master = tmp_path / "master.h5"
-    assert "/d is put together from other files, of which second.h5 is missing" in refusal(master)
+    assert "/d is assembled from other files, of which second.h5 is missing" in refusal(master)
     for place, said in {"parts/*": "parts/1 is a link to second.h5", "circle": "nowhere", "nowhere": "nowhere"}.items():
         assert said in refusal(master, MAPPED | {"diffraction": place})
     with h5py.File(tmp_path / "second.h5", "w") as file:

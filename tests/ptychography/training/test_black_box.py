@@ -162,5 +162,5 @@ def test_a_damaged_or_incomplete_box_is_refused(nonfinite, tmp_path, name):
         (tmp_path / name).unlink()
     else:
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:100])
-    with pytest.raises(CheckpointError, match="not a black box that can be read"):
+    with pytest.raises(CheckpointError, match="not a readable black box"):
         KeptFailure.read(tmp_path)

@@ -39,7 +39,7 @@ def test_later_layers_win():
         ("lr", True, "a number"),
         ("lr", float("inf"), "a number"),
         ("lr", None, "a number"),
-        ("name", 1, "text: in YAML a text that reads as a number is quoted, as '1e5'"),
+        ("name", 1, "text: in YAML, quote text that looks like a number, as '1e5'"),
         ("norm", 1, "true or false"),
         ("widths", 1, "a list"),
         ("widths", [[1]], "a list"),

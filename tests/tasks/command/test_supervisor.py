@@ -12,7 +12,6 @@ import psutil
 import pytest
 
 from fnostab.errors import JournalError, LaunchError
-from fnostab.launch.supervisor import end_program, supervise
 from fnostab.record import names
 from fnostab.record.attempt import is_being_written
 from fnostab.record.ending import close_if_abandoned
@@ -20,8 +19,9 @@ from fnostab.record.journal import FILE_NAME, Event, Point, read_journal
 from fnostab.record.outcomes import Outcome
 from fnostab.record.recorder import TOKEN_VARIABLE
 from fnostab.record.trial import Metric, TrialSpec
+from fnostab.tasks.command.supervisor import end_program, supervise
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 HEAD = "import os, signal, subprocess, sys, time\nfrom fnostab.recorder import Recorder\n"
 ENDLESS = (
     "with Recorder() as rec:\n"
@@ -31,7 +31,7 @@ ENDLESS = (
     "        time.sleep(0.001)\n"
 )
 SUPERVISE = (
-    "import sys; from pathlib import Path; from fnostab.launch.supervisor import supervise\n"
+    "import sys; from pathlib import Path; from fnostab.tasks.command.supervisor import supervise\n"
     "from fnostab.record.trial import TrialSpec\n"
     "path = Path(sys.argv[1]); print(supervise(TrialSpec.read(path), path.parent))"
 )
@@ -272,7 +272,7 @@ class TestTheEnd:
         assert trial.processes == []
 
     def test_a_program_that_does_not_listen_is_ended(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("fnostab.launch.supervisor.GRACE_S", 0.2)
+        monkeypatch.setattr("fnostab.tasks.command.supervisor.GRACE_S", 0.2)
         script = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nos.kill(os.getppid(), signal.SIGTERM)\n" + ENDLESS
         trial = Trial(tmp_path, script)
         assert trial.run() is Outcome.KILLED

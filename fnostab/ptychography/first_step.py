@@ -1,4 +1,4 @@
-"""One whole optimiser step of each arm before a study starts: what fails in it fails once, not in every trial."""
+"""Try one optimiser step of each arm before a study starts, so that an error occurs once and not in every trial."""
 
 import json
 import logging
@@ -26,21 +26,21 @@ from fnostab.record.outcomes import Outcome
 
 __all__ = ["failure_of_first_step", "insist_on_first_step"]
 
-MAKE_NO_DIFFERENCE = {"learning_rate", "epochs", "stress_test"}  # to whether a step can be made
+MAKE_NO_DIFFERENCE = {"learning_rate", "epochs", "stress_test"}  # irrelevant to whether a step is possible
 
 
 def insist_on_first_step(configs: Mapping[str, TrialConfig], *, here: bool) -> None:
-    """Refuse arms that can't make a training step with their own optimiser, clipping, precision and device.
+    """Check that every arm can make a training step with its optimiser, clipping, precision and device.
 
-    Arms that differ in nothing that such a step depends on make it once. On the CPU the steps are made in this process,
-    whose random states stay as they are; on a GPU in one of its own, so that this one takes none of its memory.
+    Arms with the same relevant settings share one step. CPU steps run in this process and leave its random states
+    unchanged; GPU steps run in a separate process, so that this one uses no GPU memory.
 
     Args:
-        configs: by the arm's name.
-        here: whether trials run on this machine; else the step is made on its CPU.
+        configs: configurations by arm.
+        here: whether trials run on this machine; otherwise the step is made on the CPU.
 
     Raises:
-        LaunchError: in one line, with arms and causes.
+        LaunchError: a step fails; one line with arms and causes.
     """
     alike: dict[str, list[str]] = {}
     for arm, config in configs.items():
@@ -58,11 +58,11 @@ def insist_on_first_step(configs: Mapping[str, TrialConfig], *, here: bool) -> N
 
 
 def failure_of_first_step(config: TrialConfig) -> str | None:
-    """Train a new network for one step of random patterns, as a trial does, monitor included.
+    """Train a new network for one step on random patterns, as a trial does, including the monitor.
 
     Returns:
-        What went wrong, in one line; None if nothing did, or memory was short: others may use it now, and what a trial
-        needs is judged by `Preflight.insist_on_fit`.
+        The error in one line; None if the step succeeds or runs out of memory, which other processes may use at the
+        moment. `Preflight.insist_on_fit` checks the memory.
     """
     threads, states = torch.get_num_threads(), (random.getstate(), np.random.get_state())
     log = logging.getLogger("lightning.pytorch")
@@ -75,7 +75,7 @@ def failure_of_first_step(config: TrialConfig) -> str | None:
             callbacks = [training.monitor(_Nowhere()), _OneStep()]
             training.fit(callbacks, choose_device(config.execution.device), Path(folder))
     except (Exception, SystemExit) as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # of which Lightning makes a SystemExit
+        if isinstance(error.__context__, KeyboardInterrupt):  # which Lightning turns into a SystemExit
             raise KeyboardInterrupt from error
         return None if outcome_of(error) is Outcome.OOM else one_line(error)
     finally:
@@ -87,7 +87,7 @@ def failure_of_first_step(config: TrialConfig) -> str | None:
 
 
 class _Nowhere:
-    """A sink that keeps nothing: with none the monitor would take that of a trial around it."""
+    """Sink that discards everything; without a sink the monitor would use that of a surrounding trial."""
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         pass
@@ -97,7 +97,7 @@ class _Nowhere:
 
 
 class _OneStep(Callback):
-    """Ends a training after its first batch."""
+    """Stop training after the first batch."""
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: object, batch: object, i: int
@@ -113,7 +113,7 @@ def _of_one_batch(config: TrialConfig) -> Training:
 
 
 def _on_cpu(config: TrialConfig) -> TrialConfig:
-    """The configuration as it can be tried on a CPU."""
+    """Configuration changed to run on a CPU."""
     execution = config.execution
     precision = "float32" if execution.convolution_precision == "tf32" else execution.convolution_precision
     changed = execution.model_copy(update={"device": "cpu", "convolution_precision": precision})

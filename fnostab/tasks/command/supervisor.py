@@ -22,7 +22,6 @@ from filelock import FileLock, Timeout
 
 import fnostab
 from fnostab.errors import JournalError, LaunchError
-from fnostab.launch.members import ask_to_end, end_all
 from fnostab.record import names
 from fnostab.record.attempt import last_attempt, this_process
 from fnostab.record.ending import ProcessEnd, close_program_trial
@@ -32,6 +31,7 @@ from fnostab.record.program_journal import ATTEMPT, RECORDER_LOCK
 from fnostab.record.recorder import AFTER_FAILURE_VARIABLE, JOURNAL_VARIABLE, TOKEN_VARIABLE
 from fnostab.record.stderr_tail import STDERR_FILE, StderrTail
 from fnostab.record.trial import TrialSpec
+from fnostab.tasks.command.members import ask_to_end, end_all
 from fnostab.tracking.environment import given
 
 __all__ = ["begin_attempt", "end_program", "no_recorder", "supervise", "was_asked_to_end"]

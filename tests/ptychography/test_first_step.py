@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from fnostab.errors import LaunchError
+from fnostab.ptychography.first_step import failure_of_first_step, insist_on_first_step
 from fnostab.ptychography.settings import TrialConfig
-from fnostab.ptychography.training.first_step import failure_of_first_step, insist_on_first_step
 
 STABLE_ADAMW, ZCLIP = "cure_parts.stable_adamw.stable_adamw", "cure_parts.zclip.ZClip"  # of examples/cure_search
 
