@@ -87,6 +87,10 @@ class TrialRow:
     noise_floor_loss: float | None = None
     not_judged: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Take an outcome that is given as text, as "converged"; raise DecisionError if it is unknown."""
+        object.__setattr__(self, "outcome", _outcome(self.outcome, f"arm {self.arm}, seed {self.seed}"))
+
     @property
     def counts(self) -> bool:
         """Whether the trial counts in rates and medians."""

@@ -373,7 +373,7 @@ STEPS = [
             arm("control", 5, 5),
             [*arm("arch", 1), *(replace(t, outcome=Outcome.INFRA_ERROR) for t in arm("arch", 4)[1:])],
         ],
-        "fix what stops arch (infra_error), then run the 3 trials of arch without an outcome again; "
+        "fix what stops arch (infra_error), then rerun the 3 trials of arch without an outcome; "
         "trials that were given up need a higher --attempts",
         "--seeds 4 --arms arch",
     ),

@@ -68,6 +68,11 @@ class TestMadeTable:
             assert "only some of the trials were judged by exploded (needs two validations)" in str(case)
             assert "do not trust these failure rates" in str(case)
 
+    def test_an_outcome_may_be_text_and_an_unknown_one_is_refused(self):
+        assert fnostab.TrialRow("base", 0, "converged", 0.1).outcome is fnostab.Outcome.CONVERGED
+        with pytest.raises(DecisionError, match="arm base, seed 3: outcome='fine' is not known; accepted: converged"):
+            fnostab.TrialRow("base", 3, "fine", 0.1)
+
     def test_without_stage_a_it_is_refused(self):
         with pytest.raises(DecisionError, match="no trial of stage a"):
             fnostab.decide(fnostab.Table({"b": []}))
