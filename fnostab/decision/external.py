@@ -26,6 +26,7 @@ Record = Mapping[str, str | float | None]
 METRICS = "metrics."  # of a value that MLflow has the history of
 KINDS = ("params.", "tags.", "metrics.", "columns.")
 MOST_NAMED = 3  # runs in a line
+FLAGS = {"true": 1.0, "false": 0.0}  # as pandas and JSON write them
 
 
 class Failed(Frozen):
@@ -33,7 +34,7 @@ class Failed(Frozen):
 
     Attributes:
         nonfinite: names of values; a run failed if one of them is NaN or infinite.
-        above: bounds by name; a run failed if a value is above its bound, or NaN.
+        above: bounds by name; a run failed if a value is above its bound, or NaN. True and False are 1 and 0.
         below: bounds by name; a run failed if a value is below its bound, or NaN.
     """
 
@@ -206,7 +207,8 @@ def _row(run: Record, arm: str, seed: int, file: RunsFile, label: str) -> TrialR
 def _outcome(run: Record, value: float | None, file: RunsFile, label: str) -> Outcome:
     """Judge a run; an observed failure wins over the way it ended. Without a value that has a bound it is not known."""
     failed = file.failed or Failed()
-    values = {n: _number(run.get(n), n, label) for n in (*failed.nonfinite_names, *failed.above, *failed.below)}
+    values = {n: _number(run.get(n), n, label) for n in failed.nonfinite_names}
+    values |= {n: _flag_or_number(run.get(n), n, label) for n in (*failed.above, *failed.below)}
     watched = [value, *(values[name] for name in failed.nonfinite_names)]
     if any(x is not None and not math.isfinite(x) for x in watched):
         return Outcome.NONFINITE
@@ -251,6 +253,11 @@ def _seed(value: str | float | None, name: str, label: str) -> int | None:
     if number < 0 or not number.is_integer():
         raise DecisionError(f"{label}: {name}={text!r} is not a seed: expected a whole number from 0")
     return int(number)
+
+
+def _flag_or_number(value: str | float | None, name: str, label: str) -> float | None:
+    flag = FLAGS.get(value.strip().lower()) if isinstance(value, str) else None
+    return _number(value, name, label) if flag is None else flag
 
 
 def _number(value: str | float | None, name: str, label: str) -> float | None:

@@ -260,6 +260,9 @@ def close_program_trial(journal: Journal | Unwritten, spec: TrialSpec, end: Proc
 def judge_again(directory: Path, spec: TrialSpec) -> None:
     """Judge a training that has ended again, by its trial's present rules; record the outcome if it is another.
 
+    A program's trial that could not be judged has no summary, and one of another metric none of this one: the values
+    that are missing are written before the outcome.
+
     Raises:
         JournalError: another process holds the journal, or it is damaged or can't be written.
     """
@@ -267,13 +270,17 @@ def judge_again(directory: Path, spec: TrialSpec) -> None:
     recorded = read_recorded(directory)
     if recorded.by_rules:
         recorded.announced = None
-    judgement, _ = judge_recorded(recorded, spec)
+    judgement, summary = judge_recorded(recorded, spec)
     if judgement is None or end is None:
         return
     unjudged = _cant_be_judged(recorded, judgement, spec)
     payload = outcome_payload(judgement if unjudged is None else Judgement(Outcome.INFRA_ERROR), unjudged)
-    if any(end.payload.get(name) != payload[name] for name in ("outcome", "failure_step")):
+    is_summarised = spec.argv is None or unjudged is not None
+    lacking = {} if is_summarised else {name: x for name, x in summary.items() if name not in recorded.curves}
+    if lacking or any(end.payload.get(name) != payload[name] for name in ("outcome", "failure_step")):
         with Journal(directory) as journal:
+            if lacking:
+                journal.record(recorded.last_step or 0, lacking)
             journal.event(names.OUTCOME_EVENT, payload)
 
 

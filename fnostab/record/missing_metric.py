@@ -27,7 +27,8 @@ def metric_not_recorded(metric: str, recorded: Collection[str], lead: str = "no 
         return f"{lead} {metric}; recorded: {', '.join(validation)}{suggestion(metric, validation)}"
     others = [name for name in (TRAIN_LOSS, GRAD_NORM, LEARNING_RATE) if name in recorded]
     hint = f"rec.validation(i, loss=...), or a monitor and self.log('val_loss', ...), records {VAL_PREFIX}loss"
-    if metric.startswith(VAL_PREFIX) and metric != f"{VAL_PREFIX}loss":
-        logged = metric.removeprefix(VAL_PREFIX)
+    logged = metric.removeprefix(VAL_PREFIX)
+    if logged != "loss":
         hint += f"; if the module logs {logged!r}, use StabilityMonitor(val_loss_name={logged!r})"
+        hint += "" if metric.startswith(VAL_PREFIX) else f", which records {VAL_PREFIX}{logged}"
     return f"{lead} {metric}; recorded: {', '.join(others) or 'no validation'}; {hint}"

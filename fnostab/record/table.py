@@ -275,7 +275,10 @@ def _check_separator(text: str, path: str | Path) -> None:
 def _check_header(columns: Sequence[str], path: str | Path) -> None:
     for column in COLUMNS:
         if column not in columns:
-            raise DecisionError(f"{path}, line 1, has no column {column!r}; needed: {', '.join(COLUMNS)}")
+            raise DecisionError(
+                f"{path}, line 1, has no column {column!r}; needed: {', '.join(COLUMNS)}; "
+                "a table with other columns is mapped by a file given with --runs"
+            )
 
 
 def _cells(stage: str, row: TrialRow, measures: Iterable[str]) -> list[str]:

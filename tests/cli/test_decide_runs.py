@@ -167,3 +167,11 @@ def test_a_seed_keeps_all_its_digits_and_may_be_written_as_a_float():
     assert trial(s=str(2**60 + 1)).seed == 2**60 + 1
     assert trial(s="3.0").seed == trial(s=3.0).seed == 3
     assert trial(s="1e+05").seed == 100_000
+
+
+def test_a_flag_of_failed_runs_may_be_written_as_true_and_false():
+    flagged = RunsFile(table="x", control="a", arm="m", seed="s", metric="r", failed={"above": {"flag": 0}})
+    flags = ("True", "false", "1", "0", None)
+    runs = [{"m": "a", "s": str(n), "r": None if n == 0 else "1", "flag": flag} for n, flag in enumerate(flags)]
+    outcomes = [trial.outcome for trial in trials_of(runs, flagged).stage.trials]
+    assert outcomes == ["stagnated", "converged", "stagnated", "converged", "infra_error"]

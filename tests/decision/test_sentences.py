@@ -740,6 +740,9 @@ def test_lines_on_a_study_that_is_probably_asked_in_the_wrong_way():
         "rec.validation(i, loss=...), or a monitor and self.log('val_loss', ...), records val/loss; "
         "if the module logs 'mae', use StabilityMonitor(val_loss_name='mae')"
     )
+    assert metric_not_recorded("mae", ["lr"]).endswith(
+        "if the module logs 'mae', use StabilityMonitor(val_loss_name='mae'), which records val/mae"
+    )
     silent = [TrialRow("silent", seed, Outcome.CONVERGED) for seed in range(3)]
     assert arms_without_metric("val/loss", [*arm("base", 1, 2), *silent]) == (
         "trials that recorded no val/loss were judged by their training loss alone, others by val/loss too: "

@@ -151,6 +151,21 @@ def test_a_measure_that_rules_need_may_lack_only_where_the_task_trains_itself(tm
     assert last_attempt(tmp_path / FILE_NAME).end.payload["outcome"] == outcome
 
 
+def test_a_trial_that_could_not_be_judged_has_a_value_of_the_metric_once_it_is_judged_again(tmp_path):
+    with Journal(tmp_path) as journal:
+        journal.event(names.TAGS_EVENT, {names.OWNER: "1@here"})
+        for step, loss in enumerate([2.0, 1.0, 0.9]):
+            journal.record(step, {"val/loss": loss})
+        journal.event(names.OUTCOME_EVENT, outcome_payload(Judgement(Outcome.INFRA_ERROR), "it can't be judged"))
+    program = spec(OutcomeRules(baseline=3.0)).model_copy(update={"argv": ("python",)})
+    judge_again(tmp_path, program)
+    written = (tmp_path / FILE_NAME).read_text()
+    assert written.count('"val/loss_best":0.9') == 1
+    assert last_attempt(tmp_path / FILE_NAME).end.payload["outcome"] == "converged"
+    judge_again(tmp_path, program)
+    assert (tmp_path / FILE_NAME).read_text() == written
+
+
 def test_what_an_earlier_attempt_announced_is_forgotten(judged):
     again = (names.TAGS_EVENT, {names.OWNER: "2@here"})
     events = [(names.STARTED_EVENT, {"scheduled_steps": 9}), tag("collapsed", 1), again]
