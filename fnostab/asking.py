@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, Self
 from fnostab.errors import DecisionError, JournalError, LaunchError
 from fnostab.launch.resuming import extended, other_study, read_journals
 from fnostab.record.attempt import is_being_written
-from fnostab.record.ending import ProcessEnd, close_program_trial
+from fnostab.record.ending import close_program_trial
 from fnostab.record.journal import Journal
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
+from fnostab.record.process_end import ProcessEnd
 from fnostab.record.progress import TrialProgress
 from fnostab.record.recorder import (
     AFTER_FAILURE_VARIABLE,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fnostab.errors import ConfigError
+from fnostab.record.csv_text import csv_errors, parse_csv, read_text
 from fnostab.record.settings import read_yaml_file
-from fnostab.record.table import csv_errors, parse_csv, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -13,10 +13,11 @@ from pydantic import Field
 
 from fnostab.decision.tally import Stage
 from fnostab.errors import DecisionError
+from fnostab.record.csv_text import parse_number
 from fnostab.record.outcome_rules import Bound
 from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import Frozen
-from fnostab.record.table import TrialRow, parse_number
+from fnostab.record.table import TrialRow
 from fnostab.record.table_study import is_missing
 from fnostab.record.trial import UNLESS_DRAWN, Measure, Metric
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from fnostab.errors import FnostabError
-from fnostab.record.ending import Ending, close_attempt
+from fnostab.record.ending import close_attempt
 from fnostab.record.folders import TRIAL_FILE
 from fnostab.record.journal import FILE_NAME, Journal
+from fnostab.record.process_end import Ending
 from fnostab.record.progress import TrialProgress
 from fnostab.tasks.command.supervisor import end_program
 

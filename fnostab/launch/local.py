@@ -17,8 +17,8 @@ from fnostab.gpus import count_gpus
 from fnostab.launch.fork_server import ForkedTrial, ForkServer
 from fnostab.launch.launcher import jobs_of, write_outcome
 from fnostab.record.attempt import is_being_written
-from fnostab.record.ending import Ending, ProcessEnd, how_it_ended
 from fnostab.record.folders import TRIAL_FILE
+from fnostab.record.process_end import Ending, ProcessEnd, how_it_ended
 from fnostab.record.progress import TrialProgress
 from fnostab.record.stderr_tail import STDERR_FILE, tail_of
 from fnostab.tracking.environment import given

@@ -6,16 +6,14 @@ People's own tables need the columns `COLUMNS` only.
 """
 
 import csv
-import io
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fnostab.errors import DecisionError, os_errors_as
+from fnostab.record.csv_text import csv_errors, parse_csv, parse_number, read_text
 from fnostab.record.outcomes import EXCLUDED, FAILURES, TRAINING_OUTCOMES, Outcome
 from fnostab.record.table_study import (
     ABSENT,
@@ -34,11 +32,7 @@ __all__ = [
     "Table",
     "TableStudy",
     "TrialRow",
-    "csv_errors",
-    "parse_csv",
-    "parse_number",
     "read_table",
-    "read_text",
     "write_table",
 ]
 
@@ -47,11 +41,7 @@ MORE_COLUMNS = ("scheduled_steps", "rules_held", "grad_ratio", "run_id")
 NOT_JUDGED = "not_judged"  # a column where a rule could not be judged
 MEASURE = "measure."
 STAGES = ("a", "b")
-LARGEST_BYTES = 50_000_000  # far above any study: a file that is none must not fill the memory
-MOST_ROWS = 100_000  # as many trials as a study may have
-MOST_CELLS = 10_000_000
 MOST_DIGITS = 15  # of a whole number
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 _FORMULA = re.compile(r"[=+\-@\t\r]")  # a spreadsheet may carry out a cell that starts so
 
 
@@ -197,81 +187,6 @@ def _records(path: str | Path) -> Iterator[tuple[int, dict[str, str | None]]]:
         raise DecisionError(f"{path} ends within line {line}: restore it, or end that line")
 
 
-@contextmanager
-def csv_errors(path: str | Path) -> Iterator[None]:
-    """Raise what `read_text` and `parse_csv` do as a DecisionError."""
-    try:
-        with os_errors_as(DecisionError, f"can't read {path}"):
-            yield
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DecisionError(f"{path} is not a CSV file in UTF-8: {error}") from error
-
-
-def parse_csv(text: str, path: str | Path) -> tuple[Sequence[str], Iterator[tuple[int, dict[str, str | None]]]]:
-    """Parse a CSV file of trials: its columns, then the line number and the values by column of each row.
-
-    Raises:
-        DecisionError: it is separated by something else than commas, names a column twice, or, while it is iterated, a
-            row has more values than there are columns.
-        csv.Error: quotes are not closed.
-    """
-    _check_separator(text, path)
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
-    columns = reader.fieldnames or ()
-    if (cells := len(columns) * _lines(text)) > MOST_CELLS:
-        raise DecisionError(
-            f"{path} has {len(columns):,} columns and room for {cells:,} cells; a table of trials has at most "
-            f"{MOST_CELLS:,}: leave out columns"
-        )
-    if twice := next((name for name, count in Counter(columns).items() if name and count > 1), None):
-        raise DecisionError(f"{path}, line 1, has twice the column {twice[:80]!r}: rename one")
-
-    def rows() -> Iterator[tuple[int, dict[str, str | None]]]:
-        for fields in reader:
-            if None in fields:
-                raise DecisionError(
-                    f"{path}, line {reader.line_num}: more values than columns; decimals are written with a point"
-                )
-            yield reader.line_num, fields
-
-    return columns, rows()
-
-
-def read_text(path: str | Path) -> str:
-    """Text of a CSV file of trials, without the mark with which Excel begins.
-
-    Raises:
-        OSError: the file can't be read.
-        UnicodeDecodeError: it is not in UTF-8.
-        DecisionError: it is larger than any table of trials.
-    """
-    with open(path, "rb") as file:
-        data = file.read(LARGEST_BYTES + 1)
-    if len(data) > LARGEST_BYTES:
-        raise DecisionError(f"{path} is larger than {LARGEST_BYTES // 1_000_000} MB: it is not a table of trials")
-    text = data.decode("utf-8-sig")
-    if (lines := _lines(text)) > MOST_ROWS + 1:
-        raise DecisionError(
-            f"{path} has {lines:,} lines; a table of trials has at most {MOST_ROWS:,} and a line of names: split it"
-        )
-    return text
-
-
-def _lines(text: str) -> int:
-    return max(text.count("\n"), text.count("\r"))  # old Macs end a line so, Windows by both
-
-
-def _check_separator(text: str, path: str | Path) -> None:
-    """Raise DecisionError if the first line of a CSV file separates its columns by something else than commas."""
-    header = text.partition("\n")[0]
-    other = next((name for mark, name in ((";", "semicolons"), ("\t", "tabs")) if mark in header), None)
-    if other and "," not in header:
-        raise DecisionError(
-            f"{path}: columns are separated by {other}: write them with commas, and decimals with a point, as "
-            "`write.csv` of R and `to_csv` of pandas do"
-        )
-
-
 def _check_header(columns: Sequence[str], path: str | Path) -> None:
     for column in COLUMNS:
         if column not in columns:
@@ -357,17 +272,6 @@ def _number(name: str, text: str, where: str) -> float | None:
         return None
     value = parse_number(name, text, where)
     return value if math.isfinite(value) else None
-
-
-def parse_number(name: str, text: str, where: str) -> float:
-    """Parse a number as programs write it, NaN and infinity too.
-
-    Raises:
-        DecisionError: it is none.
-    """
-    if not _NUMBER.fullmatch(text.strip()):
-        raise DecisionError(f"{where}: {name}={text!r} is not a number: leave it empty where there is none")
-    return float(text)
 
 
 def _whole(name: str, text: str, where: str) -> int | None:

@@ -16,10 +16,10 @@ from fnostab.launch.slurm.ends import write_end
 from fnostab.launch.slurm.launcher import SlurmLauncher
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
-from fnostab.record.ending import Ending
 from fnostab.record.job_arrays import JobArray, jobs_of, queued_jobs
 from fnostab.record.journal import Event, Journal, read_journal
 from fnostab.record.outcomes import Outcome
+from fnostab.record.process_end import Ending
 from fnostab.record.progress import TrialProgress
 from fnostab.record.slurm_jobs import JobAccount
 from fnostab.study.study import load_study

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fnostab.record.ending import ProcessEnd, how_it_ended, last_words
 from fnostab.record.outcomes import Judgement, Outcome, outcome_payload
+from fnostab.record.process_end import ProcessEnd, how_it_ended, last_words
 
 TRACEBACK = "Traceback (most recent call last):\n  File 'a.py'\nValueError: no such file\n\ncleaning up\n"
 MEMORY = "torch.OutOfMemoryError: CUDA out of memory.\n"

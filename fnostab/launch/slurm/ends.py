@@ -1,9 +1,9 @@
 """Find out from Slurm's accounting and the job's output how a trial ended that recorded no outcome."""
 
 from fnostab.launch.launcher import write_outcome
-from fnostab.record.ending import Ending, last_words
 from fnostab.record.job_arrays import FOLDER
 from fnostab.record.outcomes import Outcome
+from fnostab.record.process_end import Ending, last_words
 from fnostab.record.progress import TrialProgress
 from fnostab.record.slurm_jobs import JobAccount
 from fnostab.record.stderr_tail import tail_of

@@ -24,9 +24,10 @@ import fnostab
 from fnostab.errors import JournalError, LaunchError
 from fnostab.record import names
 from fnostab.record.attempt import last_attempt, this_process
-from fnostab.record.ending import ProcessEnd, close_program_trial
+from fnostab.record.ending import close_program_trial
 from fnostab.record.journal import FILE_NAME, Journal
 from fnostab.record.outcomes import Outcome
+from fnostab.record.process_end import ProcessEnd
 from fnostab.record.program_journal import ATTEMPT, RECORDER_LOCK
 from fnostab.record.recorder import AFTER_FAILURE_VARIABLE, JOURNAL_VARIABLE, TOKEN_VARIABLE
 from fnostab.record.stderr_tail import STDERR_FILE, StderrTail
