@@ -128,7 +128,7 @@ def test_what_ends_every_attempt_at_once_is_given_up_also_across_starts(study, s
 
     assert study.start(seeds=range(2)).given_up
     assert len(started(study)) == 4
-    assert "1 of 2 trials were given up before" in study.output
+    assert "1 of 2 trials were given up earlier" in study.output
     assert not study.start(seeds=range(2), attempts=6).given_up
     assert started(study)[4:] == ["control-0"] * 3
     assert rows()["control-0"].outcome is Outcome.CONVERGED
