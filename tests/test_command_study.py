@@ -333,9 +333,10 @@ def _study_with_a_silent_arm(folder, **asked):
 def test_a_trial_that_did_not_record_what_its_rules_judge_is_no_success(call, workplace, rules, missing):
     """In store, table and answer alike; and the first one says so before others are trained in vain."""
     _study_with_a_silent_arm(workplace, outcome=rules)
-    status, out, _ = call("run", "study.yaml", "--seeds", "3", "--jobs", "1", "--arms", "silent")
+    status, out, err = call("run", "study.yaml", "--seeds", "3", "--jobs", "1", "--arms", "silent")
     said = " ".join(out.split())
     assert status != 0
+    assert "1 of 3 trials ended without a result, 2 did not start, such as silent-0: infra_error" in err
     assert f"silent-0: its outcome can't be judged: it did not record {missing}" in said
     assert "no more trials are started: record it in every arm, or correct metric and outcome in the study file" in said
     assert "silent-1" not in said
@@ -410,7 +411,7 @@ with Recorder() as rec:
 
 def _small_study(folder, script, **asked):
     (folder / "train.py").write_text(script)
-    study = {"name": "plain", "description": "?", "command": "python train.py {seed}", "control": "control"}
+    study = {"name": "plain", "command": "python train.py {seed}", "control": "control"}
     study |= {"arms": {"control": {}}, "metric": {"name": "val/loss", "of": "last"}}
     (folder / "study.yaml").write_text(json.dumps(study | asked))
 

@@ -182,16 +182,18 @@ def insist_on_results(result: StudyRun) -> None:
     missing = [trial for trial in result.trials if not trial.finished]
     if not missing:
         return
-    first = next(iter(result.given_up), missing[0])
+    begun = [trial for trial in missing if trial.first_ms is not None] or missing
+    first = next(iter(result.given_up), begun[0])
     again = "the same command retries them"
     if result.given_up:
         most = max(trial.fruitless for trial in result.given_up)
         again = f"`fnostab run` with --attempts {most + ATTEMPTS} retries those that were given up"
         if first.spec.argv is not None:
             again += "; a changed script needs no --attempts, since it is a new study"
+    waiting = f", {len(missing) - len(begun)} did not start" if len(begun) < len(missing) else ""
     raise LaunchError(
-        f"{len(missing)} of {len(result.trials)} trials ended without a result, such as {first.name}: {first.outcome} "
-        f"({first.reason}); fix that, then {again}"
+        f"{len(begun)} of {len(result.trials)} trials ended without a result{waiting}, such as {first.name}: "
+        f"{first.outcome} ({first.reason}); fix that, then {again}"
     )
 
 

@@ -78,7 +78,7 @@ def _list(console: Console) -> None:
 
 def _explain(study: Study, console: Console) -> None:
     file = study.file
-    console.print(f"[bold]{file.name}[/]: {file.description}\n", highlight=False)
+    console.print(": ".join(filter(None, (f"[bold]{file.name}[/]", file.description))) + "\n", highlight=False)
     control = study.arms[file.control]
     table = Table(box=None, pad_edge=False)
     table.add_column("arm", no_wrap=True)

@@ -6,6 +6,7 @@ People's own tables need the columns `COLUMNS` only.
 """
 
 import csv
+import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from fnostab.errors import DecisionError, os_errors_as
 from fnostab.record.csv_text import csv_errors, parse_csv, parse_number, read_text
 from fnostab.record.outcomes import EXCLUDED, FAILURES, TRAINING_OUTCOMES, Outcome
+from fnostab.record.safe_files import write_whole
 from fnostab.record.table_study import (
     ABSENT,
     PREFIX,
@@ -171,8 +173,14 @@ def write_table(path: str | Path, table: Table) -> None:
                 f"the name {text!r} can't be written to a table, a spreadsheet would take it for a formula: "
                 "rename it so that it starts with a letter or digit"
             )
-    with os_errors_as(DecisionError, f"can't write {path}"), open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *cells])
+    written = io.StringIO(newline="")
+    csv.writer(written).writerows([header, *cells])
+    with os_errors_as(DecisionError, f"can't write {path}"):
+        target = Path(path).resolve()
+        if target.is_file() or not target.exists():
+            write_whole(target, written.getvalue())  # a full disk leaves the table that was there
+        else:
+            target.write_text(written.getvalue(), encoding="utf-8", newline="")  # as /dev/stdout
 
 
 def _records(path: str | Path) -> Iterator[tuple[int, dict[str, str | None]]]:

@@ -41,7 +41,7 @@ class StudyFile(BaseModel):
     code: list[str] = []  # of a program: globs of files that are part of its identity
     after_failure: Literal["stop", "continue"] = "stop"  # of a program: what its recorder tells it
     name: Name  # of the study, and of its MLflow experiment
-    description: str  # the question, in a sentence or two
+    description: str = ""  # the question, in a sentence or two
     control: str  # the arm that the others are compared with
     arms: dict[Name, Settings] = Field(min_length=1)  # by name, as differences from the defaults
     roles: dict[Literal["architecture", "clipping"], str] = {}  # the arms that GOLD and SILVER are about
@@ -212,7 +212,7 @@ def _parse(text: str, source: str) -> StudyFile:
     except ConfigError as error:
         raise ConfigError(f"{source} is not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{source} is not a study: expected a mapping with name, description, control and arms")
+        raise ConfigError(f"{source} is not a study: expected a mapping with name, control and arms")
     return study_file_of(values, source, dict(_line_numbers(yaml.compose(text, yaml.SafeLoader))))
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import resource
 import shutil
 import subprocess
 from dataclasses import replace
@@ -152,6 +153,23 @@ def test_r_itself(tmp_path, arms):
         stage: [replace(row, arm=named.get(row.arm, row.arm), loss=None) for row in rows]
         for stage, rows in table.stages.items()
     }
+
+
+def test_a_full_disk_leaves_the_table_that_was_there_and_a_link_is_followed(tmp_path):
+    path, link = tmp_path / "trials.csv", tmp_path / "link.csv"
+    link.symlink_to(path)
+    write_table(link, Table({"a": ROWS[:1]}))
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(DecisionError, match="can't write"):
+            write_table(path, Table({"a": ROWS}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert {each.name for each in tmp_path.iterdir()} == {"trials.csv", "link.csv"}
+    assert link.is_symlink()
 
 
 def test_a_study_must_be_one(tmp_path):

@@ -42,7 +42,7 @@ def test_a_knob_may_be_harder_the_lower(load):
 
 
 def test_its_knob_is_not_to_be_set_besides():
-    with pytest.raises(ConfigError, match=r"stress_lr sets training\.learning_rate by itself"):
+    with pytest.raises(ConfigError, match=r"stress_lr sets training\.learning_rate itself"):
         load_study("stress_lr", "small", {"training.learning_rate": 0.1})
 
 

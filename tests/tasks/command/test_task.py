@@ -65,7 +65,7 @@ def test_what_the_recorder_says_after_a_failure_is_the_study_file_s_and_part_of_
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("description: Does it learn?", "", "description is missing"),
+        ("control: control", "", "control is missing"),
         (
             "name: val/score",
             "name: loss",
