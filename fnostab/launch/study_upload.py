@@ -74,7 +74,7 @@ class Recording:
             TrackingError: the store does not take it.
         """
         self._record, self._trials, self._folder = record, trials, folder
-        self._trouble = "the store has not answered yet"
+        self._trouble = "the store is being opened"
         if self.store is not None and not self._is_slow:
             self.ask(self._connect)
         if self._uploader is None:

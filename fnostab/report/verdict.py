@@ -52,7 +52,9 @@ def render(case: "Case", *, evidence: bool = False) -> RenderableType:
         special = case.special.render(case) if case.stress is None else render_stress(case.stress, verdict)
         return Group(*(part for each in parts for part in (each, Text())), special)
     for stage in case.stages:
-        parts += [arms_table(stage, verdict), Text("\n".join(_sentences(verdict, stage.name)))]
+        parts.append(arms_table(stage, verdict))
+        if said := _sentences(verdict, stage.name):
+            parts.append(Text("\n".join(said)))
     if evidence:
         for stage in case.stages:
             parts += [criteria_table(stage.name, verdict), *trial_table(stage, verdict)]

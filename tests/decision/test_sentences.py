@@ -696,6 +696,7 @@ def test_lines_on_arms_with_the_settings_of_control():
     case = make_case({"a": rows}, {"a": TableStudy(control="base")}, source=Source())
     assert case.judged == ("norm has the settings of base: it is not compared, and no test counts it",)
     assert case.verdict.next_step == "run another arm: all have the settings of base"
+    assert "\n\n\n" not in str(case)
     verdict = verdict_of(rows, roles=Roles("base", "norm"))
     assert verdict.reason == "norm: has the settings of base in Stage A, not run in Stage B"
 
