@@ -93,7 +93,7 @@ def test_refused_credentials_are_called_so(answer, body):
 
 def test_a_server_that_is_asked_too_often_is_not_called_absent(answer, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    assert "answers, but can't do what is asked (HTTP 429)" in refused(answer(429, b"not so fast"))
+    assert "answers, but failed to handle the request (HTTP 429)" in refused(answer(429, b"not so fast"))
 
 
 def test_a_missing_directory_is_not_made(tmp_path):
