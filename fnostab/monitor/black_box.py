@@ -1,13 +1,13 @@
-"""The black box of a trial that failed: the state from before the failing step, and what led up to it.
+"""Black box of a failed trial: the state from before the failing step, and the steps that led up to it.
 
 A folder of three files, without pickle:
 
     state.safetensors     weights, buffers, optimiser, schedule, random states, loops; see `state`
-    history.safetensors   of the last steps of the optimiser that failed: loss, norm, and the gradient and weight
-                          norm of every parameter
+    history.safetensors   last steps of the optimiser that failed: loss, gradient norm, and the gradient and weight
+                          norms of every parameter
     black_box.json        trial, outcome, failing step, its batch, versions
 
-`fnostab replay` goes on from there, exactly as the trial did.
+`fnostab replay` continues from there, exactly as the trial did.
 """
 
 import json
@@ -40,12 +40,12 @@ HISTORY_STEPS = 256
 
 @dataclass(frozen=True)
 class _Made:
-    """A step that was made, with tensors on their device; None for what was not measured."""
+    """One optimiser step, with tensors on their device; None if not measured."""
 
     number: int
     epoch: int
     batch: int
-    global_step: int  # of the Trainer when the batch began: the steps of all optimisers
+    global_step: int  # the Trainer's count at the start of the batch, over all optimisers
     norm: Tensor | None
     loss: Tensor | None
     gradients: Tensor | None  # norms, (parameters,)
@@ -53,21 +53,21 @@ class _Made:
 
 
 class BlackBox(Callback):
-    """Write the black box of a training as soon as its failure is known.
+    """Write the black box of a training run as soon as its failure is known.
 
     Works with any module. The samples of the failing batch are recorded if the datamodule or the module has a method
-    ``batch_indices(step)``; its epoch and its index are always recorded. Of several optimisers the box is about the
-    one that failed.
+    ``batch_indices(step)``; its epoch and index are always recorded. With several optimisers, the box covers the one
+    that failed.
 
-    For a non-finite value the state is a copy from a few steps before it. For failures that show only
-    at validation it is from the end of the epoch before they began, and the history ends where they did.
+    For a non-finite value, the state is a copy from a few steps before it. For a failure that shows only
+    at validation, it is from the end of the epoch before the failure began, and the history ends there too.
 
     Args:
-        monitor: gives the outcome and its step; it stands before this callback in the Trainer.
-        snapshots: gives the state; it stands before this callback in the Trainer.
+        monitor: provides the outcome and its step; must come before this callback in the Trainer.
+        snapshots: provides the state; must come before this callback in the Trainer.
         folder: folder to write.
         about: specification and versions of the trial, JSON-ready.
-        announce: called with the folder once it is written.
+        announce: called with the folder after it is written.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class BlackBox(Callback):
         self.announce = announce
         monitor.weight_norms = True
         self._global_step = 0
-        self._parameters: dict[int, list[int]] = {}  # of each optimiser, by ``id``
+        self._parameters: dict[int, list[int]] = {}  # per optimiser, by ``id``
         self._histories: dict[int, deque[_Made]] = {}
         self._suspect_history: list[_Made] = []
-        self._tried = False  # once is enough, on a full disk too
+        self._tried = False  # try only once, even on a full disk
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._global_step = trainer.global_step
@@ -129,7 +129,7 @@ class BlackBox(Callback):
         gradients = weights = None
         if step.weight_norms:
             own = [id(p) for p in step.parameters]
-            if own == self._parameters.setdefault(step.optimizer, own):  # else a part of the network was frozen, say
+            if own == self._parameters.setdefault(step.optimizer, own):  # differs if part was frozen, say
                 gradients, weights = torch.stack(list(step.tensor_norms)), torch.stack(list(step.weight_norms))
         place = (step.number, step.epoch, step.batch, self._global_step)
         history.append(_Made(*place, step.norm, step.loss, gradients, weights))
@@ -165,7 +165,7 @@ class BlackBox(Callback):
             about = {"schema": SCHEMA, **failure, **self.about}
             (partial / BLACK_BOX_FILE).write_text(json.dumps(about, indent=2) + "\n")
             partial.replace(self.folder)
-        except (OSError, CheckpointError) as error:  # the outcome is what matters
+        except (OSError, CheckpointError) as error:  # must not hide the outcome
             shutil.rmtree(partial, ignore_errors=True)
             warnings.warn(f"the black box could not be kept: {error}", stacklevel=2)
         else:
@@ -185,13 +185,13 @@ class BlackBox(Callback):
 
 
 def _stacked(tensors: Sequence[Tensor | None], *shape: int) -> Tensor:
-    """Tensors of a shape on the CPU, (tensors, *shape); NaN where there is none."""
+    """Stack tensors on the CPU, (tensors, *shape); NaN for missing ones."""
     missing = torch.full(shape, torch.nan)
     return torch.stack([missing, *(missing if t is None else t.float().cpu() for t in tensors)])[1:].contiguous()
 
 
 def _samples(trainer: Trainer, step: int) -> dict[str, Any]:
-    """Samples of the batch of a step, where datamodule or module have ``batch_indices``."""
+    """Samples in a step's batch, if the datamodule or the module has ``batch_indices``."""
     for one in (trainer.datamodule, trainer.lightning_module):
         if hasattr(one, "batch_indices"):
             indices = one.batch_indices(step)

@@ -1,8 +1,8 @@
-"""Record statistics of every block of a network, once an epoch.
+"""Record statistics of every block of a network, once per epoch.
 
 The drift hypothesis is that the mean of the activations grows from block to block. This shows
-whether it does, and what else the blocks do: how far activations spread, how many units are dead, which
-branch prevails, how smooth the outputs are; and each block's residual gain and gradient norm.
+whether it does, and also records the spread of the activations, the share of dead units, the ratio of the
+branches, the smoothness of the outputs, and each block's residual gain and gradient norm.
 """
 
 import math
@@ -25,18 +25,18 @@ __all__ = ["BlockStatistics", "block_states"]
 
 @contextmanager
 def block_states(blocks: Mapping[str, nn.Module]) -> Iterator[dict[str, dict[str, Tensor]]]:
-    """Collect the quantities of each block at its next run, by the block's name.
+    """Collect the quantities of each block at its next forward pass, by block name.
 
     For any block: mean and standard deviation of its output over batch, channels and pixels, and the share of
     low frequencies if the output is images. For a residual block, which has ``act``, ``spectral`` and ``conv``,
-    also the share of dead units after its activation, and the root mean square of the spectral branch's output
-    over that of the convolution's. `fnostab.monitor.layer_measures` defines them.
+    also the share of dead units after its activation, and the ratio of the RMS of the spectral branch's output
+    to that of the convolution's. `fnostab.monitor.layer_measures` defines them.
 
-    Real and imaginary parts of a complex output count as separate values; of several outputs, as of an
-    ``nn.LSTM``, the first counts. Blocks whose output is no tensor are left out.
+    Real and imaginary parts of a complex output count as separate values. If a block returns several outputs, as
+    ``nn.LSTM`` does, the first is used. Blocks whose output is not a tensor are left out.
 
-    Yields a dict that fills while the blocks run, in that order: for each block, by the names in
-    ``names.BLOCK_QUANTITIES``, 0-d tensors on their device.
+    Yields a dict that is filled as the blocks run, in that order: for each block, a dict of 0-d tensors on their
+    device, keyed by the names in ``names.BLOCK_QUANTITIES``.
     """
     seen: dict[str, dict[str, Tensor]] = {}
     handles = []
@@ -83,14 +83,14 @@ def _measure(seen: dict[str, dict[str, Tensor]], name: str, inner: dict[str, Ten
 
 
 class BlockStatistics(Callback):
-    """Record the quantities of `block_states`, residual gain and gradient norm of every block each epoch.
+    """Record the quantities of `block_states`, the residual gain and the gradient norm of every block each epoch.
 
-    Activations are those of the first validation batch; gradients those of the epoch's last step,
-    after clipping. An epoch that is ended early has none. Values that are not finite are left out.
+    Activations are taken from the first validation batch, gradients from the epoch's last step,
+    after clipping; an epoch that ends early has no gradients. Non-finite values are left out.
 
     Args:
-        sink: gets the points.
-        blocks: by the name to record them under.
+        sink: receives the points.
+        blocks: blocks by the name to record them under.
     """
 
     def __init__(self, sink: Sink, blocks: Mapping[str, nn.Module]) -> None:
@@ -102,7 +102,7 @@ class BlockStatistics(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.is_last_batch:  # now: Lightning drops all gradients before it validates
+        if trainer.is_last_batch:  # Lightning clears all gradients before validation
             for name, block in self.blocks.items():
                 gradients = [p.grad for p in block.parameters() if p.grad is not None]
                 if gradients:

@@ -1,4 +1,4 @@
-"""Tell from an exception how the training that it ended has failed."""
+"""Classify the exception that ended a training run."""
 
 import torch
 
@@ -10,7 +10,7 @@ ALLOCATION_FAILED = ("can't allocate memory", "ALLOC_FAILED")  # torch on a CPU;
 
 
 def outcome_of(exception: BaseException) -> Outcome:
-    """Outcome of a training that an exception (or its cause) ended: ``oom``, ``killed`` or ``infra_error``."""
+    """Outcome of a training run ended by an exception (or its cause): ``oom``, ``killed`` or ``infra_error``."""
     if isinstance(exception, KeyboardInterrupt | SystemExit):
         return Outcome.KILLED
     link: BaseException | None = exception
@@ -22,7 +22,7 @@ def outcome_of(exception: BaseException) -> Outcome:
 
 
 def is_anomaly(exception: BaseException) -> bool:
-    """Whether torch's `detect_anomaly` raised it, for a NaN in the backward pass."""
+    """Whether torch's `detect_anomaly` raised the exception for a NaN in the backward pass."""
     return isinstance(exception, RuntimeError) and "returned nan values" in str(exception)
 
 

@@ -1,4 +1,4 @@
-"""Measures of a layer's output: 0-d tensors on its device, so that nothing waits for it."""
+"""Measures of a layer's output, as 0-d tensors on its device to avoid synchronisation."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ DEAD_SPREAD = 1e-6  # of a unit, over batch and pixels, relative to 1 + |mean|
 
 
 def real_values(output: Tensor) -> Tensor:
-    """Detach ``output`` and convert it to float32; a complex one gets a last axis of real and imaginary parts."""
+    """Detach ``output`` and convert it to float32; complex values get a last axis of real and imaginary parts."""
     output = output.detach()
     return (torch.view_as_real(output) if output.is_complex() else output).float()
 
@@ -20,10 +20,10 @@ def rms(values: Tensor) -> Tensor:
 
 
 def dead_share(values: Tensor) -> Tensor | None:
-    """Share of dead units: channels that have one value for the whole batch and in every pixel.
+    """Share of dead units: channels that are constant over the whole batch and all pixels.
 
     A channel counts as dead if its standard deviation is at most 1e-6 (1 + |mean|): it carries no information
-    on the input. A channel of a GELU is dead if all its inputs lie below about -5, where its output and its
+    about the input. A channel of a GELU is dead if all its inputs lie below about -5, where its output and its
     gradient vanish.
 
     Args:
@@ -41,9 +41,9 @@ def dead_share(values: Tensor) -> Tensor | None:
 def low_frequency_share(values: Tensor) -> Tensor | None:
     """Share of the power that lies at low frequencies: up to a quarter of Nyquist along both axes.
 
-    Each image's own mean is left out, else a drift of the mean would count as low frequencies.
-    The first frequency is always low: on fewer than 8 pixels it lies above a quarter. White noise has a share
-    of 0.07 on 64 x 64 pixels, 0.13 on 8 x 8 and 0.53 on 4 x 4.
+    Each image's mean is removed first; otherwise a drift of the mean would count as low frequency. The first
+    frequency always counts as low, even below 8 pixels, where it exceeds a quarter. White noise has a share of 0.07
+    on 64 x 64 pixels, 0.13 on 8 x 8 and 0.53 on 4 x 4.
 
     Args:
         values: images (B, channels, H, W), real.
@@ -58,5 +58,5 @@ def low_frequency_share(values: Tensor) -> Tensor | None:
     half = torch.fft.rfft(varying, norm="ortho")[..., : columns + 1]
     spectrum = torch.fft.fft(half, dim=-2, norm="ortho")
     power = torch.cat([spectrum[..., : rows + 1, :], spectrum[..., -rows:, :]], dim=-2).abs().square()
-    low = power[..., 0].sum() + 2 * power[..., 1:].sum()  # a real image has each other column twice
+    low = power[..., 0].sum() + 2 * power[..., 1:].sum()  # the half spectrum omits one of each pair
     return low / varying.square().sum()

@@ -1,4 +1,4 @@
-"""Numbers that a module logs or sends backward, as they are compared and kept."""
+"""Convert logged values and losses to the numbers that are compared and recorded."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ __all__ = ["is_finite", "logged_numbers", "one_number", "recorded_as", "spelling
 
 
 def one_number(loss: Tensor, trainer: Trainer) -> Tensor | None:
-    """A loss in float32 or more and without a scaler's factor; None if it is no single number."""
+    """Convert a loss to at least float32 and unscale it; None if it is not a scalar."""
     if loss.numel() != 1:
         return None
     loss = loss.detach().reshape(())
@@ -26,12 +26,12 @@ def one_number(loss: Tensor, trainer: Trainer) -> Tensor | None:
 
 
 def is_finite(loss: Tensor | None) -> bool:
-    """Whether a loss is a number, or was not seen; waits for the device."""
+    """Whether a loss is finite or None; waits for the device."""
     return loss is None or math.isfinite(float(loss))
 
 
 def logged_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Select the logged values that are single numbers."""
+    """Select the logged values that are scalars."""
     numbers = {}
     for name, value in metrics.items():
         with suppress(TypeError, ValueError, RuntimeError):
@@ -40,7 +40,7 @@ def logged_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def spellings(name: str) -> tuple[str, ...]:
-    """``val/loss`` and ``val_loss`` are the same."""
+    """Equivalent spellings of a metric name, such as ``val/loss`` and ``val_loss``."""
     for one, other in (("val/", "val_"), ("val_", "val/")):
         if name.startswith(one):
             return name, other + name.removeprefix(one)
@@ -48,10 +48,10 @@ def spellings(name: str) -> tuple[str, ...]:
 
 
 def recorded_as(name: str) -> str:
-    """Name of a validation's number in a journal: it begins with ``val/``."""
+    """Name of a validation metric in a journal, with the prefix ``val/``."""
     return name if name.startswith(VAL_PREFIX) else f"{VAL_PREFIX}{name}"
 
 
 def validation_numbers(logged: Mapping[str, float]) -> dict[str, float]:
-    """Numbers that a validation logged, as ``val/accuracy`` or ``val_accuracy``, as they are recorded."""
+    """Logged validation metrics (``val/accuracy`` or ``val_accuracy``) under their recorded names."""
     return {recorded_as(name): value for name, value in logged.items() if name.startswith((VAL_PREFIX, "val_"))}

@@ -1,4 +1,4 @@
-"""Record every module of a network at every step: for replays of a failure, too slow for training."""
+"""Record every module of a network at every step, for replays of a failure; too slow for training."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ __all__ = ["ModuleProbe", "ModuleState"]
 
 @dataclass(frozen=True)
 class ModuleState:
-    """State of one module at one step; a non-finite number is kept, None stands for a number that does not exist.
+    """State of one module at one step. Non-finite numbers are kept; None marks a missing one.
 
     Attributes:
         output_max: largest absolute value of its output.
@@ -38,7 +38,7 @@ class ModuleState:
 
     @property
     def update_ratio(self) -> float | None:
-        """Norm of the update over that of the weights; None without weights."""
+        """Ratio of update norm to weight norm; None without weights."""
         return self.update / self.weight if self.update is not None and self.weight else None
 
     @property
@@ -50,7 +50,7 @@ class ModuleState:
 class ModuleProbe(Callback):
     """Collect a `ModuleState` of every innermost module with an output, at every step.
 
-    Modules that run again in the backward pass, as checkpointed ones do, are measured in the forward pass only.
+    Modules that run again in the backward pass (activation checkpointing) are measured in the forward pass only.
 
     Attributes:
         steps: modules by name, in the order in which they ran, for each optimiser step.
@@ -108,7 +108,7 @@ class ModuleProbe(Callback):
 
 
 def _is_watched(name: str, module: nn.Module) -> bool:
-    """Whether a module is an innermost one that computes something."""
+    """Whether a module is a leaf that computes something."""
     return bool(name) and not list(module.children()) and not isinstance(module, nn.Identity)
 
 
@@ -121,5 +121,5 @@ def _of_output(output: Tensor) -> dict[str, Tensor]:
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:
-    """Norm of all tensors together, in float64: in float32 the squares of large finite values overflow."""
+    """Norm of all tensors together, in float64, since squares of large finite values overflow float32."""
     return torch.stack([torch.linalg.vector_norm(torch.abs(t), dtype=torch.float64) for t in tensors]).norm()

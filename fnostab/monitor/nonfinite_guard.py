@@ -1,7 +1,7 @@
 """Keep a step whose loss or gradient is not finite from changing the weights, without waiting for the device.
 
-Fused optimisers take a flag, ``found_inf``, that was made for loss scaling: a step with it set
-changes neither weights nor state. Any other optimiser gets gradients of zero instead.
+Fused optimisers accept a flag, ``found_inf``, meant for loss scaling: if it is set, a step
+changes neither weights nor state. Any other optimiser gets zero gradients instead.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ __all__ = ["RunningStatistics", "describe_guard", "guard_step", "release"]
 
 def guard_step(optimizer: Optimizer, gradients: Sequence[Tensor], bad: Tensor) -> None:
     """Make the optimiser's next step change nothing if ``bad``, a 0-d boolean tensor on the device, is true."""
-    if hasattr(optimizer, "grad_scale"):  # a loss scaler's flag is there already, and it takes it off
+    if hasattr(optimizer, "grad_scale"):  # a loss scaler has set its own flag and removes it
         optimizer.found_inf = torch.maximum(optimizer.found_inf, bad.to(optimizer.found_inf))  # type: ignore[attr-defined]
     elif takes_found_inf(optimizer):
         _fill_momentum(optimizer)
@@ -28,13 +28,13 @@ def guard_step(optimizer: Optimizer, gradients: Sequence[Tensor], bad: Tensor) -
 
 
 def release(optimizer: Optimizer) -> None:
-    """Remove the flag, which would hold for every later step."""
+    """Remove the flag, which would otherwise affect every later step."""
     if not hasattr(optimizer, "grad_scale"):
         vars(optimizer).pop("found_inf", None)
 
 
 def describe_guard(optimizer: Optimizer) -> str:
-    """Describe the guard of an optimiser in one sentence: which kind it is, and what may still change the weights."""
+    """Describe an optimiser's guard in one sentence: its kind, and what may still change the weights."""
     name = type(optimizer).__name__
     if takes_found_inf(optimizer):
         return f"{name}: fused, leaves out a step whose loss or gradient is not finite."
@@ -45,21 +45,21 @@ def describe_guard(optimizer: Optimizer) -> str:
 
 
 def takes_found_inf(optimizer: Optimizer) -> bool:
-    """Whether the optimiser heeds ``found_inf``; SGD with dampening does not from its first step on."""
+    """Whether the optimiser supports ``found_inf``; SGD with dampening does not after its first step."""
     fused = all(bool(group.get("fused")) for group in optimizer.param_groups)
     damped = any(group.get("momentum") and group.get("dampening") for group in optimizer.param_groups)
     return fused and not damped and getattr(optimizer, "_step_supports_amp_scaling", False)
 
 
 class RunningStatistics:
-    """Copies of the running means and variances of a module's normalisations, from before a step.
+    """Copies of the running means and variances of a module's normalisation layers from before a step.
 
-    The forward pass of a bad batch puts its NaN into them, where it would outlive the step that is left out
+    The forward pass of a bad batch writes NaN into them, which would remain although the step is skipped
     (pytorch issue 1206).
 
     Args:
-        module: module with the normalisations.
-        several: whether it has several optimisers, which may update batch norms in turn.
+        module: module with the normalisation layers.
+        several: whether the module has several optimisers, which may update batch norms in turn.
     """
 
     def __init__(self, module: nn.Module, *, several: bool = False) -> None:
@@ -69,7 +69,7 @@ class RunningStatistics:
         self._before: list[Tensor] = []
 
     def keep(self) -> None:
-        """Copy the statistics before a forward pass, unless that was done since the last step."""
+        """Copy the statistics before a forward pass, unless already done since the last step."""
         if self._before:
             return
         buffers = [b for m in self._normalisations for b in (m.running_mean, m.running_var, m.num_batches_tracked)]
@@ -79,19 +79,19 @@ class RunningStatistics:
         self._before = [b.clone() for b in self._buffers]
 
     def step(self, bad: Tensor) -> Tensor | None:
-        """After a step, restore the statistics if the step was bad or they are not finite, without waiting.
+        """Restore the statistics after a bad step or if they are not finite, without waiting for the device.
 
         Returns:
-            Whether they were not finite though the step is good, 0-d: of a batch that the module left out, or of
-            activations whose square overflows. None without statistics.
+            A 0-d tensor: whether they were not finite after a good step, because the module ignored a bad batch or
+            the square of an activation overflowed. None without statistics.
         """
         if not self._before:
             return None
         device = self._buffers[0].device
         floats = [b.detach().flatten().to(device) for b in self._buffers if b.is_floating_point()]
-        spoilt = ~torch.cat(floats).sum(dtype=torch.float64).isfinite()  # which does not overflow
+        spoilt = ~torch.cat(floats).sum(dtype=torch.float64).isfinite()  # float64 does not overflow
         for now, before in zip(self._buffers, self._before, strict=True):
-            # .data: a graph that goes backward once more must not see that they were written to
+            # .data hides the write from autograd, for a graph that runs backward again
             now.data.copy_(torch.where((spoilt | bad.to(device)).to(now.device), before, now))
         self._before = []
         if self._several:
@@ -100,9 +100,9 @@ class RunningStatistics:
 
 
 def _fill_momentum(optimizer: Optimizer) -> None:
-    """Start SGD's momentum at 0, which changes no step.
+    """Initialise SGD's momentum to 0, which changes no step.
 
-    Torch allocates it at the first step; if that step is left out, its memory is not initialised.
+    Torch allocates it at the first step; if that step is skipped, its memory stays uninitialised.
     """
     if isinstance(optimizer, torch.optim.SGD):
         for group in optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""Observations of one fit, and the outcome that follows from them."""
+"""Observations of one fit and the outcome judged from them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,16 @@ __all__ = ["Observed", "tags_of"]
 
 
 class Observed:
-    """The curves of all optimisers, and the validations.
+    """Curves of all optimisers and validation results of one fit.
 
     Args:
         rules: what counts as a failure.
-        baseline: validation loss of an output that has learnt nothing; None if it is not known.
-        val_loss_name: as the user gave it.
+        baseline: validation loss of an output that has learnt nothing; None if unknown.
+        val_loss_name: name of the validation loss as the user gave it.
 
     Attributes:
-        epochs: mean training losses, judged where there are no validations.
-        judgements: of each optimiser, once they were judged.
+        epochs: mean training loss of each epoch, judged if there are no validations.
+        judgements: judgement of each optimiser; empty until `judge` was called.
     """
 
     def __init__(self, rules: OutcomeRules, baseline: float | None, val_loss_name: str) -> None:
@@ -37,29 +37,29 @@ class Observed:
 
     @property
     def steps(self) -> int:
-        """Number of steps of the optimiser that made the most."""
+        """Largest number of steps made by any optimiser."""
         return max((curve.steps for curve in self.curves), default=0)
 
     @property
     def first_failed(self) -> Curve | None:
-        """The curve whose non-finite step came first; None without one."""
+        """Curve with the earliest non-finite step; None without one."""
         failed = [curve for curve in self.curves if curve.first_nonfinite_step is not None]
         return min(failed, key=lambda curve: curve.failure_place, default=None)
 
     def validate(self, loss: float, logged: Mapping[str, float]) -> None:
-        """Take in a validation, with those of its numbers that the rules look at."""
+        """Add a validation, with the metrics that the rules use."""
         measures = (*self.rules.collapsed, *self.rules.stagnated, *self.rules.meaningless)
         found = {measure: logged[measure] for measure in measures if measure in logged}
         self.validations.append(Validation(max(self.steps - 1, 0), loss, found))
 
     def end_epoch(self) -> None:
-        """Take in the mean training loss of an epoch."""
+        """Add the mean training loss of an epoch."""
         means = [curve.epoch_loss() for curve in self.curves]
         if means and means[0] is not None:
             self.epochs.append(Validation(self.curves[0].steps - 1, means[0]))
 
     def certain_failure(self, least_steps: float) -> bool:
-        """Whether the last validation leaves no doubt; of anything but its loss only after ``least_steps``."""
+        """Whether the last validation is a certain failure; judged by its loss alone until ``least_steps``."""
         ends = not math.isfinite(self.validations[-1].loss)
         if self.steps > least_steps:
             ends |= ends_early(self.validations, self.rules)
@@ -70,7 +70,7 @@ class Observed:
 
         Args:
             last_scheduled_step: 0-based.
-            elsewhere: first non-finite step that another process saw, where this one saw nothing.
+            elsewhere: first non-finite step seen by another process, if this one saw none.
         """
         self.judgements = tuple(
             self._judge_one(curve.first_nonfinite_step, curve.losses, last_scheduled_step) for curve in self.curves
@@ -96,7 +96,7 @@ class Observed:
         return judgement
 
     def summary(self, failure_step: int | None) -> dict[str, float]:
-        """One number each of the whole training; finite ones only."""
+        """Summary metrics of the whole training run; finite values only."""
         last_step = max(self.steps - 1, 0)
         losses = [v.loss for v in self.validations]
         values = {curve.name(name): value for curve in self.curves for name, value in curve.summary().items()}
@@ -114,19 +114,19 @@ class Observed:
         }
 
     def restore(self, state: Mapping[str, Any] | None, global_step: int) -> None:
-        """Go on from a `state_dict`, or at a step before which nothing was seen."""
+        """Continue from a `state_dict`, or from ``global_step`` without earlier observations."""
         if state is not None and len(state.get("curves", ())) == len(self.curves):
             for curve, kept in zip(self.curves, state["curves"], strict=True):
                 curve.load_state_dict(kept)
             self.validations = [Validation(*v) for v in state["validations"]]
             self.epochs = [Validation(*v) for v in state["epochs"]]
-        else:  # a checkpoint from before there was a monitor, or none
+        else:  # no checkpoint, or one written without a monitor
             for curve in self.curves:
                 curve.go_on_at(global_step // len(self.curves))
 
 
 def tags_of(judgement: Judgement) -> dict[str, str]:
-    """A judgement as tags of a run; empty ones are left out."""
+    """Convert a judgement to tags of a run; empty ones are left out."""
     tags = {
         names.OUTCOME: str(judgement.outcome),
         names.RULES_HELD: "; ".join(judgement.rules_held),

@@ -1,4 +1,4 @@
-"""Curve of one optimiser: record its steps once they are read, with non-finite steps and spikes."""
+"""Curve of one optimiser: its recorded steps, non-finite steps and spikes."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +16,11 @@ __all__ = ["Curve"]
 
 LAYER_NORM = "layer_grad_norm/"  # + module name
 SCALER_SCALE = "grad_scaler/scale"
-SCALER_SKIPPED = "grad_scaler/skipped"  # 1 at a step that the loss scaler left out
-NOT_MEASURED_EVENT = "not_measured"  # metric, step, reason; once each
-SCALE_FLOOR = 1e-4  # of a loss scaler: below it nothing is learnt any more (fairseq's --min-loss-scale)
+SCALER_SKIPPED = "grad_scaler/skipped"  # 1 if the loss scaler skipped the step
+NOT_MEASURED_EVENT = "not_measured"  # metric, step, reason; once per metric
+SCALE_FLOOR = 1e-4  # of a loss scaler: below it, training makes no progress (fairseq's --min-loss-scale)
 RESTORED_EVENT = "running_statistics_restored"  # at a good step: step, epoch, batch; once
-LARGEST = 5  # norms that are named where something went wrong
+LARGEST = 5  # number of norms listed when something went wrong
 
 KEPT = (
     "steps",
@@ -37,7 +37,7 @@ KEPT = (
     "_said",
 )
 NORM_REASON = "clipped or otherwise written to before it could be read; call self.manual_backward"
-REASONS = {  # of what is missing from a step that has a gradient
+REASONS = {  # why a metric is missing from a step that has a gradient
     names.TRAIN_LOSS: "no single loss went through Lightning's backward",
     names.GRAD_NORM: NORM_REASON,
     names.GRAD_NORM_CLIPPED: "not a torch optimiser, so the clipped gradients can't be read",
@@ -46,20 +46,20 @@ NO_GRADIENT = "no parameter had a gradient, as when a batch is skipped with None
 
 
 class Curve:
-    """Steps of one optimiser, which has a count of its own.
+    """Steps of one optimiser, counted separately.
 
     Args:
-        index: index of the optimiser; from the second on, names of metrics carry it.
+        index: index of the optimiser; metric names of all but the first include it.
         record: called with a step and its values.
         event: called with a name and a payload.
         parameter_names: names by ``id`` of the parameter.
-        window_steps: length of a window, whose largest norm is one point of a curve short enough for the UI.
-        layer_norms_every: steps between two records of each layer's norm; None records none.
+        window_steps: length of a window; the largest norm of each window forms a curve short enough for the UI.
+        layer_norms_every: interval between records of each layer's norm; None for no records.
 
     Attributes:
-        steps: number of steps that were read.
+        steps: number of steps read so far.
         first_nonfinite_step: first non-finite step of this optimiser, 0-based; None if all were finite.
-        losses: loss of each step, (steps,); NaN where none was seen.
+        losses: loss of each step, (steps,); NaN if none was seen.
         observed: whether anything was measured at any step.
         failure_place: place of the first non-finite step among the steps of all optimisers.
         failed_now: whether a non-finite step was seen since the training began or was resumed.
@@ -92,9 +92,9 @@ class Curve:
         self._layer_norms_every = layer_norms_every
         self._window: list[float] = []
         self._epoch_losses: list[float] = []
-        self._first_skipped: int | None = None  # of an unbroken row of steps that the loss scaler left out
+        self._first_skipped: int | None = None  # of consecutive steps that the loss scaler skipped
         self._said: list[str] = []
-        self._peak: dict[str, Any] = {}  # where the spike that lasts was highest
+        self._peak: dict[str, Any] = {}  # peak of the current spike
 
     def name(self, metric: str) -> str:
         """Name of a metric of this optimiser."""
@@ -135,11 +135,11 @@ class Curve:
             self._close_window(step)
 
     def go_on_at(self, step: int) -> None:
-        """Continue at a step, without knowledge of the steps before it."""
+        """Continue at a step without data on the steps before it."""
         self.steps, self.losses = step, [math.nan] * step
 
     def take_failure(self, where: str, about: Mapping[str, Any]) -> None:
-        """Record the present step as non-finite; the optimiser will not make it."""
+        """Record the current step, which the optimiser will not make, as non-finite."""
         self._fail(self.steps, [where], about, math.inf)
 
     def epoch_loss(self) -> float | None:
@@ -153,7 +153,7 @@ class Curve:
         self._note(self.spikes.finish())
 
     def summary(self) -> dict[str, float]:
-        """Summary of the whole curve by metric; NaN for a number that does not exist."""
+        """Summary of the whole curve by metric; NaN for missing numbers."""
         late = np.array(self.grad_norms[len(self.grad_norms) // 2 :] or [math.nan])
         return {
             names.NAN_EVENTS: self.nan_events,
@@ -208,7 +208,7 @@ class Curve:
             return
         where = [what for what, value in measured.items() if not math.isfinite(value)]
         if len(where) > 1 and where[-1] == "clipped gradient":
-            where.pop()  # of what was not finite before
+            where.pop()  # it only follows from what was non-finite before clipping
         about = {"loss": repr(measured.get("loss")), "norm": repr(measured.get("gradient")), **self._where(seen)}
         self._fail(step, where or ["another process"], about, seen.place)
 
@@ -223,7 +223,7 @@ class Curve:
         norms = self._norms(seen)
         spoilt = [name for name, norm in norms.items() if not math.isfinite(norm)]
         if spoilt:
-            # Backward comes from the output: of those that are not finite the last is met first
+            # The backward pass starts at the output and so reaches the last non-finite parameter first
             found |= {"parameter": spoilt[-1], "module": spoilt[-1].rpartition(".")[0], "parameters": len(spoilt)}
         finite = sorted(((norm, name) for name, norm in norms.items() if math.isfinite(norm)), reverse=True)
         return found | {"largest": {name: norm for norm, name in finite[:LARGEST]}}

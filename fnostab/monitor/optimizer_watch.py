@@ -1,8 +1,8 @@
-"""Watch the steps of one optimiser, independent of its caller and of how often it evaluates the loss.
+"""Watch the steps of one optimiser, whoever calls it and however often it evaluates the loss.
 
-Lightning has no hook between the last change of a gradient (clipping, say) and the step that uses it; torch has: a
-hook before ``Optimizer.step``, and the closure that an optimiser calls for its gradient. What is read there is what the
-optimiser sees. The gradient before clipping is read at the end of the backward pass.
+Lightning has no hook between the last change of a gradient (clipping, say) and the step that uses it. Torch has two: a
+hook before ``Optimizer.step``, and the closure that an optimiser calls for its gradient. They see the gradient that the
+optimiser uses. The gradient before clipping is read at the end of the backward pass.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,11 +27,11 @@ def loss_scaler(trainer: Trainer) -> Any:
 
 
 class OptimizerWatch:
-    """Keep a `Step` of every step that an optimiser makes.
+    """Collect a `Step` for every step of an optimiser.
 
     Attributes:
-        block: steps that were not read yet.
-        made: steps of the present batch.
+        block: steps not yet read.
+        made: steps of the current batch.
     """
 
     def __init__(
@@ -52,21 +52,21 @@ class OptimizerWatch:
         self._trainer = trainer
         self._module = module
         self._index = index
-        self._number = 0  # of the next step
+        self._number = 0  # number of the next step
         self._weight_norms = weight_norms
         self._statistics = statistics
         self._places = places
         self._handles: list[Any] = []
-        self._loss: Tensor | None = None  # of what went backward since the last step
+        self._loss: Tensor | None = None  # of the backward passes since the last step
         self._backwards = 0
         self._unseen_loss = False
         self._before: Step | None = None  # norms before clipping, of the last backward pass
         self._is_due = False
-        self._depth = 0  # an optimiser's step may call that of the class that it extends
+        self._depth = 0  # a subclass's step may call its parent's
         self._step: Step | None = None
 
     def attach(self, number: int) -> None:
-        """Watch from step ``number`` on; without torch's hooks, the clipped gradient of an optimiser can't be read."""
+        """Start watching at step ``number``. Without torch's hooks, the clipped gradient can't be read."""
         self._number = number
         if hasattr(self.optimizer, "register_step_pre_hook"):
             self._handles = [
@@ -85,19 +85,19 @@ class OptimizerWatch:
         """Note that a batch begins."""
         self.batch, self.epoch, self.made = batch, epoch, []
         self._depth = 0
-        if self._handles:  # after the hooks of others, which may clip
+        if self._handles:  # run after other hooks, which may clip
             hooks: Any = self.optimizer._optimizer_step_pre_hooks
             own = self._handles[0].id
             if next(reversed(hooks)) != own:
                 hooks.move_to_end(own)
 
     def end_batch(self) -> None:
-        """Note that a batch has ended: a step that was due and was not made was left out by the loss scaler."""
+        """Note that a batch has ended; if a step was due and not made, the loss scaler skipped it."""
         if self._is_due:
             self._keep_due()
 
     def fingerprint(self) -> list[tuple[int, int]]:
-        """Identity and version of every gradient; it changes if a backward pass adds to one."""
+        """Identity and version of every gradient; changes if a backward pass adds to one."""
         return [
             (id(p.grad), -1 if p.grad is None else p.grad._version)
             for group in self.optimizer.param_groups
@@ -105,7 +105,7 @@ class OptimizerWatch:
         ]
 
     def start_backward(self) -> None:
-        """Note that a backward pass begins; earlier losses count only if their gradients are still there."""
+        """Note that a backward pass begins; earlier losses count only if their gradients still exist."""
         if self._loss is not None or self._unseen_loss:
             parameters = (p for group in self.optimizer.param_groups for p in group["params"])
             if all(p.grad is None for p in parameters):
@@ -113,7 +113,7 @@ class OptimizerWatch:
 
     @torch.no_grad()
     def end_backward(self, loss: Tensor | None) -> None:
-        """Note that the gradients of ``loss`` were added; None if the loss was no single number."""
+        """Note that the gradients of ``loss`` were added; None if the loss was not a scalar."""
         if loss is None:
             self._unseen_loss = True
         else:
@@ -131,10 +131,10 @@ class OptimizerWatch:
 
     def announce(self) -> None:
         """Note that Lightning is about to make a step."""
-        self.end_batch()  # a step before this one that did not come
+        self.end_batch()  # an earlier step that was never made
         self._is_due = True
 
-    # What torch calls
+    # Hooks called by torch
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         self._depth += 1
@@ -165,11 +165,11 @@ class OptimizerWatch:
 
         return seen
 
-    # What a step is made of
+    # Measurements of a step
 
     @torch.no_grad()
     def _see(self) -> None:
-        """Read the gradient that the optimiser will use, and keep a non-finite one from the weights."""
+        """Read the gradient that the optimiser will use, and guard the weights against a non-finite one."""
         self._is_due = False
         loss, before, parameters = self._take_loss(), self._before, with_gradient(self.optimizer)
         self._before = None
@@ -178,13 +178,13 @@ class OptimizerWatch:
         if gradients:
             norms = tensor_norms(gradients)
             step.clipped = total_norm(norms)
-            scale = getattr(self.optimizer, "grad_scale", None)  # of a fused optimiser, which takes it off by itself
+            scale = getattr(self.optimizer, "grad_scale", None)  # set if the optimiser is fused and unscales by itself
             if scale is not None:
                 step.skipped = self.optimizer.found_inf.bool()  # type: ignore[attr-defined]
                 step.clipped = step.clipped / scale.to(step.clipped)
             if before is not None:
                 _take_before(step, before)
-            elif all(g._version == 0 for g in gradients):  # nobody has written to them since they were made
+            elif all(g._version == 0 for g in gradients):  # unmodified since they were created
                 step.norm, step.tensor_norms, step.parameters = step.clipped, norms, parameters
         step.bad = self._is_bad(step)
         if self._step is None:
@@ -192,7 +192,7 @@ class OptimizerWatch:
             step.restored = self._statistics.step(step.bad)
             if self._weight_norms and step.parameters:
                 step.weight_norms = tensor_norms([p.detach() for p in step.parameters])
-        elif self._searches_line():  # which may try points where there is no loss
+        elif self._searches_line():  # a line search may try points with a non-finite loss
             return
         else:
             self._step.bad = self._step.bad | step.bad if self._step.bad is not None else step.bad
@@ -219,7 +219,7 @@ class OptimizerWatch:
         return anywhere(self._trainer, bad)
 
     def _take_loss(self) -> Tensor | None:
-        """Take the loss of the present step; None if a part of it was not seen."""
+        """Return and reset the loss of the current step; None if part of it was not seen."""
         loss = None if self._unseen_loss else self._loss
         if loss is not None and self._module.automatic_optimization:
             # Lightning divides each micro-batch's loss by their usual number; an epoch's last step may have fewer.
@@ -259,6 +259,6 @@ class OptimizerWatch:
 
 
 def _take_before(step: Step, before: Step) -> None:
-    """Take the norms that were read at the end of the last backward pass."""
+    """Copy the norms that were read at the end of the last backward pass."""
     for name in ("norm", "scale", "tensor_norms", "parameters"):
         setattr(step, name, getattr(before, name))

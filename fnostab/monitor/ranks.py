@@ -1,4 +1,4 @@
-"""Trainings in several processes: agree on a fact, and hand the result to the main process."""
+"""Communicate between the processes of a distributed training run."""
 
 import math
 from contextlib import suppress
@@ -19,14 +19,14 @@ SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
 
 
 def refuse_sharded(trainer: Trainer) -> None:
-    """Raise a `ConfigError` if each process holds only a part of a gradient, whose norm would be that of a part."""
+    """Raise a `ConfigError` if gradients are sharded, since each process would see only part of the norm."""
     strategy = type(trainer.strategy)
     if any(base.__name__ in SHARDED for base in strategy.__mro__):
         raise ConfigError(f"expected a strategy that keeps gradients whole, such as 'ddp', got {strategy.__name__}")
 
 
 def anywhere(trainer: Trainer, holds: Tensor) -> Tensor:
-    """Whether ``holds``, a 0-d boolean tensor, is true in any process; a tensor on the device, without waiting."""
+    """Whether ``holds``, a 0-d boolean tensor, is true in any process, as a tensor, without waiting for the device."""
     if trainer.world_size == 1 or not (distributed.is_available() and distributed.is_initialized()):
         return holds
     number = holds.to(torch.float32)
@@ -35,30 +35,30 @@ def anywhere(trainer: Trainer, holds: Tensor) -> Tensor:
 
 
 class FitResult:
-    """Result of a fit, in memory shared by the processes that are spawned or forked for it: the main one reads it.
+    """Result of a fit, in memory that its spawned or forked processes share with the main one.
 
-    Of a judgement all is shared but ``not_judged``, which is text.
+    All of a judgement is shared except ``not_judged``, which is text.
     """
 
     def __init__(self) -> None:
         self._numbers = torch.full((4 + len(FAILURES),), math.nan, dtype=torch.float64)
-        with suppress(RuntimeError, OSError):  # no shared memory here: the result stays in its process
+        with suppress(RuntimeError, OSError):  # no shared memory: the result stays in its process
             self._numbers.share_memory_()
         self._own: Told | None = None
 
     def begin(self) -> None:
-        """Forget the last result when a training begins."""
+        """Reset the result at the start of a training run."""
         self._own = None
         self._numbers.fill_(math.nan)
 
     def announce(self, first_nonfinite_step: int) -> None:
-        """Let the main process know of a non-finite step at once: this one may be ended with another."""
+        """Report a non-finite step to the main process at once, as this process may be terminated with another."""
         self._write(Outcome.RUNNING, None, first_nonfinite_step)
 
     def end(
         self, outcome: Outcome, judgement: Judgement | None, first_nonfinite_step: int | None, *, shares: bool
     ) -> None:
-        """Take the result of this process; with ``shares`` the main process gets it too."""
+        """Store the result of this process; with ``shares``, also for the main process."""
         self._own = outcome, judgement, first_nonfinite_step
         if shares:
             self._write(outcome, judgement, first_nonfinite_step)
@@ -69,7 +69,7 @@ class FitResult:
         return self._own is not None
 
     def told(self) -> Told:
-        """Outcome, judgement and first non-finite step: this process's, else another one's, else ``running``."""
+        """Outcome, judgement and first non-finite step of this process, else of another, else ``running``."""
         return self._own or self._read() or (Outcome.RUNNING, None, None)
 
     def _write(self, outcome: Outcome, judgement: Judgement | None, first_nonfinite_step: int | None) -> None:
@@ -99,5 +99,5 @@ def agreed(trainer: Trainer, holds: bool) -> bool:
 
 
 def of_first(trainer: Trainer, value: T) -> T:
-    """The value in the process that records; waits for it."""
+    """Broadcast the value of the recording process; waits for it."""
     return cast(T, trainer.strategy.broadcast(value)) if trainer.world_size > 1 else value

@@ -1,4 +1,4 @@
-"""Record CPU, memory and GPU use while a trial trains, and its throughput."""
+"""Record CPU, memory and GPU use and the throughput of a training run."""
 
 import math
 import resource
@@ -19,10 +19,10 @@ __all__ = ["ResourceSampler"]
 
 
 class ResourceSampler(Callback):
-    """Record the process's use of the machine, under the names of MLflow's own system metrics.
+    """Record the process's resource use, under the names of MLflow's system metrics.
 
-    It is sampled between two steps, at most once in ``interval_s`` seconds; a point's step is the number of the
-    sample. At the end come samples per second over all training batches, and peak memory in bytes.
+    Samples are taken between steps, at most once every ``interval_s`` seconds; the step of a point is the sample
+    number. At the end, samples per second over all training batches and peak memory in bytes are recorded.
     """
 
     def __init__(self, sink: Sink, interval_s: float = 5.0) -> None:
@@ -30,7 +30,7 @@ class ResourceSampler(Callback):
         self.interval_s = interval_s
         self._process = psutil.Process()
         self._samples = 0
-        self._last_sample_s = -math.inf  # the clock may have started just now
+        self._last_sample_s = -math.inf  # the monotonic clock may start near 0
         self._trained_s = 0.0
         self._trained_samples = 0
 
@@ -56,7 +56,7 @@ class ResourceSampler(Callback):
             "system/cpu_utilization_percentage": self._process.cpu_percent(),
             "system/system_memory_usage_megabytes": self._process.memory_info().rss / 1e6,
         }
-        if on_gpu:  # else asking would start the GPU
+        if on_gpu:  # otherwise the query would initialise CUDA
             free, total = torch.cuda.mem_get_info()
             values["system/gpu_0_memory_usage_megabytes"] = (total - free) / 1e6
         self.sink.record(self._samples, values)

@@ -1,4 +1,4 @@
-"""Number of optimiser steps of a training, found without setting anything up."""
+"""Scheduled number of optimiser steps, computed without side effects."""
 
 import math
 
@@ -9,10 +9,10 @@ __all__ = ["scheduled_steps"]
 
 
 def scheduled_steps(trainer: Trainer) -> float:
-    """Number of steps of each optimiser, if it makes one a batch (or accumulation of batches); inf if unknown.
+    """Number of steps of each optimiser, assuming one per batch (or accumulated batches); inf if unknown.
 
-    It is known only once the loaders exist: `Trainer.estimated_stepping_batches` would make them, and so draw random
-    numbers, or use a loader whose state is not restored yet.
+    Call it only after the loaders exist. `Trainer.estimated_stepping_batches` would create them, and so draw random
+    numbers or use a loader whose state is not yet restored.
     """
     by_steps = math.inf if trainer.max_steps == -1 else trainer.max_steps
     if any(isinstance(c, GradientAccumulationScheduler) for c in trainer.callbacks):

@@ -1,4 +1,4 @@
-"""Sinks of a monitor: the journal of the study's trial by default, and the last step that each sink holds."""
+"""Sinks of a monitor: the trial's journal by default, and the last step recorded in each sink."""
 
 import importlib
 import os
@@ -16,7 +16,7 @@ JOURNAL_VARIABLE = "FNOSTAB_JOURNAL"
 
 
 def session_sink() -> Sink | None:
-    """Open the journal of the trial that this process was started for; None outside a study."""
+    """Open the journal of this process's trial; None outside a study."""
     if JOURNAL_VARIABLE not in os.environ:
         return None
     recorder: Any = importlib.import_module("fnostab.record.recorder")  # only inside a study
@@ -25,20 +25,20 @@ def session_sink() -> Sink | None:
 
 
 class _LastSteps:
-    """The last step that each sink holds, for sinks that can be hashed and weakly referenced."""
+    """Last step recorded in each sink, for hashable sinks that support weak references."""
 
     def __init__(self) -> None:
         self._steps: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
     def of(self, sink: Sink | None) -> int:
-        """Last step of a sink; -1 if it holds none."""
+        """Last step of a sink; -1 if it has none."""
         try:
             return self._steps.get(sink, -1)
         except TypeError:
             return -1
 
     def note(self, sink: Sink, step: int) -> None:
-        """Note a step that a sink holds now."""
+        """Note a step recorded in a sink."""
         with suppress(TypeError):
             self._steps[sink] = max(step, self._steps.get(sink, -1))
 
@@ -47,7 +47,7 @@ last_steps = _LastSteps()
 
 
 class SinkWriter:
-    """Writes one fit into a sink, if there is one and this process is the one that writes."""
+    """Writer of one fit to its sink; does nothing without a sink or in a process that does not write."""
 
     def __init__(self, sink: Sink | None) -> None:
         self.writes = True
@@ -65,9 +65,9 @@ class SinkWriter:
             self._sink.event(name, payload)
 
     def refuse_second_fit(self, steps: int) -> None:
-        """Raise a `ConfigError`, and write no more, if the sink holds steps of another fit than that at ``steps``.
+        """Raise a `ConfigError`, and stop writing, if the sink holds steps of another fit than the one at ``steps``.
 
-        One that another process wrote, a sink knows by its ``held_step``; a fit from a checkpoint goes on with it.
+        A sink's ``held_step`` tells of a fit written by another process, which a fit from a checkpoint continues.
         """
         last, held = last_steps.of(self._sink), getattr(self._sink, "held_step", -1)
         if steps <= last or (steps == 0 and held >= 0):

@@ -1,7 +1,7 @@
 """Copy a training's state, so that it can be continued exactly.
 
-Two recent copies are in memory, for the black box. One from an epoch's end is on disk, for a trial whose
-process dies. When a validation first looks like a failure, the copy from before it is set aside until it
+Two recent copies are kept in memory for the black box. One from the end of an epoch is kept on disk, in case
+the process dies. When a validation first looks like a failure, the copy from before it is kept until it
 is known whether the trial recovers.
 """
 
@@ -26,27 +26,27 @@ __all__ = ["Snapshots"]
 
 GENERATIONS = 2
 EVERY_STEPS = 64
-SHARE = 0.02  # of the time, at most, that goes into files
-LEAD_STEPS = 8  # that a snapshot is to lie before the step in question
+SHARE = 0.02  # largest share of the time spent on writing files
+LEAD_STEPS = 8  # distance of a snapshot from the step in question
 
 
 class Snapshots(Callback):
-    """Take copies of the state, in a Trainer with `StateFiles` among its plugins.
+    """Copy the training state regularly; the Trainer needs the plugin `StateFiles`.
 
-    A loader with a method ``start_at(batch)`` is told where to continue; another continues by its own state, if any.
+    A loader with a method ``start_at(batch)`` is told where to continue; others continue from their own state, if any.
 
-    Memory: two copies of weights, buffers and optimiser state, on the device.
+    Memory use: two copies of weights, buffers and optimiser state on the device.
 
-    The file is written at the start and the end of epochs (but not at the end of the last), as often as that takes
-    at most 2 % of the time; and, from the newest copy in memory, when the process is asked to end.
+    The file is written at the start and end of epochs (except the end of the last), so rarely that writing takes
+    at most 2 % of the time; and from the newest copy in memory when the process is asked to end.
 
     Args:
-        monitor: monitor of the same Trainer, before this one among its callbacks.
+        monitor: monitor of the same Trainer; must come before this callback.
         directory: folder of the trial.
 
     Attributes:
-        resume: file from which the trial is continued.
-        suspect: file from before validations began to look like a failure; it exists while they do.
+        resume: file to continue the trial from.
+        suspect: file from before validations began to look like a failure; exists only while they do.
     """
 
     def __init__(self, monitor: StabilityMonitor, directory: Path) -> None:
@@ -60,7 +60,7 @@ class Snapshots(Callback):
         self._cost_s = 0.0
 
     def before(self, step: int) -> tuple[int, dict[str, Any] | Path]:
-        """Latest state from some steps before ``step``, else the earliest one, with the step at which it continues.
+        """Latest state from a few steps before ``step``, else the earliest one, and the step at which it continues.
 
         Raises:
             CheckpointError: no state was kept.
@@ -75,7 +75,7 @@ class Snapshots(Callback):
         return early[-1] if early else kept[0]
 
     def remove_files(self) -> None:
-        """Remove the files that an ended trial does not need."""
+        """Remove the files that a finished trial does not need."""
         self.resume.unlink(missing_ok=True)
         self.suspect.unlink(missing_ok=True)
 
@@ -90,20 +90,20 @@ class Snapshots(Callback):
             raise CheckpointError("Snapshots needs StateFiles() among the Trainer's plugins")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._random_states is not None:  # here: whatever is set up before may draw numbers
+        if self._random_states is not None:  # only now, since the setup before may draw random numbers
             _set_random_states(self._random_states)
         if trainer.global_step == 0:
             self._write(trainer)
         elif self.resume.exists():
             self._resume_step = trainer.global_step
-        # Lightning would do this by itself, if the schedule had not asked it for the number of steps before
+        # Lightning would do this itself if the schedule had not already asked for the number of steps
         if hasattr(trainer.train_dataloader, "start_at"):
             trainer.train_dataloader.start_at(trainer.global_step % trainer.num_training_batches)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # After an epoch's last batch the validation is still to come, and Lightning would not go on with it.
+        # After an epoch's last batch validation is still due, and Lightning would not resume with it.
         due = trainer.global_step - (self.recent[-1][0] if self.recent else 0) >= EVERY_STEPS
         if due and not trainer.is_last_batch and self.monitor.first_nonfinite_step is None:
             self._take(trainer)
@@ -116,7 +116,7 @@ class Snapshots(Callback):
             self.suspect.unlink(missing_ok=True)
         elif not self.suspect.exists() and self.resume.exists():
             try:
-                os.link(self.resume, self.suspect)  # the file stays when another takes its name
+                os.link(self.resume, self.suspect)  # the link survives when `resume` is replaced
             except OSError as error:
                 warnings.warn(f"{self.suspect} could not be kept: {error}", stacklevel=2)
 
@@ -136,7 +136,7 @@ class Snapshots(Callback):
 
     def _take(self, trainer: Trainer) -> None:
         state = take_state(trainer)
-        if self.monitor.first_nonfinite_step is None:  # the monitor read its last steps for this
+        if self.monitor.first_nonfinite_step is None:  # the monitor has just read its last steps
             self.recent = [*self.recent, (trainer.global_step, state)][-GENERATIONS:]
 
     def _write(self, trainer: Trainer) -> None:
@@ -148,7 +148,7 @@ class Snapshots(Callback):
     def _save(self, step: int, state: dict[str, Any]) -> None:
         try:
             write_state(state, self.resume)
-        except CheckpointError as error:  # a trial that can't be resumed is still a trial
+        except CheckpointError as error:  # not being able to resume is no reason to stop
             warnings.warn(f"{error}; the trial starts from the beginning if it is killed", stacklevel=2)
         else:
             self._resume_step = step

@@ -1,4 +1,4 @@
-"""Detect gradient spikes: when each began, how high it went, and whether the training recovered.
+"""Detect gradient spikes: their start, their height, and whether the training recovered.
 
 Each gradient norm is compared with the norms before it. Its z-score is
 
@@ -6,8 +6,8 @@ Each gradient norm is compared with the norms before it. Its z-score is
 
 with the median and the median absolute deviation (MAD) of the log norms in a window of the latest
 steps; 1.4826 MAD is the standard deviation if the logarithms are Gaussian (Iglewicz and Hoaglin,
-How to Detect and Handle Outliers, 1993). Half of the window would have to be spikes to blind it.
-How the thresholds were chosen is in docs/outcomes.md.
+How to Detect and Handle Outliers, 1993). The detector fails only if half of the window are spikes.
+docs/outcomes.md explains the choice of the thresholds.
 """
 
 import math
@@ -23,10 +23,10 @@ __all__ = ["Spike", "SpikeDetector"]
 
 MAD_TO_STD = 1.4826
 SPIKE_Z = 5.0  # z-score above which a norm is a spike
-WINDOW_STEPS = 100  # the latest, which define the normal level
-LEAST_HISTORY_STEPS = 2  # before which no spike is detected
+WINDOW_STEPS = 100  # latest steps, which define the normal level
+LEAST_HISTORY_STEPS = 2  # fewer steps detect no spike
 LEAST_STD = 0.5  # of the log norm: the smallest spike is exp(SPIKE_Z * LEAST_STD) times the median
-LOSS_FACTOR = 2.0  # times its median before the spike, at most, the loss is back
+LOSS_FACTOR = 2.0  # the loss has recovered at or below this multiple of its median before the spike
 RECOVERY_STEPS = 50  # within which a spike must recover
 
 
@@ -36,10 +36,10 @@ class Spike:
 
     Attributes:
         step: 0-based optimiser step at which it began.
-        peak_step: of the largest norm in it.
-        norm: the largest finite norm in it, before clipping.
-        z_score: z-score of that norm, against the steps before the spike.
-        recovered_step: first step at which norm and loss were normal again; None if they were not in time.
+        peak_step: step of its largest norm.
+        norm: its largest finite norm, before clipping.
+        z_score: z-score of that norm, relative to the steps before the spike.
+        recovered_step: first step at which norm and loss were normal again; None if not within the limit.
     """
 
     step: int
@@ -59,24 +59,24 @@ class _Before:
 
 
 class SpikeDetector:
-    """Find gradient spikes in a training that is fed to it step by step.
+    """Detect gradient spikes in a stream of training steps.
 
     A spike begins at a norm whose z-score is above ``SPIKE_Z``. It has recovered at the first step whose norm is no
     longer above that threshold and whose loss is at most ``LOSS_FACTOR`` times its median before the spike (a negative
-    median -m allows as much above it as m would). After ``RECOVERY_STEPS`` without that it ends as not recovered, and
-    what it brought is the new level.
+    median -m allows the same rise as m). After ``RECOVERY_STEPS`` without recovery it ends as not recovered, and
+    its values define the new normal level.
 
-    What is normal is frozen while a spike lasts. Its values enter the window only if it did not
-    recover, and then they replace the window.
+    The normal level is frozen during a spike. The spike's values replace the window if it did not
+    recover, and are dropped otherwise.
 
-    A norm of NaN, Inf or 0 has no logarithm: it neither begins a spike nor enters the window. A loss
-    that is not finite is not back.
+    A norm of NaN, Inf or 0 has no logarithm: it neither begins a spike nor enters the window. A
+    non-finite loss has not recovered.
     """
 
     def __init__(self) -> None:
         self._log_norms: deque[float] = deque(maxlen=WINDOW_STEPS)
         self._losses: deque[float] = deque(maxlen=WINDOW_STEPS)
-        self._spike: Spike | None = None  # the one that lasts
+        self._spike: Spike | None = None  # the current one
         self._before = _Before(0.0, LEAST_STD, math.inf)
         self._held_log_norms: list[float] = []  # since it began
         self._held_losses: list[float] = []
@@ -85,16 +85,16 @@ class SpikeDetector:
 
     @property
     def lasting(self) -> Spike | None:
-        """The spike that has not ended."""
+        """Current spike; None without one."""
         return self._spike
 
     def take(self, step: int, norm: float, loss: float | None) -> list[Spike]:
         """Add one optimiser step; return the spikes that ended with it.
 
         Args:
-            step: 0-based; larger than all before.
+            step: 0-based; larger than all earlier ones.
             norm: norm of the gradient before clipping.
-            loss: training loss of the step; None if it was not seen, then recovery goes by the norm alone.
+            loss: training loss of the step; if None (not seen), recovery is judged by the norm alone.
         """
         log_norm = math.log(norm) if 0 < norm < math.inf else None
         if self._spike is None and (log_norm is None or not self._begins(step, norm, log_norm)):
@@ -104,11 +104,11 @@ class SpikeDetector:
         return self._go_on(step, norm, log_norm, loss)
 
     def finish(self) -> list[Spike]:
-        """End the training: return the spike that still lasts, as not recovered."""
+        """End the training; return an unfinished spike as not recovered."""
         return [] if self._spike is None else [self._end(None)]
 
     def summary(self) -> dict[str, float]:
-        """Number of spikes that have ended, and of those that did not recover."""
+        """Number of ended spikes and of unrecovered ones."""
         return {names.SPIKES: float(self._spikes), names.SPIKES_UNRECOVERED: float(self._unrecovered)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class SpikeDetector:
             return False
         middle = median(self._log_norms)
         if log_norm - middle <= SPIKE_Z * LEAST_STD:
-            return False  # whatever the MAD is: this spares most steps its cost
+            return False  # no spike whatever the MAD is; saves its cost for most steps
         mad = median(abs(value - middle) for value in self._log_norms)
         scale = max(MAD_TO_STD * mad, LEAST_STD)
         z_score = (log_norm - middle) / scale
@@ -160,7 +160,7 @@ class SpikeDetector:
         return usual + (LOSS_FACTOR - 1) * abs(usual)
 
     def _go_on(self, step: int, norm: float, log_norm: float | None, loss: float | None) -> list[Spike]:
-        """Handle a step within a spike, or the first step after it."""
+        """Handle a step during a spike, or the first step after it."""
         assert self._spike is not None
         _append_finite(self._held_log_norms, log_norm)
         _append_finite(self._held_losses, loss)

@@ -1,11 +1,11 @@
-"""Watch every optimiser step, and say what became of the training.
+"""Watch every optimiser step and classify the outcome of the training.
 
-Works in any LightningModule: ``Trainer(callbacks=[StabilityMonitor()])``. With a sink it also writes
-down the loss, the gradient norm before and after clipping, the clipped fraction and the learning
+Works with any LightningModule: ``Trainer(callbacks=[StabilityMonitor()])``. With a sink it also
+records the loss, the gradient norm before and after clipping, the clipped fraction and the learning
 rate of every step.
 
-The device is never waited for at a step. What a step gave stays on the device until a block of steps
-is read at once; the step of the first non-finite value is exact all the same. A non-finite loss or
+A step never waits for the device. Measurements stay on the device until a block of steps is
+read at once; the step of the first non-finite value is exact nevertheless. A non-finite loss or
 gradient never reaches the weights (`nonfinite_guard`).
 """
 
@@ -40,52 +40,52 @@ from fnostab.record.recorder import AFTER_FAILURE_VARIABLE
 __all__ = ["StabilityMonitor"]
 
 CHECKPOINT_KEY = "fnostab.monitors"
-UNKNOWN_WINDOW_STEPS = 100  # of a training whose length is unknown
+UNKNOWN_WINDOW_STEPS = 100  # if the length of the training is unknown
 NOTHING_SEEN = "no optimiser step was observed: a step is a call of `step` of one of the Trainer's optimisers"
 
 
 class StabilityMonitor(Callback):
     """Record every optimiser step and judge the training by the rules of docs/outcomes.md.
 
-    A step is one call of an optimiser's ``step``: under accumulation it has several batches, and LBFGS evaluates
-    one several times (the first evaluation counts). Several optimisers have a curve each, counted by itself; from the
-    second on its metrics end in ``/optimizer_1`` and so on.
+    A step is one call of an optimiser's ``step``: with gradient accumulation it covers several batches, and LBFGS
+    evaluates the loss several times per step (the first evaluation counts). Each optimiser has its own curve and step
+    count; metrics of the second one end in ``/optimizer_1``, and so on.
 
-    The gradient norm is taken at the end of the backward pass, before anything clips it, and again of what the
-    optimiser sees, whoever clipped. A number that could not be measured is left out, and an event ``not_measured``
-    says so once. A gradient norm that overflows float32 counts as non-finite: the squares that Adam keeps of such a
-    gradient do too.
+    The gradient norm is measured at the end of the backward pass, before any clipping, and again on the gradient
+    that the optimiser uses. Numbers that can't be measured are left out, and an event ``not_measured`` reports each
+    metric once. A gradient norm that overflows float32 counts as non-finite: so do the squared gradients that Adam
+    keeps.
 
-    A monitor may watch several fits one after the other; each needs a sink of its own. A training that goes on from a
-    Lightning checkpoint is counted on from its step, and judged by what was seen before it too.
-
-    In several processes (``ddp``) what is not finite in one is left out in all, and the first one judges and records.
+    A monitor may watch several fits one after the other; each needs its own sink. A training run that resumes from
+    a Lightning checkpoint continues the step count, and its earlier observations count for the outcome too. With
+    several processes (``ddp``), a step that is not finite in one is skipped in all; the first one judges and
+    records.
 
     Args:
-        sink: gets points and events; None takes the trial's own inside a study, and else keeps only the outcome.
+        sink: receives points and events; None uses the trial's own in a study, and keeps only the outcome elsewhere.
         rules: what counts as a failure.
-        val_loss_name: under which the module logs its validation loss; ``val/loss`` and ``val_loss`` are the same. If
-            it logs none, `exploded` is judged on the mean training loss of each epoch, and `judgement` says so.
-        baseline: validation loss of an output that has learnt nothing. None takes that of the rules; without
-            either `stagnated` is not judged.
-        warmup_steps: a trial is never ended early for a constant output within these.
-        block_steps: steps between two reads of the device.
-        after_failure: "stop" ends the training at a failure that is certain, "continue" goes on. None does what the
-            study's file says, and stops outside a study.
-        layer_norms_every: steps between two records of the gradient norm of every layer; None records none.
+        val_loss_name: name of the logged validation loss; ``val/loss`` and ``val_loss`` are equivalent. Without
+            one, `exploded` is judged on the mean training loss of each epoch, and `judgement` says so.
+        baseline: validation loss of an output that has learnt nothing. None uses that of the rules; without
+            either, `stagnated` is not judged.
+        warmup_steps: steps during which a constant output never ends the training early.
+        block_steps: steps between two reads from the device.
+        after_failure: "stop" ends the training at a certain failure, "continue" does not. None follows the
+            study file, and stops outside a study.
+        layer_norms_every: interval in steps between records of every layer's gradient norm; None for no records.
 
     Attributes:
-        outcome: what became of the training; ``running`` until it has ended.
-        failure_step: 0-based optimiser step of the failure, None if it did not fail.
+        outcome: outcome of the training; ``running`` until it has ended.
+        failure_step: 0-based optimiser step of the failure; None without a failure.
         judgement: the outcome with its evidence; None until the training has ended.
-        curves: one for each optimiser: its steps, its first non-finite one.
-        judgements: the same as `judgement`, of each optimiser.
-        guard: how a non-finite gradient is kept from the weights.
-        made: steps of the present batch, in order, on the device.
-        weight_norms: whether those steps hold the norms of the weights too; set before training, as a black box does.
+        curves: curve of each optimiser: its steps, its first non-finite one.
+        judgements: `judgement` of each optimiser.
+        guard: description of how the weights are guarded against a non-finite gradient.
+        made: steps of the current batch, in order, on the device.
+        weight_norms: whether these steps include weight norms; set before training, for example by `BlackBox`.
 
     Raises:
-        ConfigError: when training starts: gradients are sharded (FSDP), or the sink holds another fit already.
+        ConfigError: at the start of training, if gradients are sharded (FSDP) or the sink already holds another fit.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class StabilityMonitor(Callback):
         self._forget()
 
     def _forget(self) -> None:
-        """No state of an earlier fit is left."""
+        """Reset all state of an earlier fit."""
         self._result.begin()
         self._seen = Observed(self.rules, self.baseline, self.val_loss_name)
         self._writer = SinkWriter(self.sink)
@@ -136,7 +136,7 @@ class StabilityMonitor(Callback):
 
     @property
     def first_failed(self) -> Curve | None:
-        """The curve of this process whose non-finite step came first; None without one."""
+        """Curve with the earliest non-finite step in this process; None without one."""
         return self._seen.first_failed
 
     @property
@@ -170,11 +170,11 @@ class StabilityMonitor(Callback):
 
     @property
     def failed_optimizer(self) -> int:
-        """Index of the optimiser whose non-finite step came first; 0 without one."""
+        """Index of the optimiser with the earliest non-finite step; 0 without one."""
         failed = self._seen.first_failed
         return 0 if failed is None else failed.index
 
-    # The hooks, in the order in which Lightning calls them
+    # Hooks, in the order in which Lightning calls them
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -190,7 +190,7 @@ class StabilityMonitor(Callback):
         self._kept = checkpoint.get(CHECKPOINT_KEY, {}).get(self._place(trainer))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Here and not before: the loaders are there, their state is restored, nothing has to be set up for it
+        # Not earlier: only now do the loaders exist, with their state restored
         self._scheduled = scheduled_steps(trainer)
         self._watches = Watches.of(trainer, pl_module, weight_norms=self.weight_norms)
         self._make_curves(len(self._watches), pl_module)
@@ -231,7 +231,7 @@ class StabilityMonitor(Callback):
         spoilt = agreed(trainer, name is not None and not math.isfinite(logged[name]))
         points = validation_numbers(logged)
         if name is not None:
-            loss = math.nan if spoilt and math.isfinite(logged[name]) else logged[name]  # NaN of another process
+            loss = math.nan if spoilt and math.isfinite(logged[name]) else logged[name]  # NaN in another process
             self._seen.validate(loss, logged)
             points[recorded_as(name)] = loss
         if points:
@@ -261,20 +261,20 @@ class StabilityMonitor(Callback):
         with suppress(RuntimeError):
             self._watches.take_step_under_way(self._seen, exception)
         seen = self._seen.judge(max(self.steps_read - 1, 0), self.first_nonfinite_step)
-        if seen.outcome is Outcome.NONFINITE:  # what was seen wins over what ended the process
+        if seen.outcome is Outcome.NONFINITE:  # a non-finite value takes precedence over the exception
             judgement = replace(seen, rules_held=(Outcome.NONFINITE,), not_judged=())
             self._end(judgement.outcome, judgement)
             tags = tags_of(judgement)
         else:
             self._end(outcome_of(exception))
             tags = {names.OUTCOME: str(self.outcome)}
-        if self.curves or last_steps.of(self.sink) < 0:  # else it holds an earlier fit
+        if self.curves or last_steps.of(self.sink) < 0:  # otherwise it holds an earlier fit
             self._writer.event(names.TAGS_EVENT, tags | {names.REASON: one_line(exception)})
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._result.ended:
             return
-        # There was nothing to train: no steps were asked for, or the checkpoint is of the end
+        # Nothing to train: no steps were requested, or the checkpoint is from the end
         self._make_curves(len((self._kept or {}).get("curves", ())), pl_module)
         self._seen.restore(self._kept, trainer.global_step)
         self._kept = None
@@ -282,7 +282,7 @@ class StabilityMonitor(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._watches.read(self.curves)
-        # By place: Lightning's own way takes only one callback of a kind
+        # Keyed by position: Lightning's own state dict allows only one callback per class
         checkpoint.setdefault(CHECKPOINT_KEY, {})[self._place(trainer)] = self._seen.state_dict()
 
     def _place(self, trainer: Trainer) -> int:
@@ -323,13 +323,13 @@ class StabilityMonitor(Callback):
         self._result.end(outcome, judgement, self.first_nonfinite_step, shares=self._writer.writes)
 
     def summary(self) -> dict[str, float]:
-        """One number each of the whole training, under the names of `fnostab.record.names`; finite ones only."""
+        """Summary metrics of the whole training run, under the names in `fnostab.record.names`; finite values only."""
         return self._seen.summary(self.failure_step)
 
     def _curve_event(self, name: str, payload: Mapping[str, Any]) -> None:
         self._writer.event(name, payload)
         if name == names.NONFINITE_EVENT and sum(c.first_nonfinite_step is not None for c in self.curves) == 1:
-            # at once: the process may die of it
+            # at once, since the failure may end the process
             if self._writer.writes:
                 self._result.announce(payload["step"])
             tags = {names.OUTCOME: str(Outcome.NONFINITE), names.FAILURE_STEP: str(payload["step"])}
@@ -337,7 +337,7 @@ class StabilityMonitor(Callback):
 
 
 def _put_before_those_that_clip(monitor: StabilityMonitor, trainer: Trainer) -> None:
-    """Have the gradient seen before another callback changes it at the end of the backward pass."""
+    """Move the monitor before callbacks that may change the gradient at the end of the backward pass."""
     callbacks: list[Callback] = trainer.callbacks
     for place, other in enumerate(callbacks[: callbacks.index(monitor)]):
         if not isinstance(other, StabilityMonitor) and type(other).on_after_backward is not Callback.on_after_backward:

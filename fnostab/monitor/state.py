@@ -1,6 +1,6 @@
-"""Whole state of a training in one file from which it can be continued: safetensors with JSON, no pickle.
+"""Save the complete state of a training run in one file, as safetensors with JSON; no pickle.
 
-What Lightning keeps in a checkpoint (weights, optimiser, schedule, loops, callbacks) is a tree of
+A Lightning checkpoint (weights, optimiser, schedule, loops, callbacks) is a tree of
 dicts, lists, tuples, numbers and tensors. The tensors are stored as safetensors and the tree as JSON
 in the same file's metadata: a file is either complete or absent, and reading it runs no code.
 """
@@ -26,7 +26,7 @@ TREE = "tree"
 
 
 class StateFiles(CheckpointIO):
-    """Lightning plugin: checkpoints are kept in memory by `take_state`, and resumed from `write_state`'s files."""
+    """Lightning plugin: `take_state` saves checkpoints in memory; training resumes from files of `write_state`."""
 
     taken: dict[str, Any] | None = None
 
@@ -41,7 +41,7 @@ class StateFiles(CheckpointIO):
 
 
 def take_state(trainer: Trainer) -> dict[str, Any]:
-    """Copy the training's state in memory, on its device, without waiting for the device."""
+    """Copy the training state in memory, on its device, without waiting for the device."""
     files = trainer.strategy.checkpoint_io
     trainer.save_checkpoint("memory")
     state, files.taken = files.taken, None
@@ -60,7 +60,7 @@ def write_state(state: Mapping[str, Any], path: Path) -> None:
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write tensors as a safetensors file, atomically, with the umask's permissions (safetensors' own are private).
+    """Write a safetensors file atomically, with the umask's permissions (safetensors would make it private).
 
     Raises:
         CheckpointError: the file can't be written.
@@ -78,10 +78,10 @@ def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, st
 
 
 def read_state(path: str | Path) -> dict[str, Any]:
-    """Read a file of `write_state`; tensors are on the CPU.
+    """Read a file written by `write_state`; tensors are on the CPU.
 
     Raises:
-        CheckpointError: the file is missing, damaged or of another kind.
+        CheckpointError: the file is missing, damaged or not of this format.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -102,14 +102,14 @@ def _copied(value: Any) -> Any:
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Convert ``value`` to JSON, and put its tensors into ``tensors``."""
+    """Convert ``value`` to JSON-ready data, moving its tensors into ``tensors``."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor | np.ndarray):
         name = str(len(tensors))
         tensors[name] = torch.as_tensor(value)
         return {"tensor" if isinstance(value, Tensor) else "array": name}
-    if isinstance(value, Mapping):  # pairs, since keys may be whole numbers
+    if isinstance(value, Mapping):  # pairs, since keys may be integers
         return {"dict": [[key, _pack(item, tensors)] for key, item in value.items()]}
     if isinstance(value, tuple):
         return {"tuple": [_pack(item, tensors) for item in value]}

@@ -14,22 +14,22 @@ NUMBERS = ("norm", "clipped", "loss", "fraction", "bad", "skipped", "scale", "re
 
 @dataclass
 class Step:
-    """One optimiser step: 0-d tensors on the device, until its block is read; None for a number not measured.
+    """Measurements of one optimiser step, as 0-d tensors on the device; None if not measured.
 
     Attributes:
         learning_rate: learning rate of the first parameter group.
-        number: of the step among those of its optimiser, 0-based.
+        number: index of the step for its optimiser, 0-based.
         batch: index of the (last) batch of the step.
-        loss: mean over the step's micro-batches; under manual optimisation the sum of the losses that went backward.
+        loss: mean over the step's micro-batches; under manual optimisation the sum over its backward passes.
         norm: norm of the gradient before clipping.
-        clipped: norm of the gradient that the optimiser saw.
+        clipped: norm of the gradient that the optimiser used.
         fraction: share of units that were clipped.
-        bad: whether loss or gradient is not finite, in any process.
-        skipped: whether a loss scaler left the step out.
-        restored: whether running statistics were not finite, and were restored, though the step is good.
-        tensor_norms: gradient norm of each of ``parameters``, before clipping where that was read.
-        weight_norms: norm of each of ``parameters`` before the step, where a black box asks for it.
-        place: place of the step among those of all optimisers.
+        bad: whether loss or gradient is not finite in any process.
+        skipped: whether a loss scaler skipped the step.
+        restored: whether non-finite running statistics were restored after a good step.
+        tensor_norms: gradient norm of each of ``parameters``, before clipping if available.
+        weight_norms: norm of each of ``parameters`` before the step, if a black box needs it.
+        place: index of the step over all optimisers.
     """
 
     learning_rate: float | Tensor = 0.0
@@ -52,7 +52,7 @@ class Step:
 
 
 def read_steps(steps: Sequence[Step]) -> list[Mapping[str, float | None]]:
-    """Read the numbers of steps to the host, by `NUMBERS`; None stays None. Only this waits for the device."""
+    """Copy the `NUMBERS` of steps to the host; None stays None. Waits for the device."""
     found = [[getattr(step, name) for name in NUMBERS] for step in steps]
     seen = [tensor for row in found for tensor in row if tensor is not None]
     if not seen:
@@ -69,7 +69,7 @@ def with_gradient(optimizer: Optimizer) -> list[nn.Parameter]:
 
 
 def tensor_norms(gradients: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Norm of each gradient, 0-d tensors in float32 or more on the first one's device, without waiting for it."""
+    """Norm of each gradient, as 0-d tensors in at least float32 on the first one's device, without waiting for it."""
     if len({(g.device, g.dtype, g.layout) for g in gradients}) == 1:
         return _norms_of_a_kind(gradients)
     kinds: dict[tuple[object, ...], list[int]] = {}
@@ -90,9 +90,9 @@ def total_norm(norms: Sequence[Tensor]) -> Tensor:
 
 def _norms_of_a_kind(gradients: Sequence[Tensor]) -> Sequence[Tensor]:
     first = gradients[0]
-    if first.layout != torch.strided:  # of a row that occurs twice the sum counts
+    if first.layout != torch.strided:  # rows that occur twice are summed
         gradients = [g.coalesce().values() if g.layout == torch.sparse_coo else g.to_dense() for g in gradients]
     if first.is_complex():
         return [torch.linalg.vector_norm(g) for g in gradients]
-    narrow = first.dtype in (torch.float16, torch.bfloat16)  # whose squares overflow
+    narrow = first.dtype in (torch.float16, torch.bfloat16)  # squares would overflow
     return torch._foreach_norm(list(gradients), 2, torch.float32) if narrow else torch._foreach_norm(list(gradients))

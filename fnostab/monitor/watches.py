@@ -1,4 +1,4 @@
-"""The watches of all optimisers of a fit: which of them a backward pass is for, and their steps in order."""
+"""Watch all optimisers of a fit: assign backward passes to them and order their steps."""
 
 import itertools
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ __all__ = ["Watches"]
 
 
 class Watches:
-    """Watches of all optimisers.
+    """Watches of all optimisers of a fit.
 
     Args:
-        watches: one for each optimiser; none before training.
+        watches: one per optimiser; empty before training.
         statistics: running statistics of the module; None without a module.
     """
 
@@ -36,7 +36,7 @@ class Watches:
 
     @classmethod
     def of(cls, trainer: Trainer, module: LightningModule, *, weight_norms: bool) -> Self:
-        """Watch every optimiser of a Trainer that has parameters; Lightning's stand-in for none has not."""
+        """Watch every optimiser of a Trainer that has parameters; Lightning's placeholder optimiser has none."""
         optimizers = [each for each in trainer.optimizers if each.param_groups]
         statistics, places = RunningStatistics(module, several=len(optimizers) > 1), itertools.count()
         watches = [
@@ -50,26 +50,26 @@ class Watches:
 
     @property
     def guard(self) -> str:
-        """Sentences that describe how a non-finite gradient is kept from the weights."""
+        """Description of how the weights are guarded against a non-finite gradient."""
         return " ".join(sorted({describe_guard(watch.optimizer) for watch in self._watches}))
 
     @property
     def made(self) -> list[Step]:
-        """Steps of the present batch, in order."""
+        """Steps of the current batch, in order."""
         return sorted((step for watch in self._watches for step in watch.made), key=lambda step: step.place)
 
     @property
     def unread_steps(self) -> int:
-        """Number of steps that were not read yet, of the optimiser that has the most."""
+        """Largest number of unread steps of any optimiser."""
         return max((len(watch.block) for watch in self._watches), default=0)
 
     def attach(self, curves: Sequence[Curve]) -> None:
-        """Begin to watch, each optimiser from its curve's next step on."""
+        """Start watching each optimiser at its curve's next step."""
         for watch, curve in zip(self._watches, curves, strict=True):
             watch.attach(curve.steps)
 
     def detach(self) -> None:
-        """Leave nothing in the optimisers."""
+        """Remove all hooks from the optimisers."""
         for watch in self._watches:
             watch.detach()
 
@@ -81,7 +81,7 @@ class Watches:
             watch.start_batch(batch, epoch)
 
     def start_backward(self, trainer: Trainer, loss: Tensor) -> None:
-        """Note that ``loss`` goes backward; of any shape, but only one number is recorded."""
+        """Note that the backward pass of ``loss`` begins; only a scalar loss is recorded."""
         self._going_backward = one_number(loss, trainer)
         for watch in self._watches:
             watch.start_backward()
@@ -89,7 +89,7 @@ class Watches:
             self._fingerprints = [watch.fingerprint() for watch in self._watches]
 
     def end_backward(self) -> None:
-        """Credit the finished backward pass to the optimisers whose gradients have changed."""
+        """Assign the finished backward pass to the optimisers whose gradients changed."""
         loss, self._going_backward = self._going_backward, None
         for i, watch in enumerate(self._watches):
             if len(self._watches) == 1 or watch.fingerprint() != self._fingerprints[i]:
@@ -107,7 +107,7 @@ class Watches:
             watch.end_batch()
 
     def read(self, curves: Sequence[Curve]) -> None:
-        """Bring the steps made since to the host, into their curves: the only place that waits for the device."""
+        """Copy unread steps to their curves on the host; the only place that waits for the device."""
         pending = sorted((step for watch in self._watches for step in watch.block), key=lambda step: step.place)
         for watch in self._watches:
             watch.block = []
@@ -115,7 +115,7 @@ class Watches:
             curves[step.optimizer].take(step, numbers)
 
     def take_step_under_way(self, seen: Observed, exception: BaseException) -> None:
-        """Take the loss that was going backward, or had gone, when ``exception`` ended the training."""
+        """Record the loss of the step under way when ``exception`` ended the training."""
         if not self._watches:
             return
         about = {"epoch": self._watches[0].epoch, "batch": self._watches[0].batch}
