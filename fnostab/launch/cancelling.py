@@ -1,7 +1,7 @@
-"""End a study that another process runs, or that none runs any more but its jobs.
+"""Cancel a study that another process runs, or of which only the jobs are left.
 
-A file in the study's folder tells whoever runs the study, on any machine that shares the disk, to stop. What was at
-work is ended from here as well, so that it does not matter whether anybody is there to read it.
+A file in the study's folder tells its launcher, on any machine that shares the disk, to stop. Running trials are also
+ended from here, in case no launcher is left to read the file.
 """
 
 import os
@@ -28,23 +28,23 @@ POLL_S = 0.2
 
 
 def is_cancelled(folder: Path) -> bool:
-    """Whether somebody asked for the end of the study in a folder."""
+    """Whether the study in a folder was cancelled."""
     return (folder / FILE).exists()
 
 
 def forget_cancelling(folder: Path) -> None:
-    """The study in a folder is started again."""
+    """Withdraw the cancellation when the study in a folder is started again."""
     (folder / FILE).unlink(missing_ok=True)
 
 
 def cancel_study(folder: Path) -> tuple[list[TrialProgress], list[TrialProgress]]:
-    """End the trials of the study in a folder that are at work or wait for it.
+    """End the running and waiting trials of the study in a folder.
 
-    Jobs of a cluster are cancelled; processes of this machine get SIGTERM, upon which they write a resume point.
+    Jobs of a cluster are cancelled; processes of this machine get SIGTERM and write a resume point.
 
     Returns:
-        Those that were ended, each ``killed`` unless its training had come to something; and those that still run,
-        on another machine, say.
+        The trials that were ended (``killed`` unless they had a training outcome), and those still running,
+        for example on another machine.
 
     Raises:
         FnostabError: a record can't be read, or Slurm refuses.

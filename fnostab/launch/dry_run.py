@@ -26,9 +26,9 @@ def dry_run(
     retries: Retries,
     console: Console,
 ) -> None:
-    """Print how many trials would be started, and how. Writes nothing, and asks no store: only journals are read.
+    """Print how many trials would be started, and how. Only journals are read; nothing is written.
 
-    Arguments are those of `run_study`.
+    The arguments are those of `run_study`.
 
     Raises:
         FnostabError: the study could not be started.

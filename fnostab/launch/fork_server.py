@@ -1,9 +1,8 @@
-"""Launcher's side of the fork server: trials as forks of one process that has made their imports.
+"""Launcher's side of the fork server: run trials as forks of a process with the imports done.
 
-The process itself is in `fnostab.launch.forking`. Both say JSON, a line each, over a socket. The launcher:
-``{"trial": 3, "files": [...], "log": "..."}``, and ``{"trial": 3, "signal": 15}``. The process: ``{"trial": 3}`` when
-it is started, ``{"trial": 3, "status": 0}`` when it has ended, with the status as `subprocess.Popen.returncode` has
-it.
+The process itself is in `fnostab.launch.forking`. Both sides send lines of JSON over a socket. The launcher sends
+``{"trial": 3, "files": [...], "log": "..."}`` and ``{"trial": 3, "signal": 15}``. The process sends ``{"trial": 3}``
+when a fork has started and ``{"trial": 3, "status": 0}`` when it has ended, with a `subprocess.Popen.returncode`.
 """
 
 import contextlib
@@ -22,15 +21,15 @@ __all__ = ["ForkServer", "ForkedTrial"]
 
 
 class ForkServer:
-    """A process that forks trials until this object is gone.
+    """Process that forks trials as long as this object exists.
 
     Args:
-        environment: of all its trials.
-        log: of what it says before its first fork.
-        preloads: modules that it imports first.
+        environment: environment of all trials.
+        log: file for the output before the first fork.
+        preloads: modules to import first.
 
     Attributes:
-        status: how it ended, once `listen` has come to its end.
+        status: exit status, set once `listen` has seen the process end.
 
     Raises:
         OSError: it can't be started.
@@ -48,41 +47,41 @@ class ForkServer:
                 start_new_session=True,
             )
         self.status: int | None = None
-        self._asked = 0  # how often, which numbers the trials
+        self._asked = 0  # number of requests, used to number the trials
         self._trials: weakref.WeakValueDictionary[int, ForkedTrial] = weakref.WeakValueDictionary()  # they know this
         self._unread = b""
         self._imports = True
         weakref.finalize(self, _end, self._socket, self._process)
 
     def train(self, files: Sequence[Path], log: Path) -> "ForkedTrial":
-        """Ask for a fork that trains what ``files`` describe, as soon as the imports are done."""
+        """Request a fork that trains the trials in ``files`` once the imports are done."""
         trial = self._trials[self._asked] = ForkedTrial(self, self._asked)
         self.say(self._asked, files=[str(file) for file in files], log=str(log))
         self._asked += 1
         return trial
 
     def say(self, trial: int, **what: object) -> None:
-        """Send a request. A process that is gone has said so, or will: see `listen`."""
+        """Send a request. `listen` reports a process that is gone."""
         self._socket.settimeout(None)
         with contextlib.suppress(OSError):
             self._socket.sendall(json.dumps({"trial": trial, **what}).encode() + b"\n")
 
     def kill(self, trial: int) -> None:
-        """End a trial; all of them while the imports last, in which nobody heeds requests."""
+        """Kill a trial; during the imports, when no request is read, kill the server and so all trials."""
         if self._imports:
             self._process.kill()
         self.say(trial, signal=signal.SIGKILL)
 
     def listen(self, timeout_s: float | None) -> None:
-        """Take in what it has said; if that is nothing, wait so long, None for ever."""
+        """Read the messages of the process; if there are none, wait up to ``timeout_s`` (None: forever)."""
         while self.status is None:
             self._socket.settimeout(timeout_s)
-            timeout_s = 0.0  # for what may have come with it
+            timeout_s = 0.0  # read further messages without waiting
             try:
                 said = self._socket.recv(65536)
             except (BlockingIOError, TimeoutError):
                 return
-            except ConnectionResetError:  # it ended with requests unread
+            except ConnectionResetError:  # the process ended with unread requests
                 said = b""
             *lines, self._unread = (self._unread + said).split(b"\n")
             self._imports = self._imports and not lines
@@ -96,10 +95,10 @@ class ForkServer:
 
 
 class ForkedTrial:
-    """A fork that trains: what the launcher needs of `subprocess.Popen`.
+    """Training fork, with the part of the `subprocess.Popen` interface that the launcher needs.
 
     Attributes:
-        gone: whether the process that forked it, or was to, has ended and can't say any more how this one does.
+        gone: whether the fork server has ended and can no longer report on this fork.
     """
 
     def __init__(self, process: ForkServer, number: int) -> None:
@@ -114,7 +113,7 @@ class ForkedTrial:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Wait until it has ended, or can't be heard of any more.
+        """Wait until the fork has ended or can no longer be observed.
 
         Raises:
             subprocess.TimeoutExpired: after ``timeout`` seconds.
@@ -128,20 +127,20 @@ class ForkedTrial:
         return self.returncode
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM to the fork."""
         self._process.say(self._number, signal=signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it."""
+        """Kill the fork."""
         self._process.kill(self._number)
 
     def server_ended(self, status: int) -> None:
-        """Note what that makes of this trial: until it is forked, a signal to that process is one to the trial."""
+        """Note that the server ended: a signal that killed it counts for a trial not yet forked."""
         if self.returncode is None and not self.started and status < 0:
             self.returncode = status
         self.gone = self.returncode is None
 
 
 def _end(ours: socket.socket, process: "subprocess.Popen[bytes]") -> None:
-    ours.close()  # it ends when it reads that
+    ours.close()  # the process ends when it reads the end of file
     process.wait()

@@ -1,10 +1,10 @@
-"""Fork server: a process that has made the imports of a training, and forks a trial whenever it is asked to.
+"""Fork server: a process that has imported the training libraries and forks a trial on request.
 
-Importing torch and Lightning takes a quarter of a small trial's processor time. A fork has it done already, and shares
-the memory. The launcher's side, with what is said, is `fnostab.launch.fork_server`. Linux only.
+Importing torch and Lightning takes a quarter of a small trial's processor time. Forks skip the imports and share
+their memory. The launcher's side and the protocol are in `fnostab.launch.fork_server`. Linux only.
 
-`multiprocessing` has a fork server too. Its children import the launcher's main module again, which may be any script
-of a user's, without a guard; and they keep the standard streams and the session of the server.
+`multiprocessing` has a fork server too. Its children import the launcher's main module again, which may be a user's
+script without a guard, and they keep the server's standard streams and session.
 """
 
 import contextlib
@@ -22,21 +22,21 @@ from fnostab.errors import LaunchError
 
 __all__ = ["become_a_trial"]
 
-LAUNCHER = 0  # stdin is a socket: requests come on it and answers go
+LAUNCHER = 0  # stdin is the socket for requests and answers
 
 
 def become_a_trial() -> list[Path]:
-    """Fork for every requested trial; return only in the forks, each as if it had been started for its trial.
+    """Fork for every requested trial; return only in the forks, as if each had been started for its trial.
 
-    This process ends when nobody is left to ask it. Its forks go on: each leads a session.
+    The server ends when its launcher is gone. Its forks continue: each leads a session.
 
     Returns:
         The trial.json files to train.
 
     Raises:
-        LaunchError: this process has other threads, of whose locks a fork would never be rid.
+        LaunchError: this process has other threads, whose locks a fork could never release.
     """
-    # Who signals all processes of a job, as Slurm does, means the trials. Until a fork heeds them signals are blocked.
+    # Signals to all processes of a job, as Slurm sends, are for the trials. A fork blocks them until it handles them.
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
     woken, wake = os.pipe()  # by SIGCHLD
@@ -67,13 +67,13 @@ def become_a_trial() -> list[Path]:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             pids[trial] = pid
             _answer(trial=trial)
-        elif trial in pids:  # else it has ended, and its number may be another's
+        elif trial in pids:  # otherwise it has ended, and its pid may be reused
             os.kill(pids[trial], request["signal"])
 
 
 def _next_request() -> dict[str, Any]:
     line = b""
-    with contextlib.suppress(ConnectionResetError):  # of a launcher that ended without reading the last answer
+    with contextlib.suppress(ConnectionResetError):  # the launcher ended without reading the last answer
         while not line.endswith(b"\n") and (part := os.read(LAUNCHER, 1)):
             line += part
     if not line:
@@ -104,7 +104,7 @@ def _insist_on_one_thread() -> None:
 
 
 def _start_anew(request: Mapping[str, Any], handlers: Mapping[signal.Signals, Any], mask: set[Any]) -> list[Path]:
-    """Make a fork what a process is that was started for a trial."""
+    """Set up a fork like a process that was started for a trial."""
     os.setsid()
     files: list[str] = request["files"]
     log = os.open(request["log"], os.O_WRONLY | os.O_APPEND)
@@ -114,7 +114,7 @@ def _start_anew(request: Mapping[str, Any], handlers: Mapping[signal.Signals, An
     os.close(log)
     os.close(nothing)
     sys.argv[1:] = ["train", *(part for file in files for part in ("--trial", file))]
-    if numpy := sys.modules.get("numpy"):  # Python's own generator sees to that itself; torch's starts the same always
+    if numpy := sys.modules.get("numpy"):  # Python reseeds itself; torch starts equal
         numpy.random.seed()
     for number, handler in handlers.items():
         signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Find out from Slurm and MLflow which of a study's trials have run, or wait, already."""
+"""Find out from Slurm and MLflow which of a study's trials have run or are queued."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ __all__ = ["close_abandoned", "insist_on_no_jobs", "take_from_store"]
 
 
 def close_abandoned(store: Store, experiment: str, output: Path, console: Console) -> None:
-    """Close runs of an experiment whose process is gone; say so in a line if there were any.
+    """Close the orphaned runs of an experiment, and print a line if there were any.
 
     Raises:
         TrackingError: the store does not answer.
@@ -30,7 +30,7 @@ def close_abandoned(store: Store, experiment: str, output: Path, console: Consol
 
 
 def insist_on_no_jobs(folder: Path) -> None:
-    """Refuse to train here what a cluster has been asked to train.
+    """Refuse to train trials that are queued on a cluster.
 
     Raises:
         LaunchError: a study has jobs in a queue.
@@ -45,15 +45,15 @@ def insist_on_no_jobs(folder: Path) -> None:
 def take_from_store(
     store: Store, record: StudySpec, trials: Sequence[TrialProgress], retry_oom: bool, console: Console
 ) -> None:
-    """Take outcomes that only MLflow knows, and set aside its runs that came to none.
+    """Adopt outcomes that only MLflow has, and set aside its runs without an outcome.
 
     Raises:
-        LaunchError: a trial is at work in another folder.
+        LaunchError: a trial is running in another folder.
     """
     of_key = {(trial.spec.arm, trial.spec.seed): trial for trial in trials}
     found = runs_elsewhere(store, record, {key: trial.first_ms for key, trial in of_key.items()})
     for run in found:
-        of_key[run.arm, run.seed].update()  # another launcher may have started it here just now
+        of_key[run.arm, run.seed].update()  # another launcher may just have started it
     elsewhere = [run for run in found if of_key[run.arm, run.seed].first_ms != run.first_ms]
     for run in elsewhere:
         if run.running:

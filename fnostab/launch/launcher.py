@@ -1,4 +1,4 @@
-"""Interface of a launcher, as `run_study` uses it: local processes and Slurm jobs implement it."""
+"""Interface of the launchers that `run_study` uses: local processes and Slurm jobs."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -15,14 +15,14 @@ __all__ = ["Launcher", "jobs_of", "write_outcome"]
 
 
 class Launcher(Protocol):
-    """Runs trials, each as a process of its own, and says when they have ended.
+    """Launcher of trials, each in its own process.
 
     Attributes:
-        jobs: how many trials run side by side at most.
-        trials_per_job: how many of them share one job.
-        lockstep: whether those are trained in lockstep, and therefore of one arm.
+        jobs: largest number of trials that run at once.
+        trials_per_job: number of trials that share a job.
+        lockstep: whether trials of a job are trained in lockstep, and so belong to one arm.
         live: whether trials write to this terminal.
-        trouble: what keeps it from knowing how they are; None if nothing does.
+        trouble: reason why the state of trials is unknown; None if it is known.
     """
 
     jobs: int
@@ -34,14 +34,14 @@ class Launcher(Protocol):
 
     @property
     def leaving(self) -> str:
-        """Describe in words what happens to trials when this process is interrupted."""
+        """Message on what happens to trials when this process is interrupted."""
 
     @property
     def free(self) -> int:
         """Number of further jobs that can be submitted now."""
 
     def submit(self, trials: Sequence[TrialProgress]) -> None:
-        """Start trials that share one job, or adopt those that are under way already.
+        """Start trials that share one job, or adopt those already running.
 
         Raises:
             LaunchError: they can't be started.
@@ -51,21 +51,21 @@ class Launcher(Protocol):
         """Trials that have ended since the last call, each with its outcome in its journal.
 
         Raises:
-            LaunchError: what was submitted is refused.
+            LaunchError: the submission is refused.
         """
 
     def preview(self, trials: Sequence[TrialProgress]) -> str:
-        """Show what would be started for trials."""
+        """Show the command or script that would start trials."""
 
     def leave(self) -> None:
-        """Let go of the trials, since this process ends."""
+        """Release the trials because this process ends."""
 
     def cancel(self) -> list[TrialProgress]:
-        """End all running trials, except those that others started on this machine; they become ``killed``."""
+        """End all running trials as ``killed``, except local ones started by another launcher."""
 
 
 def jobs_of(waiting: Sequence[TrialProgress], launcher: Launcher) -> list[list[TrialProgress]]:
-    """Trials in the order in which they wait, as those that share a job."""
+    """Group waiting trials by shared job, in order."""
     jobs: list[list[TrialProgress]] = []
     for trial in waiting:
         for job in jobs:
@@ -78,9 +78,9 @@ def jobs_of(waiting: Sequence[TrialProgress], launcher: Launcher) -> list[list[T
 
 
 def write_outcome(trial: TrialProgress, ending: Ending) -> None:
-    """Write the outcome of a trial whose process is gone and wrote none, as `close_attempt` does.
+    """Write the outcome of a trial whose process ended without one, as `close_attempt` does.
 
-    A folder that was moved or deleted meanwhile is not made again: the trial's records may be elsewhere.
+    A folder that was moved or deleted meanwhile is not recreated: the trial's records may be elsewhere.
     """
     if not (trial.directory / TRIAL_FILE).exists():
         trial.outcome, trial.unwritten = ending.outcome, True
@@ -97,5 +97,5 @@ def write_outcome(trial: TrialProgress, ending: Ending) -> None:
                 return
             close_attempt(journal, ending)
         trial.update()
-    except FnostabError as error:  # a full disk, say; the others go on
+    except FnostabError as error:  # a full disk, say; other trials continue
         trial.outcome, trial.reason, trial.unwritten = ending.outcome, f"{ending.reason}; {error}", True

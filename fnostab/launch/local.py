@@ -1,4 +1,4 @@
-"""Trials as processes of this machine, a few side by side."""
+"""Run trials as processes of this machine, several at once."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def default_jobs(gpu: bool, *, one_a_core: bool = True) -> int:
-    """One process a GPU; else one a core, which is faster than two processes with two threads each, or one in all."""
+    """One process per GPU; else one per core (faster than fewer processes with more threads), or one in all."""
     gpus = count_gpus() if gpu else 0
     if gpus or not one_a_core:
         return gpus or 1
@@ -39,20 +39,20 @@ def default_jobs(gpu: bool, *, one_a_core: bool = True) -> int:
 
 @dataclass
 class _Job:
-    """Trials under way in one process. ``process`` is None if its end can't be learned: another launcher's, say."""
+    """Running trials of one process. ``process`` is None if it can't be waited for, such as another launcher's."""
 
     trials: Sequence[TrialProgress]
     slot: int
     process: subprocess.Popen[bytes] | ForkedTrial | None = None
     asked_to_end: bool = False
-    log_start: int = 0  # where this attempt's output begins in stderr.log
+    log_start: int = 0  # offset of this attempt's output in stderr.log
 
     @property
     def log(self) -> Path:
         return self.trials[0].directory / STDERR_FILE
 
     def was_refused(self) -> bool:
-        """Whether it must be started as a separate process, since it could not be forked."""
+        """Whether forking failed, so that a separate process must be started."""
         process = self.process
         return isinstance(process, ForkedTrial) and process.gone and not (process.started or self.asked_to_end)
 
@@ -68,18 +68,18 @@ class _Job:
 
 
 class LocalLauncher:
-    """Starts trials as ``python -m fnostab train --trial FILE ...`` and says when they have ended.
+    """Launcher that starts trials as ``python -m fnostab train --trial FILE ...`` on this machine.
 
-    On a CPU under Linux they are forks of one process that has made their imports, see `fnostab.launch.fork_server`.
-    A trial that another launcher started and that is still at work is adopted: waited for, not
-    started again. A process that dies without a word gets its outcome written for it.
+    On a CPU under Linux, trials are forks of one process with the imports done, see `fnostab.launch.fork_server`.
+    A trial that another launcher started and that still runs is adopted: waited for, not
+    started again. If a process dies without writing an outcome, the launcher writes it.
 
     Args:
-        jobs: processes side by side.
-        gpu: whether trials train on GPUs, if there are any: the processes take turns on them.
-        lockstep: seeds of an arm that share a process, where the task can train them so.
+        jobs: number of concurrent processes.
+        gpu: whether trials train on GPUs if there are any, distributed over them in turn.
+        lockstep: number of seeds of an arm that share a process, if the task supports it.
         live: let trials write to this terminal instead of their logs.
-        forks: whether trials on a CPU are forks of one process, where they can be.
+        forks: whether to fork trials on a CPU from one process if possible.
     """
 
     here = True
@@ -107,7 +107,7 @@ class LocalLauncher:
         return self._processes - len(self._running)
 
     def submit(self, trials: Sequence[TrialProgress]) -> None:
-        """Start trials in one process, or adopt those that are running already.
+        """Start trials in one process, or adopt those already running.
 
         Raises:
             LaunchError: the process can't be started.
@@ -141,13 +141,13 @@ class LocalLauncher:
         return "\n".join(shlex.join(_command(job)) for job in jobs_of(waiting, self))
 
     def leave(self) -> None:
-        """End the trials: nobody would be there to say how they ended."""
+        """End the trials, since no launcher would be left to record how they ended."""
         self.cancel()
 
     def cancel(self) -> list[TrialProgress]:
         """End the trials that this launcher started; they write ``killed``. Adopted trials continue.
 
-        Ctrl-C while it waits for them ends them at once.
+        Ctrl-C during the wait ends them at once.
         """
         started = [job.process for job in self._running if job.process is not None]
         deadline = time.monotonic() + GRACE_S
@@ -187,7 +187,7 @@ class LocalLauncher:
 
 
 def _kill_group(process: subprocess.Popen[bytes] | ForkedTrial) -> None:
-    """End a trial at once with whatever it started: a process of its own leads a group of its own."""
+    """Kill a trial at once with its child processes: each trial leads its own process group."""
     if isinstance(process, ForkedTrial):
         process.kill()
         return
@@ -196,7 +196,7 @@ def _kill_group(process: subprocess.Popen[bytes] | ForkedTrial) -> None:
 
 
 def _spawn(job: _Job, environment: Mapping[str, str], log: IO[bytes] | None) -> subprocess.Popen[bytes]:
-    # A session of its own: Ctrl-C reaches the launcher alone, which then asks its trials to end.
+    # Own session: Ctrl-C reaches only the launcher, which then asks its trials to end.
     return subprocess.Popen(
         _command(job.trials), env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
     )
@@ -208,7 +208,7 @@ def _command(trials: Sequence[TrialProgress]) -> list[str]:
 
 
 def _visible_gpus() -> list[str]:
-    """Names of the GPUs that this process may use: a scheduler, or the user, may have hidden others."""
+    """Names of the GPUs visible to this process; a scheduler or the user may hide others."""
     present, given = count_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
     if not present or given is None:
         return [str(number) for number in range(present)]
@@ -220,5 +220,5 @@ def _ending_of(job: _Job, trial: TrialProgress) -> Ending:
         return how_it_ended(ProcessEnd(None, owner=trial.owner))
     code = job.process.returncode
     ending = how_it_ended(ProcessEnd(code, job.asked_to_end, tail_of(job.log, job.log_start)))
-    asked = code in (-signal.SIGTERM, -signal.SIGINT)  # perhaps before it could take it
+    asked = code in (-signal.SIGTERM, -signal.SIGINT)  # the process may not yet have handled the signal
     return replace(ending, requested=ending.requested or asked)

@@ -1,4 +1,4 @@
-"""Memory that is available to trials."""
+"""Memory available to trials."""
 
 import math
 import subprocess
@@ -8,13 +8,13 @@ import psutil
 
 __all__ = ["available_memory", "gpu_memory", "memory_for_trial"]
 
-ENDLESS = 2**60  # what version 1 of control groups says where there is no limit
+ENDLESS = 2**60  # cgroup v1 reports about this without a limit
 
 
 def memory_for_trial(jobs: int, gpus: int) -> int | None:
-    """Bytes for each of ``jobs`` trials side by side, on ``gpus`` GPUs or, if that is 0, on the CPU.
+    """Bytes for each of ``jobs`` concurrent trials, on ``gpus`` GPUs or, if 0, on the CPU.
 
-    On GPUs it is all that the smallest one in use has; None if the driver does not say.
+    On GPUs, the total memory of the smallest one in use; None if the driver does not report it.
     """
     if not gpus:
         return available_memory() // jobs
@@ -23,7 +23,7 @@ def memory_for_trial(jobs: int, gpus: int) -> int | None:
 
 
 def gpu_memory(gpus: int) -> int | None:
-    """Bytes of the smallest of the first ``gpus`` NVIDIA GPUs; None if the driver does not say."""
+    """Bytes of the smallest of the first ``gpus`` NVIDIA GPUs; None if the driver does not report it."""
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -36,14 +36,14 @@ def gpu_memory(gpus: int) -> int | None:
 
 
 def available_memory(root: Path = Path("/")) -> int:
-    """Bytes that can be had on this machine, within the limits of the control groups that this process is in.
+    """Bytes available on this machine within the limits of this process's cgroups.
 
-    ``proc`` and ``sys`` are looked for under ``root``.
+    ``proc`` and ``sys`` are read below ``root``.
     """
     free = [psutil.virtual_memory().available]
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         groups = []
     for line in groups:
         _, controllers, path = line.split(":", 2)
@@ -56,7 +56,7 @@ def available_memory(root: Path = Path("/")) -> int:
 
 
 def _left(mount: Path, path: str, limit_file: str, used_file: str, cache: str) -> list[int]:
-    """Bytes left of the limits of a control group and its parents; groups that a container hides are left out."""
+    """Bytes left within the limits of a cgroup and its parents, except groups hidden by a container."""
     group = mount / path.strip("/")
     left = []
     for folder in [group, *group.parents]:

@@ -1,4 +1,4 @@
-"""Find files that programs of several trials may have written over one another, where they start."""
+"""Find files in the working directory that programs of several trials may have overwritten."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -9,13 +9,13 @@ from fnostab.record.trial import TrialSpec
 
 __all__ = ["overwritten"]
 
-MOST_ENTRIES = 20_000  # that are looked at
+MOST_ENTRIES = 20_000  # largest number of entries examined
 SHOWN = 3
 OF_OTHERS = ("mlflow.db", "mlruns", "mlartifacts", "__pycache__")  # also mlflow.db-journal
 
 
 def overwritten(trials: Sequence[TrialSpec], output: Path, since_s: float) -> str | None:
-    """A line on files of a study's folder that changed while programs of several trials ran; None without any."""
+    """Message on files in the trials' working directory that changed while they ran; None without any."""
     folders = {Path(spec.working_directory) for spec in trials if spec.argv is not None and spec.working_directory}
     if len(trials) < 2 or not folders:
         return None

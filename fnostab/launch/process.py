@@ -16,19 +16,19 @@ LARGEST_THRESHOLD = 2**31 - 1  # bytes
 
 
 def train_files(paths: Sequence[Path]) -> int:
-    """Train what each trial.json describes, with journal and artifacts beside it; several of one arm side by side.
+    """Train the trial of each trial.json, with journal and artifacts beside it; several of one arm in lockstep.
 
-    From here on SIGTERM ends trials properly: as ``killed``, with a state to go on from.
+    From here on, SIGTERM ends trials properly: as ``killed``, with a resume point.
 
     Returns:
-        Exit status: 0 if all came to a training outcome, else 1.
+        Exit status: 0 if all reached a training outcome, else 1.
 
     Raises:
-        FnostabError: a single one could not be started, or they can't be trained side by side.
+        FnostabError: a single trial could not be started, or several can't be trained together.
     """
     specs = [TrialSpec.read(path) for path in paths]
     keep_freed_memory()
-    signal.signal(signal.SIGTERM, _terminate)  # from here on there is a journal to write the end into
+    signal.signal(signal.SIGTERM, _terminate)  # from here on, a journal can record the end
     outcomes = make_task(specs[0].task).run(specs, [path.parent for path in paths])
     for spec, outcome in zip(specs, outcomes, strict=True):
         print(f"{spec.name}: {outcome or Outcome.INFRA_ERROR}")
@@ -38,8 +38,8 @@ def train_files(paths: Sequence[Path]) -> int:
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory instead of returning it to the system immediately.
 
-    Each step of a training takes and frees the same blocks of many megabytes. To fetch them anew is a page
-    fault for every 4 KiB, which took 8 to 20 % of a step's CPU time. Elsewhere than on glibc nothing is changed.
+    Each training step allocates and frees the same blocks of many megabytes. Allocating them anew costs a page
+    fault per 4 KiB, 8 to 20 % of a step's CPU time. Does nothing without glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -50,5 +50,5 @@ def keep_freed_memory() -> None:
 
 
 def _terminate(signum: int, frame: object) -> None:
-    signal.signal(signum, signal.SIG_IGN)  # once is enough: the end must be written
+    signal.signal(signum, signal.SIG_IGN)  # ignore further signals: the end must be written
     raise SystemExit(f"ended by {signal.Signals(signum).name}")

@@ -1,4 +1,4 @@
-"""Read a study's folder before more of it is run: its record, its journals, and what was abandoned."""
+"""Read the folder of a study before resuming it: its record, its journals and abandoned trials."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ __all__ = ["extended", "other_study", "read_journals"]
 
 
 def read_journals(record: StudySpec, trials: Sequence[TrialProgress], folder: Path) -> None:
-    """Write what is to be run beside the journals, read those that there are, and close what was abandoned.
+    """Write the trials' specifications, read existing journals, and close abandoned trials.
 
     Raises:
         LaunchError: the folder can't be written.
@@ -40,7 +40,7 @@ def read_journals(record: StudySpec, trials: Sequence[TrialProgress], folder: Pa
 
 
 def _has_other_rules(trial: TrialProgress) -> bool:
-    """Whether a trial was judged by other rules than those of the study now: rules are no part of its identity."""
+    """Whether a trial was judged by other rules than the study's current ones (rules are not part of its identity)."""
     path = trial.directory / TRIAL_FILE
     if not path.exists():
         return False
@@ -49,7 +49,7 @@ def _has_other_rules(trial: TrialProgress) -> bool:
 
 
 def extended(record: StudySpec, folder: Path) -> StudySpec:
-    """A study extended by the further arms of its record in a folder.
+    """Extend a study by the additional arms of its record in a folder.
 
     Raises:
         LaunchError: that record is damaged.
@@ -59,7 +59,7 @@ def extended(record: StudySpec, folder: Path) -> StudySpec:
 
 
 def other_study(record: StudySpec, folder: Path) -> str | None:
-    """A line on an earlier study of the same name whose control, or code, is another; None if there is none."""
+    """Message on an earlier study of the same name with another control or other code; None without one."""
     if folder.exists():
         return None
     for path in sorted(folder.parent.glob(f"*/{STUDY_FILE}")):

@@ -1,4 +1,4 @@
-"""Choose which trials without a result are tried again, and when they are given up."""
+"""Decide which trials without a result are retried, and when to give up."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,28 +17,28 @@ TAIL_LINES = 12
 
 @dataclass
 class Retries:
-    """A trial that was ``killed`` or ended in an ``infra_error`` is tried again, as long as that helps.
+    """Retry policy: trials that were ``killed`` or ended in an ``infra_error`` are retried while they make progress.
 
     Args:
-        attempts: in a row that came no further, after which a trial is given up. The journal holds them, so
-            that a restart forgets none. Those that were asked to end do not count.
-        oom: whether a trial that ran out of memory is tried again, once a start.
+        attempts: consecutive attempts without progress after which a trial is given up. They are counted from the
+            journal, across restarts. Attempts that were asked to end do not count.
+        oom: whether a trial that ran out of memory is retried once per start.
     """
 
     attempts: int = ATTEMPTS
     oom: bool = False
-    _stalled: Counter[str] = field(default_factory=Counter)  # attempts since the start that came no further
+    _stalled: Counter[str] = field(default_factory=Counter)  # attempts without progress since the start
 
     def wants(self, trial: TrialProgress) -> bool:
-        """Whether a trial is to be run when a study starts."""
+        """Whether to run a trial when a study starts."""
         if trial.outcome is Outcome.OOM:
             return self.oom
         return not trial.finished and not self.gave_up(trial)
 
     def wants_again(self, trial: TrialProgress) -> bool:
-        """Whether a trial whose attempt has just ended is to be run again at once.
+        """Whether to retry a trial at once after an attempt.
 
-        One that is asked to end again and again without a new step, by a network that calls ``sys.exit()``, say,
+        A trial that is repeatedly asked to end without a new step (its network calls ``sys.exit()``, say)
         waits for the next start.
         """
         self._stalled[trial.name] = 0 if trial.came_further else self._stalled[trial.name] + 1
@@ -46,11 +46,11 @@ class Retries:
         return not hopeless and self.wants(trial)
 
     def gave_up(self, trial: TrialProgress) -> bool:
-        """Whether a trial without a result had its attempts."""
+        """Whether a trial without a result has used up its attempts."""
         return trial.outcome is not None and not trial.finished and trial.fruitless >= self.attempts
 
 
-REMEDIES = {  # by the beginning of a reason that one trial gives for all
+REMEDIES = {  # by the beginning of a reason that applies to all trials
     IGNORES_SEED: "use {seed} where the script draws",
     CANT_BE_JUDGED: "record it in every arm, or correct metric and outcome in the study file; then repeat the command",
 }
@@ -58,13 +58,13 @@ REMEDIES = {  # by the beginning of a reason that one trial gives for all
 
 @dataclass
 class FailuresAlike:
-    """Find faults of all trials: programs that fail alike before their first step, or can't be judged."""
+    """Detect faults common to all trials: programs that fail alike before their first step, or can't be judged."""
 
     found: bool = False
-    _reasons: dict[str, str] = field(default_factory=dict)  # reason -> the first trial that gave it
+    _reasons: dict[str, str] = field(default_factory=dict)  # reason -> first trial with it
 
     def take(self, trial: TrialProgress) -> str | None:
-        """Look at a trial that has ended; what to say once, when it is the second one."""
+        """Examine an ended trial; return a message, once, when a fault is found."""
         remedy = next((remedy for why, remedy in REMEDIES.items() if (trial.reason or "").startswith(why)), None)
         if trial.outcome is Outcome.INFRA_ERROR and remedy is not None and not self.found:
             self.found = True
@@ -77,7 +77,7 @@ class FailuresAlike:
         if not self.found:
             return None
         log = trial.directory / STDERR_FILE
-        own = f"{trial.name}: {trial.outcome}"  # what the trial's process says at its end
+        own = f"{trial.name}: {trial.outcome}"  # last line of the trial's process
         lines = [line.rstrip() for line in tail_of(log).splitlines() if line.strip() not in ("", own)]
         tail = "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
         return (

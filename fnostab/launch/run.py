@@ -1,4 +1,4 @@
-"""Run a study: what is missing of it, on this machine, recorded as it happens."""
+"""Run the missing trials of a study and record them as they run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from fnostab.tracking.environment import settled
 __all__ = ["StudyRun", "run_study"]
 
 POLL_S = 0.25
-ONE_REQUEST_S = 1.0  # within which a second signal to end asks for nothing more
+ONE_REQUEST_S = 1.0  # a second signal within this time belongs to the same request
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class StudyRun:
     """Result of `run_study`.
 
     Attributes:
-        trials: those that were asked for, with their outcomes.
-        given_up: those of them that are not tried again, unless more attempts are allowed.
-        unsent: why some records are only on disk; None if all were sent.
-        overwritten: a line on files that trials may have overwritten for one another; None without any.
+        trials: the requested trials, with their outcomes.
+        given_up: trials that are not retried unless more attempts are allowed.
+        unsent: reason why some records are only on disk; None if all were sent.
+        overwritten: message on files that trials may have overwritten; None without any.
     """
 
     recording: Recording
@@ -64,7 +64,7 @@ class StudyRun:
         """Store that holds the records.
 
         Raises:
-            TrackingError: it never answered.
+            TrackingError: the store never answered.
         """
         if self.recording.store is None:
             raise TrackingError(self.unsent or "the tracking server has not answered")
@@ -99,31 +99,31 @@ def run_study(
 ) -> StudyRun:
     """Run the trials of a study that have no outcome yet.
 
-    Trials that were ``killed`` or ended in an ``infra_error`` are tried again, at once and at later
-    starts, until ``attempts`` in a row came no further; those that ran out of memory only if asked;
-    finished ones never, also where only MLflow remembers them. A trial that fails stops no other.
-    Runs of the experiment whose process is gone are closed before. What each arm takes is shown, and an
-    arm that can't fit into memory is refused, before anything of it is started.
+    Trials that were ``killed`` or ended in an ``infra_error`` are retried, at once and at later
+    starts, until ``attempts`` in a row made no progress; those that ran out of memory only on request;
+    finished ones never, even if only MLflow has their outcome. A failed trial does not stop others.
+    Orphaned runs of the experiment are closed first. Before any trial starts, the cost of each arm is
+    shown, and an arm that does not fit into memory is refused.
 
     Args:
-        study: resolved and checked.
-        experiment: in MLflow; None for the study's name.
+        study: resolved and checked study.
+        experiment: MLflow experiment; None for the study's name.
         output: folder of journals and data sets.
-        seeds: empty for the study's own.
-        arms: only these; empty for all.
-        jobs: trials side by side; None chooses for this machine.
-        launcher: runs the trials; None for processes of this machine, ``jobs`` side by side.
-        retry_oom: try trials again that ran out of memory.
-        attempts: how many in a row may come no further before a trial is given up.
-        tracking_uri: of MLflow; None takes MLFLOW_TRACKING_URI or ./mlflow.db.
-        console: to show progress on, `rich.console.Console(quiet=True)` for none; None for the terminal.
+        seeds: seeds to run; empty for the study's own.
+        arms: arms to run; empty for all.
+        jobs: number of concurrent trials; None chooses for this machine.
+        launcher: launcher of the trials; None for ``jobs`` processes of this machine.
+        retry_oom: retry trials that ran out of memory.
+        attempts: consecutive attempts without progress before a trial is given up.
+        tracking_uri: MLflow store; None for MLFLOW_TRACKING_URI or ./mlflow.db.
+        console: console for progress; None for the terminal, `rich.console.Console(quiet=True)` for no output.
 
     Raises:
-        FnostabError: it could not be started; nothing was left half made.
-        KeyboardInterrupt: it was interrupted; what ran is recorded as ``killed``.
+        FnostabError: the study could not be started; nothing was left half-written.
+        KeyboardInterrupt: the study was interrupted; running trials are recorded as ``killed``.
     """
     experiment, output, console = experiment or study.file.name, Path(output).absolute(), console or SafeConsole()
-    study.spec(experiment)  # refuses a name of the experiment that names no folder
+    study.spec(experiment)  # raises if the experiment's name is not a valid folder name
     trials = study.trials(experiment, output, arms=arms, seeds=seeds)
     record = study.spec(experiment, trials)
     if launcher is None:
@@ -180,7 +180,7 @@ def _work_off(
 ) -> None:
     waiting, running = _to_run(trials, retries, console), list[TrialProgress]()
     alike = FailuresAlike()
-    # A task in Python names its metric itself; a program is seen to record it when its first trial has ended.
+    # A Python task names its metric; for a program, the first trial that ends shows whether it records the metric.
     knows_metric = any(trial.spec.argv is None or trial.outcome is Outcome.CONVERGED for trial in trials)
     with StudyView(title, trials, launcher.jobs, Console(quiet=True) if launcher.live else console) as view:
         try:
@@ -204,7 +204,7 @@ def _work_off(
                         say(console, said)
                         view.was_told(ended)
                         waiting.clear()
-                for ended in newly_ended:  # once it is known whether any more are started
+                for ended in newly_ended:  # after `alike` is updated
                     if retries.wants_again(ended) and not alike.found:
                         say(console, f"{ended.name}: {ended.outcome} ({ended.reason}); retrying")
                         view.was_told(ended)
@@ -215,7 +215,7 @@ def _work_off(
                 view.update(running, recording.trouble, launcher.trouble)
                 time.sleep(POLL_S)
         except BaseException as error:
-            error.add_note(launcher.leaving)  # for whoever is notified
+            error.add_note(launcher.leaving)  # shown to whoever is notified
             try:
                 say(console, launcher.leaving)
             finally:
@@ -232,7 +232,7 @@ def _stop_if_cancelled(trials: Sequence[TrialProgress], launcher: Launcher, cons
 
 
 def _to_run(trials: Sequence[TrialProgress], retries: Retries, console: Console) -> list[TrialProgress]:
-    """The trials that are to be started, ready for it."""
+    """Select and prepare the trials to start."""
     wanted = [trial for trial in trials if retries.wants(trial)]
     for trial in wanted:
         trial.begin_again()
@@ -246,7 +246,7 @@ def _to_run(trials: Sequence[TrialProgress], retries: Retries, console: Console)
 def _insist_on_fit(
     trials: Sequence[TrialProgress], study: Study, retries: Retries, launcher: Launcher
 ) -> Estimates | None:
-    """Estimates of the arms that are to be run; refuse those that can't fit, before anything of them is written."""
+    """Estimate the cost of the arms to run; refuse those that do not fit, before anything is written."""
     for trial in trials:
         trial.update()
     wanted = [trial.spec for trial in trials if retries.wants(trial)]
@@ -266,10 +266,10 @@ def _show_estimates(estimates: Estimates, specs: Sequence[TrialSpec], console: C
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM interrupt as Ctrl-C does, so that no trial is left behind.
+    """Treat SIGTERM like Ctrl-C, so that no trial is left behind.
 
-    Signals within a second are one request: `timeout` sends its own to the process and then to its group, and the
-    second would interrupt the first's work, so that trials would train on alone.
+    Signals within a second count as one request: `timeout` signals the process and then its group, and the
+    second signal would interrupt the cleanup and leave trials running.
     """
     asked_s = -math.inf
 
