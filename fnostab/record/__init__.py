@@ -1,1 +1,1 @@
-"""Records of trials on disk: written, read, judged, and put into tables."""
+"""Records of trials on disk: write, read, judge and tabulate them."""

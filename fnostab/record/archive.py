@@ -1,4 +1,4 @@
-"""Archives of finished journals, compressed by LZMA: ``xz -d journal.jsonl.xz`` gives the same file again."""
+"""Archives of finished journals, compressed with LZMA; ``xz -d journal.jsonl.xz`` restores the same file."""
 
 import lzma
 import os
@@ -17,7 +17,7 @@ FOOTER_BYTES = 12  # of the xz format, https://tukaani.org/xz/xz-file-format.txt
 
 
 def archive(directory: Path) -> int:
-    """Replace a trial's journal by an archive, once that is known to hold the same records; return its size in bytes.
+    """Replace a trial's journal with an archive after verifying its records; return the archive's size in bytes.
 
     The caller must hold the locks of journal and upload.
 
@@ -53,7 +53,7 @@ def restore(directory: Path) -> None:
 
 
 def journal_size(directory: Path) -> int:
-    """Bytes of a trial's journal; of an archive, as its index at the end gives them, without unpacking it.
+    """Size of a trial's journal in bytes; for an archive, the unpacked size, read from its index without unpacking.
 
     Raises:
         JournalError: there is none, or it can't be read.
@@ -68,14 +68,14 @@ def journal_size(directory: Path) -> int:
             index_bytes = 4 * (int.from_bytes(file.read(FOOTER_BYTES)[4:8], "little") + 1)
             file.seek(end - FOOTER_BYTES - index_bytes)
             index = iter(file.read(index_bytes)[1:])
-        numbers = [_number(index) for _ in range(2 * _number(index))]  # of each block its bytes, and of what it holds
+        numbers = [_number(index) for _ in range(2 * _number(index))]  #  packed and unpacked size of each block
         return sum(numbers[1::2])
     except (OSError, ValueError) as error:
         raise JournalError(f"{path} can't be read ({error}): restore it from a copy") from error
 
 
 def _number(index: Iterator[int]) -> int:
-    """The next number of an archive's index: seven bits a byte, the lowest first, the last byte below 128."""
+    """Next number of an archive's index: seven bits per byte, lowest first; the last byte is below 128."""
     number = shift = 0
     for byte in index:
         number |= (byte & 0x7F) << shift
@@ -87,7 +87,7 @@ def _number(index: Iterator[int]) -> int:
 
 @contextmanager
 def opened(directory: Path) -> Iterator[BufferedIOBase]:
-    """A trial's journal, opened for reading; an archive reads as the journal that it was made of.
+    """Open a trial's journal for reading; an archive reads like the journal it was made from.
 
     Raises:
         JournalError: there is none, or it can't be read.

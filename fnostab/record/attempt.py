@@ -1,7 +1,7 @@
-"""The last attempt at a trial, read from its journal, and whether a process still works on it.
+"""Read the last attempt at a trial from its journal, and tell whether a process still works on it.
 
-A trial that was killed may be tried again: its journal goes on after the outcome. MLflow has no
-heartbeat, so a run whose process died would be RUNNING for ever if nobody looked.
+A killed trial may be retried: its journal continues after the outcome. MLflow has no heartbeat,
+so without this check a run whose process died would stay RUNNING forever.
 """
 
 import os
@@ -33,9 +33,9 @@ __all__ = [
     "this_process",
 ]
 
-QUIET_S = 900  # after which a journal that is written on another host counts as abandoned
-LOCKS = (LOCK_NAME, "recorder.lock")  # of whoever is at work: the owner, and a program that records
-COMMAND_WORDS = ("fnostab", "entrypoints")  # in the command lines of launchers and trials
+QUIET_S = 900  # a journal written on another host counts as abandoned after this long without a record
+LOCKS = (LOCK_NAME, "recorder.lock")  # held by the owner, and by a program that records
+COMMAND_WORDS = ("fnostab", "entrypoints")  # found in the command lines of launchers and trials
 
 
 @dataclass
@@ -43,10 +43,10 @@ class Attempt:
     """One attempt at a trial, as its journal records it.
 
     Attributes:
-        end: outcome event that closed the attempt; None while there is none.
-        owner: 'pid@host' of the process at work.
-        owner_since_ms: Unix time at which that process named itself.
-        last_ms: Unix time of the last record.
+        end: outcome event that closed the attempt; None while it is open.
+        owner: 'pid@host' of the process that works on it.
+        owner_since_ms: Unix time in milliseconds at which that process recorded its name.
+        last_ms: Unix time of the last record in milliseconds.
     """
 
     end: Event | None = None
@@ -68,10 +68,10 @@ def starts_attempt(record: Point | Event) -> bool:
 def last_attempt(journal: Path, leave_out: Callable[[str], None] | None = None) -> Attempt:
     """Read the last attempt from a journal.
 
-    ``leave_out`` takes a line on each record that can't be read; without it the first one is an error.
+    ``leave_out`` is called with a message for each unreadable record; without it the first one is an error.
 
     Raises:
-        JournalError: it can't be read.
+        JournalError: the journal can't be read.
     """
     attempt, last_ms = Attempt(), 0
     for record, _ in read_journal(journal, leave_out=leave_out):
@@ -91,9 +91,9 @@ def last_attempt(journal: Path, leave_out: Callable[[str], None] | None = None) 
 
 
 def is_of_elsewhere(owner: str | None) -> bool:
-    """Whether a process ran on another host, and not in a job that this host's Slurm knows.
+    """Whether a process ran on another host, outside any job that this host's Slurm knows.
 
-    A journal of its that is at hand may be a copy of one that is written there.
+    Its local journal may then be a copy of one that is still being written there.
     """
     job = slurm.job_of_owner(owner)
     return is_foreign(owner) and (job is None or slurm.is_queued(*job) is None)
@@ -102,9 +102,9 @@ def is_of_elsewhere(owner: str | None) -> bool:
 def is_alive(owner: str | None, since_ms: int | None = None, last_sign_s: float | None = None) -> bool:
     """Whether the process named ``owner``, 'pid@host', may still be at work.
 
-    If the name holds a Slurm job, Slurm is asked for that job: an interrupted job is queued again. A process of this
-    host is looked up; one that started after ``since_ms`` has merely been given the same number. A process of
-    another host counts as alive for 15 minutes after its ``last_sign_s``; a sign from the future is none.
+    If the name holds a Slurm job, Slurm is asked about that job, because interrupted jobs are requeued. A process of
+    this host is looked up; one that started after ``since_ms`` merely reuses the process ID. A process of another
+    host counts as alive for 15 minutes after ``last_sign_s``; a time in the future is ignored.
     """
     if (job := slurm.job_of_owner(owner)) and (queued := slurm.is_queued(*job)) is not None:
         return queued
@@ -115,10 +115,10 @@ def is_alive(owner: str | None, since_ms: int | None = None, last_sign_s: float 
 
 
 def may_be_at_work(owner: str | None, last_sign_s: float) -> bool:
-    """Whether a run's process may still be at work, judged without its journal, by its newest record in the store.
+    """Whether a run's process may still be at work, judged by its newest record in the store, without its journal.
 
-    A process of this program that started after that record (Unix time) may be a new attempt before its first new step.
-    A run without an owner may be one whose process has not recorded its name yet.
+    A process of this program that started after that record (Unix time) may be a new attempt that has not recorded a
+    step yet. The process of a run without an owner may not have recorded its name yet.
     """
     if owner is None:
         return abs(time.time() - last_sign_s) < QUIET_S
@@ -141,7 +141,7 @@ def is_being_written(directory: Path) -> bool:
     """Whether a process has the trial's journal open, on this machine or another that shares the disk.
 
     Raises:
-        JournalError: the lock can't be tried.
+        JournalError: the lock can't be tested.
     """
     if not (directory / FILE_NAME).exists():
         return False
@@ -152,12 +152,12 @@ def is_being_written(directory: Path) -> bool:
 
 
 def this_process() -> str:
-    """The value of the owner tag for this process."""
+    """Owner tag of this process."""
     return f"{os.getpid()}@{socket.gethostname()}"
 
 
 def _process(owner: str | None) -> psutil.Process | None:
-    """The process of this host that has the owner's number; None if there is none but a zombie."""
+    """Process of this host with the owner's process ID; None if there is none, or only a zombie."""
     pid, _, _ = (owner or "").partition("@")
     try:
         process = psutil.Process(int(pid))

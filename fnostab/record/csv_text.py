@@ -1,4 +1,4 @@
-"""Read a CSV file of trials, within limits, as text by column; numbers as other programs write them."""
+"""Read a CSV file of trials as text by column, within size limits, and parse numbers that other programs wrote."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from fnostab.errors import DecisionError, os_errors_as
 
 __all__ = ["csv_errors", "parse_csv", "parse_number", "read_text"]
 
-LARGEST_BYTES = 50_000_000  # far above any study: a file that is none must not fill the memory
+LARGEST_BYTES = 50_000_000  # far above any study; keeps an unrelated file from filling the memory
 MOST_ROWS = 100_000  # as many trials as a study may have
 MOST_CELLS = 10_000_000
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infin
 
 @contextmanager
 def csv_errors(path: str | Path) -> Iterator[None]:
-    """Raise what `read_text` and `parse_csv` do as a DecisionError."""
+    """Convert errors of `read_text` and `parse_csv` to a DecisionError."""
     try:
         with os_errors_as(DecisionError, f"can't read {path}"):
             yield
@@ -32,9 +32,9 @@ def parse_csv(text: str, path: str | Path) -> tuple[Sequence[str], Iterator[tupl
     """Parse a CSV file of trials: its columns, then the line number and the values by column of each row.
 
     Raises:
-        DecisionError: it is separated by something else than commas, names a column twice, or, while it is iterated, a
-            row has more values than there are columns.
-        csv.Error: quotes are not closed.
+        DecisionError: the separator is not a comma, a column is named twice, or, during iteration, a row has more
+            values than there are columns.
+        csv.Error: a quote is not closed.
     """
     _check_separator(text, path)
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
@@ -59,12 +59,12 @@ def parse_csv(text: str, path: str | Path) -> tuple[Sequence[str], Iterator[tupl
 
 
 def read_text(path: str | Path) -> str:
-    """Text of a CSV file of trials, without the mark with which Excel begins.
+    """Read the text of a CSV file of trials, without the byte order mark that Excel writes.
 
     Raises:
         OSError: the file can't be read.
-        UnicodeDecodeError: it is not in UTF-8.
-        DecisionError: it is larger than any table of trials.
+        UnicodeDecodeError: the file is not UTF-8.
+        DecisionError: the file is larger than any table of trials.
     """
     with open(path, "rb") as file:
         data = file.read(LARGEST_BYTES + 1)
@@ -79,11 +79,11 @@ def read_text(path: str | Path) -> str:
 
 
 def _lines(text: str) -> int:
-    return max(text.count("\n"), text.count("\r"))  # old Macs end a line so, Windows by both
+    return max(text.count("\n"), text.count("\r"))  # old Macs end lines with \r, Windows with \r\n
 
 
 def _check_separator(text: str, path: str | Path) -> None:
-    """Raise DecisionError if the first line of a CSV file separates its columns by something else than commas."""
+    """Raise DecisionError if the header of a CSV file is not separated by commas."""
     header = text.partition("\n")[0]
     other = next((name for mark, name in ((";", "semicolons"), ("\t", "tabs")) if mark in header), None)
     if other and "," not in header:
@@ -94,10 +94,10 @@ def _check_separator(text: str, path: str | Path) -> None:
 
 
 def parse_number(name: str, text: str, where: str) -> float:
-    """Parse a number as programs write it, NaN and infinity too.
+    """Parse a number as programs write it, including NaN and infinity.
 
     Raises:
-        DecisionError: it is none.
+        DecisionError: the text is not a number.
     """
     if not _NUMBER.fullmatch(text.strip()):
         raise DecisionError(f"{where}: {name}={text!r} is not a number: leave it empty where there is none")

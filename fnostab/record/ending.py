@@ -1,7 +1,7 @@
-"""Outcomes of trials that died without writing one, from their records and the end of their process.
+"""Outcomes of trials that died without writing one, from their records and from how their process ended.
 
-A program's records are judged here too, since it can't do that itself; a failure that was observed wins over whatever
-ended the process later.
+A program's records are judged here as well, since a program does not judge itself. An observed failure takes
+precedence over whatever ended the process later.
 """
 
 import math
@@ -47,16 +47,16 @@ NOTHING_RECORDED = (
     "`from fnostab.recorder import Recorder`"
 )
 CANT_BE_JUDGED = "its outcome can't be judged: it did not record"
-MOST_BYTES = 5_000_000  # of all files that are announced
+MOST_BYTES = 5_000_000  # total size of announced files
 ANNOUNCED_FILES = (".png", ".json", ".csv", ".txt")
-_NAN = re.compile(r"(?<![\w.-])nan(?![\w-])", re.IGNORECASE)  # as a value: not nan_to_num, not All-NaN
+_NAN = re.compile(r"(?<![\w.-])nan(?![\w-])", re.IGNORECASE)  # NaN as a value, but not nan_to_num or All-NaN
 
 
 def end_of_abandoned(tags: Mapping[str, str], owner: str | None, tail: str = "") -> dict[str, Any]:
-    """Payload of the outcome of an attempt whose process died without one, and nobody was there.
+    """Outcome payload for an attempt whose process died unobserved, without writing an outcome.
 
-    ``killed``, or ``infra_error`` if the process left an error, or the end of its Slurm job. What its training had
-    come to, if it announced that, wins over these: leaving a failure out of the rates would flatter the arm.
+    The outcome is ``killed``, ``infra_error`` if the process left an error, or how its Slurm job ended. An outcome
+    that the training announced takes precedence: leaving a failure out of the rates would flatter the arm.
     """
     ending = how_it_ended(ProcessEnd(None, tail=tail, owner=owner))
     if (job := slurm.job_of_owner(owner)) and (end := slurm.end_of(*job)) and end.outcome is not Outcome.INFRA_ERROR:
@@ -70,10 +70,10 @@ def end_of_abandoned(tags: Mapping[str, str], owner: str | None, tail: str = "")
 
 
 class Unwritten:
-    """Takes the records that would end a trial, in place of its journal.
+    """Stand-in for a journal that collects the records that would end a trial, without writing them.
 
     Attributes:
-        records: that were taken, all with the time that was given (Unix milliseconds).
+        records: collected records, all with the given time (Unix milliseconds).
     """
 
     def __init__(self, directory: Path, time_ms: int) -> None:
@@ -82,21 +82,21 @@ class Unwritten:
         self._time_ms = time_ms
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """Take finite metrics of one step."""
+        """Collect finite metrics of one step."""
         self.records.append(Point(self._time_ms, step, values))
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Take one event."""
+        """Collect one event."""
         self.records.append(Event(self._time_ms, name, payload))
 
 
 def records_of_end(
     directory: Path, last_sign_s: float = 0.0, leave_out: Callable[[str], None] | None = None
 ) -> list[Point | Event] | None:
-    """Records that end a trial whose process died without an outcome, the outcome last; nothing is written.
+    """Build the records that end a trial whose process died without an outcome; nothing is written.
 
-    They have the time of the last record, so that every store and every call gives the trial the same end.
-    ``last_sign_s`` is the Unix time of the last thing that is known of it from elsewhere; ``leave_out`` as in
+    The outcome comes last. All carry the time of the last record, so that every store and every call gives the trial
+    the same end. ``last_sign_s`` is the Unix time of its last sign of life elsewhere; ``leave_out`` is as in
     `last_attempt`.
 
     Returns:
@@ -115,16 +115,16 @@ def records_of_end(
     unwritten = Unwritten(directory, attempt.last_ms)
     try:
         _close(unwritten, attempt, end_of_abandoned(attempt.tags, attempt.owner, tail))
-    except FnostabError as damage:  # of its records, or of another seed's: it can't be judged
+    except FnostabError as damage:  # its records or another seed's are damaged: it can't be judged
         end = end_of_abandoned(attempt.tags, attempt.owner, f"error: {damage}")
         return [Event(attempt.last_ms, names.OUTCOME_EVENT, end)]
     return unwritten.records
 
 
 def close_if_abandoned(directory: Path) -> bool:
-    """Record an outcome for a trial whose process died without one; answer whether the trial has ended.
+    """Record an outcome for a trial whose process died without one; return whether the trial has ended.
 
-    For who goes on with the trial: a reader of the journal, which may be a copy, only asks for `records_of_end`.
+    For a caller that continues the trial. A reader, whose journal may be a copy, uses `records_of_end` instead.
 
     Raises:
         JournalError: the journal is damaged, or can't be written.
@@ -138,9 +138,9 @@ def close_if_abandoned(directory: Path) -> bool:
 
 
 def close_attempt(journal: Journal, ending: Ending) -> None:
-    """Write the outcome of a trial whose process is gone, for a launcher that may try it again.
+    """Write the outcome of a trial whose process is gone, for a launcher that may retry it.
 
-    A failure of training that its journal shows stands; what a program recorded is judged.
+    A training failure that the journal shows stands; the records of a program are judged.
 
     Raises:
         JournalError: the journal is damaged, or can't be written.
@@ -150,7 +150,7 @@ def close_attempt(journal: Journal, ending: Ending) -> None:
 
 
 def close_program_trial(journal: Journal | Unwritten, spec: TrialSpec, end: ProcessEnd) -> Outcome:
-    """Judge a trial whose program has ended, and write its summary and, last, its outcome.
+    """Judge a trial whose program has ended; write its summary, then its outcome.
 
     Raises:
         JournalError: the journal is damaged, or can't be written.
@@ -171,10 +171,10 @@ def close_program_trial(journal: Journal | Unwritten, spec: TrialSpec, end: Proc
 
 
 def judge_again(directory: Path, spec: TrialSpec) -> None:
-    """Judge a training that has ended again, by its trial's present rules; record the outcome if it is another.
+    """Judge a finished training again by its trial's present rules; record the outcome if it changed.
 
-    A program's trial that could not be judged has no summary, and one of another metric none of this one: the values
-    that are missing are written before the outcome.
+    Missing summary values are written before the outcome: a program's trial that could not be judged has no summary,
+    and one judged by another metric lacks this metric's.
 
     Raises:
         JournalError: another process holds the journal, or it is damaged or can't be written.
@@ -198,7 +198,7 @@ def judge_again(directory: Path, spec: TrialSpec) -> None:
 
 
 def _close(journal: Journal | Unwritten, attempt: Attempt, end: Mapping[str, Any], *, asked: bool = False) -> None:
-    """Write the end of a dead trial: of a program by its records, else ``end``, unless its journal shows a failure."""
+    """Write the end of a dead trial: a program's by its records, else ``end`` unless the journal shows a failure."""
     path = journal.directory / TRIAL_FILE
     spec = TrialSpec.read(path) if path.exists() else None
     if spec is not None and spec.argv is not None:
@@ -213,9 +213,9 @@ def _close(journal: Journal | Unwritten, attempt: Attempt, end: Mapping[str, Any
 
 
 def _cant_be_judged(recorded: Recorded, judgement: Judgement, spec: TrialSpec) -> str | None:
-    """Name the metrics that are missing to judge a trial that looks converged by its rules; None if none is.
+    """Name the metrics that the rules need and a trial that looks converged did not record; None if it has all.
 
-    A task that trains itself sets its own rules and knows which of them need not be judged, as without a truth.
+    A built-in task sets its own rules, and knows which need not be judged, for example without ground truth.
     """
     if spec.argv is None or judgement.outcome is not Outcome.CONVERGED:
         return None
@@ -226,7 +226,7 @@ def _cant_be_judged(recorded: Recorded, judgement: Judgement, spec: TrialSpec) -
 
 
 def _end_of_program(recorded: Recorded, judgement: Judgement | None, spec: TrialSpec, end: ProcessEnd) -> Ending:
-    """The first that applies: an observed failure, a request to end, a good end, a memory error, how it died."""
+    """Ending by the first that applies: observed failure, request to end, normal end, memory error, cause of death."""
     code = end.return_code
     if (failure := observed_failure(recorded, judgement)) is not None:
         return Ending(failure.outcome, None)
@@ -244,7 +244,7 @@ def _end_of_program(recorded: Recorded, judgement: Judgement | None, spec: Trial
 
 
 def _unrecorded_nan(recorded: Recorded, tail: str) -> str | None:
-    """Words on a log that shows NaN, of a training that recorded none."""
+    """Describe a NaN that stderr shows but the training did not record; None if there is none."""
     line = next((line.strip() for line in tail.splitlines() if _NAN.search(line)), None)
     if line is None or any(math.isnan(value) for curve in recorded.curves.values() for value in curve.values()):
         return None
@@ -252,14 +252,14 @@ def _unrecorded_nan(recorded: Recorded, tail: str) -> str | None:
 
 
 def _ended_early(recorded: Recorded) -> str | None:
-    """Words on a program that ended well long before the last step that it scheduled."""
+    """Describe a program that exited normally long before its last scheduled step; None otherwise."""
     if not stopped_short(recorded.last_step, recorded.scheduled_steps):
         return None
     return f"its records end after {(recorded.last_step or 0) + 1} of {recorded.scheduled_steps} scheduled steps"
 
 
 def _announce_files(journal: Journal | Unwritten) -> None:
-    """Announce as artifacts the files that the program left in ``{directory}``, up to 5 MB in all."""
+    """Announce the files that the program left in ``{directory}`` as artifacts, up to 5 MB in total."""
     folder, left = journal.directory / "files", MOST_BYTES
     for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
         if path.suffix not in ANNOUNCED_FILES or path.is_symlink() or not path.is_file():

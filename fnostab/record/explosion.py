@@ -1,6 +1,6 @@
-"""Judge whether a loss has exploded: by thresholds of the rules, or by the trial's own progress.
+"""Judge whether a loss has exploded, by the rules' thresholds or by the trial's own progress.
 
-Without thresholds the rule works for any sign and scale of a loss: adding a constant to every loss changes nothing.
+Without thresholds the rule works for a loss of any sign and scale: adding a constant to every loss changes nothing.
 """
 
 import math
@@ -13,9 +13,9 @@ from fnostab.record.outcome_rules import OutcomeRules, Validation
 
 __all__ = ["exploded_at"]
 
-SHARE_OF_STEPS = 0.1  # over which a level of the training loss is taken
-LEAST_STEPS = 8  # the same, of a short training
-WITHOUT_TRAINING = 10  # times its progress, a loss has exploded of which no training loss is known
+SHARE_OF_STEPS = 0.1  # window over which the level of the training loss is taken
+LEAST_STEPS = 8  # the same for a short training
+WITHOUT_TRAINING = 10  # multiple of its progress at which a loss has exploded, without a training loss
 
 
 def exploded_at(
@@ -23,13 +23,13 @@ def exploded_at(
 ) -> list[bool]:
     """Whether the loss at each validation is far above where the trial began, or above its own best so far.
 
-    Measured by shares of the baseline and multiples of the best, where the rules give them. Else by the trial's own
-    progress, which does not change if a constant is added to every loss: see `_has_lost_all`.
+    Measured in shares of the baseline and multiples of the best where the rules give them, else by the trial's own
+    progress, which does not change if a constant is added to every loss (see `_has_lost_all`).
 
     Args:
-        validations: in the order in which they took place.
-        baseline: validation loss of an output that has learnt nothing; None if unknown.
-        rules: what counts as a failure.
+        validations: in chronological order.
+        baseline: validation loss of an untrained output; None if unknown.
+        rules: rules of failures.
         training: training losses by step, (steps,); NaN where none was recorded.
     """
     best: list[Validation] = []
@@ -54,13 +54,13 @@ def _has_lost_all(
     baseline: float | None,
     training: NDArray[np.float64],
 ) -> list[bool]:
-    """Whether the trial, at each validation, has lost all that it had learnt, and as much again.
+    """Whether the trial, at each validation, has lost all its progress and as much again.
 
     The loss then lies as far above the start as the best so far lies below it. The start is the first validation; with
     a baseline it is the baseline or, until something better is reached, the best so far. If the training loss varied
-    more than that distance over its first tenth, its range takes the place of the distance. If no training loss is
-    recorded, nothing tells progress from noise, and ten times the distance is needed. A validation loss that rises
-    while the training loss still falls is overfitting, and does not count.
+    more than that distance over its first tenth, its range replaces the distance. Without a training loss progress
+    can't be told from noise, and ten times the distance is needed. A validation loss that rises while the training
+    loss still falls is overfitting, and does not count.
     """
     early = _early_range(training)
     first = next((v.loss for v in validations if math.isfinite(v.loss)), math.inf)
@@ -75,19 +75,19 @@ def _has_lost_all(
 
 
 def _loss_of(validation: Validation) -> float:
-    """Loss of a validation; infinite where it is not finite."""
+    """Loss of a validation; infinity where it is not finite."""
     return validation.loss if math.isfinite(validation.loss) else math.inf
 
 
 def _early_range(training: NDArray[np.float64]) -> float | None:
-    """Range of the training loss over its first tenth, from the 10 % to the 90 % quantile; None if it is unknown."""
+    """Range of the training loss over its first tenth, from the 10 % to the 90 % quantile; None if unknown."""
     early = training[: _tenth(training)]
     early = early[np.isfinite(early)]
     return float(np.diff(np.quantile(early, [0.1, 0.9]))[0]) if early.size > 1 else None
 
 
 def _still_learns(training: NDArray[np.float64], step: int, best_step: int) -> bool:
-    """Whether the training loss before a step is lower than it was where the validation loss was best."""
+    """Whether the training loss before a step is lower than where the validation loss was best."""
     width = _tenth(training)
     now, then = (training[max(s + 1 - width, 0) : s + 1] for s in (step, best_step))
     now, then = now[~np.isnan(now)], then[~np.isnan(then)]

@@ -1,4 +1,4 @@
-"""Find folders of records; links to such folders are followed alike by all commands."""
+"""Find folders of records. All commands follow links to such folders in the same way."""
 
 import os
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ __all__ = [
 TRIAL_FILE = "trial.json"
 LIVE_FILE = "live.json"  # of a script's own run, which is part of no study
 STUDY_FILE = "study.json"
-OF_TRIALS = (TRIAL_FILE, LIVE_FILE, FILE_NAME, ARCHIVE_NAME)  # any of them makes a folder one of a trial
-HELD_BEHIND_A_LINK = tuple(  # what makes a link one to records: a link to anything else, as a data set, is not followed
+OF_TRIALS = (TRIAL_FILE, LIVE_FILE, FILE_NAME, ARCHIVE_NAME)  # any of them marks the folder of a trial
+HELD_BEHIND_A_LINK = tuple(  # a link to anything else, such as a data set, is not followed
     f"{above}{name}" for above in ("", "*/", "*/*/") for name in (TRIAL_FILE, LIVE_FILE, STUDY_FILE)
 )
 
@@ -34,7 +34,7 @@ def trial_name(arm: str, seed: int | str) -> str:
 
 
 def trial_folders(study: Path, arm: str, seed: int | str, config_hash: str) -> tuple[Path, Path]:
-    """Folders that may hold a trial's records: ``control-3``, or that with a hash where the arm was another before."""
+    """Folders that may hold a trial's records: ``control-3``, or with a hash if the arm had other settings before."""
     name = trial_name(arm, seed)
     return study / name, study / f"{name}-{config_hash[:8]}"
 
@@ -42,17 +42,17 @@ def trial_folders(study: Path, arm: str, seed: int | str, config_hash: str) -> t
 def folders_with(path: str | Path, *files: str) -> list[Path]:
     """Folders at or below ``path`` that hold one of ``files``, sorted by their paths, each once.
 
-    A folder that is there and behind a link is named by its own path.
+    A folder that is reached both directly and through a link has its own path.
     """
     found, seen, tops = list[Path](), set[str](), [Path(path)]
     while tops:
         links = [link for top in tops for link in _walk(top, files, found, seen)]
-        tops = sorted(links, key=os.path.realpath)  # a folder before those within it
+        tops = sorted(links, key=os.path.realpath)  # a folder before its subfolders
     return sorted(found)
 
 
 def insist_on_trials(path: str | Path) -> list[Path]:
-    """Folders of the trials at or below ``path``, sorted; a journal that has lost its ``trial.json`` is in one, too.
+    """Folders of trials at or below ``path``, sorted, including those whose ``trial.json`` is lost.
 
     Raises:
         JournalError: there is none.
@@ -61,7 +61,7 @@ def insist_on_trials(path: str | Path) -> list[Path]:
 
 
 def insist_on_studies(path: str | Path) -> list[Path]:
-    """Folders of the studies at or below ``path``, sorted.
+    """Folders of studies at or below ``path``, sorted.
 
     Raises:
         JournalError: there is none.
@@ -76,18 +76,18 @@ def _insist(kind: str, path: str | Path, *files: str) -> list[Path]:
 
 
 def _walk(top: Path, files: tuple[str, ...], found: list[Path], seen: set[str]) -> Iterator[Path]:
-    """Add the folders below ``top`` to those that were found, without following links; yield those to follow."""
+    """Add the folders below ``top`` to ``found`` without following links; yield the links to follow."""
     for folder, inner, names in os.walk(top):
         real = os.path.realpath(folder)
         if real in seen:
             inner.clear()
             continue
         seen.add(real)
-        if any(name in names or name in inner for name in files):  # a folder of that name is to be named, too
+        if any(name in names or name in inner for name in files):  # also a folder of that name
             found.append(Path(folder))
         for name in inner:
             link = Path(folder, name)
-            if not link.is_symlink() or Path(real).is_relative_to(os.path.realpath(link)):  # a loop, or all of a disk
+            if not link.is_symlink() or Path(real).is_relative_to(os.path.realpath(link)):  # a loop, or a whole disk
                 continue
             if any(next(link.glob(held), None) for held in HELD_BEHIND_A_LINK):
                 yield link

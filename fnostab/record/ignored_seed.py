@@ -1,4 +1,4 @@
-"""Find scripts that ignore their seed: trials of one arm with identical curves, number by number."""
+"""Find scripts that ignore their seed: trials of one arm whose curves are identical."""
 
 import itertools
 import math
@@ -17,12 +17,12 @@ IGNORES_SEED = "the script ignores its seed"
 
 
 def same_curves(directories: Mapping[tuple[str, int], Path]) -> list[tuple[str, int, int]]:
-    """Pairs of seeds under which the training and validation values of an arm's ended trials are identical.
+    """Pairs of seeds for which the training and validation values of an arm's ended trials are identical.
 
-    A trial whose journal is missing or damaged tells nothing.
+    Trials whose journal is missing or damaged are skipped.
 
     Returns:
-        (arm, first seed, another seed) for each seed whose curves are those of an earlier one.
+        (arm, first seed, other seed) for each seed whose curves repeat those of an earlier one.
     """
     same = []
     for arm, trials in itertools.groupby(sorted(directories.items()), key=lambda item: item[0][0]):
@@ -44,7 +44,7 @@ def twin_seed(directory: Path, spec: TrialSpec) -> int | None:
     for path in directory.parent.glob(f"{spec.arm}-*/trial.json"):
         try:
             other = TrialSpec.read(path)
-        except FnostabError:  # its own trial's matter
+        except FnostabError:  # only its own trial's errors matter
             continue
         same_arm = (other.arm, other.config_hash) == (spec.arm, spec.config_hash) and other.seed != spec.seed
         if same_arm and (path.parent / FILE_NAME).exists():
@@ -54,7 +54,7 @@ def twin_seed(directory: Path, spec: TrialSpec) -> int | None:
 
 
 def _curves(directory: Path) -> str | None:
-    """Training loss and validations of a trial as text that can be compared; None if none can be read."""
+    """Training loss and validations of a trial as comparable text; None if they can't be read."""
     try:
         recorded = read_recorded(directory)
     except JournalError:
@@ -65,4 +65,4 @@ def _curves(directory: Path) -> str | None:
         if name == names.TRAIN_LOSS or (name.startswith(names.VAL_PREFIX) and not name.endswith(("_best", "_last")))
     }
     finite = {value for curve in curves.values() for _, value in curve if math.isfinite(value)}
-    return repr(sorted(curves.items())) if len(finite) > 1 else None  # one number that is the same proves nothing
+    return repr(sorted(curves.items())) if len(finite) > 1 else None  # one equal number proves nothing

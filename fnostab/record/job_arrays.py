@@ -1,10 +1,10 @@
-"""Records of the Slurm jobs that train a study's trials, on disk beside their journals.
+"""Records of the Slurm jobs that train a study's trials, on disk beside the journals.
 
-    <study's folder>/slurm/<name>.json    a job array, and which trials its elements train
+    <study's folder>/slurm/<name>.json    a job array, and the trials that its elements train
 
-A job that waits in the queue has no journal yet: only this record shows that it exists. It is written before the
-array is submitted, under a unique name, and again with the number that Slurm gave it. A launcher that dies in between
-leaves a record without a number; then Slurm is asked for an array of that name.
+A queued job has no journal yet; only this record shows that it exists. It is written under a unique name before the
+array is submitted, and again with the number that Slurm assigned. A launcher that dies in between leaves a record
+without a number; Slurm is then asked for an array of that name.
 """
 
 import secrets
@@ -21,17 +21,17 @@ from fnostab.record.safe_files import write_whole
 
 __all__ = ["FOLDER", "JobArray", "jobs_of", "queued_jobs"]
 
-FOLDER = "slurm"  # in a study's
+FOLDER = "slurm"  # within a study's folder
 
 
 class JobArray(BaseModel):
-    """Jobs that were submitted together.
+    """Slurm jobs that were submitted together.
 
     Attributes:
-        name: name of the array, and of its record.
+        name: name of the array and of its record.
         cluster: Slurm's name of the cluster.
         trials: names of the trials that each job trains.
-        number: Slurm's number of the array, or of a single job; None until Slurm has given one.
+        number: Slurm's number of the array or single job; None until assigned.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,7 +44,7 @@ class JobArray(BaseModel):
 
     @classmethod
     def of(cls, study: str, cluster: str, trials: Sequence[Sequence[str]]) -> Self:
-        """A new array of jobs for the trials of a study."""
+        """Create an array of jobs for the trials of a study."""
         now_ms = time.time_ns() // 1_000_000
         name = f"{study}-{secrets.token_hex(4)}"
         return cls(name=name, cluster=cluster, submitted_ms=now_ms, trials=tuple(map(tuple, trials)))
@@ -54,7 +54,7 @@ class JobArray(BaseModel):
         return f"{self.number}_{index}" if len(self.trials) > 1 else str(self.number)
 
     def write(self, folder: Path) -> None:
-        """Write the record into a study's folder, atomically, so that it survives the death of the machine.
+        """Write the record into a study's folder, atomically and durably.
 
         Raises:
             LaunchError: it can't be written.
@@ -65,18 +65,18 @@ class JobArray(BaseModel):
             write_whole(path, self.model_dump_json(indent=2) + "\n", to_disk=True)
 
     def remove(self, folder: Path) -> None:
-        """Forget an array that was not submitted."""
+        """Remove the record of an array that was not submitted."""
         (folder / FOLDER / f"{self.name}.json").unlink(missing_ok=True)
 
 
 def jobs_of(folder: Path, cluster: str, *, find: bool = False) -> dict[str, str]:
-    """The last job that each trial in a study's folder was given on a cluster, by the trial's name.
+    """Last job of each trial in a study's folder on a cluster, by the trial's name.
 
     Args:
         folder: folder of the study.
         cluster: Slurm's name of the cluster.
-        find: ask Slurm for arrays whose number is not known, and note it. Only for the holder of the study's lock:
-            another launcher may be submitting them.
+        find: ask Slurm for unknown array numbers and record them. Only for the holder of the study's lock: another
+            launcher may be submitting these arrays.
 
     Raises:
         LaunchError: a record is damaged.
@@ -95,7 +95,7 @@ def jobs_of(folder: Path, cluster: str, *, find: bool = False) -> dict[str, str]
 
 
 def queued_jobs(folder: Path) -> Mapping[str, str]:
-    """States of the jobs that wait or run, by the name of a trial of theirs; none where Slurm can't be asked."""
+    """States of waiting and running jobs, by the name of a trial; empty where Slurm can't be asked."""
     if not (folder / FOLDER).is_dir() or not slurm.is_here():
         return {}
     try:

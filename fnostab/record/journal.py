@@ -1,11 +1,11 @@
-"""The append-only record of one trial, on local disk before it is anywhere else.
+"""Append-only journal of one trial, written to local disk before anything is sent elsewhere.
 
-One line a record, see `fnostab.record.lines`.
+One record per line, see `fnostab.record.lines`.
 
-An old journal may have been archived: it is read as before, and a writer turns it back into lines.
+An old journal may have been archived: it is read as before, and a writer restores it first.
 
-A process that dies while it writes leaves a torn last line: it is recognised, ignored by readers
-and cut off by the next writer. A damaged line anywhere else is an error, never skipped in silence.
+A process that dies while writing leaves a torn last line, which readers ignore and the next
+writer cuts off. A damaged line anywhere else is an error, never skipped silently.
 """
 
 import errno
@@ -31,26 +31,26 @@ LOCK_NAME = "journal.lock"
 
 
 class Sink(Protocol):
-    """Receiver of a monitor's records; a `Journal` is one."""
+    """Receiver of a monitor's records, such as a `Journal`."""
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """Keep ``values`` of one step."""
+        """Store ``values`` of one step."""
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Keep one event."""
+        """Store one event."""
 
 
 class Journal:
-    """Writes one journal; only one process at a time can hold it open.
+    """Writer of one journal; only one process at a time can hold it open.
 
-    Opening an existing journal continues it. A metric's steps only ever grow: where a resumed trial
-    repeats a step, the first record is kept.
+    Opening an existing journal continues it. The steps of a metric only increase: where a resumed
+    trial repeats a step, the first record is kept.
 
-    Points go to the operating system with each call, so that they survive the death of the process;
-    events are forced to the disk, so that they survive the death of the machine.
+    Points are handed to the operating system with each call and survive a crash of the process;
+    events are forced to disk and survive a crash of the machine.
 
     Args:
-        directory: folder of the trial; made if it does not exist.
+        directory: folder of the trial; created if it does not exist.
 
     Raises:
         JournalError: another process holds the journal, or it is damaged or can't be written.
@@ -79,10 +79,10 @@ class Journal:
             raise
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """Append metrics of one step, without those that the journal already holds.
+        """Append metrics of one step, except those that the journal already holds.
 
         Raises:
-            JournalError: the step is no whole number from 0, a value is no number, or the journal can't be written.
+            JournalError: the step is not an integer from 0, a value is not a number, or the journal can't be written.
         """
         given = {name: number(name, value) for name, value in values.items()}
         finite = {name: value for name, value in given.items() if math.isfinite(value)}
@@ -90,20 +90,19 @@ class Journal:
         self.add(Point(self._now_ms(), step, finite, others))
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Append one event, and force all that was written so far to the disk.
+        """Append one event and force everything written so far to disk.
 
         Raises:
-            JournalError: the payload holds what `encode` refuses, or the journal can't be written.
+            JournalError: `encode` refuses the payload, or the journal can't be written.
         """
         self.add(Event(self._now_ms(), name, dict(payload)))
 
     def add(self, record: "Point | Event") -> None:
-        """Append a record with the time that it has, a point without metrics that the journal already holds.
+        """Append a record with its own time; of a point, only metrics that the journal lacks.
 
         Raises:
-            JournalError: the step is no whole number from 0, `encode` refuses the record, or the journal can't be
-                written. Nothing of it is then in the journal, unless it is an event that could not be forced to the
-                disk.
+            JournalError: the step is not an integer from 0, `encode` refuses the record, or the journal can't be
+                written. The journal then holds no part of it, unless it is an event that could not be forced to disk.
         """
         if isinstance(record, Event):
             self._append(record)
@@ -117,7 +116,7 @@ class Journal:
             self._latest.update(dict.fromkeys([*values, *nonfinite], step))
 
     def lend(self) -> int:
-        """Close the file but keep the lock, for a program that writes while this process waits.
+        """Close the file but keep the lock, so that a program can write while this process waits.
 
         Returns:
             The lock's file descriptor. A program that inherits it keeps the trial locked if this process dies.
@@ -132,17 +131,17 @@ class Journal:
         return descriptor
 
     def take_back(self) -> None:
-        """Open the file again after `lend`, once nobody else writes: read what was added, cut off a torn line.
+        """Reopen the file after `lend`, once nobody else writes: read the new records, cut off a torn line.
 
         Raises:
-            JournalError: what was added is damaged, or the journal can't be written.
+            JournalError: a new record is damaged, or the journal can't be written.
         """
         with os_errors_as(JournalError, f"can't write {self.path}"):
             self._continue()
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
 
     def close(self) -> None:
-        """Close the file and let other processes open it."""
+        """Close the file and release the lock."""
         self._file.close()
         self._lock.release()
 
@@ -171,23 +170,23 @@ class Journal:
         return {name: value for name, value in values.items() if self._latest.get(name, -1) < step}
 
     def _now_ms(self) -> int:
-        """Unix time, which never decreases within a journal: clocks are set back."""
+        """Unix time in milliseconds, which never decreases within a journal even if the clock is set back."""
         self._time_ms = max(self._time_ms, time.time_ns() // 1_000_000)
         return self._time_ms
 
     def _append(self, record: "Point | Event") -> None:
         data = encode(record)
         with os_errors_as(JournalError, f"can't write {self.path}", "free some space"):
-            before = os.fstat(self._file.fileno()).st_size  # tell() is wrong once something was cut off
+            before = os.fstat(self._file.fileno()).st_size  # tell() is wrong after a truncation
             if self._file.write(data) != len(data):
-                self._file.truncate(before)  # half a line must not stand before the next one
+                self._file.truncate(before)  # leave no partial line before the next one
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read_journal(
     path: str | Path, offset: int = 0, leave_out: Callable[[str], None] | None = None
 ) -> Iterator[tuple[Point | Event, int]]:
-    """Yield each record with the offset behind it, as `read_lines` does; the same for an archived journal.
+    """Yield each record with the offset after it, as `read_lines` does, also from an archived journal.
 
     Raises:
         JournalError: as in `read_lines`, or the archive is damaged.

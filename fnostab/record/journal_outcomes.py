@@ -1,7 +1,7 @@
 """Judge a trial by its journal alone, under the rules in its trial.json.
 
 For trials whose program does not judge itself. Points of all attempts count, since a retry does not record
-earlier steps again; an announcement counts only for the attempt that made it.
+earlier steps again; an announced failure counts only for its own attempt.
 """
 
 import itertools
@@ -22,19 +22,19 @@ from fnostab.record.trial import TrialSpec
 
 __all__ = ["Recorded", "judge_recorded", "observed_failure", "read_recorded", "unrecorded_of_rules"]
 
-BLOCKS = 20  # of the training loss, where no validation was recorded
-LONGEST_CURVE = 5_000_000  # steps of which a training loss is spread out
+BLOCKS = 20  # of the training loss, if no validation was recorded
+LONGEST_CURVE = 5_000_000  # most steps to which a training loss is expanded
 
 
 @dataclass
 class Recorded:
-    """Records of a training, as its journal holds them.
+    """Records of a training, read from its journal.
 
     Attributes:
-        curves: values by step, for each metric; NaN and Inf included.
+        curves: values by step for each metric, including NaN and Inf.
         scheduled_steps: number of steps that the last attempt announced.
         announced: first failure that the last attempt announced, with its step.
-        by_rules: whether that was a judgement by the rules of then, which other rules may change.
+        by_rules: whether that failure was judged by the rules of the time, so that other rules may change it.
         seen: ``oom``, with its reason, if the last attempt's recorder saw a memory error.
         complete: whether the last attempt closed its recorder.
     """
@@ -48,7 +48,7 @@ class Recorded:
 
     @property
     def last_step(self) -> int | None:
-        """Last step that was recorded; None if nothing was."""
+        """Last recorded step; None if there is none."""
         return max((max(curve) for curve in self.curves.values()), default=None)
 
     @property
@@ -58,7 +58,7 @@ class Recorded:
 
     @property
     def first_nonfinite_step(self) -> int | None:
-        """First step at which the training loss or the gradient norm was not finite, or was announced as such."""
+        """First step at which the training loss or gradient norm was not finite, or was announced as such."""
         steps = [
             step
             for name in (names.TRAIN_LOSS, names.GRAD_NORM)
@@ -87,10 +87,10 @@ def read_recorded(directory: Path) -> Recorded:
 
 
 def judge_recorded(recorded: Recorded, spec: TrialSpec) -> tuple[Judgement | None, dict[str, float]]:
-    """Judge a trial that has ended, by its records and by the rules and the metric of its spec.
+    """Judge an ended trial by its records and by the rules and metric of its spec.
 
     Returns:
-        The judgement, None if nothing was observed; and the summary of the training, its finite values by metric.
+        The judgement, None if nothing was observed, and the summary of the training: its finite values by metric.
     """
     observed = any(name in recorded.curves for name in (names.TRAIN_LOSS, names.GRAD_NORM, spec.judged))
     if not observed and recorded.announced is None:
@@ -104,7 +104,7 @@ def judge_recorded(recorded: Recorded, spec: TrialSpec) -> tuple[Judgement | Non
 
 
 def unrecorded_of_rules(recorded: Recorded, spec: TrialSpec) -> list[str]:
-    """Names of metrics that the trial's outcome rules judge and that it did not record: without them none succeeds."""
+    """Names of metrics that the outcome rules need and the trial did not record; without them no trial succeeds."""
     rules = spec.rules
     judged = {*rules.collapsed, *rules.stagnated, *rules.meaningless}
     if rules.baseline is not None or rules.failed is not None:
@@ -113,7 +113,7 @@ def unrecorded_of_rules(recorded: Recorded, spec: TrialSpec) -> list[str]:
 
 
 def observed_failure(recorded: Recorded, judgement: Judgement | None) -> Judgement | None:
-    """A trial's judgement if it holds whatever ended the process later: announced, or not finite; None otherwise."""
+    """Judgement that stands whatever ended the process later (announced, or not finite); None otherwise."""
     if judgement is not None and (recorded.announced is not None or judgement.outcome is Outcome.NONFINITE):
         return judgement
     return None
@@ -162,12 +162,12 @@ def _judge(recorded: Recorded, spec: TrialSpec) -> Judgement:
         last_step=last_step,
         baseline=None if baseline is None else sign * baseline,
         rules=spec.rules.turned() if turned else spec.rules,
-        training=() if turned else _spread(training),  # a loss beside a score: no common scale
+        training=() if turned else _spread(training),  # a loss and a score have no common scale
     )
 
 
 def _at_validations(curve: dict[int, float], steps: Sequence[int]) -> dict[int, float]:
-    """Values of a measure by step of validation: the newest since the one before, and of the last those after it."""
+    """Newest value of a measure since the previous validation, by step; the last validation takes later ones too."""
     found = {}
     for step in sorted(curve) if steps else ():
         found[steps[min(bisect_left(steps, step), len(steps) - 1)]] = curve[step]
@@ -175,7 +175,7 @@ def _at_validations(curve: dict[int, float], steps: Sequence[int]) -> dict[int, 
 
 
 def _judge_training(recorded: Recorded, spec: TrialSpec, last_step: int) -> Judgement:
-    """Judge a trial without a validation: ``exploded`` by its training loss."""
+    """Judge a trial without validations: ``exploded`` by its training loss."""
     training = recorded.curves.get(names.TRAIN_LOSS, {})
     rules = spec.rules.model_copy(update={"baseline": None, "failed": None, "exploded_vs_baseline": None})
     blocks = _blocks(training)
@@ -194,7 +194,7 @@ def _judge_training(recorded: Recorded, spec: TrialSpec, last_step: int) -> Judg
 
 
 def _blocks(training: dict[int, float]) -> list[Validation]:
-    """Validations made of the training loss: medians of BLOCKS blocks, or of as many as there are finite values."""
+    """Validations made from the training loss: medians of BLOCKS blocks, or fewer if there are fewer finite values."""
     steps = sorted(step for step, loss in training.items() if math.isfinite(loss))
     count = min(BLOCKS, len(steps))
     edges = [len(steps) * i // count for i in range(count + 1)] if count else [0]
@@ -203,7 +203,7 @@ def _blocks(training: dict[int, float]) -> list[Validation]:
 
 
 def _spread(training: dict[int, float]) -> Sequence[float]:
-    """Training loss at every step, (steps,): the value recorded last up to that step."""
+    """Training loss at every step, (steps,): the last value recorded up to that step."""
     if not training or max(training) >= LONGEST_CURVE:
         return ()
     curve, latest = [], training[min(training)]
@@ -233,7 +233,7 @@ def _summary(recorded: Recorded, spec: TrialSpec, judgement: Judgement) -> dict[
 
 
 def _nonfinite_events(recorded: Recorded) -> dict[str, float]:
-    """Number of steps at which the training loss or the gradient norm was NaN, and infinite."""
+    """Numbers of steps at which the training loss or gradient norm was NaN or infinite."""
     nan, infinite = set(), set()
     for name in (names.TRAIN_LOSS, names.GRAD_NORM):
         for step, value in recorded.curves.get(name, {}).items():

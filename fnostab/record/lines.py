@@ -1,11 +1,11 @@
-"""Lines of a journal: write a record as a line, and read it back. The standard library only.
+"""Encode the records of a journal as lines and parse them again. Uses only the standard library.
 
-One line a record: the CRC-32 of the rest, a space, and a JSON object. ``t`` is the Unix time in
-milliseconds at which the record was made, and is what every later copy shows, so that sending it
-twice changes nothing. Points carry ``s`` (step) and ``v`` (finite values by name), and ``x`` for
-values that were not finite; events carry ``e`` (name) and ``p`` (payload).
+One record per line: the CRC-32 of the rest, a space, and a JSON object. ``t`` is the Unix time in
+milliseconds at which the record was made; every later copy keeps it, so sending a record twice
+changes nothing. Points have ``s`` (step), ``v`` (finite values by name) and ``x`` (values that
+were not finite); events have ``e`` (name) and ``p`` (payload).
 
-A journal may come from elsewhere: what is read is of the types below, or refused.
+A journal may come from elsewhere: values of other types than those below are refused.
 """
 
 import json
@@ -25,14 +25,14 @@ from fnostab.record.safe_files import open_regular
 __all__ = ["ARCHIVE_NAME", "FILE_NAME", "Event", "Point", "encode", "journal_file", "parse_lines", "read_lines"]
 
 FILE_NAME = "journal.jsonl"
-ARCHIVE_NAME = "journal.jsonl.xz"  # what `fnostab prune` makes of an old one (`fnostab.record.archive`)
+ARCHIVE_NAME = "journal.jsonl.xz"  # made by `fnostab prune` (`fnostab.record.archive`)
 LONGEST_LINE_BYTES = 16_000_000
-LARGEST_STEP = 2**63 - 1  # of databases
+LARGEST_STEP = 2**63 - 1  # limit of databases
 LATEST_MS = 253_402_300_799_999  # the end of the year 9999
-DEEPEST = 30  # lists and groups within each other
+DEEPEST = 30  # nesting of lists and groups
 NONFINITE = ("nan", "inf", "-inf")
 _TEXT, _WHOLE, _TEXTS = (str, type(None)), (int, type(None)), (list, type(None))
-FIELDS: Mapping[str, Mapping[str, tuple[type, ...]]] = {  # of events that others than their writer depend on
+FIELDS: Mapping[str, Mapping[str, tuple[type, ...]]] = {  # of events that other readers depend on
     names.TAGS_EVENT: {names.OWNER: (str,), names.OUTCOME: (str,), names.FAILURE_STEP: (str, int), names.REASON: _TEXT},
     names.STARTED_EVENT: {"scheduled_steps": _WHOLE},
     names.ARTIFACT_EVENT: {"path": (str,), "artifact_path": _TEXT},
@@ -52,7 +52,7 @@ _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=operato
 
 @dataclass(frozen=True)
 class Point:
-    """Metrics of one step. ``nonfinite`` maps a name to 'nan', 'inf' or '-inf'; ``checksum`` is its line's."""
+    """Metrics of one step; ``nonfinite`` maps a name to 'nan', 'inf' or '-inf', ``checksum`` is that of its line."""
 
     time_ms: int
     step: int
@@ -63,7 +63,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Event:
-    """One event of a trial; ``checksum`` is its line's."""
+    """One event of a trial; ``checksum`` is that of its line."""
 
     time_ms: int
     name: str
@@ -72,11 +72,11 @@ class Event:
 
 
 def encode(record: Point | Event) -> bytes:
-    """Write a record as one line, which `read_lines` takes; integers of other libraries become Python's.
+    """Encode a record as one line for `read_lines`; integers of other libraries become Python's.
 
     Raises:
-        JournalError: it would not be read again: too long or too deep, a number that is not finite, a value that JSON
-            does not have, or one of another type than its name asks for.
+        JournalError: the line could not be read again: it is too long or too deeply nested, or a value is not finite,
+            not JSON, or of the wrong type for its name.
     """
     if isinstance(record, Event):
         what = f"event {str(record.name)[:80]!r}"
@@ -98,7 +98,7 @@ def encode(record: Point | Event) -> bytes:
 
 
 def _is_plain(point: Point) -> bool:
-    """Whether `_parse` takes a point that JSON took; of the many steps this tells it at a fraction of the time."""
+    """Whether `_parse` accepts a point that JSON accepted; a fast check, since steps are many."""
     only_floats = {float}.issuperset(map(type, point.values.values())) and not point.nonfinite
     return only_floats and _is_whole(point.step, LARGEST_STEP) and _is_whole(point.time_ms, LATEST_MS)
 
@@ -106,13 +106,13 @@ def _is_plain(point: Point) -> bool:
 def read_lines(
     path: str | Path, offset: int = 0, leave_out: Callable[[str], None] | None = None
 ) -> Iterator[tuple[Point | Event, int]]:
-    """Yield each record from byte ``offset`` on, with the offset behind it.
+    """Yield each record from byte ``offset`` on, with the offset after it.
 
-    It ends before an incomplete last line, whose writer is at work or died. ``leave_out`` takes a line on each record
-    that can't be read; without it the first one is an error.
+    Stops before an incomplete last line, whose writer is at work or died. ``leave_out`` is called with a message for
+    each unreadable record; without it the first one is an error.
 
     Raises:
-        JournalError: the file can't be read, or a record in it that is not the last.
+        JournalError: the file can't be read, or a record other than the last can't be.
     """
     with os_errors_as(JournalError, f"can't read {path}"), open_regular(path) as file:
         yield from parse_lines(file, path, offset, leave_out)
@@ -121,10 +121,10 @@ def read_lines(
 def parse_lines(
     file: BufferedIOBase, path: str | Path, offset: int = 0, leave_out: Callable[[str], None] | None = None
 ) -> Iterator[tuple[Point | Event, int]]:
-    """Yield each record of an open journal, as `read_lines` does; errors name ``path``.
+    """Yield each record of an open journal as `read_lines` does; errors name ``path``.
 
     Raises:
-        JournalError: no line ends within `LONGEST_LINE_BYTES`, or a record that is not the last can't be read.
+        JournalError: no line ends within `LONGEST_LINE_BYTES`, or a record other than the last can't be read.
     """
     file.seek(offset)
     line = file.readline(LONGEST_LINE_BYTES)
@@ -153,13 +153,13 @@ def parse_lines(
 
 
 def journal_file(directory: str | Path) -> Path:
-    """Path of a trial's records: ``journal.jsonl``, which need not exist yet, or its archive."""
+    """Path of a trial's ``journal.jsonl``, which need not exist yet, or of its archive."""
     lines, archive = Path(directory, FILE_NAME), Path(directory, ARCHIVE_NAME)
     return archive if archive.exists() and not lines.exists() else lines
 
 
 class _NoRecordError(ValueError):
-    """A line is whole, but holds no record."""
+    """A complete line that holds no record."""
 
 
 def _parse(line: bytes) -> Point | Event:
@@ -226,7 +226,7 @@ def _is_deeper(value: Any, deepest: int) -> bool:
 
 
 def _without_surrogates(value: Any) -> Any:
-    """The same with a replacement character for each half of a character, which can't be written as UTF-8."""
+    """Copy of a value with surrogates, which UTF-8 can't encode, replaced."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):

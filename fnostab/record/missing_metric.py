@@ -1,4 +1,4 @@
-"""Say that a study's metric is not among what its trials record, and what is."""
+"""Report that trials do not record the study's metric, and name the metrics they record."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -11,17 +11,17 @@ __all__ = ["metric_not_in_journal", "metric_not_recorded"]
 
 
 def metric_not_in_journal(metric: str, directory: Path) -> str | None:
-    """The line of `metric_not_recorded` on one trial that has ended; None if it recorded the metric.
+    """Message of `metric_not_recorded` for one ended trial; None if it recorded the metric.
 
     Raises:
-        JournalError: its journal is missing or damaged.
+        JournalError: the journal is missing or damaged.
     """
     recorded = read_recorded(directory).curves
     return None if metric in recorded else metric_not_recorded(metric, recorded, f"{directory.name} did not record")
 
 
 def metric_not_recorded(metric: str, recorded: Collection[str], lead: str = "no trial recorded") -> str:
-    """A line on a metric, as ``val/loss``, that no trial recorded, and on what they recorded."""
+    """Say that no trial recorded a metric such as ``val/loss``, and name the recorded ones."""
     validation = sorted(name for name in recorded if name.startswith(VAL_PREFIX))
     if validation:
         return f"{lead} {metric}; recorded: {', '.join(validation)}{suggestion(metric, validation)}"

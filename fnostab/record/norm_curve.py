@@ -1,7 +1,7 @@
-"""A curve of gradient norms in a few characters of text, in which no spike is lost.
+"""Draw a curve of gradient norms in a few characters of text, without losing a spike.
 
-A cell shows the largest norm of its steps, on a logarithmic scale: the mean of a thousand steps would hide
-the one that matters.
+A cell shows the largest norm of its steps on a logarithmic scale: the mean of a thousand steps would hide a
+single spike.
 """
 
 import math
@@ -9,25 +9,25 @@ from itertools import pairwise
 
 __all__ = ["BARS", "NONFINITE", "NormCurve", "sparkline"]
 
-CELLS = 256  # kept of a curve, whatever its length; at least half of them are in use once it is longer
+CELLS = 256  # kept for a curve of any length; at least half are in use once it is longer
 BARS = "▁▂▃▄▅▆▇█"
 NONFINITE = "\N{MULTIPLICATION SIGN}"
-LEAST_DECADES = 1.0  # from the lowest bar to the highest: noise should not look like spikes
-NOTHING = -math.inf  # of a cell in which no step was recorded
+LEAST_DECADES = 1.0  # between the lowest and highest bars, so that noise does not look like spikes
+NOTHING = -math.inf  # value of a cell without a recorded step
 
 
 class NormCurve:
-    """The largest gradient norm of each stretch of steps. Stretches double as the curve grows."""
+    """Largest gradient norm of each stretch of steps; stretches double in length as the curve grows."""
 
     def __init__(self) -> None:
-        self._width = 1  # steps in a cell
+        self._width = 1  # steps per cell
         self._cells: list[float] = []
 
     def __bool__(self) -> bool:
         return bool(self._cells)
 
     def add(self, norm: float, step: int, since: int | None = None) -> None:
-        """Add the norm of ``step``, or the largest norm of the steps ``since`` to ``step``; NaN counts as infinite."""
+        """Add the norm of ``step``, or the largest norm from ``since`` to ``step``; NaN counts as infinite."""
         norm = norm if math.isfinite(norm) else math.inf
         while step // self._width >= CELLS:
             self._cells = [max(self._cells[i : i + 2]) for i in range(0, len(self._cells), 2)]
@@ -38,14 +38,14 @@ class NormCurve:
             self._cells[cell] = max(self._cells[cell], norm)
 
     def columns(self, n: int) -> list[float]:
-        """The largest norm of each of at most ``n`` equal stretches; infinite if not finite, -inf if there is none."""
+        """Largest norm of each of at most ``n`` equal stretches; inf if not finite, -inf if there is none."""
         n = min(n, len(self._cells))
         edges = [i * len(self._cells) // n for i in range(n + 1)] if n else []
         return [max(self._cells[a:b]) for a, b in pairwise(edges)]
 
 
 def sparkline(curve: NormCurve, width: int) -> str:
-    """Draw ``curve`` in at most ``width`` characters: bars on a log scale, ``NONFINITE`` for what is not finite."""
+    """Draw ``curve`` in at most ``width`` characters: bars on a log scale, ``NONFINITE`` for non-finite norms."""
     columns = curve.columns(width)
     positive = [math.log10(norm) for norm in columns if 0 < norm < math.inf]
     low, high = (min(positive), max(positive)) if positive else (0.0, 0.0)

@@ -1,4 +1,4 @@
-"""Numbers of a program, Python's or an array library's, as a journal takes them. The standard library only."""
+"""Convert a program's numbers, Python's or an array library's, for a journal. Uses only the standard library."""
 
 import operator
 from typing import SupportsFloat, SupportsIndex
@@ -10,13 +10,13 @@ __all__ = ["number", "whole"]
 
 
 def whole(what: str, step: SupportsIndex) -> int:
-    """A step, or a number of steps, as an integer; errors name it as an argument of ``what``.
+    """Convert a step or number of steps to an integer; errors name it as an argument of ``what``.
 
     Raises:
-        JournalError: it is no integer, or not one from 0 to 2**63 - 1.
+        JournalError: it is not an integer from 0 to 2**63 - 1.
     """
     try:
-        i = int(operator.index(step))  # a bool is its own index
+        i = int(operator.index(step))  # a bool has an index too
     except TypeError:
         raise JournalError(f"{what}({_brief(step)}): expected a whole number of steps") from None
     if not 0 <= i <= LARGEST_STEP:
@@ -25,10 +25,10 @@ def whole(what: str, step: SupportsIndex) -> int:
 
 
 def number(name: str, value: SupportsFloat) -> float:
-    """A Python number, or a scalar of an array library, as a float.
+    """Convert a Python number or a scalar of an array library to a float.
 
     Raises:
-        JournalError: the value is text, complex, or not one number.
+        JournalError: the value is text, complex, or not a single number.
     """
     if type(value) is float:
         return value

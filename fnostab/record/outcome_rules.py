@@ -1,6 +1,6 @@
-"""Rules of failures, as data: a task or a study file gives them.
+"""Rules that define failures, as data from a task or a study file.
 
-The record of a trial holds them, and a trial that has ended can be judged again by others.
+They are stored with the trial; an ended trial can be judged again by other rules.
 """
 
 import math
@@ -16,12 +16,12 @@ __all__ = ["Bound", "OutcomeRules", "Validation"]
 
 
 class Bound(Frozen):
-    """A bound on a value: it holds above or below a number, at so many validations in a row."""
+    """Bound on a value, which holds if the value is above or below a number at several validations in a row."""
 
     above: float | None = None
     below: float | None = None
     validations: Annotated[int, Field(gt=0)] = 1
-    ends_early: bool = False  # whether a trial is ended as soon as it holds, once it had time to start
+    ends_early: bool = False  # whether to end the trial as soon as it holds, after a start-up time
 
     @model_validator(mode="after")
     def _one_side(self) -> Self:
@@ -30,45 +30,45 @@ class Bound(Frozen):
         return self
 
     def holds(self, value: float | None) -> bool:
-        """Whether the bound holds for a value: True for NaN, which is no success; False for None, not measured."""
+        """Whether the bound holds for a value: True for NaN, False for None (not measured)."""
         if value is None or math.isnan(value):
             return value is not None
         return value > self.above if self.above is not None else value < (self.below or 0.0)
 
     def holds_at(self, values: Sequence[float | None]) -> list[bool]:
-        """Whether the bound holds at each value, and held at as many before it as ``validations`` asks for."""
+        """Whether the bound holds at each value and at the preceding ones, ``validations`` in a row."""
         held = [self.holds(value) for value in values]
         n = self.validations
         return [i + 1 >= n and all(held[i + 1 - n : i + 1]) for i in range(len(held))]
 
     def turned(self) -> "Bound":
-        """The same bound for the negative of the value."""
+        """Return the same bound for the negated value."""
         above, below = (None if edge is None else -edge for edge in (self.below, self.above))
         return self.model_copy(update={"above": above, "below": below})
 
 
 class OutcomeRules(Frozen):
-    """Rules of failures, as data.
+    """Rules that define failures, as data.
 
-    They are about a loss, of which lower is better. For a metric of which higher is better, `judge` is given its
-    negative, and `turned` rules.
+    They apply to a loss, where lower is better. For a metric where higher is better, `judge` receives the negated
+    metric and `turned` rules.
     """
 
-    baseline: float | None = None  # what an output that has learnt nothing gets
-    of: Literal["best", "last"] = "best"  # which validation is held against it: that of the study's metric
-    failed: Bound | None = None  # of the metric, at the last validation: stagnated
-    collapsed: dict[str, Bound] = Field(default={})  # measures of the output: any of them
-    stagnated: dict[str, Bound] = Field(default={})  # measures of what it has learnt, at the last validation: any
-    meaningless: dict[str, Bound] = Field(default={})  # measures at which a good loss proves nothing
-    # Shares and multiples, for losses that are above zero; without them the trial's own progress is the scale
+    baseline: float | None = None  # loss of an untrained output
+    of: Literal["best", "last"] = "best"  # validation compared with the baseline, as in the study's metric
+    failed: Bound | None = None  # bound on the metric at the last validation, for stagnated
+    collapsed: dict[str, Bound] = Field(default={})  # on measures of the output; any of them suffices
+    stagnated: dict[str, Bound] = Field(default={})  # on measures of learning at the last validation; any suffices
+    meaningless: dict[str, Bound] = Field(default={})  # on measures that make a good loss meaningless
+    # Shares and multiples for positive losses; without them the trial's own progress is the scale
     stagnated_vs_baseline: Annotated[float, Field(gt=0)] | None = None
     exploded_vs_baseline: Annotated[float, Field(gt=0)] | None = None
     exploded_vs_best: Annotated[float, Field(gt=0)] | None = None
 
     def turned(self) -> "OutcomeRules":
-        """The same rules for the negative of a metric of which higher is better.
+        """Return the same rules for a negated metric where higher is better.
 
-        Shares and multiples are left out: they mean nothing for losses below zero.
+        Shares and multiples are left out, since they are meaningless for negative losses.
         """
         return OutcomeRules(
             baseline=None if self.baseline is None else -self.baseline,
@@ -86,7 +86,7 @@ class Validation:
 
     Attributes:
         step: 0-based optimiser step after which it took place.
-        loss: the monitored validation loss; NaN and Inf are accepted.
+        loss: monitored validation loss; may be NaN or Inf.
         measures: other measures of the output, by metric name.
     """
 

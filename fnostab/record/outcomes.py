@@ -1,8 +1,8 @@
-"""Outcomes of trials, and the rules that decide them.
+"""Outcomes of trials and the rules that decide them.
 
-A rule holds or does not hold at each validation of a trial; `nonfinite` goes by its first non-finite
-step. The outcome is judged at the end, on the final weights: a run that met a rule and recovered did
-not fail.
+A rule holds or does not hold at each validation of a trial; `nonfinite` depends on the first
+non-finite step. The outcome is judged at the end, on the final weights: a run that met a rule and
+recovered did not fail.
 """
 
 import itertools
@@ -30,12 +30,12 @@ __all__ = [
     "stopped_short",
 ]
 
-COMPLETE = 0.9  # share of the scheduled steps: not every step need be recorded
-_COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # and whatever else a terminal is told
+COMPLETE = 0.9  # fraction of the scheduled steps, since not every step need be recorded
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # and other terminal control sequences
 
 
 class Outcome(StrEnum):
-    """Outcome of a trial; its value is written to the MLflow tag ``fnostab.outcome``."""
+    """Outcome of a trial; its value is the MLflow tag ``fnostab.outcome``."""
 
     CONVERGED = "converged"
     NONFINITE = "nonfinite"
@@ -60,14 +60,14 @@ EXCLUDED = (Outcome.OOM, Outcome.KILLED, Outcome.INFRA_ERROR)
 
 @dataclass(frozen=True)
 class Judgement:
-    """The outcome of a trial and its evidence.
+    """Outcome of a trial with its evidence.
 
     Attributes:
-        outcome: the rule with the highest precedence that held, or ``converged``.
+        outcome: rule of the highest precedence that held, or ``converged``.
         failure_step: 0-based optimiser step of the failure; None if it did not fail.
-        known_good_step: last step at which the failure had not begun yet, so that its time lies in
+        known_good_step: last step before the failure began, so that its time lies in
             ``(known_good_step, failure_step]``; None if it did not fail or failed from the start.
-        rules_held: every rule that held, by precedence.
+        rules_held: every rule that held, in order of precedence.
         not_judged: outcomes that could not be judged, each with its reason.
     """
 
@@ -79,7 +79,7 @@ class Judgement:
 
 
 def stopped_short(last_step: int | None, scheduled_steps: int | None) -> bool:
-    """Whether the last step that was recorded, 0-based, lies well before the last that was scheduled."""
+    """Whether the last recorded step, 0-based, lies well before the last scheduled one."""
     return last_step is not None and scheduled_steps is not None and last_step + 1 < COMPLETE * scheduled_steps
 
 
@@ -89,8 +89,8 @@ def outcome_payload(
     """Payload of the event that ends an attempt at a trial.
 
     Args:
-        judgement: outcome and evidence; None of a script's run of which no outcome is known.
-        reason: of an outcome that is no training outcome, or what ended a training that had failed.
+        judgement: outcome and evidence; None for a script's run without a known outcome.
+        reason: explanation of an outcome that is not a training outcome, or of what ended a failed training.
         requested: whether the process was asked to end, so that the trial is not to blame.
     """
     evidence = judgement or Judgement(Outcome.RUNNING)
@@ -106,7 +106,7 @@ def outcome_payload(
 
 
 def _printable(text: str) -> str:
-    """Text without control characters and colours, which would reach the terminal of whoever reads it."""
+    """Remove control characters and colours, which would reach the reader's terminal."""
     return "".join(c for c in _COLOUR.sub("", text) if c.isprintable() or c == "\n")
 
 
@@ -119,14 +119,14 @@ def judge(
     rules: OutcomeRules,
     training: Sequence[float] = (),
 ) -> Judgement:
-    """Judge a trial that has ended, in which something was observed.
+    """Judge an ended trial in which something was observed.
 
     Args:
-        validations: in the order in which they took place.
+        validations: in chronological order.
         first_nonfinite_step: 0-based step of the first non-finite loss, gradient or output.
-        last_step: last scheduled optimiser step, 0-based: when a stagnated run is known to be one.
-        baseline: validation loss of an output that has learnt nothing; None if unknown.
-        rules: what counts as a failure.
+        last_step: last scheduled optimiser step, 0-based, at which a run is known to have stagnated.
+        baseline: validation loss of an untrained output; None if unknown.
+        rules: rules of failures.
         training: training losses by step, (steps,); NaN where none was recorded.
     """
     held: dict[Outcome, tuple[int, int | None]] = {}
@@ -178,7 +178,7 @@ def judge(
 
 
 def ends_early(validations: Sequence[Validation], rules: OutcomeRules) -> bool:
-    """Whether a rule with ``ends_early`` holds at the last validation; NaN ends nothing before its time."""
+    """Whether a rule with ``ends_early`` holds at the last validation; NaN does not end a trial early."""
     judged = [(bound, [v.measures.get(name) for v in validations]) for name, bound in rules.collapsed.items()]
     if rules.failed is not None:
         judged.append((rules.failed, [v.loss for v in validations]))
@@ -189,7 +189,7 @@ def ends_early(validations: Sequence[Validation], rules: OutcomeRules) -> bool:
 
 
 def looks_failed(validations: Sequence[Validation], baseline: float | None, rules: OutcomeRules) -> bool:
-    """Whether the last validation looks like the beginning of a failure."""
+    """Whether the last validation looks like the start of a failure."""
     if not validations:
         return False
     last = validations[-1]
@@ -207,7 +207,7 @@ def _has_learnt(loss: float, baseline: float, rules: OutcomeRules) -> bool:
 
 
 def _loss_that_counts(validations: Sequence[Validation], rules: OutcomeRules) -> float:
-    """Best or last loss, by ``rules.of``; Inf if it is not finite, or proves nothing by ``rules.meaningless``."""
+    """Best or last loss, by ``rules.of``; Inf if not finite or if ``rules.meaningless`` holds."""
     counted = validations if rules.of == "best" else validations[-1:]
     meaningful = [v.loss for v in counted if not _any_holds(rules.meaningless, v)]
     return min(filter(math.isfinite, meaningful), default=math.inf)
@@ -220,7 +220,7 @@ def _any_holds(bounds: Mapping[str, Bound], validation: Validation) -> bool:
 def _any_holds_at(
     bounds: Mapping[str, Bound], validations: Sequence[Validation], *, in_a_row: bool = False
 ) -> list[bool]:
-    """Whether any bound holds at each validation; one that lacks a measure goes by the value before."""
+    """Whether any bound holds at each validation; a missing measure takes its previous value."""
     held = []
     for name, bound in bounds.items():
         values = [v.measures.get(name) for v in validations]
@@ -241,7 +241,7 @@ def _is_nan(value: float | None) -> bool:
 def _first_nonfinite(validations: Sequence[Validation], first_step: int | None) -> tuple[int, int | None] | None:
     """(step, last step known to be good) of the first non-finite value; None if there was none.
 
-    The step of a training value is known exactly; that of a value seen only at a validation is not.
+    The step is exact for a training value, but not for one seen only at a validation.
     """
     for before, now in itertools.pairwise([None, *validations]):
         if now is not None and not math.isfinite(now.loss) and (first_step is None or now.step < first_step):
@@ -258,9 +258,9 @@ def _final_stretch(
 
     Args:
         validations: (n,).
-        holds: whether the rule holds at each, (n,).
-        least: length of the stretch that counts.
-        begun: of a rule that holds only after several validations: whether each is one of these, (n,).
+        holds: whether the rule holds at each validation, (n,).
+        least: shortest stretch that counts.
+        begun: for a rule that needs several validations in a row, whether each is one of these, (n,).
     """
     length = sum(1 for _ in itertools.takewhile(bool, reversed(holds)))
     if length < least:

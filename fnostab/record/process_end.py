@@ -1,4 +1,4 @@
-"""Tell from a dead process's exit status and stderr how it ended; the only place that interprets its stderr."""
+"""Infer how a process ended from its exit status and stderr; the only place that interprets stderr."""
 
 import re
 import signal
@@ -14,7 +14,7 @@ _OUT_OF_MEMORY = re.compile(
     r"Cannot allocate memory|std::bad_alloc|RESOURCE_EXHAUSTED",
     re.IGNORECASE,
 )
-HINTS = (  # what fnostab itself has to do with an error
+HINTS = (  # hints on errors that involve fnostab itself
     (
         re.compile(r"\b(nan|inf|infinity|infinite|non-?finite|not finite|OverflowError|diverged)\b", re.IGNORECASE),
         "if the training failed so, record the value before raising: rec.step(step, loss=loss), or without one "
@@ -37,10 +37,10 @@ class ProcessEnd:
     """End of a process that trained a trial.
 
     Attributes:
-        return_code: exit status; -N if signal N ended it; None if whoever started it died first.
+        return_code: exit status; -N if signal N ended it; None if its parent died first.
         tail: end of its stderr.
         owner: the process, as 'pid@host'; None if unknown.
-        goes_on: whether the process itself goes on, as a notebook does after an exception.
+        goes_on: whether the process itself continues, as a notebook does after an exception.
     """
 
     return_code: int | None
@@ -52,7 +52,7 @@ class ProcessEnd:
 
 @dataclass(frozen=True)
 class Ending:
-    """Outcome of an attempt, with its reason.
+    """Outcome of an attempt and its reason.
 
     Attributes:
         requested: whether the process was asked to end, so that the trial is not to blame.
@@ -64,10 +64,11 @@ class Ending:
 
 
 def how_it_ended(end: ProcessEnd) -> Ending:
-    """Tell from a process's exit status and stderr how it ended: the first that applies.
+    """Infer how a process ended from its exit status and stderr.
 
-    ``killed`` if it was asked to end; ``oom`` after a memory error; ``killed`` by a signal; else ``infra_error``. Where
-    the exit status is unknown only the last line of stderr counts: earlier ones may be of an attempt before.
+    The first that applies: ``killed`` if it was asked to end, ``oom`` after a memory error, ``killed`` by a signal,
+    else ``infra_error``. If the exit status is unknown, only the last line of stderr counts, since earlier lines may
+    belong to a previous attempt.
     """
     code = end.return_code
     tail = end.tail if code is not None else _last_line(end.tail)
@@ -89,7 +90,7 @@ def how_it_ended(end: ProcessEnd) -> Ending:
 
 
 def last_words(tail: str) -> str:
-    """Last line of stderr that reads like an error, as the end of a traceback; without one, the last line."""
+    """Last line of stderr that looks like an error, such as the end of a traceback; else the last line."""
     return _last_error(tail) or _last_line(tail) or NO_MESSAGE
 
 

@@ -1,7 +1,7 @@
 """Storage of a `Recorder`: the journal of one trial, opened by the program that the trial runs.
 
-The process that opens it holds ``recorder.lock`` until it closes it. The supervisor, which holds ``journal.lock``,
-does not write meanwhile. The standard library only.
+The process that opens it holds ``recorder.lock`` until it closes it; the supervisor, which holds ``journal.lock``,
+does not write meanwhile. Uses only the standard library.
 """
 
 import errno
@@ -21,18 +21,18 @@ from fnostab.record.numbers import number, whole
 
 __all__ = ["ATTEMPT", "RECORDED_EVENT", "RECORDER_LOCK", "Recording"]
 
-ATTEMPT = "fnostab.attempt"  # tag: token of the attempt that is under way
-RECORDED_EVENT = "recorded"  # the program ended its record by itself: step
+ATTEMPT = "fnostab.attempt"  # tag: token of the current attempt
+RECORDED_EVENT = "recorded"  # the program closed its record itself: step
 RECORDER_LOCK = "recorder.lock"
 _TWICE = re.compile("^val/val_")
 
 
 class Recording:
-    """A trial's journal, opened for the attempt that has a token.
+    """Journal of a trial, opened for the attempt with the given token.
 
     Attributes:
         last_step: last step of this attempt; None before the first.
-        announced: whether this attempt has announced a failure.
+        announced: whether this attempt announced a failure.
 
     Raises:
         JournalError: another process records, the token is not the newest attempt's, or the journal can't be written.
@@ -43,7 +43,7 @@ class Recording:
         self.last_step: int | None = None
         self.announced = False
         self._last_validation: int | None = None
-        self._validated: set[str] = set()  # names of that validation
+        self._validated: set[str] = set()  # names recorded at that validation
         self._latest: dict[str, int] = {}
         self._time_ms = 0
         self._restarted = False
@@ -64,7 +64,7 @@ class Recording:
             raise
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Append the metrics of a step, without those that an earlier attempt recorded.
+        """Append the metrics of a step, except those that an earlier attempt recorded.
 
         Raises:
             JournalError: the step does not rise, or the journal can't be written.
@@ -75,7 +75,7 @@ class Recording:
         self.last_step = step
 
     def validation(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a validation's metrics, and force them to the disk; a step may have several, of other names each.
+        """Append a validation's metrics and force them to disk; a step may have several, with distinct names.
 
         Raises:
             JournalError: the step does not rise, or the journal can't be written.
@@ -89,30 +89,30 @@ class Recording:
         self._sync()
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """Append metrics of a step as a monitor has them, perhaps in several calls; ``val_loss`` as ``val/loss``.
+        """Append a monitor's metrics of a step, possibly in several calls; ``val_loss`` as ``val/loss``.
 
         Raises:
-            JournalError: the step is no whole number from 0, a value is no number, or the journal can't be written.
+            JournalError: the step is not an integer from 0, a value is not a number, or the journal can't be written.
         """
         numbers = {_TWICE.sub(names.VAL_PREFIX, name): number(name, value) for name, value in values.items()}
         self._point(whole("record", step), numbers)
 
     def announce(self, outcome: str, step: int) -> None:
-        """Tag the trial as failed at a step, unless it has been already."""
+        """Tag the trial as failed at a step, unless it already is."""
         if not self.announced:
             self.event(names.TAGS_EVENT, {names.OUTCOME: outcome, names.FAILURE_STEP: str(step)})
             self.announced = True
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Append one event, and force all that was written so far to the disk."""
+        """Append one event and force everything written so far to disk."""
         self._append(Event(self._now(), name, payload))
         self._sync()
 
     def close(self) -> None:
-        """Close the file and let others record."""
+        """Close the file and release the lock."""
         os.close(self._file)
-        self._file = -1  # the number may soon be another file's
-        fcntl.flock(self._lock, fcntl.LOCK_UN)  # forks may have it open
+        self._file = -1  # the descriptor may soon be reused
+        fcntl.flock(self._lock, fcntl.LOCK_UN)  # forks may hold it open
         os.close(self._lock)
 
     def _point(self, step: int, values: Mapping[str, float]) -> None:
@@ -141,7 +141,7 @@ class Recording:
         data = encode(record)
         with os_errors_as(JournalError, f"can't write {self.path}", "free some space"):
             if os.write(self._file, data) != len(data):
-                os.ftruncate(self._file, self._size)  # half a line must not stand before the next one
+                os.ftruncate(self._file, self._size)  # leave no partial line before the next one
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._size += len(data)
 
@@ -150,7 +150,7 @@ class Recording:
             os.fsync(self._file)
 
     def _continue(self, token: str) -> None:
-        """Read the trial's last step, and cut off the torn line of a process that died."""
+        """Read the trial's last step and cut off the torn line of a process that died."""
         newest = None
         self._size = 0
         for record, end in read_lines(self.path):

@@ -1,4 +1,4 @@
-"""State of a trial, read from its journal while the journal grows."""
+"""State of a trial, read from its growing journal."""
 
 import math
 import time
@@ -14,26 +14,26 @@ from fnostab.record.trial import TrialSpec
 
 __all__ = ["TrialProgress", "TrialState"]
 
-STEPS = (names.GRAD_NORM, names.TRAIN_LOSS)  # either shows an optimiser step
+STEPS = (names.GRAD_NORM, names.TRAIN_LOSS)  # either marks an optimiser step
 
 
 @dataclass
 class TrialState:
-    """A trial as it stands, whether its journal tells it or its run in a store.
+    """Current state of a trial, from its journal or from its run in a store.
 
     Attributes:
-        queued: whether its job waits for the cluster.
-        step: last recorded one, 0-based.
-        scheduled_steps: of the whole training; None if that was not recorded.
-        held_step: step that an earlier attempt came to: its points are not recorded again.
-        spikes: of the gradient norm so far; None if nobody counted.
-        reason: of an outcome that is no training outcome.
+        queued: whether its job waits in the cluster's queue.
+        step: last recorded step, 0-based.
+        scheduled_steps: number of steps of the whole training; None if not recorded.
+        held_step: last step of earlier attempts; points up to it are not recorded again.
+        spikes: number of gradient spikes so far; None if not counted.
+        reason: explanation of an outcome that is not a training outcome.
         first_ms: time of the journal's first record, Unix milliseconds.
-        started_s: Unix time at which the last attempt began; None if that is not known.
-        training_since_s: the same without its start.
-        ended_s: Unix time.
+        started_s: Unix time at which the last attempt began; None if unknown.
+        training_since_s: Unix time at which its training began, after start-up.
+        ended_s: Unix time at which it ended.
         owner: 'pid@host' of the process that wrote last.
-        run_id: its run in MLflow, if it is known from there.
+        run_id: run in MLflow, if the state comes from there.
     """
 
     arm: str
@@ -59,17 +59,17 @@ class TrialState:
 
     @property
     def name(self) -> str:
-        """Arm and seed, as the trial's folder is called."""
+        """Arm and seed, as in the name of the trial's folder."""
         return trial_name(self.arm, self.seed)
 
     @property
     def finished(self) -> bool:
-        """Whether it has an outcome other than ``killed`` and ``infra_error``, after which a trial is tried again."""
+        """Whether it has an outcome other than ``killed`` and ``infra_error``, which are retried."""
         return self.outcome is not None and self.outcome not in (Outcome.KILLED, Outcome.INFRA_ERROR)
 
     @property
     def settled(self) -> Outcome | None:
-        """Its outcome, unless that is of an attempt before the one that runs or waits in a queue."""
+        """Outcome, unless it belongs to an attempt before the running or queued one."""
         return self.outcome if self.finished or not (self.running or self.queued) else None
 
     @property
@@ -84,12 +84,12 @@ class TrialState:
 
     @property
     def judged(self) -> bool:
-        """Whether it counts in its arm's failure rate."""
+        """Whether it counts in the failure rate of its arm."""
         return self.settled is not None and not self.excluded
 
     @property
     def waits(self) -> str:
-        """Activity of a running trial that records no steps: "starting", "repeats 500"; else empty."""
+        """Activity of a running trial that records no steps, "starting" or "repeats 500"; else empty."""
         if not self.running or self.step is not None:
             return ""
         again = self.training_since_s is not None and self.held_step is not None
@@ -102,7 +102,7 @@ class TrialState:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the training of a running trial ends at its present pace; None if unknown."""
+        """Estimated seconds until the training of a running trial ends, at its present pace; None if unknown."""
         if not self.running or self.step is None or not self.scheduled_steps or self.training_since_s is None:
             return None
         per_step = (time.time() - self.training_since_s) / (self.step + 1)
@@ -110,13 +110,13 @@ class TrialState:
 
 
 class TrialProgress(TrialState):
-    """One trial of a study, read from its journal as far as that goes; two of them are equal only if they are one.
+    """Progress of one trial, read incrementally from its journal; compared by identity.
 
     Attributes:
         run_id: MLflow run that holds the outcome, if not this folder's journal.
-        fruitless: attempts in a row that came no further, but for those that were asked to end.
+        fruitless: number of consecutive attempts without progress, not counting those that were asked to end.
         came_further: whether the last attempt recorded a new step.
-        unwritten: whether the outcome is not in the journal: its disk is full, say.
+        unwritten: whether the outcome could not be written to the journal, for example because the disk is full.
     """
 
     __eq__ = object.__eq__
@@ -130,15 +130,15 @@ class TrialProgress(TrialState):
         self.came_further = False
         self.unwritten = False
         self._offset = 0
-        self._open = False  # whether an attempt began that has no outcome
+        self._open = False  # whether an attempt began that has no outcome yet
         self._new_steps = False  # since the last outcome
 
     def begin_again(self) -> None:
-        """Forget the end of the last attempt, before another one."""
+        """Forget the end of the last attempt before another one starts."""
         self.outcome = self.failure_step = self.reason = self.ended_s = None
 
     def update(self) -> None:
-        """Read the records that were written since the last call."""
+        """Read the records written since the last call."""
         path = self.directory / FILE_NAME
         if not journal_file(self.directory).exists():
             return
@@ -162,7 +162,7 @@ class TrialProgress(TrialState):
         if event.name == names.TAGS_EVENT:
             self.owner = event.payload.get(names.OWNER, self.owner)
         if event.name == names.PARAMS_EVENT:  # an attempt begins
-            if self._open:  # the one before was cut off
+            if self._open:  # the previous one was cut off
                 self._count_attempt(counts=True)
             self._open = True
             self.held_step = self.held_step if self.step is None else self.step
@@ -181,6 +181,6 @@ class TrialProgress(TrialState):
             self._count_attempt(counts=not self.finished and not event.payload.get("requested"))
 
     def _count_attempt(self, *, counts: bool) -> None:
-        """Note at the end of an attempt whether it came further; if not, and if ``counts``, count it as fruitless."""
+        """Note at the end of an attempt whether it progressed; if not, count it as fruitless if ``counts``."""
         self.came_further, self._new_steps, self._open = self._new_steps, False, False
         self.fruitless = 0 if self.came_further else self.fruitless + counts

@@ -1,10 +1,10 @@
-"""Record a script's training: each step goes to the journal of the trial that the script was started for.
+"""Record a script's training in the journal of the trial for which the script was started.
 
-A script that ``fnostab train`` starts finds its trial by environment variables. Outside a study, in a process
-of another rank than 0 and in a fork nothing is recorded. One process records a trial at a time: it holds
-``recorder.lock``, and only the process of the newest attempt may.
+A script that ``fnostab train`` starts finds its trial through environment variables. Outside a study, in ranks
+other than 0 and in a fork nothing is recorded. One process at a time records a trial: it holds
+``recorder.lock`` and must belong to the newest attempt.
 
-The standard library only, so that a script pays nothing for the import.
+Uses only the standard library, so that the import is fast.
 """
 
 import math
@@ -34,8 +34,8 @@ __all__ = [
     "shared",
 ]
 
-JOURNAL_VARIABLE = "FNOSTAB_JOURNAL"  # directory of the trial
-TOKEN_VARIABLE = "FNOSTAB_TOKEN"  # of the attempt at it
+JOURNAL_VARIABLE = "FNOSTAB_JOURNAL"  # folder of the trial
+TOKEN_VARIABLE = "FNOSTAB_TOKEN"  # of the attempt
 AFTER_FAILURE_VARIABLE = "FNOSTAB_AFTER_FAILURE"
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 ANNOUNCED = ("nonfinite", "collapsed", "exploded", "stagnated")  # FAILURES of fnostab.record.outcomes
@@ -46,11 +46,11 @@ _NAME = re.compile(r"[\w\-./ ]{1,200}")
 
 
 class Recorder:
-    """Records one training: ``with Recorder() as rec``.
+    """Recorder of one training: ``with Recorder() as rec``.
 
-    Steps go to the operating system with each call, so that they survive the death of the process; events and
-    validations are forced to the disk. Steps rise within an attempt. A retry may repeat those of an attempt before
-    it: the first record counts, and the trial is tagged as restarted.
+    Steps are handed to the operating system with each call and survive a crash of the process; events and
+    validations are forced to disk. Steps increase within an attempt. A retry may repeat steps of an earlier
+    attempt: the first record counts, and the trial is tagged as restarted.
 
     Raises:
         JournalError: another process records the trial, this process belongs to an earlier attempt, or the journal
@@ -72,14 +72,14 @@ class Recorder:
 
     @property
     def last_step(self) -> int | None:
-        """Last step that this attempt recorded; None before the first, and where nothing is recorded."""
+        """Last step recorded by this attempt; None before the first, or if nothing is recorded."""
         return None if self._to is None else self._to.last_step
 
     def scheduled(self, steps: SupportsIndex) -> None:
-        """Say how many optimiser steps the training is to have.
+        """Record the scheduled number of optimiser steps.
 
         Raises:
-            JournalError: that is no whole number from 1, or the journal can't be written.
+            JournalError: it is not an integer from 1, or the journal can't be written.
         """
         if (to := self._recording()) is not None:
             count = whole("scheduled", steps)
@@ -100,18 +100,18 @@ class Recorder:
         """Record an optimiser step; a loss or gradient norm that is not finite is a failure of the trial.
 
         Args:
-            step: 0-based; rises from call to call.
-            loss: of training.
-            grad_norm: before clipping.
+            step: 0-based step, which increases from call to call.
+            loss: training loss.
+            grad_norm: gradient norm before clipping.
             lr: learning rate.
-            others: recorded under their own names.
+            others: further metrics, recorded under their own names.
 
         Returns:
             Whether to continue: False once the trial has failed, unless the study says ``after_failure: continue``.
 
         Raises:
-            JournalError: the step is no whole number from 0 or does not rise, a value is no number, or the journal
-                can't be written.
+            JournalError: the step is not an integer from 0 or does not increase, a value is not a number, or the
+                journal can't be written.
         """
         values = {}
         if loss is not None:
@@ -136,12 +136,12 @@ class Recorder:
         return not (self._failed and self._stops)
 
     def validation(self, step: SupportsIndex, /, *, loss: SupportsFloat | None = None, **others: SupportsFloat) -> bool:
-        """Record a validation after an optimiser step, as ``val/loss`` and ``val/<name>``; answer as `step` does.
+        """Record a validation after an optimiser step as ``val/loss`` and ``val/<name>``; return as `step` does.
 
-        A step may have several validations, as of several data sets: each with names of its own.
+        A step may have several validations, for example of several data sets, with distinct names.
 
         Raises:
-            JournalError: as `step` does.
+            JournalError: as for `step`.
         """
         given = {**({} if loss is None else {"loss": loss}), **others}
         values = {name: number(name, value) for name, value in given.items()}
@@ -156,7 +156,7 @@ class Recorder:
         """Announce a failure at a step, for scripts that detect failures themselves; the first announcement counts.
 
         Raises:
-            JournalError: there is no such outcome, the step is no whole number from 0, or the journal can't be written.
+            JournalError: the outcome is unknown, the step is not an integer from 0, or the journal can't be written.
         """
         if outcome not in ANNOUNCED:
             raise JournalError(f"failed({outcome!r}): expected one of {', '.join(ANNOUNCED)}")
@@ -166,7 +166,7 @@ class Recorder:
             to.announce(outcome, i)
 
     def close(self) -> None:
-        """Close the journal; recording after that is an error."""
+        """Close the journal; recording afterwards is an error."""
         self._end(None)
 
     def __enter__(self) -> Self:
@@ -215,9 +215,9 @@ _sharing: Recorder | None = None
 
 @contextmanager
 def shared(recorder: Recorder) -> Iterator[None]:
-    """Give what a recorder has open to monitors and further recorders of this process, instead of refusing them.
+    """Share a recorder's open journal with monitors and further recorders of this process.
 
-    For a process that trains several trials one after the other: what a trial's training opens ends with the trial.
+    For a process that trains several trials in turn: whatever a trial's training opens ends with the trial.
     """
     global _sharing
     _sharing = recorder
@@ -228,10 +228,10 @@ def shared(recorder: Recorder) -> Iterator[None]:
 
 
 def session_sink() -> Recording | None:
-    """Open the journal of the trial that this process was started for; None outside a study and in ranks above 0.
+    """Open the journal of the trial for which this process was started; None outside a study and in ranks above 0.
 
     Raises:
-        JournalError: as `Recorder`.
+        JournalError: as for `Recorder`.
     """
     directory, token = os.environ.get(JOURNAL_VARIABLE), os.environ.get(TOKEN_VARIABLE)
     if not (directory and token) or any(os.environ.get(name, "0") != "0" for name in RANK_VARIABLES):
@@ -242,7 +242,7 @@ def session_sink() -> Recording | None:
 
 
 def is_metric_name(name: str) -> bool:
-    """Whether a metric of this name can be recorded: MLflow would rename those of another form, as ``../x``."""
+    """Whether a metric can have this name; MLflow would rename others, such as ``../x``."""
     return (
         bool(_NAME.fullmatch(name))
         and posixpath.normpath(name) == name

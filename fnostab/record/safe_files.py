@@ -1,4 +1,4 @@
-"""Files of a trial: written whole or not at all, read only if that can't block, held against other processes."""
+"""Safe file access: atomic writes, reads that can't block, and locks between processes."""
 
 import errno
 import fcntl
@@ -16,20 +16,20 @@ POLL_S = 0.05
 
 
 class HeldElsewhereError(Exception):
-    """Another process holds a file."""
+    """Error: another process holds a file."""
 
 
 def write_whole(path: Path, content: str | bytes, *, to_disk: bool = False) -> None:
-    """Write a file, text as UTF-8, atomically: a reader sees the old content or the new, even if this process dies.
+    """Write a file atomically, text as UTF-8: a reader sees the old or the new content, even if this process dies.
 
-    A link in its place is replaced, never followed. One process at a time may write one file. With ``to_disk`` the disk
-    is waited for, so that the content survives the death of the machine.
+    A link at ``path`` is replaced, never followed. Only one process at a time may write a file. With ``to_disk`` the
+    content is forced to disk and survives a crash of the machine.
 
     Raises:
-        OSError: the file can't be written; the old content stays, unless only the wait for the disk failed.
+        OSError: the file can't be written; the old content stays, unless only forcing it to disk failed.
     """
     partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)  # of a process that was killed
+    partial.unlink(missing_ok=True)  # left by a killed process
     try:
         with open(partial, "xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -44,7 +44,7 @@ def write_whole(path: Path, content: str | bytes, *, to_disk: bool = False) -> N
 
 
 def _sync_folder(folder: Path) -> None:
-    """Wait until the disk knows a folder's files by their names."""
+    """Force a folder's entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -56,7 +56,7 @@ def open_regular(path: str | Path) -> BufferedReader:
     """Open a file for reading.
 
     Raises:
-        OSError: it can't be opened, or is a folder, FIFO, socket or device, which could block for ever.
+        OSError: it can't be opened, or is a folder, FIFO, socket or device, which could block forever.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -66,7 +66,7 @@ def open_regular(path: str | Path) -> BufferedReader:
 
 
 def changed_s(path: Path) -> float:
-    """Time of a file's last change, Unix seconds; 0 if there is no file."""
+    """Unix time of a file's last change in seconds; 0 if there is no file."""
     try:
         return path.stat().st_mtime
     except OSError:
@@ -75,7 +75,7 @@ def changed_s(path: Path) -> float:
 
 @contextmanager
 def held(path: Path, timeout_s: float = 0) -> Iterator[None]:
-    """Keep other processes that ask for it from holding a file too. Nothing is written, and no file is made.
+    """Hold an advisory lock on a file. Nothing is written, and no file is created.
 
     Raises:
         HeldElsewhereError: another process holds it for longer than ``timeout_s``.
@@ -84,7 +84,7 @@ def held(path: Path, timeout_s: float = 0) -> Iterator[None]:
     descriptor, can_write = _open(path)
     try:
         deadline = time.monotonic() + timeout_s
-        while not _lock(descriptor, fcntl.LOCK_EX, required=can_write):  # NFS locks only what can be written
+        while not _lock(descriptor, fcntl.LOCK_EX, required=can_write):  # NFS locks only writable files
             if time.monotonic() >= deadline:
                 raise HeldElsewhereError(f"{path} is locked by another process")
             time.sleep(POLL_S)
@@ -97,7 +97,7 @@ def is_held(path: Path) -> bool:
     """Whether a process holds a lock on a file; one that does not exist is not held.
 
     Raises:
-        OSError: the lock can't be tried.
+        OSError: the lock can't be tested.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -110,7 +110,7 @@ def is_held(path: Path) -> bool:
 
 
 def _open(path: Path) -> tuple[int, bool]:
-    """Descriptor of a file, and whether it can be written."""
+    """Descriptor of a file, and whether it is writable."""
     flags = os.O_NONBLOCK | os.O_CLOEXEC
     try:
         return os.open(path, os.O_RDWR | flags), True
@@ -121,7 +121,7 @@ def _open(path: Path) -> tuple[int, bool]:
 
 
 def _lock(descriptor: int, how: int, *, required: bool = True) -> bool:
-    """Lock a file at once; answer whether nobody else holds it."""
+    """Lock a file without waiting; return False if another process holds it."""
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -134,5 +134,5 @@ def _lock(descriptor: int, how: int, *, required: bool = True) -> bool:
 
 def _release(descriptor: int) -> None:
     with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # forks may have it open
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # forks may hold it open
     os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Arms whose settings are another's: their trials are the same trainings again, and say nothing of a change."""
+"""Arms with the settings of another arm: their trials repeat the same trainings and show no effect."""
 
 from collections.abc import Mapping
 
@@ -6,10 +6,10 @@ __all__ = ["same_settings", "same_settings_line"]
 
 
 def same_settings(config_hashes: Mapping[str, str], control: str) -> dict[str, str]:
-    """Find the arms with the settings of an arm before them, each with that arm; control comes before all.
+    """Map each arm with the settings of an earlier arm to that arm; control comes first.
 
-    Such an arm is shown, but not compared: its difference from the other is luck, and a test on it would only make
-    those of the arms that do change something stricter.
+    Such an arm is shown but not compared: its difference from the other is luck, and testing it would only make the
+    tests of the other arms stricter.
     """
     first: dict[str, str] = {}
     for arm in sorted(config_hashes, key=lambda arm: arm != control):
@@ -18,5 +18,5 @@ def same_settings(config_hashes: Mapping[str, str], control: str) -> dict[str, s
 
 
 def same_settings_line(arm: str, other: str) -> str:
-    """Say that an arm is not compared, as its settings are another's."""
+    """Message that an arm is not compared because it has the settings of another."""
     return f"{arm} has the settings of {other}: it is not compared, and no test counts it"

@@ -1,4 +1,4 @@
-"""Read and check settings: dotted names, YAML without ambiguities, errors of one line."""
+"""Read and check settings: dotted names, unambiguous YAML, one-line errors."""
 
 import difflib
 import hashlib
@@ -31,8 +31,8 @@ __all__ = [
     "value_text",
 ]
 
-LARGEST_BYTES = 1_000_000  # of a file of settings
-MOST_VALUES = 20_000  # in one, once what it repeats by reference is written out
+LARGEST_BYTES = 1_000_000  # of a settings file
+MOST_VALUES = 20_000  # in a settings file, with references expanded
 PYDANTIC_TYPES = ("constrained-int", "constrained-float", "constrained-str", "list", "int", "float", "str", "bool")
 QUOTE_IT = ": in YAML, quote text that looks like a number, as '1e5'"
 LONGEST_SHOWN = 200  # characters of a value in an error
@@ -40,7 +40,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Frozen(BaseModel):
-    """Immutable settings: unknown names, infinities, and true or false in place of a number are refused."""
+    """Immutable settings that refuse unknown names, infinities, and true or false in place of a number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
@@ -54,7 +54,7 @@ class Frozen(BaseModel):
 
 
 def value_text(value: Any) -> str:
-    """A setting's value as it is written in YAML and on the command line: ``null``, ``true``, ``0.001``."""
+    """Format a setting's value as in YAML and on the command line: ``null``, ``true``, ``0.001``."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -70,11 +70,11 @@ def file_sha256(path: str | Path) -> str:
 
 
 def text_of(path: str | Path, *, record: bool = False) -> str:
-    """Read the text of a settings file; a ``record`` of this program must be a regular file, as no FIFO is.
+    """Read the text of a settings file; a ``record`` of this program must be a regular file, not a FIFO.
 
     Raises:
         OSError: the file can't be read.
-        ConfigError: it is not UTF-8 text, or far too large.
+        ConfigError: it is not UTF-8 text, or too large.
     """
     with open_regular(path) if record else open(path, "rb") as file:
         data = file.read(LARGEST_BYTES + 1)
@@ -87,9 +87,9 @@ def text_of(path: str | Path, *, record: bool = False) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader that takes only text as names, and each name once: of two the last would win in silence.
+    """YAML loader that refuses names that are not text, and duplicate names, of which PyYAML keeps the last.
 
-    ``1e-3`` is a number, as in YAML 1.2; PyYAML reads YAML 1.1, in which it is text.
+    ``1e-3`` is a number, as in YAML 1.2; PyYAML follows YAML 1.1, where it is text.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -106,7 +106,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
     def construct_finite(self, node: yaml.ScalarNode) -> float:
-        """A number; one such as 12e4567, a part of a hash perhaps, is not made infinite."""
+        """Construct a number; one that overflows, such as 12e4567 (part of a hash?), does not become infinite."""
         number = self.construct_yaml_float(node)
         if math.isinf(number) and "inf" not in node.value.lower():
             line = node.start_mark.line + 1
@@ -125,16 +125,16 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(text: str) -> Any:
-    """Parse a YAML text into plain values (no tags of Python).
+    """Parse YAML text into plain values, without Python tags.
 
     Raises:
-        ConfigError: the text is no YAML, gives a name twice, or is endless or huge once its references are expanded.
+        ConfigError: the text is not YAML, repeats a name, or is endless or huge once its references are expanded.
     """
     try:
         values = yaml.load(text, _Loader)  # a SafeLoader
     except yaml.YAMLError as error:
         raise ConfigError(" ".join(str(error).split())) from error
-    except (ValueError, OverflowError, RecursionError) as error:  # a date that is none, 5000 digits, 5000 brackets
+    except (ValueError, OverflowError, RecursionError) as error:  # an invalid date, 5000 digits, 5000 brackets
         raise ConfigError(f"a value in it can't be read: {' '.join(str(error).split())}") from None
     waiting, count = [values], 0
     while waiting:
@@ -150,10 +150,10 @@ def read_yaml(text: str) -> Any:
 
 
 def read_yaml_file(path: str | Path, kind: str, model: type[M], example: str) -> M:
-    """Read a YAML file that holds one model, and check it; errors name its ``kind``, and an ``example``.
+    """Read and validate a YAML file that holds one model; errors name its ``kind`` and an ``example``.
 
     Raises:
-        ConfigError: it can't be read, or is not accepted.
+        ConfigError: the file can't be read or is not valid.
     """
     try:
         values = read_yaml(text_of(path))
@@ -170,7 +170,7 @@ def read_yaml_file(path: str | Path, kind: str, model: type[M], example: str) ->
 
 
 def flatten(config: BaseModel | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as ``{"model.fno_blocks": 4, ...}``."""
+    """Flatten nested settings to ``{"model.fno_blocks": 4, ...}``."""
     values = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
     flat: dict[str, Any] = {}
     for key, value in values.items():
@@ -182,10 +182,10 @@ def flatten(config: BaseModel | Mapping[str, Any], prefix: str = "") -> dict[str
 
 
 def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted settings as nested ones; the inverse of `flatten`.
+    """Nest dotted settings; the inverse of `flatten`.
 
     Raises:
-        ConfigError: a name is used both as a setting and as a group of settings.
+        ConfigError: a name is both a setting and a group of settings.
     """
     nested: dict[str, Any] = {}
     for name, value in settings.items():
@@ -196,7 +196,7 @@ def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
             if not isinstance(group, dict):
                 raise ConfigError(f"{name}: {part} is a setting, not a group of settings")
         if isinstance(value, Mapping):
-            value = nest(value)  # a copy: what is put into the group must not reach the caller's
+            value = nest(value)  # a copy, so that the caller's group is not changed
         if isinstance(group.get(key), dict):
             if not isinstance(value, dict):
                 raise ConfigError(f"{name}={value!r} is not accepted: {key} is a group of settings")
@@ -206,9 +206,9 @@ def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Describe the first error in one line, with the value and the accepted values."""
+    """Describe the first error in one line, with the given and the accepted values."""
     errors = error.errors(include_url=False)
-    place = errors[0]["loc"][:1]  # of several accepted types, the one that fits furthest
+    place = errors[0]["loc"][:1]  # the best-fitting of several accepted types
     first = max((each for each in errors if each["loc"][:1] == place), key=lambda each: len(each["loc"]))
     location = [str(part) for part in first["loc"] if not _is_of_pydantic(part)]
     name = ".".join(location)
@@ -228,17 +228,17 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _lower(message: str) -> str:
-    """A message of pydantic's as the end of a line, without the names of classes."""
+    """Format a pydantic message as the end of a line, without class names."""
     return re.sub(r" valid dictionary or instance of \w+", " mapping", message[0].lower() + message[1:])
 
 
 def _is_of_pydantic(part: str | int) -> bool:
-    """Whether a part of an error's place is no name, but pydantic's: a key itself, or one of several accepted types."""
+    """Whether a part of an error's location is pydantic's own marker (of a key or a union member), not a name."""
     return isinstance(part, str) and (part == "[key]" or part.partition("[")[0] in PYDANTIC_TYPES)
 
 
 def shown(value: Any) -> str:
-    """A value as errors quote it, shortened if it is long."""
+    """Quote a value for an error, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
@@ -254,13 +254,13 @@ def _fields(model: type[BaseModel], location: Iterable[str]) -> list[str]:
 
 
 def _similar_leaf(name: str, model: type[BaseModel]) -> str:
-    """The setting of any group whose own name is most similar, as a part of an error; empty if none is."""
+    """Part of an error that suggests the setting of any group with the most similar name; empty if none is similar."""
     leaves = {key: f"{group}.{key}" for group in model.model_fields for key in _fields(model, [group])}
     close = difflib.get_close_matches(name, leaves, n=1)
     return f" (did you mean {leaves[close[0]]!r}?)" if close else ""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The most similar accepted name, as a part of an error; empty if none is similar."""
+    """Part of an error that suggests the most similar accepted name; empty if none is similar."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

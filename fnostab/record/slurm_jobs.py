@@ -1,8 +1,8 @@
-"""Ask Slurm for the state of this user's jobs, through its own commands.
+"""Query the state of this user's jobs through Slurm's own commands.
 
-The queue (``squeue``) says which jobs wait or run; accounting (``sacct``) how those ended that left it. A job that
-is requeued, because it was preempted, its time was up or its node died, keeps its number and stays in the queue.
-An element of a job array is called "123_4", a job that is part of none "123".
+The queue (``squeue``) lists waiting and running jobs; accounting (``sacct``) tells how finished ones ended. A job
+that is requeued after preemption, a time limit or a node failure keeps its number and stays in the queue. An
+element of a job array is named "123_4", a single job "123".
 """
 
 import os
@@ -34,26 +34,26 @@ __all__ = [
 ]
 
 PROGRAMS = ("sbatch", "srun", "squeue", "sacct", "scancel", "scontrol")
-TIMEOUT_S = 60  # of one command: a busy controller takes its time
-QUEUE_AGE_S = 10.0  # for which an answer about the queue is used again: the controller serves many
-MOST_AT_ONCE = 200  # jobs in one command
-ASKED_TO_END = ("CANCELLED", "DEADLINE", "PREEMPTED", "REVOKED", "TIMEOUT")  # states that no trial is to blame for
+TIMEOUT_S = 60  # per command: a busy controller is slow
+QUEUE_AGE_S = 10.0  # reuse of an answer about the queue, to spare the shared controller
+MOST_AT_ONCE = 200  # jobs per command
+ASKED_TO_END = ("CANCELLED", "DEADLINE", "PREEMPTED", "REVOKED", "TIMEOUT")  # for reasons outside the trial
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 UNFINISHED = ("", "COMPLETING", "CONFIGURING", "PENDING", "REQUEUED", "RESIZING", "RUNNING", "SUSPENDED")
 _OWNER = re.compile(r"\d+@\S+ in Slurm job (\S+) of (\S+)")
 
 
 class SlurmError(Exception):
-    """Slurm does not answer, or refuses; the message is its own."""
+    """Error with Slurm's own message: it does not answer, or refuses."""
 
 
 @dataclass(frozen=True)
 class JobAccount:
-    """A job as accounting knows it.
+    """Accounting record of a job.
 
     Attributes:
-        state: Slurm's word, as TIMEOUT, without additions ("CANCELLED by 1000" is CANCELLED).
-        exit_code: status and signal, as "1:0".
+        state: Slurm's state, such as TIMEOUT, without additions ("CANCELLED by 1000" is CANCELLED).
+        exit_code: status and signal, such as "1:0".
         node: node on which it ran; empty if it never ran.
     """
 
@@ -73,7 +73,7 @@ class JobAccount:
 
     @property
     def outcome(self) -> Outcome:
-        """Outcome of a trial whose job ended before the trial wrote one."""
+        """Outcome of a trial whose job ended before the trial wrote an outcome."""
         if self.state == "OUT_OF_MEMORY":
             return Outcome.OOM
         return Outcome.INFRA_ERROR if self.state in ("FAILED", "COMPLETED") else Outcome.KILLED
@@ -89,14 +89,14 @@ def settings() -> Mapping[str, str]:
     """Configuration of the controller, as ``{"ClusterName": "perlmutter", ...}``.
 
     Raises:
-        SlurmError: it does not answer.
+        SlurmError: the controller does not answer.
     """
     lines = (line.partition("=") for line in _run("scontrol", "show", "config").splitlines())
     return {name.strip(): value.strip() for name, equals, value in lines if equals}
 
 
 def queue(*, fresh: bool = False) -> Mapping[str, str]:
-    """This user's jobs that wait or run, as ``{"123_4": "PENDING", ...}``; ``fresh`` takes no answer of seconds ago.
+    """This user's waiting and running jobs, as ``{"123_4": "PENDING", ...}``; ``fresh`` skips the cached answer.
 
     Raises:
         SlurmError: the controller does not answer.
@@ -107,15 +107,15 @@ def queue(*, fresh: bool = False) -> Mapping[str, str]:
 
 
 def forget_queue() -> None:
-    """Discard the last answer, so that the next call of `queue` asks Slurm."""
+    """Discard the cached answer, so that the next call of `queue` asks Slurm."""
     _queue.cache_clear()
 
 
 def accounts_of(jobs: Collection[str]) -> dict[str, JobAccount]:
-    """Read what Slurm's accounting says of jobs, by name; it may be some seconds behind, and need not know them all.
+    """Read Slurm's accounting records of jobs, by name; it may lag by some seconds and need not know every job.
 
     Raises:
-        SlurmError: it does not answer.
+        SlurmError: Slurm does not answer.
     """
     found: dict[str, JobAccount] = {}
     for some in _portions({job.partition("_")[0] for job in jobs}):
@@ -124,7 +124,7 @@ def accounts_of(jobs: Collection[str]) -> dict[str, JobAccount]:
             name, state, exit_code, node = line.split("|")
             job, _, step = name.partition(".")
             state, node = (state.split() or [""])[0], "" if node == "None assigned" else node
-            if not step or (state == "OUT_OF_MEMORY" and job in found):  # of which the job itself may only have FAILED
+            if not step or (state == "OUT_OF_MEMORY" and job in found):  # the job itself may only say FAILED
                 found[job] = JobAccount(state, exit_code, node)
     return {job: found[job] for job in jobs if job in found}
 
@@ -139,7 +139,7 @@ def end_of(job: str, cluster: str) -> JobAccount | None:
 
 
 def find_job(name: str) -> str | None:
-    """Number of the job or job array called ``name``, be it queued or ended; None if there is none.
+    """Number of the queued or ended job or job array called ``name``; None if there is none.
 
     Raises:
         SlurmError: Slurm does not answer.
@@ -153,7 +153,7 @@ def find_job(name: str) -> str | None:
 
 
 def cancel(jobs: Collection[str]) -> None:
-    """Cancel jobs; one that has ended already is no error.
+    """Cancel jobs; one that has already ended is no error.
 
     Raises:
         SlurmError: Slurm refuses.
@@ -163,18 +163,18 @@ def cancel(jobs: Collection[str]) -> None:
 
 
 def anybodys_queue(arrays: Collection[str]) -> dict[str, str]:
-    """As `queue`, for the jobs of arrays, given by number, of any user; clusters may hide those of other users."""
+    """Like `queue`, for arrays of any user, given by number; clusters may hide other users' jobs."""
     found: dict[str, str] = {}
     for number in sorted(arrays):
         try:
             found |= _parse_queue(_run("squeue", "--array", "--noheader", "--format=%i|%T", f"--jobs={number}"))
-        except SlurmError:  # it knows no such job any more
+        except SlurmError:  # Slurm no longer knows the job
             continue
     return found
 
 
 def is_queued(job: str, cluster: str) -> bool | None:
-    """Whether a job of a cluster, of any user, waits or runs; None if Slurm can't tell."""
+    """Whether any user's job on a cluster waits or runs; None if Slurm can't tell."""
     try:
         if not is_here() or settings().get("ClusterName") != cluster:
             return None
@@ -186,7 +186,7 @@ def is_queued(job: str, cluster: str) -> bool | None:
 
 
 def this_job() -> str | None:
-    """The job that a launcher submitted and this process is part of, as "123_4 of perlmutter"; None elsewhere."""
+    """Job of this process that a launcher submitted, as "123_4 of perlmutter"; None elsewhere."""
     if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
         return None
     array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
@@ -195,7 +195,7 @@ def this_job() -> str | None:
 
 
 def job_of_owner(owner: str | None) -> tuple[str, str] | None:
-    """Job and cluster in an owner's name, "77@node7 in Slurm job 123_4 of perlmutter"; None if it names none."""
+    """Parse job and cluster from an owner, "77@node7 in Slurm job 123_4 of perlmutter"; None if it names no job."""
     found = _OWNER.fullmatch(owner or "")
     return (found[1], found[2]) if found else None
 

@@ -1,6 +1,6 @@
-"""Keep the end of a process's stderr, and show all of a program's meanwhile.
+"""Keep the end of a process's stderr while showing all of it.
 
-The program writes to a file, never to a pipe: it must be able to go on if the process that reads dies.
+The program writes to a file, never to a pipe, so that it can continue if the reading process dies.
 """
 
 import os
@@ -14,13 +14,13 @@ from fnostab.record.safe_files import open_regular
 
 __all__ = ["STDERR_FILE", "StderrTail", "tail_of", "tail_since"]
 
-STDERR_FILE = "stderr.log"  # of a trial that a launcher started
+STDERR_FILE = "stderr.log"  # of a trial started by a launcher
 TAIL_BYTES = 16_384
 POLL_S = 0.05
 
 
 class StderrTail:
-    """Stderr of a program: the trial's ``stderr.log``, copied to this process's stderr unless that is the same file.
+    """Stderr of a program: the trial's ``stderr.log``, copied to this process's stderr unless it is the same file.
 
     Attributes:
         target: value for ``subprocess.Popen(stderr=...)``; None if the program inherits this process's stderr.
@@ -47,30 +47,30 @@ class StderrTail:
         self._file.close()
 
     def say(self, line: str) -> None:
-        """Write a line to the log, as the program does."""
+        """Write a line to the log, like the program."""
         os.write(self._file.fileno(), f"{line}\n".encode())
 
     @property
     def text(self) -> str:
-        """End of what was written since the log was opened."""
+        """End of the text written since the log was opened."""
         return tail_of(self.path, self._start)
 
     def _is_own(self) -> bool:
         try:
             return os.path.samestat(os.fstat(2), os.fstat(self._file.fileno()))
-        except OSError:  # this process has none
+        except OSError:  # this process has no stderr
             return False
 
     def _copy(self) -> None:
         with open(self.path, "rb") as file:
             file.seek(self._shown)
             while True:
-                done = self._done.is_set()  # before the read, so that it reads to the end
+                done = self._done.is_set()  # before the read, so that the last read reaches the end
                 while data := file.read(TAIL_BYTES):
                     try:
                         sys.stderr.buffer.write(data)
                         sys.stderr.flush()
-                    except (OSError, ValueError, AttributeError):  # nobody looks
+                    except (OSError, ValueError, AttributeError):  # nobody reads it
                         return
                 if done:
                     return
@@ -89,7 +89,7 @@ def tail_of(path: Path, start: int = 0) -> str:
 
 
 def tail_since(path: Path, since_ms: int | None) -> str:
-    """End of a log to which something was written since ``since_ms`` (Unix time); else, or if unknown, empty."""
+    """End of a log that was written to since ``since_ms`` (Unix milliseconds); empty if it was not, or if unknown."""
     try:
         return "" if since_ms is None or path.stat().st_mtime * 1000 < since_ms else tail_of(path)
     except OSError:

@@ -1,8 +1,8 @@
-"""The table that a decision is made from: one row a trial, from MLflow or from a CSV file.
+"""Table on which a decision is based: one row per trial, from MLflow or from a CSV file.
 
-What `write_table` wrote gives the same answer when it is read again, also after pandas or R have read and
-written it: beside the trials stand their quality (``measure.NAME``) and what the study asks (``study.NAME``).
-People's own tables need the columns `COLUMNS` only.
+A table that `write_table` wrote gives the same answer when it is read again, even after pandas or R have read and
+written it: it also holds the trials' quality measures (``measure.NAME``) and the facts of the study
+(``study.NAME``). A user's own table needs only the columns `COLUMNS`.
 """
 
 import csv
@@ -40,11 +40,11 @@ __all__ = [
 
 COLUMNS = ("stage", "arm", "seed", "outcome", "val_loss", "failure_step", "last_step")
 MORE_COLUMNS = ("scheduled_steps", "rules_held", "grad_ratio", "run_id")
-NOT_JUDGED = "not_judged"  # a column where a rule could not be judged
+NOT_JUDGED = "not_judged"  # column for rules that could not be judged
 MEASURE = "measure."
 STAGES = ("a", "b")
-MOST_DIGITS = 15  # of a whole number
-_FORMULA = re.compile(r"[=+\-@\t\r]")  # a spreadsheet may carry out a cell that starts so
+MOST_DIGITS = 15  # of an integer
+_FORMULA = re.compile(r"[=+\-@\t\r]")  # a spreadsheet may run a cell that starts like this
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class TrialRow:
     """One trial of a study.
 
     Attributes:
-        loss: the study's metric, of any sign; None if the trial has none.
-        failure_step: 0-based optimiser step of the failure, None if it did not fail.
-        last_step: 0-based last step that was recorded, None if there is none.
-        scheduled_steps: number of optimiser steps that were scheduled.
-        rules_held: every outcome rule that held, not only the one that named the outcome.
+        loss: value of the study's metric, of any sign; None if the trial has none.
+        failure_step: 0-based optimiser step of the failure; None if it did not fail.
+        last_step: last recorded step, 0-based; None if there is none.
+        scheduled_steps: number of scheduled optimiser steps.
+        rules_held: every outcome rule that held, not only the deciding one.
         grad_ratio: p99 over median of the gradient norm in the last half of the run.
         run_id: MLflow run; None if the row does not come from MLflow.
         constant_loss: validation loss of the best constant output; None if unknown, as in a CSV file.
-        noise_floor_loss: validation loss of a right prediction, by noise alone; None if unknown, as in a CSV file.
+        noise_floor_loss: validation loss of a perfect prediction, caused by noise; None if unknown, as in a CSV file.
         not_judged: outcome rules that could not be judged, each with its reason, as ``rule: reason``.
     """
 
@@ -80,7 +80,7 @@ class TrialRow:
     not_judged: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Take an outcome that is given as text, as "converged"; raise DecisionError if it is unknown."""
+        """Convert an outcome given as text, such as "converged"; raise DecisionError if it is unknown."""
         object.__setattr__(self, "outcome", _outcome(self.outcome, f"arm {self.arm}, seed {self.seed}"))
 
     @property
@@ -101,14 +101,13 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class Table:
-    """Trials by stage, and the columns that describe their study.
+    """Trials by stage, with the facts of their study.
 
     Attributes:
-        study: None of a table that does not say.
-        missing: by stage and arm, the seeds that the study should have and has not; of a stage that is not named it is
-            not known.
-        same_settings: by stage, arms with the settings of another, each with that arm.
-        path: of the file that it was read from; empty of a table that was made otherwise.
+        study: facts of the study; None if the table has none.
+        missing: missing seeds of the study by stage and arm; unknown for a stage that is not named.
+        same_settings: arms with the settings of another arm, each with that arm, by stage.
+        path: file that it was read from; empty if it was not read from a file.
     """
 
     stages: Mapping[str, Sequence[TrialRow]]
@@ -119,10 +118,10 @@ class Table:
 
 
 def read_table(path: str | Path) -> Table:
-    """Read a CSV file with the columns `COLUMNS`, in any order, and those that `write_table` adds; ignore others.
+    """Read a CSV file with the columns `COLUMNS` in any order and those that `write_table` adds; ignore others.
 
     Raises:
-        DecisionError: the file can't be read, or a row is not accepted; the message names the row.
+        DecisionError: the file can't be read, or a row is not valid; the message names the row.
     """
     stages: dict[str, list[TrialRow]] = {}
     seen: dict[tuple[str, str, int], int] = {}
@@ -178,9 +177,9 @@ def write_table(path: str | Path, table: Table) -> None:
     with os_errors_as(DecisionError, f"can't write {path}"):
         target = Path(path).resolve()
         if target.is_file() or not target.exists():
-            write_whole(target, written.getvalue())  # a full disk leaves the table that was there
+            write_whole(target, written.getvalue())  # a full disk leaves the old table intact
         else:
-            target.write_text(written.getvalue(), encoding="utf-8", newline="")  # as /dev/stdout
+            target.write_text(written.getvalue(), encoding="utf-8", newline="")  # such as /dev/stdout
 
 
 def _records(path: str | Path) -> Iterator[tuple[int, dict[str, str | None]]]:
@@ -215,7 +214,7 @@ def _cells(stage: str, row: TrialRow, measures: Iterable[str]) -> list[str]:
 
 
 def _constants(records: Sequence[Mapping[str, str | None]], path: str) -> dict[str, str]:
-    """The columns of the study: each has one value."""
+    """Columns of the study, each with a single value."""
     found: dict[str, str] = {}
     for name in [n for n in (records[0] if records else {}) if n.startswith(PREFIX) and n not in (ABSENT, REPEATED)]:
         values = {(fields[name] or "").strip() for fields in records}
@@ -228,7 +227,7 @@ def _constants(records: Sequence[Mapping[str, str | None]], path: str) -> dict[s
 
 
 def _measure_columns(columns: Iterable[str], study: TableStudy | None) -> dict[str, str]:
-    """Names of quality measures by column; R may have put dots into them, as in ``measure.val.accuracy``."""
+    """Names of quality measures by column; R may have inserted dots, as in ``measure.val.accuracy``."""
     known = {re.sub(r"[^A-Za-z0-9._]", ".", name): name for name in (study.measures if study else ())}
     names = {column: column.removeprefix(MEASURE) for column in columns if column.startswith(MEASURE)}
     return {column: known.get(name, name) for column, name in names.items()}
@@ -275,7 +274,7 @@ def _outcome(text: str, where: str) -> Outcome:
 
 
 def _number(name: str, text: str, where: str) -> float | None:
-    """Parse a number; None if it is missing, or not finite, as a failed trial's may be."""
+    """Parse a number; None if it is missing or, as for a failed trial, not finite."""
     if is_missing(text):
         return None
     value = parse_number(name, text, where)

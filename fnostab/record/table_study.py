@@ -1,8 +1,8 @@
-"""The study's columns in a table of trials: constant columns, so that pandas and R keep them.
+"""Facts of a study in a table of trials, stored as constant columns so that pandas and R keep them.
 
     study.control, study.architecture, study.metric, study.measures, study.margin, study.alpha, ...
 
-They hold all that the answer needs beside the trials. A list is written with semicolons.
+They hold everything that the answer needs beside the trials. Lists are separated by semicolons.
 """
 
 import re
@@ -29,10 +29,10 @@ __all__ = [
 ]
 
 PREFIX = "study."
-ABSENT = "study.missing"  # seeds that the study should have and has not, by arm: "control 3; control 5-9"
+ABSENT = "study.missing"  # missing seeds of the study, by arm: "control 3; control 5-9"
 REPEATED = "study.same_settings"  # arms with the settings of another: "twin = control"
-NOTHING = "nothing"  # is known to be missing; an empty cell says that it is not known
-MISSING = ("", "na", "nan", "<na>")  # as R, pandas and people write what is not there
+NOTHING = "nothing"  # known to be missing; an empty cell means unknown
+MISSING = ("", "na", "nan", "<na>")  # missing values as R, pandas and people write them
 MOST_MISSING = 100_000  # seeds in a row
 DIRECTIONS = {"higher": True, "lower": False}
 
@@ -43,13 +43,13 @@ def is_missing(text: str | None) -> bool:
 
 
 class TableStudy(Frozen):
-    """Facts of a study that its answer needs, under the names of `StudySpec`.
+    """Facts of a study that its answer needs, named as in `StudySpec`.
 
     Attributes:
         look: 1 for the first verdict on the study, k if k - 1 were recorded on fewer seeds.
-        looks_planned: whether alpha is that of each of several planned looks.
-        failure_judged: whether it was judged at all which trials failed.
-        arms: the one number in which the arms differ, by its name, if they differ in no more; else empty.
+        looks_planned: whether alpha applies to each of several planned looks.
+        failure_judged: whether trials were judged for failure at all.
+        arms: numeric setting by name, if it is the only difference between the arms; else empty.
     """
 
     name: str = ""
@@ -82,7 +82,7 @@ class TableStudy(Frozen):
         looks_planned: bool = False,
         arms: Mapping[str, Mapping[str, float]] | None = None,
     ) -> "TableStudy":
-        """Take the facts from a study's record, or from any object with such attributes of a `StudySpec`."""
+        """Take the facts from a `StudySpec`, or from any object with its attributes."""
         kept = {name: getattr(spec, name) for name in cls.model_fields if hasattr(spec, name)}
         return cls(**kept | {"look": look, "looks_planned": looks_planned, "arms": arms or {}})
 
@@ -120,10 +120,10 @@ class TableStudy(Frozen):
 
     @classmethod
     def parse(cls, cells: Mapping[str, str], where: str) -> "TableStudy | None":
-        """Read the study's columns; None if there is no ``study.control``.
+        """Parse the study's columns; None if there is no ``study.control``.
 
         Raises:
-            DecisionError: a value is not accepted.
+            DecisionError: a value is not valid.
         """
         text = {name.removeprefix(PREFIX): cell.strip() for name, cell in cells.items() if not is_missing(cell)}
         if "control" not in text:
@@ -181,7 +181,7 @@ def _parse_measure(text: str, where: str) -> tuple[str, Measure]:
 
 
 def _parse_value(column: str, text: str, where: str, n_names: int = 1) -> tuple[list[str], float]:
-    """Names and a number, as in ``deep 8``."""
+    """Parse names and a number, as in ``deep 8``."""
     *found, number = text.split()
     try:
         if len(found) == n_names:
@@ -194,19 +194,19 @@ def _parse_value(column: str, text: str, where: str, n_names: int = 1) -> tuple[
 
 
 def missing_text(missing: Mapping[str, Sequence[int]] | None) -> str:
-    """Seeds by arm, as a cell of the column `ABSENT`; None where it is not known."""
+    """Format seeds by arm as a cell of the column `ABSENT`; None means unknown."""
     if missing is None:
         return ""
     parts = []
     for arm, seeds in missing.items():
-        runs = groupby(enumerate(sorted(seeds)), lambda each: each[1] - each[0])  # of seeds in a row
+        runs = groupby(enumerate(sorted(seeds)), lambda each: each[1] - each[0])  # of consecutive seeds
         for of_run in ([seed for _, seed in run] for _, run in runs):
             parts.append(f"{arm} {of_run[0]}" + (f"-{of_run[-1]}" if len(of_run) > 1 else ""))
     return "; ".join(parts) or NOTHING
 
 
 def missing_seeds(text: str, where: str) -> dict[str, tuple[int, ...]]:
-    """Parse a cell that `missing_text` wrote into seeds by arm.
+    """Parse a cell written by `missing_text` into seeds by arm.
 
     Raises:
         DecisionError: the cell has another form.
@@ -225,12 +225,12 @@ def missing_seeds(text: str, where: str) -> dict[str, tuple[int, ...]]:
 
 
 def repeated_text(same_settings: Mapping[str, str]) -> str:
-    """Arms with the settings of another, each with that arm, as a cell of the column `REPEATED`."""
+    """Format arms with the settings of another, each with that arm, as a cell of the column `REPEATED`."""
     return _joined(f"{arm} = {other}" for arm, other in same_settings.items())
 
 
 def repeated_arms(text: str, where: str) -> dict[str, str]:
-    """Parse a cell that `repeated_text` wrote.
+    """Parse a cell written by `repeated_text`.
 
     Raises:
         DecisionError: the cell has another form.

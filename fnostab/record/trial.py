@@ -1,11 +1,11 @@
-"""A study and its trials as they are written to disk, beside their journals.
+"""Records of a study and its trials on disk, beside their journals.
 
     <output>/<experiment>/<study hash>/study.json
     <output>/<experiment>/<study hash>/<arm>-<seed>/trial.json, journal.jsonl, artifacts/, stderr.log
 
-Together with the journals they are all that is needed to make the records in MLflow again. Both hold
-the CRC-32 of their values: a changed file is refused. A record without it, as MLflow keeps it beside the
-study's run, is only checked for its form.
+Together with the journals they suffice to recreate the records in MLflow. Both hold the CRC-32 of their
+values, and a changed file is refused. A record without it, such as MLflow's copy at the study's run, is only
+validated.
 """
 
 import json
@@ -38,10 +38,10 @@ __all__ = [
     "TrialSpec",
 ]
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]  # safe as a folder's name
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]  # safe as a folder name
 
 
-ASK = "ask"  # task of trials that a loop of the user's own trains
+ASK = "ask"  # task of trials that the user's own loop trains
 UNLESS_DRAWN = ("data and validation set, unless the program draws them from its seed",)  # the same for all seeds
 CHECK = "crc32"
 DAMAGED = "restore it from a copy, or delete it: `fnostab run` of its study writes it again"
@@ -55,7 +55,7 @@ class _Record(BaseModel):
         """Read the JSON file at ``path``.
 
         Raises:
-            LaunchError: the file is missing, is no such record, or was changed.
+            LaunchError: the file is missing, is not such a record, or was changed.
         """
         try:
             values = _parse(text_of(path, record=True))
@@ -81,7 +81,7 @@ class _Record(BaseModel):
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """Parse a JSON object; refuse NaN, infinity and repeated names, of which the last would win in silence."""
+    """Parse a JSON object; refuse NaN, infinity and duplicate names, of which only the last would be kept."""
 
     def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         (name, times), *_ = Counter(name for name, _ in pairs).most_common(1) or [("", 0)]
@@ -111,11 +111,11 @@ def _what_is_wrong(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 class Metric(Frozen):
-    """Metric that decides besides failures.
+    """Metric that decides in addition to failures.
 
     Attributes:
-        name: name of the metric in the trials' journals, as ``val/loss``.
-        of: which of a trial's values counts, best or last; None if a trial records only one.
+        name: name of the metric in the trials' journals, such as ``val/loss``.
+        of: value that counts, best or last; None if a trial records only one.
     """
 
     name: str
@@ -124,26 +124,26 @@ class Metric(Frozen):
 
     @property
     def key(self) -> str:
-        """Name under which a trial's one value is recorded: ``val/loss_best``."""
+        """Name under which a trial's single value is recorded: ``val/loss_best``."""
         return self.name if self.of is None else f"{self.name}_{self.of}"
 
 
 class Measure(Frozen):
-    """A measure of quality beside the metric: its direction, and the margin (in its units) that counts as no worse."""
+    """Quality measure beside the metric: its direction, and the margin (in its units) that counts as no worse."""
 
     higher_is_better: bool = True
     margin: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Charts(Frozen):
-    """Metrics for charts in MLflow, beside those that every study has."""
+    """Metrics for charts in MLflow, in addition to those of every study."""
 
     lines: tuple[str, ...] = ()  # over the steps
-    bars: tuple[str, ...] = ()  # one value a trial
+    bars: tuple[str, ...] = ()  # one value per trial
 
 
 class PicturePanel(Frozen):
-    """A picture that trials keep, and how a report presents it.
+    """Picture that trials keep, and its presentation in a report.
 
     Attributes:
         artifact: path of the picture among a trial's artifacts.
@@ -155,60 +155,60 @@ class PicturePanel(Frozen):
 
 
 class Resources(Frozen):
-    """Resources of a machine that a trial needs."""
+    """Machine resources that a trial needs."""
 
-    gpu: bool = False  # whether it trains on a GPU if there is one
-    threads: Annotated[int, Field(gt=0)] | None = 1  # that its libraries may use on a CPU; None lets them choose
-    one_a_core: bool = True  # whether so many run side by side without a GPU; else one at a time
-    preloads: tuple[str, ...] = ()  # modules that a fork server imports once for all trials; empty: no forks
+    gpu: bool = False  # whether to train on a GPU if there is one
+    threads: Annotated[int, Field(gt=0)] | None = 1  # for its libraries on a CPU; None lets them choose
+    one_a_core: bool = True  # without a GPU: one trial per core side by side, else one at a time
+    preloads: tuple[str, ...] = ()  # modules that a fork server imports once for all trials; empty for no forks
 
 
 FollowUpCriterion = Literal["grad_bounded", "matches_stage_a"]
 
 
 class StudySpec(_Record):
-    """A resolved study, from which its parent run in MLflow is made."""
+    """Resolved study, from which its parent run in MLflow is created."""
 
     task: Name
     name: Name
     hash: str
     experiment: Name
-    profile: str | None = None  # named layer of settings that was chosen; None of a task that has none
-    asked_as: str = ""  # name or path that `fnostab run` was given
+    profile: str | None = None  # chosen layer of settings; None if the task has none
+    asked_as: str = ""  # name or path given to `fnostab run`
     description: str
     control: str
     arms: Mapping[str, Mapping[str, Any]]  # name -> resolved settings, flat
-    config_hashes: Mapping[str, str]  # name -> hash of what identifies the arm's trials
+    config_hashes: Mapping[str, str]  # name -> hash that identifies the arm's trials
     roles: Mapping[str, str] = {}  # "architecture" and "clipping" -> arm
     metric: Metric
-    seeds: Mapping[str, tuple[int, ...]] = {}  # name -> seeds that were asked for; one of them without a run is missing
-    judged: Mapping[str, str]  # name -> metric of the journal that the arm's outcome rules are about
-    rules: OutcomeRules = OutcomeRules()  # of failures, as far as the study's file says them
-    measures: Mapping[str, Measure] = {}  # of quality, by the name under which trials record them
-    margin: Annotated[float, Field(ge=0)] | None = None  # of the metric: a share of control's, or in its units
-    smallest_effect: Annotated[float, Field(gt=0, lt=1)] = 0.2  # reduction of the failure rate that is worth having
+    seeds: Mapping[str, tuple[int, ...]] = {}  # name -> requested seeds; one without a run is missing
+    judged: Mapping[str, str]  # name -> metric of the journal that the arm's outcome rules judge
+    rules: OutcomeRules = OutcomeRules()  # of failures, as far as the study file gives them
+    measures: Mapping[str, Measure] = {}  # of quality, by recorded name
+    margin: Annotated[float, Field(ge=0)] | None = None  # of the metric: a share of control's value, or in its units
+    smallest_effect: Annotated[float, Field(gt=0, lt=1)] = 0.2  # smallest relevant reduction of the failure rate
     lengths: Literal["equal", "free"] = "equal"  # whether arms must run the same number of steps
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of the tests
-    size: str = ""  # a line on how large the arms are
+    size: str = ""  # one line on the size of the arms
     charts: Charts = Charts()
     picture: PicturePanel | None = None
-    caveats: tuple[str, ...] = ()  # what a verdict is to be read with
-    same_for_all: tuple[str, ...] = ()  # what was not varied from seed to seed
-    next_of: Mapping[str, str] = {}  # name -> command that goes on where that arm of the study fails
+    caveats: tuple[str, ...] = ()  # shown with every verdict
+    same_for_all: tuple[str, ...] = ()  # not varied between seeds
+    next_of: Mapping[str, str] = {}  # name -> follow-up command if that arm fails
     looks: tuple[int, ...] = ()  # seeds per arm at each planned look
-    overrides: Mapping[str, Any] = {}  # settings that the command line gave
-    follow_up: str | None = None  # study that comes after this one
-    follow_up_criteria: tuple[FollowUpCriterion, ...] = ()  # that decide there besides those of the roles
-    knob: str | None = None  # the setting that a stress study turns
-    stressed: Mapping[str, Mapping[str, float]] = {}  # its arms: the names that each runs under, with values
+    overrides: Mapping[str, Any] = {}  # settings from the command line
+    follow_up: str | None = None  # study that follows this one
+    follow_up_criteria: tuple[FollowUpCriterion, ...] = ()  # criteria of that study, in addition to those of the roles
+    knob: str | None = None  # setting that a stress study varies
+    stressed: Mapping[str, Mapping[str, float]] = {}  # arm -> names of its stressed arms, with values of the knob
 
     @property
     def same_settings(self) -> dict[str, str]:
-        """Arms with the settings of another, which are not compared, each with that arm."""
+        """Arms with the settings of another, each with that arm; they are not compared."""
         return same_settings(self.config_hashes, self.control)
 
     def extending(self, earlier: "StudySpec") -> "StudySpec":
-        """This study with the arms and seeds of an earlier record of it that this one does not name."""
+        """Return this study extended by the arms and seeds of an earlier record that it does not name."""
         named = {
             name: {**getattr(earlier, name), **getattr(self, name)} for name in ("arms", "config_hashes", "judged")
         }
@@ -219,7 +219,7 @@ class StudySpec(_Record):
 
 
 class TrialSpec(_Record):
-    """One arm at one seed: all that ``fnostab train --trial FILE`` needs."""
+    """One arm at one seed: everything that ``fnostab train --trial FILE`` needs."""
 
     task: Name
     experiment: Name
@@ -228,16 +228,16 @@ class TrialSpec(_Record):
     profile: str | None = None
     arm: Name
     seed: Annotated[int, Field(ge=0)]
-    settings: Mapping[str, Any]  # flat: names as they are written in study files
+    settings: Mapping[str, Any]  # flat, named as in study files
     config_hash: str
     metric: Metric
-    judged: str  # metric of the journal that the outcome rules are about, as val/loss
+    judged: str  # metric of the journal that the outcome rules judge, such as val/loss
     rules: OutcomeRules = OutcomeRules()
     after_failure: Literal["stop", "continue"] = "stop"
     resources: Resources = Resources()
-    argv: tuple[str, ...] | None = None  # of a program; () of a loop of the user's own; None of a task that trains
+    argv: tuple[str, ...] | None = None  # of a program; () for a user's own loop; None for a task that trains itself
     working_directory: str | None = None
-    shared_dir: str  # for what the trials of several studies share, as data sets
+    shared_dir: str  # shared by trials of several studies, for example for data sets
 
     @property
     def trial_id(self) -> str:
