@@ -64,7 +64,7 @@ class FailuresAlike:
     _reasons: dict[str, str] = field(default_factory=dict)  # reason -> first trial with it
 
     def take(self, trial: TrialProgress) -> str | None:
-        """Examine an ended trial; return a message, once, when a fault is found."""
+        """Examine an ended trial; return a message, once, when a second one shows the same fault."""
         remedy = next((remedy for why, remedy in REMEDIES.items() if (trial.reason or "").startswith(why)), None)
         if trial.outcome is Outcome.INFRA_ERROR and remedy is not None and not self.found:
             self.found = True
