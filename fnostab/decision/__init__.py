@@ -1,7 +1,8 @@
-"""Compare arms: from the trials of one or two stages to an answer for every arm, and a verdict.
+"""Compare arms: turn the trials of one or two stages into an answer for every arm, and a verdict.
 
-Pure: no torch, no MLflow. Each arm is compared with control within its stage by a few named criteria, on the
-observed numbers; beside each stands whether its statistical test supports it. docs/verdict.md has the rules in words.
+Pure Python: no torch, no MLflow. Each arm is compared with control within its stage by a few named criteria on the
+observed numbers, and each criterion states whether its statistical test supports it. docs/verdict.md explains the
+rules.
 """
 
 from fnostab.decision.answers import Answer, AnswerName, Because

@@ -1,4 +1,4 @@
-"""Answer for each arm of one stage: does it help, harm, not help, or is that undecided?"""
+"""Answer for each arm of one stage: it helps, harms, does not help, or is undecided."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ class AnswerName(StrEnum):
 
 
 class Because(StrEnum):
-    """Reason for an answer, or for an open one."""
+    """Reason for an answer, or for leaving it open."""
 
     FAILURES = "failures"
     LOSS = "loss"  # nothing failed
@@ -38,20 +38,20 @@ class Because(StrEnum):
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer for an arm, with its evidence.
+    """Answer for an arm, with its evidence.
 
     An answer is open while it is undecided.
 
     Attributes:
-        p: p-value of the deciding test, after Holm; of an open answer, that of `fewer_failures`.
+        p: p-value of the deciding test, after Holm; for an open answer, that of `fewer_failures`.
         interval: 95 % interval of the reduction of the failure rate.
-        differences: difference from control in the metric, then in each measure of quality.
-        more: forecast of more seeds, for an open answer; None if there is none.
-        fragile: whether one other outcome would change the answer.
-        obstacle: reason in words why the two can't be compared.
-        lengths: lengths of both arms in words, if the study lets them differ and they do.
+        differences: differences from control in the metric, then in each measure of quality.
+        more: forecast for more seeds of an open answer; None if there is none.
+        fragile: whether a single different outcome would change the answer.
+        obstacle: reason why the two arms can't be compared, as text.
+        lengths: lengths of both arms as text, if they differ and the study allows it.
         is_ratio: whether the metric is compared by ratios.
-        supported_loss: whether a better metric is shown to be no luck.
+        supported_loss: whether a better metric is statistically significant.
     """
 
     stage: str
@@ -73,22 +73,22 @@ class Answer:
 
     @property
     def helps(self) -> bool:
-        """Whether the arm helps, at a cost or not."""
+        """Whether the arm helps, with or without a cost."""
         return self.name in (AnswerName.HELPS, AnswerName.AT_A_COST)
 
     @property
     def is_no(self) -> bool:
-        """Whether the arm is shown not to help, or to harm."""
+        """Whether the arm is shown to harm or not to help."""
         return self.name in (AnswerName.HARMS, AnswerName.DOES_NOT_HELP)
 
     @property
     def worse(self) -> tuple[Difference, ...]:
-        """Differences beyond their margin that luck is unlikely to explain."""
+        """Differences beyond their margin that are unlikely to be luck."""
         return tuple(d for d in self.differences if d.beyond and d.shown)
 
 
 def stage_answers(pairs: Sequence[Pair], criteria: Sequence[Criterion], rules: Rules) -> list[Answer]:
-    """Answer for every arm of a stage but control, by the `stage_criteria` of the same pairs."""
+    """Answer for every arm of a stage except control, by the `stage_criteria` of the same pairs."""
     answers = _answers(pairs, criteria, rules)
     if not any(pair.pending for pair in pairs):
         return answers
@@ -106,7 +106,7 @@ def stage_answers(pairs: Sequence[Pair], criteria: Sequence[Criterion], rules: R
 
 
 def _pending_matters(pair: Pair, answer: Answer, known: Answer, blocked: bool) -> bool:
-    """Whether trials without an outcome leave an answer open, or could turn one that rests on "nothing failed"."""
+    """Whether trials without an outcome leave an answer open or could change one based on "nothing failed"."""
     if answer.name is not AnswerName.UNDECIDED:
         worst, best, level = pair.worst, pair.best, pair.rules.level
         turned = worst.ours.rate, worst.control.rate
@@ -156,7 +156,7 @@ def _answers(pairs: Sequence[Pair], criteria: Sequence[Criterion], rules: Rules)
 
 
 def _answer(bare: Answer, pair: Pair, fewer: Criterion, lower: Criterion, harm: float, loss_harm: float) -> Answer:
-    """Return the first answer that holds, in the order of docs/verdict.md."""
+    """Return the first answer that applies, in the order of docs/verdict.md."""
     level = pair.rules.level
     if pair.obstacle:
         return replace(bare, because=Because.OBSTACLE, obstacle=pair.obstacle)
@@ -186,7 +186,7 @@ def _on_the_loss(bare: Answer, pair: Pair, lower: Criterion, loss_harm: float) -
 
 
 def harm_p(pair: Pair) -> float:
-    """p-value for more failures than control, before Holm: the larger of observed and best case."""
+    """p-value for more failures than control, before Holm: the larger of the observed and the best case."""
     if pair.obstacle:
         return 1.0
     best = pair.best
@@ -194,7 +194,7 @@ def harm_p(pair: Pair) -> float:
 
 
 def _loss_harm_p(pair: Pair, loss: Difference) -> float:
-    """p-value for a worse metric than control's where nothing failed, before Holm."""
+    """p-value for a worse metric than control's if nothing failed, before Holm."""
     applies = not pair.obstacle and pair.nothing_failed and loss.beyond and loss.p_worse is not None
     return loss.p_worse if applies and loss.p_worse is not None else 1.0
 

@@ -1,4 +1,4 @@
-"""Forecast how many more seeds most likely give an answer, or say why no number will."""
+"""Forecast how many more seeds are likely to give an answer, if any number is."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,19 +13,19 @@ from fnostab.stats.rate import Rate
 __all__ = ["MoreSeeds", "more_seeds"]
 
 POWER = 0.8
-MOST_SEEDS = 100  # more of each arm
+MOST_SEEDS = 100  # further seeds for each arm
 STEPS = (*range(1, 21), *range(25, MOST_SEEDS + 1, 5))
-Z = 1.959963984540054  # of two-sided 95 %
+Z = 1.959963984540054  # two-sided 95 %
 
 
 @dataclass(frozen=True)
 class MoreSeeds:
-    """Number of further seeds for each arm that gives an answer with a chance of at least 0.8.
+    """Number of further seeds per arm that gives an answer with a probability of at least 0.8.
 
     Attributes:
-        extra: the smallest such number; None if there is none up to `MOST_SEEDS`.
-        chance: chance of an answer with that many, or the best chance if there is none.
-        is_worth_it: whether there is one that no more than doubles the seeds.
+        extra: smallest such number; None if there is none up to `MOST_SEEDS`.
+        chance: probability of an answer with that many seeds, or the highest probability if there is none.
+        is_worth_it: whether such a number exists that at most doubles the seeds.
     """
 
     extra: int | None
@@ -43,8 +43,8 @@ class MoreSeeds:
 def more_seeds(control: Rate, arm: Rate, *, alpha: float, smallest_effect: float) -> MoreSeeds:
     """Forecast whether an arm helps, harms or does not help after more seeds, from failure rates alone.
 
-    Jeffreys priors on both rates, updated with what was seen. ``alpha`` is the level of Holm's first step at the next
-    look.
+    Uses Jeffreys priors on both rates, updated with the observed counts. ``alpha`` is the level of Holm's first step
+    at the next look.
     """
     best = 0.0
     for extra in STEPS:
@@ -63,7 +63,7 @@ def _chance(control: Rate, arm: Rate, extra: int, alpha: float, smallest_effect:
 
 
 def _no_help(control: Rate, arm: Rate, extra: int, smallest_effect: float) -> NDArray[np.bool_]:
-    """Mask of Newcombe intervals below ``smallest_effect``: (extra + 1, extra + 1), by failures of each."""
+    """Mask of Newcombe intervals below ``smallest_effect``, (extra + 1, extra + 1), by the failures of each arm."""
     more = np.arange(extra + 1)
     theirs, _, theirs_high = _wilson(control.failed + more, control.n + extra)
     ours, ours_low, _ = _wilson(arm.failed + more, arm.n + extra)
@@ -73,7 +73,7 @@ def _no_help(control: Rate, arm: Rate, extra: int, smallest_effect: float) -> ND
 
 
 def _wilson(failed: NDArray[np.int64], n: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Rates with the ends of their intervals."""
+    """Failure rates with the bounds of their Wilson intervals."""
     rate = failed / n
     centre = (rate + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * np.sqrt(rate * (1 - rate) / n + Z**2 / (4 * n**2))

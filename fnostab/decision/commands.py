@@ -1,4 +1,4 @@
-"""The next step as a command that can be pasted."""
+"""Write the next step as a command that can be pasted."""
 
 import shlex
 from collections.abc import Mapping
@@ -11,20 +11,20 @@ __all__ = ["Place", "Source", "as_run", "command_of"]
 
 @dataclass(frozen=True)
 class Place:
-    """Study, experiment and options with which `fnostab run` runs a stage's trials; without a study no command does."""
+    """Study, experiment and options for `fnostab run` to run a stage's trials; without a study there is no command."""
 
     study: str | None = None
     experiment: str | None = None
-    options: tuple[str, ...] = ()  # further ones, as --profile small
+    options: tuple[str, ...] = ()  # further options, such as --profile small
 
 
 @dataclass(frozen=True)
 class Source:
-    """Origin of the trials that were judged.
+    """Origin of the judged trials.
 
     Attributes:
-        places: how to run the trials of each stage.
-        follow_up: study of Stage B; None if the study has none.
+        places: place of each stage, from which its command is built.
+        follow_up: study of Stage B; None if there is none.
         again: command that judges again, if no command runs the trials.
     """
 
@@ -34,7 +34,7 @@ class Source:
 
 
 def as_run(step: NextStep, source: Source) -> NextStep:
-    """The step where `fnostab run` runs the trials: it gives up those that broke again and again."""
+    """Adapt the step to `fnostab run`, which gives up trials that broke repeatedly."""
     place = source.places.get(step.stage, Place())
     if not (step.broke and place.study):
         return step
@@ -42,7 +42,7 @@ def as_run(step: NextStep, source: Source) -> NextStep:
 
 
 def command_of(step: NextStep, source: Source) -> str:
-    """Write a step as a command line; empty if no command does it."""
+    """Write a step as a command line; empty if there is no such command."""
     place = source.places.get(step.stage, Place())
     if step.kind is NextKind.STAGE_B:
         return _stage_b(step, source)
@@ -63,7 +63,7 @@ def command_of(step: NextStep, source: Source) -> str:
 def _seeds_text(seeds: int | tuple[int, ...]) -> str:
     if isinstance(seeds, int):
         return str(seeds)
-    return ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")  # without a comma it would be a number
+    return ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")  # without a comma it would be a count
 
 
 def _stage_b(step: NextStep, source: Source) -> str:

@@ -1,4 +1,4 @@
-"""Conclude the verdict of a study with roles, and its reason, from the states of its criteria."""
+"""Derive the verdict of a study with roles, and its reason, from the states of its criteria."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class VerdictName(StrEnum):
 
 @dataclass(frozen=True)
 class Conclusion:
-    """A verdict's name, whether the tests support it, its reason, and the arm that it chooses."""
+    """Name of a verdict, whether the tests support it, its reason, and the chosen arm."""
 
     name: VerdictName | None = None
     supported: bool | None = None
@@ -52,7 +52,7 @@ class _Findings:
     rules: Rules
 
     def of(self, arm: str, stage: str) -> list[Criterion | None]:
-        """Criteria that a candidate must meet in a stage; None for one that was not judged."""
+        """Criteria that a candidate must meet in a stage; None for each that was not judged."""
         return [self.criteria.get((stage, arm, name)) for name in self.rules.criteria(self.roles, arm, stage)]
 
     def ran(self, arm: str, stage: str) -> bool:
@@ -66,7 +66,7 @@ def conclude(
     answers: Sequence[Answer],
     rules: Rules,
 ) -> Conclusion:
-    """Return the first verdict whose conditions hold, of a study with at least one candidate."""
+    """Return the first verdict whose conditions hold, for a study with at least one candidate."""
     found = _Findings(
         roles,
         stages,
@@ -153,7 +153,7 @@ def _quality_text(found: _Findings, arm: str, stages: str) -> str:
 
 
 def _what_blocks(found: _Findings) -> str:
-    """Say for each candidate which criteria it fails, and which can't be tested."""
+    """List the criteria that each candidate fails and those that can't be tested."""
     return "; ".join(_of_candidate(found, arm) for arm in found.roles.candidates)
 
 

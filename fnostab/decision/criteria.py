@@ -1,8 +1,8 @@
-"""The criteria: an arm against control, within one stage.
+"""Criteria that compare an arm with control within one stage.
 
-Each is judged twice. Its state follows from the observed numbers; it must also hold if the trials without an outcome
-had ended as badly for it as they could. Whether the numbers could be luck is then tested: by Boschloo's test for
-failure rates, by Mann-Whitney's for losses, one-sided, with Holm's correction over all arms of the stage.
+The state of a criterion follows from the observed numbers; it must also hold in the worst case for the trials without
+an outcome. A significance test follows: Boschloo's for failure rates, Mann-Whitney's for losses, one-sided, with
+Holm's correction over all arms of the stage.
 """
 
 import math
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class State(StrEnum):
-    """State of a criterion, by the observed numbers."""
+    """State of a criterion by the observed numbers."""
 
     MET = "met"
     NOT_MET = "not_met"
@@ -46,8 +46,8 @@ class Criterion:
     """One comparison, with its evidence.
 
     Attributes:
-        detail: the observed numbers, in words.
-        supported: whether a met criterion is significant; None if no test was made.
+        detail: observed numbers, as text.
+        supported: whether a met criterion is significant; None if it was not tested.
         p: one-sided p-value, after Holm.
         effect: reduction of the failure rate, or ratio or difference of the losses (``is_ratio`` says which).
         ci: 95 % interval of the effect.
@@ -93,7 +93,7 @@ def _compare_losses(pair: Pair, holds: Callable[[float, float], bool]) -> State:
     if len(ours.losses) < least or not theirs.n:
         return State.UNTESTABLE
     mine, other = ours.median, theirs.median
-    if len(theirs.losses) < least:  # over all trials, failures last
+    if len(theirs.losses) < least:  # over all trials, failures ranked last
         if theirs.unknown:
             return State.UNTESTABLE
         mine, other = (_middle(_with_failures(tally, pair.scale), pair.scale.worst) for tally in (ours, theirs))
@@ -105,12 +105,12 @@ def _compare_losses(pair: Pair, holds: Callable[[float, float], bool]) -> State:
 
 
 def _with_failures(tally: Tally, scale: Scale) -> list[float]:
-    """Losses of all trials: a failure counts as worse than any loss, an imputed success as better than any."""
+    """Losses of all trials; a failure is worse than any loss, an imputed success better than any."""
     return [*tally.losses, *[scale.worst] * tally.failed, *[-scale.worst] * tally.guessed]
 
 
 def _middle(values: list[float], worst: float) -> float:
-    """Median; between the best and the worst there is no middle, so the worst counts."""
+    """Median; between the best and the worst possible values, which have no mean, the worst."""
     ordered = sorted(values)
     low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
     return worst if math.isinf(low) and math.isinf(high) and low != high else (low + high) / 2
@@ -125,7 +125,7 @@ CRITERIA: Mapping[str, Callable[[Pair], State]] = {
 
 
 def state_of(name: str, pair: Pair) -> State:
-    """Judge the state of a criterion, with imputed outcomes for excluded trials."""
+    """Judge the state of a criterion, also with imputed outcomes for excluded trials."""
     if pair.obstacle:
         return State.UNTESTABLE
     judge = CRITERIA[name]
@@ -137,7 +137,7 @@ def state_of(name: str, pair: Pair) -> State:
 
 
 def why_untestable(name: str, pair: Pair) -> str:
-    """Reason in words why a criterion can't be tested; empty if it can."""
+    """Reason why a criterion can't be tested, as text; empty if it can."""
     if state_of(name, pair) is not State.UNTESTABLE:
         return ""
     if pair.obstacle:
@@ -154,7 +154,7 @@ def why_untestable(name: str, pair: Pair) -> str:
 
 
 def stage_criteria(pairs: Sequence[Pair], rules: Rules) -> list[Criterion]:
-    """Judge every criterion of every arm of a stage; Holm's family is all arms, an untestable one counts as p = 1."""
+    """Judge every criterion of every arm of a stage; Holm's family is all arms, and an untestable one has p = 1."""
     found: list[Criterion] = []
     for name in CRITERIA:
         raw = [_tested(name, pair) for pair in pairs]
@@ -174,7 +174,7 @@ def _with_support(criterion: Criterion, p: float, rules: Rules) -> Criterion:
 
 
 def _tested(name: str, pair: Pair) -> Criterion:
-    """Judge a criterion, with its p before Holm: the larger of the observed and the worst case."""
+    """Judge a criterion with its p-value before Holm: the larger of the observed and the worst case."""
     state, problem = state_of(name, pair), why_untestable(name, pair)
     detail = problem if pair.obstacle else "; ".join(filter(None, (_detail(name, pair), problem)))
     bare = Criterion(pair.stage, pair.arm, name, state, detail)
@@ -216,7 +216,7 @@ def _all_trials_p(pair: Pair, within: bool) -> float:
 
 @lru_cache(maxsize=64)
 def _effect(scale: Scale, ours: tuple[float, ...], theirs: tuple[float, ...]) -> Effect | None:
-    """`Scale.effect`, cached: two criteria and the answer ask for the same effect."""
+    """Cached `Scale.effect`: two criteria and the answer need the same effect."""
     return scale.effect(ours, theirs)
 
 

@@ -1,4 +1,4 @@
-"""Compare an arm's metric and measures of quality with control's, over the trials that did not fail."""
+"""Compare the metric and quality measures of an arm with control's, over the trials that did not fail."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from fnostab.stats.losses import Effect
 
 __all__ = ["Difference", "differences"]
 
-SHOWN = 0.05  # p of a worse value, uncorrected: a cost is rather named once too often
+SHOWN = 0.05  # uncorrected p of a worse value: better to name one cost too many
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Difference:
     """Difference between an arm and control in one metric.
 
     Attributes:
-        text: difference in words, as "12 % higher".
+        text: difference as text, such as "12 % higher".
         beyond: whether the arm's median is worse than control's by more than the margin.
         p_worse: one-sided p-value against no difference.
-        not_compared: reason in words why the two were not compared; empty if they were.
+        not_compared: reason why the two were not compared, as text; empty if they were.
         better: whether the arm's median is better than control's.
     """
 

@@ -1,7 +1,7 @@
 """Map existing runs of any program to trials: arm, seed, metric and failure of each run.
 
-A record is one run: its values by name, as ``params.model``, ``tags.user``, ``metrics.return`` or ``columns.loss``, and
-``status`` and ``run_id`` where they are known.
+A record is one run: its values by name, such as ``params.model``, ``tags.user``, ``metrics.return`` or
+``columns.loss``, and ``status`` and ``run_id`` if known.
 """
 
 import math
@@ -24,19 +24,19 @@ from fnostab.record.trial import UNLESS_DRAWN, Measure, Metric
 __all__ = ["ExternalRuns", "Record", "RunsFile", "trials_of"]
 
 Record = Mapping[str, str | float | None]
-METRICS = "metrics."  # of a value that MLflow has the history of
+METRICS = "metrics."  # prefix of values with a history in MLflow
 KINDS = ("params.", "tags.", "metrics.", "columns.")
-MOST_NAMED = 3  # runs in a line
-FLAGS = {"true": 1.0, "false": 0.0}  # as pandas and JSON write them
+MOST_NAMED = 3  # runs per line
+FLAGS = {"true": 1.0, "false": 0.0}  # as written by pandas and JSON
 
 
 class Failed(Frozen):
-    """Rule of failed runs: a run failed if any of these conditions holds, and else did not fail.
+    """Rule for failed runs: a run failed if any of these conditions holds.
 
     Attributes:
-        nonfinite: names of values; a run failed if one of them is NaN or infinite.
-        above: bounds by name; a run failed if a value is above its bound, or NaN. True and False are 1 and 0.
-        below: bounds by name; a run failed if a value is below its bound, or NaN.
+        nonfinite: names of values that must be finite.
+        above: bounds by name; a run failed if a value is above its bound or NaN. True and False are 1 and 0.
+        below: bounds by name; a run failed if a value is below its bound or NaN.
     """
 
     nonfinite: str | tuple[str, ...] = ()
@@ -50,16 +50,16 @@ class Failed(Frozen):
 
 
 class RunsFile(Frozen):
-    """Mapping of runs to trials, as ``fnostab decide --runs FILE.yaml`` reads it."""
+    """Mapping of runs to trials, read by ``fnostab decide --runs FILE.yaml``."""
 
-    table: str | None = None  # a CSV file; without it, MLflow
+    table: str | None = None  # CSV file; without it, MLflow
     experiments: str | tuple[str, ...] = ()  # of MLflow
     control: str
     arm: str
     seed: str
     metric: str
     higher_is_better: bool = False
-    steps: str | None = None  # name of how many steps a run was to run
+    steps: str | None = None  # name of the number of scheduled steps
     failed: Failed | None = None
     excluded: Mapping[str, str | tuple[str, ...]] = {}
     measures: Mapping[str, Measure] = {}
@@ -70,7 +70,7 @@ class RunsFile(Frozen):
 
     @property
     def history(self) -> str | None:
-        """Name of the metric whose history MLflow has; None of a table's column."""
+        """Name of the metric with a history in MLflow; None for a table column."""
         return self.metric.removeprefix(METRICS) if self.table is None and self.metric.startswith(METRICS) else None
 
     @property
@@ -83,12 +83,12 @@ class RunsFile(Frozen):
 
 @dataclass(frozen=True)
 class ExternalRuns:
-    """Trials made from runs, with the attributes of a study that the answer needs.
+    """Trials made from runs, with the study attributes that the answer needs.
 
     Attributes:
-        lines: lines to print: how many runs there are, and which took no part.
-        failure_judged: whether the file has a rule of failed runs.
-        arms: empty, as are the other attributes that tell of settings: those of other programs are not known.
+        lines: lines to print: the number of runs, and the runs that were left out.
+        failure_judged: whether the file has a rule for failed runs.
+        arms: empty, like the other attributes about settings, which are unknown for other programs.
     """
 
     stage: Stage
@@ -119,12 +119,12 @@ def trials_of(
     """Map runs to trials, those of control first.
 
     Args:
-        records: of the runs.
-        file: that maps them.
-        known: names of all values that runs have, where the records hold only those that were asked for.
+        records: records of the runs.
+        file: mapping of runs to trials.
+        known: returns the names of all values of the runs, if the records hold only the requested ones.
 
     Raises:
-        DecisionError: no run has a name that the file uses, two runs share arm and seed, or a value has a wrong type.
+        DecisionError: no run has a name that the file uses, two runs share arm and seed, or a value has the wrong type.
     """
     runs = list(records)
     _check_names(runs, file, known)
@@ -174,7 +174,7 @@ def _named(labels: Sequence[str]) -> str:
 
 
 def _in_order(rows: Sequence[TrialRow], control: str) -> list[TrialRow]:
-    """Control, then the other arms as they appear, each by seed."""
+    """Sort rows: control, then the other arms in order of appearance, each by seed."""
     place = {arm: n for n, arm in enumerate(dict.fromkeys((control, *(row.arm for row in rows))))}
     return sorted(rows, key=lambda row: (place[row.arm], row.seed))
 
@@ -206,7 +206,7 @@ def _row(run: Record, arm: str, seed: int, file: RunsFile, label: str) -> TrialR
 
 
 def _outcome(run: Record, value: float | None, file: RunsFile, label: str) -> Outcome:
-    """Judge a run; an observed failure wins over the way it ended. Without a value that has a bound it is not known."""
+    """Judge a run; an observed failure takes precedence over how it ended; unknown without a value that has a bound."""
     failed = file.failed or Failed()
     values = {n: _number(run.get(n), n, label) for n in failed.nonfinite_names}
     values |= {n: _flag_or_number(run.get(n), n, label) for n in (*failed.above, *failed.below)}
@@ -231,7 +231,7 @@ def _is_excluded(run: Record, file: RunsFile) -> bool:
 
 
 def _lacking(run: Record, file: RunsFile, label: str) -> str:
-    """Name of the first value that a run's outcome needs and that it has not."""
+    """Name of the first value that the outcome needs and the run lacks."""
     failed = file.failed or Failed()
     names = (file.metric, *failed.above, *failed.below)
     return next(name for name in names if _number(run.get(name), name, label) is None)
@@ -240,17 +240,17 @@ def _lacking(run: Record, file: RunsFile, label: str) -> str:
 def _text(value: str | float | None) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return "" if value is None else " ".join(str(value).split())  # in one line
+    return "" if value is None else " ".join(str(value).split())  # on one line
 
 
 def _seed(value: str | float | None, name: str, label: str) -> int | None:
-    """A seed; None where there is none."""
+    """Parse a seed; None if there is none."""
     text = _text(value)
     if is_missing(text):
         return None
-    if text.isascii() and text.isdecimal():  # a float would hold no more than 15 digits of it
+    if text.isascii() and text.isdecimal():  # a float would hold only 15 digits
         return int(text)
-    number = parse_number(name, text, label)  # pandas writes 3 as 3.0 where a row has none
+    number = parse_number(name, text, label)  # pandas writes 3 as 3.0 if a row has none
     if number < 0 or not number.is_integer():
         raise DecisionError(f"{label}: {name}={text!r} is not a seed: expected a whole number from 0")
     return int(number)

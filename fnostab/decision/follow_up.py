@@ -1,4 +1,4 @@
-"""Choose the kind of study that follows the verdict of a study with roles."""
+"""Choose the study that follows the verdict of a study with roles."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,10 +13,10 @@ __all__ = ["FollowUp", "follow_up"]
 
 @dataclass(frozen=True)
 class FollowUp:
-    """The next study: its kind, its arms (empty for all) and the reason.
+    """Next study: its kind, its arms (empty for all) and the reason.
 
     Attributes:
-        kind: Stage B; another remedy, since nothing helps there; or a depth at which control fails.
+        kind: Stage B; another remedy, if nothing helps; or a depth at which control fails.
     """
 
     kind: Literal["stage_b", "another_remedy", "where_control_fails"]

@@ -1,4 +1,4 @@
-"""Choose the next step after a verdict: one step, as data from which a command is made."""
+"""Choose the next step after a verdict, as data from which a command is built."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from fnostab.record.outcomes import Outcome
 
 __all__ = ["NextKind", "NextStep", "all_harm", "next_step", "stage_b_step"]
 
-FEW_SEEDS = 10  # an arm, to which too few are raised
+FEW_SEEDS = 10  # per arm, suggested if there are too few
 Pairs = Mapping[str, Sequence[Pair]]
 
 
@@ -34,12 +34,12 @@ class NextKind(StrEnum):
 
 @dataclass(frozen=True)
 class NextStep:
-    """The next step.
+    """Next step after a verdict.
 
     Attributes:
-        seeds: seeds that each arm should have afterwards: how many from 0 on, or which.
-        retry_oom: whether trials that ran out of memory are to be run again.
-        broke: whether trials that ended with an error are, which `fnostab run` may have given up.
+        seeds: seeds that each arm should have afterwards: a count from 0 on, or a list.
+        retry_oom: whether to rerun trials that ran out of memory.
+        broke: whether to rerun trials that ended with an error, which `fnostab run` may have given up.
     """
 
     kind: NextKind
@@ -54,7 +54,7 @@ class NextStep:
 def next_step(
     roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, answers: Sequence[Answer], conclusion: Conclusion
 ) -> NextStep:
-    """Return the first step that applies. The conclusion of a study without roles has no name."""
+    """Return the first step that applies; the conclusion of a study without roles has no name."""
     return (
         _wait(stages)
         or _rerun(roles, stages, answers)
@@ -97,9 +97,9 @@ def _rerun(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer])
 
 
 def _mend(stage: Stage, arms: Sequence[str]) -> str:
-    """Words on arms of which half of the trials broke, or all ran out of memory: more of the same would end so too.
+    """Text on arms where half of the trials broke or all ran out of memory, so that a rerun would not help.
 
-    Of a script that ignores its seed the first trial has an outcome, and all others broke.
+    If a script ignores its seed, its first trial has an outcome and all others broke.
     """
     stops = (Outcome.INFRA_ERROR, Outcome.OOM)
     ends = {arm: Counter(t.outcome for t in stage.arm(arm)) for arm in arms}
@@ -123,9 +123,9 @@ def _pending(stage: Stage, arm: str) -> bool:
 
 
 def _seeds(stage: Stage, arms: Sequence[str] = (), *, more: int = 0, least: int = 0) -> int | tuple[int, ...]:
-    """Seeds that these arms, or all, should have: those that they have or lack, and so many more; ``least`` in all.
+    """Seeds that these arms (by default all) should have: present and missing ones plus ``more``, at least ``least``.
 
-    A number means the seeds from 0 on. Where most of those do not occur, the seeds are named one by one.
+    A number means the seeds from 0 on. If most of those do not occur, the seeds are listed.
     """
     seeds = {seed for arm in arms or stage.arms for seed in (*(t.seed for t in stage.arm(arm)), *stage.missing(arm))}
     upto = max(seeds) + 1
@@ -136,7 +136,7 @@ def _seeds(stage: Stage, arms: Sequence[str] = (), *, more: int = 0, least: int 
 
 
 def _judge_alike(stages: Mapping[str, Stage]) -> NextStep | None:
-    """Let every arm record what the rules need, where failures could be seen in some trials only."""
+    """Have every arm record what the rules need, if failures could be detected in some trials only."""
     if not any(rules_judged_in_part(stage.trials) for stage in stages.values()):
         return None
     return NextStep(
@@ -145,7 +145,7 @@ def _judge_alike(stages: Mapping[str, Stage]) -> NextStep | None:
 
 
 def _check_metric(stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep | None:
-    """Correct the metric of a study without a value of it, unless failures may still decide where it did not."""
+    """Correct the metric of a study that has no value of it, unless failures may still decide the answer."""
     lacking = any(lacks_metric(stage.trials) for stage in stages.values())
     failed = any(t.failed for stage in stages.values() for t in stage.trials)
     if not lacking or (failed and any(a.name is AnswerName.UNDECIDED for a in answers)):
@@ -154,7 +154,7 @@ def _check_metric(stages: Mapping[str, Stage], answers: Sequence[Answer]) -> Nex
 
 
 def _check_failures(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep | None:
-    """Doubt the rules, or the setting, of a study that answers nothing since all of its trials failed."""
+    """Suggest checking the rules or settings of a study without an answer because all of its trials failed."""
     counted = [t for stage in stages.values() for t in stage.trials if t.counts]
     answered = any(a.name is not AnswerName.UNDECIDED for a in answers)
     if len(counted) < 2 or answered or not answers or not all(t.failed for t in counted):
@@ -200,7 +200,7 @@ def _final(conclusion: Conclusion, stages: Mapping[str, Stage]) -> NextStep | No
 def _more_seeds(
     roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer], conclusion: Conclusion
 ) -> NextStep | None:
-    """Run more seeds, at most as many again, if an arm is undecided and they most likely tell; else None."""
+    """Run more seeds, at most doubling them, if an arm is undecided and they are likely to decide it; else None."""
     if conclusion.supported:
         return None
     wanted = roles.candidates or tuple(a.arm for a in answers)
@@ -232,7 +232,7 @@ def all_harm(roles: Roles, answers: Sequence[Answer]) -> bool:
 def stage_b_step(
     roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, answers: Sequence[Answer], conclusion: Conclusion
 ) -> NextStep | None:
-    """Run Stage B with control and the candidates in question; None if all were run there, or each harms in Stage A."""
+    """Run Stage B with control and the open candidates; None if all were run there, or all harm in Stage A."""
     if not roles.candidates or all_harm(roles, answers):
         return None
     out = {
@@ -250,7 +250,7 @@ def stage_b_step(
         control_fails_deep = any(t.failed for t in stages["b"].arm(roles.control))
         if not control_fails_deep or any(arm in deep for arm in roles.candidates):
             return None
-        arms = (roles.control, *ran)  # control alone was run there, and fails
+        arms = (roles.control, *ran)  # only control was run there, and it fails
     return NextStep(NextKind.STAGE_B, f"run Stage B with {and_list(arms)}", "b", arms)
 
 
@@ -270,7 +270,7 @@ def _elsewhere(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answ
 
 
 def _or_seeds(roles: Roles, answers: Sequence[Answer]) -> str:
-    """Words on the fewest seeds that most likely tell of an arm, though they are more than as many again."""
+    """Text on the fewest seeds likely to decide an arm, if they more than double the present ones."""
     forecasts = {(a.stage, a.arm): a.more.extra for a in answers if a.more is not None and a.more.extra is not None}
     if not forecasts:
         return ""

@@ -1,4 +1,4 @@
-"""Robustness of answers: whether one other outcome would change them, and what more seeds would bring."""
+"""Robustness of answers: whether one different outcome would change them, and what more seeds would show."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ __all__ = ["with_outlook"]
 
 
 def with_outlook(answers: Sequence[Answer], pairs: Sequence[Pair]) -> list[Answer]:
-    """Fill in ``fragile`` of every answer of a stage, given with its pair, and ``more`` of open ones."""
+    """Fill in ``fragile`` for every answer of a stage, and ``more`` for open ones; ``pairs`` match ``answers``."""
     found = []
     for place, (answer, pair) in enumerate(zip(answers, pairs, strict=True)):
         more = None
@@ -26,7 +26,7 @@ def with_outlook(answers: Sequence[Answer], pairs: Sequence[Pair]) -> list[Answe
 
 
 def _is_fragile(answer: Answer, place: int, pairs: Sequence[Pair]) -> bool:
-    """Whether one other outcome, of the arm or of control, would change an answer that rests on failures."""
+    """Whether one different outcome of the arm or of control would change an answer based on failures."""
     if answer.because is not Because.FAILURES or answer.name is AnswerName.UNDECIDED:
         return False
     return any(not _still_holds(answer, place, changed, pairs) for changed in _one_other_outcome(pairs[place]))

@@ -1,4 +1,4 @@
-"""Find what is probably wrong with a whole study: a metric that nobody recorded, rules by which everything fails."""
+"""Detect likely mistakes in a whole study, such as an unrecorded metric or rules by which every trial fails."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ __all__ = [
 
 
 def lacks_metric(trials: Sequence[TrialRow]) -> bool:
-    """Whether no trial has a value of the metric, though at least one ended as only trials with a value should."""
+    """Whether no trial has a value of the metric, though the outcome of at least one requires it."""
     seen = [trial for trial in trials if trial.counts and trial.outcome is not Outcome.NONFINITE]
     return bool(seen) and all(trial.loss is None for trial in trials)
 
 
 def arms_without_metric(metric: str, trials: Sequence[TrialRow]) -> str | None:
-    """A line on arms whose trials converged without a value of the metric, which other trials have; None if none did.
+    """Describe arms whose trials converged without a value of the metric that other trials have; None if none did.
 
-    The study's own rules don't judge the metric, or they would not have converged; `exploded` went by other values.
+    The study's rules do not judge the metric, else these would not have converged; `exploded` used other values.
     """
     bare = Counter(trial.arm for trial in trials if trial.outcome is Outcome.CONVERGED and trial.loss is None)
     if not bare or all(trial.loss is None for trial in trials):
@@ -41,9 +41,9 @@ def arms_without_metric(metric: str, trials: Sequence[TrialRow]) -> str | None:
 
 
 def learning_not_judged(trials: Sequence[TrialRow]) -> str | None:
-    """A line on a study in which no rule says which trials have learnt nothing; None of any other.
+    """Describe a study without a rule for trials that have learnt nothing; None for any other study.
 
-    All of its trials may be successes for that reason alone.
+    All of its trials may count as successes for that reason alone.
     """
     counted = [trial for trial in trials if trial.counts]
     if not any(trial.outcome is Outcome.CONVERGED for trial in counted):
@@ -58,7 +58,7 @@ def learning_not_judged(trials: Sequence[TrialRow]) -> str | None:
 
 
 def ended_early_line(arm: str, trials: Sequence[TrialRow]) -> str | None:
-    """A line on trials of an arm that converged and stopped before their schedule; None if none did."""
+    """Describe trials of an arm that converged and stopped before their scheduled end; None if none did."""
     ended = [trial for trial in trials if trial.outcome is Outcome.CONVERGED]
     early = [trial for trial in ended if stopped_short(trial.last_step, trial.scheduled_steps)]
     if not early:
@@ -72,7 +72,7 @@ def ended_early_line(arm: str, trials: Sequence[TrialRow]) -> str | None:
 
 
 def judged_in_part(trials: Sequence[TrialRow]) -> dict[str, list[TrialRow]]:
-    """Trials that converged without a rule by which others were judged, by rule and reason, as ``rule: reason``."""
+    """Trials that converged without a rule by which others were judged, by ``rule: reason``."""
     lacking: dict[str, list[TrialRow]] = {}
     for trial in trials:
         for reason in trial.not_judged if trial.outcome is Outcome.CONVERGED else ():
@@ -86,12 +86,12 @@ def judged_in_part(trials: Sequence[TrialRow]) -> dict[str, list[TrialRow]]:
 
 
 def rules_judged_in_part(trials: Sequence[TrialRow]) -> list[str]:
-    """A line on each rule without which trials converged, though others were judged by it."""
+    """Describe each rule that was not applied to trials that converged, although others were judged by it."""
     lines = []
     for reason, bare in judged_in_part(trials).items():
         rule, _, why = reason.partition(": ")
         if all(trial.loss is None for trial in bare):
-            continue  # `arms_without_metric` says it
+            continue  # reported by `arms_without_metric`
         counts = ", ".join(f"{n} of {arm}" for arm, n in Counter(trial.arm for trial in bare).items())
         lines.append(
             f"{rule} was not judged ({why}) in trials that converged: {counts}; others were judged by it; "
@@ -101,7 +101,7 @@ def rules_judged_in_part(trials: Sequence[TrialRow]) -> list[str]:
 
 
 def all_failed_alike(trials: Sequence[TrialRow], study: Any) -> str | None:
-    """A line on a study of which all trials of all arms failed by one rule that its file sets; None of any other.
+    """Describe a study where all trials of all arms failed by one rule of its file; None for any other study.
 
     ``study`` has the attributes of a `StudySpec`.
     """
@@ -112,7 +112,7 @@ def all_failed_alike(trials: Sequence[TrialRow], study: Any) -> str | None:
     outcome, rules, checks = outcomes.pop(), study.rules, []
     direction = set(study.judged.values()) == {
         study.metric.name
-    }  # the rules judge the metric itself, so a wrong direction inverts them
+    }  # the rules judge the metric, so a wrong direction inverts them
     if outcome is Outcome.STAGNATED and rules.baseline is not None:
         checks.append(f"baseline {value_text(rules.baseline)}")
     if outcome is Outcome.STAGNATED and rules.failed is not None:

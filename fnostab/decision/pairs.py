@@ -1,4 +1,4 @@
-"""Pair of an arm and control within one stage: all that a comparison of the two needs."""
+"""Pair of an arm and control within one stage: everything needed to compare them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,17 +10,17 @@ from fnostab.decision.tally import Stage, Tally
 
 __all__ = ["Pair", "pairs_of"]
 
-LONGEST_APART = 0.05  # share of the longer by which lengths may differ
+LONGEST_APART = 0.05  # largest relative difference in length
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An arm and control.
+    """Arm and control.
 
     Attributes:
-        repeats: whether the trials are those of Stage A again, and so no new evidence.
+        repeats: whether the trials repeat those of Stage A, and so are no new evidence.
         family: number of arms of the stage that are compared with control.
-        judged_in_part: rule by which only some trials of both were judged, with the reason; empty if there is none.
+        judged_in_part: rule by which only some trials of the pair were judged, with the reason; empty if there is none.
     """
 
     stage: str
@@ -36,12 +36,12 @@ class Pair:
 
     @property
     def worst(self) -> "Pair":
-        """The pair if the arm's pending trials had failed and control's had succeeded."""
+        """Worst case: the arm's pending trials failed and control's succeeded."""
         return replace(self, control=self.control.had_succeeded(), ours=self.ours.had_failed())
 
     @property
     def best(self) -> "Pair":
-        """The pair if the arm's pending trials had succeeded and control's had failed."""
+        """Best case: the arm's pending trials succeeded and control's failed."""
         return replace(self, control=self.control.had_failed(), ours=self.ours.had_succeeded())
 
     @property
@@ -51,12 +51,12 @@ class Pair:
 
     @property
     def nothing_failed(self) -> bool:
-        """Whether no trial of either failed."""
+        """Whether no trial of either arm failed."""
         return not (self.control.failed or self.ours.failed)
 
     @property
     def obstacle(self) -> str:
-        """Reason in words why the two can't be compared at all; empty if they can."""
+        """Reason why the two can't be compared at all, as text; empty if they can."""
         n, name = min((self.ours.n, self.arm), (self.control.n, self.control_arm))
         if n < self.rules.least_trials:
             whose = "" if self.ours.n == self.control.n else f" of {name}"
@@ -73,7 +73,7 @@ class Pair:
 
     @property
     def lengths_text(self) -> str:
-        """Lengths of both in words, if the study lets them differ and they do; else empty."""
+        """Lengths of both as text, if they differ and the study allows it; else empty."""
         return f"{self.ours.steps:g} steps against {self.control.steps:g}" if self._lengths_differ else ""
 
     @property
@@ -83,7 +83,7 @@ class Pair:
 
 
 def pairs_of(stage: Stage, control: str, rules: Rules, repeats: Mapping[str, bool] | None = None) -> Sequence[Pair]:
-    """Pair every arm of a stage that has a trial with control, but for arms that repeat another's settings."""
+    """Pair every arm of a stage that has a trial with control, except arms that repeat another's settings."""
     scale, tally = Scale.of(stage, rules), Tally.of(stage, control)
     arms = stage.compared(control)
     return [

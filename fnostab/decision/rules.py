@@ -1,4 +1,4 @@
-"""Roles of arms, and the numbers that a decision rests on."""
+"""Roles of arms, and the numbers on which a decision is based."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ __all__ = ["Roles", "Rules"]
 ARCHITECTURE_A = ("fewer_failures", "better_loss", "no_nonfinite")
 ARCHITECTURE_B = ("fewer_failures", "no_nonfinite")
 CLIPPING = ("fewer_failures", "loss_within_margin")
-SHRINKS = 4  # times, what is left of alpha at each look that was not planned
+SHRINKS = 4  # factor by which alpha shrinks at each unplanned look
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Roles of the arms. A candidate that a study does not have is None.
+    """Roles of the arms; a candidate that the study lacks is None.
 
     Raises:
-        DecisionError: one arm has two roles.
+        DecisionError: an arm has two roles.
     """
 
     control: str
@@ -34,12 +34,12 @@ class Roles:
 
     @classmethod
     def of(cls, study: Any) -> "Roles":
-        """Take the roles from an object with the attributes ``control`` and ``roles`` of a `StudySpec`."""
+        """Read the roles from an object with the attributes ``control`` and ``roles`` of a `StudySpec`."""
         return cls(study.control, study.roles.get("architecture"), study.roles.get("clipping"))
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """The arms that a verdict can choose."""
+        """Arms that a verdict can choose."""
         return tuple(arm for arm in (self.architecture, self.clipping) if arm is not None)
 
     def criteria(self, arm: str, stage: str) -> tuple[str, ...]:
@@ -51,20 +51,20 @@ class Roles:
 
 @dataclass(frozen=True)
 class Rules:
-    """Numbers that a decision rests on.
+    """Numbers on which a decision is based.
 
     Attributes:
-        alpha: level of every family of tests, one-sided, at the first look.
-        margin: by how much the metric may be worse and still count as no worse: a share where lower is better and
-            all values are above 0, else in its units; None if the study names none.
-        smallest_effect: smallest reduction of the failure rate that is worth having.
+        alpha: one-sided level of every family of tests at the first look.
+        margin: non-inferiority margin of the metric: relative if lower is better and all values are positive, else
+            in its units; None if the study sets none.
+        smallest_effect: smallest relevant reduction of the failure rate.
         free_lengths: whether arms may run different numbers of steps.
-        look: number of this look: 1, plus the verdicts recorded on fewer seeds.
+        look: number of this look: 1 plus the number of verdicts recorded on fewer seeds.
         looks_planned: whether alpha is already that of one of several planned looks, and does not shrink.
-        failure_judged: whether failures of trials were judged at all.
-        least_trials: smallest number of training outcomes, of control and of an arm, that is tested.
-        follow_up_criteria: what a candidate must meet in Stage B besides the criteria of its role.
-        grad_bound: largest ratio of p99 to median of the gradient norm, in the last half of a run, that is bounded.
+        failure_judged: whether trials were judged for failure at all.
+        least_trials: smallest number of training outcomes, of control and of an arm, for a test.
+        follow_up_criteria: criteria for a candidate in Stage B, in addition to those of its role.
+        grad_bound: largest ratio of p99 to median gradient norm in the last half of a run that counts as bounded.
     """
 
     alpha: float = 0.05
@@ -83,9 +83,9 @@ class Rules:
 
     @classmethod
     def of(cls, study: Any, *, look: int | None = None, looks_planned: bool | None = None) -> "Rules":
-        """Take the rules from an object with the attributes of a `StudySpec`.
+        """Read the rules from an object with the attributes of a `StudySpec`.
 
-        Looks are planned if the study has ``looks`` (the seeds at each), or a table ``looks_planned``.
+        Looks are planned if the study has ``looks`` (seeds at each look), or a table has ``looks_planned``.
         """
         known_look = getattr(study, "look", 1)
         known_plan = getattr(study, "looks_planned", False) or bool(getattr(study, "looks", ()))
@@ -104,12 +104,12 @@ class Rules:
         )
 
     def criteria(self, roles: Roles, arm: str, stage: str) -> tuple[str, ...]:
-        """Criteria that a candidate must meet in a stage: those of its role, and what the study asks for in Stage B."""
+        """Criteria that a candidate must meet in a stage: those of its role and, in Stage B, those of the study."""
         return (*roles.criteria(arm, stage), *(self.follow_up_criteria if stage == "b" else ()))
 
     @property
     def better(self) -> str:
-        """The direction of the metric, in a word."""
+        """Direction of the metric, as one word."""
         return "higher" if self.higher_is_better else "lower"
 
     @property
@@ -119,5 +119,5 @@ class Rules:
 
     @property
     def next_level(self) -> float:
-        """Alpha of the look after this one."""
+        """Alpha of the next look."""
         return self.alpha if self.looks_planned else self.level / SHRINKS

@@ -1,4 +1,4 @@
-"""Compare values on a scale: as ratios where lower is better and all are above 0, else as differences."""
+"""Compare values as ratios if lower is better and all are positive, else as differences."""
 
 import math
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ ROUNDING = 1e-9  # relative
 
 @dataclass(frozen=True)
 class Scale:
-    """Scale of a metric or of a measure of quality.
+    """Scale on which a metric or quality measure is compared.
 
     Attributes:
         is_ratio: whether values are compared by ratios.
-        margin: by how much a value may be worse: a share of control's, or in the values' units; None if not given.
+        margin: non-inferiority margin: a share of control's value, or in the values' units; None if not given.
     """
 
     higher_is_better: bool
@@ -29,7 +29,7 @@ class Scale:
 
     @classmethod
     def of(cls, stage: Stage, rules: Rules) -> "Scale":
-        """Choose the metric's scale from the successes of a stage."""
+        """Choose the scale of the metric from the successes of a stage."""
         losses = (t.loss for t in stage.trials if t.outcome is Outcome.CONVERGED and t.loss is not None)
         return cls(rules.higher_is_better, not rules.higher_is_better and all(x > 0 for x in losses), rules.margin)
 
@@ -38,7 +38,7 @@ class Scale:
         return ours > theirs if self.higher_is_better else ours < theirs
 
     def within(self, ours: float, theirs: float) -> bool:
-        """Whether a value is no worse than control's by more than the margin; without one, no worse at all."""
+        """Whether a value is worse than control's by at most the margin, or not worse if there is no margin."""
         limit = self._limit(theirs)
         slack = ROUNDING * max(abs(limit), abs(theirs))
         return ours >= limit - slack if self.higher_is_better else ours <= limit + slack
@@ -50,7 +50,7 @@ class Scale:
         return theirs - margin if self.higher_is_better else theirs + margin
 
     def p_better(self, ours: Sequence[float], theirs: Sequence[float], *, within: bool = False) -> float:
-        """One-sided Mann-Whitney p-value: values are better than control's, or no worse by more than the margin.
+        """One-sided Mann-Whitney p-value for values better than control's, or worse by less than the margin.
 
         Args:
             ours: values of the arm, (n,); `worst` for a failure.
@@ -66,11 +66,11 @@ class Scale:
 
     @property
     def worst(self) -> float:
-        """Value of a failed trial: worse than any other."""
+        """Value assigned to a failed trial, worse than any other."""
         return -math.inf if self.higher_is_better else math.inf
 
     def effect(self, ours: Sequence[float], theirs: Sequence[float]) -> Effect | None:
-        """Hodges-Lehmann estimate of the ratio or difference, arm to control; None without values in both."""
+        """Hodges-Lehmann estimate of the ratio or difference of arm and control; None if either has no values."""
         return hodges_lehmann_ratio(theirs, ours) if self.is_ratio else hodges_lehmann_shift(theirs, ours)
 
     def excludes_gain(self, effect: Effect | None) -> bool:
@@ -83,7 +83,7 @@ class Scale:
         return effect.interval.high < margin if self.higher_is_better else effect.interval.low > -margin
 
     def change(self, ours: float, theirs: float) -> str:
-        """Difference of a value from control's in words, as "12 % higher"."""
+        """Describe the difference of a value from control's, as in "12 % higher"."""
         if ours == theirs:
             return "the same"
         way = "higher" if ours > theirs else "lower"

@@ -1,4 +1,4 @@
-"""Criteria of Stage B that decide only if the study asks for them: bounded gradients, and the quality of Stage A."""
+"""Criteria of Stage B that decide only if the study requests them: bounded gradients, and the quality of Stage A."""
 
 from collections.abc import Iterable, Mapping
 
@@ -12,7 +12,7 @@ __all__ = ["deep_reports"]
 def deep_reports(
     stage_b: Stage, in_a: Mapping[str, ArmSummary], in_b: Mapping[str, ArmSummary], rules: Rules
 ) -> Iterable[Criterion]:
-    """Judge the criteria of each arm of Stage B that decide nothing unless ``rules.follow_up_criteria`` names them."""
+    """Judge the criteria of each arm of Stage B that decide only if ``rules.follow_up_criteria`` names them."""
     for name, b in in_b.items():
         ratios = [t.grad_ratio for t in stage_b.arm(name) if t.counts and t.grad_ratio is not None]
         bounded = sum(ratio <= rules.grad_bound for ratio in ratios)
@@ -23,7 +23,7 @@ def deep_reports(
 
 
 def _matches_stage_a(name: str, a: ArmSummary | None, b: ArmSummary, rules: Rules) -> Criterion:
-    """Whether the metric, and every measure of quality, is as good as in Stage A."""
+    """Whether the metric and every quality measure are as good as in Stage A."""
     if a is None or a.median is None or b.median is None:
         detail = "no success to compare in both stages"
         return _criterion(name, "matches_stage_a", State.UNTESTABLE, detail, rules)
@@ -39,6 +39,6 @@ def _matches_stage_a(name: str, a: ArmSummary | None, b: ArmSummary, rules: Rule
 
 
 def _criterion(arm: str, name: str, state: State, detail: str, rules: Rules) -> Criterion:
-    """A criterion that needs no test: it says what was seen, and stands beside those that are tested."""
+    """Create a descriptive criterion, which needs no test."""
     decides = name in rules.follow_up_criteria
     return Criterion("b", arm, name, state, detail, supported=state is State.MET if decides else None, decides=decides)

@@ -37,7 +37,7 @@ def sentence(answer: Answer, rules: Rules) -> str:
 def _counts(answer: Answer, rules: Rules) -> str:
     if not rules.failure_judged and not (answer.rate.failed or answer.control.failed):
         return "failure not judged"
-    failed = "failed" if rules.failure_judged else "nonfinite"  # all that is seen without a rule
+    failed = "failed" if rules.failure_judged else "nonfinite"  # the only failure detected without a rule
     return f"{failures(answer.rate)} {failed}, {failures(answer.control)} of {answer.control_arm}"
 
 
@@ -46,7 +46,7 @@ def _reduction(answer: Answer) -> float:
 
 
 def _helps(answer: Answer, rules: Rules) -> str:
-    """Sentence of an arm that helps, with its cost."""
+    """Sentence for an arm that helps, with its cost."""
     reduction = points(_reduction(answer), answer.interval)
     said = f"{answer.arm} {answer.name}: {_counts(answer, rules)} ({_p(answer)}); it {reduction}"
     if _reduction(answer) < rules.smallest_effect:
@@ -55,7 +55,7 @@ def _helps(answer: Answer, rules: Rules) -> str:
 
 
 def _costs(differences: Iterable[Difference]) -> Iterable[str]:
-    """Clauses on what is worse, and on what was not compared."""
+    """Clauses on worse values, and on values that were not compared."""
     for reason, alike in groupby(differences, lambda d: d.not_compared):
         if reason:
             yield f"{and_list([d.name for d in alike])} not compared, {reason}"
@@ -91,7 +91,7 @@ def _undecided(answer: Answer, rules: Rules) -> str:
 
 
 def _on_the_loss(answer: Answer, rules: Rules) -> str:
-    """Sentence of an arm where no trial failed: on the metric alone."""
+    """Sentence for an arm where no trial failed, about the metric alone."""
     loss, *quality = answer.differences
     nothing = "nothing failed" if rules.failure_judged else "failure not judged"
     start = f"{nothing}; on the {loss.name} alone"

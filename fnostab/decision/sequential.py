@@ -1,8 +1,8 @@
-"""Planned looks at a study before all its seeds have run: which arms are decided, which are not worth more seeds.
+"""Planned interim looks at a study: find the arms that are decided and those not worth more seeds.
 
-Every look tests `fewer_failures` as always, with Holm, at a level for which the error over all looks stays within
-the study's alpha. A candidate that passes is decided. One whose test is unlikely to succeed by the last look is
-futile; that rule is not binding, since stopping early can only lower the error. See docs/statistics.md.
+Every look tests `fewer_failures` with Holm's correction, at a level that keeps the error over all looks within the
+study's alpha. A candidate that passes is decided. One that is unlikely to pass by the last look is futile; this rule
+is non-binding, since stopping early can only lower the error. See docs/statistics.md.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ __all__ = ["ArmAtLook", "Standing", "judge_look", "look_alpha"]
 
 
 class Standing(StrEnum):
-    """Standing of an arm at a look; only an open one takes more seeds."""
+    """Standing of an arm at a look; only an open arm receives more seeds."""
 
     DECIDED = "decided"
     FUTILE = "futile"
@@ -35,7 +35,7 @@ class ArmAtLook:
 
     Attributes:
         p: p-value of `fewer_failures` after Holm; None if it can't be tested.
-        predictive_power: chance that it is significant at the last look; None if the arm is decided.
+        predictive_power: probability of significance at the last look; None if the arm is decided.
     """
 
     arm: str
@@ -54,14 +54,14 @@ class ArmAtLook:
 
 
 def look_alpha(looks: Sequence[int], alpha: float, candidates: int) -> float:
-    """Alpha of every look, before Holm, that keeps the family-wise error over all looks and candidates.
+    """Alpha of every look, before Holm, that controls the family-wise error over all looks and candidates.
 
-    By the closed test: for a single candidate the level is `sequential_alpha`. With several, where none is better, a
-    false finding must pass Holm's first step at some look; the error of each candidate over the looks is kept to
-    alpha / candidates.
+    By the closed test procedure: for a single candidate the level is `sequential_alpha`. With several candidates, none
+    of them better, a false finding must pass Holm's first step at some look; the error of each candidate over the
+    looks is limited to alpha / candidates.
 
     Raises:
-        ConfigError: looks that do not rise, or alpha outside (0, 1).
+        ConfigError: the looks do not increase, or alpha is outside (0, 1).
     """
     return min(sequential_alpha(looks, alpha), candidates * sequential_alpha(looks, alpha / candidates))
 
@@ -71,8 +71,8 @@ def judge_look(roles: Roles, stage: Stage, rules: Rules, *, seeds: int, last: in
 
     Args:
         roles: roles of the arms.
-        stage: the trials; those with a seed of ``seeds`` or above are ignored.
-        rules: rules with planned looks, whose alpha is `look_alpha` for all arms of the stage.
+        stage: trials; those with a seed of ``seeds`` or above are ignored.
+        rules: rules with planned looks, with the alpha of `look_alpha` for all arms of the stage.
         seeds: seeds per arm at this look.
         last: seeds per arm at the last look.
     """

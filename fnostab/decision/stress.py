@@ -1,4 +1,4 @@
-"""Judge a stress study: how far each arm withstands a setting (the knob) that is raised."""
+"""Judge a stress study: how far a setting (the knob) can be raised before each arm fails."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ __all__ = ["Stress", "StressPoint", "StressedArm", "compare_stress", "margin_tex
 
 @dataclass(frozen=True)
 class StressPoint:
-    """Trials of an arm at one value of the knob; the interval is Wilson's, 95 %."""
+    """Trials of an arm at one value of the knob, with the 95 % Wilson interval."""
 
     value: float
     failed: int
@@ -30,8 +30,8 @@ class StressedArm:
 
     Attributes:
         name: name of the arm, without the value.
-        points: one for each value, from the easiest to the hardest.
-        margin: value at which half of the trials fail; None without a trial that counts.
+        points: one per value, from easiest to hardest.
+        margin: value at which half of the trials fail; None if no trial counts.
         p: one-sided p-value for fewer failures than control over all values, Holm over the arms; None for control.
     """
 
@@ -43,7 +43,7 @@ class StressedArm:
 
 @dataclass(frozen=True)
 class Stress:
-    """Arms of a stress study, control first, and the setting that was raised."""
+    """Arms of a stress study, control first, and the raised setting."""
 
     knob: str
     arms: Sequence[StressedArm]
@@ -51,7 +51,7 @@ class Stress:
 
     @property
     def finding(self) -> str:
-        """The result in one sentence."""
+        """Result in one sentence."""
         control, *others = self.arms
         said = [f"half of {control.name}'s trials fail at {self.knob} {margin_text(control)}"]
         better = [arm for arm in others if arm.p is not None and arm.p <= self.alpha]
@@ -64,7 +64,7 @@ class Stress:
 def compare_stress(
     stage: Stage, families: Mapping[str, Mapping[str, float]], knob: str, control: str, alpha: float = 0.05
 ) -> Stress:
-    """Judge the arms of a stress study; ``families`` has the names under which each was run, with the knob's values."""
+    """Judge the arms of a stress study; ``families`` maps each arm to its stressed arms and their knob values."""
     order = [control, *(name for name in families if name != control)]
     found = {name: _points(stage, families[name]) for name in order}
     found = {name: points for name, points in found.items() if points or name == control}
@@ -76,7 +76,7 @@ def compare_stress(
 
 
 def margin_text(arm: StressedArm) -> str:
-    """Write an arm's margin with its 95 % interval, or with the end that is known."""
+    """Format an arm's margin with its 95 % interval, or with the known bound."""
     margin = arm.margin
     if margin is None:
         return "unknown: no trial has a training outcome"
@@ -108,7 +108,7 @@ def _p(stage: Stage, control: Mapping[str, float], arm: Mapping[str, float]) -> 
 
 
 def _differences(stage: Stage, control: Mapping[str, float], arm: Mapping[str, float]) -> list[int]:
-    """Failures of control minus those of the arm, one number a seed, over the values at which both have an outcome."""
+    """Failures of control minus those of the arm, per seed, over the values at which both have an outcome."""
     failed = [
         {(value, t.seed): t.failed for name, value in family.items() for t in stage.arm(name) if t.counts}
         for family in (control, arm)

@@ -1,4 +1,4 @@
-"""Find the value of a setting from which on training fails, in a study whose arms differ in that number alone."""
+"""Find the value of a setting above which training fails, in a study whose arms differ only in that number."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,25 +19,25 @@ class Place:
 
 @dataclass(frozen=True)
 class Along:
-    """Trials at every value of ``setting``, in rising order."""
+    """Trials at every value of ``setting``, in increasing order."""
 
     setting: str
     places: Sequence[Place]
 
     @property
     def lowest(self) -> Place | None:
-        """The first value at which a trial failed; None if none did."""
+        """Lowest value at which a trial failed; None if none did."""
         return next((place for place in self.places if place.summary.n_failed), None)
 
     @property
     def falls(self) -> bool:
-        """Whether failures only get fewer as the value rises: then training does not begin to fail at any."""
+        """Whether failures only decrease as the value increases, so that there is no onset of failure."""
         rates = [rate for place in self.places if (rate := place.summary.failure_rate) is not None]
         return len(rates) > 1 and rates == sorted(rates, reverse=True) and rates[0] > rates[-1]
 
     @property
     def finding(self) -> str:
-        """The result in one sentence."""
+        """Result in one sentence."""
         if self.lowest is not None:
             s = self.lowest.summary
             interval = s.failure_rate_ci
@@ -55,7 +55,7 @@ class Along:
 def values_along(arms: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, float]] | None:
     """Find the one numeric setting in which the arms of a study differ, with its value in each arm.
 
-    None if the arms differ in several settings, or in one that is no number.
+    None if the arms differ in several settings or in one that is not a number.
     """
     settings = list(arms.values())
     names = [name for name in settings[0] if any(s.get(name) != settings[0][name] for s in settings)]
@@ -67,6 +67,6 @@ def values_along(arms: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, 
 
 
 def compare_along(stage: Stage, setting: str, values: Mapping[str, float], control: str) -> Along:
-    """Summarise the arms of a study that differ in one number alone; arms without a trial are left out."""
+    """Summarise the arms of a study that differ in one number only; arms without a trial are left out."""
     found = [Place(value, summarise(stage, arm, control)) for arm, value in values.items() if arm in stage.arms]
     return Along(setting, sorted(found, key=lambda place: place.value))

@@ -1,4 +1,4 @@
-"""Count the trials of one arm in one stage: outcomes, losses, measures of quality."""
+"""Count the trials of one arm in one stage: outcomes, losses, quality measures."""
 
 import math
 from collections import Counter
@@ -17,17 +17,16 @@ from fnostab.stats.rate import Rate
 
 __all__ = ["ArmSummary", "Stage", "Tally", "median", "summarise"]
 
-MISSING = "missing"  # in place of an outcome: there is no trial any more
+MISSING = "missing"  # in place of an outcome: the trial no longer exists
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The trials of one stage: ``a``, or ``b`` for the deep stress test of a study that has two.
+    """Trials of one stage: ``a``, or ``b`` for the deep stress test of a two-stage study.
 
     Attributes:
-        known_missing: by arm, seeds that the study should have and has not. None: unknown, and gaps in the seeds count
-            as missing.
-        same_settings: arms with the settings of another, which are not compared, each with that arm.
+        known_missing: missing seeds of the study by arm. None if unknown; gaps in the seeds then count as missing.
+        same_settings: arms with the settings of another, each with that arm; they are not compared.
     """
 
     name: str
@@ -48,11 +47,11 @@ class Stage:
 
     @property
     def arms(self) -> list[str]:
-        """Names of the arms that were run, in order of appearance."""
+        """Names of the arms with trials, in order of appearance."""
         return list(self._by_arm)
 
     def repeated(self, control: str) -> dict[str, str]:
-        """Arms that were run and are not compared, each with one of the same settings that was run too."""
+        """Arms that are not compared, each with another arm of the same settings that was also run."""
         first: dict[str, str] = {}
         for arm in sorted(self.arms, key=lambda arm: arm != control):
             first.setdefault(self.same_settings.get(arm, arm), arm)
@@ -60,7 +59,7 @@ class Stage:
         return {arm: other for arm, other in firsts.items() if other != arm}
 
     def compared(self, control: str) -> list[str]:
-        """Names of the arms that were run and are compared with control."""
+        """Names of the arms with trials that are compared with control."""
         return [arm for arm in self.arms if arm != control and arm not in self.repeated(control)]
 
     @property
@@ -69,7 +68,7 @@ class Stage:
         return {arm: Counter(str(trial.outcome) for trial in self.arm(arm)) for arm in self.arms}
 
     def missing(self, arm: str) -> tuple[int, ...]:
-        """Seeds of an arm that are gone: those that the record names, else gaps where two arms share most of theirs."""
+        """Missing seeds of an arm: those in the record, else gaps if two arms share most of their seeds."""
         if self.known_missing is not None:
             return tuple(self.known_missing.get(arm, ()))
         seeds = {trial.seed for trial in self.arm(arm)}
@@ -88,20 +87,20 @@ class Stage:
 
     @property
     def gone(self) -> dict[str, tuple[int, ...]]:
-        """Arms that have no trial left, with the seeds that they should have."""
+        """Arms without any trial left, with their planned seeds."""
         return {arm: seeds for arm, seeds in self.all_missing.items() if arm not in self._by_arm}
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Counts and values of one arm, on which criteria are judged.
+    """Counts and values of one arm, from which criteria are judged.
 
     Attributes:
-        nonfinite: number of those that failed as `nonfinite`.
+        nonfinite: number of trials that failed as `nonfinite`.
         pending: number of trials without a training outcome: excluded, running or missing.
-        losses: metric of the successes that have one, sorted, (n,).
+        losses: recorded metric values of the successes, sorted, (n,).
         steps: median length of a trial in optimiser steps; None if unknown.
-        measures: measures of quality of the successes, by name.
+        measures: quality measures of the successes, by name.
     """
 
     ok: int
@@ -111,7 +110,7 @@ class Tally:
     losses: tuple[float, ...] = ()
     steps: float | None = None
     measures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    guessed: int = 0  # of ok, those that are imputed
+    guessed: int = 0  # imputed trials among ok
 
     @classmethod
     def of(cls, stage: Stage, arm: str) -> "Tally":
@@ -141,7 +140,7 @@ class Tally:
 
     @property
     def median(self) -> float | None:
-        """Median metric of the successes; None without one."""
+        """Median metric of the successes; None if there is none."""
         return median(self.losses)
 
     @property
@@ -150,11 +149,11 @@ class Tally:
         return self.ok - self.guessed - len(self.losses)
 
     def had_failed(self) -> "Tally":
-        """The tally if the pending trials had failed."""
+        """Return the tally as if the pending trials had failed."""
         return replace(self, failed=self.failed + self.pending, pending=0)
 
     def had_succeeded(self) -> "Tally":
-        """The tally if the pending trials had succeeded, with unknown losses."""
+        """Return the tally as if the pending trials had succeeded, with unknown losses."""
         return replace(self, ok=self.ok + self.pending, guessed=self.pending, pending=0)
 
 
@@ -163,13 +162,13 @@ class ArmSummary:
     """Summary of one arm in one stage, for tables and reports.
 
     Attributes:
-        n: trials with a training outcome; ``failure_rate`` is over these.
+        n: number of trials with a training outcome, over which ``failure_rate`` is taken.
         failure_rate_ci: Wilson's 95 % interval.
-        failure_rate_upper: Clopper-Pearson's one-sided 95 % bound if no trial failed; else None.
-        median: median of the metric over the ``n_ok`` successes only, as is ``iqr``.
-        measures: medians of the measures of quality, over the successes.
+        failure_rate_upper: one-sided 95 % Clopper-Pearson bound if no trial failed; else None.
+        median: median of the metric over the ``n_ok`` successes only, like ``iqr``.
+        measures: medians of the quality measures over the successes.
         matched_ratio: median ratio to control over the ``matched_pairs`` seeds at which both succeeded.
-        worst_rank_p: one-sided p-value for a better arm, with failed runs ranked as worst.
+        worst_rank_p: one-sided p-value for a better arm, with failed runs ranked worst.
         left_out: seeds of the trials without a training outcome, by outcome; ``missing`` for those without a record.
     """
 
@@ -195,7 +194,7 @@ class ArmSummary:
 
 
 def summarise(stage: Stage, arm: str, control: str, *, higher_is_better: bool = False) -> ArmSummary:
-    """Count and describe the trials of one arm, beside ``control``."""
+    """Count and describe the trials of one arm, relative to ``control``."""
     trials, tally = stage.arm(arm), Tally.of(stage, arm)
     pairs = {"control_by_seed": _by_seed(stage.arm(control)), "arm_by_seed": _by_seed(trials)}
     has_ratio = arm != control and all(loss > 0 for losses in pairs.values() for loss in losses.values())
@@ -225,7 +224,7 @@ def summarise(stage: Stage, arm: str, control: str, *, higher_is_better: bool = 
 
 
 def median(values: Sequence[float]) -> float | None:
-    """Median; None of an empty sequence."""
+    """Median; None for an empty sequence."""
     return float(np.median(values)) if values else None
 
 
@@ -238,7 +237,7 @@ def _left_out(stage: Stage, arm: str) -> dict[str, tuple[int, ...]]:
 
 
 def _steps(trials: Sequence[TrialRow]) -> float | None:
-    """Median of the scheduled steps or, if none were recorded, of the last steps of trials that did not fail."""
+    """Median of the scheduled steps or, if unrecorded, of the last steps of trials that did not fail."""
     scheduled = [t.scheduled_steps for t in trials if t.scheduled_steps is not None]
     last = [t.last_step for t in trials if t.outcome is Outcome.CONVERGED and t.last_step is not None]
     return median(scheduled or last)
@@ -249,7 +248,7 @@ def _by_seed(trials: Sequence[TrialRow]) -> dict[int, float]:
 
 
 def _ranked(trials: Sequence[TrialRow], higher_is_better: bool) -> list[float]:
-    """Losses where lower is better, and infinity for a failure."""
+    """Losses, negated if higher is better, with infinity for a failure."""
     sign = -1 if higher_is_better else 1
     losses = [sign * t.loss for t in trials if t.outcome is Outcome.CONVERGED and t.loss is not None]
     return [*losses, *(math.inf for t in trials if t.failed)]

@@ -1,6 +1,6 @@
-"""The answer of every arm, and the verdict of a study with roles: GOLD, SILVER, PIVOT or INCONCLUSIVE.
+"""Answer for every arm, and verdict of a study with roles: GOLD, SILVER, PIVOT or INCONCLUSIVE.
 
-GOLD: the architecture arm meets its criteria in both stages. SILVER: it failed one of them, and the clipping arm
+GOLD: the architecture arm meets its criteria in both stages. SILVER: it fails one of them, and the clipping arm
 meets its own. PIVOT: control fails in the deep stage, and no candidate fails less often there. INCONCLUSIVE
 otherwise. A study without roles has answers only.
 """
@@ -31,13 +31,13 @@ class Verdict:
 
     Attributes:
         name: name of the verdict; None for a study without roles.
-        supported: whether the tests support it; None if it is INCONCLUSIVE, or there is none.
-        reason: reason in words; empty without roles.
-        winner: arm that the verdict chooses; None if it chooses none.
-        stage_b: control and the arms that should be run in Stage B and were not; empty if more trials of this stage
-            come first.
+        supported: whether the tests support it; None if it is INCONCLUSIVE or there is no verdict.
+        reason: reason as text; empty without roles.
+        winner: chosen arm; None if there is none.
+        stage_b: control and the arms that still have to be run in Stage B; empty if this stage needs more trials
+            first.
         arms: summaries of the arms of each stage, in the order in which they were run.
-        answers: answers for every arm but control.
+        answers: answers for every arm except control.
     """
 
     name: VerdictName | None
@@ -54,7 +54,7 @@ class Verdict:
 
     @property
     def headline(self) -> str:
-        """The verdict in a few words: "GOLD", "leaning SILVER (could be luck)", or the arms that help."""
+        """Verdict in a few words: "GOLD", "leaning SILVER (could be luck)", or the arms that help."""
         if self.name is None:
             helping = [answer.arm for answer in self.answers if answer.helps]
             if helping:
@@ -64,20 +64,20 @@ class Verdict:
 
     @property
     def next_step(self) -> str:
-        """The next step in words."""
+        """Next step as text."""
         return self.next.text
 
     @property
     def is_look(self) -> bool:
-        """Whether anything was tested, so that luck had a chance: only then does a verdict count as a look."""
+        """Whether anything was tested; only then does a verdict count as a look."""
         return any(criterion.p is not None for criterion in self.criteria)
 
     @property
     def exit_code(self) -> int:
-        """Status of `fnostab decide --exit-code`.
+        """Exit status of `fnostab decide --exit-code`.
 
-        With roles 0, 10 and 20 for a supported GOLD, SILVER and PIVOT; without, 0 where an arm helps, 10 where one
-        does only at a cost, 20 where none does and that is shown. 30 for anything else.
+        With roles: 0, 10 and 20 for a supported GOLD, SILVER and PIVOT. Without roles: 0 if an arm helps, 10 if one
+        helps only at a cost, 20 if all are shown not to help. 30 for anything else.
         """
         if self.name is not None:
             codes = {VerdictName.GOLD: 0, VerdictName.SILVER: 10, VerdictName.PIVOT: 20}
@@ -89,12 +89,12 @@ class Verdict:
         return 20 if self.answers and all(a.is_no for a in self.answers) else 30
 
     def stage_title(self, stage: str) -> str:
-        """Title of a stage, as "Stage A"; empty in a study of one stage."""
+        """Title of a stage, such as "Stage A"; empty in a single-stage study."""
         of_one = self.name is None and all(summary.stage == "a" for summary in self.arms)
         return "" if of_one else f"Stage {stage.upper()}"
 
     def answer(self, arm: str, stage: str = "a") -> Answer | None:
-        """The answer for an arm; None if it was not run."""
+        """Answer for an arm; None if it was not run."""
         return next((a for a in self.answers if (a.stage, a.arm) == (stage, arm)), None)
 
 
@@ -105,7 +105,7 @@ def decide(roles: Roles, stage_a: Stage, stage_b: Stage | None = None, *, rules:
         roles: roles of the arms.
         stage_a: trials of the study.
         stage_b: trials of the deep stress test; None if it was not run.
-        rules: numbers that the decision rests on; by default those of `Rules`.
+        rules: numbers on which the decision is based; by default those of `Rules`.
 
     Raises:
         DecisionError: a stage has no trial of control or holds a trial twice, or Stage B repeats Stage A.
@@ -161,16 +161,16 @@ def _check(stage: Stage, roles: Roles) -> None:
 
 
 def _repeated(stage_a: Stage, stage_b: Stage, control: str) -> Mapping[str, bool]:
-    """Tell for each arm of Stage B whether its trials and control's are those of Stage A.
+    """Map each arm of Stage B to whether its trials and control's repeat those of Stage A.
 
     Raises:
-        DecisionError: every arm's are, or a run stands in both.
+        DecisionError: the trials of every arm do, or a run occurs in both stages.
     """
     same = {arm: same_trials(stage_a.arm(arm), stage_b.arm(arm)) for arm in stage_b.arms}
     ran, deep = ({t.run_id for t in stage.trials if t.run_id} for stage in (stage_a, stage_b))
     runs = ran & deep
     if not runs and len(ran) == len(stage_a.trials) and len(deep) == len(stage_b.trials):
-        return {}  # other runs, however alike they came out
+        return {}  # different runs, however similar their results
     if runs or (all(same.values()) and set(stage_a.arms) <= set(stage_b.arms)):
         raise DecisionError(
             "Stage B repeats Stage A: the same trials say nothing about a second depth; "

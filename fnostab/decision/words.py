@@ -1,4 +1,4 @@
-"""Write numbers and lists as words of a sentence."""
+"""Format numbers and lists for sentences."""
 
 from collections.abc import Sequence
 
@@ -9,24 +9,24 @@ __all__ = ["and_list", "failures", "p_text", "percent", "points"]
 
 
 def p_text(p: float) -> str:
-    """Write a p-value: p = 0.004."""
+    """Format a p-value: p = 0.004."""
     if p < 0.001:
         return "p < 0.001"
     return f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def percent(share: float) -> str:
-    """Write a share: 12 %."""
+    """Format a share as a percentage: 12 %."""
     return f"{100 * share:.0f} %"
 
 
 def failures(rate: Rate) -> str:
-    """Write failures of trials: 1 of 10."""
+    """Format failures of trials: 1 of 10."""
     return f"{rate.failed} of {rate.n}"
 
 
 def points(reduction: float, interval: Interval | None) -> str:
-    """Write a reduction of the failure rate in percentage points: fails 33 points less often (17 to 51)."""
+    """Format a reduction of the failure rate in percentage points: fails 33 points less often (17 to 51)."""
     size, way, other = abs(100 * reduction), "less", "more"
     if reduction < 0:
         way, other = other, way
