@@ -54,7 +54,7 @@ class OutcomeRules(Frozen):
     metric and `turned` rules.
     """
 
-    baseline: float | None = None  # loss of an untrained output
+    baseline: float | None = None  # loss of an output that has learnt nothing
     of: Literal["best", "last"] = "best"  # validation compared with the baseline, as in the study's metric
     failed: Bound | None = None  # bound on the metric at the last validation, for stagnated
     collapsed: dict[str, Bound] = Field(default={})  # on measures of the output; any of them suffices
