@@ -85,7 +85,7 @@ def write_outcome(trial: TrialProgress, ending: Ending) -> None:
     if not (trial.directory / TRIAL_FILE).exists():
         trial.outcome, trial.unwritten = ending.outcome, True
         trial.reason = (
-            f"{trial.directory} was moved or deleted while it ran: the same command goes on where the folder is"
+            f"{trial.directory} was moved or deleted while it ran: run the same command where the folder is now"
         )
         return
     try:
