@@ -15,7 +15,7 @@ from fnostab.errors import FnostabError, LaunchError
 from fnostab.ptychography.lockstep.passes import Lockstep, Seat
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.module import PtychoModule
-from fnostab.ptychography.training.precision import convolutions_in, tf32_only_if
+from fnostab.ptychography.training.precision import arithmetic, convolutions_in
 from fnostab.ptychography.training.setup import Training, choose_device, set_up
 from fnostab.ptychography.training.trial import run_trial
 from fnostab.record import names
@@ -93,7 +93,7 @@ def train_in_lockstep(specs: Sequence[TrialSpec], directories: Sequence[Path]) -
     """
     insist_on_lockstep(specs)
     execution = TrialConfig.from_dotted(specs[0].settings).execution
-    with tf32_only_if(execution.convolution_precision, choose_device(execution.device)):
+    with arithmetic(execution.convolution_precision, choose_device(execution.device)):
         return _in_threads(specs, directories)  # each thread sets and restores the same value
 
 

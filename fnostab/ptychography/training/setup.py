@@ -17,7 +17,7 @@ from fnostab.ptychography.data import GridLines, GridLinesData, prepare
 from fnostab.ptychography.models import build_initialised, residual_blocks
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.module import PtychoModule
-from fnostab.ptychography.training.precision import tf32_only_if
+from fnostab.ptychography.training.precision import arithmetic
 from fnostab.record.journal import Sink
 from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.trial import TrialSpec
@@ -85,7 +85,7 @@ class Training:
         torch.manual_seed(self.layers_seed)
         with (
             warnings.catch_warnings(),
-            tf32_only_if(self.config.execution.convolution_precision, device),
+            arithmetic(self.config.execution.convolution_precision, device),
         ):
             warnings.filterwarnings("ignore", module="lightning")  # advice on worker processes, not applicable
             trainer.fit(self.module, self.batches, ckpt_path=resume)

@@ -24,7 +24,7 @@ from fnostab.ptychography.models import parameter_count
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.checkpoint import BestCheckpoint
 from fnostab.ptychography.training.environment import describe_environment, git_state, owner
-from fnostab.ptychography.training.precision import tf32_only_if
+from fnostab.ptychography.training.precision import arithmetic
 from fnostab.ptychography.training.reconstruction import predict, reconstruct, score
 from fnostab.ptychography.training.setup import Training, choose_device, set_up, watched_blocks
 from fnostab.ptychography.training.trial_figures import draw_history, draw_reconstructions
@@ -150,7 +150,7 @@ def _test(
     config, data = training.config, training.data
 
     def reconstructed(split: Split) -> list[tuple[Tensor, Tensor]]:
-        with tf32_only_if(config.execution.convolution_precision, device):
+        with arithmetic(config.execution.convolution_precision, device):
             patches = predict(training.module.to(device), split, device)
         return reconstruct(patches, split, config.data, data.probe)
 

@@ -1,12 +1,14 @@
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from trial_records import config_of
 
 from fnostab.errors import ConfigError, LaunchError
 from fnostab.ptychography.models import build_generator, build_initialised
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.module import PtychoModule
-from fnostab.ptychography.training.precision import convolutions_in, tf32_only_if
+from fnostab.ptychography.training.precision import arithmetic, convolutions_in
+from fnostab.ptychography.training.setup import set_up
 from fnostab.record import names
 from fnostab.record.outcomes import FAILURES
 
@@ -62,7 +64,7 @@ def test_it_is_a_part_of_the_trials_identity():
 def test_an_option_without_effect_is_refused():
     with pytest.raises(ConfigError, match="tf32 has no effect with device=cpu: use float32 or bfloat16"):
         TrialConfig.from_dotted({"execution.convolution_precision": "tf32", "execution.device": "cpu"})
-    with pytest.raises(LaunchError, match="tf32 has no effect on a cpu"), tf32_only_if("tf32", torch.device("cpu")):
+    with pytest.raises(LaunchError, match="tf32 has no effect on a cpu"), arithmetic("tf32", torch.device("cpu")):
         pass
 
 
@@ -71,9 +73,22 @@ def test_an_option_without_effect_is_refused():
 def test_tf32_is_off_while_it_is_not_asked_for(monkeypatch, precision, default):
     """Torch has it on for convolutions by default."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", default)
-    with tf32_only_if(precision, torch.device("cpu")):
+    with arithmetic(precision, torch.device("cpu")):
         assert not torch.backends.cudnn.allow_tf32
     assert torch.backends.cudnn.allow_tf32 is default
+
+
+def test_a_training_on_a_cpu_has_no_subnormal_numbers(spec, tmp_path):
+    """They make a step of a trained network many times slower: see `python -m benchmarks --only step`."""
+    products = []
+
+    class Multiply(Callback):
+        def on_after_backward(self, trainer, pl_module):
+            products.append(float(torch.tensor([1e-38]) * 0.5))
+
+    set_up(spec()).fit([Multiply()], torch.device("cpu"), tmp_path)
+    assert set(products) == {0.0}
+    assert float(torch.tensor([1e-38]) * 0.5) > 0  # only during the training
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
