@@ -10,8 +10,8 @@ import click
 
 from fnostab.cli.options import RUNS, TRACKING_URI, insist_on_one, store_to_read, stored_studies
 from fnostab.cli.printing import echo
-from fnostab.errors import ConfigError
-from fnostab.report.judging import StoredStudies, judge_and_record
+from fnostab.errors import ConfigError, TrackingError
+from fnostab.report.judging import StoredStudies, judge, record
 from fnostab.show.console import Console, say
 from fnostab.tasks.registry import has_hook, hook
 
@@ -106,13 +106,20 @@ def decide_and_print(
 ) -> Case:
     """Judge the studies that ``stored`` names, record the verdict in the store, print it, and apply it if asked.
 
+    A verdict that can't be recorded is printed too.
+
     Raises:
-        FnostabError: an experiment, study or control arm is missing, the store does not answer, or
+        FnostabError: an experiment, study or control arm is missing, the store does not answer or can't be written, or
             the verdict is not to be applied.
     """
     if apply:
         _check_applicable(store, stored)
-    judged = judge_and_record(store, stored)
+    case, found = judge(store, stored)
+    try:
+        judged = record(store, case, found)
+    except TrackingError as error:
+        show(case, console, as_json=as_json, evidence=evidence)
+        raise TrackingError(f"the verdict is not recorded: {error}") from error
     extra = {"study_runs": judged.study_runs, "verdict_run": judged.verdict_run}
     show(judged.case, console, as_json=as_json, evidence=evidence, extra=extra)
     if not as_json:

@@ -60,7 +60,7 @@ def next_step(
         or _rerun(roles, stages, answers)
         or _judge_alike(stages)
         or _check_metric(stages, answers)
-        or _check_failures(roles, stages, answers)
+        or _check_failures(stages, answers)
         or _too_few(roles, stages, answers)
         or _not_comparable(answers)
         or _final(conclusion, stages)
@@ -153,7 +153,7 @@ def _check_metric(stages: Mapping[str, Stage], answers: Sequence[Answer]) -> Nex
     return NextStep(NextKind.ELSEWHERE, "correct the study's metric, or record it: no trial has a value of it")
 
 
-def _check_failures(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep | None:
+def _check_failures(stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep | None:
     """Suggest checking the rules or settings of a study without an answer because all of its trials failed."""
     counted = [t for stage in stages.values() for t in stage.trials if t.counts]
     answered = any(a.name is not AnswerName.UNDECIDED for a in answers)
@@ -162,7 +162,7 @@ def _check_failures(roles: Roles, stages: Mapping[str, Stage], answers: Sequence
     text = "every trial of every arm failed: try an easier setting"
     if any(t.outcome is not Outcome.NONFINITE for t in counted):
         text = "every trial of every arm failed: check what counts as a failure, or try an easier setting"
-    return NextStep(NextKind.ELSEWHERE, text + _or_seeds(roles, answers))
+    return NextStep(NextKind.ELSEWHERE, text)
 
 
 def _too_few(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep | None:

@@ -80,8 +80,17 @@ class TrialRow:
     not_judged: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Convert an outcome given as text, such as "converged"; raise DecisionError if it is unknown."""
-        object.__setattr__(self, "outcome", _outcome(self.outcome, f"arm {self.arm}, seed {self.seed}"))
+        """Convert an outcome given as text, such as "converged", and drop a failed trial's loss of NaN or infinity.
+
+        Raises:
+            DecisionError: the outcome is unknown, or the loss of a converged trial is not finite.
+        """
+        where = f"arm {self.arm}, seed {self.seed}"
+        object.__setattr__(self, "outcome", _outcome(self.outcome, where))
+        if self.loss is not None and not math.isfinite(self.loss):
+            if self.outcome is Outcome.CONVERGED:
+                raise DecisionError(f"{where}: expected a finite loss of a converged trial, or None; got {self.loss}")
+            object.__setattr__(self, "loss", None)
 
     @property
     def counts(self) -> bool:

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Judged",
     "StoredStudies",
+    "judge",
     "judge_and_record",
     "judged_line",
     "make_case",
     "oversights",
     "read_stages",
+    "record",
     "stage_of",
     "stage_title",
 ]
@@ -103,19 +105,37 @@ def judge_and_record(store: Store, stored: StoredStudies) -> Judged:
     Raises:
         FnostabError: an experiment, study or control arm is missing, or the store does not answer.
     """
+    return record(store, *judge(store, stored))
+
+
+def judge(store: Store, stored: StoredStudies) -> tuple[Case, Stages]:
+    """Judge studies of a store; nothing is recorded.
+
+    Raises:
+        FnostabError: an experiment, study or control arm is missing, or the store does not answer.
+    """
     from fnostab.report.stress import with_stress
     from fnostab.report.sweep import with_along
-    from fnostab.report.verdict import to_json, to_markdown
-    from fnostab.tracking import log_verdict
 
     found, wanted = read_stages(store, stored), stored.places
-    study_runs = {stage: record.run_id for stage, record in found.records.items()}
     studies = {stage: record.spec for stage, record in found.records.items()}
     lines = [judged_line(s, record, found.trials[s], wanted[s][0]) for s, record in found.records.items()]
     lines += [line for s, record in found.records.items() for line in oversights(store, record.spec, found.trials[s])]
     lines += [line for stage in found.trials.values() for line in _broken(store, stage)]
     case = make_case(found.trials, studies, source=_source_of(studies, wanted), judged=lines, look=found.look)
-    case = with_along(with_stress(case))
+    return with_along(with_stress(case)), found
+
+
+def record(store: Store, case: Case, found: Stages) -> Judged:
+    """Record a verdict in the store as a run.
+
+    Raises:
+        TrackingError: the store does not answer, or can't be written.
+    """
+    from fnostab.report.verdict import to_json, to_markdown
+    from fnostab.tracking import log_verdict
+
+    study_runs = {stage: record.run_id for stage, record in found.records.items()}
     payload = {**to_json(case), "study_runs": study_runs}
     if case.verdict.is_look:
         payload["seeds"] = found.seeds

@@ -53,7 +53,7 @@ def boschloo_power(control_rate: float, arm_rate: float, n: int, alpha: float = 
     check_rate("arm_rate", arm_rate)
     check_open_unit("alpha", alpha)
     if n < 1:
-        raise ConfigError(f"n {n}: expected at least 1 seed an arm")
+        raise ConfigError(f"n {n}: expected at least 1 seed per arm")
     return float(binomial_pmf(n, control_rate) @ rejection_region(n, n, alpha) @ binomial_pmf(n, arm_rate))
 
 
@@ -169,7 +169,7 @@ def predictive_power(control: Rate, arm: Rate, extra: int, alpha: float = 0.05) 
     """
     check_open_unit("alpha", alpha)
     if extra < 0:
-        raise ConfigError(f"extra {extra}: expected at least 0 more seeds an arm")
+        raise ConfigError(f"extra {extra}: expected at least 0 more seeds per arm")
     if control.n + extra == 0 or arm.n + extra == 0:
         return 0.0
     reachable = significant(control, arm, extra, alpha)

@@ -52,10 +52,10 @@ class SequentialDesign:
 
 def _check_looks(looks: Sequence[int]) -> None:
     if not looks or looks[0] < 1 or any(later <= earlier for earlier, later in pairwise(looks)):
-        raise ConfigError(f"looks {list(looks)}: expected rising numbers of seeds an arm, such as 10, 20")
+        raise ConfigError(f"looks {list(looks)}: expected rising numbers of seeds per arm, such as 10, 20")
     if looks[-1] > MOST_SEEDS:
         raise ConfigError(
-            f"looks {list(looks)}: the exact error is computed up to {MOST_SEEDS} seeds an arm: look earlier, or once"
+            f"looks {list(looks)}: the exact error is computed up to {MOST_SEEDS} seeds per arm: look earlier, or once"
         )
 
 

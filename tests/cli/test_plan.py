@@ -92,7 +92,7 @@ def test_what_is_out_of_range_is_one_line(call, arguments, message):
     [
         (("--ratio", "0.8"), "--ratio and --margin are about losses: give their spread as well, as in --log-sd 0.3"),
         (("--margin", "1"), "--ratio and --margin are about losses"),
-        (("--looks", "5,5000"), "the exact error is computed up to 200 seeds an arm: look earlier, or once"),
+        (("--looks", "5,5000"), "the exact error is computed up to 200 seeds per arm: look earlier, or once"),
     ],
 )
 def test_what_would_be_left_out_in_silence_or_never_end_is_refused(call, arguments, said):

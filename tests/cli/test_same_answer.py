@@ -1,6 +1,8 @@
 """The same study says the same from its store, from an export of it, and through a real MLflow server."""
 
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 from tracking_helpers import Server
@@ -95,6 +97,16 @@ def test_seeds_that_were_asked_for_and_have_no_run_are_missing(store, record_stu
     assert "5 converged, 3 missing" in out
     assert "rerun the 3 trials of arch_fix without an outcome" in out
     assert "fnostab run stage_a --experiment shallow --seeds 8 --arms arch_fix" in out
+
+
+def test_an_answer_is_printed_though_the_store_takes_no_new_run(store, record_study, call, workplace):
+    record_study(store, "shallow", {"control": 9, "arch_fix": 0}, seeds=10)
+    with closing(sqlite3.connect(workplace / "mlflow.db")) as database:
+        database.execute("CREATE TRIGGER t BEFORE INSERT ON runs BEGIN SELECT RAISE(ABORT, 'readonly'); END")
+    code, out, err = call("decide", "--experiment", "shallow")
+    assert (code, "arch_fix helps" in out) == (2, True)
+    assert err.startswith("error: the verdict is not recorded: ")
+    assert json.loads(call("decide", "--experiment", "shallow", "--json")[1])["arms"]
 
 
 @pytest.mark.parametrize(

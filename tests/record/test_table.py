@@ -1,6 +1,7 @@
 """The table of trials as a CSV file."""
 
 import csv
+import math
 import re
 import resource
 import shutil
@@ -210,6 +211,12 @@ def test_other_separators_are_named(tmp_path, mark, name):
 def test_the_loss_of_a_failed_trial_may_be_anything_that_is_no_number(read):
     losses = [row.loss for row in read("a,x,0,nonfinite,nan,5,9", "a,x,1,exploded,inf,5,9", "a,x,2,oom,,,")["a"]]
     assert losses == [None, None, None]
+    assert TrialRow("x", 0, Outcome.NONFINITE, loss=math.nan).loss is None
+
+
+def test_a_converged_row_made_in_python_needs_a_finite_loss():
+    with pytest.raises(DecisionError, match=r"^arm x, seed 2: expected a finite loss of a converged trial, or None"):
+        TrialRow("x", 2, Outcome.CONVERGED, loss=math.nan)
 
 
 GOOD = "a,control,0,converged,0.5,,9"
