@@ -25,6 +25,7 @@ from benchmarks.timing import collect, table, write_section
 # Modules with a function `measure`, in order of execution.
 SUBJECTS = (
     "step",
+    "subnormals",
     "spectral",
     "clipping",
     "recording",
