@@ -1,7 +1,6 @@
 """Archives of finished journals, compressed with LZMA; ``xz -d journal.jsonl.xz`` restores the same file."""
 
 import lzma
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
@@ -11,9 +10,7 @@ from fnostab.errors import JournalError, os_errors_as
 from fnostab.record.lines import ARCHIVE_NAME, FILE_NAME, journal_file, read_lines
 from fnostab.record.safe_files import open_regular, write_whole
 
-__all__ = ["archive", "journal_size", "opened", "restore"]
-
-FOOTER_BYTES = 12  # of the xz format, https://tukaani.org/xz/xz-file-format.txt, 2.1.2 and 4
+__all__ = ["archive", "opened", "restore"]
 
 
 def archive(directory: Path) -> int:
@@ -50,39 +47,6 @@ def restore(directory: Path) -> None:
     with os_errors_as(JournalError, f"can't restore {lines}"):
         write_whole(lines, data)
         source.unlink()
-
-
-def journal_size(directory: Path) -> int:
-    """Size of a trial's journal in bytes; for an archive, the unpacked size, read from its index without unpacking.
-
-    Raises:
-        JournalError: there is none, or it can't be read.
-    """
-    path = journal_file(directory)
-    try:
-        with open_regular(path) as file:
-            end = file.seek(0, os.SEEK_END)
-            if path.name != ARCHIVE_NAME:
-                return end
-            file.seek(end - FOOTER_BYTES)
-            index_bytes = 4 * (int.from_bytes(file.read(FOOTER_BYTES)[4:8], "little") + 1)
-            file.seek(end - FOOTER_BYTES - index_bytes)
-            index = iter(file.read(index_bytes)[1:])
-        numbers = [_number(index) for _ in range(2 * _number(index))]  #  packed and unpacked size of each block
-        return sum(numbers[1::2])
-    except (OSError, ValueError) as error:
-        raise JournalError(f"{path} can't be read ({error}): restore it from a copy") from error
-
-
-def _number(index: Iterator[int]) -> int:
-    """Next number of an archive's index: seven bits per byte, lowest first; the last byte is below 128."""
-    number = shift = 0
-    for byte in index:
-        number |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return number
-    raise ValueError("its index is damaged")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock
 
 from fnostab.errors import JournalError
-from fnostab.record.archive import archive, journal_size, opened, restore
+from fnostab.record.archive import archive, opened, restore
 from fnostab.record.journal import Journal, journal_file, read_journal
 
 
@@ -25,19 +25,6 @@ def directory(tmp_path):
     return tmp_path
 
 
-def test_the_size_of_a_journal_is_told_by_the_index_of_its_archive(directory):
-    lines = directory / "journal.jsonl"
-    size = journal_size(directory)
-    assert size == lines.stat().st_size
-    archive(directory)
-    assert journal_size(directory) == size
-    packed = directory / "journal.jsonl.xz"
-    for damaged in (b"", b"xz", packed.read_bytes()[:-12] + bytes(4) + b"\xff" * 8):
-        packed.write_bytes(damaged)
-        with pytest.raises(JournalError, match="restore it from a copy"):
-            journal_size(directory)
-
-
 def test_every_record_is_read_from_the_archive_as_before(directory):
     lines, before = directory / "journal.jsonl", list(read_journal(directory / "journal.jsonl"))
     text, size = lines.read_bytes(), lines.stat().st_size
@@ -46,7 +33,6 @@ def test_every_record_is_read_from_the_archive_as_before(directory):
     assert small < size / 3
     with opened(directory) as file:
         assert len(file.read()) == size
-    assert journal_size(directory) == size
     assert list(read_journal(lines)) == before
     for _, offset in before[::50]:  # whoever has read so far goes on from there
         assert list(read_journal(lines, offset)) == [each for each in before if each[1] > offset]

@@ -1,5 +1,6 @@
 """Find the journals on disk that a store does not wholly hold."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,10 +8,9 @@ from pathlib import Path
 
 from fnostab.errors import FnostabError
 from fnostab.record import names
-from fnostab.record.archive import journal_size, opened
+from fnostab.record.archive import opened
 from fnostab.record.folders import OF_TRIALS, folders_with
 from fnostab.record.journal import FILE_NAME, journal_file, read_journal
-from fnostab.record.lines import ARCHIVE_NAME
 from fnostab.tracking.read.summaries import read_summaries
 from fnostab.tracking.store.paging import every, of_kind
 from fnostab.tracking.store.store import Store, reported
@@ -103,13 +103,10 @@ def _is_behind(directory: Path, tags: Mapping[str, str] | None) -> bool:
 
 
 def _ends_at(directory: Path, mark: Mark) -> bool:
-    """Whether a journal ends at a mark: told by its size and last line, of an archive, to be quick, by its size."""
-    if journal_size(directory) != mark.offset:
-        return False
-    path = journal_file(directory)
-    if path.name == ARCHIVE_NAME:
-        return True
+    """Whether a journal, or its archive, ends at a mark: told by its size and last line."""
     with opened(directory) as file:
+        if file.seek(0, os.SEEK_END) != mark.offset:
+            return False
         file.seek(max(mark.offset - LONGEST_LAST_LINE, 0))
         last_line = file.read(LONGEST_LAST_LINE).rstrip(b"\n").rpartition(b"\n")[2]
     return last_line.startswith(b"%08x " % mark.checksum)
