@@ -1,4 +1,4 @@
-"""Journals on their way into MLflow."""
+"""Upload journals to MLflow."""
 
 from fnostab.tracking.environment import import_mlflow
 
