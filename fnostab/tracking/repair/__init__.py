@@ -1,4 +1,4 @@
-"""Bring a store up to date: sync, reconcile, thinning."""
+"""Maintain a store: sync, reconcile, thinning, artifact addresses."""
 
 from fnostab.tracking.environment import import_mlflow
 
