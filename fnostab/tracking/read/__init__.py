@@ -1,4 +1,4 @@
-"""Studies, trials and curves out of MLflow."""
+"""Read studies, trials and curves from MLflow."""
 
 from fnostab.tracking.environment import import_mlflow
 
