@@ -105,8 +105,6 @@ def reconcile(store: Store, output: str | Path, experiment: str | None = None) -
 
 
 class _Folders:
-    """Folders that are searched for journals."""
-
     def __init__(self, roots: Sequence[Path]) -> None:
         self._roots = roots
 
