@@ -1,7 +1,7 @@
-"""Checks of `fnostab doctor`: can this installation, this machine and these records do a study's work?
+"""Checks of `fnostab doctor`: whether this installation, this machine and this tracking store can run a study.
 
-Each check is a function that says what it found in one line, with the command that mends it. None may hang: a
-driver, a disk of another machine or a server that does not answer is what doctors are called for.
+Each check is a function that reports its finding in one line, with the command that fixes a problem. No check may
+hang, even if a driver, a network disk or a server does not answer.
 """
 
 from fnostab.doctor.finding import Check, Finding, State, look

@@ -1,4 +1,4 @@
-"""One check and what it found."""
+"""Run checks, each within a time limit, and report their findings."""
 
 import subprocess
 import threading
@@ -12,7 +12,7 @@ __all__ = ["Check", "Finding", "State", "look"]
 
 
 class State(StrEnum):
-    """State of a thing that was checked."""
+    """Severity of a finding."""
 
     OK = "ok"
     WARNING = "warning"  # a study runs, but not as well as it could
@@ -29,13 +29,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """Something to look at.
+    """Check that `look` runs.
 
     Attributes:
-        examine: looks. What it raises of this program's errors is a failure found.
-        limit_s: after which it counts as hanging.
-        if_hanging: what is then to be said.
-        decides: whether, if this fails, the checks that follow can find nothing more.
+        examine: function that does the check; an exception counts as a failed check.
+        limit_s: time after which the check counts as hanging.
+        if_hanging: what to do in that case.
+        decides: whether the checks that follow are left out if this one fails.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Check:
 
 
 def look(checks: Iterable[Check]) -> Iterator[tuple[str, Finding]]:
-    """Do one check after the other, each within its limit; yields its name with what it found."""
+    """Run checks one after the other, each within its time limit; yield each one's name and finding."""
     for check in checks:
         finding = _within(check)
         yield check.name, finding
@@ -65,10 +65,10 @@ def _within(check: Check) -> Finding:
             found.append(Finding(State.FAILED, str(error)))
         except subprocess.TimeoutExpired:
             found.append(hanging)
-        except Exception as error:  # a check that breaks is no reason to leave out the others
+        except Exception as error:  # an error in one check must not stop the others
             found.append(Finding(State.FAILED, f"{type(error).__name__}: {error}".splitlines()[0]))
 
-    # Not one of a pool: Python would wait for it at its end
+    # Not a thread of a pool, for which Python would wait at exit
     thread = threading.Thread(target=examine, name=f"fnostab-doctor-{check.name}", daemon=True)
     thread.start()
     thread.join(check.limit_s)

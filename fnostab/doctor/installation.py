@@ -10,7 +10,7 @@ from fnostab.doctor.finding import Check, Finding, State
 
 __all__ = ["TESTED", "installation_checks"]
 
-TESTED = {"torch": "2.13.0", "lightning": "2.6.6", "mlflow": "3.17.2"}  # of constraints.txt
+TESTED = {"torch": "2.13.0", "lightning": "2.6.6", "mlflow": "3.17.2"}  # as in constraints.txt
 ONLY_FOR_TRAINING = ("torch", "lightning")
 EXTRAS = {  # extra -> a module that comes with it, what it is for
     "auth": ("flask_wtf", "fnostab serve --auth"),
@@ -21,7 +21,7 @@ IF_HANGING = "check that the disk with Python's libraries responds"
 
 
 def installation_checks() -> Iterator[Check]:
-    """Checks of what is installed, without importing it."""
+    """Checks of the installed libraries, without importing them."""
     yield Check("python", _python, LIMIT_S, IF_HANGING)
     for library in TESTED:
         yield Check(library, partial(_library, library), LIMIT_S, IF_HANGING)

@@ -17,7 +17,7 @@ __all__ = ["machine_checks"]
 
 TOO_FULL_BYTES, NEARLY_FULL_BYTES = 10**9, 10**10
 QUICK_S = 15.0
-IMPORT_S = 120.0  # torch, from a disk that many share
+IMPORT_S = 120.0  # to import torch from a disk that many share
 IF_DISK_HANGS = "check that its file server runs, or name a folder on another disk with --output"
 
 _TRY_LOCK = "import sys; from filelock import FileLock; FileLock(sys.argv[1]).acquire(timeout=0)"
@@ -37,7 +37,7 @@ print(json.dumps(found))
 
 
 def machine_checks(output: Path) -> Iterator[Check]:
-    """Checks of this machine, and of the folder of journals, which need not exist yet."""
+    """Checks of this machine and of ``output``, the folder of journals, which need not exist yet."""
     yield Check("disk", lambda: _disk(output), QUICK_S, IF_DISK_HANGS)
     yield Check("file locks", lambda: _locks(output), 2 * QUICK_S, IF_DISK_HANGS)
     yield Check(
@@ -47,7 +47,7 @@ def machine_checks(output: Path) -> Iterator[Check]:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or what there is above it."""
+    """The folder, or its nearest parent that exists."""
     path = folder.absolute()
     return next(each for each in (path, *path.parents) if each.is_dir())
 
@@ -68,7 +68,7 @@ def _disk(output: Path) -> Finding:
 
 
 def _locks(output: Path) -> Finding:
-    """Whether a second process is kept out; another machine can't be asked from here."""
+    """Check that a file lock keeps out a second process; other machines can't be tested from here."""
     from filelock import FileLock
 
     place = _nearest(output)
@@ -146,7 +146,7 @@ def _slurm() -> Finding:
 
 
 def _answer(*command: str) -> tuple[int, str] | None:
-    """Exit status of a program and what it says, its last line if it fails; None if it is not here."""
+    """Exit status and output of a program, only its last line if it fails; None if it is not installed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=QUICK_S, check=False)
     except FileNotFoundError:

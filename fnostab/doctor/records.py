@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["records_checks"]
 
-SLOW_POINTS_PER_S = 500.0  # ten trials of the full profile on GPUs record about as many
-SKEWED_S, FAR_SKEWED_S = 5.0, 300.0  # times in the UI are off; processes that live are taken for dead
+SLOW_POINTS_PER_S = 500.0  # ten trials of the full profile on GPUs record about this many
+SKEWED_S, FAR_SKEWED_S = 5.0, 300.0  # times in the UI are wrong; live processes are taken for dead
 IF_HANGING = "check that the server and its database run, and read their logs"
 
 
 def records_checks(tracking_uri: str | None, output: Path, mend: bool = False) -> Iterator[Check]:
-    """Checks of the store that the other commands would use, and of what it holds of the journals on disk.
+    """Checks of the store that the other commands would use, and whether it holds all journals under ``output``.
 
-    With ``mend``, addresses of artifacts are moved if the database was moved or copied.
+    With ``mend``, artifact addresses are corrected if the database was moved or copied.
     """
     from fnostab.tracking.store.health import default_database
 

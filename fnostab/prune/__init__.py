@@ -1,4 +1,4 @@
-"""Shrink old trials: a thinned curve with every spike stays in the store, all points in an archive on disk."""
+"""Shrink old trials: the store keeps thinned curves with every spike, an archive on disk keeps all points."""
 
 from fnostab.prune.journals import Archived, archive_journals, old_journals
 from fnostab.prune.points import KEPT_AT_MOST, Thinning, plan_thinning, shape_of

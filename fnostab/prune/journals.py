@@ -16,12 +16,12 @@ from fnostab.record.safe_files import HeldElsewhereError, held
 
 __all__ = ["Archived", "archive_journals", "old_journals"]
 
-SMALLEST_BYTES = 10_000  # below it nothing is won: a file takes whole blocks of the disk
+SMALLEST_BYTES = 10_000  # smaller ones save nothing: a file takes whole blocks of the disk
 
 
 @dataclass(frozen=True)
 class Archived:
-    """Result for one journal: sizes in bytes, or the reason why it was left."""
+    """Result for one journal: its sizes in bytes before and after, or the reason why it was not archived."""
 
     directory: Path
     before: int
@@ -30,9 +30,12 @@ class Archived:
 
 
 def old_journals(output: Path, before_ms: int, experiment: str | None = None) -> tuple[list[Path], list[str]]:
-    """Directories of trials with an outcome of training from before a time; and why others can't be told.
+    """Find journals of trials whose training outcome is older than ``before_ms`` (Unix milliseconds).
 
-    Small journals are left out.
+    Journals below `SMALLEST_BYTES` are left out.
+
+    Returns:
+        Directories of the journals, and one message for each journal that can't be read.
     """
     found, refused = [], []
     for lines in (folder / FILE_NAME for folder in folders_with(Path(output, experiment or ""), FILE_NAME)):
@@ -52,11 +55,11 @@ def old_journals(output: Path, before_ms: int, experiment: str | None = None) ->
 
 
 def archive_journals(directories: Sequence[Path]) -> Iterator[Archived]:
-    """Put an archive in the place of each journal; one that is in use, or is damaged, is left."""
+    """Replace each journal with an archive, unless it is in use or damaged; yield the result for each."""
     for directory in directories:
         before = (directory / FILE_NAME).stat().st_size
         try:
-            with FileLock(directory / LOCK_NAME, timeout=0), held(directory / FILE_NAME):  # of writer and uploader
+            with FileLock(directory / LOCK_NAME, timeout=0), held(directory / FILE_NAME):  # writer's, uploader's lock
                 yield Archived(directory, before, archive(directory))
         except (Timeout, HeldElsewhereError):
             yield Archived(directory, before, refused=f"{directory} is in use by another process")

@@ -12,7 +12,7 @@ from fnostab.tracking.repair.thinning import LongRun, long_runs
 
 __all__ = ["KEPT_AT_MOST", "Thinning", "plan_thinning", "shape_of"]
 
-KEPT_AT_MOST = 3 * names.WINDOWS + 2  # of a history: a window's smallest, largest and first gap; the first, the last
+KEPT_AT_MOST = 3 * names.WINDOWS + 2  # smallest, largest and first gap of each window; first and last point
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Thinning:
     """Result of thinning the trials of an experiment, done or only planned.
 
     Attributes:
-        deleted: of their points; at least so many, while it is only planned.
+        deleted: number of points deleted; a lower bound while it is only planned.
     """
 
     experiment: str
@@ -30,18 +30,21 @@ class Thinning:
 
 
 def shape_of(steps: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Steps that keep a history's shape: of each of 300 windows the smallest and the largest value, first and last.
+    """Select the steps that keep a history's shape: the extremes of each of 300 windows, the first and the last step.
 
     Args:
-        steps: rising, shape (n,).
-        values: shape (n,); NaN where one was not finite, of which a window's first is kept.
+        steps: increasing, shape (n,).
+        values: shape (n,); of values that are not finite, the first one of each window is kept.
+
+    Returns:
+        The selected steps, increasing, shape (m,).
     """
     kept, _ = decimate(steps, values, columns=names.WINDOWS)
     return np.union1d(kept, steps[[0, -1]]).astype(np.int64)
 
 
 def plan_thinning(store: Store, before_ms: int, experiment: str | None = None) -> tuple[list[LongRun], list[Thinning]]:
-    """The runs of a database whose points would be thinned, and how many points that is in each experiment.
+    """List the runs that ended before ``before_ms`` (Unix milliseconds) and can be thinned, with totals by experiment.
 
     Raises:
         TrackingError: the store is a server, or does not answer.

@@ -1,11 +1,11 @@
 """Start and stop MLflow's own tracking server for a group.
 
-Its folder holds all that it needs, for its owner's eyes only:
+Its folder holds all that it needs, and only its owner can read it:
 
     mlflow.db, artifacts/    unless they are kept elsewhere
     auth.ini, auth.db        users and hashes of their passwords, with authentication
-    secret.key               signs the pages' forms; made here
-    server.log               of the last start
+    secret.key               key that signs web forms, created here
+    server.log               output since the last start
 
 No password is on a command line, where other users of the machine could read it.
 """
@@ -33,13 +33,13 @@ GRACE_S = 15.0
 
 
 class TrackingServer:
-    """A running server: starts on entering, has ended with all its processes on leaving.
+    """Context manager that starts a tracking server, and ends it with all its processes on exit.
 
     Args:
-        settings: how to run it.
+        settings: settings of the server.
 
     Raises:
-        TrackingError: the folder, the store, the extra or the port can't be had, or MLflow does not start.
+        TrackingError: the folder, the store or the port can't be used, the extra is missing, or MLflow does not start.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -67,7 +67,7 @@ class TrackingServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C reaches this program alone, which then ends them in order
+                start_new_session=True,  # Ctrl-C reaches this program alone, which then ends the server in order
                 umask=0o077,
             )
         try:
@@ -89,30 +89,30 @@ class TrackingServer:
         return masked(self.backend)
 
     def wait(self) -> None:
-        """Wait until the server ends without being asked, which is a failure.
+        """Wait until the server ends by itself, which is a failure.
 
         Raises:
-            TrackingError: it did.
+            TrackingError: the server ended.
         """
         if self._process is not None:
             self._process.wait()
             raise self.failure()
 
     def stop(self) -> None:
-        """End it and all its processes: requests at work may finish first."""
+        """End the server and all its processes; running requests have `GRACE_S` to finish."""
         if self._process is None:
             return
         try:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(GRACE_S)
-        finally:  # a second Ctrl-C too
+        finally:  # also after a second Ctrl-C
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)  # what is left of its group
+                os.killpg(self._process.pid, signal.SIGKILL)  # remaining processes of its group
             self._process.wait()
 
     def failure(self) -> TrackingError:
-        """Reason of the server's end, from its log."""
+        """Error that says why the server ended, from its log."""
         status = self._process.returncode if self._process else None
         lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         causes = [line for line in lines if "Error" in line or "Exception" in line]
@@ -121,14 +121,14 @@ class TrackingServer:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the server's folder, which only its owner may enter, and see that it can be written.
+    """Create the server's folder, which only its owner may enter, and check that it can be written.
 
     Raises:
-        TrackingError: it can't.
+        TrackingError: the folder can't be created or written.
     """
     with os_errors_as(TrackingError, f"can't write the server's folder {folder}", "name another with --folder"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)  # one that was there before too
+        folder.chmod(0o700)  # also if it existed before
         os.close(os.open(folder / "server.log", os.O_WRONLY | os.O_CREAT, 0o600))
 
 

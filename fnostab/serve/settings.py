@@ -15,14 +15,15 @@ LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Settings with which a server is run.
+    """Settings of a tracking server.
 
     Attributes:
-        folder: of the server; made if it does not exist.
-        backend: MLflow store address; None is SQLite in the folder.
+        folder: folder of the server, created if it does not exist.
+        backend: address of the database; None is SQLite in the folder.
         artifacts: where artifacts are kept, as a path or ``s3://...``; None is in the folder.
-        names: further names that people open it by, as that of a proxy.
-        workers: processes that answer.
+        names: further host names by which users open it, such as a proxy's.
+        auth: whether users log in with passwords.
+        workers: number of processes that answer requests.
     """
 
     folder: Path
@@ -36,13 +37,13 @@ class ServerSettings:
 
     @property
     def url(self) -> str:
-        """Address that clients use: the machine's name where the server listens everywhere."""
+        """Address for clients: with the machine's name if the server listens on all interfaces."""
         host = socket.gethostname() if _is_everywhere(self.host) else _in_url(self.host)
         return f"http://{host}:{self.port}"
 
     @property
     def local_url(self) -> str:
-        """Address that this machine reaches it by."""
+        """Address for clients on this machine."""
         local = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host)
         return f"http://{local or _in_url(self.host)}:{self.port}"
 
@@ -56,8 +57,8 @@ def is_loopback(host: str) -> bool:
 
 
 def allowed_hosts(settings: ServerSettings) -> list[str]:
-    """Host headers that are answered: others come from a page that gave its own name this address."""
-    any_port = [f"{host.replace('[', '[[]', 1)}:*" for host in LOOPBACK_HOSTS]  # as through a tunnel
+    """Host headers that are accepted; others may come from a page whose own name points here (DNS rebinding)."""
+    any_port = [f"{host.replace('[', '[[]', 1)}:*" for host in LOOPBACK_HOSTS]  # for example through a tunnel
     own = [f"{name}:{settings.port}" for name in _own_names(settings)]
     given = [each for name in settings.names for each in (name, f"{name}:{settings.port}")]
     return [*LOOPBACK_HOSTS, *any_port, *own, *given]

@@ -1,7 +1,7 @@
-"""MLflow: journals become runs, and runs become tables again.
+"""Send journals to MLflow as runs, and read runs back as tables.
 
-The only importer of mlflow. Names are loaded when they are first used, because mlflow takes seconds
-to import; what it reads from the environment is settled by `environment`, for fnostab's own processes and calls.
+Only this package imports mlflow. Names are loaded when they are first used, because importing mlflow takes seconds.
+The module `environment` sets what MLflow reads from the environment, for fnostab's own processes and calls.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Settings that MLflow reads from the environment: set for fnostab's own processes and calls, never by an import."""
+"""Environment settings that MLflow reads, made for fnostab's own processes and calls, never by an import."""
 
 import getpass
 import logging
@@ -15,27 +15,30 @@ OWN = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    # The terminal belongs to the live table; trouble is reported by `Uploader.trouble`
+    # The terminal belongs to the live table; errors are reported by `Uploader.trouble`
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # Seven processes for `mlflow ui` that nothing here uses
+    # Else `mlflow ui` starts seven processes that nothing here uses
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
 LEVELS = {
     "mlflow": logging.ERROR,
     "urllib3.connectionpool": logging.ERROR,
-    "mlflow.store.db.utils": logging.CRITICAL,  # each error of a database with its traceback, which is raised too
+    "mlflow.store.db.utils": logging.CRITICAL,  # logs the traceback of each database error, which is raised as well
 }
 
 _lock = threading.Lock()
-_within = 0  # calls of `settled` under way
-_added: list[str] = []  # names that are in the environment because of this module
-_before = ExitStack()  # puts back what else was changed
+_within = 0  # active calls of `settle` and `settled`
+_added: list[str] = []  # names of the variables of `OWN` that this module has set
+_before = ExitStack()  # restores the log levels and the telemetry variable
 
 
 def settle() -> None:
-    """Set what the user has not set, until this process ends: for processes that are fnostab's own."""
+    """Make the settings until this process ends; for fnostab's own processes.
+
+    Variables that the user has set keep their values, except that telemetry is always off.
+    """
     global _within
     with _lock:
         _within += 1
@@ -45,7 +48,7 @@ def settle() -> None:
 
 @contextmanager
 def settled() -> Iterator[None]:
-    """Settle the environment for the duration of a call in a user's process, and restore it afterwards."""
+    """Make the settings of `settle` during a call in a user's process, and undo them afterwards."""
     global _within
     settle()
     try:
@@ -58,27 +61,27 @@ def settled() -> Iterator[None]:
 
 
 def user_name() -> str:
-    """Name under which runs are made: that of the server's user, or else of this machine's."""
+    """User name for new runs: MLFLOW_TRACKING_USERNAME, or else the login name, or else the user ID."""
     try:
         return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
-    except (KeyError, OSError):  # a container may know its user by number only
+    except (KeyError, OSError):  # the user of a container may have an ID without a name
         return str(os.getuid())
 
 
 def added() -> tuple[str, ...]:
-    """Names of the variables that are set now and that the user did not set, but for telemetry, which stays off."""
+    """Names of the variables that this module has set, except the one that turns telemetry off."""
     return tuple(_added)
 
 
 def given() -> dict[str, str]:
-    """The environment as the user gave it, without telemetry: of processes that run the user's programs."""
+    """Environment for processes that run the user's programs: without the variables in `added`."""
     return {name: value for name, value in os.environ.items() if name not in _added}
 
 
 def import_mlflow() -> None:
-    """Import MLflow, which starts its telemetry as it is imported, with that off.
+    """Import MLflow with its telemetry off, which would otherwise start at import.
 
-    In a process that has imported it before, nothing changes.
+    This has no effect in a process that has imported MLflow before.
     """
     with variables({TELEMETRY: "true"}):
         import mlflow  # noqa: F401
@@ -86,7 +89,7 @@ def import_mlflow() -> None:
 
 @contextmanager
 def variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a while."""
+    """Set environment variables during a ``with`` block, and restore them afterwards."""
     before = {name: os.environ[name] for name in values if name in os.environ}
     os.environ |= values
     try:

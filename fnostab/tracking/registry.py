@@ -1,10 +1,9 @@
-"""The winning network in MLflow's model registry.
+"""Register the winning network in MLflow's model registry, and download checkpoints.
 
-A network is kept as ``pt2``, torch's exported graph: weights and operations, no pickled code. So
-``models:/NAME@ALIAS`` loads without fnostab, and where
-MLFLOW_ALLOW_PICKLE_DESERIALIZATION is false. What loads is a graph in evaluation mode, not the
-original class. Complex outputs are part of the signature; only MLflow's REST scoring server can't
-answer with them, since JSON has no complex numbers.
+A network is stored as ``pt2``, torch's exported graph: weights and operations, no pickled code. So
+``models:/NAME@ALIAS`` loads without fnostab, also where MLFLOW_ALLOW_PICKLE_DESERIALIZATION is false. The loaded
+model is a graph in evaluation mode, not the original class. Complex outputs are part of the signature; only MLflow's
+REST scoring server can't return them, since JSON has no complex numbers.
 """
 
 import tempfile
@@ -12,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import fnostab.tracking.store  # noqa: F401  first: MLflow without its telemetry
+import fnostab.tracking.store  # noqa: F401  first: it imports MLflow without telemetry
 
 # isort: split
 import mlflow.pytorch
@@ -32,14 +31,14 @@ CHECKPOINT_FOLDER = "checkpoint"
 CHECKPOINT = f"{CHECKPOINT_FOLDER}/best.safetensors"
 VERDICT_RUN = "fnostab.verdict_run"
 TRIAL_RUN = "fnostab.trial_run"
-FOLDER = "network"  # among the artifacts of the verdict's run
+FOLDER = "network"  # artifact folder in the verdict's run
 
 
 def fetch_checkpoint(store: Store, trial_run: str, folder: Path) -> Path:
-    """Download a trial's best weights into ``folder``; return their path.
+    """Download a trial's best weights into ``folder``; return the path of the file.
 
     Raises:
-        TrackingError: there is no such run, it has none, or the store does not answer.
+        TrackingError: there is no such run, it has no weights, or the store does not answer.
     """
     with reported(store):
         existing_run(store, trial_run)
@@ -52,7 +51,7 @@ def fetch_checkpoint(store: Store, trial_run: str, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class RegisteredModel:
-    """A model of MLflow's registry, and the alias of its newest version."""
+    """Model in MLflow's registry, with the alias of its newest version."""
 
     name: str
     alias: str
@@ -71,16 +70,16 @@ def register_network(
 ) -> str:
     """Register a network as the newest version of a model and give it the model's alias.
 
-    The alias moves last, once a copy that was loaded back has given the network's own output. The network is on the
-    CPU, and put in evaluation mode; ``example`` is of its input, (B, ...), B > 1. The verdict's run holds the
-    artifacts.
+    The network must be on the CPU, and is put in evaluation mode; ``example`` is a batch of inputs, shape (B, ...),
+    B > 1. The exported graph is loaded back and must reproduce the network's output. It is stored among the artifacts
+    of the verdict's run. The alias is moved last.
 
     Returns:
-        The version.
+        Version of the registered model.
 
     Raises:
         ModelError: the network can't be exported.
-        TrackingError: the store does not take it.
+        TrackingError: the store refuses it or does not answer.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / FOLDER

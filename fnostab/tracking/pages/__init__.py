@@ -2,4 +2,4 @@
 
 from fnostab.tracking.environment import import_mlflow
 
-import_mlflow()  # before the modules of this room do, with telemetry
+import_mlflow()  # before a module of this package imports it with telemetry

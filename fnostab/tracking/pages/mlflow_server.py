@@ -1,6 +1,6 @@
-"""MLflow's server, without requests from pages of other ports of this machine: `python -m`, with arguments of `mlflow`.
+"""Run MLflow's server (`python -m`, arguments as of `mlflow`), refusing requests from pages on other local ports.
 
-MLflow takes requests from every page whose host is localhost, whatever ``--cors-allowed-origins`` says: from any
+MLflow accepts requests from every page whose host is localhost, whatever ``--cors-allowed-origins`` says: from any
 program's page on any port, with the password of whoever is logged in.
 """
 
@@ -23,19 +23,19 @@ REFUSAL = b"refused: this server takes requests from its own pages only\n"
 
 
 class OwnPages:
-    """An application that answers 403 to pages of localhost that it did not serve; MLflow itself refuses other hosts.
+    """ASGI application that answers 403 to localhost pages of other servers; MLflow itself refuses other hosts.
 
-    A page is its own if its origin names the host and the port that the request was sent to, as through a tunnel.
+    A page is its own if its origin names the host and port that the request was sent to, for example through a tunnel.
 
     Args:
-        app: that answers the others, by ASGI.
+        app: ASGI application that answers all other requests.
     """
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand a request on, or refuse it."""
+        """Pass a request on, or refuse it."""
         headers = dict(scope.get("headers", ()))
         origin, host = (headers.get(name, b"").decode("latin-1") for name in (b"origin", b"host"))
         if scope["type"] != "http" or not is_localhost_origin(origin) or urlsplit(origin).netloc == host:
@@ -47,26 +47,26 @@ class OwnPages:
 
 
 def app() -> OwnPages:
-    """The server without passwords."""
+    """Server application without passwords."""
     from mlflow.server.fastapi_app import app as of_mlflow
 
     return OwnPages(of_mlflow)
 
 
 def app_with_passwords() -> OwnPages:
-    """The server with MLflow's `basic-auth`."""
+    """Server application with MLflow's `basic-auth`."""
     from mlflow.server.auth import create_app
 
     return OwnPages(create_app())
 
 
 def _refuse() -> NoReturn:
-    """End: this MLflow would serve its own application, without what is refused here."""
+    """Exit, because this version of MLflow would serve its own application without `OwnPages`."""
     sys.exit(f"error: MLflow {mlflow.__version__} starts its server in a way that fnostab does not know: install 3.17")
 
 
 def _main() -> None:
-    """Run MLflow's command line, whose server then serves one of the two applications instead of MLflow's."""
+    """Run MLflow's command line, with its server application replaced by one of the two above."""
     instead = {"mlflow.server.fastapi_app:app": "app", "mlflow.server.auth:create_app": "app_with_passwords"}
     build = getattr(mlflow.server, "_build_uvicorn_command", None)
 

@@ -1,7 +1,6 @@
 """Notes on the pages of runs: Markdown that the MLflow UI shows.
 
-A note that somebody wrote or changed in the UI is never overwritten: a tag remembers the digest of
-what was written here.
+A note that a user wrote or changed in the UI is never overwritten: a tag keeps the digest of the text written here.
 """
 
 import hashlib
@@ -46,27 +45,27 @@ _MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~@-])")
 
 
 def escaped(text: object) -> str:
-    """``text`` as one line of Markdown that shows it as it is: no markup, HTML, link or mention."""
+    """Escape ``text`` as one line of Markdown that shows it literally: no markup, HTML, link or mention."""
     line = " ".join(str(text).split())[:LONGEST_TEXT]
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = _MARKS.sub(r"\\\1", line)
-    return re.sub(r":(?=\S)", "&#58;", line)  # else an address would become a link, and :+1: a thumb
+    return re.sub(r":(?=\S)", "&#58;", line)  # else a URL would become a link, and :+1: an emoji
 
 
 def code(text: object) -> str:
-    """``text`` as code, which needs no escaping but of its own mark."""
+    """Format ``text`` as inline code, with backticks replaced; nothing else needs escaping."""
     line = " ".join(str(text).split())[:LONGEST_TEXT]
     return "`" + line.replace("`", "'") + "`"
 
 
 def run_link(text: str, experiment: str, run_id: str, artifact: str | None = None) -> str:
-    """A link, within the MLflow UI, to a run or one of its artifacts; ``text`` must not need escaping."""
+    """Link, within the MLflow UI, to a run or one of its artifacts; ``text`` must be escaped already."""
     place = "" if artifact is None else f"/artifacts/{quote(artifact)}".rstrip("/")
     return f"[{text}](#/experiments/{experiment}/runs/{run_id}{place}?workflowType=machine_learning)"
 
 
 def bounded(head: str, tail: str = "", more: str = "… (cut)") -> str:
-    """``head`` and ``tail``, the head cut at a line's end where both are more than MLflow takes."""
+    """Join ``head`` and ``tail``; if both exceed MLflow's limit, the head is cut at the end of a line."""
     room = LONGEST - len(tail)
     if len(head) <= room:
         return head + tail
@@ -74,32 +73,32 @@ def bounded(head: str, tail: str = "", more: str = "… (cut)") -> str:
 
 
 def as_tags(text: str) -> dict[str, str]:
-    """Tags of a new run that holds a note."""
+    """Tags that give a new run a note."""
     return {NOTE: text, WRITTEN: digests(text)}
 
 
 def put_note(client: MlflowClient, run_id: str, text: str) -> bool:
-    """Write a run's note, unless somebody else did; answer whether it says ``text`` now."""
+    """Write a run's note unless a user wrote one; return whether the note is ``text`` now."""
     tags = client.get_run(run_id).data.tags
     if tags.get(NOTE) == text:
         return True
     if not is_ours(tags.get(NOTE), tags.get(WRITTEN)):
         return False
-    # The digest goes first, beside that of the note which is there until then: a crash in between is harmless
+    # The digest goes first, together with that of the old note: a crash in between is harmless
     client.set_tag(run_id, WRITTEN, digests(text, tags.get(NOTE)))
     client.set_tag(run_id, NOTE, text)
     return True
 
 
 def put_experiment_note(client: MlflowClient, experiment: str, tags: Mapping[str, str], text: str) -> None:
-    """Write the note of an experiment with these tags, unless somebody else did; nothing if it says ``text``."""
+    """Write an experiment's note unless a user wrote one; ``tags`` are the experiment's present tags."""
     if tags.get(NOTE) != text and is_ours(tags.get(NOTE), tags.get(WRITTEN)):
         client.set_experiment_tag(experiment, WRITTEN, digests(text, tags.get(NOTE)))
         client.set_experiment_tag(experiment, NOTE, text)
 
 
 def withdraw_note(client: MlflowClient, run_id: str) -> None:
-    """Take back a note that no longer holds, unless somebody else wrote it."""
+    """Delete a run's note unless a user wrote it."""
     tags = client.get_run(run_id).data.tags
     if NOTE in tags and is_ours(tags[NOTE], tags.get(WRITTEN)):
         client.delete_tag(run_id, NOTE)
@@ -113,10 +112,10 @@ def trial_note(
     artifacts: Iterable[str],
     picture: str | None = None,
 ) -> str:
-    """Write the note of a trial that has ended.
+    """Compose the note of a trial that has ended.
 
-    ``arms`` has the dotted settings of each arm, and is empty if they can't be known. ``picture`` is the path of the
-    figure that is linked and shown first, if the run holds it.
+    ``arms`` has the settings of each arm by dotted name, and is empty if they are not known. ``picture`` is the path of
+    the figure that is linked and shown first, if the run holds it.
     """
     tags, experiment, run_id = run.data.tags, run.info.experiment_id, run.info.run_id
     arm, seed = tags.get(names.ARM), tags.get(names.SEED)
@@ -127,7 +126,7 @@ def trial_note(
     lines += ["", *_what_it_is(arm, arms, control), ""]
     links = _trial_links(experiment, run_id, tags, known)
     pictures = sorted((path for path in known if path.endswith(".png")), key=lambda path: path != picture)[:PICTURES]
-    if picture in known:  # on the first line, which a note that is folded shows
+    if picture in known:  # on the first line, which a folded note shows
         shown = PurePosixPath(picture).stem.rstrip("_0123456789")
         lines[0] += f" · {run_link(escaped(shown), experiment, run_id, picture)}"
     images = "".join(f"![](get-artifact?path={quote(path)}&run_uuid={run_id})\n\n" for path in pictures)
@@ -135,7 +134,7 @@ def trial_note(
 
 
 def study_note(spec: StudySpec, experiment: str, outcomes: Mapping[str, Counter[str]], verdict: Any = None) -> str:
-    """Write the note of a study that has ended, with how often each outcome was, by arm, and its newest verdict."""
+    """Compose the note of a study: its arms, the number of trials by arm and outcome, and its newest verdict."""
     lines = [escaped(spec.description), "", f"{code(spec.control)} is the control arm. The others differ from it:", ""]
     for arm in spec.arms:
         if arm != spec.control:
@@ -171,7 +170,7 @@ def _what_happened(outcome: Mapping[str, Any]) -> list[str]:
 
 
 def _what_it_is(arm: str | None, arms: Mapping[str, Mapping[str, Any]], control: str) -> list[str]:
-    """Difference of the arm from control."""
+    """Lines that say how the arm differs from control."""
     if arm is None or arm not in arms or control not in arms:
         return []
     if arm == control:
@@ -210,10 +209,10 @@ def _search_link(text: str, experiment: str, found: str) -> str:
 
 
 def is_ours(text: str | None, written: str | None) -> bool:
-    """Whether a text of the UI is one of those whose `digests` were kept, or there is none."""
+    """Whether fnostab wrote ``text``, as a digest in ``written`` shows, or there is no text."""
     return not text or digests(text) in (written or "").split()
 
 
 def digests(*texts: str | None) -> str:
-    """SHA-256 of each text that there is."""
+    """SHA-256 of each text that is not empty, separated by spaces."""
     return " ".join(hashlib.sha256(text.encode()).hexdigest() for text in texts if text)

@@ -1,4 +1,4 @@
-"""Put notes on the pages of trials and studies."""
+"""Write the notes on the pages of trials and studies."""
 
 import logging
 from collections import Counter
@@ -17,7 +17,7 @@ from fnostab.tracking.store.store import Store
 
 __all__ = ["note_study", "note_trial"]
 
-FOLDERS = ("figures",)  # of a trial, whose files its note shows
+FOLDERS = ("figures",)  # artifact folders of a trial whose files its note shows
 _log = logging.getLogger(__name__)
 
 
@@ -43,7 +43,7 @@ def note_trial(client: MlflowClient, run_id: str, outcome: Mapping[str, Any]) ->
 def note_study(store: Store, run_id: str, outcomes: Mapping[str, Counter[str]] | None = None) -> None:
     """Describe a study's arms and the outcomes of their trials on its page, and link its newest verdict.
 
-    Never raises, as `note_trial`. Without ``outcomes``, how often each was by arm, the store is asked for them.
+    Never raises, like `note_trial`. ``outcomes`` counts each outcome by arm; if it is None, the store is queried.
     """
     try:
         spec = read_spec(store.client, run_id)
@@ -51,7 +51,7 @@ def note_study(store: Store, run_id: str, outcomes: Mapping[str, Counter[str]] |
             return
         experiment = store.client.get_run(run_id).info.experiment_id
         judges = f"{of_kind(names.KIND_VERDICT)} AND tags.`{names.STUDY_RUN}` LIKE '%{run_id}%'"
-        whole = f"{judges} AND attributes.status = 'FINISHED'"  # else its process died before that
+        whole = f"{judges} AND attributes.status = 'FINISHED'"  # others were interrupted
         newest = store.client.search_runs([experiment], whole, 1, 1, NEWEST_FIRST)
         counts = _outcomes(store, experiment, spec) if outcomes is None else outcomes
         put_note(store.client, run_id, study_note(spec, experiment, counts, newest[0] if newest else None))

@@ -1,4 +1,4 @@
-"""Start MLflow's own web page on a store, on loopback only, and print the addresses of its views."""
+"""Serve MLflow's web page: its command, environment, port and experiments, and a wait until it answers."""
 
 import logging
 import os
@@ -31,7 +31,7 @@ PORTS_TRIED = 50
 LONGEST_REASON = 200  # characters
 ANSWER_S = 10  # for one answer of a busy server
 SAY_EVERY_S = 30
-CLIENTS = (  # what a user has set for clients, or for another server, is not meant for a server that is started here
+CLIENTS = (  # settings for clients or for another server, which a server that is started here must not get
     "MLFLOW_TRACKING_URI",
     "MLFLOW_TRACKING_USERNAME",
     "MLFLOW_TRACKING_PASSWORD",
@@ -51,7 +51,7 @@ _log = logging.getLogger(__name__)
 def ui_command(store: Store, port: int) -> tuple[list[str], dict[str, str]]:
     """Command and environment that serve the store's web page at ``http://127.0.0.1:<port>``.
 
-    The store's address, which may hold a password, is in the environment: a command line is seen by everyone.
+    The store's address, which may hold a password, is in the environment: other users can read a command line.
 
     Raises:
         TrackingError: the store is a server, and so serves that page itself.
@@ -62,20 +62,20 @@ def ui_command(store: Store, port: int) -> tuple[list[str], dict[str, str]]:
 
 
 def server_command(host: str, port: int, *, workers: int, passwords: bool = False) -> list[str]:
-    """Command of a server whose records only its own pages may change."""
+    """Command that starts a server whose records only its own pages may change."""
     server = [sys.executable, "-m", "fnostab.tracking.pages.mlflow_server", "server", "--host", host]
     server += ["--port", str(port), "--workers", str(workers)]
     return [*server, "--app-name", "basic-auth"] if passwords else server
 
 
 def server_environment(backend: str) -> dict[str, str]:
-    """Environment of a server that is started here on the database ``backend``, whose password it may hold."""
+    """Environment of a server on the database ``backend``; it may hold the database's password."""
     values = {name: value for name, value in os.environ.items() if name not in CLIENTS}
     return OWN | values | {TELEMETRY: "true", "MLFLOW_BACKEND_STORE_URI": backend}
 
 
 def free_port(preferred: int = 5000) -> int:
-    """``preferred`` if nothing listens there, or else the next free port: compare, and say so.
+    """Find the first free port from ``preferred`` on.
 
     Raises:
         TrackingError: none of the next 50 is free.
@@ -92,7 +92,7 @@ def free_port(preferred: int = 5000) -> int:
 
 
 def experiments_with_runs(store: Store, name: str | None = None) -> dict[str, str]:
-    """Names and ids of the experiments that hold trials, of all or one, that of the newest study first.
+    """Names and IDs of the experiments that hold trials, the one with the newest study first; ``name`` selects one.
 
     Raises:
         TrackingError: the store does not answer, or the experiment called ``name`` is missing or has no trials.
@@ -121,16 +121,16 @@ def wait_until_ready(
 ) -> None:
     """Wait until the MLflow server at ``url`` answers.
 
-    Args:
-        url: of the server.
-        timeout_s: how long; a start takes 5 to 30 s, and minutes on a machine that is busy.
-        process: the server, so that its early end is noticed.
-        log: file that takes its output, whose last line then says why.
+    A warning is logged every 30 s.
 
-    Every 30 s a warning of the log says that it is waited for.
+    Args:
+        url: address of the server.
+        timeout_s: longest wait; a start takes 5 to 30 s, and minutes on a busy machine.
+        process: the server's process, so that its early end is noticed.
+        log: file with the server's output; the error quotes its last line if the server ended.
 
     Raises:
-        TrackingError: it ended, or does not answer in time.
+        TrackingError: the server ended, or does not answer in time.
     """
     started = time.monotonic()
     deadline, said = started + timeout_s, 0

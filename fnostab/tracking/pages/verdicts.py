@@ -1,4 +1,4 @@
-"""A verdict as a run of its own, beside the studies that it judges."""
+"""Record verdicts as runs of their own, beside the studies that they judge, and read them back."""
 
 import json
 from collections import Counter
@@ -43,17 +43,17 @@ class VerdictRecord(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True)
 
     run_id: str
-    verdict: str | None  # None of a study without roles
+    verdict: str | None  # None for a study without roles
     next_step: str
     stage_b: list[str]  # control and the arms that deserve the deep test; empty if something else comes next
     study_runs: JudgedStudies
 
 
 def newest_verdict(store: Store, experiment: str) -> VerdictRecord:
-    """The verdict that was last recorded in an experiment, given by id; looks at a study under way are none.
+    """Read the newest verdict of an experiment given by ID; interim looks at a running study do not count.
 
     Raises:
-        TrackingError: there is none, it is damaged, or was recorded by a version that gave names other meanings.
+        TrackingError: there is none, it is damaged, or it was recorded with another schema.
     """
     are_verdicts = f"{of_kind(names.KIND_VERDICT)} AND attributes.status = 'FINISHED'"
     with reported(store):
@@ -61,7 +61,7 @@ def newest_verdict(store: Store, experiment: str) -> VerdictRecord:
         for run in every(store.client.search_runs, [experiment], are_verdicts, order_by=NEWEST_FIRST):
             check_schema(run.info.run_id, run.data.tags)
             payload = _payload(store, run.info.run_id)
-            if not isinstance(payload.get("look"), int):  # which a look at a study under way has
+            if not isinstance(payload.get("look"), int):  # only an interim look has one
                 return _record(run.info.run_id, payload, name)
     raise TrackingError(
         f"experiment {name!r} in {store.address} has no verdict: `fnostab decide --experiment {name}` makes one"
@@ -89,9 +89,9 @@ def _record(run_id: str, payload: Mapping[str, Any], experiment: str) -> Verdict
 
 
 def looks_before(store: Store, experiment: str, study_run_id: str, *, seeds: int) -> int:
-    """Count the looks at a study with fewer seeds: recorded verdicts, those on equally many seeds counted once.
+    """Count the earlier looks at a study: verdicts on fewer than ``seeds`` seeds, one for each number of seeds.
 
-    ``seeds`` are the trials of the arm that has the most now.
+    ``seeds`` is the number of trials of the arm that has the most now.
 
     Raises:
         TrackingError: the store does not answer.
@@ -118,11 +118,11 @@ def log_verdict(
     """Record a verdict and its evidence; return the id of its run.
 
     ``payload`` is kept as ``verdict.json``; ``table_text`` (Markdown) is shown on the run's page and kept whole as
-    ``verdict.md``. ``outcomes`` says how often each was, by study run and arm, for the studies' pages; of others the
-    store is asked.
+    ``verdict.md``. ``outcomes`` counts each outcome by study run and arm, for the studies' notes; for a study that is
+    missing there, the store is queried.
 
     Raises:
-        TrackingError: the store does not take it.
+        TrackingError: the store refuses it or does not answer.
     """
     # MLflow would take "[0.1, 0.2] (3/4)" for a link
     note = f"# {verdict}\n\n{table_text}\n".replace("] (", "] \\(")
@@ -140,7 +140,7 @@ def log_verdict(
     with reported(store):
         insist_on_place(store.uri, store.client.get_experiment(experiment))
         run_id: str = store.client.create_run(experiment, tags=tags, run_name=f"verdict: {verdict}").info.run_id
-        # A value a line. Indented as well it takes twice the time: only Python's own encoder can do that
+        # One value per line. Indenting would double the time, since only the encoder in pure Python can do it
         store.client.log_text(run_id, json.dumps(payload, separators=(",\n", ": ")), VERDICT_FILE)
         store.client.log_text(run_id, note, "verdict.md")
         for name in PARAMS:
@@ -154,7 +154,7 @@ def log_verdict(
 
 
 def _links(experiment: str, run_id: str, study_run_ids: Sequence[str]) -> str:
-    """To what was judged and to the evidence; `fnostab report` adds the report to the same run."""
+    """Links to the judged studies and to the evidence; `fnostab report` adds its report to the same run."""
     studies = [run_link(f"study {study[:8]}", experiment, study) for study in study_run_ids]
     evidence = [
         run_link("the whole verdict", experiment, run_id, "verdict.md"),

@@ -1,4 +1,4 @@
-"""The black box of a failed trial, from the store."""
+"""Download the black box of a failed trial from the store."""
 
 from pathlib import Path, PurePosixPath
 
@@ -11,14 +11,14 @@ __all__ = ["fetch_black_box"]
 
 
 def fetch_black_box(store: Store, run_id: str, into: Path) -> Path:
-    """Download a trial's black box into the folder ``into``; nothing of it is run or unpickled.
+    """Download a trial's black box into the folder ``into``; no file is executed or unpickled.
 
     Returns:
         The folder of its files, within ``into``.
 
     Raises:
-        TrackingError: there is no such run, it has no black box, a name in it is no plain file name,
-            or the store does not answer.
+        TrackingError: there is no such run, it has no black box, a name in that is not a plain file name, or the
+            store does not answer.
     """
     with reported(store):
         tags = existing_run(store, run_id).data.tags
@@ -40,7 +40,7 @@ def fetch_black_box(store: Store, run_id: str, into: Path) -> Path:
 
 
 def _is_plain(path: str) -> bool:
-    """Whether a path is that of a file directly in the black box."""
+    """Whether an artifact path names a file directly in the black box."""
     within = PurePosixPath(path)
     return path == f"{names.BLACK_BOX}/{within.name}" and within.name not in ("", ".", "..") and "\\" not in path
 

@@ -12,14 +12,14 @@ from fnostab.tracking.store.store import Store, reported
 __all__ = ["foreign_names", "foreign_runs"]
 
 Record = dict[str, Any]
-LARGEST = sys.float_info.max  # in place of infinity, which MLflow's databases do not hold
+LARGEST = sys.float_info.max  # MLflow's databases store it in place of infinity
 
 
 def foreign_runs(store: Store, experiments: Sequence[str], wanted: Sequence[str]) -> list[Record]:
-    """Runs of experiments as flat records, the oldest first: values by ``params.x``, ``tags.x`` or ``metrics.x``.
+    """Read runs of experiments as flat records, oldest first, with keys ``params.x``, ``tags.x`` and ``metrics.x``.
 
-    Beside those that are wanted stand `PLACE`. A metric may be NaN or infinite. A database is asked for the wanted
-    values alone, in one query; a server gives whole runs only, and is asked for several pages at once.
+    Each record has the values of `PLACE`, and the ``wanted`` ones that its run has. A metric may be NaN or infinite. A
+    database is queried once, for these values only; a server returns whole runs, several pages at once.
 
     Raises:
         TrackingError: there is no such experiment, or the store does not answer.
@@ -32,7 +32,7 @@ def foreign_runs(store: Store, experiments: Sequence[str], wanted: Sequence[str]
 
 
 def foreign_names(store: Store, experiments: Sequence[str]) -> list[str]:
-    """Names of the values that the newest runs of experiments have.
+    """Names of the params, tags and metrics that the newest runs of experiments have.
 
     Raises:
         TrackingError: as `foreign_runs` does.

@@ -31,17 +31,17 @@ __all__ = [
     "ui_address",
 ]
 
-CLASSIC = "workflowType=machine_learning"  # in an address: the page of runs, not that of generative AI
+CLASSIC = "workflowType=machine_learning"  # in an address: selects the page of runs, not that of generative AI
 LOCAL_UI = "http://127.0.0.1:5000"  # where `fnostab ui` shows a database
-MOST_NAMED = 500  # run ids in one query: databases limit its values
-History = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps, rising, and values, both (n,)
+MOST_NAMED = 500  # run IDs in one query: databases limit the number of values
+History = tuple[NDArray[np.int64], NDArray[np.float64]]  # increasing steps and values, both (n,)
 _USER = re.compile(r"//[^/@]*@")
 
 
 def metric_histories(store: Store, run_ids: Sequence[str], name: str) -> dict[str, History]:
-    """Every recorded point of one metric of many runs: by run, steps, rising, and values, both (n,).
+    """Read all points of one metric for many runs: by run ID, increasing steps and values, both (n,).
 
-    Of a step that was recorded twice the later value counts; what is no number is left out.
+    If a step was recorded twice, the later value counts. NaN is left out.
 
     Raises:
         TrackingError: the store does not answer.
@@ -78,7 +78,7 @@ def _history(points: Sequence[tuple[int, float]]) -> History:
 
 
 def read_artifact(store: Store, run_id: str, path: str) -> bytes | None:
-    """Content of an artifact; None if the run has none of that name.
+    """Read an artifact; None if the run has none at ``path``.
 
     Raises:
         TrackingError: the store does not answer.
@@ -92,7 +92,7 @@ def read_artifact(store: Store, run_id: str, path: str) -> bytes | None:
         except (MlflowException, FileNotFoundError) as error:
             if isinstance(error, MlflowException) and error.get_http_status_code() != 404:
                 raise
-            return None  # it was listed, and is gone
+            return None  # it was listed, but is gone now
 
 
 def run_page(store: Store, experiment: str, run_id: str) -> str:
@@ -101,7 +101,7 @@ def run_page(store: Store, experiment: str, run_id: str) -> str:
 
 
 def ui_address(store: Store) -> str:
-    """Address of the MLflow UI, without a user's name: the server, or where `fnostab ui` shows a database."""
+    """Address of the MLflow UI, without credentials: the server's, or that of `fnostab ui` for a database."""
     return _USER.sub("//", store.uri) if store.uri.startswith("http") else LOCAL_UI
 
 
@@ -109,7 +109,7 @@ def log_files(store: Store, run_id: str, files: Iterable[Path], root: Path, arti
     """Copy files below ``root`` to the artifacts of a run, in the same tree under ``artifact_path``.
 
     Raises:
-        TrackingError: the store does not take them.
+        TrackingError: the store refuses them or does not answer.
     """
     with reported(store):
         insist_on_place_of(store, run_id)

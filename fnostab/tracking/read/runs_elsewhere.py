@@ -1,7 +1,6 @@
-"""Runs of a study's trials that were made from other journals than the available ones.
+"""Find runs of a study's trials that were recorded from journals other than those on disk.
 
-The output folder was deleted or moved, or another machine ran a part of the study. MLflow then knows
-of trials that the disk does not.
+This happens if the output folder was deleted or moved, or if another machine ran a part of the study.
 """
 
 from collections.abc import Mapping
@@ -20,10 +19,11 @@ __all__ = ["runs_elsewhere", "set_aside"]
 
 
 def runs_elsewhere(store: Store, study: StudySpec, starts_ms: Mapping[tuple[str, int], int | None]) -> list[TrialState]:
-    """Trials in ``starts_ms`` as runs tell them that their journals did not make.
+    """States of the trials in ``starts_ms`` whose runs were recorded from another journal.
 
-    ``starts_ms`` has by arm and seed the time of the first record of the journal at hand, None without one.
-    ``first_ms`` is that of the other journal; ``running`` says whether its process can still be alive.
+    ``starts_ms`` has, by arm and seed, the time of the first record of the journal on disk in Unix milliseconds, None
+    without one. In the states, ``first_ms`` is that time of the other journal, and ``running`` says whether its process
+    may still be at work.
 
     Raises:
         TrackingError: the store does not answer.
@@ -44,10 +44,10 @@ def runs_elsewhere(store: Store, study: StudySpec, starts_ms: Mapping[tuple[str,
 
 
 def set_aside(store: Store, run_id: str) -> None:
-    """Let no reader take a run for its trial's any more, so that the trial can have another one.
+    """Detach a run from its trial, so that the trial can have another run.
 
     Raises:
-        TrackingError: the store does not take it.
+        TrackingError: the store refuses it or does not answer.
     """
     with reported(store):
         run = store.client.get_run(run_id)
@@ -57,7 +57,7 @@ def set_aside(store: Store, run_id: str) -> None:
         store.client.update_run(run_id, name=f"{name} set aside")
         if names.TRIAL_ID in run.data.tags:
             store.client.delete_tag(run_id, names.TRIAL_ID)
-        store.client.set_tag(run_id, names.KIND, names.KIND_SET_ASIDE)  # last: a crash before it changes nothing
+        store.client.set_tag(run_id, names.KIND, names.KIND_SET_ASIDE)  # last: after a crash, the run is still found
 
 
 def _describe(run: Any) -> TrialState:

@@ -1,4 +1,4 @@
-"""Facts that a single run holds of its study or trial: the study's record, the outcome, the last sign of life."""
+"""Read from a single run its study's record, its outcome, and its last sign of life."""
 
 import tempfile
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ STATUS: Mapping[str | None, str] = {Outcome.OOM: "FAILED", Outcome.INFRA_ERROR: 
 
 
 def read_spec(client: MlflowClient, study_run_id: str) -> StudySpec | None:
-    """The study that a parent run belongs to; None if it has no readable record."""
+    """Read the record of a study from its parent run; None if that has no readable one."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             return StudySpec.read(Path(client.download_artifacts(study_run_id, STUDY_FILE, folder)))
@@ -29,20 +29,20 @@ def read_spec(client: MlflowClient, study_run_id: str) -> StudySpec | None:
 
 
 def status_of(outcome: str | None) -> str:
-    """The status that a run gets with an outcome: FINISHED, FAILED or KILLED."""
+    """MLflow status of a run with an outcome: FINISHED, FAILED or KILLED."""
     return STATUS.get(outcome, "FINISHED")
 
 
 def named_outcome(run_name: str, trial: str) -> str | None:
-    """The outcome that a run's name says since its end was recorded; None of a run at work, or that was renamed."""
+    """Outcome in a run's name, which is added at the run's end; None if it has not ended or was renamed."""
     outcome = run_name.removeprefix(f"{trial} ")
     return outcome if outcome != run_name and outcome in names.OUTCOMES else None
 
 
 def last_sign_ms(run: Any) -> int:
-    """Time of the newest metric of a run's trial, or of its start (Unix milliseconds).
+    """Time of a run's newest metric, or of its start if there is none, in Unix milliseconds.
 
-    It is in what `search_runs` gives, so that no history need be read.
+    This is in the results of `search_runs`, so no history is read.
     """
     signs: list[int] = [metric.timestamp for metric in run.data.to_proto().metrics]
     newest: int = max([run.info.start_time, *signs])

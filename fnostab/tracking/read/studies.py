@@ -46,11 +46,12 @@ METRICS_OF_ROW = (
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A study in the store.
+    """Study in a store.
 
     Attributes:
-        start_ms: Unix time.
-        others: run ids of the further studies that its experiment holds, the newest first.
+        run_id: its parent run.
+        start_ms: start of that run, Unix milliseconds.
+        others: parent runs of the other studies in its experiment, newest first.
     """
 
     run_id: str
@@ -60,10 +61,10 @@ class StudyRecord:
 
 
 def find_experiment(store: Store, name: str) -> str:
-    """Id of the experiment called ``name``.
+    """ID of the experiment called ``name``.
 
     Raises:
-        TrackingError: there is none; names those that there are.
+        TrackingError: there is none; the message lists the existing ones.
     """
     with reported(store):
         experiment = store.client.get_experiment_by_name(name)
@@ -74,10 +75,10 @@ def find_experiment(store: Store, name: str) -> str:
 
 
 def newest_study(store: Store, experiment: str, study_run: str | None = None) -> StudyRecord:
-    """The study of an experiment that started last, or the one whose parent run is ``study_run``.
+    """Find the newest study of an experiment (an ID), or the one whose parent run is ``study_run``.
 
     Raises:
-        TrackingError: there is none, or it was recorded by a version that gave names other meanings.
+        TrackingError: there is none, its record can't be read, or it was recorded with another schema.
     """
     with reported(store):
         are_studies = of_kind(names.KIND_STUDY)
@@ -94,11 +95,11 @@ def newest_study(store: Store, experiment: str, study_run: str | None = None) ->
 
 
 def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialRow]:
-    """One row for each trial of ``study``, by arm in the study's order and by seed.
+    """Read one row for each trial of ``study``, sorted by arm, in the study's order, and by seed.
 
     Raises:
-        TrackingError: the store does not answer, a trial was recorded by a version that gave
-            names other meanings, or its outcome was changed since.
+        TrackingError: the store does not answer, a trial was recorded with another schema, its tags are damaged, or
+            its outcome was changed after its end.
     """
     rows, changed = list[TrialRow](), list[str]()
     wanted = (study.spec.metric.key, *METRICS_OF_ROW, *study.spec.measures)
@@ -108,7 +109,7 @@ def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialR
             run_id, _, _, tags, metrics = run
             check_schema(run_id, tags)
             if tags.get(names.CONFIG_HASH) != study.spec.config_hashes.get(tags.get(names.ARM, "")):
-                continue  # of the arm as it was before its settings were changed
+                continue  # recorded before the arm's settings were changed
             try:
                 rows.append(_row(run_id, tags, metrics, study.spec))
                 changed += [line] if (line := _changed(run, rows[-1])) else []
@@ -127,7 +128,7 @@ def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialR
 
 
 def recorded_metrics(store: Store, run_ids: Iterable[str]) -> set[str]:
-    """Names of all metrics of these runs, whatever their values are.
+    """Names of all metrics of the runs, including those whose value is NaN.
 
     Raises:
         TrackingError: the store does not answer.
@@ -137,7 +138,7 @@ def recorded_metrics(store: Store, run_ids: Iterable[str]) -> set[str]:
 
 
 def reason_of(store: Store, run_id: str) -> str | None:
-    """Reason for a trial's outcome; None where its run gives none.
+    """Reason for a trial's outcome; None if its run gives none.
 
     Raises:
         TrackingError: the store does not answer.
@@ -170,7 +171,7 @@ def _row(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], stu
 
 
 def _step(text: str) -> int:
-    """A 0-based step of a tag; ValueError if it is none."""
+    """Parse a 0-based step; raises ValueError if it is not one."""
     step = int(text)
     if step < 0:
         raise ValueError(f"{text} is not a step")
@@ -178,10 +179,10 @@ def _step(text: str) -> int:
 
 
 def _changed(run: Summary, row: TrialRow) -> str | None:
-    """A line on an outcome that is another than the one with which the run's end was recorded; None of any other.
+    """Message if a run's outcome was changed after its end was recorded; None otherwise.
 
-    The name and the status of a run are written with its outcome. Of a run at work, whose outcome may have been
-    announced already, and of one that was renamed they do not tell.
+    A run's name and status are written with its outcome, so they must agree with it. A run at work is not checked,
+    since its outcome may have been announced already; the name of a renamed run says nothing.
     """
     said = named_outcome(run.name, trial_name(row.arm, row.seed))
     if run.status == "RUNNING" or (row.outcome is Outcome.RUNNING and said is None):
@@ -206,7 +207,7 @@ def _read_spec(store: Store, run_id: str) -> StudySpec:
 
 
 def check_schema(run_id: str, tags: Mapping[str, str]) -> None:
-    """Raise TrackingError unless a run was recorded with the names that this version knows."""
+    """Raise TrackingError unless a run was recorded with the schema of this version."""
     schema = tags.get(names.SCHEMA_TAG)
     if schema != names.SCHEMA:
         raise TrackingError(

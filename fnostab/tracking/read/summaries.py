@@ -1,9 +1,8 @@
 """Read only the tags and last metrics of a study's trials.
 
-MLflow's `search_runs` makes an object of every param, tag and metric of every run: at 10,000 trials a million
-objects, 40 s and 400 MB. A database is therefore asked for the few values that a table needs, in one query and
-through the tables that MLflow itself maps. A server can only be asked for whole runs; it is asked for several
-pages at once.
+MLflow's `search_runs` makes an object of every param, tag and metric of every run: for 10,000 trials a million
+objects, 40 s and 400 MB. A database is therefore queried once, for the few values that a table needs, through MLflow's
+own table classes. A server returns whole runs only; several pages are requested at once.
 """
 
 import math
@@ -33,16 +32,16 @@ __all__ = [
     "trial_state",
 ]
 
-SHORT_PAGE = 250  # side by side: on a busy server a longer one outlasts the time that a client waits
-FEW = 100  # runs that are asked for at first: of most studies these are all
-AT_ONCE = 4  # requests to a server: `fnostab serve` and MLflow's own have as many processes
+SHORT_PAGE = 250  # runs, in parallel requests: a busy server may not send a longer page in time
+FEW = 100  # runs in the first request, which are all runs of most studies
+AT_ONCE = 4  # parallel requests: `fnostab serve` and MLflow's own server have as many processes
 PLACE = ("run_id", "status", "experiment_id", "start_time", "run_name")
 TABLES: dict[str, Any] = {"params": SqlParam, "tags": SqlTag, "metrics": SqlLatestMetric}
-LAST_DIGITS = "0123456789abcdef"  # of run ids, which are random: sixteen equal shares
+LAST_DIGITS = "0123456789abcdef"  # of run IDs, which are random: sixteen equal shares
 
 
 class Summary(NamedTuple):
-    """A trial as its run tells it: MLflow's status and name, and those of the wanted tags and metrics that it has."""
+    """Summary of a trial's run: its status and name, and the requested tags and metrics that it has."""
 
     run_id: str
     status: str
@@ -54,9 +53,9 @@ class Summary(NamedTuple):
 def read_summaries(
     store: Store, experiment: str, study_hash: str, *, tags: Sequence[str], metrics: Sequence[str]
 ) -> Iterator[Summary]:
-    """Trials of a study, in no order, each with the requested tags and metrics that it has.
+    """Yield a summary of each trial of a study, unordered, with the requested tags and metrics that it has.
 
-    Metrics that are not a number are left out. At most 50 names in all: databases join about 60 tables.
+    NaN metrics are left out. At most 50 names can be requested in all: databases join about 60 tables.
     """
     tag_names = {name: f"tags.{name}" for name in tags}
     metric_names = {name: f"metrics.{name}" for name in metrics}
@@ -71,18 +70,18 @@ def read_summaries(
 def run_values(
     store: Store, experiments: Sequence[str], wanted: Sequence[str], tags: Mapping[str, str]
 ) -> Iterator[tuple[Sequence[Any], dict[str, Any]]]:
-    """Runs of experiments, given by id, that have all the ``tags``, with those of the wanted values that they have.
+    """Read the ``wanted`` values of the runs that have all the ``tags``, in experiments given by ID, unordered.
 
-    In no order. A database is asked for these values alone in one query; a server gives whole runs. Names are
-    ``params.x``, ``tags.x`` and ``metrics.x``, at most 50: databases join about 60 tables.
+    A database is queried once, for these values only; a server returns whole runs. Names are ``params.x``, ``tags.x``
+    and ``metrics.x``, at most 50: databases join about 60 tables.
 
     Yields:
-        The values of `PLACE`, and those of the names; a metric may be NaN.
+        The values of `PLACE`, and by name the wanted values that the run has; a metric may be NaN.
     """
     split = [(name, *name.split(".", 1)) for name in wanted]
     if store.uri.startswith("http"):
 
-        def take(run: Any) -> tuple[Sequence[Any], dict[str, Any]]:  # at once: whole runs are large
+        def take(run: Any) -> tuple[Sequence[Any], dict[str, Any]]:  # one by one: whole runs are large
             found = ((name, getattr(run.data, group).get(key)) for name, group, key in split)
             return [getattr(run.info, name) for name in PLACE], {n: value for n, value in found if value is not None}
 
@@ -96,7 +95,7 @@ def run_values(
     for key, value in tags.items():
         tag = aliased(SqlTag)
         query = query.join(tag, SqlRun.run_uuid == tag.run_uuid).where(tag.key == key, tag.value == value)
-    for _, group, key in split:  # a column each: one row of a run is read ten times as fast as one of each value
+    for _, group, key in split:  # a column each: reading one row per run is ten times as fast as one row per value
         of: Any = aliased(TABLES[group])
         query = query.outerjoin(of, (of.run_uuid == SqlRun.run_uuid) & (of.key == key)).add_columns(of.value)
         query = query.add_columns(of.is_nan if group == "metrics" else sqlalchemy.null())
@@ -108,7 +107,7 @@ def run_values(
 
 
 def trial_state(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], *, at_work: bool) -> TrialState:
-    """A trial as the tags and last metrics of its run tell it; ``at_work`` says whether MLflow has it as RUNNING."""
+    """State of a trial, from the tags and last metrics of its run; ``at_work`` says whether the run has not ended."""
 
     def whole(value: str | float | None) -> int | None:
         return None if value is None else int(value)
@@ -134,9 +133,9 @@ def trial_state(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, floa
 def search_trials(
     store: Store, experiment: str, study_hash: str, take: Callable[[Any], Any] = lambda run: run
 ) -> Iterator[Any]:
-    """Apply ``take`` to MLflow's runs of a study's trials; the results, in no order.
+    """Yield the results of ``take`` for the runs of a study's trials, unordered.
 
-    What was set aside is not among them. ``take`` may be called in several threads.
+    Runs that were set aside are not included. ``take`` may be called in several threads.
     """
     return search_in_shares(store, [experiment], of_kind(names.KIND_TRIAL, study_hash), take)
 
@@ -144,10 +143,10 @@ def search_trials(
 def search_in_shares(
     store: Store, experiments: Sequence[str], which: str = "", take: Callable[[Any], Any] = lambda run: run
 ) -> Iterator[Any]:
-    """Apply ``take`` to the runs that the filter ``which`` finds in experiments, given by id; the results, in no order.
+    """Yield the results of ``take`` for the runs that the filter ``which`` finds in experiments given by ID, unordered.
 
-    Of a server several pages are asked for at once, each of the runs whose ids end alike. ``take`` may be called in
-    several threads.
+    A server is asked for several pages at once, each of runs whose IDs end with the same digit. ``take`` may be called
+    in several threads.
     """
     first = store.client.search_runs(list(experiments), which, max_results=FEW)
     if not first.token:

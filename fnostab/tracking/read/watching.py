@@ -1,8 +1,8 @@
 """Follow a running study through its store, with few queries.
 
-A poll asks for the runs that are under way and those that ended last: two searches, however large the study is.
-The outcomes of all others are read in full from time to time only. Of histories, only the window maxima of the
-gradient norm (at most 300 points a run) and its spikes are read, and only of runs in which they have grown.
+A poll asks for the running runs and those that ended last: two searches, however large the study is. All outcomes are
+read in full only from time to time. Of histories, only the window maxima of the gradient norm (at most 300 points per
+run) and its spikes are read, and only for runs in which they have grown.
 """
 
 import math
@@ -25,15 +25,15 @@ from fnostab.tracking.store.store import DEFAULT_URI, Store, open_store, reporte
 
 __all__ = ["StudyWatch", "existing_store", "find_study", "newest_experiment"]
 
-RECENT = 20  # ended runs of which a poll asks for everything
-HISTORIES = 16  # read in one poll
-SHARE_OF_FULL = 0.1  # of the time that is spent on reading all outcomes
+RECENT = 20  # ended runs that a poll reads in full
+HISTORIES = 16  # histories that are read in one poll, at most
+SHARE_OF_FULL = 0.1  # share of the time that is spent on reading all outcomes
 TAGS = (names.ARM, names.SEED, names.OUTCOME, names.FAILURE_STEP, names.REASON, names.OWNER, names.SCHEDULED_STEPS)
 METRICS = (names.TRAIN_LOSS, names.GRAD_NORM, names.SPIKES, names.LAST_STEP)
 
 
 class StudyWatch:
-    """Polls one study of a store."""
+    """Poller of one study in a store."""
 
     def __init__(self, store: Store, experiment: str, study_hash: str, study_run: str) -> None:
         self._store = store
@@ -45,7 +45,7 @@ class StudyWatch:
         self._next_full_s = 0.0
 
     def poll(self) -> list[TrialState]:
-        """The study's trials as they stand now, in no order.
+        """Read the current states of the study's trials, unordered.
 
         Raises:
             TrackingError: the store does not answer.
@@ -79,7 +79,7 @@ class StudyWatch:
         return None if owner is None or is_foreign(owner) or is_alive(owner) else "gone"
 
     def _read_all(self) -> None:
-        """Read every trial's outcome; a database is asked for these alone, a server for whole runs."""
+        """Read every trial's state: few values from a database, whole runs from a server."""
         started = time.monotonic()
         before, self._trials = self._trials, {}
         if self._store.uri.startswith("http"):
@@ -89,7 +89,7 @@ class StudyWatch:
             rows = read_summaries(self._store, self._experiment, self._hash, tags=TAGS, metrics=METRICS)
             for run_id, _, _, tags, metrics in rows:
                 seen = before.get(run_id)
-                if seen is not None and seen.ended_s is not None:  # more is known of it, and it did not start again
+                if seen is not None and seen.ended_s is not None:  # known in full; `poll` finds new attempts
                     self._trials[run_id] = seen
                 else:
                     at_work = tags.get(names.OUTCOME) == Outcome.RUNNING
@@ -118,7 +118,7 @@ class StudyWatch:
         return self._histories.get((run_id, metric), (-1, ()))[1]
 
     def _read_histories(self, run: Any, steps: Mapping[str, int], budget: int) -> int:
-        """Read what has grown of a run, within ``budget`` questions; return how many were asked."""
+        """Read the histories of a run that have grown, with at most ``budget`` requests; return their number."""
         asked = 0
         for metric in (names.GRAD_NORM_WINDOW_MAX, names.SPIKE):
             key = run.info.run_id, metric
@@ -131,10 +131,10 @@ class StudyWatch:
 
 
 def existing_store(uri: str | None = None) -> Store:
-    """Open a store to read from: as `open_store`, which would make a missing database.
+    """Open a store for reading: like `open_store`, but a missing database is not created.
 
     Raises:
-        TrackingError: nothing answers there, or there is no such database.
+        TrackingError: the store can't be opened, or there is no such database.
     """
     name = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     path = sqlite_file(name)
@@ -165,7 +165,7 @@ def newest_experiment(store: Store) -> str:
 
 
 def find_study(store: Store, experiment: str, study_hash: str) -> tuple[str, str] | None:
-    """Ids of the experiment called ``experiment`` and of a study's parent run in it; None if there is none.
+    """IDs of the experiment called ``experiment`` and of a study's parent run in it; None if there is no such run.
 
     Raises:
         TrackingError: the store does not answer.

@@ -1,5 +1,5 @@
-"""Bring a store up to date: sync, reconcile, thinning."""
+"""Maintain a store: sync, reconcile, thinning, artifact addresses."""
 
 from fnostab.tracking.environment import import_mlflow
 
-import_mlflow()  # before the modules of this room do, with telemetry
+import_mlflow()  # before a module of this package imports it with telemetry

@@ -1,4 +1,4 @@
-"""Let a SQLite database that was moved or copied with its project name the artifacts beside it."""
+"""Correct the artifact addresses in a SQLite database that was moved or copied with its project."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +31,9 @@ class Moved:
     """Result of `move_addresses`.
 
     Attributes:
-        folder: of the database, and of the artifacts from now on.
-        missing: runs whose artifacts lie at the earlier address and not at the new one.
+        folder: folder of the database, and from now on of the artifacts.
+        addresses: number of different addresses that were changed.
+        missing: number of runs whose artifacts exist at the old address only.
     """
 
     folder: Path
@@ -41,12 +42,12 @@ class Moved:
 
 
 def move_addresses(store: Store) -> Moved:
-    """Write the new addresses of all artifacts that were beside the database before it was moved or copied.
+    """Change the addresses of artifacts that were beside the database to its present folder.
 
-    No file is moved. All addresses change, or none.
+    No file is moved. Either all addresses change, or none.
 
     Raises:
-        TrackingError: the database is no SQLite file, or does not take it.
+        TrackingError: the store is not a SQLite file, or can't be written.
     """
     database = sqlite_file(store.uri)
     if database is None:
@@ -67,7 +68,7 @@ def move_addresses(store: Store) -> Moved:
 
 
 def _move(connection: sqlalchemy.Connection, column: Any, before: str, after: str) -> int:
-    """Replace the beginning of a column's addresses; return how many had it."""
+    """Replace the prefix ``before`` of a column's addresses with ``after``; return how many were different."""
     had = sqlalchemy.func.substr(column, 1, len(before)) == before
     found = connection.scalars(sqlalchemy.select(column).where(had).distinct()).all()
     for old in found:
@@ -78,6 +79,6 @@ def _move(connection: sqlalchemy.Connection, column: Any, before: str, after: st
 
 
 def _is_left(artifacts: Path, before: Path, folder: Path) -> bool:
-    """Whether the artifacts of a run that are to be in ``folder`` are at the earlier place alone."""
+    """Whether a run's artifacts, which belong in ``folder``, exist in ``before`` only."""
     here = folder / ARTIFACTS
     return artifacts.is_relative_to(here) and not artifacts.exists() and (before / artifacts.relative_to(here)).exists()

@@ -1,4 +1,4 @@
-"""Find the journals on disk that a store does not wholly hold."""
+"""Find journals on disk with records that a store lacks."""
 
 import os
 import time
@@ -19,8 +19,8 @@ from fnostab.tracking.upload.mark import Mark, place_of
 
 __all__ = ["JournalsBehind", "journals_behind"]
 
-QUIET_S = 60.0  # journals that changed since may be under way
-LONGEST_LAST_LINE = 65_536  # bytes; a longer one is found by reading all records
+QUIET_S = 60.0  # a journal that changed within this time may still be written
+LONGEST_LAST_LINE = 65_536  # bytes; for a longer one, all records are read
 TAGS = (names.TRIAL_ID, names.SENT, names.THINNED)
 
 
@@ -29,10 +29,10 @@ class JournalsBehind:
     """Result of `journals_behind`.
 
     Attributes:
-        trials: that have a journal which nobody has written for a minute.
-        behind: directories of those of which the store lacks records.
-        unreadable: a line on each trial whose record can't be read.
-        recent: how many more trials have a journal that was written within the last minute.
+        trials: number of trials whose journal has not changed for a minute.
+        behind: directories of those trials whose records the store lacks in part.
+        unreadable: one message for each trial whose records can't be read.
+        recent: number of further trials, whose journal changed within the last minute.
     """
 
     trials: int
@@ -42,7 +42,7 @@ class JournalsBehind:
 
 
 def journals_behind(store: Store, output: str | Path) -> JournalsBehind:
-    """Compare the journals under ``output`` with how much of them the runs in a store have.
+    """Compare the journals under ``output`` with what the runs in a store have of them.
 
     Raises:
         TrackingError: the store does not answer.
@@ -53,7 +53,7 @@ def journals_behind(store: Store, output: str | Path) -> JournalsBehind:
         path = journal_file(directory)
         if not path.exists():
             continue
-        if abs(time.time() - path.stat().st_mtime) < QUIET_S:  # a time to come is of another clock
+        if abs(time.time() - path.stat().st_mtime) < QUIET_S:  # a time in the future is from another clock
             recent += 1
             continue
         try:
@@ -76,7 +76,7 @@ def journals_behind(store: Store, output: str | Path) -> JournalsBehind:
 def _tags_of(
     store: Store, experiment: str, study_hash: str | None
 ) -> Iterator[tuple[tuple[str, str | None], Mapping[str, str]]]:
-    """Tags of the runs of a study, or without a hash of those that are part of none, by experiment and trial."""
+    """Yield the tags of a study's runs, by experiment and trial; without a hash, of the runs outside any study."""
     found = store.client.get_experiment_by_name(experiment)
     if found is None:
         return
@@ -89,21 +89,21 @@ def _tags_of(
 
 
 def _is_behind(directory: Path, tags: Mapping[str, str] | None) -> bool:
-    """Whether a run, given by its tags, lacks a record of a journal; None: there is no run."""
+    """Whether a run lacks a record of a journal. ``tags`` are the run's; None if there is no run."""
     tags = tags or {}
     if names.THINNED in tags:
         return False
     mark, journal = Mark.read(tags.get(names.SENT)), directory / FILE_NAME
     if mark.offset and _ends_at(directory, mark):
         return False
-    place = place_of(mark, journal, lambda record: None, lambda line: None)  # `fnostab sync` says what is damaged
-    if place is None:  # a copy of a journal that went on elsewhere
+    place = place_of(mark, journal, lambda record: None, lambda line: None)  # `fnostab sync` reports damage
+    if place is None:  # a copy of a journal that continued elsewhere
         return False
     return next(read_journal(journal, place.offset, leave_out=lambda line: None), None) is not None
 
 
 def _ends_at(directory: Path, mark: Mark) -> bool:
-    """Whether a journal, or its archive, ends at a mark: told by its size and last line."""
+    """Whether a journal, or its archive, ends at a mark, by its size and last line."""
     with opened(directory) as file:
         if file.seek(0, os.SEEK_END) != mark.offset:
             return False

@@ -1,7 +1,7 @@
-"""Close runs whose process is gone.
+"""Close orphaned runs: those that are RUNNING although their process is gone.
 
-MLflow has no heartbeat: the run of a process that died stays RUNNING until somebody looks. What is
-known of the process is in the run's journal, if that is at hand, or else in the run's tags and metrics.
+MLflow has no heartbeat, so the run of a process that died stays RUNNING until somebody checks. The state of the process
+is read from the run's journal if that is available, or else from the run's tags and metrics.
 """
 
 import os
@@ -35,13 +35,13 @@ Close = Callable[[Store, Any, "_Folders"], "ClosedRun | None"]
 
 @dataclass(frozen=True)
 class ClosedRun:
-    """A run that was RUNNING although its process is gone.
+    """Orphaned run that was closed.
 
     Attributes:
         what: "trial", "live run", "study", "verdict" or "mlflow run".
-        outcome: of a trial; the status of another run.
-        points_sent: that only its journal held.
-        reason: of the outcome, None if there is nothing to say.
+        outcome: outcome of a trial or live run; status of any other run.
+        points_sent: number of points that were sent from its journal.
+        reason: explanation of the outcome; None if there is none.
     """
 
     run_id: str
@@ -57,9 +57,9 @@ class Reconciliation:
     """Result of `reconcile`.
 
     Attributes:
-        closed: runs, in the order in which they were closed.
-        at_work: how many more are RUNNING, and rightly so as far as can be known.
-        refused: one line for each run that could not be closed.
+        closed: the closed runs, in order.
+        at_work: number of other RUNNING runs, whose process may still be at work.
+        refused: one message for each run that could not be closed.
     """
 
     closed: tuple[ClosedRun, ...]
@@ -68,15 +68,14 @@ class Reconciliation:
 
 
 def reconcile(store: Store, output: str | Path, experiment: str | None = None) -> Reconciliation:
-    """Give the runs whose process is gone their outcome, their status and the rest of their journals.
+    """Close orphaned runs: send the rest of their journals, then their outcome and status.
 
-    A process of this host is looked up; one of another host counts as alive for 15 minutes after its last sign.
-    Journals are looked for in ``output``, those of a script's own runs in ``fnostab_runs`` too. Of the runs that
-    fnostab did not make only those of `mlflow run` are looked at that started a study: they are closed with the study's
-    launcher. Doing it twice changes nothing.
+    A process of this host is looked up; one of another host counts as alive for 15 minutes after its last sign of life.
+    Journals are looked for in ``output`` and ``fnostab_runs``. Of runs that fnostab did not create, only those of
+    `mlflow run` that started a study are closed, once the study's launcher is gone. A second call changes nothing.
 
     Raises:
-        TrackingError: the store does not answer; another call goes on from there.
+        TrackingError: the store does not answer; another call continues.
     """
     folders = _Folders((Path(output), Path(LIVE_FOLDER)))
     of_mlflow_run = f"tags.`{MADE_BY_MLFLOW_RUN}` LIKE '%'"
@@ -106,13 +105,11 @@ def reconcile(store: Store, output: str | Path, experiment: str | None = None) -
 
 
 class _Folders:
-    """Folders in which journals may be."""
-
     def __init__(self, roots: Sequence[Path]) -> None:
         self._roots = roots
 
     def journal_of(self, run: Any, experiment: str) -> Path | None:
-        """Directory of the journal that made a run; None if it is not available."""
+        """Find the directory of a run's journal; None if it is not available."""
         tags = run.data.tags
         if tags[names.KIND] == names.KIND_LIVE:
             directories = self._live.get(tags.get(names.TRIAL_ID), [])
@@ -135,7 +132,7 @@ class _Folders:
             try:
                 found.setdefault(run_identity(folder, None).trial_id, []).append(folder)
             except JournalError:
-                continue  # not one that made a run
+                continue  # it has no run
         return found
 
 
@@ -145,21 +142,21 @@ def _close_trial(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
     points, payload = 0, None
     if directory is not None:
         follower = Follower(store, directory, lock_timeout_s=LOCK_TIMEOUT_S)
-        points = follower.send()  # first: this journal may be a copy, or the run may lack a part of it
+        points = follower.send()  # first: the journal may be an old copy, or the run may lack a part of it
         if follower.is_old_copy:
             directory = None
     if directory is not None:
         records = records_of_end(directory, last_sign_ms(run) / 1000)
         if records is None:
             return None
-        points += follower.verify()  # what is closed is judged: every point is compared before
+        points += follower.verify()  # a closed trial is judged, so every point is compared first
         if records and is_of_elsewhere(last_attempt(directory / FILE_NAME).owner):
             follower.close(records)
         elif close_if_abandoned(directory):
             points += follower.send()
         end = records[-1] if records else last_attempt(directory / FILE_NAME).end
         now = store.client.get_run(run.info.run_id)
-        if isinstance(end, Event) and now.info.status == "RUNNING":  # its end was sent before, and undone by somebody
+        if isinstance(end, Event) and now.info.status == "RUNNING":  # its end was sent earlier, and undone by hand
             TrialRun(store, now, run.info.run_name).end(end)
         payload = end.payload if isinstance(end, Event) else {}
     else:
@@ -179,16 +176,16 @@ def _close_study(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
 
 
 def _close_verdict(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
-    """Whoever wants that verdict judges again: what is there of it may lack its evidence."""
+    """Close a verdict that was not completed: its evidence may be missing, and the study can be judged again."""
     return _kill(store, run, "verdict", run.data.tags.get(names.OWNER), run.info.start_time)
 
 
 def _close_project_run(experiments: Sequence[str]) -> Close:
-    """Closes runs of `mlflow run` that started a study in one of the ``experiments``."""
+    """Make the function that closes runs of `mlflow run` that started a study in one of the ``experiments``."""
 
     def close(store: Store, run: Any, folders: _Folders) -> ClosedRun | None:
         tags = run.data.tags
-        mine = run.info.run_id == os.environ.get("MLFLOW_RUN_ID")  # it is at work, whatever became of a study of its
+        mine = run.info.run_id == os.environ.get("MLFLOW_RUN_ID")  # at work, whatever happened to its study
         if mine or names.KIND in tags:
             return None
         study = store.client.get_run(tags[names.STUDY_RUN])
@@ -201,7 +198,7 @@ def _close_project_run(experiments: Sequence[str]) -> Close:
 
 
 def _kill(store: Store, run: Any, what: str, owner: str | None, sign_ms: int) -> ClosedRun | None:
-    """End a run whose owner gave its last sign at ``sign_ms`` (Unix milliseconds), unless that may be at work."""
+    """End a run as KILLED unless its owner, last seen at ``sign_ms`` (Unix milliseconds), may still be at work."""
     if may_be_at_work(owner, sign_ms / 1000):
         return None
     store.client.set_terminated(run.info.run_id, "KILLED", end_time=max(sign_ms, run.info.start_time))
@@ -210,7 +207,7 @@ def _kill(store: Store, run: Any, what: str, owner: str | None, sign_ms: int) ->
 
 
 def _last_sign_of_study(store: Store, study: Any) -> int:
-    """Time of the newest record of a study's trials, a sign of its launcher, Unix milliseconds."""
+    """Time of the newest record of a study's trials, as a sign of life of its launcher, in Unix milliseconds."""
     tags, experiment = study.data.tags, study.info.experiment_id
     same = of_kind(names.KIND_TRIAL, str(tags.get(names.STUDY_HASH)))
     signs: list[int] = [study.info.start_time, study.info.end_time or 0]
@@ -225,7 +222,7 @@ def _last_sign_of_study(store: Store, study: Any) -> int:
 
 
 def _running(store: Store, experiments: Sequence[str], which: str) -> list[Any]:
-    """List all running runs before the first is closed: closing one would shift the pages."""
+    """List all RUNNING runs that match a filter before the first one is closed, which would shift the pages."""
     if not experiments:
         return []
     with reported(store):

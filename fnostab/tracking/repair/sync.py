@@ -1,4 +1,4 @@
-"""Bring a store up to date with the journals on disk: after an outage, a crash, or into a new store."""
+"""Send what a store lacks of the journals on disk: after an outage, after a crash, or into a new store."""
 
 import os
 from collections.abc import Iterator
@@ -30,9 +30,10 @@ class SyncReport:
     """Result of `sync`.
 
     Attributes:
-        trials: that are up to date now, but for what ``refused`` says.
-        refused: one line for each trial that could not be sent, and for each record of one.
-        otherwise: one line for each metric or param that a run has otherwise than its journal; only when verified.
+        trials: number of trials that are up to date now, apart from what ``refused`` says.
+        points_sent: number of points that the store lacked.
+        refused: one message for each study record, trial, or record of a trial that could not be sent.
+        otherwise: one message for each metric or param that differs between run and journal; only when verified.
     """
 
     trials: int
@@ -42,21 +43,21 @@ class SyncReport:
 
 
 def sync(path: str | Path, store: Store, *, verify: bool = False) -> SyncReport:
-    """Send what a store does not have yet of the trials under ``path``.
+    """Send what a store lacks of the trials under ``path``.
 
-    What it has is asked of the store; with ``verify`` every point is compared. The run of a trial whose process died
-    without an outcome is closed; nothing is written under ``path``, which may be a copy. Doing it twice sends nothing
-    the second time.
+    Each run says how much of its journal it has; with ``verify`` every point is compared. The run of a trial whose
+    process died without an outcome is closed. Nothing is written under ``path``, which may be a copy. A second call
+    sends nothing.
 
     Raises:
         JournalError: no trial found under ``path``.
-        TrackingError: the store went away; another call goes on from there.
+        TrackingError: the store became unavailable; another call continues.
     """
     directories = insist_on_trials(path)
     starts = {directory: _start_ms(directory) for directory in directories}
     started = [directory for directory, start_ms in starts.items() if start_ms is not None]
     report = SyncReport(0, 0)
-    started.sort(key=lambda directory: directory.parent)  # a folder within a trial's stands between its siblings
+    started.sort(key=lambda directory: directory.parent)  # paths alone would separate siblings
     for folder, trials in groupby(started, key=lambda directory: directory.parent):
         study = _Siblings(folder, {trial: starts[trial] or 0 for trial in trials}, store, verify)
         study.sync()
@@ -70,7 +71,7 @@ def sync(path: str | Path, store: Store, *, verify: bool = False) -> SyncReport:
 
 
 class _Siblings:
-    """Trials of one study, with the time of their first records in Unix milliseconds, on their way to a store."""
+    """Upload of trials in one folder; ``trials`` has the time of each one's first record in Unix milliseconds."""
 
     def __init__(self, folder: Path, trials: dict[Path, int], store: Store, verify: bool) -> None:
         self.sent = self.points = 0
@@ -99,7 +100,7 @@ class _Siblings:
 
     @contextmanager
     def _named(self, what: str) -> Iterator[None]:
-        """Name what can't be sent, and go on; unless the store is away."""
+        """Keep a message about what can't be sent, and continue, unless the store is unavailable."""
         try:
             yield
         except Exception as error:  # artifact stores raise errors of their own libraries
@@ -111,10 +112,10 @@ class _Siblings:
         follower = Follower(self._store, trial, study_run_id, lock_timeout_s=LOCK_TIMEOUT_S)
         self.points += follower.send()
         end = None
-        if follower.is_old_copy:  # of a trial whose newer records are elsewhere
+        if follower.is_old_copy:  # the newer records of the trial are elsewhere
             self._at_work = True
         else:
-            end = records_of_end(trial, follower.last_sign_s(), leave_out=lambda line: None)  # the follower says it
+            end = records_of_end(trial, follower.last_sign_s(), leave_out=lambda line: None)  # the follower reports it
             self._at_work |= end is None
             if end:
                 follower.close(end)
@@ -124,7 +125,7 @@ class _Siblings:
         self.refused += [f"{trial}: {line}" for line in follower.left_out]
 
     def _study_run(self) -> Any:
-        """The parent run of the trials; None for those that are part of no study."""
+        """Find or create the parent run of the trials; None if they are outside any study."""
         if not any((trial / TRIAL_FILE).exists() for trial in self._trials):
             return None
         spec = StudySpec.read(self._folder / STUDY_FILE)
@@ -132,7 +133,7 @@ class _Siblings:
 
 
 def _start_ms(directory: Path) -> int | None:
-    """Time of a journal's first record; None if it has none yet, 0 if it can't be read."""
+    """Time of a journal's first record in Unix milliseconds; None if it has none yet, 0 if it can't be read."""
     if not os.path.lexists(journal_file(directory)):
         return None
     try:

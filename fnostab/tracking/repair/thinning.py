@@ -1,8 +1,8 @@
 """Delete points of long histories from a database, and mark their runs as thinned.
 
-MLflow deletes whole runs only. Its points are therefore deleted through the tables that it maps itself, as
-`fnostab.tracking.read.summaries` reads them: in the database, since no server offers it. All of a run goes in one
-transaction, the tag included that keeps a journal from being sent again.
+MLflow can delete whole runs only, and a server no points at all. Points are therefore deleted in the database, through
+MLflow's own table classes, as in `fnostab.tracking.read.summaries`. Each run is one transaction, which includes the tag
+that keeps its journal from being sent again.
 """
 
 import time
@@ -30,10 +30,11 @@ Keep = Callable[[NDArray[np.int64], NDArray[np.float64]], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class LongRun:
-    """A run with long histories.
+    """Run with long histories.
 
     Attributes:
-        points: how many each long history has, by metric.
+        experiment: name of its experiment.
+        points: number of points of each long history, by metric.
     """
 
     run_id: str
@@ -42,10 +43,10 @@ class LongRun:
 
 
 def long_runs(store: Store, before_ms: int, longer_than: int, experiment: str | None = None) -> list[LongRun]:
-    """Runs of a database that ended before a time (Unix milliseconds) for good, with histories of more points.
+    """List runs that ended before ``before_ms`` (Unix milliseconds) with histories longer than ``longer_than`` points.
 
-    That is trials of studies that are finished, and runs of scripts, if they came to an outcome of training: no journal
-    of theirs goes on.
+    Only trials of finished studies and runs of users' scripts count, if they have a training outcome: their journals
+    do not continue. ``experiment`` is a name; None selects all.
 
     Raises:
         TrackingError: the store is a server, or the database does not answer.
@@ -67,12 +68,12 @@ def long_runs(store: Store, before_ms: int, longer_than: int, experiment: str | 
 
 
 def thin(store: Store, runs: list[LongRun], keep: Keep) -> Iterator[int]:
-    """Delete points of long histories; yields for each run how many were deleted, once they are.
+    """Delete points of long histories; yield the number of deleted points after each run.
 
-    ``keep`` chooses the steps that stay: of rising steps (n,) and values (n,), NaN where one is not finite.
+    ``keep`` selects the steps that stay, from increasing steps (n,) and values (n,), which may be NaN.
 
     Raises:
-        TrackingError: the store is a server, or the database does not take it. What was yielded is done.
+        TrackingError: the store is a server, or the database can't be written. Runs that were yielded stay thinned.
     """
     _insist_on_database(store)
     with connected(store.uri) as connection:
@@ -94,7 +95,7 @@ def thin(store: Store, runs: list[LongRun], keep: Keep) -> Iterator[int]:
 
 
 def is_thinned(store: Store, experiment: str, study_hash: str) -> bool:
-    """Whether of a study's long histories only the shape is left, be it of one trial.
+    """Whether at least one trial of a study was thinned.
 
     Raises:
         TrackingError: the store does not answer.
@@ -105,10 +106,10 @@ def is_thinned(store: Store, experiment: str, study_hash: str) -> bool:
 
 
 def compact(store: Store) -> None:
-    """Return the space of deleted points to the disk: SQLite keeps it otherwise, PostgreSQL reuses it automatically.
+    """Return the disk space of deleted points in a SQLite database; other databases reuse it automatically.
 
     Raises:
-        TrackingError: somebody else is using the database, or the disk has no room for a copy.
+        TrackingError: another process is using the database, or the disk has no room for a copy.
     """
     if store.uri.startswith("sqlite"):
         with connected(store.uri) as connection:
@@ -116,7 +117,7 @@ def compact(store: Store) -> None:
 
 
 def _ended(before_ms: int, experiment: str | None) -> sqlalchemy.Select[Any]:
-    """Ids of the runs that may be thinned, with the names of their experiments."""
+    """Query for the IDs of runs that may be thinned, and the names of their experiments."""
     kind, outcome, parent, study = aliased(SqlTag), aliased(SqlTag), aliased(SqlTag), aliased(SqlRun)
     wanted = (
         sqlalchemy.select(SqlRun.run_uuid, SqlExperiment.name)

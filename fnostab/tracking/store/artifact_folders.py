@@ -1,6 +1,7 @@
-"""Folders of a SQLite store's artifacts: beside the database, also after it was moved or copied.
+"""Artifact folders of a SQLite store: beside the database, also after it was moved or copied.
 
-MLflow keeps whole paths in its database. A project that was moved or copied would go on writing where it was before.
+MLflow keeps absolute paths in its database. A project that was moved or copied would continue to write to its old
+folder.
 """
 
 import shlex
@@ -25,16 +26,16 @@ ARTIFACTS = "mlruns"  # MLflow's own name
 
 
 def new_artifact_location(uri: str, experiment: str) -> str | None:
-    """Address of a new experiment's artifacts: beside a SQLite database; None where the server or MLflow chooses."""
+    """Address for a new experiment's artifacts: beside a SQLite database; None if the server or MLflow chooses it."""
     database = sqlite_file(uri)
     return None if database is None else f"{(database.parent / ARTIFACTS).as_uri()}/{quote(experiment)}"
 
 
 def earlier_folder(uri: str, experiment: Any) -> Path | None:
-    """Folder in which the project was when ``experiment`` (MLflow's) got the address of its artifacts.
+    """Folder in which the project was when ``experiment`` (an MLflow object) got the address of its artifacts.
 
-    None if it is there still, or if somebody chose that address: it then has another form, or neither are the artifacts
-    here nor is there such an experiment.
+    None if the project is still there, or if a user chose the address. A user chose it if it has another form, or if
+    it exists, no artifacts are beside the database, and no database there holds the same experiment.
     """
     database = sqlite_file(uri)
     if database is None or not is_local_uri(experiment.artifact_location):
@@ -53,7 +54,7 @@ def earlier_folder(uri: str, experiment: Any) -> Path | None:
 
 
 def insist_on_place(uri: str, experiment: Any) -> None:
-    """Raise a `TrackingError` if the artifacts of ``experiment`` would go to where the project was before."""
+    """Raise a `TrackingError` if the artifacts of ``experiment`` would go to the project's old folder."""
     folder = earlier_folder(uri, experiment)
     if folder is not None:
         raise TrackingError(
@@ -64,7 +65,7 @@ def insist_on_place(uri: str, experiment: Any) -> None:
 
 
 def moved_experiments(uri: str, client: MlflowClient) -> dict[str, Path]:
-    """Ids of the experiments with runs whose artifacts would go to where the project was before, with that folder."""
+    """Old folder of the project by experiment ID, for experiments with runs whose artifacts would go there."""
     moved = {
         str(each.experiment_id): earlier_folder(uri, each) for each in every(client.search_experiments, ViewType.ALL)
     }
@@ -76,7 +77,7 @@ def moved_experiments(uri: str, client: MlflowClient) -> dict[str, Path]:
 
 
 def _holds(other: Path, database: Path, experiment: Any) -> bool:
-    """Whether ``other`` is another database that holds ``experiment`` too: this one is then a copy of it."""
+    """Whether ``other`` is another database that also holds ``experiment``: ``database`` is then a copy of it."""
     if not other.is_file() or other.samefile(database):
         return False
     same = "SELECT 1 FROM experiments WHERE experiment_id = ? AND name = ? AND creation_time = ?"
@@ -84,5 +85,5 @@ def _holds(other: Path, database: Path, experiment: Any) -> bool:
     try:
         with closing(sqlite3.connect(f"{other.as_uri()}?mode=ro", timeout=TIMEOUT_S, uri=True)) as connection:
             return connection.execute(same, values).fetchone() is not None
-    except sqlite3.Error:  # no database, or none of MLflow's
+    except sqlite3.Error:  # not a database, or not MLflow's
         return False

@@ -1,7 +1,7 @@
-"""Check that a database of MLflow's records is usable, before MLflow tries for a hundred seconds.
+"""Check that a tracking database is usable, before MLflow retries for a hundred seconds.
 
-MLflow 3.17 also changes the schema of an older database without being asked, if that lacks a table. Who shares
-a database wants to be asked, and to take a copy first.
+MLflow 3.17 also upgrades the schema of an older database without asking, if that lacks a table. Users who share a
+database want to be asked, and to make a copy first.
 """
 
 import logging
@@ -33,24 +33,24 @@ __all__ = [
 ]
 
 TIMEOUT_S = 4
-LOCKED_S = 30  # another process that writes lets go of a database sooner
-MAKING_S = 180  # MLflow makes its tables in 5 to 60 s, by how busy the machine is
-STALLED_S = 30  # a database that did not change for so long is not being made
-SETTLED_S = 1  # the first experiment comes after the last table
+LOCKED_S = 30  # a process that writes holds its lock for less time
+MAKING_S = 180  # MLflow creates its tables in 5 to 60 s, depending on the machine's load
+STALLED_S = 30  # no process is creating a database whose schema has not changed for this long
+SETTLED_S = 1  # the first experiment is written after the last table
 LOOK_S = 0.2
 _log = logging.getLogger(__name__)
 EMPTY = "empty"
-FILE = "fnostab.file"  # what a connection is to
-VERSIONS = "alembic_version"  # the table in which MLflow keeps the version of its schema
+FILE = "fnostab.file"  # key of the file that a connection has opened
+VERSIONS = "alembic_version"  # table with the version of MLflow's schema
 
 
 def usable_sqlite(uri: str) -> str:
-    """``uri`` with an absolute path, once it is known that SQLite can write there.
+    """Check that SQLite can write to ``uri``, and return it with an absolute path.
 
-    MLflow itself would make missing directories and try a broken path for 100 s.
+    MLflow itself would create missing directories, and retry a broken path for 100 s.
 
     Raises:
-        TrackingError: it can't.
+        TrackingError: SQLite can't write there.
     """
     path = sqlite_file(uri)
     if path is None:
@@ -59,13 +59,13 @@ def usable_sqlite(uri: str) -> str:
         raise TrackingError(f"tracking database {path}: no directory {path.parent}; make it, or name another")
     try:
         with closing(sqlite3.connect(path, timeout=LOCKED_S)) as connection:
-            connection.execute("BEGIN IMMEDIATE")  # fails where writing would, and changes nothing
+            connection.execute("BEGIN IMMEDIATE")  # fails if the file can't be written, and changes nothing
             connection.rollback()
     except sqlite3.Error as error:
         raise TrackingError(f"tracking database {path}: {error}; fix it, or name another file") from error
     _, question_mark, query = uri.partition("?")
     written = str(path).replace("%", "%25").replace("?", "%3F")
-    # MLflow makes the parent of what follows "sqlite:///", as it is written
+    # MLflow creates the parent folder of the path after "sqlite:///", without decoding it
     scheme = "sqlite" if written == str(path) else "sqlite+pysqlite"
     usable = f"{scheme}:///{written}{question_mark}{query}"
     if sqlite_file(usable) != path:
@@ -77,10 +77,10 @@ def usable_sqlite(uri: str) -> str:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """Absolute path of the file that a SQLite address names; None if it names none, or is of another kind.
+    """Absolute path of the file of a SQLite address; None for a database in memory, or another kind of address.
 
     Raises:
-        TrackingError: it is no address.
+        TrackingError: the address is not valid.
     """
     if not uri.startswith("sqlite") or "://" not in uri:
         return None
@@ -94,13 +94,14 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def check_database(uri: str) -> None:
-    """Try once to connect, and see that this MLflow knows the schema of what is there.
+    """Connect once, and check that the database is empty or has the schema of this MLflow.
+
+    If another process is creating the tables, wait for it.
 
     Raises:
-        TrackingError: there is no driver, it does not answer, or another version of MLflow made it.
-            One that another process is making is waited for.
+        TrackingError: there is no driver, the database does not answer, or another version of MLflow created it.
     """
-    from mlflow.store.db.utils import _get_latest_schema_revision  # here, since who uses a server needs none of it
+    from mlflow.store.db.utils import _get_latest_schema_revision  # here, since users of a server don't need it
 
     wanted = _get_latest_schema_revision()
     found = _await_tables(uri, wanted)
@@ -115,7 +116,7 @@ def check_database(uri: str) -> None:
 
 
 def _await_tables(uri: str, wanted: str) -> str | None:
-    """Version of a database's schema, once no process is making its tables any more."""
+    """Version of a database's schema, after waiting for another process that creates its tables."""
     found, is_made = _schema(uri)
     if is_made or found in (EMPTY, wanted):
         return found
@@ -136,7 +137,7 @@ def _await_tables(uri: str, wanted: str) -> str | None:
 
 
 def _schema(uri: str) -> tuple[str | None, bool]:
-    """Version of a database's schema, and whether it holds an experiment: MLflow makes its first one last."""
+    """Version of a database's schema, and whether it holds an experiment, which MLflow creates after all tables."""
     with connected(uri) as connection:
         tables = sqlalchemy.inspect(connection)
         has_version, has_experiments = tables.has_table(VERSIONS), tables.has_table("experiments")
@@ -150,10 +151,10 @@ def _schema(uri: str) -> tuple[str | None, bool]:
 
 @contextmanager
 def made_by_one(uri: str) -> Iterator[None]:
-    """Let one process at a time open an empty SQLite database: MLflow then makes its tables.
+    """Let one process at a time open an empty SQLite database, and create MLflow's tables in it.
 
     Raises:
-        TrackingError: another process has been at it for minutes, or the tables can't be made.
+        TrackingError: another process has been creating them for `MAKING_S`, or they can't be created.
     """
     path = sqlite_file(uri)
     if path is None:
@@ -161,8 +162,8 @@ def made_by_one(uri: str) -> Iterator[None]:
         return
     lock = path.with_name(f"{path.name}.making.lock")
     if _schema(uri)[0] != EMPTY:
-        with suppress(OSError):  # its folder may be one that is only read
-            lock.unlink()  # of a process that was killed once the tables were there
+        with suppress(OSError):  # its folder may be read-only
+            lock.unlink()  # left by a process that was killed after creating the tables
         yield
         return
     try:
@@ -176,15 +177,15 @@ def made_by_one(uri: str) -> Iterator[None]:
 
 
 def _make_aside(uri: str, path: Path) -> None:
-    """Let MLflow make its tables in a file beside the database, which then takes its place.
+    """Create MLflow's tables in a file beside the database, which then replaces it.
 
-    A process that is killed meanwhile leaves no half of a schema.
+    So a process that is killed leaves no incomplete schema.
     """
     from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     aside = path.with_name(f"{path.name}.making")
-    for left in (aside, aside.with_name(f"{aside.name}-journal")):  # of a process that was killed
+    for left in (aside, aside.with_name(f"{aside.name}-journal")):  # by a process that was killed
         left.unlink(missing_ok=True)
     name, mark, query = uri.partition("?")
     try:
@@ -195,9 +196,9 @@ def _make_aside(uri: str, path: Path) -> None:
 
 
 def notice_another_file(engine: sqlalchemy.Engine) -> None:
-    """Let connections to a SQLite file that was replaced by another, as by a backup, be made again.
+    """Reconnect when a SQLite file was replaced by another, for example by a backup.
 
-    A connection that stays open would read the file as it was, and could not write.
+    A connection that stays open would read the old file, and could not write.
     """
     path = sqlite_file(engine.url.render_as_string(hide_password=False))
     if path is None or sqlalchemy.event.contains(engine, "checkout", _insist_on_file):
@@ -218,7 +219,7 @@ def _insist_on_file(_connection: object, record: Any, _proxy: object) -> None:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Device and number of a file; None if there is none."""
+    """Device and inode of a file; None if there is none."""
     try:
         stat = os.stat(path)
     except OSError:
@@ -227,7 +228,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def check_writable(uri: str) -> None:
-    """Write to a database, and take it back.
+    """Check that a database can be written, with a change that is rolled back.
 
     Raises:
         TrackingError: it is read-only, or this user may not write there.
@@ -235,17 +236,18 @@ def check_writable(uri: str) -> None:
     with connected(uri) as connection:
         if sqlalchemy.inspect(connection).has_table(VERSIONS):
             connection.execute(sqlalchemy.text(f"UPDATE {VERSIONS} SET version_num = version_num"))
-        elif connection.dialect.name == "postgresql":  # others could not take it back
+        elif connection.dialect.name == "postgresql":  # others can't roll this back
             connection.execute(sqlalchemy.text("CREATE TABLE fnostab_probe (x integer)"))
         connection.rollback()
 
 
 @contextmanager
 def connected(uri: str) -> Iterator[sqlalchemy.Connection]:
-    """A connection to a database, tried for once.
+    """Open a connection to a database, without retries.
 
     Raises:
-        TrackingError: there is no driver, the address is none, or it does not answer or refuses what is asked.
+        TrackingError: there is no driver, the address is not valid, or the database does not answer or refuses a
+            statement.
     """
     engine = _engine(uri)
     try:
@@ -268,7 +270,7 @@ def _engine(uri: str) -> sqlalchemy.Engine:
         ) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise TrackingError(describe(error, uri)) from error
-    except ValueError:  # its text, as that of a port that is no number, may be a part of the password
+    except ValueError:  # its message, as about an invalid port, may quote a part of the password
         raise TrackingError(
             f"tracking database {masked(uri)} is not a valid address: write special characters of a password as %40 "
             "for @, %2F for / and %3A for a colon"
@@ -276,7 +278,7 @@ def _engine(uri: str) -> sqlalchemy.Engine:
 
 
 def _is_known(revision: str) -> bool:
-    """Whether this MLflow has made such a schema on its way to the present one."""
+    """Whether a schema version is one that this MLflow can upgrade."""
     from alembic.script import ScriptDirectory
     from mlflow.store.db.utils import _get_alembic_config
 

@@ -1,4 +1,4 @@
-"""Errors of a tracking store in one line that names no password and says what to do next."""
+"""Describe errors of a tracking store in one line, without passwords and with what to do next."""
 
 import errno
 import re
@@ -18,10 +18,10 @@ _TOKEN = re.compile(r"(https?://)[^/@\s:]+@")
 _PARAMETER = re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token)[^=&\s]*=)[^&\s]+", re.IGNORECASE)
 _CAUSE = re.compile(r"Caused by (\w+)")
 _NO_TLS = re.compile(r"Caused by SSLError\(.*\[SSL[^\]]*\] (.*?)(?: \(_ssl|'|$)")
-_SLOW = re.compile(r"ReadTimeout|Read timed out|read timeout=")  # a connection that is not made has other words
-_AUTOFLUSH = re.compile(r"\(raised as a result of [^)]*\)\s*")  # SQLAlchemy's preface to what the database said
+_SLOW = re.compile(r"ReadTimeout|Read timed out|read timeout=")  # a failed connection has other words
+_AUTOFLUSH = re.compile(r"\(raised as a result of [^)]*\)\s*")  # SQLAlchemy's prefix to the database's message
 _GIVES_UP = re.compile(r"too many (5\d\d|429) error responses")
-_NEXT_STEPS = {  # words of PostgreSQL, SQLite and the libraries that speak to them -> what to do next
+_NEXT_STEPS = {  # words in messages of PostgreSQL, SQLite and their drivers -> what to do next
     "password authentication failed": "correct the user or the password in its address",
     "no pg_hba.conf entry": "let its administrator admit this machine in pg_hba.conf",
     "does not exist": "make it with PostgreSQL's createdb or createuser, or correct the name",
@@ -43,14 +43,14 @@ _NEXT_STEPS = {  # words of PostgreSQL, SQLite and the libraries that speak to t
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether an error concerns one run alone: the store said no to it, or a file or record of its can't be taken."""
+    """Whether an error concerns one run alone: the store refuses it, or can't take one of its files or records."""
     if isinstance(error, MlflowException):
         return int(error.get_http_status_code()) // 100 == 4 and not is_away(error)
     return not is_away(error)
 
 
 def is_away(error: Exception) -> bool:
-    """Whether a store does not answer, takes nothing from this user, or can't write: every run would meet the same."""
+    """Whether an error concerns every run: the store does not answer, refuses this user, or can't write."""
     if is_slow(error):
         return True
     if isinstance(error, MlflowException):
@@ -64,12 +64,12 @@ def is_away(error: Exception) -> bool:
 
 
 def is_slow(error: Exception) -> bool:
-    """Whether a server took the question and did not answer in time."""
+    """Whether a server accepted the request but did not answer in time."""
     return isinstance(error, MlflowException | requests.RequestException) and bool(_SLOW.search(str(error)))
 
 
 def tracking_error(error: Exception, uri: str) -> TrackingError:
-    """An error of the store at ``uri`` as one of this program's."""
+    """Convert an error of the store at ``uri`` to a TrackingError, or to a SlowStoreError if `is_slow`."""
     return (SlowStoreError if is_slow(error) else TrackingError)(describe(error, uri))
 
 

@@ -1,4 +1,4 @@
-"""Health of a store: version, clock, speed of writing."""
+"""Health of a store: version, clock, write speed."""
 
 import os
 import time
@@ -20,19 +20,19 @@ from fnostab.tracking.store.store import DEFAULT_URI, MAX_METRICS, Store, report
 __all__ = ["clock_offset_s", "default_database", "points_per_s", "served_version"]
 
 TIMEOUT_S = 20
-BATCHES = 3  # they stay in MLflow's trash until `mlflow gc`
+BATCHES = 3  # of points, which stay in MLflow's trash until `mlflow gc`
 SCRATCH_RUN = "fnostab doctor"
 
 
 def default_database(uri: str | None) -> Path | None:
-    """The database that commands use if they are told nothing, if that is so and it does not exist yet."""
+    """Path of the default database if no store is named and it does not exist yet; None otherwise."""
     path = Path(DEFAULT_URI.removeprefix("sqlite:///")).absolute()
     told = uri or os.environ.get("MLFLOW_TRACKING_URI")
     return None if told or path.exists() else path
 
 
 def served_version(store: Store) -> str:
-    """MLflow version that serves the page: the server's, or this installation's.
+    """MLflow version that serves the UI: the server's, or this installation's.
 
     Raises:
         TrackingError: the server does not answer.
@@ -44,10 +44,10 @@ def served_version(store: Store) -> str:
 
 
 def clock_offset_s(store: Store) -> float | None:
-    """Seconds that the store's clock is ahead of this machine's, to about one; None if unknown.
+    """Seconds by which the store's clock is ahead of this machine's, accurate to about 1 s; None if unknown.
 
     Raises:
-        TrackingError: the store does not answer, or a server does not say its time.
+        TrackingError: the store does not answer, or a server sends no Date header.
     """
     if store.uri.startswith("sqlite"):
         return None
@@ -56,21 +56,21 @@ def clock_offset_s(store: Store) -> float | None:
         date = _ask(store).headers.get("Date")
         if date is None:
             raise TrackingError(f"the server at {store.address} sends no Date header: let its proxy pass it on")
-        there = parsedate_to_datetime(date).timestamp() + 0.5  # it is cut to a second
+        there = parsedate_to_datetime(date).timestamp() + 0.5  # the header is truncated to whole seconds
     else:
         with connected(store.uri) as connection:
             now: datetime = connection.execute(sqlalchemy.select(sqlalchemy.func.current_timestamp())).scalar_one()
-        if now.tzinfo is None:  # MySQL does not say which hour that is
+        if now.tzinfo is None:  # MySQL gives no time zone
             return None
         there = now.timestamp()
     return float(there) - (before + time.time()) / 2
 
 
 def points_per_s(store: Store) -> float:
-    """Measure the points per second that the store takes from one writer; the scratch run is deleted again.
+    """Measure how many points per second the store takes from one writer, in a scratch run that is deleted again.
 
     Raises:
-        TrackingError: it takes none.
+        TrackingError: the store refuses them or does not answer.
     """
     with reported(store):
         oldest = store.client.search_experiments(max_results=1, order_by=["creation_time ASC"])  # MLflow's Default

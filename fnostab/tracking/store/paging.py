@@ -1,4 +1,4 @@
-"""Searches of MLflow, page after page: an answer holds a thousand entries at most unless more are asked for."""
+"""Search MLflow page by page: an answer holds at most a thousand entries unless more are requested."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,13 +12,13 @@ NEWEST_FIRST = ["attributes.start_time DESC"]
 
 
 def of_kind(kind: str, study_hash: str | None = None) -> str:
-    """MLflow's filter of the runs of a kind, of any study or one."""
+    """MLflow filter for the runs of a kind, of all studies or one."""
     of_study = "" if study_hash is None else f" AND tags.`{names.STUDY_HASH}` = '{study_hash}'"
     return f"tags.`{names.KIND}` = '{kind}'{of_study}"
 
 
 def every(search: Callable[..., Any], *args: Any, page: int = PAGE, **options: Any) -> Iterator[Any]:
-    """All that a search of MLflow's client, as ``client.search_runs``, finds, asked for as it is taken."""
+    """Yield all results of a search method of MLflow's client, such as ``client.search_runs``, page by page."""
     token = None
     while True:
         found = search(*args, max_results=page, page_token=token, **options)

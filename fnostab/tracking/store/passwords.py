@@ -16,14 +16,14 @@ __all__ = ["administrator", "auth_config", "check_extra", "create_admin", "priva
 
 SHORTEST_PASSWORD = 12  # MLflow's rule
 ADMIN = "admin"  # unless another name is given
-KNOWN_PASSWORD = "password1234"  # that MLflow once came with
+KNOWN_PASSWORD = "password1234"  # MLflow's former default
 
 
 def administrator(folder: Path) -> str | None:
     """Name of an administrator of the server in ``folder``; None if it has none yet.
 
     Raises:
-        TrackingError: its database of users can't be read.
+        TrackingError: its user database can't be read.
     """
     path = folder / "auth.db"
     if not path.exists():
@@ -52,7 +52,7 @@ def create_admin(folder: Path, name: str, password: str) -> None:
         )
     path = private(folder, "auth.db")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what MLflow's server says of its own libraries
+        warnings.simplefilter("ignore")  # warnings of MLflow's server about its own libraries
         from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
     try:
         users = SqlAlchemyStore()
@@ -70,21 +70,24 @@ def check_extra() -> None:
 
 
 def auth_config(folder: Path) -> Path:
-    """Settings of MLflow's basic authentication: users may edit each other's experiments, but not delete them."""
+    """Write the settings of MLflow's basic authentication; return the path of the file.
+
+    Users may edit each other's experiments, but not delete them.
+    """
     path = private(folder, "auth.ini")
     users = str(private(folder, "auth.db")).replace("%", "%%")
     path.write_text(
         "[mlflow]\n"
         "default_permission = EDIT\n"
         f"database_uri = sqlite:///{users}\n"
-        f"admin_username = {(administrator(folder) or ADMIN).replace('%', '%%')}\n"  # else MLflow would make another
+        f"admin_username = {(administrator(folder) or ADMIN).replace('%', '%%')}\n"  # else MLflow would create another
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
     )
     return path
 
 
 def secret_key(folder: Path) -> str:
-    """Key that signs the pages' forms: the same at every start."""
+    """Key that signs web forms; it is created once, and is the same at every start."""
     path = private(folder, "secret.key")
     if not path.read_text().strip():
         path.write_text(secrets.token_hex(32) + "\n")
@@ -92,7 +95,7 @@ def secret_key(folder: Path) -> str:
 
 
 def private(folder: Path, name: str) -> Path:
-    """Absolute path of a file that only its owner may read; it is made if there is none.
+    """Restrict a file to its owner, creating it if there is none; return its absolute path.
 
     Raises:
         TrackingError: the folder can't be written.

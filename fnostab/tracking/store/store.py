@@ -1,4 +1,4 @@
-"""The place where runs are recorded: an MLflow server, or a database without one."""
+"""Tracking store: an MLflow server, or a database without one."""
 
 import logging
 import os
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 DEFAULT_URI = "sqlite:///mlflow.db"
-MAX_METRICS = 999  # in one call: with the mark, as many entries as MLflow allows
+MAX_METRICS = 999  # in one call: with the mark, 1000 entries, which is MLflow's limit
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql")
 PROBE_TIMEOUT_S = 4
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PROBE_TIMEOUT_S)}
@@ -48,7 +48,7 @@ _USER_INFO = re.compile(r"(https?://)([^/@\s:]*):([^/\s]*)@")
 
 @dataclass(frozen=True)
 class Store:
-    """An open tracking store. The ``uri`` of a database may hold a password; ``address`` is what may be shown."""
+    """Open tracking store; its ``uri`` may hold a database's password, its ``address`` does not."""
 
     uri: str
     client: MlflowClient
@@ -60,15 +60,15 @@ class Store:
 
 
 def open_store(uri: str | None = None) -> Store:
-    """Open a tracking store, or say why it can't be opened: within seconds, unless it is there and slow.
+    """Open a tracking store; an error is raised within seconds, unless a server is running but slow.
 
     Args:
-        uri: of an MLflow server or database; None takes MLFLOW_TRACKING_URI, and without that
+        uri: address of an MLflow server or database; None takes MLFLOW_TRACKING_URI, and without that
             ``sqlite:///mlflow.db`` in the working directory.
 
     Raises:
-        SlowStoreError: a server is there and did not answer, however patient MLflow's settings are.
-        TrackingError: nothing answers there, what answers is no MLflow, or the database can't be used.
+        SlowStoreError: a server accepts requests but did not answer within MLflow's timeouts.
+        TrackingError: nothing answers there, what answers is not MLflow, or the database can't be used.
     """
     given = checked_address(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
     uri, credentials = _apart(given.rstrip("/"))
@@ -78,7 +78,7 @@ def open_store(uri: str | None = None) -> Store:
             if uri.startswith("sqlite"):
                 notice_another_file(client._tracking_client.store.engine)  # MLflow has no public name for it
             _await_answer(client, given)
-        except Exception as error:  # MLflow lets those of its database and HTTP libraries through
+        except Exception as error:  # MLflow passes on errors of its database and HTTP libraries
             raise tracking_error(error, given) from error
     os.environ.update(credentials)
     return Store(uri, client)
@@ -96,10 +96,10 @@ def _await_answer(client: MlflowClient, uri: str) -> None:
 
 
 def checked_address(uri: str) -> str:
-    """``uri`` of a store that MLflow can use; a database is tried, and SQLite's path made absolute.
+    """Check the address of a store, and connect to it if it is a database; return it, with an absolute SQLite path.
 
     Raises:
-        TrackingError: it is of another kind, or the database can't be used.
+        TrackingError: this kind of address is not supported, or the database can't be used.
     """
     scheme = uri.partition("://")[0].partition("+")[0] if "://" in uri else ""
     if scheme not in SCHEMES:
@@ -115,10 +115,10 @@ def checked_address(uri: str) -> str:
 
 
 def experiment_id(store: Store, name: str) -> str:
-    """Id of the experiment called ``name``, which is made if there is none.
+    """ID of the experiment called ``name``, which is created if there is none.
 
     Raises:
-        TrackingError: it was deleted, or its database was moved and its artifacts would go to where that was before.
+        TrackingError: it was deleted, or the database was moved and its artifacts would go to the old folder.
     """
     experiment = store.client.get_experiment_by_name(name)
     if experiment is None:
@@ -136,17 +136,17 @@ def experiment_id(store: Store, name: str) -> str:
 
 
 def insist_on_place_of(store: Store, run_id: str) -> None:
-    """Raise a `TrackingError` if the database was moved and the run's artifacts would go to where it was before."""
+    """Raise a `TrackingError` if the database was moved and the run's artifacts would go to the old folder."""
     if not store.uri.startswith("http"):
         experiment = store.client.get_run(run_id).info.experiment_id
         insist_on_place(store.uri, store.client.get_experiment(experiment))
 
 
 def find_or_make_run(store: Store, experiment: str, which: str, make: Callable[[], object]) -> Any:
-    """The run that the filter ``which`` finds in an experiment; there is never more than one in use.
+    """Find the run that matches the filter ``which`` in an experiment, or create it with ``make``.
 
-    A server that dies while it answers may have made the run: MLflow's client asks again, and there are two.
-    The one that every later search finds first is kept.
+    If a server dies after creating the run but before it answers, MLflow's client retries, and there are two. The one
+    that every search finds first is kept; empty ones of the same start are deleted.
     """
     found = store.client.search_runs([experiment], which, max_results=MOST_TWINS)
     if not found:
@@ -160,9 +160,9 @@ def find_or_make_run(store: Store, experiment: str, which: str, make: Callable[[
 
 
 def is_of_one_run(store: Store, error: Exception) -> bool:
-    """Whether an error concerns one run alone, so that others can be sent; where it does not tell, the store is asked.
+    """Whether an error concerns one run alone, so that others can be sent; if that is unclear, the store is queried.
 
-    A server that breaks on one run's record answers other questions: it is not away.
+    A server that fails on one run's record still answers other requests.
     """
     if is_refusal(error):
         return True
@@ -176,12 +176,10 @@ def is_of_one_run(store: Store, error: Exception) -> bool:
 
 
 def refusal(store: Store, error: Exception, mend: str) -> str:
-    """A line on an error that concerns one run alone, or its records on disk.
-
-    ``mend`` says what to do once the store is back.
+    """Describe in one line an error that concerns one run alone, or its records on disk.
 
     Raises:
-        TrackingError: the store is away.
+        TrackingError: the store is unavailable; ``mend`` says in its message what to do once it is back.
     """
     if isinstance(error, FnostabError):
         return str(error)
@@ -192,10 +190,10 @@ def refusal(store: Store, error: Exception, mend: str) -> str:
 
 
 def existing_run(store: Store, run_id: str) -> Any:
-    """The run of an id that a user gave.
+    """Find the run with an ID that a user gave.
 
     Raises:
-        TrackingError: there is none.
+        TrackingError: there is no such run.
     """
     try:
         return store.client.get_run(run_id)
@@ -207,7 +205,7 @@ def existing_run(store: Store, run_id: str) -> Any:
 
 @contextmanager
 def reported(store: Store) -> Iterator[None]:
-    """Turn what MLflow raises into a `TrackingError` of one line."""
+    """Convert errors of MLflow and its libraries to a `TrackingError` of one line."""
     try:
         yield
     except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
@@ -215,9 +213,9 @@ def reported(store: Store) -> Iterator[None]:
 
 
 def _apart(uri: str) -> tuple[str, dict[str, str]]:
-    """Address of a server without user and password, and these as MLflow reads them from the environment.
+    """Split the user and password off a server's address, and return them as MLflow's environment variables.
 
-    What libraries and tracebacks say of the address can then tell nobody the password.
+    Messages and tracebacks that show the address then show no password.
     """
     found = _USER_INFO.match(uri)
     if not found:

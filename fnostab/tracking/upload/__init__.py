@@ -1,5 +1,5 @@
-"""Journals on their way into MLflow."""
+"""Upload journals to MLflow."""
 
 from fnostab.tracking.environment import import_mlflow
 
-import_mlflow()  # before the modules of this room do, with telemetry
+import_mlflow()  # before a module of this package imports it with telemetry

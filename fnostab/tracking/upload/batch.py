@@ -1,4 +1,4 @@
-"""Batches of points for MLflow: one call each, within MLflow's limits, in its types and under names that it takes."""
+"""Batches of points, params and tags in MLflow's types, within its limits and under names that it accepts."""
 
 import posixpath
 import re
@@ -19,7 +19,7 @@ __all__ = ["Batch", "RunNames", "accepted_name", "clean"]
 MAX_PARAMS = 100
 MAX_TAGS = 99
 MAX_NAME_LENGTH = 250
-NOT_A_TRIALS = (  # tags by which runs are found, which no record may set
+NOT_A_TRIALS = (  # tags by which runs are found; no record may set them
     names.SENT,
     names.LEFT_OUT,
     names.THINNED,
@@ -32,24 +32,24 @@ NOT_A_TRIALS = (  # tags by which runs are found, which no record may set
 
 
 class RunNames:
-    """Names of one run's metrics, params and tags as MLflow accepts them, two for what the journal calls by two.
+    """Names of one run's metrics, params and tags as MLflow accepts them; names that differ in the journal stay apart.
 
     Args:
-        protected: tags that no record may set, besides those by which runs are found.
+        protected: tags that no record may set, in addition to those by which runs are found.
     """
 
     def __init__(self, protected: Collection[str] = ()) -> None:
-        self.left_out: dict[str, None] = {}  # a line on each record that is not sent, in order, each once
+        self.left_out: dict[str, None] = {}  # messages about records that are not sent, in order, each once
         self._protected = {*protected, *NOT_A_TRIALS}
         self._given: dict[tuple[str, str], str] = {}
         self._taken: set[tuple[str, str]] = set()
 
     def leave_out(self, line: str) -> None:
-        """Name a record, or a part of one, that is not sent."""
+        """Keep a message about a record, or a part of one, that is not sent."""
         self.left_out[line] = None
 
     def of(self, kind: str, name: str) -> str:
-        """Name of a metric, param or tag; where another has it already, with a number at its end."""
+        """Accepted name of a metric, param or tag, with a number at its end if another one has that name already."""
         given = self._given.get((kind, name))
         if given is None:
             given = whole = accepted_name(name)
@@ -62,19 +62,19 @@ class RunNames:
         return given
 
     def tags(self, payload: Mapping[str, Any]) -> dict[str, str]:
-        """The tags that a record may set; the others are left out."""
+        """Tags that a record may set, under accepted names; the others are left out with a message."""
         allowed = {name: value for name, value in payload.items() if self._may_set(name)}
         for name in (name for name in payload if name not in allowed):
             self.leave_out(f"tag {name[:80]!r}: no record may set it")
         return {self.of("tag", name): clean(value_text(value)) for name, value in allowed.items()}
 
     def _may_set(self, tag: str) -> bool:
-        """Whether a record may set a tag. Under another spelling it may set none of fnostab's or MLflow's at all."""
+        """Whether a record may set a tag; fnostab's and MLflow's own tags only under their exact names."""
         given = accepted_name(tag)
         return given not in self._protected and (given == tag or not given.startswith(("fnostab.", "mlflow.")))
 
     def note(self, record: Point | Event) -> None:
-        """Give the names in a record that was sent before, so that those after it get what they had."""
+        """Reserve the names in a record that was sent earlier, so that later records get the same names as before."""
         if isinstance(record, Point):
             for name in record.values:
                 self.of("metric", name)
@@ -87,7 +87,7 @@ class RunNames:
 
 
 class Batch:
-    """Points, params and tags that wait to be sent together, under the names of their run."""
+    """Points, params and tags to be sent together, under the accepted names of their run."""
 
     def __init__(self, run_names: RunNames) -> None:
         self.metrics: list[Metric] = []
@@ -99,19 +99,19 @@ class Batch:
         return bool(self.metrics or self.params or self.tags)
 
     def has_room_for(self, record: Point | Event) -> bool:
-        """Whether ``record`` still fits into one call; an empty batch takes any."""
+        """Whether ``record`` still fits into one call; a batch without points takes any."""
         values = len(record.values) if isinstance(record, Point) else 0
         return not self.metrics or len(self.metrics) + values <= MAX_METRICS
 
     def add(self, record: Point | Event) -> None:
-        """Add a point, params or tags; other events hold nothing that goes in a batch."""
+        """Add the values of a point, or the params or tags of an event; other events are ignored."""
         if isinstance(record, Point):
             self.metrics += [
                 Metric(self._names.of("metric", name), float(value), record.time_ms, record.step)
                 for name, value in record.values.items()
             ]
         elif record.name == names.PARAMS_EVENT:
-            for name, value in record.payload.items():  # the first value stays: MLflow changes none
+            for name, value in record.payload.items():  # the first value stays, since MLflow can't change a param
                 self.params.setdefault(self._names.of("param", name), clean(value_text(value)))
         elif record.name == names.TAGS_EVENT:
             self.tags |= self._names.tags(record.payload)
@@ -119,9 +119,9 @@ class Batch:
             self.tags[names.SCHEDULED_STEPS] = value_text(record.payload["scheduled_steps"])
 
     def calls(self, known_params: Collection[str], mark: str | None = None) -> Iterator[dict[str, Any]]:
-        """Arguments of each call of log_batch, without the params that the run has: MLflow never changes one.
+        """Yield the arguments of each log_batch call, without params that the run has: MLflow can't change them.
 
-        ``mark``, a tag that says how far the run has its journal, is in the last call, once all else is there.
+        ``mark``, the tag that says how much of the journal was sent, goes with the last call.
         """
         params = [Param(name, value) for name, value in self.params.items() if name not in known_params]
         tags = [RunTag(name, value) for name, value in self.tags.items()]
@@ -142,7 +142,7 @@ def accepted_name(name: str) -> str:
 
 
 def clean(text: str) -> str:
-    """``text`` as every database takes it: without the character NUL."""
+    """``text`` with NUL characters replaced, which not every database accepts."""
     return text.replace("\0", "\ufffd")
 
 

@@ -1,11 +1,11 @@
-"""Send one journal to one run: every record once, whatever dies in between, and even if the store is replaced.
+"""Send one journal to one run: every record once, even after a crash or when the store is replaced.
 
-How far a run has its journal stands in the run (`fnostab.tracking.upload.mark`), and is asked of it each time before
-something is sent. A crash before the mark was written sends the same again, which changes nothing: MLflow keeps one
-point for the same metric, step, time and value, and the time is the one in the journal. A run whose points were
-thinned by `fnostab prune` takes no more of them.
+The run itself says how much of its journal it has (`fnostab.tracking.upload.mark`); this is read before each upload.
+After a crash before the mark was written, the same records are sent again, which changes nothing: MLflow keeps one
+point for the same metric, step, time and value, and the time comes from the journal. A run whose points were thinned
+by `fnostab prune` gets no more points.
 
-A record that can't be read, and what the store does not take of one, is left out and named; the rest is sent.
+A record that can't be read, or a part of one that the store refuses, is left out with a message; the rest is sent.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,19 +30,19 @@ SENT_ALONE = (names.ARTIFACT_EVENT, names.DATASET_EVENT, names.OUTCOME_EVENT)
 
 
 class Follower:
-    """Sends what is new in one trial's journal; of the processes that can lock it only one at a time does so.
+    """Uploader of one trial's journal; of the processes that can lock the journal, only one at a time sends it.
 
     Nothing is written into the trial's directory.
 
     Args:
-        store: where to.
-        directory: of the trial.
-        study_run_id: the parent run, None if it has none.
-        lock_timeout_s: how long to wait for another process that sends the same journal.
+        store: tracking store to send to.
+        directory: directory of the trial.
+        study_run_id: parent run; None if there is none.
+        lock_timeout_s: time to wait for another process that sends the same journal.
 
     Attributes:
-        is_old_copy: whether the run's own journal is newer than this one, as `send` found.
-        otherwise: a line on each param and metric that the run has otherwise than the journal, as `verify` found.
+        is_old_copy: whether `send` found that this journal is an older copy of the run's.
+        otherwise: messages of `verify`, one for each param and metric that differs between run and journal.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Follower:
         self._sent_at: tuple[int, int] | None = None
         self._run: TrialRun | None = None
         self._names: RunNames | None = None
-        self._at = NOTHING  # up to where this process has sent the journal
-        self._marked: Mark | None = None  # the mark that it left in the run
-        self._again = False  # whether an artifact could not be sent: a later process then begins before it
+        self._at = NOTHING  # position up to which this process has sent the journal
+        self._marked: Mark | None = None  # mark that this process left in the run
+        self._again = False  # whether an artifact could not be sent; the mark then stays before it
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """A line on each record, or part of one, that could not be sent, with the reason."""
+        """One message for each record, or part of one, that could not be sent, with the reason."""
         return () if self._names is None else tuple(self._names.left_out)
 
     @property
@@ -73,12 +73,12 @@ class Follower:
         return self._state() != self._sent_at
 
     def send(self) -> int:
-        """Send everything that is new; return how many points that was.
+        """Send all new records; return the number of points sent.
 
         Raises:
             JournalError: the journal can't be read, or another process is sending it.
-            Exception: what MLflow raises if the store does not take it. What it took is kept in
-                mind, and the next call goes on from there.
+            Exception: an error of MLflow, if the store refuses the records or does not answer. The next call
+                continues after what was sent.
         """
         state = self._state()
         if state == self._sent_at:
@@ -89,27 +89,27 @@ class Follower:
         return points
 
     def close(self, records: Iterable[Point | Event]) -> None:
-        """End the run with records that its journal lacks, unless it has ended; the journal stays as it is."""
+        """End the run with records that its journal lacks, unless it has ended; the journal is not changed."""
         with self._sending():
             run = self._find()
             if run is not None and not run.has_ended:
                 self._deliver(run, ((record, None) for record in records))
 
     def verify(self, closed_with: Iterable[Point | Event] = ()) -> int:
-        """Compare the run with the whole journal, and send what it lacks; return how many points that was.
+        """Compare the run with the whole journal, and send what it lacks; return the number of points sent.
 
-        ``closed_with``: records that the run was given by `close`, and the journal lacks.
+        ``closed_with`` are the records that `close` sent, which the journal lacks. A thinned run is skipped.
         """
         with self._sending():
             run = self._find()
             return 0 if run is None or run.is_thinned else self._mend(run, closed_with)
 
     def last_sign_s(self) -> float:
-        """Unix time of the newest record that the store has of the trial; 0 if it has none."""
+        """Unix time of the newest point in the trial's run, or of the run's start; 0 if no run was looked up."""
         return 0.0 if self._run is None else last_sign_ms(self._run.run) / 1000
 
     def _state(self) -> tuple[int, int] | None:
-        """Size and time of change of the journal; the size alone may be the same after a torn line was cut off."""
+        """Size in bytes and modification time in ns; the size alone may be unchanged after a torn line was cut off."""
         try:
             stat = journal_file(self.directory).stat()
         except FileNotFoundError:
@@ -133,7 +133,7 @@ class Follower:
                 raise
 
     def _find(self) -> TrialRun | None:
-        """The trial's run as it is now; made if the store has none, None as long as nothing is recorded."""
+        """Find the trial's run, or create it; None as long as nothing is recorded."""
         if self._run is None or not self._run.refresh():
             damaged = list[str]()
             first = next(read_journal(self._journal, leave_out=damaged.append), None)
@@ -148,9 +148,9 @@ class Follower:
 
     def _send_new(self) -> int:
         run = self._find()
-        if run is None or run.is_thinned:  # to send them again would bring back what was taken away on purpose
+        if run is None or run.is_thinned:  # sending them again would undo the thinning
             return 0
-        if run.mark != self._marked:  # this process did not leave it: the store, or what was sent to it, is another
+        if run.mark != self._marked:  # not left by this process: the store was replaced, or another process sent
             place = self._place(run)
             self.is_old_copy = place is None
             if place is None:
@@ -161,9 +161,9 @@ class Follower:
         return points
 
     def _place(self, run: TrialRun) -> Mark | None:
-        """Place up to which the run has this journal; None if the run's own is newer than this copy of it.
+        """Position up to which the run has this journal; None if this is an older copy of the run's journal.
 
-        The names of metrics up to there are given as they were when they were sent.
+        The names in the records up to there are reserved, so that later records get the same names.
         """
         damaged = list[str]()
         place = place_of(run.mark, self._journal, run.names.note, damaged.append)
@@ -174,7 +174,7 @@ class Follower:
         return place
 
     def _deliver(self, run: TrialRun, records: Iterable[tuple[Point | Event, int | None]]) -> int:
-        """Send records, and after each batch how far that is; those without an offset are in no journal."""
+        """Send records, each batch with a mark; return the number of points. Records without an offset get no mark."""
         points, batch = 0, Batch(run.names)
         for record, end in records:
             if run.goes_on_with(record):
@@ -195,9 +195,9 @@ class Follower:
         return points
 
     def _sent_alone(self, run: TrialRun, event: Event, *, again: bool = False) -> bool:
-        """Send an event of its own; answer False if its file can't be sent now, and is to be tried again later.
+        """Send an event that fits in no batch; return False if its file can't be sent now and must be retried later.
 
-        ``again``: an artifact that may be there already.
+        ``again``: whether the artifact may have been sent before.
         """
         if event.name == names.OUTCOME_EVENT:
             run.end(event)
@@ -218,7 +218,7 @@ class Follower:
         return True
 
     def _mend(self, run: TrialRun, closed_with: Iterable[Point | Event] = ()) -> int:
-        """Send what the run lacks of the journal, record by record; its mark stays."""
+        """Send what the run lacks of the journal, without moving its mark; return the number of points sent."""
         whole = Batch(run.names)
         for record, _ in read_journal(self._journal, leave_out=run.names.leave_out):
             whole.add(record)
@@ -230,7 +230,7 @@ class Follower:
         lacking, otherwise = run.compare(whole)
         self.otherwise = () if self.is_old_copy else tuple(otherwise)
         run.send(lacking)
-        end = last_attempt(self._journal, leave_out=lambda line: None).end  # said above
+        end = last_attempt(self._journal, leave_out=lambda line: None).end  # reported above
         if end is not None and not self.is_old_copy and run.lacks_end(end):
             run.end(end)
         run.say_left_out()

@@ -1,7 +1,6 @@
-"""Find the run that a directory with a journal belongs to.
+"""Identify the run that a journal's directory belongs to.
 
-A trial's directory holds ``trial.json``; that of a user's own script, which is part of no study,
-holds ``live.json``.
+A trial's directory holds ``trial.json``; that of a user's own script, outside any study, holds ``live.json``.
 """
 
 import json
@@ -28,7 +27,7 @@ _TRIAL_ID = re.compile(r"[\w.-]{1,250}")
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """A run to be found by its ``trial_id`` within ``experiment``, or else to be made."""
+    """Identity of a run, which is found by its ``trial_id`` within ``experiment``, or else created."""
 
     experiment: str
     trial_id: str
@@ -38,7 +37,7 @@ class RunIdentity:
 
 @dataclass(frozen=True)
 class LiveRun:
-    """A run that is part of no study."""
+    """Identity of a run outside any study."""
 
     experiment: str
     run_name: str
@@ -50,11 +49,11 @@ class LiveRun:
 
 
 def run_identity(directory: Path, study_run_id: str | None) -> RunIdentity:
-    """Identity of the run that the journal in ``directory`` is recorded in.
+    """Read the identity of the run that the journal in ``directory`` is sent to.
 
     Raises:
         LaunchError: ``trial.json`` is damaged.
-        JournalError: there is neither that nor a ``live.json``.
+        JournalError: there is neither that nor a readable ``live.json``, or the trial's ID is not valid.
     """
     if (directory / TRIAL_FILE).exists():
         return _of_trial(TrialSpec.read(directory / TRIAL_FILE), study_run_id)
@@ -72,7 +71,7 @@ def run_identity(directory: Path, study_run_id: str | None) -> RunIdentity:
 
 
 def _identity(experiment: str, trial_id: str, run_name: str, tags: Mapping[str, str]) -> RunIdentity:
-    if not _TRIAL_ID.fullmatch(trial_id):  # it stands in questions to the store
+    if not _TRIAL_ID.fullmatch(trial_id):  # it is quoted in queries to the store
         raise JournalError(f"trial {trial_id[:80]!r}: expected a name of letters, digits, points and dashes")
     return RunIdentity(experiment, trial_id, run_name, {name: clean(value) for name, value in tags.items()})
 

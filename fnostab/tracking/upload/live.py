@@ -1,10 +1,10 @@
-"""A journal with an uploader behind it, for the user's own training script.
+"""Journal with a background uploader, for the user's own training script.
 
 with live_sink("my_experiment") as sink:
     trainer = lightning.Trainer(callbacks=[StabilityMonitor(sink)])
     trainer.fit(model)
 
-Beside a logger that has a run already, everything goes into that run:
+With a logger that has a run already, everything goes into that run:
 
 logger = MLFlowLogger("my_experiment", tracking_uri="sqlite:///mlflow.db")
 with live_sink(run_id=logger.run_id, uri="sqlite:///mlflow.db") as sink:
@@ -44,10 +44,10 @@ STEP_METRICS = {names.TRAIN_LOSS, names.GRAD_NORM}  # either shows an optimiser 
 
 
 class LiveSink:
-    """Sink of `live_sink`, which also remembers the outcome that was announced.
+    """Sink of `live_sink`, which also keeps the outcome that the training announced.
 
     Attributes:
-        held_step: last step of a training that its journal held when it was opened; -1 without one.
+        held_step: last training step that the journal held when it was opened; -1 if none.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -59,11 +59,11 @@ class LiveSink:
         self._journal = journal
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """Keep ``values`` of one step."""
+        """Record ``values`` of one step."""
         self._journal.record(step, values)
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Keep one thing that happened: ``params``, ``tags``, ``artifact``, ``dataset``, ``outcome``."""
+        """Record an event: ``params``, ``tags``, ``artifact``, ``dataset`` or ``outcome``."""
         self._journal.event(name, payload)
         if name == names.TAGS_EVENT:
             self.outcome = payload.get(names.OUTCOME, self.outcome)
@@ -81,18 +81,18 @@ def live_sink(
 ) -> Iterator[LiveSink]:
     """Record a training in MLflow without ever waiting for MLflow.
 
-    Points are on disk first and are sent in the background. If the store is away when the script
-    ends, a warning says how to send the rest later.
+    Points are written to disk first and sent in the background. If the store is unavailable when the script ends, a
+    warning says how to send the rest later.
 
     Args:
-        experiment: name in MLflow; made if it does not exist. None is ``fnostab``, or that of the run.
+        experiment: name in MLflow, created if it does not exist. None is that of the joined run, or ``fnostab``.
         run_name: name of the run; None takes that of the directory.
         uri: tracking store, as in `open_store`.
-        directory: of the journal; None makes a new one under ``fnostab_runs``. One that exists
-            continues its run: a monitor's fit must go on from a checkpoint there, not begin again.
-        run_id: of a run that is there already, as a Trainer's ``MLFlowLogger`` has one. None takes that of
-            `mlflow.start_run`, if there is one in the same store and no other experiment or name is asked for, and
-            else makes a run.
+        directory: directory of the journal; None creates a new one under ``fnostab_runs``. An existing one continues
+            its run: a monitored fit must then continue from a checkpoint, not start again.
+        run_id: ID of an existing run to join, such as that of a Trainer's ``MLFlowLogger``. None joins the active run
+            of `mlflow.start_run` if it is in the same store and no directory, run name or other experiment is given;
+            otherwise a run is created.
 
     Raises:
         TrackingError: the store can't be opened, or there is no such run.
@@ -128,14 +128,14 @@ def live_sink(
             try:
                 uploader.drain(DRAIN_TIMEOUT_S)
                 if run is not None:
-                    store.client.update_run(run.id, name=run.name)  # its name is its owner's
+                    store.client.update_run(run.id, name=run.name)  # restore the name that its owner gave it
             except (TrackingError, MlflowException) as error:
                 warnings.warn(str(error), stacklevel=3)
 
 
 @dataclass(frozen=True)
 class _JoinedRun:
-    """A run that somebody else made."""
+    """Existing run that the journal is sent into."""
 
     id: str
     experiment: str
@@ -144,10 +144,10 @@ class _JoinedRun:
 
 
 def _run_to_join(store: Store, run_id: str | None, experiment: str | None, run_name: str | None) -> _JoinedRun | None:
-    """The run that is there already; None if there is none to go into.
+    """Find the existing run to join; None if there is none.
 
     Raises:
-        TrackingError: the store has no run of that id.
+        TrackingError: the store has no run ``run_id``.
     """
     asked = run_id is not None
     active = mlflow.active_run()
@@ -168,7 +168,7 @@ def _run_to_join(store: Store, run_id: str | None, experiment: str | None, run_n
 
 
 def _join(store: Store, run: _JoinedRun, trial_id: str, path: Path) -> None:
-    """Let a run be found as that of the journal in ``path``: by its tag, and by the time of its start."""
+    """Tag a run as that of the journal in ``path``, and begin the journal at the run's start time."""
     tags = {names.KIND: names.KIND_LIVE, names.TRIAL_ID: trial_id, names.SCHEMA_TAG: names.SCHEMA}
     for name, value in tags.items():
         store.client.set_tag(run.id, name, value)
@@ -176,10 +176,10 @@ def _join(store: Store, run: _JoinedRun, trial_id: str, path: Path) -> None:
 
 
 def _end(sink: LiveSink, otherwise: Outcome | None, error: BaseException | None) -> None:
-    """Close the run with the outcome that was announced, or else with ``otherwise``."""
+    """Record the announced outcome, or else ``otherwise``, unless the run has an outcome already."""
     if sink.ended:
         return
-    if sink.outcome is None:  # announced in a process that was forked for the training
+    if sink.outcome is None:  # perhaps announced by a process that was forked for the training
         sink.outcome = _announced(sink.directory)
     outcome = otherwise if sink.outcome in (None, Outcome.RUNNING) else Outcome(sink.outcome)
     reason = f"{type(error).__name__}: {error}".splitlines()[0] if error else None

@@ -1,7 +1,7 @@
-"""Mark in a run that says how much of its journal it has.
+"""Mark in a run that says how much of its journal was sent.
 
-It is in the run itself, written with the last call that brings what it speaks of: a store that was put back from
-a backup, or another one that takes its place, says by itself how far it came.
+The mark is a tag of the run, written with the last call that sends the records it covers. So a store that was restored
+from a backup, or that replaces another one, says by itself which records it has.
 """
 
 import re
@@ -19,12 +19,12 @@ _TEXT = re.compile(r"(\d{1,18}) ([0-9a-f]{8}) (\d{1,18})")
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in a journal.
+    """Position in a journal, at the end of a record.
 
     Attributes:
-        offset: bytes before it.
-        checksum: of the line that ends there, which tells this journal from another one.
-        time_ms: of that record, Unix milliseconds.
+        offset: number of bytes before it.
+        checksum: checksum of the record's line, which tells this journal from another one.
+        time_ms: time of the record, Unix milliseconds.
     """
 
     offset: int
@@ -33,12 +33,12 @@ class Mark:
 
     @classmethod
     def behind(cls, record: Point | Event, offset: int) -> Self:
-        """The place behind a record."""
+        """Position after a record that ends ``offset`` bytes into its journal."""
         return cls(offset, record.checksum, record.time_ms)
 
     @classmethod
     def read(cls, text: str | None) -> "Mark":
-        """Read a mark; an invalid or altered one counts as the mark of a run that has nothing."""
+        """Parse the text of a mark; a missing or invalid one counts as `NOTHING`."""
         found = _TEXT.fullmatch(text or "")
         return cls(int(found[1]), int(found[2], 16), int(found[3])) if found else NOTHING
 
@@ -52,12 +52,12 @@ NOTHING = Mark(0, 0, 0)
 def place_of(
     mark: Mark, journal: Path, note: Callable[[Point | Event], None], leave_out: Callable[[str], None]
 ) -> Mark | None:
-    """Place up to which a run with a mark has a journal: nothing if the mark is of another journal or store.
+    """Find the position up to which a run with ``mark`` has a journal.
 
-    ``note`` takes each record before the place, ``leave_out`` a line on each there that can't be read.
+    ``note`` is called with each record up to the mark, ``leave_out`` with a message for each unreadable one.
 
     Returns:
-        The place; None if the run's own journal is newer than this one, a copy of it.
+        The position; `NOTHING` if the mark is of another journal; None if the journal is an older copy of the run's.
 
     Raises:
         JournalError: the journal can't be read.

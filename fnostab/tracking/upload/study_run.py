@@ -1,4 +1,4 @@
-"""The parent run of a study, and its link with the run that `mlflow run` made for itself."""
+"""Parent run of a study, and its link to the run that `mlflow run` created."""
 
 import json
 import logging
@@ -41,29 +41,29 @@ __all__ = [
     "log_study_artifact",
 ]
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of arms, as in figures
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # arms' colours, as in figures
 RUN_COLOUR = "mlflow.runColor"
 _log = logging.getLogger(__name__)
 
 
 def ensure_study(store: Store, spec: StudySpec) -> str:
-    """Find the study's parent run or make it, and set it running; return its id.
+    """Find or create the study's parent run, and set it to RUNNING; return its ID.
 
     Raises:
-        TrackingError: the store does not take it.
+        TrackingError: the store refuses it or does not answer.
     """
     with reported(store):
         run_id: str = find_or_make_study(store, spec).info.run_id
         store.client.set_tag(run_id, names.OWNER, this_process())
-        put_note(store.client, run_id, escaped(spec.description))  # what came of it is said at its end
+        put_note(store.client, run_id, escaped(spec.description))  # results are added at its end
         store.client.update_run(run_id, status="RUNNING")
         return run_id
 
 
 def find_or_make_study(store: Store, spec: StudySpec, start_ms: int | None = None) -> Any:
-    """The study's parent run; a new one has started at ``start_ms`` (Unix milliseconds; None: now).
+    """Find or create the study's parent run; a new one starts at ``start_ms`` (Unix milliseconds; None: now).
 
-    Its experiment gets its views, as far as this user may write them.
+    Views are installed on its experiment if this user may write them.
     """
     client = store.client
     experiment = experiment_id(store, spec.experiment)
@@ -80,17 +80,17 @@ def find_or_make_study(store: Store, spec: StudySpec, start_ms: int | None = Non
     spec = spec if earlier is None else spec.extending(earlier)
     client.log_text(run.info.run_id, spec.model_dump_json(indent=2), STUDY_FILE)
     try:
-        install_views(store, experiment)  # whoever opens the server's page finds the charts there
-    except TrackingError as error:  # a user may lack that right; `fnostab ui` says what there is to say
+        install_views(store, experiment)  # so that the server's page shows the charts
+    except TrackingError as error:  # the user may lack permission; `fnostab ui` reports it
         _log.warning("experiment %s has no views: %s", spec.experiment, error)
     return run
 
 
 def finish_study(store: Store, run_id: str, status: str = "FINISHED") -> None:
-    """End a study's parent run: FINISHED, FAILED or KILLED.
+    """End a study's parent run with status FINISHED, FAILED or KILLED, and update its note.
 
     Raises:
-        TrackingError: the store does not take it.
+        TrackingError: the store refuses it or does not answer.
     """
     with reported(store):
         note_study(store, run_id)
@@ -101,7 +101,7 @@ def log_study_artifact(store: Store, run_id: str, path: Path) -> None:
     """Copy a file to the artifacts of a study's run.
 
     Raises:
-        TrackingError: the store does not take it.
+        TrackingError: the store refuses it or does not answer.
     """
     with reported(store):
         insist_on_place_of(store, run_id)
@@ -109,10 +109,10 @@ def log_study_artifact(store: Store, run_id: str, path: Path) -> None:
 
 
 def link_project_run(store: Store, study_run_id: str) -> bool:
-    """Let the run that `mlflow run` made and the study point at each other.
+    """Link the run that `mlflow run` created and the study's run to each other.
 
     Returns:
-        Whether there is such a run: MLFLOW_RUN_ID names it, and it may be in another store, or deleted.
+        Whether MLFLOW_RUN_ID names a run of this store, rather than a deleted one, one of another store or none.
 
     Raises:
         TrackingError: the store does not answer.
@@ -143,7 +143,7 @@ def link_project_run(store: Store, study_run_id: str) -> bool:
 
 
 def colour_tags(client: MlflowClient, study_run_id: str | None, arm: str | None) -> dict[str, str]:
-    """Tags of a new run that give its curves its arm's colour; none of a run that is part of no study."""
+    """Tags that give a new run its arm's colour; none if its study or arm is not known."""
     spec = read_spec(client, study_run_id) if study_run_id else None
     if spec is None or arm is None or arm not in spec.arms:
         return {}

@@ -36,18 +36,18 @@ OUTCOME_TAGS = {  # field of an outcome event -> tag
     "not_judged": names.NOT_JUDGED,
     "reason": names.REASON,
 }
-# by these tags readers know a trial
+# tags by which readers find and tell trials
 OF_IDENTITY = {names.KIND, names.STUDY_HASH, names.ARM, names.SEED, names.CONFIG_HASH, names.PARENT_RUN}
-AGAIN = "; `fnostab sync` tries it again"  # ends a line on a file that can't be sent now
-MOST_NAMED = 20  # records that were left out, in the run's tag
-LONGEST_LINE = 240  # on a record that was left out
-LONGEST_DIGEST = 36  # that MLflow accepts
+AGAIN = "; `fnostab sync` tries it again"  # ends the message about a file that can't be sent now
+MOST_NAMED = 20  # messages about left-out records in the run's tag
+LONGEST_LINE = 240  # characters of such a message
+LONGEST_DIGEST = 36  # characters that MLflow accepts
 _MORE = re.compile(r"and \d+ more")
 _log = logging.getLogger(__name__)
 
 
 class TrialRun:
-    """An existing run in MLflow, with the state needed to continue it."""
+    """Existing run in MLflow, with the state needed to continue it."""
 
     def __init__(self, store: Store, run: Any, run_name: str, protected: Collection[str] = ()) -> None:
         self.id: str = run.info.run_id
@@ -66,7 +66,7 @@ class TrialRun:
         self._outcome = run.data.tags.get(names.OUTCOME)
 
     def refresh(self) -> bool:
-        """Ask the store what it holds of the run; answer whether it still has it."""
+        """Read the run from the store again; return whether it still exists."""
         try:
             run = self._client.get_run(self.id)
         except MlflowException as error:
@@ -78,13 +78,13 @@ class TrialRun:
 
     @classmethod
     def find_or_make(cls, store: Store, identity: RunIdentity, start_ms: int) -> Self:
-        """The run of a trial: looked up by its tag, so that no crash makes a second one.
+        """Find a trial's run by its tag, or create it; a crash in between leads to no second run.
 
-        ``start_ms``, the time of the journal's first record, tells this record of the trial from another one that was
-        made in another directory.
+        ``start_ms`` is the time of the journal's first record (Unix milliseconds). It tells this journal from one of
+        the same trial in another directory.
 
         Raises:
-            TrackingError: the run holds such another record.
+            TrackingError: the run was recorded from another directory.
         """
         experiment = experiment_id(store, identity.experiment)
 
@@ -102,13 +102,13 @@ class TrialRun:
                 f"trial {identity.trial_id} was recorded from another directory, in run {run.info.run_id}: "
                 "continue in that directory, or delete that run"
             )
-        for name in OF_IDENTITY & identity.tags.keys():  # changed by hand, or an older store was put back
+        for name in OF_IDENTITY & identity.tags.keys():  # changed by hand, or restored from an older backup
             if run.data.tags.get(name) != identity.tags[name]:
                 store.client.set_tag(run.info.run_id, name, identity.tags[name])
         return cls(store, run, identity.run_name, identity.tags.keys() - {names.OUTCOME, names.VERSION})
 
     def send(self, batch: Batch, mark: Mark | None = None) -> None:
-        """Send points, params and tags, and with the last of them the mark of how much of the journal was sent."""
+        """Send points, params and tags, and with the last of them ``mark``."""
         text = None if mark is None or mark == self.mark else str(mark)
         for arguments in batch.calls(self._params, text):
             self._log_entries(**arguments)
@@ -116,7 +116,7 @@ class TrialRun:
         self.mark = mark or self.mark
 
     def _log_entries(self, **entries: Any) -> None:
-        """Log entries; those that the store refuses are left out and named, the others are there."""
+        """Log entries; those that the store refuses are left out with a message."""
         try:
             self._client.log_batch(self.id, **entries, synchronous=True)
         except Exception as error:
@@ -136,7 +136,7 @@ class TrialRun:
         return self.has_ended and self._outcome not in TRAINING_OUTCOMES and starts_attempt(record)
 
     def reopen(self) -> None:
-        """Set it running again, without the outcome of the attempt before."""
+        """Set the run to RUNNING again, without the outcome of the previous attempt."""
         stale = self._client.get_run(self.id).data.tags.keys() & OUTCOME_TAGS.values()
         for tag in sorted(stale):
             self._client.delete_tag(self.id, tag)
@@ -147,9 +147,9 @@ class TrialRun:
         self.has_ended, self._outcome = False, None
 
     def end(self, event: Event) -> None:
-        """Write an outcome and end the run with the status that goes with it."""
+        """Write an outcome and end the run with the matching status."""
         outcome = event.payload.get("outcome")
-        stale = self._client.get_run(self.id).data.tags.keys() if self.has_ended else ()  # it was judged by other rules
+        stale = self._client.get_run(self.id).data.tags.keys() if self.has_ended else ()  # tags of an earlier judgement
         for field, tag in OUTCOME_TAGS.items():
             value = event.payload.get(field)
             if value in (None, [], "") and tag in stale:
@@ -163,10 +163,13 @@ class TrialRun:
         self.has_ended, self._outcome = True, outcome
 
     def add_artifact(self, directory: Path, payload: Mapping[str, Any], *, only_if_lacking: bool = False) -> None:
-        """Copy a file or folder of the trial's directory; ``only_if_lacking``: unless the run has one of its size.
+        """Copy a file or folder of the trial's directory to the run's artifacts.
+
+        With ``only_if_lacking`` it is not copied if the run has all its files with their sizes.
 
         Raises:
-            JournalError: it, or a link in the folder that it names, leads out of that directory, or is no regular file.
+            JournalError: the path, or a link in the folder, leads out of the trial's directory or is not a regular
+                file, or the target lies outside the run's artifacts.
         """
         path, to = _artifact(directory, payload["path"]), payload.get("artifact_path")
         if to and (to.startswith("/") or "\0" in to or ".." in to.split("/")):
@@ -183,7 +186,7 @@ class TrialRun:
             _log.warning("%s is gone and was not copied to MLflow", path)
 
     def _has_artifact(self, path: Path, to: str | None) -> bool:
-        """Whether the files of an artifact are there, with their sizes; one that is gone here has none."""
+        """Whether the run has all files of an artifact, with their sizes; True if the artifact is gone on disk."""
         if not path.exists():
             return True
         wanted = {each.name: each.stat().st_size for each in (path.iterdir() if path.is_dir() else [path])}
@@ -191,16 +194,17 @@ class TrialRun:
         return all(name in found and found[name] in (None, size) for name, size in wanted.items())
 
     def add_dataset(self, payload: Mapping[str, Any]) -> None:
-        """Name a data set that the trial used."""
+        """Log a data set that the trial used."""
         name, digest, source = (clean(payload[field]) for field in ("name", "digest", "source"))
         dataset = Dataset(name, digest[:LONGEST_DIGEST], "local", source)
         context = InputTag("mlflow.data.context", payload.get("context", "train"))
         self._client.log_inputs(self.id, [DatasetInput(dataset, [context])])
 
     def compare(self, batch: Batch) -> tuple[Batch, list[str]]:
-        """Return the part of a batch that the run lacks, and a line on each of its params and metrics that differs.
+        """Return the part of a batch that the run lacks, and a message for each of its params and metrics that differs.
 
-        Points are compared one by one, tags by name. Metrics and params that are not in the batch may be of others.
+        Points are compared one by one, tags by name. Metrics and params that are not in the batch are ignored, since
+        other programs may have logged them.
         """
         lacking, otherwise = Batch(self.names), []
         for name, value in batch.params.items():
@@ -222,7 +226,7 @@ class TrialRun:
         return lacking, otherwise
 
     def lacks_end(self, event: Event) -> bool:
-        """Whether the run does not say what its journal says of its end."""
+        """Whether the run's status, outcome or name differs from what its journal's outcome event says."""
         outcome = event.payload.get("outcome")
         status = status_of(outcome)
         said = named_outcome(self.run.info.run_name, self._name)
@@ -231,13 +235,13 @@ class TrialRun:
         )
 
     def take_over_left_out(self) -> None:
-        """Go on with the lines on records that could not be sent earlier, and are not to be tried again."""
+        """Take over the run's messages about records that could not be sent earlier and are not retried."""
         for line in self.run.data.tags.get(names.LEFT_OUT, "").splitlines():
             if not (line.endswith(AGAIN) or _MORE.fullmatch(line)):
                 self.names.leave_out(line)
 
     def say_left_out(self) -> None:
-        """Write into the run which records could not be sent, and why; nothing if there are none."""
+        """Write the messages about records that could not be sent to a tag of the run; remove it if there are none."""
         lines = list(self.names.left_out)
         if len(lines) > MOST_NAMED:
             lines[MOST_NAMED:] = [f"and {len(lines) - MOST_NAMED} more"]
@@ -249,7 +253,7 @@ class TrialRun:
 
 
 def _artifact(directory: Path, name: str) -> Path:
-    """Path of an artifact within a trial's directory; an error as `TrialRun.add_artifact` raises if it is none."""
+    """Resolve the path of an artifact within a trial's directory; raises as `TrialRun.add_artifact` does."""
     home = directory.resolve()
     try:
         path = (directory / name).resolve()
@@ -258,7 +262,7 @@ def _artifact(directory: Path, name: str) -> Path:
                 raise JournalError(f"artifact {name[:80]!r} lies outside the trial's directory")
             if each.exists() and not (each.is_file() or each.is_dir()):
                 raise JournalError(f"artifact {name[:80]!r} is not a regular file, or holds one that is not")
-    except (OSError, ValueError, RuntimeError) as error:  # of a name that no file can have, or a loop of links
+    except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, or a loop of links
         if isinstance(error, OSError) and error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
             raise
         raise JournalError(f"artifact {name[:80]!r} is not the path of a file: {error}"[:LONGEST_LINE]) from None
@@ -266,22 +270,22 @@ def _artifact(directory: Path, name: str) -> Path:
 
 
 def _of_trial(trial_id: str) -> str:
-    """MLflow's filter that finds the run of a trial."""
+    """MLflow filter for the run of a trial."""
     return f"tags.`{names.TRIAL_ID}` = '{trial_id}'"
 
 
 def _is_of_an_entry(error: Exception) -> bool:
-    """Whether an error may be due to one of the entries that were sent, and not to the store or the run."""
+    """Whether an error may be due to one of the entries sent, rather than to the store or the run."""
     if isinstance(error, MlflowException):
         return error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
     return isinstance(error, ValueError | TypeError | OverflowError) and is_refusal(error)
 
 
 def end_unwritten(store: Store, trial: TrialSpec, outcome: Outcome, reason: str) -> None:
-    """End the run of a trial, if it has one, whose journal could not take its outcome: its disk is full, say.
+    """End the run, if any, of a trial whose outcome can't be written to its journal, for example on a full disk.
 
     Raises:
-        TrackingError: the store does not take it.
+        TrackingError: the store refuses it or does not answer.
     """
     with reported(store):
         experiment = experiment_id(store, trial.experiment)

@@ -1,7 +1,7 @@
-"""Follow the journals of many trials while they run, without disturbing their writers.
+"""Upload the journals of many trials while they run, without disturbing their writers.
 
-A store that is away costs nothing: the journals are on disk, and the uploader goes on when it is
-back. What went wrong is in `Uploader.trouble`; nothing is raised before `Uploader.drain`.
+An unavailable store loses nothing: the journals are on disk, and the upload continues when it is back. Errors are in
+`Uploader.trouble`; nothing is raised before `Uploader.drain`.
 """
 
 import shlex
@@ -16,15 +16,15 @@ from fnostab.tracking.upload.follower import Follower
 
 __all__ = ["Uploader"]
 
-PAUSE_S = 0.2  # between two rounds of `drain`
+PAUSE_S = 0.2  # between two polls of `drain`
 
 
 class Uploader:
-    """Sends what trials write to their journals.
+    """Uploader of trials' journals.
 
     Args:
-        store: where to.
-        study_run_id: parent of the trials' runs; None for runs that are part of no study.
+        store: tracking store to send to.
+        study_run_id: parent of the trials' runs; None for runs outside any study.
     """
 
     def __init__(self, store: Store, study_run_id: str | None = None) -> None:
@@ -37,24 +37,24 @@ class Uploader:
 
     @property
     def trouble(self) -> str | None:
-        """Error of the last round in one line; None if all was sent."""
+        """Error of the last poll in one line; None if all was sent."""
         return next(iter(self._troubles.values()), None)
 
     def follow(self, trial_directory: str | Path) -> None:
-        """Send the journal in a directory from the next round on; it need not exist yet."""
+        """Send the journal in a directory from the next poll on; it need not exist yet."""
         directory = Path(trial_directory)
         self._followers.setdefault(directory, Follower(self._store, directory, self._study_run_id))
 
     def poll(self) -> int:
-        """Send what is new in every journal; return how many points that was. Never raises."""
+        """Send the new records of every journal; return the number of points sent. Never raises."""
         with self._sending:
             return self._poll()
 
     def drain(self, timeout_s: float) -> None:
-        """Wait until everything that was recorded is sent.
+        """Wait until all records are sent.
 
         Raises:
-            TrackingError: it is not within ``timeout_s``; says what remains.
+            TrackingError: some are not sent within ``timeout_s``; the message says how to send them later.
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -83,7 +83,7 @@ class Uploader:
         threading.Thread(target=self._run, args=(interval_s,), name="fnostab-uploader", daemon=True).start()
 
     def stop(self) -> None:
-        """Start no further round in the background. `drain` then sends what remains."""
+        """Start no further poll in the background; `drain` then sends what remains."""
         self._stopping.set()
 
     def _run(self, interval_s: float) -> None:
@@ -103,7 +103,7 @@ class Uploader:
             except Exception as error:  # artifact stores raise errors of their own libraries
                 self._troubles[directory] = f"{directory.name}: {describe(error, self._store.uri)}"
                 if not is_of_one_run(self._store, error):
-                    # The store is away: the others would only wait for it too. They go first next time.
+                    # The store is unavailable: the other journals are not tried now, and go first next time
                     self._followers[directory] = self._followers.pop(directory)
                     break
         return points
