@@ -78,7 +78,7 @@ def group(context: click.Context) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; what a user can mend ends in one line and exit status 2."""
+    """Run the command line; an error that the user can fix is printed as one line, with exit status 2."""
     settle()
     show_warnings_safely()
     atexit.register(gc.freeze)  # else Python looks through all objects for garbage before it ends: up to a second

@@ -130,7 +130,6 @@ class StabilityCallback(TrainerCallback):
             self._recorder = None
 
     def _forget(self) -> None:
-        """Forget the values of the step before."""
         self._loss = self._norm = self._lr = None
 
     def _take_loss(self, loss: Any) -> None:

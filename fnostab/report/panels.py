@@ -144,7 +144,6 @@ def fans(prefix: str, trials: Mapping[str, Sequence[TrialRow]], evidence: Eviden
 
 
 def _limits(fans: Sequence[Fan]) -> tuple[float, float] | None:
-    """Compute the limits of the axis for all arms."""
     values = [v for fan in fans for each in (fan.low, fan.maximum) for v in each.tolist() if v > 0]
     return (min(values) / 1.6, max(values) * 1.6) if values else None
 
