@@ -32,7 +32,7 @@ __all__ = [
     "stage_title",
 ]
 
-MOST_RUNS = 10  # whose recorded metrics are looked up
+MOST_RUNS = 10  # runs whose recorded metrics are looked up
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def _refuse_shell(text: str, words: list[str], where: str) -> None:
     if _ASSIGNMENT.fullmatch(words[0]):
         raise ConfigError(f"{where}command: a leading {shown(words[0])} needs a shell, and none is used: {_BASH}")
     if _is_script(words, words.index("-c") + 1 if "-c" in words else 0):
-        return  # the user's own shell takes what is quoted
+        return  # the user's own shell interprets the quoted text
     unquoted = _QUOTED.sub("", text)
     expanded = _NOT_EXPANDED.sub("", text)
     if match := _OPERATOR.search(unquoted) or _EXPANSION.search(expanded):
