@@ -1,6 +1,6 @@
-"""Does this change make training stable? Arms over many seeds, recorded in MLflow, turned into an answer.
+"""Test whether a change makes training stable: arms over many seeds, recorded in MLflow, and an answer for each arm.
 
-The names below are loaded when they are first used.
+The names below are imported when they are first used.
 """
 
 from importlib import import_module

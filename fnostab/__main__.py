@@ -1,4 +1,4 @@
-"""``python -m fnostab`` is ``fnostab``."""
+"""Run the command line as ``python -m fnostab``."""
 
 from fnostab.cli import main
 

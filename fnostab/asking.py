@@ -6,8 +6,8 @@
             train(**trial.settings, seed=trial.seed, rec=rec)
     study.decide()
 
-The records are those of every other study: a folder of journals, judged when a recorder closes. This process plays
-the supervisor's part (`fnostab.tasks.command.supervisor`) and the program's.
+The records are the same as for any other study: a folder of journals. A trial is judged when its recorder closes.
+This process does the work of both the supervisor (`fnostab.tasks.command.supervisor`) and the program.
 """
 
 import logging
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Study", "Trial"]
 
-LOCK_NAME = "ask.lock"  # of a study's folder: held while a trial is chosen
+LOCK_NAME = "ask.lock"  # in a study's folder; locked while a trial is chosen
 WAIT_S = 60.0
 _log = logging.getLogger(__name__)
 
@@ -58,24 +58,25 @@ _log = logging.getLogger(__name__)
 class Study:
     """A study that hands out its missing trials: ``for trial in study``.
 
-    A second loop, in another process or after an interruption, goes on: a trial that has its outcome, or that another
-    process trains, is not handed out. One that was killed, or that an error of the code ended, is. More seeds and more
-    arms extend the study; another control is a new one. The code is not compared: rename the study if it changes.
+    A second loop, in another process or after an interruption, continues the study. It skips trials that have their
+    outcome and trials that another process is training; it repeats those that were killed or that an error of the code
+    ended. More seeds or arms extend the study; a different control starts a new one. The code is not compared: rename
+    the study if the code changes.
 
     Args:
-        name: of the study.
-        control: settings of the arm that the others are compared with; they declare the names and types of all. The
-            type of None is that of an arm's value.
-        arms: of each further arm, the settings in which it differs from control.
-        seeds: their number, or a list of them.
-        metric: name of the metric that decides besides failures, as ``val/loss``, or what a study file says of it, as
+        name: name of the study.
+        control: settings of the control arm, with which the others are compared. They declare the names and types of
+            all settings; one that is None has the type of the value that an arm gives it.
+        arms: for each further arm, the settings in which it differs from control.
+        seeds: number of seeds, or a list of seeds.
+        metric: name of the metric that decides besides failures, as ``val/loss``, or a mapping as in a study file:
             ``{"name": "val/accuracy", "higher_is_better": True, "of": "last"}``.
         baseline: metric of an output that has learnt nothing; a trial that is no better has failed.
-        outcome: further rules of failures, as in a study file: ``{"failed": {"above": 3.5}}``.
+        outcome: further failure rules, as in a study file: ``{"failed": {"above": 3.5}}``.
         margin: how much worse than control counts as no worse.
-        description: the question, in a sentence.
+        description: the question of the study, in a sentence.
         output: folder of journals.
-        experiment: in MLflow; None for the study's name.
+        experiment: name of the MLflow experiment; None for the study's name.
 
     Raises:
         ConfigError: a name, setting or rule is not accepted.
@@ -112,13 +113,13 @@ class Study:
         """Read a study from a YAML file that names neither ``command`` nor ``task``.
 
         Args:
-            path: of the file.
-            seeds: their number, or a list; None for the file's own.
+            path: path of the YAML file.
+            seeds: number of seeds, or a list of seeds; None for the file's own.
             output: folder of journals.
-            experiment: in MLflow; None for the study's name.
+            experiment: name of the MLflow experiment; None for the study's name.
 
         Raises:
-            ConfigError: the file can't be read, or is not accepted.
+            ConfigError: the file can't be read, or a part of it is not accepted.
         """
         study, file = cls.__new__(cls), read_study_file(str(path))
         study._set_up(str(path), file, output, experiment, seeds)
@@ -151,7 +152,8 @@ class Study:
         """Hand out the trials that are missing, seed by seed.
 
         Raises:
-            LaunchError: this process is of a rank above 0, or its loop left a trial without a record.
+            LaunchError: this process has a rank above 0, the loop did not record a trial, or the study's folder can't
+                be written or is locked.
             JournalError: a journal is damaged, or can't be written.
         """
         ranks = {name: os.environ[name] for name in RANK_VARIABLES if os.environ.get(name, "0") != "0"}
@@ -177,13 +179,13 @@ class Study:
     def decide(self, tracking_uri: str | None = None) -> "Case":
         """Send the records to MLflow and judge them, as `fnostab sync` and `fnostab decide` do.
 
-        The verdict is recorded, and a later one on more seeds tests at a stricter level, as theirs does.
+        The verdict is recorded; as with these commands, a later verdict on more seeds is tested at a stricter level.
 
         Args:
-            tracking_uri: of MLflow; None takes MLFLOW_TRACKING_URI or ./mlflow.db.
+            tracking_uri: address of MLflow; None for MLFLOW_TRACKING_URI or ./mlflow.db.
 
         Returns:
-            The answers with what they rest on: shown as a report's first box in a notebook, as text elsewhere.
+            The answers with their evidence, shown in a notebook as the first box of a report and elsewhere as text.
 
         Raises:
             DecisionError: no trial was trained.
@@ -193,7 +195,7 @@ class Study:
         if not any(trial.first_ms for trial in trials):
             raise DecisionError(f"no trial of {record.name} was trained: `for trial in study:` yields them")
         with settled(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "IProgress not found")  # of tqdm in a notebook: nothing here shows a bar
+            warnings.filterwarnings("ignore", "IProgress not found")  # from tqdm in a notebook; no bar is shown here
             from fnostab.report.judging import StoredStudies, judge_and_record
             from fnostab.tracking import find_study, open_store, sync
 
@@ -204,7 +206,7 @@ class Study:
             return judge_and_record(store, StoredStudies(self._experiment, study_run=run)).case
 
     def _read(self) -> tuple[StudySpec, list[TrialProgress]]:
-        """The study's record and its trials as they stand, written beside their journals."""
+        """Write the study's record into its folder; return it with the trials in their current state."""
         trials = self._study.trials(self._experiment, self._output, seeds=self._seeds)
         if other := other_study(self._study.spec(self._experiment), self.folder):
             _log.warning("%s", other)
@@ -214,7 +216,7 @@ class Study:
         return record, trials
 
     def _take(self, progress: TrialProgress) -> "Trial | None":
-        """Lock a trial's journal; None if it has its outcome or another process is at work on it."""
+        """Lock a trial's journal and return the trial; None if it is finished or another process trains it."""
         _let_go_of_last()
         with self._held():
             progress.update()
@@ -224,7 +226,7 @@ class Study:
 
     @contextmanager
     def _held(self) -> Iterator[None]:
-        """Keep other processes from choosing trials of this study meanwhile."""
+        """Lock the study's folder, so that no other process chooses trials of it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / LOCK_NAME).touch()
@@ -238,11 +240,11 @@ class Study:
             ) from error
 
 
-_last: "Trial | None" = None  # that this process was handed, which trains one at a time
+_last: "Trial | None" = None  # the trial handed out last; a process trains one at a time
 
 
 def _let_go_of_last() -> None:
-    """Unlock the trial of a loop that was left: a notebook keeps it alive with the error that ended it."""
+    """Unlock the trial of an abandoned loop, which a notebook keeps alive with the error that ended the loop."""
     if _last is not None and _last._pid == os.getpid():
         if _last._recording:
             raise LaunchError(f"{_last.name} is being recorded by this process: end its `with trial.recorder()` first")
@@ -254,10 +256,10 @@ class Trial:
 
     Attributes:
         arm: name of the arm.
-        seed: that everything random in the training is to be drawn from.
-        settings: of the arm, by name.
-        directory: folder for files of the training's own; its PNG, CSV, JSON and text files go to MLflow.
-        outcome: once it is known.
+        seed: seed for everything random in the training.
+        settings: settings of the arm, by name.
+        directory: folder for the training's own files; PNG, CSV, JSON and text files in it are sent to MLflow.
+        outcome: outcome of the trial; None until it is known.
     """
 
     def __init__(self, progress: TrialProgress, settings: Mapping[str, Any]) -> None:
@@ -277,17 +279,19 @@ class Trial:
 
     @contextmanager
     def recorder(self) -> Iterator[Recorder]:
-        """Record the training in this block, and judge it when the block ends; once a trial.
+        """Record the training in this block, and judge it when the block ends. Call it once per trial.
 
-        A `StabilityMonitor` and a `Recorder` that are made within the block write to the same journal.
+        A `StabilityMonitor` and a `Recorder` that are created within the block write to the same journal.
 
-        An error in the block is raised again, unless the training itself failed before (``nonfinite``, or what
-        ``rec.failed`` announced) or memory ran out: these are outcomes, said in a line of the log, and the loop goes
-        on. After another error, ``infra_error``, and after Ctrl-C, ``killed``, the trial is handed out again.
+        An error in the block is raised again, unless the training had already failed (``nonfinite``, or a failure that
+        ``rec.failed`` announced) or memory ran out: these are outcomes, so the error is logged as a warning and the
+        loop continues. After any other error the outcome is ``infra_error``, after Ctrl-C ``killed``; the trial is then
+        handed out again.
 
         Raises:
-            JournalError: the trial is no longer this process's, or its journal can't be written.
-            LaunchError: nothing was recorded, not what the outcome rules judge, or the values of another seed.
+            JournalError: the trial has been recorded or skipped already, or its journal can't be written.
+            LaunchError: this process is recording another trial, or the trial can't be judged: it recorded nothing,
+                lacks a metric of the outcome rules, or has the same values as another seed.
         """
         journal, self._journal = self._journal, None
         if journal is None:
@@ -303,9 +307,9 @@ class Trial:
                     try:
                         with Recorder() as rec, shared(rec):
                             yield rec
-                    except BaseException as error:  # told apart once the trial has its outcome
+                    except BaseException as error:  # raised or logged below, once the trial has its outcome
                         raised = error
-                if os.getpid() != self._pid:  # a fork that leaves the block: the trial is not its to judge
+                if os.getpid() != self._pid:  # a fork left the block: only its parent judges the trial
                     if raised is not None:
                         raise raised
                     return
@@ -332,7 +336,7 @@ class Trial:
 
 @contextmanager
 def _session(journal: Journal, after_failure: str, token: str) -> Iterator[None]:
-    """Lend a journal to recorders of this process, which find it by the environment as a program's do."""
+    """Lend a journal to recorders of this process; they find it by environment variables, as in a program."""
     journal.lend()
     own = {JOURNAL_VARIABLE: str(journal.directory), TOKEN_VARIABLE: token, AFTER_FAILURE_VARIABLE: after_failure}
     os.environ.update(own)
@@ -344,7 +348,10 @@ def _session(journal: Journal, after_failure: str, token: str) -> Iterator[None]
 
 
 def _end_of(error: BaseException | None, directory: Path) -> ProcessEnd:
-    """End of a training as that of a program: 0 without an error, asked to end by Ctrl-C."""
+    """Describe the end of a training as a program's: exit status 0, or 1 after an error; asked to end after Ctrl-C.
+
+    The error's traceback is written to the trial's stderr file.
+    """
     if error is None:
         return ProcessEnd(0, goes_on=True)
     with open(directory / STDERR_FILE, "a", encoding="utf-8") as log:

@@ -3,8 +3,8 @@
     FnostabError
     ├── ConfigError      a setting is unknown, of the wrong type, or impossible beside another
     │   └── UnknownSettingError   no setting has that name
-    ├── DataError        a data set, a file of one or a cache is missing, corrupt or of the wrong shape
-    ├── ModelError       a network can't be found, built, or breaks the generator's contract
+    ├── DataError        a data set, one of its files or a cache is missing, corrupt or of the wrong shape
+    ├── ModelError       a network can't be found or built, or its input or output has the wrong shape
     ├── JournalError     a trial's journal is damaged, locked by another process, or can't be written
     ├── CheckpointError  a training's state or a black box is damaged, or does not fit the network
     ├── TrackingError    the tracking server or an experiment, study or run on it can't be reached
@@ -40,14 +40,14 @@ TRACEBACK = "Traceback (most recent call last)"
 
 
 class FnostabError(Exception):
-    """Base of all errors that a user can mend."""
+    """Base class of all errors that a user can fix."""
 
 
 class ConfigError(FnostabError):
     """A setting is unknown, of the wrong type, or impossible beside another.
 
     Attributes:
-        setting: its dotted name, or that of its group; empty if it concerns none.
+        setting: dotted name of the setting or of its group; empty if the error concerns none.
     """
 
     def __init__(self, message: str, setting: str = "") -> None:
@@ -60,11 +60,11 @@ class UnknownSettingError(ConfigError):
 
 
 class DataError(FnostabError):
-    """A data set, a file of one or a cache is missing, corrupt or of the wrong shape."""
+    """A data set, one of its files or a cache is missing, corrupt or of the wrong shape."""
 
 
 class ModelError(FnostabError):
-    """A network can't be found or built, or does not keep the generator's contract."""
+    """A network can't be found or built, or its input or output has the wrong shape."""
 
 
 class JournalError(FnostabError):
@@ -93,7 +93,7 @@ class LaunchError(FnostabError):
 
 @contextmanager
 def os_errors_as(kind: type[FnostabError], what: str, hint: str = "") -> Iterator[None]:
-    """Raise an OSError as one of ``kind``: what can't be done, the system's reason, and what to do."""
+    """Convert an OSError into an error of ``kind`` with the message "WHAT: the system's reason; HINT"."""
     try:
         yield
     except OSError as error:
@@ -101,11 +101,11 @@ def os_errors_as(kind: type[FnostabError], what: str, hint: str = "") -> Iterato
 
 
 def one_line(exception: BaseException) -> str:
-    """Type and message of any exception in one line of at most `REASON_CHARACTERS`."""
+    """Write the type and message of an exception as one line of at most `REASON_CHARACTERS`."""
     if isinstance(exception.__context__, KeyboardInterrupt) and isinstance(exception, SystemExit):
-        exception = exception.__context__  # what Lightning makes of Ctrl-C says nothing
+        exception = exception.__context__  # Lightning turns Ctrl-C into SystemExit
     said = str(exception).strip()
-    if TRACEBACK in said:  # of another process
+    if TRACEBACK in said:  # the message quotes a traceback of another process
         said = said.splitlines()[-1]
     text = f"{type(exception).__name__}: {said}" if said else type(exception).__name__
     return " ".join(text.split())[:REASON_CHARACTERS]

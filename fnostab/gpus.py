@@ -1,4 +1,4 @@
-"""GPUs of this machine."""
+"""Count the GPUs of this machine."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ __all__ = ["count_gpus"]
 
 @cache
 def count_gpus() -> int:
-    """NVIDIA GPUs of this machine. Asks the driver, so that torch need not be imported."""
+    """Count the NVIDIA GPUs of this machine with nvidia-smi, so that torch need not be imported."""
     if not shutil.which("nvidia-smi"):
         return 0
     listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)

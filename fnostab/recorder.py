@@ -1,9 +1,11 @@
-"""Record the training of a script, in two lines. The standard library only; a no-op outside a study.
+"""Record the training of a script.
 
-with Recorder() as rec:
-rec.scheduled(steps)
-rec.step(i, loss=loss, grad_norm=norm, lr=lr)
-rec.validation(i, loss=val_loss)
+    with Recorder() as rec:
+        rec.scheduled(steps)
+        rec.step(i, loss=loss, grad_norm=norm, lr=lr)
+        rec.validation(i, loss=val_loss)
+
+Uses only the standard library; outside a study it does nothing.
 """
 
 from fnostab.record.recorder import Recorder

@@ -11,7 +11,7 @@ __all__ = ["stream_seed"]
 
 
 def stream_seed(seed: int, *names: str) -> int:
-    """Seed of the stream called ``names`` under ``seed``, in [0, 2**63).
+    """Derive the seed of the stream called ``names`` from a trial's ``seed``: an integer in [0, 2**63).
 
     The same arguments give the same number on every machine and Python version (SHA-256, not
     ``hash``); different names give unrelated streams.

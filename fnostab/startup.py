@@ -1,4 +1,4 @@
-"""Imports without garbage collection."""
+"""Import modules without garbage collection."""
 
 import gc
 from collections.abc import Iterator
@@ -9,11 +9,10 @@ __all__ = ["imports_that_stay"]
 
 @contextmanager
 def imports_that_stay() -> Iterator[None]:
-    """Import within this, at the start of a process, what it needs until its end.
+    """Pause garbage collection during imports at the start of a process, and exempt their objects from it afterwards.
 
-    Importing torch and Lightning makes a million objects, all of which stay. To look among them for garbage, a
-    thousand times, takes a quarter of the time of the import, and every full collection later on goes through them
-    again. Here it waits until they are there, and they are left out of it from then on.
+    Importing torch and Lightning creates a million objects, all of which stay alive. A thousand collections during
+    the import take a quarter of its time, and every full collection afterwards would traverse these objects again.
     """
     gc.disable()
     try:

@@ -1,6 +1,6 @@
-"""The command line. Each command lives in a module of its own, imported when it is called.
+"""The command line. Each command is in a module of its own, imported when it is called.
 
-The table below is all that ``fnostab --help`` needs, so that it answers immediately.
+``fnostab --help`` needs only the table below, so that it answers immediately.
 """
 
 import atexit
@@ -78,7 +78,7 @@ def group(context: click.Context) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; what a user can mend ends in one line and exit status 2."""
+    """Run the command line; an error that the user can fix is printed as one line, with exit status 2."""
     settle()
     show_warnings_safely()
     atexit.register(gc.freeze)  # else Python looks through all objects for garbage before it ends: up to a second
@@ -125,6 +125,6 @@ def _meant(error: click.UsageError) -> str:
 
         try:
             word = read_study_file(word).name
-        except FnostabError:  # no study: a file that maps runs perhaps
+        except FnostabError:  # not a study file; perhaps one that maps runs
             option = "--runs" if "--runs" in taken else option
     return f" (did you mean {option} {word}?)"

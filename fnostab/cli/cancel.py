@@ -1,4 +1,4 @@
-"""``fnostab cancel``: end a study."""
+"""``fnostab cancel``: end a study wherever its trials run."""
 
 import shlex
 from pathlib import Path

@@ -139,7 +139,7 @@ def _check_applicable(store: Store, stored: StoredStudies) -> None:
     """Refuse to apply a verdict on a task without defaults, before the verdict is recorded.
 
     Raises:
-        FnostabError: it has none, an experiment or study is missing, or the store does not answer.
+        FnostabError: the task has no defaults, an experiment or study is missing, or the store does not answer.
     """
     from fnostab.tracking import find_experiment, newest_study
 
@@ -152,7 +152,7 @@ def _check_applicable(store: Store, stored: StoredStudies) -> None:
 def show(
     case: Case, console: Console, *, as_json: bool, evidence: bool = False, extra: Mapping[str, Any] | None = None
 ) -> None:
-    """Print a case: for people, or as JSON."""
+    """Print a case as text, or as JSON."""
     from fnostab.report.verdict import print_case, to_json
 
     if as_json:

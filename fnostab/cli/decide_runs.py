@@ -1,4 +1,4 @@
-"""``fnostab decide --runs FILE.yaml``: an answer from runs that exist already, in MLflow or as rows of a CSV file."""
+"""``fnostab decide --runs FILE.yaml``: an answer from existing runs, in MLflow or as rows of a CSV file."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ class JudgedRuns:
     """Runs that a file describes, judged.
 
     Attributes:
-        history: name of the metric that MLflow has the history of; None of a table.
-        experiment_ids: by run id; empty of a table.
+        history: name of the metric of which MLflow has the history; None for a table.
+        store: MLflow store of the runs; None for a table.
+        source: address of the store, or path of the table.
+        experiment_ids: id of the experiment by run id; empty for a table.
     """
 
     case: Case
@@ -53,7 +55,7 @@ class JudgedRuns:
 
 
 def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
-    """Judge the runs that a file describes. Nothing of theirs is written.
+    """Judge the runs that a file describes. Nothing is written.
 
     Raises:
         FnostabError: the file, the table or the store can't be read, or runs can't be told apart.
@@ -83,7 +85,7 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
 
 
 def _rows(path: Path) -> Iterator[Record]:
-    """Rows of a CSV file, each value under ``columns.NAME``."""
+    """Read the rows of a CSV file, each value under ``columns.NAME``."""
     with csv_errors(path):
         for _, row in parse_csv(read_text(path), path)[1]:
             yield {f"columns.{name}": value for name, value in row.items() if value != ""}

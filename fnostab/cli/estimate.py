@@ -1,4 +1,4 @@
-"""``fnostab estimate``: memory and time of a study."""
+"""``fnostab estimate``: estimate the memory and time of a study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a study as a command asks for it: load it, choose what runs its trials, and run what is missing."""
+"""Run a study as a command's options describe it: load it, choose the launcher, and run the missing trials."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class RunOptions:
         study: name of a built-in study, or path of a study file; empty if none was named.
         output: folder of journals and data sets.
         settings: assignments, each ``NAME=VALUE``.
-        seeds: empty for the study's own.
-        arms: empty for all.
-        from_experiment: whose newest verdict says which arms are run, with the settings that they had there.
-        attempts: how many in a row may come no further before a trial is given up; None for the usual number.
-        alpha: level of the tests in place of the study's.
-        looks: seeds per arm at which a planned look is taken.
-        live: whether a program's output is shown as it comes.
+        seeds: seeds of the trials; empty for the study's own.
+        arms: arms that are run; empty for all.
+        from_experiment: experiment whose newest verdict chooses the arms, with their settings from there.
+        attempts: number of attempts in a row without progress after which a trial is given up; None for the default.
+        alpha: level of the tests; None for the study's.
+        looks: numbers of seeds per arm at the planned looks.
+        live: whether a program's output is shown while it runs.
     """
 
     study: str
@@ -78,10 +78,10 @@ class RunOptions:
 
 
 def execute(options: RunOptions, console: Console) -> tuple[Study, StudyRun]:
-    """Load a study and run what is missing of it.
+    """Load a study and run its missing trials.
 
     Raises:
-        FnostabError: it could not be started, or not all of it could be recorded.
+        FnostabError: the study could not be started, or not all of it could be recorded.
     """
     from fnostab.launch.retries import ATTEMPTS
 
@@ -105,10 +105,10 @@ def execute(options: RunOptions, console: Console) -> tuple[Study, StudyRun]:
 
 
 def show_dry_run(options: RunOptions, console: Console) -> None:
-    """Show what would be started; start and write nothing.
+    """Show which trials would be started; start and write nothing.
 
     Raises:
-        FnostabError: it could not be started.
+        FnostabError: the study could not be started.
     """
     from fnostab.launch.dry_run import dry_run
     from fnostab.launch.retries import ATTEMPTS, Retries
@@ -127,9 +127,9 @@ def show_dry_run(options: RunOptions, console: Console) -> None:
 
 
 def _resolve(options: RunOptions, console: Console, *, starts: bool = True) -> tuple[Study, tuple[str, ...], Launcher]:
-    """The study, its arms that are to be run (empty for all), and what runs them.
+    """Load the study, and choose its arms (empty for all) and its launcher.
 
-    Without ``starts`` they are only shown, which takes no Slurm.
+    Without ``starts`` trials are only shown, so that the launcher needs no Slurm.
     """
     from fnostab.study.study import load_study
 
@@ -145,7 +145,7 @@ def _resolve(options: RunOptions, console: Console, *, starts: bool = True) -> t
     else:
         gpus = None if on_cluster is None else on_cluster.has_gpus
         loaded = load_study(options.study, profile, overrides, epochs=options.epochs, gpus=gpus)
-    loaded.file.insist_on_arms(arms)  # torch is not imported yet, which takes seconds
+    loaded.file.insist_on_arms(arms)  # before torch is imported, which takes seconds
     loaded.looks = options.looks
     if options.alpha is not None:
         loaded.file = loaded.file.model_copy(update={"alpha": options.alpha})
@@ -165,10 +165,10 @@ def _resolve(options: RunOptions, console: Console, *, starts: bool = True) -> t
 
 
 def _load(study: Study, console: Console) -> Callable[..., StudyRun]:
-    """Import `run_study`; this takes seconds, so a line is shown meanwhile."""
+    """Import `run_study`, and show a line meanwhile, since this takes seconds."""
     modules = study.resources.preloads
     with timed(console, f"loading {'torch and ' if modules else ''}MLflow"), imports_that_stay():
-        for module in modules:  # they take seconds, which would be silent later
+        for module in modules:  # here, since later nothing would be shown during these seconds
             import_module(module)
         from fnostab.launch.run import run_study
 
@@ -176,7 +176,7 @@ def _load(study: Study, console: Console) -> Callable[..., StudyRun]:
 
 
 def insist_on_results(result: StudyRun) -> None:
-    """Raise LaunchError if a trial has no outcome, or one after which it is tried again."""
+    """Raise LaunchError if a trial has no outcome, or one after which it is retried."""
     from fnostab.launch.retries import ATTEMPTS
 
     missing = [trial for trial in result.trials if not trial.finished]
@@ -198,9 +198,9 @@ def insist_on_results(result: StudyRun) -> None:
 
 
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gather and parse a command's options that are `RunOptions`; the command gets them as ``options``.
+    """Decorate a command: gather and parse its options that are fields of `RunOptions`, and pass these as ``options``.
 
-    What the command line has besides are settings, as `mlflow run -P` passes undeclared parameters.
+    Undeclared options are settings, since `mlflow run -P` passes parameters so.
     """
     names = {each.name for each in fields(RunOptions)}
 
@@ -227,7 +227,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _study_and_assignments(context: click.Context, study: str | None) -> tuple[str, list[str]]:
-    """The argument STUDY, empty without one, and settings; click takes the first word for STUDY, be it ``--lr``."""
+    """Return the argument STUDY, empty without one, and settings; click takes a first word ``--lr`` for STUDY too."""
     words, assignments = split_words([study, *context.args] if study else context.args, context)
     required = any(isinstance(each, click.Argument) and each.required for each in context.command.params)
     if required and not words:
@@ -241,11 +241,11 @@ def _study_and_assignments(context: click.Context, study: str | None) -> tuple[s
 
 
 def split_words(words: Sequence[str], context: click.Context | None = None) -> tuple[list[str], list[str]]:
-    """Split what click left over into words that are no options, and assignments: ``--lr 0.1`` is ``lr=0.1``.
+    """Split the words that click left over into arguments and assignments: ``--lr 0.1`` is ``lr=0.1``.
 
     Args:
-        words: as they were given; ``--set.lr 0.1`` is the same as ``--lr 0.1``.
-        context: of the command, whose options an error names.
+        words: words of the command line; ``--set.lr 0.1`` is the same as ``--lr 0.1``.
+        context: context of the command, whose options an error suggests.
 
     Raises:
         click.UsageError: an option has no value.
@@ -266,7 +266,7 @@ def split_words(words: Sequence[str], context: click.Context | None = None) -> t
 
 
 def _unknown(word: str, context: click.Context | None = None) -> click.UsageError:
-    """Refusal of a word that is neither an option nor a setting."""
+    """Make the error for a word that is neither an option nor a setting."""
     name, equals, value = word.lstrip("-").partition("=")
     if equals:
         option = _similar_option(context, name) or f"--{name}"
@@ -277,7 +277,7 @@ def _unknown(word: str, context: click.Context | None = None) -> click.UsageErro
 
 
 def _similar_option(context: click.Context | None, name: str) -> str:
-    """The option of a command whose name is most like ``name``; empty if none is."""
+    """Find the option of a command whose name is most similar to ``name``; empty if none is similar."""
     parameters = context.command.params if context else []
     options = [o.removeprefix("--") for each in parameters if isinstance(each, click.Option) for o in each.opts]
     return next((f"--{option}" for option in get_close_matches(name, options, n=1)), "")

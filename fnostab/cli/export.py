@@ -1,4 +1,4 @@
-"""``fnostab export``: the table that a verdict is made from."""
+"""``fnostab export``: write the trials of a verdict as a CSV table."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def command(file: Path, stored: StoredStudies | None, runs: Path | None, trackin
 
 
 def _of_store(store: Store, stored: StoredStudies) -> tuple[dict[str, Stage], TableStudy]:
-    """Trials by stage, and what is to be said of the study."""
+    """Read the trials by stage, and the description of the study for the table's header."""
     from fnostab.decision.sweep import values_along
     from fnostab.record.table import TableStudy
     from fnostab.report.judging import read_stages

@@ -15,10 +15,10 @@ __all__ = ["make_launcher"]
 def make_launcher(name: str, cluster: str | None, jobs: int | None, *, starts: bool = True) -> SlurmLauncher | None:
     """Make the launcher that the options name; None for processes of this machine.
 
-    One that only shows trials, without ``starts``, needs no Slurm.
+    A launcher that only shows trials, without ``starts``, needs no Slurm.
 
     Raises:
-        FnostabError: the cluster file is not accepted, or there is no such cluster.
+        FnostabError: the cluster file is not accepted, or jobs can't be submitted from here.
     """
     if name == "local":
         if cluster:

@@ -25,13 +25,13 @@ __all__ = ["run_in_looks"]
 def run_in_looks(
     looks: Sequence[int], options: RunOptions, console: Console, notifier: Notifier | None = None
 ) -> StudyRun:
-    """Run a study up to each look, then continue with control and the arms that are still open.
+    """Run a study up to each look, then continue with control and the arms that are still undecided.
 
-    Looks are rising numbers of seeds per arm; the options name no seeds. The study is recorded with the alpha of a
-    look, so that `fnostab decide` keeps the error over all looks too. A notifier is told when a look decides an arm.
+    Looks are increasing numbers of seeds per arm; the options name no seeds. The study is recorded with the alpha of a
+    look, so that `fnostab decide` keeps the error over all looks too. A message is sent when a look decides an arm.
 
     Raises:
-        FnostabError: it could not be started, not all of it could be recorded, or a trial came to no result.
+        FnostabError: the study could not be started, not all of it could be recorded, or a trial has no result.
     """
     from fnostab.decision import Roles, Rules, Stage
     from fnostab.decision.sequential import Standing, judge_look, look_alpha

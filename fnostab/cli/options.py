@@ -44,7 +44,7 @@ __all__ = [
     "stored_studies",
 ]
 
-RUN_ID = re.compile(r"[0-9a-f]{32}")  # of MLflow
+RUN_ID = re.compile(r"[0-9a-f]{32}")  # as MLflow makes them
 TRACKING_URI = click.option(
     "--tracking-uri", metavar="URI", help="MLflow server or database.  [default: MLFLOW_TRACKING_URI, or ./mlflow.db]"
 )
@@ -110,22 +110,29 @@ def stored_studies(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def store_to_read(tracking_uri: str | None) -> Store:
-    """Open the store of a command that reads it and ends; a database that is missing is not made.
+    """Open the store for a command that reads it and ends; a missing database is not created.
 
     Raises:
-        TrackingError: as `existing_store` does.
+        TrackingError: as `existing_store`.
     """
     from fnostab.tracking import existing_store
 
     store = existing_store(tracking_uri)
-    gc.freeze()  # MLflow's modules stay: to look through them for garbage took a quarter of `decide` on 10,000 trials
+    gc.freeze()  # MLflow's modules stay; searching them for garbage took a quarter of `decide` on 10,000 trials
     return store
 
 
 def insist_on_one(given: Mapping[str, object], tracking_uri: str | None, todo: str = "judge") -> None:
-    """Refuse a command that was told to work on several things, or on nothing: then name the newest study.
+    """Refuse a command of which not exactly one option names trials; if none does, name the newest study.
 
-    ``given`` has the value of each option that names trials, --experiment first; ``todo`` is what is done with them.
+    Args:
+        given: value of each option that names trials, None if it is not given; --experiment comes first.
+        tracking_uri: address of the store in which the newest study is looked up.
+        todo: verb for what the command does with the trials.
+
+    Raises:
+        ConfigError: several options are given, or none.
+        TrackingError: none is given, and the store does not answer.
     """
     n, (*some, last) = sum(value is not None for value in given.values()), given
     if n > 1:
@@ -166,10 +173,10 @@ def parse_seeds(text: str | None) -> list[int]:
 
 
 def parse_looks(text: str) -> list[int]:
-    """Parse looks: ``"10,20"`` are rising numbers of seeds.
+    """Parse looks: ``"10,20"`` are increasing numbers of seeds per arm.
 
     Raises:
-        ConfigError: the numbers do not rise, are too large, or the text is no list of them.
+        ConfigError: the numbers do not increase or are too large, or the text is not a list of numbers.
     """
     parts = [part.strip() for part in text.split(",")]
     looks = [int(part) for part in parts if part.isascii() and part.isdecimal()]
@@ -189,7 +196,7 @@ def parse_settings(assignments: tuple[str, ...]) -> dict[str, Any]:
     """Parse settings as ``("model.fno_blocks=8",)`` into a dict; values are read as YAML.
 
     Raises:
-        ConfigError: a setting has no ``=``, or a value that is not YAML.
+        ConfigError: a setting has no ``=``, or its value is not YAML.
     """
     settings = {}
     for assignment in assignments:
@@ -201,7 +208,7 @@ def parse_settings(assignments: tuple[str, ...]) -> dict[str, Any]:
 
 
 def positive(name: str, text: str | None) -> int | None:
-    """Parse ``text`` as an integer of at least 1; None if it is empty, as a parameter of MLproject may be.
+    """Parse ``text`` as an integer of at least 1; None for empty text, which MLproject passes for an unset parameter.
 
     Raises:
         ConfigError: the text is anything else.

@@ -1,4 +1,4 @@
-"""``fnostab plan``: number of seeds that a study needs."""
+"""``fnostab plan``: compute the number of seeds that a study needs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_SEEDS = 200
 RATES = (0.2, 0.3, 0.4, 0.5, 0.6)  # of control, in the table around the answer
 POWERS = (0.7, 0.8, 0.9)
 RATIO, MARGIN = 1.0, 1.1  # of losses, arm to control
-TOOTH = 10  # seeds beyond the answer among which a dip of the saw-tooth is looked for
+TOOTH = 10  # seeds beyond the answer that are checked for a dip of the power
 
 
 @click.command("plan", epilog="Example: fnostab plan --control-rate 0.4 --arm-rate 0.05")

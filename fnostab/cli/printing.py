@@ -1,4 +1,4 @@
-"""Print lines that may hold untrusted text without Rich, which takes long to import."""
+"""Print lines that may hold untrusted text; without Rich, which is slow to import."""
 
 import logging
 from typing import Any
@@ -21,6 +21,6 @@ class _Formatter(logging.Formatter):
 
 
 def show_warnings_safely() -> None:
-    """Let warnings of a log that nobody has set up pass through `visible` too."""
+    """Escape control characters also in the warnings that logging prints where no handler is set up."""
     last: Any = logging.lastResort
     last.setFormatter(_Formatter())

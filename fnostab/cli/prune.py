@@ -1,4 +1,4 @@
-"""``fnostab prune``: shrink the records of old trials."""
+"""``fnostab prune``: thin the curves and archive the journals of old trials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``fnostab report``: the verdict with its figures, to be shown and passed on."""
+"""``fnostab report``: write the verdict with its figures as HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def command(stored: StoredStudies | None, runs: Path | None, output: Path | None
 
 
 def _write(report: Report, folder: Path) -> list[Path]:
-    from fnostab.report.documents import write  # imports what draws, which is not needed where nothing is found
+    from fnostab.report.documents import write  # after judging: it imports what draws, which is slow
 
     return write(report, folder)
 

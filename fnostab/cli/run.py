@@ -79,7 +79,7 @@ def command(decide: bool, sequential: str | None, dry_run: bool, notify: tuple[s
 
     STUDY can also be `strategy`, a chain of studies that ends with a report.
     """
-    notifier = Notifier(notify)  # refuses a wrong address, of a dry run too
+    notifier = Notifier(notify)  # refuses a wrong address in a dry run too
     if dry_run:
         notifier = Notifier()
     run = load(CHAINS[options.study]) if options.study in CHAINS else run_and_report
@@ -88,7 +88,7 @@ def command(decide: bool, sequential: str | None, dry_run: bool, notify: tuple[s
 
 
 def _name(options: RunOptions) -> str:
-    """The experiment of what was asked for; of a chain its own name, and of a file that can't be read its path."""
+    """Return the study's experiment; for a chain its name, and for a file that can't be read its path."""
     from fnostab.study.study import read_study_file
 
     try:
@@ -98,7 +98,7 @@ def _name(options: RunOptions) -> str:
 
 
 def _link(options: RunOptions) -> str:
-    """Line on where the charts of a study are that did not go on; empty where nothing is recorded, or can be asked."""
+    """Write the line on the charts of a study that stopped; empty if nothing is recorded or the store is away."""
     from fnostab.tracking import existing_store, find_experiment
 
     try:
@@ -127,10 +127,10 @@ def run_and_report(
 ) -> None:
     """Run a study or a part of it, print the verdict if asked, and name the next commands.
 
-    A notifier is told the answer, and what a look decides; for that a verdict is recorded, as `decide` does.
+    A notifier sends the answer, and what a look decides; for that a verdict is recorded, as with ``decide``.
 
     Raises:
-        FnostabError: it could not be started, not all of it could be recorded, or a trial came to no result.
+        FnostabError: the study could not be started, not all of it could be recorded, or a trial has no result.
     """
     console = Console()
     looks = parse_looks(sequential) if sequential else []
@@ -166,7 +166,7 @@ def run_and_report(
             else:
                 case = judge_and_record(result.store, studies).case
             said = in_lines(case)
-        except DecisionError as error:  # only some arms were asked for: what was to be run has run
+        except DecisionError as error:  # as without control, if only some arms were asked for: the run itself is fine
             said = [f"no verdict yet: {error}"]
             say(console, *said if decide else ())
     if notifier:
@@ -176,7 +176,7 @@ def run_and_report(
     if result.overwritten:
         say(console, result.overwritten)
     if not any(trial.finished for trial in result.trials):
-        insist_on_results(result)  # there are no curves to see, and nothing to judge
+        insist_on_results(result)  # raises: there are no curves to show and nothing to judge
     from fnostab.tracking import find_experiment
 
     at = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""
@@ -194,7 +194,7 @@ def run_and_report(
 
 
 def charts_line(store: Store, experiment_id: str) -> str:
-    """Line on where the charts of an experiment's newest study are."""
+    """Write the line with the address of the charts of an experiment's newest study."""
     from fnostab.tracking import charts_address
 
     needs = "" if store.uri.startswith("http") else "  (while `fnostab ui` runs)"

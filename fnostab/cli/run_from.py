@@ -1,4 +1,4 @@
-"""``fnostab run --from``: a study with the arms that an earlier verdict asks for."""
+"""``fnostab run --from``: load a study with the arms that an earlier verdict asks for."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def load_after(
         experiment: name of Stage A's experiment.
         study: name or file of the deep study.
         profile: profile of Stage A, or "auto".
-        epochs: epochs of every trial; None for the setting's own.
-        overrides: dotted settings that win over everything else.
+        epochs: epochs of every trial; None for the number in the settings.
+        overrides: settings by dotted name that win over all others.
         tracking_uri: address of the MLflow store.
-        console: shows the verdict that the study rests on.
+        console: console on which the verdict is named.
 
     Raises:
         LaunchError: the verdict asks for something else first.

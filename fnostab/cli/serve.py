@@ -1,4 +1,4 @@
-"""``fnostab serve``: a tracking server for a group."""
+"""``fnostab serve``: start a tracking server for a group."""
 
 from __future__ import annotations
 
@@ -116,10 +116,10 @@ def _warn(settings: ServerSettings) -> None:
 
 
 def _ensure_admin(folder: Path) -> None:
-    """Make the administrator if there is none; the password comes from the environment or a prompt.
+    """Create the administrator if there is none; the password comes from the environment or a prompt.
 
     Raises:
-        ConfigError: no password is in the environment, and there is no terminal to ask at.
+        ConfigError: the environment has no password, and there is no terminal for a prompt.
         TrackingError: the password is not accepted.
     """
     from fnostab.tracking import administrator, create_admin
@@ -137,7 +137,7 @@ def _ensure_admin(folder: Path) -> None:
 
 
 def _charts(server: TrackingServer) -> str:
-    """Address of the newest study's charts; of the list of experiments as long as there is none."""
+    """Return the address of the newest study's charts; without a study, of the list of experiments."""
     from fnostab.tracking import charts_address, experiments_page, experiments_with_runs, open_store
 
     store, url = open_store(server.backend), server.settings.url

@@ -40,7 +40,7 @@ def command(context: click.Context, /, path: Path, follow: bool, verify: bool, t
 
     if follow and verify:
         raise ConfigError("--verify compares trials that have ended: leave out --follow")
-    (insist_on_studies if follow else insist_on_trials)(path)  # before a database is made for them
+    (insist_on_studies if follow else insist_on_trials)(path)  # before a database is created
     from fnostab.tracking import open_store, sync
 
     store = _open_in_time(tracking_uri) if follow else open_store(tracking_uri)
@@ -55,7 +55,7 @@ def command(context: click.Context, /, path: Path, follow: bool, verify: bool, t
 
 
 def _open_in_time(tracking_uri: str | None) -> Store:
-    """Open a store that may be slow: it is asked again until it answers."""
+    """Open a store, trying again until a slow one answers."""
     from fnostab.tracking import open_store
 
     while True:
@@ -67,7 +67,7 @@ def _open_in_time(tracking_uri: str | None) -> Store:
 
 
 def _follow(path: Path, store: Store) -> SyncReport:
-    """Send in rounds until the end, print each round that sent something, and return the sum of all."""
+    """Send records in rounds until all studies have ended, print what each round sent, and return the total."""
     from fnostab.show.following import follow
     from fnostab.tracking import SyncReport
 

@@ -45,7 +45,7 @@ def command(arm: str, seed: str, trial_files: tuple[Path, ...], fork_server: str
     With --trial FILE, as launchers call it: train what trial.json describes and write journal and
     artifacts beside it. That needs no MLflow; `fnostab sync` sends the journal.
     """
-    os.environ.pop(VARIABLE, None)  # addresses with passwords: a trial's program has no use for them
+    os.environ.pop(VARIABLE, None)  # addresses with passwords, which a trial's program does not need
     if trial_files or fork_server:
         with imports_that_stay():
             from fnostab.launch.process import train_files
@@ -59,7 +59,7 @@ def command(arm: str, seed: str, trial_files: tuple[Path, ...], fork_server: str
         status = train_files(trial_files)
         if fork_server:
             sys.stdout.flush()
-            os._exit(status)  # to take down what is shared with other forks would copy it first
+            os._exit(status)  # a normal exit would write to, and so copy, memory shared with other forks
         sys.exit(status)
     if not options.study:
         raise ConfigError("which trial? Name a study (see `fnostab studies`), or a file with --trial")

@@ -46,7 +46,7 @@ def command(experiment: str | None, port: int, opens: bool, tracking_uri: str | 
     """
     from fnostab.tracking import existing_store, experiments_with_runs
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server ends with this, however this ends
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the server ends with this process
     store = existing_store(tracking_uri)
     experiments = experiments_with_runs(store, experiment)
     if store.uri.startswith("http"):
@@ -109,6 +109,6 @@ def _show(store: Store, url: str, experiments: dict[str, str], *, opens: bool) -
 
 
 def _is_desktop() -> bool:
-    """Whether somebody sits at a terminal of this machine, with a display."""
+    """Whether this process runs in a terminal of a machine with a display."""
     has_display = sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
     return has_display and sys.stdout.isatty()

@@ -28,7 +28,7 @@ def command(experiment: str | None, once: bool, output: Path, tracking_uri: str 
         from fnostab.show.console import Console
         from fnostab.show.watch import watch_study
 
-        gc.freeze()  # as in `store_to_read`: it has imported MLflow
+        gc.freeze()  # as in `store_to_read`, after importing MLflow
         watch_study(experiment, output=output, tracking_uri=tracking_uri, once=once, console=Console())
     except KeyboardInterrupt:
         words = ["fnostab", "watch", *([experiment] if experiment else [])]

@@ -1,7 +1,7 @@
 """Record the training of Hugging Face's Trainer: loss, gradient norm and learning rate of every optimiser step.
 
-The Trainer tells its callbacks a loss only where it logs, as a mean since the last log, in which NaN is replaced
-(``logging_nan_inf_filter``). Here the losses are those that its ``training_step`` returns, before that filter.
+The Trainer passes a loss to its callbacks only when it logs, as a mean since the last log in which NaN is replaced
+(``logging_nan_inf_filter``). The losses recorded here are those that ``training_step`` returns, before that filter.
 """
 
 import os
@@ -17,29 +17,29 @@ from fnostab.record.recorder import JOURNAL_VARIABLE, Recorder
 __all__ = ["StabilityCallback"]
 
 PREFIX = "eval_"
-DURATIONS = ("_runtime", "_per_second", "_time")  # ends of names that say how fast an evaluation was
+DURATIONS = ("_runtime", "_per_second", "_time")  # suffixes of names that give the speed of an evaluation
 
 
 class StabilityCallback(TrainerCallback):
-    """Records a training in the trial that the script was started for; outside a study it does nothing.
+    """Records a training in the trial for which the script was started; outside a study it does nothing.
 
-    ``trainer.add_callback(StabilityCallback(trainer))``, before ``trainer.train()``.
+    Call ``trainer.add_callback(StabilityCallback(trainer))`` before ``trainer.train()``.
 
-    A step is one of the optimiser: under gradient accumulation its loss is what the Trainer makes of its batches, and
-    in several processes their mean. The gradient norm is the one before clipping, also where ``max_grad_norm`` is 0.
-    A norm for which a loss scaler (fp16) left the step out is not recorded. ``eval_loss`` is the validation loss,
-    every other ``eval_NAME`` the measure ``val/NAME``. Once the trial has failed the training ends, unless the study
-    says ``after_failure: continue``.
+    A step is an optimiser step: under gradient accumulation its loss is the sum of what ``training_step`` returns for
+    its batches, and with several processes the mean over them. The gradient norm is the one before clipping, also where
+    ``max_grad_norm`` is 0. No norm is recorded for a step that a loss scaler (fp16) skipped. ``eval_loss`` is the
+    validation loss, every other ``eval_NAME`` the measure ``val/NAME``. The training ends once the trial has failed,
+    unless the study sets ``after_failure: continue``.
 
-    What the Trainer evaluates before the first step is not recorded, nor after a training whose best weights it loaded
-    (``load_best_model_at_end``): these are no values of the last step.
+    Evaluations before the first step are not recorded, nor those after a training that loaded its best weights
+    (``load_best_model_at_end``), since their values are not those of the last step.
 
     Args:
-        trainer: whose ``training_step`` and ``accelerator.clip_grad_norm_`` are followed.
+        trainer: the Trainer, whose ``training_step`` and ``accelerator.clip_grad_norm_`` are wrapped.
 
     Raises:
-        ConfigError: that is no Trainer, or it has such a callback already.
-        JournalError: while training, as `Recorder`; a second training begins at a step that is recorded.
+        ConfigError: ``trainer`` is not a Trainer, or has such a callback already.
+        JournalError: while training, as `Recorder`, or because a second training begins at a recorded step.
     """
 
     _loss: Any
@@ -54,7 +54,7 @@ class StabilityCallback(TrainerCallback):
         if any(isinstance(each, StabilityCallback) for each in trainer.callback_handler.callbacks):
             raise ConfigError("this Trainer has a StabilityCallback already: add one")
         self._trainer = trainer
-        self._inside = JOURNAL_VARIABLE in os.environ  # in all processes: each decides by the same numbers
+        self._inside = JOURNAL_VARIABLE in os.environ  # true in all processes of a trial: each follows the same numbers
         self._recorder: Recorder | None = None
         self._evaluated: tuple[int, set[str]] = (-1, set())
         self._forget()
@@ -130,7 +130,6 @@ class StabilityCallback(TrainerCallback):
             self._recorder = None
 
     def _forget(self) -> None:
-        """Begin a step: nothing of it is known."""
         self._loss = self._norm = self._lr = None
 
     def _take_loss(self, loss: Any) -> None:
@@ -141,7 +140,7 @@ class StabilityCallback(TrainerCallback):
 
     @staticmethod
     def _followed(method: Callable[..., Any], take: Callable[[Any], None]) -> Callable[..., Any]:
-        """A method whose results ``take`` sees as well."""
+        """Wrap a method so that ``take`` is called with each result."""
 
         @wraps(method)
         def follow(*args: Any, **named: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Send a study's records to MLflow: immediately, or as soon as a slow server answers."""
+"""Send a study's records to MLflow while it runs: immediately, or as soon as a slow server answers."""
 
 import shlex
 import threading
@@ -17,23 +17,23 @@ from fnostab.tracking.environment import settled
 
 __all__ = ["Recording"]
 
-SLOW_S = 4.0  # a store that takes longer to open is not waited for before trials start
+SLOW_S = 4.0  # trials start without waiting for a store that takes longer to open
 RETRY_S = 5.0
 DRAIN_S = 60.0
 
 
 class Recording:
-    """Records of one study in one store.
+    """Upload of one study's records to one store.
 
-    A server that is there but does not answer in time keeps no trial from starting: it is asked again in the
-    background, and what trials have written to their journals meanwhile is sent then.
+    A server that exists but does not answer in time does not keep trials from starting: a background thread tries
+    again, and then sends the records that trials have written to their journals meanwhile.
 
     Attributes:
-        store: None until it has answered.
-        run_id: of the study's run; None until it is made.
+        store: the store; None until it has answered.
+        run_id: id of the study's run; None until the run is created.
 
     Raises:
-        TrackingError: the store can't be opened, for another reason than that it is slow.
+        TrackingError: the store can't be opened, for another reason than being slow.
     """
 
     def __init__(self, tracking_uri: str | None, console: Console) -> None:
@@ -54,11 +54,11 @@ class Recording:
 
     @property
     def trouble(self) -> str | None:
-        """Reason why records wait on disk; None if they do not."""
+        """Reason why records wait on disk; None if they are being sent."""
         return self._uploader.trouble if self._uploader is not None else self._trouble
 
     def ask(self, question: Callable[[Store], object]) -> None:
-        """Ask the store something that the study can do without if there is no answer in time."""
+        """Put an optional question to the store; if it does not answer in time, the study goes on without."""
         if self.store is None:
             return
         try:
@@ -68,10 +68,10 @@ class Recording:
             self._say_slow(error)
 
     def start(self, record: StudySpec, trials: Sequence[TrialProgress], folder: Path) -> None:
-        """Make the study's run and send what trials write; of a slow store in the background, again and again.
+        """Create the study's run and begin to send what trials write; to a slow store from a background thread.
 
         Raises:
-            TrackingError: the store does not take it.
+            TrackingError: the run can't be created, for another reason than a slow store.
         """
         self._record, self._trials, self._folder = record, trials, folder
         self._trouble = "the store is being opened"
@@ -82,7 +82,7 @@ class Recording:
             self._connecting.start()
 
     def finish(self, status: str) -> str | None:
-        """Send what is left and end the study's run; say why if that can't be done."""
+        """Send the remaining records and end the study's run; return the reason if that fails, else None."""
         unsent = None
         if self._connecting is not None:
             self._stopping.set()

@@ -1,4 +1,4 @@
-"""A verdict with all that it was made from."""
+"""Case: a verdict with the evidence behind it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,18 +13,20 @@ from fnostab.show.visible import visible
 
 __all__ = ["Case"]
 
-TEXT_WIDTH = 100  # columns, where there is no terminal
+TEXT_WIDTH = 100  # columns of the text form
 
 
 @dataclass(frozen=True, repr=False)
 class Case:
-    """A verdict with all that it was made from; a terminal shows it as text, a notebook as a report's first box.
+    """A verdict with the evidence behind it; its repr is text, and a notebook shows it as the first box of a report.
 
     Attributes:
-        studies: by stage, anything with the attributes of a `StudySpec`; empty for a table that does not say.
-        judged: a line for each stage: which study, when, how many trials, what else is there.
-        command: of the next step, to be pasted; empty if there is none.
-        special: what a task's own study says in place of answers, with `render` and `to_json`; None of any other.
+        stages: trials of each stage.
+        studies: study by stage, anything with the attributes of a `StudySpec`.
+        judged: lines on what is judged (study, date, number of trials), and on what looks wrong with it.
+        command: command line of the next step, to be pasted; empty if there is none.
+        stress: result of a stress study; None for other studies.
+        special: result along a single setting, with ``render`` and ``to_json``; None for other studies.
     """
 
     verdict: Verdict
@@ -42,6 +44,6 @@ class Case:
         return visible(text.getvalue().rstrip())
 
     def _repr_html_(self) -> str:
-        from fnostab.report.documents import to_box  # which draws: it takes long to import
+        from fnostab.report.documents import to_box  # slow to import, since it draws
 
         return to_box(self)

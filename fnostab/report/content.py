@@ -1,4 +1,4 @@
-"""Content of a report before it is HTML or Markdown: the verdict's evidence as tables and pictures."""
+"""Content of a report, before it is rendered as HTML or Markdown: the verdict's evidence as tables and pictures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,18 +34,18 @@ IN_WORDS: Mapping[VerdictName | None, str] = {
 class StageSection:
     """One stage of a report.
 
-    What is None or empty was not recorded or not judged, and is left out.
+    Fields that are None or empty were not recorded or not judged; a report leaves them out.
 
     Attributes:
-        title: as "Stage A"; empty in a study of one stage.
-        prefix: of its pictures' names, as "stage-a-"; empty in a study of one stage.
-        parts: of arms in the decision; empty for one without a part.
-        settings: what differs between arms: setting -> value by arm.
+        title: title of the stage, as "Stage A"; empty in a study of one stage.
+        prefix: prefix of its pictures' names, as "stage-a-"; empty in a study of one stage.
+        parts: part of each arm in the decision, as "control"; empty for an arm without one.
+        settings: settings that differ between arms: setting -> value by arm.
         exemplary: arm -> pictures of its best, median and worst trial.
-        missing: trials among these that kept no picture.
+        missing: descriptions of best, median and worst trials that kept no picture.
         excluded: trials without a training outcome, or still running.
-        gone: seeds that should be there and have no trial, by arm.
-        stress: of a stress study, failures against its knob; None of any other.
+        gone: seeds that were asked for and have no trial, by arm.
+        stress: failures of a stress study against its knob; None for other studies.
     """
 
     title: str
@@ -74,18 +74,18 @@ class StageSection:
 
 
 class OnCase:
-    """Parts that all reports on a case share; subclasses have the case."""
+    """Properties of every report on a case; subclasses set ``case``."""
 
     case: "Case"
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict."""
+        """The verdict of the case."""
         return self.case.verdict
 
     @property
     def in_words(self) -> str:
-        """The verdict in a sentence, by what its tests support; empty of a study without roles."""
+        """The verdict in a sentence, INCONCLUSIVE if its tests do not support it; empty for a study without roles."""
         return IN_WORDS.get(VerdictName.INCONCLUSIVE if self.verdict.supported is False else self.verdict.name, "")
 
     @property
@@ -95,7 +95,7 @@ class OnCase:
 
     @property
     def conditions(self) -> list[str]:
-        """Conditions under which it holds."""
+        """Conditions under which the verdict holds."""
         return conditions(self.case.studies)
 
     @property
@@ -116,9 +116,9 @@ class Report(OnCase):
     """Everything that a report shows.
 
     Attributes:
-        experiment: name of Stage A's.
-        case: of one or two experiments in MLflow, or of runs of others.
-        store: address that may be shown.
+        experiment: name of Stage A's experiment, or of the file that describes runs of other programs.
+        case: verdict on one or two experiments in MLflow, or on runs of other programs.
+        store: address of the store, with its password masked, or path of a table.
         verdict_run: run id of the verdict; None if it was not recorded.
     """
 
@@ -146,7 +146,7 @@ class Report(OnCase):
 def compose(
     case: "Case", evidence: Evidence, *, experiment: str, store: str, verdict_run: str | None = None, made_at: datetime
 ) -> Report:
-    """Draw and word a report; arguments are the attributes of `Report`."""
+    """Make a report and draw its pictures; the arguments are attributes of `Report`."""
     sections = [_section(stage, case, evidence) for stage in case.stages]
     return Report(experiment, case, evidence, sections, store, verdict_run, made_at)
 
@@ -196,7 +196,7 @@ def _summaries(stage: Stage, case: "Case") -> list[ArmSummary]:
 
 
 def failure_rates(summaries: Sequence[ArmSummary], prefix: str, about: str = "") -> Picture:
-    """Picture of the arms' failure rates; ``about`` precedes the words for those who do not see it."""
+    """Draw the failure rates of the arms; ``about`` precedes the picture's alternative text."""
     return drawing(
         failure_rate_forest({s.arm: FailureRate(s.n_failed, s.n, s.failure_rate_ci) for s in summaries}),
         f"{prefix}failure-rates",
@@ -210,7 +210,7 @@ def _part(arm: str, study: StudySpec) -> str:
 
 
 def differences(study: StudySpec, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Settings in which ``arms`` differ from one another: setting -> value by arm."""
+    """Find the settings in which ``arms`` differ from control: setting -> value by arm."""
     settings = {arm: study.arms[arm] for arm in arms if arm in study.arms}
     names = dict.fromkeys(name for values in settings.values() for name in values)
     table = {name: {arm: values.get(name) for arm, values in settings.items()} for name in names}

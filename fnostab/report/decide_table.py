@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 __all__ = ["decide"]
 
-CONTROL, ARCHITECTURE, CLIPPING = "control", "arch_fix", "opt_fix"  # of a table that does not say
-DEFAULT_STUDIES = {"a": "stage_a", "b": "stage_b"}  # whose arms these are
+CONTROL, ARCHITECTURE, CLIPPING = "control", "arch_fix", "opt_fix"  # for a table that names no study
+DEFAULT_STUDIES = {"a": "stage_a", "b": "stage_b"}  # the built-in studies with these arms
 
 
 def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> Case:
     """Judge a table, as `fnostab decide --table` does.
 
     Args:
-        table: of `read_table`, or made of trials; stage a is judged, with stage b if it is there.
-        study: whose arms and rules apply, as a `TableStudy`, or anything with the attributes of a `StudySpec`; None for
-            the table's own, else for arms called control, arch_fix and opt_fix.
-        asked_as: name or file of ``study`` with which `fnostab run` runs more of its trials; None if that is not known.
+        table: table from `read_table`, or made from trials; stage a is judged, with stage b if it has trials.
+        study: study whose arms and rules apply: a `TableStudy`, or anything with the attributes of a `StudySpec`. None
+            for the study that the table names, or else for arms called control, arch_fix and opt_fix.
+        asked_as: name or file with which `fnostab run` runs more trials of ``study``; None if it is unknown.
 
     Returns:
-        The answer for every arm and the verdict, in ``case.verdict``, with what they rest on: shown as a report's
-        first box in a notebook, and as `fnostab decide` prints it elsewhere.
+        The case, with the answer for every arm and the verdict in ``case.verdict``. A notebook shows it as the first
+        box of a report; elsewhere it prints as `fnostab decide` does.
 
     Raises:
-        DecisionError: stage a or control has no trial, or a trial stands there twice.
+        DecisionError: stage a or control has no trial, or a trial is in the table twice.
     """
     from fnostab.decision import Stage
     from fnostab.decision.commands import Place, Source
@@ -78,6 +78,6 @@ def _default_study(stages: Mapping[str, Stage]) -> Any:
     return TableStudy(
         control=CONTROL,
         roles={role: arm for role, arm in parts.items() if arm in arms},
-        margin=0.1 if positive else None,  # a share of what is above 0; the units of others are not known
+        margin=0.1 if positive else None,  # relative to losses above 0; the units of others are unknown
         follow_up=DEFAULT_STUDIES["b"],
     )

@@ -1,4 +1,4 @@
-"""A report as one self-contained HTML file, and as Markdown with its pictures in separate files."""
+"""Render a report as one self-contained HTML file, and as Markdown with its pictures in separate files."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ __all__ = ["HTML", "PICTURES", "environment", "to_box", "to_html", "to_markdown"
 HTML = "report.html"
 MARKDOWN = "report.md"
 PICTURES = "pictures"
-MOST_COLUMNS = 6  # of arms side by side on a page; more stand one below the other
+MOST_COLUMNS = 6  # arms side by side on a page; more are placed one below the other
 
 MEANINGS = {  # of criteria, for readers who have not seen the program
     "fewer_failures": "fails less often than control",
@@ -37,7 +37,7 @@ MEANINGS = {  # of criteria, for readers who have not seen the program
 
 
 def to_html(report: Report) -> str:
-    """One page: its style and pictures are part of it; no script, nothing to load."""
+    """Render a report as one HTML page that contains its style and pictures, without scripts."""
     return environment().get_template("report.html.j2").render(report=report)
 
 
@@ -48,15 +48,15 @@ def to_box(case: "Case") -> str:
 
 
 def to_markdown(report: Report) -> str:
-    """Write the report in Markdown; pictures are files in the folder ``pictures``."""
+    """Render a report as Markdown; its pictures are files in the folder ``pictures``."""
     return environment().get_template("report.md.j2").render(report=report, folder=PICTURES)
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """Write both into ``folder``, which is made; return all files, the HTML first.
+    """Write a report as HTML and as Markdown into ``folder``, which is created; return all files, the HTML first.
 
     Raises:
-        ConfigError: it can't be written.
+        ConfigError: a file can't be written.
     """
     return write_files(folder, {HTML: to_html(report), MARKDOWN: to_markdown(report)}, report.pictures)
 
@@ -79,7 +79,7 @@ def write_files(folder: Path, texts: Mapping[str, str], pictures: Sequence[Pictu
 
 
 def environment(*rooms: str) -> Environment:
-    """Templates of the report, and of the packages in ``rooms``."""
+    """Make the Jinja environment with the templates of the report and of the packages in ``rooms``."""
     made = Environment(
         loader=ChoiceLoader([PackageLoader(room) for room in ("fnostab.report", *rooms)]),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
@@ -107,7 +107,7 @@ def environment(*rooms: str) -> Environment:
 
 
 def _shown(value: Any) -> Any:
-    """A value for a template; a text loses control characters, which whoever prints the file would obey."""
+    """Escape control characters in text for a template, since a terminal that prints the file would obey them."""
     if isinstance(value, str):
         return (Markup if isinstance(value, Markup) else str)(visible(value))
     return value
@@ -128,7 +128,7 @@ def _p_value(p: float | None) -> str:
 
 
 def _effect(criterion: Criterion) -> str:
-    """Effect with its interval: percentage points off the failure rate, or the loss beside control's."""
+    """Write an effect with its interval: percentage points of failure rate, or ratio or difference of losses."""
     if criterion.effect is None:
         return ""
     if criterion.name == "fewer_failures":
@@ -154,14 +154,14 @@ def _support(criterion: Criterion) -> str:
 
 
 def _in_plain_words(text: str) -> str:
-    """A reason with the names of states and criteria as the tables write them."""
+    """Write the names of states and criteria in a reason as the tables do, with spaces for underscores."""
     for name in (*State, *MEANINGS):
         text = text.replace(name, name.replace("_", " "))
     return text
 
 
 def _markdown_text(text: Any) -> str:
-    """Text that neither ends a table's cell nor starts an element."""
+    """Escape text, so that it neither ends a table cell nor starts an element."""
     escaped = str(text).replace("\\", "\\\\").replace("<", "&lt;")
     for mark in "|*`[":
         escaped = escaped.replace(mark, f"\\{mark}")

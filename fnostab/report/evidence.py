@@ -1,6 +1,6 @@
-"""Evidence of a report, read from the runs themselves: curves, spikes, pictures, addresses.
+"""Read the evidence for a report from the runs: curves, spikes, pictures, addresses.
 
-A verdict is made from one number a trial. This reads histories, and so keeps to what its figures need.
+A verdict needs one number per trial. Histories are larger, so that only those are read that the figures need.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Evidence", "Spikes", "exemplars", "gather", "gather_of_runs", "val_loss"]
 
-MOST_POINTS = 300_000  # of gradient norms at every step: 1 s from SQLite, half a minute through a server
-MOST_CURVES = 300  # of trials of a stage; above, the first seeds of each arm
+MOST_POINTS = 300_000  # gradient norms read at every step: 1 s from SQLite, half a minute through a server
+MOST_CURVES = 300  # trials of a stage whose curves are read; of more trials, the first seeds of each arm
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,12 @@ class Evidence:
     """Evidence read from the runs, by run id.
 
     Attributes:
-        curves: gradient norms.
+        curves: gradient norms over steps.
         val_losses: steps and finite validation losses, both (n,).
-        pictures: what the study's picture panel shows, as PNG, of the best, median and worst trials.
-        source: which gradient norms these are, in a sentence.
-        epochs: whether a trial validates once an epoch; of runs of others values are known by step alone.
+        pictures: PNG files of the study's picture panel, of the best, median and worst trials.
+        pages: address of each run's page in MLflow.
+        source: a sentence that says which gradient norms were read.
+        epochs: whether trials validate once per epoch; False for runs of other programs, known by step only.
     """
 
     curves: Mapping[str, Curve] = field(default_factory=dict)
@@ -64,7 +65,7 @@ def exemplars(trials: Sequence[TrialRow], *, higher_is_better: bool = False) -> 
     """The best, median and worst of an arm's trials, each once; failures rank below every success.
 
     With an even number the median is the better of the two in the middle. Trials without a training
-    outcome take no part.
+    outcome are left out.
     """
     ranked = sorted((t for t in trials if t.counts), key=lambda t: _rank(t, higher_is_better))
     if not ranked:
@@ -79,7 +80,7 @@ def exemplars(trials: Sequence[TrialRow], *, higher_is_better: bool = False) -> 
 
 
 def gather(store: Store, case: "Case", experiment_ids: Mapping[str, str]) -> Evidence:
-    """Read what a report on ``case`` shows.
+    """Read the evidence that a report on ``case`` shows.
 
     Raises:
         TrackingError: the store does not answer.
@@ -111,7 +112,7 @@ def gather(store: Store, case: "Case", experiment_ids: Mapping[str, str]) -> Evi
 
 
 def gather_of_runs(store: Store, case: "Case", history: str | None, experiment_ids: Mapping[str, str]) -> Evidence:
-    """Read what a report shows of runs that others recorded: histories of their metric, if it has any, and of norms.
+    """Read the evidence on runs of other programs: histories of the metric ``history``, and of gradient norms.
 
     Raises:
         TrackingError: the store does not answer.
@@ -132,7 +133,7 @@ def gather_of_runs(store: Store, case: "Case", history: str | None, experiment_i
 
 
 def _curves_of(store: Store, run_ids: Sequence[str], metric: str) -> dict[str, Series]:
-    """Histories of more than one finite value; MLflow's databases hold the largest number in place of infinity."""
+    """Read histories with more than one finite value; MLflow's databases store the largest float for infinity."""
     found = metric_histories(store, run_ids, metric)
     finite = {run_id: np.abs(values) < np.finfo(float).max for run_id, (_, values) in found.items()}
     return {r: (found[r][0][kept], found[r][1][kept]) for r, kept in finite.items() if kept.sum() > 1}
@@ -140,7 +141,7 @@ def _curves_of(store: Store, run_ids: Sequence[str], metric: str) -> dict[str, S
 
 def _read_curves(store: Store, stages: Mapping[str, Sequence[TrialRow]], thinned: bool) -> tuple[dict[str, Curve], str]:
     everything = [t for trials in stages.values() for t in trials]
-    # Of a thinned run what is gone would look like values that were not finite
+    # In a thinned run the deleted values would look like values that were not finite
     every_step = not thinned and sum(t.last_step or 0 for t in everything) <= MOST_POINTS
     chosen = [t for name, trials in stages.items() for t in _first_seeds(Stage(name, tuple(trials)))]
     metric = names.GRAD_NORM if every_step else names.GRAD_NORM_WINDOW_MAX
@@ -160,7 +161,7 @@ def _read_curves(store: Store, stages: Mapping[str, Sequence[TrialRow]], thinned
 
 
 def _read_val_losses(store: Store, case: "Case", stages: Mapping[str, Sequence[TrialRow]]) -> dict[str, Series]:
-    """Validation losses of the trials that count, by run id."""
+    """Read the validation losses of trials with a training outcome, by run id."""
     run_ids: dict[str, list[str]] = {}  # by the metric's name
     for name, trials in stages.items():
         for trial in _first_seeds(Stage(name, tuple(trials))):
@@ -170,12 +171,12 @@ def _read_val_losses(store: Store, case: "Case", stages: Mapping[str, Sequence[T
 
 
 def val_loss(study: StudySpec, arm: str) -> str:
-    """Name under which an arm's trials record the values that they are judged on."""
+    """Return the name of the recorded metric by which an arm's trials are judged."""
     return study.judged.get(arm, study.metric.name)
 
 
 def _read_spikes(store: Store, case: "Case", experiment_ids: Mapping[str, str]) -> dict[str, Spikes]:
-    """Spikes of the trials that counted them, by run id."""
+    """Read the spikes of trials that counted them, by run id."""
     counts = (names.SPIKES, names.SPIKES_UNRECOVERED)
     with reported(store):
         return {
@@ -194,7 +195,7 @@ def _first_seeds(stage: Stage) -> list[TrialRow]:
 
 
 def _nonfinite_steps(trial: TrialRow, steps: np.ndarray, every_step: bool) -> np.ndarray:  # type: ignore[type-arg]
-    """Steps without a norm: values that are not finite are never sent to MLflow, so they are gaps."""
+    """Find the steps of norms that are not finite: these are never sent to MLflow, so they are gaps."""
     found = set[int]()
     if every_step and steps.size:
         found.update(range(max(int(steps[-1]), trial.last_step or 0) + 1))

@@ -32,12 +32,12 @@ __all__ = [
     "stage_title",
 ]
 
-MOST_RUNS = 10  # that are asked for what they recorded
+MOST_RUNS = 10  # runs whose recorded metrics are looked up
 
 
 @dataclass(frozen=True)
 class StoredStudies:
-    """Studies in a store that are judged together: each by its experiment and its run, without one the newest."""
+    """Studies in a store that are judged together, each named by its experiment and run; None is the newest run."""
 
     experiment: str
     deep_experiment: str | None = None
@@ -52,14 +52,14 @@ class StoredStudies:
 
     @property
     def as_options(self) -> str:
-        """The options of a command that name them."""
+        """Command-line options that name these studies."""
         given = {name: value for name, value in vars(self).items() if value}
         return shlex.join(word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value))
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict that is recorded: experiment ids and study runs by stage, and the verdict's own run."""
+    """A recorded verdict, with experiment ids and run ids of the studies by stage, and the verdict's own run id."""
 
     case: Case
     experiment_ids: dict[str, str]
@@ -69,7 +69,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Stages:
-    """Studies in a store with their trials, by stage: experiment ids, records, trials; and which look this is."""
+    """Studies in a store with their trials, by stage; ``look`` is the number of this look at them, from 1."""
 
     experiment_ids: dict[str, str]
     records: dict[str, StudyRecord]
@@ -78,7 +78,7 @@ class Stages:
 
     @property
     def seeds(self) -> int:
-        """Trials in Stage A of the arm that has the most."""
+        """Number of trials of the arm with the most trials in Stage A."""
         stage = self.trials["a"]
         return max((len(stage.arm(arm)) for arm in stage.arms), default=0)
 
@@ -152,7 +152,11 @@ def record(store: Store, case: Case, found: Stages) -> Judged:
 
 
 def stage_of(name: str, store: Store, experiment_id: str, record: StudyRecord) -> Stage:
-    """The trials of a study in the store."""
+    """Read the trials of a study from a store.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
     from fnostab.decision import Stage
     from fnostab.tracking import trial_rows
 
@@ -163,7 +167,7 @@ def stage_of(name: str, store: Store, experiment_id: str, record: StudyRecord) -
 
 
 def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
-    """A line each on what is probably wrong with a study as a whole.
+    """List what is probably wrong with a study as a whole, a line each.
 
     Raises:
         TrackingError: the store does not answer.
@@ -192,7 +196,7 @@ def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
 
 
 def _broken(store: Store, stage: Stage) -> list[str]:
-    """A line on trials that broke, with the reason of the first."""
+    """Write a line on trials that ended as ``infra_error``, with the reason of the first; empty without any."""
     from fnostab.record.outcomes import Outcome
     from fnostab.tracking import reason_of
 
@@ -214,10 +218,17 @@ def make_case(
     judged: list[str] | None = None,
     look: int | None = None,
 ) -> Case:
-    """Answer and conclude.
+    """Judge the trials of one or two stages, and make a case of the verdict.
 
-    A study is anything with the attributes of a `StudySpec`; that of Stage A gives roles and rules. ``judged`` is a
-    line for each stage on what is judged, ``look`` which look at the study this is, else as it says itself.
+    Args:
+        stages: trials by stage.
+        studies: study by stage, anything with the attributes of a `StudySpec`; Stage A's has the roles and rules.
+        source: origin of the trials, for the command of the next step.
+        judged: lines on what is judged, which the case shows first.
+        look: number of this look at the study; None for the number that the study itself holds.
+
+    Raises:
+        DecisionError: the trials can't be judged.
     """
     from fnostab.decision import Roles, Rules, decide
     from fnostab.decision.commands import as_run, command_of
@@ -258,7 +269,7 @@ def make_case(
 
 
 def _under_control_that_ran(study: Any, stage: Stage) -> Any:
-    """A stress study of which a part was run: its control at the first value with trials."""
+    """Return a stress study with its control at the first value that has trials; any other study unchanged."""
     families = getattr(study, "stressed", {}).values()
     family: Mapping[str, float] = next((names for names in families if study.control in names), {})
     ran = next((name for name in family if stage.arm(name)), study.control)

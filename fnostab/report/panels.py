@@ -1,4 +1,4 @@
-"""The pictures of a stage with their captions: when trials failed, losses, gradient norms, what trials keep."""
+"""Draw the pictures of a stage, with captions: survival, losses, gradient norms, and pictures that trials kept."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -19,9 +19,9 @@ __all__ = ["exemplary", "fans", "recorded_values", "survival", "validation_losse
 
 
 def survival(prefix: str, trials: Mapping[str, Sequence[TrialRow]], control: str, evidence: Evidence) -> Picture | None:
-    """Kaplan-Meier curves of all arms, with a log-rank test of each against ``control``.
+    """Draw Kaplan-Meier curves of all arms, with a log-rank test of each against ``control``.
 
-    None for runs of others: when they failed is not known.
+    None for runs of other programs, since the steps of their failures are unknown.
     """
     if not evidence.epochs:
         return None
@@ -51,7 +51,7 @@ def _lost(trial: TrialRow) -> bool:
 
 
 def _end(trial: TrialRow, evidence: Evidence) -> int | None:
-    """The step of its failure or, if it did not fail, the last one that is known."""
+    """Return the step of a trial's failure or, without one, its last known step."""
     if trial.failed and trial.failure_step is not None:
         return trial.failure_step
     if trial.last_step is not None:
@@ -63,7 +63,7 @@ def _end(trial: TrialRow, evidence: Evidence) -> int | None:
 def validation_losses(
     prefix: str, trials: Mapping[str, Sequence[TrialRow]], study: StudySpec, evidence: Evidence
 ) -> Picture:
-    """Validation losses of all seeds over the epochs, a panel an arm."""
+    """Draw the validation losses of all seeds over the epochs, one panel per arm."""
     curves = {arm: _loss_curves([t for t in of_arm if t.counts], evidence) for arm, of_arm in trials.items()}
     metrics = list(dict.fromkeys(val_loss(study, arm) for arm in trials))
     rows = [trial for of_arm in trials.values() for trial in of_arm]
@@ -82,7 +82,7 @@ def validation_losses(
 def recorded_values(
     prefix: str, trials: Mapping[str, Sequence[TrialRow]], metric: str, evidence: Evidence, *, judged: bool
 ) -> Picture | None:
-    """The metric of runs of others over their steps, a panel an arm; None if none has a history."""
+    """Draw the metric of runs of other programs over steps, one panel per arm; None if no run has a history."""
     curves = {
         arm: [
             LossCurve(t.seed, found[0].astype(float), found[1], t.failed)
@@ -102,7 +102,7 @@ def recorded_values(
 
 
 def _loss_curves(trials: Sequence[TrialRow], evidence: Evidence) -> list[LossCurve]:
-    """Loss curves of one arm. Epochs follow from the validations: most are one epoch apart."""
+    """Make the loss curves of one arm; the median distance between validations is taken as one epoch."""
     found = ((t, evidence.val_losses.get(t.run_id or "")) for t in trials)
     histories = [(trial, *history) for trial, history in found if history is not None]
     gaps = np.concatenate([np.diff(steps, prepend=-1) for _, steps, _ in histories] or [np.array([], dtype=np.int64)])
@@ -120,7 +120,7 @@ def _loss_curves(trials: Sequence[TrialRow], evidence: Evidence) -> list[LossCur
 
 
 def fans(prefix: str, trials: Mapping[str, Sequence[TrialRow]], evidence: Evidence) -> list[Picture]:
-    """Gradient norms of each arm, all on one axis."""
+    """Draw the gradient norms of each arm, one picture per arm with the same limits of the axis."""
     curves = {
         arm: [c for t in of_arm if t.counts and (c := evidence.curves.get(t.run_id or "")) is not None]
         for arm, of_arm in trials.items()
@@ -144,7 +144,6 @@ def fans(prefix: str, trials: Mapping[str, Sequence[TrialRow]], evidence: Eviden
 
 
 def _limits(fans: Sequence[Fan]) -> tuple[float, float] | None:
-    """One axis for all arms."""
     values = [v for fan in fans for each in (fan.low, fan.maximum) for v in each.tolist() if v > 0]
     return (min(values) / 1.6, max(values) * 1.6) if values else None
 
@@ -177,7 +176,7 @@ def _spikes_in_words(trials: Sequence[TrialRow], evidence: Evidence) -> str:
 def exemplary(
     prefix: str, trials: Mapping[str, Sequence[TrialRow]], study: StudySpec, evidence: Evidence
 ) -> tuple[dict[str, list[Picture]], list[str]]:
-    """Pictures of the best, median and worst trial of each arm, and which of these trials kept none."""
+    """Return the pictures of each arm's best, median and worst trial, and descriptions of those that kept none."""
     shown: dict[str, list[Picture]] = {}
     missing: list[str] = []
     if study.picture is None:

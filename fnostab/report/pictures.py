@@ -1,4 +1,4 @@
-"""Pictures for a web page and a Markdown file: drawn once, kept in both forms."""
+"""Draw pictures for a web page and a Markdown file: each is drawn once and kept in both forms."""
 
 import base64
 import html
@@ -26,13 +26,14 @@ _ID = re.compile(r'(\bid="|url\(#|href="#)')
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture.
+    """A picture as a file and as an HTML element.
 
     Attributes:
-        file_name: of the file beside the Markdown.
-        alt: what it shows, for those who do not see it.
-        caption: plain text under it.
-        element: the same as HTML that needs no file, its text escaped.
+        file_name: name of the file beside the Markdown.
+        alt: alternative text, for readers who do not see the picture.
+        caption: plain text under the picture.
+        content: bytes of the file.
+        element: the picture as an HTML element that needs no file; its text is escaped.
     """
 
     file_name: str
@@ -43,7 +44,7 @@ class Picture:
 
 
 def drawing(figure: Figure, name: str, *, alt: str, caption: str = "") -> Picture:
-    """A figure as inline SVG, whose ink takes the colour of the page's text, and as PNG on white."""
+    """Convert a figure to inline SVG, drawn in the colour of the page's text, and to PNG on white."""
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=DOTS_PER_INCH)
     svg = io.StringIO()
@@ -53,7 +54,7 @@ def drawing(figure: Figure, name: str, *, alt: str, caption: str = "") -> Pictur
 
 
 def photograph(png: bytes, name: str, *, alt: str, caption: str = "") -> Picture:
-    """A picture in PNG, packed."""
+    """Compress a PNG picture as WebP."""
     pixels = matplotlib.image.imread(io.BytesIO(png), format="png")[..., :3].copy()
     packed = io.BytesIO()
     matplotlib.image.imsave(packed, pixels, format="webp", pil_kwargs={"quality": QUALITY})
@@ -65,7 +66,7 @@ def photograph(png: bytes, name: str, *, alt: str, caption: str = "") -> Picture
 
 
 def _inline(svg: str, name: str, alt: str) -> str:
-    """An SVG document as an element of a page that holds others: ids of its own, the page's font and ink."""
+    """Convert an SVG document to an element of an HTML page: unique ids, and the page's font and text colour."""
     svg = _METADATA.sub("", _PROLOGUE.sub("", svg))
     svg = _SIZE.sub(r'\1 style="--width: \2"', svg, count=1).replace(INK, "currentColor")
     svg = _FONTS.sub(r"\1var(--font)", svg)

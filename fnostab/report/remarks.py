@@ -27,7 +27,7 @@ def scope(studies: Mapping[str, Any]) -> list[str]:
 
 
 def conditions(studies: Mapping[str, Any]) -> list[str]:
-    """Conditions under which the verdict holds: study, profile and size of each stage, caveats, what was not varied."""
+    """List the conditions of a verdict: study, profile and size of each stage, caveats, and what was not varied."""
     lines = []
     for stage, study in studies.items():
         profile = getattr(study, "profile", None)
@@ -40,13 +40,13 @@ def conditions(studies: Mapping[str, Any]) -> list[str]:
 
 
 def look_text(verdict: Verdict) -> str:
-    """At which level a later look tests, and why."""
+    """Say at which level a later look tests, and why."""
     rules = verdict.rules
     return f"This is look {rules.look} at this study, so it tests at {rules.level:.4g} instead of {rules.alpha:g}."
 
 
 def remarks(case: "Case") -> list[str]:
-    """Remarks beside the tables, a line each."""
+    """Write the remarks beside the tables, a line each."""
     verdict = case.verdict
     lines = [_in_stage(verdict, stage.name, ": ") + best_arms(verdict, stage.name) for stage in case.stages]
     lines += [_in_stage(verdict, stage.name, ": ") + line for stage in case.stages for line in _not_judged(stage)]
@@ -64,7 +64,7 @@ def remarks(case: "Case") -> list[str]:
 
 
 def _losses_beside(stage: Stage) -> Iterator[str]:
-    """A line on the validation losses to hold a stage's against, where trials recorded them."""
+    """Write a line with reference values for a stage's validation losses, if trials recorded them."""
     kinds = {
         "of the best constant output": [t.constant_loss for t in stage.trials],
         "of a right prediction, by noise alone": [t.noise_floor_loss for t in stage.trials],
@@ -80,7 +80,7 @@ def _range(values: Sequence[float]) -> str:
 
 
 def _not_judged(stage: Stage) -> Iterator[str]:
-    """A line on each outcome rule that could not be judged, whatever the number of trials."""
+    """Write a line for each reason why an outcome rule was not judged, with the number of trials."""
     judged = [trial for trial in stage.trials if trial.counts]
     for reason, n in Counter(reason for trial in judged for reason in trial.not_judged).items():
         yield f"not judged in {n} of {len(judged)} trials: {reason}"
@@ -92,7 +92,7 @@ def _in_stage(verdict: Verdict, stage: str, mark: str = ", ") -> str:
 
 
 def best_arms(verdict: Verdict, stage: str = "a") -> str:
-    """The arms that failed least in a stage, and the arm of the best median of all; several where they tie."""
+    """Name the arms of a stage with the fewest failures and with the best median; several if they tie."""
     ran = [s for s in verdict.arms if s.stage == stage and s.failure_rate is not None]
     if not ran:
         return "no training outcome"
@@ -115,7 +115,7 @@ def _tied(names: Sequence[str]) -> str:
 
 
 def left_out(s: ArmSummary) -> str:
-    """The trials that took no part; empty if all did."""
+    """Count the trials of an arm that are not in its failure rate, by outcome; empty if there are none."""
     if not s.left_out:
         return ""
     counts = ", ".join(f"{len(seeds)} {outcome} ({_seeds(seeds)})" for outcome, seeds in s.left_out.items())

@@ -1,4 +1,4 @@
-"""Judge a stress study and print it in a terminal. It draws nothing, so that it need not import what draws."""
+"""Judge a stress study and render it for a terminal; imports no module that draws, since that is slow."""
 
 from collections import Counter
 from dataclasses import replace
@@ -21,7 +21,7 @@ __all__ = ["render_stress", "stress_of", "with_stress"]
 
 
 def render_stress(stress: Stress, verdict: Verdict | None = None) -> RenderableType:
-    """A table of failures by value of the knob, each arm's margin, what they say, and of a later look its level."""
+    """Render failures by value of the knob, each arm's margin, the finding, and the level of a later look."""
     values = list(dict.fromkeys(point.value for arm in stress.arms for point in arm.points))
     columns = ("arm", *(f"{value:g}" for value in values), "p")
     table = plain_table(f"Failures by {stress.knob}", columns, "half of the trials fail at")
@@ -39,9 +39,10 @@ def render_stress(stress: Stress, verdict: Verdict | None = None) -> RenderableT
 
 
 def with_stress(case: "Case") -> "Case":
-    """Put a stress study's result in the place of the verdict, whose arms would differ in two settings.
+    """Replace a stress study's verdict, whose arms differ in two settings, by its result along the knob.
 
-    It is tested at the verdict's level, which a later look makes stricter. What still runs, or broke, comes first.
+    The result is tested at the verdict's level, which is stricter at a later look. A next step about trials that still
+    run or broke stays. Other cases are returned unchanged.
     """
     study = case.studies.get("a")
     if study is None or study.knob is None or len(case.stages) > 1:
@@ -57,7 +58,7 @@ def with_stress(case: "Case") -> "Case":
 
 
 def stress_of(stage: Stage, study: StudySpec, level: float | None = None) -> Stress:
-    """Judge how far each arm of a stress study withstands its knob, at its alpha if no ``level`` is given."""
+    """Judge how far each arm of a stress study withstands its knob, at the study's alpha unless ``level`` is given."""
     assert study.knob is not None
     control = next(arm for arm, names in study.stressed.items() if study.control in names)
     return compare_stress(stage, study.stressed, study.knob, control, study.alpha if level is None else level)

@@ -1,4 +1,4 @@
-"""Print a study of one setting at several values, for a terminal and for programs."""
+"""Render a study of one setting at several values, for a terminal and as JSON."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,12 +17,12 @@ __all__ = ["AlongPanel", "with_along"]
 
 @dataclass(frozen=True)
 class AlongPanel:
-    """Panel of values of one setting, before the answers for arms."""
+    """Failure rates at the values of one setting, shown before the answers for arms."""
 
     along: Along
 
     def render(self, case: Case) -> RenderableType:
-        """Tables of trials and of failure rate by value, then the answers and the finding."""
+        """Render tables of trials and of failure rate by value, then the answers and the finding."""
         name = self.along.setting.rpartition(".")[2]
         columns = (name, "arm", "failed", "95 %", "median of those that did not fail")
         table = plain_table(f"Failure rate by {self.along.setting}", columns, "outcomes")
@@ -46,15 +46,15 @@ class AlongPanel:
         return Group(*(part for each in parts for part in (each, Text())))
 
     def to_json(self) -> dict[str, Any]:
-        """The setting, and the lowest value that fails."""
+        """Return the setting and the lowest value that fails, JSON-ready."""
         lowest = self.along.lowest
         return {"setting": self.along.setting, "lowest_failing": lowest.value if lowest else None}
 
 
 def with_along(case: Case) -> Case:
-    """Put the result along one setting into a case whose arms differ in it alone; else return the case unchanged.
+    """Add the result along one setting to a case whose arms differ in that setting alone; else return it unchanged.
 
-    It stays unchanged too where failures only get fewer with the value, as with warm-up: the answers say that.
+    A case whose failures only decrease with the value, as with warm-up, is unchanged too: its answers say that.
     """
     study = case.studies.get("a")
     if study is None or len(case.stages) > 1 or study.roles or study.knob or not getattr(study, "arms", None):

@@ -1,4 +1,4 @@
-"""Arms, criteria with their tests, and trials, as tables."""
+"""Tables of arms, of criteria with their tests, and of trials."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -27,7 +27,7 @@ COLOURS = {State.MET: "green", State.NOT_MET: "red", State.UNTESTABLE: "yellow"}
 
 
 def criteria_table(stage: str, verdict: Verdict) -> Table:
-    """The criteria of a stage."""
+    """Make the table of a stage's criteria."""
     title = _titled(verdict.stage_title(stage), "criteria, arm against control")
     table = plain_table(title, ("arm", "criterion", "state"), "evidence")
     for arm, names, state, evidence in _alike(c for c in verdict.criteria if c.stage == stage):
@@ -36,13 +36,13 @@ def criteria_table(stage: str, verdict: Verdict) -> Table:
 
 
 def evidence_text(criterion: Criterion) -> str:
-    """Observed numbers, effect and test of a criterion."""
+    """Write the observed numbers, effect and test of a criterion."""
     test = test_text(criterion)
     return f"{criterion.detail}; {test}" if test else criterion.detail
 
 
 def test_text(c: Criterion) -> str:
-    """Effect, interval, test, p and what they say, in words; empty where no test was made."""
+    """Write effect, interval, test, p and whether it is significant; empty if no test was made."""
     if c.supported is None or c.state is State.UNTESTABLE or c.test is None or c.p is None:
         return ""
     luck = "" if c.state is not State.MET else ", significant" if c.supported else ", could be luck"
@@ -55,12 +55,12 @@ def test_text(c: Criterion) -> str:
 
 
 def percent(interval: tuple[float, float] | None) -> str:
-    """An interval of rates, as in ``5%-51%``."""
+    """Write an interval of rates as ``5%-51%``; ``-`` for None."""
     return "-" if interval is None else f"{interval[0]:.0%}-{interval[1]:.0%}"
 
 
 def plain_table(title: str, columns: Sequence[str], wrapped: str | None = None) -> Table:
-    """A table without lines, whose last column ``wrapped`` takes what room is left; long names are folded."""
+    """Make a table without lines; its last column ``wrapped`` takes the remaining width, and long names are folded."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
         is_name = column == "arm"
@@ -71,7 +71,7 @@ def plain_table(title: str, columns: Sequence[str], wrapped: str | None = None) 
 
 
 def _alike(criteria: Iterable[Criterion]) -> Iterable[tuple[str, list[str], State, str]]:
-    """Neighbouring criteria of an arm with the same state for the same reason, as one line."""
+    """Merge consecutive criteria of an arm that have the same state and evidence into one row."""
     for (arm, state, evidence), group in groupby(criteria, lambda c: (c.arm, c.state, evidence_text(c))):
         yield arm, [c.name if c.decides else f"({c.name})" for c in group], state, evidence
 
@@ -81,7 +81,7 @@ def _titled(stage: str, what: str) -> str:
 
 
 def arms_table(stage: Stage, verdict: Verdict, title: str = "") -> Table:
-    """Table of a stage: failures, medians and outcomes of each arm."""
+    """Make the table of a stage's arms: failures, medians and outcomes."""
     title = title or verdict.stage_title(stage.name)
     judged = verdict.rules.failure_judged
     median = "median of those that did not fail" if judged else f"median {verdict.rules.metric}"
@@ -103,7 +103,7 @@ def outcomes_text(summary: ArmSummary, judged: bool = True) -> str:
 
 
 def trial_table(stage: Stage, verdict: Verdict) -> Iterable[RenderableType]:
-    """Trials with their runs: all of them, or only those that did not converge where they are many."""
+    """Make the table of trials and their runs; above `MOST_TRIALS` only of trials that did not converge."""
     recorded = [t for t in stage.trials if t.run_id is not None]
     shown = recorded if len(recorded) <= MOST_TRIALS else [t for t in recorded if t.outcome is not Outcome.CONVERGED]
     if not shown:
@@ -120,7 +120,7 @@ def trial_table(stage: Stage, verdict: Verdict) -> Iterable[RenderableType]:
 
 
 def median_and_iqr(summary: ArmSummary) -> str:
-    """Median and quartiles of the successes, with their number."""
+    """Write the median and quartiles of the successes, with their number."""
     if summary.median is None or summary.iqr is None:
         return f"none of {summary.n} did not fail"
     low, high = summary.iqr

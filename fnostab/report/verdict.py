@@ -1,4 +1,4 @@
-"""Answers and a verdict as a person and a program read them."""
+"""Render answers and a verdict for a terminal, as JSON and as Markdown."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ COLOURS = {
 
 
 def print_case(case: "Case", console: Console, *, evidence: bool = False) -> None:
-    """Print what `render` shows, and the next command, to be pasted."""
+    """Print what `render` shows, then the next command on a line of its own, to be pasted."""
     special = case.stress is not None or case.special is not None
     console.print(render(case, evidence=evidence), highlight=False, soft_wrap=special)
     if case.command and not special:
@@ -41,10 +41,10 @@ def print_case(case: "Case", console: Console, *, evidence: bool = False) -> Non
 
 
 def render(case: "Case", *, evidence: bool = False) -> RenderableType:
-    """Render the judged study, a table of arms, a sentence for each, the verdict and the next command.
+    """Render the judged study, a table of arms, a sentence for each, the verdict and the next step.
 
-    A stress study, and one along a single setting, have tables of their own instead. With ``evidence``, criteria,
-    tests, intervals and run ids as well.
+    A stress study, and one along a single setting, have tables of their own instead. ``evidence`` adds criteria,
+    tests, intervals and run ids.
     """
     verdict = case.verdict
     parts: list[RenderableType] = [Text("\n".join(case.judged), style="dim")] if case.judged else []
@@ -67,13 +67,13 @@ def render(case: "Case", *, evidence: bool = False) -> RenderableType:
 
 
 def render_briefly(case: "Case") -> RenderableType:
-    """Sentences, verdict and next step: for a terminal that has shown the trials already."""
+    """Render sentences, verdict and next step, for a terminal that has already shown the trials."""
     said = "\n".join(line for stage in case.stages for line in _sentences(case.verdict, stage.name))
     return Group(Text(said), Text(), _conclusion(case))
 
 
 def in_lines(case: "Case") -> list[str]:
-    """The verdict and the answer for every arm as plain lines, for a message."""
+    """Write the verdict and the answer for every arm as plain lines, for a message."""
     verdict = case.verdict
     if case.stress is not None or case.special is not None:
         return [verdict.reason]
@@ -97,7 +97,7 @@ def _conclusion(case: "Case") -> RenderableType:
 
 
 def to_json(case: "Case") -> dict[str, Any]:
-    """Everything that `render` shows, JSON-ready."""
+    """Convert everything that `render` shows to JSON-ready data."""
     verdict = case.verdict
     return {
         "verdict": None if verdict.name is None else str(verdict.name),

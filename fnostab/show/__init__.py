@@ -1,1 +1,1 @@
-"""A running study in a terminal."""
+"""Show a running study in a terminal, and notify people of its end."""

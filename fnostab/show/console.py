@@ -1,4 +1,4 @@
-"""Rich's console for texts of others, and plain lines on it."""
+"""Rich's console, made safe for untrusted text, and functions that print plain lines on it."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -16,10 +16,10 @@ __all__ = ["Console", "say", "timed"]
 
 
 class Console(RichConsole):
-    """Rich's console, in which only Rich's own styles and movements reach the terminal."""
+    """Rich's console, which escapes control characters in text, so that only Rich's own reach the terminal."""
 
     def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
-        """Make a styled text of a string, as wide as it is shown."""
+        """Make a styled text of a string, with control characters escaped first so that its width is right."""
         return super().render_str(visible(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
@@ -30,7 +30,7 @@ class Console(RichConsole):
 
 @contextmanager
 def timed(console: RichConsole, doing: str) -> Iterator[None]:
-    """Say what is being done, and after it how long it took, in one line."""
+    """Print on one line what is being done and, after the block, how long it took."""
     started, took = time.monotonic(), ""
     console.print(f"{doing} ...", end=" ", highlight=False, markup=False)
     try:
@@ -41,6 +41,6 @@ def timed(console: RichConsole, doing: str) -> Iterator[None]:
 
 
 def say(console: RichConsole, *lines: str, style: str | None = None) -> None:
-    """Print lines as they are, however long: no markup, no colours of numbers, and no break but the terminal's own."""
+    """Print lines unchanged: no markup, no coloured numbers, and long lines are left to the terminal to wrap."""
     for line in lines:
         console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)

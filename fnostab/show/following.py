@@ -1,4 +1,4 @@
-"""Send records while trials write them, where nobody else does, such as on a cluster whose driver has ended."""
+"""Send records to MLflow while trials write them, if `fnostab run` no longer does, as for jobs on a cluster."""
 
 import time
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ __all__ = ["follow"]
 
 
 def follow(path: Path, store: Store, interval_s: float) -> Iterator[SyncReport | TrackingError]:
-    """Send what is new under ``path``, again and again, until every study there has ended.
+    """Send new records under ``path`` in rounds, ``interval_s`` seconds apart, until every study there has ended.
 
     A study has ended when no process or job of its trials is left, and all have a result or nothing was written for a
-    minute. More may be started there meanwhile. A store that is away is tried again.
+    minute. Studies that are started there meanwhile are sent too. A store that does not answer is tried again.
 
     Yields:
-        What each round sent, or why it could not.
+        The report of each round, or the error for which it sent nothing.
 
     Raises:
         JournalError: no study found under ``path``.
@@ -29,9 +29,9 @@ def follow(path: Path, store: Store, interval_s: float) -> Iterator[SyncReport |
     while True:
         found = insist_on_studies(path)
         for folder in found:
-            with suppress(LaunchError):  # of a damaged record: `sync` names it, and sends the trials
+            with suppress(LaunchError):  # a damaged study.json: `sync` reports it, and sends the trials
                 known[folder] = known[folder] if folder in known else Journals(folder)
-        ended = all(map(_has_ended, known.values()))  # asked first: what they wrote last is sent below
+        ended = all(map(_has_ended, known.values()))  # before `sync`, which then sends their last records
         try:
             report = sync(path, store)
         except TrackingError as error:
@@ -44,7 +44,7 @@ def follow(path: Path, store: Store, interval_s: float) -> Iterator[SyncReport |
 
 
 def _has_ended(journals: Journals) -> bool:
-    """Whether a study has ended; one of which a record can't be read, if nothing was written for a minute."""
+    """Whether a study has ended; if a record of it can't be read, whether nothing was written for a minute."""
     try:
         return journals.ended() is not None
     except FnostabError:

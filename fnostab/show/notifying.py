@@ -1,7 +1,7 @@
-"""Tell people of the end of a study: mail, chat, a webhook, whatever apprise can reach.
+"""Notify people of the end of a study with apprise: by mail, chat, a webhook or another service.
 
-The addresses hold passwords and tokens. They are never printed, logged or recorded; errors name their scheme alone, and
-apprise's own log, which quotes them, is off.
+The addresses hold passwords and tokens. They are never printed, logged or recorded: errors name only their scheme, and
+apprise's own log, which quotes them, is turned off.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ __all__ = ["VARIABLE", "Notifier"]
 
 VARIABLE = "FNOSTAB_NOTIFY"
 ACCEPTED = "mailto://USER:PASSWORD@HOST, slack://TOKENS/CHANNEL, tgram://BOT/CHAT, json://HOST:PORT, ..."
-LIMIT_S = 30.0  # for all addresses together; apprise gives up most of them after 4 s
+LIMIT_S = 30.0  # for all addresses together; apprise gives up on most services after 4 s
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+-]{0,19})://")
-_BETWEEN = re.compile(r"[\s,]+(?=[a-zA-Z][a-zA-Z0-9+-]*://)")  # of two addresses in one text
+_BETWEEN = re.compile(r"[\s,]+(?=[a-zA-Z][a-zA-Z0-9+-]*://)")  # separates addresses in one text
 _log = logging.getLogger(__name__)
 
 
 class Notifier:
-    """Sends short messages to addresses; without any it does nothing.
+    """Sends short messages to addresses; without addresses it does nothing.
 
     Args:
-        addresses: of apprise, as ``json://host:8080``; one text may hold several, with blanks or commas between.
+        addresses: URLs of apprise, as ``json://host:8080``; one text may hold several, separated by blanks or commas.
 
     Attributes:
-        answer: lines on what is known of the study, which a message on its failure has too.
+        answer: lines on the study's answer, as far as it is known; a message on a failure has them too.
 
     Raises:
         ConfigError: apprise is not installed, or does not accept an address.
     """
 
     def __init__(self, addresses: Sequence[str] = ()) -> None:
-        os.environ.pop(VARIABLE, None)  # else every trial would have it, and Slurm keep it with its jobs
+        os.environ.pop(VARIABLE, None)  # else every trial would inherit it, and Slurm store it with jobs
         self.answer: Sequence[str] = ()
         self._targets = _targets(addresses) if addresses else []
 
@@ -51,11 +51,11 @@ class Notifier:
         return bool(self._targets)
 
     def send(self, title: str, *lines: str) -> None:
-        """Send a message to every address; one that does not take it is warned of, and changes nothing else."""
+        """Send a message to every address; log a warning for each that rejects it or does not answer in time."""
         taken = dict.fromkeys(self._targets, False)
 
         def deliver(target: Any) -> None:
-            with suppress(Exception):  # of a service's own code; its text may quote the address
+            with suppress(Exception):  # raised by a service's own code; the message may quote the address
                 taken[target] = bool(target.notify(title=title, body="\n".join(lines), body_format="text"))
 
         threads = [threading.Thread(target=deliver, args=(target,), daemon=True) for target in self._targets]
@@ -75,11 +75,11 @@ class Notifier:
 
     @contextmanager
     def of_failures(self, study: Callable[[], str], link: Callable[[], str]) -> Iterator[None]:
-        """Send a message if the study stops; no message if the command line itself is refused.
+        """Send a message if the block fails or is interrupted; none for a ConfigError, which refuses the command line.
 
         Args:
-            study: gives the name of what was run.
-            link: gives the line on where its records are. Both are asked after the failure.
+            study: returns the name of the study; called after the failure.
+            link: returns a line that says where its records are; called after the failure.
         """
         with self._of_a_closed_terminal(study):
             try:
@@ -87,7 +87,7 @@ class Notifier:
             except ConfigError:
                 raise
             except KeyboardInterrupt as error:
-                notes: list[str] = getattr(error, "__notes__", [])  # what becomes of the trials
+                notes: list[str] = getattr(error, "__notes__", [])  # say what happens to the trials
                 what = next(iter(notes), "the same `fnostab run` command resumes it")
                 self._send_failure(study, f"was interrupted: {what}", link, how="was interrupted")
                 raise
@@ -100,11 +100,11 @@ class Notifier:
 
     @contextmanager
     def _of_a_closed_terminal(self, study: Callable[[], str]) -> Iterator[None]:
-        """Send a message if this process is ended by its terminal's end, as of a connection that broke."""
+        """Send a message if SIGHUP ends this process because its terminal closed, as after a broken connection."""
 
         def tell_and_end(signum: int, frame: object) -> None:
             what = "lost its terminal: the same `fnostab run` command resumes it; tmux or nohup keeps it running"
-            self._send_failure(study, what)  # no link: the store may be in the middle of a request
+            self._send_failure(study, what)  # no link: this may interrupt a request to the store
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
 
@@ -125,7 +125,7 @@ class Notifier:
 
 
 def _targets(addresses: Sequence[str]) -> list[Any]:
-    """Services of apprise, in the order of their addresses."""
+    """Make apprise's services, in the order of their addresses."""
     try:
         import apprise
     except ImportError:

@@ -1,6 +1,6 @@
-"""A study's state as tables and lines of text, for terminals of any width, with colours or without.
+"""Render a study's state as tables and lines of text, for terminals of any width, with or without colours.
 
-What does not fit is left out by priority, never wrapped into the next line or cut in the middle.
+Columns that do not fit are left out by priority; they are neither wrapped nor cut.
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ __all__ = [
     "trials_table",
 ]
 
-RUNNING, WAITING = "running", "waiting"  # of a trial without an outcome
+RUNNING, WAITING = "running", "waiting"  # states of a trial without an outcome
 SYMBOLS: dict[str, tuple[str, str]] = {
     Outcome.CONVERGED: ("●", "green"),
     Outcome.COLLAPSED: ("C", "bold red"),
@@ -41,14 +41,14 @@ SYMBOLS: dict[str, tuple[str, str]] = {
     RUNNING: ("▸", "cyan"),
     WAITING: ("·", "dim"),
 }
-MOST_LINES = 3  # of one arm's symbols; their numbers are shown instead of more
+MOST_LINES = 3  # lines of an arm's symbols; if they need more, each symbol is counted instead
 GAP = 2  # characters between columns
-CURVE_WIDTH = (8, 40)  # characters of a sparkline: fewer say nothing, more are not needed
-FIRST_TO_GO = ("spikes", "time left", "curve", "grad norm", "loss")  # columns of trials, where there is no room
+CURVE_WIDTH = (8, 40)  # least and most characters of a sparkline
+FIRST_TO_GO = ("spikes", "time left", "curve", "grad norm", "loss")  # columns of trials that a narrow terminal lacks
 
 
 def arms_table(study: StudyState, width: int) -> RenderableType:
-    """Arms x seeds, each arm with its failures and as much of their rate's interval as fits; and a legend."""
+    """Render arms x seeds with the failures of each arm, their rate and interval if these fit, and a legend."""
     arms = {arm: [t for t in study.trials if t.arm == arm] for arm in dict.fromkeys(t.arm for t in study.trials)}
     failed = {arm: _failed(trials) for arm, trials in arms.items()}
     rates = {arm: _rate(trials) for arm, trials in arms.items()}
@@ -68,7 +68,7 @@ def arms_table(study: StudyState, width: int) -> RenderableType:
 
 
 def trials_table(trials: Sequence[TrialState], width: int) -> RenderableType:
-    """A line for each trial: its progress or outcome, and its curve of gradient norms."""
+    """Render a line for each trial: its progress or outcome, and its curve of gradient norms."""
     texts = {
         "trial": [t.name for t in trials],
         "step": [_progress(t) for t in trials],
@@ -105,7 +105,7 @@ def trials_table(trials: Sequence[TrialState], width: int) -> RenderableType:
 
 
 def summary(study: StudyState) -> str:
-    """Progress of the study in one line."""
+    """Describe the progress of a study in one line."""
     done = sum(t.settled is not None for t in study.trials)
     left = study.seconds_left()
     about = f", about {duration(left)} left" if left is not None and left >= 1 else ""
@@ -117,7 +117,7 @@ def summary(study: StudyState) -> str:
 
 
 def line_of_end(trial: TrialState) -> str:
-    """End of a trial in one line."""
+    """Describe the end of a trial in one line."""
     where = f" at step {trial.failure_step}" if trial.failure_step is not None else ""
     why = f" ({trial.reason})" if trial.reason else ""
     took = f", {duration(trial.seconds)}" if trial.seconds is not None else ""
@@ -125,13 +125,13 @@ def line_of_end(trial: TrialState) -> str:
 
 
 def line_of_progress(trial: TrialState) -> str:
-    """Progress of a trial, as a part of a line."""
+    """Describe the progress of a running trial as a part of a line."""
     spikes = f" spikes {trial.spikes}" if trial.spikes else ""
     return f"{trial.name} {_progress(trial)} loss {_number(trial.loss)} grad norm {_number(trial.grad_norm)}{spikes}"
 
 
 def _progress(trial: TrialState) -> str:
-    """Progress of a trial, or its outcome."""
+    """Describe the progress of a trial, or its outcome."""
     if trial.settled is not None:
         return str(trial.settled) + (f" @{trial.failure_step}" if trial.failure_step is not None else "")
     if trial.step is None:
@@ -143,14 +143,14 @@ def _progress(trial: TrialState) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
+    """Write a time in seconds, minutes or hours, whichever suits it."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 120 * 60 else f"{seconds / 3600:.0f} h"
 
 
 def _cells(trials: Sequence[TrialState], room: int) -> Text:
-    """A symbol for each seed, or the number of each if they take too many lines."""
+    """Render a symbol for each seed, or a count of each symbol if they take too many lines."""
     if 2 * len(trials) - 1 <= MOST_LINES * room:
         return Text(" ").join(Text.assemble(SYMBOLS[_state(t)]) for t in trials)
     counts = Counter(_state(t) for t in trials)

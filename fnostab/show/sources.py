@@ -1,4 +1,4 @@
-"""Sources of the state of a study that another process runs: its journals, or its store."""
+"""Read the state of a study that another process runs, from its journals or from its store."""
 
 import threading
 import time
@@ -20,8 +20,8 @@ from fnostab.tracking import StudyWatch
 
 __all__ = ["QUIET_S", "Journals", "Records", "newest_folder"]
 
-QUIET_S = 60.0  # after which journals that nobody writes belong to a study that has ended
-SHARE_OF_STORE = 0.2  # of the time that the store is kept busy with questions
+QUIET_S = 60.0  # without a new record, after which a study without processes or jobs has ended
+SHARE_OF_STORE = 0.2  # largest share of the time for which queries keep the store busy
 Key = tuple[str, int]  # arm, seed
 
 
@@ -29,7 +29,7 @@ class Journals:
     """The trials of a study on disk.
 
     Attributes:
-        unreadable: a line on each trial whose records can't be read, by the name of its folder.
+        unreadable: error message of each trial whose records can't be read, by the name of its folder.
 
     Raises:
         LaunchError: ``study.json`` is damaged.
@@ -43,7 +43,7 @@ class Journals:
         self.unreadable: dict[str, str] = {}
 
     def read(self, known: Mapping[Key, Outcome]) -> dict[Key, TrialProgress]:
-        """States of all trials, as far as they can be read; not of those whose outcome is ``known``, and final."""
+        """Read the states of all trials, but for unread ones whose ``known`` outcome is final."""
         self._find()
         jobs = queued_jobs(self.folder)
         states = {}
@@ -60,11 +60,11 @@ class Journals:
         return states
 
     def has_jobs(self) -> bool:
-        """Whether jobs of its trials wait or run in a cluster's queue."""
+        """Whether jobs of the study's trials wait or run in a cluster's queue."""
         return bool(queued_jobs(self.folder))
 
     def ended(self) -> str | None:
-        """End of the study according to journals and jobs: "FINISHED" or "gone"; None while it runs."""
+        """Return how the study ended by its journals and jobs, "FINISHED" or "gone"; None while it runs."""
         trials = self.read({}).values()
         if any(trial.running for trial in trials) or self.has_jobs():
             return None
@@ -96,13 +96,19 @@ class Journals:
         if trial.outcome is not None or trial.first_ms is None:
             return False
         last_sign_s = changed_s(trial.directory / FILE_NAME)
-        if trial.owner is None:  # it says who it is right after it began
+        if trial.owner is None:  # the owner is written right after the first record
             return time.time() - last_sign_s < QUIET_S
         return is_alive(trial.owner, None, last_sign_s)
 
 
 class Records:
-    """Records of a study in a store, read in the background so that neither Ctrl-C nor journals wait for it."""
+    """Records of a study in a store, read in a background thread so that Ctrl-C and journals need not wait for it.
+
+    Attributes:
+        trials: states of the trials at the last read.
+        ended: how the study ended, as `StudyWatch.ended`; None while it runs.
+        trouble: why the store could not be read; None if it could.
+    """
 
     def __init__(self, watch: StudyWatch) -> None:
         self._watch = watch
@@ -111,19 +117,19 @@ class Records:
         self.trouble: str | None = None
 
     def poll(self) -> float:
-        """Ask once; return how many seconds that took.
+        """Read once; return how many seconds that took.
 
         Raises:
             TrackingError: the store does not answer, or a record in it can't be read.
         """
         started = time.monotonic()
-        ended = self._watch.ended()  # asked first and told last: who sees the end sees all that was sent before it
+        ended = self._watch.ended()  # read first and set last: whoever sees the end then sees all trials
         self.trials = self._watch.poll()
         self.ended = ended
         return time.monotonic() - started
 
     def start(self, interval_s: float) -> None:
-        """Go on asking until this process ends."""
+        """Read every ``interval_s`` seconds or less often, until this process ends."""
         threading.Thread(target=self._run, args=(interval_s,), name="fnostab-watch", daemon=True).start()
 
     def _run(self, interval_s: float) -> None:
@@ -138,6 +144,6 @@ class Records:
 
 
 def newest_folder(output: Path, experiment: str | None) -> Path | None:
-    """Folder of the study that was started last; starting writes its study.json."""
+    """Find the folder of the study that was started last, by the time of its study.json; None without a study."""
     found = list((output / experiment).glob("*/study.json") if experiment else output.glob("*/*/study.json"))
     return max(found, key=changed_s).parent if found else None

@@ -1,4 +1,4 @@
-"""State of a study as it is shown: the same whether it was read from journals or from a tracking store."""
+"""State of a study as it is shown, whether it was read from journals or from a tracking store."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,13 @@ __all__ = ["StudyState"]
 
 @dataclass(frozen=True)
 class StudyState:
-    """A study as it stands.
+    """Current state of a study.
 
     Attributes:
-        trials: those that are known, in the order of the arms.
-        complete: whether ``trials`` are all that were asked for. A store knows only those that began.
-        trouble: what keeps the view from being up to date, None if nothing does.
+        trials: known trials, in the order of the arms.
+        jobs: number of trials that run at once.
+        complete: whether ``trials`` are all that were asked for; a store knows only those that have begun.
+        trouble: why the view is not up to date; None if it is.
     """
 
     title: str
@@ -26,11 +27,11 @@ class StudyState:
 
     @property
     def running(self) -> list[TrialState]:
-        """Trials under way."""
+        """Running trials."""
         return [trial for trial in self.trials if trial.running]
 
     def seconds_left(self) -> float | None:
-        """Seconds that the known trials still take, from the ended ones or else from the pace; None if unknown."""
+        """Estimate the seconds that known trials still take, from ended trials or else the pace; None if unknown."""
         ended = [t.seconds for t in self.trials if t.judged and t.seconds is not None]
         paced = [(t.seconds or 0.0) + t.seconds_left for t in self.trials if t.seconds_left is not None]
         if not (expected := ended or paced):

@@ -1,4 +1,4 @@
-"""A study while it runs: a live table in a terminal, plain lines elsewhere."""
+"""Show a study while it runs: as a live table in a terminal, as plain lines elsewhere."""
 
 import math
 import time
@@ -17,19 +17,19 @@ from fnostab.show.state import StudyState
 
 __all__ = ["Display", "StudyView", "snapshot"]
 
-LINE_EVERY_S = 10.0  # of plain progress, so that it is never silent for long
-SHOWN_ENDED = 3  # of the trials that ended last, below those under way
+LINE_EVERY_S = 10.0  # between plain lines of progress
+SHOWN_ENDED = 3  # trials that ended last, shown below the running ones
 LINES_AROUND = 8  # title, headings, legend, summary, and two to spare
-IN_ONE_LINE = 4  # trials whose progress a plain line holds
+IN_ONE_LINE = 4  # trials whose progress fits into a plain line
 
 
 class Display:
-    """Shows states of a study one after the other. Use as a context manager.
+    """Shows the states of a study one after the other. Use as a context manager.
 
-    The end of trials that are ``known`` is no news.
+    The end of trials that are ``known``, by name, is not reported.
 
     Attributes:
-        study: what is left on the screen at the end.
+        study: the last state, which stays on the screen at the end.
     """
 
     def __init__(self, console: Console, known: set[str] | None = None) -> None:
@@ -54,7 +54,7 @@ class Display:
             self.console.print(last, highlight=False)
 
     def update(self, study: StudyState) -> None:
-        """Show how the study stands now."""
+        """Show the current state of the study."""
         self.study = study
         if self._live is not None:
             self._live.update(self._drawn(study))
@@ -62,7 +62,7 @@ class Display:
             self._print_lines(study)
 
     def was_told(self, name: str) -> None:
-        """Print no line of a trial's end."""
+        """Print no line about this end of a trial."""
         self._reported.add(name)
 
     def _drawn(self, study: StudyState) -> RenderableType:
@@ -89,9 +89,9 @@ class Display:
 
 
 class StudyView:
-    """Shows what `run_study` runs: arms x seeds, the outcome of each trial, and the progress of running ones.
+    """Shows a study that `run_study` runs: arms x seeds, the outcome of each trial, the progress of running trials.
 
-    Use as a context manager and call `update` often; it draws at most a few times a second.
+    Use as a context manager and call `update` often; it draws at most twice a second.
     """
 
     def __init__(self, title: str, trials: Sequence[TrialProgress], jobs: int, console: Console) -> None:
@@ -105,15 +105,21 @@ class StudyView:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._display.study = self._state([], None)  # none is running any more
+        self._display.study = self._state([], None)  # no trial runs any more
         self._display.__exit__(kind, error, tb)
 
     def was_told(self, trial: TrialProgress) -> None:
-        """Keep the end of this attempt out of the lines that follow, since a line of its own has told of it."""
+        """Print no line about the end of this attempt, since the caller has reported it."""
         self._display.was_told(trial.name)
 
     def update(self, running: Sequence[TrialProgress], unsent: str | None, unseen: str | None = None) -> None:
-        """Show the state of all trials, those under way, and what keeps records from the store or news from here."""
+        """Show the state of all trials.
+
+        Args:
+            running: trials that run or wait in a queue.
+            unsent: why records wait on disk; None if they are sent.
+            unseen: why the state of trials is not up to date; None if it is.
+        """
         trouble = unseen or (f"records wait on disk: {unsent}" if unsent else None)
         self._display.update(self._state([trial for trial in running if not trial.queued], trouble))
 
@@ -125,12 +131,12 @@ class StudyView:
 
 
 def snapshot(study: StudyState, console: Console, most: int = 40) -> None:
-    """Print one picture of a study, with at most ``most`` single trials."""
+    """Print the state of a study once, with at most ``most`` single trials."""
     console.print(_picture(study, console.width, most, most), highlight=False)
 
 
 def _picture(study: StudyState, width: int, room: int, most_ended: int) -> RenderableType:
-    """Arms, the trials under way, those that ended last, and a summary."""
+    """Render arms, running trials, the trials that ended last, and a summary."""
     running = study.running
     ended = [t for t in study.trials if t.ended_s is not None]
     ended = sorted(ended, key=lambda t: t.ended_s or 0.0, reverse=True)[:most_ended]

@@ -1,6 +1,6 @@
-"""Watch a study that another process runs: from its journals if they are available, otherwise from its store.
+"""Watch a study that another process runs, from its journals if they are available, otherwise from its store.
 
-Nothing is written and no journal is locked, so that watching never disturbs what it watches.
+Nothing is written and no journal is locked, so that watching never disturbs the study.
 """
 
 import json
@@ -54,8 +54,8 @@ def watch_study(
     """Show a study, the newest or that of an experiment, until it ends; ``once`` prints its current state and returns.
 
     Raises:
-        FnostabError: there is no such study, or no store to ask; one line says which.
-        KeyboardInterrupt: somebody wanted to see no more.
+        FnostabError: there is no such study, or its store does not answer.
+        KeyboardInterrupt: the user pressed Ctrl-C to stop watching.
     """
     watched = _attach(experiment, output, tracking_uri)
     say(console, f"study {watched.spec.hash} in experiment {watched.spec.experiment}, {watched.source}")
@@ -82,7 +82,7 @@ def watch_study(
 
 
 def _run_again(spec: StudySpec, trials: Sequence[TrialState]) -> list[str]:
-    """Words of the command that runs the trials without a result of a study, which has ended."""
+    """Write the arguments of `fnostab` that run those trials of an ended study that have no result."""
     finished = {(trial.arm, trial.seed) for trial in trials if trial.finished}
     left = {arm: of_arm for arm, of_arm in spec.seeds.items() if any((arm, seed) not in finished for seed in of_arm)}
     seeds = sorted({seed for of_arm in left.values() for seed in of_arm})
@@ -101,7 +101,7 @@ def _run_again(spec: StudySpec, trials: Sequence[TrialState]) -> list[str]:
 
 @dataclass
 class _Watched:
-    """A study, and where its state comes from: one of both is there at least."""
+    """A study with the sources of its state: journals, records in a store, or both."""
 
     spec: StudySpec
     source: str
@@ -113,7 +113,7 @@ class _Watched:
         self._jobs = 1
 
     def state(self) -> StudyState:
-        """State of the study. A trial's own journal takes precedence over the store, which is updated later."""
+        """Read the state of the study; a trial's journal takes precedence over the store, which is updated later."""
         rows = {(t.arm, t.seed): t for t in self.records.trials} if self.records else {}
         known = {key: row.outcome for key, row in rows.items() if row.outcome is not None}
         found = self.journals.read(known) if self.journals else {}
@@ -129,19 +129,19 @@ class _Watched:
         return StudyState(title, states, self._jobs, complete=self.journals is not None, trouble=trouble)
 
     def ended(self) -> str | None:
-        """End of the study; None while it runs."""
+        """Return how the study ended, as MLflow's status or "gone"; None while it runs."""
         if self.journals is not None and self.journals.has_jobs():
-            return None  # whatever became of the process that submitted them
+            return None  # even if the process that submitted them has ended
         if self.records is not None and not (self.records.trouble and self.journals):
             return self.records.ended
         return "gone" if self.journals is None else self.journals.ended()
 
 
 def _attach(experiment: str | None, output: Path, tracking_uri: str | None) -> _Watched:
-    """Find the study: on disk and in the store, whichever has the one that started last.
+    """Find the study that started last, on disk or in the store.
 
     Raises:
-        FnostabError: it is in neither.
+        FnostabError: there is no study in either.
     """
     if experiment is not None and not re.fullmatch(r"[^/\\]+", experiment):
         raise ConfigError(f"experiment={experiment!r} is not accepted: give a name, as in `fnostab watch stage_a`")
@@ -169,14 +169,14 @@ def _attach(experiment: str | None, output: Path, tracking_uri: str | None) -> _
 
 
 def _records_of(store: Store, spec: StudySpec) -> Records | None:
-    """Records in the store of a study whose journals are at hand; None if the store does not know the study."""
+    """Read a study's records from the store, beside its journals; None if the store does not have the study."""
     try:
         ids = find_study(store, spec.experiment, spec.hash)
         if ids is None:
             return None
         records = Records(StudyWatch(store, ids[0], spec.hash, ids[1]))
     except TrackingError:
-        return None  # the journals say it all
+        return None  # the journals are enough
     try:
         records.poll()
     except TrackingError as error:
@@ -185,7 +185,7 @@ def _records_of(store: Store, spec: StudySpec) -> Records | None:
 
 
 def _stored(store: Store, experiment: str | None, *, optional: bool) -> tuple[tuple[str, str], StudySpec, float] | None:
-    """Ids of the experiment and of the study's run in the store, its spec, and when it started (Unix time)."""
+    """Find a study in the store: ids of its experiment and run, its record, and its start (Unix time, s)."""
     try:
         name = experiment or newest_experiment(store)
         experiment_id = find_experiment(store, name)

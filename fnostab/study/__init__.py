@@ -1,1 +1,1 @@
-"""Studies as they are written: files, arms, settings."""
+"""Study files, and studies with the resolved settings of their arms."""

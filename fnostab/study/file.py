@@ -1,4 +1,4 @@
-"""A study as it is written in YAML: arms that inherit from one another, grids, errors that name the line."""
+"""Read a study from YAML: arms that inherit from one another, grids, and errors that name the line."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
@@ -23,7 +23,7 @@ PositiveNumber = Annotated[float, Field(gt=0)]
 
 
 class OutcomeSection(Frozen):
-    """Section ``outcome`` of a study file: rules of failures."""
+    """Section ``outcome`` of a study file: the failure rules."""
 
     baseline: float | None = None
     failed: Bound | None = None
@@ -32,7 +32,7 @@ class OutcomeSection(Frozen):
 
 
 class StudyFile(BaseModel):
-    """A study, its arms as they are once they have inherited and their grids are written out."""
+    """A study file, with inherited settings and grids of its arms written out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -105,12 +105,12 @@ class StudyFile(BaseModel):
 
     @property
     def knob(self) -> str | None:
-        """The setting that a stress study turns; None of any other."""
+        """The setting that a stress study varies; None for other studies."""
         return next(iter(self.stress), None)
 
     @property
     def stressed(self) -> Mapping[str, Mapping[str, float]]:
-        """Arms of a stress study as they are written, each with the names that it runs under and their values."""
+        """Arms of a stress study as written: for each, the names under which it runs, with the knob's values."""
         return self._stressed
 
     @property
@@ -120,11 +120,11 @@ class StudyFile(BaseModel):
 
     @property
     def rules(self) -> OutcomeRules:
-        """Rules of outcomes, as far as the file says them."""
+        """Outcome rules that the file sets, with defaults for the rest."""
         return OutcomeRules(**dict(self.outcome)) if self.outcome else OutcomeRules()
 
     def layers(self, arm: str, profile: str | None) -> tuple[Settings, ...]:
-        """Settings of an arm, the later ones winning."""
+        """Layers of settings of an arm; later ones win."""
         return self.defaults, self.profiles.get(profile or "", {}), self.arms[arm]
 
     @property
@@ -133,14 +133,14 @@ class StudyFile(BaseModel):
         return self.name if self._source == f"{self.name}.yaml" and self.name in built_in_studies() else self._source
 
     def insist_on_arms(self, arms: Iterable[str]) -> None:
-        """Raise ConfigError if one of these is no arm of the study."""
+        """Raise ConfigError if the study has no arm of one of these names."""
         for arm in arms:
             if arm not in self.arms:
                 similar = suggestion(arm, self.arms)
                 raise ConfigError(f"{self.name} has no arm {shown(arm)}{similar}; arms: {', '.join(self.arms)}")
 
     def with_defaults(self) -> Self:
-        """The file with metric, measures and margin filled in where it leaves them to its task, if it names one."""
+        """Return a copy in which an unset metric, measures and margin are those of the task, if the file names one."""
         given: dict[str, Any] = {"metric": Metric(name="val/loss"), "measures": {}, "margin": None}
         if self.task is not None:
             task = make_task(self.task)
@@ -149,10 +149,10 @@ class StudyFile(BaseModel):
 
     @property
     def task_name(self) -> str:
-        """The task that its trials are of.
+        """Name of the task that trains the trials.
 
         Raises:
-            ConfigError: it names none, as one may that only judges a table.
+            ConfigError: the file names none, which is only accepted for judging a table.
         """
         if self.command is None and self.task is None:
             named = " or ".join(f"task: {name}" for name in task_names() if name != "command")
@@ -160,11 +160,11 @@ class StudyFile(BaseModel):
         return self.task or "command"
 
     def line_of(self, place: str) -> str:
-        """Line of a dotted name in the file, as ``my.yaml, line 7: ``."""
+        """Find the line of a dotted name in the file, as ``my.yaml, line 7: ``."""
         return f"{_at(self._source, self._lines, place)}: "
 
     def place(self, arm: str, profile: str | None, setting: str) -> str:
-        """Line of an arm's setting in the file, as ``my.yaml, line 7: ``; empty if it is in no file."""
+        """Find the line of an arm's setting in the file, as ``my.yaml, line 7: ``; without one, of the arm."""
         written = self._written.get(arm, ())
         parts = [f"arms.{each}{part}" for each in written for part in ("", ".grid")]
         for part in (*parts, f"profiles.{profile}", "defaults"):
@@ -175,7 +175,7 @@ class StudyFile(BaseModel):
 
 
 def insist_on_size(arms: int, seeds: int) -> None:
-    """Raise ConfigError if a study of so many arms and seeds is larger than any that can be run or judged."""
+    """Raise ConfigError if so many arms and seeds are more trials than a study may have."""
     if arms * seeds > MOST_TRIALS:
         raise ConfigError(
             f"{arms:,} arms with {seeds:,} seeds each are {arms * seeds:,} trials; a study has at most "
@@ -187,7 +187,7 @@ def read_study_file(name: str) -> StudyFile:
     """Read a built-in study by its name, or one of your own by its path, without resolving its settings.
 
     Raises:
-        ConfigError: there is no such study, or it is not accepted; names the line.
+        ConfigError: there is no such study, or it is not accepted; the message names the line.
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
@@ -217,10 +217,10 @@ def _parse(text: str, source: str) -> StudyFile:
 
 
 def study_file_of(values: Mapping[str, Any], source: str, lines: Mapping[str, int] | None = None) -> StudyFile:
-    """Make a study of values as a file has them; errors name its source, and a value's line.
+    """Make a study from the values of a file; errors name ``source`` and, from ``lines``, a value's line.
 
     Raises:
-        ConfigError: it is not accepted.
+        ConfigError: a value is not accepted.
     """
     values, lines = dict(values), dict(lines or {})
     try:
@@ -249,7 +249,7 @@ def _at(source: str, lines: Mapping[str, int], place: str) -> str:
 
 
 def _line_numbers(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:
-    """Dotted name of everything in a YAML text, with its line."""
+    """Yield the dotted name of every key of a YAML text, with its line."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             place = f"{prefix}.{key.value}" if prefix else str(key.value)
@@ -266,7 +266,7 @@ class _NotAcceptedError(Exception):
 
 
 def _stress(stress: Any) -> dict[str, list[float]]:
-    """The knob of a stress study with its values; empty without one."""
+    """Check the knob of a stress study and its values; return an empty mapping without one."""
     if stress is None or stress == {}:
         return {}
     values = next(iter(stress.values())) if isinstance(stress, dict) and len(stress) == 1 else None
@@ -281,10 +281,11 @@ def _stress(stress: Any) -> dict[str, list[float]]:
 def _expanded(
     arms: Mapping[str, Any], stress: Mapping[str, list[float]]
 ) -> tuple[dict[str, Settings], dict[str, tuple[str, ...]], dict[str, dict[str, float]]]:
-    """Arms without ``inherits`` and ``grid``, one for each value of a stress study's knob.
+    """Write out ``inherits``, ``grid`` and the values of a stress study's knob.
 
-    For each also itself as written and those that it inherits from; and for each arm before the knob was turned, its
-    names at each value.
+    Returns:
+        Settings by arm; the names of the arms in the file that an arm's settings come from, itself first; and for each
+        arm of a stress study, without the knob: its name at each value -> the value.
     """
     expanded: dict[str, Settings] = {}
     written: dict[str, tuple[str, ...]] = {}
@@ -315,7 +316,7 @@ def _expanded(
 def _inherited(
     arms: Mapping[str, Any], arm: str, below: tuple[str, ...]
 ) -> tuple[Settings, dict[str, list[Any]], tuple[str, ...]]:
-    """Settings and grid of an arm with those that it inherits, and the names of the arms that they are from."""
+    """Collect the settings and grid of an arm, inherited ones too, and the names of the arms they come from."""
     own = {} if arms[arm] is None else arms[arm]
     if not isinstance(own, dict):
         raise _NotAcceptedError(f"arms.{arm}", f"arms.{arm}={shown(own)} is not accepted: it is a mapping of settings")
@@ -339,7 +340,7 @@ def _inherited(
 
 
 def _grid(arm: str, own: Mapping[str, Any]) -> dict[str, list[Any]] | None:
-    """The lists of values of an arm's own grid; None if it has none."""
+    """Check the grid of an arm itself; None if it has none."""
     grid = own.get("grid")
     if grid is None:
         return None
@@ -350,7 +351,7 @@ def _grid(arm: str, own: Mapping[str, Any]) -> dict[str, list[Any]] | None:
 
 
 def _short(value: Any) -> str:
-    """A setting's value as a part of a name: 10, 0.01, 1e-5, none."""
+    """Write a setting's value as a part of an arm's name: 10, 0.01, 1e-5, none."""
     if isinstance(value, float):
         return f"{value:g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)

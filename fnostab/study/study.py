@@ -1,8 +1,7 @@
-"""A study whose settings are resolved: its record, and a trial for each arm and seed.
+"""A study with resolved settings: makes its record, and a trial for each arm and seed.
 
-Settings are laid over one another in this order, the later one winning: what the task has below a study's own
-(its defaults, the profile, a policy), the study's defaults, the study's settings for that profile, the arm, and
-what the command line sets.
+Layers of settings, of which later ones win: the task's own (its defaults, the profile, a policy), the study's
+defaults, the study's settings for that profile, the arm's, and those of the command line.
 """
 
 import logging
@@ -27,17 +26,17 @@ from fnostab.tasks.registry import make_task
 
 __all__ = ["Study", "StudyFile", "built_in_studies", "load_study", "read_study_file"]
 
-SHARED = "datasets"  # folder of what trials of several studies share, in the output folder
+SHARED = "datasets"  # in the output folder: data that trials of several studies share
 
 
 class Study:
     """A study whose settings are all resolved and checked.
 
     Args:
-        file: the study as written.
-        profile: a named layer of the task's settings; None of a task that has none.
-        overrides: settings that win over everything else.
-        task: that is asked; None makes the one that the file names.
+        file: study file.
+        profile: named layer of the task's settings; None for a task without profiles.
+        overrides: settings that win over all others.
+        task: task of the study; None for the one that the file names.
 
     Attributes:
         arms: resolved settings of each arm, flat.
@@ -74,34 +73,34 @@ class Study:
 
     @cached_property
     def config_hashes(self) -> Mapping[str, str]:
-        """Hash of each arm's identity; arms of one hash train alike."""
+        """Hash of each arm's identity; arms with the same hash train alike."""
         if self.task.goes_by_arm:
             return {arm: digest([self.task.identity(settings), arm]) for arm, settings in self.arms.items()}
         return {arm: digest(self.task.identity(settings)) for arm, settings in self.arms.items()}
 
     @cached_property
     def hash(self) -> str:
-        """Name of task, study and control: the same study, started again, resumes; more arms and seeds extend it."""
+        """Hash of task, name and control, the study's identity: the same study resumes; arms and seeds extend it."""
         control = self.file.control
         return digest([self.task.name, self.file.name, control, self.config_hashes[control]])
 
     def twins(self, arms: Sequence[str] = ()) -> list[str]:
-        """A line for each arm, of these or of all, that repeats another and so is not compared."""
+        """Write a line for each arm, of ``arms`` or of all, that repeats another and so is not compared."""
         hashes = {arm: self.config_hashes[arm] for arm in arms or self.arms}
         return [same_settings_line(*pair) for pair in same_settings(hashes, self.file.control).items()]
 
     @property
     def resources(self) -> Resources:
-        """Resources that a trial needs; control stands for all arms."""
+        """Resources that a trial needs, taken from control for all arms."""
         return self.task.resources(self.arms[self.file.control])
 
     @property
     def described(self) -> str:
-        """Hash and profile, for a line."""
+        """Hash and profile, as a part of a line."""
         return f"{self.hash} ({self.profile} profile)" if self.profile else self.hash
 
     def spec(self, experiment: str, trials: Sequence[TrialProgress] = ()) -> StudySpec:
-        """The record of this study in ``experiment``; ``trials`` are those that are asked for.
+        """Make the record of this study in ``experiment``; ``trials`` are those that were asked for.
 
         Raises:
             ConfigError: the experiment's name is not accepted.
@@ -151,18 +150,18 @@ class Study:
         )
 
     def folder(self, output: Path, experiment: str) -> Path:
-        """Folder of the study's journals."""
+        """Return the folder of the study's journals."""
         return output.absolute() / experiment / self.hash
 
     def trials(
         self, experiment: str, output: Path, *, arms: Sequence[str] = (), seeds: Sequence[int] = ()
     ) -> list[TrialProgress]:
-        """One trial for each seed and arm, seed by seed, so that a study cut short is still balanced.
+        """Make a trial for each seed and arm, seed by seed, so that an interrupted study is still balanced.
 
-        What the task has to say of the arms is reported as warnings of the log.
+        The task's notices about the arms are logged as warnings.
 
         Raises:
-            ConfigError: there is no such arm, or the trials are too many.
+            ConfigError: there is no such arm, or there are too many trials.
         """
         self.file.insist_on_arms(arms)
         own = self.file.seeds
@@ -202,7 +201,7 @@ class Study:
         return TrialProgress(spec, directory)
 
     def _rules(self, settings: Settings) -> OutcomeRules:
-        """The task's rules, with what the study file says laid over them, about the value that the metric takes."""
+        """Make the failure rules: the task's, overridden by the study file's, applied to the metric's ``of`` value."""
         said = {} if self.file.outcome is None else self.file.outcome.model_dump(exclude_unset=True)
         of = {"of": self.metric.of or "best"}
         return OutcomeRules.model_validate(self.task.rules(settings).model_dump() | said | of)
@@ -228,14 +227,14 @@ def load_study(
     """Load a built-in study by name, or one of your own by its path.
 
     Args:
-        name: of the study, or path of its YAML file.
-        profile: a named layer of the task's settings; ``auto`` lets the task choose.
-        overrides: settings that win over everything else.
-        epochs: of every trial; None for what the settings say.
-        gpus: whether trials will have a GPU; None looks at this machine.
+        name: name of the study, or path of its YAML file.
+        profile: named layer of the task's settings; ``auto`` lets the task choose.
+        overrides: settings that win over all others.
+        epochs: epochs of every trial; None for the number in the settings.
+        gpus: whether trials will have a GPU; None checks this machine.
 
     Raises:
-        ConfigError: there is no such study or profile, or it is not accepted.
+        ConfigError: there is no such study or profile, or the study is not accepted.
     """
     file = read_study_file(name)
     task = make_task(file.task_name, file)
@@ -245,10 +244,10 @@ def load_study(
 
 
 def trial_folder(folder: Path, arm: str, config_hash: str, seed: int) -> Path:
-    """Folder of a trial in that of its study: ``control-0``, with a hash behind it where the arm was another before.
+    """Return a trial's folder, as ``control-0``; with a hash appended if that holds a trial with other settings.
 
     Raises:
-        LaunchError: the study was started by a version that named its trials otherwise.
+        LaunchError: the record of the trial in that folder is damaged, or of an earlier version.
     """
     plain, beside = trial_folders(folder, arm, seed, config_hash)
     if not (plain / TRIAL_FILE).exists():
@@ -256,7 +255,7 @@ def trial_folder(folder: Path, arm: str, config_hash: str, seed: int) -> Path:
     try:
         same = TrialSpec.read(plain / TRIAL_FILE).config_hash == config_hash
     except LaunchError as error:
-        if isinstance(error.__cause__, ConfigError):  # it is damaged, and says what to do
+        if isinstance(error.__cause__, ConfigError):  # damaged; the message says what to do
             raise
         raise LaunchError(
             f"{error}; a study of an earlier version can't be continued: choose another --output"

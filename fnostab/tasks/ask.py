@@ -17,13 +17,13 @@ __all__ = ["Ask"]
 
 
 class Ask(Command):
-    """A training that this process runs itself: settings and rules are those of a command, but nothing is started.
+    """Task whose trials the user's own loop trains; settings and rules are as in `Command`, but nothing is started.
 
     Args:
-        file: study without ``command`` and ``task``.
+        file: study file without ``command`` and ``task``.
 
     Raises:
-        ConfigError: the file names what trains its trials, or a declaration of a setting is not accepted.
+        ConfigError: the file names a command or a task, or a declaration of a setting is not accepted.
     """
 
     name = ASK
@@ -41,18 +41,18 @@ class Ask(Command):
 
     @property
     def goes_by_arm(self) -> bool:
-        """Whether nothing but their names tells the arms apart: the loop sees these."""
+        """Whether the study has no settings, so that only the arms' names, which the loop sees, tell them apart."""
         return not self._declared
 
     def identity(self, settings: Settings) -> Any:
-        """The settings: what trains is not known."""
+        """Identify an arm's trials by their settings; the code that trains them is not known."""
         return {"settings": dict(settings)}
 
     def argv(self, settings: Settings, arm: str, seed: int, directory: Path) -> tuple[str, ...]:
-        """No words: nothing is started."""
+        """Return no words, since no program is started."""
         return ()
 
     def as_written(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings for a training: 1.0 stays a float, which the record writes as 1."""
+        """Convert recorded settings to those of a training: 1.0, which the record writes as 1, is a float again."""
         floats = {name: float(settings[name]) for name in self._floats if isinstance(settings[name], int)}
         return {**settings, **floats}

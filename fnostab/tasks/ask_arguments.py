@@ -1,4 +1,4 @@
-"""Arguments of `fnostab.Study`, checked and given the form that a study file has."""
+"""Check the arguments of `fnostab.Study`, and convert them to the sections of a study file."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -23,10 +23,10 @@ def study_values(
     margin: float | None,
     description: str,
 ) -> dict[str, Any]:
-    """Sections of a study file; ``source`` is what errors name, the rest are arguments of `fnostab.Study`.
+    """Convert the arguments of `fnostab.Study` to the sections of a study file; errors begin with ``source``.
 
     Raises:
-        ConfigError: an argument is of a wrong type, or two of them say the same.
+        ConfigError: an argument has the wrong type, or two arguments set the same thing.
     """
     control = _settings(source, "control", control)
     if not isinstance(arms, Mapping):
@@ -57,12 +57,12 @@ def study_values(
 
 
 def not_accepted(source: str, what: str, given: Any, expected: str) -> ConfigError:
-    """The error of an argument, with its value and what is expected."""
+    """Make the error for an argument that is not accepted, with its value and what was expected."""
     return ConfigError(f"{source}: {what}={shown(given)} is not accepted: expected {expected}")
 
 
 def _settings(source: str, what: str, given: Any) -> dict[str, Any]:
-    """Settings by name, with the scalars of array libraries as Python's numbers."""
+    """Check settings by name, and convert scalars of array libraries to Python numbers."""
     if not isinstance(given, Mapping):
         raise not_accepted(source, what, given, "a mapping, as {'lr': 0.1}")
     if names := [name for name in given if not isinstance(name, str)]:
@@ -71,7 +71,11 @@ def _settings(source: str, what: str, given: Any) -> dict[str, Any]:
 
 
 def seeds_of(source: str, given: Any) -> int | list[int]:
-    """Seeds as a study file has them: their number, or a list."""
+    """Convert seeds to the form of a study file: the number of seeds, or a list of them.
+
+    Raises:
+        ConfigError: they are neither, or a seed is repeated or negative.
+    """
     several = isinstance(given, Iterable) and not isinstance(given, int | str | Mapping)
     found: int | list[int] = _plain(list(given) if several else given)
     each = found if isinstance(found, list) else [found]
@@ -83,16 +87,16 @@ def seeds_of(source: str, given: Any) -> int | list[int]:
 
 
 def _plain(value: Any) -> Any:
-    """A scalar of an array library, a tensor of no dimension too, as Python's number; any other value as it is."""
+    """Convert an array or tensor of shape () to a Python number, in lists too; return any other value unchanged."""
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
 def _typed(setting: str, value: Any, arms: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Control's value of a setting, as ``defaults`` of a study file declare it."""
+    """Declare a setting as in ``defaults`` of a study file: control's value, or for None the type of an arm's value."""
     values = [settings[setting] for settings in arms.values() if settings.get(setting) is not None]
     kinds = {bool: "bool", int: "number", float: "number", str: "text", list: "list"}
     if value is not None or not values or type(values[0]) not in kinds:
-        return values[0] if value is None and values else value  # which is refused by its name
+        return values[0] if value is None and values else value  # None without a type is refused later
     return {"type": kinds[type(values[0])], "default": None}

@@ -1,7 +1,7 @@
 """The contract of a task: the methods that the engine calls, whatever a trial trains.
 
-All else (arms and seeds, launching, journals, resume, live table, upload, outcome, answer, report) is the
-engine's and the same for all tasks.
+Everything else (arms and seeds, launching, journals, resuming, live table, upload, outcome, answer, report) belongs to
+the engine and is the same for all tasks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Estimates", "Settings", "Task"]
 
-Settings = Mapping[str, Any]  # flat: a name as it is written in study files, and its value
+Settings = Mapping[str, Any]  # flat: values by name, as written in study files
 
 
 class Estimates(Protocol):
@@ -54,7 +54,7 @@ class Task:
     """Base class of tasks; methods without a useful default raise NotImplementedError.
 
     Attributes:
-        name: as in ``task: name``.
+        name: name of the task in study files, as in ``task: name``.
         profiles: named layers of settings that ``--profile`` accepts; empty if there are none.
         metric: metric that decides if a study names none.
         measures: measures of quality that trials record.
@@ -105,7 +105,7 @@ class Task:
 
     @property
     def goes_by_arm(self) -> bool:
-        """Whether arms of one identity may train differently, since what trains is told their names."""
+        """Whether arms of one identity may train differently, because the training is told the arm's name."""
         return False
 
     def judged(self, settings: Settings, metric: Metric) -> str:
@@ -157,19 +157,19 @@ class Task:
         return []
 
     def check_start(self, trials: Sequence[TrialSpec], *, here: bool, lockstep: bool) -> None:
-        """Refuse what would fail in all trials, and write nothing: a dry run asks this too.
+        """Refuse trials that would all fail. Writes nothing, since a dry run calls this too.
 
         Args:
-            trials: those that were asked for.
+            trials: trials that are to be run.
             here: whether they run on this machine.
-            lockstep: whether those of an arm are trained together.
+            lockstep: whether trials of one arm are trained together.
 
         Raises:
-            FnostabError: and why.
+            FnostabError: the trials would fail; the message says why.
         """
 
     def prepare(self, trials: Sequence[TrialSpec], console: "Console", *, here: bool, lockstep: bool) -> None:
-        """Prepare data that trials share; refuse what only shows itself then.
+        """Prepare data that trials share, and refuse trials for which that fails.
 
         Raises:
             FnostabError: the trials would fail; the message says why.
@@ -180,5 +180,5 @@ class Task:
         return None
 
     def run(self, trials: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
-        """Train in this process: one trial, or several of one arm side by side; None for a trial that broke off."""
+        """Train one trial, or several of one arm together, in this process; return outcomes, None for one cut short."""
         raise NotImplementedError

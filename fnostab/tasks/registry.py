@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 __all__ = ["CHAINS", "COMMANDS", "TEMPLATE", "built_in_studies", "has_hook", "hook", "load", "make_task", "task_names"]
 
 TASKS = {"ptychography": "fnostab.ptychography.task", "command": "fnostab.tasks.command.task"}
-HOOKS = {  # what tasks do beside their contract: known without importing them
+HOOKS = {  # optional functions of tasks, beside their contract; listed here so that no task is imported to find them
     "ptychography": {
         "apply": "fnostab.ptychography.cli.policy:act_on",
         "after": "fnostab.ptychography.deep_study:deep_study",
     },
 }
-COMMANDS = {  # of tasks, by the name under which the command line has them: what they do, and their module
+COMMANDS = {  # commands that tasks add to the command line, by name: help text and module
     "policy": ("Show what verdicts made the default.", "fnostab.ptychography.cli.policy"),
     "replay": ("Run a failure again from its black box.", "fnostab.ptychography.cli.replay"),
     "data": ("Import measured data, and show it.", "fnostab.ptychography.cli.data"),
@@ -32,7 +32,7 @@ STUDIES = ("fnostab.ptychography.studies",)  # packages with built-in study file
 
 
 def task_names() -> list[str]:
-    """Names that ``task:`` accepts, and ``command``."""
+    """List the names of all tasks, ``command`` among them."""
     return list(TASKS)
 
 
@@ -40,7 +40,7 @@ def make_task(name: str, file: "StudyFile | None" = None) -> "Task":
     """Make the task called ``name``, for a study file.
 
     Raises:
-        ConfigError: there is no such task, or the file's part of it is not accepted.
+        ConfigError: there is no such task, or the task does not accept the file.
     """
     if name not in TASKS:
         raise ConfigError(f"task={name!r} is not known; accepted: {', '.join(TASKS)}")
@@ -49,18 +49,18 @@ def make_task(name: str, file: "StudyFile | None" = None) -> "Task":
 
 
 def built_in_studies() -> dict[str, Any]:
-    """Study files that come with the tasks, by name: each can be read as text."""
+    """Find the study files that come with the tasks: by study name, objects with ``read_text``."""
     found = [p for package in STUDIES for p in resources.files(package).iterdir() if p.name.endswith(".yaml")]
     return {p.name.removesuffix(".yaml"): p for p in sorted(found, key=lambda p: p.name)}
 
 
 def hook(task: str, name: str) -> Any:
-    """Function of a task beside its contract, as ``apply`` of a verdict; None if the task has none."""
+    """Import an optional function of a task, such as ``apply``, which applies a verdict; None if the task has none."""
     return load(HOOKS[task][name]) if has_hook(task, name) else None
 
 
 def has_hook(task: str, name: str) -> bool:
-    """Whether a task has such a hook; the task is not imported."""
+    """Whether a task has a hook of that name; does not import the task."""
     return name in HOOKS.get(task, {})
 
 

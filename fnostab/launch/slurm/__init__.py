@@ -1,1 +1,1 @@
-"""Trials as jobs of a Slurm cluster: what they ask for, how they are submitted, what runs in them, how they ended."""
+"""Run trials as jobs of a Slurm cluster: cluster file, submission, body of a job, and outcomes of ended jobs."""

@@ -46,9 +46,9 @@ class ClusterFile(BaseModel):
 
 
 def read_cluster_file(path: str | Path) -> ClusterFile:
-    """Read and check a file.
+    """Read and check a cluster file.
 
     Raises:
-        ConfigError: it can't be read, or is not accepted.
+        ConfigError: the file can't be read, or is not accepted.
     """
     return read_yaml_file(path, "cluster file", ClusterFile, "partition: gpu")

@@ -1,4 +1,4 @@
-"""Find out from Slurm's accounting and the job's output how a trial ended that recorded no outcome."""
+"""Infer how a trial without an outcome ended, from Slurm's accounting and the job's output."""
 
 from fnostab.launch.launcher import write_outcome
 from fnostab.record.job_arrays import FOLDER
@@ -10,14 +10,15 @@ from fnostab.record.stderr_tail import tail_of
 
 __all__ = ["write_end"]
 
-OUT_OF_TIMEOUTS = "timed-out too many times"  # what submitit leaves in a job's output
-OUT_OF_MEMORY = "exceeded memory limit"  # what Slurm leaves there where it looks at the memory without cgroups
+OUT_OF_TIMEOUTS = "timed-out too many times"  # written by submitit to a job's output
+OUT_OF_MEMORY = "exceeded memory limit"  # written there by Slurm where it watches the memory without cgroups
 
 
 def write_end(trial: TrialProgress, job: str, account: JobAccount | None) -> None:
-    """Write what Slurm says of the end of a trial that could not, or only that it was asked to end.
+    """Write the outcome that Slurm reports for a trial that wrote none, or only ``killed``.
 
-    ``account`` is None if accounting does not know the end of its job.
+    ``account`` is None if accounting does not know how the job ended. An outcome of the trial stays unless Slurm says
+    that the job was asked to end, lost its node or ran out of memory.
     """
     if account is None:
         if trial.outcome is None:
@@ -36,6 +37,6 @@ def write_end(trial: TrialProgress, job: str, account: JobAccount | None) -> Non
         said = last_words(log) if log.strip() else nothing
         what = f"{account.state} on {account.node or 'no node'} (exit code {account.exit_code}): {said}"
     if trial.outcome is not None and not (asked or account.state == "NODE_FAIL" or outcome is Outcome.OOM):
-        return  # the trial's own word, or that of whoever found it killed and could not know by whom
+        return  # Slurm knows no better than whoever wrote the outcome
     trial.begin_again()
     write_outcome(trial, Ending(outcome, f"Slurm job {job}: {what}", asked))

@@ -1,9 +1,9 @@
-"""Body of a Slurm job: some trials side by side, until they end or the job is interrupted.
+"""Body of a Slurm job: trains some trials side by side, until they end or the job is interrupted.
 
-Slurm gives notice to a job that is to be preempted, or whose time is nearly up, by SIGUSR2; submitit takes that
-signal, calls `TrialsJob.checkpoint` and queues the job again. Some clusters preempt with SIGTERM and queue the job
-again themselves. Nothing else does: trials tell Lightning that they are in no Slurm job. No MLflow here: a compute
-node may see nothing but the shared disk.
+Slurm sends SIGUSR2 to a job that is to be preempted or whose time is nearly up; submitit takes that signal, calls
+`TrialsJob.checkpoint` and queues the job again. Some clusters preempt with SIGTERM and queue the job again themselves.
+Lightning does not: trials tell it that they are in no Slurm job. MLflow is not used here, because a compute node may
+reach nothing but the shared disk.
 """
 
 import signal
@@ -24,12 +24,12 @@ from fnostab.record.trial import TrialSpec
 __all__ = ["TrialsJob"]
 
 POLL_S = 0.25
-LINGER_S = 300.0  # that a job waits for its end after it was told of it
+LINGER_S = 300.0  # for which a job waits to be ended after SIGTERM
 NOTICE = signal.SIGUSR2
 
 
 class TrialsJob:
-    """Trains trials in processes of their own; called by submitit, on a compute node."""
+    """Trains each trial in a process of its own; called by submitit on a compute node."""
 
     def __init__(self, directories: Sequence[Path]) -> None:
         self.directories = [str(directory) for directory in directories]
@@ -38,19 +38,19 @@ class TrialsJob:
         self._told_to_end = False
 
     def __call__(self) -> dict[str, str]:
-        """Train those that have no result yet; what became of each.
+        """Train the trials that have no result yet; return the outcomes of all by name.
 
         Raises:
             LaunchError: a ``trial.json`` can't be read here.
         """
-        # Blocked but while this process sleeps, so that an interruption finds no work half done. Trials inherit the
-        # block: Slurm signals them too, but what they heed is the SIGTERM of `checkpoint`.
+        # Unblocked only while this process sleeps, so that an interruption leaves no work half done. Trials inherit
+        # the block: Slurm signals them too, but they end by the SIGTERM of `checkpoint`.
         signal.pthread_sigmask(signal.SIG_BLOCK, {NOTICE})
         signal.signal(signal.SIGTERM, self._note_the_end)
         trials = [_read(Path(directory)) for directory in self.directories]
         self._unfinished = [trial for trial in trials if trial.outcome not in TRAINING_OUTCOMES]
         gpu = trials[0].spec.resources.gpu
-        # No forks: one process more would count in the job's memory, and its trials are few
+        # No fork server: it would take memory of the job, which has few trials
         launcher = self._launcher = LocalLauncher(max(len(self._unfinished), 1), gpu, forks=False)
         for trial in self._unfinished:
             trial.begin_again()
@@ -65,17 +65,17 @@ class TrialsJob:
         return {trial.name: str(trial.outcome) for trial in trials}
 
     def checkpoint(self) -> DelayedSubmission:
-        """Let the trials write their resume points and end; return the job that resumes them."""
+        """End the trials once they have written their resume points; return the job that resumes them."""
         if self._launcher is not None:
             self._launcher.cancel()
         return DelayedSubmission(TrialsJob([trial.directory for trial in self._unfinished]))
 
     def _note_the_end(self, signum: int, frame: object) -> None:
-        """Slurm sends SIGTERM to all processes of a job: the trials heed it by themselves."""
+        """Note a SIGTERM; Slurm sends it to all processes of a job, so that the trials end by themselves."""
         self._told_to_end = True
 
     def _linger(self) -> None:
-        """Wait for the end that Slurm has announced: a job that ended by itself would not be queued again."""
+        """Wait until Slurm ends this job, since a job that ends by itself is not queued again."""
         deadline = time.monotonic() + LINGER_S
         while time.monotonic() < deadline:
             _sleep()

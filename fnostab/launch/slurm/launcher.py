@@ -1,4 +1,4 @@
-"""Trials as jobs of a Slurm cluster, through submitit."""
+"""Launcher that runs trials as jobs of a Slurm cluster, through submitit."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -19,14 +19,14 @@ from fnostab.record.slurm_jobs import JobAccount, SlurmError
 
 __all__ = ["SlurmLauncher"]
 
-MOST_IN_ARRAY = 1000  # jobs: Slurm's own default of MaxArraySize is 1001
-ACCOUNTING_S = 60.0  # that accounting may be behind
-CANCEL_S, CANCEL_POLL_S = 180.0, 1.0  # for jobs to end that were told to
+MOST_IN_ARRAY = 1000  # jobs; Slurm's default of MaxArraySize is 1001
+ACCOUNTING_S = 60.0  # by which accounting may be late
+CANCEL_S, CANCEL_POLL_S = 180.0, 1.0  # for cancelled jobs to end, and between two looks at them
 
 
 @dataclass
 class _Job:
-    """A job that is in the queue, or left it not long ago."""
+    """A job that is in the queue or has left it recently; ``gone_since_s`` is in monotonic time."""
 
     id: str
     trials: list[TrialProgress]
@@ -34,19 +34,19 @@ class _Job:
 
 
 class SlurmLauncher:
-    """Runs trials in job arrays, adopts the jobs that a study has already, and says how trials ended.
+    """Runs trials in job arrays, adopts the jobs that a study already has, and reports how trials ended.
 
-    Jobs outlive this process: a study that is started again takes them up. What was submitted since the last `poll`
-    becomes one array. More trials than fit into one wait, as do those that are tried again while there are enough
-    jobs, so that never more than ``jobs`` run at once.
+    Jobs outlive this process; a study that is started again adopts them. Trials that were submitted since the last
+    `poll` become one array. Trials that do not fit into it wait, and so do retries while enough jobs are in the queue,
+    so that never more than ``jobs`` run at once.
 
     Args:
-        cluster: what jobs ask for.
-        jobs: that run at once; None for those of ``cluster``.
-        starts: whether it will start trials. One that only shows what it would start needs submitit and no Slurm.
+        cluster: resources that jobs request.
+        jobs: number of jobs that run at once; None for the number in ``cluster``.
+        starts: whether trials will be started; a launcher that only previews them works without Slurm.
 
     Raises:
-        LaunchError: there is no submitit, or, for one that starts trials, no Slurm here or no accounting.
+        LaunchError: submitit is not installed; or, with ``starts``, there is no Slurm here, or it has no accounting.
     """
 
     lockstep = False
@@ -68,9 +68,9 @@ class SlurmLauncher:
                 raise
             self._name, self.trouble = "", str(error)
         self._gathered: list[list[TrialProgress]] = []
-        self._done_before: list[TrialProgress] = []  # before a job was submitted for them
+        self._done_before: list[TrialProgress] = []  # ended before a job was submitted for them
         self._running: list[_Job] = []
-        self._queue: Mapping[str, str] = {}  # as it was seen last
+        self._queue: Mapping[str, str] = {}  # as it was last read
 
     @property
     def leaving(self) -> str:
@@ -90,14 +90,16 @@ class SlurmLauncher:
         return max(self._jobs - len(self._running) - len(self._gathered), 0)
 
     def submit(self, trials: Sequence[TrialProgress]) -> None:
-        """Let the next `poll` submit a job for trials, but for those that have one."""
+        """Let the next `poll` submit a job for those of the trials that have none."""
         self._gathered.append(list(trials))
 
     def poll(self) -> list[TrialProgress]:
-        """Submit what was gathered; trials that have ended since the last call, each with its outcome in its journal.
+        """Submit jobs for the gathered trials; return the trials that have ended since the last call.
+
+        A returned trial has its outcome in its journal.
 
         Raises:
-            LaunchError: Slurm refuses the jobs; says so in its own words.
+            LaunchError: Slurm refuses the jobs; the message is Slurm's own.
         """
         submitted = bool(self._gathered)
         if submitted:
@@ -119,7 +121,7 @@ class SlurmLauncher:
         return ended
 
     def _look_at(self, queue: Mapping[str, str]) -> list[TrialProgress]:
-        """Learn from a new answer which jobs wait, and which are gone; the trials without a result of the latter.
+        """Note which jobs of a newly read queue wait or are gone; return the gone jobs' trials without a result.
 
         Raises:
             SlurmError: accounting does not answer.
@@ -134,9 +136,9 @@ class SlurmLauncher:
         return [trial for job in ended_jobs for trial in job.trials if not trial.finished]
 
     def preview(self, trials: Sequence[TrialProgress]) -> str:
-        """The script that would be given to sbatch, and the trials that its jobs would train.
+        """Show the script that would be given to sbatch, and the trials of its jobs.
 
-        Without Slurm, trials that have a job already are shown as well, and a line says why.
+        Without Slurm, trials that already have a job are shown as well, and a line says why.
 
         Raises:
             LaunchError: Slurm does not answer.
@@ -154,10 +156,10 @@ class SlurmLauncher:
         return "\n".join([*lines, *(f"# job {n}: {' '.join(t.name for t in group)}" for n, group in enumerate(groups))])
 
     def leave(self) -> None:
-        """Jobs need nobody."""
+        """Do nothing, since jobs continue without this process."""
 
     def adopt(self, trials: Sequence[TrialProgress]) -> None:
-        """Take up the jobs that trials have in the queue, and submit none.
+        """Adopt the jobs that trials have in the queue, and submit none.
 
         Raises:
             LaunchError: Slurm does not answer, or a record of jobs is damaged.
@@ -167,10 +169,10 @@ class SlurmLauncher:
                 self._adopt(trials, find=True)
 
     def cancel(self) -> list[TrialProgress]:
-        """Cancel all jobs and wait for their end; their trials write, or get, ``killed``, and are returned.
+        """Cancel all jobs and wait until they end; return their trials, whose outcome is then ``killed``.
 
         Raises:
-            LaunchError: Slurm refuses.
+            LaunchError: Slurm refuses to cancel them.
         """
         self._gathered.clear()
         try:
@@ -187,7 +189,7 @@ class SlurmLauncher:
     def _submit_gathered(self) -> None:
         groups, self._gathered = self._gathered, []
         folder = groups[0][0].directory.parent
-        with _lock(folder):  # a second launcher adopts what this one submits
+        with _lock(folder):  # a second launcher waits, and adopts the jobs submitted here
             without = self._adopt([trial for trials in groups for trial in trials], find=True)
             rest = [[trial for trial in trials if self._is_missing(trial, without)] for trials in groups]
             rest = [trials for trials in rest if trials]
@@ -206,7 +208,7 @@ class SlurmLauncher:
         self._running += [_Job(array.job(index), trials) for index, trials in enumerate(rest)]
 
     def _adopt(self, trials: Sequence[TrialProgress], *, find: bool) -> list[TrialProgress]:
-        """Take up the jobs that trials have in the queue; the trials that have none. For ``find`` see `jobs_of`.
+        """Adopt the jobs that trials have in the queue; return the trials without one. For ``find`` see `jobs_of`.
 
         Raises:
             LaunchError: Slurm does not answer, or a record of jobs is damaged.
@@ -234,7 +236,7 @@ class SlurmLauncher:
         return without
 
     def _is_missing(self, trial: TrialProgress, without: Sequence[TrialProgress]) -> bool:
-        """Whether a trial has neither a job, nor ended in one since its journal was read."""
+        """Whether a trial has no job and has not ended since its journal was last read."""
         if all(trial is not each for each in without):
             return False
         trial.update()
@@ -243,13 +245,13 @@ class SlurmLauncher:
         return not trial.finished
 
     def _is_unclear(self, job: _Job) -> bool:
-        """Whether only accounting can say what became of a trial of a job that is gone."""
+        """Whether only accounting can tell how a trial of a gone job ended."""
         for trial in job.trials:
             trial.update()
         return any(trial.outcome in (None, Outcome.KILLED) for trial in job.trials)
 
     def _end_trials(self, job: _Job, account: JobAccount | None) -> bool:
-        """Give the trials of a job that left the queue their outcomes; whether it is known by now what they are."""
+        """Write the outcomes of the trials of a gone job; return False while accounting may still report them."""
         told = account is not None and account.has_ended
         gone_s = time.monotonic() - (job.gone_since_s or time.monotonic())
         if self._is_unclear(job) and not told and gone_s < ACCOUNTING_S:

@@ -1,4 +1,4 @@
-"""Submit a study's jobs to Slurm through submitit, with the options for sbatch."""
+"""Submit a study's jobs to Slurm through submitit."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def insist_on_submitit() -> None:
 
 
 def insist_on_slurm() -> str:
-    """The name of the cluster to which jobs can be submitted from here.
+    """Check that jobs can be submitted from this machine; return the name of the cluster.
 
     Raises:
-        LaunchError: jobs can't be submitted from here, or their ends could not be seen.
+        LaunchError: there is no Slurm here, it does not answer, or it has no accounting to say how jobs end.
     """
     if missing := [name for name in slurm.PROGRAMS if not shutil.which(name)]:
         raise LaunchError(
@@ -60,7 +60,7 @@ def make_executor(cluster: ClusterFile, folder: Path, name: str, at_once: int) -
     class Executor(SlurmExecutor):  # type: ignore[misc]
         @classmethod
         def affinity(cls) -> int:
-            return 1  # without srun it is refused, but a script can be shown: who starts jobs looked for Slurm before
+            return 1  # accepted without srun, to show a script; `insist_on_slurm` checks before jobs start
 
     executor = Executor(folder / FOLDER, max_num_timeout=cluster.max_timeouts)
     executor.update_parameters(
@@ -79,7 +79,7 @@ def make_executor(cluster: ClusterFile, folder: Path, name: str, at_once: int) -
         gres=f"shard:{cluster.shards}" if cluster.shards else None,
         signal_delay_s=cluster.notice_s,
         setup=list(cluster.setup) or None,
-        wckey=None,  # submitit's own, which some clusters refuse
+        wckey=None,  # submitit's default, which some clusters refuse
         array_parallelism=max(at_once, 1),
         additional_parameters={**({} if "no-requeue" in cluster.options else {"requeue": True}), **cluster.options},
     )
@@ -87,17 +87,17 @@ def make_executor(cluster: ClusterFile, folder: Path, name: str, at_once: int) -
 
 
 def script(executor: SlurmExecutor, jobs: int) -> str:
-    """Write the script that sbatch is given for a number of jobs."""
+    """Write the script for sbatch that starts a number of jobs."""
     if jobs > 1:
         executor.parameters["map_count"] = jobs
-    return str(executor._make_submission_file_text(executor._submitit_command_str, ""))  # public nowhere
+    return str(executor._make_submission_file_text(executor._submitit_command_str, ""))  # not public
 
 
 def sbatch(executor: SlurmExecutor, jobs: Sequence[Sequence[Path]]) -> str:
-    """Submit jobs, given by their trials' directories, as an array if they are several; its number.
+    """Submit jobs, each given by its trials' directories, as one array if there are several; return its number.
 
     Raises:
-        LaunchError: Slurm refuses.
+        LaunchError: Slurm refuses the jobs, or they can't be written.
     """
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -116,7 +116,7 @@ def sbatch(executor: SlurmExecutor, jobs: Sequence[Sequence[Path]]) -> str:
 
 @contextmanager
 def _outside_of_a_job() -> Iterator[None]:
-    """A job that is submitted from within another one would take over what that one has."""
+    """Hide the variables of the Slurm job in which this process runs, since a submitted job would inherit them."""
     from submitit.helpers import clean_env
 
     kept = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name.startswith("SBATCH_")}

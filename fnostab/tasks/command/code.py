@@ -14,21 +14,21 @@ __all__ = ["code_hashes", "hashes_of_values"]
 MOST_FILES = 2_000
 MOST_BYTES = 200_000_000
 IGNORED = ("__pycache__", ".git")
-SCRIPTS = (
+SCRIPTS = (  # suffixes of files that count as code at absolute paths, where interpreters and data are named too
     ".py",
     ".sh",
     ".jl",
     ".r",
     ".lua",
     ".ipynb",
-)  # of files elsewhere that are code: neither interpreters nor data
+)
 
 
 def code_hashes(template: Template, globs: Sequence[str], folder: Path) -> dict[str, str]:
-    """SHA-256 of each file by its path from the study's folder, in the order of their paths.
+    """Compute the SHA-256 of each file of the code, by its path relative to the study's folder and sorted by path.
 
-    A file that the template names counts if it exists, inside the folder or not: as a word, behind ``=``, or as the
-    module behind ``-m``. `globs` reach only files inside the folder, and links may lead only to files inside it.
+    The template names a file as a word, behind ``=``, or as the module behind ``-m``; at an absolute path outside the
+    folder only scripts count. `globs` match only files inside the folder, and links may lead only to files inside it.
 
     Raises:
         ConfigError: a pattern names no file or leads out of the folder, or the files are too large or unreadable.
@@ -52,12 +52,12 @@ def code_hashes(template: Template, globs: Sequence[str], folder: Path) -> dict[
 
 
 def hashes_of_values(values: Iterable[Any], folder: Path) -> dict[str, str]:
-    """SHA-256 of each file inside the study's folder that a setting names, by its path from there.
+    """Compute the SHA-256 of each file inside the study's folder that a setting names, by its relative path.
 
-    Files of more than 200 MB are data, and are left out.
+    Files of more than 200 MB are left out: they are data.
 
     Raises:
-        ConfigError: one is unreadable.
+        ConfigError: a file can't be read.
     """
     home = folder.resolve()
     names = {value for value in values if isinstance(value, str) and not Path(value).is_absolute()}
@@ -69,7 +69,7 @@ def hashes_of_values(values: Iterable[Any], folder: Path) -> dict[str, str]:
 
 
 def _named(words: Sequence[str], home: Path) -> dict[str, Path]:
-    """Files that words name, by their path from ``home``; those elsewhere, by the path as it is written, if scripts."""
+    """Find the files that words name, by path relative to ``home``; scripts outside it by the path as written."""
     found = {}
     for before, word in itertools.pairwise(("", *words)):
         module = word.replace(".", "/")

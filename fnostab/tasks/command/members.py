@@ -47,5 +47,5 @@ def end_all(group: int | None, token: str, grace_s: float) -> None:
             for process in left:
                 with suppress(psutil.Error):
                     process.kill()
-        if time.monotonic() > deadline + grace_s:  # in a system call that doesn't end, say of a dead disk
+        if time.monotonic() > deadline + grace_s:  # stuck in a system call, for example on a dead disk
             return

@@ -1,4 +1,4 @@
-"""Settings of a command, as `defaults` declares them: each has the type of its value."""
+"""Declare and resolve the settings of a command; in `defaults` each setting has the type of its value."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ Place = Callable[[str], str]
 
 @dataclass(frozen=True)
 class Declared:
-    """A setting as `defaults` declares it."""
+    """Type and default of a setting, as `defaults` declares them."""
 
     kind: Kind
     default: Any
@@ -39,7 +39,7 @@ class Declared:
 def declare(defaults: Mapping[str, Any], place: Place = lambda name: "") -> dict[str, Declared]:
     """Read types and defaults of all settings, each a value or ``{type: float, default: null}``.
 
-    ``place`` gives the place of a name in the study's file, to stand before an error.
+    ``place`` maps a name to its place in the study file, with which an error message begins.
 
     Raises:
         ConfigError: a name is reserved, or a value has no type.
@@ -126,6 +126,6 @@ def _is_utf_8(text: str) -> bool:
 
 
 def _one_number(value: Any) -> Any:
-    """1 for 1.0, so that a number has one text and one hash however it was written."""
+    """Convert 1.0 to 1, so that a number has one text and one hash however it was written."""
     whole = isinstance(value, float) and value.is_integer() and abs(value) < EXACT_BELOW
     return int(value) if whole else value

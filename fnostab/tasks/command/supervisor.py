@@ -37,8 +37,8 @@ from fnostab.tracking.environment import given
 
 __all__ = ["begin_attempt", "end_program", "no_recorder", "supervise", "was_asked_to_end"]
 
-GRACE_S = 15.0  # between asking a program to end and ending it
-LEFT_BEHIND_GRACE_S = 2.0  # the same for what it leaves behind
+GRACE_S = 15.0  # between asking a program to end and killing it
+LEFT_BEHIND_GRACE_S = 2.0  # the same for processes that it leaves behind
 RECORDER_WAIT_S = 30.0
 DROPPED = ("MLFLOW_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK")
 DROPPED_PREFIXES = ("SLURM_", "MASTER_")
@@ -60,7 +60,7 @@ def supervise(spec: TrialSpec, directory: Path) -> Outcome:
         asked = stack.enter_context(_signals())
         with no_recorder(directory, wait_s=0.0):  # before the journal is opened: that cuts off a torn line
             journal = stack.enter_context(Journal(directory))
-            end_program(directory)  # what an attempt left whose supervisor died
+            end_program(directory)  # processes of an earlier attempt whose supervisor died
             token = begin_attempt(journal, spec)
         lock = journal.lend()
         with StderrTail(directory / STDERR_FILE) as stderr:
@@ -76,7 +76,7 @@ def supervise(spec: TrialSpec, directory: Path) -> Outcome:
 
 
 def begin_attempt(journal: Journal, spec: TrialSpec) -> str:
-    """Write the beginning of an attempt that this process owns, and make the program's folder; return its token.
+    """Write the start of an attempt that this process owns, and create the program's folder; return its token.
 
     Raises:
         JournalError: the journal can't be written.
@@ -120,7 +120,7 @@ class _Asked:
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         self.at_once = self.at is not None and signum == signal.SIGINT
         self.at = self.at or time.monotonic()
-        signal.signal(signal.SIGTERM, _nothing)  # it goes to the group, of which this process may be one
+        signal.signal(signal.SIGTERM, _nothing)  # it is sent to the group, which may include this process
         self.pass_on()
 
     def pass_on(self) -> None:
@@ -192,7 +192,7 @@ def _environment(spec: TrialSpec, directory: Path, token: str) -> Mapping[str, s
 
 @contextmanager
 def no_recorder(directory: Path, wait_s: float = RECORDER_WAIT_S) -> Iterator[None]:
-    """Wait until no program records the trial, and keep others from it.
+    """Wait until no program records the trial, and keep recorders out during the block.
 
     Raises:
         JournalError: a program still records it after ``wait_s`` seconds.

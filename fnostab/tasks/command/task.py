@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Command", "make_task"]
 
 NOT_RECORDED = ("loss", "grad_norm")  # arguments of Recorder.step, which records them under other names
-FILES = "files"  # in a trial's folder: what {directory} names
+FILES = "files"  # folder within a trial's folder, for which {directory} stands
 
 
 class Command(Task):
@@ -61,11 +61,15 @@ class Command(Task):
         return self._template.names_arm
 
     def resolve(self, layers: Sequence[Settings], profile: str | None) -> dict[str, Any]:
-        """Values of all declared settings; the first layer declares them."""
+        """Compute the values of all declared settings; the first of ``layers`` is the declarations themselves."""
         return resolve(self._declared, layers[1:])
 
     def check(self, study: "Study") -> None:
-        """Refuse a baseline on the wrong side of the rules, and values that can't be written as a word."""
+        """Refuse a metric name that can't be recorded, and a baseline that the rule ``failed`` would not fail.
+
+        Raises:
+            ConfigError: with the line of the study file.
+        """
         outcome, metric = study.file.outcome, study.metric
         for name in (metric.name, *((*outcome.collapsed, *outcome.stagnated) if outcome else ())):
             line = study.file.line_of("metric" if name == metric.name else "outcome")
@@ -84,13 +88,13 @@ class Command(Task):
             )
 
     def identity(self, settings: Settings) -> Any:
-        """Words, settings, the hashes of the program's files, and whether it is stopped at a failure."""
+        """Identify an arm's trials by the command's words, settings, hashes of the code, and ``after_failure``."""
         goes_on = {} if self._after_failure == "stop" else {"after_failure": self._after_failure}
         code = {**self._code, **self._hashes_of_values(settings)}
         return {"command": self._template.words, "settings": dict(settings), "code": code, **goes_on}
 
     def _hashes_of_values(self, settings: Settings) -> dict[str, str]:
-        """Hashes of files that settings name, each read once: a study is one, though its files change meanwhile."""
+        """Hash the files that settings name; each is read once, so that a later change leaves the study the same."""
         new = [value for value in settings.values() if isinstance(value, str) and value not in self._values]
         self._values |= dict.fromkeys(new) | hashes_of_values(new, self._folder)
         named = {value: self._values.get(value) for value in settings.values() if isinstance(value, str)}
@@ -101,7 +105,7 @@ class Command(Task):
         return self._after_failure
 
     def resources(self, settings: Settings) -> Resources:
-        """One trial a GPU; without GPUs one at a time, with any number of threads."""
+        """Request a GPU per trial and any number of threads; without GPUs one trial runs at a time."""
         return Resources(gpu=True, threads=None, one_a_core=False)
 
     def argv(self, settings: Settings, arm: str, seed: int, directory: Path) -> tuple[str, ...]:
@@ -113,11 +117,11 @@ class Command(Task):
         return self._folder
 
     def same_for_all(self, study: "Study") -> tuple[str, ...]:
-        """Things that the engine can't vary from seed to seed."""
+        """Name what is the same for all seeds unless the program draws it from the seed."""
         return UNLESS_DRAWN
 
     def check_start(self, trials: Sequence[TrialSpec], *, here: bool, lockstep: bool) -> None:
-        """Refuse a program that does not exist."""
+        """Refuse lockstep, and a program that does not exist or is not executable."""
         if lockstep:
             raise LaunchError("--lockstep trains networks of the program's own together: leave it out for a command")
         program = self._template.words[0]
@@ -143,5 +147,5 @@ class Command(Task):
 
 
 def make_task(file: "StudyFile | None" = None) -> Command:
-    """The task for a study file."""
+    """Make the task for a study file."""
     return Command(file)

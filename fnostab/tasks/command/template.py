@@ -1,6 +1,6 @@
 """Template of a command: split into words once, and filled in word by word, never by a shell.
 
-No value adds a word or a command: what a placeholder stands for is one word, whatever it contains.
+A value of ``{name}`` stays within its word, whatever it contains; only ``{--name}`` makes words: an option and values.
 """
 
 import re
@@ -46,7 +46,7 @@ class Template:
         return "arm" in self._placeholders()
 
     def check(self, settings: Collection[str], place: Place = lambda name: "") -> None:
-        """Insist that settings and placeholders belong together.
+        """Check that every placeholder has a setting, and every setting a placeholder.
 
         Raises:
             ConfigError: a placeholder has no setting, or a setting no placeholder.
@@ -62,7 +62,7 @@ class Template:
                 )
 
     def fill(self, values: Mapping[str, Any]) -> tuple[str, ...]:
-        """Words of the command for values of all settings, seed, arm and directory, as `check` has seen them.
+        """Fill in the values of all settings, seed, arm and directory; return the words. Call `check` before.
 
         Raises:
             ConfigError: a value can't be written as one word.
@@ -120,7 +120,7 @@ def _refuse_shell(text: str, words: list[str], where: str) -> None:
     if _ASSIGNMENT.fullmatch(words[0]):
         raise ConfigError(f"{where}command: a leading {shown(words[0])} needs a shell, and none is used: {_BASH}")
     if _is_script(words, words.index("-c") + 1 if "-c" in words else 0):
-        return  # the user's own shell takes what is quoted
+        return  # the user's own shell interprets the quoted text
     unquoted = _QUOTED.sub("", text)
     expanded = _NOT_EXPANDED.sub("", text)
     if match := _OPERATOR.search(unquoted) or _EXPANSION.search(expanded):
@@ -149,7 +149,7 @@ def _check_braces(word: str, where: str) -> None:
 
 
 def _option(word: str) -> str | None:
-    """The name in a word that is ``{--name}``."""
+    """Return the name in a word ``{--name}``; None for any other word."""
     match = _PLACEHOLDER.fullmatch(word)
     inside = None if match is None else match["inside"]
     return inside[2:] if inside is not None and inside.startswith("--") else None
@@ -158,7 +158,7 @@ def _option(word: str) -> str | None:
 def _fill_word(word: str, values: Mapping[str, Any], *, script: bool) -> str:
     def fill(match: re.Match[str]) -> str:
         if (name := match["inside"]) is None:
-            return match[0][0]  # of a doubled brace
+            return match[0][0]  # a doubled brace stands for one
         text = _word_of(values[name], name)
         if script and shlex.quote(text) != text:
             raise ConfigError(
