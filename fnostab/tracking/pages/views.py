@@ -241,10 +241,11 @@ def _charts(name: str, view: Mapping[str, Any], words: Mapping[str, Sequence[str
                 place = {
                     "uuid": _uuid(name, section["name"], chart["type"], metric),
                     "metricSectionId": _uuid(name, section["name"]),
-                    "displayName": metric,
+                    "metricKey": metric,
                     "selectedMetricKeys": [metric],
                 }
-                yield _CHART | (_LINE if chart["type"] == "LINE" else {}) | chart | place | {"metricKey": metric}
+                kind = _LINE if chart["type"] == "LINE" else {}
+                yield _CHART | kind | {"displayName": metric} | chart | place
 
 
 def _uuid(*parts: str) -> str:
