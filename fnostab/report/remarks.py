@@ -32,7 +32,7 @@ def conditions(studies: Mapping[str, Any]) -> list[str]:
     for stage, study in studies.items():
         profile = getattr(study, "profile", None)
         parts = [study.name, f"{profile} profile" if profile else "", getattr(study, "size", "")]
-        if any(parts):
+        if any(parts[1:]):  # else it says what was judged, which is said already
             where = f"Stage {stage.upper()}: " if study.roles or len(studies) > 1 else ""
             lines.append(f"{where}{', '.join(filter(None, parts))}")
     lines += dict.fromkeys(caveat for study in studies.values() for caveat in getattr(study, "caveats", ()))

@@ -29,6 +29,7 @@ from fnostab.report.case import Case
 from fnostab.report.judging import judged_line, make_case
 from fnostab.report.remarks import best_arms, conditions, look_text, remarks, scope
 from fnostab.report.tables import evidence_text
+from fnostab.report.verdict import to_markdown
 
 QUALITY = {"sharpness": Measure(higher_is_better=True, margin=0.02)}
 CONTROL = arm("base", 3, 7)
@@ -595,6 +596,7 @@ def test_lines_of_the_evidence():
         "a small size",
         "Varied: what is drawn from the seed. The same for all seeds: data, noise. The answer holds only for these.",
     ]
+    assert conditions({"a": SimpleNamespace(name="mine", roles={})}) == []  # a name alone is no condition
     assert scope({"a": SimpleNamespace(same_for_all=("object", "validation set"))}) == [
         "Varied: what is drawn from the seed. The same for all seeds: object, validation set. The answer holds only "
         "for these. More seeds do not reduce the sampling error of one validation set."
@@ -613,6 +615,19 @@ def test_lines_of_the_evidence():
         "control (1), arch (1)",
         "Stage B: no training outcome",
     ]
+
+
+def test_the_page_of_a_verdict_begins_with_what_its_headline_does_not_say():
+    rows = stage("a", arm("base", 8, 12), arm("norm", 20))
+    of_one_stage = to_markdown(Case(verdict_of(rows, roles=Roles("base")), (rows,)))
+    assert of_one_stage.startswith("- norm helps")
+    assert "\n| arm | failed | 95 % interval | median [quartiles] of those that did not fail |\n| --- |" in of_one_stage
+    assert "\n| norm | fewer failures | met | 0/20 failed" in of_one_stage
+    two = stage("a", arm("control", 9, 1), arm("arch", 9, 1)), stage("b", arm("control", 9, 1), arm("arch", 9, 1))
+    verdict = verdict_of(*two)
+    with_roles = to_markdown(Case(verdict, two))
+    assert with_roles.startswith(f"{verdict.reason}\n")
+    assert "\n| Stage B | arch | fewer failures | not met | 1/10 failed" in with_roles
 
 
 @pytest.mark.parametrize(
