@@ -58,7 +58,7 @@ def remarks(case: "Case") -> list[str]:
             if s.matched_ratio is not None:
                 seeds = f"{s.matched_pairs} seed{'s' if s.matched_pairs != 1 else ''} at which neither failed"
                 ratio = f"{verdict.rules.metric} ratio {s.matched_ratio:.3f} over {seeds}; "
-            worst = f"counting a failed run as worst of all, {p_text(s.worst_rank_p)} (one-sided)"
+            worst = f"counting a failed run as worst of all, {p_text(s.worst_rank_p)} (one-sided, uncorrected)"
             lines.append(f"{_in_stage(verdict, s.stage)}{s.arm} against control: {ratio}{worst}")
     return lines
 

@@ -545,7 +545,7 @@ def test_stage_b_takes_the_arms_and_settings_of_stage_a():
             {},
             "better_loss",
             "median 1 of the 6 of 6 that did not fail, base no median (none of 6 did not fail); "
-            "counting a failed run as worst of all, p = 0.00108 (one-sided), significant",
+            "Mann-Whitney, counting a failed run as worst of all, p = 0.00108 (one-sided), significant",
         ),
         (
             [arm("base", 5), [replace(t, loss=None) for t in arm("norm", 5)]],
@@ -589,7 +589,7 @@ def test_lines_of_the_evidence():
         "base: 2 oom (seeds 20, 21): not in the rate of 12/20",
         "norm: 1 running (seed 10): not in the rate of 1/10",
         "norm against control: loss ratio 0.995 over 8 seeds at which neither failed; "
-        "counting a failed run as worst of all, p = 0.012 (one-sided)",
+        "counting a failed run as worst of all, p = 0.012 (one-sided, uncorrected)",
     ]
     assert conditions(case.studies) == [
         "mine, small profile, 3 layers",
