@@ -83,7 +83,8 @@ def _not_judged(stage: Stage) -> Iterator[str]:
     """A line on each outcome rule that could not be judged, whatever the number of trials."""
     judged = [trial for trial in stage.trials if trial.counts]
     for reason, n in Counter(reason for trial in judged for reason in trial.not_judged).items():
-        yield f"not judged in {n} of {len(judged)} trials: {reason}"
+        rule, mark, why = reason.partition(": ")
+        yield f"{rule} not judged in {n} of {len(judged)} trials{mark}{why}"
 
 
 def _in_stage(verdict: Verdict, stage: str, mark: str = ", ") -> str:

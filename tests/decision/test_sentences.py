@@ -605,7 +605,7 @@ def test_lines_of_the_evidence():
     beside = {"constant_loss": 0.21, "noise_floor_loss": 0.045, "not_judged": ("exploded: needs two validations",)}
     known = stage("a", arm("base", 3, **beside), arm("norm", 2, 1, oom=1, **beside | {"constant_loss": 0.22}))
     assert remarks(Case(verdict_of(known, roles=Roles("base")), (known,)))[1:3] == [
-        "not judged in 6 of 6 trials: exploded: needs two validations",
+        "exploded not judged in 6 of 6 trials: needs two validations",
         "reference validation losses: 0.21 to 0.22 of the best constant output, "
         "0.045 of a right prediction, by noise alone",
     ]
