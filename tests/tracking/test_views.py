@@ -101,13 +101,6 @@ def test_failed_trials_are_found_each_drawn_by_itself(store, study, experiment, 
     assert failed.info.run_name == "control-3 collapsed"
 
 
-def test_a_chart_is_titled_by_its_metric_unless_the_view_titles_it(store, experiment, tags):
-    install_views(store, experiment)
-    titles = {chart["metricKey"]: chart["displayName"] for chart in state_of(tags(), "shootout")["compareRunCharts"]}
-    assert titles[names.GRAD_NORM] == names.GRAD_NORM
-    assert titles[names.TIME_TO_FAILURE] == "steps without failure"  # which trials that did not fail have too
-
-
 @pytest.mark.parametrize("name", VIEWS)
 def test_no_view_shows_a_chart_twice(store, experiment, tags, name):
     install_views(store, experiment)
