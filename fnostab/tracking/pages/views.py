@@ -1,8 +1,8 @@
 """Saved views of an experiment in the MLflow UI, with charts that show as soon as the page opens.
 
-The content of a view is data, in the folder `dashboards`. MLflow keeps a saved view as a tag of the experiment, in a
-schema of its own, so views are installed only for versions of MLflow that they were tested with. A second tag keeps the
-digest of what was written, so that a view that a user changed is never overwritten.
+What a view shows is data (the folder `dashboards`). MLflow keeps a saved view as a tag of the
+experiment, in a schema of its own, so views are only installed for versions they were tried with. A
+second tag remembers what was written, so that a view which somebody changed is never overwritten.
 """
 
 import json
@@ -32,12 +32,12 @@ __all__ = [
 ]
 
 VIEWS = ("shootout", "failed", "arms", "depth", "one_arm", "verdicts")  # the first one is opened
-KNOWN_SCHEMA = "3.17"  # version of MLflow; others may show the page without the charts
-VIEW_TAG = "mlflow.sharedViewState."  # + share key; a tag of MLflow's own
+KNOWN_SCHEMA = "3.17"  # of MLflow; others may show the page without the charts
+VIEW_TAG = "mlflow.sharedViewState."  # + share key; MLflow's
 WRITTEN_TAG = "fnostab.view."  # + share key; SHA-256 of what was written there
 NEWEST_MS = 1_700_000_000_000  # the UI lists the newest view first
 
-_CHART = {  # fields that MLflow requires in each chart
+_CHART = {  # what MLflow wants to find in each chart
     "deleted": False,
     "isGenerated": False,
     "runsCountToCompare": 100,
@@ -77,11 +77,11 @@ _PAGE = {
 
 @dataclass(frozen=True)
 class _NewestStudy:
-    """Values of the newest study that replace the words in braces in filters and charts."""
+    """Names in the newest study that replace the words in braces in filters and charts."""
 
     control: str = "control"
     hash: str = ""
-    task: str = ""  # empty without a study: views of any task are installed
+    task: str = ""  # of an experiment without a study: any
     charts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
@@ -91,8 +91,8 @@ class InstalledViews:
 
     Attributes:
         there: names of the views that the experiment has now.
-        written: those of them that this call installed or updated.
-        remarks: one line for each thing that was left as it is, with the reason.
+        written: those of them that were installed or brought up to date by this call.
+        remarks: what was left alone and why, one line each.
     """
 
     there: tuple[str, ...] = ()
@@ -101,10 +101,11 @@ class InstalledViews:
 
 
 def install_views(store: Store, experiment: str) -> InstalledViews:
-    """Install or update an experiment's views and a note that links to them; a second call writes nothing.
+    """Put views, and a note that links them, on an experiment or bring them up to date; then again writes nothing.
 
-    A view for one task is left out if the newest study is of another task. A view or note that a user changed in the
-    UI stays as it is. With a version of MLflow whose schema is not known, nothing is written.
+    A view that is of one task's settings is left out where the newest study is of another task.
+    A view, or note, that somebody changed in the UI stays as it is. With a version of MLflow whose schema is
+    not known, nothing is written.
 
     Raises:
         TrackingError: the store does not answer, or has no such experiment.
@@ -178,7 +179,7 @@ def dashboards() -> Path:
 
 
 def _note(experiment: str, views: Sequence[str]) -> str:
-    """Note of an experiment: links to the views in one line, which a folded note shows."""
+    """Note of an experiment; its first line, which is seen while it is folded, leads to the views."""
     addresses = view_addresses("", experiment, InstalledViews(tuple(views)))
     links = [f"[{_view(name)['title'].removeprefix('fnostab: ')}]({addresses[name].lstrip('/')})" for name in views]
     return " · ".join(links)
@@ -194,7 +195,7 @@ def _view(name: str) -> dict[str, Any]:
 
 
 def _tag_value(name: str, rank: int, study: _NewestStudy) -> str:
-    """Tag value in which MLflow keeps a view; ``rank`` is its place in the UI's list."""
+    """The view as MLflow keeps it; ``rank`` is its place in the UI's list."""
     view = _view(name)
     stamp = NEWEST_MS - rank
     state = json.dumps(_state(name, view, study), separators=(",", ":"))
@@ -202,7 +203,7 @@ def _tag_value(name: str, rank: int, study: _NewestStudy) -> str:
 
 
 def _state(name: str, view: Mapping[str, Any], study: _NewestStudy) -> dict[str, Any]:
-    """State of MLflow's page that a view restores."""
+    """MLflow's state of the page."""
     runs = view["filter"].replace("{control}", study.control).replace("{study}", study.hash)
     grouping = [{"mode": mode, "groupByData": key} for mode, key in view["group_by"]]
     return _PAGE | {
@@ -228,7 +229,7 @@ def _state(name: str, view: Mapping[str, Any], study: _NewestStudy) -> dict[str,
 
 
 def _charts(name: str, view: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
-    """Charts of a view, none twice; a word in braces gives one chart for each metric that the study has for it."""
+    """Charts of a view, none twice; one of a word in braces becomes one for each metric that the study has for it."""
     seen = set[tuple[str, str]]()
     for section in view["sections"]:
         for chart in section["charts"]:
@@ -247,7 +248,7 @@ def _charts(name: str, view: Mapping[str, Any], words: Mapping[str, Sequence[str
 
 
 def _uuid(*parts: str) -> str:
-    """UUID that depends on the parts only, so that an unchanged view is the same text."""
+    """UUID made from the parts, so that the same view is the same text."""
     return str(uuid5(NAMESPACE_URL, "/".join(("fnostab", *parts))))
 
 
