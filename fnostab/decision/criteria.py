@@ -188,7 +188,7 @@ def _tested(name: str, pair: Pair) -> Criterion:
     within = name == "loss_within_margin"
     if len(pair.control.losses) < pair.rules.least_trials:
         p = max(_all_trials_p(pair, within), _all_trials_p(pair.worst, within) if pair.pending else 0.0)
-        return replace(bare, test="counting a failed run as worst of all", p=p)
+        return replace(bare, test="Mann-Whitney, counting a failed run as worst of all", p=p)
     effect = _effect(pair.scale, pair.ours.losses, pair.control.losses)
     return replace(
         bare,

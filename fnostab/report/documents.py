@@ -147,8 +147,8 @@ def _points(share: float) -> str:
 
 
 def _support(criterion: Criterion) -> str:
-    """Say whether a met criterion is significant; empty for one that is not met."""
-    if criterion.supported is None or criterion.state is not State.MET:
+    """Say whether a met criterion is significant; empty for one that is not met, or that no test was made of."""
+    if criterion.supported is None or criterion.p is None or criterion.state is not State.MET:
         return ""
     return "significant" if criterion.supported else "could be luck"
 

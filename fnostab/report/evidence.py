@@ -64,6 +64,7 @@ class Evidence:
 def exemplars(trials: Sequence[TrialRow], *, higher_is_better: bool = False) -> list[tuple[str, TrialRow]]:
     """The best, median and worst of an arm's trials, each once; failures rank below every success.
 
+    Of failures at the same step the loss decides.
     With an even number the median is the better of the two in the middle. Trials without a training
     outcome are left out.
     """
@@ -205,9 +206,8 @@ def _nonfinite_steps(trial: TrialRow, steps: np.ndarray, every_step: bool) -> np
     return np.array(sorted(found), dtype=np.int64)
 
 
-def _rank(trial: TrialRow, higher_is_better: bool) -> tuple[bool, float]:
-    if trial.failed:
-        return True, -float(trial.failure_step or 0)  # an earlier failure is worse
+def _rank(trial: TrialRow, higher_is_better: bool) -> tuple[bool, float, float]:
+    earliness = -float(trial.failure_step or 0) if trial.failed else 0.0  # an earlier failure is worse
     if trial.loss is None:
-        return False, np.inf
-    return False, -trial.loss if higher_is_better else trial.loss
+        return trial.failed, earliness, np.inf
+    return trial.failed, earliness, -trial.loss if higher_is_better else trial.loss

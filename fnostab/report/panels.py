@@ -17,6 +17,8 @@ from fnostab.stats.survival import kaplan_meier, log_rank
 
 __all__ = ["exemplary", "fans", "recorded_values", "survival", "validation_losses"]
 
+VALIDATION = "validation"  # once an epoch or not: a script is not asked
+
 
 def survival(prefix: str, trials: Mapping[str, Sequence[TrialRow]], control: str, evidence: Evidence) -> Picture | None:
     """Draw Kaplan-Meier curves of all arms, with a log-rank test of each against ``control``.
@@ -63,17 +65,18 @@ def _end(trial: TrialRow, evidence: Evidence) -> int | None:
 def validation_losses(
     prefix: str, trials: Mapping[str, Sequence[TrialRow]], study: StudySpec, evidence: Evidence
 ) -> Picture:
-    """Draw the validation losses of all seeds over the epochs, one panel per arm."""
+    """Draw the validation losses of all seeds over the validations, one panel per arm."""
     curves = {arm: _loss_curves([t for t in of_arm if t.counts], evidence) for arm, of_arm in trials.items()}
     metrics = list(dict.fromkeys(val_loss(study, arm) for arm in trials))
     rows = [trial for of_arm in trials.values() for trial in of_arm]
     floors = [t.noise_floor_loss for t in rows if t.noise_floor_loss is not None]
     constants = [t.constant_loss for t in rows if t.constant_loss is not None]
     between = {"constant output": median(constants), "noise alone": median(floors)} if floors and constants else {}
+    metric = metrics[0] if len(metrics) == 1 else "validation loss"
     return drawing(
-        loss_curves(curves, metric=metrics[0] if len(metrics) == 1 else "validation loss", levels=between),
+        loss_curves(curves, metric=metric, x=VALIDATION, levels=between),
         f"{prefix}validation-losses",
-        alt="Validation loss of every seed over the epochs, with their median, a panel for each arm",
+        alt="Validation loss of every seed over the validations, with their median, a panel for each arm",
         caption="A thin line is a seed; one that failed ends in a triangle, and counts from there on in the median "
         "as worse than all others.",
     )
@@ -102,18 +105,18 @@ def recorded_values(
 
 
 def _loss_curves(trials: Sequence[TrialRow], evidence: Evidence) -> list[LossCurve]:
-    """Make the loss curves of one arm; the median distance between validations is taken as one epoch."""
+    """Make the loss curves of one arm; their axis is the number of the validation, from the median distance in steps."""
     found = ((t, evidence.val_losses.get(t.run_id or "")) for t in trials)
     histories = [(trial, *history) for trial, history in found if history is not None]
     gaps = np.concatenate([np.diff(steps, prepend=-1) for _, steps, _ in histories] or [np.array([], dtype=np.int64)])
-    epoch_steps = float(np.median(gaps)) if gaps.size else 1.0
+    distance = float(np.median(gaps)) if gaps.size else 1.0
     return [
         LossCurve(
             trial.seed,
-            (steps + 1) / epoch_steps,
+            (steps + 1) / distance,
             losses,
             trial.failed,
-            [(trial.failure_step + 1) / epoch_steps] if _lost(trial) and trial.failure_step is not None else (),
+            [(trial.failure_step + 1) / distance] if _lost(trial) and trial.failure_step is not None else (),
         )
         for trial, steps, losses in histories
     ]

@@ -32,7 +32,7 @@ def conditions(studies: Mapping[str, Any]) -> list[str]:
     for stage, study in studies.items():
         profile = getattr(study, "profile", None)
         parts = [study.name, f"{profile} profile" if profile else "", getattr(study, "size", "")]
-        if any(parts):
+        if any(parts[1:]):  # else it says what was judged, which is said already
             where = f"Stage {stage.upper()}: " if study.roles or len(studies) > 1 else ""
             lines.append(f"{where}{', '.join(filter(None, parts))}")
     lines += dict.fromkeys(caveat for study in studies.values() for caveat in getattr(study, "caveats", ()))
@@ -58,7 +58,7 @@ def remarks(case: "Case") -> list[str]:
             if s.matched_ratio is not None:
                 seeds = f"{s.matched_pairs} seed{'s' if s.matched_pairs != 1 else ''} at which neither failed"
                 ratio = f"{verdict.rules.metric} ratio {s.matched_ratio:.3f} over {seeds}; "
-            worst = f"counting a failed run as worst of all, {p_text(s.worst_rank_p)} (one-sided)"
+            worst = f"counting a failed run as worst of all, {p_text(s.worst_rank_p)} (one-sided, uncorrected)"
             lines.append(f"{_in_stage(verdict, s.stage)}{s.arm} against control: {ratio}{worst}")
     return lines
 
@@ -83,7 +83,8 @@ def _not_judged(stage: Stage) -> Iterator[str]:
     """Write a line for each reason why an outcome rule was not judged, with the number of trials."""
     judged = [trial for trial in stage.trials if trial.counts]
     for reason, n in Counter(reason for trial in judged for reason in trial.not_judged).items():
-        yield f"not judged in {n} of {len(judged)} trials: {reason}"
+        rule, mark, why = reason.partition(": ")
+        yield f"{rule} not judged in {n} of {len(judged)} trials{mark}{why}"
 
 
 def _in_stage(verdict: Verdict, stage: str, mark: str = ", ") -> str:

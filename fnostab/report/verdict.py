@@ -1,5 +1,6 @@
 """Render answers and a verdict for a terminal, as JSON and as Markdown."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -138,21 +139,32 @@ def to_json(case: "Case") -> dict[str, Any]:
 
 
 def to_markdown(case: "Case") -> str:
-    """Render the case as Markdown, for the verdict's page in MLflow."""
+    """Render the case as Markdown, for the verdict's page in MLflow, below its headline."""
     verdict = case.verdict
-    said = f"**{verdict.headline}**" + (f": {verdict.reason}" if verdict.reason else "")
-    lines = [said, "", *(f"- {text}" for text in verdict.sentences), "", f"Next: {verdict.next.text}"]
+    lines = [verdict.reason, ""] if verdict.reason else []
+    lines += [*(f"- {text}" for text in verdict.sentences), "", f"Next: {verdict.next.text}"]
     lines += ["", f"    {case.command}"] if case.command else []
     lines += ["", *(f"- {line}" for line in (*case.judged, *remarks(case), *conditions(case.studies)))]
-    lines += [
-        "",
-        "| stage | arm | failed | 95 % interval | median [IQR] of those that did not fail |",
-        "|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {s.stage} | {s.arm} | {s.n_failed}/{s.n} | {percent(s.failure_rate_ci)} | {median_and_iqr(s)} |"
-        for s in verdict.arms
-    ]
-    lines += ["", "| stage | arm | criterion | state | evidence | test |", "|---|---|---|---|---|---|"]
-    lines += [f"| {c.stage} | {c.arm} | {c.name} | {c.state} | {c.detail} | {test_text(c)} |" for c in verdict.criteria]
+    lines += _table(
+        verdict,
+        ("arm", "failed", "95 % interval", "median [quartiles] of those that did not fail"),
+        [(s.stage, s.arm, f"{s.n_failed}/{s.n}", percent(s.failure_rate_ci), median_and_iqr(s)) for s in verdict.arms],
+    )
+    lines += _table(
+        verdict,
+        ("arm", "criterion", "state", "observed", "test"),
+        [(c.stage, c.arm, _in_words(c.name), _in_words(c.state), c.detail, test_text(c)) for c in verdict.criteria],
+    )
     return "\n".join(lines) + "\n"
+
+
+def _table(verdict: Verdict, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table; a row begins with its stage, which is shown where there is more than one."""
+    staged = bool(verdict.stage_title("a"))
+    heads = ("stage", *columns) if staged else columns
+    cells = ((verdict.stage_title(stage), *row) if staged else row for stage, *row in rows)
+    return ["", *(f"| {' | '.join(row)} |" for row in (heads, ["---" for _ in heads], *cells))]
+
+
+def _in_words(name: str) -> str:
+    return name.replace("_", " ")

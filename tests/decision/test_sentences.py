@@ -29,6 +29,7 @@ from fnostab.report.case import Case
 from fnostab.report.judging import judged_line, make_case
 from fnostab.report.remarks import best_arms, conditions, look_text, remarks, scope
 from fnostab.report.tables import evidence_text
+from fnostab.report.verdict import to_markdown
 
 QUALITY = {"sharpness": Measure(higher_is_better=True, margin=0.02)}
 CONTROL = arm("base", 3, 7)
@@ -543,7 +544,7 @@ def test_stage_b_takes_the_arms_and_settings_of_stage_a():
             {},
             "better_loss",
             "median 1 of the 6 of 6 that did not fail, base no median (none of 6 did not fail); "
-            "counting a failed run as worst of all, p = 0.00108 (one-sided), significant",
+            "Mann-Whitney, counting a failed run as worst of all, p = 0.00108 (one-sided), significant",
         ),
         (
             [arm("base", 5), [replace(t, loss=None) for t in arm("norm", 5)]],
@@ -587,13 +588,14 @@ def test_lines_of_the_evidence():
         "base: 2 oom (seeds 20, 21): not in the rate of 12/20",
         "norm: 1 running (seed 10): not in the rate of 1/10",
         "norm against control: loss ratio 0.995 over 8 seeds at which neither failed; "
-        "counting a failed run as worst of all, p = 0.012 (one-sided)",
+        "counting a failed run as worst of all, p = 0.012 (one-sided, uncorrected)",
     ]
     assert conditions(case.studies) == [
         "mine, small profile, 3 layers",
         "a small size",
         "Varied: what is drawn from the seed. The same for all seeds: data, noise. The answer holds only for these.",
     ]
+    assert conditions({"a": SimpleNamespace(name="mine", roles={})}) == []  # a name alone is no condition
     assert scope({"a": SimpleNamespace(same_for_all=("object", "validation set"))}) == [
         "Varied: what is drawn from the seed. The same for all seeds: object, validation set. The answer holds only "
         "for these. More seeds do not reduce the sampling error of one validation set."
@@ -602,7 +604,7 @@ def test_lines_of_the_evidence():
     beside = {"constant_loss": 0.21, "noise_floor_loss": 0.045, "not_judged": ("exploded: needs two validations",)}
     known = stage("a", arm("base", 3, **beside), arm("norm", 2, 1, oom=1, **beside | {"constant_loss": 0.22}))
     assert remarks(Case(verdict_of(known, roles=Roles("base")), (known,)))[1:3] == [
-        "not judged in 6 of 6 trials: exploded: needs two validations",
+        "exploded not judged in 6 of 6 trials: needs two validations",
         "reference validation losses: 0.21 to 0.22 of the best constant output, "
         "0.045 of a right prediction, by noise alone",
     ]
@@ -612,6 +614,19 @@ def test_lines_of_the_evidence():
         "control (1), arch (1)",
         "Stage B: no training outcome",
     ]
+
+
+def test_the_page_of_a_verdict_begins_with_what_its_headline_does_not_say():
+    rows = stage("a", arm("base", 8, 12), arm("norm", 20))
+    of_one_stage = to_markdown(Case(verdict_of(rows, roles=Roles("base")), (rows,)))
+    assert of_one_stage.startswith("- norm helps")
+    assert "\n| arm | failed | 95 % interval | median [quartiles] of those that did not fail |\n| --- |" in of_one_stage
+    assert "\n| norm | fewer failures | met | 0/20 failed" in of_one_stage
+    two = stage("a", arm("control", 9, 1), arm("arch", 9, 1)), stage("b", arm("control", 9, 1), arm("arch", 9, 1))
+    verdict = verdict_of(*two)
+    with_roles = to_markdown(Case(verdict, two))
+    assert with_roles.startswith(f"{verdict.reason}\n")
+    assert "\n| Stage B | arch | fewer failures | not met | 1/10 failed" in with_roles
 
 
 @pytest.mark.parametrize(

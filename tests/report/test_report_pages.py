@@ -71,6 +71,12 @@ def test_on_a_phone_panels_have_the_whole_width(report):
     assert min(report.locator(".pictures figure").evaluate_all("all => all.map(each => each.offsetWidth)")) > 340
 
 
+def test_on_a_phone_drawings_of_many_panels_keep_a_size_that_can_be_read(report):
+    report.set_viewport_size({"width": 390, "height": 844})
+    scales = report.locator(".pictures.wide svg").evaluate_all("all => all.map(each => each.getScreenCTM().a)")
+    assert min(scales) > 0.66 * 96 / 72  # pixels a point
+
+
 def test_on_a_phone_numbers_and_headings_of_the_table_of_trials_are_not_broken(report):
     report.set_viewport_size({"width": 390, "height": 844})
     report.evaluate(
@@ -98,25 +104,34 @@ def test_links_lead_to_runs_and_places_that_are_there(report):
 
 
 def test_a_fifth_of_the_first_page_at_most_is_empty(report):
-    bottom = lowest_text(report.pdf(prefer_css_page_size=True))
-    assert bottom > MARGIN + 0.8 * (A4_HEIGHT - 2 * MARGIN)
+    texts, _ = next(printed(report))
+    assert max(texts) > MARGIN + 0.8 * (A4_HEIGHT - 2 * MARGIN)
 
 
-def lowest_text(pdf):
-    """Distance from the top of the first page of a PDF to its lowest line of text, in points."""
-    page = re.search(rb"/Type /Page\b(?!s).*?/Contents (\d+) 0 R", pdf, re.DOTALL)[1]
-    stream = re.search(rb"\n" + page + rb" 0 obj.*?stream\r?\n(.*?)endstream", pdf, re.DOTALL)[1]
-    scale, shift, kept, found = 1.0, 0.0, [], []
-    for numbers, operator in re.findall(
-        rb"((?:-?[\d.]+\s+){6})?\b(cm|Tm|q|Q)\b", zlib.decompressobj().decompress(stream)
-    ):
-        if operator == b"q":
-            kept.append((scale, shift))
-        elif operator == b"Q":
-            scale, shift = kept.pop()
-        elif operator == b"cm":
-            _, _, _, d, _, f = map(float, numbers.split())
-            scale, shift = scale * d, shift + scale * f
-        else:
-            found.append(A4_HEIGHT - (shift + scale * float(numbers.split()[5])))
-    return max(found)
+def test_no_page_parts_a_picture_from_its_caption_or_its_heading(report):
+    for texts, pictures in printed(report):
+        assert all(any(0 < text - picture < 30 for text in texts) for picture in pictures)
+        assert not pictures or min(texts) < min(pictures)
+
+
+def printed(report):
+    """Of each page of the report's PDF, distances from its top in points: of lines, and of pictures' lower edges."""
+    pdf = report.pdf(prefer_css_page_size=True)
+    for page in re.findall(rb"/Type /Page\b(?!s).*?/Contents (\d+) 0 R", pdf, re.DOTALL):
+        stream = re.search(rb"\n" + page + rb" 0 obj.*?stream\r?\n(.*?)endstream", pdf, re.DOTALL)[1]
+        scale, shift, kept, texts, pictures = 1.0, 0.0, [], [], []
+        for numbers, operator in re.findall(
+            rb"((?:-?[\d.]+\s+){6})?\b(cm|Tm|Do|q|Q)\b", zlib.decompressobj().decompress(stream)
+        ):
+            if operator == b"q":
+                kept.append((scale, shift))
+            elif operator == b"Q":
+                scale, shift = kept.pop()
+            elif operator == b"cm":
+                _, _, _, d, _, f = map(float, numbers.split())
+                scale, shift = scale * d, shift + scale * f
+            elif operator == b"Do":
+                pictures.append(A4_HEIGHT - min(shift, shift + scale))
+            else:
+                texts.append(A4_HEIGHT - (shift + scale * float(numbers.split()[5])))
+        yield texts, pictures

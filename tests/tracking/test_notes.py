@@ -58,13 +58,17 @@ def test_a_failed_trial_says_what_it_is_where_it_failed_and_why(store, study):
     (box / "state.json").write_text("{}")
     with Journal(directory) as journal:
         journal.event(names.ARTIFACT_EVENT, {"path": f"artifacts/{names.BLACK_BOX}", "artifact_path": names.BLACK_BOX})
+        (directory / "artifacts" / "grad_norm.png").touch()
+        journal.event(names.ARTIFACT_EVENT, {"path": "artifacts/grad_norm.png", "artifact_path": "figures"})
         write_outcome(journal, "nonfinite", failure_step=17, known_good_step=16, rules_held=["nonfinite"], reason="a*b")
     sync(study.folder, store)
     run = only_trial(store)
     note = run.data.tags[NOTE]
     assert note.startswith("Arm **agc**, seed 0: **nonfinite**")
     assert "It failed at step 17; the last step known to be good is 16." in note
+    assert "Rules of failure that it met: nonfinite." in note
     assert r"Reason: a\*b" in note
+    assert r"![grad\_norm](get-artifact?path=figures/grad_norm.png&" in note
     assert "`execution.gradient_clip_val` `0.01`" in note
     parent = run.data.tags["mlflow.parentRunId"]
     assert f"[study](#/experiments/{run.info.experiment_id}/runs/{parent}?" in note

@@ -127,9 +127,8 @@ def trial_note(
     links = _trial_links(experiment, run_id, tags, known)
     pictures = sorted((path for path in known if path.endswith(".png")), key=lambda path: path != picture)[:PICTURES]
     if picture in known:  # on the first line, which a folded note shows
-        shown = PurePosixPath(picture).stem.rstrip("_0123456789")
-        lines[0] += f" · {run_link(escaped(shown), experiment, run_id, picture)}"
-    images = "".join(f"![](get-artifact?path={quote(path)}&run_uuid={run_id})\n\n" for path in pictures)
+        lines[0] += f" · {run_link(_shown(picture), experiment, run_id, picture)}"
+    images = "".join(f"![{_shown(path)}](get-artifact?path={quote(path)}&run_uuid={run_id})\n\n" for path in pictures)
     return bounded("\n".join(lines), f"\n\n{' · '.join(links)}\n\n{images}")
 
 
@@ -161,9 +160,9 @@ def _what_happened(outcome: Mapping[str, Any]) -> list[str]:
         )
         lines.append(f"It failed at step {step}{since}.")
     if held := outcome.get("rules_held"):
-        lines.append(f"Rules that held: {', '.join(map(escaped, held))}.")
+        lines.append(f"Rules of failure that it met: {', '.join(map(escaped, held))}.")
     if missing := outcome.get("not_judged"):
-        lines.append(f"Not judged: {'; '.join(map(escaped, missing))}.")
+        lines.append(f"Rules that could not be judged: {'; '.join(map(escaped, missing))}.")
     if reason := outcome.get("reason"):
         lines.append(f"Reason: {escaped(reason)}")
     return lines
@@ -201,6 +200,11 @@ def _trial_links(experiment: str, run_id: str, tags: Mapping[str, str], artifact
     titles = {"figures": "figures", "report": "report", names.BLACK_BOX: "black box", "checkpoint": "best weights"}
     links += [run_link(titles[path], experiment, run_id, path) for path in artifacts if path in titles]
     return [*links, run_link("all artifacts", experiment, run_id, "")]
+
+
+def _shown(path: str) -> str:
+    """What a figure shows, from its file's name."""
+    return escaped(PurePosixPath(path).stem.rstrip("_0123456789"))
 
 
 def _search_link(text: str, experiment: str, found: str) -> str:
