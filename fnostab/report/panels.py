@@ -105,7 +105,7 @@ def recorded_values(
 
 
 def _loss_curves(trials: Sequence[TrialRow], evidence: Evidence) -> list[LossCurve]:
-    """Make the loss curves of one arm; their axis is the number of the validation, from the median distance in steps."""
+    """Make the loss curves of one arm over the validations, whose distance in steps is the median of all."""
     found = ((t, evidence.val_losses.get(t.run_id or "")) for t in trials)
     histories = [(trial, *history) for trial, history in found if history is not None]
     gaps = np.concatenate([np.diff(steps, prepend=-1) for _, steps, _ in histories] or [np.array([], dtype=np.int64)])
