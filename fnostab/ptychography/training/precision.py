@@ -25,18 +25,19 @@ def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     """Context of a training and its predictions: TF32 on a GPU only for ``tf32``, and no subnormal numbers on a CPU.
 
     GELU's derivative at very negative inputs leaves numbers below 1.2e-38 in the gradients of a trained network, with
-    which a CPU calculates many times more slowly than with zeros. torch sets this for the calling thread alone.
+    which a CPU calculates many times more slowly than with zeros. torch sets this for the calling thread, and
+    threads that it starts; what was set before is restored.
 
     Raises:
         LaunchError: TF32 is configured for a CPU.
     """
     if precision == "tf32" and device.type != "cuda":
         raise LaunchError(f"execution.convolution_precision=tf32 has no effect on a {device.type}: use float32")
-    before = torch.backends.cudnn.allow_tf32
+    tf32, as_zero = torch.backends.cudnn.allow_tf32, not float(torch.tensor([1e-38]) * 0.5)
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(False)
-        torch.backends.cudnn.allow_tf32 = before
+        torch.backends.cudnn.allow_tf32 = tf32
+        torch.set_flush_denormal(as_zero)

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -89,6 +91,19 @@ def test_a_training_on_a_cpu_has_no_subnormal_numbers(spec, tmp_path):
     set_up(spec()).fit([Multiply()], torch.device("cpu"), tmp_path)
     assert set(products) == {0.0}
     assert float(torch.tensor([1e-38]) * 0.5) > 0  # only during the training
+
+
+def test_a_thread_of_a_training_goes_on_without_them_when_an_inner_one_has_ended():
+    """As in lockstep, where a training that has ended computes for the others."""
+
+    def after_an_inner_one():
+        with arithmetic("float32", torch.device("cpu")):
+            pass
+        return float(torch.tensor([1e-38]) * 0.5)
+
+    with arithmetic("float32", torch.device("cpu")), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(after_an_inner_one).result() == 0
+    assert after_an_inner_one() > 0
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
