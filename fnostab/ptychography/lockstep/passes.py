@@ -74,6 +74,7 @@ class Lockstep:
         self.seats = [Seat(self) for _ in range(size)]
         self.turn = threading.Lock()
         self._present = list(self.seats)
+        self._set_up: set[Seat] = set()
         self._changed = threading.Condition()
         self._stack: _Stack | None = None
         self._ended_by: str | None = None
@@ -83,6 +84,14 @@ class Lockstep:
         with self._changed:
             self._ended_by = reason
             self._changed.notify_all()
+
+    def await_all(self, seat: "Seat") -> None:
+        """Wait until every training is set up or has left: both phases draw from the same global random state."""
+        with self._changed:
+            self._set_up.add(seat)
+            self._changed.notify_all()
+            while not self._set_up.issuperset(self._present) and self._ended_by is None:
+                self._changed.wait()
 
     def ask(self, seat: "Seat", request: _Request) -> Tensor | None:
         """Request a pass, wait for it and return its result; re-raise its error."""
@@ -104,6 +113,7 @@ class Lockstep:
             if seat in self._present:
                 self._present.remove(seat)
                 self._serve()
+                self._changed.notify_all()
 
     def _serve(self) -> None:
         """Compute the passes once all present trainings have requested one, in the thread of the last request."""
@@ -163,10 +173,11 @@ class Seat:
 
     @contextmanager
     def taken(self, generator: nn.Module) -> Iterator[None]:
-        """Context of the training loop of ``generator``: release the turn to the others, and leave at the end."""
+        """Context of the training loop of ``generator``: let the others be set up first, and leave at the end."""
         self.generator = generator
         self.lockstep.turn.release()
         try:
+            self.lockstep.await_all(self)
             yield
         finally:
             self.lockstep.leave(self)

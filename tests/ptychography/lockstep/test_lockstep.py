@@ -14,8 +14,9 @@ from trials import STEPS_AN_EPOCH, Trained
 from fnostab.errors import LaunchError
 from fnostab.launch import process
 from fnostab.launch.process import train_files
-from fnostab.ptychography.lockstep import insist_on_lockstep, passes
+from fnostab.ptychography.lockstep import insist_on_lockstep, passes, trainings
 from fnostab.ptychography.training.module import PtychoModule
+from fnostab.ptychography.training.setup import Training
 from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.record.outcomes import Outcome
@@ -89,6 +90,24 @@ def test_the_networks_are_really_computed_together(side_by_side, monkeypatch):
     monkeypatch.setattr(passes._Stack, "__call__", lambda self, x: computed.append(x.shape[:2]) or call(self, x))
     side_by_side(*SEEDS)
     assert computed.count((3, 8)) + computed.count((3, 1)) == 3 * STEPS_AN_EPOCH
+
+
+def test_no_training_begins_before_all_are_set_up(side_by_side, monkeypatch):
+    """Its draws from torch's global random state would change the initial weights of those that are set up later."""
+    order = []
+    set_up, fit = trainings.set_up, Training.fit
+
+    def slowly(*arguments):
+        time.sleep(0.2)
+        done = set_up(*arguments)
+        order.append("set up")
+        return done
+
+    monkeypatch.setattr(trainings, "set_up", slowly)
+    monkeypatch.setattr(Training, "fit", lambda self, *a, **k: (order.append("fit"), fit(self, *a, **k))[1])
+    status, _ = side_by_side(*SEEDS)
+    assert status == 0
+    assert order == ["set up"] * 3 + ["fit"] * 3
 
 
 def test_one_that_goes_nan_ends_alone(side_by_side, trained, monkeypatch):
