@@ -112,7 +112,7 @@ class Tree:
     def records(self, study: Study) -> Path:
         """Start a study for the sake of its records, and kill it once they are there; return its folder."""
         output, arguments = self._to_run(study, "records")
-        self.run_until(lambda: len(list(output.rglob("trial.json"))) == study.count, *arguments)
+        self.run_until(lambda: len(list((output / study.name).rglob("trial.json"))) == study.count, *arguments)
         return output
 
     def _to_run(self, study: Study, folder: str) -> tuple[Path, tuple[str | Path, ...]]:
