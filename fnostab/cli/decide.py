@@ -11,7 +11,7 @@ import click
 from fnostab.cli.options import RUNS, TRACKING_URI, insist_on_one, store_to_read, stored_studies
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError, TrackingError
-from fnostab.report.judging import StoredStudies, judge, record
+from fnostab.report.judging import StoredStudies, judge, record_verdict
 from fnostab.show.console import Console, say
 from fnostab.tasks.registry import has_hook, hook
 
@@ -116,7 +116,7 @@ def decide_and_print(
         _check_applicable(store, stored)
     case, found = judge(store, stored)
     try:
-        judged = record(store, case, found)
+        judged = record_verdict(store, case, found)
     except TrackingError as error:
         show(case, console, as_json=as_json, evidence=evidence)
         raise TrackingError(f"the verdict is not recorded: {error}") from error

@@ -27,7 +27,7 @@ __all__ = [
     "make_case",
     "oversights",
     "read_stages",
-    "record",
+    "record_verdict",
     "stage_of",
     "stage_title",
 ]
@@ -105,7 +105,7 @@ def judge_and_record(store: Store, stored: StoredStudies) -> Judged:
     Raises:
         FnostabError: an experiment, study or control arm is missing, or the store does not answer.
     """
-    return record(store, *judge(store, stored))
+    return record_verdict(store, *judge(store, stored))
 
 
 def judge(store: Store, stored: StoredStudies) -> tuple[Case, Stages]:
@@ -126,7 +126,7 @@ def judge(store: Store, stored: StoredStudies) -> tuple[Case, Stages]:
     return with_along(with_stress(case)), found
 
 
-def record(store: Store, case: Case, found: Stages) -> Judged:
+def record_verdict(store: Store, case: Case, found: Stages) -> Judged:
     """Record a verdict in the store as a run.
 
     Raises:
