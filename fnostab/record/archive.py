@@ -27,7 +27,7 @@ def archive(directory: Path) -> int:
         data = lines.read_bytes()
         if not data or end != len(data):
             raise JournalError(f"{lines} does not end with a whole record: `fnostab reconcile` closes it")
-        write_whole(target, lzma.compress(data))
+        write_whole(target, lzma.compress(data), to_disk=True)
         if lzma.decompress(target.read_bytes()) != data:
             target.unlink()
             raise JournalError(f"{lines} does not read back the same from {target}: it was left unchanged")
@@ -45,7 +45,7 @@ def restore(directory: Path) -> None:
     with opened(directory) as file:
         data = file.read()
     with os_errors_as(JournalError, f"can't restore {lines}"):
-        write_whole(lines, data)
+        write_whole(lines, data, to_disk=True)
         source.unlink()
 
 

@@ -62,7 +62,7 @@ class JobArray(BaseModel):
         path = folder / FOLDER / f"{self.name}.json"
         with os_errors_as(LaunchError, f"can't write {path}", "fix that first"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, self.model_dump_json(indent=2) + "\n")
+            write_whole(path, self.model_dump_json(indent=2) + "\n", to_disk=True)
 
     def remove(self, folder: Path) -> None:
         """Remove the record of an array that was not submitted."""

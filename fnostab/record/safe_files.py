@@ -19,36 +19,35 @@ class HeldElsewhereError(Exception):
     """Error: another process holds a file."""
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file atomically and force it to disk, text as UTF-8.
+def write_whole(path: Path, content: str | bytes, *, to_disk: bool = False) -> None:
+    """Write a file atomically, text as UTF-8: a reader sees the old or the new content, even if this process dies.
 
-    A reader sees the old or the new content, even if this process or the machine dies. A link at ``path`` is replaced,
-    never followed. Only one process at a time may write a file.
+    A link at ``path`` is replaced, never followed. Only one process at a time may write a file. With ``to_disk`` the
+    content is forced to disk and survives a crash of the machine.
 
     Raises:
-        OSError: the file can't be written; the old content stays, unless only forcing its folder to disk failed.
+        OSError: the file can't be written; the old content stays, unless only forcing it to disk failed.
     """
     partial = path.with_name(f"{path.name}.partial")
     partial.unlink(missing_ok=True)  # left by a killed process
     try:
         with open(partial, "xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
+            if to_disk:
+                file.flush()
+                os.fsync(file.fileno())
         partial.replace(path)
-        _sync_folder(path.parent)
+        if to_disk:
+            _sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Force a folder's entries to disk, where its file system can: some network file systems refuse."""
+    """Force a folder's entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
     finally:
         os.close(descriptor)
 

@@ -1,8 +1,6 @@
 """A file is there whole or not at all, and a link in its place is not followed."""
 
-import errno
 import os
-import stat
 
 import pytest
 
@@ -10,10 +8,11 @@ from fnostab.record.safe_files import write_whole
 
 
 @pytest.mark.parametrize("content", ["größer\n", b"\x00\xff", ""])
-def test_it_holds_what_was_written_and_nothing_is_left_beside_it(tmp_path, content):
+@pytest.mark.parametrize("to_disk", [False, True])
+def test_it_holds_what_was_written_and_nothing_is_left_beside_it(tmp_path, content, to_disk):
     path = tmp_path / "trial.json"
     path.write_text("before")
-    write_whole(path, content)
+    write_whole(path, content, to_disk=to_disk)
     assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
     assert [each.name for each in tmp_path.iterdir()] == ["trial.json"]
 
@@ -38,7 +37,7 @@ def test_what_was_there_stays_where_it_cannot_be_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_whole(path, "after")
+        write_whole(path, "after", to_disk=True)
     assert path.read_text() == "before"
     assert [each.name for each in tmp_path.iterdir()] == ["trial.json"]
 
@@ -50,18 +49,5 @@ def test_the_disk_knows_the_file_by_its_name_once_it_is_there(tmp_path, monkeypa
         forced.append((os.fstat(descriptor).st_ino, (tmp_path / "archive").exists()))
 
     monkeypatch.setattr(os, "fsync", note)
-    write_whole(tmp_path / "archive", b"x")
+    write_whole(tmp_path / "archive", b"x", to_disk=True)
     assert forced == [((tmp_path / "archive").stat().st_ino, False), (tmp_path.stat().st_ino, True)]
-
-
-def test_a_file_system_that_cannot_force_a_folder_to_disk_is_good_enough(tmp_path, monkeypatch):
-    forced = os.fsync
-
-    def no_folder(descriptor):
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "Invalid argument")
-        forced(descriptor)
-
-    monkeypatch.setattr(os, "fsync", no_folder)
-    write_whole(tmp_path / "trial.json", "whole")
-    assert (tmp_path / "trial.json").read_text() == "whole"
