@@ -109,7 +109,7 @@ def judge_and_record(store: Store, stored: StoredStudies) -> Judged:
 
 
 def judge(store: Store, stored: StoredStudies) -> tuple[Case, Stages]:
-    """Judge studies of a store; nothing is recorded.
+    """Judge studies of a store without recording anything; return the case, and the trials that it rests on.
 
     Raises:
         FnostabError: an experiment, study or control arm is missing, or the store does not answer.
@@ -127,7 +127,7 @@ def judge(store: Store, stored: StoredStudies) -> tuple[Case, Stages]:
 
 
 def record_verdict(store: Store, case: Case, found: Stages) -> Judged:
-    """Record a verdict in the store as a run.
+    """Write the verdict of `judge` as a run of MLflow.
 
     Raises:
         TrackingError: the store does not answer, or can't be written.

@@ -86,7 +86,7 @@ class Lockstep:
             self._changed.notify_all()
 
     def await_all(self, seat: "Seat") -> None:
-        """Wait until every training is set up or has left: both phases draw from the same global random state."""
+        """Wait until every training is set up or has left: a start of training changes the random state of set-ups."""
         with self._changed:
             self._set_up.add(seat)
             self._changed.notify_all()
@@ -173,7 +173,7 @@ class Seat:
 
     @contextmanager
     def taken(self, generator: nn.Module) -> Iterator[None]:
-        """Context of the training loop of ``generator``: let the others be set up first, and leave at the end."""
+        """Context of the training loop of ``generator``: wait until the others are set up, and leave at the end."""
         self.generator = generator
         self.lockstep.turn.release()
         try:

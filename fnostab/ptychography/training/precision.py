@@ -22,11 +22,11 @@ def convolutions_in(precision: str, device: torch.device) -> AbstractContextMana
 
 @contextmanager
 def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
-    """Context of a training and its predictions: TF32 on a GPU only for ``tf32``, and no subnormal numbers on a CPU.
+    """Context of a training and its predictions: TF32 only if ``precision`` is ``tf32``, no subnormal numbers on a CPU.
 
     GELU's derivative at very negative inputs leaves numbers below 1.2e-38 in the gradients of a trained network, with
-    which a CPU calculates many times more slowly than with zeros. torch sets this for the calling thread, and
-    threads that it starts; what was set before is restored.
+    which a CPU calculates many times more slowly than with zeros. It holds for the calling thread and threads
+    that it starts; the former state is restored at the end.
 
     Raises:
         LaunchError: TF32 is configured for a CPU.
