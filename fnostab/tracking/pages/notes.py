@@ -203,7 +203,7 @@ def _trial_links(experiment: str, run_id: str, tags: Mapping[str, str], artifact
 
 
 def _shown(path: str) -> str:
-    """What a figure shows, from its file's name."""
+    """A figure's subject, from its file's name."""
     return escaped(PurePosixPath(path).stem.rstrip("_0123456789"))
 
 
