@@ -6,13 +6,14 @@ A step includes loss, backward pass and optimiser, at full size with batch 16, a
 separate process; they alternate step by step. ``kept`` is the allocator setting of training processes, which keeps
 freed memory; ``default`` is the system's. neuraloperator's `SpectralConv` has the same modes and no bias, since the
 local convolution beside it has one. Complex weights use the ``foreach`` implementation of Adam, as the fused one does
-not support them.
+not support them. ``compiled`` is fnostab's network under torch.compile. The shares of a step say how much faster it
+could become: all but the products of the spectral convolutions is work that neuraloperator's network has too.
 """
 
 from importlib.util import find_spec
 from typing import Any
 
-from benchmarks.timing import Row, clock, compared, own_process, resident, restart_peak, skipped
+from benchmarks.timing import Row, clock, compared, own_process, resident, restart_peak, row, skipped
 
 HYBRID = "hybrid, 4 blocks"
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -25,9 +26,17 @@ DEPTHS: dict[str, dict[str, Any]] = {
     f"hybrid, {blocks} blocks, cap 512": {"model.fno_blocks": blocks, "model.max_hidden_channels": 512}
     for blocks in (6, 8)
 }
-OURS, NEURALOP, REFERENCE = "fnostab", "neuraloperator", "reference layout"
+OURS, NEURALOP, REFERENCE, COMPILED = "fnostab", "neuraloperator", "reference layout", "compiled"
 AS_IT_TRAINS = ((OURS, "kept"), (OURS, "default"), (NEURALOP, "default"), (NEURALOP, "kept"), (REFERENCE, "default"))
-ALL = (*AS_IT_TRAINS, (REFERENCE, "kept"))
+ALL = (*AS_IT_TRAINS, (REFERENCE, "kept"), (COMPILED, "kept"))
+OPERATORS = {
+    "aten::convolution_backward": "convolutions",
+    "aten::mkldnn_convolution": "convolutions",
+    "aten::bmm": "products of spectral convolutions",
+    "aten::_fused_adam_": "Adam",
+    "aten::gelu": "GELU",
+    "aten::gelu_backward": "GELU",
+}
 SAME = ((OURS, "kept"), (NEURALOP, "kept"), (REFERENCE, "kept"))
 
 
@@ -45,6 +54,10 @@ def measure(quick: bool) -> list[Row]:
             variants = tuple(one for one in variants if one[1] == "kept")
         variants = tuple(one for one in variants if one[0] != NEURALOP or find_spec("neuralop"))
         rows += of_network(name, settings, device, variants, rounds=3 if quick else 7)
+    if device == "cpu":
+        with own_process(prepare, NETWORKS[HYBRID], device, OURS, "kept") as process:
+            found = process.submit(shares).result()
+        rows += [row(f"share of a step of {HYBRID}", what, share, "%") for what, share in found.items()]
     return rows
 
 
@@ -93,11 +106,13 @@ def prepare(settings: dict[str, Any], device: str, layers: str, allocator: str) 
     restart_peak()
     torch.manual_seed(0)
     module, batch = bare_trial(TrialConfig.from_dotted(settings), "cpu")
-    if layers != OURS:
+    if layers in (NEURALOP, REFERENCE):
         replace_layers(module.generator, layers)
+    elif layers == COMPILED:
+        module.generator = torch.compile(module.generator)
     module.to(device)
     optimizer = module.configure_optimizers()
-    if layers != OURS:
+    if layers in (NEURALOP, REFERENCE):
         optimizer = torch.optim.Adam(module.generator.parameters(), foreach=True)
     patterns, indices = batch()
     _variant.update(module=module, optimizer=optimizer, batch=(patterns.to(device), indices))
@@ -127,6 +142,21 @@ def step() -> float:
     module.training_step(batch, 0).backward()
     optimizer.step()
     return clock(device) - started
+
+
+def shares() -> dict[str, float]:
+    """Make four steps after a first; return the shares of kinds of operators in their time, in percent."""
+    from torch.profiler import ProfilerActivity, profile
+
+    step()
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        for _ in range(4):
+            step()
+    times = {event.key: event.self_cpu_time_total for event in profiled.key_averages()}
+    found = dict.fromkeys((*OPERATORS.values(), "all else"), 0.0)
+    for name, time_us in times.items():
+        found[OPERATORS.get(name, "all else")] += 100 * time_us / sum(times.values())
+    return found
 
 
 def peak_bytes() -> int:
