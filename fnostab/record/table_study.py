@@ -120,13 +120,15 @@ class TableStudy(Frozen):
 
     @classmethod
     def parse(cls, cells: Mapping[str, str], where: str) -> "TableStudy | None":
-        """Parse the study's columns; None if there is no ``study.control``.
+        """Parse the study's columns; None if there are none.
 
         Raises:
-            DecisionError: a value is not valid.
+            DecisionError: a value is not valid, or there is no ``study.control``.
         """
         text = {name.removeprefix(PREFIX): cell.strip() for name, cell in cells.items() if not is_missing(cell)}
         if "control" not in text:
+            if known := [PREFIX + name for name in text if PREFIX + name in cls(control="").cells()]:
+                raise DecisionError(f"{where} has {known[0]} but no {PREFIX}control: add that, with the control arm")
             return None
         metric: dict[str, Any] = {"name": text.get("metric", "loss"), "of": text.get("metric_of")}
         if "higher_is_better" in text:

@@ -70,11 +70,13 @@ def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> C
 
 
 def _default_study(stages: Mapping[str, Stage]) -> Any:
+    from fnostab.record.outcomes import Outcome
     from fnostab.record.table import TableStudy
 
     arms = {arm for stage in stages.values() for arm in stage.arms}
     parts = {"architecture": ARCHITECTURE, "clipping": CLIPPING}
-    positive = all(t.loss is None or t.loss > 0 for stage in stages.values() for t in stage.trials if t.counts)
+    successes = [t for stage in stages.values() for t in stage.trials if t.outcome is Outcome.CONVERGED]
+    positive = all(t.loss is None or t.loss > 0 for t in successes)
     return TableStudy(
         control=CONTROL,
         roles={role: arm for role, arm in parts.items() if arm in arms},

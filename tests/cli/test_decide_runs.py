@@ -97,6 +97,15 @@ def test_refusals(call, tmp_path, monkeypatch, lines, change, message):
     assert message in err
 
 
+def test_blanks_after_a_name_and_infinity_as_mlflow_exports_it(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    write(tmp_path, [*ROWS, row("norm", 11, "-1.7976931348623157e+308")])
+    csv = tmp_path / "returns.csv"
+    csv.write_text(csv.read_text().replace("model,seed", "model , seed ", 1))
+    assert "2 nonfinite" in call("decide", "--runs", "runs.yaml")[1]
+
+
 def test_another_separator_is_named(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path, [])

@@ -181,6 +181,9 @@ def test_a_study_must_be_one(tmp_path):
     path.write_text(f"{HEADER},study.control,study.alpha\n{GOOD},control,2\n")
     with pytest.raises(DecisionError, match=r"study.alpha='2' is not accepted"):
         read_table(path)
+    path.write_text(f"{HEADER},study.mine,study.higher_is_better\n{GOOD},x,true\n")
+    with pytest.raises(DecisionError, match=r"has study.higher_is_better but no study.control: add that"):
+        read_table(path)
     path.write_text(f"{HEADER},study.control,study.measures\n{GOOD},control,sharp up 2\n")
     with pytest.raises(DecisionError, match=r"study.measures has 'sharp up 2', expected a name, higher or lower"):
         read_table(path)
@@ -189,7 +192,7 @@ def test_a_study_must_be_one(tmp_path):
 def test_columns_in_any_order_with_others_between_and_blanks(read):
     (row,) = read(
         "599, note, 0.5, control, a, converged, 3, ",
-        header="last_step, note, val_loss, arm, stage, outcome, seed, failure_step",
+        header="last_step , note, val_loss, arm , stage, outcome, seed, failure_step ",
     )["a"]
     assert row == TrialRow("control", 3, Outcome.CONVERGED, 0.5, None, 599)
 
@@ -211,6 +214,8 @@ def test_other_separators_are_named(tmp_path, mark, name):
 def test_the_loss_of_a_failed_trial_may_be_anything_that_is_no_number(read):
     losses = [row.loss for row in read("a,x,0,nonfinite,nan,5,9", "a,x,1,exploded,inf,5,9", "a,x,2,oom,,,")["a"]]
     assert losses == [None, None, None]
+    with pytest.raises(DecisionError, match="a converged trial needs a val_loss"):  # infinity as MLflow exports it
+        read("a,x,0,converged,1.7976931348623157e+308,,9")
     assert TrialRow("x", 0, Outcome.NONFINITE, loss=math.nan).loss is None
 
 
