@@ -59,8 +59,8 @@ def next_step(
         _wait(stages)
         or _rerun(roles, stages, answers)
         or _judge_alike(stages)
+        or _check_failures(stages, answers, conclusion)
         or _check_metric(stages, answers)
-        or _check_failures(stages, answers)
         or _too_few(roles, stages, answers)
         or _not_comparable(answers)
         or _final(conclusion, stages)
@@ -153,11 +153,10 @@ def _check_metric(stages: Mapping[str, Stage], answers: Sequence[Answer]) -> Nex
     return NextStep(NextKind.ELSEWHERE, "correct the study's metric, or record it: no trial has a value of it")
 
 
-def _check_failures(stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep | None:
-    """Suggest checking the rules or settings of a study without an answer because all of its trials failed."""
+def _check_failures(stages: Mapping[str, Stage], answers: Sequence[Answer], conclusion: Conclusion) -> NextStep | None:
+    """Suggest checking the rules or settings of a study of which all trials failed, unless it has its verdict."""
     counted = [t for stage in stages.values() for t in stage.trials if t.counts]
-    answered = any(a.name is not AnswerName.UNDECIDED for a in answers)
-    if len(counted) < 2 or answered or not answers or not all(t.failed for t in counted):
+    if len(counted) < 2 or conclusion.supported or not answers or not all(t.failed for t in counted):
         return None
     text = "every trial of every arm failed: try an easier setting"
     if any(t.outcome is not Outcome.NONFINITE for t in counted):
@@ -260,7 +259,8 @@ def _elsewhere(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answ
         why = f"there is only {roles.control}" if only else f"all have the settings of {roles.control}"
         return NextStep(NextKind.ELSEWHERE, f"run another arm: {why}")
     fails = any(t.failed for stage in stages.values() for t in stage.arm(roles.control))
-    if not fails and not any(a.helps for a in answers):
+    all_harmful = all(a.name is AnswerName.HARMS for a in answers)
+    if not fails and not all_harmful and not any(a.helps for a in answers):
         text = f"{roles.control} did not fail: try a harder setting, where it does"
         return NextStep(NextKind.ELSEWHERE, text + _or_seeds(roles, answers))
     if any(a.name is AnswerName.UNDECIDED for a in answers):

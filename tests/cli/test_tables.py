@@ -49,7 +49,7 @@ SAID = {
     "unequal_lengths": (
         30,
         "arch_fix: undecided, control ran 1000 steps, arch_fix 50: they can't be compared.",
-        "INCONCLUSIVE: arch_fix: fewer failures, lower loss and never nonfinite can't be tested in Stage A",
+        "INCONCLUSIVE: arch_fix: fewer failures, lower loss and finite values throughout can't be tested in Stage A",
         "next: run the arms for the same number of steps, or write `lengths: free` in the study",
     ),
     "oom_control_at_depth": (

@@ -17,6 +17,7 @@ from fnostab.decision.oversights import (
     arms_without_metric,
     ended_early_line,
     learning_not_judged,
+    margin_as_share,
     rules_judged_in_part,
 )
 from fnostab.decision.sweep import compare_along
@@ -84,19 +85,19 @@ SENTENCES = [
         [arm("base", 8, 12), arm("norm", 20)],
         {"measures": QUALITY},
         "norm helps: 0 of 20 failed, 12 of 20 of base (p < 0.001); it fails 60 points less often (33 to 78 less); "
-        "sharpness not compared, it was not measured.",
+        "sharpness not compared, too few values were recorded.",
     ),
     (
         [arm("base", 0, 20), arm("norm", 20)],
         {},
         "norm helps: 0 of 20 failed, 20 of 20 of base (p < 0.001); it fails 100 points less often (77 to 100 less); "
-        "loss not compared, only 0 of 20 of base did not fail.",
+        "loss not compared, all 20 of base failed.",
     ),
     (
         [arm("base", 0, 20), arm("norm", 20)],
         {"measures": QUALITY | {"contrast": Measure()}},
         "norm helps: 0 of 20 failed, 20 of 20 of base (p < 0.001); it fails 100 points less often (77 to 100 less); "
-        "loss, sharpness and contrast not compared, only 0 of 20 of base did not fail.",
+        "loss, sharpness and contrast not compared, all 20 of base failed.",
     ),
     (
         [arm("base", 2, 18), [replace(t, last_step=49) for t in arm("norm", 20)]],
@@ -139,6 +140,16 @@ SENTENCES = [
         "norm harms: nothing failed; on the loss alone: 4 times as high (p < 0.001).",
     ),
     (
+        [arm("base", 10), arm("norm", 10, loss=1e-6)],
+        {},
+        "norm helps: nothing failed; on the loss alone: 1e-06 times as high (p < 0.001).",
+    ),
+    (  # equal but for rounding
+        [arm("base", 10, loss=0.3, spread=0), arm("norm", 10, loss=0.1 + 0.2, spread=0)],
+        {},
+        "norm does not help: nothing failed; on the loss alone: the same, and a gain of 10 % is ruled out.",
+    ),
+    (
         [arm("base", 10, spread=0), arm("norm", 10, spread=0)],
         {},
         "norm does not help: nothing failed; on the loss alone: the same, and a gain of 10 % is ruled out.",
@@ -167,6 +178,22 @@ SENTENCES = [
         [arm("base", 5, spread=0.4), arm("norm", 5, loss=1.2, spread=0.4)],
         {},
         "norm: undecided, nothing failed; loss 20 % higher, which could be luck.",
+    ),
+    (
+        [arm("base", 3), arm("norm", 3, loss=1.05)],
+        {},
+        "norm: undecided, nothing failed; loss 5 % higher, within the margin.",
+    ),
+    ([arm("base", 3), arm("norm", 3)], {}, "norm: undecided, nothing failed; loss the same."),
+    (  # no gain reaches a share of 1 or more, so that ruling it out would say nothing
+        [arm("base", 5, spread=0.4), arm("norm", 5, loss=0.9, spread=0.4)],
+        {"margin": 5},
+        "norm: undecided, nothing failed; lower loss, but could be luck (p = 0.35).",
+    ),
+    (
+        [arm("base", 10), arm("norm", 10, loss=1.5)],
+        {"margin": 5},
+        "norm does not help: nothing failed; on the loss alone: 50 % higher, and any gain is ruled out.",
     ),
     (
         [arm("base", 10), arm("norm", 10, loss=0.9)],
@@ -299,7 +326,7 @@ REASONS = [
     (
         (three(FAILS, arm("arch", 2), arm("clip", 20, loss=2.0)), None),
         "INCONCLUSIVE",
-        "arch: fewer failures, lower loss and never nonfinite can't be tested in Stage A, not run in Stage B; "
+        "arch: fewer failures, lower loss and finite values throughout can't be tested in Stage A, not run in Stage B; "
         "clip: does not show loss within the margin in Stage A, not run in Stage B",
     ),
 ]
@@ -412,6 +439,11 @@ def test_next_step_and_its_command(arms, text, command):
             "control did not fail: try a harder setting, where it does",
         ),
         (
+            [arm("control", 10), arm("arch", 5, 5)],
+            Roles("control"),
+            "nothing more to run: every arm has an answer",
+        ),
+        (
             [arm("control", 17, 3), arm("arch", 18, 2)],
             Roles("control"),
             "try a setting or an arm where the difference is larger",
@@ -423,6 +455,11 @@ def test_next_step_and_its_command(arms, text, command):
         ),
         (
             [arm("control", 0, 10), arm("arch", 0, 10)],
+            Roles("control"),
+            "every trial of every arm failed: check what counts as a failure, or try an easier setting",
+        ),
+        (  # although a reduction is ruled out, and no trial has a value of the metric
+            [arm("control", 0, 20), arm("arch", 0, 20)],
             Roles("control"),
             "every trial of every arm failed: check what counts as a failure, or try an easier setting",
         ),
@@ -645,6 +682,11 @@ def test_the_best_median_is_that_of_all_arms_with_control(rules, said):
     assert best_arms(verdict_of(rows, roles=Roles("base"), rules=rules)) == said
 
 
+def test_medians_that_differ_by_rounding_are_tied():
+    rows = stage("a", arm("base", 3, loss=0.3, spread=0), arm("arch", 3, loss=0.1 + 0.2, spread=0))
+    assert best_arms(verdict_of(rows, roles=Roles("base"))).endswith("(tied): base (0.3), arch (0.3)")
+
+
 def test_lines_on_what_is_judged():
     record = SimpleNamespace(spec=STUDY, run_id="f" * 32, start_ms=0, others=("e" * 32, "d" * 32))
     rows = Stage("a", tuple(arm("base", 3)), {"norm": (0, 1, 2)})
@@ -780,6 +822,15 @@ def test_lines_on_a_study_that_is_probably_asked_in_the_wrong_way():
     study = SimpleNamespace(rules=rules, judged={}, metric=SimpleNamespace(name="val/loss"))
     said = "all trials of all arms are collapsed: check val/spread below 9.0 of collapsed"
     assert all_failed_alike(alike, study) == said
+    rows, study = stage("a", arm("base", 3), arm("norm", 3)), TableStudy(control="base", margin=5)
+    (share,) = make_case({"a": rows}, {"a": study}, source=Source()).judged[1:]
+    assert share == (
+        "margin 5 is taken as a share, as every loss is above 0 and lower is better: "
+        "up to 500 % higher counts as no worse"
+    )
+    below = stage("a", arm("base", 3, loss=-1), arm("norm", 3, loss=-2))
+    assert make_case({"a": below}, {"a": study}, source=Source()).judged == ()
+    assert margin_as_share("loss", 0.1) is margin_as_share("loss", None) is None
 
 
 SAY_NOTHING = ("follow_up.py", "sequential.py", "external.py")  # said by other commands, or by test_decide_runs.py
