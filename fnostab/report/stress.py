@@ -52,9 +52,9 @@ def with_stress(case: "Case") -> "Case":
     if step.kind not in (NextKind.WAIT, NextKind.RERUN):
         text = "run the arm that tolerates most at a usual setting, to see its loss"
         step, command = NextStep(NextKind.ELSEWHERE, text), ""
-    return replace(
-        case, verdict=replace(case.verdict, reason=stress.finding, next=step), stress=stress, command=command
-    )
+    tolerant = tuple(arm.name for arm in stress.better)
+    verdict = replace(case.verdict, reason=stress.finding, next=step, tolerant=tolerant)
+    return replace(case, verdict=verdict, stress=stress, command=command)
 
 
 def stress_of(stage: Stage, study: StudySpec, level: float | None = None) -> Stress:

@@ -358,7 +358,10 @@ def test_reason_where_a_study_asks_for_more_at_depth():
     ],
 )
 def test_headline_of_a_study_without_roles(arms, headline):
-    assert verdict_of(stage("a", *arms), roles=Roles("base")).headline == headline
+    verdict = verdict_of(stage("a", *arms), roles=Roles("base"))
+    assert verdict.headline == headline
+    assert replace(verdict, tolerant=()).headline == "no arm is shown to tolerate more"  # a stress study
+    assert replace(verdict, tolerant=("norm", "cure")).headline == "norm and cure tolerate more"
 
 
 STEPS = [
@@ -770,7 +773,7 @@ def test_findings_of_studies_that_turn_one_setting():
         "; no arm tolerates more than that, as far as these trials can tell"
     )
     none = compare_stress(stage("a", arm("base_0.01", oom=3)), families, "lr", "base")
-    assert none.finding.startswith("half of base's trials fail at lr unknown: no trial has a training outcome")
+    assert none.finding == "where half of base's trials fail is unknown: no trial has a training outcome"
 
     depths = {"d4": 4, "d6": 6}
     for arms, said in (
