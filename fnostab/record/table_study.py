@@ -216,7 +216,7 @@ def missing_seeds(text: str, where: str) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for part in _split(text) if text.strip() != NOTHING else ():
         arm, _, seeds = part.rpartition(" ")
-        match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", seeds)
+        match = re.fullmatch(r"([0-9]{1,39})(?:-([0-9]{1,39}))?", seeds)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
         if not arm or not first <= last < first + MOST_MISSING:
             raise DecisionError(

@@ -86,6 +86,11 @@ def test_runs_without_a_value_that_their_outcome_needs_are_named(call, tmp_path,
         ([*ROWS, row("norm", 3, 5)], ("", ""), "arm norm, seed 3 has two runs, row 14 and row 23: exclude one of them"),
         (ROWS, ("control: base", "control: bse"), "the study has no trial of the control arm 'bse'; its arms: base"),
         (ROWS, ("margin", "margn"), "runs.yaml: unknown setting 'margn'"),
+        (
+            ROWS,
+            ("control: base", "control: no"),
+            "control: False is not accepted: expected a number or a name; in YAML, quote a name such as 'no' or 'true'",
+        ),
         (ROWS, ("table: returns.csv", ""), "say where the runs are: table: FILE.csv, or experiments: [NAME]"),
     ],
 )

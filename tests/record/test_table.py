@@ -65,7 +65,7 @@ STUDY = TableStudy(
         st.builds(
             TrialRow,
             arm=NAMES,
-            seed=st.integers(0, 10**9),
+            seed=st.integers(0, 2**70),
             outcome=st.sampled_from(Outcome),
             loss=st.floats(-1e300, 1e300),
             failure_step=st.none() | st.integers(0, 10**9),
@@ -83,7 +83,7 @@ STUDY = TableStudy(
 )
 def test_what_is_written_is_read_again(tmp_path_factory, rows, study):
     path = tmp_path_factory.mktemp("table") / "trials.csv"
-    missing = {"a": {"plain": (3, 4), "norm": (7,)}}
+    missing = {"a": {"plain": (3, 4, 2**70), "norm": (7,)}}
     same = {"a": {"norm": "plain"}}
     write_table(path, Table({"a": rows, "b": rows}, study, missing, same))
     assert read_table(path) == Table({"a": rows, "b": rows}, study, missing, same)
@@ -243,6 +243,7 @@ GOOD = "a,control,0,converged,0.5,,9"
         ("a,,1,converged,0.5,,9", r"line 3: the arm is missing"),
         ("a,control,,converged,0.5,,9", r"line 3: the seed is missing"),
         ("a,control,-1,converged,0.5,,9", r"line 3: seed='-1' is not a whole number"),
+        ("a,control,1234567890123456.0,converged,0.5,,9", r"line 3: seed='1234567890123456.0' .*\(at most 15 digits\)"),
         ("a,control,1.5,converged,0.5,,9", r"line 3: seed='1.5' is not a whole number"),
         ("a,control,1,collapsed,0.5,ten,9", r"line 3: failure_step='ten' is not a whole number"),
         ('a,"control,1,converged,0.5,,9', r"is not a CSV file in UTF-8"),
