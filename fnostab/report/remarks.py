@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fnostab.decision import ArmSummary, Stage, Verdict
+from fnostab.decision.rules import Rules
 from fnostab.decision.scale import same
 from fnostab.decision.words import p_text
 
@@ -41,8 +42,11 @@ def conditions(studies: Mapping[str, Any]) -> list[str]:
 
 
 def look_text(verdict: Verdict) -> str:
-    """Say at which level a later look tests, and why."""
+    """Say at which level a study tests if that is not 0.05, and why; else empty."""
     rules = verdict.rules
+    if rules.level == rules.alpha:
+        planned = "each planned look" if rules.looks_planned else "this study"
+        return "" if rules.alpha == Rules().alpha else f"Tested at {rules.alpha:.4g}, the level of {planned}."
     return f"This is look {rules.look} at this study, so it tests at {rules.level:.4g} instead of {rules.alpha:g}."
 
 

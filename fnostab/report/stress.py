@@ -21,7 +21,7 @@ __all__ = ["render_stress", "stress_of", "with_stress"]
 
 
 def render_stress(stress: Stress, verdict: Verdict | None = None) -> RenderableType:
-    """Render failures by value of the knob, each arm's margin, the finding, and the level of a later look."""
+    """Render failures by value of the knob, each arm's margin, the finding, and the level if it is not 0.05."""
     values = list(dict.fromkeys(point.value for arm in stress.arms for point in arm.points))
     columns = ("arm", *(f"{value:g}" for value in values), "p")
     table = plain_table(f"Failures by {stress.knob}", columns, "half of the trials fail at")
@@ -34,7 +34,7 @@ def render_stress(stress: Stress, verdict: Verdict | None = None) -> RenderableT
     parts: list[RenderableType] = [table, Text()]
     if left_out:
         parts += [Text(f"no training outcome: {left_out}"), Text()]
-    look = [Text(look_text(verdict))] if verdict and verdict.rules.level < verdict.rules.alpha else []
+    look = [Text(level)] if verdict and (level := look_text(verdict)) else []
     return Group(*parts, Text(stress.finding, "bold"), *look)
 
 

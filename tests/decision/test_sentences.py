@@ -641,6 +641,11 @@ def test_lines_of_the_evidence():
         "for these. More seeds do not reduce the sampling error of one validation set."
     ]
     assert look_text(verdict) == "This is look 2 at this study, so it tests at 0.0125 instead of 0.05."
+    assert look_text(replace(verdict, rules=Rules())) == ""
+    strict = Rules(alpha=0.0312)
+    assert look_text(replace(verdict, rules=strict)) == "Tested at 0.0312, the level of this study."
+    planned = replace(strict, look=2, looks_planned=True)
+    assert look_text(replace(verdict, rules=planned)) == "Tested at 0.0312, the level of each planned look."
     beside = {"constant_loss": 0.21, "noise_floor_loss": 0.045, "not_judged": ("exploded: needs two validations",)}
     known = stage("a", arm("base", 3, **beside), arm("norm", 2, 1, oom=1, **beside | {"constant_loss": 0.22}))
     assert remarks(Case(verdict_of(known, roles=Roles("base")), (known,)))[1:3] == [
