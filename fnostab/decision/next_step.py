@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from fnostab.decision.answers import Answer, AnswerName, Because
@@ -55,7 +55,7 @@ def next_step(
     roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, answers: Sequence[Answer], conclusion: Conclusion
 ) -> NextStep:
     """Return the first step that applies; the conclusion of a study without roles has no name."""
-    return (
+    step = (
         _wait(stages)
         or _rerun(roles, stages, answers)
         or _judge_alike(stages)
@@ -69,6 +69,8 @@ def next_step(
         or stage_b_step(roles, stages, pairs, answers, conclusion)
         or _elsewhere(roles, stages, answers)
     )
+    is_deep = step.stage == "b" and step.kind in (NextKind.RERUN, NextKind.SEEDS)
+    return replace(step, text=f"{step.text} in Stage B") if is_deep else step
 
 
 def _wait(stages: Mapping[str, Stage]) -> NextStep | None:
@@ -210,7 +212,10 @@ def _more_seeds(
             extra = max(a.more.extra for a in open_ones if a.more is not None and a.more.extra is not None)
             arms = (roles.control, *(a.arm for a in open_ones))
             seeds = _seeds(stage, more=extra)
-            text = f"run {extra} more seed{'s' if extra > 1 else ''} of {and_list(arms)}"
+            many = f"{extra} more seed{'s' if extra > 1 else ''}"
+            if len({len(stage.arm(arm)) + len(stage.missing(arm)) for arm in arms}) > 1:  # some need more than others
+                many = f"{seeds if isinstance(seeds, int) else len(seeds)} seeds"
+            text = f"run {many} of {and_list(arms)}"
             return NextStep(NextKind.SEEDS, text, name, arms, seeds)
     return None
 

@@ -57,7 +57,7 @@ SAID = {
         "arch_fix: undecided, 15 trials of control without an outcome could change it: 12 of 20 failed, 3 of 5 of "
         "control.",
         "INCONCLUSIVE: arch_fix: does not show fewer failures and lower loss in Stage A, fewer failures can't be",
-        "next: rerun the 15 trials of control without an outcome",
+        "next: rerun the 15 trials of control without an outcome in Stage B",
         "fnostab run stage_b --seeds 20 --arms control --retry-oom",
     ),
 }

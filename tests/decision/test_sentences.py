@@ -378,6 +378,11 @@ STEPS = [
         "run 19 more seeds of control and arch",
         "--seeds 39 --arms control,arch",
     ),
+    (  # 18 more of control are 33 more of the other
+        [arm("control", 12, 8), arm("arch", 5)],
+        "run 38 seeds of control and arch",
+        "--seeds 38 --arms control,arch",
+    ),
     (
         [arm("control", 5, 5), [replace(t, outcome=Outcome.INFRA_ERROR) for t in arm("arch", 10)]],
         "fix what stops arch (infra_error), then rerun the 10 trials of arch without an outcome; "
