@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnostab.decision.rules import Rules
 from fnostab.decision.tally import Stage
 from fnostab.record.outcomes import Outcome
-from fnostab.stats.losses import Effect, hodges_lehmann_ratio, hodges_lehmann_shift, lower_loss_p
+from fnostab.stats.losses import Effect, have_ratios, hodges_lehmann_ratio, hodges_lehmann_shift, lower_loss_p
 
 __all__ = ["Scale", "same"]
 
@@ -35,8 +35,8 @@ class Scale:
     @classmethod
     def of(cls, stage: Stage, rules: Rules) -> "Scale":
         """Choose the scale of the metric from the successes of a stage."""
-        losses = (t.loss for t in stage.trials if t.outcome is Outcome.CONVERGED and t.loss is not None)
-        return cls(rules.higher_is_better, not rules.higher_is_better and all(x > 0 for x in losses), rules.margin)
+        losses = [t.loss for t in stage.trials if t.outcome is Outcome.CONVERGED and t.loss is not None]
+        return cls(rules.higher_is_better, not rules.higher_is_better and have_ratios(losses), rules.margin)
 
     def better(self, ours: float, theirs: float) -> bool:
         """Whether a value is better than control's by more than rounding."""

@@ -42,7 +42,7 @@ def test_returns_of_a_table(call, tmp_path, monkeypatch):
     write(tmp_path, ROWS)
     code, out, _ = call("decide", "--runs", "runs.yaml", "--exit-code")
     text = " ".join(out.split())
-    assert "runs.yaml: 21 runs 1 runs without columns.model or columns.seed take no part: row 22" in text
+    assert "runs.yaml: 21 runs 1 run without columns.model or columns.seed takes no part: row 22" in text
     assert "norm 1/10" in text
     assert "norm helps: 1 of 10 failed, 7 of 10 of base" in text
     assert "The same for all seeds: data and validation set, unless the program draws them from its seed." in text
@@ -72,7 +72,7 @@ def test_runs_without_a_value_that_their_outcome_needs_are_named(call, tmp_path,
     monkeypatch.setenv("COLUMNS", "300")
     write(tmp_path, [*ROWS, row("base", 10, ""), row("base", 11, "", status="FAILED")])
     text = " ".join(call("decide", "--runs", "runs.yaml")[1].split())
-    assert "1 runs without a value of columns.return count as infra_error: row 23" in text
+    assert "1 run without a value of columns.return counts as infra_error: row 23" in text
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,7 @@ def test_control_must_be_there(call, tmp_path, monkeypatch):
     code, _, err = call("decide", "--table", write(tmp_path / "t.csv", renamed))
     assert code == 2
     assert err.startswith("error: Stage A has no trial of the control arm 'control'; its arms: plain, arch_fix")
+    assert err.endswith("name the control in a column study.control\n")
 
 
 @pytest.mark.parametrize(
