@@ -124,9 +124,12 @@ def trials_of(
         known: returns the names of all values of the runs, if the records hold only the requested ones.
 
     Raises:
-        DecisionError: no run has a name that the file uses, two runs share arm and seed, or a value has the wrong type.
+        DecisionError: there is no run, none has a name that the file uses, two share arm and seed, or a value has the
+            wrong type.
     """
     runs = list(records)
+    if not runs:
+        raise DecisionError("there is no run to judge: the table has no row, or the experiments have no run")
     _check_names(runs, file, known)
     rows: list[TrialRow] = []
     seen: dict[tuple[str, int], str] = {}
