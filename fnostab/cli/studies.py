@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from fnostab.cli.options import PROFILE
 from fnostab.cli.printing import echo
@@ -78,7 +79,8 @@ def _list(console: Console) -> None:
 
 def _explain(study: Study, console: Console) -> None:
     file = study.file
-    console.print(": ".join(filter(None, (f"[bold]{file.name}[/]", file.description))) + "\n", highlight=False)
+    description = f": {file.description}" if file.description else ""
+    console.print(Text.assemble((file.name, "bold"), f"{description}\n"))
     control = study.arms[file.control]
     table = Table(box=None, pad_edge=False)
     table.add_column("arm", no_wrap=True)

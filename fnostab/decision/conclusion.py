@@ -16,7 +16,7 @@ IN_WORDS = {
     "fewer_failures": "fewer failures",
     "better_loss": "{better} {metric}",
     "loss_within_margin": "{metric} within the margin",
-    "no_nonfinite": "never nonfinite",
+    "no_nonfinite": "finite values throughout",
     "grad_bounded": "bounded gradients",
     "matches_stage_a": "Stage A's {metric}",
 }

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fnostab.decision.pairs import Pair
-from fnostab.decision.scale import Scale
+from fnostab.decision.scale import Scale, same
 from fnostab.decision.tally import median
 from fnostab.stats.losses import Effect
 
@@ -23,6 +23,7 @@ class Difference:
         p_worse: one-sided p-value against no difference.
         not_compared: reason why the two were not compared, as text; empty if they were.
         better: whether the arm's median is better than control's.
+        is_same: whether both medians are the same, up to rounding.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Difference:
     p_worse: float | None = None
     not_compared: str = ""
     better: bool = False
+    is_same: bool = False
     effect: Effect | None = None
 
 
@@ -49,10 +51,12 @@ def differences(pair: Pair) -> tuple[Difference, ...]:
 def _difference(name: str, pair: Pair, scale: Scale, ours: Sequence[float], theirs: Sequence[float]) -> Difference:
     least = pair.rules.least_trials
     for arm, tally, values in ((pair.control_arm, pair.control, theirs), (pair.arm, pair.ours, ours)):
+        if tally.failed and not tally.ok:
+            return Difference(name, not_compared=f"all {tally.n} of {arm} failed")
         if tally.ok < least:
             return Difference(name, not_compared=f"only {tally.ok} of {tally.n} of {arm} did not fail")
         if len(values) < least:
-            return Difference(name, not_compared="it was not measured")
+            return Difference(name, not_compared="too few values were recorded")
     mine, other = median(ours), median(theirs)
     assert mine is not None
     assert other is not None
@@ -64,5 +68,6 @@ def _difference(name: str, pair: Pair, scale: Scale, ours: Sequence[float], thei
         shown=p_worse <= SHOWN,
         p_worse=p_worse,
         better=scale.better(mine, other),
+        is_same=same(mine, other),
         effect=scale.effect(ours, theirs),
     )

@@ -124,9 +124,12 @@ def trials_of(
         known: returns the names of all values of the runs, if the records hold only the requested ones.
 
     Raises:
-        DecisionError: no run has a name that the file uses, two runs share arm and seed, or a value has the wrong type.
+        DecisionError: there is no run, none has a name that the file uses, two share arm and seed, or a value has the
+            wrong type.
     """
     runs = list(records)
+    if not runs:
+        raise DecisionError("there is no run to judge: the table has no row, or the experiments have no run")
     _check_names(runs, file, known)
     rows: list[TrialRow] = []
     seen: dict[tuple[str, int], str] = {}
@@ -146,11 +149,13 @@ def trials_of(
         rows.append(row)
         if row.outcome is Outcome.INFRA_ERROR and not _is_excluded(run, file):
             valueless.setdefault(_lacking(run, file, label), []).append(label)
-    lines = [f"{len(rows)} runs"]
+    lines = [_runs(len(rows))]
     if nameless:
-        lines.append(f"{len(nameless)} runs without {file.arm} or {file.seed} take no part: {_named(nameless)}")
+        take = "takes" if len(nameless) == 1 else "take"
+        lines.append(f"{_runs(len(nameless))} without {file.arm} or {file.seed} {take} no part: {_named(nameless)}")
     for name, labels in valueless.items():
-        lines.append(f"{len(labels)} runs without a value of {name} count as infra_error: {_named(labels)}")
+        count = "counts" if len(labels) == 1 else "count"
+        lines.append(f"{_runs(len(labels))} without a value of {name} {count} as infra_error: {_named(labels)}")
     if file.failed is None:
         lines.append("failure not judged: the file does not say when a run failed (failed)")
     return ExternalRuns(
@@ -167,6 +172,10 @@ def trials_of(
         alpha=file.alpha,
         failure_judged=file.failed is not None,
     )
+
+
+def _runs(n: int) -> str:
+    return "1 run" if n == 1 else f"{n} runs"
 
 
 def _named(labels: Sequence[str]) -> str:

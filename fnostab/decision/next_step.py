@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from fnostab.decision.answers import Answer, AnswerName, Because
@@ -55,12 +55,12 @@ def next_step(
     roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, answers: Sequence[Answer], conclusion: Conclusion
 ) -> NextStep:
     """Return the first step that applies; the conclusion of a study without roles has no name."""
-    return (
+    step = (
         _wait(stages)
         or _rerun(roles, stages, answers)
         or _judge_alike(stages)
+        or _check_failures(stages, answers, conclusion)
         or _check_metric(stages, answers)
-        or _check_failures(stages, answers)
         or _too_few(roles, stages, answers)
         or _not_comparable(answers)
         or _final(conclusion, stages)
@@ -69,6 +69,8 @@ def next_step(
         or stage_b_step(roles, stages, pairs, answers, conclusion)
         or _elsewhere(roles, stages, answers)
     )
+    is_deep = step.stage == "b" and step.kind in (NextKind.RERUN, NextKind.SEEDS)
+    return replace(step, text=f"{step.text} in Stage B") if is_deep else step
 
 
 def _wait(stages: Mapping[str, Stage]) -> NextStep | None:
@@ -153,11 +155,10 @@ def _check_metric(stages: Mapping[str, Stage], answers: Sequence[Answer]) -> Nex
     return NextStep(NextKind.ELSEWHERE, "correct the study's metric, or record it: no trial has a value of it")
 
 
-def _check_failures(stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep | None:
-    """Suggest checking the rules or settings of a study without an answer because all of its trials failed."""
+def _check_failures(stages: Mapping[str, Stage], answers: Sequence[Answer], conclusion: Conclusion) -> NextStep | None:
+    """Suggest checking the rules or settings of a study of which all trials failed, unless it has its verdict."""
     counted = [t for stage in stages.values() for t in stage.trials if t.counts]
-    answered = any(a.name is not AnswerName.UNDECIDED for a in answers)
-    if len(counted) < 2 or answered or not answers or not all(t.failed for t in counted):
+    if len(counted) < 2 or conclusion.supported or not answers or not all(t.failed for t in counted):
         return None
     text = "every trial of every arm failed: try an easier setting"
     if any(t.outcome is not Outcome.NONFINITE for t in counted):
@@ -211,7 +212,10 @@ def _more_seeds(
             extra = max(a.more.extra for a in open_ones if a.more is not None and a.more.extra is not None)
             arms = (roles.control, *(a.arm for a in open_ones))
             seeds = _seeds(stage, more=extra)
-            text = f"run {extra} more seed{'s' if extra > 1 else ''} of {and_list(arms)}"
+            many = f"{extra} more seed{'s' if extra > 1 else ''}"
+            if len({len(stage.arm(arm)) + len(stage.missing(arm)) for arm in arms}) > 1:  # some need more than others
+                many = f"{seeds if isinstance(seeds, int) else len(seeds)} seeds"
+            text = f"run {many} of {and_list(arms)}"
             return NextStep(NextKind.SEEDS, text, name, arms, seeds)
     return None
 
@@ -260,7 +264,8 @@ def _elsewhere(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answ
         why = f"there is only {roles.control}" if only else f"all have the settings of {roles.control}"
         return NextStep(NextKind.ELSEWHERE, f"run another arm: {why}")
     fails = any(t.failed for stage in stages.values() for t in stage.arm(roles.control))
-    if not fails and not any(a.helps for a in answers):
+    all_harmful = all(a.name is AnswerName.HARMS for a in answers)
+    if not fails and not all_harmful and not any(a.helps for a in answers):
         text = f"{roles.control} did not fail: try a harder setting, where it does"
         return NextStep(NextKind.ELSEWHERE, text + _or_seeds(roles, answers))
     if any(a.name is AnswerName.UNDECIDED for a in answers):

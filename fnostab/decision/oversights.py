@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from fnostab.decision.words import percent
 from fnostab.record.outcomes import Outcome, stopped_short
 from fnostab.record.settings import value_text
 from fnostab.record.table import TrialRow
@@ -15,6 +16,7 @@ __all__ = [
     "judged_in_part",
     "lacks_metric",
     "learning_not_judged",
+    "margin_as_share",
     "rules_judged_in_part",
 ]
 
@@ -98,6 +100,16 @@ def rules_judged_in_part(trials: Sequence[TrialRow]) -> list[str]:
             "do not trust these failure rates until every arm is judged alike"
         )
     return lines
+
+
+def margin_as_share(metric: str, margin: float | None) -> str | None:
+    """Describe a margin that was probably meant in the metric's units, but is taken as a share; None for any other."""
+    if margin is None or margin < 1:
+        return None
+    return (
+        f"margin {margin:g} is taken as a share, as every {metric} is above 0 and lower is better: "
+        f"up to {percent(margin)} higher counts as no worse"
+    )
 
 
 def all_failed_alike(trials: Sequence[TrialRow], study: Any) -> str | None:

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from fnostab.decision.rules import Rules
 from fnostab.decision.tally import Stage
 from fnostab.record.outcomes import Outcome
-from fnostab.stats.losses import Effect, hodges_lehmann_ratio, hodges_lehmann_shift, lower_loss_p
+from fnostab.stats.losses import Effect, have_ratios, hodges_lehmann_ratio, hodges_lehmann_shift, lower_loss_p
 
-__all__ = ["Scale"]
+__all__ = ["Scale", "same"]
 
 ROUNDING = 1e-9  # relative
+
+
+def same(first: float, second: float) -> bool:
+    """Whether two values differ by rounding at most."""
+    return math.isclose(first, second, rel_tol=ROUNDING)
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,12 @@ class Scale:
     @classmethod
     def of(cls, stage: Stage, rules: Rules) -> "Scale":
         """Choose the scale of the metric from the successes of a stage."""
-        losses = (t.loss for t in stage.trials if t.outcome is Outcome.CONVERGED and t.loss is not None)
-        return cls(rules.higher_is_better, not rules.higher_is_better and all(x > 0 for x in losses), rules.margin)
+        losses = [t.loss for t in stage.trials if t.outcome is Outcome.CONVERGED and t.loss is not None]
+        return cls(rules.higher_is_better, not rules.higher_is_better and have_ratios(losses), rules.margin)
 
     def better(self, ours: float, theirs: float) -> bool:
-        """Whether a value is better than control's."""
-        return ours > theirs if self.higher_is_better else ours < theirs
+        """Whether a value is better than control's by more than rounding."""
+        return not same(ours, theirs) and (ours > theirs if self.higher_is_better else ours < theirs)
 
     def within(self, ours: float, theirs: float) -> bool:
         """Whether a value is worse than control's by at most the margin, or not worse if there is no margin."""
@@ -77,20 +82,24 @@ class Scale:
         """Whether an effect's interval excludes a gain of the margin (without one, any gain)."""
         if effect is None or effect.interval is None:
             return False
-        margin = self.margin or 0.0
         if self.is_ratio:
-            return effect.interval.low > 1 - margin
-        return effect.interval.high < margin if self.higher_is_better else effect.interval.low > -margin
+            return effect.interval.low > 1 - self.gain
+        return effect.interval.high < self.gain if self.higher_is_better else effect.interval.low > -self.gain
+
+    @property
+    def gain(self) -> float:
+        """Smallest relevant gain: the margin, or 0 without one, or where it is a share that no gain can reach."""
+        return 0.0 if self.margin is None or (self.is_ratio and self.margin >= 1) else self.margin
 
     def change(self, ours: float, theirs: float) -> str:
         """Describe the difference of a value from control's, as in "12 % higher"."""
-        if ours == theirs:
+        if same(ours, theirs):
             return "the same"
         way = "higher" if ours > theirs else "lower"
         if not self.is_ratio:
             return f"{abs(ours - theirs):.3g} {way}"
         ratio = ours / theirs
         share = 100 * abs(ratio - 1)
-        if ratio >= 3:
+        if ratio >= 3 or ratio < 0.005:  # the latter would be rounded to 100 % lower
             return f"{ratio:.2g} times as high"
         return f"{share:.0f} % {way}" if share >= 1 else f"{share:.1g} % {way}"

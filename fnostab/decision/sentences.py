@@ -101,7 +101,7 @@ def _on_the_loss(answer: Answer, rules: Rules) -> str:
         return f"{answer.arm} harms: {start}: {loss.text} ({_p(answer)})"
     if answer.name is AnswerName.DOES_NOT_HELP:
         gain = "any gain"
-        if rules.margin:
+        if rules.margin and not (answer.is_ratio and rules.margin >= 1):
             by = percent(rules.margin) if answer.is_ratio else f"{rules.margin:g}"
             gain = f"a gain of {by}"
         return f"{answer.arm} does not help: {start}: {loss.text}, and {gain} is ruled out"
@@ -112,6 +112,9 @@ def _on_the_loss(answer: Answer, rules: Rules) -> str:
         return "; ".join([f"{said}; {rules.better} {loss.name} ({_p(answer)})", *_costs(quality)])
     if loss.better:
         return f"{said}; {rules.better} {loss.name}, but could be luck ({_p(answer)})"
+    if not loss.beyond:
+        within = "" if loss.is_same else ", within the margin"
+        return f"{said}; {loss.name} {loss.text}{within}"
     return f"{said}; {loss.name} {loss.text}, which could be luck"
 
 

@@ -50,13 +50,19 @@ class Stress:
     alpha: float
 
     @property
+    def better(self) -> list[StressedArm]:
+        """Arms that are shown to tolerate more than control."""
+        return [arm for arm in self.arms if arm.p is not None and arm.p <= self.alpha]
+
+    @property
     def finding(self) -> str:
         """Result in one sentence."""
         control, *others = self.arms
+        if control.margin is None:
+            return f"where half of {control.name}'s trials fail is {margin_text(control)}"
         said = [f"half of {control.name}'s trials fail at {self.knob} {margin_text(control)}"]
-        better = [arm for arm in others if arm.p is not None and arm.p <= self.alpha]
-        said += [f"{arm.name} tolerates more: {margin_text(arm)} (p = {arm.p:.2g})" for arm in better]
-        if others and not better:
+        said += [f"{arm.name} tolerates more: {margin_text(arm)} (p = {arm.p:.2g})" for arm in self.better]
+        if others and not self.better:
             said.append("no arm tolerates more than that, as far as these trials can tell")
         return "; ".join(said)
 

@@ -11,7 +11,7 @@ import numpy as np
 from fnostab.record.outcomes import EXCLUDED, Outcome
 from fnostab.record.table import TrialRow
 from fnostab.stats.interval import Interval
-from fnostab.stats.losses import lower_loss_p, matched_ratio
+from fnostab.stats.losses import have_ratios, lower_loss_p, matched_ratio
 from fnostab.stats.proportions import clopper_pearson_upper, wilson
 from fnostab.stats.rate import Rate
 
@@ -197,7 +197,7 @@ def summarise(stage: Stage, arm: str, control: str, *, higher_is_better: bool = 
     """Count and describe the trials of one arm, relative to ``control``."""
     trials, tally = stage.arm(arm), Tally.of(stage, arm)
     pairs = {"control_by_seed": _by_seed(stage.arm(control)), "arm_by_seed": _by_seed(trials)}
-    has_ratio = arm != control and all(loss > 0 for losses in pairs.values() for loss in losses.values())
+    has_ratio = arm != control and have_ratios([loss for losses in pairs.values() for loss in losses.values()])
     matched = matched_ratio(**pairs) if has_ratio else None
     of_control, of_arm = (_ranked(each, higher_is_better) for each in (stage.arm(control), trials))
     return ArmSummary(

@@ -38,6 +38,7 @@ class Verdict:
             first.
         arms: summaries of the arms of each stage, in the order in which they were run.
         answers: answers for every arm except control.
+        tolerant: arms of a stress study that are shown to tolerate more than control; None for any other study.
     """
 
     name: VerdictName | None
@@ -51,10 +52,15 @@ class Verdict:
     answers: tuple[Answer, ...]
     sentences: tuple[str, ...]
     rules: Rules
+    tolerant: tuple[str, ...] | None = None
 
     @property
     def headline(self) -> str:
-        """Verdict in a few words: "GOLD", "leaning SILVER (could be luck)", or the arms that help."""
+        """Verdict in a few words: "GOLD", "leaning SILVER (could be luck)", or the arms that help or tolerate more."""
+        if self.tolerant is not None:
+            if self.tolerant:
+                return f"{and_list(self.tolerant)} tolerate{'s' if len(self.tolerant) == 1 else ''} more"
+            return "no arm is shown to tolerate more"
         if self.name is None:
             helping = [answer.arm for answer in self.answers if answer.helps]
             if helping:
@@ -77,8 +83,11 @@ class Verdict:
         """Exit status of `fnostab decide --exit-code`.
 
         With roles: 0, 10 and 20 for a supported GOLD, SILVER and PIVOT. Without roles: 0 if an arm helps, 10 if one
-        helps only at a cost, 20 if all are shown not to help. 30 for anything else.
+        helps only at a cost, 20 if all are shown not to help. 30 for anything else. A stress study: 0 if an arm is
+        shown to tolerate more, else 30.
         """
+        if self.tolerant is not None:
+            return 0 if self.tolerant else 30
         if self.name is not None:
             codes = {VerdictName.GOLD: 0, VerdictName.SILVER: 10, VerdictName.PIVOT: 20}
             return codes.get(self.name, 30) if self.supported else 30

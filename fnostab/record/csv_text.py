@@ -2,7 +2,9 @@
 
 import csv
 import io
+import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +40,8 @@ def parse_csv(text: str, path: str | Path) -> tuple[Sequence[str], Iterator[tupl
     """
     _check_separator(text, path)
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
-    columns = reader.fieldnames or ()
+    columns = [name.strip() for name in reader.fieldnames or ()]
+    reader.fieldnames = columns
     if (cells := len(columns) * _lines(text)) > MOST_CELLS:
         raise DecisionError(
             f"{path} has {len(columns):,} columns and room for {cells:,} cells; a table of trials has at most "
@@ -94,11 +97,12 @@ def _check_separator(text: str, path: str | Path) -> None:
 
 
 def parse_number(name: str, text: str, where: str) -> float:
-    """Parse a number as programs write it, including NaN and infinity.
+    """Parse a number as programs write it, including NaN and infinity; MLflow exports infinity as the largest float.
 
     Raises:
         DecisionError: the text is not a number.
     """
     if not _NUMBER.fullmatch(text.strip()):
         raise DecisionError(f"{where}: {name}={text!r} is not a number: leave it empty where there is none")
-    return float(text)
+    value = float(text)
+    return math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value

@@ -49,7 +49,8 @@ class Frozen(BaseModel):
     def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
         field = cls.model_fields[info.field_name] if info.field_name else None
         if isinstance(value, bool) and field is not None and field.annotation is not bool:
-            raise ValueError(f"{value} is not accepted: expected a number or a name")
+            quote = "in YAML, quote a name such as 'no' or 'true'"
+            raise ValueError(f"{value} is not accepted: expected a number or a name; {quote}")
         return value
 
 

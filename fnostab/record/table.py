@@ -43,7 +43,8 @@ MORE_COLUMNS = ("scheduled_steps", "rules_held", "grad_ratio", "run_id")
 NOT_JUDGED = "not_judged"  # column for rules that could not be judged
 MEASURE = "measure."
 STAGES = ("a", "b")
-MOST_DIGITS = 15  # of an integer
+MOST_DIGITS = 39  # of an integer, as of 128 bits
+FLOAT_DIGITS = 15  # of one that another program wrote as a float
 _FORMULA = re.compile(r"[=+\-@\t\r]")  # a spreadsheet may run a cell that starts like this
 
 
@@ -296,7 +297,8 @@ def _whole(name: str, text: str, where: str) -> int | None:
     digits = re.sub(r"\.0*$", "", text)  # pandas writes a whole number as 500.0 where a row has none
     if re.fullmatch(r"\d(\.\d+)?[eE]\+?\d\d?", text) and float(text).is_integer():  # and R 100000 as 1e+05
         digits = str(int(float(text)))
-    if not (digits.isascii() and digits.isdecimal() and len(digits) <= MOST_DIGITS):
+    most = MOST_DIGITS if digits == text else FLOAT_DIGITS
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= most):
         shown = repr(text[:40])
-        raise DecisionError(f"{where}: {name}={shown} is not a whole number from 0 (at most {MOST_DIGITS} digits)")
+        raise DecisionError(f"{where}: {name}={shown} is not a whole number from 0 (at most {most} digits)")
     return int(digits)

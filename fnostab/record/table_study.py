@@ -120,13 +120,15 @@ class TableStudy(Frozen):
 
     @classmethod
     def parse(cls, cells: Mapping[str, str], where: str) -> "TableStudy | None":
-        """Parse the study's columns; None if there is no ``study.control``.
+        """Parse the study's columns; None if there are none.
 
         Raises:
-            DecisionError: a value is not valid.
+            DecisionError: a value is not valid, or there is no ``study.control``.
         """
         text = {name.removeprefix(PREFIX): cell.strip() for name, cell in cells.items() if not is_missing(cell)}
         if "control" not in text:
+            if known := [PREFIX + name for name in text if PREFIX + name in cls(control="").cells()]:
+                raise DecisionError(f"{where} has {known[0]} but no {PREFIX}control: add that, with the control arm")
             return None
         metric: dict[str, Any] = {"name": text.get("metric", "loss"), "of": text.get("metric_of")}
         if "higher_is_better" in text:
@@ -214,7 +216,7 @@ def missing_seeds(text: str, where: str) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for part in _split(text) if text.strip() != NOTHING else ():
         arm, _, seeds = part.rpartition(" ")
-        match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", seeds)
+        match = re.fullmatch(r"([0-9]{1,39})(?:-([0-9]{1,39}))?", seeds)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
         if not arm or not first <= last < first + MOST_MISSING:
             raise DecisionError(

@@ -5,11 +5,9 @@ from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
 
-from rich.console import Console
-
 from fnostab.decision import Stage, Stress, Verdict
 from fnostab.report.verdict import print_case
-from fnostab.show.visible import visible
+from fnostab.show.console import Console
 
 __all__ = ["Case"]
 
@@ -41,7 +39,7 @@ class Case:
         text = StringIO()
         console = Console(file=text, width=TEXT_WIDTH, force_jupyter=False, color_system=None)
         print_case(self, console)
-        return visible(text.getvalue().rstrip())
+        return text.getvalue().rstrip()
 
     def _repr_html_(self) -> str:
         from fnostab.report.documents import to_box  # slow to import, since it draws

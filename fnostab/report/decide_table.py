@@ -61,20 +61,27 @@ def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> C
     at = f"{table.path}: " if table.path else ""
     n = sum(len(stage.trials) for stage in stages.values())
     of = f" of {study.name}" if getattr(study, "name", "") else ""
-    lines = [f"{at}{n} trials{of}{by}"]
+    lines = [f"{at}{n} trial{'s' if n > 1 else ''}{of}{by}"]
     lines += [
         stage_title(s, study) + line for s, stage in stages.items() for line in rules_judged_in_part(stage.trials)
     ]
-    case = make_case(stages, {"a": study}, source=source, judged=lines)
+    try:
+        case = make_case(stages, {"a": study}, source=source, judged=lines)
+    except DecisionError as error:
+        if by and not stages["a"].arm(CONTROL):
+            raise DecisionError(f"{error}; name the control in a column study.control") from None
+        raise
     return case if is_given else with_along(with_stress(case))
 
 
 def _default_study(stages: Mapping[str, Stage]) -> Any:
+    from fnostab.record.outcomes import Outcome
     from fnostab.record.table import TableStudy
 
     arms = {arm for stage in stages.values() for arm in stage.arms}
     parts = {"architecture": ARCHITECTURE, "clipping": CLIPPING}
-    positive = all(t.loss is None or t.loss > 0 for stage in stages.values() for t in stage.trials if t.counts)
+    successes = [t for stage in stages.values() for t in stage.trials if t.outcome is Outcome.CONVERGED]
+    positive = all(t.loss is None or t.loss > 0 for t in successes)
     return TableStudy(
         control=CONTROL,
         roles={role: arm for role, arm in parts.items() if arm in arms},

@@ -232,7 +232,7 @@ def make_case(
     """
     from fnostab.decision import Roles, Rules, decide
     from fnostab.decision.commands import as_run, command_of
-    from fnostab.decision.oversights import ended_early_line
+    from fnostab.decision.oversights import ended_early_line, margin_as_share
     from fnostab.decision.verdict import same_trials
     from fnostab.record.same_settings import same_settings_line
     from fnostab.report.case import Case
@@ -265,7 +265,9 @@ def make_case(
         for arm in stage.arms
         if (line := ended_early_line(arm, stage.arm(arm)))
     ]
-    return Case(verdict, tuple(stages.values()), studies, (*(judged or ()), *gone, *lines, *alike, *early), command)
+    share = margin_as_share(verdict.rules.metric, study.margin) if any(a.is_ratio for a in verdict.answers) else None
+    said = (*(judged or ()), *gone, *lines, *alike, *early, *([share] if share else []))
+    return Case(verdict, tuple(stages.values()), studies, said, command)
 
 
 def _under_control_that_ran(study: Any, stage: Stage) -> Any:

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fnostab.decision import ArmSummary, Stage, Verdict
+from fnostab.decision.rules import Rules
+from fnostab.decision.scale import same
 from fnostab.decision.words import p_text
 
 if TYPE_CHECKING:
@@ -40,8 +42,11 @@ def conditions(studies: Mapping[str, Any]) -> list[str]:
 
 
 def look_text(verdict: Verdict) -> str:
-    """Say at which level a later look tests, and why."""
+    """Say at which level a study tests if that is not 0.05, and why; else empty."""
     rules = verdict.rules
+    if rules.level == rules.alpha:
+        planned = "each planned look" if rules.looks_planned else "this study"
+        return "" if rules.alpha == Rules().alpha else f"Tested at {rules.alpha:.4g}, the level of {planned}."
     return f"This is look {rules.look} at this study, so it tests at {rules.level:.4g} instead of {rules.alpha:g}."
 
 
@@ -57,7 +62,7 @@ def remarks(case: "Case") -> list[str]:
             ratio = ""
             if s.matched_ratio is not None:
                 seeds = f"{s.matched_pairs} seed{'s' if s.matched_pairs != 1 else ''} at which neither failed"
-                ratio = f"{verdict.rules.metric} ratio {s.matched_ratio:.3f} over {seeds}; "
+                ratio = f"{verdict.rules.metric} ratio {s.matched_ratio:.4g} over {seeds}; "
             worst = f"counting a failed run as worst of all, {p_text(s.worst_rank_p)} (one-sided, uncorrected)"
             lines.append(f"{_in_stage(verdict, s.stage)}{s.arm} against control: {ratio}{worst}")
     return lines
@@ -105,7 +110,7 @@ def best_arms(verdict: Verdict, stage: str = "a") -> str:
     higher = verdict.rules.higher_is_better
     if medians := {s.arm: s.median for s in ran if s.median is not None}:
         best = max(medians.values()) if higher else min(medians.values())
-        names = [f"{arm} ({median:.4g})" for arm, median in medians.items() if median == best]
+        names = [f"{arm} ({median:.4g})" for arm, median in medians.items() if same(median, best)]
         way = "highest" if higher else "lowest"
         said.append(f"{way} median {verdict.rules.metric} of all arms{_tied(names)}: {', '.join(names)}")
     return "; ".join(said)

@@ -21,7 +21,7 @@ __all__ = ["render_stress", "stress_of", "with_stress"]
 
 
 def render_stress(stress: Stress, verdict: Verdict | None = None) -> RenderableType:
-    """Render failures by value of the knob, each arm's margin, the finding, and the level of a later look."""
+    """Render failures by value of the knob, each arm's margin, the finding, and the level if it is not 0.05."""
     values = list(dict.fromkeys(point.value for arm in stress.arms for point in arm.points))
     columns = ("arm", *(f"{value:g}" for value in values), "p")
     table = plain_table(f"Failures by {stress.knob}", columns, "half of the trials fail at")
@@ -34,7 +34,7 @@ def render_stress(stress: Stress, verdict: Verdict | None = None) -> RenderableT
     parts: list[RenderableType] = [table, Text()]
     if left_out:
         parts += [Text(f"no training outcome: {left_out}"), Text()]
-    look = [Text(look_text(verdict))] if verdict and verdict.rules.level < verdict.rules.alpha else []
+    look = [Text(level)] if verdict and (level := look_text(verdict)) else []
     return Group(*parts, Text(stress.finding, "bold"), *look)
 
 
@@ -52,9 +52,9 @@ def with_stress(case: "Case") -> "Case":
     if step.kind not in (NextKind.WAIT, NextKind.RERUN):
         text = "run the arm that tolerates most at a usual setting, to see its loss"
         step, command = NextStep(NextKind.ELSEWHERE, text), ""
-    return replace(
-        case, verdict=replace(case.verdict, reason=stress.finding, next=step), stress=stress, command=command
-    )
+    tolerant = tuple(arm.name for arm in stress.better)
+    verdict = replace(case.verdict, reason=stress.finding, next=step, tolerant=tolerant)
+    return replace(case, verdict=verdict, stress=stress, command=command)
 
 
 def stress_of(stage: Stage, study: StudySpec, level: float | None = None) -> Stress:

@@ -91,8 +91,8 @@ def _conclusion(case: "Case") -> RenderableType:
     lines = []
     if verdict.name is not None:
         lines.append(Text.assemble((verdict.headline, COLOURS[verdict.name]), f": {verdict.reason}"))
-    if verdict.rules.level < verdict.rules.alpha:
-        lines.append(Text(look_text(verdict)))
+    if level := look_text(verdict):
+        lines.append(Text(level))
     lines.append(Text(f"next: {verdict.next.text}"))
     return Group(*lines)
 

@@ -16,7 +16,13 @@ __all__ = ["Console", "say", "timed"]
 
 
 class Console(RichConsole):
-    """Rich's console, which escapes control characters in text, so that only Rich's own reach the terminal."""
+    """Rich's console, which escapes control characters in text, so that only Rich's own reach the terminal.
+
+    Text is no markup either: a name such as ``mlp[relu]`` is printed as it is.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, markup=False, emoji=False)
 
     def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
         """Make a styled text of a string, with control characters escaped first so that its width is right."""

@@ -8,7 +8,7 @@ Sources: Hodges and Lehmann, Annals of Mathematical Statistics 34 (1963) 598; Ma
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from fnostab.stats.ranks import interval_depth, smaller_p, sorted_differences
 __all__ = [
     "Effect",
     "MatchedRatio",
+    "have_ratios",
     "hodges_lehmann_ratio",
     "hodges_lehmann_shift",
     "lower_loss_p",
@@ -61,6 +62,11 @@ def _logs(losses: ArrayLike) -> NDArray[np.float64]:
     if (array <= 0).any():
         raise DecisionError(f"loss {array[array <= 0][0]}: a ratio of losses needs losses above 0")
     return np.log(array)
+
+
+def have_ratios(values: Sequence[float]) -> bool:
+    """Whether values can be compared by ratios: all are above 0, and their ratios are finite."""
+    return all(value > 0 for value in values) and (not values or max(values) / min(values) < math.inf)
 
 
 def hodges_lehmann_ratio(control: ArrayLike, arm: ArrayLike) -> Effect | None:

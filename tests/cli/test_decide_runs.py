@@ -42,7 +42,7 @@ def test_returns_of_a_table(call, tmp_path, monkeypatch):
     write(tmp_path, ROWS)
     code, out, _ = call("decide", "--runs", "runs.yaml", "--exit-code")
     text = " ".join(out.split())
-    assert "runs.yaml: 21 runs 1 runs without columns.model or columns.seed take no part: row 22" in text
+    assert "runs.yaml: 21 runs 1 run without columns.model or columns.seed takes no part: row 22" in text
     assert "norm 1/10" in text
     assert "norm helps: 1 of 10 failed, 7 of 10 of base" in text
     assert "The same for all seeds: data and validation set, unless the program draws them from its seed." in text
@@ -72,7 +72,7 @@ def test_runs_without_a_value_that_their_outcome_needs_are_named(call, tmp_path,
     monkeypatch.setenv("COLUMNS", "300")
     write(tmp_path, [*ROWS, row("base", 10, ""), row("base", 11, "", status="FAILED")])
     text = " ".join(call("decide", "--runs", "runs.yaml")[1].split())
-    assert "1 runs without a value of columns.return count as infra_error: row 23" in text
+    assert "1 run without a value of columns.return counts as infra_error: row 23" in text
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,15 @@ def test_runs_without_a_value_that_their_outcome_needs_are_named(call, tmp_path,
             ("columns.model", "columns.modle"),
             "no run has 'columns.modle'; there are: columns.loss, columns.model",
         ),
+        ([], ("", ""), "there is no run to judge: the table has no row"),
         ([*ROWS, row("norm", 3, 5)], ("", ""), "arm norm, seed 3 has two runs, row 14 and row 23: exclude one of them"),
         (ROWS, ("control: base", "control: bse"), "the study has no trial of the control arm 'bse'; its arms: base"),
         (ROWS, ("margin", "margn"), "runs.yaml: unknown setting 'margn'"),
+        (
+            ROWS,
+            ("control: base", "control: no"),
+            "control: False is not accepted: expected a number or a name; in YAML, quote a name such as 'no' or 'true'",
+        ),
         (ROWS, ("table: returns.csv", ""), "say where the runs are: table: FILE.csv, or experiments: [NAME]"),
     ],
 )
@@ -95,6 +101,15 @@ def test_refusals(call, tmp_path, monkeypatch, lines, change, message):
     code, _, err = call("decide", "--runs", "runs.yaml")
     assert code == 2
     assert message in err
+
+
+def test_blanks_after_a_name_and_infinity_as_mlflow_exports_it(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    write(tmp_path, [*ROWS, row("norm", 11, "-1.7976931348623157e+308")])
+    csv = tmp_path / "returns.csv"
+    csv.write_text(csv.read_text().replace("model,seed", "model , seed ", 1))
+    assert "2 nonfinite" in call("decide", "--runs", "runs.yaml")[1]
 
 
 def test_another_separator_is_named(call, tmp_path, monkeypatch):

@@ -197,12 +197,25 @@ def test_what_was_not_varied_and_the_look_are_said(call, tmp_path, monkeypatch):
     assert "This is look 2 at this study, so it tests at 0.01 instead of 0.04." in words(out)
 
 
+def test_a_loss_of_a_failed_trial_does_not_change_how_losses_compare(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")
+    lines = rows("a", "control", 8, 12, loss=0.1) + rows("a", "cure", 20, 0, loss=0.105)
+    said = []
+    for placeholder in ("", "0", "-1"):
+        placed = [line.replace("collapsed,,", f"collapsed,{placeholder},") for line in lines]
+        said.append(call("decide", "--table", write(tmp_path / "t.csv", placed), "--evidence")[1])
+    assert "cure helps: 0 of 20 failed" in said[0]
+    assert said[1:] == said[:1] * 2
+
+
 def test_control_must_be_there(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     renamed = [line.replace("control", "plain") for line in SILVER]
     code, _, err = call("decide", "--table", write(tmp_path / "t.csv", renamed))
     assert code == 2
     assert err.startswith("error: Stage A has no trial of the control arm 'control'; its arms: plain, arch_fix")
+    assert err.endswith("name the control in a column study.control\n")
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_a_report_has_the_curves_that_there_are_and_writes_nothing_of_theirs(the
     assert hashlib.sha256(Path("mlflow.db").read_bytes()).hexdigest() == before
     page = Path("reports/runs/report.html").read_text()
     assert "runs.yaml: 16 runs" in page
-    assert "1 runs without params.model or tags.seed take no part" in page
+    assert "1 run without params.model or tags.seed takes no part" in page
     assert "<h3>return over the steps</h3>" in page
     assert "Stage" not in page
     assert page.index("16 runs") < page.index("norm 0/7") < page.index('"answer">norm helps') < page.index("Next step")

@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fnostab.cli.printing import echo
+from fnostab.record.table import read_table
+from fnostab.report.decide_table import decide
 from fnostab.show.console import Console
 from fnostab.show.visible import visible
 
@@ -41,7 +43,7 @@ def test_every_way_to_print(capsys):
 
 def test_styles_of_our_own_still_reach_a_terminal():
     console = Console(file=(out := io.StringIO()), force_terminal=True, color_system="standard")
-    console.print("[bold]kept[/bold]")
+    console.print(Text("kept", "bold"))
     assert out.getvalue() == "\x1b[1mkept\x1b[0m\n"
 
 
@@ -55,6 +57,17 @@ def test_an_arm_of_somebodys_table(call, workplace, command):
     assert status == 0, err
     assert "2J" in out
     assert not CARRIED_OUT.search(out + err)
+
+
+def test_an_arm_whose_name_looks_like_markup_is_printed_as_it_is(call, workplace):
+    arms = ("control", "mlp[relu]", "[/]", "[bold]x[/bold]", "a:100:b")
+    rows = [f"a,{arm},{seed},converged,0.{seed + 1},,9" for arm in arms for seed in range(4)]
+    Path("theirs.csv").write_text("\n".join(["stage,arm,seed,outcome,val_loss,failure_step,last_step", *rows]) + "\n")
+    status, out, err = call("decide", "--table", "theirs.csv", "--evidence")
+    assert (status, err) == (0, "")
+    for arm in arms:
+        assert re.search(rf"^{re.escape(arm)} +0/4 ", out, re.MULTILINE), arm
+    assert "\n[/]  " in repr(decide(read_table("theirs.csv")))
 
 
 @pytest.mark.parametrize("of_runs", [True, False])

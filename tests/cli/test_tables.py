@@ -49,7 +49,7 @@ SAID = {
     "unequal_lengths": (
         30,
         "arch_fix: undecided, control ran 1000 steps, arch_fix 50: they can't be compared.",
-        "INCONCLUSIVE: arch_fix: fewer failures, lower loss and never nonfinite can't be tested in Stage A",
+        "INCONCLUSIVE: arch_fix: fewer failures, lower loss and finite values throughout can't be tested in Stage A",
         "next: run the arms for the same number of steps, or write `lengths: free` in the study",
     ),
     "oom_control_at_depth": (
@@ -57,7 +57,7 @@ SAID = {
         "arch_fix: undecided, 15 trials of control without an outcome could change it: 12 of 20 failed, 3 of 5 of "
         "control.",
         "INCONCLUSIVE: arch_fix: does not show fewer failures and lower loss in Stage A, fewer failures can't be",
-        "next: rerun the 15 trials of control without an outcome",
+        "next: rerun the 15 trials of control without an outcome in Stage B",
         "fnostab run stage_b --seeds 20 --arms control --retry-oom",
     ),
 }

@@ -17,6 +17,7 @@ from fnostab.decision.oversights import (
     arms_without_metric,
     ended_early_line,
     learning_not_judged,
+    margin_as_share,
     rules_judged_in_part,
 )
 from fnostab.decision.sweep import compare_along
@@ -84,19 +85,19 @@ SENTENCES = [
         [arm("base", 8, 12), arm("norm", 20)],
         {"measures": QUALITY},
         "norm helps: 0 of 20 failed, 12 of 20 of base (p < 0.001); it fails 60 points less often (33 to 78 less); "
-        "sharpness not compared, it was not measured.",
+        "sharpness not compared, too few values were recorded.",
     ),
     (
         [arm("base", 0, 20), arm("norm", 20)],
         {},
         "norm helps: 0 of 20 failed, 20 of 20 of base (p < 0.001); it fails 100 points less often (77 to 100 less); "
-        "loss not compared, only 0 of 20 of base did not fail.",
+        "loss not compared, all 20 of base failed.",
     ),
     (
         [arm("base", 0, 20), arm("norm", 20)],
         {"measures": QUALITY | {"contrast": Measure()}},
         "norm helps: 0 of 20 failed, 20 of 20 of base (p < 0.001); it fails 100 points less often (77 to 100 less); "
-        "loss, sharpness and contrast not compared, only 0 of 20 of base did not fail.",
+        "loss, sharpness and contrast not compared, all 20 of base failed.",
     ),
     (
         [arm("base", 2, 18), [replace(t, last_step=49) for t in arm("norm", 20)]],
@@ -139,6 +140,16 @@ SENTENCES = [
         "norm harms: nothing failed; on the loss alone: 4 times as high (p < 0.001).",
     ),
     (
+        [arm("base", 10), arm("norm", 10, loss=1e-6)],
+        {},
+        "norm helps: nothing failed; on the loss alone: 1e-06 times as high (p < 0.001).",
+    ),
+    (  # equal but for rounding
+        [arm("base", 10, loss=0.3, spread=0), arm("norm", 10, loss=0.1 + 0.2, spread=0)],
+        {},
+        "norm does not help: nothing failed; on the loss alone: the same, and a gain of 10 % is ruled out.",
+    ),
+    (
         [arm("base", 10, spread=0), arm("norm", 10, spread=0)],
         {},
         "norm does not help: nothing failed; on the loss alone: the same, and a gain of 10 % is ruled out.",
@@ -167,6 +178,22 @@ SENTENCES = [
         [arm("base", 5, spread=0.4), arm("norm", 5, loss=1.2, spread=0.4)],
         {},
         "norm: undecided, nothing failed; loss 20 % higher, which could be luck.",
+    ),
+    (
+        [arm("base", 3), arm("norm", 3, loss=1.05)],
+        {},
+        "norm: undecided, nothing failed; loss 5 % higher, within the margin.",
+    ),
+    ([arm("base", 3), arm("norm", 3)], {}, "norm: undecided, nothing failed; loss the same."),
+    (  # no gain reaches a share of 1 or more, so that ruling it out would say nothing
+        [arm("base", 5, spread=0.4), arm("norm", 5, loss=0.9, spread=0.4)],
+        {"margin": 5},
+        "norm: undecided, nothing failed; lower loss, but could be luck (p = 0.35).",
+    ),
+    (
+        [arm("base", 10), arm("norm", 10, loss=1.5)],
+        {"margin": 5},
+        "norm does not help: nothing failed; on the loss alone: 50 % higher, and any gain is ruled out.",
     ),
     (
         [arm("base", 10), arm("norm", 10, loss=0.9)],
@@ -299,7 +326,7 @@ REASONS = [
     (
         (three(FAILS, arm("arch", 2), arm("clip", 20, loss=2.0)), None),
         "INCONCLUSIVE",
-        "arch: fewer failures, lower loss and never nonfinite can't be tested in Stage A, not run in Stage B; "
+        "arch: fewer failures, lower loss and finite values throughout can't be tested in Stage A, not run in Stage B; "
         "clip: does not show loss within the margin in Stage A, not run in Stage B",
     ),
 ]
@@ -331,7 +358,10 @@ def test_reason_where_a_study_asks_for_more_at_depth():
     ],
 )
 def test_headline_of_a_study_without_roles(arms, headline):
-    assert verdict_of(stage("a", *arms), roles=Roles("base")).headline == headline
+    verdict = verdict_of(stage("a", *arms), roles=Roles("base"))
+    assert verdict.headline == headline
+    assert replace(verdict, tolerant=()).headline == "no arm is shown to tolerate more"  # a stress study
+    assert replace(verdict, tolerant=("norm", "cure")).headline == "norm and cure tolerate more"
 
 
 STEPS = [
@@ -347,6 +377,11 @@ STEPS = [
         [arm("control", 2, 18), arm("arch", 2, 18)],
         "run 19 more seeds of control and arch",
         "--seeds 39 --arms control,arch",
+    ),
+    (  # 18 more of control are 33 more of the other
+        [arm("control", 12, 8), arm("arch", 5)],
+        "run 38 seeds of control and arch",
+        "--seeds 38 --arms control,arch",
     ),
     (
         [arm("control", 5, 5), [replace(t, outcome=Outcome.INFRA_ERROR) for t in arm("arch", 10)]],
@@ -412,6 +447,11 @@ def test_next_step_and_its_command(arms, text, command):
             "control did not fail: try a harder setting, where it does",
         ),
         (
+            [arm("control", 10), arm("arch", 5, 5)],
+            Roles("control"),
+            "nothing more to run: every arm has an answer",
+        ),
+        (
             [arm("control", 17, 3), arm("arch", 18, 2)],
             Roles("control"),
             "try a setting or an arm where the difference is larger",
@@ -423,6 +463,11 @@ def test_next_step_and_its_command(arms, text, command):
         ),
         (
             [arm("control", 0, 10), arm("arch", 0, 10)],
+            Roles("control"),
+            "every trial of every arm failed: check what counts as a failure, or try an easier setting",
+        ),
+        (  # although a reduction is ruled out, and no trial has a value of the metric
+            [arm("control", 0, 20), arm("arch", 0, 20)],
             Roles("control"),
             "every trial of every arm failed: check what counts as a failure, or try an easier setting",
         ),
@@ -601,6 +646,11 @@ def test_lines_of_the_evidence():
         "for these. More seeds do not reduce the sampling error of one validation set."
     ]
     assert look_text(verdict) == "This is look 2 at this study, so it tests at 0.0125 instead of 0.05."
+    assert look_text(replace(verdict, rules=Rules())) == ""
+    strict = Rules(alpha=0.0312)
+    assert look_text(replace(verdict, rules=strict)) == "Tested at 0.0312, the level of this study."
+    planned = replace(strict, look=2, looks_planned=True)
+    assert look_text(replace(verdict, rules=planned)) == "Tested at 0.0312, the level of each planned look."
     beside = {"constant_loss": 0.21, "noise_floor_loss": 0.045, "not_judged": ("exploded: needs two validations",)}
     known = stage("a", arm("base", 3, **beside), arm("norm", 2, 1, oom=1, **beside | {"constant_loss": 0.22}))
     assert remarks(Case(verdict_of(known, roles=Roles("base")), (known,)))[1:3] == [
@@ -643,6 +693,11 @@ def test_the_page_of_a_verdict_begins_with_what_its_headline_does_not_say():
 def test_the_best_median_is_that_of_all_arms_with_control(rules, said):
     rows = stage("a", arm("base", 8, 2), arm("arch", 8, 2, loss=0.8), arm("clip", 10, loss=0.9), arm("none", 0, 9))
     assert best_arms(verdict_of(rows, roles=Roles("base"), rules=rules)) == said
+
+
+def test_medians_that_differ_by_rounding_are_tied():
+    rows = stage("a", arm("base", 3, loss=0.3, spread=0), arm("arch", 3, loss=0.1 + 0.2, spread=0))
+    assert best_arms(verdict_of(rows, roles=Roles("base"))).endswith("(tied): base (0.3), arch (0.3)")
 
 
 def test_lines_on_what_is_judged():
@@ -728,7 +783,7 @@ def test_findings_of_studies_that_turn_one_setting():
         "; no arm tolerates more than that, as far as these trials can tell"
     )
     none = compare_stress(stage("a", arm("base_0.01", oom=3)), families, "lr", "base")
-    assert none.finding.startswith("half of base's trials fail at lr unknown: no trial has a training outcome")
+    assert none.finding == "where half of base's trials fail is unknown: no trial has a training outcome"
 
     depths = {"d4": 4, "d6": 6}
     for arms, said in (
@@ -780,6 +835,15 @@ def test_lines_on_a_study_that_is_probably_asked_in_the_wrong_way():
     study = SimpleNamespace(rules=rules, judged={}, metric=SimpleNamespace(name="val/loss"))
     said = "all trials of all arms are collapsed: check val/spread below 9.0 of collapsed"
     assert all_failed_alike(alike, study) == said
+    rows, study = stage("a", arm("base", 3), arm("norm", 3)), TableStudy(control="base", margin=5)
+    (share,) = make_case({"a": rows}, {"a": study}, source=Source()).judged[1:]
+    assert share == (
+        "margin 5 is taken as a share, as every loss is above 0 and lower is better: "
+        "up to 500 % higher counts as no worse"
+    )
+    below = stage("a", arm("base", 3, loss=-1), arm("norm", 3, loss=-2))
+    assert make_case({"a": below}, {"a": study}, source=Source()).judged == ()
+    assert margin_as_share("loss", 0.1) is margin_as_share("loss", None) is None
 
 
 SAY_NOTHING = ("follow_up.py", "sequential.py", "external.py")  # said by other commands, or by test_decide_runs.py

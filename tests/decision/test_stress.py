@@ -7,7 +7,8 @@ import pytest
 from fnostab.decision import Stage, compare_stress
 from fnostab.decision.stress import margin_text
 from fnostab.record.outcomes import Outcome
-from fnostab.record.table import TrialRow
+from fnostab.record.table import Table, TableStudy, TrialRow
+from fnostab.report.decide_table import decide
 
 FAMILIES = {name: {f"{name}_{v:g}": v for v in (0.01, 0.02, 0.04)} for name in ("control", "cure", "worse")}
 
@@ -34,6 +35,21 @@ def test_the_arm_that_tolerates_more_is_named():
     )
 
 
+@pytest.mark.parametrize(
+    ("failed", "headline", "status"),
+    [
+        ({"control": (3, 6, 6), "cure": (0, 0, 1)}, "cure tolerates more", 0),
+        ({"control": (6, 0, 0), "cure": (6, 0, 0)}, "no arm is shown to tolerate more", 30),  # although it helps there
+    ],
+)
+def test_headline_and_exit_status_say_what_the_finding_says(failed, headline, status):
+    families = {name: FAMILIES[name] for name in failed}
+    study = TableStudy(control="control_0.01", knob="lr", stressed=families)
+    verdict = decide(Table({"a": stage(**failed).trials}, study)).verdict
+    assert (verdict.headline, verdict.exit_code) == (headline, status)
+    assert ("cure tolerates more" in verdict.reason) == (status == 0)
+
+
 def test_an_arm_that_was_not_judged_as_control_was_is_not_said_to_tolerate_more():
     rows = stage(control=(0, 3, 6), cure=(0, 0, 1)).trials
     unlike = [replace(t, not_judged=("collapsed: needs spread",)) if t.arm == "cure_0.02" else t for t in rows]
@@ -57,5 +73,5 @@ def test_arms_that_were_not_run_are_left_out_and_trials_without_an_outcome_do_no
     stress = compare_stress(Stage("a", tuple(rows)), FAMILIES, "lr", "control")
     (control,) = stress.arms
     assert control.margin is None
-    assert "unknown: no trial has a training outcome" in stress.finding
+    assert stress.finding == "where half of control's trials fail is unknown: no trial has a training outcome"
     assert control.points[0].outcomes == {"oom": 3}

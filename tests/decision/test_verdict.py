@@ -202,7 +202,7 @@ def test_exclusions_that_could_turn_it_leave_it_open():
     assert verdict.name is INCONCLUSIVE
     step = verdict.next
     assert (step.kind, step.stage, step.arms, step.retry_oom) == (NextKind.RERUN, "b", ("control",), True)
-    assert step.text == "rerun the 15 trials of control without an outcome"
+    assert step.text == "rerun the 15 trials of control without an outcome in Stage B"
 
 
 def test_one_success_against_a_hundred_has_an_answer():
@@ -237,6 +237,12 @@ def test_a_stage_b_that_repeats_stage_a_is_refused():
             "run 10 seeds of control and arch",
         ),
         (stage("a", CONTROL, arm("arch", 5, running=2)), None, NextKind.WAIT, "wait, 2 trials still run"),
+        (
+            A_CURED,
+            stage("b", arm("control", 1, 1), arm("arch", 2), arm("clip", 4, 6)),
+            NextKind.SEEDS,
+            "run 10 seeds of control, arch and clip in Stage B",
+        ),
         (
             stage("a", *(arm(name, 9) for name in ("control", "arch", "clip"))),
             stage("b", *(arm(name, 9) for name in ("control", "arch", "clip"))),

@@ -65,7 +65,7 @@ STUDY = TableStudy(
         st.builds(
             TrialRow,
             arm=NAMES,
-            seed=st.integers(0, 10**9),
+            seed=st.integers(0, 2**70),
             outcome=st.sampled_from(Outcome),
             loss=st.floats(-1e300, 1e300),
             failure_step=st.none() | st.integers(0, 10**9),
@@ -83,7 +83,7 @@ STUDY = TableStudy(
 )
 def test_what_is_written_is_read_again(tmp_path_factory, rows, study):
     path = tmp_path_factory.mktemp("table") / "trials.csv"
-    missing = {"a": {"plain": (3, 4), "norm": (7,)}}
+    missing = {"a": {"plain": (3, 4, 2**70), "norm": (7,)}}
     same = {"a": {"norm": "plain"}}
     write_table(path, Table({"a": rows, "b": rows}, study, missing, same))
     assert read_table(path) == Table({"a": rows, "b": rows}, study, missing, same)
@@ -181,6 +181,9 @@ def test_a_study_must_be_one(tmp_path):
     path.write_text(f"{HEADER},study.control,study.alpha\n{GOOD},control,2\n")
     with pytest.raises(DecisionError, match=r"study.alpha='2' is not accepted"):
         read_table(path)
+    path.write_text(f"{HEADER},study.mine,study.higher_is_better\n{GOOD},x,true\n")
+    with pytest.raises(DecisionError, match=r"has study.higher_is_better but no study.control: add that"):
+        read_table(path)
     path.write_text(f"{HEADER},study.control,study.measures\n{GOOD},control,sharp up 2\n")
     with pytest.raises(DecisionError, match=r"study.measures has 'sharp up 2', expected a name, higher or lower"):
         read_table(path)
@@ -189,7 +192,7 @@ def test_a_study_must_be_one(tmp_path):
 def test_columns_in_any_order_with_others_between_and_blanks(read):
     (row,) = read(
         "599, note, 0.5, control, a, converged, 3, ",
-        header="last_step, note, val_loss, arm, stage, outcome, seed, failure_step",
+        header="last_step , note, val_loss, arm , stage, outcome, seed, failure_step ",
     )["a"]
     assert row == TrialRow("control", 3, Outcome.CONVERGED, 0.5, None, 599)
 
@@ -211,6 +214,8 @@ def test_other_separators_are_named(tmp_path, mark, name):
 def test_the_loss_of_a_failed_trial_may_be_anything_that_is_no_number(read):
     losses = [row.loss for row in read("a,x,0,nonfinite,nan,5,9", "a,x,1,exploded,inf,5,9", "a,x,2,oom,,,")["a"]]
     assert losses == [None, None, None]
+    with pytest.raises(DecisionError, match="a converged trial needs a val_loss"):  # infinity as MLflow exports it
+        read("a,x,0,converged,1.7976931348623157e+308,,9")
     assert TrialRow("x", 0, Outcome.NONFINITE, loss=math.nan).loss is None
 
 
@@ -238,6 +243,7 @@ GOOD = "a,control,0,converged,0.5,,9"
         ("a,,1,converged,0.5,,9", r"line 3: the arm is missing"),
         ("a,control,,converged,0.5,,9", r"line 3: the seed is missing"),
         ("a,control,-1,converged,0.5,,9", r"line 3: seed='-1' is not a whole number"),
+        ("a,control,1234567890123456.0,converged,0.5,,9", r"line 3: seed='1234567890123456.0' .*\(at most 15 digits\)"),
         ("a,control,1.5,converged,0.5,,9", r"line 3: seed='1.5' is not a whole number"),
         ("a,control,1,collapsed,0.5,ten,9", r"line 3: failure_step='ten' is not a whole number"),
         ('a,"control,1,converged,0.5,,9', r"is not a CSV file in UTF-8"),

@@ -9,6 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from fnostab.cli.decide import show
 from fnostab.cli.execution import RunOptions, execute, insist_on_results, refuse_in_a_chain
 from fnostab.cli.launchers import make_launcher
@@ -116,7 +118,7 @@ class _Chain:
     def heading(self, what: str, why: str) -> None:
         """Print the heading of the next step: its number, question and reason."""
         self.steps += 1
-        self.console.print(f"\n[bold]step {self.steps}, {what}[/]: {QUESTIONS[what]}", highlight=False)
+        self.console.print(Text.assemble("\n", (f"step {self.steps}, {what}", "bold"), f": {QUESTIONS[what]}"))
         say(self.console, f"  {why}")
 
     def activations(self) -> None:
