@@ -149,10 +149,9 @@ def _report(arms: Arms, folder: Path, run: tuple[Store, str] | None, console: Co
         figure.savefig(picture)
         numbers.write_text(json.dumps(_record(arms, drifts), indent=2, allow_nan=False) + "\n")
     if run is not None:
-        from fnostab.tracking import log_study_artifact
+        from fnostab.tracking.read.histories import log_files
 
-        for path in (picture, numbers):
-            log_study_artifact(*run, path)
+        log_files(*run, (picture, numbers), folder)
     for arm, moments in arms.items():
         for moment, seeds in moments.items():
             console.print(block_table(arm, moment, seeds))
