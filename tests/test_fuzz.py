@@ -153,8 +153,8 @@ def test_a_record_is_read_as_written_or_refused(place, record, damage):
     ("old", "new", "message"),
     [
         ('"seed": 3', '"seed": 4', "was changed since it was written"),
-        ('"seed": 3', '"seed": 3, "seed": 3', "TrialSpec: 'seed' is given twice$"),
-        ('"seed": 3', '"seed": NaN', "NaN is not a finite number"),
+        ('"seed": 3', '"seed": 3, "seed": 4', "was changed since it was written"),
+        ('"seed": 3', '"seed": NaN', "was changed since it was written"),
         ('"seed": 3', f'"seed": {"9" * 5000}', "not JSON"),
         ("{", "[" * 100_000, "not JSON"),
         ("{", "\0{", "not JSON"),

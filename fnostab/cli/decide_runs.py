@@ -14,7 +14,7 @@ from fnostab.record.settings import read_yaml_file
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from fnostab.decision.external import ExternalRuns, Record, RunsFile
+    from fnostab.decision.external import Record, RunsFile
     from fnostab.report.case import Case
     from fnostab.tracking import Store
 
@@ -47,7 +47,6 @@ class JudgedRuns:
     """
 
     case: Case
-    runs: ExternalRuns
     history: str | None
     store: Store | None
     source: str
@@ -80,8 +79,8 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
         runs = trials_of(records, file, known=lambda: foreign_names(store, experiments))
     lines = [f"{path}: {runs.lines[0]}", *runs.lines[1:]]
     again = shlex.join(["fnostab", "decide", "--runs", str(path)])
-    case = make_case({"a": runs.stage}, {"a": runs}, source=Source(again=again), judged=lines)
-    return JudgedRuns(case, runs, file.history, store, source, ids)
+    case = make_case({"a": runs.stage}, {"a": runs.study}, source=Source(again=again), judged=lines)
+    return JudgedRuns(case, file.history, store, source, ids)
 
 
 def _rows(path: Path) -> Iterator[Record]:

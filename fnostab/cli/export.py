@@ -34,8 +34,8 @@ def command(file: Path, stored: StoredStudies | None, runs: Path | None, trackin
     if runs is not None:
         from fnostab.cli.decide_runs import judge_runs
 
-        external = judge_runs(runs, tracking_uri).runs
-        stages, study = {"a": external.stage}, TableStudy.of(external)
+        case = judge_runs(runs, tracking_uri).case
+        stages, study = {stage.name: stage for stage in case.stages}, TableStudy.of(case.studies["a"])
     elif stored is not None:
         stages, study = _of_store(store_to_read(tracking_uri), stored)
     missing = {name: stage.all_missing for name, stage in stages.items()}

@@ -6,8 +6,8 @@ A record is one run: its values by name, such as ``params.model``, ``tags.user``
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ from fnostab.record.outcome_rules import Bound
 from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import Frozen
 from fnostab.record.table import TrialRow
-from fnostab.record.table_study import is_missing
+from fnostab.record.table_study import TableStudy, is_missing
 from fnostab.record.trial import UNLESS_DRAWN, Measure, Metric
 
 __all__ = ["ExternalRuns", "Record", "RunsFile", "trials_of"]
@@ -27,6 +27,7 @@ Record = Mapping[str, str | float | None]
 METRICS = "metrics."  # prefix of values with a history in MLflow
 KINDS = ("params.", "tags.", "metrics.", "columns.")
 MOST_NAMED = 3  # runs per line
+FACTS = ("control", "measures", "margin", "smallest_effect", "lengths", "alpha")  # that the file gives as they are
 FLAGS = {"true": 1.0, "false": 0.0}  # as written by pandas and JSON
 
 
@@ -81,36 +82,24 @@ class RunsFile(Frozen):
         return tuple(dict.fromkeys([*given, *failed.nonfinite_names, *failed.above, *failed.below, *self.excluded]))
 
 
+class RunsStudy(TableStudy):
+    """Facts of a mapped study, with what a report asks of a study beyond its answer."""
+
+    description: str = ""
+    picture: None = None
+
+
 @dataclass(frozen=True)
 class ExternalRuns:
-    """Trials made from runs, with the study attributes that the answer needs.
+    """Trials made from runs.
 
     Attributes:
         lines: lines to print: the number of runs, and the runs that were left out.
-        failure_judged: whether the file has a rule for failed runs.
-        arms: empty, like the other attributes about settings, which are unknown for other programs.
     """
 
     stage: Stage
+    study: RunsStudy
     lines: Sequence[str]
-    control: str
-    metric: Metric
-    measures: Mapping[str, Measure]
-    margin: float | None
-    smallest_effect: float
-    lengths: str
-    alpha: float
-    failure_judged: bool
-    name: str = ""
-    roles: Mapping[str, str] = field(default_factory=dict)
-    caveats: Sequence[str] = ()
-    same_for_all: Sequence[str] = UNLESS_DRAWN
-    follow_up: str | None = None
-    description: str = ""
-    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    judged: Mapping[str, str] = field(default_factory=dict)
-    picture: None = None
-    knob: None = None
 
 
 def trials_of(
@@ -158,20 +147,14 @@ def trials_of(
         lines.append(f"{_runs(len(labels))} without a value of {name} {count} as infra_error: {_named(labels)}")
     if file.failed is None:
         lines.append("failure not judged: the file does not say when a run failed (failed)")
-    return ExternalRuns(
-        stage=Stage("a", tuple(_in_order(rows, file.control))),
-        lines=lines,
-        control=file.control,
-        metric=Metric(
-            name=file.metric.partition(".")[2] or file.metric, higher_is_better=file.higher_is_better, of=None
-        ),
-        measures=file.measures,
-        margin=file.margin,
-        smallest_effect=file.smallest_effect,
-        lengths=file.lengths,
-        alpha=file.alpha,
+    name = file.metric.partition(".")[2] or file.metric
+    study = RunsStudy(
+        **{fact: getattr(file, fact) for fact in FACTS},
+        metric=Metric(name=name, higher_is_better=file.higher_is_better, of=None),
+        same_for_all=UNLESS_DRAWN,
         failure_judged=file.failed is not None,
     )
+    return ExternalRuns(Stage("a", tuple(_in_order(rows, file.control))), study, lines)
 
 
 def _runs(n: int) -> str:

@@ -30,6 +30,7 @@ __all__ = [
     "TOKEN_VARIABLE",
     "Recorder",
     "is_metric_name",
+    "is_out_of_memory",
     "session_sink",
     "shared",
 ]
@@ -38,6 +39,7 @@ JOURNAL_VARIABLE = "FNOSTAB_JOURNAL"  # folder of the trial
 TOKEN_VARIABLE = "FNOSTAB_TOKEN"  # of the attempt
 AFTER_FAILURE_VARIABLE = "FNOSTAB_AFTER_FAILURE"
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+ALLOCATION_FAILED = ("can't allocate memory", "ALLOC_FAILED")  # torch on a CPU; cuFFT, cuBLAS and the like
 ANNOUNCED = ("nonfinite", "collapsed", "exploded", "stagnated")  # FAILURES of fnostab.record.outcomes
 
 _STEP_NAMES = {"loss": names.TRAIN_LOSS, "grad_norm": names.GRAD_NORM, "lr": names.LEARNING_RATE}
@@ -183,7 +185,7 @@ class Recorder:
         try:
             if error is None:
                 to.event(RECORDED_EVENT, {"step": to.last_step})
-            elif _is_out_of_memory(error):
+            elif is_out_of_memory(error):
                 with suppress(JournalError):  # the script's own error says more
                     text = " ".join(f"{type(error).__name__}: {error}".split())[: names.LONGEST_REASON]
                     to.event(names.TAGS_EVENT, {names.OUTCOME: "oom", names.REASON: text})
@@ -257,10 +259,13 @@ def _checked(name: str) -> str:
     return name
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception, or a cause of it, says that memory ran out."""
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, MemoryError) or type(link).__name__ == "OutOfMemoryError":
+            return True
+        if isinstance(link, RuntimeError) and any(text in str(link) for text in ALLOCATION_FAILED):
             return True
         link = link.__cause__
     return False

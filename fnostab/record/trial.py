@@ -10,8 +10,7 @@ validated.
 
 import json
 import zlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,7 +21,7 @@ from fnostab.record.folders import trial_name
 from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.safe_files import write_whole
 from fnostab.record.same_settings import same_settings
-from fnostab.record.settings import Frozen, explain, shown, text_of
+from fnostab.record.settings import Frozen, explain, text_of
 
 __all__ = [
     "ASK",
@@ -81,19 +80,8 @@ class _Record(BaseModel):
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """Parse a JSON object; refuse NaN, infinity and duplicate names, of which only the last would be kept."""
-
-    def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        (name, times), *_ = Counter(name for name, _ in pairs).most_common(1) or [("", 0)]
-        if times > 1:
-            raise ConfigError(f"{shown(name)} is given twice")
-        return dict(pairs)
-
-    def refuse(number: str) -> None:
-        raise ConfigError(f"{number} is not a finite number")
-
     try:
-        values = json.loads(text, object_pairs_hook=once, parse_constant=refuse)
+        values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"not JSON: {error}; {DAMAGED}") from None
     if not isinstance(values, dict):

@@ -20,7 +20,7 @@ from fnostab.report.stress_picture import stress_picture
 if TYPE_CHECKING:
     from fnostab.report.case import Case
 
-__all__ = ["Box", "OnCase", "Report", "StageSection", "compose", "differences", "failure_rates"]
+__all__ = ["OnCase", "Report", "StageSection", "compose", "differences", "failure_rates"]
 
 IN_WORDS: Mapping[VerdictName | None, str] = {
     VerdictName.GOLD: "The change of architecture is the cure.",
@@ -73,8 +73,9 @@ class StageSection:
         return ": ".join(filter(None, (self.title, self.study.name))) or "Trials"
 
 
+@dataclass(frozen=True)
 class OnCase:
-    """Properties of every report on a case; subclasses set ``case``."""
+    """Content of a report's first box, to which reports on a case add."""
 
     case: "Case"
 
@@ -105,25 +106,17 @@ class OnCase:
 
 
 @dataclass(frozen=True)
-class Box(OnCase):
-    """Content of a report's first box."""
-
-    case: "Case"
-
-
-@dataclass(frozen=True)
 class Report(OnCase):
     """Everything that a report shows.
 
     Attributes:
-        experiment: name of Stage A's experiment, or of the file that describes runs of other programs.
         case: verdict on one or two experiments in MLflow, or on runs of other programs.
+        experiment: name of Stage A's experiment, or of the file that describes runs of other programs.
         store: address of the store, with its password masked, or path of a table.
         verdict_run: run id of the verdict; None if it was not recorded.
     """
 
     experiment: str
-    case: "Case"
     evidence: Evidence
     sections: Sequence[StageSection]
     store: str
@@ -148,7 +141,7 @@ def compose(
 ) -> Report:
     """Make a report and draw its pictures; the arguments are attributes of `Report`."""
     sections = [_section(stage, case, evidence) for stage in case.stages]
-    return Report(experiment, case, evidence, sections, store, verdict_run, made_at)
+    return Report(case, experiment, evidence, sections, store, verdict_run, made_at)
 
 
 def _section(stage: Stage, case: "Case", evidence: Evidence) -> StageSection:

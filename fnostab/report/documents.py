@@ -11,7 +11,7 @@ from markupsafe import Markup
 from fnostab.decision import Criterion, State
 from fnostab.errors import ConfigError, os_errors_as
 from fnostab.record.settings import value_text
-from fnostab.report.content import Box, Report
+from fnostab.report.content import OnCase, Report
 from fnostab.report.pictures import Picture
 from fnostab.report.tables import outcomes_text
 from fnostab.show.visible import visible
@@ -43,7 +43,7 @@ def to_html(report: Report) -> str:
 
 def to_box(case: "Case") -> str:
     """Render the first box of a report by itself, for a notebook."""
-    box: Any = environment().get_template("box.html.j2").make_module({"report": Box(case)})
+    box: Any = environment().get_template("box.html.j2").make_module({"report": OnCase(case)})
     return str(box.box())
 
 

@@ -21,7 +21,7 @@ from typing import Self
 
 from fnostab.errors import TrackingError, os_errors_as
 from fnostab.serve.settings import ServerSettings, allowed_hosts, allowed_origins
-from fnostab.tracking.pages.ui import server_command, server_environment, wait_until_ready
+from fnostab.tracking.pages.ui import how_server_ended, server_command, server_environment, wait_until_ready
 from fnostab.tracking.store.database import check_writable
 from fnostab.tracking.store.passwords import auth_config, check_extra, private, secret_key
 from fnostab.tracking.store.store import checked_address, masked
@@ -72,11 +72,8 @@ class TrackingServer:
             )
         try:
             wait_until_ready(settings.local_url, READY_S, self._process, self.log)
-        except BaseException as error:
-            ended = self._process.poll() is not None
+        except BaseException:
             self.stop()
-            if isinstance(error, TrackingError) and ended:
-                raise self.failure() from None
             raise
         return self
 
@@ -95,8 +92,7 @@ class TrackingServer:
             TrackingError: the server ended.
         """
         if self._process is not None:
-            self._process.wait()
-            raise self.failure()
+            raise TrackingError(how_server_ended(self._process.wait(), self.log))
 
     def stop(self) -> None:
         """End the server and all its processes; running requests have `GRACE_S` to finish."""
@@ -110,14 +106,6 @@ class TrackingServer:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # remaining processes of its group
             self._process.wait()
-
-    def failure(self) -> TrackingError:
-        """Error that says why the server ended, from its log."""
-        status = self._process.returncode if self._process else None
-        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-        causes = [line for line in lines if "Error" in line or "Exception" in line]
-        last = masked((causes or lines or ["no output"])[-1])[:240]
-        return TrackingError(f"MLflow's server ended with status {status}: {last}; the full log is {self.log}")
 
 
 def make_folder(folder: Path) -> None:

@@ -26,6 +26,10 @@ from fnostab.tasks.registry import make_task
 
 __all__ = ["Study", "StudyFile", "built_in_studies", "load_study", "read_study_file"]
 
+OF_THE_FILE = (  # what a record has as the study file gives it
+    *("name", "asked_as", "description", "control", "roles", "rules", "smallest_effect", "lengths", "alpha"),
+    *("follow_up", "follow_up_criteria", "knob", "stressed"),
+)
 SHARED = "datasets"  # in the output folder: data that trials of several studies share
 
 
@@ -115,38 +119,26 @@ class Study:
         file, task = self.file, self.task
         asked = [(trial.spec.arm, trial.spec.seed) for trial in trials]
         return StudySpec(
+            **{name: getattr(file, name) for name in OF_THE_FILE},
             task=task.name,
-            name=file.name,
             hash=self.hash,
             experiment=experiment,
             profile=self.profile,
-            asked_as=file.asked_as,
-            description=file.description,
-            control=file.control,
             arms=self.arms,
             config_hashes=self.config_hashes,
             seeds={name: tuple(sorted(seed for arm, seed in asked if arm == name)) for name in dict(asked)},
-            roles={part: arm for part, arm in file.roles.items()},  # noqa: C416 - widens the keys to str
             metric=self.metric,
             judged={arm: task.judged(settings, self.metric) for arm, settings in self.arms.items()},
-            rules=file.rules,
             measures=task.quality(self) if file.measures is None else file.measures,
             margin=task.margin if file.margin is None else file.margin,
-            smallest_effect=file.smallest_effect,
-            lengths=file.lengths,
-            alpha=file.alpha,
             size=task.size(self),
             charts=task.charts,
             picture=task.picture,
             caveats=task.caveats(self.profile),
             same_for_all=task.same_for_all(self),
-            follow_up=file.follow_up,
-            follow_up_criteria=tuple(file.follow_up_criteria),
             next_of=task.next_of(self),
             overrides=self.overrides,
             looks=self.looks,
-            knob=file.knob,
-            stressed=file.stressed,
         )
 
     def folder(self, output: Path, experiment: str) -> Path:

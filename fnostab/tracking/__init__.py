@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fnostab.tracking.store.passwords import administrator, create_admin
     from fnostab.tracking.store.store import Store, open_store
     from fnostab.tracking.upload.live import live_sink
-    from fnostab.tracking.upload.study_run import ensure_study, finish_study, link_project_run, log_study_artifact
+    from fnostab.tracking.upload.study_run import ensure_study, finish_study, link_project_run
     from fnostab.tracking.upload.trial_run import end_unwritten
     from fnostab.tracking.upload.uploader import Uploader
 
@@ -41,7 +41,7 @@ _NAMES = {  # by module
     "store.passwords": "administrator create_admin",
     "store.store": "Store open_store",
     "upload.live": "live_sink",
-    "upload.study_run": "ensure_study finish_study link_project_run log_study_artifact",
+    "upload.study_run": "ensure_study finish_study link_project_run",
     "upload.trial_run": "end_unwritten",
     "upload.uploader": "Uploader",
 }

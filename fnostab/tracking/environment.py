@@ -7,7 +7,10 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-__all__ = ["OWN", "added", "given", "import_mlflow", "settle", "settled", "user_name", "variables"]
+from fnostab import __version__
+from fnostab.record import names
+
+__all__ = ["OWN", "added", "given", "import_mlflow", "own_tags", "settle", "settled", "variables"]
 
 TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
 OWN = {
@@ -60,12 +63,13 @@ def settled() -> Iterator[None]:
                 _leave()
 
 
-def user_name() -> str:
-    """User name for new runs: MLFLOW_TRACKING_USERNAME, or else the login name, or else the user ID."""
+def own_tags(kind: str) -> dict[str, str]:
+    """Tags of every new run; its user is MLFLOW_TRACKING_USERNAME, or else the login name, or else the user ID."""
     try:
-        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+        user = os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
     except (KeyError, OSError):  # the user of a container may have an ID without a name
-        return str(os.getuid())
+        user = str(os.getuid())
+    return {names.KIND: kind, names.SCHEMA_TAG: names.SCHEMA, names.VERSION: __version__, names.USER: user}
 
 
 def added() -> tuple[str, ...]:

@@ -275,11 +275,13 @@ class OutOfMemoryError(RuntimeError):
     """As torch's."""
 
 
-@pytest.mark.parametrize("error", [MemoryError("no more"), OutOfMemoryError("no more")])
+@pytest.mark.parametrize(
+    "error", [MemoryError("no more"), OutOfMemoryError("no more"), RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED")]
+)
 def test_an_end_for_want_of_memory_is_recorded(trial, error):
     with pytest.raises(type(error)), Recorder():
         raise error
-    reason = f"{type(error).__name__}: no more"
+    reason = f"{type(error).__name__}: {error}"
     assert events(trial) == [("tags", {"fnostab.outcome": "oom", "fnostab.reason": reason})]
 
 

@@ -118,8 +118,7 @@ def test_ids_are_unique_and_references_lead_somewhere(stored_report):
 
 def test_what_could_be_luck_is_not_decided():
     ten = [trial for trial in TWELVE if trial.seed]  # 2 of 5 against none
-    shown = OnCase()
-    shown.case = case_of(ten, [replace(trial, loss=2 * trial.loss) for trial in ten])
+    shown = OnCase(case_of(ten, [replace(trial, loss=2 * trial.loss) for trial in ten]))
     assert shown.verdict.headline == "leaning GOLD (could be luck)"
     assert shown.in_words == "These trials do not decide the question yet."
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from fnostab.cli.execution import RunOptions, execute, run_options
 from fnostab.cli.options import (
@@ -21,13 +20,12 @@ from fnostab.cli.options import (
     LAUNCHER,
     OUTPUT,
     PROFILE,
-    RUN_ID,
     SET,
     TRACKING_URI,
     parse_settings,
 )
-from fnostab.errors import CheckpointError, ConfigError, LaunchError, os_errors_as
-from fnostab.ptychography.cli.activations_text import CHECKPOINT, INITIALISATION, TRAINED, block_table, drift_table
+from fnostab.errors import ConfigError, LaunchError, os_errors_as
+from fnostab.ptychography.cli.activations_text import INITIALISATION, TRAINED, block_table, drift_table
 from fnostab.show.console import Console
 
 if TYPE_CHECKING:
@@ -40,8 +38,7 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
 
     Arms = Mapping[str, Mapping[str, Mapping[int, BlockStates]]]  # by arm, moment and seed
-
-OF_A_CHECKPOINT = ("checkpoint", "output", "tracking_uri")  # parameters accepted with --checkpoint
+    Measured = tuple[Arms, Path, tuple[Store, str] | None]  # with the folder and the study's run
 
 
 @click.command(
@@ -53,7 +50,6 @@ OF_A_CHECKPOINT = ("checkpoint", "output", "tracking_uri")  # parameters accepte
 @click.option(
     "--at", type=click.Choice([INITIALISATION, "both"]), default="both", show_default=True, help="When to measure."
 )
-@click.option("--checkpoint", metavar="RUN_ID|PATH", help="Measure this trial's best weights instead of a study's.")
 @ARMS
 @click.option(
     "--seeds", metavar="N|LIST", default="1", show_default=True, help="Number of seeds, or a list: 10, or 0,3,5."
@@ -68,7 +64,7 @@ OF_A_CHECKPOINT = ("checkpoint", "output", "tracking_uri")  # parameters accepte
 @OUTPUT
 @TRACKING_URI
 @run_options
-def command(at: str, checkpoint: str | None, options: RunOptions) -> None:
+def command(at: str, options: RunOptions) -> None:
     """Show statistics of every block against depth: does the mean of the activations grow?
 
     Mean and spread of the output, dead units, spectral branch against convolution, and power at low
@@ -78,27 +74,8 @@ def command(at: str, checkpoint: str | None, options: RunOptions) -> None:
     """
     console = Console()
     options = replace(options, study=options.study or "stage_a")
-    if checkpoint is not None:
-        _refuse_beside_a_checkpoint(click.get_current_context())
-        arms, folder, run = _at_checkpoint(checkpoint, options.output, options.tracking_uri, console)
-    elif at == INITIALISATION:
-        arms, folder = _at_initialisation(options, console)
-        run = None
-    else:
-        arms, folder, run = _after_training(options, console)
-    _report(arms, folder, run, console)
-
-
-def _refuse_beside_a_checkpoint(context: click.Context) -> None:
-    given = [*context.args]
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        if name not in OF_A_CHECKPOINT and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            given.append(parameter.opts[0] if isinstance(parameter, click.Option) else str(context.params[name]))
-    if given:
-        raise ConfigError(
-            f"{given[0]} can't be combined with --checkpoint, which names its own trial: leave one of them out"
-        )
+    measure = _at_initialisation if at == INITIALISATION else _after_training
+    _report(*measure(options, console), console)
 
 
 def _insist_on_networks(study: str) -> None:
@@ -109,43 +86,7 @@ def _insist_on_networks(study: str) -> None:
         raise ConfigError(f"{study} is a study of a {task}: activations are those of the built-in networks")
 
 
-def _at_checkpoint(
-    source: str, output: Path, tracking_uri: str | None, console: Console
-) -> tuple[Arms, Path, tuple[Store, str] | None]:
-    """Measure the network of a checkpoint, given by its run id, its file, or its trial's folder."""
-    import tempfile
-
-    run: tuple[Store, str] | None = None
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(source)
-        if RUN_ID.fullmatch(source) and not path.exists():
-            from fnostab.tracking import existing_store, fetch_checkpoint
-
-            run = (existing_store(tracking_uri), source)
-            path = fetch_checkpoint(*run, Path(scratch))
-        else:
-            path = _find_checkpoint(path)
-        from fnostab.ptychography.training.activations import at_checkpoint, at_initialisation
-
-        spec, then = at_checkpoint(path, output / "datasets")
-    console.print(f"checkpoint of {spec.name}, {spec.profile} profile", highlight=False)
-    moments = {INITIALISATION: {spec.seed: at_initialisation(spec)}, CHECKPOINT: {spec.seed: then}}
-    name = f"{spec.config_hash}-{spec.name}"  # safe as a path for any content of the file
-    return {spec.arm: moments}, output / "activations" / name, run
-
-
-def _find_checkpoint(path: Path) -> Path:
-    if not path.is_dir():
-        if not path.exists():
-            raise CheckpointError(f"no checkpoint {path}: give a run id, a trial's folder or its best.safetensors")
-        return path
-    for place in (path / "best.safetensors", path / "artifacts" / "best.safetensors"):
-        if place.exists():
-            return place
-    raise CheckpointError(f"{path} holds no best.safetensors: a trial writes it at its first validation")
-
-
-def _at_initialisation(options: RunOptions, console: Console) -> tuple[Arms, Path]:
+def _at_initialisation(options: RunOptions, console: Console) -> Measured:
     """Measure the arms of a study without training, in this process for any launcher."""
     from fnostab.study.study import load_study
 
@@ -153,10 +94,11 @@ def _at_initialisation(options: RunOptions, console: Console) -> tuple[Arms, Pat
     loaded = load_study(options.study, options.profile, parse_settings(options.settings), epochs=options.epochs)
     name, output = loaded.file.name, options.output
     trials = loaded.trials(options.experiment or name, output, arms=options.arms, seeds=options.seeds)
-    return _first_states([trial.spec for trial in trials], console), output / "activations" / f"{name}-{loaded.hash}"
+    first = _first_states([trial.spec for trial in trials], console)
+    return first, output / "activations" / f"{name}-{loaded.hash}", None
 
 
-def _after_training(options: RunOptions, console: Console) -> tuple[Arms, Path, tuple[Store, str]]:
+def _after_training(options: RunOptions, console: Console) -> Measured:
     """Measure the arms of a study after training; missing trials are trained."""
     _insist_on_networks(options.study)
     _, result = execute(options, console)
@@ -207,10 +149,9 @@ def _report(arms: Arms, folder: Path, run: tuple[Store, str] | None, console: Co
         figure.savefig(picture)
         numbers.write_text(json.dumps(_record(arms, drifts), indent=2, allow_nan=False) + "\n")
     if run is not None:
-        from fnostab.tracking import log_study_artifact
+        from fnostab.tracking.read.histories import log_files
 
-        for path in (picture, numbers):
-            log_study_artifact(*run, path)
+        log_files(*run, (picture, numbers), folder)
     for arm, moments in arms.items():
         for moment, seeds in moments.items():
             console.print(block_table(arm, moment, seeds))

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from fnostab.ptychography.drift import Drift
     from fnostab.ptychography.training.activations import BlockStates
 
-__all__ = ["CHECKPOINT", "INITIALISATION", "TRAINED", "block_table", "drift_table"]
+__all__ = ["INITIALISATION", "TRAINED", "block_table", "drift_table"]
 
-INITIALISATION, TRAINED, CHECKPOINT = "initialisation", "after training", "checkpoint"
+INITIALISATION, TRAINED = "initialisation", "after training"
 COLUMNS = {
     names.ACTIVATION_MEAN: "mean",
     names.ACTIVATION_STD: "spread",
@@ -76,4 +76,4 @@ def _drift_cells(of: Drift) -> tuple[str, str, str]:
 
 
 def _when(moment: str) -> str:
-    return moment if moment == TRAINED else f"at {'its best ' if moment == CHECKPOINT else ''}{moment}"
+    return moment if moment == TRAINED else f"at {moment}"

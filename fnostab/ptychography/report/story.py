@@ -12,7 +12,6 @@ from fnostab.record import names
 from fnostab.record.settings import value_text
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
-from fnostab.report.case import Case
 from fnostab.report.content import OnCase, differences, failure_rates
 from fnostab.report.pictures import Picture
 from fnostab.report.remarks import best_arms, left_out
@@ -126,7 +125,6 @@ class Story(OnCase):
         version: version of fnostab.
     """
 
-    case: Case
     chapters: Sequence[Chapter]
     drifts: Sequence[Drift]
     next_step: str

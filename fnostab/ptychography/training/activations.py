@@ -1,8 +1,8 @@
-"""Measure the activations of every block of a network: at initialisation, at a checkpoint and after training.
+"""Measure the activations of every block of a network, at initialisation and after training.
 
 The drift hypothesis is that y = x + GELU(...) adds a positive mean in every block, so that the mean grows with depth.
-At initialisation and for a checkpoint the network is run on the first validation batch; after training the values that
-the trial recorded at its last validation are used.
+At initialisation the network is run on the first validation batch; after training the values that the trial recorded at
+its last validation are used.
 """
 
 import math
@@ -16,13 +16,12 @@ from fnostab.monitor.block_statistics import block_states
 from fnostab.ptychography.data import GridLinesData, prepare
 from fnostab.ptychography.models import build_initialised
 from fnostab.ptychography.settings import TrialConfig
-from fnostab.ptychography.training.checkpoint import load_checkpoint
 from fnostab.ptychography.training.setup import watched_blocks
 from fnostab.record import names
 from fnostab.record.journal import FILE_NAME, Point, read_journal
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["BlockStates", "at_checkpoint", "at_initialisation", "recorded_last"]
+__all__ = ["BlockStates", "at_initialisation", "recorded_last"]
 
 BlockStates = Mapping[str, Mapping[str, float]]
 """Finite values by block, in execution order, and by quantity, as in ``names.BLOCK_QUANTITIES``."""
@@ -36,24 +35,6 @@ def at_initialisation(spec: TrialSpec) -> BlockStates:
     """
     config = TrialConfig.from_dotted(spec.settings)
     return _states(build_initialised(config.model, config.stream(spec.seed, "initialisation")), spec)
-
-
-def at_checkpoint(path: Path, data_dir: Path) -> tuple[TrialSpec, BlockStates]:
-    """Measure the network of a checkpoint written by `BestCheckpoint`.
-
-    Args:
-        path: checkpoint file.
-        data_dir: cache of data sets.
-
-    Returns:
-        The specification of the checkpoint's trial, and the state of its blocks.
-
-    Raises:
-        FnostabError: the file is not a checkpoint, or the data set or the network can't be made.
-    """
-    generator, spec = load_checkpoint(path)
-    spec = spec.model_copy(update={"shared_dir": str(data_dir)})
-    return spec, _states(generator, spec)
 
 
 def recorded_last(directory: Path) -> BlockStates:

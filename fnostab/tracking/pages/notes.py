@@ -6,7 +6,8 @@ A note that a user wrote or changed in the UI is never overwritten: a tag keeps 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -24,11 +25,9 @@ __all__ = [
     "as_tags",
     "bounded",
     "code",
-    "digests",
     "escaped",
-    "is_ours",
-    "put_experiment_note",
     "put_note",
+    "put_text",
     "run_link",
     "study_note",
     "trial_note",
@@ -79,22 +78,25 @@ def as_tags(text: str) -> dict[str, str]:
 
 def put_note(client: MlflowClient, run_id: str, text: str) -> bool:
     """Write a run's note unless a user wrote one; return whether the note is ``text`` now."""
-    tags = client.get_run(run_id).data.tags
-    if tags.get(NOTE) == text:
+    return put_text(partial(client.set_tag, run_id), client.get_run(run_id).data.tags, text)
+
+
+def put_text(
+    set_tag: Callable[[str, str], object], tags: Mapping[str, str], text: str, name: str = NOTE, written: str = WRITTEN
+) -> bool:
+    """Write ``text`` to a tag unless a user wrote another one; return whether the tag is ``text`` now.
+
+    ``tags`` are the present tags of the run or experiment; the one called ``written`` keeps the digest.
+    """
+    there = tags.get(name)
+    if there == text:
         return True
-    if not is_ours(tags.get(NOTE), tags.get(WRITTEN)):
+    if not is_ours(there, tags.get(written)):
         return False
-    # The digest goes first, together with that of the old note: a crash in between is harmless
-    client.set_tag(run_id, WRITTEN, digests(text, tags.get(NOTE)))
-    client.set_tag(run_id, NOTE, text)
+    # The digest goes first, together with that of the old text: a crash in between is harmless
+    set_tag(written, digests(text, there))
+    set_tag(name, text)
     return True
-
-
-def put_experiment_note(client: MlflowClient, experiment: str, tags: Mapping[str, str], text: str) -> None:
-    """Write an experiment's note unless a user wrote one; ``tags`` are the experiment's present tags."""
-    if tags.get(NOTE) != text and is_ours(tags.get(NOTE), tags.get(WRITTEN)):
-        client.set_experiment_tag(experiment, WRITTEN, digests(text, tags.get(NOTE)))
-        client.set_experiment_tag(experiment, NOTE, text)
 
 
 def withdraw_note(client: MlflowClient, run_id: str) -> None:

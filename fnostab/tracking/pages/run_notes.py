@@ -12,7 +12,7 @@ from fnostab.record.trial import StudySpec
 from fnostab.tracking.pages.notes import put_note, study_note, trial_note
 from fnostab.tracking.read.single_run import read_spec
 from fnostab.tracking.read.summaries import read_summaries
-from fnostab.tracking.store.paging import NEWEST_FIRST, of_kind
+from fnostab.tracking.store.paging import NEWEST_FIRST, finished_verdicts
 from fnostab.tracking.store.store import Store
 
 __all__ = ["note_study", "note_trial"]
@@ -50,9 +50,7 @@ def note_study(store: Store, run_id: str, outcomes: Mapping[str, Counter[str]] |
         if spec is None:
             return
         experiment = store.client.get_run(run_id).info.experiment_id
-        judges = f"{of_kind(names.KIND_VERDICT)} AND tags.`{names.STUDY_RUN}` LIKE '%{run_id}%'"
-        whole = f"{judges} AND attributes.status = 'FINISHED'"  # others were interrupted
-        newest = store.client.search_runs([experiment], whole, 1, 1, NEWEST_FIRST)
+        newest = store.client.search_runs([experiment], finished_verdicts(run_id), 1, 1, NEWEST_FIRST)
         counts = _outcomes(store, experiment, spec) if outcomes is None else outcomes
         put_note(store.client, run_id, study_note(spec, experiment, counts, newest[0] if newest else None))
     except Exception as error:  # artifact stores raise errors of their own libraries

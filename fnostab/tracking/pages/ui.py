@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fnostab.errors import TrackingError
 from fnostab.record import names
+from fnostab.record.process_end import last_words
 from fnostab.tracking.environment import OWN, TELEMETRY
 from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.store import Store, masked, reported
@@ -20,6 +21,7 @@ __all__ = [
     "CLIENTS",
     "experiments_with_runs",
     "free_port",
+    "how_server_ended",
     "server_command",
     "server_environment",
     "ui_command",
@@ -28,7 +30,7 @@ __all__ = [
 
 HOST = "127.0.0.1"
 PORTS_TRIED = 50
-LONGEST_REASON = 200  # characters
+LONGEST_REASON = 240  # characters
 ANSWER_S = 10  # for one answer of a busy server
 SAY_EVERY_S = 30
 CLIENTS = (  # settings for clients or for another server, which a server that is started here must not get
@@ -127,7 +129,7 @@ def wait_until_ready(
         url: address of the server.
         timeout_s: longest wait; a start takes 5 to 30 s, and minutes on a busy machine.
         process: the server's process, so that its early end is noticed.
-        log: file with the server's output; the error quotes its last line if the server ended.
+        log: file with the server's output; the error quotes it if the server ended.
 
     Raises:
         TrackingError: the server ended, or does not answer in time.
@@ -140,10 +142,7 @@ def wait_until_ready(
             said = waited
             _log.warning("still waiting for %s, no answer for %d s: see %s", url, said * SAY_EVERY_S, where)
         if process is not None and process.poll() is not None:
-            why = f": {_last_line(log)}" if log is not None and _last_line(log) else ""
-            raise TrackingError(
-                f"the MLflow server for {url} ended at once with status {process.returncode}{why}; see {where}"
-            )
+            raise TrackingError(how_server_ended(process.returncode, log))
         try:
             with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=ANSWER_S):
                 return
@@ -152,6 +151,9 @@ def wait_until_ready(
     raise TrackingError(f"nothing answers at {url} after {timeout_s:.0f} s: look at {where}")
 
 
-def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return masked(lines[-1])[:LONGEST_REASON] if lines else ""
+def how_server_ended(status: int, log: Path | None) -> str:
+    """Say with which status a server ended, and why, from its log."""
+    if log is None:
+        return f"MLflow's server ended with status {status}; see its output"
+    why = masked(last_words(log.read_text(errors="replace")))[:LONGEST_REASON]
+    return f"MLflow's server ended with status {status}: {why}; see its log {log}"

@@ -7,17 +7,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fnostab import __version__
 from fnostab.errors import TrackingError
 from fnostab.record import names
 from fnostab.record.attempt import this_process
-from fnostab.tracking.environment import user_name
+from fnostab.tracking.environment import own_tags
 from fnostab.tracking.pages.notes import as_tags, bounded, put_note, run_link
 from fnostab.tracking.pages.run_notes import note_study
 from fnostab.tracking.read.histories import read_artifact
 from fnostab.tracking.read.studies import check_schema
 from fnostab.tracking.store.artifact_folders import insist_on_place
-from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
+from fnostab.tracking.store.paging import NEWEST_FIRST, every, finished_verdicts
 from fnostab.tracking.store.store import Store, reported
 
 __all__ = ["VerdictRecord", "log_verdict", "looks_before", "newest_verdict"]
@@ -55,10 +54,9 @@ def newest_verdict(store: Store, experiment: str) -> VerdictRecord:
     Raises:
         TrackingError: there is none, it is damaged, or it was recorded with another schema.
     """
-    are_verdicts = f"{of_kind(names.KIND_VERDICT)} AND attributes.status = 'FINISHED'"
     with reported(store):
         name = store.client.get_experiment(experiment).name
-        for run in every(store.client.search_runs, [experiment], are_verdicts, order_by=NEWEST_FIRST):
+        for run in every(store.client.search_runs, [experiment], finished_verdicts(), order_by=NEWEST_FIRST):
             check_schema(run.info.run_id, run.data.tags)
             payload = _payload(store, run.info.run_id)
             if not isinstance(payload.get("look"), int):  # only an interim look has one
@@ -96,12 +94,9 @@ def looks_before(store: Store, experiment: str, study_run_id: str, *, seeds: int
     Raises:
         TrackingError: the store does not answer.
     """
-    of_study = (
-        f"{of_kind(names.KIND_VERDICT)} AND tags.`{names.STUDY_RUN}` LIKE '%{study_run_id}%' "
-        f"AND tags.`{names.SEEDS_JUDGED}` LIKE '%' AND attributes.status = 'FINISHED'"
-    )
+    looks = f"{finished_verdicts(study_run_id)} AND tags.`{names.SEEDS_JUDGED}` LIKE '%'"
     with reported(store):
-        runs = every(store.client.search_runs, [experiment], of_study)
+        runs = every(store.client.search_runs, [experiment], looks)
         judged = {int(run.data.tags[names.SEEDS_JUDGED]) for run in runs}
     return sum(count < seeds for count in judged)
 
@@ -126,14 +121,10 @@ def log_verdict(
     """
     # MLflow would take "[0.1, 0.2] (3/4)" for a link
     note = f"# {verdict}\n\n{table_text}\n".replace("] (", "] \\(")
-    tags = {
-        names.KIND: names.KIND_VERDICT,
+    tags = own_tags(names.KIND_VERDICT) | {
         names.VERDICT: verdict,
         names.STUDY_RUN: " ".join(study_run_ids),
         names.OWNER: this_process(),
-        names.SCHEMA_TAG: names.SCHEMA,
-        names.VERSION: __version__,
-        names.USER: user_name(),
         **({names.SEEDS_JUDGED: str(payload["seeds"])} if "seeds" in payload else {}),
         **as_tags(bounded(note, more=MORE)),
     }

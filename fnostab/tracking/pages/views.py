@@ -8,6 +8,7 @@ digest of what was written, so that a view that a user changed is never overwrit
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +16,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import fnostab
 from fnostab.record import names
-from fnostab.tracking.pages.notes import digests, is_ours, put_experiment_note
+from fnostab.tracking.pages.notes import put_text
 from fnostab.tracking.read.histories import CLASSIC, ui_address
 from fnostab.tracking.store.health import served_version
 from fnostab.tracking.store.paging import NEWEST_FIRST, of_kind
@@ -121,21 +122,18 @@ def install_views(store: Store, experiment: str) -> InstalledViews:
         tags = store.client.get_experiment(experiment).tags
         study = _newest_study(store, experiment)
         written, remarks = [], []
+        set_tag = partial(store.client.set_experiment_tag, experiment)
         views = tuple(name for name in VIEWS if not study.task or _view(name).get("task", study.task) == study.task)
         for rank, name in enumerate(views):
             view, key = _tag_value(name, rank, study), _share_key(name)
-            stored, written_there = tags.get(VIEW_TAG + key), tags.get(WRITTEN_TAG + key)
-            if not is_ours(stored, written_there):
+            if not put_text(set_tag, tags, view, VIEW_TAG + key, WRITTEN_TAG + key):
                 remarks.append(
                     f"view {name} was changed by hand and is left alone; delete it in the UI's list of views, "
                     "and the next `fnostab ui` installs it again"
                 )
-            elif stored != view:
-                # The digest goes first: a crash in between must not make our own view look changed
-                store.client.set_experiment_tag(experiment, WRITTEN_TAG + key, digests(view, stored))
-                store.client.set_experiment_tag(experiment, VIEW_TAG + key, view)
+            elif tags.get(VIEW_TAG + key) != view:
                 written.append(name)
-        put_experiment_note(store.client, experiment, tags, _note(experiment, views))
+        put_text(set_tag, tags, _note(experiment, views))
     return InstalledViews(views, tuple(written), tuple(remarks))
 
 

@@ -105,7 +105,7 @@ def ui_address(store: Store) -> str:
     return _USER.sub("//", store.uri) if store.uri.startswith("http") else LOCAL_UI
 
 
-def log_files(store: Store, run_id: str, files: Iterable[Path], root: Path, artifact_path: str) -> None:
+def log_files(store: Store, run_id: str, files: Iterable[Path], root: Path, artifact_path: str = "") -> None:
     """Copy files below ``root`` to the artifacts of a run, in the same tree under ``artifact_path``.
 
     Raises:
@@ -115,4 +115,4 @@ def log_files(store: Store, run_id: str, files: Iterable[Path], root: Path, arti
         insist_on_place_of(store, run_id)
         for path in files:
             folder = PurePosixPath(artifact_path, path.relative_to(root).parent.as_posix())
-            store.client.log_artifact(run_id, str(path), str(folder))
+            store.client.log_artifact(run_id, str(path), str(folder) if folder.parts else None)

@@ -5,7 +5,7 @@ from typing import Any
 
 from fnostab.record import names
 
-__all__ = ["NEWEST_FIRST", "every", "of_kind"]
+__all__ = ["NEWEST_FIRST", "every", "finished_verdicts", "of_kind"]
 
 PAGE = 1000
 NEWEST_FIRST = ["attributes.start_time DESC"]
@@ -15,6 +15,12 @@ def of_kind(kind: str, study_hash: str | None = None) -> str:
     """MLflow filter for the runs of a kind, of all studies or one."""
     of_study = "" if study_hash is None else f" AND tags.`{names.STUDY_HASH}` = '{study_hash}'"
     return f"tags.`{names.KIND}` = '{kind}'{of_study}"
+
+
+def finished_verdicts(study_run: str = "") -> str:
+    """MLflow filter for verdicts that were not interrupted, on any study or on that of a parent run."""
+    of_study = f" AND tags.`{names.STUDY_RUN}` LIKE '%{study_run}%'"
+    return f"{of_kind(names.KIND_VERDICT)}{of_study} AND attributes.status = 'FINISHED'"
 
 
 def every(search: Callable[..., Any], *args: Any, page: int = PAGE, **options: Any) -> Iterator[Any]:

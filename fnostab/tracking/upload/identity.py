@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fnostab import __version__
 from fnostab.errors import ConfigError, JournalError
 from fnostab.record import names
 from fnostab.record.folders import LIVE_FILE, TRIAL_FILE
 from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import text_of
 from fnostab.record.trial import TrialSpec
-from fnostab.tracking.environment import user_name
+from fnostab.tracking.environment import own_tags
 from fnostab.tracking.upload.batch import clean
 
 __all__ = ["LiveRun", "RunIdentity", "run_identity"]
@@ -67,17 +66,18 @@ def run_identity(directory: Path, study_run_id: str | None) -> RunIdentity:
             f"{directory} holds neither a {TRIAL_FILE} nor a {LIVE_FILE} that can be read: restore it from a copy, or "
             "run its study again, which writes it"
         ) from error
-    return _identity(live.experiment, live.trial_id, live.run_name, _tags(names.KIND_LIVE, live.trial_id))
+    return _identity(live.experiment, live.trial_id, live.run_name, own_tags(names.KIND_LIVE))
 
 
 def _identity(experiment: str, trial_id: str, run_name: str, tags: Mapping[str, str]) -> RunIdentity:
     if not _TRIAL_ID.fullmatch(trial_id):  # it is quoted in queries to the store
         raise JournalError(f"trial {trial_id[:80]!r}: expected a name of letters, digits, points and dashes")
-    return RunIdentity(experiment, trial_id, run_name, {name: clean(value) for name, value in tags.items()})
+    tags = {name: clean(value) for name, value in tags.items()} | {names.TRIAL_ID: trial_id}
+    return RunIdentity(experiment, trial_id, run_name, tags)
 
 
 def _of_trial(spec: TrialSpec, study_run_id: str | None) -> RunIdentity:
-    tags = _tags(names.KIND_TRIAL, spec.trial_id) | {
+    tags = own_tags(names.KIND_TRIAL) | {
         names.STUDY: spec.study,
         names.STUDY_HASH: spec.study_hash,
         names.ARM: spec.arm,
@@ -93,13 +93,3 @@ def _of_trial(spec: TrialSpec, study_run_id: str | None) -> RunIdentity:
     if study_run_id is not None:
         tags[names.PARENT_RUN] = study_run_id
     return _identity(spec.experiment, spec.trial_id, spec.name, tags)
-
-
-def _tags(kind: str, trial_id: str) -> dict[str, str]:
-    return {
-        names.KIND: kind,
-        names.TRIAL_ID: trial_id,
-        names.SCHEMA_TAG: names.SCHEMA,
-        names.VERSION: __version__,
-        names.USER: user_name(),
-    }

@@ -3,20 +3,18 @@
 import json
 import logging
 import os
-from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from fnostab import __version__
 from fnostab.errors import TrackingError
 from fnostab.record import names
 from fnostab.record.attempt import this_process
 from fnostab.record.folders import STUDY_FILE
 from fnostab.record.settings import value_text
 from fnostab.record.trial import StudySpec
-from fnostab.tracking.environment import user_name
+from fnostab.tracking.environment import own_tags
 from fnostab.tracking.pages.notes import (
     as_tags,
     code,
@@ -29,7 +27,7 @@ from fnostab.tracking.pages.views import install_views
 from fnostab.tracking.read.histories import CLASSIC
 from fnostab.tracking.read.single_run import read_spec
 from fnostab.tracking.store.paging import of_kind
-from fnostab.tracking.store.store import Store, experiment_id, find_or_make_run, insist_on_place_of, reported
+from fnostab.tracking.store.store import Store, experiment_id, find_or_make_run, reported
 
 __all__ = [
     "COLOURS",
@@ -38,7 +36,6 @@ __all__ = [
     "find_or_make_study",
     "finish_study",
     "link_project_run",
-    "log_study_artifact",
 ]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # arms' colours, as in figures
@@ -97,17 +94,6 @@ def finish_study(store: Store, run_id: str, status: str = "FINISHED") -> None:
         store.client.set_terminated(run_id, status)
 
 
-def log_study_artifact(store: Store, run_id: str, path: Path) -> None:
-    """Copy a file to the artifacts of a study's run.
-
-    Raises:
-        TrackingError: the store refuses it or does not answer.
-    """
-    with reported(store):
-        insist_on_place_of(store, run_id)
-        store.client.log_artifact(run_id, str(path))
-
-
 def link_project_run(store: Store, study_run_id: str) -> bool:
     """Link the run that `mlflow run` created and the study's run to each other.
 
@@ -151,15 +137,11 @@ def colour_tags(client: MlflowClient, study_run_id: str | None, arm: str | None)
 
 
 def _tags(spec: StudySpec) -> dict[str, str]:
-    return {
-        names.KIND: names.KIND_STUDY,
+    return own_tags(names.KIND_STUDY) | {
         names.STUDY: spec.name,
         names.STUDY_HASH: spec.hash,
         names.TASK: spec.task,
         **({names.PROFILE: spec.profile} if spec.profile else {}),
-        names.SCHEMA_TAG: names.SCHEMA,
-        names.VERSION: __version__,
-        names.USER: user_name(),
         names.SOURCE: f"fnostab run {spec.name}",
         names.CHARTS: json.dumps(
             {"judged": sorted(set(spec.judged.values())), "metric": [spec.metric.key], **vars(spec.charts)}

@@ -11,7 +11,7 @@ from trials import STEPS_AN_EPOCH
 from fnostab.errors import CheckpointError
 from fnostab.monitor.block_statistics import block_states
 from fnostab.ptychography.models import build_initialised, residual_blocks
-from fnostab.ptychography.training.activations import at_checkpoint, at_initialisation, recorded_last
+from fnostab.ptychography.training.activations import _states, at_initialisation, recorded_last
 from fnostab.ptychography.training.checkpoint import load_checkpoint
 from fnostab.record import names
 from fnostab.record.journal import Journal
@@ -45,11 +45,12 @@ def test_at_initialisation_they_are_those_of_the_first_validation_patterns(spec,
     assert at_initialisation(spec()) == {b: {q: float(v) for q, v in s.items()} for b, s in seen.items()}
 
 
-def test_a_checkpoint_gives_what_was_recorded_when_it_was_written(trained, spec, shared_dir):
+def test_a_checkpoint_gives_what_was_recorded_when_it_was_written(trained, spec):
     losses = trained().curve("val/mae_val_Amp_loss")
     best = min(losses, key=losses.get)
-    of, states = at_checkpoint(trained().directory / "artifacts" / "best.safetensors", shared_dir)
+    network, of = load_checkpoint(trained().directory / "artifacts" / "best.safetensors")
     assert of == spec()
+    states = _states(network, spec())
     for block, state in states.items():
         recorded = {quantity: trained().curve(quantity + block)[best] for quantity in names.BLOCK_QUANTITIES}
         assert state == pytest.approx(recorded, rel=1e-5)
@@ -72,12 +73,13 @@ def test_an_older_journal_gives_what_it_holds_and_an_empty_one_nothing(tmp_path)
     assert recorded_last(tmp_path) == {"a": {names.ACTIVATION_MEAN: 2.0}}
 
 
-def test_weights_that_overflow_leave_only_what_is_finite(trained, tmp_path, shared_dir):
+def test_weights_that_overflow_leave_only_what_is_finite(trained, spec, tmp_path):
     best = trained().directory / "artifacts" / "best.safetensors"
     weights = {name: weight.clone() for name, weight in load_file(best).items()}
     weights["bottleneck.conv.bias"][:] = math.nan
     _save_like(best, weights, tmp_path / "nan.safetensors")
-    _, states = at_checkpoint(tmp_path / "nan.safetensors", shared_dir)
+    network, _ = load_checkpoint(tmp_path / "nan.safetensors")
+    states = _states(network, spec())
     assert set(states["bottleneck"]) <= {names.DEAD_UNITS}
     assert all(math.isfinite(value) for state in states.values() for value in state.values())
 
