@@ -96,7 +96,11 @@ def test_seeds_that_were_asked_for_and_have_no_run_are_missing(store, record_stu
     assert "opt_fix is left out: none of its 3 trials has a run" in out
     assert "5 converged, 3 missing" in out
     assert "rerun the 3 trials of arch_fix without an outcome" in out
-    assert "fnostab run stage_a --experiment shallow --seeds 8 --arms arch_fix" in out
+    command = "fnostab run stage_a --experiment shallow --seeds 8 --arms arch_fix"
+    printed = next(line for line in out.splitlines() if command in line)
+    assert "--tracking-uri" not in printed
+    named = ("--tracking-uri", "sqlite:///mlflow.db")  # elsewhere the command would train every trial again
+    assert f"{printed} {' '.join(named)}\n" in call("decide", "--experiment", "shallow", *named)[1]
 
 
 def test_an_answer_is_printed_though_the_store_takes_no_new_run(store, record_study, call, workplace):
