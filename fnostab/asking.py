@@ -203,7 +203,8 @@ class Study:
             for line in sync(self.folder, store).refused:
                 _log.warning("not sent: %s", line)
             _, run = find_study(store, self._experiment, record.hash) or (None, None)
-            return judge_and_record(store, StoredStudies(self._experiment, study_run=run)).case
+            stored = StoredStudies(self._experiment, study_run=run, tracking_uri=tracking_uri)
+            return judge_and_record(store, stored).case
 
     def _read(self) -> tuple[StudySpec, list[TrialProgress]]:
         """Write the study's record into its folder; return it with the trials in their current state."""

@@ -380,7 +380,7 @@ class Reader:
             if "{failed}" in instead and re.search(pattern, command):
                 instead = instead.format(failed=self.failed())
             command = re.sub(pattern, instead, command, count=1)
-        if "fnostab run study.yaml" in command:  # of a command, which has settings of its own
+        if re.search(r"fnostab run (study|well)\.yaml", command):  # of a command, which has settings of its own
             return [command]
         given = {name: value for name, value in SMALL.items() if f"{name}=" not in command}
         if re.search(r"mlflow run .*-e (shootout|strategy|train|activations)", command, re.DOTALL):

@@ -63,22 +63,24 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
     from fnostab.decision.external import trials_of
     from fnostab.report.judging import make_case
 
-    file, store = read_runs_file(path), None
+    file, store, at = read_runs_file(path), None, []
     if file.table is not None:
         source = str(path.parent / file.table)
         runs, ids = trials_of(_rows(path.parent / file.table), file), {}
     else:
         from fnostab.cli.options import store_to_read
         from fnostab.tracking import foreign_names, foreign_runs
+        from fnostab.tracking.store.errors import masked
 
         store = store_to_read(tracking_uri)
+        at = ["--tracking-uri", masked(tracking_uri)] if tracking_uri else []
         source = store.address
         experiments = (file.experiments,) if isinstance(file.experiments, str) else file.experiments
         records = foreign_runs(store, experiments, file.names)
         ids = {run["run_id"]: run["experiment_id"] for run in records}
         runs = trials_of(records, file, known=lambda: foreign_names(store, experiments))
     lines = [f"{path}: {runs.lines[0]}", *runs.lines[1:]]
-    again = shlex.join(["fnostab", "decide", "--runs", str(path)])
+    again = shlex.join(["fnostab", "decide", "--runs", str(path), *at])
     case = make_case({"a": runs.stage}, {"a": runs.study}, source=Source(again=again), judged=lines)
     return JudgedRuns(case, file.history, store, source, ids)
 

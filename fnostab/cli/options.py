@@ -101,6 +101,7 @@ def stored_studies(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def gathered(*positional: Any, experiment: str | None, **others: Any) -> None:
         of_studies = {name: others.pop(name) for name in ("deep_experiment", "study_run", "deep_study_run")}
+        of_studies["tracking_uri"] = others.get("tracking_uri")
         stored = None if experiment is None else StoredStudies(experiment, **of_studies)
         command(*positional, stored=stored, **others)
 

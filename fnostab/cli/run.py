@@ -160,7 +160,7 @@ def run_and_report(
         from fnostab.report.verdict import in_lines
 
         try:
-            studies = StoredStudies(result.experiment, study_run=result.run_id)
+            studies = StoredStudies(result.experiment, study_run=result.run_id, tracking_uri=options.tracking_uri)
             if decide:
                 case = decide_and_print(result.store, studies, console=console)
             else:

@@ -26,11 +26,13 @@ class Source:
         places: place of each stage, from which its command is built.
         follow_up: study of Stage B; None if there is none.
         again: command that judges again, if no command runs the trials.
+        tracking_uri: address of the store, if commands must name it.
     """
 
     places: Mapping[str, Place] = field(default_factory=dict)
     follow_up: str | None = None
     again: str = ""
+    tracking_uri: str = ""
 
 
 def as_run(step: NextStep, source: Source) -> NextStep:
@@ -43,21 +45,26 @@ def as_run(step: NextStep, source: Source) -> NextStep:
 
 def command_of(step: NextStep, source: Source) -> str:
     """Write a step as a command line; empty if there is no such command."""
+    words = _words(step, source)
+    if not words:
+        return source.again if step.kind in (NextKind.RERUN, NextKind.SEEDS, NextKind.WAIT) else ""
+    return shlex.join([*words, *(["--tracking-uri", source.tracking_uri] if source.tracking_uri else [])])
+
+
+def _words(step: NextStep, source: Source) -> list[str]:
     place = source.places.get(step.stage, Place())
     if step.kind is NextKind.STAGE_B:
         return _stage_b(step, source)
     if step.kind is NextKind.WAIT and place.experiment:
-        return shlex.join(["fnostab", "watch", place.experiment])
+        return ["fnostab", "watch", place.experiment]
     if step.kind in (NextKind.RERUN, NextKind.SEEDS) and place.study:
         words = ["fnostab", "run", place.study]
         words += ["--experiment", place.experiment] if place.experiment else []
         words += ["--seeds", _seeds_text(step.seeds)] if step.seeds else []
         words += ["--arms", ",".join(step.arms)]
         words += ["--retry-oom"] if step.retry_oom else []
-        return shlex.join([*words, *place.options])
-    if step.kind in (NextKind.RERUN, NextKind.SEEDS, NextKind.WAIT):
-        return source.again
-    return ""
+        return [*words, *place.options]
+    return []
 
 
 def _seeds_text(seeds: int | tuple[int, ...]) -> str:
@@ -66,9 +73,9 @@ def _seeds_text(seeds: int | tuple[int, ...]) -> str:
     return ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")  # without a comma it would be a count
 
 
-def _stage_b(step: NextStep, source: Source) -> str:
+def _stage_b(step: NextStep, source: Source) -> list[str]:
     if source.follow_up is None:
-        return ""
+        return []
     first = source.places.get("a", Place()).experiment
     words = ["fnostab", "run", source.follow_up]
-    return shlex.join([*words, *(["--from", first] if first else ["--arms", ",".join(step.arms)])])
+    return [*words, *(["--from", first] if first else ["--arms", ",".join(step.arms)])]

@@ -79,8 +79,8 @@ class FailuresAlike:
         log = trial.directory / STDERR_FILE
         own = f"{trial.name}: {trial.outcome}"  # last line of the trial's process
         lines = [line.rstrip() for line in tail_of(log).splitlines() if line.strip() not in ("", own)]
-        tail = "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
+        tail = "\n".join([" ends with", *(f"  {line}" for line in lines[-TAIL_LINES:])]) if lines else " is empty"
         return (
             f"{first} and {trial.name} failed alike before their first step, so no more trials are started: "
-            f"{trial.reason}\n{log} ends with\n{tail}\nfix that, then repeat the command"
+            f"{trial.reason}\n{log}{tail}\nfix that, then repeat the command"
         )

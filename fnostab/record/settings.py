@@ -23,6 +23,7 @@ __all__ = [
     "file_sha256",
     "flatten",
     "nest",
+    "place_of",
     "read_yaml",
     "read_yaml_file",
     "shown",
@@ -134,7 +135,7 @@ def read_yaml(text: str) -> Any:
     try:
         values = yaml.load(text, _Loader)  # a SafeLoader
     except yaml.YAMLError as error:
-        raise ConfigError(" ".join(str(error).split())) from error
+        raise ConfigError(" ".join(str(error).replace(' in "<unicode string>",', " at").split())) from error
     except (ValueError, OverflowError, RecursionError) as error:  # an invalid date, 5000 digits, 5000 brackets
         raise ConfigError(f"a value in it can't be read: {' '.join(str(error).split())}") from None
     waiting, count = [values], 0
@@ -206,10 +207,15 @@ def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
+def place_of(error: ValidationError) -> tuple[str | int, ...]:
+    """Location of the error to explain: the first, but a name that is missing comes after one that is misspelt."""
+    return min(error.errors(include_url=False), key=lambda each: each["type"] == "missing")["loc"]
+
+
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Describe the first error in one line, with the given and the accepted values."""
+    """Describe the error at `place_of` in one line, with the given and the accepted values."""
     errors = error.errors(include_url=False)
-    place = errors[0]["loc"][:1]  # the best-fitting of several accepted types
+    place = place_of(error)[:1]  # the best-fitting of several accepted types
     first = max((each for each in errors if each["loc"][:1] == place), key=lambda each: len(each["loc"]))
     location = [str(part) for part in first["loc"] if not _is_of_pydantic(part)]
     name = ".".join(location)

@@ -37,12 +37,16 @@ MOST_RUNS = 10  # runs whose recorded metrics are looked up
 
 @dataclass(frozen=True)
 class StoredStudies:
-    """Studies in a store that are judged together, each named by its experiment and run; None is the newest run."""
+    """Studies in a store that are judged together, each named by its experiment and run; None is the newest run.
+
+    ``tracking_uri`` is the store's address as the user gave it, for commands to be pasted; None if none was given.
+    """
 
     experiment: str
     deep_experiment: str | None = None
     study_run: str | None = None
     deep_study_run: str | None = None
+    tracking_uri: str | None = None
 
     @property
     def places(self) -> dict[str, tuple[str, str | None]]:
@@ -122,7 +126,7 @@ def judge(store: Store, stored: StoredStudies) -> tuple[Case, Stages]:
     lines = [judged_line(s, record, found.trials[s], wanted[s][0]) for s, record in found.records.items()]
     lines += [line for s, record in found.records.items() for line in oversights(store, record.spec, found.trials[s])]
     lines += [line for stage in found.trials.values() for line in _broken(store, stage)]
-    case = make_case(found.trials, studies, source=_source_of(studies, wanted), judged=lines, look=found.look)
+    case = make_case(found.trials, studies, source=_source_of(studies, stored), judged=lines, look=found.look)
     return with_along(with_stress(case)), found
 
 
@@ -278,11 +282,12 @@ def _under_control_that_ran(study: Any, stage: Stage) -> Any:
     return study if ran == study.control else study.model_copy(update={"control": ran})
 
 
-def _source_of(studies: Mapping[str, Any], wanted: Mapping[str, tuple[str, str | None]]) -> Source:
+def _source_of(studies: Mapping[str, Any], stored: StoredStudies) -> Source:
     from fnostab.decision.commands import Place, Source
     from fnostab.record.trial import ASK
+    from fnostab.tracking.store.errors import masked
 
-    places = {}
+    places, wanted = {}, stored.places
     for stage, study in studies.items():
         given = [f"{name}={json.dumps(value)}" for name, value in study.overrides.items()]
         if study.task == ASK:  # no command runs its trials
@@ -290,7 +295,7 @@ def _source_of(studies: Mapping[str, Any], wanted: Mapping[str, tuple[str, str |
             continue
         options = (*(("--profile", study.profile) if study.profile else ()), *(w for g in given for w in ("--set", g)))
         places[stage] = Place(study.asked_as or study.name, wanted[stage][0], options)
-    return Source(places, studies["a"].follow_up)
+    return Source(places, studies["a"].follow_up, tracking_uri=masked(stored.tracking_uri or ""))
 
 
 def judged_line(stage: str, record: StudyRecord, trials: Stage, experiment: str) -> str:

@@ -151,8 +151,9 @@ def _attach(experiment: str | None, output: Path, tracking_uri: str | None) -> _
         stored = _stored(store, experiment, optional=folder is not None)
     except TrackingError as error:
         if folder is None:
+            which = "no journals" if experiment is None else f"no journals of {experiment}"
             raise TrackingError(
-                f"{error} (and no journals are under {output.absolute()}: name their folder with --output)"
+                f"{error} (and {which} are under {output.absolute()}: name their folder with --output)"
             ) from error
         return _Watched(Journals(folder).spec, f"journals in {folder}", Journals(folder), None, f"no records: {error}")
     if folder is not None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from fnostab.errors import ConfigError
 from fnostab.record.outcome_rules import Bound, OutcomeRules
-from fnostab.record.settings import Frozen, explain, flatten, read_yaml, shown, suggestion, text_of
+from fnostab.record.settings import Frozen, explain, flatten, place_of, read_yaml, shown, suggestion, text_of
 from fnostab.record.trial import FollowUpCriterion, Measure, Metric, Name
 from fnostab.study.limits import MOST_ARMS, MOST_INHERITED, MOST_SEEDS, MOST_TRIALS
 from fnostab.tasks.registry import built_in_studies, make_task, task_names
@@ -236,7 +236,7 @@ def study_file_of(values: Mapping[str, Any], source: str, lines: Mapping[str, in
     except _NotAcceptedError as error:
         raise ConfigError(f"{_at(source, lines, error.place)}: {error}") from None
     except ValidationError as error:
-        place = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
+        place = ".".join(map(str, place_of(error)))
         raise ConfigError(f"{_at(source, lines, place)}: {explain(error, StudyFile)}") from None
     file._source, file._lines, file._written, file._stressed = source, lines, written, stressed
     return file

@@ -74,6 +74,14 @@ def test_a_name_that_no_run_has_is_refused_with_those_that_there_are(theirs, cal
     assert (code, err) == (2, "error: no run has 'metrics.reward'; there are: metrics.return, metrics.speed\n")
 
 
+def test_the_command_that_judges_again_names_the_store(theirs, call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    run = theirs.create_run(theirs.get_experiment_by_name("theirs").experiment_id, tags={"seed": "8"}).info.run_id
+    theirs.log_param(run, "model", "norm")
+    out = call("decide", "--runs", "runs.yaml", "--tracking-uri", "sqlite:///mlflow.db")[1]
+    assert "  fnostab decide --runs runs.yaml --tracking-uri sqlite:///mlflow.db\n" in out
+
+
 def test_a_report_has_the_curves_that_there_are_and_writes_nothing_of_theirs(theirs, call):
     before = hashlib.sha256(Path("mlflow.db").read_bytes()).hexdigest()
     code, out, err = call("report", "--runs", "runs.yaml")

@@ -9,6 +9,7 @@ from tracking_helpers import Server
 
 from fnostab.record import names
 from fnostab.record.table import read_table
+from fnostab.report.judging import StoredStudies, judge
 from fnostab.tracking import find_experiment, newest_study, open_store, trial_rows
 
 STORED = ("--experiment", "shallow", "--deep-experiment", "deep")
@@ -96,7 +97,13 @@ def test_seeds_that_were_asked_for_and_have_no_run_are_missing(store, record_stu
     assert "opt_fix is left out: none of its 3 trials has a run" in out
     assert "5 converged, 3 missing" in out
     assert "rerun the 3 trials of arch_fix without an outcome" in out
-    assert "fnostab run stage_a --experiment shallow --seeds 8 --arms arch_fix" in out
+    command = "fnostab run stage_a --experiment shallow --seeds 8 --arms arch_fix"
+    printed = next(line for line in out.splitlines() if command in line)
+    assert "--tracking-uri" not in printed
+    named = ("--tracking-uri", "sqlite:///mlflow.db")  # elsewhere the command would train every trial again
+    assert f"{printed} {' '.join(named)}\n" in call("decide", "--experiment", "shallow", *named)[1]
+    case, _ = judge(store, StoredStudies("shallow", tracking_uri="http://ada:s3cret@host"))
+    assert case.command.endswith("--tracking-uri 'http://ada:***@host'")  # it stands in reports, and in MLflow
 
 
 def test_an_answer_is_printed_though_the_store_takes_no_new_run(store, record_study, call, workplace):

@@ -430,6 +430,8 @@ def test_next_step_and_its_command(arms, text, command):
     expected = f"fnostab run 'my study.yaml' --experiment mine {command} --profile small"
     assert command_of(step, store) == (expected if command else "fnostab watch mine")
     assert command_of(step, Source(again="fnostab decide --table t.csv")) == "fnostab decide --table t.csv"
+    named = replace(store, tracking_uri="sqlite:///team.db")
+    assert command_of(step, named) == f"{command_of(step, store)} --tracking-uri sqlite:///team.db"
 
 
 @pytest.mark.parametrize(

@@ -31,3 +31,12 @@ def test_the_second_trial_that_fails_alike_before_a_step_ends_it_with_the_end_of
         "exit status 1: no data\n"
         f"{tmp_path}/control-3/stderr.log ends with\n  Traceback\n    no data\nfix that, then repeat the command"
     )
+
+
+def test_an_empty_log_is_called_so(tmp_path):
+    alike = FailuresAlike()
+    for seed in (0, 1):
+        trial = broken(tmp_path, seed)
+        (trial.directory / STDERR_FILE).write_text("")
+        said = alike.take(trial)
+    assert said.splitlines()[1:] == [f"{tmp_path}/control-1/stderr.log is empty", "fix that, then repeat the command"]

@@ -204,6 +204,7 @@ def test_a_trial_file_that_cannot_be_read_says_what_to_do(tmp_path, content, end
         (("[3, 5]", "0"), "seeds"),
         (("[3, 5]", "[]"), "seeds"),
         (("[3, 5]", "[1, -2]"), "seeds"),
+        (("control: narrow", "contrl: narrow"), r"line \d+: unknown setting 'contrl' \(did you mean 'control'\?\)"),
         (("seeds:", "sedes:"), r"unknown setting 'sedes' \(did you mean 'seeds'\?\)"),
         (("model.hidden_channels: 4", "model.hiden_channels: 4"), r"arm narrow: .*hiden_channels.*did you mean"),
         (("model.hidden_channels: 4", "model.hidden_channels: -4"), r"arm narrow: model.hidden_channels=-4"),
@@ -215,7 +216,7 @@ def test_a_trial_file_that_cannot_be_read_says_what_to_do(tmp_path, content, end
         ),
         (("seeds: [3, 5]", "metric: {name: accuracy}"), r"'accuracy' is not known; accepted: val_loss"),
         ((OWN, "- a\n- list\n"), "is not a study: expected a mapping"),
-        ((OWN, "{"), "is not YAML"),
+        ((OWN, "{"), r"is not YAML: .* at line 1, column 2: \{ \^$"),
     ],
 )
 def test_a_study_that_cannot_run_is_refused_with_the_name_of_what_is_wrong(own, replacement, message):
