@@ -107,7 +107,7 @@ def trials_table(trials: Sequence[TrialState], width: int) -> RenderableType:
 def summary(study: StudyState) -> str:
     """Describe the progress of a study in one line."""
     done = sum(t.settled is not None for t in study.trials)
-    left = study.seconds_left()
+    left = study.seconds_left() if study.running else None  # a stopped study has no end in sight
     about = f", about {duration(left)} left" if left is not None and left >= 1 else ""
     if study.complete:
         return f"{done} of {len(study.trials)} trials{about}"

@@ -201,6 +201,10 @@ def test_the_time_left_is_reckoned_from_the_trials_that_ended(trials):
     assert "0 of 15 trials, about 18 min left" in shown(trials)  # from the pace of those under way
 
 
+def test_a_stopped_study_has_no_time_left(trials):
+    assert rendering.summary(StudyState(TITLE, trials, 2)) == "8 of 15 trials"
+
+
 def test_a_trial_that_repeats_what_its_journal_holds_says_so(trials):
     trial = under_way(trials)[0]
     trial.step, trial.held_step = None, 499
