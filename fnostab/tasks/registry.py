@@ -19,7 +19,7 @@ HOOKS = {  # optional functions of tasks, beside their contract; listed here so 
     },
 }
 COMMANDS = {  # commands that tasks add to the command line, by name: help text and module
-    "policy": ("Show what verdicts made the default.", "fnostab.ptychography.cli.policy"),
+    "policy": ("Show the defaults that verdicts have set.", "fnostab.ptychography.cli.policy"),
     "replay": ("Run a failure again from its black box.", "fnostab.ptychography.cli.replay"),
     "data": ("Import measured data, and show it.", "fnostab.ptychography.cli.data"),
     "activations": ("Show the drift of the activations against depth.", "fnostab.ptychography.cli.activations"),

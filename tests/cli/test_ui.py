@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fnostab.cli import serve
+from fnostab.cli import ui as ui_command
 from fnostab.cli.run import charts_line
 from fnostab.record import names
 from fnostab.serve.server import TrackingServer
@@ -95,6 +96,23 @@ def test_what_is_not_there_is_said_in_one_line(store, call, arguments, message):
     (line,) = err.splitlines()
     assert line.startswith("error: ")
     assert re.search(message, line)
+
+
+@pytest.mark.parametrize(("opens", "desktop"), [(True, True), (False, True), (True, False)])
+def test_the_newest_studys_charts_come_first_and_open_on_a_desktop(store, monkeypatch, capsys, opens, desktop):
+    later = store.client.create_experiment("later")  # than stage_a, which has the newer study
+    store.client.create_run(later, tags={names.KIND: names.KIND_TRIAL})
+    found = experiments_with_runs(store)
+    for start_ms, experiment in enumerate((later, found["stage_a"]), 1):
+        store.client.create_run(experiment, start_ms, {names.KIND: names.KIND_STUDY})
+    opened = []
+    monkeypatch.setattr(ui_command.webbrowser, "open", opened.append)
+    monkeypatch.setattr(ui_command, "_is_desktop", lambda: desktop)
+    ui_command._show(store, "http://127.0.0.1:5000", experiments_with_runs(store), opens=opens)
+    first, blank, name, *_ = capsys.readouterr().out.splitlines()
+    assert f"/#/experiments/{found['stage_a']}/" in first
+    assert (blank, name) == ("", "stage_a")
+    assert opened == [first] * (opens and desktop)
 
 
 def test_run_serve_and_the_experiments_note_lead_to_the_charts_that_it_opens(store, workplace):

@@ -6,6 +6,7 @@ import re
 import pytest
 from mlflow.exceptions import MlflowException
 from tracking_helpers import runs_of_kind, write_outcome, write_trial
+from trial_records import study_spec
 
 from fnostab import figures
 from fnostab.errors import TrackingError
@@ -15,7 +16,7 @@ from fnostab.tracking import ensure_study, install_views, sync, view_addresses
 from fnostab.tracking.pages import views
 from fnostab.tracking.pages.views import VIEWS, dashboards
 from fnostab.tracking.store import health
-from fnostab.tracking.upload.study_run import COLOURS
+from fnostab.tracking.upload.study_run import COLOURS, colour_tags
 
 SHOOTOUT = "mlflow.sharedViewState.fnostab-shootout"
 
@@ -87,6 +88,12 @@ def test_arms_of_a_study_have_colours_that_differ_and_trials_wear_them(store, st
         found.setdefault(run.data.tags[names.ARM], set()).add(run.data.tags["mlflow.runColor"])
     assert found == {"control": {COLOURS[0]}, "agc": {COLOURS[1]}}
     assert COLOURS == figures.COLOURS
+
+
+def test_eight_arms_have_eight_colours(store):
+    spec = study_spec({f"blocks_{n}": {"model.fno_blocks": n} for n in range(1, 9)}, control="blocks_1")
+    run_id = ensure_study(store, spec)
+    assert len({colour_tags(store.client, run_id, arm)["mlflow.runColor"] for arm in spec.arms}) == 8
 
 
 def test_failed_trials_are_found_each_drawn_by_itself(store, study, experiment, tags):

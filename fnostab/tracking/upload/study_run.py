@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # arms' colours, as in figures
+MORE_COLOURS = ("#332288", "#882255", "#999933", "#44AA99", "#661100", "#777777")  # where a figure has dashed lines
 RUN_COLOUR = "mlflow.runColor"
 _log = logging.getLogger(__name__)
 
@@ -133,7 +134,8 @@ def colour_tags(client: MlflowClient, study_run_id: str | None, arm: str | None)
     spec = read_spec(client, study_run_id) if study_run_id else None
     if spec is None or arm is None or arm not in spec.arms:
         return {}
-    return {RUN_COLOUR: COLOURS[list(spec.arms).index(arm) % len(COLOURS)]}
+    colours = (*COLOURS, *MORE_COLOURS)
+    return {RUN_COLOUR: colours[list(spec.arms).index(arm) % len(colours)]}
 
 
 def _tags(spec: StudySpec) -> dict[str, str]:
