@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -86,9 +87,24 @@ def test_a_wheel_holds_all_that_a_checkout_has(what_is_there, checkout):
     description = metadata.read_text().partition("\n\n")[2]
     assert description.startswith("# fnostab\n")
     assert re.findall(r"\]\((?!http)|<!--", description) == []  # a package index has none of the repository's files
+    assert f"fnostab-{there['version']}-py3-none-any.whl" in description
     assert re.search(r"^\*\*At .* failed in \d+ of \d+ seeds", description, re.MULTILINE)  # in the picture's place
 
 
 def test_an_editable_install_reads_the_charts_of_the_checkout(what_is_there, checkout):
     there, _ = what_is_there("--editable", str(ROOT))
     assert there == checkout
+
+
+def test_an_sdist_runs_its_tests(tmp_path, environment):
+    pytest.importorskip("hatchling", reason="needs the extra dev")
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", tmp_path]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("fnostab-*.tar.gz")
+    shutil.unpack_archive(archive, tmp_path, filter="data")
+    folder = archive.with_suffix("").with_suffix("")
+    command = [sys.executable, "-m", "pytest", "-q", "tests/study"]
+    bare = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+    ended = subprocess.run(command, cwd=folder, env=bare, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout
+    assert re.search(r"\d{2,} passed", ended.stdout)
