@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from docs import make_pictures as script
+from fnostab.record.table import read_table
+from fnostab.report.decide_table import decide
 
 ROOT = Path(__file__).parent.parent
 MADE = (*script.OF_TABLES, *script.OF_STUDY)
@@ -37,6 +39,15 @@ def test_a_picture_says_what_its_table_says(name):
 def test_the_readme_says_in_words_what_its_picture_claims():
     (claim,) = [alt for page, alt, target in images() if (page, target.name) == ("README.md", "claim.png")]
     assert claim == script.shows("claim"), "make it again: python -m docs.make_pictures"
+
+
+def test_the_caption_below_it_has_the_numbers_of_four_epochs():
+    case = decide(read_table(ROOT / "results" / "full_size" / "longer.csv"))
+    lower, p = re.search(r"(\d+ % lower) (\(p = [\d.]+\))", " ".join(repr(case).split())).groups()
+    seeds = {arm: [row for row in case.stages[0].trials if row.arm == arm] for arm in ("control", "cure")}
+    assert [(len(rows), any(row.failed for row in rows)) for rows in seeds.values()] == [(5, False), (5, False)]
+    caption = " ".join((ROOT / "README.md").read_text().split())
+    assert f"neither had failed, in five seeds each, and the median loss with `cure` was {lower} {p}." in caption
 
 
 def test_more_rates_are_all_said_the_hardest_first(monkeypatch, tmp_path):
