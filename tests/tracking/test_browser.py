@@ -3,6 +3,7 @@
 They go to outputs/screenshots, or to the folder that FNOSTAB_SCREENSHOTS names.
 """
 
+import html
 import os
 import re
 import shutil
@@ -188,7 +189,8 @@ def test_a_verdict_is_uncut_on_its_own_page(addresses, visit, records):
     run = store.client.search_runs([find_experiment(store, "stage_a")], found, max_results=1)[0]
     page = visit(run_page(addresses, records, "stage_a", found), width=1400)
     page.get_by_text("Show more").first.click()
-    page.get_by_text(run.data.params["reason"].partition(";")[0]).first.wait_for()
+    for clause in run.data.params["reason"].split("; "):
+        page.get_by_text(clause).first.wait_for()
 
 
 def test_what_a_message_says_is_shown_as_it_is(addresses, visit, records):
@@ -205,3 +207,11 @@ def test_a_verdicts_report_is_shown(addresses, visit, records):
     link = page.get_by_role("link", name=re.compile("^report")).get_attribute("href")
     shown = visit(page.url.partition("#")[0] + link)
     shown.frame_locator("iframe").get_by_text("INCONCLUSIVE").first.wait_for()
+
+
+def test_a_run_that_the_report_names_is_one_click_away(addresses, visit, records):
+    page = (records / "reports" / "stage_a" / "report.html").read_text()
+    link, run_id = re.search(r'href="[^"#]*(#/experiments/\d+/runs/(\w+)[^"]*)"><code>', page).groups()
+    name = open_store(f"sqlite:///{records}/mlflow.db").client.get_run(run_id).info.run_name
+    shown = visit(addresses["stage_a", "shootout"].partition("#")[0] + html.unescape(link))  # on another port
+    shown.get_by_text(name, exact=True).first.wait_for()
