@@ -19,11 +19,11 @@ check: $(STAMP)  ## what takes two minutes at most, before each commit
 	$(BIN)/mypy
 	$(BIN)/pytest $(FAST) -m 'not slow' --durations=0 --durations-min=5
 
-test: $(STAMP)  ## all tests
+test: $(STAMP)  ## all tests, those of the environments that `mlflow run` makes included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n $(SIDE_BY_SIDE) --dist loadgroup --no-loadscope-reorder
+	FNOSTAB_TEST_ENVIRONMENTS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n $(SIDE_BY_SIDE) --dist loadgroup --no-loadscope-reorder
 
 docs: $(STAMP)  ## the documentation, in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

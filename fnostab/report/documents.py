@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from fnostab.decision import Criterion, State
 from fnostab.errors import ConfigError, os_errors_as
+from fnostab.record.safe_files import write_whole
 from fnostab.record.settings import value_text
 from fnostab.report.content import OnCase, Report
 from fnostab.report.pictures import Picture
@@ -74,7 +75,7 @@ def write_files(folder: Path, texts: Mapping[str, str], pictures: Sequence[Pictu
     with os_errors_as(ConfigError, f"can't write the report to {folder}", "name another with -o"):
         (folder / PICTURES).mkdir(parents=True, exist_ok=True)
         for path, content in files.items():
-            path.write_bytes(content)
+            write_whole(path, content)
     return list(files)
 
 

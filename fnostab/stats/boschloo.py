@@ -45,7 +45,7 @@ def supremum(values: NDArray[np.float64]) -> float:
     return float(peak - (after - before) ** 2 / (8 * curvature)) if curvature < 0 else float(peak)
 
 
-def _fisher_p(control_n: int, arm_n: int) -> NDArray[np.float64]:
+def _fisher_p(*, control_n: int, arm_n: int) -> NDArray[np.float64]:
     """Fisher's one-sided p-values (arm fails less often), indexed by (control failures, arm failures)."""
     failures = np.add.outer(np.arange(control_n + 1), np.arange(arm_n + 1))
     log_ways = np.add.outer(_log_choose(control_n), _log_choose(arm_n))
@@ -61,12 +61,12 @@ def boschloo_p(control: Rate, arm: Rate) -> float:
     It takes 0.3 s with 3000 trials per arm, where SciPy would compute Fisher's test for nine million tables.
     """
     fisher = scipy.stats.hypergeom.cdf(arm.failed, control.n + arm.n, control.failed + arm.failed, arm.n)
-    extreme = tables_up_to(TIE * float(fisher), control.n, arm.n)
+    extreme = tables_up_to(TIE * float(fisher), control_n=control.n, arm_n=arm.n)
     arm_cdf = np.cumsum(np.pad(binomial_pmf(arm.n, RATES), ((0, 0), (1, 0))), axis=1)  # of fewer than 0..n+1
     return min(1.0, supremum((binomial_pmf(control.n, RATES) * arm_cdf[:, extreme]).sum(axis=1)))
 
 
-def tables_up_to(critical: float, control_n: int, arm_n: int) -> NDArray[np.int64]:
+def tables_up_to(critical: float, *, control_n: int, arm_n: int) -> NDArray[np.int64]:
     """Number of tables with Fisher's p at most ``critical``, per number of control failures: (control_n + 1,).
 
     In each row these are the tables with the fewest arm failures, so the last one is found by bisection. The
@@ -91,18 +91,18 @@ def tables_up_to(critical: float, control_n: int, arm_n: int) -> NDArray[np.int6
 
 
 @lru_cache(maxsize=1024)
-def rejection_region(control_n: int, arm_n: int, alpha: float) -> NDArray[np.bool_]:
+def rejection_region(alpha: float, *, control_n: int, arm_n: int) -> NDArray[np.bool_]:
     """Tables for which one-sided Boschloo's test finds the arm's failure rate lower.
 
     Args:
+        alpha: significance level, in (0, 1).
         control_n: number of control trials, at least 1.
         arm_n: number of trials of the arm, at least 1.
-        alpha: significance level, in (0, 1).
 
     Returns:
         Mask of shape (control_n + 1, arm_n + 1), read-only, indexed by (control failures, arm failures).
     """
-    fisher = _fisher_p(control_n, arm_n)
+    fisher = _fisher_p(control_n=control_n, arm_n=arm_n)
     criticals = np.unique(fisher[fisher < 1 / TIE]) * TIE
     control_pmf = binomial_pmf(control_n, RATES)
     arm_cdf = np.cumsum(np.pad(binomial_pmf(arm_n, RATES), ((0, 0), (1, 0))), axis=1)  # of fewer than 0..n+1

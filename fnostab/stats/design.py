@@ -54,7 +54,8 @@ def boschloo_power(control_rate: float, arm_rate: float, n: int, alpha: float = 
     check_open_unit("alpha", alpha)
     if n < 1:
         raise ConfigError(f"n {n}: expected at least 1 seed per arm")
-    return float(binomial_pmf(n, control_rate) @ rejection_region(n, n, alpha) @ binomial_pmf(n, arm_rate))
+    region = rejection_region(alpha, control_n=n, arm_n=n)
+    return float(binomial_pmf(n, control_rate) @ region @ binomial_pmf(n, arm_rate))
 
 
 def seeds_for_rates(
@@ -143,7 +144,7 @@ def significant(seen_control: Rate, seen_arm: Rate, extra: int, alpha: float) ->
     """Whether each table with 0..extra further failures is significant: (extra + 1, extra + 1), control first."""
     control_n, arm_n = seen_control.n + extra, seen_arm.n + extra
     if control_n + arm_n <= EXACT_LIMIT:
-        region = rejection_region(control_n, arm_n, alpha)
+        region = rejection_region(alpha, control_n=control_n, arm_n=arm_n)
         rows = slice(seen_control.failed, seen_control.failed + extra + 1)
         return region[rows, seen_arm.failed : seen_arm.failed + extra + 1]
     control = (seen_control.failed + np.arange(extra + 1))[:, None]

@@ -87,7 +87,7 @@ def _stops(
     for before, n, level in zip([0, *looks], looks, alphas, strict=False):
         control, arm = _transition(before, n, control_rate), _transition(before, n, arm_rate)
         reached = control @ going_on @ arm.swapaxes(1, 2)
-        region = rejection_region(n, n, level)
+        region = rejection_region(level, control_n=n, arm_n=n)
         given_up = _futile(n, looks[-1], alphas[-1]) & ~region if futility and n < looks[-1] else np.zeros_like(region)
         rejections.append(reached[:, region].sum(axis=1))
         futile.append(reached[:, given_up].sum(axis=1))

@@ -28,13 +28,13 @@ def test_region_holds_the_tables_that_scipy_rejects(control_n, arm_n, alpha):
         [fewer_failures_p(Rate(a, control_n), Rate(b, arm_n)) <= alpha for b in range(arm_n + 1)]
         for a in range(control_n + 1)
     ]
-    np.testing.assert_array_equal(rejection_region(control_n, arm_n, alpha), rejected)
+    np.testing.assert_array_equal(rejection_region(alpha, control_n=control_n, arm_n=arm_n), rejected)
 
 
 @settings(max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.01, 0.025, 0.05, 0.1]))
 def test_region_keeps_alpha_at_every_common_rate_and_contains_fishers(control_n, arm_n, alpha):
-    region = rejection_region(control_n, arm_n, alpha)
+    region = rejection_region(alpha, control_n=control_n, arm_n=arm_n)
     rates = np.linspace(0, 1, 2001)
     size = ((binomial_pmf(control_n, rates) @ region) * binomial_pmf(arm_n, rates)).sum(axis=1)
     assert size.max() <= alpha * (1 + 1e-6)
@@ -58,7 +58,8 @@ def test_p_value_is_scipys(control_n, arm_n, data):
 def test_tables_up_to_a_p_value_are_those_that_fishers_test_counts(control_n, arm_n, critical):
     failures = np.indices((control_n + 1, arm_n + 1))
     fisher = scipy.stats.hypergeom.cdf(failures[1], control_n + arm_n, failures.sum(axis=0), arm_n)
-    np.testing.assert_array_equal(tables_up_to(critical, control_n, arm_n), (fisher <= critical).sum(axis=1))
+    counts = tables_up_to(critical, control_n=control_n, arm_n=arm_n)
+    np.testing.assert_array_equal(counts, (fisher <= critical).sum(axis=1))
 
 
 @pytest.mark.parametrize("counts", [(120, 200, 100, 200), (70, 200, 40, 190), (3, 210, 0, 190)])

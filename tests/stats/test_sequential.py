@@ -31,7 +31,8 @@ def test_paths_agree_with_simulation():
     rng = np.random.default_rng(0)
     control = (rng.random((studies, looks[-1])) < control_rate).cumsum(axis=1)
     arm = (rng.random((studies, looks[-1])) < arm_rate).cumsum(axis=1)
-    rejected = np.stack([rejection_region(n, n, alpha)[control[:, n - 1], arm[:, n - 1]] for n in looks], axis=1)
+    regions = {n: rejection_region(alpha, control_n=n, arm_n=n) for n in looks}
+    rejected = np.stack([regions[n][control[:, n - 1], arm[:, n - 1]] for n in looks], axis=1)
     first = np.where(rejected.any(axis=1), rejected.argmax(axis=1), -1)
     design = sequential_error_and_power(looks, alpha, control_rate, arm_rate)
     for look, share in enumerate(design.rejected_at_look):
@@ -94,10 +95,10 @@ def test_giving_up_agrees_with_simulation():
     rng = np.random.default_rng(0)
     control, arm = ((rng.random((studies, 10)) < rate).cumsum(axis=1) for rate in rates)
     early, late = ((control[:, n - 1], arm[:, n - 1]) for n in looks)
-    found = rejection_region(5, 5, alpha)[early]
+    found = rejection_region(alpha, control_n=5, arm_n=5)[early]
     power = np.array([[predictive_power(Rate(a, 5), Rate(b, 5), 5, alpha) for b in range(6)] for a in range(6)])
     given_up = (power < 0.1)[early] & ~found
     design = sequential_error_and_power(looks, alpha, *rates, futility=True)
     assert given_up.mean() == pytest.approx(design.futile_at_look[0], abs=0.01)
-    later = rejection_region(10, 10, alpha)[late] & ~found & ~given_up
+    later = rejection_region(alpha, control_n=10, arm_n=10)[late] & ~found & ~given_up
     assert later.mean() == pytest.approx(design.rejected_at_look[1], abs=0.01)

@@ -26,6 +26,7 @@ from fnostab.cli.options import (
 )
 from fnostab.errors import ConfigError, LaunchError, os_errors_as
 from fnostab.ptychography.cli.activations_text import INITIALISATION, TRAINED, block_table, drift_table
+from fnostab.record.safe_files import write_whole
 from fnostab.show.console import Console
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _report(arms: Arms, folder: Path, run: tuple[Store, str] | None, console: Co
     with os_errors_as(LaunchError, f"can't write to {folder}", "name another --output"):
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(picture)
-        numbers.write_text(json.dumps(_record(arms, drifts), indent=2, allow_nan=False) + "\n")
+        write_whole(numbers, json.dumps(_record(arms, drifts), indent=2, allow_nan=False) + "\n")
     if run is not None:
         from fnostab.tracking.read.histories import log_files
 

@@ -19,6 +19,7 @@ from fnostab.errors import CheckpointError, TrackingError, os_errors_as
 from fnostab.record import names
 from fnostab.record.folders import folders_with
 from fnostab.record.progress import TrialProgress
+from fnostab.record.safe_files import write_whole
 from fnostab.record.settings import digest
 from fnostab.record.trial import TrialSpec
 from fnostab.show.console import Console, say, timed
@@ -168,6 +169,6 @@ def _write(replayed: Replay, output: Path) -> str:
     record = json.dumps(replay_record(replayed), indent=2, allow_nan=False) + "\n"
     with os_errors_as(CheckpointError, f"can't write to {output}", "name another --output"):
         output.mkdir(parents=True, exist_ok=True)
-        (output / "replay.json").write_text(record)
+        write_whole(output / "replay.json", record)
         replay_figure(replayed_steps(replayed)).savefig(output / "replay.png")
     return record

@@ -31,6 +31,7 @@ from fnostab.ptychography.training.trial_figures import draw_history, draw_recon
 from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.record.outcomes import FAILURES, Judgement, Outcome, outcome_payload
+from fnostab.record.safe_files import write_whole
 from fnostab.record.settings import flatten
 from fnostab.record.trial import TrialSpec
 
@@ -90,7 +91,7 @@ def _run(
     )
     environment = directory / "artifacts" / "environment.json"
     environment.parent.mkdir(exist_ok=True)
-    environment.write_text(json.dumps(describe_environment(device), indent=2) + "\n")
+    write_whole(environment, json.dumps(describe_environment(device), indent=2) + "\n")
     _announce(journal, environment, "")
 
     data_seed = config.data_seed(spec.seed)

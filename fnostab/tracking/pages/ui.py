@@ -13,6 +13,7 @@ from pathlib import Path
 from fnostab.errors import TrackingError
 from fnostab.record import names
 from fnostab.record.process_end import last_words
+from fnostab.record.stderr_tail import tail_of
 from fnostab.tracking.environment import OWN, TELEMETRY
 from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.store import Store, masked, reported
@@ -155,5 +156,5 @@ def how_server_ended(status: int, log: Path | None) -> str:
     """Say with which status a server ended, and why, from its log."""
     if log is None:
         return f"MLflow's server ended with status {status}; see its output"
-    why = masked(last_words(log.read_text(errors="replace")))[:LONGEST_REASON]
+    why = masked(last_words(tail_of(log)))[:LONGEST_REASON]
     return f"MLflow's server ended with status {status}: {why}; see its log {log}"

@@ -14,6 +14,7 @@ from fnostab.errors import ConfigError, JournalError
 from fnostab.record import names
 from fnostab.record.folders import LIVE_FILE, TRIAL_FILE
 from fnostab.record.outcomes import Outcome
+from fnostab.record.safe_files import write_whole
 from fnostab.record.settings import text_of
 from fnostab.record.trial import TrialSpec
 from fnostab.tracking.environment import own_tags
@@ -44,7 +45,7 @@ class LiveRun:
 
     def write(self, directory: Path) -> None:
         """Write ``live.json``."""
-        (directory / LIVE_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        write_whole(directory / LIVE_FILE, json.dumps(asdict(self), indent=2) + "\n")
 
 
 def run_identity(directory: Path, study_run_id: str | None) -> RunIdentity:
