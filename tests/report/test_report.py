@@ -19,7 +19,7 @@ from fnostab.record.table import TrialRow
 from fnostab.report import evidence as evidence_module
 from fnostab.report import panels
 from fnostab.report.content import OnCase, compose
-from fnostab.report.documents import environment, to_html, to_markdown, write
+from fnostab.report.documents import HTML, environment, to_html, to_markdown, write, write_files
 from fnostab.report.evidence import Evidence, Spikes, exemplars, gather
 from fnostab.tracking import find_experiment, newest_study, trial_rows
 from fnostab.tracking.read.histories import metric_histories, read_artifact, run_page
@@ -351,3 +351,11 @@ def test_the_command_logs_the_report_with_the_verdict(stored, tmp_path, monkeypa
     assert logged == {"report/report.html", "report/report.md", "report/pictures"}
     pictures = {a.path.rpartition("/")[2] for a in client.list_artifacts(run_id, "report/pictures")}
     assert pictures == {path.name for path in (tmp_path / "reports" / "stage_a" / "pictures").iterdir()}
+
+
+def test_a_link_in_the_place_of_a_report_is_replaced_and_its_target_stays(tmp_path):
+    (target := tmp_path / "thesis.html").write_text("mine")
+    (folder := tmp_path / "report").mkdir()
+    (folder / HTML).symlink_to(target)
+    write_files(folder, {HTML: "report"}, [])
+    assert (target.read_text(), (folder / HTML).read_text()) == ("mine", "report")
