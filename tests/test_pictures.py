@@ -1,14 +1,19 @@
 """The pictures of README and docs: each is made by a script, used by a page, and says what its table says."""
 
 import re
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from docs import make_pictures as script
+from fnostab.record.progress import TrialState
 from fnostab.record.table import read_table
 from fnostab.report.decide_table import decide
+from fnostab.show.console import Console
+from fnostab.show.rendering import arms_table
+from fnostab.show.state import StudyState
 
 ROOT = Path(__file__).parent.parent
 MADE = (*script.OF_TABLES, *script.OF_STUDY)
@@ -48,6 +53,15 @@ def test_the_caption_below_it_has_the_numbers_of_four_epochs():
     assert [(len(rows), any(row.failed for row in rows)) for rows in seeds.values()] == [(5, False), (5, False)]
     caption = " ".join((ROOT / "README.md").read_text().split())
     assert f"neither had failed, in five seeds each, and the median loss with `cure` was {lower} {p}." in caption
+
+
+def test_the_recorded_end_of_make_run_is_drawn_today_from_the_recorded_trials():
+    rows = read_table(ROOT / script.STUDY).stages["a"]
+    study = StudyState("stage_a (small profile)", [TrialState(row.arm, row.seed, row.outcome) for row in rows], jobs=2)
+    console = Console(file=StringIO(), width=80)
+    console.print(arms_table(study, 80))
+    drawn = "\n".join(line.rstrip() for line in console.file.getvalue().replace("\xa0", " ").splitlines())
+    assert f"\n{drawn}\n" in (script.SAMPLES / "run.txt").read_text()
 
 
 def test_more_rates_are_all_said_the_hardest_first(monkeypatch, tmp_path):
