@@ -152,7 +152,8 @@ def test_to_say_so_the_task_is_not_imported(recorded, tmp_path, environment):
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.endswith("to make it the default: fnostab decide --experiment silver --apply\nimported []\n")
+    command = f"fnostab decide --experiment silver --tracking-uri {recorded.uri} --apply"
+    assert done.stdout.endswith(f"to make it the default: {command}\nimported []\n")
 
 
 def test_gold_registers_the_best_network_and_makes_its_architecture_the_default(call, recorded, monkeypatch):
