@@ -98,6 +98,7 @@ def prepare(settings: dict[str, Any], device: str, layers: str, allocator: str) 
     from fnostab.ptychography.settings import TrialConfig
 
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # as in trials; after a few steps there are subnormal numbers
     if allocator == "kept":
         keep_freed_memory()
     tiny = {"data.N": 16, "data.object_size": 40, "data.scan_stride_test": 4}
