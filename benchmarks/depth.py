@@ -152,7 +152,8 @@ def whole_trial():
     from fnostab.ptychography.estimates import Estimate, trace
     from fnostab.ptychography.settings import TrialConfig
     from fnostab.record import names
-    from fnostab.record.journal import Point, read_journal
+    from fnostab.record.journal import read_journal
+    from fnostab.record.lines import Point
 
     settings = {"model.fno_blocks": 8, "model.max_hidden_channels": 512, "data.set_phi": True, "training.epochs": 2}
     settings |= {"data.object_size": 152, "data.n_lines": 150, "execution.device": "cpu"}

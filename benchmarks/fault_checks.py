@@ -12,7 +12,8 @@ from typing import Any
 import sqlalchemy
 
 from fnostab.record import names
-from fnostab.record.journal import Point, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import Point
 from fnostab.record.outcomes import TRAINING_OUTCOMES
 from fnostab.tracking.upload.batch import accepted_name
 

@@ -15,7 +15,8 @@ import psutil
 from benchmarks.fault_checks import check_trial, count_running, differences, read_runs
 from benchmarks.fault_places import Place
 from fnostab.record import names
-from fnostab.record.journal import Event, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import Event
 from fnostab.record.stderr_tail import STDERR_FILE
 
 EXPERIMENT = "kills"

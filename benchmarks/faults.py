@@ -37,7 +37,8 @@ from benchmarks.fault_places import (
 from benchmarks.faulty import FAULTS, MARKER
 from benchmarks.timing import write_section
 from fnostab.record import names
-from fnostab.record.journal import Event, Point, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import Event, Point
 from fnostab.tracking import open_store
 
 MOMENTS = ("start", "mid-epoch", "validation")  # within a trial

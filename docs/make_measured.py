@@ -17,7 +17,8 @@ from PIL import Image
 
 from fnostab.ptychography import metric_names
 from fnostab.record import names
-from fnostab.record.journal import FILE_NAME, Event, Point, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import FILE_NAME, Event, Point
 
 DOCS = Path(__file__).parent
 PALETTE = 128

@@ -22,7 +22,7 @@ import fnostab
 from fnostab.cli import COMMANDS, group
 from fnostab.launch.slurm.cluster import ClusterFile
 from fnostab.ptychography.settings import TrialConfig
-from fnostab.study.study import StudyFile
+from fnostab.study.file import StudyFile
 
 PACKAGES = (
     "asking",
@@ -90,7 +90,12 @@ def package_page(name: str) -> str:
     if public:
         return "\n".join([*lines, *(f"::: fnostab.{name}.{each}" for each in public), ""])
     modules = sorted(path.stem for path in (SOURCE / name.replace(".", "/")).glob("[!_]*.py"))
-    options = ["    options:", "      show_root_toc_entry: true", "      heading_level: 2"]
+    options = [
+        "    options:",
+        "      show_root_toc_entry: true",
+        "      heading_level: 2",
+        '      filters: ["!^_", "!^[A-Z_]+$"]',
+    ]
     return "\n".join([*lines, *("\n".join([f"::: fnostab.{name}.{each}", *options, ""]) for each in modules)])
 
 

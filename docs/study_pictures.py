@@ -26,7 +26,8 @@ from fnostab.figures.fan import Curve
 from fnostab.ptychography.figures.trial import history_figure
 from fnostab.ptychography.training.trial_figures import VALIDATION, History, read_history
 from fnostab.record import names
-from fnostab.record.journal import FILE_NAME, Event, Point, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import FILE_NAME, Event, Point
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec, TrialSpec

@@ -4,8 +4,6 @@ import shutil
 import subprocess
 from functools import cache
 
-__all__ = ["count_gpus"]
-
 
 @cache
 def count_gpus() -> int:

@@ -7,8 +7,6 @@ whatever else was built before it.
 
 import hashlib
 
-__all__ = ["stream_seed"]
-
 
 def stream_seed(seed: int, *names: str) -> int:
     """Derive the seed of the stream called ``names`` from a trial's ``seed``: an integer in [0, 2**63).

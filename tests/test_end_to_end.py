@@ -16,7 +16,8 @@ import pytest
 from tracking_helpers import marked
 
 from fnostab.record import names
-from fnostab.record.journal import Event, Point, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import Event, Point
 from fnostab.record.trial import TrialSpec
 from fnostab.tracking import find_experiment, newest_study, open_store, trial_rows
 

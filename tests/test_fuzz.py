@@ -16,7 +16,7 @@ from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import flatten, read_yaml
 from fnostab.record.table import Table, TrialRow, read_table, write_table
 from fnostab.record.trial import TrialSpec
-from fnostab.study.study import read_study_file
+from fnostab.study.file import read_study_file
 from fnostab.tracking.upload.mark import NOTHING, Mark
 
 ROWS = [

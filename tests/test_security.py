@@ -18,7 +18,7 @@ from fnostab.report.documents import environment
 from fnostab.serve.settings import ServerSettings
 from fnostab.study.study import load_study
 from fnostab.tracking import Store, open_store, ui_command
-from fnostab.tracking.store.store import masked
+from fnostab.tracking.store.errors import masked
 from fnostab.tracking.upload.follower import Follower
 from fnostab.tracking.upload.identity import LiveRun
 

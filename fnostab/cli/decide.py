@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from fnostab.report.case import Case
     from fnostab.tracking import Store
 
-__all__ = ["decide_and_print", "show"]
-
 
 @click.command("decide", epilog="Example: fnostab decide --experiment stage_a")
 @stored_studies
@@ -74,7 +72,7 @@ def command(
     if table is not None:
         from fnostab.record.table import read_table
         from fnostab.report.decide_table import decide
-        from fnostab.study.study import read_study_file
+        from fnostab.study.file import read_study_file
 
         trials = read_table(table)
         file = None if study is None else read_study_file(study).with_defaults()

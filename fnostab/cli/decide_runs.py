@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from fnostab.report.case import Case
     from fnostab.tracking import Store
 
-__all__ = ["JudgedRuns", "judge_runs"]
-
 
 def read_runs_file(path: Path) -> RunsFile:
     """Read the file that maps runs to trials.

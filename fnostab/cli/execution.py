@@ -26,16 +26,6 @@ if TYPE_CHECKING:
     from fnostab.launch.run import StudyRun
     from fnostab.study.study import Study
 
-__all__ = [
-    "RunOptions",
-    "execute",
-    "insist_on_results",
-    "refuse_in_a_chain",
-    "run_options",
-    "show_dry_run",
-    "split_words",
-]
-
 _ASSIGNMENT = re.compile(r"[\w.-]+=.*")
 
 

@@ -12,7 +12,7 @@ from fnostab.cli.printing import echo
 
 if TYPE_CHECKING:
     from fnostab.decision import Stage
-    from fnostab.record.table import TableStudy
+    from fnostab.record.table_study import TableStudy
     from fnostab.report.judging import StoredStudies
     from fnostab.tracking import Store
 
@@ -29,7 +29,8 @@ def command(file: Path, stored: StoredStudies | None, runs: Path | None, trackin
     the table holds quality, roles, alpha and everything else that the answer needs. pandas and R may rewrite it.
     """
     insist_on_one({"--experiment": stored, "--runs FILE.yaml": runs}, tracking_uri, "export")
-    from fnostab.record.table import Table, TableStudy, write_table
+    from fnostab.record.table import Table, write_table
+    from fnostab.record.table_study import TableStudy
 
     if runs is not None:
         from fnostab.cli.decide_runs import judge_runs
@@ -47,7 +48,7 @@ def command(file: Path, stored: StoredStudies | None, runs: Path | None, trackin
 def _of_store(store: Store, stored: StoredStudies) -> tuple[dict[str, Stage], TableStudy]:
     """Read the trials by stage, and the description of the study for the table's header."""
     from fnostab.decision.sweep import values_along
-    from fnostab.record.table import TableStudy
+    from fnostab.record.table_study import TableStudy
     from fnostab.report.judging import read_stages
 
     found = read_stages(store, stored)

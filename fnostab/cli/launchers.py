@@ -9,8 +9,6 @@ from fnostab.errors import ConfigError
 if TYPE_CHECKING:
     from fnostab.launch.slurm.launcher import SlurmLauncher
 
-__all__ = ["make_launcher"]
-
 
 def make_launcher(name: str, cluster: str | None, jobs: int | None, *, starts: bool = True) -> SlurmLauncher | None:
     """Make the launcher that the options name; None for processes of this machine.

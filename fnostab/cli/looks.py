@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from fnostab.launch.run import StudyRun
     from fnostab.show.notifying import Notifier
 
-__all__ = ["run_in_looks"]
-
 
 def run_in_looks(
     looks: Sequence[int], options: RunOptions, console: Console, notifier: Notifier | None = None

@@ -19,31 +19,6 @@ if TYPE_CHECKING:
 
     from fnostab.tracking import Store
 
-__all__ = [
-    "ARMS",
-    "CLUSTER",
-    "EPOCHS",
-    "EXPERIMENT",
-    "JOBS",
-    "LAUNCHER",
-    "OUTPUT",
-    "OUTPUT_FOLDER",
-    "PROFILE",
-    "RUNS",
-    "RUN_ID",
-    "SEEDS",
-    "SET",
-    "TRACKING_URI",
-    "insist_on_one",
-    "parse_looks",
-    "parse_names",
-    "parse_seeds",
-    "parse_settings",
-    "positive",
-    "store_to_read",
-    "stored_studies",
-]
-
 RUN_ID = re.compile(r"[0-9a-f]{32}")  # as MLflow makes them
 TRACKING_URI = click.option(
     "--tracking-uri", metavar="URI", help="MLflow server or database.  [default: MLFLOW_TRACKING_URI, or ./mlflow.db]"

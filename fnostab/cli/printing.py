@@ -7,8 +7,6 @@ import click
 
 from fnostab.show.visible import visible
 
-__all__ = ["echo", "show_warnings_safely"]
-
 
 def echo(message: str = "", *, err: bool = False) -> None:
     """Print a line to standard output or error."""

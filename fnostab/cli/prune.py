@@ -88,7 +88,7 @@ def _thin(store: Store, before_ms: int, experiment: str | None, yes: bool) -> No
 
 def _archive(output: Path, before_ms: int, experiment: str | None, yes: bool) -> list[str]:
     from fnostab.prune import archive_journals, old_journals
-    from fnostab.record.journal import FILE_NAME
+    from fnostab.record.lines import FILE_NAME
 
     old, refused = old_journals(output, before_ms, experiment)
     size = sum((directory / FILE_NAME).stat().st_size for directory in old)

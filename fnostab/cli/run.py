@@ -89,7 +89,7 @@ def command(decide: bool, sequential: str | None, dry_run: bool, notify: tuple[s
 
 def _name(options: RunOptions) -> str:
     """Return the study's experiment; for a chain its name, and for a file that can't be read its path."""
-    from fnostab.study.study import read_study_file
+    from fnostab.study.file import read_study_file
 
     try:
         return options.study if options.study in CHAINS else options.experiment or read_study_file(options.study).name

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from fnostab.study.study import Study
 
-__all__ = ["load_after"]
-
 
 def load_after(
     experiment: str,
@@ -42,7 +40,7 @@ def load_after(
         LaunchError: the verdict asks for something else first.
         FnostabError: there is no such experiment, no verdict that can be read, or a setting is not accepted.
     """
-    from fnostab.study.study import read_study_file
+    from fnostab.study.file import read_study_file
     from fnostab.tasks.registry import hook, make_task
     from fnostab.tracking import existing_store, find_experiment, newest_study, newest_verdict
 

@@ -43,7 +43,7 @@ def show(study: str, profile: str) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 def new(file: Path) -> None:
     """Write a study to start from into FILE, as my_study.yaml; it runs as it is."""
-    from fnostab.study.study import read_study_file
+    from fnostab.study.file import read_study_file
 
     if file.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"{file} is not accepted: the name of a study file ends in .yaml")
@@ -63,7 +63,8 @@ def new(file: Path) -> None:
 
 
 def _list(console: Console) -> None:
-    from fnostab.study.study import built_in_studies, read_study_file
+    from fnostab.study.file import read_study_file
+    from fnostab.tasks.registry import built_in_studies
 
     table = Table(box=None, pad_edge=False)
     table.add_column("study", no_wrap=True)

@@ -7,13 +7,14 @@ rules.
 
 from fnostab.decision.answers import Answer, AnswerName, Because
 from fnostab.decision.chances import MoreSeeds
+from fnostab.decision.conclusion import VerdictName
 from fnostab.decision.criteria import Criterion, State
 from fnostab.decision.follow_up import FollowUp, follow_up
 from fnostab.decision.next_step import NextKind, NextStep
 from fnostab.decision.rules import Roles, Rules
 from fnostab.decision.stress import Stress, compare_stress
 from fnostab.decision.tally import ArmSummary, Stage
-from fnostab.decision.verdict import Verdict, VerdictName, decide
+from fnostab.decision.verdict import Verdict, decide
 
 __all__ = [
     "Answer",

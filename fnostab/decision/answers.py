@@ -13,8 +13,6 @@ from fnostab.stats.interval import Interval
 from fnostab.stats.proportions import fewer_failures_p, holm, newcombe_difference
 from fnostab.stats.rate import Rate
 
-__all__ = ["Answer", "AnswerName", "Because", "harm_p", "rules_out_help", "stage_answers"]
-
 
 class AnswerName(StrEnum):
     """Answer for an arm."""

@@ -10,8 +10,6 @@ from fnostab.decision.words import percent
 from fnostab.stats.design import future_failures, significant
 from fnostab.stats.rate import Rate
 
-__all__ = ["MoreSeeds", "more_seeds"]
-
 POWER = 0.8
 MOST_SEEDS = 100  # further seeds for each arm
 STEPS = (*range(1, 21), *range(25, MOST_SEEDS + 1, 5))

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field, replace
 
 from fnostab.decision.next_step import NextKind, NextStep
 
-__all__ = ["Place", "Source", "as_run", "command_of"]
-
 
 @dataclass(frozen=True)
 class Place:

@@ -10,8 +10,6 @@ from fnostab.decision.rules import Roles, Rules
 from fnostab.decision.tally import Stage
 from fnostab.decision.words import and_list
 
-__all__ = ["Conclusion", "VerdictName", "conclude"]
-
 IN_WORDS = {
     "fewer_failures": "fewer failures",
     "better_loss": "{better} {metric}",

@@ -19,14 +19,6 @@ from fnostab.decision.words import percent
 from fnostab.stats.losses import Effect
 from fnostab.stats.proportions import clopper_pearson_upper, fewer_failures_p, holm, newcombe_difference
 
-__all__ = [
-    "Criterion",
-    "State",
-    "fewer_failures_raw_p",
-    "stage_criteria",
-    "state_of",
-]
-
 
 class State(StrEnum):
     """State of a criterion by the observed numbers."""

@@ -8,8 +8,6 @@ from fnostab.decision.scale import Scale, same
 from fnostab.decision.tally import median
 from fnostab.stats.losses import Effect
 
-__all__ = ["Difference", "differences"]
-
 SHOWN = 0.05  # uncorrected p of a worse value: better to name one cost too many
 
 

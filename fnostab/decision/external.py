@@ -21,8 +21,6 @@ from fnostab.record.table import TrialRow
 from fnostab.record.table_study import TableStudy, is_missing
 from fnostab.record.trial import UNLESS_DRAWN, Measure, Metric
 
-__all__ = ["ExternalRuns", "Record", "RunsFile", "trials_of"]
-
 Record = Mapping[str, str | float | None]
 METRICS = "metrics."  # prefix of values with a history in MLflow
 KINDS = ("params.", "tags.", "metrics.", "columns.")

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from fnostab.decision.conclusion import VerdictName
 from fnostab.decision.criteria import State
 from fnostab.decision.next_step import all_harm
 from fnostab.decision.rules import Roles
-from fnostab.decision.verdict import Verdict, VerdictName
-
-__all__ = ["FollowUp", "follow_up"]
+from fnostab.decision.verdict import Verdict
 
 
 @dataclass(frozen=True)

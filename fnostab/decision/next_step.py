@@ -15,8 +15,6 @@ from fnostab.decision.tally import Stage
 from fnostab.decision.words import and_list
 from fnostab.record.outcomes import Outcome
 
-__all__ = ["NextKind", "NextStep", "all_harm", "next_step", "stage_b_step"]
-
 FEW_SEEDS = 10  # per arm, suggested if there are too few
 Pairs = Mapping[str, Sequence[Pair]]
 

@@ -9,8 +9,6 @@ from fnostab.decision.criteria import fewer_failures_raw_p
 from fnostab.decision.pairs import Pair
 from fnostab.stats.proportions import holm
 
-__all__ = ["with_outlook"]
-
 
 def with_outlook(answers: Sequence[Answer], pairs: Sequence[Pair]) -> list[Answer]:
     """Fill in ``fragile`` for every answer of a stage, and ``more`` for open ones; ``pairs`` match ``answers``."""

@@ -9,17 +9,6 @@ from fnostab.record.outcomes import Outcome, stopped_short
 from fnostab.record.settings import value_text
 from fnostab.record.table import TrialRow
 
-__all__ = [
-    "all_failed_alike",
-    "arms_without_metric",
-    "ended_early_line",
-    "judged_in_part",
-    "lacks_metric",
-    "learning_not_judged",
-    "margin_as_share",
-    "rules_judged_in_part",
-]
-
 
 def lacks_metric(trials: Sequence[TrialRow]) -> bool:
     """Whether no trial has a value of the metric, though the outcome of at least one requires it."""

@@ -8,8 +8,6 @@ from fnostab.decision.rules import Rules
 from fnostab.decision.scale import Scale
 from fnostab.decision.tally import Stage, Tally
 
-__all__ = ["Pair", "pairs_of"]
-
 LONGEST_APART = 0.05  # largest relative difference in length
 
 

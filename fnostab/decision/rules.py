@@ -7,8 +7,6 @@ from typing import Any
 from fnostab.errors import DecisionError
 from fnostab.record.trial import Measure
 
-__all__ = ["Roles", "Rules"]
-
 ARCHITECTURE_A = ("fewer_failures", "better_loss", "no_nonfinite")
 ARCHITECTURE_B = ("fewer_failures", "no_nonfinite")
 CLIPPING = ("fewer_failures", "loss_within_margin")

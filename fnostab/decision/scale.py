@@ -9,8 +9,6 @@ from fnostab.decision.tally import Stage
 from fnostab.record.outcomes import Outcome
 from fnostab.stats.losses import Effect, have_ratios, hodges_lehmann_ratio, hodges_lehmann_shift, lower_loss_p
 
-__all__ = ["Scale", "same"]
-
 ROUNDING = 1e-9  # relative
 
 

@@ -6,8 +6,6 @@ from fnostab.decision.criteria import Criterion, State
 from fnostab.decision.rules import Rules
 from fnostab.decision.tally import ArmSummary, Stage
 
-__all__ = ["deep_reports"]
-
 
 def deep_reports(
     stage_b: Stage, in_a: Mapping[str, ArmSummary], in_b: Mapping[str, ArmSummary], rules: Rules

@@ -8,8 +8,6 @@ from fnostab.decision.differences import Difference
 from fnostab.decision.rules import Rules
 from fnostab.decision.words import and_list, failures, p_text, percent, points
 
-__all__ = ["sentence"]
-
 
 def sentence(answer: Answer, rules: Rules) -> str:
     """Write an answer as one sentence."""

@@ -18,8 +18,6 @@ from fnostab.stats.design import predictive_power
 from fnostab.stats.rate import Rate
 from fnostab.stats.sequential import FUTILE_POWER, sequential_alpha
 
-__all__ = ["ArmAtLook", "Standing", "judge_look", "look_alpha"]
-
 
 class Standing(StrEnum):
     """Standing of an arm at a look; only an open arm receives more seeds."""

@@ -10,8 +10,6 @@ from fnostab.stats.interval import Interval
 from fnostab.stats.proportions import holm, wilson
 from fnostab.stats.stress import Crossing, crossing, paired_fewer_failures_p
 
-__all__ = ["Stress", "StressPoint", "StressedArm", "compare_stress", "margin_text"]
-
 
 @dataclass(frozen=True)
 class StressPoint:

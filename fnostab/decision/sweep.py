@@ -6,8 +6,6 @@ from typing import Any
 
 from fnostab.decision.tally import ArmSummary, Stage, summarise
 
-__all__ = ["Along", "Place", "compare_along", "values_along"]
-
 
 @dataclass(frozen=True)
 class Place:

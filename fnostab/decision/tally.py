@@ -15,8 +15,6 @@ from fnostab.stats.losses import have_ratios, lower_loss_p, matched_ratio
 from fnostab.stats.proportions import clopper_pearson_upper, wilson
 from fnostab.stats.rate import Rate
 
-__all__ = ["ArmSummary", "Stage", "Tally", "median", "summarise"]
-
 MISSING = "missing"  # in place of an outcome: the trial no longer exists
 
 

@@ -22,8 +22,6 @@ from fnostab.decision.tally import ArmSummary, Stage, summarise
 from fnostab.decision.words import and_list
 from fnostab.errors import DecisionError
 
-__all__ = ["Verdict", "VerdictName", "decide", "same_trials"]
-
 
 @dataclass(frozen=True)
 class Verdict:

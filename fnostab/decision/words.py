@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from fnostab.stats.interval import Interval
 from fnostab.stats.rate import Rate
 
-__all__ = ["and_list", "failures", "p_text", "percent", "points"]
-
 
 def p_text(p: float) -> str:
     """Format a p-value: p = 0.004."""

@@ -8,8 +8,6 @@ from enum import StrEnum
 
 from fnostab.errors import FnostabError
 
-__all__ = ["Check", "Finding", "State", "look"]
-
 
 class State(StrEnum):
     """Severity of a finding."""

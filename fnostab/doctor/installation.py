@@ -8,8 +8,6 @@ from importlib.util import find_spec
 
 from fnostab.doctor.finding import Check, Finding, State
 
-__all__ = ["TESTED", "installation_checks"]
-
 TESTED = {"torch": "2.13.0", "lightning": "2.6.6", "mlflow": "3.17.2"}  # as in constraints.txt
 ONLY_FOR_TRAINING = ("torch", "lightning")
 EXTRAS = {  # extra -> a module that comes with it, what it is for

@@ -13,8 +13,6 @@ from pathlib import Path
 
 from fnostab.doctor.finding import Check, Finding, State
 
-__all__ = ["machine_checks"]
-
 TOO_FULL_BYTES, NEARLY_FULL_BYTES = 10**9, 10**10
 QUICK_S = 15.0
 IMPORT_S = 120.0  # to import torch from a disk that many share

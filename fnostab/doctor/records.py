@@ -11,8 +11,6 @@ from fnostab.doctor.installation import TESTED
 if TYPE_CHECKING:
     from fnostab.tracking import Store
 
-__all__ = ["records_checks"]
-
 SKEWED_S, FAR_SKEWED_S = 5.0, 300.0  # times in the UI are wrong; live processes are taken for dead
 IF_HANGING = "check that the server and its database run, and read their logs"
 

@@ -31,8 +31,6 @@ from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 from fnostab.stats.survival import KaplanMeier
 
-__all__ = ["FailureRate", "failure_rate_forest", "kaplan_meier_figure", "loss_strip"]
-
 SPREAD = 0.3  # offset of an arm's outermost seeds from its row, in rows
 RASTER_FROM = 2000  # number of points above which they are rasterised in vector formats
 BAND_EDGE: Any = {"linewidth": 0.6, "alpha": 0.45}

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from fnostab.figures.decimation import decimate
 from fnostab.figures.style import FAILED, INK, NAMED, ArmStyle, arm_styles, legend_below, mark_nonfinite, plain_powers
 
-__all__ = ["LossCurve", "loss_curves", "median_curve"]
-
 PANELS_IN_A_ROW = (3, 2, 4)  # the first that leaves no panel alone in the last row
 RASTER_FROM = 4000  # number of points in a panel above which they are rasterised in vector formats
 FAILED_LINE: Any = (0, (3, 1.2))

@@ -3,8 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COLUMNS", "Series", "alone", "decimate"]
-
 COLUMNS = 1600  # pixels: the width of a page at 220 dpi
 
 Steps = NDArray[np.int64] | NDArray[np.float64]

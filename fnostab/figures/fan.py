@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from fnostab.figures.decimation import alone
 from fnostab.figures.style import COLOURS, INK, STYLE, legend_below, mark_nonfinite, plain_powers
 
-__all__ = ["Curve", "Fan", "grad_norm_fan", "make_fan"]
-
 WINDOWS = 500  # maximum number in one fan
 
 

@@ -9,8 +9,6 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 from fnostab.figures.arms import FailureRate
 from fnostab.figures.style import NAMED, arm_styles, legend_below
 
-__all__ = ["stress_figure"]
-
 APART = 1.02  # factor between the x positions of neighbouring arms, so that equal rates do not overlap
 
 

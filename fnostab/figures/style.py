@@ -17,23 +17,6 @@ from numpy.typing import NDArray
 
 from fnostab.figures.decimation import decimate
 
-__all__ = [
-    "ALERT",
-    "COLOURS",
-    "FAILED",
-    "INK",
-    "LOG_FROM",
-    "NAMED",
-    "NONFINITE",
-    "STYLE",
-    "ArmStyle",
-    "arm_styles",
-    "cycled",
-    "legend_below",
-    "mark_nonfinite",
-    "plain_powers",
-]
-
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1, 1.5)))  # coinciding curves all show
 MARKERS = ("o", "s", "D", "^", "v", "P", "h")

@@ -14,8 +14,6 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from fnostab.errors import ConfigError, JournalError
 from fnostab.record.recorder import JOURNAL_VARIABLE, Recorder
 
-__all__ = ["StabilityCallback"]
-
 PREFIX = "eval_"
 DURATIONS = ("_runtime", "_per_second", "_time")  # suffixes of names that give the speed of an evaluation
 

@@ -15,12 +15,10 @@ from fnostab.record import slurm_jobs as slurm
 from fnostab.record.attempt import is_alive, is_being_written, is_foreign, last_attempt
 from fnostab.record.ending import close_if_abandoned
 from fnostab.record.job_arrays import FOLDER
-from fnostab.record.journal import FILE_NAME
+from fnostab.record.lines import FILE_NAME
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
 from fnostab.tasks.command.supervisor import end_program
-
-__all__ = ["cancel_study", "forget_cancelling", "is_cancelled"]
 
 FILE = "cancelled"
 GRACE_S = 30.0  # for trials to write their end

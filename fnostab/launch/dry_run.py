@@ -12,8 +12,6 @@ from fnostab.record.progress import TrialProgress
 from fnostab.show.console import say
 from fnostab.study.study import Study
 
-__all__ = ["dry_run"]
-
 
 def dry_run(
     study: Study,

@@ -17,8 +17,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-__all__ = ["ForkServer", "ForkedTrial"]
-
 
 class ForkServer:
     """Process that forks trials as long as this object exists.

@@ -20,8 +20,6 @@ from typing import Any
 
 from fnostab.errors import LaunchError
 
-__all__ = ["become_a_trial"]
-
 LAUNCHER = 0  # stdin is the socket for requests and answers
 
 

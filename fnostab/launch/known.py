@@ -13,8 +13,6 @@ from fnostab.record.trial import StudySpec
 from fnostab.show.console import say
 from fnostab.tracking import Store, reconcile, runs_elsewhere, set_aside
 
-__all__ = ["close_abandoned", "insist_on_no_jobs", "take_from_store"]
-
 
 def close_abandoned(store: Store, experiment: str, output: Path, console: Console) -> None:
     """Close the orphaned runs of an experiment, and print a line if there were any.

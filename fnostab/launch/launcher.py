@@ -6,12 +6,11 @@ from typing import Protocol
 from fnostab.errors import FnostabError
 from fnostab.record.ending import close_attempt
 from fnostab.record.folders import TRIAL_FILE
-from fnostab.record.journal import FILE_NAME, Journal
+from fnostab.record.journal import Journal
+from fnostab.record.lines import FILE_NAME
 from fnostab.record.process_end import Ending
 from fnostab.record.progress import TrialProgress
 from fnostab.tasks.command.supervisor import end_program
-
-__all__ = ["Launcher", "jobs_of", "write_outcome"]
 
 
 class Launcher(Protocol):

@@ -23,8 +23,6 @@ from fnostab.record.progress import TrialProgress
 from fnostab.record.stderr_tail import STDERR_FILE, tail_of
 from fnostab.tracking.environment import given
 
-__all__ = ["LocalLauncher", "default_jobs"]
-
 GRACE_S = 20.0  # between asking a trial to end and ending it
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["available_memory", "gpu_memory", "memory_for_trial"]
-
 ENDLESS = 2**60  # cgroup v1 reports about this without a limit
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["overwritten"]
-
 MOST_ENTRIES = 20_000  # largest number of entries examined
 SHOWN = 3
 OF_OTHERS = ("mlflow.db", "mlruns", "mlartifacts", "__pycache__")  # also mlflow.db-journal

@@ -9,8 +9,6 @@ from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.record.trial import TrialSpec
 from fnostab.tasks.registry import make_task
 
-__all__ = ["train_files"]
-
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 LARGEST_THRESHOLD = 2**31 - 1  # bytes
 

@@ -10,8 +10,6 @@ from fnostab.record.outcomes import TRAINING_OUTCOMES
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import StudySpec, TrialSpec
 
-__all__ = ["extended", "other_study", "read_journals"]
-
 
 def read_journals(record: StudySpec, trials: Sequence[TrialProgress], folder: Path) -> None:
     """Write the trials' specifications, read existing journals, and close abandoned trials.

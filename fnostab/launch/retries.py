@@ -9,8 +9,6 @@ from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
 from fnostab.record.stderr_tail import STDERR_FILE, tail_of
 
-__all__ = ["ATTEMPTS", "FailuresAlike", "Retries"]
-
 ATTEMPTS = 3
 TAIL_LINES = 12
 

@@ -34,8 +34,6 @@ from fnostab.tasks.contract import Estimates
 from fnostab.tracking import Store
 from fnostab.tracking.environment import settled
 
-__all__ = ["StudyRun", "run_study"]
-
 POLL_S = 0.25
 ONE_REQUEST_S = 1.0  # a second signal within this time belongs to the same request
 

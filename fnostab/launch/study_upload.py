@@ -15,8 +15,6 @@ from fnostab.show.console import say
 from fnostab.tracking import Store, Uploader, end_unwritten, ensure_study, finish_study, link_project_run, open_store
 from fnostab.tracking.environment import settled
 
-__all__ = ["Recording"]
-
 SLOW_S = 4.0  # trials start without waiting for a store that takes longer to open
 RETRY_S = 5.0
 DRAIN_S = 60.0

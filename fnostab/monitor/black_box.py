@@ -31,8 +31,6 @@ from fnostab.monitor.state import write_state, write_tensors
 from fnostab.monitor.steps import Step
 from fnostab.record.outcomes import FAILURES, Outcome
 
-__all__ = ["BLACK_BOX_FILE", "HISTORY_FILE", "STATE_FILE", "BlackBox"]
-
 BLACK_BOX_FILE, HISTORY_FILE, STATE_FILE = "black_box.json", "history.safetensors", "state.safetensors"
 SCHEMA = 1
 HISTORY_STEPS = 256

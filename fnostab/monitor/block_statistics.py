@@ -20,8 +20,6 @@ from fnostab.monitor.layer_measures import dead_share, low_frequency_share, real
 from fnostab.record import names
 from fnostab.record.journal import Sink
 
-__all__ = ["BlockStatistics", "block_states"]
-
 
 @contextmanager
 def block_states(blocks: Mapping[str, nn.Module]) -> Iterator[dict[str, dict[str, Tensor]]]:

@@ -3,8 +3,6 @@
 from fnostab.record.outcomes import Outcome
 from fnostab.record.recorder import is_out_of_memory
 
-__all__ = ["is_anomaly", "outcome_of"]
-
 
 def outcome_of(exception: BaseException) -> Outcome:
     """Outcome of a training run ended by an exception (or its cause): ``oom``, ``killed`` or ``infra_error``."""

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-__all__ = ["dead_share", "low_frequency_share", "real_values", "rms"]
-
 DEAD_SPREAD = 1e-6  # of a unit, over batch and pixels, relative to 1 + |mean|
 
 

@@ -12,8 +12,6 @@ from torch import Tensor
 from fnostab.monitor.optimizer_watch import loss_scaler
 from fnostab.record.names import VAL_PREFIX
 
-__all__ = ["is_finite", "logged_numbers", "one_number", "recorded_as", "spellings", "validation_numbers"]
-
 
 def one_number(loss: Tensor, trainer: Trainer) -> Tensor | None:
     """Convert a loss to at least float32 and unscale it; None if it is not a scalar."""

@@ -12,8 +12,6 @@ from torch.optim import Optimizer
 
 from fnostab.monitor.layer_measures import dead_share, real_values, rms
 
-__all__ = ["ModuleProbe", "ModuleState"]
-
 
 @dataclass(frozen=True)
 class ModuleState:

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
-__all__ = ["RunningStatistics", "describe_guard", "guard_step", "release"]
-
 
 def guard_step(optimizer: Optimizer, gradients: Sequence[Tensor], bad: Tensor) -> None:
     """Make the optimiser's next step change nothing if ``bad``, a 0-d boolean tensor on the device, is true."""

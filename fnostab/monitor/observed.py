@@ -10,8 +10,6 @@ from fnostab.record import names
 from fnostab.record.outcome_rules import OutcomeRules, Validation
 from fnostab.record.outcomes import Judgement, ends_early, judge
 
-__all__ = ["Observed", "tags_of"]
-
 
 class Observed:
     """Curves of all optimisers and validation results of one fit.

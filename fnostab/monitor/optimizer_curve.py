@@ -12,8 +12,6 @@ from fnostab.monitor.spikes import Spike, SpikeDetector
 from fnostab.monitor.steps import Step
 from fnostab.record import names
 
-__all__ = ["Curve"]
-
 LAYER_NORM = "layer_grad_norm/"  # + module name
 SCALER_SCALE = "grad_scaler/scale"
 SCALER_SKIPPED = "grad_scaler/skipped"  # 1 if the loss scaler skipped the step

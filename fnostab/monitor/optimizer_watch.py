@@ -17,8 +17,6 @@ from fnostab.monitor.nonfinite_guard import RunningStatistics, guard_step, relea
 from fnostab.monitor.ranks import anywhere
 from fnostab.monitor.steps import Step, tensor_norms, total_norm, with_gradient
 
-__all__ = ["OptimizerWatch", "loss_scaler"]
-
 
 def loss_scaler(trainer: Trainer) -> Any:
     """The Trainer's loss scaler; None without one."""

@@ -11,8 +11,6 @@ from torch import Tensor, distributed
 from fnostab.errors import ConfigError
 from fnostab.record.outcomes import FAILURES, Judgement, Outcome
 
-__all__ = ["FitResult", "agreed", "anywhere", "of_first", "refuse_sharded"]
-
 T = TypeVar("T")
 Told = tuple[Outcome, Judgement | None, int | None]
 SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")

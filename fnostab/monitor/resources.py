@@ -15,8 +15,6 @@ from lightning.pytorch.utilities.data import extract_batch_size
 from fnostab.record import names
 from fnostab.record.journal import Sink
 
-__all__ = ["ResourceSampler"]
-
 
 class ResourceSampler(Callback):
     """Record the process's resource use, under the names of MLflow's system metrics.

@@ -5,8 +5,6 @@ import math
 from lightning import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
-__all__ = ["scheduled_steps"]
-
 
 def scheduled_steps(trainer: Trainer) -> float:
     """Number of steps of each optimiser, assuming one per batch (or accumulated batches); inf if unknown.

@@ -10,8 +10,6 @@ from weakref import WeakKeyDictionary
 from fnostab.errors import ConfigError
 from fnostab.record.journal import Sink
 
-__all__ = ["JOURNAL_VARIABLE", "SinkWriter", "last_steps", "session_sink"]
-
 JOURNAL_VARIABLE = "FNOSTAB_JOURNAL"
 
 

@@ -22,8 +22,6 @@ from fnostab.monitor.stability import StabilityMonitor
 from fnostab.monitor.state import StateFiles, take_state, write_state
 from fnostab.record.outcomes import looks_failed
 
-__all__ = ["Snapshots"]
-
 GENERATIONS = 2
 EVERY_STEPS = 64
 SHARE = 0.02  # largest share of the time spent on writing files

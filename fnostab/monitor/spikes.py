@@ -19,8 +19,6 @@ from typing import Any
 
 from fnostab.record import names
 
-__all__ = ["Spike", "SpikeDetector"]
-
 MAD_TO_STD = 1.4826
 SPIKE_Z = 5.0  # z-score above which a norm is a spike
 WINDOW_STEPS = 100  # latest steps, which define the normal level

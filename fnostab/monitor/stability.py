@@ -37,8 +37,6 @@ from fnostab.record.outcome_rules import OutcomeRules, Validation
 from fnostab.record.outcomes import Judgement, Outcome
 from fnostab.record.recorder import AFTER_FAILURE_VARIABLE
 
-__all__ = ["StabilityMonitor"]
-
 CHECKPOINT_KEY = "fnostab.monitors"
 UNKNOWN_WINDOW_STEPS = 100  # if the length of the training is unknown
 NOTHING_SEEN = "no optimiser step was observed: a step is a call of `step` of one of the Trainer's optimisers"

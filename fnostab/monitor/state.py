@@ -20,8 +20,6 @@ from torch import Tensor
 
 from fnostab.errors import CheckpointError
 
-__all__ = ["StateFiles", "read_state", "take_state", "write_state", "write_tensors"]
-
 TREE = "tree"
 
 

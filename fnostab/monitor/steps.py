@@ -7,8 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["Step", "read_steps", "tensor_norms", "total_norm", "with_gradient"]
-
 NUMBERS = ("norm", "clipped", "loss", "fraction", "bad", "skipped", "scale", "restored")
 
 

@@ -17,8 +17,6 @@ from fnostab.monitor.optimizer_curve import Curve
 from fnostab.monitor.optimizer_watch import OptimizerWatch
 from fnostab.monitor.steps import Step, read_steps
 
-__all__ = ["Watches"]
-
 
 class Watches:
     """Watches of all optimisers of a fit.

@@ -10,11 +10,10 @@ from fnostab.errors import JournalError
 from fnostab.record.archive import archive
 from fnostab.record.attempt import last_attempt
 from fnostab.record.folders import folders_with
-from fnostab.record.journal import FILE_NAME, LOCK_NAME
+from fnostab.record.journal import LOCK_NAME
+from fnostab.record.lines import FILE_NAME
 from fnostab.record.outcomes import TRAINING_OUTCOMES
 from fnostab.record.safe_files import HeldElsewhereError, held
-
-__all__ = ["Archived", "archive_journals", "old_journals"]
 
 SMALLEST_BYTES = 10_000  # smaller ones save nothing: a file takes whole blocks of the disk
 

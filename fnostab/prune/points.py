@@ -10,8 +10,6 @@ from fnostab.record import names
 from fnostab.tracking import Store
 from fnostab.tracking.repair.thinning import LongRun, long_runs
 
-__all__ = ["KEPT_AT_MOST", "Thinning", "plan_thinning", "shape_of"]
-
 KEPT_AT_MOST = 3 * names.WINDOWS + 2  # smallest, largest and first gap of each window; first and last point
 
 

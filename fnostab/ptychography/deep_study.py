@@ -7,9 +7,8 @@ from fnostab.errors import ConfigError
 from fnostab.ptychography.task import Ptychography
 from fnostab.record.settings import flatten
 from fnostab.record.trial import StudySpec
-from fnostab.study.study import Study, StudyFile
-
-__all__ = ["deep_study"]
+from fnostab.study.file import StudyFile
+from fnostab.study.study import Study
 
 DEPTH = "model.fno_blocks"
 

@@ -18,8 +18,6 @@ from fnostab.errors import DecisionError
 from fnostab.record import names
 from fnostab.stats.interval import LEVEL, Interval
 
-__all__ = ["Drift", "Growth", "Slope", "drift", "growth", "mean_slope"]
-
 SMALL_EFFECT = 0.2  # standard deviations; Cohen, Statistical Power Analysis (1988), section 2.2
 
 

@@ -17,8 +17,6 @@ from fnostab.ptychography.physics.scan import scan_positions
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.module import PtychoModule
 
-__all__ = ["Estimate", "bare_trial", "network_key", "step_seconds", "trace"]
-
 PROCESS_BYTES = 500_000_000  # a trial's process without its network: Python, torch, Lightning; or the CUDA context
 COPIES = GENERATIONS + 1  # copies of weights and optimiser: the snapshots, and the one being written
 FORWARD_SHARE = 1 / 3  # share of a step's time; the backward pass takes twice as long

@@ -24,8 +24,6 @@ from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.setup import Training, choose_device
 from fnostab.record.outcomes import Outcome
 
-__all__ = ["failure_of_first_step", "insist_on_first_step"]
-
 MAKE_NO_DIFFERENCE = {"learning_rate", "epochs", "stress_test"}  # irrelevant to whether a step is possible
 
 

@@ -1,28 +1,5 @@
 """Names of the metrics that only this task records."""
 
-__all__ = [
-    "CONSTANT_PUBLISHED_SSIM_PHASE",
-    "CONSTANT_SSIM_AMP",
-    "CONSTANT_SSIM_PHASE",
-    "DETAIL_CORRELATION",
-    "FRC_HALF",
-    "FRC_HALVES",
-    "FRC_SEVENTH",
-    "MAE_AMP",
-    "MAE_PHASE",
-    "PATCH_VARIATION",
-    "PHASE_METRICS",
-    "PSNR_AMP",
-    "PSNR_PHASE",
-    "PUBLISHED_SSIM_PHASE",
-    "SPREAD",
-    "SSIM_AMP",
-    "SSIM_PHASE",
-    "TWIN_SHARE",
-    "VAL_SSIM_AMP",
-    "VAL_SSIM_PHASE",
-]
-
 # At every validation
 SPREAD = "val/spread"  # standard deviation of the stitched complex field, relative to the truth's
 DETAIL_CORRELATION = "val/detail_correlation"  # correlation of the field's details with the truth's

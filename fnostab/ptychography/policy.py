@@ -25,18 +25,6 @@ from fnostab.ptychography.user_parts import is_own
 from fnostab.record.safe_files import write_whole
 from fnostab.record.settings import Frozen, explain, flatten, read_yaml, shown, text_of
 
-__all__ = [
-    "CHAMPION",
-    "MODEL_NAME",
-    "Policy",
-    "Source",
-    "architecture_policy",
-    "clear_policy",
-    "clipping_policy",
-    "policy_path",
-    "read_policy",
-]
-
 MODEL_NAME = "fnostab-generator"  # name in MLflow's model registry
 CHAMPION = "champion"  # alias of the network registered by the last GOLD verdict
 FILE_NAME = "fnostab-policy.yaml"

@@ -17,8 +17,6 @@ from fnostab.ptychography.settings import TrialConfig
 from fnostab.record.settings import flatten
 from fnostab.show.rendering import duration
 
-__all__ = ["Preflight"]
-
 
 class Preflight:
     """Estimates of memory and time for all arms; arms with the same network and batch are measured once.

@@ -13,8 +13,6 @@ from fnostab.ptychography.training.setup import choose_device
 from fnostab.record.trial import TrialSpec
 from fnostab.show.console import timed
 
-__all__ = ["prepare_trials"]
-
 
 def prepare_trials(trials: Sequence[TrialSpec], console: Console, *, here: bool, lockstep: bool) -> None:
     """Check networks, probes and a training step of each arm, then create the shared data sets.

@@ -9,8 +9,6 @@ from fnostab.ptychography.training.trial import run_trial
 from fnostab.record.outcomes import Outcome
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["train"]
-
 
 def train(specs: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
     """Train trials, several of them in lockstep.

@@ -17,18 +17,6 @@ from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.settings import Frozen, digest, explain, flatten, nest, suggestion
 from fnostab.seeding import stream_seed
 
-__all__ = [
-    "ARCHITECTURES",
-    "DataConfig",
-    "ExecutionConfig",
-    "ModelConfig",
-    "MonitorConfig",
-    "ObjectConfig",
-    "ProbeConfig",
-    "TrainingConfig",
-    "TrialConfig",
-]
-
 ARCHITECTURES = {  # accepted values of model.residual; the first is the default
     "fno": ("plain", "zero_gamma", "layerscale"),
     "hybrid": ("plain",),

@@ -8,8 +8,6 @@ from fnostab.record.settings import value_text
 if TYPE_CHECKING:
     from fnostab.study.study import Study
 
-__all__ = ["shootouts"]
-
 SHOOTOUT = "stage_a"
 DEPTH = "model.fno_blocks"
 FILLED_IN = ("data.sha256", "data.probe.sha256", "data.object.sha256", "code_hash")  # set when a study is resolved
@@ -20,7 +18,8 @@ def shootouts(study: "Study") -> dict[str, str]:
 
     Empty for a study whose arms differ in any other setting.
     """
-    from fnostab.study.study import Study, read_study_file
+    from fnostab.study.file import read_study_file
+    from fnostab.study.study import Study
 
     others = [{name: value for name, value in arm.items() if name != DEPTH} for arm in study.arms.values()]
     depths = {arm[DEPTH] for arm in study.arms.values()}

@@ -1,7 +1,5 @@
 """Template of a study file, written by `fnostab studies new`."""
 
-__all__ = ["TEMPLATE"]
-
 TEMPLATE = """\
 # A study: one question, asked of several arms over many seeds. Run it with: fnostab run {name}.yaml
 name: {name}

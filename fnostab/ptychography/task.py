@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from fnostab.study.file import StudyFile
     from fnostab.study.study import Study
 
-__all__ = ["Ptychography", "make_task", "profile_for"]
-
 INPUTS: tuple[Literal["probe", "object"], ...] = ("probe", "object")  # inputs that can be read from files
 VAL_LOSS = "val_loss"
 METRICS = {  # metrics that a study may decide on: whether higher is better

@@ -10,8 +10,6 @@ from typing import Any
 from fnostab.errors import ConfigError, FnostabError, ModelError, one_line
 from fnostab.record.settings import digest, file_sha256
 
-__all__ = ["code_hash", "is_own", "make_own"]
-
 ON_PATH = "install it, or put its folder on PYTHONPATH"
 NOT_AT_IMPORT = "run that only where __name__ is '__main__'"
 

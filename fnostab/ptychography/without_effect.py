@@ -10,8 +10,6 @@ from typing import Any
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.record.settings import value_text
 
-__all__ = ["unread_lines", "unread_settings"]
-
 MOST_ARMS = 4  # maximum number of arms named in a warning
 
 

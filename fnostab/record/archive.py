@@ -10,8 +10,6 @@ from fnostab.errors import JournalError, os_errors_as
 from fnostab.record.lines import ARCHIVE_NAME, FILE_NAME, journal_file, read_lines
 from fnostab.record.safe_files import open_regular, write_whole
 
-__all__ = ["archive", "opened", "restore"]
-
 
 def archive(directory: Path) -> int:
     """Replace a trial's journal with an archive after verifying its records; return the archive's size in bytes.

@@ -17,21 +17,10 @@ import psutil
 from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
-from fnostab.record.journal import FILE_NAME, LOCK_NAME, Event, Point, read_journal
+from fnostab.record.journal import LOCK_NAME, read_journal
+from fnostab.record.lines import FILE_NAME, Event, Point
 from fnostab.record.outcomes import TRAINING_OUTCOMES
 from fnostab.record.safe_files import is_held
-
-__all__ = [
-    "Attempt",
-    "is_alive",
-    "is_being_written",
-    "is_foreign",
-    "is_of_elsewhere",
-    "last_attempt",
-    "may_be_at_work",
-    "starts_attempt",
-    "this_process",
-]
 
 QUIET_S = 900  # a journal written on another host counts as abandoned after this long without a record
 LOCKS = (LOCK_NAME, "recorder.lock")  # held by the owner, and by a program that records

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from fnostab.errors import DecisionError, os_errors_as
 
-__all__ = ["csv_errors", "parse_csv", "parse_number", "read_text"]
-
 LARGEST_BYTES = 50_000_000  # far above any study; keeps an unrelated file from filling the memory
 MOST_ROWS = 100_000  # as many trials as a study may have
 MOST_CELLS = 10_000_000

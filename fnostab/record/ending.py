@@ -17,7 +17,7 @@ from fnostab.record import slurm_jobs as slurm
 from fnostab.record.attempt import Attempt, is_alive, is_being_written, last_attempt
 from fnostab.record.folders import TRIAL_FILE
 from fnostab.record.ignored_seed import IGNORES_SEED, twin_seed
-from fnostab.record.journal import FILE_NAME, Event, Journal, Point, journal_file
+from fnostab.record.journal import Journal
 from fnostab.record.journal_outcomes import (
     Recorded,
     judge_recorded,
@@ -25,22 +25,12 @@ from fnostab.record.journal_outcomes import (
     read_recorded,
     unrecorded_of_rules,
 )
+from fnostab.record.lines import FILE_NAME, Event, Point, journal_file
 from fnostab.record.missing_metric import metric_not_recorded
 from fnostab.record.outcomes import FAILURES, TRAINING_OUTCOMES, Judgement, Outcome, outcome_payload, stopped_short
 from fnostab.record.process_end import Ending, ProcessEnd, how_it_ended
 from fnostab.record.stderr_tail import STDERR_FILE, tail_since
 from fnostab.record.trial import TrialSpec
-
-__all__ = [
-    "CANT_BE_JUDGED",
-    "Unwritten",
-    "close_attempt",
-    "close_if_abandoned",
-    "close_program_trial",
-    "end_of_abandoned",
-    "judge_again",
-    "records_of_end",
-]
 
 NOTHING_RECORDED = (
     "it recorded nothing: the script must call rec.step(i, loss=...) at each step, in `with Recorder() as rec` of "

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from fnostab.record.outcome_rules import OutcomeRules, Validation
 
-__all__ = ["exploded_at"]
-
 SHARE_OF_STEPS = 0.1  # window over which the level of the training loss is taken
 LEAST_STEPS = 8  # the same for a short training
 WITHOUT_TRAINING = 10  # multiple of its progress at which a loss has exploded, without a training loss

@@ -7,18 +7,6 @@ from pathlib import Path
 from fnostab.errors import JournalError
 from fnostab.record.lines import ARCHIVE_NAME, FILE_NAME
 
-__all__ = [
-    "LIVE_FILE",
-    "OF_TRIALS",
-    "STUDY_FILE",
-    "TRIAL_FILE",
-    "folders_with",
-    "insist_on_studies",
-    "insist_on_trials",
-    "trial_folders",
-    "trial_name",
-]
-
 TRIAL_FILE = "trial.json"
 LIVE_FILE = "live.json"  # of a script's own run, which is part of no study
 STUDY_FILE = "study.json"

@@ -7,11 +7,9 @@ from pathlib import Path
 
 from fnostab.errors import FnostabError, JournalError
 from fnostab.record import names
-from fnostab.record.journal import FILE_NAME
 from fnostab.record.journal_outcomes import read_recorded
+from fnostab.record.lines import FILE_NAME
 from fnostab.record.trial import TrialSpec
-
-__all__ = ["IGNORES_SEED", "same_curves", "twin_seed"]
 
 IGNORES_SEED = "the script ignores its seed"
 

@@ -19,8 +19,6 @@ from fnostab.errors import LaunchError, os_errors_as
 from fnostab.record import slurm_jobs as slurm
 from fnostab.record.safe_files import write_whole
 
-__all__ = ["FOLDER", "JobArray", "jobs_of", "queued_jobs"]
-
 FOLDER = "slurm"  # within a study's folder
 
 

@@ -25,8 +25,6 @@ from fnostab.record.archive import opened, restore
 from fnostab.record.lines import ARCHIVE_NAME, FILE_NAME, Event, Point, encode, journal_file, parse_lines, read_lines
 from fnostab.record.numbers import number, whole
 
-__all__ = ["FILE_NAME", "LOCK_NAME", "Event", "Journal", "Point", "Sink", "encode", "journal_file", "read_journal"]
-
 LOCK_NAME = "journal.lock"
 
 

@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from fnostab.record import names
-from fnostab.record.journal import FILE_NAME, Event, Point, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import FILE_NAME, Event, Point
 from fnostab.record.outcome_rules import Validation
 from fnostab.record.outcomes import FAILURES, Judgement, Outcome, judge
 from fnostab.record.program_journal import RECORDED_EVENT
 from fnostab.record.trial import TrialSpec
-
-__all__ = ["Recorded", "judge_recorded", "observed_failure", "read_recorded", "unrecorded_of_rules"]
 
 BLOCKS = 20  # of the training loss, if no validation was recorded
 LONGEST_CURVE = 5_000_000  # most steps to which a training loss is expanded

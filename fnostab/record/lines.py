@@ -22,8 +22,6 @@ from fnostab.errors import JournalError, os_errors_as
 from fnostab.record import names
 from fnostab.record.safe_files import open_regular
 
-__all__ = ["ARCHIVE_NAME", "FILE_NAME", "Event", "Point", "encode", "journal_file", "parse_lines", "read_lines"]
-
 FILE_NAME = "journal.jsonl"
 ARCHIVE_NAME = "journal.jsonl.xz"  # made by `fnostab prune` (`fnostab.record.archive`)
 LONGEST_LINE_BYTES = 16_000_000

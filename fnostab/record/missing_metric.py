@@ -7,8 +7,6 @@ from fnostab.record.journal_outcomes import read_recorded
 from fnostab.record.names import GRAD_NORM, LEARNING_RATE, TRAIN_LOSS, VAL_PREFIX
 from fnostab.record.settings import suggestion
 
-__all__ = ["metric_not_in_journal", "metric_not_recorded"]
-
 
 def metric_not_in_journal(metric: str, directory: Path) -> str | None:
     """Message of `metric_not_recorded` for one ended trial; None if it recorded the metric.

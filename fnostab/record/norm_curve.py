@@ -7,8 +7,6 @@ single spike.
 import math
 from itertools import pairwise
 
-__all__ = ["BARS", "NONFINITE", "NormCurve", "sparkline"]
-
 CELLS = 256  # kept for a curve of any length; at least half are in use once it is longer
 BARS = "▁▂▃▄▅▆▇█"
 NONFINITE = "\N{MULTIPLICATION SIGN}"

@@ -6,8 +6,6 @@ from typing import SupportsFloat, SupportsIndex
 from fnostab.errors import JournalError
 from fnostab.record.lines import LARGEST_STEP
 
-__all__ = ["number", "whole"]
-
 
 def whole(what: str, step: SupportsIndex) -> int:
     """Convert a step or number of steps to an integer; errors name it as an argument of ``what``.

@@ -12,8 +12,6 @@ from pydantic import Field, model_validator
 
 from fnostab.record.settings import Frozen
 
-__all__ = ["Bound", "OutcomeRules", "Validation"]
-
 
 class Bound(Frozen):
     """Bound on a value, which holds if the value is above or below a number at several validations in a row."""

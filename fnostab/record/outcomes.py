@@ -17,19 +17,6 @@ from fnostab.record import names
 from fnostab.record.explosion import exploded_at
 from fnostab.record.outcome_rules import Bound, OutcomeRules, Validation
 
-__all__ = [
-    "EXCLUDED",
-    "FAILURES",
-    "TRAINING_OUTCOMES",
-    "Judgement",
-    "Outcome",
-    "ends_early",
-    "judge",
-    "looks_failed",
-    "outcome_payload",
-    "stopped_short",
-]
-
 COMPLETE = 0.9  # fraction of the scheduled steps, since not every step need be recorded
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # and other terminal control sequences
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from fnostab.record.outcomes import Outcome
 
-__all__ = ["Ending", "ProcessEnd", "how_it_ended", "last_words"]
-
 NO_MESSAGE = "it left no message"
 _OUT_OF_MEMORY = re.compile(
     r"\bMemoryError\b|OutOfMemoryError|out of memory|ALLOC_FAILED|can't allocate memory|"

@@ -19,8 +19,6 @@ from fnostab.record import names
 from fnostab.record.lines import FILE_NAME, Event, Point, encode, read_lines
 from fnostab.record.numbers import number, whole
 
-__all__ = ["ATTEMPT", "RECORDED_EVENT", "RECORDER_LOCK", "Recording"]
-
 ATTEMPT = "fnostab.attempt"  # tag: token of the current attempt
 RECORDED_EVENT = "recorded"  # the program closed its record itself: step
 RECORDER_LOCK = "recorder.lock"

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from fnostab.record import names
 from fnostab.record.folders import trial_name
-from fnostab.record.journal import FILE_NAME, Event, journal_file, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import FILE_NAME, Event, journal_file
 from fnostab.record.norm_curve import NormCurve
 from fnostab.record.outcomes import EXCLUDED, FAILURES, Outcome
 from fnostab.record.trial import TrialSpec
-
-__all__ = ["TrialProgress", "TrialState"]
 
 STEPS = (names.GRAD_NORM, names.TRAIN_LOSS)  # either marks an optimiser step
 

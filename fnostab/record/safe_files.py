@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 
-__all__ = ["HeldElsewhereError", "changed_s", "held", "is_held", "open_regular", "write_whole"]
-
 POLL_S = 0.05
 
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-__all__ = ["same_settings", "same_settings_line"]
-
 
 def same_settings(config_hashes: Mapping[str, str], control: str) -> dict[str, str]:
     """Map each arm with the settings of an earlier arm to that arm; control comes first.

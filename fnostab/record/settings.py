@@ -15,23 +15,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from fnostab.errors import ConfigError
 from fnostab.record.safe_files import open_regular
 
-__all__ = [
-    "QUOTE_IT",
-    "Frozen",
-    "digest",
-    "explain",
-    "file_sha256",
-    "flatten",
-    "nest",
-    "place_of",
-    "read_yaml",
-    "read_yaml_file",
-    "shown",
-    "suggestion",
-    "text_of",
-    "value_text",
-]
-
 LARGEST_BYTES = 1_000_000  # of a settings file
 MOST_VALUES = 20_000  # in a settings file, with references expanded
 PYDANTIC_TYPES = ("constrained-int", "constrained-float", "constrained-str", "list", "int", "float", "str", "bool")

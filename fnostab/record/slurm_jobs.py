@@ -16,23 +16,6 @@ from functools import cache, lru_cache
 
 from fnostab.record.outcomes import Outcome
 
-__all__ = [
-    "JobAccount",
-    "SlurmError",
-    "accounts_of",
-    "anybodys_queue",
-    "cancel",
-    "end_of",
-    "find_job",
-    "forget_queue",
-    "is_here",
-    "is_queued",
-    "job_of_owner",
-    "queue",
-    "settings",
-    "this_job",
-]
-
 PROGRAMS = ("sbatch", "srun", "squeue", "sacct", "scancel", "scontrol")
 TIMEOUT_S = 60  # per command: a busy controller is slow
 QUEUE_AGE_S = 10.0  # reuse of an answer about the queue, to spare the shared controller

@@ -12,8 +12,6 @@ from typing import IO, Self
 
 from fnostab.record.safe_files import open_regular
 
-__all__ = ["STDERR_FILE", "StderrTail", "tail_of", "tail_since"]
-
 STDERR_FILE = "stderr.log"  # of a trial started by a launcher
 TAIL_BYTES = 16_384
 POLL_S = 0.05

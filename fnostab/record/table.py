@@ -29,15 +29,6 @@ from fnostab.record.table_study import (
     repeated_text,
 )
 
-__all__ = [
-    "COLUMNS",
-    "Table",
-    "TableStudy",
-    "TrialRow",
-    "read_table",
-    "write_table",
-]
-
 COLUMNS = ("stage", "arm", "seed", "outcome", "val_loss", "failure_step", "last_step")
 MORE_COLUMNS = ("scheduled_steps", "rules_held", "grad_ratio", "run_id")
 NOT_JUDGED = "not_judged"  # column for rules that could not be judged

@@ -16,18 +16,6 @@ from fnostab.errors import DecisionError
 from fnostab.record.settings import Frozen, explain
 from fnostab.record.trial import FollowUpCriterion, Measure, Metric
 
-__all__ = [
-    "ABSENT",
-    "PREFIX",
-    "REPEATED",
-    "TableStudy",
-    "is_missing",
-    "missing_seeds",
-    "missing_text",
-    "repeated_arms",
-    "repeated_text",
-]
-
 PREFIX = "study."
 ABSENT = "study.missing"  # missing seeds of the study, by arm: "control 3; control 5-9"
 REPEATED = "study.same_settings"  # arms with the settings of another: "twin = control"

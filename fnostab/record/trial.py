@@ -23,20 +23,6 @@ from fnostab.record.safe_files import write_whole
 from fnostab.record.same_settings import same_settings
 from fnostab.record.settings import Frozen, explain, text_of
 
-__all__ = [
-    "ASK",
-    "UNLESS_DRAWN",
-    "Charts",
-    "FollowUpCriterion",
-    "Measure",
-    "Metric",
-    "Name",
-    "PicturePanel",
-    "Resources",
-    "StudySpec",
-    "TrialSpec",
-]
-
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]  # safe as a folder name
 
 

@@ -9,8 +9,6 @@ from fnostab.decision import Stage, Stress, Verdict
 from fnostab.report.verdict import print_case
 from fnostab.show.console import Console
 
-__all__ = ["Case"]
-
 TEXT_WIDTH = 100  # columns of the text form
 
 

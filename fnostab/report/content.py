@@ -20,8 +20,6 @@ from fnostab.report.stress_picture import stress_picture
 if TYPE_CHECKING:
     from fnostab.report.case import Case
 
-__all__ = ["OnCase", "Report", "StageSection", "compose", "differences", "failure_rates"]
-
 IN_WORDS: Mapping[VerdictName | None, str] = {
     VerdictName.GOLD: "The change of architecture is the cure.",
     VerdictName.SILVER: "The change of architecture is not shown to help, but clipping helps.",

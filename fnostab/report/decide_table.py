@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from fnostab.record.table import Table
     from fnostab.report.case import Case
 
-__all__ = ["decide"]
-
 CONTROL, ARCHITECTURE, CLIPPING = "control", "arch_fix", "opt_fix"  # for a table that names no study
 DEFAULT_STUDIES = {"a": "stage_a", "b": "stage_b"}  # the built-in studies with these arms
 
@@ -76,7 +74,7 @@ def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> C
 
 def _default_study(stages: Mapping[str, Stage]) -> Any:
     from fnostab.record.outcomes import Outcome
-    from fnostab.record.table import TableStudy
+    from fnostab.record.table_study import TableStudy
 
     arms = {arm for stage in stages.values() for arm in stage.arms}
     parts = {"architecture": ARCHITECTURE, "clipping": CLIPPING}

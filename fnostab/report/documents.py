@@ -20,8 +20,6 @@ from fnostab.show.visible import visible
 if TYPE_CHECKING:
     from fnostab.report.case import Case
 
-__all__ = ["HTML", "PICTURES", "environment", "to_box", "to_html", "to_markdown", "write", "write_files"]
-
 HTML = "report.html"
 MARKDOWN = "report.md"
 PICTURES = "pictures"

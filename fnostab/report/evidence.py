@@ -25,8 +25,6 @@ from fnostab.tracking.store.store import reported
 if TYPE_CHECKING:
     from fnostab.report.case import Case
 
-__all__ = ["Evidence", "Spikes", "exemplars", "gather", "gather_of_runs", "val_loss"]
-
 MOST_POINTS = 300_000  # gradient norms read at every step: 1 s from SQLite, half a minute through a server
 MOST_CURVES = 300  # trials of a stage whose curves are read; of more trials, the first seeds of each arm
 

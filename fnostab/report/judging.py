@@ -18,20 +18,6 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
     from fnostab.tracking.read.studies import StudyRecord
 
-__all__ = [
-    "Judged",
-    "StoredStudies",
-    "judge",
-    "judge_and_record",
-    "judged_line",
-    "make_case",
-    "oversights",
-    "read_stages",
-    "record_verdict",
-    "stage_of",
-    "stage_title",
-]
-
 MOST_RUNS = 10  # runs whose recorded metrics are looked up
 
 

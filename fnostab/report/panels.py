@@ -15,8 +15,6 @@ from fnostab.report.evidence import Evidence, exemplars, val_loss
 from fnostab.report.pictures import Picture, drawing, photograph
 from fnostab.stats.survival import kaplan_meier, log_rank
 
-__all__ = ["exemplary", "fans", "recorded_values", "survival", "validation_losses"]
-
 VALIDATION = "validation"  # once an epoch or not: a script is not asked
 
 

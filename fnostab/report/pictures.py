@@ -12,8 +12,6 @@ from matplotlib.figure import Figure
 
 from fnostab.figures import INK
 
-__all__ = ["Picture", "drawing", "photograph"]
-
 QUALITY = 80  # of WebP: a tenth of the PNG that a run keeps
 DOTS_PER_INCH = 160  # of drawings beside a Markdown file
 

@@ -12,8 +12,6 @@ from fnostab.decision.words import p_text
 if TYPE_CHECKING:
     from fnostab.report.case import Case
 
-__all__ = ["best_arms", "conditions", "left_out", "look_text", "remarks", "scope"]
-
 MOST_SEEDS = 8  # named in a line
 
 

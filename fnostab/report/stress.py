@@ -17,8 +17,6 @@ from fnostab.report.tables import plain_table
 if TYPE_CHECKING:
     from fnostab.report.case import Case
 
-__all__ = ["render_stress", "stress_of", "with_stress"]
-
 
 def render_stress(stress: Stress, verdict: Verdict | None = None) -> RenderableType:
     """Render failures by value of the knob, each arm's margin, the finding, and the level if it is not 0.05."""

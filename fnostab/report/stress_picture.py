@@ -5,8 +5,6 @@ from fnostab.figures.arms import FailureRate
 from fnostab.figures.stress import stress_figure
 from fnostab.report.pictures import Picture, drawing
 
-__all__ = ["stress_picture"]
-
 
 def stress_picture(stress: Stress, name: str = "stress") -> Picture:
     """Draw the failure rate of each arm against the knob."""

@@ -12,8 +12,6 @@ from fnostab.report.case import Case
 from fnostab.report.remarks import conditions, left_out
 from fnostab.report.tables import percent, plain_table, trial_table
 
-__all__ = ["AlongPanel", "with_along"]
-
 
 @dataclass(frozen=True)
 class AlongPanel:

@@ -10,18 +10,6 @@ from rich.text import Text
 from fnostab.decision import ArmSummary, Criterion, Stage, State, Verdict
 from fnostab.record.outcomes import Outcome
 
-__all__ = [
-    "arms_table",
-    "criteria_table",
-    "evidence_text",
-    "median_and_iqr",
-    "outcomes_text",
-    "percent",
-    "plain_table",
-    "test_text",
-    "trial_table",
-]
-
 MOST_TRIALS = 60  # listed in a terminal
 COLOURS = {State.MET: "green", State.NOT_MET: "red", State.UNTESTABLE: "yellow"}
 

@@ -23,8 +23,6 @@ from fnostab.show.console import say
 if TYPE_CHECKING:
     from fnostab.report.case import Case
 
-__all__ = ["in_lines", "print_case", "render", "render_briefly", "to_json", "to_markdown"]
-
 COLOURS = {
     VerdictName.GOLD: "bold yellow",
     VerdictName.SILVER: "bold",

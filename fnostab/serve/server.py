@@ -23,10 +23,9 @@ from fnostab.errors import TrackingError, os_errors_as
 from fnostab.serve.settings import ServerSettings, allowed_hosts, allowed_origins
 from fnostab.tracking.pages.ui import how_server_ended, server_command, server_environment, wait_until_ready
 from fnostab.tracking.store.database import check_writable
+from fnostab.tracking.store.errors import masked
 from fnostab.tracking.store.passwords import auth_config, check_extra, private, secret_key
-from fnostab.tracking.store.store import checked_address, masked
-
-__all__ = ["TrackingServer"]
+from fnostab.tracking.store.store import checked_address
 
 READY_S = 600.0  # PostgreSQL under load takes 30 s, a busy machine minutes
 GRACE_S = 15.0

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["ServerSettings", "allowed_hosts", "allowed_origins", "is_loopback"]
-
 INTERNET = (socket.AF_INET, socket.AF_INET6)
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 

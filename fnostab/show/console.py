@@ -12,8 +12,6 @@ from rich.text import Text
 
 from fnostab.show.visible import visible
 
-__all__ = ["Console", "say", "timed"]
-
 
 class Console(RichConsole):
     """Rich's console, which escapes control characters in text, so that only Rich's own reach the terminal.

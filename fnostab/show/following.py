@@ -10,8 +10,6 @@ from fnostab.record.folders import insist_on_studies
 from fnostab.show.sources import QUIET_S, Journals
 from fnostab.tracking import Store, SyncReport, sync
 
-__all__ = ["follow"]
-
 
 def follow(path: Path, store: Store, interval_s: float) -> Iterator[SyncReport | TrackingError]:
     """Send new records under ``path`` in rounds, ``interval_s`` seconds apart, until every study there has ended.

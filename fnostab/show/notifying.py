@@ -19,8 +19,6 @@ from typing import Any
 from fnostab.errors import ConfigError, FnostabError, one_line
 from fnostab.record.settings import suggestion
 
-__all__ = ["VARIABLE", "Notifier"]
-
 VARIABLE = "FNOSTAB_NOTIFY"
 ACCEPTED = "mailto://USER:PASSWORD@HOST, slack://TOKENS/CHANNEL, tgram://BOT/CHAT, json://HOST:PORT, ..."
 LIMIT_S = 30.0  # for all addresses together; apprise gives up on most services after 4 s

@@ -17,17 +17,6 @@ from fnostab.record.progress import TrialState
 from fnostab.show.state import StudyState
 from fnostab.stats.proportions import wilson
 
-__all__ = [
-    "RUNNING",
-    "WAITING",
-    "arms_table",
-    "duration",
-    "line_of_end",
-    "line_of_progress",
-    "summary",
-    "trials_table",
-]
-
 RUNNING, WAITING = "running", "waiting"  # states of a trial without an outcome
 SYMBOLS: dict[str, tuple[str, str]] = {
     Outcome.CONVERGED: ("●", "green"),

@@ -10,15 +10,13 @@ from fnostab.errors import FnostabError
 from fnostab.record.attempt import is_alive
 from fnostab.record.folders import STUDY_FILE, TRIAL_FILE
 from fnostab.record.job_arrays import queued_jobs
-from fnostab.record.journal import FILE_NAME
+from fnostab.record.lines import FILE_NAME
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.record.progress import TrialProgress, TrialState
 from fnostab.record.safe_files import changed_s
 from fnostab.record.slurm_jobs import WAITING
 from fnostab.record.trial import StudySpec, TrialSpec
 from fnostab.tracking import StudyWatch
-
-__all__ = ["QUIET_S", "Journals", "Records", "newest_folder"]
 
 QUIET_S = 60.0  # without a new record, after which a study without processes or jobs has ended
 SHARE_OF_STORE = 0.2  # largest share of the time for which queries keep the store busy

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from fnostab.record.progress import TrialState
 
-__all__ = ["StudyState"]
-
 
 @dataclass(frozen=True)
 class StudyState:

@@ -15,8 +15,6 @@ from fnostab.show.console import say
 from fnostab.show.rendering import arms_table, line_of_end, line_of_progress, summary, trials_table
 from fnostab.show.state import StudyState
 
-__all__ = ["Display", "StudyView", "snapshot"]
-
 LINE_EVERY_S = 10.0  # between plain lines of progress
 SHOWN_ENDED = 3  # trials that ended last, shown below the running ones
 LINES_AROUND = 8  # title, headings, legend, summary, and two to spare

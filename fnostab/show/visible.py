@@ -6,8 +6,6 @@ could move the cursor, hide a line or set the terminal's title.
 
 import re
 
-__all__ = ["visible"]
-
 # C0 and C1 without tab and line feed, marks that reverse the order of text, and single surrogates
 _CARRIED_OUT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 

@@ -32,8 +32,6 @@ from fnostab.tracking import (
     newest_study,
 )
 
-__all__ = ["watch_study"]
-
 OUTPUT = Path("outputs")  # where `fnostab run` writes unless it is told otherwise
 ENDINGS = {
     "KILLED": "it was interrupted; the same `fnostab run` command resumes it",

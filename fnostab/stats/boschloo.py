@@ -18,8 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from fnostab.stats.rate import Rate
 
-__all__ = ["RATES", "binomial_pmf", "boschloo_p", "rejection_region", "supremum", "tables_up_to"]
-
 RATES = np.sin(np.linspace(0, np.pi / 2, 513)) ** 2  # evenly spaced in arcsin(sqrt(rate)), as binomials vary
 TIE = 1 + 1e-9  # Fisher's p of mirrored tables differs only by rounding; that of other tables by more
 

@@ -2,8 +2,6 @@
 
 from fnostab.errors import ConfigError, DecisionError
 
-__all__ = ["check_counts", "check_open_unit", "check_rate"]
-
 
 def check_counts(failed: int, n: int) -> None:
     """Raise DecisionError unless 0 <= failed <= n."""

@@ -22,15 +22,6 @@ from fnostab.stats.boschloo import binomial_pmf, rejection_region
 from fnostab.stats.checks import check_open_unit, check_rate
 from fnostab.stats.rate import Rate
 
-__all__ = [
-    "boschloo_power",
-    "future_failures",
-    "predictive_power",
-    "seeds_for_loss_ratio",
-    "seeds_for_rates",
-    "significant",
-]
-
 EXACT_LIMIT = 400  # trials in both arms together; takes 25 ms
 JEFFREYS = 0.5  # both parameters of the Beta prior of a failure rate
 

@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-__all__ = ["LEVEL", "Interval"]
-
 LEVEL = 0.95  # nominal coverage of every interval
 
 

@@ -18,16 +18,6 @@ from fnostab.errors import ConfigError, DecisionError
 from fnostab.stats.interval import LEVEL, Interval
 from fnostab.stats.ranks import interval_depth, smaller_p, sorted_differences
 
-__all__ = [
-    "Effect",
-    "MatchedRatio",
-    "have_ratios",
-    "hodges_lehmann_ratio",
-    "hodges_lehmann_shift",
-    "lower_loss_p",
-    "matched_ratio",
-]
-
 TIE = 1e-9  # relative difference up to which values are equal
 
 

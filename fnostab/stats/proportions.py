@@ -20,8 +20,6 @@ from fnostab.stats.checks import check_counts
 from fnostab.stats.interval import LEVEL, Interval
 from fnostab.stats.rate import Rate
 
-__all__ = ["clopper_pearson_upper", "fewer_failures_p", "holm", "newcombe_difference", "wilson"]
-
 SCIPY_LIMIT = 400  # trials in both arms together; SciPy's time and memory grow with the product of the two
 
 

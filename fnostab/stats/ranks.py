@@ -14,8 +14,6 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-__all__ = ["interval_depth", "smaller_p", "sorted_differences"]
-
 EXACT_LIMIT = 6_000  # size of the smaller sample times that of both, 0.03 s; above, the normal p errs by 0.001
 FEW = 10  # size of the smaller sample up to which the normal approximation is poor
 FEW_LIMIT = 60_000  # limit for such samples; takes up to 10 s

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from fnostab.stats.checks import check_counts
 
-__all__ = ["Rate"]
-
 
 @dataclass(frozen=True, order=True)
 class Rate:

@@ -21,8 +21,6 @@ from fnostab.stats.checks import check_open_unit, check_rate
 from fnostab.stats.design import predictive_power
 from fnostab.stats.rate import Rate
 
-__all__ = ["FUTILE_POWER", "SequentialDesign", "sequential_alpha", "sequential_error_and_power"]
-
 FUTILE_POWER = 0.1  # a study is futile if its predictive power at the last look is below this
 MOST_SEEDS = 200  # per arm; with more, the sum over all paths takes minutes
 TABLES_AT_ONCE = 10_000  # times the number of rates: 40 MB per array

@@ -22,8 +22,6 @@ from fnostab.errors import DecisionError
 from fnostab.stats.checks import check_counts
 from fnostab.stats.interval import LEVEL
 
-__all__ = ["Crossing", "crossing", "paired_fewer_failures_p"]
-
 Floats = NDArray[Any]
 
 

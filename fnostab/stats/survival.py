@@ -17,8 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 from fnostab.errors import DecisionError
 from fnostab.stats.interval import LEVEL
 
-__all__ = ["KaplanMeier", "LogRank", "kaplan_meier", "log_rank"]
-
 
 @dataclass(frozen=True, eq=False)
 class KaplanMeier:

@@ -16,8 +16,6 @@ from fnostab.record.trial import FollowUpCriterion, Measure, Metric, Name
 from fnostab.study.limits import MOST_ARMS, MOST_INHERITED, MOST_SEEDS, MOST_TRIALS
 from fnostab.tasks.registry import built_in_studies, make_task, task_names
 
-__all__ = ["Settings", "StudyFile", "built_in_studies", "insist_on_size", "read_study_file", "study_file_of"]
-
 Settings = dict[str, Any]  # by dotted name
 PositiveNumber = Annotated[float, Field(gt=0)]
 

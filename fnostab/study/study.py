@@ -20,11 +20,9 @@ from fnostab.record.progress import TrialProgress
 from fnostab.record.same_settings import same_settings, same_settings_line
 from fnostab.record.settings import digest, flatten, shown
 from fnostab.record.trial import Metric, Name, Resources, StudySpec, TrialSpec
-from fnostab.study.file import Settings, StudyFile, built_in_studies, insist_on_size, read_study_file
+from fnostab.study.file import Settings, StudyFile, insist_on_size, read_study_file
 from fnostab.tasks.contract import Task
 from fnostab.tasks.registry import make_task
-
-__all__ = ["Study", "StudyFile", "built_in_studies", "load_study", "read_study_file"]
 
 OF_THE_FILE = (  # what a record has as the study file gives it
     *("name", "asked_as", "description", "control", "roles", "rules", "smallest_effect", "lengths", "alpha"),

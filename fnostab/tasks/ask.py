@@ -13,8 +13,6 @@ from fnostab.tasks.contract import Settings
 if TYPE_CHECKING:
     from fnostab.study.file import StudyFile
 
-__all__ = ["Ask"]
-
 
 class Ask(Command):
     """Task whose trials the user's own loop trains; settings and rules are as in `Command`, but nothing is started.

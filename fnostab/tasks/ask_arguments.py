@@ -6,8 +6,6 @@ from typing import Any
 from fnostab.errors import ConfigError
 from fnostab.record.settings import shown
 
-__all__ = ["not_accepted", "seeds_of", "study_values"]
-
 CONTROL = "control"  # name of control's arm
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from fnostab.study.study import Study
 
-__all__ = ["Estimates", "Settings", "Task"]
-
 Settings = Mapping[str, Any]  # flat: values by name, as written in study files
 
 

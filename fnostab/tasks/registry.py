@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from fnostab.study.file import StudyFile
     from fnostab.tasks.contract import Task
 
-__all__ = ["CHAINS", "COMMANDS", "TEMPLATE", "built_in_studies", "has_hook", "hook", "load", "make_task", "task_names"]
-
 TASKS = {"ptychography": "fnostab.ptychography.task", "command": "fnostab.tasks.command.task"}
 HOOKS = {  # optional functions of tasks, beside their contract; listed here so that no task is imported to find them
     "ptychography": {

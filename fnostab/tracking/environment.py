@@ -10,8 +10,6 @@ from contextlib import ExitStack, contextmanager
 from fnostab import __version__
 from fnostab.record import names
 
-__all__ = ["OWN", "added", "given", "import_mlflow", "own_tags", "settle", "settled", "variables"]
-
 TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
 OWN = {
     # The journal is the retry buffer: a request gives up after a minute, not after MLflow's four

@@ -25,8 +25,6 @@ from fnostab.errors import ModelError, TrackingError
 from fnostab.record import names
 from fnostab.tracking.store.store import Store, existing_run, insist_on_place_of, reported
 
-__all__ = ["RegisteredModel", "fetch_checkpoint", "register_network"]
-
 CHECKPOINT_FOLDER = "checkpoint"
 CHECKPOINT = f"{CHECKPOINT_FOLDER}/best.safetensors"
 VERDICT_RUN = "fnostab.verdict_run"

@@ -14,7 +14,7 @@ from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.checkpoint import load_checkpoint
 from fnostab.ptychography.training.reconstruction import predict, true_patches
 from fnostab.record.attempt import last_attempt
-from fnostab.record.journal import FILE_NAME
+from fnostab.record.lines import FILE_NAME
 
 CHECKPOINT = "artifacts/best.safetensors"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from fnostab.ptychography import metric_names
 from fnostab.record import names
 from fnostab.record.attempt import last_attempt
-from fnostab.record.journal import FILE_NAME
 from fnostab.record.journal_outcomes import read_recorded
+from fnostab.record.lines import FILE_NAME
 from fnostab.record.outcomes import TRAINING_OUTCOMES
 from fnostab.record.trial import TrialSpec
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from fnostab.ptychography import metric_names
 from fnostab.ptychography.settings import MonitorConfig
 from fnostab.record import names
-from fnostab.record.journal import FILE_NAME
 from fnostab.record.journal_outcomes import judge_recorded, read_recorded
+from fnostab.record.lines import FILE_NAME
 from fnostab.record.trial import TrialSpec
 
 LAST = {

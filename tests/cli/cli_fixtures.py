@@ -3,7 +3,8 @@ import pytest
 from fnostab.ptychography import metric_names
 from fnostab.record import names
 from fnostab.record.journal import Journal
-from fnostab.study.study import Study, read_study_file
+from fnostab.study.file import read_study_file
+from fnostab.study.study import Study
 from fnostab.tracking import Uploader, ensure_study
 
 LOSS = {"control": 0.030, "arch_fix": 0.010, "opt_fix": 0.029}

@@ -10,7 +10,8 @@ from pathlib import Path
 from tracking_helpers import marked
 
 from fnostab.record import names
-from fnostab.record.journal import Event, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import Event
 from fnostab.tracking import find_experiment, open_store
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from fnostab.study.study import built_in_studies, load_study
+from fnostab.study.study import load_study
+from fnostab.tasks.registry import built_in_studies
 
 
 def test_the_built_in_studies_are_listed(call):

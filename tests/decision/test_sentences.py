@@ -24,7 +24,8 @@ from fnostab.decision.sweep import compare_along
 from fnostab.record.missing_metric import metric_not_recorded
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Outcome
-from fnostab.record.table import TableStudy, TrialRow
+from fnostab.record.table import TrialRow
+from fnostab.record.table_study import TableStudy
 from fnostab.record.trial import Measure
 from fnostab.report.case import Case
 from fnostab.report.judging import judged_line, make_case

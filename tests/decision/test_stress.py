@@ -7,7 +7,8 @@ import pytest
 from fnostab.decision import Stage, compare_stress
 from fnostab.decision.stress import margin_text
 from fnostab.record.outcomes import Outcome
-from fnostab.record.table import Table, TableStudy, TrialRow
+from fnostab.record.table import Table, TrialRow
+from fnostab.record.table_study import TableStudy
 from fnostab.report.decide_table import decide
 
 FAMILIES = {name: {f"{name}_{v:g}": v for v in (0.01, 0.02, 0.04)} for name in ("control", "cure", "worse")}

@@ -6,7 +6,7 @@ from rich.console import Console
 from fnostab.decision import Stage
 from fnostab.decision.commands import Source
 from fnostab.decision.sweep import compare_along, values_along
-from fnostab.record.table import TableStudy
+from fnostab.record.table_study import TableStudy
 from fnostab.report.judging import make_case
 from fnostab.report.remarks import left_out
 from fnostab.report.sweep import with_along

@@ -12,8 +12,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 from fnostab.errors import ConfigError, JournalError
 from fnostab.integrations.transformers import StabilityCallback
 from fnostab.record import names
-from fnostab.record.journal import FILE_NAME, Journal
+from fnostab.record.journal import Journal
 from fnostab.record.journal_outcomes import read_recorded
+from fnostab.record.lines import FILE_NAME
 from fnostab.record.program_journal import ATTEMPT
 from fnostab.record.recorder import RANK_VARIABLES
 from fnostab.recorder import Recorder

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from fnostab.record import names
-from fnostab.record.journal import Event, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import Event
 
 TIMEOUT_S = 60
 

@@ -17,7 +17,8 @@ from fnostab.launch import local
 from fnostab.launch.local import LocalLauncher
 from fnostab.record import names
 from fnostab.record.attempt import is_being_written
-from fnostab.record.journal import Event, Point, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import Event, Point
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.record.progress import TrialProgress
 from fnostab.study.study import load_study

@@ -11,7 +11,8 @@ from fnostab.launch import local
 from fnostab.launch.launcher import jobs_of
 from fnostab.launch.local import LocalLauncher, default_jobs
 from fnostab.record import names
-from fnostab.record.journal import Event, Journal, read_journal
+from fnostab.record.journal import Journal, read_journal
+from fnostab.record.lines import Event
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.study.study import load_study
 

@@ -18,7 +18,8 @@ from fnostab.cli.execution import insist_on_results
 from fnostab.errors import JournalError, LaunchError, TrackingError
 from fnostab.launch import study_upload
 from fnostab.record import names
-from fnostab.record.journal import Event, Journal, Point, read_journal
+from fnostab.record.journal import Journal, read_journal
+from fnostab.record.lines import Event, Point
 from fnostab.record.outcomes import Outcome
 from fnostab.tracking import (
     find_experiment,

@@ -17,7 +17,8 @@ from fnostab.launch.slurm.launcher import SlurmLauncher
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
 from fnostab.record.job_arrays import JobArray, jobs_of, queued_jobs
-from fnostab.record.journal import Event, Journal, read_journal
+from fnostab.record.journal import Journal, read_journal
+from fnostab.record.lines import Event
 from fnostab.record.outcomes import Outcome
 from fnostab.record.process_end import Ending
 from fnostab.record.progress import TrialProgress

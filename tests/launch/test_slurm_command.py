@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from fnostab.record import names
-from fnostab.record.journal import Event, Point, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import Event, Point
 
 TIMEOUT_S = 120
 

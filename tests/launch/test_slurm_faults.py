@@ -16,7 +16,8 @@ from benchmarks.fault_checks import check_trial, count_running, differences, rea
 from benchmarks.fault_places import Place, Server
 from fnostab.record import names
 from fnostab.record.job_arrays import JobArray
-from fnostab.record.journal import Event, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import Event
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
 

@@ -15,7 +15,8 @@ from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
 from fnostab.record.attempt import is_alive
 from fnostab.record.ending import close_if_abandoned
-from fnostab.record.journal import Event, Journal, read_journal
+from fnostab.record.journal import Journal, read_journal
+from fnostab.record.lines import Event
 from fnostab.tracking import open_store
 
 ROOT = Path(names.__file__).parent.parent.parent

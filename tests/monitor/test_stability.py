@@ -12,7 +12,8 @@ from waiting import Reads, Waits
 from fnostab.monitor import StabilityMonitor
 from fnostab.ptychography import metric_names
 from fnostab.record import names
-from fnostab.record.journal import Journal, Point, read_journal
+from fnostab.record.journal import Journal, read_journal
+from fnostab.record.lines import Point
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Outcome
 

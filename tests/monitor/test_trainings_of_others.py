@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from fnostab.errors import ConfigError
 from fnostab.monitor import StabilityMonitor
 from fnostab.record import names
-from fnostab.record.journal import FILE_NAME, Journal, Point, read_journal
+from fnostab.record.journal import Journal, read_journal
+from fnostab.record.lines import FILE_NAME, Point
 from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.outcomes import Outcome
 from fnostab.record.program_journal import ATTEMPT

@@ -5,7 +5,8 @@ import pytest
 from fnostab.ptychography import metric_names
 from fnostab.ptychography.training.trial import run_trial
 from fnostab.record.outcomes import Outcome
-from fnostab.study.study import built_in_studies, load_study
+from fnostab.study.study import load_study
+from fnostab.tasks.registry import built_in_studies
 
 OWN = {"model.fno_blocks", "training.epochs", "training.learning_rate"}  # what studies are about
 

@@ -6,7 +6,8 @@ import pytest
 
 from fnostab.errors import ConfigError
 from fnostab.ptychography.deep_study import deep_study
-from fnostab.study.study import load_study, read_study_file
+from fnostab.study.file import read_study_file
+from fnostab.study.study import load_study
 
 STAGE_B = read_study_file("stage_b")
 

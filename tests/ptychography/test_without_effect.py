@@ -6,7 +6,8 @@ import torch
 from fnostab.ptychography.models import build_initialised
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.without_effect import unread_settings
-from fnostab.study.study import built_in_studies, load_study
+from fnostab.study.study import load_study
+from fnostab.tasks.registry import built_in_studies
 
 FNO = {"model.architecture": "fno"}
 CLIPPED = {"execution.gradient_clip_val": 1.0}

@@ -9,7 +9,8 @@ from filelock import FileLock
 
 from fnostab.errors import JournalError
 from fnostab.record.archive import archive, opened, restore
-from fnostab.record.journal import Journal, journal_file, read_journal
+from fnostab.record.journal import Journal, read_journal
+from fnostab.record.lines import journal_file
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from fnostab.errors import JournalError
 from fnostab.record import names
-from fnostab.record.journal import Event, Journal, Point, read_journal
+from fnostab.record.journal import Journal, read_journal
+from fnostab.record.lines import Event, Point
 
 
 def records(path):

@@ -8,8 +8,9 @@ from fnostab.monitor.observed import tags_of
 from fnostab.record import names
 from fnostab.record.attempt import last_attempt
 from fnostab.record.ending import judge_again
-from fnostab.record.journal import FILE_NAME, Journal
+from fnostab.record.journal import Journal
 from fnostab.record.journal_outcomes import judge_recorded, read_recorded
+from fnostab.record.lines import FILE_NAME
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Judgement, Outcome, outcome_payload
 from fnostab.record.trial import Metric, TrialSpec

@@ -11,7 +11,8 @@ import pytest
 
 from fnostab.errors import JournalError
 from fnostab.record import names
-from fnostab.record.journal import FILE_NAME, Event, Journal, Point, read_journal
+from fnostab.record.journal import Journal, read_journal
+from fnostab.record.lines import FILE_NAME, Event, Point
 from fnostab.record.outcomes import FAILURES
 from fnostab.record.program_journal import ATTEMPT
 from fnostab.record.recorder import ANNOUNCED, RANK_VARIABLES, session_sink

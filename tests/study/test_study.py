@@ -11,7 +11,8 @@ from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.record.trial import StudySpec, TrialSpec
 from fnostab.study import study as study_module
-from fnostab.study.study import built_in_studies, load_study, trial_folder
+from fnostab.study.study import load_study, trial_folder
+from fnostab.tasks.registry import built_in_studies
 
 OWN = """
 task: ptychography

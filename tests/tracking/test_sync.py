@@ -21,7 +21,8 @@ from trial_records import trial_of
 from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.attempt import is_alive, this_process
-from fnostab.record.journal import Journal, Point, read_journal
+from fnostab.record.journal import Journal, read_journal
+from fnostab.record.lines import Point
 from fnostab.tracking import Uploader, ensure_study, finish_study, sync
 
 OWN_TAGS = ("mlflow.parentRunId", "mlflow.note.content", "fnostab.note")  # they name other runs

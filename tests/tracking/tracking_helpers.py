@@ -14,7 +14,8 @@ from ports import unused_port
 from trial_records import study_spec, trial_of
 
 from fnostab.record import names
-from fnostab.record.journal import Journal, Point, read_journal
+from fnostab.record.journal import Journal, read_journal
+from fnostab.record.lines import Point
 from fnostab.tracking import ui_command, wait_until_ready
 
 READY_S = 240

@@ -7,8 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fnostab.record.settings import read_yaml_file
 
-__all__ = ["ClusterFile", "read_cluster_file"]
-
 Count = Annotated[int, Field(ge=1)]
 
 

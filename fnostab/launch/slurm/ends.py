@@ -8,8 +8,6 @@ from fnostab.record.progress import TrialProgress
 from fnostab.record.slurm_jobs import JobAccount
 from fnostab.record.stderr_tail import tail_of
 
-__all__ = ["write_end"]
-
 OUT_OF_TIMEOUTS = "timed-out too many times"  # written by submitit to a job's output
 OUT_OF_MEMORY = "exceeded memory limit"  # written there by Slurm where it watches the memory without cgroups
 

@@ -21,8 +21,6 @@ from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["TrialsJob"]
-
 POLL_S = 0.25
 LINGER_S = 300.0  # for which a job waits to be ended after SIGTERM
 NOTICE = signal.SIGUSR2

@@ -17,8 +17,6 @@ from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
 from fnostab.record.slurm_jobs import JobAccount, SlurmError
 
-__all__ = ["SlurmLauncher"]
-
 MOST_IN_ARRAY = 1000  # jobs; Slurm's default of MaxArraySize is 1001
 ACCOUNTING_S = 60.0  # by which accounting may be late
 CANCEL_S, CANCEL_POLL_S = 180.0, 1.0  # for cancelled jobs to end, and between two looks at them

@@ -19,8 +19,6 @@ from fnostab.tracking.environment import added
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
 
-__all__ = ["insist_on_slurm", "insist_on_submitit", "make_executor", "sbatch", "script"]
-
 
 def insist_on_submitit() -> None:
     """Raise LaunchError if submitit is not installed."""

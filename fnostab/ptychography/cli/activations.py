@@ -81,7 +81,7 @@ def command(at: str, options: RunOptions) -> None:
 
 def _insist_on_networks(study: str) -> None:
     """Refuse a study of another task before training anything."""
-    from fnostab.study.study import read_study_file
+    from fnostab.study.file import read_study_file
 
     if (task := read_study_file(study).task_name) != "ptychography":
         raise ConfigError(f"{study} is a study of a {task}: activations are those of the built-in networks")

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from fnostab.ptychography.drift import Drift
     from fnostab.ptychography.training.activations import BlockStates
 
-__all__ = ["INITIALISATION", "TRAINED", "block_table", "drift_table"]
-
 INITIALISATION, TRAINED = "initialisation", "after training"
 COLUMNS = {
     names.ACTIVATION_MEAN: "mean",

@@ -25,7 +25,8 @@ from fnostab.record.trial import TrialSpec
 from fnostab.show.console import Console, say, timed
 
 if TYPE_CHECKING:
-    from fnostab.ptychography.training.replay import KeptFailure, Replay
+    from fnostab.ptychography.training.kept_failure import KeptFailure
+    from fnostab.ptychography.training.replay import Replay
     from fnostab.record.table import TrialRow
 
 TASK = "ptychography"
@@ -63,7 +64,7 @@ def command(
             f"{Path(source).absolute()} is neither a folder nor the id of a run: `fnostab replay` lists what failed"
         )
     with timed(console, "loading torch"):
-        from fnostab.ptychography.training.replay import KeptFailure, find_black_box
+        from fnostab.ptychography.training.kept_failure import KeptFailure, find_black_box
 
     suffix = _suffix(settings)
     if RUN_ID.fullmatch(source) and not Path(source).exists():

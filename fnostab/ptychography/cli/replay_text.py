@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from fnostab.monitor.module_probe import ModuleState
     from fnostab.ptychography.training.replay import Replay
 
-__all__ = ["render"]
-
 MOST_MODULES = 8
 MUCH_DEAD = 0.5  # share of dead channels from which a module is mentioned
 MOST_INDICES = 8  # indices of the batch to show

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from fnostab.show.notifying import Notifier
     from fnostab.tracking import Store
 
-__all__ = ["run_strategy"]
-
 PIVOT = "layerscale"
 DEPTH = "model.fno_blocks="
 DEEP = ("model.fno_blocks", "model.max_hidden_channels")  # settings of Stage B that its pivot uses too

@@ -16,8 +16,6 @@ from fnostab.ptychography.physics.scan import extract_patches, scan_positions
 from fnostab.ptychography.settings import DataConfig
 from fnostab.seeding import stream_seed
 
-__all__ = ["SPLITS", "GridLines", "Split", "SplitName", "simulate"]
-
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 CHUNK = 512  # patterns per batch of the simulation, which limits the memory of the complex exit waves

@@ -19,8 +19,6 @@ from fnostab.ptychography.scans.resizing import central, crop_probe, resize_imag
 from fnostab.ptychography.scans.scan_file import probe_width, read_outline, read_scan
 from fnostab.ptychography.settings import DataConfig
 
-__all__ = ["areas", "from_scan", "pattern_counts", "probe_of"]
-
 HELD_OUT = 0.2  # share of the scan's longer side for validation and test
 LEAST_SPAN = 6  # minimum span in pixels of an area's positions, so that an SSIM window fits
 LEAST_PATTERNS = 4

@@ -15,8 +15,6 @@ from torch import Tensor
 from fnostab.ptychography.data.grid_lines import GridLines
 from fnostab.seeding import stream_seed
 
-__all__ = ["EpochOrder", "GridLinesData", "PatternLoader"]
-
 Batch = tuple[Tensor, Tensor]
 
 

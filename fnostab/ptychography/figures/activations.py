@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from fnostab.figures.style import INK, LOG_FROM, NAMED, ArmStyle, arm_styles, legend_below, plain_powers
 from fnostab.record import names
 
-__all__ = ["activation_figure"]
-
 PANELS = {
     names.ACTIVATION_MEAN: "mean of the output",
     names.ACTIVATION_STD: "standard deviation of the output",

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from fnostab.figures.style import ALERT, COLOURS, INK, NAMED, legend_below, mark_nonfinite, plain_powers
 
-__all__ = ["ReplayedSteps", "replay_figure"]
-
 LARGEST_RATIO = 3  # range of the colour scale of output ratios, in powers of ten
 MOST_NAMES = 40  # row labels of a heat map
 LONGEST_NAME = 28

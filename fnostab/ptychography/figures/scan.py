@@ -8,8 +8,6 @@ from matplotlib.figure import Figure
 from fnostab.figures.style import COLOURS, STYLE
 from fnostab.ptychography.scans.scan_file import Scan, probe_width
 
-__all__ = ["scan_figure"]
-
 
 def scan_figure(scan: Scan) -> Figure:
     """Draw a scan: mean pattern, mask and positions above; probe, object amplitude and object phase below.

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from fnostab.figures.decimation import Series, alone, decimate
 from fnostab.figures.style import COLOURS, INK, STYLE, legend_below, mark_nonfinite, plain_powers
 
-__all__ = ["Panel", "history_figure", "reconstruction_figure"]
-
 ERRORS = "cividis"  # monotonic in lightness, so that the sign of an error shows in greyscale too
 WIDTH, ROW_HEIGHT, IMAGE = 7.2, 2.2, 1.67  # inches
 SPIKES = {"spike": "D"}  # otherwise taken for validations

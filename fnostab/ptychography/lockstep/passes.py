@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-__all__ = ["Lockstep", "Seat"]
-
 
 @dataclass(frozen=True)
 class _Mode:

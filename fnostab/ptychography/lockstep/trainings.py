@@ -22,8 +22,6 @@ from fnostab.record import names
 from fnostab.record.outcomes import Outcome
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["insist_on_lockstep", "train_in_lockstep"]
-
 
 class SeatedModule(PtychoModule):
     """Module whose network passes are batched with those of other trainings while it has a seat."""

@@ -14,17 +14,6 @@ from fnostab.ptychography.models.spectral import SpectralConv2d
 from fnostab.ptychography.settings import ModelConfig
 from fnostab.ptychography.user_parts import is_own, make_own
 
-__all__ = [
-    "ResidualBlock",
-    "channels_last",
-    "conv_gelu_conv",
-    "decoder_activation",
-    "decoder_stage",
-    "make_block",
-    "make_head",
-    "residual_blocks",
-]
-
 
 class ResidualBlock(nn.Module):
     """Residual block y = x + gain(act(limiter(SpectralConv(norm(x)) + Conv3x3(norm(x))))).

@@ -8,8 +8,6 @@ input of a residual branch, `Limiter` the input of an activation. For results se
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Limiter", "RMSNorm2d"]
-
 
 class RMSNorm2d(nn.Module):
     """RMS norm h = g x / sqrt(mean(x^2) + eps), with the mean over channels and pixels, and a gain g per channel.

@@ -14,8 +14,6 @@ from fnostab.ptychography.models.blocks import (
 )
 from fnostab.ptychography.settings import ModelConfig
 
-__all__ = ["FNO"]
-
 
 class FNO(nn.Module):
     """FNO: lifter -> residual blocks at constant width -> two conv-GELU refiners -> head.

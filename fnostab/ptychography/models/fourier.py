@@ -16,8 +16,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-__all__ = ["FFTFourier", "MatrixFourier", "TruncatedFourier", "truncated_fourier"]
-
 MOST_MATRIX_MODES = 32  # up to this number matrices are faster, given at least as many channels
 
 

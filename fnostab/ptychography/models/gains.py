@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from fnostab.ptychography.models.norms import InstanceNorm2d
 
-__all__ = ["LayerScale", "ZeroGammaInstanceNorm2d", "make_gain"]
-
 Residual = Literal["plain", "zero_gamma", "layerscale"]
 
 

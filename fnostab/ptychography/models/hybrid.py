@@ -15,8 +15,6 @@ from fnostab.ptychography.models.blocks import (
 )
 from fnostab.ptychography.settings import ModelConfig
 
-__all__ = ["HybridUNO"]
-
 
 class HybridUNO(nn.Module):
     """Hybrid U-NO: lifter -> encoder of residual blocks -> bottleneck block -> decoder -> head.

@@ -15,8 +15,6 @@ from fnostab.ptychography.models.registry import build_generator
 from fnostab.ptychography.settings import ModelConfig
 from fnostab.seeding import stream_seed
 
-__all__ = ["build_initialised", "initialise_"]
-
 
 def build_initialised(config: ModelConfig, seed: int) -> nn.Module:
     """Build a network with the initial weights of ``seed``, without changing the global random state.

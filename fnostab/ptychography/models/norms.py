@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["InstanceNorm2d", "group_norm"]
-
 
 class InstanceNorm2d(nn.InstanceNorm2d):
     """Affine instance norm with channels-last output.

@@ -12,8 +12,6 @@ from torch.nn import functional
 
 from fnostab.ptychography.models.spectral import without_autocast
 
-__all__ = ["PublishedSpectralConv2d"]
-
 
 class PublishedSpectralConv2d(nn.Module):
     """Mix channels by a complex matrix at each low Fourier mode with a non-negative row frequency; drop other modes.

@@ -16,8 +16,6 @@ from fnostab.ptychography.models.hybrid import HybridUNO
 from fnostab.ptychography.settings import ModelConfig
 from fnostab.ptychography.user_parts import make_own
 
-__all__ = ["GENERATORS", "build_generator", "check_generator"]
-
 Builder = Callable[[ModelConfig], nn.Module]
 
 GENERATORS: dict[str, Builder] = {

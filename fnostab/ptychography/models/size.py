@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["TrainingSize", "parameter_count", "training_size"]
-
 
 @dataclass(frozen=True)
 class TrainingSize:

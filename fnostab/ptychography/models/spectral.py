@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from fnostab.errors import ModelError
 from fnostab.ptychography.models.fourier import truncated_fourier
 
-__all__ = ["SpectralConv2d", "without_autocast"]
-
 
 class SpectralConv2d(nn.Module):
     """Mix channels by a complex matrix at each low Fourier mode of a square image; drop other modes.

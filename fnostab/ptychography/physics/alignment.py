@@ -13,8 +13,6 @@ from torch import Tensor
 
 from fnostab.errors import DataError
 
-__all__ = ["Aligned", "align", "without_plane"]
-
 FLAT = 1e-6  # deviations below this share of the mean amplitude, or of a radian, count as rounding errors
 Image = NDArray[np.float64]
 Field = NDArray[np.complex128]

@@ -7,8 +7,6 @@ integers. Amplitudes are float32; their rounding error, 6e-8, is far below the p
 import torch
 from torch import Tensor
 
-__all__ = ["amplitude_of", "detect", "photon_scale"]
-
 
 def photon_scale(intensity: Tensor, nphotons: float) -> float:
     """Photons per unit of intensity with which patterns have ``nphotons`` photons on average.

@@ -16,17 +16,6 @@ from torch import Tensor
 from fnostab.errors import DataError
 from fnostab.ptychography.physics.alignment import FLAT, Aligned, Field, Image, align, without_plane
 
-__all__ = [
-    "PublishedScores",
-    "Scores",
-    "constant_scores",
-    "detail_correlation",
-    "evaluate",
-    "field_spread",
-    "patch_variation",
-    "published_scores",
-]
-
 LEAST_SPREAD = 0.1  # share of the truth's standard deviation below which an image counts as constant
 SSIM_WINDOW = 7  # pixels, scikit-image's default
 POWER_STEPS = 5

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-__all__ = ["far_field"]
-
 
 def far_field(exit_wave: Tensor) -> Tensor:
     """Propagate an exit wave to the far field by a centred, unitary 2-D Fourier transform (Fraunhofer diffraction).

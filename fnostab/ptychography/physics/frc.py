@@ -8,8 +8,6 @@ import numpy as np
 
 from fnostab.ptychography.physics.alignment import FLAT, Aligned, Field, Image
 
-__all__ = ["fourier_ring_correlation", "frc_resolution"]
-
 
 def fourier_ring_correlation(pair: Aligned) -> Image:
     """Correlation of the complex fields in rings of spatial frequency, from 0 to the Nyquist frequency.

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from fnostab.errors import DataError
 from fnostab.record.settings import file_sha256
 
-__all__ = ["input_sha256", "insist_on_sha256", "read_npz", "unreadable"]
-
 What = Literal["probe", "object", "scan"]
 
 

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from fnostab.ptychography.physics.far_field import far_field
 
-__all__ = ["constant_output_loss", "mae_loss", "poisson_loss"]
-
 RATE_FLOOR = 1e-3  # counts per pixel; keeps the logarithm and its gradient finite at zero amplitude
 
 

@@ -19,8 +19,6 @@ from fnostab.errors import DataError
 from fnostab.ptychography.physics.input_files import insist_on_sha256, read_npz, unreadable
 from fnostab.ptychography.settings import DataConfig
 
-__all__ = ["make_object", "object_areas"]
-
 Image = NDArray[np.float64]
 
 BLUR = ((1, 1), (2, 5), (5, 10))  # weight and standard deviation in pixels of each Gaussian

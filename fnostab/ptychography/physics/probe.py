@@ -15,8 +15,6 @@ from fnostab.errors import DataError
 from fnostab.ptychography.physics.input_files import insist_on_sha256, read_npz
 from fnostab.ptychography.settings import ProbeConfig
 
-__all__ = ["disk_probe", "load_probe", "make_probe"]
-
 EDGE_WIDTH = 1 / 64  # standard deviation of the disk's edge as a share of N: one pixel for N = 64
 
 

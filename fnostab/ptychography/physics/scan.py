@@ -7,8 +7,6 @@ from torch import Tensor
 
 from fnostab.errors import DataError
 
-__all__ = ["Stitched", "centre_crop", "extract_patches", "scan_positions", "stitch", "stitch_weighted"]
-
 LEAST_LIGHT = 0.1  # minimum total weight of a covered pixel, as a share of the probe's peak intensity
 
 

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from fnostab.errors import DataError
 
-__all__ = ["twin_share"]
-
 
 def twin_share(patches: Tensor, true_patches: Tensor, probe: Tensor) -> float:
     """Share of patches whose exit wave is closer to the twin of the true exit wave than to the true one.

@@ -5,8 +5,6 @@ from pathlib import Path
 from fnostab.ptychography.report.story import Story
 from fnostab.report.documents import PICTURES, environment, write_files
 
-__all__ = ["write_story"]
-
 
 def write_story(story: Story, folder: Path) -> list[Path]:
     """Write ``strategy.html`` and ``strategy.md`` with their pictures into ``folder``; return all files, HTML first.

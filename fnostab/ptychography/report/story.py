@@ -16,8 +16,6 @@ from fnostab.report.content import OnCase, differences, failure_rates
 from fnostab.report.pictures import Picture
 from fnostab.report.remarks import best_arms, left_out
 
-__all__ = ["Chapter", "Decision", "Drift", "Moments", "Ran", "Story", "chapter", "drifts"]
-
 Moments = Mapping[str, Mapping[str, Mapping[str, Any]]]  # arm -> moment -> output of `fnostab activations`
 
 

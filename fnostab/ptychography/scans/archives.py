@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from fnostab.errors import DataError
 from fnostab.ptychography.scans.scan_file import open_hdf5
 
-__all__ = ["Archive", "listed", "open_archive"]
-
 LARGEST_LISTED = 12  # names listed in an error message
 REMEDY = (
     "copy it again if it is damaged; expected an NPZ archive of numbers or an HDF5 file, which ptypy, PtychoShelves "

@@ -14,8 +14,6 @@ from fnostab.errors import DataError
 from fnostab.ptychography.scans.layouts import Found
 from fnostab.ptychography.scans.scan_file import Kind
 
-__all__ = ["Unit", "bad_pixels_of", "complex_of", "kind_of", "patterns_of", "positions_of", "probe_of", "shape_text"]
-
 Unit = Literal["pixel", "metre", "micrometre", "nanometre", "angstrom"]
 IN_METRES: dict[Unit, float] = {"metre": 1.0, "micrometre": 1e-6, "nanometre": 1e-9, "angstrom": 1e-10}
 AT_CORNER = 0.8  # share of intensity outside the middle half of the frame above which a probe is centred at a corner

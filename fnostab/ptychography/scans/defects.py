@@ -7,8 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter, rank_filter
 
-__all__ = ["Defects", "find_defects", "no_number"]
-
 CERTAIN_PHOTONS = 30  # expected photons with which a pixel has none by chance only with probability exp(-30)
 MOSTLY = 0.9  # share of frames above which a negative pixel is invalid; rarer ones come from background subtraction
 HOT_FACTOR = 5  # ratio to the third-largest value in the neighbourhood above which a pixel is hot

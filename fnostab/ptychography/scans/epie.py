@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import fft2, ifft2, ifftshift
 
-__all__ = ["Reconstruction", "epie", "photons_per_intensity"]
-
 TINY = np.float32(1e-12)
 
 

@@ -28,8 +28,6 @@ from fnostab.ptychography.scans.orientation import orient, turned
 from fnostab.ptychography.scans.resizing import central, crop_probe, resize_image
 from fnostab.ptychography.scans.scan_file import Kind, Scan, probe_width
 
-__all__ = ["ImportOptions", "Imported", "import_scan"]
-
 ENOUGH_PATTERNS = 200  # patterns to average, approximately
 NEAR_FIELD = 1.0  # Fresnel number above which the far-field approximation is invalid
 LITTLE_OVERLAP = 0.5

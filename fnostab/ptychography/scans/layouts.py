@@ -15,8 +15,6 @@ from fnostab.errors import DataError
 from fnostab.ptychography.scans.archives import Archive, listed, open_archive
 from fnostab.ptychography.scans.scan_file import Kind
 
-__all__ = ["MAPPED", "Found", "read_layout"]
-
 MAPPED = ("diffraction", "probe", "positions", "rows", "columns", "object", "mask", "bad")  # names that --map accepts
 PLANCK_LIGHT = 1.98644586e-25  # joule metre
 ELECTRON_VOLT = 1.602176634e-19  # joule

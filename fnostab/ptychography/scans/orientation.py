@@ -10,8 +10,6 @@ from fnostab.ptychography.scans.epie import epie
 from fnostab.ptychography.scans.resizing import central, crop_probe
 from fnostab.ptychography.scans.scan_file import Scan
 
-__all__ = ["ORIENTATIONS", "orient", "turned"]
-
 Orientation = tuple[bool, int, int]  # whether rows and columns are swapped, then the sign of each
 ORIENTATIONS: dict[str, Orientation] = {
     f"{'-' if r < 0 else '+'}{'column' if swap else 'row'},{'-' if c < 0 else '+'}{'row' if swap else 'column'}": (

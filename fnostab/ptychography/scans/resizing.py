@@ -5,8 +5,6 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["central", "crop_probe", "resize_image"]
-
 
 def central(part: int, whole: int) -> slice:
     """The central ``part`` of ``whole`` pixels, around pixel ``whole // 2``."""

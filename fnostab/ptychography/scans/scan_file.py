@@ -27,18 +27,6 @@ from fnostab.errors import DataError
 if TYPE_CHECKING:
     import h5py
 
-__all__ = [
-    "Kind",
-    "Outline",
-    "Scan",
-    "check_place",
-    "open_hdf5",
-    "probe_width",
-    "read_outline",
-    "read_scan",
-    "write_scan",
-]
-
 Kind = Literal["counts", "intensity", "amplitude"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FORMAT, VERSION = "fnostab-scan", 1

@@ -18,10 +18,9 @@ from fnostab.ptychography.models import build_initialised
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.setup import watched_blocks
 from fnostab.record import names
-from fnostab.record.journal import FILE_NAME, Point, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import FILE_NAME, Point
 from fnostab.record.trial import TrialSpec
-
-__all__ = ["BlockStates", "at_initialisation", "recorded_last"]
 
 BlockStates = Mapping[str, Mapping[str, float]]
 """Finite values by block, in execution order, and by quantity, as in ``names.BLOCK_QUANTITIES``."""

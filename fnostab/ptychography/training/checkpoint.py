@@ -16,8 +16,6 @@ from fnostab.ptychography.models import build_generator
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["BestCheckpoint", "load_checkpoint"]
-
 
 class BestCheckpoint(Callback):
     """Save the generator's weights at the validation with the lowest loss.

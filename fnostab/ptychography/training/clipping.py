@@ -24,8 +24,6 @@ from fnostab.errors import ConfigError, ModelError
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.user_parts import is_own, make_own
 
-__all__ = ["Clipper", "adaptive_gradient_clip_", "clip_by_norm_", "clip_by_value_", "make_clipper", "mark_units_"]
-
 Parameters = Tensor | Iterable[Tensor]
 Clipper = Callable[[Parameters], Tensor]
 

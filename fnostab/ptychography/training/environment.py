@@ -12,8 +12,6 @@ import fnostab
 from fnostab.record import slurm_jobs as slurm
 from fnostab.record.attempt import this_process
 
-__all__ = ["describe_environment", "git_state", "owner"]
-
 PACKAGES = ("torch", "lightning", "numpy", "scipy", "scikit-image", "pydantic")
 
 

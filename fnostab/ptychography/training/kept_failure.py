@@ -16,8 +16,6 @@ from fnostab.record import names
 from fnostab.record.outcomes import Outcome
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["KeptFailure", "find_black_box"]
-
 
 @dataclass(frozen=True)
 class KeptFailure:

@@ -29,8 +29,6 @@ from fnostab.ptychography.training.reconstruction import reconstruct, true_patch
 from fnostab.ptychography.training.schedules import make_schedule
 from fnostab.ptychography.user_parts import is_own, make_own
 
-__all__ = ["PtychoModule", "can_be_fused"]
-
 CLIPPER = "fnostab.clipper"  # key of the clipper's state in a checkpoint
 
 

@@ -10,8 +10,6 @@ import torch
 
 from fnostab.errors import LaunchError
 
-__all__ = ["arithmetic", "convolutions_in"]
-
 
 def convolutions_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Context of a network's forward pass, with bfloat16 autocast for ``bfloat16``."""

@@ -12,8 +12,6 @@ from fnostab.ptychography.physics.frc import fourier_ring_correlation, frc_resol
 from fnostab.ptychography.physics.scan import Stitched, centre_crop, extract_patches, stitch, stitch_weighted
 from fnostab.ptychography.settings import DataConfig
 
-__all__ = ["predict", "reconstruct", "score", "true_patches"]
-
 BATCH = 64
 
 

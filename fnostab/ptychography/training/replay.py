@@ -20,14 +20,12 @@ from fnostab.errors import CheckpointError, ConfigError
 from fnostab.monitor import Snapshots, StabilityMonitor
 from fnostab.monitor.module_probe import ModuleProbe, ModuleState
 from fnostab.ptychography.settings import TrialConfig
-from fnostab.ptychography.training.kept_failure import KeptFailure, find_black_box
+from fnostab.ptychography.training.kept_failure import KeptFailure
 from fnostab.ptychography.training.replay_callbacks import ChangedSettings, Curves, ReplayEnd
 from fnostab.ptychography.training.setup import choose_device, set_up
 from fnostab.record.explosion import exploded_at
 from fnostab.record.outcomes import FAILURES, Outcome, looks_failed
 from fnostab.record.settings import flatten
-
-__all__ = ["Culprit", "KeptFailure", "Replay", "find_black_box", "replay"]
 
 OUT_OF_RANGE = 100.0  # ratio of a module's output rms to that at the first replayed step
 FIXED = (

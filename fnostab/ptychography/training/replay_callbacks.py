@@ -12,8 +12,6 @@ from fnostab.ptychography.training.kept_failure import KeptFailure
 from fnostab.record import names
 from fnostab.record.outcomes import Outcome
 
-__all__ = ["ChangedSettings", "Curves", "ReplayEnd"]
-
 STEPS_AFTER = 2  # steps after a non-finite one, to show its consequences
 STEPS_AFTER_CHANGE = 64  # steps after the failing one if settings are changed, which may only delay the failure
 RATE = {f"training.{name}" for name in ("learning_rate", "schedule", "cosine_floor", "warmup_steps", "warmup_epochs")}

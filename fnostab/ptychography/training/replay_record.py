@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from fnostab.ptychography.figures.replay import ReplayedSteps
 from fnostab.ptychography.training.replay import Replay
 
-__all__ = ["replay_record", "replayed_steps"]
-
 SCHEMA = 1
 
 

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.user_parts import is_own, make_own
 
-__all__ = ["make_schedule", "rate_factor"]
-
 Factor = Callable[[int], float]
 
 

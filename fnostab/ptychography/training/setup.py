@@ -23,8 +23,6 @@ from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.trial import TrialSpec
 from fnostab.seeding import stream_seed
 
-__all__ = ["Training", "choose_device", "set_up", "watched_blocks"]
-
 
 @dataclass(frozen=True)
 class Training:

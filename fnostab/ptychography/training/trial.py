@@ -35,8 +35,6 @@ from fnostab.record.safe_files import write_whole
 from fnostab.record.settings import flatten
 from fnostab.record.trial import TrialSpec
 
-__all__ = ["run_trial"]
-
 
 def run_trial(
     spec: TrialSpec,

@@ -12,9 +12,8 @@ from fnostab.figures.decimation import Series
 from fnostab.ptychography.figures.trial import Panel, history_figure, reconstruction_figure
 from fnostab.ptychography.physics.alignment import align
 from fnostab.record import names
-from fnostab.record.journal import Point, read_journal
-
-__all__ = ["History", "draw_history", "draw_reconstructions", "read_history"]
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import Point
 
 LOSSES = {names.TRAIN_LOSS: "training loss"}
 GRADIENTS = {names.GRAD_NORM: "before clipping", names.GRAD_NORM_CLIPPED: "after clipping"}

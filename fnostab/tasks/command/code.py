@@ -9,8 +9,6 @@ from fnostab.errors import ConfigError
 from fnostab.record.settings import file_sha256, shown
 from fnostab.tasks.command.template import Template
 
-__all__ = ["code_hashes", "hashes_of_values"]
-
 MOST_FILES = 2_000
 MOST_BYTES = 200_000_000
 IGNORED = ("__pycache__", ".git")

@@ -9,8 +9,6 @@ import psutil
 
 from fnostab.record.recorder import TOKEN_VARIABLE
 
-__all__ = ["ask_to_end", "end_all"]
-
 POLL_S = 0.02
 
 

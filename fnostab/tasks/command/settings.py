@@ -9,8 +9,6 @@ from fnostab.errors import ConfigError, UnknownSettingError
 from fnostab.record.settings import QUOTE_IT, shown, suggestion
 from fnostab.tasks.command.template import RESERVED
 
-__all__ = ["Declared", "declare", "resolve"]
-
 Kind = Literal["number", "int", "text", "bool", "list"]
 KINDS: dict[str, Kind] = {
     "number": "number",

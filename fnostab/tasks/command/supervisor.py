@@ -25,7 +25,8 @@ from fnostab.errors import JournalError, LaunchError
 from fnostab.record import names
 from fnostab.record.attempt import last_attempt, this_process
 from fnostab.record.ending import close_program_trial
-from fnostab.record.journal import FILE_NAME, Journal
+from fnostab.record.journal import Journal
+from fnostab.record.lines import FILE_NAME
 from fnostab.record.outcomes import Outcome
 from fnostab.record.process_end import ProcessEnd
 from fnostab.record.program_journal import ATTEMPT, RECORDER_LOCK
@@ -34,8 +35,6 @@ from fnostab.record.stderr_tail import STDERR_FILE, StderrTail
 from fnostab.record.trial import TrialSpec
 from fnostab.tasks.command.members import ask_to_end, end_all
 from fnostab.tracking.environment import given
-
-__all__ = ["begin_attempt", "end_program", "no_recorder", "supervise", "was_asked_to_end"]
 
 GRACE_S = 15.0  # between asking a program to end and killing it
 LEFT_BEHIND_GRACE_S = 2.0  # the same for processes that it leaves behind

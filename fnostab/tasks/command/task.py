@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from fnostab.study.file import StudyFile
     from fnostab.study.study import Study
 
-__all__ = ["Command", "make_task"]
-
 NOT_RECORDED = ("loss", "grad_norm")  # arguments of Recorder.step, which records them under other names
 FILES = "files"  # folder within a trial's folder, for which {directory} stands
 

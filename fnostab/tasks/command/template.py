@@ -12,8 +12,6 @@ from typing import Any
 from fnostab.errors import ConfigError
 from fnostab.record.settings import shown, suggestion, value_text
 
-__all__ = ["RESERVED", "Template", "parse"]
-
 RESERVED = ("seed", "arm", "directory", "inherits", "grid")
 SHELLS = ("bash", "sh", "zsh", "dash")
 GIVEN = ("seed", "arm", "directory")  # placeholders that stand for no setting

@@ -13,8 +13,6 @@ import mlflow.server
 from mlflow.cli import cli
 from mlflow.server.security_utils import is_localhost_origin
 
-__all__ = ["OwnPages", "app", "app_with_passwords"]
-
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]

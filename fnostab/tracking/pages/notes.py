@@ -20,20 +20,6 @@ from fnostab.record.settings import value_text
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.store.paging import of_kind
 
-__all__ = [
-    "NOTE",
-    "as_tags",
-    "bounded",
-    "code",
-    "escaped",
-    "put_note",
-    "put_text",
-    "run_link",
-    "study_note",
-    "trial_note",
-    "withdraw_note",
-]
-
 NOTE = "mlflow.note.content"
 WRITTEN = "fnostab.note"  # SHA-256 of the note that was written
 LONGEST = 7900  # characters; MLflow refuses a tag above 8000

@@ -15,8 +15,6 @@ from fnostab.tracking.read.summaries import read_summaries
 from fnostab.tracking.store.paging import NEWEST_FIRST, finished_verdicts
 from fnostab.tracking.store.store import Store
 
-__all__ = ["note_study", "note_trial"]
-
 FOLDERS = ("figures",)  # artifact folders of a trial whose files its note shows
 _log = logging.getLogger(__name__)
 

@@ -15,19 +15,9 @@ from fnostab.record import names
 from fnostab.record.process_end import last_words
 from fnostab.record.stderr_tail import tail_of
 from fnostab.tracking.environment import OWN, TELEMETRY
+from fnostab.tracking.store.errors import masked
 from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
-from fnostab.tracking.store.store import Store, masked, reported
-
-__all__ = [
-    "CLIENTS",
-    "experiments_with_runs",
-    "free_port",
-    "how_server_ended",
-    "server_command",
-    "server_environment",
-    "ui_command",
-    "wait_until_ready",
-]
+from fnostab.tracking.store.store import Store, reported
 
 HOST = "127.0.0.1"
 PORTS_TRIED = 50

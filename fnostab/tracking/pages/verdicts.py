@@ -19,8 +19,6 @@ from fnostab.tracking.store.artifact_folders import insist_on_place
 from fnostab.tracking.store.paging import NEWEST_FIRST, every, finished_verdicts
 from fnostab.tracking.store.store import Store, reported
 
-__all__ = ["VerdictRecord", "log_verdict", "looks_before", "newest_verdict"]
-
 VERDICT_FILE = "verdict.json"
 PARAMS = ("reason", "next_step")  # of the payload, shown as columns in the UI
 LONGEST_PARAM = 500

@@ -22,16 +22,6 @@ from fnostab.tracking.store.health import served_version
 from fnostab.tracking.store.paging import NEWEST_FIRST, of_kind
 from fnostab.tracking.store.store import Store, reported
 
-__all__ = [
-    "VIEWS",
-    "InstalledViews",
-    "charts_address",
-    "dashboards",
-    "experiments_page",
-    "install_views",
-    "view_addresses",
-]
-
 VIEWS = ("shootout", "failed", "arms", "depth", "one_arm", "verdicts")  # the first one is opened
 KNOWN_SCHEMA = "3.17"  # version of MLflow; others may show the page without the charts
 VIEW_TAG = "mlflow.sharedViewState."  # + share key; a tag of MLflow's own

@@ -7,8 +7,6 @@ from fnostab.record import names
 from fnostab.record.outcomes import FAILURES
 from fnostab.tracking.store.store import Store, existing_run, reported
 
-__all__ = ["fetch_black_box"]
-
 
 def fetch_black_box(store: Store, run_id: str, into: Path) -> Path:
     """Download a trial's black box into the folder ``into``; no file is executed or unpickled.

@@ -9,8 +9,6 @@ from fnostab.tracking.read.studies import find_experiment
 from fnostab.tracking.read.summaries import FEW, PLACE, TABLES, run_values
 from fnostab.tracking.store.store import Store, reported
 
-__all__ = ["foreign_names", "foreign_runs"]
-
 Record = dict[str, Any]
 LARGEST = sys.float_info.max  # MLflow's databases store it in place of infinity
 

@@ -22,15 +22,6 @@ from fnostab.tracking.read.summaries import AT_ONCE
 from fnostab.tracking.store.database import connected
 from fnostab.tracking.store.store import Store, insist_on_place_of, reported
 
-__all__ = [
-    "CLASSIC",
-    "log_files",
-    "metric_histories",
-    "read_artifact",
-    "run_page",
-    "ui_address",
-]
-
 CLASSIC = "workflowType=machine_learning"  # in an address: selects the page of runs, not that of generative AI
 LOCAL_UI = "http://127.0.0.1:5000"  # where `fnostab ui` shows a database
 MOST_NAMED = 500  # run IDs in one query: databases limit the number of values

@@ -15,8 +15,6 @@ from fnostab.tracking.read.single_run import last_sign_ms
 from fnostab.tracking.read.summaries import search_trials, trial_state
 from fnostab.tracking.store.store import Store, reported
 
-__all__ = ["runs_elsewhere", "set_aside"]
-
 
 def runs_elsewhere(store: Store, study: StudySpec, starts_ms: Mapping[tuple[str, int], int | None]) -> list[TrialState]:
     """States of the trials in ``starts_ms`` whose runs were recorded from another journal.

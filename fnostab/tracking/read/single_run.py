@@ -14,8 +14,6 @@ from fnostab.record.folders import STUDY_FILE
 from fnostab.record.outcomes import Outcome
 from fnostab.record.trial import StudySpec
 
-__all__ = ["last_sign_ms", "named_outcome", "read_spec", "status_of"]
-
 STATUS: Mapping[str | None, str] = {Outcome.OOM: "FAILED", Outcome.INFRA_ERROR: "FAILED", Outcome.KILLED: "KILLED"}
 
 

@@ -14,16 +14,6 @@ from fnostab.tracking.read.summaries import Summary, read_summaries
 from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.store import Store, insist_on_place_of, reported
 
-__all__ = [
-    "StudyRecord",
-    "check_schema",
-    "find_experiment",
-    "newest_study",
-    "reason_of",
-    "recorded_metrics",
-    "trial_rows",
-]
-
 TAGS_OF_ROW = (
     names.SCHEDULED_STEPS,
     names.CONFIG_HASH,

@@ -22,16 +22,6 @@ from fnostab.tracking.store.database import connected
 from fnostab.tracking.store.paging import every, of_kind
 from fnostab.tracking.store.store import Store
 
-__all__ = [
-    "AT_ONCE",
-    "FEW",
-    "Summary",
-    "read_summaries",
-    "run_values",
-    "search_trials",
-    "trial_state",
-]
-
 SHORT_PAGE = 250  # runs, in parallel requests: a busy server may not send a longer page in time
 FEW = 100  # runs in the first request, which are all runs of most studies
 AT_ONCE = 4  # parallel requests: `fnostab serve` and MLflow's own server have as many processes

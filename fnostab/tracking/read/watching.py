@@ -23,8 +23,6 @@ from fnostab.tracking.store.database import sqlite_file
 from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.store import DEFAULT_URI, Store, open_store, reported
 
-__all__ = ["StudyWatch", "existing_store", "find_study", "newest_experiment"]
-
 RECENT = 20  # ended runs that a poll reads in full
 HISTORIES = 16  # histories that are read in one poll, at most
 SHARE_OF_FULL = 0.1  # share of the time that is spent on reading all outcomes

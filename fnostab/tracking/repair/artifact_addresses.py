@@ -15,8 +15,6 @@ from fnostab.tracking.store.artifact_folders import ARTIFACTS, moved_experiments
 from fnostab.tracking.store.database import connected, sqlite_file
 from fnostab.tracking.store.store import Store, reported
 
-__all__ = ["Moved", "move_addresses"]
-
 ADDRESSES: tuple[Any, ...] = (
     SqlExperiment.artifact_location,
     SqlRun.artifact_uri,

@@ -10,14 +10,13 @@ from fnostab.errors import FnostabError
 from fnostab.record import names
 from fnostab.record.archive import opened
 from fnostab.record.folders import OF_TRIALS, folders_with
-from fnostab.record.journal import FILE_NAME, journal_file, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import FILE_NAME, journal_file
 from fnostab.tracking.read.summaries import read_summaries
 from fnostab.tracking.store.paging import every, of_kind
 from fnostab.tracking.store.store import Store, reported
 from fnostab.tracking.upload.identity import RunIdentity, run_identity
 from fnostab.tracking.upload.mark import Mark, place_of
-
-__all__ = ["JournalsBehind", "journals_behind"]
 
 QUIET_S = 60.0  # a journal that changed within this time may still be written
 LONGEST_LAST_LINE = 65_536  # bytes; for a longer one, all records are read

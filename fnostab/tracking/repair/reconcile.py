@@ -17,7 +17,8 @@ from fnostab.record import names
 from fnostab.record.attempt import is_of_elsewhere, last_attempt, may_be_at_work
 from fnostab.record.ending import close_if_abandoned, end_of_abandoned, records_of_end
 from fnostab.record.folders import LIVE_FILE, folders_with, trial_folders
-from fnostab.record.journal import FILE_NAME, Event, journal_file, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import FILE_NAME, Event, journal_file
 from fnostab.tracking.read.single_run import last_sign_ms
 from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.store import Store, refusal, reported
@@ -25,8 +26,6 @@ from fnostab.tracking.upload.follower import Follower
 from fnostab.tracking.upload.identity import run_identity
 from fnostab.tracking.upload.live import FOLDER as LIVE_FOLDER
 from fnostab.tracking.upload.trial_run import TrialRun
-
-__all__ = ["ClosedRun", "Reconciliation", "reconcile"]
 
 LOCK_TIMEOUT_S = 30
 MADE_BY_MLFLOW_RUN = "mlflow.project.entryPoint"  # a tag

@@ -13,14 +13,13 @@ from fnostab.record import names
 from fnostab.record.attempt import may_be_at_work
 from fnostab.record.ending import records_of_end
 from fnostab.record.folders import STUDY_FILE, TRIAL_FILE, insist_on_trials
-from fnostab.record.journal import FILE_NAME, journal_file, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import FILE_NAME, journal_file
 from fnostab.record.safe_files import changed_s
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.store.store import Store, refusal
 from fnostab.tracking.upload.follower import Follower
 from fnostab.tracking.upload.study_run import find_or_make_study, finish_study
-
-__all__ = ["SyncReport", "sync"]
 
 LOCK_TIMEOUT_S = 30
 

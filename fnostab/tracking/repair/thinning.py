@@ -23,8 +23,6 @@ from fnostab.record.outcomes import TRAINING_OUTCOMES
 from fnostab.tracking.store.database import connected
 from fnostab.tracking.store.store import Store, reported
 
-__all__ = ["LongRun", "compact", "is_thinned", "long_runs", "thin"]
-
 Keep = Callable[[NDArray[np.int64], NDArray[np.float64]], NDArray[np.int64]]
 
 

@@ -20,8 +20,6 @@ from fnostab.errors import TrackingError
 from fnostab.tracking.store.database import TIMEOUT_S, sqlite_file
 from fnostab.tracking.store.paging import every
 
-__all__ = ["ARTIFACTS", "insist_on_place", "moved_experiments", "new_artifact_location"]
-
 ARTIFACTS = "mlruns"  # MLflow's own name
 
 

@@ -21,17 +21,6 @@ from mlflow.exceptions import MlflowException
 from fnostab.errors import TrackingError
 from fnostab.tracking.store.errors import describe, masked
 
-__all__ = [
-    "TIMEOUT_S",
-    "check_database",
-    "check_writable",
-    "connected",
-    "made_by_one",
-    "notice_another_file",
-    "sqlite_file",
-    "usable_sqlite",
-]
-
 TIMEOUT_S = 4
 LOCKED_S = 30  # a process that writes holds its lock for less time
 MAKING_S = 180  # MLflow creates its tables in 5 to 60 s, depending on the machine's load

@@ -10,8 +10,6 @@ from mlflow.exceptions import MlflowException, RestException
 
 from fnostab.errors import SlowStoreError, TrackingError
 
-__all__ = ["describe", "is_away", "is_refusal", "is_slow", "masked", "tracking_error"]
-
 LONGEST_MESSAGE = 240
 _PASSWORD = re.compile(r"((?:^(?!\S*//)|//)[^/@\s:]*):\S*@")  # to the last @: a password may hold one, or a slash
 _TOKEN = re.compile(r"(https?://)[^/@\s:]+@")

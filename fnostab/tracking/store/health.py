@@ -16,8 +16,6 @@ from fnostab.errors import TrackingError
 from fnostab.tracking.store.database import connected
 from fnostab.tracking.store.store import DEFAULT_URI, Store, reported
 
-__all__ = ["clock_offset_s", "default_database", "served_version", "try_writing"]
-
 TIMEOUT_S = 20
 SCRATCH_RUN = "fnostab doctor"
 

@@ -5,8 +5,6 @@ from typing import Any
 
 from fnostab.record import names
 
-__all__ = ["NEWEST_FIRST", "every", "finished_verdicts", "of_kind"]
-
 PAGE = 1000
 NEWEST_FIRST = ["attributes.start_time DESC"]
 

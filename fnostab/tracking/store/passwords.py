@@ -12,8 +12,6 @@ from mlflow.exceptions import MlflowException
 
 from fnostab.errors import TrackingError, os_errors_as
 
-__all__ = ["administrator", "auth_config", "check_extra", "create_admin", "private", "secret_key"]
-
 SHORTEST_PASSWORD = 12  # MLflow's rule
 ADMIN = "admin"  # unless another name is given
 KNOWN_PASSWORD = "password1234"  # MLflow's former default

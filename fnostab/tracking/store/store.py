@@ -20,22 +20,6 @@ from fnostab.tracking.store.artifact_folders import insist_on_place, new_artifac
 from fnostab.tracking.store.database import check_database, made_by_one, notice_another_file, usable_sqlite
 from fnostab.tracking.store.errors import describe, is_away, is_refusal, is_slow, masked, tracking_error
 
-__all__ = [
-    "Store",
-    "checked_address",
-    "describe",
-    "existing_run",
-    "experiment_id",
-    "find_or_make_run",
-    "insist_on_place_of",
-    "is_of_one_run",
-    "is_refusal",
-    "masked",
-    "open_store",
-    "refusal",
-    "reported",
-]
-
 DEFAULT_URI = "sqlite:///mlflow.db"
 MAX_METRICS = 999  # in one call: with the mark, 1000 entries, which is MLflow's limit
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql")

@@ -9,11 +9,9 @@ from typing import Any
 from mlflow.entities import Metric, Param, RunTag
 
 from fnostab.record import names
-from fnostab.record.journal import Event, Point
+from fnostab.record.lines import Event, Point
 from fnostab.record.settings import value_text
 from fnostab.tracking.store.store import MAX_METRICS
-
-__all__ = ["Batch", "RunNames", "accepted_name", "clean"]
 
 # MLflow's limits: entries in one call, characters in a name
 MAX_PARAMS = 100

@@ -15,16 +15,16 @@ from pathlib import Path
 from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.attempt import last_attempt
-from fnostab.record.journal import FILE_NAME, Event, Point, journal_file, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import FILE_NAME, Event, Point, journal_file
 from fnostab.record.safe_files import HeldElsewhereError, held
 from fnostab.tracking.read.single_run import last_sign_ms
-from fnostab.tracking.store.store import Store, describe, is_of_one_run
+from fnostab.tracking.store.errors import describe
+from fnostab.tracking.store.store import Store, is_of_one_run
 from fnostab.tracking.upload.batch import Batch, RunNames
 from fnostab.tracking.upload.identity import run_identity
 from fnostab.tracking.upload.mark import NOTHING, Mark, place_of
 from fnostab.tracking.upload.trial_run import AGAIN, TrialRun
-
-__all__ = ["Follower"]
 
 SENT_ALONE = (names.ARTIFACT_EVENT, names.DATASET_EVENT, names.OUTCOME_EVENT)
 

@@ -20,8 +20,6 @@ from fnostab.record.trial import TrialSpec
 from fnostab.tracking.environment import own_tags
 from fnostab.tracking.upload.batch import clean
 
-__all__ = ["LiveRun", "RunIdentity", "run_identity"]
-
 _TRIAL_ID = re.compile(r"[\w.-]{1,250}")
 
 

@@ -28,14 +28,13 @@ from fnostab.errors import TrackingError
 from fnostab.record import names
 from fnostab.record.attempt import this_process
 from fnostab.record.folders import LIVE_FILE
-from fnostab.record.journal import FILE_NAME as JOURNAL_FILE
-from fnostab.record.journal import Event, Journal, Point, encode, read_journal
+from fnostab.record.journal import Journal, read_journal
+from fnostab.record.lines import FILE_NAME as JOURNAL_FILE
+from fnostab.record.lines import Event, Point, encode
 from fnostab.record.outcomes import Judgement, Outcome, outcome_payload
 from fnostab.tracking.store.store import Store, open_store
 from fnostab.tracking.upload.identity import LiveRun
 from fnostab.tracking.upload.uploader import Uploader
-
-__all__ = ["LiveSink", "live_sink"]
 
 FOLDER = "fnostab_runs"
 DEFAULT_EXPERIMENT = "fnostab"

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from fnostab.record.journal import Event, Point, read_journal
-
-__all__ = ["NOTHING", "Mark", "place_of"]
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import Event, Point
 
 _TEXT = re.compile(r"(\d{1,18}) ([0-9a-f]{8}) (\d{1,18})")
 

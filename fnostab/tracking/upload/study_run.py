@@ -29,15 +29,6 @@ from fnostab.tracking.read.single_run import read_spec
 from fnostab.tracking.store.paging import of_kind
 from fnostab.tracking.store.store import Store, experiment_id, find_or_make_run, reported
 
-__all__ = [
-    "COLOURS",
-    "colour_tags",
-    "ensure_study",
-    "find_or_make_study",
-    "finish_study",
-    "link_project_run",
-]
-
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # arms' colours, as in figures
 MORE_COLOURS = ("#332288", "#882255", "#999933", "#44AA99", "#661100", "#777777")  # where a figure has dashed lines
 RUN_COLOUR = "mlflow.runColor"

@@ -14,19 +14,18 @@ from mlflow.exceptions import MlflowException
 from fnostab.errors import JournalError, TrackingError
 from fnostab.record import names
 from fnostab.record.attempt import starts_attempt
-from fnostab.record.journal import Event, Point
+from fnostab.record.lines import Event, Point
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Judgement, Outcome, outcome_payload
 from fnostab.record.trial import TrialSpec
 from fnostab.tracking.pages.notes import withdraw_note
 from fnostab.tracking.pages.run_notes import note_trial
 from fnostab.tracking.read.single_run import named_outcome, status_of
-from fnostab.tracking.store.store import Store, describe, experiment_id, find_or_make_run, is_refusal, reported
+from fnostab.tracking.store.errors import describe, is_refusal
+from fnostab.tracking.store.store import Store, experiment_id, find_or_make_run, reported
 from fnostab.tracking.upload.batch import Batch, RunNames, clean
 from fnostab.tracking.upload.identity import RunIdentity
 from fnostab.tracking.upload.mark import Mark
 from fnostab.tracking.upload.study_run import colour_tags
-
-__all__ = ["TrialRun", "end_unwritten"]
 
 OUTCOME_TAGS = {  # field of an outcome event -> tag
     "outcome": names.OUTCOME,

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from fnostab.errors import FnostabError, TrackingError
 from fnostab.tracking.environment import settled
-from fnostab.tracking.store.store import Store, describe, is_of_one_run
+from fnostab.tracking.store.errors import describe
+from fnostab.tracking.store.store import Store, is_of_one_run
 from fnostab.tracking.upload.follower import Follower
-
-__all__ = ["Uploader"]
 
 PAUSE_S = 0.2  # between two polls of `drain`
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 import search as script
 
-from fnostab.study.study import read_study_file
+from fnostab.study.file import read_study_file
 from fnostab.tracking import open_store
 
 LOSS = {"control": 0.03, "bounded": 0.02, "limiter_both": 0.025}

@@ -20,7 +20,8 @@ from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.checkpoint import BestCheckpoint
 from fnostab.record import names
 from fnostab.record.journal import Journal
-from fnostab.study.study import Study, load_study, read_study_file
+from fnostab.study.file import read_study_file
+from fnostab.study.study import Study, load_study
 from fnostab.tracking import Uploader, ensure_study, open_store
 
 CAPPED = TINY | {"model.max_hidden_channels": 8}

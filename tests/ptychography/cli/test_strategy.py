@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fnostab.study.study import read_study_file
+from fnostab.study.file import read_study_file
 from fnostab.tracking import find_experiment, newest_study, newest_verdict, open_store, trial_rows
 from fnostab.tracking.read.histories import read_artifact
 

@@ -12,7 +12,8 @@ from trials import Trained, make_spec
 
 from fnostab.ptychography.training.trial import run_trial
 from fnostab.record import names
-from fnostab.record.journal import Event, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import Event
 from fnostab.record.outcomes import Outcome
 
 

@@ -24,7 +24,8 @@ from fnostab.ptychography.training.module import PtychoModule
 from fnostab.ptychography.training.trial import run_trial
 from fnostab.record import names
 from fnostab.record.ending import close_if_abandoned
-from fnostab.record.journal import Event, Journal, Point, read_journal
+from fnostab.record.journal import Journal, read_journal
+from fnostab.record.lines import Event, Point
 from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import flatten
 from fnostab.record.trial import TrialSpec

@@ -8,7 +8,8 @@ from tiny import TINY
 from trial_records import trial_spec
 
 from fnostab.record import names
-from fnostab.record.journal import Event, Point, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import Event, Point
 from fnostab.record.outcomes import Outcome
 
 THREE_EPOCHS = TINY | {"training.epochs": 3}

@@ -15,7 +15,8 @@ from fnostab.errors import JournalError, LaunchError
 from fnostab.record import names
 from fnostab.record.attempt import is_being_written
 from fnostab.record.ending import close_if_abandoned
-from fnostab.record.journal import FILE_NAME, Event, Point, read_journal
+from fnostab.record.journal import read_journal
+from fnostab.record.lines import FILE_NAME, Event, Point
 from fnostab.record.outcomes import Outcome
 from fnostab.record.recorder import TOKEN_VARIABLE
 from fnostab.record.trial import Metric, TrialSpec
