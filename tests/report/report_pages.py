@@ -1,5 +1,7 @@
 """Whole reports of made-up studies, with every panel that one may have: what a browser shows and prints."""
 
+import re
+import zlib
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -16,6 +18,7 @@ from fnostab.report.stress import with_stress
 ARMS = ("control", "arch_fix", "opt_fix", "cure", "layerscale_small", "warmup_and_clipping", "pre_norm")
 STEPS = 60
 KNOB = "training.learning_rate"
+A4_HEIGHT, MARGIN = 842, 42.5  # points
 
 
 def page_of(png, arms=2, seeds=4, knob=()):
@@ -48,3 +51,26 @@ def _trial(number, arm, seed):
     failed = (number + seed) % 3 == 0
     outcome, step = (Outcome.COLLAPSED, 20 + seed) if failed else (Outcome.CONVERGED, None)
     return TrialRow(arm, seed, outcome, 0.1 + seed / 100, step, STEPS - 1, run_id=f"{100 * number + seed:032x}")
+
+
+def printed(page):
+    """Of each page of a report's PDF, distances from its top in points: of lines, and of pictures' lower edges."""
+    pdf = page.pdf(prefer_css_page_size=True)
+    for contents in re.findall(rb"/Type /Page\b(?!s).*?/Contents (\d+) 0 R", pdf, re.DOTALL):
+        stream = re.search(rb"\n" + contents + rb" 0 obj.*?stream\r?\n(.*?)endstream", pdf, re.DOTALL)[1]
+        scale, shift, kept, texts, pictures = 1.0, 0.0, [], [], []
+        for numbers, operator in re.findall(
+            rb"((?:-?[\d.]+\s+){6})?\b(cm|Tm|Do|q|Q)\b", zlib.decompressobj().decompress(stream)
+        ):
+            if operator == b"q":
+                kept.append((scale, shift))
+            elif operator == b"Q":
+                scale, shift = kept.pop()
+            elif operator == b"cm":
+                _, _, _, d, _, f = map(float, numbers.split())
+                scale, shift = scale * d, shift + scale * f
+            elif operator == b"Do":
+                pictures.append(A4_HEIGHT - min(shift, shift + scale))
+            else:
+                texts.append(A4_HEIGHT - (shift + scale * float(numbers.split()[5])))
+        yield texts, pictures

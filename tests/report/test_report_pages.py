@@ -1,10 +1,9 @@
 """The report as a browser shows it on a phone and a desk, and prints it."""
 
 import re
-import zlib
 
 import pytest
-from report_pages import page_of
+from report_pages import A4_HEIGHT, MARGIN, page_of, printed
 
 from fnostab.report.documents import to_html
 
@@ -25,7 +24,6 @@ BROKEN_WORDS = """cells => cells.filter(cell => cell.offsetWidth).flatMap(cell =
         text.setStart(cell.firstChild, word.index);
         text.setEnd(cell.firstChild, word.index + word[0].length);
         return text.getClientRects().length > 1; }).map(word => word[0]))"""
-A4_HEIGHT, MARGIN = 842, 42.5  # points
 
 
 @pytest.fixture(scope="module", params=STUDIES)
@@ -112,26 +110,3 @@ def test_no_page_parts_a_picture_from_its_caption_or_its_heading(report):
     for texts, pictures in printed(report):
         assert all(any(0 < text - picture < 30 for text in texts) for picture in pictures)
         assert not pictures or min(texts) < min(pictures)
-
-
-def printed(report):
-    """Of each page of the report's PDF, distances from its top in points: of lines, and of pictures' lower edges."""
-    pdf = report.pdf(prefer_css_page_size=True)
-    for page in re.findall(rb"/Type /Page\b(?!s).*?/Contents (\d+) 0 R", pdf, re.DOTALL):
-        stream = re.search(rb"\n" + page + rb" 0 obj.*?stream\r?\n(.*?)endstream", pdf, re.DOTALL)[1]
-        scale, shift, kept, texts, pictures = 1.0, 0.0, [], [], []
-        for numbers, operator in re.findall(
-            rb"((?:-?[\d.]+\s+){6})?\b(cm|Tm|Do|q|Q)\b", zlib.decompressobj().decompress(stream)
-        ):
-            if operator == b"q":
-                kept.append((scale, shift))
-            elif operator == b"Q":
-                scale, shift = kept.pop()
-            elif operator == b"cm":
-                _, _, _, d, _, f = map(float, numbers.split())
-                scale, shift = scale * d, shift + scale * f
-            elif operator == b"Do":
-                pictures.append(A4_HEIGHT - min(shift, shift + scale))
-            else:
-                texts.append(A4_HEIGHT - (shift + scale * float(numbers.split()[5])))
-        yield texts, pictures
