@@ -98,7 +98,6 @@ def book_parts(torch: Any, whole: Any) -> None:
     book(whole, "reconstruct", "test object")
     book(whole, "score", "test object")
     book(whole, "draw_reconstructions", "figures")
-    book(whole, "draw_history", "figures")
     book(whole, "describe_environment", "environment")
     book(whole, "git_state", "environment")
 

@@ -44,7 +44,7 @@ LARGEST = 250_000  # bytes
 
 FULL_SIZE, SEARCH, STUDY = (f"results/{name}.csv" for name in ("full_size/stress", "cure/trials", "question/stage_a"))
 OF_TABLES = {"claim": FULL_SIZE, "cure": SEARCH}
-OF_STUDY = ("forest", "kaplan_meier", "loss_strip", "loss_curves", "fan", "history", "reconstruction", "ui", "report")
+OF_STUDY = ("forest", "kaplan_meier", "loss_strip", "loss_curves", "fan", "reconstruction", "ui", "report")
 DRIFT = "fnostab activations drift.yaml --profile"
 ELSEWHERE = {
     "measured_scan": "python -m docs.make_measured FILE",

@@ -1,11 +1,13 @@
 """Pictures of a study that was run, for make_pictures.py: figures from its journals, and pages in a real browser."""
 
+import math
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +25,9 @@ from fnostab.figures import (
 )
 from fnostab.figures.arms import FailureRate
 from fnostab.figures.fan import Curve
-from fnostab.ptychography.figures.trial import history_figure
-from fnostab.ptychography.training.trial_figures import VALIDATION, History, read_history
 from fnostab.record import names
 from fnostab.record.journal import read_journal
-from fnostab.record.lines import FILE_NAME, Event, Point
+from fnostab.record.lines import FILE_NAME, Event
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec, TrialSpec
@@ -39,16 +39,24 @@ PATIENCE_MS = 600_000  # of a busy machine
 SETTLE_MS = 10_000  # curves are drawn one by one
 IN_THE_WAY = ("mlflow.assistant.chat_panel.close", "mlflow.experiment_page.shared_view.dismiss")
 
-Trials = dict[str, list[tuple[TrialRow, History, Path]]]  # by arm
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial by its journal: values by step, and the steps at which the loss or a gradient norm was not finite."""
+
+    folder: Path
+    row: TrialRow
+    norms: dict[int, float]
+    validations: dict[int, float]
+    nonfinite: list[int]
 
 
 def gallery(folder: Path) -> dict[str, Figure | Path]:
     """The figures that trials and reports make, of the study in a folder (outputs/EXPERIMENT/HASH)."""
     study = StudySpec.read(folder / "study.json")
-    trials: Trials = {arm: [_read(path) for path in sorted(folder.glob(f"{arm}-*"))] for arm in study.arms}
-    best = min((each for of_arm in trials.values() for each in of_arm if each[0].loss), key=lambda t: t[0].loss)
-    of_best = {"reconstruction": best[2] / "artifacts" / "reconstruction_0.png"}
-    return _of_arms(trials, study) | _of_trials(trials) | of_best
+    trials = {arm: [_read(path) for path in sorted(folder.glob(f"{arm}-*"))] for arm in study.arms}
+    best = min((each for of_arm in trials.values() for each in of_arm if each.row.loss), key=lambda t: t.row.loss)
+    return {**_of_arms(trials, study), "reconstruction": best.folder / "artifacts" / "reconstruction_0.png"}
 
 
 def charts(folder: Path) -> bytes:
@@ -106,15 +114,27 @@ def _shown(folder: Path) -> Iterator[str]:
         server.wait()
 
 
-def _read(directory: Path) -> tuple[TrialRow, History, Path]:
+def _read(directory: Path) -> Trial:
     spec = TrialSpec.read(directory / "trial.json")
     values: dict[str, float] = {}
+    norms: dict[int, float] = {}
+    validations: dict[int, float] = {}
+    nonfinite = set[int]()
     end: dict[str, object] = {}
     for record, _ in read_journal(directory / FILE_NAME):
-        if isinstance(record, Point):
-            values |= record.values
-        elif isinstance(record, Event) and record.name == names.OUTCOME_EVENT:
-            end = dict(record.payload)
+        if isinstance(record, Event):
+            end = dict(record.payload) if record.name == names.OUTCOME_EVENT else end
+            continue
+        values |= record.values
+        for name, value in {**record.values, **dict.fromkeys(record.nonfinite, math.nan)}.items():
+            if name == names.GRAD_NORM:
+                norms[record.step] = value
+            elif name.startswith(names.VAL_PREFIX) and name.endswith("_loss"):
+                validations[record.step] = value
+            elif name not in (names.TRAIN_LOSS, names.GRAD_NORM_CLIPPED):
+                continue
+            if math.isnan(value):
+                nonfinite.add(record.step)
     row = TrialRow(
         spec.arm,
         spec.seed,
@@ -123,18 +143,18 @@ def _read(directory: Path) -> tuple[TrialRow, History, Path]:
         end["failure_step"],
         int(values[names.LAST_STEP]),
     )
-    return row, read_history(directory / FILE_NAME), directory
+    return Trial(directory, row, norms, validations, sorted(nonfinite))
 
 
-def _of_arms(trials: Trials, study: StudySpec) -> dict[str, Figure]:
-    rows = {arm: [row for row, _, _ in of_arm] for arm, of_arm in trials.items()}
+def _of_arms(trials: dict[str, list[Trial]], study: StudySpec) -> dict[str, Figure]:
+    rows = {arm: [each.row for each in of_arm] for arm, of_arm in trials.items()}
     failed = {arm: sum(row.failed for row in of_arm) for arm, of_arm in rows.items()}
     ends = {arm: [r.last_step if r.failure_step is None else r.failure_step for r in rows[arm]] for arm in rows}
     survival = {arm: kaplan_meier(ends[arm], [r.failed for r in rows[arm]]) for arm in rows}
     lost = {arm: [r.failure_step for r in rows[arm] if r.outcome is Outcome.NONFINITE] for arm in rows}
     rates = {arm: FailureRate(failed[arm], len(rows[arm]), wilson(failed[arm], len(rows[arm]))) for arm in rows}
-    control = make_fan([_norms(*each[:2]) for each in trials[study.control]])
-    losses = {arm: [_losses(row, history) for row, history, _ in trials[arm]] for arm in rows}
+    control = make_fan([_norms(each) for each in trials[study.control]])
+    losses = {arm: [_losses(each) for each in trials[arm]] for arm in rows}
     return {
         "forest": failure_rate_forest(rates),
         "kaplan_meier": kaplan_meier_figure(survival, lost),
@@ -144,22 +164,14 @@ def _of_arms(trials: Trials, study: StudySpec) -> dict[str, Figure]:
     }
 
 
-def _of_trials(trials: Trials) -> dict[str, Figure]:
-    everything = [each for of_arm in trials.values() for each in of_arm]
-    row, history, _ = next((each for each in everything if each[0].failed), everything[0])
-    panels = list(history.panels.values())
-    of_one = history_figure(panels, nonfinite_steps=history.nonfinite_steps, failure_step=row.failure_step)
-    return {"history": of_one}
-
-
-def _norms(row: TrialRow, history: History) -> Curve:
-    steps, values = next(iter(history.panels["grad_norm"].curves.values()))
+def _norms(trial: Trial) -> Curve:
+    steps, values = np.array([*trial.norms], dtype=np.int64), np.array([*trial.norms.values()])
     finite = np.isfinite(values)
-    return Curve(row.seed, steps[finite], values[finite], np.array(history.nonfinite_steps, dtype=np.int64))
+    return Curve(trial.row.seed, steps[finite], values[finite], np.array(trial.nonfinite, dtype=np.int64))
 
 
-def _losses(row: TrialRow, history: History) -> LossCurve:
-    steps, values = history.panels["loss"].marks[VALIDATION]
+def _losses(trial: Trial) -> LossCurve:
+    steps, values = np.array([*trial.validations]), np.array([*trial.validations.values()])
     epochs, finite = (steps + 1) / (steps[0] + 1), np.isfinite(values)
-    lost = [(step + 1) / (steps[0] + 1) for step in history.nonfinite_steps]
-    return LossCurve(row.seed, epochs[finite], values[finite], row.failed, lost)
+    lost = [(step + 1) / (steps[0] + 1) for step in trial.nonfinite]
+    return LossCurve(trial.row.seed, epochs[finite], values[finite], trial.row.failed, lost)

@@ -6,7 +6,6 @@
 import atexit
 import gc
 import importlib
-import re
 import sys
 from difflib import get_close_matches
 
@@ -93,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
         status = error.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "fnostab"
-        echo(f"error: {error.format_message().rstrip('.')}{_meant(error)}; see `{command} --help`", err=True)
+        echo(f"error: {error.format_message().rstrip('.')}; see `{command} --help`", err=True)
         status = error.exit_code
     except click.ClickException as error:
         echo(f"error: {error.format_message()}", err=True)
@@ -109,22 +108,3 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         status = 130
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _meant(error: click.UsageError) -> str:
-    """Suggest a fix for a surplus argument: `decide` and others take a study's name as an option."""
-    named = re.match(r"Got unexpected extra argument \((\S+)\)", error.format_message())
-    taken = {option for param in error.ctx.command.params for option in param.opts} if error.ctx else set()
-    if named is None or "--experiment" not in taken:
-        return ""
-    option, word = "--experiment", named[1]
-    if word.endswith(".csv") and "--table" in taken:
-        option = "--table"
-    elif word.endswith((".yaml", ".yml")):
-        from fnostab.study.file import read_study_file
-
-        try:
-            word = read_study_file(word).name
-        except FnostabError:  # not a study file; perhaps one that maps runs
-            option = "--runs" if "--runs" in taken else option
-    return f" (did you mean {option} {word}?)"

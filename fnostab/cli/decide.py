@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fnostab.cli.options import RUNS, TRACKING_URI, insist_on_one, store_to_read, stored_studies
+from fnostab.cli.options import NAMED, RUNS, TRACKING_URI, insist_on_one, store_to_read, stored_studies
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError, TrackingError
 from fnostab.report.judging import StoredStudies, judge, record_verdict
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
 
 
-@click.command("decide", epilog="Example: fnostab decide --experiment stage_a")
+@click.command("decide", epilog="Example: fnostab decide stage_a")
+@NAMED
 @stored_studies
 @click.option("--table", type=click.Path(path_type=Path), help="A CSV file of trials instead of MLflow.")
 @RUNS
@@ -48,7 +49,7 @@ def command(
     force: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Answer for every arm whether it helps, harms or does not help, and record the answer in MLflow as a run.
+    """Answer for every arm of EXPERIMENT whether it helps or harms, and record the answer in MLflow as a run.
 
     A study with roles has a verdict as well. GOLD: the architecture is the cure. SILVER: it is not shown to help, but
     clipping helps. PIVOT: neither helps at depth. INCONCLUSIVE: what is open. `leaning` marks what could be luck.

@@ -62,6 +62,7 @@ SET = click.option(
 )
 EXPERIMENT = click.option("--experiment", help="MLflow experiment.  [default: the study's name]")
 RUNS = click.option("--runs", type=click.Path(path_type=Path), help="A YAML file that maps runs of your own to trials.")
+NAMED = click.argument("named", metavar="[EXPERIMENT]", required=False)  # with `stored_studies`; means --experiment
 STORED = (
     click.option("--experiment", help="MLflow experiment of the study, or of its Stage A."),
     click.option("--deep-experiment", help="MLflow experiment of Stage B, the deep stress test."),
@@ -71,10 +72,16 @@ STORED = (
 
 
 def stored_studies(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that name studies in a store; the command gets them as ``stored``, None without --experiment."""
+    """Add the options that name studies in a store; the command gets them as ``stored``, None without an experiment."""
 
     @functools.wraps(command)
-    def gathered(*positional: Any, experiment: str | None, **others: Any) -> None:
+    def gathered(*positional: Any, experiment: str | None, named: str | None = None, **others: Any) -> None:
+        if named and named.endswith((".csv", ".yaml", ".yml")):
+            what = "name the study's experiment, or give --table FILE.csv (to decide) or --runs FILE.yaml"
+            raise ConfigError(f"{named} is a file: {what}")
+        if named and experiment not in (None, named):
+            raise ConfigError(f"two experiments are given, {named} and --experiment {experiment}: name one")
+        experiment = named or experiment
         of_studies = {name: others.pop(name) for name in ("deep_experiment", "study_run", "deep_study_run")}
         of_studies["tracking_uri"] = others.get("tracking_uri")
         stored = None if experiment is None else StoredStudies(experiment, **of_studies)

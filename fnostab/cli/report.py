@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fnostab.cli.options import RUNS, TRACKING_URI, insist_on_one, store_to_read, stored_studies
+from fnostab.cli.options import NAMED, RUNS, TRACKING_URI, insist_on_one, store_to_read, stored_studies
 from fnostab.cli.printing import echo
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
 
 
-@click.command("report", epilog="Example: fnostab report --experiment stage_a")
+@click.command("report", epilog="Example: fnostab report stage_a")
+@NAMED
 @stored_studies
 @RUNS
 @click.option(
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 )
 @TRACKING_URI
 def command(stored: StoredStudies | None, runs: Path | None, output: Path | None, tracking_uri: str | None) -> None:
-    """Judge as `fnostab decide` does, and write the verdict with its evidence as a report.
+    """Judge EXPERIMENT as `fnostab decide` does, and write the verdict with its evidence as a report.
 
     report.html is a single self-contained file; report.md has the same text, with its pictures in separate files.
     Both are added to the verdict's run in MLflow, except with --runs, which writes nothing to MLflow.

@@ -87,13 +87,13 @@ class Answer:
 
 def stage_answers(pairs: Sequence[Pair], criteria: Sequence[Criterion], rules: Rules) -> list[Answer]:
     """Answer for every arm of a stage except control, by the `stage_criteria` of the same pairs."""
-    answers = _answers(pairs, criteria, rules)
+    answers = _answers(pairs, criteria)
     if not any(pair.pending for pair in pairs):
         return answers
     as_if_all_known = [
         replace(pair, control=replace(pair.control, pending=0), ours=replace(pair.ours, pending=0)) for pair in pairs
     ]
-    plain = _answers(as_if_all_known, stage_criteria(as_if_all_known, rules), rules)
+    plain = _answers(as_if_all_known, stage_criteria(as_if_all_known, rules))
     blocked = {c.arm for c in criteria if c.name == "fewer_failures" and c.state is State.UNTESTABLE}
     return [
         replace(answer, name=AnswerName.UNDECIDED, because=Because.PENDING, obstacle=_without_outcome(pair))
@@ -127,7 +127,7 @@ def _without_outcome(pair: Pair) -> str:
     return f"{' and '.join(parts)} without an outcome could change it"
 
 
-def _answers(pairs: Sequence[Pair], criteria: Sequence[Criterion], rules: Rules) -> list[Answer]:
+def _answers(pairs: Sequence[Pair], criteria: Sequence[Criterion]) -> list[Answer]:
     by_name: Mapping[tuple[str, str], Criterion] = {(c.arm, c.name): c for c in criteria}
     harm = holm([harm_p(pair) for pair in pairs])
     compared = [differences(pair) for pair in pairs]

@@ -13,8 +13,8 @@ from fnostab.decision.answers import Answer, AnswerName, Because, stage_answers
 from fnostab.decision.conclusion import Conclusion, VerdictName, conclude
 from fnostab.decision.criteria import Criterion, stage_criteria
 from fnostab.decision.next_step import NextKind, NextStep, next_step, stage_b_step
-from fnostab.decision.outlook import with_outlook
 from fnostab.decision.pairs import pairs_of
+from fnostab.decision.robustness import with_outlook
 from fnostab.decision.rules import Roles, Rules
 from fnostab.decision.secondary_criteria import deep_reports
 from fnostab.decision.sentences import sentence

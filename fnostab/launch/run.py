@@ -15,12 +15,12 @@ from rich.console import Console
 
 from fnostab.errors import TrackingError
 from fnostab.launch.cancelling import forget_cancelling, is_cancelled
-from fnostab.launch.known import close_abandoned, insist_on_no_jobs, take_from_store
 from fnostab.launch.launcher import Launcher, jobs_of
 from fnostab.launch.local import LocalLauncher, default_jobs
-from fnostab.launch.overwritten import overwritten
+from fnostab.launch.overwritten_files import overwritten
 from fnostab.launch.resuming import extended, other_study, read_journals
 from fnostab.launch.retries import ATTEMPTS, FailuresAlike, Retries
+from fnostab.launch.runs_in_store import close_abandoned, insist_on_no_jobs, take_from_store
 from fnostab.launch.study_upload import Recording
 from fnostab.record.missing_metric import metric_not_in_journal
 from fnostab.record.outcomes import Outcome

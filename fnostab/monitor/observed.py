@@ -121,15 +121,3 @@ class Observed:
         else:  # no checkpoint, or one written without a monitor
             for curve in self.curves:
                 curve.go_on_at(global_step // len(self.curves))
-
-
-def tags_of(judgement: Judgement) -> dict[str, str]:
-    """Convert a judgement to tags of a run; empty ones are left out."""
-    tags = {
-        names.OUTCOME: str(judgement.outcome),
-        names.RULES_HELD: "; ".join(judgement.rules_held),
-        names.NOT_JUDGED: "; ".join(judgement.not_judged),
-        names.FAILURE_STEP: "" if judgement.failure_step is None else str(judgement.failure_step),
-        names.FAILURE_AFTER: "" if judgement.known_good_step is None else str(judgement.known_good_step),
-    }
-    return {name: text for name, text in tags.items() if text}

@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from fnostab.errors import one_line
 from fnostab.monitor.exceptions import outcome_of
 from fnostab.monitor.logged import logged_numbers, recorded_as, spellings, validation_numbers
-from fnostab.monitor.observed import Observed, tags_of
+from fnostab.monitor.observed import Observed
 from fnostab.monitor.optimizer_curve import Curve
 from fnostab.monitor.ranks import FitResult, agreed, of_first, refuse_sharded
 from fnostab.monitor.schedule import scheduled_steps
@@ -33,6 +33,7 @@ from fnostab.monitor.steps import Step
 from fnostab.monitor.watches import Watches
 from fnostab.record import names
 from fnostab.record.journal import Sink
+from fnostab.record.lines import early_tags
 from fnostab.record.outcome_rules import OutcomeRules, Validation
 from fnostab.record.outcomes import Judgement, Outcome
 from fnostab.record.recorder import AFTER_FAILURE_VARIABLE
@@ -262,12 +263,11 @@ class StabilityMonitor(Callback):
         if seen.outcome is Outcome.NONFINITE:  # a non-finite value takes precedence over the exception
             judgement = replace(seen, rules_held=(Outcome.NONFINITE,), not_judged=())
             self._end(judgement.outcome, judgement)
-            tags = tags_of(judgement)
         else:
-            self._end(outcome_of(exception))
-            tags = {names.OUTCOME: str(self.outcome)}
+            judgement = Judgement(outcome_of(exception))
+            self._end(judgement.outcome)
         if self.curves or last_steps.of(self.sink) < 0:  # otherwise it holds an earlier fit
-            self._writer.event(names.TAGS_EVENT, tags | {names.REASON: one_line(exception)})
+            self._writer.event(names.TAGS_EVENT, early_tags(**vars(judgement), reason=one_line(exception)))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._result.ended:
@@ -311,11 +311,11 @@ class StabilityMonitor(Callback):
         judgement = of_first(trainer, self._seen.judge(last_scheduled_step))
         if judgement.outcome is not Outcome.NONFINITE and not any(curve.observed for curve in self.curves):
             self._end(Outcome.INFRA_ERROR)
-            self._writer.event(names.TAGS_EVENT, {names.OUTCOME: str(self.outcome), names.REASON: NOTHING_SEEN})
+            self._writer.event(names.TAGS_EVENT, early_tags(Outcome.INFRA_ERROR, reason=NOTHING_SEEN))
         else:
             self._end(judgement.outcome, judgement)
             self._writer.record(max(self.steps_read - 1, 0), self.summary())
-            self._writer.event(names.TAGS_EVENT, tags_of(judgement))
+            self._writer.event(names.TAGS_EVENT, early_tags(**vars(judgement)))
 
     def _end(self, outcome: Outcome, judgement: Judgement | None = None) -> None:
         self._result.end(outcome, judgement, self.first_nonfinite_step, shares=self._writer.writes)
@@ -330,8 +330,7 @@ class StabilityMonitor(Callback):
             # at once, since the failure may end the process
             if self._writer.writes:
                 self._result.announce(payload["step"])
-            tags = {names.OUTCOME: str(Outcome.NONFINITE), names.FAILURE_STEP: str(payload["step"])}
-            self._writer.event(names.TAGS_EVENT, tags)
+            self._writer.event(names.TAGS_EVENT, early_tags(Outcome.NONFINITE, payload["step"]))
 
 
 def _put_before_those_that_clip(monitor: StabilityMonitor, trainer: Trainer) -> None:

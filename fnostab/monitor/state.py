@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fnostab.errors import CheckpointError
+from fnostab.record.safe_files import replaced
 
 TREE = "tree"
 
@@ -63,15 +64,13 @@ def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, st
     Raises:
         CheckpointError: the file can't be written.
     """
-    partial = path.with_suffix(".partial")
     try:
-        partial.touch()
-        mode = partial.stat().st_mode
-        save_file(tensors, partial, metadata=metadata)
-        partial.chmod(mode)
-        partial.replace(path)
+        with replaced(path) as partial:
+            partial.touch()
+            mode = partial.stat().st_mode
+            save_file(tensors, partial, metadata=metadata)
+            partial.chmod(mode)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise CheckpointError(f"can't write {path}: {error}; free some space") from error
 
 

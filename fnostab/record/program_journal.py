@@ -16,7 +16,7 @@ from typing import Any
 
 from fnostab.errors import JournalError, os_errors_as
 from fnostab.record import names
-from fnostab.record.lines import FILE_NAME, Event, Point, encode, read_lines
+from fnostab.record.lines import FILE_NAME, Event, Point, early_tags, encode, read_lines
 from fnostab.record.numbers import number, whole
 
 ATTEMPT = "fnostab.attempt"  # tag: token of the current attempt
@@ -98,7 +98,7 @@ class Recording:
     def announce(self, outcome: str, step: int) -> None:
         """Tag the trial as failed at a step, unless it already is."""
         if not self.announced:
-            self.event(names.TAGS_EVENT, {names.OUTCOME: outcome, names.FAILURE_STEP: str(step)})
+            self.event(names.TAGS_EVENT, early_tags(outcome, step))
             self.announced = True
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from typing import Literal, Self, SupportsFloat, SupportsIndex
 
 from fnostab.errors import JournalError
 from fnostab.record import names
+from fnostab.record.lines import early_tags
 from fnostab.record.numbers import number, whole
 from fnostab.record.program_journal import RECORDED_EVENT, Recording
 
@@ -188,7 +189,7 @@ class Recorder:
             elif is_out_of_memory(error):
                 with suppress(JournalError):  # the script's own error says more
                     text = " ".join(f"{type(error).__name__}: {error}".split())[: names.LONGEST_REASON]
-                    to.event(names.TAGS_EVENT, {names.OUTCOME: "oom", names.REASON: text})
+                    to.event(names.TAGS_EVENT, early_tags("oom", reason=text))
         finally:
             to.close()
 

@@ -17,28 +17,38 @@ class HeldElsewhereError(Exception):
     """Error: another process holds a file."""
 
 
-def write_whole(path: Path, content: str | bytes, *, to_disk: bool = False) -> None:
-    """Write a file atomically, text as UTF-8: a reader sees the old or the new content, even if this process dies.
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Replace a file atomically: the block writes the new content to the path that it gets.
 
-    A link at ``path`` is replaced, never followed. Only one process at a time may write a file. With ``to_disk`` the
-    content is forced to disk and survives a crash of the machine.
+    A reader sees the old or the new content, even if this process dies; after an error in the block the old stays. A
+    link at ``path`` is replaced, never followed. Only one process at a time may write a file.
 
     Raises:
-        OSError: the file can't be written; the old content stays, unless only forcing it to disk failed.
+        OSError: the file can't be replaced.
     """
     partial = path.with_name(f"{path.name}.partial")
     partial.unlink(missing_ok=True)  # left by a killed process
     try:
-        with open(partial, "xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            if to_disk:
-                file.flush()
-                os.fsync(file.fileno())
+        yield partial
         partial.replace(path)
-        if to_disk:
-            _sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str | bytes, *, to_disk: bool = False) -> None:
+    """Write a file as `replaced` does, text as UTF-8; with ``to_disk`` it survives a crash of the machine.
+
+    Raises:
+        OSError: the file can't be written; the old content stays, unless only forcing it to disk failed.
+    """
+    with replaced(path) as partial, open(partial, "xb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        if to_disk:
+            file.flush()
+            os.fsync(file.fileno())
+    if to_disk:
+        _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -19,7 +19,6 @@ from fnostab.study.study import load_study
 from fnostab.tracking import open_store
 
 RUN = ("run", "stage_a", "--profile", "small", "--arms", "control", "--seeds", "1")
-SPIRALS = Path(__file__).parents[2] / "examples" / "plain_loop" / "study.yaml"
 
 
 def statuses():
@@ -90,10 +89,12 @@ def assert_refused(answer, pattern):
             r"/\S+/absent is neither a folder nor the id of a run: `fnostab replay` lists what failed",
         ),
         (("sync", "."), r"no trial found under /\S+: name a trial's folder"),
-        (("decide", "stage_a"), r"unexpected extra argument \(stage_a\) \(did you mean --experiment stage_a\?\); see"),
-        (("decide", "own.yaml"), r"\(own.yaml\) \(did you mean --runs own.yaml\?\); see"),
-        (("decide", str(SPIRALS)), r"\(did you mean --experiment spirals\?\); see"),
-        (("decide", "trials.csv"), r"\(did you mean --table trials.csv\?\); see"),
+        (("decide", "nothing"), r"no experiment 'nothing' in sqlite:.*; there are: Default"),
+        (("report", "Default", "--experiment", "Default"), r"has no study"),
+        (("decide", "a", "--experiment", "b"), r"two experiments are given, a and --experiment b: name one"),
+        (("decide", "a", "--table", "t.csv"), r"give one of --experiment, --table and --runs"),
+        (("decide", "trials.csv"), r"trials.csv is a file: name the study's experiment, or give --table FILE"),
+        (("report", "own.yaml"), r"own.yaml is a file: .* or --runs FILE.yaml"),
         (("rnu",), r"No such command 'rnu' \(did you mean 'run'\?\)"),
         (("run", "stage_a", "--dryrun"), r"--dryrun has no value \(did you mean --dry-run\?\)"),
         (("run", "stage_a", "seeds=10"), r"unknown argument 'seeds=10': write --seeds 10; see `fnostab run --help`"),

@@ -16,7 +16,7 @@ from fnostab.figures.curves import median_curve
 from fnostab.figures.decimation import decimate
 from fnostab.figures.fan import Curve, make_fan
 from fnostab.figures.style import ALERT, arm_styles
-from fnostab.ptychography.figures.trial import ERRORS, Panel, history_figure, reconstruction_figure
+from fnostab.ptychography.figures.trial import ERRORS, reconstruction_figure
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 from fnostab.stats.survival import kaplan_meier
@@ -190,35 +190,12 @@ def test_a_short_curve_is_drawn_as_it_is():
     assert decimate(steps[:0], values[:0])[0].size == 0
 
 
-@pytest.mark.parametrize("at", [0, 6_667, 19_999])
-def test_a_history_shows_its_spike_and_the_step_that_was_not_finite(at):
-    steps, norms = np.arange(20_000), np.ones(20_000)
-    norms[at] = 4e4
-    norms[10_000] = np.nan
-    spikes = (np.array([at]), np.array([4e4]))
-    panels = [
-        Panel("loss", {"training loss": (steps, np.ones(20_000))}),
-        Panel("gradient norm", {"before clipping": (steps, norms)}, {"spike": spikes}),
-    ]
-    figure = history_figure(panels, nonfinite_steps=[10_000], failure_step=10_000)
-    (curve,) = lines(figure, "before clipping")
-    assert curve.get_xdata()[np.nanargmax(curve.get_ydata())] == at
-    assert np.nanmax(curve.get_ydata()) == 4e4
-    low, high = curve.axes.get_ylim()
-    assert low < 1 < 4e4 < high
-    (diamond,) = lines(figure, "spike")
-    assert (list(diamond.get_xdata()), list(diamond.get_ydata()), diamond.get_marker()) == ([at], [4e4], "D")
-    assert [list(line.get_xdata()) for line in lines(figure, "failure")] == [[10_000, 10_000]] * 2
-    assert {"spike", "not finite", "failure"} <= set(legend(figure))
-    assert_marked(figure, [[10_000], [10_000]])
-
-
 @pytest.mark.parametrize(
     ("norms", "labels"),
     [((0.15, 13), ["0.2", "0.5", "1", "2", "5", "10"]), ((1e-3, 100), ["0.001", "0.01", "0.1", "1", "10", "100"])],
 )
 def test_a_log_axis_is_labelled_between_its_powers_of_ten_where_these_are_few(norms, labels):
-    figure = history_figure([Panel("gradient norm", {"": (np.arange(2), np.array(norms))})])
+    figure = grad_norm_fan(make_fan([curve(norms)]))
     figure.draw_without_rendering()
     axis, (low, high) = figure.axes[0].yaxis, figure.axes[0].get_ylim()
     ticks = {tick.get_loc(): tick.label1.get_text() for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())}
@@ -226,16 +203,9 @@ def test_a_log_axis_is_labelled_between_its_powers_of_ten_where_these_are_few(no
 
 
 def test_a_value_between_two_gaps_is_drawn():
-    panel = Panel("loss", {"training loss": (np.arange(4), np.array([3.0, np.nan, 5.0, np.nan]))})
-    (dots,) = [line for line in history_figure([panel]).axes[0].lines if line.get_marker() == "."]
+    figure = grad_norm_fan(make_fan([curve([3.0, np.nan, 5.0, np.nan], 0, [1, 3])]))
+    (dots,) = [line for line in figure.axes[0].lines if line.get_marker() == "."]
     assert list(dots.get_xdata()) == [0, 2]
-
-
-def test_thousands_of_steps_that_are_not_finite_are_marked_where_they_begin():
-    panel = Panel("loss", {"training loss": (np.arange(3), np.ones(3))})
-    (marks,) = lines(history_figure([panel], nonfinite_steps=range(3, 20_000)), "not finite")
-    assert marks.get_xdata()[0] == 3
-    assert 100 < marks.get_xdata().size <= 300
 
 
 def test_a_failure_that_was_not_finite_is_a_cross_on_its_survival_curve():
@@ -248,6 +218,13 @@ def test_a_failure_that_was_not_finite_is_a_cross_on_its_survival_curve():
 
 def losses(*values, seed=0, **more):
     return LossCurve(seed, np.arange(1.0, len(values) + 1), np.array(values), **more)
+
+
+def test_thousands_of_steps_that_are_not_finite_are_marked_where_they_begin():
+    figure = loss_curves({"arm": [losses(0.3, nonfinite_epochs=range(3, 20_000))]}, metric="loss")
+    (marks,) = lines(figure, "not finite")
+    assert marks.get_xdata()[0] == 3
+    assert 100 < marks.get_xdata().size <= 300
 
 
 def test_a_seed_that_has_ended_counts_in_the_median_as_worse_than_all_others():

@@ -1,7 +1,5 @@
-"""Figures of one trial: its reconstruction beside the truth, and its training history."""
+"""Figure of a trial's reconstruction beside the truth."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib
@@ -11,29 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fnostab.figures.decimation import Series, alone, decimate
-from fnostab.figures.style import COLOURS, INK, STYLE, legend_below, mark_nonfinite, plain_powers
+from fnostab.figures.style import STYLE
 
 ERRORS = "cividis"  # monotonic in lightness, so that the sign of an error shows in greyscale too
 WIDTH, ROW_HEIGHT, IMAGE = 7.2, 2.2, 1.67  # inches
-SPIKES = {"spike": "D"}  # otherwise taken for validations
-LINE_COLOURS = (COLOURS[0], COLOURS[4])  # dark below light, distinguishable in greyscale
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """One panel of `history_figure`.
-
-    Attributes:
-        ylabel: label of the vertical axis.
-        curves: curves by name, drawn in this order; values that are not finite are gaps.
-        marks: points by name, "spike" as open diamonds, others, such as validations,
-            as open circles.
-    """
-
-    ylabel: str
-    curves: Mapping[str, Series]
-    marks: Mapping[str, Series] = field(default_factory=dict)
 
 
 def reconstruction_figure(
@@ -99,45 +78,3 @@ def _image(
     bar.ax.yaxis.get_offset_text().set_horizontalalignment("left")  # else it overlaps the image's title
     bar.locator = MaxNLocator(5)
     return ax
-
-
-def history_figure(
-    panels: Sequence[Panel], *, nonfinite_steps: Sequence[int] = (), failure_step: int | None = None
-) -> Figure:
-    """Draw quantities of a trial over its optimiser steps: what happened just before it failed?
-
-    Panels share the step axis, so a gradient spike is aligned with its effect on the loss. For long curves the
-    smallest and largest value in every pixel column are drawn, so no spike is lost. Open circles are validations,
-    open diamonds gradient spikes detected by the monitor. Red crosses on the top edge mark steps with a non-finite loss
-    or gradient; the dashed line is the failure step. Vertical axes are logarithmic.
-
-    Args:
-        panels: panels from top to bottom.
-        nonfinite_steps: steps with a non-finite value, marked in all panels.
-        failure_step: step of failure, marked in all panels.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7, 0.6 + 2.2 * len(panels)), layout="constrained")
-        axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-        for ax, panel in zip(axes, panels, strict=True):
-            _history(ax, panel)
-            mark_nonfinite(ax, nonfinite_steps)
-            if failure_step is not None:
-                ax.axvline(failure_step, color=INK, linestyle="--", linewidth=0.9, label="failure")
-        axes[-1].set_xlabel("optimiser step")
-        axes[-1].xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        legend_below(figure, [h for ax in axes for h in ax.get_legend_handles_labels()[0]], columns=7)
-    return figure
-
-
-def _history(ax: Axes, panel: Panel) -> None:
-    ax.set(ylabel=panel.ylabel, yscale="log")
-    for colour, (name, curve) in zip(LINE_COLOURS, panel.curves.items(), strict=False):
-        steps, values = decimate(*curve)
-        ax.plot(steps, values, color=colour, linewidth=0.9, label=name)
-        lone = alone(values)
-        ax.plot(steps[lone], values[lone], ".", color=colour, markersize=5)
-    for name, marks in panel.marks.items():
-        look: Any = {"color": INK, "markersize": 5, "markerfacecolor": "none"}
-        ax.plot(*marks, SPIKES.get(name, "o"), zorder=3, label=name, **look)
-    plain_powers(ax.yaxis)

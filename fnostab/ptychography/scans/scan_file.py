@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fnostab.errors import DataError
+from fnostab.record.safe_files import replaced
 
 if TYPE_CHECKING:
     import h5py
@@ -161,10 +162,8 @@ def write_scan(scan: Scan, path: Path) -> None:
         DataError: the file can't be written.
     """
     h5py = _h5py()
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.unlink(missing_ok=True)  # left by a killed process; a link there is not followed
-        with h5py.File(partial, "x") as file:
+        with replaced(path) as partial, h5py.File(partial, "x") as file:
             file.attrs.update(format=FORMAT, version=VERSION)
             if scan.pixel_size is not None:
                 file.attrs["pixel_size"] = scan.pixel_size
@@ -178,11 +177,8 @@ def write_scan(scan: Scan, path: Path) -> None:
                 file.create_dataset(name, data=array, **packed).attrs["source"] = scan.sources.get(name, "unknown")
             file["diffraction"].attrs.update(kind=scan.kind, zero_frequency="centre")
             file["positions"].attrs.update(unit="pixel", of="corner", order="row, column")
-        partial.replace(path)
     except OSError as error:
         raise DataError(f"can't write {path}: {_reason(error)}: choose another --out") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _outline(path: str | Path, file: "h5py.File") -> Outline:

@@ -27,7 +27,7 @@ from fnostab.ptychography.training.environment import describe_environment, git_
 from fnostab.ptychography.training.precision import arithmetic
 from fnostab.ptychography.training.reconstruction import predict, reconstruct, score
 from fnostab.ptychography.training.setup import Training, choose_device, set_up, watched_blocks
-from fnostab.ptychography.training.trial_figures import draw_history, draw_reconstructions
+from fnostab.ptychography.training.trial_figures import draw_reconstructions
 from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.record.outcomes import FAILURES, Judgement, Outcome, outcome_payload
@@ -145,7 +145,7 @@ def _run(
 def _test(
     training: Training, device: torch.device, directory: Path, journal: Journal, monitor: StabilityMonitor
 ) -> None:
-    """Score the reconstructions of the test set, and draw the trial's figures."""
+    """Score and draw the reconstructions of the test set."""
     config, data = training.config, training.data
 
     def reconstructed(split: Split) -> list[tuple[Tensor, Tensor]]:
@@ -159,9 +159,7 @@ def _test(
     if config.data.path is not None:
         pairs = [*reconstructed(data.whole), *pairs]
     named = ("first half", "second half") if halves else ("predicted", "reference" if config.data.path else "true")
-    drawn = draw_reconstructions(directory / "artifacts", pairs, phase=config.data.set_phi, named=named)
-    drawn += draw_history(directory / "artifacts", journal.path, monitor.failure_step)
-    for path in drawn:
+    for path in draw_reconstructions(directory / "artifacts", pairs, phase=config.data.set_phi, named=named):
         _announce(journal, path, "figures")
 
 

@@ -107,8 +107,6 @@ def test_artifacts_exist_and_are_announced(trained):
     assert announced == {
         "artifacts/environment.json": "",
         "artifacts/reconstruction_0.png": "figures",
-        "artifacts/loss.png": "figures",
-        "artifacts/grad_norm.png": "figures",
         "artifacts/best.safetensors": "checkpoint",
     }
     assert all((trial.directory / path).stat().st_size > 100 for path in announced)
