@@ -55,6 +55,17 @@ def test_the_caption_below_it_has_the_numbers_of_four_epochs():
     assert f"neither had failed, in five seeds each, and the median loss with `cure` was {lower} {p}." in caption
 
 
+def test_the_caption_below_it_has_the_numbers_of_eight_blocks():
+    case = decide(read_table(ROOT / "results" / "full_size" / "depth.csv"))
+    p = re.search(r"\(p = [\d.]+\)", " ".join(repr(case).split()))[0]
+    failed = {
+        arm: [row.failed for row in case.stages[0].trials if row.arm.startswith(arm)] for arm in ("control", "cure")
+    }
+    counts = {arm: f"{sum(each)} of {len(each)}" for arm, each in failed.items()}
+    caption = " ".join((ROOT / "README.md").read_text().split())
+    assert f"control failed in {counts['control']} trials, `cure` in {counts['cure']} {p}." in caption
+
+
 def test_the_recorded_end_of_make_run_is_drawn_today_from_the_recorded_trials():
     rows = read_table(ROOT / script.STUDY).stages["a"]
     study = StudyState("stage_a (small profile)", [TrialState(row.arm, row.seed, row.outcome) for row in rows], jobs=2)

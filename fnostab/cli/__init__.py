@@ -69,8 +69,8 @@ class _Lazy(click.Group):
 def group(context: click.Context) -> None:
     """Does this change make training stable?
 
-    Runs the arms of a question over many seeds, records every step in MLflow, and turns the records
-    into a verdict.
+    Trains a control and your changes to it over many seeds, records every step in MLflow, and says for each change
+    whether it fails less often than control, and how certain that is.
     """
     if context.invoked_subcommand is None:
         echo(context.get_help())

@@ -22,8 +22,8 @@ from fnostab.startup import imports_that_stay
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
 )
 @click.argument("study", required=False)
-@click.option("--arm", default="control", show_default=True)
-@click.option("--seed", default="0", show_default=True)
+@click.option("--arm", default="control", show_default=True, help="Arm to train.")
+@click.option("--seed", default="0", show_default=True, help="Seed to train it with.")
 @PROFILE
 @EPOCHS
 @SET

@@ -113,7 +113,7 @@ class Rules:
     @property
     def level(self) -> float:
         """Alpha of this look."""
-        return self.alpha if self.looks_planned else self.alpha / SHRINKS ** (self.look - 1)
+        return self.alpha if self.looks_planned else self.alpha * SHRINKS ** (1 - self.look)
 
     @property
     def next_level(self) -> float:

@@ -239,7 +239,8 @@ def _parse(fields: Mapping[str, str | None], measures: Mapping[str, str], where:
         column: " ".join((fields.get(column) or "").split())
         for column in (*COLUMNS, *MORE_COLUMNS, NOT_JUDGED, *measures)
     }
-    text |= {column: "" for column, cell in text.items() if column not in ("arm", "val_loss") and is_missing(cell)}
+    named = ("stage", "arm", "outcome", "val_loss")  # shown as written if they are not accepted
+    text |= {column: "" for column, cell in text.items() if column not in named and is_missing(cell)}
     if text["stage"] not in STAGES:
         raise DecisionError(f"{where}: stage={text['stage']!r} is not accepted; accepted: {', '.join(STAGES)}")
     if not text["arm"]:
@@ -251,6 +252,9 @@ def _parse(fields: Mapping[str, str | None], measures: Mapping[str, str], where:
     loss = _number("val_loss", text["val_loss"], where)
     if outcome is Outcome.CONVERGED and loss is None:
         raise DecisionError(f"{where}: a converged trial needs a val_loss, got {text['val_loss']!r}")
+    if outcome is Outcome.CONVERGED and text["failure_step"] and None in fields.values():  # 0,5 read as two cells
+        what = f"fewer values than columns, and failure_step={text['failure_step']!r} of a converged trial"
+        raise DecisionError(f"{where}: {what}; decimals are written with a point")
     values = {name: _number(column, text[column], where) for column, name in measures.items()}
     return text["stage"], TrialRow(
         arm=text["arm"],

@@ -173,6 +173,7 @@ def test_later_looks_test_at_a_quarter_of_alpha_unless_they_were_planned():
     assert judged(*arms, "fewer_failures", rules=Rules(look=2)).supported is True
     assert judged(*arms, "fewer_failures", rules=Rules(look=3)).supported is False
     assert judged(*arms, "fewer_failures", rules=Rules(look=3, looks_planned=True)).supported is True
+    assert Rules(look=1000).level == 0  # however many a table names
 
 
 def test_missing_seeds_count_as_pending():

@@ -4,13 +4,12 @@ import math
 
 import pytest
 
-from fnostab.monitor.observed import tags_of
 from fnostab.record import names
 from fnostab.record.attempt import last_attempt
 from fnostab.record.ending import judge_again
 from fnostab.record.journal import Journal
 from fnostab.record.journal_outcomes import judge_recorded, read_recorded
-from fnostab.record.lines import FILE_NAME
+from fnostab.record.lines import FILE_NAME, early_tags
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Judgement, Outcome, outcome_payload
 from fnostab.record.trial import Metric, TrialSpec
@@ -122,7 +121,7 @@ def test_an_announcement_alone_is_an_observation(judged):
 @pytest.mark.parametrize(
     ("tags", "outcome"),
     [
-        (tags_of(Judgement(Outcome.STAGNATED, 1, None, (Outcome.STAGNATED,))), Outcome.CONVERGED),
+        (early_tags(**vars(Judgement(Outcome.STAGNATED, 1, None, (Outcome.STAGNATED,)))), Outcome.CONVERGED),
         ({names.OUTCOME: "stagnated", names.FAILURE_STEP: "1"}, Outcome.STAGNATED),
     ],
     ids=["by the rules of then", "by the script"],

@@ -233,6 +233,9 @@ GOOD = "a,control,0,converged,0.5,,9"
     [
         ("a,control,1,diverged,0.5,,9", r"line 3: outcome='diverged' is not known; accepted: converged, nonfinite"),
         ("a,control,1,,0.5,,9", r"line 3: outcome='' is not known"),
+        ("a,control,1,NaN,,,9", r"line 3: outcome='NaN' is not known"),
+        ("NA,control,1,converged,0.5,,9", r"line 3: stage='NA' is not accepted"),
+        ("a,control,1,converged,0,5", r"line 3: fewer values than columns, and failure_step='5' .*; decimals are"),
         (GOOD, r"line 3: stage a, arm control, seed 0 is on line 2 too"),
         ("a,control,1,converged,low,,9", r"line 3: val_loss='low' is not a number"),
         ("a,control,1,converged,nan,,9", r"line 3: a converged trial needs a val_loss, got 'nan'"),

@@ -16,6 +16,7 @@ from fnostab.figures.fan import Curve
 from fnostab.record import names
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
+from fnostab.record.trial import Metric
 from fnostab.report import evidence as evidence_module
 from fnostab.report import panels
 from fnostab.report.content import OnCase, compose
@@ -196,6 +197,12 @@ def test_excluded_trials_are_listed_with_what_they_would_change(html):
     text = to_html(report_of(case_of([*TWELVE, TrialRow("arch_fix", 6, OOM)])))
     assert "arch_fix, seed 6: oom" in text
     assert "arch_fix: 1 oom (seed 6): not in the rate of 0/6" in text
+
+
+def test_a_card_names_the_metric_as_the_table_does():
+    metric = Metric(name="return", higher_is_better=True)
+    page = Page(to_html(report_of(case_of(TWELVE, spec=study_spec(metric=metric)))))
+    assert "median return_best" in [cell.get("data-label") for cell in page.of("td")]
 
 
 def test_best_median_and_worst():

@@ -193,12 +193,21 @@ def test_what_ended_last_is_listed_below_what_runs(trials):
     assert f"{trials[2].outcome} @42" in text
 
 
-def test_the_time_left_is_reckoned_from_the_trials_that_ended(trials):
-    # Seven that wait or run, 100 s each less the 25 s that two have run already, two at a time
-    assert "8 of 15 trials, about 5 min left" in shown(trials)
+def test_the_time_left_is_reckoned_from_the_trials_that_ended_and_the_pace_of_those_under_way(trials):
+    # Five that wait, 100 s each, and two that need 20 s x 7386 / 1234 = 120 s more, two at a time
+    assert "8 of 15 trials, about 6 min left" in shown(trials)
     for trial in trials[:8]:
         trial.outcome = trial.started_s = trial.ended_s = None
     assert "0 of 15 trials, about 18 min left" in shown(trials)  # from the pace of those under way
+
+
+def test_the_study_does_not_end_before_its_slowest_trial(trials):
+    ended = TrialState("control", 0, Outcome.COLLAPSED, started_s=NOW - 300, ended_s=NOW - 290)
+    slow, fast = under_way(trials)
+    slow.running = fast.running = True
+    slow.training_since_s, fast.training_since_s = NOW - 200, NOW - 2
+    assert slow.seconds_left == pytest.approx(1197, abs=1)
+    assert StudyState(TITLE, [ended, slow, fast], 2).seconds_left() == slow.seconds_left
 
 
 def test_a_stopped_study_has_no_time_left(trials):

@@ -87,7 +87,7 @@ def import_(file: Path, out: Path, mapped: tuple[str, ...], orientation: str | N
 @command.command("show", epilog="Example: fnostab data show scan.h5")
 @FILE
 def show(file: Path) -> None:
-    """Say what a scan file holds and where it came from, and draw its figure again."""
+    """Describe a scan file, and draw its figure again."""
     from fnostab.ptychography.scans.scan_file import probe_width, read_scan
 
     scan = read_scan(file)
