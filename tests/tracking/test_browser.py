@@ -141,8 +141,9 @@ def test_a_view_shows_its_charts_with_data(addresses, visit, view, groups, metri
     assert page.get_by_text("No charts in this section").count() == 0
 
 
-def test_three_clicks_from_the_servers_root_show_which_seeds_of_control_failed_when_and_how(addresses, visit):
-    page = visit(addresses["failing", "failed"].partition("#")[0], width=1400)
+@pytest.mark.parametrize("width", [390, 1400])
+def test_three_clicks_from_the_servers_root_show_which_seeds_of_control_failed_when_and_how(addresses, visit, width):
+    page = visit(addresses["failing", "failed"].partition("#")[0], width)
     page.get_by_text("Model training", exact=True).click()
     page.get_by_role("link", name="failing", exact=True).click()
     with page.expect_popup() as opened:
@@ -150,8 +151,12 @@ def test_three_clicks_from_the_servers_root_show_which_seeds_of_control_failed_w
     for trial, step in ("control-0 nonfinite", 17), ("control-2 collapsed", 23):
         opened.value.get_by_text(trial, exact=True).first.wait_for()
         opened.value.get_by_text(re.compile(rf"^Group: .*\b{step}\b")).first.wait_for()
-    opened.value.get_by_text("grad_norm/total", exact=True).first.wait_for()
+    charts = opened.value.get_by_test_id("experiment-view-compare-runs-chart-area")
+    charts.scroll_into_view_if_needed()
+    charts.get_by_text("grad_norm/total", exact=True).first.wait_for()
     opened.value.wait_for_function("document.querySelectorAll('.scatterlayer path.js-line').length >= 2")
+    assert charts.bounding_box()["width"] > 0.5 * width
+    assert opened.value.evaluate("document.documentElement.scrollWidth") == width
     assert opened.value.get_by_text(re.compile("^(control-1|agc-0)")).count() == 0  # they did not fail
 
 

@@ -1,11 +1,13 @@
-"""Run MLflow's server (`python -m`, arguments as of `mlflow`), refusing requests from pages on other local ports.
+"""Run MLflow's server (`python -m`, arguments as of `mlflow`) with two changes.
 
-MLflow accepts requests from every page whose host is localhost, whatever ``--cors-allowed-origins`` says: from any
-program's page on any port, with the password of whoever is logged in.
+It refuses requests from pages on other local ports. MLflow accepts requests from every page whose host is localhost,
+whatever ``--cors-allowed-origins`` says: from any program's page on any port, with the password of whoever is logged
+in. And its page can be read on a phone, where MLflow's sidebar and assistant leave it 80 of 390 pixels.
 """
 
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -18,6 +20,7 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 REFUSAL = b"refused: this server takes requests from its own pages only\n"
+NARROW = Path(__file__).with_name("narrow.html").read_bytes()
 
 
 class OwnPages:
@@ -44,18 +47,47 @@ class OwnPages:
         await send({"type": "http.response.body", "body": REFUSAL})
 
 
+class NarrowPages:
+    """ASGI application whose page, MLflow's only one, has styles for narrow screens (`narrow.html`).
+
+    Args:
+        app: ASGI application that answers all requests.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and add the styles if it asks for the page."""
+        if scope["type"] != "http" or scope["method"] != "GET" or not scope["path"].endswith("/"):
+            await self._app(scope, receive, send)
+            return
+        messages: list[MutableMapping[str, Any]] = []
+
+        async def keep(message: MutableMapping[str, Any]) -> None:
+            messages.append(message)
+
+        await self._app(scope, receive, keep)
+        start, *parts = messages
+        body = b"".join(part.get("body", b"") for part in parts).replace(b"</head>", NARROW + b"</head>", 1)
+        of_old = (b"content-length", b"etag", b"last-modified")  # a browser would keep the page without the styles
+        headers = [(name, value) for name, value in start["headers"] if name.lower() not in of_old]
+        await send({**start, "headers": [*headers, (b"content-length", str(len(body)).encode())]})
+        await send({"type": "http.response.body", "body": body})
+
+
 def app() -> OwnPages:
     """Server application without passwords."""
     from mlflow.server.fastapi_app import app as of_mlflow
 
-    return OwnPages(of_mlflow)
+    return OwnPages(NarrowPages(of_mlflow))
 
 
 def app_with_passwords() -> OwnPages:
     """Server application with MLflow's `basic-auth`."""
     from mlflow.server.auth import create_app
 
-    return OwnPages(create_app())
+    return OwnPages(NarrowPages(create_app()))
 
 
 def _refuse() -> NoReturn:
