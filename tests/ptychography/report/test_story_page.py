@@ -15,16 +15,21 @@ from fnostab.study.file import read_study_file
 
 RUN = "http://127.0.0.1:5000/#/experiments/1/runs/{:032x}?workflowType=machine_learning"
 STUDIES = ("stage_a", "clip_sweep", "stage_b", "layerscale")
-BROKEN = """cells => cells.filter(cell => cell.offsetWidth && !/\\s/.test(cell.innerText)).filter(cell => {
-    const text = document.createRange(); text.selectNodeContents(cell); return text.getClientRects().length > 1; })
-    .map(cell => cell.innerText)"""  # one word on several lines
+BROKEN_WORDS = """cells => cells.filter(cell => cell.offsetWidth).flatMap(cell => {
+    const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), broken = [];
+    while (texts.nextNode()) for (const word of texts.currentNode.data.matchAll(/\\S+/g)) {
+        const range = document.createRange();
+        range.setStart(texts.currentNode, word.index);
+        range.setEnd(texts.currentNode, word.index + word[0].length);
+        if (range.getClientRects().length > 1) broken.push(word[0]); }
+    return broken; })"""
 
 
 @pytest.fixture(scope="module")
 def strategy(browser, tmp_path_factory):
     """Page of the strategy's longest chain, with the arms of its own studies, at any width."""
     specs = {name: _spec(name) for name in STUDIES}
-    trials = {name: _trials(spec, 0.1 * number) for number, (name, spec) in enumerate(specs.items(), start=1)}
+    trials = {name: _trials(spec, number) for number, (name, spec) in enumerate(specs.items(), start=1)}
     case = case_of(trials["stage_a"], trials["stage_b"], spec=specs["stage_a"])
     command = "fnostab run stage_b --from stage_a --seeds 10 --set model.fno_blocks=8"
     decision = Decision(
@@ -60,10 +65,10 @@ def test_no_width_scrolls_sideways(strategy, width):
     assert strategy.evaluate("document.documentElement.scrollWidth") == width
 
 
-@pytest.mark.parametrize("width", [390, 900, 1400])
-def test_no_word_of_a_table_is_broken(strategy, width):
+@pytest.mark.parametrize("width", [900, 1400])  # narrower, each cell has its heading beside it
+def test_no_word_of_a_heading_is_broken(strategy, width):
     strategy.set_viewport_size({"width": width, "height": 844})
-    assert strategy.locator("table.cards :is(td, th)").evaluate_all(BROKEN) == []
+    assert strategy.locator("table.cards thead th").evaluate_all(BROKEN_WORDS) == []
 
 
 def test_links_lead_to_the_runs_of_studies_and_verdicts(strategy):
@@ -82,11 +87,11 @@ def _spec(name):
     return study_spec(arms, description=study.description, name=name, experiment=name, roles=study.roles)
 
 
-def _trials(spec, loss):
+def _trials(spec, stage):
     return [
-        TrialRow(arm, seed, Outcome.COLLAPSED, 0.5, 20 + seed, 59, run_id=f"{100 * number + seed:032x}")
+        TrialRow(arm, seed, Outcome.COLLAPSED, 0.5, 20 + seed, 59, run_id=f"{1000 * stage + 100 * number + seed:032x}")
         if (number + seed) % 3 == 0
-        else TrialRow(arm, seed, Outcome.OOM if seed == 9 else Outcome.CONVERGED, loss + seed / 100, None, 59)
+        else TrialRow(arm, seed, Outcome.OOM if seed == 9 else Outcome.CONVERGED, 0.1 * stage + seed / 100, None, 59)
         for number, arm in enumerate(spec.arms)
         for seed in range(10)
     ]
