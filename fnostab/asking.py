@@ -48,6 +48,8 @@ from fnostab.tracking.environment import settled
 if TYPE_CHECKING:
     from fnostab.report.case import Case
 
+__all__ = ["Study", "Trial"]
+
 LOCK_NAME = "ask.lock"  # in a study's folder; locked while a trial is chosen
 WAIT_S = 60.0
 _log = logging.getLogger(__name__)
