@@ -5,7 +5,7 @@ A record is one run: its values by name, such as ``params.model``, ``tags.user``
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -118,8 +118,8 @@ def trials_of(
     if not runs:
         raise DecisionError("there is no run to judge: the table has no row, or the experiments have no run")
     _check_names(runs, file, known)
-    rows: list[TrialRow] = []
-    seen: dict[tuple[str, int], str] = {}
+    rows: dict[tuple[str, int], TrialRow] = {}
+    judged: dict[tuple[str, int], str] = {}  # those whose run is not excluded
     nameless: list[str] = []
     valueless: dict[str, list[str]] = {}
     for place, run in enumerate(runs, start=1):
@@ -129,12 +129,15 @@ def trials_of(
             nameless.append(label)
             continue
         key = (arm, seed)
-        if key in seen:
-            raise DecisionError(f"arm {arm}, seed {seed} has two runs, {seen[key]} and {label}: exclude one of them")
-        seen[key] = label
         row = _row(run, *key, file, label)
-        rows.append(row)
-        if row.outcome is Outcome.INFRA_ERROR and not _is_excluded(run, file):
+        if row.outcome is Outcome.INFRA_ERROR and _is_excluded(run, file):
+            rows.setdefault(key, row)  # another run of the same seed, such as a retry, takes its place
+            continue
+        if key in judged:
+            raise DecisionError(f"arm {arm}, seed {seed} has two runs, {judged[key]} and {label}: exclude one of them")
+        judged[key] = label
+        rows[key] = row
+        if row.outcome is Outcome.INFRA_ERROR:
             valueless.setdefault(_lacking(run, file, label), []).append(label)
     lines = [_runs(len(rows))]
     if nameless:
@@ -152,7 +155,7 @@ def trials_of(
         same_for_all=UNLESS_DRAWN,
         failure_judged=file.failed is not None,
     )
-    return ExternalRuns(Stage("a", tuple(_in_order(rows, file.control))), study, lines)
+    return ExternalRuns(Stage("a", tuple(_in_order(rows.values(), file.control))), study, lines)
 
 
 def _runs(n: int) -> str:
@@ -163,7 +166,7 @@ def _named(labels: Sequence[str]) -> str:
     return ", ".join(labels[:MOST_NAMED]) + (", ..." if len(labels) > MOST_NAMED else "")
 
 
-def _in_order(rows: Sequence[TrialRow], control: str) -> list[TrialRow]:
+def _in_order(rows: Collection[TrialRow], control: str) -> list[TrialRow]:
     """Sort rows: control, then the other arms in order of appearance, each by seed."""
     place = {arm: n for n, arm in enumerate(dict.fromkeys((control, *(row.arm for row in rows))))}
     return sorted(rows, key=lambda row: (place[row.arm], row.seed))

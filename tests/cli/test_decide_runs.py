@@ -190,3 +190,18 @@ def test_a_flag_of_failed_runs_may_be_written_as_true_and_false():
     runs = [{"m": "a", "s": str(n), "r": None if n == 0 else "1", "flag": flag} for n, flag in enumerate(flags)]
     outcomes = [trial.outcome for trial in trials_of(runs, flagged).stage.trials]
     assert outcomes == ["stagnated", "converged", "stagnated", "converged", "infra_error"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_retry_takes_the_place_of_an_excluded_run_but_not_of_one_that_failed(order):
+    file = RunsFile(table="x", control="a", arm="m", seed="s", metric="r", excluded={"status": "FAILED"})
+    died, again = (
+        {"m": "a", "s": "3", "r": "7", "status": "FAILED"},
+        {"m": "a", "s": "3", "r": "8", "status": "FINISHED"},
+    )
+    found = trials_of([died, again][::order], file)
+    assert [(trial.outcome, trial.loss) for trial in found.stage.trials] == [("converged", 8)]
+    assert found.lines[0] == "1 run"
+    assert [trial.outcome for trial in trials_of([died, died], file).stage.trials] == ["infra_error"]
+    with pytest.raises(DecisionError, match="seed 3 has two runs"):
+        trials_of([died | {"r": "nan"}, again][::order], file)
