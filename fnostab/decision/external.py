@@ -25,6 +25,7 @@ Record = Mapping[str, str | float | None]
 METRICS = "metrics."  # prefix of values with a history in MLflow
 KINDS = ("params.", "tags.", "metrics.", "columns.")
 MOST_NAMED = 3  # runs per line
+UNFINISHED = ("FAILED", "KILLED", "SCHEDULED")  # statuses of MLflow runs
 FACTS = ("control", "measures", "margin", "smallest_effect", "lengths", "alpha")  # that the file gives as they are
 FLAGS = {"true": 1.0, "false": 0.0}  # as written by pandas and JSON
 
@@ -122,6 +123,7 @@ def trials_of(
     judged: dict[tuple[str, int], str] = {}  # those whose run is not excluded
     nameless: list[str] = []
     valueless: dict[str, list[str]] = {}
+    unfinished: dict[str, list[str]] = {}
     for place, run in enumerate(runs, start=1):
         label = str(run.get("run_id") or f"row {place}")
         arm, seed = _text(run.get(file.arm)), _seed(run.get(file.seed), file.seed, label)
@@ -139,6 +141,8 @@ def trials_of(
         rows[key] = row
         if row.outcome is Outcome.INFRA_ERROR:
             valueless.setdefault(_lacking(run, file, label), []).append(label)
+        if row.outcome is Outcome.CONVERGED and (status := run.get("status")) in UNFINISHED:
+            unfinished.setdefault(str(status), []).append(label)
     lines = [_runs(len(rows))]
     if nameless:
         take = "takes" if len(nameless) == 1 else "take"
@@ -146,6 +150,12 @@ def trials_of(
     for name, labels in valueless.items():
         count = "counts" if len(labels) == 1 else "count"
         lines.append(f"{_runs(len(labels))} without a value of {name} {count} as infra_error: {_named(labels)}")
+    for status, labels in unfinished.items():
+        count = "counts" if len(labels) == 1 else "count"
+        lines.append(
+            f"{_runs(len(labels))} with status {status} {count} as converged, unless the file says "
+            f"excluded: {{status: {status}}}: {_named(labels)}"
+        )
     if file.failed is None:
         lines.append("failure not judged: the file does not say when a run failed (failed)")
     name = file.metric.partition(".")[2] or file.metric
@@ -210,10 +220,11 @@ def _outcome(run: Record, value: float | None, file: RunsFile, label: str) -> Ou
     bounds += [(values[n], Bound(below=limit)) for n, limit in failed.below.items()]
     if any(bound.holds(x) for x, bound in bounds):
         return Outcome.STAGNATED
+    if _is_excluded(run, file):
+        return Outcome.INFRA_ERROR
     if run.get("status") == "RUNNING":
         return Outcome.RUNNING
-    is_unknown = value is None or any(x is None for x, _ in bounds)
-    return Outcome.INFRA_ERROR if is_unknown or _is_excluded(run, file) else Outcome.CONVERGED
+    return Outcome.INFRA_ERROR if value is None or any(x is None for x, _ in bounds) else Outcome.CONVERGED
 
 
 def _is_excluded(run: Record, file: RunsFile) -> bool:

@@ -205,3 +205,15 @@ def test_a_retry_takes_the_place_of_an_excluded_run_but_not_of_one_that_failed(o
     assert [trial.outcome for trial in trials_of([died, died], file).stage.trials] == ["infra_error"]
     with pytest.raises(DecisionError, match="seed 3 has two runs"):
         trials_of([died | {"r": "nan"}, again][::order], file)
+
+
+def test_runs_that_did_not_finish_are_named_and_one_that_is_excluded_is_not_waited_for():
+    runs = [{"m": "a", "s": str(n), "r": "7", "status": s} for n, s in enumerate(("FAILED", "RUNNING", "FINISHED"))]
+    file = {"table": "x", "control": "a", "arm": "m", "seed": "s", "metric": "r"}
+    found = trials_of(runs, RunsFile(**file))
+    assert [trial.outcome for trial in found.stage.trials] == ["converged", "running", "converged"]
+    told = "1 run with status FAILED counts as converged, unless the file says excluded: {status: FAILED}: row 1"
+    assert told in found.lines
+    found = trials_of(runs, RunsFile(**file, excluded={"status": ["FAILED", "RUNNING"]}))
+    assert [trial.outcome for trial in found.stage.trials] == ["infra_error", "infra_error", "converged"]
+    assert not [line for line in found.lines if "status" in line]
