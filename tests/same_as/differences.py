@@ -116,5 +116,5 @@ PLACES = {
     "TrialConfig": ("fnostab.ptychography.settings", "fnostab.config"),
     "flatten": ("fnostab.record.settings", "fnostab.config"),
     "load_study": ("fnostab.study.study", "fnostab.studies.spec"),
-    "built_in_studies": ("fnostab.study.study", "fnostab.studies.spec"),
+    "built_in_studies": ("fnostab.tasks.registry", "fnostab.study.study", "fnostab.studies.spec"),
 }
