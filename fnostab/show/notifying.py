@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -69,24 +70,44 @@ class Notifier:
             study: returns the name of the study; called after the failure.
             link: returns a line that says where its records are; called after the failure.
         """
+        with self._of_a_closed_terminal(study):
+            try:
+                yield
+            except ConfigError:
+                raise
+            except KeyboardInterrupt as error:
+                notes: list[str] = getattr(error, "__notes__", [])  # say what happens to the trials
+                what = next(iter(notes), "the same `fnostab run` command resumes it")
+                self._send_failure(study, f"was interrupted: {what}", link, how="was interrupted")
+                raise
+            except FnostabError as error:
+                self._send_failure(study, f"stopped: {error}", link)
+                raise
+            except Exception as error:
+                self._send_failure(study, f"stopped: {one_line(error)}", link)
+                raise
+
+    @contextmanager
+    def _of_a_closed_terminal(self, study: Callable[[], str]) -> Iterator[None]:
+        """Send a message if SIGHUP ends this process because its terminal closed, as after a broken connection."""
+
+        def tell_and_end(signum: int, frame: object) -> None:
+            what = "lost its terminal: the same `fnostab run` command resumes it; tmux or nohup keeps it running"
+            self._send_failure(study, what)  # no link: this may interrupt a request to the store
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
+
+        if not self or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:  # as under nohup
+            yield
+            return
+        signal.signal(signal.SIGHUP, tell_and_end)
         try:
             yield
-        except ConfigError:
-            raise
-        except KeyboardInterrupt as error:
-            notes: list[str] = getattr(error, "__notes__", [])  # say what happens to the trials
-            what = next(iter(notes), "the same `fnostab run` command resumes it")
-            self._send_failure(study, f"was interrupted: {what}", link, how="was interrupted")
-            raise
-        except FnostabError as error:
-            self._send_failure(study, f"stopped: {error}", link)
-            raise
-        except Exception as error:
-            self._send_failure(study, f"stopped: {one_line(error)}", link)
-            raise
+        finally:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
     def _send_failure(
-        self, study: Callable[[], str], what: str, link: Callable[[], str], how: str = "has stopped"
+        self, study: Callable[[], str], what: str, link: Callable[[], str] = str, how: str = "has stopped"
     ) -> None:
         if self:
             self.send(f"fnostab: {study()} {how}", f"{study()} {what}", *self.answer, *filter(None, [link()]))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -170,6 +171,18 @@ def test_a_study_of_a_file_is_told_of_by_its_name(program, mailbox, call):
     (message,) = mailbox.messages
     assert message["title"] == "fnostab: zero has stopped"
     assert message["message"].startswith("zero stopped: 1 of 2 trials")
+
+
+def test_a_closed_terminal_is_told_of(mailbox):
+    code = (
+        "import os, signal; from fnostab.show.notifying import Notifier\n"
+        f"with Notifier(['{mailbox.address}']).of_failures(lambda: 'mine', str): os.kill(os.getpid(), signal.SIGHUP)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60)
+    assert ended.returncode == -signal.SIGHUP
+    assert mailbox.messages[0]["message"].startswith(
+        "mine lost its terminal: the same `fnostab run` command resumes it"
+    )
 
 
 def test_the_environment_may_hold_the_address_and_trials_do_not_get_it(run, mailbox, monkeypatch):
