@@ -32,8 +32,8 @@ from fnostab.monitor.sinks import SinkWriter, last_steps, session_sink
 from fnostab.monitor.steps import Step
 from fnostab.monitor.watches import Watches
 from fnostab.record import names
+from fnostab.record.early_tags import early_tags
 from fnostab.record.journal import Sink
-from fnostab.record.lines import early_tags
 from fnostab.record.outcome_rules import OutcomeRules, Validation
 from fnostab.record.outcomes import Judgement, Outcome
 from fnostab.record.recorder import AFTER_FAILURE_VARIABLE

@@ -16,7 +16,8 @@ from typing import Any
 
 from fnostab.errors import JournalError, os_errors_as
 from fnostab.record import names
-from fnostab.record.lines import FILE_NAME, Event, Point, early_tags, encode, read_lines
+from fnostab.record.early_tags import early_tags
+from fnostab.record.lines import FILE_NAME, Event, Point, encode, read_lines
 from fnostab.record.numbers import number, whole
 
 ATTEMPT = "fnostab.attempt"  # tag: token of the current attempt

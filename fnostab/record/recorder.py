@@ -19,7 +19,7 @@ from typing import Literal, Self, SupportsFloat, SupportsIndex
 
 from fnostab.errors import JournalError
 from fnostab.record import names
-from fnostab.record.lines import early_tags
+from fnostab.record.early_tags import early_tags
 from fnostab.record.numbers import number, whole
 from fnostab.record.program_journal import RECORDED_EVENT, Recording
 

@@ -6,10 +6,11 @@ import pytest
 
 from fnostab.record import names
 from fnostab.record.attempt import last_attempt
+from fnostab.record.early_tags import early_tags
 from fnostab.record.ending import judge_again
 from fnostab.record.journal import Journal
 from fnostab.record.journal_outcomes import judge_recorded, read_recorded
-from fnostab.record.lines import FILE_NAME, early_tags
+from fnostab.record.lines import FILE_NAME
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Judgement, Outcome, outcome_payload
 from fnostab.record.trial import Metric, TrialSpec

@@ -19,6 +19,14 @@ ARMS = ("control", "arch_fix", "opt_fix", "cure", "layerscale_small", "warmup_an
 STEPS = 60
 KNOB = "training.learning_rate"
 A4_HEIGHT, MARGIN = 842, 42.5  # points
+BROKEN_WORDS = """cells => cells.filter(cell => cell.offsetWidth).flatMap(cell => {
+    const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), broken = [];
+    while (texts.nextNode()) for (const word of texts.currentNode.data.matchAll(/\\S+/g)) {
+        const range = document.createRange();
+        range.setStart(texts.currentNode, word.index);
+        range.setEnd(texts.currentNode, word.index + word[0].length);
+        if (range.getClientRects().length > 1) broken.push(word[0]); }
+    return broken; })"""
 
 
 def page_of(png, arms=2, seeds=4, knob=()):

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from report_pages import A4_HEIGHT, MARGIN, page_of, printed
+from report_pages import A4_HEIGHT, BROKEN_WORDS, MARGIN, page_of, printed
 
 from fnostab.report.documents import to_html
 
@@ -18,12 +18,6 @@ ROWS = """[...document.querySelectorAll('.pictures')].map(grid => Object.values(
 LINES = """cells => cells.map(cell => {
     const text = document.createRange(); text.selectNodeContents(cell); return text.getClientRects().length; })"""
 LINES_OF_SHORT_NAMES = LINES.replace("cells.", "cells.filter(cell => cell.innerText && cell.innerText.length < 9).")
-BROKEN_WORDS = """cells => cells.filter(cell => cell.offsetWidth).flatMap(cell =>
-    [...cell.innerText.matchAll(/\\S+/g)].filter(word => {
-        const text = document.createRange();
-        text.setStart(cell.firstChild, word.index);
-        text.setEnd(cell.firstChild, word.index + word[0].length);
-        return text.getClientRects().length > 1; }).map(word => word[0]))"""
 
 
 @pytest.fixture(scope="module", params=STUDIES)

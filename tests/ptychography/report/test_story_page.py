@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 from report_helpers import case_of
-from report_pages import A4_HEIGHT, MARGIN, printed
+from report_pages import A4_HEIGHT, BROKEN_WORDS, MARGIN, printed
 from trial_records import study_spec
 
 from fnostab.ptychography.report.documents import write_story
@@ -15,14 +15,6 @@ from fnostab.study.file import read_study_file
 
 RUN = "http://127.0.0.1:5000/#/experiments/1/runs/{:032x}?workflowType=machine_learning"
 STUDIES = ("stage_a", "clip_sweep", "stage_b", "layerscale")
-BROKEN_WORDS = """cells => cells.filter(cell => cell.offsetWidth).flatMap(cell => {
-    const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), broken = [];
-    while (texts.nextNode()) for (const word of texts.currentNode.data.matchAll(/\\S+/g)) {
-        const range = document.createRange();
-        range.setStart(texts.currentNode, word.index);
-        range.setEnd(texts.currentNode, word.index + word[0].length);
-        if (range.getClientRects().length > 1) broken.push(word[0]); }
-    return broken; })"""
 
 
 @pytest.fixture(scope="module")
