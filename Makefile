@@ -23,7 +23,7 @@ test: $(STAMP)  ## all tests, those of the environments that `mlflow run` makes 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	FNOSTAB_TEST_ENVIRONMENTS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n $(SIDE_BY_SIDE) --dist loadgroup --no-loadscope-reorder
+	FNOSTAB_TEST_ENVIRONMENTS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n $(SIDE_BY_SIDE) --no-loadscope-reorder
 
 docs: $(STAMP)  ## the documentation, in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

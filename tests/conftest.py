@@ -49,18 +49,27 @@ GROUPS = {
 }
 
 
+def group(file):
+    """Name of the group of a file of tests, given from the project's root; most files are one by themselves."""
+    return next((name for part, name in GROUPS.items() if part in Path(file).parts), str(file))
+
+
 def pytest_collection_modifyitems(items):
-    """Order of the tests, and those that one process runs when they run side by side (`make test`)."""
+    """The groups that take minutes first."""
+    place = {name: place for place, name in enumerate(dict.fromkeys(GROUPS.values()))}
+    items.sort(key=lambda item: place.get(group(item.path.relative_to(ROOT)), len(place)))
 
-    def group(item):
-        return next(
-            (name for part, name in GROUPS.items() if part in item.path.parts), str(item.path.relative_to(ROOT))
-        )
 
-    order = list(dict.fromkeys(GROUPS.values()))
-    items.sort(key=lambda item: order.index(group(item)) if group(item) in order else len(order))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Side by side (`make test`), one process runs a whole group. Marks would do, but xdist 3.8 misses late ones."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group(nodeid.partition("::")[0])
+
+    return Groups(config, log)
 
 
 @pytest.fixture(scope="session")
