@@ -255,7 +255,7 @@ def split_words(words: Sequence[str], context: click.Context | None = None) -> t
     return others, assignments
 
 
-def _unknown(word: str, context: click.Context | None = None) -> click.UsageError:
+def _unknown(word: str, context: click.Context) -> click.UsageError:
     """Make the error for a word that is neither an option nor a setting."""
     name, equals, value = word.lstrip("-").partition("=")
     if equals:

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from fnostab.show.notifying import Notifier
 
 
-def run_in_looks(
-    looks: Sequence[int], options: RunOptions, console: Console, notifier: Notifier | None = None
-) -> StudyRun:
+def run_in_looks(looks: Sequence[int], options: RunOptions, console: Console, notifier: Notifier | None) -> StudyRun:
     """Run a study up to each look, then continue with control and the arms that are still undecided.
 
     Looks are increasing numbers of seeds per arm; the options name no seeds. The study is recorded with the alpha of a

@@ -94,7 +94,7 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
     kind = kind_of(path, found, options.kind, diffraction, lines)
     bad = bad_pixels_of(path, found, diffraction.shape, lines)
 
-    _refuse_near_field(path, found, options, probe, diffraction.shape[-1])
+    _refuse_near_field(path, found, options, probe)
     if probe is None:
         raise DataError(f"{path} has no probe: give one with --map probe=NAME or --map probe=FILE:NAME")
     diffraction, bad = _centred(path, diffraction, bad, kind, options, lines)
@@ -146,9 +146,7 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
     return Imported(scan, lines)
 
 
-def _refuse_near_field(
-    path: Path, found: Found, options: ImportOptions, probe: NDArray[np.complex64] | None, side: int
-) -> None:
+def _refuse_near_field(path: Path, found: Found, options: ImportOptions, probe: NDArray[np.complex64] | None) -> None:
     """Refuse a Fresnel number width^2 / (wavelength x distance) above 1; width of the probe, or else of the frame."""
     if options.far_field or not (found.wavelength and found.distance and found.detector_pixel):
         return

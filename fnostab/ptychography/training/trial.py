@@ -25,7 +25,7 @@ from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.checkpoint import BestCheckpoint
 from fnostab.ptychography.training.environment import describe_environment, git_state, owner
 from fnostab.ptychography.training.precision import arithmetic
-from fnostab.ptychography.training.reconstruction import predict, reconstruct, score
+from fnostab.ptychography.training.reconstruction import predict, reconstruct, score, score_halves
 from fnostab.ptychography.training.setup import Training, choose_device, set_up, watched_blocks
 from fnostab.ptychography.training.trial_figures import draw_reconstructions
 from fnostab.record import names
@@ -155,7 +155,7 @@ def _test(
 
     pairs = reconstructed(data.test)
     halves = not len(data.test.objects)
-    journal.record(max(monitor.steps_read - 1, 0), score(pairs, config.data, halves=halves))
+    journal.record(max(monitor.steps_read - 1, 0), score_halves(pairs) if halves else score(pairs, config.data))
     if config.data.path is not None:
         pairs = [*reconstructed(data.whole), *pairs]
     named = ("first half", "second half") if halves else ("predicted", "reference" if config.data.path else "true")
