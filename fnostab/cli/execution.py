@@ -67,7 +67,7 @@ class RunOptions:
     live: bool = False
 
 
-def execute(options: RunOptions, console: Console) -> tuple[Study, StudyRun]:
+def execute(options: RunOptions, console: Console) -> StudyRun:
     """Load a study and run its missing trials.
 
     Raises:
@@ -91,7 +91,7 @@ def execute(options: RunOptions, console: Console) -> tuple[Study, StudyRun]:
     )
     if result.unsent:
         raise TrackingError(result.unsent)
-    return loaded, result
+    return result
 
 
 def show_dry_run(options: RunOptions, console: Console) -> None:
