@@ -98,18 +98,8 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
     if probe is None:
         raise DataError(f"{path} has no probe: give one with --map probe=NAME or --map probe=FILE:NAME")
     diffraction, bad = _centred(path, diffraction, bad, kind, options, lines)
-    defects = find_defects(diffraction, bad)
-    if defects.empty.all():
-        raise DataError(f"{path}: all {len(diffraction)} patterns are zero: name others with --map diffraction=NAME")
-    lines += _of_defects(defects, bad)
-    keep = ~defects.empty
-    mask = ~(bad | defects.bad)
-    patterns = np.where(mask, diffraction[keep], 0).astype(np.float32)
-    if negative := int((patterns < 0).sum()):
-        lines.append(f"set {negative} negative values to 0, which background subtraction leaves")
-        patterns = patterns.clip(0)
-    positions = positions[keep]
-
+    patterns, mask, kept = _without_defects(path, diffraction, bad, lines)
+    positions = positions[kept]
     pixel_size = options.pixel_size or _far_field_pixel(found, patterns.shape[-1])
     if in_metres:
         if pixel_size is None:
@@ -160,12 +150,7 @@ def _refuse_near_field(path: Path, found: Found, options: ImportOptions, probe: 
 
 
 def _centred(
-    path: Path,
-    diffraction: NDArray[Any],
-    bad: NDArray[np.bool_],
-    kind: Kind,
-    options: ImportOptions,
-    lines: list[str],
+    path: Path, diffraction: NDArray[Any], bad: NDArray[np.bool_], kind: Kind, options: ImportOptions, lines: list[str]
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     place = options.zero_frequency
     if place is None:
@@ -194,6 +179,22 @@ def _centred(
     if place == "corner":
         return np.fft.fftshift(diffraction, axes=(1, 2)), np.fft.fftshift(bad)
     return diffraction, bad
+
+
+def _without_defects(
+    path: Path, diffraction: NDArray[Any], bad: NDArray[np.bool_], lines: list[str]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Leave out empty patterns, and set invalid pixels to 0; return also which pixels are valid and patterns kept."""
+    defects = find_defects(diffraction, bad)
+    if defects.empty.all():
+        raise DataError(f"{path}: all {len(diffraction)} patterns are zero: name others with --map diffraction=NAME")
+    lines += _of_defects(defects, bad)
+    mask = ~(bad | defects.bad)
+    patterns = np.where(mask, diffraction[~defects.empty], 0).astype(np.float32)
+    if negative := int((patterns < 0).sum()):
+        lines.append(f"set {negative} negative values to 0, which background subtraction leaves")
+        patterns = patterns.clip(0)
+    return patterns, mask, ~defects.empty
 
 
 def _of_defects(defects: Defects, bad: NDArray[np.bool_]) -> Iterator[str]:
