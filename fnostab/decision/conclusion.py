@@ -58,19 +58,11 @@ class _Findings:
 
 
 def conclude(
-    roles: Roles,
-    stages: Mapping[str, Stage],
-    criteria: Sequence[Criterion],
-    answers: Sequence[Answer],
-    rules: Rules,
+    roles: Roles, stages: Mapping[str, Stage], criteria: Sequence[Criterion], answers: Sequence[Answer], rules: Rules
 ) -> Conclusion:
     """Return the first verdict whose conditions hold, for a study with at least one candidate."""
     found = _Findings(
-        roles,
-        stages,
-        {(c.stage, c.arm, c.name): c for c in criteria},
-        {(a.stage, a.arm): a for a in answers},
-        rules,
+        roles, stages, {(c.stage, c.arm, c.name): c for c in criteria}, {(a.stage, a.arm): a for a in answers}, rules
     )
     return (
         _gold(found)
