@@ -156,11 +156,11 @@ class Study:
                 be written or is locked.
             JournalError: a journal is damaged, or can't be written.
         """
-        ranks = {name: os.environ[name] for name in RANK_VARIABLES if os.environ.get(name, "0") != "0"}
-        for name, rank in ranks.items():
-            raise LaunchError(
-                f"{name}={rank}: only rank 0 gets trials; unset {name} in processes that train trials of their own"
-            )
+        for name in RANK_VARIABLES:
+            if (rank := os.environ.get(name, "0")) != "0":
+                raise LaunchError(
+                    f"{name}={rank}: only rank 0 gets trials; unset {name} in processes that train trials of their own"
+                )
         elsewhere = []
         for progress in self._read()[1]:
             trial = self._take(progress)

@@ -67,7 +67,7 @@ class RunOptions:
     live: bool = False
 
 
-def execute(options: RunOptions, console: Console) -> tuple[Study, StudyRun]:
+def execute(options: RunOptions, console: Console) -> StudyRun:
     """Load a study and run its missing trials.
 
     Raises:
@@ -91,7 +91,7 @@ def execute(options: RunOptions, console: Console) -> tuple[Study, StudyRun]:
     )
     if result.unsent:
         raise TrackingError(result.unsent)
-    return loaded, result
+    return result
 
 
 def show_dry_run(options: RunOptions, console: Console) -> None:
@@ -255,7 +255,7 @@ def split_words(words: Sequence[str], context: click.Context | None = None) -> t
     return others, assignments
 
 
-def _unknown(word: str, context: click.Context | None = None) -> click.UsageError:
+def _unknown(word: str, context: click.Context) -> click.UsageError:
     """Make the error for a word that is neither an option nor a setting."""
     name, equals, value = word.lstrip("-").partition("=")
     if equals:

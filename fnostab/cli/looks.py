@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from fnostab.show.notifying import Notifier
 
 
-def run_in_looks(
-    looks: Sequence[int], options: RunOptions, console: Console, notifier: Notifier | None = None
-) -> StudyRun:
+def run_in_looks(looks: Sequence[int], options: RunOptions, console: Console, notifier: Notifier | None) -> StudyRun:
     """Run a study up to each look, then continue with control and the arms that are still undecided.
 
     Looks are increasing numbers of seeds per arm; the options name no seeds. The study is recorded with the alpha of a
@@ -55,7 +53,7 @@ def run_in_looks(
     for number, seeds in enumerate(looks, start=1):
         going_on = tuple(arm for arm in arms if arm in open_arms or arm not in candidates)
         upto = replace(options, arms=going_on, seeds=tuple(range(seeds)), alpha=alpha, looks=tuple(looks))
-        _, result = execute(upto, console)
+        result = execute(upto, console)
         insist_on_results(result)
         experiment = find_experiment(result.store, result.experiment)
         trials = trial_rows(result.store, experiment, newest_study(result.store, experiment, result.run_id))
@@ -63,7 +61,7 @@ def run_in_looks(
         found = [each for each in found if each.arm in open_arms]
 
         name = f"look {number} of {len(looks)} ({seeds} seeds)"
-        lines = [f"{each}" for each in found]
+        lines = [str(each) for each in found]
         payload = {"look": number, "looks": list(looks), "alpha": alpha, "arms": [asdict(each) for each in found]}
         text = "\n".join(f"- {line}" for line in lines)
         log_verdict(result.store, experiment, [result.run_id], name, payload, f"alpha {alpha:.5f}\n\n{text}")

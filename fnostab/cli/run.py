@@ -140,10 +140,7 @@ def run_and_report(
         raise ConfigError("--sequential sets the numbers of seeds: leave out --seeds")
     if dry_run:
         if looks:
-            say(
-                console,
-                f"look 1 of {len(looks)}, {looks[0]} seeds per arm; arms that it decides stop there",
-            )
+            say(console, f"look 1 of {len(looks)}, {looks[0]} seeds per arm; arms that it decides stop there")
             options = replace(options, seeds=tuple(range(looks[0])), looks=tuple(looks))
         show_dry_run(options, console)
         return
@@ -152,23 +149,8 @@ def run_and_report(
 
         result = run_in_looks(looks, options, console, notifier)
     else:
-        _, result = execute(options, console)
-    said: list[str] = []
-    if decide or notifier:
-        from fnostab.cli.decide import decide_and_print
-        from fnostab.report.judging import StoredStudies, judge_and_record
-        from fnostab.report.verdict import in_lines
-
-        try:
-            studies = StoredStudies(result.experiment, study_run=result.run_id, tracking_uri=options.tracking_uri)
-            if decide:
-                case = decide_and_print(result.store, studies, console=console)
-            else:
-                case = judge_and_record(result.store, studies).case
-            said = in_lines(case)
-        except DecisionError as error:  # as without control, if only some arms were asked for: the run itself is fine
-            said = [f"no verdict yet: {error}"]
-            say(console, *said if decide else ())
+        result = execute(options, console)
+    said = _judge(result, options, console, shown=decide) if decide or notifier else []
     if notifier:
         notifier.answer = said
     if not decide:
@@ -191,6 +173,24 @@ def run_and_report(
     insist_on_results(result)
     if notifier:
         notifier.send(f"fnostab: {result.experiment} has ended", *said, charts)
+
+
+def _judge(result: StudyRun, options: RunOptions, console: Console, *, shown: bool) -> list[str]:
+    """Judge and record the study that was run, print that if it is to be ``shown``, and return it in lines."""
+    from fnostab.cli.decide import decide_and_print
+    from fnostab.report.judging import StoredStudies, judge_and_record
+    from fnostab.report.verdict import in_lines
+
+    studies = StoredStudies(result.experiment, study_run=result.run_id, tracking_uri=options.tracking_uri)
+    try:
+        if shown:
+            return in_lines(decide_and_print(result.store, studies, console=console))
+        return in_lines(judge_and_record(result.store, studies).case)
+    except DecisionError as error:  # as without control, if only some arms were asked for: the run itself is fine
+        said = f"no verdict yet: {error}"
+        if shown:
+            say(console, said)
+        return [said]
 
 
 def charts_line(store: Store, experiment_id: str) -> str:

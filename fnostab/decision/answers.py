@@ -193,7 +193,7 @@ def harm_p(pair: Pair) -> float:
 
 def _loss_harm_p(pair: Pair, loss: Difference) -> float:
     """p-value for a worse metric than control's if nothing failed, before Holm."""
-    applies = not pair.obstacle and pair.nothing_failed and loss.beyond and loss.p_worse is not None
+    applies = not pair.obstacle and pair.nothing_failed and loss.beyond
     return loss.p_worse if applies and loss.p_worse is not None else 1.0
 
 

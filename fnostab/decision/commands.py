@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from fnostab.decision.next_step import NextKind, NextStep
+from fnostab.record.settings import seeds_text
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,12 @@ def _words(step: NextStep, source: Source) -> list[str]:
     if step.kind in (NextKind.RERUN, NextKind.SEEDS) and place.study:
         words = ["fnostab", "run", place.study]
         words += ["--experiment", place.experiment] if place.experiment else []
-        words += ["--seeds", _seeds_text(step.seeds)] if step.seeds else []
+        seeds = range(step.seeds) if isinstance(step.seeds, int) else step.seeds
+        words += ["--seeds", seeds_text(seeds)] if seeds else []
         words += ["--arms", ",".join(step.arms)]
         words += ["--retry-oom"] if step.retry_oom else []
         return [*words, *place.options]
     return []
-
-
-def _seeds_text(seeds: int | tuple[int, ...]) -> str:
-    if isinstance(seeds, int):
-        return str(seeds)
-    return ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")  # without a comma it would be a count
 
 
 def _stage_b(step: NextStep, source: Source) -> list[str]:

@@ -58,19 +58,11 @@ class _Findings:
 
 
 def conclude(
-    roles: Roles,
-    stages: Mapping[str, Stage],
-    criteria: Sequence[Criterion],
-    answers: Sequence[Answer],
-    rules: Rules,
+    roles: Roles, stages: Mapping[str, Stage], criteria: Sequence[Criterion], answers: Sequence[Answer], rules: Rules
 ) -> Conclusion:
     """Return the first verdict whose conditions hold, for a study with at least one candidate."""
     found = _Findings(
-        roles,
-        stages,
-        {(c.stage, c.arm, c.name): c for c in criteria},
-        {(a.stage, a.arm): a for a in answers},
-        rules,
+        roles, stages, {(c.stage, c.arm, c.name): c for c in criteria}, {(a.stage, a.arm): a for a in answers}, rules
     )
     return (
         _gold(found)
@@ -111,17 +103,13 @@ def _silver(found: _Findings) -> Conclusion | None:
     supported = all(c is not None and c.supported for c in needed) and not first_helps
     supported = supported and not _quality_worse(found, second, "a")
     lacks = and_list([_words(c.name, found.rules) for c in broken])
-    about_first = f"{first} is shown to fail less often and only lacks: {lacks}" if first_helps else _not_shown(first)
+    shown = f"shown to fail less often and only lacks: {lacks}" if first_helps else "not shown to help"
     deep = "" if found.ran(second, "b") else "; not tested at depth"
     reason = (
-        f"{about_first}, while {second} fails less often than {found.roles.control} at a {found.rules.metric} within "
-        f"the margin{_quality_text(found, second, 'a')}{deep}"
+        f"{first} is {shown}, while {second} fails less often than {found.roles.control} at a {found.rules.metric} "
+        f"within the margin{_quality_text(found, second, 'a')}{deep}"
     )
     return Conclusion(VerdictName.SILVER, supported, reason, second)
-
-
-def _not_shown(arm: str) -> str:
-    return f"{arm} is not shown to help"
 
 
 def _pivot(found: _Findings) -> Conclusion | None:

@@ -214,22 +214,18 @@ def _effect(scale: Scale, ours: tuple[float, ...], theirs: tuple[float, ...]) ->
 
 def _detail(name: str, pair: Pair) -> str:
     ours, theirs = pair.ours, pair.control
+    judged = pair.rules.failure_judged or not pair.nothing_failed
     if name == "fewer_failures":
-        if pair.nothing_failed and not pair.rules.failure_judged:
-            return ""
-        return f"{_failed(ours)}, {pair.control_arm} {_failed(theirs)}"
+        return f"{_failed(ours)}, {pair.control_arm} {_failed(theirs)}" if judged else ""
     if name == "no_nonfinite":
         return f"{ours.nonfinite} of {ours.n} nonfinite"
-    if pair.nothing_failed and not pair.rules.failure_judged:
-        mine, other = (
-            f"median {tally.median:.4g} of {tally.ok}" if tally.losses else "none" for tally in (ours, theirs)
-        )
-        return f"{mine}, {pair.control_arm} {other}"
-    mine, other = (_median_text(tally) for tally in (ours, theirs))
+    mine, other = (_median_text(tally, judged) for tally in (ours, theirs))
     return f"{mine}, {pair.control_arm} {other}"
 
 
-def _median_text(tally: Tally) -> str:
+def _median_text(tally: Tally, judged: bool) -> str:
+    if not judged:
+        return f"median {tally.median:.4g} of {tally.ok}" if tally.losses else "none"
     if tally.median is None:
         return f"no median ({tally.ok or 'none'} of {tally.n} did not fail{', of unknown loss' if tally.ok else ''})"
     return f"median {tally.median:.4g} of the {tally.ok} of {tally.n} that did not fail"

@@ -204,11 +204,11 @@ def _more_seeds(
         return None
     wanted = roles.candidates or tuple(a.arm for a in answers)
     for name, stage in stages.items():
-        open_ones = [a for a in answers if a.stage == name and a.arm in wanted and a.more is not None]
-        open_ones = [a for a in open_ones if a.more is not None and a.more.is_worth_it]
-        if open_ones:
-            extra = max(a.more.extra for a in open_ones if a.more is not None and a.more.extra is not None)
-            arms = (roles.control, *(a.arm for a in open_ones))
+        forecasts = {a.arm: a.more for a in answers if a.stage == name and a.arm in wanted and a.more is not None}
+        worth_it = {arm: more.extra for arm, more in forecasts.items() if more.is_worth_it and more.extra is not None}
+        if worth_it:
+            extra = max(worth_it.values())
+            arms = (roles.control, *worth_it)
             seeds = _seeds(stage, more=extra)
             many = f"{extra} more seed{'s' if extra > 1 else ''}"
             if len({len(stage.arm(arm)) + len(stage.missing(arm)) for arm in arms}) > 1:  # some need more than others

@@ -111,16 +111,14 @@ def all_failed_alike(trials: Sequence[TrialRow], study: Any) -> str | None:
     if len(outcomes) != 1 or len(counted) < 2:
         return None
     outcome, rules, checks = outcomes.pop(), study.rules, []
-    direction = set(study.judged.values()) == {
-        study.metric.name
-    }  # the rules judge the metric, so a wrong direction inverts them
+    judges_metric = set(study.judged.values()) == {study.metric.name}  # a wrong direction then inverts the rules
     if outcome is Outcome.STAGNATED and rules.baseline is not None:
         checks.append(f"baseline {value_text(rules.baseline)}")
     if outcome is Outcome.STAGNATED and rules.failed is not None:
         checks.append(f"failed {_bound(rules.failed)}")
     if outcome is Outcome.COLLAPSED:
         checks += [f"{name} {_bound(bound)} of collapsed" for name, bound in rules.collapsed.items()]
-    if direction and (outcome is Outcome.EXPLODED or (outcome is Outcome.STAGNATED and checks)):
+    if judges_metric and (outcome is Outcome.EXPLODED or (outcome is Outcome.STAGNATED and checks)):
         checks.append("higher_is_better")
     if not checks:
         return None

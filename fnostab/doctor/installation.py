@@ -37,8 +37,7 @@ def _library(name: str) -> Finding:
     except PackageNotFoundError:
         if name in ONLY_FOR_TRAINING:
             return Finding(
-                State.OK,
-                "not installed; the built-in study and StabilityMonitor need `pip install 'fnostab[torch]'`",
+                State.OK, "not installed; the built-in study and StabilityMonitor need `pip install 'fnostab[torch]'`"
             )
         return Finding(State.FAILED, f"is not installed; `pip install '{name}=={tested}'`")
     if found.split(".")[:2] != tested.split(".")[:2]:
@@ -50,8 +49,7 @@ def _library(name: str) -> Finding:
 
 
 def _extras() -> Finding:
-    there = [name for name, (module, _) in EXTRAS.items() if find_spec(module)]
-    missing = [f"{name} (`pip install 'fnostab[{name}]'`, for {use})" for name, (_, use) in EXTRAS.items()]
-    missing = [text for name, text in zip(EXTRAS, missing, strict=True) if name not in there]
-    parts = [", ".join(there) or "none", *(f"without {text}" for text in missing)]
+    missing = {name: use for name, (module, use) in EXTRAS.items() if not find_spec(module)}
+    parts = [", ".join(name for name in EXTRAS if name not in missing) or "none"]
+    parts += [f"without {name} (`pip install 'fnostab[{name}]'`, for {use})" for name, use in missing.items()]
     return Finding(State.OK, "; ".join(parts))

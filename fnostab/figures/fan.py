@@ -64,15 +64,15 @@ class Fan:
     peak: tuple[int, int, float] | None
 
 
-def make_fan(curves: Sequence[Curve], windows: int = WINDOWS) -> Fan:
-    """Reduce curves to a fan of at most ``windows`` windows; with fewer steps, each step is a window.
+def make_fan(curves: Sequence[Curve]) -> Fan:
+    """Reduce curves to a fan of at most `WINDOWS` windows; with fewer steps, each step is a window.
 
     If the curves are already thinned to one norm per interval of steps, the window is a multiple of that interval.
     """
     last = max((int(each.max()) for c in curves for each in (c.steps, c.nonfinite_steps) if each.size), default=-1)
     seen_at = [np.union1d(c.steps, c.nonfinite_steps) for c in curves]
     spacing = max((int(np.median(np.diff(steps))) for steps in seen_at if steps.size > 1), default=1)
-    width = spacing * max(1, math.ceil((last + 1) / (windows * spacing)))
+    width = spacing * max(1, math.ceil((last + 1) / (WINDOWS * spacing)))
     steps = np.arange(0, last + 1, width)
     largest = np.full((len(curves), steps.size), np.nan)
     nonfinite = np.zeros(steps.size, dtype=np.int64)

@@ -184,13 +184,7 @@ def _work_off(
         try:
             while waiting or running:
                 _stop_if_cancelled(trials, launcher, console)
-                while waiting and launcher.free:
-                    together = jobs_of(waiting, launcher)[0]
-                    waiting = [trial for trial in waiting if trial not in together]
-                    running += together
-                    for trial in together:
-                        trial.begin_again()
-                    launcher.submit(together)
+                running += _started(waiting, launcher)
                 newly_ended = launcher.poll()
                 for ended in newly_ended:
                     running.remove(ended)
@@ -220,6 +214,19 @@ def _work_off(
                 launcher.leave()
             raise
         view.update([], recording.trouble, None)
+
+
+def _started(waiting: list[TrialProgress], launcher: Launcher) -> list[TrialProgress]:
+    """Start as many of the waiting trials as there is room for; move them from ``waiting`` to the result."""
+    started = list[TrialProgress]()
+    while waiting and launcher.free:
+        together = jobs_of(waiting, launcher)[0]
+        for trial in together:
+            waiting.remove(trial)
+            trial.begin_again()
+        launcher.submit(together)
+        started += together
+    return started
 
 
 def _stop_if_cancelled(trials: Sequence[TrialProgress], launcher: Launcher, console: Console) -> None:

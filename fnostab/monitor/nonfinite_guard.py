@@ -60,7 +60,7 @@ class RunningStatistics:
         several: whether the module has several optimisers, which may update batch norms in turn.
     """
 
-    def __init__(self, module: nn.Module, *, several: bool = False) -> None:
+    def __init__(self, module: nn.Module, *, several: bool) -> None:
         self._several = several
         self._normalisations = [m for m in module.modules() if isinstance(m, _NormBase) and m.track_running_stats]
         self._buffers: list[Tensor] = []

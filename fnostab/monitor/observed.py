@@ -46,8 +46,7 @@ class Observed:
 
     def validate(self, loss: float, logged: Mapping[str, float]) -> None:
         """Add a validation, with the metrics that the rules use."""
-        measures = (*self.rules.collapsed, *self.rules.stagnated, *self.rules.meaningless)
-        found = {measure: logged[measure] for measure in measures if measure in logged}
+        found = {measure: logged[measure] for measure in self.rules.measures if measure in logged}
         self.validations.append(Validation(max(self.steps - 1, 0), loss, found))
 
     def end_epoch(self) -> None:

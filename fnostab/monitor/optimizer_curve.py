@@ -108,9 +108,11 @@ class Curve:
             names.GRAD_NORM: norm,
             names.GRAD_NORM_CLIPPED: clipped,
             names.LEARNING_RATE: float(seen.learning_rate),
+            names.TRAIN_LOSS: loss,
+            names.CLIP_FRACTION: numbers["fraction"],
+            SCALER_SCALE: numbers["scale"],
+            SCALER_SKIPPED: 1.0 if skipped else None,
         }
-        point |= {names.TRAIN_LOSS: loss, names.CLIP_FRACTION: numbers["fraction"]}
-        point |= {SCALER_SCALE: numbers["scale"], SCALER_SKIPPED: 1.0 if skipped else None}
         self._record(step, {self.name(name): value for name, value in point.items() if value is not None})
         if not skipped:
             self._say_missing(step, point, bool(seen.parameters) or clipped is not None)

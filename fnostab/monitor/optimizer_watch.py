@@ -41,7 +41,7 @@ class OptimizerWatch:
         statistics: RunningStatistics,
         places: Iterator[int],
         *,
-        weight_norms: bool = False,
+        weight_norms: bool,
     ) -> None:
         self.optimizer = optimizer
         self.block: list[Step] = []

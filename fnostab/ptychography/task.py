@@ -248,7 +248,7 @@ def _insist_on_counts(config: TrialConfig) -> None:
         )
 
 
-def make_task(file: "StudyFile | None" = None) -> Ptychography:
+def make_task(file: "StudyFile | None") -> Ptychography:
     """Create the task with the current policy.
 
     Raises:

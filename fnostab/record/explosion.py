@@ -47,10 +47,7 @@ def exploded_at(
 
 
 def _has_lost_all(
-    validations: Sequence[Validation],
-    best: Sequence[Validation],
-    baseline: float | None,
-    training: NDArray[np.float64],
+    validations: Sequence[Validation], best: Sequence[Validation], baseline: float | None, training: NDArray[np.float64]
 ) -> list[bool]:
     """Whether the trial, at each validation, has lost all its progress and as much again.
 

@@ -105,7 +105,7 @@ def judge_recorded(recorded: Recorded, spec: TrialSpec) -> tuple[Judgement | Non
 def unrecorded_of_rules(recorded: Recorded, spec: TrialSpec) -> list[str]:
     """Names of metrics that the outcome rules need and the trial did not record; without them no trial succeeds."""
     rules = spec.rules
-    judged = {*rules.collapsed, *rules.stagnated, *rules.meaningless}
+    judged = {*rules.measures}
     if rules.baseline is not None or rules.failed is not None:
         judged.add(spec.judged)
     return sorted(judged - recorded.curves.keys())
@@ -143,8 +143,8 @@ def _judge(recorded: Recorded, spec: TrialSpec) -> Judgement:
     training = recorded.curves.get(names.TRAIN_LOSS, {})
     judged = sorted(recorded.curves.get(spec.judged, {}).items())
     steps = [step for step, _ in judged]
-    ruled = {*spec.rules.collapsed, *spec.rules.stagnated, *spec.rules.meaningless}
-    measures = {name: _at_validations(recorded.curves[name], steps) for name in ruled & recorded.curves.keys()}
+    ruled = recorded.curves.keys() & spec.rules.measures
+    measures = {name: _at_validations(recorded.curves[name], steps) for name in ruled}
     validations = [
         Validation(step, sign * loss, {name: values[step] for name, values in measures.items() if step in values})
         for step, loss in judged

@@ -117,7 +117,7 @@ def read_lines(
 
 
 def parse_lines(
-    file: BufferedIOBase, path: str | Path, offset: int = 0, leave_out: Callable[[str], None] | None = None
+    file: BufferedIOBase, path: str | Path, offset: int, leave_out: Callable[[str], None] | None
 ) -> Iterator[tuple[Point | Event, int]]:
     """Yield each record of an open journal as `read_lines` does; errors name ``path``.
 

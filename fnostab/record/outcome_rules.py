@@ -63,6 +63,11 @@ class OutcomeRules(Frozen):
     exploded_vs_baseline: Annotated[float, Field(gt=0)] | None = None
     exploded_vs_best: Annotated[float, Field(gt=0)] | None = None
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of the measures, other than the metric, that the rules use."""
+        return (*self.collapsed, *self.stagnated, *self.meaningless)
+
     def turned(self) -> "OutcomeRules":
         """Return the same rules for a negated metric where higher is better.
 

@@ -118,10 +118,11 @@ def judge(
     """
     held: dict[Outcome, tuple[int, int | None]] = {}
     not_judged = []
+    seen = {name for v in validations for name in v.measures}
 
     if first := _first_nonfinite(validations, first_nonfinite_step):
         held[Outcome.NONFINITE] = first
-    if not any(name in v.measures for v in validations for name in rules.collapsed):
+    if not seen & rules.collapsed.keys():
         measures = " or ".join(sorted(rules.collapsed)) or "a measure of the output's spread"
         not_judged.append(f"collapsed: needs {measures}")
     elif stretch := _final_stretch(
@@ -134,28 +135,15 @@ def judge(
         not_judged.append("exploded: needs two validations")
     elif stretch := _final_stretch(validations, exploded_at(validations, baseline, rules, training), least=2):
         held[Outcome.EXPLODED] = stretch
-    if rules.failed is not None and (
-        stretch := _final_stretch(
-            validations,
-            rules.failed.holds_at([v.loss for v in validations]),
-            begun=[rules.failed.holds(v.loss) for v in validations],
-        )
-    ):
-        held[Outcome.STAGNATED] = stretch
-    elif baseline is not None and validations:
-        if not _has_learnt(_loss_that_counts(validations, rules), baseline, rules):
-            held[Outcome.STAGNATED] = (last_step, None)
-    elif not validations:
+    if not validations:
         not_judged.append("stagnated: needs a validation")
-    elif rules.failed is None and not any(name in v.measures for v in validations for name in rules.stagnated):
-        not_judged.append("stagnated: the loss of an output that has learnt nothing is unknown")
-    if rules.stagnated and validations:
-        unseen = sorted(name for name in rules.stagnated if not any(name in v.measures for v in validations))
-        if unseen:
+    else:
+        if stretch := _stagnated(validations, last_step, baseline, rules):
+            held[Outcome.STAGNATED] = stretch
+        if baseline is None and rules.failed is None and not seen & rules.stagnated.keys():
+            not_judged.append("stagnated: the loss of an output that has learnt nothing is unknown")
+        if unseen := sorted(rules.stagnated.keys() - seen):
             not_judged.append(f"stagnated: by the loss alone, needs {' and '.join(unseen)}")
-        holds = _any_holds_at(rules.stagnated, validations)
-        if Outcome.STAGNATED not in held and (stretch := _final_stretch(validations, holds)):
-            held[Outcome.STAGNATED] = (last_step, None) if all(holds) else stretch
 
     by_precedence = tuple(outcome for outcome in FAILURES if outcome in held)
     if not by_precedence:
@@ -185,6 +173,21 @@ def looks_failed(validations: Sequence[Validation], baseline: float | None, rule
         or _any_holds(rules.collapsed, last)
         or exploded_at(validations, baseline, rules)[-1]
     )
+
+
+def _stagnated(
+    validations: Sequence[Validation], last_step: int, baseline: float | None, rules: OutcomeRules
+) -> tuple[int, int | None] | None:
+    """(step of failure, last step known to be good) by the first rule of `stagnated` that holds; None without one."""
+    if rules.failed is not None:
+        losses = [v.loss for v in validations]
+        begun = [rules.failed.holds(loss) for loss in losses]
+        if stretch := _final_stretch(validations, rules.failed.holds_at(losses), begun=begun):
+            return stretch
+    if baseline is not None and not _has_learnt(_loss_that_counts(validations, rules), baseline, rules):
+        return last_step, None
+    holds = _any_holds_at(rules.stagnated, validations)
+    return (last_step, None) if all(holds) else _final_stretch(validations, holds)
 
 
 def _has_learnt(loss: float, baseline: float, rules: OutcomeRules) -> bool:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -103,9 +103,7 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_finite)
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$", re.ASCII),
-    list("-+.0123456789"),
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$", re.ASCII), list("-+.0123456789")
 )
 
 
@@ -188,6 +186,13 @@ def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
             value = {**group[key], **value}
         group[key] = value
     return nested
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Write seeds as the option ``--seeds`` takes them: their number if they are those from 0 on, else a list."""
+    if list(seeds) == list(range(len(seeds))):
+        return str(len(seeds))
+    return ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")  # without a comma it would be a count
 
 
 def place_of(error: ValidationError) -> tuple[str | int, ...]:

@@ -151,11 +151,8 @@ def _read_curves(store: Store, stages: Mapping[str, Sequence[TrialRow]], thinned
         if t.run_id is not None
     }
     what = "every step" if every_step else "the largest of each window of steps, as recorded"
-    of = (
-        f"all {len(everything)} trials"
-        if len(chosen) == len(everything)
-        else (f"{len(chosen)} of {len(everything)} trials, the first seeds of each arm")
-    )
+    n = len(everything)
+    of = f"all {n} trials" if len(chosen) == n else f"{len(chosen)} of {n} trials, the first seeds of each arm"
     return curves, f"Gradient norms before clipping: {what}, of {of}."
 
 

@@ -35,8 +35,13 @@ def conditions(studies: Mapping[str, Any]) -> list[str]:
         if any(parts[1:]):  # else it says what was judged, which is said already
             where = f"Stage {stage.upper()}: " if study.roles or len(studies) > 1 else ""
             lines.append(f"{where}{', '.join(filter(None, parts))}")
-    lines += dict.fromkeys(caveat for study in studies.values() for caveat in getattr(study, "caveats", ()))
-    return lines + scope(studies)
+    return lines + limits(studies)
+
+
+def limits(studies: Mapping[str, Any]) -> list[str]:
+    """List the caveats of the studies, and what was not varied."""
+    caveats = dict.fromkeys(caveat for study in studies.values() for caveat in getattr(study, "caveats", ()))
+    return [*caveats, *scope(studies)]
 
 
 def look_text(verdict: Verdict) -> str:

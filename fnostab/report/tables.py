@@ -81,7 +81,7 @@ def arms_table(stage: Stage, verdict: Verdict, title: str = "") -> Table:
     return arms
 
 
-def outcomes_text(summary: ArmSummary, judged: bool = True) -> str:
+def outcomes_text(summary: ArmSummary, judged: bool) -> str:
     """Count an arm's trials by outcome, as ``5 converged, 1 missing``; ``judged``: whether failures were judged."""
     found = dict(summary.outcomes)
     if "missing" in summary.left_out:

@@ -8,16 +8,9 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from fnostab.decision import Verdict, VerdictName
-from fnostab.report.remarks import conditions, look_text, remarks, scope
+from fnostab.report.remarks import conditions, limits, look_text, remarks
 from fnostab.report.stress import render_stress
-from fnostab.report.tables import (
-    arms_table,
-    criteria_table,
-    median_and_iqr,
-    percent,
-    test_text,
-    trial_table,
-)
+from fnostab.report.tables import arms_table, criteria_table, median_and_iqr, percent, test_text, trial_table
 from fnostab.show.console import say
 
 if TYPE_CHECKING:
@@ -59,8 +52,7 @@ def render(case: "Case", *, evidence: bool = False) -> RenderableType:
             parts += [criteria_table(stage.name, verdict), *trial_table(stage, verdict)]
         parts.append(Text("\n".join((*remarks(case), *conditions(case.studies))), style="dim"))
     elif case.studies:
-        caveats = dict.fromkeys(caveat for study in case.studies.values() for caveat in getattr(study, "caveats", ()))
-        lines = [*caveats, *scope(case.studies)]
+        lines = limits(case.studies)
         parts += [Text("\n".join(lines), style="dim")] if lines else []
     return Group(*(part for each in (*parts, _conclusion(case)) for part in (each, Text())))
 

@@ -17,6 +17,7 @@ from fnostab.show.state import StudyState
 
 LINE_EVERY_S = 10.0  # between plain lines of progress
 SHOWN_ENDED = 3  # trials that ended last, shown below the running ones
+SHOWN_ONCE = 40  # trials in a snapshot
 LINES_AROUND = 8  # title, headings, legend, summary, and two to spare
 IN_ONE_LINE = 4  # trials whose progress fits into a plain line
 
@@ -128,9 +129,9 @@ class StudyView:
         return StudyState(self.title, self.trials, self.jobs, trouble=trouble)
 
 
-def snapshot(study: StudyState, console: Console, most: int = 40) -> None:
-    """Print the state of a study once, with at most ``most`` single trials."""
-    console.print(_picture(study, console.width, most, most), highlight=False)
+def snapshot(study: StudyState, console: Console) -> None:
+    """Print the state of a study once, with at most `SHOWN_ONCE` single trials."""
+    console.print(_picture(study, console.width, SHOWN_ONCE, SHOWN_ONCE), highlight=False)
 
 
 def _picture(study: StudyState, width: int, room: int, most_ended: int) -> RenderableType:

@@ -17,6 +17,7 @@ from fnostab.errors import ConfigError, TrackingError
 from fnostab.record.folders import STUDY_FILE
 from fnostab.record.progress import TrialState
 from fnostab.record.safe_files import changed_s
+from fnostab.record.settings import seeds_text
 from fnostab.record.trial import StudySpec
 from fnostab.show.console import say
 from fnostab.show.sources import Journals, Records, newest_folder
@@ -87,10 +88,7 @@ def _run_again(spec: StudySpec, trials: Sequence[TrialState]) -> list[str]:
     words = ["run", spec.asked_as or spec.name]
     words += ["--experiment", spec.experiment] if spec.experiment != spec.name else []
     words += ["--arms", ",".join(left)] if left and len(left) < len(spec.arms) else []
-    if seeds == list(range(len(seeds))):
-        words += ["--seeds", str(len(seeds))] if seeds else []
-    else:
-        words += ["--seeds", ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")]  # 3 would be 0, 1 and 2
+    words += ["--seeds", seeds_text(seeds)] if seeds else []
     words += ["--profile", spec.profile] if spec.profile else []
     for name, value in spec.overrides.items():
         words += ["--set", f"{name}={json.dumps(value)}"]

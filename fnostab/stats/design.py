@@ -82,13 +82,7 @@ def seeds_for_rates(
 
 
 def seeds_for_loss_ratio(
-    log_sd: float,
-    ratio: float,
-    *,
-    margin: float = 1.0,
-    power: float = 0.8,
-    alpha: float = 0.05,
-    candidates: int = 1,
+    log_sd: float, ratio: float, *, margin: float = 1.0, power: float = 0.8, alpha: float = 0.05, candidates: int = 1
 ) -> int | None:
     """Successful trials per arm needed by the one-sided Mann-Whitney test of losses, by Noether's formula.
 

@@ -49,18 +49,14 @@ class Study:
     """
 
     def __init__(
-        self,
-        file: StudyFile,
-        profile: str | None,
-        overrides: Mapping[str, Any] | None = None,
-        task: Task | None = None,
+        self, file: StudyFile, profile: str | None, overrides: Mapping[str, Any] | None = None, task: Task | None = None
     ) -> None:
         self.file = file
         self.profile = profile
         self.overrides = flatten(overrides or {})
         self.looks: tuple[int, ...] = ()
         self.task = task or make_task(file.task_name, file)
-        if file.knob is not None and file.knob in flatten(overrides or {}):
+        if file.knob in self.overrides:
             raise ConfigError(f"{file.name} sets {file.knob} itself: leave it out, or write a study of your own")
         if unknown := set(file.profiles) - set(self.task.profiles):
             accepted = ", ".join(self.task.profiles) or "none"
@@ -76,9 +72,8 @@ class Study:
     @cached_property
     def config_hashes(self) -> Mapping[str, str]:
         """Hash of each arm's identity; arms with the same hash train alike."""
-        if self.task.goes_by_arm:
-            return {arm: digest([self.task.identity(settings), arm]) for arm, settings in self.arms.items()}
-        return {arm: digest(self.task.identity(settings)) for arm, settings in self.arms.items()}
+        identities = {arm: self.task.identity(settings) for arm, settings in self.arms.items()}
+        return {arm: digest([own, arm] if self.task.goes_by_arm else own) for arm, own in identities.items()}
 
     @cached_property
     def hash(self) -> str:

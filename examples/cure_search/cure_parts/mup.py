@@ -23,6 +23,7 @@ from torch import nn
 
 from fnostab.errors import ModelError
 from fnostab.ptychography.models import SpectralConv2d
+from fnostab.ptychography.models.published_spectral import PublishedSpectralConv2d
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.module import can_be_fused
 
@@ -73,6 +74,8 @@ def _width(layer: nn.Module, parameter: nn.Parameter, name: str) -> int:
         return 1
     if isinstance(layer, SpectralConv2d):
         return layer.in_channels
+    if isinstance(layer, PublishedSpectralConv2d):
+        return len(layer.weight)
     if hasattr(layer, "weight_input_dim"):
         axis: Any = layer.weight_input_dim
         return 1 if axis is None else parameter.shape[axis]

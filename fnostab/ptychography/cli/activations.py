@@ -102,7 +102,7 @@ def _at_initialisation(options: RunOptions, console: Console) -> Measured:
 def _after_training(options: RunOptions, console: Console) -> Measured:
     """Measure the arms of a study after training; missing trials are trained."""
     _insist_on_networks(options.study)
-    _, result = execute(options, console)
+    result = execute(options, console)
     _insist_on_journals(result)
     from fnostab.ptychography.training.activations import recorded_last
 

@@ -51,11 +51,8 @@ def _headline(replay: Replay) -> str:
 
 
 def _nonfinite(replay: Replay) -> str:
-    step = replay.failed_at
-    values = {
-        "loss": replay.losses.get(step, 0.0) if step is not None else 0.0,
-        "gradient": replay.grad_norms.get(step, 0.0) if step is not None else 0.0,
-    }
+    step = -1 if replay.failed_at is None else replay.failed_at
+    values = {"loss": replay.losses.get(step, 0.0), "gradient": replay.grad_norms.get(step, 0.0)}
     first = next((name for name, value in values.items() if not math.isfinite(value)), "validation loss")
     return f"the {first} is not finite"
 

@@ -15,6 +15,7 @@ from fnostab.cli.decide import show
 from fnostab.cli.execution import RunOptions, execute, insist_on_results, refuse_in_a_chain
 from fnostab.cli.launchers import make_launcher
 from fnostab.ptychography.task import profile_for
+from fnostab.record.settings import seeds_text
 from fnostab.report.judging import Judged, StoredStudies, judge_and_record
 from fnostab.show.console import Console, say
 
@@ -144,7 +145,7 @@ class _Chain:
         earlier = f"{self.prefix}stage_a" if from_verdict else None
         experiment = f"{self.prefix}{name}"
         options = replace(self.common, study=name, settings=settings, experiment=experiment, from_experiment=earlier)
-        _, result = execute(options, self.console)
+        result = execute(options, self.console)
         insist_on_results(result)
         recorded = find_experiment(result.store, result.experiment)
         record = newest_study(result.store, recorded, result.run_id)
@@ -163,15 +164,16 @@ class _Chain:
         """Run and judge the study that ends the chain; return the next step."""
         from fnostab.report.remarks import best_arms
 
+        name = STUDY_OF[following.kind]
         more: tuple[str, ...] = ()
-        if STUDY_OF[following.kind] == PIVOT:  # nothing helped: run at the depth of Stage B
+        if name == PIVOT:  # nothing helped: run at the depth of Stage B
             deep = self.ran["stage_b"].study
             settings = deep.arms[deep.control]
-            more = tuple(f"{name}={json.dumps(settings[name])}" for name in DEEP)
-        self.study(STUDY_OF[following.kind], following.why, more=more)
-        self.heading("decision", f"{STUDY_OF[following.kind]} on its own")
-        case = self._judge(STUDY_OF[following.kind]).case
-        if STUDY_OF[following.kind] == PIVOT:
+            more = tuple(f"{each}={json.dumps(settings[each])}" for each in DEEP)
+        self.study(name, following.why, more=more)
+        self.heading("decision", f"{name} on its own")
+        case = self._judge(name).case
+        if name == PIVOT:
             return f"LayerScale has been run at the depth of Stage B: {best_arms(case.verdict)}"
         return _next_of(case)
 
@@ -255,14 +257,10 @@ class _Chain:
 
     def _arguments(self, name: str | None, settings: Sequence[str], seeds: Sequence[int] = ()) -> list[str]:
         """Command-line arguments that repeat a study or the whole chain, with the chain's seeds or others."""
-        seeds, epochs, profile = list(seeds or self.common.seeds), self.common.epochs, self.common.profile
+        seeds, epochs, profile = seeds or self.common.seeds, self.common.epochs, self.common.profile
         arguments = ["--profile", profile] if name != "stage_b" else []
-        if seeds:
-            counted = seeds == list(range(len(seeds)))
-            listed = ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")
-            arguments += ["--seeds", str(len(seeds)) if counted else listed]
-        if epochs:
-            arguments += ["--epochs", str(epochs)]
+        arguments += ["--seeds", seeds_text(seeds)] if seeds else []
+        arguments += ["--epochs", str(epochs)] if epochs else []
         arguments += [part for each in settings for part in ("--set", each)]
         if self.prefix:
             arguments += ["--experiment", f"{self.prefix}{name}" if name else self.prefix.removesuffix("_")]

@@ -79,14 +79,7 @@ class GridLinesData(lightning.LightningDataModule):
         eval_batch_size: patterns per validation batch.
     """
 
-    def __init__(
-        self,
-        data: GridLines,
-        batch_size: int,
-        order_seed: int,
-        *,
-        eval_batch_size: int = 64,
-    ) -> None:
+    def __init__(self, data: GridLines, batch_size: int, order_seed: int, *, eval_batch_size: int = 64) -> None:
         super().__init__()
         self.data = data
         self.batch_size = batch_size

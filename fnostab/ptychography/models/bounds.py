@@ -8,18 +8,19 @@ input of a residual branch, `Limiter` the input of an activation. For results se
 import torch
 from torch import Tensor, nn
 
+EPS = 1e-6
+
 
 class RMSNorm2d(nn.Module):
-    """RMS norm h = g x / sqrt(mean(x^2) + eps), with the mean over channels and pixels, and a gain g per channel.
+    """RMS norm h = g x / sqrt(mean(x^2) + 1e-6), with the mean over channels and pixels, and a gain g per channel.
 
     It normalises each sample. Placed before the branch of a residual block, it keeps the size of the branch's inputs
     constant, however large the residual stream is. Zhang and Sennrich 2019, "Root Mean Square Layer Normalization";
     the placement as in Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture".
     """
 
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.eps = eps
         self.weight = nn.Parameter(torch.empty(channels))
         self.reset_parameters()
 
@@ -29,7 +30,7 @@ class RMSNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise each sample."""
-        scale = (x.square().mean(dim=(1, 2, 3), keepdim=True, dtype=torch.float32) + self.eps).rsqrt()
+        scale = (x.square().mean(dim=(1, 2, 3), keepdim=True, dtype=torch.float32) + EPS).rsqrt()
         return x * scale * self.weight[:, None, None]
 
 

@@ -6,13 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fnostab.errors import ModelError
-from fnostab.ptychography.models.blocks import (
-    channels_last,
-    conv_gelu_conv,
-    decoder_stage,
-    make_block,
-    make_head,
-)
+from fnostab.ptychography.models.blocks import channels_last, conv_gelu_conv, decoder_stage, make_block, make_head
 from fnostab.ptychography.settings import ModelConfig
 
 

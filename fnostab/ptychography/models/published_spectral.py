@@ -27,7 +27,6 @@ class PublishedSpectralConv2d(nn.Module):
     """
 
     weight_unit_dim: ClassVar[int] = 1  # axis of output channels, the units of adaptive gradient clipping
-    weight_input_dim: ClassVar[int] = 0  # axis whose length muP divides the learning rate by
 
     def __init__(self, in_channels: int, out_channels: int, modes: int) -> None:
         super().__init__()

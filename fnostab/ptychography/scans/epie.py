@@ -49,8 +49,6 @@ def epie(
     positions: NDArray[np.float64],
     mask: NDArray[np.bool_],
     sweeps: int,
-    *,
-    seed: int = 0,
 ) -> Reconstruction:
     """Reconstruct the object, starting from a constant 1, and refine the probe.
 
@@ -60,7 +58,6 @@ def epie(
         positions: top-left corners in pixels, at least 0, shape (n, 2).
         mask: valid detector pixels, shape (M, M).
         sweeps: number of passes over all patterns, each in a new random order.
-        seed: seed of the order.
     """
     side = probe.shape[0]
     scale = photons_per_intensity(intensity, probe, mask)
@@ -71,7 +68,7 @@ def epie(
     frequencies = np.fft.fftfreq(side)
     image = np.ones(tuple(corners.max(axis=0) + side + 1), np.complex64)
     total = float(measured[:, seen].sum(dtype=np.float64))
-    order, errors = np.random.default_rng(seed), []
+    order, errors = np.random.default_rng(0), []
     for sweep in range(sweeps):
         error, step = 0.0, np.float32(min(1, 2 * (1 - sweep / sweeps)))
         for k in order.permutation(len(positions)):

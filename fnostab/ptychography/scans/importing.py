@@ -94,22 +94,12 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
     kind = kind_of(path, found, options.kind, diffraction, lines)
     bad = bad_pixels_of(path, found, diffraction.shape, lines)
 
-    _refuse_near_field(path, found, options, probe, diffraction.shape[-1])
+    _refuse_near_field(path, found, options, probe)
     if probe is None:
         raise DataError(f"{path} has no probe: give one with --map probe=NAME or --map probe=FILE:NAME")
     diffraction, bad = _centred(path, diffraction, bad, kind, options, lines)
-    defects = find_defects(diffraction, bad)
-    if defects.empty.all():
-        raise DataError(f"{path}: all {len(diffraction)} patterns are zero: name others with --map diffraction=NAME")
-    lines += _of_defects(defects, bad)
-    keep = ~defects.empty
-    mask = ~(bad | defects.bad)
-    patterns = np.where(mask, diffraction[keep], 0).astype(np.float32)
-    if negative := int((patterns < 0).sum()):
-        lines.append(f"set {negative} negative values to 0, which background subtraction leaves")
-        patterns = patterns.clip(0)
-    positions = positions[keep]
-
+    patterns, mask, kept = _without_defects(path, diffraction, bad, lines)
+    positions = positions[kept]
     pixel_size = options.pixel_size or _far_field_pixel(found, patterns.shape[-1])
     if in_metres:
         if pixel_size is None:
@@ -146,9 +136,7 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
     return Imported(scan, lines)
 
 
-def _refuse_near_field(
-    path: Path, found: Found, options: ImportOptions, probe: NDArray[np.complex64] | None, side: int
-) -> None:
+def _refuse_near_field(path: Path, found: Found, options: ImportOptions, probe: NDArray[np.complex64] | None) -> None:
     """Refuse a Fresnel number width^2 / (wavelength x distance) above 1; width of the probe, or else of the frame."""
     if options.far_field or not (found.wavelength and found.distance and found.detector_pixel):
         return
@@ -162,12 +150,7 @@ def _refuse_near_field(
 
 
 def _centred(
-    path: Path,
-    diffraction: NDArray[Any],
-    bad: NDArray[np.bool_],
-    kind: Kind,
-    options: ImportOptions,
-    lines: list[str],
+    path: Path, diffraction: NDArray[Any], bad: NDArray[np.bool_], kind: Kind, options: ImportOptions, lines: list[str]
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     place = options.zero_frequency
     if place is None:
@@ -196,6 +179,22 @@ def _centred(
     if place == "corner":
         return np.fft.fftshift(diffraction, axes=(1, 2)), np.fft.fftshift(bad)
     return diffraction, bad
+
+
+def _without_defects(
+    path: Path, diffraction: NDArray[Any], bad: NDArray[np.bool_], lines: list[str]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Leave out empty patterns, and set invalid pixels to 0; return also which pixels are valid and patterns kept."""
+    defects = find_defects(diffraction, bad)
+    if defects.empty.all():
+        raise DataError(f"{path}: all {len(diffraction)} patterns are zero: name others with --map diffraction=NAME")
+    lines += _of_defects(defects, bad)
+    mask = ~(bad | defects.bad)
+    patterns = np.where(mask, diffraction[~defects.empty], 0).astype(np.float32)
+    if negative := int((patterns < 0).sum()):
+        lines.append(f"set {negative} negative values to 0, which background subtraction leaves")
+        patterns = patterns.clip(0)
+    return patterns, mask, ~defects.empty
 
 
 def _of_defects(defects: Defects, bad: NDArray[np.bool_]) -> Iterator[str]:

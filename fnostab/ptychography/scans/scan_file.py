@@ -171,9 +171,9 @@ def write_scan(scan: Scan, path: Path) -> None:
                 array = getattr(scan, name)
                 if array is None:
                     continue
-                packed: dict[str, Any] = {"compression": "gzip", "shuffle": True} if name == "diffraction" else {}
-                if packed:
-                    packed["chunks"] = (1, *array.shape[1:])
+                packed: dict[str, Any] = {}
+                if name == "diffraction":
+                    packed = {"compression": "gzip", "shuffle": True, "chunks": (1, *array.shape[1:])}
                 file.create_dataset(name, data=array, **packed).attrs["source"] = scan.sources.get(name, "unknown")
             file["diffraction"].attrs.update(kind=scan.kind, zero_frequency="centre")
             file["positions"].attrs.update(unit="pixel", of="corner", order="row, column")

@@ -79,20 +79,22 @@ def true_patches(split: Split, N: int) -> Tensor:
     return patches
 
 
-def score(pairs: list[tuple[Tensor, Tensor]], config: DataConfig, *, halves: bool = False) -> dict[str, float]:
+def score_halves(pairs: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Compute the Fourier ring correlation of two halves of one scan, averaged over scans, by metric name."""
+    rings = [fourier_ring_correlation(align(*pair)) for pair in pairs]
+    return {metric_names.FRC_HALVES: float(np.mean([frc_resolution(curve, 1 / 7) for curve in rings]))}
+
+
+def score(pairs: list[tuple[Tensor, Tensor]], config: DataConfig) -> dict[str, float]:
     """Compute test metrics, averaged over objects, including the SSIM of a constant.
 
     Args:
         pairs: result of `reconstruct`.
         config: data settings; phase metrics require ``set_phi``.
-        halves: whether pairs are two halves of one scan, of which only the Fourier ring correlation is computed.
 
     Returns:
         Values by metric name.
     """
-    if halves:
-        rings = [fourier_ring_correlation(align(*pair)) for pair in pairs]
-        return {metric_names.FRC_HALVES: float(np.mean([frc_resolution(curve, 1 / 7) for curve in rings]))}
     each = [_score_one(*pair, set_phi=config.set_phi) for pair in pairs]
     return {name: float(np.mean([values[name] for values in each])) for name in each[0]}
 

@@ -59,11 +59,7 @@ class Training:
         )
 
     def fit(
-        self,
-        callbacks: Sequence[Callback],
-        device: torch.device,
-        directory: Path,
-        resume: Path | None = None,
+        self, callbacks: Sequence[Callback], device: torch.device, directory: Path, resume: Path | None = None
     ) -> None:
         """Train from the start, or from the state file ``resume`` written by `fnostab.monitor.state`."""
         trainer = Trainer(
@@ -81,10 +77,7 @@ class Training:
             enable_model_summary=False,
         )
         torch.manual_seed(self.layers_seed)
-        with (
-            warnings.catch_warnings(),
-            arithmetic(self.config.execution.convolution_precision, device),
-        ):
+        with warnings.catch_warnings(), arithmetic(self.config.execution.convolution_precision, device):
             warnings.filterwarnings("ignore", module="lightning")  # advice on worker processes, not applicable
             trainer.fit(self.module, self.batches, ckpt_path=resume)
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.checkpoint import BestCheckpoint
 from fnostab.ptychography.training.environment import describe_environment, git_state, owner
 from fnostab.ptychography.training.precision import arithmetic
-from fnostab.ptychography.training.reconstruction import predict, reconstruct, score
+from fnostab.ptychography.training.reconstruction import predict, reconstruct, score, score_halves
 from fnostab.ptychography.training.setup import Training, choose_device, set_up, watched_blocks
 from fnostab.ptychography.training.trial_figures import draw_reconstructions
 from fnostab.record import names
@@ -72,11 +73,7 @@ def run_trial(
 
 
 def _run(
-    spec: TrialSpec,
-    directory: Path,
-    journal: Journal,
-    make: Callable[[TrialSpec], Training],
-    tags: Mapping[str, str],
+    spec: TrialSpec, directory: Path, journal: Journal, make: Callable[[TrialSpec], Training], tags: Mapping[str, str]
 ) -> Outcome:
     config = TrialConfig.from_dotted(spec.settings)
     device = choose_device(config.execution.device)
@@ -87,17 +84,9 @@ def _run(
         {names.OWNER: owner(), names.DEVICE: device.type, names.VERSION: fnostab.__version__, **tags}
         | ({names.GIT_COMMIT: commit} if commit else {}),
     )
-    environment = directory / "artifacts" / "environment.json"
-    environment.parent.mkdir(exist_ok=True)
-    write_whole(environment, json.dumps(describe_environment(device), indent=2) + "\n")
-    _announce(journal, environment, "")
+    environment = describe_environment(device)
+    _record_origin(config, spec.seed, environment, journal)
 
-    data_seed = config.data_seed(spec.seed)
-    digest = dataset_digest(config.data, data_seed)
-    name, source = "grid_lines", f"fnostab simulation, data seed {data_seed}"
-    if config.data.path is not None:
-        name, source = "measured_scan", f"{Path(config.data.path).name}, sha256 {config.data.sha256}"
-    journal.event(names.DATASET_EVENT, {"name": name, "digest": digest, "source": source})
     training = make(spec)
     generator = training.module.generator
     journal.record(0, {names.CONSTANT_LOSS: training.constant_loss, names.PARAMETERS: parameter_count(generator)})
@@ -110,7 +99,7 @@ def _run(
         monitor,
         snapshots,
         directory / "artifacts" / names.BLACK_BOX,
-        about={"trial": spec.model_dump(mode="json"), "environment": describe_environment(device)},
+        about={"trial": spec.model_dump(mode="json"), "environment": environment},
         announce=lambda folder: _announce(journal, folder, names.BLACK_BOX),
     )
     checkpoint = directory / "artifacts" / "best.safetensors"
@@ -142,6 +131,20 @@ def _run(
     return judgement.outcome
 
 
+def _record_origin(config: TrialConfig, seed: int, environment: Mapping[str, Any], journal: Journal) -> None:
+    """Record what the results come from: packages and hardware, and the data set."""
+    path = journal.directory / "artifacts" / "environment.json"
+    path.parent.mkdir(exist_ok=True)
+    write_whole(path, json.dumps(environment, indent=2) + "\n")
+    _announce(journal, path, "")
+    data_seed = config.data_seed(seed)
+    name, source = "grid_lines", f"fnostab simulation, data seed {data_seed}"
+    if config.data.path is not None:
+        name, source = "measured_scan", f"{Path(config.data.path).name}, sha256 {config.data.sha256}"
+    digest = dataset_digest(config.data, data_seed)
+    journal.event(names.DATASET_EVENT, {"name": name, "digest": digest, "source": source})
+
+
 def _test(
     training: Training, device: torch.device, directory: Path, journal: Journal, monitor: StabilityMonitor
 ) -> None:
@@ -155,7 +158,7 @@ def _test(
 
     pairs = reconstructed(data.test)
     halves = not len(data.test.objects)
-    journal.record(max(monitor.steps_read - 1, 0), score(pairs, config.data, halves=halves))
+    journal.record(max(monitor.steps_read - 1, 0), score_halves(pairs) if halves else score(pairs, config.data))
     if config.data.path is not None:
         pairs = [*reconstructed(data.whole), *pairs]
     named = ("first half", "second half") if halves else ("predicted", "reference" if config.data.path else "true")

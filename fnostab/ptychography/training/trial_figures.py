@@ -10,7 +10,7 @@ from fnostab.ptychography.physics.alignment import align
 
 
 def draw_reconstructions(
-    folder: Path, pairs: list[tuple[Tensor, Tensor]], *, phase: bool, named: tuple[str, str] = ("predicted", "true")
+    folder: Path, pairs: list[tuple[Tensor, Tensor]], *, phase: bool, named: tuple[str, str]
 ) -> list[Path]:
     """Save one figure for each (stitched prediction, truth), with titles ``named``; return the files."""
     folder.mkdir(parents=True, exist_ok=True)

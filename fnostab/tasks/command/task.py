@@ -37,7 +37,7 @@ class Command(Task):
 
     name = "command"
 
-    def __init__(self, file: "StudyFile | None" = None) -> None:
+    def __init__(self, file: "StudyFile | None") -> None:
         self._folder = Path.cwd() if file is None else file.folder
         self._template = Template(())
         self._declared: Mapping[str, Declared] = {}
@@ -144,6 +144,6 @@ class Command(Task):
         return outcomes + [None] * (len(trials) - len(outcomes))
 
 
-def make_task(file: "StudyFile | None" = None) -> Command:
+def make_task(file: "StudyFile | None") -> Command:
     """Make the task for a study file."""
     return Command(file)

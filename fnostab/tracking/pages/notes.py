@@ -141,12 +141,8 @@ def _what_happened(outcome: Mapping[str, Any]) -> list[str]:
     step, good = outcome.get("failure_step"), outcome.get("known_good_step")
     lines = []
     if step is not None:
-        since = (
-            f"; the last step known to be good is {good}"
-            if good is not None
-            else "; no earlier one is known to be good"
-        )
-        lines.append(f"It failed at step {step}{since}.")
+        since = "no earlier one is known to be good" if good is None else f"the last step known to be good is {good}"
+        lines.append(f"It failed at step {step}; {since}.")
     if held := outcome.get("rules_held"):
         lines.append(f"Rules of failure that it met: {', '.join(map(escaped, held))}.")
     if missing := outcome.get("not_judged"):

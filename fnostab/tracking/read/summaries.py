@@ -130,9 +130,7 @@ def search_trials(
     return search_in_shares(store, [experiment], of_kind(names.KIND_TRIAL, study_hash), take)
 
 
-def search_in_shares(
-    store: Store, experiments: Sequence[str], which: str = "", take: Callable[[Any], Any] = lambda run: run
-) -> Iterator[Any]:
+def search_in_shares(store: Store, experiments: Sequence[str], which: str, take: Callable[[Any], Any]) -> Iterator[Any]:
     """Yield the results of ``take`` for the runs that the filter ``which`` finds in experiments given by ID, unordered.
 
     A server is asked for several pages at once, each of runs whose IDs end with the same digit. ``take`` may be called

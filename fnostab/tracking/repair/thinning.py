@@ -40,7 +40,7 @@ class LongRun:
     points: dict[str, int]
 
 
-def long_runs(store: Store, before_ms: int, longer_than: int, experiment: str | None = None) -> list[LongRun]:
+def long_runs(store: Store, before_ms: int, longer_than: int, experiment: str | None) -> list[LongRun]:
     """List runs that ended before ``before_ms`` (Unix milliseconds) with histories longer than ``longer_than`` points.
 
     Only trials of finished studies and runs of users' scripts count, if they have a training outcome: their journals

@@ -222,8 +222,7 @@ class Follower:
         whole = Batch(run.names)
         for record, _ in read_journal(self._journal, leave_out=run.names.leave_out):
             whole.add(record)
-            is_artifact = isinstance(record, Event) and record.name == names.ARTIFACT_EVENT
-            if isinstance(record, Event) and is_artifact:
+            if isinstance(record, Event) and record.name == names.ARTIFACT_EVENT:
                 self._sent_alone(run, record, again=True)
         for record in closed_with:
             whole.add(record)

@@ -26,7 +26,7 @@ from mlflow.exceptions import MlflowException
 from fnostab import __version__
 from fnostab.errors import TrackingError
 from fnostab.record import names
-from fnostab.record.attempt import this_process
+from fnostab.record.attempt import last_attempt, this_process
 from fnostab.record.folders import LIVE_FILE
 from fnostab.record.journal import Journal, read_journal
 from fnostab.record.lines import FILE_NAME as JOURNAL_FILE
@@ -179,16 +179,8 @@ def _end(sink: LiveSink, otherwise: Outcome | None, error: BaseException | None)
     if sink.ended:
         return
     if sink.outcome is None:  # perhaps announced by a process that was forked for the training
-        sink.outcome = _announced(sink.directory)
+        sink.outcome = last_attempt(sink.directory / JOURNAL_FILE).tags.get(names.OUTCOME)
     outcome = otherwise if sink.outcome in (None, Outcome.RUNNING) else Outcome(sink.outcome)
     reason = f"{type(error).__name__}: {error}".splitlines()[0] if error else None
     judgement = None if outcome is None else Judgement(outcome)
     sink.event(names.OUTCOME_EVENT, outcome_payload(judgement, reason))
-
-
-def _announced(directory: Path) -> str | None:
-    found = None
-    for record, _ in read_journal(directory / JOURNAL_FILE):
-        if isinstance(record, Event) and record.name == names.TAGS_EVENT:
-            found = record.payload.get(names.OUTCOME, found)
-    return found

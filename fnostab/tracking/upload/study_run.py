@@ -15,13 +15,7 @@ from fnostab.record.folders import STUDY_FILE
 from fnostab.record.settings import value_text
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.environment import own_tags
-from fnostab.tracking.pages.notes import (
-    as_tags,
-    code,
-    escaped,
-    put_note,
-    run_link,
-)
+from fnostab.tracking.pages.notes import as_tags, code, escaped, put_note, run_link
 from fnostab.tracking.pages.run_notes import note_study
 from fnostab.tracking.pages.views import install_views
 from fnostab.tracking.read.histories import CLASSIC

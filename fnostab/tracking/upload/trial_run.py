@@ -161,7 +161,7 @@ class TrialRun:
         self._client.set_terminated(self.id, status_of(outcome), end_time=event.time_ms)
         self.has_ended, self._outcome = True, outcome
 
-    def add_artifact(self, directory: Path, payload: Mapping[str, Any], *, only_if_lacking: bool = False) -> None:
+    def add_artifact(self, directory: Path, payload: Mapping[str, Any], *, only_if_lacking: bool) -> None:
         """Copy a file or folder of the trial's directory to the run's artifacts.
 
         With ``only_if_lacking`` it is not copied if the run has all its files with their sizes.

@@ -4,13 +4,12 @@ import itertools
 
 import pytest
 import torch
+from small_network import SMALL, assert_only_its_own_weights_differ
 from torch import nn
 
-from fnostab.ptychography.models import build_generator, build_initialised, check_generator
+from fnostab.ptychography.models import build_generator, build_initialised
 from fnostab.ptychography.models.bounds import Limiter, RMSNorm2d
 from fnostab.ptychography.settings import ModelConfig
-
-SMALL = {"N": 16, "hidden_channels": 8, "fno_blocks": 2, "fno_modes": 4}
 
 
 @pytest.fixture
@@ -82,14 +81,7 @@ def test_parts_can_be_put_together(architecture):
 def test_each_part_changes_what_the_network_computes_and_no_weight_that_it_shares_with_the_plain_one(
     architecture, part, value
 ):
-    plain = build_initialised(ModelConfig(architecture=architecture, **SMALL), 3)
-    other = build_initialised(ModelConfig(architecture=architecture, **SMALL, **{part: value}), 3)
-    check_generator(other, 16)
-    weights, others = plain.state_dict(), other.state_dict()
-    assert weights.keys() <= others.keys()
-    assert all(torch.equal(weights[name], others[name]) for name in weights)
-    x = 20 * torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(1))
-    assert not torch.allclose(plain(x), other(x), rtol=1e-3)
+    assert_only_its_own_weights_differ(architecture, **{part: value})
 
 
 def test_the_preset_is_the_hybrid_with_its_parts_set():

@@ -5,15 +5,13 @@ from itertools import pairwise
 
 import pytest
 import torch
+from small_network import BUILT_IN, SMALL
 from torch import nn
 
 from fnostab.errors import ModelError
 from fnostab.monitor.block_statistics import block_states
 from fnostab.ptychography.models import ResidualBlock, build_generator, parameter_count, residual_blocks, training_size
-from fnostab.ptychography.settings import ARCHITECTURES, ModelConfig
-
-BUILT_IN = [(architecture, residual) for architecture, accepted in ARCHITECTURES.items() for residual in accepted]
-SMALL = {"N": 16, "hidden_channels": 4, "fno_blocks": 3, "fno_modes": 4}
+from fnostab.ptychography.settings import ModelConfig
 
 
 class WithoutBlocks(nn.Conv2d):

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from small_network import BUILT_IN, SMALL
 from torch import nn
 
 from fnostab.errors import ModelError
@@ -11,7 +12,6 @@ from fnostab.ptychography.models import build_generator, build_initialised, chec
 from fnostab.ptychography.models.registry import GENERATORS
 from fnostab.ptychography.settings import ARCHITECTURES, ModelConfig
 
-SMALL = {"N": 16, "hidden_channels": 4, "fno_blocks": 3, "fno_modes": 4}
 NOT_CALLABLE = 3
 
 
@@ -54,9 +54,6 @@ def not_a_network(config: ModelConfig) -> str:
 
 def own(name: str, **settings: object) -> ModelConfig:
     return ModelConfig(architecture=f"{__name__}.{name}", **{**SMALL, **settings})
-
-
-BUILT_IN = [(architecture, residual) for architecture, accepted in ARCHITECTURES.items() for residual in accepted]
 
 
 def test_every_architecture_of_the_configuration_is_registered() -> None:

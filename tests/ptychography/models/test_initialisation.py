@@ -1,11 +1,11 @@
 import pytest
 import torch
+from small_network import SMALL
 from torch import Tensor, nn
 
 from fnostab.ptychography.models import build_initialised, initialise_
 from fnostab.ptychography.settings import ModelConfig
 
-SMALL = {"N": 16, "hidden_channels": 4, "fno_blocks": 3, "fno_modes": 4}
 ARMS = {
     "control": ModelConfig(**SMALL),
     "zero_gamma": ModelConfig(architecture="stable_hybrid", **SMALL),
