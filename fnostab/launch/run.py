@@ -6,10 +6,11 @@ import math
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -30,6 +31,7 @@ from fnostab.show.console import Console as SafeConsole
 from fnostab.show.console import say, timed
 from fnostab.show.view import StudyView
 from fnostab.study.study import Study
+from fnostab.tasks.ask_arguments import not_accepted, seeds_of
 from fnostab.tasks.contract import Estimates
 from fnostab.tracking import Store
 from fnostab.tracking.environment import settled
@@ -86,7 +88,7 @@ def run_study(
     *,
     experiment: str | None = None,
     output: str | Path = "outputs",
-    seeds: Sequence[int] = (),
+    seeds: int | Sequence[int] = (),
     arms: Sequence[str] = (),
     jobs: int | None = None,
     launcher: Launcher | None = None,
@@ -107,7 +109,7 @@ def run_study(
         study: resolved and checked study.
         experiment: MLflow experiment; None for the study's name.
         output: folder of journals and data sets.
-        seeds: seeds to run; empty for the study's own.
+        seeds: number of seeds to run, or a list of them; empty for the study's own.
         arms: arms to run; empty for all.
         jobs: number of concurrent trials; None chooses for this machine.
         launcher: launcher of the trials; None for ``jobs`` processes of this machine.
@@ -120,6 +122,7 @@ def run_study(
         FnostabError: the study could not be started; nothing was left half-written.
         KeyboardInterrupt: the study was interrupted; running trials are recorded as ``killed``.
     """
+    seeds = _checked(study, seeds, arms, jobs)
     experiment, output, console = experiment or study.file.name, Path(output).absolute(), console or SafeConsole()
     study.spec(experiment)  # raises if the experiment's name is not a valid folder name
     trials = study.trials(experiment, output, arms=arms, seeds=seeds)
@@ -166,6 +169,22 @@ def run_study(
     given_up = [trial for trial in trials if retries.gave_up(trial)]
     line = overwritten(wanted, output, since_s) if launcher.here else None
     return StudyRun(recording, experiment, folder, trials, given_up, unsent, line)
+
+
+def _checked(study: Any, seeds: Any, arms: Any, jobs: Any) -> Sequence[int]:
+    """Check what Python callers may confuse, and return the seeds as a sequence.
+
+    Raises:
+        ConfigError: an argument has the wrong type, or a seed or arm is repeated.
+    """
+    if not isinstance(study, Study):
+        raise not_accepted("run_study", "study", study, "a study, as load_study('study.yaml')")
+    if isinstance(arms, str) or len(set(arms)) < len(arms):
+        raise not_accepted("run_study", "arms", arms, "a list of names without repetition, as ['control', 'clipped']")
+    if not isinstance(jobs, int | None):
+        raise not_accepted("run_study", "jobs", jobs, "a whole number, or None")
+    found = () if isinstance(seeds, Sized) and not len(seeds) else seeds_of("run_study", seeds)
+    return range(found) if isinstance(found, int) else found
 
 
 def _work_off(

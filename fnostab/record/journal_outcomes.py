@@ -57,7 +57,10 @@ class Recorded:
 
     @property
     def first_nonfinite_step(self) -> int | None:
-        """First step at which the training loss or gradient norm was not finite, or was announced as such."""
+        """First step at which the training loss or gradient norm was not finite, or was announced as such.
+
+        An announcement at a validation is left out: the validations tell since when the loss may have been so.
+        """
         steps = [
             step
             for name in (names.TRAIN_LOSS, names.GRAD_NORM)
@@ -65,7 +68,9 @@ class Recorded:
             if not math.isfinite(value)
         ]
         if self.announced is not None and self.announced[0] is Outcome.NONFINITE:
-            steps.append(self.announced[1])
+            step = self.announced[1]
+            if math.isfinite(self.curves.get(f"{names.VAL_PREFIX}loss", {}).get(step, 0.0)):
+                steps.append(step)
         return min(steps, default=None)
 
 

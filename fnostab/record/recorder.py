@@ -141,16 +141,21 @@ class Recorder:
     def validation(self, step: SupportsIndex, /, *, loss: SupportsFloat | None = None, **others: SupportsFloat) -> bool:
         """Record a validation after an optimiser step as ``val/loss`` and ``val/<name>``; return as `step` does.
 
-        A step may have several validations, for example of several data sets, with distinct names.
+        A loss that is not finite is a failure of the trial, whichever metric decides. A step may have several
+        validations, for example of several data sets, with distinct names.
 
         Raises:
             JournalError: as for `step`.
         """
         given = {**({} if loss is None else {"loss": loss}), **others}
         values = {name: number(name, value) for name, value in given.items()}
+        bad = not math.isfinite(values.get("loss", 0.0))
         if (to := self._recording()) is not None:
-            to.validation(whole("validation", step), {self._val_name(name): value for name, value in values.items()})
-        self._failed |= not math.isfinite(values.get("loss", 0.0))
+            i = whole("validation", step)
+            to.validation(i, {self._val_name(name): value for name, value in values.items()})
+            if bad:
+                to.announce("nonfinite", i)
+        self._failed |= bad
         return not (self._failed and self._stops)
 
     def failed(

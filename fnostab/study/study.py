@@ -21,6 +21,7 @@ from fnostab.record.same_settings import same_settings, same_settings_line
 from fnostab.record.settings import digest, flatten, shown
 from fnostab.record.trial import Metric, Name, Resources, StudySpec, TrialSpec
 from fnostab.study.file import Settings, StudyFile, insist_on_size, read_study_file
+from fnostab.tasks.ask_arguments import settings_of
 from fnostab.tasks.contract import Task
 from fnostab.tasks.registry import make_task
 
@@ -202,7 +203,7 @@ class Study:
 
 
 def load_study(
-    name: str,
+    name: str | Path,
     profile: str = "auto",
     overrides: Mapping[str, Any] | None = None,
     *,
@@ -221,11 +222,12 @@ def load_study(
     Raises:
         ConfigError: there is no such study or profile, or the study is not accepted.
     """
-    file = read_study_file(name)
+    overrides = settings_of("load_study", "overrides", {} if overrides is None else overrides)
+    file = read_study_file(str(name))
     task = make_task(file.task_name, file)
     chosen = task.choose_profile(profile, gpus=bool(count_gpus()) if gpus is None else gpus)
     of_epochs = {} if epochs is None else {task.epochs: epochs}
-    return Study(file, chosen, of_epochs | dict(overrides or {}), task)
+    return Study(file, chosen, of_epochs | overrides, task)
 
 
 def trial_folder(folder: Path, arm: str, config_hash: str, seed: int) -> Path:

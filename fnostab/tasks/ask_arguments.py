@@ -1,4 +1,4 @@
-"""Check the arguments of `fnostab.Study`, and convert them to the sections of a study file."""
+"""Check the arguments of `fnostab.Study`, `load_study` and `run_study`, and convert them to those of a study file."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -26,10 +26,10 @@ def study_values(
     Raises:
         ConfigError: an argument has the wrong type, or two arguments set the same thing.
     """
-    control = _settings(source, "control", control)
+    control = settings_of(source, "control", control)
     if not isinstance(arms, Mapping):
         raise not_accepted(source, "arms", arms, "a mapping of settings by arm, as {'clipped': {'clip': 1.0}}")
-    arms = {arm: _settings(source, arm, settings) for arm, settings in arms.items()}
+    arms = {arm: settings_of(source, arm, settings) for arm, settings in arms.items()}
     if CONTROL in arms:
         raise ConfigError(
             f"{source}: arms={list(arms)}: {CONTROL!r} is the arm of control=...; name this one otherwise"
@@ -59,8 +59,12 @@ def not_accepted(source: str, what: str, given: Any, expected: str) -> ConfigErr
     return ConfigError(f"{source}: {what}={shown(given)} is not accepted: expected {expected}")
 
 
-def _settings(source: str, what: str, given: Any) -> dict[str, Any]:
-    """Check settings by name, and convert scalars of array libraries to Python numbers."""
+def settings_of(source: str, what: str, given: Any) -> dict[str, Any]:
+    """Check settings by name, and convert scalars of array libraries to Python numbers.
+
+    Raises:
+        ConfigError: they are no mapping, or a name is not text.
+    """
     if not isinstance(given, Mapping):
         raise not_accepted(source, what, given, "a mapping, as {'lr': 0.1}")
     if names := [name for name in given if not isinstance(name, str)]:

@@ -9,14 +9,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from slow_proxy import SlowProxy
 from tracking_helpers import marked
 
 import fnostab
 from fnostab.cli.execution import insist_on_results
-from fnostab.errors import JournalError, LaunchError, TrackingError
+from fnostab.errors import ConfigError, JournalError, LaunchError, TrackingError
 from fnostab.launch import study_upload
+from fnostab.launch.run import _checked
 from fnostab.record import names
 from fnostab.record.journal import Journal, read_journal
 from fnostab.record.lines import Event, Point
@@ -227,6 +229,32 @@ def test_a_study_alone_runs_as_the_command_line_would(study, capsys):
     assert [trial.outcome for trial in result.trials] == [Outcome.CONVERGED]
     assert statuses() == {"control-0": "FINISHED"}
     assert "in experiment stage_a at " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ({"seeds": [0, 0]}, r"seeds=\[0, 0\] is not accepted: expected their number, as 10, or a list"),
+        ({"seeds": [-1]}, r"seeds=\[-1\] is not accepted"),
+        ({"seeds": "0-4"}, "seeds='0-4' is not accepted"),
+        ({"arms": "control"}, "arms='control' is not accepted: expected a list of names"),
+        ({"arms": ["control", "control"]}, "without repetition"),
+        ({"jobs": "2"}, "jobs='2' is not accepted: expected a whole number"),
+        ({"study": "stage_a"}, r"study='stage_a' is not accepted: expected a study, as load_study\('study.yaml'\)"),
+    ],
+    ids=str,
+)
+def test_an_argument_that_is_not_accepted_is_named_before_anything_starts(tmp_path, monkeypatch, named, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"run_study: .*{said}"):
+        fnostab.run_study(**({"study": fnostab.load_study("stage_a", "small")} | named))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seeds", [2, np.arange(2), range(2)], ids=str)
+def test_seeds_may_be_a_number_of_them_or_any_list(seeds):
+    study = fnostab.load_study("stage_a", "small")
+    assert list(_checked(study, seeds, (), None)) == [0, 1]
 
 
 def test_when_the_launcher_is_killed_its_trials_go_on_and_the_next_one_adopts_them(study, script, when):

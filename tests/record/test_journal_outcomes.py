@@ -107,6 +107,18 @@ def test_a_validation_that_is_not_finite_is_a_failure(judged):
     assert "val/loss_last" not in summary
 
 
+def test_a_validation_loss_that_is_not_finite_is_a_failure_whichever_metric_decides(judged):
+    curves = {"train/loss": [1] * 5, "val/loss": {1: 2.0, 3: NAN}, "val/accuracy": {1: 0.5, 3: 0.6}}
+    by_accuracy = spec(metric=Metric(name="val/accuracy", higher_is_better=True), judged="val/accuracy")
+    judgement, _ = judged(curves, by_accuracy, events=[tag("nonfinite", 3)])
+    assert (judgement.outcome, judgement.failure_step) == (Outcome.NONFINITE, 3)
+
+
+def test_the_time_of_a_failure_announced_at_a_validation_lies_after_the_validation_before(judged):
+    judgement, _ = judged({"train/loss": [1] * 5, "val/loss": {1: 2.0, 3: NAN}}, events=[tag("nonfinite", 3)])
+    assert (judgement.outcome, judgement.failure_step, judgement.known_good_step) == (Outcome.NONFINITE, 3, 1)
+
+
 def test_an_announced_failure_wins_over_what_came_later(judged):
     curves = {"train/loss": [1, 0.5, NAN], "val/loss": {0: 1.0, 1: 0.5}}
     judgement, summary = judged(curves, events=[tag("collapsed", 1), tag("nonfinite", 2)])

@@ -89,6 +89,18 @@ def test_the_first_nonfinite_value_is_announced_at_once_and_ends_the_training(tr
     assert points(trial)[1] == (1, {}, {"train/loss": "nan", "grad_norm/total": "-inf"})
 
 
+def test_a_validation_loss_that_is_not_finite_is_announced_also_where_a_retry_repeats_the_step(trial, monkeypatch):
+    failed = ("tags", {"fnostab.outcome": "nonfinite", "fnostab.failure_step": "1"})
+    with Recorder() as rec:
+        assert rec.validation(1, loss=1.0)
+    begin(trial, monkeypatch, "second")
+    with Recorder() as rec:
+        assert not rec.validation(1, loss=float("nan"))
+        assert not rec.validation(2, loss=float("inf"))
+    assert events(trial).count(failed) == 1
+    assert failed == events(trial)[-2]
+
+
 def test_it_goes_on_where_the_study_says_so(trial, monkeypatch):
     monkeypatch.setenv("FNOSTAB_AFTER_FAILURE", "continue")
     with Recorder() as rec:

@@ -1,6 +1,7 @@
 """From YAML to trials."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -265,6 +266,30 @@ def test_what_does_not_exist_is_refused_with_what_does(own, tmp_path):
         load_study(own(), "small", {"data.probe.path": "absent.npz"})
     with pytest.raises(ConfigError, match=r"data.probe.path=7 is not accepted"):
         load_study(own(), "small", {"data.probe.path": 7})
+
+
+def test_a_path_may_be_a_path(own, tmp_path):
+    study = load_study(Path(own()), "small")
+    assert study.spec("e") == load_study(own(), "small").spec("e")
+    with pytest.raises(ConfigError, match="no study 'stage_z'"):
+        load_study(Path("stage_z"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ("data.N=32", r"load_study: overrides='data.N=32' is not accepted: expected a mapping, as \{'lr': 0.1\}"),
+        ({1: 32}, "load_study: overrides: the name 1 of a setting is not text"),
+    ],
+)
+def test_overrides_that_are_no_settings_are_refused(own, overrides, said):
+    with pytest.raises(ConfigError, match=said):
+        load_study(own(), "small", overrides)
+
+
+def test_an_override_may_be_a_number_of_an_array_library(own):
+    study = load_study(own(), "small", {"training.learning_rate": np.float32(0.5)})
+    assert study.arms["narrow"]["training.learning_rate"] == 0.5
 
 
 def test_a_probe_is_looked_for_where_the_user_is(own, tmp_path, monkeypatch):
