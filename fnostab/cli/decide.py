@@ -63,7 +63,7 @@ def command(
       20          PIVOT                       none helps, and that is shown
       30          anything else, or it could be luck
 
-    A table has the columns stage (a or b), arm, seed, outcome, val_loss, failure_step, last_step; `fnostab export`
+    A table needs the columns arm, seed, outcome and val_loss, and names its control in study.control; `fnostab export`
     writes one.
     """  # noqa: D301 (click's mark of a table)
     insist_on_one({"--experiment": stored, "--table FILE.csv": table, "--runs FILE.yaml": runs}, tracking_uri)

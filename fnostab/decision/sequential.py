@@ -40,11 +40,12 @@ class ArmAtLook:
     standing: Standing
     rate: Rate
     control: Rate
+    control_arm: str
     p: float | None
     predictive_power: float | None
 
     def __str__(self) -> str:
-        counts = f"{self.arm}: {failures(self.rate)} failed, {failures(self.control)} of control"
+        counts = f"{self.arm}: {failures(self.rate)} failed, {failures(self.control)} of {self.control_arm}"
         p = "" if self.p is None else f" ({p_text(self.p)})"
         chance = self.predictive_power
         last = "" if chance is None else f"; {percent(chance)} chance of fewer failures at the last look"
@@ -87,5 +88,6 @@ def judge_look(roles: Roles, stage: Stage, rules: Rules, *, seeds: int, last: in
             alpha = rules.level / pair.family
             chance = predictive_power(pair.control.rate, pair.ours.rate, extra=last - seeds, alpha=alpha)
             standing = Standing.FUTILE if chance < FUTILE_POWER else Standing.OPEN
-        found.append(ArmAtLook(pair.arm, standing, pair.ours.rate, pair.control.rate, criterion.p, chance))
+        rates = pair.ours.rate, pair.control.rate
+        found.append(ArmAtLook(pair.arm, standing, *rates, pair.control_arm, criterion.p, chance))
     return found

@@ -2,7 +2,7 @@
 
 A table that `write_table` wrote gives the same answer when it is read again, even after pandas or R have read and
 written it: it also holds the trials' quality measures (``measure.NAME``) and the facts of the study
-(``study.NAME``). A user's own table needs only the columns `COLUMNS`.
+(``study.NAME``). A user's own table needs only the columns `REQUIRED`.
 """
 
 import csv
@@ -30,6 +30,7 @@ from fnostab.record.table_study import (
 )
 
 COLUMNS = ("stage", "arm", "seed", "outcome", "val_loss", "failure_step", "last_step")
+REQUIRED = ("arm", "seed", "outcome", "val_loss")
 MORE_COLUMNS = ("scheduled_steps", "rules_held", "grad_ratio", "run_id")
 NOT_JUDGED = "not_judged"  # column for rules that could not be judged
 MEASURE = "measure."
@@ -119,7 +120,9 @@ class Table:
 
 
 def read_table(path: str | Path) -> Table:
-    """Read a CSV file with the columns `COLUMNS` in any order and those that `write_table` adds; ignore others.
+    """Read a CSV file with the columns `REQUIRED` in any order and those that `write_table` adds; ignore others.
+
+    Without a column ``stage`` all trials are of stage a.
 
     Raises:
         DecisionError: the file can't be read, or a row is not valid; the message names the row.
@@ -196,10 +199,10 @@ def _records(path: str | Path) -> Iterator[tuple[int, dict[str, str | None]]]:
 
 
 def _check_header(columns: Sequence[str], path: str | Path) -> None:
-    for column in COLUMNS:
+    for column in REQUIRED:
         if column not in columns:
             raise DecisionError(
-                f"{path}, line 1, has no column {column!r}; needed: {', '.join(COLUMNS)}; "
+                f"{path}, line 1, has no column {column!r}; needed: {', '.join(REQUIRED)}; "
                 "a table with other columns is mapped by a file given with --runs"
             )
 
@@ -241,6 +244,7 @@ def _parse(fields: Mapping[str, str | None], measures: Mapping[str, str], where:
     }
     named = ("stage", "arm", "outcome", "val_loss")  # shown as written if they are not accepted
     text |= {column: "" for column, cell in text.items() if column not in named and is_missing(cell)}
+    text["stage"] = text["stage"] if "stage" in fields else STAGES[0]
     if text["stage"] not in STAGES:
         raise DecisionError(f"{where}: stage={text['stage']!r} is not accepted; accepted: {', '.join(STAGES)}")
     if not text["arm"]:

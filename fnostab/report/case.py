@@ -33,6 +33,11 @@ class Case:
     stress: Stress | None = None
     special: Any = None
 
+    @property
+    def sentences(self) -> Sequence[str]:
+        """Answer for every arm; none in a stress study, whose arms differ in the knob as well."""
+        return self.verdict.sentences if self.stress is None else ()
+
     def __repr__(self) -> str:
         text = StringIO()
         console = Console(file=text, width=TEXT_WIDTH, force_jupyter=False, color_system=None)

@@ -164,7 +164,8 @@ def _section(stage: Stage, case: "Case", evidence: Evidence) -> StageSection:
         losses=drawing(
             loss_strip(trials, metric=study.metric.key, judged=judged),
             f"{prefix}losses",
-            alt=f"Loss of every seed of each arm{', successes as dots, failures as triangles' if judged else ''}",
+            alt=f"{study.metric.key} of every seed of each arm"
+            f"{', successes as dots, failures as triangles' if judged else ''}",
             caption="Every seed is a point, at the same place from top to bottom in each arm.",
         ),
         survival=panels.survival(prefix, trials, study.control, evidence),

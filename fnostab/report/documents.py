@@ -13,6 +13,7 @@ from fnostab.errors import ConfigError, os_errors_as
 from fnostab.record.safe_files import write_whole
 from fnostab.record.settings import value_text
 from fnostab.report.content import OnCase, Report
+from fnostab.report.glossary import glossary
 from fnostab.report.pictures import Picture
 from fnostab.report.tables import outcomes_text
 from fnostab.show.visible import visible
@@ -26,9 +27,9 @@ PICTURES = "pictures"
 MOST_COLUMNS = 6  # arms side by side on a page; more are placed one below the other
 
 MEANINGS = {  # of criteria, for readers who have not seen the program
-    "fewer_failures": "fails less often than control",
-    "better_loss": "better median than control's, of the trials that did not fail (if too few: of all, failures last)",
-    "loss_within_margin": "that median is within the margin of control's",
+    "fewer_failures": "fails less often than {control}",
+    "better_loss": "better median than {control}'s, of trials that did not fail (if too few: of all, failures last)",
+    "loss_within_margin": "that median is worse than {control}'s by no more than the margin",
     "no_nonfinite": "no trial gave NaN or infinity",
     "grad_bounded": "gradients stayed bounded in the last half",
     "matches_stage_a": "as good as the same arm in Stage A",
@@ -37,7 +38,7 @@ MEANINGS = {  # of criteria, for readers who have not seen the program
 
 def to_html(report: Report) -> str:
     """Render a report as one HTML page that contains its style and pictures, without scripts."""
-    return environment().get_template("report.html.j2").render(report=report)
+    return environment().get_template("report.html.j2").render(report=report, glossary=glossary(report))
 
 
 def to_box(case: "Case") -> str:
@@ -48,7 +49,7 @@ def to_box(case: "Case") -> str:
 
 def to_markdown(report: Report) -> str:
     """Render a report as Markdown; its pictures are files in the folder ``pictures``."""
-    return environment().get_template("report.md.j2").render(report=report, folder=PICTURES)
+    return environment().get_template("report.md.j2").render(report=report, glossary=glossary(report), folder=PICTURES)
 
 
 def write(report: Report, folder: Path) -> list[Path]:

@@ -36,13 +36,15 @@ def survival(prefix: str, trials: Mapping[str, Sequence[TrialRow]], control: str
         for arm, each in steps.items()
         if arm != control and each[0] and any((*each[1], *steps[control][1]))
     ]
-    against = f" Log-rank test against {control}, two-sided: {', '.join(tests)}." if tests else ""
+    how = f"Log-rank test against {control} (two-sided, not corrected for the number of arms)"
+    against = f" {how}: {', '.join(tests)}." if tests else ""
     lost = {arm: [t.failure_step for t in of_arm if _lost(t)] for arm, of_arm in trials.items()}
     return drawing(
         kaplan_meier_figure(curves, {arm: [s for s in steps if s is not None] for arm, steps in lost.items()}),
         f"{prefix}survival",
         alt="Kaplan-Meier curves: share of trials of each arm without a failure, over optimiser steps",
-        caption=f"Kaplan-Meier estimate with 95 % band; a tick is where trials ended without a failure.{against}",
+        caption="Share of trials that have not failed by each step (Kaplan-Meier), with 95 % band; a tick is where "
+        f"trials ended without a failure.{against}",
     )
 
 
@@ -188,8 +190,8 @@ def exemplary(
             if picture is None:
                 missing.append(f"{arm}, {label} (seed {trial.seed}, {trial.outcome})")
                 continue
-            loss = "" if trial.loss is None else f", loss {trial.loss:.4g}"
-            caption = f"{label}: seed {trial.seed}, {trial.outcome}{loss}"
+            value = "" if trial.loss is None else f", {study.metric.key} {trial.loss:.4g}"
+            caption = f"{label}: seed {trial.seed}, {trial.outcome}{value}"
             name = f"{prefix}exemplary-{number}-seed-{trial.seed}"
             alt = f"{study.picture.title}: {arm}, {label} seed"
             shown.setdefault(arm, []).append(photograph(picture, name, alt=alt, caption=caption))

@@ -61,13 +61,15 @@ def remarks(case: "Case") -> list[str]:
     lines += [_in_stage(verdict, stage.name, ": ") + line for stage in case.stages for line in _losses_beside(stage)]
     lines += [_in_stage(verdict, s.stage) + line for s in verdict.arms if (line := left_out(s))]
     for s in verdict.arms:
-        if s.worst_rank_p is not None and s.n:
+        answer = verdict.answer(s.arm, s.stage)
+        if answer is not None and s.worst_rank_p is not None and s.n:
             ratio = ""
             if s.matched_ratio is not None:
                 seeds = f"{s.matched_pairs} seed{'s' if s.matched_pairs != 1 else ''} at which neither failed"
-                ratio = f"{verdict.rules.metric} ratio {s.matched_ratio:.4g} over {seeds}; "
-            worst = f"counting a failed run as worst of all, {p_text(s.worst_rank_p)} (one-sided, uncorrected)"
-            lines.append(f"{_in_stage(verdict, s.stage)}{s.arm} against control: {ratio}{worst}")
+                ratio = f"{verdict.rules.metric} {s.matched_ratio:.4g} times as high over {seeds}; "
+            worst = f"counting a failed run as worst of all, {p_text(s.worst_rank_p)}"
+            against = f"{_in_stage(verdict, s.stage)}{s.arm} against {answer.control_arm}"
+            lines.append(f"{against}: {ratio}{worst} (one-sided, not corrected for the number of arms)")
     return lines
 
 

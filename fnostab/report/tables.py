@@ -16,7 +16,8 @@ COLOURS = {State.MET: "green", State.NOT_MET: "red", State.UNTESTABLE: "yellow"}
 
 def criteria_table(stage: str, verdict: Verdict) -> Table:
     """Make the table of a stage's criteria."""
-    title = _titled(verdict.stage_title(stage), "criteria, arm against control")
+    control = next((answer.control_arm for answer in verdict.answers), "control")
+    title = _titled(verdict.stage_title(stage), f"criteria, arm against {control}")
     table = plain_table(title, ("arm", "criterion", "state"), "evidence")
     for arm, names, state, evidence in _alike(c for c in verdict.criteria if c.stage == stage):
         table.add_row(arm, "\n".join(names), Text(state, style=COLOURS[state]), evidence)
@@ -97,7 +98,7 @@ def trial_table(stage: Stage, verdict: Verdict) -> Iterable[RenderableType]:
     if not shown:
         return
     title = _titled(verdict.stage_title(stage.name), f"{len(shown)} of {len(recorded)} trials and their runs")
-    table = plain_table(title, ("arm", "seed", "outcome", "loss", "failed at", "MLflow run"))
+    table = plain_table(title, ("arm", "seed", "outcome", verdict.rules.metric, "failed at", "MLflow run"))
     for t in shown[:MOST_TRIALS]:
         loss = "-" if t.loss is None else f"{t.loss:.4g}"
         failed_at = "-" if t.failure_step is None else f"step {t.failure_step}"

@@ -132,7 +132,7 @@ def to_markdown(case: "Case") -> str:
     """Render the case as Markdown, for the verdict's page in MLflow, below its headline."""
     verdict = case.verdict
     lines = [verdict.reason, ""] if verdict.reason else []
-    lines += [*(f"- {text}" for text in verdict.sentences), "", f"Next: {verdict.next.text}"]
+    lines += [*(f"- {text}" for text in case.sentences), "", f"Next: {verdict.next.text}"]
     lines += ["", f"    {case.command}"] if case.command else []
     lines += ["", *(f"- {line}" for line in (*case.judged, *remarks(case), *conditions(case.studies)))]
     lines += _table(

@@ -635,8 +635,8 @@ def test_lines_of_the_evidence():
         "fewest failures: norm (1/10); lowest median loss of all arms (tied): base (1), norm (1)",
         "base: 2 oom (seeds 20, 21): not in the rate of 12/20",
         "norm: 1 running (seed 10): not in the rate of 1/10",
-        "norm against control: loss ratio 0.995 over 8 seeds at which neither failed; "
-        "counting a failed run as worst of all, p = 0.012 (one-sided, uncorrected)",
+        "norm against base: loss 0.995 times as high over 8 seeds at which neither failed; "
+        "counting a failed run as worst of all, p = 0.012 (one-sided, not corrected for the number of arms)",
     ]
     assert conditions(case.studies) == [
         "mine, small profile, 3 layers",

@@ -50,9 +50,9 @@ def test_arms_of_a_study_without_parts_are_all_looked_at():
 
 def test_in_words():
     (found,) = judge_look(
-        Roles("control", "arch"), stage("a", arm("control", 7, 3), arm("arch", 10)), RULES, seeds=10, last=20
+        Roles("base", "arch"), stage("a", arm("base", 7, 3), arm("arch", 10)), RULES, seeds=10, last=20
     )
-    assert str(found).startswith("arch: 0 of 10 failed, 3 of 10 of control (p = 0.058); ")
+    assert str(found).startswith("arch: 0 of 10 failed, 3 of 10 of base (p = 0.058); ")
     assert str(found).endswith(": open")
 
 

@@ -260,7 +260,7 @@ def test_a_bad_line_is_named(read, line, message):
 
 
 def test_missing_columns_and_stages(read, tmp_path):
-    with pytest.raises(DecisionError, match=r"line 1, has no column 'outcome'; needed: stage, arm, seed"):
+    with pytest.raises(DecisionError, match=r"line 1, has no column 'outcome'; needed: arm, seed, outcome, val_loss; "):
         read(header="stage,arm,seed,val_loss,failure_step,last_step")
     with pytest.raises(DecisionError, match="has twice the column 'val_loss'"):
         read(header=f"{HEADER},val_loss")
@@ -270,6 +270,11 @@ def test_missing_columns_and_stages(read, tmp_path):
         read()
 
 
+def test_columns_that_may_be_empty_may_be_absent(read):
+    (row,) = read("control,0,collapsed,", header="arm,seed,outcome,val_loss")["a"]
+    assert row == TrialRow("control", 0, Outcome.COLLAPSED)
+
+
 def test_files_that_are_no_tables(tmp_path):
     path = tmp_path / "trials.csv"
     with pytest.raises(DecisionError, match=r"can't read .*trials.csv: No such file"):
@@ -277,7 +282,7 @@ def test_files_that_are_no_tables(tmp_path):
     with pytest.raises(DecisionError, match=r"can't read .*: Is a directory"):
         read_table(tmp_path)
     path.write_bytes(b"")
-    with pytest.raises(DecisionError, match=r"line 1, has no column 'stage'.*given with --runs"):
+    with pytest.raises(DecisionError, match=r"line 1, has no column 'arm'.*given with --runs"):
         read_table(path)
     path.write_bytes(f"{HEADER}\na,contr\xf6le,0,converged,0.5,,9\n".encode("latin-1"))
     with pytest.raises(DecisionError, match="is not a CSV file in UTF-8"):
@@ -296,7 +301,7 @@ def test_a_table_of_a_million_rows_is_refused_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "row", "end", "message"),
     [
-        (200_000, "1\n", "", "has no column 'stage'"),
+        (200_000, "1\n", "", "has no column 'arm'"),
         (1_000_000, "1\n", "1\n" * 20, "room for 22,000,000 cells; .* at most 10,000,000: leave out columns"),
         (3, "1,2\r", "\r" * 200_000, "has 200,002 lines"),
     ],

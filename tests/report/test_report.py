@@ -1,3 +1,4 @@
+import io
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,6 +23,9 @@ from fnostab.report import panels
 from fnostab.report.content import OnCase, compose
 from fnostab.report.documents import HTML, environment, to_html, to_markdown, write, write_files
 from fnostab.report.evidence import Evidence, Spikes, exemplars, gather
+from fnostab.report.glossary import glossary
+from fnostab.report.verdict import print_case
+from fnostab.show.console import Console
 from fnostab.tracking import find_experiment, newest_study, trial_rows
 from fnostab.tracking.read.histories import metric_histories, read_artifact, run_page
 
@@ -203,6 +207,39 @@ def test_a_card_names_the_metric_as_the_table_does():
     metric = Metric(name="return", higher_is_better=True)
     page = Page(to_html(report_of(case_of(TWELVE, spec=study_spec(metric=metric)))))
     assert "median return_best" in [cell.get("data-label") for cell in page.of("td")]
+
+
+def test_metric_and_control_are_called_as_the_study_calls_them():
+    trials = [replace(trial, arm={"control": "plain", "arch_fix": "norm"}[trial.arm]) for trial in TWELVE]
+    spec = study_spec(("plain", "norm"), roles={}, metric=Metric(name="return", higher_is_better=True, of=None))
+    case = case_of(trials, spec=spec)
+    markdown = to_markdown(report_of(case))
+    page = " ".join(Page(to_html(report_of(case))).text.split())
+    for text in (markdown, page):
+        assert "norm against plain: return 0.7429 times as high over 3 seeds at which neither failed" in text
+        assert "fails less often than plain" in text
+        assert "better return" in text
+        assert not re.search(r"\bcontrol\b", text.replace("plain (control)", "").replace("plaincontrol", ""))
+    assert "| arm | seed | outcome | return | failed at step |" in markdown
+    shown = print_evidence(case)
+    assert "Criteria, arm against plain" in shown
+    assert "control" not in shown
+
+
+def print_evidence(case):
+    console = Console(file=io.StringIO(), width=200)
+    print_case(case, console, evidence=True)
+    return console.file.getvalue()
+
+
+def test_the_glossary_explains_the_words_of_its_report_alone(report):
+    words = dict(glossary(report))
+    assert {"Boschloo", "Mann-Whitney", "Kaplan-Meier", "Log-rank test", "Collapsed", "Margin", "p"} <= words.keys()
+    assert words.keys().isdisjoint({"Exploded", "Fragile", "Spike", "Stage A, Stage B", "Half of the trials fail at"})
+    assert "10 % here" in words["Margin"]
+    assert "at most 0.05 is called significant" in words["p"]
+    (alone,) = (dict(glossary(report_of(case_of([TrialRow("control", 0, OK, 0.1)], spec=study_spec(("control",)))))),)
+    assert alone.keys() == {"Converged", "95 % interval", "Quartiles", "Kaplan-Meier", "val/mae_val_Amp_loss_best"}
 
 
 def test_best_median_and_worst():
