@@ -5,7 +5,7 @@ A record is one run: its values by name, such as ``params.model``, ``tags.user``
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -16,7 +16,7 @@ from fnostab.errors import DecisionError
 from fnostab.record.csv_text import parse_number
 from fnostab.record.outcome_rules import Bound
 from fnostab.record.outcomes import Outcome
-from fnostab.record.settings import Frozen
+from fnostab.record.settings import Frozen, suggestion
 from fnostab.record.table import TrialRow
 from fnostab.record.table_study import TableStudy, is_missing
 from fnostab.record.trial import UNLESS_DRAWN, Measure, Metric
@@ -25,6 +25,7 @@ Record = Mapping[str, str | float | None]
 METRICS = "metrics."  # prefix of values with a history in MLflow
 KINDS = ("params.", "tags.", "metrics.", "columns.")
 MOST_NAMED = 3  # runs per line
+MOST_KNOWN = 20  # existing names or values per line
 UNFINISHED = ("FAILED", "KILLED", "SCHEDULED")  # statuses of MLflow runs
 FACTS = ("control", "measures", "margin", "smallest_effect", "lengths", "alpha")  # that the file gives as they are
 FLAGS = {"true": 1.0, "false": 0.0}  # as written by pandas and JSON
@@ -72,6 +73,11 @@ class RunsFile(Frozen):
     def history(self) -> str | None:
         """Name of the metric with a history in MLflow; None for a table column."""
         return self.metric.removeprefix(METRICS) if self.table is None and self.metric.startswith(METRICS) else None
+
+    def excluded_values(self, name: str) -> tuple[str, ...]:
+        """Values of ``excluded`` under a name, as a tuple."""
+        wanted = self.excluded[name]
+        return (wanted,) if isinstance(wanted, str) else wanted
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -156,6 +162,7 @@ def trials_of(
             f"{_runs(len(labels))} with status {status} {count} as converged, unless the file says "
             f"excluded: {{status: {status}}}: {_named(labels)}"
         )
+    lines += _excluding_nothing(runs, file)
     if file.failed is None:
         lines.append("failure not judged: the file does not say when a run failed (failed)")
     name = file.metric.partition(".")[2] or file.metric
@@ -189,7 +196,9 @@ def _check_names(runs: Sequence[Record], file: RunsFile, known_names: Callable[[
             there_are |= set(known_names() if known_names else ())
             kind = next((kind for kind in KINDS if name.startswith(kind)), "")
             known = sorted(n for n in there_are if n.startswith(kind)) or sorted(there_are)
-            raise DecisionError(f"no run has {name!r}; there are: {', '.join(map(_text, known[:20])) or 'none'}")
+            raise DecisionError(
+                f"no run has {name!r}; there are: {', '.join(map(_text, known[:MOST_KNOWN])) or 'none'}"
+            )
 
 
 def _row(run: Record, arm: str, seed: int, file: RunsFile, label: str) -> TrialRow:
@@ -228,10 +237,17 @@ def _outcome(run: Record, value: float | None, file: RunsFile, label: str) -> Ou
 
 
 def _is_excluded(run: Record, file: RunsFile) -> bool:
-    return any(
-        _text(run.get(name)) in ((wanted,) if isinstance(wanted, str) else wanted)
-        for name, wanted in file.excluded.items()
-    )
+    return any(_text(run.get(name)) in file.excluded_values(name) for name in file.excluded)
+
+
+def _excluding_nothing(runs: Sequence[Record], file: RunsFile) -> Iterator[str]:
+    """Write a line for each name of ``excluded`` with values that no run has, as they may be misspelt."""
+    for name in file.excluded:
+        there_are = {_text(run.get(name)) for run in runs}
+        if absent := [value for value in file.excluded_values(name) if value not in there_are]:
+            known = sorted(there_are - {""})
+            which = f"{' or '.join(map(repr, absent))}{suggestion(absent[0], known)}"
+            yield f"excluded: no run has {name} {which}; there are: {', '.join(known[:MOST_KNOWN])}"
 
 
 def _lacking(run: Record, file: RunsFile, label: str) -> str:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -17,8 +18,11 @@ from fnostab.record.safe_files import open_regular
 
 LARGEST_BYTES = 1_000_000  # of a settings file
 MOST_VALUES = 20_000  # in a settings file, with references expanded
-PYDANTIC_TYPES = ("constrained-int", "constrained-float", "constrained-str", "list", "int", "float", "str", "bool")
-QUOTE_IT = ": in YAML, quote text that looks like a number, as '1e5'"
+PYDANTIC_TYPES = (
+    *("constrained-int", "constrained-float", "constrained-str"),
+    *("list", "tuple", "int", "float", "str", "bool"),
+)
+QUOTE_IT = ": in YAML, quote text that looks like a number, a date, true or false, as '1e5'"
 LONGEST_SHOWN = 200  # characters of a value in an error
 M = TypeVar("M", bound=BaseModel)
 
@@ -217,8 +221,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"{'.'.join(location[:-1])}: the name {shown(first['input'])} is not accepted: {_lower(first['msg'])}"
     if first["type"] == "missing":
         return f"{name} is missing"
-    is_number = isinstance(first["input"], int | float) and not isinstance(first["input"], bool)
-    hint = QUOTE_IT if first["type"] == "string_type" and is_number else ""
+    hint = QUOTE_IT if first["type"] == "string_type" and isinstance(first["input"], int | float | date) else ""
     return f"{name}={shown(first['input'])} is not accepted: {_lower(first['msg'])}{hint}"
 
 

@@ -92,6 +92,12 @@ def test_runs_without_a_value_that_their_outcome_needs_are_named(call, tmp_path,
             ("control: base", "control: no"),
             "control: False is not accepted: expected a number or a name; in YAML, quote a name such as 'no' or 'true'",
         ),
+        (
+            ROWS,
+            ("status: FAILED", "status: false"),
+            "status=False is not accepted: input should be a valid string: in YAML, quote text that looks like",
+        ),
+        (ROWS, ("status: FAILED", "status: [FAILED, 1]"), "excluded.columns.status.1=1 is not accepted"),
         (ROWS, ("table: returns.csv", ""), "say where the runs are: table: FILE.csv, or experiments: [NAME]"),
     ],
 )
@@ -217,3 +223,16 @@ def test_runs_that_did_not_finish_are_named_and_one_that_is_excluded_is_not_wait
     found = trials_of(runs, RunsFile(**file, excluded={"status": ["FAILED", "RUNNING"]}))
     assert [trial.outcome for trial in found.stage.trials] == ["infra_error", "infra_error", "converged"]
     assert not [line for line in found.lines if "status" in line]
+
+
+def test_values_to_exclude_that_no_run_has_are_named():
+    runs = [{"m": "a", "s": str(n), "r": "7", "status": s} for n, s in enumerate(("FAILED", "FINISHED", None))]
+    file = {"table": "x", "control": "a", "arm": "m", "seed": "s", "metric": "r", "failed": {}}
+    said = {
+        "FAILD": ["excluded: no run has status 'FAILD' (did you mean 'FAILED'?); there are: FAILED, FINISHED"],
+        ("FAILED", "7", "8"): ["excluded: no run has status '7' or '8'; there are: FAILED, FINISHED"],
+        ("FAILED", ""): [],
+    }
+    for wanted, lines in said.items():
+        found = trials_of(runs, RunsFile(**file, excluded={"status": wanted})).lines
+        assert [line for line in found if line.startswith("excluded")] == lines

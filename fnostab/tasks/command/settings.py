@@ -107,7 +107,7 @@ def _checked(name: str, value: Any, declared: Declared, where: str) -> Any:
         value = list(value)
     if not fits:
         expected = EXPECTED[declared.kind] + (" or null" if declared.may_be_null else "")
-        expected += QUOTE_IT if (declared.kind, kind) == ("text", "number") else ""
+        expected += QUOTE_IT if declared.kind == "text" and kind in ("number", "bool") else ""
         raise ConfigError(f"{where}{name}={shown(value)} is not accepted: expected {expected}", name)
     return [_one_number(each) for each in value] if isinstance(value, list) else value
 
