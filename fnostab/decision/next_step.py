@@ -8,7 +8,7 @@ from enum import StrEnum
 from fnostab.decision.answers import Answer, AnswerName, Because
 from fnostab.decision.conclusion import Conclusion, VerdictName
 from fnostab.decision.criteria import State, state_of
-from fnostab.decision.oversights import lacks_metric, rules_judged_in_part
+from fnostab.decision.oversights import all_failed, lacks_metric, rules_judged_in_part
 from fnostab.decision.pairs import Pair
 from fnostab.decision.rules import Roles
 from fnostab.decision.tally import Stage
@@ -155,11 +155,11 @@ def _check_metric(stages: Mapping[str, Stage], answers: Sequence[Answer]) -> Nex
 
 def _check_failures(stages: Mapping[str, Stage], answers: Sequence[Answer], conclusion: Conclusion) -> NextStep | None:
     """Suggest checking the rules or settings of a study of which all trials failed, unless it has its verdict."""
-    counted = [t for stage in stages.values() for t in stage.trials if t.counts]
-    if len(counted) < 2 or conclusion.supported or not answers or not all(t.failed for t in counted):
+    trials = [t for stage in stages.values() for t in stage.trials]
+    if conclusion.supported or not answers or not all_failed(trials):
         return None
     text = "every trial of every arm failed: try an easier setting"
-    if any(t.outcome is not Outcome.NONFINITE for t in counted):
+    if any(t.failed and t.outcome is not Outcome.NONFINITE for t in trials):
         text = "every trial of every arm failed: check what counts as a failure, or try an easier setting"
     return NextStep(NextKind.ELSEWHERE, text)
 

@@ -16,6 +16,12 @@ def lacks_metric(trials: Sequence[TrialRow]) -> bool:
     return bool(seen) and all(trial.loss is None for trial in trials)
 
 
+def all_failed(trials: Sequence[TrialRow]) -> bool:
+    """Whether every trial of several failed, so that more of them would tell nothing."""
+    counted = [trial for trial in trials if trial.counts]
+    return len(counted) > 1 and all(trial.failed for trial in counted)
+
+
 def arms_without_metric(metric: str, trials: Sequence[TrialRow]) -> str | None:
     """Describe arms whose trials converged without a value of the metric that other trials have; None if none did.
 

@@ -7,12 +7,13 @@ otherwise. A study without roles has answers only.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fnostab.decision.answers import Answer, AnswerName, Because, stage_answers
 from fnostab.decision.conclusion import Conclusion, VerdictName, conclude
 from fnostab.decision.criteria import Criterion, stage_criteria
 from fnostab.decision.next_step import NextKind, NextStep, next_step, stage_b_step
+from fnostab.decision.oversights import all_failed
 from fnostab.decision.pairs import pairs_of
 from fnostab.decision.robustness import with_outlook
 from fnostab.decision.rules import Roles, Rules
@@ -21,6 +22,7 @@ from fnostab.decision.sentences import sentence
 from fnostab.decision.tally import ArmSummary, Stage, summarise
 from fnostab.decision.words import and_list
 from fnostab.errors import DecisionError
+from fnostab.record.settings import suggestion
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ def decide(roles: Roles, stage_a: Stage, stage_b: Stage | None = None, *, rules:
         of_stage = stage_criteria(each, rules)
         criteria += of_stage
         answers += with_outlook(stage_answers(each, of_stage, rules), each)
+    if all_failed([trial for stage in stages.values() for trial in stage.trials]):
+        answers = [replace(answer, more=None) for answer in answers]
     summaries = {
         name: {arm: summarise(s, arm, roles.control, higher_is_better=rules.higher_is_better) for arm in s.arms}
         for name, s in stages.items()
@@ -159,7 +163,8 @@ def _check(stage: Stage, roles: Roles) -> None:
     which = f"Stage {stage.name.upper()}" if roles.candidates or stage.name != "a" else "the study"
     if not stage.arm(roles.control):
         raise DecisionError(
-            f"{which} has no trial of the control arm {roles.control!r}; its arms: {', '.join(stage.arms) or 'none'}"
+            f"{which} has no trial of the control arm {roles.control!r}{suggestion(roles.control, stage.arms)}; "
+            f"its arms: {', '.join(stage.arms) or 'none'}"
         )
     repeated = [key for key, n in Counter((t.arm, t.seed) for t in stage.trials).items() if n > 1]
     if repeated:
