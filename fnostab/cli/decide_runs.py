@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fnostab.errors import ConfigError
-from fnostab.record.csv_text import csv_errors, parse_csv, read_text
+from fnostab.errors import ConfigError, DecisionError
+from fnostab.record.csv_text import check_decimals, csv_errors, parse_csv, read_text
 from fnostab.record.settings import read_yaml_file
 
 if TYPE_CHECKING:
@@ -64,7 +64,11 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
     file, store, at = read_runs_file(path), None, []
     if file.table is not None:
         source = str(path.parent / file.table)
-        runs, ids = trials_of(_rows(path.parent / file.table), file), {}
+        records, ids = list(_rows(source, file)), {}
+        try:
+            runs = trials_of(records, file)
+        except DecisionError as error:
+            raise DecisionError(f"{source}: {error}") from error
     else:
         from fnostab.cli.options import store_to_read
         from fnostab.tracking import foreign_names, foreign_runs
@@ -83,8 +87,10 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
     return JudgedRuns(case, file.history, store, source, ids)
 
 
-def _rows(path: Path) -> Iterator[Record]:
+def _rows(path: str, file: RunsFile) -> Iterator[Record]:
     """Read the rows of a CSV file, each value under ``columns.NAME``."""
     with csv_errors(path):
-        for _, row in parse_csv(read_text(path), path)[1]:
-            yield {f"columns.{name}": value for name, value in row.items() if value != ""}
+        for line, row in parse_csv(read_text(path), path)[1]:
+            named = {f"columns.{name}": value for name, value in row.items()}
+            check_decimals(named, file.numbers, f"{path}, line {line}")
+            yield {name: value for name, value in named.items() if value != ""}

@@ -17,7 +17,7 @@ from fnostab.record.csv_text import parse_number
 from fnostab.record.outcome_rules import Bound
 from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import Frozen, suggestion
-from fnostab.record.table import TrialRow
+from fnostab.record.table import TrialRow, check_arm_names
 from fnostab.record.table_study import TableStudy, is_missing
 from fnostab.record.trial import UNLESS_DRAWN, Measure, Metric
 
@@ -82,9 +82,14 @@ class RunsFile(Frozen):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all values that the mapping uses."""
+        return tuple(dict.fromkeys([self.arm, self.seed, *self.numbers, *self.excluded]))
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Names of the numbers that decide."""
         failed = self.failed or Failed()
-        given = [self.arm, self.seed, self.metric, *([self.steps] if self.steps else []), *self.measures]
-        return tuple(dict.fromkeys([*given, *failed.nonfinite_names, *failed.above, *failed.below, *self.excluded]))
+        given = [self.metric, *([self.steps] if self.steps else []), *self.measures]
+        return (*given, *failed.nonfinite_names, *failed.above, *failed.below)
 
 
 class RunsStudy(TableStudy):
@@ -118,8 +123,8 @@ def trials_of(
         known: returns the names of all values of the runs, if the records hold only the requested ones.
 
     Raises:
-        DecisionError: there is no run, none has a name that the file uses, two share arm and seed, or a value has the
-            wrong type.
+        DecisionError: there is no run, none has a name that the file uses, two share arm and seed, two arms look
+            alike, or a value has the wrong type.
     """
     runs = list(records)
     if not runs:
@@ -149,6 +154,7 @@ def trials_of(
             valueless.setdefault(_lacking(run, file, label), []).append(label)
         if row.outcome is Outcome.CONVERGED and (status := run.get("status")) in UNFINISHED:
             unfinished.setdefault(str(status), []).append(label)
+    check_arm_names(arm for arm, _ in rows)
     lines = [_runs(len(rows))]
     if nameless:
         take = "takes" if len(nameless) == 1 else "take"

@@ -6,8 +6,9 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 from fnostab.errors import DecisionError, os_errors_as
@@ -16,6 +17,8 @@ LARGEST_BYTES = 50_000_000  # far above any study; keeps an unrelated file from 
 MOST_ROWS = 100_000  # as many trials as a study may have
 MOST_CELLS = 10_000_000
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
+
+_WHOLE, _DIGITS = re.compile(r"[+-]?\d+", re.ASCII), re.compile(r"\d+([eE][+-]?\d+)?", re.ASCII)
 
 
 @contextmanager
@@ -57,6 +60,25 @@ def parse_csv(text: str, path: str | Path) -> tuple[Sequence[str], Iterator[tupl
             yield reader.line_num, fields
 
     return columns, rows()
+
+
+def check_decimals(fields: Mapping[str, str | None], numbers: Collection[str], where: str) -> None:
+    """Refuse a row that ends early and has digits after a whole number, such as 0 and 5 of a loss 0,5.
+
+    Args:
+        fields: values by column, in the order of the columns.
+        numbers: columns that may have decimals.
+        where: file and line of the row.
+
+    Raises:
+        DecisionError: a value of ``numbers`` may be half of a number.
+    """
+    if None not in fields.values():
+        return
+    for (name, value), (after, digits) in pairwise(fields.items()):
+        if name in numbers and _WHOLE.fullmatch((value or "").strip()) and _DIGITS.fullmatch((digits or "").strip()):
+            what = f"fewer values than columns, and {name}={value!r} before {after}={digits!r}"
+            raise DecisionError(f"{where}: {what}; decimals are written with a point")
 
 
 def read_text(path: str | Path) -> str:

@@ -9,12 +9,13 @@ import csv
 import io
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fnostab.errors import DecisionError, os_errors_as
-from fnostab.record.csv_text import csv_errors, parse_csv, parse_number, read_text
+from fnostab.record.csv_text import check_decimals, csv_errors, parse_csv, parse_number, read_text
 from fnostab.record.outcomes import EXCLUDED, FAILURES, TRAINING_OUTCOMES, Outcome
 from fnostab.record.safe_files import write_whole
 from fnostab.record.table_study import (
@@ -186,6 +187,21 @@ def write_table(path: str | Path, table: Table) -> None:
             target.write_text(written.getvalue(), encoding="utf-8", newline="")  # such as /dev/stdout
 
 
+def check_arm_names(arms: Iterable[str]) -> None:
+    """Refuse two names that look alike: they differ only by capitals or by characters that can't be seen.
+
+    Raises:
+        DecisionError: there are two such names.
+    """
+    seen: dict[str, str] = {}
+    for arm in arms:
+        visible = "".join(c for c in unicodedata.normalize("NFC", arm) if c.isprintable() or c.isspace())
+        other = seen.setdefault(" ".join(visible.split()).casefold(), arm)
+        if other != arm:
+            what = f"arms {other!a} and {arm!a} differ only by capitals or by characters that can't be seen"
+            raise DecisionError(f"{what}: give both the same name, or rename one")
+
+
 def _records(path: str | Path) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Line number and values by column of each row."""
     text = read_text(path)
@@ -256,9 +272,7 @@ def _parse(fields: Mapping[str, str | None], measures: Mapping[str, str], where:
     loss = _number("val_loss", text["val_loss"], where)
     if outcome is Outcome.CONVERGED and loss is None:
         raise DecisionError(f"{where}: a converged trial needs a val_loss, got {text['val_loss']!r}")
-    if outcome is Outcome.CONVERGED and text["failure_step"] and None in fields.values():  # 0,5 read as two cells
-        what = f"fewer values than columns, and failure_step={text['failure_step']!r} of a converged trial"
-        raise DecisionError(f"{where}: {what}; decimals are written with a point")
+    check_decimals(fields, {"val_loss", *measures}, where)
     values = {name: _number(column, text[column], where) for column, name in measures.items()}
     return text["stage"], TrialRow(
         arm=text["arm"],

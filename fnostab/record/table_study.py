@@ -5,6 +5,7 @@
 They hold everything that the answer needs beside the trials. Lists are separated by semicolons.
 """
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -23,6 +24,8 @@ NOTHING = "nothing"  # known to be missing; an empty cell means unknown
 MISSING = ("", "na", "nan", "<na>")  # missing values as R, pandas and people write them
 MOST_MISSING = 100_000  # seeds in a row
 DIRECTIONS = {"higher": True, "lower": False}
+ROLES = ("architecture", "clipping")
+MISSPELT = 0.8  # similarity to a known name from which another column is taken for it
 
 
 def is_missing(text: str | None) -> bool:
@@ -111,8 +114,15 @@ class TableStudy(Frozen):
         """Parse the study's columns; None if there are none.
 
         Raises:
-            DecisionError: a value is not valid, or there is no ``study.control``.
+            DecisionError: a value is not valid, there is no ``study.control``, or a column seems to be misspelt.
         """
+        known = [name.removeprefix(PREFIX) for name in (*cls(control="").cells(), ABSENT, REPEATED)] + [*ROLES]
+        for name in (column.removeprefix(PREFIX) for column in cells):
+            close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=MISSPELT)
+            if close and name not in known:
+                raise DecisionError(
+                    f"{where}: {PREFIX}{name} is no column of a study (did you mean {PREFIX}{close[0]}?): rename it"
+                )
         text = {name.removeprefix(PREFIX): cell.strip() for name, cell in cells.items() if not is_missing(cell)}
         if "control" not in text:
             if known := [PREFIX + name for name in text if PREFIX + name in cls(control="").cells()]:
@@ -123,7 +133,7 @@ class TableStudy(Frozen):
             metric["higher_is_better"] = text["higher_is_better"].lower()
         values: dict[str, Any] = {
             "metric": metric,
-            "roles": {role: text[role] for role in ("architecture", "clipping") if role in text},
+            "roles": {role: text[role] for role in ROLES if role in text},
             "measures": dict(_parse_measure(part, where) for part in _split(text.get("measures", ""))),
             "same_for_all": _split(text.get("same_for_all", "")),
             "caveats": _split(text.get("caveats", "")),

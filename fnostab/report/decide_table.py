@@ -32,11 +32,13 @@ def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> C
         box of a report; elsewhere it prints as `fnostab decide` does.
 
     Raises:
-        DecisionError: stage a or control has no trial, or a trial is in the table twice.
+        DecisionError: stage a, control or the arm of a role has no trial, two arms look alike, or a trial is in the
+            table twice.
     """
     from fnostab.decision import Stage
     from fnostab.decision.commands import Place, Source
     from fnostab.decision.oversights import rules_judged_in_part
+    from fnostab.record.table import check_arm_names
     from fnostab.report.judging import make_case, stage_title
     from fnostab.report.stress import with_stress
     from fnostab.report.sweep import with_along
@@ -57,6 +59,11 @@ def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> C
     again = shlex.join(["fnostab", "decide", "--table", table.path]) if table.path else ""
     source = Source(places, getattr(study, "follow_up", None), again)
     at = f"{table.path}: " if table.path else ""
+    try:
+        check_arm_names(arm for stage in stages.values() for arm in stage.arms)
+        _check_roles(study, stages)
+    except DecisionError as error:
+        raise DecisionError(f"{at}{error}") from None
     n = sum(len(stage.trials) for stage in stages.values())
     of = f" of {study.name}" if getattr(study, "name", "") else ""
     lines = [f"{at}{n} trial{'s' if n > 1 else ''}{of}{by}"]
@@ -70,6 +77,28 @@ def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> C
             raise DecisionError(f"{error}; name the control in a column study.control") from None
         raise
     return case if is_given else with_along(with_stress(case))
+
+
+def _check_roles(study: Any, stages: Mapping[str, Stage]) -> None:
+    """Refuse a role of an arm that is neither in the table nor known to be missing, so probably misspelt.
+
+    An arm of a study file may not have been run yet; it is refused only if the table has an arm of a similar name that
+    the study does not have.
+
+    Raises:
+        DecisionError: a role has no such arm.
+    """
+    from fnostab.record.settings import suggestion
+    from fnostab.record.table_study import TableStudy
+
+    ran = list(dict.fromkeys(arm for stage in stages.values() for arm in (*stage.arms, *stage.all_missing)))
+    if isinstance(study, TableStudy) and stages["a"].known_missing is not None:
+        return  # as exported: an arm of a store may not have been run yet
+    strangers = [arm for arm in ran if isinstance(study, TableStudy) or arm not in study.arms]
+    for role, arm in study.roles.items():
+        similar = suggestion(arm, strangers)
+        if arm not in ran and (similar or isinstance(study, TableStudy)):
+            raise DecisionError(f"{role}: no trial of the arm {arm!r}{similar}; arms: {', '.join(ran)}")
 
 
 def _default_study(stages: Mapping[str, Stage]) -> Any:

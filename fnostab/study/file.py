@@ -94,7 +94,9 @@ class StudyFile(BaseModel):
             raise ValueError(f"seeds={self.seeds} is not accepted: a list without repetition, such as [0, 3, 5]")
         for what, arm in [("control", self.control), *self.roles.items()]:
             if arm not in self.arms:
-                raise ValueError(f"{what}: no arm {shown(arm)}; arms: {', '.join(self.arms)}")
+                raise ValueError(
+                    f"{what}: no arm {shown(arm)}{suggestion(arm, self.arms)}; arms: {', '.join(self.arms)}"
+                )
         try:
             insist_on_size(len(self.arms), self.seeds if isinstance(self.seeds, int) else len(self.seeds))
         except ConfigError as error:

@@ -83,9 +83,23 @@ def test_runs_without_a_value_that_their_outcome_needs_are_named(call, tmp_path,
             ("columns.model", "columns.modle"),
             "no run has 'columns.modle'; there are: columns.loss, columns.model",
         ),
+        ([row("norm", 3, "far")], ("", ""), "error: returns.csv: row 1: columns.return='far' is not a number"),
         ([], ("", ""), "there is no run to judge: the table has no row"),
-        ([*ROWS, row("norm", 3, 5)], ("", ""), "arm norm, seed 3 has two runs, row 14 and row 23: exclude one of them"),
-        (ROWS, ("control: base", "control: bse"), "the study has no trial of the control arm 'bse'; its arms: base"),
+        (
+            [*ROWS, row("norm", 3, 5)],
+            ("", ""),
+            "error: returns.csv: arm norm, seed 3 has two runs, row 14 and row 23: exclude one of them",
+        ),
+        (
+            ROWS,
+            ("control: base", "control: bse"),
+            "the study has no trial of the control arm 'bse' (did you mean 'base'?); its",
+        ),
+        (
+            [*ROWS, row("Norm", 30, 5)],
+            ("", ""),
+            "error: returns.csv: arms 'norm' and 'Norm' differ only by capitals or by characters that can't be seen",
+        ),
         (ROWS, ("margin", "margn"), "runs.yaml: unknown setting 'margn'"),
         (
             ROWS,
@@ -146,6 +160,11 @@ def test_runs_of_mlflow_have_ids_and_a_status():
             "a comma as decimal point",
             "model,seed,return,loss,status\nbase,0,-120,5,0.1,OK\n",
             "more values than columns",
+        ),
+        (
+            "a comma as decimal point, in a row that ends early",
+            "model,seed,return,loss,status\nbase,0,-120,5,0\nbase,1,-120,5\n",
+            "returns.csv, line 3: fewer values than columns, and columns.return='-120' before columns.loss='5'; dec",
         ),
         ("a name twice", "model,seed,return,loss,loss\nbase,0,-1,2,3\n", "line 1, has twice the column 'loss'"),
         (

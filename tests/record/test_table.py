@@ -190,6 +190,26 @@ def test_a_study_must_be_one(tmp_path):
         read_table(path)
 
 
+@pytest.mark.parametrize(
+    ("column", "meant"),
+    [
+        *[("contrl", "control"), ("Control", "control"), ("alhpa", "alpha"), ("lenghts", "lengths")],
+        *[("higher_better", "higher_is_better"), ("clippng", "clipping"), ("mising", "missing")],
+    ],
+)
+def test_a_misspelt_column_of_the_study_is_refused(read, column, meant):
+    with pytest.raises(
+        DecisionError, match=rf"csv: study.{column} is no .*\(did you mean study.{meant}\?\): rename it"
+    ):
+        read(f"{GOOD},x", header=f"{HEADER},study.{column}")
+
+
+def test_other_columns_that_begin_like_those_of_the_study_are_ignored(read):
+    names = ("whatever", "matrix", "date", "notes", "owner", "dataset", "title", "id")
+    header = ",".join([HEADER, *(f"study.{name}" for name in names)])
+    assert len(read(",".join([GOOD, *names]), header=header)["a"]) == 1
+
+
 def test_columns_in_any_order_with_others_between_and_blanks(read):
     (row,) = read(
         "599, note, 0.5, control, a, converged, 3, ",
@@ -235,7 +255,14 @@ GOOD = "a,control,0,converged,0.5,,9"
         ("a,control,1,,0.5,,9", r"line 3: outcome='' is not known"),
         ("a,control,1,NaN,,,9", r"line 3: outcome='NaN' is not known"),
         ("NA,control,1,converged,0.5,,9", r"line 3: stage='NA' is not accepted"),
-        ("a,control,1,converged,0,5", r"line 3: fewer values than columns, and failure_step='5' .*; decimals are"),
+        (
+            "a,control,1,converged,0,5",
+            r"line 3: fewer values .*, and val_loss='0' before failure_step='5'; decimals are",
+        ),
+        (
+            "a,control,1,collapsed,0,5",
+            r"line 3: fewer values .*, and val_loss='0' before failure_step='5'; decimals are",
+        ),
         (GOOD, r"line 3: stage a, arm control, seed 0 is on line 2 too"),
         ("a,control,1,converged,low,,9", r"line 3: val_loss='low' is not a number"),
         ("a,control,1,converged,nan,,9", r"line 3: a converged trial needs a val_loss, got 'nan'"),

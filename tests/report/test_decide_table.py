@@ -1,6 +1,7 @@
 """``fnostab.decide``: the answer of a table in Python is that of the command line."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
 import pytest
@@ -11,6 +12,12 @@ from fnostab.errors import DecisionError
 
 RESULTS = Path(__file__).parents[2] / "results"
 TABLES = ("question/stage_a", "question/stages_a_b", "question/crash_hunt", "full_size/stress")
+
+
+def with_arms(*arms):
+    """A study as one read from a file: its arms are named, whether or not they were run."""
+    study = fnostab.TableStudy(control=arms[0], roles=dict(zip(("architecture", "clipping"), arms[1:], strict=True)))
+    return SimpleNamespace(**dict(study) | {"arms": {arm: {} for arm in arms}})
 
 
 def printed(text):
@@ -76,3 +83,29 @@ class TestMadeTable:
     def test_without_stage_a_it_is_refused(self):
         with pytest.raises(DecisionError, match="no trial of stage a"):
             fnostab.decide(fnostab.Table({"b": []}))
+
+    @pytest.mark.parametrize("other", ["Norm", "norm\N{ZERO WIDTH SPACE}", " no\N{SOFT HYPHEN}rm\N{NO-BREAK SPACE}"])
+    def test_arms_that_look_alike_are_refused(self, other):
+        rows = [fnostab.TrialRow(arm, 0, "converged", 0.1) for arm in ("control", "norm", other)]
+        with pytest.raises(DecisionError) as refusal:
+            fnostab.decide(fnostab.Table({"a": rows[:2], "b": [rows[0], rows[2]]}, path="t.csv"))
+        assert str(refusal.value).startswith(
+            f"t.csv: arms 'norm' and {other!a} differ only by capitals or by characters"
+        )
+
+    def test_a_role_of_an_arm_that_is_not_there_is_refused_unless_it_is_known_not_to_have_run(self):
+        rows = [fnostab.TrialRow(arm, seed, "converged", 0.1) for arm in ("base", "norm") for seed in range(3)]
+        study = fnostab.TableStudy(control="base", roles={"architecture": "nrom"})
+        said = r"^architecture: no trial of the arm 'nrom' \(did you mean 'norm'\?\); arms: base, norm$"
+        with pytest.raises(DecisionError, match=said):
+            fnostab.decide(fnostab.Table({"a": rows}, study))
+        exported = fnostab.Table({"a": rows}, study, {"a": {}})
+        assert "nrom: not run in Stage A" in str(fnostab.decide(exported))
+
+    def test_of_a_study_file_only_a_role_is_refused_that_the_table_seems_to_misspell(self):
+        study = with_arms("control", "arch_fix", "opt_fix")
+        rows = [fnostab.TrialRow("control", seed, "converged", 0.1) for seed in range(3)]
+        assert "arch_fix: not run in Stage A" in str(fnostab.decide(fnostab.Table({"a": rows}), study))
+        table = fnostab.Table({"a": [*rows, fnostab.TrialRow("arch_fx", 0, "converged", 0.1)]})
+        with pytest.raises(DecisionError, match=r"architecture: no trial of the arm 'arch_fix' .*mean 'arch_fx'"):
+            fnostab.decide(table, study)

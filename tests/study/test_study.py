@@ -202,6 +202,11 @@ def test_a_trial_file_that_cannot_be_read_says_what_to_do(tmp_path, content, end
     [
         (("wide:", "wide arm:"), r"arms.*wide arm"),
         (("control: narrow", "control: none"), r"no arm 'none'; arms: narrow, wide"),
+        (
+            ("control: narrow", "control: narow"),
+            r"control: no arm 'narow' \(did you mean 'narrow'\?\); arms: narrow, wide",
+        ),
+        (("name: mine", "name: mine\nroles: {clipping: wid}"), r"clipping: no arm 'wid' \(did you mean 'wide'\?\)"),
         (("control: narrow\n", ""), "control"),
         (("[3, 5]", "0"), "seeds"),
         (("[3, 5]", "[]"), "seeds"),
