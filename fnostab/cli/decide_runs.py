@@ -61,12 +61,12 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
     from fnostab.decision.external import trials_of
     from fnostab.report.judging import make_case
 
-    file, store, at = read_runs_file(path), None, []
+    file, store, at, ids = read_runs_file(path), None, [], {}
     if file.table is not None:
         source = str(path.parent / file.table)
-        records, ids = list(_rows(source, file)), {}
+        rows = list(_rows(source, file))
         try:
-            runs = trials_of(records, file)
+            runs = trials_of(rows, file)
         except DecisionError as error:
             raise DecisionError(f"{source}: {error}") from error
     else:

@@ -256,7 +256,7 @@ SENTENCES = [
     (
         [arm("base", 0, 10), arm("norm", 0, 10)],
         {},
-        "norm: undecided, 10 of 10 failed, 10 of 10 of base; 6 more seeds per arm would probably decide (80 % chance).",
+        "norm: undecided, 10 of 10 failed, 10 of 10 of base.",
     ),
 ]
 

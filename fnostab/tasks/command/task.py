@@ -37,7 +37,7 @@ class Command(Task):
 
     name = "command"
 
-    def __init__(self, file: "StudyFile | None") -> None:
+    def __init__(self, file: "StudyFile | None" = None) -> None:
         self._folder = Path.cwd() if file is None else file.folder
         self._template = Template(())
         self._declared: Mapping[str, Declared] = {}
