@@ -363,7 +363,11 @@ def test_arms_inherit_settings_and_grids(written):
         ("[0.1, 1.0e-5]", "0.1", r"line 11: grid=.* is not accepted"),
         ("[0.1, 1.0e-5]", "[0.1, 1.0e-1]", r"line 9: two arms are named 'rate_0.1_none'"),
         ("wide:", "Base: {}\n  wide:", r"arms 'base' and 'Base' differ by capitals alone, .*: rename one of them"),
-        ("control: base", "control: bass", r"mine.yaml: control: no arm 'bass'; arms: base, rate_0.1_none"),
+        (
+            "control: base",
+            "control: bass",
+            r"mine.yaml: control: no arm 'bass' \(did you mean 'base'\?\); arms: base, rate",
+        ),
         (
             "    model.hidden_channels: 4\n",
             "    inherits: wide\n",

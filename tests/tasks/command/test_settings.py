@@ -40,7 +40,7 @@ def test_later_layers_win():
         ("lr", float("inf"), "a number"),
         ("lr", None, "a number"),
         ("name", 1, "text: in YAML, quote text that looks like a number, a date, true or false, as '1e5'"),
-        ("name", False, "text: in YAML, quote text that looks like a number"),
+        ("name", False, "text: in YAML, quote text that looks like a number, a date, true or false, as '1e5'"),
         ("norm", 1, "true or false"),
         ("widths", 1, "a list"),
         ("widths", [[1]], "a list"),
