@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -191,6 +192,9 @@ class TestEnds:
     def test_a_trial_without_a_record_is_an_error(self, trial):
         with pytest.raises(LaunchError, match=r"control-0: it recorded nothing: the script must call rec.step"):
             ended_by(trial, None)
+        recorded = re.escape("only train_loss: the script must call rec.step(i, loss=...)")
+        with pytest.raises(LaunchError, match=recorded), next(iter(clipping(seeds=1))).recorder() as rec:
+            rec.step(0, train_loss=1.0)
         with pytest.raises(LaunchError, match=r"control-0 was not recorded: train it in `with trial.recorder"):
             list(clipping(seeds=1))
 

@@ -36,6 +36,10 @@ NOTHING_RECORDED = (
     "it recorded nothing: the script must call rec.step(i, loss=...) at each step, in `with Recorder() as rec` of "
     "`from fnostab.recorder import Recorder`"
 )
+NO_LOSS_RECORDED = (
+    "it recorded nothing that can be judged, only {}: the script must call rec.step(i, loss=...) at each step, or "
+    "record the study's metric"
+)
 CANT_BE_JUDGED = "its outcome can't be judged: it did not record"
 MOST_BYTES = 5_000_000  # total size of announced files
 ANNOUNCED_FILES = (".png", ".json", ".csv", ".txt")
@@ -224,7 +228,8 @@ def _end_of_program(recorded: Recorded, judgement: Judgement | None, spec: Trial
         return how_it_ended(end)
     if code == 0 or (code is None and (recorded.complete or recorded.reached_the_end)):
         if judgement is None:
-            return Ending(Outcome.INFRA_ERROR, NOTHING_RECORDED)
+            others = ", ".join(sorted(recorded.curves))
+            return Ending(Outcome.INFRA_ERROR, NO_LOSS_RECORDED.format(others) if others else NOTHING_RECORDED)
         if unjudged := _cant_be_judged(recorded, judgement, spec):
             return Ending(Outcome.INFRA_ERROR, unjudged)
         return Ending(judgement.outcome, _unrecorded_nan(recorded, end.tail) or _ended_early(recorded))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from fnostab.errors import ConfigError
 from fnostab.record.outcome_rules import Bound, OutcomeRules
@@ -29,20 +29,18 @@ class OutcomeSection(Frozen):
     stagnated: dict[str, Bound] = Field(default={})
 
 
-class StudyFile(BaseModel):
+class StudyFile(Frozen):
     """A study file, with inherited settings and grids of its arms written out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     task: str | None = None  # what a trial trains: a task by its name
     command: str | None = None  # or a program: words with {placeholders}
-    code: list[str] = []  # of a program: globs of files that are part of its identity
+    code: list[str] = Field(default=[])  # of a program: globs of files that are part of its identity
     after_failure: Literal["stop", "continue"] = "stop"  # of a program: what its recorder tells it
     name: Name  # of the study, and of its MLflow experiment
     description: str = ""  # the question, in a sentence or two
     control: str  # the arm that the others are compared with
     arms: dict[Name, Settings] = Field(min_length=1)  # by name, as differences from the defaults
-    roles: dict[Literal["architecture", "clipping"], str] = {}  # the arms that GOLD and SILVER are about
+    roles: dict[Literal["architecture", "clipping"], str] = Field(default={})  # the arms that GOLD and SILVER are about
     metric: Metric | None = None  # what decides, besides failures; None: the task's
     margin: Annotated[float, Field(ge=0)] | None = None  # how much worse than control counts as no worse
     measures: dict[str, Measure] | None = None  # of quality, beside the metric; None: the task's
@@ -50,12 +48,12 @@ class StudyFile(BaseModel):
     lengths: Literal["equal", "free"] = "equal"  # whether arms must run the same number of steps
     smallest_effect: Annotated[float, Field(gt=0, lt=1)] = 0.2  # reduction of the failure rate worth having
     follow_up: str | None = None  # study that comes after this one
-    follow_up_criteria: list[FollowUpCriterion] = []  # that decide there besides those of the roles
+    follow_up_criteria: list[FollowUpCriterion] = Field(default=[])  # that decide there besides those of the roles
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of the tests, one-sided
     seeds: Annotated[int, Field(gt=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = 10
-    defaults: Settings = {}  # of all arms
-    profiles: dict[str, Settings] = {}  # of all arms, under a named layer of the task's
-    stress: dict[str, Annotated[list[PositiveNumber], Field(min_length=2)]] = {}  # a knob, and its values for each arm
+    defaults: Settings = Field(default={})  # of all arms
+    profiles: dict[str, Settings] = Field(default={})  # of all arms, under a named layer of the task's
+    stress: dict[str, Annotated[list[PositiveNumber], Field(min_length=2)]] = Field(default={})  # a knob, its values
 
     _source: str = PrivateAttr("")
     _lines: dict[str, int] = PrivateAttr(default_factory=dict)  # by dotted place in the file
@@ -66,6 +64,14 @@ class StudyFile(BaseModel):
     @classmethod
     def _by_name(cls, metric: Any) -> Any:
         return {"name": metric} if isinstance(metric, str) else metric
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _are_numbers(cls, seeds: Any) -> Any:
+        given = seeds if isinstance(seeds, list) else [seeds]
+        if not given or any(isinstance(n, bool) or not isinstance(n, int | float) for n in given):
+            raise ValueError(f"{shown(seeds)} is not accepted: expected their number, as 10, or a list, as [0, 3, 5]")
+        return seeds
 
     @field_validator("seeds")
     @classmethod
@@ -230,8 +236,8 @@ def study_file_of(values: Mapping[str, Any], source: str, lines: Mapping[str, in
         if isinstance(arms, dict):
             stress = _stress(values.get("stress"))
             arms, written, stressed = _expanded(arms, stress)
-            if stress and values.get("control") in stressed:
-                values["control"] = next(iter(stressed[values["control"]]))
+            if stress and isinstance(control := values.get("control"), str) and control in stressed:
+                values["control"] = next(iter(stressed[control]))
         file = StudyFile.model_validate(values | ({"arms": arms} if "arms" in values else {}))
     except _NotAcceptedError as error:
         raise ConfigError(f"{_at(source, lines, error.place)}: {error}") from None
@@ -325,7 +331,7 @@ def _inherited(
     grid = _grid(arm, own)
     if parent is None:
         return settings, grid or {}, (arm,)
-    if parent not in arms:
+    if not isinstance(parent, str) or parent not in arms:
         raise _NotAcceptedError(f"arms.{arm}.inherits", f"no arm {shown(parent)} to inherit from: {', '.join(arms)}")
     if parent in chain:
         circle = " -> ".join((*chain[chain.index(parent) :], parent))

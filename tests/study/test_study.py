@@ -510,3 +510,28 @@ def test_a_seed_that_is_listed_twice_is_refused(own):
     path = own(("[3, 5]", "[1, 1, 2]"))
     with pytest.raises(ConfigError, match=r"seeds=\[1, 1, 2\] is not accepted: a list without repetition"):
         load_study(str(path))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("seeds: '0-4'", "is not accepted: expected their number, as 10, or a list"),
+        ("seeds: [true]", "is not accepted: expected their number, as 10, or a list"),
+        ("seeds: []", "is not accepted: expected their number, as 10, or a list"),
+        ("seeds: true", "line 9: seeds: True is not accepted"),
+        ("seeds: [3, 5]\nmargin: true", "line 10: margin: True is not accepted: expected a number"),
+        ("seeds: [3, 5]\nalpha: true", "line 10: alpha: True is not accepted: expected a number"),
+    ],
+)
+def test_what_is_no_number_is_not_taken_for_one(own, more, said):
+    with pytest.raises(ConfigError, match=said):
+        load_study(own(("seeds: [3, 5]", more)), "small")
+
+
+@pytest.mark.parametrize("more", ["", "\nstress: {model.fno_blocks: [2, 3]}"])
+@pytest.mark.parametrize("parent", ["[narrow]", "{narrow: 1}"])
+def test_a_list_where_an_arm_is_named_is_refused(own, parent, more):
+    with pytest.raises(ConfigError, match=r"line 8: no arm .*narrow.* to inherit from: narrow, wide"):
+        load_study(own(("{model: {hidden_channels: 8}}", f"{{inherits: {parent}}}"), more=more), "small")
+    with pytest.raises(ConfigError, match=r"line 5: control=.*narrow.* is not accepted"):
+        load_study(own(("control: narrow", f"control: {parent}"), more=more), "small")
