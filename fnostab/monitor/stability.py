@@ -118,6 +118,7 @@ class StabilityMonitor(Callback):
         self._writer = SinkWriter(self.sink)
         self._watches = Watches()
         self._kept: Mapping[str, Any] | None = None  # from a checkpoint
+        self._logged_before: Mapping[str, Any] = {}  # the Trainer keeps what earlier validations logged
         self._scheduled = math.inf
 
     @property
@@ -221,11 +222,15 @@ class StabilityMonitor(Callback):
         if self._watches.unread_steps >= self.block_steps:
             self._read_block(trainer)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._logged_before = dict(trainer.callback_metrics)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._read_block(trainer)
-        logged = logged_numbers(trainer.callback_metrics)
+        before, now = self._logged_before, trainer.callback_metrics
+        logged = logged_numbers({name: value for name, value in now.items() if value is not before.get(name)})
         name = next((name for name in spellings(self.val_loss_name) if name in logged), None)
         spoilt = agreed(trainer, name is not None and not math.isfinite(logged[name]))
         points = validation_numbers(logged)

@@ -352,6 +352,17 @@ def test_the_device_is_read_once_a_block_and_never_else(optimizer, clip):
 # What becomes of a training
 
 
+def test_a_value_that_a_validation_did_not_log_is_not_recorded_again():
+    class Sometimes(Validated):
+        def validation_step(self, batch, batch_idx):
+            if self.current_epoch < 3:
+                super().validation_step(batch, batch_idx)
+
+    monitor, sink = watched(Sometimes([1.0, 0.5, 9.0]), 5, epochs=4)
+    assert sink.curve("val/val_loss") == [(4, 1.0), (9, 0.5), (14, 9.0)]
+    assert monitor.outcome is Outcome.CONVERGED  # two validations in a row make it exploded
+
+
 def test_exploded_is_judged_on_the_validation_loss_that_is_named():
     module = Validated([1.0, 0.5, 1.6, 1.7], mine=[9.0, 0.1, 0.1, 0.1])
     monitor, sink = watched(module, 5, epochs=4)
