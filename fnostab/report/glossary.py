@@ -91,8 +91,8 @@ def _metric(report: "Report") -> Iterator[tuple[str, str]]:
     metric, word = report.sections[0].study.metric, report.verdict.rules.metric
     of = f", of the {metric.of} validation of each trial" if metric.of else ""
     way = "higher" if metric.higher_is_better else "lower"
-    is_loss = "the loss" if word == "loss" else "the metric"
-    yield metric.key, f"{is_loss} by which trials that did not fail are compared{of}; {way} is better"
+    meaning = f"{metric.key}, by which trials that did not fail are compared{of}; {way} is better"
+    yield word[0].upper() + word[1:], meaning
 
 
 def _margin(report: "Report", text: str) -> Iterator[tuple[str, str]]:

@@ -239,7 +239,7 @@ def test_the_glossary_explains_the_words_of_its_report_alone(report):
     assert "10 % here" in words["Margin"]
     assert "at most 0.05 is called significant" in words["p"]
     (alone,) = (dict(glossary(report_of(case_of([TrialRow("control", 0, OK, 0.1)], spec=study_spec(("control",)))))),)
-    assert alone.keys() == {"Converged", "95 % interval", "Quartiles", "Kaplan-Meier", "val_loss_best"}
+    assert alone.keys() == {"Converged", "95 % interval", "Quartiles", "Kaplan-Meier", "Loss"}
 
 
 def test_best_median_and_worst():
