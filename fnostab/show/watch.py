@@ -18,7 +18,7 @@ from fnostab.record.folders import STUDY_FILE
 from fnostab.record.progress import TrialState
 from fnostab.record.safe_files import changed_s
 from fnostab.record.settings import seeds_text
-from fnostab.record.trial import StudySpec
+from fnostab.record.trial import ASK, StudySpec
 from fnostab.show.console import say
 from fnostab.show.sources import Journals, Records, newest_folder
 from fnostab.show.state import StudyState
@@ -39,6 +39,7 @@ ENDINGS = {
     "FAILED": "some trials ended without a result; the same `fnostab run` command retries them or says how",
     "gone": "the process that ran it is gone; the same `fnostab run` command resumes it",
 }
+OWN_LOOP = "trials of your own loop have no result; the same loop resumes them"
 
 
 def watch_study(
@@ -72,10 +73,15 @@ def watch_study(
             state = watched.state()
             display.update(state)
     if ended:
-        say(console, f"the study has ended: {ENDINGS[ended]}" if ended in ENDINGS else "the study has ended")
         spec, at = watched.spec, ["--tracking-uri", tracking_uri] if tracking_uri else []
-        words = ["decide", "--experiment", spec.experiment]
-        if ended in ENDINGS:
+        if ended not in ENDINGS:
+            say(console, "the study has ended")
+            unsent = spec.task == ASK and watched.records is None  # a loop's trials are sent by its `Study.decide`
+            words = ["sync", str(output)] if unsent else ["decide", "--experiment", spec.experiment]
+        else:
+            say(console, f"the study has ended: {OWN_LOOP if spec.task == ASK else ENDINGS[ended]}")
+            if spec.task == ASK:
+                return
             words = _run_again(spec, state.trials) + ([] if output == OUTPUT else ["--output", str(output)])
         say(console, f"next: {shlex.join(['fnostab', *words, *at])}")
 

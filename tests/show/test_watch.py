@@ -10,6 +10,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+import fnostab
 from fnostab.errors import ConfigError, LaunchError, TrackingError
 from fnostab.record import names
 from fnostab.record.journal import Journal
@@ -150,6 +151,26 @@ class TestNext:
         uri = f"sqlite:///{study.folder}/mlflow.db"
         text = watched(study.folder / "outputs", once=True, tracking_uri=uri)
         assert text.splitlines()[-1] == f"next: fnostab decide --experiment stage_a --tracking-uri {uri}"
+
+    def test_of_a_loop_of_ones_own_it_sends_the_records_and_names_no_command_that_runs_them(
+        self, tmp_path, monkeypatch
+    ):
+        monkeypatch.chdir(tmp_path)
+        study = fnostab.Study("mine", control={"clip": False}, arms={"clipped": {"clip": True}}, seeds=1)
+        monkeypatch.setattr("fnostab.show.sources.QUIET_S", -1.0)
+        for trial in study:
+            with trial.recorder() as rec:
+                rec.step(0, loss=1.0)
+                rec.validation(0, loss=1.0)
+            text = watched(tmp_path / "outputs", once=True)
+            if trial.arm == "control":
+                assert (
+                    text.splitlines()[-1]
+                    == "the study has ended: trials of your own loop have no result; the same loop resumes them"
+                )
+        assert text.splitlines()[-1] == f"next: fnostab sync {tmp_path}/outputs"
+        study.decide()
+        assert watched(tmp_path / "outputs", once=True).splitlines()[-1] == "next: fnostab decide --experiment mine"
 
 
 class TestNothingThere:
