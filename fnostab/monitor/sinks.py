@@ -45,9 +45,17 @@ last_steps = _LastSteps()
 
 
 class SinkWriter:
-    """Writer of one fit to its sink; does nothing without a sink or in a process that does not write."""
+    """Writer of one fit to its sink; does nothing without a sink or in a process that does not write.
+
+    Raises:
+        ConfigError: the sink is none, for example a `live_sink` that was not entered.
+    """
 
     def __init__(self, sink: Sink | None) -> None:
+        if sink is not None and not (hasattr(sink, "record") and hasattr(sink, "event")):
+            raise ConfigError(
+                f"sink={sink!r} is not accepted: expected one, as `with live_sink(...) as sink:` gives it"
+            )
         self.writes = True
         self._sink = sink
 

@@ -84,7 +84,8 @@ class StabilityMonitor(Callback):
         weight_norms: whether these steps include weight norms; set before training, for example by `BlackBox`.
 
     Raises:
-        ConfigError: at the start of training, if gradients are sharded (FSDP) or the sink already holds another fit.
+        ConfigError: the sink is none; or, at the start of training, gradients are sharded (FSDP) or the sink already
+            holds another fit.
     """
 
     def __init__(

@@ -9,6 +9,8 @@ import torch
 from small_module import FUSED_ADAM, INF, NAN, Recorder, Small, batches, fit, fused, make_trainer
 from waiting import Reads, Waits
 
+from fnostab import live_sink
+from fnostab.errors import ConfigError
 from fnostab.monitor import StabilityMonitor
 from fnostab.ptychography import metric_names
 from fnostab.record import names
@@ -54,6 +56,14 @@ def test_a_monitor_needs_no_arguments():
     assert said == ["collapsed", "stagnated", "exploded"]
     assert "training loss" in monitor.judgement.not_judged[-1]
     assert "'val_loss'" in monitor.judgement.not_judged[-1]
+
+
+@pytest.mark.parametrize("sink", [live_sink(experiment="mine"), "outputs"], ids=["not entered", "a folder"])
+def test_what_is_no_sink_is_refused_at_once(sink):
+    with pytest.raises(
+        ConfigError, match=r"sink=.* is not accepted: expected one, as `with live_sink\(\.\.\.\) as sink:`"
+    ):
+        StabilityMonitor(sink)
 
 
 def test_a_monitor_changes_nothing_of_a_healthy_training():
