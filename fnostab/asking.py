@@ -41,8 +41,8 @@ from fnostab.record.trial import StudySpec
 from fnostab.study.file import StudyFile, read_study_file, study_file_of
 from fnostab.study.study import Study as ResolvedStudy
 from fnostab.tasks.ask import Ask
-from fnostab.tasks.ask_arguments import not_accepted, seeds_of, study_values
 from fnostab.tasks.command.supervisor import begin_attempt, no_recorder
+from fnostab.tasks.python_arguments import not_accepted, seeds_of, study_values
 from fnostab.tracking.environment import settled
 
 if TYPE_CHECKING:

@@ -31,8 +31,8 @@ from fnostab.show.console import Console as SafeConsole
 from fnostab.show.console import say, timed
 from fnostab.show.view import StudyView
 from fnostab.study.study import Study
-from fnostab.tasks.ask_arguments import not_accepted, seeds_of
 from fnostab.tasks.contract import Estimates
+from fnostab.tasks.python_arguments import not_accepted, seeds_of
 from fnostab.tracking import Store
 from fnostab.tracking.environment import settled
 

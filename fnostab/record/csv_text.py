@@ -17,8 +17,8 @@ LARGEST_BYTES = 50_000_000  # far above any study; keeps an unrelated file from 
 MOST_ROWS = 100_000  # as many trials as a study may have
 MOST_CELLS = 10_000_000
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
-
-_WHOLE, _DIGITS = re.compile(r"[+-]?\d+", re.ASCII), re.compile(r"\d+([eE][+-]?\d+)?", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+_DIGITS = re.compile(r"\d+([eE][+-]?\d+)?", re.ASCII)  # that may follow a decimal comma
 
 
 @contextmanager

@@ -18,10 +18,7 @@ from fnostab.record.safe_files import open_regular
 
 LARGEST_BYTES = 1_000_000  # of a settings file
 MOST_VALUES = 20_000  # in a settings file, with references expanded
-PYDANTIC_TYPES = (
-    *("constrained-int", "constrained-float", "constrained-str"),
-    *("list", "tuple", "int", "float", "str", "bool"),
-)
+PYDANTIC_TYPES = ("list", "tuple", "int", "float", "str", "bool")
 QUOTE_IT = ": in YAML, quote text that looks like a number, a date, true or false, as '1e5'"
 LONGEST_SHOWN = 200  # characters of a value in an error
 M = TypeVar("M", bound=BaseModel)
@@ -232,7 +229,9 @@ def _lower(message: str) -> str:
 
 def _is_of_pydantic(part: str | int) -> bool:
     """Whether a part of an error's location is pydantic's own marker (of a key or a union member), not a name."""
-    return isinstance(part, str) and (part == "[key]" or part.partition("[")[0] in PYDANTIC_TYPES)
+    return isinstance(part, str) and (
+        part == "[key]" or part.partition("[")[0].removeprefix("constrained-") in PYDANTIC_TYPES
+    )
 
 
 def shown(value: Any) -> str:

@@ -92,12 +92,13 @@ def _check_roles(study: Any, stages: Mapping[str, Stage]) -> None:
     from fnostab.record.table_study import TableStudy
 
     ran = list(dict.fromkeys(arm for stage in stages.values() for arm in (*stage.arms, *stage.all_missing)))
-    if isinstance(study, TableStudy) and stages["a"].known_missing is not None:
+    of_table = isinstance(study, TableStudy)
+    if of_table and stages["a"].known_missing is not None:
         return  # as exported: an arm of a store may not have been run yet
-    strangers = [arm for arm in ran if isinstance(study, TableStudy) or arm not in study.arms]
+    strangers = ran if of_table else [arm for arm in ran if arm not in study.arms]
     for role, arm in study.roles.items():
         similar = suggestion(arm, strangers)
-        if arm not in ran and (similar or isinstance(study, TableStudy)):
+        if arm not in ran and (of_table or similar):
             raise DecisionError(f"{role}: no trial of the arm {arm!r}{similar}; arms: {', '.join(ran)}")
 
 

@@ -1,4 +1,4 @@
-"""Check the arguments of `fnostab.Study`, `load_study` and `run_study`, and convert them to those of a study file."""
+"""Check what Python callers give to `Study`, `load_study` and `run_study`, and convert it to values of a study file."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
