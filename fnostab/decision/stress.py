@@ -106,20 +106,32 @@ def _points(stage: Stage, arms: Mapping[str, float]) -> list[StressPoint]:
 
 
 def _p(stage: Stage, control: Mapping[str, float], arm: Mapping[str, float]) -> float:
-    """p-value for fewer failures of the arm, before Holm; 1 if not all were judged by the same rules."""
-    unlike = judged_in_part([trial for name in (*control, *arm) for trial in stage.arm(name)])
-    return 1.0 if unlike else paired_fewer_failures_p(_differences(stage, control, arm))
+    """p-value for fewer failures of the arm, before Holm; 1 if not all were judged by the same rules.
+
+    The larger of the observed one and that of the worst case: the arm's trials without an outcome failed, and control's
+    did not.
+    """
+    if judged_in_part([trial for name in (*control, *arm) for trial in stage.arm(name)]):
+        return 1.0
+    cases = [_failed(stage, control), _failed(stage, arm)], [_failed(stage, control, False), _failed(stage, arm, True)]
+    return max(paired_fewer_failures_p(_differences(*case)) for case in cases)
 
 
-def _differences(stage: Stage, control: Mapping[str, float], arm: Mapping[str, float]) -> list[int]:
-    """Failures of control minus those of the arm, per seed, over the values at which both have an outcome."""
-    failed = [
-        {(value, t.seed): t.failed for name, value in family.items() for t in stage.arm(name) if t.counts}
-        for family in (control, arm)
-    ]
+def _failed(stage: Stage, family: Mapping[str, float], pending: bool | None = None) -> dict[tuple[float, int], bool]:
+    """Whether an arm's trial failed, by value and seed; ``pending`` is imputed to trials without an outcome."""
+    found = {(value, t.seed): t.failed for name, value in family.items() for t in stage.arm(name) if t.counts}
+    if pending is None:
+        return found
+    lacking = {(value, t.seed) for name, value in family.items() for t in stage.arm(name) if not t.counts}
+    lacking |= {(value, seed) for name, value in family.items() for seed in stage.missing(name)}
+    return found | dict.fromkeys(lacking, pending)
+
+
+def _differences(control: Mapping[tuple[float, int], bool], arm: Mapping[tuple[float, int], bool]) -> list[int]:
+    """Failures of control minus those of the arm, per seed, over the values at which both are known."""
     by_seed: dict[int, int] = {}
-    for value, seed in failed[0].keys() & failed[1].keys():
-        by_seed[seed] = by_seed.get(seed, 0) + failed[0][value, seed] - failed[1][value, seed]
+    for value, seed in control.keys() & arm.keys():
+        by_seed[seed] = by_seed.get(seed, 0) + control[value, seed] - arm[value, seed]
     return list(by_seed.values())
 
 

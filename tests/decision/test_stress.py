@@ -76,3 +76,16 @@ def test_arms_that_were_not_run_are_left_out_and_trials_without_an_outcome_do_no
     assert control.margin is None
     assert stress.finding == "where half of control's trials fail is unknown: no trial has a training outcome"
     assert control.points[0].outcomes == {"oom": 3}
+
+
+@pytest.mark.parametrize("how", ["running", "infra_error", "missing"])
+def test_an_arm_whose_trials_without_an_outcome_may_have_failed_is_not_said_to_tolerate_more(how):
+    trials = stage(control=(0, 3, 6), cure=(0, 0, 1)).trials
+    lacking = [t for t in trials if t.arm == "cure_0.01"]
+    known = tuple(t for t in trials if t not in lacking)
+    missing = {"cure_0.01": tuple(range(6))} if how == "missing" else {}
+    open_ones = () if missing else tuple(replace(t, outcome=Outcome(how)) for t in lacking)
+    families = {name: FAMILIES[name] for name in ("control", "cure")}
+    stress = compare_stress(Stage("a", known + open_ones, missing), families, "lr", "control")
+    assert stress.arms[1].p == pytest.approx(1 / 4)  # had they failed, only two seeds would differ
+    assert not stress.better
