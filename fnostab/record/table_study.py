@@ -8,10 +8,10 @@ They hold everything that the answer needs beside the trials. Lists are separate
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from itertools import groupby
-from typing import Annotated, Any, Literal
+from itertools import groupby, pairwise
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from fnostab.errors import DecisionError
 from fnostab.record.settings import Frozen, explain
@@ -22,6 +22,7 @@ ABSENT = "study.missing"  # missing seeds of the study, by arm: "control 3; cont
 REPEATED = "study.same_settings"  # arms with the settings of another: "twin = control"
 NOTHING = "nothing"  # known to be missing; an empty cell means unknown
 MISSING = ("", "na", "nan", "<na>")  # missing values as R, pandas and people write them
+STRESSED = "an arm, its name at a value, and the value, as in plain plain_3 3; plain plain_6 6"
 MOST_MISSING = 100_000  # seeds in a row
 DIRECTIONS = {"higher": True, "lower": False}
 ROLES = ("architecture", "clipping")
@@ -63,6 +64,21 @@ class TableStudy(Frozen):
     knob: str | None = None
     stressed: Mapping[str, Mapping[str, float]] = {}
     next_of: Mapping[str, str] = {}
+
+    @model_validator(mode="after")
+    def _check_stressed(self) -> Self:
+        if self.knob is None:
+            return self
+        if not any(self.control in of_name for of_name in self.stressed.values()):
+            raise ValueError(f"stressed lacks the control {self.control!r}; expected {STRESSED}")
+        rows = [list(of_name.values()) for of_name in self.stressed.values()]
+        steps = {(after > before) - (after < before) for row in rows for before, after in pairwise(row)}
+        if len(steps) > 1 or 0 in steps or min(value for row in rows for value in row) <= 0:
+            raise ValueError(
+                f"stressed has {rows}; expected values of {self.knob} above 0, from easy to hard: those of every arm "
+                "rise, or those of every arm fall"
+            )
+        return self
 
     @classmethod
     def of(

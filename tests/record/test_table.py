@@ -191,6 +191,21 @@ def test_a_study_must_be_one(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("stressed", "why"),
+    [
+        ("", "stressed lacks the control 'control'"),
+        ("new control_2 2", "stressed lacks the control 'control'"),
+        ("plain control 1; plain control_4 4; plain control_2 2", r"stressed has .*4.0, 2.0\]\]; expected values"),
+        ("plain control 1; plain control_4 4; new new_4 4; new new_1 1", "those of every arm rise, or"),
+        ("plain control 0; plain control_4 4", "expected values of lr above 0"),
+    ],
+)
+def test_a_stress_study_needs_the_values_of_control_and_their_order(read, stressed, why):
+    with pytest.raises(DecisionError, match=rf"csv: study.{why}" if why.startswith("stressed") else why):
+        read(f"{GOOD},control,lr,{stressed}", header=f"{HEADER},study.control,study.knob,study.stressed")
+
+
+@pytest.mark.parametrize(
     ("column", "meant"),
     [
         *[("contrl", "control"), ("Control", "control"), ("alhpa", "alpha"), ("lenghts", "lengths")],
