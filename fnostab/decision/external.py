@@ -132,6 +132,7 @@ def trials_of(
     _check_names(runs, file, known)
     rows: dict[tuple[str, int], TrialRow] = {}
     judged: dict[tuple[str, int], str] = {}  # those whose run is not excluded
+    failures: list[str] = []  # that count, though the file excludes their run
     nameless: list[str] = []
     valueless: dict[str, list[str]] = {}
     unfinished: dict[str, list[str]] = {}
@@ -146,8 +147,13 @@ def trials_of(
         if row.outcome is Outcome.INFRA_ERROR and _is_excluded(run, file):
             rows.setdefault(key, row)  # another run of the same seed, such as a retry, takes its place
             continue
+        if _is_excluded(run, file):
+            failures.append(label)
         if key in judged:
-            raise DecisionError(f"arm {arm}, seed {seed} has two runs, {judged[key]} and {label}: exclude one of them")
+            both = judged[key], label
+            anyway = [f"{each} failed, which counts though it is excluded" for each in both if each in failures]
+            mend = f"{anyway[0]}: remove one of them" if anyway else "exclude one of them"
+            raise DecisionError(f"arm {arm}, seed {seed} has two runs, {judged[key]} and {label}: {mend}")
         judged[key] = label
         rows[key] = row
         if row.outcome is Outcome.INFRA_ERROR:

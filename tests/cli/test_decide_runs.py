@@ -228,7 +228,8 @@ def test_a_retry_takes_the_place_of_an_excluded_run_but_not_of_one_that_failed(o
     assert [(trial.outcome, trial.loss) for trial in found.stage.trials] == [("converged", 8)]
     assert found.lines[0] == "1 run"
     assert [trial.outcome for trial in trials_of([died, died], file).stage.trials] == ["infra_error"]
-    with pytest.raises(DecisionError, match="seed 3 has two runs"):
+    failed = f"row {1 if order == 1 else 2} failed, which counts though it is excluded: remove one of them"
+    with pytest.raises(DecisionError, match=f"seed 3 has two runs, row 1 and row 2: {failed}"):
         trials_of([died | {"r": "nan"}, again][::order], file)
 
 
