@@ -65,7 +65,7 @@ def next_step(
         or _more_seeds(roles, stages, answers, conclusion)
         or _other_remedy(roles, answers)
         or stage_b_step(roles, stages, pairs, answers, conclusion)
-        or _elsewhere(roles, stages, answers)
+        or _elsewhere(roles, stages, pairs, answers)
     )
     is_deep = step.stage == "b" and step.kind in (NextKind.RERUN, NextKind.SEEDS)
     return replace(step, text=f"{step.text} in Stage B") if is_deep else step
@@ -256,7 +256,7 @@ def stage_b_step(
     return NextStep(NextKind.STAGE_B, f"run Stage B with {and_list(arms)}", "b", arms)
 
 
-def _elsewhere(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep:
+def _elsewhere(roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, answers: Sequence[Answer]) -> NextStep:
     if not answers:
         only = all(stage.arms == [roles.control] for stage in stages.values())
         why = f"there is only {roles.control}" if only else f"all have the settings of {roles.control}"
@@ -265,6 +265,8 @@ def _elsewhere(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answ
     all_harmful = all(a.name is AnswerName.HARMS for a in answers)
     if not fails and not all_harmful and not any(a.helps for a in answers):
         text = f"{roles.control} did not fail: try a harder setting, where it does"
+        if not all(pair.rules.failure_judged for of_stage in pairs.values() for pair in of_stage):
+            text = "say when a trial has failed: failure is not judged"
         return NextStep(NextKind.ELSEWHERE, text + _or_seeds(roles, answers))
     if any(a.name is AnswerName.UNDECIDED for a in answers):
         text = "try a setting or an arm where the difference is larger"

@@ -729,6 +729,8 @@ def test_without_a_rule_of_failure_a_sentence_counts_none():
     blown = stage("a", arm("base", 3, 7, kind="nonfinite"), arm("norm", 9, 1, kind="nonfinite"))
     (said,) = verdict_of(blown, roles=Roles("base"), rules=rules).sentences
     assert said.startswith("norm helps: 1 of 10 nonfinite, 7 of 10 of base (p = 0.004)")
+    alike = verdict_of(stage("a", arm("base", 10), arm("norm", 10)), roles=Roles("base"), rules=rules)
+    assert alike.next.text == "say when a trial has failed: failure is not judged"  # not: base did not fail
 
 
 @pytest.mark.parametrize("last_step", [89, 999])
