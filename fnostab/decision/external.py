@@ -26,7 +26,8 @@ METRICS = "metrics."  # prefix of values with a history in MLflow
 KINDS = ("params.", "tags.", "metrics.", "columns.")
 MOST_NAMED = 3  # runs per line
 MOST_KNOWN = 20  # existing names or values per line
-UNFINISHED = ("FAILED", "KILLED", "SCHEDULED")  # statuses of MLflow runs
+STATUS = ("status", "columns.State", "columns.status")  # of MLflow, of an export of W&B, of other tables
+UNFINISHED = ("FAILED", "KILLED", "SCHEDULED", "CRASHED", "RUNNING")
 FACTS = ("control", "measures", "margin", "smallest_effect", "lengths", "alpha")  # that the file gives as they are
 FLAGS = {"true": 1.0, "false": 0.0}  # as written by pandas and JSON
 
@@ -135,7 +136,7 @@ def trials_of(
     failures: list[str] = []  # that count, though the file excludes their run
     nameless: list[str] = []
     valueless: dict[str, list[str]] = {}
-    unfinished: dict[str, list[str]] = {}
+    unfinished: dict[tuple[str, str], list[str]] = {}
     for place, run in enumerate(runs, start=1):
         label = str(run.get("run_id") or f"row {place}")
         arm, seed = _text(run.get(file.arm)), _seed(run.get(file.seed), file.seed, label)
@@ -158,8 +159,9 @@ def trials_of(
         rows[key] = row
         if row.outcome is Outcome.INFRA_ERROR:
             valueless.setdefault(_lacking(run, file, label), []).append(label)
-        if row.outcome is Outcome.CONVERGED and (status := run.get("status")) in UNFINISHED:
-            unfinished.setdefault(str(status), []).append(label)
+        for name in STATUS if row.outcome is Outcome.CONVERGED else ():
+            if (status := _text(run.get(name))).upper() in UNFINISHED:
+                unfinished.setdefault((name, status), []).append(label)
     check_arm_names(arm for arm, _ in rows)
     lines = [_runs(len(rows))]
     if nameless:
@@ -168,11 +170,11 @@ def trials_of(
     for name, labels in valueless.items():
         count = "counts" if len(labels) == 1 else "count"
         lines.append(f"{_runs(len(labels))} without a value of {name} {count} as infra_error: {_named(labels)}")
-    for status, labels in unfinished.items():
+    for (name, status), labels in unfinished.items():
         count = "counts" if len(labels) == 1 else "count"
         lines.append(
-            f"{_runs(len(labels))} with status {status} {count} as converged, unless the file says "
-            f"excluded: {{status: {status}}}: {_named(labels)}"
+            f"{_runs(len(labels))} with {name} {status} {count} as converged, unless the file says "
+            f"excluded: {{{name}: {status}}}: {_named(labels)}"
         )
     lines += _excluding_nothing(runs, file)
     if file.failed is None:
@@ -230,7 +232,7 @@ def _row(run: Record, arm: str, seed: int, file: RunsFile, label: str) -> TrialR
 
 
 def _outcome(run: Record, value: float | None, file: RunsFile, label: str) -> Outcome:
-    """Judge a run; an observed failure takes precedence over how it ended; unknown without a value that has a bound."""
+    """Judge a run; an observed failure takes precedence over how it ended; unknown without all values of `failed`."""
     failed = file.failed or Failed()
     values = {n: _number(run.get(n), n, label) for n in failed.nonfinite_names}
     values |= {n: _flag_or_number(run.get(n), n, label) for n in (*failed.above, *failed.below)}
@@ -245,7 +247,7 @@ def _outcome(run: Record, value: float | None, file: RunsFile, label: str) -> Ou
         return Outcome.INFRA_ERROR
     if run.get("status") == "RUNNING":
         return Outcome.RUNNING
-    return Outcome.INFRA_ERROR if value is None or any(x is None for x, _ in bounds) else Outcome.CONVERGED
+    return Outcome.INFRA_ERROR if None in (value, *values.values()) else Outcome.CONVERGED
 
 
 def _is_excluded(run: Record, file: RunsFile) -> bool:
@@ -265,8 +267,8 @@ def _excluding_nothing(runs: Sequence[Record], file: RunsFile) -> Iterator[str]:
 def _lacking(run: Record, file: RunsFile, label: str) -> str:
     """Name of the first value that the outcome needs and the run lacks."""
     failed = file.failed or Failed()
-    names = (file.metric, *failed.above, *failed.below)
-    return next(name for name in names if _number(run.get(name), name, label) is None)
+    names = (file.metric, *failed.nonfinite_names, *failed.above, *failed.below)
+    return next(name for name in names if _flag_or_number(run.get(name), name, label) is None)
 
 
 def _text(value: str | float | None) -> str:

@@ -243,6 +243,22 @@ def test_runs_that_did_not_finish_are_named_and_one_that_is_excluded_is_not_wait
     found = trials_of(runs, RunsFile(**file, excluded={"status": ["FAILED", "RUNNING"]}))
     assert [trial.outcome for trial in found.stage.trials] == ["infra_error", "infra_error", "converged"]
     assert not [line for line in found.lines if "status" in line]
+    runs = [{"m": "a", "s": str(n), "r": "7", "columns.State": s} for n, s in enumerate(("finished", "crashed"))]
+    told = "1 run with columns.State crashed counts as converged, unless the file says "
+    assert told + "excluded: {columns.State: crashed}: row 2" in trials_of(runs, RunsFile(**file)).lines
+
+
+def test_a_run_without_a_value_that_failed_names_is_not_said_to_have_converged():
+    failed = {"nonfinite": "loss", "above": {"flag": 0}, "below": {"acc": 0.5}}
+    file = RunsFile(table="x", control="a", arm="m", seed="s", metric="r", failed=failed)
+    every = {"m": "a", "r": "7", "loss": "1", "flag": "false", "acc": "0.9"}
+    lacking = [every | {"s": str(n), name: None} for n, name in enumerate(("loss", "acc"), start=1)]
+    found = trials_of([every | {"s": "0"}, *lacking], file)
+    assert [trial.outcome for trial in found.stage.trials] == ["converged", "infra_error", "infra_error"]
+    assert found.lines[1:] == [
+        "1 run without a value of loss counts as infra_error: row 2",  # as pandas writes NaN
+        "1 run without a value of acc counts as infra_error: row 3",
+    ]
 
 
 def test_values_to_exclude_that_no_run_has_are_named():
