@@ -50,7 +50,7 @@ def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> C
         for name, rows in sorted(table.stages.items())
     }
     places = {"a": Place(asked_as)} if asked_as else {}
-    is_given, study = study is not None, study or table.study
+    study = study or table.study
     by = ""
     if study is None:
         study = _default_study(stages)
@@ -76,7 +76,7 @@ def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> C
         if by and not stages["a"].arm(CONTROL):
             raise DecisionError(f"{error}; name the control in a column study.control") from None
         raise
-    return case if is_given else with_along(with_stress(case))
+    return with_along(with_stress(case))
 
 
 def _check_roles(study: Any, stages: Mapping[str, Stage]) -> None:

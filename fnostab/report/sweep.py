@@ -62,12 +62,12 @@ def with_along(case: Case) -> Case:
     along = compare_along(case.stages[0], *found, study.control)
     if along.falls:
         return case
-    command = study.next_of.get(along.lowest.summary.arm, "") if along.lowest else ""
-    step = replace(case.verdict.next, text=_next_text(along))
+    step, command = replace(case.verdict.next, text=_next_text(along)), case.command
     if along.lowest:
         step = NextStep(NextKind.ELSEWHERE, step.text)
+        command = getattr(study, "next_of", {}).get(along.lowest.summary.arm, "")  # a study file names none
     verdict = replace(case.verdict, reason=along.finding, next=step)
-    return replace(case, verdict=verdict, command=command or case.command, special=AlongPanel(along))
+    return replace(case, verdict=verdict, command=command, special=AlongPanel(along))
 
 
 def _next_text(along: Along) -> str:

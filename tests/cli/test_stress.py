@@ -1,11 +1,13 @@
 """`fnostab decide` and `fnostab report` on a stress study. Its trials are recorded, not trained."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from fnostab.tracking import open_store
 
+RESULTS = Path(__file__).parents[2] / "results"
 FAILURES = {"control_0.005": 0, "control_0.02": 3, "control_0.04": 6, "bounded_0.02": 0, "bounded_0.04": 1}
 
 
@@ -52,3 +54,15 @@ def test_a_part_of_a_stress_study_is_judged_where_control_ran(workplace, record_
     status, out, err = call("decide", "--experiment", "stress_lr")
     assert status == 0, err
     assert "control 6/6 before 0.02" in " ".join(out.split())
+
+
+def test_a_table_judged_by_a_study_file_is_a_stress_study_or_one_along_a_setting_too(recorded, call):
+    assert call("export", "trials.csv", "--experiment", "stress_lr")[0] == 0
+    bare = [",".join(line.split(",")[:7]) for line in (recorded / "trials.csv").read_text().splitlines()]
+    (recorded / "bare.csv").write_text("\n".join(bare) + "\n")
+    _, out, _ = call("decide", "--table", "bare.csv", "--study", "stress_lr")
+    assert "bounded tolerates more: beyond 0.04 (95 %: after 0.02) (p = 0.016)" in out
+    hunt = ("decide", "--table", str(RESULTS / "question/crash_hunt.csv"))
+    _, out, _ = call(*hunt, "--study", "crash_hunt")
+    assert "training begins to fail at model.fno_blocks 4" in out
+    assert out.rstrip().endswith("next: study arms at model.fno_blocks 4")  # no command for another step
