@@ -41,8 +41,11 @@ def render(case: "Case", *, evidence: bool = False) -> RenderableType:
     verdict = case.verdict
     parts: list[RenderableType] = [Text("\n".join(case.judged), style="dim")] if case.judged else []
     if case.stress is not None or case.special is not None:
-        special = case.special.render(case) if case.stress is None else render_stress(case.stress, verdict)
-        return Group(*(part for each in parts for part in (each, Text())), special)
+        parts = [part for each in parts for part in (each, Text())]
+        if case.stress is None:
+            return Group(*parts, case.special.render(case))
+        command = f"\n  {case.command}" if case.command else ""
+        return Group(*parts, render_stress(case.stress, verdict), Text(f"next: {verdict.next.text}{command}"))
     for stage in case.stages:
         parts.append(arms_table(stage, verdict))
         if said := _sentences(verdict, stage.name):

@@ -45,4 +45,6 @@ def test_what_is_odd_about_its_trials_is_said_as_of_any_study():
 
 def test_what_still_runs_is_waited_for_before_the_next_study():
     assert case_of().verdict.next.text.startswith("run the arm that tolerates most")
-    assert case_of(last=Outcome.RUNNING).verdict.next.text == "wait, 1 trial still runs"
+    waiting = case_of(last=Outcome.RUNNING)
+    assert waiting.verdict.next.text == "wait, 1 trial still runs"
+    assert " ".join(repr(waiting).split()).endswith("next: wait, 1 trial still runs again")  # and the command
