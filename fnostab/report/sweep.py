@@ -22,7 +22,7 @@ class AlongPanel:
     def render(self, case: Case) -> RenderableType:
         """Render tables of trials and of failure rate by value, then the answers and the finding."""
         name = self.along.setting.rpartition(".")[2]
-        columns = (name, "arm", "failed", "95 %", "median of those that did not fail")
+        columns = (name, "arm", "failed", "95 %", "median of those\nthat did not fail")
         table = plain_table(f"Failure rate by {self.along.setting}", columns, "outcomes")
         for place in self.along.places:
             s = place.summary

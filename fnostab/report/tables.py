@@ -73,7 +73,7 @@ def arms_table(stage: Stage, verdict: Verdict, title: str = "") -> Table:
     """Make the table of a stage's arms: failures, medians and outcomes."""
     title = title or verdict.stage_title(stage.name)
     judged = verdict.rules.failure_judged
-    median = "median of those that did not fail" if judged else f"median {verdict.rules.metric}"
+    median = "median of those\nthat did not fail" if judged else f"median {verdict.rules.metric}"
     arms = plain_table(title, ("arm", "failed", "95 %", median), "outcomes")
     for s in (summary for summary in verdict.arms if summary.stage == stage.name):
         middle = "-" if s.median is None else f"{s.median:.4g}"
