@@ -5,6 +5,7 @@ The Trainer passes a loss to its callbacks only when it logs, as a mean since th
 """
 
 import os
+import re
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -15,7 +16,14 @@ from fnostab.errors import ConfigError, JournalError
 from fnostab.record.recorder import JOURNAL_VARIABLE, Recorder
 
 PREFIX = "eval_"
-DURATIONS = ("_runtime", "_per_second", "_time")  # suffixes of names that give the speed of an evaluation
+DURATIONS = (  # ends of the names by which the Trainer gives the speed of an evaluation
+    "_runtime",
+    "_samples_per_second",
+    "_steps_per_second",
+    "_model_preparation_time",
+    "_jit_compilation_time",
+)
+NO_NAME = re.compile(r"[^\w\-./ ]")  # characters that a metric's name can't have, as in recall@5
 
 
 class StabilityCallback(TrainerCallback):
@@ -26,8 +34,8 @@ class StabilityCallback(TrainerCallback):
     A step is an optimiser step: under gradient accumulation its loss is the sum of what ``training_step`` returns for
     its batches, and with several processes the mean over them. The gradient norm is the one before clipping, also where
     ``max_grad_norm`` is 0. No norm is recorded for a step that a loss scaler (fp16) skipped. ``eval_loss`` is the
-    validation loss, every other ``eval_NAME`` the measure ``val/NAME``. The training ends once the trial has failed,
-    unless the study sets ``after_failure: continue``.
+    validation loss, every other ``eval_NAME`` the measure ``val/NAME``, where a character that a metric's name can't have
+    becomes ``_``. The training ends once the trial has failed, unless the study sets ``after_failure: continue``.
 
     Evaluations before the first step are not recorded, nor those after a training that loaded its best weights
     (``load_best_model_at_end``), since their values are not those of the last step.
@@ -64,8 +72,12 @@ class StabilityCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
     ) -> None:
         if self._inside:
-            self._recorder = self._recorder or Recorder()
+            if self._recorder is not None:  # of a training that an error ended
+                self._recorder.close()
+            self._recorder = Recorder()
             last = self._recorder.last_step
+            if last is None:
+                self._evaluated = (-1, set())
             if last is not None and last >= state.global_step:
                 raise JournalError(
                     f"training starts at step {state.global_step}, but step {last} is recorded: a trial is one "
@@ -106,7 +118,7 @@ class StabilityCallback(TrainerCallback):
             return
         known = self._evaluated[1] if self._evaluated[0] == step else set()
         values = {
-            name.removeprefix(PREFIX): value
+            NO_NAME.sub("_", name.removeprefix(PREFIX)): value
             for name, value in (metrics or {}).items()
             if name.startswith(PREFIX) and not name.endswith(DURATIONS) and isinstance(value, int | float)
         }
@@ -131,6 +143,7 @@ class StabilityCallback(TrainerCallback):
         self._loss = self._norm = self._lr = None
 
     def _take_loss(self, loss: Any) -> None:
+        loss = loss.float()  # many small batches add up to nothing in bfloat16
         self._loss = loss if self._loss is None else self._loss + loss
 
     def _take_norm(self, norm: Any) -> None:

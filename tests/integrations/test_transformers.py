@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 
 from fnostab.errors import ConfigError, JournalError
 from fnostab.integrations.transformers import StabilityCallback
@@ -23,12 +23,12 @@ from fnostab.recorder import Recorder
 class Line(torch.nn.Module):
     """One weight; its loss at x is (w - x)^2 / 2, of which the gradient is w - x."""
 
-    def __init__(self):
+    def __init__(self, dtype=torch.float32):
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.weight = torch.nn.Parameter(torch.zeros((), dtype=dtype))
 
     def forward(self, x):
-        return {"loss": 0.5 * (self.weight - x).square().mean(), "logits": x}
+        return {"loss": 0.5 * (self.weight - x.to(self.weight)).square().mean(), "logits": x}
 
 
 def at(*values):
@@ -111,6 +111,11 @@ def test_accumulated_batches_are_one_step_with_their_mean_loss(trial, trainer_of
     assert recorded.scheduled_steps == 3
 
 
+def test_the_losses_of_many_batches_of_a_model_in_bfloat16_add_up(trial, trainer_of):
+    trainer_of(at(2.0) * 512, Line(torch.bfloat16), gradient_accumulation_steps=512, learning_rate=0.0).train()
+    assert curves(trial)["train/loss"] == [2.0]  # in bfloat16 1 + 2 / 512 is 1
+
+
 def test_a_loss_that_the_log_shows_as_0_is_seen_to_be_nan_and_ends_the_training(trial, trainer_of):
     trainer = trainer_of(at(math.nan) * 4, logging_steps=1)
     trainer.train()
@@ -163,6 +168,18 @@ def test_data_sets_that_are_evaluated_at_one_step_have_a_loss_each(trial, traine
     assert recorded["val/far_loss"] == {0: 40.5, 1: 40.5}
 
 
+def test_a_measure_of_any_name_is_recorded_and_ends_no_training(trial, trainer_of):
+    measures = {"recall@5": 0.5, "error (%)": 2.0, "reaction_time": 0.3, "words_per_second": 7.0}
+    trainer_of(at(2.0) * 2, evaluated=at(1.0), compute_metrics=lambda outputs: measures, eval_strategy="epoch").train()
+    recorded = curves(trial)
+    assert {name: recorded[name] for name in recorded if name.startswith("val/") and name != "val/loss"} == {
+        "val/recall_5": [0.5],
+        "val/error ___": [2.0],
+        "val/reaction_time": [0.3],
+        "val/words_per_second": [7.0],
+    }
+
+
 def test_a_language_model_records_the_loss_that_the_trainer_logs(trial, trainer_of):
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
@@ -194,6 +211,31 @@ def test_a_training_that_goes_on_from_a_checkpoint_goes_on_with_its_steps(trial,
     recorded = read_recorded(trial)
     assert list(recorded.curves["train/loss"]) == [2, 3]
     assert recorded.reached_the_end
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_a_trainer_may_train_the_next_trial_of_the_same_process(trial, trainer_of, monkeypatch, is_interrupted):
+    class Interrupted(TrainerCallback):
+        def on_epoch_end(self, *args, **others):
+            raise KeyboardInterrupt
+
+    trainer = trainer_of(at(2.0, 2.0), evaluated=at(1.0), eval_strategy="steps", eval_steps=2)
+    if is_interrupted:
+        trainer.add_callback(Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+        trainer.remove_callback(Interrupted)
+    else:
+        trainer.train()
+    following = trial.with_name("following")
+    following.mkdir()
+    with Journal(following) as journal:
+        journal.event(names.TAGS_EVENT, {names.OWNER: "1@here", ATTEMPT: "first"})
+    monkeypatch.setenv("FNOSTAB_JOURNAL", str(following))
+    trainer.train()
+    recorded = read_recorded(following).curves
+    assert list(recorded["train/loss"]) == [0, 1]
+    assert list(recorded["val/loss"]) == [1]
 
 
 @pytest.mark.parametrize("is_same", [True, False])
