@@ -34,8 +34,8 @@ class StabilityCallback(TrainerCallback):
     A step is an optimiser step: under gradient accumulation its loss is the sum of what ``training_step`` returns for
     its batches, and with several processes the mean over them. The gradient norm is the one before clipping, also where
     ``max_grad_norm`` is 0. No norm is recorded for a step that a loss scaler (fp16) skipped. ``eval_loss`` is the
-    validation loss, every other ``eval_NAME`` the measure ``val/NAME``, where a character that a metric's name can't have
-    becomes ``_``. The training ends once the trial has failed, unless the study sets ``after_failure: continue``.
+    validation loss, every other ``eval_NAME`` the measure ``val/NAME``, with ``_`` for characters that no metric name
+    can have. The training ends once the trial has failed, unless the study sets ``after_failure: continue``.
 
     Evaluations before the first step are not recorded, nor those after a training that loaded its best weights
     (``load_best_model_at_end``), since their values are not those of the last step.

@@ -272,8 +272,7 @@ class StabilityMonitor(Callback):
         else:
             judgement = Judgement(outcome_of(exception))
             self._end(judgement.outcome)
-        if self.curves or last_steps.of(self.sink) < 0:  # otherwise it holds an earlier fit
-            self._writer.event(names.TAGS_EVENT, early_tags(**vars(judgement), reason=one_line(exception)))
+        self._tell_end(early_tags(**vars(judgement), reason=one_line(exception)))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._result.ended:
@@ -317,11 +316,16 @@ class StabilityMonitor(Callback):
         judgement = of_first(trainer, self._seen.judge(last_scheduled_step))
         if judgement.outcome is not Outcome.NONFINITE and not any(curve.observed for curve in self.curves):
             self._end(Outcome.INFRA_ERROR)
-            self._writer.event(names.TAGS_EVENT, early_tags(Outcome.INFRA_ERROR, reason=NOTHING_SEEN))
+            self._tell_end(early_tags(Outcome.INFRA_ERROR, reason=NOTHING_SEEN))
         else:
             self._end(judgement.outcome, judgement)
             self._writer.record(max(self.steps_read - 1, 0), self.summary())
             self._writer.event(names.TAGS_EVENT, early_tags(**vars(judgement)))
+
+    def _tell_end(self, tags: Mapping[str, str]) -> None:
+        """Record how a fit ended, unless it never began to train and the sink holds an earlier one."""
+        if self.curves or last_steps.of(self.sink) < 0:
+            self._writer.event(names.TAGS_EVENT, tags)
 
     def _end(self, outcome: Outcome, judgement: Judgement | None = None) -> None:
         self._result.end(outcome, judgement, self.first_nonfinite_step, shares=self._writer.writes)

@@ -862,6 +862,18 @@ def test_a_fit_that_goes_on_takes_the_same_sink():
     assert [step for step, _ in sink.curve(names.TRAIN_LOSS)] == list(range(20))
 
 
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_fit_without_a_step_left_does_not_change_the_end_of_the_one_in_the_sink(is_same):
+    monitor = StabilityMonitor(sink := Recorder())
+    trainer = make_trainer([monitor], max_epochs=1)
+    trainer.fit(module := Small(), batches(10))
+    before = (len(sink.points), len(sink.events))
+    trainer = trainer if is_same else make_trainer([StabilityMonitor(sink)], max_epochs=0)
+    trainer.fit(module, batches(10))
+    assert (len(sink.points), len(sink.events)) == before
+    assert sink.tags()[names.OUTCOME] == Outcome.CONVERGED
+
+
 def test_a_search_for_the_learning_rate_or_the_batch_size_leaves_nothing():
     class Tuned(Small):
         def __init__(self):
