@@ -82,6 +82,16 @@ GRAD_MEDIAN_LAST_HALF = "grad_norm/median_last_half"
 SAMPLES_PER_S = "samples_per_s"
 PEAK_MEMORY = "peak_memory_bytes"
 PARAMETERS = "params_real"  # number of real parameters; a complex weight counts as two
+JUDGED = (  # by which trials are judged and compared; no program may record its own values under these
+    LAST_STEP,
+    TIME_TO_FAILURE,
+    NAN_EVENTS,
+    INF_EVENTS,
+    GRAD_P99_LAST_HALF,
+    GRAD_MEDIAN_LAST_HALF,
+    CONSTANT_LOSS,
+    NOISE_FLOOR_LOSS,
+)
 
 
 # Events in a journal

@@ -33,7 +33,8 @@ def number(name: str, value: SupportsFloat) -> float:
     if not isinstance(value, int | float):
         item = getattr(value, "item", None)
         try:
-            value = item() if callable(item) else value
+            masked = getattr(value, "mask", False)  # of NumPy, whose masked scalar has an item; a method of pandas
+            value = item() if callable(item) and (callable(masked) or not masked) else value
         except (TypeError, ValueError, RuntimeError):
             raise JournalError(f"{name}: expected one number, got {_brief(value)}") from None
     if not isinstance(value, str | bytes | complex) and hasattr(value, "__float__"):

@@ -46,6 +46,7 @@ ANNOUNCED = ("nonfinite", "collapsed", "exploded", "stagnated")  # FAILURES of f
 _STEP_NAMES = {"loss": names.TRAIN_LOSS, "grad_norm": names.GRAD_NORM, "lr": names.LEARNING_RATE}
 METRIC_NAMES = "up to 200 letters, digits, spaces and _ - . /, as in val/top 5"
 _NAME = re.compile(r"[\w\-./ ]{1,200}")
+_VAL_PREFIX = re.compile("^val[/_]")
 
 
 class Recorder:
@@ -93,7 +94,6 @@ class Recorder:
     def step(
         self,
         step: SupportsIndex,
-        /,
         *,
         loss: SupportsFloat | None = None,
         grad_norm: SupportsFloat | None = None,
@@ -138,17 +138,18 @@ class Recorder:
         self._failed |= bool(bad)
         return not (self._failed and self._stops)
 
-    def validation(self, step: SupportsIndex, /, *, loss: SupportsFloat | None = None, **others: SupportsFloat) -> bool:
+    def validation(self, step: SupportsIndex, *, loss: SupportsFloat | None = None, **others: SupportsFloat) -> bool:
         """Record a validation after an optimiser step as ``val/loss`` and ``val/<name>``; return as `step` does.
 
-        A loss that is not finite is a failure of the trial, whichever metric decides. A step may have several
-        validations, for example of several data sets, with distinct names.
+        A name may have the prefix already, as ``val_loss`` or ``val/loss``. A loss that is not finite is a failure of
+        the trial, whichever metric decides. A step may have several validations, for example of several data sets,
+        with distinct names.
 
         Raises:
             JournalError: as for `step`.
         """
         given = {**({} if loss is None else {"loss": loss}), **others}
-        values = {name: number(name, value) for name, value in given.items()}
+        values = {_VAL_PREFIX.sub("", name): number(name, value) for name, value in given.items()}
         bad = not math.isfinite(values.get("loss", 0.0))
         if (to := self._recording()) is not None:
             i = whole("validation", step)
@@ -158,9 +159,7 @@ class Recorder:
         self._failed |= bad
         return not (self._failed and self._stops)
 
-    def failed(
-        self, outcome: Literal["nonfinite", "collapsed", "exploded", "stagnated"], step: SupportsIndex, /
-    ) -> None:
+    def failed(self, outcome: Literal["nonfinite", "collapsed", "exploded", "stagnated"], step: SupportsIndex) -> None:
         """Announce a failure at a step, for scripts that detect failures themselves; the first announcement counts.
 
         Raises:
@@ -209,12 +208,14 @@ class Recorder:
         if name not in self._names:
             if name in self._names.values() or name.startswith(names.VAL_PREFIX):
                 raise JournalError(f"step(**{{{name!r}: ...}}): give it as loss, grad_norm or lr, or to validation()")
+            if name in names.JUDGED:
+                raise JournalError(f"step({name}=...): trials are judged by it; give yours another name")
             self._names[name] = _checked(name)
         return self._names[name]
 
     def _val_name(self, name: str) -> str:
         if name not in self._val_names:
-            self._val_names[name] = _checked(names.VAL_PREFIX + name.removeprefix(names.VAL_PREFIX))
+            self._val_names[name] = _checked(names.VAL_PREFIX + name)
         return self._val_names[name]
 
 

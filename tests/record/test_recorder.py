@@ -1,6 +1,7 @@
 """Recorder of a script's training: what it writes, when it refuses, and what it costs."""
 
 import errno
+import math
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from fnostab.errors import JournalError
 from fnostab.record import names
+from fnostab.record.early_tags import early_tags
 from fnostab.record.journal import Journal, read_journal
 from fnostab.record.lines import FILE_NAME, Event, Point
 from fnostab.record.outcomes import FAILURES
@@ -243,6 +245,37 @@ def test_a_step_is_a_whole_number(trial, step):
 def test_a_metric_needs_a_name_of_its_own(trial, name):
     with Recorder() as rec, pytest.raises(JournalError):
         rec.step(0, **{name: 1.0})
+
+
+@pytest.mark.parametrize("name", ["constant_output_loss", "last_step", "nan_events"])
+def test_names_by_which_trials_are_judged_are_not_the_scripts(trial, name):
+    with Recorder() as rec, pytest.raises(JournalError, match=f"step.{name}=.* give yours another name"):
+        rec.step(0, loss=1.0, **{name: 0.5})
+    assert points(trial) == []
+
+
+@pytest.mark.parametrize("name", ["loss", "val_loss", "val/loss"])
+def test_a_validation_loss_has_one_name_however_it_is_spelt(trial, name):
+    with Recorder() as rec:
+        assert rec.validation(0, **{name: 0.5})
+        assert not rec.validation(step=1, **{name: math.nan})
+    assert points(trial) == [(0, {"val/loss": 0.5}, {}), (1, {}, {"val/loss": "nan"})]
+    assert ("tags", early_tags("nonfinite", 1)) in events(trial)
+
+
+def test_a_step_may_be_given_by_name(trial):
+    with Recorder() as rec:
+        rec.step(step=2, loss=1.0)
+        rec.failed("collapsed", step=2)
+    assert points(trial) == [(2, {"train/loss": 1.0}, {})]
+
+
+@pytest.mark.filterwarnings("ignore:Warning. converting a masked element to nan")
+def test_a_mean_of_which_every_value_is_masked_is_not_0(trial):
+    with Recorder() as rec:
+        assert rec.step(0, loss=np.ma.masked_invalid([1.0, math.nan]).mean())
+        assert not rec.step(1, loss=np.ma.masked_invalid([math.nan, math.nan]).mean())
+    assert points(trial) == [(0, {"train/loss": 1.0}, {}), (1, {}, {"train/loss": "nan"})]
 
 
 def test_nothing_is_recorded_after_its_end(trial):
