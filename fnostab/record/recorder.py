@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, SupportsFloat, SupportsIndex
 
-from fnostab.errors import JournalError
+from fnostab.errors import JournalError, one_line
 from fnostab.record import names
 from fnostab.record.early_tags import early_tags
 from fnostab.record.numbers import number, whole
@@ -192,8 +192,7 @@ class Recorder:
                 to.event(RECORDED_EVENT, {"step": to.last_step})
             elif is_out_of_memory(error):
                 with suppress(JournalError):  # the script's own error says more
-                    text = " ".join(f"{type(error).__name__}: {error}".split())[: names.LONGEST_REASON]
-                    to.event(names.TAGS_EVENT, early_tags("oom", reason=text))
+                    to.event(names.TAGS_EVENT, early_tags("oom", reason=one_line(error)))
         finally:
             to.close()
 

@@ -322,12 +322,13 @@ class OutOfMemoryError(RuntimeError):
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError("no more"), OutOfMemoryError("no more"), RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED")]
+    "error",
+    [MemoryError(), MemoryError("no more"), OutOfMemoryError("no more"), RuntimeError("cuFFT: CUFFT_ALLOC_FAILED")],
 )
 def test_an_end_for_want_of_memory_is_recorded(trial, error):
     with pytest.raises(type(error)), Recorder():
         raise error
-    reason = f"{type(error).__name__}: {error}"
+    reason = f"{type(error).__name__}: {error}".removesuffix(": ")
     assert events(trial) == [("tags", {"fnostab.outcome": "oom", "fnostab.reason": reason})]
 
 
