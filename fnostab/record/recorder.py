@@ -150,6 +150,8 @@ class Recorder:
         """
         given = {**({} if loss is None else {"loss": loss}), **others}
         values = {_VAL_PREFIX.sub("", name): number(name, value) for name, value in given.items()}
+        if len(values) < len(given):
+            raise JournalError(f"validation({', '.join(given)}): two of these names are one, as loss and val_loss are")
         bad = not math.isfinite(values.get("loss", 0.0))
         if (to := self._recording()) is not None:
             i = whole("validation", step)

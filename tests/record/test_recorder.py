@@ -263,6 +263,12 @@ def test_a_validation_loss_has_one_name_however_it_is_spelt(trial, name):
     assert ("tags", early_tags("nonfinite", 1)) in events(trial)
 
 
+def test_two_spellings_of_one_validation_value_are_refused(trial):
+    with Recorder() as rec, pytest.raises(JournalError, match=r"validation\(loss, val_loss\): two of these"):
+        rec.validation(0, loss=0.5, val_loss=0.6)
+    assert points(trial) == []
+
+
 def test_a_step_may_be_given_by_name(trial):
     with Recorder() as rec:
         rec.step(step=2, loss=1.0)
