@@ -230,6 +230,17 @@ class TestWhatIsMadeInTheBlock:
         assert trial.outcome == "converged"
         assert len(read_recorded(trial.directory.parent).curves["grad_norm/total"]) == 4
 
+    def test_one_monitor_may_watch_the_trials_one_after_the_other(self, workplace):
+        from small_module import Small, fit
+
+        monitor = fnostab.StabilityMonitor()
+        for trial in clipping(seeds=2):
+            with trial.recorder():
+                fit(Small(add_to_loss={0: trial.seed}), monitor, 4)
+            assert len(read_recorded(trial.directory.parent).curves["grad_norm/total"]) == 4
+        fit(Small(), monitor, 2)
+        assert (monitor.outcome, monitor.sink) == ("converged", None)
+
 
 class TestAnswer:
     def test_it_is_that_of_the_command_line_on_the_same_records(self, workplace, capsys):

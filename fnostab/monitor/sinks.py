@@ -13,12 +13,12 @@ from fnostab.record.journal import Sink
 JOURNAL_VARIABLE = "FNOSTAB_JOURNAL"
 
 
-def session_sink() -> Sink | None:
-    """Open the journal of this process's trial; None outside a study."""
+def session_sink(held: Sink | None = None) -> Sink | None:
+    """Open the journal of this process's trial, unless it is ``held`` already; None outside a study."""
     if JOURNAL_VARIABLE not in os.environ:
         return None
     recorder: Any = importlib.import_module("fnostab.record.recorder")  # only inside a study
-    sink: Sink | None = recorder.session_sink()
+    sink: Sink | None = recorder.session_sink(held)
     return sink
 
 

@@ -101,6 +101,7 @@ class StabilityMonitor(Callback):
         layer_norms_every: int | None = None,
     ) -> None:
         self.sink = sink
+        self._found: Sink | None = None  # sink of the trial, unless one was given
         self.rules = rules or OutcomeRules()
         self.val_loss_name = val_loss_name
         self.baseline = self.rules.baseline if baseline is None else baseline
@@ -181,8 +182,8 @@ class StabilityMonitor(Callback):
         if stage != "fit":
             return
         refuse_sharded(trainer)
-        if self.sink is None:
-            self.sink = session_sink()
+        if self.sink is self._found:
+            self.sink = self._found = session_sink(self._found)
         self._forget()
         self._writer.writes = trainer.is_global_zero
         _put_before_those_that_clip(self, trainer)

@@ -237,8 +237,10 @@ def shared(recorder: Recorder) -> Iterator[None]:
         _sharing = None
 
 
-def session_sink() -> Recording | None:
+def session_sink(held: Recording | None = None) -> Recording | None:
     """Open the journal of the trial for which this process was started; None outside a study and in ranks above 0.
+
+    A journal that is ``held`` is returned as it is, unless this process trains several trials in turn.
 
     Raises:
         JournalError: as for `Recorder`.
@@ -248,7 +250,7 @@ def session_sink() -> Recording | None:
         return None
     if _sharing is not None and _sharing._pid == os.getpid():
         return _sharing._to
-    return Recording(Path(directory), token)
+    return Recording(Path(directory), token) if held is None else held
 
 
 def is_metric_name(name: str) -> bool:
