@@ -174,6 +174,8 @@ class Journal:
 
     def _append(self, record: "Point | Event") -> None:
         data = encode(record)
+        if self._file.closed:
+            raise JournalError(f"{self.path} is closed: record within the block of its `with`")
         with os_errors_as(JournalError, f"can't write {self.path}", "free some space"):
             before = os.fstat(self._file.fileno()).st_size  # tell() is wrong after a truncation
             if self._file.write(data) != len(data):

@@ -1,6 +1,7 @@
 import pytest
 from tracking_helpers import journal_points, runs_of_kind, stored_points
 
+from fnostab.errors import JournalError
 from fnostab.record import names
 from fnostab.record.safe_files import held
 from fnostab.tracking import live_sink, sync
@@ -47,6 +48,33 @@ def test_a_script_that_raises(live):
         script()
     run = only_live(live)
     assert (run.info.status, run.data.tags[names.REASON]) == ("FAILED", "ValueError: no such layer")
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "outcome", "reason"),
+    [
+        (SystemExit(0), "FINISHED", None, None),
+        (SystemExit("no data"), "KILLED", "killed", "SystemExit: no data"),
+        (KeyboardInterrupt(), "KILLED", "killed", "KeyboardInterrupt"),
+        (MemoryError(), "FAILED", "oom", "MemoryError"),
+    ],
+)
+def test_how_a_script_ends_is_the_end_of_its_run(live, end, status, outcome, reason):
+    with pytest.raises(type(end)), live_sink("mine"):
+        raise end
+    run = only_live(live)
+    assert (run.info.status, run.data.tags.get(names.OUTCOME), run.data.tags.get(names.REASON)) == (
+        status,
+        outcome,
+        reason,
+    )
+
+
+def test_a_sink_that_is_closed_says_so(live):
+    with live_sink("mine") as sink:
+        sink.record(0, {"train/loss": 1.0})
+    with pytest.raises(JournalError, match="is closed: record within the block of its `with`"):
+        sink.record(1, {"train/loss": 1.0})
 
 
 def test_a_directory_that_exists_continues_its_run(live, tmp_path):

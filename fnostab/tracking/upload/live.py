@@ -24,7 +24,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from fnostab import __version__
-from fnostab.errors import TrackingError
+from fnostab.errors import TrackingError, one_line
 from fnostab.record import names
 from fnostab.record.attempt import last_attempt, this_process
 from fnostab.record.folders import LIVE_FILE
@@ -32,6 +32,7 @@ from fnostab.record.journal import Journal, read_journal
 from fnostab.record.lines import FILE_NAME as JOURNAL_FILE
 from fnostab.record.lines import Event, Point, encode
 from fnostab.record.outcomes import Judgement, Outcome, outcome_payload
+from fnostab.record.recorder import is_out_of_memory
 from fnostab.tracking.store.store import Store, open_store
 from fnostab.tracking.upload.identity import LiveRun
 from fnostab.tracking.upload.uploader import Uploader
@@ -118,10 +119,10 @@ def live_sink(
         try:
             yield sink
         except BaseException as error:
-            _end(sink, Outcome.INFRA_ERROR if isinstance(error, Exception) else Outcome.KILLED, error)
+            _end(sink, error)
             raise
         else:
-            _end(sink, None, None)
+            _end(sink)
         finally:
             uploader.stop()
             try:
@@ -174,13 +175,23 @@ def _join(store: Store, run: _JoinedRun, trial_id: str, path: Path) -> None:
     (path / JOURNAL_FILE).write_bytes(encode(Event(run.start_ms, names.TAGS_EVENT, {names.VERSION: __version__})))
 
 
-def _end(sink: LiveSink, otherwise: Outcome | None, error: BaseException | None) -> None:
-    """Record the announced outcome, or else ``otherwise``, unless the run has an outcome already."""
+def _end(sink: LiveSink, error: BaseException | None = None) -> None:
+    """Record the announced outcome, or else that of an error, unless the run has an outcome already."""
     if sink.ended:
         return
+    if isinstance(error, SystemExit) and not error.code:  # sys.exit() is no error
+        error = None
     if sink.outcome is None:  # perhaps announced by a process that was forked for the training
         sink.outcome = last_attempt(sink.directory / JOURNAL_FILE).tags.get(names.OUTCOME)
-    outcome = otherwise if sink.outcome in (None, Outcome.RUNNING) else Outcome(sink.outcome)
-    reason = f"{type(error).__name__}: {error}".splitlines()[0] if error else None
+    outcome = None if error is None else _outcome_of(error)
+    if sink.outcome not in (None, Outcome.RUNNING):
+        outcome = Outcome(sink.outcome)
     judgement = None if outcome is None else Judgement(outcome)
+    reason = None if error is None else one_line(error)
     sink.event(names.OUTCOME_EVENT, outcome_payload(judgement, reason))
+
+
+def _outcome_of(error: BaseException) -> Outcome:
+    if is_out_of_memory(error):
+        return Outcome.OOM
+    return Outcome.INFRA_ERROR if isinstance(error, Exception) else Outcome.KILLED
