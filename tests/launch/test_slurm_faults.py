@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.fault_checks import check_trial, count_running, differences, read_runs
 from benchmarks.fault_places import Place, Server
+from fnostab.monitor.state import read_state
 from fnostab.record import names
 from fnostab.record.job_arrays import JobArray
 from fnostab.record.journal import read_journal
@@ -85,6 +86,11 @@ def job_of(trial):
     return trial.owner.split()[-3]
 
 
+def kept_step(trial):
+    """Step of the state on disk: 0 where writing is so slow that it was not written again."""
+    return read_state(trial.directory / "resume.safetensors")["global_step"]
+
+
 def events(trial, name):
     return [r for r, _ in read_journal(trial.directory / "journal.jsonl") if isinstance(r, Event) and r.name == name]
 
@@ -108,7 +114,10 @@ def test_whatever_befalls_a_study_each_trial_ends_once_as_its_twin(place, on_clu
     killed, preempted, timed_out = (trials_of(place)[name] for name in victims)
     assert len({job_of(t).partition("_")[0] for t in (killed, preempted, timed_out)}) == 1  # one array
     node = on_cluster.ask("squeue", "--noheader", f"--jobs={job_of(killed)}", "--format=%N").strip()
-    psutil.Process(int(killed.owner.partition("@")[0])).kill()
+    process = psutil.Process(int(killed.owner.partition("@")[0]))
+    process.kill()
+    process.wait(TIMEOUT_S)
+    kept = {killed.name: kept_step(killed)}
     on_cluster.ask("scancel", "--signal=USR2", job_of(preempted))
     # A limit that its job had passed already, on a slow machine, would end it while it queues itself again
     minutes = math.ceil((seconds_of(on_cluster, job_of(timed_out)) + LEFT_S) / 60)
@@ -117,7 +126,9 @@ def test_whatever_befalls_a_study_each_trial_ends_once_as_its_twin(place, on_clu
     away_since = time.monotonic()
     assert on_cluster.crash_node("n1") >= 3
     struck = {name for name, t in trials_of(place).items() if t.outcome is None}
-    until(lambda: events(timed_out, names.OUTCOME_EVENT), driver)
+    for trial in (preempted, timed_out):
+        until(lambda trial=trial: events(trial, names.OUTCOME_EVENT), driver)
+        kept[trial.name] = kept_step(trial)
     longer = ("scontrol", "update", f"jobid={job_of(timed_out)}", "timelimit=15")  # its next time is long enough
     until(lambda: on_cluster.accepts(*longer))  # once it is in the queue again
     until(lambda: time.monotonic() - away_since > AWAY_S / 2, driver)
@@ -157,7 +168,8 @@ def test_whatever_befalls_a_study_each_trial_ends_once_as_its_twin(place, on_clu
         first, *_, last = events(trial, names.OUTCOME_EVENT)
         assert first.payload["outcome"] == "killed"
         assert last.payload["outcome"] == trials["twin-1"].outcome == "converged"
-        assert events(trial, names.RESUMED_EVENT)[0].payload["step"] > 0
+        assert events(trial, names.RESUMED_EVENT)[0].payload["step"] == kept[trial.name]
+    assert any(kept.values())
     assert not events(killed, names.OUTCOME_EVENT)[0].payload.get("requested")
     assert events(preempted, names.OUTCOME_EVENT)[0].payload["requested"]
     assert on_cluster.states() == {}
