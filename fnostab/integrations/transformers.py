@@ -13,7 +13,7 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from fnostab.errors import ConfigError, JournalError
-from fnostab.record.recorder import JOURNAL_VARIABLE, Recorder
+from fnostab.record.recorder import JOURNAL_VARIABLE, NAME_CHARACTERS, Recorder
 
 PREFIX = "eval_"
 DURATIONS = (  # ends of the names by which the Trainer gives the speed of an evaluation
@@ -23,7 +23,7 @@ DURATIONS = (  # ends of the names by which the Trainer gives the speed of an ev
     "_model_preparation_time",
     "_jit_compilation_time",
 )
-NO_NAME = re.compile(r"[^\w\-./ ]")  # characters that a metric's name can't have, as in recall@5
+_OTHER = re.compile(rf"[^{NAME_CHARACTERS}]")  # as in recall@5
 
 
 class StabilityCallback(TrainerCallback):
@@ -118,7 +118,7 @@ class StabilityCallback(TrainerCallback):
             return
         known = self._evaluated[1] if self._evaluated[0] == step else set()
         values = {
-            NO_NAME.sub("_", name.removeprefix(PREFIX)): value
+            _OTHER.sub("_", name.removeprefix(PREFIX)): value
             for name, value in (metrics or {}).items()
             if name.startswith(PREFIX) and not name.endswith(DURATIONS) and isinstance(value, int | float)
         }

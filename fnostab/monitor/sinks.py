@@ -48,7 +48,7 @@ class SinkWriter:
     """Writer of one fit to its sink; does nothing without a sink or in a process that does not write.
 
     Raises:
-        ConfigError: the sink is none, for example a `live_sink` that was not entered.
+        ConfigError: ``sink`` can't be recorded into, for example a `live_sink` that was not entered.
     """
 
     def __init__(self, sink: Sink | None) -> None:

@@ -84,8 +84,8 @@ class StabilityMonitor(Callback):
         weight_norms: whether these steps include weight norms; set before training, for example by `BlackBox`.
 
     Raises:
-        ConfigError: the sink is none; or, at the start of training, gradients are sharded (FSDP) or the sink already
-            holds another fit.
+        ConfigError: ``sink`` can't be recorded into; or, at the start of training, gradients are sharded (FSDP) or the
+            sink already holds another fit.
     """
 
     def __init__(

@@ -28,6 +28,7 @@ __all__ = [
     "ANNOUNCED",
     "JOURNAL_VARIABLE",
     "METRIC_NAMES",
+    "NAME_CHARACTERS",
     "TOKEN_VARIABLE",
     "Recorder",
     "is_metric_name",
@@ -45,7 +46,8 @@ ANNOUNCED = ("nonfinite", "collapsed", "exploded", "stagnated")  # FAILURES of f
 
 _STEP_NAMES = {"loss": names.TRAIN_LOSS, "grad_norm": names.GRAD_NORM, "lr": names.LEARNING_RATE}
 METRIC_NAMES = "up to 200 letters, digits, spaces and _ - . /, as in val/top 5"
-_NAME = re.compile(r"[\w\-./ ]{1,200}")
+NAME_CHARACTERS = r"\w\-./ "  # of a metric's name, as a class of a regular expression
+_NAME = re.compile(rf"[{NAME_CHARACTERS}]{{1,200}}")
 _VAL_PREFIX = re.compile("^val[/_]")
 
 
