@@ -25,7 +25,7 @@ from fnostab.record.progress import TrialProgress
 from fnostab.record.slurm_jobs import JobAccount
 from fnostab.study.study import load_study
 
-TIMEOUT_S = 90
+TIMEOUT_S = 300
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from fnostab.record import names
 from fnostab.record.journal import read_journal
 from fnostab.record.lines import Event, Point
 
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 
 PROGRAM = """
 import os

@@ -24,7 +24,7 @@ from fnostab.record.trial import TrialSpec
 
 SEEDS = 6
 AWAY_S = 30
-TIMEOUT_S = 200
+TIMEOUT_S = 600
 LEFT_S = 45  # at least, to a job whose time is nearly up, and less than its notice of a minute or little more
 SETTINGS = {
     "model.architecture": "slurm_network.Network",

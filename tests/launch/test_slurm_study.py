@@ -20,7 +20,7 @@ from fnostab.record.lines import Event
 from fnostab.tracking import open_store
 
 ROOT = Path(names.__file__).parent.parent.parent
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 ELSEWHERE = "77@node7 in Slurm job {} of toy"  # an owner on another machine
 
 
