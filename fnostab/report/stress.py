@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 def render_stress(stress: Stress, verdict: Verdict | None = None) -> RenderableType:
     """Render failures by value of the knob, each arm's margin, the finding, and the level if it is not 0.05."""
-    values = list(dict.fromkeys(point.value for arm in stress.arms for point in arm.points))
+    falling = any(easier.value > harder.value for arm in stress.arms for easier, harder in pairwise(arm.points))
+    values = sorted({point.value for arm in stress.arms for point in arm.points}, reverse=falling)
     columns = ("arm", *(f"{value:g}" for value in values), "p")
     table = plain_table(f"Failures by {stress.knob}", columns, "half of the trials fail at")
     for arm in stress.arms:

@@ -1,14 +1,16 @@
 """A stress study as a case: the level of its tests, its next step, and how it is shown."""
 
 import pytest
+from rich.console import Console
 
-from fnostab.decision import Stage
+from fnostab.decision import Stage, Stress
 from fnostab.decision.commands import Source
+from fnostab.decision.stress import StressedArm, StressPoint
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 from fnostab.record.table_study import TableStudy
 from fnostab.report.judging import make_case
-from fnostab.report.stress import with_stress
+from fnostab.report.stress import render_stress, with_stress
 
 FAMILIES = {name: {f"{name}_{v:g}": v for v in (0.1, 0.2, 0.4)} for name in ("control", "clipped")}
 FAILED = {"control": (0, 3, 6), "clipped": (0, 0, 1)}  # all six seeds differ for clipped: p = 1/64
@@ -48,3 +50,15 @@ def test_what_still_runs_is_waited_for_before_the_next_study():
     waiting = case_of(last=Outcome.RUNNING)
     assert waiting.verdict.next.text == "wait, 1 trial still runs"
     assert " ".join(repr(waiting).split()).endswith("next: wait, 1 trial still runs again")  # and the command
+
+
+@pytest.mark.parametrize("falling", [False, True])
+def test_columns_go_from_easy_to_hard_although_the_first_arm_lacks_a_value(falling):
+    families = {arm: sorted(values, reverse=falling) for arm, values in (("control", [1, 4]), ("clipped", [1, 2, 4]))}
+    points = {arm: [StressPoint(v, 0, 5, None, {}) for v in values] for arm, values in families.items()}
+    arms = [StressedArm(arm, of, None, p) for (arm, of), p in zip(points.items(), (None, 1.0), strict=True)]
+    console = Console(width=100)
+    with console.capture() as shown:
+        console.print(render_stress(Stress("knob", arms, 0.05)))
+    columns = ["4", "2", "1"] if falling else ["1", "2", "4"]
+    assert f"arm {' '.join(columns)} p" in " ".join(shown.get().split())
