@@ -35,11 +35,11 @@ def parse_csv(text: str, path: str | Path) -> tuple[Sequence[str], Iterator[tupl
     """Parse a CSV file of trials: its columns, then the line number and the values by column of each row.
 
     Raises:
-        DecisionError: the separator is not a comma, a column is named twice, or, during iteration, a row has more
-            values than there are columns.
+        DecisionError: line 1 names no columns, the separator is not a comma, a column is named twice, or, during
+            iteration, a row has more values than there are columns.
         csv.Error: a quote is not closed.
     """
-    _check_separator(text, path)
+    _check_header(text, path)
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     columns = [name.strip() for name in reader.fieldnames or ()]
     reader.fieldnames = columns
@@ -105,9 +105,11 @@ def _lines(text: str) -> int:
     return max(text.count("\n"), text.count("\r"))  # old Macs end lines with \r, Windows with \r\n
 
 
-def _check_separator(text: str, path: str | Path) -> None:
-    """Raise DecisionError if the header of a CSV file is not separated by commas."""
-    header = text.partition("\n")[0]
+def _check_header(text: str, path: str | Path) -> None:
+    """Raise DecisionError if line 1 of a CSV file is no header, as Excel's ``sep=,``, or is not separated by commas."""
+    header = text.partition("\n")[0].strip("\r")
+    if text.strip() and (not header.strip() or header.startswith("sep=")):
+        raise DecisionError(f"{path}, line 1: expected the names of the columns, got {header!r}: remove this line")
     other = next((name for mark, name in ((";", "semicolons"), ("\t", "tabs")) if mark in header), None)
     if other and "," not in header:
         raise DecisionError(

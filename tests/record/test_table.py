@@ -239,6 +239,14 @@ def test_what_excel_writes(tmp_path):
     assert len(read_table(path).stages["a"]) == 1
 
 
+@pytest.mark.parametrize("first", ["", "   ", "sep=,"])  # as Excel writes it
+def test_a_first_line_without_names_is_to_be_removed(tmp_path, first):
+    path = tmp_path / "trials.csv"
+    path.write_text(f"{first}\r\narm,seed,outcome,val_loss\r\ncontrol,0,converged,0.1\r\n", newline="")
+    with pytest.raises(DecisionError, match=f"line 1: expected the names of the columns, got '{first}': remove this"):
+        read_table(path)
+
+
 @pytest.mark.parametrize(("mark", "name"), [(";", "semicolons"), ("\t", "tabs")])
 def test_other_separators_are_named(tmp_path, mark, name):
     path = tmp_path / "trials.csv"
