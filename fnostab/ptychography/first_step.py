@@ -2,11 +2,9 @@
 
 import json
 import logging
-import multiprocessing
 import random
 import tempfile
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from fnostab.errors import LaunchError, one_line
 from fnostab.monitor.exceptions import outcome_of
 from fnostab.ptychography.data import GridLinesData
 from fnostab.ptychography.estimates import bare_trial
+from fnostab.ptychography.new_process import in_new_process
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.setup import Training, choose_device
 from fnostab.record.outcomes import Outcome
@@ -38,15 +37,14 @@ def insist_on_first_step(configs: Mapping[str, TrialConfig], *, here: bool) -> N
         here: whether trials run on this machine; otherwise the step is made on the CPU.
 
     Raises:
-        LaunchError: a step fails; one line with arms and causes.
+        LaunchError: a step fails; one line with arms and causes. Or the separate process ends without an answer.
     """
     alike: dict[str, list[str]] = {}
     for arm, config in configs.items():
         alike.setdefault(_key(config), []).append(arm)
     distinct = [configs[arms[0]] if here else _on_cpu(configs[arms[0]]) for arms in alike.values()]
     if any(choose_device(config.execution.device).type == "cuda" for config in distinct):
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            failures = list(pool.map(failure_of_first_step, distinct))
+        failures = in_new_process(failure_of_first_step, distinct)
     else:
         failures = [failure_of_first_step(config) for config in distinct]
     found = zip(alike.values(), failures, strict=True)

@@ -1,10 +1,9 @@
 """Estimate memory and time of each arm before a study starts, and refuse arms that can't fit."""
 
 import json
-import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from rich.table import Table
 from fnostab.errors import ConfigError, LaunchError
 from fnostab.launch.memory import memory_for_trial
 from fnostab.ptychography.estimates import Estimate, network_key, step_seconds, trace
+from fnostab.ptychography.new_process import in_new_process
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.record.settings import flatten
 from fnostab.show.rendering import duration
@@ -78,9 +78,7 @@ class Preflight:
         """
         networks = self.measurable
         if self.gpus and torch.cuda.is_available():
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                waiting = [pool.submit(step_seconds, config, "cuda") for config in networks.values()]
-                times = [future.result() for future in waiting]
+            times = in_new_process(partial(step_seconds, device="cuda"), list(networks.values()))
         else:
             times = [step_seconds(config, "cpu") for config in networks.values()]
         of_network = dict(zip(networks, times, strict=True))

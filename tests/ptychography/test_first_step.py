@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fnostab.errors import LaunchError
+from fnostab.ptychography import first_step
 from fnostab.ptychography.first_step import failure_of_first_step, insist_on_first_step
 from fnostab.ptychography.settings import TrialConfig
 
@@ -65,6 +66,13 @@ def test_what_fails_is_refused_in_one_line_with_arms_and_cause(tiny_settings):
     assert half.startswith("arm half can't make a training step: RuntimeError: ")
     assert "BFloat16" in half
     assert broken == "arms broken, slower can't make a training step: ValueError: no way back"
+
+
+def test_steps_on_a_gpu_are_tried_in_a_process_of_their_own(tiny_settings, monkeypatch):
+    monkeypatch.setattr(first_step, "choose_device", lambda name: torch.device("cuda"))
+    arms = {"good": config(tiny_settings), "broken": config(tiny_settings, NoWayBack)}
+    with pytest.raises(LaunchError, match=r"^arm broken can't make a training step: ValueError: no way back$"):
+        insist_on_first_step(arms, here=True)
 
 
 def test_a_schedule_is_tried_too(tiny_settings):
