@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from fnostab.errors import LaunchError, os_errors_as
-from fnostab.gpus import count_gpus
+from fnostab.gpus import count_gpus, visible_gpus
 from fnostab.launch.fork_server import ForkedTrial, ForkServer
 from fnostab.launch.launcher import jobs_of, write_outcome
 from fnostab.record.attempt import is_being_written
@@ -28,7 +28,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def default_jobs(gpu: bool, *, one_a_core: bool = True) -> int:
-    """One process per GPU; else one per core (faster than fewer processes with more threads), or one in all."""
+    """One process per visible GPU; else one per core (faster than fewer processes with more threads), or one in all."""
     gpus = count_gpus() if gpu else 0
     if gpus or not one_a_core:
         return gpus or 1
@@ -92,7 +92,7 @@ class LocalLauncher:
         self.trials_per_job = lockstep
         self.lockstep = lockstep > 1
         self._processes = jobs
-        self._gpu_names = _visible_gpus() if gpu else []
+        self._gpu_names = visible_gpus() if gpu else []
         self.gpus = len(self._gpu_names)
         self.live = live
         self._running: list[_Job] = []
@@ -203,14 +203,6 @@ def _spawn(job: _Job, environment: Mapping[str, str], log: IO[bytes] | None) -> 
 def _command(trials: Sequence[TrialProgress]) -> list[str]:
     files = [part for trial in trials for part in ("--trial", str(trial.directory / TRIAL_FILE))]
     return [sys.executable, "-m", "fnostab", "train", *files]
-
-
-def _visible_gpus() -> list[str]:
-    """Names of the GPUs visible to this process; a scheduler or the user may hide others."""
-    present, given = count_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not present or given is None:
-        return [str(number) for number in range(present)]
-    return [name for name in given.split(",") if name]
 
 
 def _ending_of(job: _Job, trial: TrialProgress) -> Ending:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fnostab import gpus
 from fnostab.launch import local
 from fnostab.launch.local import LocalLauncher
 from fnostab.record import names
@@ -263,7 +264,7 @@ def test_a_process_that_hangs_in_its_imports_can_be_ended(make, launcher, tmp_pa
 
 def test_with_a_gpu_trials_are_processes_of_their_own(make, monkeypatch):
     """A fork can't use CUDA."""
-    monkeypatch.setattr(local, "count_gpus", lambda: 1)
+    monkeypatch.setattr(gpus, "present_gpus", lambda: 1)
     (trial,) = make()
     launcher = LocalLauncher(1, gpu=True)
     launcher.submit([trial])

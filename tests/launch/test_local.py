@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from fnostab import gpus
 from fnostab.errors import LaunchError
 from fnostab.launch import local
 from fnostab.launch.launcher import jobs_of
@@ -201,7 +202,7 @@ def test_a_trial_that_does_not_end_when_asked_is_ended(trials, script, monkeypat
 
 
 def test_gpus_are_taken_in_turns_and_cpu_trials_get_one_thread(trials, monkeypatch):
-    monkeypatch.setattr(local, "count_gpus", lambda: 2)
+    monkeypatch.setattr(gpus, "present_gpus", lambda: 2)
     seen = []
 
     def start(command, env, **_):
@@ -223,13 +224,16 @@ def test_gpus_are_taken_in_turns_and_cpu_trials_get_one_thread(trials, monkeypat
     assert seen == [("0", None), ("1", None), ("0", None), (None, "1")]
 
 
-@pytest.mark.parametrize(("given", "present", "used"), [("2,3", 4, ["2", "3"]), ("", 4, []), ("0", 0, [])])
+@pytest.mark.parametrize(
+    ("given", "present", "used"), [("2, 3", 4, ["2", "3"]), ("", 4, []), ("0", 0, []), ("1,-1,2", 4, ["1"])]
+)
 def test_only_gpus_that_this_process_was_given_are_used(monkeypatch, given, present, used):
     """A job on a cluster gets a part of a node's, and where there is no driver, there are none."""
-    monkeypatch.setattr(local, "count_gpus", lambda: present)
+    monkeypatch.setattr(gpus, "present_gpus", lambda: present)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     launcher = LocalLauncher(2, gpu=True)
     assert (launcher._gpu_names, launcher.gpus) == (used, len(used))
+    assert default_jobs(gpu=True) == len(used) or not used
 
 
 def test_no_trial_at_a_time_is_refused():

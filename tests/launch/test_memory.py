@@ -3,6 +3,7 @@
 import psutil
 import pytest
 
+from fnostab import gpus
 from fnostab.launch.memory import available_memory, gpu_memory, memory_for_trial
 
 
@@ -80,6 +81,11 @@ def test_the_smallest_gpu_in_use_counts_and_trials_share_it(driver):
 def test_a_driver_that_does_not_say(driver, answer, status):
     driver(answer, status)
     assert memory_for_trial(jobs=2, gpus=2) is None
+
+
+def test_a_gpu_is_counted_once_whatever_its_name(driver):
+    driver(r"GPU 0: NVIDIA GeForce RTX 3080 Laptop GPU (UUID: GPU-1)\n  MIG 1g.5gb Device 0: (UUID: MIG-1)\n")
+    assert gpus.present_gpus.__wrapped__() == 1
 
 
 def test_no_driver(monkeypatch, tmp_path):
