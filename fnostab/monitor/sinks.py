@@ -1,7 +1,5 @@
-"""Sinks of a monitor: the trial's journal by default, and the last step recorded in each sink."""
+"""Writer of a monitor to its sink, and the last step recorded in each sink."""
 
-import importlib
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -9,17 +7,6 @@ from weakref import WeakKeyDictionary
 
 from fnostab.errors import ConfigError
 from fnostab.record.journal import Sink
-
-JOURNAL_VARIABLE = "FNOSTAB_JOURNAL"
-
-
-def session_sink(held: Sink | None = None) -> Sink | None:
-    """Open the journal of this process's trial, unless it is ``held`` already; None outside a study."""
-    if JOURNAL_VARIABLE not in os.environ:
-        return None
-    recorder: Any = importlib.import_module("fnostab.record.recorder")  # only inside a study
-    sink: Sink | None = recorder.session_sink(held)
-    return sink
 
 
 class _LastSteps:

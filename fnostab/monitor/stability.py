@@ -22,13 +22,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fnostab.errors import one_line
-from fnostab.monitor.exceptions import outcome_of
 from fnostab.monitor.logged import logged_numbers, recorded_as, spellings, validation_numbers
 from fnostab.monitor.observed import Observed
 from fnostab.monitor.optimizer_curve import Curve
 from fnostab.monitor.ranks import FitResult, agreed, of_first, refuse_sharded
 from fnostab.monitor.schedule import scheduled_steps
-from fnostab.monitor.sinks import SinkWriter, last_steps, session_sink
+from fnostab.monitor.sinks import SinkWriter, last_steps
 from fnostab.monitor.steps import Step
 from fnostab.monitor.watches import Watches
 from fnostab.record import names
@@ -36,7 +35,9 @@ from fnostab.record.early_tags import early_tags
 from fnostab.record.journal import Sink
 from fnostab.record.outcome_rules import OutcomeRules, Validation
 from fnostab.record.outcomes import Judgement, Outcome
-from fnostab.record.recorder import AFTER_FAILURE_VARIABLE
+from fnostab.record.process_end import outcome_of
+from fnostab.record.program_journal import Recording
+from fnostab.record.recorder import AFTER_FAILURE_VARIABLE, session_sink
 
 CHECKPOINT_KEY = "fnostab.monitors"
 UNKNOWN_WINDOW_STEPS = 100  # if the length of the training is unknown
@@ -101,7 +102,7 @@ class StabilityMonitor(Callback):
         layer_norms_every: int | None = None,
     ) -> None:
         self.sink = sink
-        self._found: Sink | None = None  # sink of the trial, unless one was given
+        self._found: Recording | None = None  # sink of the trial, unless one was given
         self.rules = rules or OutcomeRules()
         self.val_loss_name = val_loss_name
         self.baseline = self.rules.baseline if baseline is None else baseline

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fnostab.errors import one_line
-from fnostab.monitor.exceptions import is_anomaly
 from fnostab.monitor.logged import is_finite, one_number
 from fnostab.monitor.nonfinite_guard import RunningStatistics, describe_guard
 from fnostab.monitor.observed import Observed
@@ -121,5 +120,10 @@ class Watches:
         for i, loss in (*under_way, (0, self._going_backward)):
             if seen.first_failed is None and not is_finite(loss):
                 seen.curves[i].take_failure("loss", about)
-        if seen.first_failed is None and is_anomaly(exception):
+        if seen.first_failed is None and _is_anomaly(exception):
             seen.curves[0].take_failure("gradient", about | {"anomaly": one_line(exception)})
+
+
+def _is_anomaly(exception: BaseException) -> bool:
+    """Whether torch's `detect_anomaly` raised the exception for a NaN in the backward pass."""
+    return isinstance(exception, RuntimeError) and "returned nan values" in str(exception)

@@ -15,13 +15,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from fnostab.errors import LaunchError, one_line
-from fnostab.monitor.exceptions import outcome_of
 from fnostab.ptychography.data import GridLinesData
 from fnostab.ptychography.estimates import bare_trial
 from fnostab.ptychography.new_process import in_new_process
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.setup import Training, choose_device
 from fnostab.record.outcomes import Outcome
+from fnostab.record.process_end import outcome_of
 
 MAKE_NO_DIFFERENCE = {"learning_rate", "epochs", "stress_test"}  # irrelevant to whether a step is possible
 

@@ -1,10 +1,14 @@
-"""Infer how a process ended from its exit status and stderr; the only place that interprets stderr."""
+"""Infer how a training ended from an exception, or from its process's exit status and stderr.
+
+Only this module interprets stderr.
+"""
 
 import re
 import signal
 from dataclasses import dataclass
 
 from fnostab.record.outcomes import Outcome
+from fnostab.record.recorder import is_out_of_memory
 
 NO_MESSAGE = "it left no message"
 _OUT_OF_MEMORY = re.compile(
@@ -59,6 +63,13 @@ class Ending:
     outcome: Outcome
     reason: str | None
     requested: bool = False
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """Outcome of a training that an exception (or its cause) ended: ``oom``, ``killed`` or ``infra_error``."""
+    if not isinstance(error, Exception):  # Ctrl-C, or a request to exit
+        return Outcome.KILLED
+    return Outcome.OOM if is_out_of_memory(error) else Outcome.INFRA_ERROR
 
 
 def how_it_ended(end: ProcessEnd) -> Ending:

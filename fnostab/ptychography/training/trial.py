@@ -18,7 +18,6 @@ from torch import Tensor
 import fnostab
 from fnostab.errors import CheckpointError, one_line
 from fnostab.monitor import BlackBox, BlockStatistics, ResourceSampler, Snapshots, StabilityMonitor
-from fnostab.monitor.exceptions import outcome_of
 from fnostab.monitor.state import read_state
 from fnostab.ptychography.data import Split, dataset_digest
 from fnostab.ptychography.models import parameter_count
@@ -32,6 +31,7 @@ from fnostab.ptychography.training.trial_figures import draw_reconstructions
 from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.record.outcomes import FAILURES, Judgement, Outcome, outcome_payload
+from fnostab.record.process_end import outcome_of
 from fnostab.record.safe_files import write_whole
 from fnostab.record.settings import flatten
 from fnostab.record.trial import TrialSpec

@@ -32,7 +32,7 @@ from fnostab.record.journal import Journal, read_journal
 from fnostab.record.lines import FILE_NAME as JOURNAL_FILE
 from fnostab.record.lines import Event, Point, encode
 from fnostab.record.outcomes import Judgement, Outcome, outcome_payload
-from fnostab.record.recorder import is_out_of_memory
+from fnostab.record.process_end import outcome_of
 from fnostab.tracking.store.store import Store, open_store
 from fnostab.tracking.upload.identity import LiveRun
 from fnostab.tracking.upload.uploader import Uploader
@@ -183,15 +183,9 @@ def _end(sink: LiveSink, error: BaseException | None = None) -> None:
         error = None
     if sink.outcome is None:  # perhaps announced by a process that was forked for the training
         sink.outcome = last_attempt(sink.directory / JOURNAL_FILE).tags.get(names.OUTCOME)
-    outcome = None if error is None else _outcome_of(error)
+    outcome = None if error is None else outcome_of(error)
     if sink.outcome not in (None, Outcome.RUNNING):
         outcome = Outcome(sink.outcome)
     judgement = None if outcome is None else Judgement(outcome)
     reason = None if error is None else one_line(error)
     sink.event(names.OUTCOME_EVENT, outcome_payload(judgement, reason))
-
-
-def _outcome_of(error: BaseException) -> Outcome:
-    if is_out_of_memory(error):
-        return Outcome.OOM
-    return Outcome.INFRA_ERROR if isinstance(error, Exception) else Outcome.KILLED
