@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError, field_validator
+from pydantic import field_validator
 
 from fnostab.errors import ConfigError, os_errors_as
 from fnostab.ptychography.settings import ExecutionConfig, ModelConfig, TrialConfig
 from fnostab.ptychography.user_parts import is_own
 from fnostab.record.safe_files import write_whole
-from fnostab.record.settings import Frozen, explain, flatten, read_yaml, shown, text_of
+from fnostab.record.settings import Frozen, flatten, read_yaml_file, shown
 
 MODEL_NAME = "fnostab-generator"  # name in MLflow's model registry
 CHAMPION = "champion"  # alias of the network registered by the last GOLD verdict
@@ -143,19 +143,12 @@ def read_policy() -> Policy | None:
     Raises:
         ConfigError: the file can't be read, or is not a valid policy.
     """
-    path = policy_path()
     try:
-        values = read_yaml(text_of(path))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ConfigError(f"can't read the policy {path}: {error.strerror}") from error
+        return read_yaml_file(policy_path(), "policy", Policy, "settings: {model.architecture: fno}")
     except ConfigError as error:
-        raise ConfigError(f"the policy {path} is not YAML: {error}; {_way_out()}") from error
-    try:
-        return _parse(values)
-    except ConfigError as error:
-        raise ConfigError(f"the policy {path}: {error}; {_way_out()}") from None
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise ConfigError(f"{error}; fix it, or remove it with `fnostab policy --clear`") from error
 
 
 def clear_policy() -> bool:
@@ -171,19 +164,6 @@ def clear_policy() -> bool:
         except FileNotFoundError:
             return False
     return True
-
-
-def _parse(values: Any) -> Policy:
-    if not isinstance(values, dict):
-        raise ConfigError("expected a mapping with settings, deprecated and verdict")
-    try:
-        return Policy.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(explain(error, Policy)) from None
-
-
-def _way_out() -> str:
-    return "fix it, or remove it with `fnostab policy --clear`"
 
 
 def _group(name: str) -> str | None:

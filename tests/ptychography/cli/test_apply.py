@@ -271,5 +271,5 @@ def test_a_damaged_policy_is_one_line(call):
     for arguments in (["policy"], ["run", "stage_a"], ["train", "stage_a"]):
         status, _, err = call(*arguments)
         assert status == 2
-        assert err.startswith("error: the policy fnostab-policy.yaml: settings: unknown setting 'training.epoch'")
+        assert err.startswith("error: fnostab-policy.yaml: settings: unknown setting 'training.epoch'")
         assert err.count("\n") == 1
