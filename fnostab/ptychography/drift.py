@@ -14,7 +14,6 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from fnostab.errors import DecisionError
 from fnostab.record import names
 from fnostab.stats.interval import LEVEL, Interval
 
@@ -49,22 +48,14 @@ def mean_slope(curves: Sequence[Sequence[float]] | NDArray[np.float64]) -> Slope
     The 95 % interval assumes that the slopes are normally distributed over seeds.
 
     Args:
-        curves: one curve per seed, shape (seeds, blocks).
+        curves: one curve of finite values per seed, shape (seeds, blocks).
 
     Returns:
         The mean slope; None without curves or with a single block.
-
-    Raises:
-        DecisionError: a value is not finite, or the curves differ in length.
     """
-    lengths = {len(curve) for curve in curves}
-    if len(lengths) > 1:
-        raise DecisionError(f"curves of {' and '.join(map(str, sorted(lengths)))} blocks have no common slope")
-    if not lengths or lengths <= {0, 1}:
-        return None
     values = np.asarray(curves, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise DecisionError("a curve holds a value that is not finite: leave its seed out")
+    if values.ndim < 2 or values.shape[1] < 2:
+        return None
     blocks = np.arange(values.shape[1]) - (values.shape[1] - 1) / 2
     slopes = values @ blocks / (blocks @ blocks)
     estimate, n = float(slopes.mean()), slopes.size
