@@ -166,18 +166,13 @@ def _failed(trials: Sequence[TrialState]) -> str:
     return f"{sum(t.failed for t in trials)}/{sum(t.judged for t in trials)}"
 
 
+_interval = lru_cache(maxsize=1024)(wilson)
+
+
 def _rate(trials: Sequence[TrialState]) -> str:
     failed, judged = sum(t.failed for t in trials), sum(t.judged for t in trials)
-    if not judged:
-        return ""
-    low, high = _interval(failed, judged)
-    return f"{failed / judged:.0%} [{low:.0%}, {high:.0%}]"
-
-
-@lru_cache(maxsize=1024)
-def _interval(failed: int, judged: int) -> tuple[float, float]:
-    interval = wilson(failed, judged)
-    return interval or (0.0, 1.0)
+    interval = _interval(failed, judged)
+    return "" if interval is None else f"{failed / judged:.0%} [{interval.low:.0%}, {interval.high:.0%}]"
 
 
 def _curve(trial: TrialState, width: int) -> Text:
