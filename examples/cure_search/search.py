@@ -29,8 +29,8 @@ from fnostab.ptychography import metric_names
 from fnostab.ptychography.task import Ptychography
 from fnostab.record.outcomes import Outcome
 from fnostab.report.documents import write_files
+from fnostab.report.panels import stress_picture
 from fnostab.report.stress import render_stress, stress_of
-from fnostab.report.stress_picture import stress_picture
 from fnostab.report.tables import evidence_text, plain_table
 from fnostab.stats.proportions import fewer_failures_p, holm
 from fnostab.stats.rate import Rate

@@ -1,5 +1,6 @@
 """The ptychography task: implementation of the engine's task interface."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -39,7 +40,7 @@ METRICS = {  # metrics that a study may decide on: whether higher is better
 }
 SMALL_IS_A_MODEL = "The small profile is a scale model: a demonstration, not a basis for policy."
 SIZES = {"learning rate": "training.learning_rate", "blocks": "model.fno_blocks", "epochs": "training.epochs"}
-PRELOADS = ("fnostab.ptychography.process",)
+PRELOADS = ("fnostab.ptychography.lockstep",)  # and with it all that a training imports
 
 
 class Ptychography(Task):
@@ -214,9 +215,13 @@ class Ptychography(Task):
 
     def run(self, trials: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
         """Train in this process; several trials run in lockstep."""
-        from fnostab.ptychography.process import train
+        from fnostab.ptychography.lockstep import train_in_lockstep
+        from fnostab.ptychography.training.trial import run_trial
 
-        return train(trials, directories)
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # Lightning sets the level at import
+        if len(trials) > 1:
+            return train_in_lockstep(trials, directories)
+        return [run_trial(trials[0], directories[0])]
 
 
 def _of_measured_data(settings: dict[str, Any], own: Settings) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from fnostab.report import panels
 from fnostab.report.evidence import Evidence
 from fnostab.report.pictures import Picture, drawing
 from fnostab.report.remarks import conditions, remarks
-from fnostab.report.stress_picture import stress_picture
 
 if TYPE_CHECKING:
     from fnostab.report.case import Case
@@ -158,7 +157,7 @@ def _section(stage: Stage, case: "Case", evidence: Evidence) -> StageSection:
         parts={arm: _part(arm, study) for arm in arms},
         settings=differences(study, arms),
         arms=summaries,
-        stress=None if case.stress is None else stress_picture(case.stress, f"{prefix}stress"),
+        stress=None if case.stress is None else panels.stress_picture(case.stress, f"{prefix}stress"),
         criteria=[c for c in case.verdict.criteria if c.stage == stage.name],
         rates=failure_rates(summaries, prefix) if judged else None,
         losses=drawing(

@@ -5,8 +5,11 @@ from statistics import median
 
 import numpy as np
 
+from fnostab.decision import Stress
 from fnostab.figures import COLOURS, LossCurve, grad_norm_fan, kaplan_meier_figure, loss_curves, make_fan
+from fnostab.figures.arms import FailureRate
 from fnostab.figures.fan import Fan
+from fnostab.figures.stress import stress_figure
 from fnostab.figures.style import cycled
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
@@ -16,6 +19,13 @@ from fnostab.report.pictures import Picture, drawing, photograph
 from fnostab.stats.survival import kaplan_meier, log_rank
 
 VALIDATION = "validation"  # once an epoch or not: a script is not asked
+
+
+def stress_picture(stress: Stress, name: str = "stress") -> Picture:
+    """Draw the failure rate of each arm of a stress study against the knob."""
+    arms = {arm.name: [(p.value, FailureRate(p.failed, p.n, p.interval)) for p in arm.points] for arm in stress.arms}
+    caption = f"Share of trials that failed against {stress.knob}, with 95 % intervals: {stress.finding}."
+    return drawing(stress_figure(arms, stress.knob), name, alt=f"Failure rate against {stress.knob}", caption=caption)
 
 
 def survival(prefix: str, trials: Mapping[str, Sequence[TrialRow]], control: str, evidence: Evidence) -> Picture | None:

@@ -8,7 +8,7 @@ A training requests a pass and waits until all others have requested one too, or
 kind of pass they are computed together, otherwise one by one. Each training therefore computes the same numbers as
 alone, up to rounding, and does not depend on the fate of the others.
 
-Only `preparation` and `process` import this package, each in one line, so it can easily be removed.
+Only `preparation` and `task` import this package, each in one line, so it can easily be removed.
 """
 
 from fnostab.ptychography.lockstep.trainings import insist_on_lockstep, train_in_lockstep

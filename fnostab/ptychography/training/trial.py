@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,14 +21,15 @@ from fnostab.errors import CheckpointError, one_line
 from fnostab.monitor import BlackBox, BlockStatistics, ResourceSampler, Snapshots, StabilityMonitor
 from fnostab.monitor.state import read_state
 from fnostab.ptychography.data import Split, dataset_digest
+from fnostab.ptychography.figures.trial import reconstruction_figure
 from fnostab.ptychography.models import parameter_count
+from fnostab.ptychography.physics.alignment import align
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.checkpoint import BestCheckpoint
 from fnostab.ptychography.training.environment import describe_environment, git_state, owner
 from fnostab.ptychography.training.precision import arithmetic
 from fnostab.ptychography.training.reconstruction import predict, reconstruct, score, score_halves
 from fnostab.ptychography.training.setup import Training, choose_device, set_up, watched_blocks
-from fnostab.ptychography.training.trial_figures import draw_reconstructions
 from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.record.outcomes import FAILURES, Judgement, Outcome, outcome_payload
@@ -164,6 +166,20 @@ def _test(
     named = ("first half", "second half") if halves else ("predicted", "reference" if config.data.path else "true")
     for path in draw_reconstructions(directory / "artifacts", pairs, phase=config.data.set_phi, named=named):
         _announce(journal, path, "figures")
+
+
+def draw_reconstructions(
+    folder: Path, pairs: list[tuple[Tensor, Tensor]], *, phase: bool, named: tuple[str, str]
+) -> list[Path]:
+    """Save one figure for each (stitched prediction, truth), with titles ``named``; return the files."""
+    paths = []
+    for index, (prediction, truth) in enumerate(pairs):
+        pair = align(prediction, truth)
+        predicted = pair.amplitude * np.exp(1j * pair.phase)
+        true = pair.true_amplitude * np.exp(1j * pair.true_phase)
+        paths.append(folder / f"reconstruction_{index}.png")
+        reconstruction_figure(predicted, true, phase, named).savefig(paths[-1])
+    return paths
 
 
 def _resume_point(path: Path, journal: Journal) -> Path | None:
