@@ -6,6 +6,7 @@ from io import StringIO
 from typing import Any
 
 from fnostab.decision import Stage, Stress, Verdict
+from fnostab.decision.sweep import Along
 from fnostab.report.verdict import print_case
 from fnostab.show.console import Console
 
@@ -22,7 +23,7 @@ class Case:
         judged: lines on what is judged (study, date, number of trials), and on what looks wrong with it.
         command: command line of the next step, to be pasted; empty if there is none.
         stress: result of a stress study; None for other studies.
-        special: result along a single setting, with ``render`` and ``to_json``; None for other studies.
+        along: result of a study of one setting at several values; None for other studies.
     """
 
     verdict: Verdict
@@ -31,7 +32,7 @@ class Case:
     judged: Sequence[str] = ()
     command: str = ""
     stress: Stress | None = None
-    special: Any = None
+    along: Along | None = None
 
     @property
     def sentences(self) -> Sequence[str]:

@@ -1,55 +1,45 @@
-"""Render a study of one setting at several values, for a terminal and as JSON."""
+"""Judge a study of one setting at several values, and render it for a terminal."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fnostab.decision import NextKind, NextStep
 from fnostab.decision.sweep import Along, compare_along, values_along
-from fnostab.report.case import Case
 from fnostab.report.remarks import conditions, left_out
 from fnostab.report.tables import percent, plain_table, trial_table
 
-
-@dataclass(frozen=True)
-class AlongPanel:
-    """Failure rates at the values of one setting, shown before the answers for arms."""
-
-    along: Along
-
-    def render(self, case: Case) -> RenderableType:
-        """Render tables of trials and of failure rate by value, then the answers and the finding."""
-        name = self.along.setting.rpartition(".")[2]
-        columns = (name, "arm", "failed", "95 %", "median of those\nthat did not fail")
-        table = plain_table(f"Failure rate by {self.along.setting}", columns, "outcomes")
-        for place in self.along.places:
-            s = place.summary
-            outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(s.outcomes.items()))
-            failed, median = (
-                (f"{s.n_failed}/{s.n}", "-" if s.median is None else f"{s.median:.4g}") if s.n else ("-", "-")
-            )
-            table.add_row(f"{place.value:g}", s.arm, failed, percent(s.failure_rate_ci), median, outcomes)
-        lines = [line for place in self.along.places if (line := left_out(place.summary))]
-        command = f"\n  {case.command}" if case.command else ""
-        parts = [
-            *(each for stage in case.stages for each in trial_table(stage, case.verdict)),
-            table,
-            *([Text("\n".join(lines))] if lines else []),
-            Text("\n".join(case.verdict.sentences)),
-            Text("\n".join(conditions(case.studies)), style="dim"),
-            Text.assemble((self.along.finding, "bold"), f"\nnext: {case.verdict.next.text}{command}"),
-        ]
-        return Group(*(part for each in parts for part in (each, Text())))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the setting and the lowest value that fails, JSON-ready."""
-        lowest = self.along.lowest
-        return {"setting": self.along.setting, "lowest_failing": lowest.value if lowest else None}
+if TYPE_CHECKING:
+    from fnostab.report.case import Case
 
 
-def with_along(case: Case) -> Case:
+def render_along(along: Along, case: "Case") -> RenderableType:
+    """Render tables of trials and of failure rate by value, then the answers for arms and the finding."""
+    name = along.setting.rpartition(".")[2]
+    columns = (name, "arm", "failed", "95 %", "median of those\nthat did not fail")
+    table = plain_table(f"Failure rate by {along.setting}", columns, "outcomes")
+    for place in along.places:
+        s = place.summary
+        outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(s.outcomes.items()))
+        failed = f"{s.n_failed}/{s.n}" if s.n else "-"
+        median = "-" if s.median is None else f"{s.median:.4g}"
+        table.add_row(f"{place.value:g}", s.arm, failed, percent(s.failure_rate_ci), median, outcomes)
+    lines = [line for place in along.places if (line := left_out(place.summary))]
+    command = f"\n  {case.command}" if case.command else ""
+    parts = [
+        *(each for stage in case.stages for each in trial_table(stage, case.verdict)),
+        table,
+        *([Text("\n".join(lines))] if lines else []),
+        Text("\n".join(case.verdict.sentences)),
+        Text("\n".join(conditions(case.studies)), style="dim"),
+        Text.assemble((along.finding, "bold"), f"\nnext: {case.verdict.next.text}{command}"),
+    ]
+    return Group(*(part for each in parts for part in (each, Text())))
+
+
+def with_along(case: "Case") -> "Case":
     """Add the result along one setting to a case whose arms differ in that setting alone; else return it unchanged.
 
     A case whose failures only decrease with the value, as with warm-up, is unchanged too: its answers say that.
@@ -67,7 +57,7 @@ def with_along(case: Case) -> Case:
         step = NextStep(NextKind.ELSEWHERE, step.text)
         command = getattr(study, "next_of", {}).get(along.lowest.summary.arm, "")  # a study file names none
     verdict = replace(case.verdict, reason=along.finding, next=step)
-    return replace(case, verdict=verdict, command=command, special=AlongPanel(along))
+    return replace(case, verdict=verdict, command=command, along=along)
 
 
 def _next_text(along: Along) -> str:

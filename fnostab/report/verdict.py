@@ -10,6 +10,7 @@ from rich.text import Text
 from fnostab.decision import Verdict, VerdictName
 from fnostab.report.remarks import conditions, limits, look_text, remarks
 from fnostab.report.stress import render_stress
+from fnostab.report.sweep import render_along
 from fnostab.report.tables import arms_table, criteria_table, median_and_iqr, percent, test_text, trial_table
 from fnostab.show.console import say
 
@@ -26,7 +27,7 @@ COLOURS = {
 
 def print_case(case: "Case", console: Console, *, evidence: bool = False) -> None:
     """Print what `render` shows, then the next command on a line of its own, to be pasted."""
-    special = case.stress is not None or case.special is not None
+    special = case.stress is not None or case.along is not None
     console.print(render(case, evidence=evidence), highlight=False, soft_wrap=special)
     if case.command and not special:
         say(console, f"  {case.command}\n", style="bold")
@@ -40,12 +41,12 @@ def render(case: "Case", *, evidence: bool = False) -> RenderableType:
     """
     verdict = case.verdict
     parts: list[RenderableType] = [Text("\n".join(case.judged), style="dim")] if case.judged else []
-    if case.stress is not None or case.special is not None:
-        parts = [part for each in parts for part in (each, Text())]
-        if case.stress is None:
-            return Group(*parts, case.special.render(case))
+    judged = [part for each in parts for part in (each, Text())]
+    if case.along is not None:
+        return Group(*judged, render_along(case.along, case))
+    if case.stress is not None:
         command = f"\n  {case.command}" if case.command else ""
-        return Group(*parts, render_stress(case.stress, verdict), Text(f"next: {verdict.next.text}{command}"))
+        return Group(*judged, render_stress(case.stress, verdict), Text(f"next: {verdict.next.text}{command}"))
     for stage in case.stages:
         parts.append(arms_table(stage, verdict))
         if said := _sentences(verdict, stage.name):
@@ -69,7 +70,7 @@ def render_briefly(case: "Case") -> RenderableType:
 def in_lines(case: "Case") -> list[str]:
     """Write the verdict and the answer for every arm as plain lines, for a message."""
     verdict = case.verdict
-    if case.stress is not None or case.special is not None:
+    if case.stress is not None or case.along is not None:
         return [verdict.reason]
     said = verdict.headline if verdict.name is None else f"{verdict.headline}: {verdict.reason}"
     return [said, *verdict.sentences]
@@ -92,7 +93,8 @@ def _conclusion(case: "Case") -> RenderableType:
 
 def to_json(case: "Case") -> dict[str, Any]:
     """Convert everything that `render` shows to JSON-ready data."""
-    verdict = case.verdict
+    verdict, along = case.verdict, case.along
+    lowest = along.lowest if along else None
     return {
         "verdict": None if verdict.name is None else str(verdict.name),
         "headline": verdict.headline,
@@ -116,7 +118,7 @@ def to_json(case: "Case") -> dict[str, Any]:
         "arms": [asdict(summary) for summary in verdict.arms],
         "criteria": [{**asdict(criterion), "state": str(criterion.state)} for criterion in verdict.criteria],
         "stress": None if case.stress is None else asdict(case.stress),
-        "special": None if case.special is None else case.special.to_json(),
+        "special": along and {"setting": along.setting, "lowest_failing": lowest.value if lowest else None},
         "trials": [
             {
                 "stage": s.name,

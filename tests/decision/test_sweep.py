@@ -9,7 +9,7 @@ from fnostab.decision.sweep import compare_along, values_along
 from fnostab.record.table_study import TableStudy
 from fnostab.report.judging import make_case
 from fnostab.report.remarks import left_out
-from fnostab.report.sweep import with_along
+from fnostab.report.sweep import render_along, with_along
 from fnostab.stats.proportions import wilson
 
 BLOCKS = {"depth_8": 8, "depth_4": 4, "depth_6": 6}
@@ -55,7 +55,7 @@ def test_failures_that_only_get_fewer_with_the_value_have_no_beginning():
     study = TableStudy(control="none", arms={"none": {"warmup": 0}, "some": {"warmup": 100}, "much": {"warmup": 1000}})
     rows = Stage("a", (*arm("none", 0, 5), *arm("some", 5), *arm("much", 5)))
     case = with_along(make_case({"a": rows}, {"a": study}, source=Source()))
-    assert case.special is None
+    assert case.along is None
     assert "begins to fail" not in case.verdict.reason
 
 
@@ -65,6 +65,6 @@ def test_the_page_of_a_setting_has_the_answer_for_each_arm():
     case = with_along(make_case({"a": rows}, {"a": study}, source=Source()))
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(case.special.render(case))
+        console.print(render_along(case.along, case))
     assert "low helps: 0 of 8 failed, 7 of 8 of base" in capture.get()
     assert "training begins to fail at lr 0.1" in capture.get()

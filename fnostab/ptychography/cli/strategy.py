@@ -95,10 +95,8 @@ class _Chain:
     """State of the chain.
 
     Attributes:
-        console: console for progress.
         prefix: prefix of experiment names.
         common: options that all studies share.
-        steps: number of steps so far.
         ran: content of the report on each finished study.
         runs: result of `execute` for each finished study.
         decisions: decisions by the study after which they were made.
@@ -226,7 +224,7 @@ class _Chain:
             self.console.print(arms_table(case.stages[0], verdict, "LayerScale at the depth of Stage B"))
             what, reason, next_step = "Found", best_arms(verdict), ""
             say(self.console, reason)
-        elif case.special is not None:
+        elif case.along is not None:
             show(case, self.console, as_json=False)
             what = "Found"
         else:
