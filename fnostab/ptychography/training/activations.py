@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from fnostab.monitor.block_statistics import block_states
 from fnostab.ptychography.data import GridLinesData, prepare
@@ -32,16 +33,7 @@ def at_initialisation(spec: TrialSpec) -> BlockStates:
         FnostabError: the data set or the network can't be made.
     """
     config = TrialConfig.from_dotted(spec.settings)
-    generator = build_initialised(config.model, config.stream(spec.seed, "initialisation"))
-    data = prepare(config.data, config.data_seed(spec.seed), spec.shared_dir)
-    amplitudes, _ = next(iter(GridLinesData(data, config.training.batch_size, 0).val_dataloader()))
-    with torch.no_grad(), block_states(watched_blocks(generator)) as seen:
-        generator.eval()(amplitudes)
-    finite = {
-        block: {quantity: float(value) for quantity, value in state.items() if math.isfinite(value)}
-        for block, state in seen.items()
-    }
-    return {block: state for block, state in finite.items() if state}
+    return _states(build_initialised(config.model, config.stream(spec.seed, "initialisation")), spec)
 
 
 def recorded_last(directory: Path) -> BlockStates:
@@ -56,3 +48,16 @@ def recorded_last(directory: Path) -> BlockStates:
         if quantity + slash in names.BLOCK_QUANTITIES:
             states.setdefault(block, {})[quantity + slash] = value
     return states
+
+
+def _states(generator: nn.Module, spec: TrialSpec) -> BlockStates:
+    config = TrialConfig.from_dotted(spec.settings)
+    data = prepare(config.data, config.data_seed(spec.seed), spec.shared_dir)
+    amplitudes, _ = next(iter(GridLinesData(data, config.training.batch_size, 0).val_dataloader()))
+    with torch.no_grad(), block_states(watched_blocks(generator)) as seen:
+        generator.eval()(amplitudes)
+    finite = {
+        block: {quantity: float(value) for quantity, value in state.items() if math.isfinite(value)}
+        for block, state in seen.items()
+    }
+    return {block: state for block, state in finite.items() if state}
