@@ -81,8 +81,6 @@ def main(arguments: list[str] | None = None) -> None:
         status = group(args=arguments, prog_name="fnostab", standalone_mode=False)
     except click.exceptions.Exit as leave:
         status = leave.exit_code
-    except click.Abort:
-        status = 130
     except click.exceptions.NoArgsIsHelpError as error:
         echo(error.format_message(), err=True)
         status = error.exit_code
@@ -101,6 +99,6 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         echo(f"error: {error.name} is not installed: pip install 'fnostab[torch]'", err=True)
         status = 2
-    except KeyboardInterrupt:
+    except (click.Abort, KeyboardInterrupt):
         status = 130
     sys.exit(status if isinstance(status, int) else 0)

@@ -4,8 +4,6 @@ A generator is built by a callable that takes a `ModelConfig` and returns an ``n
 amplitudes (B, 1, N, N) float32 to object patches (B, 1, N, N) complex64.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
@@ -14,18 +12,7 @@ from fnostab.ptychography.models.blocks import residual_blocks
 from fnostab.ptychography.models.fno import FNO
 from fnostab.ptychography.models.hybrid import HybridUNO
 from fnostab.ptychography.settings import ModelConfig
-from fnostab.ptychography.user_parts import make_own
-
-Builder = Callable[[ModelConfig], nn.Module]
-
-GENERATORS: dict[str, Builder] = {
-    "fno": FNO,
-    "hybrid": HybridUNO,
-    # the same network with other parts, see fnostab.ptychography.settings.ARCHITECTURES and PRESETS
-    "stable_hybrid": HybridUNO,
-    "bounded_hybrid": HybridUNO,
-    "published_hybrid": HybridUNO,
-}
+from fnostab.ptychography.user_parts import is_own, make_own
 
 
 def build_generator(config: ModelConfig) -> nn.Module:
@@ -37,8 +24,10 @@ def build_generator(config: ModelConfig) -> nn.Module:
         ModelError: the network or a part of it can't be imported or built or is not an ``nn.Module``, or
             ``config.checkpoint_blocks`` is set and it has no blocks to checkpoint.
     """
-    builder = GENERATORS.get(config.architecture)
-    module = builder(config) if builder else make_own("model.architecture", config.architecture, nn.Module, config)
+    if is_own(config.architecture):
+        module = make_own("model.architecture", config.architecture, nn.Module, config)
+    else:  # the hybrids are one network with other parts, see `settings.ARCHITECTURES` and `settings.PRESETS`
+        module = FNO(config) if config.architecture == "fno" else HybridUNO(config)
     if config.checkpoint_blocks and not any(block.checkpoint for block in residual_blocks(module).values()):
         raise ModelError(
             f"model.checkpoint_blocks=true has no effect on {', '.join(config.own.values())}: build its blocks as "

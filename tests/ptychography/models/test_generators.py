@@ -9,8 +9,7 @@ from torch import nn
 
 from fnostab.errors import ModelError
 from fnostab.ptychography.models import build_generator, build_initialised, check_generator, parameter_count
-from fnostab.ptychography.models.registry import GENERATORS
-from fnostab.ptychography.settings import ARCHITECTURES, ModelConfig
+from fnostab.ptychography.settings import ModelConfig
 
 NOT_CALLABLE = 3
 
@@ -54,10 +53,6 @@ def not_a_network(config: ModelConfig) -> str:
 
 def own(name: str, **settings: object) -> ModelConfig:
     return ModelConfig(architecture=f"{__name__}.{name}", **{**SMALL, **settings})
-
-
-def test_every_architecture_of_the_configuration_is_registered() -> None:
-    assert set(GENERATORS) == set(ARCHITECTURES)
 
 
 @pytest.mark.parametrize(("architecture", "residual"), BUILT_IN)
