@@ -8,27 +8,15 @@ from weakref import WeakKeyDictionary
 from fnostab.errors import ConfigError
 from fnostab.record.journal import Sink
 
-
-class _LastSteps:
-    """Last step recorded in each sink, for hashable sinks that support weak references."""
-
-    def __init__(self) -> None:
-        self._steps: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-
-    def of(self, sink: Sink | None) -> int:
-        """Last step of a sink; -1 if it has none."""
-        try:
-            return self._steps.get(sink, -1)
-        except TypeError:
-            return -1
-
-    def note(self, sink: Sink, step: int) -> None:
-        """Note a step recorded in a sink."""
-        with suppress(TypeError):
-            self._steps[sink] = max(step, self._steps.get(sink, -1))
+_last_steps: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # of sinks that support weak references
 
 
-last_steps = _LastSteps()
+def last_step_of(sink: Sink | None) -> int:
+    """Last step that monitors of this process recorded in a sink; -1 if there is none, or if that is not known."""
+    try:
+        return _last_steps.get(sink, -1)
+    except TypeError:
+        return -1
 
 
 class SinkWriter:
@@ -50,7 +38,8 @@ class SinkWriter:
         """Record metrics of a step, as `Sink.record` does."""
         if self._sink is not None and self.writes:
             self._sink.record(step, values)
-            last_steps.note(self._sink, step)
+            with suppress(TypeError):
+                _last_steps[self._sink] = max(step, last_step_of(self._sink))
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
         """Record an event, as `Sink.event` does."""
@@ -62,7 +51,7 @@ class SinkWriter:
 
         A sink's ``held_step`` tells of a fit written by another process, which a fit from a checkpoint continues.
         """
-        last, held = last_steps.of(self._sink), getattr(self._sink, "held_step", -1)
+        last, held = last_step_of(self._sink), getattr(self._sink, "held_step", -1)
         if steps <= last or (steps == 0 and held >= 0):
             self.writes = False
             raise ConfigError(

@@ -27,7 +27,7 @@ from fnostab.monitor.observed import Observed
 from fnostab.monitor.optimizer_curve import Curve
 from fnostab.monitor.ranks import FitResult, agreed, of_first, refuse_sharded
 from fnostab.monitor.schedule import scheduled_steps
-from fnostab.monitor.sinks import SinkWriter, last_steps
+from fnostab.monitor.sinks import SinkWriter, last_step_of
 from fnostab.monitor.steps import Step
 from fnostab.monitor.watches import Watches
 from fnostab.record import names
@@ -326,7 +326,7 @@ class StabilityMonitor(Callback):
 
     def _tell_end(self, tags: Mapping[str, str]) -> None:
         """Record how a fit ended, unless it never began to train and the sink holds an earlier one."""
-        if self.curves or last_steps.of(self.sink) < 0:
+        if self.curves or last_step_of(self.sink) < 0:
             self._writer.event(names.TAGS_EVENT, tags)
 
     def _end(self, outcome: Outcome, judgement: Judgement | None = None) -> None:
