@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
 
 from fnostab.errors import ConfigError
 from fnostab.record.safe_files import open_regular
@@ -20,6 +21,10 @@ LARGEST_BYTES = 1_000_000  # of a settings file
 MOST_VALUES = 20_000  # in a settings file, with references expanded
 PYDANTIC_TYPES = ("list", "tuple", "int", "float", "str", "bool")
 QUOTE_IT = ": in YAML, quote text that looks like a number, a date, true or false, as '1e5'"
+NAME_RULE = (
+    "it names a folder too, so start it with a letter of a to z or a digit and use only these, dots, hyphens and "
+    "underscores"
+)
 LONGEST_SHOWN = 200  # characters of a value in an error
 M = TypeVar("M", bound=BaseModel)
 
@@ -215,16 +220,19 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "value_error":
         return f"{name}: {first['ctx']['error']}" if name else str(first["ctx"]["error"])
     if "[key]" in first["loc"]:
-        return f"{'.'.join(location[:-1])}: the name {shown(first['input'])} is not accepted: {_lower(first['msg'])}"
+        return f"{'.'.join(location[:-1])}: the name {shown(first['input'])} is not accepted: {_said(first)}"
     if first["type"] == "missing":
         return f"{name} is missing"
     hint = QUOTE_IT if first["type"] == "string_type" and isinstance(first["input"], int | float | date) else ""
-    return f"{name}={shown(first['input'])} is not accepted: {_lower(first['msg'])}{hint}"
+    return f"{name}={shown(first['input'])} is not accepted: {_said(first)}{hint}"
 
 
-def _lower(message: str) -> str:
-    """Format a pydantic message as the end of a line, without class names."""
-    return re.sub(r" valid dictionary or instance of \w+", " mapping", message[0].lower() + message[1:])
+def _said(error: ErrorDetails) -> str:
+    """Format a pydantic error as the end of a line, without class names and regular expressions."""
+    if error["type"] == "string_pattern_mismatch":  # of a Name, the only text with a pattern
+        return NAME_RULE
+    message = error["msg"]
+    return re.sub(r" valid dictionary( or instance of \w+)?", " mapping", message[0].lower() + message[1:])
 
 
 def _is_of_pydantic(part: str | int) -> bool:

@@ -18,7 +18,7 @@ from fnostab.record.folders import TRIAL_FILE, trial_folders
 from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.progress import TrialProgress
 from fnostab.record.same_settings import same_settings, same_settings_line
-from fnostab.record.settings import digest, flatten, shown
+from fnostab.record.settings import NAME_RULE, digest, flatten, shown
 from fnostab.record.trial import Metric, Name, Resources, StudySpec, TrialSpec
 from fnostab.study.file import Settings, StudyFile, insist_on_size, read_study_file
 from fnostab.tasks.contract import Task
@@ -106,10 +106,7 @@ class Study:
         try:
             TypeAdapter(Name).validate_python(experiment)
         except ValidationError:
-            raise ConfigError(
-                f"experiment={shown(experiment)} is not accepted: it names a folder too, so start it with a letter or "
-                "digit and use only these, dots, hyphens and underscores, 200 at most"
-            ) from None
+            raise ConfigError(f"experiment={shown(experiment)} is not accepted: {NAME_RULE}, 200 at most") from None
         file, task = self.file, self.task
         asked = [(trial.spec.arm, trial.spec.seed) for trial in trials]
         return StudySpec(

@@ -208,6 +208,14 @@ def test_a_trial_file_that_cannot_be_read_says_what_to_do(tmp_path, content, end
         ),
         (("name: mine", "name: mine\nroles: {clipping: wid}"), r"clipping: no arm 'wid' \(did you mean 'wide'\?\)"),
         (("control: narrow\n", ""), "control"),
+        (
+            ("  narrow:", "  étroit:"),
+            "'étroit' is not accepted: it names a folder too, so start it with a letter of a to z",
+        ),
+        (
+            (OWN[OWN.index("arms:") : OWN.index("seeds:")], "arms: [narrow]\n"),
+            "arms=.* is not accepted: input should be a mapping$",
+        ),
         (("[3, 5]", "0"), "seeds"),
         (("[3, 5]", "[]"), "seeds"),
         (("[3, 5]", "[1, -2]"), "seeds"),
