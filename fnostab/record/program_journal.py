@@ -23,6 +23,7 @@ from fnostab.record.numbers import number, whole
 ATTEMPT = "fnostab.attempt"  # tag: token of the current attempt
 RECORDED_EVENT = "recorded"  # the program closed its record itself: step
 RECORDER_LOCK = "recorder.lock"
+STEPS_RISE = "steps must rise; go on counting in the next epoch, as in epoch * len(loader) + i"
 _TWICE = re.compile("^val/val_")
 
 
@@ -69,7 +70,7 @@ class Recording:
             JournalError: the step does not rise, or the journal can't be written.
         """
         if self.last_step is not None and step <= self.last_step:
-            raise JournalError(f"step {step} comes after step {self.last_step}: steps must rise")
+            raise JournalError(f"step {step} comes after step {self.last_step}: {STEPS_RISE}")
         self._point(step, values)
         self.last_step = step
 
@@ -82,7 +83,7 @@ class Recording:
         last = self._last_validation
         before = self._validated if step == last else set()
         if last is not None and (step < last or before & values.keys()):
-            raise JournalError(f"validation {step} comes after validation {last}: steps must rise")
+            raise JournalError(f"validation {step} comes after validation {last}: {STEPS_RISE}")
         self._point(step, values)
         self._last_validation, self._validated = step, before | values.keys()
         self._sync()

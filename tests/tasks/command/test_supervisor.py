@@ -195,7 +195,10 @@ class TestHowItEnded:
     @pytest.mark.parametrize(
         ("lines", "error"),
         [
-            (["rec.step(3, loss=1.0)", "rec.step(2, loss=1.0)"], "step 2 comes after step 3: steps must rise"),
+            (
+                ["rec.step(3, loss=1.0)", "rec.step(2, loss=1.0)"],
+                "step 2 comes after step 3: steps must rise; go on counting in",
+            ),
             (["rec.step(0, loss=1.0)", "Recorder()"], "only one process may record"),
             (["rec.step(0, loss=1.0)", "rec.close()", "rec.step(1, loss=1.0)"], "the recorder is closed"),
         ],
