@@ -126,6 +126,9 @@ class Command(Task):
         if not here or "{" in program:
             return
         if "/" in program:
+            if not (self._folder / program).exists():
+                hint = "; no shell expands ~, so write the whole path" if program.startswith("~") else ""
+                raise LaunchError(f"command: no program {self._folder / program}{hint}")
             if (self._folder / program).is_dir() or not os.access(self._folder / program, os.X_OK):
                 raise LaunchError(
                     f"command: {self._folder / program} is not executable: chmod +x it, or name another program"

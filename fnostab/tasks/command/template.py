@@ -20,6 +20,7 @@ _OPERATOR = re.compile(r"[|;&<>]+")
 _EXPANSION = re.compile(r"\$[\w({]\w*|`")
 _NOT_EXPANDED = re.compile(r"'[^']*'|\\.", re.DOTALL)
 _QUOTED = re.compile(r"'[^']*'|\\.|\"(\\.|[^\"\\])*\"", re.DOTALL)
+_CONTINUED = re.compile(r"\s\\\s")  # as in a shell; in YAML it would keep the blank or the end of the line
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{(?P<inside>[^{}]*)\}|[{}]")
 _NAME = re.compile(r"[A-Za-z_][\w.-]*")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
@@ -96,6 +97,8 @@ def parse(text: str, place: Place = lambda name: "") -> Template:
         words = shlex.split(text)
     except ValueError as error:
         raise ConfigError(f"{where}command: {str(error).lower()}: each quote needs a second one") from None
+    if any(word[:1].isspace() for word in words) and _CONTINUED.search(text):
+        raise ConfigError(f"{where}command: leave out a backslash at the end of a line: YAML joins the lines")
     if not words:
         raise ConfigError(f"{where}command: expected a program and its arguments, got nothing")
     _refuse_shell(text, words, where)

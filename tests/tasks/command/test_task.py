@@ -146,6 +146,20 @@ def test_a_program_on_path_is_accepted(study_file):
     task.check_start([], here=True, lockstep=False)
 
 
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("./nowhere", "no program .*/nowhere$"),
+        ("~/train.py", "no program .*/~/train.py; no shell expands ~"),
+        ("./train.py", "train.py is not executable: chmod"),
+    ],
+)
+def test_a_program_that_can_not_be_started_is_refused(study_file, program, said):
+    task = Command(study_file(f"{program} --lr {{lr}} --seed {{seed}}"))
+    with pytest.raises(LaunchError, match=said):
+        task.check_start([], here=True, lockstep=False)
+
+
 def test_the_page_shows_the_example_as_it_is():
     page = (ROOT / "docs" / "own.md").read_text()
     for name in ("train.py", "study.yaml"):

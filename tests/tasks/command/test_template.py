@@ -82,7 +82,8 @@ def test_what_needs_a_shell_is_refused_with_the_way(command):
 
 
 @pytest.mark.parametrize(
-    "command", ["a '|' {seed}", "a 'x > y' \"a & b\" {seed}", "a '$X' \\$X {seed}", "a b=1 {seed}"]
+    "command",
+    ["a '|' {seed}", "a 'x > y' \"a & b\" {seed}", "a '$X' \\$X {seed}", "a b=1 {seed}", "a ' ' b\\ c {seed}"],
 )
 def test_what_is_quoted_is_text(command):
     assert parse(command).words
@@ -100,6 +101,8 @@ def test_a_shell_of_the_users_own_takes_what_is_quoted_but_no_value_that_it_woul
     [
         ("a 'b {seed}", "no closing quotation"),
         ("  ", "got nothing"),
+        ("a \\\n  --lr 1 {seed}\n", "leave out a backslash at the end of a line"),  # a block of YAML
+        ("a \\ --lr 1 {seed}", "leave out a backslash at the end of a line"),  # lines that YAML joined
         ("a", r"\{seed\} is missing"),
         ("a {--norm}x {seed}", "a word of its own"),
         ("a '{x y}' {seed}", "not a placeholder"),
