@@ -284,7 +284,10 @@ def _seed(value: str | float | None, name: str, label: str) -> int | None:
         return None
     if text.isascii() and text.isdecimal():  # a float would hold only 15 digits
         return int(text)
-    number = parse_number(name, text, label)  # pandas writes 3 as 3.0 if a row has none
+    try:
+        number = parse_number(name, text, label)  # pandas writes 3 as 3.0 if a row has none
+    except DecisionError:
+        number = -1.0
     if number < 0 or not number.is_integer():
         raise DecisionError(f"{label}: {name}={text!r} is not a seed: expected a whole number from 0")
     return int(number)

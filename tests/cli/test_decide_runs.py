@@ -172,6 +172,11 @@ def test_runs_of_mlflow_have_ids_and_a_status():
             "model,seed,return,loss,status\nbase,-1,-1,2,OK\n",
             "columns.seed='-1' is not a seed: expected a",
         ),
+        (
+            "a seed of text",
+            "model,seed,return,loss,status\nbase,s1,-1,2,OK\n",
+            "columns.seed='s1' is not a seed: expected",
+        ),
         ("a seed and a half", "model,seed,return,loss,status\nbase,1.5,-1,2,OK\n", "columns.seed='1.5' is not a seed"),
         ("grouped digits", "model,seed,return,loss,status\nbase,1,1_000,2,OK\n", "'1_000' is not a number: leave it"),
     ],
