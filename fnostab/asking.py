@@ -12,11 +12,14 @@ This process does the work of both the supervisor (`fnostab.tasks.command.superv
 
 import logging
 import os
+import signal
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
 from fnostab.errors import DecisionError, JournalError, LaunchError
@@ -303,7 +306,7 @@ class Trial:
         raised: BaseException | None = None
         self._begun = self._recording = True
         try:
-            with journal:
+            with journal, _interruptions() as interrupted:
                 with _session(journal, self._spec.after_failure, begin_attempt(journal, self._spec)):
                     try:
                         with Recorder() as rec, shared(rec):
@@ -316,7 +319,9 @@ class Trial:
                     return
                 with no_recorder(journal.directory):
                     journal.take_back()
-                    self.outcome = close_program_trial(journal, self._spec, _end_of(raised, journal.directory))
+                    self.outcome = close_program_trial(
+                        journal, self._spec, _end_of(raised, journal.directory, bool(interrupted))
+                    )
         finally:
             self._recording = False
         progress = TrialProgress(self._spec, journal.directory)
@@ -328,6 +333,8 @@ class Trial:
             _log.warning("%s: %s (%s); the loop continues", self.name, self.outcome, said)
         elif raised is not None:
             raise raised
+        elif self.outcome is Outcome.KILLED:  # the training caught Ctrl-C itself
+            _log.warning("%s: killed (Ctrl-C before its last step); the loop continues", self.name)
 
     def _let_go(self) -> None:
         journal, self._journal = self._journal, None
@@ -348,15 +355,36 @@ def _session(journal: Journal, after_failure: str, token: str) -> Iterator[None]
             os.environ.pop(name, None)
 
 
-def _end_of(error: BaseException | None, directory: Path) -> ProcessEnd:
+@contextmanager
+def _interruptions() -> Iterator[list[int]]:
+    """Collect the signals of Ctrl-C in this block: a training may catch it, and would then look finished."""
+    signals: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def collect(signum: int, frame: FrameType | None) -> None:
+        signals.append(signum)
+        if callable(before):
+            before(signum, frame)
+
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+    signal.signal(signal.SIGINT, collect)
+    try:
+        yield signals
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end_of(error: BaseException | None, directory: Path, interrupted: bool) -> ProcessEnd:
     """Describe the end of a training as a program's: exit status 0, or 1 after an error; asked to end after Ctrl-C.
 
     The error's traceback is written to the trial's stderr file.
     """
     if error is None:
-        return ProcessEnd(0, goes_on=True)
-    with open(directory / STDERR_FILE, "a", encoding="utf-8") as log:
+        return ProcessEnd(0, interrupted, goes_on=True)
+    with suppress(OSError), open(directory / STDERR_FILE, "a", encoding="utf-8") as log:  # the disk may be full
         log.write("".join(traceback.format_exception(error)))
     if isinstance(error, Exception):
-        return ProcessEnd(1, tail="".join(traceback.format_exception_only(error)), goes_on=True)
+        return ProcessEnd(1, interrupted, tail="".join(traceback.format_exception_only(error)), goes_on=True)
     return ProcessEnd(None, asked=True, goes_on=True)

@@ -4,6 +4,7 @@ import json
 import math
 import random
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -156,6 +157,23 @@ class TestEnds:
             ended_by(trial, KeyboardInterrupt(), 1.0)
         assert self.outcome(trial) == ("killed", "asked to end")
         assert next(iter(run(clipping(seeds=1)))) == trial.name
+
+    def test_an_interruption_that_the_training_catches_is_no_normal_end(self, trial, caplog):
+        with trial.recorder() as rec:
+            rec.step(0, loss=1.0)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            rec.validation(0, loss=1.0)
+        assert self.outcome(trial) == ("killed", "asked to end")
+        assert "control-0: killed (Ctrl-C before its last step); the loop continues" in caplog.text
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert next(iter(run(clipping(seeds=1)))) == trial.name
+
+    def test_a_full_disk_is_said_where_not_even_the_error_can_be_written(self, trial):
+        (trial.directory.parent / "stderr.log").mkdir()
+        with pytest.raises(KeyError, match="width"):
+            ended_by(trial, KeyError("width"), 1.0)
+        assert self.outcome(trial) == ("infra_error", "KeyError: 'width'")
 
     def test_a_process_that_was_killed_leaves_its_trial_to_the_next_loop(self, tmp_path, environment):
         code = (
