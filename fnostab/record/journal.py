@@ -24,6 +24,7 @@ from fnostab.errors import JournalError, os_errors_as
 from fnostab.record.archive import opened, restore
 from fnostab.record.lines import ARCHIVE_NAME, FILE_NAME, Event, Point, encode, journal_file, parse_lines, read_lines
 from fnostab.record.numbers import number, whole
+from fnostab.record.stderr_tail import HELD_ELSEWHERE
 
 LOCK_NAME = "journal.lock"
 
@@ -67,7 +68,7 @@ class Journal:
             self._lock = FileLock(self.directory / LOCK_NAME)
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise JournalError(f"{self.directory} is being written by another process: wait for it to end") from None
+            raise JournalError(f"{self.directory} is being written by another process{HELD_ELSEWHERE}") from None
         except OSError as error:
             raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
         try:

@@ -15,6 +15,7 @@ from fnostab.record.safe_files import open_regular
 STDERR_FILE = "stderr.log"  # of a trial started by a launcher
 TAIL_BYTES = 16_384
 POLL_S = 0.05
+HELD_ELSEWHERE = ": wait for it to end"  # end of the error of a process that finds the trial taken
 
 
 class StderrTail:
@@ -50,8 +51,9 @@ class StderrTail:
 
     @property
     def text(self) -> str:
-        """End of the text written since the log was opened."""
-        return tail_of(self.path, self._start)
+        """End of the text written since the log was opened, without what a second launcher of the trial wrote."""
+        lines = tail_of(self.path, self._start).splitlines(keepends=True)
+        return "".join(line for line in lines if not line.rstrip().endswith(HELD_ELSEWHERE))
 
     def _is_own(self) -> bool:
         try:

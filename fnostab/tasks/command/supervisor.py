@@ -31,7 +31,7 @@ from fnostab.record.outcomes import Outcome
 from fnostab.record.process_end import ProcessEnd
 from fnostab.record.program_journal import ATTEMPT, RECORDER_LOCK
 from fnostab.record.recorder import AFTER_FAILURE_VARIABLE, JOURNAL_VARIABLE, TOKEN_VARIABLE
-from fnostab.record.stderr_tail import STDERR_FILE, StderrTail
+from fnostab.record.stderr_tail import HELD_ELSEWHERE, STDERR_FILE, StderrTail
 from fnostab.record.trial import TrialSpec
 from fnostab.tasks.command.members import ask_to_end, end_all
 from fnostab.tracking.environment import given
@@ -200,7 +200,7 @@ def no_recorder(directory: Path, wait_s: float = RECORDER_WAIT_S) -> Iterator[No
     try:
         lock.acquire(timeout=wait_s)
     except Timeout:
-        raise JournalError(f"{directory} is still being recorded by a program: wait for it to end") from None
+        raise JournalError(f"{directory} is still being recorded by a program{HELD_ELSEWHERE}") from None
     except OSError as error:
         raise JournalError(f"can't lock {directory}: {error.strerror or error}") from error
     try:

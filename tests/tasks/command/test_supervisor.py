@@ -208,6 +208,17 @@ class TestHowItEnded:
         assert trial.run() is Outcome.INFRA_ERROR
         assert error in trial.end["reason"]
 
+    def test_what_a_second_launcher_writes_into_the_log_is_not_the_reason(self, tmp_path):
+        second = (
+            "from fnostab.record.journal import Journal\n"
+            "try:\n    Journal(os.environ['FNOSTAB_JOURNAL'])\n"
+            "except Exception as error:\n    print(f'error: {error}', file=sys.stderr)\n"
+        )
+        trial = Trial(tmp_path, f"{recorded('rec.step(0, loss=1.0)')}{second}sys.exit(3)\n")
+        assert trial.run() is Outcome.INFRA_ERROR
+        assert "is being written by another process" in (trial.directory / "stderr.log").read_text()
+        assert trial.end["reason"] == "exit status 3: it left no message"
+
     def test_of_two_processes_one_records(self, tmp_path):
         script = (
             "if len(sys.argv) == 1:\n"
