@@ -25,7 +25,8 @@ def read_journals(record: StudySpec, trials: Sequence[TrialProgress], folder: Pa
             trial.spec.write(trial.directory / TRIAL_FILE)
     except OSError as error:
         raise LaunchError(
-            f"can't write {error.filename or folder}: {error.strerror or error}; fix that, or choose another --output"
+            f"can't write {error.filename or folder}: {error.strerror or error}; fix that, or choose another output "
+            "folder (--output)"
         ) from error
     for trial in trials:
         trial.update()

@@ -167,7 +167,7 @@ def test_a_folder_in_place_of_a_file_and_the_other_way_round(call, workplace, ti
     Path("outputs").unlink()
     Path("outputs/stage_a").mkdir(parents=True)
     Path("outputs/stage_a", load_hash(tiny)).write_text("a file")
-    assert_refused(call(*RUN, *tiny), r"can't write .*stage_a.*choose another --output")
+    assert_refused(call(*RUN, *tiny), r"can't write .*stage_a.*choose another output folder")
     assert statuses() == []
 
 
