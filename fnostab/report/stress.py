@@ -50,11 +50,21 @@ def with_stress(case: "Case") -> "Case":
     stress = stress_of(case.stages[0], study, case.verdict.rules.level)
     step, command = case.verdict.next, case.command
     if step.kind not in (NextKind.WAIT, NextKind.RERUN):
-        text = "run the arm that tolerates most at a usual setting, to see its loss"
-        step, command = NextStep(NextKind.ELSEWHERE, text), ""
+        step, command = NextStep(NextKind.ELSEWHERE, _next_text(stress)), ""
     tolerant = tuple(arm.name for arm in stress.better)
     verdict = replace(case.verdict, reason=stress.finding, next=step, tolerant=tolerant)
     return replace(case, verdict=verdict, stress=stress, command=command)
+
+
+def _next_text(stress: Stress) -> str:
+    if stress.better:
+        return "run the arm that tolerates most at a usual setting, to see its loss"
+    margins = [arm.margin for arm in stress.arms if arm.margin is not None]
+    if margins and all(margin.beyond for margin in margins):
+        return f"try harder values of {stress.knob}: no arm fails in half of its trials"
+    if all(point.failed == point.n for arm in stress.arms for point in arm.points):
+        return f"try easier values of {stress.knob}: every trial failed"
+    return f"run more seeds or another arm: none is shown to tolerate more than {stress.arms[0].name}"
 
 
 def stress_of(stage: Stage, study: StudySpec, level: float | None = None) -> Stress:

@@ -16,10 +16,10 @@ FAMILIES = {name: {f"{name}_{v:g}": v for v in (0.1, 0.2, 0.4)} for name in ("co
 FAILED = {"control": (0, 3, 6), "clipped": (0, 0, 1)}  # all six seeds differ for clipped: p = 1/64
 
 
-def case_of(*, look=1, last=Outcome.CONVERGED):
+def case_of(*, look=1, last=Outcome.CONVERGED, failures=FAILED):
     rows = [
         TrialRow(arm, seed, Outcome.COLLAPSED if seed < failed else Outcome.CONVERGED, 0.1 + seed / 100)
-        for name, counts in FAILED.items()
+        for name, counts in failures.items()
         for arm, failed in zip(FAMILIES[name], counts, strict=True)
         for seed in range(6)
     ]
@@ -62,3 +62,21 @@ def test_columns_go_from_easy_to_hard_although_the_first_arm_lacks_a_value(falli
         console.print(render_stress(Stress("knob", arms, 0.05)))
     columns = ["4", "2", "1"] if falling else ["1", "2", "4"]
     assert f"arm {' '.join(columns)} p" in " ".join(shown.get().split())
+
+
+@pytest.mark.parametrize(
+    ("control", "clipped", "last", "said"),
+    [
+        ((0, 0, 0), (0, 0, 1), Outcome.CONVERGED, "try harder values of lr: no arm fails in half of its trials"),
+        ((6, 6, 6), (6, 6, 6), Outcome.COLLAPSED, "try easier values of lr: every trial failed"),
+        (
+            (0, 3, 6),
+            (0, 2, 6),
+            Outcome.COLLAPSED,
+            "run more seeds or another arm: none is shown to tolerate more than control",
+        ),
+    ],
+)
+def test_no_arm_is_named_as_the_most_tolerant_where_none_is_shown_to_be(control, clipped, last, said):
+    case = case_of(failures={"control": control, "clipped": clipped}, last=last)
+    assert case.verdict.next.text == said
