@@ -6,6 +6,7 @@ from typing import Any
 
 from fnostab.errors import DecisionError
 from fnostab.record.trial import Measure
+from fnostab.stats.design import LEAST_TRIALS
 
 ARCHITECTURE_A = ("fewer_failures", "better_loss", "no_nonfinite")
 ARCHITECTURE_B = ("fewer_failures", "no_nonfinite")
@@ -75,7 +76,7 @@ class Rules:
     look: int = 1
     looks_planned: bool = False
     failure_judged: bool = True
-    least_trials: int = 3
+    least_trials: int = LEAST_TRIALS
     follow_up_criteria: tuple[str, ...] = ()
     grad_bound: float = 10.0
 

@@ -23,6 +23,7 @@ from fnostab.stats.checks import check_open_unit, check_rate
 from fnostab.stats.rate import Rate
 
 EXACT_LIMIT = 400  # trials in both arms together; takes 25 ms
+LEAST_TRIALS = 3  # of an arm; no decision compares fewer
 JEFFREYS = 0.5  # both parameters of the Beta prior of a failure rate
 
 
@@ -58,7 +59,7 @@ def seeds_for_rates(
     candidates: int = 1,
     limit: int = 200,
 ) -> int | None:
-    """Smallest number of seeds per arm at which `boschloo_power` reaches ``power``.
+    """Smallest number of seeds per arm, at least `LEAST_TRIALS`, at which `boschloo_power` reaches ``power``.
 
     A failure rate of 0.3 against 0 needs 18 seeds with one candidate and 21 with two. The search takes up to 2 s
     for 200 seeds.
@@ -75,7 +76,7 @@ def seeds_for_rates(
         check_rate("control_rate", control_rate)
         check_rate("arm_rate", arm_rate)
         return None
-    for n in range(1, limit + 1):
+    for n in range(LEAST_TRIALS, limit + 1):
         if boschloo_power(control_rate, arm_rate, n, level) >= power:
             return n
     return None
@@ -100,7 +101,7 @@ def seeds_for_loss_ratio(
         candidates: number of arms compared with the control.
 
     Returns:
-        The number; None if ``ratio`` is not below ``margin``.
+        The number; None if ``ratio`` is not below ``margin``, or by too little beside ``log_sd``.
 
     Raises:
         ConfigError: alpha or power outside (0, 1), no candidate, or another number not above 0.
@@ -110,12 +111,12 @@ def seeds_for_loss_ratio(
     for name, value in (("log_sd", log_sd), ("ratio", ratio), ("margin", margin)):
         if not 0 < value < math.inf:
             raise ConfigError(f"{name} {value}: expected a finite number above 0")
-    if ratio >= margin:
+    better = float(scipy.special.ndtr((math.log(margin) - math.log(ratio)) / (math.sqrt(2) * log_sd)))
+    if better <= 0.5:
         return None
-    better = float(scipy.special.ndtr(math.log(margin / ratio) / (math.sqrt(2) * log_sd)))
     quantiles = float(scipy.special.ndtri(1 - level) + scipy.special.ndtri(power))
     noether = max(0.0, quantiles) ** 2 / (6 * (better - 0.5) ** 2)
-    attainable = next(n for n in range(1, 1000) if math.comb(2 * n, n) * level >= 1)
+    attainable = next(n for n in range(LEAST_TRIALS, 1000) if math.comb(2 * n, n) * level >= 1)
     return max(math.ceil(noether), attainable)
 
 

@@ -112,6 +112,12 @@ def test_seeds_with_two_candidates_under_holm():
     assert boschloo_power(0.3, 0.0, 20, 0.025) < 0.8
 
 
+def test_no_plan_has_fewer_seeds_than_a_decision_needs():
+    assert boschloo_power(1, 0, 2, alpha=0.1) == pytest.approx(1)  # 2 of 2 against 0 of 2: p = 1/16
+    assert seeds_for_rates(1, 0, alpha=0.1) == 3
+    assert seeds_for_loss_ratio(0.01, 0.1, alpha=0.4, power=0.5) == 3
+
+
 def test_no_number_of_seeds_shows_an_arm_better_that_is_not():
     assert seeds_for_rates(0.3, 0.3) is None
     assert seeds_for_rates(0.0, 0.3) is None
@@ -135,6 +141,7 @@ def test_non_inferiority_needs_as_many_as_a_gain_of_the_margin():
     assert seeds_for_loss_ratio(0.2, 1.0, margin=1.1) == seeds_for_loss_ratio(0.2, 1 / 1.1)
     assert seeds_for_loss_ratio(0.2, 1.1, margin=1.1) is None
     assert seeds_for_loss_ratio(0.2, 1.0) is None
+    assert seeds_for_loss_ratio(1e20, 0.8) is None  # a ratio that is nothing beside the spread
 
 
 def test_losses_that_never_overlap_still_need_enough_seeds_for_the_exact_test():
