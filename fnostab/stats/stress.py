@@ -105,8 +105,10 @@ def paired_fewer_failures_p(differences: Sequence[int]) -> float:
 
 def _interpolated(log_x: Floats, rates: Floats) -> float | None:
     """Value at which increasing ``rates`` reach one half; None if that is outside the range of values."""
-    if rates[0] >= 0.5 or rates[-1] < 0.5:
+    if rates[0] > 0.5 or rates[-1] < 0.5:
         return None
+    if rates[0] == 0.5:
+        return math.exp(log_x[0])
     after = int(np.argmax(rates >= 0.5))
     share = (0.5 - rates[after - 1]) / (rates[after] - rates[after - 1])
     return math.exp(log_x[after - 1] + share * (log_x[after] - log_x[after - 1]))

@@ -32,6 +32,10 @@ def test_on_one_side_of_one_half_there_is_no_estimate(failed, beyond):
     assert found.fails_at == (None if beyond else 0.01)
 
 
+def test_one_half_at_the_first_value_is_reached_there_and_not_before():
+    assert crossing(VALUES, [3, 3, 6], [6, 6, 6]).estimate == pytest.approx(0.01)
+
+
 def test_six_trials_are_the_fewest_that_show_anything():
     """1/2^5 is above 2.5 %, 1/2^6 below."""
     assert crossing(VALUES, [0, 0, 5], [5, 5, 5]).trains_at is None
