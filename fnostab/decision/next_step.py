@@ -58,7 +58,7 @@ def next_step(
         or _rerun(roles, stages, answers)
         or _judge_alike(stages)
         or _check_failures(stages, answers, conclusion)
-        or _check_metric(stages, answers)
+        or _check_metric(stages, answers, conclusion)
         or _too_few(roles, stages, answers)
         or _not_comparable(answers)
         or _final(conclusion, stages)
@@ -144,11 +144,11 @@ def _judge_alike(stages: Mapping[str, Stage]) -> NextStep | None:
     )
 
 
-def _check_metric(stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep | None:
-    """Correct the metric of a study that has no value of it, unless failures may still decide the answer."""
+def _check_metric(stages: Mapping[str, Stage], answers: Sequence[Answer], conclusion: Conclusion) -> NextStep | None:
+    """Correct the metric of a study that has no value of it, unless failures decide the answer, or still may."""
     lacking = any(lacks_metric(stage.trials) for stage in stages.values())
     failed = any(t.failed for stage in stages.values() for t in stage.trials)
-    if not lacking or (failed and any(a.name is AnswerName.UNDECIDED for a in answers)):
+    if conclusion.supported or not lacking or (failed and any(a.name is AnswerName.UNDECIDED for a in answers)):
         return None
     return NextStep(NextKind.ELSEWHERE, "correct the study's metric, or record it: no trial has a value of it")
 

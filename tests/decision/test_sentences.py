@@ -519,6 +519,12 @@ def test_next_step_that_is_no_command(arms, roles, text):
         (REASONS[0][0], "nothing more to run: use arch"),
         (REASONS[3][0], "look for another remedy: none of these arms helps at depth"),
         (
+            [
+                stage(name, *(arm(each, 0, 20) for each in ("control", "arch", "clip"))) for name in "ab"
+            ],  # no loss at all
+            "look for another remedy: none of these arms helps at depth",
+        ),
+        (
             (
                 Stage("a", (*arm("control", 3, 7), *arm("arch", 9, 1), *arm("clip", 3, 7))),
                 Stage("b", (*arm("control", 3, 7), *arm("arch", 9, 1))),
