@@ -74,7 +74,7 @@ class TrialRow:
     not_judged: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Convert an outcome given as text, such as "converged", and drop a failed trial's loss of NaN or infinity.
+        """Convert an outcome given as text, such as "converged"; drop measures and a failed trial's loss if not finite.
 
         Raises:
             DecisionError: the outcome is unknown, or the loss of a converged trial is not finite.
@@ -85,6 +85,9 @@ class TrialRow:
             if self.outcome is Outcome.CONVERGED:
                 raise DecisionError(f"{where}: expected a finite loss of a converged trial, or None; got {self.loss}")
             object.__setattr__(self, "loss", None)
+        if not all(value is not None and math.isfinite(value) for value in self.measures.values()):
+            finite = {n: value for n, value in self.measures.items() if value is not None and math.isfinite(value)}
+            object.__setattr__(self, "measures", finite)
 
     @property
     def counts(self) -> bool:

@@ -263,6 +263,13 @@ def test_the_loss_of_a_failed_trial_may_be_anything_that_is_no_number(read):
     assert TrialRow("x", 0, Outcome.NONFINITE, loss=math.nan).loss is None
 
 
+def test_a_measure_that_is_no_number_is_none_whether_read_or_made_in_python(read):
+    (row,) = read("a,x,0,converged,0.1,,9,0.9,nan,inf,", header=HEADER + "".join(f",measure.{m}" for m in "pqrs"))["a"]
+    made = {"p": 0.9, "q": math.nan, "r": math.inf, "s": None}
+    assert row == TrialRow("x", 0, Outcome.CONVERGED, 0.1, last_step=9, measures=made)
+    assert row.measures == {"p": 0.9}
+
+
 def test_a_converged_row_made_in_python_needs_a_finite_loss():
     with pytest.raises(DecisionError, match=r"^arm x, seed 2: expected a finite loss of a converged trial, or None"):
         TrialRow("x", 2, Outcome.CONVERGED, loss=math.nan)
