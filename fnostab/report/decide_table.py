@@ -32,17 +32,21 @@ def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> C
         box of a report; elsewhere it prints as `fnostab decide` does.
 
     Raises:
-        DecisionError: stage a, control or the arm of a role has no trial, two arms look alike, or a trial is in the
-            table twice.
+        DecisionError: stage a, control or the arm of a role has no trial, there is a stage besides a and b, two arms
+            look alike, or a trial is in the table twice.
     """
     from fnostab.decision import Stage
     from fnostab.decision.commands import Place, Source
     from fnostab.decision.oversights import rules_judged_in_part
-    from fnostab.record.table import check_arm_names
+    from fnostab.record.table import STAGES, Table, check_arm_names
     from fnostab.report.judging import make_case, stage_title
     from fnostab.report.stress import with_stress
     from fnostab.report.sweep import with_along
 
+    if not isinstance(table, Table):
+        raise DecisionError(f"expected a table, as from read_table or Table, got {table!r:.80}")
+    if unknown := sorted(table.stages.keys() - set(STAGES)):
+        raise DecisionError(f"the table has stage {unknown[0]!r}; accepted: {', '.join(STAGES)}")
     if "a" not in table.stages:
         raise DecisionError("the table has no trial of stage a")
     stages = {

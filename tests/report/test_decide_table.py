@@ -41,6 +41,17 @@ def test_the_front_door_offers_what_an_answer_is_made_of():
 
 
 class TestMadeTable:
+    @pytest.mark.parametrize(
+        ("table", "message"),
+        [
+            ("mine.csv", "expected a table, as from read_table or Table, got 'mine.csv'"),
+            (fnostab.Table({"a": [], "c": []}), "the table has stage 'c'; accepted: a, b"),
+        ],
+    )
+    def test_what_is_no_table_or_has_another_stage_is_refused(self, table, message):
+        with pytest.raises(DecisionError, match=f"^{message}$"):
+            fnostab.decide(table)
+
     def test_it_is_judged_without_a_file_and_says_the_same_once_written(self, tmp_path):
         failed = {"base": 15, "norm": 2}
         rows = [
