@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fnostab.decision.tally import Stage
 from fnostab.errors import DecisionError
@@ -26,7 +26,7 @@ METRICS = "metrics."  # prefix of values with a history in MLflow
 KINDS = ("params.", "tags.", "metrics.", "columns.")
 MOST_NAMED = 3  # runs per line
 MOST_KNOWN = 20  # existing names or values per line
-STATUS = ("status", "columns.State", "columns.status")  # of MLflow, of an export of W&B, of other tables
+STATUS = ("status", "columns.State", "columns.Status", "columns.status")  # of MLflow, exports of W&B and MLflow, others
 UNFINISHED = ("FAILED", "KILLED", "SCHEDULED", "CRASHED", "RUNNING")
 FACTS = ("control", "measures", "margin", "smallest_effect", "lengths", "alpha")  # that the file gives as they are
 FLAGS = {"true": 1.0, "false": 0.0}  # as written by pandas and JSON
@@ -56,7 +56,7 @@ class RunsFile(Frozen):
 
     table: str | None = None  # CSV file; without it, MLflow
     experiments: str | tuple[str, ...] = ()  # of MLflow
-    control: str
+    control: Annotated[str, AfterValidator(lambda name: " ".join(name.split()))]  # as the names of arms are read
     arm: str
     seed: str
     metric: str

@@ -140,6 +140,7 @@ class TableStudy(Frozen):
                     f"{where}: {PREFIX}{name} is no column of a study (did you mean {PREFIX}{close[0]}?): rename it"
                 )
         text = {name.removeprefix(PREFIX): cell.strip() for name, cell in cells.items() if not is_missing(cell)}
+        text |= {name: " ".join(text[name].split()) for name in ("control", *ROLES) if name in text}  # as in column arm
         if "control" not in text:
             if known := [PREFIX + name for name in text if PREFIX + name in cls(control="").cells()]:
                 raise DecisionError(f"{where} has {known[0]} but no {PREFIX}control: add that, with the control arm")

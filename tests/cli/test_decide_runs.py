@@ -248,9 +248,16 @@ def test_runs_that_did_not_finish_are_named_and_one_that_is_excluded_is_not_wait
     found = trials_of(runs, RunsFile(**file, excluded={"status": ["FAILED", "RUNNING"]}))
     assert [trial.outcome for trial in found.stage.trials] == ["infra_error", "infra_error", "converged"]
     assert not [line for line in found.lines if "status" in line]
-    runs = [{"m": "a", "s": str(n), "r": "7", "columns.State": s} for n, s in enumerate(("finished", "crashed"))]
-    told = "1 run with columns.State crashed counts as converged, unless the file says "
-    assert told + "excluded: {columns.State: crashed}: row 2" in trials_of(runs, RunsFile(**file)).lines
+    for name, bad in (("columns.State", "crashed"), ("columns.Status", "FAILED")):  # exports of W&B, of MLflow's UI
+        runs = [{"m": "a", "s": str(n), "r": "7", name: s} for n, s in enumerate(("finished", bad))]
+        told = f"1 run with {name} {bad} counts as converged, unless the file says excluded: {{{name}: {bad}}}: row 2"
+        assert told in trials_of(runs, RunsFile(**file)).lines
+
+
+def test_blanks_within_the_name_of_control_are_those_of_its_arm():
+    runs = [{"m": arm, "s": "0", "r": "7"} for arm in ("my\u00a0 base", "x")]
+    found = trials_of(runs, RunsFile(table="x", control="my  base", arm="m", seed="s", metric="r"))
+    assert found.study.control == "my base" == found.stage.arms[0]
 
 
 def test_a_run_without_a_value_that_failed_names_is_not_said_to_have_converged():

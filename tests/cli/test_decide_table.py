@@ -219,6 +219,17 @@ def test_control_must_be_there(call, tmp_path, monkeypatch):
     assert err.endswith("name the control in a column study.control\n")
 
 
+def test_blanks_within_the_name_of_control_or_of_a_role_are_those_of_its_arm(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = [
+        f"{arm},{seed},converged,0.{seed + 1},my  base,an  arm" for arm in ("my  base", "an  arm") for seed in (0, 1)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["arm,seed,outcome,val_loss,study.control,study.architecture", *cells]))
+    code, out, err = call("decide", "--table", "t.csv")
+    assert (code, err) == (0, "")
+    assert "an arm: undecided, too few seeds" in words(out)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
