@@ -24,7 +24,7 @@ def sentence(answer: Answer, rules: Rules) -> str:
             AnswerName.DOES_NOT_HELP: _does_not_help,
             AnswerName.UNDECIDED: _undecided,
         }[answer.name](answer, rules)
-    notes = [said]
+    notes = [said, *([] if answer.helps else _costs(_further(answer)))]
     if answer.lengths:
         notes.append(f"it ran {answer.lengths}")
     if answer.fragile:
@@ -62,6 +62,11 @@ def _costs(differences: Iterable[Difference]) -> Iterable[str]:
             if d.beyond and d.p_worse is not None:
                 luck = f" ({p_text(d.p_worse)})" if d.shown else ", which could be luck"
                 yield f"its {d.name} was {d.text}{luck}"
+
+
+def _further(answer: Answer) -> Iterable[Difference]:
+    """Differences that are shown to be worse, without the loss where the answer is about it."""
+    return (d for d in answer.worse if not (answer.because is Because.LOSS and d is answer.differences[0]))
 
 
 def _harms(answer: Answer, rules: Rules) -> str:
@@ -107,7 +112,7 @@ def _on_the_loss(answer: Answer, rules: Rules) -> str:
     if loss.not_compared:
         return f"{said}; {loss.name} not compared, {loss.not_compared}"
     if loss.better and answer.supported_loss:
-        return "; ".join([f"{said}; {rules.better} {loss.name} ({_p(answer)})", *_costs(quality)])
+        return f"{said}; {rules.better} {loss.name} ({_p(answer)})"
     if loss.better:
         return f"{said}; {rules.better} {loss.name}, but could be luck ({_p(answer)})"
     if not loss.beyond:

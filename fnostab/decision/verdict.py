@@ -198,4 +198,5 @@ def same_trials(ours: Sequence[object], theirs: Sequence[object]) -> bool:
 
 
 def _key(trial: object) -> tuple[object, ...]:
-    return tuple(getattr(trial, name) for name in ("seed", "outcome", "loss", "failure_step", "last_step"))
+    facts = [getattr(trial, name) for name in ("seed", "outcome", "loss", "failure_step", "last_step")]
+    return (*facts, *sorted(getattr(trial, "measures", {}).items()))

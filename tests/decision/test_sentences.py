@@ -131,6 +131,18 @@ SENTENCES = [
         "norm: undecided, nothing failed; lower loss (p < 0.001); its sharpness was 0.05 lower (p < 0.001).",
     ),
     (
+        [measured(arm("base", 10), 0.80), measured(arm("norm", 10), 0.75)],
+        {"measures": QUALITY},
+        "norm does not help: nothing failed; on the loss alone: the same, and a gain of 10 % is ruled out; "
+        "its sharpness was 0.05 lower (p < 0.001).",
+    ),
+    (
+        [measured(arm("base", 60, 40), 0.80), measured(arm("norm", 60, 40, loss=1.5), 0.75)],
+        {"measures": QUALITY},
+        "norm does not help: 40 of 100 failed, 40 of 100 of base; a reduction of 20 points or more is ruled out; "
+        "its loss was 50 % higher (p < 0.001); its sharpness was 0.05 lower (p < 0.001).",
+    ),
+    (
         [arm("base", 10), arm("norm", 10, loss=1.5)],
         {},
         "norm harms: nothing failed; on the loss alone: 50 % higher (p < 0.001).",
@@ -723,6 +735,8 @@ def test_lines_on_what_is_judged():
     twins = Stage("a", (*arm("base", 3, 1), *arm("norm", 3, 1), *arm("other", 4)))
     (alike,) = make_case({"a": twins}, {"a": study}, source=Source()).judged
     assert alike == "norm gave the same numbers as base at every seed: does what it changes have an effect?"
+    measured_otherwise = Stage("a", (*measured(arm("base", 4), 0.8), *measured(arm("norm", 4), 0.7)))
+    assert make_case({"a": measured_otherwise}, {"a": study}, source=Source()).judged == ()
 
 
 def test_without_a_rule_of_failure_a_sentence_counts_none():
