@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from fnostab.errors import DecisionError
 from fnostab.record.settings import Frozen, explain
@@ -42,6 +42,9 @@ class TableStudy(Frozen):
         looks_planned: whether alpha applies to each of several planned looks.
         failure_judged: whether trials were judged for failure at all.
         arms: numeric setting by name, if it is the only difference between the arms; else empty.
+
+    Raises:
+        DecisionError: a fact is unknown or has a value that is not accepted.
     """
 
     name: str = ""
@@ -79,6 +82,15 @@ class TableStudy(Frozen):
                 "rise, or those of every arm fall"
             )
         return self
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Raise the package's own error, as facts are also given in Python."""
+        try:
+            return validate(values)
+        except ValidationError as error:
+            raise DecisionError(explain(error, cls)) from None
 
     @classmethod
     def of(
@@ -171,8 +183,8 @@ class TableStudy(Frozen):
         values |= {name: text[name].lower() for name in ("looks_planned", "failure_judged") if name in text}
         try:
             return cls.model_validate(values, strict=False)
-        except ValidationError as error:
-            raise DecisionError(f"{where}: {PREFIX}{explain(error, cls)}") from None
+        except DecisionError as error:
+            raise DecisionError(f"{where}: {PREFIX}{error}") from None
 
 
 def _joined(parts: Any) -> str:

@@ -1,5 +1,6 @@
 """``fnostab.decide``: the answer of a table in Python is that of the command line."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args, get_type_hints
@@ -51,6 +52,18 @@ class TestMadeTable:
     def test_what_is_no_table_or_has_another_stage_is_refused(self, table, message):
         with pytest.raises(DecisionError, match=f"^{message}$"):
             fnostab.decide(table)
+
+    @pytest.mark.parametrize(
+        ("facts", "message"),
+        [
+            ({"margin": -1}, "margin=-1 is not accepted: input should be greater than or equal to 0"),
+            ({"margn": 0.1}, "unknown setting 'margn' (did you mean 'margin'?)"),
+            ({"knob": "lr"}, "stressed lacks the control 'base'"),
+        ],
+    )
+    def test_a_fact_that_is_not_accepted_is_an_error_of_the_package(self, facts, message):
+        with pytest.raises(DecisionError, match=f"^{re.escape(message)}"):
+            fnostab.TableStudy(control="base", **facts)
 
     def test_it_is_judged_without_a_file_and_says_the_same_once_written(self, tmp_path):
         failed = {"base": 15, "norm": 2}
