@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+import torch
 from rich.console import Console
 
+from fnostab.gpus import count_gpus
 from fnostab.ptychography.data import prepare, probe_of
 from fnostab.ptychography.first_step import insist_on_first_step
 from fnostab.ptychography.lockstep import insist_on_lockstep
@@ -11,7 +13,7 @@ from fnostab.ptychography.models import build_generator, check_generator
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.setup import choose_device
 from fnostab.record.trial import TrialSpec
-from fnostab.show.console import timed
+from fnostab.show.console import say, timed
 
 
 def prepare_trials(trials: Sequence[TrialSpec], console: Console, *, here: bool, lockstep: bool) -> None:
@@ -27,6 +29,9 @@ def prepare_trials(trials: Sequence[TrialSpec], console: Console, *, here: bool,
         FnostabError: a network, a probe or the device can't be used, or a training step fails.
     """
     configs = {trial.arm: TrialConfig.from_dotted(trial.settings) for trial in trials}
+    unused = here and count_gpus() and not torch.cuda.is_available()
+    if unused and any(config.execution.device == "auto" for config in configs.values()):
+        say(console, "torch can't use the GPU of this machine, so trials run on the CPU: `fnostab doctor` says why")
     for arm, config in configs.items():
         if here:
             choose_device(config.execution.device)
