@@ -218,6 +218,8 @@ def _check_names(runs: Sequence[Record], file: RunsFile, known_names: Callable[[
 def _row(run: Record, arm: str, seed: int, file: RunsFile, label: str) -> TrialRow:
     value = _number(run.get(file.metric), file.metric, label)
     steps = _number(run.get(file.steps), file.steps, label) if file.steps else None
+    if steps is not None and steps < 0:
+        raise DecisionError(f"{label}: {file.steps}={steps:g} is not a number of steps")
     measures = {name: _number(run.get(name), name, label) for name in file.measures}
     run_id = run.get("run_id")
     return TrialRow(

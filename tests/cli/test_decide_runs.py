@@ -151,6 +151,9 @@ def test_runs_of_mlflow_have_ids_and_a_status():
     ]
     with pytest.raises(DecisionError, match="two runs, r0 and r2"):
         trials_of([base, {**base, "run_id": "r2"}], file)
+    counted = file.model_copy(update={"steps": "params.steps"})
+    with pytest.raises(DecisionError, match=r"r0: params\.steps=-10 is not a number of steps"):
+        trials_of([base | {"params.steps": "-10"}], counted)
 
 
 @pytest.mark.parametrize(
