@@ -81,19 +81,26 @@ def _wait(stages: Mapping[str, Stage]) -> NextStep | None:
 
 
 def _rerun(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer]) -> NextStep | None:
-    for name in stages:
-        blocked = [a.arm for a in answers if a.stage == name and a.because is Because.PENDING]
-        if not blocked:
-            continue
-        arms = [arm for arm in (roles.control, *blocked) if _pending(stages[name], arm)]
-        lost = [t for arm in arms for t in stages[name].arm(arm) if t.excluded]
-        n = len(lost) + sum(len(stages[name].missing(arm)) for arm in arms)
-        many = "the trial" if n == 1 else f"the {n} trials"
-        text = f"{_mend(stages[name], arms)}rerun {many} of {and_list(arms)} without an outcome"
-        broke = any(t.outcome is Outcome.INFRA_ERROR for t in lost)
-        seeds, oom = _seeds(stages[name], arms), _ran_out(stages[name], arms)
-        return NextStep(NextKind.RERUN, text, name, tuple(arms), seeds=seeds, retry_oom=oom, broke=broke)
+    for name, stage in stages.items():
+        if blocked := [a.arm for a in answers if a.stage == name and a.because is Because.PENDING]:
+            return rerun(stage, [arm for arm in (roles.control, *blocked) if arm in pending_arms(stage)])
     return None
+
+
+def pending_arms(stage: Stage) -> list[str]:
+    """Arms of a stage with trials that are missing or have no training outcome."""
+    return [arm for arm in stage.arms if stage.missing(arm) or any(not t.counts for t in stage.arm(arm))]
+
+
+def rerun(stage: Stage, arms: Sequence[str]) -> NextStep:
+    """Rerun the trials of these arms that are missing or have no training outcome."""
+    lost = [t for arm in arms for t in stage.arm(arm) if t.excluded]
+    n = len(lost) + sum(len(stage.missing(arm)) for arm in arms)
+    many = "the trial" if n == 1 else f"the {n} trials"
+    text = f"{_mend(stage, arms)}rerun {many} of {and_list(arms)} without an outcome"
+    broke = any(t.outcome is Outcome.INFRA_ERROR for t in lost)
+    seeds, oom = _seeds(stage, arms), _ran_out(stage, arms)
+    return NextStep(NextKind.RERUN, text, stage.name, tuple(arms), seeds=seeds, retry_oom=oom, broke=broke)
 
 
 def _mend(stage: Stage, arms: Sequence[str]) -> str:
@@ -116,10 +123,6 @@ def _mend(stage: Stage, arms: Sequence[str]) -> str:
 
 def _ran_out(stage: Stage, arms: Sequence[str]) -> bool:
     return any(t.outcome is Outcome.OOM for arm in arms for t in stage.arm(arm))
-
-
-def _pending(stage: Stage, arm: str) -> bool:
-    return bool(stage.missing(arm)) or any(not t.counts for t in stage.arm(arm))
 
 
 def _seeds(stage: Stage, arms: Sequence[str] = (), *, more: int = 0, least: int = 0) -> int | tuple[int, ...]:

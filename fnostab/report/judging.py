@@ -220,8 +220,9 @@ def make_case(
     Raises:
         DecisionError: the trials can't be judged.
     """
-    from fnostab.decision import Roles, Rules, decide
+    from fnostab.decision import NextKind, Roles, Rules, decide
     from fnostab.decision.commands import as_run, command_of
+    from fnostab.decision.next_step import pending_arms, rerun
     from fnostab.decision.oversights import ended_early_line, margin_as_share
     from fnostab.decision.verdict import same_trials
     from fnostab.record.same_settings import same_settings_line
@@ -230,7 +231,10 @@ def make_case(
     studies = {**studies, "a": _under_control_that_ran(studies["a"], stages["a"])}
     study = studies["a"]
     verdict = decide(Roles.of(study), stages["a"], stages.get("b"), rules=Rules.of(study, look=look))
-    verdict = replace(verdict, next=as_run(verdict.next, source))
+    step = verdict.next
+    if getattr(study, "knob", None) and step.kind is not NextKind.WAIT and (pending := pending_arms(stages["a"])):
+        step = rerun(stages["a"], pending)  # the test along the knob counts all of them against an arm
+    verdict = replace(verdict, next=as_run(step, source))
     command = command_of(verdict.next, source)
     gone = [
         f"{stage_title(name, study)}{arm} is left out: none of its {len(seeds)} trials has a run"

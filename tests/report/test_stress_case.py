@@ -16,7 +16,7 @@ FAMILIES = {name: {f"{name}_{v:g}": v for v in (0.1, 0.2, 0.4)} for name in ("co
 FAILED = {"control": (0, 3, 6), "clipped": (0, 0, 1)}  # all six seeds differ for clipped: p = 1/64
 
 
-def case_of(*, look=1, last=Outcome.CONVERGED, failures=FAILED):
+def case_of(*, look=1, last=Outcome.CONVERGED, failures=FAILED, lost=()):
     rows = [
         TrialRow(arm, seed, Outcome.COLLAPSED if seed < failed else Outcome.CONVERGED, 0.1 + seed / 100)
         for name, counts in failures.items()
@@ -24,6 +24,7 @@ def case_of(*, look=1, last=Outcome.CONVERGED, failures=FAILED):
         for seed in range(6)
     ]
     rows[-1] = TrialRow("clipped_0.4", 5, last)
+    rows = [TrialRow(row.arm, 5, Outcome.KILLED) if row.seed == 5 and row.arm in lost else row for row in rows]
     study = TableStudy(control="control_0.1", knob="lr", stressed=FAMILIES, look=look)
     return with_stress(make_case({"a": Stage("a", tuple(rows))}, {"a": study}, source=Source(again="again")))
 
@@ -80,3 +81,10 @@ def test_columns_go_from_easy_to_hard_although_the_first_arm_lacks_a_value(falli
 def test_no_arm_is_named_as_the_most_tolerant_where_none_is_shown_to_be(control, clipped, last, said):
     case = case_of(failures={"control": control, "clipped": clipped}, last=last)
     assert case.verdict.next.text == said
+
+
+def test_every_trial_without_an_outcome_is_run_again_since_the_test_counts_it():
+    lost = ["control_0.2", "clipped_0.1", "clipped_0.4"]
+    case = case_of(lost=lost)
+    assert case.verdict.next.text == "rerun the 3 trials of control_0.2, clipped_0.1 and clipped_0.4 without an outcome"
+    assert (case.verdict.next.arms, case.command) == (tuple(lost), "again")
