@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fnostab.errors import DecisionError, os_errors_as
+from fnostab.errors import DecisionError, JournalError, os_errors_as
 from fnostab.record.csv_text import check_decimals, csv_errors, parse_csv, parse_number, read_text
+from fnostab.record.numbers import number
 from fnostab.record.outcomes import EXCLUDED, FAILURES, TRAINING_OUTCOMES, Outcome
 from fnostab.record.safe_files import write_whole
 from fnostab.record.table_study import (
@@ -74,20 +75,22 @@ class TrialRow:
     not_judged: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Convert an outcome given as text, such as "converged"; drop measures and a failed trial's loss if not finite.
+        """Convert an outcome given as text, and numbers; drop measures and a failed trial's loss that are not finite.
 
         Raises:
-            DecisionError: the outcome is unknown, or the loss of a converged trial is not finite.
+            DecisionError: the outcome is unknown, a value is no number, or a converged trial's loss is not finite.
         """
         where = f"arm {self.arm}, seed {self.seed}"
         object.__setattr__(self, "outcome", _outcome(self.outcome, where))
-        if self.loss is not None and not math.isfinite(self.loss):
+        loss = _float(f"{where}: loss", self.loss)
+        if loss is not None and not math.isfinite(loss):
             if self.outcome is Outcome.CONVERGED:
-                raise DecisionError(f"{where}: expected a finite loss of a converged trial, or None; got {self.loss}")
-            object.__setattr__(self, "loss", None)
-        if not all(value is not None and math.isfinite(value) for value in self.measures.values()):
-            finite = {n: value for n, value in self.measures.items() if value is not None and math.isfinite(value)}
-            object.__setattr__(self, "measures", finite)
+                raise DecisionError(f"{where}: expected a finite loss of a converged trial, or None; got {loss}")
+            loss = None
+        object.__setattr__(self, "loss", loss)
+        measures = {name: _float(f"{where}: {name}", value) for name, value in self.measures.items()}
+        finite = {name: value for name, value in measures.items() if value is not None and math.isfinite(value)}
+        object.__setattr__(self, "measures", finite)
 
     @property
     def counts(self) -> bool:
@@ -291,6 +294,13 @@ def _parse(fields: Mapping[str, str | None], measures: Mapping[str, str], where:
         run_id=text["run_id"] or None,
         not_judged=tuple(reason.strip() for reason in text[NOT_JUDGED].split(";") if reason.strip()),
     )
+
+
+def _float(what: str, value: float | None) -> float | None:
+    try:
+        return None if value is None else number(what, value)
+    except JournalError as error:
+        raise DecisionError(str(error)) from None
 
 
 def _outcome(text: str, where: str) -> Outcome:

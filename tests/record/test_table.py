@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -273,6 +274,12 @@ def test_a_measure_that_is_no_number_is_none_whether_read_or_made_in_python(read
 def test_a_converged_row_made_in_python_needs_a_finite_loss():
     with pytest.raises(DecisionError, match=r"^arm x, seed 2: expected a finite loss of a converged trial, or None"):
         TrialRow("x", 2, Outcome.CONVERGED, loss=math.nan)
+    with pytest.raises(DecisionError, match=r"^arm x, seed 2: loss: expected a number, got '0\.1' \(str\)$"):
+        TrialRow("x", 2, Outcome.CONVERGED, loss="0.1")
+    with pytest.raises(DecisionError, match=r"^arm x, seed 2: ssim: expected a number, got \[\] \(list\)$"):
+        TrialRow("x", 2, Outcome.CONVERGED, loss=0.1, measures={"ssim": []})
+    row = TrialRow("x", 2, Outcome.CONVERGED, loss=np.float32(0.5), measures={"ssim": np.array(0.25)})
+    assert (type(row.loss), row.loss, row.measures) == (float, 0.5, {"ssim": 0.25})
 
 
 GOOD = "a,control,0,converged,0.5,,9"
