@@ -44,7 +44,7 @@ def insist_on_first_step(configs: Mapping[str, TrialConfig], *, here: bool) -> N
         alike.setdefault(_key(config), []).append(arm)
     distinct = [configs[arms[0]] if here else _on_cpu(configs[arms[0]]) for arms in alike.values()]
     if any(choose_device(config.execution.device).type == "cuda" for config in distinct):
-        failures = in_new_process(failure_of_first_step, distinct)
+        failures = in_new_process(f"{__name__}:failure_of_first_step", distinct)
     else:
         failures = [failure_of_first_step(config) for config in distinct]
     found = zip(alike.values(), failures, strict=True)

@@ -1,41 +1,50 @@
-"""Call a function in a new process, so that this one takes no GPU memory."""
+"""Call a function with configurations of trials in a new process, so that this one takes no GPU memory."""
 
-import pickle
+import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from typing import Any
 
 from fnostab.errors import LaunchError
+from fnostab.ptychography.settings import TrialConfig
 from fnostab.record.process_end import last_words
+from fnostab.record.settings import flatten
+from fnostab.tasks.registry import load
 
-Argument = TypeVar("Argument")
-Answer = TypeVar("Answer")
-# What the function prints goes to stderr, so that only the answer is on stdout.
-CHILD = """
-import os, pickle, sys
-answer = os.fdopen(os.dup(1), "wb")
-os.dup2(2, 1)
-sys.path[:] = pickle.load(sys.stdin.buffer)
-function, arguments = pickle.load(sys.stdin.buffer)
-pickle.dump([function(each) for each in arguments], answer)
-answer.close()
+CHILD = f"""
+import json, sys
+given = json.load(sys.stdin)
+sys.path[:] = given.pop("path")
+from {__name__} import answer
+answer(**given)
 """
 
 
-def in_new_process(function: Callable[[Argument], Answer], arguments: Sequence[Argument]) -> list[Answer]:
-    """Call a picklable function of an importable module with each of ``arguments``, one after the other.
+def in_new_process(place: str, configs: Sequence[TrialConfig], *more: Any) -> list[Any]:
+    """Call the function ``place`` ("module:name") with each configuration and ``more``, one after the other.
 
-    The new process does not import this one's main module, as `multiprocessing` would: that may be a user's script
-    without a guard, which would start the study again.
+    What it takes and returns must be JSON-ready. The new process does not import this one's main module, as
+    `multiprocessing` would: that may be a user's script without a guard, which would start the study again.
 
     Raises:
         LaunchError: the process could not answer; the message has its last words.
     """
-    given = pickle.dumps(sys.path) + pickle.dumps((function, list(arguments)))
-    ended = subprocess.run([sys.executable, "-c", CHILD], input=given, capture_output=True, check=False)
+    given = {"path": sys.path, "place": place, "configs": list(map(flatten, configs)), "more": more}
+    command = [sys.executable, "-c", CHILD]
+    ended = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, check=False)
     if ended.returncode != 0:
-        said = last_words(ended.stderr.decode(errors="replace"))
-        raise LaunchError(f"a new process for a training step ended with status {ended.returncode}: {said}")
-    answers: list[Answer] = pickle.loads(ended.stdout)
+        raise LaunchError(
+            f"a new process for a training step ended with status {ended.returncode}: {last_words(ended.stderr)}"
+        )
+    answers: list[Any] = json.loads(ended.stdout.splitlines()[-1])
     return answers
+
+
+def answer(place: str, configs: Sequence[dict[str, Any]], more: Sequence[Any]) -> None:
+    """Call the function in this process, and print what it returned as one line of JSON."""
+    with redirect_stdout(sys.stderr):
+        function = load(place)
+        answers = [function(TrialConfig.from_dotted(settings), *more) for settings in configs]
+    print(json.dumps(answers))

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -78,7 +77,7 @@ class Preflight:
         """
         networks = self.measurable
         if self.gpus and torch.cuda.is_available():
-            times = in_new_process(partial(step_seconds, device="cuda"), list(networks.values()))
+            times = in_new_process("fnostab.ptychography.estimates:step_seconds", list(networks.values()), "cuda")
         else:
             times = [step_seconds(config, "cpu") for config in networks.values()]
         of_network = dict(zip(networks, times, strict=True))

@@ -12,7 +12,6 @@ from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
-from pydantic_core import ErrorDetails
 
 from fnostab.errors import ConfigError
 from fnostab.record.safe_files import open_regular
@@ -227,7 +226,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     return f"{name}={shown(first['input'])} is not accepted: {_said(first)}{hint}"
 
 
-def _said(error: ErrorDetails) -> str:
+def _said(error: Mapping[str, Any]) -> str:
     """Format a pydantic error as the end of a line, without class names and regular expressions."""
     if error["type"] == "string_pattern_mismatch":  # of a Name, the only text with a pattern
         return NAME_RULE

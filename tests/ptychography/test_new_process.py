@@ -7,13 +7,19 @@ import pytest
 
 from fnostab.errors import LaunchError
 from fnostab.ptychography.new_process import in_new_process
+from fnostab.ptychography.settings import TrialConfig
 
-BESIDE = "def root(x):\n    print('not the answer')\n    return x ** 0.5\n"
+BESIDE = """
+def rate(config, factor):
+    print("not the answer")
+    return config.training.learning_rate * factor
+"""
 SCRIPT = """
-from beside import root
 from fnostab.ptychography.new_process import in_new_process
+from fnostab.ptychography.settings import TrialConfig
 
-print("once:", in_new_process(root, [4.0, 9.0]))
+configs = [TrialConfig.from_dotted({"training.learning_rate": rate}) for rate in (0.25, 0.5)]
+print("once:", in_new_process("beside:rate", configs, 2))
 """
 
 
@@ -21,11 +27,17 @@ def test_a_script_without_a_guard_is_not_run_again_and_its_modules_are_found(tmp
     (tmp_path / "beside.py").write_text(BESIDE)
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, str(tmp_path / "script.py")]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "once: [2.0, 3.0]\n"
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "once: [0.5, 1.0]\n"
 
 
 def test_a_process_that_can_not_answer_is_an_error_with_its_last_words():
-    with pytest.raises(LaunchError, match=r"ended with status 1: ValueError: invalid literal .* 'ten'$"):
-        in_new_process(int, ["10", "ten"])
-    with pytest.raises(LaunchError, match="ended with status 3: it left no message"):
-        in_new_process(sys.exit, [3])
+    with pytest.raises(LaunchError, match=r"ended with status 1: TypeError: .*not 'TrialConfig'$"):
+        in_new_process("builtins:int", [TrialConfig()])
+    with pytest.raises(LaunchError, match="ended with status 1: ModuleNotFoundError: No module named 'nowhere'"):
+        in_new_process("nowhere:rate", [TrialConfig()])
+
+
+def test_the_step_of_a_trial_is_measured_there(tiny_settings):
+    config = TrialConfig.from_dotted(tiny_settings)
+    (seconds,) = in_new_process("fnostab.ptychography.estimates:step_seconds", [config], "cpu")
+    assert 0 < seconds < 60

@@ -1,4 +1,4 @@
-"""What is said before a study's trials start."""
+"""Lines that are printed before a study's trials start."""
 
 import pytest
 import torch
