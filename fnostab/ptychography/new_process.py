@@ -32,8 +32,14 @@ def in_new_process(place: str, configs: Sequence[TrialConfig], *more: Any) -> li
         LaunchError: the process could not answer; the message has its last words.
     """
     given = {"path": sys.path, "place": place, "configs": list(map(flatten, configs)), "more": more}
-    command = [sys.executable, "-c", CHILD]
-    ended = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", CHILD],
+        input=json.dumps(given),
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
     if ended.returncode != 0:
         raise LaunchError(
             f"a new process for a training step ended with status {ended.returncode}: {last_words(ended.stderr)}"
