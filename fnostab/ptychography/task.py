@@ -40,7 +40,7 @@ METRICS = {  # metrics that a study may decide on: whether higher is better
 }
 SMALL_IS_A_MODEL = "The small profile is a scale model: a demonstration, not a basis for policy."
 SIZES = {"learning rate": "training.learning_rate", "blocks": "model.fno_blocks", "epochs": "training.epochs"}
-PRELOADS = ("fnostab.ptychography.lockstep",)  # and with it all that a training imports
+PRELOADS = ("fnostab.ptychography.training.trial",)
 
 
 class Ptychography(Task):
