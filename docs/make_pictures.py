@@ -33,7 +33,8 @@ from fnostab.figures.arms import FailureRate
 from fnostab.figures.stress import stress_figure
 from fnostab.figures.style import FAILED, NAMED, legend_below
 from fnostab.record.outcomes import Outcome
-from fnostab.record.table import TrialRow, read_table
+from fnostab.record.table import TrialRow
+from fnostab.record.table_file import read_table
 from fnostab.report.decide_table import decide
 
 ROOT = Path(__file__).parent.parent

@@ -31,9 +31,9 @@ _MODULE_OF = {
     "decide": "report.decide_table",
     "live_sink": "tracking",
     "load_study": "study.study",
-    "read_table": "record.table",
+    "read_table": "record.table_file",
     "run_study": "launch.run",
-    "write_table": "record.table",
+    "write_table": "record.table_file",
 }
 
 __all__ = ["__version__", *sorted(_MODULE_OF)]

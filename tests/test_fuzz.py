@@ -14,7 +14,8 @@ from fnostab.ptychography.settings import TrialConfig
 from fnostab.record.lines import read_lines
 from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import flatten, read_yaml
-from fnostab.record.table import Table, TrialRow, read_table, write_table
+from fnostab.record.table import Table, TrialRow
+from fnostab.record.table_file import read_table, write_table
 from fnostab.record.trial import TrialSpec
 from fnostab.study.file import read_study_file
 from fnostab.tracking.upload.mark import NOTHING, Mark

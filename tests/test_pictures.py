@@ -9,7 +9,7 @@ from PIL import Image
 
 from docs import make_pictures as script
 from fnostab.record.progress import TrialState
-from fnostab.record.table import read_table
+from fnostab.record.table_file import read_table
 from fnostab.report.decide_table import decide
 from fnostab.show.console import Console
 from fnostab.show.rendering import arms_table

@@ -13,7 +13,8 @@ from fnostab.errors import ConfigError, DecisionError
 from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.record.outcomes import Outcome
-from fnostab.record.table import Table, TrialRow, write_table
+from fnostab.record.table import Table, TrialRow
+from fnostab.record.table_file import write_table
 from fnostab.report.documents import environment
 from fnostab.serve.settings import ServerSettings
 from fnostab.study.study import load_study

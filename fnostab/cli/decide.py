@@ -71,7 +71,7 @@ def command(
         raise ConfigError("--apply needs --experiment: a table holds no settings and no networks")
     console = Console()
     if table is not None:
-        from fnostab.record.table import read_table
+        from fnostab.record.table_file import read_table
         from fnostab.report.decide_table import decide
         from fnostab.study.file import read_study_file
 

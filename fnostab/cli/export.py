@@ -29,7 +29,8 @@ def command(file: Path, stored: StoredStudies | None, runs: Path | None, trackin
     the table holds quality, roles, alpha and everything else that the answer needs. pandas and R may rewrite it.
     """
     insist_on_one({"--experiment": stored, "--runs FILE.yaml": runs}, tracking_uri, "export")
-    from fnostab.record.table import Table, write_table
+    from fnostab.record.table import Table
+    from fnostab.record.table_file import write_table
     from fnostab.record.table_study import TableStudy
 
     if runs is not None:

@@ -20,7 +20,8 @@ from fnostab.record.progress import TrialProgress
 from fnostab.record.same_settings import same_settings, same_settings_line
 from fnostab.record.settings import NAME_RULE, digest, flatten, shown
 from fnostab.record.trial import Metric, Name, Resources, StudySpec, TrialSpec
-from fnostab.study.file import Settings, StudyFile, insist_on_size, read_study_file
+from fnostab.study.arms import Settings
+from fnostab.study.file import StudyFile, insist_on_size, read_study_file
 from fnostab.tasks.contract import Task
 from fnostab.tasks.python_arguments import settings_of
 from fnostab.tasks.registry import make_task

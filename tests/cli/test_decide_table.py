@@ -10,7 +10,8 @@ import pytest
 from fnostab.decision import Stage
 from fnostab.decision.commands import Source
 from fnostab.record.outcomes import Outcome
-from fnostab.record.table import Table, TrialRow, read_table, write_table
+from fnostab.record.table import Table, TrialRow
+from fnostab.record.table_file import read_table, write_table
 from fnostab.record.table_study import TableStudy
 from fnostab.record.trial import Measure
 from fnostab.report.decide_table import decide

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fnostab.cli.printing import echo
-from fnostab.record.table import read_table
+from fnostab.record.table_file import read_table
 from fnostab.report.decide_table import decide
 from fnostab.show.console import Console
 from fnostab.show.visible import visible

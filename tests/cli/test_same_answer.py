@@ -8,7 +8,7 @@ import pytest
 from tracking_helpers import Server
 
 from fnostab.record import names
-from fnostab.record.table import read_table
+from fnostab.record.table_file import read_table
 from fnostab.report.judging import StoredStudies, judge
 from fnostab.tracking import find_experiment, newest_study, open_store, trial_rows
 

@@ -10,7 +10,7 @@ from trial_records import study_spec, trial_of
 
 from fnostab.record import names
 from fnostab.record.journal import Journal
-from fnostab.record.table import read_table
+from fnostab.record.table_file import read_table
 from fnostab.tracking import Uploader, ensure_study, open_store
 
 TABLES = Path(__file__).parent / "tables"

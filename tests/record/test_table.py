@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from fnostab.errors import DecisionError
 from fnostab.record.outcomes import FAILURES, Outcome
-from fnostab.record.table import COLUMNS, Table, TrialRow, read_table, write_table
+from fnostab.record.table import Table, TrialRow
+from fnostab.record.table_file import COLUMNS, read_table, write_table
 from fnostab.record.table_study import TableStudy
 from fnostab.record.trial import Measure, Metric
 
