@@ -17,7 +17,7 @@ check: $(STAMP)  ## what takes two minutes at most, before each commit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest $(FAST) -m 'not slow' --durations=0 --durations-min=5
+	$(BIN)/pytest -n $(SIDE_BY_SIDE) $(FAST) -m 'not slow'
 
 test: $(STAMP)  ## all tests, those of the environments that `mlflow run` makes included
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ def test_where_nothing_differs_helps_and_harms_are_rare(rate, n, candidates):
     assert found["harms"] <= 0.086
 
 
+@pytest.mark.slow
 def test_looks_that_nobody_planned_do_not_add_up():
     found = shares_over_looks(300, 0.3, seed=1)
     assert max(found.values()) <= 0.086
