@@ -46,8 +46,9 @@ def learning_not_judged(trials: Sequence[TrialRow]) -> str | None:
     if not any(trial.outcome is Outcome.CONVERGED for trial in counted):
         return None
     unjudged = [{why.partition(":")[0] for why in trial.not_judged} for trial in counted]
-    if not all({Outcome.COLLAPSED, Outcome.STAGNATED} <= each for each in unjudged):
-        return None
+    learning = {Outcome.COLLAPSED, Outcome.STAGNATED}
+    if learning & {trial.outcome for trial in counted} or not all(learning <= each for each in unjudged):
+        return None  # by a rule, or by scripts that announce such failures themselves
     return (
         "no rule says which trials have learnt nothing, so they count as successes: "
         "set baseline or failed under outcome"
@@ -76,8 +77,8 @@ def judged_in_part(trials: Sequence[TrialRow]) -> dict[str, list[TrialRow]]:
             lacking.setdefault(reason, []).append(trial)
 
     def judged_elsewhere(reason: str) -> bool:
-        ends = (reason.partition(": ")[0], Outcome.CONVERGED)
-        return sum(trial.outcome in ends for trial in trials) > len(lacking[reason])
+        ends = (reason.partition(": ")[0], Outcome.CONVERGED)  # a failure that the script announced needs no rule
+        return any(trial.outcome in ends and reason not in trial.not_judged for trial in trials)
 
     return {reason: bare for reason, bare in lacking.items() if judged_elsewhere(reason)}
 

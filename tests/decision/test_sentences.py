@@ -785,6 +785,20 @@ def test_a_line_on_arms_that_were_not_judged_by_the_rules_of_others():
     assert rules_judged_in_part([*arm("base", 0, 2, kind="nonfinite"), *rare]) == []
 
 
+@pytest.mark.parametrize("outcome", ["collapsed", "stagnated"])
+def test_arms_are_compared_where_scripts_announce_a_failure_that_no_rule_judges(outcome):
+    reasons = (
+        "collapsed: needs a measure of the output's spread",
+        "stagnated: the loss of an output that has learnt nothing is unknown",
+    )
+    rows = stage("a", arm("base", 3, 7, kind=outcome, not_judged=reasons), arm("norm", 10, not_judged=reasons))
+    (sentence,) = verdict_of(rows, roles=Roles("base")).sentences
+    assert sentence.startswith("norm helps: 0 of 10 failed, 7 of 10 of base (p < 0.001)")
+    assert rules_judged_in_part(rows.trials) == []
+    assert learning_not_judged(rows.trials) is None
+    assert learning_not_judged(rows.arm("norm")) is not None
+
+
 def test_lines_on_arms_with_the_settings_of_control():
     rows = replace(stage("a", arm("base", 3, 5), arm("norm", 3, 5)), same_settings={"norm": "base"})
     case = make_case({"a": rows}, {"a": TableStudy(control="base")}, source=Source())
@@ -847,7 +861,7 @@ def test_lines_on_a_study_that_is_probably_asked_in_the_wrong_way():
     assert arms_without_metric("val/loss", silent) is None  # of nobody: another line says so
     assert arms_without_metric("val/loss", arm("base", 1, 2)) is None
     unjudged = ("collapsed: needs a measure of the output's spread", "stagnated: needs a validation")
-    free = [replace(trial, not_judged=unjudged) for trial in arm("base", 1, 2)]
+    free = [replace(trial, not_judged=unjudged) for trial in arm("base", 1, 2, kind="exploded")]
     said = (
         "no rule says which trials have learnt nothing, so they count as successes: "
         "set baseline or failed under outcome"
