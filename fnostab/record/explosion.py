@@ -51,18 +51,18 @@ def _has_lost_all(
 ) -> list[bool]:
     """Whether the trial, at each validation, has lost all its progress and as much again.
 
-    The loss then lies as far above the start as the best so far lies below it. The start is the first validation; with
-    a baseline it is the baseline or, until something better is reached, the best so far. If the training loss varied
-    more than that distance over its first tenth, its range replaces the distance. Without a training loss progress
-    can't be told from noise, and ten times the distance is needed. A validation loss that rises while the training
-    loss still falls is overfitting, and does not count.
+    The loss then lies as far above the start as the best so far lies below it. The start is the first validation, or
+    the baseline as soon as something better is reached. If the training loss varied more than that distance over its
+    first tenth, its range replaces the distance. Without a training loss progress can't be told from noise, and ten
+    times the distance is needed. A validation loss that rises while the training loss still falls is overfitting, and
+    does not count.
     """
     early = _early_range(training)
     first = next((v.loss for v in validations if math.isfinite(v.loss)), math.inf)
     exploded = []
     for v, so_far in zip(validations, best, strict=True):
         least = _loss_of(so_far)
-        start = first if baseline is None else max(baseline, least)
+        start = first if baseline is None or least > baseline else baseline
         distance = max(start - least, early) if early is not None else WITHOUT_TRAINING * (start - least)
         risen = distance > 0 and v.loss > start + distance
         exploded.append(not math.isfinite(v.loss) or (risen and not _still_learns(training, v.step, so_far.step)))

@@ -318,6 +318,14 @@ def test_with_a_baseline_a_trial_has_learnt_what_is_better():
     assert own([-1.0, -1.5], baseline=-2.0).outcome is Outcome.STAGNATED
 
 
+def test_a_loss_that_only_wavers_above_the_baseline_has_stagnated():
+    wavering = [1.2, 1.205, 1.198, 1.202, 1.209, 1.2095]
+    training = [1.2 + 0.001 * (7 * k % 11) for k in range(60)]  # varies by 0.01
+    assert own(wavering, baseline=1.0, training=training).rules_held == (Outcome.STAGNATED,)
+    risen = own([1.2, 1.15, 1.3, 1.3], baseline=1.0, training=[1.2 + (k >= 20) for k in range(40)])
+    assert risen.rules_held == (Outcome.EXPLODED, Outcome.STAGNATED)
+
+
 def test_failed_is_a_bound_on_the_last_loss():
     bound = {"above": 3.5}
     assert own([9.0, 3.4], failed=bound).outcome is Outcome.CONVERGED
