@@ -21,6 +21,7 @@ class Observed:
 
     Attributes:
         epochs: mean training loss of each epoch, judged if there are no validations.
+        validated: step of the latest validation; -1 before the first.
         judgements: judgement of each optimiser; empty until `judge` was called.
     """
 
@@ -31,6 +32,7 @@ class Observed:
         self.curves: list[Curve] = []
         self.validations: list[Validation] = []
         self.epochs: list[Validation] = []
+        self.validated = -1
         self.judgements: tuple[Judgement, ...] = ()
 
     @property
@@ -44,10 +46,18 @@ class Observed:
         failed = [curve for curve in self.curves if curve.first_nonfinite_step is not None]
         return min(failed, key=lambda curve: curve.failure_place, default=None)
 
+    def begin_validation(self) -> int:
+        """Step of a validation: the last one made, or the next number if another validation has that.
+
+        It has where each phase of a training has an optimiser of its own, whose steps count from 0.
+        """
+        self.validated = max(self.steps - 1, self.validated + 1)
+        return self.validated
+
     def validate(self, loss: float, logged: Mapping[str, float]) -> None:
-        """Add a validation, with the metrics that the rules use."""
+        """Add the validation that began, with the metrics that the rules use."""
         found = {measure: logged[measure] for measure in self.rules.measures if measure in logged}
-        self.validations.append(Validation(max(self.steps - 1, 0), loss, found))
+        self.validations.append(Validation(self.validated, loss, found))
 
     def end_epoch(self) -> None:
         """Add the mean training loss of an epoch."""
@@ -108,6 +118,7 @@ class Observed:
             "curves": [curve.state_dict() for curve in self.curves],
             "validations": [astuple(v) for v in self.validations],
             "epochs": [astuple(v) for v in self.epochs],
+            "validated": self.validated,
         }
 
     def restore(self, state: Mapping[str, Any] | None, global_step: int) -> None:
@@ -117,6 +128,7 @@ class Observed:
                 curve.load_state_dict(kept)
             self.validations = [Validation(*v) for v in state["validations"]]
             self.epochs = [Validation(*v) for v in state["epochs"]]
+            self.validated = state.get("validated", -1)
         else:  # no checkpoint, or one written without a monitor
             for curve in self.curves:
                 curve.go_on_at(global_step // len(self.curves))

@@ -195,8 +195,7 @@ class StabilityMonitor(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Not earlier: only now do the loaders exist, with their state restored
         self._scheduled = scheduled_steps(trainer)
-        self._watches = Watches.of(trainer, pl_module, weight_norms=self.weight_norms)
-        self._make_curves(len(self._watches), pl_module)
+        self._watch(trainer, pl_module)
         self._seen.restore(self._kept, trainer.global_step)
         self._kept = None
         self._writer.refuse_second_fit(self.steps_read)
@@ -207,6 +206,11 @@ class StabilityMonitor(Callback):
         self._watches.attach(self.curves)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if not self._watches.are_of(trainer):
+            self._read_block(trainer)
+            self._watches.detach()
+            self._watch(trainer, pl_module)
+            self._watches.attach(self.curves)
         self._watches.start_batch(batch_idx, trainer.current_epoch)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
@@ -239,10 +243,11 @@ class StabilityMonitor(Callback):
         points = validation_numbers(logged)
         if name is not None:
             loss = math.nan if spoilt and math.isfinite(logged[name]) else logged[name]  # NaN in another process
-            self._seen.validate(loss, logged)
             points[recorded_as(name)] = loss
         if points:
-            self._writer.record(max(self.steps_read - 1, 0), points)
+            self._writer.record(self._seen.begin_validation(), points)
+        if name is not None:
+            self._seen.validate(loss, logged)
         self._end_early(trainer, judged=name is not None)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -293,13 +298,17 @@ class StabilityMonitor(Callback):
     def _place(self, trainer: Trainer) -> int:
         return [c for c in trainer.callbacks if isinstance(c, StabilityMonitor)].index(self)
 
+    def _watch(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._watches = self._watches.renewed(trainer, pl_module, weight_norms=self.weight_norms)
+        self._make_curves(len(self._watches), pl_module)
+
     def _make_curves(self, n: int, pl_module: LightningModule) -> None:
         window = UNKNOWN_WINDOW_STEPS
         if math.isfinite(self._scheduled):
             window = max(1, math.ceil(self._scheduled / names.WINDOWS))
         parameter_names = {id(p): name for name, p in pl_module.named_parameters()}
         told = (self._writer.record, self._curve_event, parameter_names, window, self.layer_norms_every)
-        self._seen.curves = [Curve(i, *told) for i in range(n)]
+        self._seen.curves += [Curve(i, *told) for i in range(len(self.curves), n)]
 
     # Reading and judging
 

@@ -1,7 +1,7 @@
 """Watch all optimisers of a fit: assign backward passes to them and order their steps."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 from lightning import LightningModule, Trainer
@@ -23,24 +23,34 @@ class Watches:
     Args:
         watches: one per optimiser; empty before training.
         statistics: running statistics of the module; None without a module.
+        places: numbers of the steps of all optimisers, in order.
     """
 
-    def __init__(self, watches: Sequence[OptimizerWatch] = (), statistics: RunningStatistics | None = None) -> None:
+    def __init__(
+        self,
+        watches: Sequence[OptimizerWatch] = (),
+        statistics: RunningStatistics | None = None,
+        places: Iterator[int] | None = None,
+    ) -> None:
         self._watches = watches
         self._statistics = statistics
+        self._places = places or itertools.count()
         self._going_backward: Tensor | None = None
         self._fingerprints: list[list[tuple[int, int]]] = []
 
-    @classmethod
-    def of(cls, trainer: Trainer, module: LightningModule, *, weight_norms: bool) -> Self:
-        """Watch every optimiser of a Trainer that has parameters; Lightning's placeholder optimiser has none."""
-        optimizers = [each for each in trainer.optimizers if each.param_groups]
-        statistics, places = RunningStatistics(module, several=len(optimizers) > 1), itertools.count()
+    def renewed(self, trainer: Trainer, module: LightningModule, *, weight_norms: bool) -> Self:
+        """Return watches of every optimiser of a Trainer; their steps follow those of the present ones."""
+        optimizers = _optimizers(trainer)
+        statistics = RunningStatistics(module, several=len(optimizers) > 1)
         watches = [
-            OptimizerWatch(trainer, module, each, i, statistics, places, weight_norms=weight_norms)
+            OptimizerWatch(trainer, module, each, i, statistics, self._places, weight_norms=weight_norms)
             for i, each in enumerate(optimizers)
         ]
-        return cls(watches, statistics)
+        return type(self)(watches, statistics, self._places)
+
+    def are_of(self, trainer: Trainer) -> bool:
+        """Whether these watch the Trainer's optimisers, which a module or callback may replace."""
+        return [watch.optimizer for watch in self._watches] == _optimizers(trainer)
 
     def __len__(self) -> int:
         return len(self._watches)
@@ -62,7 +72,7 @@ class Watches:
 
     def attach(self, curves: Sequence[Curve]) -> None:
         """Start watching each optimiser at its curve's next step."""
-        for watch, curve in zip(self._watches, curves, strict=True):
+        for watch, curve in zip(self._watches, curves, strict=False):  # more curves if there were more optimisers
             watch.attach(curve.steps)
 
     def detach(self) -> None:
@@ -122,6 +132,11 @@ class Watches:
                 seen.curves[i].take_failure("loss", about)
         if seen.first_failed is None and _is_anomaly(exception):
             seen.curves[0].take_failure("gradient", about | {"anomaly": one_line(exception)})
+
+
+def _optimizers(trainer: Trainer) -> list[Optimizer]:
+    """Optimisers that have parameters; Lightning's placeholder has none."""
+    return [each for each in trainer.optimizers if each.param_groups]
 
 
 def _is_anomaly(exception: BaseException) -> bool:

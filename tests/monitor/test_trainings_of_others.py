@@ -522,6 +522,33 @@ def test_two_optimisers_have_each_its_own_loss_and_steps(toggles):
     assert [curve.steps for curve in monitor.curves] == [6, 12]
 
 
+@pytest.mark.parametrize("others", [1, 2])
+def test_an_optimiser_that_replaces_another_during_the_training_goes_on_in_its_curve(others):
+    class Switches(Small):  # as in Lightning's issue 3095
+        def on_train_epoch_start(self):
+            if self.current_epoch == 1:
+                parts = [self.parameters()] if others == 1 else [self.net[0].parameters(), self.net[2].parameters()]
+                self.trainer.optimizers = [SGD(part) for part in parts]
+
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            if others == 2:
+                for optimizer in self.trainer.optimizers:
+                    optimizer.zero_grad()
+                self.manual_backward(loss)
+                for optimizer in self.trainer.optimizers:
+                    optimizer.step()
+            return loss
+
+    module = Switches(add_to_loss={12: NAN})
+    module.automatic_optimization = others == 1
+    monitor, sink = watched(module, 5, epochs=3, after_failure="continue")
+    assert [curve.steps for curve in monitor.curves] == [15, 10][:others]
+    assert sink.values(names.TRAIN_LOSS) == pytest.approx([float(loss) for loss in module.losses], nan_ok=True)
+    assert (monitor.outcome, monitor.first_nonfinite_step) == (Outcome.NONFINITE, 12)
+    assert torch.isfinite(module.flat()).all()
+
+
 def test_the_critics_nan_is_not_the_generators():
     module = Gan(toggles=False, spoilt=(2, "d"))
     monitor, sink = watched(module, 6, after_failure="continue")
@@ -919,6 +946,35 @@ def test_inside_a_study_the_trial_is_found_and_validations_have_the_names_of_a_s
     points = [record for record, _ in read_journal(tmp_path / FILE_NAME) if isinstance(record, Point)]
     assert [p.step for p in points if names.TRAIN_LOSS in p.values] == [0, 1, 2]
     assert next(dict(p.values) for p in points if recorded.keys() & p.values.keys()) == recorded
+
+
+def test_a_validation_between_two_steps_of_one_number_is_recorded(tmp_path, monkeypatch):
+    class Phases(Small):  # first one optimiser, then another, whose steps count from 0
+        def training_step(self, batch, batch_idx):
+            optimizer = self.optimizers()[self.current_epoch // 2]
+            optimizer.zero_grad()
+            self.manual_backward(super().training_step(batch, batch_idx))
+            optimizer.step()
+
+        def validation_step(self, batch, batch_idx):
+            self.log("val_loss", NAN if self.current_epoch == 3 else 1.0 / (1 + self.current_epoch))
+
+        def configure_optimizers(self):
+            return [SGD(self.parameters()), SGD(self.parameters())]
+
+    with Journal(tmp_path) as journal:
+        journal.event(names.TAGS_EVENT, {names.OWNER: "1@here", ATTEMPT: "first"})
+    monkeypatch.setenv("FNOSTAB_JOURNAL", str(tmp_path))
+    monkeypatch.setenv("FNOSTAB_TOKEN", "first")
+    module = Phases()
+    module.automatic_optimization = False
+    fit(module, monitor := StabilityMonitor(after_failure="continue"), 4, epochs=4)
+    assert [v.step for v in monitor.validations] == [3, 7, 8, 9]
+    records = [record for record, _ in read_journal(tmp_path / FILE_NAME)]
+    points = [record for record in records if isinstance(record, Point)]
+    seen = [p.step for p in points if "val/loss" in {**p.values, **p.nonfinite}]
+    assert seen == [3, 7, 8, 9]
+    assert not any(names.RESTARTED in record.payload for record in records if not isinstance(record, Point))
 
 
 @pytest.mark.parametrize(
