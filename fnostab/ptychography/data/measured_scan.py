@@ -46,7 +46,7 @@ def from_scan(config: DataConfig) -> GridLines:
         factor = side // N
         mask = np.asarray(scan.mask.reshape(N, factor, N, factor).all(axis=(1, 3)))
         intensity = scan.intensity.reshape(-1, N, factor, N, factor).sum(axis=(2, 4)) * mask
-    positions = scan.positions * zoom if config.fit == "crop" else scan.positions + (side - N) // 2
+    positions = scan.positions * zoom if config.fit == "crop" else scan.positions + central(N, side).start
     image = None if scan.object is None else resize_image(scan.object, zoom)
 
     indices = areas(scan.positions, probe_width(scan.probe), LEAST_SPAN / zoom, path)
@@ -158,7 +158,9 @@ def _probe_and_zoom(probe: NDArray[np.complex64], config: DataConfig) -> tuple[N
                 f"{LEAST_OF_PROBE:.0%}: raise data.N, or set data.fit=crop"
             )
         # Binning shifts the zero frequency from the centre of its bin; a phase ramp compensates for it.
-        turns = (side // N - 1) / 2 * (np.arange(N) - N // 2) / side
+        factor = side // N
+        shift = factor * (N // 2) + (factor - 1) / 2 - side // 2  # of the bin's centre, in pixels of the detector
+        turns = shift * (np.arange(N) - N // 2) / side
         ramp = np.exp(-2j * math.pi * turns)
         smaller = smaller * ramp[:, None] * ramp
     return np.asarray(smaller / np.abs(smaller).max(), dtype=np.complex64), zoom

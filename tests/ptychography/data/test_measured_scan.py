@@ -105,24 +105,28 @@ def test_probe_and_positions_of_a_cropped_detector_are_those_of_a_known_scan(tmp
     assert error(train.positions, torch.roll(data.probe, 1, 0)) > 3 * right
 
 
-def test_a_binned_detector_has_a_smaller_frame(tmp_path):
-    wide = simulated(extent=84)
-    padded = np.zeros((32, 32), np.complex64)
-    padded[8:24, 8:24] = wide.probe
-    corners = wide.corners[(wide.corners >= 8).all(axis=1) & (wide.corners <= 59).all(axis=1)] - 8
+@pytest.mark.parametrize(("side", "N"), [(32, 16), (30, 15)])
+def test_a_binned_detector_has_a_smaller_frame(tmp_path, side, N):
+    wide, margin = simulated(extent=84), (side - SIDE) // 2
+    padded = np.zeros((side, side), np.complex64)
+    padded[margin : margin + SIDE, margin : margin + SIDE] = wide.probe
+    inside = (wide.corners >= margin) & (wide.corners <= 83 - side + margin)
+    corners = wide.corners[inside.all(axis=1)] - margin
     frames = []
-    frequencies = np.fft.fftfreq(32)
+    frequencies = np.fft.fftfreq(side)
     for row, column in corners:
         ramp = np.exp(-2j * np.pi * (frequencies[:, None] * (row % 1) + frequencies * (column % 1)))
-        wave = np.fft.ifft2(np.fft.fft2(padded) * ramp) * wide.object[int(row) :, int(column) :][:32, :32]
+        wave = np.fft.ifft2(np.fft.fft2(padded) * ramp) * wide.object[int(row) :, int(column) :][:side, :side]
         frames.append(np.abs(np.fft.fftshift(np.fft.fft2(wave, norm="ortho"))) ** 2)
-    whole = Scan(np.array(frames, np.float32), "intensity", padded, corners, np.ones((32, 32), bool), wide.object)
-    write_scan(whole, tmp_path / "wide.h5")
-    data = from_scan(config(tmp_path / "wide.h5", N=16, fit="bin"))
-    true = extract_patches(data.train.objects[0], data.train.positions, 16)
+    mask = np.ones((side, side), bool)
+    write_scan(
+        Scan(np.array(frames, np.float32), "intensity", padded, corners, mask, wide.object), tmp_path / "wide.h5"
+    )
+    data = from_scan(config(tmp_path / "wide.h5", N=N, fit="bin"))
+    true = extract_patches(data.train.objects[0], data.train.positions, N)
     predicted = far_field(data.probe * true).abs()
     error = (predicted - data.train.amplitudes[:, 0]).abs().sum() / data.train.amplitudes.sum()
-    shifted = extract_patches(data.train.objects[0], data.train.positions - 1, 16)
+    shifted = extract_patches(data.train.objects[0], data.train.positions - 1, N)
     off = (
         far_field(data.probe * shifted).abs() - data.train.amplitudes[:, 0]
     ).abs().sum() / data.train.amplitudes.sum()
