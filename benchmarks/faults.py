@@ -311,7 +311,7 @@ def verdict_fault(matrix: Matrix, place: Place, cell: Cell, experiment: str) -> 
 
 def full_disk(matrix: Matrix, template: Path, moment: str) -> None:
     """Fill the disk of the journals or of the store temporarily."""
-    cell = Cell(STORES["sqlite"], moment, "disk", "space freed, `fnostab run` again")
+    cell = Cell(STORES["sqlite"], moment, "disk", "space freed, ")
     place = new_place(matrix, f"disk-{moment}", template)
     disk = place.folder / "disk"
     with small_disk(disk) as mounted:
@@ -341,6 +341,7 @@ def disk_of_journals(place: Place, cell: Cell, disk: Path, ballast: str) -> None
         cell.problems.append("RUNNING while the disk is full")
     Path(ballast).unlink(missing_ok=True)
     freed = time.time()
+    cell.then += "`fnostab run` again"
     if status := place.call(*command):
         cell.problems.append(f"the next run ends with {status}")
     cell.back_s = back_at_work_s(trials_in(place)[0], freed)

@@ -51,8 +51,9 @@ def command(
 ) -> None:
     """Answer for every arm of EXPERIMENT whether it helps or harms, and record the answer in MLflow as a run.
 
-    A study with roles has a verdict as well. GOLD: the architecture is the cure. SILVER: it is not shown to help, but
-    clipping helps. PIVOT: neither helps at depth. INCONCLUSIVE: what is open. `leaning` marks what could be luck.
+    A study with roles has a verdict as well. GOLD: the architecture helps at both depths. SILVER: it is not shown to
+    help, but clipping helps. PIVOT: neither helps at depth. INCONCLUSIVE: what is open. `leaning` marks what could be
+    luck.
 
     The last line is the next step, as a command.
 

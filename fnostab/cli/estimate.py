@@ -33,8 +33,8 @@ def command(
 ) -> None:
     """Show parameters, memory, and time of every arm of STUDY, and the total time. Nothing is recorded.
 
-    Memory is computed on a device that holds no numbers; time is that of a few real steps of each network that
-    fits. `fnostab run` shows the same table, and refuses arms that do not fit.
+    Memory is computed without allocating it (on PyTorch's meta device); time is that of a few real steps of each
+    network that fits. `fnostab run` shows the same table, and refuses arms that do not fit.
     """
     from fnostab.launch.local import LocalLauncher, default_jobs
     from fnostab.study.study import load_study

@@ -49,7 +49,7 @@ def parse_csv(text: str, path: str | Path) -> tuple[Sequence[str], Iterator[tupl
             f"{MOST_CELLS:,}: leave out columns"
         )
     if twice := next((name for name, count in Counter(columns).items() if name and count > 1), None):
-        raise DecisionError(f"{path}, line 1, has twice the column {twice[:80]!r}: rename one")
+        raise DecisionError(f"{path}, line 1, has the column {twice[:80]!r} twice: rename one")
 
     def rows() -> Iterator[tuple[int, dict[str, str | None]]]:
         for fields in reader:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fnostab.report.case import Case
 
 IN_WORDS: Mapping[VerdictName | None, str] = {
-    VerdictName.GOLD: "The change of architecture is the cure.",
+    VerdictName.GOLD: "The change of architecture helps at both depths.",
     VerdictName.SILVER: "The change of architecture is not shown to help, but clipping helps.",
     VerdictName.PIVOT: "No candidate helps in the deep network.",
     VerdictName.INCONCLUSIVE: "These trials do not decide the question yet.",

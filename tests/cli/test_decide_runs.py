@@ -169,7 +169,7 @@ def test_runs_of_mlflow_have_ids_and_a_status():
             "model,seed,return,loss,status\nbase,0,-120,5,0\nbase,1,-120,5\n",
             "returns.csv, line 3: fewer values than columns, and columns.return='-120' before columns.loss='5'; dec",
         ),
-        ("a name twice", "model,seed,return,loss,loss\nbase,0,-1,2,3\n", "line 1, has twice the column 'loss'"),
+        ("a name twice", "model,seed,return,loss,loss\nbase,0,-1,2,3\n", "line 1, has the column 'loss' twice"),
         (
             "a seed below 0",
             "model,seed,return,loss,status\nbase,-1,-1,2,OK\n",

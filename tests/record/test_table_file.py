@@ -315,7 +315,7 @@ def test_a_bad_line_is_named(read, line, message):
 def test_missing_columns_and_stages(read, tmp_path):
     with pytest.raises(DecisionError, match=r"line 1, has no column 'outcome'; needed: arm, seed, outcome, val_loss; "):
         read(header="stage,arm,seed,val_loss,failure_step,last_step")
-    with pytest.raises(DecisionError, match="has twice the column 'val_loss'"):
+    with pytest.raises(DecisionError, match="has the column 'val_loss' twice"):
         read(header=f"{HEADER},val_loss")
     with pytest.raises(DecisionError, match="has no trial of stage a"):
         read("b,control,0,converged,0.5,,9")

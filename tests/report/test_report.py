@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from report_helpers import case_of, study_spec
 
+from fnostab.cli.decide import command as command_of_decide
 from fnostab.cli.report import command
 from fnostab.decision import Criterion, State
 from fnostab.errors import ConfigError
@@ -20,7 +21,7 @@ from fnostab.record.table import TrialRow
 from fnostab.record.trial import Metric
 from fnostab.report import evidence as evidence_module
 from fnostab.report import panels
-from fnostab.report.content import OnCase, compose
+from fnostab.report.content import IN_WORDS, OnCase, compose
 from fnostab.report.documents import HTML, environment, to_html, to_markdown, write, write_files
 from fnostab.report.evidence import Evidence, Spikes, exemplars, gather
 from fnostab.report.glossary import glossary
@@ -119,6 +120,12 @@ def test_ids_are_unique_and_references_lead_somewhere(stored_report):
     ids = re.findall(r'\bid="([^"]*)"', text)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'href="#([^"]*)"', text)) | set(re.findall(r"url\(#([^)]*)\)", text)) <= set(ids)
+
+
+@pytest.mark.parametrize("words", [*IN_WORDS.values(), command_of_decide.help])
+def test_a_verdict_in_words_names_no_arm_by_chance(words):
+    """`cure` is an arm beside the architecture of GOLD, and takes no part in the verdict."""
+    assert {"arch_fix", "opt_fix", "cure"}.isdisjoint(re.findall(r"\w+", words))
 
 
 def test_what_could_be_luck_is_not_decided():

@@ -11,7 +11,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class ClusterFile(BaseModel):
-    """Resources that a job requests. The cluster's defaults apply to omitted fields."""
+    """Resources that a job requests. The cluster's defaults apply to fields that are None."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
