@@ -2,12 +2,15 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fnostab.monitor import spikes as spikes_module
 from fnostab.monitor.spikes import Spike, SpikeDetector
 from fnostab.record import names
 
@@ -170,3 +173,12 @@ def test_nothing_seen_is_nothing_found():
     detector = SpikeDetector()
     assert detector.finish() == []
     assert detector.summary() == {names.SPIKES: 0, names.SPIKES_UNRECOVERED: 0}
+
+
+def test_the_page_on_outcomes_has_the_thresholds():
+    page = (Path(__file__).parents[2] / "docs/outcomes.md").read_text()
+    rows = re.findall(r"^\| `([A-Z_]+)` \| ([\d.]+) \|", page, re.MULTILINE)
+    assert {name: float(value) for name, value in rows} == {
+        name: value for name, value in vars(spikes_module).items() if name.isupper() and name != "MAD_TO_STD"
+    }
+    assert not re.search(r"`\w*spike_\w+`", page)  # as settings that do not exist
