@@ -150,6 +150,8 @@ def _type(schema: Mapping[str, Any]) -> str:
         return " or ".join(_type(each) for each in schema["anyOf"])
     if "enum" in schema:
         return ", ".join(f"`{each}`" for each in schema["enum"])
+    if "$ref" in schema:
+        return "mapping"
     if "const" in schema:
         return f"`{schema['const']}`"
     kind = schema.get("type")

@@ -332,6 +332,7 @@ class TestSite:
     def test_every_setting_and_every_command_is_listed(self, site):
         settings = (site / "reference/configuration.html").read_text()
         assert all(f"<code>{name}</code>" in settings for name in flatten(TrialConfig()))
+        assert "None" not in settings  # it is null in YAML, and a group of values is a mapping
         listed = (site / "reference/commands.html").read_text()
         assert all(f"<code>fnostab {name}</code>" in listed for name in COMMANDS)
         assert "Sentinel" not in listed

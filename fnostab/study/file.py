@@ -16,6 +16,7 @@ from fnostab.study.limits import MOST_SEEDS, MOST_TRIALS
 from fnostab.tasks.registry import built_in_studies, make_task, task_names
 
 PositiveNumber = Annotated[float, Field(gt=0)]
+Knob = dict[str, Annotated[list[PositiveNumber], Field(min_length=2)]]
 
 
 class OutcomeSection(Frozen):
@@ -30,28 +31,28 @@ class OutcomeSection(Frozen):
 class StudyFile(Frozen):
     """A study file, with inherited settings and grids of its arms written out."""
 
-    task: str | None = None  # what a trial trains: a task by its name
-    command: str | None = None  # or a program: words with {placeholders}
-    code: list[str] = Field(default=[])  # of a program: globs of files that are part of its identity
-    after_failure: Literal["stop", "continue"] = "stop"  # of a program: what its recorder tells it
-    name: Name  # of the study, and of its MLflow experiment
+    task: str | None = None  # task that its trials train, by name
+    command: str | None = None  # or a program that they start: words with {placeholders}
+    code: list[str] = Field(default=[])  # globs of further files that belong to the program
+    after_failure: Literal["stop", "continue"] = "stop"  # whether a program is told to stop when it has failed
+    name: Name  # name of the study, and of its MLflow experiment
     description: str = ""  # the question, in a sentence or two
     control: str  # the arm that the others are compared with
-    arms: dict[Name, Settings] = Field(min_length=1)  # by name, as differences from the defaults
+    arms: dict[Name, Settings] = Field(min_length=1)  # settings of each arm that differ from the defaults
     roles: dict[Literal["architecture", "clipping"], str] = Field(default={})  # the arms that GOLD and SILVER are about
-    metric: Metric | None = None  # what decides, besides failures; None: the task's
+    metric: Metric | None = None  # by which trials without a failure are compared; null: the task's
     margin: Annotated[float, Field(ge=0)] | None = None  # how much worse than control counts as no worse
-    measures: dict[str, Measure] | None = None  # of quality, beside the metric; None: the task's
-    outcome: OutcomeSection | None = None  # what counts as a failure
+    measures: dict[str, Measure] | None = None  # further measures of quality; null: the task's
+    outcome: OutcomeSection | None = None  # rules of failures
     lengths: Literal["equal", "free"] = "equal"  # whether arms must run the same number of steps
     smallest_effect: Annotated[float, Field(gt=0, lt=1)] = 0.2  # reduction of the failure rate worth having
     follow_up: str | None = None  # study that comes after this one
-    follow_up_criteria: list[FollowUpCriterion] = Field(default=[])  # that decide there besides those of the roles
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of the tests, one-sided
+    follow_up_criteria: list[FollowUpCriterion] = Field(default=[])  # further criteria to meet in that study
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # one-sided significance level
     seeds: Annotated[int, Field(gt=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = 10
-    defaults: Settings = Field(default={})  # of all arms
-    profiles: dict[str, Settings] = Field(default={})  # of all arms, under a named layer of the task's
-    stress: dict[str, Annotated[list[PositiveNumber], Field(min_length=2)]] = Field(default={})  # a knob, its values
+    defaults: Settings = Field(default={})  # settings of all arms
+    profiles: dict[str, Settings] = Field(default={})  # settings of all arms, by profile
+    stress: Knob = Field(default={})  # setting that a stress study varies, with its values from easy to hard
 
     _source: str = PrivateAttr("")
     _lines: dict[str, int] = PrivateAttr(default_factory=dict)  # by dotted place in the file

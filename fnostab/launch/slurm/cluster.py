@@ -19,17 +19,17 @@ class ClusterFile(BaseModel):
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None  # features that a node must have, as gpu
-    time_minutes: Count = 60  # after which a job is interrupted, and queued again to go on
-    memory_gb: Annotated[float, Field(gt=0)] | None = None  # of a job
-    cpus: Count | None = None  # of a job
-    gpus: Annotated[int, Field(ge=0)] = 0  # of a job
-    shards: Annotated[int, Field(ge=0)] = 0  # of a GPU that jobs share, in place of whole ones
-    options: dict[str, str | int | Literal[True]] = {}  # any other of sbatch, by its long name without the hyphens
-    setup: tuple[str, ...] = ()  # lines of bash before the trials start
-    jobs: Count = 10  # that run at once
-    trials_per_job: Count = 1  # side by side
-    notice_s: Annotated[int, Field(ge=10)] = 120  # before the end of its time that a job is told of it
-    max_timeouts: Annotated[int, Field(ge=0)] = 20  # after which a job whose time is up is not queued again
+    time_minutes: Count = 60  # time limit of a job, which is then queued again and continues
+    memory_gb: Annotated[float, Field(gt=0)] | None = None  # memory of a job
+    cpus: Count | None = None  # processor cores of a job
+    gpus: Annotated[int, Field(ge=0)] = 0  # GPUs of a job
+    shards: Annotated[int, Field(ge=0)] = 0  # shares of a GPU, where jobs share one; excludes gpus
+    options: dict[str, str | int | Literal[True]] = {}  # further options of sbatch, by their long names without hyphens
+    setup: tuple[str, ...] = ()  # lines of bash that run before the trials start
+    jobs: Count = 10  # jobs that run at the same time
+    trials_per_job: Count = 1  # trials of a job that run side by side
+    notice_s: Annotated[int, Field(ge=10)] = 120  # seconds before its time limit at which a job is warned
+    max_timeouts: Annotated[int, Field(ge=0)] = 20  # how often a job may reach its time limit and be queued again
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
