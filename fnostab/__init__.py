@@ -24,7 +24,7 @@ _MODULE_OF = {
     "Study": "asking",
     "StudyRun": "launch.run",
     "Table": "record.table",
-    "TableStudy": "record.table",
+    "TableStudy": "record.table_study",
     "TrialRow": "record.table",
     "Verdict": "decision",
     "VerdictName": "decision",

@@ -24,7 +24,8 @@ TERMS = (  # term, pattern of the text that contains it, meaning
     (
         "Out of memory (oom), killed, infra error",
         "oom|killed|infra.error",
-        "the machine's fault, not the training's; listed, never counted as failures of training",
+        "the trial ended without a result: out of memory, by a signal, or by another error; listed, never counted as a "
+        "failure of training",
     ),
     (
         "95 % interval",
@@ -44,7 +45,7 @@ TERMS = (  # term, pattern of the text that contains it, meaning
         "Kaplan-Meier",
         "an estimate of the share of trials that have not failed by each step, also from trials that ended early",
     ),
-    ("Log-rank test", "Log-rank", "a test of whether two such shares differ over all steps"),
+    ("Log-rank test", "Log-rank", "a test of whether two Kaplan-Meier curves differ over all steps"),
     (
         "Fragile",
         "fragile",
