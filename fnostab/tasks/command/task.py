@@ -82,7 +82,7 @@ class Command(Task):
             better = "higher" if metric.higher_is_better else "lower"
             raise ConfigError(
                 f"{study.file.line_of('outcome')}baseline {outcome.baseline:g} and failed contradict one another: "
-                f"{better} is better of {metric.name}, so that an output that has learnt nothing would not fail"
+                f"{better} is better for {metric.name}, so that an output that has learnt nothing would not fail"
             )
 
     def identity(self, settings: Settings) -> Any:
