@@ -63,7 +63,8 @@ class StabilityMonitor(Callback):
 
     Args:
         sink: receives points and events; None uses the trial's own in a study, and keeps only the outcome elsewhere.
-        rules: what counts as a failure.
+        rules: what counts as a failure. In a study its own rules judge; a failure by rules that are given here, or by
+            ``baseline``, counts as announced by the script.
         val_loss_name: name of the logged validation loss; ``val/loss`` and ``val_loss`` are equivalent. Without
             one, `exploded` is judged on the mean training loss of each epoch, and `judgement` says so.
         baseline: validation loss of an output that has learnt nothing. None uses that of the rules; without
@@ -104,6 +105,7 @@ class StabilityMonitor(Callback):
         self.sink = sink
         self._found: Recording | None = None  # sink of the trial, unless one was given
         self.rules = rules or OutcomeRules()
+        self._has_rules = rules is not None or baseline is not None
         self.val_loss_name = val_loss_name
         self.baseline = self.rules.baseline if baseline is None else baseline
         self.warmup_steps = warmup_steps
@@ -279,7 +281,7 @@ class StabilityMonitor(Callback):
         else:
             judgement = Judgement(outcome_of(exception))
             self._end(judgement.outcome)
-        self._tell_end(early_tags(**vars(judgement), reason=one_line(exception)))
+        self._tell_end(judgement, one_line(exception))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._result.ended:
@@ -327,16 +329,25 @@ class StabilityMonitor(Callback):
         judgement = of_first(trainer, self._seen.judge(last_scheduled_step))
         if judgement.outcome is not Outcome.NONFINITE and not any(curve.observed for curve in self.curves):
             self._end(Outcome.INFRA_ERROR)
-            self._tell_end(early_tags(Outcome.INFRA_ERROR, reason=NOTHING_SEEN))
+            self._tell_end(Judgement(Outcome.INFRA_ERROR), NOTHING_SEEN)
         else:
             self._end(judgement.outcome, judgement)
             self._writer.record(max(self.steps_read - 1, 0), self.summary())
-            self._writer.event(names.TAGS_EVENT, early_tags(**vars(judgement)))
+            self._tell(judgement)
 
-    def _tell_end(self, tags: Mapping[str, str]) -> None:
+    def _tell_end(self, judgement: Judgement, reason: str) -> None:
         """Record how a fit ended, unless it never began to train and the sink holds an earlier one."""
         if self.curves or last_step_of(self.sink) < 0:
-            self._writer.event(names.TAGS_EVENT, tags)
+            self._tell(judgement, reason)
+
+    def _tell(self, judgement: Judgement, reason: str | None = None) -> None:
+        """Record an outcome. A study judges by its own rules: there a failure by other rules is one of the script's."""
+        if self.sink is not None and self.sink is self._found:
+            by_defaults = judgement.outcome is not Outcome.NONFINITE and not self._has_rules
+            if judgement.outcome is Outcome.CONVERGED or (by_defaults and judgement.rules_held):
+                return
+            judgement = replace(judgement, rules_held=(), not_judged=())
+        self._writer.event(names.TAGS_EVENT, early_tags(**vars(judgement), reason=reason))
 
     def _end(self, outcome: Outcome, judgement: Judgement | None = None) -> None:
         self._result.end(outcome, judgement, self.first_nonfinite_step, shares=self._writer.writes)

@@ -948,6 +948,32 @@ def test_inside_a_study_the_trial_is_found_and_validations_have_the_names_of_a_s
     assert next(dict(p.values) for p in points if recorded.keys() & p.values.keys()) == recorded
 
 
+@pytest.mark.parametrize(
+    ("validations", "options", "announced"),
+    [
+        ([1.0, 0.5, 9.0, 9.0], {}, None),  # exploded, unless the study's baseline is 10, say
+        ([1.0, 0.5, 0.4, 0.3], {}, None),
+        ([1.0, 0.5, 9.0, 9.0], {"baseline": 0.1}, "exploded"),
+        ([1.0, 0.5, NAN, NAN], {}, "nonfinite"),
+    ],
+)
+def test_in_a_study_its_own_rules_judge(tmp_path, monkeypatch, validations, options, announced):
+    class Validates(Small):
+        def validation_step(self, batch, batch_idx):
+            self.log("val_loss", validations[self.current_epoch])
+
+    with Journal(tmp_path) as journal:
+        journal.event(names.TAGS_EVENT, {names.OWNER: "1@here", ATTEMPT: "first"})
+    monkeypatch.setenv("FNOSTAB_JOURNAL", str(tmp_path))
+    monkeypatch.setenv("FNOSTAB_TOKEN", "first")
+    fit(Validates(optimizer=lambda p: torch.optim.SGD(p, lr=1e-9)), StabilityMonitor(**options), 3, epochs=4)
+    records = [record for record, _ in read_journal(tmp_path / FILE_NAME)]
+    tags = {k: v for record in records if not isinstance(record, Point) for k, v in record.payload.items()}
+    assert tags.get(names.OUTCOME) == announced
+    assert (names.FAILURE_STEP in tags) is (announced is not None)
+    assert not tags.keys() & {names.RULES_HELD, names.NOT_JUDGED}  # or a restart would judge by other rules
+
+
 def test_a_validation_between_two_steps_of_one_number_is_recorded(tmp_path, monkeypatch):
     class Phases(Small):  # first one optimiser, then another, whose steps count from 0
         def training_step(self, batch, batch_idx):
