@@ -21,7 +21,7 @@ class Observed:
 
     Attributes:
         epochs: mean training loss of each epoch, judged if there are no validations.
-        validated: step of the latest validation; -1 before the first.
+        validated: step of the latest validation, -1 if before the first, and the steps of all optimisers until then.
         judgements: judgement of each optimiser; empty until `judge` was called.
     """
 
@@ -32,7 +32,7 @@ class Observed:
         self.curves: list[Curve] = []
         self.validations: list[Validation] = []
         self.epochs: list[Validation] = []
-        self.validated = -1
+        self.validated = -1, 0
         self.judgements: tuple[Judgement, ...] = ()
 
     @property
@@ -47,17 +47,18 @@ class Observed:
         return min(failed, key=lambda curve: curve.failure_place, default=None)
 
     def begin_validation(self) -> int:
-        """Step of a validation: the last one made, or the next number if another validation has that.
+        """Step of a validation: the last one made; the next number if that is of a validation before other steps.
 
-        It has where each phase of a training has an optimiser of its own, whose steps count from 0.
+        It is where each phase of a training has an optimiser of its own, whose steps count from 0.
         """
-        self.validated = max(self.steps - 1, self.validated + 1)
-        return self.validated
+        (step, before), made = self.validated, sum(curve.steps for curve in self.curves)
+        self.validated = max(self.steps - 1, step + (made > before)), made
+        return max(self.validated[0], 0)
 
     def validate(self, loss: float, logged: Mapping[str, float]) -> None:
         """Add the validation that began, with the metrics that the rules use."""
         found = {measure: logged[measure] for measure in self.rules.measures if measure in logged}
-        self.validations.append(Validation(self.validated, loss, found))
+        self.validations.append(Validation(max(self.validated[0], 0), loss, found))
 
     def end_epoch(self) -> None:
         """Add the mean training loss of an epoch."""
@@ -128,7 +129,7 @@ class Observed:
                 curve.load_state_dict(kept)
             self.validations = [Validation(*v) for v in state["validations"]]
             self.epochs = [Validation(*v) for v in state["epochs"]]
-            self.validated = state.get("validated", -1)
+            self.validated = state.get("validated", self.validated)
         else:  # no checkpoint, or one written without a monitor
             for curve in self.curves:
                 curve.go_on_at(global_step // len(self.curves))

@@ -45,6 +45,7 @@ class Recording:
         self._last_validation: int | None = None
         self._validated: set[str] = set()  # names recorded at that validation
         self._latest: dict[str, int] = {}
+        self._earlier: dict[str, int] = {}  # the same, of what was there when it was opened
         self._time_ms = 0
         self._restarted = False
         with os_errors_as(JournalError, f"can't write {self.path}"):
@@ -117,15 +118,16 @@ class Recording:
 
     def _point(self, step: int, values: Mapping[str, float]) -> None:
         latest = self._latest
-        finite, others = {}, {}
+        finite, others, repeats = {}, {}, False
         for name, value in values.items():
             if latest.get(name, -1) >= step:
+                repeats |= self._earlier.get(name, -1) >= step
                 continue
             if math.isfinite(value):
                 finite[name] = value
             else:
                 others[name] = repr(value)
-        if len(finite) + len(others) < len(values) and not self._restarted:
+        if repeats and not self._restarted:
             self._restarted = True
             self.event(names.TAGS_EVENT, {names.RESTARTED: "true"})
         if finite or others:
@@ -177,5 +179,6 @@ class Recording:
                 f"{self.path.parent} is at another attempt than this process: end this process; `fnostab run` starts "
                 "the next"
             )
+        self._earlier = dict(self._latest)
         if self._size < os.stat(self.path).st_size:
             os.truncate(self.path, self._size)

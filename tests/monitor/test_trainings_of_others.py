@@ -1003,6 +1003,23 @@ def test_a_validation_between_two_steps_of_one_number_is_recorded(tmp_path, monk
     assert not any(names.RESTARTED in record.payload for record in records if not isinstance(record, Point))
 
 
+def test_validations_between_two_steps_have_the_step_before_and_are_no_restart(tmp_path, monkeypatch):
+    class Validates(Small):
+        def validation_step(self, batch, batch_idx):
+            self.log("val_loss", 1.0)
+
+    with Journal(tmp_path) as journal:
+        journal.event(names.TAGS_EVENT, {names.OWNER: "1@here", ATTEMPT: "first"})
+    monkeypatch.setenv("FNOSTAB_JOURNAL", str(tmp_path))
+    monkeypatch.setenv("FNOSTAB_TOKEN", "first")
+    fit(Validates(), monitor := StabilityMonitor(), 12, epochs=2, accumulate_grad_batches=6, val_check_interval=2)
+    assert monitor.curves[0].steps == 4
+    assert [v.step for v in monitor.validations] == [0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
+    records = [record for record, _ in read_journal(tmp_path / FILE_NAME)]
+    assert [p.step for p in records if isinstance(p, Point) and "val/loss" in p.values] == [0, 1, 2, 3]
+    assert not any(names.RESTARTED in record.payload for record in records if not isinstance(record, Point))
+
+
 @pytest.mark.parametrize(
     ("study", "argument", "batches_trained"),
     [("continue", None, 8), ("stop", None, 4), ("continue", "stop", 4), ("stop", "continue", 8), (None, None, 4)],
