@@ -100,7 +100,7 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
     diffraction, bad = _centred(path, diffraction, bad, kind, options, lines)
     patterns, mask, kept = _without_defects(path, diffraction, bad, lines)
     positions = positions[kept]
-    pixel_size = options.pixel_size or _far_field_pixel(found, patterns.shape[-1])
+    pixel_size = options.pixel_size or _far_field_pixel(found, probe.shape[-1])
     if in_metres:
         if pixel_size is None:
             raise DataError(f"{path}: positions are lengths and the object's pixel is not known: give --pixel-size")

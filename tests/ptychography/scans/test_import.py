@@ -9,6 +9,7 @@ from fnostab.errors import DataError
 from fnostab.ptychography.cli.data import command
 from fnostab.ptychography.scans.importing import ImportOptions, import_scan
 from fnostab.ptychography.scans.orientation import ORIENTATIONS
+from fnostab.ptychography.scans.resizing import crop_probe
 from fnostab.ptychography.scans.scan_file import read_scan, write_scan
 
 h5py = pytest.importorskip("h5py")
@@ -133,6 +134,13 @@ def test_cropping_keeps_what_the_probe_illuminates(small, tmp_path):
     assert scan.pixel_size == pytest.approx(2 * PIXEL)
     far = np.fft.fftshift(np.fft.fft2(small.probe))[4:12, 4:12]
     np.testing.assert_allclose(np.fft.fftshift(np.fft.fft2(scan.probe)), far / 4, atol=1e-5)
+
+
+def test_positions_in_metres_are_in_pixels_of_a_probe_that_is_cropped_already(small, tmp_path):
+    path = write_cxi(tmp_path / "scan.cxi", small, probe=crop_probe(small.probe, 8))
+    scan = import_scan(path, replace(ONE_SWEEP, crop=8)).scan
+    np.testing.assert_allclose(scan.positions, relative(small.corners) / 2)
+    assert scan.pixel_size == pytest.approx(2 * PIXEL)
 
 
 def npz(small, tmp_path, leave_out=(), **changed):
