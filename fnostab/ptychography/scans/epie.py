@@ -65,16 +65,13 @@ def epie(
     seen = ifftshift(mask)
     corners = np.floor(positions).astype(int)
     fractions = positions - corners
-    frequencies = np.fft.fftfreq(side)
     image = np.ones(tuple(corners.max(axis=0) + side + 1), np.complex64)
     total = float(measured[:, seen].sum(dtype=np.float64))
     order, errors = np.random.default_rng(0), []
     for sweep in range(sweeps):
         error, step = 0.0, np.float32(min(1, 2 * (1 - sweep / sweeps)))
         for k in order.permutation(len(positions)):
-            rows, columns = np.exp(-2j * np.pi * frequencies * fractions[k][:, None]).astype(np.complex64)
-            ramp = rows[:, None] * columns
-            moved = ifft2(fft2(probe) * ramp)
+            moved, ramp = _moved(probe, fractions[k])
             area = image[corners[k, 0] : corners[k, 0] + side, corners[k, 1] : corners[k, 1] + side]
             patch = area.copy()
             wave = fft2(moved * patch, norm="ortho")
@@ -87,3 +84,40 @@ def epie(
             probe = probe + step * ifft2(back)
         errors.append(error / total)
     return Reconstruction(image, probe.astype(np.complex64), tuple(errors))
+
+
+def amplitude_error(
+    intensity: NDArray[np.float32],
+    probe: NDArray[np.complex64],
+    positions: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    image: NDArray[np.complex64],
+) -> float:
+    """Amplitude error sum |a - A| / sum A of a given object, scaled to the measured intensity.
+
+    Args:
+        intensity: measured intensity with the zero frequency in the centre, shape (n, M, M).
+        probe: probe of any scale, shape (M, M).
+        positions: top-left corners in pixels of the object, shape (n, 2).
+        mask: valid detector pixels, shape (M, M).
+        image: object, shape (H, W), on which all patches lie.
+    """
+    side, seen = probe.shape[0], ifftshift(mask)
+    corners = np.floor(positions).astype(int)
+    measured = np.sqrt(ifftshift(intensity, axes=(1, 2))[:, seen], dtype=np.float64)
+    predicted = np.empty_like(measured)
+    for k, (row, column) in enumerate(corners):
+        moved, _ = _moved(probe, positions[k] - corners[k])
+        predicted[k] = np.abs(fft2(moved * image[row : row + side, column : column + side], norm="ortho"))[seen]
+    predicted *= np.sqrt((measured**2).sum() / max((predicted**2).sum(), TINY))
+    return float(np.abs(predicted - measured).sum() / measured.sum())
+
+
+def _moved(
+    probe: NDArray[np.complex64], fractions: NDArray[np.float64]
+) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
+    """Probe moved by fractions of a pixel, and the phase ramp that moves it."""
+    turns = np.fft.fftfreq(probe.shape[0]) * fractions[:, None]
+    rows, columns = np.exp(-2j * np.pi * turns).astype(np.complex64)
+    ramp = rows[:, None] * columns
+    return ifft2(fft2(probe) * ramp), ramp

@@ -23,9 +23,10 @@ from fnostab.ptychography.scans.arrays import (
 )
 from fnostab.ptychography.scans.defects import Defects, find_defects, no_number
 from fnostab.ptychography.scans.epie import epie, photons_per_intensity
+from fnostab.ptychography.scans.given_object import with_object
 from fnostab.ptychography.scans.layouts import Found, read_layout
 from fnostab.ptychography.scans.orientation import orient, turned
-from fnostab.ptychography.scans.resizing import central, crop_probe, resize_image
+from fnostab.ptychography.scans.resizing import central, crop_probe
 from fnostab.ptychography.scans.scan_file import Kind, Scan, probe_width
 
 ENOUGH_PATTERNS = 200  # patterns to average, approximately
@@ -122,7 +123,7 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
     if options.orientation is not None:
         scan = replace(scan, positions=turned(scan.positions, options.orientation))
     if "object" in found.arrays:
-        scan = _with_object(scan, np.squeeze(complex_of(found, "object", lines)), zoom, of, lines)
+        scan = with_object(scan, np.squeeze(complex_of(found, "object", lines)), zoom, of, lines)
     if options.orientation is None and scan.object is None and options.sweeps and len(scan.positions) >= 4:
         scan, line = orient(scan)
         lines.append(line)
@@ -257,19 +258,6 @@ def _of_overlap(scan: Scan) -> Iterator[str]:
     unit = "counts" if scan.kind == "counts" else "units"
     total = scan.intensity.sum(axis=(1, 2)).mean()
     yield f"checked: {total:.4g} {unit} a pattern, {scale:.3g} times the probe's scale, which training divides out"
-
-
-def _with_object(scan: Scan, given: NDArray[Any], zoom: float, of: str, lines: list[str]) -> Scan:
-    side = scan.probe.shape[0]
-    corners = scan.positions - (side // 2 if of == "centre" else 0)
-    if given.ndim != 2 or not np.iscomplexobj(given) or not np.isfinite(given).all():
-        lines.append(f"left: object, {shape_text(given)}, which is not a finite complex image")
-        return scan
-    given = resize_image(given, zoom)
-    if corners.min() < 0 or (corners.max(axis=0) + side + 1 > given.shape).any():
-        lines.append(f"left: object, {shape_text(given)}, since some positions lie outside it")
-        return scan
-    return replace(scan, positions=corners, object=given.astype(np.complex64))
 
 
 def _reconstructed(scan: Scan, options: ImportOptions, lines: list[str]) -> Scan:
