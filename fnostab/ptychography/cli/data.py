@@ -13,7 +13,7 @@ from fnostab.show.console import Console, say
 if TYPE_CHECKING:
     from fnostab.ptychography.scans.scan_file import Scan
 
-UNITS = ["pixel", "metre", "micrometre", "nanometre", "angstrom"]
+UNITS = ["pixel", "metre", "millimetre", "micrometre", "nanometre", "angstrom"]
 FILE = click.argument("file", type=click.Path(path_type=Path))
 
 

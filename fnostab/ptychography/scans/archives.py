@@ -39,6 +39,7 @@ class Archive:
         names: names of all arrays.
         find: returns the array names that match a name or, in HDF5, a pattern with ``*``; empty without a match.
         read: reads the array of such a name; raises DataError if it is not numeric.
+        unit: returns the ``units`` attribute of such a name; empty without one.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Archive:
     names: list[str]
     find: Callable[[str], list[str]]
     read: Callable[[str], NDArray[Any]]
+    unit: Callable[[str], str]
 
 
 @contextmanager
@@ -98,7 +100,7 @@ def _open_npz(path: Path) -> Iterator[Archive]:
 
     with archive:
         names = list(archive)
-        yield Archive(path, False, False, names, lambda place: [place] if place in names else [], read)
+        yield Archive(path, False, False, names, lambda place: [place] if place in names else [], read, lambda _: "")
 
 
 def _unpacked(path: Path) -> Path | io.BytesIO:
@@ -140,8 +142,12 @@ def _open_hdf5_archive(path: Path) -> Iterator[Archive]:
                 raise DataError(f"{path}: arrays of {place} have {len(shapes)} different shapes and can't be joined")
             return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+        def unit(place: str) -> str:
+            named = np.ravel(file[_places(file, place)[0]].attrs.get("units", ""))[0]
+            return named.decode(errors="replace") if isinstance(named, bytes) else str(named)
+
         is_own = file.attrs.get("format") == "fnostab-scan"
-        yield Archive(path, True, is_own, names, lambda place: _places(file, place), read)
+        yield Archive(path, True, is_own, names, lambda place: _places(file, place), read, unit)
 
 
 def _places(file: Any, place: str) -> list[str]:

@@ -5,17 +5,15 @@ command-line option that solves the problem.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fnostab.errors import DataError
-from fnostab.ptychography.scans.layouts import Found
+from fnostab.ptychography.scans.layouts import IN_METRES, Found, Unit
 from fnostab.ptychography.scans.scan_file import Kind
 
-Unit = Literal["pixel", "metre", "micrometre", "nanometre", "angstrom"]
-IN_METRES: dict[Unit, float] = {"metre": 1.0, "micrometre": 1e-6, "nanometre": 1e-9, "angstrom": 1e-10}
 AT_CORNER = 0.8  # share of intensity outside the middle half of the frame above which a probe is centred at a corner
 
 
@@ -24,7 +22,6 @@ def probe_of(path: Path, found: Found, lines: list[str]) -> NDArray[np.complex64
     if "probe" not in found.arrays:
         return None
     array = complex_of(found, "probe", lines)
-    modes = array.reshape(-1, *array.shape[-2:]) if array.ndim >= 2 else array
     if array.ndim < 2 or array.shape[-1] != array.shape[-2] or not array.any():
         raise DataError(
             f"{path}: probe is {shape_text(array)}, expected a square one that is not zero: --map probe=NAME"
@@ -33,6 +30,7 @@ def probe_of(path: Path, found: Found, lines: list[str]) -> NDArray[np.complex64
         raise DataError(f"{path}: probe is {array.dtype}, expected a complex one: --map probe=NAME or probe=FILE:NAME")
     if not np.isfinite(array).all():
         raise DataError(f"{path}: probe has values that are not finite: repair it, or give --map probe=FILE:NAME")
+    modes = array.reshape(-1, *array.shape[-2:])
     power = (np.abs(modes) ** 2).sum(axis=(1, 2))
     if len(modes) > 1:
         lines.append(f"took the first of {len(modes)} modes of the probe, {power[0] / power.sum():.1%} of its power")
@@ -109,14 +107,19 @@ def positions_of(
     if array.ndim == 2 and array.shape[0] == 2 != array.shape[1]:
         lines.append("assumed: positions are (2, n)")
         array = array.T
-    if array.ndim == 2 and array.shape[1] == 3 and len(flat := np.flatnonzero(np.ptp(array, axis=0) == 0)) == 1:
+    if (
+        array.size
+        and array.ndim == 2
+        and array.shape[1] == 3
+        and len(flat := np.flatnonzero(np.ptp(array, axis=0) == 0)) == 1
+    ):
         lines.append(f"assumed: coordinate {flat[0] + 1} of 3 of the positions, the same for all, is the height")
         array = np.delete(array, flat, axis=1)
     if array.ndim != 2 or array.shape[1] != 2 or np.iscomplexobj(array) or not np.isfinite(array).all():
         raise DataError(f"{path}: positions are {shape_text(array)}, expected finite real (n, 2): --map positions=NAME")
     if len(array) != n:
         raise DataError(f"{path} has {n} patterns but {len(array)} positions: name others with --map")
-    unit = unit or ("metre" if found.metres else "pixel")
+    unit = unit or found.unit
     return array.astype(np.float64) * IN_METRES.get(unit, 1.0), unit in IN_METRES
 
 

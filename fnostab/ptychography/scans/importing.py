@@ -12,7 +12,6 @@ from scipy.spatial import cKDTree
 
 from fnostab.errors import DataError
 from fnostab.ptychography.scans.arrays import (
-    Unit,
     bad_pixels_of,
     complex_of,
     kind_of,
@@ -24,7 +23,7 @@ from fnostab.ptychography.scans.arrays import (
 from fnostab.ptychography.scans.defects import Defects, find_defects, no_number
 from fnostab.ptychography.scans.epie import epie, photons_per_intensity
 from fnostab.ptychography.scans.given_object import with_object
-from fnostab.ptychography.scans.layouts import Found, read_layout
+from fnostab.ptychography.scans.layouts import Found, Unit, read_layout
 from fnostab.ptychography.scans.orientation import orient, turned
 from fnostab.ptychography.scans.resizing import central, crop_probe
 from fnostab.ptychography.scans.scan_file import Kind, Scan, probe_width
@@ -104,7 +103,11 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
     pixel_size = options.pixel_size or _far_field_pixel(found, probe.shape[-1])
     if in_metres:
         if pixel_size is None:
-            raise DataError(f"{path}: positions are lengths and the object's pixel is not known: give --pixel-size")
+            why = ", ".join(note for note in found.notes if "not known" in note)
+            raise DataError(
+                f"{path}: positions are lengths and the object's pixel is not known{f' ({why})' if why else ''}: "
+                "give --pixel-size"
+            )
         positions = positions / pixel_size
     if (span := np.ptp(positions, axis=0).max()) < 1:
         raise DataError(
@@ -145,8 +148,9 @@ def _refuse_near_field(path: Path, found: Found, options: ImportOptions, probe: 
     number = share**2 * found.wavelength * found.distance / found.detector_pixel**2
     if number > NEAR_FIELD:
         raise DataError(
-            f"{path} is in the near field, its Fresnel number is {number:.2g}: only the far field is supported; "
-            "add --far-field if the patterns are far-field ones all the same"
+            f"{path} is in the near field, its Fresnel number is {number:.2g} at a wavelength of "
+            f"{found.wavelength:.2g} m: only the far field is supported; add --far-field if the patterns are far-field "
+            "ones all the same"
         )
 
 
@@ -218,7 +222,8 @@ def _cropped(
     lines: list[str],
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.complex64], float]:
     """Crop patterns, mask and probe to one size; return also the factor by which positions are scaled."""
-    side, crop = patterns.shape[-1], options.crop or patterns.shape[-1]
+    side = patterns.shape[-1]
+    crop = side if options.crop is None else options.crop
     if side % 2 and options.crop is None:
         raise DataError(f"{path}: patterns are {side} x {side}, expected an even side: give --crop {side - 1}")
     if not 4 <= crop <= side or crop % 2:

@@ -3,6 +3,7 @@
 Arrays are returned as they are in the file; `importing` converts them to a scan.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,23 @@ from fnostab.errors import DataError
 from fnostab.ptychography.scans.archives import Archive, listed, open_archive
 from fnostab.ptychography.scans.scan_file import Kind
 
+Unit = Literal["pixel", "metre", "millimetre", "micrometre", "nanometre", "angstrom"]
+IN_METRES: dict[Unit, float] = {
+    "metre": 1.0,
+    "millimetre": 1e-3,
+    "micrometre": 1e-6,
+    "nanometre": 1e-9,
+    "angstrom": 1e-10,
+}
+LENGTHS: dict[str, Unit] = {  # units attributes of HDF5
+    "m": "metre",
+    "mm": "millimetre",
+    "um": "micrometre",
+    "\u00b5m": "micrometre",
+    "\u03bcm": "micrometre",
+    "nm": "nanometre",
+    "angstrom": "angstrom",
+}
 MAPPED = ("diffraction", "probe", "positions", "rows", "columns", "object", "mask", "bad")  # names that --map accepts
 PLANCK_LIGHT = 1.98644586e-25  # joule metre
 ELECTRON_VOLT = 1.602176634e-19  # joule
@@ -28,8 +46,10 @@ CXI: dict[str, tuple[str, ...]] = {  # alternative paths in CXI and NXcxi_ptycho
     "energy": ("entry_1/instrument_1/source_1/energy", "entry_1/instrument_1/beam_1/incident_beam_energy"),
     "distance": ("entry_1/instrument_1/detector_1/distance",),
     "detector_pixel": ("entry_1/instrument_1/detector_1/x_pixel_size",),
+    "pixel_height": ("entry_1/instrument_1/detector_1/y_pixel_size",),
 }
-SCALARS = ("energy", "distance", "detector_pixel")
+SCALARS = ("energy", "distance", "detector_pixel", "pixel_height")
+SQUARE = 0.01  # relative difference up to which the sides of a detector pixel are equal
 
 
 @dataclass
@@ -42,10 +62,11 @@ class Found:
         sources: origin of each array: its name in the file, or another file and the name there.
         kind: kind of the diffraction data; None if the layout does not define it.
         of: point of a patch that positions refer to; None if the layout does not define it.
-        metres: whether positions are in metres.
+        unit: unit of the positions.
         wavelength: wavelength in metres, if known.
         distance: distance from object to detector in metres, if known.
-        detector_pixel: size of a detector pixel in metres, if known.
+        detector_pixel: width of a detector pixel in metres, if known.
+        pixel_height: its height in metres, if known.
         notes: assumptions made.
         left: names of unused arrays.
         elsewhere: names of arrays from other files.
@@ -56,10 +77,11 @@ class Found:
     sources: dict[str, str]
     kind: Kind | None = None
     of: Literal["corner", "centre"] | None = None
-    metres: bool = False
+    unit: Unit = "pixel"
     wavelength: float | None = None
     distance: float | None = None
     detector_pixel: float | None = None
+    pixel_height: float | None = None
     notes: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     elsewhere: frozenset[str] = frozenset()
@@ -81,7 +103,7 @@ def read_layout(path: Path, mapped: Mapping[str, str]) -> Found:
     with open_archive(path) as archive:
         if archive.is_own:
             raise DataError(f"{path} is a scan file of fnostab already: look at it with `fnostab data show {path}`")
-        found = _of_cxi(archive) if archive.is_hdf5 else _of_npz(archive)
+        found = _of_cxi(archive, mapped) if archive.is_hdf5 else _of_npz(archive)
         if found is None and not mapped:
             raise DataError(
                 f"{path} has no known layout, it holds {listed(archive.names)}: name its arrays, as in "
@@ -97,12 +119,13 @@ def read_layout(path: Path, mapped: Mapping[str, str]) -> Found:
         found.sources[name] = f"{file.name}: {inside}"
     found.elsewhere = frozenset(other)
     if "positions" in mapped or "rows" in mapped:
-        found.metres = False
-    elif found.metres and "positions" in found.arrays:
-        translation = found.arrays["positions"].reshape(-1, found.arrays["positions"].shape[-1])
-        if translation.shape[1] in (2, 3):  # (x, y, z) in metres
-            found.arrays["positions"] = translation[:, [1, 0]]
-            found.notes.append("translation is (x, y): columns and rows")
+        found.unit = "pixel"
+    elif found.unit != "pixel" and "positions" in found.arrays:
+        translation = found.arrays["positions"]
+        if translation.ndim > 1 and translation.shape[-1] in (2, 3):  # (x, y, z)
+            found.arrays["positions"] = translation.reshape(-1, translation.shape[-1])[:, [1, 0]]
+            of_unit = "" if found.unit == "metre" else f", in {found.unit}s"
+            found.notes.append(f"translation is (x, y): columns and rows{of_unit}")
     return found
 
 
@@ -126,16 +149,33 @@ def _of_npz(archive: Archive) -> Found | None:
     return None
 
 
-def _of_cxi(archive: Archive) -> Found | None:
-    own = {name: next(filter(archive.find, places), "") for name, places in CXI.items()}
+def _of_cxi(archive: Archive, mapped: Mapping[str, str]) -> Found | None:
+    def first(name: str, places: tuple[str, ...]) -> str:
+        for place in places:
+            try:
+                if archive.find(place):
+                    return place
+            except DataError:  # a broken link
+                if name not in mapped:
+                    raise
+        return ""
+
+    own = {name: first(name, places) for name, places in CXI.items()}
     if not own["diffraction"]:
         return None
     scalars = {name: own.pop(name) for name in SCALARS}
-    found = Found("CXI", {}, own, of="corner", metres=True)
+    unit = LENGTHS.get(archive.unit(own["positions"]), "metre") if own["positions"] else "metre"
+    found = Found("CXI", {}, own, of="corner", unit=unit)
     for name, place in scalars.items():
         if place:
-            _set_scalar(found, name, float(np.ravel(archive.read(place))[0]))
+            _set_scalar(found, name, archive, place)
             archive.names[:] = [each for each in archive.names if each != place]
+    width, height = found.detector_pixel, found.pixel_height
+    if width and height and abs(width - height) > SQUARE * width:
+        raise DataError(
+            f"{archive.path}: detector pixels are {height:.4g} m high and {width:.4g} m wide, expected square ones: "
+            "sum neighbours until they are, or correct x_pixel_size and y_pixel_size"
+        )
     return found
 
 
@@ -163,11 +203,19 @@ def _insist(archive: Archive, name: str, place: str) -> None:
         )
 
 
-def _set_scalar(found: Found, name: str, value: float) -> None:
-    if name != "energy":
-        setattr(found, name, value)
-        return
-    joule = value if value < 1e-10 else value * ELECTRON_VOLT
-    unit = "J" if value < 1e-10 else "eV"
-    found.wavelength = PLANCK_LIGHT / joule
-    found.notes.append(f"energy {value:.6g} is in {unit}: wavelength {found.wavelength:.4g} m")
+def _set_scalar(found: Found, name: str, archive: Archive, place: str) -> None:
+    try:
+        value = float(np.ravel(archive.read(place))[0])
+    except (DataError, IndexError):  # text, or nothing
+        value = math.nan
+    unit = archive.unit(place)
+    if not 0 < value < math.inf:
+        found.notes.append(f"{name} is not known, since {place} is no number above 0")
+    elif name != "energy":
+        setattr(found, name, value * IN_METRES[LENGTHS.get(unit, "metre")])
+    else:
+        joule = value < 1e-10
+        factor = 1.0 if joule else ELECTRON_VOLT * (1e3 if unit.lower() == "kev" else 1)
+        found.wavelength = PLANCK_LIGHT / (value * factor)
+        unit = "J" if joule else "keV" if unit.lower() == "kev" else "eV"
+        found.notes.append(f"energy {value:.6g} is in {unit}: wavelength {found.wavelength:.4g} m")

@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from small_scan import DETECTOR_PIXEL, DISTANCE, PIXEL, write_cxi, write_npz
+from small_scan import DETECTOR_PIXEL, DISTANCE, PIXEL, WAVELENGTH, write_cxi, write_npz
 
 from fnostab.errors import DataError
 from fnostab.ptychography.cli.data import command
@@ -145,6 +145,58 @@ def test_a_raster_of_nxcxi_ptycho(small, tmp_path):
     assert_is(scan, small)
 
 
+DETECTOR, SOURCE = "entry_1/instrument_1/detector_1/", "entry_1/instrument_1/source_1/"
+TRANSLATION = "entry_1/sample_1/geometry_1/translation"
+
+
+def with_value(path, place, value, unit=None):
+    with h5py.File(path, "r+") as file:
+        del file[place]
+        file[place] = value
+        if unit:
+            file[place].attrs["units"] = unit
+    return path
+
+
+def test_lengths_and_energies_of_cxi_are_in_the_units_that_the_file_names(small, tmp_path):
+    kiloelectronvolts = 1.98644586e-25 / WAVELENGTH / 1.602176634e-16
+    micrometres = small.corners[:, ::-1] * PIXEL * 1e6
+    for place, value, unit in (
+        (SOURCE + "energy", kiloelectronvolts, "keV"),
+        (SOURCE + "energy", kiloelectronvolts * 1e3, np.bytes_(b"eV")),
+        (DETECTOR + "distance", DISTANCE * 1e3, "mm"),
+        (DETECTOR + "x_pixel_size", DETECTOR_PIXEL * 1e6, "um"),
+        (TRANSLATION, micrometres, "\u00b5m"),
+        (TRANSLATION, micrometres / 1e3, "mm"),
+    ):
+        path = with_value(write_cxi(tmp_path / "scan.cxi", small), place, value, unit)
+        scan, _ = read(path, {}, of=None, kind=None)
+        assert_is(scan, small)
+        assert scan.pixel_size == pytest.approx(PIXEL)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf, np.zeros(0), "8.8 keV", h5py.Empty("f")])
+@pytest.mark.parametrize("place", [SOURCE + "energy", DETECTOR + "distance"])
+def test_what_is_no_energy_or_distance_is_named_and_the_pixel_size_replaces_it(small, tmp_path, place, value):
+    path = with_value(write_cxi(tmp_path / "scan.cxi", small), place, value)
+    assert f"since {place} is no number above 0): give --pixel-size" in refusal(path, {})
+    assert_is(read(path, {}, pixel_size=PIXEL)[0], small)
+
+
+def test_detector_pixels_that_are_not_square_are_refused(small, tmp_path):
+    path = write_cxi(tmp_path / "scan.cxi", small, y_pixel_size=2 * DETECTOR_PIXEL)
+    assert "0.00015 m high and 7.5e-05 m wide, expected square ones" in refusal(path, {})
+
+
+def test_a_broken_link_of_a_layout_is_replaced_by_a_map(small, tmp_path):
+    path = write_cxi(tmp_path / "scan.cxi", small)
+    with h5py.File(path, "r+") as file:
+        del file["entry_1/data_1/data"]
+        file["entry_1/data_1/data"] = h5py.ExternalLink("lost.h5", "data")
+    assert "is a link to lost.h5, which is missing" in refusal(path, {})
+    assert_is(read(path, {"diffraction": DETECTOR + "data"})[0], small)
+
+
 def test_packed_files_are_unpacked_and_damaged_ones_named(small, tmp_path):
     whole = gzip.compress(npz(small, tmp_path).read_bytes())
     (tmp_path / "own.npz.gz").write_bytes(whole)
@@ -176,9 +228,11 @@ def test_compression_that_hdf5_does_not_know_names_the_plugin(small, tmp_path):
         (lambda s: {"d": s.counts[:0]}, "diffraction is (0, 16, 16)"),
         (lambda s: {"d": s.counts * 1j}, "expected real (n, M, M)"),
         (lambda s: {"d": -s.counts - 1}, "all 100 patterns are zero"),
+        (lambda s: {"x": np.zeros((0, 3))}, "positions are (0, 3)"),
         (lambda s: {"x": np.array(["a"] * 100)}, "x holds <U1, expected numbers"),
         (lambda s: {"p": np.abs(s.probe)}, "expected a complex one"),
         (lambda s: {"p": 0 * s.probe}, "not zero"),
+        (lambda s: {"p": s.probe[:0, :0]}, "probe is (0, 0)"),
         (lambda s: {"m": np.ones((8, 8))}, "mask is (8, 8) float64, expected (16, 16)"),
         (lambda s: {"m": np.zeros((16, 16))}, "the mask leaves no pixel"),
     ],
@@ -186,6 +240,10 @@ def test_compression_that_hdf5_does_not_know_names_the_plugin(small, tmp_path):
 def test_what_can_not_be_a_scan_is_refused_in_a_line(small, tmp_path, change, said):
     arrays = change(small)
     assert said in refusal(npz(small, tmp_path, **arrays), MAPPED | ({"mask": "m"} if "m" in arrays else {}))
+
+
+def test_a_crop_of_no_pixels_is_refused(small, tmp_path):
+    assert "--crop 0: expected an even number from 4 to 16" in refusal(npz(small, tmp_path), crop=0)
 
 
 def test_sums_of_small_integers_do_not_overflow(small, tmp_path):
