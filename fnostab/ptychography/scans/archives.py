@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ REMEDY = (
     "copy it again if it is damaged; expected an NPZ archive of numbers or an HDF5 file, which ptypy, PtychoShelves "
     "and others can write"
 )
-UNREADABLE = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (ValueError, EOFError, OSError, RuntimeError, TokenError, zipfile.BadZipFile, zlib.error)
 HDF5_MAGIC, HDF5_PLACES = b"\x89HDF\r\n\x1a\n", (0, 512, 1024, 2048)  # MATLAB writes 512 bytes before it
 COMPLEX_FIELDS = (("real", "imag"), ("r", "i"))  # as written by MATLAB and by h5py
 
@@ -130,13 +131,19 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 def _open_hdf5_archive(path: Path) -> Iterator[Archive]:
     with open_hdf5(path) as file:
         names: list[str] = []
-        file.visititems(lambda name, item: names.append(name) if hasattr(item, "shape") else None)
+
+        def note(name: str | bytes, item: Any) -> None:
+            if hasattr(item, "shape"):
+                names.append(name if isinstance(name, str) else name.decode(errors="replace"))  # bytes: not UTF-8
+
+        file.visititems(note)
 
         def read(place: str) -> NDArray[Any]:
             found = _places(file, place)
             for each in found:
                 _insist_on_sources(path, file[each])
             parts = [_plain(path, each, file[each][()]) for each in found]
+            parts = [np.atleast_1d(part) for part in parts] if len(parts) > 1 else parts
             shapes = {part.shape[1:] for part in parts}
             if len(shapes) > 1:
                 raise DataError(f"{path}: arrays of {place} have {len(shapes)} different shapes and can't be joined")

@@ -83,6 +83,16 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
     Raises:
         DataError: the scan can't be used; one line, with the finding and the option that solves the problem.
     """
+    try:
+        return _import(path, options)
+    except MemoryError as error:
+        raise DataError(
+            f"{path} needs more memory than there is ({error}): leave out patterns, or cut them around the zero "
+            "frequency"
+        ) from error
+
+
+def _import(path: Path, options: ImportOptions) -> Imported:
     found = read_layout(path, options.mapped)
     lines = [f"layout: {found.layout}"]
     lines += [f"took {name} from {place}: {shape_text(found.arrays[name])}" for name, place in found.sources.items()]
@@ -114,6 +124,7 @@ def import_scan(path: Path, options: ImportOptions) -> Imported:
             f"{path}: positions span {span:.3g} pixels, less than one: name others with --map positions=NAME, or "
             "give their unit with --unit and --pixel-size"
         )
+    _refuse_far_apart(path, positions, patterns.shape[-1])
     patterns, mask, probe, zoom = _cropped(path, patterns, mask, probe, options, lines)
     positions = positions * zoom
     pixel_size = None if pixel_size is None else pixel_size / zoom
@@ -152,6 +163,22 @@ def _refuse_near_field(path: Path, found: Found, options: ImportOptions, probe: 
             f"{found.wavelength:.2g} m: only the far field is supported; add --far-field if the patterns are far-field "
             "ones all the same"
         )
+
+
+def _refuse_far_apart(path: Path, positions: NDArray[np.float64], side: int) -> None:
+    """Refuse positions whose patches of ``side`` pixels do not touch: most are lengths, or one is no position."""
+    nearest, span = _nearest(positions), np.ptp(positions, axis=0).max()
+    if nearest > side or span > side * len(positions):
+        raise DataError(
+            f"{path}: positions span {span:.3g} pixels and neighbours are {nearest:.3g} apart, too far for patterns of "
+            f"{side} pixels: give their unit with --unit and --pixel-size, or name others with --map positions=NAME"
+        )
+
+
+def _nearest(positions: NDArray[np.float64]) -> float:
+    """Median distance of a position (n, 2) to its nearest neighbour."""
+    distances, _ = cKDTree(positions).query(positions, k=2)
+    return float(np.median(distances[:, 1]))
 
 
 def _centred(
@@ -252,8 +279,7 @@ def _cropped(
 
 def _of_overlap(scan: Scan) -> Iterator[str]:
     width = probe_width(scan.probe)
-    distances, _ = cKDTree(scan.positions).query(scan.positions, k=2)
-    nearest = float(np.median(distances[:, 1]))
+    nearest = _nearest(scan.positions)
     overlap = 1 - nearest / width
     yield (
         f"checked: the probe is {width:.0f} pixels wide, neighbours are {nearest:.1f} apart: {overlap:.0%} overlap"

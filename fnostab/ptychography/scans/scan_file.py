@@ -101,8 +101,8 @@ def open_hdf5(path: str | Path) -> Iterator["h5py.File"]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except OSError as error:
-        if error.errno:
+    except (OSError, RuntimeError, KeyError) as error:  # h5py raises the last two for damaged parts of a file
+        if isinstance(error, OSError) and error.errno:
             raise DataError(f"can't read {path}: {os.strerror(error.errno)}; check its path") from error
         why = _reason(error)
         if "filter" in why or "plugin" in why:
@@ -199,10 +199,10 @@ def _outline(path: str | Path, file: "h5py.File") -> Outline:
     return Outline(shape[0], kind, file["probe"][()], file["positions"][()], "object" in file)  # type: ignore[arg-type]
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: Exception) -> str:
     """Reason of an error in one line; HDF5 embeds the system's message in a longer text."""
     system = re.search(r"error message = '(.+?)'", str(error))
-    return system[1] if system else (error.strerror or str(error)).splitlines()[0]
+    return system[1] if system else (getattr(error, "strerror", None) or str(error)).splitlines()[0]
 
 
 def _h5py() -> Any:

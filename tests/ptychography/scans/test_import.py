@@ -245,6 +245,8 @@ def test_damaged_and_pickled_files_are_refused(small, tmp_path):
     cut = tmp_path / "cut.cxi"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     assert "truncated" in refusal(cut)
+    cut.write_bytes(whole.read_bytes().replace(b"HEAP", b"JUNK"))
+    assert "damaged" in refusal(cut)
     pickled = npz(small, tmp_path, probe=np.array([{"a": 1}], dtype=object))
     assert "probe is a pickled object, which is never loaded" in refusal(pickled)
     (tmp_path / "text.npz").write_text("no archive")

@@ -246,6 +246,40 @@ def test_a_crop_of_no_pixels_is_refused(small, tmp_path):
     assert "--crop 0: expected an even number from 4 to 16" in refusal(npz(small, tmp_path), crop=0)
 
 
+@pytest.mark.parametrize("far", [1e4, 1e300])
+def test_positions_too_far_apart_name_the_unit(small, tmp_path, far):
+    said = "too far for patterns of 16 pixels: give their unit with --unit"
+    assert said in refusal(npz(small, tmp_path, x=small.corners * far))
+    one = np.where(np.arange(100)[:, None] == 3, far, small.corners)
+    assert said in refusal(npz(small, tmp_path, x=one))
+
+
+def test_an_array_larger_than_the_memory_is_refused(small, tmp_path):
+    with h5py.File(tmp_path / "large.h5", "w") as file:
+        file.create_dataset("d", (10**9, 1024, 1024), "u2", chunks=(1, 1024, 1024))
+        file["p"], file["x"] = small.probe, small.corners
+    assert "needs more memory than there is (Unable to allocate" in refusal(tmp_path / "large.h5")
+
+
+def test_a_position_in_an_array_of_its_own(small, tmp_path):
+    with h5py.File(tmp_path / "own.h5", "w") as file:
+        file["d"], file["p"] = small.counts, small.probe
+        for k, (row, column) in enumerate(small.corners):
+            file[f"points/{k}/row"], file[f"points/{k}/column"] = row, column
+    mapped = {"diffraction": "d", "probe": "p", "rows": "points/*/row", "columns": "points/*/column"}
+    assert_is(read(tmp_path / "own.h5", mapped)[0], small)
+
+
+def test_names_that_are_not_unicode_are_listed(small, tmp_path):
+    with h5py.File(tmp_path / "own.h5", "w") as file:
+        file["d"], file["p"], file["x"] = small.counts, small.probe, small.corners
+        file[b"caf\xe9"] = 1.0
+    scan, lines = read(tmp_path / "own.h5")
+    assert_is(scan, small)
+    assert lines[-1].startswith("left: caf")
+    assert "has caf" in refusal(tmp_path / "own.h5", MAPPED | {"mask": "m"})
+
+
 def test_sums_of_small_integers_do_not_overflow(small, tmp_path):
     counts = np.minimum(small.counts * 40, 2**16 - 2)
     assert counts.sum(axis=0).max() > 2**16
