@@ -10,6 +10,7 @@ from scipy.ndimage import median_filter, rank_filter
 CERTAIN_PHOTONS = 30  # expected photons with which a pixel has none by chance only with probability exp(-30)
 MOSTLY = 0.9  # share of frames above which a negative pixel is invalid; rarer ones come from background subtraction
 HOT_FACTOR = 5  # ratio to the third-largest value in the neighbourhood above which a pixel is hot
+LARGEST_INTEGERS = (2**16 - 1, 2**32 - 1, 2**32)  # of uint16 and uint32, whose last one is rounded in float32
 NEAR_AXIS = 1  # pixels around the zero frequency that are never hot, since the direct beam may be as sharp
 
 
@@ -36,10 +37,16 @@ class Defects:
 
 
 def no_number(diffraction: NDArray[Any]) -> NDArray[np.bool_]:
-    """Mask of invalid values: not finite, or the largest integer of the dtype, which marks detector gaps."""
+    """Mask of invalid values: not finite, or the largest integer of the dtype, which marks detector gaps.
+
+    The largest unsigned integers of detectors count in other dtypes too, if no value is larger.
+    """
     found = ~np.isfinite(diffraction)
     if diffraction.dtype.kind in "iu":
         found |= diffraction == np.iinfo(diffraction.dtype).max
+    largest = diffraction.max(where=~found, initial=0)
+    if largest in LARGEST_INTEGERS:
+        found |= diffraction == largest
     return np.asarray(found)
 
 

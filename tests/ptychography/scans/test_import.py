@@ -122,6 +122,16 @@ def test_dead_hot_and_missing_values_are_masked_and_counted(small, tmp_path):
     assert "2 no number, saturated or always negative, 1 dead, 1 hot; empty patterns, left out: 2" in line
 
 
+@pytest.mark.parametrize("dtype", ["u4", "i8", "f4", "f8"])
+@pytest.mark.parametrize("largest", [2**16 - 1, 2**32 - 1])
+def test_gaps_are_masked_in_every_type_of_number(small, tmp_path, dtype, largest):
+    data = np.fft.ifftshift(small.counts, axes=(1, 2)).astype(dtype)
+    data[:, :, 3:5] = largest
+    scan = import_scan(write_npz(tmp_path / "scan.npz", small.tike | {"data": data}), ONE_SWEEP).scan
+    assert np.unique(np.argwhere(~np.fft.ifftshift(scan.mask))[:, 1]).tolist() == [3, 4]
+    assert scan.mask.sum() == SIDE * (SIDE - 2)
+
+
 def test_nothing_is_masked_of_a_good_detector(small, tmp_path):
     assert import_scan(write_npz(tmp_path / "scan.npz", small.tike), ONE_SWEEP).scan.mask.all()
 
