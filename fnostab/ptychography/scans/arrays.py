@@ -14,6 +14,7 @@ from fnostab.errors import DataError
 from fnostab.ptychography.scans.layouts import IN_METRES, Found, Unit
 from fnostab.ptychography.scans.scan_file import Kind
 
+LEAST, MOST = 1e-15, 1e15  # of amplitudes, whose squares and sums float32 then holds
 AT_CORNER = 0.8  # share of intensity outside the middle half of the frame above which a probe is centred at a corner
 
 
@@ -31,6 +32,11 @@ def probe_of(path: Path, found: Found, lines: list[str]) -> NDArray[np.complex64
     if not np.isfinite(array).all():
         raise DataError(f"{path}: probe has values that are not finite: repair it, or give --map probe=FILE:NAME")
     modes = array.reshape(-1, *array.shape[-2:])
+    if not LEAST < (peak := float(np.abs(modes[0]).max())) < MOST:
+        raise DataError(
+            f"{path}: the probe's modulus is at most {peak:.3g}, expected {LEAST:g} to {MOST:g}: rescale it, its scale "
+            "has no effect"
+        )
     power = (np.abs(modes) ** 2).sum(axis=(1, 2))
     if len(modes) > 1:
         lines.append(f"took the first of {len(modes)} modes of the probe, {power[0] / power.sum():.1%} of its power")
@@ -121,6 +127,16 @@ def positions_of(
         raise DataError(f"{path} has {n} patterns but {len(array)} positions: name others with --map")
     unit = unit or found.unit
     return array.astype(np.float64) * IN_METRES.get(unit, 1.0), unit in IN_METRES
+
+
+def insist_on_range(path: Path, kind: Kind, patterns: NDArray[np.float32]) -> None:
+    """Refuse patterns whose intensity float32 does not hold."""
+    largest, power = float(patterns.max()), 1 if kind == "amplitude" else 2
+    if not LEAST**power < largest < MOST**power:
+        raise DataError(
+            f"{path}: the largest value of a pattern is {largest:.3g}, expected {LEAST**power:g} to {MOST**power:g} "
+            f"for {kind}: rescale the patterns"
+        )
 
 
 def kind_of(path: Path, found: Found, given: Kind | None, diffraction: NDArray[Any], lines: list[str]) -> Kind:

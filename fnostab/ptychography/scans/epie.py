@@ -60,6 +60,8 @@ def epie(
         sweeps: number of passes over all patterns, each in a new random order.
     """
     side = probe.shape[0]
+    unit = np.float32(2.0 ** np.rint(np.log2(np.abs(probe).max())))  # TINY is small beside a peak of about 1 only
+    probe = probe / unit
     scale = photons_per_intensity(intensity, probe, mask)
     measured = np.sqrt(ifftshift(intensity, axes=(1, 2)) / np.float32(scale))
     seen = ifftshift(mask)
@@ -83,7 +85,7 @@ def epie(
             back = fft2(patch.conj() * change / max((np.abs(patch) ** 2).max(), TINY)) * ramp.conj()
             probe = probe + step * ifft2(back)
         errors.append(error / total)
-    return Reconstruction(image, probe.astype(np.complex64), tuple(errors))
+    return Reconstruction(image, (unit * probe).astype(np.complex64), tuple(errors))
 
 
 def amplitude_error(

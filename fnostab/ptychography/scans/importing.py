@@ -14,6 +14,7 @@ from fnostab.errors import DataError
 from fnostab.ptychography.scans.arrays import (
     bad_pixels_of,
     complex_of,
+    insist_on_range,
     kind_of,
     patterns_of,
     positions_of,
@@ -109,6 +110,7 @@ def _import(path: Path, options: ImportOptions) -> Imported:
         raise DataError(f"{path} has no probe: give one with --map probe=NAME or --map probe=FILE:NAME")
     diffraction, bad = _centred(path, diffraction, bad, kind, options, lines)
     patterns, mask, kept = _without_defects(path, diffraction, bad, lines)
+    insist_on_range(path, kind, patterns)
     positions = positions[kept]
     pixel_size = options.pixel_size or _far_field_pixel(found, probe.shape[-1])
     if in_metres:
@@ -213,6 +215,7 @@ def _centred(
     return diffraction, bad
 
 
+@np.errstate(over="ignore")  # what float32 does not hold is refused afterwards
 def _without_defects(
     path: Path, diffraction: NDArray[Any], bad: NDArray[np.bool_], lines: list[str]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:

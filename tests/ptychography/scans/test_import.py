@@ -101,6 +101,17 @@ def test_the_reconstruction_is_the_object(small, tmp_path):
     assert correlation > 0.95
 
 
+@pytest.mark.parametrize("scale", [2.0**-30, 2.0**30])
+def test_the_scale_of_the_probe_has_no_effect(small, tmp_path, scale):
+    as_given, scaled = (
+        import_scan(write_npz(tmp_path / "scan.npz", small.tike | {"probe": small.probe * np.float32(by)}), ONE_SWEEP)
+        for by in (1, scale)
+    )
+    assert scaled.lines[-1] == as_given.lines[-1]
+    np.testing.assert_array_equal(scaled.scan.object, as_given.scan.object)
+    np.testing.assert_array_equal(scaled.scan.probe, as_given.scan.probe * np.float32(scale))
+
+
 def test_dead_hot_and_missing_values_are_masked_and_counted(small, tmp_path):
     data = np.fft.ifftshift(small.counts, axes=(1, 2)).astype(np.float32)
     data[:, 2, 3] = 0  # beside the zero frequency at the corner, where there is light
