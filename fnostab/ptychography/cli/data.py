@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,8 @@ def import_(file: Path, out: Path, mapped: tuple[str, ...], orientation: str | N
     imported = import_scan(file, ImportOptions(mapped=places, orientation=orientation, **given))
     say(console, *imported.lines)
     write_scan(imported.scan, out)
-    say(console, f"wrote {out} and {_draw(imported.scan, out)}", f"next: fnostab run stage_a --set data.path={out}")
+    named = shlex.quote(f"data.path={out}")
+    say(console, f"wrote {out} and {_draw(imported.scan, out)}", f"next: fnostab run stage_a --set {named}")
 
 
 @command.command("show", epilog="Example: fnostab data show scan.h5")
@@ -121,6 +123,6 @@ def _draw(scan: Scan, beside: Path) -> Path:
         path.unlink(missing_ok=True)
         raise DataError(
             f"can't write {path}: {error.strerror or error}; {beside} is complete: "
-            f"`fnostab data show {beside}` draws it"
+            f"`fnostab data show {shlex.quote(str(beside))}` draws it"
         ) from error
     return path

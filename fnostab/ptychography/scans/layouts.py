@@ -4,6 +4,7 @@ Arrays are returned as they are in the file; `importing` converts them to a scan
 """
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +103,10 @@ def read_layout(path: Path, mapped: Mapping[str, str]) -> Found:
     here = {name: place for name, place in mapped.items() if name not in other}
     with open_archive(path) as archive:
         if archive.is_own:
-            raise DataError(f"{path} is a scan file of fnostab already: look at it with `fnostab data show {path}`")
+            raise DataError(
+                f"{path} is a scan file of fnostab already: look at it with "
+                f"`fnostab data show {shlex.quote(str(path))}`"
+            )
         found = _of_cxi(archive, mapped) if archive.is_hdf5 else _of_npz(archive)
         if found is None and not mapped:
             raise DataError(

@@ -12,6 +12,7 @@ The attribute ``source`` of each array describes its origin.
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -182,7 +183,7 @@ def write_scan(scan: Scan, path: Path) -> None:
 
 
 def _outline(path: str | Path, file: "h5py.File") -> Outline:
-    remedy = f"make it with `fnostab data import {path} --out scan.h5`"
+    remedy = f"make it with `fnostab data import {shlex.quote(str(path))} --out scan.h5`"
     if file.attrs.get("format") != FORMAT:
         raise DataError(f"{path} is an HDF5 file, but not a scan file of fnostab: {remedy}")
     if file.attrs.get("version") != VERSION:

@@ -289,3 +289,16 @@ def test_the_commands_say_what_was_taken_and_draw_a_figure(small, tmp_path):
     assert "is the file that is read" in str(same.exception)
     shown = CliRunner().invoke(command, ["show", str(out)], catch_exceptions=False)
     assert f"{len(small.counts)} patterns of {SIDE} x {SIDE}, counts" in shown.output
+
+
+def test_commands_of_a_name_with_spaces_can_be_pasted(small, tmp_path):
+    path, out = write_npz(tmp_path / "scan.npz", small.tike), tmp_path / "my scan ü.h5"
+    done = CliRunner().invoke(
+        command, ["import", str(path), "--out", str(out), "--sweeps", "0"], catch_exceptions=False
+    )
+    assert f"next: fnostab run stage_a --set 'data.path={out}'" in " ".join(done.output.splitlines())
+    assert f"`fnostab data show '{out}'`" in refusal(out)
+    with h5py.File(out, "r+") as file:
+        del file.attrs["format"]
+    with pytest.raises(DataError, match=f"`fnostab data import '{out}' --out"):
+        read_scan(out)
