@@ -16,7 +16,7 @@ from fnostab.decision.tally import Stage
 from fnostab.decision.words import failures, p_text, percent
 from fnostab.stats.design import predictive_power
 from fnostab.stats.rate import Rate
-from fnostab.stats.sequential import FUTILE_POWER, sequential_alpha
+from fnostab.stats.sequential import FUTILE_POWER, sequential_alpha, sequential_error_and_power
 
 
 class Standing(StrEnum):
@@ -55,14 +55,18 @@ class ArmAtLook:
 def look_alpha(looks: Sequence[int], alpha: float, candidates: int) -> float:
     """Alpha of every look, before Holm, that controls the family-wise error over all looks and candidates.
 
-    By the closed test procedure: for a single candidate the level is `sequential_alpha`. With several candidates, none
-    of them better, a false finding must pass Holm's first step at some look; the error of each candidate over the
-    looks is limited to alpha / candidates.
+    By the closed test procedure: a false finding among m candidates that are no better must pass, at some look, a step
+    of Holm's procedure at 1 / m of this alpha or less. The error of each of them over the looks is limited to
+    alpha / m, for every m: counts are whole, so that a smaller m can need a smaller alpha.
 
     Raises:
         ConfigError: the looks do not increase, or alpha is outside (0, 1).
     """
-    return min(sequential_alpha(looks, alpha), candidates * sequential_alpha(looks, alpha / candidates))
+    level = sequential_alpha(looks, alpha)
+    for m in range(2, candidates + 1):
+        if sequential_error_and_power(looks, level / m, 0.5, 0.5).error > alpha / m:
+            level = m * sequential_alpha(looks, alpha / m)
+    return level
 
 
 def judge_look(roles: Roles, stage: Stage, rules: Rules, *, seeds: int, last: int) -> list[ArmAtLook]:

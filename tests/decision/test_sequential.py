@@ -56,12 +56,14 @@ def test_in_words():
     assert str(found).endswith(": open")
 
 
-@pytest.mark.parametrize("candidates", [1, 2, 3])
-def test_alpha_of_a_look_keeps_every_intersection(candidates):
-    alpha = look_alpha([10, 20], 0.05, candidates)
-    assert alpha <= sequential_alpha([10, 20], 0.05)
-    for level, overall in ((alpha, 0.05), (alpha / candidates, 0.05 / candidates)):
-        assert sequential_error_and_power([10, 20], level, 0.3, 0.0).error <= overall
+@pytest.mark.parametrize(
+    ("looks", "candidates"), [([10, 20], 1), ([10, 20], 2), ([10, 20], 3), ([3, 6, 9], 3), ([8, 16, 24], 4)]
+)
+def test_alpha_of_a_look_keeps_every_intersection(looks, candidates):
+    alpha = look_alpha(looks, 0.05, candidates)
+    assert alpha <= sequential_alpha(looks, 0.05)
+    for no_better in range(1, candidates + 1):
+        assert sequential_error_and_power(looks, alpha / no_better, 0.3, 0.0).error <= 0.05 / no_better
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.5])
