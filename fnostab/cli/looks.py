@@ -63,6 +63,7 @@ def run_in_looks(looks: Sequence[int], options: RunOptions, console: Console, no
         name = f"look {number} of {len(looks)} ({seeds} seeds)"
         lines = [str(each) for each in found]
         payload = {"look": number, "looks": list(looks), "alpha": alpha, "arms": [asdict(each) for each in found]}
+        payload["seeds"] = seeds  # counts as a look at the study where more seeds than planned follow
         text = "\n".join(f"- {line}" for line in lines)
         log_verdict(result.store, experiment, [result.run_id], name, payload, f"alpha {alpha:.5f}\n\n{text}")
         say(console, f"\n{name}, alpha {alpha:.5f}:", *(f"  {line}" for line in lines))

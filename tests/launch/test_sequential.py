@@ -1,7 +1,10 @@
 """``fnostab run --sequential``, with trials that do as they are told."""
 
+import json
+
 import pytest
 
+from fnostab.decision.sequential import look_alpha
 from fnostab.launch import run as run_module
 from fnostab.record import names
 from fnostab.tracking import find_experiment, newest_study, open_store, trial_rows
@@ -47,6 +50,22 @@ def test_a_study_ends_where_no_arm_is_open(run):
     assert code == 0
     assert out.count("chance of fewer failures at the last look: futile") == 2
     assert "look 2" not in out
+
+
+def test_planned_looks_count_where_more_seeds_follow(run, call):
+    outcomes = {
+        "control": ["collapsed"] * 2 + ["converged"] * 7,
+        **dict.fromkeys(("arch_fix", "opt_fix"), ["converged"] * 9),
+    }
+    run(outcomes, "--sequential", "3,6")
+    planned = json.loads(call("decide", "--experiment", "stage_a", "--json")[1])["look"]
+    assert (planned["planned"], planned["level"]) == (True, look_alpha([3, 6], 0.05, 2))
+    run(outcomes, "--seeds", "9")
+    assert json.loads(call("decide", "--experiment", "stage_a", "--json")[1])["look"] == {
+        "number": 3,
+        "level": 0.05 / 16,
+        "planned": False,
+    }
 
 
 @pytest.mark.parametrize(
