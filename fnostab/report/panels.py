@@ -63,11 +63,16 @@ def _lost(trial: TrialRow) -> bool:
 
 
 def _end(trial: TrialRow, evidence: Evidence) -> int | None:
-    """Return the step of a trial's failure or, without one, its last known step."""
+    """Return the step of a trial's failure or, without one, its last known step.
+
+    For a success that is the last scheduled one, at which other trials are known to have stagnated, even if it stopped
+    early or did not record every step.
+    """
     if trial.failed and trial.failure_step is not None:
         return trial.failure_step
     if trial.last_step is not None:
-        return trial.last_step
+        scheduled = trial.scheduled_steps if trial.outcome is Outcome.CONVERGED else None
+        return max(trial.last_step, (scheduled or 0) - 1)
     curve = evidence.curves.get(trial.run_id or "")
     return int(curve.steps[-1]) if curve is not None and curve.steps.size else None
 

@@ -13,7 +13,7 @@ from fnostab.cli.decide import command as command_of_decide
 from fnostab.cli.report import command
 from fnostab.decision import Criterion, State
 from fnostab.errors import ConfigError
-from fnostab.figures import loss_curves
+from fnostab.figures import kaplan_meier_figure, loss_curves
 from fnostab.figures.fan import Curve
 from fnostab.record import names
 from fnostab.record.outcomes import Outcome
@@ -358,6 +358,18 @@ def test_a_killed_trial_is_censored_where_its_history_ends():
     with_end, without = (report_of(case_of(trials), Evidence(curves=c)) for c in ({"dead": curve}, {}))
     assert with_end.sections[0].survival.element != without.sections[0].survival.element
     assert with_end.sections[0].losses.element == without.sections[0].losses.element
+
+
+def test_trials_known_to_have_stagnated_only_at_the_end_are_compared_with_all_others(monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        panels, "kaplan_meier_figure", lambda arms, lost: drawn.update(arms) or kaplan_meier_figure(arms, lost)
+    )
+    trials = [TrialRow("control", seed, OK, 0.1, None, 90, scheduled_steps=100) for seed in range(4)]  # every tenth
+    trials += [TrialRow("control", 4, OK, 0.1, None, 50, scheduled_steps=100)]  # stopped early
+    trials += [TrialRow("control", 5, Outcome.STAGNATED, 0.3, 99, 90, scheduled_steps=100)]
+    report_of(case_of(trials), Evidence())
+    assert drawn["control"].survival[-1] == pytest.approx(5 / 6)
 
 
 def test_of_a_large_study_only_window_maxima_are_read(stored, monkeypatch):
