@@ -27,21 +27,27 @@ def _is_fragile(answer: Answer, place: int, pairs: Sequence[Pair]) -> bool:
     """Whether one different outcome of the arm or of control would change an answer based on failures."""
     if answer.because is not Because.FAILURES or answer.name is AnswerName.UNDECIDED:
         return False
-    return any(not _still_holds(answer, place, changed, pairs) for changed in _one_other_outcome(pairs[place]))
+    return any(not _still_holds(answer, place, changed) for changed in _one_other_outcome(place, pairs))
 
 
-def _still_holds(answer: Answer, place: int, changed: Pair, pairs: Sequence[Pair]) -> bool:
+def _still_holds(answer: Answer, place: int, pairs: Sequence[Pair]) -> bool:
+    level = pairs[place].rules.level
+    harms = holm([harm_p(pair) for pair in pairs])[place] <= level
+    if answer.name is AnswerName.HARMS:
+        return harms
     if answer.name is AnswerName.DOES_NOT_HELP:
-        return rules_out_help(changed)
-    test = harm_p if answer.name is AnswerName.HARMS else fewer_failures_raw_p
-    raw = [test(changed if other == place else pair) for other, pair in enumerate(pairs)]
-    return holm(raw)[place] <= changed.rules.level
+        return rules_out_help(pairs[place]) and not harms
+    return holm([fewer_failures_raw_p(pair) for pair in pairs])[place] <= level
 
 
-def _one_other_outcome(pair: Pair) -> Iterator[Pair]:
+def _one_other_outcome(place: int, pairs: Sequence[Pair]) -> Iterator[list[Pair]]:
+    """Pairs of the stage with one other outcome of an arm, or of control, with which all arms are compared."""
     for side in ("control", "ours"):
-        tally = getattr(pair, side)
+        tally = getattr(pairs[place], side)
         for change in (1, -1):
             if tally.failed + change >= 0 and tally.ok - change >= 0:
-                changed = replace(tally, failed=tally.failed + change, ok=tally.ok - change)
-                yield replace(pair, **{side: changed})
+                changed = {side: replace(tally, failed=tally.failed + change, ok=tally.ok - change)}
+                yield [
+                    replace(pair, **changed) if side == "control" or other == place else pair
+                    for other, pair in enumerate(pairs)
+                ]

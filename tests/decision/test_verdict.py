@@ -313,3 +313,26 @@ def test_where_every_trial_failed_no_more_seeds_are_forecast():
     assert found.next_step.startswith("every trial of every arm failed: check what counts as a failure")
     found = verdict_of(stage("a", arm("control", 5, 5), arm("arch", 7, 3)), roles=Roles("control"))
     assert "more seeds per arm" in found.sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("failed", "of", "judged"),
+    [  # where control had one failure less
+        ({"control": 8, "one": 4, "two": 3}, 8, "two"),  # "one" is no longer significant, so "two" is tested at 2.5 %
+        ({"control": 0, "one": 5, "two": 4, "three": 7}, 8, "one"),
+        ({"control": 6, "one": 12, "two": 10, "three": 4}, 12, "two"),  # it harms instead of not helping
+    ],
+)
+def test_an_answer_is_fragile_if_one_other_outcome_changes_it_through_any_arm(failed, of, judged):
+    def answer(counts):
+        arms = [arm(name, of - n, n) for name, n in counts.items()]
+        return verdict_of(stage("a", *arms), roles=Roles("control")).answer(judged)
+
+    others = [
+        {**failed, side: failed[side] + change}
+        for side in ("control", judged)
+        for change in (1, -1)
+        if 0 <= failed[side] + change <= of
+    ]
+    assert {answer(counts).name for counts in others} != {answer(failed).name}
+    assert answer(failed).fragile
