@@ -89,7 +89,7 @@ def _undecided(answer: Answer, rules: Rules) -> str:
     if answer.more is None:
         return said
     if answer.more.extra is None and answer.control.value < rules.smallest_effect:
-        return f"{said}; {answer.control_arm} fails too seldom ({percent(answer.control.value)}) for more seeds to tell"
+        said += f"; {answer.control_arm} fails seldom ({percent(answer.control.value)})"
     return f"{said}; {answer.more}"
 
 

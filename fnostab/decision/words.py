@@ -24,7 +24,7 @@ def failures(rate: Rate) -> str:
 
 
 def points(reduction: float, interval: Interval | None) -> str:
-    """Format a reduction of the failure rate in percentage points: fails 33 points less often (17 to 51)."""
+    """Format a reduction of the failure rate in percentage points: fails 33 points less often (95 %: 17 to 51 less)."""
     size, way, other = abs(100 * reduction), "less", "more"
     if reduction < 0:
         way, other = other, way
@@ -34,8 +34,8 @@ def points(reduction: float, interval: Interval | None) -> str:
     low, high = (100 * end * (-1 if reduction < 0 else 1) for end in interval)
     low, high = min(low, high), max(low, high)
     if low >= 0:
-        return f"{said} ({low:.0f} to {high:.0f} {way})"
-    return f"{said} ({high:.0f} {way} to {-low:.0f} {other})"
+        return f"{said} (95 %: {low:.0f} to {high:.0f} {way})"
+    return f"{said} (95 %: {high:.0f} {way} to {-low:.0f} {other})"
 
 
 def and_list(names: Sequence[str]) -> str:

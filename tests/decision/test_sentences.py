@@ -50,60 +50,60 @@ SENTENCES = [
     (
         [CONTROL, arm("norm", 9, 1)],
         {},
-        "norm helps: 1 of 10 failed, 7 of 10 of base (p = 0.004); it fails 60 points less often (17 to 81 less).",
+        "norm helps: 1 of 10 failed, 7 of 10 of base (p = 0.004); it fails 60 points less often (95 %: 17 to 81 less).",
     ),
     (
         [arm("base", 6, 4), arm("norm", 10)],
         {},
-        "norm helps: 0 of 10 failed, 4 of 10 of base (p = 0.021); it fails 40 points less often (4 to 69 less); "
+        "norm helps: 0 of 10 failed, 4 of 10 of base (p = 0.021); it fails 40 points less often (95 %: 4 to 69 less); "
         "fragile: one other outcome would change this.",
     ),
     (
         [arm("base", 25, 75), arm("norm", 43, 57)],
         {},
-        "norm helps: 57 of 100 failed, 75 of 100 of base (p = 0.004); it fails 18 points less often (5 to 30 less), "
+        "norm helps: 57 of 100 failed, 75 of 100 of base (p = 0.004); it fails 18 points less often (95 %: 5 to 30 less), "
         "fewer than the 20 that the study asks for.",
     ),
     (
         [arm("base", 8, 12), arm("norm", 20, loss=1.5)],
         {},
-        "norm helps, at a cost: 0 of 20 failed, 12 of 20 of base (p < 0.001); it fails 60 points less often (33 to 78 "
+        "norm helps, at a cost: 0 of 20 failed, 12 of 20 of base (p < 0.001); it fails 60 points less often (95 %: 33 to 78 "
         "less); its loss was 50 % higher (p < 0.001).",
     ),
     (
         [arm("base", 8, 12, spread=0.25), arm("norm", 20, loss=1.15, spread=0.08)],
         {},
-        "norm helps: 0 of 20 failed, 12 of 20 of base (p < 0.001); it fails 60 points less often (33 to 78 less); "
+        "norm helps: 0 of 20 failed, 12 of 20 of base (p < 0.001); it fails 60 points less often (95 %: 33 to 78 less); "
         "its loss was 15 % higher, which could be luck.",
     ),
     (
         [measured(arm("base", 8, 12), 0.8), measured(arm("norm", 20), 0.7)],
         {"measures": QUALITY},
-        "norm helps, at a cost: 0 of 20 failed, 12 of 20 of base (p < 0.001); it fails 60 points less often (33 to 78 "
+        "norm helps, at a cost: 0 of 20 failed, 12 of 20 of base (p < 0.001); it fails 60 points less often (95 %: 33 to 78 "
         "less); its sharpness was 0.1 lower (p < 0.001).",
     ),
     (
         [arm("base", 8, 12), arm("norm", 20)],
         {"measures": QUALITY},
-        "norm helps: 0 of 20 failed, 12 of 20 of base (p < 0.001); it fails 60 points less often (33 to 78 less); "
+        "norm helps: 0 of 20 failed, 12 of 20 of base (p < 0.001); it fails 60 points less often (95 %: 33 to 78 less); "
         "sharpness not compared, too few values were recorded.",
     ),
     (
         [arm("base", 0, 20), arm("norm", 20)],
         {},
-        "norm helps: 0 of 20 failed, 20 of 20 of base (p < 0.001); it fails 100 points less often (77 to 100 less); "
+        "norm helps: 0 of 20 failed, 20 of 20 of base (p < 0.001); it fails 100 points less often (95 %: 77 to 100 less); "
         "loss not compared, all 20 of base failed.",
     ),
     (
         [arm("base", 0, 20), arm("norm", 20)],
         {"measures": QUALITY | {"contrast": Measure()}},
-        "norm helps: 0 of 20 failed, 20 of 20 of base (p < 0.001); it fails 100 points less often (77 to 100 less); "
+        "norm helps: 0 of 20 failed, 20 of 20 of base (p < 0.001); it fails 100 points less often (95 %: 77 to 100 less); "
         "loss, sharpness and contrast not compared, all 20 of base failed.",
     ),
     (
         [arm("base", 2, 18), [replace(t, last_step=49) for t in arm("norm", 20)]],
         {"free_lengths": True},
-        "norm helps: 0 of 20 failed, 18 of 20 of base (p < 0.001); it fails 90 points less often (64 to 97 less); "
+        "norm helps: 0 of 20 failed, 18 of 20 of base (p < 0.001); it fails 90 points less often (95 %: 64 to 97 less); "
         "loss not compared, only 2 of 20 of base did not fail; it ran 49 steps against 99.",
     ),
     # Fails more often
@@ -111,7 +111,7 @@ SENTENCES = [
         [arm("base", 100), arm("norm", 1, 2)],
         {},
         "norm harms, it fails more often: 2 of 3 failed, 0 of 100 of base (p < 0.001); it fails 67 points more often "
-        "(21 to 94 more).",
+        "(95 %: 21 to 94 more).",
     ),
     # No reduction that is worth having
     (
@@ -230,7 +230,7 @@ SENTENCES = [
         [arm("base", 17, 3), arm("norm", 18, 2)],
         {},
         "norm: undecided, 2 of 20 failed, 3 of 20 of base; fewer failures, but could be luck (p = 0.44); base fails "
-        "too seldom (15 %) for more seeds to tell.",
+        "seldom (15 %); more seeds may not be enough: 43 % chance at best.",
     ),
     (
         [arm("base", 12, 8), arm("norm", 10, 10)],
