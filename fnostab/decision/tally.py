@@ -166,7 +166,8 @@ class ArmSummary:
         median: median of the metric over the ``n_ok`` successes only, like ``iqr``.
         measures: medians of the quality measures over the successes.
         matched_ratio: median ratio to control over the ``matched_pairs`` seeds at which both succeeded.
-        worst_rank_p: one-sided p-value for a better arm, with failed runs ranked worst.
+        worst_rank_p: one-sided p-value for a better arm, with failed runs ranked worst; None for control, or if a
+            success has no value.
         left_out: seeds of the trials without a training outcome, by outcome; ``missing`` for those without a record.
     """
 
@@ -198,6 +199,7 @@ def summarise(stage: Stage, arm: str, control: str, *, higher_is_better: bool = 
     has_ratio = arm != control and have_ratios([loss for losses in pairs.values() for loss in losses.values()])
     matched = matched_ratio(**pairs) if has_ratio else None
     of_control, of_arm = (_ranked(each, higher_is_better) for each in (stage.arm(control), trials))
+    is_ranked = arm != control and not (tally.unknown or Tally.of(stage, control).unknown)
     return ArmSummary(
         stage=stage.name,
         arm=arm,
@@ -214,7 +216,7 @@ def summarise(stage: Stage, arm: str, control: str, *, higher_is_better: bool = 
         measures={name: float(np.median(values)) for name, values in tally.measures.items()},
         matched_ratio=matched.ratio if matched else None,
         matched_pairs=matched.n_pairs if matched else 0,
-        worst_rank_p=None if arm == control else lower_loss_p(of_control, of_arm),
+        worst_rank_p=lower_loss_p(of_control, of_arm) if is_ranked else None,
         median_failure_step=median([t.failure_step for t in trials if t.failed and t.failure_step is not None]),
         outcomes=dict(Counter(str(t.outcome) for t in trials)),
         left_out=_left_out(stage, arm),

@@ -17,7 +17,7 @@ COLOURS = {State.MET: "green", State.NOT_MET: "red", State.UNTESTABLE: "yellow"}
 def criteria_table(stage: str, verdict: Verdict) -> Table:
     """Make the table of a stage's criteria."""
     control = next((answer.control_arm for answer in verdict.answers), "control")
-    title = _titled(verdict.stage_title(stage), f"criteria, arm against {control}")
+    title = _titled(verdict.stage_title(stage), f"criteria, arm against {control}; p corrected for the number of arms")
     table = plain_table(title, ("arm", "criterion", "state"), "evidence")
     for arm, names, state, evidence in _alike(c for c in verdict.criteria if c.stage == stage):
         table.add_row(arm, "\n".join(names), Text(state, style=COLOURS[state]), evidence)

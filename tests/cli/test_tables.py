@@ -25,7 +25,8 @@ SAID = {
     "one_seed_each": (30, "INCONCLUSIVE", "next: run 10 seeds of control, arch_fix and opt_fix"),
     "one_stage": (
         0,
-        "layernorm helps: 1 of 10 failed, 7 of 10 of base (p = 0.004); it fails 60 points less often (95 %: 17 to 81 less).",
+        "layernorm helps: 1 of 10 failed, 7 of 10 of base (p = 0.004); "
+        "it fails 60 points less often (95 %: 17 to 81 less).",
         "next: nothing more to run: every arm has an answer",
     ),
     "one_success_against_100": (

@@ -30,7 +30,7 @@ from fnostab.record.trial import Measure
 from fnostab.report.case import Case
 from fnostab.report.judging import judged_line, make_case
 from fnostab.report.remarks import best_arms, conditions, look_text, remarks, scope
-from fnostab.report.tables import evidence_text
+from fnostab.report.tables import criteria_table, evidence_text
 from fnostab.report.verdict import to_markdown
 
 QUALITY = {"sharpness": Measure(higher_is_better=True, margin=0.02)}
@@ -61,49 +61,57 @@ SENTENCES = [
     (
         [arm("base", 25, 75), arm("norm", 43, 57)],
         {},
-        "norm helps: 57 of 100 failed, 75 of 100 of base (p = 0.004); it fails 18 points less often (95 %: 5 to 30 less), "
+        "norm helps: 57 of 100 failed, 75 of 100 of base (p = 0.004); "
+        "it fails 18 points less often (95 %: 5 to 30 less), "
         "fewer than the 20 that the study asks for.",
     ),
     (
         [arm("base", 8, 12), arm("norm", 20, loss=1.5)],
         {},
-        "norm helps, at a cost: 0 of 20 failed, 12 of 20 of base (p < 0.001); it fails 60 points less often (95 %: 33 to 78 "
+        "norm helps, at a cost: 0 of 20 failed, 12 of 20 of base (p < 0.001); "
+        "it fails 60 points less often (95 %: 33 to 78 "
         "less); its loss was 50 % higher (p < 0.001).",
     ),
     (
         [arm("base", 8, 12, spread=0.25), arm("norm", 20, loss=1.15, spread=0.08)],
         {},
-        "norm helps: 0 of 20 failed, 12 of 20 of base (p < 0.001); it fails 60 points less often (95 %: 33 to 78 less); "
+        "norm helps: 0 of 20 failed, 12 of 20 of base (p < 0.001); "
+        "it fails 60 points less often (95 %: 33 to 78 less); "
         "its loss was 15 % higher, which could be luck.",
     ),
     (
         [measured(arm("base", 8, 12), 0.8), measured(arm("norm", 20), 0.7)],
         {"measures": QUALITY},
-        "norm helps, at a cost: 0 of 20 failed, 12 of 20 of base (p < 0.001); it fails 60 points less often (95 %: 33 to 78 "
+        "norm helps, at a cost: 0 of 20 failed, 12 of 20 of base (p < 0.001); "
+        "it fails 60 points less often (95 %: 33 to 78 "
         "less); its sharpness was 0.1 lower (p < 0.001).",
     ),
     (
         [arm("base", 8, 12), arm("norm", 20)],
         {"measures": QUALITY},
-        "norm helps: 0 of 20 failed, 12 of 20 of base (p < 0.001); it fails 60 points less often (95 %: 33 to 78 less); "
+        "norm helps: 0 of 20 failed, 12 of 20 of base (p < 0.001); "
+        "it fails 60 points less often (95 %: 33 to 78 less); "
         "sharpness not compared, too few values were recorded.",
     ),
     (
         [arm("base", 0, 20), arm("norm", 20)],
         {},
-        "norm helps: 0 of 20 failed, 20 of 20 of base (p < 0.001); it fails 100 points less often (95 %: 77 to 100 less); "
+        "norm helps: 0 of 20 failed, 20 of 20 of base (p < 0.001); "
+        "it fails 100 points less often (95 %: 77 to 100 less); "
         "loss not compared, all 20 of base failed.",
     ),
     (
         [arm("base", 0, 20), arm("norm", 20)],
         {"measures": QUALITY | {"contrast": Measure()}},
-        "norm helps: 0 of 20 failed, 20 of 20 of base (p < 0.001); it fails 100 points less often (95 %: 77 to 100 less); "
+        "norm helps: 0 of 20 failed, 20 of 20 of base (p < 0.001); "
+        "it fails 100 points less often (95 %: 77 to 100 less); "
         "loss, sharpness and contrast not compared, all 20 of base failed.",
     ),
     (
         [arm("base", 2, 18), [replace(t, last_step=49) for t in arm("norm", 20)]],
         {"free_lengths": True},
-        "norm helps: 0 of 20 failed, 18 of 20 of base (p < 0.001); it fails 90 points less often (95 %: 64 to 97 less); "
+        "norm helps: 0 of 20 failed, 18 of 20 of base (p < 0.001); "
+        "it fails 90 points less often (95 %: 64 to 97 less); "
         "loss not compared, only 2 of 20 of base did not fail; it ran 49 steps against 99.",
     ),
     # Fails more often
@@ -656,6 +664,8 @@ def test_lines_of_the_evidence():
         "norm against base: loss 0.995 times as high over 8 seeds at which neither failed; "
         "counting a failed run as worst of all, p = 0.012 (one-sided, not corrected for the number of arms)",
     ]
+    title = "Criteria, arm against base; p corrected for the number of arms"
+    assert criteria_table("a", verdict).title == title
     assert conditions(case.studies) == [
         "mine, small profile, 3 layers",
         "a small size",
@@ -678,6 +688,10 @@ def test_lines_of_the_evidence():
         "exploded not judged in 6 of 6 trials: needs two validations",
         "reference validation losses: 0.21 to 0.22 of the best constant output, "
         "0.045 of a right prediction, by noise alone",
+    ]
+    bare = stage("a", arm("base", 4, 6), unmeasured(arm("norm", 10)))  # whose losses can't be ranked
+    assert remarks(Case(verdict_of(bare, roles=Roles("base")), (bare,))) == [
+        "fewest failures: norm (0/10); lowest median loss of all arms: base (1)"
     ]
     two = stage("a", arm("control", 9, 1), arm("arch", 9, 1)), stage("b", arm("control", oom=3), arm("arch", oom=3))
     assert remarks(Case(verdict_of(*two), two))[:2] == [
