@@ -154,7 +154,7 @@ def _probe_and_zoom(probe: NDArray[np.complex64], config: DataConfig) -> tuple[N
         share = float((np.abs(smaller) ** 2).sum() / (np.abs(probe) ** 2).sum())
         if share < LEAST_OF_PROBE:
             raise DataError(
-                f"{config.path}: binned to data.N={N}, the frame holds {share:.0%} of the probe, expected at least "
+                f"{config.path}: binned to data.N={N}, the frame holds {share:.1%} of the probe, expected at least "
                 f"{LEAST_OF_PROBE:.0%}: raise data.N, or set data.fit=crop"
             )
         # Binning shifts the zero frequency from the centre of its bin; a phase ramp compensates for it.

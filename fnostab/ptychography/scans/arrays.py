@@ -15,6 +15,7 @@ from fnostab.ptychography.scans.layouts import IN_METRES, Found, Unit
 from fnostab.ptychography.scans.scan_file import Kind
 
 LEAST, MOST = 1e-15, 1e15  # of amplitudes, whose squares and sums float32 then holds
+MOST_BAD = 0.9  # share of bad pixels above which a mask is more likely to have the opposite meaning
 AT_CORNER = 0.8  # share of intensity outside the middle half of the frame above which a probe is centred at a corner
 
 
@@ -165,6 +166,7 @@ def bad_pixels_of(path: Path, found: Found, shape: tuple[int, ...], lines: list[
     for name in ("mask", "bad"):
         if name in found.arrays:
             array = np.squeeze(found.arrays[name])
+            array = array.reshape(-1, *array.shape[-2:]) if array.ndim == 4 else array  # of a raster
             if array.shape not in (shape, shape[1:]):
                 raise DataError(
                     f"{path}: {name} is {shape_text(array)}, expected {shape[1:]}: name another with --map {name}=NAME"
@@ -176,6 +178,11 @@ def bad_pixels_of(path: Path, found: Found, shape: tuple[int, ...], lines: list[
             bad |= off
     if bad.all():
         raise DataError(f"{path}: the mask leaves no pixel: name another with --map mask=NAME (or bad=NAME)")
+    if bad.mean() > MOST_BAD:
+        raise DataError(
+            f"{path}: the mask leaves {int((~bad).sum())} of {bad.size} pixels: name it with --map mask=NAME if its "
+            "nonzero pixels measure, with --map bad=NAME if they do not"
+        )
     return bad
 
 

@@ -192,6 +192,8 @@ def _take(archive: Archive, found: Found, here: Mapping[str, str], mapped: Mappi
         own = {name: place for name, place in own.items() if name not in ("rows", "columns")}
     elif "rows" in mapped:
         own.pop("positions", None)
+    if "mask" in mapped:  # it may be the layout's own, with the opposite meaning
+        own.pop("bad", None)
     found.sources = own | dict(here)
     used = {name for place in found.sources.values() for name in archive.find(place)}
     found.left += [name for name in archive.names if name not in used]

@@ -188,6 +188,17 @@ def test_detector_pixels_that_are_not_square_are_refused(small, tmp_path):
     assert "0.00015 m high and 7.5e-05 m wide, expected square ones" in refusal(path, {})
 
 
+def test_a_mask_of_the_opposite_meaning_is_refused_and_mapped(small, tmp_path):
+    good = np.ones((16, 16), np.uint32)
+    good[3, 4] = good[10, 2] = 0
+    path = write_cxi(tmp_path / "scan.cxi", small, mask=good)
+    assert "the mask leaves 2 of 256 pixels: name it with --map mask=NAME" in refusal(path, {})
+    scan, _ = read(path, {"mask": DETECTOR + "mask"})
+    np.testing.assert_array_equal(scan.mask, good)
+    raster = npz(small, tmp_path, d=small.counts.reshape(10, 10, 16, 16), m=np.ones((10, 10, 1, 1)) * good)
+    np.testing.assert_array_equal(read(raster, MAPPED | {"mask": "m"})[0].mask, good)
+
+
 def test_a_broken_link_of_a_layout_is_replaced_by_a_map(small, tmp_path):
     path = write_cxi(tmp_path / "scan.cxi", small)
     with h5py.File(path, "r+") as file:
