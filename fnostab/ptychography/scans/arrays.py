@@ -142,7 +142,7 @@ def insist_on_range(path: Path, kind: Kind, patterns: NDArray[np.float32]) -> No
 
 def kind_of(path: Path, found: Found, given: Kind | None, diffraction: NDArray[Any], lines: list[str]) -> Kind:
     """Kind of the patterns: as ``given``, else from the layout, else inferred from the values."""
-    sample = diffraction[: max(1, 2_000_000 // diffraction[0].size)]
+    sample = diffraction[:: max(1, diffraction.size // 2_000_000)]  # the first patterns may be empty
     sample = sample[np.isfinite(sample)]
     whole = bool((sample == np.rint(sample)).all())
     kind = given or found.kind

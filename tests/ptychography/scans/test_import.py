@@ -195,6 +195,14 @@ def test_patterns_larger_than_the_probe_name_the_crop(small, tmp_path):
     assert import_scan(path, replace(ONE_SWEEP, crop=8)).scan.diffraction.shape[1:] == (8, 8)
 
 
+def test_the_kind_does_not_follow_from_the_first_patterns_alone(small, tmp_path):
+    data = np.concatenate([np.zeros((8000, SIDE, SIDE)), small.tike["data"][0] / 3])
+    scan = np.concatenate([np.zeros((8000, 2)), small.corners])
+    imported = import_scan(npz(small, tmp_path, data=data, scan=scan), replace(ONE_SWEEP, sweeps=0))
+    assert imported.scan.kind == "intensity"
+    assert len(imported.scan.diffraction) == len(small.counts)
+
+
 def test_a_map_has_to_say_kind_and_what_positions_are_of(small, tmp_path):
     arrays = {"a": small.counts, "b": small.probe, "c": small.corners}
     path = write_npz(tmp_path / "own.npz", arrays)
