@@ -264,7 +264,8 @@ def test_a_probe_of_another_file_is_taken(small, tmp_path):
 
 
 def test_the_near_field_is_refused(small, tmp_path):
-    path = write_cxi(tmp_path / "near.cxi", small, x_pixel_size=DETECTOR_PIXEL / 100, leave_out=["probe"])
+    sizes = dict.fromkeys(("x_pixel_size", "y_pixel_size"), DETECTOR_PIXEL / 100)
+    path = write_cxi(tmp_path / "near.cxi", small, **sizes, leave_out=["probe"])
     assert "near field" in refusal(path)
     assert "no probe" in refusal(path, far_field=True)
 
