@@ -24,7 +24,7 @@ from fnostab.ptychography.physics.input_files import input_sha256
 from fnostab.ptychography.settings import DataConfig, ObjectConfig, ProbeConfig
 from fnostab.record.settings import digest, file_sha256
 
-FORMAT = 1  # increase it when the same settings give different numbers or files
+FORMAT = 2  # increase it when the same settings give different numbers or files
 MANIFEST = "manifest.json"
 NUMBERS = ("photon_scale", "mean_amplitude", "mean_count")
 
