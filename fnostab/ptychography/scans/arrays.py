@@ -4,6 +4,7 @@ Each function appends a line to ``lines`` for every assumption it makes. Unusabl
 command-line option that solves the problem.
 """
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +161,10 @@ def kind_of(path: Path, found: Found, given: Kind | None, diffraction: NDArray[A
     return kind
 
 
-def bad_pixels_of(path: Path, found: Found, shape: tuple[int, ...], lines: list[str]) -> NDArray[np.bool_]:
-    """Pixels that the file marks as bad, bool of shape (M, M)."""
+def bad_pixels_of(
+    path: Path, found: Found, mapped: Container[str], shape: tuple[int, ...], lines: list[str]
+) -> NDArray[np.bool_]:
+    """Pixels that the file marks as bad, bool of shape (M, M); ``mapped`` are the names that --map gave."""
     bad = np.zeros(shape[1:], bool)
     for name in ("mask", "bad"):
         if name in found.arrays:
@@ -178,7 +181,7 @@ def bad_pixels_of(path: Path, found: Found, shape: tuple[int, ...], lines: list[
             bad |= off
     if bad.all():
         raise DataError(f"{path}: the mask leaves no pixel: name another with --map mask=NAME (or bad=NAME)")
-    if bad.mean() > MOST_BAD:
+    if bad.mean() > MOST_BAD and "mask" not in mapped and "bad" not in mapped:
         raise DataError(
             f"{path}: the mask leaves {int((~bad).sum())} of {bad.size} pixels: name it with --map mask=NAME if its "
             "nonzero pixels measure, with --map bad=NAME if they do not"

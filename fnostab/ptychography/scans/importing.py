@@ -103,7 +103,7 @@ def _import(path: Path, options: ImportOptions) -> Imported:
     diffraction = patterns_of(path, found, lines)
     positions, in_metres = positions_of(path, found, options.unit, len(diffraction), lines)
     kind = kind_of(path, found, options.kind, diffraction, lines)
-    bad = bad_pixels_of(path, found, diffraction.shape, lines)
+    bad = bad_pixels_of(path, found, options.mapped, diffraction.shape, lines)
 
     _refuse_near_field(path, found, options, probe)
     if probe is None:
