@@ -21,7 +21,7 @@ class Observed:
 
     Attributes:
         epochs: mean training loss of each epoch, judged if there are no validations.
-        validated: step of the latest validation, -1 if before the first, and the steps of all optimisers until then.
+        validated: step of the latest validation (-1 before the first), and number of steps of all optimisers by then.
         judgements: judgement of each optimiser; empty until `judge` was called.
     """
 
@@ -47,9 +47,10 @@ class Observed:
         return min(failed, key=lambda curve: curve.failure_place, default=None)
 
     def begin_validation(self) -> int:
-        """Step of a validation: the last one made; the next number if that is of a validation before other steps.
+        """Return the step under which a validation is recorded: the last optimiser step.
 
-        It is where each phase of a training has an optimiser of its own, whose steps count from 0.
+        If an earlier validation has that number although steps were made since, the next number is returned. This
+        happens if each phase of a training has an optimiser of its own, whose steps count from 0.
         """
         (step, before), made = self.validated, sum(curve.steps for curve in self.curves)
         self.validated = max(self.steps - 1, step + (made > before)), made

@@ -341,7 +341,7 @@ class StabilityMonitor(Callback):
             self._tell(judgement, reason)
 
     def _tell(self, judgement: Judgement, reason: str | None = None) -> None:
-        """Record an outcome. A study judges by its own rules: there a failure by other rules is one of the script's."""
+        """Record an outcome; in a study, whose rules judge later, only a failure by rules that the script gave."""
         if self.sink is not None and self.sink is self._found:
             by_defaults = judgement.outcome is not Outcome.NONFINITE and not self._has_rules
             if judgement.outcome is Outcome.CONVERGED or (by_defaults and judgement.rules_held):

@@ -45,7 +45,7 @@ class Recording:
         self._last_validation: int | None = None
         self._validated: set[str] = set()  # names recorded at that validation
         self._latest: dict[str, int] = {}
-        self._earlier: dict[str, int] = {}  # the same, of what was there when it was opened
+        self._earlier: dict[str, int] = {}  # the same, when the journal was opened
         self._time_ms = 0
         self._restarted = False
         with os_errors_as(JournalError, f"can't write {self.path}"):

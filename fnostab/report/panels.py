@@ -65,8 +65,8 @@ def _lost(trial: TrialRow) -> bool:
 def _end(trial: TrialRow, evidence: Evidence) -> int | None:
     """Return the step of a trial's failure or, without one, its last known step.
 
-    For a success that is the last scheduled one, at which other trials are known to have stagnated, even if it stopped
-    early or did not record every step.
+    A success ends at its last scheduled step, even if it stopped early or did not record every step: stagnated trials
+    fail there (see `fnostab.stats.survival`).
     """
     if trial.failed and trial.failure_step is not None:
         return trial.failure_step

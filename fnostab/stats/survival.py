@@ -1,8 +1,8 @@
 """Time to failure in optimiser steps: Kaplan-Meier curves and the log-rank test.
 
-Trials that did not fail are right-censored at their last step. It must not lie before the last scheduled one, at which
-others are known to have stagnated, or the curve falls to 0 there. A failure detected at a validation happened at some
-step since the validation before; its recorded failure step is used.
+Trials that did not fail are right-censored at their last step. For a success, give the last scheduled step: a
+stagnated trial fails there, and if all others were censored earlier, the curve would fall to 0. A failure detected at a
+validation happened at some step since the validation before; its recorded failure step is used.
 
 Sources: Kaplan and Meier, JASA 53 (1958) 457; log-log band: Kalbfleisch and Prentice, The Statistical Analysis
 of Failure Time Data, section 1.4; log-rank: Mantel, Cancer Chemotherapy Reports 50 (1966) 163.

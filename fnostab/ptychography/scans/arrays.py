@@ -15,7 +15,7 @@ from fnostab.errors import DataError
 from fnostab.ptychography.scans.layouts import IN_METRES, Found, Unit
 from fnostab.ptychography.scans.scan_file import Kind
 
-LEAST, MOST = 1e-15, 1e15  # of amplitudes, whose squares and sums float32 then holds
+LEAST, MOST = 1e-15, 1e15  # range of amplitudes whose squares and sums fit into float32
 MOST_BAD = 0.9  # share of bad pixels above which a mask is more likely to have the opposite meaning
 AT_CORNER = 0.8  # share of intensity outside the middle half of the frame above which a probe is centred at a corner
 

@@ -168,7 +168,7 @@ def _refuse_near_field(path: Path, found: Found, options: ImportOptions, probe: 
 
 
 def _refuse_far_apart(path: Path, positions: NDArray[np.float64], side: int) -> None:
-    """Refuse positions whose patches of ``side`` pixels do not touch: most are lengths, or one is no position."""
+    """Refuse positions whose patches of ``side`` pixels do not touch: they may be lengths, or one may be wrong."""
     nearest, span = _nearest(positions), np.ptp(positions, axis=0).max()
     if nearest > side or span > side * len(positions):
         raise DataError(
