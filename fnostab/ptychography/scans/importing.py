@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
-from scipy.spatial import cKDTree
 
 from fnostab.errors import DataError
 from fnostab.ptychography.scans.arrays import (
@@ -22,16 +21,15 @@ from fnostab.ptychography.scans.arrays import (
     shape_text,
 )
 from fnostab.ptychography.scans.defects import Defects, find_defects, no_number
-from fnostab.ptychography.scans.epie import epie, photons_per_intensity
+from fnostab.ptychography.scans.epie import epie
+from fnostab.ptychography.scans.geometry import far_field_pixel, overlap_lines, refuse_far_apart, refuse_near_field
 from fnostab.ptychography.scans.given_object import with_object
 from fnostab.ptychography.scans.layouts import Found, Unit, read_layout
 from fnostab.ptychography.scans.orientation import orient, turned
 from fnostab.ptychography.scans.resizing import central, crop_probe
-from fnostab.ptychography.scans.scan_file import Kind, Scan, probe_width
+from fnostab.ptychography.scans.scan_file import Kind, Scan
 
 ENOUGH_PATTERNS = 200  # patterns to average, approximately
-NEAR_FIELD = 1.0  # Fresnel number above which the far-field approximation is invalid
-LITTLE_OVERLAP = 0.5
 
 
 @dataclass(frozen=True)
@@ -105,14 +103,15 @@ def _import(path: Path, options: ImportOptions) -> Imported:
     kind = kind_of(path, found, options.kind, diffraction, lines)
     bad = bad_pixels_of(path, found, options.mapped, diffraction.shape, lines)
 
-    _refuse_near_field(path, found, options, probe)
+    if not options.far_field:
+        refuse_near_field(path, found, probe)
     if probe is None:
         raise DataError(f"{path} has no probe: give one with --map probe=NAME or --map probe=FILE:NAME")
     diffraction, bad = _centred(path, diffraction, bad, kind, options, lines)
     patterns, mask, kept = _without_defects(path, diffraction, bad, lines)
     insist_on_range(path, kind, patterns)
     positions = positions[kept]
-    pixel_size = options.pixel_size or _far_field_pixel(found, probe.shape[-1])
+    pixel_size = options.pixel_size or far_field_pixel(found, probe.shape[-1])
     if in_metres:
         if pixel_size is None:
             why = ", ".join(note for note in found.notes if "not known" in note)
@@ -126,7 +125,7 @@ def _import(path: Path, options: ImportOptions) -> Imported:
             f"{path}: positions span {span:.3g} pixels, less than one: name others with --map positions=NAME, or "
             "give their unit with --unit and --pixel-size"
         )
-    _refuse_far_apart(path, positions, patterns.shape[-1])
+    refuse_far_apart(path, positions, patterns.shape[-1])
     patterns, mask, probe, zoom = _cropped(path, patterns, mask, probe, options, lines)
     positions = positions * zoom
     pixel_size = None if pixel_size is None else pixel_size / zoom
@@ -145,42 +144,12 @@ def _import(path: Path, options: ImportOptions) -> Imported:
         lines.append(line)
     elif options.orientation is None:
         lines.append("orientation of the positions: as given, not checked (--orientation)")
-    lines += _of_overlap(scan)
+    lines += overlap_lines(scan)
     scan = replace(scan, positions=scan.positions - (0 if scan.object is not None else scan.positions.min(axis=0)))
     if options.sweeps:
         scan = _reconstructed(scan, options, lines)
     lines += [f"left: {', '.join(found.left)}"] if found.left else []
     return Imported(scan, lines)
-
-
-def _refuse_near_field(path: Path, found: Found, options: ImportOptions, probe: NDArray[np.complex64] | None) -> None:
-    """Refuse a Fresnel number width^2 / (wavelength x distance) above 1; width of the probe, or else of the frame."""
-    if options.far_field or not (found.wavelength and found.distance and found.detector_pixel):
-        return
-    share = 1.0 if probe is None else probe_width(probe) / probe.shape[0]
-    number = share**2 * found.wavelength * found.distance / found.detector_pixel**2
-    if number > NEAR_FIELD:
-        raise DataError(
-            f"{path} is in the near field, its Fresnel number is {number:.2g} at a wavelength of "
-            f"{found.wavelength:.2g} m: only the far field is supported; add --far-field if the patterns are far-field "
-            "ones all the same"
-        )
-
-
-def _refuse_far_apart(path: Path, positions: NDArray[np.float64], side: int) -> None:
-    """Refuse positions whose patches of ``side`` pixels do not touch: they may be lengths, or one may be wrong."""
-    nearest, span = _nearest(positions), np.ptp(positions, axis=0).max()
-    if nearest > side or span > side * len(positions):
-        raise DataError(
-            f"{path}: positions span {span:.3g} pixels and neighbours are {nearest:.3g} apart, too far for patterns of "
-            f"{side} pixels: give their unit with --unit and --pixel-size, or name others with --map positions=NAME"
-        )
-
-
-def _nearest(positions: NDArray[np.float64]) -> float:
-    """Median distance of a position (n, 2) to its nearest neighbour."""
-    distances, _ = cKDTree(positions).query(positions, k=2)
-    return float(np.median(distances[:, 1]))
 
 
 def _centred(
@@ -280,20 +249,6 @@ def _cropped(
     return patterns, mask, probe, zoom
 
 
-def _of_overlap(scan: Scan) -> Iterator[str]:
-    width = probe_width(scan.probe)
-    nearest = _nearest(scan.positions)
-    overlap = 1 - nearest / width
-    yield (
-        f"checked: the probe is {width:.0f} pixels wide, neighbours are {nearest:.1f} apart: {overlap:.0%} overlap"
-        + ("" if overlap >= LITTLE_OVERLAP else ", too little for a reconstruction that is well determined")
-    )
-    scale = photons_per_intensity(scan.intensity, scan.probe, scan.mask)
-    unit = "counts" if scan.kind == "counts" else "units"
-    total = scan.intensity.sum(axis=(1, 2)).mean()
-    yield f"checked: {total:.4g} {unit} a pattern, {scale:.3g} times the probe's scale, which training divides out"
-
-
 def _reconstructed(scan: Scan, options: ImportOptions, lines: list[str]) -> Scan:
     found = epie(scan.intensity, scan.probe, scan.positions, scan.mask, options.sweeps)
     lines.append(
@@ -319,12 +274,6 @@ def _sources(path: Path, found: Found) -> dict[str, str]:
     known = [sources.pop(name) for name in ("mask", "bad") if name in sources]
     sources = {name: source for name, source in sources.items() if name not in ("rows", "columns")}
     return {**sources, "mask": ", ".join([*known, "checks at import"])}
-
-
-def _far_field_pixel(found: Found, side: int) -> float | None:
-    if not (found.wavelength and found.distance and found.detector_pixel):
-        return None
-    return found.wavelength * found.distance / (side * found.detector_pixel)
 
 
 def _metres(pixel_size: float | None) -> str:
