@@ -17,9 +17,9 @@ def measure(quick: bool) -> list[Row]:
     import torch
 
     from fnostab.launch.process import keep_freed_memory
-    from fnostab.ptychography.estimates import bare_trial
     from fnostab.ptychography.settings import TrialConfig
     from fnostab.ptychography.training.clipping import adaptive_gradient_clip_
+    from fnostab.ptychography.training.step_cost import bare_trial
 
     torch.set_num_threads(1)
     keep_freed_memory()  # as in every training process

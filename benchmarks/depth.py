@@ -106,9 +106,9 @@ def train_steps(settings):
 
     import torch
 
-    from fnostab.ptychography.estimates import bare_trial, step_seconds, trace
     from fnostab.ptychography.models import residual_blocks, training_size
     from fnostab.ptychography.settings import TrialConfig
+    from fnostab.ptychography.training.step_cost import bare_trial, step_seconds, trace
 
     config = TrialConfig.from_dotted(settings)
     computed = trace(config)
@@ -149,8 +149,9 @@ def train_steps(settings):
 def whole_trial():
     """Run a trial of 8 blocks as in a study, monitors included, on an object small enough for 68 steps."""
     from benchmarks.records import trial_record
-    from fnostab.ptychography.estimates import Estimate, trace
+    from fnostab.ptychography.estimates import Estimate
     from fnostab.ptychography.settings import TrialConfig
+    from fnostab.ptychography.training.step_cost import COPIES, trace
     from fnostab.record import names
     from fnostab.record.journal import read_journal
     from fnostab.record.lines import Point
@@ -169,7 +170,7 @@ def whole_trial():
             raise SystemExit(f"the trial ended with {os.waitstatus_to_exitcode(status)}")
         records = [record for record, _ in read_journal(path.parent / "journal.jsonl")]
     losses = [r.values[names.TRAIN_LOSS] for r in records if isinstance(r, Point) and names.TRAIN_LOSS in r.values]
-    needed = Estimate(config, trace(config)).needed_bytes
+    needed = Estimate(config, trace(config), COPIES, patterns=(0, 0)).needed_bytes
     return (
         f"A trial of 8 blocks (cap 512, floor 4, batch 16) made {len(losses)} steps on one CPU thread, from a loss of "
         f"{losses[0]:.2f} to {losses[-1]:.2f}, and held at most {gb(usage.ru_maxrss * 1024)} resident; "

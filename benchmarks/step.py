@@ -94,8 +94,8 @@ def prepare(settings: dict[str, Any], device: str, layers: str, allocator: str) 
     import torch
 
     from fnostab.launch.process import keep_freed_memory
-    from fnostab.ptychography.estimates import bare_trial, step_seconds
     from fnostab.ptychography.settings import TrialConfig
+    from fnostab.ptychography.training.step_cost import bare_trial, step_seconds
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # as in trials; after a few steps there are subnormal numbers

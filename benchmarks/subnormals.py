@@ -13,8 +13,8 @@ import torch
 
 from benchmarks.timing import compared, in_turns, medians
 from fnostab.launch.process import keep_freed_memory
-from fnostab.ptychography.estimates import bare_trial
 from fnostab.ptychography.settings import TrialConfig
+from fnostab.ptychography.training.step_cost import bare_trial
 
 PROFILES = {"full size": {}, "small": {"data.N": 32, "model.hidden_channels": 8, "model.fno_modes": 8}}
 LOWER = 13.0  # GELU's derivative at -13 is 1e-36, to be multiplied by gradients of 1e-5

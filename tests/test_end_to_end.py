@@ -106,7 +106,7 @@ class TestShootout:
         assert shootout.returncode == 0, shootout.stderr
         assert "Traceback" not in shootout.stdout + shootout.stderr
         for expected in (
-            "preparing the data set",
+            "trying a step of each arm, preparing the data set ... ",
             "control-0: ",
             "arch_fix-1: ",
             "Stage A",
@@ -288,6 +288,11 @@ class TestTypedElsewhere:
         assert started("stage_a") == "stage_a --output /project/outputs"  # by hand
 
 
+def imported(stderr):
+    """Top-level packages that a process with ``-X importtime`` has imported."""
+    return {line.rpartition("|")[2].strip().split(".")[0] for line in stderr.splitlines() if "|" in line}
+
+
 def test_a_trial_needs_no_mlflow(project, shootout, tmp_path, environment):
     """It starts faster without, and runs on machines that do not have it."""
     shutil.copy(journal_of(project, "control-0").parent / "trial.json", tmp_path)
@@ -295,9 +300,8 @@ def test_a_trial_needs_no_mlflow(project, shootout, tmp_path, environment):
     command = [sys.executable, "-X", "importtime", "-m", "fnostab", "train", "--trial", str(tmp_path / "trial.json")]
     ended = subprocess.run(command, cwd=tmp_path, env=one_thread, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0
-    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in ended.stderr.splitlines() if "|" in line}
-    assert "torch" in imported
-    assert not {"mlflow", "sqlalchemy", "requests"} & imported
+    assert "torch" in imported(ended.stderr)
+    assert not {"mlflow", "sqlalchemy", "requests"} & imported(ended.stderr)
     assert "Traceback" not in ended.stderr
     # The same trial in another process gives the same numbers
     first, second = points_of(journal_of(project, "control-0")), points_of(tmp_path / "journal.jsonl")
@@ -305,11 +309,11 @@ def test_a_trial_needs_no_mlflow(project, shootout, tmp_path, environment):
         assert [point[:2] for point in first[metric]] == [point[:2] for point in second[metric]]
 
 
-def test_ctrl_c_ends_trials_and_their_runs(workplace, environment, tiny):
+def test_ctrl_c_ends_trials_and_their_runs_and_what_started_them_needs_no_torch(workplace, environment, tiny):
     """Real trials, which Lightning watches over; tests/launch/test_run.py goes on with such a study."""
     longer = ["--set", "training.epochs=20", "--set", "data.scan_stride_train=1", "--set", "training.batch_size=2"]
     shared = ["run", "stage_a", "--profile", "small", "--arms", "control,opt_fix", "--seeds", "1", *tiny]
-    command = [sys.executable, "-m", "fnostab", *shared, *longer]
+    command = [sys.executable, "-X", "importtime", "-m", "fnostab", *shared, *longer]
     with open("out.txt", "w") as out:
         driver = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
     started = time.monotonic()
@@ -323,6 +327,8 @@ def test_ctrl_c_ends_trials_and_their_runs(workplace, environment, tiny):
     text = Path("out.txt").read_text()
     assert "the same command resumes them" in text
     assert "Traceback" not in text
+    assert "mlflow" in imported(text)
+    assert not {"torch", "lightning"} & imported(text)
     assert not [pid for pid in owners if Path(f"/proc/{pid}").exists()]
 
     client = open_store().client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ import click
 from fnostab.cli.options import ARMS, JOBS, PROFILE, SEEDS, SET, parse_names, parse_seeds, parse_settings, positive
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
-from fnostab.show.console import Console, say
+from fnostab.show.console import Console, say, timed
 
 
 @click.command("estimate", epilog="Example: fnostab estimate stage_b --profile full")
@@ -42,17 +43,19 @@ def command(
     chosen_seeds, chosen_arms, chosen_jobs = parse_seeds(seeds), parse_names(arms), positive("jobs", jobs)
     loaded = load_study(study, profile, parse_settings(settings))
     specs = [t.spec for t in loaded.trials(loaded.file.name, Path(), arms=chosen_arms, seeds=chosen_seeds)]
-    gpu = specs[0].resources.gpu
-    launcher = LocalLauncher(chosen_jobs or default_jobs(gpu), gpu)
-    estimates = loaded.task.preflight(specs, min(launcher.jobs, len(specs)), launcher.gpus)
+    takes = specs[0].resources
+    launcher = LocalLauncher(chosen_jobs or default_jobs(takes.gpu), takes.gpu)
+    call = partial(launcher.call, resources=takes)
+    console = Console(stderr=as_json)
+    with timed(console, "loading torch, computing memory"):
+        estimates = loaded.task.preflight(specs, min(launcher.jobs, len(specs)), launcher.gpus, call)
     if estimates is None:
         raise ConfigError(
             f"task {loaded.task.name} can't be estimated: run one seed, and `fnostab watch` shows its pace"
         )
     trials = dict(Counter(s.arm for s in specs))
-    console = Console(stderr=as_json)
-    console.print(f"measuring a step of {estimates.described} ...", highlight=False)
-    estimates.measure()
+    with timed(console, f"measuring a step of {estimates.described}"):
+        estimates.measure()
     if as_json:
         echo(json.dumps(estimates.to_json(trials) | {"study": loaded.file.name, "profile": loaded.profile}, indent=2))
         return

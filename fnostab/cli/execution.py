@@ -6,7 +6,6 @@ import functools
 import re
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +75,9 @@ def execute(options: RunOptions, console: Console) -> StudyRun:
     from fnostab.launch.retries import ATTEMPTS
 
     loaded, arms, launcher = _resolve(options, console)
-    run_study = _load(loaded, console)
+    with timed(console, "loading MLflow"), imports_that_stay():  # takes seconds
+        from fnostab.launch.run import run_study
+
     result = run_study(
         loaded,
         experiment=options.experiment or loaded.file.name,
@@ -152,17 +153,6 @@ def _resolve(options: RunOptions, console: Console, *, starts: bool = True) -> t
     jobs = options.jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core)
     live = options.live and loaded.task.name == "command"
     return loaded, arms, LocalLauncher(jobs, takes.gpu, options.lockstep or 1, live=live)
-
-
-def _load(study: Study, console: Console) -> Callable[..., StudyRun]:
-    """Import `run_study`, and show a line meanwhile, since this takes seconds."""
-    modules = study.resources.preloads
-    with timed(console, f"loading {'torch and ' if modules else ''}MLflow"), imports_that_stay():
-        for module in modules:  # here, since later nothing would be shown during these seconds
-            import_module(module)
-        from fnostab.launch.run import run_study
-
-    return run_study
 
 
 def insist_on_results(result: StudyRun) -> None:

@@ -1,8 +1,9 @@
-"""Launcher's side of the fork server: run trials as forks of a process with the imports done.
+"""Launcher's side of the fork server: run trials and calls as forks of a process with the imports done.
 
 The process itself is in `fnostab.launch.forking`. Both sides send lines of JSON over a socket. The launcher sends
-``{"trial": 3, "files": [...], "log": "..."}`` and ``{"trial": 3, "signal": 15}``. The process sends ``{"trial": 3}``
-when a fork has started and ``{"trial": 3, "status": 0}`` when it has ended, with a `subprocess.Popen.returncode`.
+``{"fork": 3, "files": [...], "log": "..."}`` for trials, ``{"fork": 3, "call": "...", "log": "..."}`` for a call, and
+``{"fork": 3, "signal": 15}``. The process sends ``{"fork": 3}`` when a fork has started and
+``{"fork": 3, "status": 0}`` when it has ended, with a `subprocess.Popen.returncode`.
 """
 
 import contextlib
@@ -19,10 +20,10 @@ from typing import IO
 
 
 class ForkServer:
-    """Process that forks trials as long as this object exists.
+    """Process that forks as long as this object exists.
 
     Args:
-        environment: environment of all trials.
+        environment: environment of all forks.
         log: file for the output before the first fork.
         preloads: modules to import first.
 
@@ -45,30 +46,37 @@ class ForkServer:
                 start_new_session=True,
             )
         self.status: int | None = None
-        self._asked = 0  # number of requests, used to number the trials
-        self._trials: weakref.WeakValueDictionary[int, ForkedTrial] = weakref.WeakValueDictionary()  # they know this
+        self._asked = 0  # number of requests, used to number the forks
+        self._forked: weakref.WeakValueDictionary[int, Forked] = weakref.WeakValueDictionary()  # they know this
         self._unread = b""
         self._imports = True
         weakref.finalize(self, _end, self._socket, self._process)
 
-    def train(self, files: Sequence[Path], log: Path) -> "ForkedTrial":
+    def train(self, files: Sequence[Path], log: Path) -> "Forked":
         """Request a fork that trains the trials in ``files`` once the imports are done."""
-        trial = self._trials[self._asked] = ForkedTrial(self, self._asked)
-        self.say(self._asked, files=[str(file) for file in files], log=str(log))
-        self._asked += 1
-        return trial
+        return self._fork(files=[str(file) for file in files], log=str(log))
 
-    def say(self, trial: int, **what: object) -> None:
+    def call(self, folder: Path, log: Path) -> "Forked":
+        """Request a fork that answers the call in ``folder`` once the imports are done."""
+        return self._fork(call=str(folder), log=str(log))
+
+    def _fork(self, **what: object) -> "Forked":
+        fork = self._forked[self._asked] = Forked(self, self._asked)
+        self.say(self._asked, **what)
+        self._asked += 1
+        return fork
+
+    def say(self, fork: int, **what: object) -> None:
         """Send a request. `listen` reports a process that is gone."""
         self._socket.settimeout(None)
         with contextlib.suppress(OSError):
-            self._socket.sendall(json.dumps({"trial": trial, **what}).encode() + b"\n")
+            self._socket.sendall(json.dumps({"fork": fork, **what}).encode() + b"\n")
 
-    def kill(self, trial: int) -> None:
-        """Kill a trial; during the imports, when no request is read, kill the server and so all trials."""
+    def kill(self, fork: int) -> None:
+        """Kill a fork; during the imports, when no request is read, kill the server and so all forks."""
         if self._imports:
             self._process.kill()
-        self.say(trial, signal=signal.SIGKILL)
+        self.say(fork, signal=signal.SIGKILL)
 
     def listen(self, timeout_s: float | None) -> None:
         """Read the messages of the process; if there are none, wait up to ``timeout_s`` (None: forever)."""
@@ -84,16 +92,16 @@ class ForkServer:
             *lines, self._unread = (self._unread + said).split(b"\n")
             self._imports = self._imports and not lines
             for answer in map(json.loads, lines):
-                if trial := self._trials.get(answer["trial"]):
-                    trial.started, trial.returncode = True, answer.get("status")
+                if fork := self._forked.get(answer["fork"]):
+                    fork.started, fork.returncode = True, answer.get("status")
             if not said:
                 self.status = self._process.wait()
-                for trial in self._trials.values():
-                    trial.server_ended(self.status)
+                for fork in self._forked.values():
+                    fork.server_ended(self.status)
 
 
-class ForkedTrial:
-    """Training fork, with the part of the `subprocess.Popen` interface that the launcher needs.
+class Forked:
+    """Fork, with the part of the `subprocess.Popen` interface that the launcher needs.
 
     Attributes:
         gone: whether the fork server has ended and can no longer report on this fork.
@@ -120,7 +128,7 @@ class ForkedTrial:
         while self.poll() is None and not self.gone:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
-                raise subprocess.TimeoutExpired("a trial", timeout or 0.0)
+                raise subprocess.TimeoutExpired("a fork", timeout or 0.0)
             self._process.listen(left)
         return self.returncode
 
@@ -133,10 +141,15 @@ class ForkedTrial:
         self._process.kill(self._number)
 
     def server_ended(self, status: int) -> None:
-        """Note that the server ended: a signal that killed it counts for a trial not yet forked."""
+        """Note that the server ended: a signal that killed it counts for a fork not yet made."""
         if self.returncode is None and not self.started and status < 0:
             self.returncode = status
         self.gone = self.returncode is None
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether the server ended without forking; its log says why."""
+        return self.gone and not self.started
 
 
 def _end(ours: socket.socket, process: "subprocess.Popen[bytes]") -> None:

@@ -1,4 +1,4 @@
-"""Fork server: a process that has imported the training libraries and forks a trial on request.
+"""Fork server: a process that has imported the training libraries and forks on request.
 
 Importing torch and Lightning takes a quarter of a small trial's processor time. Forks skip the imports and share
 their memory. The launcher's side and the protocol are in `fnostab.launch.fork_server`. Linux only.
@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from fnostab.errors import LaunchError
+from fnostab.launch.calls import answer_call
 
 LAUNCHER = 0  # stdin is the socket for requests and answers
 
 
 def become_a_trial() -> list[Path]:
-    """Fork for every requested trial; return only in the forks, as if each had been started for its trial.
+    """Fork for every request; return only in the forks for trials, as if each had been started for its trial.
 
     The server ends when its launcher is gone. Its forks continue: each leads a session.
 
@@ -53,7 +54,7 @@ def become_a_trial() -> list[Path]:
         if LAUNCHER not in fds:
             continue
         request = _next_request()
-        trial: int = request["trial"]
+        fork: int = request["fork"]
         if "signal" not in request:
             _insist_on_one_thread()
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -63,10 +64,10 @@ def become_a_trial() -> list[Path]:
                 os.close(wake)
                 return _start_anew(request, handlers, mask)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            pids[trial] = pid
-            _answer(trial=trial)
-        elif trial in pids:  # otherwise it has ended, and its pid may be reused
-            os.kill(pids[trial], request["signal"])
+            pids[fork] = pid
+            _answer(fork=fork)
+        elif fork in pids:  # otherwise it has ended, and its pid may be reused
+            os.kill(pids[fork], request["signal"])
 
 
 def _next_request() -> dict[str, Any]:
@@ -81,11 +82,11 @@ def _next_request() -> dict[str, Any]:
 
 
 def _tell_of_ends(pids: dict[int, int]) -> None:
-    for trial, pid in list(pids.items()):
+    for fork, pid in list(pids.items()):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            del pids[trial]
-            _answer(trial=trial, status=os.waitstatus_to_exitcode(status))
+            del pids[fork]
+            _answer(fork=fork, status=os.waitstatus_to_exitcode(status))
 
 
 def _answer(**what: int) -> None:
@@ -102,19 +103,23 @@ def _insist_on_one_thread() -> None:
 
 
 def _start_anew(request: Mapping[str, Any], handlers: Mapping[signal.Signals, Any], mask: set[Any]) -> list[Path]:
-    """Set up a fork like a process that was started for a trial."""
+    """Set up a fork like a process that was started for its request; one for a call answers it and ends."""
     os.setsid()
-    files: list[str] = request["files"]
     log = os.open(request["log"], os.O_WRONLY | os.O_APPEND)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for fd, stream in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(fd, stream)
     os.close(log)
     os.close(nothing)
+    files: list[str] = request.get("files", [])
     sys.argv[1:] = ["train", *(part for file in files for part in ("--trial", file))]
     if numpy := sys.modules.get("numpy"):  # Python reseeds itself; torch starts equal
         numpy.random.seed()
     for number, handler in handlers.items():
         signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if "call" in request:
+        answer_call(Path(request["call"]))
+        sys.stdout.flush()
+        os._exit(0)
     return [Path(file) for file in files]

@@ -1,7 +1,7 @@
 """Interface of the launchers that `run_study` uses: local processes and Slurm jobs."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from fnostab.errors import FnostabError
 from fnostab.record.ending import close_attempt
@@ -10,6 +10,7 @@ from fnostab.record.journal import Journal
 from fnostab.record.lines import FILE_NAME
 from fnostab.record.process_end import Ending
 from fnostab.record.progress import TrialProgress
+from fnostab.record.trial import Resources
 from fnostab.tasks.command.supervisor import end_program
 
 
@@ -38,6 +39,9 @@ class Launcher(Protocol):
     @property
     def free(self) -> int:
         """Number of further jobs that can be submitted now."""
+
+    def call(self, place: str, given: Mapping[str, Any], resources: Resources) -> Any:
+        """Call a function in another process of this machine, set up as for trials; see `calls.call_with`."""
 
     def submit(self, trials: Sequence[TrialProgress]) -> None:
         """Start trials that share one job, or adopt those already running.

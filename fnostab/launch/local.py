@@ -10,17 +10,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from fnostab.errors import LaunchError, os_errors_as
 from fnostab.gpus import count_gpus, visible_gpus
-from fnostab.launch.fork_server import ForkedTrial, ForkServer
+from fnostab.launch.calls import call_with, new_process
+from fnostab.launch.fork_server import Forked, ForkServer
 from fnostab.launch.launcher import jobs_of, write_outcome
 from fnostab.record.attempt import is_being_written
 from fnostab.record.folders import TRIAL_FILE
 from fnostab.record.process_end import Ending, ProcessEnd, how_it_ended
 from fnostab.record.progress import TrialProgress
 from fnostab.record.stderr_tail import STDERR_FILE, tail_of
+from fnostab.record.trial import Resources
 from fnostab.tracking.environment import given
 
 GRACE_S = 20.0  # between asking a trial to end and ending it
@@ -41,7 +43,7 @@ class _Job:
 
     trials: Sequence[TrialProgress]
     slot: int
-    process: subprocess.Popen[bytes] | ForkedTrial | None = None
+    process: subprocess.Popen[bytes] | Forked | None = None
     asked_to_end: bool = False
     log_start: int = 0  # offset of this attempt's output in stderr.log
 
@@ -52,10 +54,10 @@ class _Job:
     def was_refused(self) -> bool:
         """Whether forking failed, so that a separate process must be started."""
         process = self.process
-        return isinstance(process, ForkedTrial) and process.gone and not (process.started or self.asked_to_end)
+        return isinstance(process, Forked) and process.was_refused and not self.asked_to_end
 
     def has_ended(self) -> bool:
-        if isinstance(self.process, ForkedTrial) and self.process.gone and not self.was_refused():
+        if isinstance(self.process, Forked) and self.process.gone and not self.was_refused():
             self.process = None
         if self.process is not None and self.process.poll() is None:
             return False
@@ -98,11 +100,30 @@ class LocalLauncher:
         self._running: list[_Job] = []
         self._forks = forks and not self.gpus and sys.platform == "linux"  # CUDA can't be forked
         self._server: ForkServer | None = None
+        self._refusal = b""  # the fork server's last words, if it could not fork
 
     @property
     def free(self) -> int:
         """Number of further processes that can be started now."""
         return self._processes - len(self._running)
+
+    def call(self, place: str, given: Mapping[str, Any], resources: Resources) -> Any:
+        """Call a function in another process: a fork where trials are forked, else a new one; see `call_with`."""
+
+        def fork(folder: Path, log: IO[bytes]) -> int | None:
+            server = self._fork_server(self._environment(resources), log, resources.preloads)
+            process = server.call(folder, Path(log.name))
+            try:
+                status = process.wait()
+            except BaseException:
+                process.kill()
+                raise
+            if not process.was_refused:
+                return status
+            self._forks, self._refusal = False, Path(log.name).read_bytes()
+            return new_process(folder, log)
+
+        return call_with(fork if self._forks and resources.preloads else new_process, place, given)
 
     def submit(self, trials: Sequence[TrialProgress]) -> None:
         """Start trials in one process, or adopt those already running.
@@ -164,29 +185,35 @@ class LocalLauncher:
         return self.poll()
 
     def _start(self, job: _Job) -> None:
-        environment = given()
+        environment = self._environment(job.trials[0].spec.resources)
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpu_names[job.slot % self.gpus]
-        else:
-            threads = job.trials[0].spec.resources.threads
-            environment |= {} if threads is None else {name: str(threads) for name in THREADS}
         start = self._fork if self._forks and not self.live and job.trials[0].spec.resources.preloads else _spawn
         with os_errors_as(LaunchError, f"can't start {job.trials[0].name}"), open(job.log, "ab") as log:
-            job.log_start = log.tell()
+            job.log_start = log.tell() + log.write(self._refusal)
+            log.flush()
             job.process = start(job, environment, None if self.live else log)
 
-    def _fork(self, job: _Job, environment: Mapping[str, str], log: IO[bytes] | None) -> ForkedTrial:
+    def _environment(self, resources: Resources) -> dict[str, str]:
+        threads = None if self.gpus else resources.threads
+        return given() | ({} if threads is None else dict.fromkeys(THREADS, str(threads)))
+
+    def _fork(self, job: _Job, environment: Mapping[str, str], log: IO[bytes] | None) -> Forked:
         assert log is not None
+        server = self._fork_server(environment, log, job.trials[0].spec.resources.preloads)
+        return server.train([trial.directory / TRIAL_FILE for trial in job.trials], job.log)
+
+    def _fork_server(self, environment: Mapping[str, str], log: IO[bytes], preloads: Sequence[str]) -> ForkServer:
         if self._server is not None:
             self._server.listen(0.0)  # it may have died
         if self._server is None or self._server.status is not None:
-            self._server = ForkServer(environment, log, job.trials[0].spec.resources.preloads)
-        return self._server.train([trial.directory / TRIAL_FILE for trial in job.trials], job.log)
+            self._server = ForkServer(environment, log, preloads)
+        return self._server
 
 
-def _kill_group(process: subprocess.Popen[bytes] | ForkedTrial) -> None:
+def _kill_group(process: subprocess.Popen[bytes] | Forked) -> None:
     """Kill a trial at once with its child processes: each trial leads its own process group."""
-    if isinstance(process, ForkedTrial):
+    if isinstance(process, Forked):
         process.kill()
         return
     with contextlib.suppress(ProcessLookupError):

@@ -7,8 +7,9 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from fnostab.show.console import Console as SafeConsole
 from fnostab.show.console import say, timed
 from fnostab.show.view import StudyView
 from fnostab.study.study import Study
-from fnostab.tasks.contract import Estimates
+from fnostab.tasks.contract import Call, Estimates
 from fnostab.tasks.python_arguments import not_accepted, seeds_of
 from fnostab.tracking import Store
 from fnostab.tracking.environment import settled
@@ -127,8 +128,8 @@ def run_study(
     study.spec(experiment)  # raises if the experiment's name is not a valid folder name
     trials = study.trials(experiment, output, arms=arms, seeds=seeds)
     record = study.spec(experiment, trials)
+    takes = study.resources
     if launcher is None:
-        takes = study.resources
         launcher = LocalLauncher(jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core), takes.gpu)
     specs = [trial.spec for trial in trials]
     study.task.check_start(specs, here=launcher.here, lockstep=launcher.lockstep)
@@ -140,8 +141,14 @@ def run_study(
     retries = Retries(attempts, retry_oom)
     if launcher.here:
         insist_on_no_jobs(folder)
-    estimates = _insist_on_fit(trials, study, retries, launcher)
-    study.task.prepare(specs, console, here=launcher.here, lockstep=launcher.lockstep)
+    for trial in trials:
+        trial.update()
+    estimates = None
+    if wanted := [trial.spec for trial in trials if retries.wants(trial)]:
+        call = partial(launcher.call, resources=takes)
+        if isinstance(launcher, LocalLauncher):
+            estimates = _insist_on_fit(wanted, study, launcher, call, console)
+        study.task.prepare(specs, console, call, here=launcher.here, lockstep=launcher.lockstep)
     recording.ask(lambda store: close_abandoned(store, experiment, output, console))
     record = extended(record, folder)
     if other := other_study(record, folder):
@@ -268,14 +275,12 @@ def _to_run(trials: Sequence[TrialProgress], retries: Retries, console: Console)
 
 
 def _insist_on_fit(
-    trials: Sequence[TrialProgress], study: Study, retries: Retries, launcher: Launcher
+    wanted: Sequence[TrialSpec], study: Study, launcher: LocalLauncher, call: Call, console: Console
 ) -> Estimates | None:
     """Estimate the cost of the arms to run; refuse those that do not fit, before anything is written."""
-    for trial in trials:
-        trial.update()
-    wanted = [trial.spec for trial in trials if retries.wants(trial)]
-    jobs = max(min(launcher.jobs, len(wanted)), 1)
-    estimates = study.task.preflight(wanted, jobs, launcher.gpus) if isinstance(launcher, LocalLauncher) else None
+    jobs = min(launcher.jobs, len(wanted))
+    with timed(console, "loading torch, computing memory") if study.resources.preloads else nullcontext():
+        estimates = study.task.preflight(wanted, jobs, launcher.gpus, call)
     if estimates is not None:
         estimates.insist_on_fit()
     return estimates

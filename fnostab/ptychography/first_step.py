@@ -1,8 +1,6 @@
 """Try one optimiser step of each arm before a study starts, so that an error occurs once and not in every trial."""
 
 import json
-import logging
-import random
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
 from fnostab.errors import LaunchError, one_line
 from fnostab.ptychography.data import GridLinesData
-from fnostab.ptychography.estimates import bare_trial
-from fnostab.ptychography.new_process import in_new_process
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.setup import Training, choose_device
+from fnostab.ptychography.training.step_cost import bare_trial
 from fnostab.record.outcomes import Outcome
 from fnostab.record.process_end import outcome_of
 
@@ -29,26 +25,23 @@ MAKE_NO_DIFFERENCE = {"learning_rate", "epochs", "stress_test"}  # irrelevant to
 def insist_on_first_step(configs: Mapping[str, TrialConfig], *, here: bool) -> None:
     """Check that every arm can make a training step with its optimiser, clipping, precision and device.
 
-    Arms with the same relevant settings share one step. CPU steps run in this process and leave its random states
-    unchanged; GPU steps run in a separate process, so that this one uses no GPU memory.
+    Arms with the same relevant settings share one step.
 
     Args:
         configs: configurations by arm.
         here: whether trials run on this machine; otherwise the step is made on the CPU.
 
     Raises:
-        LaunchError: a step fails; one line with arms and causes. Or the separate process ends without an answer.
+        LaunchError: a step fails; one line with arms and causes.
     """
     alike: dict[str, list[str]] = {}
     for arm, config in configs.items():
         alike.setdefault(_key(config), []).append(arm)
-    distinct = [configs[arms[0]] if here else _on_cpu(configs[arms[0]]) for arms in alike.values()]
-    if any(choose_device(config.execution.device).type == "cuda" for config in distinct):
-        failures = in_new_process(f"{__name__}:failure_of_first_step", distinct)
-    else:
-        failures = [failure_of_first_step(config) for config in distinct]
-    found = zip(alike.values(), failures, strict=True)
-    refusals = [f"{_named(arms)} can't make a training step: {why}" for arms, why in found if why is not None]
+    refusals = []
+    for arms in alike.values():
+        config = configs[arms[0]]
+        if (why := failure_of_first_step(config if here else _on_cpu(config))) is not None:
+            refusals.append(f"{_named(arms)} can't make a training step: {why}")
     if refusals:
         raise LaunchError("; ".join(refusals))
 
@@ -60,25 +53,14 @@ def failure_of_first_step(config: TrialConfig) -> str | None:
         The error in one line; None if the step succeeds or runs out of memory, which other processes may use at the
         moment. `Preflight.insist_on_fit` checks the memory.
     """
-    threads, states = torch.get_num_threads(), (random.getstate(), np.random.get_state())
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
     torch.set_num_threads(1)
-    log.setLevel(logging.WARNING)
     try:
-        with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder:
             training = _of_one_batch(config)
             callbacks = [training.monitor(_Nowhere()), _OneStep()]
             training.fit(callbacks, choose_device(config.execution.device), Path(folder))
     except (Exception, SystemExit) as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # which Lightning turns into a SystemExit
-            raise KeyboardInterrupt from error
         return None if outcome_of(error) is Outcome.OOM else one_line(error)
-    finally:
-        torch.set_num_threads(threads)
-        log.setLevel(level)
-        random.setstate(states[0])
-        np.random.set_state(states[1])
     return None
 
 

@@ -2,19 +2,21 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
 from rich.table import Table
 
 from fnostab.errors import ConfigError, LaunchError
 from fnostab.launch.memory import memory_for_trial
-from fnostab.ptychography.estimates import Estimate, network_key, step_seconds, trace
-from fnostab.ptychography.new_process import in_new_process
+from fnostab.ptychography.estimates import Estimate, TrainingSize, network_key
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.record.settings import flatten
 from fnostab.show.rendering import duration
+from fnostab.tasks.contract import Call
+
+STEP_COST = "fnostab.ptychography.training.step_cost"  # module that imports torch
 
 
 class Preflight:
@@ -24,18 +26,19 @@ class Preflight:
         arms: configurations by arm.
         jobs: number of concurrent trials.
         gpus: number of GPUs they share; 0 for the CPU.
+        call: how to call a function that imports torch.
 
     Attributes:
         estimates: estimates by arm; step times are None until `measure` is called.
         available_bytes: memory for each trial; None if the GPU driver does not report it.
     """
 
-    def __init__(self, arms: Mapping[str, TrialConfig], jobs: int, gpus: int) -> None:
+    def __init__(self, arms: Mapping[str, TrialConfig], jobs: int, gpus: int, call: Call) -> None:
         self.jobs = jobs
         self.gpus = gpus
+        self._call = call
         self.available_bytes = memory_for_trial(jobs, gpus)
-        sizes = {key: trace(config) for key, config in _distinct(arms.values()).items()}
-        self.estimates = {arm: Estimate(config, sizes[network_key(config)]) for arm, config in arms.items()}
+        self.estimates = dict(zip(arms, self._estimates(arms.values()), strict=True))
 
     def fits(self, estimate: Estimate) -> bool:
         """Whether the memory is sufficient; True if unknown."""
@@ -71,15 +74,10 @@ class Preflight:
         return _distinct(e.config for e in self.estimates.values() if e.size is not None and self.fits(e))
 
     def measure(self) -> None:
-        """Measure the step time of every network that is known to fit.
-
-        CPU steps run in this process, GPU steps in a separate one, so that this process uses no GPU memory.
-        """
+        """Measure the step time of every network that is known to fit."""
         networks = self.measurable
-        if self.gpus and torch.cuda.is_available():
-            times = in_new_process("fnostab.ptychography.estimates:step_seconds", list(networks.values()), "cuda")
-        else:
-            times = [step_seconds(config, "cpu") for config in networks.values()]
+        given = {"configs": list(map(flatten, networks.values())), "gpu": self.gpus > 0}
+        times = self._call(f"{STEP_COST}:step_times", given)
         of_network = dict(zip(networks, times, strict=True))
         for arm, estimate in self.estimates.items():
             self.estimates[arm] = replace(estimate, step_s=of_network.get(network_key(estimate.config)))
@@ -173,16 +171,23 @@ class Preflight:
             found = [self._first_that_fits(estimate.config, [{**least, **change} for change in smaller or [{}]])]
         yield from filter(None, found)
 
+    def _estimates(self, configs: Iterable[TrialConfig]) -> list[Estimate]:
+        configs = list(configs)
+        costs = self._call(f"{STEP_COST}:costs", {"configs": list(map(flatten, configs))})
+        return [
+            Estimate(config, cost["size"] and TrainingSize(**cost["size"]), cost["copies"], cost["patterns"])
+            for config, cost in zip(configs, costs, strict=True)
+        ]
+
     def _first_that_fits(self, config: TrialConfig, changes: Sequence[dict[str, Any]]) -> str | None:
+        possible: dict[str, TrialConfig] = {}
         for change in changes:
-            try:
-                changed = TrialConfig.from_dotted(flatten(config) | change)
-            except ConfigError:
-                continue
-            estimate = Estimate(changed, trace(changed))
+            said = " and ".join(f"{name}={json.dumps(value)}" for name, value in change.items())
+            with suppress(ConfigError):
+                possible[said] = TrialConfig.from_dotted(flatten(config) | change)
+        for said, estimate in zip(possible, self._estimates(possible.values()), strict=True):
             if estimate.size is not None and self.fits(estimate):
-                settings = " and ".join(f"{name}={json.dumps(value)}" for name, value in change.items())
-                return f"with {settings} it needs {_bytes(estimate.needed_bytes)}"
+                return f"with {said} it needs {_bytes(estimate.needed_bytes)}"
         return None
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from rich.console import Console
 
 from fnostab.gpus import count_gpus
 from fnostab.ptychography.data import prepare, probe_of
@@ -13,36 +12,37 @@ from fnostab.ptychography.models import build_generator, check_generator
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.setup import choose_device
 from fnostab.record.trial import TrialSpec
-from fnostab.show.console import say, timed
 
 
-def prepare_trials(trials: Sequence[TrialSpec], console: Console, *, here: bool, lockstep: bool) -> None:
+def prepare_trials(trials: Sequence[str], *, here: bool, lockstep: bool) -> list[str]:
     """Check networks, probes and a training step of each arm, then create the shared data sets.
 
     Args:
-        trials: all trials of the study.
-        console: console for progress.
+        trials: all trials of the study, as JSON.
         here: whether the trials run on this machine; only then the device is checked.
         lockstep: whether seeds are trained in lockstep.
+
+    Returns:
+        Notices, a line each.
 
     Raises:
         FnostabError: a network, a probe or the device can't be used, or a training step fails.
     """
-    configs = {trial.arm: TrialConfig.from_dotted(trial.settings) for trial in trials}
-    unused = here and count_gpus() and not torch.cuda.is_available()
-    if unused and any(config.execution.device == "auto" for config in configs.values()):
-        say(console, "torch can't use the GPU of this machine, so trials run on the CPU: `fnostab doctor` says why")
+    specs = list(map(TrialSpec.model_validate_json, trials))
+    configs = {spec.arm: TrialConfig.from_dotted(spec.settings) for spec in specs}
     for arm, config in configs.items():
         if here:
             choose_device(config.execution.device)
         generator = build_generator(config.model)
         check_generator(generator, config.data.N)
         if lockstep:
-            insist_on_lockstep([next(trial for trial in trials if trial.arm == arm)])
+            insist_on_lockstep([next(spec for spec in specs if spec.arm == arm)])
         probe_of(config.data)
-    with timed(console, "trying a step of each arm"):
-        insist_on_first_step(configs, here=here)
-    shared = {c.data.model_dump_json(): (c, t) for t in trials if "data" not in (c := configs[t.arm]).vary}
-    for config, trial in shared.values():
-        with timed(console, "preparing the data set"):
-            prepare(config.data, config.data_seed(trial.seed), trial.shared_dir)
+    insist_on_first_step(configs, here=here)
+    shared = {c.data.model_dump_json(): (c, spec) for spec in specs if "data" not in (c := configs[spec.arm]).vary}
+    for config, spec in shared.values():
+        prepare(config.data, config.data_seed(spec.seed), spec.shared_dir)
+    unused = here and count_gpus() and not torch.cuda.is_available()
+    if unused and any(config.execution.device == "auto" for config in configs.values()):
+        return ["torch can't use the GPU of this machine, so trials run on the CPU: `fnostab doctor` says why"]
+    return []

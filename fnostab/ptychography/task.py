@@ -19,7 +19,7 @@ from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.outcomes import Outcome
 from fnostab.record.settings import flatten, read_yaml
 from fnostab.record.trial import Charts, Measure, Metric, PicturePanel, Resources, TrialSpec
-from fnostab.tasks.contract import Settings, Task
+from fnostab.tasks.contract import Call, Settings, Task
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -201,17 +201,22 @@ class Ptychography(Task):
                 lines.append(f"arm {arm} uses {architecture}, which that verdict deprecated: see `fnostab policy`")
         return lines
 
-    def prepare(self, trials: Sequence[TrialSpec], console: "Console", *, here: bool, lockstep: bool) -> None:
+    def prepare(
+        self, trials: Sequence[TrialSpec], console: "Console", call: Call, *, here: bool, lockstep: bool
+    ) -> None:
         """Check networks and probes, and create the data sets that all arms share."""
-        from fnostab.ptychography.preparation import prepare_trials
+        from fnostab.show.console import say, timed
 
-        prepare_trials(trials, console, here=here, lockstep=lockstep)
+        given = {"trials": [trial.model_dump_json() for trial in trials], "here": here, "lockstep": lockstep}
+        with timed(console, "trying a step of each arm, preparing the data set"):
+            notices = call("fnostab.ptychography.preparation:prepare_trials", given)
+        say(console, *notices)
 
-    def preflight(self, trials: Sequence[TrialSpec], jobs: int, gpus: int) -> "Preflight":
+    def preflight(self, trials: Sequence[TrialSpec], jobs: int, gpus: int, call: Call) -> "Preflight":
         """Estimate memory and time of all arms."""
         from fnostab.ptychography.preflight import Preflight
 
-        return Preflight({t.arm: TrialConfig.from_dotted(t.settings) for t in trials}, jobs, gpus)
+        return Preflight({t.arm: TrialConfig.from_dotted(t.settings) for t in trials}, jobs, gpus, call)
 
     def run(self, trials: Sequence[TrialSpec], directories: Sequence[Path]) -> list[Outcome | None]:
         """Train in this process; several trials run in lockstep."""

@@ -4,7 +4,7 @@ Everything else (arms and seeds, launching, journals, resuming, live table, uplo
 the engine and is the same for all tasks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from fnostab.study.study import Study
 
 Settings = Mapping[str, Any]  # flat: values by name, as written in study files
+Call = Callable[[str, Mapping[str, Any]], Any]
+"""Call a function, "module:name", with keyword arguments in a process set up as for trials.
+
+What it takes and returns is JSON-ready. Its FnostabErrors are raised here. So a launcher need not import the training
+libraries, which trials have imported once.
+"""
 
 
 class Estimates(Protocol):
@@ -166,14 +172,16 @@ class Task:
             FnostabError: the trials would fail; the message says why.
         """
 
-    def prepare(self, trials: Sequence[TrialSpec], console: "Console", *, here: bool, lockstep: bool) -> None:
+    def prepare(
+        self, trials: Sequence[TrialSpec], console: "Console", call: Call, *, here: bool, lockstep: bool
+    ) -> None:
         """Prepare data that trials share, and refuse trials for which that fails.
 
         Raises:
             FnostabError: the trials would fail; the message says why.
         """
 
-    def preflight(self, trials: Sequence[TrialSpec], jobs: int, gpus: int) -> "Estimates | None":
+    def preflight(self, trials: Sequence[TrialSpec], jobs: int, gpus: int, call: Call) -> "Estimates | None":
         """Estimate memory and time (see `Estimates`); None for a task that can't."""
         return None
 

@@ -13,10 +13,13 @@ from slurm_cluster import Slurm, missing
 
 from fnostab.launch import run as run_module
 from fnostab.launch import study_upload
+from fnostab.launch.local import LocalLauncher
 from fnostab.launch.run import run_study
+from fnostab.launch.slurm.launcher import SlurmLauncher
 from fnostab.record import names
 from fnostab.record import slurm_jobs as slurm
 from fnostab.study.study import load_study
+from fnostab.tasks.registry import load
 
 STUB = Path(__file__).with_name("stub_trial.py")
 
@@ -27,10 +30,9 @@ def script(tmp_path, monkeypatch):
 
     A function of ``{"control-0": ["exit 3", "converged"], ...}``; a trial that is not named converges.
     """
-    starter = tmp_path / "python"
-    starter.write_text(f'#!/bin/sh\nshift 3\nexec "{sys.executable}" "{STUB}" "$@"\n')  # without -m fnostab train
-    starter.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(starter))
+    monkeypatch.setattr(sys, "executable", _stub_python(tmp_path / "python"))
+    for launcher in (LocalLauncher, SlurmLauncher):  # this process has imported torch
+        monkeypatch.setattr(launcher, "call", lambda self, place, given, resources: load(place)(**given))
     monkeypatch.setenv("STUB_SCRIPT", str(tmp_path / "script.json"))
     monkeypatch.setenv("PYTHONPATH", str(Path(names.__file__).parent.parent.parent))
 
@@ -39,6 +41,15 @@ def script(tmp_path, monkeypatch):
 
     write({})
     return write
+
+
+def _stub_python(path):
+    """Write a stand-in for the interpreter that starts the stub instead of ``-m fnostab train``; return its path."""
+    path.write_text(f'#!/bin/sh\npython="{sys.executable}"\n[ "$2" = fnostab ] || exec "$python" "$@"\n')
+    with open(path, "a") as file:
+        file.write(f'shift 3\nexec "$python" "{STUB}" "$@"\n')
+    path.chmod(0o755)
+    return str(path)
 
 
 class Study:
@@ -126,14 +137,13 @@ def _forget():
 @pytest.fixture
 def stub_environment(tmp_path):
     """Environment in which fnostab starts ``stub_trial.py`` for trials, and what writes its script: see `script`."""
-    python, script = tmp_path / "stub_python", tmp_path / "script.json"
-    python.write_text(f'#!/bin/sh\nshift 3\nexec "{sys.executable}" "{STUB}" "$@"\n')  # without -m fnostab train
-    python.chmod(0o755)
+    python, script = _stub_python(tmp_path / "stub_python"), tmp_path / "script.json"
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(f"import sys\nsys.executable = {str(python)!r}\n")
+    (tmp_path / "site" / "sitecustomize.py").write_text(f"import sys\nsys.executable = {python!r}\n")
     path = os.pathsep.join([str(tmp_path / "site"), str(Path(names.__file__).parent.parent.parent)])
     script.write_text("{}")
-    return {"PYTHONPATH": path, "STUB_SCRIPT": str(script)}, lambda attempts: script.write_text(json.dumps(attempts))
+    environment = {"PYTHONPATH": path, "STUB_SCRIPT": str(script), "STUB_IMPORTS": "all"}
+    return environment, lambda attempts: script.write_text(json.dumps(attempts))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ Called as ``stub_trial.py --trial FILE``, or with ``--fork-server``, to fork for
 What to do is in the file that STUB_SCRIPT names, one entry for each attempt: an outcome, "exit N", "signal N",
 "announce N" (a failure, then the end by signal N), "spoilt METRIC" (NaN in it, then SIGKILL), "silent N", "hang" until
 SIGTERM, "deaf" to it, "gorge N" (take N megabytes, and hang), or "quit" as if SIGTERM had come. STUB_SCRIPT.log gets a
-line for each start and end.
+line for each start and end. With STUB_IMPORTS, a process that forks imports what it is told to, for calls.
 """
 
 import json
@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 from fnostab.launch.forking import become_a_trial
@@ -76,4 +77,8 @@ def log(script, line):
 
 
 if __name__ == "__main__":
-    sys.exit(main(become_a_trial()[0] if "--fork-server" in sys.argv else Path(sys.argv[-1])))
+    if "--fork-server" in sys.argv:
+        for module in sys.argv[-1].split(",") if os.environ.get("STUB_IMPORTS") else ():
+            import_module(module)
+        sys.exit(main(become_a_trial()[0]))
+    sys.exit(main(Path(sys.argv[-1])))

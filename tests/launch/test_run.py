@@ -267,7 +267,8 @@ def test_when_the_launcher_is_killed_its_trials_go_on_and_the_next_one_adopts_th
         " output=Path('outputs'), arms=['control'], seeds=[0], console=Console())"
     )
     real = Path(sys.executable).read_text().split('"')[1]  # the stub's starter names it
-    launcher = subprocess.Popen([real, "-c", driver, sys.executable, json.dumps(study.settings)])
+    command = [real, "-c", driver, sys.executable, json.dumps(study.settings)]
+    launcher = subprocess.Popen(command, env=os.environ | {"STUB_IMPORTS": "all"})
     try:
         deadline = time.monotonic() + 90
         while not marked(study.folder, "control-0"):

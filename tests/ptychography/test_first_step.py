@@ -1,14 +1,10 @@
 """One step of each arm before its study: arms whose step fails are refused, with the cause, before any trial."""
 
-import random
-
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from fnostab.errors import LaunchError
-from fnostab.ptychography import first_step
 from fnostab.ptychography.first_step import failure_of_first_step, insist_on_first_step
 from fnostab.ptychography.settings import TrialConfig
 
@@ -68,13 +64,6 @@ def test_what_fails_is_refused_in_one_line_with_arms_and_cause(tiny_settings):
     assert broken == "arms broken, slower can't make a training step: ValueError: no way back"
 
 
-def test_steps_on_a_gpu_are_tried_in_a_process_of_their_own(tiny_settings, monkeypatch):
-    monkeypatch.setattr(first_step, "choose_device", lambda name: torch.device("cuda"))
-    arms = {"good": config(tiny_settings), "broken": config(tiny_settings, NoWayBack)}
-    with pytest.raises(LaunchError, match=r"^arm broken can't make a training step: ValueError: no way back$"):
-        insist_on_first_step(arms, here=True)
-
-
 def test_a_schedule_is_tried_too(tiny_settings):
     settings = {"training__schedule": "warmup_cosine", "training__warmup_epochs": 0.5}
     assert failure_of_first_step(config(tiny_settings, **settings)) is None
@@ -83,20 +72,6 @@ def test_a_schedule_is_tried_too(tiny_settings):
 def test_where_trials_run_elsewhere_a_setting_for_their_gpu_is_no_reason(tiny_settings):
     arms = {"gpu": config(tiny_settings, execution__device="cuda", execution__convolution_precision="tf32")}
     insist_on_first_step(arms, here=False)
-
-
-def test_random_states_and_threads_stay(tiny_settings):
-    torch_state, states = torch.get_rng_state(), (random.getstate(), np.random.get_state())
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        assert failure_of_first_step(config(tiny_settings, Complex)) is None
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-    assert torch.equal(torch.get_rng_state(), torch_state)
-    assert random.getstate() == states[0]
-    np.testing.assert_equal(np.random.get_state(), states[1])
 
 
 def test_a_refused_study_starts_no_trial(study):

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from rich.console import Console
 from trial_records import trial_spec
 
 from fnostab import gpus
@@ -17,8 +16,7 @@ def test_a_gpu_that_torch_can_not_use_is_named(tiny_settings, tmp_path, monkeypa
         pytest.skip("torch can use the GPU")
     monkeypatch.setattr(gpus, "present_gpus", lambda: 1)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    console = Console(width=120)
-    with console.capture() as printed:
-        spec = trial_spec(tiny_settings | {"execution.device": device}, shared_dir=tmp_path)
-        prepare_trials([spec], console, here=here, lockstep=False)
-    assert ("torch can't use the GPU of this machine, so trials run on the CPU" in printed.get()) is said
+    spec = trial_spec(tiny_settings | {"execution.device": device}, shared_dir=tmp_path)
+    notices = prepare_trials([spec.model_dump_json()], here=here, lockstep=False)
+    line = "torch can't use the GPU of this machine, so trials run on the CPU: `fnostab doctor` says why"
+    assert notices == ([line] if said else [])

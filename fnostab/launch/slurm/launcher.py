@@ -4,10 +4,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from fnostab.errors import LaunchError
+from fnostab.launch.calls import call_with, new_process
 from fnostab.launch.slurm.cluster import ClusterFile
 from fnostab.launch.slurm.ends import write_end
 from fnostab.launch.slurm.submission import insist_on_slurm, insist_on_submitit, make_executor, sbatch, script
@@ -16,6 +18,7 @@ from fnostab.record.job_arrays import FOLDER, JobArray, jobs_of
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
 from fnostab.record.slurm_jobs import JobAccount, SlurmError
+from fnostab.record.trial import Resources
 
 MOST_IN_ARRAY = 1000  # jobs; Slurm's default of MaxArraySize is 1001
 ACCOUNTING_S = 60.0  # by which accounting may be late
@@ -86,6 +89,10 @@ class SlurmLauncher:
         if not self._running:
             return MOST_IN_ARRAY - len(self._gathered)
         return max(self._jobs - len(self._running) - len(self._gathered), 0)
+
+    def call(self, place: str, given: Mapping[str, Any], resources: Resources) -> Any:
+        """Call a function in a new process of this machine; see `call_with`."""
+        return call_with(new_process, place, given)
 
     def submit(self, trials: Sequence[TrialProgress]) -> None:
         """Let the next `poll` submit a job for those of the trials that have none."""

@@ -5,7 +5,7 @@ from fnostab.ptychography.models.fno import FNO
 from fnostab.ptychography.models.hybrid import HybridUNO
 from fnostab.ptychography.models.initialisation import build_initialised, initialise_
 from fnostab.ptychography.models.registry import build_generator, check_generator
-from fnostab.ptychography.models.size import TrainingSize, parameter_count, training_size
+from fnostab.ptychography.models.size import parameter_count, training_size
 from fnostab.ptychography.models.spectral import SpectralConv2d
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "HybridUNO",
     "ResidualBlock",
     "SpectralConv2d",
-    "TrainingSize",
     "build_generator",
     "build_initialised",
     "check_generator",

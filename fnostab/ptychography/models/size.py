@@ -2,7 +2,6 @@
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,34 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-
-@dataclass(frozen=True)
-class TrainingSize:
-    """Number of parameters of a network, and memory of a training step.
-
-    Attributes:
-        parameters: number of real parameters; a complex parameter counts as two.
-        weight_bytes: size of parameters and buffers.
-        gradient_bytes: size of the gradients.
-        optimizer_bytes: size of the optimiser's moments.
-        activation_bytes: peak size of everything else in a step: tensors kept for the backward pass, and temporaries.
-    """
-
-    parameters: int
-    weight_bytes: int
-    gradient_bytes: int
-    optimizer_bytes: int
-    activation_bytes: int
-
-    @property
-    def state_bytes(self) -> int:
-        """Total size of weights, gradients and optimiser moments."""
-        return self.weight_bytes + self.gradient_bytes + self.optimizer_bytes
-
-    @property
-    def total_bytes(self) -> int:
-        """Total size of state and activations."""
-        return self.state_bytes + self.activation_bytes
+from fnostab.ptychography.estimates import TrainingSize
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from fnostab.errors import ModelError
-from fnostab.ptychography.estimates import trace
 from fnostab.ptychography.models import build_generator, parameter_count
 from fnostab.ptychography.models.published_spectral import PublishedSpectralConv2d
 from fnostab.ptychography.settings import ModelConfig, TrialConfig
+from fnostab.ptychography.training.step_cost import trace
 
 
 def on_meta(**settings):

@@ -1,0 +1,78 @@
+"""A function in another process: a fork, or a new one for a user's script that has no guard."""
+
+import subprocess
+import sys
+
+import pytest
+
+from fnostab.errors import ConfigError, LaunchError
+from fnostab.launch.local import LocalLauncher
+from fnostab.record.trial import Resources
+
+BESIDE = """
+import os
+def sent(values, factor):
+    print("not the answer")
+    return [value * factor for value in values] + [os.getpid()]
+def end(status):
+    os._exit(status)
+"""
+SCRIPT = """
+from fnostab.launch.calls import call_with, new_process
+
+print("once:", call_with(new_process, "beside:sent", {"values": [0.25, 0.5], "factor": 2})[:2])
+"""
+FORKS = Resources(preloads=("json",))
+
+
+@pytest.fixture(params=["fork", "new process"])
+def call(request):
+    """A function that calls another in a fork, or in a new process."""
+    if request.param == "fork" and sys.platform != "linux":
+        pytest.skip("forks are made under Linux only")
+    launcher = LocalLauncher(1, gpu=False, forks=request.param == "fork")
+    return lambda place, **given: launcher.call(place, given, FORKS)
+
+
+def test_a_script_without_a_guard_is_not_run_again_and_its_modules_are_found(tmp_path):
+    (tmp_path / "beside.py").write_text(BESIDE)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, str(tmp_path / "script.py")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "once: [0.5, 1.0]\n"
+
+
+def test_what_the_function_returns_comes_back(call, tmp_path, monkeypatch):
+    (tmp_path / "beside.py").write_text(BESIDE)
+    monkeypatch.syspath_prepend(tmp_path)
+    first, second = (call("beside:sent", values=[1, 2], factor=3) for _ in range(2))
+    assert first[:2] == second[:2] == [3, 6]
+    assert first[2] != second[2]  # each has a process of its own
+
+
+def test_its_own_errors_are_raised_here(call):
+    with pytest.raises(ConfigError, match=r"^task='nobody' is not known; accepted: ptychography, command$"):
+        call("fnostab.tasks.registry:make_task", name="nobody")
+    with pytest.raises(ModuleNotFoundError) as missing:
+        call("nowhere:function")
+    assert missing.value.name == "nowhere"
+
+
+def test_a_process_that_can_not_answer_is_an_error_with_its_last_words(call, tmp_path, monkeypatch):
+    (tmp_path / "beside.py").write_text(BESIDE)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(LaunchError, match=r"calls beside:sent ended with status 1: TypeError: .*'factor'$"):
+        call("beside:sent", values=[1])
+    with pytest.raises(LaunchError, match="calls beside:end ended with status 7: "):
+        call("beside:end", status=7)
+
+
+def test_where_a_server_can_not_fork_a_new_process_answers_and_a_trial_log_would_say_why(tmp_path, monkeypatch):
+    (tmp_path / "threaded.py").write_text(
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    launcher = LocalLauncher(1, gpu=False)
+    threaded = Resources(preloads=("threaded",))
+    assert launcher.call("os:getcwd", {}, threaded)
+    assert b"imported modules run 2 threads" in launcher._refusal
+    assert not launcher._forks
