@@ -64,7 +64,7 @@ TIMEOUT_S = 600  # machines are shared: seconds that a command takes alone can b
 
 SMALL = {name: v for name, v in TINY.items() if name != "model.fno_blocks"} | {"training.epochs": 1}  # of commands
 SMALLER = [  # what a command is run as: (pattern, what takes its place)
-    (r"--seeds[ =][\d,]+", "--seeds 1"),
+    (r"--seeds[ =]([\d,]+|\$\(seq[^)]*\))", "--seeds 1"),
     (r"-P seeds=[\d,]+", "-P seeds=1"),
     (r"--epochs[ =]\d+", ""),
     (r"training\.epochs=\d+", "training.epochs=1"),

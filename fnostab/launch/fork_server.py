@@ -8,6 +8,7 @@ The process itself is in `fnostab.launch.forking`. Both sides send lines of JSON
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -16,7 +17,9 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from tempfile import TemporaryFile
+
+MOST_OUTPUT_BYTES = 100_000
 
 
 class ForkServer:
@@ -24,7 +27,6 @@ class ForkServer:
 
     Args:
         environment: environment of all forks.
-        log: file for the output before the first fork.
         preloads: modules to import first.
 
     Attributes:
@@ -34,15 +36,16 @@ class ForkServer:
         OSError: it can't be started.
     """
 
-    def __init__(self, environment: Mapping[str, str], log: IO[bytes], preloads: Sequence[str]) -> None:
+    def __init__(self, environment: Mapping[str, str], preloads: Sequence[str]) -> None:
+        self._output = TemporaryFile()  # noqa: SIM115  until this object is gone
         self._socket, its_end = socket.socketpair()
         with its_end:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "fnostab", "train", "--fork-server", ",".join(preloads)],
                 env=environment,
                 stdin=its_end.fileno(),
-                stdout=log,
-                stderr=log,
+                stdout=self._output,
+                stderr=self._output,
                 start_new_session=True,
             )
         self.status: int | None = None
@@ -51,6 +54,10 @@ class ForkServer:
         self._unread = b""
         self._imports = True
         weakref.finalize(self, _end, self._socket, self._process)
+
+    def output(self) -> bytes:
+        """Output of the process itself, not of its forks."""
+        return os.pread(self._output.fileno(), MOST_OUTPUT_BYTES, 0)  # seeking would move the process's position too
 
     def train(self, files: Sequence[Path], log: Path) -> "Forked":
         """Request a fork that trains the trials in ``files`` once the imports are done."""
@@ -154,4 +161,5 @@ class Forked:
 
 def _end(ours: socket.socket, process: "subprocess.Popen[bytes]") -> None:
     ours.close()  # the process ends when it reads the end of file
+    process.terminate()  # or at once, if it still imports
     process.wait()

@@ -100,7 +100,6 @@ class LocalLauncher:
         self._running: list[_Job] = []
         self._forks = forks and not self.gpus and sys.platform == "linux"  # CUDA can't be forked
         self._server: ForkServer | None = None
-        self._refusal = b""  # the fork server's last words, if it could not fork
 
     @property
     def free(self) -> int:
@@ -111,8 +110,7 @@ class LocalLauncher:
         """Call a function in another process: a fork where trials are forked, else a new one; see `call_with`."""
 
         def fork(folder: Path, log: IO[bytes]) -> int | None:
-            server = self._fork_server(self._environment(resources), log, resources.preloads)
-            process = server.call(folder, Path(log.name))
+            process = self._fork_server(self._environment(resources), resources.preloads).call(folder, Path(log.name))
             try:
                 status = process.wait()
             except BaseException:
@@ -120,10 +118,15 @@ class LocalLauncher:
                 raise
             if not process.was_refused:
                 return status
-            self._forks, self._refusal = False, Path(log.name).read_bytes()
+            self._forks = False
             return new_process(folder, log)
 
         return call_with(fork if self._forks and resources.preloads else new_process, place, given)
+
+    def import_ahead(self, resources: Resources) -> None:
+        """Start the imports of trials and calls, while this process does something else."""
+        if self._forks and resources.preloads:
+            self._fork_server(self._environment(resources), resources.preloads)
 
     def submit(self, trials: Sequence[TrialProgress]) -> None:
         """Start trials in one process, or adopt those already running.
@@ -143,7 +146,7 @@ class LocalLauncher:
         """Trials whose process has ended since the last call, each with its outcome in its journal."""
         for job in self._running:
             if job.was_refused():
-                self._forks = False  # the log says why
+                self._forks = False
                 self._start(job)
         ended = [job for job in self._running if job.has_ended()]
         for job in ended:
@@ -190,8 +193,10 @@ class LocalLauncher:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpu_names[job.slot % self.gpus]
         start = self._fork if self._forks and not self.live and job.trials[0].spec.resources.preloads else _spawn
         with os_errors_as(LaunchError, f"can't start {job.trials[0].name}"), open(job.log, "ab") as log:
-            job.log_start = log.tell() + log.write(self._refusal)
-            log.flush()
+            if start is _spawn and self._server is not None:
+                log.write(self._server.output())  # which says why it could not fork
+                log.flush()
+            job.log_start = log.tell()
             job.process = start(job, environment, None if self.live else log)
 
     def _environment(self, resources: Resources) -> dict[str, str]:
@@ -199,15 +204,14 @@ class LocalLauncher:
         return given() | ({} if threads is None else dict.fromkeys(THREADS, str(threads)))
 
     def _fork(self, job: _Job, environment: Mapping[str, str], log: IO[bytes] | None) -> Forked:
-        assert log is not None
-        server = self._fork_server(environment, log, job.trials[0].spec.resources.preloads)
+        server = self._fork_server(environment, job.trials[0].spec.resources.preloads)
         return server.train([trial.directory / TRIAL_FILE for trial in job.trials], job.log)
 
-    def _fork_server(self, environment: Mapping[str, str], log: IO[bytes], preloads: Sequence[str]) -> ForkServer:
+    def _fork_server(self, environment: Mapping[str, str], preloads: Sequence[str]) -> ForkServer:
         if self._server is not None:
             self._server.listen(0.0)  # it may have died
         if self._server is None or self._server.status is not None:
-            self._server = ForkServer(environment, log, preloads)
+            self._server = ForkServer(environment, preloads)
         return self._server
 
 

@@ -133,18 +133,21 @@ def run_study(
         launcher = LocalLauncher(jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core), takes.gpu)
     specs = [trial.spec for trial in trials]
     study.task.check_start(specs, here=launcher.here, lockstep=launcher.lockstep)
+    retries = Retries(attempts, retry_oom)
+    for trial in trials:
+        trial.update()
+    wanted = [trial.spec for trial in trials if retries.wants(trial)]
+    if wanted and isinstance(launcher, LocalLauncher):
+        launcher.import_ahead(takes)  # while the store is opened
     recording = Recording(tracking_uri, console)
     at = f" at {recording.store.address}" if recording.store is not None else ""
     say(console, f"study {study.described} in experiment {experiment}{at}")
     say(console, *study.twins(arms))
     folder = study.folder(output, experiment)
-    retries = Retries(attempts, retry_oom)
     if launcher.here:
         insist_on_no_jobs(folder)
-    for trial in trials:
-        trial.update()
     estimates = None
-    if wanted := [trial.spec for trial in trials if retries.wants(trial)]:
+    if wanted:
         call = partial(launcher.call, resources=takes)
         if isinstance(launcher, LocalLauncher):
             estimates = _insist_on_fit(wanted, study, launcher, call, console)

@@ -66,7 +66,7 @@ def test_a_process_that_can_not_answer_is_an_error_with_its_last_words(call, tmp
         call("beside:end", status=7)
 
 
-def test_where_a_server_can_not_fork_a_new_process_answers_and_a_trial_log_would_say_why(tmp_path, monkeypatch):
+def test_where_a_server_can_not_fork_a_new_process_answers(tmp_path, monkeypatch):
     (tmp_path / "threaded.py").write_text(
         "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
     )
@@ -74,5 +74,15 @@ def test_where_a_server_can_not_fork_a_new_process_answers_and_a_trial_log_would
     launcher = LocalLauncher(1, gpu=False)
     threaded = Resources(preloads=("threaded",))
     assert launcher.call("os:getcwd", {}, threaded)
-    assert b"imported modules run 2 threads" in launcher._refusal
+    assert b"imported modules run 2 threads" in launcher._server.output()
     assert not launcher._forks
+
+
+def test_a_launcher_that_is_not_used_ends_what_it_started_to_import(tmp_path, monkeypatch):
+    (tmp_path / "endless.py").write_text("import time\ntime.sleep(600)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    launcher = LocalLauncher(1, gpu=False)
+    launcher.import_ahead(Resources(preloads=("endless",)))
+    process = launcher._server._process
+    del launcher
+    assert process.returncode is not None
