@@ -14,7 +14,8 @@ from fnostab.record.settings import read_yaml_file
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from fnostab.decision.external import Record, RunsFile
+    from fnostab.decision.external import Record
+    from fnostab.decision.runs_file import RunsFile
     from fnostab.report.case import Case
     from fnostab.tracking import Store
 
@@ -25,7 +26,7 @@ def read_runs_file(path: Path) -> RunsFile:
     Raises:
         ConfigError: the file can't be read, or has another form.
     """
-    from fnostab.decision.external import RunsFile
+    from fnostab.decision.runs_file import RunsFile
 
     file = read_yaml_file(path, "file of runs", RunsFile, "control: base")
     if (file.table is None) == (not file.experiments):

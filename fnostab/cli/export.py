@@ -13,7 +13,7 @@ from fnostab.cli.printing import echo
 if TYPE_CHECKING:
     from fnostab.decision import Stage
     from fnostab.record.table_study import TableStudy
-    from fnostab.report.judging import StoredStudies
+    from fnostab.report.stored_studies import StoredStudies
     from fnostab.tracking import Store
 
 
@@ -50,7 +50,7 @@ def _of_store(store: Store, stored: StoredStudies) -> tuple[dict[str, Stage], Ta
     """Read the trials by stage, and the description of the study for the table's header."""
     from fnostab.decision.sweep import values_along
     from fnostab.record.table_study import TableStudy
-    from fnostab.report.judging import read_stages
+    from fnostab.report.stored_studies import read_stages
 
     found = read_stages(store, stored)
     spec = found.records["a"].spec

@@ -12,7 +12,7 @@ from fnostab.cli.printing import echo
 
 if TYPE_CHECKING:
     from fnostab.report.content import Report
-    from fnostab.report.judging import StoredStudies
+    from fnostab.report.stored_studies import StoredStudies
     from fnostab.tracking import Store
 
 
@@ -64,7 +64,7 @@ def _of_store(store: Store, stored: StoredStudies) -> Report:
 
     from fnostab.report.content import compose
     from fnostab.report.evidence import gather
-    from fnostab.report.judging import judge_and_record
+    from fnostab.report.stored_studies import judge_and_record
 
     judged = judge_and_record(store, stored)
     return compose(

@@ -109,7 +109,7 @@ def _link(options: RunOptions) -> str:
 
 
 def _oversights(result: StudyRun) -> list[str]:
-    from fnostab.report.judging import oversights, stage_of
+    from fnostab.report.stored_studies import oversights, stage_of
     from fnostab.tracking import find_experiment, newest_study
 
     experiment = find_experiment(result.store, result.experiment)
@@ -178,7 +178,7 @@ def run_and_report(
 def _judge(result: StudyRun, options: RunOptions, console: Console, *, shown: bool) -> list[str]:
     """Judge and record the study that was run, print that if it is to be ``shown``, and return it in lines."""
     from fnostab.cli.decide import decide_and_print
-    from fnostab.report.judging import StoredStudies, judge_and_record
+    from fnostab.report.stored_studies import StoredStudies, judge_and_record
     from fnostab.report.verdict import in_lines
 
     studies = StoredStudies(result.experiment, study_run=result.run_id, tracking_uri=options.tracking_uri)

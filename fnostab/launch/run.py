@@ -32,7 +32,7 @@ from fnostab.show.console import Console as SafeConsole
 from fnostab.show.console import say, timed
 from fnostab.show.view import StudyView
 from fnostab.study.study import Study
-from fnostab.tasks.contract import Call, Estimates
+from fnostab.tasks.contract import Estimates
 from fnostab.tasks.python_arguments import not_accepted, seeds_of
 from fnostab.tracking import Store
 from fnostab.tracking.environment import settled
@@ -128,17 +128,16 @@ def run_study(
     study.spec(experiment)  # raises if the experiment's name is not a valid folder name
     trials = study.trials(experiment, output, arms=arms, seeds=seeds)
     record = study.spec(experiment, trials)
-    takes = study.resources
     if launcher is None:
+        takes = study.resources
         launcher = LocalLauncher(jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core), takes.gpu)
-    specs = [trial.spec for trial in trials]
-    study.task.check_start(specs, here=launcher.here, lockstep=launcher.lockstep)
+    study.task.check_start([trial.spec for trial in trials], here=launcher.here, lockstep=launcher.lockstep)
     retries = Retries(attempts, retry_oom)
     for trial in trials:
         trial.update()
     wanted = [trial.spec for trial in trials if retries.wants(trial)]
     if wanted and isinstance(launcher, LocalLauncher):
-        launcher.import_ahead(takes)  # while the store is opened
+        launcher.import_ahead(study.resources)  # while the store is opened
     recording = Recording(tracking_uri, console)
     at = f" at {recording.store.address}" if recording.store is not None else ""
     say(console, f"study {study.described} in experiment {experiment}{at}")
@@ -146,12 +145,7 @@ def run_study(
     folder = study.folder(output, experiment)
     if launcher.here:
         insist_on_no_jobs(folder)
-    estimates = None
-    if wanted:
-        call = partial(launcher.call, resources=takes)
-        if isinstance(launcher, LocalLauncher):
-            estimates = _insist_on_fit(wanted, study, launcher, call, console)
-        study.task.prepare(specs, console, call, here=launcher.here, lockstep=launcher.lockstep)
+    estimates = _prepare(study, wanted, launcher, console) if wanted else None
     recording.ask(lambda store: close_abandoned(store, experiment, output, console))
     record = extended(record, folder)
     if other := other_study(record, folder):
@@ -277,15 +271,20 @@ def _to_run(trials: Sequence[TrialProgress], retries: Retries, console: Console)
     return wanted
 
 
-def _insist_on_fit(
-    wanted: Sequence[TrialSpec], study: Study, launcher: LocalLauncher, call: Call, console: Console
-) -> Estimates | None:
-    """Estimate the cost of the arms to run; refuse those that do not fit, before anything is written."""
-    jobs = min(launcher.jobs, len(wanted))
-    with timed(console, "loading torch, computing memory") if study.resources.preloads else nullcontext():
-        estimates = study.task.preflight(wanted, jobs, launcher.gpus, call)
+def _prepare(study: Study, wanted: Sequence[TrialSpec], launcher: Launcher, console: Console) -> Estimates | None:
+    """Estimate the cost of the arms to run, try them, and prepare what they share, before any trial is written.
+
+    Raises:
+        FnostabError: an arm does not fit into memory, or can't run.
+    """
+    call = partial(launcher.call, resources=study.resources)
+    estimates = None
+    if isinstance(launcher, LocalLauncher):
+        with timed(console, "loading torch, computing memory") if study.resources.preloads else nullcontext():
+            estimates = study.task.preflight(wanted, min(launcher.jobs, len(wanted)), launcher.gpus, call)
     if estimates is not None:
         estimates.insist_on_fit()
+    study.task.prepare(wanted, console, call, here=launcher.here, lockstep=launcher.lockstep)
     return estimates
 
 

@@ -1,203 +1,16 @@
-"""Judge the trials of a store or a table; `decide`, `report`, `export` and chains of studies call this."""
+"""Judge the trials of one or two stages, whether they come from a store, a table or runs of another program."""
 
 from __future__ import annotations
 
-import json
-import shlex
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from fnostab.decision import Stage
+    from fnostab.decision import Stage, Verdict
     from fnostab.decision.commands import Source
-    from fnostab.record.trial import StudySpec
     from fnostab.report.case import Case
-    from fnostab.tracking import Store
-    from fnostab.tracking.read.studies import StudyRecord
-
-MOST_RUNS = 10  # runs whose recorded metrics are looked up
-
-
-@dataclass(frozen=True)
-class StoredStudies:
-    """Studies in a store that are judged together, each named by its experiment and run; None is the newest run.
-
-    ``tracking_uri`` is the store's address as the user gave it, for commands to be pasted; None if none was given.
-    """
-
-    experiment: str
-    deep_experiment: str | None = None
-    study_run: str | None = None
-    deep_study_run: str | None = None
-    tracking_uri: str | None = None
-
-    @property
-    def places(self) -> dict[str, tuple[str, str | None]]:
-        """Experiment and study run of each stage."""
-        deep = {"b": (self.deep_experiment, self.deep_study_run)} if self.deep_experiment else {}
-        return {"a": (self.experiment, self.study_run), **deep}
-
-    @property
-    def as_options(self) -> str:
-        """Command-line options that name these studies."""
-        given = {name: value for name, value in vars(self).items() if value}
-        return shlex.join(word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value))
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A recorded verdict, with experiment ids and run ids of the studies by stage, and the verdict's own run id."""
-
-    case: Case
-    experiment_ids: dict[str, str]
-    study_runs: dict[str, str]
-    verdict_run: str
-
-
-@dataclass(frozen=True)
-class Stages:
-    """Studies in a store with their trials, by stage; ``look`` is the number of this look at them, from 1."""
-
-    experiment_ids: dict[str, str]
-    records: dict[str, StudyRecord]
-    trials: dict[str, Stage]
-    look: int
-
-    @property
-    def seeds(self) -> int:
-        """Number of trials of the arm with the most trials in Stage A."""
-        stage = self.trials["a"]
-        return max((len(stage.arm(arm)) for arm in stage.arms), default=0)
-
-
-def read_stages(store: Store, stored: StoredStudies) -> Stages:
-    """Read studies and their trials from a store.
-
-    Raises:
-        TrackingError: an experiment or study is missing, or the store does not answer.
-    """
-    from fnostab.tracking import find_experiment, looks_before, newest_study
-
-    places = stored.places
-    ids = {stage: find_experiment(store, name) for stage, (name, _) in places.items()}
-    records = {stage: newest_study(store, ids[stage], run) for stage, (_, run) in places.items()}
-    trials = {stage: stage_of(stage, store, ids[stage], record) for stage, record in records.items()}
-    found = Stages(ids, records, trials, look=1)
-    return replace(found, look=1 + looks_before(store, ids["a"], records["a"].run_id, seeds=found.seeds))
-
-
-def judge_and_record(store: Store, stored: StoredStudies) -> Judged:
-    """Judge studies of a store, and record the verdict there.
-
-    Raises:
-        FnostabError: an experiment, study or control arm is missing, or the store does not answer.
-    """
-    return record_verdict(store, *judge(store, stored))
-
-
-def judge(store: Store, stored: StoredStudies) -> tuple[Case, Stages]:
-    """Judge studies of a store without recording anything; return the case, and the trials that it rests on.
-
-    Raises:
-        FnostabError: an experiment, study or control arm is missing, or the store does not answer.
-    """
-    from fnostab.report.stress import with_stress
-    from fnostab.report.sweep import with_along
-
-    found, wanted = read_stages(store, stored), stored.places
-    studies = {stage: record.spec for stage, record in found.records.items()}
-    lines = [judged_line(s, record, found.trials[s], wanted[s][0]) for s, record in found.records.items()]
-    lines += [line for s, record in found.records.items() for line in oversights(store, record.spec, found.trials[s])]
-    lines += [line for stage in found.trials.values() for line in _broken(store, stage)]
-    case = make_case(found.trials, studies, source=_source_of(studies, stored), judged=lines, look=found.look)
-    return with_along(with_stress(case)), found
-
-
-def record_verdict(store: Store, case: Case, found: Stages) -> Judged:
-    """Write the verdict of `judge` as a run of MLflow.
-
-    Raises:
-        TrackingError: the store does not answer, or can't be written.
-    """
-    from fnostab.report.verdict import to_json, to_markdown
-    from fnostab.tracking import log_verdict
-
-    study_runs = {stage: record.run_id for stage, record in found.records.items()}
-    payload = {**to_json(case), "study_runs": study_runs}
-    if case.verdict.is_look:
-        payload["seeds"] = found.seeds
-    verdict_run = log_verdict(
-        store,
-        found.experiment_ids["a"],
-        list(study_runs.values()),
-        case.verdict.headline,
-        payload,
-        to_markdown(case),
-        outcomes={run_id: found.trials[stage].outcomes for stage, run_id in study_runs.items()},
-    )
-    return Judged(case, found.experiment_ids, study_runs, verdict_run)
-
-
-def stage_of(name: str, store: Store, experiment_id: str, record: StudyRecord) -> Stage:
-    """Read the trials of a study from a store.
-
-    Raises:
-        TrackingError: the store does not answer.
-    """
-    from fnostab.decision import Stage
-    from fnostab.tracking import trial_rows
-
-    rows, asked = trial_rows(store, experiment_id, record), record.spec.seeds
-    there = {(row.arm, row.seed) for row in rows}
-    missing = {arm: tuple(seed for seed in seeds if (arm, seed) not in there) for arm, seeds in asked.items()}
-    return Stage(name, tuple(rows), missing if asked else None, record.spec.same_settings)
-
-
-def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
-    """List what is probably wrong with a study as a whole, a line each.
-
-    Raises:
-        TrackingError: the store does not answer.
-    """
-    from fnostab.decision.oversights import (
-        all_failed_alike,
-        arms_without_metric,
-        lacks_metric,
-        learning_not_judged,
-        rules_judged_in_part,
-    )
-    from fnostab.record.missing_metric import metric_not_recorded
-    from fnostab.tracking import recorded_metrics
-
-    lines, title = [], stage_title(stage.name, study)
-    if lacks_metric(stage.trials):
-        runs = [trial.run_id for trial in stage.trials if trial.counts and trial.run_id]
-        recorded = recorded_metrics(store, runs[:MOST_RUNS])
-        if study.metric.name not in recorded:
-            lines.append(metric_not_recorded(study.metric.name, recorded))
-    if line := arms_without_metric(study.metric.name, stage.trials):
-        lines.append(line)
-    lines += rules_judged_in_part(stage.trials)
-    lines += filter(None, (learning_not_judged(stage.trials), all_failed_alike(stage.trials, study)))
-    return [title + line for line in lines]
-
-
-def _broken(store: Store, stage: Stage) -> list[str]:
-    """Write a line on trials that ended as ``infra_error``, with the reason of the first; empty without any."""
-    from fnostab.record.outcomes import Outcome
-    from fnostab.tracking import reason_of
-
-    broken = [trial for trial in stage.trials if trial.outcome is Outcome.INFRA_ERROR and trial.run_id]
-    if not broken:
-        return []
-    first = broken[0]
-    why = reason_of(store, first.run_id or "") or "no reason is recorded"
-    return [
-        f"{len(broken)} of {len(stage.trials)} trials ended without a result, such as {first.arm}-{first.seed}: {why}"
-    ]
 
 
 def make_case(
@@ -223,9 +36,6 @@ def make_case(
     from fnostab.decision import NextKind, Roles, Rules, decide
     from fnostab.decision.commands import as_run, command_of
     from fnostab.decision.next_step import pending_arms, rerun
-    from fnostab.decision.oversights import ended_early_line, margin_as_share
-    from fnostab.decision.verdict import same_trials
-    from fnostab.record.same_settings import same_settings_line
     from fnostab.report.case import Case
 
     studies = {**studies, "a": _under_control_that_ran(studies["a"], stages["a"])}
@@ -236,32 +46,41 @@ def make_case(
         step = rerun(stages["a"], pending)  # the test along the knob counts all of them against an arm
     verdict = replace(verdict, next=as_run(step, source))
     command = command_of(verdict.next, source)
-    gone = [
-        f"{stage_title(name, study)}{arm} is left out: none of its {len(seeds)} trials has a run"
-        for name, stage in stages.items()
-        for arm, seeds in stage.gone.items()
-    ]
+    lines = (*(judged or ()), *_remarks(stages, study, verdict))
+    return Case(verdict, tuple(stages.values()), studies, lines, command)
+
+
+def _remarks(stages: Mapping[str, Stage], study: Any, verdict: Verdict) -> Iterator[str]:
+    """Yield what a reader should know of the trials beside the verdict, a line each."""
+    from fnostab.decision.oversights import ended_early_line, margin_as_share
+    from fnostab.decision.verdict import same_trials
+    from fnostab.record.same_settings import same_settings_line
+
+    titles = {name: stage_title(name, study) for name in stages}
+    for name, stage in stages.items():
+        for arm, seeds in stage.gone.items():
+            yield f"{titles[name]}{arm} is left out: none of its {len(seeds)} trials has a run"
     repeated = {name: stage.repeated(study.control) for name, stage in stages.items()}
-    lines = [stage_title(name, study) + same_settings_line(*pair) for name in stages for pair in repeated[name].items()]
-    alike = [
-        f"{stage_title(name, study)}{arm} gave the same numbers as {study.control} at every seed: "
-        "does what it changes have an effect?"
-        for name, stage in stages.items()
-        for arm in stage.arms
-        if arm != study.control
-        and arm not in repeated[name]
-        and len(stage.arm(arm)) >= verdict.rules.least_trials
-        and same_trials(stage.arm(study.control), stage.arm(arm))
-    ]
-    early = [
-        stage_title(name, study) + line
-        for name, stage in stages.items()
-        for arm in stage.arms
-        if (line := ended_early_line(arm, stage.arm(arm)))
-    ]
-    share = margin_as_share(verdict.rules.metric, study.margin) if any(a.is_ratio for a in verdict.answers) else None
-    said = (*(judged or ()), *gone, *lines, *alike, *early, *([share] if share else []))
-    return Case(verdict, tuple(stages.values()), studies, said, command)
+    for name, arms in repeated.items():
+        for pair in arms.items():
+            yield titles[name] + same_settings_line(*pair)
+    for name, stage in stages.items():
+        for arm in stage.arms:
+            if arm == study.control or arm in repeated[name] or len(stage.arm(arm)) < verdict.rules.least_trials:
+                continue
+            if same_trials(stage.arm(study.control), stage.arm(arm)):
+                yield (
+                    f"{titles[name]}{arm} gave the same numbers as {study.control} at every seed: "
+                    "does what it changes have an effect?"
+                )
+    for name, stage in stages.items():
+        for arm in stage.arms:
+            if line := ended_early_line(arm, stage.arm(arm)):
+                yield titles[name] + line
+    if any(answer.is_ratio for answer in verdict.answers) and (
+        share := margin_as_share(verdict.rules.metric, study.margin)
+    ):
+        yield share
 
 
 def _under_control_that_ran(study: Any, stage: Stage) -> Any:
@@ -270,34 +89,6 @@ def _under_control_that_ran(study: Any, stage: Stage) -> Any:
     family: Mapping[str, float] = next((names for names in families if study.control in names), {})
     ran = next((name for name in family if stage.arm(name)), study.control)
     return study if ran == study.control else study.model_copy(update={"control": ran})
-
-
-def _source_of(studies: Mapping[str, Any], stored: StoredStudies) -> Source:
-    from fnostab.decision.commands import Place, Source
-    from fnostab.record.trial import ASK
-    from fnostab.tracking.store.errors import masked
-
-    places, wanted = {}, stored.places
-    for stage, study in studies.items():
-        given = [f"{name}={json.dumps(value)}" for name, value in study.overrides.items()]
-        if study.task == ASK:  # no command runs its trials
-            places[stage] = Place(None, wanted[stage][0])
-            continue
-        options = (*(("--profile", study.profile) if study.profile else ()), *(w for g in given for w in ("--set", g)))
-        places[stage] = Place(study.asked_as or study.name, wanted[stage][0], options)
-    return Source(places, studies["a"].follow_up, tracking_uri=masked(stored.tracking_uri or ""))
-
-
-def judged_line(stage: str, record: StudyRecord, trials: Stage, experiment: str) -> str:
-    """Say which study is judged, and what else its experiment holds."""
-    started = datetime.fromtimestamp(record.start_ms / 1000).astimezone()
-    n, option = len(record.others), "--deep-study-run" if stage == "b" else "--study-run"
-    more = f"; {n} other stud{'y' if n == 1 else 'ies'} in this experiment: {option} {record.others[0]}" if n else ""
-    more += ", ..." if n > 1 else ""
-    return (
-        f"{stage_title(stage, record.spec)}{experiment}, study {record.spec.name} of {started:%Y-%m-%d %H:%M}, "
-        f"{len(trials.trials)} trials, run {record.run_id}{more}"
-    )
 
 
 def stage_title(stage: str, study: Any) -> str:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from fnostab.decision.external import RunsFile, trials_of
+from fnostab.decision.external import trials_of
+from fnostab.decision.runs_file import RunsFile
 from fnostab.errors import DecisionError
 
 MAPPING = """\

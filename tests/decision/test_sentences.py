@@ -28,8 +28,9 @@ from fnostab.record.table import TrialRow
 from fnostab.record.table_study import TableStudy
 from fnostab.record.trial import Measure
 from fnostab.report.case import Case
-from fnostab.report.judging import judged_line, make_case
+from fnostab.report.judging import make_case
 from fnostab.report.remarks import best_arms, conditions, look_text, remarks, scope
+from fnostab.report.stored_studies import judged_line
 from fnostab.report.tables import criteria_table, evidence_text
 from fnostab.report.verdict import to_markdown
 

@@ -31,7 +31,7 @@ from fnostab.show.console import Console, say
 if TYPE_CHECKING:
     from fnostab.record.table import TrialRow
     from fnostab.report.case import Case
-    from fnostab.report.judging import Judged
+    from fnostab.report.stored_studies import Judged
     from fnostab.tracking import Store
 
 

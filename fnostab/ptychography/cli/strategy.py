@@ -16,7 +16,7 @@ from fnostab.cli.execution import RunOptions, execute, insist_on_results, refuse
 from fnostab.cli.launchers import make_launcher
 from fnostab.ptychography.task import profile_for
 from fnostab.record.settings import seeds_text
-from fnostab.report.judging import Judged, StoredStudies, judge_and_record
+from fnostab.report.stored_studies import Judged, StoredStudies, judge_and_record
 from fnostab.show.console import Console, say
 
 if TYPE_CHECKING:
