@@ -9,7 +9,7 @@
 The records are the same as for any other study: a folder of journals. A trial is judged when its recorder closes.
 """
 
-from fnostab.asking.study import Study
-from fnostab.asking.trial import Trial
+from fnostab.asking.ask_and_tell import Study
+from fnostab.asking.handed_out import Trial
 
 __all__ = ["Study", "Trial"]

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fnostab.tracking.model_registry import RegisteredModel, fetch_checkpoint, register_network
     from fnostab.tracking.pages.ui import experiments_with_runs, free_port, ui_command, wait_until_ready
     from fnostab.tracking.pages.verdicts import log_verdict, looks_before, newest_verdict
     from fnostab.tracking.pages.views import charts_address, experiments_page, install_views, view_addresses
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from fnostab.tracking.read.runs_elsewhere import runs_elsewhere, set_aside
     from fnostab.tracking.read.studies import find_experiment, newest_study, reason_of, recorded_metrics, trial_rows
     from fnostab.tracking.read.watching import StudyWatch, existing_store, find_study, newest_experiment
-    from fnostab.tracking.registry import RegisteredModel, fetch_checkpoint, register_network
     from fnostab.tracking.repair.reconcile import reconcile
     from fnostab.tracking.repair.sync import SyncReport, sync
     from fnostab.tracking.store.passwords import administrator, create_admin
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fnostab.tracking.upload.uploader import Uploader
 
 _NAMES = {  # by module
+    "model_registry": "RegisteredModel fetch_checkpoint register_network",
     "pages.ui": "experiments_with_runs free_port ui_command wait_until_ready",
     "pages.verdicts": "log_verdict looks_before newest_verdict",
     "pages.views": "charts_address experiments_page install_views view_addresses",
@@ -35,7 +36,6 @@ _NAMES = {  # by module
     "read.runs_elsewhere": "runs_elsewhere set_aside",
     "read.studies": "find_experiment newest_study reason_of recorded_metrics trial_rows",
     "read.watching": "StudyWatch existing_store find_study newest_experiment",
-    "registry": "RegisteredModel fetch_checkpoint register_network",
     "repair.reconcile": "reconcile",
     "repair.sync": "SyncReport sync",
     "store.passwords": "administrator create_admin",

@@ -2,9 +2,9 @@
 
 from fnostab.ptychography.models.blocks import ResidualBlock, residual_blocks
 from fnostab.ptychography.models.fno import FNO
+from fnostab.ptychography.models.generators import build_generator, check_generator
 from fnostab.ptychography.models.hybrid import HybridUNO
 from fnostab.ptychography.models.initialisation import build_initialised, initialise_
-from fnostab.ptychography.models.registry import build_generator, check_generator
 from fnostab.ptychography.models.size import parameter_count, training_size
 from fnostab.ptychography.models.spectral import SpectralConv2d
 

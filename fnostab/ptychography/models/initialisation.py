@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fnostab.errors import ModelError
-from fnostab.ptychography.models.registry import build_generator
+from fnostab.ptychography.models.generators import build_generator
 from fnostab.ptychography.settings import ModelConfig
 from fnostab.seeding import stream_seed
 

@@ -1,4 +1,4 @@
-"""The built-in networks, the registry, and a network of one's own by its dotted path."""
+"""the built-in networks, and a network of one's own by its dotted path."""
 
 import sys
 

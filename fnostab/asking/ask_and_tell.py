@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from fnostab.asking.trial import Trial, let_go_of_last
+from fnostab.asking.handed_out import Trial, let_go_of_last
 from fnostab.errors import DecisionError, LaunchError
 from fnostab.launch.resuming import extended, other_study, read_journals
 from fnostab.record.attempt import is_being_written
