@@ -47,7 +47,7 @@ def run_in_looks(looks: Sequence[int], options: RunOptions, console: Console, no
     alpha = look_alpha(looks, file.alpha, len([arm for arm in arms if arm != roles.control]))
     rules = replace(Rules.of(file, looks_planned=True), alpha=alpha)
 
-    from fnostab.tracking import find_experiment, log_verdict, newest_study, trial_rows
+    from fnostab.tracking import find_experiment, log_verdict, looks_before, newest_study, trial_rows
 
     open_arms = candidates
     for number, seeds in enumerate(looks, start=1):
@@ -56,6 +56,9 @@ def run_in_looks(looks: Sequence[int], options: RunOptions, console: Console, no
         result = execute(upto, console)
         insist_on_results(result)
         experiment = find_experiment(result.store, result.experiment)
+        if number == 1 and looks_before(result.store, experiment, result.run_id, seeds=seeds):
+            late = "it was judged on fewer seeds before these looks were planned"
+            say(console, f"{result.experiment}: {late}, so the error over all looks can exceed {file.alpha:g}")
         trials = trial_rows(result.store, experiment, newest_study(result.store, experiment, result.run_id))
         found = judge_look(roles, Stage("a", tuple(trials), same_settings=same), rules, seeds=seeds, last=looks[-1])
         found = [each for each in found if each.arm in open_arms]

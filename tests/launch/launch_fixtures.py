@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import shutil
 import sys
@@ -31,8 +32,8 @@ def script(tmp_path, monkeypatch):
     A function of ``{"control-0": ["exit 3", "converged"], ...}``; a trial that is not named converges.
     """
     monkeypatch.setattr(sys, "executable", _stub_python(tmp_path / "python"))
-    for launcher in (LocalLauncher, SlurmLauncher):  # this process has imported torch
-        monkeypatch.setattr(launcher, "call", lambda self, place, given, resources: load(place)(**given))
+    for launcher in (LocalLauncher, SlurmLauncher):
+        monkeypatch.setattr(launcher, "call", _call_here)
     monkeypatch.setenv("STUB_SCRIPT", str(tmp_path / "script.json"))
     monkeypatch.setenv("PYTHONPATH", str(Path(names.__file__).parent.parent.parent))
 
@@ -50,6 +51,13 @@ def _stub_python(path):
         file.write(f'shift 3\nexec "$python" "{STUB}" "$@"\n')
     path.chmod(0o755)
     return str(path)
+
+
+def _call_here(launcher, place, given, resources):
+    """Call a function in this process, which imports torch once for many tests."""
+    function = load(place)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # Lightning sets the level at import
+    return function(**given)
 
 
 class Study:

@@ -68,6 +68,15 @@ def test_planned_looks_count_where_more_seeds_follow(run, call):
     }
 
 
+def test_looks_planned_after_a_verdict_are_said_to_come_late(run, call):
+    outcomes = {arm: ["converged"] * 4 for arm in ("arch_fix", "opt_fix")} | {"control": ["collapsed"] * 4}
+    run(outcomes, "--seeds", "3")
+    assert call("decide", "--experiment", "stage_a")[0] == 0
+    late = "stage_a: it was judged on fewer seeds before these looks were planned, so the error over all looks can"
+    for _ in range(2):
+        assert f"{late} exceed 0.05\n" in run(outcomes, "--sequential", "4")[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

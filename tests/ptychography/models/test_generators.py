@@ -1,4 +1,4 @@
-"""the built-in networks, and a network of one's own by its dotted path."""
+"""The built-in networks, and a network of one's own by its dotted path."""
 
 import sys
 
