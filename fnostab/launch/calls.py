@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from fnostab import errors
-from fnostab.errors import FnostabError, LaunchError
+from fnostab.errors import FnostabError, LaunchError, os_errors_as
 from fnostab.record.process_end import last_words
 from fnostab.startup import imports_that_stay
 from fnostab.tasks.registry import load
@@ -31,9 +31,10 @@ def call_with(start: Start, place: str, given: Mapping[str, Any]) -> Any:
     Raises:
         FnostabError: the function raised it.
         ModuleNotFoundError: the function needs a module that is not installed.
-        LaunchError: the process could not answer; the message has its last words.
+        LaunchError: the process can't be started, or could not answer; the message has its last words.
     """
-    with TemporaryDirectory(prefix="fnostab-", ignore_cleanup_errors=True) as name:
+    no_space = os_errors_as(LaunchError, f"can't start a process that calls {place}", "TMPDIR names another folder")
+    with no_space, TemporaryDirectory(prefix="fnostab-", ignore_cleanup_errors=True) as name:
         folder, log = Path(name), Path(name) / LOG_FILE
         (folder / CALL_FILE).write_text(json.dumps({"path": sys.path, "place": place, "given": given}))
         with open(log, "ab") as file:

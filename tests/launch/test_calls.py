@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -64,6 +65,12 @@ def test_a_process_that_can_not_answer_is_an_error_with_its_last_words(call, tmp
         call("beside:sent", values=[1])
     with pytest.raises(LaunchError, match="calls beside:end ended with status 7: "):
         call("beside:end", status=7)
+
+
+def test_without_a_temporary_folder_it_is_said_how_to_name_one(call, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    with pytest.raises(LaunchError, match=r"calls os:getcwd: No such file or directory; TMPDIR names another folder$"):
+        call("os:getcwd")
 
 
 def test_where_a_server_can_not_fork_a_new_process_answers(tmp_path, monkeypatch):
