@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def command(
     launcher = LocalLauncher(chosen_jobs or default_jobs(takes.gpu), takes.gpu)
     call = partial(launcher.call, resources=takes)
     console = Console(stderr=as_json)
-    with timed(console, "loading torch, computing memory"):
+    with timed(console, "loading torch, computing memory") if takes.preloads else nullcontext():
         estimates = loaded.task.preflight(specs, min(launcher.jobs, len(specs)), launcher.gpus, call)
     if estimates is None:
         raise ConfigError(

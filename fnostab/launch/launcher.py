@@ -41,7 +41,7 @@ class Launcher(Protocol):
         """Number of further jobs that can be submitted now."""
 
     def call(self, place: str, given: Mapping[str, Any], resources: Resources) -> Any:
-        """Call a function in another process of this machine, set up as for trials; see `calls.call_with`."""
+        """Call a function in another process of this machine; see `calls.call_with`."""
 
     def submit(self, trials: Sequence[TrialProgress]) -> None:
         """Start trials that share one job, or adopt those already running.

@@ -20,12 +20,9 @@ if TYPE_CHECKING:
     from fnostab.study.study import Study
 
 Settings = Mapping[str, Any]  # flat: values by name, as written in study files
+# Calls a function, "module:name", with keyword arguments in another process, so that a launcher need not import the
+# training libraries. What it takes and returns is JSON-ready; a FnostabError that it raises is raised here.
 Call = Callable[[str, Mapping[str, Any]], Any]
-"""Call a function, "module:name", with keyword arguments in a process set up as for trials.
-
-What it takes and returns is JSON-ready. Its FnostabErrors are raised here. So a launcher need not import the training
-libraries, which trials have imported once.
-"""
 
 
 class Estimates(Protocol):

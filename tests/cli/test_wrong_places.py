@@ -127,3 +127,15 @@ def test_a_dry_run_for_slurm_needs_no_slurm(nowhere):
     assert "no Slurm here: sbatch" in err
     status, err, left = nowhere(*command, "--dry-run", PATH="/nowhere")
     assert (status, err, left) == (0, "", [])
+
+
+def test_a_study_that_can_not_be_estimated_says_so_in_one_line(call, workplace):
+    Path("script.py").touch()
+    Path("own.yaml").write_text(
+        "name: own\ndescription: own\ncommand: python script.py --seed {seed} --lr {lr}\ncontrol: a\n"
+        "defaults: {lr: 1.0}\narms: {a: {}, b: {lr: 2.0}}\n"
+    )
+    status, out, err = call("estimate", "own.yaml")
+    assert (status, out) == (2, "")
+    assert err.startswith("error: task command can't be estimated: ")
+    assert err.count("\n") == 1
