@@ -33,6 +33,7 @@ SUBJECTS = (
     "data",
     "trial",
     "seeds",
+    "start",
     "growth",
     "reading",
     "foreign",
