@@ -167,7 +167,7 @@ def _section(stage: Stage, case: "Case", evidence: Evidence) -> StageSection:
             f"{', successes as dots, failures as triangles' if judged else ''}",
             caption="Every seed is a point, at the same place from top to bottom in each arm.",
         ),
-        survival=panels.survival(prefix, trials, study.control, evidence),
+        survival=panels.survival(prefix, trials, evidence),
         curves=panels.validation_losses(prefix, trials, study, evidence)
         if evidence.epochs
         else panels.recorded_values(prefix, trials, study.metric.key, evidence, judged=judged),

@@ -45,7 +45,6 @@ TERMS = (  # term, pattern of the text that contains it, meaning
         "Kaplan-Meier",
         "an estimate of the share of trials that have not failed by each step, also from trials that ended early",
     ),
-    ("Log-rank test", "Log-rank", "a test of whether two Kaplan-Meier curves differ over all steps"),
     (
         "Fragile",
         "fragile",

@@ -16,7 +16,7 @@ from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
 from fnostab.report.evidence import Evidence, exemplars, val_loss
 from fnostab.report.pictures import Picture, drawing, photograph
-from fnostab.stats.survival import kaplan_meier, log_rank
+from fnostab.stats.survival import kaplan_meier
 
 VALIDATION = "validation"  # once an epoch or not: a script is not asked
 
@@ -28,33 +28,24 @@ def stress_picture(stress: Stress, name: str = "stress") -> Picture:
     return drawing(stress_figure(arms, stress.knob), name, alt=f"Failure rate against {stress.knob}", caption=caption)
 
 
-def survival(prefix: str, trials: Mapping[str, Sequence[TrialRow]], control: str, evidence: Evidence) -> Picture | None:
-    """Draw Kaplan-Meier curves of all arms, with a log-rank test of each against ``control``.
-
-    None for runs of other programs, since the steps of their failures are unknown.
-    """
+def survival(prefix: str, trials: Mapping[str, Sequence[TrialRow]], evidence: Evidence) -> Picture | None:
+    """Draw Kaplan-Meier curves of all arms; None for runs of other programs, whose failures have no known step."""
     if not evidence.epochs:
         return None
     times = {
         arm: [(end, t.failed) for t in of_arm if (end := _end(t, evidence)) is not None]
         for arm, of_arm in trials.items()
     }
-    steps = {arm: ([end for end, _ in pairs], [failed for _, failed in pairs]) for arm, pairs in times.items()}
-    curves = {arm: kaplan_meier(*each) for arm, each in steps.items()}
-    tests = [
-        f"{arm} p = {log_rank(*steps[control], *each).p:.2g}"
-        for arm, each in steps.items()
-        if arm != control and each[0] and any((*each[1], *steps[control][1]))
-    ]
-    how = f"Log-rank test against {control} (two-sided, not corrected for the number of arms)"
-    against = f" {how}: {', '.join(tests)}." if tests else ""
+    curves = {
+        arm: kaplan_meier([end for end, _ in pairs], [failed for _, failed in pairs]) for arm, pairs in times.items()
+    }
     lost = {arm: [t.failure_step for t in of_arm if _lost(t)] for arm, of_arm in trials.items()}
     return drawing(
         kaplan_meier_figure(curves, {arm: [s for s in steps if s is not None] for arm, steps in lost.items()}),
         f"{prefix}survival",
         alt="Kaplan-Meier curves: share of trials of each arm without a failure, over optimiser steps",
         caption="Share of trials that have not failed by each step (Kaplan-Meier), with 95 % band; a tick is where "
-        f"trials ended without a failure.{against}",
+        "trials ended without a failure.",
     )
 
 

@@ -1,15 +1,14 @@
-"""Time to failure in optimiser steps: Kaplan-Meier curves and the log-rank test.
+"""Time to failure in optimiser steps: Kaplan-Meier curves.
 
 Trials that did not fail are right-censored at their last step. For a success, give the last scheduled step: a
 stagnated trial fails there, and if all others were censored earlier, the curve would fall to 0. A failure detected at a
 validation happened at some step since the validation before; its recorded failure step is used.
 
 Sources: Kaplan and Meier, JASA 53 (1958) 457; log-log band: Kalbfleisch and Prentice, The Statistical Analysis
-of Failure Time Data, section 1.4; log-rank: Mantel, Cancer Chemotherapy Reports 50 (1966) 163.
+of Failure Time Data, section 1.4.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy
@@ -40,25 +39,6 @@ class KaplanMeier:
     failures: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class LogRank:
-    """Result of a log-rank test: z is positive if the arm fails less or later than the control; p is two-sided."""
-
-    z: float
-    p: float
-
-
-def _censored(steps: ArrayLike, failed: ArrayLike) -> Any:
-    """Convert last steps and failure flags, both (trials,), to SciPy's CensoredData."""
-    times, events = np.asarray(steps, dtype=float), np.asarray(failed, dtype=bool)
-    if times.ndim != 1 or times.shape != events.shape:
-        raise DecisionError(f"expected steps and failed of one shape (trials,), got {times.shape} and {events.shape}")
-    bad = ~(np.isfinite(times) & (times >= 0))
-    if bad.any():
-        raise DecisionError(f"step {times[bad][0]}: steps must be finite and at least 0")
-    return scipy.stats.CensoredData(uncensored=times[events], right=times[~events])
-
-
 def kaplan_meier(steps: ArrayLike, failed: ArrayLike) -> KaplanMeier | None:
     """Kaplan-Meier estimate with Greenwood's variance on the log-log scale.
 
@@ -76,11 +56,15 @@ def kaplan_meier(steps: ArrayLike, failed: ArrayLike) -> KaplanMeier | None:
     Raises:
         DecisionError: a step is negative or not finite, or the shapes differ.
     """
-    data = _censored(steps, failed)
-    if len(data) == 0:
-        return None
     times, events = np.asarray(steps, dtype=float), np.asarray(failed, dtype=bool)
-    curve = scipy.stats.ecdf(data).sf
+    if times.ndim != 1 or times.shape != events.shape:
+        raise DecisionError(f"expected steps and failed of one shape (trials,), got {times.shape} and {events.shape}")
+    bad = ~(np.isfinite(times) & (times >= 0))
+    if bad.any():
+        raise DecisionError(f"step {times[bad][0]}: steps must be finite and at least 0")
+    if times.size == 0:
+        return None
+    curve = scipy.stats.ecdf(scipy.stats.CensoredData(uncensored=times[events], right=times[~events])).sf
     distinct = curve.quantiles
     at_risk = (times[:, None] >= distinct).sum(axis=0)
     failures = ((times[:, None] == distinct) & events[:, None]).sum(axis=0)
@@ -102,30 +86,3 @@ def kaplan_meier(steps: ArrayLike, failed: ArrayLike) -> KaplanMeier | None:
         at_risk=np.concatenate([[times.size], at_risk]),
         failures=np.concatenate([[0], failures]),
     )
-
-
-def log_rank(
-    control_steps: ArrayLike, control_failed: ArrayLike, arm_steps: ArrayLike, arm_failed: ArrayLike
-) -> LogRank:
-    """Two-sided log-rank test of equal hazards.
-
-    Args:
-        control_steps: failure step or last step of the control's trials, shape (n,).
-        control_failed: whether they failed, shape (n,).
-        arm_steps: failure step or last step of the arm's trials, shape (m,).
-        arm_failed: whether they failed, shape (m,).
-
-    Returns:
-        The result; z 0 and p 1 without information: no failures, or none while both arms had a trial at risk.
-
-    Raises:
-        DecisionError: a step is negative or not finite, or the shapes differ.
-    """
-    control, arm = _censored(control_steps, control_failed), _censored(arm_steps, arm_failed)
-    if len(control) == 0 or len(arm) == 0:
-        return LogRank(z=0.0, p=1.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        result = scipy.stats.logrank(control, arm)
-    if not np.isfinite(result.statistic):
-        return LogRank(z=0.0, p=1.0)
-    return LogRank(z=float(result.statistic), p=float(result.pvalue))
