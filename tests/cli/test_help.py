@@ -68,7 +68,7 @@ def test_judging_a_table_imports_statistics_and_nothing_else_that_is_slow(import
         (["train", "stage_a", "--arm", "contrl"], "did you mean 'control'?"),
         (["activations", "--arms", "contrl"], "did you mean 'control'?"),
         (["estimate", "stage_a", "--arms", "contrl"], "did you mean 'control'?"),
-        (["replay"], "no trial that failed is under"),
+        (["replay"], "no trial that can be replayed is under"),
     ],
 )
 def test_what_is_misspelled_is_refused_before_torch_is_imported(imported, arguments, said):

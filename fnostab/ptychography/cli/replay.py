@@ -107,10 +107,10 @@ def _failures(output: Path, tracking_uri: str | None) -> list[str]:
         study = newest_study(store, experiment_id)
         failed = [row for row in trial_rows(store, experiment_id, study) if row.failed and study.spec.task == TASK]
     except TrackingError as error:
-        raise CheckpointError(f"no trial that failed is under {output.absolute()}, and {error}") from error
+        raise CheckpointError(f"no trial that can be replayed is under {output.absolute()}, and {error}") from error
     if not failed:
         raise CheckpointError(
-            f"no trial that failed is under {output.absolute()}, and none of experiment {experiment} in "
+            f"no trial that can be replayed is under {output.absolute()}, and none of experiment {experiment} in "
             f"{store.address} can be replayed: give the folder of one, or the id of its run"
         )
     at = ["--tracking-uri", tracking_uri] if tracking_uri else []
