@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 SCRIPT = """
-import argparse, random, time
+import argparse, os, random, time
 from fnostab.recorder import Recorder
 
 parser = argparse.ArgumentParser()
@@ -34,7 +34,8 @@ with Recorder() as rec:
             break
         if step % 10 == 9:
             rec.validation(step, loss=loss)
-        time.sleep(0.02)
+        while step == 5 and os.path.exists("wait"):
+            time.sleep(0.02)
 """
 STUDY = """
 name: plain
@@ -67,6 +68,7 @@ def place(empty_database, tmp_path_factory):
 @pytest.fixture(scope="module")
 def interrupted(place, environment):
     """The output of a run that got Ctrl-C while its first trials were under way."""
+    (place / "wait").touch()
     process = subprocess.Popen(
         [sys.executable, "-m", "fnostab", *RUN],
         cwd=place,
@@ -75,13 +77,15 @@ def interrupted(place, environment):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not _points(place):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    return process.communicate(timeout=60)[0], process.returncode
+    output = process.communicate(timeout=240)[0]
+    (place / "wait").unlink()
+    return output, process.returncode
 
 
 @pytest.fixture(scope="module")

@@ -201,7 +201,7 @@ class TestEnds:
             "print(trial.outcome)\n"
         )
         command = [sys.executable, "-c", code]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=25)
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
         assert done.stdout == "converged\n", done.stderr
         assert "ValueError: of the fork" in done.stderr
         (journal,) = tmp_path.glob("outputs/clipping/*/control-0/journal.jsonl")

@@ -29,7 +29,7 @@ def statuses():
 
 
 def test_launcher_and_trial_are_killed_and_the_study_goes_on(workplace, environment, tiny, call):
-    longer = ["--set", "training.epochs=20", "--set", "data.scan_stride_train=1", "--set", "training.batch_size=2"]
+    longer = ["--set", "training.epochs=1000", "--set", "training.stress_test=true"]  # minutes: it is ended below
     shared = ["run", "stage_a", "--profile", "small", "--arms", "control", "--seeds", "1", *tiny, *longer]
     with open("out.txt", "w") as out:
         launcher = subprocess.Popen([sys.executable, "-m", "fnostab", *shared], env=environment, stdout=out, stderr=out)

@@ -38,7 +38,7 @@ def ui(store, workplace, environment):
         out = open(workplace / "ui.txt", "w")  # noqa: SIM115
         process = subprocess.Popen(command, cwd=workplace, env=environment | more, stdout=out, stderr=out)
         started.append((process, out))
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while "Ctrl-C stops it" not in (text := (workplace / "ui.txt").read_text()) and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -47,7 +47,7 @@ def ui(store, workplace, environment):
     yield start
     for process, out in started:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
         out.close()
 
 
@@ -76,7 +76,7 @@ def test_it_prints_every_view_says_which_port_and_leaves_no_server(ui, store, ca
     assert f"{url}/#/experiments/" in out
 
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     assert Path(re.search(r", log in (\S+\.log) \.\.\.", text)[1]).read_text()  # it is kept
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) != 0

@@ -63,14 +63,14 @@ def test_ctrl_c_in_a_terminal_of_60_columns_leaves_at_once_and_the_study_goes_on
         before = time.monotonic()
         while chunk := _read(ours):
             text += chunk
-        assert watch.wait(30) == 0
-        assert time.monotonic() - before < 10
+        assert watch.wait(60) == 0
+        assert time.monotonic() - before < 20  # a shared machine may stop this process for a while
         written = journal.stat().st_size
         _wait_for(lambda: journal.stat().st_size > written, study)
     finally:
         study.send_signal(signal.SIGINT)  # it ends its trial
         try:
-            study.wait(60)
+            study.wait(240)
         finally:
             study.kill()
     shown = text.decode()

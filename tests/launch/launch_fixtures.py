@@ -53,6 +53,15 @@ def _stub_python(path):
     return str(path)
 
 
+def most_at_once(log):
+    """How many stubs were at work at the same time, by what they wrote to ``script.log``."""
+    running, most = 0, 0
+    for line in log.read_text().splitlines():
+        running += 1 if line.startswith("start") else -1
+        most = max(most, running)
+    return most
+
+
 def _call_here(launcher, place, given, resources):
     """Call a function in this process, which imports torch once for many tests."""
     function = load(place)
@@ -82,7 +91,7 @@ class Study:
 @pytest.fixture
 def study(workplace, script, tiny, monkeypatch):
     monkeypatch.setattr(run_module, "POLL_S", 0.02)
-    monkeypatch.setattr(study_upload, "DRAIN_S", 5.0)
+    monkeypatch.setattr(study_upload, "DRAIN_S", 60.0)
     settings = dict(assignment.split("=") for assignment in tiny[1::2])
     return Study(workplace, settings)
 
@@ -92,7 +101,7 @@ def when():
     """Do something from another thread as soon as a condition holds; also if it never does, so that no test hangs."""
     threads = []
 
-    def later(condition, action, timeout_s=60):
+    def later(condition, action, timeout_s=240):
         def wait():
             for _ in range(int(timeout_s / 0.02)):
                 if condition() or stop.wait(0.02):

@@ -57,7 +57,7 @@ SlurmdTimeout=5
 KillWait=5
 {accounting}
 NodeName=n[0-1] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{n0}-{n1}] CPUs=8 RealMemory=64000 Gres=gpu:2,shard:8
-PartitionName=main Nodes=n[0-1] Default=YES MaxTime=60 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=5
+PartitionName=main Nodes=n[0-1] Default=YES MaxTime=60 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=15
 PartitionName=urgent Nodes=n[0-1] MaxTime=60 State=UP PriorityTier=2
 """
 ACCOUNTING = """\

@@ -3,8 +3,9 @@
 Called as ``stub_trial.py --trial FILE``, or with ``--fork-server``, to fork for each trial as `fnostab train` does.
 What to do is in the file that STUB_SCRIPT names, one entry for each attempt: an outcome, "exit N", "signal N",
 "announce N" (a failure, then the end by signal N), "spoilt METRIC" (NaN in it, then SIGKILL), "silent N", "hang" until
-SIGTERM, "deaf" to it, "gorge N" (take N megabytes, and hang), or "quit" as if SIGTERM had come. STUB_SCRIPT.log gets a
-line for each start and end. With STUB_IMPORTS, a process that forks imports what it is told to, for calls.
+SIGTERM, "deaf" to it, "held" (converge once there is a file STUB_SCRIPT.go), "gorge N" (take N megabytes, and hang), or
+"quit" as if SIGTERM had come. STUB_SCRIPT.log gets a line for each start and end. With STUB_IMPORTS, a process that
+forks imports what it is told to, for calls.
 """
 
 import json
@@ -23,6 +24,7 @@ STEPS = 5
 
 
 def main(trial: Path) -> int:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until there is a journal that says so
     directory, name = trial.parent, trial.parent.name
     script = Path(os.environ["STUB_SCRIPT"])
     log(script, f"start {name}")
@@ -43,6 +45,7 @@ def main(trial: Path) -> int:
 
     with Journal(directory) as journal:
         signal.signal(signal.SIGTERM, signal.SIG_IGN if what == "deaf" else end)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         journal.event(names.PARAMS_EVENT, {"arm": name.rpartition("-")[0]})
         journal.event(names.TAGS_EVENT, {names.OWNER: f"{os.getpid()}@{os.uname().nodename}"})
         if what == "quit":
@@ -50,6 +53,9 @@ def main(trial: Path) -> int:
         journal.event(names.STARTED_EVENT, {"scheduled_steps": STEPS})
         for step in range(STEPS):
             journal.record(step, {names.TRAIN_LOSS: 1 / (step + 1), names.GRAD_NORM: float(step)})
+        while what == "held" and not script.with_suffix(".go").exists():
+            time.sleep(0.02)
+        what = "converged" if what == "held" else what
         taken = bytearray(b"x") * (int(number) * 2**20) if what == "gorge" else b""
         while what in ("hang", "deaf") or taken:
             time.sleep(0.02)
@@ -60,7 +66,6 @@ def main(trial: Path) -> int:
             number = signal.SIGKILL
         if what in ("signal", "announce", "spoilt"):
             os.kill(os.getpid(), int(number))
-        time.sleep(0.2)  # so that two side by side overlap
         outcome(journal, what)
     log(script, f"end {name}")
     return 0 if what == "converged" else 1

@@ -8,9 +8,9 @@ import pytest
 
 from fnostab.record import names
 from fnostab.record.journal import read_journal
-from fnostab.record.lines import Event
+from fnostab.record.lines import Event, Point
 
-TIMEOUT_S = 60
+TIMEOUT_S = 240
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def driver(workplace, stub_environment, environment, tiny):
             [*command, "--seeds", "1"], env=environment | stubs, stdout=printed, stderr=subprocess.STDOUT
         )
     deadline = time.monotonic() + TIMEOUT_S
-    while not list(workplace.glob("outputs/stage_a/*/control-0/journal.jsonl")):
+    while not any(isinstance(record, Point) for record in records(workplace)):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -34,9 +34,13 @@ def driver(workplace, stub_environment, environment, tiny):
         process.wait()
 
 
+def records(workplace):
+    found = workplace.glob("outputs/stage_a/*/control-0/journal.jsonl")
+    return [record for path in found for record, _ in read_journal(path)]
+
+
 def outcome(workplace):
-    (path,) = workplace.glob("outputs/stage_a/*/control-0/journal.jsonl")
-    events = [r for r, _ in read_journal(path) if isinstance(r, Event) and r.name == names.OUTCOME_EVENT]
+    events = [r for r in records(workplace) if isinstance(r, Event) and r.name == names.OUTCOME_EVENT]
     (last,) = events
     return last.payload["outcome"], last.payload["reason"]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from moments import wait_at
 from safetensors.torch import load_file
 
 from fnostab import gpus
@@ -39,13 +40,25 @@ def Broken(config):
     network.register_forward_pre_hook(fail)
     return network
 
-def Slow(config):
-    import random, time, numpy
+def Draws(config):
+    import random, numpy
     print(random.random(), numpy.random.random())
-    network = build_generator(config.model_copy(update={"architecture": "hybrid"}))
-    network.register_forward_pre_hook(lambda *_: time.sleep(0.02))
-    return network
+    return build_generator(config.model_copy(update={"architecture": "hybrid"}))
 """
+FORKED_LATE = """
+import os, signal, time
+
+fork = os.fork
+
+def late():
+    pid = fork()
+    while not pid and signal.SIGTERM not in signal.sigpending():
+        time.sleep(0.01)
+    return pid
+
+os.fork = late
+"""
+DRAWS = {"model.architecture": "networks.Draws"}
 
 
 @pytest.fixture
@@ -68,6 +81,20 @@ def make(tmp_path, tiny, monkeypatch):
 
 
 @pytest.fixture
+def go(make, tmp_path, monkeypatch):
+    """A file for which trials wait after some steps."""
+    for name, value in wait_at(3, tmp_path / "go", tmp_path).items():
+        monkeypatch.setenv(name, value)
+    return tmp_path / "go"
+
+
+@pytest.fixture
+def endless_imports(make, tmp_path):
+    """The process that forks never comes to an end of its imports."""
+    (tmp_path / "lightning.py").write_text("import time\ntime.sleep(600)\n")
+
+
+@pytest.fixture
 def launcher():
     return LocalLauncher(2, gpu=False)
 
@@ -82,7 +109,7 @@ def work_off(launcher, trials):
 
 
 def wait_until(condition, *arguments):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not condition(*arguments):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -134,8 +161,8 @@ def test_a_fork_records_what_a_process_of_its_own_does_bit_by_bit(make, launcher
         assert (fork.directory / "stderr.log").read_text() == (process.directory / "stderr.log").read_text()
 
 
-def test_trials_of_a_launcher_are_forks_of_one_process_and_lead_sessions(make, launcher):
-    trials = make(n=2, **{"model.architecture": "networks.Slow"})
+def test_trials_of_a_launcher_are_forks_of_one_process_and_lead_sessions(make, launcher, go):
+    trials = make(n=2, **DRAWS)
     for trial in trials:
         launcher.submit([trial])
     for trial in trials:
@@ -183,8 +210,8 @@ def test_with_threads_nothing_is_forked_and_the_log_says_so(make, launcher, tmp_
     assert "error: imported modules run 2 threads, so trials can't be forked" in log
 
 
-def test_the_death_of_the_process_that_forks_costs_nothing(make, launcher):
-    first, second = make(n=2, **{"model.architecture": "networks.Slow"})
+def test_the_death_of_the_process_that_forks_costs_nothing(make, launcher, go):
+    first, second = make(n=2)
     launcher.submit([first])
     wait_until(trains, first)
     forking = psutil.Process(pid(first)).ppid()
@@ -193,13 +220,14 @@ def test_the_death_of_the_process_that_forks_costs_nothing(make, launcher):
     launcher.submit([second])  # by a new one
     wait_until(trains, second)
     assert psutil.Process(pid(second)).ppid() != forking
+    go.touch()
     wait_for_all(launcher)
     assert all(trial.outcome in TRAINING_OUTCOMES for trial in (first, second))
     assert launcher.free == 2
 
 
-def test_a_trial_that_is_killed_with_nobody_left_to_learn_of_it_is_killed(make, launcher):
-    (trial,) = make(**{"model.architecture": "networks.Slow"})
+def test_a_trial_that_is_killed_with_nobody_left_to_learn_of_it_is_killed(make, launcher, go):
+    (trial,) = make()
     launcher.submit([trial])
     wait_until(trains, trial)
     os.kill(psutil.Process(pid(trial)).ppid(), signal.SIGKILL)
@@ -208,7 +236,7 @@ def test_a_trial_that_is_killed_with_nobody_left_to_learn_of_it_is_killed(make, 
     assert trial.outcome is Outcome.KILLED
 
 
-def test_the_death_of_the_process_before_it_forked_is_that_of_its_trials(make, launcher):
+def test_the_death_of_the_process_before_it_forked_is_that_of_its_trials(make, launcher, endless_imports):
     trials = make(n=2)
     for trial in trials:
         launcher.submit([trial])
@@ -217,8 +245,8 @@ def test_the_death_of_the_process_before_it_forked_is_that_of_its_trials(make, l
     assert [(trial.outcome, trial.reason) for trial in trials] == [(Outcome.KILLED, "ended by SIGTERM")] * 2
 
 
-def test_without_a_launcher_the_process_ends_and_its_trials_go_on(make, tmp_path):
-    (trial,) = make(**{"model.architecture": "networks.Slow"})
+def test_without_a_launcher_the_process_ends_and_its_trials_go_on(make, go):
+    (trial,) = make()
     launcher = LocalLauncher(1, gpu=False)
     launcher.submit([trial])
     wait_until(trains, trial)
@@ -228,19 +256,21 @@ def test_without_a_launcher_the_process_ends_and_its_trials_go_on(make, tmp_path
     assert is_being_written(trial.directory)
     next_one = LocalLauncher(1, gpu=False)
     next_one.submit([trial])  # adopted
+    go.touch()
     wait_until(next_one.poll)
     assert trial.outcome in TRAINING_OUTCOMES
 
 
-def test_a_trial_cancelled_before_it_was_forked_is_killed(make, launcher):
+def test_a_trial_cancelled_before_it_was_forked_is_killed(make, launcher, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(FORKED_LATE)
     (trial,) = make()
     launcher.submit([trial])
     assert launcher.cancel() == [trial]
     assert (trial.outcome, trial.reason) == (Outcome.KILLED, "asked to end")
 
 
-def test_the_process_that_forks_heeds_no_signal_that_is_meant_for_trials(make, launcher):
-    (trial,) = make(**{"model.architecture": "networks.Slow"})
+def test_the_process_that_forks_heeds_no_signal_that_is_meant_for_trials(make, launcher, go):
+    (trial,) = make()
     launcher.submit([trial])
     wait_until(trains, trial)
     forking = psutil.Process(pid(trial)).parent()
@@ -252,7 +282,7 @@ def test_the_process_that_forks_heeds_no_signal_that_is_meant_for_trials(make, l
     assert forking.is_running()
 
 
-def test_a_process_that_hangs_in_its_imports_can_be_ended(make, launcher, tmp_path, monkeypatch):
+def test_a_process_that_hangs_in_its_imports_can_be_ended(make, launcher, endless_imports, monkeypatch):
     monkeypatch.setattr(local, "GRACE_S", 0.2)
     (trial,) = make()
     launcher.submit([trial])

@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+from launch_fixtures import most_at_once
 
 from fnostab import gpus
 from fnostab.errors import LaunchError
@@ -31,7 +32,7 @@ def trials(tmp_path, script):
     return make
 
 
-def work_off(launcher, trials, timeout_s=30):
+def work_off(launcher, trials, timeout_s=120):
     waiting, ended = list(trials), []
     deadline = time.monotonic() + timeout_s
     while len(ended) < len(trials):
@@ -50,23 +51,18 @@ def wait_for_steps(trials):
             trial.update()
 
 
-def most_at_once(log):
-    running, most = 0, 0
-    for line in log.read_text().splitlines():
-        running += 1 if line.startswith("start") else -1
-        most = max(most, running)
-    return most
-
-
 def last_outcome(trial):
     events = [r for r, _ in read_journal(trial.directory / "journal.jsonl") if isinstance(r, Event)]
     return events[-1].payload
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_no_more_trials_run_side_by_side_than_asked_for(trials, tmp_path, jobs):
+def test_no_more_trials_run_side_by_side_than_asked_for(trials, script, when, tmp_path, jobs):
+    script({f"control-{seed}": ["held"] for seed in range(5)})
+    log = tmp_path / "script.log"
+    when(lambda: log.exists() and most_at_once(log) == jobs, (tmp_path / "script.go").touch)
     work_off(LocalLauncher(jobs, gpu=False), trials(5))
-    assert most_at_once(tmp_path / "script.log") == jobs
+    assert most_at_once(log) == jobs
 
 
 def test_a_trial_that_fails_stops_no_other(trials, script):

@@ -18,6 +18,7 @@ import fnostab
 from fnostab.cli.execution import insist_on_results
 from fnostab.errors import ConfigError, JournalError, LaunchError, TrackingError
 from fnostab.launch import study_upload
+from fnostab.launch.local import LocalLauncher
 from fnostab.launch.run import _checked
 from fnostab.record import names
 from fnostab.record.journal import Journal, read_journal
@@ -257,7 +258,7 @@ def test_seeds_may_be_a_number_of_them_or_any_list(seeds):
     assert list(_checked(study, seeds, (), None)) == [0, 1]
 
 
-def test_when_the_launcher_is_killed_its_trials_go_on_and_the_next_one_adopts_them(study, script, when):
+def test_when_the_launcher_is_killed_its_trials_go_on_and_the_next_one_adopts_them(study, script, monkeypatch):
     script({"control-0": ["hang", "converged"]})
     driver = (
         "import sys, json; from pathlib import Path; from rich.console import Console\n"
@@ -270,7 +271,7 @@ def test_when_the_launcher_is_killed_its_trials_go_on_and_the_next_one_adopts_th
     command = [real, "-c", driver, sys.executable, json.dumps(study.settings)]
     launcher = subprocess.Popen(command, env=os.environ | {"STUB_IMPORTS": "all"})
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while not marked(study.folder, "control-0"):
             assert launcher.poll() is None
             assert time.monotonic() < deadline
@@ -280,14 +281,15 @@ def test_when_the_launcher_is_killed_its_trials_go_on_and_the_next_one_adopts_th
         launcher.wait()
     assert statuses() == {"control-0": "RUNNING"}
 
-    def end_trial():
-        for record, _ in read_journal(journal_of(study, "control-0")):
-            owner = getattr(record, "payload", {}).get(names.OWNER)
-            if owner:
-                os.kill(int(owner.split("@")[0]), signal.SIGTERM)
+    submit, to_end = LocalLauncher.submit, owners_of(study, "control-0")
+
+    def adopt_and_end(launcher, trials):
+        submit(launcher, trials)
+        if to_end:
+            os.kill(to_end.pop(), signal.SIGTERM)
 
     log = study.folder / "script.log"
-    when(lambda: "RUNNING" in statuses(names.KIND_STUDY).values(), lambda: (time.sleep(1), end_trial()))
+    monkeypatch.setattr(LocalLauncher, "submit", adopt_and_end)
     (trial,) = study.start().trials
     assert trial.outcome is Outcome.CONVERGED
     assert log.read_text().split() == ["start", "control-0", "end", "control-0"] * 2
@@ -478,6 +480,7 @@ class TestASlowServer:
         assert "RUNNING" not in dict(self.ended(slow, "late")).values()
 
     def test_one_that_stays_slow_costs_no_record(self, study, slow, monkeypatch):
+        monkeypatch.setattr(study_upload, "DRAIN_S", 5.0)
         result = study.start(tracking_uri=slow.url, experiment="never")
         assert result.trials[0].outcome is Outcome.CONVERGED
         assert f"`fnostab sync {result.folder}` sends it later" in result.unsent

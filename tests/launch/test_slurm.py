@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from launch_fixtures import most_at_once
 from slurm_cluster import Slurm, missing
 
 from fnostab.errors import LaunchError
@@ -98,15 +99,16 @@ class TestAnArray:
     def test_each_trial_is_a_job_of_one_array_and_no_more_run_at_once_than_asked_for(
         self, launch, trials, on_cluster, tmp_path
     ):
-        made, launcher = trials(6), launch(jobs=2)
+        made = trials(6)
+        launcher = launch({trial.name: ["held"] for trial in made}, jobs=2)
         submit(launcher, made)
-        assert {job.partition("_")[0] for job in on_cluster.states()} == {max(on_cluster.states()).partition("_")[0]}
+        wait, run = ["PENDING JobArrayTaskLimit"] * 4, ["RUNNING None"] * 2
+        until(lambda: sorted(on_cluster.states("%T %r").values()) == wait + run and len(started(tmp_path)) == 2)
+        assert len({job.partition("_")[0] for job in on_cluster.states()}) == 1
+        (tmp_path / "script.go").touch()
         assert until_ended(launcher, made) == {trial.name: Outcome.CONVERGED for trial in made}
-        lines, running, most = (tmp_path / "script.log").read_text().splitlines(), 0, 0
-        for line in lines:
-            running += 1 if line.startswith("start") else -1
-            most = max(most, running)
-        assert (most, started(tmp_path)) == (2, sorted(trial.name for trial in made))
+        assert most_at_once(tmp_path / "script.log") == 2
+        assert started(tmp_path) == sorted(trial.name for trial in made)
 
     def test_trials_end_as_they_do_on_one_machine(self, launch, trials):
         made = trials(5)
@@ -125,10 +127,13 @@ class TestAnArray:
         assert all(len(outcomes(trial)) == 1 for trial in made)
 
     def test_trials_that_are_packed_run_side_by_side_in_one_job(self, launch, trials, on_cluster, tmp_path):
-        made, launcher = trials(3), launch(trials_per_job=2)
+        made = trials(3)
+        launcher = launch({trial.name: ["held"] for trial in made}, trials_per_job=2)
         assert launcher.jobs == 16
         submit(launcher, made)
+        until(lambda: len(started(tmp_path)) == 3)
         assert len(on_cluster.states()) == 2
+        (tmp_path / "script.go").touch()
         until_ended(launcher, made)
         first = [line for line in (tmp_path / "script.log").read_text().splitlines() if not line.endswith("-2")]
         assert [line.split()[0] for line in first] == ["start", "start", "end", "end"]
@@ -242,7 +247,7 @@ class TestInterruptions:
     def test_a_job_that_takes_more_memory_than_it_asked_for_is_out_of_memory(self, launch, trials, on_cluster):
         launcher, (trial,) = launch({"control-0": ["gorge 900"]}, memory_gb=0.5), trials()
         submit(launcher, [trial])
-        (job,) = on_cluster.states()
+        job = jobs_of(trial.directory.parent, "toy")["control-0"]
         assert until_ended(launcher, [trial]) == {"control-0": Outcome.OOM}
         assert trial.reason == f"Slurm job {job}: exceeded memory limit"
 

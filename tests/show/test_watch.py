@@ -17,6 +17,7 @@ from fnostab.record.journal import Journal
 from fnostab.record.norm_curve import NONFINITE
 from fnostab.show import watch as watch_module
 from fnostab.show.sources import Journals
+from fnostab.show.view import Display
 from fnostab.show.watch import watch_study
 
 
@@ -28,8 +29,12 @@ def watched(output, experiment=None, *, width=80, **options):
 
 @pytest.mark.parametrize("source", ["journals", "records"])
 def test_a_running_study_is_followed_to_its_end(study, script, source):
-    script({"control-1": ["collapsed"]})
+    script({"control-0": ["held"], "control-1": ["collapsed"]})
     seen = []
+
+    def display(*arguments):
+        (study.folder / "script.go").touch()
+        return Display(*arguments)
 
     def start():
         try:
@@ -41,12 +46,14 @@ def test_a_running_study_is_followed_to_its_end(study, script, source):
     with pytest.MonkeyPatch.context() as patch:
         # Only the main thread can catch signals
         patch.setattr("fnostab.launch.run.signal.signal", lambda *_: None)
+        patch.setattr(watch_module, "Display", display)
         runner.start()
         output = study.folder / ("outputs" if source == "journals" else "absent")
         try:
             text = _when_there(output)
         finally:
-            runner.join(60)
+            (study.folder / "script.go").touch()
+            runner.join(240)
     assert seen == []
     assert f"{source} {'in' if source == 'journals' else 'at'} " in text
     assert "control-1: collapsed" in text

@@ -26,8 +26,8 @@ print(state(os.environ))
 together = Barrier(4)
 def call(_):
     with settled():
-        together.wait(10)
-    together.wait(10)
+        together.wait(60)
+    together.wait(60)
 with ThreadPoolExecutor(4) as pool:  # calls that overlap
     list(pool.map(call, range(4)))
 print(state(os.environ))

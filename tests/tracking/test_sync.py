@@ -81,15 +81,30 @@ def test_a_second_call_sends_nothing(store, study):
     assert len(runs_of_kind(store, names.KIND_TRIAL)) == len(runs_of_kind(store, names.KIND_STUDY)) == 1
 
 
+KILLED = """
+import os
+from fnostab.record import names
+from fnostab.tracking import open_store, sync
+
+store = open_store({uri!r})
+log_batch = store.client.log_batch
+
+def once(*arguments, **entries):
+    log_batch(*arguments, **entries)
+    if any(tag.key == names.SENT for tag in entries["tags"]):
+        os.kill(os.getpid(), 9)
+
+store.client.log_batch = once
+sync({folder!r}, store)
+"""
+
+
 def test_a_call_that_is_killed_in_the_middle_loses_and_doubles_nothing(store, study, tmp_path):
     directory = study.trial()
     write_trial(directory, range(4000))
-    program = f"from fnostab.tracking import open_store, sync; sync({str(study.folder)!r}, open_store({store.uri!r}))"
-    process = subprocess.Popen([sys.executable, "-c", program])
-    while not marked(tmp_path):
-        time.sleep(0.005)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+    program = KILLED.format(folder=str(study.folder), uri=store.uri)
+    assert subprocess.run([sys.executable, "-c", program]).returncode == -signal.SIGKILL
+    assert marked(tmp_path)
     assert 0 < sync(study.folder, store).points_sent < 4000
     assert stored_points(store, only_trial(store)) == journal_points(directory)
 

@@ -150,7 +150,7 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        wait_until_ready(self.url, 60, self._process)
+        wait_until_ready(self.url, READY_S, self._process)
 
     def kill(self):
         os.killpg(self._process.pid, signal.SIGKILL)

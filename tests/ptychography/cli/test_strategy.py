@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from moments import wait_at
 
 from fnostab.study.file import read_study_file
 from fnostab.tracking import find_experiment, newest_study, newest_verdict, open_store, trial_rows
@@ -42,21 +43,22 @@ def test_it_is_stopped_goes_on_and_ends_with_a_report(store, chain, call, record
     record_study(store, "mine_stage_a", {"arch_fix": 1, "opt_fix": 0, "cure": 0}, **recorded, **{DEPTH: 2})
     record_study(store, "mine_clip_sweep", CLIPS, study="clip_sweep", **recorded, **{DEPTH: 2})
     record_study(store, "mine_stage_b", {"arch_fix": 1, "opt_fix": 0}, study="stage_b", **recorded, **{DEPTH: 4})
+    held = environment | wait_at(0, "go", workplace, "control-1 control-2")
     first = subprocess.Popen(
-        [sys.executable, "-m", "fnostab", *arguments], cwd=workplace, env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "fnostab", *arguments], cwd=workplace, env=held, stdout=subprocess.PIPE, text=True
     )
     for line in first.stdout:
         if line.startswith("control-0: "):  # a trial has ended
             first.send_signal(signal.SIGINT)
             break
     first.stdout.read()
-    assert first.wait(60) == 130
+    assert first.wait(240) == 130
 
     status, out, err = call(*arguments)
     assert status == 0, err
     assert steps(out) == ["activations", "stage_a", "clip_sweep", "decision", "stage_b", "decision", "report"]
     assert re.search(
-        r"1[01] of 12 trials are finished already", out.partition("step 2")[0]
+        r"10 of 12 trials are finished already", out.partition("step 2")[0]
     )  # also what ended before it was stopped
     assert re.search(r"arms control, arch_fix, opt_fix of mine_stage_a, by its verdict INCONCLUSIVE", out)
 

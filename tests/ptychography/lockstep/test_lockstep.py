@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from moments import signal_at
 from trials import STEPS_AN_EPOCH, Trained
 
 from fnostab.errors import LaunchError
@@ -183,16 +184,11 @@ def test_sigterm_ends_all_and_each_goes_on_by_itself(spec, tmp_path):
     for seed, file in enumerate(files):
         spec(seed, **settings).write(file)
     command = [sys.executable, "-m", "fnostab", "train"]
-    both = subprocess.Popen(
-        [*command, "--trial", str(files[0]), "--trial", str(files[1])], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    while not all((file.parent / "resume.safetensors").exists() for file in files):
-        assert both.poll() is None, both.stdout.read()
-        time.sleep(0.05)
-    time.sleep(1)
-    os.kill(both.pid, signal.SIGTERM)
-    assert both.wait(30) == 1
+    both = [*command, "--trial", str(files[0]), "--trial", str(files[1])]
+    told = os.environ | signal_at(15 * STEPS_AN_EPOCH, signal.SIGTERM, tmp_path)
+    assert subprocess.run(both, env=told, timeout=300).returncode == 1
     for file in files:
+        assert (file.parent / "resume.safetensors").exists()
         killed = Trained(None, file.parent)
         assert killed.final["outcome"] == Outcome.KILLED
         assert "SIGTERM" in killed.final["reason"]

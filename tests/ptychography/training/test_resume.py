@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from moments import signal_at
 from trials import Trained, make_spec
 
 from fnostab.ptychography.training.trial import run_trial
@@ -36,18 +36,11 @@ def uninterrupted(spec, tmp_path_factory):
 
 
 def run_until(spec, directory, step, signum):
-    """Start a trial as launchers do and send its process a signal once it has recorded ``step``."""
+    """Start a trial as launchers do; its process gets a signal once it has recorded ``step``."""
     spec.write(directory / "trial.json")
     command = [sys.executable, "-m", "fnostab", "train", "--trial", str(directory / "trial.json")]
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
-    journal = directory / "journal.jsonl"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        if journal.exists() and f'"s":{step},' in journal.read_text():
-            process.send_signal(signum)
-            break
-        time.sleep(0.01)
-    return process.wait(30)
+    alone = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **signal_at(step, signum, directory)}
+    return subprocess.run(command, env=os.environ | alone, timeout=300).returncode
 
 
 def resumed_at(directory):
@@ -79,7 +72,7 @@ def test_groups_of_parameters_go_on_with_their_own_rates(shared_dir, tmp_path, m
 
 def test_a_trial_that_is_asked_to_end_keeps_the_epoch_under_way(shared_dir, tmp_path):
     epochs_of_81 = make_spec(shared_dir, training__batch_size=1, training__epochs=2, monitor__block_steps=1)
-    run_until(epochs_of_81, tmp_path, 64, signal.SIGTERM)  # a copy is taken every 64 steps
+    run_until(epochs_of_81, tmp_path, 70, signal.SIGTERM)  # a copy is taken every 64 steps
     run_trial(epochs_of_81, tmp_path)
     assert resumed_at(tmp_path) == [64]
 
